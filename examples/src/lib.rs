@@ -1,0 +1,1 @@
+//! Small self-checking programs that use the crates from other proxies.

@@ -1,0 +1,1 @@
+//! LLM provider adapters as tower Layers.

@@ -1,0 +1,1 @@
+//! The four Nantian kinds as typed data: validation, CRD YAML and status.

@@ -1,0 +1,3 @@
+//! The `nantian-gateway` binary.
+
+fn main() {}

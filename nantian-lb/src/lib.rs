@@ -1,0 +1,1 @@
+//! Load balancing and session persistence as a tower Service.

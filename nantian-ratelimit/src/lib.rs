@@ -1,0 +1,1 @@
+//! Request and LLM-token limits as a tower Layer.

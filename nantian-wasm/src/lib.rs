@@ -1,0 +1,1 @@
+//! A wasmtime sandbox for Proxy-Wasm plugins as a tower Layer.
