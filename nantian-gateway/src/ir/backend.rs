@@ -1,0 +1,116 @@
+//! Upstream Services and their endpoints.
+
+use std::{fmt, net::SocketAddr};
+
+use serde::{Serialize, Serializer};
+
+use super::{ObjectName, Policies};
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendId {
+    /// The Service.
+    pub service: ObjectName,
+    /// The Service's port number.
+    pub port: u16,
+}
+
+impl fmt::Display for BackendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.service, self.port)
+    }
+}
+
+impl Serialize for BackendId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// How a Service is spoken to and balanced.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Backend {
+    /// The protocol, from `appProtocol`.
+    pub protocol: Protocol,
+    /// Balancing, from its BackendLBPolicy.
+    pub load_balancing: LoadBalancing,
+    /// TokenPolicies and WasmPlugins on the Service.
+    pub policies: Policies,
+}
+
+/// What a backend speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Protocol {
+    /// HTTP/1.1, upgrades included (`kubernetes.io/ws` too).
+    #[default]
+    Http1,
+    /// HTTP/2 in clear text (`kubernetes.io/h2c`).
+    H2c,
+}
+
+/// Balancing over the endpoints of a backend.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct LoadBalancing {
+    /// How an endpoint is chosen.
+    pub strategy: Strategy,
+    /// `circuitBreaker.maxInflightRequests`, for each endpoint; `None` is no bound.
+    pub max_inflight_requests: Option<u32>,
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum Strategy {
+    /// In turn.
+    #[default]
+    RoundRobin,
+    /// At random.
+    Random,
+    /// The less loaded of two random endpoints.
+    LeastRequest,
+    /// By a key of the request.
+    ConsistentHash(ConsistentHash),
+}
+
+/// Consistent hashing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ConsistentHash {
+    /// What is hashed.
+    pub key: HashKey,
+}
+
+/// What is hashed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum HashKey {
+    /// The client's address.
+    SourceIp,
+    /// The value of this header; lower-case.
+    Header(String),
+    /// The host of the request.
+    Hostname,
+}
+
+/// One endpoint of a backend that is ready for requests.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Endpoint {
+    /// A stable identity: the pod's name where there is one, else the address.
+    pub id: String,
+    /// Where it listens.
+    pub address: Address,
+}
+
+/// Where an endpoint listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum Address {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A name to be resolved when a connection is opened, and a port (`externalName`).
+    Dns(String, u16),
+}

@@ -1,0 +1,75 @@
+//! Gateway API filters, resolved.
+
+use serde::Serialize;
+
+/// One filter of a rule or of a backend reference.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum Filter {
+    /// Changes request headers.
+    RequestHeaders(HeaderModifier),
+    /// Changes response headers.
+    ResponseHeaders(HeaderModifier),
+    /// Answers with a redirect.
+    Redirect(Redirect),
+    /// Changes the authority or the path of the request.
+    UrlRewrite(UrlRewrite),
+}
+
+/// Header changes: `set` first, then `add`, then `remove`. Names are valid and lower-case, values are valid.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct HeaderModifier {
+    /// Replaces all values of a header.
+    pub set: Vec<(String, String)>,
+    /// Adds a value to a header.
+    pub add: Vec<(String, String)>,
+    /// Removes a header.
+    pub remove: Vec<String>,
+}
+
+/// A redirect; what is absent is taken from the request.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Redirect {
+    /// The scheme.
+    pub scheme: Option<RedirectScheme>,
+    /// The host.
+    pub hostname: Option<String>,
+    /// The path.
+    pub path: Option<PathRewrite>,
+    /// The port; if absent, that of `scheme` if given, else that of the listener.
+    pub port: Option<u16>,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+/// The scheme of a redirect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum RedirectScheme {
+    /// `http`, port 80.
+    Http,
+    /// `https`, port 443.
+    Https,
+}
+
+/// A rewrite of the request before it reaches the backend.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct UrlRewrite {
+    /// The new authority.
+    pub hostname: Option<String>,
+    /// The new path.
+    pub path: Option<PathRewrite>,
+}
+
+/// How a path is rewritten; the query stays.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum PathRewrite {
+    /// The whole path.
+    Full(String),
+    /// The prefix that the rule's match named.
+    PrefixMatch(String),
+}

@@ -1,0 +1,51 @@
+//! The intermediate representation: what the gateway should serve, as plain data.
+//!
+//! The translator writes it, the compiler reads it, `/config` shows it. It knows no Kubernetes type,
+//! holds no `Arc`, no atomic and no clock, and two equal values mean the same behaviour.
+
+mod backend;
+mod filter;
+mod listener;
+mod name;
+mod policy;
+mod route;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+pub use self::{
+    backend::{
+        Address, Backend, BackendId, ConsistentHash, Endpoint, HashKey, LoadBalancing, Protocol, Strategy,
+    },
+    filter::{Filter, HeaderModifier, PathRewrite, Redirect, RedirectScheme, UrlRewrite},
+    listener::{Attachment, Certificate, Listener, ListenerId, ListenerProtocol, Port},
+    name::{HostPattern, ObjectName, PolicyId},
+    policy::{
+        AiAuth, AiAuthType, AiService, FailurePolicy, Hook, OnLimit, Plugin, PluginSource, RateLimit, Retry,
+        RetryBackoff, Sandbox, Secret,
+    },
+    route::{
+        KeyMatch, PathMatch, Policies, Route, RouteId, RouteMatch, Rule, Target, Timeouts, ValueMatch,
+        WeightedBackend,
+    },
+};
+
+/// Everything that the gateway should serve in one generation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Ir {
+    /// The sockets to bind, in the order of address and port.
+    pub ports: Vec<Port>,
+    /// Every attached route, oldest first, then by namespace and name: the order that breaks ties.
+    pub routes: Vec<Route>,
+    /// The upstream Services that some rule refers to.
+    pub backends: BTreeMap<BackendId, Backend>,
+    /// The endpoints of each backend, apart from [`Backend`] so that churn never recompiles a route.
+    pub endpoints: BTreeMap<BackendId, Vec<Endpoint>>,
+    /// The AI services that some rule refers to.
+    pub ai_services: BTreeMap<ObjectName, AiService>,
+    /// The limits that something refers to.
+    pub rate_limits: BTreeMap<PolicyId, RateLimit>,
+    /// The plugins that something refers to.
+    pub plugins: BTreeMap<PolicyId, Plugin>,
+}

@@ -1,0 +1,216 @@
+//! The four kinds, resolved and validated.
+
+use std::{fmt, time::Duration};
+
+use serde::{Serialize, Serializer};
+
+use super::{ObjectName, Policies};
+
+/// Bytes that are never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub Vec<u8>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("[redacted]")
+    }
+}
+
+/// An AIService whose references resolve.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AiService {
+    /// `spec.provider`.
+    pub provider: String,
+    /// `spec.format`; `None` follows the provider.
+    pub format: Option<String>,
+    /// `spec.model`: what the upstream sees.
+    pub model: String,
+    /// `spec.endpoint`: the base URL; `None` follows the provider.
+    pub endpoint: Option<String>,
+    /// The credential.
+    pub auth: AiAuth,
+    /// `spec.timeout`; `None` is no limit.
+    pub timeout: Option<Duration>,
+    /// `spec.retry`.
+    pub retry: Retry,
+    /// TokenPolicies and WasmPlugins on the AIService.
+    pub policies: Policies,
+}
+
+/// How the upstream is told who calls.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct AiAuth {
+    /// The scheme.
+    #[serde(rename = "type")]
+    pub kind: AiAuthType,
+    /// The header, if the scheme's own is not meant.
+    pub header: Option<String>,
+    /// The credential itself; `None` only for [`AiAuthType::None`].
+    pub secret: Option<Secret>,
+}
+
+/// The scheme of a credential.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum AiAuthType {
+    /// `Authorization: Bearer <secret>`.
+    Bearer,
+    /// `x-api-key: <secret>`.
+    ApiKey,
+    /// `Authorization: Basic <base64 of secret>`.
+    Basic,
+    /// No credential.
+    #[default]
+    None,
+}
+
+/// Further attempts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Retry {
+    /// Extra attempts after the first.
+    pub max_retries: u32,
+    /// The wait between attempts.
+    pub backoff: RetryBackoff,
+}
+
+/// The wait between attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum RetryBackoff {
+    /// Doubled each time, with full jitter.
+    Exponential(Duration),
+    /// Grows by this much each time.
+    Linear(Duration),
+    /// Always this long.
+    Fixed(Duration),
+}
+
+impl Default for RetryBackoff {
+    fn default() -> Self {
+        Self::Exponential(Duration::from_millis(500))
+    }
+}
+
+/// A TokenPolicy.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RateLimit {
+    /// The object, for messages and metrics.
+    pub object: ObjectName,
+    /// `spec.tokensPerMinute`; `None` is unlimited, 0 denies all.
+    pub tokens_per_minute: Option<u64>,
+    /// `spec.tokensPerHour`.
+    pub tokens_per_hour: Option<u64>,
+    /// `spec.requestsPerMinute`.
+    pub requests_per_minute: Option<u64>,
+    /// `spec.scope`, in the grammar of the `nantian-ratelimit` crate; valid.
+    pub scope: String,
+    /// `spec.burst`, at least 1.
+    pub burst: f64,
+    /// `spec.onLimit`.
+    pub on_limit: OnLimit,
+}
+
+/// What happens at the limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum OnLimit {
+    /// 429.
+    #[default]
+    Reject,
+    /// Wait, then 429.
+    Queue,
+    /// Count and let pass.
+    Warn,
+}
+
+/// A WasmPlugin.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plugin {
+    /// The object, for messages, metrics and the guest's `plugin_name`.
+    pub object: ObjectName,
+    /// Where the module comes from.
+    pub source: PluginSource,
+    /// `spec.wasm.sha256`, lower-case hexadecimal; verified before compilation.
+    pub sha256: Option<String>,
+    /// `spec.hooks`; empty means all that the module has.
+    pub hooks: Vec<Hook>,
+    /// `spec.config`, verbatim.
+    pub config: String,
+    /// Limits and capabilities.
+    pub sandbox: Sandbox,
+    /// What a failing plugin does to the request.
+    pub failure_policy: FailurePolicy,
+}
+
+/// Where a module comes from.
+#[derive(Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum PluginSource {
+    /// The bytes, from `inline` or a ConfigMap.
+    Bytes(#[serde(serialize_with = "length_only")] Vec<u8>),
+    /// To be fetched.
+    Url(String),
+    /// Not to be had, with the reason: the failure policy applies.
+    Missing(String),
+}
+
+impl fmt::Debug for PluginSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            Self::Url(url) => write!(f, "Url({url})"),
+            Self::Missing(reason) => write!(f, "Missing({reason})"),
+        }
+    }
+}
+
+fn length_only<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{} bytes", bytes.len()))
+}
+
+/// A lifecycle hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum Hook {
+    /// Request headers and body.
+    OnRequest,
+    /// Response headers and body.
+    OnResponse,
+    /// Each frame of a streaming response.
+    OnStreamChunk,
+}
+
+/// Limits and capabilities of a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Sandbox {
+    /// Linear memory of one instance, in bytes.
+    pub max_memory_bytes: u64,
+    /// Time of one call into the guest.
+    pub max_execution_time: Duration,
+    /// Whether the guest may call out.
+    pub allow_network: bool,
+    /// Whether the guest may see files.
+    pub allow_file_system: bool,
+}
+
+/// What a failing plugin does to the request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub enum FailurePolicy {
+    /// The request fails.
+    #[default]
+    FailClosed,
+    /// The request goes on without the plugin.
+    FailOpen,
+}

@@ -1,0 +1,145 @@
+//! Routes, their rules, and what a rule matches.
+
+use std::{fmt, time::Duration};
+
+use serde::{Serialize, Serializer};
+
+use super::{BackendId, Filter, ObjectName, PolicyId};
+
+/// One HTTPRoute that is attached to at least one listener.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Route {
+    /// Its identity.
+    pub id: RouteId,
+    /// Policies on the whole route.
+    pub policies: Policies,
+    /// Its rules, in the order of the object.
+    pub rules: Vec<Rule>,
+}
+
+/// The identity of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteId(pub ObjectName);
+
+impl fmt::Display for RouteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for RouteId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+/// One rule of a route.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Rule {
+    /// The rule's name, if it has one.
+    pub name: Option<String>,
+    /// What the rule matches, at least one (the default match is the path prefix `/`).
+    pub matches: Vec<RouteMatch>,
+    /// The filters, in order.
+    pub filters: Vec<Filter>,
+    /// Where requests go; empty answers 500, unless a filter answers first.
+    pub backends: Vec<WeightedBackend>,
+    /// Time limits.
+    pub timeouts: Timeouts,
+    /// Policies on this rule, and plugins that its ExtensionRef filters name.
+    pub policies: Policies,
+}
+
+/// All conditions of one match; every one must hold.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RouteMatch {
+    /// The path.
+    pub path: PathMatch,
+    /// The method, if only one is meant.
+    pub method: Option<String>,
+    /// Headers; names are lower-case.
+    pub headers: Vec<KeyMatch>,
+    /// Query parameters; names are exact.
+    pub query: Vec<KeyMatch>,
+}
+
+impl Default for RouteMatch {
+    fn default() -> Self {
+        Self { path: PathMatch::Prefix("/".to_owned()), method: None, headers: Vec::new(), query: Vec::new() }
+    }
+}
+
+/// How a path is matched.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum PathMatch {
+    /// The whole path.
+    Exact(String),
+    /// Whole segments from the front; never ends in `/` unless it is `/`.
+    Prefix(String),
+    /// The whole path, by a regular expression in the syntax of the `regex` crate.
+    Regex(String),
+}
+
+/// A condition on one header or query parameter.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KeyMatch {
+    /// Its name.
+    pub name: String,
+    /// What its value must be.
+    pub value: ValueMatch,
+}
+
+/// How a value is matched.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum ValueMatch {
+    /// Equal, byte for byte.
+    Exact(String),
+    /// The whole value, by a regular expression.
+    Regex(String),
+}
+
+/// A share of a rule's requests.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WeightedBackend {
+    /// The share; 0 gets nothing.
+    pub weight: u32,
+    /// Where the share goes.
+    pub target: Target,
+    /// Filters for this share alone, after the rule's.
+    pub filters: Vec<Filter>,
+}
+
+/// Where requests go.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum Target {
+    /// A port of a Service.
+    Backend(BackendId),
+    /// An AI service.
+    AiService(ObjectName),
+    /// A reference that does not resolve: its share is answered with 500.
+    Invalid,
+}
+
+/// Time limits of a rule; `None` is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Timeouts {
+    /// The whole exchange, `timeouts.request`.
+    pub request: Option<Duration>,
+    /// One attempt at a backend, `timeouts.backendRequest`.
+    pub backend_request: Option<Duration>,
+}
+
+/// The policies attached at one place, in the order in which they apply.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Policies {
+    /// TokenPolicies: every one must admit the request.
+    pub rate_limits: Vec<PolicyId>,
+    /// WasmPlugins: they run in this order.
+    pub plugins: Vec<PolicyId>,
+}

@@ -1,0 +1,55 @@
+//! The objects that the translator reads.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use gateway_api::experimental::{
+    gatewayclasses::GatewayClass, gateways::Gateway, httproutes::HttpRoute, referencegrants::ReferenceGrant,
+};
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Namespace, Secret, Service},
+    discovery::v1::EndpointSlice,
+};
+use serde::Serialize;
+
+use crate::ir::ObjectName;
+
+/// The objects of one kind, in the order of namespace and name.
+pub type ByName<T> = BTreeMap<ObjectName, Arc<T>>;
+
+/// Every object that the gateway knows, the last good version of each.
+#[derive(Debug, Clone, Default)]
+pub struct Objects {
+    /// GatewayClasses, cluster-scoped.
+    pub gateway_classes: ByName<GatewayClass>,
+    /// Gateways.
+    pub gateways: ByName<Gateway>,
+    /// HTTPRoutes.
+    pub http_routes: ByName<HttpRoute>,
+    /// ReferenceGrants.
+    pub reference_grants: ByName<ReferenceGrant>,
+    /// Namespaces, cluster-scoped; one that is absent exists and has only its name label.
+    pub namespaces: ByName<Namespace>,
+    /// Services.
+    pub services: ByName<Service>,
+    /// EndpointSlices.
+    pub endpoint_slices: ByName<EndpointSlice>,
+    /// Secrets.
+    pub secrets: ByName<Secret>,
+    /// ConfigMaps.
+    pub config_maps: ByName<ConfigMap>,
+}
+
+/// A kind and a name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct ObjectRef {
+    /// The kind.
+    pub kind: &'static str,
+    /// The name.
+    pub name: ObjectName,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}

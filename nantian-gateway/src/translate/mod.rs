@@ -1,0 +1,1 @@
+//! The one translator: objects in, the intermediate representation and every condition out.
