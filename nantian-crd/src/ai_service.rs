@@ -1,0 +1,136 @@
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    duration::Duration,
+    schema::{Hint, Rule, enforcing, has, text},
+    spelled::Spelled,
+    status::AiServiceStatus,
+};
+
+mod auth;
+mod observability;
+mod retry;
+
+pub use self::{
+    auth::{Auth, AuthType, InvalidAuthType},
+    observability::{Langfuse, Observability, Otel, SecretKeyRef},
+    retry::{Backoff, InvalidBackoff, Retry},
+};
+pub(crate) use self::{
+    auth::{HINTS as AUTH_HINTS, RULES as AUTH_RULES},
+    observability::{HINTS as OBSERVABILITY_HINTS, RULES as OBSERVABILITY_RULES},
+    retry::HINTS as RETRY_HINTS,
+};
+
+/// One model at one provider, as a backend of routes.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "gateway.nantian.dev",
+    version = "v1alpha1",
+    kind = "AIService",
+    root = "AiService",
+    plural = "aiservices",
+    singular = "aiservice",
+    shortname = "aisvc",
+    category = "nantian",
+    category = "gateway-api",
+    namespaced,
+    status = "AiServiceStatus",
+    derive = "PartialEq",
+    doc = "One model at one LLM provider. An HTTPRoute names it as a backend.",
+    printcolumn = r#"{"name": "Provider", "type": "string", "jsonPath": ".spec.provider"}"#,
+    printcolumn = r#"{"name": "Model", "type": "string", "jsonPath": ".spec.model"}"#,
+    printcolumn = r#"{"name": "Endpoint", "type": "string", "jsonPath": ".spec.endpoint", "priority": 1}"#,
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name": "Programmed", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Programmed\")].status"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = enforcing(RULES))]
+pub struct AiServiceSpec {
+    /// Who serves the model. A known provider (openai, anthropic, ollama, mistral, groq, deepseek, xai) brings its own format
+    /// and endpoint; any other name needs both.
+    ///
+    /// Range: 1 to 63 characters. Source: `spec.provider`.
+    #[schemars(length(min = 1, max = 63))]
+    pub provider: String,
+    /// The dialect the provider speaks.
+    ///
+    /// Default: by provider. Source: `spec.format`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// The model as the provider names it; the provider always sees this name.
+    ///
+    /// Range: 1 to 256 characters. Source: `spec.model`.
+    #[schemars(length(min = 1, max = 256))]
+    pub model: String,
+    /// Base URL of the provider, with its path prefix.
+    ///
+    /// Range: http or https, without credentials, query or fragment. Default: by provider. Source: `spec.endpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048), regex(pattern = BASE_URL))]
+    pub endpoint: Option<String>,
+    /// How the gateway authenticates to the provider. The client's own credential is never forwarded.
+    ///
+    /// Default: no credential. Source: `spec.auth`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+    /// Time for a whole buffered reply; for a stream, time to its first token and then between tokens.
+    ///
+    /// Unit: GEP-2257 duration, 0s for no bound. Default: no bound. Source: `spec.timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Spelled<Duration>>,
+    /// Further attempts after a failure, before the first byte reached the client.
+    ///
+    /// Default: none. Source: `spec.retry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// Where traces of the calls go.
+    ///
+    /// Default: nowhere. Source: `spec.observability`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observability: Option<Observability>,
+}
+
+/// A dialect of LLM APIs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[expect(clippy::exhaustive_enums, reason = "a new dialect must not compile anywhere before it is spoken")]
+pub enum Format {
+    /// OpenAI's own.
+    #[serde(rename = "openai")]
+    OpenAi,
+    /// What most other providers have made of OpenAI's.
+    #[serde(rename = "openai-compat")]
+    OpenAiCompat,
+    /// Anthropic Messages.
+    #[serde(rename = "anthropic")]
+    Anthropic,
+    /// Ollama's native API.
+    #[serde(rename = "ollama")]
+    Ollama,
+}
+
+/// The providers whose format and endpoint need not be given.
+pub const KNOWN_PROVIDERS: [&str; 7] =
+    ["openai", "anthropic", "ollama", "mistral", "groq", "deepseek", "xai"];
+
+pub(crate) const RULES: &[Rule] = &[Rule {
+    cel: "self.provider in ['openai', 'anthropic', 'ollama', 'mistral', 'groq', 'deepseek', 'xai'] || \
+          (has(self.format) && has(self.endpoint))",
+    message: "is not known (openai, anthropic, ollama, mistral, groq, deepseek, xai), so format and endpoint must be set",
+    field: Some("provider"),
+    holds: |spec| match text(spec, "provider") {
+        Some(provider) => {
+            KNOWN_PROVIDERS.contains(&provider) || (has(spec, "format") && has(spec, "endpoint"))
+        }
+        None => true,
+    },
+}];
+
+const BASE_URL: &str = r"^https?://[^\s/?#@]+(/[^\s?#]*)?$";
+
+pub(crate) const HINTS: &[Hint] =
+    &[Hint { pattern: BASE_URL, meaning: "an http or https URL without credentials, query or fragment" }];

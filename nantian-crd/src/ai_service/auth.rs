@@ -1,0 +1,117 @@
+use std::{borrow::Cow, fmt, str::FromStr};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    http_token,
+    schema::{Hint, Rule, enforcing, has, text},
+    spelled::Spelled,
+};
+
+/// How the gateway authenticates to a provider.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = enforcing(RULES))]
+pub struct Auth {
+    /// The scheme: bearer, apiKey, basic or none, in any case.
+    ///
+    /// Default: the provider's own. Source: `spec.auth.type`.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub type_: Option<Spelled<AuthType>>,
+    /// Name of the Secret in the namespace of the AIService; required unless type is none.
+    ///
+    /// Range: 1 to 253 characters. Source: `spec.auth.secret`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret: Option<String>,
+    /// Entry of the Secret.
+    ///
+    /// Range: 1 to 253 characters. Default: its only entry. Source: `spec.auth.key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
+    /// Header that carries the credential.
+    ///
+    /// Range: an HTTP header name of up to 253 characters. Default: by type and provider. Source: `spec.auth.header`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = http_token::PATTERN))]
+    pub header: Option<String>,
+}
+
+/// A scheme of authentication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "a new scheme must not compile anywhere before it is sent")]
+pub enum AuthType {
+    /// `Bearer`, then the secret.
+    Bearer,
+    /// The secret alone.
+    ApiKey,
+    /// `Basic`, then the base64 of the secret, which is `user:password`.
+    Basic,
+    /// Nothing is sent.
+    None,
+}
+
+/// The text is no scheme of authentication.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not one of bearer, apiKey, basic, none")]
+#[non_exhaustive]
+pub struct InvalidAuthType(pub String);
+
+pub(crate) const RULES: &[Rule] = &[Rule {
+    cel: "has(self.secret) || (has(self.type) && self.type.matches('^(?i:none)$'))",
+    message: "is required unless type is none",
+    field: Some("secret"),
+    holds: |auth| {
+        has(auth, "secret") || matches!(text(auth, "type").map(str::parse), Some(Ok(AuthType::None) | Err(_)))
+    },
+}];
+
+const PATTERN: &str = "^(?i:bearer|api-?key|basic|none)$";
+
+pub(crate) const HINTS: &[Hint] = &[Hint { pattern: PATTERN, meaning: "one of bearer, apiKey, basic, none" }];
+
+// === impl AuthType ===
+
+impl FromStr for AuthType {
+    type Err = InvalidAuthType;
+
+    /// # Errors
+    ///
+    /// [`InvalidAuthType`] for any other word.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "bearer" => Ok(Self::Bearer),
+            "apikey" | "api-key" => Ok(Self::ApiKey),
+            "basic" => Ok(Self::Basic),
+            "none" => Ok(Self::None),
+            _ => Err(InvalidAuthType(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for AuthType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bearer => "bearer",
+            Self::ApiKey => "apiKey",
+            Self::Basic => "basic",
+            Self::None => "none",
+        })
+    }
+}
+
+impl JsonSchema for AuthType {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "AuthType".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": PATTERN, "maxLength": 16 })
+    }
+}

@@ -1,0 +1,100 @@
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::BASE_URL;
+use crate::{
+    schema::{Hint, Rule, enforcing, has},
+    secret_text::SecretText,
+};
+
+/// Where traces of the calls to one AIService go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Observability {
+    /// A Langfuse project.
+    ///
+    /// Default: none. Source: `spec.observability.langfuse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub langfuse: Option<Langfuse>,
+    /// An OpenTelemetry collector.
+    ///
+    /// Default: none. Source: `spec.observability.otel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otel: Option<Otel>,
+}
+
+/// A Langfuse project.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = enforcing(RULES))]
+pub struct Langfuse {
+    /// Base URL of the server.
+    ///
+    /// Range: http or https. Default: Langfuse Cloud. Source: `spec.observability.langfuse.host`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048), regex(pattern = BASE_URL))]
+    pub host: Option<String>,
+    /// Public key of the project.
+    ///
+    /// Source: `spec.observability.langfuse.publicKey`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub public_key: Option<String>,
+    /// Secret key of the project in plain text; prefer secretKeyRef.
+    ///
+    /// Source: `spec.observability.langfuse.secretKey`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key: Option<SecretText>,
+    /// Secret that holds the secret key of the project; not together with secretKey.
+    ///
+    /// Source: `spec.observability.langfuse.secretKeyRef`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<SecretKeyRef>,
+}
+
+/// An entry of a Secret in the namespace of the object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// Name of the Secret.
+    ///
+    /// Range: 1 to 253 characters. Source: `spec.observability.langfuse.secretKeyRef.name`.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Entry of the Secret.
+    ///
+    /// Range: 1 to 253 characters. Default: its only entry. Source: `spec.observability.langfuse.secretKeyRef.key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
+}
+
+/// An OpenTelemetry collector.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Otel {
+    /// Address of the collector, with or without http or https.
+    ///
+    /// Range: a URL or host:port, without credentials, query or fragment. Source: `spec.observability.otel.endpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048), regex(pattern = COLLECTOR))]
+    pub endpoint: Option<String>,
+    /// The `service.name` that spans carry.
+    ///
+    /// Range: 1 to 253 characters. Default: by the gateway. Source: `spec.observability.otel.serviceName`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub service_name: Option<String>,
+}
+
+pub(crate) const RULES: &[Rule] = &[Rule {
+    cel: "!(has(self.secretKey) && has(self.secretKeyRef))",
+    message: "is not allowed together with secretKey",
+    field: Some("secretKeyRef"),
+    holds: |langfuse| !(has(langfuse, "secretKey") && has(langfuse, "secretKeyRef")),
+}];
+
+const COLLECTOR: &str = r"^(https?://)?[^\s/?#@:]+(:[0-9]{1,5})?(/[^\s?#]*)?$";
+
+pub(crate) const HINTS: &[Hint] =
+    &[Hint { pattern: COLLECTOR, meaning: "a URL or host:port without credentials, query or fragment" }];

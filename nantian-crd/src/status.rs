@@ -1,0 +1,209 @@
+//! What a controller writes back: conditions, and the policy status of the Gateway API.
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::target_ref::GATEWAY_API_GROUP;
+
+mod verdict;
+
+pub use self::verdict::{ConditionType, Reason, Verdict, merge_at};
+
+/// Entries a policy status can hold; the Gateway API allows no more.
+pub const MAX_ANCESTORS: usize = 16;
+
+/// Status of TokenPolicy, WasmPlugin and BackendLBPolicy: one entry per ancestor and controller.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// What the policy means for each Gateway it reaches; at most 16 entries.
+    #[serde(default)]
+    #[schemars(length(max = MAX_ANCESTORS), extend("x-kubernetes-list-type" = "atomic"))]
+    pub ancestors: Vec<PolicyAncestorStatus>,
+}
+
+/// What one controller says about a policy under one ancestor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyAncestorStatus {
+    /// The object the entry is about: a Gateway, or the target where no Gateway reaches it.
+    pub ancestor_ref: AncestorRef,
+    /// The controller that wrote the entry.
+    #[schemars(length(min = 1, max = 253))]
+    pub controller_name: String,
+    /// What the controller found.
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Names an object that a policy has an effect on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AncestorRef {
+    /// API group; the Gateway API when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub group: Option<String>,
+    /// Kind; Gateway when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: Option<String>,
+    /// Namespace; that of the policy when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// Name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// One listener or rule of the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub section_name: Option<String>,
+    /// One port of the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: Option<i32>,
+}
+
+/// Status of an AIService.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AiServiceStatus {
+    /// What the controller found.
+    #[serde(default)]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// What [`PolicyStatus::apply_at`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Whether the status differs from before, so that it has to be written.
+    pub changed: bool,
+    /// Ancestors for which there was no room.
+    ///
+    /// The Gateway API wants a policy that is left out somewhere to be treated as not implementable there.
+    pub left_out: Vec<AncestorRef>,
+}
+
+// === impl PolicyStatus ===
+
+impl PolicyStatus {
+    /// Makes `entries` all that `controller` says about the policy.
+    ///
+    /// Entries of other controllers stay as they are, entries of this controller for ancestors not among `entries` go,
+    /// conditions of other types stay. A condition seen at a newer generation is not overwritten.
+    pub fn apply_at(
+        &mut self,
+        now: Timestamp,
+        controller: &str,
+        generation: Option<i64>,
+        entries: impl IntoIterator<Item = (AncestorRef, Vec<Verdict>)>,
+    ) -> Applied {
+        let entries: Vec<_> = entries.into_iter().collect();
+        let before = self.ancestors.len();
+        self.ancestors.retain(|old| {
+            old.controller_name != controller
+                || entries.iter().any(|(ancestor, _)| *ancestor == old.ancestor_ref)
+        });
+        let mut applied = Applied { changed: self.ancestors.len() != before, left_out: Vec::new() };
+        for (ancestor, verdicts) in entries {
+            match self.entry(controller, &ancestor) {
+                Some(entry) => {
+                    for verdict in verdicts {
+                        applied.changed |= merge_at(&mut entry.conditions, now, generation, verdict);
+                    }
+                }
+                None => applied.left_out.push(ancestor),
+            }
+        }
+        applied
+    }
+
+    /// The entry of `controller` for `ancestor`, added if there is room.
+    fn entry(&mut self, controller: &str, ancestor: &AncestorRef) -> Option<&mut PolicyAncestorStatus> {
+        let is_ours = |entry: &PolicyAncestorStatus| {
+            entry.controller_name == controller && entry.ancestor_ref == *ancestor
+        };
+        if !self.ancestors.iter().any(is_ours) {
+            if self.ancestors.len() >= MAX_ANCESTORS {
+                return None;
+            }
+            self.ancestors.push(PolicyAncestorStatus {
+                ancestor_ref: ancestor.clone(),
+                controller_name: controller.to_owned(),
+                conditions: Vec::new(),
+            });
+        }
+        self.ancestors.iter_mut().find(|entry| is_ours(entry))
+    }
+}
+
+// === impl AncestorRef ===
+
+impl AncestorRef {
+    /// A Gateway.
+    pub fn gateway(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            group: Some(GATEWAY_API_GROUP.to_owned()),
+            kind: Some("Gateway".to_owned()),
+            namespace: Some(namespace.into()),
+            name: name.into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// The bounds that the API conventions set on a list of conditions.
+fn conditions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 8,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "description": "One aspect of the state of the object.",
+            "type": "object",
+            "required": ["lastTransitionTime", "message", "reason", "status", "type"],
+            "properties": {
+                "lastTransitionTime": {
+                    "description": "When status last changed.",
+                    "type": "string",
+                    "format": "date-time",
+                },
+                "message": {
+                    "description": "Explanation for a human.",
+                    "type": "string",
+                    "maxLength": verdict::MAX_MESSAGE,
+                },
+                "observedGeneration": {
+                    "description": "The metadata.generation that was looked at.",
+                    "type": "integer",
+                    "format": "int64",
+                    "minimum": 0,
+                },
+                "reason": {
+                    "description": "Explanation for a program, in CamelCase.",
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 1024,
+                    "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+                },
+                "status": {
+                    "description": "Whether the aspect holds.",
+                    "type": "string",
+                    "enum": ["True", "False", "Unknown"],
+                },
+                "type": {
+                    "description": "The aspect, in CamelCase.",
+                    "type": "string",
+                    "maxLength": 316,
+                    "pattern": CONDITION_TYPE,
+                },
+            },
+        },
+    })
+}
+
+const CONDITION_TYPE: &str = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$";

@@ -1,0 +1,122 @@
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    schema::{Rule, enforcing, has},
+    spelled::Spelled,
+    status::PolicyStatus,
+    target_ref::{LIST_RULES, MAX_TARGETS, TargetRef},
+};
+
+mod scope;
+
+pub(crate) use self::scope::HINTS;
+pub use self::scope::{InvalidScope, Scope, ScopePart};
+
+/// Limits requests and LLM tokens on what it is attached to.
+///
+/// All limits of a policy are decided together: a request that one of them refuses costs nothing in the others. An absent
+/// limit is unlimited, 0 denies everything.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "gateway.nantian.dev",
+    version = "v1alpha1",
+    kind = "TokenPolicy",
+    plural = "tokenpolicies",
+    singular = "tokenpolicy",
+    shortname = "tokpol",
+    category = "nantian",
+    category = "gateway-api",
+    namespaced,
+    status = "PolicyStatus",
+    derive = "PartialEq",
+    doc = "Limits requests and LLM tokens on the Gateways, routes, Services or AIServices it names.",
+    printcolumn = r#"{"name": "Target", "type": "string", "jsonPath": ".spec.targetRefs[*].name"}"#,
+    printcolumn = r#"{"name": "Tokens/min", "type": "integer", "jsonPath": ".spec.tokensPerMinute"}"#,
+    printcolumn = r#"{"name": "Tokens/h", "type": "integer", "jsonPath": ".spec.tokensPerHour"}"#,
+    printcolumn = r#"{"name": "Requests/min", "type": "integer", "jsonPath": ".spec.requestsPerMinute"}"#,
+    printcolumn = r#"{"name": "Scope", "type": "string", "jsonPath": ".spec.scope"}"#,
+    printcolumn = r#"{"name": "On limit", "type": "string", "jsonPath": ".spec.onLimit", "priority": 1}"#,
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.ancestors[*].conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = enforcing(RULES))]
+pub struct TokenPolicySpec {
+    /// What the limits apply to, in the namespace of the policy.
+    ///
+    /// Range: 1 to 16 different targets. Source: `spec.targetRefs`.
+    #[schemars(
+        length(min = 1, max = MAX_TARGETS),
+        extend("x-kubernetes-list-type" = "atomic"),
+        transform = enforcing(LIST_RULES)
+    )]
+    pub target_refs: Vec<TargetRef>,
+    /// LLM tokens admitted per minute, prompt plus completion.
+    ///
+    /// Unit: tokens. Range: 0 or more; 0 denies everything. Default: unlimited. Source: `spec.tokensPerMinute`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub tokens_per_minute: Option<i64>,
+    /// LLM tokens admitted per hour, prompt plus completion.
+    ///
+    /// Unit: tokens. Range: 0 or more; 0 denies everything. Default: unlimited. Source: `spec.tokensPerHour`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub tokens_per_hour: Option<i64>,
+    /// Requests admitted per minute.
+    ///
+    /// Unit: requests. Range: 0 or more; 0 denies everything. Default: unlimited. Source: `spec.requestsPerMinute`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub requests_per_minute: Option<i64>,
+    /// Who shares a limit: one or more of route, global, gateway, model, apiKey, user, ip and header:NAME, joined with +.
+    ///
+    /// Default: route. Source: `spec.scope`.
+    #[serde(default = "route")]
+    pub scope: Spelled<Scope>,
+    /// How much of an idle window can be spent at once, as a multiple of the limit. The sustained rate stays the limit.
+    ///
+    /// Unit: multiple of each limit. Range: 1 or more. Default: 1. Source: `spec.burst`.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1))]
+    pub burst: f64,
+    /// What becomes of a request over a limit.
+    ///
+    /// Default: reject. Source: `spec.onLimit`.
+    #[serde(default)]
+    pub on_limit: OnLimit,
+}
+
+/// What becomes of a request over a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline)]
+#[expect(clippy::exhaustive_enums, reason = "a new answer must not compile anywhere before it is enforced")]
+pub enum OnLimit {
+    /// It is answered 429.
+    #[default]
+    Reject,
+    /// It waits in a bounded queue, then is answered 429.
+    Queue,
+    /// It is counted and logged, never refused.
+    Warn,
+}
+
+pub(crate) const RULES: &[Rule] = &[Rule {
+    cel: "has(self.tokensPerMinute) || has(self.tokensPerHour) || has(self.requestsPerMinute)",
+    message: "at least one of tokensPerMinute, tokensPerHour and requestsPerMinute must be set",
+    field: None,
+    holds: |spec| {
+        ["tokensPerMinute", "tokensPerHour", "requestsPerMinute"].iter().any(|limit| has(spec, limit))
+    },
+}];
+
+fn route() -> Spelled<Scope> {
+    Scope::default().into()
+}
+
+fn one() -> f64 {
+    1.0
+}

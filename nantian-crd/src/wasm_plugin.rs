@@ -1,0 +1,206 @@
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    schema::{Hint, Rule, enforcing, has},
+    status::PolicyStatus,
+    target_ref::{LIST_RULES, MAX_TARGETS, TargetRef},
+};
+
+/// Runs a WebAssembly module on the traffic of what it is attached to.
+///
+/// The module follows the Proxy-Wasm ABI. Without targets it runs only where an HTTPRoute names it in an `ExtensionRef`
+/// filter.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "gateway.nantian.dev",
+    version = "v1alpha1",
+    kind = "WasmPlugin",
+    plural = "wasmplugins",
+    singular = "wasmplugin",
+    shortname = "wasmp",
+    category = "nantian",
+    category = "gateway-api",
+    namespaced,
+    status = "PolicyStatus",
+    derive = "PartialEq",
+    doc = "Runs a WebAssembly module on the traffic of the Gateways, routes, Services or AIServices it names.",
+    printcolumn = r#"{"name": "Target", "type": "string", "jsonPath": ".spec.targetRefs[*].name"}"#,
+    printcolumn = r#"{"name": "URL", "type": "string", "jsonPath": ".spec.wasm.url", "priority": 1}"#,
+    printcolumn = r#"{"name": "Hooks", "type": "string", "jsonPath": ".spec.hooks[*]", "priority": 1}"#,
+    printcolumn = r#"{"name": "Failure policy", "type": "string", "jsonPath": ".spec.failurePolicy"}"#,
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.ancestors[*].conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name": "Programmed", "type": "string", "jsonPath": ".status.ancestors[*].conditions[?(@.type==\"Programmed\")].status"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct WasmPluginSpec {
+    /// Where the module comes from: exactly one of url, configMap and inline.
+    ///
+    /// Source: `spec.wasm`.
+    pub wasm: WasmSource,
+    /// What the module runs on, in the namespace of the plugin.
+    ///
+    /// Range: up to 16 different targets. Default: only where an ExtensionRef filter names the plugin. Source: `spec.targetRefs`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = MAX_TARGETS),
+        extend("x-kubernetes-list-type" = "atomic"),
+        transform = enforcing(LIST_RULES)
+    )]
+    pub target_refs: Vec<TargetRef>,
+    /// Which moments the module is called at.
+    ///
+    /// Default: all that the module exports. Source: `spec.hooks`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "set"))]
+    pub hooks: Vec<Hook>,
+    /// Configuration handed to the module byte for byte.
+    ///
+    /// Unit: text, often JSON. Range: up to 1 MiB. Default: none. Source: `spec.config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1_048_576))]
+    pub config: Option<String>,
+    /// What the module may use.
+    ///
+    /// Default: 64 MiB, 100 ms, no network, no file system. Source: `spec.sandbox`.
+    #[serde(default)]
+    pub sandbox: Sandbox,
+    /// What becomes of a request when the module traps, exceeds a limit, or is missing.
+    ///
+    /// Default: FailClosed. Source: `spec.failurePolicy`.
+    #[serde(default)]
+    pub failure_policy: FailurePolicy,
+}
+
+/// Where a module comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = enforcing(SOURCE_RULES))]
+pub struct WasmSource {
+    /// Address of the module, or of an OCI artefact that contains it.
+    ///
+    /// Range: https, http or oci. Source: `spec.wasm.url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048), regex(pattern = URL))]
+    pub url: Option<String>,
+    /// A ConfigMap in the namespace of the plugin.
+    ///
+    /// Source: `spec.wasm.configMap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<ConfigMapSource>,
+    /// The module itself.
+    ///
+    /// Unit: base64. Range: 1 byte to 50 MiB of base64. Source: `spec.wasm.inline`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 52_428_800), regex(pattern = BASE64))]
+    pub inline: Option<String>,
+    /// Digest of the module, verified before it is compiled.
+    ///
+    /// Unit: 64 hexadecimal digits. Default: not verified. Source: `spec.wasm.sha256`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = SHA256))]
+    pub sha256: Option<String>,
+}
+
+/// An entry of a ConfigMap that holds a module.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapSource {
+    /// Name of the ConfigMap in the namespace of the plugin.
+    ///
+    /// Range: 1 to 253 characters. Source: `spec.wasm.configMap.name`.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Entry of the ConfigMap: under binaryData, or as base64 under data.
+    ///
+    /// Range: 1 to 253 characters. Default: plugin.wasm. Source: `spec.wasm.configMap.key`.
+    #[serde(default = "plugin_wasm")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// A moment at which a module is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline)]
+#[expect(clippy::exhaustive_enums, reason = "a new hook must not compile anywhere before it is called")]
+pub enum Hook {
+    /// Request headers, body and trailers.
+    OnRequest,
+    /// Response headers, body and trailers.
+    OnResponse,
+    /// Each chunk of a streamed response.
+    OnStreamChunk,
+}
+
+/// What a module may use.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Sandbox {
+    /// Linear memory of one instance.
+    ///
+    /// Unit: bytes. Range: 65536 (one page) to 4294967296. Default: 67108864 (64 MiB). Source: `spec.sandbox.maxMemoryBytes`.
+    #[schemars(range(min = 65_536, max = 4_294_967_296_i64))]
+    pub max_memory_bytes: u64,
+    /// Time of one call into the module.
+    ///
+    /// Unit: milliseconds. Range: 1 to 60000. Default: 100. Source: `spec.sandbox.maxExecutionTimeMs`.
+    #[schemars(range(min = 1, max = 60_000))]
+    pub max_execution_time_ms: u64,
+    /// Whether the module may reach the network.
+    ///
+    /// Default: false. Source: `spec.sandbox.allowNetwork`.
+    pub allow_network: bool,
+    /// Whether the module may reach files.
+    ///
+    /// Default: false. Source: `spec.sandbox.allowFileSystem`.
+    pub allow_file_system: bool,
+}
+
+/// What becomes of a request when the module traps, exceeds a limit, or is missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[expect(clippy::exhaustive_enums, reason = "a new policy must not compile anywhere before it is enforced")]
+pub enum FailurePolicy {
+    /// It is refused.
+    #[default]
+    FailClosed,
+    /// It goes on without the module.
+    FailOpen,
+}
+
+pub(crate) const SOURCE_RULES: &[Rule] = &[Rule {
+    cel: "(has(self.url) ? 1 : 0) + (has(self.configMap) ? 1 : 0) + (has(self.inline) ? 1 : 0) == 1",
+    message: "exactly one of url, configMap and inline must be set",
+    field: None,
+    holds: |wasm| ["url", "configMap", "inline"].iter().filter(|source| has(wasm, source)).count() == 1,
+}];
+
+const URL: &str = r"^(https?|oci)://[^\s/?#@]+(/\S*)?$";
+const BASE64: &str = r"^[A-Za-z0-9+/\s]+={0,2}\s*$";
+const SHA256: &str = "^[0-9a-fA-F]{64}$";
+
+pub(crate) const HINTS: &[Hint] = &[
+    Hint { pattern: URL, meaning: "an https, http or oci URL without credentials" },
+    Hint { pattern: BASE64, meaning: "base64" },
+    Hint { pattern: SHA256, meaning: "a SHA-256 digest of 64 hexadecimal digits" },
+];
+
+fn plugin_wasm() -> String {
+    "plugin.wasm".to_owned()
+}
+
+// === impl Sandbox ===
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            max_memory_bytes: 64 * 1024 * 1024,
+            max_execution_time_ms: 100,
+            allow_network: false,
+            allow_file_system: false,
+        }
+    }
+}
