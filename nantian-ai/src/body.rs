@@ -55,7 +55,6 @@ pin_project! {
         Upstream {
             #[pin]
             body: MeteredBody<B, K>,
-            #[pin]
             watch: Watch,
             target: Arc<Target>,
             surface: Surface,
@@ -143,9 +142,9 @@ where
             KindProj::Local { bytes } => {
                 return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
             }
-            KindProj::Upstream { mut body, mut watch, target, surface } => {
+            KindProj::Upstream { mut body, watch, target, surface } => {
                 if let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
-                    watch.as_mut().heard();
+                    watch.heard();
                     return Poll::Ready(frame.map(|result| result.map_err(Into::into)));
                 }
                 let meter = body.meter();
@@ -196,14 +195,10 @@ enum Ending {
 // === impl Ending ===
 
 impl Ending {
-    fn of<B: Body, K: UsageSink>(body: &MeteredBody<B, K>) -> Self {
+    fn of<B: Body<Data = Bytes>, K: UsageSink>(body: &MeteredBody<B, K>) -> Self {
         match body.meter() {
-            Some(meter) if meter.is_stream() && body.size_hint().exact().is_none() => {
-                if meter.is_complete() {
-                    Self::Complete
-                } else {
-                    Self::Event
-                }
+            Some(meter) if meter.reads_events() && body.size_hint().exact().is_none() => {
+                if meter.is_complete() { Self::Complete } else { Self::Event }
             }
             _ => Self::Abort,
         }

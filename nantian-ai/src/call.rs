@@ -1,6 +1,7 @@
 //! The steps of one call, which [`ResponseFuture`](crate::future::ResponseFuture) puts in order.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use http_body::Body;
 
 use crate::body::{RequestBody, ResponseBody};
 use crate::dialect::{Dialect, Surface};
-use crate::error::{Awaited, BoxError, Error};
+use crate::error::{BoxError, Error};
 use crate::outbound::{Prepared, clean_response};
 use crate::respond::Respond;
 use crate::retry::{Attempts, Failure};
@@ -32,6 +33,7 @@ pub(crate) struct Call<K: UsageSink> {
     prepared: Option<Prepared>,
     streaming: bool,
     metering: Metering<K>,
+    watch: Watch,
     retries: u32,
 }
 
@@ -54,11 +56,6 @@ impl<O> Shared<O> {
     pub(crate) fn unreachable(&self, error: impl Into<BoxError>) -> Error {
         Error::Upstream { target: self.target.name().to_owned(), source: Arc::from(error.into()) }
     }
-
-    /// The attempt's response has not come in time.
-    pub(crate) fn late(&self, awaited: Awaited, after: Duration) -> Error {
-        Error::Timeout { target: self.target.name().to_owned(), awaited, after }
-    }
 }
 
 impl<O: UsageObserver> Shared<O> {
@@ -70,6 +67,7 @@ impl<O: UsageObserver> Shared<O> {
         Ok(Call {
             streaming: facts.stream,
             metering: Metering::new(Meter::new(surface.clone(), facts), sink),
+            watch: Watch::new(self.target.config().timeouts, facts.stream),
             prepared: Some(prepared),
             surface,
             retries: 0,
@@ -80,15 +78,21 @@ impl<O: UsageObserver> Shared<O> {
 // === impl Call ===
 
 impl<K: UsageSink> Call<K> {
-    /// The request of the next attempt, and the watch that begins with it.
-    pub(crate) fn attempt(&mut self, target: &Target) -> Option<(Request<RequestBody>, Watch)> {
+    /// The request of the next attempt, which begins now.
+    pub(crate) fn attempt(&mut self, target: &Target) -> Option<Request<RequestBody>> {
         let config = target.config();
-        let request = if self.retries < config.retry.max_retries {
-            self.prepared.as_ref()?.request()
+        self.watch = Watch::new(config.timeouts, self.streaming);
+        if self.retries < config.retry.max_retries {
+            Some(self.prepared.as_ref()?.request())
         } else {
-            self.prepared.take()?.into_request()
-        };
-        Some((request, Watch::new(config.timeouts, self.streaming)))
+            Some(self.prepared.take()?.into_request())
+        }
+    }
+
+    /// Ready when the head of the reply has not come in time.
+    pub(crate) fn poll_late(&mut self, target: &Target, cx: &mut Context<'_>) -> Poll<Error> {
+        let late = self.watch.poll_late(cx, false);
+        late.map(|(awaited, after)| Error::Timeout { target: target.name().to_owned(), awaited, after })
     }
 
     /// How long to wait before another attempt; `None` if this one counts.
@@ -113,49 +117,44 @@ impl<K: UsageSink> Call<K> {
     pub(crate) fn finish<B, O>(
         mut self,
         shared: &Shared<O>,
-        attempt: Result<(Response<B>, Watch), Error>,
+        attempt: Result<Response<B>, Error>,
     ) -> Response<ResponseBody<B, K>>
     where
         B: Body<Data = Bytes>,
     {
         let attempts = Attempts(self.retries + 1);
-        let mut response =
-            match attempt.and_then(|(response, watch)| Ok((self.accept(shared, response)?, watch))) {
-                Ok((response, watch)) => self.pass(shared, response, watch),
-                Err(error) => {
-                    self.metering.end(End::Failed);
-                    shared.answer(error, self.surface.dialect())
-                }
-            };
+        let accepted = attempt.and_then(|response| accept(&shared.target, response));
+        let mut response = match accepted {
+            Ok(response) => self.pass(shared, response),
+            Err(error) => {
+                self.metering.end(End::Failed);
+                shared.answer(error, self.surface.dialect())
+            }
+        };
         response.extensions_mut().insert(attempts);
         response
     }
 
-    /// A refused credential is this side's fault: passed on, a client would blame its own.
-    fn accept<B, O>(&self, shared: &Shared<O>, response: Response<B>) -> Result<Response<B>, Error> {
-        match response.status() {
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED) => {
-                Err(Error::UpstreamAuth { target: shared.target.name().to_owned(), status })
-            }
-            _ => Ok(response),
-        }
-    }
-
-    fn pass<B, O>(
-        mut self,
-        shared: &Shared<O>,
-        response: Response<B>,
-        watch: Watch,
-    ) -> Response<ResponseBody<B, K>>
+    fn pass<B, O>(mut self, shared: &Shared<O>, response: Response<B>) -> Response<ResponseBody<B, K>>
     where
         B: Body<Data = Bytes>,
     {
         let (mut head, body) = response.into_parts();
         clean_response(&mut head.headers);
         self.metering.begin(head.status, &head.headers);
-        let watch = watch.streaming(self.metering.meter().is_stream());
+        self.watch.expect_stream(self.metering.meter().is_stream());
         let body = MeteredBody::new(body, Some(self.metering));
         let target = Arc::clone(&shared.target);
-        Response::from_parts(head, ResponseBody::upstream(body, watch, target, self.surface))
+        Response::from_parts(head, ResponseBody::upstream(body, self.watch, target, self.surface))
+    }
+}
+
+/// A refused credential is this side's fault: passed on, a client would blame its own.
+fn accept<B>(target: &Target, response: Response<B>) -> Result<Response<B>, Error> {
+    match response.status() {
+        status @ (StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED) => {
+            Err(Error::UpstreamAuth { target: target.name().to_owned(), status })
+        }
+        _ => Ok(response),
     }
 }

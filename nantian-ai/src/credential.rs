@@ -171,12 +171,24 @@ impl Credential {
     /// Checks the credential once, so that writing it cannot fail on a request.
     pub(crate) fn stamp(&self) -> Result<Option<Stamp>, InvalidCredential> {
         let secret = self.secret.expose();
-        let (name, value) = match self.scheme {
+        // Room for all that is written: a buffer that grows would leave copies that nobody wipes.
+        let mut value = String::with_capacity(2 * secret.len() + 16);
+        let name = match self.scheme {
             Scheme::None => return Ok(None),
             _ if secret.is_empty() => return Err(InvalidCredential::Empty),
-            Scheme::ApiKey => (HeaderName::from_static("x-api-key"), secret.to_owned()),
-            Scheme::Bearer => (AUTHORIZATION, format!("Bearer {secret}")),
-            Scheme::Basic => (AUTHORIZATION, format!("Basic {}", STANDARD.encode(secret))),
+            Scheme::ApiKey => {
+                value.push_str(secret);
+                HeaderName::from_static("x-api-key")
+            }
+            Scheme::Bearer => {
+                value.extend(["Bearer ", secret]);
+                AUTHORIZATION
+            }
+            Scheme::Basic => {
+                value.push_str("Basic ");
+                STANDARD.encode_string(secret, &mut value);
+                AUTHORIZATION
+            }
         };
         let stamp = Stamp {
             name: match &self.header {

@@ -19,7 +19,6 @@ use crate::call::{Call, Shared};
 use crate::dialect::{Dialect, Surface};
 use crate::error::{BoxError, Error};
 use crate::read::ReadBody;
-use crate::timeout::Watch;
 use crate::usage::UsageObserver;
 
 pin_project! {
@@ -56,8 +55,6 @@ pin_project! {
         Calling {
             #[pin]
             response: F,
-            #[pin]
-            watch: Watch,
         },
         Waiting {
             #[pin]
@@ -76,13 +73,15 @@ where
     /// `inner` has been found ready.
     pub(crate) fn new(inner: S, shared: Arc<Shared<O>>, request: Request<B>) -> Self {
         let (head, body) = request.into_parts();
-        let dialect = Surface::guess(head.uri.path(), &head.headers);
-        let state = match shared.target.admit(&head) {
-            Ok(surface) => State::Reading {
-                body: ReadBody::new(body, shared.target.config().max_body),
-                head: Some((surface, head)),
-            },
-            Err(error) => State::Refused { error },
+        let (dialect, state) = match shared.target.admit(&head) {
+            Ok(surface) => (
+                surface.dialect(),
+                State::Reading {
+                    body: ReadBody::new(body, shared.target.config().max_body),
+                    head: Some((surface, head)),
+                },
+            ),
+            Err(error) => (Surface::guess(head.uri.path(), &head.headers), State::Refused { error }),
         };
         Self { inner, shared, dialect, call: None, state }
     }
@@ -91,9 +90,9 @@ where
     fn start(self: Pin<&mut Self>) {
         let mut this = self.project();
         let call = this.call.as_mut();
-        if let Some((request, watch)) = call.and_then(|call| call.attempt(&this.shared.target)) {
+        if let Some(request) = call.and_then(|call| call.attempt(&this.shared.target)) {
             let response = this.inner.call(request);
-            this.state.set(State::Calling { response, watch });
+            this.state.set(State::Calling { response });
         }
     }
 }
@@ -137,13 +136,13 @@ where
                     }
                     Err(error) => Err(this.shared.unreachable(error)),
                 },
-                StateProj::Calling { response, watch } => match response.poll(cx) {
-                    Poll::Ready(Ok(response)) => Ok((response, watch.of_body())),
+                StateProj::Calling { response } => match response.poll(cx) {
+                    Poll::Ready(Ok(response)) => Ok(response),
                     Poll::Ready(Err(error)) => Err(this.shared.unreachable(error)),
-                    Poll::Pending => {
-                        let (awaited, after) = ready!(watch.poll_late(cx, false));
-                        Err(this.shared.late(awaited, after))
-                    }
+                    Poll::Pending => match this.call.as_mut() {
+                        Some(call) => Err(ready!(call.poll_late(&this.shared.target, cx))),
+                        None => return Poll::Pending,
+                    },
                 },
                 StateProj::Waiting { sleep } => {
                     ready!(sleep.poll(cx));
@@ -154,9 +153,8 @@ where
             let Some(mut call) = this.call.take() else {
                 return Poll::Pending;
             };
-            let reply = attempt.as_ref().map(|(response, _)| response);
-            let Some(wait) = call.wait(&this.shared.target, reply) else {
-                // A timed-out attempt ends here, not when this future is dropped.
+            let Some(wait) = call.wait(&this.shared.target, attempt.as_ref()) else {
+                // An attempt that timed out ends here, not when this future is dropped.
                 this.state.set(State::Readying);
                 return Poll::Ready(Ok(call.finish(this.shared, attempt)));
             };

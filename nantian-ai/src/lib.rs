@@ -8,6 +8,7 @@
 //! ```
 //! use std::sync::Arc;
 //!
+//! use bytes::Bytes;
 //! use http::{Request, Response};
 //! use http_body_util::{BodyExt, Full};
 //! use nantian_ai::body::RequestBody;
@@ -26,12 +27,12 @@
 //!     assert_eq!(request.headers()["authorization"], "Bearer sk-ours");
 //!     let body = request.into_body().collect().await?.to_bytes();
 //!     assert_eq!(body, r#"{"model": "gpt-4o", "messages": []}"#);
-//!     Ok::<_, std::convert::Infallible>(Response::new(Full::from(r#"{"choices":[]}"#)))
+//!     Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from(r#"{"choices":[]}"#)))
 //! });
 //!
 //! let request = Request::post("/v1/chat/completions")
 //!     .header("authorization", "Bearer of-the-client")
-//!     .body(Full::from(r#"{"model": "any", "messages": []}"#))?;
+//!     .body(Full::<Bytes>::from(r#"{"model": "any", "messages": []}"#))?;
 //! let response = AiLayer::new(Arc::new(target)).layer(upstream).oneshot(request).await?;
 //!
 //! assert_eq!(response.into_body().collect().await?.to_bytes(), r#"{"choices":[]}"#);

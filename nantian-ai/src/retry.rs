@@ -42,7 +42,7 @@ pub enum Failure<'a> {
     },
 }
 
-/// How many attempts a response took, itself included. In the extensions of every response.
+/// How many attempts a response took. In the extensions of every response that was tried for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Attempts(pub u32);
 

@@ -5,24 +5,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::config::Timeouts;
 use crate::error::Awaited;
 
-pin_project! {
-    /// Waits for what comes too late. Its timer moves only when it fires or must fire earlier, not with
-    /// every chunk.
-    #[derive(Debug)]
-    pub(crate) struct Watch {
-        #[pin]
-        timer: Option<Sleep>,
-        timeouts: Timeouts,
-        streaming: bool,
-        started: Instant,
-        heard: Instant,
-    }
+/// Waits for what comes too late. Its timer moves only when it fires or must fire earlier, not with every
+/// chunk.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// Made when there is something to wait for. In a box, so that it goes on in the body of the reply.
+    timer: Option<Pin<Box<Sleep>>>,
+    timeouts: Timeouts,
+    streaming: bool,
+    started: Instant,
+    heard: Instant,
 }
 
 // === impl Watch ===
@@ -34,55 +31,37 @@ impl Watch {
         Self { timer: None, timeouts, streaming, started, heard: started }
     }
 
-    /// The watch of the body of the same attempt.
-    pub(crate) fn of_body(&self) -> Self {
-        Self {
-            timer: None,
-            timeouts: self.timeouts,
-            streaming: self.streaming,
-            started: self.started,
-            heard: Instant::now(),
-        }
-    }
-
     /// Whether a stream is awaited: the reply's head knows better than the request.
-    pub(crate) fn streaming(mut self, streaming: bool) -> Self {
+    pub(crate) fn expect_stream(&mut self, streaming: bool) {
         self.streaming = streaming;
-        self
     }
 
     /// Notes that a chunk has come.
-    pub(crate) fn heard(self: Pin<&mut Self>) {
+    pub(crate) fn heard(&mut self) {
         if self.streaming && self.timeouts.idle.is_some() {
-            *self.project().heard = Instant::now();
+            self.heard = Instant::now();
         }
     }
 
     /// Ready when something has not come in time: what, and in what time.
-    pub(crate) fn poll_late(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        has_token: bool,
-    ) -> Poll<(Awaited, Duration)> {
+    pub(crate) fn poll_late(&mut self, cx: &mut Context<'_>, has_token: bool) -> Poll<(Awaited, Duration)> {
+        let (awaited, since, timeout) = self.awaited(has_token);
+        // A deadline beyond what an instant can hold never comes.
+        let Some((timeout, deadline)) =
+            timeout.and_then(|timeout| Some((timeout, since.checked_add(timeout)?)))
+        else {
+            return Poll::Pending;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
         loop {
-            let (awaited, since, timeout) = self.awaited(has_token);
-            // A deadline beyond what an instant can hold never comes.
-            let Some((timeout, deadline)) =
-                timeout.and_then(|timeout| Some((timeout, since.checked_add(timeout)?)))
-            else {
-                return Poll::Pending;
-            };
-            let mut timer = self.as_mut().project().timer;
-            if let Some(mut armed) = timer.as_mut().as_pin_mut() {
-                if armed.deadline() > deadline {
-                    armed.as_mut().reset(deadline);
-                }
-                ready!(armed.as_mut().poll(cx));
-                if armed.deadline() >= deadline {
-                    return Poll::Ready((awaited, timeout));
-                }
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
+                return Poll::Ready((awaited, timeout));
             }
-            timer.set(Some(sleep_until(deadline)));
+            timer.as_mut().reset(deadline);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Buf;
+use bytes::Bytes;
 use http::StatusCode;
 use http::header::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -65,24 +65,23 @@ where
 
 impl<B, K> Body for MeteredBody<B, K>
 where
-    B: Body,
-    B::Data: Buf,
+    B: Body<Data = Bytes>,
     K: UsageSink,
 {
-    type Data = B::Data;
+    type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         if let Some(metering) = this.metering {
             match &frame {
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {
-                        metering.meter.push(data.chunk());
+                        metering.meter.push(data);
                     }
                     if this.body.is_end_stream() {
                         metering.end(End::Finished);

@@ -47,6 +47,7 @@ pub struct Meter {
     surface: Surface,
     input_estimate: u64,
     reader: Reader,
+    stream: bool,
     tally: Tally,
 }
 
@@ -75,6 +76,15 @@ enum Reader {
     Opaque,
 }
 
+/// What a `content-type` says.
+#[derive(Clone, Copy, Debug)]
+enum Format {
+    Json,
+    Ndjson,
+    Other,
+    Sse,
+}
+
 /// What has been learnt so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
@@ -96,14 +106,25 @@ impl Meter {
             surface,
             input_estimate: facts.input_estimate,
             reader: Reader::Waiting,
+            stream: false,
             tally: Tally::default(),
         }
     }
 
     /// Takes the head of the reply.
     pub fn begin(&mut self, status: StatusCode, headers: &HeaderMap) {
-        self.reader =
-            if status.is_success() { Reader::of(self.surface.dialect(), headers) } else { Reader::Refusal };
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let format = text(CONTENT_TYPE).map_or(Format::Other, Format::of);
+        self.stream = matches!(format, Format::Sse | Format::Ndjson);
+        let plain = text(CONTENT_ENCODING).is_none_or(|it| it.eq_ignore_ascii_case("identity"));
+        self.reader = match format {
+            _ if !status.is_success() => Reader::Refusal,
+            _ if !plain => Reader::Opaque,
+            Format::Json => Reader::Buffered(Box::new(Reply::new(members(self.surface.dialect())))),
+            Format::Ndjson => Reader::Ndjson(Box::new(ndjson::NdjsonDecoder::new(EVENT_LIMIT))),
+            Format::Sse => Reader::Sse(Box::new(sse::SseDecoder::new(EVENT_LIMIT))),
+            Format::Other => Reader::Opaque,
+        };
     }
 
     /// Takes the next chunk of the reply's body.
@@ -125,6 +146,11 @@ impl Meter {
 
     /// Whether the reply is a stream.
     pub fn is_stream(&self) -> bool {
+        self.stream
+    }
+
+    /// Whether the reply is a stream of readable events.
+    pub(crate) fn reads_events(&self) -> bool {
         matches!(self.reader, Reader::Sse(_) | Reader::Ndjson(_))
     }
 
@@ -224,29 +250,34 @@ impl Meter {
     }
 
     fn counted_output(&self) -> u64 {
-        let counted = if self.is_stream() { self.tally.text } else { Weight::of_bytes(self.tally.bytes) };
+        let counted = if self.reads_events() { self.tally.text } else { Weight::of_bytes(self.tally.bytes) };
         counted.tokens().max(self.tally.reported.output.unwrap_or(0))
     }
 }
 
-// === impl Reader ===
+// === impl Format ===
 
-impl Reader {
-    fn of(dialect: Dialect, headers: &HeaderMap) -> Self {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let plain = text(CONTENT_ENCODING).is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
-        let kind = text(CONTENT_TYPE).unwrap_or_default();
-        let essence = kind.split(';').next().unwrap_or_default().trim();
-        match essence.to_ascii_lowercase().as_str() {
-            _ if !plain => Self::Opaque,
-            "text/event-stream" => Self::Sse(Box::new(sse::SseDecoder::new(EVENT_LIMIT))),
-            "application/x-ndjson" => Self::Ndjson(Box::new(ndjson::NdjsonDecoder::new(EVENT_LIMIT))),
-            "application/json" => Self::Buffered(Box::new(Reply::new(match dialect {
-                Dialect::Ollama => &["prompt_eval_count", "eval_count"],
-                Dialect::Anthropic | Dialect::OpenAi => &["usage"],
-            }))),
-            _ => Self::Opaque,
+impl Format {
+    fn of(content_type: &str) -> Self {
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        let is = |name| essence.eq_ignore_ascii_case(name);
+        if is("text/event-stream") {
+            Self::Sse
+        } else if is("application/json") {
+            Self::Json
+        } else if is("application/x-ndjson") {
+            Self::Ndjson
+        } else {
+            Self::Other
         }
+    }
+}
+
+/// The members of a buffered reply that hold counts.
+fn members(dialect: Dialect) -> &'static [&'static str] {
+    match dialect {
+        Dialect::Ollama => &["prompt_eval_count", "eval_count"],
+        Dialect::Anthropic | Dialect::OpenAi => &["usage"],
     }
 }
 
@@ -290,4 +321,4 @@ impl Tally {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;
