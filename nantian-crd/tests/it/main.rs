@@ -7,3 +7,5 @@ mod properties;
 mod rules;
 mod schema;
 mod seed;
+mod status;
+mod values;
