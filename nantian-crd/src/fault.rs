@@ -158,7 +158,9 @@ impl Fault {
                 write!(f, "{} is not {}", value.unwrap_or(found), self.allowed())
             }
             FaultKind::NotOneOf { suggestion } => {
-                write!(f, "{} is not one of {}", value.unwrap_or("the value"), self.allowed())?;
+                let allowed = self.allowed();
+                let one_of = if allowed.contains(", ") { "one of " } else { "" };
+                write!(f, "{} is not {one_of}{allowed}", value.unwrap_or("the value"))?;
                 match suggestion {
                     Some(suggestion) => write!(f, "; did you mean {suggestion:?}?"),
                     None => Ok(()),

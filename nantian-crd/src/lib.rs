@@ -9,6 +9,7 @@
 
 mod ai_service;
 mod backend_lb_policy;
+mod crds;
 mod duration;
 mod fault;
 mod http_token;
@@ -30,6 +31,7 @@ pub use self::{
         BackendLbPolicy, BackendLbPolicySpec, CircuitBreaker, ConsistentHash, CookieConfig, CookieLifetime,
         HashKeyType, LoadBalancing, LoadBalancingType, SessionPersistence, SessionPersistenceType,
     },
+    crds::{crds, crds_yaml},
     duration::{Duration, InvalidDuration},
     fault::{Fault, FaultKind, Faults, FieldPath},
     secret_text::SecretText,

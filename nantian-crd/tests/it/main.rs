@@ -1,0 +1,3 @@
+//! What the four kinds promise to those who write and read them.
+
+mod crds_on_disk;

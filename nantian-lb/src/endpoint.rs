@@ -1,0 +1,82 @@
+//! What the balancer chooses from.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The identity of an endpoint: what its state is kept by and what it is placed by.
+///
+/// Two endpoints of one set have different ids. An id is to outlive a change of weight, order or strategy, and of the address
+/// if the workload keeps its name: `namespace/pod` or a host name is a good id, `ip:port` a fair one, an index in a list is not one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointId(Arc<str>);
+
+/// One server that requests can be sent to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Endpoint<T> {
+    /// Stable identity.
+    pub id: EndpointId,
+    /// Where the embedder sends the request: an address, a URL, a connection pool.
+    ///
+    /// It is cloned at each pick, so that it ought to be cheap to clone.
+    pub target: T,
+    /// Share of the requests, relative to the other endpoints of the set.
+    ///
+    /// Unit: none. Range: any; 0 receives no new request. Default: 1.
+    pub weight: u32,
+}
+
+// === impl EndpointId ===
+
+impl EndpointId {
+    /// Names an endpoint.
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
+        Self(id.into())
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for EndpointId {
+    fn from(id: &str) -> Self {
+        Self::new(id)
+    }
+}
+
+impl From<String> for EndpointId {
+    fn from(id: String) -> Self {
+        Self::new(id)
+    }
+}
+
+impl fmt::Display for EndpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for EndpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+// === impl Endpoint ===
+
+impl<T> Endpoint<T> {
+    /// An endpoint of weight 1.
+    pub fn new(id: impl Into<EndpointId>, target: T) -> Self {
+        Self { id: id.into(), target, weight: 1 }
+    }
+
+    /// Sets the [`weight`](Self::weight).
+    #[must_use]
+    pub fn with_weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+}

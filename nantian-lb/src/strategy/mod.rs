@@ -1,0 +1,90 @@
+//! Choosing an index out of n weighted ones: tables built once for a set, and pure functions over them.
+//!
+//! Weights are above 0, and nothing here is asked to choose out of none.
+
+mod least_request;
+mod lottery;
+mod maglev;
+mod round_robin;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use self::least_request::LeastRequest;
+use self::lottery::Lottery;
+use self::maglev::Maglev;
+use self::round_robin::RoundRobin;
+use crate::config::Strategy;
+use crate::hash::KeyHash;
+
+/// The tables of one strategy for one set of shares.
+#[derive(Debug)]
+pub(crate) enum Chooser {
+    RoundRobin(RoundRobin),
+    Random(Lottery),
+    LeastRequest(LeastRequest),
+    ConsistentHash { table: Maglev, keyless: LeastRequest },
+}
+
+// === impl Chooser ===
+
+impl Chooser {
+    /// Builds the tables for endpoints of these ids and weights.
+    pub(crate) fn new(strategy: &Strategy, shares: &[(&str, u32)]) -> Self {
+        let weights: Vec<_> = shares.iter().map(|&(_, weight)| weight).collect();
+        match strategy {
+            Strategy::RoundRobin => Self::RoundRobin(RoundRobin::new(&weights)),
+            Strategy::Random => Self::Random(Lottery::new(&weights)),
+            Strategy::LeastRequest => Self::LeastRequest(LeastRequest::new(&weights)),
+            Strategy::ConsistentHash(_) => {
+                Self::ConsistentHash { table: Maglev::new(shares), keyless: LeastRequest::new(&weights) }
+            }
+        }
+    }
+
+    /// The index of the endpoint of choice, given how many requests each has in flight.
+    pub(crate) fn choose(
+        &self,
+        random: u64,
+        key: Option<KeyHash>,
+        cursor: &AtomicU64,
+        load: impl Fn(usize) -> usize,
+    ) -> usize {
+        match (self, key) {
+            (Self::RoundRobin(round), _) => round.at(cursor.fetch_add(1, Ordering::Relaxed)),
+            (Self::Random(lottery), _) => lottery.draw(random),
+            (Self::LeastRequest(least), _) => least.choose(random, load),
+            (Self::ConsistentHash { table, .. }, Some(key)) => table.at(key.0),
+            (Self::ConsistentHash { keyless, .. }, None) => keyless.choose(random, load),
+        }
+    }
+}
+
+/// Maps a random number to an index below `n`, evenly, by its upper half.
+pub(crate) fn scale(random: u64, n: usize) -> usize {
+    index((random >> 32).wrapping_mul(n as u64) >> 32)
+}
+
+/// A number that is known to be an index.
+fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// The weights divided by their greatest common divisor, and their sum.
+fn reduced(weights: &[u32]) -> (Vec<u32>, u64) {
+    let divisor = weights.iter().copied().fold(0, gcd32).max(1);
+    let weights: Vec<_> = weights.iter().map(|weight| weight / divisor).collect();
+    let sum = weights.iter().copied().map(u64::from).sum();
+    (weights, sum)
+}
+
+fn are_equal(weights: &[u32]) -> bool {
+    weights.windows(2).all(|pair| pair.first() == pair.last())
+}
+
+fn gcd32(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd32(b, a % b) }
+}
+
+fn gcd64(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd64(b, a % b) }
+}
