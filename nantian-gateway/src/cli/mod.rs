@@ -1,0 +1,5 @@
+//! The commands.
+
+mod validate;
+
+pub use self::validate::validate;
