@@ -8,9 +8,10 @@ use std::{
     time::SystemTime,
 };
 
+use k8s_openapi::api::core::v1::Service;
 use nantian_gateway::{
     ir::ObjectName,
-    source::{Files, Load},
+    source::{Files, Load, ObjectRef},
 };
 use tempfile::TempDir;
 
@@ -64,7 +65,10 @@ fn broken(name: &str) -> String {
 }
 
 fn port(load: &Load, name: &str) -> Option<i32> {
-    let service = load.objects.services.get(&ObjectName::new("demo", name))?;
+    port_of(load.objects.services.get(&ObjectName::new("demo", name))?)
+}
+
+fn port_of(service: &Service) -> Option<i32> {
     Some(service.spec.as_ref()?.ports.as_ref()?.first()?.port)
 }
 
@@ -190,9 +194,7 @@ fn an_object_may_move_to_another_file() {
     world.write("b.yaml", &service("a", 1));
     let (load, changed, faults) = world.load();
     assert_eq!((port(&load, "a"), changed, faults), (Some(1), vec![], vec![]));
-    let place = world
-        .files
-        .place(&nantian_gateway::source::ObjectRef { kind: "Service", name: ObjectName::new("demo", "a") });
+    let place = world.files.place(&ObjectRef { kind: "Service", name: ObjectName::new("demo", "a") });
     assert_eq!(place.unwrap().file.as_ref(), world.path("b.yaml"));
 }
 
@@ -215,6 +217,41 @@ fn a_second_definition_is_a_fault_that_names_both_and_changes_nothing() {
     world.remove("b.yaml");
     let (load, changed, faults) = world.load();
     assert_eq!((port(&load, "a"), changed.len(), faults), (Some(2), 1, vec![]));
+}
+
+#[test]
+fn an_edit_that_is_rejected_is_taken_back_until_the_next_edit() {
+    let mut world = World::new(&[("a.yaml", &service("a", 1))]);
+    let name = ObjectRef { kind: "Service", name: ObjectName::new("demo", "a") };
+    world.load();
+    assert!(!world.files.reject([&name]), "there is nothing to go back to");
+
+    world.write("a.yaml", &service("a", 2));
+    assert_eq!(world.load().1, ["Service demo/a"]);
+    assert!(world.files.reject([&name]));
+    assert_eq!(world.files.objects().services.get(&name.name).map(|service| port_of(service)), Some(Some(1)));
+
+    let (load, changed, _) = world.load();
+    assert_eq!((port(&load, "a"), changed), (Some(1), vec![]));
+    assert!(!world.files.reject([&name]));
+
+    world.write("a.yaml", &service("a", 3));
+    let (load, changed, _) = world.load();
+    assert_eq!((port(&load, "a"), changed.len()), (Some(3), 1));
+}
+
+#[test]
+fn going_back_to_what_is_served_lifts_a_rejection() {
+    let mut world = World::new(&[("a.yaml", &service("a", 1))]);
+    let name = ObjectRef { kind: "Service", name: ObjectName::new("demo", "a") };
+    for expected in [2, 2] {
+        world.write("a.yaml", &service("a", 1));
+        world.load();
+        world.write("a.yaml", &service("a", expected));
+        let (load, changed, _) = world.load();
+        assert_eq!((port(&load, "a"), changed.len()), (Some(expected.into()), 1));
+        assert!(world.files.reject([&name]));
+    }
 }
 
 #[test]

@@ -121,3 +121,85 @@ impl Content {
         self.is_opaque = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Content {
+        decode(&Path::new("a.yaml").into(), text.as_bytes(), &Checker::default())
+    }
+
+    /// Pieces of manifests, which are rarely put together well.
+    fn piece() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec![
+            "---\n",
+            "--- ",
+            "...\n",
+            "# a\n",
+            "kind: Service\n",
+            "kind: List\n",
+            "apiVersion: v1\n",
+            "items:\n",
+            "- ",
+            "metadata:\n",
+            "  name: a\n",
+            "  name: B\n",
+            "spec:\n",
+            "  ports: [{port: 0}]\n",
+            "{",
+            "}",
+            "[",
+            "\"",
+            "'",
+            "\t",
+            "\n",
+            ": ",
+            "&a ",
+            "*a",
+            "<<: ",
+            "!!binary ",
+            "| \n",
+            "%YAML 1.1\n",
+            "\u{feff}",
+            "\u{0}",
+            "\u{1F600}",
+            "null",
+            "1e999",
+        ])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn no_text_is_too_broken_to_be_read(pieces in prop::collection::vec(piece(), 0..24)) {
+            let content = read(&pieces.concat());
+            let places = content.faults.iter().map(|fault| fault.place.document);
+            prop_assert!(places.is_sorted(), "{:?}", content.faults);
+        }
+
+        #[test]
+        fn a_broken_document_hides_no_other(pieces in prop::collection::vec(piece(), 0..12)) {
+            let broken = pieces.concat().replace("--", "").replace("...", "");
+            let good = "{apiVersion: v1, kind: Namespace, metadata: {name: demo}}";
+            let content = read(&format!("{good}\n---\n{broken}\n---\n{}", good.replace("demo", "other")));
+            let names: Vec<_> = content.items.iter().filter(|item| item.object.is_some()).map(|item| item.name.to_string()).collect();
+            prop_assert!(names.contains(&"Namespace demo".to_owned()), "{names:?}");
+            prop_assert!(names.contains(&"Namespace other".to_owned()), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn lists_are_flattened() {
+        let content = read(
+            "{kind: ServiceList, apiVersion: v1, items: [\
+               {apiVersion: v1, kind: Service, metadata: {name: a}},\
+               {apiVersion: v1, kind: Service, metadata: {name: b}}]}",
+        );
+        assert_eq!(content.items.len(), 2);
+        assert!(content.faults.is_empty(), "{:?}", content.faults);
+    }
+}

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     hash::{DefaultHasher, Hasher},
-    io,
+    io, mem,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -26,6 +26,8 @@ use super::{
 ///
 /// An object that breaks keeps its last good version until it is repaired or taken out. Where a document cannot be told
 /// (bad syntax, no kind, no name), every object that its file held before stays, for it may be the one.
+///
+/// What only the translator can tell is told by it: [`Files::reject`] takes an edit back that it refuses.
 #[derive(Debug)]
 pub struct Files {
     paths: Vec<PathBuf>,
@@ -67,6 +69,10 @@ struct Known {
 struct Served {
     place: Place,
     object: Object,
+    /// The version before, as long as this one is new and may be rejected.
+    before: Option<Object>,
+    /// A newer version that was rejected.
+    rejected: Option<Object>,
 }
 
 // === impl Files ===
@@ -104,6 +110,27 @@ impl Files {
             reread,
             skipped: self.known.values().map(|known| known.content.skipped).sum(),
         }
+    }
+
+    /// The last good version of every object, as of the last load or rejection.
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Brings back the versions that the last load replaced by `refused` ones. Returns whether there were any.
+    ///
+    /// A version stays rejected until it is edited again. An object that had no version before stays as it is, so that
+    /// its status can tell what is wrong with it.
+    pub fn reject<'a>(&mut self, refused: impl IntoIterator<Item = &'a ObjectRef>) -> bool {
+        let mut any = false;
+        for name in refused {
+            let Some(version) = self.served.get_mut(name) else { continue };
+            let Some(before) = version.before.take() else { continue };
+            self.objects.put(name.name.clone(), before.clone());
+            version.rejected = Some(mem::replace(&mut version.object, before));
+            any = true;
+        }
+        any
     }
 
     /// Where the version of `object` that was last handed out stands.
@@ -146,6 +173,7 @@ impl Files {
         let Self { known, served, objects, .. } = self;
         let mut changed = Vec::new();
         let named = named(known);
+        served.values_mut().for_each(|version| version.before = None);
         served.retain(|name, version| {
             let stays = named.contains_key(name)
                 || known.get(&version.place.file).is_some_and(|known| known.content.is_opaque);
@@ -156,19 +184,36 @@ impl Files {
             stays
         });
         for (name, items) in named {
-            let item = elect(&items, served.get(name), faults);
-            let Some(object) = item.and_then(|item| Some((item, item.object.as_ref()?))) else {
-                continue;
-            };
-            let (item, object) = object;
-            if !served.get(name).is_some_and(|version| version.object.equals(object)) {
+            let version = served.get(name);
+            let Some(item) = elect(&items, version, faults) else { continue };
+            let Some(object) = &item.object else { continue };
+            let next = Served::follow(version, item, object);
+            if next.before.is_some() || version.is_none() {
                 objects.put(name.name.clone(), object.clone());
                 changed.push(name.clone());
             }
-            served.insert(name.clone(), Served { place: item.place.clone(), object: object.clone() });
+            served.insert(name.clone(), next);
         }
         changed.sort_unstable();
         changed
+    }
+}
+
+// === impl Served ===
+
+impl Served {
+    /// What is handed out when `item` says `object` and `version` was handed out so far.
+    fn follow(version: Option<&Self>, item: &Item, object: &Object) -> Self {
+        let place = item.place.clone();
+        match version {
+            Some(version) if version.rejected.as_ref().is_some_and(|rejected| rejected.equals(object)) => {
+                Self { place, object: version.object.clone(), before: None, rejected: Some(object.clone()) }
+            }
+            Some(version) if !version.object.equals(object) => {
+                Self { place, object: object.clone(), before: Some(version.object.clone()), rejected: None }
+            }
+            _ => Self { place, object: object.clone(), before: None, rejected: None },
+        }
     }
 }
 

@@ -10,13 +10,17 @@ use super::{
 
 /// What checks objects of `kind`.
 pub(super) fn walker(kind: Kind) -> Walker {
+    let hints = form::MEANINGS.map(|(pattern, meaning)| Hint { pattern, meaning });
+    let secrets = if kind == Kind::Secret { &["data", "stringData"][..] } else { &[] };
+    Compiler::new().hints(hints).redacting(secrets.iter().copied()).compile(&bounded(kind))
+}
+
+/// The schema of `kind` with all bounds and without references.
+fn bounded(kind: Kind) -> Value {
     let document = kind.document();
     let none = Map::new();
     let definitions = document.get("$defs").and_then(Value::as_object).unwrap_or(&none);
-    let schema = Bounding { definitions }.node(&document, kind.info().name);
-    let hints = form::MEANINGS.map(|(pattern, meaning)| Hint { pattern, meaning });
-    let secrets = if kind == Kind::Secret { &["data", "stringData"][..] } else { &[] };
-    Compiler::new().hints(hints).redacting(secrets.iter().copied()).compile(&schema)
+    Bounding { definitions }.node(&document, kind.info().name)
 }
 
 /// Copies a schema, with its references resolved, and adds the bounds of each field on the way.
@@ -65,4 +69,41 @@ fn non_null(node: &Map<String, Value>) -> Option<&Value> {
     let alternatives = node.get("anyOf")?.as_array()?;
     let mut others = alternatives.iter().filter(|node| node.get("type").is_none_or(|name| name != "null"));
     others.next().filter(|_| others.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The path of every field below `node`, which is at `path`.
+    fn paths(node: &Value, path: String, all: &mut Vec<String>) {
+        for (name, field) in node.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            paths(field, format!("{path}.{name}"), all);
+        }
+        for keyword in ["items", "additionalProperties"] {
+            node.get(keyword).into_iter().for_each(|item| paths(item, format!("{path}[]"), all));
+        }
+        all.push(path);
+    }
+
+    #[test]
+    fn every_bound_is_on_a_field_that_exists() {
+        let mut all = Vec::new();
+        for kind in Kind::ALL {
+            paths(&bounded(kind), kind.info().name.to_owned(), &mut all);
+        }
+        for bound in BOUNDS {
+            assert!(all.iter().any(|path| bound.is_of(path)), "{bound:?}");
+        }
+    }
+
+    #[test]
+    fn every_form_is_a_regular_expression_with_a_meaning() {
+        for bound in BOUNDS {
+            if let Some(pattern) = bound.keywords().get("pattern").and_then(Value::as_str) {
+                assert!(regex::Regex::new(pattern).is_ok(), "{pattern}");
+                assert!(form::MEANINGS.iter().any(|(known, _)| *known == pattern), "{pattern}");
+            }
+        }
+    }
 }
