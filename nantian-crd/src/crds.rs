@@ -4,11 +4,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
-use serde_json::{Number, Value};
+use serde_json::Value;
 
 use crate::{
-    ai_service::AiService, backend_lb_policy::BackendLbPolicy, token_policy::TokenPolicy,
-    validate::NantianKind, wasm_plugin::WasmPlugin,
+    ai_service::AiService, backend_lb_policy::BackendLbPolicy, schema::whole_number,
+    token_policy::TokenPolicy, validate::NantianKind, wasm_plugin::WasmPlugin,
 };
 
 /// The CustomResourceDefinitions of the four kinds, ready to be applied.
@@ -38,16 +38,12 @@ fn whole_numbers(value: &mut Value) {
         Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
         Value::Array(items) => items.iter_mut().for_each(whole_numbers),
         Value::Number(number) => {
-            if let Some(whole) = number.as_f64().filter(|_| number.is_f64()).and_then(whole_number) {
+            if let Some(whole) = whole_number(number) {
                 *number = whole;
             }
         }
         Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
-}
-
-fn whole_number(float: f64) -> Option<Number> {
-    format!("{float}").parse::<i64>().ok().map(Number::from)
 }
 
 pub(crate) fn crd(kind: NantianKind) -> CustomResourceDefinition {

@@ -177,7 +177,10 @@ impl Fault {
                 Some(value) => write!(f, "{value} repeats {earlier}"),
                 None => write!(f, "repeats {earlier}"),
             },
-            FaultKind::NoAlternative => f.write_str("fits none of the allowed forms"),
+            FaultKind::NoAlternative => match value {
+                Some(value) => write!(f, "{value} fits none of the allowed forms"),
+                None => f.write_str("fits none of the allowed forms"),
+            },
             FaultKind::ManyAlternatives => f.write_str("fits several forms of which only one is allowed"),
             FaultKind::Forbidden => f.write_str("is not allowed here"),
             FaultKind::Rule { message } => match value {

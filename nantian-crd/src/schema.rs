@@ -36,6 +36,7 @@ pub use self::{
     walk::Walker,
 };
 pub(crate) use self::{
+    node::whole_number,
     resource::whole,
     rule::{child, enforcing, has, items, text},
     suggest::suggest,

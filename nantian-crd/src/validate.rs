@@ -1,7 +1,7 @@
 use std::sync::LazyLock;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
@@ -29,7 +29,8 @@ pub enum NantianKind {
 }
 
 /// An object of one of the four kinds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 #[expect(clippy::large_enum_variant, reason = "objects are read once per change and then borrowed")]
 #[expect(clippy::exhaustive_enums, reason = "a new kind must not compile anywhere before it is served")]
 pub enum NantianObject {
@@ -81,12 +82,12 @@ static TOKEN_POLICY: LazyLock<Walker> = LazyLock::new(|| walker(NantianKind::Tok
 static WASM_PLUGIN: LazyLock<Walker> = LazyLock::new(|| walker(NantianKind::WasmPlugin));
 static BACKEND_LB_POLICY: LazyLock<Walker> = LazyLock::new(|| walker(NantianKind::BackendLbPolicy));
 
-/// Checks against the very schema that the CRD carries.
+/// Checks against the very schema that the CRD carries. People paste keys where the name of a Secret is asked for.
 fn walker(kind: NantianKind) -> Walker {
     let versions = crd(kind).spec.versions.into_iter();
     let schema = versions.filter_map(|version| version.schema?.open_api_v3_schema).next();
     let schema = serde_json::to_value(schema).unwrap_or_default();
-    Compiler::new().compile(&whole(schema, kind.api_version(), kind.as_str()))
+    Compiler::new().redacting(["secret"]).compile(&whole(schema, kind.api_version(), kind.as_str()))
 }
 
 /// The kind by its name; whether `apiVersion` goes with it is for the schema to say.

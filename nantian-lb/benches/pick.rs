@@ -42,7 +42,7 @@ fn bench_worker(bencher: Bencher<'_, '_>, balancer: &Balancer<usize>) {
     bencher.bench_local(|| drop(picker.pick(&PickContext::new())));
 }
 
-#[divan::bench_group(name = "shared by reference", threads = [1, 2])]
+#[divan::bench_group(name = "shared by reference", threads = [1, 2], sample_size = 20_000)]
 mod shared {
     use super::*;
 
@@ -62,7 +62,7 @@ mod shared {
     }
 }
 
-#[divan::bench_group(name = "picker of one worker")]
+#[divan::bench_group(name = "picker of one worker", sample_size = 20_000)]
 mod worker {
     use super::*;
 
@@ -97,7 +97,7 @@ mod worker {
     }
 }
 
-#[divan::bench_group(name = "building a set")]
+#[divan::bench_group(name = "building a set", sample_count = 20)]
 mod building {
     use super::*;
 
@@ -112,7 +112,7 @@ mod building {
     }
 }
 
-#[divan::bench_group(name = "a request through the service, least loaded of two")]
+#[divan::bench_group(name = "a request through the service, least loaded of two", sample_size = 5000)]
 mod service {
     use super::*;
 

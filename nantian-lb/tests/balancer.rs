@@ -103,7 +103,7 @@ fn a_full_endpoint_is_passed_over_until_a_request_ends() {
         assert_eq!(in_flight(&balancer).into_values().collect::<Vec<_>>(), [2, 2]);
 
         let refusal = balancer.pick(&PickContext::new()).unwrap_err();
-        assert_eq!(refusal.to_string(), "every endpoint has 2 requests in flight");
+        assert_eq!(refusal.to_string(), "every endpoint is full, at 2 in flight");
 
         let freed = *held.remove(0).target();
         assert_eq!(*pick(&balancer).target(), freed);

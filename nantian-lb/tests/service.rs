@@ -230,7 +230,7 @@ async fn the_embedder_decides_how_a_refusal_looks() {
     let held = [(); 2].map(|()| balancer.pick(&PickContext::new()).unwrap());
     let refusal = client.clone().oneshot(Request::new(())).await.unwrap();
     assert_eq!(refusal.status(), StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(text(refusal).await, "every endpoint has 1 requests in flight");
+    assert_eq!(text(refusal).await, "every endpoint is full, at 1 in flight");
     drop(held);
     assert_eq!(client.oneshot(Request::new(())).await.unwrap().status(), StatusCode::OK);
 }

@@ -5,7 +5,7 @@ use serde_json::{Map as Object, Number, Value};
 
 use super::{
     catalogue,
-    node::{Bound, Form, Identity, List, Map, Node, NodeId, Others, Range, Size, Type},
+    node::{Bound, Form, Identity, List, Map, Node, NodeId, Others, Range, Size, Type, whole_number},
     rule::{Hint, Rule, items},
     walk::Walker,
 };
@@ -280,7 +280,12 @@ fn size(schema: &Object<String, Value>, min: &str, max: &str) -> Size {
 /// The bounds a schema states. OpenAPI 3.0 marks an exclusive bound by a flag, JSON Schema by a keyword of its own.
 fn stated(schema: &Object<String, Value>) -> Range {
     let bound = |inclusive: &str, exclusive: &str| {
-        let limit = |key: &str| schema.get(key).and_then(Value::as_number).cloned();
+        let limit = |key: &str| {
+            schema
+                .get(key)
+                .and_then(Value::as_number)
+                .map(|limit| whole_number(limit).unwrap_or_else(|| limit.clone()))
+        };
         match limit(exclusive) {
             Some(limit) => Some(Bound { limit, exclusive: true }),
             None => limit(inclusive).map(|limit| Bound { limit, exclusive: flag(schema, exclusive) }),

@@ -120,6 +120,20 @@ pub(super) enum Others {
     Each(NodeId),
 }
 
+// === impl Node ===
+
+impl Node {
+    /// The one part that says all there is to say about fields, as in an optional reference.
+    pub(super) fn sole_part(&self) -> Option<NodeId> {
+        match self.all_of.as_slice() {
+            [part] if self.any_of.is_empty() && self.one_of.is_empty() && self.map.fields.is_empty() => {
+                Some(*part)
+            }
+            _ => None,
+        }
+    }
+}
+
 // === impl Type ===
 
 impl Type {
@@ -170,6 +184,12 @@ impl Type {
 // === impl Range ===
 
 impl Range {
+    /// These bounds, and those of `wider` where there are none.
+    pub(super) fn within(&self, wider: &Self) -> Self {
+        let either = |own: &Option<Bound>, other: &Option<Bound>| own.clone().or_else(|| other.clone());
+        Self { low: either(&self.low, &wider.low), high: either(&self.high, &wider.high) }
+    }
+
     pub(super) fn admits(&self, number: &Number) -> bool {
         let within = |bound: &Option<Bound>, inside: Ordering| {
             bound.as_ref().is_none_or(|bound| match compare(number, &bound.limit) {
@@ -200,6 +220,12 @@ impl fmt::Display for Range {
             }
         }
     }
+}
+
+/// A float that is a whole number, as that number: schemas are often written with the one for the other.
+pub(crate) fn whole_number(number: &Number) -> Option<Number> {
+    let float = number.as_f64().filter(|_| number.is_f64())?;
+    float.to_string().parse::<i64>().ok().map(Number::from)
 }
 
 /// Exact between integers, as floats otherwise.

@@ -1,4 +1,7 @@
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::jiff::Timestamp;
@@ -141,7 +144,8 @@ impl Visit<'_> {
             Value::Object(object) => self.object(id, node, object, at, way),
             Value::Null | Value::Bool(_) => {}
         }
-        self.combinations(node, value, at, Way { outermost: false, ..way });
+        let outermost = way.outermost && node.sole_part().is_some();
+        self.combinations(node, value, at, Way { outermost, ..way });
         self.rules(node, value, at, way);
     }
 
@@ -173,10 +177,12 @@ impl Visit<'_> {
     }
 
     fn number(&mut self, node: &Node, number: &Number, value: &Value, at: &At<'_>, way: Way) {
-        let broken = [&node.stated, &node.implied].into_iter().find(|range| !range.admits(number));
-        if let Some(range) = broken {
-            self.fault(at, shown(value, way.secret), FaultKind::OutOfRange, Some(range.to_string()));
-        }
+        let range = match (node.stated.admits(number), node.implied.admits(number)) {
+            (true, true) => return,
+            (false, _) => node.stated.to_string(),
+            (true, false) => node.stated.within(&node.implied).to_string(),
+        };
+        self.fault(at, shown(value, way.secret), FaultKind::OutOfRange, Some(range));
     }
 
     fn text(&mut self, node: &Node, text: &str, value: &Value, at: &At<'_>, way: Way) {
@@ -235,7 +241,8 @@ impl Visit<'_> {
 
     fn object(&mut self, id: NodeId, node: &Node, object: &Object<String, Value>, at: &At<'_>, way: Way) {
         self.size(node.map.size, object.len(), "fields", at);
-        let declared = (way.outermost && node.map.closed).then(|| self.walker.fields(id));
+        let judges = way.outermost && node.map.closed && node.sole_part().is_none();
+        let declared = judges.then(|| self.walker.fields(id));
         let below = Way { outermost: true, ..way };
         for (name, value) in object {
             let field = At::Field(at, name);
@@ -302,7 +309,16 @@ impl Visit<'_> {
                     .iter()
                     .any(|fault| fault.path == here && matches!(fault.kind, FaultKind::WrongType { .. }))
             };
-            match attempts.into_iter().filter(of_type).min_by_key(Vec::len) {
+            // A choice that is not among those of an alternative tells more against it than a field that it misses.
+            let distance = |faults: &Vec<Fault>| {
+                let against = faults.iter().map(|fault| match fault.kind {
+                    FaultKind::NotOneOf { .. } => 2,
+                    FaultKind::Missing => 1,
+                    _ => 0,
+                });
+                (against.sum::<usize>(), faults.len())
+            };
+            match attempts.into_iter().filter(of_type).min_by_key(distance) {
                 Some(mut nearest) => self.faults.append(&mut nearest),
                 None => self.fault(at, shown(value, way.secret), FaultKind::NoAlternative, None),
             }
@@ -337,13 +353,21 @@ fn shown(value: &Value, secret: bool) -> Option<String> {
         Value::Object(_) | Value::Array(_) => None,
         _ if secret => Some("[redacted]".to_owned()),
         Value::String(text) => {
-            let mut chars = text.chars();
-            let mut cut: String = chars.by_ref().take(MAX_SHOWN).collect();
-            if chars.next().is_some() {
-                cut.push('…');
-            }
-            Some(Value::String(cut).to_string())
+            let text = without_password(text);
+            let cut: String = text.chars().take(MAX_SHOWN).collect();
+            let more = if cut.len() < text.len() { "…" } else { "" };
+            Some(Value::String(cut + more).to_string())
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+    }
+}
+
+/// A URL without the credentials that some people put into it.
+fn without_password(text: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.into() };
+    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest.get(..authority).and_then(|authority| authority.rfind('@')) {
+        Some(at) => format!("{scheme}://[redacted]{}", rest.get(at..).unwrap_or_default()).into(),
+        None => text.into(),
     }
 }

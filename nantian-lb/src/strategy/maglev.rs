@@ -36,6 +36,11 @@ struct Filler {
     credit: u32,
 }
 
+/// The slots that nobody owns yet, a bit each: small enough to stay in the nearest cache, where the filling spends its time.
+struct FreeSlots {
+    words: Vec<u64>,
+}
+
 // === impl Maglev ===
 
 impl Maglev {
@@ -82,14 +87,36 @@ impl Filler {
     }
 
     /// Takes the slot that it likes best of those that are free.
-    fn take_slot(&mut self, owners: &mut [Option<u32>], slots: u32) {
+    fn take_slot(&mut self, free: &mut FreeSlots, slots: u32) -> usize {
         loop {
             let wanted = index(u64::from(self.wanted));
-            self.wanted = (self.wanted + self.skip) % slots;
-            if let Some(slot @ None) = owners.get_mut(wanted) {
-                *slot = Some(self.owner);
-                return;
+            self.wanted += self.skip;
+            if self.wanted >= slots {
+                self.wanted -= slots;
             }
+            if free.take(wanted) {
+                return wanted;
+            }
+        }
+    }
+}
+
+// === impl FreeSlots ===
+
+impl FreeSlots {
+    fn new(slots: usize) -> Self {
+        Self { words: vec![u64::MAX; slots.div_ceil(64)] }
+    }
+
+    /// Whether the slot was free until now.
+    fn take(&mut self, slot: usize) -> bool {
+        let bit = 1 << (slot % 64);
+        match self.words.get_mut(slot / 64) {
+            Some(word) if *word & bit != 0 => {
+                *word ^= bit;
+                true
+            }
+            _ => false,
         }
     }
 }
@@ -101,17 +128,20 @@ fn fill(shares: &[(&str, u32)], slots: u32) -> Vec<u32> {
     for filler in &mut fillers {
         filler.credit = price.saturating_sub(1);
     }
-    let mut owners = vec![None; index(u64::from(slots))];
+    let mut owners = vec![0; index(u64::from(slots))];
+    let mut free = FreeSlots::new(owners.len());
     for _ in 0..price {
         for filler in &mut fillers {
             filler.credit += filler.quota;
             if filler.credit >= price {
                 filler.credit -= price;
-                filler.take_slot(&mut owners, slots);
+                if let Some(owner) = owners.get_mut(filler.take_slot(&mut free, slots)) {
+                    *owner = filler.owner;
+                }
             }
         }
     }
-    owners.into_iter().map(Option::unwrap_or_default).collect()
+    owners
 }
 
 /// The endpoints with their quotas, which add up to `slots`, in an order that does not depend on that of the shares.
