@@ -7,6 +7,7 @@ mod backend;
 mod filter;
 mod listener;
 mod name;
+mod pattern;
 mod policy;
 mod route;
 
@@ -21,6 +22,7 @@ pub use self::{
     filter::{Filter, HeaderModifier, PathRewrite, Redirect, RedirectScheme, UrlRewrite},
     listener::{Attachment, Certificate, Listener, ListenerId, ListenerProtocol, Port},
     name::{HostPattern, ObjectName, PolicyId},
+    pattern::whole_match,
     policy::{
         AiAuth, AiAuthType, AiService, FailurePolicy, Hook, OnLimit, Plugin, PluginSource, RateLimit, Retry,
         RetryBackoff, Sandbox, Secret,

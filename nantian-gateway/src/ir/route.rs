@@ -143,3 +143,13 @@ pub struct Policies {
     /// WasmPlugins: they run in this order.
     pub plugins: Vec<PolicyId>,
 }
+
+// === impl Policies ===
+
+impl Policies {
+    /// Appends what applies after these.
+    pub fn append(&mut self, later: Self) {
+        self.rate_limits.extend(later.rate_limits);
+        self.plugins.extend(later.plugins);
+    }
+}
