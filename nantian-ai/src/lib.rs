@@ -1,1 +1,98 @@
 //! LLM provider adapters as tower Layers.
+//!
+//! A [`Target`] is one provider and model. An [`AiLayer`] turns any HTTP client into a service that takes
+//! the requests of OpenAI, Anthropic or Ollama clients and sends them there: with the target's address,
+//! credential and model in place of the client's, everything else byte for byte as the client wrote it,
+//! streams passed on as they come.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::{BodyExt, Full};
+//! use nantian_ai::body::RequestBody;
+//! use nantian_ai::{AiLayer, Credential, Target, TargetConfig};
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! let target = Target::new(
+//!     TargetConfig::new("demo/gpt", "openai", "gpt-4o").credential(Credential::bearer("sk-ours")),
+//! )?;
+//!
+//! // Stands for an HTTP client.
+//! let upstream = service_fn(|request: Request<RequestBody>| async move {
+//!     assert_eq!(request.uri(), "https://api.openai.com/v1/chat/completions");
+//!     assert_eq!(request.headers()["authorization"], "Bearer sk-ours");
+//!     let body = request.into_body().collect().await?.to_bytes();
+//!     assert_eq!(body, r#"{"model": "gpt-4o", "messages": []}"#);
+//!     Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from(r#"{"choices":[]}"#)))
+//! });
+//!
+//! let request = Request::post("/v1/chat/completions")
+//!     .header("authorization", "Bearer of-the-client")
+//!     .body(Full::<Bytes>::from(r#"{"model": "any", "messages": []}"#))?;
+//! let response = AiLayer::new(Arc::new(target)).layer(upstream).oneshot(request).await?;
+//!
+//! assert_eq!(response.into_body().collect().await?.to_bytes(), r#"{"choices":[]}"#);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does
+//!
+//! - The operation is told from the end of the path, see [`Surface`]. Client and provider must speak the
+//!   same [`Dialect`]; any other pair is refused with 400 in the client's dialect.
+//! - The client's credentials end here, see [`Credential`]; the upstream's 401 becomes 502.
+//! - Of the body only the top-level `model` changes, see [`edit`]. It is read whole, within
+//!   [`TargetConfig::max_body`], so that a failed attempt can be repeated, see [`RetryPolicy`].
+//! - [`Timeouts`] bound each attempt: a buffered reply as a whole, a stream to its first token and then
+//!   from chunk to chunk.
+//! - The [`usage`] of every reply is metered while it passes and told to a
+//!   [`UsageObserver`](usage::UsageObserver) exactly once.
+//! - Whatever fails becomes a response in the client's dialect with the [`Error`] in its extensions, see
+//!   [`respond`].
+//!
+//! # Without tower
+//!
+//! All of this can be had without IO: [`Target::admit`] and [`Target::prepare`] make the upstream's
+//! request, [`RetryPolicy::next_at`] decides about the next attempt, [`usage::Meter`] reads the reply,
+//! and [`wire`] has the decoders.
+
+mod call;
+mod config;
+mod credential;
+mod dialect;
+mod error;
+mod estimate;
+mod facts;
+mod layer;
+mod outbound;
+mod provider;
+mod retry;
+mod service;
+mod target;
+mod timeout;
+
+pub mod body;
+pub mod edit;
+pub mod future;
+pub mod read;
+pub mod respond;
+pub mod usage;
+pub mod wire;
+
+pub use self::config::{TargetConfig, Timeouts};
+pub use self::credential::{Credential, InvalidCredential, Scheme, Secret, UnknownScheme};
+pub use self::dialect::{Dialect, Operation, Surface, UnknownDialect};
+pub use self::edit::model_of;
+pub use self::error::{Awaited, BoxError, Error};
+pub use self::estimate::estimate_tokens;
+pub use self::facts::RequestFacts;
+pub use self::layer::AiLayer;
+pub use self::outbound::Prepared;
+pub use self::provider::Provider;
+pub use self::retry::{Attempts, Failure, RetryPolicy};
+pub use self::service::AiService;
+pub use self::target::{Endpoint, InvalidEndpoint, InvalidTarget, Target};

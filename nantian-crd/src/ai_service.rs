@@ -96,7 +96,7 @@ pub struct AiServiceSpec {
 
 /// A dialect of LLM APIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 #[expect(clippy::exhaustive_enums, reason = "a new dialect must not compile anywhere before it is spoken")]
 pub enum Format {
     /// OpenAI's own.

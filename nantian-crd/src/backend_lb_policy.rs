@@ -84,7 +84,7 @@ pub struct LoadBalancing {
 
 /// A strategy for choosing an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 #[expect(clippy::exhaustive_enums, reason = "a new strategy must not compile anywhere before it is enforced")]
 pub enum LoadBalancingType {
     /// Each endpoint in turn.

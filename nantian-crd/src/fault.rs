@@ -158,7 +158,9 @@ impl Fault {
                 write!(f, "{} is not {}", value.unwrap_or(found), self.allowed())
             }
             FaultKind::NotOneOf { suggestion } => {
-                write!(f, "{} is not one of {}", value.unwrap_or("the value"), self.allowed())?;
+                let allowed = self.allowed();
+                let one_of = if allowed.contains(", ") { "one of " } else { "" };
+                write!(f, "{} is not {one_of}{allowed}", value.unwrap_or("the value"))?;
                 match suggestion {
                     Some(suggestion) => write!(f, "; did you mean {suggestion:?}?"),
                     None => Ok(()),
@@ -175,7 +177,10 @@ impl Fault {
                 Some(value) => write!(f, "{value} repeats {earlier}"),
                 None => write!(f, "repeats {earlier}"),
             },
-            FaultKind::NoAlternative => f.write_str("fits none of the allowed forms"),
+            FaultKind::NoAlternative => match value {
+                Some(value) => write!(f, "{value} fits none of the allowed forms"),
+                None => f.write_str("fits none of the allowed forms"),
+            },
             FaultKind::ManyAlternatives => f.write_str("fits several forms of which only one is allowed"),
             FaultKind::Forbidden => f.write_str("is not allowed here"),
             FaultKind::Rule { message } => match value {

@@ -6,9 +6,51 @@
 //! | [`TokenPolicy`] | `gateway.nantian.dev/v1alpha1` | limits requests and LLM tokens |
 //! | [`WasmPlugin`] | `gateway.nantian.dev/v1alpha1` | runs a WebAssembly module on traffic |
 //! | [`BackendLbPolicy`] | `gateway.networking.k8s.io/v1alpha2` | chooses how requests are spread over endpoints |
+//!
+//! The types are plain data: reading one creates nothing. There is no Kubernetes client behind this crate, so that
+//! proxies can read the manifests that `kubectl apply` takes from wherever they have them.
+//!
+//! # Reading a manifest
+//!
+//! [`validate`] judges an object as the API server would, with all its [`Fault`]s at once, and reads it.
+//!
+//! ```
+//! use nantian_crd::{NantianObject, ScopePart, validate};
+//!
+//! let manifest = "
+//! apiVersion: gateway.nantian.dev/v1alpha1
+//! kind: TokenPolicy
+//! metadata: { name: quota, namespace: demo }
+//! spec:
+//!   targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: chat }]
+//!   tokensPerMinute: 100000
+//!   scope: user
+//! ";
+//! let mut object: serde_json::Value = serde_saphyr::from_str(manifest)?;
+//! let NantianObject::TokenPolicy(policy) = validate(&object)? else { unreachable!() };
+//! assert_eq!(policy.spec.tokens_per_minute, Some(100_000));
+//! assert_eq!(policy.spec.scope.parts(), [ScopePart::User]);
+//!
+//! object["spec"]["onLimit"] = "rejct".into();
+//! object["spec"]["burst"] = 0.5.into();
+//! let faults = validate(&object).unwrap_err();
+//! assert_eq!(
+//!     faults.to_string(),
+//!     r#"spec.onLimit: "rejct" is not one of reject, queue, warn; did you mean "reject"?
+//! spec.burst: 0.5 is out of range; allowed: at least 1"#
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Beyond the four kinds
+//!
+//! - [`crds`] are the CustomResourceDefinitions, [`crds_yaml`] the text for `kubectl apply -f -`.
+//! - [`schema`] checks objects of any kind against their schema, with the same faults.
+//! - [`status`] merges what a controller found into the status of an object.
 
 mod ai_service;
 mod backend_lb_policy;
+mod crds;
 mod duration;
 mod fault;
 mod http_token;
@@ -30,6 +72,7 @@ pub use self::{
         BackendLbPolicy, BackendLbPolicySpec, CircuitBreaker, ConsistentHash, CookieConfig, CookieLifetime,
         HashKeyType, LoadBalancing, LoadBalancingType, SessionPersistence, SessionPersistenceType,
     },
+    crds::{crds, crds_yaml},
     duration::{Duration, InvalidDuration},
     fault::{Fault, FaultKind, Faults, FieldPath},
     secret_text::SecretText,

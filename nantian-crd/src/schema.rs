@@ -1,6 +1,48 @@
-//! Schemas: the CRD documents, and checking objects against any OpenAPI schema.
+//! Checking values against any OpenAPI schema.
+//!
+//! ```
+//! use nantian_crd::{FieldPath, schema};
+//! use serde_json::json;
+//!
+//! let port = json!({ "type": "object", "properties": { "port": { "type": "integer", "maximum": 65535 } } });
+//! let faults = schema::check(&port, &json!({ "prot": 80, "port": 70000 }), &FieldPath::from("spec"));
+//! let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
+//! assert_eq!(
+//!     lines,
+//!     [
+//!         r#"spec.prot: unknown field; did you mean "port"?"#,
+//!         "spec.port: 70000 is out of range; allowed: at most 65535",
+//!     ]
+//! );
+//! ```
 
+use serde_json::Value;
+
+use crate::fault::{Fault, FieldPath};
+
+mod at;
+mod catalogue;
+mod compile;
+mod node;
+mod resource;
 mod rule;
+mod suggest;
+mod walk;
 
-pub use self::rule::{Hint, Rule};
-pub(crate) use self::rule::{child, enforcing, has, items, text};
+pub use self::{
+    compile::Compiler,
+    resource::resource,
+    rule::{Hint, Rule},
+    walk::Walker,
+};
+pub(crate) use self::{
+    node::whole_number,
+    resource::whole,
+    rule::{child, enforcing, has, items, text},
+    suggest::suggest,
+};
+
+/// Checks `value` against `schema` once; a [`Walker`] does it many times.
+pub fn check(schema: &Value, value: &Value, root: &FieldPath) -> Vec<Fault> {
+    Walker::new(schema).walk(value, root)
+}

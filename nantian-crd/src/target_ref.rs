@@ -97,8 +97,8 @@ pub(crate) const REF_RULES: &[Rule] = &[
         cel: "self.kind in ['Gateway', 'HTTPRoute', 'GRPCRoute'] ? self.group == 'gateway.networking.k8s.io' : \
               self.kind == 'Service' ? self.group == '' : \
               self.kind == 'AIService' ? self.group == 'gateway.nantian.dev' : true",
-        message: "must be gateway.networking.k8s.io for Gateway, HTTPRoute and GRPCRoute, empty for Service, \
-                  gateway.nantian.dev for AIService",
+        message: "is not the group of the kind: gateway.networking.k8s.io for Gateway, HTTPRoute and GRPCRoute, \
+                  empty for Service, gateway.nantian.dev for AIService",
         field: Some("group"),
         holds: group_suits_kind,
     },

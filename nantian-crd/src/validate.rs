@@ -1,11 +1,15 @@
+use std::sync::LazyLock;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     ai_service::AiService,
     backend_lb_policy::BackendLbPolicy,
+    crds::crd,
     fault::{Fault, FaultKind, Faults, FieldPath},
+    schema::{Compiler, Walker, suggest, whole},
     token_policy::TokenPolicy,
     wasm_plugin::WasmPlugin,
 };
@@ -25,7 +29,8 @@ pub enum NantianKind {
 }
 
 /// An object of one of the four kinds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 #[expect(clippy::large_enum_variant, reason = "objects are read once per change and then borrowed")]
 #[expect(clippy::exhaustive_enums, reason = "a new kind must not compile anywhere before it is served")]
 pub enum NantianObject {
@@ -41,33 +46,103 @@ pub enum NantianObject {
 
 /// Checks an object of one of the four kinds as the API server would, and reads it.
 ///
+/// `status` is not checked; a status that cannot be read counts as absent.
+///
 /// # Errors
 ///
 /// All [`Faults`] of the object at once.
 pub fn validate(object: &Value) -> Result<NantianObject, Faults> {
-    let kind = NantianKind::of(object).ok_or_else(|| Fault {
-        path: FieldPath::root().field("kind"),
-        value: object.get("kind").map(Value::to_string),
-        kind: FaultKind::NotOneOf { suggestion: None },
-        allowed: Some("AIService, TokenPolicy, WasmPlugin, BackendLBPolicy".to_owned()),
-    })?;
+    let kind = kind_of(object)?;
+    let walker = match kind {
+        NantianKind::AiService => &AI_SERVICE,
+        NantianKind::TokenPolicy => &TOKEN_POLICY,
+        NantianKind::WasmPlugin => &WASM_PLUGIN,
+        NantianKind::BackendLbPolicy => &BACKEND_LB_POLICY,
+    };
+    if let Some(faults) = Faults::new(walker.walk(object, &FieldPath::root())) {
+        return Err(faults);
+    }
     match kind {
-        NantianKind::AiService => read(object).map(NantianObject::AiService),
-        NantianKind::TokenPolicy => read(object).map(NantianObject::TokenPolicy),
-        NantianKind::WasmPlugin => read(object).map(NantianObject::WasmPlugin),
-        NantianKind::BackendLbPolicy => read(object).map(NantianObject::BackendLbPolicy),
+        NantianKind::AiService => {
+            read(object).map(|(object, status)| NantianObject::AiService(AiService { status, ..object }))
+        }
+        NantianKind::TokenPolicy => {
+            read(object).map(|(object, status)| NantianObject::TokenPolicy(TokenPolicy { status, ..object }))
+        }
+        NantianKind::WasmPlugin => {
+            read(object).map(|(object, status)| NantianObject::WasmPlugin(WasmPlugin { status, ..object }))
+        }
+        NantianKind::BackendLbPolicy => read(object)
+            .map(|(object, status)| NantianObject::BackendLbPolicy(BackendLbPolicy { status, ..object })),
     }
 }
 
-fn read<K: DeserializeOwned>(object: &Value) -> Result<K, Faults> {
-    serde_json::from_value(object.clone()).map_err(|error| {
-        Faults::from(Fault {
+static AI_SERVICE: LazyLock<Walker> = LazyLock::new(|| walker(NantianKind::AiService));
+static TOKEN_POLICY: LazyLock<Walker> = LazyLock::new(|| walker(NantianKind::TokenPolicy));
+static WASM_PLUGIN: LazyLock<Walker> = LazyLock::new(|| walker(NantianKind::WasmPlugin));
+static BACKEND_LB_POLICY: LazyLock<Walker> = LazyLock::new(|| walker(NantianKind::BackendLbPolicy));
+
+/// Checks against the very schema that the CRD carries. People paste keys where the name of a Secret is asked for.
+fn walker(kind: NantianKind) -> Walker {
+    let versions = crd(kind).spec.versions.into_iter();
+    let schema = versions.filter_map(|version| version.schema?.open_api_v3_schema).next();
+    let schema = serde_json::to_value(schema).unwrap_or_default();
+    Compiler::new().redacting(["secret"]).compile(&whole(schema, kind.api_version(), kind.as_str()))
+}
+
+/// The kind by its name; whether `apiVersion` goes with it is for the schema to say.
+fn kind_of(object: &Value) -> Result<NantianKind, Fault> {
+    let fault = |field: &str, value, kind, allowed| Fault {
+        path: FieldPath::root().field(field),
+        value,
+        kind,
+        allowed: Some(allowed),
+    };
+    if !object.is_object() {
+        let kind = FaultKind::WrongType { found: "the document" };
+        return Err(fault("", None, kind, "an object".to_owned()));
+    }
+    let names = || NantianKind::ALL.into_iter().map(NantianKind::as_str);
+    let allowed = names().collect::<Vec<_>>().join(", ");
+    match object.get("kind") {
+        None | Some(Value::Null) => Err(fault("kind", None, FaultKind::Missing, allowed)),
+        Some(Value::String(name)) => {
+            NantianKind::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| {
+                let kind = FaultKind::NotOneOf { suggestion: suggest(name, names()) };
+                fault("kind", Some(format!("{name:?}")), kind, allowed)
+            })
+        }
+        Some(_) => Err(fault("kind", None, FaultKind::NotOneOf { suggestion: None }, allowed)),
+    }
+}
+
+/// Reads an object without faults, and its status if that can be read.
+fn read<K: DeserializeOwned, S: DeserializeOwned>(object: &Value) -> Result<(K, Option<S>), Faults> {
+    let mut object = object.clone();
+    let status = object.as_object_mut().and_then(|fields| fields.remove("status"));
+    drop_nulls(&mut object);
+    let status = status.and_then(|status| serde_json::from_value(status).ok());
+    match serde_json::from_value(object) {
+        Ok(object) => Ok((object, status)),
+        Err(error) => Err(Faults::from(Fault {
             path: FieldPath::root(),
             value: None,
             kind: FaultKind::Unreadable { message: error.to_string() },
             allowed: None,
-        })
-    })
+        })),
+    }
+}
+
+/// Null means absent.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 // === impl NantianKind ===

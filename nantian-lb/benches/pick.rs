@@ -1,9 +1,19 @@
-//! What a pick costs with its guard, beside the balancer of tower.
+//! What a pick costs with its guard, and what a balanced request costs beside tower's balancer.
+//!
+//! Every figure is per pick or request, from the choice to the end of the count. Run with `cargo bench -p nantian-lb`.
 
-use std::hint::black_box;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use divan::Bencher;
-use nantian_lb::{BalanceConfig, Balancer, Endpoint, PickContext, Strategy};
+use http::{HeaderName, Request, Response};
+use nantian_lb::{BalanceConfig, BalanceLayer, Balancer, Endpoint, HashKey, PickContext, Routed, Strategy};
+use tower::balance::p2c;
+use tower::discover::ServiceList;
+use tower::load::{CompleteOnResponse, PendingRequests};
+use tower::{Layer, Service, service_fn};
 
 const SIZES: [usize; 3] = [10, 100, 1000];
 
@@ -11,33 +21,133 @@ fn main() {
     divan::main();
 }
 
-fn balancer(strategy: Strategy, n: usize, weight: impl Fn(usize) -> u32) -> Balancer<usize> {
-    let endpoints = (0..n).map(|at| Endpoint::new(format!("pod-{at}"), at).with_weight(weight(at)));
-    Balancer::new(endpoints, &BalanceConfig::new(strategy))
+fn endpoints(n: usize, weight: impl Fn(usize) -> u32) -> impl Iterator<Item = Endpoint<usize>> {
+    (0..n).map(move |at| Endpoint::new(format!("shop/pod-{at}"), at).with_weight(weight(at)))
 }
 
-#[divan::bench(args = SIZES, threads = [1, 2])]
-fn round_robin(bencher: Bencher<'_, '_>, n: usize) {
-    let balancer = balancer(Strategy::RoundRobin, n, |_| 1);
-    bencher.bench(|| balancer.pick(&PickContext::new()).is_ok());
+fn balancer(strategy: Strategy, n: usize) -> Balancer<usize> {
+    Balancer::new(endpoints(n, |_| 1), &BalanceConfig::new(strategy))
 }
 
-#[divan::bench(args = SIZES, threads = [1, 2])]
-fn least_request(bencher: Bencher<'_, '_>, n: usize) {
-    let balancer = balancer(Strategy::LeastRequest, n, |_| 1);
-    bencher.bench(|| balancer.pick(&PickContext::new()).is_ok());
+fn by_header() -> Strategy {
+    Strategy::ConsistentHash(HashKey::Header(HeaderName::from_static("x-user")))
 }
 
-#[divan::bench(args = SIZES)]
-fn least_request_by_a_worker(bencher: Bencher<'_, '_>, n: usize) {
-    let balancer = balancer(Strategy::LeastRequest, n, |_| 1);
+fn bench_shared(bencher: Bencher<'_, '_>, balancer: &Balancer<usize>) {
+    bencher.bench(|| drop(balancer.pick(&PickContext::new())));
+}
+
+fn bench_worker(bencher: Bencher<'_, '_>, balancer: &Balancer<usize>) {
     let mut picker = balancer.picker();
-    bencher.bench_local(|| picker.pick(&PickContext::new()).is_ok());
+    bencher.bench_local(|| drop(picker.pick(&PickContext::new())));
 }
 
-#[divan::bench(args = SIZES)]
-fn round_robin_by_a_worker(bencher: Bencher<'_, '_>, n: usize) {
-    let balancer = balancer(Strategy::RoundRobin, n, |_| 1);
-    let mut picker = balancer.picker();
-    bencher.bench_local(|| black_box(picker.pick(&PickContext::new())).is_ok());
+#[divan::bench_group(name = "shared by reference", threads = [1, 2], sample_size = 20_000)]
+mod shared {
+    use super::*;
+
+    #[divan::bench(args = SIZES)]
+    fn round_robin(bencher: Bencher<'_, '_>, n: usize) {
+        bench_shared(bencher, &balancer(Strategy::RoundRobin, n));
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn random(bencher: Bencher<'_, '_>, n: usize) {
+        bench_shared(bencher, &balancer(Strategy::Random, n));
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn least_request(bencher: Bencher<'_, '_>, n: usize) {
+        bench_shared(bencher, &balancer(Strategy::LeastRequest, n));
+    }
+}
+
+#[divan::bench_group(name = "picker of one worker", sample_size = 20_000)]
+mod worker {
+    use super::*;
+
+    #[divan::bench(args = SIZES)]
+    fn round_robin(bencher: Bencher<'_, '_>, n: usize) {
+        bench_worker(bencher, &balancer(Strategy::RoundRobin, n));
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn round_robin_of_skewed_weights(bencher: Bencher<'_, '_>, n: usize) {
+        let endpoints = endpoints(n, |at| if at % 10 == 0 { 1000 } else { 99 });
+        let config = BalanceConfig::new(Strategy::RoundRobin);
+        bench_worker(bencher, &Balancer::new(endpoints, &config));
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn random(bencher: Bencher<'_, '_>, n: usize) {
+        bench_worker(bencher, &balancer(Strategy::Random, n));
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn least_request(bencher: Bencher<'_, '_>, n: usize) {
+        bench_worker(bencher, &balancer(Strategy::LeastRequest, n));
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn consistent_hash_of_a_40_byte_header(bencher: Bencher<'_, '_>, n: usize) {
+        let mut picker = balancer(by_header(), n).picker();
+        let request = Request::builder().header("x-user", "u".repeat(40)).body(());
+        let request = request.unwrap_or_default();
+        bencher.bench_local(|| drop(picker.pick(&PickContext::new().with_keys(&request))));
+    }
+}
+
+#[divan::bench_group(name = "building a set", sample_count = 20)]
+mod building {
+    use super::*;
+
+    #[divan::bench(args = SIZES)]
+    fn least_request(n: usize) -> Balancer<usize> {
+        balancer(Strategy::LeastRequest, n)
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn maglev(n: usize) -> Balancer<usize> {
+        balancer(by_header(), n)
+    }
+}
+
+#[divan::bench_group(name = "a request through the service, least loaded of two", sample_size = 5000)]
+mod service {
+    use super::*;
+
+    fn reply(_: Request<()>) -> Ready<Result<Response<String>, Infallible>> {
+        ready(Ok(Response::new(String::new())))
+    }
+
+    /// Drives a request whose service is always ready.
+    fn send<S: Service<Request<()>>>(service: &mut S) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        if service.poll_ready(&mut cx).is_pending() {
+            return false;
+        }
+        let response = pin!(service.call(Request::new(())));
+        matches!(response.poll(&mut cx), Poll::Ready(Ok(_)))
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn nantian(bencher: Bencher<'_, '_>, n: usize) {
+        let upstream = service_fn(|routed: Routed<usize, _>| reply(routed.request));
+        let mut client = BalanceLayer::new(balancer(Strategy::LeastRequest, n)).layer(upstream);
+        bencher.bench_local(|| send(&mut client));
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn tower(bencher: Bencher<'_, '_>, n: usize) {
+        let upstream = || PendingRequests::new(service_fn(reply), CompleteOnResponse::default());
+        let upstreams = ServiceList::new((0..n).map(|_| upstream()));
+        let mut client = p2c::Balance::new(upstreams);
+        bencher.bench_local(|| send(&mut client));
+    }
+
+    #[divan::bench]
+    fn unbalanced(bencher: Bencher<'_, '_>) {
+        let mut client = service_fn(reply);
+        bencher.bench_local(|| send(&mut client));
+    }
 }

@@ -10,7 +10,7 @@ pub enum PickError {
     #[error("no endpoint with a weight above 0")]
     NoEndpoints,
     /// Every endpoint that may be picked is at its limit of requests in flight.
-    #[error("every endpoint has {max} requests in flight")]
+    #[error("every endpoint is full, at {max} in flight")]
     Saturated {
         /// The limit, in requests per endpoint.
         max: NonZeroU32,

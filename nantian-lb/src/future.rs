@@ -11,7 +11,7 @@ use crate::body::ResponseBody;
 use crate::in_flight::{InFlight, UpgradeGuard};
 
 pin_project! {
-    /// The response of [`Balance`](crate::Balance).
+    /// The response of [`Balance`](crate::Balance): that of the inner service, or at once the refusal if there was no endpoint.
     ///
     /// # Cancellation
     ///

@@ -102,12 +102,13 @@ impl<T: Clone> Set<T> {
         let key = self.key(context);
         let load = |index| eligible.get(index).map_or(usize::MAX, Member::load);
         let first = self.chooser.choose(context.random, key, cursor, load);
-        let max = self.config.max_inflight_requests;
-        let picked = eligible.get(first).and_then(|member| member.admit(max));
-        match (picked, max) {
-            (Some(picked), _) => Ok(picked),
-            (None, None) => Err(PickError::NoEndpoints),
-            (None, Some(max)) => self.spill(key.map_or(context.random, |key| key.0), max),
+        let first = eligible.get(first).ok_or(PickError::NoEndpoints)?;
+        match self.config.max_inflight_requests {
+            None => Ok(first.enter()),
+            Some(max) => match first.try_enter(max) {
+                Some(picked) => Ok(picked),
+                None => self.spill(key.map_or(context.random, |key| key.0), max),
+            },
         }
     }
 
@@ -130,7 +131,7 @@ impl<T: Clone> Set<T> {
         after
             .iter()
             .chain(before)
-            .find_map(|member| member.admit(Some(max)))
+            .find_map(|member| member.try_enter(max))
             .ok_or(PickError::Saturated { max })
     }
 }
@@ -187,11 +188,12 @@ impl<T> Member<T> {
 }
 
 impl<T: Clone> Member<T> {
-    fn admit(&self, max: Option<NonZeroU32>) -> Option<(T, InFlight)> {
-        let in_flight = match max {
-            None => self.seat.enter(),
-            Some(max) => self.seat.try_enter(max)?,
-        };
+    fn enter(&self) -> (T, InFlight) {
+        (self.target.clone(), self.seat.enter())
+    }
+
+    fn try_enter(&self, max: NonZeroU32) -> Option<(T, InFlight)> {
+        let in_flight = self.seat.try_enter(max)?;
         Some((self.target.clone(), in_flight))
     }
 }

@@ -1,1 +1,42 @@
 //! Request and LLM-token limits as a tower Layer.
+
+mod body;
+mod clock;
+mod cost;
+mod error;
+mod extract;
+mod future;
+mod handle;
+mod headers;
+mod key;
+mod layer;
+mod ledger;
+mod levels;
+mod limiter;
+mod observe;
+mod policy;
+mod rate;
+mod reservation;
+mod respond;
+mod scope;
+mod service;
+mod sync;
+mod table;
+
+pub use body::ResponseBody;
+pub use clock::{Clock, ManualClock, MonotonicClock, Timestamp};
+pub use cost::{Cost, CostEstimator, EstimatedTokens, TypicalCost};
+pub use error::{Denied, InvalidPolicy, InvalidScope};
+pub use extract::{KeyExtractor, ScopeValues};
+pub use future::ResponseFuture;
+pub use handle::ReservationHandle;
+pub use key::{Key, KeyHasher};
+pub use layer::RateLimitLayer;
+pub use levels::{Level, Levels};
+pub use limiter::{Limiter, LimiterBuilder};
+pub use observe::{Decision, Observe};
+pub use policy::{Limit, LimitName, MAX_LIMITS, OnLimit, Policy, PolicyBuilder, Unit};
+pub use reservation::{Reservation, Settled, Settlement};
+pub use respond::{ProblemJson, Responder};
+pub use scope::{Scope, ScopePart};
+pub use service::RateLimit;

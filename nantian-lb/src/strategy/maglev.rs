@@ -36,6 +36,11 @@ struct Filler {
     credit: u32,
 }
 
+/// The slots that nobody owns yet, a bit each: small enough to stay in the nearest cache, where the filling spends its time.
+struct FreeSlots {
+    words: Vec<u64>,
+}
+
 // === impl Maglev ===
 
 impl Maglev {
@@ -82,14 +87,36 @@ impl Filler {
     }
 
     /// Takes the slot that it likes best of those that are free.
-    fn take_slot(&mut self, owners: &mut [Option<u32>], slots: u32) {
+    fn take_slot(&mut self, free: &mut FreeSlots, slots: u32) -> usize {
         loop {
             let wanted = index(u64::from(self.wanted));
-            self.wanted = (self.wanted + self.skip) % slots;
-            if let Some(slot @ None) = owners.get_mut(wanted) {
-                *slot = Some(self.owner);
-                return;
+            self.wanted += self.skip;
+            if self.wanted >= slots {
+                self.wanted -= slots;
             }
+            if free.take(wanted) {
+                return wanted;
+            }
+        }
+    }
+}
+
+// === impl FreeSlots ===
+
+impl FreeSlots {
+    fn new(slots: usize) -> Self {
+        Self { words: vec![u64::MAX; slots.div_ceil(64)] }
+    }
+
+    /// Whether the slot was free until now.
+    fn take(&mut self, slot: usize) -> bool {
+        let bit = 1 << (slot % 64);
+        match self.words.get_mut(slot / 64) {
+            Some(word) if *word & bit != 0 => {
+                *word ^= bit;
+                true
+            }
+            _ => false,
         }
     }
 }
@@ -101,17 +128,20 @@ fn fill(shares: &[(&str, u32)], slots: u32) -> Vec<u32> {
     for filler in &mut fillers {
         filler.credit = price.saturating_sub(1);
     }
-    let mut owners = vec![None; index(u64::from(slots))];
+    let mut owners = vec![0; index(u64::from(slots))];
+    let mut free = FreeSlots::new(owners.len());
     for _ in 0..price {
         for filler in &mut fillers {
             filler.credit += filler.quota;
             if filler.credit >= price {
                 filler.credit -= price;
-                filler.take_slot(&mut owners, slots);
+                if let Some(owner) = owners.get_mut(filler.take_slot(&mut free, slots)) {
+                    *owner = filler.owner;
+                }
             }
         }
     }
-    owners.into_iter().map(Option::unwrap_or_default).collect()
+    owners
 }
 
 /// The endpoints with their quotas, which add up to `slots`, in an order that does not depend on that of the shares.
@@ -141,4 +171,123 @@ fn fillers(shares: &[(&str, u32)], slots: u32) -> Vec<Filler> {
 /// Maps a hash to a number below `n`.
 fn below(hash: u64, n: u32) -> u32 {
     u32::try_from(hash % u64::from(n)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pods(weights: impl IntoIterator<Item = u32>) -> Vec<(String, u32)> {
+        let name = |(at, weight): (usize, u32)| (format!("shop/pod-{at}"), weight);
+        weights.into_iter().enumerate().map(name).collect()
+    }
+
+    /// The owner of each slot by name.
+    fn owners(pods: &[(String, u32)], slots: u32) -> Vec<&str> {
+        let shares: Vec<_> = pods.iter().map(|(id, weight)| (id.as_str(), *weight)).collect();
+        let owners = fill(&shares, slots).into_iter();
+        owners.map(|owner| shares[owner as usize].0).collect()
+    }
+
+    /// The number of slots of each, in the order of the pods.
+    fn quotas(pods: &[(String, u32)], slots: u32) -> Vec<u64> {
+        let owners = owners(pods, slots);
+        let count = |id: &str| owners.iter().filter(|&&owner| owner == id).count() as u64;
+        pods.iter().map(|(id, _)| count(id)).collect()
+    }
+
+    /// The share, in 1/10 000, of slots that changed hands though neither owner came or went.
+    fn needlessly_moved(before: &[(String, u32)], after: &[(String, u32)]) -> usize {
+        let has = |pods: &[(String, u32)], owner: &str| pods.iter().any(|(id, _)| id == owner);
+        let (old, new) = (owners(before, SLOTS), owners(after, SLOTS));
+        let moved =
+            old.iter().zip(&new).filter(|(old, new)| old != new && has(after, old) && has(before, new));
+        moved.count() * 10_000 / SLOTS as usize
+    }
+
+    #[test]
+    fn equal_endpoints_have_equal_shares_give_or_take_a_slot() {
+        for n in [1, 2, 3, 10, 100, 655] {
+            let quotas = quotas(&pods(vec![1; n]), SLOTS);
+            let (least, most) = (quotas.iter().min().unwrap(), quotas.iter().max().unwrap());
+            assert!(most - least <= 1, "n {n}: {least} to {most}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_the_set_moves_hardly_a_key_that_it_need_not_move() {
+        for n in [2, 10, 100, 655] {
+            let many = pods(vec![1; n]);
+            for gone in [0, n / 2, n - 1] {
+                let mut fewer = many.clone();
+                fewer.remove(gone);
+                for (before, after) in [(&many, &fewer), (&fewer, &many)] {
+                    let moved = needlessly_moved(before, after);
+                    assert!(moved <= 200, "n {n}, {gone} gone: {moved} in 10 000");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_of_weight_moves_little_beyond_the_difference() {
+        let before = pods([10, 10, 10, 10]);
+        let after = pods([10, 10, 10, 5]);
+        // 1/28 of all keys leave the endpoint for each of the others.
+        let (old, new) = (owners(&before, SLOTS), owners(&after, SLOTS));
+        let moved = old.iter().zip(&new).filter(|(old, new)| old != new).count();
+        assert!(moved * 100 / SLOTS as usize <= 13, "{moved} of {SLOTS}");
+    }
+
+    #[test]
+    fn the_least_endpoint_keeps_a_slot() {
+        let mut weights = vec![1; 500];
+        weights.extend([1_000_000, 999_999]);
+        let quotas = quotas(&pods(weights), SLOTS);
+        assert!(quotas[..500].iter().all(|&quota| quota == 1));
+        assert_eq!(quotas.iter().sum::<u64>(), u64::from(SLOTS));
+        assert!(quotas[500].abs_diff(quotas[501]) <= 1);
+    }
+
+    #[test]
+    fn more_endpoints_than_slots_fill_the_table() {
+        let quotas = quotas(&pods(vec![1; 120]), 101);
+        assert_eq!(quotas.iter().filter(|&&quota| quota == 1).count(), 101);
+    }
+
+    #[test]
+    fn very_many_endpoints_share_the_large_table() {
+        let pods = pods(vec![1; MANY]);
+        let shares: Vec<_> = pods.iter().map(|(id, weight)| (id.as_str(), *weight)).collect();
+        let table = Maglev::new(&shares);
+        assert!(matches!(&table, Maglev::Large(owners) if owners.len() == MANY_SLOTS as usize));
+        assert!(table.at(u64::MAX) < MANY);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
+        #[test]
+        fn weighted_shares_are_exact_to_a_slot(weights in prop::collection::vec(1u32..1000, 1..60)) {
+            let pods = pods(weights.clone());
+            let sum: u64 = weights.iter().copied().map(u64::from).sum();
+            for (quota, weight) in quotas(&pods, SLOTS).into_iter().zip(weights) {
+                let exact = u64::from(weight) * u64::from(SLOTS) / sum;
+                prop_assert!((exact..=exact + 1).contains(&quota), "{quota} for {exact}");
+            }
+        }
+
+        #[test]
+        fn the_order_of_the_endpoints_is_irrelevant(
+            weights in prop::collection::vec(1u32..10, 1..40),
+            seed: u64,
+        ) {
+            let pods = pods(weights);
+            let mut shuffled = pods.clone();
+            fastrand::Rng::with_seed(seed).shuffle(&mut shuffled);
+            prop_assert!(owners(&pods, SLOTS) == owners(&shuffled, SLOTS));
+        }
+    }
 }

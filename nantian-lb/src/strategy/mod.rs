@@ -71,7 +71,7 @@ fn index(number: u64) -> usize {
 
 /// The weights divided by their greatest common divisor, and their sum.
 fn reduced(weights: &[u32]) -> (Vec<u32>, u64) {
-    let divisor = weights.iter().copied().fold(0, gcd32).max(1);
+    let divisor = weights.iter().copied().fold(0, gcd).max(1);
     let weights: Vec<_> = weights.iter().map(|weight| weight / divisor).collect();
     let sum = weights.iter().copied().map(u64::from).sum();
     (weights, sum)
@@ -81,10 +81,6 @@ fn are_equal(weights: &[u32]) -> bool {
     weights.windows(2).all(|pair| pair.first() == pair.last())
 }
 
-fn gcd32(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd32(b, a % b) }
-}
-
-fn gcd64(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd64(b, a % b) }
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }

@@ -1,12 +1,14 @@
 //! Turns by ticket: the place of a pick in the round depends on its number alone, so that picks share nothing but a counter.
 
-use super::{are_equal, gcd64, index, reduced};
+use super::{are_equal, index, reduced};
 
 /// The longest round that is written out.
 const MAX_SEQUENCE: u64 = 4096;
 /// The most work, in steps, that writing out a round may take.
 const MAX_STEPS: u64 = 1 << 20;
-/// 2^32 divided by the golden ratio.
+/// The points of the circle that stands for a longer round.
+const CIRCLE: u64 = 1 << 32;
+/// The circle divided by the golden ratio: odd, so that it shares no factor with the circle.
 const GOLDEN: u64 = 2_654_435_769;
 
 /// Gives each index its turns: any number of rounds gives each exactly its share.
@@ -22,14 +24,16 @@ pub(crate) enum RoundRobin {
 
 /// A round too long to write out.
 ///
-/// The indices are laid on a circle, each as long as its weight. The ticket walks it in steps of about the golden section, which
-/// spreads any run of tickets evenly; as the step shares no factor with the length, a round visits every point once.
+/// The indices lie on a circle of 2^32 points, each as long as its share. The ticket walks the circle in steps of its golden
+/// section, which spreads any run of tickets evenly (the three-distance theorem) and visits every point once in 2^32 tickets.
 #[derive(Debug)]
 pub(crate) struct Stride {
-    /// Where each index ends on the circle, in ascending order.
-    ends: Box<[u32]>,
-    length: u64,
-    step: u64,
+    /// Where each index ends on the circle, in ascending order; the last one ends where the circle does.
+    ends: Box<[u64]>,
+    /// For each of 2^k equal arcs the first index that reaches into it, and at the end the last index.
+    guide: Box<[u32]>,
+    /// 32 - k: the points of an arc, as a power of two.
+    arc: u32,
 }
 
 // === impl RoundRobin ===
@@ -85,33 +89,32 @@ fn smooth_sequence(weights: &[u32], sum: u64) -> Box<[u32]> {
 
 impl Stride {
     fn new(weights: &[u32], sum: u64) -> Self {
-        // The circle must be shorter than 2^32; beyond, weights lose their lowest bits.
-        let excess = (u64::BITS - sum.leading_zeros()).saturating_sub(31);
-        let mut length = 0u32;
-        let ends = weights
+        let mut before = 0u128;
+        let ends: Box<[_]> = weights
             .iter()
-            .map(|weight| {
-                length = length.saturating_add((weight >> excess).max(1));
-                length
+            .map(|&weight| {
+                before += u128::from(weight);
+                u64::try_from((before << 32) / u128::from(sum)).unwrap_or(CIRCLE)
             })
             .collect();
-        let length = u64::from(length);
-        Self { ends, length, step: coprime_step(length) }
+        let arcs = weights.len().next_power_of_two() as u64;
+        let first_in = |arc| ends.partition_point(|&end| end <= arc * (CIRCLE / arcs));
+        let last = weights.len().saturating_sub(1);
+        Self {
+            guide: (0..=arcs).map(|arc| u32::try_from(first_in(arc).min(last)).unwrap_or(u32::MAX)).collect(),
+            arc: 32 - arcs.ilog2(),
+            ends,
+        }
     }
 
     fn at(&self, ticket: u64) -> usize {
-        let point = ticket % self.length * self.step % self.length;
-        self.ends.partition_point(|&end| u64::from(end) <= point)
+        let point = ticket.wrapping_mul(GOLDEN) % CIRCLE;
+        let arc = index(point >> self.arc);
+        let bound = |arc| self.guide.get(arc).map_or(0, |&first| index(u64::from(first)));
+        let (first, last) = (bound(arc), bound(arc + 1));
+        let within = self.ends.get(first..last).unwrap_or_default();
+        first + within.partition_point(|&end| end <= point)
     }
-}
-
-/// The step nearest to the golden section of `length` that shares no factor with it.
-fn coprime_step(length: u64) -> u64 {
-    let golden = (length * GOLDEN) >> 32;
-    (0..golden)
-        .flat_map(|distance| [golden - distance, golden + distance])
-        .find(|&step| gcd64(length, step) == 1)
-        .unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -144,11 +147,15 @@ mod tests {
     }
 
     #[test]
-    fn a_long_round_gives_each_exactly_its_weight() {
+    fn on_the_circle_each_has_its_share_to_a_point() {
         let weights = [10_007, 1, 500, 29_000];
-        assert!(matches!(RoundRobin::new(&weights), RoundRobin::Stride(_)));
-        let expected: Vec<_> = weights.iter().copied().map(u64::from).collect();
-        assert_eq!(turns(&weights, 77..77 + expected.iter().sum::<u64>()), expected);
+        let sum = weights.iter().copied().map(u64::from).sum();
+        let stride = Stride::new(&weights, sum);
+        let starts = [0].into_iter().chain(stride.ends.iter().copied());
+        for ((start, end), weight) in starts.zip(&stride.ends).zip(weights) {
+            assert!((end - start).abs_diff(u64::from(weight) * CIRCLE / sum) <= 1);
+        }
+        assert_eq!(stride.ends.last(), Some(&CIRCLE));
     }
 
     #[test]

@@ -1,0 +1,176 @@
+//! What an operator says about one target, as plain data.
+
+use std::time::Duration;
+
+use crate::credential::Credential;
+use crate::retry::RetryPolicy;
+
+/// One provider and model, as an operator configures it. [`Target::new`](crate::Target::new) checks it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct TargetConfig {
+    /// The name shown in errors and logs.
+    ///
+    /// Source: the AIService's `namespace/name`.
+    pub name: String,
+    /// Who serves the model; a known name brings defaults, see [`Provider`](crate::Provider).
+    ///
+    /// Source: `AIService.spec.provider`.
+    pub provider: String,
+    /// The dialect the upstream speaks.
+    ///
+    /// Range: `openai`, `anthropic`, `ollama`. Default: the provider's; required for an unknown one.
+    /// Source: `AIService.spec.format`.
+    pub format: Option<String>,
+    /// The model that the upstream sees, whatever the client named.
+    ///
+    /// Source: `AIService.spec.model`.
+    pub model: String,
+    /// The base URL, path prefix included. Without a path the dialect's customary prefix is used.
+    ///
+    /// Range: `http` or `https`, no query, no user info. Default: the provider's; required for an unknown
+    /// one. Source: `AIService.spec.endpoint`.
+    pub endpoint: Option<String>,
+    /// The credential that replaces the client's own.
+    ///
+    /// Default: none. Source: `AIService.spec.auth` and its Secret.
+    pub credential: Credential,
+    /// How long the upstream may take.
+    ///
+    /// Default: [`Timeouts::default`]. Source: `AIService.spec.timeout`.
+    pub timeouts: Timeouts,
+    /// When a failed attempt is repeated.
+    ///
+    /// Default: never. Source: `AIService.spec.retry`.
+    pub retry: RetryPolicy,
+    /// The largest request body that is read.
+    ///
+    /// Unit: bytes. Default: 32 MiB. Source: the operator of the proxy.
+    pub max_body: u64,
+}
+
+/// How long one attempt may take. `None` waits without end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// From the start of an attempt to the last byte of a buffered reply.
+    ///
+    /// Default: 10 min. Source: `AIService.spec.timeout`.
+    pub total: Option<Duration>,
+    /// From the start of an attempt to the first token of a streamed reply. Headers, pings and chunks
+    /// that only name the role are no token.
+    ///
+    /// Default: 10 min. Source: `AIService.spec.timeout`.
+    pub first_token: Option<Duration>,
+    /// Between two chunks of a streamed reply, once the first token has come.
+    ///
+    /// Default: 10 min. Source: `AIService.spec.timeout`.
+    pub idle: Option<Duration>,
+}
+
+// === impl TargetConfig ===
+
+impl TargetConfig {
+    /// The largest request body that is read unless configured otherwise: 32 MiB.
+    pub const DEFAULT_MAX_BODY: u64 = 32 * 1024 * 1024;
+
+    /// A target with everything else at its default.
+    pub fn new(name: impl Into<String>, provider: impl Into<String>, model: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            provider: provider.into(),
+            format: None,
+            model: model.into(),
+            endpoint: None,
+            credential: Credential::none(),
+            timeouts: Timeouts::default(),
+            retry: RetryPolicy::default(),
+            max_body: Self::DEFAULT_MAX_BODY,
+        }
+    }
+
+    /// Sets the dialect's name.
+    #[must_use]
+    pub fn format(mut self, format: impl Into<String>) -> Self {
+        self.format = Some(format.into());
+        self
+    }
+
+    /// Sets the base URL.
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// Sets the credential.
+    #[must_use]
+    pub fn credential(mut self, credential: Credential) -> Self {
+        self.credential = credential;
+        self
+    }
+
+    /// Sets the timeouts.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// Sets the retry policy.
+    #[must_use]
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Sets the largest request body that is read, in bytes.
+    #[must_use]
+    pub fn max_body(mut self, bytes: u64) -> Self {
+        self.max_body = bytes;
+        self
+    }
+}
+
+// === impl Timeouts ===
+
+impl Timeouts {
+    /// The one `timeout` of an AIService: the total of a buffered reply; for a stream the time to the first
+    /// token and then between chunks.
+    pub const fn uniform(timeout: Duration) -> Self {
+        Self { total: Some(timeout), first_token: Some(timeout), idle: Some(timeout) }
+    }
+
+    /// No limits.
+    pub const fn none() -> Self {
+        Self { total: None, first_token: None, idle: None }
+    }
+
+    /// Sets the total of a buffered reply.
+    #[must_use]
+    pub const fn total(mut self, total: Duration) -> Self {
+        self.total = Some(total);
+        self
+    }
+
+    /// Sets the time to the first token of a stream.
+    #[must_use]
+    pub const fn first_token(mut self, first_token: Duration) -> Self {
+        self.first_token = Some(first_token);
+        self
+    }
+
+    /// Sets the time between two chunks of a stream.
+    #[must_use]
+    pub const fn idle(mut self, idle: Duration) -> Self {
+        self.idle = Some(idle);
+        self
+    }
+}
+
+impl Default for Timeouts {
+    /// Ten minutes each, as the providers' own clients have it.
+    fn default() -> Self {
+        Self::uniform(Duration::from_secs(600))
+    }
+}

@@ -1,0 +1,154 @@
+//! Anthropic: Messages.
+
+use std::borrow::Cow;
+
+use http::header::HeaderValue;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::lenient::{Count, Text};
+use super::signal::{Reported, Signal};
+use crate::estimate::Weight;
+
+/// The API version sent when the client names none; the only one there is.
+pub(crate) const VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Event<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    message: Option<Message>,
+    delta: Option<Delta>,
+    usage: Option<Usage>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Message {
+    usage: Option<Usage>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Delta {
+    text: Text,
+    thinking: Text,
+    partial_json: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Usage {
+    input_tokens: Count,
+    cache_read_input_tokens: Count,
+    cache_creation_input_tokens: Count,
+    output_tokens: Count,
+}
+
+/// Reads the data of one event of a stream.
+pub(crate) fn event(data: &[u8]) -> Signal {
+    let Ok(event) = serde_json::from_slice::<Event<'_>>(data) else {
+        return Signal::unreadable();
+    };
+    let kind = event.kind.as_ref();
+    let usage = match kind {
+        "message_start" => event.message.and_then(|message| message.usage),
+        "message_delta" => event.usage,
+        _ => None,
+    };
+    let text = match kind {
+        "content_block_delta" => event.delta.map(|delta| delta.weight()),
+        _ => None,
+    };
+    Signal {
+        reported: usage.map_or_else(Reported::default, |usage| usage.reported()),
+        token: text.is_some(),
+        text: text.unwrap_or_default(),
+        settled: kind == "message_delta",
+        complete: kind == "message_stop",
+        failed: kind == "error",
+    }
+}
+
+/// Reads the `usage` member of a buffered reply.
+pub(crate) fn usage(data: &[u8]) -> Reported {
+    serde_json::from_slice::<Option<Usage>>(data)
+        .ok()
+        .flatten()
+        .map_or_else(Reported::default, |usage| usage.reported())
+}
+
+/// The body of an error, and the data of an `error` event.
+pub(crate) fn error(kind: &str, message: &str) -> Value {
+    json!({"type": "error", "error": {"type": kind, "message": message}})
+}
+
+// === impl Delta ===
+
+impl Delta {
+    fn weight(&self) -> Weight {
+        let mut sum = self.text.0;
+        sum += self.thinking.0;
+        sum += self.partial_json.0;
+        sum
+    }
+}
+
+// === impl Usage ===
+
+impl Usage {
+    fn reported(&self) -> Reported {
+        Reported {
+            input: self.input_tokens.0,
+            cache_read: self.cache_read_input_tokens.0,
+            cache_written: self.cache_creation_input_tokens.0,
+            output: self.output_tokens.0,
+            total: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_come_with_the_first_and_the_last_event() {
+        let start = event(br#"{"type":"message_start","message":{"id":"m","usage":{"input_tokens":10,"cache_read_input_tokens":5,"output_tokens":1}}}"#);
+        assert_eq!(start.reported.input, Some(10));
+        assert_eq!(start.reported.cache_read, Some(5));
+        assert!(!start.token && !start.settled);
+        let delta = event(
+            br#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":42}}"#,
+        );
+        assert_eq!(delta.reported.output, Some(42));
+        assert_eq!(delta.reported.input, None);
+        assert!(delta.settled && !delta.token);
+        assert!(event(br#"{"type":"message_stop"}"#).complete);
+    }
+
+    #[test]
+    fn only_deltas_of_content_are_tokens() {
+        assert!(!event(br#"{"type":"ping"}"#).token);
+        assert!(
+            !event(br#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#)
+                .token
+        );
+        for delta in [
+            r#"{"type":"text_delta","text":"Hi"}"#,
+            r#"{"type":"thinking_delta","thinking":"Hm"}"#,
+            r#"{"type":"input_json_delta","partial_json":"{"}"#,
+            r#"{"type":"signature_delta","signature":"abc"}"#,
+        ] {
+            let data = format!(r#"{{"type":"content_block_delta","index":0,"delta":{delta}}}"#);
+            assert!(event(data.as_bytes()).token, "{delta}");
+        }
+    }
+
+    #[test]
+    fn an_error_event_fails_the_stream() {
+        let data = error("overloaded_error", "later").to_string();
+        assert!(event(data.as_bytes()).failed);
+    }
+}

@@ -1,0 +1,75 @@
+//! The dialects that clients and providers speak: one module each, all of them without IO.
+
+use std::fmt;
+use std::str::FromStr;
+
+pub(crate) mod anthropic;
+mod lenient;
+pub(crate) mod ollama;
+pub(crate) mod openai;
+pub(crate) mod signal;
+mod surface;
+
+pub use self::surface::{Operation, Surface};
+
+/// A family of HTTP APIs for language models.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Dialect {
+    /// Anthropic: Messages.
+    Anthropic,
+    /// Ollama's own API under `/api`.
+    Ollama,
+    /// OpenAI and what is compatible with it: Chat Completions, Completions, Responses, Embeddings.
+    OpenAi,
+}
+
+/// A dialect's name that is not known.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("unknown format `{name}`, expected openai, anthropic or ollama")]
+#[non_exhaustive]
+pub struct UnknownDialect {
+    /// The name as given.
+    pub name: String,
+}
+
+// === impl Dialect ===
+
+impl Dialect {
+    /// The name, as configuration and errors have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Anthropic => "anthropic",
+            Self::Ollama => "ollama",
+            Self::OpenAi => "openai",
+        }
+    }
+
+    /// The path under which the dialect's operations customarily are.
+    pub(crate) fn prefix(self) -> &'static str {
+        match self {
+            Self::Anthropic | Self::OpenAi => "/v1",
+            Self::Ollama => "/api",
+        }
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Dialect {
+    type Err = UnknownDialect;
+
+    /// Reads a dialect's name in any case; `openai-compat` and `openai-compatible` are `openai`.
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name.to_ascii_lowercase().as_str() {
+            "anthropic" => Ok(Self::Anthropic),
+            "ollama" => Ok(Self::Ollama),
+            "openai" | "openai-compat" | "openai-compatible" => Ok(Self::OpenAi),
+            _ => Err(UnknownDialect { name: name.to_owned() }),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! OpenAI: Chat Completions, Completions, Responses, Embeddings, and what is compatible with them.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::lenient::{Count, Fold, Join, Present, Text};
+use super::signal::{Reported, Signal};
+
+/// One event of any of the OpenAI streams.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Event<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    choices: Fold<Choice>,
+    usage: Option<Usage>,
+    delta: Text,
+    response: Option<Response>,
+    error: Present,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Choice {
+    delta: Option<Delta>,
+    text: Text,
+    finish_reason: Present,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Delta {
+    content: Text,
+    reasoning_content: Text,
+    reasoning: Text,
+    refusal: Text,
+    tool_calls: Text,
+    function_call: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Response {
+    usage: Option<Usage>,
+}
+
+/// The names of Chat Completions and those of Responses; some providers send both.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Usage {
+    prompt_tokens: Count,
+    input_tokens: Count,
+    completion_tokens: Count,
+    output_tokens: Count,
+    total_tokens: Count,
+    prompt_tokens_details: Option<Details>,
+    input_tokens_details: Option<Details>,
+    prompt_cache_hit_tokens: Count,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Details {
+    cached_tokens: Count,
+}
+
+/// Reads the data of one event of a stream.
+pub(crate) fn event(data: &[u8]) -> Signal {
+    if data.trim_ascii() == b"[DONE]" {
+        return Signal { settled: true, complete: true, ..Signal::default() };
+    }
+    let Ok(event) = serde_json::from_slice::<Event<'_>>(data) else {
+        return Signal::unreadable();
+    };
+    match event.kind.as_ref() {
+        "" => of_completions(&event),
+        kind => of_responses(kind, &event),
+    }
+}
+
+/// Reads the `usage` member of a buffered reply.
+pub(crate) fn usage(data: &[u8]) -> Reported {
+    serde_json::from_slice::<Option<Usage>>(data)
+        .ok()
+        .flatten()
+        .map_or_else(Reported::default, |usage| usage.reported())
+}
+
+/// The body of an error.
+pub(crate) fn error(kind: &str, code: &str, message: &str) -> Value {
+    json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
+}
+
+/// An error as an event of a stream of Responses.
+pub(crate) fn responses_error(code: &str, message: &str) -> Value {
+    json!({"type": "error", "code": code, "message": message, "param": null})
+}
+
+fn of_completions(event: &Event<'_>) -> Signal {
+    let Fold(choice) = &event.choices;
+    let text = choice.text.0;
+    Signal {
+        reported: event.usage.as_ref().map_or_else(Reported::default, Usage::reported),
+        text,
+        token: !choice.text.is_empty(),
+        settled: false,
+        complete: choice.finish_reason.0,
+        failed: event.error.0,
+    }
+}
+
+fn of_responses(kind: &str, event: &Event<'_>) -> Signal {
+    let is_delta = kind.ends_with(".delta");
+    let complete = matches!(kind, "response.completed" | "response.incomplete");
+    Signal {
+        reported: event
+            .response
+            .as_ref()
+            .and_then(|response| response.usage.as_ref())
+            .map_or_else(Reported::default, Usage::reported),
+        text: if is_delta { event.delta.0 } else { Text::default().0 },
+        token: is_delta,
+        settled: complete,
+        complete,
+        failed: matches!(kind, "error" | "response.failed"),
+    }
+}
+
+// === impl Usage ===
+
+impl Usage {
+    fn reported(&self) -> Reported {
+        let cached = |details: &Option<Details>| details.as_ref().and_then(|details| details.cached_tokens.0);
+        Reported {
+            input: self.prompt_tokens.0.or(self.input_tokens.0),
+            cache_read: cached(&self.prompt_tokens_details)
+                .or(cached(&self.input_tokens_details))
+                .or(self.prompt_cache_hit_tokens.0),
+            cache_written: None,
+            output: self.completion_tokens.0.or(self.output_tokens.0),
+            total: self.total_tokens.0,
+        }
+    }
+}
+
+// === impl Choice ===
+
+impl Join for Choice {
+    /// Keeps the text of all choices in `text`.
+    fn join(&mut self, other: Self) {
+        self.text.0 += other.text.0;
+        if let Some(delta) = other.delta {
+            for text in [
+                delta.content,
+                delta.reasoning_content,
+                delta.reasoning,
+                delta.refusal,
+                delta.tool_calls,
+                delta.function_call,
+            ] {
+                self.text.0 += text.0;
+            }
+        }
+        self.finish_reason.0 |= other.finish_reason.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_that_only_names_the_role_is_no_token() {
+        let signal = event(br#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}],"usage":null}"#);
+        assert_eq!(signal, Signal::default());
+    }
+
+    #[test]
+    fn text_reasoning_and_tool_calls_are_tokens() {
+        for delta in [
+            r#"{"content":"Hello"}"#,
+            r#"{"content":null,"reasoning_content":"Hm"}"#,
+            r#"{"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]}"#,
+            r#"{"content":[{"type":"text","text":"Hi"}]}"#,
+        ] {
+            let data = format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#);
+            let signal = event(data.as_bytes());
+            assert!(signal.token, "{delta}");
+            assert!(!signal.complete);
+        }
+    }
+
+    #[test]
+    fn the_last_chunk_brings_the_usage() {
+        let signal = event(br#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21,"prompt_tokens_details":{"cached_tokens":4}}}"#);
+        assert_eq!(
+            signal.reported,
+            Reported {
+                input: Some(9),
+                cache_read: Some(4),
+                cache_written: None,
+                output: Some(12),
+                total: Some(21),
+            }
+        );
+    }
+
+    #[test]
+    fn responses_report_usage_when_completed() {
+        let delta = event(br#"{"type":"response.output_text.delta","delta":"Hi"}"#);
+        assert!(delta.token && !delta.complete);
+        let done = event(br#"{"type":"response.completed","response":{"id":"r","usage":{"input_tokens":7,"output_tokens":3,"input_tokens_details":{"cached_tokens":2}}}}"#);
+        assert!(done.complete && done.settled);
+        assert_eq!(done.reported.input, Some(7));
+        assert_eq!(done.reported.cache_read, Some(2));
+    }
+
+    #[test]
+    fn errors_inside_a_stream_are_seen() {
+        assert!(event(br#"{"error":{"message":"overloaded"}}"#).failed);
+        assert!(event(br#"{"type":"response.failed","response":{}}"#).failed);
+    }
+
+    #[test]
+    fn shapes_that_are_not_known_do_not_fail() {
+        let signal =
+            event(br#"{"choices":{"odd":1},"usage":{"prompt_tokens":"many","completion_tokens":3.0}}"#);
+        assert_eq!(signal.reported.input, None);
+        assert_eq!(signal.reported.output, Some(3));
+        assert_eq!(event(b"not json"), Signal::unreadable());
+    }
+}

@@ -1,0 +1,223 @@
+//! Which operation of which dialect a request asks for, told from its path.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, Method};
+
+use super::Dialect;
+use crate::error::Error;
+
+/// What a client asks for. Each belongs to the dialect that its [`Surface`] names.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// A conversation: OpenAI Chat Completions, Anthropic Messages, Ollama chat.
+    Chat,
+    /// The number of input tokens of a conversation, without an answer.
+    CountTokens,
+    /// Vectors of texts.
+    Embeddings,
+    /// A continuation of a plain text: OpenAI Completions, Ollama generate.
+    Generate,
+    /// The models on offer, or one of them.
+    Models,
+    /// OpenAI Responses.
+    Responses,
+}
+
+/// An operation in a dialect, and its path below the base URL.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Surface {
+    dialect: Dialect,
+    operation: Operation,
+    path: Cow<'static, str>,
+}
+
+/// Path suffix as clients send it; how much of it is the prefix a base URL already has; what it is.
+/// The longer of two suffixes that both match comes first.
+const PATHS: &[(&str, &str, Dialect, Operation)] = &[
+    ("/api", "/chat", Dialect::Ollama, Operation::Chat),
+    ("/api", "/embed", Dialect::Ollama, Operation::Embeddings),
+    ("/api", "/embeddings", Dialect::Ollama, Operation::Embeddings),
+    ("/api", "/generate", Dialect::Ollama, Operation::Generate),
+    ("/api", "/tags", Dialect::Ollama, Operation::Models),
+    ("", "/messages/count_tokens", Dialect::Anthropic, Operation::CountTokens),
+    ("", "/messages", Dialect::Anthropic, Operation::Chat),
+    ("", "/chat/completions", Dialect::OpenAi, Operation::Chat),
+    ("", "/completions", Dialect::OpenAi, Operation::Generate),
+    ("", "/embeddings", Dialect::OpenAi, Operation::Embeddings),
+    ("", "/responses", Dialect::OpenAi, Operation::Responses),
+    ("", "/models", Dialect::OpenAi, Operation::Models),
+];
+
+// === impl Operation ===
+
+impl Operation {
+    /// The method that the operation takes.
+    pub fn method(self) -> Method {
+        match self {
+            Self::Models => Method::GET,
+            _ => Method::POST,
+        }
+    }
+
+    /// Whether an answer of the model is generated, which is what output tokens are.
+    pub(crate) fn generates(self) -> bool {
+        matches!(self, Self::Chat | Self::Generate | Self::Responses)
+    }
+
+    /// Whether tokens are spent at all.
+    pub(crate) fn spends(self) -> bool {
+        !matches!(self, Self::Models | Self::CountTokens)
+    }
+}
+
+// === impl Surface ===
+
+impl Surface {
+    /// Tells the operation from method, path and headers.
+    ///
+    /// Only the end of the path counts, so that routes may mount a dialect under any prefix. `/models` is
+    /// Anthropic's when the request has an `anthropic-version` header.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPath`] for any other path, [`Error::MethodNotAllowed`] for a method that the
+    /// operation does not take.
+    pub fn detect(method: &Method, path: &str, headers: &HeaderMap) -> Result<Self, Error> {
+        let surface =
+            Self::of_path(path, headers).ok_or_else(|| Error::UnknownPath { path: path.to_owned() })?;
+        if *method != surface.operation.method() {
+            return Err(Error::MethodNotAllowed {
+                method: method.clone(),
+                allowed: surface.operation.method(),
+            });
+        }
+        Ok(surface)
+    }
+
+    fn of_path(path: &str, headers: &HeaderMap) -> Option<Self> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let known = PATHS.iter().find(|(prefix, suffix, ..)| {
+            path.strip_suffix(suffix).is_some_and(|before| before.ends_with(prefix))
+        });
+        let (path, dialect, operation) = match known {
+            Some(&(_, suffix, dialect, operation)) => (Cow::Borrowed(suffix), dialect, operation),
+            None => (Cow::Owned(one_model(path)?.to_owned()), Dialect::OpenAi, Operation::Models),
+        };
+        let dialect = match operation {
+            Operation::Models if dialect == Dialect::OpenAi => listing_dialect(headers),
+            _ => dialect,
+        };
+        Some(Self { dialect, operation, path })
+    }
+
+    /// The dialect that a client most likely speaks, to answer even what no operation is known for.
+    pub fn guess(path: &str, headers: &HeaderMap) -> Dialect {
+        match Self::of_path(path, headers) {
+            Some(surface) => surface.dialect,
+            None if path.contains("/api/") => Dialect::Ollama,
+            None => listing_dialect(headers),
+        }
+    }
+
+    /// The dialect the client speaks.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// What the client asks for.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// The path below a base URL, such as `/chat/completions`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether the answer is a stream unless the body says otherwise.
+    pub(crate) fn streams_by_default(&self) -> bool {
+        self.dialect == Dialect::Ollama && self.operation.generates()
+    }
+}
+
+fn listing_dialect(headers: &HeaderMap) -> Dialect {
+    if headers.contains_key("anthropic-version") { Dialect::Anthropic } else { Dialect::OpenAi }
+}
+
+/// `/models/{id}` at the end of a path. The id goes into an upstream path as it is, so it may not be
+/// anything that a server could read as a step elsewhere.
+fn one_model(path: &str) -> Option<&str> {
+    let at = path.find("/models/")?;
+    let (_, found) = path.split_at_checked(at)?;
+    let id = found.strip_prefix("/models/")?;
+    let safe = id.split('/').all(|segment| {
+        !segment.is_empty()
+            && !matches!(segment, "." | "..")
+            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:@".contains(&byte))
+    });
+    safe.then_some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detect(method: Method, path: &str) -> Result<Surface, Error> {
+        Surface::detect(&method, path, &HeaderMap::new())
+    }
+
+    #[test]
+    fn each_path_names_its_dialect_and_operation() {
+        for (path, dialect, operation, below) in [
+            ("/v1/chat/completions", Dialect::OpenAi, Operation::Chat, "/chat/completions"),
+            ("/openai/v1/chat/completions/", Dialect::OpenAi, Operation::Chat, "/chat/completions"),
+            ("/v1/completions", Dialect::OpenAi, Operation::Generate, "/completions"),
+            ("/v1/embeddings", Dialect::OpenAi, Operation::Embeddings, "/embeddings"),
+            ("/v1/responses", Dialect::OpenAi, Operation::Responses, "/responses"),
+            ("/v1/messages", Dialect::Anthropic, Operation::Chat, "/messages"),
+            (
+                "/v1/messages/count_tokens",
+                Dialect::Anthropic,
+                Operation::CountTokens,
+                "/messages/count_tokens",
+            ),
+            ("/api/chat", Dialect::Ollama, Operation::Chat, "/chat"),
+            ("/api/generate", Dialect::Ollama, Operation::Generate, "/generate"),
+            ("/api/embed", Dialect::Ollama, Operation::Embeddings, "/embed"),
+            ("/api/embeddings", Dialect::Ollama, Operation::Embeddings, "/embeddings"),
+        ] {
+            let surface = detect(Method::POST, path).unwrap();
+            assert_eq!(surface.dialect(), dialect, "{path}");
+            assert_eq!(surface.operation(), operation, "{path}");
+            assert_eq!(surface.path(), below, "{path}");
+        }
+    }
+
+    #[test]
+    fn models_are_listed_in_the_dialect_of_the_headers() {
+        let mut headers = HeaderMap::new();
+        let listing =
+            |headers: &HeaderMap| Surface::detect(&Method::GET, "/v1/models", headers).unwrap().dialect();
+        assert_eq!(listing(&headers), Dialect::OpenAi);
+        headers.insert("anthropic-version", "2023-06-01".parse().unwrap());
+        assert_eq!(listing(&headers), Dialect::Anthropic);
+    }
+
+    #[test]
+    fn one_model_keeps_its_id_unless_it_could_leave_the_listing() {
+        let surface = detect(Method::GET, "/v1/models/meta-llama/Llama-3.1:8b").unwrap();
+        assert_eq!(surface.path(), "/models/meta-llama/Llama-3.1:8b");
+        for path in ["/v1/models/../files", "/v1/models/%2e%2e", "/v1/models/a//b"] {
+            assert!(detect(Method::GET, path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn any_other_path_or_method_is_refused() {
+        for path in ["/", "/v1/files", "/v1/xmessages", "/chat", "/v1/audio/speech"] {
+            assert!(matches!(detect(Method::POST, path), Err(Error::UnknownPath { .. })), "{path}");
+        }
+        assert!(matches!(detect(Method::GET, "/v1/chat/completions"), Err(Error::MethodNotAllowed { .. })));
+    }
+}

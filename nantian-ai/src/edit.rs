@@ -1,0 +1,205 @@
+//! Members of a JSON object read and replaced in place: every other byte stays as the client wrote it.
+//!
+//! Providers key their prompt caches by bytes, so a body that is parsed and written anew costs money.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::wire::json::{Malformed, Mark, Scanner};
+
+/// The members of the outermost object of a body.
+#[derive(Clone, Debug)]
+pub struct Object<'a> {
+    body: &'a [u8],
+    members: Vec<Member>,
+}
+
+#[derive(Clone, Debug)]
+struct Member {
+    key: Range<usize>,
+    value: Range<usize>,
+}
+
+// === impl Object ===
+
+impl<'a> Object<'a> {
+    /// Finds the members of a body.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the body is not JSON, or not an object.
+    pub fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut scanner = Scanner::new();
+        let mut members = Vec::with_capacity(16);
+        let mut member = Member { key: 0..0, value: 0..0 };
+        scanner.push(body, |mark, at| match mark {
+            Mark::KeyStart => member.key.start = at,
+            Mark::KeyEnd => member.key.end = at,
+            Mark::ValueStart => member.value.start = at,
+            Mark::ValueEnd => {
+                member.value.end = at;
+                members.push(member.clone());
+            }
+        })?;
+        scanner.finish()?;
+        if !scanner.is_object() {
+            return Err(Malformed { offset: 0, reason: "not an object" });
+        }
+        Ok(Self { body, members })
+    }
+
+    /// The JSON of a member's value. Of several members with one name the last counts, as it does for
+    /// most readers.
+    pub fn value(&self, name: &str) -> Option<&'a [u8]> {
+        let member = self.named(name).last()?;
+        self.body.get(member.value.clone())
+    }
+
+    /// A member that is a string.
+    pub fn text(&self, name: &str) -> Option<Cow<'a, str>> {
+        let value = self.value(name)?;
+        let inside = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        if inside.contains(&b'\\') {
+            serde_json::from_slice(value).ok().map(Cow::Owned)
+        } else {
+            std::str::from_utf8(inside).ok().map(Cow::Borrowed)
+        }
+    }
+
+    /// A member that is a whole number, not negative.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        serde_json::from_slice(self.value(name)?).ok()
+    }
+
+    /// A member that is true or false.
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        serde_json::from_slice(self.value(name)?).ok()
+    }
+
+    /// Sets a member to a JSON value: every member of that name, so that no reader sees another one; a
+    /// member that is absent becomes the first. Gives the pieces of the new body, which share the memory
+    /// of the old one. `body` is what the object was parsed from.
+    pub(crate) fn set(&self, body: &Bytes, name: &str, value: &str) -> Vec<Bytes> {
+        let mut pieces = Vec::with_capacity(3);
+        let mut from = 0;
+        for member in self.named(name) {
+            if self.body.get(member.value.clone()) == Some(value.as_bytes()) {
+                continue;
+            }
+            pieces.push(body.slice(from..member.value.start));
+            pieces.push(Bytes::copy_from_slice(value.as_bytes()));
+            from = member.value.end;
+        }
+        if from == 0 && self.named(name).next().is_none() {
+            from = self.body.iter().position(|&byte| byte == b'{').unwrap_or(0) + 1;
+            let comma = if self.members.is_empty() { "" } else { "," };
+            pieces.push(body.slice(..from));
+            pieces.push(Bytes::from(format!("\"{name}\":{value}{comma}")));
+        }
+        pieces.push(body.slice(from..));
+        pieces
+    }
+
+    fn named(&self, name: &str) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(move |member| self.is_named(member, name))
+    }
+
+    fn is_named(&self, member: &Member, name: &str) -> bool {
+        let Some(key) = self.body.get(member.key.clone()) else {
+            return false;
+        };
+        if !key.contains(&b'\\') {
+            return key == name.as_bytes();
+        }
+        let quoted = member.key.start - 1..member.key.end + 1;
+        self.body
+            .get(quoted)
+            .and_then(|quoted| serde_json::from_slice::<String>(quoted).ok())
+            .is_some_and(|key| key == name)
+    }
+}
+
+/// The `model` of a body, without building anything else. `None` if there is none, or no JSON object.
+///
+/// ```
+/// let body = br#"{"messages":[{"role":"user","content":"hi"}],"model":"gpt-4o"}"#;
+/// assert_eq!(nantian_ai::model_of(body).as_deref(), Some("gpt-4o"));
+/// ```
+pub fn model_of(body: &[u8]) -> Option<Cow<'_, str>> {
+    Object::parse(body).ok()?.text("model")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use serde_json::{Map, Value};
+
+    use super::*;
+
+    fn set(body: &str, value: &str) -> String {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let pieces = Object::parse(&body).unwrap().set(&body, "model", value);
+        String::from_utf8(pieces.concat()).unwrap()
+    }
+
+    #[test]
+    fn only_the_value_of_the_outermost_model_changes() {
+        let body = "{ \"b\" : {\"model\":\"inner\"},\n\t\"model\" :\"gpt\" ,\"a\":[\"model\"]}";
+        let expected = "{ \"b\" : {\"model\":\"inner\"},\n\t\"model\" :\"x\" ,\"a\":[\"model\"]}";
+        assert_eq!(set(body, "\"x\""), expected);
+    }
+
+    #[test]
+    fn every_duplicate_and_every_spelling_is_replaced() {
+        let body = r#"{"model":"a","mod\u0065l":"b","model":{"c":1}}"#;
+        let expected = r#"{"model":"x","mod\u0065l":"x","model":"x"}"#;
+        assert_eq!(set(body, "\"x\""), expected);
+    }
+
+    #[test]
+    fn an_absent_model_becomes_the_first_member() {
+        assert_eq!(set(r#" {"a":1}"#, "\"x\""), r#" {"model":"x","a":1}"#);
+        assert_eq!(set("{ }", "\"x\""), r#"{"model":"x" }"#);
+    }
+
+    #[test]
+    fn a_body_that_already_names_the_model_is_not_touched() {
+        let body = Bytes::from_static(br#"{"model":"x"}"#);
+        let pieces = Object::parse(&body).unwrap().set(&body, "model", "\"x\"");
+        assert_eq!(pieces, [body]);
+    }
+
+    #[test]
+    fn the_model_is_read_through_escapes_and_duplicates() {
+        let model = |body: &str| model_of(body.as_bytes()).map(Cow::into_owned);
+        assert_eq!(model(r#"{"model":"a","model":"b"}"#).as_deref(), Some("b"));
+        assert_eq!(model(r#"{"model":"a\/b"}"#).as_deref(), Some("a/b"));
+        assert_eq!(model(r#"{"model":7}"#), None);
+        assert_eq!(model(r#"[{"model":"a"}]"#), None);
+        assert_eq!(model("{"), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn setting_the_model_is_what_a_parsed_object_would_do(
+            members in vec(("model|[a-z\"\\\\é]{0,4}", "\\PC{0,8}"), 0..6),
+            model in "\\PC{0,8}",
+        ) {
+            let object: Map<String, Value> =
+                members.into_iter().map(|(name, value)| (name, value.into())).collect();
+            let text = serde_json::to_string_pretty(&object).unwrap();
+            prop_assert_eq!(
+                model_of(text.as_bytes()).map(Cow::into_owned),
+                object.get("model").and_then(Value::as_str).map(str::to_owned)
+            );
+            let edited = set(&text, &Value::from(model.as_str()).to_string());
+            let mut expected = object;
+            expected.insert("model".to_owned(), model.into());
+            prop_assert_eq!(serde_json::from_str::<Map<String, Value>>(&edited).unwrap(), expected);
+        }
+    }
+}

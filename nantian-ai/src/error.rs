@@ -1,0 +1,187 @@
+//! Why a request got no answer of a model.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+
+use crate::dialect::Dialect;
+use crate::wire::json::Malformed;
+
+/// Any error, as services hand it on.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// A request that a target could not serve. [`respond`](crate::respond) turns it into a response; there it
+/// stays in the extensions as an `Arc<Error>`, for logs, metrics and failover.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The path is no operation of any dialect. Maps to 404.
+    #[error("unknown path `{path}`")]
+    UnknownPath {
+        /// The path of the request.
+        path: String,
+    },
+    /// The operation does not take the method. Maps to 405.
+    #[error("method {method} is not allowed here, use {allowed}")]
+    MethodNotAllowed {
+        /// The method of the request.
+        method: Method,
+        /// The method the operation takes.
+        allowed: Method,
+    },
+    /// The client speaks a dialect that the upstream does not. Maps to 400.
+    #[error("a request in the {client} dialect cannot be sent to a provider that speaks {upstream}")]
+    UnsupportedPair {
+        /// What the client speaks.
+        client: Dialect,
+        /// What the upstream speaks.
+        upstream: Dialect,
+    },
+    /// The request body is compressed. Maps to 415.
+    #[error("content-encoding `{encoding}` is not supported, send the body as it is")]
+    UnsupportedEncoding {
+        /// The encoding of the request.
+        encoding: String,
+    },
+    /// The query of the request cannot be part of a URL. Maps to 400.
+    #[error("the request's query is malformed")]
+    MalformedQuery,
+    /// The request body is larger than the target reads. Maps to 413.
+    #[error("the request body is larger than {limit} bytes")]
+    BodyTooLarge {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The client's body ended in an error. Maps to 400.
+    #[error("the request body could not be read")]
+    BodyRead {
+        /// What the body said.
+        #[source]
+        source: Arc<dyn StdError + Send + Sync>,
+    },
+    /// The request body is not a JSON object. Maps to 400.
+    #[error("the request body is not a JSON object: {reason} at byte {offset}")]
+    NotJson {
+        /// Where it ceases to be one.
+        offset: u64,
+        /// What is wrong there.
+        reason: &'static str,
+    },
+    /// The inner service failed: as a rule, no connection could be made. Maps to 502.
+    #[error("provider of `{target}` cannot be reached")]
+    Upstream {
+        /// The target's name.
+        target: String,
+        /// What the inner service said.
+        #[source]
+        source: Arc<dyn StdError + Send + Sync>,
+    },
+    /// The upstream refused the target's credential. The client's own is not to blame. Maps to 502.
+    #[error("provider of `{target}` refused the configured credential")]
+    UpstreamAuth {
+        /// The target's name.
+        target: String,
+        /// What the upstream answered.
+        status: StatusCode,
+    },
+    /// The upstream took too long. Maps to 504.
+    #[error("provider of `{target}` sent no {awaited} within {after:?}")]
+    Timeout {
+        /// The target's name.
+        target: String,
+        /// What did not come.
+        awaited: Awaited,
+        /// The timeout.
+        after: Duration,
+    },
+}
+
+/// What a timeout waited for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Awaited {
+    /// The first token of a stream.
+    FirstToken,
+    /// The next chunk of a stream.
+    NextChunk,
+    /// The whole of a buffered reply.
+    Reply,
+}
+
+/// How an error reads in each dialect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Label {
+    pub(crate) status: StatusCode,
+    pub(crate) code: &'static str,
+    pub(crate) openai: &'static str,
+    pub(crate) anthropic: &'static str,
+}
+
+// === impl Error ===
+
+impl Error {
+    /// The status of the response.
+    pub fn status(&self) -> StatusCode {
+        self.label().status
+    }
+
+    /// A short name of the kind of error, for metrics and as OpenAI's `code`.
+    pub fn code(&self) -> &'static str {
+        self.label().code
+    }
+
+    /// Whether another target might serve the request.
+    pub fn may_fail_over(&self) -> bool {
+        matches!(self, Self::Upstream { .. } | Self::UpstreamAuth { .. } | Self::Timeout { .. })
+    }
+
+    pub(crate) fn label(&self) -> Label {
+        const INVALID: &str = "invalid_request_error";
+        let (status, code, openai, anthropic) = match self {
+            Self::UnknownPath { .. } => (StatusCode::NOT_FOUND, "unknown_path", INVALID, "not_found_error"),
+            Self::MethodNotAllowed { .. } => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", INVALID, INVALID)
+            }
+            Self::UnsupportedPair { .. } => {
+                (StatusCode::BAD_REQUEST, "unsupported_dialect", INVALID, INVALID)
+            }
+            Self::UnsupportedEncoding { .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", INVALID, INVALID)
+            }
+            Self::MalformedQuery => (StatusCode::BAD_REQUEST, "malformed_query", INVALID, INVALID),
+            Self::BodyTooLarge { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", INVALID, "request_too_large")
+            }
+            Self::BodyRead { .. } => (StatusCode::BAD_REQUEST, "incomplete_body", INVALID, INVALID),
+            Self::NotJson { .. } => (StatusCode::BAD_REQUEST, "invalid_json", INVALID, INVALID),
+            Self::Upstream { .. } => {
+                (StatusCode::BAD_GATEWAY, "upstream_unreachable", "server_error", "api_error")
+            }
+            Self::UpstreamAuth { .. } => {
+                (StatusCode::BAD_GATEWAY, "upstream_auth", "upstream_auth_error", "api_error")
+            }
+            Self::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "timeout", "timeout", "timeout_error"),
+        };
+        Label { status, code, openai, anthropic }
+    }
+}
+
+impl From<Malformed> for Error {
+    fn from(malformed: Malformed) -> Self {
+        Self::NotJson { offset: malformed.offset, reason: malformed.reason }
+    }
+}
+
+// === impl Awaited ===
+
+impl std::fmt::Display for Awaited {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::FirstToken => "token",
+            Self::NextChunk => "further chunk",
+            Self::Reply => "complete reply",
+        })
+    }
+}

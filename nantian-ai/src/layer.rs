@@ -1,0 +1,80 @@
+//! The layer: one target, its observer and its responder.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tower_layer::Layer;
+
+use crate::call::Shared;
+use crate::respond::{DialectResponder, Respond};
+use crate::service::AiService;
+use crate::target::Target;
+
+/// Makes a plain HTTP client a model of one [`Target`]: clients' requests in, the provider's replies out.
+///
+/// The inner service gets requests with absolute URIs and bodies in memory. It needs to be `Clone`, because
+/// a failed attempt is repeated on its own copy.
+pub struct AiLayer<O = ()> {
+    shared: Arc<Shared<O>>,
+}
+
+// === impl AiLayer ===
+
+impl AiLayer {
+    /// A layer for one target, which answers errors in the client's dialect and observes nothing.
+    pub fn new(target: Arc<Target>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                target,
+                observer: Arc::new(()),
+                responder: Arc::new(DialectResponder),
+            }),
+        }
+    }
+}
+
+impl<O> AiLayer<O> {
+    /// Tells `observer` the usage of every request.
+    #[must_use]
+    pub fn observing<P>(self, observer: P) -> AiLayer<P> {
+        AiLayer {
+            shared: Arc::new(Shared {
+                target: Arc::clone(&self.shared.target),
+                observer: Arc::new(observer),
+                responder: Arc::clone(&self.shared.responder),
+            }),
+        }
+    }
+
+    /// Answers errors by `responder`.
+    #[must_use]
+    pub fn responding(self, responder: Arc<dyn Respond + Send + Sync>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                target: Arc::clone(&self.shared.target),
+                observer: Arc::clone(&self.shared.observer),
+                responder,
+            }),
+        }
+    }
+}
+
+impl<O> Clone for AiLayer<O> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<O> fmt::Debug for AiLayer<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AiLayer").field("target", &self.shared.target).finish_non_exhaustive()
+    }
+}
+
+impl<S, O> Layer<S> for AiLayer<O> {
+    type Service = AiService<S, O>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        AiService::new(inner, Arc::clone(&self.shared))
+    }
+}

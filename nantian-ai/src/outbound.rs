@@ -1,0 +1,223 @@
+//! A client's request made into the request that the upstream gets, without IO.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
+    HeaderValue,
+};
+use http::request::Parts;
+use http::{Extensions, Method, Request, Uri};
+
+use crate::body::RequestBody;
+use crate::dialect::{Dialect, Operation, Surface, anthropic};
+use crate::edit::Object;
+use crate::error::Error;
+use crate::facts::RequestFacts;
+use crate::target::Target;
+
+/// A request as the upstream gets it, to be made as often as it is tried.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    extensions: Extensions,
+    body: RequestBody,
+    facts: RequestFacts,
+}
+
+/// Headers of the client that end here, in alphabetical order: its credentials and what selects an account
+/// with them; what concerns only its own connection; what only says who it is.
+const ENDING: &[&str] = &[
+    "accept-encoding",
+    "api-key",
+    "authorization",
+    "connection",
+    "content-length",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "openai-organization",
+    "openai-project",
+    "origin",
+    "proxy-authorization",
+    "proxy-connection",
+    "referer",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-api-key",
+    "x-goog-api-key",
+    "x-real-ip",
+];
+
+/// Headers of the upstream that speak of its own site, not of the answer.
+const SITE_HEADERS: [&str; 3] = ["alt-svc", "set-cookie", "strict-transport-security"];
+
+/// Names under which clients put credentials into a query.
+const SECRET_PARAMETERS: [&str; 4] = ["access_token", "api-key", "api_key", "key"];
+
+// === impl Target ===
+
+impl Target {
+    /// Decides from its head whether a request can be served; its body need not be read if not.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPath`], [`Error::MethodNotAllowed`], [`Error::UnsupportedPair`],
+    /// [`Error::UnsupportedEncoding`].
+    pub fn admit(&self, head: &Parts) -> Result<Surface, Error> {
+        let surface = Surface::detect(&head.method, head.uri.path(), &head.headers)?;
+        if surface.dialect() != self.dialect() {
+            return Err(Error::UnsupportedPair { client: surface.dialect(), upstream: self.dialect() });
+        }
+        match head.headers.get(CONTENT_ENCODING) {
+            Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+                Err(Error::UnsupportedEncoding {
+                    encoding: String::from_utf8_lossy(coding.as_bytes()).into_owned(),
+                })
+            }
+            _ => Ok(surface),
+        }
+    }
+
+    /// Makes the upstream's request: its address, its credential, its model; everything else stays as it
+    /// is, the body byte for byte.
+    ///
+    /// # Errors
+    /// [`Error::NotJson`], [`Error::MalformedQuery`].
+    pub fn prepare(&self, surface: &Surface, head: Parts, body: Bytes) -> Result<Prepared, Error> {
+        let query = head.uri.query().map(without_secrets);
+        let query = query.as_deref().filter(|query| !query.is_empty());
+        let uri = self.endpoint().uri(surface.path(), query).ok_or(Error::MalformedQuery)?;
+        let (facts, body) = if surface.operation() == Operation::Models {
+            (RequestFacts::of_listing(), RequestBody::default())
+        } else {
+            let object = Object::parse(&body)?;
+            (
+                RequestFacts::of_object(surface, &object, &body),
+                RequestBody::from(object.set(&body, "model", self.model_json())),
+            )
+        };
+        let mut headers = upstream_headers(&head.headers);
+        self.sign(&mut headers);
+        if surface.operation() != Operation::Models {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+        }
+        Ok(Prepared { method: head.method, uri, headers, extensions: head.extensions, body, facts })
+    }
+
+    /// Writes what the upstream wants to see of this side.
+    fn sign(&self, headers: &mut HeaderMap) {
+        headers.insert(HOST, self.endpoint().host().clone());
+        // A compressed reply could not be metered.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if self.dialect() == Dialect::Anthropic {
+            headers.entry("anthropic-version").or_insert(anthropic::VERSION);
+        }
+        if let Some(stamp) = self.stamp()
+            && let Some(value) = stamp.header_value()
+        {
+            headers.insert(stamp.name().clone(), value);
+        }
+    }
+}
+
+// === impl Prepared ===
+
+impl Prepared {
+    /// What is known about the request.
+    pub fn facts(&self) -> &RequestFacts {
+        &self.facts
+    }
+
+    /// What other layers have left with the request.
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
+    /// The request, once more.
+    pub fn request(&self) -> Request<RequestBody> {
+        self.clone().into_request()
+    }
+
+    /// The request, for the last time.
+    pub fn into_request(self) -> Request<RequestBody> {
+        let mut request = Request::new(self.body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        *request.extensions_mut() = self.extensions;
+        request
+    }
+}
+
+/// Removes what an upstream says about its own site, not about the answer.
+pub(crate) fn clean_response(headers: &mut HeaderMap) {
+    for name in SITE_HEADERS {
+        headers.remove(name);
+    }
+}
+
+fn upstream_headers(client: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(client.len() + 4);
+    for (name, value) in client {
+        if !ends_here(name) && !is_named_by_connection(client, name) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    headers
+}
+
+fn ends_here(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    ENDING.binary_search(&name).is_ok()
+        || name.starts_with("x-forwarded-")
+        || name.starts_with("sec-")
+        || name.starts_with("access-control-")
+}
+
+/// RFC 9110, 7.6.1: headers that `connection` names concern only the connection.
+fn is_named_by_connection(client: &HeaderMap, name: &HeaderName) -> bool {
+    client
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|named| named.trim().eq_ignore_ascii_case(name.as_str()))
+}
+
+fn without_secrets(query: &str) -> Cow<'_, str> {
+    let is_secret = |parameter: &str| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        SECRET_PARAMETERS.iter().any(|secret| secret.eq_ignore_ascii_case(name))
+    };
+    if !query.split('&').any(is_secret) {
+        return Cow::Borrowed(query);
+    }
+    let kept: Vec<_> = query.split('&').filter(|parameter| !is_secret(parameter)).collect();
+    Cow::Owned(kept.join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_ending_headers_can_be_searched() {
+        assert!(ENDING.is_sorted());
+    }
+
+    #[test]
+    fn credentials_in_a_query_are_left_out() {
+        assert_eq!(without_secrets("beta=true"), "beta=true");
+        assert_eq!(without_secrets("a=1&API_KEY=x&b=2&key=y"), "a=1&b=2");
+        assert_eq!(without_secrets("key=y"), "");
+    }
+}

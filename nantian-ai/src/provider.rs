@@ -1,0 +1,99 @@
+//! The providers whose defaults are known.
+
+use crate::credential::Scheme;
+use crate::dialect::Dialect;
+
+/// What is known about a provider, so that a target needs no more than its name.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Provider {
+    /// The name, in lower case.
+    pub name: &'static str,
+    /// The dialect spoken when none is asked for.
+    pub dialect: Dialect,
+    /// The base URL. Without a path the dialect's customary prefix (`/v1`, `/api`) is used.
+    pub endpoint: &'static str,
+    /// How the provider wants its credential.
+    pub scheme: Scheme,
+    /// Dialects that the same base URL also speaks.
+    pub also: &'static [Dialect],
+}
+
+const fn openai_like(name: &'static str, endpoint: &'static str) -> Provider {
+    Provider { name, dialect: Dialect::OpenAi, endpoint, scheme: Scheme::Bearer, also: &[] }
+}
+
+const fn on_this_host(name: &'static str, endpoint: &'static str) -> Provider {
+    Provider { scheme: Scheme::None, ..openai_like(name, endpoint) }
+}
+
+/// In alphabetical order.
+const PROVIDERS: &[Provider] = &[
+    Provider {
+        name: "anthropic",
+        dialect: Dialect::Anthropic,
+        endpoint: "https://api.anthropic.com",
+        scheme: Scheme::ApiKey,
+        also: &[Dialect::OpenAi],
+    },
+    openai_like("cerebras", "https://api.cerebras.ai/v1"),
+    openai_like("deepseek", "https://api.deepseek.com/v1"),
+    openai_like("fireworks", "https://api.fireworks.ai/inference/v1"),
+    openai_like("groq", "https://api.groq.com/openai/v1"),
+    on_this_host("llamacpp", "http://localhost:8080"),
+    on_this_host("lmstudio", "http://localhost:1234"),
+    openai_like("mistral", "https://api.mistral.ai/v1"),
+    openai_like("moonshot", "https://api.moonshot.ai/v1"),
+    openai_like("nvidia", "https://integrate.api.nvidia.com/v1"),
+    Provider {
+        name: "ollama",
+        dialect: Dialect::Ollama,
+        endpoint: "http://localhost:11434",
+        scheme: Scheme::None,
+        also: &[Dialect::OpenAi],
+    },
+    openai_like("openai", "https://api.openai.com/v1"),
+    openai_like("openrouter", "https://openrouter.ai/api/v1"),
+    openai_like("together", "https://api.together.xyz/v1"),
+    on_this_host("vllm", "http://localhost:8000"),
+    openai_like("xai", "https://api.x.ai/v1"),
+];
+
+// === impl Provider ===
+
+impl Provider {
+    /// The provider of this name, in any case.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        PROVIDERS.iter().find(|provider| provider.name.eq_ignore_ascii_case(name))
+    }
+
+    /// All providers, in alphabetical order.
+    pub fn all() -> &'static [Self] {
+        PROVIDERS
+    }
+
+    /// Whether the default endpoint speaks this dialect.
+    pub fn speaks(&self, dialect: Dialect) -> bool {
+        self.dialect == dialect || self.also.contains(&dialect)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Endpoint;
+
+    #[test]
+    fn the_table_is_sorted_and_every_endpoint_parses() {
+        assert!(PROVIDERS.is_sorted_by_key(|provider| provider.name));
+        for provider in PROVIDERS {
+            Endpoint::parse(provider.endpoint, provider.dialect).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_provider_is_found_in_any_case() {
+        assert_eq!(Provider::find("OpenAI").unwrap().name, "openai");
+        assert!(Provider::find("nobody").is_none());
+    }
+}

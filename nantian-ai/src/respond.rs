@@ -1,0 +1,78 @@
+//! Errors as responses in the client's dialect.
+
+use bytes::Bytes;
+use http::Response;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+
+use crate::dialect::{Dialect, Operation, Surface, anthropic, ollama, openai};
+use crate::error::Error;
+
+/// Turns an error into the response that the client gets.
+///
+/// A proxy that answers all refusals from one table implements this; [`DialectResponder`] is what it
+/// replaces.
+pub trait Respond {
+    /// The response to `error` for a client of `dialect`.
+    fn respond(&self, error: &Error, dialect: Dialect) -> Response<Bytes>;
+}
+
+/// Answers with the status of the error and the JSON that clients of the dialect expect.
+///
+/// ```
+/// use nantian_ai::{Dialect, Error};
+/// use nantian_ai::respond::{DialectResponder, Respond};
+///
+/// let response = DialectResponder.respond(&Error::BodyTooLarge { limit: 1024 }, Dialect::Ollama);
+/// assert_eq!(response.status(), 413);
+/// assert_eq!(response.body(), r#"{"error":"the request body is larger than 1024 bytes"}"#);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DialectResponder;
+
+// === impl DialectResponder ===
+
+impl Respond for DialectResponder {
+    fn respond(&self, error: &Error, dialect: Dialect) -> Response<Bytes> {
+        let mut response = Response::new(error_body(error, dialect));
+        *response.status_mut() = error.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Error::MethodNotAllowed { allowed, .. } = error
+            && let Ok(allowed) = HeaderValue::from_str(allowed.as_str())
+        {
+            headers.insert(ALLOW, allowed);
+        }
+        response
+    }
+}
+
+/// The JSON of an error in a dialect, for responders that only add to it.
+pub fn error_body(error: &Error, dialect: Dialect) -> Bytes {
+    let label = error.label();
+    let message = error.to_string();
+    let value = match dialect {
+        Dialect::Anthropic => anthropic::error(label.anthropic, &message),
+        Dialect::Ollama => ollama::error(&message),
+        Dialect::OpenAi => openai::error(label.openai, label.code, &message),
+    };
+    Bytes::from(value.to_string())
+}
+
+/// The last event of a stream that cannot go on. It begins with a line end, so that it is an event of its
+/// own even when the stream stopped within a line.
+pub(crate) fn error_event(error: &Error, surface: &Surface) -> Bytes {
+    let dialect = surface.dialect();
+    let data = match surface.operation() {
+        Operation::Responses => {
+            let value = openai::responses_error(error.code(), &error.to_string());
+            Bytes::from(value.to_string())
+        }
+        _ => error_body(error, dialect),
+    };
+    let (before, after) = match (dialect, surface.operation()) {
+        (Dialect::Ollama, _) => ("\n", "\n"),
+        (Dialect::Anthropic, _) | (_, Operation::Responses) => ("\n\nevent: error\ndata: ", "\n\n"),
+        (Dialect::OpenAi, _) => ("\n\ndata: ", "\n\n"),
+    };
+    Bytes::from([before.as_bytes(), &data, after.as_bytes()].concat())
+}

@@ -1,0 +1,190 @@
+//! When a failed attempt is repeated, and after how long: decided without clock and chance of its own.
+
+use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
+use http::header::{HeaderMap, RETRY_AFTER};
+
+/// How often a request is repeated, and how long to wait before.
+///
+/// The wait before the n-th repetition is drawn evenly from zero to `backoff · 2^(n-1)`, at most
+/// `max_backoff` ("full jitter"), and never less than what the upstream's `Retry-After` asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct RetryPolicy {
+    /// Attempts after the first.
+    ///
+    /// Default: 0. Source: `AIService.spec.retry.maxRetries`.
+    pub max_retries: u32,
+    /// The bound of the wait before the first repetition; it doubles with each further one.
+    ///
+    /// Default: 500 ms. Source: `AIService.spec.retry.backoff`.
+    pub backoff: Duration,
+    /// The longest wait. An upstream that asks for a longer one is not asked again: its answer, with its
+    /// `Retry-After`, is for the client to act on.
+    ///
+    /// Default: 30 s. Source: the operator of the proxy.
+    pub max_backoff: Duration,
+}
+
+/// What came of an attempt that failed.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Failure<'a> {
+    /// No response: no connection, a broken one, or a timeout.
+    NoResponse,
+    /// A response.
+    Response {
+        /// Its status.
+        status: StatusCode,
+        /// Its headers.
+        headers: &'a HeaderMap,
+    },
+}
+
+/// How many attempts a response took. In the extensions of every response that was tried for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Attempts(pub u32);
+
+// === impl RetryPolicy ===
+
+impl RetryPolicy {
+    /// A policy with the default longest wait.
+    pub const fn new(max_retries: u32, backoff: Duration) -> Self {
+        Self { max_retries, backoff, max_backoff: Duration::from_secs(30) }
+    }
+
+    /// Sets the longest wait.
+    #[must_use]
+    pub const fn max_backoff(mut self, max_backoff: Duration) -> Self {
+        self.max_backoff = max_backoff;
+        self
+    }
+
+    /// How long to wait before the next attempt; `None` if the request is not to be repeated.
+    ///
+    /// `retries` attempts after the first have been made; `chance` is evenly drawn from `0.0..1.0`; `now`
+    /// is what a date in `Retry-After` is compared with.
+    ///
+    /// Repeated are failures without a response and the statuses 408, 425, 429, 500, 502, 503, 504 and
+    /// 529, unless the upstream says `x-should-retry: false`.
+    pub fn next_at(
+        &self,
+        now: SystemTime,
+        retries: u32,
+        failure: Failure<'_>,
+        chance: f64,
+    ) -> Option<Duration> {
+        if retries >= self.max_retries {
+            return None;
+        }
+        let asked = match failure {
+            Failure::NoResponse => Duration::ZERO,
+            Failure::Response { status, headers } => {
+                let refused = headers.get("x-should-retry").is_some_and(|value| value == "false");
+                if refused || !is_passing(status) {
+                    return None;
+                }
+                retry_after(headers, now).unwrap_or_default()
+            }
+        };
+        if asked > self.max_backoff {
+            return None;
+        }
+        let bound = self.backoff.saturating_mul(2_u32.saturating_pow(retries)).min(self.max_backoff);
+        Some(bound.mul_f64(chance.clamp(0.0, 1.0)).max(asked))
+    }
+}
+
+impl Default for RetryPolicy {
+    /// Never repeats.
+    fn default() -> Self {
+        Self::new(0, Duration::from_millis(500))
+    }
+}
+
+/// Statuses of a state that passes; 529 is Anthropic's "overloaded".
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504 | 529)
+}
+
+/// `retry-after-ms` (OpenAI), else `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let seconds = |text: &str| Duration::try_from_secs_f64(text.parse().ok()?).ok();
+    if let Some(wait) = text("retry-after-ms").and_then(seconds) {
+        return Some(wait / 1_000);
+    }
+    let value = text(RETRY_AFTER.as_str())?;
+    seconds(value).or_else(|| {
+        let date = httpdate::parse_http_date(value).ok()?;
+        Some(date.duration_since(now).unwrap_or_default())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const POLICY: RetryPolicy = RetryPolicy::new(3, Duration::from_millis(500));
+
+    fn after(status: u16, headers: &[(&'static str, &str)]) -> Option<Duration> {
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()))
+            .collect();
+        let failure = Failure::Response { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        POLICY.next_at(now, 0, failure, 0.5)
+    }
+
+    #[test]
+    fn only_states_that_pass_are_retried() {
+        for status in [408, 425, 429, 500, 502, 503, 504, 529] {
+            assert_eq!(after(status, &[]), Some(Duration::from_millis(250)), "{status}");
+        }
+        for status in [200, 400, 401, 403, 404, 409, 422, 501] {
+            assert_eq!(after(status, &[]), None, "{status}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_honoured_in_each_form() {
+        let ten = Some(Duration::from_secs(10));
+        assert_eq!(after(429, &[("retry-after", "10")]), ten);
+        assert_eq!(after(429, &[("retry-after-ms", "10000"), ("retry-after", "3")]), ten);
+        assert_eq!(after(429, &[("retry-after", "Sun, 06 Nov 1994 08:49:47 GMT")]), ten);
+        for odd in ["soon", "-1", "NaN", "1e400"] {
+            assert_eq!(after(429, &[("retry-after", odd)]), Some(Duration::from_millis(250)));
+        }
+    }
+
+    #[test]
+    fn an_upstream_that_asks_for_too_long_a_wait_is_not_asked_again() {
+        assert_eq!(after(429, &[("retry-after", "31")]), None);
+        assert_eq!(after(503, &[("x-should-retry", "false")]), None);
+    }
+
+    #[test]
+    fn no_more_attempts_than_configured() {
+        let next = |retries| POLICY.next_at(SystemTime::UNIX_EPOCH, retries, Failure::NoResponse, 1.0);
+        assert_eq!(next(0), Some(Duration::from_millis(500)));
+        assert_eq!(next(2), Some(Duration::from_secs(2)));
+        assert_eq!(next(3), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn the_wait_is_within_its_bounds(retries in 0_u32..100, chance in 0.0..1.0) {
+            let policy = RetryPolicy::new(u32::MAX, Duration::from_millis(500));
+            let wait = policy
+                .next_at(SystemTime::UNIX_EPOCH, retries, Failure::NoResponse, chance)
+                .unwrap();
+            prop_assert!(wait <= policy.max_backoff);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The timeouts of one attempt.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::config::Timeouts;
+use crate::error::Awaited;
+
+/// Waits for what comes too late. Its timer moves only when it fires or must fire earlier, not with every
+/// chunk.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// Made when there is something to wait for. In a box, so that it goes on in the body of the reply.
+    timer: Option<Pin<Box<Sleep>>>,
+    timeouts: Timeouts,
+    streaming: bool,
+    started: Instant,
+    heard: Instant,
+}
+
+// === impl Watch ===
+
+impl Watch {
+    /// The watch of an attempt that starts now.
+    pub(crate) fn new(timeouts: Timeouts, streaming: bool) -> Self {
+        let started = Instant::now();
+        Self { timer: None, timeouts, streaming, started, heard: started }
+    }
+
+    /// Whether a stream is awaited: the reply's head knows better than the request.
+    pub(crate) fn expect_stream(&mut self, streaming: bool) {
+        self.streaming = streaming;
+    }
+
+    /// Notes that a chunk has come.
+    pub(crate) fn heard(&mut self) {
+        if self.streaming && self.timeouts.idle.is_some() {
+            self.heard = Instant::now();
+        }
+    }
+
+    /// Ready when something has not come in time: what, and in what time.
+    pub(crate) fn poll_late(&mut self, cx: &mut Context<'_>, has_token: bool) -> Poll<(Awaited, Duration)> {
+        let (awaited, since, timeout) = self.awaited(has_token);
+        // A deadline beyond what an instant can hold never comes.
+        let Some((timeout, deadline)) =
+            timeout.and_then(|timeout| Some((timeout, since.checked_add(timeout)?)))
+        else {
+            return Poll::Pending;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
+                return Poll::Ready((awaited, timeout));
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+
+    fn awaited(&self, has_token: bool) -> (Awaited, Instant, Option<Duration>) {
+        match (self.streaming, has_token) {
+            (false, _) => (Awaited::Reply, self.started, self.timeouts.total),
+            (true, false) => (Awaited::FirstToken, self.started, self.timeouts.first_token),
+            (true, true) => (Awaited::NextChunk, self.heard, self.timeouts.idle),
+        }
+    }
+}

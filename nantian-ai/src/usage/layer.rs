@@ -1,0 +1,40 @@
+//! The layer that meters any service.
+
+use std::sync::Arc;
+
+use tower_layer::Layer;
+
+use super::UsageService;
+
+/// Meters the replies of a service that speaks one of the dialects.
+///
+/// For routes with token limits whose backend is no [`AiService`](crate::AiService). The request passes as
+/// it is, but for `accept-encoding`: a compressed reply could not be read. Requests that no operation is
+/// known for are not metered.
+#[derive(Debug)]
+pub struct UsageLayer<O> {
+    observer: Arc<O>,
+}
+
+// === impl UsageLayer ===
+
+impl<O> UsageLayer<O> {
+    /// A layer that tells `observer` about every metered request.
+    pub fn new(observer: O) -> Self {
+        Self { observer: Arc::new(observer) }
+    }
+}
+
+impl<O> Clone for UsageLayer<O> {
+    fn clone(&self) -> Self {
+        Self { observer: Arc::clone(&self.observer) }
+    }
+}
+
+impl<S, O> Layer<S> for UsageLayer<O> {
+    type Service = UsageService<S, O>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        UsageService::new(inner, Arc::clone(&self.observer))
+    }
+}

@@ -1,0 +1,324 @@
+//! Reads the usage of a reply while it passes, in bounded memory.
+
+use http::StatusCode;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+
+use super::reply::Reply;
+use super::{Outcome, Usage, UsageReport};
+use crate::dialect::signal::{Reported, Signal};
+use crate::dialect::{Dialect, Surface, anthropic, ollama, openai};
+use crate::estimate::Weight;
+use crate::facts::RequestFacts;
+use crate::wire::{ndjson, sse};
+
+/// The largest event that is read. A larger one passes like any other, but its counts are not seen.
+const EVENT_LIMIT: usize = 1024 * 1024;
+
+/// A meter of one request, without IO: [`begin`](Self::begin) with the head of the reply,
+/// [`push`](Self::push) its body, [`report`](Self::report) at its end.
+///
+/// Reported are the provider's own counts: of a buffered reply, of the last chunk of an OpenAI stream, of
+/// `message_start` and `message_delta`, of Ollama's last line. What the provider does not report is
+/// estimated and flagged: an OpenAI stream without `stream_options.include_usage`, one that ended early, a
+/// compressed reply.
+///
+/// ```
+/// use http::{HeaderMap, HeaderValue, Method, StatusCode};
+/// use nantian_ai::usage::{End, Meter, Outcome};
+/// use nantian_ai::{RequestFacts, Surface};
+///
+/// let surface = Surface::detect(&Method::POST, "/v1/chat/completions", &HeaderMap::new()).unwrap();
+/// let facts = RequestFacts::read(&surface, br#"{"model":"m","messages":[]}"#).unwrap();
+/// let mut meter = Meter::new(surface, &facts);
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert("content-type", HeaderValue::from_static("application/json"));
+/// meter.begin(StatusCode::OK, &headers);
+/// meter.push(br#"{"choices":[],"usage":{"prompt_tokens":9,"comp"#);
+/// meter.push(br#"letion_tokens":3}}"#);
+///
+/// let report = meter.report(End::Finished);
+/// assert_eq!(report.outcome, Outcome::Completed);
+/// assert_eq!((report.usage.input, report.usage.output), (9, 3));
+/// assert!(!report.usage.estimated);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Meter {
+    surface: Surface,
+    input_estimate: u64,
+    reader: Reader,
+    stream: bool,
+    tally: Tally,
+}
+
+/// How a body came to its end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum End {
+    /// Dropped before its end: the client is gone.
+    Dropped,
+    /// An error, or a timeout.
+    Failed,
+    /// Its regular end.
+    Finished,
+}
+
+#[derive(Clone, Debug)]
+enum Reader {
+    /// No reply yet.
+    Waiting,
+    /// A reply that is no answer.
+    Refusal,
+    Buffered(Box<Reply>),
+    Sse(Box<sse::SseDecoder>),
+    Ndjson(Box<ndjson::NdjsonDecoder>),
+    /// A reply that cannot be read.
+    Opaque,
+}
+
+/// What a `content-type` says.
+#[derive(Clone, Copy, Debug)]
+enum Format {
+    Json,
+    Ndjson,
+    Other,
+    Sse,
+}
+
+/// What has been learnt so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    reported: Reported,
+    text: Weight,
+    bytes: u64,
+    token: bool,
+    settled: bool,
+    complete: bool,
+    failed: bool,
+}
+
+// === impl Meter ===
+
+impl Meter {
+    /// A meter of a request that is about to be sent.
+    pub fn new(surface: Surface, facts: &RequestFacts) -> Self {
+        Self {
+            surface,
+            input_estimate: facts.input_estimate,
+            reader: Reader::Waiting,
+            stream: false,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes the head of the reply.
+    pub fn begin(&mut self, status: StatusCode, headers: &HeaderMap) {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let format = text(CONTENT_TYPE).map_or(Format::Other, Format::of);
+        self.stream = matches!(format, Format::Sse | Format::Ndjson);
+        let plain = text(CONTENT_ENCODING).is_none_or(|it| it.eq_ignore_ascii_case("identity"));
+        self.reader = match format {
+            _ if !status.is_success() => Reader::Refusal,
+            _ if !plain => Reader::Opaque,
+            Format::Json => Reader::Buffered(Box::new(Reply::new(members(self.surface.dialect())))),
+            Format::Ndjson => Reader::Ndjson(Box::new(ndjson::NdjsonDecoder::new(EVENT_LIMIT))),
+            Format::Sse => Reader::Sse(Box::new(sse::SseDecoder::new(EVENT_LIMIT))),
+            Format::Other => Reader::Opaque,
+        };
+    }
+
+    /// Takes the next chunk of the reply's body.
+    pub fn push(&mut self, chunk: &[u8]) {
+        let Self { surface, reader, tally, .. } = self;
+        tally.bytes += chunk.len() as u64;
+        match reader {
+            Reader::Waiting | Reader::Refusal => {}
+            Reader::Opaque => tally.token = true,
+            Reader::Buffered(reply) => {
+                reply.push(chunk, |name, json| tally.member(surface, name, json));
+                tally.complete |= reply.is_complete();
+                tally.settled |= tally.complete;
+            }
+            Reader::Sse(decoder) => decoder.push(chunk, |item| tally.sse(surface, item)),
+            Reader::Ndjson(decoder) => decoder.push(chunk, |item| tally.line(item)),
+        }
+    }
+
+    /// Whether the reply is a stream.
+    pub fn is_stream(&self) -> bool {
+        self.stream
+    }
+
+    /// Whether the reply is a stream of readable events.
+    pub(crate) fn reads_events(&self) -> bool {
+        matches!(self.reader, Reader::Sse(_) | Reader::Ndjson(_))
+    }
+
+    /// Whether something of the answer itself has come: text, reasoning, a tool call.
+    pub fn has_token(&self) -> bool {
+        self.tally.token
+    }
+
+    /// Whether the answer is complete, even if the body goes on.
+    pub fn is_complete(&self) -> bool {
+        self.tally.complete
+    }
+
+    /// The report at the end of the reply.
+    pub fn report(&mut self, end: End) -> UsageReport {
+        if end == End::Finished {
+            self.finish();
+        }
+        let outcome = self.outcome(end);
+        let usage = match outcome {
+            Outcome::NotServed => Usage::default(),
+            _ => self.usage(),
+        };
+        UsageReport { usage, outcome }
+    }
+
+    /// Reads what the end of the body completes.
+    fn finish(&mut self) {
+        let Self { surface, reader, tally, .. } = self;
+        match reader {
+            Reader::Sse(decoder) => decoder.finish(|item| tally.sse(surface, item)),
+            Reader::Ndjson(decoder) => decoder.finish(|item| tally.line(item)),
+            Reader::Opaque => tally.complete = true,
+            Reader::Waiting | Reader::Refusal | Reader::Buffered(_) => {}
+        }
+    }
+
+    fn outcome(&self, end: End) -> Outcome {
+        match (&self.reader, end) {
+            (Reader::Refusal, _) => Outcome::NotServed,
+            (Reader::Waiting, End::Failed | End::Finished) => Outcome::NotServed,
+            _ if self.tally.failed => Outcome::Truncated,
+            _ if self.tally.complete => Outcome::Completed,
+            (_, End::Dropped) => Outcome::Aborted,
+            (_, End::Failed | End::Finished) => Outcome::Truncated,
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        let operation = self.surface.operation();
+        if !operation.spends() {
+            return Usage::default();
+        }
+        let reported = self.tally.reported;
+        let cached = reported.cache_read.unwrap_or(0);
+        let input = self.reported_input();
+        let output = match operation.generates() {
+            true => self.reported_output(),
+            false => Some(0),
+        };
+        let estimated = input.is_none() || output.is_none();
+        let input = input.unwrap_or(self.input_estimate.max(cached));
+        let output = output.unwrap_or_else(|| self.counted_output());
+        let sum = input.saturating_add(output);
+        Usage {
+            input,
+            output,
+            cached,
+            // Some providers leave reasoning out of the output, yet not out of the total.
+            total: match reported.total {
+                Some(total) if !estimated => total.max(sum),
+                _ => sum,
+            },
+            estimated,
+        }
+    }
+
+    fn reported_input(&self) -> Option<u64> {
+        let reported = self.tally.reported;
+        let input = reported.input?;
+        match self.surface.dialect() {
+            // Anthropic counts what is read from and written to its cache apart.
+            Dialect::Anthropic => {
+                let cache = [reported.cache_read, reported.cache_written];
+                Some(cache.into_iter().flatten().fold(input, u64::saturating_add))
+            }
+            // Ollama reports nothing, or zero, for a prompt that it still has in its cache.
+            Dialect::Ollama => Some(input).filter(|input| *input > 0),
+            Dialect::OpenAi => Some(input),
+        }
+    }
+
+    /// The provider's count, if it is the last one: counts within a stream are of what came so far.
+    fn reported_output(&self) -> Option<u64> {
+        let last = self.tally.settled || self.tally.complete;
+        self.tally.reported.output.filter(|_| last)
+    }
+
+    fn counted_output(&self) -> u64 {
+        let counted = if self.reads_events() { self.tally.text } else { Weight::of_bytes(self.tally.bytes) };
+        counted.tokens().max(self.tally.reported.output.unwrap_or(0))
+    }
+}
+
+// === impl Format ===
+
+impl Format {
+    fn of(content_type: &str) -> Self {
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        let is = |name| essence.eq_ignore_ascii_case(name);
+        if is("text/event-stream") {
+            Self::Sse
+        } else if is("application/json") {
+            Self::Json
+        } else if is("application/x-ndjson") {
+            Self::Ndjson
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// The members of a buffered reply that hold counts.
+fn members(dialect: Dialect) -> &'static [&'static str] {
+    match dialect {
+        Dialect::Ollama => &["prompt_eval_count", "eval_count"],
+        Dialect::Anthropic | Dialect::OpenAi => &["usage"],
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    fn sse(&mut self, surface: &Surface, item: sse::Item<'_>) {
+        self.add(match item {
+            sse::Item::Event { data, .. } => match surface.dialect() {
+                Dialect::Anthropic => anthropic::event(data),
+                Dialect::Ollama => ollama::line(data),
+                Dialect::OpenAi => openai::event(data),
+            },
+            sse::Item::Oversized => Signal::unreadable(),
+        });
+    }
+
+    fn line(&mut self, item: ndjson::Item<'_>) {
+        self.add(match item {
+            ndjson::Item::Line(line) => ollama::line(line),
+            ndjson::Item::Oversized => Signal::unreadable(),
+        });
+    }
+
+    fn member(&mut self, surface: &Surface, name: &str, json: &[u8]) {
+        self.reported.merge(match surface.dialect() {
+            Dialect::Anthropic => anthropic::usage(json),
+            Dialect::Ollama => ollama::count(name, json),
+            Dialect::OpenAi => openai::usage(json),
+        });
+    }
+
+    fn add(&mut self, signal: Signal) {
+        self.reported.merge(signal.reported);
+        self.text += signal.text;
+        self.token |= signal.token;
+        self.settled |= signal.settled;
+        self.complete |= signal.complete;
+        self.failed |= signal.failed;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! How many tokens an answer took, and who wants to know.
+//!
+//! [`Meter`] is the core: it is fed the reply as it passes and keeps next to nothing of it.
+//! [`UsageLayer`] puts it around any service, for routes whose backend is no
+//! [`AiService`](crate::AiService); an `AiService` has it built in.
+
+mod body;
+mod future;
+mod layer;
+mod meter;
+mod reply;
+mod service;
+
+pub use self::body::MeteredBody;
+pub use self::future::UsageFuture;
+pub use self::layer::UsageLayer;
+pub use self::meter::{End, Meter};
+pub use self::service::UsageService;
+
+pub(crate) use self::body::Metering;
+
+use http::Extensions;
+
+use crate::facts::RequestFacts;
+
+/// Tokens of one request and its answer.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Tokens that went in, those from a cache and into one included.
+    pub input: u64,
+    /// Tokens that came out, reasoning included.
+    pub output: u64,
+    /// The part of `input` that the provider read from its cache.
+    pub cached: u64,
+    /// All tokens: what the provider says, or the sum of both.
+    pub total: u64,
+    /// Whether any of the numbers is an estimate because the provider did not report it.
+    pub estimated: bool,
+}
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The client went away before the answer was complete.
+    Aborted,
+    /// The answer was complete.
+    Completed,
+    /// There was no answer: the upstream refused, or could not be reached. The usage is zero.
+    NotServed,
+    /// The upstream ended the answer early: an error inside the stream, a broken connection, a timeout.
+    Truncated,
+}
+
+/// What an observer is told, once for each request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct UsageReport {
+    /// The tokens.
+    pub usage: Usage,
+    /// How the answer ended.
+    pub outcome: Outcome,
+}
+
+/// Wants to know the usage of every request.
+///
+/// A function of the request's extensions and [`RequestFacts`] that gives a [`UsageSink`] is one.
+pub trait UsageObserver {
+    /// What is told the usage of one request.
+    type Sink: UsageSink;
+
+    /// Called when a request is about to be sent, with its extensions: there is what an earlier layer left,
+    /// such as a reservation. Not called for requests that are refused before.
+    fn begin(&self, extensions: &Extensions, facts: &RequestFacts) -> Self::Sink;
+}
+
+/// Is told the usage of one request. Taken by value, so that it cannot be told twice.
+pub trait UsageSink {
+    /// Called when the answer has ended, failed, or has been dropped.
+    fn finish(self, report: UsageReport);
+}
+
+// === impl UsageObserver ===
+
+impl UsageObserver for () {
+    type Sink = ();
+
+    fn begin(&self, _extensions: &Extensions, _facts: &RequestFacts) -> Self::Sink {}
+}
+
+impl<F, K> UsageObserver for F
+where
+    F: Fn(&Extensions, &RequestFacts) -> K,
+    K: UsageSink,
+{
+    type Sink = K;
+
+    fn begin(&self, extensions: &Extensions, facts: &RequestFacts) -> K {
+        self(extensions, facts)
+    }
+}
+
+// === impl UsageSink ===
+
+impl UsageSink for () {
+    fn finish(self, _report: UsageReport) {}
+}
+
+impl<K: UsageSink> UsageSink for Option<K> {
+    fn finish(self, report: UsageReport) {
+        if let Some(sink) = self {
+            sink.finish(report);
+        }
+    }
+}
+
+impl<F: FnOnce(UsageReport)> UsageSink for F {
+    fn finish(self, report: UsageReport) {
+        self(report);
+    }
+}

@@ -1,0 +1,13 @@
+//! The framings of bodies, each an incremental decoder: any chunking gives the same events.
+
+pub mod json;
+pub mod ndjson;
+pub mod sse;
+
+/// What a decoder keeps allocated between two events; a rare large one must not stay with a long stream.
+const KEPT: usize = 16 * 1024;
+
+fn empty(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.shrink_to(KEPT);
+}

@@ -1,0 +1,16 @@
+//! The tower face over a fake upstream, as a client and an operator see it.
+
+#[cfg(test)]
+mod bounds;
+#[cfg(test)]
+mod passthrough;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod retries;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod timeouts;
+#[cfg(test)]
+mod usage;

@@ -1,0 +1,209 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt as _, Full};
+use nantian_ai::{Credential, TargetConfig};
+use tower::{Layer as _, ServiceExt as _};
+
+use crate::support::{Upstream, chat, events, json, layer, openai, post, send};
+
+fn names_and_values(headers: &HeaderMap) -> Vec<String> {
+    let mut lines: Vec<_> =
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    lines.sort();
+    lines
+}
+
+#[tokio::test]
+async fn a_request_reaches_the_provider_with_our_credential_and_model_and_nothing_else_changed() {
+    let upstream = Upstream::new().replies(json(200, r#"{"choices":[]}"#));
+    let request = Request::post("/team-a/v1/chat/completions?trace=1&api_key=theirs")
+        .header("host", "ai.example")
+        .header("authorization", "Bearer of-the-client")
+        .header("x-api-key", "of-the-client")
+        .header("api-key", "of-the-client")
+        .header("cookie", "session=of-the-client")
+        .header("openai-organization", "of-the-client")
+        .header("x-forwarded-for", "192.0.2.7")
+        .header("sec-fetch-mode", "cors")
+        .header("connection", "keep-alive, x-hop")
+        .header("x-hop", "1")
+        .header("accept-encoding", "gzip")
+        .header("content-length", "999")
+        .header("content-type", "application/json")
+        .header("user-agent", "client/1")
+        .header("traceparent", "00-1-2-01")
+        .header("openai-beta", "assistants=v2")
+        .body(Full::from(
+            "{\n  \"messages\": [{\"content\": \"\\u00e9\", \"model\": \"x\"}],\n  \"model\": \"alias\" }",
+        ))
+        .unwrap();
+
+    let (head, body) = send(layer(openai()), &upstream, request).await;
+
+    assert_eq!(head.status, 200);
+    assert_eq!(body, r#"{"choices":[]}"#);
+    let (head, body) = upstream.request();
+    assert_eq!(head.method, "POST");
+    assert_eq!(head.uri, "https://api.openai.com/v1/chat/completions?trace=1");
+    let expected_body =
+        "{\n  \"messages\": [{\"content\": \"\\u00e9\", \"model\": \"x\"}],\n  \"model\": \"gpt-4o\" }";
+    assert_eq!(body, expected_body);
+    assert_eq!(
+        names_and_values(&head.headers),
+        [
+            "accept-encoding: identity",
+            "authorization: Bearer sk-ours",
+            &format!("content-length: {}", expected_body.len()),
+            "content-type: application/json",
+            "host: api.openai.com",
+            "openai-beta: assistants=v2",
+            "traceparent: 00-1-2-01",
+            "user-agent: client/1",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_target_without_a_credential_sends_none() {
+    let upstream = Upstream::new().replies(json(200, "{}"));
+    let config = TargetConfig::new("demo/vllm", "vllm", "llama").endpoint("http://vllm:8000/v1");
+    let mut request = chat();
+    request.headers_mut().insert("authorization", "Bearer of-the-client".parse().unwrap());
+    send(layer(config), &upstream, request).await;
+    let (head, _) = upstream.request();
+    assert_eq!(head.uri, "http://vllm:8000/v1/chat/completions");
+    assert!(!head.headers.contains_key("authorization"));
+}
+
+#[tokio::test]
+async fn a_credential_in_another_header_does_not_let_the_clients_header_through() {
+    let upstream = Upstream::new().replies(json(200, "{}"));
+    let config = openai().credential(Credential::bearer("sk-ours").in_header("X-Token"));
+    let mut request = chat();
+    for name in ["authorization", "x-token"] {
+        request.headers_mut().insert(name, "of-the-client".parse().unwrap());
+    }
+    send(layer(config), &upstream, request).await;
+    let (head, _) = upstream.request();
+    assert!(!head.headers.contains_key("authorization"));
+    let sent: Vec<_> = head.headers.get_all("x-token").iter().collect();
+    assert_eq!(sent, ["Bearer sk-ours"]);
+    assert!(sent[0].is_sensitive());
+}
+
+#[tokio::test]
+async fn anthropic_gets_its_key_and_a_version() {
+    let upstream = Upstream::new().replies(json(200, "{}"));
+    let config = TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
+        .credential(Credential::api_key("sk-ant"));
+    let request = post("/v1/messages?beta=true", r#"{"max_tokens":9,"messages":[]}"#);
+    send(layer(config), &upstream, request).await;
+    let (head, body) = upstream.request();
+    assert_eq!(head.uri, "https://api.anthropic.com/v1/messages?beta=true");
+    assert_eq!(head.headers["x-api-key"], "sk-ant");
+    assert_eq!(head.headers["anthropic-version"], "2023-06-01");
+    assert_eq!(body, r#"{"model":"claude-sonnet-4-5","max_tokens":9,"messages":[]}"#);
+}
+
+#[tokio::test]
+async fn every_operation_has_its_place_below_the_endpoint() {
+    for (provider, path, expected) in [
+        ("openai", "/v1/embeddings", "/base/embeddings"),
+        ("openai", "/v1/completions", "/base/completions"),
+        ("openai", "/v1/responses", "/base/responses"),
+        ("anthropic", "/v1/messages/count_tokens", "/base/messages/count_tokens"),
+        ("ollama", "/api/chat", "/base/chat"),
+        ("ollama", "/api/generate", "/base/generate"),
+        ("ollama", "/api/embed", "/base/embed"),
+    ] {
+        let upstream = Upstream::new().replies(json(200, "{}"));
+        let config = TargetConfig::new("demo/x", provider, "m").endpoint("http://host:81/base");
+        send(layer(config), &upstream, post(path, "{}")).await;
+        let (head, body) = upstream.request();
+        assert_eq!(head.uri.path(), expected);
+        assert_eq!(head.headers["host"], "host:81");
+        assert_eq!(body, r#"{"model":"m"}"#);
+    }
+}
+
+#[tokio::test]
+async fn models_are_listed_by_the_provider() {
+    for (path, expected) in [
+        ("/v1/models", "https://api.openai.com/v1/models"),
+        ("/v1/models/gpt-4o", "https://api.openai.com/v1/models/gpt-4o"),
+    ] {
+        let upstream = Upstream::new().replies(json(200, r#"{"data":[]}"#));
+        let request = Request::get(path).body(Full::default()).unwrap();
+        let (_, body) = send(layer(openai()), &upstream, request).await;
+        assert_eq!(body, r#"{"data":[]}"#);
+        let (head, body) = upstream.request();
+        assert_eq!(head.uri, expected);
+        assert!(body.is_empty());
+        assert!(!head.headers.contains_key("content-length"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_passes_chunk_by_chunk_as_it_comes() {
+    let chunks = [
+        "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n",
+        "\ndata: {\"cho",
+        "ices\":[]}\r\n\r\n: odd\n\n",
+        "data: [DONE]\n\n",
+    ];
+    let paced = chunks.map(|chunk| (Duration::from_millis(10), Some(chunk)));
+    let upstream = Upstream::new().replies(events("text/event-stream", paced));
+
+    let service = layer(openai()).layer(upstream);
+    let mut body = service.oneshot(chat()).await.unwrap().into_body();
+
+    for chunk in chunks {
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), chunk);
+    }
+    assert!(body.frame().await.is_none());
+}
+
+#[tokio::test]
+async fn a_reply_loses_only_what_concerns_the_providers_site() {
+    let mut reply = json(200, "{}");
+    for (name, value) in [
+        ("set-cookie", "__cf_bm=x"),
+        ("alt-svc", "h3=\":443\""),
+        ("strict-transport-security", "max-age=1"),
+        ("x-request-id", "req_1"),
+        ("openai-processing-ms", "12"),
+    ] {
+        reply.headers_mut().insert(name, value.parse().unwrap());
+    }
+    let upstream = Upstream::new().replies(reply);
+    let (head, _) = send(layer(openai()), &upstream, chat()).await;
+    assert_eq!(
+        names_and_values(&head.headers),
+        ["content-type: application/json", "openai-processing-ms: 12", "x-request-id: req_1",]
+    );
+}
+
+#[tokio::test]
+async fn a_large_body_passes_whole() {
+    let image = "A".repeat(2 * 1024 * 1024);
+    let upstream = Upstream::new().replies(json(200, "{}"));
+    let request = post("/v1/chat/completions", &format!(r#"{{"messages":["{image}"],"model":"any","n":1}}"#));
+    send(layer(openai()), &upstream, request).await;
+    let (head, body) = upstream.request();
+    let expected = format!(r#"{{"messages":["{image}"],"model":"gpt-4o","n":1}}"#);
+    assert_eq!(body, Bytes::from(expected));
+    assert_eq!(head.headers["content-length"], body.len().to_string());
+}
+
+#[tokio::test]
+async fn the_extensions_of_a_request_go_with_it() {
+    let upstream = Upstream::new().replies(json(200, "{}"));
+    let mut request = chat();
+    request.extensions_mut().insert("of an earlier layer");
+    send(layer(openai()), &upstream, request).await;
+    let (head, _) = upstream.request();
+    assert_eq!(head.extensions.get::<&str>(), Some(&"of an earlier layer"));
+}

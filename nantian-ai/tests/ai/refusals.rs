@@ -1,0 +1,124 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use http_body_util::Full;
+use nantian_ai::respond::Respond;
+use nantian_ai::{Dialect, Error, TargetConfig};
+use serde_json::{Value, json};
+
+use crate::support::{Upstream, chat, json as reply, layer, openai, post, send};
+
+async fn refusal(config: TargetConfig, request: Request<Full<Bytes>>) -> (u16, Value) {
+    let upstream = Upstream::new();
+    let (head, body) = send(layer(config), &upstream, request).await;
+    assert_eq!(upstream.requests(), 0);
+    assert_eq!(head.headers["content-type"], "application/json");
+    let error = head.extensions.get::<Arc<Error>>().unwrap();
+    assert_eq!(error.status(), head.status);
+    (head.status.as_u16(), serde_json::from_str(&body).unwrap())
+}
+
+#[tokio::test]
+async fn a_pair_of_dialects_that_is_not_supported_is_named_in_the_clients_dialect() {
+    let message = |client, upstream| {
+        format!("a request in the {client} dialect cannot be sent to a provider that speaks {upstream}")
+    };
+    let (status, body) = refusal(openai(), post("/v1/messages", "{}")).await;
+    assert_eq!(status, 400);
+    assert_eq!(
+        body,
+        json!({"type": "error", "error": {
+            "type": "invalid_request_error",
+            "message": message("anthropic", "openai"),
+        }})
+    );
+    let (status, body) = refusal(openai(), post("/api/chat", "{}")).await;
+    assert_eq!(status, 400);
+    assert_eq!(body, json!({"error": message("ollama", "openai")}));
+    let ollama = TargetConfig::new("demo/ollama", "ollama", "llama3");
+    let (status, body) = refusal(ollama, chat()).await;
+    assert_eq!(status, 400);
+    assert_eq!(
+        body,
+        json!({"error": {
+            "message": message("openai", "ollama"),
+            "type": "invalid_request_error",
+            "param": null,
+            "code": "unsupported_dialect",
+        }})
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_json_object_is_refused() {
+    for body in ["", "hello", "[]", r#"{"model":"#, r#"{"model":"a"} x"#] {
+        let (status, answer) = refusal(openai(), post("/v1/chat/completions", body)).await;
+        assert_eq!(status, 400, "{body}");
+        assert_eq!(answer["error"]["code"], "invalid_json", "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_above_the_limit_is_refused() {
+    let (status, body) = refusal(openai().max_body(20), chat()).await;
+    assert_eq!(status, 413);
+    assert_eq!(body["error"]["code"], "request_too_large");
+}
+
+#[tokio::test]
+async fn a_compressed_request_is_refused() {
+    let mut request = chat();
+    request.headers_mut().insert("content-encoding", HeaderValue::from_static("gzip"));
+    let (status, body) = refusal(openai(), request).await;
+    assert_eq!(status, 415);
+    assert_eq!(body["error"]["code"], "unsupported_encoding");
+}
+
+#[tokio::test]
+async fn what_is_no_operation_is_refused() {
+    let (status, body) = refusal(openai(), post("/v1/files", "{}")).await;
+    assert_eq!(status, 404);
+    assert_eq!(body["error"]["code"], "unknown_path");
+    let request = Request::get("/v1/messages").body(Full::default()).unwrap();
+    let (status, body) = refusal(openai(), request).await;
+    assert_eq!(status, 405);
+    assert_eq!(body["error"]["type"], "invalid_request_error");
+}
+
+#[tokio::test]
+async fn a_credential_that_the_provider_refuses_is_not_blamed_on_the_client() {
+    let upstream =
+        Upstream::new().replies(reply(401, r#"{"error":{"message":"Incorrect API key sk-ou***rs"}}"#));
+    let (head, body) = send(layer(openai()), &upstream, chat()).await;
+    assert_eq!(head.status, 502);
+    assert!(!body.contains("sk-ou"), "{body}");
+    assert!(body.contains("upstream_auth_error"), "{body}");
+    assert!(head.extensions.get::<Arc<Error>>().unwrap().may_fail_over());
+}
+
+#[tokio::test]
+async fn the_providers_own_errors_pass_as_they_are() {
+    let error = r#"{"error":{"message":"no such model","type":"invalid_request_error"}}"#;
+    let upstream = Upstream::new().replies(reply(404, error));
+    let (head, body) = send(layer(openai()), &upstream, chat()).await;
+    assert_eq!(head.status, 404);
+    assert_eq!(body, error);
+    assert!(head.extensions.get::<Arc<Error>>().is_none());
+}
+
+#[tokio::test]
+async fn another_responder_answers_instead() {
+    struct Teapot;
+    impl Respond for Teapot {
+        fn respond(&self, error: &Error, dialect: Dialect) -> Response<Bytes> {
+            let body = format!("{dialect}: {}", error.code());
+            Response::builder().status(418).body(body.into()).unwrap()
+        }
+    }
+    let upstream = Upstream::new();
+    let layer = layer(openai()).responding(Arc::new(Teapot));
+    let (head, body) = send(layer, &upstream, post("/v1/messages", "{}")).await;
+    assert_eq!(head.status, 418);
+    assert_eq!(body, "anthropic: unsupported_dialect");
+}

@@ -1,0 +1,88 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use nantian_ai::{Attempts, Error, RetryPolicy, TargetConfig, Timeouts};
+use tokio::time::Instant;
+
+use crate::support::{Upstream, chat, events, json, layer, openai, send, stream_chat};
+
+fn retrying(max_retries: u32) -> TargetConfig {
+    openai().retry(RetryPolicy::new(max_retries, Duration::from_millis(500)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_passing_failure_is_repeated_with_the_same_request() {
+    let upstream =
+        Upstream::new().replies(json(503, "{}")).refuses_connection().replies(json(200, r#"{"id":"third"}"#));
+    let started = Instant::now();
+    let (head, body) = send(layer(retrying(2)), &upstream, chat()).await;
+    assert_eq!(head.status, 200);
+    assert_eq!(body, r#"{"id":"third"}"#);
+    assert_eq!(head.extensions.get::<Attempts>(), Some(&Attempts(3)));
+    assert_eq!(upstream.requests(), 3);
+    assert!(started.elapsed() <= Duration::from_millis(1_510));
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_waited_for() {
+    let mut limited = json(429, "{}");
+    limited.headers_mut().insert("retry-after", "7".parse().unwrap());
+    let upstream = Upstream::new().replies(limited).replies(json(200, "{}"));
+    let started = Instant::now();
+    let (head, _) = send(layer(retrying(1)), &upstream, chat()).await;
+    assert_eq!(head.status, 200);
+    assert!(started.elapsed() >= Duration::from_secs(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_failure_is_the_answer() {
+    let upstream = Upstream::new().replies(json(500, r#"{"n":1}"#)).replies(json(502, r#"{"n":2}"#));
+    let (head, body) = send(layer(retrying(1)), &upstream, chat()).await;
+    assert_eq!(head.status, 502);
+    assert_eq!(body, r#"{"n":2}"#);
+    assert_eq!(upstream.requests(), 2);
+}
+
+#[tokio::test]
+async fn without_retries_a_request_is_sent_once() {
+    let upstream = Upstream::new().refuses_connection();
+    let (head, body) = send(layer(openai()), &upstream, chat()).await;
+    assert_eq!(head.status, 502);
+    assert!(body.contains("provider of `demo/openai` cannot be reached"), "{body}");
+    assert!(!body.contains("refused"), "{body}");
+    let error = head.extensions.get::<Arc<Error>>().unwrap();
+    assert!(matches!(**error, Error::Upstream { .. }));
+    assert_eq!(upstream.requests(), 1);
+}
+
+#[tokio::test]
+async fn what_the_client_did_wrong_is_not_repeated() {
+    for status in [400, 403, 404, 409, 422] {
+        let upstream = Upstream::new().replies(json(status, "{}"));
+        let (head, _) = send(layer(retrying(3)), &upstream, chat()).await;
+        assert_eq!(head.status, status);
+        assert_eq!(upstream.requests(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_times_out_is_repeated() {
+    let upstream = Upstream::new().hangs().replies(json(200, "{}"));
+    let config = retrying(1).timeouts(Timeouts::uniform(Duration::from_secs(5)));
+    let (head, _) = send(layer(config), &upstream, chat()).await;
+    assert_eq!(head.status, 200);
+    assert_eq!(upstream.requests(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_repeated_once_the_client_has_the_head() {
+    let upstream = Upstream::new().replies(events(
+        "text/event-stream",
+        [(Duration::ZERO, Some("data: {}\n\n")), (Duration::ZERO, None)],
+    ));
+    let service = tower::Layer::layer(&layer(retrying(3)), upstream.clone());
+    let response = tower::ServiceExt::oneshot(service, stream_chat()).await.unwrap();
+    let error = http_body_util::BodyExt::collect(response.into_body()).await.unwrap_err();
+    assert!(error.is::<std::io::Error>());
+    assert_eq!(upstream.requests(), 1);
+}

@@ -1,0 +1,128 @@
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use nantian_ai::{TargetConfig, Timeouts};
+use tokio::time::Instant;
+use tower::{Layer as _, ServiceExt as _};
+
+use crate::support::{Upstream, chat, events, layer, openai, post, send, stream_chat};
+
+const ROLE: &str = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
+const TOKEN: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+const DONE: &str = "data: [DONE]\n\n";
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Ten seconds for all, twenty to the first token, five between chunks.
+fn hasty() -> TargetConfig {
+    openai().timeouts(Timeouts::none().total(seconds(10)).first_token(seconds(20)).idle(seconds(5)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_buffered_reply_that_does_not_begin_in_time_is_504() {
+    let started = Instant::now();
+    let (head, body) = send(layer(hasty()), &Upstream::new().hangs(), chat()).await;
+    assert_eq!(head.status, 504);
+    assert!(body.contains("sent no complete reply within 10s"), "{body}");
+    assert_eq!(started.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_does_not_begin_in_time_is_504() {
+    let started = Instant::now();
+    let (head, body) = send(layer(hasty()), &Upstream::new().hangs(), stream_chat()).await;
+    assert_eq!(head.status, 504);
+    assert!(body.contains("sent no token within 20s"), "{body}");
+    assert_eq!(started.elapsed().as_secs(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_buffered_reply_that_does_not_end_in_time_is_aborted() {
+    let reply = events("application/json", [(seconds(6), Some("{\"id\":")), (seconds(6), Some("1}"))]);
+    let service = layer(hasty()).layer(Upstream::new().replies(reply));
+    let started = Instant::now();
+    let response = service.oneshot(chat()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let error = response.into_body().collect().await.unwrap_err();
+    assert!(error.to_string().contains("complete reply"), "{error}");
+    assert_eq!(started.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_is_no_first_token() {
+    let reply = events("text/event-stream", [(seconds(1), Some(ROLE)), (seconds(30), Some(TOKEN))]);
+    let started = Instant::now();
+    let (_, body) = send(layer(hasty()), &Upstream::new().replies(reply), stream_chat()).await;
+    assert_eq!(started.elapsed().as_secs(), 20);
+    assert!(body.starts_with(ROLE));
+    assert!(body.contains("data: {\"error\":"), "{body}");
+    assert!(!body.contains("[DONE]"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_stream_passes_as_long_as_chunks_come() {
+    let chunks = (0..20).map(|_| (seconds(4), Some(TOKEN)));
+    let reply = events("text/event-stream", chunks.chain([(seconds(4), Some(DONE))]));
+    let started = Instant::now();
+    let (_, body) = send(layer(hasty()), &Upstream::new().replies(reply), stream_chat()).await;
+    assert_eq!(body, TOKEN.repeat(20) + DONE);
+    assert_eq!(started.elapsed().as_secs(), 84);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_stalls_ends_with_an_error_event_of_the_clients_dialect() {
+    let anthropic_token = "data: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"a\"}}\n\n";
+    let responses_token = "data: {\"type\":\"response.output_text.delta\",\"delta\":\"a\"}\n\n";
+    let ollama_token = "{\"message\":{\"content\":\"a\"},\"done\":false}\n";
+    let sse = "text/event-stream";
+    for (provider, path, kind, token, begins) in [
+        ("openai", "/v1/chat/completions", sse, TOKEN, "\n\ndata: {\"error\":{"),
+        (
+            "openai",
+            "/v1/responses",
+            sse,
+            responses_token,
+            "\n\nevent: error\ndata: {\"type\":\"error\",\"code\":\"timeout\"",
+        ),
+        (
+            "anthropic",
+            "/v1/messages",
+            sse,
+            anthropic_token,
+            "\n\nevent: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"timeout_error\"",
+        ),
+        ("ollama", "/api/chat", "application/x-ndjson", ollama_token, "\n{\"error\":"),
+    ] {
+        let reply = events(kind, [(seconds(1), Some(token)), (seconds(99), Some(token))]);
+        let config = TargetConfig::new("demo/x", provider, "m").timeouts(Timeouts::uniform(seconds(5)));
+        let request = post(path, r#"{"stream":true}"#);
+        let started = Instant::now();
+        let (head, body) = send(layer(config), &Upstream::new().replies(reply), request).await;
+        assert_eq!(head.status, 200);
+        assert_eq!(started.elapsed().as_secs(), 6);
+        let event = body.strip_prefix(token).unwrap();
+        assert!(event.starts_with(begins), "{event:?}");
+        assert!(event.contains("no further chunk within 5s"), "{event:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_complete_but_never_closed_ends_well() {
+    let reply = events(
+        "text/event-stream",
+        [(Duration::ZERO, Some(TOKEN)), (Duration::ZERO, Some(DONE)), (seconds(99), Some("never"))],
+    );
+    let (_, body) = send(layer(hasty()), &Upstream::new().replies(reply), stream_chat()).await;
+    assert_eq!(body, TOKEN.to_owned() + DONE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_timeouts_nothing_is_late() {
+    let reply =
+        events("text/event-stream", [(seconds(100_000), Some(TOKEN)), (seconds(100_000), Some(DONE))]);
+    let config = openai().timeouts(Timeouts::none());
+    let (_, body) = send(layer(config), &Upstream::new().replies(reply), stream_chat()).await;
+    assert_eq!(body, TOKEN.to_owned() + DONE);
+}

@@ -1,0 +1,174 @@
+use std::time::Duration;
+
+use http::Request;
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use nantian_ai::body::RequestBody;
+use nantian_ai::usage::{Outcome, UsageLayer};
+use nantian_ai::{RequestFacts, RetryPolicy, Surface, Timeouts};
+use tower::{Layer as _, ServiceExt as _};
+
+use crate::support::{Body, Reports, Upstream, chat, events, json, layer, openai, send, stream_chat};
+
+const TOKEN: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"Hello, world\"}}]}\n\n";
+const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,\"total_tokens\":10}}\n\ndata: [DONE]\n\n";
+const REPLY: &str = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12}}"#;
+
+fn stream<const N: usize>(chunks: [Option<&'static str>; N]) -> http::Response<Body> {
+    events("text/event-stream", chunks.map(|chunk| (Duration::ZERO, chunk)))
+}
+
+#[tokio::test]
+async fn a_complete_answer_is_reported_once() {
+    for (reply, expected) in [(json(200, REPLY), (9, 3)), (stream([Some(TOKEN), Some(USAGE)]), (7, 3))] {
+        let reports = Reports::default();
+        let upstream = Upstream::new().replies(reply);
+        send(layer(openai()).observing(reports.clone()), &upstream, chat()).await;
+        let report = reports.only();
+        assert_eq!(report.outcome, Outcome::Completed);
+        assert_eq!((report.usage.input, report.usage.output), expected);
+        assert!(!report.usage.estimated);
+    }
+}
+
+#[tokio::test]
+async fn a_reply_is_reported_with_its_last_byte_even_if_nobody_asks_for_more() {
+    let reports = Reports::default();
+    let service = layer(openai()).observing(reports.clone()).layer(Upstream::new().replies(json(200, REPLY)));
+    let mut body = service.oneshot(chat()).await.unwrap().into_body();
+    assert_eq!(body.size_hint().exact(), Some(REPLY.len() as u64));
+    body.frame().await.unwrap().unwrap();
+    assert!(body.is_end_stream());
+    assert_eq!(reports.only().outcome, Outcome::Completed);
+    drop(body);
+    assert_eq!(reports.count(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_is_reported_with_what_it_got() {
+    let reports = Reports::default();
+    let service = layer(openai())
+        .observing(reports.clone())
+        .layer(Upstream::new().replies(stream([Some(TOKEN), Some(USAGE)])));
+    let mut body = service.oneshot(stream_chat()).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    assert_eq!(reports.count(), 0);
+    drop(body);
+    let report = reports.only();
+    assert_eq!(report.outcome, Outcome::Aborted);
+    assert_eq!(report.usage.output, 3);
+    assert!(report.usage.estimated && report.usage.input > 0);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_before_the_head_is_reported() {
+    let reports = Reports::default();
+    let service = layer(openai()).observing(reports.clone()).layer(Upstream::new().hangs());
+    let mut call = Box::pin(service.oneshot(chat()));
+    assert!(futures_util::FutureExt::now_or_never(&mut call).is_none());
+    assert_eq!(reports.count(), 0);
+    drop(call);
+    let report = reports.only();
+    assert_eq!(report.outcome, Outcome::Aborted);
+    assert!(report.usage.input > 0);
+    assert_eq!(report.usage.output, 0);
+}
+
+#[tokio::test]
+async fn a_broken_stream_is_reported_as_truncated() {
+    let reports = Reports::default();
+    let service = layer(openai())
+        .observing(reports.clone())
+        .layer(Upstream::new().replies(stream([Some(TOKEN), None])));
+    let body = service.oneshot(stream_chat()).await.unwrap().into_body();
+    body.collect().await.unwrap_err();
+    assert_eq!(reports.only().outcome, Outcome::Truncated);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_stream_is_reported_as_truncated() {
+    let reports = Reports::default();
+    let reply =
+        events("text/event-stream", [(Duration::ZERO, Some(TOKEN)), (Duration::from_secs(9), Some(USAGE))]);
+    let config = openai().timeouts(Timeouts::uniform(Duration::from_secs(1)));
+    let layer = layer(config).observing(reports.clone());
+    send(layer, &Upstream::new().replies(reply), stream_chat()).await;
+    let report = reports.only();
+    assert_eq!(report.outcome, Outcome::Truncated);
+    assert_eq!(report.usage.output, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_fail_are_not_reported_each() {
+    let reports = Reports::default();
+    let upstream = Upstream::new().replies(json(503, "{}")).refuses_connection().replies(json(429, "{}"));
+    let config = openai().retry(RetryPolicy::new(2, Duration::from_millis(1)));
+    send(layer(config).observing(reports.clone()), &upstream, chat()).await;
+    let report = reports.only();
+    assert_eq!(report.outcome, Outcome::NotServed);
+    assert_eq!(report.usage.total, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_here_is_not_begun() {
+    let reports = Reports::default();
+    let layer = layer(openai()).observing(reports.clone());
+    send(layer, &Upstream::new(), crate::support::post("/v1/chat/completions", "no")).await;
+    assert_eq!(reports.count(), 0);
+}
+
+#[tokio::test]
+async fn a_function_is_an_observer_and_sees_extensions_and_facts() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let layer = layer(openai()).observing(move |extensions: &http::Extensions, facts: &RequestFacts| {
+        let reservation = extensions.get::<u32>().copied();
+        let estimate = facts.input_estimate;
+        let sender = sender.clone();
+        move |report: nantian_ai::usage::UsageReport| {
+            sender.send((reservation, estimate, report.usage.total)).unwrap();
+        }
+    });
+    let mut request = chat();
+    request.extensions_mut().insert(41_u32);
+    send(layer, &Upstream::new().replies(json(200, REPLY)), request).await;
+    let (reservation, estimate, total) = receiver.recv().unwrap();
+    assert_eq!(reservation, Some(41));
+    assert!(estimate > 0);
+    assert_eq!(total, 12);
+}
+
+#[tokio::test]
+async fn any_service_can_be_metered() {
+    let reports = Reports::default();
+    let upstream = Upstream::new().replies(stream([Some(TOKEN)]));
+    let service = UsageLayer::new(reports.clone()).layer(upstream.clone());
+    let body = br#"{"model":"m","stream":true}"#;
+    let mut request = Request::post("/v1/chat/completions")
+        .header("accept-encoding", "gzip")
+        .body(RequestBody::default())
+        .unwrap();
+    let surface = Surface::detect(request.method(), request.uri().path(), request.headers()).unwrap();
+    let facts = RequestFacts::read(&surface, body).unwrap();
+    let estimate = facts.input_estimate;
+    request.extensions_mut().insert(facts);
+
+    let body = service.oneshot(request).await.unwrap().into_body();
+    assert_eq!(body.collect().await.unwrap().to_bytes(), TOKEN);
+
+    let report = reports.only();
+    assert_eq!(report.outcome, Outcome::Truncated);
+    assert_eq!((report.usage.input, report.usage.output), (estimate, 3));
+    let (head, _) = upstream.request();
+    assert_eq!(head.headers["accept-encoding"], "identity");
+}
+
+#[tokio::test]
+async fn what_is_no_operation_passes_a_meter_untouched() {
+    let reports = Reports::default();
+    let upstream = Upstream::new().replies(json(200, "{}"));
+    let service = UsageLayer::new(reports.clone()).layer(upstream);
+    let request = Request::get("/healthz").body(RequestBody::default()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "{}");
+    assert_eq!(reports.count(), 0);
+}

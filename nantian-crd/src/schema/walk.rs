@@ -1,0 +1,373 @@
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Map as Object, Number, Value};
+
+use super::{
+    at::At,
+    compile::Compiler,
+    node::{Form, Identity, List, Node, NodeId, Others, Size, Type},
+    rule::child,
+    suggest::suggest,
+};
+use crate::fault::{Fault, FaultKind, FieldPath};
+
+/// A schema, read once, that checks any number of values.
+///
+/// Null in a field counts as an absent field unless the schema allows null, as it does for the API server.
+#[derive(Clone, Debug)]
+pub struct Walker {
+    nodes: Vec<Node>,
+    root: NodeId,
+}
+
+/// Deeper than any JSON text that serde_json reads.
+const MAX_DEPTH: usize = 160;
+/// Longer lists of field names help nobody.
+const MAX_LISTED: usize = 12;
+/// Longer values are cut.
+const MAX_SHOWN: usize = 64;
+
+/// One walk over one value.
+struct Visit<'w> {
+    walker: &'w Walker,
+    faults: Vec<Fault>,
+}
+
+/// What a node inherits from the way that led to it.
+#[derive(Clone, Copy)]
+struct Way {
+    /// Whether this node is the outermost of those that describe the value, and so judges unknown fields.
+    outermost: bool,
+    secret: bool,
+    depth: usize,
+}
+
+// === impl Walker ===
+
+impl Walker {
+    /// Reads a schema with [`Compiler::new`].
+    pub fn new(document: &Value) -> Self {
+        Compiler::new().compile(document)
+    }
+
+    /// All faults of `value`, in the order of the value, with paths that start at `root`.
+    pub fn walk(&self, value: &Value, root: &FieldPath) -> Vec<Fault> {
+        let way = Way { outermost: true, secret: false, depth: 0 };
+        let mut visit = Visit { walker: self, faults: Vec::new() };
+        visit.node(self.root, value, &At::Root(root), way);
+        visit.faults
+    }
+
+    /// Settles which nodes know all fields of their objects.
+    pub(super) fn new_closed(nodes: Vec<Node>, root: NodeId) -> Self {
+        let mut walker = Self { nodes, root };
+        let closed: Vec<_> = (0..walker.nodes.len()).map(|id| walker.is_closed(NodeId(id))).collect();
+        for (node, closed) in walker.nodes.iter_mut().zip(closed) {
+            node.map.closed = closed;
+        }
+        walker
+    }
+
+    fn is_closed(&self, id: NodeId) -> bool {
+        let parts = self.parts(id);
+        let says = |wanted: fn(&Node) -> bool| parts.iter().any(|part| wanted(part));
+        let closes = says(|node| node.map.closed || !node.map.fields.is_empty());
+        closes && !says(|node| !matches!(node.map.others, Others::Unsaid))
+    }
+
+    /// The node and all nodes that describe the same value.
+    fn parts(&self, id: NodeId) -> Vec<&Node> {
+        let mut ids = vec![id];
+        let mut parts = Vec::new();
+        let mut next = 0;
+        while let Some(id) = ids.get(next).copied() {
+            next += 1;
+            let Some(node) = self.nodes.get(id.0) else { continue };
+            parts.push(node);
+            for part in node.all_of.iter().chain(&node.any_of).chain(&node.one_of) {
+                if !ids.contains(part) {
+                    ids.push(*part);
+                }
+            }
+        }
+        parts
+    }
+
+    fn fields(&self, id: NodeId) -> BTreeSet<&str> {
+        self.parts(id).into_iter().flat_map(|part| part.map.fields.keys()).map(String::as_str).collect()
+    }
+
+    /// Whether values at the node may contain a secret.
+    fn hides(&self, id: NodeId, depth: usize) -> bool {
+        depth < 8
+            && self.parts(id).into_iter().any(|part| {
+                let below = part.map.fields.values().chain(&part.list.item);
+                part.secret || below.copied().any(|id| self.hides(id, depth + 1))
+            })
+    }
+}
+
+// === impl Visit ===
+
+impl Visit<'_> {
+    fn node(&mut self, id: NodeId, value: &Value, at: &At<'_>, mut way: Way) {
+        let walker = self.walker;
+        let Some(node) = walker.nodes.get(id.0) else { return };
+        way.depth += 1;
+        way.secret |= node.secret;
+        if way.depth > MAX_DEPTH {
+            return self.fault(at, None, FaultKind::TooDeep, None);
+        }
+        if value.is_null() && node.nullable {
+            return;
+        }
+        if node.never {
+            return self.fault(at, None, FaultKind::Forbidden, None);
+        }
+        if !node.types.is_empty() && !node.types.iter().any(|type_| type_.admits(value)) {
+            return self.wrong_type(id, node, value, at, way);
+        }
+        if let Some(choices) = &node.choices
+            && !choices.contains(value)
+        {
+            return self.not_a_choice(choices, value, at, way);
+        }
+        match value {
+            Value::Number(number) => self.number(node, number, value, at, way),
+            Value::String(text) => self.text(node, text, value, at, way),
+            Value::Array(items) => self.list(&node.list, items, at, way),
+            Value::Object(object) => self.object(id, node, object, at, way),
+            Value::Null | Value::Bool(_) => {}
+        }
+        let outermost = way.outermost && node.sole_part().is_some();
+        self.combinations(node, value, at, Way { outermost, ..way });
+        self.rules(node, value, at, way);
+    }
+
+    fn fault(&mut self, at: &At<'_>, value: Option<String>, kind: FaultKind, allowed: Option<String>) {
+        self.faults.push(Fault { path: at.path(), value, kind, allowed });
+    }
+
+    fn wrong_type(&mut self, id: NodeId, node: &Node, value: &Value, at: &At<'_>, way: Way) {
+        let shown = shown(value, way.secret || self.walker.hides(id, 0));
+        let wanted: Vec<_> =
+            node.types.iter().filter(|type_| **type_ != Type::Null).map(|type_| type_.as_str()).collect();
+        let kind = FaultKind::WrongType { found: Type::of(value).as_str() };
+        self.fault(at, shown, kind, Some(wanted.join(" or ")));
+    }
+
+    fn not_a_choice(&mut self, choices: &[Value], value: &Value, at: &At<'_>, way: Way) {
+        let words = || choices.iter().filter_map(Value::as_str);
+        let suggestion = match value.as_str() {
+            Some(word) if choices.len() > 1 => suggest(word, words().filter(|word| !word.is_empty())),
+            _ => None,
+        };
+        let spell = |choice: &Value| match choice.as_str() {
+            Some(word) if !word.is_empty() => word.to_owned(),
+            _ => choice.to_string(),
+        };
+        let allowed: Vec<_> = choices.iter().filter(|choice| !choice.is_null()).map(spell).collect();
+        let kind = FaultKind::NotOneOf { suggestion };
+        self.fault(at, shown(value, way.secret), kind, Some(allowed.join(", ")));
+    }
+
+    fn number(&mut self, node: &Node, number: &Number, value: &Value, at: &At<'_>, way: Way) {
+        let range = match (node.stated.admits(number), node.implied.admits(number)) {
+            (true, true) => return,
+            (false, _) => node.stated.to_string(),
+            (true, false) => node.stated.within(&node.implied).to_string(),
+        };
+        self.fault(at, shown(value, way.secret), FaultKind::OutOfRange, Some(range));
+    }
+
+    fn text(&mut self, node: &Node, text: &str, value: &Value, at: &At<'_>, way: Way) {
+        if node.length.min.is_some() || node.length.max.is_some() {
+            self.size(node.length, text.chars().count(), "characters", at);
+        }
+        for form in &node.forms {
+            let (fits, meaning) = match form {
+                Form::Pattern { regex, meaning } => (regex.is_match(text), meaning.as_str()),
+                Form::Base64 => (BASE64_STANDARD.decode(text).is_ok(), "base64"),
+                Form::DateTime => (text.parse::<Timestamp>().is_ok(), "a time such as 2026-01-31T12:00:00Z"),
+            };
+            if !fits {
+                self.fault(at, shown(value, way.secret), FaultKind::Malformed, Some(meaning.to_owned()));
+            }
+        }
+    }
+
+    fn size(&mut self, size: Size, found: usize, unit: &'static str, at: &At<'_>) {
+        if !size.admits(found) {
+            self.fault(at, None, FaultKind::WrongSize { found, unit }, Some(size.to_string()));
+        }
+    }
+
+    fn list(&mut self, list: &List, items: &[Value], at: &At<'_>, way: Way) {
+        self.size(list.size, items.len(), "items", at);
+        if let Some(id) = list.item {
+            for (index, item) in items.iter().enumerate() {
+                self.node(id, item, &At::Item(at, index), Way { outermost: true, ..way });
+            }
+        }
+        let identity = |item: &Value| match &list.identity {
+            Identity::None => None,
+            Identity::Whole => Some(item.to_string()),
+            Identity::Keys(keys) => {
+                let keys = keys.iter().map(|key| child(item, key).map(Value::to_string));
+                keys.collect::<Option<Vec<_>>>().map(|keys| keys.join(" "))
+            }
+        };
+        let mut seen = HashMap::new();
+        for (index, item) in items.iter().enumerate() {
+            let Some(identity) = identity(item) else { continue };
+            if let Some(earlier) = seen.get(&identity) {
+                let earlier = At::Item(at, *earlier).path();
+                self.fault(
+                    &At::Item(at, index),
+                    shown(item, way.secret),
+                    FaultKind::Duplicate { earlier },
+                    None,
+                );
+            } else {
+                seen.insert(identity, index);
+            }
+        }
+    }
+
+    fn object(&mut self, id: NodeId, node: &Node, object: &Object<String, Value>, at: &At<'_>, way: Way) {
+        self.size(node.map.size, object.len(), "fields", at);
+        let judges = way.outermost && node.map.closed && node.sole_part().is_none();
+        let declared = judges.then(|| self.walker.fields(id));
+        let below = Way { outermost: true, ..way };
+        for (name, value) in object {
+            let field = At::Field(at, name);
+            if let Some(declared) = &declared
+                && !declared.contains(name.as_str())
+            {
+                self.unknown_field(declared, name, &field);
+                continue;
+            }
+            match (node.map.fields.get(name), node.map.others) {
+                (Some(id), _) if !self.counts_as_absent(*id, value) => self.node(*id, value, &field, below),
+                (None, Others::Each(id)) => self.node(id, value, &field, below),
+                (Some(_), _) | (None, Others::Unsaid | Others::Open) => {}
+            }
+        }
+        for name in &node.map.required {
+            let missing = match (object.get(name), node.map.fields.get(name)) {
+                (Some(value), Some(id)) => self.counts_as_absent(*id, value),
+                (Some(_), None) => false,
+                (None, _) => true,
+            };
+            if missing {
+                self.fault(&At::Field(at, name), None, FaultKind::Missing, None);
+            }
+        }
+    }
+
+    fn counts_as_absent(&self, id: NodeId, value: &Value) -> bool {
+        value.is_null() && !self.walker.nodes.get(id.0).is_some_and(|node| node.nullable)
+    }
+
+    fn unknown_field(&mut self, declared: &BTreeSet<&str>, name: &str, at: &At<'_>) {
+        let kind = FaultKind::UnknownField { suggestion: suggest(name, declared.iter().copied()) };
+        let listed = declared.len() <= MAX_LISTED && !declared.is_empty();
+        let allowed = listed.then(|| declared.iter().copied().collect::<Vec<_>>().join(", "));
+        self.fault(at, None, kind, allowed);
+    }
+
+    fn combinations(&mut self, node: &Node, value: &Value, at: &At<'_>, way: Way) {
+        for id in &node.all_of {
+            self.node(*id, value, at, way);
+        }
+        if !node.any_of.is_empty() {
+            self.alternatives(&node.any_of, value, at, way);
+        }
+        if !node.one_of.is_empty() && self.alternatives(&node.one_of, value, at, way) > 1 {
+            self.fault(at, None, FaultKind::ManyAlternatives, None);
+        }
+        if let Some(id) = node.not
+            && self.attempt(id, value, at, way).is_empty()
+        {
+            self.fault(at, shown(value, way.secret), FaultKind::Forbidden, None);
+        }
+    }
+
+    /// How many of the alternatives fit. If none does, the faults of the nearest are reported.
+    fn alternatives(&mut self, alternatives: &[NodeId], value: &Value, at: &At<'_>, way: Way) -> usize {
+        let attempts: Vec<_> = alternatives.iter().map(|id| self.attempt(*id, value, at, way)).collect();
+        let fitting = attempts.iter().filter(|faults| faults.is_empty()).count();
+        if fitting == 0 {
+            let here = at.path();
+            let of_type = |faults: &Vec<Fault>| {
+                !faults
+                    .iter()
+                    .any(|fault| fault.path == here && matches!(fault.kind, FaultKind::WrongType { .. }))
+            };
+            // A choice that is not among those of an alternative tells more against it than a field that it misses.
+            let distance = |faults: &Vec<Fault>| {
+                let against = faults.iter().map(|fault| match fault.kind {
+                    FaultKind::NotOneOf { .. } => 2,
+                    FaultKind::Missing => 1,
+                    _ => 0,
+                });
+                (against.sum::<usize>(), faults.len())
+            };
+            match attempts.into_iter().filter(of_type).min_by_key(distance) {
+                Some(mut nearest) => self.faults.append(&mut nearest),
+                None => self.fault(at, shown(value, way.secret), FaultKind::NoAlternative, None),
+            }
+        }
+        fitting
+    }
+
+    fn attempt(&self, id: NodeId, value: &Value, at: &At<'_>, way: Way) -> Vec<Fault> {
+        let mut visit = Visit { walker: self.walker, faults: Vec::new() };
+        visit.node(id, value, at, way);
+        visit.faults
+    }
+
+    fn rules(&mut self, node: &Node, value: &Value, at: &At<'_>, way: Way) {
+        for rule in node.rules.iter().filter(|rule| !(rule.holds)(value)) {
+            let kind = FaultKind::Rule { message: rule.message };
+            match rule.field {
+                Some(name) => {
+                    let secret = node.map.fields.get(name).is_some_and(|id| self.walker.hides(*id, 0));
+                    let shown = child(value, name).and_then(|field| shown(field, way.secret || secret));
+                    self.fault(&At::Field(at, name), shown, kind, None);
+                }
+                None => self.fault(at, shown(value, way.secret), kind, None),
+            }
+        }
+    }
+}
+
+/// A scalar as JSON on one line, cut if it is long. Objects, lists and secrets are not shown.
+fn shown(value: &Value, secret: bool) -> Option<String> {
+    match value {
+        Value::Object(_) | Value::Array(_) => None,
+        _ if secret => Some("[redacted]".to_owned()),
+        Value::String(text) => {
+            let text = without_password(text);
+            let cut: String = text.chars().take(MAX_SHOWN).collect();
+            let more = if cut.len() < text.len() { "…" } else { "" };
+            Some(Value::String(cut + more).to_string())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+    }
+}
+
+/// A URL without the credentials that some people put into it.
+fn without_password(text: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.into() };
+    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest.get(..authority).and_then(|authority| authority.rfind('@')) {
+        Some(at) => format!("{scheme}://[redacted]{}", rest.get(at..).unwrap_or_default()).into(),
+        None => text.into(),
+    }
+}

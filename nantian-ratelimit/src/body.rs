@@ -1,0 +1,95 @@
+//! The response body.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::handle::Ticket;
+
+pin_project! {
+    /// The inner service's body, or that of a refusal.
+    ///
+    /// An admitted request's reservation is settled when the body ends or is dropped, unless it was settled before.
+    #[derive(Debug)]
+    pub struct ResponseBody<B> {
+        // Before the ticket, so that a usage observer inside may settle when both are dropped.
+        #[pin]
+        inner: Inner<B>,
+        ticket: Option<Ticket>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = InnerProj]
+    enum Inner<B> {
+        Passed {
+            #[pin]
+            body: B,
+        },
+        Refused {
+            body: Option<Bytes>,
+        },
+    }
+}
+
+// === impl ResponseBody ===
+
+impl<B> ResponseBody<B> {
+    pub(crate) fn passed(body: B, ticket: Option<Ticket>) -> Self {
+        Self { inner: Inner::Passed { body }, ticket }
+    }
+
+    pub(crate) fn refused(body: Bytes) -> Self {
+        let body = Some(body).filter(|body| !body.is_empty());
+        Self { inner: Inner::Refused { body }, ticket: None }
+    }
+}
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body,
+    B::Data: From<Bytes>,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = self.project();
+        match this.inner.project() {
+            InnerProj::Passed { body } => {
+                let frame = ready!(body.poll_frame(cx));
+                if !matches!(frame, Some(Ok(_))) {
+                    drop(this.ticket.take());
+                }
+                Poll::Ready(frame)
+            }
+            InnerProj::Refused { body } => {
+                let frame = body.take().map(|body| Ok(Frame::data(body.into())));
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Passed { body } => body.is_end_stream(),
+            Inner::Refused { body } => body.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Passed { body } => body.size_hint(),
+            Inner::Refused { body } => {
+                SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
+            }
+        }
+    }
+}

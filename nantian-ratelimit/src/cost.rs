@@ -1,0 +1,74 @@
+//! What a request costs, before the real usage is known.
+
+use http::request::Parts;
+
+use crate::policy::Unit;
+
+/// What a request takes from the limits of a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cost {
+    /// Taken from limits that count requests.
+    pub requests: u64,
+    /// Taken from limits that count tokens; settled with the real usage later.
+    pub tokens: u64,
+}
+
+/// Guesses the cost of a request before it is served.
+///
+/// The guess is reserved; [`ReservationHandle::settle`](crate::ReservationHandle::settle) corrects it.
+pub trait CostEstimator: Send + Sync {
+    /// The cost of `request`. `typical` is what the policy's recent requests used, in tokens: four of five used no more;
+    /// 0 as long as nothing was settled.
+    fn estimate(&self, request: &Parts, typical: u64) -> Cost;
+}
+
+/// One request, and the tokens that an [`EstimatedTokens`] extension says, else what is typical. The default.
+///
+/// Without an extension the estimate is at least a quarter of `Content-Length`, and at least 1, so that an exhausted
+/// bucket admits nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TypicalCost;
+
+/// A request extension: the tokens that this request is expected to use, prompt plus completion.
+///
+/// Whoever parses the body before the limiter puts it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EstimatedTokens(pub u64);
+
+/// Bytes of an average request body per token.
+const BYTES_PER_TOKEN: u64 = 4;
+
+// === impl Cost ===
+
+impl Cost {
+    /// One request without tokens.
+    pub const REQUEST: Self = Self { requests: 1, tokens: 0 };
+
+    /// One request that uses `tokens`.
+    pub const fn tokens(tokens: u64) -> Self {
+        Self { requests: 1, tokens }
+    }
+
+    pub(crate) fn of(&self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Requests => self.requests,
+            Unit::Tokens => self.tokens,
+        }
+    }
+}
+
+// === impl TypicalCost ===
+
+impl CostEstimator for TypicalCost {
+    fn estimate(&self, request: &Parts, typical: u64) -> Cost {
+        if let Some(EstimatedTokens(tokens)) = request.extensions.get() {
+            return Cost::tokens(*tokens);
+        }
+        let length = request
+            .headers
+            .get(http::header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+            .unwrap_or(0);
+        Cost::tokens(typical.max(length / BYTES_PER_TOKEN).max(1))
+    }
+}

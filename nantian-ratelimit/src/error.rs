@@ -1,0 +1,117 @@
+//! What can be wrong with a policy, and what a refused caller is told.
+
+use std::time::Duration;
+
+use crate::levels::Levels;
+use crate::policy::{Limit, LimitName, MAX_LIMITS};
+
+/// A policy that cannot be enforced as written.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidPolicy {
+    /// There is nothing to enforce.
+    #[error("a policy needs at least one limit")]
+    NoLimit,
+    /// More limits than one decision can hold.
+    #[error("{0} limits, at most {MAX_LIMITS} are allowed")]
+    TooManyLimits(usize),
+    /// A name that headers cannot carry.
+    #[error("limit name {0:?} is not 1 to 64 characters of A-Z a-z 0-9 . _ -")]
+    Name(String),
+    /// The window is out of range.
+    #[error("{limit}: window {window:?} is not within 1 s and 31 days")]
+    Window {
+        /// Whose window it is.
+        limit: LimitName,
+        /// The window given.
+        window: Duration,
+    },
+    /// The amount is out of range.
+    #[error("{limit}: {max} is more than one per nanosecond of the window")]
+    Amount {
+        /// Whose amount it is.
+        limit: LimitName,
+        /// The amount given.
+        max: u64,
+    },
+    /// The burst is out of range or no number.
+    #[error("{limit}: burst {burst} is not within 1 and 1000")]
+    Burst {
+        /// Whose burst it is.
+        limit: LimitName,
+        /// The burst given.
+        burst: f64,
+    },
+    /// Two limits count the same thing over the same window.
+    #[error("{limit} has the unit and window of {twin}")]
+    SameWindow {
+        /// The later limit.
+        limit: LimitName,
+        /// The earlier limit.
+        twin: LimitName,
+    },
+}
+
+/// A scope that does not parse.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidScope {
+    /// A part is empty, as in `apiKey+` or in an empty scope.
+    #[error("scope {0:?} has an empty part")]
+    Empty(String),
+    /// A part that is not in the grammar.
+    #[error("scope part {0:?} is none of route, global, gateway, model, apiKey, user, ip, header:<name>")]
+    Unknown(String),
+    /// What follows `header:` is no header name.
+    #[error("scope part {0:?} names no HTTP header")]
+    Header(String),
+    /// The same part twice.
+    #[error("scope part {0:?} is given twice")]
+    Repeated(String),
+}
+
+/// The caller exhausted a limit. Maps to 429.
+///
+/// A denied request has cost nothing on any limit.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{} exhausted, {}", self.limit().name(), Wait(self.retry_after))]
+pub struct Denied {
+    levels: Levels,
+    limit: usize,
+    retry_after: Option<Duration>,
+}
+
+struct Wait(Option<Duration>);
+
+// === impl Denied ===
+
+impl Denied {
+    pub(crate) fn new(levels: Levels, limit: usize, retry_after: Option<Duration>) -> Self {
+        Self { levels, limit, retry_after }
+    }
+
+    /// The limit that keeps the caller out longest.
+    pub fn limit(&self) -> &Limit {
+        self.levels.limit(self.limit)
+    }
+
+    /// How long until the same request would pass if nobody else used the limits; `None` if it never will, because the
+    /// limit is 0.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Where the limits of the policy stand.
+    pub fn levels(&self) -> &Levels {
+        &self.levels
+    }
+}
+
+impl std::fmt::Display for Wait {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(wait) => write!(f, "retry after {wait:?}"),
+            None => f.write_str("it admits nothing"),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The reservation of a request that is on its way, for whoever learns what it used.
+
+use std::sync::Arc;
+
+use crate::layer::Settings;
+use crate::levels::Levels;
+use crate::reservation::{Reservation, Settlement};
+use crate::sync::{AtomicBool, Ordering};
+
+/// Settles the tokens of the request in whose extensions it is found.
+///
+/// Clones settle the same reservation, which is settled once: the first settlement holds, later ones do nothing. If
+/// nobody settles, the end of the response does: a response with a 5xx status and a failed call as
+/// [`Settlement::NotServed`], all others, and requests that are given up, as [`Settlement::AsReserved`].
+///
+/// Under several limiters it settles the reservations of all of them.
+#[derive(Debug, Clone)]
+pub struct ReservationHandle(Arc<Handle>);
+
+/// Settles a reservation when the response ends, however it ends.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    handle: ReservationHandle,
+    end: Settlement,
+}
+
+#[derive(Debug)]
+struct Handle {
+    reservation: Reservation,
+    is_settled: AtomicBool,
+    settings: Arc<Settings>,
+    /// The handle of the limiter around this one.
+    outer: Option<ReservationHandle>,
+}
+
+// === impl ReservationHandle ===
+
+impl ReservationHandle {
+    pub(crate) fn new(reservation: Reservation, settings: Arc<Settings>, outer: Option<Self>) -> Self {
+        Self(Arc::new(Handle { reservation, is_settled: AtomicBool::new(false), settings, outer }))
+    }
+
+    /// Settles the request's tokens now, unless they are settled.
+    pub fn settle(&self, settlement: Settlement) {
+        let mut next = Some(self);
+        while let Some(handle) = next {
+            handle.settle_own(settlement);
+            next = handle.0.outer.as_ref();
+        }
+    }
+
+    /// Tokens that were estimated for the request.
+    pub fn reserved_tokens(&self) -> u64 {
+        self.0.reservation.cost().tokens
+    }
+
+    pub(crate) fn levels(&self) -> &Levels {
+        self.0.reservation.levels()
+    }
+
+    fn settle_own(&self, settlement: Settlement) {
+        if self.take() {
+            let settings = &self.0.settings;
+            let now = settings.limiter.now();
+            let settled = self.0.reservation.settle_once_at(now, settlement);
+            settings.observe.settled(&settled);
+        }
+    }
+
+    fn cancel_own(&self) {
+        if self.take() {
+            let now = self.0.settings.limiter.now();
+            self.0.reservation.cancel_once_at(now);
+        }
+    }
+
+    /// Whether the reservation is the caller's to settle.
+    fn take(&self) -> bool {
+        !self.0.is_settled.swap(true, Ordering::AcqRel)
+    }
+}
+
+// === impl Ticket ===
+
+impl Ticket {
+    pub(crate) fn new(handle: ReservationHandle) -> Self {
+        Self { handle, end: Settlement::AsReserved }
+    }
+
+    /// The request fails: its end refunds the tokens, unless somebody settled otherwise.
+    pub(crate) fn fail(&mut self) {
+        self.end = Settlement::NotServed;
+    }
+
+    /// The request was refused further in: it costs nothing.
+    pub(crate) fn cancel(self) {
+        self.handle.cancel_own();
+    }
+
+    pub(crate) fn levels(&self) -> &Levels {
+        self.handle.levels()
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.handle.settle_own(self.end);
+    }
+}

@@ -1,0 +1,164 @@
+//! Response fields: `Retry-After`, `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10), and
+//! the `x-ratelimit-*` fields that OpenAI clients read.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use http::Response;
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+
+use crate::error::Denied;
+use crate::levels::{Level, Levels};
+use crate::policy::Unit;
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
+/// The fields for one unit: limit, remaining, reset.
+struct Fields {
+    unit: Unit,
+    limit: HeaderName,
+    remaining: HeaderName,
+    reset: HeaderName,
+}
+
+const REQUESTS: Fields = Fields {
+    unit: Unit::Requests,
+    limit: HeaderName::from_static("x-ratelimit-limit-requests"),
+    remaining: HeaderName::from_static("x-ratelimit-remaining-requests"),
+    reset: HeaderName::from_static("x-ratelimit-reset-requests"),
+};
+const TOKENS: Fields = Fields {
+    unit: Unit::Tokens,
+    limit: HeaderName::from_static("x-ratelimit-limit-tokens"),
+    remaining: HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    reset: HeaderName::from_static("x-ratelimit-reset-tokens"),
+};
+
+/// Marks a response whose fields are ours, not an upstream's.
+#[derive(Debug, Clone, Copy)]
+struct Reported;
+
+/// Tells an admitted caller where the limits stand.
+///
+/// Fields of the upstream are replaced; those of a limiter further in are joined.
+pub(crate) fn admitted<B>(response: &mut Response<B>, levels: &Levels) {
+    if response.extensions_mut().insert(Reported).is_none() {
+        strip(response.headers_mut());
+    }
+    report(response.headers_mut(), levels, None);
+}
+
+/// Tells a refused caller where the limits stand and when to come back.
+pub(crate) fn refused(headers: &mut HeaderMap, denied: &Denied) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(wait) = denied.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds(wait).max(1)));
+        headers.insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds(wait).max(1)));
+    }
+    report(headers, denied.levels(), denied.retry_after());
+}
+
+fn strip(headers: &mut HeaderMap) {
+    let fields = [&REQUESTS, &TOKENS];
+    let names = fields.iter().flat_map(|fields| [&fields.limit, &fields.remaining, &fields.reset]);
+    for name in names.chain([&RATELIMIT, &RATELIMIT_POLICY]) {
+        headers.remove(name);
+    }
+}
+
+/// Writes all fields. `wait` is what `Retry-After` says: no reset is told that lies beyond it, as the draft demands.
+fn report(headers: &mut HeaderMap, levels: &Levels, wait: Option<Duration>) {
+    let (mut status, mut policy) = (String::new(), String::new());
+    for level in levels.iter() {
+        write_policy(&mut policy, &level);
+    }
+    if let Some(first) = levels.tightest() {
+        write_status(&mut status, &first, wait);
+        for level in levels.iter().filter(|level| level.limit.name() != first.limit.name()) {
+            write_status(&mut status, &level, wait);
+        }
+    }
+    append(headers, RATELIMIT, status);
+    append(headers, RATELIMIT_POLICY, policy);
+    for fields in [&REQUESTS, &TOKENS] {
+        let of_unit = levels.iter().filter(|level| level.limit.unit() == fields.unit);
+        if let Some(level) = of_unit.reduce(tighter) {
+            fields.write(headers, &level);
+        }
+    }
+}
+
+fn tighter<'a>(a: Level<'a>, b: Level<'a>) -> Level<'a> {
+    if b.is_tighter_than(&a) { b } else { a }
+}
+
+fn write_policy(out: &mut String, level: &Level<'_>) {
+    let (limit, separator) = (level.limit, separator(out));
+    let window = seconds(limit.window());
+    let _ = write!(out, "{separator}\"{}\";q={}", limit.name(), limit.max());
+    if limit.unit() == Unit::Tokens {
+        out.push_str(";qu=\"tokens\"");
+    }
+    let _ = write!(out, ";w={window}");
+}
+
+fn write_status(out: &mut String, level: &Level<'_>, wait: Option<Duration>) {
+    let (name, separator) = (level.limit.name(), separator(out));
+    let reset = wait.map_or(level.reset, |wait| level.reset.min(wait));
+    let (left, reset) = (level.remaining, seconds(reset));
+    let _ = write!(out, "{separator}\"{name}\";r={left};t={reset}");
+}
+
+fn separator(list: &str) -> &'static str {
+    if list.is_empty() { "" } else { ", " }
+}
+
+fn append(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.append(name, value);
+    }
+}
+
+// === impl Fields ===
+
+impl Fields {
+    /// Writes the fields unless a limiter further in has less left.
+    fn write(&self, headers: &mut HeaderMap, level: &Level<'_>) {
+        let told = headers.get(&self.remaining);
+        let told = told.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if told.is_some_and(|told| told <= level.remaining) {
+            return;
+        }
+        headers.insert(&self.limit, HeaderValue::from(level.limit.max()));
+        headers.insert(&self.remaining, HeaderValue::from(level.remaining));
+        if let Ok(reset) = HeaderValue::try_from(go_duration(level.reset)) {
+            headers.insert(&self.reset, reset);
+        }
+    }
+}
+
+/// A duration as Go prints it, rounded up: `12ms`, `1s`, `6m0s`, `1h0m0s`.
+fn go_duration(duration: Duration) -> String {
+    let milliseconds = milliseconds(duration);
+    if (1..1000).contains(&milliseconds) {
+        return format!("{milliseconds}ms");
+    }
+    let seconds = seconds(duration);
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s}s"),
+        (h, m, s) => format!("{h}h{m}m{s}s"),
+    }
+}
+
+/// Whole seconds, rounded up: whoever waits that long has waited long enough.
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+/// Whole milliseconds, rounded up.
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,119 @@
+//! Whose bucket a request uses: keyed digests of scope parts.
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::scope::ScopePart;
+
+/// The digest of a scope's values: all that a limiter stores of a caller.
+///
+/// 128 bits of SipHash-1-3 under a random secret of the limiter, so that callers can neither be read from it nor choose
+/// which of them share a bucket.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub(crate) tag: u64,
+    pub(crate) shard: u64,
+}
+
+/// Builds a [`Key`] from the values of a scope's parts.
+///
+/// Every part is hashed with its name, its presence and its length, so that no two lists of parts look alike.
+pub struct KeyHasher(SipHasher13);
+
+/// The secret that keys are hashed under.
+#[derive(Clone)]
+pub(crate) struct Secret(SipHasher13);
+
+// === impl Key ===
+
+impl Key {
+    /// Tags that no key has: an empty slot, and the slot that keys without one share.
+    pub(crate) const EMPTY: u64 = 0;
+    pub(crate) const SHARED: u64 = u64::MAX;
+
+    /// A key that has this tag in the shard at `position`.
+    pub(crate) const fn at(position: usize, tag: u64) -> Self {
+        Self { tag, shard: position as u64 }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({:016x}{:016x})", self.shard, self.tag)
+    }
+}
+
+// === impl KeyHasher ===
+
+impl KeyHasher {
+    /// Adds a part; `None` if the request has no such value.
+    ///
+    /// Requests that lack a value share a bucket, which is not that of an empty value.
+    pub fn part(&mut self, name: &str, value: Option<&[u8]>) {
+        self.write(name.as_bytes());
+        self.value(value);
+    }
+
+    /// Adds a scope's part.
+    pub fn scope_part(&mut self, part: &ScopePart, value: Option<&[u8]>) {
+        self.write(part.name().as_bytes());
+        if let ScopePart::Header(name) = part {
+            self.write(name.as_str().as_bytes());
+        }
+        self.value(value);
+    }
+
+    /// The digest of the parts added.
+    pub fn finish(self) -> Key {
+        let hash = self.0.finish128();
+        Key { tag: hash.h1.clamp(Key::EMPTY + 1, Key::SHARED - 1), shard: hash.h2 }
+    }
+
+    fn value(&mut self, value: Option<&[u8]>) {
+        match value {
+            Some(value) => {
+                self.0.write_u8(1);
+                self.write(value);
+            }
+            None => self.0.write_u8(0),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.write_usize(bytes.len());
+        self.0.write(bytes);
+    }
+}
+
+impl fmt::Debug for KeyHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyHasher").finish_non_exhaustive()
+    }
+}
+
+// === impl Secret ===
+
+impl Secret {
+    /// A secret from the operating system's randomness.
+    pub(crate) fn random() -> Self {
+        let word = || RandomState::new().build_hasher().finish();
+        Self::new(word(), word())
+    }
+
+    pub(crate) fn new(low: u64, high: u64) -> Self {
+        Self(SipHasher13::new_with_keys(low, high))
+    }
+
+    pub(crate) fn hasher(&self) -> KeyHasher {
+        KeyHasher(self.0)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}

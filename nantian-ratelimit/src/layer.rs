@@ -1,0 +1,106 @@
+//! The Layer: a limiter and all that connects it to requests.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::request::Parts;
+use tower_layer::Layer;
+
+use crate::cost::{CostEstimator, TypicalCost};
+use crate::extract::{KeyExtractor, ScopeValues};
+use crate::key::Key;
+use crate::limiter::Limiter;
+use crate::observe::Observe;
+use crate::respond::{ProblemJson, Responder};
+use crate::service::RateLimit;
+
+/// Limits the requests to the services it is applied to; all of them share the limiter's levels.
+///
+/// The decision is made when a service is called, never in `poll_ready`. CORS preflight requests pass uncounted.
+#[derive(Debug, Clone)]
+pub struct RateLimitLayer {
+    settings: Arc<Settings>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) limiter: Limiter,
+    pub(crate) keys: Arc<dyn KeyExtractor>,
+    pub(crate) costs: Arc<dyn CostEstimator>,
+    pub(crate) responder: Arc<dyn Responder>,
+    pub(crate) observe: Arc<dyn Observe>,
+}
+
+// === impl RateLimitLayer ===
+
+impl RateLimitLayer {
+    /// A layer that asks `limiter`, with [`ScopeValues`], [`TypicalCost`] and [`ProblemJson`].
+    pub fn new(limiter: Limiter) -> Self {
+        Self {
+            settings: Arc::new(Settings {
+                limiter,
+                keys: Arc::new(ScopeValues::new()),
+                costs: Arc::new(TypicalCost),
+                responder: Arc::new(ProblemJson),
+                observe: Arc::new(()),
+            }),
+        }
+    }
+
+    /// Sets who tells whose request it is.
+    #[must_use]
+    pub fn keys(self, keys: impl KeyExtractor + 'static) -> Self {
+        self.with(|settings| settings.keys = Arc::new(keys))
+    }
+
+    /// Sets who guesses what a request costs.
+    #[must_use]
+    pub fn costs(self, costs: impl CostEstimator + 'static) -> Self {
+        self.with(|settings| settings.costs = Arc::new(costs))
+    }
+
+    /// Sets who writes the response to a refused request.
+    #[must_use]
+    pub fn responder(self, responder: impl Responder + 'static) -> Self {
+        self.with(|settings| settings.responder = Arc::new(responder))
+    }
+
+    /// Sets who is told of decisions.
+    #[must_use]
+    pub fn observe(self, observe: impl Observe + 'static) -> Self {
+        self.with(|settings| settings.observe = Arc::new(observe))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
+        self
+    }
+}
+
+impl<S> Layer<S> for RateLimitLayer {
+    type Service = RateLimit<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RateLimit::new(inner, Arc::clone(&self.settings))
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// The digest of the values that the policy's scope asks for.
+    pub(crate) fn key(&self, request: &Parts) -> Key {
+        let mut hasher = self.limiter.hasher();
+        for part in self.limiter.policy().scope().parts() {
+            let value = self.keys.value(part, request);
+            hasher.scope_part(part, value.as_deref());
+        }
+        hasher.finish()
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("limiter", &self.limiter).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,77 @@
+//! Where the limits of a policy stand for one key.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::ledger::{Ledger, Tats};
+use crate::policy::Limit;
+
+/// Where the limits of a policy stand for one key, at the time of a decision.
+#[derive(Clone)]
+pub struct Levels {
+    ledger: Arc<Ledger>,
+    now: Timestamp,
+    tats: Tats,
+}
+
+/// Where one limit stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Level<'a> {
+    /// The limit.
+    pub limit: &'a Limit,
+    /// What is left, in the limit's unit.
+    pub remaining: u64,
+    /// Time until the bucket is full.
+    pub reset: Duration,
+}
+
+// === impl Levels ===
+
+impl Levels {
+    pub(crate) fn new(ledger: Arc<Ledger>, now: Timestamp, tats: Tats) -> Self {
+        Self { ledger, now, tats }
+    }
+
+    /// The limits, in the order of the policy.
+    pub fn iter(&self) -> impl Iterator<Item = Level<'_>> {
+        let columns = self.ledger.columns().iter().zip(self.tats);
+        columns.map(|(column, tat)| Level {
+            limit: column.limit(),
+            remaining: column.remaining(tat, self.now),
+            reset: column.reset(tat, self.now),
+        })
+    }
+
+    /// The limit of which the smallest share is left.
+    pub fn tightest(&self) -> Option<Level<'_>> {
+        self.iter().reduce(|tightest, level| if level.is_tighter_than(&tightest) { level } else { tightest })
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "positions come from enumerating the same columns")]
+    pub(crate) fn limit(&self, position: usize) -> &Limit {
+        self.ledger.columns()[position].limit()
+    }
+
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+}
+
+impl fmt::Debug for Levels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+// === impl Level ===
+
+impl Level<'_> {
+    /// Compares shares of the capacity without rounding.
+    pub(crate) fn is_tighter_than(&self, other: &Self) -> bool {
+        let share = |level: &Self, of: &Self| u128::from(level.remaining) * u128::from(of.limit.capacity());
+        share(self, other) < share(other, self)
+    }
+}

@@ -1,0 +1,253 @@
+//! The synchronous core: a policy bound to the levels of its callers.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwap;
+
+use crate::clock::{Clock, MonotonicClock, Timestamp};
+use crate::cost::Cost;
+use crate::error::Denied;
+use crate::key::{Key, KeyHasher, Secret};
+use crate::ledger::{Ledger, Verdict};
+use crate::levels::Levels;
+use crate::policy::Policy;
+use crate::reservation::Reservation;
+use crate::sync::{Mutex, Ordering, lock};
+
+/// Decides all limits of a policy at once, for any number of keys, without a lock for keys that it knows.
+///
+/// A limiter is an immutable policy over shared state. Clones share both; [`Limiter::with_policy`] gives a limiter with
+/// another policy over the same state. Whichever limiter of such a family is asked, the amounts of the newest policy
+/// hold; scope and reaction are those of the limiter's own policy.
+///
+/// ```
+/// use std::time::Duration;
+/// use nantian_ratelimit::{Cost, Limit, Limiter, Policy, Timestamp};
+///
+/// let limit = Limit::requests_per_minute(2);
+/// let limiter = Limiter::new(Policy::builder().limit(limit).build()?);
+/// let alice = limiter.key(b"alice");
+/// let now = Timestamp::ORIGIN;
+/// assert!(limiter.admit_at(now, alice, Cost::REQUEST).is_ok());
+/// assert!(limiter.admit_at(now, alice, Cost::REQUEST).is_ok());
+/// let denied = limiter.admit_at(now, alice, Cost::REQUEST).unwrap_err();
+/// assert_eq!(denied.retry_after(), Some(Duration::from_secs(30)));
+/// assert!(limiter.admit_at(now, limiter.key(b"bob"), Cost::REQUEST).is_ok());
+/// # Ok::<_, nantian_ratelimit::InvalidPolicy>(())
+/// ```
+#[derive(Clone)]
+pub struct Limiter(Arc<Bound>);
+
+/// Makes a [`Limiter`] with other than default settings.
+#[derive(Debug)]
+#[must_use]
+pub struct LimiterBuilder {
+    policy: Policy,
+    max_keys: usize,
+    clock: Arc<dyn Clock>,
+    secret: Secret,
+}
+
+/// A policy and the ledger that was the latest when it was bound.
+struct Bound {
+    policy: Policy,
+    ledger: Arc<Ledger>,
+    lineage: Arc<Lineage>,
+}
+
+/// What all ledgers of one limiter's history have in common.
+pub(crate) struct Lineage {
+    latest: ArcSwap<Ledger>,
+    /// Held while a ledger is replaced.
+    succession: Mutex<()>,
+    max_keys: usize,
+    clock: Arc<dyn Clock>,
+    secret: Secret,
+}
+
+// === impl Limiter ===
+
+impl Limiter {
+    /// A limiter for up to [`LimiterBuilder::DEFAULT_MAX_KEYS`] keys on a [`MonotonicClock`].
+    pub fn new(policy: Policy) -> Self {
+        Self::builder(policy).build()
+    }
+
+    /// Starts a limiter with other settings.
+    pub fn builder(policy: Policy) -> LimiterBuilder {
+        LimiterBuilder {
+            policy,
+            max_keys: LimiterBuilder::DEFAULT_MAX_KEYS,
+            clock: Arc::new(MonotonicClock::new()),
+            secret: Secret::random(),
+        }
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        &self.0.policy
+    }
+
+    /// The time on this limiter's clock.
+    pub fn now(&self) -> Timestamp {
+        self.0.lineage.clock.now()
+    }
+
+    /// Starts the digest of a scope's values.
+    pub fn hasher(&self) -> KeyHasher {
+        self.0.lineage.secret.hasher()
+    }
+
+    /// The digest of a single value.
+    pub fn key(&self, value: &[u8]) -> Key {
+        let mut hasher = self.hasher();
+        hasher.part("", Some(value));
+        hasher.finish()
+    }
+
+    /// Charges `cost` to every limit of the policy, or to none.
+    ///
+    /// Tokens are reserved: settle the reservation when the real usage is known. Dropping it leaves the charge as it is.
+    /// A cost above a limit's bucket is admitted when that bucket is full and takes all of it; its settlement goes into
+    /// debt. A cost of 0 is not checked.
+    ///
+    /// Of two requests that race for the last room one is denied; in rare interleavings of several limits both are, and
+    /// a retry passes. Never are both admitted.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] when a limit lacks room; nothing was charged then.
+    pub fn admit_at(&self, now: Timestamp, key: Key, cost: Cost) -> Result<Reservation, Denied> {
+        let mut ledger = self.ledger();
+        loop {
+            match ledger.admit(now, key, cost) {
+                Verdict::Admitted(tats) => {
+                    return Ok(Reservation::new(Levels::new(ledger, now, tats), key, cost));
+                }
+                Verdict::Denied { tats, column, until } => {
+                    let retry_after = until.map(|until| until.since(now));
+                    let levels = Levels::new(ledger, now, tats);
+                    return Err(Denied::new(levels, column, retry_after));
+                }
+                Verdict::Retired => ledger = self.0.lineage.latest(),
+            }
+        }
+    }
+
+    /// [`Limiter::admit_at`] the time on the limiter's clock.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] when a limit lacks room; nothing was charged then.
+    pub fn admit(&self, key: Key, cost: Cost) -> Result<Reservation, Denied> {
+        self.admit_at(self.now(), key, cost)
+    }
+
+    /// Where the limits stand for `key`; charges nothing.
+    pub fn levels_at(&self, now: Timestamp, key: Key) -> Levels {
+        let ledger = self.ledger();
+        let tats = ledger.peek(now, key);
+        Levels::new(ledger, now, tats)
+    }
+
+    /// A limiter for `policy` over the same state.
+    ///
+    /// A limit whose unit and window the old policy had keeps what every key has used, in its unit, whatever the
+    /// amounts; use beyond the new bucket is debt. Other limits start full. The same policy again changes nothing.
+    pub fn with_policy(&self, policy: Policy) -> Self {
+        self.with_policy_at(self.now(), policy)
+    }
+
+    /// [`Limiter::with_policy`] at a given time.
+    pub fn with_policy_at(&self, now: Timestamp, policy: Policy) -> Self {
+        let lineage = &self.0.lineage;
+        let ledger = lineage.succeed(now, &policy);
+        Self(Arc::new(Bound { policy, ledger, lineage: Arc::clone(lineage) }))
+    }
+
+    /// Keys whose buckets are not all full, counted now. Takes time in proportion to the table.
+    pub fn live_keys_at(&self, now: Timestamp) -> usize {
+        self.ledger().live_keys(now)
+    }
+
+    /// What four of five recent requests used at most, in tokens; 0 as long as nothing was settled.
+    pub fn typical_tokens(&self) -> u64 {
+        self.0.ledger.typical().load(Ordering::Relaxed)
+    }
+
+    fn ledger(&self) -> Arc<Ledger> {
+        if self.0.ledger.is_retired() { self.0.lineage.latest() } else { Arc::clone(&self.0.ledger) }
+    }
+}
+
+impl fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limiter").field("policy", &self.0.policy).finish_non_exhaustive()
+    }
+}
+
+// === impl LimiterBuilder ===
+
+impl LimiterBuilder {
+    /// Keys that a limiter tells apart by default.
+    pub const DEFAULT_MAX_KEYS: usize = 1 << 17;
+
+    /// Sets how many keys can be in use at once, each with its own bucket.
+    ///
+    /// A key is in use while some of its buckets is not full. Memory grows with the keys in use and is bounded: a slot
+    /// takes 16 bytes for one limit, 32 for up to three, 64 for up to seven, and there are up to 2.7 slots for a key.
+    /// Keys that find no slot share one more bucket per shard (there are up to 64 shards) until one is free; no key ever
+    /// loses its bucket to another.
+    ///
+    /// Unit: keys. Range: 1 to 2^30. Default: 131 072.
+    pub fn max_keys(mut self, keys: usize) -> Self {
+        self.max_keys = keys.clamp(1, 1 << 30);
+        self
+    }
+
+    /// Sets the clock. Default: a [`MonotonicClock`].
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The limiter; nobody has used anything yet.
+    pub fn build(self) -> Limiter {
+        let lineage = Arc::new_cyclic(|lineage: &Weak<Lineage>| {
+            let ledger = Ledger::new(self.policy.limits(), self.max_keys, Weak::clone(lineage));
+            Lineage {
+                latest: ArcSwap::from_pointee(ledger),
+                succession: Mutex::new(()),
+                max_keys: self.max_keys,
+                clock: self.clock,
+                secret: self.secret,
+            }
+        });
+        Limiter(Arc::new(Bound { policy: self.policy, ledger: lineage.latest(), lineage }))
+    }
+}
+
+// === impl Lineage ===
+
+impl Lineage {
+    /// The ledger that answers now.
+    pub(crate) fn latest(&self) -> Arc<Ledger> {
+        self.latest.load_full()
+    }
+
+    /// The ledger for the limits of `policy`, with the levels of the latest.
+    fn succeed(&self, now: Timestamp, policy: &Policy) -> Arc<Ledger> {
+        let _succession = lock(&self.succession);
+        let latest = self.latest();
+        let limits = latest.columns().iter().map(|column| column.limit());
+        if limits.eq(policy.limits()) {
+            return latest;
+        }
+        let next = Arc::new(Ledger::succeeding(&latest, policy.limits(), self.max_keys));
+        self.latest.store(Arc::clone(&next));
+        latest.retire();
+        next.take_over(now);
+        next
+    }
+}

@@ -1,0 +1,37 @@
+//! What a limiter tells whoever counts.
+
+use crate::error::Denied;
+use crate::levels::Levels;
+use crate::reservation::Settled;
+
+/// Is told of every decision and settlement of a layer. It runs on the request's path: count and return.
+///
+/// Nothing it is given shows a key.
+pub trait Observe: Send + Sync {
+    /// A request was decided on.
+    fn decided(&self, decision: &Decision<'_>) {
+        let _ = decision;
+    }
+
+    /// A request's tokens were settled.
+    fn settled(&self, settled: &Settled) {
+        let _ = settled;
+    }
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Decision<'a> {
+    /// It was charged and passed on.
+    Admitted(&'a Levels),
+    /// It was refused.
+    Denied(&'a Denied),
+    /// It was passed on without a charge because the policy only warns.
+    Warned(&'a Denied),
+    /// It was passed on without a look at its limits: a CORS preflight.
+    Exempt,
+}
+
+/// Counts nothing.
+impl Observe for () {}

@@ -1,0 +1,147 @@
+//! The arithmetic of one bucket: GCRA over exact integers.
+//!
+//! A bucket is one number, its *theoretical arrival time* (TAT): the time at which it will be full again. Time is
+//! measured in *units* of which one item (a request, a token) costs a whole number `K = ceil(window / max)`, so that a
+//! unit is a nanosecond when `max` divides the window and a fraction of one otherwise. Costs and capacities are then
+//! exact multiples of `K`, and the only rounding is the floor in [`Rate::tick`], which depends on the absolute time and
+//! therefore never accumulates.
+
+use crate::clock::{Timestamp, nanos};
+use crate::policy::Limit;
+
+/// Time stops after 146 years, so that no sum below overflows.
+const LAST_NANOSECOND: u64 = 1 << 62;
+
+/// How one bucket fills and what fits into it. All fields but `window` count units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rate {
+    item: u64,
+    capacity: u64,
+    /// What a bucket can owe beyond its capacity: one window's refill.
+    debt: u64,
+    /// Units that pass in one window.
+    speed: u64,
+    /// The window in nanoseconds.
+    window: u64,
+}
+
+/// The bucket lacks room until the given time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Short {
+    pub(crate) until: Timestamp,
+}
+
+/// A TAT after a correction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Adjusted {
+    pub(crate) tat: u64,
+    /// Items that the cap on debt let the caller off.
+    pub(crate) forgiven: u64,
+}
+
+// === impl Rate ===
+
+impl Rate {
+    /// The rate of `limit`; for one that denies all, a rate of one item per window that keeps what was used.
+    pub(crate) fn of(limit: &Limit) -> Self {
+        let window = nanos(limit.window()).max(1);
+        let max = limit.max().clamp(1, window);
+        let item = window.div_ceil(max);
+        let refill = max.saturating_mul(item);
+        Self {
+            item,
+            capacity: limit.capacity().max(1).saturating_mul(item),
+            debt: refill,
+            speed: refill,
+            window,
+        }
+    }
+
+    /// `now` in units.
+    pub(crate) fn tick(&self, now: Timestamp) -> u64 {
+        let now = now.as_nanos().min(LAST_NANOSECOND);
+        if self.speed == self.window {
+            return now;
+        }
+        scale(now, self.speed, self.window)
+    }
+
+    /// The TAT after `cost` items, or when they fit.
+    ///
+    /// A cost above the capacity asks for a full bucket and takes all of it.
+    pub(crate) fn charge(&self, tat: u64, tick: u64, cost: u64) -> Result<u64, Short> {
+        let charged = tat.max(tick).saturating_add(self.charged(cost));
+        let earliest = charged.saturating_sub(self.capacity);
+        if earliest <= tick {
+            return Ok(charged);
+        }
+        Err(Short { until: self.instant(earliest) })
+    }
+
+    /// Takes back a charge of `cost` items that was made at this rate.
+    pub(crate) fn undo(&self, tat: u64, cost: u64) -> u64 {
+        tat.saturating_sub(self.charged(cost))
+    }
+
+    /// Items that a charge of `cost` takes: the cost, or a whole bucket if it is larger.
+    pub(crate) fn reserved(&self, cost: u64) -> u64 {
+        cost.min(self.capacity / self.item)
+    }
+
+    /// Takes `items` more, into debt if need be, up to one window of debt.
+    pub(crate) fn debit(&self, tat: u64, tick: u64, items: u64) -> Adjusted {
+        let owed = tat.max(tick).saturating_add(items.saturating_mul(self.item));
+        let ceiling = tick.saturating_add(self.capacity).saturating_add(self.debt);
+        let capped = owed.min(ceiling.max(tat));
+        Adjusted { tat: capped, forgiven: (owed - capped) / self.item }
+    }
+
+    /// Gives `items` back; a bucket is never more than full.
+    pub(crate) fn refund(&self, tat: u64, tick: u64, items: u64) -> u64 {
+        let refunded = tat.saturating_sub(items.saturating_mul(self.item));
+        refunded.max(tat.min(tick))
+    }
+
+    /// Items that fit now.
+    pub(crate) fn remaining(&self, tat: u64, tick: u64) -> u64 {
+        self.capacity.saturating_sub(tat.saturating_sub(tick)) / self.item
+    }
+
+    /// When the bucket is full again.
+    pub(crate) fn full_at(&self, tat: u64) -> Timestamp {
+        self.instant(tat)
+    }
+
+    /// The TAT of the same use at the rate `to`.
+    pub(crate) fn convert(&self, tat: u64, to: &Self, now: Timestamp) -> u64 {
+        let used = tat.saturating_sub(self.tick(now));
+        let items = scale_up(used, to.item, self.item);
+        let tick = to.tick(now);
+        let ceiling = to.capacity.saturating_add(to.debt);
+        tick.saturating_add(items.min(ceiling))
+    }
+
+    fn charged(&self, cost: u64) -> u64 {
+        cost.saturating_mul(self.item).min(self.capacity)
+    }
+
+    /// The first instant whose tick is at least `tick`.
+    fn instant(&self, tick: u64) -> Timestamp {
+        if self.speed == self.window {
+            return Timestamp::from_nanos(tick);
+        }
+        Timestamp::from_nanos(scale_up(tick, self.window, self.speed))
+    }
+}
+
+/// `floor(value × numerator / denominator)`, saturating.
+fn scale(value: u64, numerator: u64, denominator: u64) -> u64 {
+    let product = u128::from(value) * u128::from(numerator);
+    u64::try_from(product / u128::from(denominator)).unwrap_or(u64::MAX)
+}
+
+/// `ceil(value × numerator / denominator)`, saturating.
+fn scale_up(value: u64, numerator: u64, denominator: u64) -> u64 {
+    let product = u128::from(value) * u128::from(numerator);
+    u64::try_from(product.div_ceil(u128::from(denominator))).unwrap_or(u64::MAX)
+}

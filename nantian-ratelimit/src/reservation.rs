@@ -1,0 +1,151 @@
+//! Tokens that are taken before they are used, and what follows when the real usage is known.
+
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::cost::Cost;
+use crate::key::Key;
+use crate::ledger::{Column, Correct, Correction};
+use crate::levels::Levels;
+use crate::policy::Unit;
+use crate::sync::{AtomicU64, Ordering};
+
+/// An admitted request's charge, to be settled once with the real usage.
+///
+/// Dropping it leaves the charge as it is: what was reserved counts as used. It holds no resource of the limiter.
+///
+/// A refund never makes a bucket more than full. Over any window the admitted use is at most the bucket plus the
+/// window's refill plus what was reserved in excess at the window's start.
+#[derive(Debug)]
+#[must_use = "settle it, or drop it to leave the charge as reserved"]
+pub struct Reservation {
+    levels: Levels,
+    key: Key,
+    cost: Cost,
+}
+
+/// How an admitted request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Settlement {
+    /// It used exactly these tokens: the difference to the reservation is refunded, or charged as debt.
+    Used(u64),
+    /// It used these tokens or more, as after an abort in mid-stream: charged if it exceeds the reservation, never
+    /// refunded.
+    AtLeast(u64),
+    /// It used what was reserved, as far as anybody knows.
+    AsReserved,
+    /// It was not served: its tokens are refunded, its request is not.
+    NotServed,
+}
+
+/// What a settlement did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Settled {
+    /// Tokens that had been estimated.
+    pub reserved: u64,
+    /// Tokens that counted in the end.
+    pub used: u64,
+    /// Tokens beyond the cap on debt, which nobody pays: the most of any limit.
+    pub forgiven: u64,
+}
+
+// === impl Reservation ===
+
+impl Reservation {
+    pub(crate) fn new(levels: Levels, key: Key, cost: Cost) -> Self {
+        Self { levels, key, cost }
+    }
+
+    /// The cost that was estimated.
+    pub fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// Where the limits stood after the charge.
+    pub fn levels(&self) -> &Levels {
+        &self.levels
+    }
+
+    /// Settles the tokens.
+    ///
+    /// Debt is capped at one window's amount beyond an empty bucket. Limits that a change of policy removed meanwhile
+    /// are left out; if the limiter is gone, nothing happens.
+    pub fn settle_at(self, now: Timestamp, settlement: Settlement) -> Settled {
+        self.settle_once_at(now, settlement)
+    }
+
+    /// Takes the whole charge back, requests too: for a request that another limiter denied.
+    pub fn cancel_at(self, now: Timestamp) {
+        self.cancel_once_at(now);
+    }
+
+    /// [`Reservation::settle_at`] for whoever sees to it that the reservation is not settled again.
+    pub(crate) fn settle_once_at(&self, now: Timestamp, settlement: Settlement) -> Settled {
+        let used = match settlement {
+            Settlement::Used(tokens) => tokens,
+            Settlement::AtLeast(tokens) => tokens.max(self.cost.tokens),
+            Settlement::AsReserved => self.cost.tokens,
+            Settlement::NotServed => 0,
+        };
+        let mut forgiven = 0;
+        if settlement != Settlement::AsReserved {
+            for column in self.levels.ledger().columns() {
+                if column.limit().unit() == Unit::Tokens {
+                    let reserved = column.reserved(self.cost);
+                    let excess = self.correct(now, column, reserved, used);
+                    forgiven = excess.max(forgiven);
+                }
+            }
+        }
+        if let Settlement::Used(tokens) = settlement {
+            learn(self.levels.ledger().typical(), tokens);
+        }
+        Settled { reserved: self.cost.tokens, used, forgiven }
+    }
+
+    /// [`Reservation::cancel_at`] for whoever sees to it that the reservation is not settled again.
+    pub(crate) fn cancel_once_at(&self, now: Timestamp) {
+        for column in self.levels.ledger().columns() {
+            self.correct(now, column, column.reserved(self.cost), 0);
+        }
+    }
+
+    /// Makes up for the difference between what a limit was charged and what was used; returns what was forgiven.
+    fn correct(&self, now: Timestamp, column: &Column, reserved: u64, used: u64) -> u64 {
+        let correction = if used > reserved {
+            Correction::Debit(used - reserved)
+        } else if used < reserved {
+            Correction::Refund(reserved - used)
+        } else {
+            return 0;
+        };
+        let mut ledger = Arc::clone(self.levels.ledger());
+        loop {
+            match ledger.correct(now, self.key, column.limit(), correction) {
+                Correct::Done { forgiven } => return forgiven,
+                Correct::Retired => match ledger.successor() {
+                    Some(successor) => ledger = successor,
+                    None => return 0,
+                },
+            }
+        }
+    }
+}
+
+/// Moves an estimate of the 80th percentile towards `tokens`: up four times as fast as down.
+///
+/// Racing updates may lose one another; the estimate is statistical anyway.
+fn learn(typical: &AtomicU64, tokens: u64) {
+    let estimate = typical.load(Ordering::Relaxed);
+    let step = (estimate / 16).max(1);
+    let next = if estimate == 0 {
+        tokens
+    } else if tokens > estimate {
+        estimate + (tokens - estimate).min(step.saturating_mul(4))
+    } else {
+        estimate - (estimate - tokens).min(step)
+    };
+    typical.store(next, Ordering::Relaxed);
+}

@@ -1,0 +1,174 @@
+//! For whom a limit counts: the grammar `route|global|gateway|model|apiKey|user|ip|header:<name>`, joined with `+`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::HeaderName;
+
+use crate::error::InvalidScope;
+
+/// The parts of a request that share one bucket.
+///
+/// Requests that agree in every part share it. Parts have no order: `model+apiKey` is `apiKey+model`.
+///
+/// ```
+/// use nantian_ratelimit::Scope;
+///
+/// let scope: Scope = "model+apiKey".parse()?;
+/// assert_eq!(scope.to_string(), "apiKey+model");
+/// assert!("apikey".parse::<Scope>().is_err());
+/// # Ok::<_, nantian_ratelimit::InvalidScope>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Scope(Vec<ScopePart>);
+
+/// One part of a [`Scope`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ScopePart {
+    /// Everything that the policy sees shares one bucket.
+    Global,
+    /// The gateway or listener that took the request.
+    Gateway,
+    /// The route that matched. The default.
+    Route,
+    /// The credential that the client sent.
+    ApiKey,
+    /// The authenticated user.
+    User,
+    /// The client's address.
+    Ip,
+    /// The model that the request asks for.
+    Model,
+    /// The value of a request header.
+    Header(HeaderName),
+}
+
+// === impl Scope ===
+
+impl Scope {
+    /// The scope `route`, which is the default.
+    pub fn route() -> Self {
+        Self(vec![ScopePart::Route])
+    }
+
+    /// The scope `global`.
+    pub fn global() -> Self {
+        Self(vec![ScopePart::Global])
+    }
+
+    /// The parts, in canonical order, at least one.
+    pub fn parts(&self) -> &[ScopePart] {
+        &self.0
+    }
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self::route()
+    }
+}
+
+impl FromStr for Scope {
+    type Err = InvalidScope;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = Vec::new();
+        for word in text.split('+') {
+            if word.is_empty() {
+                return Err(InvalidScope::Empty(text.to_owned()));
+            }
+            let part = word.parse::<ScopePart>()?;
+            if parts.contains(&part) {
+                return Err(InvalidScope::Repeated(word.to_owned()));
+            }
+            parts.push(part);
+        }
+        parts.sort_by(|a, b| {
+            (a.rank(), a.header().map(HeaderName::as_str))
+                .cmp(&(b.rank(), b.header().map(HeaderName::as_str)))
+        });
+        Ok(Self(parts))
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, part) in self.0.iter().enumerate() {
+            if position > 0 {
+                f.write_str("+")?;
+            }
+            part.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+// === impl ScopePart ===
+
+impl ScopePart {
+    /// The part's name in the grammar; `header` for every header.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Global => "global",
+            Self::Gateway => "gateway",
+            Self::Route => "route",
+            Self::ApiKey => "apiKey",
+            Self::User => "user",
+            Self::Ip => "ip",
+            Self::Model => "model",
+            Self::Header(_) => "header",
+        }
+    }
+
+    fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Header(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Global => 0,
+            Self::Gateway => 1,
+            Self::Route => 2,
+            Self::ApiKey => 3,
+            Self::User => 4,
+            Self::Ip => 5,
+            Self::Model => 6,
+            Self::Header(_) => 7,
+        }
+    }
+}
+
+impl FromStr for ScopePart {
+    type Err = InvalidScope;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Ok(match word {
+            "global" => Self::Global,
+            "gateway" => Self::Gateway,
+            "route" => Self::Route,
+            "apiKey" => Self::ApiKey,
+            "user" => Self::User,
+            "ip" => Self::Ip,
+            "model" => Self::Model,
+            _ => {
+                let name =
+                    word.strip_prefix("header:").ok_or_else(|| InvalidScope::Unknown(word.to_owned()))?;
+                let name = HeaderName::from_str(name).map_err(|_| InvalidScope::Header(word.to_owned()))?;
+                Self::Header(name)
+            }
+        })
+    }
+}
+
+impl fmt::Display for ScopePart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "header:{name}"),
+            part => f.write_str(part.name()),
+        }
+    }
+}

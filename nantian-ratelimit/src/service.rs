@@ -1,0 +1,93 @@
+//! The Service: one decision per call.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::ACCESS_CONTROL_REQUEST_METHOD;
+use http::{Method, Request, Response};
+use tower_service::Service;
+
+use crate::body::ResponseBody;
+use crate::error::Denied;
+use crate::future::ResponseFuture;
+use crate::handle::{ReservationHandle, Ticket};
+use crate::headers;
+use crate::layer::Settings;
+use crate::observe::Decision;
+use crate::policy::{OnLimit, Unit};
+use crate::reservation::Reservation;
+
+/// Passes on the requests that a limiter admits and answers the others.
+///
+/// Clones share the limiter. `poll_ready` is that of the inner service.
+#[derive(Debug, Clone)]
+pub struct RateLimit<S> {
+    inner: S,
+    settings: Arc<Settings>,
+}
+
+impl<S> RateLimit<S> {
+    pub(crate) fn new(inner: S, settings: Arc<Settings>) -> Self {
+        Self { inner, settings }
+    }
+
+    /// The ticket of an admitted request, whose handle is left in its extensions if there are tokens to settle.
+    fn admitted<B>(&self, reservation: Reservation, request: &mut Request<B>) -> Ticket {
+        let settings = &self.settings;
+        settings.observe.decided(&Decision::Admitted(reservation.levels()));
+        let outer = request.extensions().get::<ReservationHandle>().cloned();
+        let handle = ReservationHandle::new(reservation, Arc::clone(settings), outer);
+        if settings.limiter.policy().counts(Unit::Tokens) {
+            request.extensions_mut().insert(handle.clone());
+        }
+        Ticket::new(handle)
+    }
+}
+
+impl<S, B, ResBody> Service<Request<B>> for RateLimit<S>
+where
+    S: Service<Request<B>, Response = Response<ResBody>>,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let settings = &self.settings;
+        if is_preflight(&request) {
+            settings.observe.decided(&Decision::Exempt);
+            return ResponseFuture::exempt(self.inner.call(request));
+        }
+        let (parts, body) = request.into_parts();
+        let typical = settings.limiter.typical_tokens();
+        let cost = settings.costs.estimate(&parts, typical);
+        let decision = settings.limiter.admit(settings.key(&parts), cost);
+        match (decision, settings.limiter.policy().on_limit()) {
+            (Ok(reservation), _) => {
+                let mut request = Request::from_parts(parts, body);
+                let ticket = self.admitted(reservation, &mut request);
+                ResponseFuture::admitted(self.inner.call(request), ticket)
+            }
+            (Err(denied), OnLimit::Warn) => {
+                settings.observe.decided(&Decision::Warned(&denied));
+                ResponseFuture::exempt(self.inner.call(Request::from_parts(parts, body)))
+            }
+            (Err(denied), OnLimit::Reject) => {
+                settings.observe.decided(&Decision::Denied(&denied));
+                let mut response = settings.responder.refuse(&denied, &parts);
+                headers::refused(response.headers_mut(), &denied);
+                response.extensions_mut().insert::<Denied>(denied);
+                ResponseFuture::refused(response)
+            }
+        }
+    }
+}
+
+/// Whether a browser asks for permission; it cannot send credentials, nor handle a refusal.
+fn is_preflight<B>(request: &Request<B>) -> bool {
+    request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
