@@ -4,6 +4,7 @@
 //! holds no `Arc`, no atomic and no clock, and two equal values mean the same behaviour.
 
 mod backend;
+mod duration;
 mod filter;
 mod listener;
 mod name;

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-use super::{BackendId, Filter, ObjectName, PolicyId};
+use super::{BackendId, Filter, ObjectName, PolicyId, duration};
 
 /// One HTTPRoute that is attached to at least one listener.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -130,8 +130,10 @@ pub enum Target {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Timeouts {
     /// The whole exchange, `timeouts.request`.
+    #[serde(serialize_with = "duration::show_limit")]
     pub request: Option<Duration>,
     /// One attempt at a backend, `timeouts.backendRequest`.
+    #[serde(serialize_with = "duration::show_limit")]
     pub backend_request: Option<Duration>,
 }
 

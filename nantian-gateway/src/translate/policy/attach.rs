@@ -27,7 +27,8 @@ impl Claims {
             if let Some(place) = &place {
                 let holder = self.holders.entry(place.clone()).or_insert_with(|| object.name.clone());
                 if *holder != object.name {
-                    let message = format!("{} {holder} is older and has {}", object.kind, target.reference);
+                    let message =
+                        format!("{} {holder} comes first and has {}", object.kind, target.reference);
                     fault = Some(Fault::new(Reason::Conflicted, message));
                 }
             }

@@ -45,8 +45,12 @@ pub(super) enum ModuleState {
     Present,
     /// They have to be fetched.
     Remote,
-    /// They are not to be had.
+    /// What they should come from does not exist.
     Missing(Fault),
+    /// They are not what they should be.
+    Broken(Fault),
+    /// The plugin is not accepted, so that its module was not looked for.
+    Unread,
 }
 
 /// What there is to say of a policy under one ancestor.
@@ -111,27 +115,11 @@ impl Record {
             Some(fault) => fault.condition(ConditionType::Accepted),
             None => verdicts.accepted(),
         };
-        let is_accepted = accepted.status == ConditionStatus::True;
         conditions.set(accepted);
         if let Some(module) = &self.module {
             conditions.set(module.resolved());
-            conditions.set(match module {
-                ModuleState::Missing(fault) => fault.condition(ConditionType::Programmed),
-                _ if !is_accepted => {
-                    Condition::fails(ConditionType::Programmed, Reason::Invalid, "the plugin is not accepted")
-                }
-                _ if verdicts.in_force.is_empty() => {
-                    Condition::fails(ConditionType::Programmed, Reason::Idle, "no request reaches the plugin")
-                }
-                ModuleState::Present => {
-                    Condition::holds(ConditionType::Programmed, Reason::Programmed, "the module is in force")
-                }
-                ModuleState::Remote => Condition::fails(
-                    ConditionType::Programmed,
-                    Reason::Pending,
-                    "the module is not fetched yet",
-                ),
-            });
+            let accepted = conditions.holds(ConditionType::Accepted);
+            conditions.set(module.programmed(accepted, !verdicts.in_force.is_empty()));
         }
         conditions
     }
@@ -163,8 +151,31 @@ impl ModuleState {
     fn resolved(&self) -> Condition {
         match self {
             Self::Missing(fault) => fault.condition(ConditionType::ResolvedRefs),
-            Self::Present | Self::Remote => {
+            Self::Unread => {
+                let message = "the plugin is not accepted";
+                Condition::new(
+                    ConditionType::ResolvedRefs,
+                    ConditionStatus::Unknown,
+                    Reason::Invalid,
+                    message,
+                )
+            }
+            Self::Present | Self::Remote | Self::Broken(_) => {
                 Condition::holds(ConditionType::ResolvedRefs, Reason::ResolvedRefs, "all references resolve")
+            }
+        }
+    }
+
+    /// What is true until the module is compiled.
+    fn programmed(&self, accepted: bool, in_force: bool) -> Condition {
+        let fails = |reason, message: &str| Condition::fails(ConditionType::Programmed, reason, message);
+        match self {
+            Self::Missing(fault) | Self::Broken(fault) => fault.condition(ConditionType::Programmed),
+            _ if !accepted => fails(Reason::Invalid, "the plugin is not accepted"),
+            _ if !in_force => fails(Reason::Idle, "no request reaches the plugin"),
+            Self::Remote => fails(Reason::Pending, "the module is not fetched yet"),
+            Self::Present | Self::Unread => {
+                Condition::holds(ConditionType::Programmed, Reason::Programmed, "the module is in force")
             }
         }
     }

@@ -30,9 +30,9 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
             targets.map(|target| Target::resolve(world, gateways, &name.namespace, target)).collect();
         let id = attach::id(plugin.metadata.uid.as_ref(), name);
         let refused = attach::validate(plugin).err();
-        let source = match &refused {
-            Some(fault) => Err(fault.clone()),
-            None => source(world, name, plugin),
+        let (module, source) = match &refused {
+            Some(fault) => (ModuleState::Unread, PluginSource::Missing(fault.message.clone())),
+            None => module(world, name, plugin),
         };
         let outcomes = match &refused {
             Some(fault) => attach::refuse(targets, fault),
@@ -43,13 +43,6 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
         }
         let problem =
             refused.as_ref().map(|fault| format!("WasmPlugin {name} is not accepted: {}", fault.message));
-        let module = match (&refused, &source) {
-            // A plugin that breaks the rules of its kind may have no source to speak of.
-            (Some(_), _) | (None, Ok(PluginSource::Bytes(_))) => ModuleState::Present,
-            (None, Ok(_)) => ModuleState::Remote,
-            (None, Err(fault)) => ModuleState::Missing(fault.clone()),
-        };
-        let source = source.unwrap_or_else(|fault| PluginSource::Missing(fault.message));
         set.plugins.insert(id.clone(), to_ir(name, plugin, source));
         set.plugin_names.insert(name.clone(), (id, problem));
         let own = GroupKind::WASM_PLUGIN.refer(&name.namespace, &name.name);
@@ -109,42 +102,60 @@ fn sandbox(spec: &nantian_crd::Sandbox) -> Sandbox {
     }
 }
 
-fn source(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Result<PluginSource, Fault> {
-    let wasm = &plugin.spec.wasm;
-    let path = Path::SPEC.field("wasm");
-    if let Some(url) = &wasm.url {
-        return Ok(PluginSource::Url(url.clone()));
-    }
-    if let Some(config_map) = &wasm.config_map {
-        let bytes = from_config_map(world, &name.namespace, config_map).map_err(|problem| {
-            Fault::new(Reason::ConfigMapNotFound, format!("{}: {problem}", path.field("configMap")))
-        })?;
-        return Ok(PluginSource::Bytes(bytes));
-    }
-    let inline = wasm.inline.as_deref().unwrap_or_default();
-    match decode(inline) {
-        Ok(bytes) => Ok(PluginSource::Bytes(bytes)),
-        Err(error) => Err(Fault::new(Reason::Invalid, format!("{}: {error}", path.field("inline")))),
+fn module(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> (ModuleState, PluginSource) {
+    match source(world, name, plugin) {
+        Ok(source @ PluginSource::Url(_)) => (ModuleState::Remote, source),
+        Ok(source) => (ModuleState::Present, source),
+        Err(fault) => {
+            let source = PluginSource::Missing(fault.message.clone());
+            match fault.reason {
+                Reason::ConfigMapNotFound => (ModuleState::Missing(fault), source),
+                _ => (ModuleState::Broken(fault), source),
+            }
+        }
     }
 }
 
-fn from_config_map(world: &World<'_>, namespace: &str, source: &ConfigMapSource) -> Result<Vec<u8>, String> {
+fn source(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Result<PluginSource, Fault> {
+    let wasm = &plugin.spec.wasm;
+    let path = Path::SPEC.field("wasm");
+    match (&wasm.url, &wasm.config_map) {
+        (Some(url), _) => Ok(PluginSource::Url(url.clone())),
+        (None, Some(config_map)) => {
+            from_config_map(world, &name.namespace, config_map, &path.field("configMap"))
+                .map(PluginSource::Bytes)
+        }
+        (None, None) => {
+            let text = wasm.inline.as_deref().unwrap_or_default();
+            decode(text, &path.field("inline")).map(PluginSource::Bytes)
+        }
+    }
+}
+
+fn from_config_map(
+    world: &World<'_>,
+    namespace: &str,
+    source: &ConfigMapSource,
+    path: &Path<'_>,
+) -> Result<Vec<u8>, Fault> {
     let name = ObjectName::new(namespace, source.name.as_str());
-    let Some(config_map) = world.objects.config_maps.get(&name) else {
-        return Err(format!("ConfigMap {name} does not exist"));
+    let not_found = |problem: String| {
+        Fault::new(Reason::ConfigMapNotFound, format!("{path}: ConfigMap {name} {problem}"))
     };
+    let config_map =
+        world.objects.config_maps.get(&name).ok_or_else(|| not_found("does not exist".to_owned()))?;
     let key = source.key.as_str();
     if let Some(bytes) = config_map.binary_data.as_ref().and_then(|data| data.get(key)) {
         return Ok(bytes.0.clone());
     }
-    match config_map.data.as_ref().and_then(|data| data.get(key)) {
-        Some(text) => decode(text).map_err(|error| format!("entry {key:?} of ConfigMap {name}: {error}")),
-        None => Err(format!("ConfigMap {name} has no entry {key:?}")),
-    }
+    let text = config_map.data.as_ref().and_then(|data| data.get(key));
+    decode(text.ok_or_else(|| not_found(format!("has no entry {key:?}")))?, path)
 }
 
 /// Decodes base64 that may be broken into lines.
-fn decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+fn decode(text: &str, path: &Path<'_>) -> Result<Vec<u8>, Fault> {
     let compact: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    BASE64_STANDARD.decode(compact)
+    BASE64_STANDARD
+        .decode(compact)
+        .map_err(|_| Fault::new(Reason::ModuleInvalid, format!("{path}: the module is not base64")))
 }
