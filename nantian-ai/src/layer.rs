@@ -1,3 +1,5 @@
+//! The layer: one target, its observer and its responder.
+
 use std::fmt;
 use std::sync::Arc;
 

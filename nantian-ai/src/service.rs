@@ -1,3 +1,5 @@
+//! The service: takes requests, leaves the rest to its future.
+
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};

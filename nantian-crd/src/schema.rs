@@ -26,14 +26,16 @@ mod compile;
 mod node;
 mod resource;
 mod rule;
+mod shown;
 mod suggest;
-mod walk;
+mod visit;
+mod walker;
 
 pub use self::{
     compile::Compiler,
     resource::resource,
     rule::{Hint, Rule},
-    walk::Walker,
+    walker::Walker,
 };
 pub(crate) use self::{
     node::whole_number,

@@ -72,3 +72,12 @@ impl CostEstimator for TypicalCost {
         Cost::tokens(typical.max(length / BYTES_PER_TOKEN).max(1))
     }
 }
+
+impl<F> CostEstimator for F
+where
+    F: Fn(&Parts, u64) -> Cost + Send + Sync,
+{
+    fn estimate(&self, request: &Parts, typical: u64) -> Cost {
+        self(request, typical)
+    }
+}

@@ -194,7 +194,7 @@ impl Ledger {
     /// Charges every limit, or none.
     pub(crate) fn admit(&self, now: Timestamp, key: Key, cost: Cost) -> Verdict {
         if let Some(column) = self.closed_to(cost) {
-            return Verdict::Denied { tats: self.peek(now, key), column, until: None };
+            return Verdict::Denied { tats: self.glance(now, key), column, until: None };
         }
         self.table
             .find(key)
@@ -202,9 +202,14 @@ impl Ledger {
             .unwrap_or_else(|| self.admit_exclusively(now, key, cost))
     }
 
-    /// The TATs of `key`; those of a full bucket if it has none here.
-    pub(crate) fn peek(&self, now: Timestamp, key: Key) -> Tats {
-        self.table.find(key).and_then(|slot| self.read(slot, key.tag)).unwrap_or_else(|| self.full(now))
+    /// The TATs of `key`; `None` if another ledger answers for it.
+    pub(crate) fn peek(&self, now: Timestamp, key: Key) -> Option<Tats> {
+        let found = self.table.find(key);
+        if let Some(tats) = found.and_then(|slot| self.read(slot, key.tag)) {
+            return Some(tats);
+        }
+        let _shard = self.lock(self.table.position(key), now)?;
+        Some(self.glance(now, key))
     }
 
     /// Corrects the level of the limit that `limit` is, whatever its amount, if there is one.
@@ -231,6 +236,12 @@ impl Ledger {
 
     fn closed_to(&self, cost: Cost) -> Option<usize> {
         self.columns.iter().position(|column| column.limit.max() == 0 && cost.of(column.limit.unit()) > 0)
+    }
+
+    /// The TATs of `key`, or of a full bucket if it has no slot at this moment.
+    fn glance(&self, now: Timestamp, key: Key) -> Tats {
+        let found = self.table.find(key);
+        found.and_then(|slot| self.read(slot, key.tag)).unwrap_or_else(|| self.full(now))
     }
 
     fn full(&self, now: Timestamp) -> Tats {

@@ -146,9 +146,13 @@ impl Limiter {
 
     /// Where the limits stand for `key`; charges nothing.
     pub fn levels_at(&self, now: Timestamp, key: Key) -> Levels {
-        let ledger = self.ledger();
-        let tats = ledger.peek(now, key);
-        Levels::new(ledger, now, tats)
+        let mut ledger = self.ledger();
+        loop {
+            if let Some(tats) = ledger.peek(now, key) {
+                return Levels::new(ledger, now, tats);
+            }
+            ledger = self.0.lineage.latest();
+        }
     }
 
     /// A limiter for `policy` over the same state.

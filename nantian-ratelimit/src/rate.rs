@@ -90,10 +90,12 @@ impl Rate {
 
     /// Takes `items` more, into debt if need be, up to one window of debt.
     pub(crate) fn debit(&self, tat: u64, tick: u64, items: u64) -> Adjusted {
-        let owed = tat.max(tick).saturating_add(items.saturating_mul(self.item));
+        let held = tat.max(tick);
         let ceiling = tick.saturating_add(self.capacity).saturating_add(self.debt);
+        let owed = held.saturating_add(items.saturating_mul(self.item));
         let capped = owed.min(ceiling.max(tat));
-        Adjusted { tat: capped, forgiven: (owed - capped) / self.item }
+        let taken = capped.saturating_sub(held).div_ceil(self.item);
+        Adjusted { tat: capped, forgiven: items.saturating_sub(taken) }
     }
 
     /// Gives `items` back; a bucket is never more than full.
@@ -145,3 +147,6 @@ fn scale_up(value: u64, numerator: u64, denominator: u64) -> u64 {
     let product = u128::from(value) * u128::from(numerator);
     u64::try_from(product.div_ceil(u128::from(denominator))).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

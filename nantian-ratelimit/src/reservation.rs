@@ -17,7 +17,6 @@ use crate::sync::{AtomicU64, Ordering};
 /// A refund never makes a bucket more than full. Over any window the admitted use is at most the bucket plus the
 /// window's refill plus what was reserved in excess at the window's start.
 #[derive(Debug)]
-#[must_use = "settle it, or drop it to leave the charge as reserved"]
 pub struct Reservation {
     levels: Levels,
     key: Key,
@@ -139,7 +138,7 @@ impl Reservation {
 /// Racing updates may lose one another; the estimate is statistical anyway.
 fn learn(typical: &AtomicU64, tokens: u64) {
     let estimate = typical.load(Ordering::Relaxed);
-    let step = (estimate / 16).max(1);
+    let step = (estimate / 32).max(1);
     let next = if estimate == 0 {
         tokens
     } else if tokens > estimate {

@@ -1,1 +1,81 @@
 //! A wasmtime sandbox for Proxy-Wasm plugins as a tower Layer.
+//!
+//! Runs the plugins people already have for Envoy, Istio, Higress or Kong around any HTTP service: a plugin reads and
+//! changes headers and bodies, answers by itself, logs and counts. It gets memory and time within limits and nothing
+//! else: no network, no files, no way to put bytes on the wire that are not HTTP.
+//!
+//! ```
+//! use nantian_wasm::{Engine, Module, Plugin, PluginConfig, WasmLayer};
+//! use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+//!
+//! # let guest = wat::parse_str(include_str!("../tests/guests/add_header.wat")).unwrap();
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let engine = Engine::new()?;
+//! // Guests are stopped by `engine.tick()`: call it every millisecond, from a thread that runs none.
+//!
+//! let module = Module::compile(&engine, &guest, None)?;
+//! let plugin = Plugin::new(&module, PluginConfig::new("greeter"))?;
+//!
+//! let service = ServiceBuilder::new().layer(WasmLayer::new([plugin])).service(service_fn(
+//!     async |request: http::Request<_>| {
+//!         assert_eq!(request.headers()["x-wasm-plugin"], "greeter");
+//!         Ok::<_, std::convert::Infallible>(http::Response::new(String::from("hello")))
+//!     },
+//! ));
+//!
+//! let response = service.oneshot(http::Request::new(String::new())).await?;
+//! assert_eq!(response.status(), 200);
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! Proxies that are not built of tower services drive a [`StreamContext`] instead: the same core, without futures.
+//!
+//! # Which modules run
+//!
+//! The ABI is found in the bytes: modules that export a marker of Proxy-Wasm 0.1.0, 0.2.0, 0.2.1 or Higress' 0.2.100.
+//! Every function these ABIs and WASI preview 1 let a module import is there, so that modules made with the SDKs
+//! instantiate. Call-outs (HTTP, gRPC, Redis), shared queues and foreign functions answer that they are not available.
+//!
+//! # Where plugins behave differently from Envoy
+//!
+//! * A header that is no HTTP ends the stream (503 before the request has left, 502 after) and never reaches the wire.
+//! * `content-length` and the headers of one connection are not a plugin's to write; such writes are ignored. Removing
+//!   them is honoured.
+//! * A pause that nothing can end is a failure at once: `StopIteration` from a header callback, or holding a body back
+//!   at its end. Holding back before the end buffers up to [`Sandbox::max_buffered_body`].
+//! * Replacing all headers keeps pseudo headers that the plugin left out.
+//! * A plugin that traps costs its own streams on that instance; the instance is replaced.
+//! * Request properties and headers stay readable in the response's phases.
+
+mod body;
+mod config;
+mod engine;
+mod error;
+mod future;
+mod handle;
+mod instance;
+mod layer;
+mod module;
+mod observe;
+mod plugin;
+mod pool;
+mod proxy_wasm;
+mod respond;
+mod sandbox;
+mod service;
+mod stream;
+
+pub use self::body::{BodyError, RequestBody, ResponseBody};
+pub use self::config::{FailurePolicy, Hooks, PluginConfig, Sandbox};
+pub use self::engine::Engine;
+pub use self::error::{Cause, EngineError, Failure, ModuleError, Phase, PluginError};
+pub use self::future::ResponseFuture;
+pub use self::layer::WasmLayer;
+pub use self::module::{Digest, Module, ParseDigestError};
+pub use self::observe::{Metric, MetricKind, PluginStatus};
+pub use self::plugin::Plugin;
+pub use self::proxy_wasm::Abi;
+pub use self::respond::{DefaultResponder, Responder};
+pub use self::service::WasmService;
+pub use self::stream::{Action, LocalResponse, StreamContext, StreamInfo};

@@ -1,3 +1,5 @@
+//! The head of a metered reply.
+
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

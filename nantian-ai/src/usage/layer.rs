@@ -1,3 +1,5 @@
+//! The layer that meters any service.
+
 use std::sync::Arc;
 
 use tower_layer::Layer;

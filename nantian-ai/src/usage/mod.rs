@@ -71,7 +71,7 @@ pub trait UsageObserver {
     type Sink: UsageSink;
 
     /// Called when a request is about to be sent, with its extensions: there is what an earlier layer left,
-    /// such as a reservation.
+    /// such as a reservation. Not called for requests that are refused before.
     fn begin(&self, extensions: &Extensions, facts: &RequestFacts) -> Self::Sink;
 }
 

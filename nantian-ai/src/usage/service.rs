@@ -1,3 +1,5 @@
+//! The service that meters any service.
+
 use std::sync::Arc;
 use std::task::{Context, Poll};
 

@@ -7,7 +7,7 @@ use super::{
     catalogue,
     node::{Bound, Form, Identity, List, Map, Node, NodeId, Others, Range, Size, Type, whole_number},
     rule::{Hint, Rule, items},
-    walk::Walker,
+    walker::Walker,
 };
 
 /// Reads a schema document into a [`Walker`].
@@ -70,7 +70,7 @@ impl Compiler {
     pub fn compile(&self, document: &Value) -> Walker {
         let mut build = Build { compiler: self, document, nodes: Vec::new(), references: HashMap::new() };
         let root = build.schema(document);
-        Walker::new_closed(build.nodes, root)
+        Walker::from_nodes(build.nodes, root)
     }
 }
 

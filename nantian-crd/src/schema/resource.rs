@@ -3,7 +3,7 @@ use kube::Resource;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::{compile::Compiler, walk::Walker};
+use super::{compile::Compiler, walker::Walker};
 use crate::target_ref::DNS_NAME;
 
 /// The schema of whole objects of kind `K`: the schema of the type, with `apiVersion`, `kind` and `metadata`.

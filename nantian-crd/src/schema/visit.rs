@@ -1,7 +1,4 @@
-use std::{
-    borrow::Cow,
-    collections::{BTreeSet, HashMap},
-};
+use std::collections::{BTreeSet, HashMap};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::jiff::Timestamp;
@@ -9,31 +6,16 @@ use serde_json::{Map as Object, Number, Value};
 
 use super::{
     at::At,
-    compile::Compiler,
     node::{Form, Identity, List, Node, NodeId, Others, Size, Type},
     rule::child,
+    shown::shown,
     suggest::suggest,
+    walker::Walker,
 };
 use crate::fault::{Fault, FaultKind, FieldPath};
 
-/// A schema, read once, that checks any number of values.
-///
-/// Null in a field counts as an absent field unless the schema allows null, as it does for the API server.
-#[derive(Clone, Debug)]
-pub struct Walker {
-    nodes: Vec<Node>,
-    root: NodeId,
-}
-
-/// Deeper than any JSON text that serde_json reads.
-const MAX_DEPTH: usize = 160;
-/// Longer lists of field names help nobody.
-const MAX_LISTED: usize = 12;
-/// Longer values are cut.
-const MAX_SHOWN: usize = 64;
-
 /// One walk over one value.
-struct Visit<'w> {
+pub(super) struct Visit<'w> {
     walker: &'w Walker,
     faults: Vec<Fault>,
 }
@@ -47,77 +29,24 @@ struct Way {
     depth: usize,
 }
 
-// === impl Walker ===
-
-impl Walker {
-    /// Reads a schema with [`Compiler::new`].
-    pub fn new(document: &Value) -> Self {
-        Compiler::new().compile(document)
-    }
-
-    /// All faults of `value`, in the order of the value, with paths that start at `root`.
-    pub fn walk(&self, value: &Value, root: &FieldPath) -> Vec<Fault> {
-        let way = Way { outermost: true, secret: false, depth: 0 };
-        let mut visit = Visit { walker: self, faults: Vec::new() };
-        visit.node(self.root, value, &At::Root(root), way);
-        visit.faults
-    }
-
-    /// Settles which nodes know all fields of their objects.
-    pub(super) fn new_closed(nodes: Vec<Node>, root: NodeId) -> Self {
-        let mut walker = Self { nodes, root };
-        let closed: Vec<_> = (0..walker.nodes.len()).map(|id| walker.is_closed(NodeId(id))).collect();
-        for (node, closed) in walker.nodes.iter_mut().zip(closed) {
-            node.map.closed = closed;
-        }
-        walker
-    }
-
-    fn is_closed(&self, id: NodeId) -> bool {
-        let parts = self.parts(id);
-        let says = |wanted: fn(&Node) -> bool| parts.iter().any(|part| wanted(part));
-        let closes = says(|node| node.map.closed || !node.map.fields.is_empty());
-        closes && !says(|node| !matches!(node.map.others, Others::Unsaid))
-    }
-
-    /// The node and all nodes that describe the same value.
-    fn parts(&self, id: NodeId) -> Vec<&Node> {
-        let mut ids = vec![id];
-        let mut parts = Vec::new();
-        let mut next = 0;
-        while let Some(id) = ids.get(next).copied() {
-            next += 1;
-            let Some(node) = self.nodes.get(id.0) else { continue };
-            parts.push(node);
-            for part in node.all_of.iter().chain(&node.any_of).chain(&node.one_of) {
-                if !ids.contains(part) {
-                    ids.push(*part);
-                }
-            }
-        }
-        parts
-    }
-
-    fn fields(&self, id: NodeId) -> BTreeSet<&str> {
-        self.parts(id).into_iter().flat_map(|part| part.map.fields.keys()).map(String::as_str).collect()
-    }
-
-    /// Whether values at the node may contain a secret.
-    fn hides(&self, id: NodeId, depth: usize) -> bool {
-        depth < 8
-            && self.parts(id).into_iter().any(|part| {
-                let below = part.map.fields.values().chain(&part.list.item);
-                part.secret || below.copied().any(|id| self.hides(id, depth + 1))
-            })
-    }
-}
+/// Deeper than any JSON text that serde_json reads.
+const MAX_DEPTH: usize = 160;
+/// Longer lists of field names help nobody.
+const MAX_LISTED: usize = 12;
 
 // === impl Visit ===
 
-impl Visit<'_> {
+impl<'w> Visit<'w> {
+    /// All faults of `value`.
+    pub(super) fn start(walker: &'w Walker, id: NodeId, value: &Value, root: &FieldPath) -> Vec<Fault> {
+        let way = Way { outermost: true, secret: false, depth: 0 };
+        let mut visit = Self { walker, faults: Vec::new() };
+        visit.node(id, value, &At::Root(root), way);
+        visit.faults
+    }
+
     fn node(&mut self, id: NodeId, value: &Value, at: &At<'_>, mut way: Way) {
-        let walker = self.walker;
-        let Some(node) = walker.nodes.get(id.0) else { return };
+        let Some(node) = self.walker.get(id) else { return };
         way.depth += 1;
         way.secret |= node.secret;
         if way.depth > MAX_DEPTH {
@@ -214,7 +143,11 @@ impl Visit<'_> {
                 self.node(id, item, &At::Item(at, index), Way { outermost: true, ..way });
             }
         }
-        let identity = |item: &Value| match &list.identity {
+        self.repetitions(&list.identity, items, at, way);
+    }
+
+    fn repetitions(&mut self, identity: &Identity, items: &[Value], at: &At<'_>, way: Way) {
+        let key = |item: &Value| match identity {
             Identity::None => None,
             Identity::Whole => Some(item.to_string()),
             Identity::Keys(keys) => {
@@ -224,17 +157,12 @@ impl Visit<'_> {
         };
         let mut seen = HashMap::new();
         for (index, item) in items.iter().enumerate() {
-            let Some(identity) = identity(item) else { continue };
-            if let Some(earlier) = seen.get(&identity) {
-                let earlier = At::Item(at, *earlier).path();
-                self.fault(
-                    &At::Item(at, index),
-                    shown(item, way.secret),
-                    FaultKind::Duplicate { earlier },
-                    None,
-                );
+            let Some(key) = key(item) else { continue };
+            if let Some(earlier) = seen.get(&key) {
+                let kind = FaultKind::Duplicate { earlier: At::Item(at, *earlier).path() };
+                self.fault(&At::Item(at, index), shown(item, way.secret), kind, None);
             } else {
-                seen.insert(identity, index);
+                seen.insert(key, index);
             }
         }
     }
@@ -242,15 +170,15 @@ impl Visit<'_> {
     fn object(&mut self, id: NodeId, node: &Node, object: &Object<String, Value>, at: &At<'_>, way: Way) {
         self.size(node.map.size, object.len(), "fields", at);
         let judges = way.outermost && node.map.closed && node.sole_part().is_none();
-        let declared = judges.then(|| self.walker.fields(id));
         let below = Way { outermost: true, ..way };
         for (name, value) in object {
             let field = At::Field(at, name);
-            if let Some(declared) = &declared
-                && !declared.contains(name.as_str())
-            {
-                self.unknown_field(declared, name, &field);
-                continue;
+            if judges && !node.map.fields.contains_key(name) {
+                let declared = self.walker.fields(id);
+                if !declared.contains(name.as_str()) {
+                    self.unknown_field(&declared, name, &field);
+                    continue;
+                }
             }
             match (node.map.fields.get(name), node.map.others) {
                 (Some(id), _) if !self.counts_as_absent(*id, value) => self.node(*id, value, &field, below),
@@ -271,7 +199,7 @@ impl Visit<'_> {
     }
 
     fn counts_as_absent(&self, id: NodeId, value: &Value) -> bool {
-        value.is_null() && !self.walker.nodes.get(id.0).is_some_and(|node| node.nullable)
+        value.is_null() && !self.walker.get(id).is_some_and(|node| node.nullable)
     }
 
     fn unknown_field(&mut self, declared: &BTreeSet<&str>, name: &str, at: &At<'_>) {
@@ -344,30 +272,5 @@ impl Visit<'_> {
                 None => self.fault(at, shown(value, way.secret), kind, None),
             }
         }
-    }
-}
-
-/// A scalar as JSON on one line, cut if it is long. Objects, lists and secrets are not shown.
-fn shown(value: &Value, secret: bool) -> Option<String> {
-    match value {
-        Value::Object(_) | Value::Array(_) => None,
-        _ if secret => Some("[redacted]".to_owned()),
-        Value::String(text) => {
-            let text = without_password(text);
-            let cut: String = text.chars().take(MAX_SHOWN).collect();
-            let more = if cut.len() < text.len() { "…" } else { "" };
-            Some(Value::String(cut + more).to_string())
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
-    }
-}
-
-/// A URL without the credentials that some people put into it.
-fn without_password(text: &str) -> Cow<'_, str> {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.into() };
-    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest.get(..authority).and_then(|authority| authority.rfind('@')) {
-        Some(at) => format!("{scheme}://[redacted]{}", rest.get(at..).unwrap_or_default()).into(),
-        None => text.into(),
     }
 }

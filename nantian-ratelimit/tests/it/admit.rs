@@ -1,0 +1,166 @@
+//! Decisions of the core.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::FakeRelativeClock;
+use governor::{Quota, RateLimiter};
+use nantian_ratelimit::{Cost, Limit, Limiter, ManualClock, Policy, Timestamp};
+use proptest::prelude::*;
+
+pub(crate) fn limiter(limits: impl IntoIterator<Item = Limit>) -> Limiter {
+    let limits = limits.into_iter();
+    let policy = limits.fold(Policy::builder(), |policy, limit| policy.limit(limit));
+    Limiter::builder(policy.build().unwrap()).clock(ManualClock::new()).build()
+}
+
+pub(crate) fn seconds(seconds: u64) -> Timestamp {
+    Timestamp::ORIGIN.saturating_add(Duration::from_secs(seconds))
+}
+
+#[test]
+fn a_burst_is_admitted_exactly() {
+    let limiter = limiter([Limit::requests_per_minute(60).with_burst(1.5)]);
+    let key = limiter.key(b"k");
+    let admitted = (0..1000).filter(|_| limiter.admit(key, Cost::REQUEST).is_ok());
+    assert_eq!(admitted.count(), 90);
+}
+
+#[test]
+fn a_burst_that_binary_cannot_represent_is_not_rounded_down() {
+    let limit = Limit::requests_per_minute(100).with_burst(1.15);
+    assert_eq!(limit.capacity(), 115);
+}
+
+#[test]
+fn keys_do_not_share_a_bucket() {
+    let limiter = limiter([Limit::requests_per_minute(1)]);
+    for name in 0..1000u32 {
+        let key = limiter.key(&name.to_be_bytes());
+        assert!(limiter.admit(key, Cost::REQUEST).is_ok());
+        assert!(limiter.admit(key, Cost::REQUEST).is_err());
+    }
+    assert_eq!(limiter.live_keys_at(Timestamp::ORIGIN), 1000);
+}
+
+#[test]
+fn a_denied_request_costs_nothing_on_any_limit() {
+    let limits =
+        [Limit::requests_per_minute(100), Limit::tokens_per_minute(1000), Limit::tokens_per_hour(2000)];
+    let limiter = limiter(limits);
+    let key = limiter.key(b"k");
+    limiter.admit(key, Cost::tokens(900)).unwrap();
+    let before = format!("{:?}", limiter.levels_at(limiter.now(), key));
+    let denied = limiter.admit(key, Cost::tokens(101)).unwrap_err();
+    assert_eq!(denied.limit().name().as_str(), "tokens-per-minute");
+    assert_eq!(format!("{:?}", limiter.levels_at(limiter.now(), key)), before);
+    assert_eq!(format!("{:?}", denied.levels()), before);
+    limiter.admit(key, Cost::tokens(100)).unwrap();
+}
+
+#[test]
+fn the_limit_with_the_longest_wait_is_reported() {
+    let limits = [Limit::tokens_per_minute(100), Limit::tokens_per_hour(100)];
+    let limiter = limiter(limits);
+    let key = limiter.key(b"k");
+    limiter.admit(key, Cost::tokens(100)).unwrap();
+    let denied = limiter.admit(key, Cost::tokens(10)).unwrap_err();
+    assert_eq!(denied.limit().name().as_str(), "tokens-per-hour");
+    assert_eq!(denied.retry_after(), Some(Duration::from_secs(360)));
+    assert_eq!(denied.to_string(), "tokens-per-hour exhausted, retry after 360s");
+}
+
+#[test]
+fn a_retry_passes_at_the_time_told() {
+    let limiter = limiter([Limit::requests_per_minute(7), Limit::tokens_per_hour(999)]);
+    let key = limiter.key(b"k");
+    while limiter.admit(key, Cost::tokens(90)).is_ok() {}
+    let denied = limiter.admit(key, Cost::tokens(90)).unwrap_err();
+    let wait = denied.retry_after().unwrap();
+    let (just_before, then) = (wait - Duration::from_nanos(1), wait);
+    let at = |wait| Timestamp::ORIGIN.saturating_add(wait);
+    assert!(limiter.admit_at(at(just_before), key, Cost::tokens(90)).is_err());
+    assert!(limiter.admit_at(at(then), key, Cost::tokens(90)).is_ok());
+}
+
+#[test]
+fn a_limit_of_zero_denies_all_and_tells_no_time() {
+    let limiter = limiter([Limit::requests_per_minute(0), Limit::tokens_per_minute(5)]);
+    let key = limiter.key(b"k");
+    let denied = limiter.admit(key, Cost::REQUEST).unwrap_err();
+    assert_eq!(denied.retry_after(), None);
+    assert_eq!(denied.to_string(), "requests-per-minute exhausted, it admits nothing");
+    assert_eq!(denied.levels().iter().next().unwrap().remaining, 0);
+    assert_eq!(limiter.live_keys_at(Timestamp::ORIGIN), 0);
+}
+
+#[test]
+fn a_cost_of_zero_is_not_checked() {
+    let limiter = limiter([Limit::requests_per_minute(5), Limit::tokens_per_minute(1)]);
+    let key = limiter.key(b"k");
+    limiter.admit(key, Cost::tokens(1)).unwrap();
+    assert!(limiter.admit(key, Cost::REQUEST).is_ok());
+    assert!(limiter.admit(key, Cost::tokens(1)).is_err());
+}
+
+#[test]
+fn a_cost_above_the_bucket_passes_when_the_bucket_is_full() {
+    let limiter = limiter([Limit::tokens_per_minute(60)]);
+    let key = limiter.key(b"k");
+    assert!(limiter.admit_at(seconds(0), key, Cost::tokens(1)).is_ok());
+    let denied = limiter.admit_at(seconds(0), key, Cost::tokens(10_000));
+    assert_eq!(denied.unwrap_err().retry_after(), Some(Duration::from_secs(1)));
+    assert!(limiter.admit_at(seconds(1), key, Cost::tokens(10_000)).is_ok());
+    assert!(limiter.admit_at(seconds(1), key, Cost::tokens(1)).is_err());
+}
+
+#[test]
+fn a_clock_that_steps_back_admits_no_more() {
+    let limiter = limiter([Limit::requests_per_minute(60)]);
+    let key = limiter.key(b"k");
+    let mut admitted = 0;
+    for time in [100, 0, 100, 50, 99, 100, 0] {
+        while limiter.admit_at(seconds(time), key, Cost::REQUEST).is_ok() {
+            admitted += 1;
+        }
+    }
+    assert_eq!(admitted, 60);
+}
+
+#[test]
+fn a_limiter_survives_the_end_of_time() {
+    let limiter = limiter([Limit::requests_per_minute(7), Limit::tokens_per_minute(7)]);
+    let key = limiter.key(b"k");
+    for time in [0, 1 << 40, u64::MAX, 3, u64::MAX] {
+        let now = Timestamp::from_nanos(time);
+        if let Ok(reservation) = limiter.admit_at(now, key, Cost::tokens(u64::MAX)) {
+            reservation.cancel_at(now);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn verdicts_are_those_of_governor(
+        per_minute in prop_oneof![Just(1u32), Just(60), Just(600), Just(5000), Just(100_000)],
+        steps in prop::collection::vec((0..3_000_000_000u64, 1..200u32), 1..200),
+    ) {
+        let amount = NonZeroU32::new(per_minute).unwrap();
+        let clock = FakeRelativeClock::default();
+        let governor = RateLimiter::direct_with_clock(Quota::per_minute(amount), clock.clone());
+        let limiter = limiter([Limit::tokens_per_minute(per_minute.into())]);
+        let key = limiter.key(b"k");
+        let mut now = 0;
+        for (pause, cost) in steps {
+            now += pause;
+            clock.advance(Duration::from_nanos(pause));
+            let cost = cost.min(per_minute);
+            let theirs = governor.check_n(NonZeroU32::new(cost).unwrap()).unwrap().is_ok();
+            let now = Timestamp::from_nanos(now);
+            let ours = limiter.admit_at(now, key, Cost::tokens(cost.into())).is_ok();
+            prop_assert_eq!(ours, theirs);
+        }
+    }
+}

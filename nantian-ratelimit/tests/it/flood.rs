@@ -1,0 +1,81 @@
+//! Memory is bounded, and no flood of keys changes the level of a key in use.
+
+use nantian_ratelimit::{Cost, Key, Limit, Limiter, ManualClock, Policy};
+
+use crate::admit::seconds;
+
+const MAX_KEYS: usize = 2000;
+
+fn limiter(limits: &[Limit]) -> Limiter {
+    let policy = limits.iter().cloned().fold(Policy::builder(), |policy, limit| policy.limit(limit));
+    Limiter::builder(policy.build().unwrap()).max_keys(MAX_KEYS).clock(ManualClock::new()).build()
+}
+
+fn key(limiter: &Limiter, name: usize) -> Key {
+    limiter.key(&name.to_be_bytes())
+}
+
+fn all_limits() -> [Limit; 3] {
+    [Limit::requests_per_minute(100), Limit::tokens_per_minute(1000), Limit::tokens_per_hour(10_000)]
+}
+
+#[test]
+fn a_flood_of_ten_times_the_keys_never_changes_what_a_live_key_has_left() {
+    let limiter = limiter(&all_limits());
+    let victims: Vec<Key> = (0..500).map(|name| key(&limiter, name)).collect();
+    for victim in &victims {
+        drop(limiter.admit_at(seconds(0), *victim, Cost::tokens(400)));
+    }
+    let levels = || victims.iter().map(|key| format!("{:?}", limiter.levels_at(seconds(0), *key)));
+    let before: Vec<String> = levels().collect();
+    for name in 0..10 * MAX_KEYS {
+        drop(limiter.admit_at(seconds(0), key(&limiter, 1_000_000 + name), Cost::tokens(1)));
+    }
+    assert!(levels().eq(before));
+}
+
+#[test]
+fn keys_are_bounded_whatever_arrives() {
+    let limiter = limiter(&all_limits());
+    for name in 0..20 * MAX_KEYS {
+        drop(limiter.admit_at(seconds(0), key(&limiter, name), Cost::REQUEST));
+    }
+    let live = limiter.live_keys_at(seconds(0));
+    assert!((MAX_KEYS..3 * MAX_KEYS).contains(&live), "{live} live keys");
+}
+
+#[test]
+fn as_many_keys_as_promised_have_a_bucket_each() {
+    for limits in [&all_limits()[..1], &all_limits()[..]] {
+        let limiter = limiter(limits);
+        for name in 0..MAX_KEYS {
+            drop(limiter.admit_at(seconds(0), key(&limiter, name), Cost::tokens(1)));
+        }
+        let shared = MAX_KEYS - limiter.live_keys_at(seconds(0));
+        assert!(shared <= MAX_KEYS / 100, "{shared} of {MAX_KEYS} keys share");
+    }
+}
+
+#[test]
+fn keys_beyond_the_bound_share_a_few_buckets() {
+    let limiter = limiter(&[Limit::requests_per_minute(1)]);
+    let admitted = |from: usize, count: usize| {
+        let names = from..from + count;
+        names.filter(|name| limiter.admit_at(seconds(0), key(&limiter, *name), Cost::REQUEST).is_ok()).count()
+    };
+    let first = admitted(0, 10 * MAX_KEYS);
+    assert!(first < 3 * MAX_KEYS, "{first} admitted");
+    assert!(admitted(10 * MAX_KEYS, 10 * MAX_KEYS) < 64);
+}
+
+#[test]
+fn spent_keys_make_room() {
+    let limiter = limiter(&all_limits());
+    for round in 0..20 {
+        for name in 0..MAX_KEYS / 2 {
+            let key = key(&limiter, round * MAX_KEYS + name);
+            let admitted = limiter.admit_at(seconds(60 * round as u64), key, Cost::tokens(1)).unwrap();
+            assert_eq!(admitted.levels().iter().next().unwrap().remaining, 99);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What clients are told about limits.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::Full;
+use nantian_ratelimit::{EstimatedTokens, Limit, Limiter, ManualClock, Policy, RateLimitLayer};
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+fn limiter(clock: &ManualClock, limits: impl IntoIterator<Item = Limit>) -> Limiter {
+    let policy = limits.into_iter().fold(Policy::builder(), |policy, limit| policy.limit(limit));
+    Limiter::builder(policy.build().unwrap()).clock(clock.clone()).build()
+}
+
+fn ok(_: Request<()>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
+    let response = Response::builder()
+        .header("x-ratelimit-remaining-tokens", "7")
+        .header("ratelimit", "\"upstream\";r=1")
+        .header("x-other", "kept");
+    ready(Ok(response.body(Full::default()).unwrap()))
+}
+
+async fn answer<S, B>(service: S, tokens: u64) -> HeaderMap
+where
+    S: Service<Request<()>, Response = Response<B>, Error = Infallible>,
+{
+    let request = Request::builder().extension(EstimatedTokens(tokens)).body(()).unwrap();
+    service.oneshot(request).await.unwrap().headers().clone()
+}
+
+fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+    headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn an_admitted_caller_learns_where_every_limit_stands_tightest_first() {
+    let clock = ManualClock::new();
+    let limits =
+        [Limit::requests_per_minute(60), Limit::tokens_per_minute(1000), Limit::tokens_per_hour(6000)];
+    let service = RateLimitLayer::new(limiter(&clock, limits)).layer(service_fn(ok));
+    let headers = answer(service, 300).await;
+    assert_eq!(
+        all(&headers, "ratelimit"),
+        [concat!(
+            r#""tokens-per-minute";r=700;t=18, "requests-per-minute";r=59;t=1, "#,
+            r#""tokens-per-hour";r=5700;t=180"#
+        )]
+    );
+    assert_eq!(
+        all(&headers, "ratelimit-policy"),
+        [concat!(
+            r#""requests-per-minute";q=60;w=60, "tokens-per-minute";q=1000;qu="tokens";w=60, "#,
+            r#""tokens-per-hour";q=6000;qu="tokens";w=3600"#
+        )]
+    );
+    let openai = [
+        ("x-ratelimit-limit-requests", "60"),
+        ("x-ratelimit-remaining-requests", "59"),
+        ("x-ratelimit-reset-requests", "1s"),
+        ("x-ratelimit-limit-tokens", "1000"),
+        ("x-ratelimit-remaining-tokens", "700"),
+        ("x-ratelimit-reset-tokens", "18s"),
+    ];
+    for (name, value) in openai {
+        assert_eq!(all(&headers, name), [value], "{name}");
+    }
+    assert_eq!(all(&headers, "x-other"), ["kept"]);
+    assert!(!headers.contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn a_refused_caller_learns_when_to_come_back_and_no_reset_beyond() {
+    let clock = ManualClock::new();
+    let limits = [Limit::requests_per_minute(10), Limit::tokens_per_hour(100)];
+    let service = RateLimitLayer::new(limiter(&clock, limits)).layer(service_fn(ok));
+    answer(service.clone(), 100).await;
+    clock.advance(Duration::from_millis(100));
+    let headers = answer(service, 10).await;
+    let expected = [
+        ("retry-after", "360"),
+        ("retry-after-ms", "359900"),
+        ("cache-control", "no-store"),
+        ("ratelimit", r#""tokens-per-hour";r=0;t=360, "requests-per-minute";r=9;t=6"#),
+        ("x-ratelimit-reset-tokens", "1h0m0s"),
+        ("x-ratelimit-reset-requests", "6s"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(all(&headers, name), [value], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn retry_after_is_at_least_a_second_and_rounded_up() {
+    let clock = ManualClock::new();
+    let limiter = limiter(&clock, [Limit::requests_per_minute(600)]);
+    let service = RateLimitLayer::new(limiter).layer(service_fn(ok));
+    for _ in 0..600 {
+        answer(service.clone(), 0).await;
+    }
+    let headers = answer(service, 0).await;
+    assert_eq!(all(&headers, "retry-after"), ["1"]);
+    assert_eq!(all(&headers, "retry-after-ms"), ["100"]);
+}
+
+#[tokio::test]
+async fn a_limit_of_zero_tells_no_time_to_come_back() {
+    let limiter = limiter(&ManualClock::new(), [Limit::requests_per_minute(0)]);
+    let service = RateLimitLayer::new(limiter).layer(service_fn(ok));
+    let headers = answer(service, 0).await;
+    assert_eq!(all(&headers, "ratelimit"), [r#""requests-per-minute";r=0;t=0"#]);
+    assert!(!headers.contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn limiters_around_one_another_tell_all_their_limits_and_the_least_that_is_left() {
+    let clock = ManualClock::new();
+    let outer = limiter(&clock, [Limit::requests_per_minute(60), Limit::tokens_per_minute(400)]);
+    let inner = limiter(&clock, [Limit::requests_per_minute(6), Limit::tokens_per_hour(4000)]);
+    let service = RateLimitLayer::new(outer).layer(RateLimitLayer::new(inner).layer(service_fn(ok)));
+    let headers = answer(service, 100).await;
+    assert_eq!(
+        all(&headers, "ratelimit"),
+        [
+            r#""requests-per-minute";r=5;t=10, "tokens-per-hour";r=3900;t=90"#,
+            r#""tokens-per-minute";r=300;t=15, "requests-per-minute";r=59;t=1"#,
+        ]
+    );
+    assert_eq!(all(&headers, "ratelimit-policy").len(), 2);
+    assert_eq!(all(&headers, "x-ratelimit-remaining-requests"), ["5"]);
+    assert_eq!(all(&headers, "x-ratelimit-remaining-tokens"), ["300"]);
+    assert_eq!(all(&headers, "x-ratelimit-limit-tokens"), ["400"]);
+}
+
+#[tokio::test]
+async fn a_short_reset_is_told_in_milliseconds() {
+    let clock = ManualClock::new();
+    let service = RateLimitLayer::new(limiter(&clock, [Limit::requests_per_minute(6000)]));
+    let headers = answer(service.layer(service_fn(ok)), 0).await;
+    assert_eq!(all(&headers, "x-ratelimit-reset-requests"), ["10ms"]);
+}

@@ -1,0 +1,372 @@
+//! The Layer around services.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use axum::body::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use nantian_ratelimit::{
+    Cost, Decision, Denied, EstimatedTokens, Limit, Limiter, Observe, OnLimit, Policy, RateLimitLayer,
+    ReservationHandle, ScopeValues, Settled, Settlement,
+};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_test::mock;
+
+use crate::admit::limiter;
+
+/// Counts what it is told.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn entries(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn add(&self, entry: impl Into<String>) {
+        self.0.lock().unwrap().push(entry.into());
+    }
+}
+
+impl Observe for Log {
+    fn decided(&self, decision: &Decision<'_>) {
+        self.add(match decision {
+            Decision::Admitted(_) => "admitted".to_owned(),
+            Decision::Denied(denied) => format!("denied by {}", denied.limit().name()),
+            Decision::Warned(denied) => format!("warned by {}", denied.limit().name()),
+            _ => "exempt".to_owned(),
+        });
+    }
+
+    fn settled(&self, settled: &Settled) {
+        self.add(format!("settled {} of {}", settled.used, settled.reserved));
+    }
+}
+
+fn get() -> Request<()> {
+    Request::new(())
+}
+
+fn estimated(tokens: u64) -> Request<()> {
+    Request::builder().extension(EstimatedTokens(tokens)).body(()).unwrap()
+}
+
+fn echo(request: Request<()>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
+    let body = request.uri().to_string();
+    ready(Ok(Response::new(Full::from(body))))
+}
+
+fn remaining(limiter: &Limiter) -> u64 {
+    let mut hasher = limiter.hasher();
+    hasher.scope_part(&"route".parse().unwrap(), None);
+    let levels = limiter.levels_at(limiter.now(), hasher.finish());
+    levels.tightest().unwrap().remaining
+}
+
+#[tokio::test]
+async fn denied_request_does_not_reach_inner() {
+    let limiter = limiter([Limit::requests_per_minute(2)]);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let service = RateLimitLayer::new(limiter).layer(service_fn(move |request: Request<()>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        echo(request)
+    }));
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(service.clone().oneshot(get()).await.unwrap().status().as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 429, 429]);
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_router_is_limited_in_one_line() {
+    use axum::{Router, body::Body, routing};
+
+    let policy = Policy::builder().limit(Limit::requests_per_minute(1)).build().unwrap();
+    let app = Router::new()
+        .route("/", routing::get(|| async { "hello" }))
+        .layer(RateLimitLayer::new(Limiter::new(policy)));
+    let get = || Request::get("/").body(Body::empty()).unwrap();
+    let served = app.clone().oneshot(get()).await.unwrap();
+    assert_eq!(served.into_body().collect().await.unwrap().to_bytes(), "hello");
+    let refused = app.oneshot(get()).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    let body = refused.into_body().collect().await.unwrap().to_bytes();
+    assert!(
+        body.starts_with(b"{\"type\":\"https://iana.org/assignments/http-problem-types#quota-exceeded\"")
+    );
+}
+
+#[tokio::test]
+async fn a_preflight_request_passes_uncounted() {
+    let limiter = limiter([Limit::requests_per_minute(1)]);
+    let log = Log::default();
+    let service = RateLimitLayer::new(limiter.clone()).observe(log.clone()).layer(service_fn(echo));
+    let preflight = || {
+        let request = Request::builder().method(Method::OPTIONS);
+        request.header("access-control-request-method", "POST").body(()).unwrap()
+    };
+    for _ in 0..3 {
+        let response = service.clone().oneshot(preflight()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    assert_eq!(remaining(&limiter), 1);
+    assert_eq!(log.entries(), ["exempt"; 3]);
+}
+
+#[tokio::test]
+async fn a_policy_that_warns_refuses_nobody_and_is_counted() {
+    let policy = Policy::builder().limit(Limit::requests_per_minute(1)).on_limit(OnLimit::Warn);
+    let log = Log::default();
+    let layer = RateLimitLayer::new(Limiter::new(policy.build().unwrap())).observe(log.clone());
+    let service = layer.layer(service_fn(echo));
+    for _ in 0..2 {
+        let response = service.clone().oneshot(get()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    assert_eq!(log.entries(), ["admitted", "settled 1 of 1", "warned by requests-per-minute"]);
+}
+
+#[tokio::test]
+async fn readiness_is_that_of_the_inner_service_and_takes_no_token() {
+    let limiter = limiter([Limit::requests_per_minute(1)]);
+    let layer = RateLimitLayer::new(limiter.clone());
+    let (mut mock, mut handle) =
+        mock::spawn_with(|inner: mock::Mock<Request<()>, Response<Full<Bytes>>>| layer.layer(inner));
+    handle.allow(0);
+    assert!(mock.poll_ready().is_pending());
+    handle.allow(1);
+    for _ in 0..5 {
+        assert!(mock.poll_ready().is_ready());
+    }
+    assert_eq!(remaining(&limiter), 1);
+}
+
+#[tokio::test]
+async fn requests_of_different_routes_do_not_share_a_bucket() {
+    let limiter = limiter([Limit::requests_per_minute(1)]);
+    let layer = |route| RateLimitLayer::new(limiter.clone()).keys(ScopeValues::new().with_route(route));
+    for route in ["a", "b"] {
+        let service = layer(route).layer(service_fn(echo));
+        assert_eq!(service.clone().oneshot(get()).await.unwrap().status(), 200);
+        assert_eq!(service.oneshot(get()).await.unwrap().status(), 429);
+    }
+}
+
+#[tokio::test]
+async fn reported_usage_settles_the_reservation_once() {
+    let limiter = limiter([Limit::tokens_per_minute(1000)]);
+    let log = Log::default();
+    let layer = RateLimitLayer::new(limiter.clone()).observe(log.clone());
+    let service = layer.layer(service_fn(|request: Request<()>| {
+        let handle = request.extensions().get::<ReservationHandle>().unwrap().clone();
+        assert_eq!(handle.reserved_tokens(), 600);
+        handle.settle(Settlement::Used(250));
+        handle.clone().settle(Settlement::Used(999));
+        echo(request)
+    }));
+    let response = service.oneshot(estimated(600)).await.unwrap();
+    response.into_body().collect().await.unwrap();
+    assert_eq!(remaining(&limiter), 750);
+    assert_eq!(log.entries(), ["admitted", "settled 250 of 600"]);
+}
+
+#[tokio::test]
+async fn a_response_that_nobody_settled_costs_what_was_reserved_when_its_body_ends() {
+    let limiter = limiter([Limit::tokens_per_minute(1000)]);
+    let log = Log::default();
+    let service = RateLimitLayer::new(limiter.clone()).observe(log.clone()).layer(service_fn(echo));
+    let response = service.oneshot(estimated(600)).await.unwrap();
+    assert_eq!(log.entries(), ["admitted"]);
+    response.into_body().collect().await.unwrap();
+    assert_eq!(log.entries(), ["admitted", "settled 600 of 600"]);
+    assert_eq!(remaining(&limiter), 400);
+}
+
+#[tokio::test]
+async fn a_server_error_refunds_the_tokens() {
+    let limiter = limiter([Limit::tokens_per_minute(1000)]);
+    let service = RateLimitLayer::new(limiter.clone()).layer(service_fn(|_: Request<()>| {
+        let mut response = Response::new(Full::from("broken"));
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+        ready(Ok::<Response<Full<Bytes>>, Infallible>(response))
+    }));
+    let response = service.oneshot(estimated(600)).await.unwrap();
+    response.into_body().collect().await.unwrap();
+    assert_eq!(remaining(&limiter), 1000);
+}
+
+#[tokio::test]
+async fn a_failed_call_refunds_the_tokens() {
+    let limiter = limiter([Limit::tokens_per_minute(1000)]);
+    let service = RateLimitLayer::new(limiter.clone())
+        .layer(service_fn(|_: Request<()>| ready(Err::<Response<Full<Bytes>>, _>("connection refused"))));
+    assert_eq!(service.oneshot(estimated(600)).await.unwrap_err(), "connection refused");
+    assert_eq!(remaining(&limiter), 1000);
+}
+
+#[tokio::test]
+async fn a_request_given_up_before_its_response_costs_what_was_reserved() {
+    let limiter = limiter([Limit::tokens_per_minute(1000)]);
+    let log = Log::default();
+    let layer = RateLimitLayer::new(limiter.clone()).observe(log.clone());
+    let mut service = layer.layer(service_fn(|_: Request<()>| {
+        std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
+    }));
+    drop(service.call(estimated(600)));
+    assert_eq!(remaining(&limiter), 400);
+    assert_eq!(log.entries(), ["admitted", "settled 600 of 600"]);
+}
+
+/// A body that settles when it is dropped, as a usage meter does when a client goes away in mid-stream.
+struct Metered(ReservationHandle);
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        self.0.settle(Settlement::Used(123));
+    }
+}
+
+impl http_body::Body for Metered {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::from_static(b"chunk")))))
+    }
+}
+
+#[tokio::test]
+async fn a_meter_inside_settles_even_if_it_is_dropped_with_the_body() {
+    let limiter = limiter([Limit::tokens_per_minute(1000)]);
+    let service = RateLimitLayer::new(limiter.clone()).layer(service_fn(|request: Request<()>| {
+        let handle = request.extensions().get::<ReservationHandle>().unwrap().clone();
+        ready(Ok::<_, Infallible>(Response::new(Metered(handle))))
+    }));
+    let mut body = service.oneshot(estimated(600)).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    assert_eq!(remaining(&limiter), 877);
+}
+
+#[tokio::test]
+async fn bodies_keep_their_size_and_trailers() {
+    use http_body::Body as _;
+
+    let limiter = limiter([Limit::requests_per_minute(1)]);
+    let service = RateLimitLayer::new(limiter).layer(service_fn(|_: Request<()>| {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", "0".parse().unwrap());
+        let body = Full::new(Bytes::from("12345")).with_trailers(ready(Some(Ok(trailers))));
+        ready(Ok::<_, Infallible>(Response::new(body)))
+    }));
+    let body = service.clone().oneshot(get()).await.unwrap().into_body();
+    let trailers = body.collect().await.unwrap().trailers().unwrap().clone();
+    assert_eq!(trailers["grpc-status"], "0");
+    let refused = service.oneshot(get()).await.unwrap().into_body();
+    let announced = refused.size_hint().exact().unwrap();
+    assert!(!refused.is_end_stream());
+    let collected = refused.collect().await.unwrap().to_bytes();
+    assert_eq!(announced, collected.len() as u64);
+}
+
+#[tokio::test]
+async fn what_an_inner_limiter_denies_costs_nothing_on_the_outer_one() {
+    let outer = limiter([Limit::requests_per_minute(10), Limit::tokens_per_minute(1000)]);
+    let inner = limiter([Limit::tokens_per_hour(500)]);
+    let service =
+        RateLimitLayer::new(outer.clone()).layer(RateLimitLayer::new(inner).layer(service_fn(echo)));
+    let served = service.clone().oneshot(estimated(500)).await.unwrap();
+    served.into_body().collect().await.unwrap();
+    let denied = service.oneshot(estimated(500)).await.unwrap();
+    assert_eq!(denied.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(denied.extensions().get::<Denied>().unwrap().limit().name().as_str(), "tokens-per-hour");
+    let mut hasher = outer.hasher();
+    hasher.scope_part(&"route".parse().unwrap(), None);
+    let levels = outer.levels_at(outer.now(), hasher.finish());
+    let left: Vec<u64> = levels.iter().map(|level| level.remaining).collect();
+    assert_eq!(left, [9, 500]);
+}
+
+#[tokio::test]
+async fn usage_settles_the_reservations_of_all_limiters_around() {
+    let [outer, inner] = [1000, 2000].map(|max| limiter([Limit::tokens_per_minute(max)]));
+    let meter = service_fn(|request: Request<()>| {
+        let handle = request.extensions().get::<ReservationHandle>().unwrap();
+        handle.settle(Settlement::Used(10));
+        echo(request)
+    });
+    let service = RateLimitLayer::new(outer.clone()).layer(RateLimitLayer::new(inner.clone()).layer(meter));
+    let response = service.oneshot(estimated(600)).await.unwrap();
+    response.into_body().collect().await.unwrap();
+    assert_eq!([remaining(&outer), remaining(&inner)], [990, 1990]);
+}
+
+#[tokio::test]
+async fn without_an_estimate_what_is_typical_is_reserved() {
+    let limiter = limiter([Limit::tokens_per_minute(1000)]);
+    let used = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&used);
+    let service = RateLimitLayer::new(limiter).layer(service_fn(move |request: Request<()>| {
+        let handle = request.extensions().get::<ReservationHandle>().unwrap();
+        seen.lock().unwrap().push(handle.reserved_tokens());
+        handle.settle(Settlement::Used(100));
+        echo(request)
+    }));
+    for _ in 0..2 {
+        let request = Request::builder().header("content-length", "200").body(()).unwrap();
+        service.clone().oneshot(request).await.unwrap();
+    }
+    assert_eq!(*used.lock().unwrap(), [50, 100]);
+}
+
+#[tokio::test]
+async fn extractor_estimator_and_responder_can_be_replaced() {
+    let limiter = limiter([Limit::requests_per_minute(10)]);
+    let layer = RateLimitLayer::new(limiter)
+        .costs(|request: &http::request::Parts, _: u64| {
+            let requests = if request.method == Method::POST { 10 } else { 1 };
+            Cost { requests, tokens: 0 }
+        })
+        .responder(|denied: &Denied, _: &http::request::Parts| {
+            let mut response = Response::new(Bytes::from(denied.to_string()));
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response
+        });
+    let service = layer.layer(service_fn(echo));
+    service.clone().oneshot(get()).await.unwrap();
+    let post = Request::builder().method(Method::POST).body(()).unwrap();
+    let refused = service.oneshot(post).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers()["retry-after"], "6");
+}
+
+/// Compiles only if services need nothing of their inner services, futures and bodies that they do not have.
+#[test]
+fn what_is_not_send_can_be_limited_and_what_is_send_stays_send() {
+    fn assert_send<T: Send>(value: T) -> T {
+        value
+    }
+    let layer = RateLimitLayer::new(limiter([Limit::requests_per_minute(1)]));
+    let local = std::rc::Rc::new(());
+    let mut service = layer.layer(service_fn(move |_: Request<()>| {
+        let local = std::rc::Rc::clone(&local);
+        async move {
+            drop(local);
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+        }
+    }));
+    drop(service.call(get()));
+    let mut service = assert_send(layer.layer(service_fn(echo)));
+    drop(assert_send(service.call(get())));
+}

@@ -1,0 +1,127 @@
+//! Many threads on the same keys.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use nantian_ratelimit::{Cost, Limit, Limiter, ManualClock, Policy, Settlement, Timestamp};
+
+use crate::admit::limiter;
+
+const THREADS: u64 = 4;
+
+fn admitted(limiter: &Limiter, attempts: u64, time: impl Fn(u64) -> Timestamp + Sync) -> u64 {
+    let admitted = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let key = limiter.key(b"k");
+                for attempt in 0..attempts {
+                    let granted = limiter.admit_at(time(attempt), key, Cost::tokens(3)).is_ok();
+                    admitted.fetch_add(u64::from(granted), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    admitted.into_inner()
+}
+
+#[test]
+fn threads_together_admit_the_bucket_exactly() {
+    let limits = [
+        Limit::requests_per_minute(20_000),
+        Limit::tokens_per_minute(45_000),
+        Limit::tokens_per_hour(60_000),
+    ];
+    let limiter = limiter(limits);
+    assert_eq!(admitted(&limiter, 20_000, |_| Timestamp::ORIGIN), 15_000);
+    let levels = limiter.levels_at(Timestamp::ORIGIN, limiter.key(b"k"));
+    let left: Vec<u64> = levels.iter().map(|level| level.remaining).collect();
+    assert_eq!(left, [5000, 0, 15_000]);
+}
+
+#[test]
+fn threads_together_admit_no_more_than_bucket_and_refill() {
+    let limiter = limiter([Limit::tokens_per_minute(60_000)]);
+    let step = 10_000_000;
+    let admitted = admitted(&limiter, 5000, |attempt| Timestamp::from_nanos(attempt * step));
+    // Ten tokens refill in a step.
+    assert!(admitted * 3 <= 60_000 + 5000 * 10, "{admitted} admitted");
+}
+
+/// Buckets that refill in a nanosecond-scale window of the test's own time are given up and taken over all the time;
+/// no key may get two, and none may be charged for another's requests.
+#[test]
+fn keys_that_compete_for_few_slots_stay_within_their_limits() {
+    let policy = Policy::builder().limit(Limit::requests_per_minute(60)).build().unwrap();
+    let limiter = Limiter::builder(policy).max_keys(8).clock(ManualClock::new()).build();
+    let rounds = 20_000u64;
+    let tick = 10_000_000;
+    let time = AtomicU64::new(0);
+    let admitted: Vec<AtomicU64> = (0..32).map(|_| AtomicU64::new(0)).collect();
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (limiter, time, admitted) = (&limiter, &time, &admitted);
+            scope.spawn(move || {
+                for round in 0..rounds {
+                    let now = Timestamp::from_nanos(time.fetch_add(tick, Ordering::Relaxed));
+                    let name = (round * 7 + thread) % admitted.len() as u64;
+                    let key = limiter.key(&name.to_be_bytes());
+                    let granted = limiter.admit_at(now, key, Cost::REQUEST).is_ok();
+                    let name = usize::try_from(name).unwrap();
+                    admitted[name].fetch_add(u64::from(granted), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let elapsed = THREADS * rounds * tick / 1_000_000_000;
+    for admitted in admitted {
+        let admitted = admitted.into_inner();
+        assert!(admitted <= 60 + elapsed, "{admitted} admitted in {elapsed} s");
+    }
+}
+
+#[test]
+fn a_thousand_reloads_under_load_admit_no_more_than_none() {
+    let limits = |extra: bool| {
+        let policy = Policy::builder().limit(Limit::requests_per_minute(30_000));
+        let policy = if extra { policy.limit(Limit::tokens_per_hour(3_600_000_000)) } else { policy };
+        policy.build().unwrap()
+    };
+    let limiter = Limiter::builder(limits(false)).clock(ManualClock::new()).build();
+    let done = AtomicBool::new(false);
+    let total = thread::scope(|scope| {
+        let reloading = scope.spawn(|| {
+            let (mut current, mut reloads) = (limiter.clone(), 0);
+            while reloads < 1000 || !done.load(Ordering::Acquire) {
+                current = current.with_policy(limits(reloads % 2 == 0));
+                reloads += 1;
+            }
+        });
+        let total = admitted(&limiter, 50_000, |_| Timestamp::ORIGIN);
+        done.store(true, Ordering::Release);
+        reloading.join().unwrap();
+        total
+    });
+    assert!(total <= 30_000, "{total} admitted");
+    assert!(total >= 29_000, "only {total} admitted: charges were lost in the hand-over");
+}
+
+#[test]
+fn racing_settlements_leave_the_level_that_they_add_up_to() {
+    let limiter = limiter([Limit::tokens_per_minute(60_000_000)]);
+    let per_thread = 5000;
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let key = limiter.key(b"k");
+                for round in 0..per_thread {
+                    let reservation = limiter.admit(key, Cost::tokens(100)).unwrap();
+                    reservation.settle_at(limiter.now(), Settlement::Used(round % 200));
+                }
+            });
+        }
+    });
+    let used: u64 = (0..per_thread).map(|round| round % 200).sum();
+    let levels = limiter.levels_at(limiter.now(), limiter.key(b"k"));
+    assert_eq!(levels.tightest().unwrap().remaining, 60_000_000 - THREADS * used);
+}

@@ -1,0 +1,128 @@
+//! The scope grammar, and who shares a bucket under it.
+
+use std::net::IpAddr;
+
+use http::Request;
+use nantian_ratelimit::{InvalidScope, KeyExtractor, Scope, ScopePart, ScopeValues};
+use proptest::prelude::*;
+
+fn parse(text: &str) -> Result<Scope, InvalidScope> {
+    text.parse()
+}
+
+fn value(part: &str, request: Request<()>) -> Option<Vec<u8>> {
+    let part: ScopePart = part.parse().unwrap();
+    let (parts, ()) = request.into_parts();
+    ScopeValues::new().value(&part, &parts).map(|value| value.into_owned())
+}
+
+fn with_header(name: &str, value: &str) -> Request<()> {
+    Request::builder().header(name, value).body(()).unwrap()
+}
+
+fn from_client(client: &str) -> Request<()> {
+    let client: IpAddr = client.parse().unwrap();
+    Request::builder().extension(ScopeValues::new().with_client(client)).body(()).unwrap()
+}
+
+#[test]
+fn every_word_of_the_grammar_is_understood() {
+    let text = "global+gateway+route+apiKey+user+ip+model+header:x-tenant";
+    let scope = parse(text).unwrap();
+    assert_eq!(scope.parts().len(), 8);
+    assert_eq!(scope.to_string(), text);
+}
+
+#[test]
+fn the_order_of_parts_does_not_matter() {
+    assert_eq!(parse("header:b+model+header:A+apiKey"), parse("apiKey+header:a+header:B+model"));
+}
+
+#[test]
+fn whatever_is_not_in_the_grammar_is_refused_and_named() {
+    let refusals = [
+        ("", "scope \"\" has an empty part"),
+        ("apiKey+", "scope \"apiKey+\" has an empty part"),
+        (
+            "apikey",
+            "scope part \"apikey\" is none of route, global, gateway, model, apiKey, user, ip, header:<name>",
+        ),
+        ("header:", "scope part \"header:\" names no HTTP header"),
+        ("header:a b", "scope part \"header:a b\" names no HTTP header"),
+        ("ip+model+ip", "scope part \"ip\" is given twice"),
+        ("header:X-A+header:x-a", "scope part \"header:x-a\" is given twice"),
+    ];
+    for (text, reason) in refusals {
+        assert_eq!(parse(text).unwrap_err().to_string(), reason);
+    }
+}
+
+#[test]
+fn an_api_key_is_the_credential_however_it_is_sent() {
+    let key = Some(b"sk-1".to_vec());
+    for (name, sent) in [
+        ("authorization", "Bearer sk-1"),
+        ("authorization", "bearer  sk-1"),
+        ("x-api-key", "sk-1"),
+        ("api-key", "sk-1"),
+        ("x-goog-api-key", "sk-1"),
+    ] {
+        assert_eq!(value("apiKey", with_header(name, sent)), key, "{name}: {sent}");
+    }
+    assert_eq!(value("apiKey", with_header("authorization", "Basic eDp5")), Some(b"Basic eDp5".to_vec()));
+    assert_eq!(value("apiKey", Request::new(())), None);
+}
+
+#[test]
+fn a_client_counts_by_its_address_or_its_network() {
+    let same = [("192.0.2.1", "::ffff:192.0.2.1"), ("2001:db8::1", "2001:db8::ffff:1:2:3")];
+    for (one, other) in same {
+        assert_eq!(value("ip", from_client(one)), value("ip", from_client(other)));
+    }
+    let different = [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8:0:1::1")];
+    for (one, other) in different {
+        assert_ne!(value("ip", from_client(one)), value("ip", from_client(other)));
+    }
+    assert_eq!(value("ip", Request::new(())), None);
+}
+
+#[test]
+fn what_a_request_says_overrides_what_its_layer_says() {
+    let layer = ScopeValues::new().with_route("layer").with_gateway("layer");
+    let own = ScopeValues::new().with_route("request");
+    let (parts, ()) = Request::builder().extension(own).body(()).unwrap().into_parts();
+    assert_eq!(layer.value(&ScopePart::Route, &parts).unwrap().as_ref(), b"request");
+    assert_eq!(layer.value(&ScopePart::Gateway, &parts).unwrap().as_ref(), b"layer");
+}
+
+#[test]
+fn all_values_of_a_header_count() {
+    let one = Request::builder().header("x-t", "a").header("x-t", "b").body(()).unwrap();
+    let other = with_header("x-t", "a, b");
+    assert_ne!(value("header:x-t", one), value("header:x-t", other));
+}
+
+proptest! {
+    #[test]
+    fn what_is_printed_parses_to_the_same_scope(text in "[a-zA-Z:+ -]{0,40}") {
+        if let Ok(scope) = parse(&text) {
+            prop_assert_eq!(parse(&scope.to_string()), Ok(scope));
+        }
+    }
+
+    #[test]
+    fn different_parts_never_look_alike(
+        a in prop::collection::vec(prop::option::of("[ab]{0,3}"), 0..4),
+        b in prop::collection::vec(prop::option::of("[ab]{0,3}"), 0..4),
+    ) {
+        let limiter = crate::admit::limiter([nantian_ratelimit::Limit::requests_per_minute(1)]);
+        let key = |parts: &[Option<String>]| {
+            let mut hasher = limiter.hasher();
+            for part in parts {
+                hasher.part("p", part.as_ref().map(|part| part.as_bytes()));
+            }
+            hasher.finish()
+        };
+        prop_assert_eq!(key(&a) == key(&b), a == b);
+    }
+}

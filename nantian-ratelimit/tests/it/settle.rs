@@ -1,0 +1,141 @@
+//! Settlement of what was reserved.
+
+use std::time::Duration;
+
+use nantian_ratelimit::{Cost, Key, Limit, Limiter, Settlement};
+
+use crate::admit::{limiter, seconds};
+
+fn remaining(limiter: &Limiter, key: Key) -> u64 {
+    let levels = limiter.levels_at(limiter.now(), key);
+    levels.tightest().unwrap().remaining
+}
+
+#[test]
+fn unused_tokens_come_back() {
+    let limiter = limiter([Limit::tokens_per_minute(1000)]);
+    let key = limiter.key(b"k");
+    let reservation = limiter.admit(key, Cost::tokens(800)).unwrap();
+    assert_eq!(remaining(&limiter, key), 200);
+    let settled = reservation.settle_at(limiter.now(), Settlement::Used(300));
+    assert_eq!((settled.reserved, settled.used, settled.forgiven), (800, 300, 0));
+    assert_eq!(remaining(&limiter, key), 700);
+}
+
+#[test]
+fn use_beyond_the_bucket_is_debt_that_keeps_the_caller_out() {
+    let limiter = limiter([Limit::tokens_per_minute(600)]);
+    let key = limiter.key(b"k");
+    let reservation = limiter.admit(key, Cost::tokens(500)).unwrap();
+    reservation.settle_at(limiter.now(), Settlement::Used(900));
+    assert_eq!(remaining(&limiter, key), 0);
+    let denied = limiter.admit(key, Cost::tokens(1)).unwrap_err();
+    assert_eq!(denied.retry_after(), Some(Duration::from_millis(30_100)));
+}
+
+#[test]
+fn debt_beyond_a_window_is_forgiven() {
+    let limiter = limiter([Limit::tokens_per_minute(600)]);
+    let key = limiter.key(b"k");
+    let reservation = limiter.admit(key, Cost::tokens(600)).unwrap();
+    let settled = reservation.settle_at(limiter.now(), Settlement::Used(1_000_000));
+    assert_eq!(settled.forgiven, 1_000_000 - 1200);
+    let denied = limiter.admit(key, Cost::tokens(600)).unwrap_err();
+    assert_eq!(denied.retry_after(), Some(Duration::from_secs(120)));
+}
+
+#[test]
+fn an_oversized_request_pays_for_its_real_use() {
+    let limiter = limiter([Limit::tokens_per_minute(100)]);
+    let key = limiter.key(b"k");
+    let reservation = limiter.admit(key, Cost::tokens(10_000)).unwrap();
+    reservation.settle_at(limiter.now(), Settlement::Used(40));
+    assert_eq!(remaining(&limiter, key), 60);
+}
+
+#[test]
+fn an_aborted_stream_gets_nothing_back_but_pays_for_more() {
+    let limiter = limiter([Limit::tokens_per_minute(1000)]);
+    let key = limiter.key(b"k");
+    for (seen, left) in [(100, 600), (700, 0)] {
+        let reservation = limiter.admit(key, Cost::tokens(400)).unwrap();
+        reservation.settle_at(limiter.now(), Settlement::AtLeast(seen));
+        assert_eq!(remaining(&limiter, key), left);
+    }
+}
+
+#[test]
+fn a_request_that_was_not_served_gets_its_tokens_back_but_not_its_turn() {
+    let limiter = limiter([Limit::requests_per_minute(10), Limit::tokens_per_minute(100)]);
+    let key = limiter.key(b"k");
+    let reservation = limiter.admit(key, Cost::tokens(70)).unwrap();
+    reservation.settle_at(limiter.now(), Settlement::NotServed);
+    let levels = limiter.levels_at(limiter.now(), key);
+    let left: Vec<u64> = levels.iter().map(|level| level.remaining).collect();
+    assert_eq!(left, [9, 100]);
+}
+
+#[test]
+fn a_cancelled_request_leaves_no_trace() {
+    let limiter = limiter([Limit::requests_per_minute(10), Limit::tokens_per_minute(100)]);
+    let key = limiter.key(b"k");
+    limiter.admit(key, Cost::tokens(70)).unwrap().cancel_at(limiter.now());
+    assert_eq!(limiter.live_keys_at(limiter.now()), 0);
+}
+
+#[test]
+fn a_dropped_reservation_counts_as_used() {
+    let limiter = limiter([Limit::tokens_per_minute(100)]);
+    let key = limiter.key(b"k");
+    drop(limiter.admit(key, Cost::tokens(70)).unwrap());
+    assert_eq!(remaining(&limiter, key), 30);
+}
+
+#[test]
+fn a_late_refund_is_no_credit() {
+    let limiter = limiter([Limit::tokens_per_minute(100)]);
+    let key = limiter.key(b"k");
+    let reservation = limiter.admit_at(seconds(0), key, Cost::tokens(100)).unwrap();
+    reservation.settle_at(seconds(50), Settlement::Used(0));
+    let levels = limiter.levels_at(seconds(50), key);
+    assert_eq!(levels.tightest().unwrap().remaining, 100);
+}
+
+#[test]
+fn debt_is_charged_to_a_key_that_was_forgotten_meanwhile() {
+    let limiter = limiter([Limit::tokens_per_minute(100)]);
+    let key = limiter.key(b"k");
+    let reservation = limiter.admit_at(seconds(0), key, Cost::tokens(1)).unwrap();
+    for other in 0..1_000_000u32 {
+        let other = limiter.key(&other.to_be_bytes());
+        drop(limiter.admit_at(seconds(60), other, Cost::tokens(1)));
+        if limiter.live_keys_at(seconds(60)) > 2000 {
+            break;
+        }
+    }
+    reservation.settle_at(seconds(60), Settlement::Used(151));
+    let denied = limiter.admit_at(seconds(60), key, Cost::tokens(1)).unwrap_err();
+    assert_eq!(denied.retry_after(), Some(Duration::from_millis(30_600)));
+}
+
+#[test]
+fn settling_after_the_limiter_is_gone_does_nothing() {
+    let limiter = limiter([Limit::tokens_per_minute(100)]);
+    let key = limiter.key(b"k");
+    let reservation = limiter.admit_at(seconds(0), key, Cost::tokens(1)).unwrap();
+    drop(limiter);
+    reservation.settle_at(seconds(0), Settlement::Used(50));
+}
+
+#[test]
+fn what_is_typical_follows_what_is_used() {
+    let limiter = limiter([Limit::tokens_per_minute(60_000_000)]);
+    let key = limiter.key(b"k");
+    for round in 0..2000u64 {
+        let used = 1000 + (round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 1000;
+        let reservation = limiter.admit(key, Cost::tokens(1)).unwrap();
+        reservation.settle_at(limiter.now(), Settlement::Used(used));
+    }
+    let typical = limiter.typical_tokens();
+    assert!((1600..2000).contains(&typical), "{typical} is no 80th percentile of 1000..2000");
+}

@@ -1,0 +1,5 @@
+//! What a plugin adds to a request.
+
+fn main() {
+    divan::main();
+}

@@ -1,0 +1,203 @@
+//! Bodies that plugins look at as they pass.
+
+mod relay;
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+pub use self::relay::BodyError;
+pub(crate) use self::relay::Relay;
+use crate::error::BoxError;
+use crate::handle::StreamHandle;
+
+pin_project! {
+    /// A request's body, as the inner service reads it.
+    ///
+    /// Frames pass untouched unless a plugin has a callback for them; then the length is unknown until the end.
+    /// An error is the client's own, or a [`BodyError`] when a plugin ended the request.
+    pub struct RequestBody<B> {
+        #[pin]
+        inner: B,
+        relay: Option<Relay>,
+    }
+}
+
+pin_project! {
+    /// A response's body, as the client reads it: the inner service's, or one that stands in for it.
+    ///
+    /// Frames pass untouched unless a plugin has a callback for them; then the length is unknown until the end.
+    /// The plugins' stream ends with this body, or when it is dropped.
+    pub struct ResponseBody<B> {
+        #[pin]
+        source: Source<B>,
+        relay: Option<Relay>,
+        stream: Option<StreamHandle>,
+    }
+}
+
+pin_project! {
+    #[project = SourceProjection]
+    enum Source<B> {
+        Upstream { #[pin] body: B },
+        Local { bytes: Bytes },
+    }
+}
+
+// === impl RequestBody ===
+
+impl<B> RequestBody<B> {
+    pub(crate) fn unwatched(inner: B) -> Self {
+        Self { inner, relay: None }
+    }
+
+    pub(crate) fn watched(inner: B, relay: Relay) -> Self {
+        Self { inner, relay: Some(relay) }
+    }
+}
+
+impl<B> Body for RequestBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = self.project();
+        match this.relay {
+            Some(relay) => relay.poll_frame(this.inner, cx),
+            None => poll_plain(this.inner, cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.relay.as_ref().map_or_else(|| self.inner.is_end_stream(), Relay::is_done)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.relay.as_ref().map_or_else(|| self.inner.size_hint(), Relay::size_hint)
+    }
+}
+
+impl<B> fmt::Debug for RequestBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody").field("watched", &self.relay.is_some()).finish_non_exhaustive()
+    }
+}
+
+// === impl ResponseBody ===
+
+impl<B> ResponseBody<B> {
+    pub(crate) fn unwatched(body: B) -> Self {
+        Self { source: Source::Upstream { body }, relay: None, stream: None }
+    }
+
+    /// The inner service's body, and the stream that ends with it.
+    pub(crate) fn upstream(body: B, stream: StreamHandle, relay: Option<Relay>) -> Self {
+        Self { source: Source::Upstream { body }, relay, stream: Some(stream) }
+    }
+
+    /// A body made here, and the stream that ends with it.
+    pub(crate) fn local(bytes: Bytes, stream: StreamHandle, relay: Option<Relay>) -> Self {
+        Self { source: Source::Local { bytes }, relay, stream: Some(stream) }
+    }
+}
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = self.project();
+        let frame = ready!(match this.relay {
+            Some(relay) => relay.poll_frame(this.source, cx),
+            None => this.source.poll_frame(cx),
+        });
+        if !matches!(frame, Some(Ok(_))) {
+            *this.relay = this.relay.take().map(Relay::into_done);
+            *this.stream = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.relay.as_ref().map_or_else(|| self.source.is_end_stream(), Relay::is_done)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.relay.as_ref().map_or_else(|| self.source.size_hint(), Relay::size_hint)
+    }
+}
+
+impl<B> fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").field("watched", &self.relay.is_some()).finish_non_exhaustive()
+    }
+}
+
+// === impl Source ===
+
+impl<B> Body for Source<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.project() {
+            SourceProjection::Upstream { body } => poll_plain(body, cx),
+            SourceProjection::Local { bytes } => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready(Some(bytes).filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Upstream { body } => body.is_end_stream(),
+            Self::Local { bytes } => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Upstream { body } => body.size_hint(),
+            Self::Local { bytes } => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+/// A body's next frame as bytes; bytes that are `Bytes` already are not copied.
+fn poll_plain<B>(body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    let frame = ready!(body.poll_frame(cx));
+    Poll::Ready(frame.map(|frame| match frame {
+        Ok(frame) => Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))),
+        Err(error) => Err(error.into()),
+    }))
+}

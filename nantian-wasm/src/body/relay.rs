@@ -1,0 +1,241 @@
+//! Takes a body's frames past the plugins.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http_body::{Body, Frame, SizeHint};
+
+use super::poll_plain;
+use crate::error::{BoxError, Failure};
+use crate::handle::{Shared, StreamHandle};
+use crate::stream::{Action, Direction};
+
+/// A plugin ended a body before its time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// The plugin answered the request without waiting for the rest of its body.
+    #[error("a plugin answered before the request's body ended")]
+    Answered,
+    /// The plugin failed the stream.
+    #[error(transparent)]
+    Failed(Failure),
+    /// The plugins made the body longer or shorter than the content-length that had left before it.
+    #[error("plugins made {sent} bytes of a body whose content-length is {declared}")]
+    Length {
+        /// The content-length.
+        declared: u64,
+        /// Bytes that the plugins passed on.
+        sent: u64,
+    },
+}
+
+/// One body's way past the plugins.
+pub(crate) struct Relay {
+    stream: Option<StreamHandle>,
+    direction: Direction,
+    stage: Stage,
+    chunk: Bytes,
+    trailers: HeaderMap,
+    lengths: Lengths,
+    /// The last bytes are shown together with the end, as for bodies that are made whole; others end in a call of
+    /// their own, since nobody knows that a frame is the last before the next one fails to come.
+    folds_end: bool,
+}
+
+/// What is to be done next.
+enum Stage {
+    Read,
+    ShowBytes { end: bool },
+    ShowTrailers,
+    SendTrailers,
+    Done,
+}
+
+/// What went in, what came out, and what was promised.
+#[derive(Default)]
+struct Lengths {
+    declared: Option<u64>,
+    received: u64,
+    sent: u64,
+}
+
+// === impl Relay ===
+
+impl Relay {
+    /// The way of a body whose message has these headers; `folds_end` for one that is made whole.
+    pub(crate) fn new(
+        stream: StreamHandle,
+        direction: Direction,
+        headers: &HeaderMap,
+        folds_end: bool,
+    ) -> Self {
+        let declared = headers.get(CONTENT_LENGTH).map(HeaderValue::to_str);
+        let declared = declared.and_then(|text| text.ok()?.parse().ok());
+        Self {
+            stream: Some(stream),
+            direction,
+            stage: Stage::Read,
+            chunk: Bytes::new(),
+            trailers: HeaderMap::new(),
+            lengths: Lengths { declared, ..Lengths::default() },
+            folds_end,
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Done)
+    }
+
+    /// Lets go of the stream.
+    pub(crate) fn into_done(self) -> Self {
+        Self { stream: None, stage: Stage::Done, ..self }
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        if self.is_done() { SizeHint::with_exact(0) } else { SizeHint::default() }
+    }
+
+    pub(crate) fn poll_frame<B>(
+        &mut self,
+        mut body: Pin<&mut B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
+    where
+        B: Body,
+        B::Error: Into<BoxError>,
+    {
+        loop {
+            match self.stage {
+                Stage::Read => {
+                    if let Some(passed) =
+                        self.take_in(ready!(poll_plain(body.as_mut(), cx)), body.is_end_stream())
+                    {
+                        return Poll::Ready(Some(passed));
+                    }
+                }
+                Stage::ShowBytes { .. } | Stage::ShowTrailers => {
+                    if let Err(error) = ready!(self.poll_show(cx)) {
+                        self.stage = Stage::Done;
+                        return Poll::Ready(Some(Err(error.into())));
+                    }
+                    if !self.chunk.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.chunk)))));
+                    }
+                }
+                Stage::SendTrailers => {
+                    self.stage = Stage::Done;
+                    return Poll::Ready(Some(Ok(Frame::trailers(std::mem::take(&mut self.trailers)))));
+                }
+                Stage::Done => return Poll::Ready(None),
+            }
+        }
+    }
+
+    /// Decides what becomes of a frame; what no plugin has a callback for comes back.
+    fn take_in(
+        &mut self,
+        frame: Option<Result<Frame<Bytes>, BoxError>>,
+        was_last: bool,
+    ) -> Option<Result<Frame<Bytes>, BoxError>> {
+        let frame = match frame {
+            None => {
+                self.stage = Stage::ShowBytes { end: true };
+                return None;
+            }
+            Some(Err(error)) => {
+                self.stage = Stage::Done;
+                return Some(Err(error));
+            }
+            Some(Ok(frame)) => frame,
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                self.lengths.received = self.lengths.received.saturating_add(length(&data));
+                self.chunk = data;
+                self.stage = Stage::ShowBytes { end: self.folds_end && was_last };
+                None
+            }
+            Err(frame) => match frame.into_trailers() {
+                Ok(trailers) => {
+                    self.trailers = trailers;
+                    self.stage = Stage::ShowTrailers;
+                    None
+                }
+                Err(other) => Some(Ok(other)),
+            },
+        }
+    }
+
+    /// Shows the plugins what was read, and moves on to what follows.
+    fn poll_show(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        let Some(stream) = self.stream.as_mut() else {
+            self.stage = Stage::Done;
+            return Poll::Ready(Ok(()));
+        };
+        let mut shared = ready!(stream.poll_lock(cx));
+        let (action, next) = loop {
+            let context = &mut shared.context;
+            let (action, next) = match (&self.stage, self.direction) {
+                (Stage::ShowTrailers, Direction::Request) => {
+                    (context.on_request_trailers(&mut self.chunk, &mut self.trailers), Stage::SendTrailers)
+                }
+                (Stage::ShowTrailers, Direction::Response) => {
+                    (context.on_response_trailers(&mut self.chunk, &mut self.trailers), Stage::SendTrailers)
+                }
+                (stage, direction) => {
+                    let end = matches!(stage, Stage::ShowBytes { end: true });
+                    let action = match direction {
+                        Direction::Request => context.on_request_body(&mut self.chunk, end),
+                        Direction::Response => context.on_response_body(&mut self.chunk, end),
+                    };
+                    (action, if end { Stage::Done } else { Stage::Read })
+                }
+            };
+            if !matches!(action, Action::Busy) {
+                break (action, next);
+            }
+            ready!(shared.context.poll_free(cx));
+        };
+        let ended = settle(action, self.direction, &mut shared);
+        let ends = matches!(next, Stage::Done | Stage::SendTrailers);
+        self.stage = next;
+        Poll::Ready(ended.and_then(|()| self.lengths.pass(&self.chunk, ends)))
+    }
+}
+
+/// What an action means for a body.
+fn settle(action: Action, direction: Direction, shared: &mut Shared) -> Result<(), BodyError> {
+    let error = match &action {
+        Action::Continue | Action::Busy => return Ok(()),
+        Action::Respond(_) => BodyError::Answered,
+        Action::Fail(failure) => BodyError::Failed(failure.clone()),
+    };
+    if direction == Direction::Request {
+        shared.refusal = Some(action);
+    }
+    Err(error)
+}
+
+fn length(bytes: &Bytes) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+// === impl Lengths ===
+
+impl Lengths {
+    /// Counts what is passed on; a body that plugins changed must still have the length it was announced with.
+    fn pass(&mut self, chunk: &Bytes, ends: bool) -> Result<(), BodyError> {
+        self.sent = self.sent.saturating_add(length(chunk));
+        let Some(declared) = self.declared else { return Ok(()) };
+        let is_wrong = self.sent > declared || (ends && self.sent < declared);
+        // A body that came as it goes is its sender's affair: the answer to HEAD announces a body and has none.
+        if is_wrong && self.sent != self.received {
+            return Err(BodyError::Length { declared, sent: self.sent });
+        }
+        Ok(())
+    }
+}

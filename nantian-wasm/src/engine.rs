@@ -1,0 +1,118 @@
+//! The engine: compiler, clock and registry, one per process and owned by the embedder.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::error::EngineError;
+use crate::module::ModuleCache;
+use crate::plugin;
+
+/// Deepest native stack a guest may use, in bytes.
+const MAX_GUEST_STACK: usize = 512 * 1024;
+
+/// Compiles and runs modules; a cheap handle.
+///
+/// Nothing here runs by itself. The embedder calls [`tick`](Self::tick) every millisecond from a thread that runs no
+/// plugin, or time limits do not hold, and [`maintain`](Self::maintain) every ten milliseconds or so from another one.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    wasmtime: wasmtime::Engine,
+    ticks: AtomicU64,
+    modules: ModuleCache,
+    plugins: Mutex<Vec<Weak<plugin::Inner>>>,
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// An engine for this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] when the machine cannot run compiled WebAssembly.
+    pub fn new() -> Result<Self, EngineError> {
+        let wasmtime = wasmtime::Engine::new(&settings())
+            .map_err(|error| EngineError { reason: format!("{error:#}") })?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                wasmtime,
+                ticks: AtomicU64::new(0),
+                modules: ModuleCache::default(),
+                plugins: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Moves the clock of all time limits on by one millisecond.
+    ///
+    /// Guests are stopped by this call, so it has to come from a thread that never runs one.
+    pub fn tick(&self) {
+        self.inner.ticks.fetch_add(1, Ordering::Relaxed);
+        self.inner.wasmtime.increment_epoch();
+    }
+
+    /// Replaces instances that ended, finishes streams that were dropped while their instance was busy, and calls
+    /// `proxy_on_tick` where it is due.
+    ///
+    /// Runs guests, each call within its time limit: not for the thread that calls [`tick`](Self::tick).
+    pub fn maintain(&self) {
+        let plugins: Vec<_> = {
+            let mut plugins = self.inner.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+            plugins.retain(|plugin| plugin.strong_count() > 0);
+            plugins.iter().filter_map(Weak::upgrade).collect()
+        };
+        for plugin in plugins {
+            plugin.maintain();
+        }
+    }
+
+    /// Compiled modules that are in use.
+    pub fn module_count(&self) -> usize {
+        self.inner.modules.len()
+    }
+
+    /// Calls of [`tick`](Self::tick) so far: milliseconds of running time.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.inner.ticks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.inner.wasmtime
+    }
+
+    pub(crate) fn modules(&self) -> &ModuleCache {
+        &self.inner.modules
+    }
+
+    pub(crate) fn register(&self, plugin: Weak<plugin::Inner>) {
+        self.inner.plugins.lock().unwrap_or_else(PoisonError::into_inner).push(plugin);
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("ticks", &self.ticks()).field("modules", &self.module_count()).finish()
+    }
+}
+
+/// What guests may be made of. Proposals that no plugin toolchain needs stay off: each is attack surface.
+fn settings() -> wasmtime::Config {
+    let mut config = wasmtime::Config::new();
+    config
+        .epoch_interruption(true)
+        .max_wasm_stack(MAX_GUEST_STACK)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .wasm_gc(false)
+        .wasm_function_references(false)
+        .wasm_exceptions(false)
+        .wasm_wide_arithmetic(false)
+        .wasm_custom_page_sizes(false)
+        .wasm_relaxed_simd(false);
+    config
+}

@@ -1,0 +1,280 @@
+//! Everything that can be refused or fail, as types a caller can act on.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::module::Digest;
+
+/// Any error of a body, as the tower world passes it.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The WebAssembly engine cannot run on this machine.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("wasm engine unavailable: {reason}")]
+#[non_exhaustive]
+pub struct EngineError {
+    /// What the engine said.
+    pub reason: String,
+}
+
+/// The bytes are not a module that can be run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModuleError {
+    /// A count or size above the limit; nothing was compiled.
+    #[error("{what} of the module: {found} exceeds the limit of {limit}")]
+    TooLarge {
+        /// What was counted.
+        what: &'static str,
+        /// Its value.
+        found: u64,
+        /// The highest value accepted.
+        limit: u64,
+    },
+    /// The bytes are not those that were asked for.
+    #[error("sha256 is {actual}, expected {expected}")]
+    Digest {
+        /// The digest that was asked for.
+        expected: Digest,
+        /// The digest of the bytes.
+        actual: Digest,
+    },
+    /// The bytes are not WebAssembly.
+    #[error("not a WebAssembly module: {reason}")]
+    Malformed {
+        /// What the parser said.
+        reason: String,
+    },
+    /// The module speaks no plugin ABI known here.
+    #[error(
+        "no known plugin ABI: looked for an exported function proxy_abi_version_0_1_0, proxy_abi_version_0_2_0, \
+         proxy_abi_version_0_2_1 or proxy_abi_version_0_2_100, found {found}"
+    )]
+    UnknownAbi {
+        /// What was there instead.
+        found: String,
+    },
+    /// A required export is missing.
+    #[error("export {name} is missing")]
+    MissingExport {
+        /// Its name.
+        name: &'static str,
+    },
+    /// An export has another type than the ABI gives it.
+    #[error("export {name} has type {found}, expected {expected}")]
+    MistypedExport {
+        /// Its name.
+        name: String,
+        /// The type of the ABI.
+        expected: String,
+        /// The type found.
+        found: String,
+    },
+    /// The module imports something this host does not have.
+    #[error("import {module}.{name} is unknown")]
+    UnknownImport {
+        /// Module part of the import.
+        module: String,
+        /// Name part of the import.
+        name: String,
+    },
+    /// An import is known under another type.
+    #[error("import with a wrong type: {reason}")]
+    MistypedImport {
+        /// What the linker said.
+        reason: String,
+    },
+    /// Validation or compilation refused the module.
+    #[error("module does not compile: {reason}")]
+    Uncompilable {
+        /// What the compiler said.
+        reason: String,
+    },
+}
+
+/// The plugin cannot be started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PluginError {
+    /// A capability that this version does not have was asked for.
+    #[error("{field}: true is not supported")]
+    Capability {
+        /// Field of the configuration.
+        field: &'static str,
+    },
+    /// A limit outside its range.
+    #[error("{field}: {value} is outside {range}")]
+    OutOfRange {
+        /// Field of the configuration.
+        field: &'static str,
+        /// The value given.
+        value: String,
+        /// The values accepted.
+        range: &'static str,
+    },
+    /// The guest ended while it was being started.
+    #[error("plugin ended in {phase}")]
+    Start {
+        /// Where.
+        phase: Phase,
+        /// Why.
+        #[source]
+        cause: Cause,
+    },
+    /// The guest answered that it does not want this configuration.
+    #[error("plugin refused its configuration in {phase}")]
+    Rejected {
+        /// The callback that answered false.
+        phase: Phase,
+    },
+}
+
+/// A stream that its plugin failed. Becomes a response through a [`Responder`](crate::Responder).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("plugin {plugin} failed in {phase}")]
+#[non_exhaustive]
+pub struct Failure {
+    /// Name of the plugin.
+    pub plugin: Arc<str>,
+    /// The callback in which it failed.
+    pub phase: Phase,
+    /// Why.
+    #[source]
+    pub cause: Cause,
+}
+
+/// Why a plugin failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The guest trapped, or aborted by trapping.
+    #[error("trap: {0}")]
+    Trap(String),
+    /// The callback used up its time.
+    #[error("time limit of {limit:?} exceeded")]
+    TimeLimit {
+        /// The limit.
+        limit: Duration,
+    },
+    /// The guest asked the host for more than a stream may cost.
+    #[error("budget exceeded: {what}")]
+    Budget {
+        /// Which budget.
+        what: &'static str,
+    },
+    /// The guest ended itself.
+    #[error("guest exited with code {code}")]
+    Exit {
+        /// Its exit code.
+        code: u32,
+    },
+    /// The guest paused the stream where nothing can resume it.
+    #[error("stream paused where nothing can resume it")]
+    Paused,
+    /// The guest made a header that must not reach the wire.
+    #[error("invalid header {name:?}")]
+    InvalidHeader {
+        /// Its name, escaped and shortened.
+        name: String,
+    },
+    /// The guest made a status that is no final HTTP status.
+    #[error("invalid status {value:?}")]
+    InvalidStatus {
+        /// The value, escaped and shortened.
+        value: String,
+    },
+    /// The guest wants to hold back more body than allowed.
+    #[error("held body exceeds {limit} bytes")]
+    BodyTooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// The guest changed the body's length after its content-length had left.
+    #[error("body differs from its content-length")]
+    BodyLength,
+    /// The guest closed the stream.
+    #[error("stream closed by the plugin")]
+    Closed,
+    /// The guest answered by itself after response headers had left.
+    #[error("local response after response headers")]
+    LateAnswer,
+    /// The instance of this stream ended while serving another one.
+    #[error("instance lost")]
+    InstanceLost,
+    /// Every instance is dead and it is too early to replace one.
+    #[error("no live instance")]
+    NoInstance,
+}
+
+/// Where in a plugin's life something happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Instantiation, `_initialize` or `_start`, creation of the root context, `proxy_on_vm_start`.
+    Start,
+    /// `proxy_on_configure`.
+    Configure,
+    /// `proxy_on_tick`.
+    Tick,
+    /// Creation of the stream context, `proxy_on_request_headers`.
+    RequestHeaders,
+    /// `proxy_on_request_body`.
+    RequestBody,
+    /// `proxy_on_request_trailers`.
+    RequestTrailers,
+    /// `proxy_on_response_headers`.
+    ResponseHeaders,
+    /// `proxy_on_response_body`.
+    ResponseBody,
+    /// `proxy_on_response_trailers`.
+    ResponseTrailers,
+    /// `proxy_on_log`, `proxy_on_done`, `proxy_on_delete`.
+    End,
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// The status a client should see: 413 for a body too large to hold, 502 for a response the plugin spoiled, else 503.
+    pub fn status(&self) -> StatusCode {
+        match (&self.cause, self.phase) {
+            (Cause::BodyTooLarge { .. }, Phase::RequestBody) => StatusCode::PAYLOAD_TOO_LARGE,
+            (Cause::InvalidStatus { .. }, _) => StatusCode::BAD_GATEWAY,
+            (Cause::InvalidHeader { .. }, phase) if phase.is_response() => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+// === impl Phase ===
+
+impl Phase {
+    /// Whether response headers have left by then.
+    pub(crate) fn is_past_response_headers(self) -> bool {
+        matches!(self, Self::ResponseBody | Self::ResponseTrailers)
+    }
+
+    fn is_response(self) -> bool {
+        matches!(self, Self::ResponseHeaders | Self::ResponseBody | Self::ResponseTrailers)
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start => "start",
+            Self::Configure => "configure",
+            Self::Tick => "tick",
+            Self::RequestHeaders => "request headers",
+            Self::RequestBody => "request body",
+            Self::RequestTrailers => "request trailers",
+            Self::ResponseHeaders => "response headers",
+            Self::ResponseBody => "response body",
+            Self::ResponseTrailers => "response trailers",
+            Self::End => "end of stream",
+        })
+    }
+}

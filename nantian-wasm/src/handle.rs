@@ -1,0 +1,49 @@
+//! A stream shared by the future and the two bodies of its exchange.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_util::FutureExt as _;
+use futures_util::lock::{Mutex, OwnedMutexGuard, OwnedMutexLockFuture};
+
+use crate::stream::{Action, StreamContext};
+
+/// One owner's way to a shared stream. The lock is held for one step of a poll, never across a pending one.
+pub(crate) struct StreamHandle {
+    shared: Arc<Mutex<Shared>>,
+    waiting: Option<OwnedMutexLockFuture<Shared>>,
+}
+
+/// A stream, and what its request's body led to before there was a response.
+pub(crate) struct Shared {
+    pub(crate) context: StreamContext,
+    /// [`Action::Respond`] or [`Action::Fail`]: to be sent instead of whatever the inner service makes of a broken body.
+    pub(crate) refusal: Option<Action>,
+}
+
+// === impl StreamHandle ===
+
+impl StreamHandle {
+    pub(crate) fn new(context: StreamContext) -> Self {
+        Self { shared: Arc::new(Mutex::new(Shared { context, refusal: None })), waiting: None }
+    }
+
+    /// Locks the stream; pending only while another task takes a step with it.
+    pub(crate) fn poll_lock(&mut self, cx: &mut Context<'_>) -> Poll<OwnedMutexGuard<Shared>> {
+        if self.waiting.is_none()
+            && let Some(shared) = self.shared.try_lock_owned()
+        {
+            return Poll::Ready(shared);
+        }
+        let waiting = self.waiting.get_or_insert_with(|| Arc::clone(&self.shared).lock_owned());
+        let shared = ready!(waiting.poll_unpin(cx));
+        self.waiting = None;
+        Poll::Ready(shared)
+    }
+}
+
+impl Clone for StreamHandle {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), waiting: None }
+    }
+}

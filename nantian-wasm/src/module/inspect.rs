@@ -1,0 +1,191 @@
+//! Judges a module by its bytes, before any of it is compiled.
+
+use wasmparser::{
+    BinaryReaderError, CompositeInnerType, ExternalKind, FuncType, Parser, Payload, TypeRef, ValType,
+};
+
+use crate::error::ModuleError;
+use crate::proxy_wasm::{Abi, GUEST_EXPORTS};
+
+/// Largest module accepted, in bytes.
+const MAX_BYTES: u64 = 32 << 20;
+/// Largest single function body accepted, in bytes: compile time grows faster than the body.
+const MAX_FUNCTION_BYTES: u64 = 256 << 10;
+/// Most functions accepted; real plugins have up to 4 000.
+const MAX_FUNCTIONS: u64 = 20_000;
+const MAX_IMPORTS: u64 = 256;
+const MAX_EXPORTS: u64 = 1_000;
+const MAX_GLOBALS: u64 = 1_000;
+/// Most data segments accepted; a real Go plugin has 69 019.
+const MAX_DATA_SEGMENTS: u64 = 100_000;
+
+/// What the bytes say about the guest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Traits {
+    pub(crate) abi: Abi,
+    /// The guest can look at the exchange: it imports header maps or properties.
+    pub(crate) reads_exchange: bool,
+    /// The guest has something that runs after the request has left.
+    pub(crate) outlives_request: bool,
+    /// The guest has a callback for request bodies or their trailers.
+    pub(crate) has_request_body: bool,
+    /// The guest has a callback for response bodies or their trailers.
+    pub(crate) has_response_body: bool,
+}
+
+/// Types and functions seen so far, and the verdicts they lead to.
+#[derive(Default)]
+struct Survey {
+    /// Function types by index; other types leave a gap.
+    types: Vec<Option<FuncType>>,
+    /// Type index of each function, imported ones first.
+    functions: Vec<u32>,
+    markers: Vec<Abi>,
+    has_memory: bool,
+    reads_exchange: bool,
+    outlives_request: bool,
+    has_request_body: bool,
+    has_response_body: bool,
+}
+
+/// Refuses a module that is too large to hash.
+pub(crate) fn check_size(bytes: &[u8]) -> Result<(), ModuleError> {
+    limited("bytes", bytes.len(), MAX_BYTES)
+}
+
+/// Finds the ABI of a module and refuses what has none, what has wrong exports and what is built to be costly.
+pub(crate) fn inspect(bytes: &[u8]) -> Result<Traits, ModuleError> {
+    if Parser::is_component(bytes) {
+        return Err(ModuleError::UnknownAbi { found: "a component".to_owned() });
+    }
+    let mut survey = Survey::default();
+    for payload in Parser::new(0).parse_all(bytes) {
+        survey.visit(payload.map_err(malformed)?)?;
+    }
+    survey.conclude()
+}
+
+fn limited(what: &'static str, found: impl TryInto<u64>, limit: u64) -> Result<(), ModuleError> {
+    let found = found.try_into().unwrap_or(u64::MAX);
+    if found > limit { Err(ModuleError::TooLarge { what, found, limit }) } else { Ok(()) }
+}
+
+fn malformed(error: BinaryReaderError) -> ModuleError {
+    ModuleError::Malformed { reason: error.to_string() }
+}
+
+/// Writes a type the way the specification does: `(i32, i32) -> (i32)`.
+fn signature(params: &[ValType], results: &[ValType]) -> String {
+    let list = |types: &[ValType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    format!("({}) -> ({})", list(params), list(results))
+}
+
+// === impl Survey ===
+
+impl Survey {
+    fn visit(&mut self, payload: Payload<'_>) -> Result<(), ModuleError> {
+        match payload {
+            Payload::TypeSection(section) => {
+                for group in section {
+                    self.types.extend(group.map_err(malformed)?.into_types().map(|ty| {
+                        match ty.composite_type.inner {
+                            CompositeInnerType::Func(function) => Some(function),
+                            _ => None,
+                        }
+                    }));
+                }
+            }
+            Payload::ImportSection(section) => {
+                limited("imports", section.count(), MAX_IMPORTS)?;
+                for import in section.into_imports() {
+                    let import = import.map_err(malformed)?;
+                    self.reads_exchange |=
+                        import.name.contains("header_map") || import.name == "proxy_get_property";
+                    if let TypeRef::Func(index) = import.ty {
+                        self.functions.push(index);
+                    }
+                }
+            }
+            Payload::FunctionSection(section) => {
+                limited("functions", section.count(), MAX_FUNCTIONS)?;
+                for index in section {
+                    self.functions.push(index.map_err(malformed)?);
+                }
+            }
+            Payload::GlobalSection(section) => limited("globals", section.count(), MAX_GLOBALS)?,
+            Payload::DataSection(section) => limited("data segments", section.count(), MAX_DATA_SEGMENTS)?,
+            Payload::CodeSectionEntry(body) => {
+                limited("bytes of a function", body.range().len(), MAX_FUNCTION_BYTES)?;
+            }
+            Payload::ExportSection(section) => {
+                limited("exports", section.count(), MAX_EXPORTS)?;
+                for export in section {
+                    let export = export.map_err(malformed)?;
+                    match export.kind {
+                        ExternalKind::Func => self.visit_function(export.name, export.index)?,
+                        ExternalKind::Memory => self.has_memory |= export.name == "memory",
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn visit_function(&mut self, name: &str, index: u32) -> Result<(), ModuleError> {
+        match name {
+            "proxy_on_request_body" | "proxy_on_request_trailers" => self.has_request_body = true,
+            "proxy_on_response_body" | "proxy_on_response_trailers" => self.has_response_body = true,
+            _ => {}
+        }
+        self.outlives_request |=
+            name.starts_with("proxy_on_response_") || matches!(name, "proxy_on_log" | "proxy_on_done");
+        if let Some(abi) = Abi::from_marker(name) {
+            self.markers.push(abi);
+            return self.expect_type(name, index, &[(0, 0)]);
+        }
+        match GUEST_EXPORTS.iter().find(|(known, _)| *known == name) {
+            Some((_, shapes)) => self.expect_type(name, index, shapes),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks a function against the shapes the ABI knows; all its parameters and results are `i32`.
+    fn expect_type(&self, name: &str, index: u32, shapes: &[(usize, usize)]) -> Result<(), ModuleError> {
+        let found = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.functions.get(index))
+            .and_then(|ty| self.types.get(usize::try_from(*ty).ok()?)?.as_ref())
+            .ok_or_else(|| ModuleError::Malformed { reason: format!("export {name} names no function") })?;
+        let all_i32 = found.params().iter().chain(found.results()).all(|ty| *ty == ValType::I32);
+        if all_i32 && shapes.contains(&(found.params().len(), found.results().len())) {
+            return Ok(());
+        }
+        let expected = shapes
+            .iter()
+            .map(|(params, results)| signature(&vec![ValType::I32; *params], &vec![ValType::I32; *results]));
+        Err(ModuleError::MistypedExport {
+            name: name.to_owned(),
+            expected: expected.collect::<Vec<_>>().join(" or "),
+            found: signature(found.params(), found.results()),
+        })
+    }
+
+    fn conclude(self) -> Result<Traits, ModuleError> {
+        // A module with several markers is served under the newest: it promises to understand each.
+        let Some(abi) = self.markers.iter().max() else {
+            return Err(ModuleError::UnknownAbi { found: "none of them".to_owned() });
+        };
+        if !self.has_memory {
+            return Err(ModuleError::MissingExport { name: "memory" });
+        }
+        Ok(Traits {
+            abi: *abi,
+            reads_exchange: self.reads_exchange,
+            outlives_request: self.outlives_request,
+            has_request_body: self.has_request_body,
+            has_response_body: self.has_response_body,
+        })
+    }
+}

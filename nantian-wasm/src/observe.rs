@@ -1,0 +1,148 @@
+//! What can be seen of a plugin from outside: counters, guest metrics, guest logs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tracing::{Level, debug, enabled, event, warn};
+
+use crate::error::{Cause, Failure, Phase};
+
+/// Longest log line taken from a guest, in bytes; the rest is cut off.
+const MAX_LOG_LINE: usize = 4 << 10;
+
+/// A plugin's state at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PluginStatus {
+    /// Instances the plugin keeps.
+    pub instances: usize,
+    /// Of these, instances that are ready.
+    pub live_instances: usize,
+    /// Streams seen so far.
+    pub streams: u64,
+    /// Guest calls that trapped, exceeded a limit or exited: each cost its instance.
+    pub traps: u64,
+    /// Streams the plugin failed, traps included, whatever the failure policy made of it.
+    pub failures: u64,
+    /// Instances built to replace one that ended.
+    pub rebuilds: u64,
+    /// Log lines of guests that were dropped for exceeding a stream's budget.
+    pub dropped_log_lines: u64,
+    /// The last failure.
+    pub last_failure: Option<Failure>,
+    /// Metrics the guest defined.
+    pub metrics: Vec<Metric>,
+}
+
+/// A metric a guest defined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metric {
+    /// Name, as the guest gave it.
+    pub name: String,
+    /// What the value means.
+    pub kind: MetricKind,
+    /// Counter: the total. Gauge: the last value. Histogram: the sum of all observations.
+    pub value: u64,
+    /// How often the guest wrote to it.
+    pub observations: u64,
+}
+
+/// Kind of a guest's metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Distribution of observed values.
+    Histogram,
+}
+
+/// Counters of one plugin; what is counted for every stream is counted by slot, in the pool.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) traps: AtomicU64,
+    pub(crate) failures: AtomicU64,
+    pub(crate) rebuilds: AtomicU64,
+    pub(crate) dropped_log_lines: AtomicU64,
+    last_failure: Mutex<Option<Failure>>,
+}
+
+// === impl Counters ===
+
+impl Counters {
+    /// Notes a failed stream.
+    pub(crate) fn failed(&self, failure: &Failure) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        debug!(plugin = %failure.plugin, phase = %failure.phase, cause = %failure.cause, "plugin failed a stream");
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure.clone());
+    }
+
+    /// Notes an instance that ended.
+    pub(crate) fn trapped(&self, plugin: &str, phase: Phase, cause: &Cause) {
+        self.traps.fetch_add(1, Ordering::Relaxed);
+        warn!(plugin, %phase, %cause, "plugin instance ended");
+    }
+
+    pub(crate) fn last_failure(&self) -> Option<Failure> {
+        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Notes an answer that had no stream to go to.
+pub(crate) fn ignored_answer(plugin: &str, root: bool) {
+    debug!(plugin, root, "local response outside a stream ignored");
+}
+
+/// Passes a guest's log line on, cut to a sane length and made printable.
+pub(crate) fn log(plugin: &str, context: u32, level: u32, line: &[u8]) {
+    if level < log_level() {
+        return;
+    }
+    let line = printable(line);
+    match level {
+        0 => event!(target: "nantian_wasm::guest", Level::TRACE, plugin, context, "{line}"),
+        1 => event!(target: "nantian_wasm::guest", Level::DEBUG, plugin, context, "{line}"),
+        2 => event!(target: "nantian_wasm::guest", Level::INFO, plugin, context, "{line}"),
+        3 => event!(target: "nantian_wasm::guest", Level::WARN, plugin, context, "{line}"),
+        _ => event!(target: "nantian_wasm::guest", Level::ERROR, plugin, context, "{line}"),
+    }
+}
+
+/// One line of text: a guest cannot forge a second one.
+fn printable(line: &[u8]) -> String {
+    let line = line.trim_ascii_end();
+    let line = String::from_utf8_lossy(line.get(..line.len().min(MAX_LOG_LINE)).unwrap_or_default());
+    line.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+}
+
+/// The lowest level of guest logs that anybody listens to, in the ABI's numbers; 5 ("critical") when nobody does.
+pub(crate) fn log_level() -> u32 {
+    if enabled!(target: "nantian_wasm::guest", Level::TRACE) {
+        0
+    } else if enabled!(target: "nantian_wasm::guest", Level::DEBUG) {
+        1
+    } else if enabled!(target: "nantian_wasm::guest", Level::INFO) {
+        2
+    } else if enabled!(target: "nantian_wasm::guest", Level::WARN) {
+        3
+    } else if enabled!(target: "nantian_wasm::guest", Level::ERROR) {
+        4
+    } else {
+        5
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_cannot_forge_a_second_log_line() {
+        assert_eq!(printable(b"hello\r\nERROR root logged in\n"), "hello  ERROR root logged in");
+        assert_eq!(printable(&[b'a'; 10_000]).len(), MAX_LOG_LINE);
+        assert_eq!(printable(&[b'a', 0xff]), "a\u{fffd}");
+    }
+}

@@ -1,0 +1,208 @@
+//! A module with its configuration, its warm instances and what they share.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::lock::MutexGuard;
+
+use crate::config::{FailurePolicy, Hooks, PluginConfig, Sandbox};
+use crate::error::{Cause, Failure, Phase, PluginError};
+use crate::instance::Instance;
+use crate::module::Module;
+use crate::observe::{Counters, PluginStatus};
+use crate::pool::{Cell, Lease, LeaseError, Pool, Slot};
+use crate::proxy_wasm::{Facts, Shared};
+use crate::stream::Direction;
+
+/// A running plugin; a cheap handle.
+///
+/// Its instances are started and configured before [`new`](Self::new) returns, so no request waits for one. They live
+/// until the last handle and the last stream are gone; a new configuration is a new plugin.
+#[derive(Clone)]
+pub struct Plugin {
+    inner: Arc<Inner>,
+}
+
+/// What the engine keeps weakly, to maintain it.
+pub(crate) struct Inner {
+    module: Module,
+    facts: Arc<Facts>,
+    hooks: Hooks,
+    sandbox: Sandbox,
+    failure_policy: FailurePolicy,
+    pool: Pool,
+}
+
+// === impl Plugin ===
+
+impl Plugin {
+    /// Starts and configures the instances of a plugin.
+    ///
+    /// Runs the guest's start functions, `proxy_on_vm_start` and `proxy_on_configure` once for each instance, each within
+    /// one second of engine ticks. Blocks meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginError`] when a capability is asked for that does not exist, a limit is out of range, or the guest does not
+    /// start or refuses its configuration: whatever the failure policy, such a plugin never serves.
+    pub fn new(module: &Module, config: PluginConfig) -> Result<Self, PluginError> {
+        config.sandbox.validate()?;
+        let facts = Arc::new(Facts {
+            name: config.name.into(),
+            root_id: config.root_id,
+            configuration: config.configuration,
+            shared: Shared::default(),
+            counters: Counters::default(),
+        });
+        let instances = config.instances.or_else(|| std::thread::available_parallelism().ok());
+        let instances = (0..instances.map_or(1, NonZeroUsize::get))
+            .map(|_| Instance::start(module, &facts, &config.sandbox))
+            .collect::<Result<Vec<_>, _>>()?;
+        let inner = Arc::new(Inner {
+            module: module.clone(),
+            facts,
+            hooks: config.hooks,
+            sandbox: config.sandbox,
+            failure_policy: config.failure_policy,
+            pool: Pool::new(instances),
+        });
+        module.engine().register(Arc::downgrade(&inner));
+        Ok(Self { inner })
+    }
+
+    /// Name the plugin runs under.
+    pub fn name(&self) -> &str {
+        &self.inner.facts.name
+    }
+
+    /// The module the plugin runs.
+    pub fn module(&self) -> &Module {
+        &self.inner.module
+    }
+
+    /// Counters, guest metrics and the last failure.
+    pub fn status(&self) -> PluginStatus {
+        let Inner { facts, pool, .. } = &*self.inner;
+        let counters = &facts.counters;
+        PluginStatus {
+            instances: pool.slots().len(),
+            live_instances: pool.slots().iter().filter(|slot| slot.is_live()).count(),
+            streams: pool.slots().iter().map(|slot| slot.streams()).sum(),
+            traps: counters.traps.load(Ordering::Relaxed),
+            failures: counters.failures.load(Ordering::Relaxed),
+            rebuilds: counters.rebuilds.load(Ordering::Relaxed),
+            dropped_log_lines: counters.dropped_log_lines.load(Ordering::Relaxed),
+            last_failure: counters.last_failure(),
+            metrics: facts.shared.metrics(),
+        }
+    }
+
+    pub(crate) fn hooks(&self) -> Hooks {
+        self.inner.hooks
+    }
+
+    pub(crate) fn failure_policy(&self) -> FailurePolicy {
+        self.inner.failure_policy
+    }
+
+    pub(crate) fn max_buffered_body(&self) -> usize {
+        self.inner.sandbox.max_buffered_body
+    }
+
+    pub(crate) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.inner.facts.name)
+    }
+
+    /// Whether the guest can look at header maps or properties at all.
+    pub(crate) fn reads_exchange(&self) -> bool {
+        self.inner.module.traits().reads_exchange
+    }
+
+    /// Whether a callback that runs after the request has left can look at it.
+    pub(crate) fn needs_request_later(&self) -> bool {
+        self.reads_exchange() && self.inner.module.traits().outlives_request
+    }
+
+    /// Whether the guest has a callback for bodies of this direction that runs.
+    pub(crate) fn wants_body(&self, direction: Direction, streaming: bool) -> bool {
+        let traits = self.inner.module.traits();
+        match direction {
+            Direction::Request => traits.has_request_body && self.inner.hooks.on_request,
+            Direction::Response => {
+                traits.has_response_body && self.inner.hooks.wants_response_body(streaming)
+            }
+        }
+    }
+
+    /// Takes an instance for a new stream.
+    pub(crate) fn lease(&self) -> Result<(Lease, MutexGuard<'_, Cell>), LeaseError> {
+        let inner = &*self.inner;
+        inner.pool.lease(inner.module.engine().ticks(), || inner.build())
+    }
+
+    pub(crate) fn note_failure(&self, failure: &Failure) {
+        self.inner.facts.counters.failed(failure);
+    }
+
+    /// Drops an instance if it ended.
+    pub(crate) fn bury(&self, slot: &Slot, cell: &mut Cell, phase: Phase, cause: &Cause) {
+        self.inner.bury(slot, cell, phase, cause);
+    }
+
+    /// Finishes streams that were dropped while the instance was busy.
+    pub(crate) fn finish_orphans(&self, slot: &Slot, cell: &mut Cell) {
+        self.inner.finish_orphans(slot, cell);
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin")
+            .field("name", &self.name())
+            .field("module", &self.inner.module)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// One round of upkeep: replaces dead instances, finishes orphans, calls `proxy_on_tick` where due.
+    pub(crate) fn maintain(&self) {
+        let now = self.module.engine().ticks();
+        for slot in self.pool.slots() {
+            // A slot that is taken is being looked after.
+            let Some(mut cell) = slot.try_lock() else { continue };
+            if cell.instance().is_none() {
+                if self.pool.may_rebuild_at(now)
+                    && let Ok(instance) = self.build()
+                {
+                    slot.fill(&mut cell, instance);
+                }
+                continue;
+            }
+            self.finish_orphans(slot, &mut cell);
+            if let Some(Err(cause)) = cell.instance().map(|instance| instance.tick_at(now)) {
+                self.bury(slot, &mut cell, Phase::Tick, &cause);
+            }
+        }
+    }
+
+    fn build(&self) -> Result<Instance, PluginError> {
+        self.facts.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
+        Instance::start(&self.module, &self.facts, &self.sandbox)
+    }
+
+    fn bury(&self, slot: &Slot, cell: &mut Cell, phase: Phase, cause: &Cause) {
+        self.facts.counters.trapped(&self.facts.name, phase, cause);
+        slot.bury(cell);
+    }
+
+    fn finish_orphans(&self, slot: &Slot, cell: &mut Cell) {
+        if let Err(cause) = slot.finish_orphans(cell) {
+            self.bury(slot, cell, Phase::End, &cause);
+        }
+    }
+}

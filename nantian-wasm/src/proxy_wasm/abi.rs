@@ -1,0 +1,137 @@
+//! Numbers of the Proxy-Wasm ABI.
+
+use std::fmt;
+
+/// Version of the Proxy-Wasm ABI a module announces by its marker export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Abi {
+    /// `proxy_abi_version_0_1_0`: header callbacks without end-of-stream.
+    V0_1_0,
+    /// `proxy_abi_version_0_2_0`.
+    V0_2_0,
+    /// `proxy_abi_version_0_2_1`.
+    V0_2_1,
+    /// `proxy_abi_version_0_2_100`: Higress.
+    V0_2_100,
+}
+
+/// What a host call answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Ok = 0,
+    NotFound = 1,
+    BadArgument = 2,
+    SerializationFailure = 3,
+    InvalidMemoryAccess = 6,
+    CasMismatch = 8,
+    InternalFailure = 10,
+    Unimplemented = 12,
+}
+
+/// A header map of the exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MapKind {
+    RequestHeaders,
+    RequestTrailers,
+    ResponseHeaders,
+    ResponseTrailers,
+    /// Call-outs: known to the ABI, never filled here.
+    CallOut,
+}
+
+/// A byte buffer a guest may read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BufferKind {
+    RequestBody,
+    ResponseBody,
+    /// Downstream, upstream, gRPC and foreign-function buffers: known to the ABI, always empty here.
+    Empty,
+    CallOutBody,
+    VmConfiguration,
+    PluginConfiguration,
+}
+
+/// What a header or body callback asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Continue,
+    /// Keep what was shown and show it again with the next bytes.
+    Hold,
+    /// Forget what was shown.
+    Discard,
+}
+
+// === impl Abi ===
+
+impl Abi {
+    /// The ABI a marker export stands for.
+    pub(crate) fn from_marker(name: &str) -> Option<Self> {
+        match name {
+            "proxy_abi_version_0_1_0" => Some(Self::V0_1_0),
+            "proxy_abi_version_0_2_0" => Some(Self::V0_2_0),
+            "proxy_abi_version_0_2_1" => Some(Self::V0_2_1),
+            "proxy_abi_version_0_2_100" => Some(Self::V0_2_100),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Abi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V0_1_0 => "0.1.0",
+            Self::V0_2_0 => "0.2.0",
+            Self::V0_2_1 => "0.2.1",
+            Self::V0_2_100 => "0.2.100",
+        })
+    }
+}
+
+// === impl MapKind ===
+
+impl MapKind {
+    pub(crate) fn from_code(code: u32) -> Result<Self, Status> {
+        match code {
+            0 => Ok(Self::RequestHeaders),
+            1 => Ok(Self::RequestTrailers),
+            2 => Ok(Self::ResponseHeaders),
+            3 => Ok(Self::ResponseTrailers),
+            4..=7 => Ok(Self::CallOut),
+            _ => Err(Status::BadArgument),
+        }
+    }
+}
+
+// === impl BufferKind ===
+
+impl BufferKind {
+    pub(crate) fn from_code(code: u32) -> Result<Self, Status> {
+        match code {
+            0 => Ok(Self::RequestBody),
+            1 => Ok(Self::ResponseBody),
+            2 | 3 | 5 | 8 => Ok(Self::Empty),
+            4 => Ok(Self::CallOutBody),
+            6 => Ok(Self::VmConfiguration),
+            7 => Ok(Self::PluginConfiguration),
+            _ => Err(Status::BadArgument),
+        }
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// Header and trailer callbacks: 2 ("continue and end the stream") continues, as it does in Envoy.
+    pub(crate) fn of_headers(code: u32) -> Self {
+        if matches!(code, 0 | 2) { Self::Continue } else { Self::Hold }
+    }
+
+    pub(crate) fn of_body(code: u32) -> Self {
+        match code {
+            0 => Self::Continue,
+            3 => Self::Discard,
+            _ => Self::Hold,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Host calls on byte buffers: bodies and configuration.
+
+use bytes::{Bytes, BytesMut};
+use wasmtime::Caller;
+
+use super::abi::{BufferKind, Status};
+use super::host::Host;
+use super::memory::{Stop, hand_over, put_u32, read, scratch};
+use crate::error::Phase;
+use crate::sandbox::HostTrap;
+use crate::stream::{Content, Direction, Exchange, Window};
+
+pub(super) fn get_bytes(
+    caller: &mut Caller<'_, Host>,
+    kind: u32,
+    start: u32,
+    max: u32,
+    return_pointer: u32,
+    return_length: u32,
+) -> Result<(), Stop> {
+    let kind = BufferKind::from_code(kind)?;
+    let mut out = scratch(caller);
+    out.extend_from_slice(part(contents(caller.data(), kind)?, start, max));
+    hand_over(caller, out, return_pointer, return_length)
+}
+
+/// 0.1.0's way to read the plugin configuration.
+pub(super) fn get_configuration(
+    caller: &mut Caller<'_, Host>,
+    return_pointer: u32,
+    return_length: u32,
+) -> Result<(), Stop> {
+    let mut out = scratch(caller);
+    out.extend_from_slice(&caller.data().facts.configuration);
+    hand_over(caller, out, return_pointer, return_length)
+}
+
+pub(super) fn get_status(
+    caller: &mut Caller<'_, Host>,
+    kind: u32,
+    return_length: u32,
+    return_flags: u32,
+) -> Result<(), Stop> {
+    let kind = BufferKind::from_code(kind)?;
+    let host = caller.data();
+    let length = u32::try_from(contents(host, kind)?.len()).unwrap_or(u32::MAX);
+    let ended = host
+        .exchange()
+        .and_then(|exchange| window(exchange, kind))
+        .is_some_and(|window| window.end_of_stream);
+    put_u32(caller, return_length, length)?;
+    put_u32(caller, return_flags, u32::from(ended))
+}
+
+/// Replaces, prepends or appends; anything in the middle of a buffer is refused.
+pub(super) fn set_bytes(
+    caller: &mut Caller<'_, Host>,
+    kind: u32,
+    start: u32,
+    size: u32,
+    pointer: u32,
+    length: u32,
+) -> Result<(), Stop> {
+    let kind = BufferKind::from_code(kind)?;
+    let new = read(caller, pointer, length)?;
+    let exchange = caller.data_mut().exchange_mut().ok_or(Status::BadArgument)?;
+    if window(exchange, kind).is_some() {
+        exchange.before_change();
+    }
+    let window = exchange.window.as_mut().filter(|window| direction(kind) == Some(window.direction));
+    let window = window.ok_or(Status::BadArgument)?;
+    let changed = spliced(&window.bytes, start, size, new).ok_or(Status::BadArgument)?;
+    // A frame may be larger than the limit as it comes; only growth is the guest's doing.
+    if changed.len() > window.limit.max(window.bytes.len()) {
+        return Err(HostTrap::Budget("body bytes").into());
+    }
+    window.bytes = Content::Frame(changed);
+    Ok(())
+}
+
+/// The buffer as a whole; one that does not exist now is empty.
+fn contents(host: &Host, kind: BufferKind) -> Result<&[u8], Status> {
+    match kind {
+        BufferKind::RequestBody | BufferKind::ResponseBody => Ok(host
+            .exchange()
+            .and_then(|exchange| window(exchange, kind))
+            .map_or(&[], |window| &window.bytes)),
+        BufferKind::PluginConfiguration if matches!(host.phase, Phase::Start | Phase::Configure) => {
+            Ok(&host.facts.configuration)
+        }
+        BufferKind::PluginConfiguration | BufferKind::CallOutBody => Err(Status::NotFound),
+        BufferKind::VmConfiguration | BufferKind::Empty => Ok(&[]),
+    }
+}
+
+fn window(exchange: &Exchange, kind: BufferKind) -> Option<&Window> {
+    exchange.window.as_ref().filter(|window| direction(kind) == Some(window.direction))
+}
+
+fn direction(kind: BufferKind) -> Option<Direction> {
+    match kind {
+        BufferKind::RequestBody => Some(Direction::Request),
+        BufferKind::ResponseBody => Some(Direction::Response),
+        _ => None,
+    }
+}
+
+/// At most `max` bytes from `start` on; none when `start` is behind the end.
+fn part(bytes: &[u8], start: u32, max: u32) -> &[u8] {
+    let index = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
+    let rest = bytes.get(index(start)..).unwrap_or_default();
+    rest.get(..index(max).min(rest.len())).unwrap_or_default()
+}
+
+/// The buffer with `size` bytes at `start` replaced: from the front, or behind the end.
+fn spliced(old: &[u8], start: u32, size: u32, new: Vec<u8>) -> Option<Bytes> {
+    let start = usize::try_from(start).ok()?;
+    let size = usize::try_from(size).ok()?;
+    if start == 0 && size >= old.len() {
+        return Some(new.into());
+    }
+    let (front, back) = match start {
+        0 => (new.as_slice(), old.get(size..)?),
+        _ if start >= old.len() => (old, new.as_slice()),
+        _ => return None,
+    };
+    let mut whole = BytesMut::with_capacity(front.len().saturating_add(back.len()));
+    whole.extend_from_slice(front);
+    whole.extend_from_slice(back);
+    Some(whole.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn splice(old: &'static str, start: u32, size: u32, new: &str) -> Option<String> {
+        let spliced = spliced(old.as_bytes(), start, size, new.as_bytes().to_vec());
+        spliced.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_buffer_is_replaced_prepended_or_appended() {
+        assert_eq!(splice("body", 0, 4, "new").as_deref(), Some("new"));
+        assert_eq!(splice("body", 0, u32::MAX, "new").as_deref(), Some("new"));
+        assert_eq!(splice("body", 0, 0, "new ").as_deref(), Some("new body"));
+        assert_eq!(splice("body", 0, 1, "n").as_deref(), Some("nody"));
+        assert_eq!(splice("body", 4, 0, "!").as_deref(), Some("body!"));
+        assert_eq!(splice("body", u32::MAX, u32::MAX, "!").as_deref(), Some("body!"));
+        assert_eq!(splice("body", 2, 1, "x"), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn reading_never_leaves_the_buffer(bytes in prop::collection::vec(any::<u8>(), 0..32), start: u32, max: u32) {
+            for (start, max) in [(start, max), (start % 40, max % 40)] {
+                let read = part(&bytes, start, max);
+                prop_assert!(read.len() <= max as usize);
+                prop_assert!(read.is_empty() || bytes[start as usize..].starts_with(read));
+            }
+        }
+    }
+}

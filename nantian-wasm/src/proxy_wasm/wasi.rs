@@ -1,0 +1,209 @@
+//! WASI preview 1 without an operating system behind it: clocks, randomness, and standard output as logs.
+//!
+//! Everything else links and answers the errno of a system that has nothing to give.
+
+use std::time::SystemTime;
+
+use wasmtime::{Caller, Linker};
+
+use super::control::unix_nanos;
+use super::host::Host;
+use super::memory::{Stop, put, put_u32, put_u64, slice, view};
+use crate::sandbox::HostTrap;
+
+/// Both names the functions are imported under.
+pub(super) const MODULES: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
+
+const SUCCESS: u32 = 0;
+const BADF: u32 = 8;
+const FAULT: u32 = 21;
+const INVAL: u32 = 28;
+const NOENT: u32 = 44;
+const NOSYS: u32 = 52;
+const NOTCAPABLE: u32 = 76;
+
+/// Most random bytes given in one call.
+const MAX_RANDOM: usize = 64 << 10;
+/// Most buffers gathered by one write.
+const MAX_VECTORS: u32 = 64;
+
+/// Functions that answer one errno, whatever their arguments; linked with the type a module declares.
+pub(super) const INERT: &[(&str, u32)] = &[
+    ("args_get", SUCCESS),
+    ("environ_get", SUCCESS),
+    ("fd_advise", BADF),
+    ("fd_allocate", BADF),
+    ("fd_close", BADF),
+    ("fd_datasync", BADF),
+    ("fd_fdstat_set_flags", SUCCESS),
+    ("fd_fdstat_set_rights", NOTCAPABLE),
+    ("fd_filestat_get", BADF),
+    ("fd_filestat_set_size", BADF),
+    ("fd_filestat_set_times", BADF),
+    ("fd_pread", BADF),
+    ("fd_prestat_get", BADF),
+    ("fd_prestat_dir_name", BADF),
+    ("fd_pwrite", BADF),
+    ("fd_read", BADF),
+    ("fd_readdir", BADF),
+    ("fd_renumber", BADF),
+    ("fd_seek", BADF),
+    ("fd_sync", BADF),
+    ("fd_tell", BADF),
+    ("path_create_directory", NOTCAPABLE),
+    ("path_filestat_get", NOENT),
+    ("path_filestat_set_times", NOENT),
+    ("path_link", NOTCAPABLE),
+    ("path_open", NOENT),
+    ("path_readlink", NOENT),
+    ("path_remove_directory", NOENT),
+    ("path_rename", NOTCAPABLE),
+    ("path_symlink", NOTCAPABLE),
+    ("path_unlink_file", NOENT),
+    ("proc_raise", NOSYS),
+    ("sched_yield", SUCCESS),
+    ("sock_accept", NOSYS),
+    ("sock_recv", NOSYS),
+    ("sock_send", NOSYS),
+    ("sock_shutdown", NOSYS),
+];
+
+/// Links what does something.
+pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    for module in MODULES {
+        linker.func_wrap(module, "args_sizes_get", |mut c: Caller<'_, Host>, count: u32, bytes: u32| {
+            errno(no_strings(&mut c, count, bytes))
+        })?;
+        linker.func_wrap(
+            module,
+            "environ_sizes_get",
+            |mut c: Caller<'_, Host>, count: u32, bytes: u32| errno(no_strings(&mut c, count, bytes)),
+        )?;
+        linker.func_wrap(module, "clock_res_get", |mut c: Caller<'_, Host>, clock: u32, out: u32| {
+            errno(clock_resolution(&mut c, clock, out))
+        })?;
+        linker.func_wrap(
+            module,
+            "clock_time_get",
+            |mut c: Caller<'_, Host>, clock: u32, _: u64, out: u32| errno(clock_time(&mut c, clock, out)),
+        )?;
+        linker.func_wrap(module, "fd_fdstat_get", |mut c: Caller<'_, Host>, fd: u32, out: u32| {
+            errno(fdstat(&mut c, fd, out))
+        })?;
+        linker.func_wrap(
+            module,
+            "fd_write",
+            |mut c: Caller<'_, Host>, fd: u32, vectors: u32, count: u32, written: u32| {
+                errno(write(&mut c, fd, vectors, count, written))
+            },
+        )?;
+        linker.func_wrap(module, "random_get", |mut c: Caller<'_, Host>, out: u32, length: u32| {
+            errno(random(&mut c, out, length))
+        })?;
+        // A plugin must not sleep: every wait is over at once, and nothing has happened.
+        linker.func_wrap(
+            module,
+            "poll_oneoff",
+            |mut c: Caller<'_, Host>, _: u32, _: u32, _: u32, events: u32| {
+                errno(Ok(put_u32(&mut c, events, 0)))
+            },
+        )?;
+        linker.func_wrap(module, "proc_exit", |code: u32| -> wasmtime::Result<()> {
+            Err(wasmtime::Error::new(HostTrap::Exit(code)))
+        })?;
+    }
+    Ok(())
+}
+
+/// An errno for the guest: a wrong pointer is `FAULT`, a trap stays one.
+fn errno(result: Result<Result<(), Stop>, u32>) -> wasmtime::Result<u32> {
+    match result {
+        Ok(Ok(())) => Ok(SUCCESS),
+        Ok(Err(Stop::Status(_))) => Ok(FAULT),
+        Ok(Err(Stop::Trap(error))) => Err(error),
+        Err(errno) => Ok(errno),
+    }
+}
+
+fn no_strings(caller: &mut Caller<'_, Host>, count: u32, bytes: u32) -> Result<Result<(), Stop>, u32> {
+    Ok(put_u32(caller, count, 0).and_then(|()| put_u32(caller, bytes, 0)))
+}
+
+fn clock_resolution(caller: &mut Caller<'_, Host>, clock: u32, out: u32) -> Result<Result<(), Stop>, u32> {
+    if clock > 1 {
+        return Err(INVAL);
+    }
+    Ok(put_u64(caller, out, 1))
+}
+
+/// Realtime and monotonic clocks both show wall time, the one `proxy_get_current_time_nanoseconds` shows.
+fn clock_time(caller: &mut Caller<'_, Host>, clock: u32, out: u32) -> Result<Result<(), Stop>, u32> {
+    if clock > 1 {
+        return Err(INVAL);
+    }
+    Ok(put_u64(caller, out, unix_nanos(SystemTime::now())))
+}
+
+/// Standard streams are character devices that can be written to.
+fn fdstat(caller: &mut Caller<'_, Host>, fd: u32, out: u32) -> Result<Result<(), Stop>, u32> {
+    const CHARACTER_DEVICE: u8 = 2;
+    const RIGHT_FD_WRITE: u64 = 1 << 6;
+    if fd > 2 {
+        return Err(BADF);
+    }
+    let mut stat = [0; 24];
+    if let Some((kind, rest)) = stat.split_first_mut() {
+        *kind = CHARACTER_DEVICE;
+        if let Some(rights) = rest.get_mut(7..15) {
+            rights.copy_from_slice(&RIGHT_FD_WRITE.to_le_bytes());
+        }
+    }
+    Ok(view(caller).and_then(|(memory, _)| Ok(put(memory, out, &stat)?)))
+}
+
+/// Standard output logs at info, standard error at error.
+fn write(
+    caller: &mut Caller<'_, Host>,
+    fd: u32,
+    vectors: u32,
+    count: u32,
+    written: u32,
+) -> Result<Result<(), Stop>, u32> {
+    let level = match fd {
+        1 => 2,
+        2 => 4,
+        _ => return Err(BADF),
+    };
+    if count > MAX_VECTORS {
+        return Err(INVAL);
+    }
+    Ok(gather(caller, vectors, count).and_then(|line| {
+        caller.data_mut().log(level, &line);
+        put_u32(caller, written, u32::try_from(line.len()).unwrap_or(u32::MAX))
+    }))
+}
+
+fn gather(caller: &mut Caller<'_, Host>, vectors: u32, count: u32) -> Result<Vec<u8>, Stop> {
+    let (memory, host) = view(caller)?;
+    let mut line = Vec::new();
+    for vector in slice(memory, vectors, count.saturating_mul(8))?.chunks_exact(8) {
+        let Some((pointer, rest)) = vector.split_first_chunk::<4>() else { continue };
+        let Some((length, _)) = rest.split_first_chunk::<4>() else { continue };
+        let bytes = slice(memory, u32::from_le_bytes(*pointer), u32::from_le_bytes(*length))?;
+        host.usage.charge_from_guest(bytes.len())?;
+        line.extend_from_slice(bytes);
+    }
+    Ok(line)
+}
+
+fn random(caller: &mut Caller<'_, Host>, out: u32, length: u32) -> Result<Result<(), Stop>, u32> {
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    if length > MAX_RANDOM {
+        return Err(INVAL);
+    }
+    let mut bytes = vec![0; length];
+    if getrandom::fill(&mut bytes).is_err() {
+        return Err(NOSYS);
+    }
+    Ok(view(caller).and_then(|(memory, _)| Ok(put(memory, out, &bytes)?)))
+}

@@ -1,0 +1,123 @@
+//! Limits of an instance and budgets of a stream: what a guest can make the host spend.
+
+use std::time::Duration;
+
+use wasmtime::{StoreLimits, StoreLimitsBuilder, Trap};
+
+use crate::config::Sandbox;
+use crate::error::Cause;
+
+/// Most elements of a guest's table; the largest real one has 8 096.
+const MAX_TABLE_ELEMENTS: usize = 16 * 1024;
+
+/// Bytes one stream may make the host copy out of a guest.
+const MAX_FROM_GUEST: u64 = 16 << 20;
+/// Bytes one stream may make the host copy into a guest.
+const MAX_INTO_GUEST: u64 = 32 << 20;
+/// Bytes of header names and values one stream may write.
+const MAX_HEADER_BYTES: u64 = 64 << 10;
+/// Lines and bytes one stream may log; the rest is dropped and counted.
+const MAX_LOG_LINES: u32 = 64;
+const MAX_LOG_BYTES: u64 = 16 << 10;
+/// Bytes of properties one stream may set.
+const MAX_PROPERTY_BYTES: u64 = 64 << 10;
+
+/// What one stream has cost the host so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Usage {
+    from_guest: u64,
+    into_guest: u64,
+    header_bytes: u64,
+    property_bytes: u64,
+    log_bytes: u64,
+    log_lines: u32,
+}
+
+/// Why a host call ends the guest instead of answering it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HostTrap {
+    #[error("budget exceeded: {0}")]
+    Budget(&'static str),
+    #[error("guest exited with code {0}")]
+    Exit(u32),
+    #[error("host call from inside the guest's allocator")]
+    InsideAllocator,
+}
+
+/// Memory, tables and instances of one store.
+pub(crate) fn limits(sandbox: &Sandbox) -> StoreLimits {
+    StoreLimitsBuilder::new()
+        .memory_size(sandbox.max_memory)
+        .memories(1)
+        .table_elements(MAX_TABLE_ELEMENTS)
+        .tables(1)
+        .instances(1)
+        .build()
+}
+
+/// Why a guest call ended, in words that outlive the engine.
+pub(crate) fn cause(error: &wasmtime::Error, limit: Duration) -> Cause {
+    match error.downcast_ref::<HostTrap>() {
+        Some(HostTrap::Budget(what)) => return Cause::Budget { what },
+        Some(HostTrap::Exit(code)) => return Cause::Exit { code: *code },
+        Some(trap @ HostTrap::InsideAllocator) => return Cause::Trap(trap.to_string()),
+        None => {}
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => Cause::TimeLimit { limit },
+        Some(trap) => Cause::Trap(trap.to_string().trim_start_matches("wasm trap: ").to_owned()),
+        None => Cause::Trap(error.to_string()),
+    }
+}
+
+// === impl Usage ===
+
+impl Usage {
+    pub(crate) fn charge_from_guest(&mut self, bytes: usize) -> Result<(), HostTrap> {
+        charge(&mut self.from_guest, bytes, MAX_FROM_GUEST, "bytes from the guest")
+    }
+
+    pub(crate) fn charge_into_guest(&mut self, bytes: usize) -> Result<(), HostTrap> {
+        charge(&mut self.into_guest, bytes, MAX_INTO_GUEST, "bytes into the guest")
+    }
+
+    pub(crate) fn charge_header(&mut self, bytes: usize) -> Result<(), HostTrap> {
+        charge(&mut self.header_bytes, bytes, MAX_HEADER_BYTES, "header bytes")
+    }
+
+    pub(crate) fn charge_property(&mut self, bytes: usize) -> Result<(), HostTrap> {
+        charge(&mut self.property_bytes, bytes, MAX_PROPERTY_BYTES, "property bytes")
+    }
+
+    /// Whether a line of this length may still be logged.
+    pub(crate) fn admits_log(&mut self, bytes: usize) -> bool {
+        self.log_lines = self.log_lines.saturating_add(1);
+        self.log_lines <= MAX_LOG_LINES
+            && charge(&mut self.log_bytes, bytes, MAX_LOG_BYTES, "log bytes").is_ok()
+    }
+}
+
+fn charge(spent: &mut u64, bytes: usize, limit: u64, what: &'static str) -> Result<(), HostTrap> {
+    *spent = spent.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    if *spent > limit { Err(HostTrap::Budget(what)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_copies_more_than_its_budget_is_ended() {
+        let mut usage = Usage::default();
+        assert_eq!(usage.charge_from_guest(16 << 20), Ok(()));
+        assert_eq!(usage.charge_from_guest(1), Err(HostTrap::Budget("bytes from the guest")));
+        assert_eq!(usage.charge_header(usize::MAX), Err(HostTrap::Budget("header bytes")));
+    }
+
+    #[test]
+    fn a_stream_that_logs_too_much_is_silenced_not_ended() {
+        let mut usage = Usage::default();
+        assert_eq!((0..1000).filter(|_| usage.admits_log(10)).count(), 64);
+        assert!(!Usage::default().admits_log(1 << 20));
+    }
+}

@@ -1,0 +1,76 @@
+//! The service.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use crate::body::{RequestBody, ResponseBody};
+use crate::future::ResponseFuture;
+use crate::plugin::Plugin;
+use crate::respond::Responder;
+use crate::stream::{StreamContext, StreamInfo};
+
+/// Runs plugins around `S`; made by [`WasmLayer`](crate::WasmLayer).
+///
+/// Plugins see a request in [`call`](Service::call), so a request that a plugin answers never reaches `S`.
+#[derive(Debug, Clone)]
+pub struct WasmService<S, R> {
+    inner: S,
+    plugins: Arc<[Plugin]>,
+    responder: R,
+}
+
+// === impl WasmService ===
+
+impl<S, R> WasmService<S, R> {
+    pub(crate) fn new(inner: S, plugins: Arc<[Plugin]>, responder: R) -> Self {
+        Self { inner, plugins, responder }
+    }
+
+    /// The wrapped service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The wrapped service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Takes the wrapped service out.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, R, B, T> Service<Request<B>> for WasmService<S, R>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<T>> + Clone,
+    R: Responder,
+    B: Body,
+    T: Body,
+{
+    type Response = Response<ResponseBody<T>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, B, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let responder = self.responder.clone();
+        if self.plugins.is_empty() {
+            return ResponseFuture::unwatched(
+                self.inner.call(request.map(RequestBody::unwatched)),
+                responder,
+            );
+        }
+        let info = request.extensions().get::<StreamInfo>().cloned().unwrap_or_default();
+        let stream = StreamContext::new(Arc::clone(&self.plugins), info);
+        ResponseFuture::start(stream, &mut self.inner, request, responder)
+    }
+}
