@@ -50,6 +50,7 @@ pub struct CompiledBackend {
 
 /// Where a share goes.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Target {
     /// The endpoints of a Service.
     Service(Balancer<Destination>),

@@ -1,10 +1,8 @@
 //! One reload after the other.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use super::{ConfigView, View, clock::EngineClock};
 use crate::{

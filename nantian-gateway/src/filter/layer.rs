@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    ops::ControlFlow,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -66,7 +67,7 @@ impl FilterLayer {
 
 impl Filters {
     /// Changes the request, or answers it.
-    fn on_request(&self, request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
+    fn on_request(&self, request: Request<Body>) -> ControlFlow<Response<Body>, Request<Body>> {
         let (mut parts, body) = request.into_parts();
         let info = parts.extensions.get::<RequestInfo>().cloned();
         for filter in &self.request {
@@ -77,12 +78,12 @@ impl Filters {
                 }
                 RequestFilter::Redirect(filter) => {
                     if let Some(info) = &info {
-                        return Err(redirect(filter, &parts, info));
+                        return ControlFlow::Break(redirect(filter, &parts, info));
                     }
                 }
             }
         }
-        Ok(Request::from_parts(parts, body))
+        ControlFlow::Continue(Request::from_parts(parts, body))
     }
 
     fn on_response(&self, mut response: Response<Body>) -> Response<Body> {
@@ -126,8 +127,8 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let state = match self.filters.on_request(request) {
-            Ok(request) => State::Inner { future: self.inner.call(request) },
-            Err(response) => State::Answered { response: Some(response) },
+            ControlFlow::Continue(request) => State::Inner { future: self.inner.call(request) },
+            ControlFlow::Break(response) => State::Answered { response: Some(response) },
         };
         FilterFuture { state, filters: Arc::clone(&self.filters) }
     }

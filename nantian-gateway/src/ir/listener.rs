@@ -30,6 +30,15 @@ pub enum ListenerProtocol {
     Https,
 }
 
+impl fmt::Display for ListenerProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http => "HTTP",
+            Self::Https => "HTTPS",
+        })
+    }
+}
+
 /// One listener of one Gateway.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Listener {

@@ -4,9 +4,11 @@
 //! holds no `Arc`, no atomic and no clock, and two equal values mean the same behaviour.
 
 mod backend;
+mod duration;
 mod filter;
 mod listener;
 mod name;
+mod pattern;
 mod policy;
 mod route;
 
@@ -21,6 +23,7 @@ pub use self::{
     filter::{Filter, HeaderModifier, PathRewrite, Redirect, RedirectScheme, UrlRewrite},
     listener::{Attachment, Certificate, Listener, ListenerId, ListenerProtocol, Port},
     name::{HostPattern, ObjectName, PolicyId},
+    pattern::whole_match,
     policy::{
         AiAuth, AiAuthType, AiService, FailurePolicy, Hook, OnLimit, Plugin, PluginSource, RateLimit, Retry,
         RetryBackoff, Sandbox, Secret,

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-use super::{ObjectName, Policies};
+use super::{ObjectName, Policies, duration};
 
 /// Bytes that are never shown.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub struct AiService {
     /// The credential.
     pub auth: AiAuth,
     /// `spec.timeout`; `None` is no limit.
+    #[serde(serialize_with = "duration::show_limit")]
     pub timeout: Option<Duration>,
     /// `spec.retry`.
     pub retry: Retry,
@@ -86,11 +87,11 @@ pub struct Retry {
 #[non_exhaustive]
 pub enum RetryBackoff {
     /// Doubled each time, with full jitter.
-    Exponential(Duration),
+    Exponential(#[serde(serialize_with = "duration::show")] Duration),
     /// Grows by this much each time.
-    Linear(Duration),
+    Linear(#[serde(serialize_with = "duration::show")] Duration),
     /// Always this long.
-    Fixed(Duration),
+    Fixed(#[serde(serialize_with = "duration::show")] Duration),
 }
 
 impl Default for RetryBackoff {
@@ -197,6 +198,7 @@ pub struct Sandbox {
     /// Linear memory of one instance, in bytes.
     pub max_memory_bytes: u64,
     /// Time of one call into the guest.
+    #[serde(serialize_with = "duration::show")]
     pub max_execution_time: Duration,
     /// Whether the guest may call out.
     pub allow_network: bool,

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-use super::{BackendId, Filter, ObjectName, PolicyId};
+use super::{BackendId, Filter, ObjectName, PolicyId, duration};
 
 /// One HTTPRoute that is attached to at least one listener.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -130,8 +130,10 @@ pub enum Target {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Timeouts {
     /// The whole exchange, `timeouts.request`.
+    #[serde(serialize_with = "duration::show_limit")]
     pub request: Option<Duration>,
     /// One attempt at a backend, `timeouts.backendRequest`.
+    #[serde(serialize_with = "duration::show_limit")]
     pub backend_request: Option<Duration>,
 }
 
@@ -142,4 +144,14 @@ pub struct Policies {
     pub rate_limits: Vec<PolicyId>,
     /// WasmPlugins: they run in this order.
     pub plugins: Vec<PolicyId>,
+}
+
+// === impl Policies ===
+
+impl Policies {
+    /// Appends what applies after these.
+    pub fn append(&mut self, later: Self) {
+        self.rate_limits.extend(later.rate_limits);
+        self.plugins.extend(later.plugins);
+    }
 }

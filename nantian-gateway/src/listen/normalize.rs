@@ -100,7 +100,7 @@ fn is_normal(path: &[u8]) -> bool {
         && path.iter().all(|&byte| {
             let after_slash = previous == b'/';
             previous = byte;
-            !matches!(byte, b'%' | b'\\' | 0..=b' ' | 0x7f..) && !(after_slash && matches!(byte, b'/' | b'.'))
+            !(matches!(byte, b'%' | b'\\' | 0..=b' ' | 0x7f..) || after_slash && matches!(byte, b'/' | b'.'))
         })
 }
 

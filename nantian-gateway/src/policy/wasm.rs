@@ -122,6 +122,7 @@ fn hooks(named: &[ir::Hook]) -> Hooks {
 
 /// The plugins at one place.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Plugins {
     /// They run in this order.
     Run(WasmLayer),

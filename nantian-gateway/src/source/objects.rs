@@ -9,6 +9,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Secret, Service},
     discovery::v1::EndpointSlice,
 };
+use nantian_crd::{AiService, BackendLbPolicy, TokenPolicy, WasmPlugin};
 use serde::Serialize;
 
 use crate::ir::ObjectName;
@@ -37,6 +38,14 @@ pub struct Objects {
     pub secrets: ByName<Secret>,
     /// ConfigMaps.
     pub config_maps: ByName<ConfigMap>,
+    /// AIServices.
+    pub ai_services: ByName<AiService>,
+    /// TokenPolicies.
+    pub token_policies: ByName<TokenPolicy>,
+    /// WasmPlugins.
+    pub wasm_plugins: ByName<WasmPlugin>,
+    /// BackendLBPolicies.
+    pub backend_lb_policies: ByName<BackendLbPolicy>,
 }
 
 /// A kind and a name.

@@ -1,1 +1,119 @@
 //! The one translator: objects in, the intermediate representation and every condition out.
+//!
+//! [`translate`] is a pure function: no clock, no input or output, the same objects give the same translation. What is
+//! wrong with an object becomes a condition of that object, and never stops another one.
+
+pub mod conditions;
+mod fault;
+mod gateway;
+mod gateway_class;
+mod grants;
+mod hostname;
+mod policy;
+mod route;
+mod service;
+pub mod status;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+pub use self::world::{Ignored, Warning};
+use self::{
+    gateway::Gateways,
+    policy::{AiServices, PolicySet, Reach, TargetKey},
+    status::Statuses,
+    world::{Report, World},
+};
+use crate::{
+    gates::FeatureGates,
+    ir::{Backend, BackendId, Ir, Policies, Target},
+    source::Objects,
+};
+
+/// What the objects mean.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Translation {
+    /// What to serve.
+    pub ir: Ir,
+    /// What became of each object.
+    pub statuses: Statuses,
+    /// The objects whose gate is closed.
+    pub ignored: Vec<Ignored>,
+    /// What deserves attention and has no condition.
+    pub warnings: Vec<Warning>,
+}
+
+/// Translates the objects, with the kinds whose gate is open.
+pub fn translate(objects: &Objects, gates: FeatureGates) -> Translation {
+    let world = World::new(objects, gates);
+    let mut report = Report::default();
+    let mut reach = Reach::default();
+    let classes = gateway_class::translate(&world, &mut report);
+    let mut gateways = Gateways::read(&world, &classes, &mut report);
+    let ai_services = AiServices::read(&world, &mut report);
+    let mut policies = PolicySet::read(&world, &gateways, &mut report);
+    let routes = route::translate(&world, &policies, &ai_services, &mut gateways, &mut reach, &mut report);
+    policies.stand_in_for_absent_plugins(&reach);
+    let mut ir = Ir { ports: gateway::ports(&gateways, &policies), routes, ..Ir::default() };
+    add_backends(&mut ir, &world, &policies, &ai_services);
+    add_policies(&mut ir, &policies);
+    gateway::report(&gateways, &mut report);
+    policies.report(&reach, &mut report);
+    Translation { ir, statuses: report.statuses, ignored: report.ignored, warnings: report.warnings }
+}
+
+/// Adds the Services and AIServices that routes refer to.
+fn add_backends(ir: &mut Ir, world: &World<'_>, policies: &PolicySet, ai_services: &AiServices) {
+    let Ir { routes, backends, endpoints, ai_services: services, .. } = ir;
+    for target in targets(routes) {
+        match target {
+            Target::Backend(id) if !backends.contains_key(id) => {
+                backends.insert(id.clone(), backend(world, policies, id));
+                endpoints.insert(id.clone(), service::endpoints(world, id));
+            }
+            Target::AiService(name) if !services.contains_key(name) => {
+                if let Some(Ok(service)) = ai_services.get(name) {
+                    let mut service = service.clone();
+                    service.policies = policies.attached(&TargetKey::AiService(name.clone()));
+                    services.insert(name.clone(), service);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn targets(routes: &[crate::ir::Route]) -> impl Iterator<Item = &Target> {
+    let rules = routes.iter().flat_map(|route| &route.rules);
+    rules.flat_map(|rule| &rule.backends).map(|backend| &backend.target)
+}
+
+fn backend(world: &World<'_>, policies: &PolicySet, id: &BackendId) -> Backend {
+    let service = world.objects.services.get(&id.service);
+    let port = service.and_then(|service| service::port(service, id.port));
+    Backend {
+        protocol: port.and_then(|port| port.protocol.ok()).unwrap_or_default(),
+        load_balancing: policies.balancing(&id.service),
+        policies: policies.attached(&TargetKey::Service(id.service.clone())),
+    }
+}
+
+/// Adds the limits and plugins that anything refers to.
+fn add_policies(ir: &mut Ir, policies: &PolicySet) {
+    let listeners = ir.ports.iter().flat_map(|port| &port.listeners).map(|listener| &listener.policies);
+    let routes = ir.routes.iter().map(|route| &route.policies);
+    let rules = ir.routes.iter().flat_map(|route| &route.rules).map(|rule| &rule.policies);
+    let backends = ir.backends.values().map(|backend| &backend.policies);
+    let services = ir.ai_services.values().map(|service| &service.policies);
+    let all: Vec<&Policies> = listeners.chain(routes).chain(rules).chain(backends).chain(services).collect();
+    let limits: BTreeSet<_> = all.iter().flat_map(|place| &place.rate_limits).collect();
+    let plugins: BTreeSet<_> = all.iter().flat_map(|place| &place.plugins).collect();
+    let limits = limits.into_iter().filter_map(|id| Some((id.clone(), policies.rate_limit(id)?.clone())));
+    let limits: BTreeMap<_, _> = limits.collect();
+    let plugins = plugins.into_iter().filter_map(|id| Some((id.clone(), policies.plugin(id)?.clone())));
+    let plugins: BTreeMap<_, _> = plugins.collect();
+    ir.rate_limits = limits;
+    ir.plugins = plugins;
+}

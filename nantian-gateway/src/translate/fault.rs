@@ -1,0 +1,143 @@
+//! What is wrong with an object, and where.
+
+use std::fmt;
+
+use super::conditions::{Condition, ConditionType, Reason};
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) reason: Reason,
+    pub(super) message: String,
+}
+
+/// Everything that is wrong, in the order in which it was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Faults(Vec<Fault>);
+
+/// The path of a field; costs nothing until it is shown.
+#[derive(Clone, Copy)]
+pub(super) struct Path<'a> {
+    parent: Option<&'a Self>,
+    segment: Segment,
+}
+
+#[derive(Clone, Copy)]
+enum Segment {
+    Field(&'static str),
+    Index(usize),
+}
+
+/// A message names this many faults and counts the rest.
+const SHOWN: usize = 8;
+
+// === impl Fault ===
+
+impl Fault {
+    pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+    /// A value that is not valid or not enforced, and where it stands.
+    pub(super) fn unsupported(path: &Path<'_>, message: impl fmt::Display) -> Self {
+        Self::new(Reason::UnsupportedValue, format!("{path}: {message}"))
+    }
+
+    pub(super) fn condition(&self, kind: ConditionType) -> Condition {
+        Condition::fails(kind, self.reason, self.message.clone())
+    }
+}
+
+// === impl Faults ===
+
+impl Faults {
+    pub(super) fn push(&mut self, fault: Fault) {
+        self.0.push(fault);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Keeps the value of a result, and its fault apart.
+    pub(super) fn keep<T>(&mut self, result: Result<T, Fault>) -> Option<T> {
+        result.map_err(|fault| self.push(fault)).ok()
+    }
+
+    /// All of them as one, with the reason of the first.
+    pub(super) fn summary(&self) -> Option<Fault> {
+        let first = self.0.first()?;
+        let shown: Vec<_> = self.0.iter().take(SHOWN).map(|fault| fault.message.as_str()).collect();
+        let mut message = shown.join("; ");
+        if let Some(more) = self.0.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            message.push_str(&format!("; and {more} more"));
+        }
+        Some(Fault::new(first.reason, message))
+    }
+
+    /// The condition of this type: it fails with the faults, or holds if there are none.
+    pub(super) fn condition(&self, kind: ConditionType, reason: Reason, message: &str) -> Condition {
+        match self.summary() {
+            Some(fault) => fault.condition(kind),
+            None => Condition::holds(kind, reason, message),
+        }
+    }
+}
+
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        Self(vec![fault])
+    }
+}
+
+// === impl Path ===
+
+impl Path<'_> {
+    /// The path of `spec`.
+    pub(super) const SPEC: Path<'static> = Path { parent: None, segment: Segment::Field("spec") };
+
+    pub(super) fn field(&self, name: &'static str) -> Path<'_> {
+        Path { parent: Some(self), segment: Segment::Field(name) }
+    }
+
+    pub(super) fn index(&self, index: usize) -> Path<'_> {
+        Path { parent: Some(self), segment: Segment::Index(index) }
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.segment {
+            Segment::Field(name) if self.parent.is_some() => write!(f, ".{name}"),
+            Segment::Field(name) => f.write_str(name),
+            Segment::Index(index) => write!(f, "[{index}]"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_reads_like_a_field_path() {
+        let rules = Path::SPEC.field("rules");
+        let rule = rules.index(2);
+        assert_eq!(rule.field("name").to_string(), "spec.rules[2].name");
+    }
+
+    #[test]
+    fn a_summary_keeps_the_first_reason_and_counts_the_rest() {
+        let mut faults = Faults::default();
+        for n in 0..10 {
+            let reason = if n == 0 { Reason::InvalidKind } else { Reason::BackendNotFound };
+            faults.push(Fault::new(reason, n.to_string()));
+        }
+        let summary = faults.summary().unwrap();
+        assert_eq!(summary.reason, Reason::InvalidKind);
+        assert_eq!(summary.message, "0; 1; 2; 3; 4; 5; 6; 7; and 2 more");
+    }
+}

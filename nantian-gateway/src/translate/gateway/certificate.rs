@@ -1,0 +1,68 @@
+//! Certificates of HTTPS listeners.
+
+use gateway_api::experimental::gateways::GatewayListenersTlsCertificateRefs;
+use k8s_openapi::api::core::v1::Secret;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use crate::{
+    ir::{self, Certificate, ObjectName},
+    translate::{
+        conditions::Reason,
+        fault::{Fault, Path},
+        grants::GroupKind,
+        world::{World, secret_entry},
+    },
+};
+
+/// The type of a Secret that holds a certificate.
+const SECRET_TYPE: &str = "kubernetes.io/tls";
+
+/// Resolves a reference of a listener to a certificate.
+pub(super) fn resolve(
+    world: &World<'_>,
+    gateway: &ObjectName,
+    reference: &GatewayListenersTlsCertificateRefs,
+    path: &Path<'_>,
+) -> Result<Certificate, Fault> {
+    let invalid = |message: String| Fault::new(Reason::InvalidCertificateRef, format!("{path}: {message}"));
+    let group = reference.group.as_deref().unwrap_or(GroupKind::SECRET.group);
+    let kind = reference.kind.as_deref().unwrap_or(GroupKind::SECRET.kind);
+    let kind = GroupKind::new(group, kind);
+    if kind != GroupKind::SECRET {
+        return Err(invalid(format!("{kind} is not supported, only Secret is")));
+    }
+    let namespace = reference.namespace.as_deref().unwrap_or(&gateway.namespace);
+    let name = ObjectName::new(namespace, reference.name.as_str());
+    let from = (GroupKind::GATEWAY, gateway.namespace.as_str());
+    if !world.grants.permit(from, (GroupKind::SECRET, namespace, &name.name)) {
+        let message = format!(
+            "{path}: no ReferenceGrant in {namespace} permits Gateways of {} to use Secret {name}",
+            gateway.namespace
+        );
+        return Err(Fault::new(Reason::RefNotPermitted, message));
+    }
+    let secret =
+        world.objects.secrets.get(&name).ok_or_else(|| invalid(format!("Secret {name} does not exist")))?;
+    let (chain, key) = read(secret).map_err(|problem| invalid(format!("Secret {name}: {problem}")))?;
+    Ok(Certificate { secret: name, chain: chain.to_vec(), key: ir::Secret(key.to_vec()) })
+}
+
+/// The chain and the key, both well-formed PEM.
+fn read(secret: &Secret) -> Result<(&[u8], &[u8]), String> {
+    if let Some(other) = secret.type_.as_deref().filter(|kind| *kind != SECRET_TYPE) {
+        return Err(format!("its type is {other:?}, not {SECRET_TYPE}"));
+    }
+    let chain = secret_entry(secret, "tls.crt").ok_or("it has no entry tls.crt")?;
+    let key = secret_entry(secret, "tls.key").ok_or("it has no entry tls.key")?;
+    let certificates = CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => {
+            return Err("tls.crt holds no certificate in PEM".to_owned());
+        }
+        Ok(_) => {}
+        Err(error) => return Err(format!("tls.crt: {error}")),
+    }
+    // The error may quote the text, which is secret.
+    PrivateKeyDer::from_pem_slice(key).map_err(|_| "tls.key holds no private key in PEM")?;
+    Ok((chain, key))
+}

@@ -1,0 +1,205 @@
+//! One listener of a Gateway: what it accepts and what is wrong with it.
+
+use gateway_api::experimental::gateways::{
+    Gateway, GatewayListeners, GatewayListenersTlsMode, GatewayTlsFrontend,
+};
+
+use super::{certificate, namespaces::NamespaceFilter};
+use crate::{
+    ir::{Attachment, Certificate, HostPattern, ListenerId, ListenerProtocol, ObjectName},
+    translate::{
+        conditions::Reason,
+        fault::{Fault, Faults, Path},
+        grants::GroupKind,
+        hostname,
+        world::World,
+    },
+};
+
+/// A listener on its way to the intermediate representation.
+pub(in crate::translate) struct ListenerState<'a> {
+    pub(in crate::translate) id: ListenerId,
+    pub(in crate::translate) port: u16,
+    /// `None` if the protocol is not served.
+    pub(in crate::translate) protocol: Option<ListenerProtocol>,
+    pub(in crate::translate) hostname: HostPattern,
+    /// Whether HTTPRoutes may attach.
+    pub(in crate::translate) takes_http_routes: bool,
+    pub(in crate::translate) namespaces: NamespaceFilter<'a>,
+    pub(in crate::translate) certificates: Vec<Certificate>,
+    /// Why the listener is not accepted.
+    pub(in crate::translate) refused: Faults,
+    /// References that do not resolve.
+    pub(in crate::translate) unresolved: Faults,
+    /// A clash with another listener of the same Gateway.
+    pub(in crate::translate) conflict: Option<Fault>,
+    /// The routes that it accepts.
+    pub(in crate::translate) attachments: Vec<Attachment>,
+}
+
+// === impl ListenerState ===
+
+impl ListenerState<'_> {
+    /// Whether nothing but its Gateway could keep the listener from serving requests.
+    pub(in crate::translate) fn is_servable(&self) -> bool {
+        self.is_accepted() && self.takes_http_routes && self.has_needed_certificates()
+    }
+
+    pub(in crate::translate) fn is_accepted(&self) -> bool {
+        self.refused.is_empty() && self.conflict.is_none()
+    }
+
+    fn has_needed_certificates(&self) -> bool {
+        self.protocol != Some(ListenerProtocol::Https) || !self.certificates.is_empty()
+    }
+}
+
+/// Reads the listeners of a Gateway, each by itself.
+pub(super) fn read<'a>(world: &World<'a>, name: &ObjectName, gateway: &'a Gateway) -> Vec<ListenerState<'a>> {
+    let root = Path::SPEC.field("listeners");
+    let frontend = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref());
+    let mut listeners: Vec<ListenerState<'a>> = Vec::new();
+    for (index, spec) in gateway.spec.listeners.iter().enumerate() {
+        let path = root.index(index);
+        let mut listener = read_one(world, name, spec, &path);
+        if listeners.iter().any(|earlier| earlier.id == listener.id) {
+            let message = format!("{:?} is the name of an earlier listener", spec.name);
+            listener.refused.push(Fault::unsupported(&path.field("name"), message));
+        }
+        let secured = listener.protocol == Some(ListenerProtocol::Https);
+        if secured && frontend.is_some_and(|frontend| validates_clients(frontend, spec.port)) {
+            let path = Path::SPEC.field("tls");
+            let message = "client certificates are not validated yet";
+            listener.refused.push(Fault::unsupported(&path.field("frontend"), message));
+        }
+        listeners.push(listener);
+    }
+    listeners
+}
+
+fn read_one<'a>(
+    world: &World<'a>,
+    gateway: &ObjectName,
+    spec: &'a GatewayListeners,
+    path: &Path<'_>,
+) -> ListenerState<'a> {
+    let mut refused = Faults::default();
+    let mut unresolved = Faults::default();
+    let protocol = refused.keep(protocol(spec, path));
+    let port = refused.keep(port(spec, path)).unwrap_or_default();
+    let hostname = refused.keep(host(spec, path)).unwrap_or_default();
+    let namespaces = refused.keep(NamespaceFilter::read(gateway, spec, path)).unwrap_or_default();
+    let takes_http_routes = protocol.is_some() && takes_http_routes(spec, path, &mut unresolved);
+    let certificates = match protocol {
+        Some(ListenerProtocol::Https) => {
+            certificates(world, gateway, spec, path, &mut refused, &mut unresolved)
+        }
+        Some(ListenerProtocol::Http) => {
+            if spec.tls.is_some() {
+                refused.push(Fault::unsupported(&path.field("tls"), "protocol HTTP has no TLS"));
+            }
+            Vec::new()
+        }
+        None => Vec::new(),
+    };
+    ListenerState {
+        id: ListenerId { gateway: gateway.clone(), name: spec.name.clone() },
+        port,
+        protocol,
+        hostname,
+        takes_http_routes,
+        namespaces,
+        certificates,
+        refused,
+        unresolved,
+        conflict: None,
+        attachments: Vec::new(),
+    }
+}
+
+fn protocol(spec: &GatewayListeners, path: &Path<'_>) -> Result<ListenerProtocol, Fault> {
+    match spec.protocol.as_str() {
+        "HTTP" => Ok(ListenerProtocol::Http),
+        "HTTPS" => Ok(ListenerProtocol::Https),
+        other => {
+            let path = path.field("protocol");
+            let message = format!("{path}: {other:?} is not served, only HTTP and HTTPS are");
+            Err(Fault::new(Reason::UnsupportedProtocol, message))
+        }
+    }
+}
+
+fn port(spec: &GatewayListeners, path: &Path<'_>) -> Result<u16, Fault> {
+    match u16::try_from(spec.port) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(Fault::unsupported(&path.field("port"), format_args!("{} is not in 1..=65535", spec.port))),
+    }
+}
+
+fn host(spec: &GatewayListeners, path: &Path<'_>) -> Result<HostPattern, Fault> {
+    match spec.hostname.as_deref() {
+        None | Some("") => Ok(HostPattern::Any),
+        Some(text) => hostname::pattern(text).ok_or_else(|| {
+            Fault::unsupported(&path.field("hostname"), format_args!("{text:?} is not a host name"))
+        }),
+    }
+}
+
+/// Whether HTTPRoute is among the kinds asked for; kinds that are not served are unresolved references.
+fn takes_http_routes(spec: &GatewayListeners, path: &Path<'_>, unresolved: &mut Faults) -> bool {
+    let kinds = spec.allowed_routes.as_ref().and_then(|allowed| allowed.kinds.as_deref()).unwrap_or_default();
+    let mut taken = kinds.is_empty();
+    for (index, kind) in kinds.iter().enumerate() {
+        let group = kind.group.as_deref().unwrap_or(GroupKind::HTTP_ROUTE.group);
+        let asked = GroupKind::new(group, &kind.kind);
+        if asked == GroupKind::HTTP_ROUTE {
+            taken = true;
+        } else {
+            let (path, kinds) = (path.field("allowedRoutes"), "kinds");
+            let path = path.field(kinds);
+            let message = format!("{}: {asked} is not served, only HTTPRoute is", path.index(index));
+            unresolved.push(Fault::new(Reason::InvalidRouteKinds, message));
+        }
+    }
+    taken
+}
+
+fn certificates(
+    world: &World<'_>,
+    gateway: &ObjectName,
+    spec: &GatewayListeners,
+    path: &Path<'_>,
+    refused: &mut Faults,
+    unresolved: &mut Faults,
+) -> Vec<Certificate> {
+    let path = path.field("tls");
+    let tls = spec.tls.as_ref();
+    if tls.is_some_and(|tls| tls.mode == Some(GatewayListenersTlsMode::Passthrough)) {
+        let message = "\"Passthrough\" is not possible with protocol HTTPS, only Terminate is";
+        refused.push(Fault::unsupported(&path.field("mode"), message));
+    }
+    if let Some(option) = tls.and_then(|tls| tls.options.as_ref()).and_then(|options| options.keys().next()) {
+        let message = format!("{option:?} is not supported, no option is");
+        refused.push(Fault::unsupported(&path.field("options"), message));
+    }
+    let path = path.field("certificateRefs");
+    let refs = tls.and_then(|tls| tls.certificate_refs.as_deref()).unwrap_or_default();
+    if refs.is_empty() {
+        let message = format!("{path}: protocol HTTPS needs a certificate");
+        unresolved.push(Fault::new(Reason::InvalidCertificateRef, message));
+    }
+    let refs = refs.iter().enumerate();
+    refs.filter_map(|(index, reference)| {
+        unresolved.keep(certificate::resolve(world, gateway, reference, &path.index(index)))
+    })
+    .collect()
+}
+
+/// Whether clients on `port` are asked for a certificate.
+fn validates_clients(frontend: &GatewayTlsFrontend, port: i32) -> bool {
+    let own = frontend.per_port.iter().flatten().find(|entry| entry.port == port);
+    match own {
+        Some(own) => own.tls.validation.is_some(),
+        None => frontend.default.validation.is_some(),
+    }
+}

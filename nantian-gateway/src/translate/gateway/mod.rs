@@ -1,0 +1,179 @@
+//! Gateway: sockets and listeners.
+
+mod certificate;
+mod clash;
+mod listener;
+mod namespaces;
+mod ports;
+mod report;
+
+use std::{collections::HashMap, net::IpAddr};
+
+use gateway_api::experimental::gateways::Gateway;
+
+pub(super) use self::{listener::ListenerState, ports::ports, report::report};
+use super::{
+    conditions::Reason,
+    fault::{Fault, Path},
+    gateway_class::Classes,
+    world::{Report, World, oldest_first},
+};
+use crate::{ir::ObjectName, source::ObjectRef};
+
+/// The Gateways that are ours, oldest first.
+pub(super) struct Gateways<'a> {
+    list: Vec<GatewayState<'a>>,
+    by_name: HashMap<&'a ObjectName, usize>,
+}
+
+/// A Gateway on its way to the intermediate representation.
+pub(super) struct GatewayState<'a> {
+    pub(super) name: &'a ObjectName,
+    pub(super) generation: Option<i64>,
+    /// What is wrong with the Gateway as a whole; none of its listeners is served then.
+    pub(super) verdict: Result<(), Fault>,
+    /// The addresses to bind; `None` is all interfaces. Never empty.
+    pub(super) addresses: Vec<Option<IpAddr>>,
+    pub(super) listeners: Vec<ListenerState<'a>>,
+}
+
+// === impl Gateways ===
+
+impl<'a> Gateways<'a> {
+    /// Reads every Gateway whose class is ours.
+    pub(super) fn read(world: &World<'a>, classes: &Classes<'_>, report: &mut Report) -> Self {
+        let mut list = Vec::new();
+        for (name, gateway) in oldest_first(&world.objects.gateways) {
+            let object = ObjectRef { kind: "Gateway", name: name.clone() };
+            match classes.get(&gateway.spec.gateway_class_name) {
+                Some(class) => {
+                    warn_of_the_unserved(&object, gateway, report);
+                    list.push(GatewayState::read(world, name, gateway, class));
+                }
+                None => warn_of_an_absent_class(world, &object, gateway, report),
+            }
+        }
+        clash::between_gateways(&mut list);
+        let by_name = list.iter().enumerate().map(|(index, gateway)| (gateway.name, index)).collect();
+        Self { list, by_name }
+    }
+
+    pub(super) fn get(&self, name: &ObjectName) -> Option<&GatewayState<'a>> {
+        self.list.get(*self.by_name.get(name)?)
+    }
+
+    pub(super) fn get_mut(&mut self, name: &ObjectName) -> Option<&mut GatewayState<'a>> {
+        self.list.get_mut(*self.by_name.get(name)?)
+    }
+
+    /// All of them, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &GatewayState<'a>> {
+        self.list.iter()
+    }
+}
+
+// === impl GatewayState ===
+
+impl<'a> GatewayState<'a> {
+    fn read(
+        world: &World<'a>,
+        name: &'a ObjectName,
+        gateway: &'a Gateway,
+        class: &Result<(), Fault>,
+    ) -> Self {
+        let addresses = addresses(gateway);
+        let verdict = match (class, parameters(gateway), &addresses) {
+            (Err(class), ..) => Err(Fault::new(
+                class.reason,
+                format!("GatewayClass {}: {}", gateway.spec.gateway_class_name, class.message),
+            )),
+            (_, Err(fault), _) => Err(fault),
+            (.., Err(fault)) => Err(fault.clone()),
+            (Ok(()), Ok(()), Ok(_)) => Ok(()),
+        };
+        let mut listeners = listener::read(world, name, gateway);
+        clash::within_gateway(&mut listeners);
+        Self {
+            name,
+            generation: gateway.metadata.generation,
+            verdict,
+            addresses: addresses.unwrap_or_else(|_| vec![None]),
+            listeners,
+        }
+    }
+
+    /// Whether this listener of the Gateway serves requests.
+    pub(super) fn serves(&self, listener: &ListenerState<'_>) -> bool {
+        self.verdict.is_ok() && listener.is_servable()
+    }
+}
+
+fn parameters(gateway: &Gateway) -> Result<(), Fault> {
+    match gateway
+        .spec
+        .infrastructure
+        .as_ref()
+        .and_then(|infrastructure| infrastructure.parameters_ref.as_ref())
+    {
+        Some(_) => Err(Fault::new(
+            Reason::InvalidParameters,
+            "spec.infrastructure.parametersRef: no kind of parameters is supported",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The addresses to bind. An entry without a value leaves the choice to the gateway.
+fn addresses(gateway: &Gateway) -> Result<Vec<Option<IpAddr>>, Fault> {
+    let root = Path::SPEC.field("addresses");
+    let mut addresses = Vec::new();
+    for (index, address) in gateway.spec.addresses.iter().flatten().enumerate() {
+        let path = root.index(index);
+        let unsupported = |message: String| Fault::new(Reason::UnsupportedAddress, message);
+        match address.r#type.as_deref() {
+            None | Some("IPAddress") => {}
+            Some(other) => {
+                let path = path.field("type");
+                return Err(unsupported(format!("{path}: {other:?} is not supported, only IPAddress is")));
+            }
+        }
+        let value = address.value.as_deref().filter(|value| !value.is_empty());
+        let parsed = value.map(str::parse).transpose();
+        let parsed = parsed.map_err(|_| {
+            let path = path.field("value");
+            unsupported(format!("{path}: {:?} is not an IP address", value.unwrap_or_default()))
+        })?;
+        if !addresses.contains(&parsed) {
+            addresses.push(parsed);
+        }
+    }
+    // A socket on all interfaces covers every single address.
+    if addresses.is_empty() || addresses.contains(&None) {
+        addresses = vec![None];
+    }
+    Ok(addresses)
+}
+
+/// Fields that change nothing in what is served, so that they are no reason to refuse the Gateway.
+fn warn_of_the_unserved(object: &ObjectRef, gateway: &Gateway, report: &mut Report) {
+    let spec = &gateway.spec;
+    if spec.allowed_listeners.is_some() {
+        report.warn(object, "spec.allowedListeners: ListenerSets are not served");
+    }
+    if spec.default_scope.is_some() {
+        report.warn(
+            object,
+            "spec.defaultScope: default Gateways are not served, a route has to name its parent",
+        );
+    }
+    if spec.tls.as_ref().is_some_and(|tls| tls.backend.is_some()) {
+        report.warn(object, "spec.tls.backend: no connection to a backend uses TLS");
+    }
+}
+
+fn warn_of_an_absent_class(world: &World<'_>, object: &ObjectRef, gateway: &Gateway, report: &mut Report) {
+    let class = &gateway.spec.gateway_class_name;
+    if !world.objects.gateway_classes.contains_key(&ObjectName::new("", class.as_str())) {
+        report.warn(object, format!("spec.gatewayClassName: GatewayClass {class} does not exist"));
+    }
+}

@@ -1,0 +1,128 @@
+//! From which namespaces routes may attach to a listener.
+
+use std::collections::BTreeMap;
+
+use gateway_api::experimental::gateways::{
+    GatewayListeners, GatewayListenersAllowedRoutesNamespacesFrom as From,
+    GatewayListenersAllowedRoutesNamespacesSelector as Selector,
+    GatewayListenersAllowedRoutesNamespacesSelectorMatchExpressions as Expression,
+};
+
+use crate::{
+    ir::ObjectName,
+    translate::{
+        fault::{Fault, Path},
+        world::World,
+    },
+};
+
+/// `allowedRoutes.namespaces`.
+#[derive(Default)]
+pub(in crate::translate) enum NamespaceFilter<'a> {
+    /// Every namespace.
+    All,
+    /// One namespace: that of the Gateway.
+    One(String),
+    /// Namespaces whose labels meet all requirements.
+    Labelled(Vec<Requirement<'a>>),
+    /// No namespace.
+    #[default]
+    None,
+}
+
+/// A requirement on one label.
+pub(in crate::translate) struct Requirement<'a> {
+    key: &'a str,
+    test: Test<'a>,
+}
+
+enum Test<'a> {
+    Equals(&'a str),
+    In(&'a [String]),
+    NotIn(&'a [String]),
+    Exists,
+    DoesNotExist,
+}
+
+// === impl NamespaceFilter ===
+
+impl<'a> NamespaceFilter<'a> {
+    pub(super) fn read(
+        gateway: &ObjectName,
+        spec: &'a GatewayListeners,
+        path: &Path<'_>,
+    ) -> Result<Self, Fault> {
+        let namespaces = spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
+        match namespaces.map(|namespaces| (&namespaces.from, &namespaces.selector)) {
+            Some((Some(From::All), _)) => Ok(Self::All),
+            Some((Some(From::Selector), Some(selector))) => {
+                let path = path.field("allowedRoutes");
+                let path = path.field("namespaces");
+                requirements(selector, &path.field("selector")).map(Self::Labelled)
+            }
+            // Kubernetes: no selector selects nothing, an empty one everything.
+            Some((Some(From::Selector), None)) => Ok(Self::None),
+            Some((Some(From::Same) | None, _)) | None => Ok(Self::One(gateway.namespace.clone())),
+        }
+    }
+
+    /// Whether routes of `namespace` may attach.
+    pub(in crate::translate) fn admits(&self, world: &World<'_>, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(own) => own == namespace,
+            Self::Labelled(requirements) => requirements
+                .iter()
+                .all(|requirement| requirement.is_met(world.namespace_label(namespace, requirement.key))),
+            Self::None => false,
+        }
+    }
+}
+
+// === impl Requirement ===
+
+impl Requirement<'_> {
+    fn is_met(&self, label: Option<&str>) -> bool {
+        let is_one_of =
+            |values: &[String]| label.is_some_and(|label| values.iter().any(|value| value == label));
+        match self.test {
+            Test::Equals(value) => label == Some(value),
+            Test::In(values) => is_one_of(values),
+            Test::NotIn(values) => !is_one_of(values),
+            Test::Exists => label.is_some(),
+            Test::DoesNotExist => label.is_none(),
+        }
+    }
+}
+
+fn requirements<'a>(selector: &'a Selector, path: &Path<'_>) -> Result<Vec<Requirement<'a>>, Fault> {
+    let labels = selector.match_labels.iter().flat_map(BTreeMap::iter);
+    let mut requirements: Vec<_> =
+        labels.map(|(key, value)| Requirement { key, test: Test::Equals(value) }).collect();
+    let path = path.field("matchExpressions");
+    for (index, expression) in selector.match_expressions.iter().flatten().enumerate() {
+        requirements.push(requirement(expression, &path.index(index))?);
+    }
+    Ok(requirements)
+}
+
+fn requirement<'a>(expression: &'a Expression, path: &Path<'_>) -> Result<Requirement<'a>, Fault> {
+    let values = expression.values.as_deref().unwrap_or_default();
+    let test = match (expression.operator.as_str(), values) {
+        ("In" | "NotIn", []) => {
+            return Err(Fault::unsupported(&path.field("values"), "In and NotIn need at least one value"));
+        }
+        ("In", values) => Test::In(values),
+        ("NotIn", values) => Test::NotIn(values),
+        ("Exists", []) => Test::Exists,
+        ("DoesNotExist", []) => Test::DoesNotExist,
+        ("Exists" | "DoesNotExist", _) => {
+            return Err(Fault::unsupported(&path.field("values"), "Exists and DoesNotExist take no values"));
+        }
+        (other, _) => {
+            let message = format!("{other:?} is not one of In, NotIn, Exists, DoesNotExist");
+            return Err(Fault::unsupported(&path.field("operator"), message));
+        }
+    };
+    Ok(Requirement { key: &expression.key, test })
+}

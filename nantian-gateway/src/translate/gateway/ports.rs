@@ -1,0 +1,47 @@
+//! The sockets of all Gateways.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{GatewayState, Gateways, ListenerState};
+use crate::{
+    ir::{Listener, ListenerProtocol, Port},
+    translate::policy::{PolicySet, TargetKey},
+};
+
+/// The sockets to bind: listeners of different Gateways share one where address and port agree.
+pub(in crate::translate) fn ports(gateways: &Gateways<'_>, policies: &PolicySet) -> Vec<Port> {
+    let mut sockets: BTreeMap<(Option<IpAddr>, u16), Port> = BTreeMap::new();
+    for gateway in gateways.iter() {
+        for listener in gateway.listeners.iter().filter(|listener| gateway.serves(listener)) {
+            let Some(protocol) = listener.protocol else { continue };
+            let entry = to_ir(gateway, listener, policies);
+            for address in &gateway.addresses {
+                let socket = sockets.entry((*address, listener.port));
+                let port = socket.or_insert_with(|| empty(*address, listener.port, protocol));
+                port.listeners.push(entry.clone());
+            }
+        }
+    }
+    let mut ports: Vec<_> = sockets.into_values().collect();
+    for port in &mut ports {
+        port.listeners.sort_by(|left, right| left.id.cmp(&right.id));
+    }
+    ports
+}
+
+fn empty(address: Option<IpAddr>, port: u16, protocol: ListenerProtocol) -> Port {
+    Port { address, port, protocol, listeners: Vec::new() }
+}
+
+fn to_ir(gateway: &GatewayState<'_>, listener: &ListenerState<'_>, policies: &PolicySet) -> Listener {
+    let section = Some(listener.id.name.clone());
+    let mut attached = policies.attached(&TargetKey::Gateway(gateway.name.clone(), None));
+    attached.append(policies.attached(&TargetKey::Gateway(gateway.name.clone(), section)));
+    Listener {
+        id: listener.id.clone(),
+        hostname: listener.hostname.clone(),
+        certificates: listener.certificates.clone(),
+        policies: attached,
+        routes: listener.attachments.clone(),
+    }
+}

@@ -1,0 +1,90 @@
+//! The status of a Gateway and its listeners.
+
+use super::{GatewayState, Gateways, ListenerState};
+use crate::{
+    source::ObjectRef,
+    translate::{
+        conditions::{Condition, ConditionType, Conditions, Reason},
+        grants::GroupKind,
+        status::{GatewayAddress, GatewayStatus, ListenerStatus, ObjectStatus, RouteKind},
+        world::Report,
+    },
+};
+
+/// Writes the status of every Gateway of ours, once its routes are attached.
+pub(in crate::translate) fn report(gateways: &Gateways<'_>, report: &mut Report) {
+    for gateway in gateways.iter() {
+        let object = ObjectRef { kind: "Gateway", name: gateway.name.clone() };
+        report.status(object, ObjectStatus::Gateway(gateway_status(gateway)));
+    }
+}
+
+fn gateway_status(gateway: &GatewayState<'_>) -> GatewayStatus {
+    let mut conditions = Conditions::new(gateway.generation);
+    conditions.set(accepted(gateway));
+    let addresses = gateway.addresses.iter().flatten().copied().map(GatewayAddress::from).collect();
+    let listeners = gateway.listeners.iter().map(|listener| listener_status(gateway, listener)).collect();
+    let mut status = GatewayStatus { addresses, conditions, listeners };
+    status.refresh_programmed();
+    status
+}
+
+fn accepted(gateway: &GatewayState<'_>) -> Condition {
+    if let Err(fault) = &gateway.verdict {
+        return fault.condition(ConditionType::Accepted);
+    }
+    let total = gateway.listeners.len();
+    let valid = gateway.listeners.iter().filter(|listener| listener.is_accepted()).count();
+    let message = format!("{valid} of {total} listeners valid");
+    match valid {
+        0 => Condition::fails(ConditionType::Accepted, Reason::ListenersNotValid, message),
+        _ if valid < total => Condition::holds(ConditionType::Accepted, Reason::ListenersNotValid, message),
+        _ => Condition::holds(ConditionType::Accepted, Reason::Accepted, message),
+    }
+}
+
+fn listener_status(gateway: &GatewayState<'_>, listener: &ListenerState<'_>) -> ListenerStatus {
+    let mut conditions = Conditions::new(gateway.generation);
+    conditions.set(match &listener.conflict {
+        Some(fault) => fault.condition(ConditionType::Accepted),
+        None => listener.refused.condition(ConditionType::Accepted, Reason::Accepted, "listener is valid"),
+    });
+    conditions.set(match &listener.conflict {
+        Some(fault) => Condition::holds(ConditionType::Conflicted, fault.reason, fault.message.clone()),
+        None => Condition::fails(
+            ConditionType::Conflicted,
+            Reason::NoConflicts,
+            "no other listener is in the way",
+        ),
+    });
+    conditions.set(listener.unresolved.condition(
+        ConditionType::ResolvedRefs,
+        Reason::ResolvedRefs,
+        "all references resolve",
+    ));
+    conditions.set(programmed(gateway, listener));
+    let kinds = listener.takes_http_routes.then_some(HTTP_ROUTE);
+    ListenerStatus {
+        name: listener.id.name.clone(),
+        supported_kinds: kinds.into_iter().collect(),
+        attached_routes: listener.attachments.len(),
+        conditions,
+    }
+}
+
+const HTTP_ROUTE: RouteKind =
+    RouteKind { group: GroupKind::HTTP_ROUTE.group, kind: GroupKind::HTTP_ROUTE.kind };
+
+fn programmed(gateway: &GatewayState<'_>, listener: &ListenerState<'_>) -> Condition {
+    if gateway.serves(listener) {
+        return Condition::holds(ConditionType::Programmed, Reason::Programmed, "listener is served");
+    }
+    let message = if gateway.verdict.is_err() {
+        "its Gateway is not accepted"
+    } else if !listener.is_accepted() {
+        "the listener is not accepted"
+    } else {
+        "its references do not resolve"
+    };
+    Condition::fails(ConditionType::Programmed, Reason::Invalid, message)
+}

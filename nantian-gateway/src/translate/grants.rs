@@ -1,0 +1,102 @@
+//! ReferenceGrants: who may refer into another namespace.
+
+use std::{collections::HashSet, fmt};
+
+use gateway_api::experimental::referencegrants::ReferenceGrant;
+
+use super::status::StatusRef;
+use crate::source::ByName;
+
+/// A group and a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct GroupKind<'a> {
+    pub(super) group: &'a str,
+    pub(super) kind: &'a str,
+}
+
+/// All grants, one entry for each pair of `from` and `to`.
+pub(super) struct Grants<'a> {
+    permitted: HashSet<Permit<'a>>,
+}
+
+/// One permitted reference; `name` is absent where every object of the kind may be referred to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Permit<'a> {
+    from: GroupKind<'a>,
+    from_namespace: &'a str,
+    to: GroupKind<'a>,
+    to_namespace: &'a str,
+    name: Option<&'a str>,
+}
+
+// === impl GroupKind ===
+
+impl<'a> GroupKind<'a> {
+    pub(super) const BACKEND_LB_POLICY: Self = Self::new("gateway.networking.k8s.io", "BackendLBPolicy");
+    pub(super) const AI_SERVICE: Self = Self::new("gateway.nantian.dev", "AIService");
+    pub(super) const GATEWAY: Self = Self::new("gateway.networking.k8s.io", "Gateway");
+    pub(super) const HTTP_ROUTE: Self = Self::new("gateway.networking.k8s.io", "HTTPRoute");
+    pub(super) const SECRET: Self = Self::new("", "Secret");
+    pub(super) const SERVICE: Self = Self::new("", "Service");
+    pub(super) const TOKEN_POLICY: Self = Self::new("gateway.nantian.dev", "TokenPolicy");
+    pub(super) const WASM_PLUGIN: Self = Self::new("gateway.nantian.dev", "WasmPlugin");
+
+    pub(super) const fn new(group: &'a str, kind: &'a str) -> Self {
+        Self { group, kind }
+    }
+
+    /// A reference in a status to an object of the kind.
+    pub(super) fn refer(self, namespace: &str, name: &str) -> StatusRef {
+        StatusRef {
+            group: Some(self.group.to_owned()),
+            kind: Some(self.kind.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            name: name.to_owned(),
+            ..StatusRef::default()
+        }
+    }
+}
+
+impl fmt::Display for GroupKind<'_> {
+    /// `kind`, or `kind.group` as kubectl writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.group {
+            "" => f.write_str(self.kind),
+            group => write!(f, "{}.{group}", self.kind),
+        }
+    }
+}
+
+// === impl Grants ===
+
+impl<'a> Grants<'a> {
+    pub(super) fn new(grants: &'a ByName<ReferenceGrant>) -> Self {
+        let permitted = grants.iter().flat_map(|(name, grant)| {
+            let spec = &grant.spec;
+            spec.from.iter().flat_map(move |from| {
+                spec.to.iter().map(move |to| Permit {
+                    from: GroupKind::new(&from.group, &from.kind),
+                    from_namespace: &from.namespace,
+                    to: GroupKind::new(&to.group, &to.kind),
+                    to_namespace: &name.namespace,
+                    name: to.name.as_deref().filter(|name| !name.is_empty()),
+                })
+            })
+        });
+        Self { permitted: permitted.collect() }
+    }
+
+    /// Whether objects of the kind `from` in `from_namespace` may refer to `name` in `to_namespace`.
+    ///
+    /// A reference within one namespace needs no grant.
+    pub(super) fn permit(
+        &self,
+        (from, from_namespace): (GroupKind<'_>, &str),
+        (to, to_namespace, name): (GroupKind<'_>, &str, &str),
+    ) -> bool {
+        let permit = Permit { from, from_namespace, to, to_namespace, name: None };
+        from_namespace == to_namespace
+            || self.permitted.contains(&permit)
+            || self.permitted.contains(&Permit { name: Some(name), ..permit })
+    }
+}

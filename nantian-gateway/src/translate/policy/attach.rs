@@ -1,0 +1,87 @@
+//! How policies get to their targets.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::{TargetKey, record::Outcome, target::Target};
+use crate::{
+    ir::{ObjectName, PolicyId},
+    source::ObjectRef,
+    translate::{conditions::Reason, fault::Fault},
+};
+
+/// Who has which target, for the kinds of which one policy at most is in force on a target.
+#[derive(Default)]
+pub(super) struct Claims {
+    holders: HashMap<TargetKey, ObjectName>,
+}
+
+// === impl Claims ===
+
+impl Claims {
+    /// Gives the policy `object` the targets that no earlier one has.
+    pub(super) fn claim(&mut self, object: &ObjectRef, targets: Vec<Target>) -> Vec<Outcome> {
+        let claimed = targets.into_iter().map(|target| {
+            let (place, mut fault) = split(target.place);
+            if let Some(place) = &place {
+                let holder = self.holders.entry(place.clone()).or_insert_with(|| object.name.clone());
+                if *holder != object.name {
+                    let message =
+                        format!("{} {holder} comes first and has {}", object.kind, target.reference);
+                    fault = Some(Fault::new(Reason::Conflicted, message));
+                }
+            }
+            Outcome { reference: target.reference, place, fault }
+        });
+        claimed.collect()
+    }
+}
+
+/// The targets of a policy of a kind of which several may share a target.
+pub(super) fn share(targets: Vec<Target>) -> Vec<Outcome> {
+    let shared = targets.into_iter().map(|target| {
+        let (place, fault) = split(target.place);
+        Outcome { reference: target.reference, place, fault }
+    });
+    shared.collect()
+}
+
+/// The targets of a policy that is in force nowhere: the fault of the policy itself is the one to report.
+pub(super) fn refuse(targets: Vec<Target>, fault: &Fault) -> Vec<Outcome> {
+    let refused = targets.into_iter().map(|target| {
+        let (place, _) = split(target.place);
+        Outcome { reference: target.reference, place, fault: Some(fault.clone()) }
+    });
+    refused.collect()
+}
+
+/// The places where a policy is in force.
+pub(super) fn won(outcomes: &[Outcome]) -> impl Iterator<Item = &TargetKey> {
+    outcomes.iter().filter(|outcome| outcome.fault.is_none()).filter_map(|outcome| outcome.place.as_ref())
+}
+
+/// The rules of the kind that an object breaks.
+pub(super) fn validate<T: Serialize>(object: &T) -> Result<(), Fault> {
+    let invalid = |message: String| Fault::new(Reason::Invalid, message);
+    let value = serde_json::to_value(object).map_err(|error| invalid(error.to_string()))?;
+    match nantian_crd::validate(&value) {
+        Ok(_) => Ok(()),
+        Err(faults) => {
+            let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            Err(invalid(faults.join("; ")))
+        }
+    }
+}
+
+/// The identity of a policy.
+pub(super) fn id(uid: Option<&String>, name: &ObjectName) -> PolicyId {
+    PolicyId(uid.cloned().unwrap_or_else(|| name.to_string()))
+}
+
+fn split(place: Result<TargetKey, Fault>) -> (Option<TargetKey>, Option<Fault>) {
+    match place {
+        Ok(place) => (Some(place), None),
+        Err(fault) => (None, Some(fault)),
+    }
+}

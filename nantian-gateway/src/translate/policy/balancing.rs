@@ -1,0 +1,89 @@
+//! BackendLBPolicy: how requests are spread over the endpoints of a Service.
+
+use nantian_crd::{BackendLbPolicy, HashKeyType, LoadBalancingType};
+
+use super::{
+    PolicySet, TargetKey,
+    attach::{self, Claims},
+    record::Record,
+    target::Target,
+};
+use crate::{
+    gates::Feature,
+    ir::{ConsistentHash, HashKey, LoadBalancing, Strategy},
+    source::ObjectRef,
+    translate::{
+        conditions::Reason,
+        fault::{Fault, Path},
+        grants::GroupKind,
+        world::{World, oldest_first},
+    },
+};
+
+/// Attaches every BackendLBPolicy to its Services, the oldest first.
+pub(super) fn read(world: &World<'_>, set: &mut PolicySet) {
+    let mut claims = Claims::default();
+    for (name, policy) in oldest_first(&world.objects.backend_lb_policies) {
+        let object = ObjectRef { kind: Feature::BackendLBPolicy.name(), name: name.clone() };
+        let targets = policy.spec.target_refs.iter();
+        let targets: Vec<_> =
+            targets.map(|target| Target::resolve_service(world, &name.namespace, target)).collect();
+        let balancing = attach::validate(policy).and_then(|()| load_balancing(policy));
+        let (outcomes, refused) = match balancing {
+            Ok(balancing) => {
+                let outcomes = claims.claim(&object, targets);
+                for place in attach::won(&outcomes) {
+                    if let TargetKey::Service(service) = place {
+                        set.balancing.insert(service.clone(), balancing.clone());
+                    }
+                }
+                (outcomes, None)
+            }
+            Err(fault) => (attach::refuse(targets, &fault), Some(fault)),
+        };
+        let own = GroupKind::BACKEND_LB_POLICY.refer(&name.namespace, &name.name);
+        let generation = policy.metadata.generation;
+        set.records.push(Record { object, own, generation, refused, outcomes, module: None });
+    }
+}
+
+fn load_balancing(policy: &BackendLbPolicy) -> Result<LoadBalancing, Fault> {
+    let spec = &policy.spec;
+    if spec.session_persistence.is_some() {
+        let path = Path::SPEC.field("sessionPersistence");
+        return Err(Fault::new(Reason::Unsupported, format!("{path}: not enforced yet")));
+    }
+    let strategy = match &spec.load_balancing {
+        None => Strategy::RoundRobin,
+        Some(balancing) => match balancing.effective_type() {
+            LoadBalancingType::RoundRobin => Strategy::RoundRobin,
+            LoadBalancingType::Random => Strategy::Random,
+            LoadBalancingType::LeastRequest => Strategy::LeastRequest,
+            LoadBalancingType::ConsistentHash => {
+                Strategy::ConsistentHash(consistent_hash(balancing.consistent_hash.as_ref())?)
+            }
+        },
+    };
+    let breaker = spec.circuit_breaker.as_ref();
+    Ok(LoadBalancing {
+        strategy,
+        max_inflight_requests: breaker.map(|breaker| breaker.max_inflight_requests),
+    })
+}
+
+fn consistent_hash(spec: Option<&nantian_crd::ConsistentHash>) -> Result<ConsistentHash, Fault> {
+    let path = Path::SPEC.field("loadBalancing");
+    let path = path.field("consistentHash");
+    let required =
+        |path: &Path<'_>| Fault::new(Reason::Invalid, format!("{path}: required field is missing"));
+    let spec = spec.ok_or_else(|| required(&path))?;
+    let key = match spec.key_type {
+        HashKeyType::SourceIp => HashKey::SourceIp,
+        HashKeyType::Hostname => HashKey::Hostname,
+        HashKeyType::Header => {
+            let name = spec.header_name.as_ref().ok_or_else(|| required(&path.field("headerName")))?;
+            HashKey::Header(name.to_ascii_lowercase())
+        }
+    };
+    Ok(ConsistentHash { key })
+}

@@ -1,0 +1,101 @@
+//! The four kinds: limits, plugins, balancing, and AI services.
+
+mod ai;
+mod attach;
+mod balancing;
+mod reach;
+mod record;
+mod target;
+mod token;
+mod wasm;
+
+use std::collections::{BTreeMap, HashMap};
+
+use self::record::Record;
+pub(super) use self::{ai::AiServices, reach::Reach, target::TargetKey};
+use super::{
+    gateway::Gateways,
+    world::{Report, World},
+};
+use crate::{
+    gates::Feature,
+    ir::{LoadBalancing, ObjectName, Plugin, Policies, PolicyId, RateLimit},
+};
+
+/// Every policy that is in force somewhere, and what became of the others.
+#[derive(Default)]
+pub(super) struct PolicySet {
+    places: HashMap<TargetKey, Policies>,
+    balancing: HashMap<ObjectName, LoadBalancing>,
+    rate_limits: BTreeMap<PolicyId, RateLimit>,
+    plugins: BTreeMap<PolicyId, Plugin>,
+    /// The identity of each plugin, and why a filter cannot use it.
+    plugin_names: HashMap<ObjectName, (PolicyId, Option<String>)>,
+    records: Vec<Record>,
+}
+
+// === impl PolicySet ===
+
+impl PolicySet {
+    /// Reads the kinds whose gate is open.
+    pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, report: &mut Report) -> Self {
+        let mut set = Self::default();
+        let objects = world.objects;
+        if world.gates.is_open(Feature::TokenPolicy) {
+            token::read(world, gateways, &mut set);
+        } else {
+            report.ignore(Feature::TokenPolicy, &objects.token_policies);
+        }
+        if world.gates.is_open(Feature::WasmPlugin) {
+            wasm::read(world, gateways, &mut set);
+        } else {
+            report.ignore(Feature::WasmPlugin, &objects.wasm_plugins);
+        }
+        if world.gates.is_open(Feature::BackendLBPolicy) {
+            balancing::read(world, &mut set);
+        } else {
+            report.ignore(Feature::BackendLBPolicy, &objects.backend_lb_policies);
+        }
+        set
+    }
+
+    /// The policies that are attached to a place.
+    pub(super) fn attached(&self, place: &TargetKey) -> Policies {
+        self.places.get(place).cloned().unwrap_or_default()
+    }
+
+    /// How requests are spread over the endpoints of a Service.
+    pub(super) fn balancing(&self, service: &ObjectName) -> LoadBalancing {
+        self.balancing.get(service).cloned().unwrap_or_default()
+    }
+
+    /// The identity of a plugin that a filter names, and why it cannot be used.
+    pub(super) fn plugin_by_name(&self, name: &ObjectName) -> (PolicyId, Option<String>) {
+        match self.plugin_names.get(name) {
+            Some((id, problem)) => (id.clone(), problem.clone()),
+            None => (attach::id(None, name), Some(wasm::absent(name))),
+        }
+    }
+
+    /// Adds what fails the requests of filters whose plugin does not exist.
+    pub(super) fn stand_in_for_absent_plugins(&mut self, reach: &Reach) {
+        for name in reach.plugins().filter(|name| !self.plugin_names.contains_key(name)) {
+            self.plugins.insert(attach::id(None, name), wasm::stand_in(name));
+        }
+    }
+
+    pub(super) fn rate_limit(&self, id: &PolicyId) -> Option<&RateLimit> {
+        self.rate_limits.get(id)
+    }
+
+    pub(super) fn plugin(&self, id: &PolicyId) -> Option<&Plugin> {
+        self.plugins.get(id)
+    }
+
+    /// Writes the status of every policy, once it is known what reaches its targets.
+    pub(super) fn report(&self, reach: &Reach, report: &mut Report) {
+        for record in &self.records {
+            record.report(reach, report);
+        }
+    }
+}

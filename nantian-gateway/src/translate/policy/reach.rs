@@ -1,0 +1,83 @@
+//! Which Gateways reach what.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::TargetKey;
+use crate::ir::{ObjectName, Rule, Target};
+
+/// The Gateways through which requests reach routes, backends and plugins.
+#[derive(Default)]
+pub(in crate::translate) struct Reach {
+    routes: Gateways,
+    services: Gateways,
+    ai_services: Gateways,
+    plugins: Gateways,
+}
+
+#[derive(Default)]
+struct Gateways(BTreeMap<ObjectName, BTreeSet<ObjectName>>);
+
+// === impl Reach ===
+
+impl Reach {
+    /// Notes that `gateway` accepts `route`, and with it all that its rules and its filters refer to.
+    pub(in crate::translate) fn route(
+        &mut self,
+        route: &ObjectName,
+        gateway: &ObjectName,
+        rules: &[Rule],
+        plugins: &[ObjectName],
+    ) {
+        self.routes.add(route, gateway);
+        for backend in rules.iter().flat_map(|rule| &rule.backends) {
+            match &backend.target {
+                Target::Backend(id) => self.services.add(&id.service, gateway),
+                Target::AiService(name) => self.ai_services.add(name, gateway),
+                Target::Invalid => {}
+            }
+        }
+        for plugin in plugins {
+            self.plugins.add(plugin, gateway);
+        }
+    }
+
+    /// The Gateways through which a target is reached.
+    pub(super) fn gateways<'s>(&'s self, target: &'s TargetKey) -> Vec<&'s ObjectName> {
+        match target {
+            TargetKey::Gateway(gateway, _) => vec![gateway],
+            TargetKey::Route(route, _) => self.routes.of(route),
+            TargetKey::Service(service) => self.services.of(service),
+            TargetKey::AiService(name) => self.ai_services.of(name),
+        }
+    }
+
+    /// The Gateways of the routes whose filters name a plugin.
+    pub(super) fn gateways_of_plugin(&self, plugin: &ObjectName) -> Vec<&ObjectName> {
+        self.plugins.of(plugin)
+    }
+
+    /// The plugins that filters of accepted routes name, whether or not they exist.
+    pub(super) fn plugins(&self) -> impl Iterator<Item = &ObjectName> {
+        self.plugins.0.keys()
+    }
+}
+
+// === impl Gateways ===
+
+impl Gateways {
+    fn add(&mut self, name: &ObjectName, gateway: &ObjectName) {
+        match self.0.get_mut(name) {
+            Some(gateways) if gateways.contains(gateway) => {}
+            Some(gateways) => {
+                gateways.insert(gateway.clone());
+            }
+            None => {
+                self.0.insert(name.clone(), BTreeSet::from([gateway.clone()]));
+            }
+        }
+    }
+
+    fn of(&self, name: &ObjectName) -> Vec<&ObjectName> {
+        self.0.get(name).into_iter().flatten().collect()
+    }
+}

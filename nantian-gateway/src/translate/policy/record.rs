@@ -1,0 +1,182 @@
+//! The status of a policy.
+
+use std::collections::BTreeMap;
+
+use nantian_crd::status::MAX_ANCESTORS;
+
+use super::{Reach, TargetKey};
+use crate::{
+    source::ObjectRef,
+    translate::{
+        conditions::{Condition, ConditionStatus, ConditionType, Conditions, Reason},
+        fault::{Fault, Faults},
+        grants::GroupKind,
+        status::{AncestorStatus, CONTROLLER_NAME, ObjectStatus, PolicyStatus, StatusRef},
+        world::Report,
+    },
+};
+
+/// What became of one policy.
+pub(super) struct Record {
+    pub(super) object: ObjectRef,
+    /// The policy as an ancestor of itself, where it has no other.
+    pub(super) own: StatusRef,
+    pub(super) generation: Option<i64>,
+    /// Why the policy is in force nowhere.
+    pub(super) refused: Option<Fault>,
+    /// What became of it on each of its targets.
+    pub(super) outcomes: Vec<Outcome>,
+    /// What became of the module of a WasmPlugin.
+    pub(super) module: Option<ModuleState>,
+}
+
+/// What became of a policy on one target.
+pub(super) struct Outcome {
+    pub(super) reference: StatusRef,
+    /// The target, if it exists.
+    pub(super) place: Option<TargetKey>,
+    /// Why the policy is not in force there.
+    pub(super) fault: Option<Fault>,
+}
+
+/// What is known of a module before it is compiled.
+pub(super) enum ModuleState {
+    /// The bytes are there.
+    Present,
+    /// They have to be fetched.
+    Remote,
+    /// What they should come from does not exist.
+    Missing(Fault),
+    /// They are not what they should be.
+    Broken(Fault),
+    /// The plugin is not accepted, so that its module was not looked for.
+    Unread,
+}
+
+/// What there is to say of a policy under one ancestor.
+#[derive(Default)]
+struct Verdicts {
+    faults: Faults,
+    in_force: Vec<String>,
+    unreached: Vec<String>,
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Writes the status of the policy, with the Gateways that reach its targets as ancestors.
+    pub(super) fn report(&self, reach: &Reach, report: &mut Report) {
+        let verdicts = self.verdicts(reach);
+        let count = verdicts.len();
+        if count > MAX_ANCESTORS {
+            let message = format!("status: {count} ancestors, of which {MAX_ANCESTORS} are shown");
+            report.warn(&self.object, message);
+        }
+        let ancestors = verdicts.into_iter().take(MAX_ANCESTORS).map(|(ancestor, verdicts)| AncestorStatus {
+            ancestor_ref: ancestor,
+            controller_name: CONTROLLER_NAME,
+            conditions: self.conditions(&verdicts),
+        });
+        let ancestors = ancestors.collect();
+        report.status(self.object.clone(), ObjectStatus::Policy(PolicyStatus { ancestors }));
+    }
+
+    fn verdicts(&self, reach: &Reach) -> BTreeMap<StatusRef, Verdicts> {
+        let mut verdicts: BTreeMap<StatusRef, Verdicts> = BTreeMap::new();
+        for outcome in &self.outcomes {
+            let gateways = outcome.place.as_ref().map(|place| reach.gateways(place)).unwrap_or_default();
+            let reached = !gateways.is_empty();
+            let ancestors = gateways.iter().map(|name| GroupKind::GATEWAY.refer(&name.namespace, &name.name));
+            let fallback = (!reached).then(|| outcome.reference.clone());
+            for ancestor in ancestors.chain(fallback) {
+                let verdicts = verdicts.entry(ancestor).or_default();
+                match &outcome.fault {
+                    Some(fault) => verdicts.faults.push(fault.clone()),
+                    None if reached => verdicts.in_force.push(outcome.reference.to_string()),
+                    None => verdicts.unreached.push(outcome.reference.to_string()),
+                }
+            }
+        }
+        if self.module.is_some() {
+            for name in reach.gateways_of_plugin(&self.object.name) {
+                let ancestor = GroupKind::GATEWAY.refer(&name.namespace, &name.name);
+                verdicts.entry(ancestor).or_default().in_force.push("filters that name it".to_owned());
+            }
+        }
+        if verdicts.is_empty() {
+            verdicts.insert(self.own.clone(), Verdicts::default());
+        }
+        verdicts
+    }
+
+    fn conditions(&self, verdicts: &Verdicts) -> Conditions {
+        let mut conditions = Conditions::new(self.generation);
+        let accepted = match &self.refused {
+            Some(fault) => fault.condition(ConditionType::Accepted),
+            None => verdicts.accepted(),
+        };
+        conditions.set(accepted);
+        if let Some(module) = &self.module {
+            conditions.set(module.resolved());
+            let accepted = conditions.holds(ConditionType::Accepted);
+            conditions.set(module.programmed(accepted, !verdicts.in_force.is_empty()));
+        }
+        conditions
+    }
+}
+
+// === impl Verdicts ===
+
+impl Verdicts {
+    fn accepted(&self) -> Condition {
+        let in_force = || format!("in force on {}", self.in_force.join(", "));
+        if let Some(mut fault) = self.faults.summary() {
+            if !self.in_force.is_empty() {
+                fault.message = format!("{}; {}", fault.message, in_force());
+            }
+            return fault.condition(ConditionType::Accepted);
+        }
+        let (reason, message) = match (&*self.in_force, &*self.unreached) {
+            ([], []) => (Reason::Idle, "idle: it has no targets and no filter names it".to_owned()),
+            ([], unreached) => (Reason::Accepted, format!("no Gateway reaches {} yet", unreached.join(", "))),
+            _ => (Reason::Accepted, in_force()),
+        };
+        Condition::holds(ConditionType::Accepted, reason, message)
+    }
+}
+
+// === impl ModuleState ===
+
+impl ModuleState {
+    fn resolved(&self) -> Condition {
+        match self {
+            Self::Missing(fault) => fault.condition(ConditionType::ResolvedRefs),
+            Self::Unread => {
+                let message = "the plugin is not accepted";
+                Condition::new(
+                    ConditionType::ResolvedRefs,
+                    ConditionStatus::Unknown,
+                    Reason::Invalid,
+                    message,
+                )
+            }
+            Self::Present | Self::Remote | Self::Broken(_) => {
+                Condition::holds(ConditionType::ResolvedRefs, Reason::ResolvedRefs, "all references resolve")
+            }
+        }
+    }
+
+    /// What is true until the module is compiled.
+    fn programmed(&self, accepted: bool, in_force: bool) -> Condition {
+        let fails = |reason, message: &str| Condition::fails(ConditionType::Programmed, reason, message);
+        match self {
+            Self::Missing(fault) | Self::Broken(fault) => fault.condition(ConditionType::Programmed),
+            _ if !accepted => fails(Reason::Invalid, "the plugin is not accepted"),
+            _ if !in_force => fails(Reason::Idle, "no request reaches the plugin"),
+            Self::Remote => fails(Reason::Pending, "the module is not fetched yet"),
+            Self::Present | Self::Unread => {
+                Condition::holds(ConditionType::Programmed, Reason::Programmed, "the module is in force")
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a policy attaches to.
+
+use nantian_crd::{GATEWAY_API_GROUP, ServiceRef, TargetKind, TargetRef};
+
+use crate::{
+    gates::Feature,
+    ir::ObjectName,
+    translate::{
+        conditions::Reason, fault::Fault, gateway::Gateways, grants::GroupKind, status::StatusRef,
+        world::World,
+    },
+};
+
+/// A place in the intermediate representation that policies attach to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in crate::translate) enum TargetKey {
+    /// A Gateway, or one of its listeners.
+    Gateway(ObjectName, Option<String>),
+    /// An HTTPRoute, or one of its named rules.
+    Route(ObjectName, Option<String>),
+    /// A Service.
+    Service(ObjectName),
+    /// An AIService.
+    AiService(ObjectName),
+}
+
+/// A targetRef, resolved.
+pub(super) struct Target {
+    /// How the status refers to it.
+    pub(super) reference: StatusRef,
+    /// The place, or why there is none.
+    pub(super) place: Result<TargetKey, Fault>,
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Resolves a targetRef of a policy in `namespace`.
+    pub(super) fn resolve(
+        world: &World<'_>,
+        gateways: &Gateways<'_>,
+        namespace: &str,
+        target: &TargetRef,
+    ) -> Self {
+        let name = ObjectName::new(namespace, target.name.as_str());
+        let section = target.section_name.clone();
+        let (kind, place) = match target.kind {
+            TargetKind::Gateway => (GroupKind::GATEWAY, gateway(gateways, name, section)),
+            TargetKind::HttpRoute => (GroupKind::HTTP_ROUTE, route(world, name, section)),
+            TargetKind::GrpcRoute => {
+                let message = "GRPCRoute is not served yet";
+                (GRPC_ROUTE, Err(Fault::new(Reason::Unsupported, message)))
+            }
+            TargetKind::Service => (GroupKind::SERVICE, service(world, name)),
+            TargetKind::AiService => (GroupKind::AI_SERVICE, ai_service(world, name)),
+        };
+        let reference =
+            StatusRef { section_name: target.section_name.clone(), ..kind.refer(namespace, &target.name) };
+        Self { reference, place }
+    }
+
+    /// Resolves a reference to a Service of a policy in `namespace`.
+    pub(super) fn resolve_service(world: &World<'_>, namespace: &str, target: &ServiceRef) -> Self {
+        let place = service(world, ObjectName::new(namespace, target.name.as_str()));
+        Self { reference: GroupKind::SERVICE.refer(namespace, &target.name), place }
+    }
+}
+
+const GRPC_ROUTE: GroupKind<'_> = GroupKind::new(GATEWAY_API_GROUP, "GRPCRoute");
+
+fn gateway(gateways: &Gateways<'_>, name: ObjectName, section: Option<String>) -> Result<TargetKey, Fault> {
+    let gateway = gateways.get(&name);
+    let gateway = gateway.ok_or_else(|| not_found(format!("this gateway serves no Gateway {name}")))?;
+    match section {
+        Some(section) if !gateway.listeners.iter().any(|listener| listener.id.name == section) => {
+            Err(not_found(format!("Gateway {name} has no listener {section}")))
+        }
+        section => Ok(TargetKey::Gateway(name, section)),
+    }
+}
+
+fn route(world: &World<'_>, name: ObjectName, section: Option<String>) -> Result<TargetKey, Fault> {
+    let route = world.objects.http_routes.get(&name);
+    let route = route.ok_or_else(|| not_found(format!("HTTPRoute {name} does not exist")))?;
+    match section {
+        Some(section)
+            if !route.spec.rules.iter().flatten().any(|rule| rule.name.as_ref() == Some(&section)) =>
+        {
+            Err(not_found(format!("HTTPRoute {name} has no rule {section}")))
+        }
+        section => Ok(TargetKey::Route(name, section)),
+    }
+}
+
+fn service(world: &World<'_>, name: ObjectName) -> Result<TargetKey, Fault> {
+    if world.objects.services.contains_key(&name) {
+        return Ok(TargetKey::Service(name));
+    }
+    Err(not_found(format!("Service {name} does not exist")))
+}
+
+fn ai_service(world: &World<'_>, name: ObjectName) -> Result<TargetKey, Fault> {
+    if !world.gates.is_open(Feature::AIService) {
+        let message = "AIService is not served, --feature-gates AIService=true would";
+        return Err(not_found(message.to_owned()));
+    }
+    if world.objects.ai_services.contains_key(&name) {
+        return Ok(TargetKey::AiService(name));
+    }
+    Err(not_found(format!("AIService {name} does not exist")))
+}
+
+fn not_found(message: String) -> Fault {
+    Fault::new(Reason::TargetNotFound, message)
+}

@@ -1,0 +1,78 @@
+//! TokenPolicy: limits.
+
+use nantian_crd::{OnLimit, TokenPolicy};
+
+use super::{
+    PolicySet,
+    attach::{self, Claims},
+    record::Record,
+    target::Target,
+};
+use crate::{
+    gates::Feature,
+    ir::{self, ObjectName, RateLimit},
+    source::ObjectRef,
+    translate::{
+        conditions::Reason,
+        fault::{Fault, Path},
+        gateway::Gateways,
+        grants::GroupKind,
+        world::{World, oldest_first},
+    },
+};
+
+/// Attaches every TokenPolicy to its targets, the oldest first.
+pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicySet) {
+    let mut claims = Claims::default();
+    for (name, policy) in oldest_first(&world.objects.token_policies) {
+        let object = ObjectRef { kind: Feature::TokenPolicy.name(), name: name.clone() };
+        let targets = policy.spec.target_refs.iter();
+        let targets: Vec<_> =
+            targets.map(|target| Target::resolve(world, gateways, &name.namespace, target)).collect();
+        let limit = attach::validate(policy).and_then(|()| rate_limit(name, policy));
+        let (outcomes, refused) = match limit {
+            Ok(limit) => {
+                let outcomes = claims.claim(&object, targets);
+                let id = attach::id(policy.metadata.uid.as_ref(), name);
+                for place in attach::won(&outcomes) {
+                    set.places.entry(place.clone()).or_default().rate_limits.push(id.clone());
+                }
+                set.rate_limits.insert(id, limit);
+                (outcomes, None)
+            }
+            Err(fault) => (attach::refuse(targets, &fault), Some(fault)),
+        };
+        let own = GroupKind::TOKEN_POLICY.refer(&name.namespace, &name.name);
+        let generation = policy.metadata.generation;
+        set.records.push(Record { object, own, generation, refused, outcomes, module: None });
+    }
+}
+
+fn rate_limit(name: &ObjectName, policy: &TokenPolicy) -> Result<RateLimit, Fault> {
+    let spec = &policy.spec;
+    if !(spec.burst.is_finite() && spec.burst >= 1.0) {
+        return Err(invalid("burst", format_args!("{} is not at least 1", spec.burst)));
+    }
+    Ok(RateLimit {
+        object: name.clone(),
+        tokens_per_minute: amount(spec.tokens_per_minute, "tokensPerMinute")?,
+        tokens_per_hour: amount(spec.tokens_per_hour, "tokensPerHour")?,
+        requests_per_minute: amount(spec.requests_per_minute, "requestsPerMinute")?,
+        scope: spec.scope.value().to_string(),
+        burst: spec.burst,
+        on_limit: match spec.on_limit {
+            OnLimit::Reject => ir::OnLimit::Reject,
+            OnLimit::Queue => ir::OnLimit::Queue,
+            OnLimit::Warn => ir::OnLimit::Warn,
+        },
+    })
+}
+
+fn amount(limit: Option<i64>, field: &'static str) -> Result<Option<u64>, Fault> {
+    let Some(limit) = limit else { return Ok(None) };
+    u64::try_from(limit).map(Some).map_err(|_| invalid(field, format_args!("{limit} is negative")))
+}
+
+fn invalid(field: &'static str, problem: std::fmt::Arguments<'_>) -> Fault {
+    Fault::new(Reason::Invalid, format!("{}: {problem}", Path::SPEC.field(field)))
+}

@@ -1,0 +1,161 @@
+//! WasmPlugin: modules and where they run.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use nantian_crd::{ConfigMapSource, FailurePolicy, Hook, WasmPlugin};
+
+use super::{
+    PolicySet, attach,
+    record::{ModuleState, Record},
+    target::Target,
+};
+use crate::{
+    gates::Feature,
+    ir::{self, ObjectName, Plugin, PluginSource, Sandbox},
+    source::ObjectRef,
+    translate::{
+        conditions::Reason,
+        fault::{Fault, Path},
+        gateway::Gateways,
+        grants::GroupKind,
+        world::{World, oldest_first},
+    },
+};
+
+/// Attaches every WasmPlugin to its targets: they run oldest first.
+pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicySet) {
+    for (name, plugin) in oldest_first(&world.objects.wasm_plugins) {
+        let object = ObjectRef { kind: Feature::WasmPlugin.name(), name: name.clone() };
+        let targets = plugin.spec.target_refs.iter();
+        let targets: Vec<_> =
+            targets.map(|target| Target::resolve(world, gateways, &name.namespace, target)).collect();
+        let id = attach::id(plugin.metadata.uid.as_ref(), name);
+        let refused = attach::validate(plugin).err();
+        let (module, source) = match &refused {
+            Some(fault) => (ModuleState::Unread, PluginSource::Missing(fault.message.clone())),
+            None => module(world, name, plugin),
+        };
+        let outcomes = match &refused {
+            Some(fault) => attach::refuse(targets, fault),
+            None => attach::share(targets),
+        };
+        for place in attach::won(&outcomes) {
+            set.places.entry(place.clone()).or_default().plugins.push(id.clone());
+        }
+        let problem =
+            refused.as_ref().map(|fault| format!("WasmPlugin {name} is not accepted: {}", fault.message));
+        set.plugins.insert(id.clone(), to_ir(name, plugin, source));
+        set.plugin_names.insert(name.clone(), (id, problem));
+        let own = GroupKind::WASM_PLUGIN.refer(&name.namespace, &name.name);
+        let generation = plugin.metadata.generation;
+        set.records.push(Record { object, own, generation, refused, outcomes, module: Some(module) });
+    }
+}
+
+/// A plugin that a filter names and that does not exist: it fails every request.
+pub(super) fn stand_in(name: &ObjectName) -> Plugin {
+    Plugin {
+        object: name.clone(),
+        source: PluginSource::Missing(absent(name)),
+        sha256: None,
+        hooks: Vec::new(),
+        config: String::new(),
+        sandbox: sandbox(&nantian_crd::Sandbox::default()),
+        failure_policy: ir::FailurePolicy::FailClosed,
+    }
+}
+
+/// What is wrong with a plugin that does not exist.
+pub(super) fn absent(name: &ObjectName) -> String {
+    format!("WasmPlugin {name} does not exist")
+}
+
+fn to_ir(name: &ObjectName, plugin: &WasmPlugin, source: PluginSource) -> Plugin {
+    let spec = &plugin.spec;
+    Plugin {
+        object: name.clone(),
+        source,
+        sha256: spec.wasm.sha256.as_ref().map(|digest| digest.to_ascii_lowercase()),
+        hooks: spec.hooks.iter().copied().map(hook).collect(),
+        config: spec.config.clone().unwrap_or_default(),
+        sandbox: sandbox(&spec.sandbox),
+        failure_policy: match spec.failure_policy {
+            FailurePolicy::FailClosed => ir::FailurePolicy::FailClosed,
+            FailurePolicy::FailOpen => ir::FailurePolicy::FailOpen,
+        },
+    }
+}
+
+fn hook(hook: Hook) -> ir::Hook {
+    match hook {
+        Hook::OnRequest => ir::Hook::OnRequest,
+        Hook::OnResponse => ir::Hook::OnResponse,
+        Hook::OnStreamChunk => ir::Hook::OnStreamChunk,
+    }
+}
+
+fn sandbox(spec: &nantian_crd::Sandbox) -> Sandbox {
+    Sandbox {
+        max_memory_bytes: spec.max_memory_bytes,
+        max_execution_time: std::time::Duration::from_millis(spec.max_execution_time_ms),
+        allow_network: spec.allow_network,
+        allow_file_system: spec.allow_file_system,
+    }
+}
+
+fn module(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> (ModuleState, PluginSource) {
+    match source(world, name, plugin) {
+        Ok(source @ PluginSource::Url(_)) => (ModuleState::Remote, source),
+        Ok(source) => (ModuleState::Present, source),
+        Err(fault) => {
+            let source = PluginSource::Missing(fault.message.clone());
+            match fault.reason {
+                Reason::ConfigMapNotFound => (ModuleState::Missing(fault), source),
+                _ => (ModuleState::Broken(fault), source),
+            }
+        }
+    }
+}
+
+fn source(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Result<PluginSource, Fault> {
+    let wasm = &plugin.spec.wasm;
+    let path = Path::SPEC.field("wasm");
+    match (&wasm.url, &wasm.config_map) {
+        (Some(url), _) => Ok(PluginSource::Url(url.clone())),
+        (None, Some(config_map)) => {
+            from_config_map(world, &name.namespace, config_map, &path.field("configMap"))
+                .map(PluginSource::Bytes)
+        }
+        (None, None) => {
+            let text = wasm.inline.as_deref().unwrap_or_default();
+            decode(text, &path.field("inline")).map(PluginSource::Bytes)
+        }
+    }
+}
+
+fn from_config_map(
+    world: &World<'_>,
+    namespace: &str,
+    source: &ConfigMapSource,
+    path: &Path<'_>,
+) -> Result<Vec<u8>, Fault> {
+    let name = ObjectName::new(namespace, source.name.as_str());
+    let not_found = |problem: String| {
+        Fault::new(Reason::ConfigMapNotFound, format!("{path}: ConfigMap {name} {problem}"))
+    };
+    let config_map =
+        world.objects.config_maps.get(&name).ok_or_else(|| not_found("does not exist".to_owned()))?;
+    let key = source.key.as_str();
+    if let Some(bytes) = config_map.binary_data.as_ref().and_then(|data| data.get(key)) {
+        return Ok(bytes.0.clone());
+    }
+    let text = config_map.data.as_ref().and_then(|data| data.get(key));
+    decode(text.ok_or_else(|| not_found(format!("has no entry {key:?}")))?, path)
+}
+
+/// Decodes base64 that may be broken into lines.
+fn decode(text: &str, path: &Path<'_>) -> Result<Vec<u8>, Fault> {
+    let compact: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    BASE64_STANDARD
+        .decode(compact)
+        .map_err(|_| Fault::new(Reason::ModuleInvalid, format!("{path}: the module is not base64")))
+}

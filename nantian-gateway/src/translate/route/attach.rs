@@ -1,0 +1,128 @@
+//! Which listeners of which Gateways take a route.
+
+use gateway_api::experimental::httproutes::HttpRouteParentRefs;
+
+use crate::{
+    ir::{HostPattern, ObjectName},
+    translate::{
+        conditions::Reason,
+        fault::Fault,
+        gateway::{Gateways, ListenerState},
+        grants::GroupKind,
+        status::StatusRef,
+        world::World,
+    },
+};
+
+/// What a parentRef means to this gateway.
+pub(super) enum Parent {
+    /// A Gateway of ours, and the listeners that take the route or why none does.
+    Ours { gateway: ObjectName, listeners: Result<Vec<Taken>, Fault> },
+    /// A Gateway of another controller.
+    Foreign,
+    /// No Gateway, with the reason.
+    Nothing(String),
+}
+
+/// A listener that takes the route.
+pub(super) struct Taken {
+    /// The position of the listener in its Gateway.
+    pub(super) listener: usize,
+    /// The hosts that both name.
+    pub(super) hostnames: Vec<HostPattern>,
+}
+
+/// Resolves a parentRef of the route `name`, which serves `hostnames` (all if there are none).
+pub(super) fn resolve(
+    world: &World<'_>,
+    gateways: &Gateways<'_>,
+    name: &ObjectName,
+    hostnames: &[HostPattern],
+    parent: &HttpRouteParentRefs,
+) -> Parent {
+    let group = parent.group.as_deref().unwrap_or(GroupKind::GATEWAY.group);
+    let kind = parent.kind.as_deref().unwrap_or(GroupKind::GATEWAY.kind);
+    let kind = GroupKind::new(group, kind);
+    if kind != GroupKind::GATEWAY {
+        return Parent::Nothing(format!("{kind} is not served as a parent, only Gateway is"));
+    }
+    let namespace = parent.namespace.as_deref().unwrap_or(&name.namespace);
+    let gateway = ObjectName::new(namespace, parent.name.as_str());
+    match gateways.get(&gateway) {
+        Some(state) => {
+            let listeners = matching(world, &state.listeners, name, hostnames, parent);
+            Parent::Ours { gateway, listeners }
+        }
+        None if world.objects.gateways.contains_key(&gateway) => Parent::Foreign,
+        None => Parent::Nothing(format!("Gateway {gateway} does not exist")),
+    }
+}
+
+/// The listeners that take the route, narrowed down step by step so that the reason is that of the last step.
+fn matching(
+    world: &World<'_>,
+    listeners: &[ListenerState<'_>],
+    name: &ObjectName,
+    hostnames: &[HostPattern],
+    parent: &HttpRouteParentRefs,
+) -> Result<Vec<Taken>, Fault> {
+    let asked = |listener: &ListenerState<'_>| {
+        parent.section_name.as_ref().is_none_or(|section| *section == listener.id.name)
+            && parent.port.is_none_or(|port| port == i32::from(listener.port))
+    };
+    let candidates: Vec<_> = listeners.iter().enumerate().filter(|(_, listener)| asked(listener)).collect();
+    if candidates.is_empty() {
+        let message = format!("the Gateway has no listener{}", wanted(parent));
+        return Err(Fault::new(Reason::NoMatchingParent, message));
+    }
+    let open = |listener: &ListenerState<'_>| {
+        listener.takes_http_routes && listener.namespaces.admits(world, &name.namespace)
+    };
+    let allowed: Vec<_> = candidates.into_iter().filter(|(_, listener)| open(listener)).collect();
+    if allowed.is_empty() {
+        let message = format!("no listener allows HTTPRoutes of namespace {}", name.namespace);
+        return Err(Fault::new(Reason::NotAllowedByListeners, message));
+    }
+    let taken: Vec<_> = allowed
+        .into_iter()
+        .map(|(index, listener)| Taken { listener: index, hostnames: intersect(listener, hostnames) })
+        .filter(|taken| !taken.hostnames.is_empty())
+        .collect();
+    if taken.is_empty() {
+        let message = "no listener serves any of spec.hostnames";
+        return Err(Fault::new(Reason::NoMatchingListenerHostname, message));
+    }
+    Ok(taken)
+}
+
+fn wanted(parent: &HttpRouteParentRefs) -> String {
+    match (&parent.section_name, parent.port) {
+        (Some(section), Some(port)) => format!(" {section} on port {port}"),
+        (Some(section), None) => format!(" {section}"),
+        (None, Some(port)) => format!(" on port {port}"),
+        (None, None) => String::new(),
+    }
+}
+
+fn intersect(listener: &ListenerState<'_>, hostnames: &[HostPattern]) -> Vec<HostPattern> {
+    if hostnames.is_empty() {
+        return vec![listener.hostname.clone()];
+    }
+    let mut hosts: Vec<_> =
+        hostnames.iter().filter_map(|hostname| listener.hostname.intersection(hostname)).collect();
+    hosts.sort();
+    hosts.dedup();
+    hosts
+}
+
+/// The parentRef as it is written.
+pub(super) fn verbatim(parent: &HttpRouteParentRefs) -> StatusRef {
+    StatusRef {
+        group: parent.group.clone(),
+        kind: parent.kind.clone(),
+        namespace: parent.namespace.clone(),
+        name: parent.name.clone(),
+        section_name: parent.section_name.clone(),
+        port: parent.port,
+    }
+}

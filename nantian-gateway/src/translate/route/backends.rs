@@ -1,0 +1,97 @@
+//! Backend references: where a rule sends requests.
+
+use gateway_api::experimental::httproutes::HttpRouteRulesBackendRefs;
+
+use crate::{
+    gates::Feature,
+    ir::{BackendId, ObjectName, Target},
+    translate::{
+        conditions::Reason,
+        fault::{Fault, Path},
+        grants::GroupKind,
+        policy::AiServices,
+        service,
+        world::World,
+    },
+};
+
+/// Largest weight that the API allows.
+const MAX_WEIGHT: u32 = 1_000_000;
+
+/// The share of a reference, 1 if it names none.
+pub(super) fn weight(spec: &HttpRouteRulesBackendRefs, path: &Path<'_>) -> Result<u32, Fault> {
+    let weight = spec.weight.unwrap_or(1);
+    match u32::try_from(weight) {
+        Ok(weight) if weight <= MAX_WEIGHT => Ok(weight),
+        _ => Err(Fault::unsupported(
+            &path.field("weight"),
+            format_args!("{weight} is not in 0..={MAX_WEIGHT}"),
+        )),
+    }
+}
+
+/// Resolves a reference of a route.
+pub(super) fn resolve(
+    world: &World<'_>,
+    ai_services: &AiServices,
+    route: &ObjectName,
+    spec: &HttpRouteRulesBackendRefs,
+    path: &Path<'_>,
+) -> Result<Target, Fault> {
+    let group = spec.group.as_deref().unwrap_or(GroupKind::SERVICE.group);
+    let kind = GroupKind::new(group, spec.kind.as_deref().unwrap_or(GroupKind::SERVICE.kind));
+    let fault = |reason, message: String| Fault::new(reason, format!("{path}: {message}"));
+    if kind == GroupKind::AI_SERVICE && !world.gates.is_open(Feature::AIService) {
+        let message = format!("{kind} is not served, --feature-gates AIService=true would");
+        return Err(fault(Reason::InvalidKind, message));
+    }
+    if kind != GroupKind::SERVICE && kind != GroupKind::AI_SERVICE {
+        return Err(fault(
+            Reason::InvalidKind,
+            format!("{kind} is not served, only Service and AIService are"),
+        ));
+    }
+    let namespace = spec.namespace.as_deref().unwrap_or(&route.namespace);
+    let name = ObjectName::new(namespace, spec.name.as_str());
+    let from = (GroupKind::HTTP_ROUTE, route.namespace.as_str());
+    if !world.grants.permit(from, (kind, namespace, &name.name)) {
+        let own = &route.namespace;
+        let message = format!(
+            "no ReferenceGrant in {namespace} permits HTTPRoutes of {own} to use {} {name}",
+            kind.kind
+        );
+        return Err(fault(Reason::RefNotPermitted, message));
+    }
+    if kind == GroupKind::AI_SERVICE {
+        return match ai_services.get(&name) {
+            Some(Ok(_)) => Ok(Target::AiService(name)),
+            Some(Err(unusable)) => Err(fault(
+                Reason::BackendNotFound,
+                format!("AIService {name} is not usable: {}", unusable.message),
+            )),
+            None => Err(fault(Reason::BackendNotFound, format!("AIService {name} does not exist"))),
+        };
+    }
+    let service = world.objects.services.get(&name);
+    let service =
+        service.ok_or_else(|| fault(Reason::BackendNotFound, format!("Service {name} does not exist")))?;
+    let Some(port) = spec.port else {
+        return Err(Fault::new(
+            Reason::BackendNotFound,
+            format!("{}: a Service needs it", path.field("port")),
+        ));
+    };
+    let port = u16::try_from(port).ok().and_then(|port| service::port(service, port));
+    let port = port.ok_or_else(|| {
+        let port = spec.port.unwrap_or_default();
+        Fault::new(
+            Reason::BackendNotFound,
+            format!("{}: Service {name} has no port {port}", path.field("port")),
+        )
+    })?;
+    if let Err(problem) = port.protocol {
+        let message = format!("port {} of Service {name}: {problem}", port.number);
+        return Err(fault(Reason::UnsupportedProtocol, message));
+    }
+    Ok(Target::Backend(BackendId { service: name, port: port.number }))
+}

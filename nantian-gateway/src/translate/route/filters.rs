@@ -1,0 +1,227 @@
+//! Filters: what a rule or a backendRef does to a request and its response.
+
+use http::{HeaderName, HeaderValue, uri::PathAndQuery};
+
+use super::filter_spec::{ExtensionSpec, FilterSpec, HeadersSpec, PathSpec, RedirectSpec, RewriteSpec};
+use crate::{
+    ir::{Filter, HeaderModifier, PathRewrite, Redirect, UrlRewrite},
+    translate::{
+        conditions::Reason,
+        fault::{Fault, Faults, Path},
+        hostname,
+    },
+};
+
+/// Headers that frame a message or belong to one connection: the gateway alone sets them.
+const FRAMING: [&str; 9] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+];
+
+/// Where filters stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Rule {
+        /// Whether the rule has exactly one match, of a path prefix.
+        one_prefix: bool,
+        /// Whether the rule sends requests anywhere.
+        has_backends: bool,
+    },
+    Backend {
+        one_prefix: bool,
+    },
+}
+
+/// Reads a list of filters; what the list leaves to others, an extension, is handed to `extend`.
+pub(super) fn read<'a, F>(
+    filters: &'a [F],
+    place: Place,
+    path: &Path<'_>,
+    refused: &mut Faults,
+    mut extend: impl FnMut(ExtensionSpec<'a>, &Path<'_>, &mut Faults),
+) -> Vec<Filter>
+where
+    FilterSpec<'a>: From<&'a F>,
+{
+    let mut read: Vec<Filter> = Vec::with_capacity(filters.len());
+    for (index, filter) in filters.iter().enumerate() {
+        let path = path.index(index);
+        let filter = match FilterSpec::from(filter) {
+            FilterSpec::RequestHeaders(spec) => {
+                headers(&spec, &path.field("requestHeaderModifier")).map(Filter::RequestHeaders)
+            }
+            FilterSpec::ResponseHeaders(spec) => {
+                headers(&spec, &path.field("responseHeaderModifier")).map(Filter::ResponseHeaders)
+            }
+            FilterSpec::Redirect(spec) => {
+                redirect(&spec, place, &path.field("requestRedirect")).map(Filter::Redirect)
+            }
+            FilterSpec::Rewrite(spec) => {
+                rewrite(&spec, place, &path.field("urlRewrite")).map(Filter::UrlRewrite)
+            }
+            FilterSpec::Extension(spec) => {
+                extend(spec, &path.field("extensionRef"), refused);
+                continue;
+            }
+            FilterSpec::Unserved(kind) => {
+                Err(Fault::unsupported(&path.field("type"), format_args!("{kind} is not served yet")))
+            }
+            FilterSpec::Absent(field) => {
+                Err(Fault::unsupported(&path.field(field), "the filter's type requires it"))
+            }
+            FilterSpec::Stray(field) => {
+                Err(Fault::unsupported(&path.field(field), "the filter has another type"))
+            }
+        };
+        let filter = filter.and_then(|filter| match read.iter().find(|earlier| exclude(earlier, &filter)) {
+            Some(earlier) => Err(incompatible(&path, &filter, earlier)),
+            None => Ok(filter),
+        });
+        read.extend(refused.keep(filter));
+    }
+    read
+}
+
+/// A type may occur once, and a redirect leaves nothing to rewrite.
+fn exclude(left: &Filter, right: &Filter) -> bool {
+    let is_routing = |filter: &Filter| matches!(filter, Filter::Redirect(_) | Filter::UrlRewrite(_));
+    name(left) == name(right) || is_routing(left) && is_routing(right)
+}
+
+fn incompatible(path: &Path<'_>, filter: &Filter, earlier: &Filter) -> Fault {
+    let message = if name(filter) == name(earlier) {
+        format!("{path}: {} may occur once", name(filter))
+    } else {
+        format!("{path}: {} excludes {}", name(filter), name(earlier))
+    };
+    Fault::new(Reason::IncompatibleFilters, message)
+}
+
+fn name(filter: &Filter) -> &'static str {
+    match filter {
+        Filter::RequestHeaders(_) => "RequestHeaderModifier",
+        Filter::ResponseHeaders(_) => "ResponseHeaderModifier",
+        Filter::Redirect(_) => "RequestRedirect",
+        Filter::UrlRewrite(_) => "URLRewrite",
+    }
+}
+
+fn headers(spec: &HeadersSpec<'_>, path: &Path<'_>) -> Result<HeaderModifier, Fault> {
+    let path_of_remove = path.field("remove");
+    let remove = spec.remove.iter().enumerate();
+    let remove = remove.map(|(index, name)| header_name(name, &path_of_remove.index(index)));
+    Ok(HeaderModifier {
+        set: entries(&spec.set, &path.field("set"))?,
+        add: entries(&spec.add, &path.field("add"))?,
+        remove: remove.collect::<Result<_, _>>()?,
+    })
+}
+
+fn entries(entries: &[(&str, &str)], path: &Path<'_>) -> Result<Vec<(String, String)>, Fault> {
+    let entries = entries.iter().enumerate();
+    let read = entries.map(|(index, (name, value))| {
+        let path = path.index(index);
+        let name = header_name(name, &path.field("name"))?;
+        match HeaderValue::from_str(value) {
+            Ok(_) => Ok((name, (*value).to_owned())),
+            Err(_) => {
+                Err(Fault::unsupported(&path.field("value"), format_args!("{value:?} is not a header value")))
+            }
+        }
+    });
+    read.collect()
+}
+
+fn header_name(name: &str, path: &Path<'_>) -> Result<String, Fault> {
+    let valid = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| Fault::unsupported(path, format_args!("{name:?} is not a header name")))?;
+    if FRAMING.contains(&valid.as_str()) {
+        return Err(Fault::unsupported(
+            path,
+            format_args!("{valid} frames the message and cannot be modified"),
+        ));
+    }
+    Ok(valid.as_str().to_owned())
+}
+
+fn redirect(spec: &RedirectSpec<'_>, place: Place, path: &Path<'_>) -> Result<Redirect, Fault> {
+    match place {
+        Place::Backend { .. } => {
+            return Err(Fault::unsupported(path, "a backendRef cannot redirect, a rule can"));
+        }
+        Place::Rule { has_backends: true, .. } => {
+            return Err(Fault::unsupported(path, "a rule that redirects has no backendRefs"));
+        }
+        Place::Rule { .. } => {}
+    }
+    let port = spec.port.map(|port| match u16::try_from(port) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(Fault::unsupported(&path.field("port"), format_args!("{port} is not in 1..=65535"))),
+    });
+    let status = match spec.status {
+        None => Ok(302),
+        Some(status @ (301 | 302 | 303 | 307 | 308)) => u16::try_from(status).map_err(|_| status),
+        Some(other) => Err(other),
+    };
+    let status = status.map_err(|status| {
+        let message = format!("{status} is not one of 301, 302, 303, 307, 308");
+        Fault::unsupported(&path.field("statusCode"), message)
+    })?;
+    Ok(Redirect {
+        scheme: spec.scheme,
+        hostname: host(spec.hostname, path)?,
+        path: spec.path.map(|spec| path_rewrite(spec, place, &path.field("path"))).transpose()?,
+        port: port.transpose()?,
+        status,
+    })
+}
+
+fn rewrite(spec: &RewriteSpec<'_>, place: Place, path: &Path<'_>) -> Result<UrlRewrite, Fault> {
+    Ok(UrlRewrite {
+        hostname: host(spec.hostname, path)?,
+        path: spec.path.map(|spec| path_rewrite(spec, place, &path.field("path"))).transpose()?,
+    })
+}
+
+fn host(hostname: Option<&str>, path: &Path<'_>) -> Result<Option<String>, Fault> {
+    match hostname {
+        Some(name) if !hostname::is_name(name) => {
+            Err(Fault::unsupported(&path.field("hostname"), format_args!("{name:?} is not a host name")))
+        }
+        name => Ok(name.map(str::to_ascii_lowercase)),
+    }
+}
+
+fn path_rewrite(spec: PathSpec<'_>, place: Place, path: &Path<'_>) -> Result<PathRewrite, Fault> {
+    let (Place::Rule { one_prefix, .. } | Place::Backend { one_prefix }) = place;
+    match spec {
+        PathSpec::Full(full) if is_path(full) => Ok(PathRewrite::Full(full.to_owned())),
+        PathSpec::Full(full) => {
+            Err(Fault::unsupported(&path.field("replaceFullPath"), format_args!("{full:?} is not a path")))
+        }
+        PathSpec::Prefix(_) if !one_prefix => {
+            let message = "needs a rule with exactly one match, of type PathPrefix";
+            Err(Fault::unsupported(&path.field("replacePrefixMatch"), message))
+        }
+        PathSpec::Prefix(prefix) if prefix.is_empty() || is_path(prefix) => {
+            Ok(PathRewrite::PrefixMatch(prefix.to_owned()))
+        }
+        PathSpec::Prefix(prefix) => Err(Fault::unsupported(
+            &path.field("replacePrefixMatch"),
+            format_args!("{prefix:?} is not a path"),
+        )),
+        PathSpec::Absent(field) => Err(Fault::unsupported(&path.field(field), "the path's type requires it")),
+    }
+}
+
+/// Whether the text is an absolute path without query and fragment.
+pub(super) fn is_path(text: &str) -> bool {
+    text.starts_with('/') && !text.contains(['?', '#']) && PathAndQuery::try_from(text).is_ok()
+}

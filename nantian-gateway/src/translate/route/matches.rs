@@ -1,0 +1,175 @@
+//! Matches: which requests a rule takes.
+
+use std::collections::HashMap;
+
+use gateway_api::experimental::httproutes::{
+    HttpRouteRulesMatches, HttpRouteRulesMatchesHeaders, HttpRouteRulesMatchesHeadersType as HeaderType,
+    HttpRouteRulesMatchesMethod as Method, HttpRouteRulesMatchesPath,
+    HttpRouteRulesMatchesPathType as PathType, HttpRouteRulesMatchesQueryParams,
+    HttpRouteRulesMatchesQueryParamsType as QueryType,
+};
+use http::HeaderName;
+
+use super::filters::is_path;
+use crate::{
+    ir::{KeyMatch, PathMatch, RouteMatch, ValueMatch, whole_match},
+    translate::fault::{Fault, Faults, Path},
+};
+
+/// The regular expressions met so far, so that each is compiled once, with what is wrong with each.
+#[derive(Default)]
+pub(super) struct Regexes<'a> {
+    verdicts: HashMap<&'a str, Option<String>>,
+}
+
+/// Parts of a path by which a request could reach what a prefix or exact match seems to protect.
+const UNNORMALISED: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
+
+/// Reads the matches of a rule; one without any takes every request.
+pub(super) fn read<'a>(
+    matches: &'a [HttpRouteRulesMatches],
+    path: &Path<'_>,
+    regexes: &mut Regexes<'a>,
+    refused: &mut Faults,
+) -> Vec<RouteMatch> {
+    if matches.is_empty() {
+        return vec![RouteMatch::default()];
+    }
+    let matches = matches.iter().enumerate();
+    matches.filter_map(|(index, spec)| refused.keep(read_one(spec, &path.index(index), regexes))).collect()
+}
+
+fn read_one<'a>(
+    spec: &'a HttpRouteRulesMatches,
+    path: &Path<'_>,
+    regexes: &mut Regexes<'a>,
+) -> Result<RouteMatch, Fault> {
+    Ok(RouteMatch {
+        path: match &spec.path {
+            Some(spec) => path_match(spec, &path.field("path"), regexes)?,
+            None => RouteMatch::default().path,
+        },
+        method: spec.method.as_ref().map(|method| method_name(method).to_owned()),
+        headers: headers(spec.headers.as_deref().unwrap_or_default(), &path.field("headers"), regexes)?,
+        query: query(spec.query_params.as_deref().unwrap_or_default(), &path.field("queryParams"), regexes)?,
+    })
+}
+
+fn path_match<'a>(
+    spec: &'a HttpRouteRulesMatchesPath,
+    path: &Path<'_>,
+    regexes: &mut Regexes<'a>,
+) -> Result<PathMatch, Fault> {
+    let value = spec.value.as_deref().unwrap_or("/");
+    let path = path.field("value");
+    match spec.r#type.as_ref().unwrap_or(&PathType::PathPrefix) {
+        PathType::RegularExpression => {
+            regexes.check(value, &path)?;
+            Ok(PathMatch::Regex(value.to_owned()))
+        }
+        PathType::Exact => plain_path(value, &path).map(|value| PathMatch::Exact(value.to_owned())),
+        PathType::PathPrefix => {
+            let value = plain_path(value, &path)?;
+            let prefix = value.strip_suffix('/').unwrap_or(value);
+            Ok(PathMatch::Prefix(if prefix.is_empty() { "/" } else { prefix }.to_owned()))
+        }
+    }
+}
+
+fn plain_path<'a>(value: &'a str, path: &Path<'_>) -> Result<&'a str, Fault> {
+    if !is_path(value) {
+        return Err(Fault::unsupported(path, format_args!("{value:?} is not an absolute path")));
+    }
+    let stray = UNNORMALISED.into_iter().find(|part| value.contains(part));
+    match stray.or_else(|| ["/..", "/."].into_iter().find(|end| value.ends_with(end))) {
+        Some(part) => Err(Fault::unsupported(path, format_args!("{value:?} contains {part:?}"))),
+        None => Ok(value),
+    }
+}
+
+/// Of several entries with the same name only the first counts, in any case of its letters.
+fn headers<'a>(
+    specs: &'a [HttpRouteRulesMatchesHeaders],
+    path: &Path<'_>,
+    regexes: &mut Regexes<'a>,
+) -> Result<Vec<KeyMatch>, Fault> {
+    let mut matches: Vec<KeyMatch> = Vec::with_capacity(specs.len());
+    for (index, spec) in specs.iter().enumerate() {
+        let path = path.index(index);
+        let name = HeaderName::from_bytes(spec.name.as_bytes()).map_err(|_| {
+            Fault::unsupported(&path.field("name"), format_args!("{:?} is not a header name", spec.name))
+        })?;
+        if matches.iter().any(|earlier| earlier.name == name.as_str()) {
+            continue;
+        }
+        let is_regex = spec.r#type == Some(HeaderType::RegularExpression);
+        let value = value_match(&spec.value, is_regex, &path.field("value"), regexes)?;
+        matches.push(KeyMatch { name: name.as_str().to_owned(), value });
+    }
+    Ok(matches)
+}
+
+/// Of several entries with the same name only the first counts.
+fn query<'a>(
+    specs: &'a [HttpRouteRulesMatchesQueryParams],
+    path: &Path<'_>,
+    regexes: &mut Regexes<'a>,
+) -> Result<Vec<KeyMatch>, Fault> {
+    let mut matches: Vec<KeyMatch> = Vec::with_capacity(specs.len());
+    for (index, spec) in specs.iter().enumerate() {
+        if matches.iter().any(|earlier| earlier.name == spec.name) {
+            continue;
+        }
+        let path = path.index(index);
+        if spec.name.is_empty() {
+            return Err(Fault::unsupported(&path.field("name"), "\"\" is not a parameter name"));
+        }
+        let is_regex = spec.r#type == Some(QueryType::RegularExpression);
+        let value = value_match(&spec.value, is_regex, &path.field("value"), regexes)?;
+        matches.push(KeyMatch { name: spec.name.clone(), value });
+    }
+    Ok(matches)
+}
+
+fn value_match<'a>(
+    value: &'a str,
+    is_regex: bool,
+    path: &Path<'_>,
+    regexes: &mut Regexes<'a>,
+) -> Result<ValueMatch, Fault> {
+    if !is_regex {
+        return Ok(ValueMatch::Exact(value.to_owned()));
+    }
+    regexes.check(value, path)?;
+    Ok(ValueMatch::Regex(value.to_owned()))
+}
+
+fn method_name(method: &Method) -> &'static str {
+    match method {
+        Method::Get => "GET",
+        Method::Head => "HEAD",
+        Method::Post => "POST",
+        Method::Put => "PUT",
+        Method::Delete => "DELETE",
+        Method::Connect => "CONNECT",
+        Method::Options => "OPTIONS",
+        Method::Trace => "TRACE",
+        Method::Patch => "PATCH",
+    }
+}
+
+// === impl Regexes ===
+
+impl<'a> Regexes<'a> {
+    fn check(&mut self, expression: &'a str, path: &Path<'_>) -> Result<(), Fault> {
+        let verdict = self.verdicts.entry(expression).or_insert_with(|| {
+            // The last line of the error says what is wrong; those before it draw an arrow.
+            let error = whole_match(expression).err()?.to_string();
+            Some(error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned())
+        });
+        match verdict {
+            Some(error) => Err(Fault::unsupported(path, format_args!("{expression:?}: {error}"))),
+            None => Ok(()),
+        }
+    }
+}

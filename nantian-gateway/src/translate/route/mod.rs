@@ -1,0 +1,149 @@
+//! HTTPRoute: which requests go where.
+
+mod attach;
+mod backends;
+mod filter_spec;
+mod filters;
+mod matches;
+mod rules;
+mod timeouts;
+
+use gateway_api::experimental::httproutes::HttpRoute;
+
+use self::{
+    attach::{Parent, Taken},
+    matches::Regexes,
+    rules::{RuleReader, Rules},
+};
+use super::{
+    conditions::{Condition, ConditionType, Conditions, Reason},
+    fault::{Fault, Path},
+    gateway::Gateways,
+    hostname,
+    policy::{AiServices, PolicySet, Reach, TargetKey},
+    status::{CONTROLLER_NAME, ObjectStatus, ParentStatus, RouteStatus},
+    world::{Report, World, oldest_first},
+};
+use crate::{
+    ir::{Attachment, HostPattern, ObjectName, Route, RouteId},
+    source::ObjectRef,
+};
+
+/// Translates every HTTPRoute: attaches it to listeners and writes its status.
+///
+/// Returns the routes that a served listener takes, in the order that breaks ties.
+pub(super) fn translate(
+    world: &World<'_>,
+    policies: &PolicySet,
+    ai_services: &AiServices,
+    gateways: &mut Gateways<'_>,
+    reach: &mut Reach,
+    report: &mut Report,
+) -> Vec<Route> {
+    let mut regexes = Regexes::default();
+    let mut routes = Vec::new();
+    for (name, route) in oldest_first(&world.objects.http_routes) {
+        let object = ObjectRef { kind: "HTTPRoute", name: name.clone() };
+        let reader = RuleReader { world, policies, ai_services, route: name, regexes: &mut regexes };
+        let mut rules = reader.read(route);
+        let hostnames = hostnames(route, &mut rules);
+        warn_of_the_unserved(&object, route, report);
+        let mut served = false;
+        let mut parents = Vec::new();
+        for (index, parent) in route.spec.parent_refs.iter().flatten().enumerate() {
+            let taken = match attach::resolve(world, gateways, name, &hostnames, parent) {
+                Parent::Ours { gateway, listeners } => listeners.map(|listeners| (gateway, listeners)),
+                Parent::Foreign => continue,
+                Parent::Nothing(problem) => {
+                    let path = Path::SPEC.field("parentRefs");
+                    report.warn(&object, format!("{}: {problem}", path.index(index)));
+                    continue;
+                }
+            };
+            let accepted = taken.and_then(|taken| rules.refused.summary().map_or(Ok(taken), Err));
+            parents.push(ParentStatus {
+                parent_ref: attach::verbatim(parent),
+                controller_name: CONTROLLER_NAME,
+                conditions: conditions(route, &accepted, &rules),
+            });
+            if let Ok((gateway, taken)) = accepted {
+                reach.route(name, &gateway, &rules.list, &rules.plugins);
+                served |= attach_to(gateways, &gateway, name, taken);
+            }
+        }
+        report.status(object, ObjectStatus::Route(RouteStatus { parents }));
+        if served {
+            let policies = policies.attached(&TargetKey::Route(name.clone(), None));
+            routes.push(Route { id: RouteId(name.clone()), policies, rules: rules.list });
+        }
+    }
+    routes
+}
+
+fn hostnames(route: &HttpRoute, rules: &mut Rules) -> Vec<HostPattern> {
+    let path = Path::SPEC.field("hostnames");
+    let mut hostnames = Vec::new();
+    for (index, text) in route.spec.hostnames.iter().flatten().enumerate() {
+        let pattern = hostname::pattern(text).ok_or_else(|| {
+            Fault::unsupported(&path.index(index), format_args!("{text:?} is not a host name"))
+        });
+        hostnames.extend(rules.refused.keep(pattern));
+    }
+    hostnames
+}
+
+fn warn_of_the_unserved(object: &ObjectRef, route: &HttpRoute, report: &mut Report) {
+    if route.spec.use_default_gateways.is_some() {
+        report.warn(object, "spec.useDefaultGateways: not served, the route has to name its parents");
+    }
+    if route.spec.parent_refs.as_ref().is_none_or(Vec::is_empty) {
+        report.warn(object, "spec.parentRefs: empty, so no Gateway serves the route");
+    }
+}
+
+fn conditions(
+    route: &HttpRoute,
+    accepted: &Result<(ObjectName, Vec<Taken>), Fault>,
+    rules: &Rules,
+) -> Conditions {
+    let mut conditions = Conditions::new(route.metadata.generation);
+    conditions.set(match accepted {
+        Ok((_, taken)) => {
+            let message = match taken.len() {
+                1 => "attached to 1 listener".to_owned(),
+                count => format!("attached to {count} listeners"),
+            };
+            Condition::holds(ConditionType::Accepted, Reason::Accepted, message)
+        }
+        Err(fault) => fault.condition(ConditionType::Accepted),
+    });
+    conditions.set(rules.unresolved.condition(
+        ConditionType::ResolvedRefs,
+        Reason::ResolvedRefs,
+        "all references resolve",
+    ));
+    conditions
+}
+
+/// Attaches a route to listeners of a Gateway, and says whether one of them is served.
+fn attach_to(
+    gateways: &mut Gateways<'_>,
+    gateway: &ObjectName,
+    name: &ObjectName,
+    taken: Vec<Taken>,
+) -> bool {
+    let Some(gateway) = gateways.get_mut(gateway) else { return false };
+    let mut served = false;
+    for Taken { listener, hostnames } in taken {
+        let accepted = gateway.verdict.is_ok();
+        let Some(listener) = gateway.listeners.get_mut(listener) else { continue };
+        served |= accepted && listener.is_servable();
+        // Routes are attached one after the other: only the last attachment can be of the same route,
+        // when two of its parentRefs name the same listener. Both name the same hosts.
+        let is_same = |last: &Attachment| last.route.0 == *name;
+        if !listener.attachments.last().is_some_and(is_same) {
+            listener.attachments.push(Attachment { route: RouteId(name.clone()), hostnames });
+        }
+    }
+    served
+}

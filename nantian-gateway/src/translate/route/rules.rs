@@ -1,0 +1,176 @@
+//! The rules of a route.
+
+use gateway_api::experimental::httproutes::{
+    HttpRoute, HttpRouteRules, HttpRouteRulesBackendRefs, HttpRouteRulesMatches,
+    HttpRouteRulesMatchesPathType,
+};
+
+use super::{
+    backends,
+    filter_spec::ExtensionSpec,
+    filters::{self, Place},
+    matches::{self, Regexes},
+    timeouts,
+};
+use crate::{
+    gates::Feature,
+    ir::{ObjectName, Policies, PolicyId, Rule, Target, WeightedBackend},
+    translate::{
+        conditions::Reason,
+        fault::{Fault, Faults, Path},
+        grants::GroupKind,
+        policy::{AiServices, PolicySet, TargetKey},
+        world::World,
+    },
+};
+
+/// The rules of a route, read.
+#[derive(Default)]
+pub(super) struct Rules {
+    pub(super) list: Vec<Rule>,
+    /// The plugins that its filters name.
+    pub(super) plugins: Vec<ObjectName>,
+    /// Why the route is not accepted.
+    pub(super) refused: Faults,
+    /// References that do not resolve; their share is answered with 500.
+    pub(super) unresolved: Faults,
+}
+
+/// Reads the rules of one route.
+pub(super) struct RuleReader<'r, 'a> {
+    pub(super) world: &'r World<'a>,
+    pub(super) policies: &'r PolicySet,
+    pub(super) ai_services: &'r AiServices,
+    pub(super) route: &'r ObjectName,
+    pub(super) regexes: &'r mut Regexes<'a>,
+}
+
+impl<'a> RuleReader<'_, 'a> {
+    /// Reads all rules; a route without any has one that takes every request.
+    pub(super) fn read(mut self, route: &'a HttpRoute) -> Rules {
+        let mut rules = Rules::default();
+        let root = Path::SPEC.field("rules");
+        let specs = route.spec.rules.as_deref().unwrap_or_default();
+        for (index, spec) in specs.iter().enumerate() {
+            let rule = self.rule(spec, &root.index(index), &mut rules);
+            rules.list.push(rule);
+        }
+        if specs.is_empty() {
+            let rule = self.rule(DEFAULT_RULE, &root.index(0), &mut rules);
+            rules.list.push(rule);
+        }
+        rules
+    }
+
+    fn rule(&mut self, spec: &'a HttpRouteRules, path: &Path<'_>, rules: &mut Rules) -> Rule {
+        if spec.retry.is_some() {
+            rules.refused.push(Fault::unsupported(&path.field("retry"), "not served yet"));
+        }
+        if spec.session_persistence.is_some() {
+            rules.refused.push(Fault::unsupported(&path.field("sessionPersistence"), "not served yet"));
+        }
+        let timeouts = spec.timeouts.as_ref().map(|spec| timeouts::read(spec, &path.field("timeouts")));
+        let timeouts = timeouts.and_then(|timeouts| rules.refused.keep(timeouts)).unwrap_or_default();
+        let match_specs = spec.matches.as_deref().unwrap_or_default();
+        let matches = matches::read(match_specs, &path.field("matches"), self.regexes, &mut rules.refused);
+        let one_prefix = has_one_prefix(match_specs);
+        let backend_specs = spec.backend_refs.as_deref().unwrap_or_default();
+        let place = Place::Rule { one_prefix, has_backends: !backend_specs.is_empty() };
+        let mut policies = self.attached(spec);
+        let mut refused = std::mem::take(&mut rules.refused);
+        let filters = filters::read(
+            spec.filters.as_deref().unwrap_or_default(),
+            place,
+            &path.field("filters"),
+            &mut refused,
+            |extension, path, refused| {
+                let plugin = self.plugin(&extension, path, rules);
+                policies.plugins.extend(refused.keep(plugin));
+            },
+        );
+        rules.refused = refused;
+        let backends = self.backends(backend_specs, one_prefix, &path.field("backendRefs"), rules);
+        Rule { name: spec.name.clone(), matches, filters, backends, timeouts, policies }
+    }
+
+    fn attached(&self, spec: &HttpRouteRules) -> Policies {
+        match &spec.name {
+            Some(name) => self.policies.attached(&TargetKey::Route(self.route.clone(), Some(name.clone()))),
+            None => Policies::default(),
+        }
+    }
+
+    /// The plugin that an `ExtensionRef` names; one that is not to be had stands in, and fails every request.
+    fn plugin(
+        &self,
+        extension: &ExtensionSpec<'_>,
+        path: &Path<'_>,
+        rules: &mut Rules,
+    ) -> Result<PolicyId, Fault> {
+        let kind = GroupKind::new(extension.group, extension.kind);
+        if kind != GroupKind::WASM_PLUGIN {
+            return Err(Fault::unsupported(path, format_args!("{kind} is not served, only WasmPlugin is")));
+        }
+        if !self.world.gates.is_open(Feature::WasmPlugin) {
+            let message = "WasmPlugin is not served, --feature-gates WasmPlugin=true would";
+            return Err(Fault::unsupported(path, message));
+        }
+        let name = ObjectName::new(self.route.namespace.as_str(), extension.name);
+        let (id, problem) = self.policies.plugin_by_name(&name);
+        if let Some(problem) = problem {
+            rules.unresolved.push(Fault::new(Reason::InvalidExtensionRef, format!("{path}: {problem}")));
+        }
+        rules.plugins.push(name);
+        Ok(id)
+    }
+
+    fn backends(
+        &self,
+        specs: &'a [HttpRouteRulesBackendRefs],
+        one_prefix: bool,
+        path: &Path<'_>,
+        rules: &mut Rules,
+    ) -> Vec<WeightedBackend> {
+        let mut backends = Vec::with_capacity(specs.len());
+        for (index, spec) in specs.iter().enumerate() {
+            let path = path.index(index);
+            let target = backends::resolve(self.world, self.ai_services, self.route, spec, &path);
+            let target = rules.unresolved.keep(target).unwrap_or(Target::Invalid);
+            let filters = filters::read(
+                spec.filters.as_deref().unwrap_or_default(),
+                Place::Backend { one_prefix },
+                &path.field("filters"),
+                &mut rules.refused,
+                |_, path, refused| {
+                    refused.push(Fault::unsupported(path, "served only as a filter of a rule"))
+                },
+            );
+            if let Some(weight) = rules.refused.keep(backends::weight(spec, &path)) {
+                backends.push(WeightedBackend { weight, target, filters });
+            }
+        }
+        backends
+    }
+}
+
+/// The rule of a route that has none.
+const DEFAULT_RULE: &HttpRouteRules = &HttpRouteRules {
+    backend_refs: None,
+    filters: None,
+    matches: None,
+    name: None,
+    retry: None,
+    session_persistence: None,
+    timeouts: None,
+};
+
+/// Whether the rule has exactly one match of a path prefix, so that "the prefix that matched" means something.
+fn has_one_prefix(matches: &[HttpRouteRulesMatches]) -> bool {
+    match matches {
+        [] => true,
+        [only] => only.path.as_ref().is_none_or(|path| {
+            path.r#type.as_ref().is_none_or(|kind| *kind == HttpRouteRulesMatchesPathType::PathPrefix)
+        }),
+        _ => false,
+    }
+}

@@ -1,0 +1,154 @@
+//! Services: their ports and endpoints.
+
+use std::{collections::HashSet, net::SocketAddr};
+
+use k8s_openapi::{
+    api::{
+        core::v1::{Service, ServicePort},
+        discovery::v1::{Endpoint as SliceEndpoint, EndpointPort, EndpointSlice},
+    },
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+
+use super::world::World;
+use crate::ir::{Address, BackendId, Endpoint, Protocol};
+
+/// A port of a Service.
+pub(super) struct Port<'a> {
+    pub(super) number: u16,
+    /// What is spoken on it, or why that is not served.
+    pub(super) protocol: Result<Protocol, String>,
+    spec: Option<&'a ServicePort>,
+}
+
+/// The port `number` of a Service. One that is only a name (`ExternalName`) need not list its ports.
+pub(super) fn port(service: &Service, number: u16) -> Option<Port<'_>> {
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+    if ports.is_empty() && number > 0 && external_name(service).is_some() {
+        return Some(Port { number, protocol: Ok(Protocol::Http1), spec: None });
+    }
+    let spec = ports.iter().find(|port| port.port == i32::from(number))?;
+    Some(Port { number, protocol: protocol(spec), spec: Some(spec) })
+}
+
+fn protocol(port: &ServicePort) -> Result<Protocol, String> {
+    if let Some(other) = port.protocol.as_deref().filter(|protocol| *protocol != "TCP") {
+        return Err(format!("protocol {other} is not served, only TCP is"));
+    }
+    match port.app_protocol.as_deref() {
+        None | Some("http" | "kubernetes.io/ws") => Ok(Protocol::Http1),
+        Some("kubernetes.io/h2c") => Ok(Protocol::H2c),
+        Some(other) => Err(format!(
+            "appProtocol {other:?} is not served, only http, kubernetes.io/h2c and kubernetes.io/ws are"
+        )),
+    }
+}
+
+/// The endpoints of a backend that are ready; if none is, those that still serve while they end.
+pub(super) fn endpoints(world: &World<'_>, id: &BackendId) -> Vec<Endpoint> {
+    let Some(service) = world.objects.services.get(&id.service) else { return Vec::new() };
+    let Some(port) = port(service, id.port) else { return Vec::new() };
+    if let Some(name) = external_name(service) {
+        let number = port.target_number().unwrap_or(id.port);
+        return vec![named(name.to_owned(), number)];
+    }
+    let slices = world.slices(&id.service);
+    let ready = collect(slices, &port, is_ready);
+    if ready.is_empty() { collect(slices, &port, is_serving) } else { ready }
+}
+
+fn external_name(service: &Service) -> Option<&str> {
+    let spec = service.spec.as_ref()?;
+    spec.external_name.as_deref().filter(|_| spec.type_.as_deref() == Some("ExternalName"))
+}
+
+fn collect(
+    slices: &[&EndpointSlice],
+    port: &Port<'_>,
+    is_wanted: fn(&SliceEndpoint) -> bool,
+) -> Vec<Endpoint> {
+    let mut seen = HashSet::new();
+    let mut endpoints = Vec::new();
+    for slice in slices {
+        let Some(number) = port.in_slice(slice) else { continue };
+        for endpoint in slice.endpoints.iter().filter(|endpoint| is_wanted(endpoint)) {
+            let pod = endpoint.target_ref.as_ref().and_then(|target| target.name.as_deref());
+            for address in &endpoint.addresses {
+                let Some(found) = at(address, number, &slice.address_type) else { continue };
+                let found = match pod {
+                    Some(pod) => Endpoint { id: pod.to_owned(), ..found },
+                    None => found,
+                };
+                if seen.insert(found.id.clone()) {
+                    endpoints.push(found);
+                }
+            }
+        }
+    }
+    endpoints
+}
+
+fn at(address: &str, port: u16, kind: &str) -> Option<Endpoint> {
+    if kind == "FQDN" {
+        return Some(named(address.to_owned(), port));
+    }
+    let address = SocketAddr::new(address.parse().ok()?, port);
+    Some(Endpoint { id: address.to_string(), address: Address::Ip(address) })
+}
+
+fn named(name: String, port: u16) -> Endpoint {
+    Endpoint { id: format!("{name}:{port}"), address: Address::Dns(name, port) }
+}
+
+/// Kubernetes: an endpoint that says nothing is ready.
+fn is_ready(endpoint: &SliceEndpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false)
+}
+
+fn is_serving(endpoint: &SliceEndpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|conditions| conditions.serving) == Some(true)
+}
+
+// === impl Port ===
+
+impl Port<'_> {
+    /// The number that endpoints listen on, if the Service itself says it.
+    fn target_number(&self) -> Option<u16> {
+        match self.spec.and_then(|spec| spec.target_port.as_ref()) {
+            None => Some(self.number),
+            Some(IntOrString::Int(0)) => Some(self.number),
+            Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),
+            Some(IntOrString::String(_)) => None,
+        }
+    }
+
+    /// The number that the endpoints of a slice listen on.
+    ///
+    /// A slice names its ports as the Service does; one written by hand may use the target's name or number instead,
+    /// or list no ports at all, which means all.
+    fn in_slice(&self, slice: &EndpointSlice) -> Option<u16> {
+        let ports = slice.ports.as_deref().unwrap_or_default();
+        if ports.is_empty() {
+            return self.target_number();
+        }
+        let name = self.spec.and_then(|spec| spec.name.as_deref()).unwrap_or_default();
+        let target = self.spec.and_then(|spec| spec.target_port.as_ref());
+        let by_name =
+            |wanted: &str| tcp(ports).find(|port| port.name.as_deref().unwrap_or_default() == wanted);
+        let found = by_name(name).or_else(|| match target {
+            Some(IntOrString::String(target)) => by_name(target),
+            _ => {
+                let number = self.target_number().map(i32::from);
+                tcp(ports).find(|port| port.port.is_some() && port.port == number)
+            }
+        })?;
+        match found.port {
+            Some(number) => u16::try_from(number).ok(),
+            None => self.target_number(),
+        }
+    }
+}
+
+fn tcp(ports: &[EndpointPort]) -> impl Iterator<Item = &EndpointPort> {
+    ports.iter().filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"))
+}

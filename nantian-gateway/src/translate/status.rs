@@ -1,0 +1,275 @@
+//! The status of every object, in the shape that its kind has in Kubernetes.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use serde::{Serialize, Serializer};
+
+use super::conditions::{Condition, ConditionType, Conditions, Reason};
+use crate::{
+    ir::{ListenerId, ObjectName},
+    source::ObjectRef,
+};
+
+/// `spec.controllerName` of the GatewayClasses that are ours; it signs each parent and ancestor status.
+pub const CONTROLLER_NAME: &str = "gateway.nantian.dev/gateway-controller";
+
+/// The status of every object that this gateway speaks about.
+///
+/// The translator writes it; later stages correct it when a listener cannot be bound or a module does not compile.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Statuses {
+    objects: BTreeMap<ObjectRef, ObjectStatus>,
+}
+
+/// The status of one object.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum ObjectStatus {
+    /// A GatewayClass or an AIService.
+    Plain(PlainStatus),
+    /// A Gateway.
+    Gateway(GatewayStatus),
+    /// An HTTPRoute.
+    Route(RouteStatus),
+    /// A TokenPolicy, WasmPlugin or BackendLBPolicy.
+    Policy(PolicyStatus),
+}
+
+/// A status of conditions alone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct PlainStatus {
+    /// The conditions.
+    pub conditions: Conditions,
+}
+
+/// The status of a Gateway.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct GatewayStatus {
+    /// The addresses it is bound to; empty as long as it is bound to all interfaces.
+    pub addresses: Vec<GatewayAddress>,
+    /// The conditions of the Gateway itself.
+    pub conditions: Conditions,
+    /// Its listeners, in the order of the spec.
+    pub listeners: Vec<ListenerStatus>,
+}
+
+/// An address of a Gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GatewayAddress {
+    /// Always `IPAddress`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The address.
+    pub value: IpAddr,
+}
+
+/// The status of a listener.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerStatus {
+    /// `spec.listeners[].name`.
+    pub name: String,
+    /// The route kinds that it serves of those that were asked for.
+    pub supported_kinds: Vec<RouteKind>,
+    /// How many routes it accepts, whether or not their references resolve.
+    pub attached_routes: usize,
+    /// The conditions.
+    pub conditions: Conditions,
+}
+
+/// A kind of route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RouteKind {
+    /// The API group.
+    pub group: &'static str,
+    /// The kind.
+    pub kind: &'static str,
+}
+
+/// The status of a route.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct RouteStatus {
+    /// One entry for each parentRef that names a Gateway of ours.
+    pub parents: Vec<ParentStatus>,
+}
+
+/// What one parent makes of a route.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParentStatus {
+    /// The parentRef as the route spells it.
+    pub parent_ref: StatusRef,
+    /// Always [`CONTROLLER_NAME`].
+    pub controller_name: &'static str,
+    /// The conditions.
+    pub conditions: Conditions,
+}
+
+/// The status of a policy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct PolicyStatus {
+    /// What the policy does under each Gateway that reaches one of its targets; under the target itself where none does.
+    pub ancestors: Vec<AncestorStatus>,
+}
+
+/// What a policy does under one ancestor.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AncestorStatus {
+    /// The ancestor.
+    pub ancestor_ref: StatusRef,
+    /// Always [`CONTROLLER_NAME`].
+    pub controller_name: &'static str,
+    /// The conditions.
+    pub conditions: Conditions,
+}
+
+/// A reference to a parent or an ancestor.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusRef {
+    /// The API group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+    /// A listener or a rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub section_name: Option<String>,
+    /// A port of the Gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+}
+
+// === impl Statuses ===
+
+impl Statuses {
+    /// The status of `object`.
+    pub fn get(&self, object: &ObjectRef) -> Option<&ObjectStatus> {
+        self.objects.get(object)
+    }
+
+    /// Every object with its status, by kind, namespace and name.
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectRef, &ObjectStatus)> {
+        self.objects.iter()
+    }
+
+    /// Sets a condition of an object; of a route under every parent, of a policy under every ancestor.
+    ///
+    /// False if the object has no status.
+    pub fn set_condition(&mut self, object: &ObjectRef, condition: &Condition) -> bool {
+        let Some(status) = self.objects.get_mut(object) else { return false };
+        match status {
+            ObjectStatus::Plain(plain) => plain.conditions.set(condition.clone()),
+            ObjectStatus::Gateway(gateway) => gateway.conditions.set(condition.clone()),
+            ObjectStatus::Route(route) => {
+                route.parents.iter_mut().for_each(|parent| parent.conditions.set(condition.clone()));
+            }
+            ObjectStatus::Policy(policy) => {
+                policy.ancestors.iter_mut().for_each(|ancestor| ancestor.conditions.set(condition.clone()));
+            }
+        }
+        true
+    }
+
+    /// Sets a condition of a listener. Its Gateway stays Programmed as long as one of its listeners is.
+    ///
+    /// False if the listener has no status.
+    pub fn set_listener_condition(&mut self, id: &ListenerId, condition: Condition) -> bool {
+        let object = ObjectRef { kind: "Gateway", name: id.gateway.clone() };
+        let Some(ObjectStatus::Gateway(gateway)) = self.objects.get_mut(&object) else { return false };
+        let Some(listener) = gateway.listeners.iter_mut().find(|listener| listener.name == id.name) else {
+            return false;
+        };
+        listener.conditions.set(condition);
+        gateway.refresh_programmed();
+        true
+    }
+
+    /// Tells the addresses that a Gateway is bound to, where its spec leaves them open.
+    ///
+    /// False if the Gateway has no status.
+    pub fn set_addresses(&mut self, gateway: &ObjectName, addresses: Vec<IpAddr>) -> bool {
+        let object = ObjectRef { kind: "Gateway", name: gateway.clone() };
+        let Some(ObjectStatus::Gateway(status)) = self.objects.get_mut(&object) else { return false };
+        status.addresses = addresses.into_iter().map(GatewayAddress::from).collect();
+        true
+    }
+
+    pub(super) fn insert(&mut self, object: ObjectRef, status: ObjectStatus) {
+        self.objects.insert(object, status);
+    }
+}
+
+impl Serialize for Statuses {
+    /// A map from `Kind namespace/name` to the status.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.objects.iter().map(|(object, status)| (object.to_string(), status)))
+    }
+}
+
+// === impl GatewayStatus ===
+
+impl GatewayStatus {
+    /// Derives the Gateway's Programmed condition from those of its listeners.
+    pub(super) fn refresh_programmed(&mut self) {
+        let total = self.listeners.len();
+        let served = self.listeners.iter().filter(|listener| listener.is_programmed()).count();
+        let condition = if served > 0 {
+            let message = format!("{served} of {total} listeners served");
+            Condition::holds(ConditionType::Programmed, Reason::Programmed, message)
+        } else {
+            let reason = self.listeners.iter().find_map(ListenerStatus::unusable_address);
+            let reason = reason.unwrap_or(Reason::Invalid);
+            Condition::fails(ConditionType::Programmed, reason, "no listener is served")
+        };
+        self.conditions.set(condition);
+    }
+}
+
+// === impl ListenerStatus ===
+
+impl ListenerStatus {
+    fn is_programmed(&self) -> bool {
+        self.conditions.holds(ConditionType::Programmed)
+    }
+
+    fn unusable_address(&self) -> Option<Reason> {
+        let programmed = self.conditions.get(ConditionType::Programmed)?;
+        (programmed.reason == Reason::AddressNotUsable).then_some(Reason::AddressNotUsable)
+    }
+}
+
+// === impl GatewayAddress ===
+
+impl From<IpAddr> for GatewayAddress {
+    fn from(value: IpAddr) -> Self {
+        Self { kind: "IPAddress", value }
+    }
+}
+
+// === impl StatusRef ===
+
+impl fmt::Display for StatusRef {
+    /// `Kind namespace/name`, then the section.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(kind) = &self.kind {
+            write!(f, "{kind} ")?;
+        }
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}/")?;
+        }
+        f.write_str(&self.name)?;
+        match &self.section_name {
+            Some(section) => write!(f, " section {section}"),
+            None => Ok(()),
+        }
+    }
+}

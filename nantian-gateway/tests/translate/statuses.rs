@@ -1,0 +1,139 @@
+//! The shape of statuses, and how later stages correct what the translator could not know.
+
+use nantian_gateway::{
+    gates::FeatureGates,
+    ir::{ListenerId, ObjectName},
+    source::ObjectRef,
+    translate::{
+        conditions::{Condition, ConditionType, Reason},
+        status::Statuses,
+        translate,
+    },
+};
+use serde_json::{Value, json};
+
+use crate::load;
+
+const WORLD: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: { name: nantian }
+spec: { controllerName: gateway.nantian.dev/gateway-controller }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: web, generation: 3 }
+spec:
+  gatewayClassName: nantian
+  listeners:
+  - { name: a, port: 80, protocol: HTTP }
+  - { name: b, port: 81, protocol: HTTP }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: route, generation: 5 }
+spec:
+  parentRefs: [{ name: web, sectionName: a }]
+---
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: WasmPlugin
+metadata: { name: plugin, generation: 7 }
+spec:
+  wasm: { inline: AGFzbQEAAAA= }
+  targetRefs: [{ group: gateway.networking.k8s.io, kind: Gateway, name: web }]
+"#;
+
+#[test]
+fn a_status_has_the_shape_of_its_kind() {
+    let statuses = shown(&world());
+    let accepted = |generation: u32, message: &str| {
+        json!({
+            "type": "Accepted", "status": "True", "reason": "Accepted", "message": message,
+            "observedGeneration": generation,
+        })
+    };
+    let parent = &statuses["HTTPRoute default/route"]["parents"][0];
+    assert_eq!(parent["parentRef"], json!({ "name": "web", "sectionName": "a" }));
+    assert_eq!(parent["controllerName"], "gateway.nantian.dev/gateway-controller");
+    assert_eq!(parent["conditions"][0], accepted(5, "attached to 1 listener"));
+    let listener = &statuses["Gateway default/web"]["listeners"][0];
+    assert_eq!(listener["name"], "a");
+    assert_eq!(listener["attachedRoutes"], 1);
+    let kinds = json!([{ "group": "gateway.networking.k8s.io", "kind": "HTTPRoute" }]);
+    assert_eq!(listener["supportedKinds"], kinds);
+    let ancestor = &statuses["WasmPlugin default/plugin"]["ancestors"][0];
+    let gateway = json!({
+        "group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "default", "name": "web",
+    });
+    assert_eq!(ancestor["ancestorRef"], gateway);
+    assert_eq!(ancestor["conditions"][0], accepted(7, "in force on Gateway default/web"));
+    let class = json!([{
+        "type": "Accepted", "status": "True", "reason": "Accepted", "message": "served by this gateway",
+    }]);
+    assert_eq!(statuses["GatewayClass nantian"]["conditions"], class);
+}
+
+#[test]
+fn a_gateway_stays_programmed_as_long_as_one_listener_is() {
+    let mut statuses = world();
+    let unbound = || Condition::fails(ConditionType::Programmed, Reason::AddressNotUsable, "address in use");
+    assert!(statuses.set_listener_condition(&listener("a"), unbound()));
+    assert_eq!(programmed(&statuses), ["True", "Programmed", "1 of 2 listeners served"]);
+    assert!(statuses.set_listener_condition(&listener("b"), unbound()));
+    assert_eq!(programmed(&statuses), ["False", "AddressNotUsable", "no listener is served"]);
+    let bound = Condition::holds(ConditionType::Programmed, Reason::Programmed, "listener is served");
+    assert!(statuses.set_listener_condition(&listener("b"), bound));
+    assert_eq!(programmed(&statuses), ["True", "Programmed", "1 of 2 listeners served"]);
+}
+
+#[test]
+fn a_module_that_does_not_compile_takes_its_plugin_out_of_force() {
+    let mut statuses = world();
+    let plugin = ObjectRef { kind: "WasmPlugin", name: ObjectName::new("default", "plugin") };
+    let invalid = Condition::fails(ConditionType::Programmed, Reason::ModuleInvalid, "no such export");
+    assert!(statuses.set_condition(&plugin, &invalid));
+    let conditions = &shown(&statuses)["WasmPlugin default/plugin"]["ancestors"][0]["conditions"];
+    let expected = json!({
+        "type": "Programmed", "status": "False", "reason": "ModuleInvalid", "message": "no such export",
+        "observedGeneration": 7,
+    });
+    assert_eq!(conditions.as_array().unwrap().len(), 3);
+    assert_eq!(conditions[2], expected);
+}
+
+#[test]
+fn an_address_found_later_is_shown() {
+    let mut statuses = world();
+    assert!(statuses.set_addresses(&ObjectName::new("default", "web"), vec!["10.0.0.9".parse().unwrap()]));
+    let addresses = &shown(&statuses)["Gateway default/web"]["addresses"];
+    assert_eq!(*addresses, json!([{ "type": "IPAddress", "value": "10.0.0.9" }]));
+}
+
+#[test]
+fn what_has_no_status_cannot_be_corrected() {
+    let mut statuses = world();
+    let condition = Condition::holds(ConditionType::Programmed, Reason::Programmed, "");
+    let absent = ObjectRef { kind: "Gateway", name: ObjectName::new("default", "absent") };
+    assert!(!statuses.set_condition(&absent, &condition));
+    assert!(!statuses.set_listener_condition(&listener("c"), condition));
+    assert!(!statuses.set_addresses(&absent.name, Vec::new()));
+}
+
+fn world() -> Statuses {
+    translate(&load::objects(WORLD), FeatureGates::all()).statuses
+}
+
+fn listener(name: &str) -> ListenerId {
+    ListenerId { gateway: ObjectName::new("default", "web"), name: name.to_owned() }
+}
+
+fn shown(statuses: &Statuses) -> Value {
+    serde_json::to_value(statuses).unwrap()
+}
+
+fn programmed(statuses: &Statuses) -> [String; 3] {
+    let shown = shown(statuses);
+    let condition = &shown["Gateway default/web"]["conditions"][1];
+    assert_eq!(condition["type"], "Programmed");
+    ["status", "reason", "message"].map(|field| condition[field].as_str().unwrap().to_owned())
+}
