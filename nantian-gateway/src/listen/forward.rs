@@ -20,6 +20,9 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
+/// Headers that are written into a request.
+const WRITTEN: usize = 5;
+
 /// Networks whose word about the client is believed. Default: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<IpNet>);
@@ -117,6 +120,7 @@ impl Peer {
             self.extend(headers, authority);
             return;
         }
+        headers.reserve(WRITTEN);
         for claim in [header::FORWARDED, X_FORWARDED_PREFIX] {
             headers.remove(claim);
         }

@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -22,10 +23,10 @@ use crate::{body::Body, metrics::RouteMetrics};
 /// Counts the exchanges of a route, and logs them if there is an access log.
 #[derive(Debug, Clone)]
 pub struct ObserveLayer {
-    slot: Slot,
+    slot: Rc<Slot>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Slot {
     route: Arc<str>,
     metrics: Arc<RouteMetrics>,
@@ -36,14 +37,14 @@ struct Slot {
 impl ObserveLayer {
     /// Counts in the shard of `worker`.
     pub fn new(route: Arc<str>, metrics: Arc<RouteMetrics>, worker: usize, log: Option<AccessLog>) -> Self {
-        Self { slot: Slot { route, metrics, worker, log } }
+        Self { slot: Rc::new(Slot { route, metrics, worker, log }) }
     }
 }
 
 /// One exchange; when it is dropped, it is counted and logged.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    slot: Slot,
+    slot: Rc<Slot>,
     begun: Instant,
     request: Option<Box<LoggedRequest>>,
     pub(super) status: Option<StatusCode>,
@@ -53,12 +54,12 @@ pub(super) struct Exchange {
 // === impl Exchange ===
 
 impl Exchange {
-    fn begin(slot: &Slot, request: &Request<Body>) -> Self {
+    fn begin(slot: &Rc<Slot>, request: &Request<Body>) -> Self {
         if let Some(shard) = slot.metrics.shard(slot.worker) {
             shard.begin();
         }
         Self {
-            slot: slot.clone(),
+            slot: Rc::clone(slot),
             begun: Instant::now(),
             request: slot.log.as_ref().map(|_| Box::new(LoggedRequest::of(request))),
             status: None,
@@ -86,7 +87,7 @@ impl<S> Layer<S> for ObserveLayer {
     type Service = Observe<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Observe { inner, slot: self.slot.clone() }
+        Observe { inner, slot: Rc::clone(&self.slot) }
     }
 }
 
@@ -94,7 +95,7 @@ impl<S> Layer<S> for ObserveLayer {
 #[derive(Debug, Clone)]
 pub struct Observe<S> {
     inner: S,
-    slot: Slot,
+    slot: Rc<Slot>,
 }
 
 // === impl Observe ===

@@ -28,6 +28,9 @@ pub enum InvalidAiService {
     /// The credential is no text.
     #[error("the credential is not UTF-8")]
     Credential,
+    /// A growth of the wait that is not served.
+    #[error("spec.retry.backoff: linear and fixed are not served yet; use a duration or exponential")]
+    Backoff,
     /// The endpoint has no host and port.
     #[error("the endpoint names no host")]
     Endpoint,
@@ -44,7 +47,7 @@ pub fn ai_target(
     let mut config = TargetConfig::new(name.to_string(), &service.provider, &service.model)
         .credential(credential(&service.auth)?)
         .timeouts(timeouts(service))
-        .retry(retry(service.retry));
+        .retry(retry(service.retry)?);
     if let Some(format) = &service.format {
         config = config.format(format);
     }
@@ -82,11 +85,11 @@ fn timeouts(service: &ir::AiService) -> Timeouts {
     timeouts
 }
 
-fn retry(retry: ir::Retry) -> RetryPolicy {
-    let (ir::RetryBackoff::Exponential(backoff)
-    | ir::RetryBackoff::Linear(backoff)
-    | ir::RetryBackoff::Fixed(backoff)) = retry.backoff;
-    RetryPolicy::new(retry.max_retries, backoff)
+fn retry(retry: ir::Retry) -> Result<RetryPolicy, InvalidAiService> {
+    match retry.backoff {
+        ir::RetryBackoff::Exponential(backoff) => Ok(RetryPolicy::new(retry.max_retries, backoff)),
+        ir::RetryBackoff::Linear(_) | ir::RetryBackoff::Fixed(_) => Err(InvalidAiService::Backoff),
+    }
 }
 
 fn destination(target: &Target) -> Option<Destination> {

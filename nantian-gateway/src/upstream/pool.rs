@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, collections::HashMap, fmt, time::Duration};
 
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 use super::{Destination, http1::Http1, http2::Http2};
@@ -12,7 +13,7 @@ const MAX_IDLE_PER_DESTINATION: usize = 1024;
 /// The connections that one worker can use again.
 #[derive(Default)]
 pub(super) struct Pool {
-    slots: RefCell<HashMap<Destination, Slot>>,
+    slots: RefCell<HashMap<Destination, Slot, RandomState>>,
 }
 
 #[derive(Default)]
@@ -40,11 +41,8 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose exchange is over, unless it cannot be used again.
-    pub(super) fn put(&self, destination: &Destination, mut connection: Box<Http1>) {
-        if !connection.is_ready() {
-            return;
-        }
+    /// Keeps a connection whose exchange is over; whether it can be used again is seen when it is taken.
+    pub(super) fn put(&self, destination: &Destination, connection: Box<Http1>) {
         let idle = Idle { connection, since: Instant::now() };
         let mut slots = self.slots.borrow_mut();
         let slot = match slots.get_mut(destination) {
