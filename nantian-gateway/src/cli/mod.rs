@@ -1,5 +1,6 @@
 //! The commands.
 
+mod judge;
 mod validate;
 
 pub use self::validate::validate;

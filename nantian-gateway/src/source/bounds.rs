@@ -2,6 +2,7 @@
 //!
 //! From the CRDs of Gateway API v1.6 and the validation of the core kinds.
 
+use nantian_crd::schema::Rule;
 use serde_json::{Map, Value, json};
 
 /// A bound on every field whose path ends in `field`.
@@ -9,11 +10,11 @@ use serde_json::{Map, Value, json};
 pub(super) struct Bound {
     /// The end of the path, which begins with the kind; `[]` stands for the items of a list or map.
     field: &'static str,
-    rule: Rule,
+    limit: Limit,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Rule {
+enum Limit {
     /// The number is in this range.
     Number(i64, i64),
     /// The list has as many items.
@@ -26,9 +27,11 @@ enum Rule {
     Numbers(&'static [i64]),
     /// The text is one of these.
     Words(&'static [&'static str]),
+    /// The rule holds.
+    Holds(Rule),
 }
 
-use Rule::{Form, Items, Length, Number, Numbers, Words};
+use Limit::{Form, Holds, Items, Length, Number, Numbers, Words};
 
 /// Forms of text, and what to call them.
 pub(super) mod form {
@@ -66,9 +69,20 @@ pub(super) mod form {
     ];
 }
 
-const fn on(field: &'static str, rule: Rule) -> Bound {
-    Bound { field, rule }
+const fn on(field: &'static str, limit: Limit) -> Bound {
+    Bound { field, limit }
 }
+
+const SERVICE_HAS_PORT: Rule = Rule {
+    cel: "(size(self.group) == 0 && self.kind == 'Service') ? has(self.port) : true",
+    message: "is required for a Service",
+    field: Some("port"),
+    holds: |backend| {
+        let is = |field, default| backend.get(field).is_none_or(|value| value == default);
+        let is_service = is("group", "") && is("kind", "Service");
+        !is_service || backend.get("port").is_some_and(|port| !port.is_null())
+    },
+};
 
 /// Every bound.
 pub(super) const BOUNDS: &[Bound] = &[
@@ -97,6 +111,7 @@ pub(super) const BOUNDS: &[Bound] = &[
     on("rules[].matches", Items(0, 64)),
     on("rules[].filters", Items(0, 16)),
     on("rules[].backendRefs", Items(0, 16)),
+    on("HTTPRoute.spec.rules[].backendRefs[]", Holds(SERVICE_HAS_PORT)),
     on("backendRefs[].filters", Items(0, 16)),
     on("backendRefs[].weight", Number(0, 1_000_000)),
     on("matches[].path.value", Length(0, 1024)),
@@ -161,15 +176,24 @@ impl Bound {
         path.ends_with(self.field)
     }
 
+    /// The rule behind the bound, if it is one.
+    pub(super) fn rule(&self) -> Option<Rule> {
+        match self.limit {
+            Holds(rule) => Some(rule),
+            _ => None,
+        }
+    }
+
     /// The bound as keywords of a schema.
     pub(super) fn keywords(&self) -> Map<String, Value> {
-        let keywords = match self.rule {
+        let keywords = match self.limit {
             Number(least, most) => json!({ "minimum": least, "maximum": most }),
             Items(least, most) => json!({ "minItems": least, "maxItems": most }),
             Length(least, most) => json!({ "minLength": least, "maxLength": most }),
             Form(pattern) => json!({ "pattern": pattern }),
             Numbers(numbers) => json!({ "enum": numbers }),
             Words(words) => json!({ "enum": words }),
+            Holds(rule) => json!({ "x-kubernetes-validations": [{ "rule": rule.cel }] }),
         };
         match keywords {
             Value::Object(keywords) => keywords,

@@ -4,7 +4,7 @@ use nantian_crd::schema::{Compiler, Hint, Walker};
 use serde_json::{Map, Value};
 
 use super::{
-    bounds::{BOUNDS, form},
+    bounds::{BOUNDS, Bound, form},
     kind::Kind,
 };
 
@@ -12,7 +12,8 @@ use super::{
 pub(super) fn walker(kind: Kind) -> Walker {
     let hints = form::MEANINGS.map(|(pattern, meaning)| Hint { pattern, meaning });
     let secrets = if kind == Kind::Secret { &["data", "stringData"][..] } else { &[] };
-    Compiler::new().hints(hints).redacting(secrets.iter().copied()).compile(&bounded(kind))
+    let rules = BOUNDS.iter().filter_map(Bound::rule);
+    Compiler::new().hints(hints).rules(rules).redacting(secrets.iter().copied()).compile(&bounded(kind))
 }
 
 /// The schema of `kind` with all bounds and without references.
