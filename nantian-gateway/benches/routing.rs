@@ -1,5 +1,7 @@
 //! What it costs to find the rule of a request, by the number of routes.
 
+#![expect(clippy::expect_used, reason = "a bench that cannot set up its world must stop")]
+
 use divan::{Bencher, black_box};
 use http::{HeaderMap, HeaderValue, Method, header};
 use nantian_gateway::{
