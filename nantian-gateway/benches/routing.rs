@@ -60,7 +60,7 @@ fn find(bencher: Bencher<'_, '_>, routes: u32) {
         .collect();
     let mut next = requests.iter().cycle();
     bencher.bench_local(|| {
-        let Some((host, path)) = next.next() else { return None };
+        let (host, path) = next.next()?;
         let head = RequestHead { host, path, query: Some("a=b"), method: &Method::GET, headers: &headers };
         router.find(black_box(&head))
     });
