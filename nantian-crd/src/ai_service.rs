@@ -50,8 +50,10 @@ pub(crate) use self::{
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(RULES))]
 pub struct AiServiceSpec {
-    /// Who serves the model. A known provider (openai, anthropic, ollama, mistral, groq, deepseek, xai) brings its own format
-    /// and endpoint; any other name needs both.
+    /// Who serves the model. A known provider brings its own format and endpoint; any other name needs both.
+    ///
+    /// Known, in any case: anthropic, cerebras, deepseek, fireworks, groq, llamacpp, lmstudio, mistral, moonshot, nvidia,
+    /// ollama, openai, openrouter, together, vllm, xai.
     ///
     /// Range: 1 to 63 characters. Source: `spec.provider`.
     #[schemars(length(min = 1, max = 63))]
@@ -79,7 +81,7 @@ pub struct AiServiceSpec {
     pub auth: Option<Auth>,
     /// Time for a whole buffered reply; for a stream, time to its first token and then between tokens.
     ///
-    /// Unit: GEP-2257 duration, 0s for no bound. Default: no bound. Source: `spec.timeout`.
+    /// Unit: GEP-2257 duration, 0s for no bound. Default: 10m. Source: `spec.timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Spelled<Duration>>,
     /// Further attempts after a failure, before the first byte reached the client.
@@ -113,20 +115,37 @@ pub enum Format {
     Ollama,
 }
 
-/// The providers whose format and endpoint need not be given.
-pub const KNOWN_PROVIDERS: [&str; 7] =
-    ["openai", "anthropic", "ollama", "mistral", "groq", "deepseek", "xai"];
+/// The providers whose format and endpoint need not be given, in alphabetical order.
+pub const KNOWN_PROVIDERS: &[&str] = &[
+    "anthropic",
+    "cerebras",
+    "deepseek",
+    "fireworks",
+    "groq",
+    "llamacpp",
+    "lmstudio",
+    "mistral",
+    "moonshot",
+    "nvidia",
+    "ollama",
+    "openai",
+    "openrouter",
+    "together",
+    "vllm",
+    "xai",
+];
 
 pub(crate) const RULES: &[Rule] = &[Rule {
-    cel: "self.provider in ['openai', 'anthropic', 'ollama', 'mistral', 'groq', 'deepseek', 'xai'] || \
+    cel: "self.provider.lowerAscii() in ['anthropic', 'cerebras', 'deepseek', 'fireworks', 'groq', 'llamacpp', \
+          'lmstudio', 'mistral', 'moonshot', 'nvidia', 'ollama', 'openai', 'openrouter', 'together', 'vllm', 'xai'] || \
           (has(self.format) && has(self.endpoint))",
-    message: "is not known (openai, anthropic, ollama, mistral, groq, deepseek, xai), so format and endpoint must be set",
+    message: "is not a known provider, so format and endpoint must be set; known: anthropic, cerebras, deepseek, \
+              fireworks, groq, llamacpp, lmstudio, mistral, moonshot, nvidia, ollama, openai, openrouter, together, \
+              vllm, xai",
     field: Some("provider"),
-    holds: |spec| match text(spec, "provider") {
-        Some(provider) => {
-            KNOWN_PROVIDERS.contains(&provider) || (has(spec, "format") && has(spec, "endpoint"))
-        }
-        None => true,
+    holds: |spec| {
+        let known = |name: &str| KNOWN_PROVIDERS.iter().any(|known| known.eq_ignore_ascii_case(name));
+        text(spec, "provider").is_none_or(known) || (has(spec, "format") && has(spec, "endpoint"))
     },
 }];
 

@@ -37,7 +37,7 @@
 //! assert_eq!(
 //!     faults.to_string(),
 //!     r#"spec.onLimit: "rejct" is not one of reject, queue, warn; did you mean "reject"?
-//! spec.burst: 0.5 is out of range; allowed: at least 1"#
+//! spec.burst: 0.5 is out of range; allowed: 1 to 1000"#
 //! );
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

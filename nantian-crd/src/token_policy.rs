@@ -55,21 +55,21 @@ pub struct TokenPolicySpec {
     pub target_refs: Vec<TargetRef>,
     /// LLM tokens admitted per minute, prompt plus completion.
     ///
-    /// Unit: tokens. Range: 0 or more; 0 denies everything. Default: unlimited. Source: `spec.tokensPerMinute`.
+    /// Unit: tokens. Range: 0 to 60000000000, one per nanosecond; 0 denies everything. Default: unlimited. Source: `spec.tokensPerMinute`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 60_000_000_000_i64))]
     pub tokens_per_minute: Option<i64>,
     /// LLM tokens admitted per hour, prompt plus completion.
     ///
-    /// Unit: tokens. Range: 0 or more; 0 denies everything. Default: unlimited. Source: `spec.tokensPerHour`.
+    /// Unit: tokens. Range: 0 to 3600000000000, one per nanosecond; 0 denies everything. Default: unlimited. Source: `spec.tokensPerHour`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 3_600_000_000_000_i64))]
     pub tokens_per_hour: Option<i64>,
     /// Requests admitted per minute.
     ///
-    /// Unit: requests. Range: 0 or more; 0 denies everything. Default: unlimited. Source: `spec.requestsPerMinute`.
+    /// Unit: requests. Range: 0 to 60000000000, one per nanosecond; 0 denies everything. Default: unlimited. Source: `spec.requestsPerMinute`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 60_000_000_000_i64))]
     pub requests_per_minute: Option<i64>,
     /// Who shares a limit: one or more of route, global, gateway, model, apiKey, user, ip and header:NAME, joined with +.
     ///
@@ -78,9 +78,9 @@ pub struct TokenPolicySpec {
     pub scope: Spelled<Scope>,
     /// How much of an idle window can be spent at once, as a multiple of the limit. The sustained rate stays the limit.
     ///
-    /// Unit: multiple of each limit. Range: 1 or more. Default: 1. Source: `spec.burst`.
+    /// Unit: multiple of each limit. Range: 1 to 1000. Default: 1. Source: `spec.burst`.
     #[serde(default = "one")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1000))]
     pub burst: f64,
     /// What becomes of a request over a limit.
     ///

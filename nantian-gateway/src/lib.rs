@@ -1,9 +1,28 @@
 //! A thin gateway: Gateway API resources in, routes out, the Nantian policy layers stacked on each route.
 //!
 //! The flow of configuration is one line: [`source`] reads objects, [`translate`] turns them into the
-//! plain data of [`ir`], and from there on nothing knows Kubernetes.
+//! plain data of [`ir`], [`compile`] binds that to the state that outlives it, and every worker of
+//! [`runtime`] serves the resulting [`snapshot`]. From [`ir`] on nothing knows Kubernetes.
+//!
+//! The flow of a request is another: [`listen`] accepts it and gives it one spelling, [`route`] finds its
+//! rule, and [`compile::stack`] is the whole way from there to an endpoint, in one file.
 
+pub mod admin;
+pub mod body;
+pub mod cli;
+pub mod compile;
+pub mod control;
+pub mod filter;
 pub mod gates;
 pub mod ir;
+pub mod listen;
+pub mod metrics;
+pub mod observe;
+pub mod policy;
+pub mod respond;
+pub mod route;
+pub mod runtime;
+pub mod snapshot;
 pub mod source;
 pub mod translate;
+pub mod upstream;

@@ -1,3 +1,7 @@
 //! The `nantian-gateway` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> anyhow::Result<ExitCode> {
+    nantian_gateway::cli::main()
+}

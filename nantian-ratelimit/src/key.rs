@@ -18,9 +18,9 @@ pub struct Key {
     pub(crate) shard: u64,
 }
 
-/// Builds a [`Key`] from the values of a scope's parts.
+/// Builds a [`Key`] from values, one after the other.
 ///
-/// Every part is hashed with its name, its presence and its length, so that no two lists of parts look alike.
+/// Every value is hashed with what it is, whether it is there, and its length, so that no two lists of values look alike.
 pub struct KeyHasher(SipHasher13);
 
 /// The secret that keys are hashed under.
@@ -49,42 +49,31 @@ impl fmt::Debug for Key {
 // === impl KeyHasher ===
 
 impl KeyHasher {
-    /// Adds a part; `None` if the request has no such value.
+    /// Adds the value of a scope's part; `None` if the request has none.
     ///
     /// Requests that lack a value share a bucket, which is not that of an empty value.
-    pub fn part(&mut self, name: &str, value: Option<&[u8]>) {
-        self.write(name.as_bytes());
-        self.value(value);
-    }
-
-    /// Adds a scope's part.
-    pub fn scope_part(&mut self, part: &ScopePart, value: Option<&[u8]>) {
-        self.write(part.name().as_bytes());
+    pub fn part(&mut self, part: &ScopePart, value: Option<&[u8]>) {
         if let ScopePart::Header(name) = part {
-            self.write(name.as_str().as_bytes());
+            self.write(part.code(), Some(name.as_str().as_bytes()));
         }
-        self.value(value);
+        self.write(part.code(), value);
     }
 
-    /// The digest of the parts added.
+    /// Adds a value that is no scope's part.
+    pub fn value(&mut self, value: Option<&[u8]>) {
+        self.write(0, value);
+    }
+
+    /// The digest of what was added.
     pub fn finish(self) -> Key {
         let hash = self.0.finish128();
         Key { tag: hash.h1.clamp(Key::EMPTY + 1, Key::SHARED - 1), shard: hash.h2 }
     }
 
-    fn value(&mut self, value: Option<&[u8]>) {
-        match value {
-            Some(value) => {
-                self.0.write_u8(1);
-                self.write(value);
-            }
-            None => self.0.write_u8(0),
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.write_usize(bytes.len());
-        self.0.write(bytes);
+    fn write(&mut self, code: u8, value: Option<&[u8]>) {
+        let length = value.map_or(0, |value| value.len() as u64);
+        self.0.write_u64(length << 8 | u64::from(code) << 1 | u64::from(value.is_some()));
+        self.0.write(value.unwrap_or_default());
     }
 }
 

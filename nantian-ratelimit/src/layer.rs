@@ -93,7 +93,7 @@ impl Settings {
         let mut hasher = self.limiter.hasher();
         for part in self.limiter.policy().scope().parts() {
             let value = self.keys.value(part, request);
-            hasher.scope_part(part, value.as_deref());
+            hasher.part(part, value.as_deref());
         }
         hasher.finish()
     }

@@ -2,6 +2,7 @@
 
 mod body;
 mod clock;
+mod column;
 mod cost;
 mod error;
 mod extract;
@@ -33,7 +34,7 @@ pub use handle::ReservationHandle;
 pub use key::{Key, KeyHasher};
 pub use layer::RateLimitLayer;
 pub use levels::{Level, Levels};
-pub use limiter::{Limiter, LimiterBuilder};
+pub use limiter::{Admitted, Limiter, LimiterBuilder};
 pub use observe::{Decision, Observe};
 pub use policy::{Limit, LimitName, MAX_LIMITS, OnLimit, Policy, PolicyBuilder, Unit};
 pub use reservation::{Reservation, Settled, Settlement};

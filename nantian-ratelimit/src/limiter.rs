@@ -1,5 +1,6 @@
 //! The synchronous core: a policy bound to the levels of its callers.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
@@ -9,7 +10,7 @@ use crate::clock::{Clock, MonotonicClock, Timestamp};
 use crate::cost::Cost;
 use crate::error::Denied;
 use crate::key::{Key, KeyHasher, Secret};
-use crate::ledger::{Ledger, Verdict};
+use crate::ledger::{Ledger, Refusal, Tats, Verdict};
 use crate::levels::Levels;
 use crate::policy::Policy;
 use crate::reservation::Reservation;
@@ -47,6 +48,15 @@ pub struct LimiterBuilder {
     max_keys: usize,
     clock: Arc<dyn Clock>,
     secret: Secret,
+}
+
+/// A request that was charged; dropping it leaves the charge as it is.
+pub struct Admitted<'a> {
+    ledger: Cow<'a, Arc<Ledger>>,
+    now: Timestamp,
+    tats: Tats,
+    key: Key,
+    cost: Cost,
 }
 
 /// A policy and the ledger that was the latest when it was bound.
@@ -102,15 +112,15 @@ impl Limiter {
     /// The digest of a single value.
     pub fn key(&self, value: &[u8]) -> Key {
         let mut hasher = self.hasher();
-        hasher.part("", Some(value));
+        hasher.value(Some(value));
         hasher.finish()
     }
 
     /// Charges `cost` to every limit of the policy, or to none.
     ///
-    /// Tokens are reserved: settle the reservation when the real usage is known. Dropping it leaves the charge as it is.
-    /// A cost above a limit's bucket is admitted when that bucket is full and takes all of it; its settlement goes into
-    /// debt. A cost of 0 is not checked.
+    /// Tokens are thereby reserved: [`Admitted::reserve`] to settle them when the real usage is known, or leave it at
+    /// that. A cost above a limit's bucket is admitted when that bucket is full and takes all of it; its settlement goes
+    /// into debt. A cost of 0 is not checked.
     ///
     /// Of two requests that race for the last room one is denied; in rare interleavings of several limits both are, and
     /// a retry passes. Never are both admitted.
@@ -118,19 +128,17 @@ impl Limiter {
     /// # Errors
     ///
     /// [`Denied`] when a limit lacks room; nothing was charged then.
-    pub fn admit_at(&self, now: Timestamp, key: Key, cost: Cost) -> Result<Reservation, Denied> {
+    pub fn admit_at(&self, now: Timestamp, key: Key, cost: Cost) -> Result<Admitted<'_>, Denied> {
         let mut ledger = self.ledger();
         loop {
             match ledger.admit(now, key, cost) {
-                Verdict::Admitted(tats) => {
-                    return Ok(Reservation::new(Levels::new(ledger, now, tats), key, cost));
-                }
-                Verdict::Denied { tats, column, until } => {
+                Verdict::Admitted(tats) => return Ok(Admitted { ledger, now, tats, key, cost }),
+                Verdict::Denied(Refusal { tats, column, until }) => {
                     let retry_after = until.map(|until| until.since(now));
-                    let levels = Levels::new(ledger, now, tats);
+                    let levels = Levels::new(ledger.into_owned(), now, tats);
                     return Err(Denied::new(levels, column, retry_after));
                 }
-                Verdict::Retired => ledger = self.0.lineage.latest(),
+                Verdict::Retired => ledger = Cow::Owned(self.0.lineage.latest()),
             }
         }
     }
@@ -140,7 +148,7 @@ impl Limiter {
     /// # Errors
     ///
     /// [`Denied`] when a limit lacks room; nothing was charged then.
-    pub fn admit(&self, key: Key, cost: Cost) -> Result<Reservation, Denied> {
+    pub fn admit(&self, key: Key, cost: Cost) -> Result<Admitted<'_>, Denied> {
         self.admit_at(self.now(), key, cost)
     }
 
@@ -149,9 +157,9 @@ impl Limiter {
         let mut ledger = self.ledger();
         loop {
             if let Some(tats) = ledger.peek(now, key) {
-                return Levels::new(ledger, now, tats);
+                return Levels::new(ledger.into_owned(), now, tats);
             }
-            ledger = self.0.lineage.latest();
+            ledger = Cow::Owned(self.0.lineage.latest());
         }
     }
 
@@ -180,14 +188,40 @@ impl Limiter {
         self.0.ledger.typical().load(Ordering::Relaxed)
     }
 
-    fn ledger(&self) -> Arc<Ledger> {
-        if self.0.ledger.is_retired() { self.0.lineage.latest() } else { Arc::clone(&self.0.ledger) }
+    fn ledger(&self) -> Cow<'_, Arc<Ledger>> {
+        if self.0.ledger.is_retired() {
+            Cow::Owned(self.0.lineage.latest())
+        } else {
+            Cow::Borrowed(&self.0.ledger)
+        }
     }
 }
 
 impl fmt::Debug for Limiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Limiter").field("policy", &self.0.policy).finish_non_exhaustive()
+    }
+}
+
+// === impl Admitted ===
+
+impl Admitted<'_> {
+    /// Where the limits stand after the charge.
+    pub fn levels(&self) -> Levels {
+        Levels::new(Arc::clone(&self.ledger), self.now, self.tats)
+    }
+
+    /// The charge as a reservation, to be settled with the real usage.
+    pub fn reserve(self) -> Reservation {
+        let levels = Levels::new(self.ledger.into_owned(), self.now, self.tats);
+        Reservation::new(levels, self.key, self.cost)
+    }
+}
+
+impl fmt::Debug for Admitted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, cost, levels) = (self.key, self.cost, self.levels());
+        f.debug_struct("Admitted").field("key", &key).field("cost", &cost).field("levels", &levels).finish()
     }
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
+use crate::column::{Column, Correction};
 use crate::cost::Cost;
 use crate::key::Key;
-use crate::ledger::{Column, Correct, Correction};
+use crate::ledger::Corrected;
 use crate::levels::Levels;
 use crate::policy::Unit;
 use crate::sync::{AtomicU64, Ordering};
@@ -123,8 +124,8 @@ impl Reservation {
         let mut ledger = Arc::clone(self.levels.ledger());
         loop {
             match ledger.correct(now, self.key, column.limit(), correction) {
-                Correct::Done { forgiven } => return forgiven,
-                Correct::Retired => match ledger.successor() {
+                Corrected::Done { forgiven } => return forgiven,
+                Corrected::Retired => match ledger.successor() {
                     Some(successor) => ledger = successor,
                     None => return 0,
                 },

@@ -85,8 +85,8 @@ impl FromStr for Scope {
             parts.push(part);
         }
         parts.sort_by(|a, b| {
-            (a.rank(), a.header().map(HeaderName::as_str))
-                .cmp(&(b.rank(), b.header().map(HeaderName::as_str)))
+            (a.code(), a.header().map(HeaderName::as_str))
+                .cmp(&(b.code(), b.header().map(HeaderName::as_str)))
         });
         Ok(Self(parts))
     }
@@ -128,16 +128,17 @@ impl ScopePart {
         }
     }
 
-    fn rank(&self) -> u8 {
+    /// The part's place in the canonical order, which keys are hashed with. Never 0.
+    pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Global => 0,
-            Self::Gateway => 1,
-            Self::Route => 2,
-            Self::ApiKey => 3,
-            Self::User => 4,
-            Self::Ip => 5,
-            Self::Model => 6,
-            Self::Header(_) => 7,
+            Self::Global => 1,
+            Self::Gateway => 2,
+            Self::Route => 3,
+            Self::ApiKey => 4,
+            Self::User => 5,
+            Self::Ip => 6,
+            Self::Model => 7,
+            Self::Header(_) => 8,
         }
     }
 }

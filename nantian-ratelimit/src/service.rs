@@ -67,7 +67,8 @@ where
         let cost = settings.costs.estimate(&parts, typical);
         let decision = settings.limiter.admit(settings.key(&parts), cost);
         match (decision, settings.limiter.policy().on_limit()) {
-            (Ok(reservation), _) => {
+            (Ok(admitted), _) => {
+                let reservation = admitted.reserve();
                 let mut request = Request::from_parts(parts, body);
                 let ticket = self.admitted(reservation, &mut request);
                 ResponseFuture::admitted(self.inner.call(request), ticket)

@@ -1,13 +1,13 @@
 //! A bounded hash table of atomic cells that never forgets a key in use.
 //!
-//! A *slot* is a tag and one cell per limit, inside one cache line. Slots live in *segments* that are added as keys
-//! arrive and never move, four times as large each time, up to a fixed total. Finding a slot and changing its cells
-//! takes no lock. Giving a slot to a key takes the mutex of its shard, which is what makes keys unique.
+//! A *slot* is a tag and one cell per limit, inside one cache line. A tag has two *groups* of slots to choose from in
+//! every *segment*. Segments are added as keys arrive, each four times as large as the one before, up to a fixed total;
+//! a new one takes over the keys in use, and those before it remain for keys that find both groups full.
 //!
-//! A slot changes hands only while all its cells are [`SEALED`]: sealing is a compare-and-swap of a value that means
-//! *full bucket* (so that forgetting it changes nothing), and whoever finds a sealed cell waits at the mutex and looks
-//! again. A new owner's tag is written before its cells, so whoever reads an unsealed cell first and the tag afterwards
-//! knows whose cell it was.
+//! Finding a slot and changing its cells takes no lock. Giving a slot to a key takes the mutex of its shard, which is
+//! what makes keys unique. A slot changes hands only while all its cells are [`SEALED`]. Sealing is one atomic step per
+//! cell, and whoever finds a sealed cell, or no slot, looks again under the mutex. A new owner's tag is written before
+//! its cells, so whoever reads an unsealed cell first and the tag afterwards knows whose cell it was.
 
 use std::sync::OnceLock;
 
@@ -17,10 +17,10 @@ use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 /// The value of a cell that belongs to nobody.
 pub(crate) const SEALED: u64 = u64::MAX;
 
-const LINE: usize = 8;
-const LINES_IN_GROUP: usize = 2;
-/// Groups of the first segment.
-const FIRST: usize = 2;
+/// Words of a group: two cache lines, which the processor fetches together.
+const GROUP: usize = 16;
+/// Words of the widest slot.
+const WIDEST: usize = 8;
 const GROWTH: usize = 4;
 const MAX_SHARDS: usize = 64;
 /// Keys that a shard is to hold at least, before there is a second one.
@@ -54,30 +54,27 @@ struct Shard<T> {
     segments: Box<[OnceLock<Segment>]>,
     /// Segments in use.
     used: AtomicUsize,
-    /// The slot of the keys that found no slot.
-    shared: Line,
+    /// Its first slot is that of the keys that found none.
+    shared: Group,
     state: Mutex<T>,
 }
 
 struct Segment {
-    lines: Box<[Line]>,
-    mask: usize,
+    groups: Box<[Group]>,
 }
 
-#[repr(align(64))]
-struct Line([AtomicU64; LINE]);
+#[repr(align(128))]
+struct Group([AtomicU64; GROUP]);
 
 // === impl Table ===
 
 impl<T> Table<T> {
-    /// A table with room for about `keys` keys (never fewer in total) of `cells` cells each.
+    /// A table with room for about `keys` keys of `cells` cells each.
     pub(crate) fn new(keys: usize, cells: usize, mut state: impl FnMut() -> T) -> Self {
         let shards = (keys / KEYS_IN_SHARD).next_power_of_two().clamp(1, MAX_SHARDS);
-        let width = (cells + 1).next_power_of_two().clamp(2, LINE);
-        let slots_in_group = LINES_IN_GROUP * LINE / width;
-        // Two choices of a group fill a table to about three quarters before a key finds both full.
-        let slots = keys.div_ceil(shards).saturating_mul(4).div_ceil(3);
-        let sizes = segment_sizes(slots.div_ceil(slots_in_group));
+        let width = (cells + 1).next_power_of_two().clamp(2, WIDEST);
+        let slots = keys.div_ceil(shards);
+        let sizes = segment_sizes(slots.div_ceil(GROUP / width));
         Self { shards: (0..shards).map(|_| Shard::new(sizes.len(), width, state())).collect(), width, sizes }
     }
 
@@ -93,8 +90,7 @@ impl<T> Table<T> {
 
     /// The position of the shard of `key`.
     pub(crate) fn position(&self, key: Key) -> usize {
-        // The number of shards is a power of two and small.
-        usize::try_from(key.shard & (self.shards.len() as u64 - 1)).unwrap_or(0)
+        low_bits(key.shard, self.shards.len())
     }
 
     /// The right to give out the slots of the shard at `position`.
@@ -117,17 +113,18 @@ impl<T> Table<T> {
     }
 }
 
-/// Segments of 2, 8, 32 … groups that have `groups` or somewhat more together.
+/// Sizes of segments, in groups: the last holds `groups` at three quarters load or, all together, at full load.
 fn segment_sizes(groups: usize) -> Box<[usize]> {
-    let mut sizes = Vec::new();
-    let (mut next, mut left) = (FIRST, groups.max(1));
-    while left > 0 {
-        let size = next.min(left.next_power_of_two());
-        sizes.push(size);
-        left = left.saturating_sub(size);
-        next = next.saturating_mul(GROWTH);
-    }
+    let last = groups.next_power_of_two();
+    let sizes = std::iter::successors(Some(last), |size| Some(size / GROWTH).filter(|size| *size > 0));
+    let mut sizes: Vec<usize> = sizes.collect();
+    sizes.reverse();
     sizes.into()
+}
+
+/// `hash` modulo `length`, a power of two.
+fn low_bits(hash: u64, length: usize) -> usize {
+    usize::try_from(hash & u64::from(u32::MAX)).unwrap_or(0) & (length - 1)
 }
 
 // === impl Exclusive ===
@@ -157,25 +154,37 @@ impl<'t, T> Exclusive<'t, T> {
         cells: &[u64],
         spent: impl Fn(usize, u64) -> bool,
     ) -> Option<Slot<'t>> {
-        let slot = self.vacate(key, cells.len(), spent)?;
-        slot.install(key.tag, cells);
-        Some(slot)
+        let vacant = |slot: &Slot<'t>| slot.is_empty() || slot.seal(cells.len(), &spent);
+        loop {
+            let mut segments = self.shard.segments();
+            if let Some(slot) = segments.find_map(|segment| segment.choices(key.tag, self.width).find(vacant))
+            {
+                slot.install(key.tag, cells);
+                return Some(slot);
+            }
+            self.grow(cells.len(), &spent)?;
+        }
     }
 
-    fn vacate(&self, key: Key, cells: usize, spent: impl Fn(usize, u64) -> bool) -> Option<Slot<'t>> {
+    /// Adds a segment, if there may be one more, and moves the keys in use there.
+    fn grow(&self, cells: usize, spent: impl Fn(usize, u64) -> bool) -> Option<()> {
         let used = self.shard.used.load(Ordering::Acquire);
-        for segment in self.shard.segments(used) {
-            for slot in segment.choices(key.tag, self.width) {
-                if slot.is_empty() || slot.seal(cells, &spent) {
-                    return Some(slot);
+        let (segment, size) = (self.shard.segments.get(used)?, self.sizes.get(used)?);
+        let segment = segment.get_or_init(|| Segment::new(*size, self.width));
+        for slot in self.slots() {
+            if slot.seal(cells, &spent) {
+                slot.abandon();
+            } else if let Some(free) = segment.choices(slot.tag(), self.width).find(Slot::is_empty) {
+                let mut values = [SEALED; WIDEST];
+                for (value, cell) in values.iter_mut().zip(slot.cells).take(cells) {
+                    *value = Slot::take(cell);
                 }
+                free.install(slot.tag(), values.get(..cells).unwrap_or_default());
+                slot.abandon();
             }
         }
-        let segment = self.shard.segments.get(used)?;
-        let groups = *self.sizes.get(used)?;
-        let segment = segment.get_or_init(|| Segment::new(groups, self.width));
         self.shard.used.store(used + 1, Ordering::Release);
-        segment.choices(key.tag, self.width).next()
+        Some(())
     }
 }
 
@@ -186,27 +195,29 @@ impl<T> Shard<T> {
         Self {
             segments: (0..segments).map(|_| OnceLock::new()).collect(),
             used: AtomicUsize::new(0),
-            shared: Line::new(width),
+            shared: Group::new(width),
             state: Mutex::new(state),
         }
     }
 
     fn find(&self, key: Key, width: usize) -> Option<Slot<'_>> {
-        self.segments(self.used.load(Ordering::Acquire))
-            .flat_map(|segment| segment.choices(key.tag, width))
-            .find(|slot| slot.belongs_to(key.tag))
+        match width {
+            2 => self.segments().find_map(|segment| segment.find::<2>(key.tag)),
+            4 => self.segments().find_map(|segment| segment.find::<4>(key.tag)),
+            _ => self.segments().find_map(|segment| segment.find::<WIDEST>(key.tag)),
+        }
     }
 
     /// The segments in use, largest first: most keys are there.
-    fn segments(&self, used: usize) -> impl Iterator<Item = &Segment> {
-        let segments = self.segments.get(..used).unwrap_or_default();
-        segments.iter().rev().filter_map(OnceLock::get)
+    fn segments(&self) -> impl Iterator<Item = &Segment> {
+        let used = self.used.load(Ordering::Acquire);
+        self.segments.get(..used).unwrap_or_default().iter().rev().filter_map(OnceLock::get)
     }
 
     fn slots(&self, width: usize) -> impl Iterator<Item = Slot<'_>> {
-        self.segments(self.used.load(Ordering::Acquire))
-            .flat_map(|segment| segment.lines.iter())
-            .flat_map(move |line| line.slots(width))
+        self.segments()
+            .flat_map(|segment| segment.groups.iter())
+            .flat_map(move |group| group.slots(width))
             .filter(|slot| !slot.is_empty())
     }
 }
@@ -215,34 +226,29 @@ impl<T> Shard<T> {
 
 impl Segment {
     fn new(groups: usize, width: usize) -> Self {
-        Self { lines: (0..groups * LINES_IN_GROUP).map(|_| Line::new(width)).collect(), mask: groups - 1 }
+        Self { groups: (0..groups).map(|_| Group::new(width)).collect() }
+    }
+
+    /// The slot of `tag`, for slots of `WIDTH` words.
+    fn find<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
+        self.pair(tag).iter().find_map(|group| group.find::<WIDTH>(tag))
     }
 
     /// The slots that a tag may have, in the order in which they are tried.
     fn choices(&self, tag: u64, width: usize) -> impl Iterator<Item = Slot<'_>> {
-        let first = self.group(tag);
-        let second = self.group(tag.rotate_right(32));
-        let second = (second != first).then_some(second);
-        [Some(first), second]
-            .into_iter()
-            .flatten()
-            .flat_map(move |group| {
-                let lines = self.lines.get(group..group + LINES_IN_GROUP);
-                lines.unwrap_or_default().iter()
-            })
-            .flat_map(move |line| line.slots(width))
+        self.pair(tag).into_iter().flat_map(move |group| group.slots(width))
     }
 
-    /// The first line of the group that the low bits of `hash` choose.
-    fn group(&self, hash: u64) -> usize {
-        let low = usize::try_from(hash & u64::from(u32::MAX)).unwrap_or(0);
-        (low & self.mask) * LINES_IN_GROUP
+    /// The two groups of a tag; small segments may have but one for it.
+    #[expect(clippy::indexing_slicing, reason = "low_bits stays below the number of groups")]
+    fn pair(&self, tag: u64) -> [&Group; 2] {
+        [tag, tag >> 32].map(|hash| &self.groups[low_bits(hash, self.groups.len())])
     }
 }
 
-// === impl Line ===
+// === impl Group ===
 
-impl Line {
+impl Group {
     fn new(width: usize) -> Self {
         Self(std::array::from_fn(|word| {
             let is_tag = word.is_multiple_of(width);
@@ -250,46 +256,37 @@ impl Line {
         }))
     }
 
+    fn find<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
+        let (slots, _) = self.0.as_chunks::<WIDTH>();
+        slots.iter().filter_map(|words| Slot::of(words)).find(|slot| slot.belongs_to(tag))
+    }
+
     fn slots(&self, width: usize) -> impl Iterator<Item = Slot<'_>> {
-        self.0.chunks_exact(width).filter_map(|words| {
-            let (tag, cells) = words.split_first()?;
-            Some(Slot { tag, cells })
-        })
+        self.0.chunks_exact(width).filter_map(Slot::of)
     }
 }
 
 // === impl Slot ===
 
 impl<'t> Slot<'t> {
+    fn of(words: &'t [AtomicU64]) -> Option<Self> {
+        let (tag, cells) = words.split_first()?;
+        Some(Self { tag, cells })
+    }
+
     /// The cells; those past the number of limits are unused.
     pub(crate) fn cells(&self) -> &'t [AtomicU64] {
         self.cells
     }
 
-    /// Whether the slot is that of `tag`. True after a cell was read unsealed: the cell was that of `tag`.
-    pub(crate) fn belongs_to(&self, tag: u64) -> bool {
-        self.tag.load(Ordering::Acquire) == tag
-    }
-
+    /// Whose slot it is.
     pub(crate) fn tag(&self) -> u64 {
         self.tag.load(Ordering::Acquire)
     }
 
-    /// Takes the first `cells` cells away from the slot's key if all of them are spent.
-    pub(crate) fn seal(&self, cells: usize, spent: impl Fn(usize, u64) -> bool) -> bool {
-        let mut sealed = [SEALED; LINE];
-        let used = self.cells.iter().take(cells);
-        for (position, (cell, kept)) in used.zip(sealed.iter_mut()).enumerate() {
-            let value = cell.load(Ordering::Acquire);
-            let taken = spent(position, value)
-                && cell.compare_exchange(value, SEALED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-            if !taken {
-                self.unseal(&sealed, position);
-                return false;
-            }
-            *kept = value;
-        }
-        true
+    /// Whether the slot is that of `tag`. True after a cell was read unsealed: the cell was that of `tag`.
+    pub(crate) fn belongs_to(&self, tag: u64) -> bool {
+        self.tag() == tag
     }
 
     /// Takes a cell away whatever it holds.
@@ -300,13 +297,34 @@ impl<'t> Slot<'t> {
     /// Writes the cells of a sealed slot for the owner `tag`.
     pub(crate) fn install(&self, tag: u64, cells: &[u64]) {
         self.tag.store(tag, Ordering::Release);
-        self.unseal(cells, cells.len());
+        self.unseal(cells);
     }
 
-    fn unseal(&self, values: &[u64], count: usize) {
-        for (cell, value) in self.cells.iter().zip(values).take(count) {
+    /// Takes the first `cells` cells away from the slot's key if all of them are spent.
+    fn seal(&self, cells: usize, spent: impl Fn(usize, u64) -> bool) -> bool {
+        let mut sealed = [SEALED; WIDEST];
+        let used = self.cells.iter().zip(sealed.iter_mut()).take(cells);
+        for (position, (cell, kept)) in used.enumerate() {
+            let value = cell.load(Ordering::Acquire);
+            let seal = || cell.compare_exchange(value, SEALED, Ordering::AcqRel, Ordering::Relaxed);
+            if !spent(position, value) || seal().is_err() {
+                self.unseal(sealed.get(..position).unwrap_or_default());
+                return false;
+            }
+            *kept = value;
+        }
+        true
+    }
+
+    fn unseal(&self, values: &[u64]) {
+        for (cell, value) in self.cells.iter().zip(values) {
             cell.store(*value, Ordering::Release);
         }
+    }
+
+    /// Leaves a sealed slot to nobody.
+    fn abandon(&self) {
+        self.tag.store(Key::EMPTY, Ordering::Release);
     }
 
     fn is_empty(&self) -> bool {

@@ -20,7 +20,7 @@ pub struct Retry {
     /// The pause before the first retry, which then doubles, with full jitter; or one of the words exponential, linear and
     /// fixed for the shape of the pauses.
     ///
-    /// Unit: GEP-2257 duration, or a word. Default: exponential. Source: `spec.retry.backoff`.
+    /// Unit: GEP-2257 duration, or a word. Default: 500ms. Source: `spec.retry.backoff`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Spelled<Backoff>>,
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use cel::{Context, Env, Program, Value as CelValue};
+use cel::{Context, Env, Program, Value as CelValue, extensions::strings};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
 };
@@ -71,7 +71,9 @@ struct Cel(BTreeMap<String, Program>);
 
 impl Cel {
     fn holds(&mut self, rule: &str, value: &Value) -> bool {
-        let env = Arc::new(Env::stdlib());
+        let mut env = Env::stdlib();
+        env.add_extension(strings).expect("the API server has these functions too");
+        let env = Arc::new(env);
         let program = self
             .0
             .entry(rule.to_owned())

@@ -133,8 +133,8 @@ fn a_limiter_survives_the_end_of_time() {
     let key = limiter.key(b"k");
     for time in [0, 1 << 40, u64::MAX, 3, u64::MAX] {
         let now = Timestamp::from_nanos(time);
-        if let Ok(reservation) = limiter.admit_at(now, key, Cost::tokens(u64::MAX)) {
-            reservation.cancel_at(now);
+        if let Ok(admitted) = limiter.admit_at(now, key, Cost::tokens(u64::MAX)) {
+            admitted.reserve().cancel_at(now);
         }
     }
 }

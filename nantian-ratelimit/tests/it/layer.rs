@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use nantian_ratelimit::{
     Cost, Decision, Denied, EstimatedTokens, Limit, Limiter, Observe, OnLimit, Policy, RateLimitLayer,
-    ReservationHandle, ScopeValues, Settled, Settlement,
+    ReservationHandle, ScopePart, ScopeValues, Settled, Settlement,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
@@ -63,7 +63,7 @@ fn echo(request: Request<()>) -> Ready<Result<Response<Full<Bytes>>, Infallible>
 
 fn remaining(limiter: &Limiter) -> u64 {
     let mut hasher = limiter.hasher();
-    hasher.scope_part(&"route".parse().unwrap(), None);
+    hasher.part(&ScopePart::Route, None);
     let levels = limiter.levels_at(limiter.now(), hasher.finish());
     levels.tightest().unwrap().remaining
 }
@@ -292,7 +292,7 @@ async fn what_an_inner_limiter_denies_costs_nothing_on_the_outer_one() {
     assert_eq!(denied.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(denied.extensions().get::<Denied>().unwrap().limit().name().as_str(), "tokens-per-hour");
     let mut hasher = outer.hasher();
-    hasher.scope_part(&"route".parse().unwrap(), None);
+    hasher.part(&ScopePart::Route, None);
     let levels = outer.levels_at(outer.now(), hasher.finish());
     let left: Vec<u64> = levels.iter().map(|level| level.remaining).collect();
     assert_eq!(left, [9, 500]);

@@ -169,7 +169,7 @@ proptest! {
                     let admitted = limiter.admit_at(now, limiter.key(&[key]), cost);
                     prop_assert_eq!(admitted.is_ok(), model.admit(key, cost));
                     let limits = model.limits.clone();
-                    open.extend(admitted.ok().map(|reservation| Open { reservation, key, cost, limits }));
+                    open.extend(admitted.ok().map(|admitted| admitted.reserve()).map(|reservation| Open { reservation, key, cost, limits }));
                 }
                 Step::Settle { open: chosen, settlement } if !open.is_empty() => {
                     let Open { reservation, key, cost, limits } = open.remove(chosen % open.len());

@@ -32,7 +32,7 @@ fn a_new_amount_keeps_the_tokens_used() {
 fn a_new_amount_keeps_debt() {
     let limiter = limiter([Limit::tokens_per_minute(600)]);
     let key = limiter.key(b"k");
-    let reservation = limiter.admit(key, Cost::tokens(600)).unwrap();
+    let reservation = limiter.admit(key, Cost::tokens(600)).unwrap().reserve();
     reservation.settle_at(limiter.now(), Settlement::Used(800));
     let raised = limiter.with_policy(policy([Limit::tokens_per_minute(6000)]));
     assert_eq!(remaining(&raised, key), [5200]);
@@ -115,7 +115,7 @@ fn the_newest_amounts_hold_for_limiters_that_were_there_before() {
 fn a_reservation_is_settled_at_the_newest_amounts() {
     let limiter = limiter([Limit::tokens_per_minute(1000)]);
     let key = limiter.key(b"k");
-    let reservation = limiter.admit(key, Cost::tokens(500)).unwrap();
+    let reservation = limiter.admit(key, Cost::tokens(500)).unwrap().reserve();
     let changed = policy([Limit::tokens_per_hour(7), Limit::tokens_per_minute(2000)]);
     let changed = limiter.with_policy(changed);
     reservation.settle_at(limiter.now(), Settlement::Used(200));

@@ -115,7 +115,7 @@ fn racing_settlements_leave_the_level_that_they_add_up_to() {
             scope.spawn(|| {
                 let key = limiter.key(b"k");
                 for round in 0..per_thread {
-                    let reservation = limiter.admit(key, Cost::tokens(100)).unwrap();
+                    let reservation = limiter.admit(key, Cost::tokens(100)).unwrap().reserve();
                     reservation.settle_at(limiter.now(), Settlement::Used(round % 200));
                 }
             });

@@ -15,7 +15,7 @@ fn remaining(limiter: &Limiter, key: Key) -> u64 {
 fn unused_tokens_come_back() {
     let limiter = limiter([Limit::tokens_per_minute(1000)]);
     let key = limiter.key(b"k");
-    let reservation = limiter.admit(key, Cost::tokens(800)).unwrap();
+    let reservation = limiter.admit(key, Cost::tokens(800)).unwrap().reserve();
     assert_eq!(remaining(&limiter, key), 200);
     let settled = reservation.settle_at(limiter.now(), Settlement::Used(300));
     assert_eq!((settled.reserved, settled.used, settled.forgiven), (800, 300, 0));
@@ -26,7 +26,7 @@ fn unused_tokens_come_back() {
 fn use_beyond_the_bucket_is_debt_that_keeps_the_caller_out() {
     let limiter = limiter([Limit::tokens_per_minute(600)]);
     let key = limiter.key(b"k");
-    let reservation = limiter.admit(key, Cost::tokens(500)).unwrap();
+    let reservation = limiter.admit(key, Cost::tokens(500)).unwrap().reserve();
     reservation.settle_at(limiter.now(), Settlement::Used(900));
     assert_eq!(remaining(&limiter, key), 0);
     let denied = limiter.admit(key, Cost::tokens(1)).unwrap_err();
@@ -37,7 +37,7 @@ fn use_beyond_the_bucket_is_debt_that_keeps_the_caller_out() {
 fn debt_beyond_a_window_is_forgiven() {
     let limiter = limiter([Limit::tokens_per_minute(600)]);
     let key = limiter.key(b"k");
-    let reservation = limiter.admit(key, Cost::tokens(600)).unwrap();
+    let reservation = limiter.admit(key, Cost::tokens(600)).unwrap().reserve();
     let settled = reservation.settle_at(limiter.now(), Settlement::Used(1_000_000));
     assert_eq!(settled.forgiven, 1_000_000 - 1200);
     let denied = limiter.admit(key, Cost::tokens(600)).unwrap_err();
@@ -48,7 +48,7 @@ fn debt_beyond_a_window_is_forgiven() {
 fn an_oversized_request_pays_for_its_real_use() {
     let limiter = limiter([Limit::tokens_per_minute(100)]);
     let key = limiter.key(b"k");
-    let reservation = limiter.admit(key, Cost::tokens(10_000)).unwrap();
+    let reservation = limiter.admit(key, Cost::tokens(10_000)).unwrap().reserve();
     reservation.settle_at(limiter.now(), Settlement::Used(40));
     assert_eq!(remaining(&limiter, key), 60);
 }
@@ -58,7 +58,7 @@ fn an_aborted_stream_gets_nothing_back_but_pays_for_more() {
     let limiter = limiter([Limit::tokens_per_minute(1000)]);
     let key = limiter.key(b"k");
     for (seen, left) in [(100, 600), (700, 0)] {
-        let reservation = limiter.admit(key, Cost::tokens(400)).unwrap();
+        let reservation = limiter.admit(key, Cost::tokens(400)).unwrap().reserve();
         reservation.settle_at(limiter.now(), Settlement::AtLeast(seen));
         assert_eq!(remaining(&limiter, key), left);
     }
@@ -68,7 +68,7 @@ fn an_aborted_stream_gets_nothing_back_but_pays_for_more() {
 fn a_request_that_was_not_served_gets_its_tokens_back_but_not_its_turn() {
     let limiter = limiter([Limit::requests_per_minute(10), Limit::tokens_per_minute(100)]);
     let key = limiter.key(b"k");
-    let reservation = limiter.admit(key, Cost::tokens(70)).unwrap();
+    let reservation = limiter.admit(key, Cost::tokens(70)).unwrap().reserve();
     reservation.settle_at(limiter.now(), Settlement::NotServed);
     let levels = limiter.levels_at(limiter.now(), key);
     let left: Vec<u64> = levels.iter().map(|level| level.remaining).collect();
@@ -79,7 +79,7 @@ fn a_request_that_was_not_served_gets_its_tokens_back_but_not_its_turn() {
 fn a_cancelled_request_leaves_no_trace() {
     let limiter = limiter([Limit::requests_per_minute(10), Limit::tokens_per_minute(100)]);
     let key = limiter.key(b"k");
-    limiter.admit(key, Cost::tokens(70)).unwrap().cancel_at(limiter.now());
+    limiter.admit(key, Cost::tokens(70)).unwrap().reserve().cancel_at(limiter.now());
     assert_eq!(limiter.live_keys_at(limiter.now()), 0);
 }
 
@@ -87,7 +87,7 @@ fn a_cancelled_request_leaves_no_trace() {
 fn a_dropped_reservation_counts_as_used() {
     let limiter = limiter([Limit::tokens_per_minute(100)]);
     let key = limiter.key(b"k");
-    drop(limiter.admit(key, Cost::tokens(70)).unwrap());
+    drop(limiter.admit(key, Cost::tokens(70)).unwrap().reserve());
     assert_eq!(remaining(&limiter, key), 30);
 }
 
@@ -95,7 +95,7 @@ fn a_dropped_reservation_counts_as_used() {
 fn a_late_refund_is_no_credit() {
     let limiter = limiter([Limit::tokens_per_minute(100)]);
     let key = limiter.key(b"k");
-    let reservation = limiter.admit_at(seconds(0), key, Cost::tokens(100)).unwrap();
+    let reservation = limiter.admit_at(seconds(0), key, Cost::tokens(100)).unwrap().reserve();
     reservation.settle_at(seconds(50), Settlement::Used(0));
     let levels = limiter.levels_at(seconds(50), key);
     assert_eq!(levels.tightest().unwrap().remaining, 100);
@@ -105,7 +105,7 @@ fn a_late_refund_is_no_credit() {
 fn debt_is_charged_to_a_key_that_was_forgotten_meanwhile() {
     let limiter = limiter([Limit::tokens_per_minute(100)]);
     let key = limiter.key(b"k");
-    let reservation = limiter.admit_at(seconds(0), key, Cost::tokens(1)).unwrap();
+    let reservation = limiter.admit_at(seconds(0), key, Cost::tokens(1)).unwrap().reserve();
     for other in 0..1_000_000u32 {
         let other = limiter.key(&other.to_be_bytes());
         drop(limiter.admit_at(seconds(60), other, Cost::tokens(1)));
@@ -122,7 +122,7 @@ fn debt_is_charged_to_a_key_that_was_forgotten_meanwhile() {
 fn settling_after_the_limiter_is_gone_does_nothing() {
     let limiter = limiter([Limit::tokens_per_minute(100)]);
     let key = limiter.key(b"k");
-    let reservation = limiter.admit_at(seconds(0), key, Cost::tokens(1)).unwrap();
+    let reservation = limiter.admit_at(seconds(0), key, Cost::tokens(1)).unwrap().reserve();
     drop(limiter);
     reservation.settle_at(seconds(0), Settlement::Used(50));
 }
@@ -133,7 +133,7 @@ fn what_is_typical_follows_what_is_used() {
     let key = limiter.key(b"k");
     for round in 0..2000u64 {
         let used = 1000 + (round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 1000;
-        let reservation = limiter.admit(key, Cost::tokens(1)).unwrap();
+        let reservation = limiter.admit(key, Cost::tokens(1)).unwrap().reserve();
         reservation.settle_at(limiter.now(), Settlement::Used(used));
     }
     let typical = limiter.typical_tokens();

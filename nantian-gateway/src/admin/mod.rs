@@ -1,0 +1,67 @@
+//! The admin server: health, readiness, metrics and the configuration.
+
+use std::{future::Future, io, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::net::TcpListener;
+
+use crate::{control::View, metrics::Metrics};
+
+/// What OpenMetrics text calls itself.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Debug, Clone)]
+struct Shared {
+    view: View,
+    metrics: Arc<Metrics>,
+}
+
+/// Serves the admin endpoints on `listener` until `stopped` is done.
+///
+/// # Errors
+/// When the socket fails.
+///
+/// # Cancellation
+/// Dropping the future closes the server.
+pub async fn serve(
+    listener: TcpListener,
+    view: View,
+    metrics: Arc<Metrics>,
+    stopped: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(scrape))
+        .route("/config", get(config))
+        .with_state(Shared { view, metrics });
+    axum::serve(listener, router).with_graceful_shutdown(stopped).await
+}
+
+/// Ready once listeners are bound and the first snapshot serves.
+async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
+    match shared.view.get() {
+        Some(_) => (StatusCode::OK, "ready\n"),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+    }
+}
+
+async fn scrape(State(shared): State<Shared>) -> Response {
+    match shared.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn config(State(shared): State<Shared>) -> Response {
+    match shared.view.get() {
+        Some(view) => Json(view.to_json()).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+    }
+}

@@ -1,0 +1,134 @@
+//! The one body type of the data path.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use http_body_util::Full;
+use nantian_lb::body::ResponseBody as Balanced;
+
+use crate::{listen::ClientBody, upstream::UpstreamBody};
+
+/// Any error that ends a body or a service.
+pub use tower::BoxError;
+
+/// The body of every request and response between the listener and the upstream connection.
+///
+/// What passes through untouched is never boxed; a policy that wraps a body pays for one box.
+pub struct Body(Kind);
+
+enum Kind {
+    Full(Full<Bytes>),
+    Client(ClientBody),
+    Upstream(UpstreamBody),
+    Balanced(Balanced<UpstreamBody>),
+    Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError>>>),
+}
+
+impl Body {
+    /// No bytes at all.
+    pub fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    /// These bytes.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self(Kind::Full(Full::new(bytes.into())))
+    }
+
+    /// Any other body, behind one box.
+    pub fn boxed<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self(Kind::Boxed(Box::pin(http_body_util::BodyExt::map_err(body, Into::into))))
+    }
+}
+
+// === impl Body ===
+
+impl From<ClientBody> for Body {
+    fn from(body: ClientBody) -> Self {
+        Self(Kind::Client(body))
+    }
+}
+
+impl From<UpstreamBody> for Body {
+    fn from(body: UpstreamBody) -> Self {
+        Self(Kind::Upstream(body))
+    }
+}
+
+impl From<Balanced<UpstreamBody>> for Body {
+    fn from(body: Balanced<UpstreamBody>) -> Self {
+        Self(Kind::Balanced(body))
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::full(bytes)
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Kind::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Kind::Client(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Kind::Upstream(body) => Pin::new(body).poll_frame(cx),
+            Kind::Balanced(body) => Pin::new(body).poll_frame(cx),
+            Kind::Boxed(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Full(body) => body.is_end_stream(),
+            Kind::Client(body) => body.is_end_stream(),
+            Kind::Upstream(body) => body.is_end_stream(),
+            Kind::Balanced(body) => body.is_end_stream(),
+            Kind::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Full(body) => body.size_hint(),
+            Kind::Client(body) => body.size_hint(),
+            Kind::Upstream(body) => body.size_hint(),
+            Kind::Balanced(body) => body.size_hint(),
+            Kind::Boxed(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.0 {
+            Kind::Full(_) => "full",
+            Kind::Client(_) => "client",
+            Kind::Upstream(_) => "upstream",
+            Kind::Balanced(_) => "balanced",
+            Kind::Boxed(_) => "boxed",
+        };
+        f.debug_tuple("Body").field(&kind).finish()
+    }
+}

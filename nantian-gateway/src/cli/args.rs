@@ -1,0 +1,185 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{gates::FeatureGates, listen::TrustedProxies};
+
+/// A gateway for HTTP and LLM traffic, configured by Gateway API resources.
+#[derive(Debug, Parser)]
+#[command(name = "nantian-gateway", version, propagate_version = true)]
+pub(super) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+#[non_exhaustive]
+pub(super) enum Command {
+    /// Serve manifests from files, watched and reloaded.
+    Run(Run),
+    /// Serve an embedded example world and print curl lines to try.
+    Demo(Demo),
+    /// Check manifests offline; exit 1 and one line a fault.
+    Validate {
+        /// Files, or directories with *.yaml and *.yml below them.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Print the CRDs for kubectl apply -f -.
+    Crds,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// A file, or a directory with *.yaml and *.yml below it; may be given several times.
+    #[arg(long, env = "NANTIAN_MANIFESTS", value_delimiter = ',', value_name = "PATH")]
+    pub(super) manifests: Vec<PathBuf>,
+    /// The options that every serving command has.
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// The port to serve the demo on.
+    #[arg(long, env = "NANTIAN_DEMO_PORT", default_value_t = 8080, value_name = "PORT")]
+    pub(super) port: u16,
+    /// The options that every serving command has.
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+/// Options of every serving command.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// Alpha kinds to serve, such as AIService=true,TokenPolicy=true,WasmPlugin=true,BackendLBPolicy=true or
+    /// AllAlpha=true. `demo` opens all of them.
+    #[arg(long, env = "NANTIAN_FEATURE_GATES", value_name = "GATES", default_value = "")]
+    pub(super) feature_gates: FeatureGates,
+    /// Worker threads, 1 to 512; the default is one for each core.
+    #[arg(long, env = "NANTIAN_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub(super) workers: Option<u16>,
+    /// Where health, metrics and configuration are served; `none` disables it.
+    #[arg(long, env = "NANTIAN_ADMIN_ADDR", value_name = "ADDR", default_value = "127.0.0.1:19080")]
+    pub(super) admin_addr: AdminAddr,
+    /// Where limits are kept; only `memory` is served yet.
+    #[arg(long, env = "NANTIAN_RATELIMIT_STORE", value_name = "STORE", default_value = "memory")]
+    pub(super) ratelimit_store: RateLimitStore,
+    /// Networks whose X-Forwarded-For is believed, such as 10.0.0.0/8,192.168.1.1; none by default.
+    #[arg(long, env = "NANTIAN_TRUSTED_PROXIES", value_name = "CIDR,…", default_value = "")]
+    pub(super) trusted_proxies: TrustedProxies,
+    /// The form of the log.
+    #[arg(long, env = "NANTIAN_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub(super) log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as info,hyper=debug.
+    #[arg(long, env = "NANTIAN_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub(super) log_level: String,
+    /// Whether each request is logged to standard output, as one JSON object a line.
+    #[arg(long, env = "NANTIAN_ACCESS_LOG", value_name = "FORMAT", default_value = "off")]
+    pub(super) access_log: AccessLogFormat,
+    /// How long requests may take to finish after SIGTERM, 0s to 1h.
+    #[arg(long, env = "NANTIAN_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(super) drain_timeout: Duration,
+    /// How long a client may take to send the head of a request, and a TLS handshake.
+    #[arg(long, env = "NANTIAN_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(super) header_timeout: Duration,
+    /// How long a client's connection may be unused.
+    #[arg(long, env = "NANTIAN_IDLE_TIMEOUT", value_name = "DURATION", default_value = "75s", value_parser = duration)]
+    pub(super) idle_timeout: Duration,
+    /// How long a client may neither send the next bytes of a body nor take the next bytes of a response.
+    #[arg(long, env = "NANTIAN_STALL_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub(super) stall_timeout: Duration,
+    /// How long opening a connection to a backend may take.
+    #[arg(long, env = "NANTIAN_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub(super) connect_timeout: Duration,
+    /// The most bytes of a request's head, 8192 to 1048576; more is answered with 431.
+    #[arg(long, env = "NANTIAN_MAX_REQUEST_HEAD_BYTES", value_name = "BYTES", default_value_t = 65_536,
+          value_parser = clap::value_parser!(u32).range(8_192..=1_048_576))]
+    pub(super) max_request_head_bytes: u32,
+    /// The most bytes of a request's body; more is answered with 413.
+    #[arg(long, env = "NANTIAN_MAX_REQUEST_BODY_BYTES", value_name = "BYTES", default_value_t = 134_217_728)]
+    pub(super) max_request_body_bytes: u64,
+}
+
+/// Where the admin server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub(super) enum AdminAddr {
+    /// Nowhere.
+    None,
+    /// There.
+    At(SocketAddr),
+}
+
+/// Where limits are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[non_exhaustive]
+pub(super) enum RateLimitStore {
+    /// In this process.
+    Memory,
+}
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[non_exhaustive]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The form of the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[non_exhaustive]
+pub(super) enum AccessLogFormat {
+    /// No access log.
+    Off,
+    /// One JSON object a line.
+    Json,
+}
+
+impl std::str::FromStr for AdminAddr {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "none" { Ok(Self::None) } else { text.parse().map(Self::At) }
+    }
+}
+
+/// Reads a duration such as `500ms`, `30s` or `1m30s` (GEP-2257).
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration: nantian_crd::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    Ok(duration.as_std())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_have_the_documented_defaults() {
+        let Cli { command: Command::Run(run) } =
+            Cli::parse_from(["nantian-gateway", "run", "--manifests", "a", "--manifests", "b"])
+        else {
+            panic!("not run");
+        };
+        assert_eq!(run.manifests, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!(run.common.admin_addr, AdminAddr::At(([127, 0, 0, 1], 19080).into()));
+        assert_eq!(run.common.drain_timeout, Duration::from_secs(30));
+        assert_eq!(run.common.feature_gates, FeatureGates::default());
+    }
+}

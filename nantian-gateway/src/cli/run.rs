@@ -1,0 +1,162 @@
+//! `run` and what it shares with `demo`: the process from start to drain.
+
+use std::{io, path::PathBuf, sync::Arc, thread};
+
+use anyhow::{Context as _, bail};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+use tracing_subscriber::EnvFilter;
+
+use super::args::{AccessLogFormat, AdminAddr, Common, LogFormat, Run};
+use crate::{
+    admin,
+    control::{Control, View},
+    gates::FeatureGates,
+    listen::Timeouts,
+    metrics::Metrics,
+    observe::AccessLog,
+    runtime::{WorkerConfig, Workers},
+    source::{Files, Watcher},
+    upstream::{ClientConfig, tls_client_config},
+};
+
+/// How long an unused connection to a backend is kept.
+const UPSTREAM_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// `nantian-gateway run`: serves until a signal ends it.
+///
+/// # Errors
+/// When something that the command line names cannot be had.
+pub(super) fn run(options: &Run) -> anyhow::Result<()> {
+    if options.manifests.is_empty() {
+        bail!("--manifests is required: serving from a Kubernetes cluster is not part of this version yet");
+    }
+    log_to_stderr(&options.common)?;
+    let gates = options.common.feature_gates;
+    control_runtime()?.block_on(serve(&options.manifests, gates, &options.common, || {}))
+}
+
+/// The runtime of everything but the data path.
+pub(super) fn control_runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().thread_name("control").build()
+}
+
+/// Installs the log of the process.
+pub(super) fn log_to_stderr(common: &Common) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&common.log_level).context("--log-level")?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let installed = match common.log_format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    installed.map_err(|error| anyhow::anyhow!(error))
+}
+
+/// Serves the manifests below `paths` until SIGTERM or SIGINT; `ready` is called once the first snapshot serves.
+pub(super) async fn serve(
+    paths: &[PathBuf],
+    gates: FeatureGates,
+    common: &Common,
+    ready: impl FnOnce(),
+) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let mut watcher = Watcher::new(paths)?;
+    let workers = match common.workers {
+        Some(workers) => usize::from(workers),
+        None => thread::available_parallelism().map_or(1, usize::from),
+    };
+    let metrics = Arc::new(Metrics::new(workers));
+    let view = View::default();
+    let (stop, stopped) = watch::channel(false);
+    let admin = start_admin(common, &view, &metrics, stopped).await?;
+    let workers = Workers::start(workers, &worker_config(common)?, &metrics)?;
+    let mut control = Control::new(Files::new(paths.to_vec()), gates, workers, metrics, view);
+    control.reload().await;
+    ready();
+    loop {
+        tokio::select! {
+            () = watcher.changed() => { control.reload().await; }
+            _ = signals.hangup.recv() => {
+                tracing::info!("SIGHUP: reloading");
+                control.reload().await;
+            }
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+        }
+    }
+    tracing::info!(timeout = ?common.drain_timeout, "draining");
+    crate::runtime::blocking(move || control.drain()).await?;
+    stop.send_replace(true);
+    if let Some(admin) = admin {
+        admin.await??;
+    }
+    tracing::info!("drained");
+    Ok(())
+}
+
+async fn start_admin(
+    common: &Common,
+    view: &View,
+    metrics: &Arc<Metrics>,
+    mut stopped: watch::Receiver<bool>,
+) -> anyhow::Result<Option<tokio::task::JoinHandle<io::Result<()>>>> {
+    let AdminAddr::At(address) = common.admin_addr else { return Ok(None) };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("--admin-addr {address} cannot be bound"))?;
+    tracing::info!(address = %listener.local_addr()?, "admin server");
+    let server = admin::serve(listener, view.clone(), Arc::clone(metrics), async move {
+        // The sender is gone when the process ends without a drain.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    });
+    Ok(Some(crate::runtime::spawn(server)))
+}
+
+fn worker_config(common: &Common) -> anyhow::Result<WorkerConfig> {
+    let access_log = match common.access_log {
+        AccessLogFormat::Off => None,
+        AccessLogFormat::Json => {
+            let (log, write) = AccessLog::new(io::stdout());
+            thread::Builder::new().name("access-log".to_owned()).spawn(write)?;
+            Some(log)
+        }
+    };
+    Ok(WorkerConfig {
+        timeouts: Timeouts {
+            header: common.header_timeout,
+            idle: common.idle_timeout,
+            stall: common.stall_timeout,
+        },
+        max_request_head: usize::try_from(common.max_request_head_bytes)?,
+        max_request_body: common.max_request_body_bytes,
+        trusted_proxies: common.trusted_proxies.clone(),
+        client: ClientConfig {
+            connect_timeout: common.connect_timeout,
+            idle_timeout: UPSTREAM_IDLE,
+            tls: tls_client_config()?,
+        },
+        access_log,
+        drain_timeout: common.drain_timeout,
+    })
+}
+
+/// The signals that the process answers.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}

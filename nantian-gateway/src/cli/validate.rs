@@ -1,0 +1,65 @@
+//! `nantian-gateway validate PATH...`: checks manifests offline.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use super::judge::judge;
+use crate::source::{Cause, Fault, Files, Load, Refusal, Subject};
+
+/// Writes one line a fault to `out`, sorted by file and document, or one line that says how much is clean. Returns whether
+/// it is.
+///
+/// A line reads `file:document: kind/namespace/name: field: reason`; documents are counted from 1. Objects that the
+/// translator refuses are faults too, with every feature gate open. What refers to an object that is in none of the files
+/// is not, for a file is often checked alone: it is logged as a warning and counted.
+///
+/// # Errors
+///
+/// What writing to `out` fails with. A manifest that cannot be read is a fault like any other.
+pub fn validate(paths: &[PathBuf], out: &mut impl Write) -> io::Result<bool> {
+    let mut files = Files::new(paths.to_vec());
+    let load = files.load();
+    let (dangling, refused): (Vec<_>, Vec<_>) =
+        judge(&load.objects).into_iter().partition(|refusal| refusal.cause == Cause::Absence);
+    for Refusal { object, path, reason, .. } in &dangling {
+        tracing::warn!(%object, path, "{reason}");
+    }
+    let refused = refused.into_iter().filter_map(|refusal| fault(&files, refusal));
+    let mut faults: Vec<_> = load.faults.iter().cloned().chain(refused).collect();
+    faults.sort_by(|this, that| this.place.cmp(&that.place));
+    for fault in &faults {
+        writeln!(out, "{fault}")?;
+    }
+    if faults.is_empty() {
+        writeln!(out, "{}", praise(&load, dangling.len()))?;
+    }
+    Ok(faults.is_empty())
+}
+
+fn praise(load: &Load, dangling: usize) -> String {
+    let mut line = format!("clean: {} in {}", count(load.objects.len(), "object"), count(load.files, "file"));
+    if load.skipped > 0 {
+        line += &format!(", {} of other kinds skipped", count(load.skipped, "object"));
+    }
+    if dangling > 0 {
+        line += &format!(", {} to objects elsewhere", count(dangling, "reference"));
+    }
+    line
+}
+
+fn count(number: usize, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
+/// The refusal as a fault; `None` for an object that is in no file.
+fn fault(files: &Files, refusal: Refusal) -> Option<Fault> {
+    let Refusal { object, path, reason, .. } = refusal;
+    let place = files.place(&object)?.clone();
+    let object = Some(Subject { kind: object.kind.to_owned(), name: Some(object.name) });
+    Some(Fault { place, object, path, reason })
+}

@@ -1,0 +1,17 @@
+//! From plain data to something that serves: the IR and the state that outlives it become a snapshot.
+
+mod backends;
+mod compiler;
+mod erased;
+mod registry;
+mod rule;
+pub mod stack;
+
+pub use self::{
+    backends::Backends,
+    compiler::{Compiled, Problem, compile},
+    erased::{LocalFuture, LocalService},
+    registry::Registry,
+    rule::{CompiledBackend, CompiledRule, Place, Target},
+    stack::{Context, RouteFuture, RouteService},
+};

@@ -1,0 +1,172 @@
+//! State that outlives a snapshot, keyed by the identity of what it belongs to.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use nantian_lb::Balancer;
+use nantian_ratelimit::Limiter;
+
+use super::Problem;
+use crate::{
+    ir::{self, BackendId, Ir, ObjectName, PolicyId},
+    listen::{InvalidCertificate, PortKey, TlsServer},
+    metrics::Metrics,
+    policy::{Limiters, WasmPlugins, ai_target, balance_config, endpoints, rate_limit_policy},
+    upstream::Destination,
+};
+
+/// State that outlives a snapshot.
+#[derive(Debug)]
+pub struct Registry {
+    pub(super) metrics: Arc<Metrics>,
+    balancers: BTreeMap<BackendId, BalancedBackend>,
+    ai_services: BTreeMap<ObjectName, AiUpstream>,
+    limiters: Limiters,
+    plugins: WasmPlugins,
+    tls: BTreeMap<PortKey, TlsPort>,
+}
+
+#[derive(Debug)]
+struct BalancedBackend {
+    endpoints: Vec<ir::Endpoint>,
+    protocol: ir::Protocol,
+    load_balancing: ir::LoadBalancing,
+    balancer: Balancer<Destination>,
+}
+
+#[derive(Debug)]
+struct AiUpstream {
+    config: ir::AiService,
+    target: Result<(Arc<nantian_ai::Target>, Destination), String>,
+}
+
+#[derive(Debug)]
+struct TlsPort {
+    /// Host and certificates of each listener: what decides about the configuration.
+    listeners: Vec<(ir::HostPattern, Vec<ir::Certificate>)>,
+    server: TlsServer,
+    faults: Vec<InvalidCertificate>,
+}
+
+impl Registry {
+    /// Nothing yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            balancers: BTreeMap::new(),
+            ai_services: BTreeMap::new(),
+            limiters: Limiters::default(),
+            plugins: WasmPlugins::default(),
+            tls: BTreeMap::new(),
+        }
+    }
+
+    /// The plugins and their engine.
+    pub fn plugins(&self) -> &WasmPlugins {
+        &self.plugins
+    }
+
+    /// The state of every balancer, for the admin page.
+    pub fn balancers(&self) -> impl Iterator<Item = (&BackendId, &Balancer<Destination>)> {
+        self.balancers.iter().map(|(id, backend)| (id, &backend.balancer))
+    }
+
+    /// Brings what is keyed by backend, service and plugin up to date with `ir`; says what cannot serve.
+    pub(super) fn update(&mut self, ir: &Ir) -> Vec<Problem> {
+        self.update_balancers(ir);
+        let mut problems = self.update_ai_services(ir);
+        for (id, reason) in self.plugins.update(&ir.plugins) {
+            if let Some(plugin) = ir.plugins.get(&id) {
+                problems.push(Problem::new("WasmPlugin", plugin.object.clone(), "ModuleUnavailable", reason));
+            }
+        }
+        self.limiters.retain(|id| ir.rate_limits.contains_key(id));
+        let ports: Vec<PortKey> =
+            ir.ports.iter().map(|port| PortKey { address: port.address, port: port.port }).collect();
+        self.tls.retain(|key, _| ports.contains(key));
+        problems
+    }
+
+    /// The balancer of a backend; its endpoints and strategy change without a new snapshot.
+    pub(super) fn balancer(&self, id: &BackendId) -> Option<Balancer<Destination>> {
+        self.balancers.get(id).map(|backend| backend.balancer.clone())
+    }
+
+    /// The target of an AI service, unless it is faulty.
+    pub(super) fn ai_service(&self, name: &ObjectName) -> Option<(Arc<nantian_ai::Target>, Destination)> {
+        self.ai_services.get(name).and_then(|service| service.target.clone().ok())
+    }
+
+    /// The limiter of a policy, its levels kept.
+    pub(super) fn limiter(&mut self, id: &PolicyId, limit: &ir::RateLimit) -> Result<Limiter, String> {
+        let policy = rate_limit_policy(limit).map_err(|error| error.to_string())?;
+        Ok(self.limiters.get(id, policy))
+    }
+
+    /// The TLS side of a socket; kept as it is, session tickets included, while its certificates are the same.
+    pub(super) fn tls(
+        &mut self,
+        key: PortKey,
+        listeners: &[ir::Listener],
+    ) -> Result<(TlsServer, Vec<InvalidCertificate>), rustls::Error> {
+        let wanted: Vec<_> = listeners
+            .iter()
+            .map(|listener| (listener.hostname.clone(), listener.certificates.clone()))
+            .collect();
+        if let Some(port) = self.tls.get(&key).filter(|port| port.listeners == wanted) {
+            return Ok((port.server.clone(), port.faults.clone()));
+        }
+        let (server, faults) = TlsServer::new(listeners)?;
+        let port = TlsPort { listeners: wanted, server: server.clone(), faults: faults.clone() };
+        self.tls.insert(key, port);
+        Ok((server, faults))
+    }
+
+    fn update_balancers(&mut self, ir: &Ir) {
+        self.balancers.retain(|id, _| ir.backends.contains_key(id));
+        for (id, backend) in &ir.backends {
+            let of_backend = ir.endpoints.get(id).map(Vec::as_slice).unwrap_or_default();
+            let config = balance_config(&backend.load_balancing);
+            match self.balancers.get_mut(id) {
+                Some(known)
+                    if known.endpoints == of_backend
+                        && known.protocol == backend.protocol
+                        && known.load_balancing == backend.load_balancing => {}
+                Some(known) => {
+                    known.balancer.update(endpoints(of_backend, backend.protocol), &config);
+                    known.endpoints = of_backend.to_vec();
+                    known.protocol = backend.protocol;
+                    known.load_balancing = backend.load_balancing.clone();
+                }
+                None => {
+                    let balancer = Balancer::new(endpoints(of_backend, backend.protocol), &config);
+                    let known = BalancedBackend {
+                        endpoints: of_backend.to_vec(),
+                        protocol: backend.protocol,
+                        load_balancing: backend.load_balancing.clone(),
+                        balancer,
+                    };
+                    self.balancers.insert(id.clone(), known);
+                }
+            }
+        }
+    }
+
+    fn update_ai_services(&mut self, ir: &Ir) -> Vec<Problem> {
+        self.ai_services.retain(|name, known| ir.ai_services.get(name) == Some(&known.config));
+        for (name, config) in &ir.ai_services {
+            if !self.ai_services.contains_key(name) {
+                let target = ai_target(name, config)
+                    .map(|(target, destination)| (Arc::new(target), destination))
+                    .map_err(|error| error.to_string());
+                self.ai_services.insert(name.clone(), AiUpstream { config: config.clone(), target });
+            }
+        }
+        let failed = self.ai_services.iter();
+        failed
+            .filter_map(|(name, service)| {
+                let reason = service.target.as_ref().err()?;
+                Some(Problem::new("AIService", name.clone(), "Invalid", reason.clone()))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,80 @@
+//! A rule whose parts are ready to be stacked.
+
+use std::{sync::Arc, time::Duration};
+
+use nantian_lb::{Balancer, HashKey, Strategy};
+
+use crate::{
+    filter::FilterLayer,
+    metrics::RouteMetrics,
+    policy::{Meter, Plugins, RateLimits},
+    upstream::Destination,
+};
+
+/// A rule whose parts are ready to be stacked, shared by all workers.
+#[derive(Debug)]
+pub struct CompiledRule {
+    /// Where the rule stands in the configuration.
+    pub(crate) place: Place,
+    pub(crate) metrics: Arc<RouteMetrics>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) filters: Option<FilterLayer>,
+    pub(crate) plugins: Option<Plugins>,
+    pub(crate) rate_limits: Option<RateLimits>,
+    pub(crate) backends: Vec<CompiledBackend>,
+    /// Some stage asks what the headers do not say.
+    pub(crate) needs_info: bool,
+}
+
+/// Where a rule stands in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The Gateway, `namespace/name`.
+    pub gateway: Arc<str>,
+    /// The route, `namespace/name`.
+    pub route: Arc<str>,
+}
+
+/// One share of a rule.
+#[derive(Debug)]
+pub struct CompiledBackend {
+    pub(crate) weight: u32,
+    pub(crate) filters: Option<FilterLayer>,
+    pub(crate) plugins: Option<Plugins>,
+    pub(crate) rate_limits: Option<RateLimits>,
+    pub(crate) timeout: Option<Duration>,
+    /// Some limit counts tokens, and the target does not meter itself.
+    pub(crate) meter: Option<Meter>,
+    pub(crate) target: Target,
+}
+
+/// Where a share goes.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Target {
+    /// The endpoints of a Service.
+    Service(Balancer<Destination>),
+    /// The provider of an AIService.
+    AiService(Arc<nantian_ai::Target>, Destination),
+    /// Nowhere: 500.
+    Invalid,
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Whether endpoints are placed by the client's address.
+    pub(super) fn asks_for_client(&self) -> bool {
+        matches!(self, Self::Service(balancer)
+            if balancer.config().strategy == Strategy::ConsistentHash(HashKey::SourceIp))
+    }
+}
+
+// === impl CompiledRule ===
+
+impl CompiledRule {
+    /// Whether some stage asks for a [`RequestInfo`](crate::listen::RequestInfo).
+    pub(crate) fn needs_info(&self) -> bool {
+        self.needs_info
+    }
+}

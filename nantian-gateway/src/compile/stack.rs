@@ -1,0 +1,113 @@
+//! The whole way of a request, from its route to its endpoint.
+//!
+//! Each function is one chain, read from the client to the backend; a layer that is `None` costs nothing.
+//! The services are built once for each rule and worker, when the rule is first asked for.
+
+use std::{convert::Infallible, sync::Arc};
+
+use http::{Request, Response, StatusCode};
+use nantian_lb::BalanceLayer;
+use tower::{ServiceBuilder, service_fn};
+
+use super::{
+    LocalFuture, LocalService,
+    backends::{Backends, no_backend},
+    rule::{CompiledBackend, CompiledRule, Target},
+};
+use crate::{
+    body::{Body, BoxError},
+    filter::TimeoutLayer,
+    listen::client_address,
+    metrics::RouteMetrics,
+    observe::{AccessLog, ObserveLayer, ObservedBody},
+    policy,
+    respond::{self, RespondLayer},
+    upstream::{Client, Connect},
+};
+
+/// The service of a rule: whatever happens, there is a response.
+pub type RouteService = LocalService<Response<ObservedBody>, Infallible>;
+/// The future of a [`RouteService`].
+pub type RouteFuture = LocalFuture<Response<ObservedBody>, Infallible>;
+type BackendService = LocalService<Response<Body>, BoxError>;
+
+/// What the services of one worker share.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The number of the worker.
+    pub worker: usize,
+    /// Its connections to backends.
+    pub client: Client,
+    /// The access log, if there is one.
+    pub access_log: Option<AccessLog>,
+    /// Where requests without a route are counted.
+    pub unmatched: Arc<RouteMetrics>,
+}
+
+/// A rule: counted and logged, then in time, filtered, seen by plugins, within limits, to one of its backends.
+pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
+    let backends = rule.backends.iter().map(|share| (share.weight, backend(share, context)));
+    let observe = ObserveLayer::new(
+        Arc::clone(&rule.place.route),
+        Arc::clone(&rule.metrics),
+        context.worker,
+        context.access_log.clone(),
+    );
+    LocalService::new(
+        ServiceBuilder::new()
+            .layer(observe)
+            .layer(RespondLayer)
+            .option_layer(rule.timeout.map(TimeoutLayer::new))
+            .option_layer(rule.filters.clone())
+            .option_layer(rule.plugins.clone())
+            .option_layer(rule.rate_limits.clone())
+            .service(Backends::new(backends)),
+    )
+}
+
+/// A share of a rule: its own filters, plugins and limits, then the target.
+fn backend(share: &CompiledBackend, context: &Context) -> BackendService {
+    LocalService::new(
+        ServiceBuilder::new()
+            .option_layer(share.filters.clone())
+            .option_layer(share.plugins.clone())
+            .option_layer(share.rate_limits.clone())
+            .option_layer(share.meter)
+            .option_layer(share.timeout.map(TimeoutLayer::new))
+            .service(target(&share.target, context)),
+    )
+}
+
+/// A target: an endpoint of a Service by its balancer, or the provider of an AIService in its dialect.
+fn target(target: &Target, context: &Context) -> BackendService {
+    match target {
+        Target::Service(balancer) => LocalService::new(
+            ServiceBuilder::new()
+                .map_response(|response: Response<_>| response.map(Body::from))
+                .layer(BalanceLayer::new(balancer.clone()).client_ip(client_address).responder(|_: &_| {
+                    respond::plain(StatusCode::SERVICE_UNAVAILABLE, "no endpoint is ready")
+                }))
+                .service(Connect::new(context.client.clone())),
+        ),
+        Target::AiService(provider, destination) => LocalService::new(
+            ServiceBuilder::new()
+                .layer(policy::ai_layer(Arc::clone(provider)))
+                .service(context.client.to(destination.clone())),
+        ),
+        Target::Invalid => no_backend(),
+    }
+}
+
+/// A request that no rule matches.
+pub fn unmatched(context: &Context) -> RouteService {
+    let observe = ObserveLayer::new(
+        Arc::from(""),
+        Arc::clone(&context.unmatched),
+        context.worker,
+        context.access_log.clone(),
+    );
+    let not_found = service_fn(|_: Request<Body>| {
+        std::future::ready(Ok(respond::plain(StatusCode::NOT_FOUND, "no route matches this request")))
+    });
+    LocalService::new(ServiceBuilder::new().layer(observe).service(not_found))
+}

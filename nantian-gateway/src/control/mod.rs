@@ -1,0 +1,10 @@
+//! From changed objects to a new generation of the data path, and the truth about it.
+
+mod clock;
+mod reload;
+mod view;
+
+pub use self::{
+    reload::{Control, Reload},
+    view::{ConfigView, View},
+};

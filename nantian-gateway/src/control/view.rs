@@ -1,0 +1,74 @@
+//! What the admin server tells about the configuration.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{compile::Problem, source::Fault, translate::Translation};
+
+/// The configuration as `/config` shows it.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigView {
+    /// The generation that serves.
+    pub generation: u64,
+    /// The IR, the status of each object, and what closed gates hide.
+    pub translation: Arc<Translation>,
+    /// Valid configuration that cannot be served.
+    pub problems: Vec<Problem>,
+    /// Faults in the sources.
+    pub faults: Vec<String>,
+}
+
+/// The present [`ConfigView`], shared with the admin server.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    present: Arc<Mutex<Option<Arc<ConfigView>>>>,
+}
+
+impl View {
+    /// Shows `config` from now on.
+    pub fn set(&self, config: ConfigView) {
+        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(config));
+    }
+
+    /// What is served, once something is.
+    pub fn get(&self) -> Option<Arc<ConfigView>> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ConfigView {
+    pub(super) fn with_faults(mut self, faults: &[Fault]) -> Self {
+        self.faults = faults.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// The view as JSON; secrets are redacted by their type.
+    pub fn to_json(&self) -> Value {
+        let problems: Vec<Value> = self
+            .problems
+            .iter()
+            .map(|problem| {
+                json!({
+                    "object": format!("{} {}", problem.kind, problem.name),
+                    "reason": problem.reason,
+                    "message": problem.message,
+                })
+            })
+            .collect();
+        json!({
+            "generation": self.generation,
+            "ir": value(&self.translation.ir),
+            "conditions": value(&self.translation.statuses),
+            "ignored": value(&self.translation.ignored),
+            "warnings": value(&self.translation.warnings),
+            "problems": problems,
+            "faults": self.faults,
+        })
+    }
+}
+
+fn value(part: &impl Serialize) -> Value {
+    serde_json::to_value(part).unwrap_or_else(|error| Value::String(error.to_string()))
+}

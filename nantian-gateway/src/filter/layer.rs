@@ -1,0 +1,172 @@
+//! The filters of a rule, or of a backend reference, as one tower layer.
+
+use std::{
+    future::Future,
+    ops::ControlFlow,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::{
+    headers::{HeaderChanges, InvalidHeader},
+    redirect::redirect,
+    rewrite::Rewrite,
+};
+use crate::{body::Body, ir, listen::RequestInfo};
+
+/// Applies filters in their order; a redirect answers without the inner service.
+#[derive(Debug, Clone)]
+pub struct FilterLayer {
+    filters: Arc<Filters>,
+}
+
+#[derive(Debug)]
+struct Filters {
+    request: Vec<RequestFilter>,
+    response: Vec<HeaderChanges>,
+}
+
+#[derive(Debug)]
+enum RequestFilter {
+    Headers(HeaderChanges),
+    Redirect(ir::Redirect),
+    Rewrite(Rewrite),
+}
+
+impl FilterLayer {
+    /// The layer for `filters`, or `None` if there are none.
+    ///
+    /// # Errors
+    /// [`InvalidHeader`].
+    pub fn new(filters: &[ir::Filter]) -> Result<Option<Self>, InvalidHeader> {
+        let mut compiled = Filters { request: Vec::new(), response: Vec::new() };
+        for filter in filters {
+            match filter {
+                ir::Filter::RequestHeaders(modifier) => {
+                    compiled.request.push(RequestFilter::Headers(HeaderChanges::new(modifier)?));
+                }
+                ir::Filter::ResponseHeaders(modifier) => {
+                    compiled.response.push(HeaderChanges::new(modifier)?)
+                }
+                ir::Filter::Redirect(redirect) => {
+                    compiled.request.push(RequestFilter::Redirect(redirect.clone()));
+                }
+                ir::Filter::UrlRewrite(rewrite) => {
+                    compiled.request.push(RequestFilter::Rewrite(Rewrite::new(rewrite)?));
+                }
+            }
+        }
+        Ok((!filters.is_empty()).then(|| Self { filters: Arc::new(compiled) }))
+    }
+}
+
+impl Filters {
+    /// Changes the request, or answers it.
+    fn on_request(&self, request: Request<Body>) -> ControlFlow<Response<Body>, Request<Body>> {
+        let (mut parts, body) = request.into_parts();
+        let info = parts.extensions.get::<RequestInfo>().cloned();
+        for filter in &self.request {
+            match filter {
+                RequestFilter::Headers(changes) => changes.apply(&mut parts.headers),
+                RequestFilter::Rewrite(rewrite) => {
+                    rewrite.apply(&mut parts, info.as_ref().and_then(|info| info.matched_prefix));
+                }
+                RequestFilter::Redirect(filter) => {
+                    if let Some(info) = &info {
+                        return ControlFlow::Break(redirect(filter, &parts, info));
+                    }
+                }
+            }
+        }
+        ControlFlow::Continue(Request::from_parts(parts, body))
+    }
+
+    fn on_response(&self, mut response: Response<Body>) -> Response<Body> {
+        for changes in &self.response {
+            changes.apply(response.headers_mut());
+        }
+        response
+    }
+}
+
+// === impl FilterLayer ===
+
+impl<S> Layer<S> for FilterLayer {
+    type Service = FilterService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        FilterService { inner, filters: Arc::clone(&self.filters) }
+    }
+}
+
+/// The service of [`FilterLayer`].
+#[derive(Debug, Clone)]
+pub struct FilterService<S> {
+    inner: S,
+    filters: Arc<Filters>,
+}
+
+// === impl FilterService ===
+
+impl<S> Service<Request<Body>> for FilterService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = FilterFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let state = match self.filters.on_request(request) {
+            ControlFlow::Continue(request) => State::Inner { future: self.inner.call(request) },
+            ControlFlow::Break(response) => State::Answered { response: Some(response) },
+        };
+        FilterFuture { state, filters: Arc::clone(&self.filters) }
+    }
+}
+
+pin_project! {
+    /// The future of [`FilterService`]; dropping it drops the inner call.
+    #[derive(Debug)]
+    pub struct FilterFuture<F> {
+        #[pin]
+        state: State<F>,
+        filters: Arc<Filters>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = StateProjection]
+    enum State<F> {
+        Inner { #[pin] future: F },
+        Answered { response: Option<Response<Body>> },
+    }
+}
+
+// === impl FilterFuture ===
+
+impl<F, E> Future for FilterFuture<F>
+where
+    F: Future<Output = Result<Response<Body>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = match this.state.project() {
+            StateProjection::Inner { future } => ready!(future.poll(cx))?,
+            StateProjection::Answered { response } => response.take().unwrap_or_default(),
+        };
+        Poll::Ready(Ok(this.filters.on_response(response)))
+    }
+}

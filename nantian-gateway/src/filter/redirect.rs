@@ -1,0 +1,84 @@
+//! RequestRedirect.
+
+use http::{HeaderValue, Response, StatusCode, header, request::Parts};
+
+use super::rewrite::rewritten;
+use crate::{body::Body, ir, listen::RequestInfo};
+
+/// The answer to `request`: a redirect whose absent parts are those of the request.
+///
+/// The port follows Gateway API: the filter's, else the well-known one of its scheme, else the listener's; a
+/// port that is the scheme's own is left out.
+pub(super) fn redirect(redirect: &ir::Redirect, request: &Parts, info: &RequestInfo) -> Response<Body> {
+    let tls = redirect.scheme.map_or(info.tls, |scheme| scheme == ir::RedirectScheme::Https);
+    let (scheme, own_port) = if tls { ("https", 443) } else { ("http", 80) };
+    let host = redirect.hostname.as_deref().unwrap_or(&info.host);
+    let port = redirect.port.unwrap_or(if redirect.scheme.is_some() { own_port } else { info.port });
+    let path = match &redirect.path {
+        Some(rewrite) => rewritten(rewrite, request.uri.path(), info.matched_prefix),
+        None => request.uri.path().to_owned(),
+    };
+    let mut location = format!("{scheme}://{host}");
+    if port != own_port {
+        location.push_str(&format!(":{port}"));
+    }
+    location.push_str(&path);
+    if let Some(query) = request.uri.query() {
+        location.push('?');
+        location.push_str(query);
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::FOUND);
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn location(filter: &ir::Redirect, target: &str, tls: bool, port: u16, prefix: usize) -> String {
+        let (parts, ()) = Request::get(target).body(()).unwrap().into_parts();
+        let info = RequestInfo {
+            client: [127, 0, 0, 1].into(),
+            peer: ([127, 0, 0, 1], 4000).into(),
+            tls,
+            port,
+            host: "example.org".into(),
+            matched_prefix: Some(prefix),
+        };
+        redirect(filter, &parts, &info).headers()[header::LOCATION].to_str().unwrap().to_owned()
+    }
+
+    fn filter() -> ir::Redirect {
+        ir::Redirect { scheme: None, hostname: None, path: None, port: None, status: 302 }
+    }
+
+    #[test]
+    fn what_is_absent_is_that_of_the_request() {
+        assert_eq!(location(&filter(), "/a?b=c", false, 80, 0), "http://example.org/a?b=c");
+        assert_eq!(location(&filter(), "/a", false, 8080, 0), "http://example.org:8080/a");
+        assert_eq!(location(&filter(), "/a", true, 443, 0), "https://example.org/a");
+    }
+
+    #[test]
+    fn the_port_follows_the_scheme_unless_it_is_given() {
+        let https = ir::Redirect { scheme: Some(ir::RedirectScheme::Https), ..filter() };
+        assert_eq!(location(&https, "/", false, 8080, 0), "https://example.org/");
+        let port = ir::Redirect { port: Some(8443), ..https };
+        assert_eq!(location(&port, "/", false, 80, 0), "https://example.org:8443/");
+        let plain = ir::Redirect { port: Some(80), ..filter() };
+        assert_eq!(location(&plain, "/", false, 8080, 0), "http://example.org/");
+    }
+
+    #[test]
+    fn host_and_path_are_replaced() {
+        let path = Some(ir::PathRewrite::PrefixMatch("/new".to_owned()));
+        let filter = ir::Redirect { hostname: Some("other.org".to_owned()), path, ..filter() };
+        assert_eq!(location(&filter, "/old/x?y", false, 80, 4), "http://other.org/new/x?y");
+    }
+}

@@ -1,0 +1,109 @@
+//! URLRewrite, and the path arithmetic that redirects share.
+
+use http::{HeaderValue, Uri, header, request::Parts, uri::PathAndQuery};
+
+use super::headers::InvalidHeader;
+use crate::ir::{self, PathRewrite};
+
+/// A rewrite of the request, ready to be applied.
+#[derive(Debug, Clone)]
+pub(super) struct Rewrite {
+    hostname: Option<HeaderValue>,
+    path: Option<PathRewrite>,
+}
+
+impl Rewrite {
+    pub(super) fn new(rewrite: &ir::UrlRewrite) -> Result<Self, InvalidHeader> {
+        let hostname = rewrite
+            .hostname
+            .as_ref()
+            .map(|name| HeaderValue::from_str(name).map_err(|_| InvalidHeader(name.clone())))
+            .transpose()?;
+        Ok(Self { hostname, path: rewrite.path.clone() })
+    }
+
+    /// Changes authority and path; `prefix` is the length of the path prefix that matched.
+    pub(super) fn apply(&self, parts: &mut Parts, prefix: Option<usize>) {
+        if let Some(path) = &self.path {
+            let path = rewritten(path, parts.uri.path(), prefix);
+            replace_path(&mut parts.uri, &path);
+        }
+        if let Some(hostname) = &self.hostname {
+            parts.headers.insert(header::HOST, hostname.clone());
+            let target = parts.uri.path_and_query().cloned();
+            parts.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        }
+    }
+}
+
+/// The path after `rewrite`.
+///
+/// A prefix is replaced by whole segments (GEP-726): no `//` appears and no `/` is lost at the seam.
+pub(super) fn rewritten(rewrite: &PathRewrite, path: &str, prefix: Option<usize>) -> String {
+    match rewrite {
+        PathRewrite::Full(replacement) => replacement.clone(),
+        PathRewrite::PrefixMatch(replacement) => {
+            let rest = path.get(prefix.unwrap_or(0)..).unwrap_or_default();
+            match (replacement.as_str(), rest) {
+                ("", "") => "/".to_owned(),
+                (replacement, "") => replacement.to_owned(),
+                (replacement, rest) => {
+                    format!("{}{rest}", replacement.strip_suffix('/').unwrap_or(replacement))
+                }
+            }
+        }
+    }
+}
+
+/// Puts `path` in the place of the path of `uri`; the query stays.
+fn replace_path(uri: &mut Uri, path: &str) {
+    let target = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let mut parts = uri.clone().into_parts();
+    // The translator accepts only paths that a URI can carry.
+    if let Ok(target) = PathAndQuery::try_from(target) {
+        parts.path_and_query = Some(target);
+        if let Ok(rewritten) = Uri::from_parts(parts) {
+            *uri = rewritten;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_replaced_by_whole_segments() {
+        let cases = [
+            ("/foo", "/xyz", "/foo/bar", "/xyz/bar"),
+            ("/foo", "/xyz/", "/foo/bar", "/xyz/bar"),
+            ("/foo", "/xyz", "/foo", "/xyz"),
+            ("/foo", "/xyz", "/foo/", "/xyz/"),
+            ("/foo", "/", "/foo/bar", "/bar"),
+            ("/foo", "", "/foo/bar", "/bar"),
+            ("/foo", "/", "/foo", "/"),
+            ("/foo", "/", "/foo/", "/"),
+            ("", "/xyz", "/bar", "/xyz/bar"),
+            ("", "/xyz", "/", "/xyz/"),
+        ];
+        for (prefix, replacement, path, expected) in cases {
+            let rewrite = PathRewrite::PrefixMatch(replacement.to_owned());
+            assert_eq!(
+                rewritten(&rewrite, path, Some(prefix.len())),
+                expected,
+                "{prefix} {replacement} {path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_full_path_replaces_all_but_the_query() {
+        let mut uri: Uri = "/a/b?c=d".parse().unwrap();
+        let path = rewritten(&PathRewrite::Full("/x".to_owned()), uri.path(), None);
+        replace_path(&mut uri, &path);
+        assert_eq!(uri, "/x?c=d");
+    }
+}

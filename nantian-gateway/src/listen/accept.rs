@@ -1,0 +1,102 @@
+//! The sockets of one worker.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::sleep,
+};
+
+use super::{BindError, bind::bind, connection};
+use crate::{
+    runtime::{Worker, spawn_local},
+    snapshot::Snapshot,
+};
+
+/// What a socket is known by: its address and port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortKey {
+    /// The address; `None` is all interfaces.
+    pub address: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for PortKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => SocketAddr::new(address, self.port).fmt(f),
+            None => write!(f, "*:{}", self.port),
+        }
+    }
+}
+
+/// The sockets that one worker accepts on.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// Dropping the sender ends the accept loop.
+    open: BTreeMap<PortKey, watch::Sender<()>>,
+}
+
+impl Listeners {
+    /// Opens the sockets that `snapshot` has and closes those that it has not; the others are not touched.
+    ///
+    /// Returns what could not be bound; it is tried again with the next snapshot.
+    pub fn reconcile(&mut self, snapshot: &Snapshot, worker: &Rc<Worker>) -> Vec<(PortKey, BindError)> {
+        self.open.retain(|key, _| snapshot.port(key).is_some());
+        let mut failed = Vec::new();
+        for key in snapshot.port_keys() {
+            if self.open.contains_key(&key) {
+                continue;
+            }
+            match bind(key.address, key.port) {
+                Ok(listener) => {
+                    let (keep_open, closed) = watch::channel(());
+                    spawn_local(accept(listener, key, Rc::clone(worker), closed));
+                    self.open.insert(key, keep_open);
+                }
+                Err(error) => failed.push((key, error)),
+            }
+        }
+        failed
+    }
+
+    /// Closes every socket; open connections are not touched.
+    pub fn close(&mut self) {
+        self.open.clear();
+    }
+}
+
+async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut closed: watch::Receiver<()>) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = closed.changed() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => start(stream, peer, key, &worker),
+            Err(error) => {
+                // Out of file descriptors, or the peer is gone already: neither may end the loop.
+                tracing::warn!(%error, port = %key, "a connection cannot be accepted");
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+}
+
+fn start(stream: TcpStream, peer: SocketAddr, key: PortKey, worker: &Rc<Worker>) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, %peer, "the connection is gone already");
+        return;
+    }
+    let worker = Rc::clone(worker);
+    spawn_local(connection::serve(stream, peer, key, worker));
+}

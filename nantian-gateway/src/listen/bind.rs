@@ -1,0 +1,61 @@
+//! Sockets that every worker has one of.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// A socket that cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("{address} cannot be bound")]
+pub struct BindError {
+    /// The address and port.
+    pub address: SocketAddr,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Binds `address`, or all interfaces, with `SO_REUSEPORT`; must be called on the worker's runtime.
+///
+/// All interfaces means IPv4 and IPv6 on one socket where the system has IPv6, else IPv4 alone.
+pub(super) fn bind(address: Option<IpAddr>, port: u16) -> Result<TcpListener, BindError> {
+    match address {
+        Some(address) => bind_to(SocketAddr::new(address, port)),
+        None => {
+            let all = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+            bind_to(all).or_else(|error| {
+                if error.source.raw_os_error() == Some(EAFNOSUPPORT) {
+                    bind_to(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
+                } else {
+                    Err(error)
+                }
+            })
+        }
+    }
+}
+
+/// "Address family not supported by protocol".
+const EAFNOSUPPORT: i32 = 97;
+
+fn bind_to(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let open = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    open().map_err(|source| BindError { address, source })
+}

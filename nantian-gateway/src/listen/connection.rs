@@ -1,0 +1,166 @@
+//! One downstream connection from its first byte to its last.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{
+    accept::PortKey,
+    connections::{Order, Registration},
+    forward::Peer,
+    io::Watched,
+    service::Edge,
+};
+use crate::runtime::{LocalExecutor, Worker};
+
+/// What an HTTP/2 client begins with (RFC 9113, section 3.4), as far as it tells it from HTTP/1.1.
+const PREFACE: &[u8] = b"PRI ";
+
+/// Serves a connection until it ends, is told to, or its client is too slow.
+pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, key: PortKey, worker: Rc<Worker>) {
+    let registration = worker.connections.add();
+    let snapshot = worker.snapshot();
+    let Some(port) = snapshot.port(&key) else { return };
+    let tls = port.tls().map(|tls| tls.config());
+    drop(snapshot);
+    let peer = Peer::new(peer, key.port, tls.is_some(), &worker.config.trusted_proxies);
+    let session = Session { key, worker: Rc::clone(&worker), registration, peer };
+    let served = match tls {
+        None => session.serve_plain(stream).await,
+        Some(config) => {
+            let limit = worker.config.timeouts.header;
+            match timeout(limit, TlsAcceptor::from(config).accept(stream)).await {
+                Ok(Ok(stream)) => session.serve_tls(stream).await,
+                Ok(Err(error)) => Err(error.into()),
+                Err(_) => Err("the TLS handshake took too long".into()),
+            }
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(error = %crate::respond::Chain(error.as_ref()), "a client connection ended");
+    }
+}
+
+struct Session {
+    key: PortKey,
+    worker: Rc<Worker>,
+    registration: Registration,
+    peer: Peer,
+}
+
+type Served = Result<(), crate::body::BoxError>;
+
+impl Session {
+    async fn serve_plain(self, mut stream: TcpStream) -> Served {
+        let limit = self.worker.config.timeouts.header;
+        let Ok(first) = timeout(limit, first_bytes(&mut stream)).await else {
+            return Ok(());
+        };
+        let first = first?;
+        if first.starts_with(PREFACE) {
+            self.serve_http2(stream, first).await
+        } else {
+            self.serve_http1(stream, first).await
+        }
+    }
+
+    async fn serve_tls(self, stream: TlsStream<TcpStream>) -> Served {
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            self.serve_http2(stream, Bytes::new()).await
+        } else {
+            self.serve_http1(stream, Bytes::new()).await
+        }
+    }
+
+    async fn serve_http1<T>(self, io: T, first: Bytes) -> Served
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = Watched::http1(io, first, self.registration.state.clone());
+        let max_head = self.worker.config.max_request_head;
+        let edge = Edge::new(self.key, self.worker, self.peer, self.registration.state.clone());
+        let connection = http1::Builder::new()
+            .header_read_timeout(None)
+            .max_header_size(max_head)
+            .max_buf_size(max_head.max(MIN_BUFFER))
+            .serve_connection(TokioIo::new(io), edge)
+            .with_upgrades();
+        supervise(connection, &self.registration, |connection| connection.graceful_shutdown()).await
+    }
+
+    async fn serve_http2<T>(self, io: T, first: Bytes) -> Served
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = Watched::http2(io, first, self.registration.state.clone());
+        let max_head = u32::try_from(self.worker.config.max_request_head).unwrap_or(u32::MAX);
+        let edge = Edge::new(self.key, self.worker, self.peer, self.registration.state.clone());
+        let connection = http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .max_header_list_size(max_head)
+            .max_concurrent_streams(MAX_STREAMS)
+            .keep_alive_interval(Some(KEEP_ALIVE))
+            .serve_connection(TokioIo::new(io), edge);
+        supervise(connection, &self.registration, |connection| connection.graceful_shutdown()).await
+    }
+}
+
+/// hyper's least buffer.
+const MIN_BUFFER: usize = 8192;
+/// Streams of one HTTP/2 connection; what RFC 9113, section 6.5.2 recommends as the least.
+const MAX_STREAMS: u32 = 128;
+/// How often an HTTP/2 client is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// Polls a connection and does what its registration is told meanwhile.
+async fn supervise<C>(connection: C, registration: &Registration, finish: fn(Pin<&mut C>)) -> Served
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = pin!(connection);
+    let mut finishing = false;
+    let mut registered = false;
+    poll_fn(|cx: &mut Context<'_>| {
+        if !registered {
+            registration.register(cx);
+            registered = true;
+        }
+        match registration.order() {
+            Order::Abort => return Poll::Ready(Err("the client is too slow".into())),
+            Order::Finish if !finishing => {
+                finishing = true;
+                finish(connection.as_mut());
+            }
+            Order::Finish | Order::Serve => {}
+        }
+        connection.as_mut().poll(cx).map_err(Into::into)
+    })
+    .await
+}
+
+/// Reads until it is clear which version of HTTP is spoken.
+async fn first_bytes(stream: &mut TcpStream) -> io::Result<Bytes> {
+    let mut first = BytesMut::with_capacity(1024);
+    loop {
+        let read = stream.read_buf(&mut first).await?;
+        if read == 0 || first.len() >= PREFACE.len() || !PREFACE.starts_with(&first) {
+            return Ok(first.freeze());
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The connections of one worker, and the clock that ends the slow ones.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use slab::Slab;
+
+/// The resolution of the clock.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// To send the head of a request. Default: 10 s.
+    pub header: Duration,
+    /// Between two requests. Default: 75 s.
+    pub idle: Duration,
+    /// To send the next byte of a body, or to take the next byte of a response. Default: 60 s.
+    pub stall: Duration,
+}
+
+/// The connections of one worker; its clones share them.
+#[derive(Clone, Default)]
+pub struct Connections {
+    inner: Rc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    clock: Arc<AtomicU32>,
+    entries: RefCell<Slab<Entry>>,
+}
+
+struct Entry {
+    state: Arc<State>,
+    waker: Waker,
+}
+
+/// What one connection is doing.
+///
+/// Only its worker touches it; it is atomic because hyper wants connections that could move between threads.
+#[derive(Debug)]
+pub(super) struct State {
+    clock: Arc<AtomicU32>,
+    /// When the present wait began, or [`NEVER`].
+    head_since: AtomicU32,
+    idle_since: AtomicU32,
+    body_since: AtomicU32,
+    write_since: AtomicU32,
+    /// Requests whose response is not over.
+    in_flight: AtomicU32,
+    order: AtomicU8,
+    /// The head that was read last names two framings.
+    pub(super) ambiguous: AtomicBool,
+}
+
+/// No wait. The clock would take 13 years to come here.
+const NEVER: u32 = u32::MAX;
+
+/// What the connection's task is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    Serve,
+    Finish,
+    Abort,
+}
+
+// === impl Connections ===
+
+impl Connections {
+    /// Adds a connection from which a head is expected.
+    pub(super) fn add(&self) -> Registration {
+        let clock = Arc::clone(&self.inner.clock);
+        let now = clock.load(Relaxed);
+        let state = Arc::new(State {
+            clock,
+            head_since: now.into(),
+            idle_since: NEVER.into(),
+            body_since: NEVER.into(),
+            write_since: NEVER.into(),
+            in_flight: 0.into(),
+            order: (Order::Serve as u8).into(),
+            ambiguous: false.into(),
+        });
+        let entry = Entry { state: Arc::clone(&state), waker: Waker::noop().clone() };
+        let key = self.inner.entries.borrow_mut().insert(entry);
+        Registration { connections: self.clone(), key, state }
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.inner.entries.borrow().len()
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Moves the clock by one [`TICK`] and ends the connections whose time is over.
+    pub fn tick(&self, timeouts: &Timeouts) {
+        let now = self.inner.clock.load(Relaxed).wrapping_add(1);
+        self.inner.clock.store(now, Relaxed);
+        for (_, entry) in &*self.inner.entries.borrow() {
+            match entry.state.verdict(now, timeouts) {
+                Order::Serve => {}
+                order => entry.give(order),
+            }
+        }
+    }
+
+    /// Lets every connection finish the requests that it has begun, then close.
+    pub fn finish(&self) {
+        for (_, entry) in &*self.inner.entries.borrow() {
+            entry.give(Order::Finish);
+        }
+    }
+}
+
+impl Entry {
+    fn give(&self, order: Order) {
+        self.state.order.store(order as u8, Relaxed);
+        self.waker.wake_by_ref();
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("open", &self.len()).finish()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn now(&self) -> u32 {
+        self.clock.load(Relaxed)
+    }
+
+    fn verdict(&self, now: u32, timeouts: &Timeouts) -> Order {
+        let over = |since: &AtomicU32, limit: Duration| {
+            let since = since.load(Relaxed);
+            since != NEVER && TICK * now.saturating_sub(since) > limit
+        };
+        if over(&self.head_since, timeouts.header)
+            || over(&self.body_since, timeouts.stall)
+            || over(&self.write_since, timeouts.stall)
+        {
+            Order::Abort
+        } else if over(&self.idle_since, timeouts.idle) {
+            Order::Finish
+        } else {
+            Order::Serve
+        }
+    }
+
+    /// Whether the connection is between two requests.
+    pub(super) fn begins_head(&self) -> bool {
+        self.idle_since.load(Relaxed) != NEVER
+    }
+
+    /// Bytes came in while no request was being served: a head has begun.
+    pub(super) fn head_bytes(&self) {
+        if self.idle_since.swap(NEVER, Relaxed) != NEVER {
+            self.head_since.store(self.now(), Relaxed);
+        }
+    }
+
+    /// Whether the next bytes are those of a head.
+    pub(super) fn expects_head(&self) -> bool {
+        self.in_flight.load(Relaxed) == 0
+    }
+
+    pub(super) fn request_begins(&self) {
+        self.head_since.store(NEVER, Relaxed);
+        self.idle_since.store(NEVER, Relaxed);
+        self.in_flight.store(self.in_flight.load(Relaxed).saturating_add(1), Relaxed);
+    }
+
+    pub(super) fn response_ends(&self) {
+        let left = self.in_flight.load(Relaxed).saturating_sub(1);
+        self.in_flight.store(left, Relaxed);
+        if left == 0 {
+            self.idle_since.store(self.now(), Relaxed);
+            self.body_since.store(NEVER, Relaxed);
+        }
+    }
+
+    /// The request's body is waited for, or it came.
+    pub(super) fn body_waits(&self, waits: bool) {
+        self.wait(&self.body_since, waits);
+    }
+
+    /// The client does not take what is written, or it did.
+    pub(super) fn write_waits(&self, waits: bool) {
+        self.wait(&self.write_since, waits);
+    }
+
+    fn wait(&self, since: &AtomicU32, waits: bool) {
+        if !waits {
+            since.store(NEVER, Relaxed);
+        } else if since.load(Relaxed) == NEVER {
+            since.store(self.now(), Relaxed);
+        }
+    }
+}
+
+/// One open connection; dropping it removes it.
+pub(super) struct Registration {
+    connections: Connections,
+    key: usize,
+    pub(super) state: Arc<State>,
+}
+
+impl Registration {
+    /// What the connection is to do; the task is woken when that changes.
+    pub(super) fn order(&self) -> Order {
+        match self.state.order.load(Relaxed) {
+            order if order == Order::Abort as u8 => Order::Abort,
+            order if order == Order::Finish as u8 => Order::Finish,
+            _ => Order::Serve,
+        }
+    }
+
+    /// Makes `cx` the task to wake.
+    pub(super) fn register(&self, cx: &Context<'_>) {
+        if let Some(entry) = self.connections.inner.entries.borrow_mut().get_mut(self.key) {
+            entry.waker.clone_from(cx.waker());
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.connections.inner.entries.borrow_mut().try_remove(self.key);
+    }
+}

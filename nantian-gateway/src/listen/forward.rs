@@ -1,0 +1,226 @@
+//! What a proxy removes from a request and what it says about the client.
+
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
+
+use bytes::{BufMut, BytesMut};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
+use ipnet::IpNet;
+
+/// The `X-Forwarded-For` header.
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Headers that are written into a request.
+const WRITTEN: usize = 5;
+
+/// Networks whose word about the client is believed. Default: none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    /// Whether `address` is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl FromStr for TrustedProxies {
+    type Err = ipnet::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        entries
+            .map(|entry| {
+                entry.parse().or_else(|error| entry.parse::<IpAddr>().map(IpNet::from).map_err(|_| error))
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+/// What later stages ask about a request that its headers do not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestInfo {
+    /// The client: the peer, or what a trusted proxy says of it.
+    pub client: IpAddr,
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// Whether the client spoke TLS.
+    pub tls: bool,
+    /// The port of the listener.
+    pub port: u16,
+    /// The host, lower-case and without port.
+    pub host: Box<str>,
+    /// The length of the path prefix that matched, if one did.
+    pub matched_prefix: Option<usize>,
+}
+
+/// The client's address, for balancing by it.
+pub(crate) fn client_address(_: &HeaderMap, extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<RequestInfo>().map(|info| info.client)
+}
+
+/// What is known of a connection, ready to be written into its requests.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    pub(super) trusted: bool,
+    pub(super) tls: bool,
+    pub(super) port: u16,
+    address_value: HeaderValue,
+    port_value: HeaderValue,
+}
+
+impl Peer {
+    pub(super) fn new(address: SocketAddr, port: u16, tls: bool, proxies: &TrustedProxies) -> Self {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        Self {
+            address,
+            trusted: proxies.contains(address.ip()),
+            tls,
+            port,
+            address_value: text_value(&address.ip().to_string()),
+            port_value: HeaderValue::from(port),
+        }
+    }
+
+    /// The client: the last hop in `X-Forwarded-For` that is no trusted proxy, if the peer is one, else the peer.
+    pub(super) fn client(&self, headers: &HeaderMap, proxies: &TrustedProxies) -> IpAddr {
+        if !self.trusted {
+            return self.address.ip();
+        }
+        let mut client = self.address.ip();
+        let values = headers.get_all(X_FORWARDED_FOR).iter().rev();
+        for hop in values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(',')) {
+            let Ok(address) = hop.trim().parse::<IpAddr>() else {
+                return client;
+            };
+            client = address.to_canonical();
+            if !proxies.contains(client) {
+                return client;
+            }
+        }
+        client
+    }
+
+    /// Writes `X-Forwarded-*`. What an untrusted peer claims is replaced; a trusted proxy's chain is extended.
+    pub(super) fn forward(&self, headers: &mut HeaderMap, authority: Option<&HeaderValue>) {
+        if self.trusted {
+            self.extend(headers, authority);
+            return;
+        }
+        headers.reserve(WRITTEN);
+        for claim in [header::FORWARDED, X_FORWARDED_PREFIX] {
+            headers.remove(claim);
+        }
+        headers.insert(X_FORWARDED_FOR, self.address_value.clone());
+        headers.insert(X_REAL_IP, self.address_value.clone());
+        headers.insert(X_FORWARDED_PROTO, self.scheme());
+        headers.insert(X_FORWARDED_PORT, self.port_value.clone());
+        match authority {
+            Some(authority) => headers.insert(X_FORWARDED_HOST, authority.clone()),
+            None => headers.remove(X_FORWARDED_HOST),
+        };
+    }
+
+    fn extend(&self, headers: &mut HeaderMap, authority: Option<&HeaderValue>) {
+        let chain = joined(headers, &X_FORWARDED_FOR, self.address_value.as_bytes());
+        headers.insert(X_FORWARDED_FOR, chain);
+        if headers.contains_key(header::FORWARDED) {
+            let chain = joined(headers, &header::FORWARDED, self.forwarded_element(authority).as_bytes());
+            headers.insert(header::FORWARDED, chain);
+        }
+        headers.entry(X_FORWARDED_PROTO).or_insert_with(|| self.scheme());
+        headers.entry(X_FORWARDED_PORT).or_insert_with(|| self.port_value.clone());
+        if let Some(authority) = authority {
+            headers.entry(X_FORWARDED_HOST).or_insert_with(|| authority.clone());
+        }
+    }
+
+    fn scheme(&self) -> HeaderValue {
+        HeaderValue::from_static(if self.tls { "https" } else { "http" })
+    }
+
+    /// This hop as an element of the Forwarded header (RFC 7239, section 4).
+    fn forwarded_element(&self, authority: Option<&HeaderValue>) -> String {
+        let mut element = match self.address.ip() {
+            IpAddr::V4(address) => format!("for={address}"),
+            IpAddr::V6(address) => format!("for=\"[{address}]\""),
+        };
+        if let Some(host) = authority.and_then(|host| host.to_str().ok()) {
+            // Writing to a String cannot fail.
+            let _ = write!(element, ";host=\"{host}\"");
+        }
+        element.push_str(if self.tls { ";proto=https" } else { ";proto=http" });
+        element
+    }
+}
+
+/// All values of `name` and `last`, as one list.
+fn joined(headers: &HeaderMap, name: &HeaderName, last: &[u8]) -> HeaderValue {
+    let mut list = BytesMut::new();
+    for value in headers.get_all(name) {
+        list.put_slice(value.as_bytes());
+        list.put_slice(b", ");
+    }
+    list.put_slice(last);
+    HeaderValue::from_maybe_shared(list.freeze()).unwrap_or_else(|_| text_value(""))
+}
+
+fn text_value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Removes what is meant for this hop alone (RFC 9110, section 7.6.1).
+///
+/// Returns the protocols of the Upgrade header if the client asks to leave HTTP.
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    let hop_by_hop = |name: &HeaderName| {
+        matches!(*name, header::CONNECTION | header::TE | header::TRANSFER_ENCODING | header::UPGRADE)
+            || *name == KEEP_ALIVE
+            || *name == PROXY_CONNECTION
+    };
+    if !headers.keys().any(hop_by_hop) {
+        return None;
+    }
+    let mut upgrades = false;
+    let mut named: Vec<HeaderName> = Vec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        for token in value.to_str().unwrap_or_default().split(',').map(str::trim) {
+            upgrades |= token.eq_ignore_ascii_case("upgrade");
+            named.extend(HeaderName::from_bytes(token.as_bytes()).ok());
+        }
+    }
+    // `Connection: host` must not remove what routing and framing rely on.
+    named.retain(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::UPGRADE));
+    let accepts_trailers =
+        headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let upgrade = headers.remove(header::UPGRADE).filter(|_| upgrades);
+    for name in named.iter().chain(&[
+        header::CONNECTION,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+    ]) {
+        headers.remove(name);
+    }
+    if accepts_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    upgrade
+}
+
+#[cfg(test)]
+mod tests;

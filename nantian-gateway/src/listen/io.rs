@@ -1,0 +1,99 @@
+//! The bytes of a downstream connection, watched on their way.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{connections::State, head_scanner::HeadScanner};
+
+/// A connection whose progress is noted, so that slow clients can be told from slow backends.
+#[derive(Debug)]
+pub(super) struct Watched<T> {
+    io: T,
+    /// Bytes that were read to tell the protocol.
+    read_ahead: Bytes,
+    state: Arc<State>,
+    /// `None` for HTTP/2, whose framing is not ambiguous.
+    scanner: Option<HeadScanner>,
+}
+
+impl<T> Watched<T> {
+    pub(super) fn http1(io: T, read_ahead: Bytes, state: Arc<State>) -> Self {
+        Self { io, read_ahead, state, scanner: Some(HeadScanner::default()) }
+    }
+
+    pub(super) fn http2(io: T, read_ahead: Bytes, state: Arc<State>) -> Self {
+        Self { io, read_ahead, state, scanner: None }
+    }
+
+    fn has_read(&mut self, bytes: &[u8], new_head: bool) {
+        if bytes.is_empty() || !self.state.expects_head() {
+            return;
+        }
+        self.state.head_bytes();
+        if let Some(scanner) = &mut self.scanner {
+            if new_head {
+                scanner.reset();
+            }
+            if scanner.feed(bytes) {
+                self.state.ambiguous.store(true, Relaxed);
+            }
+        }
+    }
+
+    fn has_written<R>(&self, polled: Poll<R>) -> Poll<R> {
+        self.state.write_waits(polled.is_pending());
+        polled
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let new_head = this.state.begins_head();
+        let before = buf.filled().len();
+        if this.read_ahead.is_empty() {
+            ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        } else {
+            let length = this.read_ahead.len().min(buf.remaining());
+            buf.put_slice(this.read_ahead.get(..length).unwrap_or_default());
+            this.read_ahead.advance(length);
+        }
+        this.has_read(buf.filled().get(before..).unwrap_or_default(), new_head);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.has_written(polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.has_written(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,23 @@
+//! Downstream: sockets, TLS, HTTP/1.1 and HTTP/2, and what a request must pass before it is routed.
+
+mod accept;
+mod bind;
+mod body;
+mod connection;
+mod connections;
+mod forward;
+mod head_scanner;
+mod io;
+mod normalize;
+mod service;
+mod tls;
+
+pub use self::{
+    accept::{Listeners, PortKey},
+    bind::BindError,
+    body::ClientBody,
+    connections::{Connections, Timeouts},
+    forward::{RequestInfo, TrustedProxies},
+    tls::{InvalidCertificate, TlsServer},
+};
+pub(crate) use self::{connections::TICK, forward::client_address};

@@ -1,0 +1,120 @@
+//! What the gateway counts, and how Prometheus reads it.
+//!
+//! The data path writes to handles that were resolved when its route was compiled. Every worker has a shard of
+//! its own in each of them, so counting never makes two cores share a cache line. Labels are names of configured
+//! objects and status classes, so their number is bounded by the configuration.
+
+mod collector;
+mod route;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use prometheus_client::{encoding::text::encode, registry::Registry};
+
+pub use self::route::{RouteMetrics, Shard};
+use crate::gates::Feature;
+
+/// Every metric of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    workers: usize,
+    /// By the name of the route.
+    routes: Mutex<BTreeMap<String, Arc<RouteMetrics>>>,
+    /// Requests that no route answered.
+    unmatched: Arc<RouteMetrics>,
+    connections: Box<[AtomicU64]>,
+    reloads: AtomicU64,
+    rejected_reloads: AtomicU64,
+    reload_micros: AtomicU64,
+    faults: AtomicU64,
+    limited: AtomicU64,
+    ignored: Mutex<BTreeMap<Feature, u64>>,
+}
+
+impl Metrics {
+    /// Metrics for `workers` workers, all at zero.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            routes: Mutex::default(),
+            unmatched: Arc::new(RouteMetrics::new(workers)),
+            connections: (0..workers).map(|_| AtomicU64::default()).collect(),
+            reloads: AtomicU64::default(),
+            rejected_reloads: AtomicU64::default(),
+            reload_micros: AtomicU64::default(),
+            faults: AtomicU64::default(),
+            limited: AtomicU64::default(),
+            ignored: Mutex::default(),
+        }
+    }
+
+    /// The metrics of a route, the same for as long as the process lives.
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        match routes.get(name) {
+            Some(metrics) => Arc::clone(metrics),
+            None => {
+                let metrics = Arc::new(RouteMetrics::new(self.workers));
+                routes.insert(name.to_owned(), Arc::clone(&metrics));
+                metrics
+            }
+        }
+    }
+
+    /// Forgets the routes that `keep` does not know.
+    pub fn retain_routes(&self, keep: impl Fn(&str) -> bool) {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| keep(name));
+    }
+
+    /// The metrics of requests that no route answered.
+    pub fn unmatched(&self) -> Arc<RouteMetrics> {
+        Arc::clone(&self.unmatched)
+    }
+
+    /// Notes how many connections a worker has open.
+    pub fn set_connections(&self, worker: usize, open: usize) {
+        if let Some(connections) = self.connections.get(worker) {
+            connections.store(open as u64, Relaxed);
+        }
+    }
+
+    /// Notes a reload, how long it took, and how many faults its sources have.
+    pub fn reloaded(&self, took: Duration, changed: bool, faults: usize) {
+        let counter = if faults == 0 { &self.reloads } else { &self.rejected_reloads };
+        if changed || faults > 0 {
+            counter.fetch_add(1, Relaxed);
+        }
+        self.reload_micros.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.faults.store(faults as u64, Relaxed);
+    }
+
+    /// Notes a request that a TokenPolicy refused.
+    pub fn limited(&self) {
+        self.limited.fetch_add(1, Relaxed);
+    }
+
+    /// Notes how many objects each closed gate hides.
+    pub fn set_ignored(&self, ignored: BTreeMap<Feature, u64>) {
+        *self.ignored.lock().unwrap_or_else(PoisonError::into_inner) = ignored;
+    }
+
+    /// Everything in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// When a value cannot be written.
+    pub fn encode(self: &Arc<Self>) -> Result<String, fmt::Error> {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Arc::clone(self)));
+        let mut text = String::new();
+        encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}

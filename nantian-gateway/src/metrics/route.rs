@@ -1,0 +1,126 @@
+//! Counters of one route.
+
+use std::{
+    sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use http::StatusCode;
+
+/// Upper bounds of the duration buckets.
+pub(super) const BOUNDS: [Duration; 14] = [
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_millis(2500),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+];
+
+/// The status classes, by their first digit less one.
+pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Counters of one route, one shard a worker.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    shards: Box<[Shard]>,
+}
+
+/// One worker's part; alone on its cache lines.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Shard {
+    classes: [AtomicU64; CLASSES.len()],
+    buckets: [AtomicU64; BOUNDS.len() + 1],
+    micros: AtomicU64,
+    in_flight: AtomicI64,
+}
+
+/// The sum over all workers.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Totals {
+    pub(super) classes: [u64; CLASSES.len()],
+    pub(super) buckets: [u64; BOUNDS.len() + 1],
+    pub(super) seconds: f64,
+    pub(super) in_flight: i64,
+}
+
+impl RouteMetrics {
+    pub(super) fn new(workers: usize) -> Self {
+        Self { shards: (0..workers.max(1)).map(|_| Shard::default()).collect() }
+    }
+
+    /// The shard of a worker.
+    pub fn shard(&self, worker: usize) -> Option<&Shard> {
+        self.shards.get(worker)
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for shard in &self.shards {
+            add(&mut totals.classes, &shard.classes);
+            add(&mut totals.buckets, &shard.buckets);
+            totals.seconds += Duration::from_micros(shard.micros.load(Relaxed)).as_secs_f64();
+            totals.in_flight += shard.in_flight.load(Relaxed);
+        }
+        totals
+    }
+}
+
+fn add(totals: &mut [u64], counters: &[AtomicU64]) {
+    for (total, counter) in totals.iter_mut().zip(counters) {
+        *total += counter.load(Relaxed);
+    }
+}
+
+impl Shard {
+    /// A request has begun.
+    pub fn begin(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    /// The response of a request is over; `None` if there never was one.
+    pub fn end(&self, status: Option<StatusCode>, took: Duration) {
+        self.in_flight.fetch_sub(1, Relaxed);
+        let Some(status) = status else { return };
+        if let Some(counter) = self.classes.get(usize::from(status.as_u16() / 100).saturating_sub(1)) {
+            counter.fetch_add(1, Relaxed);
+        }
+        let bucket = BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(BOUNDS.len());
+        if let Some(counter) = self.buckets.get(bucket) {
+            counter.fetch_add(1, Relaxed);
+        }
+        self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_add_up() {
+        let metrics = RouteMetrics::new(2);
+        for worker in 0..2 {
+            let shard = metrics.shard(worker).unwrap();
+            shard.begin();
+            shard.begin();
+            shard.end(Some(StatusCode::OK), Duration::from_millis(3));
+        }
+        metrics.shard(0).unwrap().end(None, Duration::ZERO);
+        let totals = metrics.totals();
+        assert_eq!(totals.classes, [0, 2, 0, 0, 0]);
+        assert_eq!(totals.buckets.iter().sum::<u64>(), 2);
+        assert_eq!(totals.buckets[3], 2);
+        assert_eq!(totals.in_flight, 1);
+        assert!((totals.seconds - 0.006).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,139 @@
+//! The access log: one JSON object a line, written by a thread of its own.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, HeaderName, Method, Request, Uri, Version, header};
+use serde::Serialize;
+
+use crate::{body::Body, listen::RequestInfo};
+
+/// Lines that may wait for the writer; more are dropped and counted.
+const QUEUE: usize = 16_384;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The access log; its clones share it.
+#[derive(Clone)]
+pub struct AccessLog {
+    lines: SyncSender<Vec<u8>>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl AccessLog {
+    /// A log and the loop that writes its lines to `out`, to be run on a thread of its own.
+    ///
+    /// The loop ends when the last clone of the log is gone.
+    pub fn new<W: Write + Send + 'static>(out: W) -> (Self, impl FnOnce() + Send + 'static) {
+        let (lines, queue) = sync_channel(QUEUE);
+        let dropped = Arc::new(AtomicU64::default());
+        let log = Self { lines, dropped: Arc::clone(&dropped) };
+        (log, move || {
+            if let Err(error) = write_lines(out, &queue, &dropped) {
+                tracing::error!(%error, "the access log cannot be written");
+            }
+        })
+    }
+
+    pub(super) fn write(&self, entry: &Entry<'_>) {
+        let mut line = serde_json::to_vec(entry).unwrap_or_default();
+        line.push(b'\n');
+        if self.lines.try_send(line).is_err() {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl fmt::Debug for AccessLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessLog").field("dropped", &self.dropped).finish_non_exhaustive()
+    }
+}
+
+/// Writes until the log is gone; flushes whenever nothing waits.
+fn write_lines(out: impl Write, queue: &Receiver<Vec<u8>>, dropped: &AtomicU64) -> io::Result<()> {
+    let mut out = io::BufWriter::new(out);
+    while let Ok(line) = queue.recv() {
+        out.write_all(&line)?;
+        while let Ok(line) = queue.try_recv() {
+            out.write_all(&line)?;
+        }
+        let lost = dropped.swap(0, Relaxed);
+        if lost > 0 {
+            tracing::warn!(lost, "access log lines were dropped, the reader is too slow");
+        }
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// What is kept of a request until its exchange is over.
+#[derive(Debug)]
+pub(super) struct LoggedRequest {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    host: String,
+    client: Option<String>,
+    user_agent: Option<String>,
+    trace_id: Option<String>,
+}
+
+impl LoggedRequest {
+    pub(super) fn of(request: &Request<Body>) -> Self {
+        let info = request.extensions().get::<RequestInfo>();
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            host: info.map(|info| info.host.to_string()).unwrap_or_default(),
+            client: info.map(|info| info.client.to_string()),
+            user_agent: text(request.headers(), &header::USER_AGENT),
+            trace_id: text(request.headers(), &TRACEPARENT)
+                .and_then(|value| value.split('-').nth(1).map(str::to_owned)),
+        }
+    }
+}
+
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+/// One line. The query is left out: it often carries credentials.
+pub(super) struct Entry<'a> {
+    pub(super) route: &'a str,
+    pub(super) request: &'a LoggedRequest,
+    pub(super) status: Option<u16>,
+    pub(super) bytes: u64,
+    pub(super) took: Duration,
+}
+
+impl Serialize for Entry<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let request = self.request;
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("time", &since_epoch.as_secs_f64())?;
+        map.serialize_entry("route", self.route)?;
+        map.serialize_entry("client", &request.client)?;
+        map.serialize_entry("method", request.method.as_str())?;
+        map.serialize_entry("host", &request.host)?;
+        map.serialize_entry("path", request.uri.path())?;
+        map.serialize_entry("protocol", &format_args!("{:?}", request.version))?;
+        map.serialize_entry("status", &self.status)?;
+        map.serialize_entry("bytes", &self.bytes)?;
+        map.serialize_entry("duration_ms", &(self.took.as_secs_f64() * 1e3))?;
+        map.serialize_entry("user_agent", &request.user_agent)?;
+        map.serialize_entry("trace_id", &request.trace_id)?;
+        map.end()
+    }
+}

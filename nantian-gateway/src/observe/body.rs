@@ -1,0 +1,57 @@
+//! The body that ends an exchange.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::layer::Exchange;
+use crate::body::{Body, BoxError};
+
+/// The body of a response to the client; the exchange is over when it ends or is dropped.
+#[derive(Debug)]
+pub struct ObservedBody {
+    body: Body,
+    exchange: Option<Exchange>,
+}
+
+impl ObservedBody {
+    pub(super) fn new(body: Body, exchange: Option<Exchange>) -> Self {
+        Self { body, exchange }
+    }
+}
+
+// === impl ObservedBody ===
+
+impl http_body::Body for ObservedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(exchange), Some(data)) = (&mut self.exchange, frame.data_ref()) {
+                    exchange.bytes += data.len() as u64;
+                }
+            }
+            Poll::Ready(None | Some(Err(_))) => self.exchange = None,
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,148 @@
+//! The outermost layer of a route.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response, StatusCode};
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use super::{
+    AccessLog, ObservedBody,
+    access_log::{Entry, LoggedRequest},
+};
+use crate::{body::Body, metrics::RouteMetrics};
+
+/// Counts the exchanges of a route, and logs them if there is an access log.
+#[derive(Debug, Clone)]
+pub struct ObserveLayer {
+    slot: Rc<Slot>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    route: Arc<str>,
+    metrics: Arc<RouteMetrics>,
+    worker: usize,
+    log: Option<AccessLog>,
+}
+
+impl ObserveLayer {
+    /// Counts in the shard of `worker`.
+    pub fn new(route: Arc<str>, metrics: Arc<RouteMetrics>, worker: usize, log: Option<AccessLog>) -> Self {
+        Self { slot: Rc::new(Slot { route, metrics, worker, log }) }
+    }
+}
+
+/// One exchange; when it is dropped, it is counted and logged.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    slot: Rc<Slot>,
+    begun: Instant,
+    request: Option<Box<LoggedRequest>>,
+    pub(super) status: Option<StatusCode>,
+    pub(super) bytes: u64,
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    fn begin(slot: &Rc<Slot>, request: &Request<Body>) -> Self {
+        if let Some(shard) = slot.metrics.shard(slot.worker) {
+            shard.begin();
+        }
+        Self {
+            slot: Rc::clone(slot),
+            begun: Instant::now(),
+            request: slot.log.as_ref().map(|_| Box::new(LoggedRequest::of(request))),
+            status: None,
+            bytes: 0,
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed();
+        if let Some(shard) = self.slot.metrics.shard(self.slot.worker) {
+            shard.end(self.status, took);
+        }
+        if let (Some(log), Some(request)) = (&self.slot.log, self.request.take()) {
+            let (status, bytes) = (self.status.map(|status| status.as_u16()), self.bytes);
+            log.write(&Entry { route: &self.slot.route, request: &request, status, bytes, took });
+        }
+    }
+}
+
+// === impl ObserveLayer ===
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = Observe<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Observe { inner, slot: Rc::clone(&self.slot) }
+    }
+}
+
+/// The service of [`ObserveLayer`].
+#[derive(Debug, Clone)]
+pub struct Observe<S> {
+    inner: S,
+    slot: Rc<Slot>,
+}
+
+// === impl Observe ===
+
+impl<S> Service<Request<Body>> for Observe<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    type Response = Response<ObservedBody>;
+    type Error = Infallible;
+    type Future = ObserveFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let exchange = Some(Exchange::begin(&self.slot, &request));
+        ObserveFuture { inner: self.inner.call(request), exchange }
+    }
+}
+
+pin_project! {
+    /// The future of [`Observe`]; dropping it counts the exchange as one without a response.
+    #[derive(Debug)]
+    pub struct ObserveFuture<F> {
+        #[pin]
+        inner: F,
+        exchange: Option<Exchange>,
+    }
+}
+
+// === impl ObserveFuture ===
+
+impl<F> Future for ObserveFuture<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    type Output = Result<Response<ObservedBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(response) = ready!(this.inner.poll(cx));
+        let mut exchange = this.exchange.take();
+        if let Some(exchange) = &mut exchange {
+            exchange.status = Some(response.status());
+        }
+        Poll::Ready(Ok(response.map(|body| ObservedBody::new(body, exchange))))
+    }
+}

@@ -1,0 +1,179 @@
+//! AIService.
+
+use std::sync::Arc;
+
+use http::{Extensions, Request, Response};
+use nantian_ai::{
+    AiLayer, Credential, RequestFacts, RetryPolicy, Scheme, Secret, Target, TargetConfig, Timeouts,
+    body::RequestBody,
+    usage::{Outcome, UsageLayer, UsageReport, UsageSink},
+};
+use nantian_ratelimit::{ReservationHandle, Settlement};
+use tower::{Layer, Service, ServiceBuilder};
+
+use crate::{
+    body::{Body, BoxError},
+    compile::LocalService,
+    ir::{self, Address, ObjectName, Protocol},
+    upstream::Destination,
+};
+
+/// An AIService that cannot be an upstream.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidAiService {
+    /// The provider, format, model, endpoint or credential does not fit.
+    #[error(transparent)]
+    Target(#[from] nantian_ai::InvalidTarget),
+    /// The credential is no text.
+    #[error("the credential is not UTF-8")]
+    Credential,
+    /// A growth of the wait that is not served.
+    #[error("spec.retry.backoff: linear and fixed are not served yet; use a duration or exponential")]
+    Backoff,
+    /// The endpoint has no host and port.
+    #[error("the endpoint names no host")]
+    Endpoint,
+}
+
+/// The target of an AIService and where it is.
+///
+/// # Errors
+/// [`InvalidAiService`].
+pub fn ai_target(
+    name: &ObjectName,
+    service: &ir::AiService,
+) -> Result<(Target, Destination), InvalidAiService> {
+    let mut config = TargetConfig::new(name.to_string(), &service.provider, &service.model)
+        .credential(credential(&service.auth)?)
+        .timeouts(timeouts(service))
+        .retry(retry(service.retry)?);
+    if let Some(format) = &service.format {
+        config = config.format(format);
+    }
+    if let Some(endpoint) = &service.endpoint {
+        config = config.endpoint(endpoint);
+    }
+    let target = Target::new(config)?;
+    let destination = destination(&target).ok_or(InvalidAiService::Endpoint)?;
+    Ok((target, destination))
+}
+
+fn credential(auth: &ir::AiAuth) -> Result<Credential, InvalidAiService> {
+    let scheme = match auth.kind {
+        ir::AiAuthType::Bearer => Scheme::Bearer,
+        ir::AiAuthType::ApiKey => Scheme::ApiKey,
+        ir::AiAuthType::Basic => Scheme::Basic,
+        ir::AiAuthType::None => return Ok(Credential::none()),
+    };
+    let secret = auth.secret.as_ref().map_or(&b""[..], |secret| secret.0.trim_ascii());
+    let secret = std::str::from_utf8(secret).map_err(|_| InvalidAiService::Credential)?;
+    let credential = Credential::new(scheme, Secret::new(secret));
+    Ok(match &auth.header {
+        Some(header) => credential.in_header(header),
+        None => credential,
+    })
+}
+
+fn timeouts(service: &ir::AiService) -> Timeouts {
+    let mut timeouts = Timeouts::default();
+    if let Some(limit) = service.timeout {
+        timeouts.total = Some(limit);
+        timeouts.first_token = Some(limit);
+        timeouts.idle = Some(limit);
+    }
+    timeouts
+}
+
+fn retry(retry: ir::Retry) -> Result<RetryPolicy, InvalidAiService> {
+    match retry.backoff {
+        ir::RetryBackoff::Exponential(backoff) => Ok(RetryPolicy::new(retry.max_retries, backoff)),
+        ir::RetryBackoff::Linear(_) | ir::RetryBackoff::Fixed(_) => Err(InvalidAiService::Backoff),
+    }
+}
+
+fn destination(target: &Target) -> Option<Destination> {
+    let endpoint = target.endpoint();
+    let host = endpoint.authority().host();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let tls = endpoint.scheme() == &http::uri::Scheme::HTTPS;
+    let port = endpoint.authority().port_u16().unwrap_or(if tls { 443 } else { 80 });
+    if host.is_empty() {
+        return None;
+    }
+    let address = match host.parse() {
+        Ok(address) => Address::Ip(std::net::SocketAddr::new(address, port)),
+        Err(_) => Address::Dns(host.to_owned(), port),
+    };
+    Some(Destination { address, protocol: Protocol::Http1, tls: tls.then(|| host.into()) })
+}
+
+/// The layer of an AIService.
+pub fn ai_layer(target: Arc<Target>) -> Ai {
+    Ai { target }
+}
+
+/// The layer of an AIService: the usage of every reply settles the reservation that a TokenPolicy made.
+#[derive(Debug, Clone)]
+pub struct Ai {
+    target: Arc<Target>,
+}
+
+impl<S> Layer<S> for Ai
+where
+    S: Service<Request<RequestBody>, Response = Response<Body>, Error = BoxError> + Clone + 'static,
+    S::Future: 'static,
+{
+    type Service = LocalService<Response<Body>, BoxError>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        LocalService::new(
+            ServiceBuilder::new()
+                .map_response(|response: Response<_>| response.map(Body::boxed))
+                .layer(AiLayer::new(Arc::clone(&self.target)).observing(settle))
+                .service(inner),
+        )
+    }
+}
+
+/// Meters the replies of a plain Service that speaks a dialect, for a TokenPolicy that counts tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct Meter;
+
+impl<S> Layer<S> for Meter
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone + 'static,
+    S::Future: 'static,
+{
+    type Service = LocalService<Response<Body>, BoxError>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        LocalService::new(
+            ServiceBuilder::new()
+                .map_response(|response: Response<_>| response.map(Body::boxed))
+                .layer(UsageLayer::new(settle))
+                .map_request(|request: Request<_>| request.map(Body::boxed))
+                .service(inner),
+        )
+    }
+}
+
+/// The observer of both: whoever reserved is told what was used.
+fn settle(extensions: &Extensions, _: &RequestFacts) -> Settle {
+    Settle(extensions.get::<ReservationHandle>().cloned())
+}
+
+/// Settles a reservation by a usage report.
+#[derive(Debug)]
+pub(super) struct Settle(Option<ReservationHandle>);
+
+impl UsageSink for Settle {
+    fn finish(self, report: UsageReport) {
+        let Some(reservation) = self.0 else { return };
+        reservation.settle(match report.outcome {
+            Outcome::Completed => Settlement::Used(report.usage.total),
+            Outcome::NotServed => Settlement::NotServed,
+            _ => Settlement::AtLeast(report.usage.total),
+        });
+    }
+}

@@ -1,0 +1,15 @@
+//! From the plain data of a policy to the layer of its crate.
+//!
+//! One file a kind; changing one opens no other.
+
+mod ai;
+mod load_balancing;
+mod rate_limit;
+mod wasm;
+
+pub use self::{
+    ai::{InvalidAiService, Meter, ai_layer, ai_target},
+    load_balancing::{balance_config, endpoints},
+    rate_limit::{InvalidRateLimit, Limiters, RateLimits, policy as rate_limit_policy},
+    wasm::{Plugins, WasmPlugins},
+};

@@ -1,0 +1,138 @@
+//! The one table from errors to responses.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::LengthLimitError;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::{
+    body::{Body, BoxError},
+    filter::TimedOut,
+    upstream::UpstreamError,
+};
+
+/// A response of the gateway's own: a status and one line of text.
+pub fn plain<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<B> {
+    let mut response = Response::new(B::from(format!("{text}\n").into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// Turns every error of the layers below into a response.
+#[derive(Debug, Clone, Copy)]
+pub struct RespondLayer;
+
+/// The service of [`RespondLayer`].
+#[derive(Debug, Clone)]
+pub struct Respond<S> {
+    inner: S,
+}
+
+impl<S> Layer<S> for RespondLayer {
+    type Service = Respond<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Respond { inner }
+    }
+}
+
+impl<S> Service<Request<Body>> for Respond<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = RespondFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // What is not ready for good will say so in `call`.
+        self.inner.poll_ready(cx).map(|_| Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        RespondFuture { inner: self.inner.call(request) }
+    }
+}
+
+pin_project! {
+    /// The future of [`Respond`]; dropping it drops the inner call.
+    #[derive(Debug)]
+    pub struct RespondFuture<F> {
+        #[pin]
+        inner: F,
+    }
+}
+
+impl<F> Future for RespondFuture<F>
+where
+    F: Future<Output = Result<Response<Body>, BoxError>>,
+{
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(self.project().inner.poll(cx));
+        Poll::Ready(Ok(result.unwrap_or_else(|error| respond(error.as_ref()))))
+    }
+}
+
+/// The response to an error; the details go to the log, not to the client.
+fn respond(error: &(dyn Error + 'static)) -> Response<Body> {
+    let (status, text) = status_of(error);
+    tracing::debug!(status = status.as_u16(), error = %Chain(error), "request failed");
+    plain(status, text)
+}
+
+fn status_of(error: &(dyn Error + 'static)) -> (StatusCode, &'static str) {
+    if find::<LengthLimitError>(error).is_some() {
+        return (StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large");
+    }
+    if find::<TimedOut>(error).is_some() {
+        return (StatusCode::GATEWAY_TIMEOUT, "the request took too long");
+    }
+    match find::<UpstreamError>(error) {
+        Some(UpstreamError::ConnectTimeout { .. }) => {
+            (StatusCode::GATEWAY_TIMEOUT, "the backend does not answer")
+        }
+        Some(_) => (StatusCode::BAD_GATEWAY, "the backend cannot be reached"),
+        None => (StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
+    }
+}
+
+/// The first `E` in the chain of causes.
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// An error and its causes, in one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            write!(f, ": {cause}")?;
+            next = cause.source();
+        }
+        Ok(())
+    }
+}

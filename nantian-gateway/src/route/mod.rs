@@ -1,0 +1,15 @@
+//! Which rule a request belongs to.
+//!
+//! [`Router`] answers for one socket: first the listener with the most specific host name, then among its
+//! routes the most specific host name, then the path, then what Gateway API says about ties.
+
+mod candidate;
+mod host;
+mod path;
+mod query;
+mod router;
+
+pub use self::{
+    candidate::InvalidMatch,
+    router::{Matched, RequestHead, Router, RouterBuilder, RuleIndex},
+};

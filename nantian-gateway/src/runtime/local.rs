@@ -1,0 +1,61 @@
+//! A worker's view of a snapshot.
+
+use std::{cell::OnceCell, fmt, ops::Deref, sync::Arc};
+
+use http::Request;
+
+use crate::{
+    body::Body,
+    compile::{Context, RouteFuture, RouteService, stack},
+    route::RequestHead,
+    snapshot::{Port, Snapshot},
+};
+
+/// A snapshot and the services that this worker has built from it, each when its rule was first asked for.
+pub struct LocalSnapshot {
+    shared: Arc<Snapshot>,
+    context: Context,
+    rules: Vec<OnceCell<RouteService>>,
+    unmatched: RouteService,
+}
+
+impl LocalSnapshot {
+    pub(super) fn new(shared: Arc<Snapshot>, context: Context) -> Self {
+        let rules = shared.rules.iter().map(|_| OnceCell::new()).collect();
+        let unmatched = stack::unmatched(&context);
+        Self { shared, context, rules, unmatched }
+    }
+
+    /// The service of the rule that `head` belongs to, whether it wants a [`RequestInfo`](crate::listen::RequestInfo),
+    /// and the length of the path prefix that matched.
+    pub(crate) fn find(
+        &self,
+        port: &Port,
+        head: &RequestHead<'_>,
+    ) -> Option<(&RouteService, bool, Option<usize>)> {
+        let matched = port.router.find(head)?;
+        let rule = self.shared.rule(matched.rule)?;
+        let cell = self.rules.get(usize::try_from(matched.rule.0).ok()?)?;
+        let service = cell.get_or_init(|| stack::rule(rule, &self.context));
+        Some((service, rule.needs_info(), matched.prefix))
+    }
+
+    /// Answers a request that no rule matches.
+    pub(crate) fn unmatched(&self, request: Request<Body>) -> RouteFuture {
+        self.unmatched.call(request)
+    }
+}
+
+impl Deref for LocalSnapshot {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.shared
+    }
+}
+
+impl fmt::Debug for LocalSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalSnapshot").field("generation", &self.shared.generation()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,45 @@
+//! Tasks of a worker.
+
+use std::future::Future;
+
+use tokio::task::{JoinError, JoinHandle};
+
+/// Starts `future` on the worker that calls.
+pub fn spawn_local<F>(future: F)
+where
+    F: Future<Output = ()> + 'static,
+{
+    tokio::task::spawn_local(future);
+}
+
+/// hyper's executor on a worker.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+/// Starts `future` on the control runtime.
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    tokio::spawn(future)
+}
+
+/// Runs `work` on a thread that may block.
+///
+/// # Errors
+/// When `work` panics.
+pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R, JoinError> {
+    tokio::task::spawn_blocking(work).await
+}

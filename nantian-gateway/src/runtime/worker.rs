@@ -1,0 +1,105 @@
+//! One worker: a thread, its runtime, and what belongs to it alone.
+
+use std::{cell::RefCell, fmt, rc::Rc, sync::Arc, time::Duration};
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::LocalSnapshot;
+use crate::{
+    compile::Context,
+    listen::{Connections, Timeouts, TrustedProxies},
+    metrics::{Metrics, RouteMetrics},
+    observe::AccessLog,
+    snapshot::Snapshot,
+    upstream::{Client, ClientConfig},
+};
+
+/// What every worker is told at its start.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Limits on slow clients.
+    pub timeouts: Timeouts,
+    /// The bytes of a request head. Default: 65536.
+    pub max_request_head: usize,
+    /// The bytes of a request body. Default: 134217728.
+    pub max_request_body: u64,
+    /// Whose `X-Forwarded-For` is believed. Default: nobody's.
+    pub trusted_proxies: TrustedProxies,
+    /// Connections to backends.
+    pub client: ClientConfig,
+    /// The access log, if there is one.
+    pub access_log: Option<AccessLog>,
+    /// How long requests may take to finish after SIGTERM. Default: 30 s.
+    pub drain_timeout: Duration,
+}
+
+/// One worker.
+pub struct Worker {
+    pub(crate) config: WorkerConfig,
+    pub(crate) connections: Connections,
+    context: Context,
+    metrics: Arc<Metrics>,
+    unmatched: Arc<RouteMetrics>,
+    snapshot: RefCell<Rc<LocalSnapshot>>,
+}
+
+impl Worker {
+    pub(super) fn new(index: usize, config: WorkerConfig, metrics: Arc<Metrics>) -> Self {
+        let context = Context {
+            worker: index,
+            client: Client::new(config.client.clone()),
+            access_log: config.access_log.clone(),
+            unmatched: metrics.unmatched(),
+        };
+        let snapshot = LocalSnapshot::new(Arc::default(), context.clone());
+        Self {
+            config,
+            connections: Connections::default(),
+            unmatched: metrics.unmatched(),
+            metrics,
+            snapshot: RefCell::new(Rc::new(snapshot)),
+            context,
+        }
+    }
+
+    /// The present snapshot: taken once for each request, without touching what another worker touches.
+    pub(crate) fn snapshot(&self) -> Rc<LocalSnapshot> {
+        Rc::clone(&self.snapshot.borrow())
+    }
+
+    /// Serves `snapshot` from the next request on.
+    pub(super) fn install(&self, snapshot: Arc<Snapshot>) {
+        let local = Rc::new(LocalSnapshot::new(snapshot, self.context.clone()));
+        // The old one may be the last of its kind: it is dropped after the borrow.
+        let old = self.snapshot.replace(local);
+        drop(old);
+    }
+
+    /// Counts a request that was refused before it had a route.
+    pub(crate) fn refused(&self, status: StatusCode) {
+        if let Some(shard) = self.unmatched.shard(self.context.worker) {
+            shard.begin();
+            shard.end(Some(status), Duration::ZERO);
+        }
+    }
+
+    /// What is done once in a while: slow clients are ended, idle connections closed.
+    pub(super) fn tick(&self) {
+        self.connections.tick(&self.config.timeouts);
+        self.metrics.set_connections(self.context.worker, self.connections.len());
+    }
+
+    pub(super) fn sweep(&self, now: Instant) {
+        self.context.client.sweep(now);
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("index", &self.context.worker)
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
+}

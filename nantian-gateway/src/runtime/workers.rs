@@ -1,0 +1,161 @@
+//! The threads of the data path.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    rc::Rc,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::{mpsc, watch},
+    time::{Instant, interval, sleep},
+};
+
+use super::{Worker, WorkerConfig};
+use crate::{
+    listen::{Listeners, PortKey, TICK},
+    metrics::Metrics,
+    respond::Chain,
+    snapshot::Snapshot,
+};
+
+/// Ticks between two sweeps of the upstream pool.
+const SWEEP: u32 = 10;
+
+/// What a worker could not bind in a generation; empty when it serves all of it.
+#[derive(Debug, Clone)]
+pub struct BindReport {
+    /// The generation.
+    pub generation: u64,
+    /// The sockets and why.
+    pub failed: BTreeMap<PortKey, String>,
+}
+
+/// The threads of the data path.
+#[derive(Debug)]
+pub struct Workers {
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    drain: watch::Sender<bool>,
+    reports: mpsc::UnboundedReceiver<BindReport>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts `count` threads that serve nothing yet.
+    ///
+    /// # Errors
+    /// When a thread or its runtime cannot be made.
+    pub fn start(count: usize, config: &WorkerConfig, metrics: &Arc<Metrics>) -> io::Result<Self> {
+        let (snapshots, snapshot) = watch::channel(Arc::default());
+        let (drain, draining) = watch::channel(false);
+        let (report, reports) = mpsc::unbounded_channel();
+        let mut threads = Vec::new();
+        for index in 0..count {
+            let (config, metrics) = (config.clone(), Arc::clone(metrics));
+            let inbox =
+                Inbox { snapshot: snapshot.clone(), draining: draining.clone(), report: report.clone() };
+            let thread = thread::Builder::new().name(format!("worker-{index}"));
+            threads.push(thread.spawn(move || run(index, config, metrics, inbox))?);
+        }
+        Ok(Self { snapshots, drain, reports, threads })
+    }
+
+    /// Serves `snapshot` from now on.
+    pub fn install(&self, snapshot: Arc<Snapshot>) {
+        self.snapshots.send_replace(snapshot);
+    }
+
+    /// Waits until every worker serves `generation`, and tells what could not be bound.
+    ///
+    /// # Cancellation
+    /// Dropping the future loses reports that have come.
+    pub async fn settled(&mut self, generation: u64) -> BTreeMap<PortKey, String> {
+        let mut failed = BTreeMap::new();
+        let mut waiting = self.threads.len();
+        while waiting > 0 {
+            let Some(report) = self.reports.recv().await else { break };
+            if report.generation >= generation {
+                failed.extend(report.failed);
+                waiting -= 1;
+            }
+        }
+        failed
+    }
+
+    /// Stops accepting, lets requests finish within the drain timeout, and ends the threads.
+    pub fn drain(self) {
+        self.drain.send_replace(true);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker has panicked");
+            }
+        }
+    }
+}
+
+/// What reaches a worker from outside.
+struct Inbox {
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    draining: watch::Receiver<bool>,
+    report: mpsc::UnboundedSender<BindReport>,
+}
+
+fn run(index: usize, config: WorkerConfig, metrics: Arc<Metrics>, inbox: Inbox) {
+    match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        Ok(runtime) => runtime.block_on(serve(Rc::new(Worker::new(index, config, metrics)), inbox)),
+        Err(error) => tracing::error!(%error, "a worker has no runtime"),
+    }
+}
+
+async fn serve(worker: Rc<Worker>, mut inbox: Inbox) {
+    let mut listeners = Listeners::default();
+    let mut tick = interval(TICK);
+    let mut ticks = 0_u32;
+    loop {
+        tokio::select! {
+            biased;
+            _ = inbox.draining.changed() => break,
+            changed = inbox.snapshot.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let snapshot = Arc::clone(&inbox.snapshot.borrow_and_update());
+                worker.install(Arc::clone(&snapshot));
+                let failed = listeners.reconcile(&snapshot, &worker).into_iter();
+                let failed = failed.map(|(key, error)| (key, Chain(&error).to_string())).collect();
+                let report = BindReport { generation: snapshot.generation(), failed };
+                if inbox.report.send(report).is_err() {
+                    break;
+                }
+            }
+            now = tick.tick() => {
+                worker.tick();
+                ticks = ticks.wrapping_add(1);
+                if ticks.is_multiple_of(SWEEP) {
+                    worker.sweep(now);
+                }
+            }
+        }
+    }
+    listeners.close();
+    drain(&worker).await;
+}
+
+async fn drain(worker: &Worker) {
+    let deadline = Instant::now() + worker.config.drain_timeout;
+    // An accept loop hands over what it has accepted before it ends.
+    tokio::task::yield_now().await;
+    while !worker.connections.is_empty() && Instant::now() < deadline {
+        worker.connections.finish();
+        sleep(Duration::from_millis(20)).await;
+        worker.tick();
+    }
+    let left = worker.connections.len();
+    if left > 0 {
+        tracing::warn!(left, "connections were cut at the end of the drain timeout");
+    }
+}

@@ -1,0 +1,52 @@
+//! One generation of the data path, immutable and shared by all workers.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    compile::CompiledRule,
+    listen::{PortKey, TlsServer},
+    route::{Router, RuleIndex},
+};
+
+/// One generation of the data path.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    pub(crate) generation: u64,
+    pub(crate) ports: BTreeMap<PortKey, Port>,
+    pub(crate) rules: Vec<Arc<CompiledRule>>,
+}
+
+/// One socket.
+#[derive(Debug)]
+pub struct Port {
+    pub(crate) router: Router,
+    pub(crate) tls: Option<TlsServer>,
+}
+
+impl Snapshot {
+    /// Its number; later ones are higher.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The socket of this address and port.
+    pub fn port(&self, key: &PortKey) -> Option<&Port> {
+        self.ports.get(key)
+    }
+
+    /// Every socket.
+    pub fn port_keys(&self) -> impl Iterator<Item = PortKey> + '_ {
+        self.ports.keys().copied()
+    }
+
+    pub(crate) fn rule(&self, index: RuleIndex) -> Option<&Arc<CompiledRule>> {
+        self.rules.get(usize::try_from(index.0).ok()?)
+    }
+}
+
+impl Port {
+    /// What terminates TLS on it, if anything does.
+    pub fn tls(&self) -> Option<&TlsServer> {
+        self.tls.as_ref()
+    }
+}

@@ -1,0 +1,98 @@
+//! From a plain value to an object, or to everything that is wrong with it.
+
+use std::cell::OnceCell;
+
+use nantian_crd::{Fault, FaultKind, FieldPath, schema::Walker};
+use serde_json::{Map, Value};
+
+use super::{bytes, kind::Kind, object::Object, schema};
+use crate::ir::ObjectName;
+
+/// A field and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Complaint {
+    pub(super) path: String,
+    pub(super) reason: String,
+}
+
+/// Checks objects against the schemas of their kinds, each of which is made when it is first needed.
+#[derive(Debug, Default)]
+pub(super) struct Checker {
+    kinds: [OnceCell<Walker>; Kind::ALL.len()],
+}
+
+// === impl Checker ===
+
+impl Checker {
+    /// Checks and reads an object whose envelope is in order.
+    ///
+    /// What only the server writes (`status`, `metadata.managedFields`) is left out, so that the output of
+    /// `kubectl get -o yaml` can be read back.
+    ///
+    /// # Errors
+    ///
+    /// All complaints at once, in the order of the fields.
+    pub(super) fn read(
+        &self,
+        kind: Kind,
+        name: &ObjectName,
+        mut object: Map<String, Value>,
+    ) -> Result<Object, Vec<Complaint>> {
+        object.remove("status");
+        object.insert("apiVersion".to_owned(), kind.info().api_version().into());
+        if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+            metadata.remove("managedFields");
+            if kind.info().is_namespaced {
+                metadata.insert("namespace".to_owned(), name.namespace.clone().into());
+            } else {
+                metadata.remove("namespace");
+            }
+        }
+        bytes::join_lines(kind, &mut object);
+        let mut object = Value::Object(object);
+        let complaints = self.complaints(kind, &object);
+        if !complaints.is_empty() {
+            return Err(complaints);
+        }
+        if let Value::Object(object) = &mut object {
+            bytes::merge_string_data(kind, object);
+        }
+        Object::read(kind, object).map_err(|error| vec![unreadable(kind, &error)])
+    }
+
+    fn complaints(&self, kind: Kind, object: &Value) -> Vec<Complaint> {
+        if kind.is_ours() {
+            return nantian_crd::validate(object).err().into_iter().flatten().map(complaint).collect();
+        }
+        let walker = self.kinds.get(kind as usize).map(|cell| cell.get_or_init(|| schema::walker(kind)));
+        let faults = walker.map(|walker| walker.walk(object, &FieldPath::root()));
+        faults.into_iter().flatten().map(complaint).collect()
+    }
+}
+
+fn complaint(mut fault: Fault) -> Complaint {
+    let path = std::mem::take(&mut fault.path).to_string();
+    let hint = match fault.kind {
+        FaultKind::WrongType { found } if fault.allowed.as_deref() == Some("a string") => quoting(found),
+        _ => "",
+    };
+    Complaint { path, reason: format!("{fault}{hint}") }
+}
+
+/// What to do about a plain scalar that YAML takes for something else.
+fn quoting(found: &str) -> &'static str {
+    match found {
+        "a boolean" => "; unquoted true, false, yes, no, on and off are booleans: put it in quotes",
+        "a number" | "an integer" => "; put it in quotes",
+        _ => "",
+    }
+}
+
+/// The last resort. What a Secret holds is not shown.
+fn unreadable(kind: Kind, error: &serde_json::Error) -> Complaint {
+    let reason = match kind {
+        Kind::Secret => "cannot be read as a Secret".to_owned(),
+        _ => error.to_string(),
+    };
+    Complaint { path: String::new(), reason }
+}

@@ -1,0 +1,246 @@
+//! The objects in manifest files, the last good version of each.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    hash::{DefaultHasher, Hasher},
+    io, mem,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use super::{
+    check::Checker,
+    decode::{Content, Item, decode},
+    fault::{Fault, Place, Subject},
+    object::Object,
+    objects::{ObjectRef, Objects},
+    scan::{Scan, Stamp},
+};
+
+/// Manifests on disk: every `*.yaml` and `*.yml` file below the given paths.
+///
+/// Hidden files and directories are left alone, which is also how the files of a mounted ConfigMap are seen once and
+/// not twice. A path that is a file is read whatever its name is.
+///
+/// An object that breaks keeps its last good version until it is repaired or taken out. Where a document cannot be told
+/// (bad syntax, no kind, no name), every object that its file held before stays, for it may be the one.
+///
+/// What only the translator can tell is told by it: [`Files::reject`] takes an edit back that it refuses.
+#[derive(Debug)]
+pub struct Files {
+    paths: Vec<PathBuf>,
+    checker: Checker,
+    known: BTreeMap<Arc<Path>, Known>,
+    served: HashMap<ObjectRef, Served>,
+    objects: Objects,
+}
+
+/// What [`Files::load`] found.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Load {
+    /// The last good version of every object.
+    pub objects: Objects,
+    /// All that is wrong now, sorted by file and document, whether it was reported before or not.
+    pub faults: Vec<Fault>,
+    /// The objects that were added, replaced or removed since the last load, sorted.
+    pub changed: Vec<ObjectRef>,
+    /// How many files there are.
+    pub files: usize,
+    /// How many of them were read this time, because they may have changed.
+    pub reread: usize,
+    /// How many objects are of kinds that the gateway does not read.
+    pub skipped: usize,
+}
+
+/// A file as it was when it was last read.
+#[derive(Debug)]
+struct Known {
+    /// `None` if the file may have changed since without it being visible.
+    stamp: Option<Stamp>,
+    digest: u64,
+    content: Content,
+}
+
+/// The version of an object that is handed out.
+#[derive(Debug)]
+struct Served {
+    place: Place,
+    object: Object,
+    /// The version before, as long as this one is new and may be rejected.
+    before: Option<Object>,
+    /// A newer version that was rejected.
+    rejected: Option<Object>,
+}
+
+// === impl Files ===
+
+impl Files {
+    /// The manifests at `paths`, files or directories. Nothing is read yet.
+    pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self {
+            paths: paths.into_iter().collect(),
+            checker: Checker::default(),
+            known: BTreeMap::new(),
+            served: HashMap::new(),
+            objects: Objects::default(),
+        }
+    }
+
+    /// Reads what has changed since the last load; everything on the first one.
+    ///
+    /// Blocks on the file system. It never fails as a whole: whatever is wrong is one of [`Load::faults`].
+    pub fn load(&mut self) -> Load {
+        let Scan { files, mut faults, unreadable, .. } = Scan::new(&self.paths);
+        let is_gone = |file: &Arc<Path>| {
+            !files.contains_key(file) && !unreadable.iter().any(|directory| file.starts_with(directory))
+        };
+        self.known.retain(|file, _| !is_gone(file));
+        let reread = files.into_iter().filter(|(file, stamp)| self.refresh(file, *stamp)).count();
+        faults.extend(self.known.values().flat_map(|known| known.content.faults.iter().cloned()));
+        let changed = self.settle(&mut faults);
+        faults.sort_by(|this, that| this.place.cmp(&that.place));
+        Load {
+            objects: self.objects.clone(),
+            faults,
+            changed,
+            files: self.known.len(),
+            reread,
+            skipped: self.known.values().map(|known| known.content.skipped).sum(),
+        }
+    }
+
+    /// The last good version of every object, as of the last load or rejection.
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Brings back the versions that the last load replaced by `refused` ones. Returns whether there were any.
+    ///
+    /// A version stays rejected until it is edited again. An object that had no version before stays as it is, so that
+    /// its status can tell what is wrong with it.
+    pub fn reject<'a>(&mut self, refused: impl IntoIterator<Item = &'a ObjectRef>) -> bool {
+        let mut any = false;
+        for name in refused {
+            let Some(version) = self.served.get_mut(name) else { continue };
+            let Some(before) = version.before.take() else { continue };
+            self.objects.put(name.name.clone(), before.clone());
+            version.rejected = Some(mem::replace(&mut version.object, before));
+            any = true;
+        }
+        any
+    }
+
+    /// Where the version of `object` that was last handed out stands.
+    pub fn place(&self, object: &ObjectRef) -> Option<&Place> {
+        self.served.get(object).map(|served| &served.place)
+    }
+
+    /// Reads `file` again unless nothing has happened to it. Returns whether it was read.
+    fn refresh(&mut self, file: &Arc<Path>, stamp: Stamp) -> bool {
+        let digest_before = match self.known.get(file) {
+            Some(known) if known.stamp == Some(stamp) => return false,
+            known => known.map(|known| known.digest),
+        };
+        let now = SystemTime::now();
+        let known = match fs::read(file) {
+            Ok(bytes) => {
+                let stamp = Some(stamp).filter(|stamp| stamp.is_settled_at(now));
+                let digest = digest(&bytes);
+                if let Some(known) = self.known.get_mut(file).filter(|_| digest_before == Some(digest)) {
+                    known.stamp = stamp;
+                    return true;
+                }
+                Known { stamp, digest, content: decode(file, &bytes, &self.checker) }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.known.remove(file);
+                return false;
+            }
+            Err(error) => {
+                let content = Content::of_unreadable(Place::whole(file).fault(error));
+                Known { stamp: None, digest: 0, content }
+            }
+        };
+        self.known.insert(Arc::clone(file), known);
+        true
+    }
+
+    /// Brings the objects in line with the files. Returns what that changed.
+    fn settle(&mut self, faults: &mut Vec<Fault>) -> Vec<ObjectRef> {
+        let Self { known, served, objects, .. } = self;
+        let mut changed = Vec::new();
+        let named = named(known);
+        served.values_mut().for_each(|version| version.before = None);
+        served.retain(|name, version| {
+            let stays = named.contains_key(name)
+                || known.get(&version.place.file).is_some_and(|known| known.content.is_opaque);
+            if !stays {
+                objects.remove(&version.object, &name.name);
+                changed.push(name.clone());
+            }
+            stays
+        });
+        for (name, items) in named {
+            let version = served.get(name);
+            let Some(item) = elect(&items, version, faults) else { continue };
+            let Some(object) = &item.object else { continue };
+            let next = Served::follow(version, item, object);
+            if next.before.is_some() || version.is_none() {
+                objects.put(name.name.clone(), object.clone());
+                changed.push(name.clone());
+            }
+            served.insert(name.clone(), next);
+        }
+        changed.sort_unstable();
+        changed
+    }
+}
+
+// === impl Served ===
+
+impl Served {
+    /// What is handed out when `item` says `object` and `version` was handed out so far.
+    fn follow(version: Option<&Self>, item: &Item, object: &Object) -> Self {
+        let place = item.place.clone();
+        match version {
+            Some(version) if version.rejected.as_ref().is_some_and(|rejected| rejected.equals(object)) => {
+                Self { place, object: version.object.clone(), before: None, rejected: Some(object.clone()) }
+            }
+            Some(version) if !version.object.equals(object) => {
+                Self { place, object: object.clone(), before: Some(version.object.clone()), rejected: None }
+            }
+            _ => Self { place, object: object.clone(), before: None, rejected: None },
+        }
+    }
+}
+
+/// Every definition of every object, in the order of files and documents.
+fn named(known: &BTreeMap<Arc<Path>, Known>) -> HashMap<&ObjectRef, Vec<&Item>> {
+    let mut named: HashMap<_, Vec<_>> = HashMap::new();
+    for item in known.values().flat_map(|known| &known.content.items) {
+        named.entry(&item.name).or_default().push(item);
+    }
+    named
+}
+
+/// Which of several definitions counts: the one in the file that held the object so far, else the first.
+fn elect<'a>(items: &[&'a Item], served: Option<&Served>, faults: &mut Vec<Fault>) -> Option<&'a Item> {
+    let holds = |item: &&&Item| served.is_some_and(|version| version.place.file == item.place.file);
+    let elected = *items.iter().find(holds).or(items.first())?;
+    for item in items.iter().filter(|item| !std::ptr::eq(**item, elected)) {
+        let object = Subject { kind: item.name.kind.to_owned(), name: Some(item.name.name.clone()) };
+        let reason = format!("is already defined at {}, which counts", elected.place);
+        let path = "metadata.name".to_owned();
+        faults.push(Fault { place: item.place.clone(), object: Some(object), path, reason });
+    }
+    Some(elected)
+}
+
+fn digest(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
+}

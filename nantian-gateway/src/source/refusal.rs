@@ -1,0 +1,164 @@
+//! What the translator refuses, told apart by whose fault it is.
+
+use std::collections::BTreeSet;
+
+use super::objects::ObjectRef;
+use crate::translate::{
+    Translation,
+    conditions::{Condition, ConditionStatus, ConditionType, Conditions, Reason},
+    status::{GatewayStatus, ObjectStatus},
+};
+
+/// One reason for which an object, or a part of it, does not take effect.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refusal {
+    /// The object.
+    pub object: ObjectRef,
+    /// The field; `spec` where no narrower one can be told.
+    pub path: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The same for programs.
+    pub code: Reason,
+    /// Whose fault it is.
+    pub cause: Cause,
+}
+
+/// Whose fault a [`Refusal`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The object's own: no other object could make it good.
+    Spec,
+    /// It does not go together with another object, or with another part of itself.
+    Clash,
+    /// Something that it refers to is not there.
+    Absence,
+}
+
+/// Everything that is refused, by object.
+pub fn refusals(translation: &Translation) -> Vec<Refusal> {
+    let mut found = Found::default();
+    for (object, status) in translation.statuses.iter() {
+        match status {
+            ObjectStatus::Plain(status) => found.conditions(object, &status.conditions),
+            ObjectStatus::Gateway(status) => found.gateway(object, status),
+            ObjectStatus::Route(status) => {
+                status.parents.iter().for_each(|parent| found.conditions(object, &parent.conditions));
+            }
+            ObjectStatus::Policy(status) => {
+                status.ancestors.iter().for_each(|ancestor| found.conditions(object, &ancestor.conditions));
+            }
+        }
+    }
+    found.refusals.into_iter().collect()
+}
+
+/// Refusals so far. An object says the same under each of its parents.
+#[derive(Default)]
+struct Found {
+    refusals: BTreeSet<Refusal>,
+}
+
+// === impl Found ===
+
+impl Found {
+    fn conditions(&mut self, object: &ObjectRef, conditions: &Conditions) {
+        for condition in conditions.iter().filter(|condition| is_refusal(condition)) {
+            self.condition(object, condition, field(condition.reason), cause(condition));
+        }
+    }
+
+    fn gateway(&mut self, object: &ObjectRef, status: &GatewayStatus) {
+        self.conditions(object, &status.conditions);
+        for (index, listener) in status.listeners.iter().enumerate() {
+            let path = format!("spec.listeners[{index}]");
+            for condition in listener.conditions.iter().filter(|condition| is_refusal(condition)) {
+                self.condition(object, condition, &path, Cause::Clash);
+            }
+        }
+    }
+
+    fn condition(&mut self, object: &ObjectRef, condition: &Condition, path: &str, cause: Cause) {
+        for message in each(&condition.message) {
+            let (path, reason) =
+                message.split_once(": ").filter(|(path, _)| is_path(path)).unwrap_or((path, message));
+            let cause = if is_absence(reason) { Cause::Absence } else { cause };
+            let (path, reason) = (path.to_owned(), reason.to_owned());
+            let code = condition.reason;
+            self.refusals.insert(Refusal { object: object.clone(), path, reason, code, cause });
+        }
+    }
+}
+
+fn is_refusal(condition: &Condition) -> bool {
+    match condition.kind {
+        // What is wrong with the listeners is said by the listeners.
+        ConditionType::Accepted if condition.reason == Reason::ListenersNotValid => false,
+        ConditionType::Accepted | ConditionType::ResolvedRefs => condition.status == ConditionStatus::False,
+        ConditionType::Conflicted => condition.status == ConditionStatus::True,
+        _ => false,
+    }
+}
+
+/// The field that a reason is about, where the message does not begin with one.
+fn field(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoMatchingParent | Reason::NotAllowedByListeners => "spec.parentRefs",
+        Reason::NoMatchingListenerHostname => "spec.hostnames",
+        Reason::Conflicted | Reason::TargetNotFound => "spec.targetRefs",
+        _ => "spec",
+    }
+}
+
+fn cause(condition: &Condition) -> Cause {
+    match condition.reason {
+        Reason::Invalid
+        | Reason::InvalidParameters
+        | Reason::UnsupportedAddress
+        | Reason::UnsupportedValue
+        | Reason::IncompatibleFilters
+        | Reason::Unsupported
+            if condition.kind == ConditionType::Accepted =>
+        {
+            Cause::Spec
+        }
+        _ => Cause::Clash,
+    }
+}
+
+/// Whether a message is about an object that is not there, or about one that is not good for that reason or another.
+fn is_absence(message: &str) -> bool {
+    ["does not exist", "no ReferenceGrant", "is not usable"].iter().any(|words| message.contains(words))
+}
+
+/// The messages that a condition joins into one, each of which begins with a path.
+fn each(message: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(message);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let (first, more) = match text.match_indices("; spec.").next() {
+            Some((end, _)) => text.split_at(end),
+            None => (text, ""),
+        };
+        rest = more.strip_prefix("; ");
+        Some(first)
+    })
+}
+
+fn is_path(text: &str) -> bool {
+    text.starts_with("spec") && !text.contains(' ')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_joined_message_is_taken_apart_where_a_path_begins() {
+        let message = "spec.rules[0].name: a; b; spec.rules[1]: c: d; spec.listeners: e";
+        let parts: Vec<_> = each(message).collect();
+        assert_eq!(parts, ["spec.rules[0].name: a; b", "spec.rules[1]: c: d", "spec.listeners: e"]);
+        assert_eq!(each("no listener is served").count(), 1);
+    }
+}

@@ -1,0 +1,143 @@
+//! The body of a response, which polls the connection that it comes from.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use super::{Destination, client::Client, http1::Http1};
+use crate::body::BoxError;
+
+/// The body of a response from an endpoint, or of a refusal in its place.
+///
+/// Over HTTP/1.1 it holds the connection and polls it. At the end of the body the connection goes back to the
+/// pool; when the body is dropped before its end, the connection is closed.
+pub struct UpstreamBody(Kind);
+
+enum Kind {
+    Http1 { incoming: Incoming, lease: Option<Lease> },
+    Http2(Incoming),
+    Full(Full<Bytes>),
+}
+
+/// A connection and the way back to its pool.
+pub(super) struct Lease {
+    pub(super) connection: Box<Http1>,
+    pub(super) client: Client,
+    pub(super) destination: Destination,
+}
+
+// === impl Lease ===
+
+impl Lease {
+    fn give_back(self) {
+        self.client.give_back(&self.destination, self.connection);
+    }
+}
+
+// === impl UpstreamBody ===
+
+impl UpstreamBody {
+    pub(super) fn http1(incoming: Incoming, lease: Lease) -> Self {
+        if incoming.is_end_stream() {
+            lease.give_back();
+            return Self::default();
+        }
+        Self(Kind::Http1 { incoming, lease: Some(lease) })
+    }
+
+    pub(super) fn http2(incoming: Incoming) -> Self {
+        Self(Kind::Http2(incoming))
+    }
+}
+
+/// Polls the body without a waker: only the connection makes it ready, and that is polled right after.
+fn poll_incoming(incoming: &mut Incoming) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    Pin::new(incoming).poll_frame(&mut Context::from_waker(Waker::noop()))
+}
+
+fn poll_http1(
+    incoming: &mut Incoming,
+    lease: &mut Option<Lease>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    let mut polled = poll_incoming(incoming);
+    if polled.is_pending()
+        && let Some(lease) = lease
+    {
+        lease.connection.drive(cx);
+        polled = poll_incoming(incoming);
+    }
+    let ended = match &polled {
+        Poll::Pending => false,
+        Poll::Ready(None) => true,
+        Poll::Ready(Some(Ok(_))) => incoming.is_end_stream(),
+        Poll::Ready(Some(Err(_))) => {
+            *lease = None;
+            false
+        }
+    };
+    if ended && let Some(lease) = lease.take() {
+        lease.give_back();
+    }
+    polled
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Kind::Http1 { incoming, lease } => poll_http1(incoming, lease, cx).map_err(Into::into),
+            Kind::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+            Kind::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Http1 { incoming, .. } | Kind::Http2(incoming) => incoming.is_end_stream(),
+            Kind::Full(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Http1 { incoming, .. } | Kind::Http2(incoming) => incoming.size_hint(),
+            Kind::Full(body) => body.size_hint(),
+        }
+    }
+}
+
+impl From<Bytes> for UpstreamBody {
+    fn from(bytes: Bytes) -> Self {
+        Self(Kind::Full(Full::new(bytes)))
+    }
+}
+
+impl Default for UpstreamBody {
+    fn default() -> Self {
+        Bytes::new().into()
+    }
+}
+
+impl fmt::Debug for UpstreamBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.0 {
+            Kind::Http1 { .. } => "http1",
+            Kind::Http2(_) => "http2",
+            Kind::Full(_) => "full",
+        };
+        f.debug_tuple("UpstreamBody").field(&kind).finish()
+    }
+}

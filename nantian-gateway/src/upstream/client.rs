@@ -1,0 +1,215 @@
+//! One worker's HTTP client.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http_body::Body as _;
+use hyper::client::conn::TrySendError;
+use rustls::ClientConfig as TlsConfig;
+use tokio::time::Instant;
+
+use super::{
+    Destination, Upgrade, UpstreamBody, UpstreamError, body::Lease, connect::connect, http1::Http1,
+    http2::Http2, pool::Pool, tunnel,
+};
+use crate::{body::Body, ir::Protocol};
+
+/// Limits of the client.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// Time to open a connection, the TLS handshake included. Default: 5 s.
+    pub connect_timeout: Duration,
+    /// How long an unused connection is kept. Default: 60 s.
+    pub idle_timeout: Duration,
+    /// Roots and protocols for upstream TLS.
+    pub tls: Arc<TlsConfig>,
+}
+
+/// One worker's client; its clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: Rc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: ClientConfig,
+    pool: Pool,
+}
+
+impl Client {
+    /// A client without connections.
+    pub fn new(config: ClientConfig) -> Self {
+        Self { inner: Rc::new(Inner { config, pool: Pool::default() }) }
+    }
+
+    /// Sends `request` to `destination` and waits for the head of the response.
+    ///
+    /// A request that met a pooled connection in the moment of its death is sent once more on a fresh one, if
+    /// nothing of it was written, or if it is idempotent and has no body (RFC 9110, section 9.2.2).
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    ///
+    /// # Cancellation
+    /// Dropping the future, or the body of the response, closes the connection.
+    pub async fn send(
+        &self,
+        destination: Destination,
+        mut request: Request<Body>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        match destination.protocol {
+            Protocol::Http1 => {
+                to_origin_form(&mut request);
+                self.send_http1(destination, request).await
+            }
+            Protocol::H2c => {
+                to_absolute_form(&mut request, &destination);
+                self.send_http2(&destination, request).await
+            }
+        }
+    }
+
+    /// Closes what was unused for too long.
+    pub fn sweep(&self, now: Instant) {
+        self.inner.pool.sweep(now, self.inner.config.idle_timeout);
+    }
+
+    pub(super) fn give_back(&self, destination: &Destination, connection: Box<Http1>) {
+        self.inner.pool.put(destination, connection);
+    }
+
+    async fn send_http1(
+        &self,
+        destination: Destination,
+        mut request: Request<Body>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let upgrade = request.extensions_mut().remove::<Upgrade>();
+        if let Some(mut connection) = self.inner.pool.take(&destination) {
+            let again = repeatable(&request);
+            match connection.send(request).await {
+                Ok(response) => return Ok(self.respond(destination, connection, response, upgrade)),
+                Err(error) => request = unsent(&destination, error, again)?,
+            }
+        }
+        let io = connect(&destination, &self.inner.config.tls, self.inner.config.connect_timeout).await?;
+        let handshake = Http1::handshake(io).await.map_err(|source| broken(&destination, source))?;
+        let mut connection = Box::new(handshake);
+        match connection.send(request).await {
+            Ok(response) => Ok(self.respond(destination, connection, response, upgrade)),
+            Err(mut error) => {
+                drop(error.take_message());
+                Err(broken(&destination, error.into_error()))
+            }
+        }
+    }
+
+    fn respond(
+        &self,
+        destination: Destination,
+        connection: Box<Http1>,
+        mut response: Response<hyper::body::Incoming>,
+        upgrade: Option<Upgrade>,
+    ) -> Response<UpstreamBody> {
+        if let Some(upgrade) = upgrade
+            && response.status() == http::StatusCode::SWITCHING_PROTOCOLS
+        {
+            let upstream = hyper::upgrade::on(&mut response);
+            tunnel::start(connection, upstream, upgrade);
+            return response.map(|_| UpstreamBody::default());
+        }
+        let (parts, incoming) = response.into_parts();
+        let lease = Lease { connection, client: self.clone(), destination };
+        Response::from_parts(parts, UpstreamBody::http1(incoming, lease))
+    }
+
+    async fn send_http2(
+        &self,
+        destination: &Destination,
+        mut request: Request<Body>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        if let Some(mut connection) = self.inner.pool.shared(destination) {
+            let again = repeatable(&request);
+            match connection.send(request).await {
+                Ok(response) => return Ok(response.map(UpstreamBody::http2)),
+                Err(error) => request = unsent(destination, error, again)?,
+            }
+        }
+        let io = connect(destination, &self.inner.config.tls, self.inner.config.connect_timeout).await?;
+        let mut connection = Http2::handshake(io).await.map_err(|source| broken(destination, source))?;
+        self.inner.pool.share(destination, connection.clone());
+        match connection.send(request).await {
+            Ok(response) => Ok(response.map(UpstreamBody::http2)),
+            Err(error) => Err(broken(destination, error.into_error())),
+        }
+    }
+}
+
+/// A copy of a request that may be sent twice.
+fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
+    let idempotent = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+    );
+    if !idempotent || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(Body::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// The request to send once more after a pooled connection failed, or the error if that is not safe.
+fn unsent(
+    destination: &Destination,
+    mut error: TrySendError<Request<Body>>,
+    copy: Option<Request<Body>>,
+) -> Result<Request<Body>, UpstreamError> {
+    if let Some(request) = error.take_message() {
+        return Ok(request);
+    }
+    let error = error.into_error();
+    let died = error.is_incomplete_message() || error.is_closed() || error.is_canceled();
+    match copy {
+        Some(request) if died => Ok(request),
+        _ => Err(broken(destination, error)),
+    }
+}
+
+fn broken(destination: &Destination, source: hyper::Error) -> UpstreamError {
+    UpstreamError::Exchange { destination: destination.to_string(), source }
+}
+
+/// `GET /path` with a Host header, as HTTP/1.1 wants it.
+fn to_origin_form(request: &mut Request<Body>) {
+    *request.version_mut() = Version::HTTP_11;
+    if !request.headers().contains_key(header::HOST)
+        && let Some(host) =
+            request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    if request.uri().authority().is_some() {
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    }
+}
+
+/// A URI with scheme and authority, as HTTP/2 wants it, and no Host header.
+fn to_absolute_form(request: &mut Request<Body>, destination: &Destination) {
+    *request.version_mut() = Version::HTTP_2;
+    let host = request.headers_mut().remove(header::HOST);
+    let authority = match &host {
+        Some(host) => host.as_bytes(),
+        None => request.uri().authority().map_or(&b""[..], |authority| authority.as_str().as_bytes()),
+    };
+    let scheme = if destination.tls.is_some() { "https" } else { "http" };
+    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    // An authority that no URI can carry was refused at the listener.
+    if let Ok(uri) = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build() {
+        *request.uri_mut() = uri;
+    }
+}

@@ -1,0 +1,124 @@
+//! Opening connections.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rustls::ClientConfig as TlsConfig;
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{Destination, UpstreamError};
+use crate::ir::Address;
+
+/// A connection in clear text or behind TLS.
+pub(super) enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Opens a connection to `destination` within `limit`, the TLS handshake included.
+///
+/// # Errors
+/// [`UpstreamError::Connect`] and [`UpstreamError::ConnectTimeout`].
+///
+/// # Cancellation
+/// Dropping the future closes what was opened.
+pub(super) async fn connect(
+    destination: &Destination,
+    tls: &Arc<TlsConfig>,
+    limit: Duration,
+) -> Result<Io, UpstreamError> {
+    match timeout(limit, open(destination, tls)).await {
+        Ok(Ok(io)) => Ok(io),
+        Ok(Err(source)) => Err(UpstreamError::Connect { destination: destination.to_string(), source }),
+        Err(_) => Err(UpstreamError::ConnectTimeout { destination: destination.to_string(), limit }),
+    }
+}
+
+async fn open(destination: &Destination, tls: &Arc<TlsConfig>) -> io::Result<Io> {
+    let stream = match &destination.address {
+        Address::Ip(address) => TcpStream::connect(address).await?,
+        Address::Dns(name, port) => connect_by_name(name, *port).await?,
+    };
+    stream.set_nodelay(true)?;
+    let Some(name) = &destination.tls else {
+        return Ok(Io::Plain(stream));
+    };
+    let name = ServerName::try_from(name.to_string()).map_err(io::Error::other)?;
+    let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
+    Ok(Io::Tls(Box::new(stream)))
+}
+
+/// Tries the addresses of `name` in the order in which the resolver gives them.
+async fn connect_by_name(name: &str, port: u16) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{name} has no address"));
+    for address in lookup_host((name, port)).await? {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+// === impl Io ===
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Tls(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(io) => io.is_write_vectored(),
+            Self::Tls(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_flush(cx),
+            Self::Tls(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}

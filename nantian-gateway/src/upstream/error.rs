@@ -1,0 +1,38 @@
+//! What goes wrong on the way to an endpoint.
+
+use std::{io, time::Duration};
+
+/// A request that an endpoint did not answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpstreamError {
+    /// No connection. Nothing was sent. Maps to 502.
+    #[error("no connection to {destination}")]
+    Connect {
+        /// Where to.
+        destination: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No connection in time. Nothing was sent. Maps to 504.
+    #[error("no connection to {destination} within {limit:?}")]
+    ConnectTimeout {
+        /// Where to.
+        destination: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The connection broke, or what came was not HTTP. Maps to 502.
+    #[error("the exchange with {destination} broke off")]
+    Exchange {
+        /// Where to.
+        destination: String,
+        /// Why.
+        #[source]
+        source: hyper::Error,
+    },
+    /// No answer within `timeouts.backendRequest`. Maps to 504.
+    #[error("no answer from the backend within {0:?}")]
+    Timeout(Duration),
+}

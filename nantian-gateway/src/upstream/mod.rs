@@ -1,0 +1,27 @@
+//! Upstream connections: opened, pooled and polled by the worker that uses them.
+//!
+//! [`Client`] is one worker's client. HTTP/1.1 connections have no task of their own: the request that
+//! borrows a connection polls it, so an exchange costs no wake-up of another task. HTTP/2 connections are
+//! shared by many requests and are driven by one task each.
+
+mod body;
+mod client;
+mod connect;
+mod destination;
+mod error;
+mod http1;
+mod http2;
+mod pool;
+mod service;
+mod tls;
+mod tunnel;
+
+pub use self::{
+    body::UpstreamBody,
+    client::{Client, ClientConfig},
+    destination::Destination,
+    error::UpstreamError,
+    service::{Connect, ConnectTo},
+    tls::client_config as tls_client_config,
+    tunnel::Upgrade,
+};

@@ -1,0 +1,81 @@
+//! Idle HTTP/1.1 connections and shared HTTP/2 connections of one worker.
+
+use std::{cell::RefCell, collections::HashMap, fmt, time::Duration};
+
+use foldhash::fast::RandomState;
+use tokio::time::Instant;
+
+use super::{Destination, http1::Http1, http2::Http2};
+
+/// Idle connections kept for one destination.
+const MAX_IDLE_PER_DESTINATION: usize = 1024;
+
+/// The connections that one worker can use again.
+#[derive(Default)]
+pub(super) struct Pool {
+    slots: RefCell<HashMap<Destination, Slot, RandomState>>,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// The one used last is on top, so that the others can grow old.
+    idle: Vec<Idle>,
+    shared: Option<Http2>,
+}
+
+struct Idle {
+    connection: Box<Http1>,
+    since: Instant,
+}
+
+impl Pool {
+    /// The connection used last, if one is open.
+    pub(super) fn take(&self, destination: &Destination) -> Option<Box<Http1>> {
+        let mut slots = self.slots.borrow_mut();
+        let idle = &mut slots.get_mut(destination)?.idle;
+        while let Some(Idle { mut connection, .. }) = idle.pop() {
+            if connection.is_ready() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose exchange is over; whether it can be used again is seen when it is taken.
+    pub(super) fn put(&self, destination: &Destination, connection: Box<Http1>) {
+        let idle = Idle { connection, since: Instant::now() };
+        let mut slots = self.slots.borrow_mut();
+        let slot = match slots.get_mut(destination) {
+            Some(slot) => slot,
+            None => slots.entry(destination.clone()).or_default(),
+        };
+        if slot.idle.len() < MAX_IDLE_PER_DESTINATION {
+            slot.idle.push(idle);
+        }
+    }
+
+    /// The HTTP/2 connection that requests share, if it is open.
+    pub(super) fn shared(&self, destination: &Destination) -> Option<Http2> {
+        self.slots.borrow().get(destination)?.shared.clone().filter(|connection| !connection.is_closed())
+    }
+
+    /// Makes `connection` the shared one.
+    pub(super) fn share(&self, destination: &Destination, connection: Http2) {
+        self.slots.borrow_mut().entry(destination.clone()).or_default().shared = Some(connection);
+    }
+
+    /// Closes what was idle for `limit` and forgets what is closed.
+    pub(super) fn sweep(&self, now: Instant, limit: Duration) {
+        self.slots.borrow_mut().retain(|_, slot| {
+            slot.idle.retain_mut(|idle| now - idle.since < limit && idle.connection.is_ready());
+            slot.shared.take_if(|connection| connection.is_closed());
+            !slot.idle.is_empty() || slot.shared.is_some()
+        });
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("destinations", &self.slots.borrow().len()).finish()
+    }
+}

@@ -1,0 +1,43 @@
+//! Upgraded connections: bytes in both directions until both sides have closed.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use http::HeaderValue;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::copy_bidirectional;
+
+use super::http1::Http1;
+use crate::runtime::spawn_local;
+
+/// The client's wish to leave HTTP, kept with the request while its hop-by-hop headers are gone.
+#[derive(Debug, Clone)]
+pub struct Upgrade {
+    /// The protocols that the client offers.
+    pub protocol: HeaderValue,
+    /// The client's connection, once it has been told that the protocol changes.
+    pub client: OnUpgrade,
+}
+
+/// Starts the tunnel for a response with status 101.
+pub(super) fn start(mut connection: Box<Http1>, upstream: OnUpgrade, upgrade: Upgrade) {
+    spawn_local(async move {
+        poll_fn(|cx| {
+            connection.drive(cx);
+            if connection.has_ended() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        let (client, upstream) = match (upgrade.client.await, upstream.await) {
+            (Ok(client), Ok(upstream)) => (client, upstream),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::debug!(%error, "an upgrade was not completed");
+                return;
+            }
+        };
+        let copied = copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await;
+        if let Err(error) = copied {
+            tracing::debug!(%error, "a tunnel broke");
+        }
+    });
+}

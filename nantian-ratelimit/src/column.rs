@@ -1,0 +1,165 @@
+//! One limit of a ledger: its rate, and the single steps that change a cell of it.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::cost::Cost;
+use crate::policy::{Limit, Unit};
+use crate::rate::Rate;
+use crate::sync::{AtomicU64, Ordering};
+use crate::table::{SEALED, Slot};
+
+/// A limit and how it is counted.
+#[derive(Debug)]
+pub(crate) struct Column {
+    rate: Rate,
+    unit: Unit,
+    limit: Limit,
+}
+
+/// A correction of a level, in the limit's unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Correction {
+    Debit(u64),
+    Refund(u64),
+}
+
+/// Why a cell was not charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Uncharged {
+    /// It belongs to nobody.
+    Sealed,
+    /// It has room at this time only.
+    Full(Timestamp),
+}
+
+// === impl Column ===
+
+impl Column {
+    pub(crate) fn new(limit: &Limit) -> Self {
+        Self { rate: Rate::of(limit), unit: limit.unit(), limit: limit.clone() }
+    }
+
+    pub(crate) fn limit(&self) -> &Limit {
+        &self.limit
+    }
+
+    /// Whether the limit denies all that it counts.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.limit.max() == 0
+    }
+
+    /// What the limit counts of `cost`.
+    pub(crate) fn counted(&self, cost: Cost) -> u64 {
+        cost.of(self.unit)
+    }
+
+    /// What is taken of the limit for `cost`, before it is settled.
+    pub(crate) fn reserved(&self, cost: Cost) -> u64 {
+        self.rate.reserved(self.counted(cost))
+    }
+
+    /// The TAT of a bucket that is just full.
+    pub(crate) fn full(&self, now: Timestamp) -> u64 {
+        self.rate.tick(now)
+    }
+
+    /// Whether the bucket is full, so that it may be forgotten.
+    pub(crate) fn is_full(&self, tat: u64, now: Timestamp) -> bool {
+        tat <= self.rate.tick(now)
+    }
+
+    pub(crate) fn remaining(&self, tat: u64, now: Timestamp) -> u64 {
+        if self.is_closed() {
+            return 0;
+        }
+        self.rate.remaining(tat, self.rate.tick(now))
+    }
+
+    pub(crate) fn reset(&self, tat: u64, now: Timestamp) -> Duration {
+        self.rate.full_at(tat).since(now)
+    }
+
+    /// The TAT after `cost`, or when it fits.
+    pub(crate) fn charged(&self, tat: u64, now: Timestamp, cost: Cost) -> Result<u64, Timestamp> {
+        let items = self.counted(cost);
+        if items == 0 {
+            return Ok(tat);
+        }
+        let charged = self.rate.charge(tat, self.rate.tick(now), items);
+        charged.map_err(|short| short.until)
+    }
+
+    /// The TAT of the same use in the column `to`, which has the same limit but for its amount.
+    pub(crate) fn converted(&self, tat: u64, to: &Self, now: Timestamp) -> u64 {
+        self.rate.convert(tat, &to.rate, now)
+    }
+
+    /// Charges a cell that held `tat` when it was read and is expected to hold `charged` then.
+    pub(crate) fn charge(
+        &self,
+        cell: &AtomicU64,
+        mut tat: u64,
+        mut charged: u64,
+        now: Timestamp,
+        cost: Cost,
+    ) -> Result<u64, Uncharged> {
+        while let Err(current) = cell.compare_exchange_weak(tat, charged, Ordering::AcqRel, Ordering::Acquire)
+        {
+            if current == SEALED {
+                return Err(Uncharged::Sealed);
+            }
+            charged = self.charged(current, now, cost).map_err(Uncharged::Full)?;
+            tat = current;
+        }
+        Ok(charged)
+    }
+
+    /// Takes a charge of `cost` back.
+    pub(crate) fn roll_back(&self, slot: Slot<'_>, tag: u64, cell: &AtomicU64, cost: Cost) {
+        update(slot, tag, cell, |tat| self.rate.undo(tat, self.counted(cost)));
+    }
+
+    /// Adds the use that `tat` stands for.
+    pub(crate) fn add(&self, slot: Slot<'_>, tag: u64, cell: &AtomicU64, tat: u64, now: Timestamp) {
+        let tick = self.rate.tick(now);
+        let used = tat.saturating_sub(tick);
+        update(slot, tag, cell, |held| held.max(tick).saturating_add(used).min(SEALED - 1));
+    }
+
+    /// Corrects a cell; returns what the cap on debt forgave, or `None` if the slot is not that of `tag`.
+    pub(crate) fn correct(
+        &self,
+        slot: Slot<'_>,
+        tag: u64,
+        cell: &AtomicU64,
+        now: Timestamp,
+        correction: Correction,
+    ) -> Option<u64> {
+        let tick = self.rate.tick(now);
+        let mut forgiven = 0;
+        let is_done = update(slot, tag, cell, |tat| match correction {
+            Correction::Refund(items) => self.rate.refund(tat, tick, items),
+            Correction::Debit(items) => {
+                let adjusted = self.rate.debit(tat, tick, items);
+                forgiven = adjusted.forgiven;
+                adjusted.tat
+            }
+        });
+        is_done.then_some(forgiven)
+    }
+}
+
+/// Changes a cell of the slot of `tag` in one step; false if the slot is not that of `tag` or changes hands.
+fn update(slot: Slot<'_>, tag: u64, cell: &AtomicU64, mut change: impl FnMut(u64) -> u64) -> bool {
+    let mut tat = cell.load(Ordering::Acquire);
+    loop {
+        if tat == SEALED || !slot.belongs_to(tag) {
+            return false;
+        }
+        match cell.compare_exchange_weak(tat, change(tat), Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return true,
+            Err(current) => tat = current,
+        }
+    }
+}

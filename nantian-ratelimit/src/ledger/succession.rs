@@ -1,0 +1,120 @@
+//! How a ledger for other amounts takes over the levels of the one before.
+//!
+//! Shards are handed over one by one, each under the mutexes of both ledgers, so that at every instant exactly one
+//! ledger answers for a key. The predecessor's cells are sealed from then on, which sends everyone who still holds it
+//! to the successor.
+
+use std::sync::{Arc, Weak};
+
+use crate::clock::Timestamp;
+use crate::column::Column;
+use crate::key::Key;
+use crate::limiter::Lineage;
+use crate::policy::Limit;
+use crate::sync::{AtomicBool, Ordering};
+use crate::table::{Exclusive, SEALED, Slot, Table};
+
+use super::{Ledger, Tats};
+
+/// Who answers for the keys of a shard.
+#[derive(Default)]
+pub(super) struct Custody {
+    /// The ledger from which the shard was not yet taken over.
+    source: Option<Arc<Ledger>>,
+    /// The shard was handed to the successor.
+    is_retired: bool,
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// A ledger in which nobody has used anything.
+    pub(crate) fn new(limits: &[Limit], keys: usize, lineage: Weak<Lineage>) -> Self {
+        let columns: Box<[Column]> = limits.iter().map(Column::new).collect();
+        Self {
+            is_closed: columns.iter().any(Column::is_closed),
+            table: Table::new(keys, columns.len(), Custody::default),
+            columns,
+            retired: AtomicBool::new(false),
+            typical: Arc::default(),
+            lineage,
+        }
+    }
+
+    /// A ledger for other limits, which takes over the levels of `predecessor` shard by shard, as it is asked for them.
+    pub(crate) fn succeeding(predecessor: &Arc<Self>, limits: &[Limit], keys: usize) -> Self {
+        let mut ledger = Self::new(limits, keys, Weak::clone(&predecessor.lineage));
+        ledger.typical = Arc::clone(&predecessor.typical);
+        for position in 0..ledger.table.shards() {
+            ledger.table.lock(position).state.source = Some(Arc::clone(predecessor));
+        }
+        ledger
+    }
+
+    /// Takes over all shards that the predecessor still has.
+    pub(crate) fn take_over(&self, now: Timestamp) {
+        for position in 0..self.table.shards() {
+            drop(self.lock(position, now));
+        }
+    }
+
+    /// Tells holders to look for the successor. Only a hint: shards are handed over under their mutexes.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// The ledger that answers now; `None` if the limiter is gone.
+    pub(crate) fn successor(&self) -> Option<Arc<Self>> {
+        self.lineage.upgrade().map(|lineage| lineage.latest())
+    }
+
+    /// The right to add keys to a shard, after taking it over if need be; `None` if it was handed on.
+    pub(super) fn lock(&self, position: usize, now: Timestamp) -> Option<Exclusive<'_, Custody>> {
+        let mut shard = self.table.lock(position);
+        if shard.state.is_retired {
+            return None;
+        }
+        let shared = shard.shared();
+        if !shared.belongs_to(Key::SHARED) {
+            shared.install(Key::SHARED, self.used(&self.full(now)));
+        }
+        if let Some(source) = shard.state.source.take() {
+            self.take_shard(&shard, &source, position, now);
+        }
+        Some(shard)
+    }
+
+    fn take_shard(&self, shard: &Exclusive<'_, Custody>, source: &Self, position: usize, now: Timestamp) {
+        let mut old = source.table.lock(position);
+        old.state.is_retired = true;
+        let tats = self.taken(source, old.shared(), now);
+        shard.shared().install(Key::SHARED, self.used(&tats));
+        for slot in old.slots() {
+            let tats = self.taken(source, slot, now);
+            if self.insert(shard, Key::at(position, slot.tag()), &tats, now).is_none() {
+                let shared = shard.shared();
+                for ((column, cell), tat) in self.columns.iter().zip(shared.cells()).zip(tats) {
+                    column.add(shared, Key::SHARED, cell, tat, now);
+                }
+            }
+        }
+    }
+
+    /// Seals a slot of `source` and tells its levels by the columns of this ledger.
+    fn taken(&self, source: &Self, slot: Slot<'_>, now: Timestamp) -> Tats {
+        let mut tats = self.full(now);
+        for (old, cell) in source.columns.iter().zip(slot.cells()) {
+            let taken = Slot::take(cell);
+            let mut columns = self.columns.iter().zip(&mut tats);
+            let kept = columns.find(|(column, _)| column.limit().is_same_as(old.limit()));
+            if let Some((column, tat)) = kept.filter(|_| taken != SEALED) {
+                *tat = old.converted(taken, column, now);
+            }
+        }
+        tats
+    }
+}
