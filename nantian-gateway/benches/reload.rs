@@ -1,5 +1,7 @@
 //! What it costs to take in an edit of one route among a thousand with ten rules each.
 
+#![expect(clippy::expect_used, reason = "a bench that cannot set up its world must stop")]
+
 use std::{fmt::Write as _, fs, path::Path, sync::Arc};
 
 use divan::Bencher;
@@ -62,7 +64,8 @@ fn route(number: usize, edit: usize) -> String {
 fn write_world(directory: &Path) {
     fs::write(directory.join("world.yaml"), WORLD).expect("a writable directory");
     for number in 0..ROUTES {
-        fs::write(directory.join(format!("route-{number}.yaml")), route(number, 0)).expect("a writable directory");
+        fs::write(directory.join(format!("route-{number}.yaml")), route(number, 0))
+            .expect("a writable directory");
     }
 }
 

@@ -353,10 +353,12 @@ items:
   spec: {parentRefs: [{name: web}], hostnames: null}
   status: {parents: [{controllerName: other/one, unheardOf: true}]}
 - {apiVersion: apps/v1, kind: Deployment, metadata: {name: echo}}
+- {apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: echo-1}, addressType: IPv4, endpoints: null, ports: null}
 "#;
     let mut world = World::new(&[("a.yaml", list)]);
     let (load, changed, faults) = world.load();
-    assert_eq!((changed, faults, load.skipped), (vec!["HTTPRoute demo/shop".to_owned()], vec![], 1));
+    assert_eq!(changed, ["EndpointSlice default/echo-1", "HTTPRoute demo/shop"]);
+    assert_eq!((faults, load.skipped), (vec![], 1));
     let route = load.objects.http_routes.get(&ObjectName::new("demo", "shop")).unwrap();
     assert_eq!((route.metadata.uid.as_deref(), route.metadata.generation), (Some("6f0a"), Some(2)));
 }

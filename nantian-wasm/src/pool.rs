@@ -106,16 +106,15 @@ impl Pool {
                 }
             }
         }
-        if let Some(slot) = busy {
-            return Err(LeaseError::Busy(Arc::clone(slot)));
+        // Building an instance is bounded; waiting for somebody else's guest is only bounded by its time limit.
+        if let Some((slot, mut cell)) = dead.filter(|_| self.rebuilds.spend_at(now))
+            && let Ok(instance) = build()
+        {
+            slot.fill(&mut cell, instance);
+            slot.claim(thread);
+            return Ok((Lease::new(slot, &cell), cell));
         }
-        let (slot, mut cell) = dead.ok_or(LeaseError::Dead(Cause::NoInstance))?;
-        if !self.rebuilds.spend_at(now) {
-            return Err(LeaseError::Dead(Cause::NoInstance));
-        }
-        slot.fill(&mut cell, build().map_err(|_| LeaseError::Dead(Cause::NoInstance))?);
-        slot.claim(thread);
-        Ok((Lease::new(slot, &cell), cell))
+        Err(busy.map_or(LeaseError::Dead(Cause::NoInstance), |slot| LeaseError::Busy(Arc::clone(slot))))
     }
 
     /// Whether another dead instance may be replaced now.

@@ -42,7 +42,8 @@ pub(super) fn run(options: &Run) -> anyhow::Result<()> {
 
 /// The runtime of everything but the data path.
 pub(super) fn control_runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().thread_name("control").build()
+    // One thread reloads, the other answers probes meanwhile.
+    Builder::new_multi_thread().worker_threads(1).enable_all().thread_name("control").build()
 }
 
 /// Installs the log of the process.

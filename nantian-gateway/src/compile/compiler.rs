@@ -1,7 +1,7 @@
 //! The IR and the registry become a snapshot.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -50,7 +50,8 @@ pub fn compile(ir: &Ir, registry: &mut Registry, generation: u64) -> Compiled {
     let mut compiler = Compiler { ir, registry, routes, rules: Vec::new(), problems };
     let ports = ir.ports.iter().map(|port| compiler.port(port)).collect::<BTreeMap<_, _>>();
     let Compiler { rules, problems, .. } = compiler;
-    registry.metrics.retain_routes(|name| ir.routes.iter().any(|route| route.id.to_string() == name));
+    let names: HashSet<String> = ir.routes.iter().map(|route| route.id.to_string()).collect();
+    registry.metrics.retain_routes(|name| names.contains(name));
     Compiled { snapshot: Arc::new(Snapshot { generation, ports, rules }), problems }
 }
 

@@ -108,6 +108,7 @@ impl Session {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.registration.state.expects_nothing();
         let io = Watched::http2(io, first, self.registration.state.clone());
         let max_head = u32::try_from(self.worker.config.max_request_head).unwrap_or(u32::MAX);
         let edge = Edge::new(self.key, self.worker, self.peer, self.registration.state.clone());

@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Waker},
     time::Duration,
@@ -38,6 +38,8 @@ pub struct Connections {
 struct Inner {
     clock: Arc<AtomicU32>,
     entries: RefCell<Slab<Entry>>,
+    /// Connections that have left HTTP.
+    tunnels: Arc<AtomicUsize>,
 }
 
 struct Entry {
@@ -51,6 +53,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct State {
     clock: Arc<AtomicU32>,
+    tunnels: Arc<AtomicUsize>,
     /// When the present wait began, or [`NEVER`].
     head_since: AtomicU32,
     idle_since: AtomicU32,
@@ -83,6 +86,7 @@ impl Connections {
         let now = clock.load(Relaxed);
         let state = Arc::new(State {
             clock,
+            tunnels: Arc::clone(&self.inner.tunnels),
             head_since: now.into(),
             idle_since: NEVER.into(),
             body_since: NEVER.into(),
@@ -96,9 +100,9 @@ impl Connections {
         Registration { connections: self.clone(), key, state }
     }
 
-    /// How many are open.
+    /// How many are open, tunnels included.
     pub fn len(&self) -> usize {
-        self.inner.entries.borrow().len()
+        self.inner.entries.borrow().len() + self.inner.tunnels.load(Relaxed)
     }
 
     /// Whether none is open.
@@ -163,6 +167,18 @@ impl State {
         }
     }
 
+    /// Nothing is owed until the first request: an HTTP/2 client may connect ahead of need.
+    pub(super) fn expects_nothing(&self) {
+        self.head_since.store(NEVER, Relaxed);
+        self.idle_since.store(self.now(), Relaxed);
+    }
+
+    /// Counts a tunnel for as long as the guard lives.
+    pub(super) fn tunnel(&self) -> TunnelGuard {
+        self.tunnels.fetch_add(1, Relaxed);
+        TunnelGuard(Arc::new(Tunnel(Arc::clone(&self.tunnels))))
+    }
+
     /// Whether the connection is between two requests.
     pub(super) fn begins_head(&self) -> bool {
         self.idle_since.load(Relaxed) != NEVER
@@ -211,6 +227,19 @@ impl State {
         } else if since.load(Relaxed) == NEVER {
             since.store(self.now(), Relaxed);
         }
+    }
+}
+
+/// A connection that leaves HTTP counts as open while a clone of this lives.
+#[derive(Debug, Clone)]
+pub struct TunnelGuard(#[expect(dead_code, reason = "it is held for its drop")] Arc<Tunnel>);
+
+#[derive(Debug)]
+struct Tunnel(Arc<AtomicUsize>);
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

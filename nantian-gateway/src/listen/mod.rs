@@ -16,7 +16,7 @@ pub use self::{
     accept::{Listeners, PortKey},
     bind::BindError,
     body::ClientBody,
-    connections::{Connections, Timeouts},
+    connections::{Connections, Timeouts, TunnelGuard},
     forward::{RequestInfo, TrustedProxies},
     tls::{InvalidCertificate, TlsServer},
 };

@@ -85,24 +85,25 @@ impl Edge {
             method: &parts.method,
             headers: &parts.headers,
         };
-        let Some((service, needs_info, prefix)) = snapshot.find(port, &head) else {
-            return Ok(snapshot.unmatched(Request::from_parts(parts, Body::empty())));
-        };
-        if needs_info {
+        let found = snapshot.find(port, &head);
+        if found.as_ref().is_some_and(|found| found.needs_info) || self.worker.config.access_log.is_some() {
             let info = RequestInfo {
                 client: self.peer.client(&parts.headers, &self.worker.config.trusted_proxies),
                 peer: self.peer.address,
                 tls: self.peer.tls,
                 port: self.peer.port,
                 host: host.as_ref().into(),
-                matched_prefix: prefix,
+                matched_prefix: found.as_ref().and_then(|found| found.prefix),
             };
             parts.extensions.insert(info);
         }
         drop(host);
+        let Some(found) = found else {
+            return Ok(snapshot.unmatched(Request::from_parts(parts, Body::empty())));
+        };
         let body = self.body(incoming, &parts)?;
         self.prepare(&mut parts);
-        Ok(service.call(Request::from_parts(parts, body)))
+        Ok(found.service.call(Request::from_parts(parts, body)))
     }
 
     /// The request's body, if it is not known to be too large; one of unknown size is cut at the limit.
@@ -128,7 +129,7 @@ impl Edge {
     fn prepare(&self, parts: &mut http::request::Parts) {
         let protocol = remove_hop_by_hop(&mut parts.headers);
         if let (Some(protocol), Some(client)) = (protocol, parts.extensions.remove::<OnUpgrade>()) {
-            parts.extensions.insert(Upgrade { protocol, client });
+            parts.extensions.insert(Upgrade { protocol, client, guard: self.state.tunnel() });
         }
         // hyper sends 100 as soon as the body is polled, which happens when a backend takes it.
         parts.headers.remove(header::EXPECT);
@@ -239,6 +240,8 @@ fn refuse(refusal: Option<Refusal>) -> Response<Body> {
 
 /// Removes what the backend meant for the gateway; a change of protocol is announced again.
 fn without_hop_by_hop(mut response: Response<DownstreamBody>) -> Response<DownstreamBody> {
+    // A gateway speaks its own version, whatever the backend speaks (RFC 9110, section 2.5).
+    *response.version_mut() = Version::HTTP_11;
     if matches!(response.body().body, Downstream::Plain(_)) {
         return response;
     }

@@ -19,6 +19,15 @@ pub struct LocalSnapshot {
     unmatched: RouteService,
 }
 
+/// The rule of a request.
+pub(crate) struct Found<'a> {
+    pub(crate) service: &'a RouteService,
+    /// Whether some stage asks for a [`RequestInfo`](crate::listen::RequestInfo).
+    pub(crate) needs_info: bool,
+    /// The length of the path prefix that matched, if one did.
+    pub(crate) prefix: Option<usize>,
+}
+
 impl LocalSnapshot {
     pub(super) fn new(shared: Arc<Snapshot>, context: Context) -> Self {
         let rules = shared.rules.iter().map(|_| OnceCell::new()).collect();
@@ -26,18 +35,13 @@ impl LocalSnapshot {
         Self { shared, context, rules, unmatched }
     }
 
-    /// The service of the rule that `head` belongs to, whether it wants a [`RequestInfo`](crate::listen::RequestInfo),
-    /// and the length of the path prefix that matched.
-    pub(crate) fn find(
-        &self,
-        port: &Port,
-        head: &RequestHead<'_>,
-    ) -> Option<(&RouteService, bool, Option<usize>)> {
+    /// The rule that `head` belongs to.
+    pub(crate) fn find(&self, port: &Port, head: &RequestHead<'_>) -> Option<Found<'_>> {
         let matched = port.router.find(head)?;
         let rule = self.shared.rule(matched.rule)?;
         let cell = self.rules.get(usize::try_from(matched.rule.0).ok()?)?;
         let service = cell.get_or_init(|| stack::rule(rule, &self.context));
-        Some((service, rule.needs_info(), matched.prefix))
+        Some(Found { service, needs_info: rule.needs_info(), prefix: matched.prefix })
     }
 
     /// Answers a request that no rule matches.

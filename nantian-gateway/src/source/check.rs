@@ -49,6 +49,13 @@ impl Checker {
             }
         }
         bytes::join_lines(kind, &mut object);
+        if kind == Kind::EndpointSlice {
+            let endpoints = object.entry("endpoints").or_insert(Value::Null);
+            if endpoints.is_null() {
+                // This is how kubectl shows a Service without pods.
+                *endpoints = Value::Array(Vec::new());
+            }
+        }
         let mut object = Value::Object(object);
         let complaints = self.complaints(kind, &object);
         if !complaints.is_empty() {

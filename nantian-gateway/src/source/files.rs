@@ -28,6 +28,24 @@ use super::{
 /// (bad syntax, no kind, no name), every object that its file held before stays, for it may be the one.
 ///
 /// What only the translator can tell is told by it: [`Files::reject`] takes an edit back that it refuses.
+///
+/// ```
+/// use nantian_gateway::source::Files;
+///
+/// let directory = tempfile::tempdir()?;
+/// let file = directory.path().join("namespace.yaml");
+/// let mut files = Files::new([directory.path().to_owned()]);
+///
+/// std::fs::write(&file, "{apiVersion: v1, kind: Namespace, metadata: {name: demo}}")?;
+/// let load = files.load();
+/// assert_eq!(load.changed[0].to_string(), "Namespace demo");
+///
+/// std::fs::write(&file, "{apiVersion: v1, kind: Namespace, metadata: {name: demo, lables: {}}}")?;
+/// let load = files.load();
+/// assert_eq!(load.faults[0].path, "metadata.lables");
+/// assert_eq!(load.objects.namespaces.len(), 1);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Files {
     paths: Vec<PathBuf>,

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
 use super::http1::Http1;
-use crate::runtime::spawn_local;
+use crate::{listen::TunnelGuard, runtime::spawn_local};
 
 /// The client's wish to leave HTTP, kept with the request while its hop-by-hop headers are gone.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub struct Upgrade {
     pub protocol: HeaderValue,
     /// The client's connection, once it has been told that the protocol changes.
     pub client: OnUpgrade,
+    /// Counts the connection as open until the tunnel ends.
+    pub guard: TunnelGuard,
 }
 
 /// Starts the tunnel for a response with status 101.
@@ -28,7 +30,8 @@ pub(super) fn start(mut connection: Box<Http1>, upstream: OnUpgrade, upgrade: Up
             if connection.has_ended() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        let (client, upstream) = match (upgrade.client.await, upstream.await) {
+        let Upgrade { client, guard, .. } = upgrade;
+        let (client, upstream) = match (client.await, upstream.await) {
             (Ok(client), Ok(upstream)) => (client, upstream),
             (Err(error), _) | (_, Err(error)) => {
                 tracing::debug!(%error, "an upgrade was not completed");
@@ -39,5 +42,6 @@ pub(super) fn start(mut connection: Box<Http1>, upstream: OnUpgrade, upgrade: Up
         if let Err(error) = copied {
             tracing::debug!(%error, "a tunnel broke");
         }
+        drop(guard);
     });
 }

@@ -85,9 +85,7 @@ fn contents(host: &Host, kind: BufferKind) -> Result<&[u8], Status> {
             .exchange()
             .and_then(|exchange| window(exchange, kind))
             .map_or(&[], |window| &window.bytes)),
-        BufferKind::PluginConfiguration if matches!(host.phase, Phase::Start | Phase::Configure) => {
-            Ok(&host.facts.configuration)
-        }
+        BufferKind::PluginConfiguration if host.phase == Phase::Configure => Ok(&host.facts.configuration),
         BufferKind::PluginConfiguration | BufferKind::CallOutBody => Err(Status::NotFound),
         BufferKind::VmConfiguration | BufferKind::Empty => Ok(&[]),
     }

@@ -217,7 +217,12 @@ fn set_pseudo(exchange: &mut Exchange, kind: MapKind, name: &[u8], value: &[u8])
     let invalid = || EditError::Invalid(Cause::InvalidHeader { name: excerpt(name) });
     match (kind, name) {
         (MapKind::RequestHeaders, b":method") => {
-            exchange.request.method = Method::from_bytes(value).map_err(|_| invalid())?;
+            let method = Method::from_bytes(value).map_err(|_| invalid())?;
+            // CONNECT is another protocol behind the same head: no message turns into one, or back.
+            if (method == Method::CONNECT) != (exchange.request.method == Method::CONNECT) {
+                return Err(invalid());
+            }
+            exchange.request.method = method;
         }
         (MapKind::RequestHeaders, b":path") => {
             authority::set_path(&mut exchange.request, value).ok_or_else(invalid)?;

@@ -15,7 +15,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, request, response};
 
 pub use self::answer::LocalResponse;
-pub(crate) use self::answer::is_grpc;
+use self::answer::is_grpc;
 use self::course::{Course, Member};
 pub use self::exchange::StreamInfo;
 pub(crate) use self::exchange::{Content, Direction, Exchange, RequestHead, ResponseHead, Window};
@@ -50,6 +50,7 @@ pub struct StreamContext {
     members: Vec<Member>,
     request: Course,
     response: Course,
+    is_grpc: bool,
     is_streaming: bool,
     waiting: Option<OwnedMutexLockFuture<Cell>>,
 }
@@ -82,6 +83,7 @@ impl StreamContext {
             exchange: Some(Box::new(Exchange::new(info))),
             request: Course::default(),
             response: Course::default(),
+            is_grpc: false,
             is_streaming: false,
             waiting: None,
         }
@@ -91,6 +93,7 @@ impl StreamContext {
     ///
     /// `end_of_stream` says that no body and no trailers follow.
     pub fn on_request_headers(&mut self, parts: &mut request::Parts, end_of_stream: bool) -> Action {
+        self.is_grpc = is_grpc(&parts.headers);
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.swap_request(parts);
         }
@@ -153,9 +156,9 @@ impl StreamContext {
         self.wants_body(Direction::Response)
     }
 
-    /// Whether the client speaks gRPC, and wants refusals in its form.
+    /// Whether the client speaks gRPC, and wants answers in its form.
     pub fn is_grpc(&self) -> bool {
-        self.exchange.as_ref().is_some_and(|exchange| is_grpc(&exchange.request.headers))
+        self.is_grpc
     }
 
     /// Waits until the instance that answered [`Action::Busy`] is free.

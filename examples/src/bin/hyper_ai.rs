@@ -1,0 +1,75 @@
+//! A hyper client that becomes an LLM service: address, model and credential are the operator's, the rest the caller's.
+//!
+//! The provider is a fake one in this program, so that it runs without an account.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, mpsc},
+};
+
+use anyhow::{anyhow, ensure};
+use axum::{
+    Json, Router,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, header};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use nantian_ai::{AiLayer, Credential, Target, TargetConfig, body::RequestBody, usage::UsageReport};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tower::{Layer as _, ServiceExt as _};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let config = TargetConfig::new("example/gpt", "openai", "gpt-4o")
+        .endpoint(format!("http://{}/v1", provider().await?))
+        .credential(Credential::bearer("sk-operator"));
+    let (reports, used) = mpsc::channel();
+    let layer = AiLayer::new(Arc::new(Target::new(config)?)).observing(move |_: &_, _: &_| {
+        let reports = reports.clone();
+        move |report: UsageReport| {
+            // The receiver lives as long as the program.
+            let _ = reports.send(report.usage.total);
+        }
+    });
+    let service = layer.layer(Client::builder(TokioExecutor::new()).build_http::<RequestBody>());
+
+    let request = Request::post("/v1/chat/completions")
+        .header(header::AUTHORIZATION, "Bearer of-the-caller")
+        .body(Full::<Bytes>::from(r#"{"model": "any", "messages": [{"role": "user", "content": "Hi"}]}"#))?;
+    let response = service.oneshot(request).await?;
+    ensure!(response.status() == StatusCode::OK, "the provider takes the operator's credential");
+    let body = response.into_body().collect().await.map_err(|error| anyhow!(error))?.to_bytes();
+    let answer: Value = serde_json::from_slice(&body)?;
+    let model = answer.get("model").and_then(Value::as_str);
+    ensure!(model == Some("gpt-4o"), "the provider is asked for the operator's model: {answer}");
+    let tokens = used.recv()?;
+    ensure!(tokens == 15, "the usage is what the provider reports");
+
+    println!("an answer for {tokens} tokens: {answer}");
+    Ok(())
+}
+
+/// Starts a provider that knows one credential.
+async fn provider() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let app = Router::new().route("/v1/chat/completions", post(complete));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(address)
+}
+
+async fn complete(headers: HeaderMap, Json(request): Json<Value>) -> Result<Json<Value>, StatusCode> {
+    if headers.get(header::AUTHORIZATION).is_none_or(|value| value != "Bearer sk-operator") {
+        return Err(StatusCode::UNAUTHORIZED);
+    }
+    Ok(Json(json!({
+        "object": "chat.completion",
+        "model": request.get("model"),
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello."}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 6, "total_tokens": 15},
+    })))
+}

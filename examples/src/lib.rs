@@ -1,1 +1,0 @@
-//! Small self-checking programs that use the crates from other proxies.

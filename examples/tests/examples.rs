@@ -1,0 +1,31 @@
+//! Runs every example: each is a program that ends with an error when what it shows does not hold.
+#![cfg(test)]
+
+use std::{collections::BTreeSet, fs, process::Command};
+
+const EXAMPLES: [(&str, &str); 5] = [
+    ("axum_rate_limit", env!("CARGO_BIN_EXE_axum_rate_limit")),
+    ("axum_wasm_plugin", env!("CARGO_BIN_EXE_axum_wasm_plugin")),
+    ("hyper_ai", env!("CARGO_BIN_EXE_hyper_ai")),
+    ("hyper_reverse_proxy", env!("CARGO_BIN_EXE_hyper_reverse_proxy")),
+    ("read_resources", env!("CARGO_BIN_EXE_read_resources")),
+];
+
+#[test]
+fn every_example_holds() {
+    for (name, program) in EXAMPLES {
+        let output = Command::new(program).output().unwrap();
+        let (said, complained) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{name}: {complained}");
+        assert!(!said.is_empty(), "{name} shows nothing");
+    }
+}
+
+#[test]
+fn no_example_is_forgotten() {
+    let files = fs::read_dir("src/bin").unwrap().map(|entry| entry.unwrap().path());
+    let names: BTreeSet<_> =
+        files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    assert_eq!(names, EXAMPLES.map(|(name, _)| name.to_owned()).into());
+}

@@ -1,0 +1,19 @@
+//! The gateway as a process: manifests and bytes in, bytes out.
+#![cfg(test)]
+
+mod admin;
+mod ai;
+mod drain;
+mod forwarding;
+mod hostile;
+mod http1;
+mod http2;
+mod limits;
+mod policies;
+mod reload;
+mod routing;
+mod streaming;
+mod support;
+mod tls;
+mod upgrade;
+mod upstream;

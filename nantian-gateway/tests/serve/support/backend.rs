@@ -1,0 +1,135 @@
+//! Servers that the gateway sends requests to.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Message, Wire};
+
+/// A server on a port of its own, for as long as the test runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    seen: Arc<Mutex<Vec<Message>>>,
+}
+
+impl Backend {
+    /// Sends the content of every request back, and says in `x-backend` who it is.
+    pub(crate) async fn echo(name: &'static str) -> Self {
+        Self::answering(move |request| {
+            let length = request.body.len();
+            let mut reply =
+                format!("HTTP/1.1 200 OK\r\nx-backend: {name}\r\ncontent-length: {length}\r\n\r\n").into_bytes();
+            if !request.start.starts_with("HEAD ") {
+                reply.extend(&request.body);
+            }
+            reply
+        })
+        .await
+    }
+
+    /// Answers every request with the bytes that `answer` gives, and keeps connections open.
+    pub(crate) async fn answering<A, B>(answer: A) -> Self
+    where
+        A: Fn(&Message) -> B + Clone + Send + Sync + 'static,
+        B: AsRef<[u8]> + Send + 'static,
+    {
+        let seen = Arc::<Mutex<Vec<Message>>>::default();
+        let log = Arc::clone(&seen);
+        let backend = Self::raw(move |mut wire| {
+            let (answer, log) = (answer.clone(), Arc::clone(&log));
+            async move {
+                while let Ok(request) = wire.message().await {
+                    let reply = answer(&request);
+                    log.lock().unwrap().push(request);
+                    wire.send(reply).await;
+                }
+            }
+        })
+        .await;
+        Self { seen, ..backend }
+    }
+
+    /// Does with each connection what `serve` does.
+    pub(crate) async fn raw<S, F>(serve: S) -> Self
+    where
+        S: Fn(Wire) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self::accepting(move |stream| serve(Wire::over(stream))).await
+    }
+
+    /// Answers HTTP/2 with prior knowledge.
+    pub(crate) async fn h2c<A, F, B>(answer: A) -> Self
+    where
+        A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
+        Self::accepting(move |stream| {
+            let answer = answer.clone();
+            let service = service_fn(move |request| {
+                let reply = answer(request);
+                async move { Ok::<_, Infallible>(reply.await) }
+            });
+            async move {
+                let connection = http2::Builder::new(TokioExecutor::new());
+                // A client that leaves is no concern of the backend.
+                let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+            }
+        })
+        .await
+    }
+
+    async fn accepting<S, F>(serve: S) -> Self
+    where
+        S: Fn(TcpStream) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::<AtomicUsize>::default();
+        let accepted = Arc::clone(&connections);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                accepted.fetch_add(1, Relaxed);
+                stream.set_nodelay(true).unwrap();
+                tokio::spawn(serve(stream));
+            }
+        });
+        Self { address, connections, seen: Arc::default() }
+    }
+
+    /// A backend that refuses connections: its port is taken, and nobody listens.
+    pub(crate) fn absent(port: &super::Port) -> Self {
+        Self { address: port.address(), connections: Arc::default(), seen: Arc::default() }
+    }
+
+    /// How many connections were opened to it.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+
+    /// The requests that it has answered.
+    pub(crate) fn seen(&self) -> Vec<Message> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// The request that it has answered last.
+    pub(crate) fn last(&self) -> Message {
+        self.seen().pop().expect("a request has come")
+    }
+}

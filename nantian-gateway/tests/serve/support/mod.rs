@@ -1,0 +1,18 @@
+//! A gateway in a process of its own, real backends, and clients that see every byte.
+
+mod backend;
+mod lines;
+mod manifests;
+mod message;
+mod time;
+mod wire;
+mod world;
+
+pub(crate) use self::{
+    backend::Backend,
+    manifests::{rule, to},
+    message::Message,
+    time::{SOON, eventually, soon},
+    wire::Wire,
+    world::{Port, Running, World},
+};

@@ -1,0 +1,225 @@
+//! Manifests, and the gateway that serves them.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
+
+use super::{Backend, Message, Wire, eventually, lines::Lines, manifests};
+
+/// A port that nobody else is given while this lives, and on which a listener can be opened.
+#[derive(Debug)]
+pub(crate) struct Port(Socket);
+
+impl Port {
+    pub(crate) fn reserve() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap().as_socket().unwrap()
+    }
+
+    /// A listener of the Gateway on this port; `rest` is further fields.
+    pub(crate) fn listener(&self, name: &str, rest: &str) -> String {
+        format!("{{name: {name}, port: {}, {rest}}}", self.address().port())
+    }
+}
+
+/// A gateway that is not started yet.
+#[derive(Debug)]
+pub(crate) struct World {
+    directory: TempDir,
+    port: Port,
+    options: Vec<String>,
+}
+
+impl World {
+    /// A Gateway with one HTTP listener.
+    pub(crate) fn new() -> Self {
+        let port = Port::reserve();
+        let listener = port.listener("http", "protocol: HTTP");
+        Self::with_listeners(port, &[listener])
+    }
+
+    /// A Gateway with `listeners` on `port`.
+    pub(crate) fn with_listeners(port: Port, listeners: &[String]) -> Self {
+        let directory = TempDir::new().unwrap();
+        let options = ["run", "--workers", "2", "--feature-gates", "AllAlpha=true", "--log-format", "json"];
+        let options = options.map(str::to_owned).into();
+        Self { directory, port, options }.manifest("gateway", &manifests::gateway(listeners))
+    }
+
+    /// Further options of the command line.
+    pub(crate) fn options(mut self, options: &[&str]) -> Self {
+        self.options.extend(options.iter().map(|option| (*option).to_owned()));
+        self
+    }
+
+    /// A file with these documents.
+    pub(crate) fn manifest(self, name: &str, text: &str) -> Self {
+        fs::write(self.directory.path().join(format!("{name}.yaml")), text).unwrap();
+        self
+    }
+
+    /// A Service with these endpoints.
+    pub(crate) fn service(self, name: &str, backends: &[&Backend]) -> Self {
+        self.manifest(name, &manifests::service(name, "http", backends))
+    }
+
+    /// A Service that speaks HTTP/2 with prior knowledge.
+    pub(crate) fn h2c_service(self, name: &str, backend: &Backend) -> Self {
+        self.manifest(name, &manifests::service(name, "kubernetes.io/h2c", &[backend]))
+    }
+
+    /// An HTTPRoute with these rules.
+    pub(crate) fn route(self, name: &str, rules: &[String]) -> Self {
+        self.manifest(name, &manifests::route(name, "", rules))
+    }
+
+    /// An HTTPRoute for these hosts.
+    pub(crate) fn route_of(self, name: &str, hosts: &str, rules: &[String]) -> Self {
+        self.manifest(name, &manifests::route(name, &format!("hostnames: [{hosts}],"), rules))
+    }
+
+    /// Starts the gateway with an admin server and waits until it serves.
+    pub(crate) async fn start(self) -> Running {
+        let running = self.options(&["--admin-addr", "127.0.0.1:0"]).start_as_is().await;
+        eventually("ready", async || running.admin("/readyz").await.status() == 200).await;
+        running
+    }
+
+    /// Starts the gateway with no other options than those given, and waits until it serves.
+    pub(crate) async fn start_as_is(self) -> Running {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_nantian-gateway"))
+            .args(&self.options)
+            .arg("--manifests")
+            .arg(self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Lines::of(process.stderr.take().unwrap());
+        let output = Lines::of(process.stdout.take().unwrap());
+        let running = Running { world: self, process, log, output };
+        running.log.more(RELOADED, 0).await;
+        running
+    }
+}
+
+/// What the gateway says when it serves a new generation.
+const RELOADED: &str = "\"message\":\"reloaded\"";
+
+/// A gateway that serves; it is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    world: World,
+    process: Child,
+    /// Standard error: the log.
+    pub(crate) log: Lines,
+    /// Standard output: the access log.
+    pub(crate) output: Lines,
+}
+
+impl Running {
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.world.port.address()
+    }
+
+    pub(crate) async fn connect(&self) -> Wire {
+        Wire::connect(self.address()).await
+    }
+
+    /// `GET path` on a connection of its own.
+    pub(crate) async fn get(&self, path: &str) -> Message {
+        self.connect().await.get(path).await
+    }
+
+    /// Sends a request on a connection of its own.
+    pub(crate) async fn ask(&self, request: impl AsRef<[u8]>) -> Message {
+        self.connect().await.ask(request).await
+    }
+
+    /// `GET path` of the admin server.
+    pub(crate) async fn admin(&self, path: &str) -> Message {
+        let line = self.log.more("\"admin server\"", 0).await;
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let address = line["fields"]["address"].as_str().unwrap().parse().unwrap();
+        Wire::connect(address).await.get(path).await
+    }
+
+    /// The configuration that it shows.
+    pub(crate) async fn config(&self) -> Value {
+        self.admin("/config").await.json()
+    }
+
+    /// The value of a metric, by its name and labels as they are written.
+    pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.admin("/metrics").await.text();
+        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// Writes a manifest and does not wait for it to be read.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        fs::write(self.world.directory.path().join(format!("{name}.yaml")), text).unwrap();
+    }
+
+    /// Writes a manifest and waits until it has been read.
+    pub(crate) async fn edit(&self, name: &str, text: &str) {
+        let known = self.log.count(RELOADED);
+        self.write(name, text);
+        self.log.more(RELOADED, known).await;
+    }
+
+    /// Edits the endpoints of a Service.
+    pub(crate) async fn edit_service(&self, name: &str, backends: &[&Backend]) {
+        self.edit(name, &manifests::service(name, "http", backends)).await;
+    }
+
+    /// Edits the rules of an HTTPRoute.
+    pub(crate) async fn edit_route(&self, name: &str, rules: &[String]) {
+        self.edit(name, &manifests::route(name, "", rules)).await;
+    }
+
+    /// Sends a signal such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("sh")
+            .args(["-c", "kill -s \"$0\" \"$1\"", name, &self.process.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits until the process has ended.
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
+        self.log.ended().await;
+        self.output.ended().await;
+        self.process.wait().unwrap()
+    }
+
+    /// The resident memory of the process, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

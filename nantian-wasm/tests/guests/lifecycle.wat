@@ -1,0 +1,65 @@
+;; Counts the callbacks of its life in metrics named after them, and checks their order for each stream.
+(module
+  (import "env" "proxy_define_metric" (func $define_metric (param i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_increment_metric" (func $increment (param i32 i64) (result i32)))
+  (import "env" "proxy_set_tick_period_milliseconds" (func $set_tick (param i32) (result i32)))
+  (import "env" "proxy_send_local_response"
+    (func $send_local_response (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 64) "start")
+  (data (i32.const 72) "create")
+  (data (i32.const 80) "log")
+  (data (i32.const 88) "done")
+  (data (i32.const 96) "delete")
+  (data (i32.const 104) "tick")
+  (global $heap (mut i32) (i32.const 1024))
+  (global $started (mut i32) (i32.const 0))
+  (global $stage (mut i32) (i32.const 0))
+
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "proxy_on_memory_allocate") (param $size i32) (result i32)
+    (local $pointer i32)
+    (local.set $pointer (global.get $heap))
+    (global.set $heap (i32.add (local.get $pointer) (local.get $size)))
+    (local.get $pointer))
+
+  (func (export "_initialize") (global.set $started (i32.add (global.get $started) (i32.const 1))))
+
+  ;; Metrics get the ids 0 to 5 in this order.
+  (func (export "proxy_on_vm_start") (param i32 i32) (result i32)
+    (drop (call $define_metric (i32.const 0) (i32.const 64) (i32.const 5) (i32.const 0)))
+    (drop (call $define_metric (i32.const 0) (i32.const 72) (i32.const 6) (i32.const 0)))
+    (drop (call $define_metric (i32.const 0) (i32.const 80) (i32.const 3) (i32.const 0)))
+    (drop (call $define_metric (i32.const 0) (i32.const 88) (i32.const 4) (i32.const 0)))
+    (drop (call $define_metric (i32.const 0) (i32.const 96) (i32.const 6) (i32.const 0)))
+    (drop (call $define_metric (i32.const 0) (i32.const 104) (i32.const 4) (i32.const 0)))
+    (drop (call $increment (i32.const 0) (i64.extend_i32_u (global.get $started))))
+    (drop (call $set_tick (i32.const 25)))
+    (i32.const 1))
+
+  (func (export "proxy_on_context_create") (param $context i32) (param $parent i32)
+    (if (i32.eqz (local.get $context)) (then unreachable))
+    (if (local.get $parent)
+      (then
+        (if (i32.ne (local.get $parent) (i32.const 1)) (then unreachable))
+        (drop (call $increment (i32.const 1) (i64.const 1))))))
+
+  ;; An answer given while a stream is being ended has nowhere to go and must not do harm.
+  (func (export "proxy_on_log") (param $context i32)
+    (if (global.get $stage) (then unreachable))
+    (global.set $stage (i32.const 1))
+    (drop (call $send_local_response
+      (i32.const 200) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+      (i32.const -1)))
+    (drop (call $increment (i32.const 2) (i64.const 1))))
+  (func (export "proxy_on_done") (param $context i32) (result i32)
+    (if (i32.ne (global.get $stage) (i32.const 1)) (then unreachable))
+    (global.set $stage (i32.const 2))
+    (drop (call $increment (i32.const 3) (i64.const 1)))
+    (i32.const 0))
+  (func (export "proxy_on_delete") (param $context i32)
+    (if (i32.ne (global.get $stage) (i32.const 2)) (then unreachable))
+    (global.set $stage (i32.const 0))
+    (drop (call $increment (i32.const 4) (i64.const 1))))
+  (func (export "proxy_on_tick") (param $root i32)
+    (drop (call $increment (i32.const 5) (i64.const 1)))))

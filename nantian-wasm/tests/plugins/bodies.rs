@@ -1,0 +1,204 @@
+//! Bodies as they pass: by part, held back, replaced, broken off.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response};
+use http_body::Frame;
+use nantian_wasm::{FailurePolicy, Hooks, Plugin};
+use proptest::prelude::*;
+
+use crate::support::{Frames, Seen, configured, data, exchange, frames, get, plugin};
+
+fn post(parts: impl IntoIterator<Item = Frame<Bytes>>) -> Request<Frames> {
+    Request::post("/").header("host", "example.com").body(frames(parts)).unwrap()
+}
+
+fn trailers() -> Frame<Bytes> {
+    Frame::trailers(HeaderMap::from_iter([("x-sum".parse().unwrap(), "1".parse().unwrap())]))
+}
+
+fn both_ways(how: &str, parts: &[&'static str]) -> (Plugin, Seen) {
+    let plugin = configured("body", how.as_bytes());
+    let body = || parts.iter().map(|part| data(part)).collect::<Vec<_>>();
+    let seen = exchange([plugin.clone()], post(body()), Response::new(frames(body())));
+    (plugin, seen)
+}
+
+fn metric(plugin: &Plugin, name: &str) -> u64 {
+    plugin.status().metrics.iter().find(|metric| metric.name == name).unwrap().value
+}
+
+#[test]
+fn every_part_passes_the_guest_and_the_end_comes_by_itself() {
+    let (plugin, seen) = both_ways("a", &["one", "two"]);
+    assert_eq!(seen.request_body.as_deref(), Ok(&b"one!two!!"[..]));
+    assert_eq!(seen.text(), "one!two!!");
+    assert_eq!((metric(&plugin, "request-parts"), metric(&plugin, "request-ends")), (3, 1));
+    assert_eq!((metric(&plugin, "response-parts"), metric(&plugin, "response-ends")), (3, 1));
+}
+
+#[test]
+fn body_held_back_to_its_end_is_released_whole() {
+    let (plugin, seen) = both_ways("h", &["one", "two", "three"]);
+    assert_eq!(seen.request_body.as_deref(), Ok(&b"onetwothree"[..]));
+    assert_eq!(seen.text(), "onetwothree");
+    assert_eq!(metric(&plugin, "request-parts"), 4);
+}
+
+#[test]
+fn parts_can_be_replaced_or_discarded() {
+    assert_eq!(both_ways("r", &["one", "two"]).1.text(), "replacedreplaced");
+    let (_, seen) = both_ways("d", &["one", "two"]);
+    assert_eq!((seen.request_body.as_deref(), seen.text()), (Ok(&b""[..]), ""));
+}
+
+#[test]
+fn message_without_a_body_has_no_body_callback() {
+    let plugin = configured("body", b"a");
+    let head = Request::builder().method(Method::HEAD).uri("/").body(frames([])).unwrap();
+    let response = Response::builder().header("content-length", "5").body(frames([]).coy()).unwrap();
+    let seen = exchange([plugin.clone()], head, response);
+    assert_eq!((seen.request_body.as_deref(), seen.text()), (Ok(&b""[..]), ""));
+    assert_eq!((metric(&plugin, "request-parts"), metric(&plugin, "response-parts")), (0, 0));
+
+    let seen = exchange([plugin.clone()], get("/"), Response::new(frames([]).coy()));
+    assert_eq!(
+        (seen.text(), metric(&plugin, "response-ends")),
+        ("!", 1),
+        "what might have had a body ends in one"
+    );
+}
+
+#[test]
+fn pause_that_nothing_can_end_is_a_failure_at_once() {
+    let (_, seen) = both_ways("p", &["one"]);
+    assert_eq!((seen.status(), seen.text()), (503, "Service Unavailable\n"));
+    assert!(seen.request_body.is_err());
+    let seen = exchange([configured("body", b"p")], get("/"), Response::new(frames([data("late")])));
+    assert_eq!((seen.status(), seen.body.is_err()), (200, true), "headers have left, so the body breaks off");
+}
+
+#[test]
+fn pause_of_a_plugin_that_fails_open_lets_the_body_go() {
+    let open = plugin("body", |config| {
+        config.configuration = Bytes::from_static(b"p");
+        config.failure_policy = FailurePolicy::FailOpen;
+    });
+    let seen = exchange([open], post([data("one"), data("two")]), Response::new(frames([data("three")])));
+    assert_eq!(seen.request_body.as_deref(), Ok(&b"onetwo"[..]));
+    assert_eq!((seen.status(), seen.text()), (200, "three"));
+}
+
+#[test]
+fn body_larger_than_may_be_held_is_refused_with_413() {
+    let small = || {
+        plugin("body", |config| {
+            config.configuration = Bytes::from_static(b"h");
+            config.sandbox.max_buffered_body = 5;
+        })
+    };
+    let seen = exchange([small()], post([data("four"), data("four")]), Response::new(frames([])));
+    assert_eq!((seen.status(), seen.text()), (413, "Payload Too Large\n"));
+    let seen = exchange([small()], get("/"), Response::new(frames([data("four"), data("four")])));
+    assert_eq!((seen.status(), seen.body.is_err()), (200, true));
+}
+
+#[test]
+fn guest_answers_when_it_has_seen_the_whole_request() {
+    let (_, seen) = both_ways("e", &["one", "two"]);
+    assert_eq!(
+        (seen.status(), seen.body.is_err()),
+        (403, true),
+        "and cannot answer once more behind its own headers"
+    );
+    assert!(seen.request_body.is_err());
+}
+
+#[test]
+fn content_length_that_the_guest_breaks_ends_the_body() {
+    let sized = |how: &'static [u8], hooks| {
+        let plugin = plugin("body", |config| {
+            config.configuration = Bytes::from_static(how);
+            config.hooks = hooks;
+        });
+        let response =
+            Response::builder().header("content-length", "4").body(frames([data("four")])).unwrap();
+        exchange([plugin], get("/"), response)
+    };
+    assert_eq!(sized(b"u", Hooks::ALL).response_header("content-length"), Some("4"));
+    let removed = sized(b"a", Hooks::ALL);
+    assert_eq!((removed.text(), removed.response_header("content-length")), ("four!!", None));
+    let kept = sized(b"A", Hooks::ALL);
+    let error = "plugins made 5 bytes of a body whose content-length is 4";
+    assert_eq!(kept.response_header("content-length"), Some("4"));
+    assert_eq!(kept.body.unwrap_err(), error);
+}
+
+#[test]
+fn trailers_pass_the_guest_and_nothing_held_is_passed_by() {
+    let response = |how| {
+        let plugin = configured("body", how);
+        let body = frames([data("one"), data("two"), trailers()]);
+        let hooked = exchange([plugin.clone()], get("/"), Response::new(body));
+        (plugin, hooked)
+    };
+    let (plugin, seen) = response(b"u");
+    let passed = seen.trailers.as_ref().unwrap();
+    assert_eq!(
+        (seen.text(), &passed["x-sum"], &passed["x-guest"]),
+        ("onetwo", &"1".parse().unwrap(), &"!".parse().unwrap())
+    );
+    assert_eq!((metric(&plugin, "response-ends"), metric(&plugin, "trailers")), (0, 1));
+
+    let (plugin, seen) = response(b"h");
+    assert_eq!((seen.text(), seen.trailers.is_some()), ("onetwo", true));
+    assert_eq!(metric(&plugin, "response-ends"), 1, "a guest that waits for the end gets to see it");
+}
+
+#[test]
+fn event_stream_passes_untouched_unless_its_hook_is_on() {
+    let stream = |hooks| {
+        let plugin = plugin("body", |config| {
+            config.configuration = Bytes::from_static(b"a");
+            config.hooks = hooks;
+        });
+        let response = Response::builder().header("content-type", "text/event-stream");
+        let body = frames([data("data: 1\n\n"), data("data: 2\n\n")]);
+        exchange([plugin], get("/"), response.body(body).unwrap())
+    };
+    let without = Hooks { on_stream_chunk: false, ..Hooks::ALL };
+    assert_eq!(stream(without).text(), "data: 1\n\ndata: 2\n\n");
+    assert_eq!(stream(Hooks::ALL).text(), "data: 1\n\n!data: 2\n\n!!");
+}
+
+#[test]
+fn local_answer_passes_body_callbacks_of_outer_plugins_in_one_part() {
+    let outer = configured("body", b"a");
+    let seen = exchange(
+        [outer.clone(), plugin("add_header", |_| {})],
+        get("/wasm-teapot"),
+        Response::new(frames([])),
+    );
+    assert_eq!((seen.status(), seen.text()), (418, "short and stout\n!"));
+    assert_eq!((metric(&outer, "response-parts"), metric(&outer, "response-ends")), (1, 1));
+    assert_eq!(
+        seen.response_header("content-length"),
+        None,
+        "its length is not known before the guest saw it"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_chunking_of_a_body_passes_an_observer_unchanged(
+        parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8),
+        holds: bool,
+    ) {
+        let plugin = configured("body", if holds { b"h" } else { b"u" });
+        let body = || frames(parts.iter().map(|part| Frame::data(Bytes::copy_from_slice(part))));
+        let seen = exchange([plugin], Request::post("/").body(body()).unwrap(), Response::new(body()));
+        prop_assert_eq!(seen.request_body.unwrap(), parts.concat());
+        prop_assert_eq!(seen.body.unwrap(), parts.concat());
+    }
+}

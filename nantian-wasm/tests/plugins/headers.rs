@@ -1,0 +1,257 @@
+//! Request and response headers, answers, and what must never reach the wire.
+
+use http::{Request, Response, Version};
+use nantian_wasm::{Action, FailurePolicy, Hooks, StreamContext, StreamInfo};
+
+use crate::support::{Seen, configured, data, exchange, frames, get, plugin, send};
+
+/// Configuration of `write_header.wat`.
+fn write(how: char, map: char, name: &[u8], value: &[u8]) -> Vec<u8> {
+    let length = [u8::try_from(name.len()).unwrap()];
+    [how.to_string().as_bytes(), map.to_string().as_bytes(), &length, name, value].concat()
+}
+
+/// A block of pairs as guests write it.
+fn pairs(pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let word = |value: usize| u32::try_from(value).unwrap().to_le_bytes();
+    let mut block = word(pairs.len()).to_vec();
+    for (name, value) in pairs {
+        block.extend(word(name.len()).into_iter().chain(word(value.len())));
+    }
+    for (name, value) in pairs {
+        block.extend([name, &b"\0"[..], value, &b"\0"[..]].concat());
+    }
+    block
+}
+
+fn written(how: char, map: char, name: &[u8], value: &[u8]) -> Seen {
+    send([configured("write_header", &write(how, map, name, value))], get("/things"))
+}
+
+#[test]
+fn plugin_adds_a_request_header_with_its_name() {
+    let seen = send([plugin("add_header", |config| config.name = "greeter".to_owned())], get("/"));
+    assert_eq!(seen.request_header("x-wasm-plugin"), Some("greeter"));
+    assert_eq!((seen.status(), seen.text()), (200, "ok"));
+}
+
+#[test]
+fn plugin_answers_by_itself_and_the_request_goes_nowhere() {
+    let seen = send([plugin("add_header", |_| {})], get("/wasm-teapot"));
+    assert_eq!((seen.status(), seen.text()), (418, "short and stout\n"));
+    assert_eq!(seen.response_header("content-type"), Some("text/plain"));
+    assert_eq!(seen.response_header("content-length"), Some("16"));
+    assert!(seen.request.is_none());
+}
+
+#[test]
+fn configuration_reaches_the_guest_byte_for_byte() {
+    let seen = send([configured("echo_config", b"{\"a\": [1,  2]}")], get("/"));
+    assert_eq!(seen.request_header("x-config"), Some("{\"a\": [1,  2]}"));
+}
+
+#[test]
+fn plugin_changes_response_headers_and_still_sees_the_request() {
+    let response = Response::builder().status(404).body(frames([data("nothing")])).unwrap();
+    let seen = exchange([plugin("response_header", |_| {})], get("/a?b=c"), response);
+    assert_eq!(seen.status(), 410);
+    assert_eq!(seen.response_header("x-request-path"), Some("/a?b=c"));
+    assert_eq!(seen.text(), "nothing");
+}
+
+#[test]
+fn plugin_answers_in_place_of_a_response() {
+    let response = Response::builder().header("x-secret", "1").body(frames([data("secret")])).unwrap();
+    let seen = exchange([plugin("response_header", |_| {})], get("/"), response);
+    assert_eq!((seen.status(), seen.text()), (451, "withheld\n"));
+    assert_eq!(seen.response_header("x-secret"), None);
+}
+
+#[test]
+fn plugins_see_requests_in_order_and_answers_in_reverse() {
+    let named = |name: &str| plugin("add_header", |config| config.name = name.to_owned());
+    let seen = send([named("first"), named("second")], get("/"));
+    let names: Vec<_> = seen.request.as_ref().unwrap().headers.get_all("x-wasm-plugin").iter().collect();
+    assert_eq!(names, ["first", "second"]);
+
+    // The outer plugin sees the answer of the inner one, the one behind it sees nothing.
+    let outer = plugin("response_header", |_| {});
+    let behind = plugin("response_header", |_| {});
+    let seen = send([outer, named("inner"), behind.clone()], get("/wasm-teapot"));
+    assert_eq!((seen.status(), seen.response_header("x-request-path")), (418, Some("/wasm-teapot")));
+    assert_eq!(behind.status().streams, 0);
+}
+
+#[test]
+fn one_plugin_may_stand_in_a_chain_twice() {
+    let twice = plugin("add_header", |_| {});
+    let seen = send([twice.clone(), twice], get("/"));
+    assert_eq!(seen.request.unwrap().headers.get_all("x-wasm-plugin").iter().count(), 2);
+}
+
+#[test]
+fn hooks_that_are_off_are_not_called() {
+    let seen = send(
+        [plugin("add_header", |config| config.hooks = Hooks { on_request: false, ..Hooks::ALL })],
+        get("/"),
+    );
+    assert_eq!(seen.request_header("x-wasm-plugin"), None);
+    let seen = send([plugin("response_header", |config| config.hooks = Hooks::NONE)], get("/"));
+    assert_eq!(seen.response_header("x-request-path"), None);
+}
+
+#[test]
+fn stream_hook_alone_sees_only_streaming_responses() {
+    let only_streams =
+        || plugin("response_header", |config| config.hooks = Hooks { on_stream_chunk: true, ..Hooks::NONE });
+    let typed =
+        |content_type| Response::builder().header("content-type", content_type).body(frames([])).unwrap();
+    let seen = exchange([only_streams()], get("/s"), typed("text/event-stream; charset=utf-8"));
+    assert_eq!(seen.response_header("x-request-path"), Some("/s"));
+    let seen = exchange([only_streams()], get("/s"), typed("application/json"));
+    assert_eq!(seen.response_header("x-request-path"), None);
+}
+
+#[test]
+fn header_names_are_written_in_lower_case() {
+    assert_eq!(written('a', '0', b"X-Mixed-Case", b"Value").request_header("x-mixed-case"), Some("Value"));
+    let seen = written('r', '2', b"Server", b"");
+    assert_eq!(seen.response_header("server"), Some(""));
+}
+
+#[test]
+fn header_that_is_no_http_ends_the_stream_before_the_wire() {
+    let bad: [(&[u8], &[u8]); 7] = [
+        (b"x-split", b"a\r\nset-cookie: admin=1"),
+        (b"x-split", b"a\nb"),
+        (b"x-nul", b"a\0b"),
+        (b"x split", b"a"),
+        (b"x\r\nsplit", b"a"),
+        (b"", b"a"),
+        (b":made-up", b"a"),
+    ];
+    for (name, value) in bad {
+        for how in ['a', 'r'] {
+            let seen = written(how, '0', name, value);
+            assert_eq!((seen.status(), seen.request.is_none()), (503, true), "request {name:?}: {value:?}");
+            let seen = written(how, '2', name, value);
+            assert_eq!((seen.status(), seen.text()), (502, "Bad Gateway\n"), "response {name:?}: {value:?}");
+        }
+        let seen = written('s', '2', b"", &pairs(&[(name, value)]));
+        assert_eq!(seen.status(), 502, "whole map {name:?}: {value:?}");
+    }
+    let answer = written('l', '0', b"", &pairs(&[(b"x-split", b"a\r\nb")]));
+    assert_eq!((answer.status(), answer.request.is_none()), (503, true));
+}
+
+#[test]
+fn framing_headers_are_not_a_guests_to_write() {
+    for (name, value) in [
+        ("content-length", "7"),
+        ("transfer-encoding", "chunked"),
+        ("connection", "x-stolen"),
+        ("keep-alive", "timeout=9"),
+        ("proxy-connection", "close"),
+        ("te", "trailers"),
+        ("trailer", "x-t"),
+        ("upgrade", "h2c"),
+    ] {
+        for how in ['a', 'r'] {
+            let seen = written(how, '0', name.as_bytes(), value.as_bytes());
+            assert_eq!((seen.status(), seen.request_header(name)), (200, None));
+            assert_eq!(written(how, '2', name.as_bytes(), value.as_bytes()).response_header(name), None);
+        }
+        let seen = written('s', '0', b"", &pairs(&[(name.as_bytes(), value.as_bytes())]));
+        assert_eq!((seen.status(), seen.request_header(name)), (200, None));
+        let answer = written('l', '0', b"", &pairs(&[(name.as_bytes(), value.as_bytes())]));
+        assert_eq!(answer.response_header(name).filter(|_| name != "content-length"), None);
+    }
+}
+
+#[test]
+fn status_that_is_not_final_becomes_502() {
+    for status in ["", "abc", "42", "100", "101", "199", "1000", "20\r\n0"] {
+        assert_eq!(written('r', '2', b":status", status.as_bytes()).status(), 502, "{status:?}");
+    }
+    assert_eq!(written('d', '2', b":status", b"").status(), 502);
+    assert_eq!(written('r', '2', b":status", b"999").status(), 999);
+}
+
+#[test]
+fn path_method_and_authority_can_be_rewritten() {
+    let rewritten = |name: &str, value: &str| written('r', '0', name.as_bytes(), value.as_bytes());
+    let request = |seen: Seen| seen.request.unwrap();
+    assert_eq!(request(rewritten(":path", "/new?q=1")).uri, "/new?q=1");
+    assert_eq!(request(rewritten(":method", "PURGE")).method, "PURGE");
+    assert_eq!(request(rewritten(":authority", "other.example:8443")).headers["host"], "other.example:8443");
+    assert_eq!(request(rewritten("Host", "other.example")).headers["host"], "other.example");
+    for (name, value) in
+        [(":path", "no-slash"), (":path", "/a b"), (":path", ""), (":authority", "a b"), (":method", "")]
+    {
+        assert_eq!(rewritten(name, value).status(), 503, "{name}: {value:?}");
+    }
+    assert_eq!(rewritten(":method", "CONNECT").status(), 503);
+}
+
+#[test]
+fn absolute_targets_keep_scheme_and_authority_together() {
+    let request = Request::get("https://a.example/x").version(Version::HTTP_2).body(frames([])).unwrap();
+    let seen = send([configured("write_header", &write('r', '0', b":authority", b"b.example"))], request);
+    assert_eq!(seen.request.unwrap().uri, "https://b.example/x");
+}
+
+#[test]
+fn replacing_all_headers_keeps_the_message_whole() {
+    let request = Request::post("/upload").header("host", "a.example").header("content-length", "2");
+    let request =
+        request.header("connection", "close").header("x-old", "1").body(frames([data("hi")])).unwrap();
+    let block = pairs(&[(b"x-new", b"1"), (b"content-length", b"2")]);
+    let seen = send([configured("write_header", &write('s', '0', b"", &block))], request);
+    let parts = seen.request.unwrap();
+    assert_eq!((parts.method.as_str(), parts.uri.path()), ("POST", "/upload"));
+    let mut names: Vec<_> = parts.headers.keys().map(|name| name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["connection", "content-length", "host", "x-new"]);
+}
+
+#[test]
+fn block_that_does_not_decode_empties_the_map() {
+    let request =
+        Request::get("/").header("host", "a.example").header("x-old", "1").body(frames([])).unwrap();
+    let seen = send([configured("write_header", &write('s', '0', b"", b"\xff\xff\xff\xff"))], request);
+    assert_eq!(seen.status(), 200);
+    assert_eq!((seen.request_header("x-old"), seen.request_header("host")), (None, Some("a.example")));
+}
+
+#[test]
+fn plugin_that_fails_open_leaves_the_exchange_as_it_was() {
+    let open = |configuration: Vec<u8>| {
+        plugin("write_header", |config| {
+            config.configuration = configuration.into();
+            config.failure_policy = FailurePolicy::FailOpen;
+        })
+    };
+    let half_good = pairs(&[(b"x-good", b"1"), (b":path", b"/other"), (b"x-bad", b"a\r\nb")]);
+    let seen = send([open(write('s', '0', b"", &half_good))], get("/things"));
+    assert_eq!((seen.status(), seen.request_header("x-good")), (200, None));
+    assert_eq!(seen.request.unwrap().uri, "/things");
+    let seen = send([open(write('s', '2', b"", &half_good))], get("/things"));
+    assert_eq!((seen.status(), seen.response_header("x-good"), seen.text()), (200, None, "ok"));
+}
+
+#[test]
+fn grpc_client_gets_a_refusal_it_understands() {
+    let request =
+        Request::get("/wasm-teapot").header("content-type", "application/grpc").body(frames([])).unwrap();
+    let seen = send([plugin("add_header", |_| {})], request);
+    assert_eq!((seen.status(), seen.response_header("grpc-status")), (200, Some("2")));
+    assert_eq!(seen.response_header("grpc-message"), Some("short and stout%0A"));
+}
+
+#[test]
+fn core_runs_without_a_service_around_it() {
+    let mut stream = StreamContext::new([plugin("add_header", |_| {})].into(), StreamInfo::default());
+    let (mut parts, ()) = Request::get("/wasm-teapot").body(()).unwrap().into_parts();
+    let Action::Respond(answer) = stream.on_request_headers(&mut parts, true) else { panic!("no answer") };
+    assert_eq!((answer.status.as_u16(), answer.details.as_str()), (418, "teapot"));
+}

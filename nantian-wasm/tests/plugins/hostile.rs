@@ -1,0 +1,204 @@
+//! Guests that mean harm: each ends by policy, and the next request is served.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use nantian_wasm::{Cause, Engine, FailurePolicy, Plugin, PluginError};
+
+use crate::support::{
+    Frames, Seen, Ticking, configured, data, exchange, frames, get, guest, plugin, plugin_of, send,
+};
+
+fn attack() -> Request<Frames> {
+    Request::post("/").header("x-attack", "1").body(frames([data("body")])).unwrap()
+}
+
+/// A guest that does `what_where`, on an engine whose clock runs while it serves.
+fn hostile(what_where: &str, change: impl FnOnce(&mut nantian_wasm::PluginConfig)) -> (Engine, Plugin) {
+    let engine = Engine::new().unwrap();
+    let plugin = plugin_of(&engine, &guest("hostile"), |config| {
+        config.configuration = Bytes::copy_from_slice(what_where.as_bytes());
+        // The test's clock runs fast: long enough for a callback that does nothing on a busy machine.
+        config.sandbox.max_execution_time = Duration::from_secs(1);
+        change(config);
+    });
+    (engine, plugin.unwrap())
+}
+
+fn cause(plugin: &Plugin) -> Option<Cause> {
+    plugin.status().last_failure.map(|failure| failure.cause)
+}
+
+fn is_time_limit(cause: Option<Cause>) -> bool {
+    matches!(cause, Some(Cause::TimeLimit { .. }))
+}
+
+fn attacked(engine: &Engine, plugin: &Plugin) -> Seen {
+    let _ticking = Ticking::of(engine);
+    exchange([plugin.clone()], attack(), Response::new(frames([data("ok")])))
+}
+
+#[test]
+fn endless_loop_in_any_callback_is_stopped_and_the_next_request_served() {
+    for place in ["lh", "lb", "lr", "lB", "ln"] {
+        let (engine, plugin) = hostile(place, |_| {});
+        let seen = attacked(&engine, &plugin);
+        let is_refused = if place == "lB" { seen.body.is_err() } else { seen.status() == 503 };
+        assert!(is_refused && is_time_limit(cause(&plugin)), "{place}: {seen:?}");
+        assert_eq!(plugin.status().traps, 1, "{place}");
+        if place != "ln" {
+            let next = send([plugin.clone()], get("/"));
+            assert_eq!((next.status(), next.text()), (200, "ok"), "{place}");
+        }
+    }
+}
+
+#[test]
+fn endless_loop_when_a_stream_is_logged_costs_only_the_instance() {
+    let (engine, plugin) = hostile("lg", |_| {});
+    let seen = attacked(&engine, &plugin);
+    assert_eq!((seen.status(), seen.text()), (200, "ok"));
+    let status = plugin.status();
+    assert_eq!((status.traps, status.failures, status.live_instances), (1, 0, 0));
+}
+
+#[test]
+fn endless_loop_at_start_is_a_typed_error() {
+    let engine = Engine::new().unwrap();
+    let _ticking = Ticking::of(&engine);
+    let refused =
+        plugin_of(&engine, &guest("hostile"), |config| config.configuration = Bytes::from_static(b"lc"));
+    assert!(matches!(refused, Err(PluginError::Start { cause: Cause::TimeLimit { .. }, .. })), "{refused:?}");
+    let in_allocator =
+        plugin_of(&engine, &guest("hostile"), |config| config.configuration = Bytes::from_static(b"tc"));
+    assert!(
+        matches!(in_allocator, Err(PluginError::Start { cause: Cause::Trap(_), .. })),
+        "{in_allocator:?}"
+    );
+}
+
+#[test]
+fn endless_loop_in_the_allocator_counts_for_the_callback_that_needed_it() {
+    let (engine, plugin) = hostile("la", |_| {});
+    let seen = attacked(&engine, &plugin);
+    assert_eq!(seen.status(), 503);
+    assert!(is_time_limit(cause(&plugin)));
+}
+
+#[test]
+fn trap_ends_only_streams_that_are_hit() {
+    for (what, words) in
+        [("th", "unreachable"), ("oh", "stack"), ("tb", "unreachable"), ("tr", "unreachable")]
+    {
+        let (_, plugin) = hostile(what, |_| {});
+        let seen = send([plugin.clone()], attack());
+        assert_eq!((seen.status(), seen.text()), (503, "Service Unavailable\n"), "{what}");
+        assert!(matches!(cause(&plugin), Some(Cause::Trap(text)) if text.contains(words)), "{what}");
+        assert_eq!(send([plugin.clone()], get("/")).status(), 200);
+        assert_eq!(plugin.status().rebuilds, 1);
+    }
+    let (_, plugin) = hostile("xh", |_| {});
+    assert_eq!(send([plugin.clone()], attack()).status(), 503);
+    assert_eq!(cause(&plugin), Some(Cause::Exit { code: 7 }));
+}
+
+#[test]
+fn trap_of_a_plugin_that_fails_open_lets_the_request_pass() {
+    for place in ["th", "tb", "tr", "tB", "tn"] {
+        let (_, plugin) = hostile(place, |config| config.failure_policy = FailurePolicy::FailOpen);
+        let seen = exchange([plugin.clone()], attack(), Response::new(frames([data("ok")])));
+        assert_eq!((seen.status(), seen.text()), (200, "ok"), "{place}");
+        assert_eq!(seen.request_body.as_deref(), Ok(&b"body"[..]), "{place}");
+        assert_eq!(plugin.status().failures, 1, "{place}");
+    }
+}
+
+#[test]
+fn memory_bomb_is_refused_its_memory() {
+    let (_, plugin) = hostile("gh", |config| config.sandbox.max_memory = 2 << 20);
+    assert_eq!(send([plugin.clone()], attack()).status(), 503);
+    assert_eq!(send([plugin], get("/")).status(), 200);
+}
+
+#[test]
+fn module_that_starts_larger_than_its_limit_does_not_start() {
+    let engine = Engine::new().unwrap();
+    let large =
+        wat::parse_str(r#"(module (func (export "proxy_abi_version_0_2_1")) (memory (export "memory") 64))"#);
+    let refused = plugin_of(&engine, &large.unwrap(), |config| config.sandbox.max_memory = 1 << 20);
+    assert!(matches!(refused, Err(PluginError::Start { .. })), "{refused:?}");
+}
+
+#[test]
+fn header_flood_ends_by_budget() {
+    let (_, plugin) = hostile("mh", |_| {});
+    assert_eq!(send([plugin.clone()], attack()).status(), 503);
+    assert!(matches!(cause(&plugin), Some(Cause::Budget { what: "header bytes" })), "{:?}", cause(&plugin));
+}
+
+#[test]
+fn log_flood_is_dropped_and_counted() {
+    let (_, plugin) = hostile("sh", |_| {});
+    assert_eq!(send([plugin.clone()], attack()).status(), 200);
+    assert_eq!(plugin.status().dropped_log_lines, 1000 - 64);
+}
+
+#[test]
+fn pause_in_a_header_callback_is_a_failure_at_once() {
+    for place in ["ph", "pr"] {
+        let (_, plugin) = hostile(place, |_| {});
+        assert_eq!(send([plugin.clone()], attack()).status(), 503);
+        assert_eq!(cause(&plugin), Some(Cause::Paused));
+        assert_eq!(plugin.status().traps, 0, "the instance lives on");
+    }
+}
+
+#[test]
+fn lying_pointers_get_a_status_and_nothing_else() {
+    let seen = send([plugin("lying_pointers", |_| {})], get("/"));
+    assert_eq!(seen.status(), 200);
+    // `set_shared_data` with a good key and the 64 KiB metric name are refused for their pointers as well; WASI has its
+    // own number for a bad address, and gets no bytes it cannot write whole.
+    let expected = [6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 21, 21];
+    assert_eq!(seen.body.as_deref(), Ok(&expected[..]));
+}
+
+#[test]
+fn guest_that_traps_on_every_stream_is_not_rebuilt_without_end() {
+    let (engine, plugin) = hostile("tn", |_| {});
+    for _ in 0..60 {
+        assert_eq!(send([plugin.clone()], get("/")).status(), 503);
+    }
+    let status = plugin.status();
+    assert_eq!(status.rebuilds, 20);
+    assert_eq!(cause(&plugin), Some(Cause::NoInstance));
+    for _ in 0..50 {
+        engine.tick();
+    }
+    assert_eq!(send([plugin.clone()], get("/")).status(), 503);
+    assert_eq!(plugin.status().rebuilds, 21);
+}
+
+#[test]
+fn upkeep_replaces_an_instance_before_the_next_request() {
+    let (engine, plugin) = hostile("th", |_| {});
+    assert_eq!(send([plugin.clone()], attack()).status(), 503);
+    assert_eq!(plugin.status().live_instances, 0);
+    engine.maintain();
+    assert_eq!((plugin.status().live_instances, plugin.status().rebuilds), (1, 1));
+    assert_eq!(send([plugin.clone()], get("/")).status(), 200);
+    assert_eq!(plugin.status().rebuilds, 1);
+}
+
+#[test]
+fn tick_that_traps_costs_only_the_instance() {
+    let (engine, plugin) = hostile("tt", |_| {});
+    engine.maintain();
+    for _ in 0..20 {
+        engine.tick();
+    }
+    engine.maintain();
+    assert_eq!((plugin.status().traps, plugin.status().live_instances), (1, 0));
+    assert_eq!(send([configured("hostile", b"--")], get("/")).status(), 200);
+}

@@ -1,0 +1,154 @@
+//! A plugin's life: start, streams and their end, ticks, shared state, threads.
+
+use std::sync::Arc;
+
+use http::Response;
+use nantian_wasm::{
+    Action, Engine, Module, Plugin, ResponseBody, ResponseFuture, StreamContext, StreamInfo, WasmLayer,
+    WasmService,
+};
+
+use crate::support::{configured, data, exchange, frames, get, guest, plugin, plugin_of, send};
+
+fn counts(plugin: &Plugin) -> Vec<(String, u64)> {
+    plugin.status().metrics.into_iter().map(|metric| (metric.name, metric.value)).collect()
+}
+
+fn expected(values: [u64; 6]) -> Vec<(String, u64)> {
+    ["start", "create", "log", "done", "delete", "tick"].into_iter().map(str::to_owned).zip(values).collect()
+}
+
+#[test]
+fn every_stream_is_logged_finished_and_deleted_once() {
+    let plugin = plugin("lifecycle", |_| {});
+    for _ in 0..3 {
+        let _ = exchange([plugin.clone()], get("/"), Response::new(frames([data("a"), data("b")])));
+    }
+    assert_eq!(counts(&plugin), expected([1, 3, 3, 3, 3, 0]));
+    assert_eq!(plugin.status().streams, 3);
+}
+
+#[test]
+fn stream_that_is_dropped_half_way_is_ended_all_the_same() {
+    let plugin = plugin("lifecycle", |_| {});
+    let plugins: Arc<[_]> = [plugin.clone()].into();
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    let mut streams: Vec<_> =
+        (0..4).map(|_| StreamContext::new(Arc::clone(&plugins), StreamInfo::default())).collect();
+    for stream in &mut streams {
+        assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
+    }
+    assert_eq!(counts(&plugin), expected([1, 4, 0, 0, 0, 0]));
+    drop(streams);
+    assert_eq!(counts(&plugin), expected([1, 4, 4, 4, 4, 0]));
+}
+
+#[test]
+fn every_instance_starts_once_and_shares_the_plugins_state() {
+    let three = plugin("lifecycle", |config| config.instances = std::num::NonZeroUsize::new(3));
+    assert_eq!(counts(&three), expected([3, 0, 0, 0, 0, 0]));
+    assert_eq!((three.status().instances, three.status().live_instances), (3, 3));
+
+    let counter = plugin("shared_counter", |_| {});
+    for letter in ["a", "b", "c"] {
+        assert_eq!(send([counter.clone()], get("/")).request_header("x-count"), Some(letter));
+    }
+}
+
+#[test]
+fn ticks_come_when_their_period_has_passed() {
+    let engine = Engine::new().unwrap();
+    let plugin = plugin_of(&engine, &guest("lifecycle"), |_| {}).unwrap();
+    for _ in 0..100 {
+        engine.maintain();
+        engine.tick();
+    }
+    // Every 25 ms: at 25, 50 and 75.
+    assert_eq!(counts(&plugin).last().unwrap().1, 3);
+}
+
+#[test]
+fn compiled_modules_live_as_long_as_somebody_uses_them() {
+    let engine = Engine::new().unwrap();
+    let bytes = guest("add_header");
+    let first = plugin_of(&engine, &bytes, |_| {}).unwrap();
+    let second = plugin_of(&engine, &bytes, |_| {}).unwrap();
+    assert_eq!(engine.module_count(), 1);
+    drop(first);
+    assert_eq!(engine.module_count(), 1);
+    drop(second);
+    assert_eq!(engine.module_count(), 0);
+    let again = Module::compile(&engine, &bytes, None).unwrap();
+    assert_eq!((engine.module_count(), again.abi().to_string().as_str()), (1, "0.2.1"));
+}
+
+#[test]
+fn two_threads_share_one_instance_without_losing_a_stream() {
+    let plugin = plugin("lifecycle", |_| {});
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    assert_eq!(send([plugin.clone()], get("/")).status(), 200);
+                }
+            });
+        }
+    });
+    // Streams that ended while the other thread ran a guest are ended by the next to come, or by upkeep.
+    let seen = send([plugin.clone()], get("/"));
+    assert_eq!((seen.status(), counts(&plugin)), (200, expected([1, 401, 401, 401, 401, 0])));
+}
+
+#[test]
+fn layer_is_shared_between_threads_and_its_futures_travel_with_the_inner_ones() {
+    fn shared<T: Clone + Send + Sync>() {}
+    fn sent<T: Send>() {}
+    type Body = http_body_util::Full<bytes::Bytes>;
+    type Inner = tower::util::BoxCloneSyncService<
+        http::Request<nantian_wasm::RequestBody<Body>>,
+        Response<Body>,
+        std::convert::Infallible,
+    >;
+    shared::<Plugin>();
+    shared::<WasmLayer>();
+    shared::<WasmService<Inner, nantian_wasm::DefaultResponder>>();
+    sent::<ResponseFuture<Inner, Body, nantian_wasm::DefaultResponder>>();
+    sent::<ResponseBody<Body>>();
+    sent::<StreamContext>();
+}
+
+#[test]
+fn inner_service_and_bodies_need_not_be_send() {
+    use http_body_util::BodyExt as _;
+    use tower::{Layer as _, ServiceExt as _, service_fn};
+
+    let local = std::rc::Rc::new(());
+    let inner = service_fn(move |request: http::Request<_>| {
+        let local = std::rc::Rc::clone(&local);
+        async move {
+            drop(local);
+            Ok::<_, std::convert::Infallible>(Response::new(request.into_body()))
+        }
+    });
+    let body = frames([data("ok")]).map_frame({
+        let local = std::rc::Rc::new(());
+        move |frame| {
+            let _ = &local;
+            frame
+        }
+    });
+    let service = WasmLayer::new([configured("body", b"u")]).layer(inner);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let collected = runtime.block_on(async {
+        service
+            .oneshot(http::Request::new(body))
+            .await
+            .unwrap()
+            .into_body()
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes()
+    });
+    assert_eq!(collected, "ok");
+}

@@ -1,0 +1,9 @@
+//! Plugins as their users see them: guests in WebAssembly text, requests in, responses out.
+#![cfg(test)]
+
+mod bodies;
+mod headers;
+mod hostile;
+mod lifecycle;
+mod loading;
+mod support;

@@ -1,0 +1,201 @@
+//! Guests, services and exchanges for the tests.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt as _;
+use nantian_wasm::{Engine, Module, Plugin, PluginConfig, RequestBody, WasmLayer};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+/// A body of these frames, each of its own.
+pub(crate) struct Frames {
+    frames: VecDeque<Frame<Bytes>>,
+    /// Does not say that it has ended before somebody asks for a frame too many.
+    is_coy: bool,
+}
+
+impl Frames {
+    pub(crate) fn coy(self) -> Self {
+        Self { is_coy: true, ..self }
+    }
+}
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.frames.pop_front().map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && !self.is_coy
+    }
+}
+
+/// The bytes of a guest in `tests/guests`.
+pub(crate) fn guest(name: &str) -> Vec<u8> {
+    wat::parse_file(format!("{}/tests/guests/{name}.wat", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// A plugin of one instance.
+pub(crate) fn plugin(guest_name: &str, change: impl FnOnce(&mut PluginConfig)) -> Plugin {
+    plugin_of(&Engine::new().unwrap(), &guest(guest_name), change).unwrap()
+}
+
+pub(crate) fn plugin_of(
+    engine: &Engine,
+    bytes: &[u8],
+    change: impl FnOnce(&mut PluginConfig),
+) -> Result<Plugin, nantian_wasm::PluginError> {
+    let module = Module::compile(engine, bytes, None).unwrap();
+    let mut config = PluginConfig::new("probe");
+    config.instances = NonZeroUsize::new(1);
+    change(&mut config);
+    Plugin::new(&module, config)
+}
+
+/// A plugin of one instance with this configuration.
+pub(crate) fn configured(guest_name: &str, configuration: &[u8]) -> Plugin {
+    plugin(guest_name, |config| config.configuration = Bytes::copy_from_slice(configuration))
+}
+
+/// Moves an engine's clock some ten times as fast as an embedder would, until it is dropped.
+pub(crate) struct Ticking {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticking {
+    pub(crate) fn of(engine: &Engine) -> Self {
+        let (engine, stop) = (engine.clone(), Arc::new(AtomicBool::new(false)));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                engine.tick();
+                std::thread::park_timeout(Duration::from_micros(50));
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+pub(crate) fn data(bytes: &'static str) -> Frame<Bytes> {
+    Frame::data(Bytes::from_static(bytes.as_bytes()))
+}
+
+pub(crate) fn frames(frames: impl IntoIterator<Item = Frame<Bytes>>) -> Frames {
+    Frames { frames: frames.into_iter().collect(), is_coy: false }
+}
+
+pub(crate) fn get(path: &str) -> Request<Frames> {
+    Request::get(path).header("host", "example.com").body(frames([])).unwrap()
+}
+
+/// An exchange as both ends saw it.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// The request that reached the inner service.
+    pub(crate) request: Option<http::request::Parts>,
+    pub(crate) request_body: Result<Vec<u8>, String>,
+    pub(crate) response: Response<()>,
+    pub(crate) body: Result<Vec<u8>, String>,
+    pub(crate) trailers: Option<HeaderMap>,
+}
+
+impl Seen {
+    pub(crate) fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    pub(crate) fn request_header(&self, name: &str) -> Option<&str> {
+        self.request.as_ref()?.headers.get(name)?.to_str().ok()
+    }
+
+    pub(crate) fn response_header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(self.body.as_ref().unwrap()).unwrap()
+    }
+}
+
+async fn collect<B: Body<Data = Bytes>>(body: B) -> (Result<Vec<u8>, String>, Option<HeaderMap>)
+where
+    B::Error: ToString,
+{
+    let mut body = std::pin::pin!(body);
+    let (mut bytes, mut trailers) = (Vec::new(), None);
+    while let Some(frame) = body.frame().await {
+        match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => bytes.extend_from_slice(&data),
+            Ok(Err(frame)) => trailers = frame.into_trailers().ok(),
+            Err(error) => return (Err(error.to_string()), trailers),
+        }
+    }
+    (Ok(bytes), trailers)
+}
+
+/// Sends a request past plugins to an inner service that reads its body and answers with `response`.
+pub(crate) fn exchange(
+    plugins: impl IntoIterator<Item = Plugin>,
+    request: Request<Frames>,
+    response: Response<Frames>,
+) -> Seen {
+    let reached = Arc::new(std::sync::Mutex::new(None));
+    let calls = AtomicUsize::new(0);
+    let response = std::sync::Mutex::new(Some(response));
+    let inner = service_fn(|request: Request<RequestBody<Frames>>| {
+        assert_eq!(
+            calls.fetch_add(1, Ordering::Relaxed),
+            0,
+            "one request makes at most one upstream request"
+        );
+        let (reached, response) = (Arc::clone(&reached), response.lock().unwrap().take().unwrap());
+        async move {
+            let (parts, body) = request.into_parts();
+            let (bytes, _) = collect(body).await;
+            let broken = bytes.clone().err();
+            *reached.lock().unwrap() = Some((parts, bytes));
+            broken.map_or(Ok(response), Err)
+        }
+    });
+    let service = WasmLayer::new(plugins).layer(inner);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (response, body, trailers) = runtime.block_on(async {
+        let response =
+            service.oneshot(request).await.expect("a broken request body is answered by the layer");
+        let (parts, body) = response.into_parts();
+        let (body, trailers) = collect(body).await;
+        (Response::from_parts(parts, ()), body, trailers)
+    });
+    let (request, request_body) =
+        reached.lock().unwrap().take().map_or((None, Ok(Vec::new())), |(parts, body)| (Some(parts), body));
+    Seen { request, request_body, response, body, trailers }
+}
+
+/// Sends a request without a body to a service that answers 200 `ok`.
+pub(crate) fn send(plugins: impl IntoIterator<Item = Plugin>, request: Request<Frames>) -> Seen {
+    exchange(plugins, request, Response::new(frames([data("ok")])))
+}
