@@ -186,6 +186,12 @@ pub enum Cause {
         /// The value, escaped and shortened.
         value: String,
     },
+    /// The guest answered by itself with what is no response.
+    #[error("invalid local response: {reason}")]
+    InvalidAnswer {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The guest wants to hold back more body than allowed.
     #[error("held body exceeds {limit} bytes")]
     BodyTooLarge {
@@ -242,7 +248,7 @@ impl Failure {
     pub fn status(&self) -> StatusCode {
         match (&self.cause, self.phase) {
             (Cause::BodyTooLarge { .. }, Phase::RequestBody) => StatusCode::PAYLOAD_TOO_LARGE,
-            (Cause::InvalidStatus { .. }, _) => StatusCode::BAD_GATEWAY,
+            (Cause::InvalidStatus { .. } | Cause::InvalidAnswer { .. }, _) => StatusCode::BAD_GATEWAY,
             (Cause::InvalidHeader { .. }, phase) if phase.is_response() => StatusCode::BAD_GATEWAY,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }

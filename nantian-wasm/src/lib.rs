@@ -39,7 +39,8 @@
 //!
 //! # Where plugins behave differently from Envoy
 //!
-//! * A header that is no HTTP ends the stream (503 before the request has left, 502 after) and never reaches the wire.
+//! * A header that is no HTTP ends the stream and never reaches the wire: 503 for one of the request, 502 for one of a
+//!   response or of the plugin's own answer.
 //! * `content-length` and the headers of one connection are not a plugin's to write; such writes are ignored. Removing
 //!   them is honoured.
 //! * A pause that nothing can end is a failure at once: `StopIteration` from a header callback, or holding a body back

@@ -203,6 +203,11 @@ impl Relay {
         let ended = settle(action, self.direction, &mut shared);
         let ends = matches!(next, Stage::Done | Stage::SendTrailers);
         self.stage = next;
+        drop(shared);
+        if ends {
+            // Nothing more is shown: a body that is kept after its end does not keep the stream.
+            self.stream = None;
+        }
         Poll::Ready(ended.and_then(|()| self.lengths.pass(&self.chunk, ends)))
     }
 }

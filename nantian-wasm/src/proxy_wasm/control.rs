@@ -141,7 +141,7 @@ pub(super) fn send_local_response(
                 grpc_status: u32::try_from(grpc_status).ok(),
             });
         }
-        Err(cause) => exchange.fail(cause),
+        Err(cause) => exchange.fail(Cause::InvalidAnswer { reason: cause.to_string() }),
     }
     Ok(())
 }

@@ -5,37 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::exchange::{Content, Direction, ResponseHead, Window};
-use super::{Action, LocalResponse, StreamContext};
-use crate::config::FailurePolicy;
-use crate::error::{Cause, Failure, Phase};
-use crate::instance::{Instance, Loan};
+use super::exchange::{Direction, ResponseHead, Window};
+use super::visit::{Course, Member, Visit};
+use super::{Action, StreamContext};
+use crate::error::{Cause, Phase};
 use crate::plugin::Plugin;
 use crate::pool::{Cell, Lease, LeaseError};
 use crate::proxy_wasm::{self, MapKind, Verdict};
-use crate::sandbox::Usage;
-
-/// How far the message of one direction has come.
-#[derive(Default)]
-pub(super) struct Course {
-    /// Plugins that have seen the part under way; they are not asked again after [`Action::Busy`].
-    progress: usize,
-    /// The message was answered, refused or broken off: nothing more of it reaches a plugin.
-    pub(super) is_over: bool,
-}
-
-/// One plugin's side of a stream.
-#[derive(Default)]
-pub(super) struct Member {
-    /// Absent when the plugin had no instance to give and fails open.
-    lease: Option<Lease>,
-    context: u32,
-    usage: Usage,
-    /// The plugin failed this stream: it is not asked any more.
-    is_out: bool,
-    held_request: Content,
-    held_response: Content,
-}
 
 /// Whose turn it is with a part of a body.
 struct Step<'a> {
@@ -43,39 +19,6 @@ struct Step<'a> {
     lease: &'a Lease,
     index: usize,
     direction: Direction,
-}
-
-/// How a guest's part in a step ended.
-enum Visit {
-    /// With this verdict.
-    Done(u32),
-    /// Without one: the plugin failed and fails open.
-    Skipped,
-    /// For the whole message.
-    Over(Action),
-}
-
-// === impl Course ===
-
-impl Course {
-    pub(super) fn is_at_start(&self) -> bool {
-        self.progress == 0
-    }
-}
-
-// === impl Member ===
-
-impl Member {
-    pub(super) fn is_active(&self) -> bool {
-        !self.is_out
-    }
-
-    fn held(&mut self, direction: Direction) -> &mut Content {
-        match direction {
-            Direction::Request => &mut self.held_request,
-            Direction::Response => &mut self.held_response,
-        }
-    }
 }
 
 // === impl StreamContext ===
@@ -91,7 +34,7 @@ impl StreamContext {
                     return Action::Busy;
                 }
                 Err(LeaseError::Dead(cause)) => {
-                    self.members.push(Member { is_out: true, ..Member::default() });
+                    self.members.push(Member::default());
                     match self.failed(plugin, self.members.len() - 1, Phase::RequestHeaders, cause) {
                         Visit::Over(action) => return action,
                         _ => continue,
@@ -99,7 +42,7 @@ impl StreamContext {
                 }
             };
             let index = self.members.len();
-            self.members.push(Member { lease: Some(lease.clone()), ..Member::default() });
+            self.members.push(Member::serving(lease.clone()));
             let count = self.count(MapKind::RequestHeaders);
             let wanted = plugin.hooks().on_request;
             let visit =
@@ -258,7 +201,7 @@ impl StreamContext {
         trailers: &mut HeaderMap,
     ) -> Option<Action> {
         let Step { plugin, index, direction, .. } = *step;
-        if self.members.get(index).is_none_or(|member| member.is_out) {
+        if self.members.get(index).is_none_or(|member| !member.is_active()) {
             return None;
         }
         let (phase, kind) = match direction {
@@ -278,86 +221,6 @@ impl StreamContext {
             trailers.clone_from(kept);
         }
         self.after_headers(visit, plugin, index, phase)
-    }
-
-    /// Runs a guest for this stream, with the exchange in its hands.
-    fn visit(
-        &mut self,
-        plugin: &Plugin,
-        lease: &Lease,
-        cell: &mut Cell,
-        index: usize,
-        phase: Phase,
-        run: impl FnOnce(&mut Instance, &mut u32) -> Result<u32, Cause>,
-    ) -> Visit {
-        plugin.finish_orphans(lease.slot(), cell);
-        let fails_open = plugin.failure_policy() == FailurePolicy::FailOpen;
-        let Some(member) = self.members.get_mut(index) else { return Visit::Skipped };
-        let Some(instance) = cell.instance_of(lease.generation()) else {
-            return self.failed(plugin, index, phase, Cause::InstanceLost);
-        };
-        if let Some(exchange) = self.exchange.as_mut() {
-            exchange.begin(fails_open);
-        }
-        instance.lend(Loan { exchange: self.exchange.take(), usage: member.usage });
-        let result = run(instance, &mut member.context);
-        let loan = instance.give_back();
-        member.usage = loan.usage;
-        self.exchange = loan.exchange;
-        if let Err(cause) = &result {
-            plugin.bury(lease.slot(), cell, phase, cause);
-        }
-        let result = match (result, self.exchange.as_mut().and_then(|exchange| exchange.fault.take())) {
-            (Ok(_), Some(fault)) => Err(fault),
-            (result, _) => result,
-        };
-        match result {
-            Err(cause) => self.failed(plugin, index, phase, cause),
-            Ok(code) => match self.exchange.as_mut().and_then(|exchange| exchange.answer.take()) {
-                Some(_) if phase.is_past_response_headers() => {
-                    self.failed(plugin, index, phase, Cause::LateAnswer)
-                }
-                Some(answer) => Visit::Over(self.answered(answer)),
-                None => Visit::Done(code),
-            },
-        }
-    }
-
-    /// Applies the failure policy: whatever happens to the stream, the plugin sees no more of it.
-    fn failed(&mut self, plugin: &Plugin, index: usize, phase: Phase, cause: Cause) -> Visit {
-        if let Some(member) = self.members.get_mut(index) {
-            member.is_out = true;
-        }
-        let failure = Failure { plugin: plugin.shared_name(), phase, cause };
-        plugin.note_failure(&failure);
-        // A plugin that closes the stream does not fail: its wish is granted under either policy.
-        if plugin.failure_policy() == FailurePolicy::FailOpen && failure.cause != Cause::Closed {
-            if let Some(exchange) = self.exchange.as_mut() {
-                exchange.roll_back();
-            }
-            return Visit::Skipped;
-        }
-        self.request.is_over = true;
-        Visit::Over(Action::Fail(failure))
-    }
-
-    fn answered(&mut self, answer: LocalResponse) -> Action {
-        self.request.is_over = true;
-        Action::Respond(answer)
-    }
-
-    /// What a header or trailer callback means for the message; a pause has nobody to end it here.
-    fn after_headers(&mut self, visit: Visit, plugin: &Plugin, index: usize, phase: Phase) -> Option<Action> {
-        let visit = match visit {
-            Visit::Done(code) if Verdict::of_headers(code) != Verdict::Continue => {
-                self.failed(plugin, index, phase, Cause::Paused)
-            }
-            visit => visit,
-        };
-        match visit {
-            Visit::Over(action) => Some(action),
-            Visit::Done(_) | Visit::Skipped => None,
-        }
     }
 
     /// The next plugin in the order of a direction.
@@ -389,7 +252,7 @@ impl StreamContext {
 
     /// Lets go what a plugin held back before it left the stream.
     fn release_held(&mut self, index: usize, direction: Direction, chunk: &mut Bytes) {
-        if let Some(member) = self.members.get_mut(index).filter(|member| member.is_out) {
+        if let Some(member) = self.members.get_mut(index).filter(|member| !member.is_active()) {
             let held = std::mem::take(member.held(direction));
             *chunk = held.followed_by(std::mem::take(chunk)).into_bytes();
         }
@@ -422,25 +285,6 @@ impl StreamContext {
         };
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.response = Some(ResponseHead { status, headers });
-        }
-    }
-
-    /// Ends the stream for every plugin that has seen it.
-    pub(super) fn close(&mut self) {
-        let plugins = Arc::clone(&self.plugins);
-        for (member, plugin) in std::mem::take(&mut self.members).into_iter().zip(plugins.iter()) {
-            let Some(lease) = member.lease else { continue };
-            let Some(mut cell) = lease.slot().try_lock() else {
-                lease.orphan(member.context, self.exchange.clone());
-                continue;
-            };
-            let Some(instance) = cell.instance_of(lease.generation()) else { continue };
-            instance.lend(Loan { exchange: self.exchange.take(), usage: member.usage });
-            let closed = instance.close(member.context);
-            self.exchange = instance.give_back().exchange;
-            if let Err(cause) = closed {
-                plugin.bury(lease.slot(), &mut cell, Phase::End, &cause);
-            }
         }
     }
 }

@@ -267,8 +267,10 @@ impl Exchange {
         self.fault.get_or_insert(cause);
     }
 
-    /// Prepares for one callback.
+    /// Prepares for one callback: nothing that another one left behind counts.
     pub(crate) fn begin(&mut self, undo: bool) {
         self.undo = Undo { wanted: undo, saved: None };
+        self.answer = None;
+        self.fault = None;
     }
 }

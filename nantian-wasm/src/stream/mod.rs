@@ -3,6 +3,7 @@
 mod answer;
 mod course;
 mod exchange;
+mod visit;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,9 +17,9 @@ use http::{HeaderMap, HeaderValue, request, response};
 
 pub use self::answer::LocalResponse;
 use self::answer::is_grpc;
-use self::course::{Course, Member};
 pub use self::exchange::StreamInfo;
 pub(crate) use self::exchange::{Content, Direction, Exchange, RequestHead, ResponseHead, Window};
+use self::visit::{Course, Member};
 use crate::error::Failure;
 use crate::plugin::Plugin;
 use crate::pool::Cell;

@@ -1,6 +1,6 @@
 ;; Misbehaves where its configuration says. First byte, what: `l` loops for ever, `t` traps, `o` overflows the stack,
 ;; `x` exits, `g` grows memory until it is refused and then traps, `m` floods the host with headers, `s` with logs,
-;; `p` pauses. Second byte, where: `c` on_configure, `n` context creation, `h` request headers, `r` response headers,
+;; `q` answers 200 and traps, `p` pauses. Second byte, where: `c` on_configure, `n` context creation, `h` request headers, `r` response headers,
 ;; `b` request body, `B` response body, `a` the allocator, `g` on_log, `t` on_tick. Only streams whose request has a
 ;; header `x-attack` are hit, except in `c`, `n`, `a`, `g` and `t`.
 (module
@@ -9,6 +9,8 @@
   (import "env" "proxy_add_header_map_value" (func $add_header (param i32 i32 i32 i32 i32) (result i32)))
   (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
   (import "env" "proxy_set_tick_period_milliseconds" (func $set_tick (param i32) (result i32)))
+  (import "env" "proxy_send_local_response"
+    (func $send_local_response (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
   (memory (export "memory") 1)
   (data (i32.const 64) "x-attack")
@@ -35,6 +37,12 @@
     (if (i32.ne (local.get $where) (global.get $where)) (then (return (i32.const 0))))
     (if (i32.eq (global.get $what) (i32.const 108)) (then (loop $for_ever (br $for_ever))))
     (if (i32.eq (global.get $what) (i32.const 116)) (then (unreachable)))
+    (if (i32.eq (global.get $what) (i32.const 113))
+      (then
+        (drop (call $send_local_response
+          (i32.const 200) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+          (i32.const -1)))
+        (unreachable)))
     (if (i32.eq (global.get $what) (i32.const 111))
       (then (drop (call $deeper (i64.const 0) (i64.const 0) (i64.const 0) (i64.const 0)))))
     (if (i32.eq (global.get $what) (i32.const 120)) (then (call $exit (i32.const 7))))

@@ -115,6 +115,14 @@ fn trap_of_a_plugin_that_fails_open_lets_the_request_pass() {
 }
 
 #[test]
+fn answer_of_a_guest_that_traps_is_never_sent() {
+    let (_, answers_and_traps) = hostile("qh", |_| {});
+    let seen = send([plugin("response_header", |_| {}), answers_and_traps], attack());
+    assert_eq!((seen.status(), seen.text()), (503, "Service Unavailable\n"));
+    assert_eq!(seen.response_header("x-request-path"), Some("/"), "outer plugins see the refusal");
+}
+
+#[test]
 fn memory_bomb_is_refused_its_memory() {
     let (_, plugin) = hostile("gh", |config| config.sandbox.max_memory = 2 << 20);
     assert_eq!(send([plugin.clone()], attack()).status(), 503);
