@@ -81,25 +81,14 @@ impl<'a> GatewayState<'a> {
         gateway: &'a Gateway,
         class: &Result<(), Fault>,
     ) -> Self {
-        let addresses = addresses(gateway);
-        let verdict = match (class, parameters(gateway), &addresses) {
-            (Err(class), ..) => Err(Fault::new(
-                class.reason,
-                format!("GatewayClass {}: {}", gateway.spec.gateway_class_name, class.message),
-            )),
-            (_, Err(fault), _) => Err(fault),
-            (.., Err(fault)) => Err(fault.clone()),
-            (Ok(()), Ok(()), Ok(_)) => Ok(()),
+        let (addresses, bindable) = match addresses(gateway) {
+            Ok(addresses) => (addresses, Ok(())),
+            Err(fault) => (vec![None], Err(fault)),
         };
+        let verdict = class_verdict(gateway, class).and_then(|()| parameters(gateway)).and(bindable);
         let mut listeners = listener::read(world, name, gateway);
         clash::within_gateway(&mut listeners);
-        Self {
-            name,
-            generation: gateway.metadata.generation,
-            verdict,
-            addresses: addresses.unwrap_or_else(|_| vec![None]),
-            listeners,
-        }
+        Self { name, generation: gateway.metadata.generation, verdict, addresses, listeners }
     }
 
     /// Whether this listener of the Gateway serves requests.
@@ -108,19 +97,18 @@ impl<'a> GatewayState<'a> {
     }
 }
 
+fn class_verdict(gateway: &Gateway, class: &Result<(), Fault>) -> Result<(), Fault> {
+    let name = &gateway.spec.gateway_class_name;
+    class.clone().map_err(|fault| Fault::new(fault.reason, format!("GatewayClass {name}: {}", fault.message)))
+}
+
 fn parameters(gateway: &Gateway) -> Result<(), Fault> {
-    match gateway
-        .spec
-        .infrastructure
-        .as_ref()
-        .and_then(|infrastructure| infrastructure.parameters_ref.as_ref())
-    {
-        Some(_) => Err(Fault::new(
-            Reason::InvalidParameters,
-            "spec.infrastructure.parametersRef: no kind of parameters is supported",
-        )),
-        None => Ok(()),
+    let infrastructure = gateway.spec.infrastructure.as_ref();
+    if infrastructure.is_some_and(|infrastructure| infrastructure.parameters_ref.is_some()) {
+        let message = "spec.infrastructure.parametersRef: no kind of parameters is supported";
+        return Err(Fault::new(Reason::InvalidParameters, message));
     }
+    Ok(())
 }
 
 /// The addresses to bind. An entry without a value leaves the choice to the gateway.

@@ -39,17 +39,24 @@ pub(super) enum Place {
     },
 }
 
-/// Reads a list of filters; what the list leaves to others, an extension, is handed to `extend`.
+/// A list of filters, read.
+pub(super) struct Filters<'a> {
+    pub(super) list: Vec<Filter>,
+    /// The filters of other groups, with their positions in the list.
+    pub(super) extensions: Vec<(usize, ExtensionSpec<'a>)>,
+}
+
+/// Reads a list of filters.
 pub(super) fn read<'a, F>(
     filters: &'a [F],
     place: Place,
     path: &Path<'_>,
     refused: &mut Faults,
-    mut extend: impl FnMut(ExtensionSpec<'a>, &Path<'_>, &mut Faults),
-) -> Vec<Filter>
+) -> Filters<'a>
 where
     FilterSpec<'a>: From<&'a F>,
 {
+    let mut extensions = Vec::new();
     let mut read: Vec<Filter> = Vec::with_capacity(filters.len());
     for (index, filter) in filters.iter().enumerate() {
         let path = path.index(index);
@@ -67,7 +74,7 @@ where
                 rewrite(&spec, place, &path.field("urlRewrite")).map(Filter::UrlRewrite)
             }
             FilterSpec::Extension(spec) => {
-                extend(spec, &path.field("extensionRef"), refused);
+                extensions.push((index, spec));
                 continue;
             }
             FilterSpec::Unserved(kind) => {
@@ -86,7 +93,7 @@ where
         });
         read.extend(refused.keep(filter));
     }
-    read
+    Filters { list: read, extensions }
 }
 
 /// A type may occur once, and a redirect leaves nothing to rewrite.

@@ -29,6 +29,23 @@ use crate::{
     source::ObjectRef,
 };
 
+/// A route, read.
+struct RouteState<'a> {
+    name: &'a ObjectName,
+    route: &'a HttpRoute,
+    /// All hosts if empty.
+    hostnames: Vec<HostPattern>,
+    rules: Rules,
+}
+
+/// What parents make of a route.
+#[derive(Default)]
+struct Verdict {
+    statuses: Vec<ParentStatus>,
+    /// The Gateways that accept it, and their listeners.
+    accepted: Vec<(ObjectName, Vec<Taken>)>,
+}
+
 /// Translates every HTTPRoute: attaches it to listeners and writes its status.
 ///
 /// Returns the routes that a served listener takes, in the order that breaks ties.
@@ -43,35 +60,19 @@ pub(super) fn translate(
     let mut regexes = Regexes::default();
     let mut routes = Vec::new();
     for (name, route) in oldest_first(&world.objects.http_routes) {
-        let object = ObjectRef { kind: "HTTPRoute", name: name.clone() };
         let reader = RuleReader { world, policies, ai_services, route: name, regexes: &mut regexes };
         let mut rules = reader.read(route);
         let hostnames = hostnames(route, &mut rules);
-        warn_of_the_unserved(&object, route, report);
+        let state = RouteState { name, route, hostnames, rules };
+        let verdict = state.judge(world, gateways, report);
+        let object = ObjectRef { kind: "HTTPRoute", name: name.clone() };
+        report.status(object, ObjectStatus::Route(RouteStatus { parents: verdict.statuses }));
+        let rules = state.rules;
         let mut served = false;
-        let mut parents = Vec::new();
-        for (index, parent) in route.spec.parent_refs.iter().flatten().enumerate() {
-            let taken = match attach::resolve(world, gateways, name, &hostnames, parent) {
-                Parent::Ours { gateway, listeners } => listeners.map(|listeners| (gateway, listeners)),
-                Parent::Foreign => continue,
-                Parent::Nothing(problem) => {
-                    let path = Path::SPEC.field("parentRefs");
-                    report.warn(&object, format!("{}: {problem}", path.index(index)));
-                    continue;
-                }
-            };
-            let accepted = taken.and_then(|taken| rules.refused.summary().map_or(Ok(taken), Err));
-            parents.push(ParentStatus {
-                parent_ref: attach::verbatim(parent),
-                controller_name: CONTROLLER_NAME,
-                conditions: conditions(route, &accepted, &rules),
-            });
-            if let Ok((gateway, taken)) = accepted {
-                reach.route(name, &gateway, &rules.list, &rules.plugins);
-                served |= attach_to(gateways, &gateway, name, taken);
-            }
+        for (gateway, taken) in verdict.accepted {
+            reach.route(name, &gateway, &rules.list, &rules.plugins);
+            served |= attach_to(gateways, &gateway, name, taken);
         }
-        report.status(object, ObjectStatus::Route(RouteStatus { parents }));
         if served {
             let policies = policies.attached(&TargetKey::Route(name.clone(), None));
             routes.push(Route { id: RouteId(name.clone()), policies, rules: rules.list });
@@ -101,30 +102,6 @@ fn warn_of_the_unserved(object: &ObjectRef, route: &HttpRoute, report: &mut Repo
     }
 }
 
-fn conditions(
-    route: &HttpRoute,
-    accepted: &Result<(ObjectName, Vec<Taken>), Fault>,
-    rules: &Rules,
-) -> Conditions {
-    let mut conditions = Conditions::new(route.metadata.generation);
-    conditions.set(match accepted {
-        Ok((_, taken)) => {
-            let message = match taken.len() {
-                1 => "attached to 1 listener".to_owned(),
-                count => format!("attached to {count} listeners"),
-            };
-            Condition::holds(ConditionType::Accepted, Reason::Accepted, message)
-        }
-        Err(fault) => fault.condition(ConditionType::Accepted),
-    });
-    conditions.set(rules.unresolved.condition(
-        ConditionType::ResolvedRefs,
-        Reason::ResolvedRefs,
-        "all references resolve",
-    ));
-    conditions
-}
-
 /// Attaches a route to listeners of a Gateway, and says whether one of them is served.
 fn attach_to(
     gateways: &mut Gateways<'_>,
@@ -146,4 +123,55 @@ fn attach_to(
         }
     }
     served
+}
+
+// === impl RouteState ===
+
+impl RouteState<'_> {
+    /// Asks each parent of the route.
+    fn judge(&self, world: &World<'_>, gateways: &Gateways<'_>, report: &mut Report) -> Verdict {
+        let object = ObjectRef { kind: "HTTPRoute", name: self.name.clone() };
+        warn_of_the_unserved(&object, self.route, report);
+        let path = Path::SPEC.field("parentRefs");
+        let mut verdict = Verdict::default();
+        for (index, parent) in self.route.spec.parent_refs.iter().flatten().enumerate() {
+            let (gateway, listeners) =
+                match attach::resolve(world, gateways, self.name, &self.hostnames, parent) {
+                    Parent::Ours { gateway, listeners } => (gateway, listeners),
+                    Parent::Foreign => continue,
+                    Parent::Nothing(problem) => {
+                        report.warn(&object, format!("{}: {problem}", path.index(index)));
+                        continue;
+                    }
+                };
+            let taken = listeners.and_then(|taken| self.rules.refused.summary().map_or(Ok(taken), Err));
+            verdict.statuses.push(ParentStatus {
+                parent_ref: attach::verbatim(parent),
+                controller_name: CONTROLLER_NAME,
+                conditions: self.conditions(&taken),
+            });
+            verdict.accepted.extend(taken.ok().map(|taken| (gateway, taken)));
+        }
+        verdict
+    }
+
+    fn conditions(&self, taken: &Result<Vec<Taken>, Fault>) -> Conditions {
+        let mut conditions = Conditions::new(self.route.metadata.generation);
+        conditions.set(match taken {
+            Ok(taken) => {
+                let message = match taken.len() {
+                    1 => "attached to 1 listener".to_owned(),
+                    count => format!("attached to {count} listeners"),
+                };
+                Condition::holds(ConditionType::Accepted, Reason::Accepted, message)
+            }
+            Err(fault) => fault.condition(ConditionType::Accepted),
+        });
+        conditions.set(self.rules.unresolved.condition(
+            ConditionType::ResolvedRefs,
+            Reason::ResolvedRefs,
+            "all references resolve",
+        ));
+        conditions
+    }
 }

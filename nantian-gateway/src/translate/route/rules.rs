@@ -76,21 +76,18 @@ impl<'a> RuleReader<'_, 'a> {
         let one_prefix = has_one_prefix(match_specs);
         let backend_specs = spec.backend_refs.as_deref().unwrap_or_default();
         let place = Place::Rule { one_prefix, has_backends: !backend_specs.is_empty() };
+        let path_of_filters = path.field("filters");
+        let filter_specs = spec.filters.as_deref().unwrap_or_default();
+        let filters = filters::read(filter_specs, place, &path_of_filters, &mut rules.refused);
         let mut policies = self.attached(spec);
-        let mut refused = std::mem::take(&mut rules.refused);
-        let filters = filters::read(
-            spec.filters.as_deref().unwrap_or_default(),
-            place,
-            &path.field("filters"),
-            &mut refused,
-            |extension, path, refused| {
-                let plugin = self.plugin(&extension, path, rules);
-                policies.plugins.extend(refused.keep(plugin));
-            },
-        );
-        rules.refused = refused;
+        for (index, extension) in &filters.extensions {
+            let path = path_of_filters.index(*index);
+            let plugin = self.plugin(extension, &path.field("extensionRef"), rules);
+            let plugin = rules.refused.keep(plugin).filter(|plugin| !policies.plugins.contains(plugin));
+            policies.plugins.extend(plugin);
+        }
         let backends = self.backends(backend_specs, one_prefix, &path.field("backendRefs"), rules);
-        Rule { name: spec.name.clone(), matches, filters, backends, timeouts, policies }
+        Rule { name: spec.name.clone(), matches, filters: filters.list, backends, timeouts, policies }
     }
 
     fn attached(&self, spec: &HttpRouteRules) -> Policies {
@@ -136,17 +133,17 @@ impl<'a> RuleReader<'_, 'a> {
             let path = path.index(index);
             let target = backends::resolve(self.world, self.ai_services, self.route, spec, &path);
             let target = rules.unresolved.keep(target).unwrap_or(Target::Invalid);
-            let filters = filters::read(
-                spec.filters.as_deref().unwrap_or_default(),
-                Place::Backend { one_prefix },
-                &path.field("filters"),
-                &mut rules.refused,
-                |_, path, refused| {
-                    refused.push(Fault::unsupported(path, "served only as a filter of a rule"))
-                },
-            );
+            let path_of_filters = path.field("filters");
+            let filter_specs = spec.filters.as_deref().unwrap_or_default();
+            let place = Place::Backend { one_prefix };
+            let filters = filters::read(filter_specs, place, &path_of_filters, &mut rules.refused);
+            for (index, _) in filters.extensions {
+                let path = path_of_filters.index(index);
+                let message = "served only as a filter of a rule";
+                rules.refused.push(Fault::unsupported(&path.field("extensionRef"), message));
+            }
             if let Some(weight) = rules.refused.keep(backends::weight(spec, &path)) {
-                backends.push(WeightedBackend { weight, target, filters });
+                backends.push(WeightedBackend { weight, target, filters: filters.list });
             }
         }
         backends

@@ -1,25 +1,10 @@
-//! The status of every object, in the shape that its kind has in Kubernetes.
+//! The shape that the status of each kind has in Kubernetes.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{fmt, net::IpAddr};
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use super::conditions::{Condition, ConditionType, Conditions, Reason};
-use crate::{
-    ir::{ListenerId, ObjectName},
-    source::ObjectRef,
-};
-
-/// `spec.controllerName` of the GatewayClasses that are ours; it signs each parent and ancestor status.
-pub const CONTROLLER_NAME: &str = "gateway.nantian.dev/gateway-controller";
-
-/// The status of every object that this gateway speaks about.
-///
-/// The translator writes it; later stages correct it when a listener cannot be bound or a module does not compile.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Statuses {
-    objects: BTreeMap<ObjectRef, ObjectStatus>,
-}
+use crate::translate::conditions::{Condition, ConditionType, Conditions, Reason};
 
 /// The status of one object.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -100,7 +85,7 @@ pub struct RouteStatus {
 pub struct ParentStatus {
     /// The parentRef as the route spells it.
     pub parent_ref: StatusRef,
-    /// Always [`CONTROLLER_NAME`].
+    /// Always [`CONTROLLER_NAME`](super::CONTROLLER_NAME).
     pub controller_name: &'static str,
     /// The conditions.
     pub conditions: Conditions,
@@ -119,7 +104,7 @@ pub struct PolicyStatus {
 pub struct AncestorStatus {
     /// The ancestor.
     pub ancestor_ref: StatusRef,
-    /// Always [`CONTROLLER_NAME`].
+    /// Always [`CONTROLLER_NAME`](super::CONTROLLER_NAME).
     pub controller_name: &'static str,
     /// The conditions.
     pub conditions: Conditions,
@@ -148,78 +133,11 @@ pub struct StatusRef {
     pub port: Option<i32>,
 }
 
-// === impl Statuses ===
-
-impl Statuses {
-    /// The status of `object`.
-    pub fn get(&self, object: &ObjectRef) -> Option<&ObjectStatus> {
-        self.objects.get(object)
-    }
-
-    /// Every object with its status, by kind, namespace and name.
-    pub fn iter(&self) -> impl Iterator<Item = (&ObjectRef, &ObjectStatus)> {
-        self.objects.iter()
-    }
-
-    /// Sets a condition of an object; of a route under every parent, of a policy under every ancestor.
-    ///
-    /// False if the object has no status.
-    pub fn set_condition(&mut self, object: &ObjectRef, condition: &Condition) -> bool {
-        let Some(status) = self.objects.get_mut(object) else { return false };
-        match status {
-            ObjectStatus::Plain(plain) => plain.conditions.set(condition.clone()),
-            ObjectStatus::Gateway(gateway) => gateway.conditions.set(condition.clone()),
-            ObjectStatus::Route(route) => {
-                route.parents.iter_mut().for_each(|parent| parent.conditions.set(condition.clone()));
-            }
-            ObjectStatus::Policy(policy) => {
-                policy.ancestors.iter_mut().for_each(|ancestor| ancestor.conditions.set(condition.clone()));
-            }
-        }
-        true
-    }
-
-    /// Sets a condition of a listener. Its Gateway stays Programmed as long as one of its listeners is.
-    ///
-    /// False if the listener has no status.
-    pub fn set_listener_condition(&mut self, id: &ListenerId, condition: Condition) -> bool {
-        let object = ObjectRef { kind: "Gateway", name: id.gateway.clone() };
-        let Some(ObjectStatus::Gateway(gateway)) = self.objects.get_mut(&object) else { return false };
-        let Some(listener) = gateway.listeners.iter_mut().find(|listener| listener.name == id.name) else {
-            return false;
-        };
-        listener.conditions.set(condition);
-        gateway.refresh_programmed();
-        true
-    }
-
-    /// Tells the addresses that a Gateway is bound to, where its spec leaves them open.
-    ///
-    /// False if the Gateway has no status.
-    pub fn set_addresses(&mut self, gateway: &ObjectName, addresses: Vec<IpAddr>) -> bool {
-        let object = ObjectRef { kind: "Gateway", name: gateway.clone() };
-        let Some(ObjectStatus::Gateway(status)) = self.objects.get_mut(&object) else { return false };
-        status.addresses = addresses.into_iter().map(GatewayAddress::from).collect();
-        true
-    }
-
-    pub(super) fn insert(&mut self, object: ObjectRef, status: ObjectStatus) {
-        self.objects.insert(object, status);
-    }
-}
-
-impl Serialize for Statuses {
-    /// A map from `Kind namespace/name` to the status.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.objects.iter().map(|(object, status)| (object.to_string(), status)))
-    }
-}
-
 // === impl GatewayStatus ===
 
 impl GatewayStatus {
     /// Derives the Gateway's Programmed condition from those of its listeners.
-    pub(super) fn refresh_programmed(&mut self) {
+    pub(in crate::translate) fn refresh_programmed(&mut self) {
         let total = self.listeners.len();
         let served = self.listeners.iter().filter(|listener| listener.is_programmed()).count();
         let condition = if served > 0 {
