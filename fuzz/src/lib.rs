@@ -1,1 +1,16 @@
-//! Fuzz targets of the policy crates.
+//! What the fuzz targets check, each a function of arbitrary bytes that panics when a promise is broken.
+//!
+//! ```text
+//! cargo +nightly fuzz run ai_sse            # from the root of the repository, with cargo-fuzz
+//! cargo test --no-default-features          # here: replays the corpora, with no fuzzer
+//! ```
+
+mod ai;
+mod crd;
+mod wasm;
+
+pub use self::{
+    ai::{ai_edit, ai_sse},
+    crd::validate_manifest,
+    wasm::wasm_module,
+};

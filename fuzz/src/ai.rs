@@ -1,0 +1,81 @@
+//! What is read of LLM traffic.
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{Request, header::HeaderMap, method::Method};
+use http_body_util::BodyExt as _;
+use nantian_ai::{
+    Surface, Target, TargetConfig, model_of,
+    wire::{
+        json::{Mark, Scanner},
+        sse::{Item, SseDecoder},
+    },
+};
+use serde_json::{Map, Value};
+
+const PATH: &str = "/v1/chat/completions";
+const MODEL: &str = "operator's \"model\"";
+
+/// Every way to cut a stream gives the same events.
+pub fn ai_sse(stream: &[u8]) {
+    for limit in [8, 4096] {
+        let whole = events(limit, [stream]);
+        for size in [1, 2, 3, 7] {
+            assert_eq!(events(limit, stream.chunks(size)), whole, "chunks of {size}, limit {limit}");
+        }
+    }
+}
+
+/// A body that a JSON parser takes is taken, and setting its model changes what setting it in the parsed object would.
+/// Every way to cut the body gives the same members.
+pub fn ai_edit(body: &[u8]) {
+    assert_eq!(marks(body.chunks(1)), marks([body]), "bytewise");
+
+    let Ok(mut expected) = serde_json::from_slice::<Map<String, Value>>(body) else { return };
+    assert_eq!(model_of(body).as_deref(), expected.get("model").and_then(Value::as_str));
+    expected.insert("model".to_owned(), MODEL.into());
+    let edited: Map<String, Value> = serde_json::from_slice(&edit(body)).expect("the edited body is JSON");
+    assert_eq!(edited, expected);
+}
+
+/// The event names and data of a stream; `None` for an event above the limit.
+fn events<'a>(limit: usize, chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Option<(Vec<u8>, Vec<u8>)>> {
+    let mut decoder = SseDecoder::new(limit);
+    let mut events = Vec::new();
+    let mut keep = |item: Item<'_>| {
+        events.push(match item {
+            Item::Event { event, data } => Some((event.to_owned(), data.to_owned())),
+            _ => None,
+        });
+    };
+    for chunk in chunks {
+        decoder.push(chunk, &mut keep);
+    }
+    decoder.finish(&mut keep);
+    events
+}
+
+/// The members' boundaries in a body, and where it stops being JSON.
+fn marks<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<(Mark, usize)>, Option<u64>) {
+    let mut scanner = Scanner::new();
+    let mut marks = Vec::new();
+    let mut before = 0;
+    for chunk in chunks {
+        if let Err(malformed) = scanner.push(chunk, |mark, at| marks.push((mark, before + at))) {
+            return (marks, Some(malformed.offset));
+        }
+        before += chunk.len();
+    }
+    (marks, scanner.finish().err().map(|malformed| malformed.offset))
+}
+
+/// The body as the upstream would get it.
+fn edit(body: &[u8]) -> Bytes {
+    let target = Target::new(TargetConfig::new("fuzz", "openai", MODEL)).expect("the target is valid");
+    let surface = Surface::detect(&Method::POST, PATH, &HeaderMap::new()).expect("the path is known");
+    let (head, ()) = Request::post(PATH).body(()).expect("the request is valid").into_parts();
+    let prepared =
+        target.prepare(&surface, head, Bytes::copy_from_slice(body)).expect("the body is an object");
+    let body = prepared.into_request().into_body().collect();
+    body.now_or_never().expect("the body is in memory").unwrap_or_else(|never| match never {}).to_bytes()
+}

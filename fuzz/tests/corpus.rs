@@ -1,0 +1,34 @@
+//! Replays the committed corpora on any toolchain.
+#![cfg(test)]
+
+use std::{fs, path::Path};
+
+fn replay(target: &str, check: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    let files: Vec<_> = fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 5, "{target} has {} inputs", files.len());
+    for file in files {
+        println!("{}", file.display());
+        check(&fs::read(file).unwrap());
+    }
+}
+
+#[test]
+fn edits_of_bodies_hold() {
+    replay("ai_edit", nantian_fuzz::ai_edit);
+}
+
+#[test]
+fn event_streams_hold() {
+    replay("ai_sse", nantian_fuzz::ai_sse);
+}
+
+#[test]
+fn manifests_hold() {
+    replay("validate_manifest", nantian_fuzz::validate_manifest);
+}
+
+#[test]
+fn modules_hold() {
+    replay("wasm_module", nantian_fuzz::wasm_module);
+}
