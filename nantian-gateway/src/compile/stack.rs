@@ -84,6 +84,7 @@ fn target(target: &Target, context: &Context) -> BackendService {
         Target::Service(balancer) => LocalService::new(
             ServiceBuilder::new()
                 .map_response(|response: Response<_>| response.map(Body::from))
+                .map_err(BoxError::from)
                 .layer(BalanceLayer::new(balancer.clone()).client_ip(client_address).responder(|_: &_| {
                     respond::plain(StatusCode::SERVICE_UNAVAILABLE, "no endpoint is ready")
                 }))

@@ -10,6 +10,7 @@ use std::{
 };
 
 use nantian_wasm::Engine;
+use tokio::time::Instant;
 
 /// Two threads that run as long as this lives: one moves the engine's clock, the other looks after its instances.
 #[derive(Debug)]
@@ -36,8 +37,11 @@ impl Drop for EngineClock {
 fn every(period: Duration, name: &str, running: &Arc<AtomicBool>, work: impl Fn() + Send + 'static) {
     let running = Arc::clone(running);
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let mut next = Instant::now();
         while running.load(Ordering::Relaxed) {
-            thread::park_timeout(period);
+            next += period;
+            thread::park_timeout(next.saturating_duration_since(Instant::now()));
+            // A thread that wakes late has several turns to make up for.
             work();
         }
     });

@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
@@ -45,8 +45,8 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, key: PortKey, wor
         None => session.serve_plain(stream).await,
         Some(config) => {
             let limit = worker.config.timeouts.header;
-            match timeout(limit, TlsAcceptor::from(config).accept(stream)).await {
-                Ok(Ok(stream)) => session.serve_tls(stream).await,
+            match timeout(limit, Box::pin(TlsAcceptor::from(config).accept(stream))).await {
+                Ok(Ok(stream)) => session.serve_tls(Box::new(stream)).await,
                 Ok(Err(error)) => Err(error.into()),
                 Err(_) => Err("the TLS handshake took too long".into()),
             }
@@ -80,7 +80,7 @@ impl Session {
         }
     }
 
-    async fn serve_tls(self, stream: TlsStream<TcpStream>) -> Served {
+    async fn serve_tls(self, stream: Box<TlsStream<TcpStream>>) -> Served {
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
             self.serve_http2(stream, Bytes::new()).await
         } else {
@@ -101,7 +101,7 @@ impl Session {
             .max_buf_size(max_head.max(MIN_BUFFER))
             .serve_connection(TokioIo::new(io), edge)
             .with_upgrades();
-        supervise(connection, &self.registration, |connection| connection.graceful_shutdown()).await
+        supervise(Box::pin(connection), &self.registration, |connection| connection.graceful_shutdown()).await
     }
 
     async fn serve_http2<T>(self, io: T, first: Bytes) -> Served
@@ -118,7 +118,7 @@ impl Session {
             .max_concurrent_streams(MAX_STREAMS)
             .keep_alive_interval(Some(KEEP_ALIVE))
             .serve_connection(TokioIo::new(io), edge);
-        supervise(connection, &self.registration, |connection| connection.graceful_shutdown()).await
+        supervise(Box::pin(connection), &self.registration, |connection| connection.graceful_shutdown()).await
     }
 }
 
@@ -130,11 +130,14 @@ const MAX_STREAMS: u32 = 128;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Polls a connection and does what its registration is told meanwhile.
-async fn supervise<C>(connection: C, registration: &Registration, finish: fn(Pin<&mut C>)) -> Served
+async fn supervise<C>(
+    mut connection: Pin<Box<C>>,
+    registration: &Registration,
+    finish: fn(Pin<&mut C>),
+) -> Served
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut connection = pin!(connection);
     let mut finishing = false;
     let mut registered = false;
     poll_fn(|cx: &mut Context<'_>| {

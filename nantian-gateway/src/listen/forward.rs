@@ -10,6 +10,8 @@ use bytes::{BufMut, BytesMut};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
+use super::hop_by_hop::HopHeaders;
+
 /// The `X-Forwarded-For` header.
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -17,11 +19,9 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Headers that are written into a request.
-const WRITTEN: usize = 5;
+const WRITTEN: usize = 3;
 
 /// Networks whose word about the client is believed. Default: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -79,7 +79,6 @@ pub(super) struct Peer {
     pub(super) tls: bool,
     pub(super) port: u16,
     address_value: HeaderValue,
-    port_value: HeaderValue,
 }
 
 impl Peer {
@@ -91,7 +90,6 @@ impl Peer {
             tls,
             port,
             address_value: text_value(&address.ip().to_string()),
-            port_value: HeaderValue::from(port),
         }
     }
 
@@ -115,23 +113,24 @@ impl Peer {
     }
 
     /// Writes `X-Forwarded-*`. What an untrusted peer claims is replaced; a trusted proxy's chain is extended.
-    pub(super) fn forward(&self, headers: &mut HeaderMap, authority: Option<&HeaderValue>) {
+    pub(super) fn forward(&self, headers: &mut HeaderMap, seen: HopHeaders, authority: Option<&HeaderValue>) {
         if self.trusted {
             self.extend(headers, authority);
             return;
         }
-        headers.reserve(WRITTEN);
-        for claim in [header::FORWARDED, X_FORWARDED_PREFIX] {
-            headers.remove(claim);
+        if seen.claims() {
+            for claim in
+                [header::FORWARDED, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PREFIX, X_REAL_IP]
+            {
+                headers.remove(claim);
+            }
         }
+        headers.reserve(WRITTEN);
         headers.insert(X_FORWARDED_FOR, self.address_value.clone());
-        headers.insert(X_REAL_IP, self.address_value.clone());
         headers.insert(X_FORWARDED_PROTO, self.scheme());
-        headers.insert(X_FORWARDED_PORT, self.port_value.clone());
-        match authority {
-            Some(authority) => headers.insert(X_FORWARDED_HOST, authority.clone()),
-            None => headers.remove(X_FORWARDED_HOST),
-        };
+        if let Some(authority) = authority {
+            headers.insert(X_FORWARDED_HOST, authority.clone());
+        }
     }
 
     fn extend(&self, headers: &mut HeaderMap, authority: Option<&HeaderValue>) {
@@ -142,7 +141,6 @@ impl Peer {
             headers.insert(header::FORWARDED, chain);
         }
         headers.entry(X_FORWARDED_PROTO).or_insert_with(|| self.scheme());
-        headers.entry(X_FORWARDED_PORT).or_insert_with(|| self.port_value.clone());
         if let Some(authority) = authority {
             headers.entry(X_FORWARDED_HOST).or_insert_with(|| authority.clone());
         }
@@ -180,46 +178,6 @@ fn joined(headers: &HeaderMap, name: &HeaderName, last: &[u8]) -> HeaderValue {
 
 fn text_value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-/// Removes what is meant for this hop alone (RFC 9110, section 7.6.1).
-///
-/// Returns the protocols of the Upgrade header if the client asks to leave HTTP.
-pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
-    let hop_by_hop = |name: &HeaderName| {
-        matches!(*name, header::CONNECTION | header::TE | header::TRANSFER_ENCODING | header::UPGRADE)
-            || *name == KEEP_ALIVE
-            || *name == PROXY_CONNECTION
-    };
-    if !headers.keys().any(hop_by_hop) {
-        return None;
-    }
-    let mut upgrades = false;
-    let mut named: Vec<HeaderName> = Vec::new();
-    for value in headers.get_all(header::CONNECTION) {
-        for token in value.to_str().unwrap_or_default().split(',').map(str::trim) {
-            upgrades |= token.eq_ignore_ascii_case("upgrade");
-            named.extend(HeaderName::from_bytes(token.as_bytes()).ok());
-        }
-    }
-    // `Connection: host` must not remove what routing and framing rely on.
-    named.retain(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::UPGRADE));
-    let accepts_trailers =
-        headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    let upgrade = headers.remove(header::UPGRADE).filter(|_| upgrades);
-    for name in named.iter().chain(&[
-        header::CONNECTION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-    ]) {
-        headers.remove(name);
-    }
-    if accepts_trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-    upgrade
 }
 
 #[cfg(test)]

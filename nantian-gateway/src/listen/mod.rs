@@ -7,6 +7,7 @@ mod connection;
 mod connections;
 mod forward;
 mod head_scanner;
+mod hop_by_hop;
 mod io;
 mod normalize;
 mod service;

@@ -142,7 +142,8 @@ fn decode_unreserved(path: &str) -> Result<String, InvalidTarget> {
     while let Some(at) = rest.find('%') {
         let (before, escape) = rest.split_at(at);
         push_checked(&mut decoded, before)?;
-        let digits = escape.get(1..3).ok_or(InvalidTarget::Escape)?;
+        let digits = escape.get(1..3).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let digits = digits.ok_or(InvalidTarget::Escape)?;
         let byte = u8::from_str_radix(digits, 16).map_err(|_| InvalidTarget::Escape)?;
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {

@@ -20,7 +20,8 @@ use super::{
     accept::PortKey,
     body::ClientBody,
     connections::State,
-    forward::{Peer, RequestInfo, remove_hop_by_hop},
+    forward::{Peer, RequestInfo},
+    hop_by_hop::{HopHeaders, remove_hop_by_hop},
     normalize,
 };
 use crate::{
@@ -65,7 +66,8 @@ impl Edge {
         if self.state.ambiguous.swap(false, Relaxed) {
             return Err(Refusal::bad_request("both Content-Length and Transfer-Encoding"));
         }
-        check_message(&parts)?;
+        let seen = HopHeaders::of(&parts.headers);
+        check_message(&parts, seen)?;
         normalize::path(&mut parts.uri).map_err(Refusal::bad_request)?;
         let host = normalize::host(&parts.uri, &parts.headers, parts.version != Version::HTTP_10)
             .map_err(Refusal::bad_request)?;
@@ -102,7 +104,7 @@ impl Edge {
             return Ok(snapshot.unmatched(Request::from_parts(parts, Body::empty())));
         };
         let body = self.body(incoming, &parts)?;
-        self.prepare(&mut parts);
+        self.prepare(&mut parts, seen);
         Ok(found.service.call(Request::from_parts(parts, body)))
     }
 
@@ -126,13 +128,15 @@ impl Edge {
     }
 
     /// Removes what was meant for this hop and says who asks.
-    fn prepare(&self, parts: &mut http::request::Parts) {
-        let protocol = remove_hop_by_hop(&mut parts.headers);
+    fn prepare(&self, parts: &mut http::request::Parts, seen: HopHeaders) {
+        let protocol = remove_hop_by_hop(&mut parts.headers, seen);
         if let (Some(protocol), Some(client)) = (protocol, parts.extensions.remove::<OnUpgrade>()) {
             parts.extensions.insert(Upgrade { protocol, client, guard: self.state.tunnel() });
         }
         // hyper sends 100 as soon as the body is polled, which happens when a backend takes it.
-        parts.headers.remove(header::EXPECT);
+        if seen.expect() {
+            parts.headers.remove(header::EXPECT);
+        }
         let authority = match parts.uri.authority() {
             Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
             None => parts.headers.get(header::HOST).cloned(),
@@ -142,15 +146,18 @@ impl Edge {
         {
             parts.headers.insert(header::HOST, authority.clone());
         }
-        self.peer.forward(&mut parts.headers, authority.as_ref());
+        self.peer.forward(&mut parts.headers, seen, authority.as_ref());
     }
 }
 
 /// Refuses what cannot be forwarded truly.
-fn check_message(parts: &http::request::Parts) -> Result<(), Refusal> {
+fn check_message(parts: &http::request::Parts, seen: HopHeaders) -> Result<(), Refusal> {
     if parts.method == Method::CONNECT {
         let reason = "this is no forward proxy".to_owned();
         return Err(Refusal { status: StatusCode::METHOD_NOT_ALLOWED, reason, close: true });
+    }
+    if !seen.transfer_encoding() {
+        return Ok(());
     }
     let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
@@ -245,7 +252,8 @@ fn without_hop_by_hop(mut response: Response<DownstreamBody>) -> Response<Downst
     if matches!(response.body().body, Downstream::Plain(_)) {
         return response;
     }
-    let upgrade = remove_hop_by_hop(response.headers_mut());
+    let seen = HopHeaders::of(response.headers());
+    let upgrade = remove_hop_by_hop(response.headers_mut(), seen);
     if let Some(protocol) = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         response.headers_mut().insert(header::UPGRADE, protocol);

@@ -132,5 +132,14 @@ impl PrefixTree {
 
 /// The segments of a path; none for `/`.
 fn segments(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').skip(1).filter(|segment| !segment.is_empty())
+    let mut rest = path.strip_prefix('/').unwrap_or(path);
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = memchr::memchr(b'/', rest.as_bytes()).unwrap_or(rest.len());
+        let segment = rest.get(..end)?;
+        rest = rest.get(end + 1..).unwrap_or_default();
+        Some(segment)
+    })
 }

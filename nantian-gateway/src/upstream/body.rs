@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use super::{Destination, client::Client, http1::Http1};
+use super::{client::Client, http1::Http1};
 use crate::body::BoxError;
 
 /// The body of a response from an endpoint, or of a refusal in its place.
@@ -30,14 +30,13 @@ enum Kind {
 pub(super) struct Lease {
     pub(super) connection: Box<Http1>,
     pub(super) client: Client,
-    pub(super) destination: Destination,
 }
 
 // === impl Lease ===
 
 impl Lease {
     fn give_back(self) {
-        self.client.give_back(&self.destination, self.connection);
+        self.client.give_back(self.connection);
     }
 }
 

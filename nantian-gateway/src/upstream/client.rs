@@ -1,6 +1,6 @@
 //! One worker's HTTP client.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use http_body::Body as _;
@@ -13,6 +13,9 @@ use super::{
     http2::Http2, pool::Pool, tunnel,
 };
 use crate::{body::Body, ir::Protocol};
+
+/// An exchange on its way to the head of the response.
+pub(super) type Exchange = Pin<Box<dyn Future<Output = Result<Response<UpstreamBody>, UpstreamError>>>>;
 
 /// Limits of the client.
 #[derive(Debug, Clone)]
@@ -43,7 +46,7 @@ impl Client {
         Self { inner: Rc::new(Inner { config, pool: Pool::default() }) }
     }
 
-    /// Sends `request` to `destination` and waits for the head of the response.
+    /// Sends `request` to `destination`; the future waits for the head of the response.
     ///
     /// A request that met a pooled connection in the moment of its death is sent once more on a fresh one, if
     /// nothing of it was written, or if it is idempotent and has no body (RFC 9110, section 9.2.2).
@@ -53,21 +56,30 @@ impl Client {
     ///
     /// # Cancellation
     /// Dropping the future, or the body of the response, closes the connection.
-    pub async fn send(
-        &self,
-        destination: Destination,
-        mut request: Request<Body>,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        match destination.protocol {
-            Protocol::Http1 => {
-                to_origin_form(&mut request);
-                self.send_http1(destination, request).await
-            }
-            Protocol::H2c => {
-                to_absolute_form(&mut request, &destination);
-                self.send_http2(&destination, request).await
-            }
+    pub fn send(&self, destination: Destination, mut request: Request<Body>) -> Exchange {
+        let client = self.clone();
+        if destination.protocol == Protocol::H2c {
+            to_absolute_form(&mut request, &destination);
+            return Box::pin(async move { client.send_http2(&destination, request).await });
         }
+        to_origin_form(&mut request);
+        let upgrade = request.extensions_mut().remove::<Upgrade>();
+        let Some(mut connection) = self.inner.pool.take(&destination) else {
+            return Box::pin(client.send_fresh(destination, request, upgrade));
+        };
+        // Begun here and not in the future, which would have to carry the request.
+        let copy = repeatable(&request);
+        let response = connection.begin(request);
+        Box::pin(async move {
+            match connection.head(response).await {
+                Ok(response) => Ok(client.respond(connection, response, upgrade)),
+                Err(error) => {
+                    drop(connection);
+                    let request = unsent(&destination, error, copy)?;
+                    client.send_fresh(destination, request, upgrade).await
+                }
+            }
+        })
     }
 
     /// Closes what was unused for too long.
@@ -75,38 +87,30 @@ impl Client {
         self.inner.pool.sweep(now, self.inner.config.idle_timeout);
     }
 
-    pub(super) fn give_back(&self, destination: &Destination, connection: Box<Http1>) {
-        self.inner.pool.put(destination, connection);
+    pub(super) fn give_back(&self, connection: Box<Http1>) {
+        self.inner.pool.put(connection);
     }
 
-    async fn send_http1(
-        &self,
+    /// Sends a request on a connection of its own.
+    async fn send_fresh(
+        self,
         destination: Destination,
-        mut request: Request<Body>,
+        request: Request<Body>,
+        upgrade: Option<Upgrade>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let upgrade = request.extensions_mut().remove::<Upgrade>();
-        if let Some(mut connection) = self.inner.pool.take(&destination) {
-            let again = repeatable(&request);
-            match connection.send(request).await {
-                Ok(response) => return Ok(self.respond(destination, connection, response, upgrade)),
-                Err(error) => request = unsent(&destination, error, again)?,
-            }
-        }
         let io = connect(&destination, &self.inner.config.tls, self.inner.config.connect_timeout).await?;
-        let handshake = Http1::handshake(io).await.map_err(|source| broken(&destination, source))?;
-        let mut connection = Box::new(handshake);
-        match connection.send(request).await {
-            Ok(response) => Ok(self.respond(destination, connection, response, upgrade)),
-            Err(mut error) => {
-                drop(error.take_message());
-                Err(broken(&destination, error.into_error()))
-            }
+        let name = destination.clone();
+        let connection = Http1::handshake(io, destination).await.map_err(|source| broken(&name, source))?;
+        let mut connection = Box::new(connection);
+        let response = connection.begin(request);
+        match connection.head(response).await {
+            Ok(response) => Ok(self.respond(connection, response, upgrade)),
+            Err(error) => Err(broken(&name, error.into_error())),
         }
     }
 
     fn respond(
         &self,
-        destination: Destination,
         connection: Box<Http1>,
         mut response: Response<hyper::body::Incoming>,
         upgrade: Option<Upgrade>,
@@ -119,7 +123,7 @@ impl Client {
             return response.map(|_| UpstreamBody::default());
         }
         let (parts, incoming) = response.into_parts();
-        let lease = Lease { connection, client: self.clone(), destination };
+        let lease = Lease { connection, client: self.clone() };
         Response::from_parts(parts, UpstreamBody::http1(incoming, lease))
     }
 

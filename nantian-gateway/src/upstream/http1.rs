@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
 use http::{Request, Response};
@@ -17,7 +17,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::connect::Io;
+use super::{Destination, connect::Io};
 use crate::body::Body;
 
 /// hyper's connection with upgrades, a type without a name.
@@ -31,40 +31,51 @@ type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
 pub(super) struct Http1 {
     sender: SendRequest<Body>,
     driver: Driver,
+    pub(super) destination: Destination,
     /// The driver has ended and must not be polled again.
     ended: bool,
 }
 
 impl Http1 {
-    /// Wraps a fresh connection.
-    pub(super) async fn handshake(io: Io) -> hyper::Result<Self> {
+    /// Wraps a fresh connection to `destination`.
+    pub(super) async fn handshake(io: Io, destination: Destination) -> hyper::Result<Self> {
         let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(io)).await?;
-        Ok(Self { sender, driver: Box::pin(driver.with_upgrades()), ended: false })
+        Ok(Self { sender, driver: Box::pin(driver.with_upgrades()), destination, ended: false })
     }
 
-    /// Sends `request` and waits for the head of the response.
+    /// Hands `request` to the connection, which writes it as soon as it is polled.
+    pub(super) fn begin(
+        &mut self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> + use<> {
+        self.sender.try_send_request(request)
+    }
+
+    /// Polls the connection until `response`, which [`begin`](Self::begin) gave, has its head.
     ///
     /// # Errors
     /// The error carries the request if nothing of it was written.
     ///
     /// # Cancellation
     /// Dropping the future leaves the connection in the middle of an exchange; it must be dropped too.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<Body>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        let mut response = pin!(self.sender.try_send_request(request));
-        let (driver, ended) = (&mut self.driver, &mut self.ended);
-        poll_fn(|cx| {
-            drive(driver, ended, cx);
+    pub(super) async fn head<F: Future>(&mut self, response: F) -> F::Output {
+        let mut response = pin!(response);
+        let head = poll_fn(|cx| {
+            self.drive(cx);
             response.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         })
-        .await
+        .await;
+        // The driver waits for somebody to ask for the body; whoever does will poll it, so nobody needs a wake-up.
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        head
     }
 
     /// Lets the connection read and write what it can.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        drive(&mut self.driver, &mut self.ended, cx);
+        // An error of the driver reaches the exchange through the sender or the body.
+        if !self.ended && self.driver.as_mut().poll(cx).is_ready() {
+            self.ended = true;
+        }
     }
 
     /// Whether the connection can take a request now: it is open and the last exchange is over.
@@ -76,13 +87,6 @@ impl Http1 {
     /// Whether the driver has ended, because the connection did or because it was upgraded.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
-    }
-}
-
-fn drive(driver: &mut Driver, ended: &mut bool, cx: &mut Context<'_>) {
-    // An error of the driver reaches the exchange through the sender or the body.
-    if !*ended && let Poll::Ready(_) = driver.as_mut().poll(cx) {
-        *ended = true;
     }
 }
 

@@ -42,15 +42,14 @@ impl Pool {
     }
 
     /// Keeps a connection whose exchange is over; whether it can be used again is seen when it is taken.
-    pub(super) fn put(&self, destination: &Destination, connection: Box<Http1>) {
-        let idle = Idle { connection, since: Instant::now() };
+    pub(super) fn put(&self, connection: Box<Http1>) {
         let mut slots = self.slots.borrow_mut();
-        let slot = match slots.get_mut(destination) {
+        let slot = match slots.get_mut(&connection.destination) {
             Some(slot) => slot,
-            None => slots.entry(destination.clone()).or_default(),
+            None => slots.entry(connection.destination.clone()).or_default(),
         };
         if slot.idle.len() < MAX_IDLE_PER_DESTINATION {
-            slot.idle.push(idle);
+            slot.idle.push(Idle { connection, since: Instant::now() });
         }
     }
 

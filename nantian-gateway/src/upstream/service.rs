@@ -10,10 +10,8 @@ use http::{Request, Response};
 use nantian_lb::Routed;
 use tower::Service;
 
-use super::{Client, Destination, UpstreamBody};
+use super::{Client, Destination, UpstreamBody, UpstreamError, client::Exchange};
 use crate::body::{Body, BoxError};
-
-type Exchange = Pin<Box<dyn Future<Output = Result<Response<UpstreamBody>, BoxError>>>>;
 
 /// Sends each request to the endpoint that was picked for it.
 #[derive(Debug, Clone)]
@@ -46,16 +44,15 @@ impl Client {
 
 impl Service<Routed<Destination, Request<Body>>> for Connect {
     type Response = Response<UpstreamBody>;
-    type Error = BoxError;
+    type Error = UpstreamError;
     type Future = Exchange;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, routed: Routed<Destination, Request<Body>>) -> Self::Future {
-        let client = self.client.clone();
-        Box::pin(async move { Ok(client.send(routed.target, routed.request).await?) })
+        self.client.send(routed.target, routed.request)
     }
 }
 
@@ -75,8 +72,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (client, destination) = (self.client.clone(), self.destination.clone());
-        let request = request.map(Body::boxed);
-        Box::pin(async move { Ok(client.send(destination, request).await?.map(Body::from)) })
+        let exchange = self.client.send(self.destination.clone(), request.map(Body::boxed));
+        Box::pin(async move { Ok(exchange.await?.map(Body::from)) })
     }
 }

@@ -1,0 +1,174 @@
+//! What one hop tells the next and nobody else (RFC 9110, section 7.6.1).
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Which headers of a message concern a proxy; found in one pass, because most messages have few of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct HopHeaders(u16);
+
+impl HopHeaders {
+    const CONNECTION: u16 = 1;
+    const KEEP_ALIVE: u16 = 1 << 1;
+    const PROXY_CONNECTION: u16 = 1 << 2;
+    const TE: u16 = 1 << 3;
+    const TRANSFER_ENCODING: u16 = 1 << 4;
+    const UPGRADE: u16 = 1 << 5;
+    const EXPECT: u16 = 1 << 6;
+    const CLAIM: u16 = 1 << 7;
+    const HOP_BY_HOP: u16 = Self::CONNECTION
+        | Self::KEEP_ALIVE
+        | Self::PROXY_CONNECTION
+        | Self::TE
+        | Self::TRANSFER_ENCODING
+        | Self::UPGRADE;
+
+    /// Looks at the names of all headers.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        Self(headers.keys().map(Self::bit).fold(0, std::ops::BitOr::bitor))
+    }
+
+    fn bit(name: &HeaderName) -> u16 {
+        let name = name.as_str();
+        match name.len() {
+            2 if name == "te" => Self::TE,
+            6 if name == "expect" => Self::EXPECT,
+            7 if name == "upgrade" => Self::UPGRADE,
+            9 if matches!(name, "forwarded" | "x-real-ip") => Self::CLAIM,
+            10 if name == "connection" => Self::CONNECTION,
+            10 if name == "keep-alive" => Self::KEEP_ALIVE,
+            16 if name == "proxy-connection" => Self::PROXY_CONNECTION,
+            17 if name == "transfer-encoding" => Self::TRANSFER_ENCODING,
+            16..=18 if name.starts_with("x-forwarded-") => Self::CLAIM,
+            _ => 0,
+        }
+    }
+
+    fn has(self, bits: u16) -> bool {
+        self.0 & bits != 0
+    }
+
+    /// Whether there is a transfer coding.
+    pub(crate) fn transfer_encoding(self) -> bool {
+        self.has(Self::TRANSFER_ENCODING)
+    }
+
+    /// Whether the client waits for 100.
+    pub(crate) fn expect(self) -> bool {
+        self.has(Self::EXPECT)
+    }
+
+    /// Whether the peer says something about hops before it.
+    pub(crate) fn claims(self) -> bool {
+        self.has(Self::CLAIM)
+    }
+}
+
+/// Removes what is meant for this hop alone.
+///
+/// Returns the protocols of the Upgrade header if the sender asks to leave HTTP.
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, seen: HopHeaders) -> Option<HeaderValue> {
+    if !seen.has(HopHeaders::HOP_BY_HOP) {
+        return None;
+    }
+    let mut upgrades = false;
+    let mut named = Vec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        read_connection(value.as_bytes(), &mut upgrades, &mut named);
+    }
+    let accepts_trailers = seen.has(HopHeaders::TE)
+        && headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let upgrade = headers.remove(header::UPGRADE).filter(|_| upgrades);
+    for (bit, name) in [
+        (HopHeaders::CONNECTION, header::CONNECTION),
+        (HopHeaders::KEEP_ALIVE, KEEP_ALIVE),
+        (HopHeaders::PROXY_CONNECTION, PROXY_CONNECTION),
+        (HopHeaders::TE, header::TE),
+        (HopHeaders::TRANSFER_ENCODING, header::TRANSFER_ENCODING),
+    ] {
+        if seen.has(bit) {
+            headers.remove(name);
+        }
+    }
+    for name in named {
+        headers.remove(name);
+    }
+    if accepts_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    upgrade
+}
+
+/// Reads one Connection header: the headers that it names are meant for this hop too.
+fn read_connection(value: &[u8], upgrades: &mut bool, named: &mut Vec<HeaderName>) {
+    for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+        if option.eq_ignore_ascii_case(b"keep-alive") || option.eq_ignore_ascii_case(b"close") {
+            continue;
+        }
+        if option.eq_ignore_ascii_case(b"upgrade") {
+            *upgrades = true;
+            continue;
+        }
+        // `Connection: host` must not remove what routing and framing rely on.
+        let name = HeaderName::from_bytes(option).ok();
+        named.extend(name.filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn removed(pairs: &[(&str, &str)]) -> (Option<HeaderValue>, Vec<String>) {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        let seen = HopHeaders::of(&map);
+        let upgrade = remove_hop_by_hop(&mut map, seen);
+        let mut left: Vec<_> = map.keys().map(|name| name.as_str().to_owned()).collect();
+        left.sort_unstable();
+        (upgrade, left)
+    }
+
+    #[test]
+    fn hop_by_hop_headers_and_those_that_connection_names_are_removed() {
+        let (upgrade, left) = removed(&[
+            ("connection", "close, X-Secret, host, content-length"),
+            ("connection", "x-other"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("transfer-encoding", "chunked"),
+            ("x-secret", "1"),
+            ("x-other", "1"),
+            ("host", "a"),
+            ("content-length", "0"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+        ]);
+        assert_eq!(upgrade, None);
+        assert_eq!(left, ["content-length", "host", "te"]);
+    }
+
+    #[test]
+    fn an_upgrade_is_handed_over() {
+        let (upgrade, left) = removed(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
+        assert_eq!(upgrade, Some(HeaderValue::from_static("websocket")));
+        assert!(left.is_empty());
+    }
+
+    #[test]
+    fn every_header_of_interest_is_seen() {
+        for name in ["forwarded", "x-real-ip", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix"] {
+            let map = HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static("1"))]);
+            assert!(HopHeaders::of(&map).claims(), "{name}");
+        }
+        let map = HeaderMap::from_iter([(header::EXPECT, HeaderValue::from_static("100-continue"))]);
+        assert!(HopHeaders::of(&map).expect());
+    }
+}
