@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Waker},
     time::Duration,
@@ -62,8 +62,10 @@ pub(super) struct State {
     /// Requests whose response is not over.
     in_flight: AtomicU32,
     order: AtomicU8,
-    /// The head that was read last names two framings.
-    pub(super) ambiguous: AtomicBool,
+    /// Requests that have begun.
+    requests: AtomicU32,
+    /// The number of the request that must be refused; 0 is none.
+    refused: AtomicU32,
 }
 
 /// No wait. The clock would take 13 years to come here.
@@ -93,7 +95,8 @@ impl Connections {
             write_since: NEVER.into(),
             in_flight: 0.into(),
             order: (Order::Serve as u8).into(),
-            ambiguous: false.into(),
+            requests: 0.into(),
+            refused: 0.into(),
         });
         let entry = Entry { state: Arc::clone(&state), waker: Waker::noop().clone() };
         let key = self.inner.entries.borrow_mut().insert(entry);
@@ -179,11 +182,6 @@ impl State {
         TunnelGuard(Arc::new(Tunnel(Arc::clone(&self.tunnels))))
     }
 
-    /// Whether the connection is between two requests.
-    pub(super) fn begins_head(&self) -> bool {
-        self.idle_since.load(Relaxed) != NEVER
-    }
-
     /// Bytes came in while no request was being served: a head has begun.
     pub(super) fn head_bytes(&self) {
         if self.idle_since.swap(NEVER, Relaxed) != NEVER {
@@ -196,7 +194,18 @@ impl State {
         self.in_flight.load(Relaxed) == 0
     }
 
+    /// The request of this number, from 1 on, is ambiguous.
+    pub(super) fn refuse(&self, request: u32) {
+        self.refused.store(request, Relaxed);
+    }
+
+    /// Whether the request that has begun last must be refused.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.load(Relaxed) == self.requests.load(Relaxed)
+    }
+
     pub(super) fn request_begins(&self) {
+        self.requests.store(self.requests.load(Relaxed).wrapping_add(1), Relaxed);
         self.head_since.store(NEVER, Relaxed);
         self.idle_since.store(NEVER, Relaxed);
         self.in_flight.store(self.in_flight.load(Relaxed).saturating_add(1), Relaxed);

@@ -3,111 +3,160 @@
 //! hyper resolves the ambiguity as RFC 9112, section 6.3 allows: Transfer-Encoding wins, Content-Length is
 //! dropped, the connection is closed after the response. That is safe, but the same section calls such a
 //! message a likely smuggling attempt that ought to be handled as an error, and after parsing nothing of it
-//! can be seen. So the bytes are looked at on their way in, line by line.
+//! can be seen. So the bytes are followed on their way in: heads line by line, bodies by their framing.
 
-/// The longest name looked for, with its colon.
-const LONGEST: usize = b"transfer-encoding:".len();
+/// The longest beginning of a line that is kept: a name, its colon and a length.
+const KEPT: usize = 64;
 
-/// Looks at the bytes of one head after the other.
+/// Follows the requests of one connection.
 #[derive(Debug, Default)]
 pub(super) struct HeadScanner {
+    expected: Expected,
     /// The beginning of a line that the last bytes broke off in.
-    carry: [u8; LONGEST],
-    carried: usize,
-    /// The line is longer than what was carried of it.
-    inside_line: bool,
-    content_length: bool,
+    kept: Vec<u8>,
+    content_length: Option<u64>,
     transfer_encoding: bool,
-    /// The head is over and a body may follow; what comes is not looked at.
-    in_body: bool,
+    /// The heads that have begun.
+    heads: u32,
 }
 
+/// What comes next.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    #[default]
+    RequestLine,
+    Field,
+    /// So many bytes that are not looked at.
+    Body(u64),
+    ChunkSize,
+    /// So many bytes of a chunk, its end included.
+    Chunk(u64),
+    Trailer,
+    /// Nobody can tell: the connection is closed after the present request.
+    Nothing,
+}
+
+/// A head that two parsers could read differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ambiguous;
+
 impl HeadScanner {
-    /// Expects a new head.
-    pub(super) fn reset(&mut self) {
-        *self = Self::default();
+    /// Takes further bytes; returns the number of a request, from 1 on, that must be refused.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Option<u32> {
+        while !bytes.is_empty() {
+            bytes = match self.expected {
+                Expected::Nothing => return None,
+                Expected::Body(left) | Expected::Chunk(left) => self.skip(left, bytes),
+                _ => {
+                    let Some(end) = memchr::memchr(b'\n', bytes) else {
+                        self.keep(bytes);
+                        return None;
+                    };
+                    let (line, rest) = bytes.split_at(end);
+                    if self.end_line(line).is_err() {
+                        self.expected = Expected::Nothing;
+                        return Some(self.heads);
+                    }
+                    rest.get(1..).unwrap_or_default()
+                }
+            };
+        }
+        None
     }
 
-    /// Takes further bytes; returns whether a head ended in them that is ambiguous.
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> bool {
-        let mut ambiguous = false;
-        while !self.in_body {
-            let Some(end) = memchr::memchr(b'\n', bytes) else {
-                self.keep(bytes);
-                break;
-            };
-            let (line, rest) = bytes.split_at(end);
-            self.end_line(line, &mut ambiguous);
-            bytes = rest.get(1..).unwrap_or_default();
-        }
-        ambiguous
+    fn skip<'a>(&mut self, left: u64, bytes: &'a [u8]) -> &'a [u8] {
+        let taken = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        let left = left - taken as u64;
+        self.expected = match self.expected {
+            Expected::Chunk(_) if left == 0 => Expected::ChunkSize,
+            Expected::Chunk(_) => Expected::Chunk(left),
+            _ if left == 0 => Expected::RequestLine,
+            _ => Expected::Body(left),
+        };
+        bytes.get(taken..).unwrap_or_default()
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        for (slot, byte) in self.carry.iter_mut().skip(self.carried).zip(bytes) {
-            *slot = *byte;
-            self.carried += 1;
-        }
-        self.inside_line |= !bytes.is_empty();
+        let room = KEPT - self.kept.len().min(KEPT);
+        self.kept.extend(bytes.iter().take(room));
     }
 
-    fn end_line(&mut self, line: &[u8], ambiguous: &mut bool) {
-        let start = if self.inside_line {
-            self.keep(line);
-            self.carry.get(..self.carried).unwrap_or_default()
-        } else {
-            line
+    fn end_line(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
+        if self.kept.is_empty() {
+            return self.line(line.strip_suffix(b"\r").unwrap_or(line));
+        }
+        self.keep(line);
+        let kept = std::mem::take(&mut self.kept);
+        let done = self.line(kept.strip_suffix(b"\r").unwrap_or(&kept));
+        self.kept = kept;
+        self.kept.clear();
+        done
+    }
+
+    /// Takes a line without its end.
+    fn line(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
+        self.expected = match self.expected {
+            Expected::RequestLine if line.is_empty() => Expected::RequestLine,
+            Expected::RequestLine => {
+                self.heads = self.heads.wrapping_add(1);
+                Expected::Field
+            }
+            Expected::Field if line.is_empty() => self.end_head()?,
+            Expected::Field => {
+                self.field(line)?;
+                Expected::Field
+            }
+            Expected::Trailer if line.is_empty() => Expected::RequestLine,
+            Expected::ChunkSize => match chunk_size(line) {
+                Some(0) => Expected::Trailer,
+                Some(size) => Expected::Chunk(size.saturating_add(2)),
+                None => Expected::Nothing,
+            },
+            other => other,
         };
-        match start.first() {
-            Some(b'c' | b'C') if names(start, b"content-length:") => self.content_length = true,
-            Some(b't' | b'T') if names(start, b"transfer-encoding:") => self.transfer_encoding = true,
-            None | Some(b'\r') => {
-                *ambiguous |= self.content_length && self.transfer_encoding;
-                self.in_body = self.content_length || self.transfer_encoding;
+        Ok(())
+    }
+
+    fn field(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
+        match line.first() {
+            Some(b'c' | b'C') => {
+                if let Some(value) = value(line, b"content-length:") {
+                    self.content_length = Some(number(value, 10).ok_or(Ambiguous)?);
+                }
+            }
+            Some(b't' | b'T') => {
+                self.transfer_encoding |= value(line, b"transfer-encoding:").is_some();
             }
             _ => {}
         }
-        self.carried = 0;
-        self.inside_line = false;
+        Ok(())
+    }
+
+    fn end_head(&mut self) -> Result<Expected, Ambiguous> {
+        match (self.content_length.take(), std::mem::take(&mut self.transfer_encoding)) {
+            (Some(_), true) => Err(Ambiguous),
+            (None, true) => Ok(Expected::ChunkSize),
+            (Some(length), false) if length > 0 => Ok(Expected::Body(length)),
+            (_, false) => Ok(Expected::RequestLine),
+        }
     }
 }
 
-fn names(line: &[u8], name: &[u8]) -> bool {
-    line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+/// The value of the field `name`, which ends in a colon, if `line` is one.
+fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (start, value) = line.split_at_checked(name.len())?;
+    start.eq_ignore_ascii_case(name).then_some(value)
+}
+
+/// The size that a line before a chunk tells; what follows it is an extension.
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let end = line.iter().position(|byte| *byte == b';').unwrap_or(line.len());
+    number(line.get(..end)?, 16)
+}
+
+fn number(text: &[u8], radix: u32) -> Option<u64> {
+    u64::from_str_radix(std::str::from_utf8(text.trim_ascii()).ok()?, radix).ok()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const AMBIGUOUS: &[u8] =
-        b"POST / HTTP/1.1\r\nHost: a\r\nCONTENT-length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    const PLAIN: &[u8] =
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 21\r\n\r\nTransfer-Encoding: x\r\n\r\n";
-
-    #[test]
-    fn both_framing_headers_are_seen_however_the_bytes_are_split() {
-        for cut in 0..AMBIGUOUS.len() {
-            let (first, second) = AMBIGUOUS.split_at(cut);
-            let mut scanner = HeadScanner::default();
-            assert!(scanner.feed(first) | scanner.feed(second), "cut at {cut}");
-        }
-        let mut scanner = HeadScanner::default();
-        assert!(AMBIGUOUS.chunks(1).fold(false, |seen, byte| seen | scanner.feed(byte)));
-    }
-
-    #[test]
-    fn a_body_that_looks_like_a_header_is_no_ambiguity() {
-        let mut scanner = HeadScanner::default();
-        assert!(!scanner.feed(PLAIN));
-        scanner.reset();
-        assert!(!scanner.feed(PLAIN));
-    }
-
-    #[test]
-    fn a_pipelined_head_is_looked_at_too() {
-        let mut pipelined = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
-        pipelined.extend_from_slice(AMBIGUOUS);
-        assert!(HeadScanner::default().feed(&pipelined));
-    }
-}
+mod tests;

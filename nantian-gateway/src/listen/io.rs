@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -32,18 +32,13 @@ impl<T> Watched<T> {
         Self { io, read_ahead, state, scanner: None }
     }
 
-    fn has_read(&mut self, bytes: &[u8], new_head: bool) {
-        if bytes.is_empty() || !self.state.expects_head() {
-            return;
+    fn has_read(&mut self, bytes: &[u8]) {
+        let Some(scanner) = self.scanner.as_mut().filter(|_| !bytes.is_empty()) else { return };
+        if self.state.expects_head() {
+            self.state.head_bytes();
         }
-        self.state.head_bytes();
-        if let Some(scanner) = &mut self.scanner {
-            if new_head {
-                scanner.reset();
-            }
-            if scanner.feed(bytes) {
-                self.state.ambiguous.store(true, Relaxed);
-            }
+        if let Some(request) = scanner.feed(bytes) {
+            self.state.refuse(request);
         }
     }
 
@@ -56,7 +51,6 @@ impl<T> Watched<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let new_head = this.state.begins_head();
         let before = buf.filled().len();
         if this.read_ahead.is_empty() {
             ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
@@ -65,7 +59,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
             buf.put_slice(this.read_ahead.get(..length).unwrap_or_default());
             this.read_ahead.advance(length);
         }
-        this.has_read(buf.filled().get(before..).unwrap_or_default(), new_head);
+        this.has_read(buf.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
 }

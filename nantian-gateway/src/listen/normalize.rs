@@ -65,7 +65,7 @@ pub(super) fn host<'a>(
 fn without_port(authority: &str) -> Result<&str, InvalidTarget> {
     let end = match authority.strip_prefix('[') {
         Some(literal) => literal.find(']').ok_or(InvalidTarget::Host)? + 2,
-        None => authority.find(':').unwrap_or(authority.len()),
+        None => memchr::memchr(b':', authority.as_bytes()).unwrap_or(authority.len()),
     };
     let (host, port) = authority.split_at_checked(end).ok_or(InvalidTarget::Host)?;
     let port = if port.is_empty() { port } else { port.strip_prefix(':').ok_or(InvalidTarget::Host)? };

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -63,7 +63,7 @@ impl Edge {
     /// Finds the route of a request and starts it.
     fn route(&self, request: Request<Incoming>) -> Result<RouteFuture, Refusal> {
         let (mut parts, incoming) = request.into_parts();
-        if self.state.ambiguous.swap(false, Relaxed) {
+        if self.state.is_refused() {
             return Err(Refusal::bad_request("both Content-Length and Transfer-Encoding"));
         }
         let seen = HopHeaders::of(&parts.headers);

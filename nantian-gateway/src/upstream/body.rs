@@ -3,7 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -56,23 +56,15 @@ impl UpstreamBody {
     }
 }
 
-/// Polls the body without a waker: only the connection makes it ready, and that is polled right after.
-fn poll_incoming(incoming: &mut Incoming) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-    Pin::new(incoming).poll_frame(&mut Context::from_waker(Waker::noop()))
-}
-
 fn poll_http1(
     incoming: &mut Incoming,
     lease: &mut Option<Lease>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-    let mut polled = poll_incoming(incoming);
-    if polled.is_pending()
-        && let Some(lease) = lease
-    {
-        lease.connection.drive(cx);
-        polled = poll_incoming(incoming);
-    }
+    let Some(Lease { connection, .. }) = lease else {
+        return Pin::new(incoming).poll_frame(cx);
+    };
+    let polled = connection.poll_frame(incoming, cx);
     let ended = match &polled {
         Poll::Pending => false,
         Poll::Ready(None) => true,

@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use http_body::Body as _;
 use hyper::client::conn::TrySendError;
 use rustls::ClientConfig as TlsConfig;
@@ -62,8 +62,11 @@ impl Client {
             to_absolute_form(&mut request, &destination);
             return Box::pin(async move { client.send_http2(&destination, request).await });
         }
-        to_origin_form(&mut request);
+        to_origin_form(&mut request, &destination);
         let upgrade = request.extensions_mut().remove::<Upgrade>();
+        if let Some(upgrade) = &upgrade {
+            upgrade.ask(request.headers_mut());
+        }
         let Some(mut connection) = self.inner.pool.take(&destination) else {
             return Box::pin(client.send_fresh(destination, request, upgrade));
         };
@@ -72,7 +75,7 @@ impl Client {
         let response = connection.begin(request);
         Box::pin(async move {
             match connection.head(response).await {
-                Ok(response) => Ok(client.respond(connection, response, upgrade)),
+                Ok(response) => client.respond(connection, response, upgrade),
                 Err(error) => {
                     drop(connection);
                     let request = unsent(&destination, error, copy)?;
@@ -104,7 +107,7 @@ impl Client {
         let mut connection = Box::new(connection);
         let response = connection.begin(request);
         match connection.head(response).await {
-            Ok(response) => Ok(self.respond(connection, response, upgrade)),
+            Ok(response) => self.respond(connection, response, upgrade),
             Err(error) => Err(broken(&name, error.into_error())),
         }
     }
@@ -114,17 +117,18 @@ impl Client {
         connection: Box<Http1>,
         mut response: Response<hyper::body::Incoming>,
         upgrade: Option<Upgrade>,
-    ) -> Response<UpstreamBody> {
-        if let Some(upgrade) = upgrade
-            && response.status() == http::StatusCode::SWITCHING_PROTOCOLS
-        {
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(upgrade) = upgrade else {
+                return Err(UpstreamError::Switched { destination: connection.destination.to_string() });
+            };
             let upstream = hyper::upgrade::on(&mut response);
             tunnel::start(connection, upstream, upgrade);
-            return response.map(|_| UpstreamBody::default());
+            return Ok(response.map(|_| UpstreamBody::default()));
         }
         let (parts, incoming) = response.into_parts();
         let lease = Lease { connection, client: self.clone() };
-        Response::from_parts(parts, UpstreamBody::http1(incoming, lease))
+        Ok(Response::from_parts(parts, UpstreamBody::http1(incoming, lease)))
     }
 
     async fn send_http2(
@@ -187,12 +191,19 @@ fn broken(destination: &Destination, source: hyper::Error) -> UpstreamError {
     UpstreamError::Exchange { destination: destination.to_string(), source }
 }
 
+/// What a request is for that has no Host header: what its URI says, else, for HTTP/1.0 names nothing, `destination`.
+fn authority(request: &Request<Body>, destination: &Destination) -> String {
+    match request.uri().authority() {
+        Some(authority) => authority.to_string(),
+        None => destination.to_string(),
+    }
+}
+
 /// `GET /path` with a Host header, as HTTP/1.1 wants it.
-fn to_origin_form(request: &mut Request<Body>) {
+fn to_origin_form(request: &mut Request<Body>, destination: &Destination) {
     *request.version_mut() = Version::HTTP_11;
     if !request.headers().contains_key(header::HOST)
-        && let Some(host) =
-            request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
+        && let Ok(host) = HeaderValue::try_from(authority(request, destination))
     {
         request.headers_mut().insert(header::HOST, host);
     }
@@ -205,15 +216,14 @@ fn to_origin_form(request: &mut Request<Body>) {
 /// A URI with scheme and authority, as HTTP/2 wants it, and no Host header.
 fn to_absolute_form(request: &mut Request<Body>, destination: &Destination) {
     *request.version_mut() = Version::HTTP_2;
-    let host = request.headers_mut().remove(header::HOST);
-    let authority = match &host {
-        Some(host) => host.as_bytes(),
-        None => request.uri().authority().map_or(&b""[..], |authority| authority.as_str().as_bytes()),
+    let uri = Uri::builder().scheme(if destination.tls.is_some() { "https" } else { "http" });
+    let uri = match request.headers_mut().remove(header::HOST) {
+        Some(host) => uri.authority(host.as_bytes()),
+        None => uri.authority(authority(request, destination)),
     };
-    let scheme = if destination.tls.is_some() { "https" } else { "http" };
     let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
     // An authority that no URI can carry was refused at the listener.
-    if let Ok(uri) = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build() {
+    if let Ok(uri) = uri.path_and_query(path).build() {
         *request.uri_mut() = uri;
     }
 }

@@ -32,6 +32,12 @@ pub enum UpstreamError {
         #[source]
         source: hyper::Error,
     },
+    /// A change of protocol that the client did not ask for. Maps to 502.
+    #[error("{destination} changed the protocol unasked")]
+    Switched {
+        /// Whose answer it was.
+        destination: String,
+    },
     /// No answer within `timeouts.backendRequest`. Maps to 504.
     #[error("no answer from the backend within {0:?}")]
     Timeout(Duration),

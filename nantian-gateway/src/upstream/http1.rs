@@ -4,10 +4,13 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    task::{Context, Waker},
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body as _, Frame};
 use hyper::{
     body::Incoming,
     client::conn::{
@@ -17,7 +20,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::{Destination, connect::Io};
+use super::{Destination, alarm::Alarm, connect::Io};
 use crate::body::Body;
 
 /// hyper's connection with upgrades, a type without a name.
@@ -32,6 +35,9 @@ pub(super) struct Http1 {
     sender: SendRequest<Body>,
     driver: Driver,
     pub(super) destination: Destination,
+    alarm: Arc<Alarm>,
+    /// The alarm as a waker.
+    waker: Waker,
     /// The driver has ended and must not be polled again.
     ended: bool,
 }
@@ -40,7 +46,9 @@ impl Http1 {
     /// Wraps a fresh connection to `destination`.
     pub(super) async fn handshake(io: Io, destination: Destination) -> hyper::Result<Self> {
         let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(io)).await?;
-        Ok(Self { sender, driver: Box::pin(driver.with_upgrades()), destination, ended: false })
+        let alarm = Arc::new(Alarm::default());
+        let waker = Waker::from(Arc::clone(&alarm));
+        Ok(Self { sender, driver: Box::pin(driver.with_upgrades()), destination, alarm, waker, ended: false })
     }
 
     /// Hands `request` to the connection, which writes it as soon as it is polled.
@@ -48,7 +56,8 @@ impl Http1 {
         &mut self,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> + use<> {
-        self.sender.try_send_request(request)
+        let (alarm, sender) = (&self.alarm, &mut self.sender);
+        alarm.muted(|| sender.try_send_request(request))
     }
 
     /// Polls the connection until `response`, which [`begin`](Self::begin) gave, has its head.
@@ -60,27 +69,51 @@ impl Http1 {
     /// Dropping the future leaves the connection in the middle of an exchange; it must be dropped too.
     pub(super) async fn head<F: Future>(&mut self, response: F) -> F::Output {
         let mut response = pin!(response);
-        let head = poll_fn(|cx| {
+        poll_fn(|cx| {
             self.drive(cx);
             response.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         })
-        .await;
-        // The driver waits for somebody to ask for the body; whoever does will poll it, so nobody needs a wake-up.
-        self.drive(&mut Context::from_waker(Waker::noop()));
-        head
+        .await
     }
 
-    /// Lets the connection read and write what it can.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        // An error of the driver reaches the exchange through the sender or the body.
-        if !self.ended && self.driver.as_mut().poll(cx).is_ready() {
-            self.ended = true;
+    /// Polls the body of the response.
+    pub(super) fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.alarm.muted(|| poll_muted(body)) {
+            Poll::Pending => {
+                self.drive(cx);
+                self.alarm.muted(|| poll_muted(body))
+            }
+            ready => ready,
         }
     }
 
-    /// Whether the connection can take a request now: it is open and the last exchange is over.
+    /// Lets the connection read and write what it can.
+    pub(super) fn drive(&mut self, cx: &Context<'_>) {
+        // An error of the driver reaches the exchange through the sender or the body.
+        if !self.ended {
+            self.alarm.set(cx);
+            self.ended = self.driver.as_mut().poll(&mut Context::from_waker(&self.waker)).is_ready();
+        }
+    }
+
+    /// Whether the exchange is over and the connection can take another request; nobody is woken any more.
+    pub(super) fn rest(&mut self) -> bool {
+        if !self.sender.is_ready() {
+            self.drive(&Context::from_waker(Waker::noop()));
+        }
+        self.alarm.unset();
+        !self.ended && self.sender.is_ready()
+    }
+
+    /// Whether a connection at rest can still take a request.
     pub(super) fn is_ready(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
+        if self.alarm.has_rung() {
+            self.drive(&Context::from_waker(Waker::noop()));
+        }
         !self.ended && self.sender.is_ready()
     }
 
@@ -90,8 +123,16 @@ impl Http1 {
     }
 }
 
+/// Polls a body without a waker: only the driver makes it ready, and that is polled right after.
+fn poll_muted(body: &mut Incoming) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
+}
+
 impl fmt::Debug for Http1 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http1").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("Http1")
+            .field("destination", &self.destination)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
     }
 }

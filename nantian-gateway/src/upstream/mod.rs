@@ -4,6 +4,7 @@
 //! borrows a connection polls it, so an exchange costs no wake-up of another task. HTTP/2 connections are
 //! shared by many requests and are driven by one task each.
 
+mod alarm;
 mod body;
 mod client;
 mod connect;

@@ -41,8 +41,11 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose exchange is over; whether it can be used again is seen when it is taken.
-    pub(super) fn put(&self, connection: Box<Http1>) {
+    /// Keeps a connection whose exchange is over, unless it cannot be used again.
+    pub(super) fn put(&self, mut connection: Box<Http1>) {
+        if !connection.rest() {
+            return;
+        }
         let mut slots = self.slots.borrow_mut();
         let slot = match slots.get_mut(&connection.destination) {
             Some(slot) => slot,

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
@@ -20,6 +20,16 @@ pub struct Upgrade {
     pub client: OnUpgrade,
     /// Counts the connection as open until the tunnel ends.
     pub guard: TunnelGuard,
+}
+
+// === impl Upgrade ===
+
+impl Upgrade {
+    /// Asks the backend for what the client asked for.
+    pub(super) fn ask(&self, headers: &mut HeaderMap) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, self.protocol.clone());
+    }
 }
 
 /// Starts the tunnel for a response with status 101.
