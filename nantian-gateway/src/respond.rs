@@ -17,6 +17,7 @@ use tower::{Layer, Service};
 use crate::{
     body::{Body, BoxError},
     filter::TimedOut,
+    listen::BrokenBody,
     upstream::UpstreamError,
 };
 
@@ -97,6 +98,9 @@ fn respond(error: &(dyn Error + 'static)) -> Response<Body> {
 fn status_of(error: &(dyn Error + 'static)) -> (StatusCode, &'static str) {
     if find::<LengthLimitError>(error).is_some() {
         return (StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large");
+    }
+    if find::<BrokenBody>(error).is_some() {
+        return (StatusCode::BAD_REQUEST, "the request body is malformed");
     }
     if find::<TimedOut>(error).is_some() {
         return (StatusCode::GATEWAY_TIMEOUT, "the request took too long");

@@ -20,12 +20,22 @@ use self::{
     run::run,
 };
 
-/// Reads the command line and does what it says.
-///
-/// # Errors
-/// What ends the command, with its causes.
-pub fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
+/// Reads the command line and does what it says; what ends it early is one line on standard error.
+pub fn main() -> ExitCode {
+    match command(Cli::parse().command) {
+        Ok(code) => code,
+        // A reader that has seen enough, such as `head`, is no error.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without standard error there is nobody to tell.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Run(options) => run(&options).map(|()| ExitCode::SUCCESS),
         Command::Demo(options) => demo(&options).map(|()| ExitCode::SUCCESS),
         Command::Validate { paths } => {
@@ -37,4 +47,8 @@ pub fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

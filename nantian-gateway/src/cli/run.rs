@@ -1,6 +1,11 @@
 //! `run` and what it shares with `demo`: the process from start to drain.
 
-use std::{io, path::PathBuf, sync::Arc, thread};
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+};
 
 use anyhow::{Context as _, bail};
 use tokio::{
@@ -49,7 +54,10 @@ pub(super) fn control_runtime() -> io::Result<Runtime> {
 /// Installs the log of the process.
 pub(super) fn log_to_stderr(common: &Common) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&common.log_level).context("--log-level")?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
     let installed = match common.log_format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),

@@ -16,7 +16,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::TcpStream,
-    time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -44,11 +43,11 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, key: PortKey, wor
     let served = match tls {
         None => session.serve_plain(stream).await,
         Some(config) => {
-            let limit = worker.config.timeouts.header;
-            match timeout(limit, Box::pin(TlsAcceptor::from(config).accept(stream))).await {
-                Ok(Ok(stream)) => session.serve_tls(Box::new(stream)).await,
-                Ok(Err(error)) => Err(error.into()),
-                Err(_) => Err("the TLS handshake took too long".into()),
+            let handshake = Box::pin(TlsAcceptor::from(config).accept(stream));
+            match session.registration.unless_ended(handshake).await {
+                Some(Ok(stream)) => session.serve_tls(Box::new(stream)).await,
+                Some(Err(error)) => Err(error.into()),
+                None => Ok(()),
             }
         }
     };
@@ -68,8 +67,7 @@ type Served = Result<(), crate::body::BoxError>;
 
 impl Session {
     async fn serve_plain(self, mut stream: TcpStream) -> Served {
-        let limit = self.worker.config.timeouts.header;
-        let Ok(first) = timeout(limit, first_bytes(&mut stream)).await else {
+        let Some(first) = self.registration.unless_ended(first_bytes(&mut stream)).await else {
             return Ok(());
         };
         let first = first?;
@@ -145,15 +143,20 @@ where
             registration.register(cx);
             registered = true;
         }
-        match registration.order() {
-            Order::Abort => return Poll::Ready(Err("the client is too slow".into())),
-            Order::Finish if !finishing => {
-                finishing = true;
-                finish(connection.as_mut());
+        loop {
+            // What has arrived already is served, whatever the order is.
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended.map_err(Into::into));
             }
-            Order::Finish | Order::Serve => {}
+            match registration.order() {
+                Order::Abort => return Poll::Ready(Err("the client is too slow".into())),
+                Order::Finish if !finishing => {
+                    finishing = true;
+                    finish(connection.as_mut());
+                }
+                Order::Finish | Order::Serve => return Poll::Pending,
+            }
         }
-        connection.as_mut().poll(cx).map_err(Into::into)
     })
     .await
 }

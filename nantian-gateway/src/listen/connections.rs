@@ -3,12 +3,14 @@
 use std::{
     cell::RefCell,
     fmt,
+    future::{Future, poll_fn},
+    pin::pin,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -267,6 +269,20 @@ impl Registration {
             order if order == Order::Finish as u8 => Order::Finish,
             _ => Order::Serve,
         }
+    }
+
+    /// What `future` gives, or nothing if the connection is to end before.
+    pub(super) async fn unless_ended<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            self.register(cx);
+            match future.as_mut().poll(cx) {
+                Poll::Ready(output) => Poll::Ready(Some(output)),
+                Poll::Pending if self.order() == Order::Serve => Poll::Pending,
+                Poll::Pending => Poll::Ready(None),
+            }
+        })
+        .await
     }
 
     /// Makes `cx` the task to wake.

@@ -165,6 +165,16 @@ impl Peer {
     }
 }
 
+/// Makes one Cookie header of the many that HTTP/2 allows (RFC 9113, section 8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<_> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, cookie);
+    }
+}
+
 /// All values of `name` and `last`, as one list.
 fn joined(headers: &HeaderMap, name: &HeaderName, last: &[u8]) -> HeaderValue {
     let mut list = BytesMut::new();

@@ -80,7 +80,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, seen: HopHeaders) -> Op
     }
     let accepts_trailers = seen.has(HopHeaders::TE)
         && headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    let upgrade = headers.remove(header::UPGRADE).filter(|_| upgrades);
+    let upgrade = headers.remove(header::UPGRADE).filter(|offer| upgrades && leaves_http(offer));
     for (bit, name) in [
         (HopHeaders::CONNECTION, header::CONNECTION),
         (HopHeaders::KEEP_ALIVE, KEEP_ALIVE),
@@ -99,6 +99,12 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, seen: HopHeaders) -> Op
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     upgrade
+}
+
+/// Whether a change of protocol ends HTTP. To `h2c` it would not: it would open a tunnel to the backend in which
+/// further requests pass no route and no policy.
+fn leaves_http(offer: &HeaderValue) -> bool {
+    !offer.as_bytes().split(|byte| *byte == b',').any(|name| name.trim_ascii().eq_ignore_ascii_case(b"h2c"))
 }
 
 /// Reads one Connection header: the headers that it names are meant for this hop too.
@@ -160,6 +166,15 @@ mod tests {
         let (upgrade, left) = removed(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
         assert_eq!(upgrade, Some(HeaderValue::from_static("websocket")));
         assert!(left.is_empty());
+    }
+
+    #[test]
+    fn an_upgrade_to_http_2_is_not_handed_over() {
+        for offer in ["h2c", "H2C", "websocket , h2c"] {
+            let (upgrade, left) = removed(&[("connection", "upgrade"), ("upgrade", offer)]);
+            assert_eq!(upgrade, None, "{offer}");
+            assert!(left.is_empty());
+        }
     }
 
     #[test]

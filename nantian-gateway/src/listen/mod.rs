@@ -16,7 +16,7 @@ mod tls;
 pub use self::{
     accept::{Listeners, PortKey},
     bind::BindError,
-    body::ClientBody,
+    body::{BrokenBody, ClientBody},
     connections::{Connections, Timeouts, TunnelGuard},
     forward::{RequestInfo, TrustedProxies},
     tls::{InvalidCertificate, TlsServer},

@@ -75,10 +75,10 @@ fn without_port(authority: &str) -> Result<&str, InvalidTarget> {
     Ok(host.strip_suffix('.').unwrap_or(host))
 }
 
-/// Rewrites the path of `uri` to its one spelling; does nothing to the many that have it already.
+/// Rewrites the path of `uri` to its one spelling; does nothing to the many that have it already, nor to `*`.
 pub(super) fn path(uri: &mut Uri) -> Result<(), InvalidTarget> {
     let text = uri.path();
-    if is_normal(text.as_bytes()) {
+    if text == "*" || is_normal(text.as_bytes()) {
         return Ok(());
     }
     let path = normalized(text)?;

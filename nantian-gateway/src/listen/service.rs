@@ -18,9 +18,9 @@ use pin_project_lite::pin_project;
 
 use super::{
     accept::PortKey,
-    body::ClientBody,
+    body::{ClientBody, Debt},
     connections::State,
-    forward::{Peer, RequestInfo},
+    forward::{self, Peer, RequestInfo},
     hop_by_hop::{HopHeaders, remove_hop_by_hop},
     normalize,
 };
@@ -60,14 +60,17 @@ impl Edge {
         Self { key, worker, peer, state }
     }
 
-    /// Finds the route of a request and starts it.
-    fn route(&self, request: Request<Incoming>) -> Result<RouteFuture, Refusal> {
+    /// Finds the route of a request and starts it; tells what the client still owes.
+    fn route(&self, request: Request<Incoming>) -> Result<(RouteFuture, Option<Debt>), Refusal> {
         let (mut parts, incoming) = request.into_parts();
         if self.state.is_refused() {
             return Err(Refusal::bad_request("both Content-Length and Transfer-Encoding"));
         }
         let seen = HopHeaders::of(&parts.headers);
         check_message(&parts, seen)?;
+        if parts.version == Version::HTTP_2 {
+            forward::join_cookies(&mut parts.headers);
+        }
         normalize::path(&mut parts.uri).map_err(Refusal::bad_request)?;
         let host = normalize::host(&parts.uri, &parts.headers, parts.version != Version::HTTP_10)
             .map_err(Refusal::bad_request)?;
@@ -101,17 +104,17 @@ impl Edge {
         }
         drop(host);
         let Some(found) = found else {
-            return Ok(snapshot.unmatched(Request::from_parts(parts, Body::empty())));
+            return Ok((snapshot.unmatched(Request::from_parts(parts, Body::empty())), None));
         };
-        let body = self.body(incoming, &parts)?;
+        let (body, debt) = self.body(incoming)?;
         self.prepare(&mut parts, seen);
-        Ok(found.service.call(Request::from_parts(parts, body)))
+        Ok((found.service.call(Request::from_parts(parts, body)), debt))
     }
 
     /// The request's body, if it is not known to be too large; one of unknown size is cut at the limit.
-    fn body(&self, incoming: Incoming, parts: &http::request::Parts) -> Result<Body, Refusal> {
+    fn body(&self, incoming: Incoming) -> Result<(Body, Option<Debt>), Refusal> {
         if incoming.is_end_stream() {
-            return Ok(Body::empty());
+            return Ok((Body::empty(), None));
         }
         let limit = self.worker.config.max_request_body;
         let size = incoming.size_hint();
@@ -119,12 +122,12 @@ impl Edge {
             let reason = format!("a request body may have at most {limit} bytes");
             return Err(Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, reason, close: true });
         }
-        let body = ClientBody::new(incoming, Arc::clone(&self.state));
-        let bounded = size.upper().is_some() || parts.headers.contains_key(header::UPGRADE);
-        match usize::try_from(limit) {
-            Ok(limit) if !bounded => Ok(Body::boxed(Limited::new(body, limit))),
-            _ => Ok(body.into()),
-        }
+        let (body, debt) = ClientBody::new(incoming, Arc::clone(&self.state));
+        let body = match usize::try_from(limit) {
+            Ok(limit) if size.upper().is_none() => Body::boxed(Limited::new(body, limit)),
+            _ => body.into(),
+        };
+        Ok((body, Some(debt)))
     }
 
     /// Removes what was meant for this hop and says who asks.
@@ -156,6 +159,9 @@ fn check_message(parts: &http::request::Parts, seen: HopHeaders) -> Result<(), R
         let reason = "this is no forward proxy".to_owned();
         return Err(Refusal { status: StatusCode::METHOD_NOT_ALLOWED, reason, close: true });
     }
+    if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
+        return Err(Refusal::bad_request("only OPTIONS is about the server as a whole"));
+    }
     if !seen.transfer_encoding() {
         return Ok(());
     }
@@ -180,7 +186,7 @@ impl Service<Request<Incoming>> for Edge {
         self.state.request_begins();
         let guard = Some(InFlight(Arc::clone(&self.state)));
         let state = match self.route(request) {
-            Ok(future) => Reply::Route { future },
+            Ok((future, debt)) => Reply::Route { future, debt },
             Err(refusal) => {
                 self.worker.refused(refusal.status);
                 Reply::Refused { refusal: Some(refusal) }
@@ -211,7 +217,7 @@ pin_project! {
 pin_project! {
     #[project = ReplyProjection]
     enum Reply {
-        Route { #[pin] future: RouteFuture },
+        Route { #[pin] future: RouteFuture, debt: Option<Debt> },
         Refused { refusal: Option<Refusal> },
     }
 }
@@ -222,8 +228,11 @@ impl Future for EdgeFuture {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = match this.state.project() {
-            ReplyProjection::Route { future } => {
+            ReplyProjection::Route { future, debt } => {
                 let Ok(response) = ready!(future.poll(cx));
+                if let Some(debt) = debt.take() {
+                    debt.forgive();
+                }
                 response.map(Downstream::Observed)
             }
             ReplyProjection::Refused { refusal } => refuse(refusal.take()).map(Downstream::Plain),

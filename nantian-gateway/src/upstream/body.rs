@@ -68,7 +68,8 @@ fn poll_http1(
     let ended = match &polled {
         Poll::Pending => false,
         Poll::Ready(None) => true,
-        Poll::Ready(Some(Ok(_))) => incoming.is_end_stream(),
+        // Nobody asks for more after trailers.
+        Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || incoming.is_end_stream(),
         Poll::Ready(Some(Err(_))) => {
             *lease = None;
             false
