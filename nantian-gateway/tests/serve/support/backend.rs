@@ -32,7 +32,8 @@ impl Backend {
         Self::answering(move |request| {
             let length = request.body.len();
             let mut reply =
-                format!("HTTP/1.1 200 OK\r\nx-backend: {name}\r\ncontent-length: {length}\r\n\r\n").into_bytes();
+                format!("HTTP/1.1 200 OK\r\nx-backend: {name}\r\ncontent-length: {length}\r\n\r\n")
+                    .into_bytes();
             if !request.start.starts_with("HEAD ") {
                 reply.extend(&request.body);
             }
@@ -110,12 +111,12 @@ impl Backend {
                 tokio::spawn(serve(stream));
             }
         });
-        Self { address, connections, seen: Arc::default() }
+        Self { connections, ..Self::at(address) }
     }
 
-    /// A backend that refuses connections: its port is taken, and nobody listens.
-    pub(crate) fn absent(port: &super::Port) -> Self {
-        Self { address: port.address(), connections: Arc::default(), seen: Arc::default() }
+    /// What listens on `address`, if anything does.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self { address, connections: Arc::default(), seen: Arc::default() }
     }
 
     /// How many connections were opened to it.

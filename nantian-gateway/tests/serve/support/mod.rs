@@ -12,7 +12,7 @@ pub(crate) use self::{
     backend::Backend,
     manifests::{rule, to},
     message::Message,
-    time::{SOON, eventually, soon},
+    time::{eventually, soon},
     wire::Wire,
     world::{Port, Running, World},
 };

@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Longer than anything takes that is not broken.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(10);
 /// Between two looks at a condition that tells nobody when it changes.
 const GLANCE: Duration = Duration::from_millis(5);
 

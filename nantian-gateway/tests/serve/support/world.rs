@@ -73,22 +73,23 @@ impl World {
 
     /// A Service with these endpoints.
     pub(crate) fn service(self, name: &str, backends: &[&Backend]) -> Self {
-        self.manifest(name, &manifests::service(name, "http", backends))
+        self.manifest(&format!("service-{name}"), &manifests::service(name, "http", backends))
     }
 
     /// A Service that speaks HTTP/2 with prior knowledge.
     pub(crate) fn h2c_service(self, name: &str, backend: &Backend) -> Self {
-        self.manifest(name, &manifests::service(name, "kubernetes.io/h2c", &[backend]))
+        self.manifest(&format!("service-{name}"), &manifests::service(name, "kubernetes.io/h2c", &[backend]))
     }
 
     /// An HTTPRoute with these rules.
     pub(crate) fn route(self, name: &str, rules: &[String]) -> Self {
-        self.manifest(name, &manifests::route(name, "", rules))
+        self.manifest(&format!("route-{name}"), &manifests::route(name, "", rules))
     }
 
     /// An HTTPRoute for these hosts.
     pub(crate) fn route_of(self, name: &str, hosts: &str, rules: &[String]) -> Self {
-        self.manifest(name, &manifests::route(name, &format!("hostnames: [{hosts}],"), rules))
+        let spec = format!("hostnames: [{hosts}],");
+        self.manifest(&format!("route-{name}"), &manifests::route(name, &spec, rules))
     }
 
     /// Starts the gateway with an admin server and waits until it serves.
@@ -184,12 +185,12 @@ impl Running {
 
     /// Edits the endpoints of a Service.
     pub(crate) async fn edit_service(&self, name: &str, backends: &[&Backend]) {
-        self.edit(name, &manifests::service(name, "http", backends)).await;
+        self.edit(&format!("service-{name}"), &manifests::service(name, "http", backends)).await;
     }
 
     /// Edits the rules of an HTTPRoute.
     pub(crate) async fn edit_route(&self, name: &str, rules: &[String]) {
-        self.edit(name, &manifests::route(name, "", rules)).await;
+        self.edit(&format!("route-{name}"), &manifests::route(name, "", rules)).await;
     }
 
     /// Sends a signal such as `TERM`.

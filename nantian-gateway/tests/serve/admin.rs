@@ -1,0 +1,153 @@
+//! What the gateway tells about itself, and what it keeps to itself.
+
+use serde_json::Value;
+
+use crate::support::{Backend, World, eventually, rule, to};
+
+#[tokio::test]
+async fn health_metrics_and_configuration_are_served() {
+    let backend = Backend::echo("a").await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/a", &to("a"))]).start().await;
+    assert_eq!(gateway.admin("/healthz").await.status(), 200);
+    assert_eq!(gateway.admin("/readyz").await.status(), 200);
+    assert_eq!(gateway.admin("/nowhere").await.status(), 404);
+
+    let mut wire = gateway.connect().await;
+    for number in 0..50 {
+        assert_eq!(wire.get(&format!("/unknown/{number}")).await.status(), 404);
+    }
+    let requests = "nantian_http_requests_total";
+    assert_eq!(gateway.metric(&format!("{requests}{{route=\"\",code_class=\"4xx\"}}")).await, Some(50.0));
+    let before = gateway.admin("/metrics").await.text();
+    for number in 0..50 {
+        let request =
+            format!("M{number} /a/{number} HTTP/1.1\r\nHost: h{number}\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(wire.ask(request).await.status(), 200);
+    }
+    assert_eq!(wire.get("/a").await.status(), 200);
+    let after = gateway.admin("/metrics").await.text();
+    assert_eq!(
+        gateway.metric(&format!("{requests}{{route=\"demo/r\",code_class=\"2xx\"}}")).await,
+        Some(51.0)
+    );
+    let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(series(&after) <= series(&before) + 1, "{before}\n{after}");
+
+    let config = gateway.config().await;
+    assert_eq!(config["generation"], 1);
+    assert_eq!(config["faults"], serde_json::json!([]));
+    assert!(config["ir"].to_string().contains("demo/r"));
+}
+
+#[tokio::test]
+async fn secrets_are_shown_nowhere() {
+    let key = rcgen::generate_simple_self_signed(["example.org".to_owned()]).unwrap();
+    let indent = |pem: String| pem.replace('\n', "\n    ");
+    let manifest = format!(
+        "
+apiVersion: v1
+kind: Secret
+type: kubernetes.io/tls
+metadata: {{name: tls, namespace: demo}}
+stringData:
+  tls.crt: |
+    {}
+  tls.key: |
+    {}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: key, namespace: demo}}
+stringData: {{token: sk-very-secret, unused: never-used}}
+---
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: AIService
+metadata: {{name: llm, namespace: demo}}
+spec: {{provider: openai, model: m, endpoint: 'http://127.0.0.1:9/v1', auth: {{type: bearer, secret: key, key: token}}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: broken, namespace: demo}}
+stringDatta: {{token: sk-in-a-broken-secret}}
+",
+        indent(key.cert.pem()),
+        indent(key.signing_key.serialize_pem())
+    );
+    let port = crate::support::Port::reserve();
+    let listener = port.listener("https", "protocol: HTTPS, tls: {certificateRefs: [{name: tls}]}");
+    let to_llm = "backendRefs: [{group: gateway.nantian.dev, kind: AIService, name: llm}]";
+    let gateway = World::with_listeners(port, &[listener])
+        .manifest("secrets", &manifest)
+        .route("r", &[rule("/", to_llm)])
+        .options(&["--log-level", "trace"])
+        .start()
+        .await;
+    let config = gateway.admin("/config").await.text();
+    assert!(config.contains("[redacted]") && config.contains("\"demo/llm\""), "{config}");
+    let key_lines: Vec<String> = key.signing_key.serialize_pem().lines().map(str::to_owned).collect();
+    for text in [config, gateway.admin("/metrics").await.text(), gateway.log.text()] {
+        for secret in ["sk-very-secret", "never-used", "sk-in-a-broken-secret", key_lines[1].as_str()] {
+            assert!(!text.contains(secret), "{secret} is shown");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_access_log_has_one_json_object_a_request_and_no_query() {
+    let backend = Backend::echo("a").await;
+    let mut gateway = World::new()
+        .service("a", &[&backend])
+        .route("r", &[rule("/a", &to("a"))])
+        .options(&["--access-log", "json"])
+        .start()
+        .await;
+    let mut wire = gateway.connect().await;
+    let trace = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let request = format!(
+        "GET /a/b?token=hidden HTTP/1.1\r\nHost: Example.org:81\r\nUser-Agent: \"quoted\"\r\n{trace}\r\n\r\n"
+    );
+    assert_eq!(wire.ask(request).await.status(), 200);
+    assert_eq!(wire.get("/unknown?token=hidden").await.status(), 404);
+    let post = "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello";
+    for _ in 0..20 {
+        assert_eq!(wire.ask(post).await.status(), 200);
+    }
+    gateway.signal("TERM");
+    assert!(gateway.exit().await.success());
+    let lines: Vec<Value> =
+        gateway.output.all().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 22, "each request has its line, the last one too");
+    let first = &lines[0];
+    let expected: [(&str, Value); 9] = [
+        ("route", "demo/r".into()),
+        ("client", "127.0.0.1".into()),
+        ("method", "GET".into()),
+        ("host", "example.org".into()),
+        ("path", "/a/b".into()),
+        ("protocol", "HTTP/1.1".into()),
+        ("status", 200.into()),
+        ("user_agent", "\"quoted\"".into()),
+        ("trace_id", "0af7651916cd43dd8448eb211c80319c".into()),
+    ];
+    for (field, value) in expected {
+        assert_eq!(first[field], value, "{field}");
+    }
+    assert_eq!((&lines[1]["status"], &lines[1]["path"]), (&404.into(), &"/unknown".into()));
+    assert_eq!((&lines[21]["bytes"], &lines[21]["method"]), (&5.into(), &"POST".into()));
+    assert!(!gateway.output.text().contains("hidden"));
+}
+
+#[tokio::test]
+async fn the_admin_server_can_be_left_out() {
+    let backend = Backend::echo("a").await;
+    let mut gateway = World::new()
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .options(&["--admin-addr", "none"])
+        .start_as_is()
+        .await;
+    eventually("it serves", async || gateway.get("/").await.status() == 200).await;
+    assert_eq!(gateway.log.count("\"admin server\""), 0);
+    gateway.signal("INT");
+    assert!(gateway.exit().await.success());
+}

@@ -1,0 +1,83 @@
+//! What the gateway takes out of messages and what it says about the client.
+
+use crate::support::{Backend, Message, Running, World, rule, to};
+
+async fn gateway(backend: &Backend, options: &[&str]) -> Running {
+    World::new().service("a", &[backend]).route("r", &[rule("/", &to("a"))]).options(options).start().await
+}
+
+/// What a client may claim about where its request comes from.
+const CLAIMS: &str = "X-Forwarded-For: 203.0.113.7, 198.51.100.1\r\n\
+    X-Forwarded-Proto: https\r\nX-Forwarded-Host: claimed.example\r\nX-Forwarded-Port: 444\r\n\
+    X-Forwarded-Prefix: /claimed\r\nX-Real-IP: 203.0.113.7\r\nForwarded: for=203.0.113.7;proto=https\r\n";
+
+async fn ask_with_claims(gateway: &Running, backend: &Backend) -> Message {
+    let reply = gateway.ask(format!("GET / HTTP/1.1\r\nHost: example.org:81\r\n{CLAIMS}\r\n")).await;
+    assert_eq!(reply.status(), 200);
+    backend.last()
+}
+
+#[tokio::test]
+async fn what_an_untrusted_client_claims_is_replaced() {
+    let backend = Backend::echo("a").await;
+    let gateway = gateway(&backend, &[]).await;
+    let seen = ask_with_claims(&gateway, &backend).await;
+    for (name, value) in [
+        ("x-forwarded-for", Some("127.0.0.1")),
+        ("x-real-ip", None),
+        ("x-forwarded-proto", Some("http")),
+        ("x-forwarded-host", Some("example.org:81")),
+        ("x-forwarded-port", None),
+        ("x-forwarded-prefix", None),
+        ("forwarded", None),
+    ] {
+        assert_eq!(seen.all(name), Vec::from_iter(value), "{name}");
+    }
+    assert_eq!(seen.all("host"), ["example.org:81"]);
+}
+
+#[tokio::test]
+async fn what_a_trusted_proxy_says_is_kept_and_extended() {
+    let backend = Backend::echo("a").await;
+    let gateway = gateway(&backend, &["--trusted-proxies", "127.0.0.0/8"]).await;
+    let seen = ask_with_claims(&gateway, &backend).await;
+    for (name, value) in [
+        ("x-forwarded-for", "203.0.113.7, 198.51.100.1, 127.0.0.1"),
+        ("forwarded", "for=203.0.113.7;proto=https, for=127.0.0.1;host=\"example.org:81\";proto=http"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "claimed.example"),
+        ("x-forwarded-port", "444"),
+        ("x-forwarded-prefix", "/claimed"),
+    ] {
+        assert_eq!(seen.all(name), [value], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn fields_of_one_hop_do_not_pass_it() {
+    let backend = Backend::answering(|_| {
+        "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive, x-hop\r\nkeep-alive: timeout=5\r\n\
+         x-hop: 1\r\nproxy-connection: keep-alive\r\nupgrade: foo\r\nx-end: 1\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n\r\n"
+    })
+    .await;
+    let gateway = gateway(&backend, &[]).await;
+    let request = "GET / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, X-Hop, TE, Host, Content-Length\r\n\
+        Keep-Alive: timeout=5\r\nX-Hop: 1\r\nProxy-Connection: keep-alive\r\nTE: gzip\r\nX-End: 1\r\nX-End: 2\r\n\
+        traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nCookie: c=1; d=2\r\n\r\n";
+    let reply = gateway.ask(request).await;
+    let seen = backend.last();
+    for name in
+        ["connection", "keep-alive", "x-hop", "proxy-connection", "te", "upgrade", "transfer-encoding"]
+    {
+        assert_eq!(seen.header(name), None, "{name} of the request");
+        assert_eq!(reply.header(name), None, "{name} of the response");
+    }
+    assert_eq!((seen.all("x-end"), seen.all("host")), (vec!["1", "2"], vec!["h"]));
+    assert_eq!(
+        seen.header("traceparent"),
+        Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        "a trace goes on"
+    );
+    assert_eq!(seen.header("cookie"), Some("c=1; d=2"));
+    assert_eq!((reply.header("x-end"), reply.all("set-cookie")), (Some("1"), vec!["a=1", "b=2"]));
+}

@@ -1,0 +1,299 @@
+//! HTTP/2 on either side.
+
+use std::{convert::Infallible, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{future::join_all, stream};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, mpsc},
+};
+
+use crate::support::{Backend, Running, Wire, World, eventually, rule, soon, to};
+
+type Body = BoxBody<Bytes, Infallible>;
+
+/// A client that knows beforehand that HTTP/2 is spoken.
+async fn client(gateway: &Running) -> SendRequest<Body> {
+    let stream = soon(TcpStream::connect(gateway.address())).await.unwrap();
+    let (sender, connection) =
+        soon(http2::handshake(TokioExecutor::new(), TokioIo::new(stream))).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(format!("http://example.org{path}")).body(Empty::new().boxed()).unwrap()
+}
+
+/// The status and the content of a response.
+async fn reply(client: &SendRequest<Body>, request: Request<Body>) -> (StatusCode, Bytes) {
+    let response = soon(client.clone().send_request(request)).await.unwrap();
+    assert_eq!(response.version(), Version::HTTP_2);
+    let status = response.status();
+    (status, soon(response.collect()).await.unwrap().to_bytes())
+}
+
+#[tokio::test]
+async fn many_streams_are_served_at_once_over_one_connection() {
+    let backend = Backend::echo("a").await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/a", &to("a"))]).start().await;
+    let client = client(&gateway).await;
+    let replies = join_all((0..200).map(|number| {
+        let body = Full::from(number.to_string()).boxed();
+        let request = Request::post("http://example.org/a").body(body).unwrap();
+        reply(&client, request)
+    }))
+    .await;
+    for (number, (status, body)) in replies.into_iter().enumerate() {
+        assert_eq!((status, body), (StatusCode::OK, Bytes::from(number.to_string())));
+    }
+    assert_eq!(reply(&client, get("/b")).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(gateway.metric("nantian_connections").await, Some(1.0));
+}
+
+#[tokio::test]
+async fn a_request_becomes_one_of_http_1_1_for_a_backend_that_speaks_that() {
+    let backend = Backend::echo("a").await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let client = client(&gateway).await;
+    let mut request = get("/x/../y?q=1");
+    request.headers_mut().append("cookie", "a=1".parse().unwrap());
+    request.headers_mut().append("cookie", "b=2".parse().unwrap());
+    request.headers_mut().append("te", "trailers".parse().unwrap());
+    assert_eq!(reply(&client, request).await.0, StatusCode::OK);
+    let seen = backend.last();
+    assert_eq!(seen.start, "GET /y?q=1 HTTP/1.1");
+    assert_eq!(seen.all("host"), ["example.org"]);
+    assert_eq!(seen.all("cookie"), ["a=1; b=2"], "RFC 9113, section 8.2.3");
+    assert_eq!(seen.all("x-forwarded-proto"), ["http"]);
+    assert_eq!(seen.header("transfer-encoding"), None);
+
+    let (status, _) = reply(&client, get("/a/..%2fb")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "one stream is refused");
+    assert_eq!(reply(&client, get("/")).await.0, StatusCode::OK, "and the others go on");
+}
+
+#[tokio::test]
+async fn content_and_trailers_pass_both_ways_to_a_backend_that_speaks_http_2() {
+    let backend = Backend::h2c(async |request| {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap();
+        let mut trailers = body.trailers().cloned().unwrap_or_default();
+        trailers.insert("grpc-status", "0".parse().unwrap());
+        let frames = [
+            Frame::data(Bytes::from(format!("{} {:?} ", parts.uri, parts.headers.get("te")))),
+            Frame::data(body.to_bytes()),
+            Frame::trailers(trailers),
+        ];
+        let frames = stream::iter(frames.map(Ok::<_, Infallible>));
+        Response::builder().header("content-type", "application/grpc").body(StreamBody::new(frames)).unwrap()
+    })
+    .await;
+    let gateway = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]).start().await;
+    let client = client(&gateway).await;
+    for _ in 0..2 {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", "3".parse().unwrap());
+        let frames = [Frame::data(Bytes::from("abc")), Frame::trailers(trailers)];
+        let frames = stream::iter(frames.map(Ok));
+        let request = Request::post("http://example.org:81/pkg.Service/Method")
+            .header("te", "trailers")
+            .body(StreamBody::new(frames).boxed())
+            .unwrap();
+        let response = soon(client.clone().send_request(request)).await.unwrap();
+        assert_eq!(
+            (response.status(), &response.headers()["content-type"]),
+            (StatusCode::OK, &"application/grpc".parse().unwrap())
+        );
+        let body = soon(response.collect()).await.unwrap();
+        let trailers = body.trailers().cloned().unwrap();
+        assert_eq!(
+            (&trailers["grpc-status"], &trailers["x-sum"]),
+            (&"0".parse().unwrap(), &"3".parse().unwrap())
+        );
+        assert_eq!(body.to_bytes(), "http://example.org:81/pkg.Service/Method Some(\"trailers\") abc");
+    }
+    assert_eq!(backend.connections(), 1);
+
+    let reply = gateway.ask("GET / HTTP/1.0\r\n\r\n").await;
+    assert_eq!(
+        reply.text(),
+        format!("http://{}/ None ", backend.address),
+        "a request without a host gets one"
+    );
+}
+
+#[tokio::test]
+async fn both_directions_of_a_stream_flow_at_once() {
+    let backend =
+        Backend::h2c(async |request| Response::new(request.into_body().map_err(|_| unreachable!()))).await;
+    let gateway = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]).start().await;
+    let (upload, mut parts) = mpsc::unbounded_channel::<&str>();
+    let parts = stream::poll_fn(move |cx| {
+        parts.poll_recv(cx).map(|part| part.map(|part| Ok::<_, Infallible>(Frame::data(Bytes::from(part)))))
+    });
+    let request = Request::post("http://example.org/").body(BoxBody::new(StreamBody::new(parts))).unwrap();
+    let response = soon(client(&gateway).await.send_request(request)).await.unwrap();
+    let mut body = response.into_body();
+    for part in ["ping", "pong"] {
+        upload.send(part).unwrap();
+        assert_eq!(soon(body.frame()).await.unwrap().unwrap().into_data().unwrap(), part);
+    }
+    drop(upload);
+    assert_eq!(soon(body.collect()).await.unwrap().to_bytes(), "");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_ends_the_request_to_the_backend() {
+    let left = Arc::new(Notify::new());
+    let told = Arc::clone(&left);
+    let backend = Backend::raw(move |mut wire| {
+        let told = Arc::clone(&told);
+        async move {
+            let _ = wire.message().await;
+            wire.rest().await;
+            told.notify_one();
+        }
+    })
+    .await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let mut client = client(&gateway).await;
+    {
+        let mut pending = std::pin::pin!(client.send_request(get("/")));
+        let asked = eventually("the backend is asked", async || backend.connections() == 1);
+        tokio::select! { _ = &mut pending => panic!("nobody answers"), () = asked => {} }
+    }
+    soon(left.notified()).await;
+}
+
+/// A frame (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// The head of `GET http://example.org/` in HPACK: three entries of the static table, one literal.
+const GET: &[u8] = b"\x82\x86\x84\x41\x0bexample.org";
+
+/// A literal header in HPACK, without Huffman coding; the lengths are of at most 126 bytes.
+fn literal(name: &str, value: &str) -> Vec<u8> {
+    let mut literal = vec![0, u8::try_from(name.len()).unwrap()];
+    literal.extend(name.bytes());
+    literal.push(u8::try_from(value.len()).unwrap());
+    literal.extend(value.bytes());
+    literal
+}
+
+/// A connection whose frames are written by hand, after its preface.
+async fn raw(gateway: &Running) -> Wire {
+    let mut wire = gateway.connect().await;
+    wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    wire.send(frame(SETTINGS, 0, 0, &[])).await;
+    wire
+}
+
+async fn world_of_one() -> (Backend, Running) {
+    let backend = Backend::echo("a").await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    (backend, gateway)
+}
+
+#[tokio::test]
+async fn a_head_in_many_frames_is_one_head() {
+    let (backend, gateway) = world_of_one().await;
+    let mut wire = raw(&gateway).await;
+    wire.send(frame(HEADERS, END_STREAM, 1, GET)).await;
+    wire.send(frame(CONTINUATION, 0, 1, &literal("x-one", "1"))).await;
+    wire.send(frame(CONTINUATION, END_HEADERS, 1, &literal("x-two", "2"))).await;
+    eventually("the backend is asked", async || backend.seen().len() == 1).await;
+    assert_eq!((backend.last().header("x-one"), backend.last().header("x-two")), (Some("1"), Some("2")));
+
+    let client = client(&gateway).await;
+    let mut large = get("/");
+    large.headers_mut().insert("x-large", "a".repeat(40_000).parse().unwrap());
+    assert_eq!(reply(&client, large).await.0, StatusCode::OK);
+    let mut too_large = get("/");
+    too_large.headers_mut().insert("x-large", "a".repeat(80_000).parse().unwrap());
+    let refused = soon(client.clone().send_request(too_large)).await;
+    assert!(refused.is_err() || refused.is_ok_and(|response| response.status() == 431));
+    assert_eq!(backend.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_flood_of_frames_ends_the_connection_and_nothing_else() {
+    let (backend, gateway) = world_of_one().await;
+    let before = gateway.memory();
+
+    let mut resets = raw(&gateway).await;
+    let mut flood = BytesMut::new();
+    for stream in (1..40_000).step_by(2) {
+        flood.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, GET));
+        flood.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+    }
+    resets.send(flood).await;
+    resets.rest().await;
+    assert!(backend.seen().len() < 2000, "{} requests reached the backend", backend.seen().len());
+
+    let mut endless = raw(&gateway).await;
+    endless.send(frame(HEADERS, END_STREAM, 1, GET)).await;
+    let header = literal("x-endless", &"a".repeat(100));
+    let headers = header.repeat(100);
+    let mut flood = BytesMut::new();
+    for _ in 0..500 {
+        flood.extend(frame(CONTINUATION, 0, 1, &headers));
+    }
+    endless.send(flood).await;
+    endless.rest().await;
+
+    for (what, bytes) in [
+        ("settings", frame(SETTINGS, 0, 0, &[]).repeat(100_000)),
+        ("pings", frame(6, 0, 0, &[0; 8]).repeat(100_000)),
+        ("garbage", b"\xff".repeat(100_000)),
+    ] {
+        let mut wire = raw(&gateway).await;
+        wire.send(bytes).await;
+        drop(wire);
+        assert_eq!(gateway.get("/").await.status(), 200, "after {what}");
+    }
+    assert!(gateway.memory() < before + (32 << 20), "{} bytes more", gateway.memory() - before);
+}
+
+#[tokio::test]
+async fn malformed_heads_reset_their_stream_and_reach_no_backend() {
+    let (backend, gateway) = world_of_one().await;
+    for (what, fields) in [
+        ("a connection header", literal("connection", "close")),
+        ("a transfer coding", literal("transfer-encoding", "chunked")),
+        ("a name in upper case", literal("X-Upper", "1")),
+        ("a line feed in a value", literal("x-a", "1\r\nx-b: 2")),
+        ("a pseudo-header after the others", [literal("x-a", "1"), literal(":path", "/b")].concat()),
+        ("two paths", literal(":path", "/b")),
+        ("another host", literal("host", "a, b")),
+    ] {
+        let mut wire = raw(&gateway).await;
+        let head = [GET, &fields].concat();
+        wire.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &head)).await;
+        wire.send(frame(HEADERS, END_STREAM | END_HEADERS, 3, GET)).await;
+        drop(wire);
+        assert_eq!(gateway.get("/alive").await.status(), 200, "after {what}");
+    }
+    let seen = backend.seen();
+    assert!(seen.iter().all(|seen| seen.all("host") == ["example.org"]), "{seen:?}");
+    assert!(seen.iter().all(|seen| seen.header("x-b").is_none() && !seen.start.contains("/b")), "{seen:?}");
+}

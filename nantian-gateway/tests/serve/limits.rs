@@ -1,0 +1,187 @@
+//! Limits on size and on time.
+
+use std::time::Duration;
+
+use tokio::{
+    net::TcpSocket,
+    time::{Instant, interval},
+};
+
+use crate::support::{Backend, Running, Wire, World, eventually, rule, soon, to};
+
+#[tokio::test]
+async fn a_head_or_a_body_that_is_too_large_is_refused() {
+    let backend = Backend::echo("a").await;
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .options(&["--max-request-head-bytes", "16384", "--max-request-body-bytes", "100000"])
+        .start()
+        .await;
+    let with_header =
+        |bytes: usize| format!("GET / HTTP/1.1\r\nHost: h\r\nX-Large: {}\r\n\r\n", "a".repeat(bytes));
+    assert_eq!(gateway.ask(with_header(16_000)).await.status(), 200);
+    for head in [
+        with_header(16_384),
+        with_header(1_000_000),
+        format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "X-Many: 1\r\n".repeat(1500)),
+        format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(20_000)),
+    ] {
+        let mut wire = gateway.connect().await;
+        assert_eq!(wire.ask(head).await.status(), 431);
+        assert!(wire.is_closed().await);
+    }
+
+    let known = backend.seen().len();
+    let exact =
+        format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n{}", "a".repeat(100_000));
+    assert_eq!(gateway.ask(exact).await.body.len(), 100_000);
+    let chunks = |count: usize| {
+        let chunks = format!("3e8\r\n{}\r\n", "a".repeat(1000)).repeat(count);
+        format!("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")
+    };
+    assert_eq!(gateway.ask(chunks(100)).await.body.len(), 100_000);
+
+    let announced = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100001\r\n\r\n".to_owned();
+    let disguised = chunks(101).replace("Host: h", "Host: h\r\nUpgrade: websocket");
+    for request in [announced, chunks(101), disguised] {
+        let mut wire = gateway.connect().await;
+        assert_eq!(wire.ask(request).await.status(), 413);
+        assert!(wire.is_closed().await);
+    }
+    assert_eq!(backend.seen().len(), known + 2, "no backend takes it for complete");
+}
+
+/// A gateway that has little patience, and a backend that is as patient as can be.
+async fn impatient(backend: &Backend) -> Running {
+    World::new()
+        .service("a", &[backend])
+        .route("r", &[rule("/", &to("a"))])
+        .options(&["--header-timeout", "1s", "--idle-timeout", "1500ms", "--stall-timeout", "1s"])
+        .start()
+        .await
+}
+
+/// How long it takes until the gateway closes, and what it says before.
+async fn until_closed(mut wire: Wire) -> (Duration, Vec<u8>) {
+    let begun = Instant::now();
+    let rest = wire.rest().await;
+    (begun.elapsed(), rest)
+}
+
+#[tokio::test]
+async fn a_client_that_is_too_slow_is_left() {
+    let backend = Backend::echo("a").await;
+    let gateway = impatient(&backend).await;
+    let begun = async |bytes: &str| {
+        let mut wire = gateway.connect().await;
+        wire.send(bytes).await;
+        wire
+    };
+    let silent = gateway.connect().await;
+    let head = begun("GET / HTTP/1.1\r\nHost: h\r\nX-").await;
+    let body = begun("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhalf").await;
+    let mut idle = gateway.connect().await;
+    idle.get("/").await;
+    let mut second = gateway.connect().await;
+    second.get("/").await;
+    second.send("GET / HTT").await;
+    let preface = begun("PRI * HT").await;
+
+    let (silent, head, body, idle, second, preface) = tokio::join!(
+        until_closed(silent),
+        until_closed(head),
+        until_closed(body),
+        until_closed(idle),
+        until_closed(second),
+        until_closed(preface)
+    );
+    for (what, (took, said)) in [
+        ("says nothing", silent),
+        ("does not end its head", head),
+        ("does not end its body", body),
+        ("does not ask again", idle),
+        ("does not end its second head", second),
+        ("does not end its preface", preface),
+    ] {
+        assert!(
+            took >= Duration::from_millis(900) && took < Duration::from_secs(5),
+            "one that {what}: {took:?}"
+        );
+        assert!(!said.starts_with(b"HTTP/1.1"), "one that {what}: {said:?}");
+    }
+    assert_eq!(gateway.get("/").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_slowly_is_served() {
+    let backend = Backend::echo("a").await;
+    let gateway = impatient(&backend).await;
+    let mut wire = gateway.connect().await;
+    wire.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\n").await;
+    let mut pace = interval(Duration::from_millis(300));
+    for byte in "abcdef".chars() {
+        pace.tick().await;
+        wire.send(byte.to_string()).await;
+    }
+    assert_eq!(wire.reply().await.text(), "abcdef");
+}
+
+#[tokio::test]
+async fn a_client_that_only_listens_for_a_while_is_served() {
+    let backend = Backend::raw(async |mut wire| {
+        let Ok(_) = wire.head().await else { return };
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        let mut pace = interval(Duration::from_millis(300));
+        for _ in 0..6 {
+            pace.tick().await;
+            wire.send("4\r\nnews\r\n").await;
+        }
+        while wire.chunk().await.is_ok_and(|chunk| !chunk.is_empty()) {}
+        wire.send("0\r\n\r\n").await;
+    })
+    .await;
+    let gateway = impatient(&backend).await;
+    let mut wire = gateway.connect().await;
+    wire.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    wire.reply_head().await;
+    for _ in 0..6 {
+        assert_eq!(soon(wire.chunk()).await.unwrap(), b"news");
+    }
+    wire.send("0\r\n\r\n").await;
+    assert_eq!(soon(wire.chunk()).await.unwrap(), b"");
+}
+
+#[tokio::test]
+async fn a_backend_that_is_slow_is_not_the_clients_fault() {
+    let backend = Backend::raw(async |mut wire| {
+        let Ok(_) = wire.message().await else { return };
+        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n").await;
+        let mut pace = interval(Duration::from_millis(1300));
+        for half in ["", "abc", "def"] {
+            pace.tick().await;
+            wire.send(half).await;
+        }
+    })
+    .await;
+    let gateway = impatient(&backend).await;
+    assert_eq!(gateway.get("/").await.text(), "abcdef");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_left() {
+    let endless = Backend::raw(async |mut wire| {
+        let Ok(_) = wire.message().await else { return };
+        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n").await;
+        while wire.write(&[b'x'; 65_536]).await.is_ok() {}
+    })
+    .await;
+    let gateway = impatient(&endless).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut wire = Wire::over(soon(socket.connect(gateway.address())).await.unwrap());
+    wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let series = "nantian_connections";
+    eventually("it is connected", async || gateway.metric(series).await == Some(1.0)).await;
+    eventually("it is left", async || gateway.metric(series).await == Some(0.0)).await;
+}

@@ -1,0 +1,170 @@
+//! TokenPolicy, WasmPlugin and BackendLBPolicy on the way of a request.
+
+use std::collections::BTreeSet;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::Value;
+
+use crate::support::{Backend, Running, World, rule, to};
+
+/// A TokenPolicy `limits` on the HTTPRoute `limited`.
+fn limits(spec: &str) -> String {
+    format!(
+        "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: TokenPolicy
+metadata: {{name: limits, namespace: demo}}
+spec: {{targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: limited}}], {spec}}}
+"
+    )
+}
+
+#[tokio::test]
+async fn a_limit_holds_on_its_route_alone_and_outlives_edits() {
+    let backend = Backend::echo("a").await;
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("limited", &[rule("/limited", &to("a"))])
+        .route("free", &[rule("/free", &to("a"))])
+        .manifest("limits", &limits("requestsPerMinute: 3"))
+        .start()
+        .await;
+    for left in ["2", "1", "0"] {
+        let reply = gateway.get("/limited").await;
+        assert_eq!((reply.status(), reply.header("x-ratelimit-remaining-requests")), (200, Some(left)));
+    }
+    let refused = gateway.get("/limited").await;
+    assert_eq!(refused.status(), 429);
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert!(refused.header("ratelimit").is_some() && refused.header("ratelimit-policy").is_some());
+    assert_eq!(backend.seen().len(), 3, "what is refused asks no backend");
+    assert_eq!(gateway.get("/free").await.status(), 200);
+    assert_eq!(gateway.metric("nantian_rate_limited_requests_total").await, Some(1.0));
+
+    gateway.edit_route("free", &[rule("/free", &to("a")), rule("/more", &to("a"))]).await;
+    assert_eq!(gateway.get("/more").await.status(), 200);
+    assert_eq!(gateway.get("/limited").await.status(), 429, "an unrelated edit gives nothing back");
+
+    gateway.edit("limits", &limits("requestsPerMinute: 5")).await;
+    assert_eq!(gateway.get("/limited").await.status(), 200, "two more are allowed");
+    assert_eq!(gateway.get("/limited").await.status(), 200);
+    assert_eq!(gateway.get("/limited").await.status(), 429);
+
+    gateway.edit("limits", &limits("requestsPerMinute: 5, onLimit: warn")).await;
+    assert_eq!(gateway.get("/limited").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_limit_by_header_counts_each_value_for_itself() {
+    let backend = Backend::echo("a").await;
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("limited", &[rule("/", &to("a"))])
+        .manifest("limits", &limits("requestsPerMinute: 1, scope: 'header:x-tenant'"))
+        .start()
+        .await;
+    let of = async |tenant: &str| {
+        gateway.ask(format!("GET / HTTP/1.1\r\nHost: h\r\nX-Tenant: {tenant}\r\n\r\n")).await.status()
+    };
+    assert_eq!([of("a").await, of("b").await, of("a").await, of("b").await], [200, 200, 429, 429]);
+}
+
+/// A WasmPlugin on an HTTPRoute of the same name.
+fn plugin(name: &str, wasm: &str) -> String {
+    format!(
+        "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: WasmPlugin
+metadata: {{name: {name}, namespace: demo}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: {name}}}]
+  wasm: {{{wasm}}}
+"
+    )
+}
+
+/// The condition of this kind that `/config` shows for an object.
+async fn condition(gateway: &Running, object: &str, kind: &str) -> Value {
+    fn find<'a>(value: &'a Value, kind: &str) -> Option<&'a Value> {
+        match value {
+            Value::Object(fields) if fields.get("type").is_some_and(|known| known == kind) => Some(value),
+            Value::Object(fields) => fields.values().find_map(|value| find(value, kind)),
+            Value::Array(values) => values.iter().find_map(|value| find(value, kind)),
+            _ => None,
+        }
+    }
+    let config = gateway.config().await;
+    let status = &config["conditions"][object];
+    find(status, kind).unwrap_or_else(|| panic!("no {kind} of {object} in {}", config["conditions"])).clone()
+}
+
+#[tokio::test]
+async fn a_plugin_changes_a_request_or_answers_it() {
+    let guest = concat!(env!("CARGO_MANIFEST_DIR"), "/../nantian-wasm/tests/guests/add_header.wat");
+    let module = BASE64_STANDARD.encode(wat::parse_file(guest).unwrap());
+    let backend = Backend::echo("a").await;
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("plugged", &[rule("/plugged", &to("a")), rule("/wasm-teapot", &to("a"))])
+        .route("missing", &[rule("/missing", &to("a"))])
+        .route("free", &[rule("/free", &to("a"))])
+        .manifest("plugin", &plugin("plugged", &format!("inline: {module}")))
+        .manifest("missing-plugin", &plugin("missing", "configMap: {name: nobody}"))
+        .start()
+        .await;
+
+    let reply = gateway.ask("POST /plugged HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc").await;
+    assert_eq!((reply.status(), reply.text().as_str()), (200, "abc"));
+    assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/plugged"));
+    let teapot = gateway.get("/wasm-teapot").await;
+    assert_eq!((teapot.status(), teapot.text().as_str()), (418, "short and stout\n"));
+    assert_eq!(backend.seen().len(), 1);
+    assert_eq!(condition(&gateway, "WasmPlugin demo/plugged", "Programmed").await["status"], "True");
+
+    assert_eq!(gateway.get("/missing").await.status(), 503, "a plugin that is not there fails closed");
+    assert_eq!(condition(&gateway, "WasmPlugin demo/missing", "Programmed").await["status"], "False");
+    assert_eq!(gateway.get("/free").await.status(), 200);
+    assert_eq!(backend.last().header("x-wasm-plugin"), None);
+
+    gateway.edit("missing-plugin", &plugin("missing", &format!("inline: {module}"))).await;
+    assert_eq!(gateway.get("/missing").await.status(), 200);
+    assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/missing"));
+    assert_eq!(condition(&gateway, "WasmPlugin demo/missing", "Programmed").await["status"], "True");
+}
+
+#[tokio::test]
+async fn consistent_hashing_sends_a_key_to_one_endpoint() {
+    let policy = "
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: BackendLBPolicy
+metadata: {name: sticky, namespace: demo}
+spec:
+  targetRefs: [{group: '', kind: Service, name: s}]
+  loadBalancing: {type: ConsistentHash, consistentHash: {keyType: Header, headerName: x-session-id}}
+";
+    let backends = [Backend::echo("a").await, Backend::echo("b").await, Backend::echo("c").await];
+    let all: Vec<_> = backends.iter().collect();
+    let gateway = World::new()
+        .service("s", &all)
+        .route("r", &[rule("/", &to("s"))])
+        .manifest("policy", policy)
+        .start()
+        .await;
+    let endpoint = async |key: usize| {
+        let reply = gateway.ask(format!("GET / HTTP/1.1\r\nHost: h\r\nX-Session-Id: {key}\r\n\r\n")).await;
+        reply.header("x-backend").unwrap().to_owned()
+    };
+    let mut placed = Vec::new();
+    for key in 0..30 {
+        let first = endpoint(key).await;
+        assert_eq!(endpoint(key).await, first, "on whichever worker");
+        placed.push(first);
+    }
+    assert_eq!(placed.iter().collect::<BTreeSet<_>>().len(), 3);
+
+    gateway.edit_service("s", &all[..2]).await;
+    for (key, before) in placed.iter().enumerate().filter(|(_, before)| *before != "c") {
+        assert_eq!(endpoint(key).await, *before, "only the keys of what is gone move");
+    }
+}

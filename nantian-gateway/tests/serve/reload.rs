@@ -1,0 +1,138 @@
+//! Configuration that changes under load.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::support::{Backend, Running, Wire, World, eventually, rule, to};
+
+/// A rule whose responses say which version of it served them.
+fn versioned(version: usize) -> String {
+    let filter = format!(
+        "filters: [{{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: x-version, value: '{version}'}}]}}}}],"
+    );
+    rule("/edited", &format!("{filter} {}", to("a")))
+}
+
+/// Clients that ask one after the other until they are told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
+    clients: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    async fn start(gateway: &Running, clients: usize) -> Self {
+        let (stop, served) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let mut tasks = Vec::new();
+        for client in 0..clients {
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            let mut wire = gateway.connect().await;
+            let path = if client % 2 == 0 { "/edited" } else { "/other" };
+            tasks.push(tokio::spawn(async move {
+                while !stop.load(Relaxed) {
+                    let reply = wire.get(path).await;
+                    assert_eq!(reply.status(), 200, "{path}: {reply:?}");
+                    served.fetch_add(1, Relaxed);
+                }
+            }));
+        }
+        Self { stop, served, clients: tasks }
+    }
+
+    /// Stops, and gives the number of requests, each of which was served.
+    async fn stop(self) -> usize {
+        self.stop.store(true, Relaxed);
+        for client in self.clients {
+            client.await.expect("no request fails");
+        }
+        self.served.load(Relaxed)
+    }
+}
+
+async fn version(wire: &mut Wire) -> usize {
+    wire.get("/edited").await.header("x-version").unwrap().parse().unwrap()
+}
+
+async fn start(backend: &Backend) -> Running {
+    World::new()
+        .service("a", &[backend])
+        .route("edited", &[versioned(0)])
+        .route("other", &[rule("/other", &to("a"))])
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn edits_under_load_lose_no_request_and_show_within_a_second() {
+    let backend = Backend::echo("a").await;
+    let gateway = start(&backend).await;
+    let load = Load::start(&gateway, 64).await;
+    let mut wire = gateway.connect().await;
+    let mut slowest = Duration::ZERO;
+    for edit in 1..=20 {
+        let begun = Instant::now();
+        gateway.edit_route("edited", &[versioned(edit)]).await;
+        assert_eq!(version(&mut wire).await, edit);
+        slowest = slowest.max(begun.elapsed());
+    }
+    let served = load.stop().await;
+    assert!(served > 1000, "{served} requests are no load");
+    assert!(slowest < Duration::from_secs(1), "the slowest of 20 edits took {slowest:?} to show");
+}
+
+#[tokio::test]
+async fn a_broken_edit_is_reported_and_changes_nothing() {
+    let backend = Backend::echo("a").await;
+    let gateway = start(&backend).await;
+    let load = Load::start(&gateway, 8).await;
+    let mut wire = gateway.connect().await;
+    let unreadable = "apiVersion: [";
+    let unknown_field = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: edited, namespace: demo}
+spec: {parentRefs: [{name: demo}], rulez: []}
+";
+    let impossible = format!("{{timeouts: {{request: 1s, backendRequest: 2s}}, {}}}", to("a"));
+    for (edit, broken) in [unreadable, unknown_field].into_iter().enumerate() {
+        gateway.edit("route-edited", broken).await;
+        assert_eq!(version(&mut wire).await, edit, "the last good version serves");
+        assert_eq!(gateway.metric("nantian_config_faults").await, Some(1.0));
+        eventually("the fault is shown", async || {
+            let faults = gateway.config().await["faults"].to_string();
+            faults.contains("route-edited.yaml")
+        })
+        .await;
+        gateway.edit_route("edited", &[versioned(edit + 1)]).await;
+        assert_eq!(version(&mut wire).await, edit + 1);
+        assert_eq!(gateway.metric("nantian_config_faults").await, Some(0.0));
+    }
+    gateway.edit_route("edited", &[impossible]).await;
+    assert_eq!(version(&mut wire).await, 2, "what the translator refuses is taken back");
+    assert_eq!(gateway.metric("nantian_config_faults").await, Some(1.0));
+    assert_eq!(gateway.metric("nantian_config_reloads_total{result=\"with_faults\"}").await, Some(3.0));
+    load.stop().await;
+}
+
+#[tokio::test]
+async fn a_route_that_is_deleted_and_a_port_that_is_added_take_effect() {
+    let backend = Backend::echo("a").await;
+    let gateway = start(&backend).await;
+    let mut wire = gateway.connect().await;
+    assert_eq!(wire.get("/other").await.status(), 200);
+    gateway.edit("route-other", "").await;
+    assert_eq!(wire.get("/other").await.status(), 404);
+
+    let known = gateway.log.count("\"reloaded\"");
+    gateway.signal("HUP");
+    gateway.log.more("\"reloaded\"", known).await;
+    assert_eq!(gateway.log.count("SIGHUP"), 1);
+    assert_eq!(wire.get("/edited").await.status(), 200);
+}

@@ -1,0 +1,234 @@
+//! Bytes that flow while the exchange is not over.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpSocket,
+    sync::{Notify, mpsc},
+    time::timeout,
+};
+
+use crate::support::{Backend, Running, Wire, World, eventually, rule, soon, to};
+
+async fn gateway(backend: &Backend) -> Running {
+    World::new().service("a", &[backend]).route("r", &[rule("/", &to("a"))]).start().await
+}
+
+#[tokio::test]
+async fn each_part_of_a_response_reaches_the_client_before_the_next_is_produced() {
+    let next = Arc::new(Notify::new());
+    let wanted = Arc::clone(&next);
+    let backend = Backend::raw(move |mut wire| {
+        let wanted = Arc::clone(&wanted);
+        async move {
+            let Ok(_) = wire.message().await else { return };
+            wire.send(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
+            )
+            .await;
+            for part in ["3\r\none\r\n", "3\r\ntwo\r\n", "0\r\n\r\n"] {
+                wanted.notified().await;
+                wire.send(part).await;
+            }
+        }
+    })
+    .await;
+    let gateway = gateway(&backend).await;
+    let mut wire = gateway.connect().await;
+    wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert_eq!(wire.reply_head().await.status(), 200);
+    for part in ["one", "two", ""] {
+        next.notify_one();
+        assert_eq!(soon(wire.chunk()).await.unwrap(), part.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn each_part_of_an_upload_reaches_the_backend_before_the_next_is_sent() {
+    let (parts, mut received) = mpsc::unbounded_channel();
+    let backend = Backend::raw(move |mut wire| {
+        let parts = parts.clone();
+        async move {
+            let Ok(_) = wire.head().await else { return };
+            while let Ok(part) = wire.chunk().await {
+                let last = part.is_empty();
+                parts.send(part).unwrap();
+                if last {
+                    return wire.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                }
+            }
+        }
+    })
+    .await;
+    let gateway = gateway(&backend).await;
+    let mut wire = gateway.connect().await;
+    wire.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    for part in ["one", "two"] {
+        wire.send(format!("3\r\n{part}\r\n")).await;
+        assert_eq!(soon(received.recv()).await.unwrap(), part.as_bytes());
+    }
+    wire.send("0\r\n\r\n").await;
+    assert_eq!(wire.reply().await.status(), 200);
+}
+
+#[tokio::test]
+async fn both_directions_flow_at_once() {
+    let backend = Backend::raw(async |mut wire| {
+        let Ok(_) = wire.head().await else { return };
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        while let Ok(part) = wire.chunk().await {
+            let part = String::from_utf8(part).unwrap();
+            wire.send(format!("{:x}\r\n{part}\r\n", part.len())).await;
+        }
+    })
+    .await;
+    let gateway = gateway(&backend).await;
+    let mut wire = gateway.connect().await;
+    wire.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    assert_eq!(wire.reply_head().await.status(), 200);
+    for part in ["ping", "pong"] {
+        wire.send(format!("4\r\n{part}\r\n")).await;
+        assert_eq!(soon(wire.chunk()).await.unwrap(), part.as_bytes());
+    }
+}
+
+/// What a writer has written when it could write no more for half a second.
+async fn when_stuck(written: &AtomicUsize) -> usize {
+    eventually("something is written", async || written.load(Relaxed) > 0).await;
+    loop {
+        let before = written.load(Relaxed);
+        let moved = eventually("more is written", async || written.load(Relaxed) > before);
+        if timeout(Duration::from_millis(500), moved).await.is_err() {
+            return before;
+        }
+    }
+}
+
+/// More than the sockets between two peers hold.
+const BUFFERED: usize = 16 << 20;
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_the_backend_back() {
+    let written = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&written);
+    let backend = Backend::raw(move |mut wire| {
+        let count = Arc::clone(&count);
+        async move {
+            let Ok(_) = wire.message().await else { return };
+            wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 64 << 20)).await;
+            while count.load(Relaxed) < 64 << 20 && wire.write(&[b'x'; 65_536]).await.is_ok() {
+                count.fetch_add(65_536, Relaxed);
+            }
+        }
+    })
+    .await;
+    let gateway = gateway(&backend).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(65_536).unwrap();
+    let mut wire = Wire::over(soon(socket.connect(gateway.address())).await.unwrap());
+    let before = gateway.memory();
+    wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let stuck = when_stuck(&written).await;
+    assert!(stuck < BUFFERED, "{stuck} bytes were taken from the backend");
+    assert!(gateway.memory() < before + (8 << 20), "the gateway keeps what nobody reads");
+
+    assert_eq!(wire.reply().await.body.len(), 64 << 20, "and nothing is lost");
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_read_holds_the_client_back() {
+    let go_on = Arc::new(Notify::new());
+    let wanted = Arc::clone(&go_on);
+    let backend = Backend::raw(move |mut wire| {
+        let wanted = Arc::clone(&wanted);
+        async move {
+            let Ok(mut request) = wire.head().await else { return };
+            wanted.notified().await;
+            wire.body_of(&mut request).await.unwrap();
+            let length = request.body.len().to_string();
+            wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{length}", length.len())).await;
+        }
+    })
+    .await;
+    let gateway = gateway(&backend).await;
+    let mut wire = gateway.connect().await;
+    wire.send(format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", 64 << 20)).await;
+    let before = gateway.memory();
+    let written = AtomicUsize::new(0);
+    let upload = async {
+        while written.load(Relaxed) < 64 << 20 {
+            wire.write(&[b'x'; 65_536]).await.unwrap();
+            written.fetch_add(65_536, Relaxed);
+        }
+        wire
+    };
+    let check = async {
+        let stuck = when_stuck(&written).await;
+        assert!(stuck < BUFFERED, "{stuck} bytes were taken from the client");
+        assert!(gateway.memory() < before + (8 << 20), "the gateway keeps what nobody reads");
+        go_on.notify_one();
+    };
+    let (mut wire, ()) = tokio::join!(upload, check);
+    assert_eq!(wire.reply().await.text(), (64 << 20).to_string());
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_the_middle_ends_the_exchange_with_the_backend() {
+    let left = Arc::new(Notify::new());
+    let told = Arc::clone(&left);
+    let backend = Backend::raw(move |mut wire| {
+        let told = Arc::clone(&told);
+        async move {
+            let Ok(_) = wire.head().await else { return };
+            wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n").await;
+            wire.rest().await;
+            told.notify_one();
+        }
+    })
+    .await;
+    let gateway = gateway(&backend).await;
+    let mut reader = gateway.connect().await;
+    reader.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    reader.reply_head().await;
+    drop(reader);
+    soon(left.notified()).await;
+
+    let mut writer = gateway.connect().await;
+    writer.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nhalf").await;
+    writer.reply_head().await;
+    drop(writer);
+    soon(left.notified()).await;
+    eventually("both are over", async || {
+        gateway.metric("nantian_http_requests_in_flight{route=\"demo/r\"}").await == Some(0.0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_does_not_look_complete() {
+    let backend = Backend::raw(async |mut wire| {
+        let Ok(request) = wire.message().await else { return };
+        let reply = match request.start.split(' ').nth(1) {
+            Some("/length") => "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf ",
+            Some("/chunks") => "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhalf \r\n",
+            Some("/broken") => "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhalf \r\nx\r\n",
+            _ => "HTTP/1.1 200 OK\r\n\r\nhalf whole",
+        };
+        wire.send(reply).await;
+    })
+    .await;
+    let gateway = gateway(&backend).await;
+    for path in ["/length", "/chunks", "/broken"] {
+        let mut wire = gateway.connect().await;
+        wire.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")).await;
+        let said = wire.rest().await;
+        assert!(!said.ends_with(b"0\r\n\r\n") && !said.ends_with(b"half whole"), "{path}: {said:?}");
+    }
+    assert_eq!(gateway.get("/end-of-connection").await.text(), "half whole");
+}

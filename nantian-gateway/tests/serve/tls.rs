@@ -1,0 +1,180 @@
+//! TLS on the client's side.
+
+use std::sync::Arc;
+
+use http::{Request, StatusCode, Version};
+use http_body_util::Empty;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{CertifiedKey, KeyPair};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::support::{Backend, Port, Running, Wire, World, rule, soon, to};
+
+/// A certificate that signs itself, for these names.
+struct Certificate(CertifiedKey<KeyPair>);
+
+impl Certificate {
+    fn new(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        Self(rcgen::generate_simple_self_signed(names).unwrap())
+    }
+
+    /// The Secret that holds it.
+    fn secret(&self, name: &str) -> String {
+        let indent = |pem: String| pem.replace('\n', "\n    ");
+        format!(
+            "
+apiVersion: v1
+kind: Secret
+type: kubernetes.io/tls
+metadata: {{name: {name}, namespace: demo}}
+stringData:
+  tls.crt: |
+    {}
+  tls.key: |
+    {}
+",
+            indent(self.0.cert.pem()),
+            indent(self.0.signing_key.serialize_pem())
+        )
+    }
+}
+
+/// An HTTPS listener for `host` with the certificates of `secrets`.
+fn https(port: &Port, name: &str, host: &str, secrets: &[&str]) -> String {
+    let refs: Vec<String> = secrets.iter().map(|secret| format!("{{name: {secret}}}")).collect();
+    let refs = refs.join(", ");
+    port.listener(
+        name,
+        &format!("protocol: HTTPS, {host} tls: {{mode: Terminate, certificateRefs: [{refs}]}}"),
+    )
+}
+
+/// Opens TLS to `host` and trusts `certificates`.
+async fn handshake(
+    gateway: &Running,
+    host: &str,
+    certificates: &[&Certificate],
+    protocols: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate.0.cert.der().clone()).unwrap();
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let stream = soon(TcpStream::connect(gateway.address())).await?;
+    let name = ServerName::try_from(host.to_owned()).unwrap();
+    soon(TlsConnector::from(Arc::new(config)).connect(name, stream)).await
+}
+
+fn presented(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
+    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+async fn ask(stream: TlsStream<TcpStream>, host: &str) -> Option<String> {
+    let mut wire = Wire::over(stream);
+    let reply = wire.ask(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+    reply.header("x-backend").map(str::to_owned)
+}
+
+#[tokio::test]
+async fn the_name_that_the_client_asks_for_picks_listener_certificate_and_route() {
+    let one = Certificate::new(&["one.example.org"]);
+    let (wild, two) = (Certificate::new(&["*.example.org"]), Certificate::new(&["two.example.org"]));
+    let (a, b) = (Backend::echo("a").await, Backend::echo("b").await);
+    let port = Port::reserve();
+    let listeners = [
+        https(&port, "one", "hostname: one.example.org,", &["one"]),
+        https(&port, "wild", "hostname: '*.example.org',", &["wild", "two"]),
+    ];
+    let gateway = World::with_listeners(port, &listeners)
+        .manifest("one", &one.secret("one"))
+        .manifest("wild", &wild.secret("wild"))
+        .manifest("two", &two.secret("two"))
+        .service("a", &[&a])
+        .service("b", &[&b])
+        .route_of("a", "one.example.org", &[rule("/", &to("a"))])
+        .route_of("b", "'*.example.org'", &[rule("/", &to("b"))])
+        .start()
+        .await;
+    for (host, certificate, backend) in
+        [("one.example.org", &one, "a"), ("two.example.org", &two, "b"), ("three.example.org", &wild, "b")]
+    {
+        let stream = handshake(&gateway, host, &[&one, &wild, &two], &[]).await.unwrap();
+        assert_eq!(presented(&stream), *certificate.0.cert.der(), "{host}");
+        assert_eq!(ask(stream, host).await.as_deref(), Some(backend), "{host}");
+        assert_eq!(
+            [&a, &b].iter().flat_map(|backend| backend.seen()).last().unwrap().all("x-forwarded-proto"),
+            ["https"]
+        );
+    }
+    assert!(handshake(&gateway, "elsewhere.net", &[&one, &wild, &two], &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn the_protocol_is_negotiated() {
+    let certificate = Certificate::new(&["example.org"]);
+    let backend = Backend::echo("a").await;
+    let port = Port::reserve();
+    let listener = https(&port, "https", "", &["one"]);
+    let gateway = World::with_listeners(port, &[listener])
+        .manifest("one", &certificate.secret("one"))
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .options(&["--header-timeout", "500ms"])
+        .start()
+        .await;
+
+    let stream = handshake(&gateway, "example.org", &[&certificate], &["h2", "http/1.1"]).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (mut client, connection) =
+        soon(http2::handshake(TokioExecutor::new(), TokioIo::new(stream))).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("https://example.org/").body(Empty::<bytes::Bytes>::new()).unwrap();
+    let response = soon(client.send_request(request)).await.unwrap();
+    assert_eq!((response.status(), response.version()), (StatusCode::OK, Version::HTTP_2));
+
+    let stream = handshake(&gateway, "example.org", &[&certificate], &["http/1.1"]).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    assert_eq!(ask(stream, "example.org").await.as_deref(), Some("a"));
+
+    for said in ["GET / HTTP/1.1\r\nHost: example.org\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ""] {
+        let mut wire = gateway.connect().await;
+        wire.send(said).await;
+        let answer = wire.rest().await;
+        assert!(!answer.starts_with(b"HTTP/"), "{said:?} is answered in clear text: {answer:?}");
+    }
+    let stream = handshake(&gateway, "example.org", &[&certificate], &[]).await.unwrap();
+    assert_eq!(ask(stream, "example.org").await.as_deref(), Some("a"), "others are served on");
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_served_to_new_connections_while_old_ones_go_on() {
+    let (old, new) = (Certificate::new(&["example.org"]), Certificate::new(&["example.org"]));
+    let backend = Backend::echo("a").await;
+    let port = Port::reserve();
+    let listener = https(&port, "https", "", &["one"]);
+    let gateway = World::with_listeners(port, &[listener])
+        .manifest("one", &old.secret("one"))
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .start()
+        .await;
+    let stream = handshake(&gateway, "example.org", &[&old], &[]).await.unwrap();
+    let mut wire = Wire::over(stream);
+    assert_eq!(wire.get("/").await.status(), 200);
+
+    gateway.edit("one", &new.secret("one")).await;
+    let stream = handshake(&gateway, "example.org", &[&old, &new], &[]).await.unwrap();
+    assert_eq!(presented(&stream), *new.0.cert.der());
+    assert_eq!(wire.get("/").await.status(), 200, "the old connection goes on");
+}

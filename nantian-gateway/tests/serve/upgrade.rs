@@ -1,0 +1,99 @@
+//! Connections that leave HTTP.
+
+use crate::support::{Backend, Running, Wire, World, rule, soon, to};
+
+/// Changes the protocol and sends every byte back in upper case, until the client ends or sends a `q`.
+async fn shouting() -> Backend {
+    Backend::raw(async |mut wire| {
+        let Ok(request) = wire.head().await else { return };
+        let upgrades =
+            request.header("upgrade") == Some("websocket") && request.header("connection") == Some("upgrade");
+        if !upgrades {
+            return wire.send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+        }
+        wire.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: x\r\n\r\nHELLO",
+        )
+        .await;
+        while let Ok(byte) = wire.exactly(1).await {
+            if byte == b"q" {
+                return wire.send("BYE").await;
+            }
+            wire.send(byte.to_ascii_uppercase()).await;
+        }
+        wire.send("END").await;
+    })
+    .await
+}
+
+async fn gateway(backend: &Backend, options: &[&str]) -> Running {
+    World::new().service("a", &[backend]).route("r", &[rule("/", &to("a"))]).options(options).start().await
+}
+
+const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Key: eA==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+/// A tunnel through `gateway` that has carried bytes both ways.
+async fn tunnel(gateway: &Running) -> Wire {
+    let mut wire = gateway.connect().await;
+    let reply = wire.ask(UPGRADE).await;
+    assert_eq!(reply.status(), 101);
+    assert_eq!(reply.header("upgrade"), Some("websocket"));
+    assert!(reply.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")));
+    assert_eq!(reply.header("sec-websocket-accept"), Some("x"));
+    assert_eq!(soon(wire.exactly(5)).await.unwrap(), b"HELLO");
+    wire.send("abc").await;
+    assert_eq!(soon(wire.exactly(3)).await.unwrap(), b"ABC");
+    wire
+}
+
+#[tokio::test]
+async fn a_tunnel_carries_bytes_until_either_side_closes() {
+    let backend = shouting().await;
+    let gateway = gateway(&backend, &["--idle-timeout", "500ms", "--header-timeout", "500ms"]).await;
+    let mut closed_by_backend = tunnel(&gateway).await;
+    let mut closed_by_client = tunnel(&gateway).await;
+    closed_by_backend.send("q").await;
+    assert_eq!(closed_by_backend.rest().await, b"BYE");
+    closed_by_client.finish().await;
+    assert_eq!(closed_by_client.rest().await, b"END", "one direction outlives the other");
+}
+
+#[tokio::test]
+async fn a_refused_upgrade_is_a_response_like_any_other() {
+    let backend = Backend::answering(|_| "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno").await;
+    let gateway = gateway(&backend, &[]).await;
+    let mut wire = gateway.connect().await;
+    for _ in 0..2 {
+        let reply = wire.ask(UPGRADE).await;
+        assert_eq!((reply.status(), reply.text().as_str()), (200, "no"));
+        assert_eq!(reply.header("upgrade"), None);
+    }
+    let seen = backend.last();
+    assert_eq!((seen.header("upgrade"), seen.header("sec-websocket-key")), (Some("websocket"), Some("eA==")));
+    assert_eq!(backend.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_switch_that_nobody_asked_for_is_not_passed_on() {
+    let backend = Backend::answering(
+        |_| "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    )
+    .await;
+    let gateway = gateway(&backend, &[]).await;
+    assert_eq!(gateway.get("/").await.status(), 502);
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_tunnels_until_its_timeout() {
+    let backend = shouting().await;
+    let mut gateway = gateway(&backend, &["--drain-timeout", "1500ms"]).await;
+    let mut cut = tunnel(&gateway).await;
+    gateway.signal("TERM");
+    gateway.log.more("\"draining\"", 0).await;
+    cut.send("still").await;
+    assert_eq!(soon(cut.exactly(5)).await.unwrap(), b"STILL");
+    assert!(cut.is_closed().await);
+    assert!(gateway.exit().await.success());
+}

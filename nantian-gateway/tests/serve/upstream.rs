@@ -1,0 +1,151 @@
+//! Connections to backends.
+
+use std::{
+    net::Ipv4Addr,
+    sync::Arc,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use socket2::{Domain, Socket, Type};
+use tokio::net::TcpStream;
+
+use crate::support::{Backend, Port, World, eventually, rule, to};
+
+/// Answers the first request of each connection, and closes when it has read the second.
+async fn forgetful() -> (Backend, Arc<AtomicUsize>) {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
+    let backend = Backend::raw(move |mut wire| {
+        let count = Arc::clone(&count);
+        async move {
+            for reply in ["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", ""] {
+                let Ok(_) = wire.message().await else { return };
+                count.fetch_add(1, Relaxed);
+                wire.send(reply).await;
+            }
+        }
+    })
+    .await;
+    (backend, requests)
+}
+
+#[tokio::test]
+async fn a_pooled_connection_that_dies_is_replaced_only_where_nothing_happens_twice() {
+    let (backend, requests) = forgetful().await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let mut wire = gateway.connect().await;
+    assert_eq!(wire.get("/").await.status(), 200);
+    assert_eq!(wire.get("/").await.status(), 200, "a GET is sent again");
+    assert_eq!((backend.connections(), requests.load(Relaxed)), (2, 3));
+
+    let reply = wire.ask("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc").await;
+    assert_eq!(reply.status(), 502, "a POST may have happened");
+    assert_eq!((backend.connections(), requests.load(Relaxed)), (2, 4), "and is not sent again");
+
+    let reply = wire.ask("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc").await;
+    assert_eq!(reply.status(), 200, "the client's connection goes on");
+}
+
+#[tokio::test]
+async fn a_pooled_connection_that_was_closed_is_not_used() {
+    let backend = Backend::raw(async |mut wire| {
+        let Ok(request) = wire.message().await else { return };
+        wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", request.body.len())).await;
+        wire.send(request.body).await;
+    })
+    .await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let mut wire = gateway.connect().await;
+    for requests in 1..=20 {
+        let reply = wire.ask("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc").await;
+        assert_eq!(reply.status(), 200);
+        assert_eq!(backend.connections(), requests);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_speak_http_is_answered_for() {
+    let port = Port::reserve();
+    let refusing = Backend::at(port.address());
+    let rude = Backend::raw(async |mut wire| {
+        let Ok(request) = wire.message().await else { return };
+        let large = format!("HTTP/1.1 200 OK\r\nx-large: {}\r\n\r\n", "a".repeat(1_000_000));
+        wire.send(match request.start.split(' ').nth(1) {
+            Some("/garbage") => "SSH-2.0-OpenSSH_9.2\r\n",
+            Some("/nothing") => "",
+            Some("/half") => "HTTP/1.1 200 OK\r\nx-half: ",
+            Some("/status") => "HTTP/1.1 9 Nine\r\n\r\n",
+            Some("/lengths") => "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+            Some("/folded") => "HTTP/1.1 200 OK\r\nx-a: 1\r\n 2\r\ncontent-length: 0\r\n\r\n",
+            _ => &large,
+        })
+        .await;
+    })
+    .await;
+    let gateway = World::new()
+        .service("refusing", &[&refusing])
+        .service("rude", &[&rude])
+        .route("r", &[rule("/refusing", &to("refusing")), rule("/", &to("rude"))])
+        .start()
+        .await;
+    let mut wire = gateway.connect().await;
+    for path in ["/refusing", "/garbage", "/nothing", "/half", "/status", "/lengths", "/folded", "/large"] {
+        assert_eq!(wire.get(path).await.status(), 502, "{path}");
+    }
+    assert_eq!(
+        gateway.metric("nantian_http_requests_total{route=\"demo/r\",code_class=\"5xx\"}").await,
+        Some(8.0)
+    );
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_accept_is_given_up_in_time() {
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    full.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    full.listen(0).unwrap();
+    let address = full.local_addr().unwrap().as_socket().unwrap();
+    let _queued = TcpStream::connect(address).await.unwrap();
+    let gateway = World::new()
+        .service("full", &[&Backend::at(address)])
+        .route("r", &[rule("/", &to("full"))])
+        .options(&["--connect-timeout", "300ms"])
+        .start()
+        .await;
+    assert_eq!(gateway.get("/").await.status(), 504);
+}
+
+#[tokio::test]
+async fn endpoints_come_and_go_with_their_manifest() {
+    let (a, b) = (Backend::echo("a").await, Backend::echo("b").await);
+    let gateway = World::new().service("s", &[&a]).route("r", &[rule("/", &to("s"))]).start().await;
+    let mut wire = gateway.connect().await;
+    let mut names = async || {
+        let mut names = std::collections::BTreeSet::new();
+        for _ in 0..4 {
+            let reply = wire.get("/").await;
+            names.insert(reply.header("x-backend").map_or(reply.status().to_string(), str::to_owned));
+        }
+        names.into_iter().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names().await, "a");
+    gateway.edit_service("s", &[&a, &b]).await;
+    assert_eq!(names().await, "a b");
+    gateway.edit_service("s", &[&b]).await;
+    assert_eq!(names().await, "b");
+    gateway.edit_service("s", &[]).await;
+    assert_eq!(names().await, "503");
+    gateway.edit_service("s", &[&a]).await;
+    assert_eq!(names().await, "a");
+}
+
+#[tokio::test]
+async fn connections_are_shared_by_the_clients_of_a_worker() {
+    let backend = Backend::echo("a").await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    for _ in 0..40 {
+        assert_eq!(gateway.get("/").await.status(), 200);
+    }
+    assert!(backend.connections() <= 2, "{} connections for two workers", backend.connections());
+    eventually("the clients are gone", async || gateway.metric("nantian_connections").await == Some(0.0))
+        .await;
+}
