@@ -27,8 +27,8 @@ pub(crate) enum Correction {
 /// Why a cell was not charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Uncharged {
-    /// It belongs to nobody.
-    Sealed,
+    /// It is not the key's any more.
+    Lost,
     /// It has room at this time only.
     Full(Timestamp),
 }
@@ -50,6 +50,7 @@ impl Column {
     }
 
     /// What the limit counts of `cost`.
+    #[inline]
     pub(crate) fn counted(&self, cost: Cost) -> u64 {
         cost.of(self.unit)
     }
@@ -81,6 +82,7 @@ impl Column {
     }
 
     /// The TAT after `cost`, or when it fits.
+    #[inline]
     pub(crate) fn charged(&self, tat: u64, now: Timestamp, cost: Cost) -> Result<u64, Timestamp> {
         let items = self.counted(cost);
         if items == 0 {
@@ -95,19 +97,20 @@ impl Column {
         self.rate.convert(tat, &to.rate, now)
     }
 
-    /// Charges a cell that held `tat` when it was read and is expected to hold `charged` then.
+    /// Charges a cell of the slot of `tag` that held `tat` when it was read and is to hold `charged` then.
+    #[inline]
     pub(crate) fn charge(
         &self,
+        (slot, tag): (Slot<'_>, u64),
         cell: &AtomicU64,
-        mut tat: u64,
-        mut charged: u64,
+        (mut tat, mut charged): (u64, u64),
         now: Timestamp,
         cost: Cost,
     ) -> Result<u64, Uncharged> {
         while let Err(current) = cell.compare_exchange_weak(tat, charged, Ordering::AcqRel, Ordering::Acquire)
         {
-            if current == SEALED {
-                return Err(Uncharged::Sealed);
+            if current == SEALED || !slot.belongs_to(tag) {
+                return Err(Uncharged::Lost);
             }
             charged = self.charged(current, now, cost).map_err(Uncharged::Full)?;
             tat = current;

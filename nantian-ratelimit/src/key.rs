@@ -60,16 +60,19 @@ impl KeyHasher {
     }
 
     /// Adds a value that is no scope's part.
+    #[inline]
     pub fn value(&mut self, value: Option<&[u8]>) {
         self.write(0, value);
     }
 
     /// The digest of what was added.
+    #[inline]
     pub fn finish(self) -> Key {
         let hash = self.0.finish128();
         Key { tag: hash.h1.clamp(Key::EMPTY + 1, Key::SHARED - 1), shard: hash.h2 }
     }
 
+    #[inline]
     fn write(&mut self, code: u8, value: Option<&[u8]>) {
         let length = value.map_or(0, |value| value.len() as u64);
         self.0.write_u64(length << 8 | u64::from(code) << 1 | u64::from(value.is_some()));

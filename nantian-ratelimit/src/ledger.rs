@@ -75,6 +75,7 @@ impl Ledger {
     }
 
     /// Charges every limit, or none.
+    #[inline]
     pub(crate) fn admit(&self, now: Timestamp, key: Key, cost: Cost) -> Verdict {
         if self.is_closed
             && let Some(refusal) = self.closed_to(now, key, cost)
@@ -148,6 +149,7 @@ impl Ledger {
     }
 
     /// The TATs of a slot; `None` if it is not that of `tag` or changes hands.
+    #[inline]
     fn read(&self, slot: Slot<'_>, tag: u64) -> Option<Tats> {
         let mut tats = [0; MAX_LIMITS];
         for (tat, cell) in tats.iter_mut().zip(slot.cells()).take(self.columns.len()) {
@@ -160,6 +162,7 @@ impl Ledger {
     }
 
     /// Charges the cells of a slot; `None` if it is not that of `tag` or changes hands.
+    #[inline]
     fn charge(&self, slot: Slot<'_>, tag: u64, now: Timestamp, cost: Cost) -> Option<Verdict> {
         let before = self.read(slot, tag)?;
         let mut tats = match self.charged(&before, now, cost) {
@@ -171,7 +174,7 @@ impl Ledger {
             if *before == *tat {
                 continue;
             }
-            match column.charge(cell, *before, *tat, now, cost) {
+            match column.charge((slot, tag), cell, (*before, *tat), now, cost) {
                 Ok(charged) => *tat = charged,
                 Err(uncharged) => {
                     self.roll_back(slot, tag, position, cost);
@@ -179,7 +182,7 @@ impl Ledger {
                 }
             }
         }
-        // If the slot changed hands since it was read, its new owner was charged in error, on the safe side.
+        // If the slot changed hands and its cells the same values since, its new owner was charged: on the safe side.
         slot.belongs_to(tag).then_some(Verdict::Admitted(tats))
     }
 
@@ -193,6 +196,7 @@ impl Ledger {
     }
 
     /// The TATs after `cost`, or which limit has no room longest.
+    #[inline]
     fn charged(&self, tats: &Tats, now: Timestamp, cost: Cost) -> Result<Tats, Refusal> {
         let mut charged = [0; MAX_LIMITS];
         let mut worst: Option<(usize, Timestamp)> = None;
@@ -301,3 +305,7 @@ impl fmt::Debug for Ledger {
         f.debug_struct("Ledger").field("columns", &self.columns).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[cfg(loom)]
+mod races;

@@ -1,4 +1,66 @@
 //! Request and LLM-token limits as a tower Layer.
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use nantian_ratelimit::{Limit, Limiter, Policy, RateLimitLayer};
+//!
+//! let policy = Policy::builder()
+//!     .limit(Limit::requests_per_minute(60).with_burst(1.5))
+//!     .limit(Limit::tokens_per_minute(100_000))
+//!     .scope("apiKey+model".parse()?)
+//!     .build()?;
+//! let app: Router = Router::new()
+//!     .route("/v1/chat/completions", get(|| async { "hello" }))
+//!     .layer(RateLimitLayer::new(Limiter::new(policy)));
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What holds
+//!
+//! - All limits of a [`Policy`] are decided at once. A denied request costs nothing on any of them.
+//! - A limit admits at most its bucket plus what refills, over any window, however many threads ask. The arithmetic is in
+//!   integers that do not drift: a burst of 90 is 90, and a caller that waits as long as it was told passes.
+//! - Tokens are reserved before a request is served and settled when it was. What was used beyond the reservation is debt,
+//!   of which there is one window at most; what was not used comes back.
+//! - A change of amounts keeps what every caller has used ([`Limiter::with_policy`]).
+//! - Memory is bounded, and no key in use loses its bucket to another ([`LimiterBuilder::max_keys`]).
+//! - Keys are stored as keyed digests; nothing this crate prints or reports shows one.
+//!
+//! # Two faces
+//!
+//! [`Limiter`] is the core: synchronous, told the time, for any proxy. [`RateLimitLayer`] puts it around HTTP services:
+//!
+//! - a [`KeyExtractor`] says whose request it is; the default, [`ScopeValues`], reads headers and a request extension,
+//! - a [`CostEstimator`] guesses tokens; the default, [`TypicalCost`], reads [`EstimatedTokens`] or goes by experience,
+//! - a [`Responder`] answers refused requests; the default, [`ProblemJson`], with 429 and a problem document,
+//! - an [`Observe`]r is told what was decided.
+//!
+//! Whoever learns what a request used settles the [`ReservationHandle`] in its extensions:
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use http::{Request, Response};
+//! use nantian_ratelimit::{Limit, Limiter, Policy, RateLimitLayer, ReservationHandle, Settlement};
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let policy = Policy::builder().limit(Limit::tokens_per_minute(1000)).build()?;
+//! let service = RateLimitLayer::new(Limiter::new(policy)).layer(service_fn(|request: Request<String>| async move {
+//!     if let Some(reservation) = request.extensions().get::<ReservationHandle>() {
+//!         reservation.settle(Settlement::Used(42));
+//!     }
+//!     Ok::<_, Infallible>(Response::new(String::from("answer")))
+//! }));
+//! let response = service.oneshot(Request::new(String::from("question"))).await?;
+//! assert_eq!(response.headers()["x-ratelimit-limit-tokens"], "1000");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Responses carry `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) and the `x-ratelimit-*`
+//! fields of OpenAI; refusals also `Retry-After`. Limiters may be stacked: all must admit, what an inner one denies costs
+//! nothing on the outer ones, and usage settles them all.
 
 mod body;
 mod clock;

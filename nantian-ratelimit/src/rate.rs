@@ -58,6 +58,7 @@ impl Rate {
     }
 
     /// `now` in units.
+    #[inline]
     pub(crate) fn tick(&self, now: Timestamp) -> u64 {
         let now = now.as_nanos().min(LAST_NANOSECOND);
         if self.speed == self.window {
@@ -69,6 +70,7 @@ impl Rate {
     /// The TAT after `cost` items, or when they fit.
     ///
     /// A cost above the capacity asks for a full bucket and takes all of it.
+    #[inline]
     pub(crate) fn charge(&self, tat: u64, tick: u64, cost: u64) -> Result<u64, Short> {
         let charged = tat.max(tick).saturating_add(self.charged(cost));
         let earliest = charged.saturating_sub(self.capacity);
@@ -123,6 +125,7 @@ impl Rate {
         tick.saturating_add(items.min(ceiling))
     }
 
+    #[inline]
     fn charged(&self, cost: u64) -> u64 {
         cost.saturating_mul(self.item).min(self.capacity)
     }
@@ -149,4 +152,5 @@ fn scale_up(value: u64, numerator: u64, denominator: u64) -> u64 {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

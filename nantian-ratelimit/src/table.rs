@@ -1,8 +1,8 @@
 //! A bounded hash table of atomic cells that never forgets a key in use.
 //!
-//! A *slot* is a tag and one cell per limit, inside one cache line. A tag has two *groups* of slots to choose from in
-//! every *segment*. Segments are added as keys arrive, each four times as large as the one before, up to a fixed total;
-//! a new one takes over the keys in use, and those before it remain for keys that find both groups full.
+//! A *slot* is a tag and one cell per limit, inside one cache line. A tag has four lines to choose from, two pairs of
+//! neighbours, in every *segment*. Segments are added as keys arrive, each eight times as large as the one before, up to
+//! a fixed total; a new one takes over the keys in use, and those before it remain for keys that find their lines full.
 //!
 //! Finding a slot and changing its cells takes no lock. Giving a slot to a key takes the mutex of its shard, which is
 //! what makes keys unique. A slot changes hands only while all its cells are [`SEALED`]. Sealing is one atomic step per
@@ -17,11 +17,9 @@ use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 /// The value of a cell that belongs to nobody.
 pub(crate) const SEALED: u64 = u64::MAX;
 
-/// Words of a group: two cache lines, which the processor fetches together.
-const GROUP: usize = 16;
-/// Words of the widest slot.
-const WIDEST: usize = 8;
-const GROWTH: usize = 4;
+/// Words of a cache line, and of the widest slot.
+const LINE: usize = 8;
+const GROWTH: usize = 8;
 const MAX_SHARDS: usize = 64;
 /// Keys that a shard is to hold at least, before there is a second one.
 const KEYS_IN_SHARD: usize = 64;
@@ -31,7 +29,7 @@ pub(crate) struct Table<T> {
     shards: Box<[Shard<T>]>,
     /// Words of a slot: 2, 4 or 8.
     width: usize,
-    /// Groups of each segment, the same in all shards.
+    /// Pairs of lines in each segment, the same in all shards.
     sizes: Box<[usize]>,
 }
 
@@ -43,42 +41,45 @@ pub(crate) struct Exclusive<'t, T> {
     pub(crate) state: MutexGuard<'t, T>,
 }
 
-/// A tag and its cells.
+/// A tag and its cells, one after the other.
 #[derive(Clone, Copy)]
-pub(crate) struct Slot<'t> {
-    tag: &'t AtomicU64,
-    cells: &'t [AtomicU64],
-}
+pub(crate) struct Slot<'t>(&'t [AtomicU64]);
 
 struct Shard<T> {
     segments: Box<[OnceLock<Segment>]>,
     /// Segments in use.
     used: AtomicUsize,
-    /// Its first slot is that of the keys that found none.
-    shared: Group,
+    /// The slot of the keys that found none.
+    shared: Line,
     state: Mutex<T>,
 }
 
 struct Segment {
-    groups: Box<[Group]>,
+    pairs: Box<[Pair]>,
 }
 
+/// Two lines that the processor likes to fetch together.
 #[repr(align(128))]
-struct Group([AtomicU64; GROUP]);
+struct Pair([Line; 2]);
+
+struct Line([AtomicU64; LINE]);
 
 // === impl Table ===
 
 impl<T> Table<T> {
-    /// A table with room for about `keys` keys of `cells` cells each.
+    /// A table with room for about `keys` keys of `cells` cells each: there are one and a half slots for a key.
     pub(crate) fn new(keys: usize, cells: usize, mut state: impl FnMut() -> T) -> Self {
         let shards = (keys / KEYS_IN_SHARD).next_power_of_two().clamp(1, MAX_SHARDS);
-        let width = (cells + 1).next_power_of_two().clamp(2, WIDEST);
-        let slots = keys.div_ceil(shards);
-        let sizes = segment_sizes(slots.div_ceil(GROUP / width));
+        let width = (cells + 1).next_power_of_two().clamp(2, LINE);
+        let slots_in_pair = 2 * LINE / width;
+        // The smaller segments have a seventh more.
+        let largest = (keys.saturating_mul(21) / 16).div_ceil(shards).div_ceil(slots_in_pair);
+        let sizes = segment_sizes(largest.max(1));
         Self { shards: (0..shards).map(|_| Shard::new(sizes.len(), width, state())).collect(), width, sizes }
     }
 
     /// The slot of `key`. `None` may mean that it is being given one right now: [`Table::lock`] tells.
+    #[inline]
     pub(crate) fn find(&self, key: Key) -> Option<Slot<'_>> {
         self.shard(self.position(key)).find(key, self.width)
     }
@@ -89,8 +90,10 @@ impl<T> Table<T> {
     }
 
     /// The position of the shard of `key`.
+    #[inline]
     pub(crate) fn position(&self, key: Key) -> usize {
-        low_bits(key.shard, self.shards.len())
+        // The number of shards is a power of two, and small.
+        usize::try_from(key.shard & (self.shards.len() as u64 - 1)).unwrap_or(0)
     }
 
     /// The right to give out the slots of the shard at `position`.
@@ -113,18 +116,19 @@ impl<T> Table<T> {
     }
 }
 
-/// Sizes of segments, in groups: the last holds `groups` at three quarters load or, all together, at full load.
-fn segment_sizes(groups: usize) -> Box<[usize]> {
-    let last = groups.next_power_of_two();
-    let sizes = std::iter::successors(Some(last), |size| Some(size / GROWTH).filter(|size| *size > 0));
+/// Sizes of segments, smallest first, each about eight times as large as the one before.
+fn segment_sizes(largest: usize) -> Box<[usize]> {
+    let sizes = std::iter::successors(Some(largest), |size| Some(size / GROWTH).filter(|size| *size > 0));
     let mut sizes: Vec<usize> = sizes.collect();
     sizes.reverse();
     sizes.into()
 }
 
-/// `hash` modulo `length`, a power of two.
-fn low_bits(hash: u64, length: usize) -> usize {
-    usize::try_from(hash & u64::from(u32::MAX)).unwrap_or(0) & (length - 1)
+/// Maps the low half of `hash` to `0..count` evenly.
+#[inline]
+fn choose(hash: u64, count: usize) -> usize {
+    let scaled = ((hash & u64::from(u32::MAX)) * count as u64) >> 32;
+    usize::try_from(scaled).unwrap_or(0)
 }
 
 // === impl Exclusive ===
@@ -137,8 +141,7 @@ impl<'t, T> Exclusive<'t, T> {
 
     /// The slot that keys without a slot share.
     pub(crate) fn shared(&self) -> Slot<'t> {
-        let [tag, cells @ ..] = &self.shard.shared.0;
-        Slot { tag, cells }
+        Slot(&self.shard.shared.0)
     }
 
     /// All slots that keys have, without the shared one.
@@ -175,8 +178,8 @@ impl<'t, T> Exclusive<'t, T> {
             if slot.seal(cells, &spent) {
                 slot.abandon();
             } else if let Some(free) = segment.choices(slot.tag(), self.width).find(Slot::is_empty) {
-                let mut values = [SEALED; WIDEST];
-                for (value, cell) in values.iter_mut().zip(slot.cells).take(cells) {
+                let mut values = [SEALED; LINE];
+                for (value, cell) in values.iter_mut().zip(slot.cells()).take(cells) {
                     *value = Slot::take(cell);
                 }
                 free.install(slot.tag(), values.get(..cells).unwrap_or_default());
@@ -195,20 +198,22 @@ impl<T> Shard<T> {
         Self {
             segments: (0..segments).map(|_| OnceLock::new()).collect(),
             used: AtomicUsize::new(0),
-            shared: Group::new(width),
+            shared: Line::new(width),
             state: Mutex::new(state),
         }
     }
 
+    #[inline]
     fn find(&self, key: Key, width: usize) -> Option<Slot<'_>> {
         match width {
             2 => self.segments().find_map(|segment| segment.find::<2>(key.tag)),
             4 => self.segments().find_map(|segment| segment.find::<4>(key.tag)),
-            _ => self.segments().find_map(|segment| segment.find::<WIDEST>(key.tag)),
+            _ => self.segments().find_map(|segment| segment.find::<LINE>(key.tag)),
         }
     }
 
     /// The segments in use, largest first: most keys are there.
+    #[inline]
     fn segments(&self) -> impl Iterator<Item = &Segment> {
         let used = self.used.load(Ordering::Acquire);
         self.segments.get(..used).unwrap_or_default().iter().rev().filter_map(OnceLock::get)
@@ -216,8 +221,9 @@ impl<T> Shard<T> {
 
     fn slots(&self, width: usize) -> impl Iterator<Item = Slot<'_>> {
         self.segments()
-            .flat_map(|segment| segment.groups.iter())
-            .flat_map(move |group| group.slots(width))
+            .flat_map(|segment| segment.pairs.iter())
+            .flat_map(|pair| &pair.0)
+            .flat_map(move |line| line.slots(width))
             .filter(|slot| !slot.is_empty())
     }
 }
@@ -225,30 +231,42 @@ impl<T> Shard<T> {
 // === impl Segment ===
 
 impl Segment {
-    fn new(groups: usize, width: usize) -> Self {
-        Self { groups: (0..groups).map(|_| Group::new(width)).collect() }
+    fn new(pairs: usize, width: usize) -> Self {
+        Self { pairs: (0..pairs).map(|_| Pair([Line::new(width), Line::new(width)])).collect() }
     }
 
     /// The slot of `tag`, for slots of `WIDTH` words.
+    #[inline]
     fn find<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
-        self.pair(tag).iter().find_map(|group| group.find::<WIDTH>(tag))
+        self.lines(tag).iter().find_map(|line| line.find::<WIDTH>(tag))
     }
 
     /// The slots that a tag may have, in the order in which they are tried.
     fn choices(&self, tag: u64, width: usize) -> impl Iterator<Item = Slot<'_>> {
-        self.pair(tag).into_iter().flat_map(move |group| group.slots(width))
+        self.lines(tag).into_iter().flat_map(move |line| line.slots(width))
     }
 
-    /// The two groups of a tag; small segments may have but one for it.
-    #[expect(clippy::indexing_slicing, reason = "low_bits stays below the number of groups")]
-    fn pair(&self, tag: u64) -> [&Group; 2] {
-        [tag, tag >> 32].map(|hash| &self.groups[low_bits(hash, self.groups.len())])
+    /// The lines of a tag, best first; in a small segment some are the same.
+    #[inline]
+    fn lines(&self, tag: u64) -> [&Line; 4] {
+        let [first, second] = self.pair(tag);
+        let [third, fourth] = self.pair(tag.rotate_left(32));
+        [first, second, third, fourth]
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "choose stays below the number of pairs, of which there is one"
+    )]
+    fn pair(&self, tag: u64) -> [&Line; 2] {
+        let [even, odd] = &self.pairs[choose(tag, self.pairs.len())].0;
+        if tag & 1 == 0 { [even, odd] } else { [odd, even] }
     }
 }
 
-// === impl Group ===
+// === impl Line ===
 
-impl Group {
+impl Line {
     fn new(width: usize) -> Self {
         Self(std::array::from_fn(|word| {
             let is_tag = word.is_multiple_of(width);
@@ -256,35 +274,40 @@ impl Group {
         }))
     }
 
+    /// Compares all tags before it branches: which slot it is cannot be predicted, that it is here can.
+    #[inline]
     fn find<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
         let (slots, _) = self.0.as_chunks::<WIDTH>();
-        slots.iter().filter_map(|words| Slot::of(words)).find(|slot| slot.belongs_to(tag))
+        let mut found = 0u32;
+        for (position, words) in slots.iter().enumerate() {
+            let is_tag = words.first().is_some_and(|word| word.load(Ordering::Acquire) == tag);
+            found |= u32::from(is_tag) << position;
+        }
+        slots.get(found.trailing_zeros() as usize).map(|words| Slot(words))
     }
 
     fn slots(&self, width: usize) -> impl Iterator<Item = Slot<'_>> {
-        self.0.chunks_exact(width).filter_map(Slot::of)
+        self.0.chunks_exact(width).map(Slot)
     }
 }
 
 // === impl Slot ===
 
 impl<'t> Slot<'t> {
-    fn of(words: &'t [AtomicU64]) -> Option<Self> {
-        let (tag, cells) = words.split_first()?;
-        Some(Self { tag, cells })
-    }
-
     /// The cells; those past the number of limits are unused.
+    #[inline]
     pub(crate) fn cells(&self) -> &'t [AtomicU64] {
-        self.cells
+        self.0.get(1..).unwrap_or_default()
     }
 
     /// Whose slot it is.
+    #[inline]
     pub(crate) fn tag(&self) -> u64 {
-        self.tag.load(Ordering::Acquire)
+        self.0.first().map_or(Key::EMPTY, |tag| tag.load(Ordering::Acquire))
     }
 
     /// Whether the slot is that of `tag`. True after a cell was read unsealed: the cell was that of `tag`.
+    #[inline]
     pub(crate) fn belongs_to(&self, tag: u64) -> bool {
         self.tag() == tag
     }
@@ -296,14 +319,14 @@ impl<'t> Slot<'t> {
 
     /// Writes the cells of a sealed slot for the owner `tag`.
     pub(crate) fn install(&self, tag: u64, cells: &[u64]) {
-        self.tag.store(tag, Ordering::Release);
+        self.give_to(tag);
         self.unseal(cells);
     }
 
     /// Takes the first `cells` cells away from the slot's key if all of them are spent.
     fn seal(&self, cells: usize, spent: impl Fn(usize, u64) -> bool) -> bool {
-        let mut sealed = [SEALED; WIDEST];
-        let used = self.cells.iter().zip(sealed.iter_mut()).take(cells);
+        let mut sealed = [SEALED; LINE];
+        let used = self.cells().iter().zip(sealed.iter_mut()).take(cells);
         for (position, (cell, kept)) in used.enumerate() {
             let value = cell.load(Ordering::Acquire);
             let seal = || cell.compare_exchange(value, SEALED, Ordering::AcqRel, Ordering::Relaxed);
@@ -317,17 +340,27 @@ impl<'t> Slot<'t> {
     }
 
     fn unseal(&self, values: &[u64]) {
-        for (cell, value) in self.cells.iter().zip(values) {
+        for (cell, value) in self.cells().iter().zip(values) {
             cell.store(*value, Ordering::Release);
         }
     }
 
     /// Leaves a sealed slot to nobody.
     fn abandon(&self) {
-        self.tag.store(Key::EMPTY, Ordering::Release);
+        self.give_to(Key::EMPTY);
+    }
+
+    fn give_to(&self, tag: u64) {
+        if let Some(word) = self.0.first() {
+            word.store(tag, Ordering::Release);
+        }
     }
 
     fn is_empty(&self) -> bool {
         self.belongs_to(Key::EMPTY)
     }
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

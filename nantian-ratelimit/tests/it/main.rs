@@ -1,6 +1,7 @@
 //! What callers of the crate can rely on.
 
 #![cfg(test)]
+#![cfg(not(loom))]
 
 mod admit;
 mod flood;
