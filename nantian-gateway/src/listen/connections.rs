@@ -163,6 +163,8 @@ impl State {
         if over(&self.head_since, timeouts.header)
             || over(&self.body_since, timeouts.stall)
             || over(&self.write_since, timeouts.stall)
+            // One that was told to finish, and does not: it has not even said its preface.
+            || over(&self.idle_since, timeouts.idle.saturating_add(timeouts.header))
         {
             Order::Abort
         } else if over(&self.idle_since, timeouts.idle) {
