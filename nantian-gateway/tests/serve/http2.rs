@@ -1,6 +1,6 @@
 //! HTTP/2 on either side.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{future::join_all, stream};
@@ -8,13 +8,13 @@ use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     net::TcpStream,
     sync::{Notify, mpsc},
 };
 
-use crate::support::{Backend, Running, Wire, World, eventually, rule, soon, to};
+use crate::support::{Backend, Running, Wire, World, after, eventually, rule, soon, to, when_stuck};
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -29,6 +29,16 @@ async fn client(gateway: &Running) -> SendRequest<Body> {
 
 fn get(path: &str) -> Request<Body> {
     Request::get(format!("http://example.org{path}")).body(Empty::new().boxed()).unwrap()
+}
+
+/// A request whose parts are sent one by one.
+fn upload(path: &str) -> (mpsc::UnboundedSender<&'static str>, Request<Body>) {
+    let (sender, mut parts) = mpsc::unbounded_channel::<&str>();
+    let parts = stream::poll_fn(move |cx| {
+        parts.poll_recv(cx).map(|part| part.map(|part| Ok(Frame::data(Bytes::from(part)))))
+    });
+    let request = Request::post(format!("http://example.org{path}"));
+    (sender, request.body(BoxBody::new(StreamBody::new(parts))).unwrap())
 }
 
 /// The status and the content of a response.
@@ -54,7 +64,8 @@ async fn many_streams_are_served_at_once_over_one_connection() {
         assert_eq!((status, body), (StatusCode::OK, Bytes::from(number.to_string())));
     }
     assert_eq!(reply(&client, get("/b")).await.0, StatusCode::NOT_FOUND);
-    assert_eq!(gateway.metric("nantian_connections").await, Some(1.0));
+    let connections = async || gateway.metric("nantian_connections").await;
+    eventually("one connection is counted", async || connections().await == Some(1.0)).await;
 }
 
 #[tokio::test]
@@ -134,11 +145,7 @@ async fn both_directions_of_a_stream_flow_at_once() {
     let backend =
         Backend::h2c(async |request| Response::new(request.into_body().map_err(|_| unreachable!()))).await;
     let gateway = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]).start().await;
-    let (upload, mut parts) = mpsc::unbounded_channel::<&str>();
-    let parts = stream::poll_fn(move |cx| {
-        parts.poll_recv(cx).map(|part| part.map(|part| Ok::<_, Infallible>(Frame::data(Bytes::from(part)))))
-    });
-    let request = Request::post("http://example.org/").body(BoxBody::new(StreamBody::new(parts))).unwrap();
+    let (upload, request) = upload("/");
     let response = soon(client(&gateway).await.send_request(request)).await.unwrap();
     let mut body = response.into_body();
     for part in ["ping", "pong"] {
@@ -147,6 +154,56 @@ async fn both_directions_of_a_stream_flow_at_once() {
     }
     drop(upload);
     assert_eq!(soon(body.collect()).await.unwrap().to_bytes(), "");
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_holds_its_backend_back_and_no_other_stream() {
+    let (flooding, written) = Backend::flooding(32 << 20).await;
+    let echo = Backend::echo("a").await;
+    let gateway = World::new()
+        .service("flooding", &[&flooding])
+        .service("a", &[&echo])
+        .route("r", &[rule("/flood", &to("flooding")), rule("/", &to("a"))])
+        .start()
+        .await;
+    let client = client(&gateway).await;
+    let unread = soon(client.clone().send_request(get("/flood"))).await.unwrap();
+    let stuck = when_stuck(&written).await;
+    assert!(stuck < 16 << 20, "{stuck} bytes were taken from the backend");
+    assert_eq!(reply(&client, get("/")).await.0, StatusCode::OK);
+    assert_eq!(soon(unread.collect()).await.unwrap().to_bytes().len(), 32 << 20, "and nothing is lost");
+}
+
+#[tokio::test]
+async fn quiet_connections_and_streams_are_kept() {
+    let backend =
+        Backend::h2c(async |request| Response::new(request.into_body().map_err(|_| unreachable!()))).await;
+    let gateway = World::new()
+        .h2c_service("a", &backend)
+        .route("r", &[rule("/", &to("a"))])
+        .options(&["--header-timeout", "500ms", "--stall-timeout", "500ms"])
+        .start()
+        .await;
+    let stream = soon(TcpStream::connect(gateway.address())).await.unwrap();
+    let mut pinging = http2::Builder::new(TokioExecutor::new());
+    pinging
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_millis(100))
+        .keep_alive_while_idle(true);
+    let (mut client, connection) = soon(pinging.handshake(TokioIo::new(stream))).await.unwrap();
+    tokio::spawn(connection);
+    after(Duration::from_secs(1)).await;
+
+    let (upload, request) = upload("/");
+    let response =
+        soon(client.send_request(request)).await.expect("a ping is not the beginning of a request");
+    let mut body = response.into_body();
+    for part in ["ping", "pong"] {
+        after(Duration::from_secs(1)).await;
+        upload.send(part).unwrap();
+        let echoed = soon(body.frame()).await.unwrap().expect("a stream may be quiet");
+        assert_eq!(echoed.into_data().unwrap(), part);
+    }
 }
 
 #[tokio::test]

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::support::{Backend, World, rule, to};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use serde_json::Value;
-
-use crate::support::{Backend, Running, World, rule, to};
 
 /// A TokenPolicy `limits` on the HTTPRoute `limited`.
 fn limits(spec: &str) -> String {
@@ -84,21 +82,6 @@ spec:
     )
 }
 
-/// The condition of this kind that `/config` shows for an object.
-async fn condition(gateway: &Running, object: &str, kind: &str) -> Value {
-    fn find<'a>(value: &'a Value, kind: &str) -> Option<&'a Value> {
-        match value {
-            Value::Object(fields) if fields.get("type").is_some_and(|known| known == kind) => Some(value),
-            Value::Object(fields) => fields.values().find_map(|value| find(value, kind)),
-            Value::Array(values) => values.iter().find_map(|value| find(value, kind)),
-            _ => None,
-        }
-    }
-    let config = gateway.config().await;
-    let status = &config["conditions"][object];
-    find(status, kind).unwrap_or_else(|| panic!("no {kind} of {object} in {}", config["conditions"])).clone()
-}
-
 #[tokio::test]
 async fn a_plugin_changes_a_request_or_answers_it() {
     let guest = concat!(env!("CARGO_MANIFEST_DIR"), "/../nantian-wasm/tests/guests/add_header.wat");
@@ -120,17 +103,17 @@ async fn a_plugin_changes_a_request_or_answers_it() {
     let teapot = gateway.get("/wasm-teapot").await;
     assert_eq!((teapot.status(), teapot.text().as_str()), (418, "short and stout\n"));
     assert_eq!(backend.seen().len(), 1);
-    assert_eq!(condition(&gateway, "WasmPlugin demo/plugged", "Programmed").await["status"], "True");
+    assert_eq!(gateway.condition("WasmPlugin demo/plugged", "Programmed").await["status"], "True");
 
     assert_eq!(gateway.get("/missing").await.status(), 503, "a plugin that is not there fails closed");
-    assert_eq!(condition(&gateway, "WasmPlugin demo/missing", "Programmed").await["status"], "False");
+    assert_eq!(gateway.condition("WasmPlugin demo/missing", "Programmed").await["status"], "False");
     assert_eq!(gateway.get("/free").await.status(), 200);
     assert_eq!(backend.last().header("x-wasm-plugin"), None);
 
     gateway.edit("missing-plugin", &plugin("missing", &format!("inline: {module}"))).await;
     assert_eq!(gateway.get("/missing").await.status(), 200);
     assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/missing"));
-    assert_eq!(condition(&gateway, "WasmPlugin demo/missing", "Programmed").await["status"], "True");
+    assert_eq!(gateway.condition("WasmPlugin demo/missing", "Programmed").await["status"], "True");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Configuration that changes under load.
 
 use std::{
+    net::{Ipv4Addr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -8,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{net::TcpStream, time::Instant};
 
-use crate::support::{Backend, Running, Wire, World, eventually, rule, to};
+use crate::support::{Backend, Port, Running, Wire, World, eventually, rule, to};
 
 /// A rule whose responses say which version of it served them.
 fn versioned(version: usize) -> String {
@@ -122,7 +123,7 @@ spec: {parentRefs: [{name: demo}], rulez: []}
 }
 
 #[tokio::test]
-async fn a_route_that_is_deleted_and_a_port_that_is_added_take_effect() {
+async fn routes_and_ports_come_and_go() {
     let backend = Backend::echo("a").await;
     let gateway = start(&backend).await;
     let mut wire = gateway.connect().await;
@@ -130,9 +131,38 @@ async fn a_route_that_is_deleted_and_a_port_that_is_added_take_effect() {
     gateway.edit("route-other", "").await;
     assert_eq!(wire.get("/other").await.status(), 404);
 
+    let (old, new) = (gateway.listener("http", "protocol: HTTP"), Port::reserve());
+    gateway.edit_listeners(&[old, new.listener("new", "protocol: HTTP")]).await;
+    let mut second = Wire::connect(new.address()).await;
+    assert_eq!(second.get("/edited").await.status(), 200);
+    assert_eq!(wire.get("/edited").await.status(), 200, "the old port is not touched");
+    gateway.edit_listeners(&[new.listener("new", "protocol: HTTP")]).await;
+    assert!(TcpStream::connect(gateway.address()).await.is_err(), "nobody listens there any more");
+    assert_eq!(second.get("/edited").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_told_and_tried_again() {
+    let backend = Backend::echo("a").await;
+    let gateway = start(&backend).await;
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let (free, listener) = (
+        gateway.listener("http", "protocol: HTTP"),
+        format!("{{name: b, port: {}, protocol: HTTP}}", address.port()),
+    );
+    gateway.edit_listeners(&[listener, free]).await;
+    assert_eq!(gateway.get("/edited").await.status(), 200, "the other port serves");
+    eventually("the truth is told", async || {
+        gateway.condition("Gateway demo/demo", "Programmed").await["status"] == "False"
+            || gateway.config().await["conditions"].to_string().contains("AddressNotUsable")
+    })
+    .await;
+
+    drop(taken);
     let known = gateway.log.count("\"reloaded\"");
     gateway.signal("HUP");
     gateway.log.more("\"reloaded\"", known).await;
     assert_eq!(gateway.log.count("SIGHUP"), 1);
-    assert_eq!(wire.get("/edited").await.status(), 200);
+    assert_eq!(Wire::connect(address).await.get("/edited").await.status(), 200);
 }

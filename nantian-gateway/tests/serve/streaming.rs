@@ -1,20 +1,16 @@
 //! Bytes that flow while the exchange is not over.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use tokio::{
     net::TcpSocket,
     sync::{Notify, mpsc},
-    time::timeout,
 };
 
-use crate::support::{Backend, Running, Wire, World, eventually, rule, soon, to};
+use crate::support::{Backend, Running, Wire, World, eventually, rule, soon, to, when_stuck};
 
 async fn gateway(backend: &Backend) -> Running {
     World::new().service("a", &[backend]).route("r", &[rule("/", &to("a"))]).start().await
@@ -98,36 +94,12 @@ async fn both_directions_flow_at_once() {
     }
 }
 
-/// What a writer has written when it could write no more for half a second.
-async fn when_stuck(written: &AtomicUsize) -> usize {
-    eventually("something is written", async || written.load(Relaxed) > 0).await;
-    loop {
-        let before = written.load(Relaxed);
-        let moved = eventually("more is written", async || written.load(Relaxed) > before);
-        if timeout(Duration::from_millis(500), moved).await.is_err() {
-            return before;
-        }
-    }
-}
-
 /// More than the sockets between two peers hold.
 const BUFFERED: usize = 16 << 20;
 
 #[tokio::test]
 async fn a_client_that_does_not_read_holds_the_backend_back() {
-    let written = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&written);
-    let backend = Backend::raw(move |mut wire| {
-        let count = Arc::clone(&count);
-        async move {
-            let Ok(_) = wire.message().await else { return };
-            wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 64 << 20)).await;
-            while count.load(Relaxed) < 64 << 20 && wire.write(&[b'x'; 65_536]).await.is_ok() {
-                count.fetch_add(65_536, Relaxed);
-            }
-        }
-    })
-    .await;
+    let (backend, written) = Backend::flooding(64 << 20).await;
     let gateway = gateway(&backend).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(65_536).unwrap();

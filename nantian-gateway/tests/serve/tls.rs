@@ -89,17 +89,17 @@ async fn ask(stream: TlsStream<TcpStream>, host: &str) -> Option<String> {
 #[tokio::test]
 async fn the_name_that_the_client_asks_for_picks_listener_certificate_and_route() {
     let one = Certificate::new(&["one.example.org"]);
-    let (wild, two) = (Certificate::new(&["*.example.org"]), Certificate::new(&["two.example.org"]));
+    let (two, three) = (Certificate::new(&["two.example.org"]), Certificate::new(&["three.example.org"]));
     let (a, b) = (Backend::echo("a").await, Backend::echo("b").await);
     let port = Port::reserve();
     let listeners = [
         https(&port, "one", "hostname: one.example.org,", &["one"]),
-        https(&port, "wild", "hostname: '*.example.org',", &["wild", "two"]),
+        https(&port, "wild", "hostname: '*.example.org',", &["two", "three"]),
     ];
     let gateway = World::with_listeners(port, &listeners)
         .manifest("one", &one.secret("one"))
-        .manifest("wild", &wild.secret("wild"))
         .manifest("two", &two.secret("two"))
+        .manifest("three", &three.secret("three"))
         .service("a", &[&a])
         .service("b", &[&b])
         .route_of("a", "one.example.org", &[rule("/", &to("a"))])
@@ -107,9 +107,9 @@ async fn the_name_that_the_client_asks_for_picks_listener_certificate_and_route(
         .start()
         .await;
     for (host, certificate, backend) in
-        [("one.example.org", &one, "a"), ("two.example.org", &two, "b"), ("three.example.org", &wild, "b")]
+        [("one.example.org", &one, "a"), ("two.example.org", &two, "b"), ("three.example.org", &three, "b")]
     {
-        let stream = handshake(&gateway, host, &[&one, &wild, &two], &[]).await.unwrap();
+        let stream = handshake(&gateway, host, &[&one, &two, &three], &[]).await.unwrap();
         assert_eq!(presented(&stream), *certificate.0.cert.der(), "{host}");
         assert_eq!(ask(stream, host).await.as_deref(), Some(backend), "{host}");
         assert_eq!(
@@ -117,7 +117,7 @@ async fn the_name_that_the_client_asks_for_picks_listener_certificate_and_route(
             ["https"]
         );
     }
-    assert!(handshake(&gateway, "elsewhere.net", &[&one, &wild, &two], &[]).await.is_err());
+    assert!(handshake(&gateway, "elsewhere.net", &[&one, &two, &three], &[]).await.is_err());
 }
 
 #[tokio::test]

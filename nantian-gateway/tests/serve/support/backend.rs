@@ -73,6 +73,30 @@ impl Backend {
         Self::accepting(move |stream| serve(Wire::over(stream))).await
     }
 
+    /// Answers each request with so many bytes, and tells how many of them it could write.
+    pub(crate) async fn flooding(length: usize) -> (Self, Arc<AtomicUsize>) {
+        let written = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&written);
+        let backend = Self::raw(move |mut wire| {
+            let count = Arc::clone(&count);
+            async move {
+                let Ok(_) = wire.message().await else { return };
+                wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n")).await;
+                let mut left = length;
+                while left > 0 {
+                    let part = left.min(65_536);
+                    if wire.write(&vec![b'x'; part]).await.is_err() {
+                        return;
+                    }
+                    count.fetch_add(part, Relaxed);
+                    left -= part;
+                }
+            }
+        })
+        .await;
+        (backend, written)
+    }
+
     /// Answers HTTP/2 with prior knowledge.
     pub(crate) async fn h2c<A, F, B>(answer: A) -> Self
     where

@@ -12,7 +12,7 @@ pub(crate) use self::{
     backend::Backend,
     manifests::{rule, to},
     message::Message,
-    time::{eventually, soon},
+    time::{after, eventually, soon, when_stuck},
     wire::Wire,
     world::{Port, Running, World},
 };

@@ -1,6 +1,10 @@
 //! Waiting for what must come.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep, timeout};
 
@@ -21,4 +25,21 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
         assert!(begun.elapsed() < SOON, "never: {what}");
         sleep(GLANCE).await;
     }
+}
+
+/// What a writer has written when it could write no more for half a second.
+pub(crate) async fn when_stuck(written: &AtomicUsize) -> usize {
+    eventually("something is written", async || written.load(Relaxed) > 0).await;
+    loop {
+        let before = written.load(Relaxed);
+        let moved = eventually("more is written", async || written.load(Relaxed) > before);
+        if timeout(Duration::from_millis(500), moved).await.is_err() {
+            return before;
+        }
+    }
+}
+
+/// Waits until so much time has passed, where it is time itself that changes something.
+pub(crate) async fn after(time: Duration) {
+    sleep(time).await;
 }

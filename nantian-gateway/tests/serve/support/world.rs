@@ -138,6 +138,11 @@ impl Running {
         self.world.port.address()
     }
 
+    /// A listener on that address; `rest` is further fields.
+    pub(crate) fn listener(&self, name: &str, rest: &str) -> String {
+        self.world.port.listener(name, rest)
+    }
+
     pub(crate) async fn connect(&self) -> Wire {
         Wire::connect(self.address()).await
     }
@@ -165,6 +170,23 @@ impl Running {
         self.admin("/config").await.json()
     }
 
+    /// The condition of this kind that `/config` shows for an object.
+    pub(crate) async fn condition(&self, object: &str, kind: &str) -> Value {
+        fn find<'a>(value: &'a Value, kind: &str) -> Option<&'a Value> {
+            match value {
+                Value::Object(fields) if fields.get("type").is_some_and(|known| known == kind) => Some(value),
+                Value::Object(fields) => fields.values().find_map(|value| find(value, kind)),
+                Value::Array(values) => values.iter().find_map(|value| find(value, kind)),
+                _ => None,
+            }
+        }
+        let config = self.config().await;
+        let status = &config["conditions"][object];
+        find(status, kind)
+            .unwrap_or_else(|| panic!("no {kind} of {object} in {}", config["conditions"]))
+            .clone()
+    }
+
     /// The value of a metric, by its name and labels as they are written.
     pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
         let text = self.admin("/metrics").await.text();
@@ -181,6 +203,11 @@ impl Running {
         let known = self.log.count(RELOADED);
         self.write(name, text);
         self.log.more(RELOADED, known).await;
+    }
+
+    /// Edits the listeners of the Gateway.
+    pub(crate) async fn edit_listeners(&self, listeners: &[String]) {
+        self.edit("gateway", &manifests::gateway(listeners)).await;
     }
 
     /// Edits the endpoints of a Service.
