@@ -12,3 +12,4 @@ mod policy_change;
 mod races;
 mod scope;
 mod settle;
+mod simulation;

@@ -1,0 +1,98 @@
+//! An hour of streams with random lengths, offered five times as fast as the limit allows, in simulated time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use nantian_ratelimit::{Cost, Limit, Reservation, Settlement, Timestamp};
+
+use crate::admit::limiter;
+
+const PER_MINUTE: u64 = 100_000;
+const BURST: f64 = 1.5;
+const CLIENTS: usize = 50;
+const SECOND: u64 = 1_000_000_000;
+const MINUTE: u64 = 60 * SECOND;
+
+/// A seeded source of numbers.
+struct Random(u64);
+
+impl Random {
+    /// Evenly from 0 to 1.
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f64 / (1u64 << 24) as f64
+    }
+
+    /// About normal, mean 0, deviation 1.
+    fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
+    }
+
+    /// Tokens of a response: log-normal, mean 1400.
+    fn tokens(&mut self) -> u64 {
+        (6.9 + 0.8 * self.normal()).exp() as u64
+    }
+
+    /// How long a response streams: 6 to 10 s.
+    fn stream(&mut self) -> u64 {
+        6 * SECOND + (self.unit() * 4000.0) as u64 * (SECOND / 1000)
+    }
+}
+
+/// What a client does next, and when.
+enum Event {
+    Ask,
+    Finish(Reservation, u64),
+}
+
+/// When responses ended and what they used.
+fn simulate(seed: u64, minutes: u64) -> Vec<(u64, u64)> {
+    let limiter = limiter([Limit::tokens_per_minute(PER_MINUTE).with_burst(BURST)]);
+    let key = limiter.key(b"everyone");
+    let mut random = Random(seed);
+    let mut queue: BinaryHeap<Reverse<(u64, usize)>> =
+        (0..CLIENTS).map(|client| Reverse((0, client))).collect();
+    let mut next: Vec<Event> = (0..CLIENTS).map(|_| Event::Ask).collect();
+    let mut used = Vec::new();
+    while let Some(Reverse((time, client))) =
+        queue.pop().filter(|Reverse((time, _))| *time < minutes * MINUTE)
+    {
+        let now = Timestamp::from_nanos(time);
+        let wait = match std::mem::replace(&mut next[client], Event::Ask) {
+            Event::Finish(reservation, tokens) => {
+                reservation.settle_at(now, Settlement::Used(tokens));
+                used.push((time, tokens));
+                0
+            }
+            Event::Ask => match limiter.admit_at(now, key, Cost::tokens(limiter.typical_tokens().max(1))) {
+                Ok(admitted) => {
+                    next[client] = Event::Finish(admitted.reserve(), random.tokens());
+                    random.stream()
+                }
+                Err(denied) => u64::try_from(denied.retry_after().unwrap().as_nanos()).unwrap(),
+            },
+        };
+        queue.push(Reverse((time + wait, client)));
+    }
+    used
+}
+
+#[test]
+fn learned_reservations_hold_the_long_run_and_every_minute() {
+    for seed in 1..=5 {
+        let minutes = 60;
+        let warm: Vec<(u64, u64)> =
+            simulate(seed, minutes).into_iter().filter(|(time, _)| *time >= 5 * MINUTE).collect();
+        let total: u64 = warm.iter().map(|(_, tokens)| tokens).sum();
+        let share = total as f64 / (PER_MINUTE * (minutes - 5)) as f64;
+        assert!((0.98..=1.01).contains(&share), "seed {seed}: {share} of the limit in the long run");
+
+        let in_minute_from = |start: u64| {
+            let ended = warm.iter().filter(|(time, _)| (start..start + MINUTE).contains(time));
+            ended.map(|(_, tokens)| tokens).sum::<u64>()
+        };
+        let worst = warm.iter().map(|(time, _)| in_minute_from(*time)).max().unwrap();
+        let worst = worst as f64 / PER_MINUTE as f64;
+        assert!(worst <= BURST + 0.15, "seed {seed}: {worst} of the limit in the worst minute");
+    }
+}
