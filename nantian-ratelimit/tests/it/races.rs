@@ -7,7 +7,7 @@ use nantian_ratelimit::{Cost, Limit, Limiter, ManualClock, Policy, Settlement, T
 
 use crate::admit::limiter;
 
-const THREADS: u64 = 4;
+const THREADS: u64 = 8;
 
 fn admitted(limiter: &Limiter, attempts: u64, time: impl Fn(u64) -> Timestamp + Sync) -> u64 {
     let admitted = AtomicU64::new(0);
@@ -37,6 +37,14 @@ fn threads_together_admit_the_bucket_exactly() {
     let levels = limiter.levels_at(Timestamp::ORIGIN, limiter.key(b"k"));
     let left: Vec<u64> = levels.iter().map(|level| level.remaining).collect();
     assert_eq!(left, [5000, 0, 15_000]);
+}
+
+#[test]
+#[ignore = "takes a minute in a release build"]
+fn a_hundred_million_decisions_admit_the_bucket_exactly() {
+    let limits = [Limit::requests_per_minute(90_000_000), Limit::tokens_per_minute(240_000_000)];
+    let limiter = limiter(limits);
+    assert_eq!(admitted(&limiter, 100_000_000 / THREADS, |_| Timestamp::ORIGIN), 80_000_000);
 }
 
 #[test]
