@@ -158,7 +158,7 @@ async fn both_directions_of_a_stream_flow_at_once() {
 
 #[tokio::test]
 async fn a_stream_that_nobody_reads_holds_its_backend_back_and_no_other_stream() {
-    let (flooding, written) = Backend::flooding(32 << 20).await;
+    let (flooding, written) = Backend::flooding(96 << 20).await;
     let echo = Backend::echo("a").await;
     let gateway = World::new()
         .service("flooding", &[&flooding])
@@ -169,9 +169,9 @@ async fn a_stream_that_nobody_reads_holds_its_backend_back_and_no_other_stream()
     let client = client(&gateway).await;
     let unread = soon(client.clone().send_request(get("/flood"))).await.unwrap();
     let stuck = when_stuck(&written).await;
-    assert!(stuck < 16 << 20, "{stuck} bytes were taken from the backend");
+    assert!(stuck < 48 << 20, "{stuck} bytes were taken from the backend");
     assert_eq!(reply(&client, get("/")).await.0, StatusCode::OK);
-    assert_eq!(soon(unread.collect()).await.unwrap().to_bytes().len(), 32 << 20, "and nothing is lost");
+    assert_eq!(soon(unread.collect()).await.unwrap().to_bytes().len(), 96 << 20, "and nothing is lost");
 }
 
 #[tokio::test]

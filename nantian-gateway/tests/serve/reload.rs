@@ -137,7 +137,8 @@ async fn routes_and_ports_come_and_go() {
     assert_eq!(second.get("/edited").await.status(), 200);
     assert_eq!(wire.get("/edited").await.status(), 200, "the old port is not touched");
     gateway.edit_listeners(&[new.listener("new", "protocol: HTTP")]).await;
-    assert!(TcpStream::connect(gateway.address()).await.is_err(), "nobody listens there any more");
+    let refused = async || TcpStream::connect(gateway.address()).await.is_err();
+    eventually("nobody listens there any more", refused).await;
     assert_eq!(second.get("/edited").await.status(), 200);
 }
 
