@@ -1,6 +1,11 @@
 //! The admin server: health, readiness, metrics and the configuration.
 
-use std::{future::Future, io, sync::Arc};
+use std::{
+    future::{Future, IntoFuture},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -9,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::oneshot, time::sleep};
 
 use crate::{control::View, metrics::Metrics};
 
@@ -22,7 +27,10 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
-/// Serves the admin endpoints on `listener` until `stopped` is done.
+/// How long a client of the admin server may take to end once it is stopped.
+const LAST: Duration = Duration::from_millis(500);
+
+/// Serves the admin endpoints on `listener` until `stopped` is done, and then what was asked before for a moment.
 ///
 /// # Errors
 /// When the socket fails.
@@ -41,7 +49,20 @@ pub async fn serve(
         .route("/metrics", get(scrape))
         .route("/config", get(config))
         .with_state(Shared { view, metrics });
-    axum::serve(listener, router).with_graceful_shutdown(stopped).await
+    let (stop, stopping) = oneshot::channel();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+        stopped.await;
+        // The server may have failed already.
+        let _ = stop.send(());
+    });
+    let overdue = async move {
+        let _ = stopping.await;
+        sleep(LAST).await;
+    };
+    tokio::select! {
+        served = server.into_future() => served,
+        () = overdue => Ok(()),
+    }
 }
 
 /// Ready once listeners are bound and the first snapshot serves.

@@ -12,7 +12,8 @@ use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{oneshot, watch},
+    time::timeout,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -28,6 +29,9 @@ use crate::{
     source::{Files, Watcher},
     upstream::{ClientConfig, tls_client_config},
 };
+
+/// How long the end of the process waits for the last lines of the access log.
+const LAST_LINES: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How long an unused connection to a backend is kept.
 const UPSTREAM_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -82,7 +86,8 @@ pub(super) async fn serve(
     let view = View::default();
     let (stop, stopped) = watch::channel(false);
     let admin = start_admin(common, &view, &metrics, stopped).await?;
-    let workers = Workers::start(workers, &worker_config(common)?, &metrics)?;
+    let (access_log, last_line) = start_access_log(common)?;
+    let workers = Workers::start(workers, &worker_config(common, access_log)?, &metrics)?;
     let mut control = Control::new(Files::new(paths.to_vec()), gates, workers, metrics, view);
     control.reload().await;
     ready();
@@ -102,6 +107,9 @@ pub(super) async fn serve(
     stop.send_replace(true);
     if let Some(admin) = admin {
         admin.await??;
+    }
+    if timeout(LAST_LINES, last_line).await.is_err() {
+        tracing::warn!("the last lines of the access log are lost, nobody reads them");
     }
     tracing::info!("drained");
     Ok(())
@@ -125,15 +133,24 @@ async fn start_admin(
     Ok(Some(crate::runtime::spawn(server)))
 }
 
-fn worker_config(common: &Common) -> anyhow::Result<WorkerConfig> {
-    let access_log = match common.access_log {
+/// Starts the access log, if there is to be one; the receiver is told when its last line is written.
+fn start_access_log(common: &Common) -> io::Result<(Option<AccessLog>, oneshot::Receiver<()>)> {
+    let (written, last_line) = oneshot::channel();
+    let log = match common.access_log {
         AccessLogFormat::Off => None,
         AccessLogFormat::Json => {
             let (log, write) = AccessLog::new(io::stdout());
-            thread::Builder::new().name("access-log".to_owned()).spawn(write)?;
+            thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+                write();
+                drop(written);
+            })?;
             Some(log)
         }
     };
+    Ok((log, last_line))
+}
+
+fn worker_config(common: &Common, access_log: Option<AccessLog>) -> anyhow::Result<WorkerConfig> {
     Ok(WorkerConfig {
         timeouts: Timeouts {
             header: common.header_timeout,

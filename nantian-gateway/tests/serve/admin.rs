@@ -138,6 +138,21 @@ async fn the_access_log_has_one_json_object_a_request_and_no_query() {
 }
 
 #[tokio::test]
+async fn the_end_of_the_process_loses_no_line_of_the_access_log() {
+    let mut gateway = World::new().options(&["--access-log", "json"]).start().await;
+    let mut wire = gateway.connect().await;
+    let requests = 5000;
+    wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n".repeat(requests)).await;
+    for _ in 0..requests {
+        assert_eq!(wire.reply().await.status(), 404);
+    }
+    drop(wire);
+    gateway.signal("TERM");
+    assert!(gateway.exit().await.success());
+    assert_eq!(gateway.output.all().len(), requests);
+}
+
+#[tokio::test]
 async fn the_admin_server_can_be_left_out() {
     let backend = Backend::echo("a").await;
     let mut gateway = World::new()

@@ -87,6 +87,8 @@ async fn requests_in_flight_are_finished_and_nothing_new_is_taken() {
 async fn a_request_that_hangs_is_cut_when_the_time_is_over() {
     let mut scene = Scene::new(&["--drain-timeout", "1s"]).await;
     let mut hanging = scene.ask(GET).await;
+    let mut watching = Wire::connect(scene.gateway.admin_address().await).await;
+    watching.send("GET /metrics HTTP/1.1\r\nHost: h\r\n").await;
     let begun = Instant::now();
     scene.gateway.signal("TERM");
     assert!(hanging.is_closed().await);

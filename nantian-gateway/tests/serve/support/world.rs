@@ -157,12 +157,16 @@ impl Running {
         self.connect().await.ask(request).await
     }
 
-    /// `GET path` of the admin server.
-    pub(crate) async fn admin(&self, path: &str) -> Message {
+    /// Where the admin server listens.
+    pub(crate) async fn admin_address(&self) -> SocketAddr {
         let line = self.log.more("\"admin server\"", 0).await;
         let line: Value = serde_json::from_str(&line).unwrap();
-        let address = line["fields"]["address"].as_str().unwrap().parse().unwrap();
-        Wire::connect(address).await.get(path).await
+        line["fields"]["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// `GET path` of the admin server.
+    pub(crate) async fn admin(&self, path: &str) -> Message {
+        Wire::connect(self.admin_address().await).await.get(path).await
     }
 
     /// The configuration that it shows.
