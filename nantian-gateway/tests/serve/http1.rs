@@ -62,6 +62,22 @@ async fn chunked_bodies_and_trailers_pass_both_ways() {
 }
 
 #[tokio::test]
+async fn a_request_that_comes_byte_by_byte_is_one_request() {
+    let backend = Backend::echo("a").await;
+    let gateway = world(&backend).start().await;
+    let mut wire = gateway.connect().await;
+    for _ in 0..2 {
+        let request = "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        for byte in request.as_bytes() {
+            wire.send([*byte]).await;
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(wire.reply().await.text(), "abc");
+    }
+    assert_eq!(backend.seen().len(), 2);
+}
+
+#[tokio::test]
 async fn responses_without_content_leave_the_connection_usable() {
     let backend = Backend::answering(|request| match request.start.split(' ').nth(1) {
         Some("/204") => "HTTP/1.1 204 No Content\r\nx-a: 1\r\n\r\n",

@@ -85,6 +85,12 @@ async fn a_request_becomes_one_of_http_1_1_for_a_backend_that_speaks_that() {
     assert_eq!(seen.all("x-forwarded-proto"), ["http"]);
     assert_eq!(seen.header("transfer-encoding"), None);
 
+    let (parts, request) = upload("/upload");
+    parts.send("abc").unwrap();
+    drop(parts);
+    assert_eq!(reply(&client, request).await.1, "abc");
+    assert_eq!(backend.last().header("transfer-encoding"), Some("chunked"));
+
     let (status, _) = reply(&client, get("/a/..%2fb")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "one stream is refused");
     assert_eq!(reply(&client, get("/")).await.0, StatusCode::OK, "and the others go on");

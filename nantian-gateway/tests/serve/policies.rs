@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{Backend, World, rule, to};
+use crate::support::{Backend, World, rule, soon, to};
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 /// A TokenPolicy `limits` on the HTTPRoute `limited`.
@@ -68,6 +68,52 @@ async fn a_limit_by_header_counts_each_value_for_itself() {
     assert_eq!([of("a").await, of("b").await, of("a").await, of("b").await], [200, 200, 429, 429]);
 }
 
+#[tokio::test]
+async fn a_limit_by_address_believes_trusted_proxies_alone() {
+    let backend = Backend::echo("a").await;
+    let world = || {
+        World::new()
+            .service("a", &[&backend])
+            .route("limited", &[rule("/", &to("a"))])
+            .manifest("limits", &limits("requestsPerMinute: 1, scope: ip"))
+    };
+    let (trusting, wary) =
+        (world().options(&["--trusted-proxies", "127.0.0.1"]).start().await, world().start().await);
+    for (gateway, second) in [(trusting, 200), (wary, 429)] {
+        for (client, status) in [("203.0.113.1", 200), ("203.0.113.2", second), ("203.0.113.1", 429)] {
+            let request = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: {client}\r\n\r\n");
+            assert_eq!(gateway.ask(request).await.status(), status, "{client}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_limit_on_the_gateway_holds_for_all_its_routes_beside_their_own() {
+    let whole = "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: whole, namespace: demo}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: demo}]
+  requestsPerMinute: 3
+  scope: gateway
+";
+    let backend = Backend::echo("a").await;
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("limited", &[rule("/limited", &to("a"))])
+        .route("other", &[rule("/other", &to("a"))])
+        .manifest("limits", &limits("requestsPerMinute: 1"))
+        .manifest("whole", whole)
+        .start()
+        .await;
+    let mut statuses = Vec::new();
+    for path in ["/limited", "/limited", "/other", "/other", "/other"] {
+        statuses.push(gateway.get(path).await.status());
+    }
+    assert_eq!(statuses, [200, 429, 200, 200, 429], "a refused request costs nothing");
+}
+
 /// A WasmPlugin on an HTTPRoute of the same name.
 fn plugin(name: &str, wasm: &str) -> String {
     format!(
@@ -82,10 +128,15 @@ spec:
     )
 }
 
+/// A module that adds the request header `x-wasm-plugin` and answers `GET /wasm-teapot`, in base64.
+fn add_header() -> String {
+    let guest = concat!(env!("CARGO_MANIFEST_DIR"), "/../nantian-wasm/tests/guests/add_header.wat");
+    BASE64_STANDARD.encode(wat::parse_file(guest).unwrap())
+}
+
 #[tokio::test]
 async fn a_plugin_changes_a_request_or_answers_it() {
-    let guest = concat!(env!("CARGO_MANIFEST_DIR"), "/../nantian-wasm/tests/guests/add_header.wat");
-    let module = BASE64_STANDARD.encode(wat::parse_file(guest).unwrap());
+    let module = add_header();
     let backend = Backend::echo("a").await;
     let gateway = World::new()
         .service("a", &[&backend])
@@ -114,6 +165,70 @@ async fn a_plugin_changes_a_request_or_answers_it() {
     assert_eq!(gateway.get("/missing").await.status(), 200);
     assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/missing"));
     assert_eq!(gateway.condition("WasmPlugin demo/missing", "Programmed").await["status"], "True");
+}
+
+#[tokio::test]
+async fn a_filter_runs_a_plugin_on_its_rule_alone() {
+    let backend = Backend::echo("a").await;
+    let plugin = format!(
+        "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: WasmPlugin
+metadata: {{name: named, namespace: demo}}
+spec: {{wasm: {{inline: {}}}}}
+",
+        add_header()
+    );
+    let filter = "filters: [{type: ExtensionRef, extensionRef: {group: gateway.nantian.dev, kind: WasmPlugin, name: named}}],";
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("r", &[rule("/with", &format!("{filter} {}", to("a"))), rule("/without", &to("a"))])
+        .manifest("plugin", &plugin)
+        .start()
+        .await;
+    assert_eq!(gateway.get("/with").await.status(), 200);
+    assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/named"));
+    assert_eq!(gateway.get("/without").await.status(), 200);
+    assert_eq!(backend.last().header("x-wasm-plugin"), None);
+}
+
+#[tokio::test]
+async fn a_route_with_every_policy_still_streams_and_upgrades() {
+    let backend = Backend::raw(async |mut wire| {
+        let Ok(request) = wire.head().await else { return };
+        if request.header("upgrade").is_some() {
+            wire.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await;
+        } else {
+            wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        }
+        while let Ok(byte) = wire.exactly(1).await {
+            wire.send(byte).await;
+        }
+    })
+    .await;
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route(
+            "limited",
+            &[rule("/", &format!("timeouts: {{request: 30s, backendRequest: 20s}}, {}", to("a")))],
+        )
+        .manifest("limits", &limits("requestsPerMinute: 100, tokensPerMinute: 100000"))
+        .manifest("plugin", &plugin("limited", &format!("inline: {}", add_header())))
+        .options(&["--access-log", "json"])
+        .start()
+        .await;
+    let mut tunnel = gateway.connect().await;
+    let reply = tunnel.ask("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n").await;
+    assert_eq!((reply.status(), reply.header("upgrade")), (101, Some("x")));
+    let mut stream = gateway.connect().await;
+    stream.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    assert_eq!(stream.reply_head().await.status(), 200);
+    for part in ["3\r\none\r\n", "3\r\ntwo\r\n"] {
+        tunnel.send(part).await;
+        assert_eq!(soon(tunnel.exactly(8)).await.unwrap(), part.as_bytes());
+        stream.send(part).await;
+        assert_eq!(soon(stream.chunk()).await.unwrap(), part.as_bytes()[3..6]);
+    }
 }
 
 #[tokio::test]
