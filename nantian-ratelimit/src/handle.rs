@@ -59,8 +59,8 @@ impl ReservationHandle {
     }
 
     fn settle_own(&self, settlement: Settlement) {
-        if self.take() {
-            let settings = &self.0.settings;
+        let settings = &self.0.settings;
+        if self.take() && settings.counts_tokens() {
             let now = settings.limiter.now();
             let settled = self.0.reservation.settle_once_at(now, settlement);
             settings.observe.settled(&settled);

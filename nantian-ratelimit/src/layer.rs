@@ -6,11 +6,12 @@ use std::sync::Arc;
 use http::request::Parts;
 use tower_layer::Layer;
 
-use crate::cost::{CostEstimator, TypicalCost};
+use crate::cost::{Cost, CostEstimator, TypicalCost};
 use crate::extract::{KeyExtractor, ScopeValues};
 use crate::key::Key;
 use crate::limiter::Limiter;
 use crate::observe::Observe;
+use crate::policy::Unit;
 use crate::respond::{ProblemJson, Responder};
 use crate::service::RateLimit;
 
@@ -96,6 +97,17 @@ impl Settings {
             hasher.part(part, value.as_deref());
         }
         hasher.finish()
+    }
+
+    /// The estimated cost of a request.
+    pub(crate) fn cost(&self, request: &Parts) -> Cost {
+        let cost = self.costs.estimate(request, self.limiter.typical_tokens());
+        if self.counts_tokens() { cost } else { Cost { tokens: 0, ..cost } }
+    }
+
+    /// Whether there is something to settle.
+    pub(crate) fn counts_tokens(&self) -> bool {
+        self.limiter.policy().counts(Unit::Tokens)
     }
 }
 

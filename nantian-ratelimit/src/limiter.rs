@@ -110,6 +110,8 @@ impl Limiter {
     }
 
     /// The digest of a single value.
+    ///
+    /// Keys mean something only to the limiter that made them, and to those over the same state.
     pub fn key(&self, value: &[u8]) -> Key {
         let mut hasher = self.hasher();
         hasher.value(Some(value));
@@ -234,9 +236,9 @@ impl LimiterBuilder {
     /// Sets how many keys can be in use at once, each with its own bucket.
     ///
     /// A key is in use while some of its buckets is not full. Memory grows with the keys in use and is bounded: a slot
-    /// takes 16 bytes for one limit, 32 for up to three, 64 for up to seven, and there are up to 2.7 slots for a key.
-    /// Keys that find no slot share one more bucket per shard (there are up to 64 shards) until one is free; no key ever
-    /// loses its bucket to another.
+    /// takes 16 bytes for one limit, 32 for up to three, 64 for up to seven, and there are one and a half slots for a
+    /// key. Keys that find no slot share one more bucket per shard (there are up to 64 shards) until one is free; no key
+    /// ever loses its bucket to another.
     ///
     /// Unit: keys. Range: 1 to 2^30. Default: 131 072.
     pub fn max_keys(mut self, keys: usize) -> Self {

@@ -13,7 +13,7 @@ pub trait Observe: Send + Sync {
         let _ = decision;
     }
 
-    /// A request's tokens were settled.
+    /// A request's tokens were settled; never if the policy counts none.
     fn settled(&self, settled: &Settled) {
         let _ = settled;
     }

@@ -14,7 +14,7 @@ use crate::handle::{ReservationHandle, Ticket};
 use crate::headers;
 use crate::layer::Settings;
 use crate::observe::Decision;
-use crate::policy::{OnLimit, Unit};
+use crate::policy::OnLimit;
 use crate::reservation::Reservation;
 
 /// Passes on the requests that a limiter admits and answers the others.
@@ -37,7 +37,7 @@ impl<S> RateLimit<S> {
         settings.observe.decided(&Decision::Admitted(reservation.levels()));
         let outer = request.extensions().get::<ReservationHandle>().cloned();
         let handle = ReservationHandle::new(reservation, Arc::clone(settings), outer);
-        if settings.limiter.policy().counts(Unit::Tokens) {
+        if settings.counts_tokens() {
             request.extensions_mut().insert(handle.clone());
         }
         Ticket::new(handle)
@@ -63,9 +63,7 @@ where
             return ResponseFuture::exempt(self.inner.call(request));
         }
         let (parts, body) = request.into_parts();
-        let typical = settings.limiter.typical_tokens();
-        let cost = settings.costs.estimate(&parts, typical);
-        let decision = settings.limiter.admit(settings.key(&parts), cost);
+        let decision = settings.limiter.admit(settings.key(&parts), settings.cost(&parts));
         match (decision, settings.limiter.policy().on_limit()) {
             (Ok(admitted), _) => {
                 let reservation = admitted.reserve();
