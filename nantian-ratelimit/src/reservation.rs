@@ -30,8 +30,8 @@ pub struct Reservation {
 pub enum Settlement {
     /// It used exactly these tokens: the difference to the reservation is refunded, or charged as debt.
     Used(u64),
-    /// It used these tokens or more, as after an abort in mid-stream: charged if it exceeds the reservation, never
-    /// refunded.
+    /// It used these tokens or more, as after an abort in mid-stream: charged on each limit that reserved less, never
+    /// refunded. A limit reserves the estimate, but never more than its bucket holds.
     AtLeast(u64),
     /// It used what was reserved, as far as anybody knows.
     AsReserved,
@@ -45,7 +45,7 @@ pub enum Settlement {
 pub struct Settled {
     /// Tokens that had been estimated.
     pub reserved: u64,
-    /// Tokens that counted in the end.
+    /// Tokens that counted in the end: the most of any limit. 0 if no limit counts tokens.
     pub used: u64,
     /// Tokens beyond the cap on debt, which nobody pays: the most of any limit.
     pub forgiven: u64,
@@ -83,26 +83,20 @@ impl Reservation {
 
     /// [`Reservation::settle_at`] for whoever sees to it that the reservation is not settled again.
     pub(crate) fn settle_once_at(&self, now: Timestamp, settlement: Settlement) -> Settled {
-        let used = match settlement {
-            Settlement::Used(tokens) => tokens,
-            Settlement::AtLeast(tokens) => tokens.max(self.cost.tokens),
-            Settlement::AsReserved => self.cost.tokens,
-            Settlement::NotServed => 0,
-        };
-        let mut forgiven = 0;
-        if settlement != Settlement::AsReserved {
-            for column in self.levels.ledger().columns() {
-                if column.limit().unit() == Unit::Tokens {
-                    let reserved = column.reserved(self.cost);
-                    let excess = self.correct(now, column, reserved, used);
-                    forgiven = excess.max(forgiven);
-                }
-            }
+        let mut settled = Settled { reserved: self.cost.tokens, used: 0, forgiven: 0 };
+        let columns = self.levels.ledger().columns().iter();
+        for column in columns.filter(|column| column.limit().unit() == Unit::Tokens) {
+            let reserved = column.reserved(self.cost);
+            let used = settlement.used(reserved);
+            let forgiven = self.correct(now, column, reserved, used);
+            settled.used = used.max(settled.used);
+            settled.forgiven = forgiven.max(settled.forgiven);
         }
-        if let Settlement::Used(tokens) = settlement {
+        // A request that used nothing says nothing of those that do.
+        if let Settlement::Used(tokens @ 1..) = settlement {
             learn(self.levels.ledger().typical(), tokens);
         }
-        Settled { reserved: self.cost.tokens, used, forgiven }
+        settled
     }
 
     /// [`Reservation::cancel_at`] for whoever sees to it that the reservation is not settled again.
@@ -130,6 +124,20 @@ impl Reservation {
                     None => return 0,
                 },
             }
+        }
+    }
+}
+
+// === impl Settlement ===
+
+impl Settlement {
+    /// What a limit counts in the end that was charged `reserved`: the estimate, or a whole bucket if that is less.
+    fn used(self, reserved: u64) -> u64 {
+        match self {
+            Self::Used(tokens) => tokens,
+            Self::AtLeast(tokens) => tokens.max(reserved),
+            Self::AsReserved => reserved,
+            Self::NotServed => 0,
         }
     }
 }

@@ -180,7 +180,7 @@ proptest! {
                         let amount = match settlement {
                             Settlement::Used(used) => reserved - i128::from(used) * window,
                             Settlement::AtLeast(used) => {
-                                reserved - i128::from(used.max(cost.tokens)) * window
+                                reserved - (i128::from(used) * window).max(reserved)
                             }
                             Settlement::NotServed => reserved,
                             _ => 0,

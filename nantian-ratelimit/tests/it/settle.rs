@@ -65,6 +65,33 @@ fn an_aborted_stream_gets_nothing_back_but_pays_for_more() {
 }
 
 #[test]
+fn an_aborted_stream_owes_nothing_that_was_merely_estimated() {
+    let limiter = limiter([Limit::tokens_per_minute(100), Limit::tokens_per_hour(10_000)]);
+    let key = limiter.key(b"k");
+    let reservation = limiter.admit(key, Cost::tokens(5000)).unwrap().reserve();
+    let settled = reservation.settle_at(limiter.now(), Settlement::AtLeast(40));
+    assert_eq!((settled.reserved, settled.used, settled.forgiven), (5000, 5000, 0));
+    let levels = limiter.levels_at(limiter.now(), key);
+    let left: Vec<u64> = levels.iter().map(|level| level.remaining).collect();
+    assert_eq!(left, [0, 5000]);
+    let refilled = limiter.now().saturating_add(Duration::from_millis(600));
+    assert!(
+        limiter.admit_at(refilled, key, Cost::tokens(1)).is_ok(),
+        "the minute's bucket is empty, not in debt"
+    );
+}
+
+#[test]
+fn an_oversized_reservation_counts_as_what_it_took() {
+    for (settlement, used) in [(Settlement::AsReserved, 100), (Settlement::AtLeast(130), 130)] {
+        let limiter = limiter([Limit::tokens_per_minute(100)]);
+        let key = limiter.key(b"k");
+        let reservation = limiter.admit(key, Cost::tokens(10_000)).unwrap().reserve();
+        assert_eq!(reservation.settle_at(limiter.now(), settlement).used, used);
+    }
+}
+
+#[test]
 fn a_request_that_was_not_served_gets_its_tokens_back_but_not_its_turn() {
     let limiter = limiter([Limit::requests_per_minute(10), Limit::tokens_per_minute(100)]);
     let key = limiter.key(b"k");
@@ -137,4 +164,15 @@ fn what_is_typical_follows_what_is_used() {
     }
     let typical = limiter.typical_tokens();
     assert!((1600..2000).contains(&typical), "{typical} is no 80th percentile of 1000..2000");
+}
+
+#[test]
+fn what_used_nothing_does_not_lower_what_is_typical() {
+    let limiter = limiter([Limit::tokens_per_minute(60_000_000)]);
+    let key = limiter.key(b"k");
+    for used in [1000].into_iter().chain([0; 100]) {
+        let reservation = limiter.admit(key, Cost::tokens(1)).unwrap().reserve();
+        reservation.settle_at(limiter.now(), Settlement::Used(used));
+    }
+    assert_eq!(limiter.typical_tokens(), 1000);
 }
