@@ -1,6 +1,7 @@
 //! What a request costs, before the real usage is known.
 
-use http::request::Parts;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderMap};
+use http::{Method, request::Parts};
 
 use crate::policy::Unit;
 
@@ -25,7 +26,7 @@ pub trait CostEstimator: Send + Sync {
 /// One request, and the tokens that an [`EstimatedTokens`] extension says, else what is typical. The default.
 ///
 /// Without an extension the estimate is at least a quarter of `Content-Length`, and at least 1, so that an exhausted
-/// bucket admits nothing.
+/// bucket admits nothing. Nothing else is estimated for a CORS preflight, which asks for no answer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TypicalCost;
 
@@ -69,6 +70,7 @@ impl CostEstimator for TypicalCost {
             .get(http::header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
             .unwrap_or(0);
+        let typical = if is_preflight(&request.method, &request.headers) { 0 } else { typical };
         Cost::tokens(typical.max(length / BYTES_PER_TOKEN).max(1))
     }
 }
@@ -80,4 +82,9 @@ where
     fn estimate(&self, request: &Parts, typical: u64) -> Cost {
         self(request, typical)
     }
+}
+
+/// Whether a browser asks for permission; it cannot send credentials, nor handle a refusal.
+pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }

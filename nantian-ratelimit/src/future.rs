@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use pin_project_lite::pin_project;
 
 use crate::body::ResponseBody;
@@ -83,27 +83,21 @@ where
     }
 }
 
-/// Hands the ticket on to the body of the response.
+/// Hands the ticket on to the body of the response; an error ends it here. [`ReservationHandle`] says what is refunded.
+///
+/// [`ReservationHandle`]: crate::ReservationHandle
 fn finish<B, E>(
     result: Result<Response<B>, E>,
     mut ticket: Option<Ticket>,
 ) -> Result<Response<ResponseBody<B>>, E> {
-    let mut response = match result {
-        Ok(response) => response,
-        Err(error) => {
-            if let Some(ticket) = &mut ticket {
-                ticket.fail();
-            }
-            return Err(error);
-        }
-    };
+    let mut response = result?;
     if response.extensions().get::<Denied>().is_some() {
         if let Some(ticket) = ticket.take() {
             ticket.cancel();
         }
     } else if let Some(ticket) = &mut ticket {
         headers::admitted(&mut response, ticket.levels());
-        if response.status().is_server_error() {
+        if response.status().is_server_error() && response.status() != StatusCode::GATEWAY_TIMEOUT {
             ticket.fail();
         }
     }

@@ -10,8 +10,12 @@ use crate::sync::{AtomicBool, Ordering};
 /// Settles the tokens of the request in whose extensions it is found.
 ///
 /// Clones settle the same reservation, which is settled once: the first settlement holds, later ones do nothing. If
-/// nobody settles, the end of the response does: a response with a 5xx status and a failed call as
-/// [`Settlement::NotServed`], all others, and requests that are given up, as [`Settlement::AsReserved`].
+/// nobody settles, the end of the response does:
+///
+/// - a 5xx response other than 504 as [`Settlement::NotServed`]: whoever fails does not bill,
+/// - everything else as [`Settlement::AsReserved`]: served responses, requests that are given up, 504, and calls that end in
+///   an error. Behind a timeout somebody has the prompt and may have used the tokens, and an error does not tell whether it
+///   is one. Whoever knows that nothing was sent, as when no connection was made, settles as [`Settlement::NotServed`].
 ///
 /// Under several limiters it settles the reservations of all of them.
 #[derive(Debug, Clone)]
@@ -87,7 +91,7 @@ impl Ticket {
         Self { handle, end: Settlement::AsReserved }
     }
 
-    /// The request fails: its end refunds the tokens, unless somebody settled otherwise.
+    /// The request was not served: its end refunds the tokens, unless somebody settled otherwise.
     pub(crate) fn fail(&mut self) {
         self.end = Settlement::NotServed;
     }

@@ -17,7 +17,8 @@ use crate::service::RateLimit;
 
 /// Limits the requests to the services it is applied to; all of them share the limiter's levels.
 ///
-/// The decision is made when a service is called, never in `poll_ready`. CORS preflight requests pass uncounted.
+/// The decision is made when a service is called, never in `poll_ready`. CORS preflight requests pass uncounted unless
+/// [`preflight_exempt`](Self::preflight_exempt) says otherwise.
 #[derive(Debug, Clone)]
 pub struct RateLimitLayer {
     settings: Arc<Settings>,
@@ -30,6 +31,7 @@ pub(crate) struct Settings {
     pub(crate) costs: Arc<dyn CostEstimator>,
     pub(crate) responder: Arc<dyn Responder>,
     pub(crate) observe: Arc<dyn Observe>,
+    pub(crate) preflight_exempt: bool,
 }
 
 // === impl RateLimitLayer ===
@@ -44,6 +46,7 @@ impl RateLimitLayer {
                 costs: Arc::new(TypicalCost),
                 responder: Arc::new(ProblemJson),
                 observe: Arc::new(()),
+                preflight_exempt: true,
             }),
         }
     }
@@ -70,6 +73,17 @@ impl RateLimitLayer {
     #[must_use]
     pub fn observe(self, observe: impl Observe + 'static) -> Self {
         self.with(|settings| settings.observe = Arc::new(observe))
+    }
+
+    /// Sets whether CORS preflight requests pass uncounted: `OPTIONS` with `Access-Control-Request-Method`.
+    ///
+    /// A browser sends them without credentials and cannot act on a refusal. But anybody can write such a request: turn it
+    /// off where nothing inside answers preflights by itself, or they reach the backend beside all limits.
+    ///
+    /// Default: true.
+    #[must_use]
+    pub fn preflight_exempt(self, exempt: bool) -> Self {
+        self.with(|settings| settings.preflight_exempt = exempt)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {

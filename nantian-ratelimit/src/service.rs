@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::ACCESS_CONTROL_REQUEST_METHOD;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use tower_service::Service;
 
 use crate::body::ResponseBody;
+use crate::cost::is_preflight;
 use crate::error::Denied;
 use crate::future::ResponseFuture;
 use crate::handle::{ReservationHandle, Ticket};
@@ -58,7 +58,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let settings = &self.settings;
-        if is_preflight(&request) {
+        if settings.preflight_exempt && is_preflight(request.method(), request.headers()) {
             settings.observe.decided(&Decision::Exempt);
             return ResponseFuture::exempt(self.inner.call(request));
         }
@@ -84,9 +84,4 @@ where
             }
         }
     }
-}
-
-/// Whether a browser asks for permission; it cannot send credentials, nor handle a refusal.
-fn is_preflight<B>(request: &Request<B>) -> bool {
-    request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }

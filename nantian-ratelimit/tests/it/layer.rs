@@ -104,15 +104,41 @@ async fn a_router_is_limited_in_one_line() {
     );
 }
 
+fn preflight() -> Request<()> {
+    let request = Request::builder().method(Method::OPTIONS);
+    request.header("access-control-request-method", "POST").body(()).unwrap()
+}
+
+#[tokio::test]
+async fn a_preflight_request_that_is_not_exempt_is_a_request_like_any_other() {
+    for (requests, statuses) in [(0, [429, 429]), (1, [200, 429])] {
+        let limiter = limiter([Limit::requests_per_minute(requests)]);
+        let service = RateLimitLayer::new(limiter).preflight_exempt(false).layer(service_fn(echo));
+        for status in statuses {
+            assert_eq!(service.clone().oneshot(preflight()).await.unwrap().status(), status);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_preflight_request_that_is_not_exempt_takes_no_prompts_tokens() {
+    let limiter = limiter([Limit::tokens_per_minute(1000)]);
+    limiter
+        .admit(limiter.key(b"k"), Cost::tokens(1))
+        .unwrap()
+        .reserve()
+        .settle_at(limiter.now(), Settlement::Used(300));
+    assert_eq!(limiter.typical_tokens(), 300);
+    let service = RateLimitLayer::new(limiter.clone()).preflight_exempt(false).layer(service_fn(echo));
+    service.oneshot(preflight()).await.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(remaining(&limiter), 999);
+}
+
 #[tokio::test]
 async fn a_preflight_request_passes_uncounted() {
     let limiter = limiter([Limit::requests_per_minute(1)]);
     let log = Log::default();
     let service = RateLimitLayer::new(limiter.clone()).observe(log.clone()).layer(service_fn(echo));
-    let preflight = || {
-        let request = Request::builder().method(Method::OPTIONS);
-        request.header("access-control-request-method", "POST").body(()).unwrap()
-    };
     for _ in 0..3 {
         let response = service.clone().oneshot(preflight()).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
@@ -191,25 +217,39 @@ async fn a_response_that_nobody_settled_costs_what_was_reserved_when_its_body_en
 }
 
 #[tokio::test]
-async fn a_server_error_refunds_the_tokens() {
-    let limiter = limiter([Limit::tokens_per_minute(1000)]);
-    let service = RateLimitLayer::new(limiter.clone()).layer(service_fn(|_: Request<()>| {
-        let mut response = Response::new(Full::from("broken"));
-        *response.status_mut() = StatusCode::BAD_GATEWAY;
-        ready(Ok::<Response<Full<Bytes>>, Infallible>(response))
-    }));
-    let response = service.oneshot(estimated(600)).await.unwrap();
-    response.into_body().collect().await.unwrap();
-    assert_eq!(remaining(&limiter), 1000);
+async fn a_server_error_refunds_the_tokens_unless_it_is_a_timeout() {
+    for (status, left) in [
+        (StatusCode::INTERNAL_SERVER_ERROR, 1000),
+        (StatusCode::BAD_GATEWAY, 1000),
+        (StatusCode::SERVICE_UNAVAILABLE, 1000),
+        (StatusCode::GATEWAY_TIMEOUT, 400),
+    ] {
+        let limiter = limiter([Limit::tokens_per_minute(1000)]);
+        let service = RateLimitLayer::new(limiter.clone()).layer(service_fn(move |_: Request<()>| {
+            let mut response = Response::new(Full::from("broken"));
+            *response.status_mut() = status;
+            ready(Ok::<Response<Full<Bytes>>, Infallible>(response))
+        }));
+        let response = service.oneshot(estimated(600)).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        assert_eq!(remaining(&limiter), left, "{status}");
+    }
 }
 
 #[tokio::test]
-async fn a_failed_call_refunds_the_tokens() {
-    let limiter = limiter([Limit::tokens_per_minute(1000)]);
-    let service = RateLimitLayer::new(limiter.clone())
-        .layer(service_fn(|_: Request<()>| ready(Err::<Response<Full<Bytes>>, _>("connection refused"))));
-    assert_eq!(service.oneshot(estimated(600)).await.unwrap_err(), "connection refused");
-    assert_eq!(remaining(&limiter), 1000);
+async fn a_failed_call_costs_what_was_reserved_unless_somebody_knows_that_nothing_was_sent() {
+    for (error, left) in [("timed out", 400), ("connection refused", 1000)] {
+        let limiter = limiter([Limit::tokens_per_minute(1000)]);
+        let service = RateLimitLayer::new(limiter.clone()).layer(service_fn(move |request: Request<()>| {
+            if error == "connection refused" {
+                let handle = request.extensions().get::<ReservationHandle>().unwrap();
+                handle.settle(Settlement::NotServed);
+            }
+            ready(Err::<Response<Full<Bytes>>, _>(error))
+        }));
+        assert_eq!(service.oneshot(estimated(600)).await.unwrap_err(), error);
+        assert_eq!(remaining(&limiter), left, "{error}");
+    }
 }
 
 #[tokio::test]
