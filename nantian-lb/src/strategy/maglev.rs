@@ -32,8 +32,6 @@ struct Filler {
     quota: u32,
     /// Its share beyond the quota, in slots divided by the sum of all weights, and a number to decide between equals.
     remainder: (u64, u64),
-    /// Collects `quota` a round; a slot costs the largest quota.
-    credit: u32,
 }
 
 /// The slots that nobody owns yet, a bit each: small enough to stay in the nearest cache, where the filling spends its time.
@@ -82,8 +80,23 @@ impl Filler {
             skip: below(place.skip, slots - 1) + 1,
             quota: u32::try_from(share / sum).unwrap_or(slots).max(1),
             remainder: (u64::try_from(share % sum).unwrap_or(0), place.rank),
-            credit: 0,
         }
+    }
+
+    /// The rounds of `rounds` in which it takes a slot: `quota` of them, evenly spaced from the first on.
+    fn turns(&self, rounds: u32) -> impl Iterator<Item = u32> {
+        let (step, rest) = (rounds / self.quota, rounds % self.quota);
+        let (quota, mut round, mut fraction) = (self.quota, 0, 0);
+        (0..quota).map(move |_| {
+            let turn = round;
+            round += step;
+            fraction += rest;
+            if fraction >= quota {
+                fraction -= quota;
+                round += 1;
+            }
+            turn
+        })
     }
 
     /// Takes the slot that it likes best of those that are free.
@@ -122,26 +135,48 @@ impl FreeSlots {
 }
 
 /// Lets the endpoints take slots in turns, each by its own order of preference, until each has its quota.
+///
+/// The work is in proportion to the table and the endpoints, whatever the weights.
 fn fill(shares: &[(&str, u32)], slots: u32) -> Vec<u32> {
     let mut fillers = fillers(shares, slots);
-    let price = fillers.iter().map(|filler| filler.quota).max().unwrap_or(0);
-    for filler in &mut fillers {
-        filler.credit = price.saturating_sub(1);
-    }
     let mut owners = vec![0; index(u64::from(slots))];
     let mut free = FreeSlots::new(owners.len());
-    for _ in 0..price {
-        for filler in &mut fillers {
-            filler.credit += filler.quota;
-            if filler.credit >= price {
-                filler.credit -= price;
-                if let Some(owner) = owners.get_mut(filler.take_slot(&mut free, slots)) {
-                    *owner = filler.owner;
-                }
-            }
+    for position in turns(&fillers) {
+        let Some(filler) = fillers.get_mut(index(u64::from(position))) else { continue };
+        if let Some(owner) = owners.get_mut(filler.take_slot(&mut free, slots)) {
+            *owner = filler.owner;
         }
     }
     owners
+}
+
+/// Whose turn it is, slot after slot: round by round, of which there are as many as the largest quota, and within a round
+/// in the order of the fillers.
+fn turns(fillers: &[Filler]) -> Vec<u32> {
+    let rounds = fillers.iter().map(|filler| filler.quota).max().unwrap_or(0);
+    // A counting sort: where the turns of each round begin, then each turn in its place.
+    let mut next = vec![0_u32; index(u64::from(rounds)) + 1];
+    for round in fillers.iter().flat_map(|filler| filler.turns(rounds)) {
+        if let Some(count) = next.get_mut(index(u64::from(round)) + 1) {
+            *count += 1;
+        }
+    }
+    let mut before = 0;
+    for begin in &mut next {
+        before += *begin;
+        *begin = before;
+    }
+    let mut turns = vec![0; index(u64::from(before))];
+    for (position, filler) in (0..).zip(fillers) {
+        for round in filler.turns(rounds) {
+            let Some(begin) = next.get_mut(index(u64::from(round))) else { continue };
+            if let Some(turn) = turns.get_mut(index(u64::from(*begin))) {
+                *turn = position;
+            }
+            *begin += 1;
+        }
+    }
+    turns
 }
 
 /// The endpoints with their quotas, which add up to `slots`, in an order that does not depend on that of the shares.
@@ -151,21 +186,28 @@ fn fillers(shares: &[(&str, u32)], slots: u32) -> Vec<Filler> {
     fillers.sort_unstable_by_key(|filler| Reverse(filler.remainder));
     fillers.truncate(index(u64::from(slots)));
 
-    let mut given: u32 = fillers.iter().map(|filler| filler.quota).sum();
+    let given: u32 = fillers.iter().map(|filler| filler.quota).sum();
     for filler in fillers.iter_mut().take(index(u64::from(slots.saturating_sub(given)))) {
         filler.quota += 1;
-        given += 1;
     }
-    // Those whose share is less than the one slot that they have take it from the others.
-    while given > slots {
+    take_back(&mut fillers, given.saturating_sub(slots));
+    fillers
+}
+
+/// Takes `excess` slots back, evenly from all that have more than one: for those whose share is less than the one slot that
+/// they have.
+fn take_back(fillers: &mut [Filler], mut excess: u32) {
+    while excess > 0 {
+        let donors = fillers.iter().filter(|filler| filler.quota > 1).count();
+        let Ok(donors) = u32::try_from(donors) else { return };
+        // After a round less than half is left, or less than half of the donors: there are few rounds.
+        let Some(each) = excess.checked_div(donors).map(|each| each.max(1)) else { return };
         for filler in fillers.iter_mut().filter(|filler| filler.quota > 1) {
-            if given > slots {
-                filler.quota -= 1;
-                given -= 1;
-            }
+            let taken = each.min(filler.quota - 1).min(excess);
+            filler.quota -= taken;
+            excess -= taken;
         }
     }
-    fillers
 }
 
 /// Maps a hash to a number below `n`.
@@ -252,6 +294,27 @@ mod tests {
     }
 
     #[test]
+    fn one_very_heavy_endpoint_costs_no_more_turns_than_equal_ones() {
+        let mut weights = vec![1; 5_000];
+        weights[17] = u32::MAX;
+        let heavy = pods(weights);
+        let shares: Vec<_> = heavy.iter().map(|(id, weight)| (id.as_str(), *weight)).collect();
+        assert_eq!(turns(&fillers(&shares, SLOTS)).len(), SLOTS as usize);
+        let quotas = quotas(&heavy, SLOTS);
+        assert_eq!(quotas[17], u64::from(SLOTS) - 4_999);
+        assert!(quotas.iter().all(|&quota| quota >= 1));
+    }
+
+    #[test]
+    fn very_many_light_endpoints_beside_heavy_ones_are_filled_at_once() {
+        let mut weights = vec![1; 200_000];
+        weights.extend([u32::MAX, u32::MAX / 2, 7]);
+        let pods = pods(weights);
+        let shares: Vec<_> = pods.iter().map(|(id, weight)| (id.as_str(), *weight)).collect();
+        assert_eq!(turns(&fillers(&shares, MANY_SLOTS)).len(), MANY_SLOTS as usize);
+    }
+
+    #[test]
     fn more_endpoints_than_slots_fill_the_table() {
         let quotas = quotas(&pods(vec![1; 120]), 101);
         assert_eq!(quotas.iter().filter(|&&quota| quota == 1).count(), 101);
@@ -277,6 +340,27 @@ mod tests {
                 let exact = u64::from(weight) * u64::from(SLOTS) / sum;
                 prop_assert!((exact..=exact + 1).contains(&quota), "{quota} for {exact}");
             }
+        }
+
+        #[test]
+        fn turns_come_as_if_each_collected_its_quota_every_round_and_paid_the_largest_for_a_slot(
+            quotas in prop::collection::vec(1u32..500, 1..40),
+        ) {
+            let filler = |&quota| Filler { quota, ..Filler::new((0, &("", 1)), 1, SLOTS) };
+            let fillers: Vec<_> = quotas.iter().map(filler).collect();
+            let price = *quotas.iter().max().unwrap();
+            let mut credits = vec![price - 1; quotas.len()];
+            let mut expected = Vec::new();
+            for _ in 0..price {
+                for (position, (credit, quota)) in (0..).zip(credits.iter_mut().zip(&quotas)) {
+                    *credit += quota;
+                    if *credit >= price {
+                        *credit -= price;
+                        expected.push(position);
+                    }
+                }
+            }
+            prop_assert_eq!(turns(&fillers), expected);
         }
 
         #[test]
