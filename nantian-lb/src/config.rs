@@ -10,7 +10,7 @@ use crate::key::HashKey;
 pub struct BalanceConfig {
     /// How an endpoint is chosen.
     ///
-    /// Default: [`Strategy::RoundRobin`]. Source: `BackendLBPolicy.spec.type`.
+    /// Default: [`Strategy::RoundRobin`]. Source: `BackendLBPolicy.spec.loadBalancing.type`.
     pub strategy: Strategy,
     /// Requests that one endpoint may have in flight at once; a pick passes over an endpoint that has them.
     ///
