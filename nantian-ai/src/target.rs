@@ -162,7 +162,8 @@ impl Endpoint {
     /// Reads a base URL. Without a path, the customary prefix of the dialect is used: `/v1` or `/api`.
     ///
     /// # Errors
-    /// [`InvalidEndpoint`] for anything but an absolute `http` or `https` URL without query and user info.
+    /// [`InvalidEndpoint`] for anything but an absolute `http` or `https` URL without query and user info, with a port from
+    /// 1 to 65535 if with any.
     pub fn parse(endpoint: &str, dialect: Dialect) -> Result<Self, InvalidEndpoint> {
         let refuse = |endpoint: &str, reason| InvalidEndpoint { endpoint: endpoint.to_owned(), reason };
         let uri = Uri::from_str(endpoint.trim()).map_err(|_| refuse(endpoint, "is not a URL"))?;
@@ -171,6 +172,9 @@ impl Endpoint {
         if authority.as_str().contains('@') {
             let scheme = endpoint.split("://").next().unwrap_or_default();
             return Err(refuse(scheme, "holds user information"));
+        }
+        if !has_valid_port(&authority) {
+            return Err(refuse(endpoint, "has a port that is no number from 1 to 65535"));
         }
         let scheme = parts
             .scheme
@@ -226,6 +230,14 @@ impl Endpoint {
     }
 }
 
+/// Whether there is no port, or one that can be connected to.
+fn has_valid_port(authority: &Authority) -> bool {
+    match authority.as_str().strip_prefix(authority.host()) {
+        Some("") => true,
+        _ => authority.port_u16().is_some_and(|port| port > 0),
+    }
+}
+
 fn without_default_port<'a>(scheme: &UriScheme, authority: &'a Authority) -> &'a str {
     let suffix = if *scheme == UriScheme::HTTPS { ":443" } else { ":80" };
     authority.as_str().strip_suffix(suffix).unwrap_or(authority.as_str())
@@ -269,6 +281,24 @@ mod tests {
         ] {
             let error = Endpoint::parse(endpoint, Dialect::OpenAi).unwrap_err();
             assert!(!error.to_string().contains("password"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_refused_and_named() {
+        for endpoint in [
+            "http://host:99999",
+            "http://host:65536/v1",
+            "https://host:80x/v1",
+            "http://host:",
+            "http://host:0",
+            "http://[::1]:x",
+        ] {
+            let error = Endpoint::parse(endpoint, Dialect::OpenAi).unwrap_err().to_string();
+            assert!(error.contains(endpoint) && error.contains("port"), "{error}");
+        }
+        for endpoint in ["http://host:65535", "http://[::1]:1/v1", "https://[::1]/v1", "http://host"] {
+            Endpoint::parse(endpoint, Dialect::OpenAi).unwrap();
         }
     }
 
