@@ -96,11 +96,16 @@ impl<K: UsageSink> Call<K> {
     }
 
     /// How long to wait before another attempt; `None` if this one counts.
+    ///
+    /// An attempt that timed out has been paid for: whatever comes of the others, the request was not free.
     pub(crate) fn wait<B>(
         &mut self,
         target: &Target,
         attempt: Result<&Response<B>, &Error>,
     ) -> Option<Duration> {
+        if let Err(Error::Timeout { .. }) = attempt {
+            self.metering.mark_sent();
+        }
         let failure = match attempt {
             Ok(response) if response.status().is_success() => return None,
             Ok(response) => Failure::Response { status: response.status(), headers: response.headers() },

@@ -1,9 +1,14 @@
 //! What a proxy wants to know about a request before it is sent.
 
+use http::header::{CONTENT_LENGTH, HeaderMap};
+
 use crate::dialect::{Dialect, Operation, Surface};
 use crate::edit::Object;
 use crate::error::Error;
 use crate::estimate::estimate_tokens;
+
+/// Bytes of an average request body for each token.
+const BYTES_PER_TOKEN: u64 = 4;
 
 /// The few members of a request body that routing and token limits need.
 ///
@@ -54,6 +59,12 @@ impl RequestFacts {
         self.max_tokens.map(|tokens| tokens.saturating_mul(self.choices.max(1)))
     }
 
+    /// What can be said of a request whose body nobody has read.
+    pub(crate) fn unread(headers: &HeaderMap) -> Self {
+        let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        Self { input_estimate: length.map_or(0, |bytes| bytes.div_ceil(BYTES_PER_TOKEN)), ..Self::default() }
+    }
+
     pub(crate) fn of_listing() -> Self {
         Self { max_tokens: Some(0), choices: 1, ..Self::default() }
     }
@@ -84,7 +95,7 @@ fn max_tokens(surface: &Surface, object: &Object<'_>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Method};
+    use http::Method;
 
     use super::*;
 

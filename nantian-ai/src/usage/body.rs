@@ -119,6 +119,11 @@ impl<K: UsageSink> Metering<K> {
         &self.meter
     }
 
+    /// Notes that an upstream may have worked on the prompt.
+    pub(crate) fn mark_sent(&mut self) {
+        self.meter.mark_sent();
+    }
+
     pub(crate) fn end(&mut self, end: End) {
         if let Some(sink) = self.sink.take() {
             sink.finish(self.meter.report(end));

@@ -49,7 +49,11 @@ where
         if let Some(metering) = metering.as_mut() {
             match &result {
                 Ok(response) => metering.begin(response.status(), response.headers()),
-                Err(_) => metering.end(End::Failed),
+                Err(_) => {
+                    // It may be a timeout, and behind one the upstream has the prompt.
+                    metering.mark_sent();
+                    metering.end(End::Failed);
+                }
             }
         }
         Poll::Ready(result.map(|response| response.map(|body| MeteredBody::new(body, metering))))

@@ -46,6 +46,8 @@ const EVENT_LIMIT: usize = 1024 * 1024;
 pub struct Meter {
     surface: Surface,
     input_estimate: u64,
+    /// The upstream has the prompt, even if no answer comes of it.
+    sent: bool,
     reader: Reader,
     stream: bool,
     tally: Tally,
@@ -105,14 +107,24 @@ impl Meter {
         Self {
             surface,
             input_estimate: facts.input_estimate,
+            sent: false,
             reader: Reader::Waiting,
             stream: false,
             tally: Tally::default(),
         }
     }
 
-    /// Takes the head of the reply.
+    /// Notes that an upstream may have worked on the prompt though no answer comes of it: after a timeout, or an error
+    /// of which nobody knows when it happened.
+    ///
+    /// Without an answer the outcome is [`Outcome::Truncated`] then, with the estimate of the input.
+    pub fn mark_sent(&mut self) {
+        self.sent = true;
+    }
+
+    /// Takes the head of the reply. A 504 says that somebody further on has the prompt.
     pub fn begin(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.sent |= status == StatusCode::GATEWAY_TIMEOUT;
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let format = text(CONTENT_TYPE).map_or(Format::Other, Format::of);
         self.stream = matches!(format, Format::Sse | Format::Ndjson);
@@ -190,8 +202,10 @@ impl Meter {
 
     fn outcome(&self, end: End) -> Outcome {
         match (&self.reader, end) {
-            (Reader::Refusal, _) => Outcome::NotServed,
-            (Reader::Waiting, End::Failed | End::Finished) => Outcome::NotServed,
+            (Reader::Refusal, _) | (Reader::Waiting, End::Failed | End::Finished) if self.sent => {
+                Outcome::Truncated
+            }
+            (Reader::Refusal, _) | (Reader::Waiting, End::Failed | End::Finished) => Outcome::NotServed,
             _ if self.tally.failed => Outcome::Truncated,
             _ if self.tally.complete => Outcome::Completed,
             (_, End::Dropped) => Outcome::Aborted,
@@ -250,7 +264,11 @@ impl Meter {
     }
 
     fn counted_output(&self) -> u64 {
-        let counted = if self.reads_events() { self.tally.text } else { Weight::of_bytes(self.tally.bytes) };
+        let counted = match &self.reader {
+            Reader::Waiting | Reader::Refusal => Weight::default(),
+            Reader::Sse(_) | Reader::Ndjson(_) => self.tally.text,
+            Reader::Buffered(_) | Reader::Opaque => Weight::of_bytes(self.tally.bytes),
+        };
         counted.tokens().max(self.tally.reported.output.unwrap_or(0))
     }
 }

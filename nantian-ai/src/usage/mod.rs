@@ -36,6 +36,9 @@ pub struct Usage {
     /// All tokens: what the provider says, or the sum of both.
     pub total: u64,
     /// Whether any of the numbers is an estimate because the provider did not report it.
+    ///
+    /// An estimate is good enough to charge for more than was reserved, but not to refund: even a complete answer has one
+    /// where the provider tells no usage, and the input of a request that nobody read counts as zero.
     pub estimated: bool,
 }
 
@@ -49,7 +52,8 @@ pub enum Outcome {
     Completed,
     /// There was no answer: the upstream refused, or could not be reached. The usage is zero.
     NotServed,
-    /// The upstream ended the answer early: an error inside the stream, a broken connection, a timeout.
+    /// The upstream ended the answer early, or did not begin it though it has the prompt: an error inside the stream, a
+    /// broken connection, a timeout.
     Truncated,
 }
 

@@ -14,8 +14,8 @@ use crate::facts::RequestFacts;
 
 /// The service of a [`UsageLayer`](super::UsageLayer).
 ///
-/// [`RequestFacts`] in the extensions of the request bring the input estimate; without them the input
-/// counts as zero where the provider does not report it.
+/// [`RequestFacts`] in the extensions of the request bring the input estimate. Without them a quarter of
+/// `content-length` stands for it, rounded up, or zero where there is none.
 #[derive(Debug)]
 pub struct UsageService<S, O> {
     inner: S,
@@ -56,7 +56,7 @@ where
         let metering = surface.map(|surface| {
             head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             let known = head.extensions.get::<RequestFacts>();
-            let facts = known.cloned().unwrap_or_default();
+            let facts = known.cloned().unwrap_or_else(|| RequestFacts::unread(&head.headers));
             Metering::new(Meter::new(surface, &facts), self.observer.begin(&head.extensions, &facts))
         });
         let request = Request::from_parts(head, body);

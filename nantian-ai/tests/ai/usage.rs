@@ -109,6 +109,30 @@ async fn attempts_that_fail_are_not_reported_each() {
     assert_eq!(report.usage.total, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_got_the_prompt_and_timed_out_has_been_paid_for_it() {
+    let second = Duration::from_secs(1);
+    for last in [None, Some(503), Some(200)] {
+        let reports = Reports::default();
+        let upstream = Upstream::new().hangs();
+        let upstream = match last {
+            None => upstream.hangs(),
+            Some(200) => upstream.replies(json(200, REPLY)),
+            Some(status) => upstream.replies(json(status, "{}")),
+        };
+        let config = openai().retry(RetryPolicy::new(1, second)).timeouts(Timeouts::uniform(second));
+        send(layer(config).observing(reports.clone()), &upstream, chat()).await;
+        let report = reports.only();
+        if last == Some(200) {
+            assert_eq!((report.outcome, report.usage.total), (Outcome::Completed, 12));
+        } else {
+            assert_eq!(report.outcome, Outcome::Truncated, "{last:?}");
+            assert!(report.usage.estimated && report.usage.input > 0, "{last:?}");
+            assert_eq!(report.usage.output, 0, "{last:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_is_refused_here_is_not_begun() {
     let reports = Reports::default();
@@ -171,4 +195,37 @@ async fn what_is_no_operation_passes_a_meter_untouched() {
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "{}");
     assert_eq!(reports.count(), 0);
+}
+
+/// What a metered service reports of a request whose body, of 399 bytes, nobody has read.
+async fn metered(upstream: &Upstream) -> nantian_ai::usage::UsageReport {
+    let reports = Reports::default();
+    let request = Request::post("/v1/chat/completions")
+        .header("content-length", "399")
+        .body(RequestBody::default())
+        .unwrap();
+    if let Ok(response) = UsageLayer::new(reports.clone()).layer(upstream.clone()).oneshot(request).await {
+        response.into_body().collect().await.unwrap();
+    }
+    reports.only()
+}
+
+#[tokio::test]
+async fn the_length_of_a_request_stands_for_its_input_where_nobody_read_it() {
+    let report = metered(&Upstream::new().replies(stream([Some(TOKEN), Some("data: [DONE]\n\n")]))).await;
+    assert_eq!(report.outcome, Outcome::Completed);
+    assert!(report.usage.estimated);
+    assert_eq!((report.usage.input, report.usage.output, report.usage.total), (100, 3, 103));
+}
+
+#[tokio::test]
+async fn a_metered_call_that_fails_or_times_out_may_have_used_its_input() {
+    for upstream in [Upstream::new().refuses_connection(), Upstream::new().replies(json(504, "{}"))] {
+        let report = metered(&upstream).await;
+        assert_eq!(report.outcome, Outcome::Truncated);
+        assert_eq!((report.usage.input, report.usage.output), (100, 0));
+        assert!(report.usage.estimated);
+    }
+    let report = metered(&Upstream::new().replies(json(503, "{}"))).await;
+    assert_eq!((report.outcome, report.usage.total), (Outcome::NotServed, 0));
 }
