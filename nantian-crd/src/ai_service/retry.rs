@@ -7,7 +7,8 @@ use crate::{duration::Duration, schema::Hint, spelled::Spelled};
 
 /// Further attempts after a failure.
 ///
-/// A `Retry-After` of the provider is honoured. When attempts are used up, the other AIServices of the rule are tried.
+/// A `Retry-After` of the provider is honoured. When attempts are used up, the client gets the last failure: no other
+/// AIService of the rule is tried.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
