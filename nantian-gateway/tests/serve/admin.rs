@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Backend, World, eventually, rule, to};
+use crate::support::{Backend, Certificate, Port, World, chat, eventually, rule, to, to_ai};
 
 #[tokio::test]
 async fn health_metrics_and_configuration_are_served() {
@@ -41,20 +41,10 @@ async fn health_metrics_and_configuration_are_served() {
 
 #[tokio::test]
 async fn secrets_are_shown_nowhere() {
-    let key = rcgen::generate_simple_self_signed(["example.org".to_owned()]).unwrap();
-    let indent = |pem: String| pem.replace('\n', "\n    ");
+    let certificate = Certificate::new(&["example.org"]);
+    let provider = Backend::echo("llm").await;
     let manifest = format!(
         "
-apiVersion: v1
-kind: Secret
-type: kubernetes.io/tls
-metadata: {{name: tls, namespace: demo}}
-stringData:
-  tls.crt: |
-    {}
-  tls.key: |
-    {}
----
 apiVersion: v1
 kind: Secret
 metadata: {{name: key, namespace: demo}}
@@ -63,30 +53,35 @@ stringData: {{token: sk-very-secret, unused: never-used}}
 apiVersion: gateway.nantian.dev/v1alpha1
 kind: AIService
 metadata: {{name: llm, namespace: demo}}
-spec: {{provider: openai, model: m, endpoint: 'http://127.0.0.1:9/v1', auth: {{type: bearer, secret: key, key: token}}}}
+spec: {{provider: openai, model: m, endpoint: 'http://{}', auth: {{type: bearer, secret: key, key: token}}}}
 ---
 apiVersion: v1
 kind: Secret
 metadata: {{name: broken, namespace: demo}}
 stringDatta: {{token: sk-in-a-broken-secret}}
 ",
-        indent(key.cert.pem()),
-        indent(key.signing_key.serialize_pem())
+        provider.address
     );
-    let port = crate::support::Port::reserve();
-    let listener = port.listener("https", "protocol: HTTPS, tls: {certificateRefs: [{name: tls}]}");
-    let to_llm = "backendRefs: [{group: gateway.nantian.dev, kind: AIService, name: llm}]";
-    let gateway = World::with_listeners(port, &[listener])
+    let (port, secure) = (Port::reserve(), Port::reserve());
+    let listeners = [
+        port.listener("http", "protocol: HTTP"),
+        secure.listener("https", "protocol: HTTPS, tls: {certificateRefs: [{name: tls}]}"),
+    ];
+    let gateway = World::with_listeners(port, &listeners)
         .manifest("secrets", &manifest)
-        .route("r", &[rule("/", to_llm)])
+        .manifest("tls", &certificate.secret("tls"))
+        .route("r", &[rule("/", &to_ai("llm"))])
         .options(&["--log-level", "trace"])
         .start()
         .await;
+    assert_eq!(gateway.ask(chat("h", false)).await.status(), 200);
+    assert_eq!(provider.last().header("authorization"), Some("Bearer sk-very-secret"));
     let config = gateway.admin("/config").await.text();
     assert!(config.contains("[redacted]") && config.contains("\"demo/llm\""), "{config}");
-    let key_lines: Vec<String> = key.signing_key.serialize_pem().lines().map(str::to_owned).collect();
+    let key = certificate.key_pem();
+    let key = key.lines().nth(1).unwrap();
     for text in [config, gateway.admin("/metrics").await.text(), gateway.log.text()] {
-        for secret in ["sk-very-secret", "never-used", "sk-in-a-broken-secret", key_lines[1].as_str()] {
+        for secret in ["sk-very-secret", "never-used", "sk-in-a-broken-secret", key] {
             assert!(!text.contains(secret), "{secret} is shown");
         }
     }

@@ -1,6 +1,6 @@
 //! AIService: an OpenAI-type provider behind the gateway.
 
-use crate::support::{Backend, Message, Running, World, rule};
+use crate::support::{Backend, Message, Port, Running, World, chat, rule, to_ai};
 
 const BUFFERED: &str = r#"{"id":"x","object":"chat.completion","model":"fake-large","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":91,"total_tokens":100},"odd":  1}"#;
 
@@ -54,8 +54,7 @@ spec:
 ",
         provider.address
     );
-    let backend = "backendRefs: [{group: gateway.nantian.dev, kind: AIService, name: llm}]";
-    let world = World::new().manifest("service", &service).route("llm", &[rule("/v1", backend)]);
+    let world = World::new().manifest("service", &service).route("llm", &[rule("/v1", &to_ai("llm"))]);
     let world = match limits {
         None => world,
         Some(limits) => world.manifest(
@@ -73,17 +72,8 @@ spec: {{targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: 
     world.start().await
 }
 
-async fn chat(gateway: &Running, stream: bool) -> Message {
-    let body = format!(
-        r#"{{"model":"any","stream":{stream},"messages":[{{"role":"user","content":"hi"}}],"seed":  7}}"#
-    );
-    let length = body.len();
-    gateway
-        .ask(format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: llm.example\r\nAuthorization: Bearer sk-client\r\n\
-             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-        ))
-        .await
+async fn ask(gateway: &Running, stream: bool) -> Message {
+    gateway.ask(chat("llm.example", stream)).await
 }
 
 #[tokio::test]
@@ -91,7 +81,7 @@ async fn the_provider_sees_its_own_credential_and_model_and_the_client_its_bytes
     let provider = provider().await;
     let gateway = gateway(&provider, None).await;
 
-    let reply = chat(&gateway, false).await;
+    let reply = ask(&gateway, false).await;
     assert_eq!((reply.status(), reply.text().as_str()), (200, BUFFERED));
     let seen = provider.last();
     assert_eq!(seen.start, "POST /v1/chat/completions HTTP/1.1");
@@ -101,7 +91,7 @@ async fn the_provider_sees_its_own_credential_and_model_and_the_client_its_bytes
     assert!(seen.text().ends_with(r#""seed":  7}"#), "the rest of the request is untouched");
     assert!(seen.headers.iter().all(|(_, value)| !value.contains("sk-client")));
 
-    let reply = chat(&gateway, true).await;
+    let reply = ask(&gateway, true).await;
     assert_eq!(reply.header("content-type"), Some("text/event-stream"));
     assert_eq!(reply.text(), STREAM);
 }
@@ -111,9 +101,9 @@ async fn the_usage_of_replies_counts_against_a_limit_on_tokens() {
     let provider = provider().await;
     let gateway = gateway(&provider, Some("tokensPerMinute: 250")).await;
     for stream in [false, true] {
-        assert_eq!(chat(&gateway, stream).await.status(), 200);
+        assert_eq!(ask(&gateway, stream).await.status(), 200);
     }
-    let refused = chat(&gateway, false).await;
+    let refused = ask(&gateway, false).await;
     assert_eq!(refused.status(), 429, "50 tokens are left, and a reply takes 100");
     assert_eq!(refused.header("x-ratelimit-remaining-tokens"), Some("50"));
     assert!(refused.header("retry-after").is_some());
@@ -122,9 +112,9 @@ async fn the_usage_of_replies_counts_against_a_limit_on_tokens() {
 
 #[tokio::test]
 async fn a_provider_that_cannot_be_reached_is_answered_for() {
-    let nobody = crate::support::Port::reserve();
+    let nobody = Port::reserve();
     let gateway = gateway(&Backend::at(nobody.address()), None).await;
-    let reply = chat(&gateway, false).await;
+    let reply = ask(&gateway, false).await;
     assert!(matches!(reply.status(), 502 | 503), "{reply:?}");
     assert!(!reply.text().contains("sk-provider"));
 }

@@ -38,7 +38,7 @@ async fn a_limit_holds_on_its_route_alone_and_outlives_edits() {
     assert!(refused.header("ratelimit").is_some() && refused.header("ratelimit-policy").is_some());
     assert_eq!(backend.seen().len(), 3, "what is refused asks no backend");
     assert_eq!(gateway.get("/free").await.status(), 200);
-    assert_eq!(gateway.metric("nantian_rate_limited_requests_total").await, Some(1.0));
+    assert_eq!(gateway.metric("nantian_rate_limited_requests_total{decision=\"refused\"}").await, Some(1.0));
 
     gateway.edit_route("free", &[rule("/free", &to("a")), rule("/more", &to("a"))]).await;
     assert_eq!(gateway.get("/more").await.status(), 200);
@@ -197,12 +197,15 @@ async fn a_route_with_every_policy_still_streams_and_upgrades() {
     let backend = Backend::raw(async |mut wire| {
         let Ok(request) = wire.head().await else { return };
         if request.header("upgrade").is_some() {
-            wire.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await;
+            wire.send(
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+            )
+            .await;
         } else {
             wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
         }
-        while let Ok(byte) = wire.exactly(1).await {
-            wire.send(byte).await;
+        while let Ok(part) = wire.exactly(8).await {
+            wire.send(part).await;
         }
     })
     .await;
@@ -218,8 +221,9 @@ async fn a_route_with_every_policy_still_streams_and_upgrades() {
         .start()
         .await;
     let mut tunnel = gateway.connect().await;
-    let reply = tunnel.ask("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n").await;
-    assert_eq!((reply.status(), reply.header("upgrade")), (101, Some("x")));
+    let reply =
+        tunnel.ask("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    assert_eq!((reply.status(), reply.header("upgrade")), (101, Some("websocket")));
     let mut stream = gateway.connect().await;
     stream.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     assert_eq!(stream.reply_head().await.status(), 200);

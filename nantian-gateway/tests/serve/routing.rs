@@ -265,6 +265,7 @@ async fn no_spelling_of_a_path_dodges_its_route() {
         "/..",
         "/a/../../admin",
         "/a/..%2fadmin",
+        "/a/..;/admin",
         "/a/%2e%2e%5cadmin",
         "/a\\..\\admin",
         "/a%",

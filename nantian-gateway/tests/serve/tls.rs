@@ -1,48 +1,14 @@
-//! TLS on the client's side.
-
-use std::sync::Arc;
+//! TLS on the client's side, and on that of a provider.
 
 use http::{Request, StatusCode, Version};
 use http_body_util::Empty;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{CertifiedKey, KeyPair};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
-use crate::support::{Backend, Port, Running, Wire, World, rule, soon, to};
-
-/// A certificate that signs itself, for these names.
-struct Certificate(CertifiedKey<KeyPair>);
-
-impl Certificate {
-    fn new(names: &[&str]) -> Self {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        Self(rcgen::generate_simple_self_signed(names).unwrap())
-    }
-
-    /// The Secret that holds it.
-    fn secret(&self, name: &str) -> String {
-        let indent = |pem: String| pem.replace('\n', "\n    ");
-        format!(
-            "
-apiVersion: v1
-kind: Secret
-type: kubernetes.io/tls
-metadata: {{name: {name}, namespace: demo}}
-stringData:
-  tls.crt: |
-    {}
-  tls.key: |
-    {}
-",
-            indent(self.0.cert.pem()),
-            indent(self.0.signing_key.serialize_pem())
-        )
-    }
-}
+use crate::support::{Backend, Certificate, Port, Running, Wire, World, chat, rule, soon, to, to_ai};
 
 /// An HTTPS listener for `host` with the certificates of `secrets`.
 fn https(port: &Port, name: &str, host: &str, secrets: &[&str]) -> String {
@@ -61,19 +27,10 @@ async fn handshake(
     certificates: &[&Certificate],
     protocols: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        roots.add(certificate.0.cert.der().clone()).unwrap();
-    }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     let stream = soon(TcpStream::connect(gateway.address())).await?;
     let name = ServerName::try_from(host.to_owned()).unwrap();
-    soon(TlsConnector::from(Arc::new(config)).connect(name, stream)).await
+    let config = Certificate::client(certificates, protocols);
+    soon(TlsConnector::from(config).connect(name, stream)).await
 }
 
 fn presented(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
@@ -110,7 +67,7 @@ async fn the_name_that_the_client_asks_for_picks_listener_certificate_and_route(
         [("one.example.org", &one, "a"), ("two.example.org", &two, "b"), ("three.example.org", &three, "b")]
     {
         let stream = handshake(&gateway, host, &[&one, &two, &three], &[]).await.unwrap();
-        assert_eq!(presented(&stream), *certificate.0.cert.der(), "{host}");
+        assert_eq!(presented(&stream), certificate.der(), "{host}");
         assert_eq!(ask(stream, host).await.as_deref(), Some(backend), "{host}");
         assert_eq!(
             [&a, &b].iter().flat_map(|backend| backend.seen()).last().unwrap().all("x-forwarded-proto"),
@@ -175,6 +132,50 @@ async fn a_new_certificate_is_served_to_new_connections_while_old_ones_go_on() {
 
     gateway.edit("one", &new.secret("one")).await;
     let stream = handshake(&gateway, "example.org", &[&old, &new], &[]).await.unwrap();
-    assert_eq!(presented(&stream), *new.0.cert.der());
+    assert_eq!(presented(&stream), new.der());
     assert_eq!(wire.get("/").await.status(), 200, "the old connection goes on");
+}
+
+#[tokio::test]
+async fn a_provider_is_asked_over_tls_if_its_certificate_names_it() {
+    let certificate = Certificate::new(&["localhost"]);
+    let acceptor = TlsAcceptor::from(certificate.server());
+    let provider = Backend::raw(move |wire| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(stream) = acceptor.accept(wire.into_io()).await else { return };
+            let mut wire = Wire::over(stream);
+            let Ok(request) = wire.message().await else { return };
+            let key = request.header("authorization").unwrap_or_default().to_owned();
+            wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{key}", key.len())).await;
+        }
+    })
+    .await;
+    let service = |name: &str, host: &str| {
+        format!(
+            "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: AIService
+metadata: {{name: {name}, namespace: demo}}
+spec: {{provider: openai, model: m, endpoint: 'https://{host}:{}', auth: {{type: bearer, secret: key, key: token}}}}
+",
+            provider.address.port()
+        )
+    };
+    let key =
+        "{apiVersion: v1, kind: Secret, metadata: {name: key, namespace: demo}, stringData: {token: sk-1}}";
+    let roots = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(roots.path(), certificate.pem()).unwrap();
+    let gateway = World::new()
+        .manifest("key", key)
+        .manifest("named", &service("named", "localhost"))
+        .manifest("unnamed", &service("unnamed", "127.0.0.1"))
+        .route_of("named", "named.example", &[rule("/", &to_ai("named"))])
+        .route_of("unnamed", "unnamed.example", &[rule("/", &to_ai("unnamed"))])
+        .variable("SSL_CERT_FILE", roots.path().to_str().unwrap())
+        .start()
+        .await;
+    assert_eq!(gateway.ask(chat("named.example", false)).await.text(), "Bearer sk-1");
+    let refused = gateway.ask(chat("unnamed.example", false)).await;
+    assert!(matches!(refused.status(), 502 | 503), "{refused:?}");
 }

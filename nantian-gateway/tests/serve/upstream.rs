@@ -6,8 +6,12 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use socket2::{Domain, Socket, Type};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::Notify};
 
 use crate::support::{Backend, Port, World, rule, to};
 
@@ -60,6 +64,34 @@ async fn a_pooled_connection_that_was_closed_is_not_used() {
         let reply = wire.ask("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc").await;
         assert_eq!(reply.status(), 200);
         assert_eq!(backend.connections(), requests);
+    }
+}
+
+#[tokio::test]
+async fn a_shared_connection_that_ends_is_replaced() {
+    let cut = Arc::new(Notify::new());
+    let told = Arc::clone(&cut);
+    let backend = Backend::raw(move |wire| {
+        let told = Arc::clone(&told);
+        let service = service_fn(async |request: Request<Incoming>| {
+            let body = request.into_body().collect().await?;
+            Ok::<_, hyper::Error>(Response::new(Full::new(body.to_bytes())))
+        });
+        async move {
+            let connection = http2::Builder::new(TokioExecutor::new());
+            let connection = connection.serve_connection(TokioIo::new(wire.into_io()), service);
+            tokio::select! { _ = connection => {}, () = told.notified() => {} }
+        }
+    })
+    .await;
+    let gateway = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]).start().await;
+    let mut wire = gateway.connect().await;
+    for connections in 1..=4 {
+        let reply = wire.ask("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc").await;
+        assert_eq!((reply.status(), reply.text().as_str()), (200, "abc"));
+        assert_eq!(wire.get("/").await.status(), 200);
+        assert_eq!(backend.connections(), connections);
+        cut.notify_waiters();
     }
 }
 

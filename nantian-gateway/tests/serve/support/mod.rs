@@ -1,7 +1,9 @@
 //! A gateway in a process of its own, real backends, and clients that see every byte.
 
 mod backend;
+mod certificate;
 mod lines;
+mod llm;
 mod manifests;
 mod message;
 mod time;
@@ -10,6 +12,8 @@ mod world;
 
 pub(crate) use self::{
     backend::Backend,
+    certificate::Certificate,
+    llm::{chat, to_ai},
     manifests::{rule, to},
     message::Message,
     time::{after, eventually, soon, when_stuck},

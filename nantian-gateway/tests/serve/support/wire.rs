@@ -32,6 +32,11 @@ impl Wire {
         Self::over(io)
     }
 
+    /// The connection itself, of which nothing was read.
+    pub(crate) fn into_io(self) -> Box<dyn Stream> {
+        self.io
+    }
+
     /// Writes `bytes`; that the other side has closed is told by what is read.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         // A peer that has seen enough may close before all is written.

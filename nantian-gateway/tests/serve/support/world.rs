@@ -41,6 +41,7 @@ pub(crate) struct World {
     directory: TempDir,
     port: Port,
     options: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl World {
@@ -56,12 +57,19 @@ impl World {
         let directory = TempDir::new().unwrap();
         let options = ["run", "--workers", "2", "--feature-gates", "AllAlpha=true", "--log-format", "json"];
         let options = options.map(str::to_owned).into();
-        Self { directory, port, options }.manifest("gateway", &manifests::gateway(listeners))
+        Self { directory, port, options, environment: Vec::new() }
+            .manifest("gateway", &manifests::gateway(listeners))
     }
 
     /// Further options of the command line.
     pub(crate) fn options(mut self, options: &[&str]) -> Self {
         self.options.extend(options.iter().map(|option| (*option).to_owned()));
+        self
+    }
+
+    /// A variable of the environment of the process.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -103,6 +111,7 @@ impl World {
     pub(crate) async fn start_as_is(self) -> Running {
         let mut process = Command::new(env!("CARGO_BIN_EXE_nantian-gateway"))
             .args(&self.options)
+            .envs(self.environment.iter().cloned())
             .arg("--manifests")
             .arg(self.directory.path())
             .stdin(Stdio::null())
