@@ -14,7 +14,8 @@ const MAX_GUEST_STACK: usize = 512 * 1024;
 /// Compiles and runs modules; a cheap handle.
 ///
 /// Nothing here runs by itself. The embedder calls [`tick`](Self::tick) every millisecond from a thread that runs no
-/// plugin, or time limits do not hold, and [`maintain`](Self::maintain) every ten milliseconds or so from another one.
+/// plugin, or time limits do not hold, and [`maintain`](Self::maintain) every ten milliseconds or so from another one, or
+/// instances that end are not replaced.
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
@@ -60,7 +61,12 @@ impl Engine {
     /// Replaces instances that ended, finishes streams that were dropped while their instance was busy, and calls
     /// `proxy_on_tick` where it is due.
     ///
-    /// Runs guests, each call within its time limit: not for the thread that calls [`tick`](Self::tick).
+    /// Nothing else replaces instances: between the end of a plugin's last one and the next round, its requests fail with
+    /// [`Cause::NoInstance`](crate::Cause::NoInstance). A plugin that keeps ending gets twenty replacements at once and
+    /// then one every 50 ms, fewer if it takes long to start.
+    ///
+    /// Runs guests, each call within its time limit and a start within one second: not for the thread that calls
+    /// [`tick`](Self::tick).
     pub fn maintain(&self) {
         let plugins: Vec<_> = {
             let mut plugins = self.inner.plugins.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,6 +108,10 @@ impl fmt::Debug for Engine {
 }
 
 /// What guests may be made of. Proposals that no plugin toolchain needs stay off: each is attack surface.
+///
+/// Threads stay off too: their cargo feature is not enabled here, and should another crate in the build enable it, a module
+/// with a shared memory is refused before it is compiled. In a shared memory a guest could wait for ever
+/// (`memory.atomic.wait32`), and no time limit ends a wait.
 fn settings() -> wasmtime::Config {
     let mut config = wasmtime::Config::new();
     config

@@ -210,7 +210,7 @@ pub enum Cause {
     /// The instance of this stream ended while serving another one.
     #[error("instance lost")]
     InstanceLost,
-    /// Every instance is dead and it is too early to replace one.
+    /// Every instance ended, and upkeep has not replaced one yet.
     #[error("no live instance")]
     NoInstance,
 }

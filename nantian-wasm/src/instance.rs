@@ -12,7 +12,7 @@ use crate::proxy_wasm::{Facts, Guest, Headers, Host, ROOT};
 use crate::sandbox::{self, Usage};
 use crate::stream::Exchange;
 
-/// Time limit of instantiation, start and configuration together, in engine ticks.
+/// Time limit of instantiation, start and configuration together, in engine ticks: one second.
 const START_TICKS: u64 = 1_000;
 
 /// An instance of a plugin's module, started and configured.
@@ -21,8 +21,8 @@ pub(crate) struct Instance {
     guest: Guest,
     /// False from the moment a call into the guest begins until it returns: whatever interrupts one leaves a dead guest.
     alive: bool,
-    /// Time limit of one callback, in engine ticks.
-    ticks: u64,
+    /// Time limit of one callback, in engine ticks; none while the guest starts, when one limit holds for all calls.
+    ticks: Option<u64>,
     next_context: u32,
     next_tick: u64,
 }
@@ -43,18 +43,18 @@ impl Instance {
         let mut store = Store::new(module.pre().module().engine(), host);
         store.limiter(|host| &mut host.limits);
         store.epoch_deadline_trap();
-        store.set_epoch_deadline(START_TICKS);
+        // The only deadline of the whole start. The tick that is running does not count.
+        store.set_epoch_deadline(START_TICKS + 1);
         let limit = Duration::from_millis(START_TICKS);
         let instance =
             module.pre().instantiate(&mut store).map_err(|error| started(sandbox::cause(&error, limit)))?;
         let guest = Guest::of(&instance, &mut store);
         store.data_mut().memory = guest.memory;
         store.data_mut().allocator = guest.allocator.clone();
-        let mut this =
-            Self { store, guest, alive: true, ticks: START_TICKS, next_context: ROOT, next_tick: 0 };
+        let mut this = Self { store, guest, alive: true, ticks: None, next_context: ROOT, next_tick: 0 };
         this.run_start_functions().map_err(started)?;
         this.create_root(facts)?;
-        this.ticks = sandbox.ticks();
+        this.ticks = Some(sandbox.ticks());
         Ok(this)
     }
 
@@ -215,10 +215,13 @@ impl Instance {
         params: P,
     ) -> Result<R, Cause> {
         self.alive = false;
-        // The tick that is running does not count: the guest gets at least its time.
-        self.store.set_epoch_deadline(self.ticks.saturating_add(1));
+        if let Some(ticks) = self.ticks {
+            // The tick that is running does not count: the guest gets at least its time.
+            self.store.set_epoch_deadline(ticks.saturating_add(1));
+        }
         let result = function.call(&mut self.store, params);
         self.alive = result.is_ok();
-        result.map_err(|error| sandbox::cause(&error, Duration::from_millis(self.ticks)))
+        let limit = Duration::from_millis(self.ticks.unwrap_or(START_TICKS));
+        result.map_err(|error| sandbox::cause(&error, limit))
     }
 }

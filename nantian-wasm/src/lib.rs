@@ -11,7 +11,8 @@
 //! # let guest = wat::parse_str(include_str!("../tests/guests/add_header.wat")).unwrap();
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! let engine = Engine::new()?;
-//! // Guests are stopped by `engine.tick()`: call it every millisecond, from a thread that runs none.
+//! // Guests are stopped by `engine.tick()`: call it every millisecond, from a thread that runs none. Instances that end
+//! // are replaced by `engine.maintain()`: call it every ten milliseconds, from another thread.
 //!
 //! let module = Module::compile(&engine, &guest, None)?;
 //! let plugin = Plugin::new(&module, PluginConfig::new("greeter"))?;
@@ -46,7 +47,8 @@
 //! * A pause that nothing can end is a failure at once: `StopIteration` from a header callback, or holding a body back
 //!   at its end. Holding back before the end buffers up to [`Sandbox::max_buffered_body`].
 //! * Replacing all headers keeps pseudo headers that the plugin left out.
-//! * A plugin that traps costs its own streams on that instance; the instance is replaced.
+//! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance. Requests that
+//!   come before that and find no other instance fail with [`Cause::NoInstance`].
 //! * Request properties and headers stay readable in the response's phases.
 
 mod body;

@@ -1,11 +1,12 @@
 //! What can be seen of a plugin from outside: counters, guest metrics, guest logs.
 
+use std::error::Error as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tracing::{Level, debug, enabled, event, warn};
 
-use crate::error::{Cause, Failure, Phase};
+use crate::error::{Cause, Failure, Phase, PluginError};
 
 /// Longest log line taken from a guest, in bytes; the rest is cut off.
 const MAX_LOG_LINE: usize = 4 << 10;
@@ -24,7 +25,7 @@ pub struct PluginStatus {
     pub traps: u64,
     /// Streams the plugin failed, traps included, whatever the failure policy made of it.
     pub failures: u64,
-    /// Instances built to replace one that ended.
+    /// Attempts to replace an instance that ended.
     pub rebuilds: u64,
     /// Log lines of guests that were dropped for exceeding a stream's budget.
     pub dropped_log_lines: u64,
@@ -84,6 +85,12 @@ impl Counters {
     pub(crate) fn trapped(&self, plugin: &str, phase: Phase, cause: &Cause) {
         self.traps.fetch_add(1, Ordering::Relaxed);
         warn!(plugin, %phase, %cause, "plugin instance ended");
+    }
+
+    /// Notes an instance that could not be replaced.
+    pub(crate) fn not_replaced(&self, plugin: &str, error: &PluginError) {
+        let cause = error.source().map(ToString::to_string);
+        warn!(plugin, %error, cause, "plugin instance not replaced");
     }
 
     pub(crate) fn last_failure(&self) -> Option<Failure> {

@@ -18,8 +18,9 @@ use crate::stream::Direction;
 
 /// A running plugin; a cheap handle.
 ///
-/// Its instances are started and configured before [`new`](Self::new) returns, so no request waits for one. They live
-/// until the last handle and the last stream are gone; a new configuration is a new plugin.
+/// Its instances are started and configured before [`new`](Self::new) returns, and replaced by
+/// [`Engine::maintain`](crate::Engine::maintain) when they end, so no request waits for one to start. They live until the
+/// last handle and the last stream are gone; a new configuration is a new plugin.
 #[derive(Clone)]
 pub struct Plugin {
     inner: Arc<Inner>,
@@ -40,8 +41,8 @@ pub(crate) struct Inner {
 impl Plugin {
     /// Starts and configures the instances of a plugin.
     ///
-    /// Runs the guest's start functions, `proxy_on_vm_start` and `proxy_on_configure` once for each instance, each within
-    /// one second of engine ticks. Blocks meanwhile.
+    /// Runs the guest's start functions, `proxy_on_vm_start` and `proxy_on_configure` once for each instance, all together
+    /// within one second of engine ticks an instance. Blocks meanwhile.
     ///
     /// # Errors
     ///
@@ -138,8 +139,7 @@ impl Plugin {
 
     /// Takes an instance for a new stream.
     pub(crate) fn lease(&self) -> Result<(Lease, MutexGuard<'_, Cell>), LeaseError> {
-        let inner = &*self.inner;
-        inner.pool.lease(inner.module.engine().ticks(), || inner.build())
+        self.inner.pool.lease()
     }
 
     pub(crate) fn note_failure(&self, failure: &Failure) {
@@ -176,10 +176,8 @@ impl Inner {
             // A slot that is taken is being looked after.
             let Some(mut cell) = slot.try_lock() else { continue };
             if cell.instance().is_none() {
-                if self.pool.may_rebuild_at(now)
-                    && let Ok(instance) = self.build()
-                {
-                    slot.fill(&mut cell, instance);
+                if self.pool.may_rebuild_at(now) {
+                    self.replace(slot, &mut cell);
                 }
                 continue;
             }
@@ -190,9 +188,16 @@ impl Inner {
         }
     }
 
-    fn build(&self) -> Result<Instance, PluginError> {
+    /// Puts a new instance in the place of one that ended; a guest that does not start again is tried again later.
+    fn replace(&self, slot: &Slot, cell: &mut Cell) {
         self.facts.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
-        Instance::start(&self.module, &self.facts, &self.sandbox)
+        let engine = self.module.engine();
+        let began = engine.ticks();
+        match Instance::start(&self.module, &self.facts, &self.sandbox) {
+            Ok(instance) => slot.fill(cell, instance),
+            Err(error) => self.facts.counters.not_replaced(&self.facts.name, &error),
+        }
+        self.pool.rebuilt_in(engine.ticks().saturating_sub(began));
     }
 
     fn bury(&self, slot: &Slot, cell: &mut Cell, phase: Phase, cause: &Cause) {

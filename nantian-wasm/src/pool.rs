@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use futures_util::lock::{Mutex, MutexGuard, OwnedMutexLockFuture};
 
-use crate::error::{Cause, PluginError};
+use crate::error::Cause;
 use crate::instance::{Instance, Loan};
 use crate::sandbox::Usage;
 use crate::stream::Exchange;
@@ -18,6 +18,8 @@ use crate::stream::Exchange;
 const REBUILD_EVERY: u64 = 50;
 /// Replacements that may be made at once after a quiet time.
 const REBUILD_BURST: u64 = 20;
+/// How many times as long as a replacement took upkeep leaves the plugin's other instances dead, once the burst is used up.
+const REBUILD_REST: u64 = 4;
 
 /// The instances of a plugin.
 pub(crate) struct Pool {
@@ -61,7 +63,7 @@ struct Orphan {
 pub(crate) enum LeaseError {
     /// All are running a guest; this one was asked last.
     Busy(Arc<Slot>),
-    /// None is alive, and it is too early to build another or building failed.
+    /// None is alive until upkeep replaces one.
     Dead(Cause),
 }
 
@@ -85,15 +87,12 @@ impl Pool {
         &self.slots
     }
 
-    /// Takes an instance for a new stream: this thread's own if it can be had, else any; replaces one if all are dead.
-    pub(crate) fn lease<'a>(
-        &'a self,
-        now: u64,
-        build: impl FnOnce() -> Result<Instance, PluginError>,
-    ) -> Result<(Lease, MutexGuard<'a, Cell>), LeaseError> {
+    /// Takes an instance for a new stream: this thread's own if it can be had, else any that is alive.
+    ///
+    /// Builds none: starting a guest may take a second, which upkeep has and a request has not.
+    pub(crate) fn lease(&self) -> Result<(Lease, MutexGuard<'_, Cell>), LeaseError> {
         let thread = thread_key();
         let mut busy = None;
-        let mut dead = None;
         for pass in [Slot::is_own, Slot::is_free, Slot::is_foreign] {
             for slot in self.slots.iter().filter(|slot| pass(slot, thread)) {
                 match slot.cell.try_lock() {
@@ -101,18 +100,10 @@ impl Pool {
                         slot.claim(thread);
                         return Ok((Lease::new(slot, &cell), cell));
                     }
-                    Some(cell) => dead = Some((slot, cell)),
+                    Some(_) => {}
                     None => busy = Some(slot),
                 }
             }
-        }
-        // Building an instance is bounded; waiting for somebody else's guest is only bounded by its time limit.
-        if let Some((slot, mut cell)) = dead.filter(|_| self.rebuilds.spend_at(now))
-            && let Ok(instance) = build()
-        {
-            slot.fill(&mut cell, instance);
-            slot.claim(thread);
-            return Ok((Lease::new(slot, &cell), cell));
         }
         Err(busy.map_or(LeaseError::Dead(Cause::NoInstance), |slot| LeaseError::Busy(Arc::clone(slot))))
     }
@@ -120,6 +111,11 @@ impl Pool {
     /// Whether another dead instance may be replaced now.
     pub(crate) fn may_rebuild_at(&self, now: u64) -> bool {
         self.rebuilds.spend_at(now)
+    }
+
+    /// Notes how long a replacement took, in engine ticks.
+    pub(crate) fn rebuilt_in(&self, took: u64) {
+        self.rebuilds.charge(took);
     }
 }
 
@@ -253,6 +249,11 @@ impl RebuildBudget {
         });
         spent.is_ok()
     }
+
+    /// Charges for the time a replacement took, so that a guest that is slow to start leaves upkeep to the others.
+    fn charge(&self, took: u64) {
+        self.0.fetch_add(took.saturating_mul(REBUILD_REST), Ordering::Relaxed);
+    }
 }
 
 /// A number that tells threads apart, never zero.
@@ -271,5 +272,20 @@ mod tests {
         let budget = RebuildBudget::default();
         assert_eq!((0..100).filter(|_| budget.spend_at(7)).count(), 20);
         assert_eq!((0..1_000).filter(|tick| budget.spend_at(7 + tick)).count(), 19);
+    }
+
+    #[test]
+    fn a_guest_that_is_slow_to_start_takes_a_fifth_of_the_time_of_upkeep() {
+        let budget = RebuildBudget::default();
+        let (mut now, mut building) = (0, 0);
+        while now < 100_000 {
+            if budget.spend_at(now) {
+                budget.charge(1_000);
+                now += 1_000;
+                building += 1_000;
+            }
+            now += 10;
+        }
+        assert!((15_000..=25_000).contains(&building), "{building} of 100 000 ms");
     }
 }

@@ -112,6 +112,15 @@ impl Survey {
                     self.functions.push(index.map_err(malformed)?);
                 }
             }
+            Payload::MemorySection(section) => {
+                for memory in section {
+                    if memory.map_err(malformed)?.shared {
+                        return Err(ModuleError::Uncompilable {
+                            reason: "shared memories are off".to_owned(),
+                        });
+                    }
+                }
+            }
             Payload::GlobalSection(section) => limited("globals", section.count(), MAX_GLOBALS)?,
             Payload::DataSection(section) => limited("data segments", section.count(), MAX_DATA_SEGMENTS)?,
             Payload::CodeSectionEntry(body) => {

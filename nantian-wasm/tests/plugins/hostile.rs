@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use nantian_wasm::{Cause, Engine, FailurePolicy, Plugin, PluginError};
+use nantian_wasm::{Cause, Engine, FailurePolicy, Phase, Plugin, PluginError};
 
 use crate::support::{
     Frames, Seen, Ticking, configured, data, exchange, frames, get, guest, plugin, plugin_of, send,
@@ -40,7 +40,7 @@ fn attacked(engine: &Engine, plugin: &Plugin) -> Seen {
 }
 
 #[test]
-fn endless_loop_in_any_callback_is_stopped_and_the_next_request_served() {
+fn endless_loop_in_any_callback_is_stopped_and_requests_are_served_again_after_upkeep() {
     for place in ["lh", "lb", "lr", "lB", "ln"] {
         let (engine, plugin) = hostile(place, |_| {});
         let seen = attacked(&engine, &plugin);
@@ -48,6 +48,7 @@ fn endless_loop_in_any_callback_is_stopped_and_the_next_request_served() {
         assert!(is_refused && is_time_limit(cause(&plugin)), "{place}: {seen:?}");
         assert_eq!(plugin.status().traps, 1, "{place}");
         if place != "ln" {
+            engine.maintain();
             let next = send([plugin.clone()], get("/"));
             assert_eq!((next.status(), next.text()), (200, "ok"), "{place}");
         }
@@ -78,6 +79,70 @@ fn endless_loop_at_start_is_a_typed_error() {
     );
 }
 
+/// Moves the clock of an engine on by 100 ms with every line that a guest logs.
+struct TicksWithLogs(Engine);
+
+impl tracing::Subscriber for TicksWithLogs {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "nantian_wasm::guest"
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        (0..100).for_each(|_| self.0.tick());
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// A guest that logs so many lines in the creation of its root context, in on_vm_start and in on_configure.
+fn slow_start([create, start, configure]: [u32; 3]) -> Vec<u8> {
+    let text = format!(
+        r#"(module
+            (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (func $dawdle (param $lines i32)
+                (block $done (loop $more
+                    (br_if $done (i32.eqz (local.get $lines)))
+                    (drop (call $log (i32.const 2) (i32.const 0) (i32.const 1)))
+                    (local.set $lines (i32.sub (local.get $lines) (i32.const 1)))
+                    (br $more))))
+            (func (export "proxy_abi_version_0_2_1"))
+            (func (export "proxy_on_context_create") (param i32 i32) (call $dawdle (i32.const {create})))
+            (func (export "proxy_on_vm_start") (param i32 i32) (result i32)
+                (call $dawdle (i32.const {start})) (i32.const 1))
+            (func (export "proxy_on_configure") (param i32 i32) (result i32)
+                (call $dawdle (i32.const {configure})) (i32.const 1)))"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+#[test]
+fn start_and_configuration_share_one_second() {
+    for (tenths, expected) in
+        [([3, 3, 3], None), ([6, 3, 3], Some(Phase::Configure)), ([6, 6, 0], Some(Phase::Start))]
+    {
+        let engine = Engine::new().unwrap();
+        let started = tracing::subscriber::with_default(TicksWithLogs(engine.clone()), || {
+            plugin_of(&engine, &slow_start(tenths), |_| {})
+        });
+        let ended = started.err().map(|error| match error {
+            PluginError::Start { phase, cause } if is_time_limit(Some(cause.clone())) => phase,
+            other => panic!("{tenths:?}: {other}"),
+        });
+        assert_eq!(ended, expected, "{tenths:?}");
+    }
+}
+
 #[test]
 fn endless_loop_in_the_allocator_counts_for_the_callback_that_needed_it() {
     let (engine, plugin) = hostile("la", |_| {});
@@ -91,10 +156,11 @@ fn trap_ends_only_streams_that_are_hit() {
     for (what, words) in
         [("th", "unreachable"), ("oh", "stack"), ("tb", "unreachable"), ("tr", "unreachable")]
     {
-        let (_, plugin) = hostile(what, |_| {});
+        let (engine, plugin) = hostile(what, |_| {});
         let seen = send([plugin.clone()], attack());
         assert_eq!((seen.status(), seen.text()), (503, "Service Unavailable\n"), "{what}");
         assert!(matches!(cause(&plugin), Some(Cause::Trap(text)) if text.contains(words)), "{what}");
+        engine.maintain();
         assert_eq!(send([plugin.clone()], get("/")).status(), 200);
         assert_eq!(plugin.status().rebuilds, 1);
     }
@@ -124,8 +190,9 @@ fn answer_of_a_guest_that_traps_is_never_sent() {
 
 #[test]
 fn memory_bomb_is_refused_its_memory() {
-    let (_, plugin) = hostile("gh", |config| config.sandbox.max_memory = 2 << 20);
+    let (engine, plugin) = hostile("gh", |config| config.sandbox.max_memory = 2 << 20);
     assert_eq!(send([plugin.clone()], attack()).status(), 503);
+    engine.maintain();
     assert_eq!(send([plugin], get("/")).status(), 200);
 }
 
@@ -177,6 +244,7 @@ fn guest_that_traps_on_every_stream_is_not_rebuilt_without_end() {
     let (engine, plugin) = hostile("tn", |_| {});
     for _ in 0..60 {
         assert_eq!(send([plugin.clone()], get("/")).status(), 503);
+        engine.maintain();
     }
     let status = plugin.status();
     assert_eq!(status.rebuilds, 20);
@@ -184,15 +252,17 @@ fn guest_that_traps_on_every_stream_is_not_rebuilt_without_end() {
     for _ in 0..50 {
         engine.tick();
     }
-    assert_eq!(send([plugin.clone()], get("/")).status(), 503);
+    engine.maintain();
     assert_eq!(plugin.status().rebuilds, 21);
 }
 
 #[test]
-fn upkeep_replaces_an_instance_before_the_next_request() {
+fn upkeep_replaces_an_instance_and_no_request_waits_for_that() {
     let (engine, plugin) = hostile("th", |_| {});
     assert_eq!(send([plugin.clone()], attack()).status(), 503);
-    assert_eq!(plugin.status().live_instances, 0);
+    assert_eq!(send([plugin.clone()], get("/")).status(), 503);
+    assert_eq!(cause(&plugin), Some(Cause::NoInstance));
+    assert_eq!((plugin.status().live_instances, plugin.status().rebuilds), (0, 0));
     engine.maintain();
     assert_eq!((plugin.status().live_instances, plugin.status().rebuilds), (1, 1));
     assert_eq!(send([plugin.clone()], get("/")).status(), 200);

@@ -50,6 +50,14 @@ fn anything_else_is_told_what_was_looked_for() {
 }
 
 #[test]
+fn a_memory_in_which_a_guest_could_wait_for_ever_is_refused() {
+    let refusal = refusal(
+        r#"(module (func (export "proxy_abi_version_0_2_1")) (memory (export "memory") 1 1 shared))"#,
+    );
+    assert!(refusal.contains("shared"), "{refusal}");
+}
+
+#[test]
 fn digest_is_that_of_the_bytes_and_checked_before_anything_is_compiled() {
     let engine = Engine::new().unwrap();
     let bytes = guest("add_header");
