@@ -20,7 +20,16 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Port {
     pub(crate) router: Router,
-    pub(crate) tls: Option<TlsServer>,
+    pub(crate) transport: Transport,
+}
+
+/// What is below HTTP.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    Plain,
+    Tls(TlsServer),
+    /// TLS is asked for and cannot be had: nothing is served in its place.
+    Unusable,
 }
 
 impl Snapshot {
@@ -45,8 +54,12 @@ impl Snapshot {
 }
 
 impl Port {
-    /// What terminates TLS on it, if anything does.
-    pub fn tls(&self) -> Option<&TlsServer> {
-        self.tls.as_ref()
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// Whether its clients speak TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
     }
 }

@@ -68,8 +68,8 @@ pub async fn serve(
 /// Ready once listeners are bound and the first snapshot serves.
 async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
     match shared.view.get() {
-        Some(_) => (StatusCode::OK, "ready\n"),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        Some(view) if view.listening => (StatusCode::OK, "ready\n"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
     }
 }
 

@@ -8,29 +8,52 @@ use std::{
 use super::{CompiledBackend, CompiledRule, Place, Registry, Target};
 use crate::{
     filter::FilterLayer,
-    ir::{self, Ir, ObjectName, Policies, RouteId},
-    listen::PortKey,
+    ir::{self, Ir, ListenerId, ObjectName, Policies, PolicyId, RouteId},
+    listen::{InvalidCertificate, PortKey},
     policy::{Meter, Plugins, RateLimits},
     route::{RouterBuilder, RuleIndex},
-    snapshot::{Port, Snapshot},
+    snapshot::{Port, Snapshot, Transport},
+    source::ObjectRef,
+    translate::conditions::{ConditionType, Reason},
 };
 
-/// Something valid that cannot be served after all; becomes a condition of its object.
+/// Something valid that cannot be served after all; becomes a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The kind of the object.
-    pub kind: &'static str,
     /// The object.
-    pub name: ObjectName,
-    /// The reason of the condition, in CamelCase.
-    pub reason: &'static str,
+    pub object: ObjectRef,
+    /// The listener, where the object is a Gateway and one of its listeners is meant.
+    pub listener: Option<ListenerId>,
+    /// What is not true of it.
+    pub condition: ConditionType,
+    /// Why, for programs.
+    pub reason: Reason,
     /// The field and what is wrong with it.
     pub message: String,
 }
 
 impl Problem {
-    pub(super) fn new(kind: &'static str, name: ObjectName, reason: &'static str, message: String) -> Self {
-        Self { kind, name, reason, message }
+    pub(super) fn new(kind: &'static str, name: ObjectName, reason: Reason, message: String) -> Self {
+        let object = ObjectRef { kind, name };
+        Self { object, listener: None, condition: ConditionType::Programmed, reason, message }
+    }
+
+    fn of_certificate(fault: InvalidCertificate) -> Self {
+        let message = fault.to_string();
+        Self {
+            object: ObjectRef { kind: "Gateway", name: fault.listener.gateway.clone() },
+            listener: Some(fault.listener),
+            condition: ConditionType::ResolvedRefs,
+            reason: Reason::InvalidCertificateRef,
+            message,
+        }
+    }
+
+    fn of_route(place: &Place, message: String) -> Self {
+        let (namespace, name) = place.route.split_once('/').unwrap_or(("", &place.route));
+        let object = ObjectRef { kind: "HTTPRoute", name: ObjectName::new(namespace, name) };
+        let (condition, reason) = (ConditionType::Accepted, Reason::UnsupportedValue);
+        Self { object, listener: None, condition, reason, message }
     }
 }
 
@@ -73,31 +96,22 @@ impl<'a> Compiler<'a> {
                 self.attach(listener, attachment, &mut router);
             }
         }
-        let tls = match port.protocol {
-            ir::ListenerProtocol::Http => None,
+        let transport = match port.protocol {
+            ir::ListenerProtocol::Http => Transport::Plain,
             ir::ListenerProtocol::Https => self.tls(key, port),
         };
-        (key, Port { router: router.build(), tls })
+        (key, Port { router: router.build(), transport })
     }
 
-    fn tls(&mut self, key: PortKey, port: &ir::Port) -> Option<crate::listen::TlsServer> {
+    fn tls(&mut self, key: PortKey, port: &ir::Port) -> Transport {
         match self.registry.tls(key, &port.listeners) {
             Ok((server, faults)) => {
-                for fault in faults {
-                    let gateway = port.listeners.iter().map(|listener| listener.id.gateway.clone()).next();
-                    let gateway = gateway.unwrap_or_default();
-                    self.problems.push(Problem::new(
-                        "Gateway",
-                        gateway,
-                        "InvalidCertificateRef",
-                        fault.to_string(),
-                    ));
-                }
-                Some(server)
+                self.problems.extend(faults.into_iter().map(Problem::of_certificate));
+                Transport::Tls(server)
             }
             Err(error) => {
                 tracing::error!(%error, port = %key, "TLS cannot be set up");
-                None
+                Transport::Unusable
             }
         }
     }
@@ -122,26 +136,23 @@ impl<'a> Compiler<'a> {
             for host in &attachment.hostnames {
                 for found in &rule.matches {
                     if let Err(error) = router.add(&listener.hostname, host, found, index) {
-                        let name = route.id.0.clone();
-                        self.problems.push(Problem::new(
-                            "HTTPRoute",
-                            name,
-                            "UnsupportedValue",
-                            error.to_string(),
-                        ));
+                        self.problems.push(Problem::of_route(&place, error.to_string()));
                     }
                 }
             }
         }
     }
 
-    fn rule(&mut self, rule: &ir::Rule, place: &Place, around: &[&Policies]) -> CompiledRule {
-        let rate_limits = self.rate_limits(around, place);
-        let plugins = self.plugins(around);
+    fn rule(&mut self, rule: &ir::Rule, place: &Place, around: &[&'a Policies]) -> CompiledRule {
+        let rate_limits = self.rate_limits(around, &[], place);
+        let plugins = self.plugins(around, &[]);
         let counts_tokens = rate_limits.as_ref().is_some_and(RateLimits::counts_tokens);
-        let backends: Vec<_> =
-            rule.backends.iter().map(|share| self.share(share, rule, place, counts_tokens)).collect();
-        let filters = self.filters(&rule.filters, place);
+        let shares = rule.backends.iter().map(|share| self.share(share, rule, place, around, counts_tokens));
+        let mut backends: Vec<_> = shares.collect();
+        let filters = self.filters(&rule.filters, place).unwrap_or_else(|Broken| {
+            backends.clear();
+            None
+        });
         let needs_info = filters.is_some()
             || plugins.is_some()
             || rate_limits.is_some()
@@ -168,9 +179,10 @@ impl<'a> Compiler<'a> {
         share: &ir::WeightedBackend,
         rule: &ir::Rule,
         place: &Place,
+        outer: &[&Policies],
         counts_tokens: bool,
     ) -> CompiledBackend {
-        let (target, policies) = match &share.target {
+        let (mut target, policies) = match &share.target {
             ir::Target::Backend(id) => {
                 let target = self.registry.balancer(id).map_or(Target::Invalid, Target::Service);
                 (target, self.ir.backends.get(id).map(|backend| &backend.policies))
@@ -183,47 +195,71 @@ impl<'a> Compiler<'a> {
             ir::Target::Invalid => (Target::Invalid, None),
         };
         let around: Vec<&Policies> = policies.into_iter().collect();
-        let rate_limits = self.rate_limits(&around, place);
+        let rate_limits = self.rate_limits(&around, outer, place);
         let counts_tokens = counts_tokens || rate_limits.as_ref().is_some_and(RateLimits::counts_tokens);
-        let meter = (counts_tokens && matches!(target, Target::Service(_))).then_some(Meter);
+        let filters = self.filters(&share.filters, place).unwrap_or_else(|Broken| {
+            target = Target::Invalid;
+            None
+        });
         CompiledBackend {
             weight: share.weight,
-            filters: self.filters(&share.filters, place),
-            plugins: self.plugins(&around),
+            filters,
+            plugins: self.plugins(&around, outer),
             rate_limits,
             timeout: rule.timeouts.backend_request,
-            meter,
+            meter: (counts_tokens && matches!(target, Target::Service(_))).then_some(Meter),
             target,
         }
     }
 
-    fn filters(&mut self, filters: &[ir::Filter], place: &Place) -> Option<FilterLayer> {
-        FilterLayer::new(filters).unwrap_or_else(|error| {
-            // The translator accepts only what can be compiled.
-            tracing::error!(%error, route = %place.route, "a filter cannot be compiled and is left out");
-            None
+    /// The translator accepts only what can be compiled; what cannot all the same is not served without its filters.
+    fn filters(&mut self, filters: &[ir::Filter], place: &Place) -> Result<Option<FilterLayer>, Broken> {
+        FilterLayer::new(filters).map_err(|error| {
+            self.problems.push(Problem::of_route(place, error.to_string()));
+            Broken
         })
     }
 
-    fn rate_limits(&mut self, around: &[&Policies], place: &Place) -> Option<RateLimits> {
+    fn rate_limits(
+        &mut self,
+        around: &[&Policies],
+        outer: &[&Policies],
+        place: &Place,
+    ) -> Option<RateLimits> {
         let mut limiters = Vec::new();
-        for id in around.iter().flat_map(|policies| &policies.rate_limits) {
+        for id in distinct(around, outer, |policies| &policies.rate_limits) {
             let Some(limit) = self.ir.rate_limits.get(id) else { continue };
-            match self.registry.limiter(id, limit) {
-                Ok(limiter) => limiters.push(limiter),
-                Err(reason) => {
-                    let problem = Problem::new("TokenPolicy", limit.object.clone(), "Invalid", reason);
-                    if !self.problems.contains(&problem) {
-                        self.problems.push(problem);
-                    }
-                }
-            }
+            let (limiter, fault) = self.registry.limiter(id, limit);
+            limiters.extend(limiter);
+            let problem =
+                fault.map(|fault| Problem::new("TokenPolicy", limit.object.clone(), Reason::Invalid, fault));
+            self.problems.extend(problem.filter(|problem| !self.problems.contains(problem)));
         }
         RateLimits::new(limiters, place, &self.registry.metrics)
     }
 
-    fn plugins(&self, around: &[&Policies]) -> Option<Plugins> {
-        let ids: Vec<_> = around.iter().flat_map(|policies| &policies.plugins).cloned().collect();
-        self.registry.plugins().chain(&ids)
+    fn plugins(&self, around: &[&Policies], outer: &[&Policies]) -> Option<Plugins> {
+        self.registry.plugins().chain(distinct(around, outer, |policies| &policies.plugins))
     }
+}
+
+/// Something was left out and is in the problems.
+struct Broken;
+
+/// The policies at `around`, each once: one that is attached at several places on a request's way, `outer` ones
+/// included, is asked at the first of them.
+fn distinct<'p>(
+    around: &[&'p Policies],
+    outer: &[&Policies],
+    kind: for<'x> fn(&'x Policies) -> &'x Vec<PolicyId>,
+) -> Vec<&'p PolicyId> {
+    let mut distinct: Vec<&PolicyId> = Vec::new();
+    for policies in around {
+        for id in kind(policies) {
+            if !distinct.contains(&id) && !outer.iter().any(|outer| kind(outer).contains(id)) {
+                distinct.push(id);
+            }
+        }
+    }
+    distinct
 }

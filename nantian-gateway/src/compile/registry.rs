@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use nantian_lb::Balancer;
 use nantian_ratelimit::Limiter;
+use nantian_wasm::{Engine, EngineError};
 
 use super::Problem;
 use crate::{
-    ir::{self, BackendId, Ir, ObjectName, PolicyId},
+    ir::{self, BackendId, Ir, ObjectName, PluginSource, PolicyId},
     listen::{InvalidCertificate, PortKey, TlsServer},
     metrics::Metrics,
     policy::{Limiters, WasmPlugins, ai_target, balance_config, endpoints, rate_limit_policy},
+    translate::conditions::Reason,
     upstream::Destination,
 };
 
@@ -36,7 +38,9 @@ struct BalancedBackend {
 #[derive(Debug)]
 struct AiUpstream {
     config: ir::AiService,
-    target: Result<(Arc<nantian_ai::Target>, Destination), String>,
+    /// The last good one: an edit that makes no target leaves it in place.
+    target: Option<(Arc<nantian_ai::Target>, Destination)>,
+    fault: Option<String>,
 }
 
 #[derive(Debug)]
@@ -60,8 +64,23 @@ impl Registry {
         }
     }
 
-    /// The plugins and their engine.
-    pub fn plugins(&self) -> &WasmPlugins {
+    /// The engine of the plugins. Its clock must run before the first plugin is compiled in.
+    ///
+    /// # Errors
+    /// When the machine cannot run compiled WebAssembly.
+    pub fn engine(&mut self) -> Result<&Engine, EngineError> {
+        self.plugins.engine()
+    }
+
+    /// Brings endpoints and balancing up to date with `ir`, for an edit that is about nothing else.
+    pub fn update_balancers(&mut self, ir: &Ir) {
+        self.balancers.retain(|id, _| ir.backends.contains_key(id));
+        for (id, backend) in &ir.backends {
+            self.update_balancer(id, backend, ir.endpoints.get(id).map(Vec::as_slice).unwrap_or_default());
+        }
+    }
+
+    pub(super) fn plugins(&self) -> &WasmPlugins {
         &self.plugins
     }
 
@@ -76,7 +95,12 @@ impl Registry {
         let mut problems = self.update_ai_services(ir);
         for (id, reason) in self.plugins.update(&ir.plugins) {
             if let Some(plugin) = ir.plugins.get(&id) {
-                problems.push(Problem::new("WasmPlugin", plugin.object.clone(), "ModuleUnavailable", reason));
+                let why = match plugin.source {
+                    PluginSource::Url(_) => Reason::Pending,
+                    PluginSource::Missing(_) => Reason::ConfigMapNotFound,
+                    PluginSource::Bytes(_) => Reason::ModuleInvalid,
+                };
+                problems.push(Problem::new("WasmPlugin", plugin.object.clone(), why, reason));
             }
         }
         self.limiters.retain(|id| ir.rate_limits.contains_key(id));
@@ -93,13 +117,21 @@ impl Registry {
 
     /// The target of an AI service, unless it is faulty.
     pub(super) fn ai_service(&self, name: &ObjectName) -> Option<(Arc<nantian_ai::Target>, Destination)> {
-        self.ai_services.get(name).and_then(|service| service.target.clone().ok())
+        self.ai_services.get(name).and_then(|service| service.target.clone())
     }
 
     /// The limiter of a policy, its levels kept.
-    pub(super) fn limiter(&mut self, id: &PolicyId, limit: &ir::RateLimit) -> Result<Limiter, String> {
-        let policy = rate_limit_policy(limit).map_err(|error| error.to_string())?;
-        Ok(self.limiters.get(id, policy))
+    ///
+    /// A policy that cannot be held leaves the last one in place, and says why.
+    pub(super) fn limiter(
+        &mut self,
+        id: &PolicyId,
+        limit: &ir::RateLimit,
+    ) -> (Option<Limiter>, Option<String>) {
+        match rate_limit_policy(limit) {
+            Ok(policy) => (Some(self.limiters.get(id, policy)), None),
+            Err(error) => (self.limiters.last(id), Some(error.to_string())),
+        }
     }
 
     /// The TLS side of a socket; kept as it is, session tickets included, while its certificates are the same.
@@ -115,57 +147,57 @@ impl Registry {
         if let Some(port) = self.tls.get(&key).filter(|port| port.listeners == wanted) {
             return Ok((port.server.clone(), port.faults.clone()));
         }
-        let (server, faults) = TlsServer::new(listeners)?;
+        let last = self.tls.get(&key).map(|port| &port.server);
+        let (server, faults) = TlsServer::new(listeners, last)?;
         let port = TlsPort { listeners: wanted, server: server.clone(), faults: faults.clone() };
         self.tls.insert(key, port);
         Ok((server, faults))
     }
 
-    fn update_balancers(&mut self, ir: &Ir) {
-        self.balancers.retain(|id, _| ir.backends.contains_key(id));
-        for (id, backend) in &ir.backends {
-            let of_backend = ir.endpoints.get(id).map(Vec::as_slice).unwrap_or_default();
-            let config = balance_config(&backend.load_balancing);
-            match self.balancers.get_mut(id) {
-                Some(known)
-                    if known.endpoints == of_backend
-                        && known.protocol == backend.protocol
-                        && known.load_balancing == backend.load_balancing => {}
-                Some(known) => {
-                    known.balancer.update(endpoints(of_backend, backend.protocol), &config);
-                    known.endpoints = of_backend.to_vec();
-                    known.protocol = backend.protocol;
-                    known.load_balancing = backend.load_balancing.clone();
-                }
-                None => {
-                    let balancer = Balancer::new(endpoints(of_backend, backend.protocol), &config);
-                    let known = BalancedBackend {
-                        endpoints: of_backend.to_vec(),
-                        protocol: backend.protocol,
-                        load_balancing: backend.load_balancing.clone(),
-                        balancer,
-                    };
-                    self.balancers.insert(id.clone(), known);
-                }
-            }
+    fn update_balancer(&mut self, id: &BackendId, backend: &ir::Backend, of_backend: &[ir::Endpoint]) {
+        let known = self.balancers.get(id);
+        if known.is_some_and(|known| {
+            known.endpoints == of_backend
+                && known.protocol == backend.protocol
+                && known.load_balancing == backend.load_balancing
+        }) {
+            return;
         }
+        let config = balance_config(&backend.load_balancing);
+        let endpoints = endpoints(of_backend, backend.protocol);
+        let balancer = match known {
+            Some(known) => {
+                known.balancer.update(endpoints, &config);
+                known.balancer.clone()
+            }
+            None => Balancer::new(endpoints, &config),
+        };
+        let known = BalancedBackend {
+            endpoints: of_backend.to_vec(),
+            protocol: backend.protocol,
+            load_balancing: backend.load_balancing.clone(),
+            balancer,
+        };
+        self.balancers.insert(id.clone(), known);
     }
 
     fn update_ai_services(&mut self, ir: &Ir) -> Vec<Problem> {
-        self.ai_services.retain(|name, known| ir.ai_services.get(name) == Some(&known.config));
+        self.ai_services.retain(|name, _| ir.ai_services.contains_key(name));
         for (name, config) in &ir.ai_services {
-            if !self.ai_services.contains_key(name) {
-                let target = ai_target(name, config)
-                    .map(|(target, destination)| (Arc::new(target), destination))
-                    .map_err(|error| error.to_string());
-                self.ai_services.insert(name.clone(), AiUpstream { config: config.clone(), target });
+            if self.ai_services.get(name).is_some_and(|known| known.config == *config) {
+                continue;
             }
+            let last_good = self.ai_services.remove(name).and_then(|known| known.target);
+            let (target, fault) = match ai_target(name, config) {
+                Ok((target, destination)) => (Some((Arc::new(target), destination)), None),
+                Err(error) => (last_good, Some(error.to_string())),
+            };
+            self.ai_services.insert(name.clone(), AiUpstream { config: config.clone(), target, fault });
         }
         let failed = self.ai_services.iter();
         failed
             .filter_map(|(name, service)| {
-                let reason = service.target.as_ref().err()?;
-                Some(Problem::new("AIService", name.clone(), "Invalid", reason.clone()))
+                Some(Problem::new("AIService", name.clone(), Reason::Invalid, service.fault.clone()?))
             })
             .collect()
     }

@@ -12,7 +12,7 @@ use crate::{
     listen::PortKey,
     metrics::Metrics,
     runtime::Workers,
-    source::{Cause, Fault, Files, ObjectRef, refusals},
+    source::{Cause, Files, ObjectRef, refusals},
     translate::{
         Translation,
         conditions::{Condition, ConditionType, Reason},
@@ -32,6 +32,8 @@ pub struct Control {
     generation: u64,
     served: Ir,
     problems: Vec<Problem>,
+    /// What was said of an edit that was taken back; until the object is edited again.
+    rejected: BTreeMap<ObjectRef, Vec<String>>,
     unbound: BTreeMap<PortKey, String>,
     said: Vec<String>,
     clock: Option<EngineClock>,
@@ -69,6 +71,7 @@ impl Control {
             generation: 0,
             served: Ir::default(),
             problems: Vec::new(),
+            rejected: BTreeMap::new(),
             unbound: BTreeMap::new(),
             said: Vec::new(),
             clock: None,
@@ -82,56 +85,66 @@ impl Control {
     pub async fn reload(&mut self) -> Reload {
         let begun = Instant::now();
         let load = self.files.load();
-        let (mut translation, rejected) = self.translate(&load.changed);
+        let mut translation = self.translate(&load.changed);
         let first = self.generation == 0;
-        let retry = !self.unbound.is_empty();
+        let retry = !self.unbound.is_empty() || !self.problems.is_empty();
         let installed = first || retry || translation.ir != self.served;
-        if installed {
+        if first || retry || !translation.ir.routes_like(&self.served) {
             self.install(&translation.ir).await;
+        } else if installed {
+            self.registry.update_balancers(&translation.ir);
         }
         self.tell_truth(&mut translation);
         self.served.clone_from(&translation.ir);
-        let faults = load.faults.len() + rejected;
-        let reload = Reload { changed: load.changed, faults, installed, took: begun.elapsed() };
-        self.report(&reload, &load.faults, &translation);
+        let mut faults: Vec<String> = load.faults.iter().map(ToString::to_string).collect();
+        faults.extend(self.rejected.values().flatten().cloned());
+        let reload = Reload { changed: load.changed, faults: faults.len(), installed, took: begun.elapsed() };
+        self.report(&reload, &faults, &translation);
+        let ports = translation.ir.ports.len();
+        let listening = ports == 0 || self.unbound.len() < ports;
         let view = ConfigView {
             generation: self.generation,
             translation: Arc::new(translation),
             problems: self.problems.clone(),
-            faults: Vec::new(),
+            faults,
+            listening,
         };
-        self.view.set(view.with_faults(&load.faults));
+        self.view.set(view);
         reload
     }
 
-    /// Lets requests finish, then ends the workers.
+    /// Is ready no more, lets requests finish, then ends the workers.
     pub fn drain(self) {
+        self.view.clear();
         self.workers.drain();
     }
 
     /// Translates; an edit that the translator refuses is taken back, so that the last good version serves on.
-    fn translate(&mut self, changed: &[ObjectRef]) -> (Translation, usize) {
+    fn translate(&mut self, changed: &[ObjectRef]) -> Translation {
+        self.rejected.retain(|object, _| !changed.contains(object));
         let translation = translate(self.files.objects(), self.gates);
         let refused: Vec<_> = refusals(&translation)
             .into_iter()
             .filter(|refusal| refusal.cause == Cause::Spec && changed.contains(&refusal.object))
             .collect();
-        for refusal in &refused {
-            tracing::error!(object = %refusal.object, path = refusal.path, reason = refusal.reason, "refused");
+        let taken_back = self.files.reject(refused.iter().map(|refusal| &refusal.object));
+        for refusal in refused {
+            let line = format!("{}: {}: {}", refusal.object, refusal.path, refusal.reason);
+            self.rejected.entry(refusal.object).or_default().push(line);
         }
-        if !self.files.reject(refused.iter().map(|refusal| &refusal.object)) {
-            return (translation, refused.len());
-        }
-        tracing::warn!("the last good versions of refused objects serve on");
-        (translate(self.files.objects(), self.gates), refused.len())
+        if taken_back { translate(self.files.objects(), self.gates) } else { translation }
     }
 
     async fn install(&mut self, ir: &Ir) {
         self.generation += 1;
-        let compiled = compile(ir, &mut self.registry, self.generation);
-        if self.clock.is_none() {
-            self.clock = self.registry.plugins().engine().map(EngineClock::start);
+        // Starting a plugin runs its code, which nothing but the clock can end.
+        if self.clock.is_none() && !ir.plugins.is_empty() {
+            match self.registry.engine() {
+                Ok(engine) => self.clock = Some(EngineClock::start(engine)),
+                Err(error) => tracing::error!(%error, "plugins cannot run"),
+            }
         }
+        let compiled = compile(ir, &mut self.registry, self.generation);
         self.problems = compiled.problems;
         self.workers.install(compiled.snapshot);
         self.unbound = self.workers.settled(self.generation).await;
@@ -140,16 +153,11 @@ impl Control {
     /// Corrects the conditions of what is valid and not served all the same.
     fn tell_truth(&self, translation: &mut Translation) {
         for problem in &self.problems {
-            let object = ObjectRef { kind: problem.kind, name: problem.name.clone() };
-            let (condition, reason) = match problem.kind {
-                "WasmPlugin" => (ConditionType::Programmed, Reason::ModuleInvalid),
-                "Gateway" => (ConditionType::ResolvedRefs, Reason::InvalidCertificateRef),
-                "HTTPRoute" => (ConditionType::Accepted, Reason::UnsupportedValue),
-                _ => (ConditionType::Programmed, Reason::Invalid),
+            let condition = Condition::fails(problem.condition, problem.reason, problem.message.clone());
+            match &problem.listener {
+                Some(listener) => translation.statuses.set_listener_condition(listener, condition),
+                None => translation.statuses.set_condition(&problem.object, &condition),
             };
-            translation
-                .statuses
-                .set_condition(&object, &Condition::fails(condition, reason, problem.message.clone()));
         }
         let ports = std::mem::take(&mut translation.ir.ports);
         for port in &ports {
@@ -165,7 +173,7 @@ impl Control {
     }
 
     /// Says what happened: one line a reload, and each fault and problem once.
-    fn report(&mut self, reload: &Reload, faults: &[Fault], translation: &Translation) {
+    fn report(&mut self, reload: &Reload, faults: &[String], translation: &Translation) {
         self.metrics.reloaded(reload.took, reload.installed, reload.faults);
         let mut ignored: BTreeMap<Feature, u64> =
             Feature::ALL.into_iter().map(|feature| (feature, 0)).collect();
@@ -174,11 +182,11 @@ impl Control {
         }
         self.metrics.set_ignored(ignored);
         let mut said = Vec::new();
-        said.extend(faults.iter().map(ToString::to_string));
+        said.extend(faults.iter().cloned());
         said.extend(
-            self.problems.iter().map(|problem| {
-                format!("{} {} is not served: {}", problem.kind, problem.name, problem.message)
-            }),
+            self.problems
+                .iter()
+                .map(|problem| format!("{} is not served: {}", problem.object, problem.message)),
         );
         said.extend(self.unbound.iter().map(|(key, reason)| format!("{key} is not served: {reason}")));
         said.extend(translation.ignored.iter().map(|ignored| {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{compile::Problem, source::Fault, translate::Translation};
+use crate::{compile::Problem, translate::Translation};
 
 /// The configuration as `/config` shows it.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +18,8 @@ pub struct ConfigView {
     pub problems: Vec<Problem>,
     /// Faults in the sources.
     pub faults: Vec<String>,
+    /// Whether a socket is bound, or none is asked for.
+    pub listening: bool,
 }
 
 /// The present [`ConfigView`], shared with the admin server.
@@ -32,6 +34,11 @@ impl View {
         *self.present.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(config));
     }
 
+    /// Shows nothing any more: the process is about to end.
+    pub fn clear(&self) {
+        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// What is served, once something is.
     pub fn get(&self) -> Option<Arc<ConfigView>> {
         self.present.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -39,11 +46,6 @@ impl View {
 }
 
 impl ConfigView {
-    pub(super) fn with_faults(mut self, faults: &[Fault]) -> Self {
-        self.faults = faults.iter().map(ToString::to_string).collect();
-        self
-    }
-
     /// The view as JSON; secrets are redacted by their type.
     pub fn to_json(&self) -> Value {
         let problems: Vec<Value> = self
@@ -51,7 +53,7 @@ impl ConfigView {
             .iter()
             .map(|problem| {
                 json!({
-                    "object": format!("{} {}", problem.kind, problem.name),
+                    "object": problem.object.to_string(),
                     "reason": problem.reason,
                     "message": problem.message,
                 })

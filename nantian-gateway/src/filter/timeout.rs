@@ -125,10 +125,11 @@ impl http_body::Body for TimeoutBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            return Poll::Ready(frame);
+        // The time first: a client that reads slowly must not stretch it.
+        if self.sleep.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(TimedOut(self.limit).into())));
         }
-        self.sleep.as_mut().poll(cx).map(|()| Some(Err(TimedOut(self.limit).into())))
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -59,6 +59,13 @@ pub struct LoadBalancing {
     pub max_inflight_requests: Option<u32>,
 }
 
+impl LoadBalancing {
+    /// Whether endpoints are placed by the client's address.
+    pub fn asks_for_client(&self) -> bool {
+        matches!(&self.strategy, Strategy::ConsistentHash(hash) if hash.key == HashKey::SourceIp)
+    }
+}
+
 /// How an endpoint is chosen.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -10,6 +10,7 @@ mod listener;
 mod name;
 mod pattern;
 mod policy;
+mod redact;
 mod route;
 
 use std::collections::BTreeMap;
@@ -51,4 +52,23 @@ pub struct Ir {
     pub rate_limits: BTreeMap<PolicyId, RateLimit>,
     /// The plugins that something refers to.
     pub plugins: BTreeMap<PolicyId, Plugin>,
+}
+
+impl Ir {
+    /// Whether the two differ in nothing but endpoints and balancing, which need no new snapshot.
+    pub fn routes_like(&self, other: &Self) -> bool {
+        let same_backends = self.backends.len() == other.backends.len()
+            && self.backends.iter().zip(&other.backends).all(|((id, this), (other_id, that))| {
+                id == other_id
+                    && this.protocol == that.protocol
+                    && this.policies == that.policies
+                    && this.load_balancing.asks_for_client() == that.load_balancing.asks_for_client()
+            });
+        same_backends
+            && self.ports == other.ports
+            && self.routes == other.routes
+            && self.ai_services == other.ai_services
+            && self.rate_limits == other.rate_limits
+            && self.plugins == other.plugins
+    }
 }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -78,7 +79,7 @@ async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut clo
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = closed.changed() => return,
+            _ = closed.changed() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -89,6 +90,10 @@ async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut clo
                 sleep(Duration::from_millis(10)).await;
             }
         }
+    }
+    // Who has connected before the socket closed is served.
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        start(stream, peer, key, &worker);
     }
 }
 

@@ -26,7 +26,10 @@ use super::{
     io::Watched,
     service::Edge,
 };
-use crate::runtime::{LocalExecutor, Worker};
+use crate::{
+    runtime::{LocalExecutor, Worker},
+    snapshot::Transport,
+};
 
 /// What an HTTP/2 client begins with (RFC 9113, section 3.4), as far as it tells it from HTTP/1.1.
 const PREFACE: &[u8] = b"PRI ";
@@ -36,7 +39,11 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, key: PortKey, wor
     let registration = worker.connections.add();
     let snapshot = worker.snapshot();
     let Some(port) = snapshot.port(&key) else { return };
-    let tls = port.tls().map(|tls| tls.config());
+    let tls = match port.transport() {
+        Transport::Plain => None,
+        Transport::Tls(server) => Some(server.config()),
+        Transport::Unusable => return,
+    };
     drop(snapshot);
     let peer = Peer::new(peer, key.port, tls.is_some(), &worker.config.trusted_proxies);
     let session = Session { key, worker: Rc::clone(&worker), registration, peer };

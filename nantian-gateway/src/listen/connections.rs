@@ -137,7 +137,8 @@ impl Connections {
 
 impl Entry {
     fn give(&self, order: Order) {
-        self.state.order.store(order as u8, Relaxed);
+        // An order is never taken back by a milder one.
+        self.state.order.fetch_max(order as u8, Relaxed);
         self.waker.wake_by_ref();
     }
 }
@@ -232,6 +233,10 @@ impl State {
     /// The client does not take what is written, or it did.
     pub(super) fn write_waits(&self, waits: bool) {
         self.wait(&self.write_since, waits);
+        // The end of a response is still on its way: the connection is not idle yet.
+        if !waits && self.idle_since.load(Relaxed) != NEVER {
+            self.idle_since.store(self.now(), Relaxed);
+        }
     }
 
     fn wait(&self, since: &AtomicU32, waits: bool) {

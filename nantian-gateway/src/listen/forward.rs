@@ -100,7 +100,7 @@ impl Peer {
         }
         let mut client = self.address.ip();
         let values = headers.get_all(X_FORWARDED_FOR).iter().rev();
-        for hop in values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(',')) {
+        for hop in values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(',')) {
             let Ok(address) = hop.trim().parse::<IpAddr>() else {
                 return client;
             };

@@ -101,10 +101,13 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, seen: HopHeaders) -> Op
     upgrade
 }
 
-/// Whether a change of protocol ends HTTP. To `h2c` it would not: it would open a tunnel to the backend in which
-/// further requests pass no route and no policy.
+/// Whether a change of protocol ends HTTP. To `h2c`, `HTTP/…` or `TLS/…` (RFC 2817) it would not: it would open a tunnel
+/// to the backend in which further requests pass no route and no policy.
 fn leaves_http(offer: &HeaderValue) -> bool {
-    !offer.as_bytes().split(|byte| *byte == b',').any(|name| name.trim_ascii().eq_ignore_ascii_case(b"h2c"))
+    let offer = offer.as_bytes().to_ascii_lowercase();
+    offer.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).all(|protocol| {
+        protocol != b"h2c" && !protocol.starts_with(b"http/") && !protocol.starts_with(b"tls/")
+    })
 }
 
 /// Reads one Connection header: the headers that it names are meant for this hop too.
@@ -170,7 +173,7 @@ mod tests {
 
     #[test]
     fn an_upgrade_to_http_2_is_not_handed_over() {
-        for offer in ["h2c", "H2C", "websocket , h2c"] {
+        for offer in ["h2c", "H2C", "websocket , h2c", "TLS/1.0", "HTTP/2.0"] {
             let (upgrade, left) = removed(&[("connection", "upgrade"), ("upgrade", offer)]);
             assert_eq!(upgrade, None, "{offer}");
             assert!(left.is_empty());

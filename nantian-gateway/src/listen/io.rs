@@ -84,7 +84,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        // Under TLS a write only fills a buffer; what the client does not take is seen here.
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        if polled.is_pending() {
+            self.state.write_waits(true);
+        }
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -32,6 +32,9 @@ pub(super) enum InvalidTarget {
     HiddenDots,
 }
 
+/// The longest host name there can be (RFC 1035, section 2.3.4).
+const MAX_HOST: usize = 255;
+
 /// The host that a request is for: lower-case, without port and trailing dot.
 ///
 /// The authority of the URI wins over the Host header (RFC 9112, section 3.2.2).
@@ -52,10 +55,13 @@ pub(super) fn host<'a>(
         (None, None) => "",
     };
     let host = without_port(authority)?;
+    if host.len() > MAX_HOST || (host.is_empty() && (required || !authority.is_empty())) {
+        return Err(InvalidTarget::Host);
+    }
     if host.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'0'..=b'9' | b'.' | b'-')) {
         return Ok(Cow::Borrowed(host));
     }
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%[]:".contains(&byte);
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=[]:".contains(&byte);
     if !host.bytes().all(valid) {
         return Err(InvalidTarget::Host);
     }
@@ -130,10 +136,16 @@ fn normalized(path: &str) -> Result<String, InvalidTarget> {
     Ok(normal)
 }
 
-/// Whether a segment would have a dot segment if its encoded slashes and backslashes were decoded.
+/// Whether a segment would be, or have, a dot segment if its path parameters were cut off (`..;a=b`) and its encoded
+/// slashes and backslashes decoded.
 fn hides_dots(segment: &str) -> bool {
-    (segment.contains("%2F") || segment.contains("%5C"))
-        && segment.split("%2F").flat_map(|part| part.split("%5C")).any(|part| matches!(part, "." | ".."))
+    is_dots(segment)
+        || (segment.contains("%2F") || segment.contains("%5C"))
+            && segment.split("%2F").flat_map(|part| part.split("%5C")).any(is_dots)
+}
+
+fn is_dots(part: &str) -> bool {
+    matches!(part.split(';').next(), Some("." | ".."))
 }
 
 fn decode_unreserved(path: &str) -> Result<String, InvalidTarget> {

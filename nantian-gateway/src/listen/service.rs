@@ -76,7 +76,8 @@ impl Edge {
             .map_err(Refusal::bad_request)?;
 
         let snapshot = self.worker.snapshot();
-        let Some(port) = snapshot.port(&self.key) else {
+        let port = snapshot.port(&self.key).filter(|port| port.is_tls() == self.peer.tls);
+        let Some(port) = port else {
             return Err(Refusal {
                 status: StatusCode::NOT_FOUND,
                 reason: "no listener".to_owned(),
@@ -262,6 +263,10 @@ fn without_hop_by_hop(mut response: Response<DownstreamBody>) -> Response<Downst
         return response;
     }
     let seen = HopHeaders::of(response.headers());
+    if seen.transfer_encoding() {
+        // The length is not that of the body (RFC 9112, section 6.3).
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
     let upgrade = remove_hop_by_hop(response.headers_mut(), seen);
     if let Some(protocol) = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));

@@ -1,6 +1,6 @@
 //! TLS termination: the certificate is chosen by the server name that the client asks for.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use rustls::{
     ServerConfig,
@@ -12,7 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject
 use webpki::EndEntityCert;
 
 use crate::{
-    ir::{HostPattern, Listener},
+    ir::{HostPattern, Listener, ListenerId, ObjectName},
     respond::Chain,
 };
 
@@ -21,6 +21,8 @@ use crate::{
 #[error("the certificate of Secret {secret} cannot be served: {reason}")]
 #[non_exhaustive]
 pub struct InvalidCertificate {
+    /// Whose certificate it is.
+    pub listener: ListenerId,
     /// The Secret.
     pub secret: String,
     /// What is wrong with it.
@@ -31,26 +33,38 @@ pub struct InvalidCertificate {
 #[derive(Debug, Clone)]
 pub struct TlsServer {
     config: Arc<ServerConfig>,
+    /// The certificates that are served, by Secret.
+    good: Arc<BTreeMap<ObjectName, Arc<CertifiedKey>>>,
 }
 
 impl TlsServer {
-    /// Serves the certificates of `listeners`; those that are broken are left out and returned.
+    /// Serves the certificates of `listeners`. In the place of a broken one stands what `last` served of its Secret;
+    /// the broken ones are returned.
     ///
     /// # Errors
     /// When the provider offers none of the default protocol versions.
-    pub fn new(listeners: &[Listener]) -> Result<(Self, Vec<InvalidCertificate>), rustls::Error> {
+    pub fn new(
+        listeners: &[Listener],
+        last: Option<&Self>,
+    ) -> Result<(Self, Vec<InvalidCertificate>), rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut faults = Vec::new();
         let mut served = Vec::new();
+        let mut good = BTreeMap::new();
         for listener in listeners {
             for certificate in &listener.certificates {
-                match certified_key(&certificate.chain, &certificate.key.0, &provider) {
-                    Ok(key) => {
-                        served.push(Served { hostname: listener.hostname.clone(), key: Arc::new(key) })
-                    }
+                let secret = &certificate.secret;
+                let key = match certified_key(&certificate.chain, &certificate.key.0, &provider) {
+                    Ok(key) => Some(Arc::new(key)),
                     Err(reason) => {
-                        faults.push(InvalidCertificate { secret: certificate.secret.to_string(), reason });
+                        let listener = listener.id.clone();
+                        faults.push(InvalidCertificate { listener, secret: secret.to_string(), reason });
+                        last.and_then(|last| last.good.get(secret).cloned())
                     }
+                };
+                if let Some(key) = key {
+                    good.insert(secret.clone(), Arc::clone(&key));
+                    served.push(Served { hostname: listener.hostname.clone(), key });
                 }
             }
         }
@@ -59,7 +73,7 @@ impl TlsServer {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(BySni { served }));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok((Self { config: Arc::new(config) }, faults))
+        Ok((Self { config: Arc::new(config), good: Arc::new(good) }, faults))
     }
 
     pub(super) fn config(&self) -> Arc<ServerConfig> {

@@ -102,14 +102,17 @@ impl Metrics {
                 .encode_family(&[("result", result)])?
                 .encode_counter::<NoLabelSet, _, u64>(&counter.load(Relaxed), None)?;
         }
-        encoder
-            .encode_descriptor(
-                "nantian_rate_limited_requests",
-                "Requests that a TokenPolicy refused",
-                None,
-                MetricType::Counter,
-            )?
-            .encode_counter::<NoLabelSet, _, u64>(&self.limited.load(Relaxed), None)?;
+        let mut limited = encoder.encode_descriptor(
+            "nantian_rate_limited_requests",
+            "Requests over the limit of a TokenPolicy, by what became of them",
+            None,
+            MetricType::Counter,
+        )?;
+        for (decision, counter) in [("refused", &self.limited), ("warned", &self.warned)] {
+            limited
+                .encode_family(&[("decision", decision)])?
+                .encode_counter::<NoLabelSet, _, u64>(&counter.load(Relaxed), None)?;
+        }
         let mut ignored = encoder.encode_descriptor(
             "nantian_config_gated_objects",
             "Objects that a closed feature gate hides",

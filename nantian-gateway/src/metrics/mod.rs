@@ -36,6 +36,7 @@ pub struct Metrics {
     reload_micros: AtomicU64,
     faults: AtomicU64,
     limited: AtomicU64,
+    warned: AtomicU64,
     ignored: Mutex<BTreeMap<Feature, u64>>,
 }
 
@@ -52,6 +53,7 @@ impl Metrics {
             reload_micros: AtomicU64::default(),
             faults: AtomicU64::default(),
             limited: AtomicU64::default(),
+            warned: AtomicU64::default(),
             ignored: Mutex::default(),
         }
     }
@@ -99,6 +101,11 @@ impl Metrics {
     /// Notes a request that a TokenPolicy refused.
     pub fn limited(&self) {
         self.limited.fetch_add(1, Relaxed);
+    }
+
+    /// Notes a request that a TokenPolicy would have refused, had it not been told to warn.
+    pub fn warned(&self) {
+        self.warned.fetch_add(1, Relaxed);
     }
 
     /// Notes how many objects each closed gate hides.

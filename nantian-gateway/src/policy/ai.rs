@@ -171,7 +171,8 @@ impl UsageSink for Settle {
     fn finish(self, report: UsageReport) {
         let Some(reservation) = self.0 else { return };
         reservation.settle(match report.outcome {
-            Outcome::Completed => Settlement::Used(report.usage.total),
+            // An estimate may raise the charge and never lowers it, or prompts would be free where usage is not told.
+            Outcome::Completed if !report.usage.estimated => Settlement::Used(report.usage.total),
             Outcome::NotServed => Settlement::NotServed,
             _ => Settlement::AtLeast(report.usage.total),
         });

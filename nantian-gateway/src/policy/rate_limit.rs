@@ -79,6 +79,11 @@ impl Limiters {
         limiter
     }
 
+    /// The limiter that a policy had before, if it had one.
+    pub fn last(&self, id: &PolicyId) -> Option<Limiter> {
+        self.by_policy.get(id).cloned()
+    }
+
     /// Forgets the policies that `keep` does not know.
     pub fn retain(&mut self, keep: impl Fn(&PolicyId) -> bool) {
         self.by_policy.retain(|id, _| keep(id));
@@ -150,13 +155,18 @@ impl KeyExtractor for Keys {
     }
 }
 
-/// Counts refusals.
+/// Counts what is over a limit.
 struct Counted(Arc<Metrics>);
 
 impl Observe for Counted {
     fn decided(&self, decision: &Decision<'_>) {
-        if let Decision::Denied(_) = decision {
-            self.0.limited();
+        match decision {
+            Decision::Denied(_) => self.0.limited(),
+            Decision::Warned(denied) => {
+                tracing::debug!(%denied, "over the limit, passed all the same");
+                self.0.warned();
+            }
+            _ => {}
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, str::FromStr};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use nantian_wasm::{
-    Digest, Engine, FailurePolicy, Hooks, Module, Plugin, PluginConfig, StreamInfo, WasmLayer,
+    Digest, Engine, EngineError, FailurePolicy, Hooks, Module, Plugin, PluginConfig, StreamInfo, WasmLayer,
 };
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 
@@ -27,70 +27,77 @@ pub struct WasmPlugins {
 #[derive(Debug)]
 struct Running {
     config: ir::Plugin,
-    plugin: Result<Plugin, String>,
+    /// The last good one: an edit that cannot be started leaves it in place.
+    plugin: Option<Plugin>,
+    /// Why the present configuration is not the one that runs.
+    failed: Option<String>,
 }
 
 impl WasmPlugins {
-    /// Starts what is new or edited and ends what is gone; returns the plugins that cannot serve and why.
+    /// The engine, made on the first call. Its clock must run before a plugin is started.
     ///
-    /// Compiles on the calling thread.
-    pub fn update(&mut self, plugins: &BTreeMap<PolicyId, ir::Plugin>) -> Vec<(PolicyId, String)> {
-        self.running.retain(|id, running| plugins.get(id) == Some(&running.config));
-        for (id, config) in plugins {
-            if !self.running.contains_key(id) {
-                let plugin = self.start(config);
-                self.running.insert(id.clone(), Running { config: config.clone(), plugin });
-            }
+    /// # Errors
+    /// When the machine cannot run compiled WebAssembly.
+    pub fn engine(&mut self) -> Result<&Engine, EngineError> {
+        match &mut self.engine {
+            Some(engine) => Ok(engine),
+            none => Ok(none.insert(Engine::new()?)),
         }
-        let failed = self.running.iter();
-        failed
-            .filter_map(|(id, running)| Some((id.clone(), running.plugin.as_ref().err()?.clone())))
-            .collect()
     }
 
-    /// The engine, once there has been a plugin: somebody must keep its clock.
-    pub fn engine(&self) -> Option<&Engine> {
-        self.engine.as_ref()
+    /// Starts what is new or edited, tries again what has failed, and ends what is gone.
+    ///
+    /// Returns the plugins whose configuration does not run, and why. Compiles on the calling thread.
+    pub fn update(&mut self, plugins: &BTreeMap<PolicyId, ir::Plugin>) -> Vec<(PolicyId, String)> {
+        self.running.retain(|id, _| plugins.contains_key(id));
+        for (id, config) in plugins {
+            let is_current = |running: &Running| running.config == *config && running.failed.is_none();
+            if self.running.get(id).is_some_and(is_current) {
+                continue;
+            }
+            let last_good = self.running.remove(id).and_then(|running| running.plugin);
+            let (plugin, failed) = match start(self.engine.as_ref(), config) {
+                Ok(plugin) => (Some(plugin), None),
+                Err(reason) => (last_good, Some(reason)),
+            };
+            self.running.insert(id.clone(), Running { config: config.clone(), plugin, failed });
+        }
+        let failed = self.running.iter();
+        failed.filter_map(|(id, running)| Some((id.clone(), running.failed.clone()?))).collect()
     }
 
     /// The plugins `ids`, in this order, or `None` if there are none.
-    pub fn chain(&self, ids: &[PolicyId]) -> Option<Plugins> {
+    pub fn chain<'a>(&self, ids: impl IntoIterator<Item = &'a PolicyId>) -> Option<Plugins> {
         let mut plugins = Vec::new();
-        for running in ids.iter().filter_map(|id| self.running.get(id)) {
-            match &running.plugin {
-                Ok(plugin) => plugins.push(plugin.clone()),
-                Err(_) if running.config.failure_policy == ir::FailurePolicy::FailOpen => {}
-                Err(_) => return Some(Plugins::Missing),
+        for id in ids {
+            match self.running.get(id) {
+                Some(Running { plugin: Some(plugin), .. }) => plugins.push(plugin.clone()),
+                Some(running) if running.config.failure_policy == ir::FailurePolicy::FailOpen => {}
+                _ => return Some(Plugins::Missing),
             }
         }
         (!plugins.is_empty()).then(|| Plugins::Run(WasmLayer::new(plugins)))
     }
+}
 
-    fn start(&mut self, config: &ir::Plugin) -> Result<Plugin, String> {
-        let bytes = match &config.source {
-            PluginSource::Bytes(bytes) => bytes,
-            PluginSource::Url(_) => {
-                return Err("spec.wasm.url: modules are not fetched yet; use inline or configMap".to_owned());
-            }
-            PluginSource::Missing(reason) => return Err(reason.clone()),
-        };
-        let engine = match &self.engine {
-            Some(engine) => engine.clone(),
-            None => {
-                let engine = Engine::new().map_err(|error| error.to_string())?;
-                self.engine.insert(engine).clone()
-            }
-        };
-        let expected = config
-            .sha256
-            .as_deref()
-            .map(Digest::from_str)
-            .transpose()
-            .map_err(|error| format!("spec.wasm.sha256: {error}"))?;
-        let module = Module::compile(&engine, bytes, expected)
-            .map_err(|error| format!("spec.wasm: {}", Chain(&error)))?;
-        Plugin::new(&module, plugin_config(config)).map_err(|error| format!("spec: {}", Chain(&error)))
-    }
+fn start(engine: Option<&Engine>, config: &ir::Plugin) -> Result<Plugin, String> {
+    let bytes = match &config.source {
+        PluginSource::Bytes(bytes) => bytes,
+        PluginSource::Url(_) => {
+            return Err("spec.wasm.url: modules are not fetched yet; use inline or configMap".to_owned());
+        }
+        PluginSource::Missing(reason) => return Err(reason.clone()),
+    };
+    let engine = engine.ok_or("this machine cannot run WebAssembly")?;
+    let expected = config
+        .sha256
+        .as_deref()
+        .map(Digest::from_str)
+        .transpose()
+        .map_err(|error| format!("spec.wasm.sha256: {error}"))?;
+    let module =
+        Module::compile(engine, bytes, expected).map_err(|error| format!("spec.wasm: {}", Chain(&error)))?;
+    Plugin::new(&module, plugin_config(config)).map_err(|error| format!("spec: {}", Chain(&error)))
 }
 
 fn plugin_config(config: &ir::Plugin) -> PluginConfig {

@@ -2,11 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    io, process,
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use tokio::{
@@ -107,7 +106,11 @@ struct Inbox {
 fn run(index: usize, config: WorkerConfig, metrics: Arc<Metrics>, inbox: Inbox) {
     match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime.block_on(serve(Rc::new(Worker::new(index, config, metrics)), inbox)),
-        Err(error) => tracing::error!(%error, "a worker has no runtime"),
+        Err(error) => {
+            tracing::error!(%error, "a worker has no runtime");
+            // Nobody would accept on its sockets, and every reload would wait for it.
+            process::exit(1);
+        }
     }
 }
 
@@ -151,7 +154,7 @@ async fn drain(worker: &Worker) {
     tokio::task::yield_now().await;
     while !worker.connections.is_empty() && Instant::now() < deadline {
         worker.connections.finish();
-        sleep(Duration::from_millis(20)).await;
+        sleep(TICK).await;
         worker.tick();
     }
     let left = worker.connections.len();

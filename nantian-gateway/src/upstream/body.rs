@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use super::{client::Client, http1::Http1};
+use super::{client::Client, http1::Http1, http2::Stream};
 use crate::body::BoxError;
 
 /// The body of a response from an endpoint, or of a refusal in its place.
@@ -22,7 +22,7 @@ pub struct UpstreamBody(Kind);
 
 enum Kind {
     Http1 { incoming: Incoming, lease: Option<Lease> },
-    Http2(Incoming),
+    Http2 { incoming: Incoming, _stream: Stream },
     Full(Full<Bytes>),
 }
 
@@ -51,8 +51,8 @@ impl UpstreamBody {
         Self(Kind::Http1 { incoming, lease: Some(lease) })
     }
 
-    pub(super) fn http2(incoming: Incoming) -> Self {
-        Self(Kind::Http2(incoming))
+    pub(super) fn http2(incoming: Incoming, stream: Stream) -> Self {
+        Self(Kind::Http2 { incoming, _stream: stream })
     }
 }
 
@@ -91,21 +91,21 @@ impl Body for UpstreamBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
             Kind::Http1 { incoming, lease } => poll_http1(incoming, lease, cx).map_err(Into::into),
-            Kind::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+            Kind::Http2 { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
             Kind::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Http1 { incoming, .. } | Kind::Http2(incoming) => incoming.is_end_stream(),
+            Kind::Http1 { incoming, .. } | Kind::Http2 { incoming, .. } => incoming.is_end_stream(),
             Kind::Full(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Http1 { incoming, .. } | Kind::Http2(incoming) => incoming.size_hint(),
+            Kind::Http1 { incoming, .. } | Kind::Http2 { incoming, .. } => incoming.size_hint(),
             Kind::Full(body) => body.size_hint(),
         }
     }
@@ -127,7 +127,7 @@ impl fmt::Debug for UpstreamBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.0 {
             Kind::Http1 { .. } => "http1",
-            Kind::Http2(_) => "http2",
+            Kind::Http2 { .. } => "http2",
             Kind::Full(_) => "full",
         };
         f.debug_tuple("UpstreamBody").field(&kind).finish()

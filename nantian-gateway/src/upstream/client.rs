@@ -1,6 +1,6 @@
 //! One worker's HTTP client.
 
-use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{error::Error as _, future::Future, io, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use http_body::Body as _;
@@ -139,7 +139,7 @@ impl Client {
         if let Some(mut connection) = self.inner.pool.shared(destination) {
             let again = repeatable(&request);
             match connection.send(request).await {
-                Ok(response) => return Ok(response.map(UpstreamBody::http2)),
+                Ok((response, stream)) => return Ok(response.map(|body| UpstreamBody::http2(body, stream))),
                 Err(error) => request = unsent(destination, error, again)?,
             }
         }
@@ -147,7 +147,7 @@ impl Client {
         let mut connection = Http2::handshake(io).await.map_err(|source| broken(destination, source))?;
         self.inner.pool.share(destination, connection.clone());
         match connection.send(request).await {
-            Ok(response) => Ok(response.map(UpstreamBody::http2)),
+            Ok((response, stream)) => Ok(response.map(|body| UpstreamBody::http2(body, stream))),
             Err(error) => Err(broken(destination, error.into_error())),
         }
     }
@@ -180,11 +180,30 @@ fn unsent(
         return Ok(request);
     }
     let error = error.into_error();
-    let died = error.is_incomplete_message() || error.is_closed() || error.is_canceled();
     match copy {
-        Some(request) if died => Ok(request),
+        Some(request) if has_died(&error) => Ok(request),
         _ => Err(broken(destination, error)),
     }
+}
+
+/// Whether the connection has ended, or over HTTP/2 the stream, rather than that the backend has said something wrong.
+fn has_died(error: &hyper::Error) -> bool {
+    let is_of_http2 = || error.source().is_some_and(|source| !source.is::<io::Error>());
+    error.is_incomplete_message()
+        || error.is_closed()
+        || error.is_canceled()
+        || was_reset(error)
+        || (!error.is_parse() && is_of_http2())
+}
+
+/// Whether the backend has closed the connection by a reset, as it does when a request meets its keep-alive timer.
+fn was_reset(error: &hyper::Error) -> bool {
+    error.source().and_then(|source| source.downcast_ref::<io::Error>()).is_some_and(|error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted
+        )
+    })
 }
 
 fn broken(destination: &Destination, source: hyper::Error) -> UpstreamError {

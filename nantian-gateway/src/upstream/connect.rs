@@ -38,17 +38,17 @@ pub(super) async fn connect(
     tls: &Arc<TlsConfig>,
     limit: Duration,
 ) -> Result<Io, UpstreamError> {
-    match timeout(limit, open(destination, tls)).await {
+    match timeout(limit, open(destination, tls, limit)).await {
         Ok(Ok(io)) => Ok(io),
         Ok(Err(source)) => Err(UpstreamError::Connect { destination: destination.to_string(), source }),
         Err(_) => Err(UpstreamError::ConnectTimeout { destination: destination.to_string(), limit }),
     }
 }
 
-async fn open(destination: &Destination, tls: &Arc<TlsConfig>) -> io::Result<Io> {
+async fn open(destination: &Destination, tls: &Arc<TlsConfig>, limit: Duration) -> io::Result<Io> {
     let stream = match &destination.address {
         Address::Ip(address) => TcpStream::connect(address).await?,
-        Address::Dns(name, port) => connect_by_name(name, *port).await?,
+        Address::Dns(name, port) => connect_by_name(name, *port, limit).await?,
     };
     stream.set_nodelay(true)?;
     let Some(name) = &destination.tls else {
@@ -59,13 +59,16 @@ async fn open(destination: &Destination, tls: &Arc<TlsConfig>) -> io::Result<Io>
     Ok(Io::Tls(Box::new(stream)))
 }
 
-/// Tries the addresses of `name` in the order in which the resolver gives them.
-async fn connect_by_name(name: &str, port: u16) -> io::Result<TcpStream> {
+/// Tries the addresses of `name` in the order in which the resolver gives them, each for its share of the time.
+async fn connect_by_name(name: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{name} has no address"));
-    for address in lookup_host((name, port)).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+    let addresses: Vec<_> = lookup_host((name, port)).await?.collect();
+    let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    for address in addresses {
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
         }
     }
     Err(last)

@@ -38,7 +38,4 @@ pub enum UpstreamError {
         /// Whose answer it was.
         destination: String,
     },
-    /// No answer within `timeouts.backendRequest`. Maps to 504.
-    #[error("no answer from the backend within {0:?}")]
-    Timeout(Duration),
 }

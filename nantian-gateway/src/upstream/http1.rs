@@ -19,6 +19,7 @@ use hyper::{
     },
 };
 use hyper_util::rt::TokioIo;
+use tokio::task::unconstrained;
 
 use super::{Destination, alarm::Alarm, connect::Io};
 use crate::body::Body;
@@ -68,7 +69,8 @@ impl Http1 {
     /// # Cancellation
     /// Dropping the future leaves the connection in the middle of an exchange; it must be dropped too.
     pub(super) async fn head<F: Future>(&mut self, response: F) -> F::Output {
-        let mut response = pin!(response);
+        // A turn that its own budget denies would be given back to no task: the waker below is none.
+        let mut response = pin!(unconstrained(response));
         poll_fn(|cx| {
             self.drive(cx);
             response.as_mut().poll(&mut Context::from_waker(Waker::noop()))

@@ -20,7 +20,13 @@ pub(super) struct Pool {
 struct Slot {
     /// The one used last is on top, so that the others can grow old.
     idle: Vec<Idle>,
-    shared: Option<Http2>,
+    shared: Vec<Shared>,
+}
+
+struct Shared {
+    connection: Http2,
+    /// Since when it was seen without a stream.
+    idle_since: Option<Instant>,
 }
 
 struct Idle {
@@ -56,23 +62,37 @@ impl Pool {
         }
     }
 
-    /// The HTTP/2 connection that requests share, if it is open.
+    /// An HTTP/2 connection that has room for another stream.
     pub(super) fn shared(&self, destination: &Destination) -> Option<Http2> {
-        self.slots.borrow().get(destination)?.shared.clone().filter(|connection| !connection.is_closed())
+        let slots = self.slots.borrow();
+        let mut shared = slots.get(destination)?.shared.iter();
+        shared.find(|shared| shared.connection.has_room()).map(|shared| shared.connection.clone())
     }
 
-    /// Makes `connection` the shared one.
+    /// Lets further requests share `connection`.
     pub(super) fn share(&self, destination: &Destination, connection: Http2) {
-        self.slots.borrow_mut().entry(destination.clone()).or_default().shared = Some(connection);
+        let shared = Shared { connection, idle_since: None };
+        self.slots.borrow_mut().entry(destination.clone()).or_default().shared.push(shared);
     }
 
     /// Closes what was idle for `limit` and forgets what is closed.
     pub(super) fn sweep(&self, now: Instant, limit: Duration) {
         self.slots.borrow_mut().retain(|_, slot| {
             slot.idle.retain_mut(|idle| now - idle.since < limit && idle.connection.is_ready());
-            slot.shared.take_if(|connection| connection.is_closed());
-            !slot.idle.is_empty() || slot.shared.is_some()
+            slot.shared.retain_mut(|shared| shared.is_wanted_at(now, limit));
+            !slot.idle.is_empty() || !slot.shared.is_empty()
         });
+    }
+}
+
+impl Shared {
+    /// Whether it is open, and used or not unused for long.
+    fn is_wanted_at(&mut self, now: Instant, limit: Duration) -> bool {
+        if !self.connection.is_idle() {
+            self.idle_since = None;
+        }
+        let idle_since = *self.idle_since.get_or_insert(now);
+        !self.connection.is_closed() && now - idle_since < limit
     }
 }
 

@@ -44,6 +44,8 @@ fn a_path_that_could_mean_two_things_is_refused() {
         ("/a/..%2fb", InvalidTarget::HiddenDots),
         ("/a/x%2f..%2fb", InvalidTarget::HiddenDots),
         ("/a/%2e%2e%5cb", InvalidTarget::HiddenDots),
+        ("/a/..;/b", InvalidTarget::HiddenDots),
+        ("/a/.;x=1/b", InvalidTarget::HiddenDots),
         ("/a\\b", InvalidTarget::Character),
         ("/a%00b", InvalidTarget::Character),
         ("/a%0d%0ab", InvalidTarget::Character),
@@ -92,7 +94,10 @@ fn a_host_has_one_spelling() {
 fn a_host_that_could_mean_two_things_is_refused() {
     assert_eq!(host_of("/", &[]), Err(InvalidTarget::NoHost));
     assert_eq!(host_of("/", &["a", "b"]), Err(InvalidTarget::ManyHosts));
-    for value in ["a b", "user@a", "a/b", "a:80:80", "[::1", "[::1]x", "a:8a"] {
+    let long = "a.".repeat(200);
+    for value in
+        [long.as_str(), "", ":80", "a%41", "a b", "user@a", "a/b", "a:80:80", "[::1", "[::1]x", "a:8a"]
+    {
         assert_eq!(host_of("/", &[value]), Err(InvalidTarget::Host), "{value}");
     }
 }
