@@ -157,6 +157,7 @@ pub(super) const BOUNDS: &[Bound] = &[
     on("ReferenceGrant.spec.to", Items(1, 16)),
     on("ReferenceGrant.spec.to[].group", Form(form::GROUP)),
     on("ReferenceGrant.spec.to[].kind", Form(form::KIND)),
+    on("ReferenceGrant.spec.to[].name", Length(1, 253)),
     // Core kinds
     on("Service.spec.type", Words(&["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"])),
     on("Service.spec.ports[].port", Number(1, 65535)),

@@ -19,7 +19,8 @@ pub(super) struct Grants<'a> {
     permitted: HashSet<Permit<'a>>,
 }
 
-/// One permitted reference; `name` is absent where every object of the kind may be referred to.
+/// One permitted reference; `name` is absent where every object of the kind may be referred to, and no object has an
+/// empty one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Permit<'a> {
     from: GroupKind<'a>,
@@ -79,7 +80,7 @@ impl<'a> Grants<'a> {
                     from_namespace: &from.namespace,
                     to: GroupKind::new(&to.group, &to.kind),
                     to_namespace: &name.namespace,
-                    name: to.name.as_deref().filter(|name| !name.is_empty()),
+                    name: to.name.as_deref(),
                 })
             })
         });

@@ -55,13 +55,15 @@ impl<'a> NamespaceFilter<'a> {
         let namespaces = spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
         match namespaces.map(|namespaces| (&namespaces.from, &namespaces.selector)) {
             Some((Some(From::All), _)) => Ok(Self::All),
-            Some((Some(From::Selector), Some(selector))) => {
+            Some((Some(From::Selector), selector)) => {
                 let path = path.field("allowedRoutes");
                 let path = path.field("namespaces");
-                requirements(selector, &path.field("selector")).map(Self::Labelled)
+                let path = path.field("selector");
+                // An empty selector selects everything; a forgotten one must not.
+                let selector = selector.as_ref();
+                let selector = selector.ok_or_else(|| Fault::unsupported(&path, "from Selector needs it"))?;
+                requirements(selector, &path).map(Self::Labelled)
             }
-            // Kubernetes: no selector selects nothing, an empty one everything.
-            Some((Some(From::Selector), None)) => Ok(Self::None),
             Some((Some(From::Same) | None, _)) | None => Ok(Self::One(gateway.namespace.clone())),
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     ir::{HostPattern, ObjectName},
     translate::{
         conditions::Reason,
-        fault::Fault,
+        fault::{Fault, Faults, Path},
         gateway::{Gateways, ListenerState},
         grants::GroupKind,
         status::StatusRef,
@@ -40,9 +40,7 @@ pub(super) fn resolve(
     hostnames: &[HostPattern],
     parent: &HttpRouteParentRefs,
 ) -> Parent {
-    let group = parent.group.as_deref().unwrap_or(GroupKind::GATEWAY.group);
-    let kind = parent.kind.as_deref().unwrap_or(GroupKind::GATEWAY.kind);
-    let kind = GroupKind::new(group, kind);
+    let kind = kind_of(parent);
     if kind != GroupKind::GATEWAY {
         return Parent::Nothing(format!("{kind} is not served as a parent, only Gateway is"));
     }
@@ -93,6 +91,33 @@ fn matching(
         return Err(Fault::new(Reason::NoMatchingListenerHostname, message));
     }
     Ok(taken)
+}
+
+/// Refuses parentRefs of which two name one parent, unless a listener or a port tells them apart.
+pub(super) fn distinct(parents: &[HttpRouteParentRefs], refused: &mut Faults) {
+    let path = Path::SPEC.field("parentRefs");
+    for (index, parent) in parents.iter().enumerate() {
+        if parents.iter().take(index).any(|earlier| are_alike(earlier, parent)) {
+            let message =
+                "an earlier entry names the same parent: each needs a sectionName or port of its own";
+            refused.push(Fault::unsupported(&path.index(index), message));
+        }
+    }
+}
+
+/// As the API server sees it: a field that one entry has the other one needs, too, and one of them differs.
+fn are_alike(left: &HttpRouteParentRefs, right: &HttpRouteParentRefs) -> bool {
+    let is_same_parent =
+        left.name == right.name && left.namespace == right.namespace && kind_of(left) == kind_of(right);
+    let are_told_apart = left.section_name.is_some() == right.section_name.is_some()
+        && left.port.is_some() == right.port.is_some()
+        && (&left.section_name, left.port) != (&right.section_name, right.port);
+    is_same_parent && !are_told_apart
+}
+
+fn kind_of(parent: &HttpRouteParentRefs) -> GroupKind<'_> {
+    let group = parent.group.as_deref().unwrap_or(GroupKind::GATEWAY.group);
+    GroupKind::new(group, parent.kind.as_deref().unwrap_or(GroupKind::GATEWAY.kind))
 }
 
 fn wanted(parent: &HttpRouteParentRefs) -> String {

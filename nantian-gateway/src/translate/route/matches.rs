@@ -87,7 +87,7 @@ fn plain_path<'a>(value: &'a str, path: &Path<'_>) -> Result<&'a str, Fault> {
     }
 }
 
-/// Of several entries with the same name only the first counts, in any case of its letters.
+/// Of several entries whose names differ in the case of their letters only the first counts.
 fn headers<'a>(
     specs: &'a [HttpRouteRulesMatchesHeaders],
     path: &Path<'_>,
@@ -96,6 +96,7 @@ fn headers<'a>(
     let mut matches: Vec<KeyMatch> = Vec::with_capacity(specs.len());
     for (index, spec) in specs.iter().enumerate() {
         let path = path.index(index);
+        refuse_twice(&spec.name, specs.iter().take(index).map(|earlier| &earlier.name), &path)?;
         let name = HeaderName::from_bytes(spec.name.as_bytes()).map_err(|_| {
             Fault::unsupported(&path.field("name"), format_args!("{:?} is not a header name", spec.name))
         })?;
@@ -109,7 +110,6 @@ fn headers<'a>(
     Ok(matches)
 }
 
-/// Of several entries with the same name only the first counts.
 fn query<'a>(
     specs: &'a [HttpRouteRulesMatchesQueryParams],
     path: &Path<'_>,
@@ -117,10 +117,8 @@ fn query<'a>(
 ) -> Result<Vec<KeyMatch>, Fault> {
     let mut matches: Vec<KeyMatch> = Vec::with_capacity(specs.len());
     for (index, spec) in specs.iter().enumerate() {
-        if matches.iter().any(|earlier| earlier.name == spec.name) {
-            continue;
-        }
         let path = path.index(index);
+        refuse_twice(&spec.name, specs.iter().take(index).map(|earlier| &earlier.name), &path)?;
         if spec.name.is_empty() {
             return Err(Fault::unsupported(&path.field("name"), "\"\" is not a parameter name"));
         }
@@ -129,6 +127,21 @@ fn query<'a>(
         matches.push(KeyMatch { name: spec.name.clone(), value });
     }
     Ok(matches)
+}
+
+/// One of two entries with the same name would not count.
+fn refuse_twice<'n>(
+    name: &String,
+    mut earlier: impl Iterator<Item = &'n String>,
+    path: &Path<'_>,
+) -> Result<(), Fault> {
+    if earlier.any(|earlier| earlier == name) {
+        return Err(Fault::unsupported(
+            &path.field("name"),
+            format_args!("{name:?} is the name of an earlier entry"),
+        ));
+    }
+    Ok(())
 }
 
 fn value_match<'a>(

@@ -51,6 +51,12 @@ impl<'a> RuleReader<'_, 'a> {
         let mut rules = Rules::default();
         let root = Path::SPEC.field("rules");
         let specs = route.spec.rules.as_deref().unwrap_or_default();
+        refuse_twice_named(specs, &root, &mut rules.refused);
+        let matches: usize = specs.iter().filter_map(|spec| spec.matches.as_ref()).map(Vec::len).sum();
+        if matches > MAX_MATCHES {
+            let message = format!("{matches} matches, of which a route may have {MAX_MATCHES}");
+            rules.refused.push(Fault::unsupported(&root, message));
+        }
         for (index, spec) in specs.iter().enumerate() {
             let rule = self.rule(spec, &root.index(index), &mut rules);
             rules.list.push(rule);
@@ -147,6 +153,23 @@ impl<'a> RuleReader<'_, 'a> {
             }
         }
         backends
+    }
+}
+
+/// How many matches the rules of a route may have together.
+const MAX_MATCHES: usize = 128;
+
+/// A policy that names such a rule could mean either.
+fn refuse_twice_named(specs: &[HttpRouteRules], root: &Path<'_>, refused: &mut Faults) {
+    for (index, spec) in specs.iter().enumerate() {
+        let Some(name) = &spec.name else { continue };
+        if specs.iter().take(index).any(|earlier| earlier.name.as_ref() == Some(name)) {
+            let path = root.index(index);
+            refused.push(Fault::unsupported(
+                &path.field("name"),
+                format_args!("{name:?} is the name of an earlier rule"),
+            ));
+        }
     }
 }
 
