@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::redact;
+
 /// One filter of a rule or of a backend reference.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -18,11 +20,15 @@ pub enum Filter {
 }
 
 /// Header changes: `set` first, then `add`, then `remove`. Names are valid and lower-case, values are valid.
+///
+/// Values that may be credentials are not shown.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct HeaderModifier {
     /// Replaces all values of a header.
+    #[serde(serialize_with = "redact::show_headers")]
     pub set: Vec<(String, String)>,
     /// Adds a value to a header.
+    #[serde(serialize_with = "redact::show_headers")]
     pub add: Vec<(String, String)>,
     /// Removes a header.
     pub remove: Vec<String>,

@@ -35,7 +35,7 @@ pub struct AiService {
     pub endpoint: Option<String>,
     /// The credential.
     pub auth: AiAuth,
-    /// `spec.timeout`; `None` is no limit.
+    /// `spec.timeout`, 10 minutes where it is absent; `None` is no limit, `0s`.
     #[serde(serialize_with = "duration::show_limit")]
     pub timeout: Option<Duration>,
     /// `spec.retry`.
@@ -144,7 +144,8 @@ pub struct Plugin {
     pub sha256: Option<String>,
     /// `spec.hooks`; empty means all that the module has.
     pub hooks: Vec<Hook>,
-    /// `spec.config`, verbatim.
+    /// `spec.config`, verbatim. Only its length is shown, for it may hold credentials.
+    #[serde(serialize_with = "length_only")]
     pub config: String,
     /// Limits and capabilities.
     pub sandbox: Sandbox,
@@ -175,8 +176,8 @@ impl fmt::Debug for PluginSource {
     }
 }
 
-fn length_only<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{} bytes", bytes.len()))
+fn length_only<S: Serializer>(bytes: &impl AsRef<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{} bytes", bytes.as_ref().len()))
 }
 
 /// A lifecycle hook.

@@ -2,9 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::{BackendId, Filter, ObjectName, PolicyId, duration};
+use super::{BackendId, Filter, ObjectName, PolicyId, duration, redact};
 
 /// One HTTPRoute that is attached to at least one listener.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -82,8 +82,8 @@ pub enum PathMatch {
     Regex(String),
 }
 
-/// A condition on one header or query parameter.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// A condition on one header or query parameter. A value that may be a credential is not shown.
+#[derive(Debug, Clone, PartialEq)]
 pub struct KeyMatch {
     /// Its name.
     pub name: String,
@@ -144,6 +144,21 @@ pub struct Policies {
     pub rate_limits: Vec<PolicyId>,
     /// WasmPlugins: they run in this order.
     pub plugins: Vec<PolicyId>,
+}
+
+// === impl KeyMatch ===
+
+impl Serialize for KeyMatch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("KeyMatch", 2)?;
+        fields.serialize_field("name", &self.name)?;
+        if redact::is_sensitive(&self.name) {
+            fields.serialize_field("value", redact::REDACTED)?;
+        } else {
+            fields.serialize_field("value", &self.value)?;
+        }
+        fields.end()
+    }
 }
 
 // === impl Policies ===
