@@ -82,7 +82,7 @@ named! {
         PortUnavailable,
         /// A field has a value that is not valid or not enforced.
         UnsupportedValue,
-        /// Two listeners of the Gateway have the same port and hostname.
+        /// Two listeners have the same port and hostname.
         HostnameConflict,
         /// Two listeners of the Gateway have the same port and different protocols.
         ProtocolConflict,

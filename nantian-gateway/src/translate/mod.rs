@@ -49,9 +49,9 @@ pub struct Translation {
 pub fn translate(objects: &Objects, gates: FeatureGates) -> Translation {
     let world = World::new(objects, gates);
     let mut report = Report::default();
-    let mut reach = Reach::default();
     let classes = gateway_class::translate(&world, &mut report);
     let mut gateways = Gateways::read(&world, &classes, &mut report);
+    let mut reach = Reach::new(gateways.served());
     let ai_services = AiServices::read(&world, &mut report);
     let mut policies = PolicySet::read(&world, &gateways, &mut report);
     let routes = route::translate(&world, &policies, &ai_services, &mut gateways, &mut reach, &mut report);

@@ -42,22 +42,38 @@ pub(super) fn within_gateway(listeners: &mut [ListenerState<'_>]) {
     }
 }
 
-/// Refuses listeners whose socket an older Gateway uses with a different protocol.
+/// A socket that listeners of several Gateways may share.
+struct Socket<'a> {
+    protocol: ListenerProtocol,
+    /// The oldest Gateway on it.
+    holder: &'a ObjectName,
+    /// The hostnames that are taken, and by whom.
+    hostnames: HashMap<HostPattern, &'a ObjectName>,
+}
+
+/// Marks listeners whose socket an older Gateway uses with a different protocol, or with the same hostname.
 pub(super) fn between_gateways(gateways: &mut [GatewayState<'_>]) {
-    let mut sockets: HashMap<(Option<IpAddr>, u16), (ListenerProtocol, &ObjectName)> = HashMap::new();
+    let mut sockets: HashMap<(Option<IpAddr>, u16), Socket<'_>> = HashMap::new();
     for gateway in gateways.iter_mut().filter(|gateway| gateway.verdict.is_ok()) {
         for listener in gateway.listeners.iter_mut().filter(|listener| listener.is_servable()) {
             let Some(protocol) = listener.protocol else { continue };
             let own = gateway.addresses.iter().map(|address| (*address, listener.port));
-            let taken = own
-                .clone()
-                .find_map(|socket| sockets.get(&socket).filter(|(present, _)| *present != protocol));
-            match taken {
-                Some((present, holder)) => {
-                    let message = format!("Gateway {holder} uses port {} for {present}", listener.port);
-                    listener.refused.push(Fault::new(Reason::PortUnavailable, message));
+            let present: Vec<_> = own.clone().filter_map(|socket| sockets.get(&socket)).collect();
+            let other = present.iter().find(|socket| socket.protocol != protocol);
+            let taken = present.iter().find_map(|socket| socket.hostnames.get(&listener.hostname));
+            if let Some(Socket { protocol, holder, .. }) = other {
+                let message = format!("Gateway {holder} uses port {} for {protocol}", listener.port);
+                listener.refused.push(Fault::new(Reason::PortUnavailable, message));
+            } else if let Some(holder) = taken {
+                let (port, hostname) = (listener.port, &listener.hostname);
+                let message = format!("Gateway {holder} has port {port} and hostname {hostname}");
+                listener.conflict = Some(Fault::new(Reason::HostnameConflict, message));
+            } else {
+                for socket in own {
+                    let free = || Socket { protocol, holder: gateway.name, hostnames: HashMap::new() };
+                    let socket = sockets.entry(socket).or_insert_with(free);
+                    socket.hostnames.insert(listener.hostname.clone(), gateway.name);
                 }
-                None => sockets.extend(own.map(|socket| (socket, (protocol, gateway.name)))),
             }
         }
     }

@@ -18,7 +18,10 @@ use super::{
     gateway_class::Classes,
     world::{Report, World, oldest_first},
 };
-use crate::{ir::ObjectName, source::ObjectRef};
+use crate::{
+    ir::{ListenerId, ObjectName},
+    source::ObjectRef,
+};
 
 /// The Gateways that are ours, oldest first.
 pub(super) struct Gateways<'a> {
@@ -64,6 +67,13 @@ impl<'a> Gateways<'a> {
 
     pub(super) fn get_mut(&mut self, name: &ObjectName) -> Option<&mut GatewayState<'a>> {
         self.list.get_mut(*self.by_name.get(name)?)
+    }
+
+    /// The listeners that serve requests.
+    pub(super) fn served(&self) -> impl Iterator<Item = &ListenerId> {
+        self.list.iter().flat_map(|gateway| {
+            gateway.listeners.iter().filter(|listener| gateway.serves(listener)).map(|listener| &listener.id)
+        })
     }
 
     /// All of them, oldest first.

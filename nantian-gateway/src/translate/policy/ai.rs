@@ -7,16 +7,19 @@ use std::{
 
 use http::HeaderValue;
 use k8s_openapi::api::core::v1::Secret;
+use nantian_ai::{InvalidTarget, Provider, Scheme};
 use nantian_crd::{AiService, Auth, AuthType, Backoff, Format};
 
 use super::attach;
 use crate::{
     gates::Feature,
     ir::{self, AiAuth, AiAuthType, ObjectName, Policies, Retry, RetryBackoff},
+    policy::{InvalidAiService, ai_target},
     source::ObjectRef,
     translate::{
         conditions::{Condition, ConditionType, Conditions, Reason},
         fault::{Fault, Path},
+        hostname,
         status::{ObjectStatus, PlainStatus},
         world::{Report, World, secret_entry},
     },
@@ -27,6 +30,9 @@ use crate::{
 pub(in crate::translate) struct AiServices {
     by_name: BTreeMap<ObjectName, Result<ir::AiService, Fault>>,
 }
+
+/// The time that `spec.timeout` stands for where it is absent.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The pause that the words `exponential`, `linear` and `fixed` stand for.
 const DEFAULT_PAUSE: Duration = Duration::from_millis(500);
@@ -42,13 +48,15 @@ impl AiServices {
             return services;
         }
         for (name, service) in &world.objects.ai_services {
-            let accepted = attach::validate(&**service).and_then(|()| refuse_the_unserved(service));
-            let auth = auth(world, name, service);
+            let draft = to_ir(service);
+            let accepted = attach::validate(&**service)
+                .and_then(|()| refuse_the_unserved(service))
+                .and_then(|()| usable(name, &draft));
+            let resolved = resolve(world, name, service, draft);
             let object = ObjectRef { kind: Feature::AIService.name(), name: name.clone() };
-            let conditions = conditions(service, &accepted, &auth);
+            let conditions = conditions(service, &accepted, &resolved);
             report.status(object, ObjectStatus::Plain(PlainStatus { conditions }));
-            let service = accepted.and(auth).map(|auth| to_ir(service, auth));
-            services.by_name.insert(name.clone(), service);
+            services.by_name.insert(name.clone(), accepted.and(resolved));
         }
         services
     }
@@ -66,19 +74,47 @@ fn refuse_the_unserved(service: &AiService) -> Result<(), Fault> {
     Ok(())
 }
 
-fn conditions(service: &AiService, accepted: &Result<(), Fault>, auth: &Result<AiAuth, Fault>) -> Conditions {
+/// Whether the service could be an upstream once its credential is there.
+fn usable(name: &ObjectName, draft: &ir::AiService) -> Result<(), Fault> {
+    let stand_in = Some(ir::Secret(b"credential".to_vec()));
+    let service = ir::AiService { auth: AiAuth { secret: stand_in, ..draft.auth.clone() }, ..draft.clone() };
+    ai_target(name, &service).map(drop).map_err(|error| refusal(&error))
+}
+
+fn refusal(error: &InvalidAiService) -> Fault {
+    let field = match error {
+        InvalidAiService::Backoff => return Fault::new(Reason::Unsupported, error.to_string()),
+        InvalidAiService::Target(InvalidTarget::UnknownProvider { .. }) => "spec.provider",
+        InvalidAiService::Target(InvalidTarget::UnknownFormat(_)) => "spec.format",
+        InvalidAiService::Target(InvalidTarget::EndpointRequired { .. } | InvalidTarget::Endpoint(_))
+        | InvalidAiService::Endpoint => "spec.endpoint",
+        InvalidAiService::Target(InvalidTarget::EmptyModel) => "spec.model",
+        // The stand-in can be sent, so it is the header that cannot carry it.
+        InvalidAiService::Target(InvalidTarget::Credential(_)) | InvalidAiService::Credential => {
+            "spec.auth.header"
+        }
+        InvalidAiService::Target(_) => "spec",
+    };
+    Fault::new(Reason::Invalid, format!("{field}: {error}"))
+}
+
+fn conditions(
+    service: &AiService,
+    accepted: &Result<(), Fault>,
+    resolved: &Result<ir::AiService, Fault>,
+) -> Conditions {
     let mut conditions = Conditions::new(service.metadata.generation);
     conditions.set(match accepted {
         Ok(()) => Condition::holds(ConditionType::Accepted, Reason::Accepted, "the AIService is valid"),
         Err(fault) => fault.condition(ConditionType::Accepted),
     });
-    conditions.set(match auth {
+    conditions.set(match resolved {
         Ok(_) => {
             Condition::holds(ConditionType::ResolvedRefs, Reason::ResolvedRefs, "all references resolve")
         }
         Err(fault) => fault.condition(ConditionType::ResolvedRefs),
     });
-    conditions.set(match (accepted, auth) {
+    conditions.set(match (accepted, resolved) {
         (Ok(()), Ok(_)) => {
             Condition::holds(ConditionType::Programmed, Reason::Programmed, "routes that name it can use it")
         }
@@ -92,20 +128,21 @@ fn conditions(service: &AiService, accepted: &Result<(), Fault>, auth: &Result<A
     conditions
 }
 
-fn to_ir(service: &AiService, auth: AiAuth) -> ir::AiService {
+/// The service without its credential.
+fn to_ir(service: &AiService) -> ir::AiService {
     let spec = &service.spec;
     let retry = spec.retry.as_ref().map(|retry| Retry {
         max_retries: retry.max_retries.unwrap_or_default(),
         backoff: retry.backoff.as_ref().map(|backoff| pauses(*backoff.value())).unwrap_or_default(),
     });
-    let timeout = spec.timeout.as_ref().map(|timeout| timeout.as_std());
+    let timeout = spec.timeout.as_ref().map_or(DEFAULT_TIMEOUT, |timeout| timeout.as_std());
     ir::AiService {
         provider: spec.provider.clone(),
         format: spec.format.map(|format| format_name(format).to_owned()),
         model: spec.model.clone(),
         endpoint: spec.endpoint.clone(),
-        auth,
-        timeout: timeout.filter(|timeout| !timeout.is_zero()),
+        auth: scheme(service),
+        timeout: Some(timeout).filter(|timeout| !timeout.is_zero()),
         retry: retry.unwrap_or_default(),
         policies: Policies::default(),
     }
@@ -129,52 +166,83 @@ fn format_name(format: Format) -> &'static str {
     }
 }
 
-fn auth(world: &World<'_>, name: &ObjectName, service: &AiService) -> Result<AiAuth, Fault> {
-    let Some(spec) = &service.spec.auth else { return Ok(AiAuth::default()) };
+/// How the credential is sent.
+fn scheme(service: &AiService) -> AiAuth {
+    let Some(spec) = &service.spec.auth else { return AiAuth::default() };
     let kind = match spec.type_.as_ref().map(|kind| *kind.value()) {
         Some(AuthType::Bearer) => AiAuthType::Bearer,
         Some(AuthType::ApiKey) => AiAuthType::ApiKey,
         Some(AuthType::Basic) => AiAuthType::Basic,
-        Some(AuthType::None) => return Ok(AiAuth::default()),
+        Some(AuthType::None) => return AiAuth::default(),
         None => providers_own(service),
     };
-    let path = Path::SPEC.field("auth");
-    let secret = credential(world, name, spec)
-        .map_err(|problem| Fault::new(Reason::SecretNotFound, format!("{path}: {problem}")))?;
-    Ok(AiAuth {
-        kind,
-        header: spec.header.as_ref().map(|header| header.to_ascii_lowercase()),
-        secret: Some(secret),
-    })
+    AiAuth { kind, header: spec.header.as_ref().map(|header| header.to_ascii_lowercase()), secret: None }
+}
+
+/// Adds the credential, where the service has one.
+fn resolve(
+    world: &World<'_>,
+    name: &ObjectName,
+    service: &AiService,
+    mut draft: ir::AiService,
+) -> Result<ir::AiService, Fault> {
+    if let (Some(spec), true) = (&service.spec.auth, draft.auth.kind != AiAuthType::None) {
+        let secret = credential(world, name, spec, draft.auth.kind).map_err(|problem| {
+            Fault::new(Reason::SecretNotFound, format!("{}: {problem}", Path::SPEC.field("auth")))
+        })?;
+        draft.auth.secret = Some(secret);
+    }
+    Ok(draft)
 }
 
 /// The scheme of a provider where `auth.type` names none.
 fn providers_own(service: &AiService) -> AiAuthType {
-    let is_anthropic = match service.spec.format {
+    let wants_api_key = match service.spec.format {
         Some(format) => format == Format::Anthropic,
-        None => service.spec.provider == "anthropic",
+        None => {
+            Provider::find(&service.spec.provider).is_some_and(|provider| provider.scheme == Scheme::ApiKey)
+        }
     };
-    if is_anthropic { AiAuthType::ApiKey } else { AiAuthType::Bearer }
+    if wants_api_key { AiAuthType::ApiKey } else { AiAuthType::Bearer }
 }
 
 /// The credential, without the line break that files tend to end in.
-fn credential(world: &World<'_>, service: &ObjectName, spec: &Auth) -> Result<ir::Secret, String> {
+fn credential(
+    world: &World<'_>,
+    service: &ObjectName,
+    spec: &Auth,
+    kind: AiAuthType,
+) -> Result<ir::Secret, String> {
     let Some(secret) = &spec.secret else { return Err("secret is missing".to_owned()) };
     let name = ObjectName::new(service.namespace.as_str(), secret.as_str());
+    let shown = shown(&name);
     let Some(secret) = world.objects.secrets.get(&name) else {
-        return Err(format!("Secret {name} does not exist"));
+        return Err(format!("{shown} does not exist"));
     };
     let key = match &spec.key {
         Some(key) => key,
-        None => only_key(secret)
-            .ok_or_else(|| format!("Secret {name} has not exactly one entry, so key is needed"))?,
+        None => {
+            only_key(secret).ok_or_else(|| format!("{shown} has not exactly one entry, so key is needed"))?
+        }
     };
-    let value = secret_entry(secret, key).ok_or_else(|| format!("Secret {name} has no entry {key:?}"))?;
+    let value = secret_entry(secret, key).ok_or_else(|| format!("{shown} has no entry {key:?}"))?;
     let value = value.trim_ascii_end();
-    if value.is_empty() || HeaderValue::from_bytes(value).is_err() {
-        return Err(format!("entry {key:?} of Secret {name} cannot be sent in a header"));
+    if !is_sendable(value, kind) {
+        return Err(format!("entry {key:?} of {shown} cannot be sent in a header"));
     }
     Ok(ir::Secret(value.to_vec()))
+}
+
+/// The Secret in messages. What is no name may be the credential itself, put where its name belongs.
+fn shown(name: &ObjectName) -> String {
+    let is_name = hostname::is_name(&name.name) && !name.name.contains(|letter: char| letter.is_uppercase());
+    if is_name { format!("Secret {name}") } else { "the Secret".to_owned() }
+}
+
+/// Whether a header can carry the credential; Basic sends it as base64.
+fn is_sendable(value: &[u8], kind: AiAuthType) -> bool {
+    let is_header = |text| kind == AiAuthType::Basic || HeaderValue::from_str(text).is_ok();
+    !value.is_empty() && std::str::from_utf8(value).is_ok_and(is_header)
 }
 
 fn only_key(secret: &Secret) -> Option<&String> {

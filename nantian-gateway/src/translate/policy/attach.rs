@@ -74,9 +74,12 @@ pub(super) fn validate<T: Serialize>(object: &T) -> Result<(), Fault> {
     }
 }
 
-/// The identity of a policy.
+/// The identity of a policy. A UID alone would not do: files that were copied share it.
 pub(super) fn id(uid: Option<&String>, name: &ObjectName) -> PolicyId {
-    PolicyId(uid.cloned().unwrap_or_else(|| name.to_string()))
+    PolicyId(match uid {
+        Some(uid) => format!("{name}@{uid}"),
+        None => name.to_string(),
+    })
 }
 
 fn split(place: Result<TargetKey, Fault>) -> (Option<TargetKey>, Option<Fault>) {

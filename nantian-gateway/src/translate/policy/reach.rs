@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::TargetKey;
-use crate::ir::{ObjectName, Rule, Target};
+use crate::ir::{ListenerId, ObjectName, Rule, Target};
 
 /// The Gateways through which requests reach routes, backends and plugins.
 #[derive(Default)]
 pub(in crate::translate) struct Reach {
+    /// The listeners that serve requests, by Gateway.
+    listeners: BTreeMap<ObjectName, BTreeSet<String>>,
     routes: Gateways,
     services: Gateways,
     ai_services: Gateways,
@@ -20,7 +22,16 @@ struct Gateways(BTreeMap<ObjectName, BTreeSet<ObjectName>>);
 // === impl Reach ===
 
 impl Reach {
-    /// Notes that `gateway` accepts `route`, and with it all that its rules and its filters refer to.
+    /// What is reached through `served` listeners before there is any route.
+    pub(in crate::translate) fn new<'l>(served: impl Iterator<Item = &'l ListenerId>) -> Self {
+        let mut reach = Self::default();
+        for id in served {
+            reach.listeners.entry(id.gateway.clone()).or_default().insert(id.name.clone());
+        }
+        reach
+    }
+
+    /// Notes that `gateway` serves `route`, and with it all that its rules and its filters refer to.
     pub(in crate::translate) fn route(
         &mut self,
         route: &ObjectName,
@@ -41,7 +52,18 @@ impl Reach {
         }
     }
 
-    /// The Gateways through which a target is reached.
+    /// Whether requests reach a target.
+    pub(super) fn reaches(&self, target: &TargetKey) -> bool {
+        match target {
+            TargetKey::Gateway(gateway, section) => self
+                .listeners
+                .get(gateway)
+                .is_some_and(|listeners| section.as_ref().is_none_or(|section| listeners.contains(section))),
+            other => !self.gateways(other).is_empty(),
+        }
+    }
+
+    /// The Gateways to which a target belongs: itself, or those through which it is reached.
     pub(super) fn gateways<'s>(&'s self, target: &'s TargetKey) -> Vec<&'s ObjectName> {
         match target {
             TargetKey::Gateway(gateway, _) => vec![gateway],
@@ -56,7 +78,7 @@ impl Reach {
         self.plugins.of(plugin)
     }
 
-    /// The plugins that filters of accepted routes name, whether or not they exist.
+    /// The plugins that filters of served routes name, whether or not they exist.
     pub(super) fn plugins(&self) -> impl Iterator<Item = &ObjectName> {
         self.plugins.0.keys()
     }

@@ -6,6 +6,7 @@ use nantian_crd::status::MAX_ANCESTORS;
 
 use super::{Reach, TargetKey};
 use crate::{
+    ir::FailurePolicy,
     source::ObjectRef,
     translate::{
         conditions::{Condition, ConditionStatus, ConditionType, Conditions, Reason},
@@ -49,8 +50,8 @@ pub(super) enum ModuleState {
     Missing(Fault),
     /// They are not what they should be.
     Broken(Fault),
-    /// The plugin is not accepted, so that its module was not looked for.
-    Unread,
+    /// The plugin is not accepted, so that its module was not looked for; requests fail, or pass it by.
+    Unread(FailurePolicy),
 }
 
 /// What there is to say of a policy under one ancestor.
@@ -85,9 +86,9 @@ impl Record {
         let mut verdicts: BTreeMap<StatusRef, Verdicts> = BTreeMap::new();
         for outcome in &self.outcomes {
             let gateways = outcome.place.as_ref().map(|place| reach.gateways(place)).unwrap_or_default();
-            let reached = !gateways.is_empty();
+            let reached = outcome.place.as_ref().is_some_and(|place| reach.reaches(place));
+            let fallback = gateways.is_empty().then(|| outcome.reference.clone());
             let ancestors = gateways.iter().map(|name| GroupKind::GATEWAY.refer(&name.namespace, &name.name));
-            let fallback = (!reached).then(|| outcome.reference.clone());
             for ancestor in ancestors.chain(fallback) {
                 let verdicts = verdicts.entry(ancestor).or_default();
                 match &outcome.fault {
@@ -137,8 +138,10 @@ impl Verdicts {
             return fault.condition(ConditionType::Accepted);
         }
         let (reason, message) = match (&*self.in_force, &*self.unreached) {
-            ([], []) => (Reason::Idle, "idle: it has no targets and no filter names it".to_owned()),
-            ([], unreached) => (Reason::Accepted, format!("no Gateway reaches {} yet", unreached.join(", "))),
+            ([], []) => {
+                (Reason::Idle, "idle: it has no targets and no filter of a served route names it".to_owned())
+            }
+            ([], unreached) => (Reason::Accepted, format!("no request reaches {} yet", unreached.join(", "))),
             _ => (Reason::Accepted, in_force()),
         };
         Condition::holds(ConditionType::Accepted, reason, message)
@@ -151,7 +154,7 @@ impl ModuleState {
     fn resolved(&self) -> Condition {
         match self {
             Self::Missing(fault) => fault.condition(ConditionType::ResolvedRefs),
-            Self::Unread => {
+            Self::Unread(_) => {
                 let message = "the plugin is not accepted";
                 Condition::new(
                     ConditionType::ResolvedRefs,
@@ -171,10 +174,16 @@ impl ModuleState {
         let fails = |reason, message: &str| Condition::fails(ConditionType::Programmed, reason, message);
         match self {
             Self::Missing(fault) | Self::Broken(fault) => fault.condition(ConditionType::Programmed),
+            Self::Unread(FailurePolicy::FailClosed) => {
+                fails(Reason::Invalid, "the plugin is not accepted: its requests fail")
+            }
+            Self::Unread(FailurePolicy::FailOpen) => {
+                fails(Reason::Invalid, "the plugin is not accepted: its requests go on without it")
+            }
             _ if !accepted => fails(Reason::Invalid, "the plugin is not accepted"),
             _ if !in_force => fails(Reason::Idle, "no request reaches the plugin"),
             Self::Remote => fails(Reason::Pending, "the module is not fetched yet"),
-            Self::Present | Self::Unread => {
+            Self::Present => {
                 Condition::holds(ConditionType::Programmed, Reason::Programmed, "the module is in force")
             }
         }

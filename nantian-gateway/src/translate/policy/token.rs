@@ -11,6 +11,7 @@ use super::{
 use crate::{
     gates::Feature,
     ir::{self, ObjectName, RateLimit},
+    policy::{InvalidRateLimit, rate_limit_policy},
     source::ObjectRef,
     translate::{
         conditions::Reason,
@@ -29,7 +30,7 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
         let targets = policy.spec.target_refs.iter();
         let targets: Vec<_> =
             targets.map(|target| Target::resolve(world, gateways, &name.namespace, target)).collect();
-        let limit = attach::validate(policy).and_then(|()| rate_limit(name, policy));
+        let limit = attach::validate(policy).and_then(|()| rate_limit(name, policy)).and_then(enforceable);
         let (outcomes, refused) = match limit {
             Ok(limit) => {
                 let outcomes = claims.claim(&object, targets);
@@ -66,6 +67,20 @@ fn rate_limit(name: &ObjectName, policy: &TokenPolicy) -> Result<RateLimit, Faul
             OnLimit::Warn => ir::OnLimit::Warn,
         },
     })
+}
+
+/// A limit that the data path can enforce as it is written.
+fn enforceable(limit: RateLimit) -> Result<RateLimit, Fault> {
+    match rate_limit_policy(&limit) {
+        Ok(_) => Ok(limit),
+        Err(error) => {
+            let reason = match error {
+                InvalidRateLimit::Queue | InvalidRateLimit::ScopePart(_) => Reason::Unsupported,
+                InvalidRateLimit::Scope(_) | InvalidRateLimit::Policy(_) => Reason::Invalid,
+            };
+            Err(Fault::new(reason, error.to_string()))
+        }
+    }
 }
 
 fn amount(limit: Option<i64>, field: &'static str) -> Result<Option<u64>, Fault> {

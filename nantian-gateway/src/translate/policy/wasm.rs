@@ -29,16 +29,19 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
         let targets: Vec<_> =
             targets.map(|target| Target::resolve(world, gateways, &name.namespace, target)).collect();
         let id = attach::id(plugin.metadata.uid.as_ref(), name);
-        let refused = attach::validate(plugin).err();
+        let refused = attach::validate(plugin).and_then(|()| refuse_the_unserved(plugin)).err();
         let (module, source) = match &refused {
-            Some(fault) => (ModuleState::Unread, PluginSource::Missing(fault.message.clone())),
+            Some(fault) => {
+                (ModuleState::Unread(failure_policy(plugin)), PluginSource::Missing(fault.message.clone()))
+            }
             None => module(world, name, plugin),
         };
         let outcomes = match &refused {
             Some(fault) => attach::refuse(targets, fault),
             None => attach::share(targets),
         };
-        for place in attach::won(&outcomes) {
+        // A plugin that is refused stays in the way: what it guards must not open for a slip in its spec.
+        for place in outcomes.iter().filter_map(|outcome| outcome.place.as_ref()) {
             set.places.entry(place.clone()).or_default().plugins.push(id.clone());
         }
         let problem =
@@ -48,6 +51,20 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
         let own = GroupKind::WASM_PLUGIN.refer(&name.namespace, &name.name);
         let generation = plugin.metadata.generation;
         set.records.push(Record { object, own, generation, refused, outcomes, module: Some(module) });
+    }
+}
+
+/// No host function reaches out of the sandbox, so that a plugin that needs one could not work.
+fn refuse_the_unserved(plugin: &WasmPlugin) -> Result<(), Fault> {
+    let sandbox = &plugin.spec.sandbox;
+    let asked = [("allowNetwork", sandbox.allow_network), ("allowFileSystem", sandbox.allow_file_system)];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => {
+            let path = Path::SPEC.field("sandbox");
+            let message = format!("{}: true is not served yet", path.field(field));
+            Err(Fault::new(Reason::Unsupported, message))
+        }
+        None => Ok(()),
     }
 }
 
@@ -78,10 +95,14 @@ fn to_ir(name: &ObjectName, plugin: &WasmPlugin, source: PluginSource) -> Plugin
         hooks: spec.hooks.iter().copied().map(hook).collect(),
         config: spec.config.clone().unwrap_or_default(),
         sandbox: sandbox(&spec.sandbox),
-        failure_policy: match spec.failure_policy {
-            FailurePolicy::FailClosed => ir::FailurePolicy::FailClosed,
-            FailurePolicy::FailOpen => ir::FailurePolicy::FailOpen,
-        },
+        failure_policy: failure_policy(plugin),
+    }
+}
+
+fn failure_policy(plugin: &WasmPlugin) -> ir::FailurePolicy {
+    match plugin.spec.failure_policy {
+        FailurePolicy::FailClosed => ir::FailurePolicy::FailClosed,
+        FailurePolicy::FailOpen => ir::FailurePolicy::FailOpen,
     }
 }
 

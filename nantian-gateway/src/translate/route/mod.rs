@@ -62,6 +62,7 @@ pub(super) fn translate(
     for (name, route) in oldest_first(&world.objects.http_routes) {
         let reader = RuleReader { world, policies, ai_services, route: name, regexes: &mut regexes };
         let mut rules = reader.read(route);
+        attach::distinct(route.spec.parent_refs.as_deref().unwrap_or_default(), &mut rules.refused);
         let hostnames = hostnames(route, &mut rules);
         let state = RouteState { name, route, hostnames, rules };
         let verdict = state.judge(world, gateways, report);
@@ -70,8 +71,10 @@ pub(super) fn translate(
         let rules = state.rules;
         let mut served = false;
         for (gateway, taken) in verdict.accepted {
-            reach.route(name, &gateway, &rules.list, &rules.plugins);
-            served |= attach_to(gateways, &gateway, name, taken);
+            if attach_to(gateways, &gateway, name, taken) {
+                reach.route(name, &gateway, &rules.list, &rules.plugins);
+                served = true;
+            }
         }
         if served {
             let policies = policies.attached(&TargetKey::Route(name.clone(), None));
