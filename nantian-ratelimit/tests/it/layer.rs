@@ -21,10 +21,10 @@ use crate::admit::limiter;
 
 /// Counts what it is told.
 #[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Log {
-    fn entries(&self) -> Vec<String> {
+    pub(crate) fn entries(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 
@@ -56,12 +56,12 @@ fn estimated(tokens: u64) -> Request<()> {
     Request::builder().extension(EstimatedTokens(tokens)).body(()).unwrap()
 }
 
-fn echo(request: Request<()>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
+pub(crate) fn echo(request: Request<()>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
     let body = request.uri().to_string();
     ready(Ok(Response::new(Full::from(body))))
 }
 
-fn remaining(limiter: &Limiter) -> u64 {
+pub(crate) fn remaining(limiter: &Limiter) -> u64 {
     let mut hasher = limiter.hasher();
     hasher.part(&ScopePart::Route, None);
     let levels = limiter.levels_at(limiter.now(), hasher.finish());
@@ -102,49 +102,6 @@ async fn a_router_is_limited_in_one_line() {
     assert!(
         body.starts_with(b"{\"type\":\"https://iana.org/assignments/http-problem-types#quota-exceeded\"")
     );
-}
-
-fn preflight() -> Request<()> {
-    let request = Request::builder().method(Method::OPTIONS);
-    request.header("access-control-request-method", "POST").body(()).unwrap()
-}
-
-#[tokio::test]
-async fn a_preflight_request_that_is_not_exempt_is_a_request_like_any_other() {
-    for (requests, statuses) in [(0, [429, 429]), (1, [200, 429])] {
-        let limiter = limiter([Limit::requests_per_minute(requests)]);
-        let service = RateLimitLayer::new(limiter).preflight_exempt(false).layer(service_fn(echo));
-        for status in statuses {
-            assert_eq!(service.clone().oneshot(preflight()).await.unwrap().status(), status);
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_preflight_request_that_is_not_exempt_takes_no_prompts_tokens() {
-    let limiter = limiter([Limit::tokens_per_minute(1000)]);
-    limiter
-        .admit(limiter.key(b"k"), Cost::tokens(1))
-        .unwrap()
-        .reserve()
-        .settle_at(limiter.now(), Settlement::Used(300));
-    assert_eq!(limiter.typical_tokens(), 300);
-    let service = RateLimitLayer::new(limiter.clone()).preflight_exempt(false).layer(service_fn(echo));
-    service.oneshot(preflight()).await.unwrap().into_body().collect().await.unwrap();
-    assert_eq!(remaining(&limiter), 999);
-}
-
-#[tokio::test]
-async fn a_preflight_request_passes_uncounted() {
-    let limiter = limiter([Limit::requests_per_minute(1)]);
-    let log = Log::default();
-    let service = RateLimitLayer::new(limiter.clone()).observe(log.clone()).layer(service_fn(echo));
-    for _ in 0..3 {
-        let response = service.clone().oneshot(preflight()).await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK);
-    }
-    assert_eq!(remaining(&limiter), 1);
-    assert_eq!(log.entries(), ["exempt"; 3]);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod headers;
 mod layer;
 mod model;
 mod policy_change;
+mod preflight;
 mod races;
 mod scope;
 mod settle;
