@@ -46,7 +46,7 @@ pub fn ai_target(
 ) -> Result<(Target, Destination), InvalidAiService> {
     let mut config = TargetConfig::new(name.to_string(), &service.provider, &service.model)
         .credential(credential(&service.auth)?)
-        .timeouts(timeouts(service))
+        .timeouts(service.timeout.map_or(Timeouts::none(), Timeouts::uniform))
         .retry(retry(service.retry)?);
     if let Some(format) = &service.format {
         config = config.format(format);
@@ -75,15 +75,6 @@ fn credential(auth: &ir::AiAuth) -> Result<Credential, InvalidAiService> {
     })
 }
 
-fn timeouts(service: &ir::AiService) -> Timeouts {
-    let mut timeouts = Timeouts::default();
-    if let Some(limit) = service.timeout {
-        timeouts.total = Some(limit);
-        timeouts.first_token = Some(limit);
-        timeouts.idle = Some(limit);
-    }
-    timeouts
-}
 
 fn retry(retry: ir::Retry) -> Result<RetryPolicy, InvalidAiService> {
     match retry.backoff {

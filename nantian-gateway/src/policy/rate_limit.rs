@@ -108,6 +108,8 @@ impl RateLimits {
             ScopeValues::new().with_gateway(Arc::clone(&place.gateway)).with_route(Arc::clone(&place.route));
         let layer = |limiter| {
             RateLimitLayer::new(limiter)
+                // No filter of the gateway answers a preflight: it reaches the backend and costs what it costs.
+                .preflight_exempt(false)
                 .keys(Keys { values: values.clone() })
                 .observe(Counted(Arc::clone(metrics)))
         };
