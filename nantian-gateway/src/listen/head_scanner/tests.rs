@@ -10,7 +10,7 @@ const PLAIN: [&[u8]; 5] = [
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:  0\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 26\r\n\r\nTransfer-Encoding: x\r\n\r\nGE",
     b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
-      14;a=b\r\nContent-Length: 5\r\n\r\n\r\n000\r\nContent-Length: 5\r\n\r\n",
+      15;a=b\r\nContent-Length: 5\r\n\r\n\r\n000\r\nContent-Length: 5\r\n\r\n",
 ];
 
 /// What a scanner says of `bytes`, however they are split in two.
