@@ -21,7 +21,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::task::unconstrained;
 
-use super::{Destination, alarm::Alarm, connect::Io};
+use super::{Destination, alarm::Alarm, connect::Io, read_out::ReadOut};
 use crate::body::Body;
 
 /// hyper's connection with upgrades, a type without a name.
@@ -46,7 +46,7 @@ pub(super) struct Http1 {
 impl Http1 {
     /// Wraps a fresh connection to `destination`.
     pub(super) async fn handshake(io: Io, destination: Destination) -> hyper::Result<Self> {
-        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(io)).await?;
+        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(ReadOut::new(io))).await?;
         let alarm = Arc::new(Alarm::default());
         let waker = Waker::from(Arc::clone(&alarm));
         Ok(Self { sender, driver: Box::pin(driver.with_upgrades()), destination, alarm, waker, ended: false })

@@ -13,6 +13,7 @@ mod error;
 mod http1;
 mod http2;
 mod pool;
+mod read_out;
 mod service;
 mod tls;
 mod tunnel;

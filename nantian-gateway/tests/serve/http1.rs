@@ -211,6 +211,23 @@ async fn an_early_answer_reaches_a_client_that_is_still_uploading() {
 }
 
 #[tokio::test]
+async fn an_early_answer_of_a_backend_that_closes_at_once_is_not_lost() {
+    let backend = Backend::raw(async |mut wire| {
+        let _ = wire.head().await;
+        wire.send("HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno").await;
+    })
+    .await;
+    let gateway = world(&backend).start().await;
+    for _ in 0..20 {
+        let mut wire = gateway.connect().await;
+        wire.send("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 3000000\r\n\r\n").await;
+        wire.send(vec![b'x'; 3_000_000]).await;
+        let reply = wire.reply().await;
+        assert_eq!((reply.status(), reply.text().as_str()), (413, "no"));
+    }
+}
+
+#[tokio::test]
 async fn informational_responses_do_not_end_the_exchange() {
     let backend = Backend::answering(
         |_| "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
