@@ -7,7 +7,7 @@ use std::fs;
 use nantian_gateway::{
     gates::FeatureGates,
     source::{Cause, Files, Objects, Refusal, refusals},
-    translate::translate,
+    translate::{conditions::Reason, translate},
 };
 use tempfile::TempDir;
 
@@ -70,4 +70,41 @@ fn a_missing_backend_is_an_absence_and_no_reason_to_take_an_edit_back() {
     assert_eq!(absent.len(), 1);
     assert_eq!(absent[0].reason, "Service default/echo does not exist");
     assert_eq!(refused(&objects, Cause::Spec), []);
+}
+
+#[test]
+fn a_policy_that_cannot_be_enforced_leaves_the_last_good_version_in_place() {
+    let policy = |rest: &str| {
+        format!(
+            "{}---
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: TokenPolicy
+metadata: {{name: quota}}
+spec: {{targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: shop}}], requestsPerMinute: 9{rest}}}
+",
+            route("/", "web")
+        )
+    };
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("a.yaml");
+    let mut files = Files::new([file.clone()]);
+    fs::write(&file, policy("")).unwrap();
+    let good = files.load().objects;
+
+    fs::write(&file, policy(", onLimit: queue")).unwrap();
+    let found = refused(&files.load().objects, Cause::Spec);
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].path.as_str(), found[0].code), ("spec.onLimit", Reason::Unsupported));
+    assert!(files.reject(found.iter().map(|refusal| &refusal.object)));
+    assert_eq!(files.objects().token_policies, good.token_policies);
+}
+
+#[test]
+fn what_people_write_does_not_tear_a_refusal_apart() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("a.yaml");
+    fs::write(&file, route("/(; spec.hostnames: it does not exist", "web")).unwrap();
+    let found = refused(&Files::new([file]).load().objects, Cause::Spec);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].path, "spec.rules[0].matches[0].path.value");
 }

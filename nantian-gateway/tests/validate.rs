@@ -130,6 +130,17 @@ spec: {parentRefs: [{name: web, namespace: infra}]}
 }
 
 #[test]
+fn a_policy_may_wait_for_a_gateway_that_is_elsewhere() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("a.yaml");
+    let policy = "{apiVersion: gateway.nantian.dev/v1alpha1, kind: TokenPolicy, metadata: {name: quota}, spec: \
+        {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: web}], requestsPerMinute: 9}}";
+    fs::write(&file, policy).unwrap();
+    let line = "clean: 1 object in 1 file, 1 reference to objects elsewhere".to_owned();
+    assert_eq!(lines_of(&[file]), (true, vec![line]));
+}
+
+#[test]
 fn a_path_that_does_not_exist_is_a_fault() {
     let (is_clean, lines) = lines_of(&["tests/nowhere.yaml".into()]);
     assert_eq!(

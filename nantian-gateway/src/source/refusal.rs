@@ -80,13 +80,22 @@ impl Found {
     }
 
     fn condition(&mut self, object: &ObjectRef, condition: &Condition, path: &str, cause: Cause) {
-        for message in each(&condition.message) {
-            let (path, reason) =
-                message.split_once(": ").filter(|(path, _)| is_path(path)).unwrap_or((path, message));
-            let cause = if is_absence(reason) { Cause::Absence } else { cause };
-            let (path, reason) = (path.to_owned(), reason.to_owned());
-            let code = condition.reason;
-            self.refusals.insert(Refusal { object: object.clone(), path, reason, code, cause });
+        let mut insert = |path: &str, reason: &str, cause| {
+            let (object, code) = (object.clone(), condition.reason);
+            self.refusals.insert(Refusal {
+                object,
+                path: path.to_owned(),
+                reason: reason.to_owned(),
+                code,
+                cause,
+            });
+        };
+        for detail in &condition.details {
+            let cause = if detail.is_absence { Cause::Absence } else { cause };
+            insert(detail.path.as_deref().unwrap_or(path), &detail.problem, cause);
+        }
+        if condition.details.is_empty() {
+            insert(path, &condition.message, cause);
         }
     }
 }
@@ -101,7 +110,7 @@ fn is_refusal(condition: &Condition) -> bool {
     }
 }
 
-/// The field that a reason is about, where the message does not begin with one.
+/// The field that a reason is about, where the condition names none.
 fn field(reason: Reason) -> &'static str {
     match reason {
         Reason::NoMatchingParent | Reason::NotAllowedByListeners => "spec.parentRefs",
@@ -124,41 +133,5 @@ fn cause(condition: &Condition) -> Cause {
             Cause::Spec
         }
         _ => Cause::Clash,
-    }
-}
-
-/// Whether a message is about an object that is not there, or about one that is not good for that reason or another.
-fn is_absence(message: &str) -> bool {
-    ["does not exist", "no ReferenceGrant", "is not usable"].iter().any(|words| message.contains(words))
-}
-
-/// The messages that a condition joins into one, each of which begins with a path.
-fn each(message: &str) -> impl Iterator<Item = &str> {
-    let mut rest = Some(message);
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let (first, more) = match text.match_indices("; spec.").next() {
-            Some((end, _)) => text.split_at(end),
-            None => (text, ""),
-        };
-        rest = more.strip_prefix("; ");
-        Some(first)
-    })
-}
-
-fn is_path(text: &str) -> bool {
-    text.starts_with("spec") && !text.contains(' ')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_joined_message_is_taken_apart_where_a_path_begins() {
-        let message = "spec.rules[0].name: a; b; spec.rules[1]: c: d; spec.listeners: e";
-        let parts: Vec<_> = each(message).collect();
-        assert_eq!(parts, ["spec.rules[0].name: a; b", "spec.rules[1]: c: d", "spec.listeners: e"]);
-        assert_eq!(each("no listener is served").count(), 1);
     }
 }

@@ -138,9 +138,32 @@ pub struct Condition {
     pub reason: Reason,
     /// Why, for people.
     pub message: String,
+    /// The message taken apart, where it tells what is wrong with fields; not shown.
+    #[serde(skip)]
+    pub details: Vec<Detail>,
     /// `metadata.generation` of the object that was judged; absent where the object has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+}
+
+/// One thing that is wrong, one of those that the message of a condition joins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detail {
+    /// The field; `None` where it is about the object as a whole.
+    pub path: Option<String>,
+    /// What is wrong.
+    pub problem: String,
+    /// Whether it is that something which the object refers to is not there, or not good.
+    pub is_absence: bool,
+}
+
+impl fmt::Display for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(path) = &self.path {
+            write!(f, "{path}: ")?;
+        }
+        f.write_str(&self.problem)
+    }
 }
 
 impl Condition {
@@ -151,7 +174,7 @@ impl Condition {
         reason: Reason,
         message: impl Into<String>,
     ) -> Self {
-        Self { kind, status, reason, message: message.into(), observed_generation: None }
+        Self { kind, status, reason, message: message.into(), details: Vec::new(), observed_generation: None }
     }
 
     /// A condition that holds.

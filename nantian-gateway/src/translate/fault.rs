@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use super::conditions::{Condition, ConditionType, Reason};
+use super::conditions::{Condition, ConditionType, Detail, Reason};
 
-/// One thing that is wrong.
+/// What is wrong, of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) reason: Reason,
-    pub(super) message: String,
+    /// At least one.
+    details: Vec<Detail>,
 }
 
 /// Everything that is wrong, in the order in which it was found.
@@ -34,17 +35,50 @@ const SHOWN: usize = 8;
 // === impl Fault ===
 
 impl Fault {
-    pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+    /// Something that is wrong with the object as a whole.
+    pub(super) fn new(reason: Reason, problem: impl Into<String>) -> Self {
+        Self { reason, details: vec![Detail { path: None, problem: problem.into(), is_absence: false }] }
+    }
+
+    /// Something that is wrong with a field.
+    pub(super) fn at(reason: Reason, path: impl fmt::Display, problem: impl fmt::Display) -> Self {
+        let path = Some(path.to_string()).filter(|path| !path.is_empty());
+        let problem = problem.to_string();
+        Self { reason, details: vec![Detail { path, problem, is_absence: false }] }
     }
 
     /// A value that is not valid or not enforced, and where it stands.
-    pub(super) fn unsupported(path: &Path<'_>, message: impl fmt::Display) -> Self {
-        Self::new(Reason::UnsupportedValue, format!("{path}: {message}"))
+    pub(super) fn unsupported(path: &Path<'_>, problem: impl fmt::Display) -> Self {
+        Self::at(Reason::UnsupportedValue, path, problem)
+    }
+
+    /// An error whose text begins with the path of a field, as those of [`crate::policy`] do.
+    pub(super) fn of_policy(reason: Reason, error: &impl fmt::Display) -> Self {
+        let text = error.to_string();
+        match text.split_once(": ") {
+            Some((path, problem)) => Self::at(reason, path, problem),
+            None => Self::new(reason, text),
+        }
+    }
+
+    /// The same, because something that the object refers to is not there, or not good.
+    pub(super) fn absent(mut self) -> Self {
+        self.details.iter_mut().for_each(|detail| detail.is_absence = true);
+        self
+    }
+
+    /// All of it, for people.
+    pub(super) fn message(&self) -> String {
+        let shown: Vec<_> = self.details.iter().take(SHOWN).map(ToString::to_string).collect();
+        let mut message = shown.join("; ");
+        if let Some(more) = self.details.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            message.push_str(&format!("; and {more} more"));
+        }
+        message
     }
 
     pub(super) fn condition(&self, kind: ConditionType) -> Condition {
-        Condition::fails(kind, self.reason, self.message.clone())
+        Condition { details: self.details.clone(), ..Condition::fails(kind, self.reason, self.message()) }
     }
 }
 
@@ -66,13 +100,8 @@ impl Faults {
 
     /// All of them as one, with the reason of the first.
     pub(super) fn summary(&self) -> Option<Fault> {
-        let first = self.0.first()?;
-        let shown: Vec<_> = self.0.iter().take(SHOWN).map(|fault| fault.message.as_str()).collect();
-        let mut message = shown.join("; ");
-        if let Some(more) = self.0.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-            message.push_str(&format!("; and {more} more"));
-        }
-        Some(Fault::new(first.reason, message))
+        let reason = self.0.first()?.reason;
+        Some(Fault { reason, details: self.0.iter().flat_map(|fault| &fault.details).cloned().collect() })
     }
 
     /// The condition of this type: it fails with the faults, or holds if there are none.
@@ -138,6 +167,6 @@ mod tests {
         }
         let summary = faults.summary().unwrap();
         assert_eq!(summary.reason, Reason::InvalidKind);
-        assert_eq!(summary.message, "0; 1; 2; 3; 4; 5; 6; 7; and 2 more");
+        assert_eq!(summary.message(), "0; 1; 2; 3; 4; 5; 6; 7; and 2 more");
     }
 }

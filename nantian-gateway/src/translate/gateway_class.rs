@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     conditions::{Condition, ConditionType, Conditions, Reason},
-    fault::Fault,
+    fault::{Fault, Path},
     status::{CONTROLLER_NAME, ObjectStatus, PlainStatus},
     world::{Report, World},
 };
@@ -29,7 +29,10 @@ pub(super) fn translate<'a>(world: &World<'a>, report: &mut Report) -> Classes<'
             continue;
         }
         let verdict = match class.spec.parameters_ref {
-            Some(_) => Err(Fault::new(Reason::InvalidParameters, "spec.parametersRef: not supported")),
+            Some(_) => {
+                let path = Path::SPEC.field("parametersRef");
+                Err(Fault::at(Reason::InvalidParameters, path, "not supported"))
+            }
             None => Ok(()),
         };
         let mut conditions = Conditions::new(class.metadata.generation);

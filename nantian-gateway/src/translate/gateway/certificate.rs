@@ -24,7 +24,7 @@ pub(super) fn resolve(
     reference: &GatewayListenersTlsCertificateRefs,
     path: &Path<'_>,
 ) -> Result<Certificate, Fault> {
-    let invalid = |message: String| Fault::new(Reason::InvalidCertificateRef, format!("{path}: {message}"));
+    let invalid = |message: String| Fault::at(Reason::InvalidCertificateRef, path, message);
     let group = reference.group.as_deref().unwrap_or(GroupKind::SECRET.group);
     let kind = reference.kind.as_deref().unwrap_or(GroupKind::SECRET.kind);
     let kind = GroupKind::new(group, kind);
@@ -36,13 +36,16 @@ pub(super) fn resolve(
     let from = (GroupKind::GATEWAY, gateway.namespace.as_str());
     if !world.grants.permit(from, (GroupKind::SECRET, namespace, &name.name)) {
         let message = format!(
-            "{path}: no ReferenceGrant in {namespace} permits Gateways of {} to use Secret {name}",
+            "no ReferenceGrant in {namespace} permits Gateways of {} to use Secret {name}",
             gateway.namespace
         );
-        return Err(Fault::new(Reason::RefNotPermitted, message));
+        return Err(Fault::at(Reason::RefNotPermitted, path, message).absent());
     }
-    let secret =
-        world.objects.secrets.get(&name).ok_or_else(|| invalid(format!("Secret {name} does not exist")))?;
+    let secret = world
+        .objects
+        .secrets
+        .get(&name)
+        .ok_or_else(|| invalid(format!("Secret {name} does not exist")).absent())?;
     let (chain, key) = read(secret).map_err(|problem| invalid(format!("Secret {name}: {problem}")))?;
     Ok(Certificate { secret: name, chain: chain.to_vec(), key: ir::Secret(key.to_vec()) })
 }

@@ -122,9 +122,8 @@ fn protocol(spec: &GatewayListeners, path: &Path<'_>) -> Result<ListenerProtocol
         "HTTP" => Ok(ListenerProtocol::Http),
         "HTTPS" => Ok(ListenerProtocol::Https),
         other => {
-            let path = path.field("protocol");
-            let message = format!("{path}: {other:?} is not served, only HTTP and HTTPS are");
-            Err(Fault::new(Reason::UnsupportedProtocol, message))
+            let message = format!("{other:?} is not served, only HTTP and HTTPS are");
+            Err(Fault::at(Reason::UnsupportedProtocol, path.field("protocol"), message))
         }
     }
 }
@@ -157,8 +156,8 @@ fn takes_http_routes(spec: &GatewayListeners, path: &Path<'_>, unresolved: &mut 
         } else {
             let (path, kinds) = (path.field("allowedRoutes"), "kinds");
             let path = path.field(kinds);
-            let message = format!("{}: {asked} is not served, only HTTPRoute is", path.index(index));
-            unresolved.push(Fault::new(Reason::InvalidRouteKinds, message));
+            let message = format!("{asked} is not served, only HTTPRoute is");
+            unresolved.push(Fault::at(Reason::InvalidRouteKinds, path.index(index), message));
         }
     }
     taken
@@ -185,8 +184,8 @@ fn certificates(
     let path = path.field("certificateRefs");
     let refs = tls.and_then(|tls| tls.certificate_refs.as_deref()).unwrap_or_default();
     if refs.is_empty() {
-        let message = format!("{path}: protocol HTTPS needs a certificate");
-        unresolved.push(Fault::new(Reason::InvalidCertificateRef, message));
+        let message = "protocol HTTPS needs a certificate";
+        unresolved.push(Fault::at(Reason::InvalidCertificateRef, path, message));
     }
     let refs = refs.iter().enumerate();
     refs.filter_map(|(index, reference)| {

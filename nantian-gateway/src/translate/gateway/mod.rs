@@ -109,14 +109,17 @@ impl<'a> GatewayState<'a> {
 
 fn class_verdict(gateway: &Gateway, class: &Result<(), Fault>) -> Result<(), Fault> {
     let name = &gateway.spec.gateway_class_name;
-    class.clone().map_err(|fault| Fault::new(fault.reason, format!("GatewayClass {name}: {}", fault.message)))
+    class
+        .clone()
+        .map_err(|fault| Fault::new(fault.reason, format!("GatewayClass {name}: {}", fault.message())))
 }
 
 fn parameters(gateway: &Gateway) -> Result<(), Fault> {
     let infrastructure = gateway.spec.infrastructure.as_ref();
     if infrastructure.is_some_and(|infrastructure| infrastructure.parameters_ref.is_some()) {
-        let message = "spec.infrastructure.parametersRef: no kind of parameters is supported";
-        return Err(Fault::new(Reason::InvalidParameters, message));
+        let path = Path::SPEC.field("infrastructure");
+        let message = "no kind of parameters is supported";
+        return Err(Fault::at(Reason::InvalidParameters, path.field("parametersRef"), message));
     }
     Ok(())
 }
@@ -127,19 +130,18 @@ fn addresses(gateway: &Gateway) -> Result<Vec<Option<IpAddr>>, Fault> {
     let mut addresses = Vec::new();
     for (index, address) in gateway.spec.addresses.iter().flatten().enumerate() {
         let path = root.index(index);
-        let unsupported = |message: String| Fault::new(Reason::UnsupportedAddress, message);
+        let unsupported =
+            |field, message: String| Fault::at(Reason::UnsupportedAddress, path.field(field), message);
         match address.r#type.as_deref() {
             None | Some("IPAddress") => {}
             Some(other) => {
-                let path = path.field("type");
-                return Err(unsupported(format!("{path}: {other:?} is not supported, only IPAddress is")));
+                return Err(unsupported("type", format!("{other:?} is not supported, only IPAddress is")));
             }
         }
         let value = address.value.as_deref().filter(|value| !value.is_empty());
         let parsed = value.map(str::parse).transpose();
         let parsed = parsed.map_err(|_| {
-            let path = path.field("value");
-            unsupported(format!("{path}: {:?} is not an IP address", value.unwrap_or_default()))
+            unsupported("value", format!("{:?} is not an IP address", value.unwrap_or_default()))
         })?;
         if !addresses.contains(&parsed) {
             addresses.push(parsed);

@@ -50,7 +50,7 @@ fn listener_status(gateway: &GatewayState<'_>, listener: &ListenerState<'_>) -> 
         None => listener.refused.condition(ConditionType::Accepted, Reason::Accepted, "listener is valid"),
     });
     conditions.set(match &listener.conflict {
-        Some(fault) => Condition::holds(ConditionType::Conflicted, fault.reason, fault.message.clone()),
+        Some(fault) => Condition::holds(ConditionType::Conflicted, fault.reason, fault.message()),
         None => Condition::fails(
             ConditionType::Conflicted,
             Reason::NoConflicts,

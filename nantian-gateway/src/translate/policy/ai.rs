@@ -69,7 +69,7 @@ impl AiServices {
 fn refuse_the_unserved(service: &AiService) -> Result<(), Fault> {
     if service.spec.observability.is_some() {
         let path = Path::SPEC.field("observability");
-        return Err(Fault::new(Reason::Unsupported, format!("{path}: not served yet")));
+        return Err(Fault::at(Reason::Unsupported, path, "not served yet"));
     }
     Ok(())
 }
@@ -83,7 +83,7 @@ fn usable(name: &ObjectName, draft: &ir::AiService) -> Result<(), Fault> {
 
 fn refusal(error: &InvalidAiService) -> Fault {
     let field = match error {
-        InvalidAiService::Backoff => return Fault::new(Reason::Unsupported, error.to_string()),
+        InvalidAiService::Backoff => return Fault::of_policy(Reason::Unsupported, error),
         InvalidAiService::Target(InvalidTarget::UnknownProvider { .. }) => "spec.provider",
         InvalidAiService::Target(InvalidTarget::UnknownFormat(_)) => "spec.format",
         InvalidAiService::Target(InvalidTarget::EndpointRequired { .. } | InvalidTarget::Endpoint(_))
@@ -95,7 +95,7 @@ fn refusal(error: &InvalidAiService) -> Fault {
         }
         InvalidAiService::Target(_) => "spec",
     };
-    Fault::new(Reason::Invalid, format!("{field}: {error}"))
+    Fault::at(Reason::Invalid, field, error)
 }
 
 fn conditions(
@@ -187,10 +187,7 @@ fn resolve(
     mut draft: ir::AiService,
 ) -> Result<ir::AiService, Fault> {
     if let (Some(spec), true) = (&service.spec.auth, draft.auth.kind != AiAuthType::None) {
-        let secret = credential(world, name, spec, draft.auth.kind).map_err(|problem| {
-            Fault::new(Reason::SecretNotFound, format!("{}: {problem}", Path::SPEC.field("auth")))
-        })?;
-        draft.auth.secret = Some(secret);
+        draft.auth.secret = Some(credential(world, name, spec, draft.auth.kind)?);
     }
     Ok(draft)
 }
@@ -212,23 +209,23 @@ fn credential(
     service: &ObjectName,
     spec: &Auth,
     kind: AiAuthType,
-) -> Result<ir::Secret, String> {
-    let Some(secret) = &spec.secret else { return Err("secret is missing".to_owned()) };
+) -> Result<ir::Secret, Fault> {
+    let fault = |problem: String| Fault::at(Reason::SecretNotFound, Path::SPEC.field("auth"), problem);
+    let Some(secret) = &spec.secret else { return Err(fault("secret is missing".to_owned())) };
     let name = ObjectName::new(service.namespace.as_str(), secret.as_str());
     let shown = shown(&name);
     let Some(secret) = world.objects.secrets.get(&name) else {
-        return Err(format!("{shown} does not exist"));
+        return Err(fault(format!("{shown} does not exist")).absent());
     };
     let key = match &spec.key {
         Some(key) => key,
-        None => {
-            only_key(secret).ok_or_else(|| format!("{shown} has not exactly one entry, so key is needed"))?
-        }
+        None => only_key(secret)
+            .ok_or_else(|| fault(format!("{shown} has not exactly one entry, so key is needed")))?,
     };
-    let value = secret_entry(secret, key).ok_or_else(|| format!("{shown} has no entry {key:?}"))?;
+    let value = secret_entry(secret, key).ok_or_else(|| fault(format!("{shown} has no entry {key:?}")))?;
     let value = value.trim_ascii_end();
     if !is_sendable(value, kind) {
-        return Err(format!("entry {key:?} of {shown} cannot be sent in a header"));
+        return Err(fault(format!("entry {key:?} of {shown} cannot be sent in a header")));
     }
     Ok(ir::Secret(value.to_vec()))
 }

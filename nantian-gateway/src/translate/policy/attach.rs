@@ -8,7 +8,10 @@ use super::{TargetKey, record::Outcome, target::Target};
 use crate::{
     ir::{ObjectName, PolicyId},
     source::ObjectRef,
-    translate::{conditions::Reason, fault::Fault},
+    translate::{
+        conditions::Reason,
+        fault::{Fault, Faults},
+    },
 };
 
 /// Who has which target, for the kinds of which one policy at most is in force on a target.
@@ -67,9 +70,13 @@ pub(super) fn validate<T: Serialize>(object: &T) -> Result<(), Fault> {
     let value = serde_json::to_value(object).map_err(|error| invalid(error.to_string()))?;
     match nantian_crd::validate(&value) {
         Ok(_) => Ok(()),
-        Err(faults) => {
-            let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
-            Err(invalid(faults.join("; ")))
+        Err(broken) => {
+            let mut faults = Faults::default();
+            for mut rule in broken {
+                let path = std::mem::take(&mut rule.path);
+                faults.push(Fault::at(Reason::Invalid, path, rule));
+            }
+            faults.summary().map_or(Ok(()), Err)
         }
     }
 }

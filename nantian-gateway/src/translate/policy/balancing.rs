@@ -51,7 +51,7 @@ fn load_balancing(policy: &BackendLbPolicy) -> Result<LoadBalancing, Fault> {
     let spec = &policy.spec;
     if spec.session_persistence.is_some() {
         let path = Path::SPEC.field("sessionPersistence");
-        return Err(Fault::new(Reason::Unsupported, format!("{path}: not enforced yet")));
+        return Err(Fault::at(Reason::Unsupported, path, "not enforced yet"));
     }
     let strategy = match &spec.load_balancing {
         None => Strategy::RoundRobin,
@@ -74,8 +74,7 @@ fn load_balancing(policy: &BackendLbPolicy) -> Result<LoadBalancing, Fault> {
 fn consistent_hash(spec: Option<&nantian_crd::ConsistentHash>) -> Result<ConsistentHash, Fault> {
     let path = Path::SPEC.field("loadBalancing");
     let path = path.field("consistentHash");
-    let required =
-        |path: &Path<'_>| Fault::new(Reason::Invalid, format!("{path}: required field is missing"));
+    let required = |path: &Path<'_>| Fault::at(Reason::Invalid, path, "required field is missing");
     let spec = spec.ok_or_else(|| required(&path))?;
     let key = match spec.key_type {
         HashKeyType::SourceIp => HashKey::SourceIp,

@@ -131,11 +131,12 @@ impl Record {
 impl Verdicts {
     fn accepted(&self) -> Condition {
         let in_force = || format!("in force on {}", self.in_force.join(", "));
-        if let Some(mut fault) = self.faults.summary() {
+        if let Some(fault) = self.faults.summary() {
+            let mut condition = fault.condition(ConditionType::Accepted);
             if !self.in_force.is_empty() {
-                fault.message = format!("{}; {}", fault.message, in_force());
+                condition.message = format!("{}; {}", condition.message, in_force());
             }
-            return fault.condition(ConditionType::Accepted);
+            return condition;
         }
         let (reason, message) = match (&*self.in_force, &*self.unreached) {
             ([], []) => {

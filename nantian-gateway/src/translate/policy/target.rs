@@ -45,7 +45,7 @@ impl Target {
         let name = ObjectName::new(namespace, target.name.as_str());
         let section = target.section_name.clone();
         let (kind, place) = match target.kind {
-            TargetKind::Gateway => (GroupKind::GATEWAY, gateway(gateways, name, section)),
+            TargetKind::Gateway => (GroupKind::GATEWAY, gateway(world, gateways, name, section)),
             TargetKind::HttpRoute => (GroupKind::HTTP_ROUTE, route(world, name, section)),
             TargetKind::GrpcRoute => {
                 let message = "GRPCRoute is not served yet";
@@ -68,9 +68,16 @@ impl Target {
 
 const GRPC_ROUTE: GroupKind<'_> = GroupKind::new(GATEWAY_API_GROUP, "GRPCRoute");
 
-fn gateway(gateways: &Gateways<'_>, name: ObjectName, section: Option<String>) -> Result<TargetKey, Fault> {
-    let gateway = gateways.get(&name);
-    let gateway = gateway.ok_or_else(|| not_found(format!("this gateway serves no Gateway {name}")))?;
+fn gateway(
+    world: &World<'_>,
+    gateways: &Gateways<'_>,
+    name: ObjectName,
+    section: Option<String>,
+) -> Result<TargetKey, Fault> {
+    let gateway = gateways.get(&name).ok_or_else(|| {
+        let fault = not_found(format!("this gateway serves no Gateway {name}"));
+        if world.objects.gateways.contains_key(&name) { fault } else { fault.absent() }
+    })?;
     match section {
         Some(section) if !gateway.listeners.iter().any(|listener| listener.id.name == section) => {
             Err(not_found(format!("Gateway {name} has no listener {section}")))
@@ -81,7 +88,7 @@ fn gateway(gateways: &Gateways<'_>, name: ObjectName, section: Option<String>) -
 
 fn route(world: &World<'_>, name: ObjectName, section: Option<String>) -> Result<TargetKey, Fault> {
     let route = world.objects.http_routes.get(&name);
-    let route = route.ok_or_else(|| not_found(format!("HTTPRoute {name} does not exist")))?;
+    let route = route.ok_or_else(|| not_found(format!("HTTPRoute {name} does not exist")).absent())?;
     match section {
         Some(section)
             if !route.spec.rules.iter().flatten().any(|rule| rule.name.as_ref() == Some(&section)) =>
@@ -96,7 +103,7 @@ fn service(world: &World<'_>, name: ObjectName) -> Result<TargetKey, Fault> {
     if world.objects.services.contains_key(&name) {
         return Ok(TargetKey::Service(name));
     }
-    Err(not_found(format!("Service {name} does not exist")))
+    Err(not_found(format!("Service {name} does not exist")).absent())
 }
 
 fn ai_service(world: &World<'_>, name: ObjectName) -> Result<TargetKey, Fault> {
@@ -107,7 +114,7 @@ fn ai_service(world: &World<'_>, name: ObjectName) -> Result<TargetKey, Fault> {
     if world.objects.ai_services.contains_key(&name) {
         return Ok(TargetKey::AiService(name));
     }
-    Err(not_found(format!("AIService {name} does not exist")))
+    Err(not_found(format!("AIService {name} does not exist")).absent())
 }
 
 fn not_found(message: String) -> Fault {

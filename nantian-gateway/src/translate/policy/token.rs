@@ -78,7 +78,7 @@ fn enforceable(limit: RateLimit) -> Result<RateLimit, Fault> {
                 InvalidRateLimit::Queue | InvalidRateLimit::ScopePart(_) => Reason::Unsupported,
                 InvalidRateLimit::Scope(_) | InvalidRateLimit::Policy(_) => Reason::Invalid,
             };
-            Err(Fault::new(reason, error.to_string()))
+            Err(Fault::of_policy(reason, &error))
         }
     }
 }
@@ -89,5 +89,5 @@ fn amount(limit: Option<i64>, field: &'static str) -> Result<Option<u64>, Fault>
 }
 
 fn invalid(field: &'static str, problem: std::fmt::Arguments<'_>) -> Fault {
-    Fault::new(Reason::Invalid, format!("{}: {problem}", Path::SPEC.field(field)))
+    Fault::at(Reason::Invalid, Path::SPEC.field(field), problem)
 }

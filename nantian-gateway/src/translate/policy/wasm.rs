@@ -32,7 +32,7 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
         let refused = attach::validate(plugin).and_then(|()| refuse_the_unserved(plugin)).err();
         let (module, source) = match &refused {
             Some(fault) => {
-                (ModuleState::Unread(failure_policy(plugin)), PluginSource::Missing(fault.message.clone()))
+                (ModuleState::Unread(failure_policy(plugin)), PluginSource::Missing(fault.message()))
             }
             None => module(world, name, plugin),
         };
@@ -45,7 +45,7 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
             set.places.entry(place.clone()).or_default().plugins.push(id.clone());
         }
         let problem =
-            refused.as_ref().map(|fault| format!("WasmPlugin {name} is not accepted: {}", fault.message));
+            refused.as_ref().map(|fault| format!("WasmPlugin {name} is not accepted: {}", fault.message()));
         set.plugins.insert(id.clone(), to_ir(name, plugin, source));
         set.plugin_names.insert(name.clone(), (id, problem));
         let own = GroupKind::WASM_PLUGIN.refer(&name.namespace, &name.name);
@@ -61,8 +61,7 @@ fn refuse_the_unserved(plugin: &WasmPlugin) -> Result<(), Fault> {
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((field, _)) => {
             let path = Path::SPEC.field("sandbox");
-            let message = format!("{}: true is not served yet", path.field(field));
-            Err(Fault::new(Reason::Unsupported, message))
+            Err(Fault::at(Reason::Unsupported, path.field(field), "true is not served yet"))
         }
         None => Ok(()),
     }
@@ -128,7 +127,7 @@ fn module(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> (ModuleS
         Ok(source @ PluginSource::Url(_)) => (ModuleState::Remote, source),
         Ok(source) => (ModuleState::Present, source),
         Err(fault) => {
-            let source = PluginSource::Missing(fault.message.clone());
+            let source = PluginSource::Missing(fault.message());
             match fault.reason {
                 Reason::ConfigMapNotFound => (ModuleState::Missing(fault), source),
                 _ => (ModuleState::Broken(fault), source),
@@ -161,10 +160,10 @@ fn from_config_map(
 ) -> Result<Vec<u8>, Fault> {
     let name = ObjectName::new(namespace, source.name.as_str());
     let not_found = |problem: String| {
-        Fault::new(Reason::ConfigMapNotFound, format!("{path}: ConfigMap {name} {problem}"))
+        Fault::at(Reason::ConfigMapNotFound, path, format_args!("ConfigMap {name} {problem}"))
     };
-    let config_map =
-        world.objects.config_maps.get(&name).ok_or_else(|| not_found("does not exist".to_owned()))?;
+    let config_map = world.objects.config_maps.get(&name);
+    let config_map = config_map.ok_or_else(|| not_found("does not exist".to_owned()).absent())?;
     let key = source.key.as_str();
     if let Some(bytes) = config_map.binary_data.as_ref().and_then(|data| data.get(key)) {
         return Ok(bytes.0.clone());
@@ -178,5 +177,5 @@ fn decode(text: &str, path: &Path<'_>) -> Result<Vec<u8>, Fault> {
     let compact: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     BASE64_STANDARD
         .decode(compact)
-        .map_err(|_| Fault::new(Reason::ModuleInvalid, format!("{path}: the module is not base64")))
+        .map_err(|_| Fault::at(Reason::ModuleInvalid, path, "the module is not base64"))
 }

@@ -40,7 +40,7 @@ pub(super) fn resolve(
 ) -> Result<Target, Fault> {
     let group = spec.group.as_deref().unwrap_or(GroupKind::SERVICE.group);
     let kind = GroupKind::new(group, spec.kind.as_deref().unwrap_or(GroupKind::SERVICE.kind));
-    let fault = |reason, message: String| Fault::new(reason, format!("{path}: {message}"));
+    let fault = |reason, message: String| Fault::at(reason, path, message);
     if kind == GroupKind::AI_SERVICE && !world.gates.is_open(Feature::AIService) {
         let message = format!("{kind} is not served, --feature-gates AIService=true would");
         return Err(fault(Reason::InvalidKind, message));
@@ -60,34 +60,30 @@ pub(super) fn resolve(
             "no ReferenceGrant in {namespace} permits HTTPRoutes of {own} to use {} {name}",
             kind.kind
         );
-        return Err(fault(Reason::RefNotPermitted, message));
+        return Err(fault(Reason::RefNotPermitted, message).absent());
     }
     if kind == GroupKind::AI_SERVICE {
         return match ai_services.get(&name) {
             Some(Ok(_)) => Ok(Target::AiService(name)),
             Some(Err(unusable)) => Err(fault(
                 Reason::BackendNotFound,
-                format!("AIService {name} is not usable: {}", unusable.message),
-            )),
-            None => Err(fault(Reason::BackendNotFound, format!("AIService {name} does not exist"))),
+                format!("AIService {name} is not usable: {}", unusable.message()),
+            )
+            .absent()),
+            None => Err(fault(Reason::BackendNotFound, format!("AIService {name} does not exist")).absent()),
         };
     }
     let service = world.objects.services.get(&name);
-    let service =
-        service.ok_or_else(|| fault(Reason::BackendNotFound, format!("Service {name} does not exist")))?;
+    let service = service
+        .ok_or_else(|| fault(Reason::BackendNotFound, format!("Service {name} does not exist")).absent())?;
+    let path_of_port = path.field("port");
     let Some(port) = spec.port else {
-        return Err(Fault::new(
-            Reason::BackendNotFound,
-            format!("{}: a Service needs it", path.field("port")),
-        ));
+        return Err(Fault::at(Reason::BackendNotFound, path_of_port, "a Service needs it"));
     };
     let port = u16::try_from(port).ok().and_then(|port| service::port(service, port));
     let port = port.ok_or_else(|| {
         let port = spec.port.unwrap_or_default();
-        Fault::new(
-            Reason::BackendNotFound,
-            format!("{}: Service {name} has no port {port}", path.field("port")),
-        )
+        Fault::at(Reason::BackendNotFound, path_of_port, format_args!("Service {name} has no port {port}"))
     })?;
     if let Err(problem) = port.protocol {
         let message = format!("port {} of Service {name}: {problem}", port.number);

@@ -104,11 +104,11 @@ fn exclude(left: &Filter, right: &Filter) -> bool {
 
 fn incompatible(path: &Path<'_>, filter: &Filter, earlier: &Filter) -> Fault {
     let message = if name(filter) == name(earlier) {
-        format!("{path}: {} may occur once", name(filter))
+        format!("{} may occur once", name(filter))
     } else {
-        format!("{path}: {} excludes {}", name(filter), name(earlier))
+        format!("{} excludes {}", name(filter), name(earlier))
     };
-    Fault::new(Reason::IncompatibleFilters, message)
+    Fault::at(Reason::IncompatibleFilters, path, message)
 }
 
 fn name(filter: &Filter) -> &'static str {

@@ -121,7 +121,9 @@ impl<'a> RuleReader<'_, 'a> {
         let name = ObjectName::new(self.route.namespace.as_str(), extension.name);
         let (id, problem) = self.policies.plugin_by_name(&name);
         if let Some(problem) = problem {
-            rules.unresolved.push(Fault::new(Reason::InvalidExtensionRef, format!("{path}: {problem}")));
+            let fault = Fault::at(Reason::InvalidExtensionRef, path, problem);
+            let exists = self.world.objects.wasm_plugins.contains_key(&name);
+            rules.unresolved.push(if exists { fault } else { fault.absent() });
         }
         rules.plugins.push(name);
         Ok(id)
