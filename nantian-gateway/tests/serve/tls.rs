@@ -134,6 +134,19 @@ async fn a_new_certificate_is_served_to_new_connections_while_old_ones_go_on() {
     let stream = handshake(&gateway, "example.org", &[&old, &new], &[]).await.unwrap();
     assert_eq!(presented(&stream), new.der());
     assert_eq!(wire.get("/").await.status(), 200, "the old connection goes on");
+
+    gateway.edit("one", &old.secret_with_key_of("one", &new)).await;
+    let stream = handshake(&gateway, "example.org", &[&old, &new], &[]).await.unwrap();
+    assert_eq!(
+        presented(&stream),
+        new.der(),
+        "a certificate whose key is another's leaves the last good one in place"
+    );
+    assert_eq!(
+        gateway.condition("Gateway demo/demo", "ResolvedRefs").await["status"],
+        "False",
+        "and is told"
+    );
 }
 
 #[tokio::test]

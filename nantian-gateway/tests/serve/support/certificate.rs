@@ -33,6 +33,11 @@ impl Certificate {
 
     /// The Secret that holds it.
     pub(crate) fn secret(&self, name: &str) -> String {
+        self.secret_with_key_of(name, self)
+    }
+
+    /// A Secret that holds it and the key of `other`.
+    pub(crate) fn secret_with_key_of(&self, name: &str, other: &Self) -> String {
         let indent = |pem: String| pem.replace('\n', "\n    ");
         format!(
             "
@@ -47,7 +52,7 @@ stringData:
     {}
 ",
             indent(self.pem()),
-            indent(self.key_pem())
+            indent(other.key_pem())
         )
     }
 
