@@ -90,7 +90,9 @@ impl SseDecoder {
         if piece.is_empty() {
             return;
         }
-        if self.oversized || self.exceeds(self.line.len() + piece.len()) {
+        // A byte order mark is still in the first line here; it counts for nothing.
+        let mark = if self.at_start { BOM.len() } else { 0 };
+        if self.oversized || self.exceeds((self.line.len() + piece.len()).saturating_sub(mark)) {
             self.skip_event();
             // What is left of the line is a comment: skipped, yet not the blank line that ends an event.
             self.line.clear();
@@ -206,6 +208,8 @@ mod tests {
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_first_line() {
         assert_eq!(decode(100, &[b"\xEF\xBB\xBFdata: x\n\n"]), [event("", "x")]);
+        let bytewise: Vec<_> = b"\xEF\xBB\xBFdata: x\n\n".chunks(1).collect();
+        assert_eq!(decode(7, &bytewise), [event("", "x")]);
     }
 
     #[test]
