@@ -115,7 +115,7 @@ impl Connections {
         self.len() == 0
     }
 
-    /// Moves the clock by one [`TICK`] and ends the connections whose time is over.
+    /// Moves the clock by one tick of 100 ms and ends the connections whose time is over.
     pub fn tick(&self, timeouts: &Timeouts) {
         let now = self.inner.clock.load(Relaxed).wrapping_add(1);
         self.inner.clock.store(now, Relaxed);

@@ -54,7 +54,7 @@ impl Metrics {
             MetricType::Histogram,
         )?;
         for (route, totals) in &routes {
-            let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::MAX]);
+            let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(totals.buckets).collect();
             let count = totals.buckets.iter().sum();
             durations.encode_family(&[("route", route.as_str())])?.encode_histogram::<NoLabelSet>(

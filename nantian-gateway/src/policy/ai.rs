@@ -75,7 +75,6 @@ fn credential(auth: &ir::AiAuth) -> Result<Credential, InvalidAiService> {
     })
 }
 
-
 fn retry(retry: ir::Retry) -> Result<RetryPolicy, InvalidAiService> {
     match retry.backoff {
         ir::RetryBackoff::Exponential(backoff) => Ok(RetryPolicy::new(retry.max_retries, backoff)),
