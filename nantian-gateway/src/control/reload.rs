@@ -32,6 +32,8 @@ pub struct Control {
     generation: u64,
     served: Ir,
     problems: Vec<Problem>,
+    /// Faults in the manifests, as of the last reload.
+    source_faults: Vec<String>,
     /// What was said of an edit that was taken back; until the object is edited again.
     rejected: BTreeMap<ObjectRef, Vec<String>>,
     unbound: BTreeMap<PortKey, String>,
@@ -71,6 +73,7 @@ impl Control {
             generation: 0,
             served: Ir::default(),
             problems: Vec::new(),
+            source_faults: Vec::new(),
             rejected: BTreeMap::new(),
             unbound: BTreeMap::new(),
             said: Vec::new(),
@@ -85,6 +88,15 @@ impl Control {
     pub async fn reload(&mut self) -> Reload {
         let begun = Instant::now();
         let load = self.files.load();
+        let source_faults: Vec<String> = load.faults.iter().map(ToString::to_string).collect();
+        let is_about_other_files =
+            load.reread == 0 && load.changed.is_empty() && source_faults == self.source_faults;
+        if is_about_other_files && self.generation > 0 && self.unbound.is_empty() && self.problems.is_empty()
+        {
+            tracing::debug!("no manifest has changed");
+            let (faults, took) = (source_faults.len() + self.rejected.len(), begun.elapsed());
+            return Reload { changed: load.changed, faults, installed: false, took };
+        }
         let mut translation = self.translate(&load.changed);
         let first = self.generation == 0;
         let retry = !self.unbound.is_empty() || !self.problems.is_empty();
@@ -96,7 +108,8 @@ impl Control {
         }
         self.tell_truth(&mut translation);
         self.served.clone_from(&translation.ir);
-        let mut faults: Vec<String> = load.faults.iter().map(ToString::to_string).collect();
+        let mut faults = source_faults.clone();
+        self.source_faults = source_faults;
         faults.extend(self.rejected.values().flatten().cloned());
         let reload = Reload { changed: load.changed, faults: faults.len(), installed, took: begun.elapsed() };
         self.report(&reload, &faults, &translation);
