@@ -112,17 +112,19 @@ impl Control {
         self.source_faults = source_faults;
         faults.extend(self.rejected.values().flatten().cloned());
         let reload = Reload { changed: load.changed, faults: faults.len(), installed, took: begun.elapsed() };
-        self.report(&reload, &faults, &translation);
+        let translation = Arc::new(translation);
         let ports = translation.ir.ports.len();
         let listening = ports == 0 || self.unbound.len() < ports;
         let view = ConfigView {
             generation: self.generation,
-            translation: Arc::new(translation),
+            translation: Arc::clone(&translation),
             problems: self.problems.clone(),
-            faults,
+            faults: faults.clone(),
             listening,
         };
+        // Who reads of the reload in the log finds it in the view.
         self.view.set(view);
+        self.report(&reload, &faults, &translation);
         reload
     }
 
