@@ -6,7 +6,7 @@ use nantian_crd::{Fault, FaultKind, FieldPath, schema::Walker};
 use serde_json::{Map, Value};
 
 use super::{bytes, kind::Kind, object::Object, schema};
-use crate::ir::ObjectName;
+use crate::{ir::ObjectName, translate::certificate_fault};
 
 /// A field and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,14 @@ impl Checker {
         if let Value::Object(object) = &mut object {
             bytes::merge_string_data(kind, object);
         }
-        Object::read(kind, object).map_err(|error| vec![unreadable(kind, &error)])
+        let object = Object::read(kind, object).map_err(|error| vec![unreadable(kind, &error)])?;
+        // Judged here, so that a rotation that went wrong leaves the last good certificate in place.
+        if let Object::Secret(secret) = &object
+            && let Some(reason) = certificate_fault(secret)
+        {
+            return Err(vec![Complaint { path: "data".to_owned(), reason }]);
+        }
+        Ok(object)
     }
 
     fn complaints(&self, kind: Kind, object: &Value) -> Vec<Complaint> {

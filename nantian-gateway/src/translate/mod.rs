@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+pub(crate) use self::gateway::certificate_fault;
 pub use self::world::{Ignored, Warning};
 use self::{
     gateway::Gateways,

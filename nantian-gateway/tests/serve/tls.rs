@@ -135,6 +135,12 @@ async fn a_new_certificate_is_served_to_new_connections_while_old_ones_go_on() {
     assert_eq!(presented(&stream), new.der());
     assert_eq!(wire.get("/").await.status(), 200, "the old connection goes on");
 
+    let broken = new.secret("one").replace("BEGIN CERTIFICATE", "BEGIN NOTHING");
+    gateway.edit("one", &broken).await;
+    let stream = handshake(&gateway, "example.org", &[&old, &new], &[]).await.unwrap();
+    assert_eq!(presented(&stream), new.der(), "what is no PEM leaves the last good one in place");
+    assert!(gateway.config().await["faults"].to_string().contains("tls.crt"), "and is told");
+
     gateway.edit("one", &old.secret_with_key_of("one", &new)).await;
     let stream = handshake(&gateway, "example.org", &[&old, &new], &[]).await.unwrap();
     assert_eq!(

@@ -50,6 +50,12 @@ pub(super) fn resolve(
     Ok(Certificate { secret: name, chain: chain.to_vec(), key: ir::Secret(key.to_vec()) })
 }
 
+/// What is wrong with a Secret that says it holds a certificate.
+pub(crate) fn fault(secret: &Secret) -> Option<String> {
+    let claims = secret.type_.as_deref() == Some(SECRET_TYPE);
+    claims.then(|| read(secret).err()).flatten()
+}
+
 /// The chain and the key, both well-formed PEM.
 fn read(secret: &Secret) -> Result<(&[u8], &[u8]), String> {
     if let Some(other) = secret.type_.as_deref().filter(|kind| *kind != SECRET_TYPE) {

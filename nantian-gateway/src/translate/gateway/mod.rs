@@ -11,6 +11,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use gateway_api::experimental::gateways::Gateway;
 
+pub(crate) use self::certificate::fault as certificate_fault;
 pub(super) use self::{listener::ListenerState, ports::ports, report::report};
 use super::{
     conditions::Reason,
