@@ -1,23 +1,57 @@
 //! What must hold besides host and path, and which of two matches comes first.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::HashSet, num::NonZeroU32};
 
+use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, Method};
 use regex::Regex;
 
 use super::{
+    index::narrow,
     query::Query,
     router::{RequestHead, RuleIndex},
 };
 use crate::ir::{self, KeyMatch, RouteMatch, ValueMatch};
 
 /// One match of one rule, without its host and path.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate {
-    method: Option<Method>,
-    headers: Vec<(HeaderName, Value)>,
-    query: Vec<(Box<str>, Value)>,
     pub(super) rule: RuleIndex,
+    /// The place of its condition, if it has any, counted from 1.
+    condition: Option<NonZeroU32>,
+}
+
+/// The matches of one host and path in the order in which they are tried; most often there is one without conditions,
+/// and nothing else is touched then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidates {
+    first: Candidate,
+    /// Where the others are.
+    others: u32,
+    count: u32,
+}
+
+/// What must hold for candidates, and the candidates that are not the first of their path.
+#[derive(Debug, Default)]
+pub(super) struct Conditions {
+    all: Vec<Condition>,
+    others: Vec<Candidate>,
+    /// Every header name once, so that the rules which ask for it share its memory.
+    names: HashSet<HeaderName, RandomState>,
+}
+
+/// A match whose precedence is to be compared.
+#[derive(Debug)]
+pub(super) struct Ranked {
+    rule: RuleIndex,
+    condition: Condition,
+}
+
+#[derive(Debug)]
+struct Condition {
+    method: Option<Method>,
+    headers: Box<[(HeaderName, Value)]>,
+    query: Box<[(Box<str>, Value)]>,
 }
 
 #[derive(Debug)]
@@ -45,7 +79,9 @@ pub(super) fn whole_match(pattern: &str) -> Result<Regex, InvalidMatch> {
     ir::whole_match(pattern).map_err(|error| InvalidMatch::Regex(pattern.to_owned(), error))
 }
 
-impl Candidate {
+// === impl Ranked ===
+
+impl Ranked {
     pub(super) fn new(found: &RouteMatch, rule: RuleIndex) -> Result<Self, InvalidMatch> {
         let method = found
             .method
@@ -57,28 +93,91 @@ impl Candidate {
             Ok((name, Value::new(&key.value)?))
         };
         let parameter = |key: &KeyMatch| Ok((key.name.as_str().into(), Value::new(&key.value)?));
-        Ok(Self {
+        let condition = Condition {
             method: method.transpose()?,
             headers: found.headers.iter().map(header).collect::<Result<_, _>>()?,
             query: found.query.iter().map(parameter).collect::<Result<_, _>>()?,
-            rule,
-        })
+        };
+        Ok(Self { rule, condition })
+    }
+
+    /// Sorts by Gateway API's precedence: method, number of headers, number of query parameters; a stable sort
+    /// keeps the order of age, name, rule and match after that.
+    pub(super) fn precedence(&self) -> impl Ord + use<> {
+        let Condition { method, headers, query } = &self.condition;
+        Reverse((method.is_some(), headers.len(), query.len()))
+    }
+}
+
+// === impl Conditions ===
+
+impl Conditions {
+    /// Takes in one match.
+    pub(super) fn one(&mut self, Ranked { rule, mut condition }: Ranked) -> Candidate {
+        if condition.is_empty() {
+            return Candidate { rule, condition: None };
+        }
+        for (name, _) in &mut condition.headers {
+            match self.names.get(name) {
+                Some(known) => name.clone_from(known),
+                None => drop(self.names.insert(name.clone())),
+            }
+        }
+        self.all.push(condition);
+        Candidate { rule, condition: NonZeroU32::new(narrow(self.all.len())) }
+    }
+
+    /// Takes in the matches of one host and path, in any order of precedence; `None` where there are none.
+    pub(super) fn all(&mut self, mut ranked: Vec<Ranked>) -> Option<Candidates> {
+        ranked.sort_by_cached_key(Ranked::precedence);
+        let mut ranked = ranked.into_iter();
+        let first = self.one(ranked.next()?);
+        let (others, count) = (narrow(self.others.len()), narrow(ranked.len()));
+        for other in ranked {
+            let other = self.one(other);
+            self.others.push(other);
+        }
+        Some(Candidates { first, others, count })
+    }
+
+    /// The first candidate whose condition holds.
+    pub(super) fn first(
+        &self,
+        candidates: &Candidates,
+        head: &RequestHead<'_>,
+        query: &Query<'_>,
+    ) -> Option<RuleIndex> {
+        let Candidates { first, others, count } = candidates;
+        if self.hold(first, head, query) {
+            return Some(first.rule);
+        }
+        let others = self.others.get(*others as usize..)?.get(..*count as usize)?;
+        others.iter().find(|other| self.hold(other, head, query)).map(|other| other.rule)
     }
 
     /// Whether everything but host and path holds.
-    pub(super) fn matches(&self, head: &RequestHead<'_>, query: &Query<'_>) -> bool {
+    pub(super) fn hold(&self, candidate: &Candidate, head: &RequestHead<'_>, query: &Query<'_>) -> bool {
+        candidate.condition.is_none_or(|place| {
+            let condition = self.all.get(place.get() as usize - 1);
+            condition.is_some_and(|condition| condition.holds(head, query))
+        })
+    }
+}
+
+// === impl Condition ===
+
+impl Condition {
+    fn is_empty(&self) -> bool {
+        self.method.is_none() && self.headers.is_empty() && self.query.is_empty()
+    }
+
+    fn holds(&self, head: &RequestHead<'_>, query: &Query<'_>) -> bool {
         self.method.as_ref().is_none_or(|method| method == head.method)
             && self.headers.iter().all(|(name, value)| header_matches(head.headers, name, value))
             && self
                 .query
                 .iter()
                 .all(|(name, value)| query.first(name).is_some_and(|text| value.matches(text)))
-    }
-
-    /// Sorts by Gateway API's precedence: method, number of headers, number of query parameters; a stable sort
-    /// keeps the order of age, name, rule and match after that.
-    pub(super) fn precedence(&self) -> impl Ord + use<> {
-        Reverse((self.method.is_some(), self.headers.len(), self.query.len()))
     }
 }
 
@@ -94,6 +193,8 @@ fn header_matches(headers: &HeaderMap, name: &HeaderName, value: &Value) -> bool
         }
     }
 }
+
+// === impl Value ===
 
 impl Value {
     fn new(value: &ValueMatch) -> Result<Self, InvalidMatch> {

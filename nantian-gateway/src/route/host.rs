@@ -1,50 +1,76 @@
 //! Values by host pattern.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use foldhash::fast::RandomState;
-
+use super::{
+    depths::{Depths, depth},
+    index::{Index, Space, narrow},
+};
 use crate::ir::HostPattern;
 
-/// Values by host pattern; the most specific comes first.
+/// Tables of values by host pattern; the most specific comes first.
 #[derive(Debug)]
-pub(super) struct HostMap<T> {
-    exact: HashMap<Box<str>, T, RandomState>,
+pub(super) struct Hosts<V> {
+    index: Index<V>,
+    tables: Box<[Table<V>]>,
+}
+
+/// What a table has beside the names in the index.
+#[derive(Debug, Clone, Copy)]
+struct Table<V> {
+    has_names: bool,
     /// By the suffix without `*.`.
-    suffix: HashMap<Box<str>, T, RandomState>,
-    any: Option<T>,
+    suffixes: Depths,
+    any: Option<V>,
 }
 
-impl<T> Default for HostMap<T> {
-    fn default() -> Self {
-        Self { exact: HashMap::default(), suffix: HashMap::default(), any: None }
-    }
+/// The names of a table and its suffixes are apart.
+fn spaces(table: u32) -> (Space, Space) {
+    (Space(table * 2), Space(table * 2 + 1))
 }
 
-impl<T: Default> HostMap<T> {
-    /// The value of `pattern`, made if there is none.
-    pub(super) fn entry(&mut self, pattern: &HostPattern) -> &mut T {
-        match pattern {
-            HostPattern::Exact(name) => self.exact.entry(name.as_str().into()).or_default(),
-            HostPattern::Suffix(suffix) => self.suffix.entry(suffix.as_str().into()).or_default(),
-            HostPattern::Any => self.any.get_or_insert_with(T::default),
+impl<V: Copy> Hosts<V> {
+    /// Makes a table of each of `patterns`; they are numbered from 0.
+    pub(super) fn new(patterns: &[BTreeMap<HostPattern, V>]) -> Self {
+        let mut entries = Vec::new();
+        let mut tables = Vec::new();
+        for (number, patterns) in patterns.iter().enumerate() {
+            let (names, suffixes) = spaces(narrow(number));
+            let mut table = Table { has_names: false, suffixes: Depths::default(), any: None };
+            for (pattern, value) in patterns {
+                match pattern {
+                    HostPattern::Exact(name) => {
+                        table.has_names = true;
+                        entries.push((names, name.as_str(), *value));
+                    }
+                    HostPattern::Suffix(suffix) => {
+                        table.suffixes.insert(depth(suffix, b'.'));
+                        entries.push((suffixes, suffix.as_str(), *value));
+                    }
+                    HostPattern::Any => table.any = Some(*value),
+                }
+            }
+            tables.push(table);
         }
+        Self { index: Index::new(entries.into_iter()), tables: tables.into() }
     }
-}
 
-impl<T> HostMap<T> {
-    /// Every value whose pattern covers `host`, the most specific first.
-    pub(super) fn covering<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a T> {
-        let labels = if self.suffix.is_empty() { "" } else { host };
-        let suffixes = labels.match_indices('.').filter_map(|(dot, _)| {
-            // A wildcard stands for at least one label.
-            if dot == 0 { None } else { self.suffix.get(host.get(dot + 1..)?) }
+    /// Every value of `table` whose pattern covers `host`, the most specific first.
+    pub(super) fn covering<'a>(&'a self, table: u32, host: &'a str) -> impl Iterator<Item = &'a V> {
+        let (names, suffixes) = spaces(table);
+        let table = self.tables.get(table as usize);
+        let name = table.filter(|table| table.has_names).and_then(|_| self.index.get(names, host));
+        let wild = table.filter(|table| !table.suffixes.is_empty()).into_iter().flat_map(move |table| {
+            let dots = memchr::memchr_iter(b'.', host.as_bytes()).enumerate();
+            let all = depth(host, b'.');
+            dots.filter_map(move |(before, dot)| {
+                // A wildcard stands for at least one label.
+                if dot == 0 || !table.suffixes.contains(all - before - 1) {
+                    return None;
+                }
+                self.index.get(suffixes, host.get(dot + 1..)?)
+            })
         });
-        self.exact.get(host).into_iter().chain(suffixes).chain(self.any.as_ref())
-    }
-
-    /// Every value.
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.exact.values_mut().chain(self.suffix.values_mut()).chain(self.any.as_mut())
+        name.into_iter().chain(wild).chain(table.and_then(|table| table.any.as_ref()))
     }
 }

@@ -4,7 +4,9 @@
 //! routes the most specific host name, then the path, then what Gateway API says about ties.
 
 mod candidate;
+mod depths;
 mod host;
+mod index;
 mod path;
 mod query;
 mod router;

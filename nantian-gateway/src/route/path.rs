@@ -1,145 +1,162 @@
 //! Matches by path: exact, then regular expressions, then the longest prefix.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{cmp::Reverse, collections::BTreeMap};
 
-use foldhash::fast::RandomState;
 use regex::Regex;
 
 use super::{
-    candidate::{Candidate, InvalidMatch, whole_match},
+    candidate::{Candidate, Candidates, Conditions, InvalidMatch, Ranked, whole_match},
+    depths::{Depths, depth},
+    index::{Index, Space, narrow},
     query::Query,
     router::{Matched, RequestHead, RuleIndex},
 };
 use crate::ir::{PathMatch, RouteMatch};
 
-/// The matches of one host.
+/// The matches of one host, while they are gathered.
+#[derive(Debug, Default)]
+pub(super) struct PathTable {
+    exact: BTreeMap<String, Vec<Ranked>>,
+    regexes: Vec<(Regex, Ranked)>,
+    /// By the prefix without a `/` at its end.
+    prefixes: BTreeMap<String, Vec<Ranked>>,
+}
+
+/// The matches of all hosts.
 ///
 /// Gateway API leaves the place of regular expressions open. They come between exact paths and prefixes, the longer
 /// expression first, so that a catch-all prefix does not hide them.
 #[derive(Debug, Default)]
-pub(super) struct PathTable {
-    exact: HashMap<Box<str>, Vec<Candidate>, RandomState>,
-    regexes: Vec<(Regex, Candidate)>,
-    prefixes: PrefixTree,
+pub(super) struct Paths {
+    index: Index<Candidates>,
+    /// The first list is empty, for hosts without regular expressions.
+    regexes: Vec<Vec<(Regex, Candidate)>>,
+    conditions: Conditions,
 }
+
+/// What the matches of one host are found by; small, so that it lies beside the host's name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PathKey {
+    host: u32,
+    regexes: u32,
+    prefixes: Depths,
+    has_exact: bool,
+}
+
+/// The exact paths of a host and its prefixes are apart.
+fn spaces(host: u32) -> (Space, Space) {
+    (Space(host * 2), Space(host * 2 + 1))
+}
+
+// === impl PathTable ===
 
 impl PathTable {
     /// Adds a match; matches of equal precedence are found in the order in which they were added.
     pub(super) fn add(&mut self, found: &RouteMatch, rule: RuleIndex) -> Result<(), InvalidMatch> {
-        let candidate = Candidate::new(found, rule)?;
+        let ranked = Ranked::new(found, rule)?;
         match &found.path {
-            PathMatch::Exact(path) => self.exact.entry(path.as_str().into()).or_default().push(candidate),
-            PathMatch::Regex(pattern) => self.regexes.push((whole_match(pattern)?, candidate)),
-            PathMatch::Prefix(prefix) => self.prefixes.entry(prefix).push(candidate),
+            PathMatch::Exact(path) => self.exact.entry(path.clone()).or_default().push(ranked),
+            PathMatch::Regex(pattern) => self.regexes.push((whole_match(pattern)?, ranked)),
+            PathMatch::Prefix(prefix) => {
+                let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+                self.prefixes.entry(prefix.to_owned()).or_default().push(ranked);
+            }
         }
         Ok(())
     }
+}
 
-    /// Brings the matches into the order in which they are tried.
-    pub(super) fn sort(&mut self) {
-        let in_order = |candidates: &mut Vec<Candidate>| candidates.sort_by_cached_key(Candidate::precedence);
-        self.exact.values_mut().for_each(in_order);
-        self.prefixes.candidates_mut().for_each(in_order);
-        self.regexes
-            .sort_by_cached_key(|(regex, candidate)| (Reverse(regex.as_str().len()), candidate.precedence()));
+// === impl Paths ===
+
+impl Paths {
+    /// Brings the matches of all hosts into the order in which they are tried.
+    pub(super) fn new(hosts: Vec<PathTable>) -> (Self, Vec<PathKey>) {
+        let mut paths = Self { regexes: vec![Vec::new()], ..Self::default() };
+        let mut keys = Vec::new();
+        let mut entries = Vec::new();
+        for (number, PathTable { exact, mut regexes, prefixes }) in hosts.into_iter().enumerate() {
+            let host = narrow(number);
+            let mut key =
+                PathKey { host, regexes: 0, prefixes: Depths::default(), has_exact: !exact.is_empty() };
+            if !regexes.is_empty() {
+                regexes.sort_by_cached_key(|(regex, ranked)| {
+                    (Reverse(regex.as_str().len()), ranked.precedence())
+                });
+                let listed = regexes.into_iter().map(|(regex, ranked)| (regex, paths.conditions.one(ranked)));
+                key.regexes = narrow(paths.regexes.len());
+                let listed = listed.collect();
+                paths.regexes.push(listed);
+            }
+            prefixes.keys().for_each(|prefix| key.prefixes.insert(depth(prefix, b'/')));
+            let (exact_space, prefix_space) = spaces(host);
+            for (space, texts) in [(exact_space, exact), (prefix_space, prefixes)] {
+                for (text, ranked) in texts {
+                    entries.extend(paths.conditions.all(ranked).map(|candidates| (space, text, candidates)));
+                }
+            }
+            keys.push(key);
+        }
+        let entries = entries.iter().map(|(space, text, candidates)| (*space, text.as_str(), *candidates));
+        paths.index = Index::new(entries);
+        (paths, keys)
     }
 
-    pub(super) fn find(&self, head: &RequestHead<'_>, query: &Query<'_>) -> Option<Matched> {
-        let exact = self.exact.get(head.path).and_then(|candidates| first(candidates, head, query));
-        let whole = exact.or_else(|| {
-            let mut regexes = self.regexes.iter();
-            regexes
-                .find(|(regex, candidate)| regex.is_match(head.path) && candidate.matches(head, query))
-                .map(|(_, candidate)| candidate.rule)
-        });
-        match whole {
+    /// The match for a request of the host of `key`.
+    pub(super) fn find(&self, key: &PathKey, head: &RequestHead<'_>, query: &Query<'_>) -> Option<Matched> {
+        let (exact, prefixes) = spaces(key.host);
+        let whole = key.has_exact.then(|| self.index.get(exact, head.path)).flatten();
+        let whole = whole.and_then(|candidates| self.conditions.first(candidates, head, query));
+        match whole.or_else(|| self.find_regex(key, head, query)) {
             Some(rule) => Some(Matched { rule, prefix: None }),
-            None => self.prefixes.find(head, query),
+            None => self.find_prefix(key.prefixes, prefixes, head, query),
         }
     }
-}
 
-fn first(candidates: &[Candidate], head: &RequestHead<'_>, query: &Query<'_>) -> Option<RuleIndex> {
-    candidates.iter().find(|candidate| candidate.matches(head, query)).map(|candidate| candidate.rule)
-}
-
-/// Prefixes by path segment. The cost of a search is that of the path's length, whatever the number of prefixes.
-#[derive(Debug)]
-struct PrefixTree {
-    nodes: Vec<Node>,
-}
-
-#[derive(Debug, Default)]
-struct Node {
-    children: HashMap<Box<str>, usize, RandomState>,
-    candidates: Vec<Candidate>,
-    /// The length of the prefix that ends here.
-    length: usize,
-    parent: Option<usize>,
-}
-
-impl Default for PrefixTree {
-    fn default() -> Self {
-        Self { nodes: vec![Node::default()] }
-    }
-}
-
-impl PrefixTree {
-    fn entry(&mut self, prefix: &str) -> &mut Vec<Candidate> {
-        let mut at = 0;
-        let mut length = 0;
-        for segment in segments(prefix) {
-            length += segment.len() + 1;
-            at = self.child(at, segment, length);
-        }
-        &mut self.node_mut(at).candidates
+    fn find_regex(&self, key: &PathKey, head: &RequestHead<'_>, query: &Query<'_>) -> Option<RuleIndex> {
+        let mut regexes = self.regexes.get(key.regexes as usize)?.iter();
+        let found = regexes.find(|(regex, candidate)| {
+            regex.is_match(head.path) && self.conditions.hold(candidate, head, query)
+        });
+        found.map(|(_, candidate)| candidate.rule)
     }
 
-    fn child(&mut self, parent: usize, segment: &str, length: usize) -> usize {
-        let next = self.nodes.len();
-        let child = *self.node_mut(parent).children.entry(segment.into()).or_insert(next);
-        if child == next {
-            self.nodes.push(Node { length, parent: Some(parent), ..Node::default() });
-        }
-        child
-    }
-
-    #[expect(clippy::indexing_slicing, reason = "indices come from this vector, which never shrinks")]
-    fn node_mut(&mut self, at: usize) -> &mut Node {
-        &mut self.nodes[at]
-    }
-
-    fn candidates_mut(&mut self) -> impl Iterator<Item = &mut Vec<Candidate>> {
-        self.nodes.iter_mut().map(|node| &mut node.candidates)
-    }
-
-    fn find(&self, head: &RequestHead<'_>, query: &Query<'_>) -> Option<Matched> {
-        let mut node = self.nodes.first()?;
-        for segment in segments(head.path) {
-            match node.children.get(segment).and_then(|child| self.nodes.get(*child)) {
-                Some(child) => node = child,
-                None => break,
-            }
-        }
-        loop {
-            if let Some(rule) = first(&node.candidates, head, query) {
-                return Some(Matched { rule, prefix: Some(node.length) });
-            }
-            node = self.nodes.get(node.parent?)?;
-        }
-    }
-}
-
-/// The segments of a path; none for `/`.
-fn segments(path: &str) -> impl Iterator<Item = &str> {
-    let mut rest = path.strip_prefix('/').unwrap_or(path);
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
+    /// Looks only for prefixes of a depth that occurs, the deepest first.
+    fn find_prefix(
+        &self,
+        depths: Depths,
+        space: Space,
+        head: &RequestHead<'_>,
+        query: &Query<'_>,
+    ) -> Option<Matched> {
+        if depths.is_empty() {
             return None;
         }
-        let end = memchr::memchr(b'/', rest.as_bytes()).unwrap_or(rest.len());
-        let segment = rest.get(..end)?;
-        rest = rest.get(end + 1..).unwrap_or_default();
-        Some(segment)
-    })
+        let (mut prefix, mut depth) = deepest(head.path, depths.greatest());
+        loop {
+            if depths.contains(depth)
+                && let Some(candidates) = self.index.get(space, prefix)
+                && let Some(rule) = self.conditions.first(candidates, head, query)
+            {
+                return Some(Matched { rule, prefix: Some(prefix.len()) });
+            }
+            if prefix.is_empty() {
+                return None;
+            }
+            let end = memchr::memrchr(b'/', prefix.as_bytes()).unwrap_or(0);
+            prefix = prefix.get(..end)?;
+            depth = depth.saturating_sub(1);
+        }
+    }
+}
+
+/// The front of `path` by whole segments with at most `limit` of them, and how many `/` it has.
+fn deepest(path: &str, limit: usize) -> (&str, usize) {
+    let mut depth = 0;
+    for slash in memchr::memchr_iter(b'/', path.as_bytes()) {
+        if depth == limit {
+            return (path.get(..slash).unwrap_or(path), depth);
+        }
+        depth += 1;
+    }
+    (path, depth)
 }

@@ -1,8 +1,15 @@
 //! The routing table of one socket.
 
+use std::collections::BTreeMap;
+
 use http::{HeaderMap, Method};
 
-use super::{candidate::InvalidMatch, host::HostMap, path::PathTable, query::Query};
+use super::{
+    candidate::InvalidMatch,
+    host::Hosts,
+    path::{PathKey, PathTable, Paths},
+    query::Query,
+};
 use crate::ir::{HostPattern, RouteMatch};
 
 /// The place of a rule in the snapshot.
@@ -33,10 +40,13 @@ pub struct Matched {
     pub prefix: Option<usize>,
 }
 
-/// The routing table of one socket.
-#[derive(Debug, Default)]
+/// The routing table of one socket: a few flat tables, so that a search touches little memory.
+#[derive(Debug)]
 pub struct Router {
-    listeners: HostMap<HostMap<PathTable>>,
+    /// The one table of listeners; the value is the number of the listener's table in `hosts`.
+    listeners: Hosts<u32>,
+    hosts: Hosts<PathKey>,
+    paths: Paths,
 }
 
 impl Router {
@@ -46,21 +56,21 @@ impl Router {
     /// specific host is tried when nothing under a more specific one matches.
     pub fn find(&self, head: &RequestHead<'_>) -> Option<Matched> {
         let query = Query::new(head.query);
-        let routes = self.listeners.covering(head.host).next()?;
-        routes.covering(head.host).find_map(|paths| paths.find(head, &query))
+        let listener = *self.listeners.covering(0, head.host).next()?;
+        self.hosts.covering(listener, head.host).find_map(|paths| self.paths.find(paths, head, &query))
     }
 }
 
 /// Builds a [`Router`]; add matches in the order of Gateway API's last tie-breakers: age, name, rule, match.
 #[derive(Debug, Default)]
 pub struct RouterBuilder {
-    router: Router,
+    listeners: BTreeMap<HostPattern, BTreeMap<HostPattern, PathTable>>,
 }
 
 impl RouterBuilder {
     /// Makes a listener known, even if it has no routes: it answers for its host.
     pub fn listener(&mut self, listener: &HostPattern) {
-        self.router.listeners.entry(listener);
+        self.listeners.entry(listener.clone()).or_default();
     }
 
     /// Adds one match of one rule for one host of a listener.
@@ -74,13 +84,25 @@ impl RouterBuilder {
         found: &RouteMatch,
         rule: RuleIndex,
     ) -> Result<(), InvalidMatch> {
-        self.router.listeners.entry(listener).entry(host).add(found, rule)
+        self.listeners.entry(listener.clone()).or_default().entry(host.clone()).or_default().add(found, rule)
     }
 
     /// The finished table.
-    pub fn build(mut self) -> Router {
-        self.router.listeners.values_mut().flat_map(HostMap::values_mut).for_each(PathTable::sort);
-        self.router
+    pub fn build(self) -> Router {
+        let mut listeners = BTreeMap::new();
+        let mut hosts = Vec::new();
+        let mut tables = Vec::new();
+        for (number, (listener, routes)) in (0..).zip(self.listeners) {
+            listeners.insert(listener, number);
+            let (patterns, paths): (Vec<_>, Vec<_>) = routes.into_iter().unzip();
+            hosts.push(patterns);
+            tables.extend(paths);
+        }
+        let (paths, keys) = Paths::new(tables);
+        let mut keys = keys.into_iter();
+        let hosts: Vec<_> =
+            hosts.into_iter().map(|patterns| patterns.into_iter().zip(&mut keys).collect()).collect();
+        Router { listeners: Hosts::new(&[listeners]), hosts: Hosts::new(&hosts), paths }
     }
 }
 

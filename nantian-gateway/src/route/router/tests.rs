@@ -1,4 +1,7 @@
+use std::cmp::Reverse;
+
 use http::HeaderValue;
+use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use super::*;
 use crate::ir::{KeyMatch, PathMatch, ValueMatch};
@@ -170,4 +173,146 @@ fn the_matched_prefix_is_told() {
         headers: &HeaderMap::new(),
     };
     assert_eq!(router.find(&head).unwrap().prefix, Some(4));
+}
+
+#[test]
+fn a_request_for_no_path_meets_the_root_alone() {
+    let mut world = World::default();
+    let root = world.rule("", "", prefix("/"));
+    world.rule("", "", prefix("/a"));
+    let router = world.build();
+    assert_eq!(find(&router, "x", "*"), Some(root));
+    assert_eq!(find(&router, "x", ""), Some(root));
+}
+
+#[test]
+fn prefixes_of_any_depth_are_found() {
+    let mut world = World::default();
+    let deep = |depth: usize| "/s".repeat(depth);
+    let rules: Vec<u32> = [30, 31, 32, 40].map(|depth| world.rule("", "", prefix(&deep(depth)))).into();
+    let router = world.build();
+    for (depth, rule) in
+        [(29, None), (30, Some(0)), (31, Some(1)), (32, Some(2)), (39, Some(2)), (40, Some(3)), (90, Some(3))]
+    {
+        let rule = rule.and_then(|at: usize| rules.get(at).copied());
+        assert_eq!(find(&router, "x", &deep(depth)), rule, "{depth}");
+    }
+}
+
+/// One match with the patterns of its listener and host.
+type Entry = (HostPattern, HostPattern, RouteMatch);
+
+/// Every match is looked at, and the best by Gateway API's order is taken.
+fn naive(entries: &[Entry], head: &RequestHead<'_>) -> Option<Matched> {
+    let covers = |pattern: &HostPattern| match pattern {
+        HostPattern::Any => true,
+        HostPattern::Suffix(suffix) => head
+            .host
+            .strip_suffix(suffix.as_str())
+            .is_some_and(|label| label.len() > 1 && label.ends_with('.')),
+        HostPattern::Exact(name) => name == head.host,
+    };
+    let specific = |pattern: &HostPattern| match pattern {
+        HostPattern::Any => (0, 0),
+        HostPattern::Suffix(suffix) => (1, suffix.len()),
+        HostPattern::Exact(_) => (2, 0),
+    };
+    let listener = entries
+        .iter()
+        .map(|(listener, ..)| listener)
+        .filter(|listener| covers(listener))
+        .max_by_key(|l| specific(l))?;
+    let matching = (0..).zip(entries).filter_map(|(number, (of, host, found))| {
+        let (class, length, prefix) = match &found.path {
+            PathMatch::Exact(path) => (path == head.path).then_some((2, 0, None))?,
+            PathMatch::Regex(pattern) => crate::ir::whole_match(pattern)
+                .unwrap()
+                .is_match(head.path)
+                .then_some((1, pattern.len(), None))?,
+            PathMatch::Prefix(prefix) => {
+                let prefix = prefix.trim_end_matches('/');
+                let rest = head.path.strip_prefix(prefix)?;
+                (prefix.is_empty() || rest.is_empty() || rest.starts_with('/')).then_some((
+                    0,
+                    prefix.len(),
+                    Some(prefix.len()),
+                ))?
+            }
+        };
+        let holds = of == listener
+            && covers(host)
+            && found.method.as_ref().is_none_or(|method| method == head.method.as_str())
+            && found.headers.iter().all(|key| {
+                head.headers
+                    .get(&key.name)
+                    .is_some_and(|value| key.value == ValueMatch::Exact(value.to_str().unwrap().to_owned()))
+            })
+            && found.query.iter().all(|key| {
+                let pairs = head.query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+                let value = pairs.clone().find(|(name, _)| *name == key.name).map(|(_, value)| value);
+                value.is_some_and(|value| key.value == ValueMatch::Exact(value.to_owned()))
+            });
+        let rank =
+            (specific(host), class, length, found.method.is_some(), found.headers.len(), found.query.len());
+        holds.then_some(((rank, Reverse(number)), Matched { rule: RuleIndex(number), prefix }))
+    });
+    matching.max_by_key(|(rank, _)| *rank).map(|(_, matched)| matched)
+}
+
+const HOSTS: [&str; 7] = ["", "*.com", "*.a.com", "*.b.a.com", "a.com", "b.a.com", "c.b.a.com"];
+const PATHS: [&str; 9] = ["/", "/a", "/a/b", "/a/b/c", "/ab", "/a/bc", "/b", "/b/a", "/a/a/a/a/a"];
+const PATTERNS: [&str; 4] = ["/a.*", "/a/[a-z]", "/.*/c", "/b|/a/b"];
+
+fn path_match() -> impl Strategy<Value = PathMatch> {
+    prop_oneof![
+        3 => select(&PATHS[..]).prop_map(|text| PathMatch::Prefix(text.to_owned())),
+        2 => select(&PATHS[..]).prop_map(|text| PathMatch::Exact(text.to_owned())),
+        1 => select(&PATTERNS[..]).prop_map(|text| PathMatch::Regex(text.to_owned())),
+    ]
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let keys = || vec((select(&["k", "l"][..]), select(&["1", "2"][..])), 0..2);
+    let host = || select(&HOSTS[..]).prop_map(HostPattern::parse);
+    let conditions = (option::weighted(0.2, select(&["GET", "PUT"][..])), keys(), keys());
+    (host(), host(), path_match(), conditions).prop_map(|(listener, host, path, (method, headers, query))| {
+        let keys =
+            |pairs: Vec<(&str, &str)>| pairs.into_iter().map(|(name, value)| key(name, value)).collect();
+        let found = RouteMatch {
+            path,
+            method: method.map(str::to_owned),
+            headers: keys(headers),
+            query: keys(query),
+        };
+        (listener, host, found)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn the_flat_tables_find_what_a_look_at_every_match_finds(
+        entries in vec(entry(), 0..40),
+        requests in vec((
+            select(&["a.com", "b.a.com", "c.b.a.com", "x.c.b.a.com", "com", "x.com", "", ".com", "org"][..]),
+            select(&["/", "/a", "/a/", "/a/b", "/a/b/c", "/a/b/c/d", "/ab", "/b", "/c", "*", "", "/a/a/a/a/a/a"][..]),
+            select(&["", "k=1", "l=2", "k=2&k=1", "k=1&l=1"][..]),
+            select(&["GET", "PUT"][..]),
+            option::of(select(&["1", "2"][..])),
+        ), 1..20),
+    ) {
+        let mut builder = RouterBuilder::default();
+        for (number, (listener, host, found)) in (0..).zip(&entries) {
+            builder.add(listener, host, found, RuleIndex(number)).unwrap();
+        }
+        let router = builder.build();
+        for (host, path, query, method, header) in requests {
+            let mut headers = HeaderMap::new();
+            headers.extend(header.map(|value| (http::HeaderName::from_static("k"), HeaderValue::from_static(value))));
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let head = RequestHead { host, path, query: Some(query), method: &method, headers: &headers };
+            prop_assert_eq!(router.find(&head), naive(&entries, &head), "{:?}", head);
+        }
+    }
 }
