@@ -23,6 +23,7 @@ pub mod respond;
 pub mod route;
 pub mod runtime;
 pub mod snapshot;
+mod socket;
 pub mod source;
 pub mod translate;
 pub mod upstream;

@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 use crate::{
     body::{Body, BoxError},
     filter::TimedOut,
-    listen::BrokenBody,
+    listen::{BrokenBody, LateBody},
     upstream::UpstreamError,
 };
 
@@ -101,6 +101,9 @@ fn status_of(error: &(dyn Error + 'static)) -> (StatusCode, &'static str) {
     }
     if find::<BrokenBody>(error).is_some() {
         return (StatusCode::BAD_REQUEST, "the request body is malformed");
+    }
+    if find::<LateBody>(error).is_some() {
+        return (StatusCode::REQUEST_TIMEOUT, "the request body takes too long");
     }
     if find::<TimedOut>(error).is_some() {
         return (StatusCode::GATEWAY_TIMEOUT, "the request took too long");

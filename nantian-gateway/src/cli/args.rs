@@ -92,9 +92,17 @@ pub(super) struct Common {
     /// How long a client's connection may be unused.
     #[arg(long, env = "NANTIAN_IDLE_TIMEOUT", value_name = "DURATION", default_value = "75s", value_parser = duration)]
     pub(super) idle_timeout: Duration,
-    /// How long a client may neither send the next bytes of a body nor take the next bytes of a response.
+    /// How long a client may neither send the next bytes of a body nor take the next bytes of a response (over HTTP/2,
+    /// the next 16 KiB of each).
     #[arg(long, env = "NANTIAN_STALL_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub(super) stall_timeout: Duration,
+    /// How long an upgraded connection, such as a WebSocket, may be silent in both directions; 0s is no limit.
+    #[arg(long, env = "NANTIAN_TUNNEL_IDLE_TIMEOUT", value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub(super) tunnel_idle_timeout: Duration,
+    /// The most client connections of the process, at least 1; further ones wait until another one ends.
+    #[arg(long, env = "NANTIAN_MAX_CONNECTIONS", value_name = "N", default_value_t = 65_536,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) max_connections: u32,
     /// How long opening a connection to a backend may take.
     #[arg(long, env = "NANTIAN_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(super) connect_timeout: Duration,

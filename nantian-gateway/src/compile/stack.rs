@@ -22,7 +22,7 @@ use crate::{
     observe::{AccessLog, ObserveLayer, ObservedBody},
     policy,
     respond::{self, RespondLayer},
-    upstream::{Client, Connect},
+    upstream::{Client, Connect, count_tunnel},
 };
 
 /// The service of a rule: whatever happens, there is a response.
@@ -83,7 +83,7 @@ fn target(target: &Target, context: &Context) -> BackendService {
     match target {
         Target::Service(balancer) => LocalService::new(
             ServiceBuilder::new()
-                .map_response(|response: Response<_>| response.map(Body::from))
+                .map_response(|response: Response<_>| count_tunnel(response).map(Body::from))
                 .map_err(BoxError::from)
                 .layer(BalanceLayer::new(balancer.clone()).client_ip(client_address).responder(|_: &_| {
                     respond::plain(StatusCode::SERVICE_UNAVAILABLE, "no endpoint is ready")

@@ -5,13 +5,14 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{OwnedSemaphorePermit, watch},
     time::sleep,
 };
 
@@ -76,6 +77,7 @@ impl Listeners {
 }
 
 async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut closed: watch::Receiver<()>) {
+    let mut is_full = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -83,7 +85,24 @@ async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut clo
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => start(stream, peer, key, &worker),
+            Ok((stream, peer)) => {
+                if worker.room.available_permits() > 0 {
+                    is_full = false;
+                } else if !is_full {
+                    is_full = true;
+                    let limit = worker.config.max_connections;
+                    tracing::warn!(limit, port = %key, "new connections wait until another one ends");
+                }
+                tokio::select! {
+                    biased;
+                    _ = closed.changed() => break,
+                    place = Arc::clone(&worker.room).acquire_owned() => {
+                        // The room is never closed.
+                        let Ok(place) = place else { break };
+                        start(stream, peer, key, &worker, place);
+                    }
+                }
+            }
             Err(error) => {
                 // Out of file descriptors, or the peer is gone already: neither may end the loop.
                 tracing::warn!(%error, port = %key, "a connection cannot be accepted");
@@ -93,15 +112,22 @@ async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut clo
     }
     // Who has connected before the socket closed is served.
     while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        start(stream, peer, key, &worker);
+        let Ok(place) = Arc::clone(&worker.room).try_acquire_owned() else { break };
+        start(stream, peer, key, &worker, place);
     }
 }
 
-fn start(stream: TcpStream, peer: SocketAddr, key: PortKey, worker: &Rc<Worker>) {
+fn start(
+    stream: TcpStream,
+    peer: SocketAddr,
+    key: PortKey,
+    worker: &Rc<Worker>,
+    place: OwnedSemaphorePermit,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, %peer, "the connection is gone already");
         return;
     }
     let worker = Rc::clone(worker);
-    spawn_local(connection::serve(stream, peer, key, worker));
+    spawn_local(connection::serve(stream, peer, key, worker, place));
 }

@@ -2,10 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -13,48 +10,49 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::connections::State;
+use super::pace::Pace;
+use crate::body::BoxError;
 
 /// A body that breaks off or breaks the rules of its framing. Maps to 400.
 #[derive(Debug, thiserror::Error)]
 #[error("the body of the request cannot be read")]
 pub struct BrokenBody(#[source] hyper::Error);
 
+/// A body whose next bytes did not come in time. Maps to 408.
+#[derive(Debug, thiserror::Error)]
+#[error("the client does not go on with the body of its request")]
+pub struct LateBody;
+
 /// The body of a request; it notes when the client keeps it waiting.
 #[derive(Debug)]
 pub struct ClientBody {
     incoming: Incoming,
-    debt: Debt,
-}
-
-/// What the client owes: the rest of the body, until it is forgiven.
-#[derive(Debug, Clone)]
-pub(super) struct Debt {
-    state: Arc<State>,
-    forgiven: Arc<AtomicBool>,
+    pace: Rc<Pace>,
 }
 
 // === impl ClientBody ===
 
 impl ClientBody {
-    /// The body, and the debt to forgive when the response begins: from then on both sides speak as they like.
-    pub(super) fn new(incoming: Incoming, state: Arc<State>) -> (Self, Debt) {
-        let debt = Debt { state, forgiven: Arc::default() };
-        (Self { incoming, debt: debt.clone() }, debt)
+    pub(super) fn new(incoming: Incoming, pace: Rc<Pace>) -> Self {
+        Self { incoming, pace }
     }
 }
 
 impl Body for ClientBody {
     type Data = Bytes;
-    type Error = BrokenBody;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        self.debt.is_due(polled.is_pending());
-        polled.map_err(BrokenBody)
+        match &polled {
+            Poll::Pending if self.pace.is_late() => return Poll::Ready(Some(Err(LateBody.into()))),
+            Poll::Pending => self.pace.upload_waits(cx),
+            Poll::Ready(_) => self.pace.upload_goes_on(),
+        }
+        polled.map_err(|error| BrokenBody(error).into())
     }
 
     fn is_end_stream(&self) -> bool {
@@ -68,23 +66,6 @@ impl Body for ClientBody {
 
 impl Drop for ClientBody {
     fn drop(&mut self) {
-        self.debt.is_due(false);
-    }
-}
-
-// === impl Debt ===
-
-impl Debt {
-    /// The next bytes are waited for, or they came.
-    fn is_due(&self, due: bool) {
-        if !self.forgiven.load(Relaxed) {
-            self.state.body_waits(due);
-        }
-    }
-
-    /// Nobody waits for the body any more.
-    pub(super) fn forgive(self) {
-        self.is_due(false);
-        self.forgiven.store(true, Relaxed);
+        self.pace.upload_goes_on();
     }
 }

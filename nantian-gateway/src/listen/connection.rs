@@ -1,6 +1,7 @@
 //! One downstream connection from its first byte to its last.
 
 use std::{
+    error::Error,
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
@@ -11,11 +12,13 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -24,19 +27,23 @@ use super::{
     connections::{Order, Registration},
     forward::Peer,
     io::Watched,
+    pace::Streams,
     service::Edge,
 };
-use crate::{
-    runtime::{LocalExecutor, Worker},
-    snapshot::Transport,
-};
+use crate::{runtime::Worker, snapshot::Transport};
 
 /// What an HTTP/2 client begins with (RFC 9113, section 3.4), as far as it tells it from HTTP/1.1.
 const PREFACE: &[u8] = b"PRI ";
 
 /// Serves a connection until it ends, is told to, or its client is too slow.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, key: PortKey, worker: Rc<Worker>) {
-    let registration = worker.connections.add();
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    key: PortKey,
+    worker: Rc<Worker>,
+    place: OwnedSemaphorePermit,
+) {
+    let registration = worker.connections.add(place);
     let snapshot = worker.snapshot();
     let Some(port) = snapshot.port(&key) else { return };
     let tls = match port.transport() {
@@ -99,14 +106,21 @@ impl Session {
     {
         let io = Watched::http1(io, first, self.registration.state.clone());
         let max_head = self.worker.config.max_request_head;
-        let edge = Edge::new(self.key, self.worker, self.peer, self.registration.state.clone());
+        let (worker, client) = (Rc::clone(&self.worker), self.peer.address.ip());
+        let edge = Edge::http1(self.key, self.worker, self.peer, self.registration.state.clone());
         let connection = http1::Builder::new()
             .header_read_timeout(None)
             .max_header_size(max_head)
             .max_buf_size(max_head.max(MIN_BUFFER))
             .serve_connection(TokioIo::new(io), edge)
             .with_upgrades();
-        supervise(Box::pin(connection), &self.registration, |connection| connection.graceful_shutdown()).await
+        let served =
+            supervise(Box::pin(connection), &self.registration, Order::Finish, |it| it.graceful_shutdown());
+        let served = served.await;
+        if let Some(status) = served.as_ref().err().and_then(|error| answer_of_hyper(error.as_ref())) {
+            worker.refusals.note(None, client, status, 0);
+        }
+        served
     }
 
     async fn serve_http2<T>(self, io: T, first: Bytes) -> Served
@@ -116,14 +130,27 @@ impl Session {
         self.registration.state.expects_nothing();
         let io = Watched::http2(io, first, self.registration.state.clone());
         let max_head = u32::try_from(self.worker.config.max_request_head).unwrap_or(u32::MAX);
-        let edge = Edge::new(self.key, self.worker, self.peer, self.registration.state.clone());
-        let connection = http2::Builder::new(LocalExecutor)
+        let streams = Streams::default();
+        let state = self.registration.state.clone();
+        let edge = Edge::http2(self.key, self.worker, self.peer, state, streams.clone());
+        let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .max_header_list_size(max_head)
             .max_concurrent_streams(MAX_STREAMS)
             .keep_alive_interval(Some(KEEP_ALIVE))
             .serve_connection(TokioIo::new(io), edge);
-        supervise(Box::pin(connection), &self.registration, |connection| connection.graceful_shutdown()).await
+        supervise(Box::pin(connection), &self.registration, Order::Drain, |it| it.graceful_shutdown()).await
+    }
+}
+
+/// The status with which hyper has answered a head that it cannot read.
+fn answer_of_hyper(error: &(dyn Error + 'static)) -> Option<StatusCode> {
+    let error = error.downcast_ref::<hyper::Error>()?;
+    match error.is_parse_too_large() {
+        // Of the two that are too large hyper tells only in words which it is.
+        true if error.to_string().starts_with("URI") => Some(StatusCode::URI_TOO_LONG),
+        true => Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+        false => error.is_parse().then_some(StatusCode::BAD_REQUEST),
     }
 }
 
@@ -134,10 +161,11 @@ const MAX_STREAMS: u32 = 128;
 /// How often an HTTP/2 client is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Polls a connection and does what its registration is told meanwhile.
+/// Polls a connection and does what its registration is told meanwhile; from the order `last` on it lets it finish.
 async fn supervise<C>(
     mut connection: Pin<Box<C>>,
     registration: &Registration,
+    last: Order,
     finish: fn(Pin<&mut C>),
 ) -> Served
 where
@@ -157,11 +185,11 @@ where
             }
             match registration.order() {
                 Order::Abort => return Poll::Ready(Err("the client is too slow".into())),
-                Order::Finish if !finishing => {
+                order if order >= last && !finishing => {
                     finishing = true;
                     finish(connection.as_mut());
                 }
-                Order::Finish | Order::Serve => return Poll::Pending,
+                _ => return Poll::Pending,
             }
         }
     })

@@ -15,9 +15,12 @@ use std::{
 };
 
 use slab::Slab;
+use tokio::sync::OwnedSemaphorePermit;
 
-/// The resolution of the clock.
-pub(crate) const TICK: Duration = Duration::from_millis(100);
+use super::{
+    clock::Wait,
+    pace::{Pace, Paces},
+};
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
@@ -31,15 +34,15 @@ pub struct Timeouts {
 }
 
 /// The connections of one worker; its clones share them.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Connections {
     inner: Rc<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
     clock: Arc<AtomicU32>,
     entries: RefCell<Slab<Entry>>,
+    paces: Paces,
     /// Connections that have left HTTP.
     tunnels: Arc<AtomicUsize>,
 }
@@ -49,6 +52,10 @@ struct Entry {
     waker: Waker,
 }
 
+/// How long a response may be silent to a client that has ended its side. Who is gone looks like who only has nothing
+/// more to ask, until something is written; and a call that nobody waits for must end.
+const HALF_CLOSED: Duration = Duration::from_secs(1);
+
 /// What one connection is doing.
 ///
 /// Only its worker touches it; it is atomic because hyper wants connections that could move between threads.
@@ -56,10 +63,9 @@ struct Entry {
 pub(super) struct State {
     clock: Arc<AtomicU32>,
     tunnels: Arc<AtomicUsize>,
-    /// When the present wait began, or [`NEVER`].
+    /// When the present wait began, or [`Wait::NONE`].
     head_since: AtomicU32,
     idle_since: AtomicU32,
-    body_since: AtomicU32,
     write_since: AtomicU32,
     /// Requests whose response is not over.
     in_flight: AtomicU32,
@@ -68,41 +74,58 @@ pub(super) struct State {
     requests: AtomicU32,
     /// The number of the request that must be refused; 0 is none.
     refused: AtomicU32,
+    /// When the client ended its side in the middle of an exchange, or took something since.
+    ended_since: AtomicU32,
+    /// Among the connections that all workers may have. A tunnel keeps it, because it keeps the socket.
+    _place: OwnedSemaphorePermit,
 }
 
-/// No wait. The clock would take 13 years to come here.
-const NEVER: u32 = u32::MAX;
-
 /// What the connection's task is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Order {
     Serve,
+    /// Take what is on its way already.
+    Drain,
     Finish,
     Abort,
 }
 
 // === impl Connections ===
 
+impl Default for Connections {
+    fn default() -> Self {
+        let clock = Arc::<AtomicU32>::default();
+        let paces = Paces::new(Arc::clone(&clock));
+        Self { inner: Rc::new(Inner { clock, entries: RefCell::default(), paces, tunnels: Arc::default() }) }
+    }
+}
+
 impl Connections {
     /// Adds a connection from which a head is expected.
-    pub(super) fn add(&self) -> Registration {
+    pub(super) fn add(&self, place: OwnedSemaphorePermit) -> Registration {
         let clock = Arc::clone(&self.inner.clock);
         let now = clock.load(Relaxed);
         let state = Arc::new(State {
             clock,
             tunnels: Arc::clone(&self.inner.tunnels),
             head_since: now.into(),
-            idle_since: NEVER.into(),
-            body_since: NEVER.into(),
-            write_since: NEVER.into(),
+            idle_since: Wait::NONE.0.into(),
+            write_since: Wait::NONE.0.into(),
             in_flight: 0.into(),
             order: (Order::Serve as u8).into(),
             requests: 0.into(),
             refused: 0.into(),
+            ended_since: Wait::NONE.0.into(),
+            _place: place,
         });
         let entry = Entry { state: Arc::clone(&state), waker: Waker::noop().clone() };
         let key = self.inner.entries.borrow_mut().insert(entry);
         Registration { connections: self.clone(), key, state }
+    }
+
+    /// The pace of a request that has begun.
+    pub(super) fn pace(&self) -> Rc<Pace> {
+        self.inner.paces.begin()
     }
 
     /// How many are open, tunnels included.
@@ -124,6 +147,14 @@ impl Connections {
                 Order::Serve => {}
                 order => entry.give(order),
             }
+        }
+        self.inner.paces.tick(now, timeouts.stall);
+    }
+
+    /// Lets every connection close after the next response that begins, over HTTP/1.1, or announce its end.
+    pub fn drain(&self) {
+        for (_, entry) in &*self.inner.entries.borrow() {
+            entry.give(Order::Drain);
         }
     }
 
@@ -156,14 +187,20 @@ impl State {
         self.clock.load(Relaxed)
     }
 
+    fn order(&self) -> Order {
+        match self.order.load(Relaxed) {
+            order if order == Order::Abort as u8 => Order::Abort,
+            order if order == Order::Finish as u8 => Order::Finish,
+            order if order == Order::Drain as u8 => Order::Drain,
+            _ => Order::Serve,
+        }
+    }
+
     fn verdict(&self, now: u32, timeouts: &Timeouts) -> Order {
-        let over = |since: &AtomicU32, limit: Duration| {
-            let since = since.load(Relaxed);
-            since != NEVER && TICK * now.saturating_sub(since) > limit
-        };
+        let over = |since: &AtomicU32, limit| Wait(since.load(Relaxed)).is_over(now, limit);
         if over(&self.head_since, timeouts.header)
-            || over(&self.body_since, timeouts.stall)
             || over(&self.write_since, timeouts.stall)
+            || over(&self.ended_since, HALF_CLOSED)
             // One that was told to finish, and does not: it has not even said its preface.
             || over(&self.idle_since, timeouts.idle.saturating_add(timeouts.header))
         {
@@ -177,7 +214,7 @@ impl State {
 
     /// Nothing is owed until the first request: an HTTP/2 client may connect ahead of need.
     pub(super) fn expects_nothing(&self) {
-        self.head_since.store(NEVER, Relaxed);
+        self.head_since.store(Wait::NONE.0, Relaxed);
         self.idle_since.store(self.now(), Relaxed);
     }
 
@@ -189,7 +226,7 @@ impl State {
 
     /// Bytes came in while no request was being served: a head has begun.
     pub(super) fn head_bytes(&self) {
-        if self.idle_since.swap(NEVER, Relaxed) != NEVER {
+        if self.idle_since.swap(Wait::NONE.0, Relaxed) != Wait::NONE.0 {
             self.head_since.store(self.now(), Relaxed);
         }
     }
@@ -209,42 +246,64 @@ impl State {
         self.refused.load(Relaxed) == self.requests.load(Relaxed)
     }
 
-    pub(super) fn request_begins(&self) {
+    fn request_begins(&self) {
         self.requests.store(self.requests.load(Relaxed).wrapping_add(1), Relaxed);
-        self.head_since.store(NEVER, Relaxed);
-        self.idle_since.store(NEVER, Relaxed);
+        self.head_since.store(Wait::NONE.0, Relaxed);
+        self.idle_since.store(Wait::NONE.0, Relaxed);
         self.in_flight.store(self.in_flight.load(Relaxed).saturating_add(1), Relaxed);
     }
 
-    pub(super) fn response_ends(&self) {
+    fn response_ends(&self) {
         let left = self.in_flight.load(Relaxed).saturating_sub(1);
         self.in_flight.store(left, Relaxed);
         if left == 0 {
             self.idle_since.store(self.now(), Relaxed);
-            self.body_since.store(NEVER, Relaxed);
         }
     }
 
-    /// The request's body is waited for, or it came.
-    pub(super) fn body_waits(&self, waits: bool) {
-        self.wait(&self.body_since, waits);
+    /// The client has ended its side and waits for a response, or is gone: nothing tells which.
+    pub(super) fn client_ended(&self) {
+        if self.ended_since.load(Relaxed) == Wait::NONE.0 {
+            self.ended_since.store(self.now(), Relaxed);
+        }
     }
 
     /// The client does not take what is written, or it did.
     pub(super) fn write_waits(&self, waits: bool) {
-        self.wait(&self.write_since, waits);
+        if !waits {
+            self.write_since.store(Wait::NONE.0, Relaxed);
+        } else if self.write_since.load(Relaxed) == Wait::NONE.0 {
+            self.write_since.store(self.now(), Relaxed);
+        }
+        if !waits && self.ended_since.load(Relaxed) != Wait::NONE.0 {
+            self.ended_since.store(self.now(), Relaxed);
+        }
         // The end of a response is still on its way: the connection is not idle yet.
-        if !waits && self.idle_since.load(Relaxed) != NEVER {
+        if !waits && self.idle_since.load(Relaxed) != Wait::NONE.0 {
             self.idle_since.store(self.now(), Relaxed);
         }
     }
+}
 
-    fn wait(&self, since: &AtomicU32, waits: bool) {
-        if !waits {
-            since.store(NEVER, Relaxed);
-        } else if since.load(Relaxed) == NEVER {
-            since.store(self.now(), Relaxed);
-        }
+/// The connection is busy while this lives.
+pub(super) struct InFlight(Arc<State>);
+
+impl InFlight {
+    /// A request has begun.
+    pub(super) fn begin(state: &Arc<State>) -> Self {
+        state.request_begins();
+        Self(Arc::clone(state))
+    }
+
+    /// Whether the process is about to end.
+    pub(super) fn is_draining(&self) -> bool {
+        self.0.order() != Order::Serve
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.response_ends();
     }
 }
 
@@ -271,11 +330,7 @@ pub(super) struct Registration {
 impl Registration {
     /// What the connection is to do; the task is woken when that changes.
     pub(super) fn order(&self) -> Order {
-        match self.state.order.load(Relaxed) {
-            order if order == Order::Abort as u8 => Order::Abort,
-            order if order == Order::Finish as u8 => Order::Finish,
-            _ => Order::Serve,
-        }
+        self.state.order()
     }
 
     /// What `future` gives, or nothing if the connection is to end before.

@@ -64,6 +64,11 @@ impl HeadScanner {
         None
     }
 
+    /// Whether all that was begun has come to its end.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.expected == Expected::RequestLine && self.kept.is_empty()
+    }
+
     fn skip<'a>(&mut self, left: u64, bytes: &'a [u8]) -> &'a [u8] {
         let taken = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
         let left = left - taken as u64;

@@ -42,6 +42,11 @@ impl<T> Watched<T> {
         }
     }
 
+    /// Whether the client waits for a response, and owes nothing.
+    fn is_listening(&self) -> bool {
+        self.scanner.as_ref().is_some_and(HeadScanner::is_between_requests) && !self.state.expects_head()
+    }
+
     fn has_written<R>(&self, polled: Poll<R>) -> Poll<R> {
         self.state.write_waits(polled.is_pending());
         polled
@@ -58,6 +63,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
             let length = this.read_ahead.len().min(buf.remaining());
             buf.put_slice(this.read_ahead.get(..length).unwrap_or_default());
             this.read_ahead.advance(length);
+        }
+        if buf.filled().len() == before && this.is_listening() {
+            // hyper would take it for the end of the connection. It asks again when the response is over.
+            this.state.client_ended();
+            return Poll::Pending;
         }
         this.has_read(buf.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))

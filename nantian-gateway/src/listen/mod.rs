@@ -3,6 +3,7 @@
 mod accept;
 mod bind;
 mod body;
+mod clock;
 mod connection;
 mod connections;
 mod forward;
@@ -10,15 +11,17 @@ mod head_scanner;
 mod hop_by_hop;
 mod io;
 mod normalize;
+mod pace;
+mod reply;
 mod service;
 mod tls;
 
 pub use self::{
     accept::{Listeners, PortKey},
     bind::BindError,
-    body::{BrokenBody, ClientBody},
+    body::{BrokenBody, ClientBody, LateBody},
     connections::{Connections, Timeouts, TunnelGuard},
     forward::{RequestInfo, TrustedProxies},
     tls::{InvalidCertificate, TlsServer},
 };
-pub(crate) use self::{connections::TICK, forward::client_address};
+pub(crate) use self::{clock::TICK, forward::client_address};

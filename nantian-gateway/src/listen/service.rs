@@ -9,29 +9,24 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use http_body_util::Limited;
 use hyper::{body::Incoming, service::Service, upgrade::OnUpgrade};
 use pin_project_lite::pin_project;
 
 use super::{
     accept::PortKey,
-    body::{ClientBody, Debt},
-    connections::State,
+    body::ClientBody,
+    connections::{InFlight, State},
     forward::{self, Peer, RequestInfo},
     hop_by_hop::{HopHeaders, remove_hop_by_hop},
     normalize,
+    pace::{Pace, Streams},
+    reply::{Content, ReplyBody},
 };
 use crate::{
-    body::{Body, BoxError},
-    compile::RouteFuture,
-    observe::ObservedBody,
-    respond,
-    route::RequestHead,
-    runtime::Worker,
-    upstream::Upgrade,
+    body::Body, compile::RouteFuture, respond, route::RequestHead, runtime::Worker, upstream::Upgrade,
 };
 
 /// The service of one connection.
@@ -40,49 +35,55 @@ pub(super) struct Edge {
     worker: Rc<Worker>,
     peer: Peer,
     state: Arc<State>,
+    /// Where the streams of an HTTP/2 connection run.
+    streams: Option<Streams>,
 }
 
-/// A request that is refused before it has a route.
+/// A request that is refused before it has a route; the connection is closed after it.
 struct Refusal {
     status: StatusCode,
     reason: String,
-    close: bool,
 }
 
 impl Refusal {
+    fn new(status: StatusCode, reason: impl ToString) -> Self {
+        Self { status, reason: reason.to_string() }
+    }
+
     fn bad_request(reason: impl ToString) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, reason: reason.to_string(), close: true }
+        Self::new(StatusCode::BAD_REQUEST, reason)
     }
 }
 
+/// The methods of a 405 (RFC 9110, section 15.5.6): all but CONNECT may have a route.
+const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
+
 impl Edge {
-    pub(super) fn new(key: PortKey, worker: Rc<Worker>, peer: Peer, state: Arc<State>) -> Self {
-        Self { key, worker, peer, state }
+    pub(super) fn http1(key: PortKey, worker: Rc<Worker>, peer: Peer, state: Arc<State>) -> Self {
+        Self { key, worker, peer, state, streams: None }
     }
 
-    /// Finds the route of a request and starts it; tells what the client still owes.
-    fn route(&self, request: Request<Incoming>) -> Result<(RouteFuture, Option<Debt>), Refusal> {
+    pub(super) fn http2(
+        key: PortKey,
+        worker: Rc<Worker>,
+        peer: Peer,
+        state: Arc<State>,
+        streams: Streams,
+    ) -> Self {
+        Self { key, worker, peer, state, streams: Some(streams) }
+    }
+
+    /// Finds the route of a request and starts it; `pace` is that of its HTTP/2 stream, or of an upload.
+    fn route(&self, request: Request<Incoming>, pace: &mut Option<Rc<Pace>>) -> Result<RouteFuture, Refusal> {
         let (mut parts, incoming) = request.into_parts();
-        if self.state.is_refused() {
-            return Err(Refusal::bad_request("both Content-Length and Transfer-Encoding"));
-        }
-        let seen = HopHeaders::of(&parts.headers);
-        check_message(&parts, seen)?;
-        if parts.version == Version::HTTP_2 {
-            forward::join_cookies(&mut parts.headers);
-        }
-        normalize::path(&mut parts.uri).map_err(Refusal::bad_request)?;
+        let seen = self.check(&mut parts, &incoming).map_err(|refusal| self.note(refusal, &parts))?;
         let host = normalize::host(&parts.uri, &parts.headers, parts.version != Version::HTTP_10)
-            .map_err(Refusal::bad_request)?;
+            .map_err(|error| self.note(Refusal::bad_request(error), &parts))?;
 
         let snapshot = self.worker.snapshot();
         let port = snapshot.port(&self.key).filter(|port| port.is_tls() == self.peer.tls);
         let Some(port) = port else {
-            return Err(Refusal {
-                status: StatusCode::NOT_FOUND,
-                reason: "no listener".to_owned(),
-                close: true,
-            });
+            return Err(self.note(Refusal::new(StatusCode::NOT_FOUND, "no listener"), &parts));
         };
         let head = RequestHead {
             host: &host,
@@ -105,30 +106,50 @@ impl Edge {
         }
         drop(host);
         let Some(found) = found else {
-            return Ok((snapshot.unmatched(Request::from_parts(parts, Body::empty())), None));
+            return Ok(snapshot.unmatched(Request::from_parts(parts, Body::empty())));
         };
-        let (body, debt) = self.body(incoming)?;
+        let body = self.body(incoming, pace);
         self.prepare(&mut parts, seen);
-        Ok((found.service.call(Request::from_parts(parts, body)), debt))
+        Ok(found.service.call(Request::from_parts(parts, body)))
     }
 
-    /// The request's body, if it is not known to be too large; one of unknown size is cut at the limit.
-    fn body(&self, incoming: Incoming) -> Result<(Body, Option<Debt>), Refusal> {
-        if incoming.is_end_stream() {
-            return Ok((Body::empty(), None));
+    /// Refuses what cannot be forwarded truly; gives the path its one spelling.
+    fn check(&self, parts: &mut http::request::Parts, incoming: &Incoming) -> Result<HopHeaders, Refusal> {
+        if self.state.is_refused() {
+            return Err(Refusal::bad_request("both Content-Length and Transfer-Encoding"));
         }
         let limit = self.worker.config.max_request_body;
-        let size = incoming.size_hint();
-        if size.lower() > limit {
+        if incoming.size_hint().lower() > limit {
             let reason = format!("a request body may have at most {limit} bytes");
-            return Err(Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, reason, close: true });
+            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason));
         }
-        let (body, debt) = ClientBody::new(incoming, Arc::clone(&self.state));
-        let body = match usize::try_from(limit) {
-            Ok(limit) if size.upper().is_none() => Body::boxed(Limited::new(body, limit)),
+        let seen = HopHeaders::of(&parts.headers);
+        check_message(parts, seen)?;
+        if parts.version == Version::HTTP_2 {
+            forward::join_cookies(&mut parts.headers);
+        }
+        normalize::path(&mut parts.uri).map_err(Refusal::bad_request)?;
+        Ok(seen)
+    }
+
+    /// Counts and logs a refusal.
+    fn note(&self, refusal: Refusal, parts: &http::request::Parts) -> Refusal {
+        let length = refusal.reason.len() + 1;
+        self.worker.refusals.note(Some(parts), self.peer.address.ip(), refusal.status, length);
+        refusal
+    }
+
+    /// The request's body, which is not known to be too large; one of unknown size is cut at the limit.
+    fn body(&self, incoming: Incoming, pace: &mut Option<Rc<Pace>>) -> Body {
+        if incoming.is_end_stream() {
+            return Body::empty();
+        }
+        let pace = pace.get_or_insert_with(|| self.worker.connections.pace());
+        let body = ClientBody::new(incoming, Rc::clone(pace));
+        match usize::try_from(self.worker.config.max_request_body) {
+            Ok(limit) if body.size_hint().upper().is_none() => Body::boxed(Limited::new(body, limit)),
             _ => body.into(),
-        };
-        Ok((body, Some(debt)))
+        }
     }
 
     /// Removes what was meant for this hop and says who asks.
@@ -157,8 +178,7 @@ impl Edge {
 /// Refuses what cannot be forwarded truly.
 fn check_message(parts: &http::request::Parts, seen: HopHeaders) -> Result<(), Refusal> {
     if parts.method == Method::CONNECT {
-        let reason = "this is no forward proxy".to_owned();
-        return Err(Refusal { status: StatusCode::METHOD_NOT_ALLOWED, reason, close: true });
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy"));
     }
     if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
         return Err(Refusal::bad_request("only OPTIONS is about the server as a whole"));
@@ -170,8 +190,7 @@ fn check_message(parts: &http::request::Parts, seen: HopHeaders) -> Result<(), R
     if let Some(coding) = codings.next()
         && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
     {
-        let reason = "the only transfer coding is chunked".to_owned();
-        return Err(Refusal { status: StatusCode::NOT_IMPLEMENTED, reason, close: true });
+        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "the only transfer coding is chunked"));
     }
     Ok(())
 }
@@ -179,30 +198,22 @@ fn check_message(parts: &http::request::Parts, seen: HopHeaders) -> Result<(), R
 // === impl Edge ===
 
 impl Service<Request<Incoming>> for Edge {
-    type Response = Response<DownstreamBody>;
+    type Response = Response<ReplyBody>;
     type Error = Infallible;
     type Future = EdgeFuture;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.state.request_begins();
-        let guard = Some(InFlight(Arc::clone(&self.state)));
-        let state = match self.route(request) {
-            Ok((future, debt)) => Reply::Route { future, debt },
-            Err(refusal) => {
-                self.worker.refused(refusal.status);
-                Reply::Refused { refusal: Some(refusal) }
-            }
+        let guard = Some(InFlight::begin(&self.state));
+        let mut pace = self.streams.as_ref().map(|streams| {
+            let pace = self.worker.connections.pace();
+            streams.announce(Rc::clone(&pace));
+            pace
+        });
+        let reply = match self.route(request, &mut pace) {
+            Ok(future) => Reply::Route { future },
+            Err(refusal) => Reply::Refused { refusal: Some(refusal) },
         };
-        EdgeFuture { state, guard }
-    }
-}
-
-/// The connection is busy while this lives.
-struct InFlight(Arc<State>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.response_ends();
+        EdgeFuture { reply, pace, is_http2: self.streams.is_some(), guard }
     }
 }
 
@@ -210,7 +221,9 @@ pin_project! {
     /// The future of [`Edge`]; dropping it drops the route's future.
     pub(super) struct EdgeFuture {
         #[pin]
-        state: Reply,
+        reply: Reply,
+        pace: Option<Rc<Pace>>,
+        is_http2: bool,
         guard: Option<InFlight>,
     }
 }
@@ -218,48 +231,55 @@ pin_project! {
 pin_project! {
     #[project = ReplyProjection]
     enum Reply {
-        Route { #[pin] future: RouteFuture, debt: Option<Debt> },
+        Route { #[pin] future: RouteFuture },
         Refused { refusal: Option<Refusal> },
     }
 }
 
 impl Future for EdgeFuture {
-    type Output = Result<Response<DownstreamBody>, Infallible>;
+    type Output = Result<Response<ReplyBody>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = match this.state.project() {
-            ReplyProjection::Route { future, debt } => {
+        let response = match this.reply.project() {
+            ReplyProjection::Route { future } => {
                 let Ok(response) = ready!(future.poll(cx));
-                if let Some(debt) = debt.take() {
-                    debt.forgive();
-                }
-                response.map(Downstream::Observed)
+                response.map(Content::Observed)
             }
-            ReplyProjection::Refused { refusal } => refuse(refusal.take()).map(Downstream::Plain),
+            ReplyProjection::Refused { refusal } => refuse(refusal.take()).map(Content::Plain),
         };
-        let guard = this.guard.take();
-        let response = response.map(|body| DownstreamBody { body, _guard: guard });
-        Poll::Ready(Ok(without_hop_by_hop(response)))
+        let (pace, guard) = (this.pace.take(), this.guard.take());
+        if let Some(pace) = &pace {
+            pace.free();
+        }
+        let pace = pace.filter(|_| *this.is_http2);
+        let is_last = !*this.is_http2 && guard.as_ref().is_some_and(InFlight::is_draining);
+        let response = response.map(|body| ReplyBody::new(body, pace, guard));
+        let mut response = without_hop_by_hop(response);
+        if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(Ok(response))
     }
 }
 
 fn refuse(refusal: Option<Refusal>) -> Response<Body> {
-    let Some(Refusal { status, reason, close }) = refusal else {
+    let Some(Refusal { status, reason }) = refusal else {
         return Response::default();
     };
     let mut response = respond::plain(status, &reason);
-    if close {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
     }
     response
 }
 
 /// Removes what the backend meant for the gateway; a change of protocol is announced again.
-fn without_hop_by_hop(mut response: Response<DownstreamBody>) -> Response<DownstreamBody> {
+fn without_hop_by_hop(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
     // A gateway speaks its own version, whatever the backend speaks (RFC 9110, section 2.5).
     *response.version_mut() = Version::HTTP_11;
-    if matches!(response.body().body, Downstream::Plain(_)) {
+    if !response.body().is_observed() {
         return response;
     }
     let seen = HopHeaders::of(response.headers());
@@ -273,44 +293,4 @@ fn without_hop_by_hop(mut response: Response<DownstreamBody>) -> Response<Downst
         response.headers_mut().insert(header::UPGRADE, protocol);
     }
     response
-}
-
-/// The body of a response on its way to the client.
-pub(super) struct DownstreamBody {
-    body: Downstream,
-    _guard: Option<InFlight>,
-}
-
-enum Downstream {
-    Observed(ObservedBody),
-    Plain(Body),
-}
-
-impl http_body::Body for DownstreamBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.body {
-            Downstream::Observed(body) => Pin::new(body).poll_frame(cx),
-            Downstream::Plain(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.body {
-            Downstream::Observed(body) => body.is_end_stream(),
-            Downstream::Plain(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Downstream::Observed(body) => body.size_hint(),
-            Downstream::Plain(body) => body.size_hint(),
-        }
-    }
 }

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{self, Write},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, HeaderName, Method, Request, Uri, Version, header};
+use http::{HeaderMap, HeaderName, Method, Request, Uri, Version, header, request::Parts};
 use serde::Serialize;
 
 use crate::{body::Body, listen::RequestInfo};
@@ -75,12 +76,12 @@ fn write_lines(out: impl Write, queue: &Receiver<Vec<u8>>, dropped: &AtomicU64) 
     Ok(())
 }
 
-/// What is kept of a request until its exchange is over.
-#[derive(Debug)]
+/// What is kept of a request until its exchange is over; absent is what could not be read.
+#[derive(Debug, Default)]
 pub(super) struct LoggedRequest {
-    method: Method,
-    uri: Uri,
-    version: Version,
+    method: Option<Method>,
+    uri: Option<Uri>,
+    version: Option<Version>,
     host: String,
     client: Option<String>,
     user_agent: Option<String>,
@@ -91,16 +92,35 @@ impl LoggedRequest {
     pub(super) fn of(request: &Request<Body>) -> Self {
         let info = request.extensions().get::<RequestInfo>();
         Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
+            method: Some(request.method().clone()),
+            uri: Some(request.uri().clone()),
+            version: Some(request.version()),
             host: info.map(|info| info.host.to_string()).unwrap_or_default(),
             client: info.map(|info| info.client.to_string()),
             user_agent: text(request.headers(), &header::USER_AGENT),
-            trace_id: text(request.headers(), &TRACEPARENT)
-                .and_then(|value| value.split('-').nth(1).map(str::to_owned)),
+            trace_id: trace_id(request.headers()),
         }
     }
+
+    /// A request that was refused; `None` is one whose head could not be read.
+    pub(super) fn of_refused(request: Option<&Parts>, client: IpAddr) -> Self {
+        let client = Some(client.to_string());
+        let Some(parts) = request else { return Self { client, ..Self::default() } };
+        let authority = parts.uri.authority().map(|authority| authority.as_str().to_owned());
+        Self {
+            method: Some(parts.method.clone()),
+            uri: Some(parts.uri.clone()),
+            version: Some(parts.version),
+            host: authority.or_else(|| text(&parts.headers, &header::HOST)).unwrap_or_default(),
+            client,
+            user_agent: text(&parts.headers, &header::USER_AGENT),
+            trace_id: trace_id(&parts.headers),
+        }
+    }
+}
+
+fn trace_id(headers: &HeaderMap) -> Option<String> {
+    text(headers, &TRACEPARENT).and_then(|value| value.split('-').nth(1).map(str::to_owned))
 }
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
@@ -125,10 +145,11 @@ impl Serialize for Entry<'_> {
         map.serialize_entry("time", &since_epoch.as_secs_f64())?;
         map.serialize_entry("route", self.route)?;
         map.serialize_entry("client", &request.client)?;
-        map.serialize_entry("method", request.method.as_str())?;
+        map.serialize_entry("method", &request.method.as_ref().map(Method::as_str))?;
         map.serialize_entry("host", &request.host)?;
-        map.serialize_entry("path", request.uri.path())?;
-        map.serialize_entry("protocol", &format_args!("{:?}", request.version))?;
+        map.serialize_entry("path", &request.uri.as_ref().map(Uri::path))?;
+        let protocol = request.version.map(|version| format!("{version:?}"));
+        map.serialize_entry("protocol", &protocol)?;
         map.serialize_entry("status", &self.status)?;
         map.serialize_entry("bytes", &self.bytes)?;
         map.serialize_entry("duration_ms", &(self.took.as_secs_f64() * 1e3))?;

@@ -26,12 +26,13 @@ pub struct ObserveLayer {
     slot: Rc<Slot>,
 }
 
+/// Where exchanges are counted and logged.
 #[derive(Debug)]
-struct Slot {
-    route: Arc<str>,
-    metrics: Arc<RouteMetrics>,
-    worker: usize,
-    log: Option<AccessLog>,
+pub(super) struct Slot {
+    pub(super) route: Arc<str>,
+    pub(super) metrics: Arc<RouteMetrics>,
+    pub(super) worker: usize,
+    pub(super) log: Option<AccessLog>,
 }
 
 impl ObserveLayer {

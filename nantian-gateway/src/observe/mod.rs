@@ -3,9 +3,11 @@
 mod access_log;
 mod body;
 mod layer;
+mod refusals;
 
 pub use self::{
     access_log::AccessLog,
     body::ObservedBody,
     layer::{Observe, ObserveFuture, ObserveLayer},
+    refusals::Refusals,
 };

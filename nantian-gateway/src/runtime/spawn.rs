@@ -2,14 +2,14 @@
 
 use std::future::Future;
 
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
-/// Starts `future` on the worker that calls.
-pub fn spawn_local<F>(future: F)
+/// Starts `future` on the worker that calls; the handle can end it.
+pub fn spawn_local<F>(future: F) -> AbortHandle
 where
     F: Future<Output = ()> + 'static,
 {
-    tokio::task::spawn_local(future);
+    tokio::task::spawn_local(future).abort_handle()
 }
 
 /// hyper's executor on a worker.

@@ -2,15 +2,14 @@
 
 use std::{cell::RefCell, fmt, rc::Rc, sync::Arc, time::Duration};
 
-use http::StatusCode;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::LocalSnapshot;
 use crate::{
     compile::Context,
     listen::{Connections, Timeouts, TrustedProxies},
-    metrics::{Metrics, RouteMetrics},
-    observe::AccessLog,
+    metrics::Metrics,
+    observe::{AccessLog, Refusals},
     snapshot::Snapshot,
     upstream::{Client, ClientConfig},
 };
@@ -20,6 +19,8 @@ use crate::{
 pub struct WorkerConfig {
     /// Limits on slow clients.
     pub timeouts: Timeouts,
+    /// The client connections of all workers together. Default: 65536.
+    pub max_connections: usize,
     /// The bytes of a request head. Default: 65536.
     pub max_request_head: usize,
     /// The bytes of a request body. Default: 134217728.
@@ -39,13 +40,20 @@ pub struct Worker {
     pub(crate) config: WorkerConfig,
     pub(crate) connections: Connections,
     context: Context,
+    /// Room for client connections, shared by all workers.
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) refusals: Refusals,
     metrics: Arc<Metrics>,
-    unmatched: Arc<RouteMetrics>,
     snapshot: RefCell<Rc<LocalSnapshot>>,
 }
 
 impl Worker {
-    pub(super) fn new(index: usize, config: WorkerConfig, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        index: usize,
+        config: WorkerConfig,
+        room: Arc<Semaphore>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let context = Context {
             worker: index,
             client: Client::new(config.client.clone()),
@@ -53,10 +61,12 @@ impl Worker {
             unmatched: metrics.unmatched(),
         };
         let snapshot = LocalSnapshot::new(Arc::default(), context.clone());
+        let refusals = Refusals::new(metrics.unmatched(), index, config.access_log.clone());
         Self {
             config,
             connections: Connections::default(),
-            unmatched: metrics.unmatched(),
+            room,
+            refusals,
             metrics,
             snapshot: RefCell::new(Rc::new(snapshot)),
             context,
@@ -74,14 +84,6 @@ impl Worker {
         // The old one may be the last of its kind: it is dropped after the borrow.
         let old = self.snapshot.replace(local);
         drop(old);
-    }
-
-    /// Counts a request that was refused before it had a route.
-    pub(crate) fn refused(&self, status: StatusCode) {
-        if let Some(shard) = self.unmatched.shard(self.context.worker) {
-            shard.begin();
-            shard.end(Some(status), Duration::ZERO);
-        }
     }
 
     /// What is done once in a while: slow clients are ended, idle connections closed.

@@ -6,11 +6,12 @@ use std::{
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{Instant, interval, sleep},
 };
 
@@ -24,6 +25,9 @@ use crate::{
 
 /// Ticks between two sweeps of the upstream pool.
 const SWEEP: u32 = 10;
+
+/// How long a request may still come over a connection that was idle at SIGTERM: it may have been on its way.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What a worker could not bind in a generation; empty when it serves all of it.
 #[derive(Debug, Clone)]
@@ -52,13 +56,15 @@ impl Workers {
         let (snapshots, snapshot) = watch::channel(Arc::default());
         let (drain, draining) = watch::channel(false);
         let (report, reports) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
         let mut threads = Vec::new();
         for index in 0..count {
-            let (config, metrics) = (config.clone(), Arc::clone(metrics));
+            let (config, room, metrics) = (config.clone(), Arc::clone(&room), Arc::clone(metrics));
             let inbox =
                 Inbox { snapshot: snapshot.clone(), draining: draining.clone(), report: report.clone() };
             let thread = thread::Builder::new().name(format!("worker-{index}"));
-            threads.push(thread.spawn(move || run(index, config, metrics, inbox))?);
+            let worker = move || Worker::new(index, config, room, metrics);
+            threads.push(thread.spawn(move || run(worker, inbox))?);
         }
         Ok(Self { snapshots, drain, reports, threads })
     }
@@ -103,9 +109,10 @@ struct Inbox {
     report: mpsc::UnboundedSender<BindReport>,
 }
 
-fn run(index: usize, config: WorkerConfig, metrics: Arc<Metrics>, inbox: Inbox) {
+/// Serves with what `worker` makes on this thread.
+fn run(worker: impl FnOnce() -> Worker, inbox: Inbox) {
     match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-        Ok(runtime) => runtime.block_on(serve(Rc::new(Worker::new(index, config, metrics)), inbox)),
+        Ok(runtime) => runtime.block_on(serve(Rc::new(worker()), inbox)),
         Err(error) => {
             tracing::error!(%error, "a worker has no runtime");
             // Nobody would accept on its sockets, and every reload would wait for it.
@@ -149,11 +156,16 @@ async fn serve(worker: Rc<Worker>, mut inbox: Inbox) {
 }
 
 async fn drain(worker: &Worker) {
-    let deadline = Instant::now() + worker.config.drain_timeout;
+    let begun = Instant::now();
+    let deadline = begun + worker.config.drain_timeout;
     // An accept loop hands over what it has accepted before it ends.
     tokio::task::yield_now().await;
     while !worker.connections.is_empty() && Instant::now() < deadline {
-        worker.connections.finish();
+        if begun.elapsed() < GRACE {
+            worker.connections.drain();
+        } else {
+            worker.connections.finish();
+        }
         sleep(TICK).await;
         worker.tick();
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     Destination, Upgrade, UpstreamBody, UpstreamError, body::Lease, connect::connect, http1::Http1,
-    http2::Http2, pool::Pool, tunnel,
+    http2::Http2, pool::Pool, tunnel, upload::Failure,
 };
 use crate::{body::Body, ir::Protocol};
 
@@ -24,6 +24,8 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// How long an unused connection is kept. Default: 60 s.
     pub idle_timeout: Duration,
+    /// How long an upgraded connection may be silent; `None` is no limit. Default: 1 h.
+    pub tunnel_idle_timeout: Option<Duration>,
     /// Roots and protocols for upstream TLS.
     pub tls: Arc<TlsConfig>,
 }
@@ -123,7 +125,10 @@ impl Client {
                 return Err(UpstreamError::Switched { destination: connection.destination.to_string() });
             };
             let upstream = hyper::upgrade::on(&mut response);
-            tunnel::start(connection, upstream, upgrade);
+            let held = tunnel::Held::default();
+            let idle = self.inner.config.tunnel_idle_timeout;
+            tunnel::start(connection, upstream, upgrade, held.clone(), idle);
+            response.extensions_mut().insert(held);
             return Ok(response.map(|_| UpstreamBody::default()));
         }
         let (parts, incoming) = response.into_parts();
@@ -132,6 +137,21 @@ impl Client {
     }
 
     async fn send_http2(
+        &self,
+        destination: &Destination,
+        mut request: Request<Body>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let failure = Failure::of(&mut request);
+        let sent = self.exchange_http2(destination, request).await;
+        match failure.and_then(|failure| failure.take()) {
+            Some(source) if sent.is_err() => {
+                Err(UpstreamError::Upload { destination: destination.to_string(), source })
+            }
+            _ => sent,
+        }
+    }
+
+    async fn exchange_http2(
         &self,
         destination: &Destination,
         mut request: Request<Body>,

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{Destination, UpstreamError};
-use crate::ir::Address;
+use crate::{ir::Address, socket::keep_alive};
 
 /// A connection in clear text or behind TLS.
 pub(super) enum Io {
@@ -51,6 +51,7 @@ async fn open(destination: &Destination, tls: &Arc<TlsConfig>, limit: Duration) 
         Address::Dns(name, port) => connect_by_name(name, *port, limit).await?,
     };
     stream.set_nodelay(true)?;
+    keep_alive(&stream)?;
     let Some(name) = &destination.tls else {
         return Ok(Io::Plain(stream));
     };

@@ -2,6 +2,8 @@
 
 use std::{io, time::Duration};
 
+use crate::body::BoxError;
+
 /// A request that an endpoint did not answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -31,6 +33,15 @@ pub enum UpstreamError {
         /// Why.
         #[source]
         source: hyper::Error,
+    },
+    /// The body of the request broke off. Maps to what its own error maps to.
+    #[error("the request to {destination} cannot be sent whole")]
+    Upload {
+        /// Where to.
+        destination: String,
+        /// Why.
+        #[source]
+        source: BoxError,
     },
     /// A change of protocol that the client did not ask for. Maps to 502.
     #[error("{destination} changed the protocol unasked")]

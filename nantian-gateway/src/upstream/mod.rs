@@ -17,6 +17,7 @@ mod read_out;
 mod service;
 mod tls;
 mod tunnel;
+mod upload;
 
 pub use self::{
     body::UpstreamBody,
@@ -25,5 +26,5 @@ pub use self::{
     error::UpstreamError,
     service::{Connect, ConnectTo},
     tls::client_config as tls_client_config,
-    tunnel::Upgrade,
+    tunnel::{Upgrade, count_tunnel},
 };

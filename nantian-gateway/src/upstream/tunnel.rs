@@ -1,12 +1,23 @@
-//! Upgraded connections: bytes in both directions until both sides have closed.
+//! Upgraded connections: bytes in both directions until both sides have closed, or have nothing to say for too long.
 
-use std::future::poll_fn;
-use std::task::Poll;
+use std::{
+    cell::Cell,
+    future::{pending, poll_fn},
+    io,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use http::{HeaderMap, HeaderValue, header};
-use hyper::upgrade::OnUpgrade;
+use http::{HeaderMap, HeaderValue, Response, header};
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
+use nantian_lb::UpgradeGuard;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional},
+    time::{Instant, sleep_until},
+};
 
 use super::http1::Http1;
 use crate::{listen::TunnelGuard, runtime::spawn_local};
@@ -22,6 +33,16 @@ pub struct Upgrade {
     pub guard: TunnelGuard,
 }
 
+/// What the balancer counts, held until the tunnel ends.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Held(Arc<OnceLock<UpgradeGuard>>);
+
+/// The client's side of a tunnel; every byte passes it.
+struct Heard<'t> {
+    io: TokioIo<Upgraded>,
+    last: &'t Cell<Instant>,
+}
+
 // === impl Upgrade ===
 
 impl Upgrade {
@@ -32,8 +53,25 @@ impl Upgrade {
     }
 }
 
-/// Starts the tunnel for a response with status 101.
-pub(super) fn start(mut connection: Box<Http1>, upstream: OnUpgrade, upgrade: Upgrade) {
+/// Lets the endpoint count as busy until the tunnel of `response` ends, if that opens one.
+pub fn count_tunnel<B>(mut response: Response<B>) -> Response<B> {
+    if let Some(Held(held)) = response.extensions_mut().remove()
+        && let Some(guard) = response.extensions_mut().remove::<UpgradeGuard>()
+    {
+        // A tunnel has one endpoint.
+        let _ = held.set(guard);
+    }
+    response
+}
+
+/// Starts the tunnel for a response with status 101; `held` is kept until it ends.
+pub(super) fn start(
+    mut connection: Box<Http1>,
+    upstream: OnUpgrade,
+    upgrade: Upgrade,
+    held: Held,
+    idle: Option<Duration>,
+) {
     spawn_local(async move {
         poll_fn(|cx| {
             connection.drive(cx);
@@ -48,10 +86,62 @@ pub(super) fn start(mut connection: Box<Http1>, upstream: OnUpgrade, upgrade: Up
                 return;
             }
         };
-        let copied = copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await;
-        if let Err(error) = copied {
-            tracing::debug!(%error, "a tunnel broke");
+        let last = Cell::new(Instant::now());
+        let mut client = Heard { io: TokioIo::new(client), last: &last };
+        let mut upstream = TokioIo::new(upstream);
+        tokio::select! {
+            copied = copy_bidirectional(&mut client, &mut upstream) => {
+                if let Err(error) = copied {
+                    tracing::debug!(%error, "a tunnel broke");
+                }
+            }
+            () = silence(&last, idle) => tracing::debug!("a tunnel was idle for too long"),
         }
-        drop(guard);
+        drop((guard, held));
     });
+}
+
+/// Waits until nothing was heard for `limit`; for ever if there is none.
+async fn silence(last: &Cell<Instant>, limit: Option<Duration>) {
+    let Some(limit) = limit else { return pending().await };
+    while last.get().elapsed() < limit {
+        sleep_until(last.get() + limit).await;
+    }
+}
+
+// === impl Heard ===
+
+impl Heard<'_> {
+    fn heard<R>(&self, polled: Poll<R>) -> Poll<R> {
+        if polled.is_ready() {
+            self.last.set(Instant::now());
+        }
+        polled
+    }
+}
+
+impl AsyncRead for Heard<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.heard(polled)
+    }
+}
+
+impl AsyncWrite for Heard<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.heard(polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
 }

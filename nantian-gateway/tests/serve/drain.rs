@@ -84,6 +84,27 @@ async fn requests_in_flight_are_finished_and_nothing_new_is_taken() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_on_its_way_to_an_idle_connection_is_answered() {
+    let mut scene = Scene::new(&[]).await;
+    let mut idle = scene.ask(GET).await;
+    scene.answer.notify_one();
+    assert_eq!(idle.reply().await.status(), 200);
+    let mut asking = scene.ask(GET).await;
+    scene.gateway.signal("TERM");
+    scene.gateway.log.more("\"draining\"", 0).await;
+    let known = scene.begun.load(Relaxed);
+    idle.send(GET).await;
+    eventually("the backend is asked", async || scene.begun.load(Relaxed) > known).await;
+    for wire in [&mut asking, &mut idle] {
+        scene.answer.notify_one();
+        let reply = wire.reply().await;
+        assert_eq!((reply.status(), reply.header("connection")), (200, Some("close")));
+        assert!(wire.is_closed().await);
+    }
+    assert_eq!(scene.gateway.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_request_that_hangs_is_cut_when_the_time_is_over() {
     let mut scene = Scene::new(&["--drain-timeout", "1s"]).await;
     let mut hanging = scene.ask(GET).await;

@@ -4,50 +4,18 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{future::join_all, stream};
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
-use hyper::client::conn::http2::{self, SendRequest};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{
-    net::TcpStream,
-    sync::{Notify, mpsc},
+use tokio::{net::TcpStream, sync::Notify};
+
+use crate::support::{
+    Backend, Running, Wire, World, after, eventually,
+    http2::{client, get, reply, upload},
+    rule, soon, to, when_stuck,
 };
-
-use crate::support::{Backend, Running, Wire, World, after, eventually, rule, soon, to, when_stuck};
-
-type Body = BoxBody<Bytes, Infallible>;
-
-/// A client that knows beforehand that HTTP/2 is spoken.
-async fn client(gateway: &Running) -> SendRequest<Body> {
-    let stream = soon(TcpStream::connect(gateway.address())).await.unwrap();
-    let (sender, connection) =
-        soon(http2::handshake(TokioExecutor::new(), TokioIo::new(stream))).await.unwrap();
-    tokio::spawn(connection);
-    sender
-}
-
-fn get(path: &str) -> Request<Body> {
-    Request::get(format!("http://example.org{path}")).body(Empty::new().boxed()).unwrap()
-}
-
-/// A request whose parts are sent one by one.
-fn upload(path: &str) -> (mpsc::UnboundedSender<&'static str>, Request<Body>) {
-    let (sender, mut parts) = mpsc::unbounded_channel::<&str>();
-    let parts = stream::poll_fn(move |cx| {
-        parts.poll_recv(cx).map(|part| part.map(|part| Ok(Frame::data(Bytes::from(part)))))
-    });
-    let request = Request::post(format!("http://example.org{path}"));
-    (sender, request.body(BoxBody::new(StreamBody::new(parts))).unwrap())
-}
-
-/// The status and the content of a response.
-async fn reply(client: &SendRequest<Body>, request: Request<Body>) -> (StatusCode, Bytes) {
-    let response = soon(client.clone().send_request(request)).await.unwrap();
-    assert_eq!(response.version(), Version::HTTP_2);
-    let status = response.status();
-    (status, soon(response.collect()).await.unwrap().to_bytes())
-}
 
 #[tokio::test]
 async fn many_streams_are_served_at_once_over_one_connection() {

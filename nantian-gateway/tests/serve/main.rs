@@ -3,6 +3,7 @@
 
 mod admin;
 mod ai;
+mod connections;
 mod drain;
 mod forwarding;
 mod hostile;
@@ -12,6 +13,7 @@ mod limits;
 mod policies;
 mod reload;
 mod routing;
+mod stalls;
 mod streaming;
 mod support;
 mod tls;

@@ -1,6 +1,8 @@
 //! Connections that leave HTTP.
 
-use crate::support::{Backend, Running, Wire, World, rule, soon, to};
+use std::time::Duration;
+
+use crate::support::{Backend, Running, Wire, World, after, eventually, rule, soon, to};
 
 /// Changes the protocol and sends every byte back in upper case, until the client ends or sends a `q`.
 async fn shouting() -> Backend {
@@ -58,6 +60,48 @@ async fn a_tunnel_carries_bytes_until_either_side_closes() {
     assert_eq!(closed_by_backend.rest().await, b"BYE");
     closed_by_client.finish().await;
     assert_eq!(closed_by_client.rest().await, b"END", "one direction outlives the other");
+}
+
+#[tokio::test]
+async fn a_tunnel_in_which_nobody_speaks_is_closed() {
+    let backend = shouting().await;
+    let gateway = gateway(&backend, &["--tunnel-idle-timeout", "1s"]).await;
+    let mut quiet = tunnel(&gateway).await;
+    let mut busy = tunnel(&gateway).await;
+    let speaking = async {
+        loop {
+            after(Duration::from_millis(300)).await;
+            busy.send("a").await;
+            assert_eq!(soon(busy.exactly(1)).await.unwrap(), b"A");
+        }
+    };
+    tokio::select! {
+        () = speaking => {}
+        closed = quiet.is_closed() => assert!(closed),
+    }
+    busy.send("b").await;
+    assert_eq!(soon(busy.exactly(1)).await.unwrap(), b"B");
+}
+
+#[tokio::test]
+async fn an_endpoint_is_busy_until_the_tunnel_ends() {
+    let backend = shouting().await;
+    let policy = "
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: BackendLBPolicy
+metadata: {name: one, namespace: demo}
+spec:
+  targetRefs: [{group: '', kind: Service, name: a}]
+  circuitBreaker: {maxInflightRequests: 1}
+";
+    let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
+    let gateway = world.manifest("policy", policy).start().await;
+    let mut tunnel = tunnel(&gateway).await;
+    assert_eq!(gateway.ask(UPGRADE).await.status(), 503);
+    tunnel.send("q").await;
+    assert_eq!(tunnel.rest().await, b"BYE");
+    drop(tunnel);
+    eventually("there is room", async || gateway.ask(UPGRADE).await.status() == 101).await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod backend;
 mod certificate;
+pub(crate) mod http2;
 mod lines;
 mod llm;
 mod manifests;

@@ -1,0 +1,123 @@
+//! The body of a response on its way to the client.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+
+use super::{connections::InFlight, pace::Pace};
+use crate::{
+    body::{Body, BoxError},
+    observe::ObservedBody,
+};
+
+/// The most bytes that are handed to an HTTP/2 stream at once: its client must take so many in the stall timeout.
+const PIECE: usize = 16_384;
+
+/// The body of a response on its way to the client.
+pub(super) struct ReplyBody {
+    body: Content,
+    /// What is left of a frame that is handed over in pieces.
+    rest: Bytes,
+    /// That of an HTTP/2 stream.
+    pace: Option<Rc<Pace>>,
+    _guard: Option<InFlight>,
+}
+
+/// Whose the content is.
+pub(super) enum Content {
+    /// That of a route.
+    Observed(ObservedBody),
+    /// A refusal.
+    Plain(Body),
+}
+
+// === impl ReplyBody ===
+
+impl ReplyBody {
+    pub(super) fn new(body: Content, pace: Option<Rc<Pace>>, guard: Option<InFlight>) -> Self {
+        Self { body, rest: Bytes::new(), pace, _guard: guard }
+    }
+
+    /// Whether it is that of a route.
+    pub(super) fn is_observed(&self) -> bool {
+        matches!(self.body, Content::Observed(_))
+    }
+
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.body {
+            Content::Observed(body) => Pin::new(body).poll_frame(cx),
+            Content::Plain(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    /// The next frame of at most [`PIECE`] bytes.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.rest.is_empty() {
+            match self.poll_content(cx) {
+                Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(|data| data.len() > PIECE) => {
+                    self.rest = frame.into_data().unwrap_or_default();
+                }
+                polled => return polled,
+            }
+        }
+        let piece = self.rest.split_to(self.rest.len().min(PIECE));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+}
+
+impl http_body::Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.pace.is_none() {
+            return self.poll_content(cx);
+        }
+        let polled = self.poll_piece(cx);
+        if let Some(pace) = &self.pace {
+            match &polled {
+                Poll::Ready(Some(Ok(_))) => pace.response_waits(),
+                _ => pace.response_goes_on(),
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+            && match &self.body {
+                Content::Observed(body) => body.is_end_stream(),
+                Content::Plain(body) => body.is_end_stream(),
+            }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let content = match &self.body {
+            Content::Observed(body) => body.size_hint(),
+            Content::Plain(body) => body.size_hint(),
+        };
+        let rest = self.rest.len() as u64;
+        let mut hint = SizeHint::new();
+        if let Some(upper) = content.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(content.lower().saturating_add(rest));
+        hint
+    }
+}
+
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        if let Some(pace) = &self.pace {
+            pace.response_goes_on();
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Requests that are refused before they have a route.
+
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+
+use http::{StatusCode, request::Parts};
+
+use super::{
+    AccessLog,
+    access_log::{Entry, LoggedRequest},
+    layer::Slot,
+};
+use crate::metrics::RouteMetrics;
+
+/// Counts and logs requests that are refused before they have a route.
+#[derive(Debug)]
+pub struct Refusals {
+    slot: Rc<Slot>,
+}
+
+impl Refusals {
+    /// Counts in the shard of `worker`.
+    pub fn new(metrics: Arc<RouteMetrics>, worker: usize, log: Option<AccessLog>) -> Self {
+        Self { slot: Rc::new(Slot { route: Arc::from(""), metrics, worker, log }) }
+    }
+
+    /// Notes a refusal; `request` is what could be read of the request, `bytes` the length of the answer.
+    pub fn note(&self, request: Option<&Parts>, client: IpAddr, status: StatusCode, bytes: usize) {
+        if let Some(shard) = self.slot.metrics.shard(self.slot.worker) {
+            shard.begin();
+            shard.end(Some(status), Duration::ZERO);
+        }
+        if let Some(log) = &self.slot.log {
+            let request = LoggedRequest::of_refused(request, client);
+            log.write(&Entry {
+                route: &self.slot.route,
+                request: &request,
+                status: Some(status.as_u16()),
+                bytes: bytes as u64,
+                took: Duration::ZERO,
+            });
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Connections of clients: how many there are, and how they end.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use tokio::{sync::Notify, time::timeout};
+
+use crate::support::{Backend, Running, World, after, eventually, rule, soon, to};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+async fn gateway(backend: &Backend, options: &[&str]) -> Running {
+    World::new().service("a", &[backend]).route("r", &[rule("/", &to("a"))]).options(options).start().await
+}
+
+#[tokio::test]
+async fn over_the_limit_a_connection_waits_until_another_one_ends() {
+    let backend = Backend::echo("a").await;
+    let gateway = gateway(&backend, &["--max-connections", "3"]).await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut wire = gateway.connect().await;
+        assert_eq!(wire.get("/").await.status(), 200);
+        open.push(wire);
+    }
+    let mut waiting = gateway.connect().await;
+    waiting.send(GET).await;
+    assert!(timeout(Duration::from_millis(500), waiting.reply()).await.is_err(), "it has to wait");
+    assert_eq!(gateway.metric("nantian_connections").await, Some(3.0));
+    gateway.log.more("new connections wait", 0).await;
+    for wire in &mut open {
+        assert_eq!(wire.get("/").await.status(), 200, "the others are served");
+    }
+    drop(open.pop());
+    assert_eq!(waiting.reply().await.status(), 200);
+}
+
+#[tokio::test]
+async fn peers_that_vanish_are_noticed_on_both_sides() {
+    let backend = Backend::echo("a").await;
+    let gateway = gateway(&backend, &[]).await;
+    let mut wire = gateway.connect().await;
+    assert_eq!(wire.get("/").await.status(), 200);
+    // The timer 02 of an established connection (state 01) is that of keep-alive, see proc(5).
+    let kept_alive = |local: u16, remote: u16| {
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        table.lines().skip(1).any(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let has_port = |field: &str, port: u16| port == 0 || field.ends_with(&format!(":{port:04X}"));
+            has_port(fields[1], local)
+                && has_port(fields[2], remote)
+                && fields[3] == "01"
+                && fields[5].starts_with("02:")
+        })
+    };
+    let (listener, backend) = (gateway.address().port(), backend.address.port());
+    eventually("the client is watched", async || kept_alive(listener, 0)).await;
+    eventually("the backend is watched", async || kept_alive(0, backend)).await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_ended_its_side_gets_its_answers() {
+    let backend = Backend::raw(async |mut wire| {
+        while wire.message().await.is_ok() {
+            after(Duration::from_millis(300)).await;
+            wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+            for _ in 0..4 {
+                after(Duration::from_millis(400)).await;
+                wire.send("4\r\npart\r\n").await;
+            }
+            wire.send("0\r\n\r\n").await;
+        }
+    })
+    .await;
+    let gateway = gateway(&backend, &[]).await;
+    let mut wire = gateway.connect().await;
+    wire.send(GET.repeat(2)).await;
+    wire.finish().await;
+    for _ in 0..2 {
+        let reply = wire.reply().await;
+        assert_eq!((reply.status(), reply.text().as_str()), (200, "partpartpartpart"));
+    }
+    assert!(wire.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_its_call_whatever_the_backend_does() {
+    let left = Arc::new(Notify::new());
+    let told = Arc::clone(&left);
+    let backend = Backend::raw(move |mut wire| {
+        let told = Arc::clone(&told);
+        async move {
+            let Ok(request) = wire.message().await else { return };
+            if request.start.starts_with("GET /begun") {
+                wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n").await;
+            }
+            wire.rest().await;
+            told.notify_one();
+        }
+    })
+    .await;
+    let gateway = gateway(&backend, &[]).await;
+    for path in ["/silent", "/begun"] {
+        let known = backend.connections();
+        let mut wire = gateway.connect().await;
+        wire.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")).await;
+        eventually("the backend is asked", async || backend.connections() > known).await;
+        if path == "/begun" {
+            wire.reply_head().await;
+        }
+        drop(wire);
+        soon(left.notified()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_before_it_has_a_route_is_counted_and_logged() {
+    let backend = Backend::echo("a").await;
+    let options =
+        ["--access-log", "json", "--max-request-head-bytes", "8192", "--max-request-body-bytes", "10"];
+    let gateway = gateway(&backend, &options).await;
+    let large = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Large: {}\r\n\r\n", "a".repeat(9000));
+    let cases: [(&str, u16, Option<&str>); 5] = [
+        ("GET /a/..%2fb HTTP/1.1\r\nHost: h\r\nUser-Agent: me\r\n\r\n", 400, Some("/a/..%2fb")),
+        ("GET / HTTP/1.1\r\nHost: h\r\nbad header\r\n\r\n", 400, None),
+        ("CONNECT other:443 HTTP/1.1\r\nHost: other:443\r\n\r\n", 405, Some("")),
+        ("POST /up HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\n", 413, Some("/up")),
+        (&large, 431, None),
+    ];
+    for (number, (request, status, path)) in cases.into_iter().enumerate() {
+        let reply = gateway.ask(request).await;
+        assert_eq!(reply.status(), status, "{request}");
+        let allow = reply.header("allow").is_some_and(|allow| allow.contains("GET"));
+        assert_eq!(allow, status == 405, "{request}");
+        let line = gateway.output.more("\"route\":\"\"", number).await;
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&line["status"], &line["client"]), (&status.into(), &"127.0.0.1".into()), "{line}");
+        assert_eq!(line["path"].as_str(), path, "{line}");
+    }
+    let counted = "nantian_http_requests_total{route=\"\",code_class=\"4xx\"}";
+    assert_eq!(gateway.metric(counted).await, Some(5.0));
+    assert!(backend.seen().is_empty());
+}

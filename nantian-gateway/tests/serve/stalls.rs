@@ -1,0 +1,158 @@
+//! Clients that hold up one HTTP/2 stream.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, client::conn::http2::Builder};
+use hyper_util::rt::TokioExecutor;
+use tokio::{sync::Notify, time::interval};
+
+use crate::support::{
+    Backend, Running, World, after, eventually,
+    http2::{client, client_of, get, reply, upload},
+    rule, soon, to,
+};
+
+/// A gateway that has little patience.
+async fn impatient(world: World) -> Running {
+    world.options(&["--stall-timeout", "1s"]).start().await
+}
+
+/// Sends without end, and tells when nobody takes it any more.
+async fn endless() -> (Backend, Arc<Notify>) {
+    let left = Arc::new(Notify::new());
+    let told = Arc::clone(&left);
+    let backend = Backend::raw(move |mut wire| {
+        let told = Arc::clone(&told);
+        async move {
+            let Ok(_) = wire.message().await else { return };
+            wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+            let chunk = format!("10000\r\n{}\r\n", "x".repeat(65_536));
+            while wire.write(chunk.as_bytes()).await.is_ok() {}
+            told.notify_one();
+        }
+    })
+    .await;
+    (backend, left)
+}
+
+/// Sends a word in each `period`.
+async fn ticking(period: Duration) -> Backend {
+    Backend::raw(move |mut wire| async move {
+        let Ok(_) = wire.message().await else { return };
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        let mut pace = interval(period);
+        loop {
+            pace.tick().await;
+            if wire.write(b"4\r\ntick\r\n").await.is_err() {
+                return;
+            }
+        }
+    })
+    .await
+}
+
+async fn next(body: &mut Incoming) -> Bytes {
+    soon(body.frame()).await.expect("the body goes on").expect("it is whole").into_data().unwrap()
+}
+
+#[tokio::test]
+async fn a_response_that_nobody_takes_ends_its_own_stream() {
+    let (endless, left) = endless().await;
+    let busy = ticking(Duration::from_millis(100)).await;
+    let quiet = ticking(Duration::from_millis(1700)).await;
+    let world = World::new().service("endless", &[&endless]).service("busy", &[&busy]);
+    let rules = [("/endless", "endless"), ("/busy", "busy"), ("/quiet", "quiet")];
+    let rules = rules.map(|(path, service)| rule(path, &to(service)));
+    let gateway = impatient(world.service("quiet", &[&quiet]).route("r", &rules)).await;
+
+    let client = client(&gateway).await;
+    let ask = async |path| soon(client.clone().send_request(get(path))).await.unwrap().into_body();
+    let (mut busy, mut quiet, unread) = (ask("/busy").await, ask("/quiet").await, ask("/endless").await);
+    assert_eq!(next(&mut quiet).await, "tick");
+    let reading = async {
+        loop {
+            assert_eq!(next(&mut busy).await, "tick");
+        }
+    };
+    tokio::select! {
+        () = reading => {}
+        () = soon(left.notified()) => {}
+    }
+    assert!(unread.collect().await.is_err(), "the stream is reset");
+    assert_eq!(next(&mut busy).await, "tick", "one that is busy goes on");
+    for _ in 0..2 {
+        assert_eq!(next(&mut quiet).await, "tick", "and so does one whose backend is quiet");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_without_a_window_is_ended_and_gives_its_place_back() {
+    let backend = Backend::echo("a").await;
+    let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
+    let gateway = impatient(world).await;
+    let mut settings = Builder::new(TokioExecutor::new());
+    settings.initial_stream_window_size(0);
+    let mut client = client_of(&gateway, &settings).await;
+    let (parts, request) = upload("/");
+    parts.send("content").unwrap();
+    drop(parts);
+    let unread = soon(client.send_request(request)).await.unwrap();
+    assert_eq!(unread.status(), 200);
+    let in_flight = "nantian_http_requests_in_flight{route=\"demo/r\"}";
+    eventually("it is in flight", async || gateway.metric(in_flight).await == Some(1.0)).await;
+    eventually("it is not any more", async || gateway.metric(in_flight).await == Some(0.0)).await;
+    assert!(unread.collect().await.is_err(), "the stream is reset");
+    assert_eq!(soon(client.send_request(get("/"))).await.unwrap().status(), 200, "others are served");
+}
+
+#[tokio::test]
+async fn a_response_that_is_taken_slowly_is_served() {
+    let (flooding, _) = Backend::flooding(300_000).await;
+    let world = World::new().service("a", &[&flooding]).route("r", &[rule("/", &to("a"))]);
+    let gateway = impatient(world).await;
+    let mut settings = Builder::new(TokioExecutor::new());
+    settings.initial_stream_window_size(65_536);
+    let mut client = client_of(&gateway, &settings).await;
+    let mut body = soon(client.send_request(get("/"))).await.unwrap().into_body();
+    let mut length = 0;
+    while let Some(frame) = soon(body.frame()).await {
+        length += frame.expect("it is whole").into_data().unwrap().len();
+        after(Duration::from_millis(150)).await;
+    }
+    assert_eq!(length, 300_000);
+}
+
+#[tokio::test]
+async fn an_upload_that_stalls_ends_its_own_stream_with_408() {
+    let http1 = Backend::echo("a").await;
+    let http2 = Backend::h2c(async |request| {
+        let body = request.into_body().collect().await;
+        Response::new(Full::from(body.map(|body| body.to_bytes()).unwrap_or_default()))
+    })
+    .await;
+    let world = World::new().service("a", &[&http1]).h2c_service("b", &http2);
+    let gateway = impatient(world.route("r", &[rule("/a", &to("a")), rule("/b", &to("b"))])).await;
+    let client = client(&gateway).await;
+    for path in ["/a", "/b"] {
+        let (stalled, request) = upload(path);
+        stalled.send("half of").unwrap();
+        let sibling = async {
+            let (parts, request) = upload(path);
+            let pace = async move {
+                for part in ["a", "b", "c", "d", "e", "f"] {
+                    parts.send(part).unwrap();
+                    after(Duration::from_millis(300)).await;
+                }
+            };
+            tokio::join!(reply(&client, request), pace).0
+        };
+        let (stalled, sibling) = tokio::join!(reply(&client, request), sibling);
+        assert_eq!(stalled.0, StatusCode::REQUEST_TIMEOUT, "{path}");
+        assert_eq!(sibling, (StatusCode::OK, Bytes::from("abcdef")), "{path}");
+    }
+    let refused = "nantian_http_requests_total{route=\"demo/r\",code_class=\"4xx\"}";
+    assert_eq!(gateway.metric(refused).await, Some(2.0));
+}
