@@ -1,11 +1,16 @@
 //! What is read of LLM traffic.
 
+use std::{collections::VecDeque, time::SystemTime};
+
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{Request, header::HeaderMap, method::Method};
 use http_body_util::BodyExt as _;
 use nantian_ai::{
-    Surface, Target, TargetConfig, model_of,
+    Dialect, Surface, Target, TargetConfig,
+    codec::{Defaults, StreamDecoder, StreamEncoder},
+    ir::{Event, ToolNames},
+    model_of,
     wire::{
         json::{Mark, Scanner},
         sse::{Item, SseDecoder},
@@ -14,6 +19,7 @@ use nantian_ai::{
 use serde_json::{Map, Value};
 
 const PATH: &str = "/v1/chat/completions";
+const DIALECTS: [Dialect; 3] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi];
 const MODEL: &str = "operator's \"model\"";
 
 /// Every way to cut a stream gives the same events.
@@ -36,6 +42,70 @@ pub fn ai_edit(body: &[u8]) {
     expected.insert("model".to_owned(), MODEL.into());
     let edited: Map<String, Value> = serde_json::from_slice(&edit(body)).expect("the edited body is JSON");
     assert_eq!(edited, expected);
+}
+
+/// Whatever is a request of one dialect becomes one of each other, or is refused; what is written can be read.
+pub fn ai_request(body: &[u8]) {
+    for from in DIALECTS {
+        let Ok((mut request, _)) = from.decode_request(body) else { continue };
+        ToolNames::adapt(&mut request);
+        for to in DIALECTS {
+            if let Ok((written, _)) = to.encode_request(&request, "any") {
+                to.decode_request(&written).expect("a request that was written can be read");
+            }
+        }
+    }
+}
+
+/// Whatever is an answer in one dialect becomes one in each other; what is written can be read.
+pub fn ai_reply(body: &[u8]) {
+    for from in DIALECTS {
+        let Ok((reply, _)) = from.decode_reply(body, 7) else { continue };
+        for to in DIALECTS {
+            let (written, _) = to.encode_reply(reply.clone(), &defaults());
+            to.decode_reply(&written, 7).expect("an answer that was written can be read");
+        }
+    }
+}
+
+/// Every way to cut a stream gives the same events, with one last one; in each other dialect it ends the same way.
+pub fn ai_stream(stream: &[u8]) {
+    for from in DIALECTS {
+        let whole = decoded(from, [stream]);
+        for size in [1, 2, 7] {
+            assert_eq!(decoded(from, stream.chunks(size)), whole, "chunks of {size}");
+        }
+        assert_eq!(whole.iter().filter(|event| event.is_last()).count(), 1);
+        for to in DIALECTS {
+            let mut encoder = StreamEncoder::new(to, defaults(), ToolNames::default());
+            let mut written = Vec::new();
+            whole.iter().for_each(|event| encoder.push(event.clone(), &mut written));
+            let again = decoded(to, [&written[..]]);
+            assert_eq!(
+                again.back() == Some(&Event::End),
+                whole.back() == Some(&Event::End),
+                "{from} to {to}"
+            );
+        }
+    }
+}
+
+fn decoded<'a>(dialect: Dialect, chunks: impl IntoIterator<Item = &'a [u8]>) -> VecDeque<Event> {
+    let mut decoder = StreamDecoder::new(dialect, 7);
+    let mut events = VecDeque::new();
+    chunks.into_iter().for_each(|chunk| decoder.push(chunk, &mut events));
+    decoder.finish(&mut events);
+    events
+}
+
+fn defaults() -> Defaults {
+    Defaults {
+        id: "id".to_owned(),
+        model: MODEL.to_owned(),
+        created: SystemTime::UNIX_EPOCH,
+        stream_usage: true,
+        input_estimate: 1,
+    }
 }
 
 /// The event names and data of a stream; `None` for an event above the limit.

@@ -10,7 +10,7 @@ mod crd;
 mod wasm;
 
 pub use self::{
-    ai::{ai_edit, ai_sse},
+    ai::{ai_edit, ai_reply, ai_request, ai_sse, ai_stream},
     crd::validate_manifest,
     wasm::wasm_module,
 };

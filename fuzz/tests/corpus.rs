@@ -19,6 +19,21 @@ fn edits_of_bodies_hold() {
 }
 
 #[test]
+fn requests_hold() {
+    replay("ai_request", nantian_fuzz::ai_request);
+}
+
+#[test]
+fn replies_hold() {
+    replay("ai_reply", nantian_fuzz::ai_reply);
+}
+
+#[test]
+fn streams_hold() {
+    replay("ai_stream", nantian_fuzz::ai_stream);
+}
+
+#[test]
 fn event_streams_hold() {
     replay("ai_sse", nantian_fuzz::ai_sse);
 }

@@ -76,12 +76,17 @@ mod target;
 mod timeout;
 
 pub mod body;
+pub mod codec;
 pub mod edit;
 pub mod future;
+pub mod ir;
 pub mod read;
 pub mod respond;
 pub mod usage;
 pub mod wire;
+
+/// The header of a response that names what could not be said in the other dialect, separated by commas.
+pub const DROPPED: http::HeaderName = http::HeaderName::from_static("x-nantian-dropped");
 
 pub use self::config::{TargetConfig, Timeouts};
 pub use self::credential::{Credential, InvalidCredential, Scheme, Secret, UnknownScheme};

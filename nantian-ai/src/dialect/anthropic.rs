@@ -1,5 +1,20 @@
 //! Anthropic: Messages.
 
+mod read_reply;
+mod read_request;
+mod read_stream;
+mod traits;
+mod write_reply;
+mod write_request;
+mod write_stream;
+
+pub(crate) use self::read_reply::decode as decode_reply;
+pub(crate) use self::read_request::{decode as decode_request, read_block, read_thinking_block};
+pub(crate) use self::read_stream::StreamReader;
+pub(crate) use self::write_reply::encode as encode_reply;
+pub(crate) use self::write_request::encode as encode_request;
+pub(crate) use self::write_stream::StreamWriter;
+
 use std::borrow::Cow;
 
 use http::header::HeaderValue;
@@ -12,6 +27,9 @@ use crate::estimate::Weight;
 
 /// The API version sent when the client names none; the only one there is.
 pub(crate) const VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
+
+/// What a signature begins with that stands for one which no provider has given. Some clients refuse reasoning without.
+const SIGNED_HERE: &str = "ntn1.";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -44,6 +62,11 @@ struct Usage {
     cache_read_input_tokens: Count,
     cache_creation_input_tokens: Count,
     output_tokens: Count,
+}
+
+/// The signature of reasoning, or what stands for one.
+fn signature(signature: Option<&str>) -> Cow<'_, str> {
+    signature.map_or_else(|| format!("{SIGNED_HERE}none").into(), Cow::Borrowed)
 }
 
 /// Reads the data of one event of a stream.

@@ -1,5 +1,15 @@
 //! Ollama's own API.
 
+mod read_request;
+mod reply;
+mod stream;
+mod write_request;
+
+pub(crate) use self::read_request::decode as decode_request;
+pub(crate) use self::reply::{decode as decode_reply, encode as encode_reply};
+pub(crate) use self::stream::{StreamReader, StreamWriter};
+pub(crate) use self::write_request::encode as encode_request;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -1,5 +1,19 @@
 //! OpenAI: Chat Completions, Completions, Responses, Embeddings, and what is compatible with them.
 
+mod read_reply;
+mod read_request;
+mod read_stream;
+mod write_reply;
+mod write_request;
+mod write_stream;
+
+pub(crate) use self::read_reply::decode as decode_reply;
+pub(crate) use self::read_request::{decode as decode_request, read_stop, read_tools};
+pub(crate) use self::read_stream::StreamReader;
+pub(crate) use self::write_reply::encode as encode_reply;
+pub(crate) use self::write_request::{encode as encode_request, result_text, write_tools};
+pub(crate) use self::write_stream::StreamWriter;
+
 use std::borrow::Cow;
 
 use serde::Deserialize;

@@ -1,0 +1,168 @@
+//! Errors of providers, read from any of the shapes they come in and written in each dialect.
+
+use http::StatusCode;
+use serde_json::Value;
+
+use super::{Fields, Object};
+use crate::dialect::Dialect;
+use crate::ir::{Fault, FaultKind};
+
+/// The error that a refusal stands for. A body that is no error of a dialect, such as a page of a proxy, says nothing
+/// that a client should see.
+pub(crate) fn read(status: StatusCode, body: &[u8]) -> Fault {
+    let said = serde_json::from_slice(body).ok().and_then(|value| said(value).0);
+    Fault::of_status(status, said)
+}
+
+/// An error inside a reply or a stream, where no status says what it is: the value of `error`.
+pub(crate) fn of_error(error: Value) -> Fault {
+    let code = error.get("code").and_then(|code| match code {
+        Value::Number(number) => number.as_u64().and_then(|code| u16::try_from(code).ok()),
+        _ => None,
+    });
+    let (message, kind) = said(error);
+    let message = message.unwrap_or_else(|| "the provider reports an error".to_owned());
+    let status = code.and_then(|code| StatusCode::from_u16(code).ok()).filter(|it| it.as_u16() >= 400);
+    match (kind, status) {
+        (None, Some(status)) => Fault::of_status(status, Some(message)),
+        (kind, _) => Fault::new(kind.unwrap_or(FaultKind::Upstream), message),
+    }
+}
+
+/// The message, and the kind if it is named.
+fn said(value: Value) -> (Option<String>, Option<FaultKind>) {
+    if let Value::String(message) = value {
+        return (Some(message), None);
+    }
+    let mut fields = Fields::lenient(value);
+    if let Some(error) = fields.take("error") {
+        return said(error);
+    }
+    let kind = fields.any_text("type");
+    let code = fields.any_text("code");
+    let status = fields.any_text("status");
+    let kind = [kind, code, status].into_iter().flatten().find_map(|name| kind_of(&name));
+    let message = fields.some_text("message");
+    (message.or_else(|| fields.some_text("detail")), kind)
+}
+
+fn kind_of(name: &str) -> Option<FaultKind> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "invalid_request_error" | "invalid_argument" | "context_length_exceeded" => FaultKind::Invalid,
+        "permission_error" | "billing_error" | "insufficient_quota" => FaultKind::Permission,
+        "not_found_error" | "model_not_found" => FaultKind::NotFound,
+        "request_too_large" => FaultKind::TooLarge,
+        "rate_limit_error" | "rate_limit_exceeded" | "resource_exhausted" => FaultKind::RateLimit,
+        "overloaded_error" | "overloaded" | "unavailable" => FaultKind::Overloaded,
+        "timeout_error" | "timeout" | "deadline_exceeded" => FaultKind::Timeout,
+        "api_error" | "server_error" | "internal_error" => FaultKind::Upstream,
+        _ => return None,
+    })
+}
+
+/// The status for a client of a dialect. 529 is what Anthropic's clients know as overload.
+pub(crate) fn status(kind: FaultKind, dialect: Dialect) -> StatusCode {
+    match (kind, dialect) {
+        (FaultKind::Overloaded, Dialect::Anthropic) => {
+            StatusCode::from_u16(529).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+        }
+        _ => kind.status(),
+    }
+}
+
+/// The body of an error.
+pub(crate) fn write(body: &mut Object<'_>, fault: &Fault, dialect: Dialect) {
+    match dialect {
+        Dialect::Anthropic => write_anthropic(body, fault),
+        Dialect::Ollama => body.text("error", &fault.message),
+        Dialect::OpenAi => write_openai(body, fault),
+    }
+}
+
+pub(crate) fn write_openai(body: &mut Object<'_>, fault: &Fault) {
+    let (kind, code) = openai_names(fault.kind);
+    body.object("error", |error| {
+        error.text("message", &fault.message);
+        error.text("type", kind);
+        error.null("param");
+        error.text("code", code);
+    });
+}
+
+pub(crate) fn write_anthropic(body: &mut Object<'_>, fault: &Fault) {
+    body.text("type", "error");
+    body.object("error", |error| {
+        error.text("type", anthropic_name(fault.kind));
+        error.text("message", &fault.message);
+    });
+}
+
+/// OpenAI's `type` and `code`.
+pub(crate) fn openai_names(kind: FaultKind) -> (&'static str, &'static str) {
+    match kind {
+        FaultKind::Invalid => ("invalid_request_error", "invalid_request"),
+        FaultKind::Permission => ("invalid_request_error", "permission_denied"),
+        FaultKind::NotFound => ("invalid_request_error", "model_not_found"),
+        FaultKind::TooLarge => ("invalid_request_error", "request_too_large"),
+        FaultKind::RateLimit => ("requests", "rate_limit_exceeded"),
+        FaultKind::Overloaded => ("server_error", "overloaded"),
+        FaultKind::Timeout => ("timeout", "timeout"),
+        FaultKind::Truncated => ("server_error", "upstream_truncated"),
+        FaultKind::Upstream => ("server_error", "upstream_error"),
+    }
+}
+
+pub(crate) fn anthropic_name(kind: FaultKind) -> &'static str {
+    match kind {
+        FaultKind::Invalid => "invalid_request_error",
+        FaultKind::Permission => "permission_error",
+        FaultKind::NotFound => "not_found_error",
+        FaultKind::TooLarge => "request_too_large",
+        FaultKind::RateLimit => "rate_limit_error",
+        FaultKind::Overloaded => "overloaded_error",
+        FaultKind::Timeout => "timeout_error",
+        FaultKind::Truncated | FaultKind::Upstream => "api_error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_read_in_every_shape() {
+        for (body, message) in [
+            (r#"{"error":{"message":"later","type":"x"}}"#, "later"),
+            (r#"{"type":"error","error":{"type":"overloaded_error","message":"later"}}"#, "later"),
+            (r#"{"error":"later"}"#, "later"),
+            (r#"{"message":"later"}"#, "later"),
+            (r#"{"detail":"later"}"#, "later"),
+            ("<html>Bad gateway</html>", "the provider answered with status 429"),
+            ("", "the provider answered with status 429"),
+        ] {
+            let fault = read(StatusCode::TOO_MANY_REQUESTS, body.as_bytes());
+            assert_eq!((fault.kind, fault.message.as_str()), (FaultKind::RateLimit, message), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_error_without_a_status_is_told_by_its_names() {
+        for (error, kind) in [
+            (r#"{"type":"overloaded_error","message":"m"}"#, FaultKind::Overloaded),
+            (r#"{"message":"m","code":"rate_limit_exceeded"}"#, FaultKind::RateLimit),
+            (r#"{"message":"m","code":503}"#, FaultKind::Overloaded),
+            (r#""m""#, FaultKind::Upstream),
+            (r#"{"message":"m","type":"odd"}"#, FaultKind::Upstream),
+        ] {
+            let fault = of_error(serde_json::from_str(error).unwrap());
+            assert_eq!((fault.kind, fault.message.as_str()), (kind, "m"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_letters() {
+        let body = format!(r#"{{"error":"{}"}}"#, "é".repeat(2_000));
+        let fault = read(StatusCode::BAD_REQUEST, body.as_bytes());
+        assert_eq!(fault.message.len(), 1_024);
+    }
+}

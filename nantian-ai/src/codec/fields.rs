@@ -1,0 +1,187 @@
+//! Reads JSON objects and keeps account of what nobody has read.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use crate::ir::Losses;
+
+/// A request that says something its dialect does not allow, or that the other dialect cannot even approximate.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("`{field}` {problem}")]
+#[non_exhaustive]
+pub struct Invalid {
+    /// The field's path, without indices.
+    pub field: Cow<'static, str>,
+    /// What is wrong with it.
+    pub problem: Cow<'static, str>,
+}
+
+/// The members of an object. `null` is absent.
+pub(crate) struct Fields {
+    map: Map<String, Value>,
+    at: &'static str,
+}
+
+// === impl Invalid ===
+
+impl Invalid {
+    pub(crate) fn new(field: impl Into<Cow<'static, str>>, problem: impl Into<Cow<'static, str>>) -> Self {
+        Self { field: field.into(), problem: problem.into() }
+    }
+}
+
+// === impl Fields ===
+
+impl Fields {
+    /// Reads the outermost object of a body.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, Invalid> {
+        let map = serde_json::from_slice(body).map_err(|error| {
+            Invalid::new("body", format!("is not a JSON object that can be read: {error}"))
+        })?;
+        Ok(Self { map, at: "" })
+    }
+
+    /// The object that stands at a path.
+    pub(crate) fn of(value: Value, at: &'static str) -> Result<Self, Invalid> {
+        match value {
+            Value::Object(map) => Ok(Self { map, at }),
+            _ => Err(Invalid::new(at, "is not an object")),
+        }
+    }
+
+    /// The object of an answer; what is none has no members.
+    pub(crate) fn lenient(value: Value) -> Self {
+        let map = match value {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        };
+        Self { map, at: "" }
+    }
+
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        self.map.swap_remove(name).filter(|value| !value.is_null())
+    }
+
+    pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, Invalid> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(self.invalid(name, "is not a string")),
+        }
+    }
+
+    pub(crate) fn required_text(&mut self, name: &str) -> Result<String, Invalid> {
+        self.text(name)?.ok_or_else(|| self.invalid(name, "is missing"))
+    }
+
+    pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>, Invalid> {
+        self.read(name, Value::as_bool, "is neither true nor false")
+    }
+
+    pub(crate) fn count(&mut self, name: &str) -> Result<Option<u64>, Invalid> {
+        self.read(name, whole, "is not a whole number from 0")
+    }
+
+    pub(crate) fn integer(&mut self, name: &str) -> Result<Option<i64>, Invalid> {
+        self.read(name, Value::as_i64, "is not a whole number")
+    }
+
+    pub(crate) fn number(&mut self, name: &str) -> Result<Option<f64>, Invalid> {
+        self.read(name, Value::as_f64, "is not a number")
+    }
+
+    pub(crate) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, Invalid> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Array(list)) => Ok(Some(list)),
+            Some(_) => Err(self.invalid(name, "is not a list")),
+        }
+    }
+
+    /// A member that is an object, whose own path is `at`.
+    pub(crate) fn object(&mut self, name: &str, at: &'static str) -> Result<Option<Self>, Invalid> {
+        self.take(name).map(|value| Self::of(value, at)).transpose()
+    }
+
+    /// Text of an answer; anything else is absent.
+    pub(crate) fn any_text(&mut self, name: &str) -> Option<String> {
+        match self.take(name) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Text of an answer that says something.
+    pub(crate) fn some_text(&mut self, name: &str) -> Option<String> {
+        self.any_text(name).filter(|text| !text.is_empty())
+    }
+
+    /// A count of an answer; anything else is absent.
+    pub(crate) fn any_count(&mut self, name: &str) -> Option<u64> {
+        self.take(name).as_ref().and_then(whole)
+    }
+
+    /// A list of an answer; anything else is empty.
+    pub(crate) fn any_list(&mut self, name: &str) -> Vec<Value> {
+        match self.take(name) {
+            Some(Value::Array(list)) => list,
+            _ => Vec::new(),
+        }
+    }
+
+    /// An object of an answer; anything else has no members.
+    pub(crate) fn any_object(&mut self, name: &str) -> Self {
+        Self::lenient(self.take(name).unwrap_or_default())
+    }
+
+    /// Members that change nothing about the answer.
+    pub(crate) fn ignore(&mut self, names: &[&str]) {
+        for name in names {
+            self.map.swap_remove(*name);
+        }
+    }
+
+    pub(crate) fn invalid(&self, name: &str, problem: &'static str) -> Invalid {
+        match self.at {
+            "" => Invalid::new(name.to_owned(), problem),
+            at => Invalid::new(format!("{at}.{name}"), problem),
+        }
+    }
+
+    /// Names what nobody has read. Empty lists and objects, and flags that are off, ask for nothing.
+    pub(crate) fn rest(self, losses: &mut Losses) {
+        for (name, value) in self.map {
+            let asks = match value {
+                Value::Null | Value::Bool(false) => false,
+                Value::Array(list) => !list.is_empty(),
+                Value::Object(map) => !map.is_empty(),
+                Value::Bool(true) | Value::Number(_) | Value::String(_) => true,
+            };
+            if asks {
+                losses.add_below(self.at, &name);
+            }
+        }
+    }
+
+    fn read<T>(
+        &mut self,
+        name: &str,
+        read: impl Fn(&Value) -> Option<T>,
+        problem: &'static str,
+    ) -> Result<Option<T>, Invalid> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(value) => read(&value).map(Some).ok_or_else(|| self.invalid(name, problem)),
+        }
+    }
+}
+
+/// A whole number, also where it is written as `3.0`.
+fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| {
+        let number =
+            value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..9.0e15).contains(number))?;
+        format!("{number}").parse().ok()
+    })
+}

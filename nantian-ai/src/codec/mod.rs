@@ -1,0 +1,115 @@
+//! Every dialect into the common form and out of it: synchronous, without IO, clock or chance of their own.
+//!
+//! ```
+//! use http::StatusCode;
+//! use nantian_ai::Dialect;
+//!
+//! let (mut request, lost) = Dialect::OpenAi.decode_request(
+//!     br#"{"model":"any","messages":[{"role":"user","content":"Hi"}],"logit_bias":{"50256":-100}}"#,
+//! )?;
+//! assert_eq!(lost.to_string(), "logit_bias");
+//!
+//! request.model = "claude-sonnet-4-5".to_owned();
+//! let (body, _) = Dialect::Anthropic.encode_request(&request, "anthropic")?;
+//! assert_eq!(
+//!     body,
+//!     r#"{"model":"claude-sonnet-4-5","max_tokens":4096,"messages":[{"role":"user","content":[{"type":"text","text":"Hi"}]}]}"#
+//! );
+//!
+//! let fault = Dialect::Anthropic.decode_fault(
+//!     StatusCode::from_u16(529)?,
+//!     br#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+//! );
+//! let (status, body) = Dialect::OpenAi.encode_fault(&fault);
+//! assert_eq!(status, 503);
+//! assert_eq!(body, r#"{"error":{"message":"Overloaded","type":"server_error","param":null,"code":"overloaded"}}"#);
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
+
+mod defaults;
+pub(crate) mod fault;
+mod fields;
+mod out;
+mod stream;
+mod text;
+
+pub use self::defaults::Defaults;
+pub use self::fields::Invalid;
+pub use self::stream::{StreamDecoder, StreamEncoder};
+
+pub(crate) use self::fields::Fields;
+pub(crate) use self::out::{List, Object, append, object};
+pub(crate) use self::text::{joined_text, text_of, titled_text_of};
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use crate::dialect::{Dialect, anthropic, ollama, openai};
+use crate::ir::{Fault, Losses, Reply, Request, ToolIds};
+
+// === impl Dialect ===
+
+/// Chats: Chat Completions, Messages, `/api/chat`.
+impl Dialect {
+    /// Reads a request. What the common form cannot hold is named.
+    ///
+    /// # Errors
+    /// [`Invalid`] names a field that breaks the dialect's rules, or that no other dialect can stand for.
+    pub fn decode_request(self, body: &[u8]) -> Result<(Request, Losses), Invalid> {
+        match self {
+            Self::Anthropic => anthropic::decode_request(body),
+            Self::Ollama => ollama::decode_request(body),
+            Self::OpenAi => openai::decode_request(body),
+        }
+    }
+
+    /// Writes a request for a provider, which is a name from [`Provider`](crate::Provider) or any other: some providers of
+    /// one dialect know fields that others refuse. What the dialect cannot say is named.
+    ///
+    /// # Errors
+    /// [`Invalid`] names content that the dialect cannot carry at all.
+    pub fn encode_request(self, request: &Request, provider: &str) -> Result<(Bytes, Losses), Invalid> {
+        let (body, losses) = match self {
+            Self::Anthropic => anthropic::encode_request(request),
+            Self::Ollama => ollama::encode_request(request),
+            Self::OpenAi => openai::encode_request(request, provider),
+        }?;
+        Ok((Bytes::from(body), losses))
+    }
+
+    /// Reads a whole reply. `seed` makes the ids of tool calls that the provider gives none.
+    ///
+    /// # Errors
+    /// What the provider reports instead of an answer, or that this is none.
+    pub fn decode_reply(self, body: &[u8], seed: u64) -> Result<(Reply, Losses), Fault> {
+        let mut ids = ToolIds::new(seed);
+        match self {
+            Self::Anthropic => anthropic::decode_reply(body),
+            Self::Ollama => ollama::decode_reply(body, &mut ids),
+            Self::OpenAi => openai::decode_reply(body, &mut ids),
+        }
+    }
+
+    /// Writes a whole reply. What the dialect cannot say is named.
+    pub fn encode_reply(self, mut reply: Reply, defaults: &Defaults) -> (Bytes, Losses) {
+        reply.tokens.input.get_or_insert(defaults.input_estimate);
+        let reply = &reply;
+        let (body, losses) = match self {
+            Self::Anthropic => (anthropic::encode_reply(reply, defaults), Losses::default()),
+            Self::Ollama => ollama::encode_reply(reply, defaults),
+            Self::OpenAi => (openai::encode_reply(reply, defaults), Losses::default()),
+        };
+        (Bytes::from(body), losses)
+    }
+
+    /// Reads what a provider says with a status that is no success, in whatever shape it says it.
+    pub fn decode_fault(self, status: StatusCode, body: &[u8]) -> Fault {
+        fault::read(status, body)
+    }
+
+    /// Writes an error: its status and its body.
+    pub fn encode_fault(self, fault: &Fault) -> (StatusCode, Bytes) {
+        let body = object(|body| fault::write(body, fault, self));
+        (fault::status(fault.kind, self), Bytes::from(body))
+    }
+}

@@ -1,0 +1,199 @@
+//! Streams: bytes of one dialect to events, and events to bytes of another.
+
+use std::collections::VecDeque;
+
+use super::Defaults;
+use crate::dialect::{Dialect, anthropic, ollama, openai};
+use crate::ir::{Event, Fault, Part, Tokens, ToolIds, ToolNames};
+use crate::wire::{ndjson, sse};
+
+/// The largest event that is read, in bytes.
+const EVENT_LIMIT: usize = 16 * 1024 * 1024;
+
+/// Reads the stream of a provider, in any chunks.
+///
+/// It gives exactly one last event, whatever the bytes: [`Event::End`] if the provider says that the answer is complete,
+/// [`Event::Failed`] if it says anything else or nothing at all.
+#[derive(Clone, Debug)]
+pub struct StreamDecoder {
+    wire: Wire,
+    reader: Reader,
+    ended: bool,
+}
+
+/// Writes a stream for a client.
+#[derive(Clone, Debug)]
+pub struct StreamEncoder {
+    writer: Writer,
+    names: ToolNames,
+    input_estimate: u64,
+    knows_input: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Wire {
+    Sse(sse::SseDecoder),
+    Ndjson(ndjson::NdjsonDecoder),
+}
+
+#[derive(Clone, Debug)]
+enum Reader {
+    Anthropic(anthropic::StreamReader),
+    Ollama(ollama::StreamReader),
+    OpenAi(openai::StreamReader),
+}
+
+#[derive(Clone, Debug)]
+enum Writer {
+    Anthropic(anthropic::StreamWriter),
+    Ollama(ollama::StreamWriter),
+    OpenAi(openai::StreamWriter),
+}
+
+// === impl StreamDecoder ===
+
+impl StreamDecoder {
+    /// A decoder of one stream. `seed` makes the ids of tool calls that the provider gives none.
+    pub fn new(dialect: Dialect, seed: u64) -> Self {
+        let ids = ToolIds::new(seed);
+        let (wire, reader) = match dialect {
+            Dialect::Anthropic => (Wire::sse(), Reader::Anthropic(anthropic::StreamReader::default())),
+            Dialect::Ollama => (Wire::ndjson(), Reader::Ollama(ollama::StreamReader::new(ids))),
+            Dialect::OpenAi => (Wire::sse(), Reader::OpenAi(openai::StreamReader::new(ids))),
+        };
+        Self { wire, reader, ended: false }
+    }
+
+    /// Reads the next chunk.
+    pub fn push(&mut self, chunk: &[u8], events: &mut VecDeque<Event>) {
+        let Self { wire, reader, ended } = self;
+        match wire {
+            Wire::Sse(decoder) => decoder.push(chunk, |item| reader.sse(item, ended, events)),
+            Wire::Ndjson(decoder) => decoder.push(chunk, |item| reader.line(item, ended, events)),
+        }
+    }
+
+    /// The bytes have ended.
+    pub fn finish(&mut self, events: &mut VecDeque<Event>) {
+        let Self { wire, reader, ended } = self;
+        match wire {
+            Wire::Sse(decoder) => decoder.finish(|item| reader.sse(item, ended, events)),
+            Wire::Ndjson(decoder) => decoder.finish(|item| reader.line(item, ended, events)),
+        }
+        reader.finish(&mut once(ended, events));
+    }
+
+    /// Whether the last event has come.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+}
+
+/// Takes events up to the last one.
+fn once<'a>(ended: &'a mut bool, events: &'a mut VecDeque<Event>) -> impl FnMut(Event) + use<'a> {
+    move |event| {
+        if !*ended {
+            *ended = event.is_last();
+            events.push_back(event);
+        }
+    }
+}
+
+// === impl Wire ===
+
+impl Wire {
+    fn sse() -> Self {
+        Self::Sse(sse::SseDecoder::new(EVENT_LIMIT))
+    }
+
+    fn ndjson() -> Self {
+        Self::Ndjson(ndjson::NdjsonDecoder::new(EVENT_LIMIT))
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    fn sse(&mut self, item: sse::Item<'_>, ended: &mut bool, events: &mut VecDeque<Event>) {
+        match item {
+            sse::Item::Event { data, .. } => self.data(data, ended, events),
+            sse::Item::Oversized => once(ended, events)(Event::Failed(Fault::unreadable())),
+        }
+    }
+
+    fn line(&mut self, item: ndjson::Item<'_>, ended: &mut bool, events: &mut VecDeque<Event>) {
+        match item {
+            ndjson::Item::Line(line) => self.data(line, ended, events),
+            ndjson::Item::Oversized => once(ended, events)(Event::Failed(Fault::unreadable())),
+        }
+    }
+
+    fn data(&mut self, data: &[u8], ended: &mut bool, events: &mut VecDeque<Event>) {
+        if *ended {
+            return;
+        }
+        let sink = &mut once(ended, events);
+        match self {
+            Self::Anthropic(reader) => reader.event(data, sink),
+            Self::Ollama(reader) => reader.line(data, sink),
+            Self::OpenAi(reader) => reader.event(data, sink),
+        }
+    }
+
+    fn finish(&mut self, sink: &mut impl FnMut(Event)) {
+        match self {
+            Self::Anthropic(reader) => reader.finish(sink),
+            Self::Ollama(reader) => reader.finish(sink),
+            Self::OpenAi(reader) => reader.finish(sink),
+        }
+    }
+}
+
+// === impl StreamEncoder ===
+
+impl StreamEncoder {
+    /// An encoder of one stream. `names` gives tools the names back that the client knows them by.
+    pub fn new(dialect: Dialect, defaults: Defaults, names: ToolNames) -> Self {
+        let input_estimate = defaults.input_estimate;
+        let writer = match dialect {
+            Dialect::Anthropic => Writer::Anthropic(anthropic::StreamWriter::new(defaults)),
+            Dialect::Ollama => Writer::Ollama(ollama::StreamWriter::new(defaults)),
+            Dialect::OpenAi => Writer::OpenAi(openai::StreamWriter::new(defaults)),
+        };
+        Self { writer, names, input_estimate, knows_input: false }
+    }
+
+    /// The type of the stream.
+    pub fn content_type(dialect: Dialect) -> &'static str {
+        match dialect {
+            Dialect::Anthropic | Dialect::OpenAi => "text/event-stream",
+            Dialect::Ollama => "application/x-ndjson",
+        }
+    }
+
+    /// Writes an event after what is in `out` already.
+    pub fn push(&mut self, mut event: Event, out: &mut Vec<u8>) {
+        match &mut event {
+            Event::Open(Part::ToolCall { name, .. }) => self.names.restore(name),
+            Event::Tokens(tokens) => self.knows_input |= tokens.input.is_some(),
+            Event::End if !self.knows_input => {
+                let input = Some(self.input_estimate);
+                self.writer.event(Event::Tokens(Tokens { input, ..Tokens::default() }), out);
+            }
+            _ => {}
+        }
+        self.writer.event(event, out);
+    }
+}
+
+// === impl Writer ===
+
+impl Writer {
+    fn event(&mut self, event: Event, out: &mut Vec<u8>) {
+        match self {
+            Self::Anthropic(writer) => writer.event(event, out),
+            Self::Ollama(writer) => writer.event(event, out),
+            Self::OpenAi(writer) => writer.event(event, out),
+        }
+    }
+}

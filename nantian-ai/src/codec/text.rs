@@ -1,0 +1,38 @@
+//! Blocks as plain text, where a dialect has room for no more.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::ir::{Block, Document, Source};
+
+/// The texts of a message, as one.
+pub(crate) fn joined_text(content: &[Block], separator: &str) -> String {
+    let mut joined = String::new();
+    for block in content {
+        if let Block::Text(text) | Block::Refusal(text) = block {
+            if !joined.is_empty() {
+                joined.push_str(separator);
+            }
+            joined.push_str(text);
+        }
+    }
+    joined
+}
+
+/// The text of a document that is text.
+pub(crate) fn text_of(document: &Document) -> Option<String> {
+    let Source::Inline(media) = &document.source else { return None };
+    if !media.media_type.starts_with("text/") {
+        return None;
+    }
+    String::from_utf8(STANDARD.decode(&media.base64).ok()?).ok()
+}
+
+/// The same under its title, where there is no field for one.
+pub(crate) fn titled_text_of(document: &Document) -> Option<String> {
+    let text = text_of(document)?;
+    Some(match &document.title {
+        Some(title) => format!("{title}\n\n{text}"),
+        None => text,
+    })
+}

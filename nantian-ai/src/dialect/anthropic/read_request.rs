@@ -1,0 +1,286 @@
+//! A Messages request into the common form.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::SIGNED_HERE;
+use crate::codec::{Fields, Invalid};
+use crate::dialect::openai::read_stop;
+use crate::ir::{
+    Block, Document, Effort, Json, Losses, Media, Message, Output, Reasoning, Request, Role, Source,
+    Thinking, Tool, ToolCall, ToolChoice, ToolResult,
+};
+
+pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
+    let mut fields = Fields::parse(body)?;
+    let mut losses = Losses::default();
+    let mut messages = Vec::new();
+    let system = content(fields.take("system"), &mut losses)?;
+    if !system.is_empty() {
+        messages.push(Message { role: Role::System, content: system });
+    }
+    for message in fields.list("messages")?.unwrap_or_default() {
+        messages.push(read_message(message, &mut losses)?);
+    }
+    let mut config = fields.object("output_config", "output_config")?;
+    let (tool_choice, parallel_tools) = read_tool_choice(&mut fields, &mut losses)?;
+    let output = match &mut config {
+        Some(config) => read_output(config.object("format", "output_config.format")?, &mut losses)?,
+        None => None,
+    };
+    let former_output = read_output(fields.object("output_format", "output_format")?, &mut losses)?;
+    let effort = match &mut config {
+        Some(config) => config.text("effort")?,
+        None => None,
+    };
+    let thinking = read_thinking(&mut fields, effort.as_deref(), &mut losses)?;
+    let user = match fields.object("metadata", "metadata")? {
+        Some(mut metadata) => {
+            let user = metadata.text("user_id")?;
+            metadata.rest(&mut losses);
+            user
+        }
+        None => None,
+    };
+    let stream = fields.flag("stream")?.unwrap_or(false);
+    let request = Request {
+        model: fields.text("model")?.unwrap_or_default(),
+        messages,
+        tools: read_tools(fields.list("tools")?.unwrap_or_default(), &mut losses)?,
+        tool_choice,
+        parallel_tools,
+        output: output.or(former_output),
+        thinking,
+        max_output: fields.count("max_tokens")?,
+        temperature: fields.number("temperature")?,
+        top_p: fields.number("top_p")?,
+        top_k: fields.count("top_k")?,
+        frequency_penalty: None,
+        presence_penalty: None,
+        seed: None,
+        stop: read_stop(&mut fields, "stop_sequences")?,
+        user,
+        stream,
+        stream_usage: true,
+    };
+    if let Some(config) = config {
+        config.rest(&mut losses);
+    }
+    fields.rest(&mut losses);
+    Ok((request, losses))
+}
+
+fn read_message(message: Value, losses: &mut Losses) -> Result<Message, Invalid> {
+    let mut fields = Fields::of(message, "messages")?;
+    let role = match fields.required_text("role")?.as_str() {
+        "user" => Role::User,
+        "assistant" => Role::Assistant,
+        "system" => Role::System,
+        _ => return Err(Invalid::new("messages.role", "is neither user nor assistant")),
+    };
+    let content = content(fields.take("content"), losses)?;
+    fields.rest(losses);
+    Ok(Message { role, content })
+}
+
+fn content(content: Option<Value>, losses: &mut Losses) -> Result<Vec<Block>, Invalid> {
+    match content {
+        None => Ok(Vec::new()),
+        Some(Value::String(text)) if text.is_empty() => Ok(Vec::new()),
+        Some(Value::String(text)) => Ok(vec![Block::Text(text)]),
+        Some(Value::Array(blocks)) => {
+            let mut read = Vec::with_capacity(blocks.len());
+            for block in blocks {
+                let mut fields = Fields::of(block, "messages.content")?;
+                let kind = fields.required_text("type")?;
+                match read_block(&kind, &mut fields, losses)? {
+                    Some(block) => {
+                        read.push(block);
+                        fields.rest(losses);
+                    }
+                    // Blocks of tools that the provider runs itself.
+                    None => losses.add_below("messages.content", &kind),
+                }
+            }
+            Ok(read)
+        }
+        Some(_) => Err(Invalid::new("messages.content", "is neither a string nor a list")),
+    }
+}
+
+/// Reads a block of a kind; `None` for one that has no counterpart.
+pub(crate) fn read_block(
+    kind: &str,
+    fields: &mut Fields,
+    losses: &mut Losses,
+) -> Result<Option<Block>, Invalid> {
+    if fields.take("cache_control").is_some() {
+        losses.add("cache_control");
+    }
+    Ok(Some(match kind {
+        "text" => Block::Text(fields.required_text("text")?),
+        "image" => Block::Image(image(fields)?),
+        "document" => document(fields)?,
+        "thinking" => Block::Reasoning(Reasoning {
+            text: fields.text("thinking")?.unwrap_or_default(),
+            signature: fields.text("signature")?.and_then(own_signature),
+        }),
+        "redacted_thinking" => Block::RedactedReasoning(fields.required_text("data")?),
+        "tool_use" => {
+            fields.ignore(&["caller"]);
+            let input = fields.take("input").unwrap_or_default();
+            Block::ToolCall(ToolCall {
+                id: fields.required_text("id")?,
+                name: fields.required_text("name")?,
+                arguments: if input.is_object() { Json::of(&input) } else { Json::empty_object() },
+            })
+        }
+        "tool_result" => Block::ToolResult(ToolResult {
+            id: fields.required_text("tool_use_id")?,
+            content: content(fields.take("content"), losses)?,
+            is_error: fields.flag("is_error")?.unwrap_or(false),
+        }),
+        _ => return Ok(None),
+    }))
+}
+
+fn image(fields: &mut Fields) -> Result<Source, Invalid> {
+    const AT: &str = "messages.content.source";
+    let mut source = fields.object("source", AT)?.ok_or_else(|| Invalid::new(AT, "is missing"))?;
+    match source.required_text("type")?.as_str() {
+        "base64" => Ok(Source::Inline(Media {
+            media_type: source.required_text("media_type")?,
+            base64: source.required_text("data")?,
+        })),
+        "url" => Ok(Source::Url(source.required_text("url")?)),
+        _ => Err(Invalid::new("messages.content.source.type", "names what only its own provider has")),
+    }
+}
+
+fn document(fields: &mut Fields) -> Result<Block, Invalid> {
+    const AT: &str = "messages.content.source";
+    let title = fields.text("title")?;
+    let mut source = fields.object("source", AT)?.ok_or_else(|| Invalid::new(AT, "is missing"))?;
+    let source = match source.required_text("type")?.as_str() {
+        "base64" => Source::Inline(Media {
+            media_type: source.required_text("media_type")?,
+            base64: source.required_text("data")?,
+        }),
+        "text" => Source::Inline(Media {
+            media_type: "text/plain".to_owned(),
+            base64: STANDARD.encode(source.required_text("data")?),
+        }),
+        "url" => Source::Url(source.required_text("url")?),
+        _ => {
+            let problem = "names what only its own provider has";
+            return Err(Invalid::new("messages.content.source.type", problem));
+        }
+    };
+    Ok(Block::Document(Document { title, source }))
+}
+
+fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<Tool>, Invalid> {
+    let mut read = Vec::with_capacity(tools.len());
+    for tool in tools {
+        let mut tool = Fields::of(tool, "tools")?;
+        if let Some(kind) = tool.text("type")?.filter(|kind| kind != "custom") {
+            losses.add_below("tools", &kind);
+            continue;
+        }
+        if tool.take("cache_control").is_some() {
+            losses.add("cache_control");
+        }
+        // How arguments are streamed; every tool's are.
+        tool.ignore(&["eager_input_streaming"]);
+        read.push(Tool {
+            name: tool.required_text("name")?,
+            description: tool.text("description")?,
+            schema: tool.take("input_schema").as_ref().map_or_else(Json::empty_object, Json::of),
+            strict: tool.flag("strict")?,
+        });
+        tool.rest(losses);
+    }
+    Ok(read)
+}
+
+fn read_tool_choice(
+    fields: &mut Fields,
+    losses: &mut Losses,
+) -> Result<(Option<ToolChoice>, Option<bool>), Invalid> {
+    let Some(mut choice) = fields.object("tool_choice", "tool_choice")? else { return Ok((None, None)) };
+    let parallel = choice.flag("disable_parallel_tool_use")?.map(|disabled| !disabled);
+    let read = match choice.required_text("type")?.as_str() {
+        "auto" => Some(ToolChoice::Auto),
+        "any" => Some(ToolChoice::Any),
+        "none" => Some(ToolChoice::Never),
+        "tool" => Some(ToolChoice::Tool(choice.required_text("name")?)),
+        _ => {
+            losses.add("tool_choice");
+            None
+        }
+    };
+    choice.rest(losses);
+    Ok((read, parallel))
+}
+
+fn read_output(format: Option<Fields>, losses: &mut Losses) -> Result<Option<Output>, Invalid> {
+    let Some(mut format) = format else { return Ok(None) };
+    if format.required_text("type")? != "json_schema" {
+        losses.add("output_config.format");
+        return Ok(None);
+    }
+    let schema = format.take("schema").as_ref().map_or_else(Json::empty_object, Json::of);
+    Ok(Some(Output::Schema { name: None, description: None, schema, strict: None }))
+}
+
+fn read_thinking(
+    fields: &mut Fields,
+    effort: Option<&str>,
+    losses: &mut Losses,
+) -> Result<Option<Thinking>, Invalid> {
+    let level = effort.and_then(Effort::parse);
+    if effort.is_some() && level.is_none() {
+        losses.add("output_config.effort");
+    }
+    let by_level = level.map(Thinking::Effort);
+    let Some(mut thinking) = fields.object("thinking", "thinking")? else { return Ok(by_level) };
+    let read = match thinking.required_text("type")?.as_str() {
+        "disabled" => Some(Thinking::Off),
+        "adaptive" => by_level.or(Some(Thinking::Adaptive)),
+        "enabled" => {
+            let budget = thinking.count("budget_tokens")?.map(Thinking::Budget);
+            by_level.or(budget).or(Some(Thinking::Adaptive))
+        }
+        _ => {
+            losses.add("thinking.type");
+            by_level
+        }
+    };
+    thinking.ignore(&["budget_tokens"]);
+    // The default of `display`: reasoning is shown.
+    if thinking.text("display")?.is_some_and(|display| display != "summarized") {
+        losses.add("thinking.display");
+    }
+    thinking.rest(losses);
+    Ok(read)
+}
+
+/// A block of reasoning that a client of another dialect gives back.
+pub(crate) fn read_thinking_block(block: Value) -> Option<Block> {
+    let mut fields = Fields::lenient(block);
+    match fields.any_text("type").as_deref() {
+        Some("redacted_thinking") => fields.any_text("data").map(Block::RedactedReasoning),
+        Some("thinking") => Some(Block::Reasoning(Reasoning {
+            text: fields.any_text("thinking").unwrap_or_default(),
+            signature: fields.any_text("signature").and_then(own_signature),
+        })),
+        _ => None,
+    }
+}
+
+/// A signature that a provider has given.
+pub(super) fn own_signature(signature: String) -> Option<String> {
+    let stand_in = signature.is_empty() || signature.starts_with(SIGNED_HERE);
+    (!stand_in).then_some(signature)
+}

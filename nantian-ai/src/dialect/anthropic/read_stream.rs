@@ -1,0 +1,120 @@
+//! The events of a Messages stream into the common form.
+
+use super::read_reply::{Counts, read_stop};
+use super::read_request::own_signature;
+use crate::codec::{Fields, fault};
+use crate::ir::{Event, Fault, Part};
+
+/// Reads the events of one stream.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StreamReader {
+    started: bool,
+    open: bool,
+    counts: Counts,
+}
+
+// === impl StreamReader ===
+
+impl StreamReader {
+    /// Reads the data of one event.
+    pub(crate) fn event(&mut self, data: &[u8], sink: &mut impl FnMut(Event)) {
+        let Ok(mut event) = Fields::parse(data) else {
+            return sink(Event::Failed(Fault::unreadable()));
+        };
+        let kind = event.any_text("type").unwrap_or_default();
+        match kind.as_str() {
+            "message_start" => {
+                let mut message = event.any_object("message");
+                if !std::mem::replace(&mut self.started, true) {
+                    sink(Event::Start { id: message.some_text("id"), model: message.some_text("model") });
+                    self.count(message.any_object("usage"), sink);
+                }
+            }
+            "content_block_start" => {
+                self.close(sink);
+                self.begin(event.any_object("content_block"), sink);
+            }
+            "content_block_delta" if self.open => Self::delta(event.any_object("delta"), sink),
+            "content_block_stop" => self.close(sink),
+            "message_delta" => {
+                self.close(sink);
+                let mut delta = event.any_object("delta");
+                self.count(event.any_object("usage"), sink);
+                let sequence = delta.any_text("stop_sequence");
+                if let Some(reason) = delta.any_text("stop_reason") {
+                    sink(Event::Stop(read_stop(Some(&reason), sequence)));
+                }
+            }
+            "message_stop" => {
+                self.close(sink);
+                sink(Event::End);
+            }
+            "error" => sink(Event::Failed(fault::of_error(event.take("error").unwrap_or_default()))),
+            // Pings, and whatever is added.
+            _ => {}
+        }
+    }
+
+    /// The stream has ended without saying so.
+    pub(crate) fn finish(&mut self, sink: &mut impl FnMut(Event)) {
+        sink(Event::Failed(Fault::truncated()));
+    }
+
+    fn begin(&mut self, mut block: Fields, sink: &mut impl FnMut(Event)) {
+        let kind = block.any_text("type").unwrap_or_default();
+        let mut first = None;
+        let part = match kind.as_str() {
+            "text" => {
+                first = block.some_text("text");
+                Part::Text
+            }
+            "thinking" => {
+                first = block.some_text("thinking");
+                Part::Reasoning
+            }
+            "redacted_thinking" => Part::RedactedReasoning(block.any_text("data").unwrap_or_default()),
+            "tool_use" => {
+                let input = block.take("input");
+                first = input
+                    .filter(|input| input.as_object().is_some_and(|map| !map.is_empty()))
+                    .map(|it| it.to_string());
+                Part::ToolCall {
+                    id: block.any_text("id").unwrap_or_default(),
+                    name: block.any_text("name").unwrap_or_default(),
+                }
+            }
+            // Blocks of tools that the provider runs itself.
+            _ => return,
+        };
+        self.open = true;
+        sink(Event::Open(part));
+        if let Some(first) = first {
+            sink(Event::Delta(first));
+        }
+        if let Some(signature) = block.any_text("signature").and_then(own_signature) {
+            sink(Event::Signature(signature));
+        }
+    }
+
+    fn delta(mut delta: Fields, sink: &mut impl FnMut(Event)) {
+        for name in ["text", "thinking", "partial_json"] {
+            if let Some(text) = delta.some_text(name) {
+                sink(Event::Delta(text));
+            }
+        }
+        if let Some(signature) = delta.any_text("signature").and_then(own_signature) {
+            sink(Event::Signature(signature));
+        }
+    }
+
+    fn count(&mut self, mut usage: Fields, sink: &mut impl FnMut(Event)) {
+        self.counts.merge(&mut usage);
+        sink(Event::Tokens(self.counts.tokens()));
+    }
+
+    fn close(&mut self, sink: &mut impl FnMut(Event)) {
+        if std::mem::take(&mut self.open) {
+            sink(Event::Close);
+        }
+    }
+}

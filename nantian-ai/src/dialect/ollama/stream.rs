@@ -1,0 +1,165 @@
+//! The lines of an Ollama stream from and into the common form.
+
+use serde_json::Value;
+
+use super::reply::{head, read_call, read_stop, read_tokens, write_end};
+use super::write_request::write_call;
+use crate::codec::{Defaults, Fields, Object, append, fault};
+use crate::ir::{Event, Fault, Part, Stop, Tokens, ToolCall, ToolIds, arguments};
+
+/// Reads the lines of one stream.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamReader {
+    ids: ToolIds,
+    started: bool,
+    called: bool,
+    open: Option<Part>,
+}
+
+/// Writes the lines of one stream.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamWriter {
+    defaults: Defaults,
+    model: Option<String>,
+    open: Option<Part>,
+    /// The arguments of the call that is open: they are sent as a whole.
+    arguments: String,
+    stop: Stop,
+    tokens: Tokens,
+}
+
+// === impl StreamReader ===
+
+impl StreamReader {
+    pub(crate) fn new(ids: ToolIds) -> Self {
+        Self { ids, started: false, called: false, open: None }
+    }
+
+    pub(crate) fn line(&mut self, data: &[u8], sink: &mut impl FnMut(Event)) {
+        let Ok(mut line) = Fields::parse(data) else {
+            return sink(Event::Failed(Fault::unreadable()));
+        };
+        if let Some(error) = line.take("error") {
+            return sink(Event::Failed(fault::of_error(error)));
+        }
+        if !std::mem::replace(&mut self.started, true) {
+            sink(Event::Start { id: None, model: line.some_text("model") });
+        }
+        let mut message = line.any_object("message");
+        if let Some(text) = message.some_text("thinking") {
+            self.say(Part::Reasoning, text, sink);
+        }
+        if let Some(text) = message.some_text("content") {
+            self.say(Part::Text, text, sink);
+        }
+        for call in message.any_list("tool_calls") {
+            self.close(sink);
+            self.called = true;
+            let call = read_call(call, &mut self.ids);
+            sink(Event::Open(Part::ToolCall { id: call.id, name: call.name }));
+            sink(Event::Delta(call.arguments.to_string()));
+            sink(Event::Close);
+        }
+        if line.take("done") == Some(Value::Bool(true)) {
+            self.close(sink);
+            sink(Event::Tokens(read_tokens(&mut line)));
+            let stop = read_stop(line.any_text("done_reason").as_deref());
+            sink(Event::Stop(stop.with_calls(self.called)));
+            sink(Event::End);
+        }
+    }
+
+    pub(crate) fn finish(&mut self, sink: &mut impl FnMut(Event)) {
+        sink(Event::Failed(Fault::truncated()));
+    }
+
+    fn say(&mut self, part: Part, text: String, sink: &mut impl FnMut(Event)) {
+        if self.open.as_ref() != Some(&part) {
+            self.close(sink);
+            self.open = Some(part.clone());
+            sink(Event::Open(part));
+        }
+        sink(Event::Delta(text));
+    }
+
+    fn close(&mut self, sink: &mut impl FnMut(Event)) {
+        if self.open.take().is_some() {
+            sink(Event::Close);
+        }
+    }
+}
+
+// === impl StreamWriter ===
+
+impl StreamWriter {
+    pub(crate) fn new(defaults: Defaults) -> Self {
+        Self {
+            defaults,
+            model: None,
+            open: None,
+            arguments: String::new(),
+            stop: Stop::End,
+            tokens: Tokens::default(),
+        }
+    }
+
+    pub(crate) fn event(&mut self, event: Event, out: &mut Vec<u8>) {
+        match event {
+            Event::Start { model, .. } => self.model = model,
+            Event::Open(part) => self.open = Some(part),
+            Event::Delta(text) => match &self.open {
+                Some(Part::ToolCall { .. }) => self.arguments.push_str(&text),
+                Some(Part::Reasoning) => self.message(out, |message| {
+                    message.text("content", "");
+                    message.text("thinking", &text);
+                }),
+                _ => self.message(out, |message| message.text("content", &text)),
+            },
+            Event::Close => self.close(out),
+            // There is no place for it.
+            Event::Signature(_) => {}
+            Event::Tokens(tokens) => self.tokens.merge(tokens),
+            Event::Stop(stop) => self.stop = stop,
+            Event::End => self.line(out, |line| {
+                line.object("message", |message| {
+                    message.text("role", "assistant");
+                    message.text("content", "");
+                });
+                write_end(line, &self.stop, &self.tokens);
+            }),
+            Event::Failed(fault) => {
+                append(out, |line| line.text("error", &fault.message));
+                out.push(b'\n');
+            }
+        }
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) {
+        if let Some(Part::ToolCall { id, name }) = self.open.take() {
+            let arguments = arguments(&std::mem::take(&mut self.arguments));
+            let call = ToolCall { id, name, arguments };
+            self.message(out, |message| {
+                message.text("content", "");
+                message.list("tool_calls", |list| write_call(list, &call));
+            });
+        }
+    }
+
+    fn message(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Object<'_>)) {
+        self.line(out, |line| {
+            line.object("message", |message| {
+                message.text("role", "assistant");
+                write(message);
+            });
+            line.flag("done", false);
+        });
+    }
+
+    fn line(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Object<'_>)) {
+        append(out, |line| {
+            head(line, self.model.as_deref(), &self.defaults);
+            write(line);
+        });
+        out.push(b'\n');
+    }
+}

@@ -1,0 +1,102 @@
+//! A Chat Completions reply into the common form.
+
+use serde_json::Value;
+
+use super::read_request::read_reasoning;
+use crate::codec::{Fields, fault};
+use crate::ir::{Block, Fault, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds, arguments};
+
+pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
+    let mut fields = Fields::parse(body).map_err(|_| Fault::unreadable())?;
+    if let Some(error) = fields.take("error") {
+        return Err(fault::of_error(error));
+    }
+    let mut losses = Losses::default();
+    let choice = fields.any_list("choices").into_iter().next().ok_or_else(Fault::unreadable)?;
+    let mut choice = Fields::lenient(choice);
+    let mut message = choice.any_object("message");
+    let mut content = read_reasoning(&mut message);
+    for (block, _) in read_content(message.take("content")) {
+        content.push(block);
+    }
+    content.extend(message.some_text("refusal").map(Block::Refusal));
+    let calls = message.any_list("tool_calls");
+    let has_calls = !calls.is_empty();
+    content.extend(calls.into_iter().map(|call| read_call(call, ids)));
+    let stop = read_stop(choice.any_text("finish_reason").as_deref()).with_calls(has_calls);
+    message.ignore(&["role"]);
+    message.rest(&mut losses);
+    choice.ignore(&["index", "native_finish_reason", "stop_reason"]);
+    choice.rest(&mut losses);
+    let reply = Reply {
+        id: fields.some_text("id"),
+        model: fields.some_text("model"),
+        content,
+        stop,
+        tokens: read_tokens(&mut fields.any_object("usage")),
+    };
+    Ok((reply, losses))
+}
+
+/// The content of a message or a delta: text, or Mistral's list of text and thinking. Whether each is reasoning.
+pub(super) fn read_content(content: Option<Value>) -> Vec<(Block, bool)> {
+    let text = |text: String| (!text.is_empty()).then_some((Block::Text(text), false));
+    match content {
+        Some(Value::String(said)) => text(said).into_iter().collect(),
+        Some(Value::Array(parts)) => parts
+            .into_iter()
+            .filter_map(|part| {
+                let mut part = Fields::lenient(part);
+                match part.take("thinking") {
+                    Some(thinking) => {
+                        let said =
+                            read_content(Some(thinking)).into_iter().filter_map(|(block, _)| match block {
+                                Block::Text(text) => Some(text),
+                                _ => None,
+                            });
+                        let reasoning = Reasoning { text: said.collect(), signature: None };
+                        Some((Block::Reasoning(reasoning), true))
+                    }
+                    None => part.any_text("text").and_then(text),
+                }
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn read_call(call: Value, ids: &mut ToolIds) -> Block {
+    let mut call = Fields::lenient(call);
+    let mut function = call.any_object("function");
+    Block::ToolCall(ToolCall {
+        id: call.some_text("id").unwrap_or_else(|| ids.next()),
+        name: function.any_text("name").unwrap_or_default(),
+        arguments: match function.take("arguments") {
+            Some(Value::String(text)) => arguments(&text),
+            Some(other) => arguments(&other.to_string()),
+            None => arguments(""),
+        },
+    })
+}
+
+pub(super) fn read_stop(reason: Option<&str>) -> Stop {
+    match reason {
+        Some("length" | "max_tokens" | "model_length") => Stop::Length,
+        Some("tool_calls" | "function_call" | "tool_use") => Stop::ToolCalls,
+        Some("content_filter" | "refusal") => Stop::Refused,
+        _ => Stop::End,
+    }
+}
+
+pub(super) fn read_tokens(usage: &mut Fields) -> Tokens {
+    let mut prompt = usage.any_object("prompt_tokens_details");
+    let mut completion = usage.any_object("completion_tokens_details");
+    let hits = usage.any_count("prompt_cache_hit_tokens");
+    Tokens {
+        input: usage.any_count("prompt_tokens"),
+        cache_read: prompt.any_count("cached_tokens").or(hits),
+        cache_write: prompt.any_count("cache_write_tokens"),
+        output: usage.any_count("completion_tokens"),
+        reasoning: completion.any_count("reasoning_tokens"),
+    }
+}

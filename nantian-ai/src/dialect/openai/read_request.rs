@@ -1,0 +1,295 @@
+//! A Chat Completions request into the common form.
+
+use serde_json::Value;
+
+use crate::codec::{Fields, Invalid};
+use crate::dialect::anthropic;
+use crate::ir::{
+    Block, Document, Effort, Json, Losses, Message, Output, Reasoning, Request, Role, Source, Thinking, Tool,
+    ToolCall, ToolChoice, ToolResult,
+};
+
+pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
+    let mut fields = Fields::parse(body)?;
+    let mut losses = Losses::default();
+    for old in ["functions", "function_call"] {
+        if fields.take(old).is_some() {
+            return Err(Invalid::new(old, "is not translated; use tools"));
+        }
+    }
+    if fields.count("n")?.is_some_and(|answers| answers != 1) {
+        return Err(Invalid::new("n", "asks for several answers, which this provider cannot give"));
+    }
+    let messages = fields.list("messages")?.unwrap_or_default();
+    let newer_limit = fields.count("max_completion_tokens")?;
+    let older_limit = fields.count("max_tokens")?;
+    let newer_user = fields.text("safety_identifier")?;
+    let mut request = Request {
+        model: fields.text("model")?.unwrap_or_default(),
+        messages: read_messages(messages, &mut losses)?,
+        tools: read_tools(fields.list("tools")?.unwrap_or_default(), &mut losses)?,
+        tool_choice: read_tool_choice(&mut fields, &mut losses)?,
+        parallel_tools: fields.flag("parallel_tool_calls")?,
+        output: read_output(&mut fields, &mut losses)?,
+        thinking: read_thinking(&mut fields, &mut losses)?,
+        max_output: newer_limit.or(older_limit),
+        temperature: fields.number("temperature")?,
+        top_p: fields.number("top_p")?,
+        top_k: fields.count("top_k")?,
+        frequency_penalty: fields.number("frequency_penalty")?,
+        presence_penalty: fields.number("presence_penalty")?,
+        seed: fields.integer("seed")?,
+        stop: read_stop(&mut fields, "stop")?,
+        user: fields.text("user")?.or(newer_user),
+        stream: fields.flag("stream")?.unwrap_or(false),
+        stream_usage: false,
+    };
+    if let Some(mut options) = fields.object("stream_options", "stream_options")? {
+        request.stream_usage = options.flag("include_usage")?.unwrap_or(false);
+        options.ignore(&["include_obfuscation"]);
+        options.rest(&mut losses);
+    }
+    fields.rest(&mut losses);
+    Ok((request, losses))
+}
+
+/// One stop sequence or several.
+pub(crate) fn read_stop(fields: &mut Fields, name: &'static str) -> Result<Vec<String>, Invalid> {
+    let text = |value| match value {
+        Value::String(text) => Ok(text),
+        _ => Err(Invalid::new(name, "holds what is not a string")),
+    };
+    match fields.take(name) {
+        None => Ok(Vec::new()),
+        Some(Value::Array(list)) => list.into_iter().map(text).collect(),
+        Some(value) => Ok(vec![text(value)?]),
+    }
+}
+
+/// Tools, as OpenAI and Ollama write them.
+pub(crate) fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<Tool>, Invalid> {
+    let mut read = Vec::with_capacity(tools.len());
+    for tool in tools {
+        let mut tool = Fields::of(tool, "tools")?;
+        let kind = tool.text("type")?;
+        if let Some(kind) = kind.filter(|kind| kind != "function") {
+            losses.add_below("tools", &kind);
+            continue;
+        }
+        let mut function = tool
+            .object("function", "tools.function")?
+            .ok_or_else(|| Invalid::new("tools.function", "is missing"))?;
+        read.push(Tool {
+            name: function.required_text("name")?,
+            description: function.text("description")?,
+            schema: function.take("parameters").as_ref().map_or_else(Json::empty_object, Json::of),
+            strict: function.flag("strict")?,
+        });
+        function.rest(losses);
+        tool.rest(losses);
+    }
+    Ok(read)
+}
+
+fn read_tool_choice(fields: &mut Fields, losses: &mut Losses) -> Result<Option<ToolChoice>, Invalid> {
+    let Some(choice) = fields.take("tool_choice") else { return Ok(None) };
+    Ok(match choice {
+        Value::String(word) => match word.as_str() {
+            "auto" => Some(ToolChoice::Auto),
+            "none" => Some(ToolChoice::Never),
+            "required" | "any" => Some(ToolChoice::Any),
+            _ => {
+                losses.add("tool_choice");
+                None
+            }
+        },
+        choice => {
+            let mut choice = Fields::of(choice, "tool_choice")?;
+            match choice.object("function", "tool_choice.function")? {
+                Some(mut function) => Some(ToolChoice::Tool(function.required_text("name")?)),
+                None => {
+                    losses.add("tool_choice");
+                    None
+                }
+            }
+        }
+    })
+}
+
+fn read_output(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Output>, Invalid> {
+    let Some(mut format) = fields.object("response_format", "response_format")? else { return Ok(None) };
+    match format.text("type")?.as_deref() {
+        None | Some("text") => Ok(None),
+        Some("json_object") => Ok(Some(Output::Json)),
+        Some("json_schema") => {
+            let mut schema = format
+                .object("json_schema", "response_format.json_schema")?
+                .ok_or_else(|| Invalid::new("response_format.json_schema", "is missing"))?;
+            let output = Output::Schema {
+                name: schema.text("name")?,
+                description: schema.text("description")?,
+                schema: schema.take("schema").as_ref().map_or_else(Json::empty_object, Json::of),
+                strict: schema.flag("strict")?,
+            };
+            schema.rest(losses);
+            Ok(Some(output))
+        }
+        Some(_) => {
+            losses.add("response_format");
+            Ok(None)
+        }
+    }
+}
+
+fn read_thinking(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Thinking>, Invalid> {
+    let Some(effort) = fields.text("reasoning_effort")? else { return Ok(None) };
+    if effort == "none" {
+        return Ok(Some(Thinking::Off));
+    }
+    let known = Effort::parse(&effort).map(Thinking::Effort);
+    if known.is_none() {
+        losses.add("reasoning_effort");
+    }
+    Ok(known)
+}
+
+fn read_messages(messages: Vec<Value>, losses: &mut Losses) -> Result<Vec<Message>, Invalid> {
+    let mut read: Vec<Message> = Vec::with_capacity(messages.len());
+    let mut after_result = false;
+    for message in messages {
+        let mut fields = Fields::of(message, "messages")?;
+        let role = fields.required_text("role")?;
+        let is_result = role == "tool";
+        match role.as_str() {
+            "system" | "developer" => read.push(plain(Role::System, &mut fields, losses)?),
+            "user" => read.push(plain(Role::User, &mut fields, losses)?),
+            "assistant" => read.push(assistant(&mut fields, losses)?),
+            "tool" => {
+                let result = Block::ToolResult(ToolResult {
+                    id: fields.required_text("tool_call_id")?,
+                    content: content(fields.take("content"), losses)?,
+                    is_error: false,
+                });
+                // The results of one turn are one message.
+                match read.last_mut().filter(|_| after_result) {
+                    Some(last) => last.content.push(result),
+                    None => read.push(Message { role: Role::User, content: vec![result] }),
+                }
+            }
+            _ => return Err(Invalid::new("messages.role", format!("`{role}` is not known"))),
+        }
+        after_result = is_result;
+        fields.rest(losses);
+    }
+    Ok(read)
+}
+
+fn plain(role: Role, fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invalid> {
+    Ok(Message { role, content: content(fields.take("content"), losses)? })
+}
+
+fn assistant(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invalid> {
+    let mut blocks = read_reasoning(fields);
+    blocks.extend(content(fields.take("content"), losses)?);
+    blocks.extend(fields.text("refusal")?.filter(|text| !text.is_empty()).map(Block::Refusal));
+    for call in fields.list("tool_calls")?.unwrap_or_default() {
+        let mut call = Fields::of(call, "messages.tool_calls")?;
+        let id = call.required_text("id")?;
+        if call.text("type")?.is_some_and(|kind| kind != "function") {
+            return Err(Invalid::new("messages.tool_calls.type", "is not `function`"));
+        }
+        let mut function = call
+            .object("function", "messages.tool_calls.function")?
+            .ok_or_else(|| Invalid::new("messages.tool_calls.function", "is missing"))?;
+        let name = function.required_text("name")?;
+        let arguments = function.text("arguments")?.unwrap_or_default();
+        let arguments = match arguments.trim() {
+            "" => Json::empty_object(),
+            text => Json::parse(text).filter(Json::is_object).ok_or_else(|| {
+                let problem = format!("of call `{id}` is not a JSON object");
+                Invalid::new("messages.tool_calls.function.arguments", problem)
+            })?,
+        };
+        blocks.push(Block::ToolCall(ToolCall { id, name, arguments }));
+    }
+    fields.ignore(&["annotations"]);
+    Ok(Message { role: Role::Assistant, content: blocks })
+}
+
+/// Reasoning beside a message: with its signatures in `thinking_blocks`, else as plain text.
+pub(super) fn read_reasoning(fields: &mut Fields) -> Vec<Block> {
+    let thinking = fields.any_list("thinking_blocks");
+    let plain = fields.some_text("reasoning_content");
+    let other = fields.some_text("reasoning");
+    let mut blocks: Vec<_> = thinking.into_iter().filter_map(anthropic::read_thinking_block).collect();
+    if blocks.is_empty() {
+        let text = plain.or(other);
+        blocks.extend(text.map(|text| Block::Reasoning(Reasoning { text, signature: None })));
+    }
+    blocks
+}
+
+fn content(content: Option<Value>, losses: &mut Losses) -> Result<Vec<Block>, Invalid> {
+    match content {
+        None => Ok(Vec::new()),
+        Some(Value::String(text)) if text.is_empty() => Ok(Vec::new()),
+        Some(Value::String(text)) => Ok(vec![Block::Text(text)]),
+        Some(Value::Array(parts)) => parts.into_iter().map(|part| read_part(part, losses)).collect(),
+        Some(_) => Err(Invalid::new("messages.content", "is neither a string nor a list")),
+    }
+}
+
+fn read_part(part: Value, losses: &mut Losses) -> Result<Block, Invalid> {
+    let mut fields = Fields::of(part, "messages.content")?;
+    let kind = fields.required_text("type")?;
+    let block = match kind.as_str() {
+        "text" => Block::Text(fields.required_text("text")?),
+        "refusal" => Block::Refusal(fields.required_text("refusal")?),
+        "image_url" => image(&mut fields, losses)?,
+        "file" => file(&mut fields)?,
+        // Some clients mix Anthropic's blocks in.
+        other => match anthropic::read_block(other, &mut fields, losses)? {
+            Some(block) => block,
+            None => return Err(Invalid::new("messages.content.type", format!("`{kind}` is not translated"))),
+        },
+    };
+    fields.rest(losses);
+    Ok(block)
+}
+
+fn image(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {
+    const AT: &str = "messages.content.image_url";
+    let url = match fields.take("image_url") {
+        Some(Value::String(url)) => url,
+        Some(object) => {
+            let mut object = Fields::of(object, AT)?;
+            let url = object.required_text("url")?;
+            if object.text("detail")?.is_some_and(|detail| detail != "auto") {
+                losses.add("messages.content.image_url.detail");
+            }
+            object.rest(losses);
+            url
+        }
+        None => return Err(Invalid::new(AT, "is missing")),
+    };
+    let source = Source::of_url(&url)
+        .ok_or_else(|| Invalid::new(AT, "is neither an http URL nor a data URL in base64"))?;
+    Ok(match &source {
+        Source::Inline(media) if media.media_type == "application/pdf" => {
+            Block::Document(Document { title: None, source })
+        }
+        _ => Block::Image(source),
+    })
+}
+
+fn file(fields: &mut Fields) -> Result<Block, Invalid> {
+    const AT: &str = "messages.content.file";
+    let mut file = fields.object("file", AT)?.ok_or_else(|| Invalid::new(AT, "is missing"))?;
+    let data = file.text("file_data")?.ok_or_else(|| {
+        Invalid::new("messages.content.file.file_id", "names a file that only its own provider has")
+    })?;
+    let source = Source::of_url(&data)
+        .filter(|source| matches!(source, Source::Inline(_)))
+        .ok_or_else(|| Invalid::new("messages.content.file.file_data", "is not a data URL in base64"))?;
+    Ok(Block::Document(Document { title: file.text("filename")?, source }))
+}

@@ -1,0 +1,283 @@
+//! The events of a Chat Completions stream into the common form.
+//!
+//! Parts come one after the other there, while here chunks of several tool calls may be mixed: what is said to a call
+//! that is not open yet is kept until its turn.
+
+use serde_json::Value;
+
+use super::read_reply::{read_content, read_stop, read_tokens};
+use crate::codec::{Fields, fault};
+use crate::ir::{Block, Event, Fault, Part, Stop, Tokens, ToolIds};
+use crate::wire::json::Scanner;
+
+/// The most tool calls of one answer.
+const MOST_CALLS: usize = 256;
+
+/// The most that is kept of calls that are not open yet, in bytes.
+const MOST_KEPT: usize = 8 * 1024 * 1024;
+
+/// Reads the events of one stream.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamReader {
+    ids: ToolIds,
+    started: bool,
+    open: Option<Open>,
+    calls: Vec<Call>,
+    kept: usize,
+    stopped: bool,
+    tokens: Tokens,
+}
+
+/// What is being said.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Open {
+    Text,
+    Refusal,
+    Reasoning,
+    Call(usize),
+}
+
+#[derive(Clone, Debug)]
+struct Call {
+    index: Option<u64>,
+    id: Option<String>,
+    name: String,
+    /// Arguments that have come before their turn.
+    waiting: String,
+    scanner: Scanner,
+    done: bool,
+}
+
+// === impl StreamReader ===
+
+impl StreamReader {
+    pub(crate) fn new(ids: ToolIds) -> Self {
+        Self {
+            ids,
+            started: false,
+            open: None,
+            calls: Vec::new(),
+            kept: 0,
+            stopped: false,
+            tokens: Tokens::default(),
+        }
+    }
+
+    /// Reads the data of one event.
+    pub(crate) fn event(&mut self, data: &[u8], sink: &mut impl FnMut(Event)) {
+        if data.trim_ascii() == b"[DONE]" {
+            return self.end(sink);
+        }
+        let Ok(mut chunk) = Fields::parse(data) else {
+            return sink(Event::Failed(Fault::unreadable()));
+        };
+        if let Some(error) = chunk.take("error") {
+            return sink(Event::Failed(fault::of_error(error)));
+        }
+        if !std::mem::replace(&mut self.started, true) {
+            sink(Event::Start { id: chunk.some_text("id"), model: chunk.some_text("model") });
+        }
+        for choice in chunk.any_list("choices") {
+            let mut choice = Fields::lenient(choice);
+            if choice.any_count("index").unwrap_or(0) == 0 && !self.choice(&mut choice, sink) {
+                return sink(Event::Failed(Fault::unreadable()));
+            }
+        }
+        let tokens = read_tokens(&mut chunk.any_object("usage"));
+        if tokens != Tokens::default() && tokens != self.tokens {
+            self.tokens = tokens;
+            sink(Event::Tokens(tokens));
+        }
+    }
+
+    /// The stream has ended.
+    pub(crate) fn finish(&mut self, sink: &mut impl FnMut(Event)) {
+        if self.stopped {
+            sink(Event::End);
+        } else {
+            sink(Event::Failed(Fault::truncated()));
+        }
+    }
+
+    /// `[DONE]`, also where no reason came before.
+    fn end(&mut self, sink: &mut impl FnMut(Event)) {
+        if !std::mem::replace(&mut self.started, true) {
+            sink(Event::Start { id: None, model: None });
+        }
+        self.stop(None, sink);
+        sink(Event::End);
+    }
+
+    /// False if what comes cannot be put in order.
+    fn choice(&mut self, choice: &mut Fields, sink: &mut impl FnMut(Event)) -> bool {
+        let mut delta = choice.any_object("delta");
+        let plain = delta.some_text("reasoning_content");
+        let other = delta.some_text("reasoning");
+        if let Some(text) = plain.or(other) {
+            self.say(Open::Reasoning, text, sink);
+        }
+        for (block, _) in read_content(delta.take("content")) {
+            match block {
+                Block::Text(text) => self.say(Open::Text, text, sink),
+                Block::Reasoning(reasoning) => self.say(Open::Reasoning, reasoning.text, sink),
+                _ => {}
+            }
+        }
+        if let Some(text) = delta.some_text("refusal") {
+            self.say(Open::Refusal, text, sink);
+        }
+        for call in delta.any_list("tool_calls") {
+            if !self.call(call, sink) {
+                return false;
+            }
+        }
+        if let Some(reason) = choice.any_text("finish_reason") {
+            self.stop(Some(&reason), sink);
+        }
+        true
+    }
+
+    fn say(&mut self, what: Open, text: String, sink: &mut impl FnMut(Event)) {
+        if text.is_empty() {
+            return;
+        }
+        if self.open != Some(what) {
+            // Some providers write line ends between calls.
+            if text.trim().is_empty() && matches!(self.open, Some(Open::Call(_))) {
+                return;
+            }
+            self.flush_calls(sink);
+            self.close(sink);
+            self.open = Some(what);
+            sink(Event::Open(match what {
+                Open::Refusal => Part::Refusal,
+                Open::Reasoning => Part::Reasoning,
+                Open::Text | Open::Call(_) => Part::Text,
+            }));
+        }
+        sink(Event::Delta(text));
+    }
+
+    fn call(&mut self, call: Value, sink: &mut impl FnMut(Event)) -> bool {
+        let mut call = Fields::lenient(call);
+        let mut function = call.any_object("function");
+        let (index, id) = (call.any_count("index"), call.some_text("id"));
+        let Some(at) = self.find(index, id) else { return false };
+        let Some(call) = self.calls.get_mut(at) else { return false };
+        if let Some(name) = function.some_text("name")
+            && call.name.is_empty()
+        {
+            call.name = name;
+        }
+        let more = match function.take("arguments") {
+            Some(Value::String(text)) => text,
+            Some(Value::Null) | None => String::new(),
+            Some(whole) => whole.to_string(),
+        };
+        if call.done {
+            return more.trim().is_empty();
+        }
+        self.kept += more.len();
+        call.waiting.push_str(&more);
+        self.advance(sink);
+        // What has been said to an open call is not kept any more.
+        if self.open == Some(Open::Call(at)) {
+            self.kept = self.kept.saturating_sub(more.len());
+        }
+        self.kept <= MOST_KEPT
+    }
+
+    /// The call that a chunk belongs to. A new id on a known index is a new call: some providers count all as 0.
+    fn find(&mut self, index: Option<u64>, id: Option<String>) -> Option<usize> {
+        let same_id = |call: &Call| call.id.is_none() || id.is_none() || call.id == id;
+        let known = match (index, &id) {
+            (Some(_), _) => self.calls.iter().rposition(|call| call.index == index && same_id(call)),
+            (None, Some(_)) => self.calls.iter().rposition(|call| call.id == id),
+            (None, None) => self.calls.len().checked_sub(1),
+        };
+        if let Some(at) = known {
+            let call = self.calls.get_mut(at)?;
+            if call.id.is_none() {
+                call.id = id;
+            }
+            return Some(at);
+        }
+        if self.calls.len() == MOST_CALLS {
+            return None;
+        }
+        self.calls.push(Call {
+            index,
+            id,
+            name: String::new(),
+            waiting: String::new(),
+            scanner: Scanner::new(),
+            done: false,
+        });
+        Some(self.calls.len() - 1)
+    }
+
+    /// Says what has come of the first call that is not complete; once it is, of the next.
+    fn advance(&mut self, sink: &mut impl FnMut(Event)) {
+        while let Some(at) = self.calls.iter().position(|call| !call.done) {
+            let Some(call) = self.calls.get(at) else { return };
+            if call.name.is_empty() {
+                return;
+            }
+            self.speak(at, sink);
+            let more = self.calls.len() > at + 1;
+            let whole = self.calls.get(at).is_some_and(|call| call.scanner.is_complete());
+            if !(more && whole) {
+                return;
+            }
+            self.close(sink);
+        }
+    }
+
+    /// Opens the call if it is not, and says what waits.
+    fn speak(&mut self, at: usize, sink: &mut impl FnMut(Event)) {
+        if self.open != Some(Open::Call(at)) {
+            self.close(sink);
+            self.open = Some(Open::Call(at));
+            let Some(call) = self.calls.get_mut(at) else { return };
+            let id = call.id.get_or_insert_with(|| self.ids.next()).clone();
+            sink(Event::Open(Part::ToolCall { id, name: call.name.clone() }));
+        }
+        let Some(call) = self.calls.get_mut(at) else { return };
+        if !call.waiting.is_empty() {
+            let text = std::mem::take(&mut call.waiting);
+            // Arguments that are no JSON are passed on all the same; the client has to see them.
+            let _ = call.scanner.push(text.as_bytes(), |_, _| {});
+            sink(Event::Delta(text));
+        }
+    }
+
+    /// Says all calls to their end.
+    fn flush_calls(&mut self, sink: &mut impl FnMut(Event)) {
+        while let Some(at) = self.calls.iter().position(|call| !call.done) {
+            self.speak(at, sink);
+            self.close(sink);
+        }
+    }
+
+    fn close(&mut self, sink: &mut impl FnMut(Event)) {
+        match self.open.take() {
+            None => return,
+            Some(Open::Call(at)) => {
+                if let Some(call) = self.calls.get_mut(at) {
+                    call.done = true;
+                }
+            }
+            Some(Open::Text | Open::Refusal | Open::Reasoning) => {}
+        }
+        sink(Event::Close);
+    }
+
+    fn stop(&mut self, reason: Option<&str>, sink: &mut impl FnMut(Event)) {
+        self.flush_calls(sink);
+        self.close(sink);
+        if !std::mem::replace(&mut self.stopped, true) {
+            let stop: Stop = read_stop(reason);
+            sink(Event::Stop(stop.with_calls(!self.calls.is_empty())));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The events of the common form into a Chat Completions stream.
+
+use super::write_reply::{head, stop_name, write_thinking_block, write_tokens};
+use crate::codec::{Defaults, Object, append, fault};
+use crate::ir::{Block, Event, Part, Reasoning, Stop, Tokens, safe_id};
+
+/// Writes the events of one stream.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamWriter {
+    defaults: Defaults,
+    id: Option<String>,
+    model: Option<String>,
+    open: Option<Part>,
+    /// What the open reasoning says, to be repeated with its signature.
+    thought: String,
+    signature: Option<String>,
+    /// Whether the open part has said anything.
+    said: bool,
+    calls: u64,
+    stop: Stop,
+    tokens: Tokens,
+}
+
+// === impl StreamWriter ===
+
+impl StreamWriter {
+    pub(crate) fn new(defaults: Defaults) -> Self {
+        Self {
+            defaults,
+            id: None,
+            model: None,
+            open: None,
+            thought: String::new(),
+            signature: None,
+            said: false,
+            calls: 0,
+            stop: Stop::End,
+            tokens: Tokens::default(),
+        }
+    }
+
+    pub(crate) fn event(&mut self, event: Event, out: &mut Vec<u8>) {
+        match event {
+            Event::Start { id, model } => {
+                self.id = id;
+                self.model = model;
+                self.delta(out, |delta| {
+                    delta.text("role", "assistant");
+                    delta.text("content", "");
+                });
+            }
+            Event::Open(part) => self.begin(part, out),
+            Event::Delta(text) => self.say(&text, out),
+            Event::Signature(signature) => self.signature = Some(signature),
+            Event::Close => self.close(out),
+            Event::Tokens(tokens) => self.tokens.merge(tokens),
+            Event::Stop(stop) => self.stop = stop,
+            Event::End => self.end(out),
+            Event::Failed(fault) => {
+                out.extend_from_slice(b"data: ");
+                append(out, |body| fault::write_openai(body, &fault));
+                out.extend_from_slice(b"\n\n");
+            }
+        }
+    }
+
+    fn begin(&mut self, part: Part, out: &mut Vec<u8>) {
+        self.said = false;
+        match &part {
+            Part::ToolCall { id, name } => {
+                let at = self.calls;
+                self.delta(out, |delta| {
+                    delta.list("tool_calls", |list| {
+                        list.object(|call| {
+                            call.count("index", at);
+                            call.text("id", &safe_id(id));
+                            call.text("type", "function");
+                            call.object("function", |function| {
+                                function.text("name", name);
+                                function.text("arguments", "");
+                            });
+                        });
+                    });
+                });
+            }
+            Part::RedactedReasoning(data) => self.thinking(Block::RedactedReasoning(data.clone()), out),
+            Part::Text | Part::Refusal | Part::Reasoning => {}
+        }
+        self.open = Some(part);
+    }
+
+    fn say(&mut self, text: &str, out: &mut Vec<u8>) {
+        self.said = true;
+        match &self.open {
+            Some(Part::ToolCall { .. }) => self.arguments(text, out),
+            Some(Part::Reasoning) => {
+                self.thought.push_str(text);
+                self.delta(out, |delta| delta.text("reasoning_content", text));
+            }
+            Some(Part::Refusal) => self.delta(out, |delta| delta.text("refusal", text)),
+            Some(Part::Text | Part::RedactedReasoning(_)) | None => {
+                self.delta(out, |delta| delta.text("content", text));
+            }
+        }
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) {
+        let text = std::mem::take(&mut self.thought);
+        let signature = self.signature.take();
+        match self.open.take() {
+            Some(Part::ToolCall { .. }) => {
+                if !self.said {
+                    self.arguments("{}", out);
+                }
+                self.calls += 1;
+            }
+            Some(Part::Reasoning) if signature.is_some() => {
+                self.thinking(Block::Reasoning(Reasoning { text, signature }), out);
+            }
+            _ => {}
+        }
+    }
+
+    fn arguments(&self, text: &str, out: &mut Vec<u8>) {
+        self.delta(out, |delta| {
+            delta.list("tool_calls", |list| {
+                list.object(|call| {
+                    call.count("index", self.calls);
+                    call.object("function", |function| function.text("arguments", text));
+                });
+            });
+        });
+    }
+
+    /// Reasoning with its signature, so that a client can give it back.
+    fn thinking(&self, block: Block, out: &mut Vec<u8>) {
+        self.delta(out, |delta| {
+            delta.list("thinking_blocks", |list| list.object(|item| write_thinking_block(item, &block)));
+        });
+    }
+
+    fn end(&self, out: &mut Vec<u8>) {
+        let stop = stop_name(&self.stop);
+        self.choice(out, |_| {}, Some(stop));
+        if self.defaults.stream_usage {
+            self.chunk(out, |body| {
+                body.list("choices", |_| {});
+                body.object("usage", |usage| write_tokens(usage, &self.tokens));
+            });
+        }
+        out.extend_from_slice(b"data: [DONE]\n\n");
+    }
+
+    fn delta(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Object<'_>)) {
+        self.choice(out, write, None);
+    }
+
+    fn choice(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Object<'_>), stop: Option<&str>) {
+        self.chunk(out, |body| {
+            body.list("choices", |list| {
+                list.object(|choice| {
+                    choice.count("index", 0);
+                    choice.object("delta", write);
+                    match stop {
+                        Some(stop) => choice.text("finish_reason", stop),
+                        None => choice.null("finish_reason"),
+                    }
+                });
+            });
+        });
+    }
+
+    fn chunk(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Object<'_>)) {
+        out.extend_from_slice(b"data: ");
+        append(out, |body| {
+            let (id, model) = (self.id.as_deref(), self.model.as_deref());
+            head(body, "chat.completion.chunk", id, model, &self.defaults);
+            write(body);
+        });
+        out.extend_from_slice(b"\n\n");
+    }
+}

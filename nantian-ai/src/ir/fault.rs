@@ -1,0 +1,105 @@
+//! What a provider says when it does not answer.
+
+use http::StatusCode;
+
+/// The longest message that is passed on, in bytes.
+const LONGEST: usize = 1_024;
+
+/// An error of a provider, whatever its dialect.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{message}")]
+#[non_exhaustive]
+pub struct Fault {
+    /// What kind of error it is.
+    pub kind: FaultKind,
+    /// What the provider says about it, at most 1024 bytes.
+    pub message: String,
+}
+
+/// A kind of error that clients of every dialect can act on.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// The request cannot be served as it is. 400.
+    Invalid,
+    /// What is asked for needs a permission or a payment. 403.
+    Permission,
+    /// There is no such model. 404.
+    NotFound,
+    /// The request is too large. 413.
+    TooLarge,
+    /// Too many requests or tokens. 429.
+    RateLimit,
+    /// The provider is overloaded. 503, or 529 for Anthropic clients.
+    Overloaded,
+    /// The provider took too long. 504.
+    Timeout,
+    /// The answer broke off. 502.
+    Truncated,
+    /// Anything else on the provider's side. 502.
+    Upstream,
+}
+
+// === impl Fault ===
+
+impl Fault {
+    /// An error with a message, which is cut where it is too long.
+    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        let mut message: String = message.into();
+        if message.len() > LONGEST {
+            let end = (0..=LONGEST).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
+            message.truncate(end);
+        }
+        Self { kind, message }
+    }
+
+    /// The stream ended before the answer did.
+    pub fn truncated() -> Self {
+        Self::new(FaultKind::Truncated, "the provider's answer broke off")
+    }
+
+    /// The stream holds what cannot be read.
+    pub(crate) fn unreadable() -> Self {
+        Self::new(FaultKind::Upstream, "the provider's answer cannot be read")
+    }
+
+    /// The error that a response with this status stands for. `said` is what the provider says about it, if it says it
+    /// in its dialect.
+    pub(crate) fn of_status(status: StatusCode, said: Option<String>) -> Self {
+        let message = said
+            .filter(|said| !said.trim().is_empty())
+            .unwrap_or_else(|| format!("the provider answered with status {}", status.as_u16()));
+        Self::new(FaultKind::of_status(status), message)
+    }
+}
+
+// === impl FaultKind ===
+
+impl FaultKind {
+    fn of_status(status: StatusCode) -> Self {
+        match status.as_u16() {
+            402 | 403 => Self::Permission,
+            404 => Self::NotFound,
+            408 | 504 => Self::Timeout,
+            413 => Self::TooLarge,
+            429 => Self::RateLimit,
+            503 | 529 => Self::Overloaded,
+            400..500 => Self::Invalid,
+            _ => Self::Upstream,
+        }
+    }
+
+    /// The status of the response to the client.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Invalid => StatusCode::BAD_REQUEST,
+            Self::Permission => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RateLimit => StatusCode::TOO_MANY_REQUESTS,
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Truncated | Self::Upstream => StatusCode::BAD_GATEWAY,
+        }
+    }
+}

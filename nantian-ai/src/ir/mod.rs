@@ -1,0 +1,28 @@
+//! One form for the requests, replies and streams of every dialect, so that any of them can become any other.
+//!
+//! It is a list of blocks, as Anthropic has it: what the other dialects keep in separate fields (reasoning, tool calls,
+//! refusals) has a place in an order here. A stream is the same reply in pieces, see [`Event`]. Only what at least two
+//! dialects can say has a field; whatever else a request holds is named in [`Losses`].
+
+mod content;
+mod event;
+mod fault;
+mod json;
+mod loss;
+mod names;
+mod pieces;
+mod reply;
+mod request;
+
+pub use self::content::{Block, Document, Media, Reasoning, Source, ToolCall, ToolResult};
+pub use self::event::{Event, Part};
+pub use self::fault::{Fault, FaultKind};
+pub use self::json::Json;
+pub use self::loss::Losses;
+pub use self::names::ToolNames;
+pub use self::pieces::{Collector, pieces};
+pub use self::reply::{Reply, Stop, Tokens};
+pub use self::request::{Effort, Message, Output, Request, Role, Thinking, Tool, ToolChoice};
+
+pub(crate) use self::names::{ToolIds, safe_id};
+pub(crate) use self::pieces::arguments;

@@ -1,0 +1,149 @@
+//! Names and ids that every provider takes.
+
+use std::borrow::Cow;
+
+use super::{Block, Request, ToolChoice};
+
+/// The longest name of a tool that every provider takes.
+const LONGEST: usize = 64;
+
+/// The names of tools that had to be changed for a provider, and what they were before.
+///
+/// OpenAI and Anthropic take 64 letters, digits, `_` and `-`; others take more.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ToolNames {
+    /// As the client has it, as the provider has it.
+    changed: Vec<(String, String)>,
+}
+
+/// Makes ids for tool calls of providers that give none.
+#[derive(Clone, Debug)]
+pub(crate) struct ToolIds {
+    seed: u64,
+    next: u64,
+}
+
+// === impl ToolNames ===
+
+impl ToolNames {
+    /// Gives every tool of a request a name that every provider takes.
+    pub fn adapt(request: &mut Request) -> Self {
+        let mut names = Self::default();
+        let taken: Vec<String> = request.tools.iter().map(|tool| tool.name.clone()).collect();
+        for tool in &mut request.tools {
+            names.replace(&mut tool.name, &taken);
+        }
+        if let Some(ToolChoice::Tool(name)) = &mut request.tool_choice {
+            names.replace(name, &taken);
+        }
+        for block in request.blocks_mut() {
+            if let Block::ToolCall(call) = block {
+                names.replace(&mut call.name, &taken);
+            }
+        }
+        names
+    }
+
+    /// Gives a tool that the provider names its name back.
+    pub fn restore(&self, name: &mut String) {
+        if let Some((before, _)) = self.changed.iter().find(|(_, after)| after == name) {
+            name.clone_from(before);
+        }
+    }
+
+    fn replace(&mut self, name: &mut String, taken: &[String]) {
+        if is_safe(name) {
+            return;
+        }
+        if let Some((_, after)) = self.changed.iter().find(|(before, _)| before == name) {
+            name.clone_from(after);
+            return;
+        }
+        let mut after = safe(name);
+        while taken.contains(&after) || self.changed.iter().any(|(_, other)| *other == after) {
+            after = safe(&format!("{after}+"));
+        }
+        self.changed.push((std::mem::replace(name, after.clone()), after));
+    }
+}
+
+/// An id of a tool call that every provider takes: the same for the same id.
+pub(crate) fn safe_id(id: &str) -> Cow<'_, str> {
+    if is_safe(id) { Cow::Borrowed(id) } else { Cow::Owned(safe(id)) }
+}
+
+fn is_safe(name: &str) -> bool {
+    (1..=LONGEST).contains(&name.len()) && name.bytes().all(is_safe_byte)
+}
+
+fn is_safe_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+}
+
+/// What is left of a name, and a digest of it so that two names stay two.
+fn safe(name: &str) -> String {
+    let kept: String = name
+        .chars()
+        .map(|letter| if letter.is_ascii() && is_safe_byte(letter as u8) { letter } else { '_' })
+        .take(LONGEST - 9)
+        .collect();
+    let digest =
+        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{kept}_{digest:08x}")
+}
+
+// === impl ToolIds ===
+
+impl ToolIds {
+    /// Ids that differ from those of every other seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, next: 0 }
+    }
+
+    pub(crate) fn next(&mut self) -> String {
+        let at = self.next;
+        self.next += 1;
+        format!("call_{:016x}{at:02x}", self.seed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Json, Tool};
+
+    fn tool(name: &str) -> Tool {
+        Tool { name: name.to_owned(), description: None, schema: Json::empty_object(), strict: None }
+    }
+
+    #[test]
+    fn names_that_no_provider_minds_stay() {
+        let mut request = Request { tools: vec![tool("get_weather-2")], ..Request::default() };
+        assert_eq!(ToolNames::adapt(&mut request), ToolNames::default());
+        assert_eq!(request.tools[0].name, "get_weather-2");
+    }
+
+    #[test]
+    fn a_changed_name_comes_back_and_two_names_stay_two() {
+        let long = "x".repeat(90);
+        let mut request =
+            Request { tools: vec![tool("fs.read"), tool("fs:read"), tool(&long)], ..Request::default() };
+        let names = ToolNames::adapt(&mut request);
+        let sent: Vec<_> = request.tools.iter().map(|tool| tool.name.clone()).collect();
+        assert!(sent.iter().all(|name| is_safe(name)), "{sent:?}");
+        assert_ne!(sent[0], sent[1]);
+        for (mut name, before) in sent.into_iter().zip(["fs.read", "fs:read", &long]) {
+            names.restore(&mut name);
+            assert_eq!(name, before);
+        }
+    }
+
+    #[test]
+    fn ids_are_the_same_for_the_same_and_differ_otherwise() {
+        assert_eq!(safe_id("call_1"), "call_1");
+        assert_eq!(safe_id("functions.a:0"), safe_id("functions.a:0"));
+        assert_ne!(safe_id("functions.a:0"), safe_id("functions.a.0"));
+        let mut ids = ToolIds::new(7);
+        assert_ne!(ids.next(), ids.next());
+    }
+}

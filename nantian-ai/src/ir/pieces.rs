@@ -1,0 +1,120 @@
+//! A whole answer into pieces, and pieces into a whole.
+
+use super::{Block, Event, Fault, Json, Part, Reasoning, Reply, ToolCall};
+
+/// The events of a stream that says what `reply` says.
+///
+/// ```
+/// use nantian_ai::ir::{Block, Collector, Reply, pieces};
+///
+/// let reply = Reply { content: vec![Block::Text("Hi".to_owned())], ..Reply::default() };
+/// let mut collector = Collector::default();
+/// pieces(reply.clone()).into_iter().for_each(|event| collector.push(event));
+/// assert_eq!(collector.finish().unwrap(), reply);
+/// ```
+pub fn pieces(reply: Reply) -> Vec<Event> {
+    let mut events = vec![Event::Start { id: reply.id, model: reply.model }];
+    for block in reply.content {
+        let (part, delta, signature) = match block {
+            Block::Text(text) => (Part::Text, text, None),
+            Block::Refusal(text) => (Part::Refusal, text, None),
+            Block::Reasoning(reasoning) => (Part::Reasoning, reasoning.text, reasoning.signature),
+            Block::RedactedReasoning(data) => (Part::RedactedReasoning(data), String::new(), None),
+            Block::ToolCall(call) => {
+                let part = Part::ToolCall { id: call.id, name: call.name };
+                (part, call.arguments.to_string(), None)
+            }
+            // Models do not answer with these.
+            Block::Image(_) | Block::Document(_) | Block::ToolResult(_) => continue,
+        };
+        events.push(Event::Open(part));
+        if !delta.is_empty() {
+            events.push(Event::Delta(delta));
+        }
+        events.extend(signature.map(Event::Signature));
+        events.push(Event::Close);
+    }
+    events.extend([Event::Tokens(reply.tokens), Event::Stop(reply.stop), Event::End]);
+    events
+}
+
+/// Puts a streamed answer together.
+#[derive(Clone, Debug, Default)]
+pub struct Collector {
+    reply: Reply,
+    open: Option<(Part, String, Option<String>)>,
+    end: Option<Result<(), Fault>>,
+}
+
+// === impl Collector ===
+
+impl Collector {
+    /// Takes the next event.
+    pub fn push(&mut self, event: Event) {
+        match event {
+            Event::Start { id, model } => {
+                self.reply.id = id;
+                self.reply.model = model;
+            }
+            Event::Open(part) => {
+                self.close();
+                self.open = Some((part, String::new(), None));
+            }
+            Event::Delta(delta) => {
+                if let Some((_, text, _)) = &mut self.open {
+                    text.push_str(&delta);
+                }
+            }
+            Event::Signature(signature) => {
+                if let Some((_, _, open)) = &mut self.open {
+                    *open = Some(signature);
+                }
+            }
+            Event::Close => self.close(),
+            Event::Tokens(tokens) => self.reply.tokens.merge(tokens),
+            Event::Stop(stop) => self.reply.stop = stop,
+            Event::End => {
+                self.end.get_or_insert(Ok(()));
+            }
+            Event::Failed(fault) => {
+                self.end.get_or_insert(Err(fault));
+            }
+        }
+    }
+
+    /// The whole.
+    ///
+    /// # Errors
+    /// What the stream failed with; that it broke off if it has no end.
+    pub fn finish(mut self) -> Result<Reply, Fault> {
+        self.close();
+        match self.end {
+            Some(Ok(())) => Ok(self.reply),
+            Some(Err(fault)) => Err(fault),
+            None => Err(Fault::truncated()),
+        }
+    }
+
+    fn close(&mut self) {
+        let Some((part, text, signature)) = self.open.take() else { return };
+        self.reply.content.push(match part {
+            Part::Text => Block::Text(text),
+            Part::Refusal => Block::Refusal(text),
+            Part::Reasoning => Block::Reasoning(Reasoning { text, signature }),
+            Part::RedactedReasoning(data) => Block::RedactedReasoning(data),
+            Part::ToolCall { id, name } => {
+                let arguments = arguments(&text);
+                Block::ToolCall(ToolCall { id, name, arguments })
+            }
+        });
+    }
+}
+
+/// The arguments that a model has written. None are an empty object; what is no object is kept in one, so that the tool
+/// can say what is wrong with it.
+pub(crate) fn arguments(text: &str) -> Json {
+    if text.trim().is_empty() {
+        return Json::empty_object();
+    }
+    Json::parse(text).filter(Json::is_object).unwrap_or_else(|| Json::of(&serde_json::json!({"_raw": text})))
+}

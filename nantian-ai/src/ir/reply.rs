@@ -1,0 +1,80 @@
+//! An answer as a whole.
+
+use super::Block;
+
+/// An answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "codecs build it field by field")]
+pub struct Reply {
+    /// The id that the provider gave it.
+    pub id: Option<String>,
+    /// The model that the provider says has written it.
+    pub model: Option<String>,
+    /// What it says.
+    pub content: Vec<Block>,
+    /// Why it ended.
+    pub stop: Stop,
+    /// What it took.
+    pub tokens: Tokens,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Stop {
+    /// It is complete. Reasons that are not known count as this one.
+    #[default]
+    End,
+    /// It is as long as was allowed, or as the model can.
+    Length,
+    /// By a stop sequence, if the provider says which.
+    Sequence(Option<String>),
+    /// For the results of tools.
+    ToolCalls,
+    /// The provider or the model refuses to go on.
+    Refused,
+}
+
+/// Token counts, as far as a provider tells them. Later ones replace earlier ones field by field.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "codecs build it field by field")]
+pub struct Tokens {
+    /// What went in, from and into caches included.
+    pub input: Option<u64>,
+    /// The part of `input` that came from a cache.
+    pub cache_read: Option<u64>,
+    /// The part of `input` that went into a cache.
+    pub cache_write: Option<u64>,
+    /// What came out, reasoning included.
+    pub output: Option<u64>,
+    /// The part of `output` that is reasoning.
+    pub reasoning: Option<u64>,
+}
+
+// === impl Stop ===
+
+impl Stop {
+    /// The reason for an answer that calls tools: some providers say only that it is complete.
+    pub(crate) fn with_calls(self, calls: bool) -> Self {
+        if calls && self == Self::End { Self::ToolCalls } else { self }
+    }
+}
+
+// === impl Tokens ===
+
+impl Tokens {
+    /// Takes over what `later` tells.
+    pub fn merge(&mut self, later: Self) {
+        self.input = later.input.or(self.input);
+        self.cache_read = later.cache_read.or(self.cache_read);
+        self.cache_write = later.cache_write.or(self.cache_write);
+        self.output = later.output.or(self.output);
+        self.reasoning = later.reasoning.or(self.reasoning);
+    }
+
+    /// The part of `input` that neither came from a cache nor went into one.
+    pub(crate) fn uncached(&self) -> Option<u64> {
+        let cached = self.cache_read.unwrap_or(0).saturating_add(self.cache_write.unwrap_or(0));
+        self.input.map(|input| input.saturating_sub(cached))
+    }
+}

@@ -1,0 +1,205 @@
+//! A conversation that is to be continued, and how.
+
+use super::{Block, Json};
+
+/// A request.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "codecs build it field by field; a new field must not be forgotten"
+)]
+pub struct Request {
+    /// The model.
+    pub model: String,
+    /// The conversation so far.
+    pub messages: Vec<Message>,
+    /// What the model may call.
+    pub tools: Vec<Tool>,
+    /// Whether it must.
+    pub tool_choice: Option<ToolChoice>,
+    /// Whether it may call several at once.
+    pub parallel_tools: Option<bool>,
+    /// The form of the answer.
+    pub output: Option<Output>,
+    /// How much to think before answering.
+    pub thinking: Option<Thinking>,
+    /// The most tokens of the answer, reasoning included.
+    pub max_output: Option<u64>,
+    /// The temperature, 0 to 2.
+    pub temperature: Option<f64>,
+    /// The share of probability that tokens are drawn from.
+    pub top_p: Option<f64>,
+    /// How many tokens are drawn from.
+    pub top_k: Option<u64>,
+    /// How much to avoid what was said often.
+    pub frequency_penalty: Option<f64>,
+    /// How much to avoid what was said at all.
+    pub presence_penalty: Option<f64>,
+    /// Makes the answer repeatable where the provider can.
+    pub seed: Option<i64>,
+    /// What ends the answer.
+    pub stop: Vec<String>,
+    /// Who asks, as an opaque id.
+    pub user: Option<String>,
+    /// Whether the answer is streamed.
+    pub stream: bool,
+    /// Whether a stream tells its usage.
+    pub stream_usage: bool,
+}
+
+/// A message.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "codecs build it field by field")]
+pub struct Message {
+    /// Who said it.
+    pub role: Role,
+    /// What was said. The results of tools are what a user says.
+    pub content: Vec<Block>,
+}
+
+/// Who said something.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "there are no others")]
+pub enum Role {
+    /// The operator of the application.
+    System,
+    /// The user, and the tools.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// A tool.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "codecs build it field by field")]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// The JSON Schema of its arguments.
+    pub schema: Json,
+    /// Whether arguments are guaranteed to fit the schema.
+    pub strict: Option<bool>,
+}
+
+/// Whether the model must call a tool.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "codecs must know each")]
+pub enum ToolChoice {
+    /// It may.
+    Auto,
+    /// It must not.
+    Never,
+    /// It must call one.
+    Any,
+    /// It must call this one.
+    Tool(String),
+}
+
+/// The form of an answer.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "codecs must know each")]
+pub enum Output {
+    /// Any JSON.
+    Json,
+    /// JSON of a schema.
+    Schema {
+        /// A label.
+        name: Option<String>,
+        /// What it is, for the model.
+        description: Option<String>,
+        /// The JSON Schema.
+        schema: Json,
+        /// Whether the answer is guaranteed to fit.
+        strict: Option<bool>,
+    },
+}
+
+/// How much a model thinks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "codecs must know each")]
+pub enum Thinking {
+    /// Not at all.
+    Off,
+    /// As much as it likes.
+    Adaptive,
+    /// By a level.
+    Effort(Effort),
+    /// At most so many tokens.
+    Budget(u64),
+}
+
+/// A level of thinking.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_enums, reason = "codecs must know each")]
+pub enum Effort {
+    /// `minimal`
+    Minimal,
+    /// `low`
+    Low,
+    /// `medium`
+    Medium,
+    /// `high`
+    High,
+    /// `xhigh`
+    XHigh,
+    /// `max`
+    Max,
+}
+
+// === impl Effort ===
+
+impl Effort {
+    /// Reads a level's name.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "minimal" => Self::Minimal,
+            "low" => Self::Low,
+            "medium" => Self::Medium,
+            "high" => Self::High,
+            "xhigh" => Self::XHigh,
+            "max" => Self::Max,
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Minimal => "minimal",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::XHigh => "xhigh",
+            Self::Max => "max",
+        }
+    }
+
+    /// The tokens that a level stands for, where a provider wants a number.
+    pub(crate) fn budget(self) -> u64 {
+        match self {
+            Self::Minimal => 1_024,
+            Self::Low => 2_048,
+            Self::Medium => 8_192,
+            Self::High => 16_384,
+            Self::XHigh => 32_768,
+            Self::Max => 60_000,
+        }
+    }
+
+    /// The level that a number of tokens stands for: the highest one that does not want more.
+    pub(crate) fn of_budget(tokens: u64) -> Self {
+        [Self::XHigh, Self::High, Self::Medium, Self::Low]
+            .into_iter()
+            .find(|effort| effort.budget() <= tokens)
+            .unwrap_or(Self::Minimal)
+    }
+}
+
+// === impl Request ===
+
+impl Request {
+    pub(crate) fn blocks_mut(&mut self) -> impl Iterator<Item = &mut Block> {
+        self.messages.iter_mut().flat_map(|message| message.content.iter_mut())
+    }
+}
