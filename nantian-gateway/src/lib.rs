@@ -18,6 +18,7 @@ pub mod ir;
 pub mod listen;
 pub mod metrics;
 pub mod observe;
+pub mod pattern;
 pub mod policy;
 pub mod respond;
 pub mod route;

@@ -94,6 +94,7 @@ pub(super) async fn serve(
     loop {
         tokio::select! {
             () = watcher.changed() => { control.reload().await; }
+            () = control.retry_due() => control.retry().await,
             _ = signals.hangup.recv() => {
                 tracing::info!("SIGHUP: reloading");
                 control.reload().await;

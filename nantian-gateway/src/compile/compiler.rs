@@ -74,6 +74,7 @@ pub fn compile(ir: &Ir, registry: &mut Registry, generation: u64) -> Compiled {
     let ports = ir.ports.iter().map(|port| compiler.port(port)).collect::<BTreeMap<_, _>>();
     let Compiler { rules, problems, .. } = compiler;
     let names: HashSet<String> = ir.routes.iter().map(|route| route.id.to_string()).collect();
+    registry.patterns.sweep();
     registry.metrics.retain_routes(|name| names.contains(name));
     Compiled { snapshot: Arc::new(Snapshot { generation, ports, rules }), problems }
 }
@@ -89,7 +90,7 @@ struct Compiler<'a> {
 impl<'a> Compiler<'a> {
     fn port(&mut self, port: &'a ir::Port) -> (PortKey, Port) {
         let key = PortKey { address: port.address, port: port.port };
-        let mut router = RouterBuilder::default();
+        let mut router = RouterBuilder::new(self.registry.patterns.clone());
         for listener in &port.listeners {
             router.listener(&listener.hostname);
             for attachment in &listener.routes {

@@ -11,6 +11,7 @@ use crate::{
     ir::{self, BackendId, Ir, ObjectName, PluginSource, PolicyId},
     listen::{InvalidCertificate, PortKey, TlsServer},
     metrics::Metrics,
+    pattern::Patterns,
     policy::{Limiters, WasmPlugins, ai_target, balance_config, endpoints, rate_limit_policy},
     translate::conditions::Reason,
     upstream::Destination,
@@ -20,6 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Registry {
     pub(super) metrics: Arc<Metrics>,
+    pub(super) patterns: Patterns,
     balancers: BTreeMap<BackendId, BalancedBackend>,
     ai_services: BTreeMap<ObjectName, AiUpstream>,
     limiters: Limiters,
@@ -56,12 +58,18 @@ impl Registry {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
+            patterns: Patterns::default(),
             balancers: BTreeMap::new(),
             ai_services: BTreeMap::new(),
             limiters: Limiters::default(),
             plugins: WasmPlugins::default(),
             tls: BTreeMap::new(),
         }
+    }
+
+    /// The regular expressions of matches.
+    pub fn patterns(&self) -> &Patterns {
+        &self.patterns
     }
 
     /// The engine of the plugins. Its clock must run before the first plugin is compiled in.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{ConfigView, View, clock::EngineClock};
+use super::{ConfigView, View, backoff::Backoff, clock::EngineClock};
 use crate::{
     compile::{Problem, Registry, compile},
     gates::{Feature, FeatureGates},
@@ -12,11 +12,12 @@ use crate::{
     listen::PortKey,
     metrics::Metrics,
     runtime::Workers,
+    snapshot::Snapshot,
     source::{Cause, Files, ObjectRef, refusals},
     translate::{
         Translation,
         conditions::{Condition, ConditionType, Reason},
-        translate,
+        translate_with,
     },
 };
 
@@ -37,6 +38,9 @@ pub struct Control {
     /// What was said of an edit that was taken back; until the object is edited again.
     rejected: BTreeMap<ObjectRef, Vec<String>>,
     unbound: BTreeMap<PortKey, String>,
+    /// When the sockets that could not be bound are tried again.
+    backoff: Backoff,
+    snapshot: Arc<Snapshot>,
     said: Vec<String>,
     clock: Option<EngineClock>,
 }
@@ -76,6 +80,8 @@ impl Control {
             source_faults: Vec::new(),
             rejected: BTreeMap::new(),
             unbound: BTreeMap::new(),
+            backoff: Backoff::default(),
+            snapshot: Arc::default(),
             said: Vec::new(),
             clock: None,
         }
@@ -108,24 +114,56 @@ impl Control {
         }
         self.tell_truth(&mut translation);
         self.served.clone_from(&translation.ir);
-        let mut faults = source_faults.clone();
         self.source_faults = source_faults;
-        faults.extend(self.rejected.values().flatten().cloned());
+        let faults = self.faults();
         let reload = Reload { changed: load.changed, faults: faults.len(), installed, took: begun.elapsed() };
         let translation = Arc::new(translation);
-        let ports = translation.ir.ports.len();
-        let listening = ports == 0 || self.unbound.len() < ports;
-        let view = ConfigView {
-            generation: self.generation,
-            translation: Arc::clone(&translation),
-            problems: self.problems.clone(),
-            faults: faults.clone(),
-            listening,
-        };
         // Who reads of the reload in the log finds it in the view.
-        self.view.set(view);
+        self.show(&translation, &faults);
         self.report(&reload, &faults, &translation);
         reload
+    }
+
+    /// Waits until it is time to [`retry`](Self::retry); for ever if every socket is bound.
+    pub async fn retry_due(&self) {
+        self.backoff.due().await;
+    }
+
+    /// Tries again to bind the sockets that could not be bound.
+    ///
+    /// # Cancellation
+    /// As that of [`reload`](Self::reload).
+    pub async fn retry(&mut self) {
+        self.workers.install(Arc::clone(&self.snapshot));
+        let unbound = self.workers.settled(self.generation).await;
+        if unbound == self.unbound {
+            self.backoff.failed_again();
+            return;
+        }
+        for key in self.unbound.keys().filter(|key| !unbound.contains_key(key)) {
+            tracing::info!(port = %key, "the port is served now");
+        }
+        self.backoff.reset(!unbound.is_empty());
+        self.unbound = unbound;
+        let mut translation = translate_with(self.files.objects(), self.gates, self.registry.patterns());
+        self.tell_truth(&mut translation);
+        self.show(&Arc::new(translation), &self.faults());
+    }
+
+    /// Faults in the manifests, and in edits that were taken back.
+    fn faults(&self) -> Vec<String> {
+        self.source_faults.iter().chain(self.rejected.values().flatten()).cloned().collect()
+    }
+
+    fn show(&self, translation: &Arc<Translation>, faults: &[String]) {
+        let ports = translation.ir.ports.len();
+        self.view.set(ConfigView {
+            generation: self.generation,
+            translation: Arc::clone(translation),
+            problems: self.problems.clone(),
+            faults: faults.to_vec(),
+            listening: ports == 0 || self.unbound.len() < ports,
+        });
     }
 
     /// Is ready no more, lets requests finish, then ends the workers.
@@ -137,7 +175,7 @@ impl Control {
     /// Translates; an edit that the translator refuses is taken back, so that the last good version serves on.
     fn translate(&mut self, changed: &[ObjectRef]) -> Translation {
         self.rejected.retain(|object, _| !changed.contains(object));
-        let translation = translate(self.files.objects(), self.gates);
+        let translation = translate_with(self.files.objects(), self.gates, self.registry.patterns());
         let refused: Vec<_> = refusals(&translation)
             .into_iter()
             .filter(|refusal| refusal.cause == Cause::Spec && changed.contains(&refusal.object))
@@ -147,7 +185,11 @@ impl Control {
             let line = format!("{}: {}: {}", refusal.object, refusal.path, refusal.reason);
             self.rejected.entry(refusal.object).or_default().push(line);
         }
-        if taken_back { translate(self.files.objects(), self.gates) } else { translation }
+        if taken_back {
+            translate_with(self.files.objects(), self.gates, self.registry.patterns())
+        } else {
+            translation
+        }
     }
 
     async fn install(&mut self, ir: &Ir) {
@@ -161,8 +203,10 @@ impl Control {
         }
         let compiled = compile(ir, &mut self.registry, self.generation);
         self.problems = compiled.problems;
-        self.workers.install(compiled.snapshot);
+        self.snapshot = compiled.snapshot;
+        self.workers.install(Arc::clone(&self.snapshot));
         self.unbound = self.workers.settled(self.generation).await;
+        self.backoff.reset(!self.unbound.is_empty());
     }
 
     /// Corrects the conditions of what is valid and not served all the same.

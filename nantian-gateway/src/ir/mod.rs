@@ -8,7 +8,6 @@ mod duration;
 mod filter;
 mod listener;
 mod name;
-mod pattern;
 mod policy;
 mod redact;
 mod route;
@@ -24,7 +23,6 @@ pub use self::{
     filter::{Filter, HeaderModifier, PathRewrite, Redirect, RedirectScheme, UrlRewrite},
     listener::{Attachment, Certificate, Listener, ListenerId, ListenerProtocol, Port},
     name::{HostPattern, ObjectName, PolicyId},
-    pattern::whole_match,
     policy::{
         AiAuth, AiAuthType, AiService, FailurePolicy, Hook, OnLimit, Plugin, PluginSource, RateLimit, Retry,
         RetryBackoff, Sandbox, Secret,

@@ -11,7 +11,10 @@ use super::{
     query::Query,
     router::{RequestHead, RuleIndex},
 };
-use crate::ir::{self, KeyMatch, RouteMatch, ValueMatch};
+use crate::{
+    ir::{KeyMatch, RouteMatch, ValueMatch},
+    pattern::Patterns,
+};
 
 /// One match of one rule, without its host and path.
 #[derive(Debug, Clone, Copy)]
@@ -75,14 +78,18 @@ pub enum InvalidMatch {
     Header(String),
 }
 
-pub(super) fn whole_match(pattern: &str) -> Result<Regex, InvalidMatch> {
-    ir::whole_match(pattern).map_err(|error| InvalidMatch::Regex(pattern.to_owned(), error))
+pub(super) fn whole_match(pattern: &str, patterns: &Patterns) -> Result<Regex, InvalidMatch> {
+    patterns.whole_match(pattern).map_err(|error| InvalidMatch::Regex(pattern.to_owned(), error))
 }
 
 // === impl Ranked ===
 
 impl Ranked {
-    pub(super) fn new(found: &RouteMatch, rule: RuleIndex) -> Result<Self, InvalidMatch> {
+    pub(super) fn new(
+        found: &RouteMatch,
+        rule: RuleIndex,
+        patterns: &Patterns,
+    ) -> Result<Self, InvalidMatch> {
         let method = found
             .method
             .as_ref()
@@ -90,9 +97,9 @@ impl Ranked {
         let header = |key: &KeyMatch| {
             let name = HeaderName::from_bytes(key.name.as_bytes())
                 .map_err(|_| InvalidMatch::Header(key.name.clone()))?;
-            Ok((name, Value::new(&key.value)?))
+            Ok((name, Value::new(&key.value, patterns)?))
         };
-        let parameter = |key: &KeyMatch| Ok((key.name.as_str().into(), Value::new(&key.value)?));
+        let parameter = |key: &KeyMatch| Ok((key.name.as_str().into(), Value::new(&key.value, patterns)?));
         let condition = Condition {
             method: method.transpose()?,
             headers: found.headers.iter().map(header).collect::<Result<_, _>>()?,
@@ -197,10 +204,10 @@ fn header_matches(headers: &HeaderMap, name: &HeaderName, value: &Value) -> bool
 // === impl Value ===
 
 impl Value {
-    fn new(value: &ValueMatch) -> Result<Self, InvalidMatch> {
+    fn new(value: &ValueMatch, patterns: &Patterns) -> Result<Self, InvalidMatch> {
         match value {
             ValueMatch::Exact(text) => Ok(Self::Exact(text.as_str().into())),
-            ValueMatch::Regex(pattern) => whole_match(pattern).map(Self::Regex),
+            ValueMatch::Regex(pattern) => whole_match(pattern, patterns).map(Self::Regex),
         }
     }
 

@@ -11,7 +11,10 @@ use super::{
     query::Query,
     router::{Matched, RequestHead, RuleIndex},
 };
-use crate::ir::{PathMatch, RouteMatch};
+use crate::{
+    ir::{PathMatch, RouteMatch},
+    pattern::Patterns,
+};
 
 /// The matches of one host, while they are gathered.
 #[derive(Debug, Default)]
@@ -52,11 +55,16 @@ fn spaces(host: u32) -> (Space, Space) {
 
 impl PathTable {
     /// Adds a match; matches of equal precedence are found in the order in which they were added.
-    pub(super) fn add(&mut self, found: &RouteMatch, rule: RuleIndex) -> Result<(), InvalidMatch> {
-        let ranked = Ranked::new(found, rule)?;
+    pub(super) fn add(
+        &mut self,
+        found: &RouteMatch,
+        rule: RuleIndex,
+        patterns: &Patterns,
+    ) -> Result<(), InvalidMatch> {
+        let ranked = Ranked::new(found, rule, patterns)?;
         match &found.path {
             PathMatch::Exact(path) => self.exact.entry(path.clone()).or_default().push(ranked),
-            PathMatch::Regex(pattern) => self.regexes.push((whole_match(pattern)?, ranked)),
+            PathMatch::Regex(pattern) => self.regexes.push((whole_match(pattern, patterns)?, ranked)),
             PathMatch::Prefix(prefix) => {
                 let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
                 self.prefixes.entry(prefix.to_owned()).or_default().push(ranked);

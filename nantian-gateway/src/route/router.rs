@@ -10,7 +10,10 @@ use super::{
     path::{PathKey, PathTable, Paths},
     query::Query,
 };
-use crate::ir::{HostPattern, RouteMatch};
+use crate::{
+    ir::{HostPattern, RouteMatch},
+    pattern::Patterns,
+};
 
 /// The place of a rule in the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,10 +67,16 @@ impl Router {
 /// Builds a [`Router`]; add matches in the order of Gateway API's last tie-breakers: age, name, rule, match.
 #[derive(Debug, Default)]
 pub struct RouterBuilder {
+    patterns: Patterns,
     listeners: BTreeMap<HostPattern, BTreeMap<HostPattern, PathTable>>,
 }
 
 impl RouterBuilder {
+    /// An empty table, whose expressions are those of `patterns`.
+    pub fn new(patterns: Patterns) -> Self {
+        Self { patterns, ..Self::default() }
+    }
+
     /// Makes a listener known, even if it has no routes: it answers for its host.
     pub fn listener(&mut self, listener: &HostPattern) {
         self.listeners.entry(listener.clone()).or_default();
@@ -84,7 +93,8 @@ impl RouterBuilder {
         found: &RouteMatch,
         rule: RuleIndex,
     ) -> Result<(), InvalidMatch> {
-        self.listeners.entry(listener.clone()).or_default().entry(host.clone()).or_default().add(found, rule)
+        let paths = self.listeners.entry(listener.clone()).or_default().entry(host.clone()).or_default();
+        paths.add(found, rule, &self.patterns)
     }
 
     /// The finished table.

@@ -30,6 +30,7 @@ use self::{
 use crate::{
     gates::FeatureGates,
     ir::{Backend, BackendId, Ir, Policies, Target},
+    pattern::Patterns,
     source::Objects,
 };
 
@@ -48,7 +49,12 @@ pub struct Translation {
 
 /// Translates the objects, with the kinds whose gate is open.
 pub fn translate(objects: &Objects, gates: FeatureGates) -> Translation {
-    let world = World::new(objects, gates);
+    translate_with(objects, gates, &Patterns::default())
+}
+
+/// The same, and takes regular expressions from `patterns`, so that none is compiled that was met before.
+pub fn translate_with(objects: &Objects, gates: FeatureGates, patterns: &Patterns) -> Translation {
+    let world = World::new(objects, gates, patterns);
     let mut report = Report::default();
     let classes = gateway_class::translate(&world, &mut report);
     let mut gateways = Gateways::read(&world, &classes, &mut report);

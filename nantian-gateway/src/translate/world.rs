@@ -12,6 +12,7 @@ use super::{
 use crate::{
     gates::{Feature, FeatureGates},
     ir::ObjectName,
+    pattern::Patterns,
     source::{ByName, ObjectRef, Objects},
 };
 
@@ -20,6 +21,7 @@ pub(super) struct World<'a> {
     pub(super) objects: &'a Objects,
     pub(super) gates: FeatureGates,
     pub(super) grants: Grants<'a>,
+    pub(super) patterns: &'a Patterns,
     slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
 }
 
@@ -58,7 +60,7 @@ const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 // === impl World ===
 
 impl<'a> World<'a> {
-    pub(super) fn new(objects: &'a Objects, gates: FeatureGates) -> Self {
+    pub(super) fn new(objects: &'a Objects, gates: FeatureGates, patterns: &'a Patterns) -> Self {
         let mut slices: HashMap<_, Vec<_>> = HashMap::new();
         for (name, slice) in &objects.endpoint_slices {
             let labels = slice.metadata.labels.as_ref();
@@ -66,7 +68,7 @@ impl<'a> World<'a> {
                 slices.entry((name.namespace.as_str(), service.as_str())).or_default().push(&**slice);
             }
         }
-        Self { objects, gates, grants: Grants::new(&objects.reference_grants), slices }
+        Self { objects, gates, grants: Grants::new(&objects.reference_grants), patterns, slices }
     }
 
     /// The EndpointSlices of a Service, in the order of their names.

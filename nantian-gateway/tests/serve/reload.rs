@@ -161,9 +161,12 @@ async fn a_port_that_is_taken_is_told_and_tried_again() {
     .await;
 
     drop(taken);
-    let known = gateway.log.count("\"reloaded\"");
-    gateway.signal("HUP");
-    gateway.log.more("\"reloaded\"", known).await;
-    assert_eq!(gateway.log.count("SIGHUP"), 1);
+    gateway.log.more("the port is served now", 0).await;
     assert_eq!(Wire::connect(address).await.get("/edited").await.status(), 200);
+    let config = gateway.config().await;
+    assert!(!config["conditions"].to_string().contains("AddressNotUsable"), "{config}");
+
+    gateway.signal("HUP");
+    gateway.log.more("SIGHUP", 0).await;
+    assert_eq!(gateway.get("/edited").await.status(), 200);
 }

@@ -4,7 +4,8 @@ use std::{fs, path::Path};
 
 use nantian_gateway::{
     gates::FeatureGates,
-    ir::{Ir, PathMatch, Policies, Target, ValueMatch, whole_match},
+    ir::{Ir, PathMatch, Policies, Target, ValueMatch},
+    pattern::Patterns,
     translate::translate,
 };
 
@@ -78,13 +79,14 @@ fn assert_policies(ir: &Ir, policies: &Policies) {
 }
 
 fn assert_regexes(rule: &nantian_gateway::ir::Rule) {
+    let patterns = Patterns::default();
     for matches in &rule.matches {
         if let PathMatch::Regex(expression) = &matches.path {
-            whole_match(expression).unwrap();
+            patterns.whole_match(expression).unwrap();
         }
         for entry in matches.headers.iter().chain(&matches.query) {
             if let ValueMatch::Regex(expression) = &entry.value {
-                whole_match(expression).unwrap();
+                patterns.whole_match(expression).unwrap();
             }
         }
     }

@@ -225,7 +225,7 @@ fn naive(entries: &[Entry], head: &RequestHead<'_>) -> Option<Matched> {
     let matching = (0..).zip(entries).filter_map(|(number, (of, host, found))| {
         let (class, length, prefix) = match &found.path {
             PathMatch::Exact(path) => (path == head.path).then_some((2, 0, None))?,
-            PathMatch::Regex(pattern) => crate::ir::whole_match(pattern)
+            PathMatch::Regex(pattern) => crate::pattern::whole_match(pattern)
                 .unwrap()
                 .is_match(head.path)
                 .then_some((1, pattern.len(), None))?,

@@ -1,7 +1,5 @@
 //! Matches: which requests a rule takes.
 
-use std::collections::HashMap;
-
 use gateway_api::experimental::httproutes::{
     HttpRouteRulesMatches, HttpRouteRulesMatchesHeaders, HttpRouteRulesMatchesHeadersType as HeaderType,
     HttpRouteRulesMatchesMethod as Method, HttpRouteRulesMatchesPath,
@@ -12,59 +10,50 @@ use http::HeaderName;
 
 use super::filters::is_path;
 use crate::{
-    ir::{KeyMatch, PathMatch, RouteMatch, ValueMatch, whole_match},
+    ir::{KeyMatch, PathMatch, RouteMatch, ValueMatch},
+    pattern::Patterns,
     translate::fault::{Fault, Faults, Path},
 };
-
-/// The regular expressions met so far, so that each is compiled once, with what is wrong with each.
-#[derive(Default)]
-pub(super) struct Regexes<'a> {
-    verdicts: HashMap<&'a str, Option<String>>,
-}
 
 /// Parts of a path by which a request could reach what a prefix or exact match seems to protect.
 const UNNORMALISED: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
 
 /// Reads the matches of a rule; one without any takes every request.
-pub(super) fn read<'a>(
-    matches: &'a [HttpRouteRulesMatches],
+pub(super) fn read(
+    matches: &[HttpRouteRulesMatches],
     path: &Path<'_>,
-    regexes: &mut Regexes<'a>,
+    patterns: &Patterns,
     refused: &mut Faults,
 ) -> Vec<RouteMatch> {
     if matches.is_empty() {
         return vec![RouteMatch::default()];
     }
     let matches = matches.iter().enumerate();
-    matches.filter_map(|(index, spec)| refused.keep(read_one(spec, &path.index(index), regexes))).collect()
+    matches.filter_map(|(index, spec)| refused.keep(read_one(spec, &path.index(index), patterns))).collect()
 }
 
-fn read_one<'a>(
-    spec: &'a HttpRouteRulesMatches,
-    path: &Path<'_>,
-    regexes: &mut Regexes<'a>,
-) -> Result<RouteMatch, Fault> {
+fn read_one(spec: &HttpRouteRulesMatches, path: &Path<'_>, patterns: &Patterns) -> Result<RouteMatch, Fault> {
     Ok(RouteMatch {
         path: match &spec.path {
-            Some(spec) => path_match(spec, &path.field("path"), regexes)?,
+            Some(spec) => path_match(spec, &path.field("path"), patterns)?,
             None => RouteMatch::default().path,
         },
         method: spec.method.as_ref().map(|method| method_name(method).to_owned()),
-        headers: headers(spec.headers.as_deref().unwrap_or_default(), &path.field("headers"), regexes)?,
-        query: query(spec.query_params.as_deref().unwrap_or_default(), &path.field("queryParams"), regexes)?,
+        headers: headers(spec.headers.as_deref().unwrap_or_default(), &path.field("headers"), patterns)?,
+        query: query(spec.query_params.as_deref().unwrap_or_default(), &path.field("queryParams"), patterns)?,
     })
 }
 
-fn path_match<'a>(
-    spec: &'a HttpRouteRulesMatchesPath,
+fn path_match(
+    spec: &HttpRouteRulesMatchesPath,
     path: &Path<'_>,
-    regexes: &mut Regexes<'a>,
+    patterns: &Patterns,
 ) -> Result<PathMatch, Fault> {
     let value = spec.value.as_deref().unwrap_or("/");
     let path = path.field("value");
     match spec.r#type.as_ref().unwrap_or(&PathType::PathPrefix) {
         PathType::RegularExpression => {
-            regexes.check(value, &path)?;
+            check_pattern(value, patterns, &path)?;
             Ok(PathMatch::Regex(value.to_owned()))
         }
         PathType::Exact => plain_path(value, &path).map(|value| PathMatch::Exact(value.to_owned())),
@@ -88,10 +77,10 @@ fn plain_path<'a>(value: &'a str, path: &Path<'_>) -> Result<&'a str, Fault> {
 }
 
 /// Of several entries whose names differ in the case of their letters only the first counts.
-fn headers<'a>(
-    specs: &'a [HttpRouteRulesMatchesHeaders],
+fn headers(
+    specs: &[HttpRouteRulesMatchesHeaders],
     path: &Path<'_>,
-    regexes: &mut Regexes<'a>,
+    patterns: &Patterns,
 ) -> Result<Vec<KeyMatch>, Fault> {
     let mut matches: Vec<KeyMatch> = Vec::with_capacity(specs.len());
     for (index, spec) in specs.iter().enumerate() {
@@ -104,16 +93,16 @@ fn headers<'a>(
             continue;
         }
         let is_regex = spec.r#type == Some(HeaderType::RegularExpression);
-        let value = value_match(&spec.value, is_regex, &path.field("value"), regexes)?;
+        let value = value_match(&spec.value, is_regex, &path.field("value"), patterns)?;
         matches.push(KeyMatch { name: name.as_str().to_owned(), value });
     }
     Ok(matches)
 }
 
-fn query<'a>(
-    specs: &'a [HttpRouteRulesMatchesQueryParams],
+fn query(
+    specs: &[HttpRouteRulesMatchesQueryParams],
     path: &Path<'_>,
-    regexes: &mut Regexes<'a>,
+    patterns: &Patterns,
 ) -> Result<Vec<KeyMatch>, Fault> {
     let mut matches: Vec<KeyMatch> = Vec::with_capacity(specs.len());
     for (index, spec) in specs.iter().enumerate() {
@@ -123,7 +112,7 @@ fn query<'a>(
             return Err(Fault::unsupported(&path.field("name"), "\"\" is not a parameter name"));
         }
         let is_regex = spec.r#type == Some(QueryType::RegularExpression);
-        let value = value_match(&spec.value, is_regex, &path.field("value"), regexes)?;
+        let value = value_match(&spec.value, is_regex, &path.field("value"), patterns)?;
         matches.push(KeyMatch { name: spec.name.clone(), value });
     }
     Ok(matches)
@@ -144,16 +133,16 @@ fn refuse_twice<'n>(
     Ok(())
 }
 
-fn value_match<'a>(
-    value: &'a str,
+fn value_match(
+    value: &str,
     is_regex: bool,
     path: &Path<'_>,
-    regexes: &mut Regexes<'a>,
+    patterns: &Patterns,
 ) -> Result<ValueMatch, Fault> {
     if !is_regex {
         return Ok(ValueMatch::Exact(value.to_owned()));
     }
-    regexes.check(value, path)?;
+    check_pattern(value, patterns, path)?;
     Ok(ValueMatch::Regex(value.to_owned()))
 }
 
@@ -171,18 +160,11 @@ fn method_name(method: &Method) -> &'static str {
     }
 }
 
-// === impl Regexes ===
-
-impl<'a> Regexes<'a> {
-    fn check(&mut self, expression: &'a str, path: &Path<'_>) -> Result<(), Fault> {
-        let verdict = self.verdicts.entry(expression).or_insert_with(|| {
-            // The last line of the error says what is wrong; those before it draw an arrow.
-            let error = whole_match(expression).err()?.to_string();
-            Some(error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned())
-        });
-        match verdict {
-            Some(error) => Err(Fault::unsupported(path, format_args!("{expression:?}: {error}"))),
-            None => Ok(()),
-        }
-    }
+fn check_pattern(expression: &str, patterns: &Patterns, path: &Path<'_>) -> Result<(), Fault> {
+    patterns.whole_match(expression).map(drop).map_err(|error| {
+        // The last line of the error says what is wrong; those before it draw an arrow.
+        let error = error.to_string();
+        let error = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        Fault::unsupported(path, format_args!("{expression:?}: {error}"))
+    })
 }

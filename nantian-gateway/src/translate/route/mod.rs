@@ -12,7 +12,6 @@ use gateway_api::experimental::httproutes::HttpRoute;
 
 use self::{
     attach::{Parent, Taken},
-    matches::Regexes,
     rules::{RuleReader, Rules},
 };
 use super::{
@@ -57,10 +56,9 @@ pub(super) fn translate(
     reach: &mut Reach,
     report: &mut Report,
 ) -> Vec<Route> {
-    let mut regexes = Regexes::default();
     let mut routes = Vec::new();
     for (name, route) in oldest_first(&world.objects.http_routes) {
-        let reader = RuleReader { world, policies, ai_services, route: name, regexes: &mut regexes };
+        let reader = RuleReader { world, policies, ai_services, route: name };
         let mut rules = reader.read(route);
         attach::distinct(route.spec.parent_refs.as_deref().unwrap_or_default(), &mut rules.refused);
         let hostnames = hostnames(route, &mut rules);

@@ -9,8 +9,7 @@ use super::{
     backends,
     filter_spec::ExtensionSpec,
     filters::{self, Place},
-    matches::{self, Regexes},
-    timeouts,
+    matches, timeouts,
 };
 use crate::{
     gates::Feature,
@@ -42,7 +41,6 @@ pub(super) struct RuleReader<'r, 'a> {
     pub(super) policies: &'r PolicySet,
     pub(super) ai_services: &'r AiServices,
     pub(super) route: &'r ObjectName,
-    pub(super) regexes: &'r mut Regexes<'a>,
 }
 
 impl<'a> RuleReader<'_, 'a> {
@@ -78,7 +76,8 @@ impl<'a> RuleReader<'_, 'a> {
         let timeouts = spec.timeouts.as_ref().map(|spec| timeouts::read(spec, &path.field("timeouts")));
         let timeouts = timeouts.and_then(|timeouts| rules.refused.keep(timeouts)).unwrap_or_default();
         let match_specs = spec.matches.as_deref().unwrap_or_default();
-        let matches = matches::read(match_specs, &path.field("matches"), self.regexes, &mut rules.refused);
+        let matches =
+            matches::read(match_specs, &path.field("matches"), self.world.patterns, &mut rules.refused);
         let one_prefix = has_one_prefix(match_specs);
         let backend_specs = spec.backend_refs.as_deref().unwrap_or_default();
         let place = Place::Rule { one_prefix, has_backends: !backend_specs.is_empty() };
