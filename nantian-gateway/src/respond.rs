@@ -118,7 +118,7 @@ fn status_of(error: &(dyn Error + 'static)) -> (StatusCode, &'static str) {
 }
 
 /// The first `E` in the chain of causes.
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+pub(crate) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {

@@ -208,6 +208,7 @@ impl<'a> Compiler<'a> {
             plugins: self.plugins(&around, outer),
             rate_limits,
             timeout: rule.timeouts.backend_request,
+            retry: rule.retry.clone(),
             meter: (counts_tokens && matches!(target, Target::Service(_))).then_some(Meter),
             target,
         }

@@ -85,6 +85,13 @@ impl<R, E> fmt::Debug for LocalService<R, E> {
 
 // === impl LocalFuture ===
 
+impl<R, E> LocalFuture<R, E> {
+    /// Hides the type of `future`.
+    pub fn new(future: impl Future<Output = Result<R, E>> + 'static) -> Self {
+        Self(Box::pin(future))
+    }
+}
+
 impl<R, E> Future for LocalFuture<R, E> {
     type Output = Result<R, E>;
 

@@ -6,6 +6,7 @@ use nantian_lb::{Balancer, HashKey, Strategy};
 
 use crate::{
     filter::FilterLayer,
+    ir,
     metrics::RouteMetrics,
     policy::{Meter, Plugins, RateLimits},
     upstream::Destination,
@@ -43,6 +44,7 @@ pub struct CompiledBackend {
     pub(crate) plugins: Option<Plugins>,
     pub(crate) rate_limits: Option<RateLimits>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) retry: Option<ir::RouteRetry>,
     /// Some limit counts tokens, and the target does not meter itself.
     pub(crate) meter: Option<Meter>,
     pub(crate) target: Target,

@@ -7,7 +7,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use http::{Request, Response, StatusCode};
 use nantian_lb::BalanceLayer;
-use tower::{ServiceBuilder, service_fn};
+use tower::{Layer as _, ServiceBuilder, service_fn};
 
 use super::{
     LocalFuture, LocalService,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     body::{Body, BoxError},
-    filter::TimeoutLayer,
+    filter::{RetryLayer, TimeoutLayer},
     listen::client_address,
     metrics::RouteMetrics,
     observe::{AccessLog, ObserveLayer, ObservedBody},
@@ -44,9 +44,9 @@ pub struct Context {
     pub unmatched: Arc<RouteMetrics>,
 }
 
-/// A rule: counted and logged, then in time, filtered, seen by plugins, within limits, to one of its backends.
+/// A rule: counted and logged, filtered, then in time, seen by plugins, within limits, to one of its backends.
 pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
-    let backends = rule.backends.iter().map(|share| (share.weight, backend(share, context)));
+    let backends = rule.backends.iter().map(|share| (share.weight, backend(share, rule, context)));
     let observe = ObserveLayer::new(
         Arc::clone(&rule.place.route),
         Arc::clone(&rule.metrics),
@@ -56,26 +56,38 @@ pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
     LocalService::new(
         ServiceBuilder::new()
             .layer(observe)
+            .option_layer(rule.filters.clone())
             .layer(RespondLayer)
             .option_layer(rule.timeout.map(TimeoutLayer::new))
-            .option_layer(rule.filters.clone())
             .option_layer(rule.plugins.clone())
             .option_layer(rule.rate_limits.clone())
             .service(Backends::new(backends)),
     )
 }
 
-/// A share of a rule: its own filters, plugins and limits, then the target.
-fn backend(share: &CompiledBackend, context: &Context) -> BackendService {
+/// A share of a rule: its own filters, plugins and limits, then the target, again if that fails.
+fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> BackendService {
     LocalService::new(
         ServiceBuilder::new()
             .option_layer(share.filters.clone())
             .option_layer(share.plugins.clone())
             .option_layer(share.rate_limits.clone())
             .option_layer(share.meter)
-            .option_layer(share.timeout.map(TimeoutLayer::new))
-            .service(target(&share.target, context)),
+            .service(attempts(share, rule, context)),
     )
+}
+
+/// As many attempts at the target as the rule wants, each in time.
+fn attempts(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> BackendService {
+    let mut attempt = target(&share.target, context);
+    if let Some(limit) = share.timeout {
+        attempt = LocalService::new(TimeoutLayer::new(limit).layer(attempt));
+    }
+    if let Some(retry) = &share.retry {
+        let retry = RetryLayer::new(retry.clone(), Arc::clone(&rule.metrics), context.worker);
+        attempt = LocalService::new(retry.layer(attempt));
+    }
+    attempt
 }
 
 /// A target: an endpoint of a Service by its balancer, or the provider of an AIService in its dialect.

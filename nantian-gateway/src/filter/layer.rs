@@ -8,18 +8,20 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{
+    cors::Cors,
     headers::{HeaderChanges, InvalidHeader},
     redirect::redirect,
     rewrite::Rewrite,
 };
 use crate::{body::Body, ir, listen::RequestInfo};
 
-/// Applies filters in their order; a redirect answers without the inner service.
+/// Applies filters in their order; a redirect answers without the inner service, and so does CORS, which comes first, to
+/// a preflight.
 #[derive(Debug, Clone)]
 pub struct FilterLayer {
     filters: Arc<Filters>,
@@ -27,8 +29,15 @@ pub struct FilterLayer {
 
 #[derive(Debug)]
 struct Filters {
+    cors: Option<Cors>,
     request: Vec<RequestFilter>,
     response: Vec<HeaderChanges>,
+}
+
+/// A request that a CORS filter has seen, and its origin if that is allowed.
+#[derive(Debug)]
+struct Crossing {
+    origin: Option<HeaderValue>,
 }
 
 #[derive(Debug)]
@@ -44,9 +53,10 @@ impl FilterLayer {
     /// # Errors
     /// [`InvalidHeader`].
     pub fn new(filters: &[ir::Filter]) -> Result<Option<Self>, InvalidHeader> {
-        let mut compiled = Filters { request: Vec::new(), response: Vec::new() };
+        let mut compiled = Filters { cors: None, request: Vec::new(), response: Vec::new() };
         for filter in filters {
             match filter {
+                ir::Filter::Cors(cors) => compiled.cors = Some(Cors::new(cors)?),
                 ir::Filter::RequestHeaders(modifier) => {
                     compiled.request.push(RequestFilter::Headers(HeaderChanges::new(modifier)?));
                 }
@@ -67,8 +77,18 @@ impl FilterLayer {
 
 impl Filters {
     /// Changes the request, or answers it.
-    fn on_request(&self, request: Request<Body>) -> ControlFlow<Response<Body>, Request<Body>> {
+    fn on_request(
+        &self,
+        request: Request<Body>,
+        crossing: &mut Option<Crossing>,
+    ) -> ControlFlow<Response<Body>, Request<Body>> {
         let (mut parts, body) = request.into_parts();
+        if let Some(cors) = &self.cors {
+            if let Some(response) = cors.preflight(&parts) {
+                return ControlFlow::Break(response);
+            }
+            *crossing = Some(Crossing { origin: cors.allowed_origin(&parts) });
+        }
         let info = parts.extensions.get::<RequestInfo>().cloned();
         for filter in &self.request {
             match filter {
@@ -86,7 +106,10 @@ impl Filters {
         ControlFlow::Continue(Request::from_parts(parts, body))
     }
 
-    fn on_response(&self, mut response: Response<Body>) -> Response<Body> {
+    fn on_response(&self, mut response: Response<Body>, crossing: Option<Crossing>) -> Response<Body> {
+        if let (Some(cors), Some(Crossing { origin })) = (&self.cors, crossing) {
+            cors.on_response(origin, response.headers_mut());
+        }
         for changes in &self.response {
             changes.apply(response.headers_mut());
         }
@@ -126,11 +149,12 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let state = match self.filters.on_request(request) {
+        let mut crossing = None;
+        let state = match self.filters.on_request(request, &mut crossing) {
             ControlFlow::Continue(request) => State::Inner { future: self.inner.call(request) },
             ControlFlow::Break(response) => State::Answered { response: Some(response) },
         };
-        FilterFuture { state, filters: Arc::clone(&self.filters) }
+        FilterFuture { state, crossing, filters: Arc::clone(&self.filters) }
     }
 }
 
@@ -140,6 +164,7 @@ pin_project! {
     pub struct FilterFuture<F> {
         #[pin]
         state: State<F>,
+        crossing: Option<Crossing>,
         filters: Arc<Filters>,
     }
 }
@@ -167,6 +192,6 @@ where
             StateProjection::Inner { future } => ready!(future.poll(cx))?,
             StateProjection::Answered { response } => response.take().unwrap_or_default(),
         };
-        Poll::Ready(Ok(this.filters.on_response(response)))
+        Poll::Ready(Ok(this.filters.on_response(response, this.crossing.take())))
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::redact;
+use super::{Cors, redact};
 
 /// One filter of a rule or of a backend reference.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -17,6 +17,8 @@ pub enum Filter {
     Redirect(Redirect),
     /// Changes the authority or the path of the request.
     UrlRewrite(UrlRewrite),
+    /// Answers preflights, and tells browsers who may read responses.
+    Cors(Cors),
 }
 
 /// Header changes: `set` first, then `add`, then `remove`. Names are valid and lower-case, values are valid.

@@ -4,6 +4,7 @@
 //! holds no `Arc`, no atomic and no clock, and two equal values mean the same behaviour.
 
 mod backend;
+mod cors;
 mod duration;
 mod filter;
 mod listener;
@@ -20,6 +21,7 @@ pub use self::{
     backend::{
         Address, Backend, BackendId, ConsistentHash, Endpoint, HashKey, LoadBalancing, Protocol, Strategy,
     },
+    cors::{Cors, Names, OriginPattern},
     filter::{Filter, HeaderModifier, PathRewrite, Redirect, RedirectScheme, UrlRewrite},
     listener::{Attachment, Certificate, Listener, ListenerId, ListenerProtocol, Port},
     name::{HostPattern, ObjectName, PolicyId},
@@ -28,8 +30,8 @@ pub use self::{
         RetryBackoff, Sandbox, Secret,
     },
     route::{
-        KeyMatch, PathMatch, Policies, Route, RouteId, RouteMatch, Rule, Target, Timeouts, ValueMatch,
-        WeightedBackend,
+        KeyMatch, PathMatch, Policies, Route, RouteId, RouteMatch, RouteRetry, Rule, Target, Timeouts,
+        ValueMatch, WeightedBackend,
     },
 };
 

@@ -46,6 +46,8 @@ pub struct Rule {
     pub backends: Vec<WeightedBackend>,
     /// Time limits.
     pub timeouts: Timeouts,
+    /// Whether requests that fail are sent again.
+    pub retry: Option<RouteRetry>,
     /// Policies on this rule, and plugins that its ExtensionRef filters name.
     pub policies: Policies,
 }
@@ -135,6 +137,18 @@ pub struct Timeouts {
     /// One attempt at a backend, `timeouts.backendRequest`.
     #[serde(serialize_with = "duration::show_limit")]
     pub backend_request: Option<Duration>,
+}
+
+/// How requests that fail are sent again. Those that met no connection always are.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RouteRetry {
+    /// The statuses that are failures.
+    pub codes: Vec<u16>,
+    /// How often a request is sent again at most.
+    pub attempts: u32,
+    /// The least wait before the first time; later ones are longer.
+    #[serde(serialize_with = "duration::show")]
+    pub backoff: Duration,
 }
 
 /// The policies attached at one place, in the order in which they apply.

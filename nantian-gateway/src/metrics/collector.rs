@@ -64,6 +64,17 @@ impl Metrics {
                 None,
             )?;
         }
+        let mut retries = encoder.encode_descriptor(
+            "nantian_http_retries",
+            "Requests that were sent once more, as a rule's retry asks",
+            None,
+            MetricType::Counter,
+        )?;
+        for (route, totals) in routes.iter().filter(|(_, totals)| totals.retries > 0) {
+            retries
+                .encode_family(&[("route", route.as_str())])?
+                .encode_counter::<NoLabelSet, _, u64>(&totals.retries, None)?;
+        }
         let mut in_flight = encoder.encode_descriptor(
             "nantian_http_requests_in_flight",
             "Requests whose response is not over",

@@ -42,6 +42,7 @@ pub struct Shard {
     buckets: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
     in_flight: AtomicI64,
+    retries: AtomicU64,
 }
 
 /// The sum over all workers.
@@ -51,6 +52,7 @@ pub(super) struct Totals {
     pub(super) buckets: [u64; BOUNDS.len() + 1],
     pub(super) seconds: f64,
     pub(super) in_flight: i64,
+    pub(super) retries: u64,
 }
 
 impl RouteMetrics {
@@ -70,6 +72,7 @@ impl RouteMetrics {
             add(&mut totals.buckets, &shard.buckets);
             totals.seconds += Duration::from_micros(shard.micros.load(Relaxed)).as_secs_f64();
             totals.in_flight += shard.in_flight.load(Relaxed);
+            totals.retries += shard.retries.load(Relaxed);
         }
         totals
     }
@@ -85,6 +88,11 @@ impl Shard {
     /// A request has begun.
     pub fn begin(&self) {
         self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    /// A request is sent once more.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Relaxed);
     }
 
     /// The response of a request is over; `None` if there never was one.

@@ -4,6 +4,7 @@
 mod admin;
 mod ai;
 mod connections;
+mod cors;
 mod drain;
 mod forwarding;
 mod hostile;
@@ -12,6 +13,7 @@ mod http2;
 mod limits;
 mod policies;
 mod reload;
+mod retry;
 mod routing;
 mod stalls;
 mod streaming;

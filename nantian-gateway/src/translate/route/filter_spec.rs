@@ -12,6 +12,7 @@ pub(super) enum FilterSpec<'a> {
     ResponseHeaders(HeadersSpec<'a>),
     Redirect(RedirectSpec<'a>),
     Rewrite(RewriteSpec<'a>),
+    Cors(CorsSpec<'a>),
     Extension(ExtensionSpec<'a>),
     /// A type that is not served yet.
     Unserved(&'static str),
@@ -41,6 +42,16 @@ pub(super) struct RedirectSpec<'a> {
 pub(super) struct RewriteSpec<'a> {
     pub(super) hostname: Option<&'a str>,
     pub(super) path: Option<PathSpec<'a>>,
+}
+
+/// What other origins may do.
+pub(super) struct CorsSpec<'a> {
+    pub(super) origins: &'a [String],
+    pub(super) credentials: bool,
+    pub(super) methods: &'a [String],
+    pub(super) headers: &'a [String],
+    pub(super) exposed: &'a [String],
+    pub(super) max_age: Option<i32>,
 }
 
 /// The path of a redirect or a rewrite.
@@ -96,7 +107,7 @@ macro_rules! filter_spec {
                     Type::UrlRewrite => "urlRewrite",
                     Type::ExtensionRef => "extensionRef",
                     Type::RequestMirror => return Self::Unserved("RequestMirror"),
-                    Type::Cors => return Self::Unserved("CORS"),
+                    Type::Cors => "cors",
                     Type::ExternalAuth => return Self::Unserved("ExternalAuth"),
                 };
                 let blocks = [
@@ -133,12 +144,21 @@ macro_rules! filter_spec {
                     kind: &extension.kind,
                     name: &extension.name,
                 });
+                let cors = filter.cors.as_ref().map(|cors| CorsSpec {
+                    origins: cors.allow_origins.as_deref().unwrap_or_default(),
+                    credentials: cors.allow_credentials.unwrap_or(false),
+                    methods: cors.allow_methods.as_deref().unwrap_or_default(),
+                    headers: cors.allow_headers.as_deref().unwrap_or_default(),
+                    exposed: cors.expose_headers.as_deref().unwrap_or_default(),
+                    max_age: cors.max_age,
+                });
                 // At most one block is left.
                 request
                     .map(|modifier| Self::RequestHeaders(headers!(modifier)))
                     .or_else(|| response.map(|modifier| Self::ResponseHeaders(headers!(modifier))))
                     .or_else(|| redirect.map(Self::Redirect))
                     .or_else(|| rewrite.map(Self::Rewrite))
+                    .or_else(|| cors.map(Self::Cors))
                     .or_else(|| extension.map(Self::Extension))
                     .unwrap_or(Self::Absent(asked))
             }

@@ -2,7 +2,10 @@
 
 use http::{HeaderName, HeaderValue, uri::PathAndQuery};
 
-use super::filter_spec::{ExtensionSpec, FilterSpec, HeadersSpec, PathSpec, RedirectSpec, RewriteSpec};
+use super::{
+    cors,
+    filter_spec::{ExtensionSpec, FilterSpec, HeadersSpec, PathSpec, RedirectSpec, RewriteSpec},
+};
 use crate::{
     ir::{Filter, HeaderModifier, PathRewrite, Redirect, UrlRewrite},
     translate::{
@@ -73,6 +76,7 @@ where
             FilterSpec::Rewrite(spec) => {
                 rewrite(&spec, place, &path.field("urlRewrite")).map(Filter::UrlRewrite)
             }
+            FilterSpec::Cors(spec) => cors::read(&spec, &path.field("cors")).map(Filter::Cors),
             FilterSpec::Extension(spec) => {
                 extensions.push((index, spec));
                 continue;
@@ -117,6 +121,7 @@ fn name(filter: &Filter) -> &'static str {
         Filter::ResponseHeaders(_) => "ResponseHeaderModifier",
         Filter::Redirect(_) => "RequestRedirect",
         Filter::UrlRewrite(_) => "URLRewrite",
+        Filter::Cors(_) => "CORS",
     }
 }
 

@@ -2,9 +2,11 @@
 
 mod attach;
 mod backends;
+mod cors;
 mod filter_spec;
 mod filters;
 mod matches;
+mod retry;
 mod rules;
 mod timeouts;
 

@@ -9,7 +9,7 @@ use super::{
     backends,
     filter_spec::ExtensionSpec,
     filters::{self, Place},
-    matches, timeouts,
+    matches, retry, timeouts,
 };
 use crate::{
     gates::Feature,
@@ -67,9 +67,6 @@ impl<'a> RuleReader<'_, 'a> {
     }
 
     fn rule(&mut self, spec: &'a HttpRouteRules, path: &Path<'_>, rules: &mut Rules) -> Rule {
-        if spec.retry.is_some() {
-            rules.refused.push(Fault::unsupported(&path.field("retry"), "not served yet"));
-        }
         if spec.session_persistence.is_some() {
             rules.refused.push(Fault::unsupported(&path.field("sessionPersistence"), "not served yet"));
         }
@@ -92,7 +89,13 @@ impl<'a> RuleReader<'_, 'a> {
             policies.plugins.extend(plugin);
         }
         let backends = self.backends(backend_specs, one_prefix, &path.field("backendRefs"), rules);
-        Rule { name: spec.name.clone(), matches, filters: filters.list, backends, timeouts, policies }
+        let retry = spec.retry.as_ref().map(|spec| retry::read(spec, &path.field("retry")));
+        let retry = retry.and_then(|retry| rules.refused.keep(retry)).flatten();
+        if retry.is_some() && backends.iter().any(|share| matches!(share.target, Target::AiService(_))) {
+            let message = "an AIService has a retry of its own";
+            rules.refused.push(Fault::unsupported(&path.field("retry"), message));
+        }
+        Rule { name: spec.name.clone(), matches, filters: filters.list, backends, timeouts, retry, policies }
     }
 
     fn attached(&self, spec: &HttpRouteRules) -> Policies {

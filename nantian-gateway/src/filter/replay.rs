@@ -1,0 +1,186 @@
+//! The body of a request that may be sent more than once.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+
+use crate::body::{Body, BoxError};
+
+/// The most bytes of a body that are kept; a longer one is sent once.
+const KEPT: usize = 1 << 20;
+
+/// A body that is kept while it is sent, so that it can be sent again.
+pub(super) struct Replay(Rc<RefCell<Kept>>);
+
+struct Kept {
+    source: Body,
+    /// What was read of the source so far.
+    parts: Vec<Part>,
+    length: usize,
+    /// Whether `parts` is all that was read.
+    is_whole: bool,
+    /// The number of the attempt that may read.
+    attempt: u32,
+}
+
+#[derive(Clone)]
+enum Part {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+/// The body of one attempt.
+struct Attempt {
+    kept: Rc<RefCell<Kept>>,
+    number: u32,
+    /// The part that is sent next.
+    next: usize,
+}
+
+// === impl Replay ===
+
+impl Replay {
+    /// Keeps `source`; there is nothing to keep if it is empty.
+    pub(super) fn of(source: Body) -> Option<Self> {
+        let kept = Kept { source, parts: Vec::new(), length: 0, is_whole: true, attempt: 0 };
+        (!kept.source.is_end_stream()).then(|| Self(Rc::new(RefCell::new(kept))))
+    }
+
+    /// Whether it can be sent from its beginning.
+    pub(super) fn is_whole(&self) -> bool {
+        self.0.borrow().is_whole
+    }
+
+    /// The body of the next attempt; those of earlier ones break off.
+    pub(super) fn next(&self) -> Body {
+        let mut kept = self.0.borrow_mut();
+        kept.attempt += 1;
+        Body::boxed(Attempt { kept: Rc::clone(&self.0), number: kept.attempt, next: 0 })
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        if !self.is_whole {
+            return;
+        }
+        self.length += frame.data_ref().map_or(0, Bytes::len);
+        if self.length > KEPT {
+            self.is_whole = false;
+            self.parts = Vec::new();
+        } else if let Some(data) = frame.data_ref() {
+            self.parts.push(Part::Data(data.clone()));
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.parts.push(Part::Trailers(trailers.clone()));
+        }
+    }
+}
+
+// === impl Attempt ===
+
+impl http_body::Body for Attempt {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let mut kept = this.kept.borrow_mut();
+        if kept.attempt != this.number {
+            return Poll::Ready(Some(Err("the request is sent anew".into())));
+        }
+        if let Some(part) = kept.parts.get(this.next) {
+            this.next += 1;
+            return Poll::Ready(Some(Ok(match part.clone() {
+                Part::Data(data) => Frame::data(data),
+                Part::Trailers(trailers) => Frame::trailers(trailers),
+            })));
+        }
+        let polled = Pin::new(&mut kept.source).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            kept.keep(frame);
+            this.next = kept.parts.len();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let kept = self.kept.borrow();
+        kept.attempt == self.number && self.next >= kept.parts.len() && kept.source.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let kept = self.kept.borrow();
+        let ahead = kept.parts.iter().skip(self.next).map(|part| match part {
+            Part::Data(data) => data.len() as u64,
+            Part::Trailers(_) => 0,
+        });
+        let ahead: u64 = ahead.sum();
+        let source = kept.source.size_hint();
+        let mut hint = SizeHint::new();
+        if let Some(upper) = source.upper() {
+            hint.set_upper(upper.saturating_add(ahead));
+        }
+        hint.set_lower(source.lower().saturating_add(ahead));
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::{BodyExt as _, StreamBody};
+
+    use super::*;
+
+    fn source(parts: &[&'static str]) -> Body {
+        let parts: Vec<_> =
+            parts.iter().map(|part| Ok::<_, BoxError>(Frame::data(Bytes::from(*part)))).collect();
+        Body::boxed(StreamBody::new(stream::iter(parts)))
+    }
+
+    #[tokio::test]
+    async fn each_attempt_sends_all_of_it() {
+        let replay = Replay::of(source(&["a", "b", "c"])).unwrap();
+        let mut first = replay.next();
+        assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
+        let second = replay.next();
+        assert!(first.frame().await.unwrap().is_err(), "an earlier one breaks off");
+        assert_eq!(second.collect().await.unwrap().to_bytes(), "abc");
+        assert!(replay.is_whole());
+        assert_eq!(replay.next().collect().await.unwrap().to_bytes(), "abc");
+    }
+
+    #[tokio::test]
+    async fn the_size_is_that_of_what_is_left() {
+        let replay = Replay::of(Body::full("abc")).unwrap();
+        for _ in 0..2 {
+            let mut attempt = replay.next();
+            assert_eq!(attempt.size_hint().exact(), Some(3));
+            attempt.frame().await.unwrap().unwrap();
+            assert_eq!(attempt.size_hint().exact(), Some(0));
+            assert!(attempt.is_end_stream());
+        }
+        assert!(Replay::of(Body::empty()).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_is_sent_once() {
+        let long: &'static str = "x".repeat(KEPT / 2).leak();
+        let replay = Replay::of(source(&[long, long, "y"])).unwrap();
+        let sent = replay.next().collect().await.unwrap().to_bytes();
+        assert_eq!(sent.len(), KEPT + 1);
+        assert!(!replay.is_whole());
+    }
+}

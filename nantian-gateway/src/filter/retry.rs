@@ -1,0 +1,141 @@
+//! `retry` of a rule: a request that has failed is sent again.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Method, Request, Response, request::Parts};
+use http_body_util::{BodyExt as _, Limited};
+use tokio::time::{sleep, timeout};
+use tower::{
+    Layer, Service,
+    retry::budget::{Budget as _, TpsBudget},
+};
+
+use super::{TimedOut, replay::Replay};
+use crate::{
+    body::{Body, BoxError},
+    compile::{LocalFuture, LocalService},
+    ir,
+    metrics::RouteMetrics,
+    respond::find,
+    upstream::UpstreamError,
+};
+
+/// Retries are at most this share of the requests of the last [`BUDGET_WINDOW`], besides [`BUDGET_FLOOR`].
+const BUDGET_SHARE: f32 = 0.2;
+const BUDGET_WINDOW: Duration = Duration::from_secs(10);
+/// Retries a second that are always allowed.
+const BUDGET_FLOOR: u32 = 10;
+/// A wait grows up to this many times the first.
+const LONGEST: u32 = 16;
+/// The most bytes that are read of a failed answer to keep its connection.
+const DRAINED: usize = 65_536;
+
+/// Sends a request again that has failed.
+#[derive(Debug, Clone)]
+pub struct RetryLayer {
+    retry: ir::RouteRetry,
+    metrics: Arc<RouteMetrics>,
+    worker: usize,
+}
+
+impl RetryLayer {
+    /// Counts retries in the shard of `worker`.
+    pub fn new(retry: ir::RouteRetry, metrics: Arc<RouteMetrics>, worker: usize) -> Self {
+        Self { retry, metrics, worker }
+    }
+}
+
+/// The service of [`RetryLayer`].
+#[derive(Debug, Clone)]
+pub struct Retry {
+    inner: LocalService<Response<Body>, BoxError>,
+    layer: RetryLayer,
+    budget: Rc<TpsBudget>,
+}
+
+// === impl RetryLayer ===
+
+impl Layer<LocalService<Response<Body>, BoxError>> for RetryLayer {
+    type Service = Retry;
+
+    fn layer(&self, inner: LocalService<Response<Body>, BoxError>) -> Retry {
+        let budget = TpsBudget::new(BUDGET_WINDOW, BUDGET_FLOOR, BUDGET_SHARE);
+        Retry { inner, layer: self.clone(), budget: Rc::new(budget) }
+    }
+}
+
+// === impl Retry ===
+
+impl Service<Request<Body>> for Retry {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = LocalFuture<Response<Body>, BoxError>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// # Cancellation
+    /// Dropping the future drops the present attempt; no other is made.
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.budget.deposit();
+        LocalFuture::new(self.clone().run(request))
+    }
+}
+
+impl Retry {
+    async fn run(self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+        let (parts, body) = request.into_parts();
+        let replay = Replay::of(body);
+        let mut wait = self.layer.retry.backoff;
+        for _ in 0..self.layer.retry.attempts {
+            let body = replay.as_ref().map_or_else(Body::empty, Replay::next);
+            let result = self.inner.call(Request::from_parts(parts.clone(), body)).await;
+            let may_repeat = replay.as_ref().is_none_or(Replay::is_whole);
+            if !may_repeat || !self.has_failed(&parts, &result) || !self.budget.withdraw() {
+                return result;
+            }
+            if let Some(shard) = self.layer.metrics.shard(self.layer.worker) {
+                shard.retried();
+            }
+            let drained = async {
+                if let Ok(response) = result {
+                    // Whether it could be read to its end shows in whether the connection is kept.
+                    let _ = timeout(wait, Limited::new(response.into_body(), DRAINED).collect()).await;
+                }
+            };
+            tokio::join!(sleep(jittered(wait)), drained);
+            wait = (wait * 2).min(self.layer.retry.backoff * LONGEST);
+        }
+        let body = replay.as_ref().map_or_else(Body::empty, Replay::next);
+        self.inner.call(Request::from_parts(parts, body)).await
+    }
+
+    /// Whether an attempt has failed in a way that another one may mend.
+    fn has_failed(&self, request: &Parts, result: &Result<Response<Body>, BoxError>) -> bool {
+        match result {
+            Ok(response) => self.layer.retry.codes.contains(&response.status().as_u16()),
+            Err(error) => match find::<UpstreamError>(error.as_ref()) {
+                Some(UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. }) => true,
+                Some(UpstreamError::Exchange { .. }) => is_idempotent(&request.method),
+                Some(_) => false,
+                None => find::<TimedOut>(error.as_ref()).is_some() && is_idempotent(&request.method),
+            },
+        }
+    }
+}
+
+/// What may have reached the backend is repeated only if that does no harm (RFC 9110, section 9.2.2).
+fn is_idempotent(method: &Method) -> bool {
+    method.is_safe() || matches!(*method, Method::PUT | Method::DELETE)
+}
+
+/// At least `wait`, and up to half as long again, so that those who failed together do not come back together.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(1.0 + fastrand::f64() / 2.0)
+}
