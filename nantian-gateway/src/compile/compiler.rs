@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{CompiledBackend, CompiledRule, Place, Registry, Target};
+use super::{CompiledBackend, CompiledMirror, CompiledRule, Place, Registry, Target};
 use crate::{
     filter::FilterLayer,
     ir::{self, Ir, ListenerId, ObjectName, Policies, PolicyId, RouteId},
@@ -154,11 +154,14 @@ impl<'a> Compiler<'a> {
             backends.clear();
             None
         });
+        let mirrors = self.mirrors(&rule.mirrors);
         let needs_info = filters.is_some()
             || plugins.is_some()
             || rate_limits.is_some()
+            || mirrors.iter().any(|mirror| mirror.target.asks_for_client())
             || backends.iter().any(|share| {
-                share.filters.is_some()
+                share.mirrors.iter().any(|mirror| mirror.target.asks_for_client())
+                    || share.filters.is_some()
                     || share.plugins.is_some()
                     || share.rate_limits.is_some()
                     || share.target.asks_for_client()
@@ -170,6 +173,7 @@ impl<'a> Compiler<'a> {
             filters,
             plugins,
             rate_limits,
+            mirrors,
             backends,
             needs_info,
         }
@@ -195,7 +199,7 @@ impl<'a> Compiler<'a> {
             }
             ir::Target::Invalid => (Target::Invalid, None),
         };
-        let around: Vec<&Policies> = policies.into_iter().collect();
+        let around: Vec<&Policies> = [&share.policies].into_iter().chain(policies).collect();
         let rate_limits = self.rate_limits(&around, outer, place);
         let counts_tokens = counts_tokens || rate_limits.as_ref().is_some_and(RateLimits::counts_tokens);
         let filters = self.filters(&share.filters, place).unwrap_or_else(|Broken| {
@@ -207,11 +211,20 @@ impl<'a> Compiler<'a> {
             filters,
             plugins: self.plugins(&around, outer),
             rate_limits,
+            mirrors: self.mirrors(&share.mirrors),
             timeout: rule.timeouts.backend_request,
             retry: rule.retry.clone(),
             meter: (counts_tokens && matches!(target, Target::Service(_))).then_some(Meter),
             target,
         }
+    }
+
+    fn mirrors(&self, mirrors: &[ir::Mirror]) -> Vec<CompiledMirror> {
+        let compiled = mirrors.iter().filter_map(|mirror| {
+            let target = Target::Service(self.registry.balancer(&mirror.backend)?);
+            Some(CompiledMirror { share: mirror.share, target })
+        });
+        compiled.collect()
     }
 
     /// The translator accepts only what can be compiled; what cannot all the same is not served without its filters.

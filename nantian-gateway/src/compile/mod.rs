@@ -12,6 +12,6 @@ pub use self::{
     compiler::{Compiled, Problem, compile},
     erased::{LocalFuture, LocalService},
     registry::Registry,
-    rule::{CompiledBackend, CompiledRule, Place, Target},
+    rule::{CompiledBackend, CompiledMirror, CompiledRule, Place, Target},
     stack::{Context, RouteFuture, RouteService},
 };

@@ -22,6 +22,7 @@ pub struct CompiledRule {
     pub(crate) filters: Option<FilterLayer>,
     pub(crate) plugins: Option<Plugins>,
     pub(crate) rate_limits: Option<RateLimits>,
+    pub(crate) mirrors: Vec<CompiledMirror>,
     pub(crate) backends: Vec<CompiledBackend>,
     /// Some stage asks what the headers do not say.
     pub(crate) needs_info: bool,
@@ -43,10 +44,18 @@ pub struct CompiledBackend {
     pub(crate) filters: Option<FilterLayer>,
     pub(crate) plugins: Option<Plugins>,
     pub(crate) rate_limits: Option<RateLimits>,
+    pub(crate) mirrors: Vec<CompiledMirror>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: Option<ir::RouteRetry>,
     /// Some limit counts tokens, and the target does not meter itself.
     pub(crate) meter: Option<Meter>,
+    pub(crate) target: Target,
+}
+
+/// Where copies of requests go.
+#[derive(Debug)]
+pub struct CompiledMirror {
+    pub(crate) share: ir::Share,
     pub(crate) target: Target,
 }
 

@@ -12,11 +12,11 @@ use tower::{Layer as _, ServiceBuilder, service_fn};
 use super::{
     LocalFuture, LocalService,
     backends::{Backends, no_backend},
-    rule::{CompiledBackend, CompiledRule, Target},
+    rule::{CompiledBackend, CompiledMirror, CompiledRule, Target},
 };
 use crate::{
     body::{Body, BoxError},
-    filter::{RetryLayer, TimeoutLayer},
+    filter::{Mirror, MirrorLayer, RetryLayer, TimeoutLayer},
     listen::client_address,
     metrics::RouteMetrics,
     observe::{AccessLog, ObserveLayer, ObservedBody},
@@ -61,6 +61,7 @@ pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
             .option_layer(rule.timeout.map(TimeoutLayer::new))
             .option_layer(rule.plugins.clone())
             .option_layer(rule.rate_limits.clone())
+            .option_layer(mirrors(&rule.mirrors, rule, context))
             .service(Backends::new(backends)),
     )
 }
@@ -72,6 +73,7 @@ fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> B
             .option_layer(share.filters.clone())
             .option_layer(share.plugins.clone())
             .option_layer(share.rate_limits.clone())
+            .option_layer(mirrors(&share.mirrors, rule, context))
             .option_layer(share.meter)
             .service(attempts(share, rule, context)),
     )
@@ -88,6 +90,14 @@ fn attempts(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> 
         attempt = LocalService::new(retry.layer(attempt));
     }
     attempt
+}
+
+/// Copies of requests go straight to an endpoint of each mirror.
+fn mirrors(mirrors: &[CompiledMirror], rule: &CompiledRule, context: &Context) -> Option<MirrorLayer> {
+    MirrorLayer::new(mirrors.iter().map(|mirror| {
+        let service = target(&mirror.target, context);
+        Mirror::new(mirror.share, service, Arc::clone(&rule.metrics), context.worker)
+    }))
 }
 
 /// A target: an endpoint of a Service by its balancer, or the provider of an AIService in its dialect.

@@ -42,6 +42,8 @@ pub struct Rule {
     pub matches: Vec<RouteMatch>,
     /// The filters, in order.
     pub filters: Vec<Filter>,
+    /// Services that are sent copies of the requests.
+    pub mirrors: Vec<Mirror>,
     /// Where requests go; empty answers 500, unless a filter answers first.
     pub backends: Vec<WeightedBackend>,
     /// Time limits.
@@ -113,6 +115,28 @@ pub struct WeightedBackend {
     pub target: Target,
     /// Filters for this share alone, after the rule's.
     pub filters: Vec<Filter>,
+    /// Services that are sent copies of this share's requests.
+    pub mirrors: Vec<Mirror>,
+    /// Plugins that this share's ExtensionRef filters name.
+    pub policies: Policies,
+}
+
+/// A Service that is sent copies of requests.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Mirror {
+    /// The Service.
+    pub backend: BackendId,
+    /// How many of the requests.
+    pub share: Share,
+}
+
+/// So many out of so many; never more than all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// The part.
+    pub numerator: u32,
+    /// The whole, at least 1.
+    pub denominator: u32,
 }
 
 /// Where requests go.
@@ -158,6 +182,35 @@ pub struct Policies {
     pub rate_limits: Vec<PolicyId>,
     /// WasmPlugins: they run in this order.
     pub plugins: Vec<PolicyId>,
+}
+
+// === impl Rule ===
+
+impl Rule {
+    /// The Services that requests or their copies reach.
+    pub fn backends(&self) -> impl Iterator<Item = &BackendId> {
+        let mirrors = self.backends.iter().flat_map(|share| &share.mirrors).chain(&self.mirrors);
+        let targets = self.backends.iter().filter_map(|share| match &share.target {
+            Target::Backend(id) => Some(id),
+            Target::AiService(_) | Target::Invalid => None,
+        });
+        targets.chain(mirrors.map(|mirror| &mirror.backend))
+    }
+
+    /// The AIServices that requests reach.
+    pub fn ai_services(&self) -> impl Iterator<Item = &ObjectName> {
+        self.backends.iter().filter_map(|share| match &share.target {
+            Target::AiService(name) => Some(name),
+            Target::Backend(_) | Target::Invalid => None,
+        })
+    }
+}
+
+// === impl Share ===
+
+impl Share {
+    /// All of them.
+    pub const ALL: Self = Self { numerator: 1, denominator: 1 };
 }
 
 // === impl KeyMatch ===

@@ -75,6 +75,21 @@ impl Metrics {
                 .encode_family(&[("route", route.as_str())])?
                 .encode_counter::<NoLabelSet, _, u64>(&totals.retries, None)?;
         }
+        let mut mirrored = encoder.encode_descriptor(
+            "nantian_http_mirrored_requests",
+            "Copies of requests for mirrors: sent, or left out because they are too long or too many",
+            None,
+            MetricType::Counter,
+        )?;
+        for (route, totals) in &routes {
+            for (result, value) in [("sent", totals.mirrored), ("left_out", totals.unmirrored)] {
+                if value > 0 {
+                    mirrored
+                        .encode_family(&[("route", route.as_str()), ("result", result)])?
+                        .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+                }
+            }
+        }
         let mut in_flight = encoder.encode_descriptor(
             "nantian_http_requests_in_flight",
             "Requests whose response is not over",

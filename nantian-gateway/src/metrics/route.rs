@@ -43,6 +43,8 @@ pub struct Shard {
     micros: AtomicU64,
     in_flight: AtomicI64,
     retries: AtomicU64,
+    mirrored: AtomicU64,
+    unmirrored: AtomicU64,
 }
 
 /// The sum over all workers.
@@ -53,6 +55,8 @@ pub(super) struct Totals {
     pub(super) seconds: f64,
     pub(super) in_flight: i64,
     pub(super) retries: u64,
+    pub(super) mirrored: u64,
+    pub(super) unmirrored: u64,
 }
 
 impl RouteMetrics {
@@ -73,6 +77,8 @@ impl RouteMetrics {
             totals.seconds += Duration::from_micros(shard.micros.load(Relaxed)).as_secs_f64();
             totals.in_flight += shard.in_flight.load(Relaxed);
             totals.retries += shard.retries.load(Relaxed);
+            totals.mirrored += shard.mirrored.load(Relaxed);
+            totals.unmirrored += shard.unmirrored.load(Relaxed);
         }
         totals
     }
@@ -93,6 +99,12 @@ impl Shard {
     /// A request is sent once more.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Relaxed);
+    }
+
+    /// A copy of a request is sent to a mirror, or is left out.
+    pub fn mirrored(&self, sent: bool) {
+        let counter = if sent { &self.mirrored } else { &self.unmirrored };
+        counter.fetch_add(1, Relaxed);
     }
 
     /// The response of a request is over; `None` if there never was one.

@@ -29,7 +29,7 @@ use self::{
 };
 use crate::{
     gates::FeatureGates,
-    ir::{Backend, BackendId, Ir, Policies, Target},
+    ir::{Backend, BackendId, Ir, Policies},
     pattern::Patterns,
     source::Objects,
 };
@@ -74,27 +74,23 @@ pub fn translate_with(objects: &Objects, gates: FeatureGates, patterns: &Pattern
 /// Adds the Services and AIServices that routes refer to.
 fn add_backends(ir: &mut Ir, world: &World<'_>, policies: &PolicySet, ai_services: &AiServices) {
     let Ir { routes, backends, endpoints, ai_services: services, .. } = ir;
-    for target in targets(routes) {
-        match target {
-            Target::Backend(id) if !backends.contains_key(id) => {
+    for rule in routes.iter().flat_map(|route| &route.rules) {
+        for id in rule.backends() {
+            if !backends.contains_key(id) {
                 backends.insert(id.clone(), backend(world, policies, id));
                 endpoints.insert(id.clone(), service::endpoints(world, id));
             }
-            Target::AiService(name) if !services.contains_key(name) => {
-                if let Some(Ok(service)) = ai_services.get(name) {
-                    let mut service = service.clone();
-                    service.policies = policies.attached(&TargetKey::AiService(name.clone()));
-                    services.insert(name.clone(), service);
-                }
+        }
+        for name in rule.ai_services() {
+            if !services.contains_key(name)
+                && let Some(Ok(service)) = ai_services.get(name)
+            {
+                let mut service = service.clone();
+                service.policies = policies.attached(&TargetKey::AiService(name.clone()));
+                services.insert(name.clone(), service);
             }
-            _ => {}
         }
     }
-}
-
-fn targets(routes: &[crate::ir::Route]) -> impl Iterator<Item = &Target> {
-    let rules = routes.iter().flat_map(|route| &route.rules);
-    rules.flat_map(|rule| &rule.backends).map(|backend| &backend.target)
 }
 
 fn backend(world: &World<'_>, policies: &PolicySet, id: &BackendId) -> Backend {
@@ -111,7 +107,9 @@ fn backend(world: &World<'_>, policies: &PolicySet, id: &BackendId) -> Backend {
 fn add_policies(ir: &mut Ir, policies: &PolicySet) {
     let listeners = ir.ports.iter().flat_map(|port| &port.listeners).map(|listener| &listener.policies);
     let routes = ir.routes.iter().map(|route| &route.policies);
-    let rules = ir.routes.iter().flat_map(|route| &route.rules).map(|rule| &rule.policies);
+    let rules = ir.routes.iter().flat_map(|route| &route.rules);
+    let shares = rules.clone().flat_map(|rule| &rule.backends).map(|share| &share.policies);
+    let rules = rules.map(|rule| &rule.policies).chain(shares);
     let backends = ir.backends.values().map(|backend| &backend.policies);
     let services = ir.ai_services.values().map(|service| &service.policies);
     let all: Vec<&Policies> = listeners.chain(routes).chain(rules).chain(backends).chain(services).collect();

@@ -11,6 +11,7 @@ mod hostile;
 mod http1;
 mod http2;
 mod limits;
+mod mirror;
 mod policies;
 mod reload;
 mod retry;

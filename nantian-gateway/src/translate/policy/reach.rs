@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::TargetKey;
-use crate::ir::{ListenerId, ObjectName, Rule, Target};
+use crate::ir::{ListenerId, ObjectName, Rule};
 
 /// The Gateways through which requests reach routes, backends and plugins.
 #[derive(Default)]
@@ -40,12 +40,11 @@ impl Reach {
         plugins: &[ObjectName],
     ) {
         self.routes.add(route, gateway);
-        for backend in rules.iter().flat_map(|rule| &rule.backends) {
-            match &backend.target {
-                Target::Backend(id) => self.services.add(&id.service, gateway),
-                Target::AiService(name) => self.ai_services.add(name, gateway),
-                Target::Invalid => {}
-            }
+        for backend in rules.iter().flat_map(Rule::backends) {
+            self.services.add(&backend.service, gateway);
+        }
+        for name in rules.iter().flat_map(Rule::ai_services) {
+            self.ai_services.add(name, gateway);
         }
         for plugin in plugins {
             self.plugins.add(plugin, gateway);

@@ -1,7 +1,6 @@
 //! Backend references: where a rule sends requests.
 
-use gateway_api::experimental::httproutes::HttpRouteRulesBackendRefs;
-
+use super::filter_spec::RefSpec;
 use crate::{
     gates::Feature,
     ir::{BackendId, ObjectName, Target},
@@ -19,8 +18,8 @@ use crate::{
 const MAX_WEIGHT: u32 = 1_000_000;
 
 /// The share of a reference, 1 if it names none.
-pub(super) fn weight(spec: &HttpRouteRulesBackendRefs, path: &Path<'_>) -> Result<u32, Fault> {
-    let weight = spec.weight.unwrap_or(1);
+pub(super) fn weight(weight: Option<i32>, path: &Path<'_>) -> Result<u32, Fault> {
+    let weight = weight.unwrap_or(1);
     match u32::try_from(weight) {
         Ok(weight) if weight <= MAX_WEIGHT => Ok(weight),
         _ => Err(Fault::unsupported(
@@ -35,11 +34,11 @@ pub(super) fn resolve(
     world: &World<'_>,
     ai_services: &AiServices,
     route: &ObjectName,
-    spec: &HttpRouteRulesBackendRefs,
+    spec: &RefSpec<'_>,
     path: &Path<'_>,
 ) -> Result<Target, Fault> {
-    let group = spec.group.as_deref().unwrap_or(GroupKind::SERVICE.group);
-    let kind = GroupKind::new(group, spec.kind.as_deref().unwrap_or(GroupKind::SERVICE.kind));
+    let group = spec.group.unwrap_or(GroupKind::SERVICE.group);
+    let kind = GroupKind::new(group, spec.kind.unwrap_or(GroupKind::SERVICE.kind));
     let fault = |reason, message: String| Fault::at(reason, path, message);
     if kind == GroupKind::AI_SERVICE && !world.gates.is_open(Feature::AIService) {
         let message = format!("{kind} is not served, --feature-gates AIService=true would");
@@ -51,8 +50,8 @@ pub(super) fn resolve(
             format!("{kind} is not served, only Service and AIService are"),
         ));
     }
-    let namespace = spec.namespace.as_deref().unwrap_or(&route.namespace);
-    let name = ObjectName::new(namespace, spec.name.as_str());
+    let namespace = spec.namespace.unwrap_or(&route.namespace);
+    let name = ObjectName::new(namespace, spec.name);
     let from = (GroupKind::HTTP_ROUTE, route.namespace.as_str());
     if !world.grants.permit(from, (kind, namespace, &name.name)) {
         let own = &route.namespace;

@@ -13,6 +13,7 @@ pub(super) enum FilterSpec<'a> {
     Redirect(RedirectSpec<'a>),
     Rewrite(RewriteSpec<'a>),
     Cors(CorsSpec<'a>),
+    Mirror(MirrorSpec<'a>),
     Extension(ExtensionSpec<'a>),
     /// A type that is not served yet.
     Unserved(&'static str),
@@ -54,6 +55,24 @@ pub(super) struct CorsSpec<'a> {
     pub(super) max_age: Option<i32>,
 }
 
+/// A mirror.
+pub(super) struct MirrorSpec<'a> {
+    pub(super) backend: RefSpec<'a>,
+    pub(super) percent: Option<i32>,
+    /// Numerator and denominator.
+    pub(super) fraction: Option<(i32, Option<i32>)>,
+}
+
+/// A reference to a backend.
+#[derive(Clone, Copy)]
+pub(super) struct RefSpec<'a> {
+    pub(super) group: Option<&'a str>,
+    pub(super) kind: Option<&'a str>,
+    pub(super) namespace: Option<&'a str>,
+    pub(super) name: &'a str,
+    pub(super) port: Option<i32>,
+}
+
 /// The path of a redirect or a rewrite.
 #[derive(Clone, Copy)]
 pub(super) enum PathSpec<'a> {
@@ -69,6 +88,19 @@ pub(super) struct ExtensionSpec<'a> {
     pub(super) kind: &'a str,
     pub(super) name: &'a str,
 }
+
+macro_rules! ref_spec {
+    ($reference:expr) => {
+        RefSpec {
+            group: $reference.group.as_deref(),
+            kind: $reference.kind.as_deref(),
+            namespace: $reference.namespace.as_deref(),
+            name: &$reference.name,
+            port: $reference.port,
+        }
+    };
+}
+pub(super) use ref_spec;
 
 macro_rules! headers {
     ($modifier:expr) => {
@@ -106,7 +138,7 @@ macro_rules! filter_spec {
                     Type::RequestRedirect => "requestRedirect",
                     Type::UrlRewrite => "urlRewrite",
                     Type::ExtensionRef => "extensionRef",
-                    Type::RequestMirror => return Self::Unserved("RequestMirror"),
+                    Type::RequestMirror => "requestMirror",
                     Type::Cors => "cors",
                     Type::ExternalAuth => return Self::Unserved("ExternalAuth"),
                 };
@@ -152,6 +184,11 @@ macro_rules! filter_spec {
                     exposed: cors.expose_headers.as_deref().unwrap_or_default(),
                     max_age: cors.max_age,
                 });
+                let mirror = filter.request_mirror.as_ref().map(|mirror| MirrorSpec {
+                    backend: ref_spec!(mirror.backend_ref),
+                    percent: mirror.percent,
+                    fraction: mirror.fraction.as_ref().map(|share| (share.numerator, share.denominator)),
+                });
                 // At most one block is left.
                 request
                     .map(|modifier| Self::RequestHeaders(headers!(modifier)))
@@ -159,6 +196,7 @@ macro_rules! filter_spec {
                     .or_else(|| redirect.map(Self::Redirect))
                     .or_else(|| rewrite.map(Self::Rewrite))
                     .or_else(|| cors.map(Self::Cors))
+                    .or_else(|| mirror.map(Self::Mirror))
                     .or_else(|| extension.map(Self::Extension))
                     .unwrap_or(Self::Absent(asked))
             }

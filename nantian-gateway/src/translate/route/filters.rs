@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, uri::PathAndQuery};
 
 use super::{
     cors,
-    filter_spec::{ExtensionSpec, FilterSpec, HeadersSpec, PathSpec, RedirectSpec, RewriteSpec},
+    filter_spec::{ExtensionSpec, FilterSpec, HeadersSpec, MirrorSpec, PathSpec, RedirectSpec, RewriteSpec},
 };
 use crate::{
     ir::{Filter, HeaderModifier, PathRewrite, Redirect, UrlRewrite},
@@ -47,6 +47,8 @@ pub(super) struct Filters<'a> {
     pub(super) list: Vec<Filter>,
     /// The filters of other groups, with their positions in the list.
     pub(super) extensions: Vec<(usize, ExtensionSpec<'a>)>,
+    /// The mirrors, with their positions in the list.
+    pub(super) mirrors: Vec<(usize, MirrorSpec<'a>)>,
 }
 
 /// Reads a list of filters.
@@ -59,7 +61,7 @@ pub(super) fn read<'a, F>(
 where
     FilterSpec<'a>: From<&'a F>,
 {
-    let mut extensions = Vec::new();
+    let (mut extensions, mut mirrors) = (Vec::new(), Vec::new());
     let mut read: Vec<Filter> = Vec::with_capacity(filters.len());
     for (index, filter) in filters.iter().enumerate() {
         let path = path.index(index);
@@ -81,6 +83,10 @@ where
                 extensions.push((index, spec));
                 continue;
             }
+            FilterSpec::Mirror(spec) => {
+                mirrors.push((index, spec));
+                continue;
+            }
             FilterSpec::Unserved(kind) => {
                 Err(Fault::unsupported(&path.field("type"), format_args!("{kind} is not served yet")))
             }
@@ -97,7 +103,7 @@ where
         });
         read.extend(refused.keep(filter));
     }
-    Filters { list: read, extensions }
+    Filters { list: read, extensions, mirrors }
 }
 
 /// A type may occur once, and a redirect leaves nothing to rewrite.

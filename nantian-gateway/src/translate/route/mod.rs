@@ -6,6 +6,7 @@ mod cors;
 mod filter_spec;
 mod filters;
 mod matches;
+mod mirror;
 mod retry;
 mod rules;
 mod timeouts;

@@ -7,13 +7,13 @@ use gateway_api::experimental::httproutes::{
 
 use super::{
     backends,
-    filter_spec::ExtensionSpec,
+    filter_spec::{ExtensionSpec, FilterSpec, MirrorSpec, RefSpec, ref_spec},
     filters::{self, Place},
-    matches, retry, timeouts,
+    matches, mirror, retry, timeouts,
 };
 use crate::{
     gates::Feature,
-    ir::{ObjectName, Policies, PolicyId, Rule, Target, WeightedBackend},
+    ir::{BackendId, Filter, Mirror, ObjectName, Policies, PolicyId, Rule, Target, WeightedBackend},
     translate::{
         conditions::Reason,
         fault::{Fault, Faults, Path},
@@ -33,6 +33,13 @@ pub(super) struct Rules {
     pub(super) refused: Faults,
     /// References that do not resolve; their share is answered with 500.
     pub(super) unresolved: Faults,
+}
+
+/// What filters do, their references resolved.
+struct Attached {
+    filters: Vec<Filter>,
+    mirrors: Vec<Mirror>,
+    plugins: Vec<PolicyId>,
 }
 
 /// Reads the rules of one route.
@@ -80,13 +87,13 @@ impl<'a> RuleReader<'_, 'a> {
         let place = Place::Rule { one_prefix, has_backends: !backend_specs.is_empty() };
         let path_of_filters = path.field("filters");
         let filter_specs = spec.filters.as_deref().unwrap_or_default();
-        let filters = filters::read(filter_specs, place, &path_of_filters, &mut rules.refused);
+        let Attached { filters, mirrors, plugins } =
+            self.filters(filter_specs, place, &path_of_filters, rules);
         let mut policies = self.attached(spec);
-        for (index, extension) in &filters.extensions {
-            let path = path_of_filters.index(*index);
-            let plugin = self.plugin(extension, &path.field("extensionRef"), rules);
-            let plugin = rules.refused.keep(plugin).filter(|plugin| !policies.plugins.contains(plugin));
-            policies.plugins.extend(plugin);
+        for plugin in plugins {
+            if !policies.plugins.contains(&plugin) {
+                policies.plugins.push(plugin);
+            }
         }
         let backends = self.backends(backend_specs, one_prefix, &path.field("backendRefs"), rules);
         let retry = spec.retry.as_ref().map(|spec| retry::read(spec, &path.field("retry")));
@@ -95,7 +102,43 @@ impl<'a> RuleReader<'_, 'a> {
             let message = "an AIService has a retry of its own";
             rules.refused.push(Fault::unsupported(&path.field("retry"), message));
         }
-        Rule { name: spec.name.clone(), matches, filters: filters.list, backends, timeouts, retry, policies }
+        let name = spec.name.clone();
+        Rule { name, matches, filters, mirrors, backends, timeouts, retry, policies }
+    }
+
+    /// Reads filters, and resolves what they refer to.
+    fn filters<F>(&self, specs: &'a [F], place: Place, path: &Path<'_>, rules: &mut Rules) -> Attached
+    where
+        FilterSpec<'a>: From<&'a F>,
+    {
+        let filters::Filters { list, extensions, mirrors: specs } =
+            filters::read(specs, place, path, &mut rules.refused);
+        let mut plugins = Vec::new();
+        for (index, extension) in &extensions {
+            let plugin = self.plugin(extension, &path.index(*index).field("extensionRef"), rules);
+            plugins.extend(rules.refused.keep(plugin));
+        }
+        let mut mirrors = Vec::new();
+        for (index, spec) in &specs {
+            let path = path.index(*index);
+            let path = path.field("requestMirror");
+            let share = rules.refused.keep(mirror::share(spec, &path));
+            let backend = rules.unresolved.keep(self.mirrored(spec, &path.field("backendRef")));
+            if let (Some(share), Some(backend)) = (share, backend) {
+                mirrors.push(Mirror { backend, share });
+            }
+        }
+        Attached { filters: list, mirrors, plugins }
+    }
+
+    /// The Service that is to be sent copies.
+    fn mirrored(&self, spec: &MirrorSpec<'_>, path: &Path<'_>) -> Result<BackendId, Fault> {
+        match backends::resolve(self.world, self.ai_services, self.route, &spec.backend, path)? {
+            Target::Backend(id) => Ok(id),
+            Target::AiService(_) | Target::Invalid => {
+                Err(Fault::at(Reason::InvalidKind, path, "only a Service can be a mirror"))
+            }
+        }
     }
 
     fn attached(&self, spec: &HttpRouteRules) -> Policies {
@@ -141,19 +184,15 @@ impl<'a> RuleReader<'_, 'a> {
         let mut backends = Vec::with_capacity(specs.len());
         for (index, spec) in specs.iter().enumerate() {
             let path = path.index(index);
-            let target = backends::resolve(self.world, self.ai_services, self.route, spec, &path);
+            let target = backends::resolve(self.world, self.ai_services, self.route, &ref_spec!(spec), &path);
             let target = rules.unresolved.keep(target).unwrap_or(Target::Invalid);
-            let path_of_filters = path.field("filters");
             let filter_specs = spec.filters.as_deref().unwrap_or_default();
             let place = Place::Backend { one_prefix };
-            let filters = filters::read(filter_specs, place, &path_of_filters, &mut rules.refused);
-            for (index, _) in filters.extensions {
-                let path = path_of_filters.index(index);
-                let message = "served only as a filter of a rule";
-                rules.refused.push(Fault::unsupported(&path.field("extensionRef"), message));
-            }
-            if let Some(weight) = rules.refused.keep(backends::weight(spec, &path)) {
-                backends.push(WeightedBackend { weight, target, filters: filters.list });
+            let Attached { filters, mirrors, plugins } =
+                self.filters(filter_specs, place, &path.field("filters"), rules);
+            let policies = Policies { plugins, ..Policies::default() };
+            if let Some(weight) = rules.refused.keep(backends::weight(spec.weight, &path)) {
+                backends.push(WeightedBackend { weight, target, filters, mirrors, policies });
             }
         }
         backends

@@ -1,0 +1,115 @@
+//! A body that is copied while it is read.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+
+use crate::body::{Body, BoxError};
+
+/// The most bytes of a body that are copied.
+const COPIED: usize = 1 << 20;
+
+/// Copies the data of a body, and gives the copy to `then` when the body is over; `None` if it was too long. A body that
+/// breaks off is not copied.
+pub(super) struct Tee<F> {
+    body: Body,
+    data: BytesMut,
+    is_too_long: bool,
+    then: Option<F>,
+}
+
+impl<F: FnOnce(Option<Bytes>) + Unpin> Tee<F> {
+    pub(super) fn new(body: Body, then: F) -> Self {
+        Self { body, data: BytesMut::new(), is_too_long: false, then: Some(then) }
+    }
+
+    fn see(&mut self, frame: &Frame<Bytes>) {
+        let Some(data) = frame.data_ref() else { return };
+        self.is_too_long |= self.data.len() + data.len() > COPIED;
+        if self.is_too_long {
+            self.data = BytesMut::new();
+        } else {
+            self.data.extend_from_slice(data);
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(then) = self.then.take() {
+            let data = std::mem::take(&mut self.data).freeze();
+            then((!self.is_too_long).then_some(data));
+        }
+    }
+}
+
+impl<F: FnOnce(Option<Bytes>) + Unpin> http_body::Body for Tee<F> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.see(frame);
+                if frame.is_trailers() || self.body.is_end_stream() {
+                    self.end();
+                }
+            }
+            Poll::Ready(None) => self.end(),
+            Poll::Ready(Some(Err(_))) => self.then = None,
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, rc::Rc};
+
+    use futures_util::stream;
+    use http_body_util::{BodyExt as _, StreamBody};
+
+    use super::*;
+
+    /// What is given on when `frames` are read.
+    async fn copied(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> Option<Option<Bytes>> {
+        let given = Rc::new(RefCell::new(None));
+        let to = Rc::clone(&given);
+        let body = Body::boxed(StreamBody::new(stream::iter(frames)));
+        let tee = Tee::new(body, move |copy| *to.borrow_mut() = Some(copy));
+        let _ = tee.collect().await;
+        given.take()
+    }
+
+    fn data(text: impl Into<Bytes>) -> Result<Frame<Bytes>, BoxError> {
+        Ok(Frame::data(text.into()))
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_read_is_given_on() {
+        assert_eq!(copied(vec![data("a"), data("bc")]).await, Some(Some("abc".into())));
+        let trailers = Ok(Frame::trailers(http::HeaderMap::new()));
+        assert_eq!(copied(vec![data("a"), trailers]).await, Some(Some("a".into())));
+    }
+
+    #[tokio::test]
+    async fn one_that_is_too_long_or_breaks_off_is_not() {
+        assert_eq!(copied(vec![data(vec![0; COPIED]), data("a")]).await, Some(None));
+        assert_eq!(copied(vec![data("a"), Err("broken".into())]).await, None);
+    }
+}
