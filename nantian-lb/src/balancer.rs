@@ -3,17 +3,20 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use arc_swap::{ArcSwap, Cache};
 
+use crate::clock::{Clock, MonotonicClock, Timestamp};
 use crate::config::BalanceConfig;
 use crate::context::PickContext;
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::error::PickError;
-use crate::in_flight::{Departed, InFlight};
+use crate::group::Group;
+use crate::in_flight::{Departed, InFlight, Seat};
+use crate::members::Members;
 use crate::observe::EndpointStatus;
-use crate::set::Set;
+use crate::set::{Found, Reason, Set};
 
 /// Picks endpoints out of a set that can be replaced at any time.
 ///
@@ -36,13 +39,15 @@ pub struct Picker<T> {
 pub struct Picked<T> {
     target: T,
     in_flight: InFlight,
+    reason: Reason,
 }
 
 struct Shared<T> {
     set: ArcSwap<Set<T>>,
     /// The position in the round, shared by all sets so that it survives their change.
     cursor: Cursor,
-    /// Endpoints that left while requests were in flight. Locked by updates, never by picks.
+    group: Arc<Group>,
+    /// Endpoints that left while requests were in flight. Whoever replaces the set holds the lock; picks never wait for it.
     departed: Mutex<HashMap<EndpointId, Departed>>,
 }
 
@@ -60,10 +65,23 @@ impl<T> Balancer<T> {
     ///
     /// Round robin begins at a random endpoint, lest many balancers that start together all begin at the same one.
     pub fn new(endpoints: impl IntoIterator<Item = Endpoint<T>>, config: &BalanceConfig) -> Self {
+        Self::with_clock(endpoints, config, Arc::new(MonotonicClock::new()))
+    }
+
+    /// As [`new`](Self::new), with another clock than the operating system's.
+    pub fn with_clock(
+        endpoints: impl IntoIterator<Item = Endpoint<T>>,
+        config: &BalanceConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let group = Arc::new(Group::new(config.clone(), clock));
+        let members = Members::new(endpoints, |id| Arc::new(Seat::new(id, &group, Timestamp::ORIGIN)));
+        let set = Set::new(group.config.load_full(), Arc::new(members), group.clock.now(), None);
         Self {
             shared: Arc::new(Shared {
-                set: ArcSwap::from_pointee(Set::new(endpoints, config)),
+                set: ArcSwap::from_pointee(set),
                 cursor: Cursor(AtomicU64::new(u64::from(fastrand::u32(..)))),
+                group,
                 departed: Mutex::default(),
             }),
         }
@@ -71,27 +89,63 @@ impl<T> Balancer<T> {
 
     /// Replaces the endpoints and the configuration. Of endpoints with the same id the first counts.
     ///
-    /// Endpoints that stay keep their requests in flight, whatever else of them changes, and so do endpoints that return while
-    /// requests of their first life are in flight. Round robin goes on where it was. Picks that run meanwhile see the old set
-    /// or the new one, never a mixture.
+    /// Endpoints that stay keep their requests in flight, their health and their response times, whatever else of them changes,
+    /// and so do endpoints that return while requests of their first life are in flight. Round robin goes on where it was.
+    /// Picks that run meanwhile see the old set or the new one, never a mixture.
     ///
     /// Building a hash table takes about a millisecond, which is why an update is no work for a request.
     pub fn update(&self, endpoints: impl IntoIterator<Item = Endpoint<T>>, config: &BalanceConfig) {
-        let mut departed = self.shared.departed.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = self.shared.set.load_full();
-        let new = Arc::new(old.succeed(endpoints, config, |id| departed.get(id)?.revive()));
-        self.shared.set.store(Arc::clone(&new));
-
-        departed.retain(|id, endpoint| !endpoint.is_over() && new.seat(id).is_none());
-        for seat in old.seats().filter(|seat| new.seat(seat.id()).is_none()) {
-            departed.insert(seat.id().clone(), Departed::new(seat));
+        let shared = &*self.shared;
+        let mut departed = shared.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = shared.set.load_full();
+        let now = shared.group.clock.now();
+        // A set that is new altogether has nobody to spare its members.
+        let has_past = !old.members.all().is_empty();
+        let starts = config.slow_start.as_ref().is_some_and(|start| start.new_endpoints) && has_past;
+        let since = if starts { now } else { Timestamp::ORIGIN };
+        let members = Members::new(endpoints, |id| {
+            let seat = old.members.seat(&id).cloned();
+            let seat = seat.or_else(|| departed.get(&id)?.revive());
+            seat.unwrap_or_else(|| Arc::new(Seat::new(id, &shared.group, since)))
+        });
+        if config.decay().is_some() {
+            members.introduce_newcomers(now);
         }
+        shared.group.config.store(Arc::new(config.clone()));
+        shared.group.begin_look();
+        let new = Set::new(shared.group.config.load_full(), Arc::new(members), now, Some(&old));
+        shared.group.look_at(new.next());
+
+        let is_listed = |id: &EndpointId| new.members.seat(id).is_some();
+        departed.retain(|id, endpoint| !endpoint.is_over() && !is_listed(id));
+        for member in old.members.all().iter().filter(|member| !is_listed(member.seat.id())) {
+            departed.insert(member.seat.id().clone(), Departed::new(&member.seat));
+        }
+        shared.set.store(Arc::new(new));
+    }
+
+    /// Notes what an active check of an endpoint found. One that is not in the set is ignored.
+    ///
+    /// [`Checks`](crate::health::Checks) decides how many checks in a row it takes.
+    pub fn set_check(&self, id: &EndpointId, passes: bool) {
+        let set = self.shared.set.load();
+        if let Some(seat) = set.members.seat(id)
+            && seat.standing().note_check(!passes)
+        {
+            self.shared.group.ask_for_a_look();
+        }
+    }
+
+    /// The time of its clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.group.clock.now()
     }
 
     /// The configuration in force.
     #[must_use]
     pub fn config(&self) -> BalanceConfig {
-        self.shared.set.load().config().clone()
+        BalanceConfig::clone(self.shared.set.load().config())
     }
 
     /// A handle for one worker that picks faster.
@@ -106,18 +160,22 @@ impl<T: Clone> Balancer<T> {
     ///
     /// # Errors
     ///
-    /// [`PickError::NoEndpoints`] if no endpoint has a weight above 0, [`PickError::Saturated`] if all that have are at
-    /// [`max_inflight_requests`](BalanceConfig::max_inflight_requests).
+    /// [`PickError::NoEndpoints`] if no endpoint is ready and has a weight above 0, [`PickError::Saturated`] if all that are
+    /// have [`max_inflight_requests`](BalanceConfig::max_inflight_requests), [`PickError::NoneHealthy`] if none is healthy and
+    /// that is not to be ignored.
     pub fn pick(&self, context: &PickContext<'_>) -> Result<Picked<T>, PickError> {
+        self.shared.look_if_due();
         let set = self.shared.set.load();
-        let (target, in_flight) = set.pick(context, &self.shared.cursor.0)?;
-        Ok(Picked { target, in_flight })
+        Ok(Picked::new(set.pick(context, &self.shared.cursor.0, &self.shared.group)?))
     }
 
-    /// The endpoints as they stand, those that can be picked first, each part in the order of the ids.
+    /// The endpoints as they stand, in the order of the ids.
     #[must_use]
     pub fn status(&self) -> Vec<EndpointStatus<T>> {
-        self.shared.set.load().status()
+        self.shared.look_if_due();
+        let set = self.shared.set.load();
+        let now = self.shared.group.clock.now();
+        set.members.all().iter().map(|member| EndpointStatus::of(member, now, set.config())).collect()
     }
 }
 
@@ -132,7 +190,7 @@ impl<T> fmt::Debug for Balancer<T> {
         let set = self.shared.set.load();
         f.debug_struct("Balancer")
             .field("config", set.config())
-            .field("endpoints", &set.seats().count())
+            .field("endpoints", &set.members.all().len())
             .finish()
     }
 }
@@ -146,9 +204,9 @@ impl<T: Clone> Picker<T> {
     ///
     /// Those of [`Balancer::pick`].
     pub fn pick(&mut self, context: &PickContext<'_>) -> Result<Picked<T>, PickError> {
+        self.shared.look_if_due();
         let set = self.set.load();
-        let (target, in_flight) = set.pick(context, &self.shared.cursor.0)?;
-        Ok(Picked { target, in_flight })
+        Ok(Picked::new(set.pick(context, &self.shared.cursor.0, &self.shared.group)?))
     }
 }
 
@@ -164,9 +222,46 @@ impl<T> fmt::Debug for Picker<T> {
     }
 }
 
+// === impl Shared ===
+
+impl<T> Shared<T> {
+    /// Plans anew if the health of some endpoint has changed, or its time has come.
+    fn look_if_due(&self) {
+        if self.group.is_due() {
+            self.look();
+        }
+    }
+
+    #[cold]
+    fn look(&self) {
+        // Who finds it locked goes on with the old plan: somebody is at it.
+        let _lock = match self.departed.try_lock() {
+            Ok(lock) => lock,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        self.group.begin_look();
+        let old = self.set.load_full();
+        let (config, members) = (Arc::clone(old.config()), Arc::clone(&old.members));
+        let new = Set::new(config, members, self.group.clock.now(), Some(&old));
+        self.group.look_at(new.next());
+        self.set.store(Arc::new(new));
+    }
+}
+
 // === impl Picked ===
 
 impl<T> Picked<T> {
+    fn new(found: Found<T>) -> Self {
+        let Found { target, in_flight, reason } = found;
+        Self { target, in_flight, reason }
+    }
+
+    /// Whether the endpoint of the session was passed over for the moment, so that the session is to stay as it is.
+    pub(crate) fn is_detour(&self) -> bool {
+        self.reason == Reason::Detour
+    }
+
     /// The id of the endpoint.
     #[must_use]
     pub fn id(&self) -> &EndpointId {
@@ -177,6 +272,11 @@ impl<T> Picked<T> {
     #[must_use]
     pub fn target(&self) -> &T {
         &self.target
+    }
+
+    /// The guard.
+    pub fn in_flight(&self) -> &InFlight {
+        &self.in_flight
     }
 
     /// The target, and the guard to hold until the response has ended.

@@ -1,11 +1,13 @@
 //! How a balancer chooses: plain data.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
+use crate::health::{OutlierConfig, SlowStartConfig};
 use crate::key::HashKey;
 
 /// How requests are spread over the endpoints of one set.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BalanceConfig {
     /// How an endpoint is chosen.
@@ -17,6 +19,27 @@ pub struct BalanceConfig {
     /// Unit: requests per endpoint. Range: 1..=u32::MAX. Default: unlimited.
     /// Source: `BackendLBPolicy.spec.circuitBreaker.maxInflightRequests`.
     pub max_inflight_requests: Option<NonZeroU32>,
+    /// The most that [`Strategy::ConsistentHash`] gives to one endpoint, in percent of its share of all requests in flight;
+    /// what is more goes to another one ("consistent hashing with bounded loads").
+    ///
+    /// Unit: percent. Range: 100..=u32::MAX, less counts as 100; 125 is a good choice. Default: unbounded.
+    pub max_load_percent: Option<NonZeroU32>,
+    /// When an endpoint that fails is left out for a while.
+    ///
+    /// Default: never.
+    pub outlier: Option<OutlierConfig>,
+    /// How an endpoint that is new, or well again, is given its share.
+    ///
+    /// Default: at once.
+    pub slow_start: Option<SlowStartConfig>,
+    /// If a smaller part of the endpoints than this is healthy, their health is ignored: the few would not bear the load.
+    ///
+    /// Unit: percent of the endpoints that are ready. Range: 0..=100, 0 is never. Default: 50.
+    pub panic_threshold_percent: u8,
+    /// What becomes of requests when the nearest tier is not as healthy as it should be.
+    ///
+    /// Default: [`TierPreference::Spill`].
+    pub tiers: TierPreference,
 }
 
 /// How an endpoint is chosen.
@@ -30,17 +53,44 @@ pub enum Strategy {
     Random,
     /// The endpoint with fewer requests in flight, for its weight, of two that are drawn at random.
     LeastRequest,
+    /// The endpoint that promises the shorter wait of two that are drawn at random: its usual response time, in which peaks
+    /// and failures count at once and fade slowly, times its requests in flight.
+    PeakEwma {
+        /// The time after which a peak counts a third (1/e).
+        ///
+        /// Range: 1 ms or more. Usual: 10 s.
+        decay: Duration,
+    },
     /// The endpoint that the key of the request is placed on; [`Strategy::LeastRequest`] for requests without the key.
     ConsistentHash(HashKey),
+}
+
+/// What becomes of requests when the endpoints of the nearest [tier](crate::Endpoint::tier) are not all healthy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TierPreference {
+    /// While 72 % of it are healthy it gets all, below that in proportion; the next tiers get the rest.
+    #[default]
+    Spill,
+    /// It gets all while one of it is healthy.
+    Strict,
 }
 
 // === impl BalanceConfig ===
 
 impl BalanceConfig {
-    /// Chooses by `strategy`, without a limit of requests in flight.
+    /// Chooses by `strategy`, with everything else by default.
     #[must_use]
     pub fn new(strategy: Strategy) -> Self {
-        Self { strategy, max_inflight_requests: None }
+        Self {
+            strategy,
+            max_inflight_requests: None,
+            max_load_percent: None,
+            outlier: None,
+            slow_start: None,
+            panic_threshold_percent: 50,
+            tiers: TierPreference::default(),
+        }
     }
 
     /// Sets [`max_inflight_requests`](Self::max_inflight_requests).
@@ -49,4 +99,65 @@ impl BalanceConfig {
         self.max_inflight_requests = Some(max);
         self
     }
+
+    /// Sets [`max_load_percent`](Self::max_load_percent).
+    #[must_use]
+    pub fn with_max_load_percent(mut self, percent: NonZeroU32) -> Self {
+        self.max_load_percent = Some(percent);
+        self
+    }
+
+    /// Sets [`outlier`](Self::outlier).
+    #[must_use]
+    pub fn with_outlier(mut self, outlier: OutlierConfig) -> Self {
+        self.outlier = Some(outlier);
+        self
+    }
+
+    /// Sets [`slow_start`](Self::slow_start).
+    #[must_use]
+    pub fn with_slow_start(mut self, slow_start: SlowStartConfig) -> Self {
+        self.slow_start = Some(slow_start);
+        self
+    }
+
+    /// Sets [`panic_threshold_percent`](Self::panic_threshold_percent).
+    #[must_use]
+    pub fn with_panic_threshold_percent(mut self, percent: u8) -> Self {
+        self.panic_threshold_percent = percent;
+        self
+    }
+
+    /// Sets [`tiers`](Self::tiers).
+    #[must_use]
+    pub fn with_tiers(mut self, tiers: TierPreference) -> Self {
+        self.tiers = tiers;
+        self
+    }
+
+    /// The bound of loads, if it applies.
+    pub(crate) fn load_bound(&self) -> Option<NonZeroU32> {
+        self.max_load_percent.filter(|_| matches!(self.strategy, Strategy::ConsistentHash(_)))
+    }
+
+    /// The decay of response times, if they are of interest.
+    pub(crate) fn decay(&self) -> Option<Duration> {
+        match self.strategy {
+            Strategy::PeakEwma { decay } => Some(decay.max(Duration::from_millis(1))),
+            _ => None,
+        }
+    }
+}
+
+impl Default for BalanceConfig {
+    fn default() -> Self {
+        Self::new(Strategy::default())
+    }
+}
+
+// === impl Strategy ===
+
+impl Strategy {
+    /// [`Strategy::PeakEwma`] with the usual decay of 10 s.
+    pub const PEAK_EWMA: Self = Self::PeakEwma { decay: Duration::from_secs(10) };
 }

@@ -2,13 +2,18 @@
 
 use std::fmt;
 
+use crate::endpoint::EndpointId;
 use crate::key::KeySource;
+use crate::session::Session;
 
-/// What one pick depends on besides the set: a random number, and the request for strategies that hash a part of it.
+/// What one pick depends on besides the set: a random number, the request for strategies that hash a part of it, the session
+/// that the request belongs to, and the endpoints that were tried before.
 #[derive(Clone, Copy)]
 pub struct PickContext<'a> {
     pub(crate) random: u64,
     pub(crate) keys: Option<&'a dyn KeySource>,
+    pub(crate) session: Option<&'a Session>,
+    pub(crate) tried: &'a [EndpointId],
 }
 
 // === impl PickContext ===
@@ -23,13 +28,27 @@ impl<'a> PickContext<'a> {
     /// A pick with the given random number: the same number and the same state of the balancer give the same endpoint.
     #[must_use]
     pub const fn seeded(random: u64) -> Self {
-        Self { random, keys: None }
+        Self { random, keys: None, session: None, tried: &[] }
     }
 
     /// Lets the pick hash a part of this request.
     #[must_use]
     pub const fn with_keys(mut self, keys: &'a dyn KeySource) -> Self {
         self.keys = Some(keys);
+        self
+    }
+
+    /// Goes to the endpoint of this session, if it is there and well; a session wins over a hash and over the strategy.
+    #[must_use]
+    pub const fn with_session(mut self, session: &'a Session) -> Self {
+        self.session = Some(session);
+        self
+    }
+
+    /// Passes over the endpoints that were tried for the request before, unless there is no other.
+    #[must_use]
+    pub const fn with_tried(mut self, tried: &'a [EndpointId]) -> Self {
+        self.tried = tried;
         self
     }
 }
@@ -45,6 +64,8 @@ impl fmt::Debug for PickContext<'_> {
         f.debug_struct("PickContext")
             .field("random", &self.random)
             .field("keys", &self.keys.is_some())
+            .field("session", &self.session)
+            .field("tried", &self.tried)
             .finish()
     }
 }

@@ -24,6 +24,39 @@ pub struct Endpoint<T> {
     ///
     /// Unit: none. Range: any; 0 receives no new request. Default: 1.
     pub weight: u32,
+    /// Whether it takes requests.
+    ///
+    /// Default: [`Readiness::Ready`].
+    pub readiness: Readiness,
+    /// How near it is: endpoints of a lower tier are preferred, as [`BalanceConfig::tiers`](crate::BalanceConfig::tiers) says.
+    ///
+    /// [`Locality::tier_of`] derives it from zones. Default: 0.
+    pub tier: u8,
+}
+
+/// Whether an endpoint takes requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Readiness {
+    /// It does.
+    #[default]
+    Ready,
+    /// It is about to end, and still serves: it keeps its sessions, and takes other requests if nothing else is left.
+    Draining,
+    /// It does not.
+    NotReady,
+}
+
+/// Where something runs; an empty part is unknown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Locality {
+    /// The region, such as `eu-west-1`.
+    pub region: String,
+    /// The zone, such as `eu-west-1a`.
+    pub zone: String,
+    /// The machine.
+    pub node: String,
 }
 
 // === impl EndpointId ===
@@ -37,6 +70,10 @@ impl EndpointId {
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn text(&self) -> &Arc<str> {
         &self.0
     }
 }
@@ -70,7 +107,7 @@ impl fmt::Debug for EndpointId {
 impl<T> Endpoint<T> {
     /// An endpoint of weight 1.
     pub fn new(id: impl Into<EndpointId>, target: T) -> Self {
-        Self { id: id.into(), target, weight: 1 }
+        Self { id: id.into(), target, weight: 1, readiness: Readiness::Ready, tier: 0 }
     }
 
     /// Sets the [`weight`](Self::weight).
@@ -78,5 +115,42 @@ impl<T> Endpoint<T> {
     pub fn with_weight(mut self, weight: u32) -> Self {
         self.weight = weight;
         self
+    }
+    /// Sets the [`readiness`](Self::readiness).
+    #[must_use]
+    pub fn with_readiness(mut self, readiness: Readiness) -> Self {
+        self.readiness = readiness;
+        self
+    }
+
+    /// Sets the [`tier`](Self::tier).
+    #[must_use]
+    pub fn with_tier(mut self, tier: u8) -> Self {
+        self.tier = tier;
+        self
+    }
+}
+
+// === impl Locality ===
+
+impl Locality {
+    /// A place.
+    pub fn new(region: impl Into<String>, zone: impl Into<String>, node: impl Into<String>) -> Self {
+        Self { region: region.into(), zone: zone.into(), node: node.into() }
+    }
+
+    /// How near `other` is from here: 0 on the same machine or in the same zone, 1 in the same region, else 2.
+    ///
+    /// A part that is unknown on either side is not the same.
+    #[must_use]
+    pub fn tier_of(&self, other: &Self) -> u8 {
+        let same = |here: &str, there: &str| !here.is_empty() && here == there;
+        if same(&self.node, &other.node) || same(&self.zone, &other.zone) {
+            0
+        } else if same(&self.region, &other.region) {
+            1
+        } else {
+            2
+        }
     }
 }

@@ -6,9 +6,12 @@ use std::num::NonZeroU32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PickError {
-    /// The set is empty, or all of its weights are 0.
-    #[error("no endpoint with a weight above 0")]
+    /// No endpoint is ready and has a weight above 0.
+    #[error("no endpoint is ready and has a weight above 0")]
     NoEndpoints,
+    /// No endpoint is healthy, and [`panic_threshold_percent`](crate::BalanceConfig::panic_threshold_percent) is 0.
+    #[error("no endpoint is healthy")]
+    NoneHealthy,
     /// Every endpoint that may be picked is at its limit of requests in flight.
     #[error("every endpoint is full, at {max} in flight")]
     Saturated {

@@ -3,12 +3,12 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::{Response, StatusCode};
+use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
 use crate::body::ResponseBody;
-use crate::in_flight::{InFlight, UpgradeGuard};
+use crate::exchange::Exchange;
 
 pin_project! {
     /// The response of [`Balance`](crate::Balance): that of the inner service, or at once the refusal if there was no endpoint.
@@ -31,8 +31,7 @@ pin_project! {
         Sent {
             #[pin]
             response: F,
-            in_flight: Option<InFlight>,
-            is_connect: bool,
+            exchange: Option<Exchange>,
         },
         Refused {
             response: Option<Response<B>>,
@@ -43,8 +42,8 @@ pin_project! {
 // === impl ResponseFuture ===
 
 impl<F, B> ResponseFuture<F, B> {
-    pub(crate) fn new(response: F, in_flight: InFlight, is_connect: bool) -> Self {
-        Self { state: State::Sent { response, in_flight: Some(in_flight), is_connect } }
+    pub(crate) fn new(response: F, exchange: Exchange) -> Self {
+        Self { state: State::Sent { response, exchange: Some(exchange) } }
     }
 
     pub(crate) fn refused(response: Response<B>) -> Self {
@@ -56,15 +55,18 @@ impl<F, B, E> Future for ResponseFuture<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: Body,
+    E: 'static,
 {
     type Output = Result<Response<ResponseBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Sent { response, in_flight, is_connect } => {
+            StateProj::Sent { response, exchange } => {
                 let response = ready!(response.poll(cx));
-                let in_flight = in_flight.take();
-                Poll::Ready(response.map(|response| guarded(response, in_flight, *is_connect)))
+                match exchange.take() {
+                    Some(exchange) => Poll::Ready(exchange.end(response)),
+                    None => Poll::Pending,
+                }
             }
             StateProj::Refused { response } => match response.take() {
                 Some(response) => Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, None)))),
@@ -72,18 +74,4 @@ where
             },
         }
     }
-}
-
-/// Hands the guard to whatever ends last: the upgraded connection or the body.
-fn guarded<B: Body>(
-    mut response: Response<B>,
-    mut in_flight: Option<InFlight>,
-    is_connect: bool,
-) -> Response<ResponseBody<B>> {
-    let status = response.status();
-    let upgrades = status == StatusCode::SWITCHING_PROTOCOLS || (is_connect && status.is_success());
-    if upgrades && let Some(in_flight) = in_flight.take() {
-        response.extensions_mut().insert(UpgradeGuard::new(in_flight));
-    }
-    response.map(|body| ResponseBody::new(body, in_flight))
 }

@@ -11,10 +11,15 @@ pub const PLACEMENT_VERSION: &str = "nlb-h1";
 const OFFSET_SEED: u64 = 1;
 const SKIP_SEED: u64 = 2;
 const REMAINDER_SEED: u64 = 3;
+const IDENTITY_SEED: u64 = 4;
 
 /// The hash of a request's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KeyHash(pub(crate) u64);
+
+/// Stands for an endpoint, or a backend, where its name must not be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct EndpointHash(pub(crate) u64);
 
 /// The hashes that place an endpoint in the table.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +37,14 @@ pub(crate) struct Place {
 impl KeyHash {
     pub(crate) fn of(key: &[u8]) -> Self {
         Self(xxh3_64(key))
+    }
+}
+
+// === impl EndpointHash ===
+
+impl EndpointHash {
+    pub(crate) fn of(id: &str) -> Self {
+        Self(xxh3_64_with_seed(id.as_bytes(), IDENTITY_SEED))
     }
 }
 

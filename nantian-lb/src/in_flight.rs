@@ -7,8 +7,15 @@
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use crate::clock::Timestamp;
+use crate::config::BalanceConfig;
 use crate::endpoint::EndpointId;
+use crate::group::Group;
+use crate::hash::EndpointHash;
+use crate::health::standing::Standing;
+use crate::outcome::Outcome;
 
 /// How often a pick that lost a race for an endpoint's last place tries again before it takes the endpoint for full.
 const RACES: u32 = 16;
@@ -20,6 +27,9 @@ const RACES: u32 = 16;
 #[repr(align(128))]
 pub(crate) struct EndpointState {
     id: EndpointId,
+    hash: EndpointHash,
+    group: Arc<Group>,
+    pub(crate) standing: Standing,
 }
 
 /// The one owner of an endpoint's state that is not a request in flight.
@@ -40,6 +50,19 @@ pub(crate) struct Departed {
 #[must_use = "dropping the guard ends the count of the request"]
 pub struct InFlight {
     state: Arc<EndpointState>,
+    started: Timestamp,
+    watch: Watch,
+}
+
+/// What is of interest about a request besides that it is in flight.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Watch {
+    /// How long the response takes.
+    pub(crate) time: bool,
+    /// Whether it fails.
+    pub(crate) outcome: bool,
+    /// That it counts among all of the balancer.
+    pub(crate) count: bool,
 }
 
 /// The request in flight behind an upgraded connection, found in the extensions of the response that upgrades it
@@ -54,33 +77,44 @@ pub struct UpgradeGuard {
 // === impl Seat ===
 
 impl Seat {
-    pub(crate) fn new(id: EndpointId) -> Self {
-        Self { state: Arc::new(EndpointState { id }) }
+    /// The seat of an endpoint that is well since `since`.
+    pub(crate) fn new(id: EndpointId, group: &Arc<Group>, since: Timestamp) -> Self {
+        let hash = EndpointHash::of(id.as_str());
+        let (group, standing) = (Arc::clone(group), Standing::new(since));
+        Self { state: Arc::new(EndpointState { id, hash, group, standing }) }
     }
 
     pub(crate) fn id(&self) -> &EndpointId {
         &self.state.id
     }
 
+    pub(crate) fn hash(&self) -> EndpointHash {
+        self.state.hash
+    }
+
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.state.standing
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         Arc::strong_count(&self.state).saturating_sub(1)
     }
 
-    pub(crate) fn enter(&self) -> InFlight {
-        InFlight { state: Arc::clone(&self.state) }
+    pub(crate) fn enter(&self, watch: Watch) -> InFlight {
+        InFlight::new(Arc::clone(&self.state), watch)
     }
 
     /// Enters unless `max` requests are in flight. The limit is never exceeded: of several picks that race for the last place
     /// each sees the others, and those that see too many step back and try again.
-    pub(crate) fn try_enter(&self, max: NonZeroU32) -> Option<InFlight> {
+    pub(crate) fn try_enter(&self, max: NonZeroU32, watch: Watch) -> Option<InFlight> {
         let max = usize::try_from(max.get()).unwrap_or(usize::MAX);
         for _ in 0..RACES {
             if self.in_flight() >= max {
                 return None;
             }
-            let guard = self.enter();
+            let guard = Arc::clone(&self.state);
             if self.in_flight() <= max {
-                return Some(guard);
+                return Some(InFlight::new(guard, watch));
             }
             drop(guard);
             std::hint::spin_loop();
@@ -107,15 +141,98 @@ impl Departed {
     }
 }
 
+// === impl Watch ===
+
+impl Watch {
+    pub(crate) fn of(config: &BalanceConfig) -> Self {
+        Self {
+            time: config.decay().is_some(),
+            outcome: config.outlier.is_some(),
+            count: config.load_bound().is_some(),
+        }
+    }
+}
+
 // === impl InFlight ===
 
 impl InFlight {
+    fn new(state: Arc<EndpointState>, watch: Watch) -> Self {
+        let started = if watch.time { state.group.clock.now() } else { Timestamp::ORIGIN };
+        if watch.count {
+            state.group.count();
+        }
+        Self { state, started, watch }
+    }
+
     /// The endpoint that works on the request.
     #[must_use]
     pub fn endpoint(&self) -> &EndpointId {
         &self.state.id
     }
+
+    pub(crate) fn hash(&self) -> EndpointHash {
+        self.state.hash
+    }
+
+    /// Tells what became of the request: call it when the head of the response is there, or none will come.
+    ///
+    /// The endpoint counts the request on until the guard is dropped. What is told first counts.
+    pub fn record(&mut self, outcome: Outcome) {
+        let watch = self.watch;
+        self.watch = Watch { count: watch.count, ..Watch::default() };
+        if !watch.time && !watch.outcome {
+            return;
+        }
+        let (group, standing) = (&self.state.group, &self.state.standing);
+        let config = group.config.load();
+        if let Some(decay) = config.decay().filter(|_| watch.time) {
+            let now = group.clock.now();
+            let took = now.since(self.started);
+            let took = match penalty(outcome) {
+                None => took,
+                // Who fails fast is not fast.
+                Some(penalty) => took.max(penalty),
+            };
+            standing.latency.observe(now, took, decay);
+        }
+        if let Some(outlier) = config.outlier.as_ref().filter(|_| watch.outcome)
+            && standing.note(outcome, || group.clock.now(), outlier)
+        {
+            group.ask_for_a_look();
+        }
+    }
 }
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if self.watch == Watch::default() {
+            return;
+        }
+        let group = &self.state.group;
+        if self.watch.count {
+            group.uncount();
+        }
+        // Given up before there was a response: it would have taken longer.
+        if self.watch.time
+            && let Some(decay) = group.config.load().decay()
+        {
+            let now = group.clock.now();
+            self.state.standing.latency.observe_at_least(now, now.since(self.started), decay);
+        }
+    }
+}
+
+/// The response time that a failure counts as at least, as in Linkerd.
+fn penalty(outcome: Outcome) -> Option<Duration> {
+    match outcome {
+        Outcome::Success => None,
+        Outcome::Busy { retry_after: Some(after) } => Some(after.clamp(FAILURE, LONGEST_WAIT)),
+        _ => Some(FAILURE),
+    }
+}
+
+const FAILURE: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 // === impl UpgradeGuard ===
 

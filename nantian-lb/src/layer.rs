@@ -1,5 +1,6 @@
 //! Making balanced clients.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,13 +9,14 @@ use tower_layer::Layer;
 use crate::balancer::Balancer;
 use crate::key::ClientIp;
 use crate::respond::DefaultResponder;
-use crate::service::Balance;
+use crate::service::{Balance, Options};
+use crate::session::Sessions;
 
 /// Puts a [`Balance`] in front of a service that sends a request to a given target.
 #[derive(Clone)]
 pub struct BalanceLayer<T, R = DefaultResponder> {
     balancer: Balancer<T>,
-    client_ip: Option<Arc<dyn ClientIp>>,
+    options: Options,
     responder: R,
 }
 
@@ -24,7 +26,7 @@ impl<T> BalanceLayer<T> {
     /// Picks from this balancer; without an endpoint, answers as [`DefaultResponder`] does.
     #[must_use]
     pub fn new(balancer: Balancer<T>) -> Self {
-        Self { balancer, client_ip: None, responder: DefaultResponder }
+        Self { balancer, options: Options::default(), responder: DefaultResponder }
     }
 }
 
@@ -32,14 +34,33 @@ impl<T, R> BalanceLayer<T, R> {
     /// Finds the client's address in another place than the extension [`ClientAddr`](crate::ClientAddr).
     #[must_use]
     pub fn client_ip(mut self, client_ip: impl ClientIp + 'static) -> Self {
-        self.client_ip = Some(Arc::new(client_ip));
+        self.options.client_ip = Some(Arc::new(client_ip));
+        self
+    }
+
+    /// Keeps clients with their endpoints.
+    ///
+    /// A session that is found in the extensions of the request, as [`Session`](crate::session::Session), counts as if the
+    /// request carried its token.
+    #[must_use]
+    pub fn sessions(mut self, sessions: Sessions) -> Self {
+        self.options.sessions = Some(sessions);
+        self
+    }
+
+    /// Tells which errors of the inner service speak against the endpoint; without it all do. What went wrong with the
+    /// client's own body, say, does not.
+    #[must_use]
+    pub fn blame<E: 'static>(mut self, blame: impl Fn(&E) -> bool + Send + Sync + 'static) -> Self {
+        let blame = move |error: &dyn Any| error.downcast_ref().is_none_or(&blame);
+        self.options.blame = Some(Arc::new(blame));
         self
     }
 
     /// Answers with this [`Responder`](crate::Responder) when there is no endpoint.
     #[must_use]
     pub fn responder<R2>(self, responder: R2) -> BalanceLayer<T, R2> {
-        BalanceLayer { balancer: self.balancer, client_ip: self.client_ip, responder }
+        BalanceLayer { balancer: self.balancer, options: self.options, responder }
     }
 }
 
@@ -47,7 +68,7 @@ impl<S, T, R: Clone> Layer<S> for BalanceLayer<T, R> {
     type Service = Balance<T, S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Balance::new(self.balancer.clone(), inner, self.client_ip.clone(), self.responder.clone())
+        Balance::new(self.balancer.clone(), inner, self.options.clone(), self.responder.clone())
     }
 }
 
@@ -55,7 +76,7 @@ impl<T, R: fmt::Debug> fmt::Debug for BalanceLayer<T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BalanceLayer")
             .field("balancer", &self.balancer)
-            .field("client_ip", &self.client_ip.is_some())
+            .field("options", &self.options)
             .field("responder", &self.responder)
             .finish()
     }

@@ -59,10 +59,19 @@
 //! | [`RoundRobin`](Strategy::RoundRobin) | exact turns, in the order of the ids | smoothly interleaved, exact over a cycle |
 //! | [`Random`](Strategy::Random) | independent draws | exact in the mean |
 //! | [`LeastRequest`](Strategy::LeastRequest) | the less loaded of two distinct draws | drawn by weight, load divided by weight |
+//! | [`PeakEwma`](Strategy::PeakEwma) | the one that promises the shorter wait of two distinct draws | as above |
 //! | [`ConsistentHash`](Strategy::ConsistentHash) | Maglev table over a key of the request | table share |
 //!
 //! An endpoint of weight 0 gets no new request. Placement by hash is stable: it depends on the endpoint ids, their weights
-//! and the key alone, and is versioned ([`PLACEMENT_VERSION`]).
+//! and the key alone, and is versioned ([`PLACEMENT_VERSION`]). A bound on the load of single endpoints is
+//! [`BalanceConfig::max_load_percent`]. A [session](session) wins over all of it.
+//!
+//! # Health
+//!
+//! An endpoint is passed over that is [not ready](Readiness), that [failed too often](health::OutlierConfig), or whose
+//! [active checks](health::run) fail; unless so many are that [the rest could not bear it](BalanceConfig::panic_threshold_percent).
+//! When it is back it may [start slowly](health::SlowStartConfig). Of several [tiers](Endpoint::tier) the nearest is preferred.
+//! Nothing of it needs a task or a timer: a pick that comes after the time of a change makes the change.
 //!
 //! # Counting
 //!
@@ -70,32 +79,45 @@
 //! cancellation or panic. The count cannot leak or become negative, because it *is* the number of guards.
 
 mod balancer;
+mod clock;
 mod config;
 mod context;
 mod endpoint;
 mod error;
+mod exchange;
+mod group;
 mod hash;
 mod in_flight;
 mod key;
+mod latency;
+mod members;
 mod observe;
+mod outcome;
+mod plan;
 mod set;
 mod strategy;
+mod tried;
 
 pub mod body;
 pub mod future;
+pub mod health;
 mod layer;
 mod respond;
 mod service;
+pub mod session;
 
 pub use balancer::{Balancer, Picked, Picker};
-pub use config::{BalanceConfig, Strategy};
+pub use clock::{Clock, ManualClock, MonotonicClock, Timestamp};
+pub use config::{BalanceConfig, Strategy, TierPreference};
 pub use context::PickContext;
-pub use endpoint::{Endpoint, EndpointId};
+pub use endpoint::{Endpoint, EndpointId, Locality, Readiness};
 pub use error::PickError;
 pub use hash::PLACEMENT_VERSION;
 pub use in_flight::{InFlight, UpgradeGuard};
 pub use key::{ClientAddr, ClientIp, HashKey, KeySource};
 pub use layer::BalanceLayer;
 pub use observe::EndpointStatus;
+pub use outcome::Outcome;
 pub use respond::{DefaultResponder, Responder};
 pub use service::{Balance, Routed};
+pub use tried::Tried;

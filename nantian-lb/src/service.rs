@@ -1,5 +1,6 @@
 //! The service that picks an endpoint for each request.
 
+use std::any::Any;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,17 +10,21 @@ use http::{HeaderName, Method, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use crate::balancer::Balancer;
+use crate::balancer::{Balancer, Picked};
 use crate::body::ResponseBody;
 use crate::context::PickContext;
+use crate::error::PickError;
+use crate::exchange::{Exchange, Keeper};
 use crate::future::ResponseFuture;
 use crate::key::{ClientIp, KeySource};
 use crate::respond::Responder;
+use crate::session::{Session, Sessions};
+use crate::tried::Tried;
 
 /// Picks an endpoint for each request and hands both to the inner service.
 ///
 /// The endpoint counts the request from the pick until the response body has ended, or until the response, its body or the
-/// future is dropped. If the response upgrades the connection, the count goes on with the
+/// future is dropped. What comes of it is [recorded](crate::InFlight::record). If the response upgrades the connection, the count goes on with the
 /// [`UpgradeGuard`](crate::UpgradeGuard) in its extensions.
 ///
 /// The pick happens in `call`; `poll_ready` is that of the inner service.
@@ -27,9 +32,20 @@ use crate::respond::Responder;
 pub struct Balance<T, S, R> {
     balancer: Balancer<T>,
     inner: S,
-    client_ip: Option<Arc<dyn ClientIp>>,
+    options: Options,
     responder: R,
 }
+
+/// What a balanced client may do besides.
+#[derive(Clone, Default)]
+pub(crate) struct Options {
+    pub(crate) client_ip: Option<Arc<dyn ClientIp>>,
+    pub(crate) sessions: Option<Sessions>,
+    pub(crate) blame: Option<Blame>,
+}
+
+/// Whether an error speaks against the endpoint.
+pub(crate) type Blame = Arc<dyn Fn(&dyn Any) -> bool + Send + Sync>;
 
 /// A request with the target that it is to be sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,13 +65,31 @@ struct WithClientIp<'a, B> {
 // === impl Balance ===
 
 impl<T, S, R> Balance<T, S, R> {
-    pub(crate) fn new(
-        balancer: Balancer<T>,
-        inner: S,
-        client_ip: Option<Arc<dyn ClientIp>>,
-        responder: R,
-    ) -> Self {
-        Self { balancer, inner, client_ip, responder }
+    pub(crate) fn new(balancer: Balancer<T>, inner: S, options: Options, responder: R) -> Self {
+        Self { balancer, inner, options, responder }
+    }
+}
+
+impl<T: Clone, S, R> Balance<T, S, R> {
+    fn pick<B>(&self, request: &Request<B>, session: Option<&Session>) -> Result<Picked<T>, PickError> {
+        let mut context = PickContext::new();
+        if let Some(session) = session {
+            context = context.with_session(session);
+        }
+        let tried = request.extensions().get::<Tried>();
+        let endpoints = tried.map(Tried::endpoints).unwrap_or_default();
+        context = context.with_tried(&endpoints);
+        let picked = match self.options.client_ip.as_deref() {
+            None => self.balancer.pick(&context.with_keys(request)),
+            Some(client_ip) => {
+                let keys = WithClientIp { request, client_ip };
+                self.balancer.pick(&context.with_keys(&keys))
+            }
+        };
+        if let (Some(tried), Ok(picked)) = (tried, &picked) {
+            tried.add(picked.id());
+        }
+        picked
     }
 }
 
@@ -63,6 +97,7 @@ impl<T, S, R, B, B2> Service<Request<B>> for Balance<T, S, R>
 where
     T: Clone,
     S: Service<Routed<T, Request<B>>, Response = Response<B2>>,
+    S::Error: 'static,
     B2: Body,
     R: Responder<B2>,
 {
@@ -74,21 +109,21 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let context = PickContext::new();
-        let picked = match self.client_ip.as_deref() {
-            None => self.balancer.pick(&context.with_keys(&request)),
-            Some(client_ip) => {
-                let keys = WithClientIp { request: &request, client_ip };
-                self.balancer.pick(&context.with_keys(&keys))
-            }
-        };
-        match picked {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let mut keeper = self.options.sessions.as_ref().map(|sessions| Keeper::new(sessions, &request));
+        let session = keeper.as_ref().and_then(Keeper::session);
+        match self.pick(&request, session) {
             Ok(picked) => {
+                // A session that waits for its endpoint to have a place again is left as it is.
+                keeper = keeper.filter(|_| !picked.is_detour());
+                if let Some(sessions) = &self.options.sessions {
+                    sessions.strip(request.headers_mut());
+                }
                 let (target, in_flight) = picked.into_parts();
                 let is_connect = request.method() == Method::CONNECT;
                 let response = self.inner.call(Routed { target, request });
-                ResponseFuture::new(response, in_flight, is_connect)
+                let exchange = Exchange { in_flight, keeper, blame: self.options.blame.clone(), is_connect };
+                ResponseFuture::new(response, exchange)
             }
             Err(error) => ResponseFuture::refused(self.responder.respond(&error)),
         }
@@ -100,8 +135,20 @@ impl<T, S: fmt::Debug, R: fmt::Debug> fmt::Debug for Balance<T, S, R> {
         f.debug_struct("Balance")
             .field("balancer", &self.balancer)
             .field("inner", &self.inner)
-            .field("client_ip", &self.client_ip.is_some())
+            .field("options", &self.options)
             .field("responder", &self.responder)
+            .finish()
+    }
+}
+
+// === impl Options ===
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("client_ip", &self.client_ip.is_some())
+            .field("sessions", &self.sessions)
+            .field("blame", &self.blame.is_some())
             .finish()
     }
 }

@@ -1,84 +1,81 @@
 //! An immutable set of endpoints with the tables to choose from it.
 
-use std::mem::discriminant;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use crate::clock::Timestamp;
 use crate::config::{BalanceConfig, Strategy};
 use crate::context::PickContext;
-use crate::endpoint::{Endpoint, EndpointId};
+use crate::endpoint::Readiness;
 use crate::error::PickError;
+use crate::group::Group;
 use crate::hash::{KeyHash, remix};
-use crate::in_flight::{InFlight, Seat};
-use crate::observe::EndpointStatus;
-use crate::strategy::{Chooser, scale};
+use crate::health::select::Use;
+use crate::in_flight::{InFlight, Watch};
+use crate::members::{Member, Members};
+use crate::plan::{Choice, Plan};
+use crate::strategy::{Loads, scale};
 
 /// An immutable set of endpoints with the tables to choose from it.
 pub(crate) struct Set<T> {
-    config: BalanceConfig,
-    members: Members<T>,
-    /// Depends on the ids and weights of the eligible members and on nothing else.
-    chooser: Arc<Chooser>,
+    config: Arc<BalanceConfig>,
+    watch: Watch,
+    pub(crate) members: Arc<Members<T>>,
+    plan: Plan,
 }
 
-/// The endpoints in the order of their ids, so that no choice depends on the order of the input.
-struct Members<T> {
-    /// Those that can be picked.
-    eligible: Box<[Member<T>]>,
-    /// Those of weight 0.
-    idle: Box<[Member<T>]>,
+/// How a pick came about, as far as sessions are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// By the strategy.
+    Chosen,
+    /// It is the endpoint of the session.
+    Session,
+    /// The endpoint of the session is there and well, and has no place at the moment.
+    Detour,
 }
 
-struct Member<T> {
-    seat: Arc<Seat>,
-    target: T,
-    weight: u32,
+/// What a pick gives.
+pub(crate) struct Found<T> {
+    pub(crate) target: T,
+    pub(crate) in_flight: InFlight,
+    pub(crate) reason: Reason,
+}
+
+/// How often a choice that cannot be taken is made anew before all endpoints are gone through.
+const REDRAWS: u32 = 4;
+
+/// The loads of the members that a choice is about.
+struct LoadsOf<'a, T> {
+    members: &'a Members<T>,
+    choice: &'a Choice,
+    config: &'a BalanceConfig,
+    now: Timestamp,
 }
 
 // === impl Set ===
 
 impl<T> Set<T> {
-    /// A set without a past.
-    pub(crate) fn new(endpoints: impl IntoIterator<Item = Endpoint<T>>, config: &BalanceConfig) -> Self {
-        let members = Members::new(endpoints, |_| None);
-        Self { chooser: Arc::new(members.chooser(&config.strategy)), config: config.clone(), members }
-    }
-
-    /// The set that replaces this one. Endpoints keep their seats; `returning` gives that of an endpoint not listed here.
-    pub(crate) fn succeed(
-        &self,
-        endpoints: impl IntoIterator<Item = Endpoint<T>>,
-        config: &BalanceConfig,
-        returning: impl Fn(&EndpointId) -> Option<Arc<Seat>>,
+    /// The set of these members; tables of `old` that would come out the same are taken over. Under the lock of updates.
+    pub(crate) fn new(
+        config: Arc<BalanceConfig>,
+        members: Arc<Members<T>>,
+        now: Timestamp,
+        old: Option<&Self>,
     ) -> Self {
-        let members = Members::new(endpoints, |id| {
-            let seat = self.members.seat(id).cloned();
-            seat.or_else(|| returning(id))
-        });
-        let is_same_choice = discriminant(&config.strategy) == discriminant(&self.config.strategy)
-            && members.shares().eq(self.members.shares());
-        Self {
-            chooser: if is_same_choice {
-                Arc::clone(&self.chooser)
-            } else {
-                Arc::new(members.chooser(&config.strategy))
-            },
-            config: config.clone(),
-            members,
-        }
+        let old = old.map(|old| (&old.plan, &*old.config));
+        let plan = members.plan(&config, now, old);
+        Self { watch: Watch::of(&config), config, members, plan }
     }
 
-    pub(crate) fn config(&self) -> &BalanceConfig {
+    pub(crate) fn config(&self) -> &Arc<BalanceConfig> {
         &self.config
     }
 
-    pub(crate) fn seats(&self) -> impl Iterator<Item = &Arc<Seat>> {
-        self.members.all().map(|member| &member.seat)
-    }
-
-    pub(crate) fn seat(&self, id: &EndpointId) -> Option<&Arc<Seat>> {
-        self.members.seat(id)
+    /// When the state of health that it is made for is out of date.
+    pub(crate) fn next(&self) -> Timestamp {
+        self.plan.next
     }
 
     fn key(&self, context: &PickContext<'_>) -> Option<KeyHash> {
@@ -94,106 +91,181 @@ impl<T: Clone> Set<T> {
         &self,
         context: &PickContext<'_>,
         cursor: &AtomicU64,
-    ) -> Result<(T, InFlight), PickError> {
-        let eligible = &self.members.eligible;
-        if eligible.is_empty() {
-            return Err(PickError::NoEndpoints);
-        }
-        let key = self.key(context);
-        let load = |index| eligible.get(index).map_or(usize::MAX, Member::load);
-        let first = self.chooser.choose(context.random, key, cursor, load);
-        let first = eligible.get(first).ok_or(PickError::NoEndpoints)?;
-        match self.config.max_inflight_requests {
-            None => Ok(first.enter()),
-            Some(max) => match first.try_enter(max) {
-                Some(picked) => Ok(picked),
-                None => self.spill(key.map_or(context.random, |key| key.0), max),
-            },
-        }
-    }
-
-    pub(crate) fn status(&self) -> Vec<EndpointStatus<T>> {
-        let status = |member: &Member<T>| EndpointStatus {
-            id: member.seat.id().clone(),
-            target: member.target.clone(),
-            weight: member.weight,
-            in_flight: member.load(),
+        group: &Group,
+    ) -> Result<Found<T>, PickError> {
+        let reason = match self.resume(context) {
+            Ok(found) => return Ok(found),
+            Err(reason) => reason,
         };
-        self.members.all().map(status).collect()
+        let key = self.key(context);
+        let spread = key.map_or(context.random, |key| key.0);
+        // The tier is drawn by other bits than the endpoint in it.
+        let tier = if self.plan.tiers.len() > 1 { remix(!spread) } else { 0 };
+        let choice = &self.plan.tier(tier).ok_or_else(|| self.refusal())?.choice;
+        let found = if self.is_free(context) {
+            let member = self.choose(choice, context.random, key, cursor, group);
+            member.map(|(_, member)| self.enter(member))
+        } else {
+            self.search(choice, context, key, cursor, group)
+        };
+        let (target, in_flight) = found.ok_or_else(|| self.refusal())?;
+        Ok(Found { target, in_flight, reason })
     }
 
-    /// Picks in place of an endpoint that is full: the first that is not, from a place that differs from pick to pick, or from
-    /// key to key, so that no single neighbour inherits the load.
+    /// Whether every choice may be taken as it is.
+    fn is_free(&self, context: &PickContext<'_>) -> bool {
+        self.plan.is_free
+            && self.config.max_inflight_requests.is_none()
+            && self.config.load_bound().is_none()
+            && context.tried.is_empty()
+    }
+
+    /// The endpoint of the session that the request belongs to, if it is there, well, and has a place.
+    fn resume(&self, context: &PickContext<'_>) -> Result<Found<T>, Reason> {
+        let at = context.session.and_then(|session| self.members.find(session.endpoint));
+        let Some((at, member)) = at.and_then(|at| Some((at, self.members.get(at)?))) else {
+            return Err(Reason::Chosen);
+        };
+        let is_lost = match member.readiness {
+            Readiness::NotReady => true,
+            Readiness::Ready if member.weight > 0 => self.plan.uses.get(at) != Some(&Use::Free),
+            // The plan says nothing of those that get no new requests, and keep their sessions.
+            _ => member.seat.standing().is_ejected(),
+        };
+        if is_lost || context.tried.contains(member.seat.id()) {
+            return Err(Reason::Chosen);
+        }
+        match self.try_enter(member, self.config.max_inflight_requests) {
+            Some((target, in_flight)) => Ok(Found { target, in_flight, reason: Reason::Session }),
+            None => Err(Reason::Detour),
+        }
+    }
+
+    fn choose<'s>(
+        &'s self,
+        choice: &Choice,
+        random: u64,
+        key: Option<KeyHash>,
+        cursor: &AtomicU64,
+        group: &Group,
+    ) -> Option<(usize, &'s Member<T>)> {
+        let now = if self.watch.time { group.clock.now() } else { Timestamp::ORIGIN };
+        let loads = LoadsOf { members: &self.members, choice, config: &self.config, now };
+        let place = choice.chooser().choose(random, key, cursor, &loads);
+        Some((place, self.members.get(choice.member(place)?)?))
+    }
+
+    /// Chooses until a choice can be taken; then takes the first that can, from a place that differs from pick to pick, or
+    /// from key to key, so that no single neighbour inherits the load. Endpoints that were tried before come last.
     #[cold]
-    fn spill(&self, seed: u64, max: NonZeroU32) -> Result<(T, InFlight), PickError> {
-        let eligible = &self.members.eligible;
-        let (before, after) = eligible.split_at(scale(remix(seed), eligible.len()));
-        after
-            .iter()
-            .chain(before)
-            .find_map(|member| member.try_enter(max))
-            .ok_or(PickError::Saturated { max })
-    }
-}
-
-// === impl Members ===
-
-impl<T> Members<T> {
-    /// Sorts the endpoints out; of equal ids the first counts. `known` gives the seat of an endpoint that has one.
-    fn new(
-        endpoints: impl IntoIterator<Item = Endpoint<T>>,
-        known: impl Fn(&EndpointId) -> Option<Arc<Seat>>,
-    ) -> Self {
-        let mut endpoints: Vec<_> = endpoints.into_iter().collect();
-        endpoints.sort_by(|a, b| a.id.cmp(&b.id));
-        endpoints.dedup_by(|later, first| later.id == first.id);
-        let (eligible, idle): (Vec<_>, Vec<_>) = endpoints
-            .into_iter()
-            .map(|Endpoint { id, target, weight }| Member {
-                seat: known(&id).unwrap_or_else(|| Arc::new(Seat::new(id))),
-                target,
-                weight,
-            })
-            .partition(|member| member.weight > 0);
-        Self { eligible: eligible.into(), idle: idle.into() }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Member<T>> {
-        self.eligible.iter().chain(&self.idle)
-    }
-
-    fn seat(&self, id: &EndpointId) -> Option<&Arc<Seat>> {
-        [&self.eligible, &self.idle].into_iter().find_map(|part| {
-            let at = part.binary_search_by(|member| member.seat.id().cmp(id));
-            Some(&part.get(at.ok()?)?.seat)
+    fn search(
+        &self,
+        choice: &Choice,
+        context: &PickContext<'_>,
+        key: Option<KeyHash>,
+        cursor: &AtomicU64,
+        group: &Group,
+    ) -> Option<(T, InFlight)> {
+        let is_tried = |member: &Member<T>| context.tried.contains(member.seat.id());
+        let (mut random, mut key) = (context.random, key);
+        for _ in 0..REDRAWS {
+            let (place, member) = self.choose(choice, random, key, cursor, group)?;
+            if !is_tried(member)
+                && let Some(found) = self.admit(choice, place, group)
+            {
+                return Some(found);
+            }
+            random = remix(random);
+            key = key.map(|KeyHash(key)| KeyHash(remix(key)));
+        }
+        let seed = key.map_or(random, |key| key.0);
+        self.scan(choice, seed, group, |member| !is_tried(member)).or_else(|| {
+            let others = self.plan.tiers.iter().map(|tier| &*tier.choice);
+            let mut others = others.filter(|other| !std::ptr::eq(*other, choice));
+            others
+                .find_map(|other| self.scan(other, seed, group, |member| !is_tried(member)))
+                .or_else(|| self.scan(choice, seed, group, is_tried))
         })
     }
 
-    /// What a choice depends on.
-    fn shares(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.eligible.iter().map(|member| (member.seat.id().as_str(), member.weight))
+    fn scan(
+        &self,
+        choice: &Choice,
+        seed: u64,
+        group: &Group,
+        is_wanted: impl Fn(&Member<T>) -> bool,
+    ) -> Option<(T, InFlight)> {
+        let n = choice.members.len();
+        let first = scale(remix(seed), n);
+        let mut places = (first..n).chain(0..first);
+        places.find_map(|place| {
+            let member = self.members.get(choice.member(place)?)?;
+            if is_wanted(member) { self.admit(choice, place, group) } else { None }
+        })
     }
 
-    fn chooser(&self, strategy: &Strategy) -> Chooser {
-        Chooser::new(strategy, &self.shares().collect::<Vec<_>>())
+    /// Enters the member at this place, if it may have one more request.
+    fn admit(&self, choice: &Choice, place: usize, group: &Group) -> Option<(T, InFlight)> {
+        let at = choice.member(place)?;
+        let member = self.members.get(at)?;
+        let max = match self.plan.uses.get(at)? {
+            Use::Free => self.config.max_inflight_requests,
+            Use::OneAtATime => Some(NonZeroU32::MIN),
+            Use::Not => return None,
+        };
+        if let Some(percent) = self.config.load_bound()
+            && member.seat.in_flight() >= fair_load(choice, place, group.counted(), percent)
+        {
+            return None;
+        }
+        self.try_enter(member, max)
+    }
+
+    fn try_enter(&self, member: &Member<T>, max: Option<NonZeroU32>) -> Option<(T, InFlight)> {
+        match max {
+            None => Some(self.enter(member)),
+            Some(max) => Some((member.target.clone(), member.seat.try_enter(max, self.watch)?)),
+        }
+    }
+
+    fn enter(&self, member: &Member<T>) -> (T, InFlight) {
+        (member.target.clone(), member.seat.enter(self.watch))
+    }
+
+    #[cold]
+    fn refusal(&self) -> PickError {
+        let is_open = |member: &Member<T>| member.weight > 0 && member.readiness != Readiness::NotReady;
+        if !self.members.all().iter().any(is_open) {
+            return PickError::NoEndpoints;
+        }
+        match self.config.max_inflight_requests {
+            Some(max) if !self.plan.tiers.is_empty() => PickError::Saturated { max },
+            _ => PickError::NoneHealthy,
+        }
     }
 }
 
-// === impl Member ===
+/// The most requests that the endpoint at this place may have, of `counted` and one more: its share times the factor, rounded up.
+fn fair_load(choice: &Choice, place: usize, counted: usize, percent: NonZeroU32) -> usize {
+    let share = (counted as u128 + 1) * u128::from(choice.weight(place)) * u128::from(percent.get().max(100));
+    usize::try_from(share.div_ceil(u128::from(choice.weight_sum.max(1)) * 100)).unwrap_or(usize::MAX)
+}
 
-impl<T> Member<T> {
-    fn load(&self) -> usize {
-        self.seat.in_flight()
+// === impl LoadsOf ===
+
+impl<T> LoadsOf<'_, T> {
+    fn member(&self, place: usize) -> Option<&Member<T>> {
+        self.members.get(self.choice.member(place)?)
     }
 }
 
-impl<T: Clone> Member<T> {
-    fn enter(&self) -> (T, InFlight) {
-        (self.target.clone(), self.seat.enter())
+impl<T> Loads for LoadsOf<'_, T> {
+    fn in_flight(&self, place: usize) -> usize {
+        self.member(place).map_or(usize::MAX, |member| member.seat.in_flight())
     }
 
-    fn try_enter(&self, max: NonZeroU32) -> Option<(T, InFlight)> {
-        let in_flight = self.seat.try_enter(max)?;
-        Some((self.target.clone(), in_flight))
+    fn latency(&self, place: usize) -> f32 {
+        let decay = self.config.decay().unwrap_or_default();
+        self.member(place).map_or(f32::INFINITY, |member| member.seat.standing().latency.at(self.now, decay))
     }
 }

@@ -30,17 +30,35 @@ impl LeastRequest {
     }
 
     pub(crate) fn choose(&self, random: u64, load: impl Fn(usize) -> usize) -> usize {
+        let (first, second) = self.pair(random);
+        let is_less = match self {
+            Self::Even(_) => load(second) < load(first),
+            Self::Weighted { .. } => {
+                let scaled = |index, other| load(index) as u128 * u128::from(self.weight(other));
+                scaled(second, first) < scaled(first, second)
+            }
+        };
+        if is_less { second } else { first }
+    }
+
+    /// Chooses by any cost, which is divided by the weight; of equal costs the first drawn.
+    pub(crate) fn choose_by_cost(&self, random: u64, cost: impl Fn(usize) -> f32) -> usize {
+        let (first, second) = self.pair(random);
+        let scaled = |index, other| cost(index) * self.weight(other) as f32;
+        if scaled(second, first) < scaled(first, second) { second } else { first }
+    }
+
+    fn pair(&self, random: u64) -> (usize, usize) {
         match self {
-            Self::Even(n) => {
-                let (first, second) = distinct_pair(random, *n);
-                if load(second) < load(first) { second } else { first }
-            }
-            Self::Weighted { lottery, weights } => {
-                let (first, second) = weighted_pair(random, lottery, weights.len());
-                let weight = |index: usize| weights.get(index).map_or(1, |&weight| u128::from(weight));
-                let scaled = |index, other| load(index) as u128 * weight(other);
-                if scaled(second, first) < scaled(first, second) { second } else { first }
-            }
+            Self::Even(n) => distinct_pair(random, *n),
+            Self::Weighted { lottery, weights } => weighted_pair(random, lottery, weights.len()),
+        }
+    }
+
+    fn weight(&self, index: usize) -> u32 {
+        match self {
+            Self::Even(_) => 1,
+            Self::Weighted { weights, .. } => weights.get(index).copied().unwrap_or(1),
         }
     }
 }

@@ -7,6 +7,7 @@ mod lottery;
 mod maglev;
 mod round_robin;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::least_request::LeastRequest;
@@ -16,45 +17,61 @@ use self::round_robin::RoundRobin;
 use crate::config::Strategy;
 use crate::hash::KeyHash;
 
-/// The tables of one strategy for one set of shares.
-#[derive(Debug)]
+/// The tables of one strategy for one set of shares. Clones share them.
+#[derive(Debug, Clone)]
 pub(crate) enum Chooser {
-    RoundRobin(RoundRobin),
-    Random(Lottery),
-    LeastRequest(LeastRequest),
-    ConsistentHash { table: Maglev, keyless: LeastRequest },
+    RoundRobin(Arc<RoundRobin>),
+    Random(Arc<Lottery>),
+    LeastRequest(Arc<LeastRequest>),
+    PeakEwma(Arc<LeastRequest>),
+    ConsistentHash(Arc<(Maglev, LeastRequest)>),
+}
+
+/// What a choice depends on besides the tables, of the endpoint at a place of the table.
+pub(crate) trait Loads {
+    /// Requests in flight.
+    fn in_flight(&self, place: usize) -> usize;
+
+    /// The usual response time, in any unit.
+    fn latency(&self, place: usize) -> f32;
 }
 
 // === impl Chooser ===
 
 impl Chooser {
     /// Builds the tables for endpoints of these ids and weights.
-    pub(crate) fn new(strategy: &Strategy, shares: &[(&str, u32)]) -> Self {
+    pub(crate) fn new(strategy: &Strategy, shares: &[(Arc<str>, u32)]) -> Self {
         let weights: Vec<_> = shares.iter().map(|&(_, weight)| weight).collect();
         match strategy {
-            Strategy::RoundRobin => Self::RoundRobin(RoundRobin::new(&weights)),
-            Strategy::Random => Self::Random(Lottery::new(&weights)),
-            Strategy::LeastRequest => Self::LeastRequest(LeastRequest::new(&weights)),
+            Strategy::RoundRobin => Self::RoundRobin(Arc::new(RoundRobin::new(&weights))),
+            Strategy::Random => Self::Random(Arc::new(Lottery::new(&weights))),
+            Strategy::LeastRequest => Self::LeastRequest(Arc::new(LeastRequest::new(&weights))),
+            Strategy::PeakEwma { .. } => Self::PeakEwma(Arc::new(LeastRequest::new(&weights))),
             Strategy::ConsistentHash(_) => {
-                Self::ConsistentHash { table: Maglev::new(shares), keyless: LeastRequest::new(&weights) }
+                let shares: Vec<_> = shares.iter().map(|(id, weight)| (&**id, *weight)).collect();
+                Self::ConsistentHash(Arc::new((Maglev::new(&shares), LeastRequest::new(&weights))))
             }
         }
     }
 
-    /// The index of the endpoint of choice, given how many requests each has in flight.
+    /// The place of the endpoint of choice.
     pub(crate) fn choose(
         &self,
         random: u64,
         key: Option<KeyHash>,
         cursor: &AtomicU64,
-        load: impl Fn(usize) -> usize,
+        loads: &impl Loads,
     ) -> usize {
         match (self, key) {
             (Self::RoundRobin(round), _) => round.at(cursor.fetch_add(1, Ordering::Relaxed)),
             (Self::Random(lottery), _) => lottery.draw(random),
-            (Self::LeastRequest(least), _) => least.choose(random, load),
-            (Self::ConsistentHash { table, .. }, Some(key)) => table.at(key.0),
-            (Self::ConsistentHash { keyless, .. }, None) => keyless.choose(random, load),
+            (Self::LeastRequest(least), _) => least.choose(random, |place| loads.in_flight(place)),
+            (Self::PeakEwma(least), _) => least.choose_by_cost(random, |place| {
+                // Precise enough: what matters are multiples.
+                loads.latency(place) * (loads.in_flight(place) + 1) as f32
+            }),
+            (Self::ConsistentHash(tables), Some(key)) => tables.0.at(key.0),
+            (Self::ConsistentHash(tables), None) => tables.1.choose(random, |place| loads.in_flight(place)),
         }
     }
 }

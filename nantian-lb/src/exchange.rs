@@ -1,0 +1,89 @@
+//! What is done at the head of a response.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body;
+
+use crate::body::ResponseBody;
+use crate::in_flight::{InFlight, UpgradeGuard};
+use crate::outcome::Outcome;
+use crate::service::Blame;
+use crate::session::{Session, Sessions};
+
+/// A request on its way, and what is to be done at the head of its response.
+pub(crate) struct Exchange {
+    pub(crate) in_flight: InFlight,
+    pub(crate) keeper: Option<Keeper>,
+    pub(crate) blame: Option<Blame>,
+    pub(crate) is_connect: bool,
+}
+
+/// Keeps a client with its endpoint.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    sessions: Sessions,
+    session: Option<Session>,
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// Tells what became of the request, and hands the guard to whatever ends last: the upgraded connection or the body.
+    pub(crate) fn end<B: Body, E: 'static>(
+        self,
+        response: Result<Response<B>, E>,
+    ) -> Result<Response<ResponseBody<B>>, E> {
+        let Self { mut in_flight, keeper, blame, is_connect } = self;
+        let mut response = match response {
+            Ok(response) => response,
+            Err(error) => {
+                if blame.is_none_or(|blame| blame(&error)) {
+                    in_flight.record(Outcome::Unreachable);
+                }
+                return Err(error);
+            }
+        };
+        in_flight.record(Outcome::of(&response));
+        if let Some(keeper) = keeper {
+            keeper.write(response.headers_mut(), &in_flight);
+        }
+        let status = response.status();
+        let upgrades = status == StatusCode::SWITCHING_PROTOCOLS || (is_connect && status.is_success());
+        if upgrades {
+            response.extensions_mut().insert(UpgradeGuard::new(in_flight));
+            return Ok(response.map(|body| ResponseBody::new(body, None)));
+        }
+        Ok(response.map(|body| ResponseBody::new(body, Some(in_flight))))
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange")
+            .field("in_flight", &self.in_flight)
+            .field("keeper", &self.keeper)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Keeper ===
+
+impl Keeper {
+    /// Finds the session of a request.
+    pub(crate) fn new<B>(sessions: &Sessions, request: &Request<B>) -> Self {
+        let known = request.extensions().get::<Session>().copied();
+        let session = known.or_else(|| sessions.find(request.headers(), SystemTime::now()));
+        let session = session.filter(|session| sessions.owns(session));
+        Self { sessions: sessions.clone(), session }
+    }
+
+    pub(crate) fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    fn write(&self, headers: &mut HeaderMap, in_flight: &InFlight) {
+        self.sessions.write(headers, SystemTime::now(), self.session.as_ref(), in_flight);
+    }
+}

@@ -1,0 +1,75 @@
+//! What the endpoints of one balancer share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::BalanceConfig;
+
+/// What the endpoints of one balancer share, and their requests in flight with them.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// The configuration in force, for what is recorded of requests.
+    pub(crate) config: ArcSwap<BalanceConfig>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// When the health of the endpoints is to be looked at; it is far more often read than written.
+    due: AtomicU64,
+    /// Requests in flight that are counted together.
+    counted: Counted,
+}
+
+/// On cache lines of its own, for it is written by every request that is counted.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Counted(AtomicUsize);
+
+// === impl Group ===
+
+impl Group {
+    pub(crate) fn new(config: BalanceConfig, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            config: ArcSwap::from_pointee(config),
+            clock,
+            due: AtomicU64::new(u64::MAX),
+            counted: Counted::default(),
+        }
+    }
+
+    /// Asks for a look at the health of the endpoints as soon as possible.
+    pub(crate) fn ask_for_a_look(&self) {
+        self.due.store(0, Ordering::Release);
+    }
+
+    /// Asks for a look at that time.
+    pub(crate) fn look_at(&self, at: Timestamp) {
+        self.due.fetch_min(at.as_nanos(), Ordering::AcqRel);
+    }
+
+    /// Whether it is time for a look.
+    pub(crate) fn is_due(&self) -> bool {
+        match self.due.load(Ordering::Relaxed) {
+            u64::MAX => false,
+            due => self.clock.now().as_nanos() >= due,
+        }
+    }
+
+    /// A look begins: what is noted from now on asks for another one.
+    pub(crate) fn begin_look(&self) {
+        self.due.swap(u64::MAX, Ordering::AcqRel);
+    }
+
+    /// Requests in flight that are counted together.
+    pub(crate) fn counted(&self) -> usize {
+        self.counted.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count(&self) {
+        self.counted.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn uncount(&self) {
+        self.counted.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

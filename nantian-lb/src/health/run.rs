@@ -1,0 +1,67 @@
+//! The checks as one future.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::{self, Either};
+use futures_util::stream::FuturesUnordered;
+
+use super::{CheckConfig, Checks, Verdict};
+use crate::balancer::Balancer;
+
+/// How often the endpoints are looked at, when no check is due earlier: new ones are checked soon.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Checks the endpoints of `balancer` for as long as it is polled, and lets those that fail be passed over.
+///
+/// `probe` asks one endpoint, over whatever it listens to (for HTTP and gRPC, [`HttpCheck`](super::HttpCheck) and
+/// [`GrpcCheck`](super::GrpcCheck) make the request and judge the answer; for TCP, connecting is enough); `sleep` waits. Checks of different
+/// endpoints run side by side; what one finds that was removed meanwhile is ignored.
+///
+/// The future never ends.
+///
+/// # Cancellation
+///
+/// Dropping it drops the checks that are running. What was found stays in force.
+pub async fn run<T, P, S>(
+    balancer: Balancer<T>,
+    config: CheckConfig,
+    probe: impl Fn(T) -> P,
+    sleep: impl Fn(Duration) -> S,
+) where
+    T: Clone,
+    P: Future<Output = Verdict>,
+    S: Future<Output = ()>,
+{
+    let timeout = config.timeout;
+    let mut checks = Checks::new(config);
+    let mut running = FuturesUnordered::new();
+    loop {
+        let present = balancer.status();
+        let due = checks.begin_at(balancer.now(), present.iter().map(|status| &status.id));
+        for status in present.into_iter().filter(|status| due.contains(&status.id)) {
+            let (answer, late) = (probe(status.target), sleep(timeout));
+            running.push(async move {
+                let verdict = match future::select(pin!(answer), pin!(late)).await {
+                    Either::Left((verdict, _)) => verdict,
+                    Either::Right(_) => Verdict::Fails,
+                };
+                (status.id, verdict)
+            });
+        }
+        let now = balancer.now();
+        let pause = checks.next().map_or(LOOK, |next| next.since(now)).clamp(Duration::from_millis(1), LOOK);
+        let next = async {
+            match running.next().await {
+                Some(found) => found,
+                None => future::pending().await,
+            }
+        };
+        if let Either::Left(((id, verdict), _)) = future::select(pin!(next), pin!(sleep(pause))).await
+            && let Some(verdict) = checks.finish_at(balancer.now(), &id, verdict)
+        {
+            balancer.set_check(&id, verdict == Verdict::Passes);
+        }
+    }
+}

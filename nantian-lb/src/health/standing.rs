@@ -1,0 +1,242 @@
+//! The well-being of one endpoint, shared by all who have requests there.
+//!
+//! Requests note what they saw in atomics; what follows from it is decided by one thread at a time, under the lock of updates
+//! ([`Standing::settle`]), so that bounds over the whole set hold exactly.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{OutlierConfig, SlowStartConfig};
+use crate::clock::Timestamp;
+use crate::latency::Latency;
+use crate::outcome::Outcome;
+
+/// The well-being of an endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Health {
+    /// Nothing speaks against it.
+    #[default]
+    Healthy,
+    /// It failed too often and is left out for a while.
+    Ejected,
+    /// Its ejection is over: it is given one request at a time until it has answered one.
+    Probation,
+    /// It answered 429 and is spared for a while.
+    Spared,
+    /// Its active checks fail.
+    Failing,
+}
+
+/// What is noted about one endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    pub(crate) latency: Latency,
+    errors: AtomicU32,
+    gateway_errors: AtomicU32,
+    /// Too many failures in a row, or one in probation.
+    suspected: AtomicBool,
+    /// An answer in probation.
+    acquitted: AtomicBool,
+    /// The end of the time for which it is spared.
+    spared_until: AtomicU64,
+    check_fails: AtomicBool,
+    ejections: AtomicU64,
+    // What follows is written under the lock of updates.
+    verdict: AtomicU8,
+    ejected_until: AtomicU64,
+    times_in_a_row: AtomicU32,
+    /// Since when it is well; the slow start counts from here.
+    well_since: AtomicU64,
+}
+
+const HEALTHY: u8 = 0;
+const EJECTED: u8 = 1;
+const PROBATION: u8 = 2;
+const FAILING: u8 = 3;
+
+/// What a settlement may spend, and what it works with.
+pub(crate) struct Settlement<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) outlier: Option<&'a OutlierConfig>,
+    /// How many more endpoints may be ejected.
+    pub(crate) ejections_left: usize,
+}
+
+/// What is true of an endpoint at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Condition {
+    pub(crate) health: Health,
+    /// The share of its weight that it has, in percent.
+    pub(crate) percent: u32,
+    /// When to look again.
+    pub(crate) next: Timestamp,
+}
+
+// === impl Standing ===
+
+impl Standing {
+    /// An endpoint that is well since `since`.
+    pub(crate) fn new(since: Timestamp) -> Self {
+        Self { well_since: AtomicU64::new(since.as_nanos()), ..Self::default() }
+    }
+
+    /// Notes an outcome; whether it is worth a look at the endpoint.
+    pub(crate) fn note(&self, outcome: Outcome, now: impl Fn() -> Timestamp, config: &OutlierConfig) -> bool {
+        match outcome {
+            Outcome::Success => self.note_answer(),
+            Outcome::Busy { retry_after } => {
+                let spared = config.spared(retry_after);
+                let is_spared = !spared.is_zero();
+                if is_spared {
+                    let until = now().saturating_add(spared).as_nanos();
+                    self.spared_until.fetch_max(until, Ordering::Relaxed);
+                }
+                self.note_answer() || is_spared
+            }
+            Outcome::ServerError => {
+                let errors = self.errors.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                self.gateway_errors.store(0, Ordering::Relaxed);
+                self.note_failure(config.consecutive_errors.is_some_and(|most| errors >= most.get()))
+            }
+            Outcome::GatewayError | Outcome::Unreachable => {
+                let errors = self.errors.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                let gateway_errors = self.gateway_errors.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                let too_many = config.consecutive_errors.is_some_and(|most| errors >= most.get())
+                    || config.consecutive_gateway_errors.is_some_and(|most| gateway_errors >= most.get());
+                self.note_failure(too_many)
+            }
+        }
+    }
+
+    fn note_answer(&self) -> bool {
+        // Read first: in good times the word is shared by all readers and written by none.
+        if self.errors.load(Ordering::Relaxed) > 0 {
+            self.errors.store(0, Ordering::Relaxed);
+            self.gateway_errors.store(0, Ordering::Relaxed);
+        }
+        if self.verdict.load(Ordering::Relaxed) == PROBATION {
+            self.acquitted.store(true, Ordering::Relaxed);
+            return true;
+        }
+        false
+    }
+
+    fn note_failure(&self, too_many: bool) -> bool {
+        let verdict = self.verdict.load(Ordering::Relaxed);
+        let is_suspected = verdict == PROBATION || (too_many && verdict != EJECTED);
+        if is_suspected {
+            self.suspected.store(true, Ordering::Relaxed);
+        }
+        is_suspected
+    }
+
+    /// Notes what an active check found; whether that is news.
+    pub(crate) fn note_check(&self, fails: bool) -> bool {
+        self.check_fails.swap(fails, Ordering::Relaxed) != fails
+    }
+
+    /// Whether it counts against the ejections that the set allows.
+    pub(crate) fn is_ejected(&self) -> bool {
+        matches!(self.verdict.load(Ordering::Relaxed), EJECTED | PROBATION)
+    }
+
+    /// Ejections so far.
+    pub(crate) fn ejections(&self) -> u64 {
+        self.ejections.load(Ordering::Relaxed)
+    }
+
+    /// Draws the conclusions from what was noted. Under the lock of updates.
+    pub(crate) fn settle(&self, settlement: &mut Settlement<'_>) {
+        let now = settlement.now;
+        let Some(config) = settlement.outlier else {
+            self.pardon(now);
+            return self.settle_check(now);
+        };
+        let suspected = self.suspected.swap(false, Ordering::Relaxed);
+        let acquitted = self.acquitted.swap(false, Ordering::Relaxed);
+        match self.verdict.load(Ordering::Relaxed) {
+            EJECTED if now.as_nanos() >= self.ejected_until.load(Ordering::Relaxed) => {
+                self.forget_errors();
+                self.verdict.store(PROBATION, Ordering::Relaxed);
+            }
+            PROBATION if suspected => self.eject(now, config),
+            PROBATION if acquitted => self.recover(now),
+            HEALTHY | FAILING if suspected && settlement.ejections_left > 0 => {
+                settlement.ejections_left -= 1;
+                self.eject(now, config);
+            }
+            HEALTHY | FAILING if suspected => self.forget_errors(),
+            _ => {}
+        }
+        self.settle_check(now);
+    }
+
+    fn settle_check(&self, now: Timestamp) {
+        let fails = self.check_fails.load(Ordering::Relaxed);
+        match (self.verdict.load(Ordering::Relaxed), fails) {
+            (HEALTHY, true) => self.verdict.store(FAILING, Ordering::Relaxed),
+            (FAILING, false) => self.recover(now),
+            _ => {}
+        }
+    }
+
+    /// Lets an ejected endpoint back in when failures are of interest no more.
+    fn pardon(&self, now: Timestamp) {
+        if self.is_ejected() {
+            self.recover(now);
+        }
+    }
+
+    fn eject(&self, now: Timestamp, config: &OutlierConfig) {
+        let well_for = now.since(Timestamp::from_nanos(self.well_since.load(Ordering::Relaxed)));
+        let in_a_row = self.times_in_a_row.load(Ordering::Relaxed);
+        // Every time that it was well for as long as the first ejection lasts makes up for one.
+        let made_up = if self.is_ejected() { 0 } else { whole_times(well_for, config.base_ejection) };
+        let times = in_a_row.saturating_sub(made_up).saturating_add(1);
+        let until = now.saturating_add(config.ejection(times, fastrand::f64()));
+        self.times_in_a_row.store(times, Ordering::Relaxed);
+        self.ejected_until.store(until.as_nanos(), Ordering::Relaxed);
+        self.verdict.store(EJECTED, Ordering::Relaxed);
+        self.ejections.fetch_add(1, Ordering::Relaxed);
+        self.forget_errors();
+    }
+
+    fn recover(&self, now: Timestamp) {
+        self.well_since.store(now.as_nanos(), Ordering::Relaxed);
+        self.verdict.store(HEALTHY, Ordering::Relaxed);
+        self.forget_errors();
+    }
+
+    fn forget_errors(&self) {
+        self.errors.store(0, Ordering::Relaxed);
+        self.gateway_errors.store(0, Ordering::Relaxed);
+    }
+
+    /// What is true of it now.
+    pub(crate) fn condition(&self, now: Timestamp, slow_start: Option<&SlowStartConfig>) -> Condition {
+        let spared_until = Timestamp::from_nanos(self.spared_until.load(Ordering::Relaxed));
+        let (health, next) = match self.verdict.load(Ordering::Relaxed) {
+            EJECTED => (Health::Ejected, Timestamp::from_nanos(self.ejected_until.load(Ordering::Relaxed))),
+            PROBATION => (Health::Probation, Timestamp::NEVER),
+            FAILING => (Health::Failing, Timestamp::NEVER),
+            _ if spared_until > now => (Health::Spared, spared_until),
+            _ => (Health::Healthy, Timestamp::NEVER),
+        };
+        let well_since = Timestamp::from_nanos(self.well_since.load(Ordering::Relaxed));
+        let starting = slow_start
+            .filter(|_| well_since > Timestamp::ORIGIN)
+            .and_then(|config| Some((config.percent(now.since(well_since))?, config.step())));
+        match starting {
+            Some((percent, step)) => Condition { health, percent, next: next.min(now.saturating_add(step)) },
+            None => Condition { health, percent: 100, next },
+        }
+    }
+}
+
+fn whole_times(time: Duration, unit: Duration) -> u32 {
+    match unit.as_nanos() {
+        0 => u32::MAX,
+        unit => u32::try_from(time.as_nanos() / unit).unwrap_or(u32::MAX),
+    }
+}

@@ -1,0 +1,147 @@
+//! Peak EWMA: how long an endpoint takes, as one word that all threads share.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// A moving average of response times that jumps to a new peak at once and forgets it exponentially.
+///
+/// The word holds the average in microseconds (the bits of an `f32`) and when it was made, in milliseconds since the clock's
+/// origin, which wrap after 49 days. 0 is no average.
+#[derive(Debug, Default)]
+pub(crate) struct Latency(AtomicU64);
+
+/// An average below this is as good as none: what decides is then the number of requests in flight.
+const LEAST_MICROS: f32 = 1.0;
+
+// === impl Latency ===
+
+impl Latency {
+    /// Takes in that a request took `took`.
+    pub(crate) fn observe(&self, now: Timestamp, took: Duration, decay: Duration) {
+        let sample = micros(took);
+        self.change(now, |average, age| {
+            let old_share = share_after(age, decay);
+            // What is as long as the average counts as a peak, so that it does not fade while it is confirmed.
+            if sample >= average { sample } else { average * old_share + sample * (1.0 - old_share) }
+        });
+    }
+
+    /// Takes in that a request takes at least `took`, and is not over or was given up.
+    pub(crate) fn observe_at_least(&self, now: Timestamp, took: Duration, decay: Duration) {
+        if micros(took) > self.at(now, decay) {
+            self.observe(now, took, decay);
+        }
+    }
+
+    /// Begins with an average of others, if there is none yet.
+    pub(crate) fn begin_with(&self, now: Timestamp, micros: f32) {
+        // Somebody may have observed something better meanwhile.
+        let _ = self.0.compare_exchange(0, pack(now, micros), Relaxed, Relaxed);
+    }
+
+    /// The average in microseconds; one that was not confirmed fades, so that the endpoint is tried again.
+    pub(crate) fn at(&self, now: Timestamp, decay: Duration) -> f32 {
+        let (average, age) = unpack(self.0.load(Relaxed), now);
+        (average * share_after(age, decay)).max(LEAST_MICROS)
+    }
+
+    /// The average, if there is one.
+    pub(crate) fn average(&self) -> Option<Duration> {
+        let word = self.0.load(Relaxed);
+        (word != 0).then(|| Duration::from_secs_f32(unpack(word, Timestamp::ORIGIN).0 / 1e6))
+    }
+
+    fn change(&self, now: Timestamp, change: impl Fn(f32, Duration) -> f32) {
+        let mut word = self.0.load(Relaxed);
+        loop {
+            let (average, age) = unpack(word, now);
+            match self.0.compare_exchange_weak(word, pack(now, change(average, age)), Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(present) => word = present,
+            }
+        }
+    }
+}
+
+fn micros(duration: Duration) -> f32 {
+    duration.as_secs_f32() * 1e6
+}
+
+/// The share of the old average that is left after `age`.
+fn share_after(age: Duration, decay: Duration) -> f32 {
+    if age < Duration::from_millis(1) { 1.0 - 1e-4 } else { (-age.as_secs_f32() / decay.as_secs_f32()).exp() }
+}
+
+fn millis(at: Timestamp) -> u32 {
+    // Wraps, which `unpack` takes into account.
+    u32::try_from((at.as_nanos() / 1_000_000) & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+fn pack(now: Timestamp, micros: f32) -> u64 {
+    let micros = if micros.is_finite() { micros.max(LEAST_MICROS) } else { LEAST_MICROS };
+    (u64::from(micros.to_bits()) << 32) | u64::from(millis(now))
+}
+
+fn unpack(word: u64, now: Timestamp) -> (f32, Duration) {
+    let average = f32::from_bits(u32::try_from(word >> 32).unwrap_or(0));
+    let made = u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
+    let age = millis(now).wrapping_sub(made);
+    // Threads may note their times a little out of order.
+    let age = if age > u32::MAX / 2 { 0 } else { age };
+    (average, Duration::from_millis(u64::from(age)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DECAY: Duration = Duration::from_secs(10);
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_nanos(millis * 1_000_000)
+    }
+
+    #[test]
+    fn a_peak_counts_at_once_and_fades_by_its_decay() {
+        let latency = Latency::default();
+        latency.observe(at(0), Duration::from_millis(10), DECAY);
+        latency.observe(at(1), Duration::from_millis(500), DECAY);
+        assert!((latency.at(at(1), DECAY) - 500_000.0).abs() < 100.0);
+        let faded = latency.at(at(10_001), DECAY);
+        assert!((faded / 500_000.0 - (-1f32).exp()).abs() < 0.01, "{faded}");
+        latency.observe(at(10_001), Duration::from_millis(10), DECAY);
+        let average = latency.at(at(10_001), DECAY);
+        let expected = 500_000.0 * (-1f32).exp() + 10_000.0 * (1.0 - (-1f32).exp());
+        assert!((average / expected - 1.0).abs() < 0.01, "{average} of {expected}");
+    }
+
+    #[test]
+    fn what_was_given_up_counts_only_if_it_took_longer() {
+        let latency = Latency::default();
+        latency.observe(at(0), Duration::from_millis(10), DECAY);
+        latency.observe_at_least(at(0), Duration::from_millis(1), DECAY);
+        assert!(latency.at(at(0), DECAY) > 9_000.0);
+        latency.observe_at_least(at(0), Duration::from_secs(1), DECAY);
+        assert!(latency.at(at(0), DECAY) > 990_000.0);
+    }
+
+    #[test]
+    fn the_time_may_wrap_and_be_noted_out_of_order() {
+        let latency = Latency::default();
+        let end = u64::from(u32::MAX);
+        latency.observe(at(end - 1), Duration::from_millis(10), DECAY);
+        assert!(latency.at(at(end + 1), DECAY) > 9_900.0);
+        assert!(latency.at(at(end - 50), DECAY) > 9_900.0);
+    }
+
+    #[test]
+    fn a_newcomer_begins_with_what_others_take() {
+        let latency = Latency::default();
+        assert_eq!(latency.average(), None);
+        latency.begin_with(at(5), 2_000.0);
+        latency.begin_with(at(5), 9_000.0);
+        assert_eq!(latency.average(), Some(Duration::from_millis(2)));
+    }
+}

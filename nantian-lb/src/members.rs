@@ -1,0 +1,124 @@
+//! The endpoints of a set.
+
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::config::BalanceConfig;
+use crate::endpoint::{Endpoint, EndpointId, Readiness};
+use crate::hash::EndpointHash;
+use crate::health::Health;
+use crate::health::select::Candidate;
+use crate::health::standing::Settlement;
+use crate::in_flight::Seat;
+use crate::plan::{Plan, Planned};
+
+/// The endpoints in the order of their ids, so that no choice depends on the order of the input.
+pub(crate) struct Members<T> {
+    all: Box<[Member<T>]>,
+    /// The numbers of the members in the order of their hashes, for sessions.
+    by_hash: Box<[(EndpointHash, u32)]>,
+}
+
+pub(crate) struct Member<T> {
+    pub(crate) seat: Arc<Seat>,
+    pub(crate) target: T,
+    pub(crate) weight: u32,
+    pub(crate) readiness: Readiness,
+    pub(crate) tier: u8,
+}
+
+// === impl Members ===
+
+impl<T> Members<T> {
+    /// Takes the endpoints in; of equal ids the first counts. `seat` gives the seat of an id.
+    pub(crate) fn new(
+        endpoints: impl IntoIterator<Item = Endpoint<T>>,
+        seat: impl Fn(EndpointId) -> Arc<Seat>,
+    ) -> Self {
+        let mut endpoints: Vec<_> = endpoints.into_iter().collect();
+        endpoints.sort_by(|a, b| a.id.cmp(&b.id));
+        endpoints.dedup_by(|later, first| later.id == first.id);
+        let all: Box<[_]> = endpoints
+            .into_iter()
+            .map(|Endpoint { id, target, weight, readiness, tier }| Member {
+                seat: seat(id),
+                target,
+                weight,
+                readiness,
+                tier,
+            })
+            .collect();
+        let mut by_hash: Box<[_]> = (0..).zip(&all).map(|(at, member)| (member.seat.hash(), at)).collect();
+        by_hash.sort_unstable();
+        Self { all, by_hash }
+    }
+
+    pub(crate) fn all(&self) -> &[Member<T>] {
+        &self.all
+    }
+
+    pub(crate) fn get(&self, at: usize) -> Option<&Member<T>> {
+        self.all.get(at)
+    }
+
+    pub(crate) fn seat(&self, id: &EndpointId) -> Option<&Arc<Seat>> {
+        let at = self.all.binary_search_by(|member| member.seat.id().cmp(id));
+        Some(&self.all.get(at.ok()?)?.seat)
+    }
+
+    /// The number of the endpoint with this hash.
+    pub(crate) fn find(&self, hash: EndpointHash) -> Option<usize> {
+        let at = self.by_hash.binary_search_by_key(&hash, |&(hash, _)| hash).ok()?;
+        self.by_hash.get(at).map(|&(_, at)| at as usize)
+    }
+
+    /// Gives endpoints without a response time that of the middle one of the others, lest they be flooded or starved.
+    pub(crate) fn introduce_newcomers(&self, now: Timestamp) {
+        let latency = |member: &Member<T>| member.seat.standing().latency.average();
+        let mut known: Vec<_> = self.all.iter().filter_map(latency).collect();
+        known.sort_unstable();
+        let Some(middle) = known.get(known.len() / 2) else { return };
+        for member in self.all.iter().filter(|member| latency(member).is_none()) {
+            member.seat.standing().latency.begin_with(now, middle.as_secs_f32() * 1e6);
+        }
+    }
+
+    /// Draws the conclusions from what was noted about the endpoints, and plans by them. Under the lock of updates.
+    pub(crate) fn plan(
+        &self,
+        config: &BalanceConfig,
+        now: Timestamp,
+        old: Option<(&Plan, &BalanceConfig)>,
+    ) -> Plan {
+        let standings = || self.all.iter().map(|member| member.seat.standing());
+        let most = config.outlier.as_ref().map_or(0, |outlier| outlier.max_ejected(self.all.len()));
+        let ejected = standings().filter(|standing| standing.is_ejected()).count();
+        let ejections_left = most.saturating_sub(ejected);
+        let mut settlement = Settlement { now, outlier: config.outlier.as_ref(), ejections_left };
+        standings().for_each(|standing| standing.settle(&mut settlement));
+
+        let mut next = Timestamp::NEVER;
+        let planned: Vec<_> = self
+            .all
+            .iter()
+            .map(|member| {
+                let condition = member.seat.standing().condition(now, config.slow_start.as_ref());
+                next = next.min(condition.next);
+                Planned {
+                    id: member.seat.id().text(),
+                    candidate: member.candidate(condition.health),
+                    percent: condition.percent,
+                }
+            })
+            .collect();
+        Plan::new(&planned, config, next, old)
+    }
+}
+
+// === impl Member ===
+
+impl<T> Member<T> {
+    fn candidate(&self, health: Health) -> Candidate {
+        Candidate { weight: self.weight, tier: self.tier, readiness: self.readiness, health }
+    }
+}

@@ -1,0 +1,156 @@
+//! The tables to choose by, for one state of the endpoints' health.
+
+use std::mem::discriminant;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::config::{BalanceConfig, Strategy};
+use crate::health::select::{Candidate, Use, select};
+use crate::strategy::{Chooser, scale};
+
+/// The tables to choose by, for one state of the endpoints' health.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The nearest first; only those that get requests.
+    pub(crate) tiers: Box<[Tier]>,
+    /// What is to be made of each member.
+    pub(crate) uses: Box<[Use]>,
+    /// Every choice may be taken as it is.
+    pub(crate) is_free: bool,
+    /// When the state is out of date.
+    pub(crate) next: Timestamp,
+}
+
+/// One tier of endpoints.
+#[derive(Debug)]
+pub(crate) struct Tier {
+    /// The end of its part of the requests, in percent, after those of the tiers before.
+    end: u32,
+    pub(crate) choice: Arc<Choice>,
+}
+
+/// Endpoints of one tier with the table to choose from them.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    /// The numbers of the members among all.
+    pub(crate) members: Box<[u32]>,
+    /// Their weights, and what makes their placement: equal shares need no new table.
+    shares: Box<[(Arc<str>, u32)]>,
+    pub(crate) weight_sum: u64,
+    chooser: Chooser,
+}
+
+/// One endpoint, as far as the plan depends on it.
+pub(crate) struct Planned<'a> {
+    pub(crate) id: &'a Arc<str>,
+    pub(crate) candidate: Candidate,
+    /// The share of its weight that it has, in percent.
+    pub(crate) percent: u32,
+}
+
+/// Weights are multiplied by this while some endpoint has but a percentage of its own.
+const WHOLE: u64 = 100;
+
+// === impl Plan ===
+
+impl Plan {
+    /// Plans for these endpoints. Tables of `old` that would come out the same are taken over.
+    pub(crate) fn new(
+        endpoints: &[Planned<'_>],
+        config: &BalanceConfig,
+        next: Timestamp,
+        old: Option<(&Self, &BalanceConfig)>,
+    ) -> Self {
+        let candidates: Vec<_> = endpoints.iter().map(|endpoint| endpoint.candidate).collect();
+        let (uses, shares) = select(&candidates, config.tiers, config.panic_threshold_percent);
+        let hashes = matches!(config.strategy, Strategy::ConsistentHash(_));
+        let old = old.filter(|(_, old)| discriminant(&old.strategy) == discriminant(&config.strategy));
+        let mut end = 0;
+        let mut tiers = Vec::new();
+        for share in shares {
+            end += share.percent;
+            // A placement stays as it is whatever becomes of single endpoints; other tables leave out who is left out.
+            let is_used = |at: &usize| hashes || uses.get(*at) != Some(&Use::Not);
+            let members: Vec<usize> = share.members.into_iter().filter(is_used).collect();
+            if members.is_empty() {
+                continue;
+            }
+            let choice = Choice::new(endpoints, &members, config, old.map(|(old, _)| old));
+            tiers.push(Tier { end, choice });
+        }
+        let is_free = tiers.iter().all(|tier| {
+            let mut uses = tier.choice.members.iter().map(|&at| uses.get(at as usize));
+            uses.all(|used| used == Some(&Use::Free))
+        });
+        Self { tiers: tiers.into(), uses: uses.into(), is_free, next }
+    }
+
+    /// The tier for a random number, or for a key, which is always given the same tier in the same state.
+    pub(crate) fn tier(&self, random: u64) -> Option<&Tier> {
+        match &*self.tiers {
+            [] => None,
+            [only] => Some(only),
+            [.., last] => {
+                let percent = scale(random, 100);
+                Some(self.tiers.iter().find(|tier| percent < tier.end as usize).unwrap_or(last))
+            }
+        }
+    }
+}
+
+// === impl Choice ===
+
+impl Choice {
+    fn new(
+        endpoints: &[Planned<'_>],
+        members: &[usize],
+        config: &BalanceConfig,
+        old: Option<&Plan>,
+    ) -> Arc<Self> {
+        let shares = shares(endpoints, members, matches!(config.strategy, Strategy::ConsistentHash(_)));
+        let members: Box<[_]> = members.iter().map(|&at| u32::try_from(at).unwrap_or(u32::MAX)).collect();
+        let same = old
+            .and_then(|old| old.tiers.iter().map(|tier| &tier.choice).find(|choice| choice.shares == shares));
+        if let Some(same) = same.filter(|same| same.members == members) {
+            return Arc::clone(same);
+        }
+        let chooser = match same {
+            Some(same) => same.chooser.clone(),
+            None => Chooser::new(&config.strategy, &shares),
+        };
+        let weight_sum = shares.iter().map(|&(_, weight)| u64::from(weight)).sum();
+        Arc::new(Self { members, shares, weight_sum, chooser })
+    }
+
+    pub(crate) fn chooser(&self) -> &Chooser {
+        &self.chooser
+    }
+
+    /// The number of the member at this place of the table.
+    pub(crate) fn member(&self, place: usize) -> Option<usize> {
+        self.members.get(place).map(|&at| at as usize)
+    }
+
+    /// Its weight.
+    pub(crate) fn weight(&self, place: usize) -> u32 {
+        self.shares.get(place).map_or(1, |&(_, weight)| weight)
+    }
+}
+
+/// The ids and weights of the members, those that start slowly with their part of it.
+fn shares(endpoints: &[Planned<'_>], members: &[usize], hashes: bool) -> Box<[(Arc<str>, u32)]> {
+    let members: Vec<_> = members.iter().filter_map(|&at| endpoints.get(at)).collect();
+    let starts = |endpoint: &&Planned<'_>| endpoint.percent < 100;
+    if hashes || !members.iter().any(starts) {
+        return members.iter().map(|endpoint| (Arc::clone(endpoint.id), endpoint.candidate.weight)).collect();
+    }
+    let parts: Vec<_> = members
+        .iter()
+        .map(|endpoint| u64::from(endpoint.candidate.weight) * u64::from(endpoint.percent))
+        .collect();
+    // Back into 32 bits, if they do not fit.
+    let most = parts.iter().max().copied().unwrap_or(0);
+    let divisor = (most / u64::from(u32::MAX) + 1).min(WHOLE);
+    let part = |part: u64| u32::try_from(part / divisor).unwrap_or(u32::MAX).max(1);
+    members.iter().zip(parts).map(|(endpoint, weight)| (Arc::clone(endpoint.id), part(weight))).collect()
+}

@@ -1,0 +1,33 @@
+//! What a request was tried at before.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::endpoint::EndpointId;
+
+/// The endpoints that a request was tried at, as a request extension: an attempt passes over those of the attempts before.
+///
+/// Whoever repeats requests puts it into the first attempt and leaves it in its copies; clones are one list.
+#[derive(Debug, Clone, Default)]
+pub struct Tried {
+    endpoints: Arc<Mutex<Vec<EndpointId>>>,
+}
+
+// === impl Tried ===
+
+impl Tried {
+    /// An empty list.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The endpoints, the first one first.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<EndpointId> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn add(&self, endpoint: &EndpointId) {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).push(endpoint.clone());
+    }
+}
