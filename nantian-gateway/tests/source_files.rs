@@ -362,3 +362,25 @@ items:
     let route = load.objects.http_routes.get(&ObjectName::new("demo", "shop")).unwrap();
     assert_eq!((route.metadata.uid.as_deref(), route.metadata.generation), (Some("6f0a"), Some(2)));
 }
+
+#[test]
+fn what_is_no_regular_file_is_not_waited_for() {
+    let mut world = World::new(&[("a.yaml", &service("web", 80))]);
+    let pipe = world.path("pipe.yaml");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (load, changed, faults) = world.load();
+    assert_eq!((load.files, changed, faults), (1, vec!["Service demo/web".to_owned()], vec![]));
+
+    let (_, _, faults) = World { files: Files::new([pipe]), ..world }.load();
+    assert_eq!(faults, ["pipe.yaml: is neither a file nor a directory"]);
+}
+
+#[test]
+fn kinds_of_the_gateway_api_that_are_not_served_are_named() {
+    let policy = "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {name: tls, namespace: demo}\n";
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: demo}\n";
+    let mut world = World::new(&[("a.yaml", &format!("{policy}---\n{deployment}"))]);
+    let (load, ..) = world.load();
+    let unserved: Vec<_> = load.unserved.iter().map(ToString::to_string).collect();
+    assert_eq!((unserved, load.skipped), (vec!["BackendTLSPolicy/demo/tls".to_owned()], 1));
+}

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::log_filter::LogFilter;
 use crate::{gates::FeatureGates, listen::TrustedProxies};
 
 /// A gateway for HTTP and LLM traffic, configured by Gateway API resources.
@@ -77,34 +78,34 @@ pub(super) struct Common {
     /// The form of the log.
     #[arg(long, env = "NANTIAN_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub(super) log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or a filter such as info,hyper=debug.
+    /// What is logged: off, error, warn, info, debug, trace, or a filter such as info,hyper=debug.
     #[arg(long, env = "NANTIAN_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
-    pub(super) log_level: String,
+    pub(super) log_level: LogFilter,
     /// Whether each request is logged to standard output, as one JSON object a line.
     #[arg(long, env = "NANTIAN_ACCESS_LOG", value_name = "FORMAT", default_value = "off")]
     pub(super) access_log: AccessLogFormat,
     /// How long requests may take to finish after SIGTERM, 0s to 1h.
-    #[arg(long, env = "NANTIAN_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    #[arg(long, env = "NANTIAN_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration::<0, HOUR>)]
     pub(super) drain_timeout: Duration,
-    /// How long a client may take to send the head of a request, and a TLS handshake.
-    #[arg(long, env = "NANTIAN_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    /// How long a client may take to send the head of a request, and a TLS handshake, 100ms to 1h.
+    #[arg(long, env = "NANTIAN_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration::<TICK, HOUR>)]
     pub(super) header_timeout: Duration,
-    /// How long a client's connection may be unused.
-    #[arg(long, env = "NANTIAN_IDLE_TIMEOUT", value_name = "DURATION", default_value = "75s", value_parser = duration)]
+    /// How long a client's connection may be unused, 100ms to 24h.
+    #[arg(long, env = "NANTIAN_IDLE_TIMEOUT", value_name = "DURATION", default_value = "75s", value_parser = duration::<TICK, DAY>)]
     pub(super) idle_timeout: Duration,
     /// How long a client may neither send the next bytes of a body nor take the next bytes of a response (over HTTP/2,
-    /// the next 16 KiB of each).
-    #[arg(long, env = "NANTIAN_STALL_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    /// the next 16 KiB of each), 100ms to 24h.
+    #[arg(long, env = "NANTIAN_STALL_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = duration::<TICK, DAY>)]
     pub(super) stall_timeout: Duration,
-    /// How long an upgraded connection, such as a WebSocket, may be silent in both directions; 0s is no limit.
-    #[arg(long, env = "NANTIAN_TUNNEL_IDLE_TIMEOUT", value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    /// How long an upgraded connection, such as a WebSocket, may be silent in both directions, up to 24h; 0s is no limit.
+    #[arg(long, env = "NANTIAN_TUNNEL_IDLE_TIMEOUT", value_name = "DURATION", default_value = "1h", value_parser = duration::<0, DAY>)]
     pub(super) tunnel_idle_timeout: Duration,
     /// The most client connections of the process, at least 1; further ones wait until another one ends.
     #[arg(long, env = "NANTIAN_MAX_CONNECTIONS", value_name = "N", default_value_t = 65_536,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_connections: u32,
-    /// How long opening a connection to a backend may take.
-    #[arg(long, env = "NANTIAN_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    /// How long opening a connection to a backend may take, 1ms to 1h.
+    #[arg(long, env = "NANTIAN_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = duration::<1, HOUR>)]
     pub(super) connect_timeout: Duration,
     /// The most bytes of a request's head, 8192 to 1048576; more is answered with 431.
     #[arg(long, env = "NANTIAN_MAX_REQUEST_HEAD_BYTES", value_name = "BYTES", default_value_t = 65_536,
@@ -161,10 +162,21 @@ impl std::str::FromStr for AdminAddr {
     }
 }
 
-/// Reads a duration such as `500ms`, `30s` or `1m30s` (GEP-2257).
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration: nantian_crd::Duration = text.parse().map_err(|error| format!("{error}"))?;
-    Ok(duration.as_std())
+/// The milliseconds of a day.
+const DAY: u64 = 24 * HOUR;
+/// The milliseconds of an hour.
+const HOUR: u64 = 3_600_000;
+/// The milliseconds between two looks at the connections.
+const TICK: u64 = 100;
+
+/// Reads a duration such as `500ms`, `30s` or `1m30s` (GEP-2257) of `LEAST` to `MOST` milliseconds.
+fn duration<const LEAST: u64, const MOST: u64>(text: &str) -> Result<Duration, String> {
+    let duration = text.parse::<nantian_crd::Duration>().map_err(|error| error.to_string())?.as_std();
+    let range = Duration::from_millis(LEAST)..=Duration::from_millis(MOST);
+    if range.contains(&duration) {
+        return Ok(duration);
+    }
+    Err(format!("{duration:?} is not between {:?} and {:?}", range.start(), range.end()))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod args;
 mod demo;
 mod judge;
+mod log_filter;
 mod run;
 mod validate;
 

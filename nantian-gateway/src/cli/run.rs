@@ -15,7 +15,6 @@ use tokio::{
     sync::{oneshot, watch},
     time::timeout,
 };
-use tracing_subscriber::EnvFilter;
 
 use super::args::{AccessLogFormat, AdminAddr, Common, LogFormat, Run};
 use crate::{
@@ -57,7 +56,7 @@ pub(super) fn control_runtime() -> io::Result<Runtime> {
 
 /// Installs the log of the process.
 pub(super) fn log_to_stderr(common: &Common) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&common.log_level).context("--log-level")?;
+    let filter = common.log_level.to_filter().context("--log-level")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())

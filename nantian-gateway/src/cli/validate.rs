@@ -26,6 +26,9 @@ pub fn validate(paths: &[PathBuf], out: &mut impl Write) -> io::Result<bool> {
     for Refusal { object, path, reason, .. } in &dangling {
         tracing::warn!(%object, path, "{reason}");
     }
+    for object in &load.unserved {
+        tracing::warn!(%object, "is skipped: the gateway does not serve this kind");
+    }
     let refused = refused.into_iter().filter_map(|refusal| fault(&files, refusal));
     let mut faults: Vec<_> = load.faults.iter().cloned().chain(refused).collect();
     faults.sort_by(|this, that| this.place.cmp(&that.place));

@@ -13,7 +13,7 @@ use crate::{
     metrics::Metrics,
     runtime::Workers,
     snapshot::Snapshot,
-    source::{Cause, Files, ObjectRef, refusals},
+    source::{Cause, Files, ObjectRef, Subject, refusals},
     translate::{
         Translation,
         conditions::{Condition, ConditionType, Reason},
@@ -35,6 +35,8 @@ pub struct Control {
     problems: Vec<Problem>,
     /// Faults in the manifests, as of the last reload.
     source_faults: Vec<String>,
+    /// Objects of the Gateway API whose kinds are not served.
+    unserved: Vec<Subject>,
     /// What was said of an edit that was taken back; until the object is edited again.
     rejected: BTreeMap<ObjectRef, Vec<String>>,
     unbound: BTreeMap<PortKey, String>,
@@ -78,6 +80,7 @@ impl Control {
             served: Ir::default(),
             problems: Vec::new(),
             source_faults: Vec::new(),
+            unserved: Vec::new(),
             rejected: BTreeMap::new(),
             unbound: BTreeMap::new(),
             backoff: Backoff::default(),
@@ -115,6 +118,7 @@ impl Control {
         self.tell_truth(&mut translation);
         self.served.clone_from(&translation.ir);
         self.source_faults = source_faults;
+        self.unserved = load.unserved;
         let faults = self.faults();
         let reload = Reload { changed: load.changed, faults: faults.len(), installed, took: begun.elapsed() };
         let translation = Arc::new(translation);
@@ -162,6 +166,7 @@ impl Control {
             translation: Arc::clone(translation),
             problems: self.problems.clone(),
             faults: faults.to_vec(),
+            unserved: self.unserved.iter().map(ToString::to_string).collect(),
             listening: ports == 0 || self.unbound.len() < ports,
         });
     }
@@ -223,9 +228,13 @@ impl Control {
             let key = PortKey { address: port.address, port: port.port };
             let Some(reason) = self.unbound.get(&key) else { continue };
             for listener in &port.listeners {
-                let condition =
-                    Condition::fails(ConditionType::Programmed, Reason::AddressNotUsable, reason.clone());
-                translation.statuses.set_listener_condition(&listener.id, condition);
+                for (kind, why) in [
+                    (ConditionType::Accepted, Reason::PortUnavailable),
+                    (ConditionType::Programmed, Reason::AddressNotUsable),
+                ] {
+                    let condition = Condition::fails(kind, why, reason.clone());
+                    translation.statuses.set_listener_condition(&listener.id, condition);
+                }
             }
         }
         translation.ir.ports = ports;
@@ -252,6 +261,9 @@ impl Control {
             let gate = ignored.feature.name();
             format!("{} is ignored; --feature-gates {gate}=true serves it", ignored.object)
         }));
+        said.extend(
+            self.unserved.iter().map(|object| format!("{object} is ignored: its kind is not served")),
+        );
         said.extend(
             translation.warnings.iter().map(|warning| format!("{}: {}", warning.object, warning.message)),
         );

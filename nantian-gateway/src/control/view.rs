@@ -18,6 +18,8 @@ pub struct ConfigView {
     pub problems: Vec<Problem>,
     /// Faults in the sources.
     pub faults: Vec<String>,
+    /// Objects of the Gateway API whose kinds are not served.
+    pub unserved: Vec<String>,
     /// Whether a socket is bound, or none is asked for.
     pub listening: bool,
 }
@@ -67,6 +69,7 @@ impl ConfigView {
             "warnings": value(&self.translation.warnings),
             "problems": problems,
             "faults": self.faults,
+            "unserved": self.unserved,
         })
     }
 }

@@ -20,8 +20,10 @@ pub(super) struct Content {
     pub(super) items: Vec<Item>,
     /// All that is wrong with it, in the order of documents.
     pub(super) faults: Vec<Fault>,
-    /// Objects of kinds that the gateway does not read.
+    /// Objects of kinds of someone else.
     pub(super) skipped: usize,
+    /// Objects of kinds of the Gateway API that the gateway does not serve.
+    pub(super) unserved: Vec<Subject>,
     /// Whether some of it could not be told apart: an object that is no longer named may still be there.
     pub(super) is_opaque: bool,
 }
@@ -92,6 +94,7 @@ impl Content {
                 self.skipped += 1;
                 return;
             }
+            Envelope::Unserved(subject) => return self.unserved.push(subject),
             Envelope::Faulty(object, field, reason) => {
                 let place = place.clone();
                 return self.unreadable(Fault { place, object, path: format!("{prefix}{field}"), reason });

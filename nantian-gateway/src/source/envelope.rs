@@ -14,8 +14,10 @@ use crate::ir::ObjectName;
 pub(super) enum Envelope {
     /// An object that the gateway reads.
     Object(Kind, ObjectName),
-    /// An object of a kind that it does not read.
+    /// An object of a kind of someone else.
     Skipped(Subject),
+    /// An object of a kind of the Gateway API that the gateway does not serve.
+    Unserved(Subject),
     /// Not an object that anything could be said about: the field and the reason.
     Faulty(Option<Subject>, &'static str, String),
 }
@@ -46,7 +48,8 @@ impl Envelope {
             (Meaning::Read(kind), subject) => Self::named(kind, subject, metadata),
             (Meaning::Slip(field, reason), subject) => Self::Faulty(subject, field, reason),
             (Meaning::Skipped, Some(subject)) => Self::Skipped(subject),
-            (Meaning::Skipped, None) => Self::Faulty(None, "kind", MISSING.to_owned()),
+            (Meaning::Unserved, Some(subject)) => Self::Unserved(subject),
+            (Meaning::Skipped | Meaning::Unserved, None) => Self::Faulty(None, "kind", MISSING.to_owned()),
         }
     }
 

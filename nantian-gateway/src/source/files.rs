@@ -69,8 +69,10 @@ pub struct Load {
     pub files: usize,
     /// How many of them were read this time, because they may have changed.
     pub reread: usize,
-    /// How many objects are of kinds that the gateway does not read.
+    /// How many objects are of kinds of someone else.
     pub skipped: usize,
+    /// Objects of kinds of the Gateway API that the gateway does not serve, in the order of their files.
+    pub unserved: Vec<Subject>,
 }
 
 /// A file as it was when it was last read.
@@ -127,6 +129,7 @@ impl Files {
             files: self.known.len(),
             reread,
             skipped: self.known.values().map(|known| known.content.skipped).sum(),
+            unserved: self.known.values().flat_map(|known| known.content.unserved.iter().cloned()).collect(),
         }
     }
 

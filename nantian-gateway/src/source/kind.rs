@@ -38,8 +38,10 @@ pub(super) struct KindInfo {
 pub(super) enum Meaning {
     /// A kind that the gateway reads.
     Read(Kind),
-    /// A kind of someone else, or one that the gateway does not serve.
+    /// A kind of someone else.
     Skipped,
+    /// A kind of the Gateway API that the gateway does not serve.
+    Unserved,
     /// A slip: the field that is wrong, and the reason.
     Slip(&'static str, String),
 }
@@ -151,7 +153,7 @@ fn is_slip(group: &str, meant: &str) -> bool {
 
 fn unknown_kind(group: &str, kind: &str) -> Meaning {
     if group == GATEWAY_API && NOT_SERVED.contains(&kind) {
-        return Meaning::Skipped;
+        return Meaning::Unserved;
     }
     let read = Kind::ALL.into_iter().map(Kind::info).filter(|info| info.group == group).map(|info| info.name);
     let others = NOT_SERVED.into_iter().filter(|_| group == GATEWAY_API);
@@ -181,11 +183,17 @@ mod tests {
         for (api_version, kind) in [
             ("apps/v1", "Deployment"),
             ("v1", "ServiceAccount"),
-            ("gateway.networking.k8s.io/v1", "GRPCRoute"),
             ("serving.knative.dev/v1", "Service"),
             ("networking.istio.io/v1", "Gateway"),
         ] {
             assert_eq!(Meaning::of(api_version, kind), Meaning::Skipped, "{api_version} {kind}");
+        }
+    }
+
+    #[test]
+    fn kinds_of_the_gateway_api_that_are_not_served_are_told_from_those_of_others() {
+        for kind in NOT_SERVED {
+            assert_eq!(Meaning::of("gateway.networking.k8s.io/v1", kind), Meaning::Unserved, "{kind}");
         }
     }
 

@@ -73,7 +73,8 @@ impl Scan {
         for path in paths {
             match fs::metadata(path) {
                 Ok(metadata) if metadata.is_dir() => scan.directory(path, &metadata),
-                Ok(metadata) => scan.file(path, &metadata),
+                Ok(metadata) if metadata.is_file() => scan.file(path, &metadata),
+                Ok(_) => scan.fault(path, &io::Error::other("is neither a file nor a directory")),
                 Err(error) => scan.fault(path, &error),
             }
         }
@@ -93,7 +94,8 @@ impl Scan {
     fn entry(&mut self, path: &Path) {
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => self.directory(path, &metadata),
-            Ok(metadata) if is_manifest(path) => self.file(path, &metadata),
+            // Reading a pipe or a socket would wait for whoever writes to it.
+            Ok(metadata) if metadata.is_file() && is_manifest(path) => self.file(path, &metadata),
             Err(error) if is_manifest(path) => self.fault(path, &error),
             _ => {}
         }

@@ -156,7 +156,7 @@ async fn a_port_that_is_taken_is_told_and_tried_again() {
     assert_eq!(gateway.get("/edited").await.status(), 200, "the other port serves");
     eventually("the truth is told", async || {
         gateway.condition("Gateway demo/demo", "Programmed").await["status"] == "False"
-            || gateway.config().await["conditions"].to_string().contains("AddressNotUsable")
+            || gateway.config().await["conditions"].to_string().contains("PortUnavailable")
     })
     .await;
 
@@ -164,7 +164,8 @@ async fn a_port_that_is_taken_is_told_and_tried_again() {
     gateway.log.more("the port is served now", 0).await;
     assert_eq!(Wire::connect(address).await.get("/edited").await.status(), 200);
     let config = gateway.config().await;
-    assert!(!config["conditions"].to_string().contains("AddressNotUsable"), "{config}");
+    let conditions = config["conditions"].to_string();
+    assert!(!conditions.contains("AddressNotUsable") && !conditions.contains("PortUnavailable"), "{config}");
 
     gateway.signal("HUP");
     gateway.log.more("SIGHUP", 0).await;

@@ -1,5 +1,7 @@
 //! Filters: what a rule or a backendRef does to a request and its response.
 
+use std::collections::HashSet;
+
 use http::{HeaderName, HeaderValue, uri::PathAndQuery};
 
 use super::{
@@ -154,7 +156,11 @@ fn entries(entries: &[(&str, &str)], path: &Path<'_>) -> Result<Vec<(String, Str
             }
         }
     });
-    read.collect()
+    let mut read = read.collect::<Result<Vec<(String, String)>, _>>()?;
+    // The first of several equivalent names counts (Gateway API, HTTPHeader.name).
+    let mut seen = HashSet::new();
+    read.retain(|(name, _)| seen.insert(name.clone()));
+    Ok(read)
 }
 
 fn header_name(name: &str, path: &Path<'_>) -> Result<String, Fault> {
