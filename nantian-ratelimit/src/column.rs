@@ -65,6 +65,18 @@ impl Column {
         self.rate.tick(now)
     }
 
+    /// The TAT of a bucket of which `used` items are in use.
+    #[cfg(feature = "redis")]
+    pub(crate) fn tat(&self, used: f64, now: Timestamp) -> u64 {
+        self.full(now).saturating_add(self.rate.units(used))
+    }
+
+    /// Items in use, rounded up.
+    #[cfg(feature = "redis")]
+    pub(crate) fn used(&self, tat: u64, now: Timestamp) -> u64 {
+        self.rate.items(tat.saturating_sub(self.full(now)))
+    }
+
     /// Whether the bucket is full, so that it may be forgotten.
     pub(crate) fn is_full(&self, tat: u64, now: Timestamp) -> bool {
         tat <= self.rate.tick(now)

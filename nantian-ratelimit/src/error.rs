@@ -81,6 +81,14 @@ pub struct Denied {
     retry_after: Option<Duration>,
 }
 
+/// The store of the limits is away, and requests wait for it to come back. Maps to 503.
+///
+/// It is in the extensions of the response, so that limiters around it take their charge back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the limits cannot be read at present")]
+#[non_exhaustive]
+pub struct Unavailable;
+
 struct Wait(Option<Duration>);
 
 // === impl Denied ===

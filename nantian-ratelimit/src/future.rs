@@ -1,17 +1,24 @@
 //! The response future.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
+use tower_service::Service;
 
 use crate::body::ResponseBody;
-use crate::error::Denied;
+use crate::decide::Decision;
+use crate::error::{Denied, Unavailable};
 use crate::handle::Ticket;
 use crate::headers;
+use crate::layer::Settings;
+use crate::service::Verdict;
 
 pin_project! {
     /// The future of [`RateLimit`](crate::RateLimit).
@@ -19,19 +26,25 @@ pin_project! {
     /// # Cancellation
     ///
     /// Dropping it drops the inner call; its request stays charged, its tokens as they were reserved, unless somebody
-    /// settled them.
-    #[derive(Debug)]
+    /// settled them. One that waits in a queue leaves it and has cost nothing.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<F> {
+    pub struct ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
         #[pin]
-        state: State<F>,
+        state: State<S, S::Future, B>,
     }
 }
 
 pin_project! {
-    #[derive(Debug)]
     #[project = StateProj]
-    enum State<F> {
+    #[project_replace = StateReplaced]
+    enum State<S, F, B> {
+        Deciding {
+            decision: Decision,
+            waiting: Option<Waiting<S, B>>,
+        },
         Passed {
             // Before the ticket, so that a usage observer inside may settle when both are dropped.
             #[pin]
@@ -44,16 +57,21 @@ pin_project! {
     }
 }
 
+/// A request that was not decided on yet, and the service that is ready for it.
+struct Waiting<S, B> {
+    settings: Arc<Settings>,
+    service: S,
+    parts: Parts,
+    body: B,
+}
+
 // === impl ResponseFuture ===
 
-impl<F> ResponseFuture<F> {
-    pub(crate) fn admitted(inner: F, ticket: Ticket) -> Self {
-        let ticket = Some(ticket);
-        Self { state: State::Passed { inner, ticket } }
-    }
-
-    pub(crate) fn exempt(inner: F) -> Self {
-        let ticket = None;
+impl<S, B> ResponseFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    pub(crate) fn passed(inner: S::Future, ticket: Option<Ticket>) -> Self {
         Self { state: State::Passed { inner, ticket } }
     }
 
@@ -61,25 +79,63 @@ impl<F> ResponseFuture<F> {
         let response = Some(response);
         Self { state: State::Refused { response } }
     }
+
+    pub(crate) fn deciding(
+        decision: Decision,
+        settings: Arc<Settings>,
+        service: S,
+        parts: Parts,
+        body: B,
+    ) -> Self {
+        let waiting = Some(Waiting { settings, service, parts, body });
+        Self { state: State::Deciding { decision, waiting } }
+    }
 }
 
-impl<F, B, E> Future for ResponseFuture<F>
+impl<S, B, ResBody> Future for ResponseFuture<S, B>
 where
-    F: Future<Output = Result<Response<B>, E>>,
+    S: Service<Request<B>, Response = Response<ResBody>>,
 {
-    type Output = Result<Response<ResponseBody<B>>, E>;
+    type Output = Result<Response<ResponseBody<ResBody>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Refused { response } => match response.take() {
-                Some(response) => Poll::Ready(Ok(response.map(ResponseBody::refused))),
-                None => Poll::Pending,
-            },
-            StateProj::Passed { inner, ticket } => {
-                let result = ready!(inner.poll(cx));
-                Poll::Ready(finish(result, ticket.take()))
-            }
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                StateProj::Refused { response } => {
+                    return match response.take() {
+                        Some(response) => Poll::Ready(Ok(response.map(ResponseBody::refused))),
+                        None => Poll::Pending,
+                    };
+                }
+                StateProj::Passed { inner, ticket } => {
+                    let result = ready!(inner.poll(cx));
+                    return Poll::Ready(finish(result, ticket.take()));
+                }
+                StateProj::Deciding { decision, waiting } => {
+                    let outcome = ready!(decision.as_mut().poll(cx));
+                    let Some(Waiting { settings, mut service, parts, body }) = waiting.take() else {
+                        return Poll::Pending;
+                    };
+                    match settings.act(outcome, parts, body) {
+                        Verdict::Pass(request, ticket) => {
+                            State::Passed { inner: service.call(request), ticket }
+                        }
+                        Verdict::Refuse(response) => State::Refused { response: Some(response) },
+                    }
+                }
+            };
+            state.as_mut().project_replace(next);
         }
+    }
+}
+
+impl<S, B> fmt::Debug for ResponseFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }
 
@@ -91,7 +147,8 @@ fn finish<B, E>(
     mut ticket: Option<Ticket>,
 ) -> Result<Response<ResponseBody<B>>, E> {
     let mut response = result?;
-    if response.extensions().get::<Denied>().is_some() {
+    let extensions = response.extensions();
+    if extensions.get::<Denied>().is_some() || extensions.get::<Unavailable>().is_some() {
         if let Some(ticket) = ticket.take() {
             ticket.cancel();
         }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::decide::Charge;
 use crate::layer::Settings;
 use crate::levels::Levels;
-use crate::reservation::{Reservation, Settlement};
+use crate::reservation::Settlement;
 use crate::sync::{AtomicBool, Ordering};
 
 /// Settles the tokens of the request in whose extensions it is found.
@@ -30,7 +31,7 @@ pub(crate) struct Ticket {
 
 #[derive(Debug)]
 struct Handle {
-    reservation: Reservation,
+    charge: Charge,
     is_settled: AtomicBool,
     settings: Arc<Settings>,
     /// The handle of the limiter around this one.
@@ -40,8 +41,8 @@ struct Handle {
 // === impl ReservationHandle ===
 
 impl ReservationHandle {
-    pub(crate) fn new(reservation: Reservation, settings: Arc<Settings>, outer: Option<Self>) -> Self {
-        Self(Arc::new(Handle { reservation, is_settled: AtomicBool::new(false), settings, outer }))
+    pub(crate) fn new(charge: Charge, settings: Arc<Settings>, outer: Option<Self>) -> Self {
+        Self(Arc::new(Handle { charge, is_settled: AtomicBool::new(false), settings, outer }))
     }
 
     /// Settles the request's tokens now, unless they are settled.
@@ -55,26 +56,24 @@ impl ReservationHandle {
 
     /// Tokens that were estimated for the request.
     pub fn reserved_tokens(&self) -> u64 {
-        self.0.reservation.cost().tokens
+        self.0.charge.cost().tokens
     }
 
     pub(crate) fn levels(&self) -> &Levels {
-        self.0.reservation.levels()
+        self.0.charge.levels()
     }
 
     fn settle_own(&self, settlement: Settlement) {
         let settings = &self.0.settings;
         if self.take() && settings.counts_tokens() {
-            let now = settings.limiter.now();
-            let settled = self.0.reservation.settle_once_at(now, settlement);
+            let settled = self.0.charge.settle_once(settlement);
             settings.observe.settled(&settled);
         }
     }
 
     fn cancel_own(&self) {
         if self.take() {
-            let now = self.0.settings.limiter.now();
-            self.0.reservation.cancel_once_at(now);
+            self.0.charge.cancel_once();
         }
     }
 

@@ -13,6 +13,8 @@ use crate::policy::Unit;
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// What the clients of OpenAI and Anthropic read before they try again.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// The fields for one unit: limit, remaining, reset.
@@ -56,8 +58,17 @@ pub(crate) fn refused(headers: &mut HeaderMap, denied: &Denied) {
     if let Some(wait) = denied.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds(wait).max(1)));
         headers.insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds(wait).max(1)));
+    } else {
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     report(headers, denied.levels(), denied.retry_after());
+}
+
+/// Tells a caller when to try again that cannot be decided on.
+#[cfg(feature = "redis")]
+pub(crate) fn unavailable(headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
 }
 
 fn strip(headers: &mut HeaderMap) {

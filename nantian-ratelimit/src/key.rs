@@ -91,8 +91,22 @@ impl fmt::Debug for KeyHasher {
 impl Secret {
     /// A secret from the operating system's randomness.
     pub(crate) fn random() -> Self {
-        let word = || RandomState::new().build_hasher().finish();
-        Self::new(word(), word())
+        Self::new(random_word(), random_word())
+    }
+
+    /// Bytes for [`Secret::from_bytes`] from the operating system's randomness.
+    #[cfg(feature = "redis")]
+    pub(crate) fn random_bytes() -> [u8; 16] {
+        let low = u128::from(random_word());
+        (low << 64 | u128::from(random_word())).to_be_bytes()
+    }
+
+    /// The secret that 16 bytes are; `None` for another number of bytes.
+    #[cfg(feature = "redis")]
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (halves, []) = bytes.as_chunks::<8>() else { return None };
+        let [low, high] = halves else { return None };
+        Some(Self::new(u64::from_be_bytes(*low), u64::from_be_bytes(*high)))
     }
 
     pub(crate) fn new(low: u64, high: u64) -> Self {
@@ -102,6 +116,10 @@ impl Secret {
     pub(crate) fn hasher(&self) -> KeyHasher {
         KeyHasher(self.0)
     }
+}
+
+fn random_word() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 impl fmt::Debug for Secret {

@@ -7,12 +7,15 @@ use http::request::Parts;
 use tower_layer::Layer;
 
 use crate::cost::{Cost, CostEstimator, TypicalCost};
+use crate::decide::{Claim, Decider};
 use crate::extract::{KeyExtractor, ScopeValues};
-use crate::key::Key;
 use crate::limiter::Limiter;
 use crate::observe::Observe;
-use crate::policy::Unit;
-use crate::respond::{ProblemJson, Responder};
+use crate::policy::{MissingKey, Unit};
+#[cfg(feature = "redis")]
+use crate::redis::SharedLimiter;
+use crate::respond::{ByDialect, Responder};
+use crate::scope::ScopePart;
 use crate::service::RateLimit;
 
 /// Limits the requests to the services it is applied to; all of them share the limiter's levels.
@@ -26,7 +29,7 @@ pub struct RateLimitLayer {
 
 #[derive(Clone)]
 pub(crate) struct Settings {
-    pub(crate) limiter: Limiter,
+    pub(crate) decider: Decider,
     pub(crate) keys: Arc<dyn KeyExtractor>,
     pub(crate) costs: Arc<dyn CostEstimator>,
     pub(crate) responder: Arc<dyn Responder>,
@@ -34,17 +37,36 @@ pub(crate) struct Settings {
     pub(crate) preflight_exempt: bool,
 }
 
+/// Who a request is counted for.
+pub(crate) enum Claimed {
+    By(Claim),
+    /// Nobody: it passes uncounted.
+    Nobody,
+    /// It lacks this part and is refused.
+    Lacks(ScopePart),
+}
+
 // === impl RateLimitLayer ===
 
 impl RateLimitLayer {
-    /// A layer that asks `limiter`, with [`ScopeValues`], [`TypicalCost`] and [`ProblemJson`].
+    /// A layer that asks `limiter`, with [`ScopeValues`], [`TypicalCost`] and [`ByDialect`].
     pub fn new(limiter: Limiter) -> Self {
+        Self::of(Decider::Process(limiter))
+    }
+
+    /// A layer that asks a limiter whose levels several processes share.
+    #[cfg(feature = "redis")]
+    pub fn shared(limiter: SharedLimiter) -> Self {
+        Self::of(Decider::Shared(limiter))
+    }
+
+    fn of(decider: Decider) -> Self {
         Self {
             settings: Arc::new(Settings {
-                limiter,
+                decider,
                 keys: Arc::new(ScopeValues::new()),
                 costs: Arc::new(TypicalCost),
-                responder: Arc::new(ProblemJson),
+                responder: Arc::new(ByDialect),
                 observe: Arc::new(()),
                 preflight_exempt: true,
             }),
@@ -103,30 +125,40 @@ impl<S> Layer<S> for RateLimitLayer {
 // === impl Settings ===
 
 impl Settings {
-    /// The digest of the values that the policy's scope asks for.
-    pub(crate) fn key(&self, request: &Parts) -> Key {
-        let mut hasher = self.limiter.hasher();
-        for part in self.limiter.policy().scope().parts() {
-            let value = self.keys.value(part, request);
-            hasher.part(part, value.as_deref());
+    /// Who is asked for, by the values of the policy's scope.
+    pub(crate) fn claim(&self, request: &Parts) -> Claimed {
+        let policy = self.decider.policy();
+        if policy.missing_key() != MissingKey::Share {
+            let mut parts = policy.scope().parts().iter();
+            if let Some(part) = parts.find(|part| self.keys.value(part, request).is_none()) {
+                return match policy.missing_key() {
+                    MissingKey::Reject => Claimed::Lacks(part.clone()),
+                    _ => Claimed::Nobody,
+                };
+            }
         }
-        hasher.finish()
+        Claimed::By(self.decider.claim(|hasher| {
+            for part in policy.scope().parts() {
+                let value = self.keys.value(part, request);
+                hasher.part(part, value.as_deref());
+            }
+        }))
     }
 
     /// The estimated cost of a request.
     pub(crate) fn cost(&self, request: &Parts) -> Cost {
-        let cost = self.costs.estimate(request, self.limiter.typical_tokens());
+        let cost = self.costs.estimate(request, self.decider.typical_tokens());
         if self.counts_tokens() { cost } else { Cost { tokens: 0, ..cost } }
     }
 
     /// Whether there is something to settle.
     pub(crate) fn counts_tokens(&self) -> bool {
-        self.limiter.policy().counts(Unit::Tokens)
+        self.decider.policy().counts(Unit::Tokens)
     }
 }
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("limiter", &self.limiter).finish_non_exhaustive()
+        f.debug_struct("Settings").field("decider", &self.decider).finish_non_exhaustive()
     }
 }

@@ -197,7 +197,7 @@ impl Ledger {
 
     /// The TATs after `cost`, or which limit has no room longest.
     #[inline]
-    fn charged(&self, tats: &Tats, now: Timestamp, cost: Cost) -> Result<Tats, Refusal> {
+    pub(crate) fn charged(&self, tats: &Tats, now: Timestamp, cost: Cost) -> Result<Tats, Refusal> {
         let mut charged = [0; MAX_LIMITS];
         let mut worst: Option<(usize, Timestamp)> = None;
         let cells = self.columns.iter().zip(tats.iter().zip(&mut charged));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::cost::Cost;
 use crate::ledger::{Ledger, Tats};
 use crate::policy::Limit;
 
@@ -48,6 +49,22 @@ impl Levels {
     /// The limit of which the smallest share is left.
     pub fn tightest(&self) -> Option<Level<'_>> {
         self.iter().reduce(|tightest, level| if level.is_tighter_than(&tightest) { level } else { tightest })
+    }
+
+    /// Which limit lacks room for `cost`, and how long, if one does: the one that does longest.
+    pub(crate) fn shortage(&self, cost: Cost) -> Option<(usize, Duration)> {
+        let refusal = self.ledger.charged(&self.tats, self.now, cost).err()?;
+        Some((refusal.column, refusal.until?.since(self.now)))
+    }
+
+    /// Items in use of each limit, rounded up.
+    #[cfg(feature = "redis")]
+    pub(crate) fn used(&self) -> Tats {
+        let mut used = self.tats;
+        for (tat, column) in used.iter_mut().zip(self.ledger.columns()) {
+            *tat = column.used(*tat, self.now);
+        }
+        used
     }
 
     #[expect(clippy::indexing_slicing, reason = "positions come from enumerating the same columns")]

@@ -32,7 +32,7 @@
 //!
 //! - a [`KeyExtractor`] says whose request it is; the default, [`ScopeValues`], reads headers and a request extension,
 //! - a [`CostEstimator`] guesses tokens; the default, [`TypicalCost`], reads [`EstimatedTokens`] or goes by experience,
-//! - a [`Responder`] answers refused requests; the default, [`ProblemJson`], with 429 and a problem document,
+//! - a [`Responder`] answers refused requests; the default, [`ByDialect`], with 429 in the words of the client's API,
 //! - an [`Observe`]r is told what was decided.
 //!
 //! Whoever learns what a request used settles the [`ReservationHandle`] in its extensions:
@@ -66,6 +66,7 @@ mod body;
 mod clock;
 mod column;
 mod cost;
+mod decide;
 mod error;
 mod extract;
 mod future;
@@ -76,9 +77,12 @@ mod layer;
 mod ledger;
 mod levels;
 mod limiter;
+mod line;
 mod observe;
 mod policy;
 mod rate;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod reservation;
 mod respond;
 mod scope;
@@ -89,7 +93,7 @@ mod table;
 pub use body::ResponseBody;
 pub use clock::{Clock, ManualClock, MonotonicClock, Timestamp};
 pub use cost::{Cost, CostEstimator, EstimatedTokens, TypicalCost};
-pub use error::{Denied, InvalidPolicy, InvalidScope};
+pub use error::{Denied, InvalidPolicy, InvalidScope, Unavailable};
 pub use extract::{KeyExtractor, ScopeValues};
 pub use future::ResponseFuture;
 pub use handle::ReservationHandle;
@@ -98,8 +102,8 @@ pub use layer::RateLimitLayer;
 pub use levels::{Level, Levels};
 pub use limiter::{Admitted, Limiter, LimiterBuilder};
 pub use observe::{Decision, Observe};
-pub use policy::{Limit, LimitName, MAX_LIMITS, OnLimit, Policy, PolicyBuilder, Unit};
+pub use policy::{Limit, LimitName, MAX_LIMITS, MissingKey, OnLimit, Policy, PolicyBuilder, Queue, Unit};
 pub use reservation::{Reservation, Settled, Settlement};
-pub use respond::{ProblemJson, Responder};
+pub use respond::{ByDialect, ProblemJson, Responder};
 pub use scope::{Scope, ScopePart};
 pub use service::RateLimit;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -12,9 +13,18 @@ use crate::error::Denied;
 use crate::key::{Key, KeyHasher, Secret};
 use crate::ledger::{Ledger, Refusal, Tats, Verdict};
 use crate::levels::Levels;
+use crate::line::Lines;
 use crate::policy::Policy;
 use crate::reservation::Reservation;
+#[cfg(feature = "redis")]
+use crate::sync::AtomicU64;
 use crate::sync::{Mutex, Ordering, lock};
+#[cfg(feature = "redis")]
+use crate::{
+    column::Correction,
+    ledger::Corrected,
+    policy::{Limit, MAX_LIMITS},
+};
 
 /// Decides all limits of a policy at once, for any number of keys, without a lock for keys that it knows.
 ///
@@ -74,6 +84,7 @@ pub(crate) struct Lineage {
     max_keys: usize,
     clock: Arc<dyn Clock>,
     secret: Secret,
+    lines: Arc<Lines>,
 }
 
 // === impl Limiter ===
@@ -165,6 +176,19 @@ impl Limiter {
         }
     }
 
+    /// The denial of a request that comes too late in its line: with the time until there is room, or a second if there is.
+    pub(crate) fn denial(&self, key: Key, cost: Cost) -> Denied {
+        const NEXT_TURN: Duration = Duration::from_secs(1);
+        let levels = self.levels_at(self.now(), key);
+        let (column, wait) = levels.shortage(cost).unwrap_or((0, NEXT_TURN));
+        Denied::new(levels, column, Some(wait))
+    }
+
+    /// Where requests wait.
+    pub(crate) fn lines(&self) -> &Arc<Lines> {
+        &self.0.lineage.lines
+    }
+
     /// A limiter for `policy` over the same state.
     ///
     /// A limit whose unit and window the old policy had keeps what every key has used, in its unit, whatever the
@@ -180,6 +204,40 @@ impl Limiter {
         Self(Arc::new(Bound { policy, ledger, lineage: Arc::clone(lineage) }))
     }
 
+    /// Levels at which these items of each limit are in use.
+    #[cfg(feature = "redis")]
+    pub(crate) fn levels_of(&self, now: Timestamp, used: &[f64]) -> Levels {
+        let ledger = &self.0.ledger;
+        let mut tats = [0; MAX_LIMITS];
+        for ((tat, column), used) in tats.iter_mut().zip(ledger.columns()).zip(used) {
+            *tat = column.tat(*used, now);
+        }
+        Levels::new(Arc::clone(ledger), now, tats)
+    }
+
+    /// Items of each limit that `key` uses, rounded up, in the order of the policy.
+    #[cfg(feature = "redis")]
+    pub(crate) fn used_at(&self, now: Timestamp, key: Key) -> [u64; MAX_LIMITS] {
+        self.levels_at(now, key).used()
+    }
+
+    /// Takes what `items` says of each limit, or gives it back.
+    #[cfg(feature = "redis")]
+    pub(crate) fn correct_at(&self, now: Timestamp, key: Key, items: impl Fn(&Limit) -> i64) {
+        for limit in self.0.policy.limits() {
+            let items = items(limit);
+            let correction = match items {
+                0 => continue,
+                1.. => Correction::Debit(items.unsigned_abs()),
+                _ => Correction::Refund(items.unsigned_abs()),
+            };
+            let mut ledger = self.ledger();
+            while ledger.correct(now, key, limit, correction) == Corrected::Retired {
+                ledger = Cow::Owned(self.0.lineage.latest());
+            }
+        }
+    }
+
     /// Keys whose buckets are not all full, counted now. Takes time in proportion to the table.
     pub fn live_keys_at(&self, now: Timestamp) -> usize {
         self.ledger().live_keys(now)
@@ -188,6 +246,12 @@ impl Limiter {
     /// What four of five recent requests used at most, in tokens; 0 as long as nothing was settled.
     pub fn typical_tokens(&self) -> u64 {
         self.0.ledger.typical().load(Ordering::Relaxed)
+    }
+
+    /// Where it learns what requests use.
+    #[cfg(feature = "redis")]
+    pub(crate) fn typical(&self) -> &AtomicU64 {
+        self.0.ledger.typical()
     }
 
     fn ledger(&self) -> Cow<'_, Arc<Ledger>> {
@@ -262,6 +326,7 @@ impl LimiterBuilder {
                 max_keys: self.max_keys,
                 clock: self.clock,
                 secret: self.secret,
+                lines: Arc::default(),
             }
         });
         Limiter(Arc::new(Bound { policy: self.policy, ledger: lineage.latest(), lineage }))

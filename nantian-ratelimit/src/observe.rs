@@ -3,6 +3,7 @@
 use crate::error::Denied;
 use crate::levels::Levels;
 use crate::reservation::Settled;
+use crate::scope::ScopePart;
 
 /// Is told of every decision and settlement of a layer. It runs on the request's path: count and return.
 ///
@@ -29,8 +30,14 @@ pub enum Decision<'a> {
     Denied(&'a Denied),
     /// It was passed on without a charge because the policy only warns.
     Warned(&'a Denied),
-    /// It was passed on without a look at its limits: a CORS preflight.
+    /// It was passed on without a look at its limits: a CORS preflight, or one that lacks a part of the scope.
     Exempt,
+    /// It was refused because it lacks a part of the scope.
+    Unknown(&'a ScopePart),
+    /// It was passed on without a charge because the store of the limits is away.
+    Unchecked,
+    /// It was refused because the store of the limits is away.
+    Unavailable,
 }
 
 /// Counts nothing.

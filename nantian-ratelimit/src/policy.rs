@@ -49,8 +49,37 @@ pub enum OnLimit {
     /// It is refused with 429. The default.
     #[default]
     Reject,
+    /// It waits its turn, then passes, or is refused if that takes too long.
+    Queue(Queue),
     /// It passes, costs nothing, and is counted: a rehearsal of `Reject`.
     Warn,
+}
+
+/// How requests wait for a limit: first come, first served, for each key; what waits has cost nothing yet.
+///
+/// A request is refused at once if there is no place, or if its turn comes first but too late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Queue {
+    /// How long a request waits at most. Default: 30 s.
+    pub max_wait: Duration,
+    /// How many wait for one key at most. Range: from 1. Default: 100.
+    pub max_waiting_for_key: usize,
+    /// How many wait for all keys together at most. Default: 10 000.
+    pub max_waiting: usize,
+}
+
+/// What happens to a request that lacks a part of the scope, such as an API key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MissingKey {
+    /// It shares a bucket with all that lack it. The default.
+    #[default]
+    Share,
+    /// It passes uncounted.
+    Skip,
+    /// It is refused: with 401 if it is a credential that is missing, else with 400.
+    Reject,
 }
 
 /// Limits that are decided together, for whom they count, and what follows when one is exhausted.
@@ -61,6 +90,7 @@ pub struct Policy {
     limits: Vec<Limit>,
     scope: Scope,
     on_limit: OnLimit,
+    missing_key: MissingKey,
 }
 
 /// Collects the parts of a [`Policy`].
@@ -70,6 +100,32 @@ pub struct PolicyBuilder {
     limits: Vec<Limit>,
     scope: Scope,
     on_limit: OnLimit,
+    missing_key: MissingKey,
+}
+
+// === impl Queue ===
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { max_wait: Duration::from_secs(30), max_waiting_for_key: 100, max_waiting: 10_000 }
+    }
+}
+
+impl Queue {
+    /// Sets how long a request waits at most.
+    #[must_use]
+    pub fn with_max_wait(mut self, wait: Duration) -> Self {
+        self.max_wait = wait;
+        self
+    }
+
+    /// Sets how many wait at most for one key, and for all keys together.
+    #[must_use]
+    pub fn with_places(mut self, for_key: usize, together: usize) -> Self {
+        self.max_waiting_for_key = for_key;
+        self.max_waiting = together;
+        self
+    }
 }
 
 // === impl LimitName ===
@@ -226,6 +282,19 @@ impl Policy {
         self.on_limit
     }
 
+    /// The same policy with other amounts.
+    #[cfg(feature = "redis")]
+    pub(crate) fn map_amounts(&self, amount: impl Fn(u64) -> u64) -> Self {
+        let mut policy = self.clone();
+        policy.limits.iter_mut().for_each(|limit| limit.max = amount(limit.max));
+        policy
+    }
+
+    /// What happens to a request that lacks a part of the scope.
+    pub fn missing_key(&self) -> MissingKey {
+        self.missing_key
+    }
+
     /// Whether some limit counts `unit`.
     pub fn counts(&self, unit: Unit) -> bool {
         self.limits.iter().any(|limit| limit.unit == unit)
@@ -255,6 +324,12 @@ impl PolicyBuilder {
         self
     }
 
+    /// Sets what happens to a request that lacks a part of the scope. Default: [`MissingKey::Share`].
+    pub fn missing_key(mut self, missing_key: MissingKey) -> Self {
+        self.missing_key = missing_key;
+        self
+    }
+
     /// Checks the parts together.
     ///
     /// # Errors
@@ -274,6 +349,7 @@ impl PolicyBuilder {
                 return Err(InvalidPolicy::SameWindow { limit: limit.name.clone(), twin: twin.name.clone() });
             }
         }
-        Ok(Policy { limits: self.limits, scope: self.scope, on_limit: self.on_limit })
+        let Self { limits, scope, on_limit, missing_key } = self;
+        Ok(Policy { limits, scope, on_limit, missing_key })
     }
 }

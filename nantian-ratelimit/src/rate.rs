@@ -111,6 +111,20 @@ impl Rate {
         self.capacity.saturating_sub(tat.saturating_sub(tick)) / self.item
     }
 
+    /// The units of a number of items, rounded up.
+    #[cfg(feature = "redis")]
+    pub(crate) fn units(&self, items: f64) -> u64 {
+        #[expect(clippy::cast_possible_truncation, reason = "float casts saturate")]
+        let units = (items * self.item as f64).ceil() as u64;
+        units
+    }
+
+    /// The items of a number of units, rounded up.
+    #[cfg(feature = "redis")]
+    pub(crate) fn items(&self, units: u64) -> u64 {
+        units.div_ceil(self.item)
+    }
+
     /// When the bucket is full again.
     pub(crate) fn full_at(&self, tat: u64) -> Timestamp {
         self.instant(tat)

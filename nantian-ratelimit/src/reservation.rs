@@ -63,6 +63,10 @@ impl Reservation {
         self.cost
     }
 
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
     /// Where the limits stood after the charge.
     pub fn levels(&self) -> &Levels {
         &self.levels
@@ -92,10 +96,7 @@ impl Reservation {
             settled.used = used.max(settled.used);
             settled.forgiven = forgiven.max(settled.forgiven);
         }
-        // A request that used nothing says nothing of those that do.
-        if let Settlement::Used(tokens @ 1..) = settlement {
-            learn(self.levels.ledger().typical(), tokens);
-        }
+        settlement.teach(self.levels.ledger().typical());
         settled
     }
 
@@ -132,12 +133,19 @@ impl Reservation {
 
 impl Settlement {
     /// What a limit counts in the end that was charged `reserved`: the estimate, or a whole bucket if that is less.
-    fn used(self, reserved: u64) -> u64 {
+    pub(crate) fn used(self, reserved: u64) -> u64 {
         match self {
             Self::Used(tokens) => tokens,
             Self::AtLeast(tokens) => tokens.max(reserved),
             Self::AsReserved => reserved,
             Self::NotServed => 0,
+        }
+    }
+
+    /// Lets `typical` learn from it; a request that used nothing says nothing of those that do.
+    pub(crate) fn teach(self, typical: &AtomicU64) {
+        if let Self::Used(tokens @ 1..) = self {
+            learn(typical, tokens);
         }
     }
 }

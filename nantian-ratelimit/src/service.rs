@@ -1,56 +1,53 @@
 //! The Service: one decision per call.
 
+use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::request::Parts;
 use http::{Request, Response};
 use tower_service::Service;
 
 use crate::body::ResponseBody;
 use crate::cost::is_preflight;
+use crate::decide::{Charge, Decided, Outcome};
 use crate::error::Denied;
 use crate::future::ResponseFuture;
 use crate::handle::{ReservationHandle, Ticket};
 use crate::headers;
-use crate::layer::Settings;
+use crate::layer::{Claimed, Settings};
 use crate::observe::Decision;
 use crate::policy::OnLimit;
-use crate::reservation::Reservation;
 
 /// Passes on the requests that a limiter admits and answers the others.
 ///
-/// Clones share the limiter. `poll_ready` is that of the inner service.
+/// Clones share the limiter. `poll_ready` is that of the inner service; where a decision takes time, the instance that was
+/// ready is kept for the request.
 #[derive(Debug, Clone)]
 pub struct RateLimit<S> {
     inner: S,
     settings: Arc<Settings>,
 }
 
+/// A request that passes, or the answer to one that does not.
+pub(crate) enum Verdict<B> {
+    Pass(Request<B>, Option<Ticket>),
+    Refuse(Response<bytes::Bytes>),
+}
+
 impl<S> RateLimit<S> {
     pub(crate) fn new(inner: S, settings: Arc<Settings>) -> Self {
         Self { inner, settings }
-    }
-
-    /// The ticket of an admitted request, whose handle is left in its extensions if there are tokens to settle.
-    fn admitted<B>(&self, reservation: Reservation, request: &mut Request<B>) -> Ticket {
-        let settings = &self.settings;
-        settings.observe.decided(&Decision::Admitted(reservation.levels()));
-        let outer = request.extensions().get::<ReservationHandle>().cloned();
-        let handle = ReservationHandle::new(reservation, Arc::clone(settings), outer);
-        if settings.counts_tokens() {
-            request.extensions_mut().insert(handle.clone());
-        }
-        Ticket::new(handle)
     }
 }
 
 impl<S, B, ResBody> Service<Request<B>> for RateLimit<S>
 where
-    S: Service<Request<B>, Response = Response<ResBody>>,
+    S: Service<Request<B>, Response = Response<ResBody>> + Clone,
 {
     type Response = Response<ResponseBody<ResBody>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S, B>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
@@ -60,28 +57,85 @@ where
         let settings = &self.settings;
         if settings.preflight_exempt && is_preflight(request.method(), request.headers()) {
             settings.observe.decided(&Decision::Exempt);
-            return ResponseFuture::exempt(self.inner.call(request));
+            return ResponseFuture::passed(self.inner.call(request), None);
         }
         let (parts, body) = request.into_parts();
-        let decision = settings.limiter.admit(settings.key(&parts), settings.cost(&parts));
-        match (decision, settings.limiter.policy().on_limit()) {
-            (Ok(admitted), _) => {
-                let reservation = admitted.reserve();
-                let mut request = Request::from_parts(parts, body);
-                let ticket = self.admitted(reservation, &mut request);
-                ResponseFuture::admitted(self.inner.call(request), ticket)
+        let claim = match settings.claim(&parts) {
+            Claimed::By(claim) => claim,
+            Claimed::Nobody => {
+                settings.observe.decided(&Decision::Exempt);
+                return ResponseFuture::passed(self.inner.call(Request::from_parts(parts, body)), None);
             }
-            (Err(denied), OnLimit::Warn) => {
-                settings.observe.decided(&Decision::Warned(&denied));
-                ResponseFuture::exempt(self.inner.call(Request::from_parts(parts, body)))
+            Claimed::Lacks(part) => {
+                settings.observe.decided(&Decision::Unknown(&part));
+                return ResponseFuture::refused(settings.responder.unknown(&part, &parts));
             }
-            (Err(denied), OnLimit::Reject) => {
-                settings.observe.decided(&Decision::Denied(&denied));
-                let mut response = settings.responder.refuse(&denied, &parts);
-                headers::refused(response.headers_mut(), &denied);
-                response.extensions_mut().insert::<Denied>(denied);
-                ResponseFuture::refused(response)
+        };
+        match settings.decider.decide(claim, settings.cost(&parts)) {
+            Decided::Now(outcome) => match settings.act(outcome, parts, body) {
+                Verdict::Pass(request, ticket) => ResponseFuture::passed(self.inner.call(request), ticket),
+                Verdict::Refuse(response) => ResponseFuture::refused(response),
+            },
+            Decided::Later(decision) => {
+                let next = self.inner.clone();
+                let ready = mem::replace(&mut self.inner, next);
+                ResponseFuture::deciding(decision, Arc::clone(settings), ready, parts, body)
             }
         }
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// Does with a request what was decided.
+    pub(crate) fn act<B>(self: &Arc<Self>, outcome: Outcome, parts: Parts, body: B) -> Verdict<B> {
+        match (outcome, self.decider.policy().on_limit()) {
+            (Outcome::Admitted(charge), _) => {
+                let mut request = Request::from_parts(parts, body);
+                let ticket = self.admitted(charge, &mut request);
+                Verdict::Pass(request, Some(ticket))
+            }
+            (Outcome::Denied(denied), OnLimit::Warn) => {
+                self.observe.decided(&Decision::Warned(&denied));
+                Verdict::Pass(Request::from_parts(parts, body), None)
+            }
+            (Outcome::Denied(denied), _) => {
+                self.observe.decided(&Decision::Denied(&denied));
+                let mut response = self.responder.refuse(&denied, &parts);
+                headers::refused(response.headers_mut(), &denied);
+                response.extensions_mut().insert::<Denied>(denied);
+                Verdict::Refuse(response)
+            }
+            #[cfg(feature = "redis")]
+            (Outcome::Unchecked, _) => {
+                self.observe.decided(&Decision::Unchecked);
+                Verdict::Pass(Request::from_parts(parts, body), None)
+            }
+            #[cfg(feature = "redis")]
+            (Outcome::Unavailable, OnLimit::Warn) => {
+                self.observe.decided(&Decision::Unchecked);
+                Verdict::Pass(Request::from_parts(parts, body), None)
+            }
+            #[cfg(feature = "redis")]
+            (Outcome::Unavailable, _) => {
+                self.observe.decided(&Decision::Unavailable);
+                let mut response = self.responder.unavailable(&parts);
+                headers::unavailable(response.headers_mut());
+                response.extensions_mut().insert(crate::error::Unavailable);
+                Verdict::Refuse(response)
+            }
+        }
+    }
+
+    /// The ticket of an admitted request, whose handle is left in its extensions if there are tokens to settle.
+    fn admitted<B>(self: &Arc<Self>, charge: Charge, request: &mut Request<B>) -> Ticket {
+        self.observe.decided(&Decision::Admitted(charge.levels()));
+        let outer = request.extensions().get::<ReservationHandle>().cloned();
+        let handle = ReservationHandle::new(charge, Arc::clone(self), outer);
+        if self.counts_tokens() {
+            request.extensions_mut().insert(handle.clone());
+        }
+        Ticket::new(handle)
     }
 }

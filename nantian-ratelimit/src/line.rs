@@ -1,0 +1,123 @@
+//! Requests that wait until a limit has room for them: first come, first served, for each key.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::error::Denied;
+use crate::key::Key;
+use crate::policy::Queue;
+
+/// The lines before one limiter, one for each key that somebody waits for.
+///
+/// Whoever waits has been charged nothing: leaving the line costs nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    waiting: AtomicUsize,
+    by_key: Mutex<HashMap<Key, VecDeque<Arc<Notify>>>>,
+}
+
+/// A place in a line; dropping it lets the next one in.
+#[derive(Debug)]
+pub(crate) struct Place {
+    lines: Arc<Lines>,
+    key: Key,
+    /// Told when the place is the first, and when its turn may have come.
+    turn: Arc<Notify>,
+}
+
+impl Lines {
+    /// Whether somebody waits for `key`.
+    pub(crate) fn is_waiting(&self, key: Key) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0 && self.lock().contains_key(&key)
+    }
+
+    /// A place at the end of the line for `key`; `None` if the line, or all lines together, are full.
+    pub(crate) fn join(self: &Arc<Self>, key: Key, queue: &Queue) -> Option<Place> {
+        let mut by_key = self.lock();
+        if self.waiting.load(Ordering::Acquire) >= queue.max_waiting {
+            return None;
+        }
+        let line = by_key.entry(key).or_default();
+        if line.len() >= queue.max_waiting_for_key.max(1) {
+            return None;
+        }
+        let turn = Arc::new(Notify::new());
+        if line.is_empty() {
+            turn.notify_one();
+        }
+        line.push_back(Arc::clone(&turn));
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        Some(Place { lines: Arc::clone(self), key, turn })
+    }
+
+    /// Tells the first in the line for `key` that something was given back.
+    pub(crate) fn nudge(&self, key: Key) {
+        if self.waiting.load(Ordering::Acquire) > 0
+            && let Some(first) = self.lock().get(&key).and_then(VecDeque::front)
+        {
+            first.notify_one();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, VecDeque<Arc<Notify>>>> {
+        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Waits for the turn of this place, then until `decide` denies no more. `None` if it did not come within `longest`;
+    /// a denial that will outlast it is told at once.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it leaves the line.
+    pub(crate) async fn wait<T, F>(
+        self,
+        longest: Duration,
+        mut decide: impl FnMut() -> F,
+    ) -> Option<Result<T, Denied>>
+    where
+        F: Future<Output = Result<T, Denied>>,
+    {
+        let deadline = Instant::now() + longest;
+        timeout_at(deadline, self.turn.notified()).await.ok()?;
+        loop {
+            let denied = match decide().await {
+                Ok(decided) => return Some(Ok(decided)),
+                Err(denied) => denied,
+            };
+            match denied.retry_after() {
+                Some(wait) if Instant::now() + wait <= deadline => {
+                    tokio::select! {
+                        () = sleep(wait) => {}
+                        () = self.turn.notified() => {}
+                    }
+                }
+                _ => return Some(Err(denied)),
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut by_key = self.lines.lock();
+        let Some(line) = by_key.get_mut(&self.key) else { return };
+        let Some(position) = line.iter().position(|turn| Arc::ptr_eq(turn, &self.turn)) else { return };
+        line.remove(position);
+        self.lines.waiting.fetch_sub(1, Ordering::AcqRel);
+        match line.front() {
+            Some(next) if position == 0 => next.notify_one(),
+            Some(_) => {}
+            None => {
+                by_key.remove(&self.key);
+            }
+        }
+    }
+}

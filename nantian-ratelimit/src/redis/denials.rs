@@ -1,0 +1,122 @@
+//! Denials that still hold, so that a flood costs the server nothing.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::cost::Cost;
+use crate::key::Key;
+
+/// Most denials that are remembered.
+const MOST: usize = 4096;
+/// How long a denial is believed at most: another replica may refund tokens meanwhile.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// What was denied lately, by key.
+#[derive(Debug, Default)]
+pub(super) struct Denials {
+    count: AtomicUsize,
+    by_key: Mutex<HashMap<Key, Denial>>,
+}
+
+/// One denial.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Denial {
+    /// What was asked for: whoever asks for less may pass.
+    pub(super) cost: Cost,
+    /// When it was decided.
+    pub(super) at: Timestamp,
+    /// When the cost fits.
+    pub(super) until: Timestamp,
+    /// The limit that keeps it out.
+    pub(super) column: usize,
+    /// What was in use of each limit.
+    pub(super) used: Vec<f64>,
+}
+
+impl Denials {
+    /// The denial that tells the answer for `cost` now.
+    pub(super) fn find(&self, key: Key, cost: Cost, now: Timestamp) -> Option<Denial> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        by_key.get(&key).filter(|denial| denial.holds(now) && denial.covers(cost)).cloned()
+    }
+
+    /// Remembers a denial, if there is room.
+    pub(super) fn insert(&self, key: Key, denial: Denial) {
+        let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        if by_key.len() >= MOST {
+            by_key.retain(|_, known| known.holds(denial.at));
+        }
+        if by_key.len() < MOST {
+            by_key.insert(key, denial);
+        }
+        self.count.store(by_key.len(), Ordering::Relaxed);
+    }
+
+    /// Forgets what was denied to `key`: it was given tokens back.
+    pub(super) fn remove(&self, key: Key) {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        by_key.remove(&key);
+        self.count.store(by_key.len(), Ordering::Relaxed);
+    }
+}
+
+impl Denial {
+    fn holds(&self, now: Timestamp) -> bool {
+        now < self.until.min(self.at.saturating_add(LONGEST))
+    }
+
+    fn covers(&self, cost: Cost) -> bool {
+        cost.requests >= self.cost.requests && cost.tokens >= self.cost.tokens
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    fn denial(until: u64) -> Denial {
+        let at = Timestamp::ORIGIN;
+        let until = at.saturating_add(Duration::from_millis(until));
+        Denial { cost: Cost::tokens(10), at, until, column: 0, used: vec![1.0] }
+    }
+
+    #[test]
+    fn a_denial_holds_until_its_end_for_what_costs_as_much() {
+        let denials = Denials::default();
+        let key = Key::at(0, 7);
+        denials.insert(key, denial(500));
+        let at = |millis| Timestamp::ORIGIN.saturating_add(Duration::from_millis(millis));
+        assert!(denials.find(key, Cost::tokens(10), at(499)).is_some());
+        assert!(denials.find(key, Cost::tokens(9), at(499)).is_none());
+        assert!(denials.find(key, Cost::tokens(10), at(500)).is_none());
+        assert!(denials.find(Key::at(0, 8), Cost::tokens(10), at(0)).is_none());
+        denials.insert(key, denial(60_000));
+        assert!(denials.find(key, Cost::tokens(10), at(999)).is_some());
+        assert!(denials.find(key, Cost::tokens(10), at(1000)).is_none());
+        denials.insert(key, denial(60_000));
+        denials.remove(key);
+        assert!(denials.find(key, Cost::tokens(10), at(0)).is_none());
+    }
+
+    #[test]
+    fn denials_are_bounded() {
+        let denials = Denials::default();
+        for tag in 0..2 * MOST as u64 {
+            denials.insert(Key::at(0, tag), denial(500));
+        }
+        assert_eq!(denials.count.load(Ordering::Relaxed), MOST);
+        let later = Denial { at: Timestamp::from_nanos(600_000_000), ..denial(900) };
+        denials.insert(Key::at(1, 0), later);
+        assert_eq!(denials.count.load(Ordering::Relaxed), 1, "what is over makes room");
+    }
+}

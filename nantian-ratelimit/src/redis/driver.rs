@@ -1,0 +1,204 @@
+//! The future that keeps a store connected.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ErrorKind, Pipeline, RedisError, Value};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::script::{DECIDE, GREET};
+use super::settle::Correction;
+use super::store::{Inner, Link, bytes};
+use crate::key::Secret;
+
+/// How often the server is greeted.
+const GREETINGS: Duration = Duration::from_secs(3);
+/// How often a server that does not answer is.
+const PROBES: Duration = Duration::from_millis(100);
+/// This many vain greetings end a connection.
+const PATIENCE: u32 = 3;
+/// Seconds after which a replica that has not greeted is gone.
+const REPLICA_GONE: u32 = 10;
+/// The shortest and the longest pause between two attempts to connect.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Corrections that are sent together.
+const BATCH: usize = 256;
+
+const SECRET_KEY: &str = "nrl:{store}:secret";
+const REPLICAS_KEY: &str = "nrl:{store}:replicas";
+
+/// Moves the bytes of a connection.
+type Io = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Connects a [`RedisStore`](super::RedisStore), keeps it connected, and sends what was settled.
+///
+/// Spawn [`RedisDriver::run`]; this crate does not.
+pub struct RedisDriver {
+    store: Arc<Inner>,
+    corrections: mpsc::Receiver<Correction>,
+    /// What this process proposes as the secret, and its name.
+    secret: Vec<u8>,
+    name: Vec<u8>,
+}
+
+impl RedisDriver {
+    pub(super) fn new(store: Arc<Inner>, corrections: mpsc::Receiver<Correction>) -> Self {
+        let (secret, name) = (Secret::random_bytes().to_vec(), Secret::random_bytes().to_vec());
+        Self { store, corrections, secret, name }
+    }
+
+    /// Connects, again and again, until it is dropped.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it closes the connection: the store is unreachable from then on.
+    pub async fn run(mut self) {
+        let mut pause = PAUSES.0;
+        loop {
+            if let Ok(Ok((connection, io))) = timeout(self.store.connect_timeout, self.connect()).await {
+                let begun = Instant::now();
+                tokio::select! {
+                    () = io => {}
+                    () = self.serve(connection) => {}
+                }
+                self.store.link.store(None);
+                // One that held was no failure.
+                if begun.elapsed() > PAUSES.1 {
+                    pause = PAUSES.0;
+                }
+            }
+            self.wait(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// Lets `pause` pass while nothing is connected.
+    async fn wait(&mut self, pause: Duration) {
+        let mut over = pin!(sleep(pause));
+        loop {
+            tokio::select! {
+                () = &mut over => return,
+                Some(correction) = self.corrections.recv() => correction.lose(),
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<(MultiplexedConnection, Io), RedisError> {
+        let url = &self.store.url;
+        let stream = TcpStream::connect((url.host.as_str(), url.port)).await?;
+        stream.set_nodelay(true)?;
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.store.command_timeout));
+        let (connection, io) = MultiplexedConnection::new_with_config(&url.settings, stream, config).await?;
+        Ok((connection, Box::pin(io)))
+    }
+
+    /// Greets the server now and then and sends corrections, until it is silent for too long.
+    async fn serve(&mut self, connection: MultiplexedConnection) {
+        let store = Arc::clone(&self.store);
+        let (mut next, mut silent) = (Instant::now(), 0);
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = store.tripped.notified() => {}
+                _ = self.corrections.recv_many(&mut batch, BATCH) => {
+                    self.send(mem::take(&mut batch)).await;
+                    continue;
+                }
+            }
+            match self.greet(&connection).await {
+                Ok(()) => {
+                    store.breaker.close();
+                    (next, silent) = (Instant::now() + GREETINGS, 0);
+                }
+                Err(_) if silent + 1 < PATIENCE => {
+                    (next, silent) = (Instant::now() + PROBES, silent + 1);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Agrees with the other replicas on the secret, counts them, and makes sure that the server knows the script.
+    async fn greet(&self, connection: &MultiplexedConnection) -> Result<(), RedisError> {
+        let store = &self.store;
+        let mut commands = Pipeline::new();
+        let greeting = commands.cmd("EVAL").arg(GREET).arg(2).arg(SECRET_KEY).arg(REPLICAS_KEY);
+        greeting.arg(&self.secret).arg(&self.name).arg(REPLICA_GONE);
+        commands.cmd("SCRIPT").arg("LOAD").arg(DECIDE);
+        let mut connection = connection.clone();
+        let answers = timeout(store.command_timeout, connection.send_packed_commands(&commands, 0, 2));
+        let answers = answers.await.map_err(|_| silence())??;
+        let [greeted, loaded] = <[Value; 2]>::try_from(answers).map_err(|_| strange())?;
+        let Value::Array(greeted) = greeted.extract_error()? else { return Err(strange()) };
+        let [secret, replicas] = <[Value; 2]>::try_from(greeted).map_err(|_| strange())?;
+        let (secret_bytes, script) = (bytes(Ok(secret))?, bytes(Ok(loaded))?);
+        let script = String::from_utf8(script).map_err(|_| strange())?;
+        let secret = Secret::from_bytes(&secret_bytes).ok_or_else(strange)?;
+        if let Value::Int(replicas) = replicas {
+            store.replicas.store(u32::try_from(replicas).unwrap_or(1).max(1), Ordering::Relaxed);
+        }
+        let known = store.link.load();
+        if known.as_ref().is_none_or(|known| known.secret_bytes != secret_bytes) {
+            store.link.store(Some(Arc::new(Link { connection, secret, secret_bytes, script })));
+        }
+        Ok(())
+    }
+
+    /// Sends corrections in one go; what the server does not take is owed.
+    async fn send(&self, batch: Vec<Correction>) {
+        let Some(link) = self.store.link() else {
+            batch.into_iter().for_each(Correction::lose);
+            return;
+        };
+        let mut commands = Pipeline::new();
+        for correction in &batch {
+            commands.add_command(link.command(correction.key(), &correction.order(), false));
+        }
+        let mut connection = link.connection.clone();
+        let answers = connection.send_packed_commands(&commands, 0, batch.len());
+        let Ok(Ok(answers)) = timeout(self.store.command_timeout, answers).await else {
+            batch.into_iter().for_each(Correction::lose);
+            return;
+        };
+        for (correction, answer) in batch.into_iter().zip(answers) {
+            if bytes(Ok(answer)).is_ok() {
+                continue;
+            }
+            // It may have lost the script.
+            let order = correction.order();
+            let again = link.decide(correction.key(), &order);
+            if !matches!(timeout(self.store.command_timeout, again).await, Ok(Ok(_))) {
+                correction.lose();
+            }
+        }
+    }
+}
+
+impl Drop for RedisDriver {
+    fn drop(&mut self) {
+        self.store.link.store(None);
+    }
+}
+
+impl fmt::Debug for RedisDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisDriver").field("url", &self.store.url).finish_non_exhaustive()
+    }
+}
+
+fn silence() -> RedisError {
+    (ErrorKind::Io, "no answer in time").into()
+}
+
+fn strange() -> RedisError {
+    (ErrorKind::UnexpectedReturnType, "an answer of another form").into()
+}

@@ -1,0 +1,14 @@
+-- Settles what all replicas must agree on, and counts them.
+--
+-- KEYS[1]  the secret that keys are hashed under
+-- KEYS[2]  the replicas, each with the time in seconds at which it was heard of
+-- ARGV[1]  a secret to use if there is none
+-- ARGV[2]  the name of this replica
+-- ARGV[3]  the seconds after which a silent replica is gone
+-- returns  the secret, the number of replicas
+local now = tonumber(redis.call('TIME')[1])
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+redis.call('ZADD', KEYS[2], now, ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[3])
+redis.call('EXPIRE', KEYS[2], ARGV[3] * 2)
+return { redis.call('GET', KEYS[1]), redis.call('ZCARD', KEYS[2]) }

@@ -1,0 +1,196 @@
+//! What was charged on a server, and what it is told when the real usage is known.
+
+use std::fmt;
+
+use super::script::{self, Order};
+use super::shared::{SharedKey, SharedLimiter, name};
+use crate::cost::Cost;
+use crate::levels::Levels;
+use crate::policy::{Limit, Unit};
+use crate::reservation::{Reservation, Settled, Settlement};
+
+/// An admitted request's charge on a server, to be settled once with the real usage.
+///
+/// Dropping it leaves the charge as it is.
+#[derive(Debug)]
+pub struct SharedReservation(Box<Held>);
+
+#[derive(Debug)]
+struct Held {
+    limiter: SharedLimiter,
+    key: SharedKey,
+    cost: Cost,
+    levels: Levels,
+    charged: Charged,
+}
+
+/// Who was charged.
+#[derive(Debug)]
+pub(super) enum Charged {
+    /// The server; this process only took note, if it had room.
+    Remotely(Option<Reservation>),
+    /// This process alone.
+    Locally { local: Reservation, unreported: Option<Reservation> },
+}
+
+/// A correction on its way to the server.
+pub(super) struct Correction {
+    limiter: SharedLimiter,
+    key: SharedKey,
+    name: String,
+    /// What each limit is to take more, or less.
+    items: Vec<(Limit, i64)>,
+}
+
+// === impl SharedReservation ===
+
+impl SharedReservation {
+    pub(super) fn new(
+        limiter: &SharedLimiter,
+        key: SharedKey,
+        cost: Cost,
+        levels: Levels,
+        charged: Charged,
+    ) -> Self {
+        Self(Box::new(Held { limiter: limiter.clone(), key, cost, levels, charged }))
+    }
+
+    /// The cost that was estimated.
+    pub fn cost(&self) -> Cost {
+        self.0.cost
+    }
+
+    pub(crate) fn key(&self) -> &SharedKey {
+        &self.0.key
+    }
+
+    pub(crate) fn limiter(&self) -> &SharedLimiter {
+        &self.0.limiter
+    }
+
+    /// Where the limits stood after the charge.
+    pub fn levels(&self) -> &Levels {
+        &self.0.levels
+    }
+
+    /// Settles the tokens: see [`Reservation::settle_at`]. What the cap on debt forgives is the server's to know.
+    pub fn settle(self, settlement: Settlement) -> Settled {
+        self.settle_once(settlement)
+    }
+
+    /// Takes the whole charge back, requests too: for a request that another limiter denied.
+    pub fn cancel(self) {
+        self.cancel_once();
+    }
+
+    /// [`SharedReservation::settle`] for whoever sees to it that the reservation is not settled again.
+    pub(crate) fn settle_once(&self, settlement: Settlement) -> Settled {
+        let shared = self.0.limiter.shared();
+        let now = shared.whole.now();
+        match &self.0.charged {
+            Charged::Locally { local, unreported } => {
+                if let Some(unreported) = unreported {
+                    unreported.settle_once_at(now, settlement);
+                }
+                local.settle_once_at(now, settlement)
+            }
+            Charged::Remotely(local) => {
+                if let Some(local) = local {
+                    local.settle_once_at(now, settlement);
+                }
+                let mut settled = Settled { reserved: self.0.cost.tokens, used: 0, forgiven: 0 };
+                self.correct(|limit, reserved| {
+                    if limit.unit() != Unit::Tokens {
+                        return reserved;
+                    }
+                    let used = settlement.used(reserved);
+                    settled.used = used.max(settled.used);
+                    used
+                });
+                settlement.teach(shared.whole.typical());
+                settled
+            }
+        }
+    }
+
+    /// [`SharedReservation::cancel`] for whoever sees to it that the reservation is not settled again.
+    pub(crate) fn cancel_once(&self) {
+        let now = self.0.limiter.shared().whole.now();
+        match &self.0.charged {
+            Charged::Locally { local, unreported } => {
+                local.cancel_once_at(now);
+                if let Some(unreported) = unreported {
+                    unreported.cancel_once_at(now);
+                }
+            }
+            Charged::Remotely(local) => {
+                if let Some(local) = local {
+                    local.cancel_once_at(now);
+                }
+                self.correct(|_, _| 0);
+            }
+        }
+    }
+
+    /// Makes up for the difference between what each limit was charged and what `used` says, given that charge.
+    fn correct(&self, mut used: impl FnMut(&Limit, u64) -> u64) {
+        let Held { limiter, key, cost, .. } = &*self.0;
+        let items = limiter.shared().limits().filter_map(|limit| {
+            let reserved = script::charge(limit, *cost);
+            let difference = difference(used(limit, reserved), reserved);
+            (difference != 0).then(|| (limit.clone(), difference))
+        });
+        let items: Vec<_> = items.collect();
+        let Some(remote) = key.remote().filter(|_| !items.is_empty()) else { return };
+        if items.iter().any(|(_, items)| *items < 0) {
+            limiter.shared().forget_denial(remote);
+        }
+        let (name, store) = (name(remote), limiter.store());
+        let correction = Correction { limiter: limiter.clone(), key: key.clone(), name, items };
+        if let Err(correction) = store.0.correct(correction) {
+            correction.lose();
+        }
+    }
+}
+
+// === impl Correction ===
+
+impl Correction {
+    /// The name of the levels on the server.
+    pub(super) fn key(&self) -> &str {
+        &self.name
+    }
+
+    /// What the server is told.
+    pub(super) fn order(&self) -> Order {
+        let cost = Cost { requests: 0, tokens: 0 };
+        Order::new(self.limiter.shared().latest().limits().iter(), cost, |limit| self.of(limit))
+    }
+
+    /// The server cannot be told: what it is owed is reported later, what it owes refills by itself.
+    pub(super) fn lose(self) {
+        let shared = self.limiter.shared();
+        let now = shared.whole.now();
+        shared.share().unreported.correct_at(now, self.key.own, |limit| self.of(limit).max(0));
+        shared.remember_unreported(now);
+    }
+
+    fn of(&self, limit: &Limit) -> i64 {
+        let meant = self.items.iter().find(|(other, _)| other.is_same_as(limit));
+        meant.map_or(0, |(_, items)| *items)
+    }
+}
+
+impl fmt::Debug for Correction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Correction").field("items", &self.items).finish_non_exhaustive()
+    }
+}
+
+fn difference(used: u64, reserved: u64) -> i64 {
+    if used >= reserved {
+        i64::try_from(used - reserved).unwrap_or(i64::MAX)
+    } else {
+        -i64::try_from(reserved - used).unwrap_or(i64::MAX)
+    }
+}

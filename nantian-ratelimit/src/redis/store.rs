@@ -1,0 +1,332 @@
+//! The connection to the server, and what all limiters on it have in common.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout};
+
+use super::breaker::Breaker;
+use super::driver::RedisDriver;
+use super::script::{Answer, DECIDE, Order};
+use super::settle::Correction;
+use super::shared::{OnOutage, SharedLimiter};
+use super::url::RedisUrl;
+use crate::key::Secret;
+use crate::policy::Policy;
+
+/// Corrections that may wait for the driver; more are counted as if the server were away.
+const MOST_CORRECTIONS: usize = 1 << 14;
+
+/// Upper bounds of the latencies that are counted apart.
+const LATENCIES: [Duration; 7] = [
+    Duration::from_micros(100),
+    Duration::from_micros(250),
+    Duration::from_millis(1),
+    Duration::from_micros(2500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+];
+
+/// A connection to Redis or Valkey that limiters share.
+///
+/// Clones are the same connection. It is there as long as the [`RedisDriver`] that came with it is polled.
+#[derive(Clone)]
+pub struct RedisStore(pub(super) Arc<Inner>);
+
+/// Makes a [`RedisStore`] with other than default settings.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct RedisStoreBuilder {
+    url: RedisUrl,
+    command_timeout: Duration,
+    connect_timeout: Duration,
+    on_outage: OnOutage,
+    replicas: Option<u32>,
+}
+
+/// How the server is doing, and what was asked of it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct StoreStatus {
+    /// Whether decisions ask the server at present.
+    pub is_reachable: bool,
+    /// Processes that share the limits, this one included.
+    pub replicas: u32,
+    /// Decisions of the server.
+    pub answers: u64,
+    /// Decisions that the server was asked for in vain.
+    pub failures: u64,
+    /// Decisions for which nobody asked, because the server was away.
+    pub unasked: u64,
+    /// Denials that were still known.
+    pub remembered: u64,
+    /// Answers by latency: the upper bound, and how many took no longer. The rest took longer.
+    pub latencies: Vec<(Duration, u64)>,
+    /// The latencies of all answers together.
+    pub latency: Duration,
+}
+
+pub(super) struct Inner {
+    pub(super) url: RedisUrl,
+    pub(super) command_timeout: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) on_outage: OnOutage,
+    fixed_replicas: Option<u32>,
+    pub(super) replicas: AtomicU32,
+    /// What the driver has connected.
+    pub(super) link: ArcSwapOption<Link>,
+    pub(super) breaker: Breaker,
+    /// Wakes the driver when the breaker has opened.
+    pub(super) tripped: Notify,
+    corrections: mpsc::Sender<Correction>,
+    counts: Counts,
+}
+
+/// A connection that has been greeted.
+pub(super) struct Link {
+    pub(super) connection: MultiplexedConnection,
+    /// What replicas hash keys under.
+    pub(super) secret: Secret,
+    pub(super) secret_bytes: Vec<u8>,
+    /// The script's name on the server.
+    pub(super) script: String,
+}
+
+#[derive(Default)]
+struct Counts {
+    failures: AtomicU64,
+    unasked: AtomicU64,
+    remembered: AtomicU64,
+    latencies: [AtomicU64; LATENCIES.len() + 1],
+    latency_micros: AtomicU64,
+}
+
+/// The server did not decide.
+#[derive(Debug)]
+pub(super) struct Silence;
+
+// === impl RedisStore ===
+
+impl RedisStore {
+    /// Starts a store at `url`. Nothing is connected before the driver is polled.
+    pub fn builder(url: RedisUrl) -> RedisStoreBuilder {
+        RedisStoreBuilder {
+            url,
+            command_timeout: Duration::from_millis(20),
+            connect_timeout: Duration::from_millis(200),
+            on_outage: OnOutage::default(),
+            replicas: None,
+        }
+    }
+
+    /// A limiter for `policy` whose levels are those of all limiters with the same `id` on the same server.
+    ///
+    /// `id` is what the policy is called by all replicas. It must survive edits of the policy, and no other policy may have
+    /// it.
+    pub fn limiter(&self, id: &str, policy: Policy) -> SharedLimiter {
+        SharedLimiter::new(self.clone(), id, policy)
+    }
+
+    /// The address, for messages.
+    pub fn url(&self) -> &RedisUrl {
+        &self.0.url
+    }
+
+    /// How the server is doing.
+    pub fn status(&self) -> StoreStatus {
+        let counts = &self.0.counts;
+        let mut answers = 0;
+        let latencies = LATENCIES.iter().zip(&counts.latencies).map(|(bound, count)| {
+            answers += count.load(Ordering::Relaxed);
+            (*bound, answers)
+        });
+        let latencies = latencies.collect();
+        let slow = counts.latencies.last().map_or(0, |slow| slow.load(Ordering::Relaxed));
+        StoreStatus {
+            is_reachable: self.0.link().is_some(),
+            replicas: self.0.replicas(),
+            answers: answers + slow,
+            failures: counts.failures.load(Ordering::Relaxed),
+            unasked: counts.unasked.load(Ordering::Relaxed),
+            remembered: counts.remembered.load(Ordering::Relaxed),
+            latencies,
+            latency: Duration::from_micros(counts.latency_micros.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("url", &self.0.url).finish_non_exhaustive()
+    }
+}
+
+// === impl RedisStoreBuilder ===
+
+impl RedisStoreBuilder {
+    /// Sets how long a decision waits for the server. Range: 1 ms to 10 s. Default: 20 ms.
+    pub fn command_timeout(mut self, timeout: Duration) -> Self {
+        self.command_timeout = timeout.clamp(Duration::from_millis(1), Duration::from_secs(10));
+        self
+    }
+
+    /// Sets how long the driver waits for a connection. Range: 1 ms to 60 s. Default: 200 ms.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout.clamp(Duration::from_millis(1), Duration::from_secs(60));
+        self
+    }
+
+    /// Sets who decides while the server does not. Default: [`OnOutage::Local`].
+    pub fn on_outage(mut self, on_outage: OnOutage) -> Self {
+        self.on_outage = on_outage;
+        self
+    }
+
+    /// Sets how many processes share the limits, this one included. Range: from 1. Default: as many as greet the server.
+    pub fn replicas(mut self, replicas: u32) -> Self {
+        self.replicas = Some(replicas.max(1));
+        self
+    }
+
+    /// The store, and the future that connects it.
+    pub fn build(self) -> (RedisStore, RedisDriver) {
+        let (sender, corrections) = mpsc::channel(MOST_CORRECTIONS);
+        let store = RedisStore(Arc::new(Inner {
+            url: self.url,
+            command_timeout: self.command_timeout,
+            connect_timeout: self.connect_timeout,
+            on_outage: self.on_outage,
+            fixed_replicas: self.replicas,
+            replicas: AtomicU32::new(1),
+            link: ArcSwapOption::empty(),
+            breaker: Breaker::default(),
+            tripped: Notify::new(),
+            corrections: sender,
+            counts: Counts::default(),
+        }));
+        let driver = RedisDriver::new(Arc::clone(&store.0), corrections);
+        (store, driver)
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// The connection, if decisions are to ask.
+    pub(super) fn link(&self) -> Option<Arc<Link>> {
+        if self.breaker.is_open() {
+            return None;
+        }
+        self.link.load_full()
+    }
+
+    pub(super) fn replicas(&self) -> u32 {
+        self.fixed_replicas.unwrap_or_else(|| self.replicas.load(Ordering::Relaxed)).max(1)
+    }
+
+    /// Asks the server; whatever goes wrong is counted.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it leaves open whether the order is carried out.
+    pub(super) async fn ask(
+        &self,
+        link: &Link,
+        key: &str,
+        order: &Order,
+        limits: usize,
+    ) -> Result<Answer, Silence> {
+        let begun = Instant::now();
+        let answer = timeout(self.command_timeout, link.decide(key, order)).await;
+        let answer = answer.ok().and_then(Result::ok).and_then(|bytes| Answer::read(&bytes, limits));
+        match answer {
+            Some(answer) => {
+                self.breaker.succeeded();
+                self.counts.answered(begun.elapsed());
+                Ok(answer)
+            }
+            None => {
+                self.counts.failures.fetch_add(1, Ordering::Relaxed);
+                if self.breaker.failed() {
+                    self.tripped.notify_one();
+                }
+                Err(Silence)
+            }
+        }
+    }
+
+    /// Hands a correction to the driver; it comes back if there is no room.
+    pub(super) fn correct(&self, correction: Correction) -> Result<(), Correction> {
+        if self.link().is_none() {
+            return Err(correction);
+        }
+        self.corrections.try_send(correction).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(correction) | mpsc::error::TrySendError::Closed(correction) => {
+                correction
+            }
+        })
+    }
+
+    pub(super) fn count_unasked(&self) {
+        self.counts.unasked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_remembered(&self) {
+        self.counts.remembered.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// === impl Link ===
+
+impl Link {
+    /// The command that has the script carry out `order`, by the name of the script or with its text.
+    pub(super) fn command(&self, key: &str, order: &Order, with_text: bool) -> Cmd {
+        let mut command = Cmd::new();
+        if with_text {
+            command.arg("EVAL").arg(DECIDE);
+        } else {
+            command.arg("EVALSHA").arg(&self.script);
+        }
+        command.arg(1).arg(key).arg(&order.signature).arg(&order.terms);
+        command
+    }
+
+    /// Has the script carry out `order`; a server that has lost the script is told it again.
+    pub(super) async fn decide(&self, key: &str, order: &Order) -> Result<Vec<u8>, RedisError> {
+        let mut connection = self.connection.clone();
+        match bytes(connection.send_packed_command(&self.command(key, order, false)).await) {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                bytes(connection.send_packed_command(&self.command(key, order, true)).await)
+            }
+            result => result,
+        }
+    }
+}
+
+/// The string that a command answered.
+pub(super) fn bytes(result: Result<Value, RedisError>) -> Result<Vec<u8>, RedisError> {
+    match result?.extract_error()? {
+        Value::BulkString(bytes) => Ok(bytes),
+        _ => Err((ErrorKind::UnexpectedReturnType, "not a string").into()),
+    }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    fn answered(&self, latency: Duration) {
+        let bucket = LATENCIES.iter().position(|bound| latency <= *bound).unwrap_or(LATENCIES.len());
+        if let Some(count) = self.latencies.get(bucket) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.latency_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+}

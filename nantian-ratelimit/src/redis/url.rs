@@ -1,0 +1,119 @@
+//! Where the server is.
+
+use std::fmt;
+use std::str::FromStr;
+
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo};
+
+/// The address of a server, with database and credentials: `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`.
+///
+/// The port is 6379 and the database 0 unless told. `Display` and `Debug` show no credentials.
+///
+/// ```
+/// use nantian_ratelimit::redis::RedisUrl;
+///
+/// let url: RedisUrl = "redis://:s3cret@limits.example:6380/2".parse()?;
+/// assert_eq!(url.to_string(), "redis://limits.example:6380/2");
+/// assert!("limits.example:6379".parse::<RedisUrl>().is_err());
+/// # Ok::<_, nantian_ratelimit::redis::InvalidRedisUrl>(())
+/// ```
+#[derive(Clone)]
+pub struct RedisUrl {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) settings: RedisConnectionInfo,
+}
+
+/// An address that names no server. The text never repeats the address, which may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidRedisUrl {
+    /// Another scheme, or none.
+    #[error("the address does not begin with redis://")]
+    Scheme,
+    /// The rest does not parse.
+    #[error("the address is not redis://HOST:PORT/DATABASE")]
+    Syntax,
+    /// The database is no number from 0.
+    #[error("the database is not a number from 0")]
+    Database,
+}
+
+impl FromStr for RedisUrl {
+    type Err = InvalidRedisUrl;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let rest = text.strip_prefix("redis://").ok_or(InvalidRedisUrl::Scheme)?;
+        if rest.contains(['?', '#']) {
+            return Err(InvalidRedisUrl::Syntax);
+        }
+        let database = rest.split_once('/').map_or("", |(_, database)| database);
+        if !database.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(InvalidRedisUrl::Database);
+        }
+        let info: ConnectionInfo = text.into_connection_info().map_err(|_| InvalidRedisUrl::Syntax)?;
+        let ConnectionAddr::Tcp(host, port) = info.addr().clone() else {
+            return Err(InvalidRedisUrl::Syntax);
+        };
+        if host.is_empty() {
+            return Err(InvalidRedisUrl::Syntax);
+        }
+        let settings = info.redis_settings().clone().set_lib_name("nantian", env!("CARGO_PKG_VERSION"));
+        Ok(Self { host, port, settings })
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port, database) = (&self.host, self.port, self.settings.db());
+        if host.contains(':') {
+            write!(f, "redis://[{host}]:{port}/{database}")
+        } else {
+            write!(f, "redis://{host}:{port}/{database}")
+        }
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_and_shown_without_its_credentials() {
+        for (text, shown) in [
+            ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+            ("redis://localhost", "redis://localhost:6379/0"),
+            ("redis://user:hidden@h:1/15", "redis://h:1/15"),
+            ("redis://[::1]:6379/1", "redis://[::1]:6379/1"),
+        ] {
+            let url: RedisUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), shown);
+            assert!(!format!("{url:?}").contains("hidden"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_without_repeating_it() {
+        for (text, error) in [
+            ("", InvalidRedisUrl::Scheme),
+            ("127.0.0.1:6379", InvalidRedisUrl::Scheme),
+            ("rediss://h:1/0", InvalidRedisUrl::Scheme),
+            ("redis://", InvalidRedisUrl::Syntax),
+            ("redis://hidden:99999/0", InvalidRedisUrl::Syntax),
+            ("redis://h:1/hidden", InvalidRedisUrl::Database),
+            ("redis://h:1/-1", InvalidRedisUrl::Database),
+            ("redis://h:1/0?hidden=1", InvalidRedisUrl::Syntax),
+        ] {
+            let found = text.parse::<RedisUrl>().unwrap_err();
+            assert_eq!(found, error, "{text}");
+            assert!(!found.to_string().contains("hidden"));
+        }
+    }
+}

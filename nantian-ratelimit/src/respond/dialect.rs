@@ -1,0 +1,149 @@
+//! Refusals in the words of the API that a client speaks.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Response, StatusCode};
+
+use super::{OUTAGE, ProblemJson, Responder, lack, response};
+use crate::error::Denied;
+use crate::policy::Unit;
+use crate::scope::ScopePart;
+
+/// 429 in the form that the client's library understands. The default.
+///
+/// | client | told by | body |
+/// |---|---|---|
+/// | gRPC | `Content-Type: application/grpc…` | none: status 200 with `grpc-status: 8` (RESOURCE_EXHAUSTED), as gRPC demands |
+/// | Anthropic | the header `anthropic-version`, or `/v1/messages` at the end of the path or above it | `rate_limit_error` |
+/// | Ollama | a path that ends in `/api/chat`, `/api/generate`, `/api/embed` or `/api/embeddings` | `error` |
+/// | OpenAI | a path with a segment `v1` | `rate_limit_exceeded` |
+/// | others | | a problem document, as [`ProblemJson`] writes it |
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ByDialect;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    Grpc,
+    Anthropic,
+    Ollama,
+    OpenAi,
+}
+
+/// What went wrong, in the terms of each dialect.
+struct Trouble<'a> {
+    status: StatusCode,
+    grpc: u16,
+    anthropic: &'a str,
+    openai: &'a str,
+    /// The code of OpenAI's errors, in quotes, or `null`.
+    code: &'a str,
+    message: &'a str,
+}
+
+const JSON: &str = "application/json";
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+// === impl ByDialect ===
+
+impl Responder for ByDialect {
+    fn refuse(&self, denied: &Denied, request: &Parts) -> Response<Bytes> {
+        let Some(dialect) = Dialect::of(request) else { return ProblemJson.refuse(denied, request) };
+        let message = format!("rate limit reached: {denied}");
+        let openai = match denied.limit().unit() {
+            Unit::Tokens => "tokens",
+            Unit::Requests => "requests",
+        };
+        let code = r#""rate_limit_exceeded""#;
+        let anthropic = "rate_limit_error";
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let trouble = Trouble { status, grpc: 8, anthropic, openai, code, message: &message };
+        let mut response = dialect.tell(&trouble);
+        if dialect == Dialect::Grpc {
+            // A negative pushback says that trying again is of no use.
+            let pushback = denied
+                .retry_after()
+                .map_or_else(|| "-1".to_owned(), |wait| wait.as_millis().max(1).to_string());
+            response
+                .headers_mut()
+                .extend(HeaderValue::try_from(pushback).ok().map(|value| (GRPC_PUSHBACK, value)));
+        }
+        response
+    }
+
+    fn unavailable(&self, request: &Parts) -> Response<Bytes> {
+        let Some(dialect) = Dialect::of(request) else { return ProblemJson::about_outage(request) };
+        let (anthropic, openai) = ("api_error", "server_error");
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        dialect.tell(&Trouble { status, grpc: 14, anthropic, openai, code: "null", message: OUTAGE })
+    }
+
+    fn unknown(&self, part: &ScopePart, request: &Parts) -> Response<Bytes> {
+        let Some(dialect) = Dialect::of(request) else { return ProblemJson::about_scope(part, request) };
+        let (status, message) = lack(part);
+        let is_credential = status == StatusCode::UNAUTHORIZED;
+        let (grpc, anthropic) =
+            if is_credential { (16, "authentication_error") } else { (3, "invalid_request_error") };
+        let openai = "invalid_request_error";
+        dialect.tell(&Trouble { status, grpc, anthropic, openai, code: "null", message: &message })
+    }
+}
+
+// === impl Dialect ===
+
+impl Dialect {
+    fn of(request: &Parts) -> Option<Self> {
+        let content_type = request.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        if let Some(rest) = content_type.strip_prefix(b"application/grpc")
+            && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+        {
+            return Some(Self::Grpc);
+        }
+        let mut segments = request.uri.path().split('/').skip(1);
+        let ends_in = |wanted: &[&str]| wanted.iter().any(|end| request.uri.path().ends_with(end));
+        if request.headers.contains_key("anthropic-version")
+            || ends_in(&["/v1/messages"])
+            || request.uri.path().contains("/v1/messages/")
+        {
+            Some(Self::Anthropic)
+        } else if ends_in(&["/api/chat", "/api/generate", "/api/embed", "/api/embeddings"]) {
+            Some(Self::Ollama)
+        } else if segments.any(|segment| segment == "v1") {
+            Some(Self::OpenAi)
+        } else {
+            None
+        }
+    }
+
+    /// Nothing in a message needs escaping: names of limits and headers, and numbers.
+    fn tell(self, trouble: &Trouble<'_>) -> Response<Bytes> {
+        let Trouble { status, message, .. } = *trouble;
+        match self {
+            Self::Grpc => grpc(trouble),
+            Self::Anthropic => {
+                let kind = trouble.anthropic;
+                let body = format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"{message}"}}}}"#);
+                response(status, JSON, body)
+            }
+            Self::Ollama => response(status, JSON, format!(r#"{{"error":"{message}"}}"#)),
+            Self::OpenAi => {
+                let (kind, code) = (trouble.openai, trouble.code);
+                let body = format!(
+                    r#"{{"error":{{"message":"{message}","type":"{kind}","param":null,"code":{code}}}}}"#
+                );
+                response(status, JSON, body)
+            }
+        }
+    }
+}
+
+/// A response of trailers only: its fields are the head's.
+fn grpc(trouble: &Trouble<'_>) -> Response<Bytes> {
+    let mut response = response(StatusCode::OK, "application/grpc", String::new());
+    let headers = response.headers_mut();
+    headers.insert(GRPC_STATUS, HeaderValue::from(trouble.grpc));
+    headers.extend(HeaderValue::try_from(trouble.message).ok().map(|value| (GRPC_MESSAGE, value)));
+    response
+}

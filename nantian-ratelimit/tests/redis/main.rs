@@ -1,0 +1,9 @@
+//! Limits that several processes share, on a real server.
+
+#![cfg(test)]
+#![cfg(not(loom))]
+
+mod layer;
+mod outage;
+mod server;
+mod shared;

@@ -1,0 +1,120 @@
+//! What happens when the server does not answer, and when it does again.
+
+use std::time::Duration;
+
+use nantian_ratelimit::redis::{OnOutage, Verdict};
+use nantian_ratelimit::{Cost, Limit, LimitName, Unit};
+use tokio::time::Instant;
+
+use crate::server::{Server, TIMEOUT, admit, admitted, policy};
+
+fn per_day(max: u64) -> Limit {
+    let name = LimitName::new("requests-per-day").unwrap();
+    Limit::new(name, Unit::Requests, max, Duration::from_secs(24 * 3600))
+}
+
+#[tokio::test]
+async fn an_outage_begins_where_the_server_left_off_and_ends_without_a_burst() {
+    let mut server = Server::start().await;
+    let replica = server.replica_that(OnOutage::Local, Some(2)).await;
+    let limiter = replica.store.limiter("quota", policy([per_day(100)]));
+    assert_eq!(admitted(&limiter, "alice", 30).await, 30);
+    server.kill();
+    replica.is_reachable(false).await;
+    assert_eq!(admitted(&limiter, "alice", 100).await, 20, "the share is 50, of which 30 are used");
+    server.restart().await;
+    replica.is_reachable(true).await;
+    // The server has forgotten the thirty, but is told of the twenty.
+    assert_eq!(admitted(&limiter, "alice", 200).await, 80);
+    assert_eq!(admitted(&limiter, "bob", 200).await, 100);
+}
+
+#[tokio::test]
+async fn a_frozen_server_costs_a_few_timeouts_then_nothing() {
+    let server = Server::start().await;
+    let replica = server.replica_that(OnOutage::Local, Some(1)).await;
+    let limiter = replica.store.limiter("quota", policy([per_day(10_000)]));
+    assert_eq!(admitted(&limiter, "alice", 10).await, 10);
+    server.freeze();
+    let mut waits = Vec::new();
+    for _ in 0..1000 {
+        let begun = Instant::now();
+        assert!(admit(&limiter, "alice", Cost::REQUEST).await.is_ok());
+        waits.push(begun.elapsed());
+    }
+    waits.sort_unstable();
+    let slow = waits.iter().filter(|wait| **wait > TIMEOUT / 2).count();
+    assert!(slow <= 5, "{slow} requests waited");
+    assert!(
+        waits[999] < TIMEOUT + Duration::from_millis(50),
+        "none longer than the timeout: {:?}",
+        waits[999]
+    );
+    assert!(waits[500] < Duration::from_millis(1), "the breaker is open: {:?}", waits[500]);
+    assert!(replica.store.status().unasked >= 990);
+
+    server.thaw();
+    replica.is_reachable(true).await;
+    let seen = admit(&limiter, "alice", Cost::REQUEST).await.unwrap();
+    let used = 10_000 - seen.levels().tightest().unwrap().remaining;
+    assert!(
+        (1011..=1016).contains(&used),
+        "what passed meanwhile counts, and what was late may count twice: {used}"
+    );
+}
+
+#[tokio::test]
+async fn an_outage_may_let_everything_pass_or_nothing() {
+    let mut server = Server::start().await;
+    let open = server.replica_that(OnOutage::Open, None).await;
+    let closed = server.replica_that(OnOutage::Closed, None).await;
+    let (open_limiter, closed_limiter) = (
+        open.store.limiter("quota", policy([per_day(1)])),
+        closed.store.limiter("quota", policy([per_day(1)])),
+    );
+    server.kill();
+    open.is_reachable(false).await;
+    closed.is_reachable(false).await;
+    for _ in 0..3 {
+        let key = open_limiter.key(b"alice");
+        assert!(matches!(open_limiter.admit(key, Cost::REQUEST).await, Verdict::Unchecked));
+        let key = closed_limiter.key(b"alice");
+        assert!(matches!(closed_limiter.admit(key, Cost::REQUEST).await, Verdict::Unavailable));
+    }
+}
+
+#[tokio::test]
+async fn settlements_of_an_outage_count_afterwards() {
+    let mut server = Server::start().await;
+    let replica = server.replica_that(OnOutage::Local, Some(1)).await;
+    let tokens = Limit::new(LimitName::new("t").unwrap(), Unit::Tokens, 1000, Duration::from_secs(24 * 3600));
+    let limiter = replica.store.limiter("quota", policy([tokens]));
+    let before = admit(&limiter, "alice", Cost::tokens(100)).await.unwrap();
+    server.kill();
+    replica.is_reachable(false).await;
+    let meanwhile = admit(&limiter, "alice", Cost::tokens(100)).await.unwrap();
+    before.settle(nantian_ratelimit::Settlement::Used(150));
+    meanwhile.settle(nantian_ratelimit::Settlement::Used(20));
+    server.restart().await;
+    replica.is_reachable(true).await;
+    let seen = admit(&limiter, "alice", Cost::tokens(0)).await.unwrap();
+    // The server has forgotten the first hundred; fifty more and twenty were used while it was away.
+    assert_eq!(seen.levels().tightest().unwrap().remaining, 930);
+}
+
+#[tokio::test]
+async fn a_limiter_works_before_the_server_does() {
+    let mut server = Server::start().await;
+    let url = server.url();
+    server.kill();
+    let (store, driver) = nantian_ratelimit::redis::RedisStore::builder(url).build();
+    let driver = tokio::spawn(driver.run());
+    let limiter = store.limiter("quota", policy([per_day(10)]));
+    assert_eq!(admitted(&limiter, "alice", 15).await, 10);
+    assert_eq!(store.status().failures, 0, "nobody waits for what was never there");
+    server.restart().await;
+    crate::server::eventually(|| store.status().is_reachable).await;
+    assert_eq!(admitted(&limiter, "alice", 15).await, 0, "what was used counts");
+    driver.abort();
+    crate::server::eventually(|| !store.status().is_reachable).await;
+}

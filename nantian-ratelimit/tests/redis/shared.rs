@@ -1,0 +1,271 @@
+//! What several processes decide together.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use nantian_ratelimit::redis::OnOutage;
+use nantian_ratelimit::{Cost, Limit, LimitName, Limiter, Settlement, Unit};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::server::{Server, admit, admitted, policy, reaches};
+
+/// One that hardly refills while a test runs.
+fn per_day(max: u64) -> Limit {
+    let name = LimitName::new("requests-per-day").unwrap();
+    Limit::new(name, Unit::Requests, max, Duration::from_secs(24 * 3600))
+}
+
+fn tokens_per_day(max: u64) -> Limit {
+    let name = LimitName::new("tokens-per-day").unwrap();
+    Limit::new(name, Unit::Tokens, max, Duration::from_secs(24 * 3600))
+}
+
+#[tokio::test]
+async fn two_processes_admit_together_what_one_would() {
+    let server = Server::start().await;
+    let (one, two) = (server.replica().await, server.replica().await);
+    let limiters = [&one, &two].map(|replica| replica.store.limiter("quota", policy([per_day(100)])));
+    let mut passed = 0;
+    for _ in 0..75 {
+        for limiter in &limiters {
+            passed += admitted(limiter, "alice", 1).await;
+        }
+    }
+    assert_eq!(passed, 100);
+    assert_eq!(admitted(&limiters[0], "bob", 1).await, 1, "bob has his own");
+    let other = one.store.limiter("another quota", policy([per_day(100)]));
+    assert_eq!(admitted(&other, "alice", 1).await, 1, "another policy has its own");
+}
+
+#[tokio::test]
+async fn requests_at_once_from_two_processes_are_admitted_exactly() {
+    let server = Server::start().await;
+    let (one, two) = (server.replica().await, server.replica().await);
+    let tasks: Vec<_> = (0..40)
+        .map(|task| {
+            let replica = if task % 2 == 0 { &one } else { &two };
+            let limiter = replica.store.limiter("quota", policy([per_day(500)]));
+            tokio::spawn(async move { admitted(&limiter, "alice", 25).await })
+        })
+        .collect();
+    let mut passed = 0;
+    for task in tasks {
+        passed += task.await.unwrap();
+    }
+    assert_eq!(passed, 500);
+}
+
+#[tokio::test]
+async fn a_denied_request_costs_nothing_on_any_limit() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", policy([per_day(10), tokens_per_day(1000)]));
+    let first = admit(&limiter, "alice", Cost::tokens(900)).await.unwrap();
+    let remaining: Vec<_> = first.levels().iter().map(|level| level.remaining).collect();
+    assert_eq!(remaining, [9, 100]);
+    let denied = admit(&limiter, "alice", Cost::tokens(200)).await.unwrap_err();
+    assert_eq!(denied.limit().name().as_str(), "tokens-per-day");
+    let remaining: Vec<_> = denied.levels().iter().map(|level| level.remaining).collect();
+    assert_eq!(remaining, [9, 100]);
+    let wait = denied.retry_after().unwrap().as_secs_f64();
+    assert!((8630.0..=8640.0).contains(&wait), "100 of 1000 tokens take a tenth of a day: {wait}");
+    assert!(admit(&limiter, "alice", Cost::tokens(100)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_request_above_the_bucket_asks_for_a_full_one() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", policy([tokens_per_day(100)]));
+    assert!(admit(&limiter, "alice", Cost::tokens(5000)).await.is_ok());
+    assert!(admit(&limiter, "alice", Cost::tokens(1)).await.is_err());
+}
+
+#[tokio::test]
+async fn what_denies_all_asks_nobody() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", policy([per_day(0)]));
+    let denied = admit(&limiter, "alice", Cost::REQUEST).await.unwrap_err();
+    assert_eq!(denied.retry_after(), None);
+    assert_eq!(replica.store.status().answers, 0);
+}
+
+#[tokio::test]
+async fn settlements_are_seen_by_every_process() {
+    let server = Server::start().await;
+    let (one, two) = (server.replica().await, server.replica().await);
+    let limit = || policy([tokens_per_day(1000)]);
+    let (first, second) = (one.store.limiter("quota", limit()), two.store.limiter("quota", limit()));
+    let settled = async |reserved, settlement| {
+        let reservation = admit(&first, "alice", Cost::tokens(reserved)).await.unwrap();
+        reservation.settle(settlement)
+    };
+    assert_eq!(settled(500, Settlement::Used(100)).await.used, 100);
+    reaches(&second, "alice", &[900]).await;
+    settled(100, Settlement::NotServed).await;
+    reaches(&second, "alice", &[900]).await;
+    settled(100, Settlement::AtLeast(50)).await;
+    reaches(&second, "alice", &[800]).await;
+    settled(700, Settlement::Used(900)).await;
+    reaches(&second, "alice", &[0]).await;
+    let denied = admit(&second, "alice", Cost::tokens(1)).await.unwrap_err();
+    let wait = denied.retry_after().unwrap().as_secs();
+    assert!((8700..=8730).contains(&wait), "100 of debt and one more: {wait}");
+    assert_eq!(first.typical_tokens(), 112, "it has learned");
+}
+
+#[tokio::test]
+async fn a_cancelled_request_leaves_no_trace() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", policy([per_day(2), tokens_per_day(10)]));
+    for _ in 0..20 {
+        let reservation = admit(&limiter, "alice", Cost::tokens(10)).await.unwrap();
+        reservation.cancel();
+        reaches(&limiter, "alice", &[2, 10]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_amount_keeps_what_was_used_and_limits_come_and_go() {
+    let server = Server::start().await;
+    let (one, two) = (server.replica().await, server.replica().await);
+    let first = one.store.limiter("quota", policy([per_day(10)]));
+    assert_eq!(admitted(&first, "alice", 4).await, 4);
+    let more = first.with_policy(policy([tokens_per_day(1000), per_day(6)]));
+    let seen = admit(&more, "alice", Cost::tokens(100)).await.unwrap();
+    let remaining: Vec<_> = seen.levels().iter().map(|level| level.remaining).collect();
+    assert_eq!(remaining, [900, 1]);
+    // A reservation from before the edit is settled without harm to the limit that is new.
+    let newest = first.with_policy(policy([per_day(7), tokens_per_day(1000)]));
+    admit(&newest, "alice", Cost::REQUEST).await.unwrap().settle(Settlement::Used(50));
+    let limiter = two.store.limiter("quota", policy([tokens_per_day(1000)]));
+    reaches(&limiter, "alice", &[850]).await;
+}
+
+#[tokio::test]
+async fn keys_are_told_by_digest_and_end_by_themselves() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_minute(60)]));
+    admit(&limiter, "sk-secret", Cost::REQUEST).await.unwrap();
+    let keys = server.ask("KEYS *").await;
+    assert!(!keys.contains("sk-secret"));
+    let key = keys.lines().find(|line| line.starts_with("nrl:{") && !line.contains("store")).unwrap();
+    assert_eq!(key.len(), "nrl:{}".len() + 32, "whole within its hash tag");
+    let answer = server.ask(&format!("PTTL {key}")).await;
+    let left: u64 = answer.trim_start_matches(':').trim_end().parse().unwrap();
+    assert!((1..=2000).contains(&left), "one of sixty is back after a second: {left}");
+}
+
+#[tokio::test]
+async fn a_server_that_forgets_scripts_is_told_them_again() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", policy([per_day(10), tokens_per_day(1000)]));
+    assert_eq!(admitted(&limiter, "alice", 2).await, 2);
+    server.ask("SCRIPT FLUSH").await;
+    assert_eq!(admitted(&limiter, "alice", 20).await, 8);
+    server.ask("SCRIPT FLUSH").await;
+    let bob = admit(&limiter, "bob", Cost::tokens(100)).await.unwrap();
+    server.ask("SCRIPT FLUSH").await;
+    bob.settle(Settlement::Used(10));
+    reaches(&limiter, "bob", &[9, 990]).await;
+    assert_eq!(replica.store.status().failures, 0);
+}
+
+#[tokio::test]
+async fn a_flood_on_a_denied_key_does_not_reach_the_server() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", policy([per_day(1)]));
+    assert_eq!(admitted(&limiter, "alice", 2).await, 1);
+    let before = server.calls("evalsha").await;
+    assert_eq!(admitted(&limiter, "alice", 1000).await, 0);
+    let after = server.calls("evalsha").await;
+    assert!(after - before <= 5, "{} calls for a thousand requests", after - before);
+    assert!(replica.store.status().remembered >= 995);
+}
+
+#[tokio::test]
+async fn processes_count_one_another() {
+    let server = Server::start().await;
+    let one = server.replica().await;
+    one.knows(1).await;
+    let two = server.replica().await;
+    two.knows(2).await;
+    one.knows(2).await;
+    assert_eq!(server.replica_that(OnOutage::Local, Some(7)).await.store.status().replicas, 7);
+}
+
+/// What happens to one key.
+#[derive(Debug, Clone)]
+enum Step {
+    Admit { tokens: u64, settlement: Option<Settlement> },
+    Cancel { tokens: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let settlement = prop_oneof![
+        Just(None),
+        (0..300u64).prop_map(|used| Some(Settlement::Used(used))),
+        (0..300u64).prop_map(|used| Some(Settlement::AtLeast(used))),
+        Just(Some(Settlement::NotServed)),
+    ];
+    prop_oneof![
+        4 => (0..150u64, settlement).prop_map(|(tokens, settlement)| Step::Admit { tokens, settlement }),
+        1 => (0..150u64).prop_map(|tokens| Step::Cancel { tokens }),
+    ]
+}
+
+/// The server decides every history as a limiter of one process does.
+#[test]
+fn every_history_is_decided_as_in_one_process() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (server, replica) = runtime.block_on(async {
+        let server = Server::start().await;
+        let replica = server.replica().await;
+        (server, replica)
+    });
+    let case = Cell::new(0);
+    let mut runner = TestRunner::new(Config { cases: 60, ..Config::default() });
+    let steps = prop::collection::vec(step(), 1..25);
+    let limits = || policy([per_day(12), tokens_per_day(400).with_burst(2.0)]);
+    let result = runner.run(&steps, |steps| {
+        case.set(case.get() + 1);
+        let model = Limiter::new(limits());
+        let limiter = replica.store.limiter(&format!("case {}", case.get()), limits());
+        runtime.block_on(async {
+            let key = model.key(b"alice");
+            for step in steps {
+                let (tokens, settlement, cancel) = match step {
+                    Step::Admit { tokens, settlement } => (tokens, settlement, false),
+                    Step::Cancel { tokens } => (tokens, None, true),
+                };
+                let expected = model.admit(key, Cost::tokens(tokens)).map(|admitted| admitted.reserve());
+                let found = admit(&limiter, "alice", Cost::tokens(tokens)).await;
+                prop_assert_eq!(found.is_ok(), expected.is_ok());
+                if let (Ok(found), Ok(expected)) = (found, expected) {
+                    if cancel {
+                        found.cancel();
+                        expected.cancel_at(model.now());
+                    } else if let Some(settlement) = settlement {
+                        found.settle(settlement);
+                        expected.settle_at(model.now(), settlement);
+                    }
+                }
+                let left = |levels: &nantian_ratelimit::Levels| -> Vec<u64> {
+                    levels.iter().map(|level| level.remaining).collect()
+                };
+                let expected = left(&model.levels_at(model.now(), key));
+                reaches(&limiter, "alice", &expected).await;
+            }
+            Ok(())
+        })
+    });
+    drop(replica);
+    drop(server);
+    result.unwrap();
+}
