@@ -75,7 +75,7 @@ fn one_route_of_a_thousand(bencher: Bencher<'_, '_>) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     write_world(directory.path());
     let mut files = Files::new([directory.path().to_owned()]);
-    let mut registry = Registry::new(Arc::new(Metrics::new(1)));
+    let mut registry = Registry::new(Arc::new(Metrics::new(1)), None);
     let mut served = translate(&files.load().objects, FeatureGates::all()).ir;
     let mut generation = 1;
     let mut edit = 0;

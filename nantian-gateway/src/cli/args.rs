@@ -1,8 +1,9 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsStr, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::TypedValueParser};
+use nantian_ratelimit::redis::{InvalidRedisUrl, RedisUrl};
 
 use super::log_filter::LogFilter;
 use crate::{gates::FeatureGates, listen::TrustedProxies};
@@ -69,8 +70,9 @@ pub(super) struct Common {
     /// Where health, metrics and configuration are served; `none` disables it.
     #[arg(long, env = "NANTIAN_ADMIN_ADDR", value_name = "ADDR", default_value = "127.0.0.1:19080")]
     pub(super) admin_addr: AdminAddr,
-    /// Where limits are kept; only `memory` is served yet.
-    #[arg(long, env = "NANTIAN_RATELIMIT_STORE", value_name = "STORE", default_value = "memory")]
+    /// Where limits are kept: `memory`, or redis://HOST:PORT/DB for limits that several gateways share.
+    #[arg(long, env = "NANTIAN_RATELIMIT_STORE", hide_env_values = true, value_name = "STORE",
+          default_value = "memory", value_parser = StoreParser)]
     pub(super) ratelimit_store: RateLimitStore,
     /// Networks whose X-Forwarded-For is believed, such as 10.0.0.0/8,192.168.1.1; none by default.
     #[arg(long, env = "NANTIAN_TRUSTED_PROXIES", value_name = "CIDR,…", default_value = "")]
@@ -127,12 +129,18 @@ pub(super) enum AdminAddr {
 }
 
 /// Where limits are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub(super) enum RateLimitStore {
     /// In this process.
     Memory,
+    /// On a Redis or Valkey server.
+    Redis(RedisUrl),
 }
+
+/// Reads a [`RateLimitStore`]; what is wrong is told without the value, which may hold a password.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StoreParser;
 
 /// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -152,6 +160,28 @@ pub(super) enum AccessLogFormat {
     Off,
     /// One JSON object a line.
     Json,
+}
+
+impl TypedValueParser for StoreParser {
+    type Value = RateLimitStore;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _option: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<RateLimitStore, clap::Error> {
+        match value.to_str() {
+            Some("memory") => Ok(RateLimitStore::Memory),
+            value => value.unwrap_or_default().parse().map(RateLimitStore::Redis).map_err(
+                |error: InvalidRedisUrl| {
+                    let text =
+                        format!("--ratelimit-store is neither `memory` nor redis://HOST:PORT/DB: {error}\n");
+                    clap::Error::raw(clap::error::ErrorKind::ValueValidation, text).with_cmd(command)
+                },
+            ),
+        }
+    }
 }
 
 impl std::str::FromStr for AdminAddr {
@@ -201,5 +231,30 @@ mod tests {
         assert_eq!(run.common.admin_addr, AdminAddr::At(([127, 0, 0, 1], 19080).into()));
         assert_eq!(run.common.drain_timeout, Duration::from_secs(30));
         assert_eq!(run.common.feature_gates, FeatureGates::default());
+        assert!(matches!(run.common.ratelimit_store, RateLimitStore::Memory));
+    }
+
+    #[test]
+    fn a_store_is_memory_or_a_server_and_its_password_is_never_shown() {
+        let with = |store| {
+            let options = ["nantian-gateway", "run", "--manifests", "a", "--ratelimit-store", store];
+            Cli::try_parse_from(options).map(|cli| match cli.command {
+                Command::Run(run) => run.common.ratelimit_store,
+                _ => panic!("not run"),
+            })
+        };
+        assert!(matches!(with("memory").unwrap(), RateLimitStore::Memory));
+        let shown = format!("{:?}", with("redis://:hidden@10.0.0.1:6379/3").unwrap());
+        assert_eq!(shown, "Redis(redis://10.0.0.1:6379/3)");
+        for wrong in
+            ["disk", "", "rediss://:hidden@h:1/0", "redis://:hidden@h:port/0", "redis://:hidden@h:1/x"]
+        {
+            let error = with(wrong).unwrap_err().to_string();
+            assert!(
+                error.contains("--ratelimit-store is neither `memory` nor redis://HOST:PORT/DB"),
+                "{error}"
+            );
+            assert!(!error.contains("hidden"), "{error}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use nantian_ratelimit::redis::RedisStore;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -16,14 +17,14 @@ use tokio::{
     time::timeout,
 };
 
-use super::args::{AccessLogFormat, AdminAddr, Common, LogFormat, Run};
+use super::args::{AccessLogFormat, AdminAddr, Common, LogFormat, RateLimitStore, Run};
 use crate::{
     admin,
     control::{Control, View},
     gates::FeatureGates,
     listen::Timeouts,
     metrics::Metrics,
-    observe::AccessLog,
+    observe::{self, AccessLog},
     runtime::{WorkerConfig, Workers},
     source::{Files, Watcher},
     upstream::{ClientConfig, tls_client_config},
@@ -82,12 +83,13 @@ pub(super) async fn serve(
         None => thread::available_parallelism().map_or(1, usize::from),
     };
     let metrics = Arc::new(Metrics::new(workers));
+    let store = start_store(common, &metrics);
     let view = View::default();
     let (stop, stopped) = watch::channel(false);
     let admin = start_admin(common, &view, &metrics, stopped).await?;
     let (access_log, last_line) = start_access_log(common)?;
     let workers = Workers::start(workers, &worker_config(common, access_log)?, &metrics)?;
-    let mut control = Control::new(Files::new(paths.to_vec()), gates, workers, metrics, view);
+    let mut control = Control::new(Files::new(paths.to_vec()), gates, workers, metrics, view, store);
     control.reload().await;
     ready();
     loop {
@@ -113,6 +115,16 @@ pub(super) async fn serve(
     }
     tracing::info!("drained");
     Ok(())
+}
+
+/// Connects the store of the limits, if they are not kept here.
+fn start_store(common: &Common, metrics: &Metrics) -> Option<RedisStore> {
+    let RateLimitStore::Redis(url) = &common.ratelimit_store else { return None };
+    let (store, driver) = RedisStore::builder(url.clone()).build();
+    metrics.show_store(store.clone());
+    crate::runtime::spawn(driver.run());
+    crate::runtime::spawn(observe::store(store.clone()));
+    Some(store)
 }
 
 async fn start_admin(

@@ -10,7 +10,7 @@ use crate::{
     filter::FilterLayer,
     ir::{self, Ir, ListenerId, ObjectName, Policies, PolicyId, RouteId},
     listen::{InvalidCertificate, PortKey},
-    policy::{Meter, Plugins, RateLimits},
+    policy::{Meter, Models, Plugins, RateLimits},
     route::{RouterBuilder, RuleIndex},
     snapshot::{Port, Snapshot, Transport},
     source::ObjectRef,
@@ -145,7 +145,8 @@ impl<'a> Compiler<'a> {
     }
 
     fn rule(&mut self, rule: &ir::Rule, place: &Place, around: &[&'a Policies]) -> CompiledRule {
-        let rate_limits = self.rate_limits(around, &[], place);
+        let models = self.models(rule);
+        let rate_limits = self.rate_limits(around, &[], place, &models);
         let plugins = self.plugins(around, &[]);
         let counts_tokens = rate_limits.as_ref().is_some_and(RateLimits::counts_tokens);
         let shares = rule.backends.iter().map(|share| self.share(share, rule, place, around, counts_tokens));
@@ -199,8 +200,15 @@ impl<'a> Compiler<'a> {
             }
             ir::Target::Invalid => (Target::Invalid, None),
         };
+        let models = match &share.target {
+            ir::Target::AiService(name) => {
+                self.ir.ai_services.get(name).map(|service| Arc::from(&*service.model))
+            }
+            _ => None,
+        };
+        let models = models.map_or(Models::Asked, Models::Only);
         let around: Vec<&Policies> = [&share.policies].into_iter().chain(policies).collect();
-        let rate_limits = self.rate_limits(&around, outer, place);
+        let rate_limits = self.rate_limits(&around, outer, place, &models);
         let counts_tokens = counts_tokens || rate_limits.as_ref().is_some_and(RateLimits::counts_tokens);
         let filters = self.filters(&share.filters, place).unwrap_or_else(|Broken| {
             target = Target::Invalid;
@@ -235,11 +243,27 @@ impl<'a> Compiler<'a> {
         })
     }
 
+    /// What the models of a rule are: an AIService goes by its name and by that of its model.
+    fn models(&self, rule: &ir::Rule) -> Models {
+        let services = rule.backends.iter().filter_map(|share| match &share.target {
+            ir::Target::AiService(name) => Some((name, self.ir.ai_services.get(name)?)),
+            _ => None,
+        });
+        let mut models = BTreeMap::new();
+        for (name, service) in services {
+            let model: Arc<str> = Arc::from(&*service.model);
+            models.insert(name.name.to_string(), Arc::clone(&model));
+            models.insert(service.model.clone(), model);
+        }
+        if models.is_empty() { Models::Asked } else { Models::Known(Arc::new(models)) }
+    }
+
     fn rate_limits(
         &mut self,
         around: &[&Policies],
         outer: &[&Policies],
         place: &Place,
+        models: &Models,
     ) -> Option<RateLimits> {
         let mut limiters = Vec::new();
         for id in distinct(around, outer, |policies| &policies.rate_limits) {
@@ -250,7 +274,7 @@ impl<'a> Compiler<'a> {
                 fault.map(|fault| Problem::new("TokenPolicy", limit.object.clone(), Reason::Invalid, fault));
             self.problems.extend(problem.filter(|problem| !self.problems.contains(problem)));
         }
-        RateLimits::new(limiters, place, &self.registry.metrics)
+        RateLimits::new(limiters, place, models, &self.registry.metrics)
     }
 
     fn plugins(&self, around: &[&Policies], outer: &[&Policies]) -> Option<Plugins> {

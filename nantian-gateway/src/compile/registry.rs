@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use nantian_lb::Balancer;
-use nantian_ratelimit::Limiter;
+use nantian_ratelimit::redis::RedisStore;
 use nantian_wasm::{Engine, EngineError};
 
 use super::Problem;
@@ -12,7 +12,7 @@ use crate::{
     listen::{InvalidCertificate, PortKey, TlsServer},
     metrics::Metrics,
     pattern::Patterns,
-    policy::{Limiters, WasmPlugins, ai_target, balance_config, endpoints, rate_limit_policy},
+    policy::{Limiters, PolicyLimiter, WasmPlugins, ai_target, balance_config, endpoints, rate_limit_policy},
     translate::conditions::Reason,
     upstream::Destination,
 };
@@ -54,14 +54,14 @@ struct TlsPort {
 }
 
 impl Registry {
-    /// Nothing yet.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    /// Nothing yet. Limits will be kept in `store`, or in this process if there is none.
+    pub fn new(metrics: Arc<Metrics>, store: Option<RedisStore>) -> Self {
         Self {
+            limiters: Limiters::new(store, Arc::clone(&metrics)),
             metrics,
             patterns: Patterns::default(),
             balancers: BTreeMap::new(),
             ai_services: BTreeMap::new(),
-            limiters: Limiters::default(),
             plugins: WasmPlugins::default(),
             tls: BTreeMap::new(),
         }
@@ -135,9 +135,9 @@ impl Registry {
         &mut self,
         id: &PolicyId,
         limit: &ir::RateLimit,
-    ) -> (Option<Limiter>, Option<String>) {
+    ) -> (Option<PolicyLimiter>, Option<String>) {
         match rate_limit_policy(limit) {
-            Ok(policy) => (Some(self.limiters.get(id, policy)), None),
+            Ok(policy) => (Some(self.limiters.get(id, &limit.object, policy)), None),
             Err(error) => (self.limiters.last(id), Some(error.to_string())),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use nantian_ratelimit::redis::RedisStore;
 use tokio::time::Instant;
 
 use super::{ConfigView, View, backoff::Backoff, clock::EngineClock};
@@ -61,18 +62,19 @@ pub struct Reload {
 }
 
 impl Control {
-    /// Serves the manifests of `files` with `workers`; nothing is read before the first reload.
+    /// Serves the manifests of `files` with `workers`, and keeps limits in `store` if there is one; nothing is read before the first reload.
     pub fn new(
         files: Files,
         gates: FeatureGates,
         workers: Workers,
         metrics: Arc<Metrics>,
         view: View,
+        store: Option<RedisStore>,
     ) -> Self {
         Self {
             files,
             gates,
-            registry: Registry::new(Arc::clone(&metrics)),
+            registry: Registry::new(Arc::clone(&metrics), store),
             workers,
             metrics,
             view,

@@ -23,7 +23,8 @@ const UNMATCHED: &str = "";
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_routes(&mut encoder)?;
-        self.encode_process(&mut encoder)
+        self.encode_process(&mut encoder)?;
+        self.encode_limits(&mut encoder)
     }
 }
 
@@ -152,6 +153,6 @@ impl Metrics {
     }
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+pub(super) fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
 }

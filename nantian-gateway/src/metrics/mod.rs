@@ -5,21 +5,27 @@
 //! objects and status classes, so their number is bounded by the configuration.
 
 mod collector;
+mod limit;
+mod limits;
 mod route;
 
 use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use nantian_ratelimit::redis::RedisStore;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
-pub use self::route::{RouteMetrics, Shard};
+pub use self::{
+    limit::{LimitMetrics, Limited},
+    route::{RouteMetrics, Shard},
+};
 use crate::gates::Feature;
 
 /// Every metric of the process.
@@ -30,6 +36,10 @@ pub struct Metrics {
     routes: Mutex<BTreeMap<String, Arc<RouteMetrics>>>,
     /// Requests that no route answered.
     unmatched: Arc<RouteMetrics>,
+    /// By the name of the TokenPolicy.
+    limits: Mutex<BTreeMap<String, Arc<LimitMetrics>>>,
+    /// Where limits are kept, if not in this process.
+    store: OnceLock<RedisStore>,
     connections: Box<[AtomicU64]>,
     reloads: AtomicU64,
     rejected_reloads: AtomicU64,
@@ -47,6 +57,8 @@ impl Metrics {
             workers,
             routes: Mutex::default(),
             unmatched: Arc::new(RouteMetrics::new(workers)),
+            limits: Mutex::default(),
+            store: OnceLock::new(),
             connections: (0..workers).map(|_| AtomicU64::default()).collect(),
             reloads: AtomicU64::default(),
             rejected_reloads: AtomicU64::default(),
@@ -74,6 +86,22 @@ impl Metrics {
     /// Forgets the routes that `keep` does not know.
     pub fn retain_routes(&self, keep: impl Fn(&str) -> bool) {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| keep(name));
+    }
+
+    /// The metrics of a TokenPolicy, the same for as long as there is one of this name.
+    pub fn limits(&self, name: &str) -> Arc<LimitMetrics> {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(limits.entry(name.to_owned()).or_default())
+    }
+
+    /// Forgets the TokenPolicies that `keep` does not know.
+    pub fn retain_limits(&self, keep: impl Fn(&str) -> bool) {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| keep(name));
+    }
+
+    /// Sets the store whose state is shown, once.
+    pub fn show_store(&self, store: RedisStore) {
+        let _ = self.store.set(store);
     }
 
     /// The metrics of requests that no route answered.

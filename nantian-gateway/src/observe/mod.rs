@@ -4,10 +4,12 @@ mod access_log;
 mod body;
 mod layer;
 mod refusals;
+mod store;
 
 pub use self::{
     access_log::AccessLog,
     body::ObservedBody,
     layer::{Observe, ObserveFuture, ObserveLayer},
     refusals::Refusals,
+    store::store,
 };

@@ -10,6 +10,8 @@ mod wasm;
 pub use self::{
     ai::{InvalidAiService, Meter, ai_layer, ai_target},
     load_balancing::{balance_config, endpoints},
-    rate_limit::{InvalidRateLimit, Limiters, RateLimits, policy as rate_limit_policy},
+    rate_limit::{
+        InvalidRateLimit, Limiters, Models, PolicyLimiter, RateLimits, policy as rate_limit_policy,
+    },
     wasm::{Plugins, WasmPlugins},
 };

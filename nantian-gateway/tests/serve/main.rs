@@ -13,6 +13,7 @@ mod http2;
 mod limits;
 mod mirror;
 mod policies;
+mod rate_limits;
 mod reload;
 mod retry;
 mod routing;

@@ -140,6 +140,11 @@ impl SharedLimiter {
         self.0.whole.typical_tokens()
     }
 
+    /// Keys whose buckets are not all full as far as this process knows. Takes time in proportion to the table.
+    pub fn live_keys(&self) -> usize {
+        self.0.share().local.live_keys_at(self.0.whole.now())
+    }
+
     /// The key of a single value.
     pub fn key(&self, value: &[u8]) -> SharedKey {
         self.key_of(|hasher| hasher.value(Some(value)))

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     gates::Feature,
     ir::{self, ObjectName, RateLimit},
-    policy::{InvalidRateLimit, rate_limit_policy},
+    policy::rate_limit_policy,
     source::ObjectRef,
     translate::{
         conditions::Reason,
@@ -73,13 +73,7 @@ fn rate_limit(name: &ObjectName, policy: &TokenPolicy) -> Result<RateLimit, Faul
 fn enforceable(limit: RateLimit) -> Result<RateLimit, Fault> {
     match rate_limit_policy(&limit) {
         Ok(_) => Ok(limit),
-        Err(error) => {
-            let reason = match error {
-                InvalidRateLimit::Queue | InvalidRateLimit::ScopePart(_) => Reason::Unsupported,
-                InvalidRateLimit::Scope(_) | InvalidRateLimit::Policy(_) => Reason::Invalid,
-            };
-            Err(Fault::of_policy(reason, &error))
-        }
+        Err(error) => Err(Fault::of_policy(Reason::Invalid, &error)),
     }
 }
 

@@ -7,6 +7,7 @@ mod lines;
 mod llm;
 mod manifests;
 mod message;
+mod redis;
 mod time;
 mod wire;
 mod world;
@@ -17,6 +18,7 @@ pub(crate) use self::{
     llm::{chat, to_ai},
     manifests::{rule, to},
     message::Message,
+    redis::Redis,
     time::{after, eventually, soon, when_stuck},
     wire::Wire,
     world::{Port, Running, World},

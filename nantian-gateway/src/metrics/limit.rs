@@ -1,0 +1,79 @@
+//! What the limits of one TokenPolicy decided and what was used of them.
+
+use std::{
+    fmt,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+/// What a TokenPolicy decided about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limited {
+    /// It passed.
+    Admitted,
+    /// It was refused.
+    Refused,
+    /// It passed though a limit was exhausted.
+    Warned,
+    /// Nobody was asked, or nobody answered.
+    Unchecked,
+}
+
+pub(super) const DECISIONS: [&str; 4] = ["admitted", "refused", "warned", "unchecked"];
+pub(super) const TOKENS: [&str; 5] = ["reserved", "used", "refunded", "debt", "forgiven"];
+
+/// The counters of one TokenPolicy.
+#[derive(Default)]
+pub struct LimitMetrics {
+    decisions: [AtomicU64; DECISIONS.len()],
+    tokens: [AtomicU64; TOKENS.len()],
+    keys: Mutex<Option<Box<dyn Fn() -> usize + Send>>>,
+}
+
+impl LimitMetrics {
+    /// Notes a decision.
+    pub fn decided(&self, decision: Limited) {
+        let [admitted, refused, warned, unchecked] = &self.decisions;
+        let counter = match decision {
+            Limited::Admitted => admitted,
+            Limited::Refused => refused,
+            Limited::Warned => warned,
+            Limited::Unchecked => unchecked,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// Notes what a request had reserved, what it used, and what of that nobody pays; in tokens.
+    pub fn settled(&self, reserved: u64, used: u64, forgiven: u64) {
+        let counts = [reserved, used, reserved.saturating_sub(used), used.saturating_sub(reserved), forgiven];
+        for (counter, count) in self.tokens.iter().zip(counts) {
+            counter.fetch_add(count, Relaxed);
+        }
+    }
+
+    /// Sets who counts the keys in use.
+    pub fn count_keys(&self, keys: impl Fn() -> usize + Send + 'static) {
+        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(keys));
+    }
+
+    pub(super) fn decisions(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        DECISIONS.into_iter().zip(self.decisions.iter().map(|count| count.load(Relaxed)))
+    }
+
+    pub(super) fn tokens(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        TOKENS.into_iter().zip(self.tokens.iter().map(|count| count.load(Relaxed)))
+    }
+
+    pub(super) fn keys(&self) -> u64 {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, |count| count() as u64)
+    }
+}
+
+impl fmt::Debug for LimitMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LimitMetrics").field("decisions", &self.decisions).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,170 @@
+//! The limits at one place on a request's way.
+
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+
+use http::{Request, Response, request::Parts};
+use nantian_ratelimit::{
+    Decision, KeyExtractor, Observe, RateLimitLayer, ScopePart, ScopeValues, Settled, Unit,
+};
+use tower::{Layer, Service, ServiceBuilder};
+
+use super::{
+    PolicyLimiter,
+    asked::{Asked, AskedLayer},
+};
+use crate::{
+    body::{Body, BoxError},
+    compile::{LocalService, Place},
+    listen::RequestInfo,
+    metrics::{LimitMetrics, Limited, Metrics},
+};
+
+/// The limits at one place, the outermost first: every one must admit the request.
+#[derive(Debug, Clone)]
+pub struct RateLimits {
+    /// Reads the body for scopes that ask for it.
+    asked: Option<AskedLayer>,
+    layers: Arc<[RateLimitLayer]>,
+    counts_tokens: bool,
+}
+
+/// Which models there are at a place: whoever could invent models would invent buckets.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Models {
+    /// Whatever the body says: the backend knows which there are.
+    Asked,
+    /// Those of the AIServices, by every name that the body may call them; all other names count as none.
+    Known(Arc<BTreeMap<String, Arc<str>>>),
+    /// The one that is asked whatever the body says.
+    Only(Arc<str>),
+}
+
+impl RateLimits {
+    /// The layer for `limiters`, or `None` if there are none.
+    pub fn new(
+        limiters: Vec<PolicyLimiter>,
+        place: &Place,
+        models: &Models,
+        metrics: &Arc<Metrics>,
+    ) -> Option<Self> {
+        if limiters.is_empty() {
+            return None;
+        }
+        let counts_tokens = limiters.iter().any(|limiter| limiter.policy().counts(Unit::Tokens));
+        let reads_body = |part: &ScopePart| match part {
+            ScopePart::Model => !matches!(models, Models::Only(_)),
+            ScopePart::User => true,
+            _ => false,
+        };
+        let scopes = limiters.iter().map(|limiter| limiter.policy().scope().parts());
+        let asked = scopes.flatten().any(reads_body).then_some(AskedLayer);
+        let values =
+            ScopeValues::new().with_gateway(Arc::clone(&place.gateway)).with_route(Arc::clone(&place.route));
+        let layer = |limiter: PolicyLimiter| {
+            let counted = Counted {
+                object: limiter.object(),
+                of_policy: limiter.metrics(),
+                of_process: Arc::clone(metrics),
+            };
+            limiter
+                .layer()
+                // No filter of the gateway answers a preflight: it reaches the backend and costs what it costs.
+                .preflight_exempt(false)
+                .keys(Keys { values: values.clone(), models: models.clone() })
+                .observe(counted)
+        };
+        Some(Self { asked, layers: limiters.into_iter().map(layer).collect(), counts_tokens })
+    }
+
+    /// Whether the usage of replies must be metered.
+    pub fn counts_tokens(&self) -> bool {
+        self.counts_tokens
+    }
+}
+
+impl<S> Layer<S> for RateLimits
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + 'static,
+    S::Future: 'static,
+{
+    type Service = LocalService<Response<Body>, BoxError>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let limited = self.layers.iter().rev().fold(LocalService::new(inner), |inner, layer| {
+            let limited = ServiceBuilder::new()
+                .map_response(|response: Response<_>| response.map(Body::boxed))
+                .layer(layer.clone())
+                .service(inner);
+            LocalService::new(limited)
+        });
+        match self.asked {
+            Some(asked) => LocalService::new(asked.layer(limited)),
+            None => limited,
+        }
+    }
+}
+
+/// What a scope's parts mean in the gateway.
+struct Keys {
+    values: ScopeValues,
+    models: Models,
+}
+
+impl KeyExtractor for Keys {
+    fn value<'a>(&'a self, part: &ScopePart, request: &'a Parts) -> Option<Cow<'a, [u8]>> {
+        let asked = || request.extensions.get::<Asked>();
+        match part {
+            ScopePart::Ip => {
+                let info = request.extensions.get::<RequestInfo>()?;
+                let client = ScopeValues::new().with_client(info.client);
+                let network = client.value(part, request)?.into_owned();
+                Some(Cow::Owned(network))
+            }
+            ScopePart::Model => {
+                let model = match &self.models {
+                    Models::Only(model) => &**model,
+                    Models::Asked => asked()?.model.as_deref()?,
+                    Models::Known(models) => models.get(asked()?.model.as_deref()?)?,
+                };
+                Some(Cow::Borrowed(model.as_bytes()))
+            }
+            ScopePart::User => {
+                let user = asked()?.user.as_deref()?;
+                Some(Cow::Borrowed(user.as_bytes()))
+            }
+            _ => self.values.value(part, request),
+        }
+    }
+}
+
+/// Counts what was decided and what was used. Nothing that it writes shows a key.
+struct Counted {
+    object: Arc<str>,
+    of_policy: Arc<LimitMetrics>,
+    of_process: Arc<Metrics>,
+}
+
+impl Observe for Counted {
+    fn decided(&self, decision: &Decision<'_>) {
+        let limited = match decision {
+            Decision::Admitted(_) => Limited::Admitted,
+            Decision::Denied(denied) => {
+                tracing::debug!(policy = &*self.object, %denied, "over the limit");
+                self.of_process.limited();
+                Limited::Refused
+            }
+            Decision::Warned(denied) => {
+                tracing::debug!(policy = &*self.object, %denied, "over the limit, passed all the same");
+                self.of_process.warned();
+                Limited::Warned
+            }
+            _ => Limited::Unchecked,
+        };
+        self.of_policy.decided(limited);
+    }
+
+    fn settled(&self, settled: &Settled) {
+        self.of_policy.settled(settled.reserved, settled.used, settled.forgiven);
+    }
+}

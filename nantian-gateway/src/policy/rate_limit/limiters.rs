@@ -1,0 +1,140 @@
+//! The levels of every policy, in this process or in a store that several share.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use nantian_ratelimit::{
+    Limiter, Policy, RateLimitLayer,
+    redis::{RedisStore, SharedLimiter},
+};
+
+use crate::{
+    ir::{ObjectName, PolicyId},
+    metrics::{LimitMetrics, Metrics},
+};
+
+/// The limiter of a TokenPolicy, and what it counts.
+#[derive(Debug, Clone)]
+pub struct PolicyLimiter {
+    levels: Levels,
+    metrics: Arc<LimitMetrics>,
+    object: Arc<str>,
+}
+
+#[derive(Debug, Clone)]
+enum Levels {
+    /// Of this process.
+    Process(Limiter),
+    /// Of all that share the store.
+    Shared(SharedLimiter),
+}
+
+/// The levels of every policy, which outlive its edits.
+#[derive(Debug)]
+pub struct Limiters {
+    store: Option<RedisStore>,
+    metrics: Arc<Metrics>,
+    by_policy: BTreeMap<PolicyId, PolicyLimiter>,
+}
+
+impl Limiters {
+    /// No levels yet; they will be in `store`, or in this process if there is none.
+    pub fn new(store: Option<RedisStore>, metrics: Arc<Metrics>) -> Self {
+        Self { store, metrics, by_policy: BTreeMap::new() }
+    }
+
+    /// The limiter of a policy: a new amount keeps what was used.
+    pub fn get(&mut self, id: &PolicyId, object: &ObjectName, policy: Policy) -> PolicyLimiter {
+        let levels = match (self.by_policy.get(id), &self.store) {
+            (Some(limiter), _) if *limiter.policy() == policy => return limiter.clone(),
+            (Some(limiter), _) => limiter.levels.with_policy(policy),
+            (None, Some(store)) => Levels::Shared(store.limiter(&id.0, policy)),
+            (None, None) => Levels::Process(Limiter::new(policy)),
+        };
+        let name = object.to_string();
+        let metrics = self.metrics.limits(&name);
+        let counted = levels.clone();
+        metrics.count_keys(move || counted.live_keys());
+        let limiter = PolicyLimiter { levels, metrics, object: name.into() };
+        self.by_policy.insert(id.clone(), limiter.clone());
+        limiter
+    }
+
+    /// The limiter that a policy had before, if it had one.
+    pub fn last(&self, id: &PolicyId) -> Option<PolicyLimiter> {
+        self.by_policy.get(id).cloned()
+    }
+
+    /// Forgets the policies that `keep` does not know.
+    pub fn retain(&mut self, keep: impl Fn(&PolicyId) -> bool) {
+        self.by_policy.retain(|id, _| keep(id));
+        self.metrics.retain_limits(|name| self.by_policy.values().any(|limiter| &*limiter.object == name));
+    }
+}
+
+impl PolicyLimiter {
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        match &self.levels {
+            Levels::Process(limiter) => limiter.policy(),
+            Levels::Shared(limiter) => limiter.policy(),
+        }
+    }
+
+    pub(super) fn layer(self) -> RateLimitLayer {
+        match self.levels {
+            Levels::Process(limiter) => RateLimitLayer::new(limiter),
+            Levels::Shared(limiter) => RateLimitLayer::shared(limiter),
+        }
+    }
+
+    pub(super) fn metrics(&self) -> Arc<LimitMetrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// The name of the object, `namespace/name`.
+    pub(super) fn object(&self) -> Arc<str> {
+        Arc::clone(&self.object)
+    }
+}
+
+impl Levels {
+    fn with_policy(&self, policy: Policy) -> Self {
+        match self {
+            Self::Process(limiter) => Self::Process(limiter.with_policy(policy)),
+            Self::Shared(limiter) => Self::Shared(limiter.with_policy(policy)),
+        }
+    }
+
+    fn live_keys(&self) -> usize {
+        match self {
+            Self::Process(limiter) => limiter.live_keys_at(limiter.now()),
+            Self::Shared(limiter) => limiter.live_keys(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nantian_ratelimit::{Cost, Limit};
+
+    use super::*;
+
+    #[test]
+    fn a_new_amount_keeps_what_was_used() {
+        let policy = |max| Policy::builder().limit(Limit::requests_per_minute(max)).build().unwrap();
+        let (id, object) = (PolicyId("uid".to_owned()), ObjectName::new("demo", "quota"));
+        let mut limiters = Limiters::new(None, Arc::new(Metrics::new(1)));
+        let mut with = |max| match limiters.get(&id, &object, policy(max)).levels {
+            Levels::Process(limiter) => limiter,
+            Levels::Shared(_) => panic!("there is no store"),
+        };
+        let limiter = with(2);
+        let key = limiter.key(b"route");
+        assert!(limiter.admit(key, Cost::REQUEST).is_ok());
+        assert!(limiter.admit(key, Cost::REQUEST).is_ok());
+        assert!(limiter.admit(key, Cost::REQUEST).is_err());
+        let edited = with(3);
+        assert!(edited.admit(key, Cost::REQUEST).is_ok());
+        assert!(edited.admit(key, Cost::REQUEST).is_err());
+    }
+}

@@ -1,0 +1,48 @@
+//! TokenPolicy.
+
+mod asked;
+mod layer;
+mod limiters;
+
+use nantian_ratelimit::{InvalidPolicy, InvalidScope, Limit, OnLimit, Policy, Queue};
+
+use crate::ir;
+
+pub use self::{
+    layer::{Models, RateLimits},
+    limiters::{Limiters, PolicyLimiter},
+};
+
+/// A TokenPolicy that cannot be enforced.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidRateLimit {
+    /// A scope outside the grammar.
+    #[error("spec.scope: {0}")]
+    Scope(#[source] InvalidScope),
+    /// A limit outside its range.
+    #[error("spec: {0}")]
+    Policy(#[source] InvalidPolicy),
+}
+
+/// The policy of the limiter crate.
+///
+/// # Errors
+/// [`InvalidRateLimit`] names the field.
+pub fn policy(limit: &ir::RateLimit) -> Result<Policy, InvalidRateLimit> {
+    let scope = limit.scope.parse().map_err(InvalidRateLimit::Scope)?;
+    let on_limit = match limit.on_limit {
+        ir::OnLimit::Reject => OnLimit::Reject,
+        ir::OnLimit::Warn => OnLimit::Warn,
+        ir::OnLimit::Queue => OnLimit::Queue(Queue::default()),
+    };
+    let limits = [
+        limit.requests_per_minute.map(Limit::requests_per_minute),
+        limit.tokens_per_minute.map(Limit::tokens_per_minute),
+        limit.tokens_per_hour.map(Limit::tokens_per_hour),
+    ];
+    let builder = Policy::builder().scope(scope).on_limit(on_limit);
+    let builder =
+        limits.into_iter().flatten().fold(builder, |builder, max| builder.limit(max.with_burst(limit.burst)));
+    builder.build().map_err(InvalidRateLimit::Policy)
+}

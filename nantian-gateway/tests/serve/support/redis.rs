@@ -1,0 +1,69 @@
+//! A real redis-server on a free port.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    process::{Child, Command, Stdio},
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::{Port, eventually};
+
+/// A server that ends with the test.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    port: Port,
+    process: Child,
+    _directory: TempDir,
+}
+
+impl Redis {
+    /// Starts a server that asks for this password.
+    pub(crate) async fn start(password: &str) -> Self {
+        let (port, directory) = (Port::reserve(), TempDir::new().unwrap());
+        // The port is reserved by a socket that does not listen: the server binds beside it, as it reuses addresses.
+        let process = Command::new("redis-server")
+            .args(["--port", &port.address().port().to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no", "--requirepass", password, "--dir"])
+            .arg(directory.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed, as .ci/setup does");
+        let server = Self { port, process, _directory: directory };
+        eventually("redis-server answers", async || server.answers().await.is_some()).await;
+        server
+    }
+
+    async fn answers(&self) -> Option<()> {
+        let mut stream = TcpStream::connect(self.address()).await.ok()?;
+        stream.write_all(b"PING\r\n").await.ok()?;
+        stream.read_u8().await.ok().map(drop)
+    }
+
+    fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port.address().port()).into()
+    }
+
+    /// The option that keeps limits here.
+    pub(crate) fn store(&self, password: &str) -> String {
+        format!("redis://:{password}@{}/0", self.address())
+    }
+
+    /// `STOP` freezes it, `CONT` lets it go on.
+    pub(crate) fn signal(&self, name: &str) {
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
