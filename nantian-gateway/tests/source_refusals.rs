@@ -78,9 +78,9 @@ fn a_policy_that_cannot_be_enforced_leaves_the_last_good_version_in_place() {
         format!(
             "{}---
 apiVersion: gateway.nantian.dev/v1alpha1
-kind: TokenPolicy
-metadata: {{name: quota}}
-spec: {{targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: shop}}], requestsPerMinute: 9{rest}}}
+kind: WasmPlugin
+metadata: {{name: guard}}
+spec: {{targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: shop}}], wasm: {{inline: AGFzbQEAAAA=}}{rest}}}
 ",
             route("/", "web")
         )
@@ -91,12 +91,15 @@ spec: {{targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: 
     fs::write(&file, policy("")).unwrap();
     let good = files.load().objects;
 
-    fs::write(&file, policy(", onLimit: queue")).unwrap();
+    fs::write(&file, policy(", sandbox: {allowFileSystem: true}")).unwrap();
     let found = refused(&files.load().objects, Cause::Spec);
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].path.as_str(), found[0].code), ("spec.onLimit", Reason::Unsupported));
+    assert_eq!(
+        (found[0].path.as_str(), found[0].code),
+        ("spec.sandbox.allowFileSystem", Reason::Unsupported)
+    );
     assert!(files.reject(found.iter().map(|refusal| &refusal.object)));
-    assert_eq!(files.objects().token_policies, good.token_policies);
+    assert_eq!(files.objects().wasm_plugins, good.wasm_plugins);
 }
 
 #[test]
