@@ -14,6 +14,7 @@ pub mod compile;
 pub mod control;
 pub mod filter;
 pub mod gates;
+mod grpc;
 pub mod ir;
 pub mod listen;
 pub mod metrics;

@@ -8,12 +8,13 @@ use gateway_api::experimental::{
         Gateway, GatewayListeners, GatewayListenersAllowedRoutes, GatewayListenersAllowedRoutesNamespaces,
         GatewayListenersAllowedRoutesNamespacesFrom, GatewaySpec,
     },
-    httproutes::{HttpRoute, HttpRouteParentRefs, HttpRouteSpec},
+    grpcroutes::GrpcRouteParentRefs,
+    httproutes::HttpRouteParentRefs,
 };
 
 use crate::{
     gates::FeatureGates,
-    ir::ObjectName,
+    ir::{ObjectName, RouteKind},
     source::{Cause, ObjectRef, Objects, Refusal, refusals},
     translate::{
         conditions::Reason,
@@ -27,25 +28,23 @@ pub(super) fn judge(objects: &Objects) -> Vec<Refusal> {
     let objects = with_classes(objects.clone());
     let translation = translate(&objects, FeatureGates::all());
     let mut found = refusals(&translation);
-    let is_unjudged = |name: &ObjectName| {
-        let object = ObjectRef { kind: "HTTPRoute", name: name.clone() };
-        match translation.statuses.get(&object) {
-            Some(ObjectStatus::Route(status)) => status.parents.is_empty(),
-            _ => true,
-        }
+    let is_unjudged = |object: &ObjectRef| match translation.statuses.get(object) {
+        Some(ObjectStatus::Route(status)) => status.parents.is_empty(),
+        _ => true,
     };
-    let unjudged: BTreeSet<_> =
-        objects.http_routes.keys().filter(|name| is_unjudged(name)).cloned().collect();
+    let http = objects.http_routes.keys().map(|name| object(RouteKind::Http, name));
+    let grpc = objects.grpc_routes.keys().map(|name| object(RouteKind::Grpc, name));
+    let unjudged: BTreeSet<_> = http.chain(grpc).filter(is_unjudged).collect();
     if !unjudged.is_empty() {
         let attached = translate(&with_stand_in(objects.clone(), &unjudged), FeatureGates::all());
-        found.extend(
-            refusals(&attached).into_iter().filter(|refusal| {
-                refusal.object.kind == "HTTPRoute" && unjudged.contains(&refusal.object.name)
-            }),
-        );
+        found.extend(refusals(&attached).into_iter().filter(|refusal| unjudged.contains(&refusal.object)));
     }
     found.iter_mut().for_each(|refusal| excuse(refusal, &objects));
     found
+}
+
+fn object(kind: RouteKind, name: &ObjectName) -> ObjectRef {
+    ObjectRef { kind: kind.as_str(), name: name.clone() }
 }
 
 /// A listener may select namespaces by labels that are in no file.
@@ -70,7 +69,7 @@ fn with_classes(mut objects: Objects) -> Objects {
 }
 
 /// Attaches `routes`, whose Gateways are elsewhere, to a Gateway that takes every route.
-fn with_stand_in(mut objects: Objects, routes: &BTreeSet<ObjectName>) -> Objects {
+fn with_stand_in(mut objects: Objects, routes: &BTreeSet<ObjectRef>) -> Objects {
     let name = ObjectName::new("default", "stand-in");
     let gateway = Gateway::new(
         &name.name,
@@ -81,16 +80,26 @@ fn with_stand_in(mut objects: Objects, routes: &BTreeSet<ObjectName>) -> Objects
         },
     );
     objects.gateways = [(name.clone(), Arc::new(gateway))].into();
-    for (route, object) in objects.http_routes.iter_mut().filter(|(route, _)| routes.contains(route)) {
-        let parent = HttpRouteParentRefs {
-            name: name.name.clone(),
-            namespace: Some(name.namespace.clone()),
-            ..Default::default()
-        };
-        let spec = HttpRouteSpec { parent_refs: Some(vec![parent]), ..object.spec.clone() };
-        let mut attached = HttpRoute::new(&route.name, spec);
-        attached.metadata = object.metadata.clone();
-        *object = Arc::new(attached);
+    let (parent, namespace) = (name.name, Some(name.namespace));
+    for (route, written) in &mut objects.http_routes {
+        if routes.contains(&object(RouteKind::Http, route)) {
+            let parent = HttpRouteParentRefs {
+                name: parent.clone(),
+                namespace: namespace.clone(),
+                ..Default::default()
+            };
+            Arc::make_mut(written).spec.parent_refs = Some(vec![parent]);
+        }
+    }
+    for (route, written) in &mut objects.grpc_routes {
+        if routes.contains(&object(RouteKind::Grpc, route)) {
+            let parent = GrpcRouteParentRefs {
+                name: parent.clone(),
+                namespace: namespace.clone(),
+                ..Default::default()
+            };
+            Arc::make_mut(written).spec.parent_refs = Some(vec![parent]);
+        }
     }
     with_classes(objects)
 }

@@ -50,8 +50,7 @@ impl Problem {
     }
 
     fn of_route(place: &Place, message: String) -> Self {
-        let (namespace, name) = place.route.split_once('/').unwrap_or(("", &place.route));
-        let object = ObjectRef { kind: "HTTPRoute", name: ObjectName::new(namespace, name) };
+        let object = ObjectRef { kind: place.id.kind.as_str(), name: place.id.name.clone() };
         let (condition, reason) = (ConditionType::Accepted, Reason::UnsupportedValue);
         Self { object, listener: None, condition, reason, message }
     }
@@ -126,8 +125,11 @@ impl<'a> Compiler<'a> {
         let Some(route) = self.routes.get(&attachment.route).copied() else {
             return;
         };
-        let place =
-            Place { gateway: listener.id.gateway.to_string().into(), route: route.id.to_string().into() };
+        let place = Place {
+            gateway: listener.id.gateway.to_string().into(),
+            route: route.id.to_string().into(),
+            id: route.id.clone(),
+        };
         for rule in &route.rules {
             let Ok(index) = u32::try_from(self.rules.len()) else { return };
             let index = RuleIndex(index);

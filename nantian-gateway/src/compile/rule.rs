@@ -33,8 +33,10 @@ pub struct CompiledRule {
 pub struct Place {
     /// The Gateway, `namespace/name`.
     pub gateway: Arc<str>,
-    /// The route, `namespace/name`.
+    /// The route as metrics and logs name it.
     pub route: Arc<str>,
+    /// The route.
+    pub id: ir::RouteId,
 }
 
 /// One share of a rule.

@@ -30,8 +30,8 @@ pub use self::{
         RetryBackoff, Sandbox, Secret,
     },
     route::{
-        KeyMatch, Mirror, PathMatch, Policies, Route, RouteId, RouteMatch, RouteRetry, Rule, Share, Target,
-        Timeouts, ValueMatch, WeightedBackend,
+        KeyMatch, Mirror, PathMatch, Policies, Route, RouteId, RouteKind, RouteMatch, RouteRetry, Rule,
+        Share, Target, Timeouts, ValueMatch, WeightedBackend,
     },
 };
 

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{BackendId, Filter, ObjectName, PolicyId, duration, redact};
 
-/// One HTTPRoute that is attached to at least one listener.
+/// One route that is attached to at least one listener.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Route {
     /// Its identity.
@@ -19,17 +19,48 @@ pub struct Route {
 
 /// The identity of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RouteId(pub ObjectName);
+pub struct RouteId {
+    /// The kind.
+    pub kind: RouteKind,
+    /// The name.
+    pub name: ObjectName,
+}
+
+/// A kind of route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum RouteKind {
+    /// HTTPRoute.
+    Http,
+    /// GRPCRoute.
+    Grpc,
+}
+
+impl RouteKind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Http, Self::Grpc];
+
+    /// The name in `kind`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "HTTPRoute",
+            Self::Grpc => "GRPCRoute",
+        }
+    }
+}
 
 impl fmt::Display for RouteId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match self.kind {
+            RouteKind::Http => self.name.fmt(f),
+            other => write!(f, "{}/{}", other.as_str(), self.name),
+        }
     }
 }
 
 impl Serialize for RouteId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        serializer.collect_str(self)
     }
 }
 

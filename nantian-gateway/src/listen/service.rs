@@ -26,7 +26,7 @@ use super::{
     reply::{Content, ReplyBody},
 };
 use crate::{
-    body::Body, compile::RouteFuture, respond, route::RequestHead, runtime::Worker, upstream::Upgrade,
+    body::Body, compile::RouteFuture, grpc, respond, route::RequestHead, runtime::Worker, upstream::Upgrade,
 };
 
 /// The service of one connection.
@@ -204,6 +204,7 @@ impl Service<Request<Incoming>> for Edge {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let guard = Some(InFlight::begin(&self.state));
+        let is_grpc = grpc::is_call(request.version(), request.headers());
         let mut pace = self.streams.as_ref().map(|streams| {
             let pace = self.worker.connections.pace();
             streams.announce(Rc::clone(&pace));
@@ -213,7 +214,7 @@ impl Service<Request<Incoming>> for Edge {
             Ok(future) => Reply::Route { future },
             Err(refusal) => Reply::Refused { refusal: Some(refusal) },
         };
-        EdgeFuture { reply, pace, is_http2: self.streams.is_some(), guard }
+        EdgeFuture { reply, pace, is_http2: self.streams.is_some(), is_grpc, guard }
     }
 }
 
@@ -224,6 +225,7 @@ pin_project! {
         reply: Reply,
         pace: Option<Rc<Pace>>,
         is_http2: bool,
+        is_grpc: bool,
         guard: Option<InFlight>,
     }
 }
@@ -247,6 +249,12 @@ impl Future for EdgeFuture {
                 response.map(Content::Observed)
             }
             ReplyProjection::Refused { refusal } => refuse(refusal.take()).map(Content::Plain),
+        };
+        let response = match response {
+            foreign if *this.is_grpc && grpc::is_foreign(&foreign) => {
+                grpc::translated(foreign, Content::Plain(Body::empty()))
+            }
+            response => response,
         };
         let (pace, guard) = (this.pace.take(), this.guard.take());
         if let Some(pace) = &pace {

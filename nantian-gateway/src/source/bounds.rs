@@ -106,6 +106,16 @@ pub(super) const BOUNDS: &[Bound] = &[
     on("HTTPRoute.spec.hostnames[]", Length(1, 253)),
     on("HTTPRoute.spec.parentRefs", Items(0, 32)),
     on("HTTPRoute.spec.rules", Items(1, 16)),
+    // GRPCRoute
+    on("GRPCRoute.spec.hostnames", Items(0, 16)),
+    on("GRPCRoute.spec.hostnames[]", Form(form::HOST_PATTERN)),
+    on("GRPCRoute.spec.hostnames[]", Length(1, 253)),
+    on("GRPCRoute.spec.parentRefs", Items(0, 32)),
+    on("GRPCRoute.spec.rules", Items(0, 16)),
+    on("GRPCRoute.spec.rules[].backendRefs[]", Holds(SERVICE_HAS_PORT)),
+    on("method.service", Length(0, 1024)),
+    on("method.method", Length(0, 1024)),
+    // Rules
     on("rules[].name", Form(form::DNS_NAME)),
     on("rules[].name", Length(1, 253)),
     on("rules[].matches", Items(0, 64)),

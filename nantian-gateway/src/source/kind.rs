@@ -8,6 +8,7 @@ pub(super) enum Kind {
     GatewayClass,
     Gateway,
     HttpRoute,
+    GrpcRoute,
     ReferenceGrant,
     Namespace,
     Service,
@@ -50,17 +51,17 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const NANTIAN: &str = "gateway.nantian.dev";
 
 /// Kinds of the Gateway API that exist and are not served.
-const NOT_SERVED: [&str; 6] =
-    ["GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute", "BackendTLSPolicy", "ListenerSet"];
+const NOT_SERVED: [&str; 5] = ["TLSRoute", "TCPRoute", "UDPRoute", "BackendTLSPolicy", "ListenerSet"];
 
 // === impl Kind ===
 
 impl Kind {
     /// Every kind that is read.
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::GatewayClass,
         Self::Gateway,
         Self::HttpRoute,
+        Self::GrpcRoute,
         Self::ReferenceGrant,
         Self::Namespace,
         Self::Service,
@@ -79,6 +80,7 @@ impl Kind {
             Self::GatewayClass => ("GatewayClass", GATEWAY_API, &["v1", "v1beta1"], false),
             Self::Gateway => ("Gateway", GATEWAY_API, &["v1", "v1beta1"], true),
             Self::HttpRoute => ("HTTPRoute", GATEWAY_API, &["v1", "v1beta1"], true),
+            Self::GrpcRoute => ("GRPCRoute", GATEWAY_API, &["v1"], true),
             Self::ReferenceGrant => ("ReferenceGrant", GATEWAY_API, &["v1", "v1beta1"], true),
             Self::Namespace => ("Namespace", "", &["v1"], false),
             Self::Service => ("Service", "", &["v1"], true),

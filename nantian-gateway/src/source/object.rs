@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use gateway_api::experimental::{
-    gatewayclasses::GatewayClass, gateways::Gateway, httproutes::HttpRoute, referencegrants::ReferenceGrant,
+    gatewayclasses::GatewayClass, gateways::Gateway, grpcroutes::GrpcRoute, httproutes::HttpRoute,
+    referencegrants::ReferenceGrant,
 };
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Secret, Service},
@@ -82,6 +83,7 @@ objects! {
     GatewayClass(GatewayClass) in gateway_classes,
     Gateway(Gateway) in gateways,
     HttpRoute(HttpRoute) in http_routes,
+    GrpcRoute(GrpcRoute) in grpc_routes,
     ReferenceGrant(ReferenceGrant) in reference_grants,
     Namespace(Namespace) in namespaces,
     Service(Service) in services,

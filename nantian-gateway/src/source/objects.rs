@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use gateway_api::experimental::{
-    gatewayclasses::GatewayClass, gateways::Gateway, httproutes::HttpRoute, referencegrants::ReferenceGrant,
+    gatewayclasses::GatewayClass, gateways::Gateway, grpcroutes::GrpcRoute, httproutes::HttpRoute,
+    referencegrants::ReferenceGrant,
 };
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Secret, Service},
@@ -26,6 +27,8 @@ pub struct Objects {
     pub gateways: ByName<Gateway>,
     /// HTTPRoutes.
     pub http_routes: ByName<HttpRoute>,
+    /// GRPCRoutes.
+    pub grpc_routes: ByName<GrpcRoute>,
     /// ReferenceGrants.
     pub reference_grants: ByName<ReferenceGrant>,
     /// Namespaces, cluster-scoped; one that is absent exists and has only its name label.

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt};
 use gateway_api::experimental::referencegrants::ReferenceGrant;
 
 use super::status::StatusRef;
-use crate::source::ByName;
+use crate::{ir::RouteKind, source::ByName};
 
 /// A group and a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,11 +36,20 @@ impl<'a> GroupKind<'a> {
     pub(super) const BACKEND_LB_POLICY: Self = Self::new("gateway.networking.k8s.io", "BackendLBPolicy");
     pub(super) const AI_SERVICE: Self = Self::new("gateway.nantian.dev", "AIService");
     pub(super) const GATEWAY: Self = Self::new("gateway.networking.k8s.io", "Gateway");
+    pub(super) const GRPC_ROUTE: Self = Self::new("gateway.networking.k8s.io", "GRPCRoute");
     pub(super) const HTTP_ROUTE: Self = Self::new("gateway.networking.k8s.io", "HTTPRoute");
     pub(super) const SECRET: Self = Self::new("", "Secret");
     pub(super) const SERVICE: Self = Self::new("", "Service");
     pub(super) const TOKEN_POLICY: Self = Self::new("gateway.nantian.dev", "TokenPolicy");
     pub(super) const WASM_PLUGIN: Self = Self::new("gateway.nantian.dev", "WasmPlugin");
+
+    /// The kind of a route.
+    pub(super) const fn of_route(kind: RouteKind) -> Self {
+        match kind {
+            RouteKind::Http => Self::HTTP_ROUTE,
+            RouteKind::Grpc => Self::GRPC_ROUTE,
+        }
+    }
 
     pub(super) const fn new(group: &'a str, kind: &'a str) -> Self {
         Self { group, kind }

@@ -117,7 +117,7 @@ pub(super) fn oldest_first<T: Resource>(objects: &ByName<T>) -> Vec<(&ObjectName
 }
 
 /// Older first; an object without a timestamp, which no API server has seen, comes last.
-fn by_age<T: Resource>(left: &T, right: &T) -> Ordering {
+pub(super) fn by_age<T: Resource>(left: &T, right: &T) -> Ordering {
     match (&left.meta().creation_timestamp, &right.meta().creation_timestamp) {
         (Some(left), Some(right)) => left.cmp(right),
         (left, right) => left.is_none().cmp(&right.is_none()),

@@ -12,7 +12,7 @@ use super::{
     Destination, Upgrade, UpstreamBody, UpstreamError, body::Lease, connect::connect, http1::Http1,
     http2::Http2, pool::Pool, tunnel, upload::Failure,
 };
-use crate::{body::Body, ir::Protocol};
+use crate::{body::Body, grpc, ir::Protocol};
 
 /// An exchange on its way to the head of the response.
 pub(super) type Exchange = Pin<Box<dyn Future<Output = Result<Response<UpstreamBody>, UpstreamError>>>>;
@@ -58,8 +58,12 @@ impl Client {
     ///
     /// # Cancellation
     /// Dropping the future, or the body of the response, closes the connection.
-    pub fn send(&self, destination: Destination, mut request: Request<Body>) -> Exchange {
+    pub fn send(&self, mut destination: Destination, mut request: Request<Body>) -> Exchange {
         let client = self.clone();
+        if grpc::is_call(request.version(), request.headers()) {
+            // Nothing else carries a call, whatever is said of the Service.
+            destination.protocol = Protocol::H2c;
+        }
         if destination.protocol == Protocol::H2c {
             to_absolute_form(&mut request, &destination);
             return Box::pin(async move { client.send_http2(&destination, request).await });

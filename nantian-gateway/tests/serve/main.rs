@@ -7,6 +7,7 @@ mod connections;
 mod cors;
 mod drain;
 mod forwarding;
+mod grpc;
 mod hostile;
 mod http1;
 mod http2;

@@ -19,6 +19,7 @@ pub(crate) fn objects(yaml: &str) -> Objects {
             "GatewayClass" => insert(&mut objects.gateway_classes, document),
             "Gateway" => insert(&mut objects.gateways, document),
             "HTTPRoute" => insert(&mut objects.http_routes, document),
+            "GRPCRoute" => insert(&mut objects.grpc_routes, document),
             "ReferenceGrant" => insert(&mut objects.reference_grants, document),
             "Namespace" => insert(&mut objects.namespaces, document),
             "Service" => insert(&mut objects.services, document),

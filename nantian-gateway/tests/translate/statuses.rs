@@ -59,8 +59,9 @@ fn a_status_has_the_shape_of_its_kind() {
     let listener = &statuses["Gateway default/web"]["listeners"][0];
     assert_eq!(listener["name"], "a");
     assert_eq!(listener["attachedRoutes"], 1);
-    let kinds = json!([{ "group": "gateway.networking.k8s.io", "kind": "HTTPRoute" }]);
-    assert_eq!(listener["supportedKinds"], kinds);
+    let kinds =
+        ["HTTPRoute", "GRPCRoute"].map(|kind| json!({ "group": "gateway.networking.k8s.io", "kind": kind }));
+    assert_eq!(listener["supportedKinds"], json!(kinds));
     let ancestor = &statuses["WasmPlugin default/plugin"]["ancestors"][0];
     let gateway = json!({
         "group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "default", "name": "web",

@@ -4,9 +4,11 @@ use gateway_api::experimental::gateways::{
     Gateway, GatewayListeners, GatewayListenersTlsMode, GatewayTlsFrontend,
 };
 
+use nantian_crd::GATEWAY_API_GROUP;
+
 use super::{certificate, namespaces::NamespaceFilter};
 use crate::{
-    ir::{Attachment, Certificate, HostPattern, ListenerId, ListenerProtocol, ObjectName},
+    ir::{Attachment, Certificate, HostPattern, ListenerId, ListenerProtocol, ObjectName, RouteKind},
     translate::{
         conditions::Reason,
         fault::{Fault, Faults, Path},
@@ -23,8 +25,8 @@ pub(in crate::translate) struct ListenerState<'a> {
     /// `None` if the protocol is not served.
     pub(in crate::translate) protocol: Option<ListenerProtocol>,
     pub(in crate::translate) hostname: HostPattern,
-    /// Whether HTTPRoutes may attach.
-    pub(in crate::translate) takes_http_routes: bool,
+    /// The kinds of routes that may attach.
+    pub(in crate::translate) kinds: Vec<RouteKind>,
     pub(in crate::translate) namespaces: NamespaceFilter<'a>,
     pub(in crate::translate) certificates: Vec<Certificate>,
     /// Why the listener is not accepted.
@@ -42,7 +44,7 @@ pub(in crate::translate) struct ListenerState<'a> {
 impl ListenerState<'_> {
     /// Whether nothing but its Gateway could keep the listener from serving requests.
     pub(in crate::translate) fn is_servable(&self) -> bool {
-        self.is_accepted() && self.takes_http_routes && self.has_needed_certificates()
+        self.is_accepted() && !self.kinds.is_empty() && self.has_needed_certificates()
     }
 
     pub(in crate::translate) fn is_accepted(&self) -> bool {
@@ -89,7 +91,7 @@ fn read_one<'a>(
     let port = refused.keep(port(spec, path)).unwrap_or_default();
     let hostname = refused.keep(host(spec, path)).unwrap_or_default();
     let namespaces = refused.keep(NamespaceFilter::read(gateway, spec, path)).unwrap_or_default();
-    let takes_http_routes = protocol.is_some() && takes_http_routes(spec, path, &mut unresolved);
+    let kinds = protocol.map(|_| kinds(spec, path, &mut unresolved)).unwrap_or_default();
     let certificates = match protocol {
         Some(ListenerProtocol::Https) => {
             certificates(world, gateway, spec, path, &mut refused, &mut unresolved)
@@ -107,7 +109,7 @@ fn read_one<'a>(
         port,
         protocol,
         hostname,
-        takes_http_routes,
+        kinds,
         namespaces,
         certificates,
         refused,
@@ -144,23 +146,27 @@ fn host(spec: &GatewayListeners, path: &Path<'_>) -> Result<HostPattern, Fault> 
     }
 }
 
-/// Whether HTTPRoute is among the kinds asked for; kinds that are not served are unresolved references.
-fn takes_http_routes(spec: &GatewayListeners, path: &Path<'_>, unresolved: &mut Faults) -> bool {
-    let kinds = spec.allowed_routes.as_ref().and_then(|allowed| allowed.kinds.as_deref()).unwrap_or_default();
-    let mut taken = kinds.is_empty();
-    for (index, kind) in kinds.iter().enumerate() {
-        let group = kind.group.as_deref().unwrap_or(GroupKind::HTTP_ROUTE.group);
-        let asked = GroupKind::new(group, &kind.kind);
-        if asked == GroupKind::HTTP_ROUTE {
-            taken = true;
-        } else {
-            let (path, kinds) = (path.field("allowedRoutes"), "kinds");
-            let path = path.field(kinds);
-            let message = format!("{asked} is not served, only HTTPRoute is");
-            unresolved.push(Fault::at(Reason::InvalidRouteKinds, path.index(index), message));
+/// The kinds of routes that are asked for; those that are not served are unresolved references.
+fn kinds(spec: &GatewayListeners, path: &Path<'_>, unresolved: &mut Faults) -> Vec<RouteKind> {
+    let asked = spec.allowed_routes.as_ref().and_then(|allowed| allowed.kinds.as_deref()).unwrap_or_default();
+    if asked.is_empty() {
+        return RouteKind::ALL.to_vec();
+    }
+    let mut kinds = Vec::new();
+    let path = path.field("allowedRoutes");
+    let path = path.field("kinds");
+    for (index, asked) in asked.iter().enumerate() {
+        let asked = GroupKind::new(asked.group.as_deref().unwrap_or(GATEWAY_API_GROUP), &asked.kind);
+        match RouteKind::ALL.into_iter().find(|kind| GroupKind::of_route(*kind) == asked) {
+            Some(kind) if kinds.contains(&kind) => {}
+            Some(kind) => kinds.push(kind),
+            None => {
+                let message = format!("{asked} is not served, only HTTPRoute and GRPCRoute are");
+                unresolved.push(Fault::at(Reason::InvalidRouteKinds, path.index(index), message));
+            }
         }
     }
-    taken
+    kinds
 }
 
 fn certificates(

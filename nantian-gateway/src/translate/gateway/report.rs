@@ -63,17 +63,17 @@ fn listener_status(gateway: &GatewayState<'_>, listener: &ListenerState<'_>) -> 
         "all references resolve",
     ));
     conditions.set(programmed(gateway, listener));
-    let kinds = listener.takes_http_routes.then_some(HTTP_ROUTE);
+    let kinds = listener.kinds.iter().map(|kind| {
+        let GroupKind { group, kind } = GroupKind::of_route(*kind);
+        RouteKind { group, kind }
+    });
     ListenerStatus {
         name: listener.id.name.clone(),
-        supported_kinds: kinds.into_iter().collect(),
+        supported_kinds: kinds.collect(),
         attached_routes: listener.attachments.len(),
         conditions,
     }
 }
-
-const HTTP_ROUTE: RouteKind =
-    RouteKind { group: GroupKind::HTTP_ROUTE.group, kind: GroupKind::HTTP_ROUTE.kind };
 
 fn programmed(gateway: &GatewayState<'_>, listener: &ListenerState<'_>) -> Condition {
     if gateway.serves(listener) {

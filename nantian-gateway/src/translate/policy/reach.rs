@@ -3,21 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::TargetKey;
-use crate::ir::{ListenerId, ObjectName, Rule};
+use crate::ir::{ListenerId, ObjectName, RouteId, Rule};
 
 /// The Gateways through which requests reach routes, backends and plugins.
 #[derive(Default)]
 pub(in crate::translate) struct Reach {
     /// The listeners that serve requests, by Gateway.
     listeners: BTreeMap<ObjectName, BTreeSet<String>>,
-    routes: Gateways,
-    services: Gateways,
-    ai_services: Gateways,
-    plugins: Gateways,
+    routes: Gateways<RouteId>,
+    services: Gateways<ObjectName>,
+    ai_services: Gateways<ObjectName>,
+    plugins: Gateways<ObjectName>,
 }
 
-#[derive(Default)]
-struct Gateways(BTreeMap<ObjectName, BTreeSet<ObjectName>>);
+struct Gateways<K>(BTreeMap<K, BTreeSet<ObjectName>>);
 
 // === impl Reach ===
 
@@ -34,7 +33,7 @@ impl Reach {
     /// Notes that `gateway` serves `route`, and with it all that its rules and its filters refer to.
     pub(in crate::translate) fn route(
         &mut self,
-        route: &ObjectName,
+        route: &RouteId,
         gateway: &ObjectName,
         rules: &[Rule],
         plugins: &[ObjectName],
@@ -85,8 +84,14 @@ impl Reach {
 
 // === impl Gateways ===
 
-impl Gateways {
-    fn add(&mut self, name: &ObjectName, gateway: &ObjectName) {
+impl<K> Default for Gateways<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord + Clone> Gateways<K> {
+    fn add(&mut self, name: &K, gateway: &ObjectName) {
         match self.0.get_mut(name) {
             Some(gateways) if gateways.contains(gateway) => {}
             Some(gateways) => {
@@ -98,7 +103,7 @@ impl Gateways {
         }
     }
 
-    fn of(&self, name: &ObjectName) -> Vec<&ObjectName> {
+    fn of(&self, name: &K) -> Vec<&ObjectName> {
         self.0.get(name).into_iter().flatten().collect()
     }
 }

@@ -1,10 +1,10 @@
 //! What a policy attaches to.
 
-use nantian_crd::{GATEWAY_API_GROUP, ServiceRef, TargetKind, TargetRef};
+use nantian_crd::{ServiceRef, TargetKind, TargetRef};
 
 use crate::{
     gates::Feature,
-    ir::ObjectName,
+    ir::{ObjectName, RouteId, RouteKind},
     translate::{
         conditions::Reason, fault::Fault, gateway::Gateways, grants::GroupKind, status::StatusRef,
         world::World,
@@ -16,8 +16,8 @@ use crate::{
 pub(in crate::translate) enum TargetKey {
     /// A Gateway, or one of its listeners.
     Gateway(ObjectName, Option<String>),
-    /// An HTTPRoute, or one of its named rules.
-    Route(ObjectName, Option<String>),
+    /// A route, or one of its named rules.
+    Route(RouteId, Option<String>),
     /// A Service.
     Service(ObjectName),
     /// An AIService.
@@ -46,11 +46,8 @@ impl Target {
         let section = target.section_name.clone();
         let (kind, place) = match target.kind {
             TargetKind::Gateway => (GroupKind::GATEWAY, gateway(world, gateways, name, section)),
-            TargetKind::HttpRoute => (GroupKind::HTTP_ROUTE, route(world, name, section)),
-            TargetKind::GrpcRoute => {
-                let message = "GRPCRoute is not served yet";
-                (GRPC_ROUTE, Err(Fault::new(Reason::Unsupported, message)))
-            }
+            TargetKind::HttpRoute => (GroupKind::HTTP_ROUTE, http_route(world, name, section)),
+            TargetKind::GrpcRoute => (GroupKind::GRPC_ROUTE, grpc_route(world, name, section)),
             TargetKind::Service => (GroupKind::SERVICE, service(world, name)),
             TargetKind::AiService => (GroupKind::AI_SERVICE, ai_service(world, name)),
         };
@@ -65,8 +62,6 @@ impl Target {
         Self { reference: GroupKind::SERVICE.refer(namespace, &target.name), place }
     }
 }
-
-const GRPC_ROUTE: GroupKind<'_> = GroupKind::new(GATEWAY_API_GROUP, "GRPCRoute");
 
 fn gateway(
     world: &World<'_>,
@@ -86,16 +81,31 @@ fn gateway(
     }
 }
 
-fn route(world: &World<'_>, name: ObjectName, section: Option<String>) -> Result<TargetKey, Fault> {
-    let route = world.objects.http_routes.get(&name);
-    let route = route.ok_or_else(|| not_found(format!("HTTPRoute {name} does not exist")).absent())?;
+fn http_route(world: &World<'_>, name: ObjectName, section: Option<String>) -> Result<TargetKey, Fault> {
+    let rules = world.objects.http_routes.get(&name).map(|route| {
+        let rules = route.spec.rules.iter().flatten();
+        rules.filter_map(|rule| rule.name.as_deref()).collect()
+    });
+    route(RouteId { kind: RouteKind::Http, name }, rules, section)
+}
+
+fn grpc_route(world: &World<'_>, name: ObjectName, section: Option<String>) -> Result<TargetKey, Fault> {
+    let rules = world.objects.grpc_routes.get(&name).map(|route| {
+        let rules = route.spec.rules.iter().flatten();
+        rules.filter_map(|rule| rule.name.as_deref()).collect()
+    });
+    route(RouteId { kind: RouteKind::Grpc, name }, rules, section)
+}
+
+/// A route with `rules`, if it exists.
+fn route(id: RouteId, rules: Option<Vec<&str>>, section: Option<String>) -> Result<TargetKey, Fault> {
+    let (kind, name) = (id.kind.as_str(), &id.name);
+    let rules = rules.ok_or_else(|| not_found(format!("{kind} {name} does not exist")).absent())?;
     match section {
-        Some(section)
-            if !route.spec.rules.iter().flatten().any(|rule| rule.name.as_ref() == Some(&section)) =>
-        {
-            Err(not_found(format!("HTTPRoute {name} has no rule {section}")))
+        Some(section) if !rules.contains(&section.as_str()) => {
+            Err(not_found(format!("{kind} {name} has no rule {section}")))
         }
-        section => Ok(TargetKey::Route(name, section)),
+        section => Ok(TargetKey::Route(id, section)),
     }
 }
 

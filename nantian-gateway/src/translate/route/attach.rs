@@ -3,7 +3,7 @@
 use gateway_api::experimental::httproutes::HttpRouteParentRefs;
 
 use crate::{
-    ir::{HostPattern, ObjectName},
+    ir::{HostPattern, ObjectName, RouteId},
     translate::{
         conditions::Reason,
         fault::{Fault, Faults, Path},
@@ -32,11 +32,11 @@ pub(super) struct Taken {
     pub(super) hostnames: Vec<HostPattern>,
 }
 
-/// Resolves a parentRef of the route `name`, which serves `hostnames` (all if there are none).
+/// Resolves a parentRef of the route `id`, which serves `hostnames` (all if there are none).
 pub(super) fn resolve(
     world: &World<'_>,
     gateways: &Gateways<'_>,
-    name: &ObjectName,
+    id: &RouteId,
     hostnames: &[HostPattern],
     parent: &HttpRouteParentRefs,
 ) -> Parent {
@@ -44,11 +44,11 @@ pub(super) fn resolve(
     if kind != GroupKind::GATEWAY {
         return Parent::Nothing(format!("{kind} is not served as a parent, only Gateway is"));
     }
-    let namespace = parent.namespace.as_deref().unwrap_or(&name.namespace);
+    let namespace = parent.namespace.as_deref().unwrap_or(&id.name.namespace);
     let gateway = ObjectName::new(namespace, parent.name.as_str());
     match gateways.get(&gateway) {
         Some(state) => {
-            let listeners = matching(world, &state.listeners, name, hostnames, parent);
+            let listeners = matching(world, &state.listeners, id, hostnames, parent);
             Parent::Ours { gateway, listeners }
         }
         None if world.objects.gateways.contains_key(&gateway) => Parent::Foreign,
@@ -60,7 +60,7 @@ pub(super) fn resolve(
 fn matching(
     world: &World<'_>,
     listeners: &[ListenerState<'_>],
-    name: &ObjectName,
+    id: &RouteId,
     hostnames: &[HostPattern],
     parent: &HttpRouteParentRefs,
 ) -> Result<Vec<Taken>, Fault> {
@@ -74,11 +74,12 @@ fn matching(
         return Err(Fault::new(Reason::NoMatchingParent, message));
     }
     let open = |listener: &ListenerState<'_>| {
-        listener.takes_http_routes && listener.namespaces.admits(world, &name.namespace)
+        listener.kinds.contains(&id.kind) && listener.namespaces.admits(world, &id.name.namespace)
     };
     let allowed: Vec<_> = candidates.into_iter().filter(|(_, listener)| open(listener)).collect();
     if allowed.is_empty() {
-        let message = format!("no listener allows HTTPRoutes of namespace {}", name.namespace);
+        let (kind, namespace) = (id.kind.as_str(), &id.name.namespace);
+        let message = format!("no listener allows {kind}s of namespace {namespace}");
         return Err(Fault::new(Reason::NotAllowedByListeners, message));
     }
     let taken: Vec<_> = allowed
@@ -90,7 +91,21 @@ fn matching(
         let message = "no listener serves any of spec.hostnames";
         return Err(Fault::new(Reason::NoMatchingListenerHostname, message));
     }
-    Ok(taken)
+    let (clashing, free): (Vec<_>, Vec<_>) = taken
+        .into_iter()
+        .partition(|taken| listeners.get(taken.listener).is_some_and(|it| clashes(it, id, taken)));
+    if free.is_empty() && !clashing.is_empty() {
+        let message = "an older route of the other kind has some of its hosts";
+        return Err(Fault::new(Reason::Conflicted, message));
+    }
+    Ok(free)
+}
+
+/// Whether an older route of another kind has some of the hosts: an HTTPRoute and a GRPCRoute may not share one.
+fn clashes(listener: &ListenerState<'_>, id: &RouteId, taken: &Taken) -> bool {
+    let others = listener.attachments.iter().filter(|attached| attached.route.kind != id.kind);
+    let mut hosts = others.flat_map(|attached| &attached.hostnames);
+    hosts.any(|host| taken.hostnames.iter().any(|own| own.intersection(host).is_some()))
 }
 
 /// Refuses parentRefs of which two name one parent, unless a listener or a port tells them apart.

@@ -3,7 +3,7 @@
 use super::filter_spec::RefSpec;
 use crate::{
     gates::Feature,
-    ir::{BackendId, ObjectName, Target},
+    ir::{BackendId, ObjectName, RouteId, Target},
     translate::{
         conditions::Reason,
         fault::{Fault, Path},
@@ -33,7 +33,7 @@ pub(super) fn weight(weight: Option<i32>, path: &Path<'_>) -> Result<u32, Fault>
 pub(super) fn resolve(
     world: &World<'_>,
     ai_services: &AiServices,
-    route: &ObjectName,
+    route: &RouteId,
     spec: &RefSpec<'_>,
     path: &Path<'_>,
 ) -> Result<Target, Fault> {
@@ -50,15 +50,13 @@ pub(super) fn resolve(
             format!("{kind} is not served, only Service and AIService are"),
         ));
     }
-    let namespace = spec.namespace.unwrap_or(&route.namespace);
+    let namespace = spec.namespace.unwrap_or(&route.name.namespace);
     let name = ObjectName::new(namespace, spec.name);
-    let from = (GroupKind::HTTP_ROUTE, route.namespace.as_str());
+    let from = (GroupKind::of_route(route.kind), route.name.namespace.as_str());
     if !world.grants.permit(from, (kind, namespace, &name.name)) {
-        let own = &route.namespace;
-        let message = format!(
-            "no ReferenceGrant in {namespace} permits HTTPRoutes of {own} to use {} {name}",
-            kind.kind
-        );
+        let (own, from) = (&route.name.namespace, route.kind.as_str());
+        let message =
+            format!("no ReferenceGrant in {namespace} permits {from}s of {own} to use {} {name}", kind.kind);
         return Err(fault(Reason::RefNotPermitted, message).absent());
     }
     if kind == GroupKind::AI_SERVICE {

@@ -177,13 +177,10 @@ fn header_name(name: &str, path: &Path<'_>) -> Result<String, Fault> {
 
 fn redirect(spec: &RedirectSpec<'_>, place: Place, path: &Path<'_>) -> Result<Redirect, Fault> {
     match place {
-        Place::Backend { .. } => {
-            return Err(Fault::unsupported(path, "a backendRef cannot redirect, a rule can"));
-        }
         Place::Rule { has_backends: true, .. } => {
             return Err(Fault::unsupported(path, "a rule that redirects has no backendRefs"));
         }
-        Place::Rule { .. } => {}
+        Place::Rule { .. } | Place::Backend { .. } => {}
     }
     let port = spec.port.map(|port| match u16::try_from(port) {
         Ok(port) if port > 0 => Ok(port),

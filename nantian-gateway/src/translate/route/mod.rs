@@ -1,15 +1,18 @@
-//! HTTPRoute: which requests go where.
+//! HTTPRoute and GRPCRoute: which requests go where.
 
 mod attach;
 mod backends;
 mod cors;
 mod filter_spec;
 mod filters;
+mod grpc;
 mod matches;
 mod mirror;
 mod retry;
 mod rules;
 mod timeouts;
+
+use std::borrow::Cow;
 
 use gateway_api::experimental::httproutes::HttpRoute;
 
@@ -19,21 +22,29 @@ use self::{
 };
 use super::{
     conditions::{Condition, ConditionType, Conditions, Reason},
-    fault::{Fault, Path},
+    fault::{Fault, Faults, Path},
     gateway::Gateways,
     hostname,
     policy::{AiServices, PolicySet, Reach, TargetKey},
     status::{CONTROLLER_NAME, ObjectStatus, ParentStatus, RouteStatus},
-    world::{Report, World, oldest_first},
+    world::{Report, World, by_age},
 };
 use crate::{
-    ir::{Attachment, HostPattern, ObjectName, Route, RouteId},
+    ir::{Attachment, HostPattern, ObjectName, Route, RouteId, RouteKind},
     source::ObjectRef,
 };
 
+/// A route of any kind, as an HTTPRoute.
+struct Written<'a> {
+    id: RouteId,
+    route: Cow<'a, HttpRoute>,
+    /// What is wrong with it as a route of its kind.
+    refused: Faults,
+}
+
 /// A route, read.
 struct RouteState<'a> {
-    name: &'a ObjectName,
+    id: &'a RouteId,
     route: &'a HttpRoute,
     /// All hosts if empty.
     hostnames: Vec<HostPattern>,
@@ -48,7 +59,7 @@ struct Verdict {
     accepted: Vec<(ObjectName, Vec<Taken>)>,
 }
 
-/// Translates every HTTPRoute: attaches it to listeners and writes its status.
+/// Translates every route: attaches it to listeners and writes its status.
 ///
 /// Returns the routes that a served listener takes, in the order that breaks ties.
 pub(super) fn translate(
@@ -60,29 +71,49 @@ pub(super) fn translate(
     report: &mut Report,
 ) -> Vec<Route> {
     let mut routes = Vec::new();
-    for (name, route) in oldest_first(&world.objects.http_routes) {
-        let reader = RuleReader { world, policies, ai_services, route: name };
-        let mut rules = reader.read(route);
+    for Written { id, route, refused } in written(world) {
+        let reader = RuleReader { world, policies, ai_services, route: &id };
+        let mut rules = reader.read(&route, refused);
         attach::distinct(route.spec.parent_refs.as_deref().unwrap_or_default(), &mut rules.refused);
-        let hostnames = hostnames(route, &mut rules);
-        let state = RouteState { name, route, hostnames, rules };
+        let hostnames = hostnames(&route, &mut rules);
+        let state = RouteState { id: &id, route: &route, hostnames, rules };
         let verdict = state.judge(world, gateways, report);
-        let object = ObjectRef { kind: "HTTPRoute", name: name.clone() };
+        let object = ObjectRef { kind: id.kind.as_str(), name: id.name.clone() };
         report.status(object, ObjectStatus::Route(RouteStatus { parents: verdict.statuses }));
         let rules = state.rules;
         let mut served = false;
         for (gateway, taken) in verdict.accepted {
-            if attach_to(gateways, &gateway, name, taken) {
-                reach.route(name, &gateway, &rules.list, &rules.plugins);
+            if attach_to(gateways, &gateway, &id, taken) {
+                reach.route(&id, &gateway, &rules.list, &rules.plugins);
                 served = true;
             }
         }
         if served {
-            let policies = policies.attached(&TargetKey::Route(name.clone(), None));
-            routes.push(Route { id: RouteId(name.clone()), policies, rules: rules.list });
+            let policies = policies.attached(&TargetKey::Route(id.clone(), None));
+            routes.push(Route { id, policies, rules: rules.list });
         }
     }
     routes
+}
+
+/// The routes of every kind in the order that breaks ties.
+fn written<'a>(world: &World<'a>) -> Vec<Written<'a>> {
+    let id = |kind, name: &ObjectName| RouteId { kind, name: name.clone() };
+    let http = world.objects.http_routes.iter().map(|(name, route)| Written {
+        id: id(RouteKind::Http, name),
+        route: Cow::Borrowed(&**route),
+        refused: Faults::default(),
+    });
+    let grpc = world.objects.grpc_routes.iter().map(|(name, route)| {
+        let (route, refused) = grpc::as_http(route, world.patterns);
+        Written { id: id(RouteKind::Grpc, name), route: Cow::Owned(route), refused }
+    });
+    let mut written: Vec<_> = http.chain(grpc).collect();
+    written.sort_by(|left, right| {
+        let by_name = || left.id.name.cmp(&right.id.name);
+        by_age(&*left.route, &*right.route).then_with(by_name)
+    });
+    written
 }
 
 fn hostnames(route: &HttpRoute, rules: &mut Rules) -> Vec<HostPattern> {
@@ -107,12 +138,7 @@ fn warn_of_the_unserved(object: &ObjectRef, route: &HttpRoute, report: &mut Repo
 }
 
 /// Attaches a route to listeners of a Gateway, and says whether one of them is served.
-fn attach_to(
-    gateways: &mut Gateways<'_>,
-    gateway: &ObjectName,
-    name: &ObjectName,
-    taken: Vec<Taken>,
-) -> bool {
+fn attach_to(gateways: &mut Gateways<'_>, gateway: &ObjectName, id: &RouteId, taken: Vec<Taken>) -> bool {
     let Some(gateway) = gateways.get_mut(gateway) else { return false };
     let mut served = false;
     for Taken { listener, hostnames } in taken {
@@ -121,9 +147,9 @@ fn attach_to(
         served |= accepted && listener.is_servable();
         // Routes are attached one after the other: only the last attachment can be of the same route,
         // when two of its parentRefs name the same listener. Both name the same hosts.
-        let is_same = |last: &Attachment| last.route.0 == *name;
+        let is_same = |last: &Attachment| last.route == *id;
         if !listener.attachments.last().is_some_and(is_same) {
-            listener.attachments.push(Attachment { route: RouteId(name.clone()), hostnames });
+            listener.attachments.push(Attachment { route: id.clone(), hostnames });
         }
     }
     served
@@ -134,13 +160,13 @@ fn attach_to(
 impl RouteState<'_> {
     /// Asks each parent of the route.
     fn judge(&self, world: &World<'_>, gateways: &Gateways<'_>, report: &mut Report) -> Verdict {
-        let object = ObjectRef { kind: "HTTPRoute", name: self.name.clone() };
+        let object = ObjectRef { kind: self.id.kind.as_str(), name: self.id.name.clone() };
         warn_of_the_unserved(&object, self.route, report);
         let path = Path::SPEC.field("parentRefs");
         let mut verdict = Verdict::default();
         for (index, parent) in self.route.spec.parent_refs.iter().flatten().enumerate() {
             let (gateway, listeners) =
-                match attach::resolve(world, gateways, self.name, &self.hostnames, parent) {
+                match attach::resolve(world, gateways, self.id, &self.hostnames, parent) {
                     Parent::Ours { gateway, listeners } => (gateway, listeners),
                     Parent::Foreign => continue,
                     Parent::Nothing(problem) => {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     gates::Feature,
-    ir::{BackendId, Filter, Mirror, ObjectName, Policies, PolicyId, Rule, Target, WeightedBackend},
+    ir::{BackendId, Filter, Mirror, ObjectName, Policies, PolicyId, RouteId, Rule, Target, WeightedBackend},
     translate::{
         conditions::Reason,
         fault::{Fault, Faults, Path},
@@ -47,13 +47,13 @@ pub(super) struct RuleReader<'r, 'a> {
     pub(super) world: &'r World<'a>,
     pub(super) policies: &'r PolicySet,
     pub(super) ai_services: &'r AiServices,
-    pub(super) route: &'r ObjectName,
+    pub(super) route: &'r RouteId,
 }
 
-impl<'a> RuleReader<'_, 'a> {
+impl RuleReader<'_, '_> {
     /// Reads all rules; a route without any has one that takes every request.
-    pub(super) fn read(mut self, route: &'a HttpRoute) -> Rules {
-        let mut rules = Rules::default();
+    pub(super) fn read(self, route: &HttpRoute, refused: Faults) -> Rules {
+        let mut rules = Rules { refused, ..Rules::default() };
         let root = Path::SPEC.field("rules");
         let specs = route.spec.rules.as_deref().unwrap_or_default();
         refuse_twice_named(specs, &root, &mut rules.refused);
@@ -73,7 +73,7 @@ impl<'a> RuleReader<'_, 'a> {
         rules
     }
 
-    fn rule(&mut self, spec: &'a HttpRouteRules, path: &Path<'_>, rules: &mut Rules) -> Rule {
+    fn rule(&self, spec: &HttpRouteRules, path: &Path<'_>, rules: &mut Rules) -> Rule {
         if spec.session_persistence.is_some() {
             rules.refused.push(Fault::unsupported(&path.field("sessionPersistence"), "not served yet"));
         }
@@ -107,9 +107,9 @@ impl<'a> RuleReader<'_, 'a> {
     }
 
     /// Reads filters, and resolves what they refer to.
-    fn filters<F>(&self, specs: &'a [F], place: Place, path: &Path<'_>, rules: &mut Rules) -> Attached
+    fn filters<'s, F>(&self, specs: &'s [F], place: Place, path: &Path<'_>, rules: &mut Rules) -> Attached
     where
-        FilterSpec<'a>: From<&'a F>,
+        FilterSpec<'s>: From<&'s F>,
     {
         let filters::Filters { list, extensions, mirrors: specs } =
             filters::read(specs, place, path, &mut rules.refused);
@@ -163,7 +163,7 @@ impl<'a> RuleReader<'_, 'a> {
             let message = "WasmPlugin is not served, --feature-gates WasmPlugin=true would";
             return Err(Fault::unsupported(path, message));
         }
-        let name = ObjectName::new(self.route.namespace.as_str(), extension.name);
+        let name = ObjectName::new(self.route.name.namespace.as_str(), extension.name);
         let (id, problem) = self.policies.plugin_by_name(&name);
         if let Some(problem) = problem {
             let fault = Fault::at(Reason::InvalidExtensionRef, path, problem);
@@ -176,7 +176,7 @@ impl<'a> RuleReader<'_, 'a> {
 
     fn backends(
         &self,
-        specs: &'a [HttpRouteRulesBackendRefs],
+        specs: &[HttpRouteRulesBackendRefs],
         one_prefix: bool,
         path: &Path<'_>,
         rules: &mut Rules,

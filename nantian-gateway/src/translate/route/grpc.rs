@@ -1,0 +1,80 @@
+//! GRPCRoute: on the wire a call is a POST to `/service/method`, so the route is read as the HTTPRoute of such paths.
+
+use gateway_api::experimental::{
+    grpcroutes::{GrpcRoute, GrpcRouteRulesMatchesMethod, GrpcRouteRulesMatchesMethodType as MethodType},
+    httproutes::{HttpRoute, HttpRouteSpec},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    pattern::Patterns,
+    translate::fault::{Fault, Faults, Path},
+};
+
+/// What matches any one segment of a path.
+const ANY: &str = "[^/]+";
+
+/// The HTTPRoute that `route` is on the wire, and what is wrong with its methods.
+pub(super) fn as_http(route: &GrpcRoute, patterns: &Patterns) -> (HttpRoute, Faults) {
+    let mut faults = Faults::default();
+    let spec = serde_json::to_value(&route.spec).and_then(|mut spec| {
+        paths(route, &mut spec, patterns, &mut faults);
+        serde_json::from_value::<HttpRouteSpec>(spec)
+    });
+    let spec = spec.unwrap_or_else(|error| {
+        faults.push(Fault::unsupported(&Path::SPEC, error));
+        HttpRouteSpec::default()
+    });
+    let mut http = HttpRoute::new("", spec);
+    http.metadata = route.metadata.clone();
+    (http, faults)
+}
+
+/// Puts paths in the place of methods; every other field is called the same in both kinds.
+fn paths(route: &GrpcRoute, spec: &mut Value, patterns: &Patterns, faults: &mut Faults) {
+    let root = Path::SPEC.field("rules");
+    for (index, rule) in route.spec.rules.iter().flatten().enumerate() {
+        let path = root.index(index);
+        let path = path.field("matches");
+        for (number, found) in rule.matches.iter().flatten().enumerate() {
+            let Some(method) = &found.method else { continue };
+            let path = path.index(number);
+            let read = faults.keep(path_of(method, patterns, &path.field("method")));
+            let place = spec.pointer_mut(&format!("/rules/{index}/matches/{number}"));
+            if let Some(Value::Object(place)) = place {
+                place.remove("method");
+                place.extend(read.map(|read| ("path".to_owned(), read)));
+            }
+        }
+    }
+}
+
+/// The match of a path that means the same as that of a method.
+fn path_of(spec: &GrpcRouteRulesMatchesMethod, patterns: &Patterns, path: &Path<'_>) -> Result<Value, Fault> {
+    let part = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let (service, method) = (part(&spec.service), part(&spec.method));
+    let is_regex = spec.r#type == Some(MethodType::RegularExpression);
+    for (name, text) in [("service", &service), ("method", &method)] {
+        let Some(text) = text else { continue };
+        let is_name =
+            |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.' && name == "service";
+        if is_regex {
+            patterns.whole_match(text).map_err(|_| {
+                Fault::unsupported(&path.field(name), format_args!("{text:?} is no expression"))
+            })?;
+        } else if !text.bytes().all(is_name) {
+            return Err(Fault::unsupported(&path.field(name), format_args!("{text:?} is no {name}")));
+        }
+    }
+    let regex = |service: &str, method: &str| json!({"type": "RegularExpression", "value": format!("/(?:{service})/(?:{method})")});
+    match (service, method) {
+        (None, None) => Err(Fault::unsupported(path, "a service or a method is required")),
+        (Some(service), Some(method)) if !is_regex => {
+            Ok(json!({"type": "Exact", "value": format!("/{service}/{method}")}))
+        }
+        (Some(service), None) if !is_regex => {
+            Ok(json!({"type": "PathPrefix", "value": format!("/{service}")}))
+        }
+        (service, method) => Ok(regex(service.as_deref().unwrap_or(ANY), method.as_deref().unwrap_or(ANY))),
+    }
+}

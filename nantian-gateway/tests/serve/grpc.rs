@@ -1,0 +1,171 @@
+//! Calls of gRPC, as their client sees them on the wire.
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::{body::Incoming, client::conn::http2::SendRequest};
+
+use crate::support::{
+    Backend, Port, World, after,
+    http2::{Body, client},
+    rule, soon, to,
+};
+
+/// Echoes each message and says in its trailers that all went well.
+async fn server(name: &'static str) -> Backend {
+    Backend::h2c(move |request: Request<Incoming>| async move {
+        let path = request.uri().path().to_owned();
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let trailers =
+            HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+        let frames = [Frame::data(body), Frame::trailers(trailers)].map(Ok::<_, Infallible>);
+        let response =
+            Response::builder().header("content-type", "application/grpc").header("x-server", name);
+        response.header("x-path", path).body(StreamBody::new(stream::iter(frames))).unwrap()
+    })
+    .await
+}
+
+/// A GRPCRoute for a host.
+fn route(name: &str, host: &str, rules: &str) -> String {
+    format!(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {{name: {name}, namespace: demo}}
+spec: {{parentRefs: [{{name: demo}}], hostnames: [{host}], rules: [{rules}]}}
+"
+    )
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    trailers: HeaderMap,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The status of a response without content.
+    fn code(&self) -> &str {
+        assert_eq!((self.status, self.body.len()), (StatusCode::OK, 0));
+        assert_eq!(self.header("content-type"), "application/grpc");
+        assert_ne!(self.header("grpc-message"), "");
+        self.header("grpc-status")
+    }
+}
+
+async fn call(client: &SendRequest<Body>, url: &str, headers: &[(&str, &str)]) -> Answer {
+    let mut request = Request::post(format!("http://{url}"))
+        .header("content-type", "application/grpc+proto")
+        .header("te", "trailers");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::from("message").boxed()).unwrap();
+    let response = soon(client.clone().send_request(request)).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = soon(body.collect()).await.unwrap();
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    Answer { status: parts.status, headers: parts.headers, body: body.to_bytes(), trailers }
+}
+
+#[tokio::test]
+async fn calls_are_routed_by_method_and_header_and_keep_their_trailers() {
+    let (first, second) = (server("first").await, server("second").await);
+    let rules = "{matches: [{method: {service: pkg.Echo, method: Say}}], backendRefs: [{name: first, port: 80}]}, \
+                 {matches: [{method: {service: pkg.Echo}, headers: [{name: version, value: two}]}], \
+                  backendRefs: [{name: second, port: 80}]}, \
+                 {matches: [{method: {type: RegularExpression, service: 'pkg\\.[A-Z]+', method: 'Get|Set'}}], \
+                  backendRefs: [{name: second, port: 80}]}";
+    // Nothing says that these Services speak HTTP/2: that they are called does.
+    let world = World::new().service("first", &[&first]).service("second", &[&second]);
+    let gateway = world.manifest("route", &route("r", "example.org", rules)).start().await;
+    let client = client(&gateway).await;
+    for (path, headers, server) in [
+        ("/pkg.Echo/Say", &[][..], "first"),
+        ("/pkg.Echo/Other", &[("version", "two")], "second"),
+        ("/pkg.ABC/Set", &[], "second"),
+    ] {
+        let answer = call(&client, &format!("example.org{path}"), headers).await;
+        assert_eq!((answer.status, answer.header("x-server")), (StatusCode::OK, server), "{path}");
+        assert_eq!((answer.header("x-path"), &*answer.body), (path, &b"message"[..]));
+        assert_eq!(answer.trailers["grpc-status"], "0");
+    }
+    for url in ["example.org/pkg.Echo/Other", "example.org/pkg.Abc/Set", "other.org/pkg.Echo/Say"] {
+        assert_eq!(call(&client, url, &[]).await.code(), "12", "UNIMPLEMENTED: {url}");
+    }
+    assert_eq!(first.connections() + second.connections(), 2);
+}
+
+#[tokio::test]
+async fn what_goes_wrong_is_told_in_grpc() {
+    let server = server("a").await;
+    let gone = Port::reserve();
+    let gone = Backend::at(gone.address());
+    let slow = Backend::h2c(async |_| {
+        after(Duration::from_secs(60)).await;
+        Response::new(Full::<Bytes>::default())
+    })
+    .await;
+    let failing = Backend::h2c(async |_| {
+        let response =
+            Response::builder().header("content-type", "application/grpc").header("grpc-status", "5");
+        response.body(Full::<Bytes>::default()).unwrap()
+    })
+    .await;
+    let to_method = |method: &str, service: &str| {
+        format!("{{matches: [{{method: {{service: s, method: {method}}}}}], {}}}", to(service))
+    };
+    let rules = [("Empty", "empty"), ("Nobody", "nobody"), ("Gone", "gone"), ("Fails", "failing")];
+    let rules = rules.map(|(method, service)| to_method(method, service)).join(", ");
+    let limited = format!("{{name: limited, {}}}", to("a"));
+    let policy = "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: one, namespace: demo}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: GRPCRoute, name: limited, sectionName: limited}]
+  requestsPerMinute: 1
+";
+    let late = rule("/", &format!("{}, timeouts: {{request: 200ms}}", to("slow")));
+    let world = World::new().service("a", &[&server]).service("empty", &[]).service("gone", &[&gone]);
+    let world = world.h2c_service("slow", &slow).service("failing", &[&failing]);
+    let world = world
+        .manifest("route", &route("r", "example.org", &rules))
+        .manifest("limited", &route("limited", "limited.org", &limited))
+        .manifest("policy", policy)
+        .route_of("late", "late.org", &[late]);
+    let gateway = world.start().await;
+    let client = client(&gateway).await;
+    for (url, code) in [
+        ("example.org/s/Empty", "14"),
+        ("example.org/s/Nobody", "14"),
+        ("example.org/s/Gone", "14"),
+        ("example.org/s/Unknown", "12"),
+        ("late.org/s/Slow", "4"),
+        ("example.org/s/..%2fx", "13"),
+    ] {
+        assert_eq!(call(&client, url, &[]).await.code(), code, "{url}");
+    }
+    let answer = call(&client, "example.org/s/Fails", &[]).await;
+    assert_eq!((answer.status, answer.header("grpc-status")), (StatusCode::OK, "5"), "as the server says it");
+    assert_eq!(call(&client, "limited.org/s/Any", &[]).await.body, "message");
+    let refused = call(&client, "limited.org/s/Any", &[]).await;
+    assert_eq!(refused.code(), "8");
+    assert_ne!(refused.header("retry-after"), "");
+    let counted = "nantian_http_requests_total{route=\"GRPCRoute/demo/r\",code_class=\"5xx\"}";
+    assert_eq!(gateway.metric(counted).await, Some(3.0), "metrics tell what went wrong");
+
+    let web = Request::post("http://example.org/s/Empty").header("content-type", "application/grpc-web");
+    let web = client.clone().send_request(web.body(Full::default().boxed()).unwrap());
+    assert_eq!(soon(web).await.unwrap().status(), 503, "gRPC-Web is HTTP like any other");
+}
