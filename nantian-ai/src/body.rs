@@ -12,10 +12,11 @@ use pin_project_lite::pin_project;
 
 use crate::dialect::Surface;
 use crate::error::{BoxError, Error};
-use crate::respond::error_event;
+use crate::receive::Rest;
 use crate::target::Target;
 use crate::timeout::Watch;
 use crate::usage::{MeteredBody, UsageSink};
+use crate::via::Via;
 
 /// Below this, one copied chunk costs less than several shared ones.
 const COPY_BELOW: usize = 16 * 1024;
@@ -54,7 +55,11 @@ pin_project! {
         Local { bytes: Option<Bytes> },
         Upstream {
             #[pin]
-            body: MeteredBody<B, K>,
+            body: MeteredBody<Rest<B>, K>,
+            held: VecDeque<Bytes>,
+            via: Via,
+            // The length has been told: nothing can be added.
+            sized: bool,
             watch: Watch,
             target: Arc<Target>,
             surface: Surface,
@@ -109,18 +114,80 @@ impl Body for RequestBody {
 
 // === impl ResponseBody ===
 
-impl<B, K: UsageSink> ResponseBody<B, K> {
+impl<B: Body<Data = Bytes>, K: UsageSink> ResponseBody<B, K> {
     pub(crate) fn local(bytes: Bytes) -> Self {
         Self { kind: Kind::Local { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) } }
     }
 
+    /// What has been `held` back, which is metered already, and the rest; in a stream of `surface`.
     pub(crate) fn upstream(
-        body: MeteredBody<B, K>,
+        body: MeteredBody<Rest<B>, K>,
+        held: VecDeque<Bytes>,
+        via: Via,
         watch: Watch,
         target: Arc<Target>,
         surface: Surface,
     ) -> Self {
-        Self { kind: Kind::Upstream { body, watch, target, surface } }
+        let sized = via.is_pass() && body.size_hint().exact().is_some();
+        Self { kind: Kind::Upstream { body, held, via, sized, watch, target, surface } }
+    }
+}
+
+/// What comes of a turn of a body.
+enum Turn {
+    /// A chunk; empty ones are left out.
+    Chunk(Bytes),
+    /// Trailers and the like.
+    Frame(Frame<Bytes>),
+    /// The last chunk, if there is one.
+    Last(Option<Bytes>),
+    /// An error that breaks the body off.
+    Break(BoxError),
+}
+
+impl<B, K> KindProj<'_, B, K>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+    K: UsageSink,
+{
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        let (body, held, via, sized, watch, target, surface) = match self {
+            Self::Local { bytes } => return Poll::Ready(Turn::Last(bytes.take())),
+            Self::Upstream { body, held, via, sized, watch, target, surface } => {
+                (body, held, via, **sized, watch, target, surface)
+            }
+        };
+        if via.is_ended() {
+            return Poll::Ready(Turn::Last(None));
+        }
+        if let Some(chunk) = held.pop_front() {
+            return Poll::Ready(Turn::Chunk(via.push(chunk)));
+        }
+        let (error, source) = match body.as_mut().poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                watch.heard();
+                return Poll::Ready(match frame.into_data() {
+                    Ok(data) => Turn::Chunk(via.push(data)),
+                    Err(frame) if via.is_pass() => Turn::Frame(frame),
+                    Err(_) => Turn::Chunk(Bytes::new()),
+                });
+            }
+            Poll::Ready(None) if sized => return Poll::Ready(Turn::Last(None)),
+            Poll::Ready(None) => {
+                return Poll::Ready(Turn::Last(Some(via.finish(body.meter(), surface, target.name()))));
+            }
+            Poll::Ready(Some(Err(source))) => (Error::truncated(target.name()), source.into()),
+            Poll::Pending => {
+                let has_token = body.meter().is_some_and(|meter| meter.has_token());
+                let (awaited, after) = ready!(watch.poll_late(cx, has_token));
+                let error = Error::Timeout { target: target.name().to_owned(), awaited, after };
+                (error.clone(), error.into())
+            }
+        };
+        let last = via.fail(&error, body.meter(), surface).filter(|_| !sized);
+        body.as_mut().fail();
+        Poll::Ready(last.map_or(Turn::Break(source), |last| Turn::Last(Some(last))))
     }
 }
 
@@ -138,36 +205,27 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut kind = self.project().kind;
-        let (ending, error, surface) = match kind.as_mut().project() {
-            KindProj::Local { bytes } => {
-                return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
-            }
-            KindProj::Upstream { mut body, watch, target, surface } => {
-                if let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
-                    watch.heard();
-                    return Poll::Ready(frame.map(|result| result.map_err(Into::into)));
-                }
-                let meter = body.meter();
-                let has_token = meter.is_some_and(|meter| meter.has_token());
-                let (awaited, after) = ready!(watch.poll_late(cx, has_token));
-                let error = Error::Timeout { target: target.name().to_owned(), awaited, after };
-                let ending = Ending::of(&body);
-                body.fail();
-                (ending, error, surface.clone())
-            }
-        };
-        kind.set(Kind::Local { bytes: None });
-        Poll::Ready(match ending {
-            Ending::Complete => None,
-            Ending::Event => Some(Ok(Frame::data(error_event(&error, &surface)))),
-            Ending::Abort => Some(Err(error.into())),
-        })
+        loop {
+            let last = match ready!(kind.as_mut().project().turn(cx)) {
+                Turn::Chunk(chunk) if chunk.is_empty() => continue,
+                Turn::Chunk(chunk) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
+                Turn::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
+                Turn::Last(last) => last.filter(|last| !last.is_empty()).map(|last| Ok(Frame::data(last))),
+                Turn::Break(error) => Some(Err(error)),
+            };
+            // What is left of the upstream's body is let go with this.
+            kind.set(Kind::Local { bytes: None });
+            return Poll::Ready(last);
+        }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Local { bytes } => bytes.is_none(),
-            Kind::Upstream { body, .. } => body.is_end_stream(),
+            Kind::Upstream { body, held, via, sized, .. } => {
+                let told = body.meter().is_none_or(|meter| !meter.reads_events() || meter.has_end());
+                via.is_pass() && held.is_empty() && (*sized || told) && body.is_end_stream()
+            }
         }
     }
 
@@ -176,31 +234,13 @@ where
             Kind::Local { bytes } => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Kind::Upstream { body, .. } => body.size_hint(),
-        }
-    }
-}
-
-/// How a body ends that comes too late.
-#[derive(Clone, Copy, Debug)]
-enum Ending {
-    /// The answer is complete, only the end of the body is missing.
-    Complete,
-    /// With one more event.
-    Event,
-    /// With an error: what has been sent already cannot be completed.
-    Abort,
-}
-
-// === impl Ending ===
-
-impl Ending {
-    fn of<B: Body<Data = Bytes>, K: UsageSink>(body: &MeteredBody<B, K>) -> Self {
-        match body.meter() {
-            Some(meter) if meter.reads_events() && body.size_hint().exact().is_none() => {
-                if meter.is_complete() { Self::Complete } else { Self::Event }
+            Kind::Upstream { body, held, sized: true, .. } => {
+                let held = held.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+                body.size_hint()
+                    .exact()
+                    .map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + held))
             }
-            _ => Self::Abort,
+            Kind::Upstream { .. } => SizeHint::default(),
         }
     }
 }

@@ -1,62 +1,60 @@
 //! The steps of one call, which [`ResponseFuture`](crate::future::ResponseFuture) puts in order.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 
+use crate::attempt::{Answer, Failed, is_encoded, is_json};
 use crate::body::{RequestBody, ResponseBody};
-use crate::dialect::{Dialect, Surface};
+use crate::dialect::Surface;
 use crate::error::{BoxError, Error};
-use crate::outbound::{Prepared, clean_response};
-use crate::respond::Respond;
+use crate::ir::{Fault, FaultKind};
+use crate::outbound::{Prepared, Way, clean_response};
+use crate::receive::{Aim, Received, Receiving, Rest};
+use crate::respond::fault_in;
 use crate::retry::{Attempts, Failure};
+use crate::shared::Shared;
 use crate::target::Target;
 use crate::timeout::Watch;
-use crate::usage::{End, Meter, MeteredBody, Metering, UsageObserver, UsageSink};
-
-/// What all services and futures of a layer have in common.
-pub(crate) struct Shared<O> {
-    pub(crate) target: Arc<Target>,
-    pub(crate) observer: Arc<O>,
-    pub(crate) responder: Arc<dyn Respond + Send + Sync>,
-}
+use crate::translate::kept_headers;
+use crate::usage::{End, HideUsage, Meter, MeteredBody, Metering, UsageObserver, UsageSink};
+use crate::via::Via;
 
 /// A request that has been read and is being tried.
 pub(crate) struct Call<K: UsageSink> {
+    /// What the client asked for.
     surface: Surface,
+    way: Way,
     /// Gone once the last attempt is under way.
     prepared: Option<Prepared>,
     streaming: bool,
     metering: Metering<K>,
     watch: Watch,
+    /// Whose turn it is among several secrets.
+    turn: usize,
     retries: u32,
 }
 
-// === impl Shared ===
-
-impl<O> Shared<O> {
-    /// The response to an error.
-    pub(crate) fn answer<B, K: UsageSink>(
-        &self,
-        error: Error,
-        dialect: Dialect,
-    ) -> Response<ResponseBody<B, K>> {
-        tracing::debug!(target = self.target.name(), %error, "request not served");
-        let mut response = self.responder.respond(&error, dialect);
-        response.extensions_mut().insert(Arc::new(error));
-        response.map(ResponseBody::local)
-    }
-
-    /// The inner service has failed.
-    pub(crate) fn unreachable(&self, error: impl Into<BoxError>) -> Error {
-        Error::Upstream { target: self.target.name().to_owned(), source: Arc::from(error.into()) }
-    }
+/// What becomes of a reply whose head has come.
+pub(crate) enum Arrived<B> {
+    /// Another attempt, after so long.
+    Again(Duration),
+    /// The client gets it, in whatever pieces it comes.
+    Pass(Response<B>),
+    /// More of it must come first.
+    Receive(Receiving<B>),
+    /// It is no answer.
+    Failed(Failed),
 }
+
+// === impl Shared ===
 
 impl<O: UsageObserver> Shared<O> {
     /// Takes a request whose body has been read.
@@ -64,12 +62,20 @@ impl<O: UsageObserver> Shared<O> {
         let prepared = self.target.prepare(&surface, head, body)?;
         let facts = prepared.facts();
         let sink = self.observer.begin(prepared.extensions(), facts);
+        let way = prepared.way().clone();
+        // What is metered is what the upstream says.
+        let upstream = match &way {
+            Way::Same | Way::HidingUsage => surface.clone(),
+            Way::Translated(_) => Surface::chat(self.target.dialect()),
+        };
         Ok(Call {
             streaming: facts.stream,
-            metering: Metering::new(Meter::new(surface.clone(), facts), sink),
+            metering: Metering::new(Meter::new(upstream, facts), sink),
             watch: Watch::new(self.target.config().timeouts, facts.stream),
             prepared: Some(prepared),
+            way,
             surface,
+            turn: fastrand::usize(..self.target.secrets().max(1)),
             retries: 0,
         })
     }
@@ -82,84 +88,271 @@ impl<K: UsageSink> Call<K> {
     pub(crate) fn attempt(&mut self, target: &Target) -> Option<Request<RequestBody>> {
         let config = target.config();
         self.watch = Watch::new(config.timeouts, self.streaming);
-        if self.retries < config.retry.max_retries {
-            Some(self.prepared.as_ref()?.request())
+        let mut request = if self.retries < config.retry.max_retries {
+            self.prepared.as_ref()?.request()
         } else {
-            Some(self.prepared.take()?.into_request())
+            self.prepared.take()?.into_request()
+        };
+        target.stamp(self.turn, request.headers_mut());
+        Some(request)
+    }
+
+    /// Ready when the reply has not come in time.
+    pub(crate) fn poll_late(&mut self, target: &Target, cx: &mut Context<'_>) -> Poll<Failed> {
+        let late = self.watch.poll_late(cx, false);
+        late.map(|(awaited, after)| {
+            Failed::from(Error::Timeout { target: target.name().to_owned(), awaited, after })
+        })
+    }
+
+    /// More of a reply; ready when enough of it has come.
+    pub(crate) fn poll_receive<B>(
+        &mut self,
+        receiving: &mut Receiving<B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Received>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let received = receiving.poll(self.metering.meter_mut(), cx);
+        if received.is_ready() {
+            self.watch.heard();
+        }
+        received
+    }
+
+    /// Judges a reply by its head.
+    pub(crate) fn arrived<B>(&mut self, target: &Target, response: Response<B>) -> Arrived<B>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let status = response.status();
+        if !status.is_success() {
+            return self.refused(target, response);
+        }
+        let meter = self.metering.meter_mut();
+        meter.begin(status, response.headers());
+        let events = meter.reads_events();
+        self.watch.expect_stream(meter.is_stream());
+        let translated = matches!(self.way, Way::Translated(_));
+        if translated && is_encoded(response.headers()) {
+            self.metering.meter_mut().refuse();
+            let fault = Fault::new(FaultKind::Upstream, "the provider's answer is compressed, unasked");
+            return Arrived::Failed(Failed::of(target, fault, response.headers()));
+        }
+        let wants_stream = match &self.way {
+            Way::Translated(translation) => translation.is_stream(),
+            Way::Same | Way::HidingUsage => true,
+        };
+        let aim = match (events, translated) {
+            (true, _) if wants_stream => Aim::FirstToken,
+            (_, true) => Aim::Whole,
+            (_, false) => return Arrived::Pass(response),
+        };
+        let (head, body) = response.into_parts();
+        Arrived::Receive(Receiving::new(head, body, aim))
+    }
+
+    fn refused<B>(&mut self, target: &Target, response: Response<B>) -> Arrived<B>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let status = response.status();
+        let is_auth = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED);
+        if is_auth && target.secrets() > 1 && self.retries < target.config().retry.max_retries {
+            return Arrived::Again(self.again(Duration::ZERO));
+        }
+        let failure = Failure::Response { status, headers: response.headers() };
+        if let Some(wait) = self.next(target, failure) {
+            return Arrived::Again(wait);
+        }
+        self.metering.meter_mut().begin(status, response.headers());
+        // A refused credential is this side's fault: passed on, a client would blame its own.
+        if is_auth {
+            return Arrived::Failed(Error::UpstreamAuth { target: target.name().to_owned(), status }.into());
+        }
+        let translated = matches!(self.way, Way::Translated(_));
+        if !translated && is_json(response.headers()) {
+            return Arrived::Pass(response);
+        }
+        let (head, body) = response.into_parts();
+        Arrived::Receive(Receiving::new(head, body, Aim::Refusal))
+    }
+
+    /// Judges what has come of a reply.
+    pub(crate) fn received<B>(
+        &mut self,
+        target: &Target,
+        receiving: Receiving<B>,
+        received: Received,
+    ) -> Result<Answer<B>, Failed>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let meter = self.metering.meter_mut();
+        match received {
+            Received::Broken if receiving.aim != Aim::Refusal => {
+                return Err(Failed::of(target, Fault::truncated(), &receiving.head.headers));
+            }
+            Received::TooLarge => {
+                let fault =
+                    Fault::new(FaultKind::Upstream, "the provider's answer is too large to be translated");
+                return Err(Failed::of(target, fault, &receiving.head.headers));
+            }
+            Received::Enough | Received::Broken => {}
+        }
+        match receiving.aim {
+            Aim::Refusal => {
+                let fault = target.dialect().decode_fault(receiving.head.status, &receiving.joined());
+                Err(Failed::of(target, fault, &receiving.head.headers))
+            }
+            Aim::FirstToken if meter.has_failed() && !meter.has_token() => {
+                meter.refuse();
+                let fault = fault_in(&receiving.joined());
+                Err(Failed::of(target, fault, &receiving.head.headers))
+            }
+            Aim::FirstToken if receiving.is_over() && !meter.has_token() && !meter.has_end() => {
+                Err(Failed::of(target, Fault::truncated(), &receiving.head.headers))
+            }
+            Aim::FirstToken => Ok(self.stream(receiving)),
+            Aim::Whole => self.whole(target, receiving),
         }
     }
 
-    /// Ready when the head of the reply has not come in time.
-    pub(crate) fn poll_late(&mut self, target: &Target, cx: &mut Context<'_>) -> Poll<Error> {
-        let late = self.watch.poll_late(cx, false);
-        late.map(|(awaited, after)| Error::Timeout { target: target.name().to_owned(), awaited, after })
+    fn stream<B>(&self, receiving: Receiving<B>) -> Answer<B>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let (mut head, held, rest) = receiving.into_parts();
+        let via = match &self.way {
+            Way::Same => Via::Pass,
+            Way::HidingUsage => Via::Hide(Box::new(HideUsage::new())),
+            Way::Translated(translation) => Via::Translate(Box::new(translation.stream(&mut head))),
+        };
+        if !via.is_pass() {
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        Answer { head, held, rest: Some((rest, via)) }
+    }
+
+    fn whole<B>(&mut self, target: &Target, receiving: Receiving<B>) -> Result<Answer<B>, Failed>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let body = receiving.joined();
+        let events = self.metering.meter().reads_events();
+        let headers = receiving.head.headers.clone();
+        let (mut head, ..) = receiving.into_parts();
+        let Way::Translated(translation) = &self.way else {
+            return Ok(Answer::whole(head, body));
+        };
+        match translation.reply(&mut head, &body, events) {
+            Ok(body) => Ok(Answer::whole(head, body)),
+            Err(fault) => {
+                if fault.kind != FaultKind::Truncated {
+                    self.metering.meter_mut().refuse();
+                }
+                Err(Failed::of(target, fault, &headers))
+            }
+        }
     }
 
     /// How long to wait before another attempt; `None` if this one counts.
     ///
     /// An attempt that timed out has been paid for: whatever comes of the others, the request was not free.
-    pub(crate) fn wait<B>(
-        &mut self,
-        target: &Target,
-        attempt: Result<&Response<B>, &Error>,
-    ) -> Option<Duration> {
-        if let Err(Error::Timeout { .. }) = attempt {
-            self.metering.mark_sent();
+    pub(crate) fn retry(&mut self, target: &Target, failed: &Failed) -> Option<Duration> {
+        if let Error::Timeout { .. } = failed.error {
+            self.metering.meter_mut().mark_sent();
         }
-        let failure = match attempt {
-            Ok(response) if response.status().is_success() => return None,
-            Ok(response) => Failure::Response { status: response.status(), headers: response.headers() },
-            Err(_) => Failure::NoResponse,
+        let failure = match &failed.error {
+            Error::Provider { fault, .. } => {
+                Failure::Response { status: fault.kind.status(), headers: &failed.headers }
+            }
+            Error::UpstreamAuth { .. } => return None,
+            _ => Failure::NoResponse,
         };
-        let retry = &target.config().retry;
-        let wait = retry.next_at(SystemTime::now(), self.retries, failure, fastrand::f64())?;
-        self.retries += 1;
-        tracing::debug!(target = target.name(), retries = self.retries, ?wait, "trying again");
-        Some(wait)
+        self.next(target, failure)
     }
 
-    /// The response of the last attempt, as the client gets it.
+    fn next(&mut self, target: &Target, failure: Failure<'_>) -> Option<Duration> {
+        let retry = &target.config().retry;
+        let wait = retry.next_at(SystemTime::now(), self.retries, failure, fastrand::f64())?;
+        tracing::debug!(target = target.name(), retries = self.retries + 1, ?wait, "trying again");
+        Some(self.again(wait))
+    }
+
+    fn again(&mut self, wait: Duration) -> Duration {
+        self.retries += 1;
+        self.turn = self.turn.wrapping_add(1);
+        wait
+    }
+
+    /// The response of an attempt whose reply passes as it comes.
+    pub(crate) fn pass<B, O>(self, shared: &Shared<O>, response: Response<B>) -> Response<ResponseBody<B, K>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let (head, body) = response.into_parts();
+        let refusal = (!head.status.is_success()).then(|| {
+            let fault = shared.target.dialect().decode_fault(head.status, &[]);
+            Error::Provider { target: shared.target.name().to_owned(), fault }
+        });
+        let answer = Answer { head, held: VecDeque::new(), rest: Some((Rest::of(body), Via::Pass)) };
+        let mut response = self.finish(shared, answer);
+        if let Some(error) = refusal.filter(Error::may_fail_over) {
+            response.extensions_mut().insert(Arc::new(error));
+        }
+        response
+    }
+
+    /// The response with an answer.
     pub(crate) fn finish<B, O>(
         mut self,
         shared: &Shared<O>,
-        attempt: Result<Response<B>, Error>,
+        answer: Answer<B>,
     ) -> Response<ResponseBody<B, K>>
     where
         B: Body<Data = Bytes>,
     {
         let attempts = Attempts(self.retries + 1);
-        let accepted = attempt.and_then(|response| accept(&shared.target, response));
-        let mut response = match accepted {
-            Ok(response) => self.pass(shared, response),
-            Err(error) => {
-                self.metering.end(End::Failed);
-                shared.answer(error, self.surface.dialect())
+        let mut head = answer.head;
+        clean_response(&mut head.headers);
+        let held = answer.held;
+        let body = match answer.rest {
+            None => {
+                self.metering.end(End::Finished);
+                ResponseBody::local(held.into_iter().next().unwrap_or_default())
+            }
+            Some((rest, via)) => {
+                let body = MeteredBody::new(rest, Some(self.metering));
+                let target = Arc::clone(&shared.target);
+                ResponseBody::upstream(body, held, via, self.watch, target, self.surface)
             }
         };
+        let mut response = Response::from_parts(head, body);
         response.extensions_mut().insert(attempts);
         response
     }
 
-    fn pass<B, O>(mut self, shared: &Shared<O>, response: Response<B>) -> Response<ResponseBody<B, K>>
+    /// The response to a request that nobody has answered.
+    pub(crate) fn fail<B, O>(mut self, shared: &Shared<O>, failed: Failed) -> Response<ResponseBody<B, K>>
     where
         B: Body<Data = Bytes>,
     {
-        let (mut head, body) = response.into_parts();
-        clean_response(&mut head.headers);
-        self.metering.begin(head.status, &head.headers);
-        self.watch.expect_stream(self.metering.meter().is_stream());
-        let body = MeteredBody::new(body, Some(self.metering));
-        let target = Arc::clone(&shared.target);
-        Response::from_parts(head, ResponseBody::upstream(body, self.watch, target, self.surface))
-    }
-}
-
-/// A refused credential is this side's fault: passed on, a client would blame its own.
-fn accept<B>(target: &Target, response: Response<B>) -> Result<Response<B>, Error> {
-    match response.status() {
-        status @ (StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED) => {
-            Err(Error::UpstreamAuth { target: target.name().to_owned(), status })
+        self.metering.end(End::Failed);
+        let mut response = shared.answer(failed.error, self.surface.dialect());
+        for (name, value) in kept_headers(&failed.headers) {
+            if let Some(name) = name {
+                response.headers_mut().entry(name).or_insert(value);
+            }
         }
-        _ => Ok(response),
+        response.extensions_mut().insert(Attempts(self.retries + 1));
+        response
     }
 }

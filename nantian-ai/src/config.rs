@@ -43,6 +43,11 @@ pub struct TargetConfig {
     ///
     /// Default: never. Source: `AIService.spec.retry`.
     pub retry: RetryPolicy,
+    /// Whether a request is refused that says what the upstream's dialect has no words for.
+    ///
+    /// Default: no, it is sent without, and the response names what was left out in [`DROPPED`](crate::DROPPED). A client
+    /// asks for the same with the header [`STRICT`](crate::STRICT). Source: the operator of the proxy.
+    pub strict: bool,
     /// The largest request body that is read.
     ///
     /// Unit: bytes. Default: 32 MiB. Source: the operator of the proxy.
@@ -85,6 +90,7 @@ impl TargetConfig {
             credential: Credential::none(),
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
+            strict: false,
             max_body: Self::DEFAULT_MAX_BODY,
         }
     }
@@ -121,6 +127,13 @@ impl TargetConfig {
     #[must_use]
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// Refuses requests of which something would be lost.
+    #[must_use]
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
         self
     }
 

@@ -34,10 +34,11 @@ pub struct Credential {
     ///
     /// Default: the provider's. Source: `AIService.spec.auth.type`.
     pub scheme: Scheme,
-    /// The secret; empty for [`Scheme::None`].
+    /// The secrets, used in turn: the first attempt of a request begins anywhere, each further one takes the next. Empty for
+    /// [`Scheme::None`].
     ///
-    /// Source: the entry `AIService.spec.auth.key` of the Secret `AIService.spec.auth.secret`.
-    pub secret: Secret,
+    /// Source: the lines of the entry `AIService.spec.auth.key` of the Secret `AIService.spec.auth.secret`.
+    pub secrets: Vec<Secret>,
     /// The header that carries it.
     ///
     /// Range: a header name. Default: by scheme and provider. Source: `AIService.spec.auth.header`.
@@ -138,12 +139,19 @@ impl FromStr for Scheme {
 impl Credential {
     /// A credential of any scheme in its customary header.
     pub fn new(scheme: Scheme, secret: impl Into<Secret>) -> Self {
-        Self { scheme, secret: secret.into(), header: None }
+        Self { scheme, secrets: vec![secret.into()], header: None }
     }
 
     /// No credential.
     pub fn none() -> Self {
-        Self::new(Scheme::None, "")
+        Self { scheme: Scheme::None, secrets: Vec::new(), header: None }
+    }
+
+    /// Adds another secret, to be used in turn with the others.
+    #[must_use]
+    pub fn or(mut self, secret: impl Into<Secret>) -> Self {
+        self.secrets.push(secret.into());
+        self
     }
 
     /// `Authorization: Bearer <secret>`.
@@ -169,14 +177,22 @@ impl Credential {
     }
 
     /// Checks the credential once, so that writing it cannot fail on a request.
-    pub(crate) fn stamp(&self) -> Result<Option<Stamp>, InvalidCredential> {
-        let secret = self.secret.expose();
+    pub(crate) fn stamps(&self) -> Result<Vec<Stamp>, InvalidCredential> {
+        if self.scheme == Scheme::None {
+            return Ok(Vec::new());
+        }
+        if self.secrets.is_empty() {
+            return Err(InvalidCredential::Empty);
+        }
+        self.secrets.iter().map(|secret| self.stamp(secret.expose())).collect()
+    }
+
+    fn stamp(&self, secret: &str) -> Result<Stamp, InvalidCredential> {
         // Room for all that is written: a buffer that grows would leave copies that nobody wipes.
         let mut value = String::with_capacity(2 * secret.len() + 16);
         let name = match self.scheme {
-            Scheme::None => return Ok(None),
             _ if secret.is_empty() => return Err(InvalidCredential::Empty),
-            Scheme::ApiKey => {
+            Scheme::ApiKey | Scheme::None => {
                 value.push_str(secret);
                 HeaderName::from_static("x-api-key")
             }
@@ -198,7 +214,7 @@ impl Credential {
             value: Secret::new(value),
         };
         stamp.header_value().ok_or(InvalidCredential::Secret)?;
-        Ok(Some(stamp))
+        Ok(stamp)
     }
 }
 
@@ -235,7 +251,7 @@ mod tests {
     use super::*;
 
     fn written(credential: Credential) -> (String, String) {
-        let stamp = credential.stamp().unwrap().unwrap();
+        let stamp = credential.stamps().unwrap().remove(0);
         let value = stamp.header_value().unwrap();
         assert!(value.is_sensitive());
         (stamp.name().to_string(), value.to_str().unwrap().to_owned())
@@ -249,7 +265,7 @@ mod tests {
             written(Credential::basic("user:pass")),
             ("authorization".into(), "Basic dXNlcjpwYXNz".into())
         );
-        assert!(Credential::none().stamp().unwrap().is_none());
+        assert!(Credential::none().stamps().unwrap().is_empty());
     }
 
     #[test]
@@ -269,7 +285,7 @@ mod tests {
             Credential::bearer("secret").in_header("not a header"),
             Credential::bearer("secret").in_header("Host"),
         ] {
-            let error = credential.stamp().unwrap_err();
+            let error = credential.stamps().unwrap_err();
             assert!(!error.to_string().contains("secret\n"), "{error}");
         }
     }

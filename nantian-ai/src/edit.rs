@@ -77,27 +77,68 @@ impl<'a> Object<'a> {
         serde_json::from_slice(self.value(name)?).ok()
     }
 
-    /// Sets a member to a JSON value: every member of that name, so that no reader sees another one; a
-    /// member that is absent becomes the first. Gives the pieces of the new body, which share the memory
-    /// of the old one. `body` is what the object was parsed from.
-    pub(crate) fn set(&self, body: &Bytes, name: &str, value: &str) -> Vec<Bytes> {
-        let mut pieces = Vec::with_capacity(3);
-        let mut from = 0;
-        for member in self.named(name) {
-            if self.body.get(member.value.clone()) == Some(value.as_bytes()) {
-                continue;
+    /// Sets members to JSON values: every member of a name, so that no reader sees another one; a member that is absent
+    /// becomes the first. Gives the pieces of the new body, which share the memory of the old one. `body` is what the
+    /// object was parsed from.
+    pub(crate) fn set(&self, body: &Bytes, values: &[(&str, &str)]) -> Vec<Bytes> {
+        let mut edits: Vec<(Range<usize>, &str)> = Vec::with_capacity(values.len());
+        let mut absent = String::new();
+        for (name, value) in values {
+            if self.named(name).next().is_none() {
+                let comma = if absent.is_empty() { "" } else { "," };
+                absent.push_str(&format!("{comma}\"{name}\":{value}"));
             }
-            pieces.push(body.slice(from..member.value.start));
-            pieces.push(Bytes::copy_from_slice(value.as_bytes()));
-            from = member.value.end;
+            let differing = self
+                .named(name)
+                .filter(|member| self.body.get(member.value.clone()) != Some(value.as_bytes()));
+            edits.extend(differing.map(|member| (member.value.clone(), *value)));
         }
-        if from == 0 && self.named(name).next().is_none() {
+        edits.sort_by_key(|(range, _)| range.start);
+        let mut pieces = Vec::with_capacity(2 * edits.len() + 3);
+        let mut from = 0;
+        if !absent.is_empty() {
             from = self.body.iter().position(|&byte| byte == b'{').unwrap_or(0) + 1;
-            let comma = if self.members.is_empty() { "" } else { "," };
+            if !self.members.is_empty() {
+                absent.push(',');
+            }
             pieces.push(body.slice(..from));
-            pieces.push(Bytes::from(format!("\"{name}\":{value}{comma}")));
+            pieces.push(Bytes::from(absent));
+        }
+        for (range, value) in edits {
+            pieces.push(body.slice(from..range.start));
+            pieces.push(Bytes::copy_from_slice(value.as_bytes()));
+            from = range.end;
         }
         pieces.push(body.slice(from..));
+        pieces
+    }
+
+    /// The object without the members of a name, as pieces of its body.
+    pub(crate) fn without(&self, name: &str) -> Vec<&'a [u8]> {
+        let mut pieces = Vec::with_capacity(3);
+        let mut from = 0;
+        let mut first = true;
+        for member in &self.members {
+            let start = member.key.start - 1;
+            if !self.is_named(member, name) {
+                first = false;
+                continue;
+            }
+            // With a member goes the comma that sets it apart: the one before it, or after the first one.
+            let comma_before = self.body.get(from..start).and_then(|before| memchr::memrchr(b',', before));
+            let (until, next) = match comma_before {
+                Some(comma) if !first => (from + comma, member.value.end),
+                _ => {
+                    let after = self.body.get(member.value.end..).unwrap_or_default();
+                    let space = after.len() - after.trim_ascii_start().len();
+                    let comma = usize::from(after.trim_ascii_start().starts_with(b","));
+                    (start, member.value.end + if comma == 1 { space + 1 } else { 0 })
+                }
+            };
+            pieces.push(self.body.get(from..until).unwrap_or_default());
+            from = next;
+        }
+        pieces.push(self.body.get(from..).unwrap_or_default());
         pieces
     }
 
@@ -140,7 +181,7 @@ mod tests {
 
     fn set(body: &str, value: &str) -> String {
         let body = Bytes::copy_from_slice(body.as_bytes());
-        let pieces = Object::parse(&body).unwrap().set(&body, "model", value);
+        let pieces = Object::parse(&body).unwrap().set(&body, &[("model", value)]);
         String::from_utf8(pieces.concat()).unwrap()
     }
 
@@ -159,15 +200,44 @@ mod tests {
     }
 
     #[test]
+    fn members_are_taken_out_with_their_commas() {
+        for (body, expected) in [
+            (r#"{"a":1,"u":null}"#, r#"{"a":1}"#),
+            (r#"{"u":{"x":[1,2]},"a":1}"#, r#"{"a":1}"#),
+            (r#"{"a":"u", "u" : 1 , "b":2}"#, r#"{"a":"u" , "b":2}"#),
+            (r#"{"u":1,"u":2}"#, r#"{}"#),
+            (r#"{"u":1,"a":0,"u":2}"#, r#"{"a":0}"#),
+            (r#"{ "u":1 }"#, r#"{  }"#),
+            (r#"{"a":1}"#, r#"{"a":1}"#),
+        ] {
+            let object = Object::parse(body.as_bytes()).unwrap();
+            let seen = object.without("u").concat();
+            assert_eq!(String::from_utf8(seen).unwrap(), expected, "{body}");
+        }
+    }
+
+    #[test]
     fn an_absent_model_becomes_the_first_member() {
         assert_eq!(set(r#" {"a":1}"#, "\"x\""), r#" {"model":"x","a":1}"#);
         assert_eq!(set("{ }", "\"x\""), r#"{"model":"x" }"#);
     }
 
     #[test]
+    fn several_members_are_set_at_once() {
+        let set = |body: &str| {
+            let body = Bytes::copy_from_slice(body.as_bytes());
+            let pieces = Object::parse(&body).unwrap().set(&body, &[("model", "\"x\""), ("o", "{}")]);
+            String::from_utf8(pieces.concat()).unwrap()
+        };
+        assert_eq!(set(r#"{"o":1, "a":2,"model":"y"}"#), r#"{"o":{}, "a":2,"model":"x"}"#);
+        assert_eq!(set(r#"{"model":"y"}"#), r#"{"o":{},"model":"x"}"#);
+        assert_eq!(set("{}"), r#"{"model":"x","o":{}}"#);
+    }
+
+    #[test]
     fn a_body_that_already_names_the_model_is_not_touched() {
         let body = Bytes::from_static(br#"{"model":"x"}"#);
-        let pieces = Object::parse(&body).unwrap().set(&body, "model", "\"x\"");
+        let pieces = Object::parse(&body).unwrap().set(&body, &[("model", "\"x\"")]);
         assert_eq!(pieces, [body]);
     }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use crate::dialect::Dialect;
+use crate::codec::{Invalid, fault};
+use crate::dialect::{Dialect, Operation};
+use crate::ir::{Fault, FaultKind, Losses};
 use crate::wire::json::Malformed;
 
 /// Any error, as services hand it on.
@@ -31,13 +33,24 @@ pub enum Error {
         /// The method the operation takes.
         allowed: Method,
     },
-    /// The client speaks a dialect that the upstream does not. Maps to 400.
-    #[error("a request in the {client} dialect cannot be sent to a provider that speaks {upstream}")]
+    /// The client asks in its dialect for an operation that is not translated into the upstream's. Maps to 400.
+    #[error("{operation} of the {client} dialect cannot be asked of a provider that speaks {upstream}")]
     UnsupportedPair {
+        /// What the client asks for.
+        operation: Operation,
         /// What the client speaks.
         client: Dialect,
         /// What the upstream speaks.
         upstream: Dialect,
+    },
+    /// The request says what the upstream's dialect cannot carry at all. Maps to 400.
+    #[error(transparent)]
+    Untranslatable(#[from] Invalid),
+    /// The request says what the upstream's dialect has no words for, and nothing may be lost. Maps to 400.
+    #[error("nothing may be lost, but the provider's dialect has no words for {losses}")]
+    Lossy {
+        /// The fields.
+        losses: Losses,
     },
     /// The request body is compressed. Maps to 415.
     #[error("content-encoding `{encoding}` is not supported, send the body as it is")]
@@ -85,6 +98,14 @@ pub enum Error {
         target: String,
         /// What the upstream answered.
         status: StatusCode,
+    },
+    /// The provider refused, failed, or broke off. Maps to the status of the fault.
+    #[error("{fault}")]
+    Provider {
+        /// The target's name.
+        target: String,
+        /// What the provider said.
+        fault: Fault,
     },
     /// The upstream took too long. Maps to 504.
     #[error("provider of `{target}` sent no {awaited} within {after:?}")]
@@ -134,7 +155,25 @@ impl Error {
 
     /// Whether another target might serve the request.
     pub fn may_fail_over(&self) -> bool {
-        matches!(self, Self::Upstream { .. } | Self::UpstreamAuth { .. } | Self::Timeout { .. })
+        match self {
+            Self::Upstream { .. } | Self::UpstreamAuth { .. } | Self::Timeout { .. } => true,
+            Self::Provider { fault, .. } => fault.kind.is_passing(),
+            _ => false,
+        }
+    }
+
+    /// The answer of the target's provider broke off.
+    pub(crate) fn truncated(target: &str) -> Self {
+        Self::Provider { target: target.to_owned(), fault: Fault::truncated() }
+    }
+
+    /// The error as one of a provider, to end a stream with.
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Self::Provider { fault, .. } => fault.clone(),
+            Self::Timeout { .. } => Fault::new(FaultKind::Timeout, self.to_string()),
+            _ => Fault::new(FaultKind::Upstream, self.to_string()),
+        }
     }
 
     pub(crate) fn label(&self) -> Label {
@@ -146,6 +185,12 @@ impl Error {
             }
             Self::UnsupportedPair { .. } => {
                 (StatusCode::BAD_REQUEST, "unsupported_dialect", INVALID, INVALID)
+            }
+            Self::Untranslatable(_) => (StatusCode::BAD_REQUEST, "untranslatable", INVALID, INVALID),
+            Self::Lossy { .. } => (StatusCode::BAD_REQUEST, "lossy", INVALID, INVALID),
+            Self::Provider { fault, .. } => {
+                let (openai, code) = fault::openai_names(fault.kind);
+                (fault.kind.status(), code, openai, fault::anthropic_name(fault.kind))
             }
             Self::UnsupportedEncoding { .. } => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", INVALID, INVALID)

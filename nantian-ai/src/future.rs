@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -14,11 +15,14 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
+use crate::attempt::{Answer, Failed};
 use crate::body::{RequestBody, ResponseBody};
-use crate::call::{Call, Shared};
+use crate::call::{Arrived, Call};
 use crate::dialect::{Dialect, Surface};
 use crate::error::{BoxError, Error};
 use crate::read::ReadBody;
+use crate::receive::Receiving;
+use crate::shared::Shared;
 use crate::usage::UsageObserver;
 
 pin_project! {
@@ -26,7 +30,7 @@ pin_project! {
     ///
     /// # Cancellation
     /// Dropping it drops the attempt that is under way and tells the observer that the request was aborted.
-    pub struct ResponseFuture<S, B, O>
+    pub struct ResponseFuture<S, B, B2, O>
     where
         S: Service<Request<RequestBody>>,
         O: UsageObserver,
@@ -36,13 +40,13 @@ pin_project! {
         dialect: Dialect,
         call: Option<Call<O::Sink>>,
         #[pin]
-        state: State<B, S::Future>,
+        state: State<B, B2, S::Future>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<B, F> {
+    enum State<B, B2, F> {
         Refused {
             error: Error,
         },
@@ -56,6 +60,9 @@ pin_project! {
             #[pin]
             response: F,
         },
+        Receiving {
+            receiving: Option<Receiving<B2>>,
+        },
         Waiting {
             #[pin]
             sleep: Sleep,
@@ -63,9 +70,18 @@ pin_project! {
     }
 }
 
+/// What a turn of an attempt comes to.
+enum Step<B> {
+    Again(Duration),
+    Answer(Box<Answer<B>>),
+    Failed(Failed),
+    Pass(Response<B>),
+    Receive(Receiving<B>),
+}
+
 // === impl ResponseFuture ===
 
-impl<S, B, O> ResponseFuture<S, B, O>
+impl<S, B, B2, O> ResponseFuture<S, B, B2, O>
 where
     S: Service<Request<RequestBody>>,
     O: UsageObserver,
@@ -97,7 +113,7 @@ where
     }
 }
 
-impl<S, B, O, B2> Future for ResponseFuture<S, B, O>
+impl<S, B, B2, O> ResponseFuture<S, B, B2, O>
 where
     S: Service<Request<RequestBody>, Response = Response<B2>>,
     S::Error: Into<BoxError>,
@@ -105,66 +121,122 @@ where
     B: Body,
     B::Error: Into<BoxError>,
     B2: Body<Data = Bytes>,
+    B2::Error: Into<BoxError>,
 {
-    type Output = Result<Response<ResponseBody<B2, O::Sink>>, S::Error>;
+    /// Reads the request; ready with a response if it ends there.
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answered<B2, O>>> {
+        let this = self.as_mut().project();
+        let (read, head) = match this.state.project() {
+            StateProj::Refused { error } => {
+                return Poll::Ready(Some(this.shared.answer(error.clone(), *this.dialect)));
+            }
+            StateProj::Reading { body, head } => (ready!(body.poll(cx)), head),
+            _ => return Poll::Ready(None),
+        };
+        let Some((surface, head)) = head.take() else { return Poll::Pending };
+        let begun = read.and_then(|body| match this.shared.counted(&surface, &body) {
+            Some(answer) => answer.map(Err),
+            None => this.shared.begin(surface, head, body).map(Ok),
+        });
+        match begun {
+            Ok(Ok(call)) => *this.call = Some(call),
+            Ok(Err(answer)) => return Poll::Ready(Some(answer)),
+            Err(error) => return Poll::Ready(Some(this.shared.answer(error, *this.dialect))),
+        }
+        self.start();
+        Poll::Ready(None)
+    }
+
+    /// One turn of an attempt; `None` if another one has begun.
+    fn poll_step(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Step<B2>>> {
+        let mut this = self.as_mut().project();
+        let Some(call) = this.call.as_mut() else { return Poll::Pending };
+        let target = &this.shared.target;
+        Poll::Ready(Some(match this.state.as_mut().project() {
+            StateProj::Readying => match ready!(this.inner.poll_ready(cx)) {
+                Ok(()) => {
+                    self.start();
+                    return Poll::Ready(None);
+                }
+                Err(error) => Step::Failed(this.shared.unreachable(error)),
+            },
+            StateProj::Calling { response } => match response.poll(cx) {
+                Poll::Ready(Ok(response)) => match call.arrived(target, response) {
+                    Arrived::Again(wait) => Step::Again(wait),
+                    Arrived::Pass(response) => Step::Pass(response),
+                    Arrived::Receive(receiving) => Step::Receive(receiving),
+                    Arrived::Failed(failed) => Step::Failed(failed),
+                },
+                Poll::Ready(Err(error)) => Step::Failed(this.shared.unreachable(error)),
+                Poll::Pending => Step::Failed(ready!(call.poll_late(target, cx))),
+            },
+            StateProj::Receiving { receiving } => {
+                let Some(reply) = receiving.as_mut() else { return Poll::Pending };
+                let Poll::Ready(received) = call.poll_receive(reply, cx) else {
+                    return call.poll_late(target, cx).map(|failed| Some(Step::Failed(failed)));
+                };
+                let Some(reply) = receiving.take() else { return Poll::Pending };
+                call.received(target, reply, received)
+                    .map_or_else(Step::Failed, |answer| Step::Answer(Box::new(answer)))
+            }
+            StateProj::Waiting { sleep } => {
+                ready!(sleep.poll(cx));
+                this.state.set(State::Readying);
+                return Poll::Ready(None);
+            }
+            StateProj::Refused { .. } | StateProj::Reading { .. } => return Poll::Pending,
+        }))
+    }
+}
+
+type Answered<B, O> = Response<ResponseBody<B, <O as UsageObserver>::Sink>>;
+
+impl<S, B, B2, O> Future for ResponseFuture<S, B, B2, O>
+where
+    S: Service<Request<RequestBody>, Response = Response<B2>>,
+    S::Error: Into<BoxError>,
+    O: UsageObserver,
+    B: Body,
+    B::Error: Into<BoxError>,
+    B2: Body<Data = Bytes>,
+    B2::Error: Into<BoxError>,
+{
+    type Output = Result<Answered<B2, O>, S::Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
+            if let Some(answer) = ready!(self.as_mut().poll_read(cx)) {
+                return Poll::Ready(Ok(answer));
+            }
+            let Some(step) = ready!(self.as_mut().poll_step(cx)) else { continue };
             let mut this = self.as_mut().project();
-            let attempt = match this.state.as_mut().project() {
-                StateProj::Refused { error } => {
-                    return Poll::Ready(Ok(this.shared.answer(error.clone(), *this.dialect)));
-                }
-                StateProj::Reading { body, head } => {
-                    let read = ready!(body.poll(cx));
-                    let Some((surface, head)) = head.take() else {
-                        return Poll::Pending;
-                    };
-                    match read.and_then(|body| this.shared.begin(surface, head, body)) {
-                        Ok(call) => *this.call = Some(call),
-                        Err(error) => {
-                            return Poll::Ready(Ok(this.shared.answer(error, *this.dialect)));
-                        }
-                    }
-                    self.as_mut().start();
-                    continue;
-                }
-                StateProj::Readying => match ready!(this.inner.poll_ready(cx)) {
-                    Ok(()) => {
-                        self.as_mut().start();
-                        continue;
-                    }
-                    Err(error) => Err(this.shared.unreachable(error)),
-                },
-                StateProj::Calling { response } => match response.poll(cx) {
-                    Poll::Ready(Ok(response)) => Ok(response),
-                    Poll::Ready(Err(error)) => Err(this.shared.unreachable(error)),
-                    Poll::Pending => match this.call.as_mut() {
-                        Some(call) => Err(ready!(call.poll_late(&this.shared.target, cx))),
-                        None => return Poll::Pending,
-                    },
-                },
-                StateProj::Waiting { sleep } => {
-                    ready!(sleep.poll(cx));
-                    this.state.set(State::Readying);
-                    continue;
-                }
+            let wait = match (&step, this.call.as_mut()) {
+                (Step::Again(wait), _) => Some(*wait),
+                (Step::Failed(failed), Some(call)) => call.retry(&this.shared.target, failed),
+                _ => None,
             };
-            let Some(mut call) = this.call.take() else {
-                return Poll::Pending;
-            };
-            let Some(wait) = call.wait(&this.shared.target, attempt.as_ref()) else {
-                // An attempt that timed out ends here, not when this future is dropped.
-                this.state.set(State::Readying);
-                return Poll::Ready(Ok(call.finish(this.shared, attempt)));
-            };
-            *this.call = Some(call);
-            this.state.set(State::Waiting { sleep: sleep(wait) });
+            if let Some(wait) = wait {
+                this.state.set(State::Waiting { sleep: sleep(wait) });
+                continue;
+            }
+            if let Step::Receive(receiving) = step {
+                this.state.set(State::Receiving { receiving: Some(receiving) });
+                continue;
+            }
+            // An attempt that timed out ends here, not when this future is dropped.
+            this.state.set(State::Readying);
+            let Some(call) = this.call.take() else { return Poll::Pending };
+            return Poll::Ready(Ok(match step {
+                Step::Pass(response) => call.pass(this.shared, response),
+                Step::Answer(answer) => call.finish(this.shared, *answer),
+                Step::Failed(failed) => call.fail(this.shared, failed),
+                Step::Again(_) | Step::Receive(_) => return Poll::Pending,
+            }));
         }
     }
 }
 
-impl<S, B, O> fmt::Debug for ResponseFuture<S, B, O>
+impl<S, B, B2, O> fmt::Debug for ResponseFuture<S, B, B2, O>
 where
     S: Service<Request<RequestBody>>,
     O: UsageObserver,

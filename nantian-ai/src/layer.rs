@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
-use crate::call::Shared;
 use crate::respond::{DialectResponder, Respond};
 use crate::service::AiService;
+use crate::shared::Shared;
 use crate::target::Target;
 
 /// Makes a plain HTTP client a model of one [`Target`]: clients' requests in, the provider's replies out.

@@ -1,9 +1,9 @@
 //! LLM provider adapters as tower Layers.
 //!
 //! A [`Target`] is one provider and model. An [`AiLayer`] turns any HTTP client into a service that takes
-//! the requests of OpenAI, Anthropic or Ollama clients and sends them there: with the target's address,
-//! credential and model in place of the client's, everything else byte for byte as the client wrote it,
-//! streams passed on as they come.
+//! the requests of OpenAI, Anthropic or Ollama clients and sends them there, with the target's address,
+//! credential and model in place of the client's. Where both speak one dialect, everything else stays byte for
+//! byte as it was written; where they do not, chats are translated, streams included.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -42,11 +42,16 @@
 //!
 //! # What it does
 //!
-//! - The operation is told from the end of the path, see [`Surface`]. Client and provider must speak the
-//!   same [`Dialect`]; any other pair is refused with 400 in the client's dialect.
+//! - The operation is told from the end of the path, see [`Surface`]. Chats are translated between any two
+//!   [`Dialect`]s; another operation that the provider does not know is refused with 400 in the client's dialect.
+//! - What the provider's dialect has no words for is left out and named in the header [`DROPPED`], or the request
+//!   is refused if the client says [`STRICT`]. What it cannot carry at all, such as a recording, is refused.
 //! - The client's credentials end here, see [`Credential`]; the upstream's 401 becomes 502.
-//! - Of the body only the top-level `model` changes, see [`edit`]. It is read whole, within
-//!   [`TargetConfig::max_body`], so that a failed attempt can be repeated, see [`RetryPolicy`].
+//! - In one dialect only the top-level `model` of the body changes, and a stream is asked to tell its usage, see
+//!   [`edit`]. The body is read whole, within [`TargetConfig::max_body`], so that a failed attempt can be repeated,
+//!   see [`RetryPolicy`].
+//! - A client is answered once a stream has said something: one that fails, stalls or breaks off before is repeated
+//!   or answered with a status. One that does so later ends with an error event of the client's dialect.
 //! - [`Timeouts`] bound each attempt: a buffered reply as a whole, a stream to its first token and then
 //!   from chunk to chunk.
 //! - The [`usage`] of every reply is metered while it passes and told to a
@@ -56,10 +61,11 @@
 //!
 //! # Without tower
 //!
-//! All of this can be had without IO: [`Target::admit`] and [`Target::prepare`] make the upstream's
+//! All of this can be had without IO: [`codec`] translates, [`Target::admit`] and [`Target::prepare`] make the upstream's
 //! request, [`RetryPolicy::next_at`] decides about the next attempt, [`usage::Meter`] reads the reply,
 //! and [`wire`] has the decoders.
 
+mod attempt;
 mod call;
 mod config;
 mod credential;
@@ -70,10 +76,14 @@ mod facts;
 mod layer;
 mod outbound;
 mod provider;
+mod receive;
 mod retry;
 mod service;
+mod shared;
 mod target;
 mod timeout;
+mod translate;
+mod via;
 
 pub mod body;
 pub mod codec;
@@ -87,6 +97,9 @@ pub mod wire;
 
 /// The header of a response that names what could not be said in the other dialect, separated by commas.
 pub const DROPPED: http::HeaderName = http::HeaderName::from_static("x-nantian-dropped");
+
+/// The header with which a client, by `true`, asks for a refusal rather than for a request of which something is left out.
+pub const STRICT: http::HeaderName = http::HeaderName::from_static("x-nantian-strict");
 
 pub use self::config::{TargetConfig, Timeouts};
 pub use self::credential::{Credential, InvalidCredential, Scheme, Secret, UnknownScheme};

@@ -1,6 +1,7 @@
 //! A client's request made into the request that the upstream gets, without IO.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
@@ -15,7 +16,9 @@ use crate::dialect::{Dialect, Operation, Surface, anthropic};
 use crate::edit::Object;
 use crate::error::Error;
 use crate::facts::RequestFacts;
+use crate::provider::Provider;
 use crate::target::Target;
+use crate::translate::Translation;
 
 /// A request as the upstream gets it, to be made as often as it is tried.
 #[derive(Clone, Debug)]
@@ -26,6 +29,18 @@ pub struct Prepared {
     extensions: Extensions,
     body: RequestBody,
     facts: RequestFacts,
+    way: Way,
+}
+
+/// How the answer comes back to the client.
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
+    /// As it is.
+    Same,
+    /// As it is, without the usage that only this side has asked for.
+    HidingUsage,
+    /// In another dialect.
+    Translated(Arc<Translation>),
 }
 
 /// Headers of the client that end here, in alphabetical order: its credentials and what selects an account
@@ -54,6 +69,7 @@ const ENDING: &[&str] = &[
     "via",
     "x-api-key",
     "x-goog-api-key",
+    "x-nantian-strict",
     "x-real-ip",
 ];
 
@@ -73,8 +89,13 @@ impl Target {
     /// [`Error::UnsupportedEncoding`].
     pub fn admit(&self, head: &Parts) -> Result<Surface, Error> {
         let surface = Surface::detect(&head.method, head.uri.path(), &head.headers)?;
-        if surface.dialect() != self.dialect() {
-            return Err(Error::UnsupportedPair { client: surface.dialect(), upstream: self.dialect() });
+        let translatable = matches!(surface.operation(), Operation::Chat | Operation::CountTokens);
+        if surface.dialect() != self.dialect() && !translatable {
+            return Err(Error::UnsupportedPair {
+                operation: surface.operation(),
+                client: surface.dialect(),
+                upstream: self.dialect(),
+            });
         }
         match head.headers.get(CONTENT_ENCODING) {
             Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
@@ -86,23 +107,39 @@ impl Target {
         }
     }
 
-    /// Makes the upstream's request: its address, its credential, its model; everything else stays as it
-    /// is, the body byte for byte.
+    /// Makes the upstream's request. In the client's own dialect that is the target's address, credential and model, and
+    /// everything else stays as it is, the body byte for byte; in another one it is said anew.
     ///
     /// # Errors
-    /// [`Error::NotJson`], [`Error::MalformedQuery`].
+    /// [`Error::NotJson`], [`Error::MalformedQuery`], [`Error::Untranslatable`], [`Error::Lossy`].
     pub fn prepare(&self, surface: &Surface, head: Parts, body: Bytes) -> Result<Prepared, Error> {
+        if surface.dialect() == self.dialect() {
+            self.pass(surface, head, body)
+        } else {
+            self.translate(surface, head, &body)
+        }
+    }
+
+    fn pass(&self, surface: &Surface, head: Parts, body: Bytes) -> Result<Prepared, Error> {
         let query = head.uri.query().map(without_secrets);
         let query = query.as_deref().filter(|query| !query.is_empty());
         let uri = self.endpoint().uri(surface.path(), query).ok_or(Error::MalformedQuery)?;
+        let mut way = Way::Same;
         let (facts, body) = if surface.operation() == Operation::Models {
             (RequestFacts::of_listing(), RequestBody::default())
         } else {
             let object = Object::parse(&body)?;
-            (
-                RequestFacts::of_object(surface, &object, &body),
-                RequestBody::from(object.set(&body, "model", self.model_json())),
-            )
+            let facts = RequestFacts::of_object(surface, &object, &body);
+            let model = ("model", self.model_json());
+            let options = self.usage_wish(surface, &facts, &object);
+            let pieces = match &options {
+                None => object.set(&body, &[model]),
+                Some(options) => {
+                    way = Way::HidingUsage;
+                    object.set(&body, &[model, ("stream_options", options)])
+                }
+            };
+            (facts, RequestBody::from(pieces))
         };
         let mut headers = upstream_headers(&head.headers);
         self.sign(&mut headers);
@@ -110,7 +147,51 @@ impl Target {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
         }
-        Ok(Prepared { method: head.method, uri, headers, extensions: head.extensions, body, facts })
+        Ok(Prepared { method: head.method, uri, headers, extensions: head.extensions, body, facts, way })
+    }
+
+    fn translate(&self, client: &Surface, head: Parts, body: &Bytes) -> Result<Prepared, Error> {
+        let facts = RequestFacts::of_object(client, &Object::parse(body)?, body);
+        let asked = head.headers.get(&crate::STRICT).is_some_and(|value| value == "true");
+        let strict = self.config().strict || asked;
+        let (translation, body) = Translation::begin(self, client.dialect(), body, &facts, strict)?;
+        let upstream = Surface::chat(self.dialect());
+        let uri = self.endpoint().uri(upstream.path(), None).ok_or(Error::MalformedQuery)?;
+        let mut headers = upstream_headers(&head.headers);
+        let theirs: Vec<_> = headers.keys().filter(|name| is_of_a_dialect(name)).cloned().collect();
+        for name in theirs {
+            headers.remove(name);
+        }
+        self.sign(&mut headers);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(Prepared {
+            method: head.method,
+            uri,
+            headers,
+            extensions: head.extensions,
+            body: RequestBody::from(vec![body]),
+            facts,
+            way: Way::Translated(Arc::new(translation)),
+        })
+    }
+
+    /// The `stream_options` that let a stream tell its usage, where the client's do not.
+    fn usage_wish(&self, surface: &Surface, facts: &RequestFacts, object: &Object<'_>) -> Option<String> {
+        let streams = matches!(surface.operation(), Operation::Chat | Operation::Generate) && facts.stream;
+        let asks = Provider::find(&self.config().provider).is_none_or(|provider| provider.asks_for_usage);
+        if surface.dialect() != Dialect::OpenAi || !streams || !asks {
+            return None;
+        }
+        const WISH: (&str, &str) = ("include_usage", "true");
+        let given =
+            object.value("stream_options").and_then(|given| Some((given, Object::parse(given).ok()?)));
+        let Some((text, options)) = given else { return Some(r#"{"include_usage":true}"#.to_owned()) };
+        if options.flag(WISH.0) == Some(true) {
+            return None;
+        }
+        let pieces = options.set(&Bytes::copy_from_slice(text), &[WISH]);
+        String::from_utf8(pieces.concat()).ok()
     }
 
     /// Writes what the upstream wants to see of this side.
@@ -121,11 +202,7 @@ impl Target {
         if self.dialect() == Dialect::Anthropic {
             headers.entry("anthropic-version").or_insert(anthropic::VERSION);
         }
-        if let Some(stamp) = self.stamp()
-            && let Some(value) = stamp.header_value()
-        {
-            headers.insert(stamp.name().clone(), value);
-        }
+        self.stamp(0, headers);
     }
 }
 
@@ -135,6 +212,11 @@ impl Prepared {
     /// What is known about the request.
     pub fn facts(&self) -> &RequestFacts {
         &self.facts
+    }
+
+    /// How the answer comes back to the client.
+    pub(crate) fn way(&self) -> &Way {
+        &self.way
     }
 
     /// What other layers have left with the request.
@@ -181,6 +263,12 @@ fn ends_here(name: &HeaderName) -> bool {
         || name.starts_with("x-forwarded-")
         || name.starts_with("sec-")
         || name.starts_with("access-control-")
+}
+
+/// Headers that only providers of one dialect know.
+fn is_of_a_dialect(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    ["anthropic-", "openai-", "x-stainless-"].iter().any(|start| name.starts_with(start))
 }
 
 /// RFC 9110, 7.6.1: headers that `connection` names concern only the connection.

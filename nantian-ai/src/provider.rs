@@ -17,10 +17,19 @@ pub struct Provider {
     pub scheme: Scheme,
     /// Dialects that the same base URL also speaks.
     pub also: &'static [Dialect],
+    /// Whether a stream must be asked to tell its usage, by `stream_options`; others tell it anyway, and refuse the field.
+    pub asks_for_usage: bool,
 }
 
 const fn openai_like(name: &'static str, endpoint: &'static str) -> Provider {
-    Provider { name, dialect: Dialect::OpenAi, endpoint, scheme: Scheme::Bearer, also: &[] }
+    Provider {
+        name,
+        dialect: Dialect::OpenAi,
+        endpoint,
+        scheme: Scheme::Bearer,
+        also: &[],
+        asks_for_usage: true,
+    }
 }
 
 const fn on_this_host(name: &'static str, endpoint: &'static str) -> Provider {
@@ -35,6 +44,7 @@ const PROVIDERS: &[Provider] = &[
         endpoint: "https://api.anthropic.com",
         scheme: Scheme::ApiKey,
         also: &[Dialect::OpenAi],
+        asks_for_usage: true,
     },
     openai_like("cerebras", "https://api.cerebras.ai/v1"),
     openai_like("deepseek", "https://api.deepseek.com/v1"),
@@ -42,7 +52,7 @@ const PROVIDERS: &[Provider] = &[
     openai_like("groq", "https://api.groq.com/openai/v1"),
     on_this_host("llamacpp", "http://localhost:8080"),
     on_this_host("lmstudio", "http://localhost:1234"),
-    openai_like("mistral", "https://api.mistral.ai/v1"),
+    Provider { asks_for_usage: false, ..openai_like("mistral", "https://api.mistral.ai/v1") },
     openai_like("moonshot", "https://api.moonshot.ai/v1"),
     openai_like("nvidia", "https://integrate.api.nvidia.com/v1"),
     Provider {
@@ -51,6 +61,7 @@ const PROVIDERS: &[Provider] = &[
         endpoint: "http://localhost:11434",
         scheme: Scheme::None,
         also: &[Dialect::OpenAi],
+        asks_for_usage: true,
     },
     openai_like("openai", "https://api.openai.com/v1"),
     openai_like("openrouter", "https://openrouter.ai/api/v1"),

@@ -4,8 +4,11 @@ use bytes::Bytes;
 use http::Response;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 
+use crate::codec::{Fields, fault};
 use crate::dialect::{Dialect, Operation, Surface, anthropic, ollama, openai};
 use crate::error::Error;
+use crate::ir::Fault;
+use crate::wire::ndjson;
 
 /// Turns an error into the response that the client gets.
 ///
@@ -34,7 +37,10 @@ pub struct DialectResponder;
 impl Respond for DialectResponder {
     fn respond(&self, error: &Error, dialect: Dialect) -> Response<Bytes> {
         let mut response = Response::new(error_body(error, dialect));
-        *response.status_mut() = error.status();
+        *response.status_mut() = match error {
+            Error::Provider { fault, .. } => fault::status(fault.kind, dialect),
+            _ => error.status(),
+        };
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Error::MethodNotAllowed { allowed, .. } = error
@@ -75,4 +81,24 @@ pub(crate) fn error_event(error: &Error, surface: &Surface) -> Bytes {
         (Dialect::OpenAi, _) => ("\n\ndata: ", "\n\n"),
     };
     Bytes::from([before.as_bytes(), &data, after.as_bytes()].concat())
+}
+
+/// The error in the first events of a stream that begins with one.
+pub(crate) fn fault_in(events: &[u8]) -> Fault {
+    let mut found = None;
+    let mut look = |data: &[u8]| {
+        let Ok(mut fields) = Fields::parse(data) else { return };
+        let of_response = fields.any_object("response").take("error");
+        let error = fields.take("error").or(of_response);
+        found = found.take().or_else(|| error.map(fault::of_error));
+    };
+    let mut lines = ndjson::NdjsonDecoder::new(events.len());
+    let mut each_line = |item: ndjson::Item<'_>| {
+        if let ndjson::Item::Line(line) = item {
+            look(line.strip_prefix(b"data:").unwrap_or(line));
+        }
+    };
+    lines.push(events, &mut each_line);
+    lines.finish(&mut each_line);
+    found.unwrap_or_else(Fault::unreadable)
 }

@@ -10,9 +10,9 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::body::{RequestBody, ResponseBody};
-use crate::call::Shared;
 use crate::error::BoxError;
 use crate::future::ResponseFuture;
+use crate::shared::Shared;
 use crate::usage::UsageObserver;
 
 /// The service of an [`AiLayer`](crate::AiLayer).
@@ -55,10 +55,11 @@ where
     B: Body,
     B::Error: Into<BoxError>,
     B2: Body<Data = Bytes>,
+    B2::Error: Into<BoxError>,
 {
     type Response = Response<ResponseBody<B2, O::Sink>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, B, O>;
+    type Future = ResponseFuture<S, B, B2, O>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use http::Uri;
-use http::header::HeaderValue;
+use http::header::{HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 
 use crate::config::TargetConfig;
@@ -17,7 +17,7 @@ pub struct Target {
     config: TargetConfig,
     dialect: Dialect,
     endpoint: Endpoint,
-    stamp: Option<Stamp>,
+    stamps: Vec<Stamp>,
     model_json: String,
 }
 
@@ -103,7 +103,7 @@ impl Target {
             return Err(InvalidTarget::EmptyModel);
         }
         Ok(Self {
-            stamp: config.credential.stamp()?,
+            stamps: config.credential.stamps()?,
             model_json: serde_json::Value::from(config.model.as_str()).to_string(),
             dialect,
             endpoint,
@@ -136,8 +136,19 @@ impl Target {
         &self.config
     }
 
-    pub(crate) fn stamp(&self) -> Option<&Stamp> {
-        self.stamp.as_ref()
+    /// How many secrets there are to be used in turn.
+    pub(crate) fn secrets(&self) -> usize {
+        self.stamps.len()
+    }
+
+    /// Writes the secret whose turn it is.
+    pub(crate) fn stamp(&self, turn: usize, headers: &mut HeaderMap) {
+        let at = turn.checked_rem(self.stamps.len());
+        if let Some(stamp) = at.and_then(|at| self.stamps.get(at))
+            && let Some(value) = stamp.header_value()
+        {
+            headers.insert(stamp.name().clone(), value);
+        }
     }
 
     /// The model's name as a JSON string.

@@ -24,7 +24,8 @@ pub(crate) fn of_error(error: Value) -> Fault {
     let message = message.unwrap_or_else(|| "the provider reports an error".to_owned());
     let status = code.and_then(|code| StatusCode::from_u16(code).ok()).filter(|it| it.as_u16() >= 400);
     match (kind, status) {
-        (None, Some(status)) => Fault::of_status(status, Some(message)),
+        // A status says more than that something went wrong.
+        (None | Some(FaultKind::Upstream), Some(status)) => Fault::of_status(status, Some(message)),
         (kind, _) => Fault::new(kind.unwrap_or(FaultKind::Upstream), message),
     }
 }
@@ -151,6 +152,7 @@ mod tests {
             (r#"{"type":"overloaded_error","message":"m"}"#, FaultKind::Overloaded),
             (r#"{"message":"m","code":"rate_limit_exceeded"}"#, FaultKind::RateLimit),
             (r#"{"message":"m","code":503}"#, FaultKind::Overloaded),
+            (r#"{"message":"m","type":"server_error","code":503}"#, FaultKind::Overloaded),
             (r#""m""#, FaultKind::Upstream),
             (r#"{"message":"m","type":"odd"}"#, FaultKind::Upstream),
         ] {

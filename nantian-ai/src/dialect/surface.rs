@@ -72,6 +72,19 @@ impl Operation {
     }
 }
 
+impl std::fmt::Display for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Chat => "chat",
+            Self::CountTokens => "token counts",
+            Self::Embeddings => "embeddings",
+            Self::Generate => "completions",
+            Self::Models => "the list of models",
+            Self::Responses => "responses",
+        })
+    }
+}
+
 // === impl Surface ===
 
 impl Surface {
@@ -109,6 +122,16 @@ impl Surface {
             _ => dialect,
         };
         Some(Self { dialect, operation, path })
+    }
+
+    /// The chat of a dialect.
+    pub(crate) fn chat(dialect: Dialect) -> Self {
+        let path = match dialect {
+            Dialect::Anthropic => "/messages",
+            Dialect::Ollama => "/chat",
+            Dialect::OpenAi => "/chat/completions",
+        };
+        Self { dialect, operation: Operation::Chat, path: Cow::Borrowed(path) }
     }
 
     /// The dialect that a client most likely speaks, to answer even what no operation is known for.

@@ -89,6 +89,11 @@ impl FaultKind {
         }
     }
 
+    /// Whether it says nothing about the request, so that another attempt or another provider may serve it.
+    pub(crate) fn is_passing(self) -> bool {
+        matches!(self, Self::RateLimit | Self::Overloaded | Self::Timeout | Self::Truncated | Self::Upstream)
+    }
+
     /// The status of the response to the client.
     pub fn status(self) -> StatusCode {
         match self {

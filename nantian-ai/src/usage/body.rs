@@ -119,6 +119,10 @@ impl<K: UsageSink> Metering<K> {
         &self.meter
     }
 
+    pub(crate) fn meter_mut(&mut self) -> &mut Meter {
+        &mut self.meter
+    }
+
     /// Notes that an upstream may have worked on the prompt.
     pub(crate) fn mark_sent(&mut self) {
         self.meter.mark_sent();

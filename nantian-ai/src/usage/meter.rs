@@ -122,9 +122,10 @@ impl Meter {
         self.sent = true;
     }
 
-    /// Takes the head of the reply. A 504 says that somebody further on has the prompt.
+    /// Takes the head of the reply, and forgets an earlier one. A 504 says that somebody further on has the prompt.
     pub fn begin(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.sent |= status == StatusCode::GATEWAY_TIMEOUT;
+        self.tally = Tally::default();
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let format = text(CONTENT_TYPE).map_or(Format::Other, Format::of);
         self.stream = matches!(format, Format::Sse | Format::Ndjson);
@@ -176,6 +177,21 @@ impl Meter {
         self.tally.complete
     }
 
+    /// Whether the reply has said how it ends: complete, or failed.
+    pub(crate) fn has_end(&self) -> bool {
+        self.tally.complete || self.tally.failed
+    }
+
+    /// Whether the reply says that the answer failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.tally.failed
+    }
+
+    /// Notes that the reply is no answer, whatever its status says.
+    pub(crate) fn refuse(&mut self) {
+        self.reader = Reader::Refusal;
+    }
+
     /// The report at the end of the reply.
     pub fn report(&mut self, end: End) -> UsageReport {
         if end == End::Finished {
@@ -190,7 +206,7 @@ impl Meter {
     }
 
     /// Reads what the end of the body completes.
-    fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         let Self { surface, reader, tally, .. } = self;
         match reader {
             Reader::Sse(decoder) => decoder.finish(|item| tally.sse(surface, item)),

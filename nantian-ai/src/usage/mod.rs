@@ -6,6 +6,7 @@
 
 mod body;
 mod future;
+mod hide;
 mod layer;
 mod meter;
 mod reply;
@@ -18,6 +19,7 @@ pub use self::meter::{End, Meter};
 pub use self::service::UsageService;
 
 pub(crate) use self::body::Metering;
+pub(crate) use self::hide::HideUsage;
 
 use http::Extensions;
 

@@ -35,6 +35,6 @@ fn everything_is_send_when_the_inner_service_is() {
     let layer: AiLayer = layer(openai());
     shared(&layer);
     shared(&layer.layer(Upstream::new()));
-    send::<ResponseFuture<Upstream, Full<Bytes>, ()>>();
+    send::<ResponseFuture<Upstream, Full<Bytes>, Full<Bytes>, ()>>();
     send::<nantian_ai::body::ResponseBody<Full<Bytes>, ()>>();
 }

@@ -13,4 +13,8 @@ mod support;
 #[cfg(test)]
 mod timeouts;
 #[cfg(test)]
+mod translation;
+#[cfg(test)]
+mod troubles;
+#[cfg(test)]
 mod usage;

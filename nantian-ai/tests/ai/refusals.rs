@@ -20,34 +20,48 @@ async fn refusal(config: TargetConfig, request: Request<Full<Bytes>>) -> (u16, V
 }
 
 #[tokio::test]
-async fn a_pair_of_dialects_that_is_not_supported_is_named_in_the_clients_dialect() {
-    let message = |client, upstream| {
-        format!("a request in the {client} dialect cannot be sent to a provider that speaks {upstream}")
-    };
-    let (status, body) = refusal(openai(), post("/v1/messages", "{}")).await;
+async fn an_operation_that_is_not_translated_is_named_in_the_clients_dialect() {
+    let (status, body) = refusal(openai(), post("/api/embed", "{}")).await;
     assert_eq!(status, 400);
-    assert_eq!(
-        body,
-        json!({"type": "error", "error": {
-            "type": "invalid_request_error",
-            "message": message("anthropic", "openai"),
-        }})
-    );
-    let (status, body) = refusal(openai(), post("/api/chat", "{}")).await;
-    assert_eq!(status, 400);
-    assert_eq!(body, json!({"error": message("ollama", "openai")}));
+    let message = "embeddings of the ollama dialect cannot be asked of a provider that speaks openai";
+    assert_eq!(body, json!({"error": message}));
     let ollama = TargetConfig::new("demo/ollama", "ollama", "llama3");
-    let (status, body) = refusal(ollama, chat()).await;
+    let (status, body) = refusal(ollama, post("/v1/responses", "{}")).await;
     assert_eq!(status, 400);
     assert_eq!(
         body,
         json!({"error": {
-            "message": message("openai", "ollama"),
+            "message": "responses of the openai dialect cannot be asked of a provider that speaks ollama",
             "type": "invalid_request_error",
             "param": null,
             "code": "unsupported_dialect",
         }})
     );
+}
+
+#[tokio::test]
+async fn what_the_other_dialect_cannot_carry_is_refused_by_its_field() {
+    let audio = r#"{"messages":[{"role":"user","content":[{"type":"input_audio","input_audio":{}}]}]}"#;
+    let claude = TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
+    let (status, body) = refusal(claude, post("/v1/chat/completions", audio)).await;
+    assert_eq!(status, 400);
+    assert_eq!(body["error"]["code"], "untranslatable");
+    let message = "`messages.content.type` `input_audio` is not translated";
+    assert_eq!(body["error"]["message"], message);
+}
+
+#[tokio::test]
+async fn a_client_or_an_operator_may_rather_be_refused_than_lose_anything() {
+    let body = r#"{"messages":[],"seed":7,"logit_bias":{"1":2}}"#;
+    let claude = || TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
+    let mut asked = post("/v1/chat/completions", body);
+    asked.headers_mut().insert("x-nantian-strict", HeaderValue::from_static("true"));
+    for (config, request) in [(claude(), asked), (claude().strict(), post("/v1/chat/completions", body))] {
+        let (status, body) = refusal(config, request).await;
+        assert_eq!((status, body["error"]["code"].as_str()), (400, Some("lossy")));
+        let message = body["error"]["message"].as_str().unwrap();
+        assert!(message.contains("logit_bias") && message.contains("seed"), "{message}");
+    }
 }
 
 #[tokio::test]
@@ -118,7 +132,7 @@ async fn another_responder_answers_instead() {
     }
     let upstream = Upstream::new();
     let layer = layer(openai()).responding(Arc::new(Teapot));
-    let (head, body) = send(layer, &upstream, post("/v1/messages", "{}")).await;
+    let (head, body) = send(layer, &upstream, post("/api/embed", "{}")).await;
     assert_eq!(head.status, 418);
-    assert_eq!(body, "anthropic: unsupported_dialect");
+    assert_eq!(body, "ollama: unsupported_dialect");
 }

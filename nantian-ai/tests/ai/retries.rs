@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nantian_ai::{Attempts, Error, RetryPolicy, TargetConfig, Timeouts};
+use nantian_ai::{Attempts, Credential, Error, RetryPolicy, TargetConfig, Timeouts};
 use tokio::time::Instant;
 
 use crate::support::{Upstream, chat, events, json, layer, openai, send, stream_chat};
@@ -75,14 +75,44 @@ async fn an_attempt_that_times_out_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_repeated_once_the_client_has_the_head() {
-    let upstream = Upstream::new().replies(events(
-        "text/event-stream",
-        [(Duration::ZERO, Some("data: {}\n\n")), (Duration::ZERO, None)],
-    ));
-    let service = tower::Layer::layer(&layer(retrying(3)), upstream.clone());
-    let response = tower::ServiceExt::oneshot(service, stream_chat()).await.unwrap();
-    let error = http_body_util::BodyExt::collect(response.into_body()).await.unwrap_err();
-    assert!(error.is::<std::io::Error>());
+async fn nothing_is_repeated_once_the_client_has_a_token() {
+    let token = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+    let upstream = Upstream::new()
+        .replies(events("text/event-stream", [(Duration::ZERO, Some(token)), (Duration::ZERO, None)]));
+    let (head, body) = send(layer(retrying(3)), &upstream, stream_chat()).await;
+    assert_eq!(head.status, 200);
+    assert!(body.starts_with(token) && body.contains("upstream_truncated"), "{body}");
     assert_eq!(upstream.requests(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_off_or_fails_before_its_first_token_is_repeated() {
+    let begun = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
+    let failed = "data: {\"error\":{\"message\":\"later\",\"code\":503}}\n\n";
+    let now = Duration::ZERO;
+    let upstream = Upstream::new()
+        .replies(events("text/event-stream", [(now, Some(begun)), (now, None)]))
+        .replies(events("text/event-stream", [(now, Some(begun)), (now, Some(failed))]))
+        .replies(events("text/event-stream", [(now, Some(begun))]))
+        .replies(events("text/event-stream", [(now, Some("data: [DONE]\n\n"))]));
+    let (head, body) = send(layer(retrying(3)), &upstream, stream_chat()).await;
+    assert_eq!((head.status.as_u16(), body.as_str()), (200, "data: [DONE]\n\n"));
+    assert_eq!(upstream.requests(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_secrets_are_used_in_turn() {
+    let config = openai()
+        .credential(Credential::bearer("sk-1").or("sk-2").or("sk-3"))
+        .retry(RetryPolicy::new(5, Duration::from_millis(1)));
+    let mut upstream = Upstream::new().replies(json(401, "{}"));
+    for _ in 0..4 {
+        upstream = upstream.replies(json(429, "{}"));
+    }
+    let upstream = upstream.replies(json(200, "{}"));
+    let (head, _) = send(layer(config), &upstream, chat()).await;
+    assert_eq!(head.status, 200);
+    let used: Vec<_> = upstream.all().iter().map(|(head, _)| head.headers["authorization"].clone()).collect();
+    assert_eq!(used[..3], used[3..]);
+    assert!(used[0] != used[1] && used[1] != used[2] && used[0] != used[2], "{used:?}");
 }

@@ -64,6 +64,11 @@ impl Upstream {
         self.seen.lock().unwrap().len()
     }
 
+    /// All requests.
+    pub(crate) fn all(&self) -> Vec<(Parts, Bytes)> {
+        self.seen.lock().unwrap().clone()
+    }
+
     /// The only request.
     pub(crate) fn request(&self) -> (Parts, Bytes) {
         let mut seen = self.seen.lock().unwrap();

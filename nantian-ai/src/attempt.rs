@@ -1,0 +1,65 @@
+//! What an attempt comes to.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::response::Parts;
+
+use crate::error::Error;
+use crate::ir::Fault;
+use crate::receive::Rest;
+use crate::target::Target;
+use crate::via::Via;
+
+/// An attempt without an answer.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: Error,
+    /// What the upstream said besides.
+    pub(crate) headers: Box<HeaderMap>,
+}
+
+/// An answer as the client gets it.
+pub(crate) struct Answer<B> {
+    pub(crate) head: Parts,
+    /// What has come of it.
+    pub(crate) held: VecDeque<Bytes>,
+    /// What has yet to come, and how it is passed on.
+    pub(crate) rest: Option<(Rest<B>, Via)>,
+}
+
+// === impl Failed ===
+
+impl Failed {
+    pub(crate) fn of(target: &Target, fault: Fault, headers: &HeaderMap) -> Self {
+        let target = target.name().to_owned();
+        Self { error: Error::Provider { target, fault }, headers: Box::new(headers.clone()) }
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, headers: Box::default() }
+    }
+}
+
+// === impl Answer ===
+
+impl<B> Answer<B> {
+    pub(crate) fn whole(head: Parts, body: Bytes) -> Self {
+        Self { head, held: VecDeque::from([body]), rest: None }
+    }
+}
+
+pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    let is_json = |value: &HeaderValue| {
+        let essence = value.to_str().ok()?.split(';').next()?.trim();
+        Some(essence.eq_ignore_ascii_case("application/json"))
+    };
+    headers.get(CONTENT_TYPE).and_then(is_json).unwrap_or(false)
+}

@@ -1,0 +1,158 @@
+//! The part of a reply that must be there before the client is answered.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::response::Parts;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::error::BoxError;
+use crate::usage::Meter;
+
+/// The largest whole reply that is translated, in bytes.
+const LARGEST_REPLY: usize = 64 * 1024 * 1024;
+
+/// The most that is read of an error, in bytes.
+const LARGEST_REFUSAL: usize = 64 * 1024;
+
+/// The most of a stream that is held back for its first token, in bytes.
+const LARGEST_PREFACE: usize = 1024 * 1024;
+
+/// A reply on its way.
+#[derive(Debug)]
+pub(crate) struct Receiving<B> {
+    pub(crate) head: Parts,
+    pub(crate) aim: Aim,
+    rest: Rest<B>,
+    held: VecDeque<Bytes>,
+    size: usize,
+}
+
+/// How much of a reply is awaited.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Aim {
+    /// The first event of a stream that says something.
+    FirstToken,
+    /// All of it.
+    Whole,
+    /// All of it, which is no answer.
+    Refusal,
+}
+
+/// What has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Received {
+    /// As much as was awaited.
+    Enough,
+    /// More than is read.
+    TooLarge,
+    /// An error of the body.
+    Broken,
+}
+
+/// A body that may have ended already.
+#[derive(Debug)]
+pub(crate) struct Rest<B>(Option<Pin<Box<B>>>);
+
+// === impl Receiving ===
+
+impl<B> Receiving<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    pub(crate) fn new(head: Parts, body: B, aim: Aim) -> Self {
+        Self { head, aim, rest: Rest(Some(Box::pin(body))), held: VecDeque::new(), size: 0 }
+    }
+
+    /// Ready when enough has come; the meter has seen all of it.
+    pub(crate) fn poll(&mut self, meter: &mut Meter, cx: &mut Context<'_>) -> Poll<Received> {
+        loop {
+            let data = match ready!(Pin::new(&mut self.rest).poll_frame(cx)) {
+                None => {
+                    meter.finish();
+                    return Poll::Ready(Received::Enough);
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(error = %error.into(), "a reply broke off");
+                    return Poll::Ready(Received::Broken);
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    Err(_trailers) => continue,
+                },
+            };
+            meter.push(&data);
+            self.size += data.len();
+            self.held.push_back(data);
+            match self.aim {
+                Aim::FirstToken => {
+                    let told = meter.has_token() || meter.has_end();
+                    if told || self.size > LARGEST_PREFACE {
+                        return Poll::Ready(Received::Enough);
+                    }
+                }
+                Aim::Whole if self.size > LARGEST_REPLY => return Poll::Ready(Received::TooLarge),
+                Aim::Refusal if self.size > LARGEST_REFUSAL => return Poll::Ready(Received::Enough),
+                Aim::Whole | Aim::Refusal => {}
+            }
+        }
+    }
+
+    /// Whether nothing comes after what has come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.rest.0.is_none()
+    }
+
+    /// What has come, as one.
+    pub(crate) fn joined(&self) -> Bytes {
+        match self.held.len() {
+            1 => self.held.front().cloned().unwrap_or_default(),
+            _ => {
+                let mut joined = BytesMut::with_capacity(self.size);
+                self.held.iter().for_each(|chunk| joined.extend_from_slice(chunk));
+                joined.freeze()
+            }
+        }
+    }
+
+    /// The head, what has come, and what comes.
+    pub(crate) fn into_parts(self) -> (Parts, VecDeque<Bytes>, Rest<B>) {
+        (self.head, self.held, self.rest)
+    }
+}
+
+// === impl Rest ===
+
+impl<B> Rest<B> {
+    pub(crate) fn of(body: B) -> Self {
+        Self(Some(Box::pin(body)))
+    }
+}
+
+impl<B: Body> Body for Rest<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let Some(body) = self.0.as_mut() else { return Poll::Ready(None) };
+        let frame = ready!(body.as_mut().poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            self.0 = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.size_hint())
+    }
+}

@@ -1,0 +1,63 @@
+//! What all services and futures of a layer have in common.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http_body::Body;
+
+use crate::attempt::Failed;
+use crate::body::ResponseBody;
+use crate::dialect::{Dialect, Operation, Surface};
+use crate::error::{BoxError, Error};
+use crate::facts::RequestFacts;
+use crate::respond::Respond;
+use crate::target::Target;
+use crate::usage::UsageSink;
+
+/// What all services and futures of a layer have in common.
+pub(crate) struct Shared<O> {
+    pub(crate) target: Arc<Target>,
+    pub(crate) observer: Arc<O>,
+    pub(crate) responder: Arc<dyn Respond + Send + Sync>,
+}
+
+// === impl Shared ===
+
+impl<O> Shared<O> {
+    /// The response to an error.
+    pub(crate) fn answer<B: Body<Data = Bytes>, K: UsageSink>(
+        &self,
+        error: Error,
+        dialect: Dialect,
+    ) -> Response<ResponseBody<B, K>> {
+        tracing::debug!(target = self.target.name(), %error, "request not served");
+        let mut response = self.responder.respond(&error, dialect);
+        response.extensions_mut().insert(Arc::new(error));
+        response.map(ResponseBody::local)
+    }
+
+    /// The answer to a request that needs no provider: a count of tokens where the provider counts none.
+    pub(crate) fn counted<B: Body<Data = Bytes>, K: UsageSink>(
+        &self,
+        surface: &Surface,
+        body: &[u8],
+    ) -> Option<Result<Response<ResponseBody<B, K>>, Error>> {
+        if surface.operation() != Operation::CountTokens || surface.dialect() == self.target.dialect() {
+            return None;
+        }
+        Some(RequestFacts::read(surface, body).map(|_| {
+            let count = crate::estimate::estimate_tokens(body);
+            let mut response = Response::new(Bytes::from(format!(r#"{{"input_tokens":{count}}}"#)));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response.map(ResponseBody::local)
+        }))
+    }
+
+    /// The inner service has failed.
+    pub(crate) fn unreachable(&self, error: impl Into<BoxError>) -> Failed {
+        let target = self.target.name().to_owned();
+        Failed::from(Error::Upstream { target, source: Arc::from(error.into()) })
+    }
+}

@@ -1,0 +1,73 @@
+//! What happens to the chunks of a stream on their way to the client.
+
+use bytes::Bytes;
+
+use crate::dialect::{Operation, Surface};
+use crate::error::Error;
+use crate::respond::error_event;
+use crate::translate::Translator;
+use crate::usage::{HideUsage, Meter};
+
+/// The way of a body.
+#[derive(Debug)]
+pub(crate) enum Via {
+    /// As it is.
+    Pass,
+    /// Without the usage that only this side has asked for.
+    Hide(Box<HideUsage>),
+    /// In another dialect.
+    Translate(Box<Translator>),
+}
+
+// === impl Via ===
+
+impl Via {
+    /// The next chunk, as the client gets it; may be empty.
+    pub(crate) fn push(&mut self, chunk: Bytes) -> Bytes {
+        match self {
+            Self::Pass => chunk,
+            Self::Hide(hide) => hide.push(chunk),
+            Self::Translate(translator) => translator.push(&chunk),
+        }
+    }
+
+    /// What the client gets at the end of the body; may be empty.
+    pub(crate) fn finish(&mut self, meter: Option<&Meter>, surface: &Surface, target: &str) -> Bytes {
+        let rest = match self {
+            Self::Pass => Bytes::new(),
+            Self::Hide(hide) => hide.finish(),
+            Self::Translate(translator) => return translator.finish(),
+        };
+        match meter {
+            Some(meter)
+                if meter.reads_events() && surface.operation() != Operation::Models && !meter.has_end() =>
+            {
+                let error = error_event(&Error::truncated(target), surface);
+                Bytes::from([rest, error].concat())
+            }
+            _ => rest,
+        }
+    }
+
+    /// What the client gets when the body breaks off; `None` if it can only be told by breaking off too.
+    pub(crate) fn fail(&mut self, error: &Error, meter: Option<&Meter>, surface: &Surface) -> Option<Bytes> {
+        match (self, meter) {
+            (Self::Translate(translator), _) => Some(translator.fail(error.fault())),
+            (_, Some(meter)) if meter.reads_events() => Some(match meter.has_end() {
+                true => Bytes::new(),
+                false => error_event(error, surface),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Whether the client has all that it will get.
+    pub(crate) fn is_ended(&self) -> bool {
+        matches!(self, Self::Translate(translator) if translator.is_ended())
+    }
+
+    /// Whether bytes come out as they went in.
+    pub(crate) fn is_pass(&self) -> bool {
+        matches!(self, Self::Pass)
+    }
+}

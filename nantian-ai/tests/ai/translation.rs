@@ -1,0 +1,192 @@
+use http::{HeaderValue, Request};
+use http_body_util::Full;
+use nantian_ai::usage::Outcome;
+use nantian_ai::{Credential, TargetConfig};
+use serde_json::{Value, json};
+
+use crate::support::{Reports, Upstream, json as reply, layer, openai, post, send, stream_chat};
+
+fn claude() -> TargetConfig {
+    TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
+        .credential(Credential::api_key("sk-ant"))
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+fn stream(body: &'static str) -> http::Response<crate::support::Body> {
+    crate::support::events("text/event-stream", [(std::time::Duration::ZERO, Some(body))])
+}
+
+const MESSAGE: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"claude-x","content":[{"type":"text","text":"Hi"},{"type":"tool_use","id":"toolu_1","name":"fs_read_d154e2a4","input":{"a":1}}],"stop_reason":"tool_use","usage":{"input_tokens":9,"output_tokens":3}}"#;
+
+#[tokio::test]
+async fn an_openai_client_talks_to_anthropic() {
+    let reports = Reports::default();
+    let mut answer = reply(200, MESSAGE);
+    for (name, value) in
+        [("request-id", "req_1"), ("anthropic-organization-id", "o"), ("content-length", "1")]
+    {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    let upstream = Upstream::new().replies(answer);
+    let body = r#"{"model":"any","messages":[{"role":"user","content":"Hi"}],"seed":1,"tools":[{"type":"function","function":{"name":"fs.read"}}]}"#;
+    let mut request = post("/team/v1/chat/completions?trace=1", body);
+    for (name, value) in
+        [("authorization", "Bearer theirs"), ("openai-beta", "x"), ("user-agent", "client/1")]
+    {
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    let (head, body) = send(layer(claude()).observing(reports.clone()), &upstream, request).await;
+
+    let (sent, asked) = upstream.request();
+    assert_eq!(sent.uri, "https://api.anthropic.com/v1/messages");
+    assert_eq!(sent.headers["x-api-key"], "sk-ant");
+    assert_eq!(sent.headers["anthropic-version"], "2023-06-01");
+    assert_eq!(sent.headers["content-length"], asked.len().to_string());
+    assert_eq!(sent.headers["user-agent"], "client/1");
+    assert!(!sent.headers.contains_key("authorization") && !sent.headers.contains_key("openai-beta"));
+    let asked = parsed(std::str::from_utf8(&asked).unwrap());
+    assert_eq!(asked["model"], "claude-sonnet-4-5");
+    assert_eq!(asked["tools"][0]["name"], "fs_read_d154e2a4");
+
+    assert_eq!(head.status, 200);
+    assert_eq!(head.headers["x-nantian-dropped"], "seed");
+    assert_eq!(head.headers["content-type"], "application/json");
+    assert_eq!(head.headers["request-id"], "req_1");
+    assert_eq!(head.headers.len(), 3);
+    let body = parsed(&body);
+    let message = &body["choices"][0]["message"];
+    assert_eq!(message["content"], "Hi");
+    assert_eq!(message["tool_calls"][0]["function"], json!({"name": "fs.read", "arguments": "{\"a\":1}"}));
+    assert_eq!(body["usage"]["total_tokens"], 12);
+    let report = reports.only();
+    assert_eq!((report.outcome, report.usage.input, report.usage.output), (Outcome::Completed, 9, 3));
+    assert!(!report.usage.estimated);
+}
+
+#[tokio::test]
+async fn an_anthropic_client_streams_from_an_openai_type_provider() {
+    let reports = Reports::default();
+    let upstream = Upstream::new().replies(stream(
+        "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n\
+         data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"}}]}\n\n\
+         data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n\
+         data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":3}}\n\ndata: [DONE]\n\n",
+    ));
+    let body = r#"{"model":"any","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"Hi"}]}"#;
+    let request = post("/v1/messages", body);
+    let (head, body) = send(layer(openai()).observing(reports.clone()), &upstream, request).await;
+
+    let (sent, asked) = upstream.request();
+    assert_eq!(sent.uri, "https://api.openai.com/v1/chat/completions");
+    let asked = parsed(std::str::from_utf8(&asked).unwrap());
+    assert_eq!(asked["stream_options"], json!({"include_usage": true}));
+    assert_eq!(head.headers["content-type"], "text/event-stream");
+    let names: Vec<_> = body.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    let expected = [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ];
+    assert_eq!(names, expected);
+    assert!(body.contains(r#""usage":{"input_tokens":9,"output_tokens":3}"#), "{body}");
+    let report = reports.only();
+    assert_eq!((report.outcome, report.usage.input, report.usage.output), (Outcome::Completed, 9, 3));
+}
+
+#[tokio::test]
+async fn a_provider_that_streams_unasked_or_does_not_when_asked_is_understood() {
+    let upstream = Upstream::new().replies(reply(200, MESSAGE));
+    let (head, body) = send(layer(claude()), &upstream, stream_chat()).await;
+    assert_eq!(head.headers["content-type"], "text/event-stream");
+    assert!(body.ends_with("data: [DONE]\n\n") && body.contains("\"content\":\"Hi\""), "{body}");
+
+    let upstream = Upstream::new().replies(stream(
+        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\"}}\n\n\
+         data: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n\
+         data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"Hi\"}}\n\n\
+         data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":3}}\n\n\
+         data: {\"type\":\"message_stop\"}\n\n",
+    ));
+    let (head, body) = send(layer(claude()), &upstream, crate::support::chat()).await;
+    assert_eq!(head.headers["content-type"], "application/json");
+    assert_eq!(parsed(&body)["choices"][0]["message"]["content"], "Hi");
+}
+
+#[tokio::test]
+async fn usage_is_asked_of_a_stream_and_hidden_from_a_client_that_has_not_asked() {
+    const TOKEN: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}],\"usage\":null}\n\n";
+    const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":3}}\n\n";
+    const DONE: &str = "data: [DONE]\n\n";
+    let answer = || {
+        let now = std::time::Duration::ZERO;
+        crate::support::events(
+            "text/event-stream",
+            [(now, Some(TOKEN)), (now, Some(USAGE)), (now, Some(DONE))],
+        )
+    };
+    for (asked, sent, hidden) in [
+        ("", r#","stream_options":{"include_usage":true}"#, true),
+        (r#","stream_options":null"#, r#","stream_options":{"include_usage":true}"#, true),
+        (
+            r#","stream_options":{"include_usage": false,"x":1}"#,
+            r#","stream_options":{"include_usage": true,"x":1}"#,
+            true,
+        ),
+        (r#","stream_options":{"include_usage":true}"#, r#","stream_options":{"include_usage":true}"#, false),
+    ] {
+        let reports = Reports::default();
+        let upstream = Upstream::new().replies(answer());
+        let request = post("/v1/chat/completions", &format!(r#"{{"model":"any","stream":true{asked}}}"#));
+        let (_, body) = send(layer(openai()).observing(reports.clone()), &upstream, request).await;
+        let (_, seen) = upstream.request();
+        let seen = parsed(std::str::from_utf8(&seen).unwrap());
+        let expected = parsed(&format!(r#"{{"model":"gpt-4o","stream":true{sent}}}"#));
+        assert_eq!(seen, expected, "{asked}");
+        let whole = [TOKEN, USAGE, DONE].concat();
+        let without = TOKEN.replace(",\"usage\":null", "") + DONE;
+        assert_eq!(body, if hidden { without } else { whole }, "{asked}");
+        let report = reports.only();
+        assert_eq!((report.usage.input, report.usage.output, report.usage.estimated), (9, 3, false));
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_tells_usage_unasked_is_not_asked() {
+    let upstream = Upstream::new().replies(stream("data: [DONE]\n\n"));
+    let config = TargetConfig::new("demo/mistral", "mistral", "m");
+    send(layer(config), &upstream, stream_chat()).await;
+    let (_, body) = upstream.request();
+    assert_eq!(body, r#"{"model":"m","messages":[],"stream":true}"#);
+}
+
+#[tokio::test]
+async fn tokens_are_counted_here_where_the_provider_counts_none() {
+    let upstream = Upstream::new();
+    let body = r#"{"model":"any","messages":[{"role":"user","content":"How far is the moon?"}]}"#;
+    let request = post("/v1/messages/count_tokens", body);
+    let (head, body) = send(layer(openai()), &upstream, request).await;
+    assert_eq!(head.status, 200);
+    let count = parsed(&body)["input_tokens"].as_u64().unwrap();
+    assert!((10..40).contains(&count), "{count}");
+    assert_eq!(upstream.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_large_picture_is_translated_whole() {
+    let picture = "A".repeat(20 * 1024 * 1024);
+    let body = format!(
+        r#"{{"model":"any","messages":[{{"role":"user","content":[{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{picture}"}}}}]}}]}}"#
+    );
+    let upstream = Upstream::new().replies(reply(200, MESSAGE));
+    let request: Request<Full<_>> = post("/v1/chat/completions", &body);
+    let (head, _) = send(layer(claude()), &upstream, request).await;
+    assert_eq!(head.status, 200);
+    let (_, asked) = upstream.request();
+    assert!(asked.len() > picture.len());
+}

@@ -1,0 +1,255 @@
+//! Whatever a provider does wrong, the client of each dialect gets a well-formed answer of its own dialect.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Response;
+use http_body_util::{BodyExt as _, Full};
+use nantian_ai::usage::Outcome;
+use nantian_ai::{Dialect, Error, TargetConfig, Timeouts};
+use serde_json::Value;
+
+use crate::support::{Body, Reports, Upstream, events, json, layer, post, send};
+
+const DIALECTS: [Dialect; 3] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi];
+
+fn target(dialect: Dialect) -> TargetConfig {
+    TargetConfig::new("demo/x", "acme", "m")
+        .format(dialect.name())
+        .endpoint("http://provider")
+        .timeouts(Timeouts::uniform(Duration::from_secs(5)))
+}
+
+fn path(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Anthropic => "/v1/messages",
+        Dialect::Ollama => "/api/chat",
+        _ => "/v1/chat/completions",
+    }
+}
+
+fn content_type(dialect: Dialect) -> &'static str {
+    if dialect == Dialect::Ollama { "application/x-ndjson" } else { "text/event-stream" }
+}
+
+/// A first token, as a provider of the dialect streams it.
+fn token(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Anthropic => {
+            "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\"}}\n\n\
+             event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n\
+             event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}\n\n"
+        }
+        Dialect::Ollama => "{\"message\":{\"role\":\"assistant\",\"content\":\"a\"},\"done\":false}\n",
+        _ => "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n",
+    }
+}
+
+fn overloaded(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Anthropic => {
+            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"later\"}}\n\n"
+        }
+        Dialect::Ollama => "{\"error\":\"later\"}\n",
+        _ => "data: {\"error\":{\"message\":\"later\",\"type\":\"server_error\",\"code\":503}}\n\n",
+    }
+}
+
+/// The message of an error, if the body is one of the dialect.
+fn message(dialect: Dialect, body: &str) -> String {
+    let body: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{dialect}: {body}"));
+    let message = match dialect {
+        Dialect::Anthropic => {
+            assert_eq!(body["type"], "error");
+            assert!(body["error"]["type"].is_string());
+            &body["error"]["message"]
+        }
+        Dialect::Ollama => &body["error"],
+        _ => {
+            assert!(body["error"]["type"].is_string());
+            &body["error"]["message"]
+        }
+    };
+    message.as_str().unwrap_or_else(|| panic!("{dialect}: {body}")).to_owned()
+}
+
+/// The last event of a stream.
+fn last_event(body: &str) -> &str {
+    let last = body.trim_end().rsplit('\n').next().unwrap();
+    last.strip_prefix("data: ").unwrap_or(last)
+}
+
+struct Seen {
+    client: Dialect,
+    upstream: Dialect,
+    head: http::response::Parts,
+    body: String,
+    reports: Reports,
+}
+
+/// Asks a provider of each dialect as a client of each.
+async fn each_pair(stream: bool, answer: impl Fn(Dialect) -> Upstream, check: impl Fn(&Seen)) {
+    for client in DIALECTS {
+        for upstream in DIALECTS {
+            let reports = Reports::default();
+            let request = post(
+                path(client),
+                &format!(
+                    r#"{{"model":"any","stream":{stream},"messages":[{{"role":"user","content":"Hi"}}]}}"#
+                ),
+            );
+            let service = layer(target(upstream)).observing(reports.clone());
+            let (head, body) = send(service, &answer(upstream), request).await;
+            check(&Seen { client, upstream, head, body, reports });
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_in_the_first_frame_of_a_200_is_answered_with_a_status() {
+    let answer = |dialect| {
+        let error = [(Duration::ZERO, Some(overloaded(dialect)))];
+        Upstream::new().replies(events(content_type(dialect), error))
+    };
+    each_pair(true, answer, |seen| {
+        let status = match (seen.client, seen.upstream) {
+            // Ollama does not say what kind of error it is.
+            (_, Dialect::Ollama) => 502,
+            (Dialect::Anthropic, _) => 529,
+            _ => 503,
+        };
+        assert_eq!(seen.head.status, status, "{} to {}", seen.client, seen.upstream);
+        assert_eq!(message(seen.client, &seen.body), "later");
+        assert!(seen.head.extensions.get::<Arc<Error>>().unwrap().may_fail_over());
+        assert_eq!(seen.reports.only().outcome, Outcome::NotServed);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn too_many_requests_and_when_to_come_back_are_passed_on() {
+    let answer = |_| {
+        let mut limited = json(429, r#"{"error":{"message":"slow down","type":"rate_limit_error"}}"#);
+        limited.headers_mut().insert("retry-after", "7".parse().unwrap());
+        Upstream::new().replies(limited)
+    };
+    each_pair(false, answer, |seen| {
+        assert_eq!(seen.head.status, 429);
+        assert_eq!(seen.head.headers["retry-after"], "7");
+        assert!(seen.head.extensions.get::<Arc<Error>>().unwrap().may_fail_over());
+        if seen.client != seen.upstream {
+            assert_eq!(message(seen.client, &seen.body), "slow down");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn overload_is_what_each_client_knows_as_overload() {
+    let answer = |_| {
+        Upstream::new()
+            .replies(json(529, r#"{"type":"error","error":{"type":"overloaded_error","message":"later"}}"#))
+    };
+    each_pair(false, answer, |seen| {
+        let same = seen.client == seen.upstream;
+        let status = if same || seen.client == Dialect::Anthropic { 529 } else { 503 };
+        assert_eq!(seen.head.status, status);
+        if !same {
+            assert_eq!(message(seen.client, &seen.body), "later");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_first_token_is_504() {
+    let answer = |dialect| {
+        let late = [(Duration::from_secs(99), Some(token(dialect)))];
+        Upstream::new().replies(events(content_type(dialect), late))
+    };
+    each_pair(true, answer, |seen| {
+        assert_eq!(seen.head.status, 504);
+        assert!(message(seen.client, &seen.body).contains("sent no token within 5s"));
+        assert_eq!(seen.reports.only().outcome, Outcome::Truncated);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_cut_or_fails_midway_ends_with_an_error() {
+    let now = Duration::ZERO;
+    type Rest = fn(Dialect) -> Option<&'static str>;
+    let cases: [(Rest, Duration, &str); 4] = [
+        (|_| None, now, "broke off"),
+        (|_| Some(""), now, "broke off"),
+        (|dialect| Some(overloaded(dialect)), now, "later"),
+        (|_| Some(""), Duration::from_secs(99), "no further chunk within 5s"),
+    ];
+    for (rest, after, expected) in cases {
+        let answer = |dialect| {
+            let chunks = [(now, Some(token(dialect))), (after, rest(dialect))];
+            Upstream::new().replies(events(content_type(dialect), chunks))
+        };
+        each_pair(true, answer, |seen| {
+            let pair = format!("{} to {}: {}", seen.client, seen.upstream, seen.body);
+            assert_eq!(seen.head.status, 200, "{pair}");
+            assert_eq!(seen.head.headers["content-type"], content_type(seen.client), "{pair}");
+            assert!(message(seen.client, last_event(&seen.body)).contains(expected), "{pair}");
+            assert!(!seen.body.contains("[DONE]") && !seen.body.contains("message_stop"), "{pair}");
+            let errors = seen.body.matches("\"error\":").count();
+            assert_eq!(errors, 1, "{pair}");
+            assert_eq!(seen.reports.only().outcome, Outcome::Truncated, "{pair}");
+        })
+        .await;
+    }
+}
+
+fn html(status: u16) -> Response<Body> {
+    let body = Full::from("<html><body>secret internals</body></html>");
+    Response::builder()
+        .status(status)
+        .header("content-type", "text/html")
+        .body(body.map_err(|never| match never {}).boxed_unsync())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_page_instead_of_an_error_says_nothing_of_itself() {
+    each_pair(
+        false,
+        |_| Upstream::new().replies(html(502)),
+        |seen| {
+            assert_eq!(seen.head.status, 502);
+            assert_eq!(seen.head.headers["content-type"], "application/json");
+            assert_eq!(message(seen.client, &seen.body), "the provider answered with status 502");
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_no_answer_of_the_dialect_is_502() {
+    let answers: [fn() -> Response<Body>; 3] = [
+        || html(200),
+        || json(200, "{\"odd\":1}"),
+        || {
+            let mut packed = json(200, "\u{1f}");
+            packed.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
+            packed
+        },
+    ];
+    for answer in answers {
+        each_pair(
+            false,
+            |_| Upstream::new().replies(answer()),
+            |seen| {
+                if seen.client != seen.upstream {
+                    assert_eq!(seen.head.status, 502, "{}", seen.body);
+                    assert!(message(seen.client, &seen.body).contains("answer"), "{}", seen.body);
+                    assert!(!seen.head.headers.contains_key("content-encoding"));
+                }
+            },
+        )
+        .await;
+    }
+}
