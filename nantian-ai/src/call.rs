@@ -20,6 +20,7 @@ use crate::outbound::{Prepared, Way, clean_response};
 use crate::receive::{Aim, Received, Receiving, Rest};
 use crate::respond::fault_in;
 use crate::retry::{Attempts, Failure};
+use crate::route::Onward;
 use crate::shared::Shared;
 use crate::target::Target;
 use crate::timeout::Watch;
@@ -37,6 +38,8 @@ pub(crate) struct Call<K: UsageSink> {
     streaming: bool,
     metering: Metering<K>,
     watch: Watch,
+    /// What a failure means to those who count.
+    onward: Onward,
     /// Whose turn it is among several secrets.
     turn: usize,
     retries: u32,
@@ -62,15 +65,21 @@ impl<O: UsageObserver> Shared<O> {
         let prepared = self.target.prepare(&surface, head, body)?;
         let facts = prepared.facts();
         let sink = self.observer.begin(prepared.extensions(), facts);
+        let onward = prepared.extensions().get::<Onward>().copied().unwrap_or_default();
         let way = prepared.way().clone();
         // What is metered is what the upstream says.
         let upstream = match &way {
             Way::Same | Way::HidingUsage => surface.clone(),
             Way::Translated(_) => Surface::chat(self.target.dialect()),
         };
+        let mut meter = Meter::new(upstream, facts);
+        if onward.sent {
+            meter.mark_sent();
+        }
         Ok(Call {
             streaming: facts.stream,
-            metering: Metering::new(Meter::new(upstream, facts), sink),
+            metering: Metering::new(meter, sink),
+            onward,
             watch: Watch::new(self.target.config().timeouts, facts.stream),
             prepared: Some(prepared),
             way,
@@ -294,7 +303,11 @@ impl<K: UsageSink> Call<K> {
     }
 
     /// The response of an attempt whose reply passes as it comes.
-    pub(crate) fn pass<B, O>(self, shared: &Shared<O>, response: Response<B>) -> Response<ResponseBody<B, K>>
+    pub(crate) fn pass<B, O>(
+        mut self,
+        shared: &Shared<O>,
+        response: Response<B>,
+    ) -> Response<ResponseBody<B, K>>
     where
         B: Body<Data = Bytes>,
     {
@@ -303,10 +316,17 @@ impl<K: UsageSink> Call<K> {
             let fault = shared.target.dialect().decode_fault(head.status, &[]);
             Error::Provider { target: shared.target.name().to_owned(), fault }
         });
+        let refusal = refusal.filter(Error::may_fail_over);
+        let onward = self.onward;
+        let sent = self.metering.meter().is_sent();
+        if refusal.is_some() && onward.more {
+            self.metering.forget();
+        }
         let answer = Answer { head, held: VecDeque::new(), rest: Some((Rest::of(body), Via::Pass)) };
         let mut response = self.finish(shared, answer);
-        if let Some(error) = refusal.filter(Error::may_fail_over) {
+        if let Some(error) = refusal {
             response.extensions_mut().insert(Arc::new(error));
+            response.extensions_mut().insert(Onward { sent, ..onward });
         }
         response
     }
@@ -345,8 +365,13 @@ impl<K: UsageSink> Call<K> {
     where
         B: Body<Data = Bytes>,
     {
+        let sent = self.metering.meter().is_sent();
+        if self.onward.more && failed.error.may_fail_over() {
+            self.metering.forget();
+        }
         self.metering.end(End::Failed);
         let mut response = shared.answer(failed.error, self.surface.dialect());
+        response.extensions_mut().insert(Onward { sent, ..self.onward });
         for (name, value) in kept_headers(&failed.headers) {
             if let Some(name) = name {
                 response.headers_mut().entry(name).or_insert(value);

@@ -43,6 +43,9 @@ pub enum Error {
         /// What the upstream speaks.
         upstream: Dialect,
     },
+    /// A route has no model to ask. Maps to 500.
+    #[error("this route has no model")]
+    NoModel,
     /// The request says what the upstream's dialect cannot carry at all. Maps to 400.
     #[error(transparent)]
     Untranslatable(#[from] Invalid),
@@ -186,6 +189,7 @@ impl Error {
             Self::UnsupportedPair { .. } => {
                 (StatusCode::BAD_REQUEST, "unsupported_dialect", INVALID, INVALID)
             }
+            Self::NoModel => (StatusCode::INTERNAL_SERVER_ERROR, "no_model", "server_error", "api_error"),
             Self::Untranslatable(_) => (StatusCode::BAD_REQUEST, "untranslatable", INVALID, INVALID),
             Self::Lossy { .. } => (StatusCode::BAD_REQUEST, "lossy", INVALID, INVALID),
             Self::Provider { fault, .. } => {

@@ -56,6 +56,8 @@
 //!   from chunk to chunk.
 //! - The [`usage`] of every reply is metered while it passes and told to a
 //!   [`UsageObserver`](usage::UsageObserver) exactly once.
+//! - A [`route`] offers several targets: by the model that a request names, else by weight, and on to the others
+//!   where one fails.
 //! - Whatever fails becomes a response in the client's dialect with the [`Error`] in its extensions, see
 //!   [`respond`].
 //!
@@ -92,6 +94,7 @@ pub mod future;
 pub mod ir;
 pub mod read;
 pub mod respond;
+pub mod route;
 pub mod usage;
 pub mod wire;
 

@@ -25,7 +25,7 @@ use super::lenient::{Count, Text};
 use super::signal::{Reported, Signal};
 use crate::estimate::Weight;
 
-/// The API version sent when the client names none; the only one there is.
+/// The API version sent when the client names none: the one that the codecs write and read.
 pub(crate) const VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 
 /// What a signature begins with that stands for one which no provider has given. Some clients refuse reasoning without.

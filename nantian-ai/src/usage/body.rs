@@ -124,8 +124,13 @@ impl<K: UsageSink> Metering<K> {
     }
 
     /// Notes that an upstream may have worked on the prompt.
-    pub(crate) fn mark_sent(&mut self) {
+    pub(super) fn mark_sent(&mut self) {
         self.meter.mark_sent();
+    }
+
+    /// Tells nobody: another attempt elsewhere will be told of.
+    pub(crate) fn forget(&mut self) {
+        self.sink = None;
     }
 
     pub(crate) fn end(&mut self, end: End) {

@@ -122,6 +122,11 @@ impl Meter {
         self.sent = true;
     }
 
+    /// Whether an upstream may have worked on the prompt though no answer came of it.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sent
+    }
+
     /// Takes the head of the reply, and forgets an earlier one. A 504 says that somebody further on has the prompt.
     pub fn begin(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.sent |= status == StatusCode::GATEWAY_TIMEOUT;

@@ -9,6 +9,8 @@ mod refusals;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]
+mod route;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod timeouts;

@@ -96,6 +96,15 @@ curl -s {base}/v1/chat/completions -H 'content-type: application/json' -H 'autho
   -d '{{\"model\":\"any\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'
 curl -sN {base}/v1/chat/completions -H 'content-type: application/json' \\
   -d '{{\"model\":\"any\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'
+
+# AIService: an Anthropic client and the same upstream; an OpenAI client and an Anthropic-type one; what is on offer.
+curl -s {base}/v1/messages -H 'content-type: application/json' -H 'anthropic-version: 2023-06-01' \\
+  -d '{{\"model\":\"any\",\"max_tokens\":99,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'
+curl -sN {base}/v1/messages -H 'content-type: application/json' -H 'anthropic-version: 2023-06-01' \\
+  -d '{{\"model\":\"any\",\"max_tokens\":99,\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'
+curl -s {base}/claude/v1/chat/completions -H 'content-type: application/json' \\
+  -d '{{\"model\":\"any\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'
+curl -s {base}/v1/models
 {admin}
 Ctrl-C ends it.
 ",

@@ -46,7 +46,6 @@ pub struct Context {
 
 /// A rule: counted and logged, filtered, then in time, seen by plugins, within limits, to one of its backends.
 pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
-    let backends = rule.backends.iter().map(|share| (share.weight, backend(share, rule, context)));
     let observe = ObserveLayer::new(
         Arc::clone(&rule.place.route),
         Arc::clone(&rule.metrics),
@@ -62,8 +61,32 @@ pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
             .option_layer(rule.plugins.clone())
             .option_layer(rule.rate_limits.clone())
             .option_layer(mirrors(&rule.mirrors, rule, context))
-            .service(Backends::new(backends)),
+            .service(backends(rule, context)),
     )
+}
+
+/// One of a rule's backends: by weight, or, of AIServices, by the model that the request names.
+fn backends(rule: &CompiledRule, context: &Context) -> BackendService {
+    let models: Option<Vec<_>> = rule.backends.iter().map(|share| model(share, rule, context)).collect();
+    match models {
+        Some(models) if !models.is_empty() => policy::model_route(models),
+        _ => {
+            let shares = rule.backends.iter().map(|share| (share.weight, backend(share, rule, context)));
+            LocalService::new(Backends::new(shares))
+        }
+    }
+}
+
+/// A share that is an AIService.
+fn model(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> Option<policy::ModelChoice> {
+    let Target::AiService(target, _) = &share.target else { return None };
+    let (_, name) = target.name().split_once('/').unwrap_or(("", target.name()));
+    Some(policy::ModelChoice {
+        name: name.to_owned(),
+        model: target.model().to_owned(),
+        weight: share.weight,
+        service: backend(share, rule, context),
+    })
 }
 
 /// A share of a rule: its own filters, plugins and limits, then the target, again if that fails.

@@ -6,6 +6,7 @@ use http::{Extensions, Request, Response};
 use nantian_ai::{
     AiLayer, Credential, RequestFacts, RetryPolicy, Scheme, Secret, Target, TargetConfig, Timeouts,
     body::RequestBody,
+    route::{Choice, ModelRoute},
     usage::{Outcome, UsageLayer, UsageReport, UsageSink},
 };
 use nantian_ratelimit::{ReservationHandle, Settlement};
@@ -68,7 +69,10 @@ fn credential(auth: &ir::AiAuth) -> Result<Credential, InvalidAiService> {
     };
     let secret = auth.secret.as_ref().map_or(&b""[..], |secret| secret.0.trim_ascii());
     let secret = std::str::from_utf8(secret).map_err(|_| InvalidAiService::Credential)?;
-    let credential = Credential::new(scheme, Secret::new(secret));
+    // A line is a key; several are used in turn.
+    let mut keys = secret.lines().map(str::trim).filter(|key| !key.is_empty()).map(Secret::new);
+    let credential = Credential::new(scheme, keys.next().unwrap_or(Secret::new("")));
+    let credential = keys.fold(credential, Credential::or);
     Ok(match &auth.header {
         Some(header) => credential.in_header(header),
         None => credential,
@@ -124,6 +128,26 @@ where
                 .service(inner),
         )
     }
+}
+
+/// One AIService of a rule: its target, its share, and all that stands before it.
+pub type ModelChoice = Choice<LocalService<Response<Body>, BoxError>>;
+
+/// The AIServices of a rule: by the `model` of a request's body, else by weight, and on to the others where one fails.
+pub fn model_route(models: impl IntoIterator<Item = ModelChoice>) -> LocalService<Response<Body>, BoxError> {
+    let models = models.into_iter().map(|model| Choice {
+        name: model.name,
+        model: model.model,
+        weight: model.weight,
+        service: ServiceBuilder::new()
+            .map_request(|request: Request<RequestBody>| request.map(Body::boxed))
+            .service(model.service),
+    });
+    LocalService::new(
+        ServiceBuilder::new()
+            .map_response(|response: Response<_>| response.map(Body::boxed))
+            .service(ModelRoute::new(models)),
+    )
 }
 
 /// Meters the replies of a plain Service that speaks a dialect, for a TokenPolicy that counts tokens.

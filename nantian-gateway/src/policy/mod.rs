@@ -8,7 +8,7 @@ mod rate_limit;
 mod wasm;
 
 pub use self::{
-    ai::{InvalidAiService, Meter, ai_layer, ai_target},
+    ai::{InvalidAiService, Meter, ModelChoice, ai_layer, ai_target, model_route},
     load_balancing::{balance_config, endpoints},
     rate_limit::{
         InvalidRateLimit, Limiters, Models, PolicyLimiter, RateLimits, policy as rate_limit_policy,

@@ -10,6 +10,9 @@ const STREAM: &str = ": hello\n\ndata: {\"id\":\"x\",\"choices\":[{\"index\":0,\
     data: {\"id\":\"x\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":91,\"total_tokens\":100}}\n\n\
     data: [DONE]\n\n";
 
+/// The event of the stream that only the gateway has asked for.
+const USAGE: &str = "data: {\"id\":\"x\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":91,\"total_tokens\":100}}\n\n";
+
 /// A provider that streams if it is asked to.
 async fn provider() -> Backend {
     Backend::answering(|request| {
@@ -93,7 +96,8 @@ async fn the_provider_sees_its_own_credential_and_model_and_the_client_its_bytes
 
     let reply = ask(&gateway, true).await;
     assert_eq!(reply.header("content-type"), Some("text/event-stream"));
-    assert_eq!(reply.text(), STREAM);
+    assert_eq!(reply.text(), STREAM.replace(USAGE, ""));
+    assert_eq!(provider.last().json()["stream_options"]["include_usage"], true);
 }
 
 #[tokio::test]
@@ -117,4 +121,122 @@ async fn a_provider_that_cannot_be_reached_is_answered_for() {
     let reply = ask(&gateway, false).await;
     assert!(matches!(reply.status(), 502 | 503), "{reply:?}");
     assert!(!reply.text().contains("sk-provider"));
+}
+
+/// A provider of Anthropic's dialect that gives one answer, or refuses with a status.
+async fn claude(status: u16) -> Backend {
+    Backend::answering(move |_| {
+        let body = match status {
+            200 => {
+                r#"{"id":"msg_1","type":"message","role":"assistant","model":"opus","content":[{"type":"text","text":"hi"}],"stop_reason":"end_turn","usage":{"input_tokens":9,"output_tokens":91}}"#
+            }
+            _ => r#"{"type":"error","error":{"type":"overloaded_error","message":"later"}}"#,
+        };
+        let length = body.len();
+        format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
+            .into_bytes()
+    })
+    .await
+}
+
+/// A route to two AIServices: `gpt` at an OpenAI-type provider, `claude` at an Anthropic-type one.
+async fn both(gpt: &Backend, claude: &Backend) -> Running {
+    let service = |name: &str, provider: &str, model: &str, backend: &Backend| {
+        format!(
+            "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: AIService
+metadata: {{name: {name}, namespace: demo}}
+spec: {{provider: {provider}, model: {model}, endpoint: \"http://{}/v1\"}}
+",
+            backend.address
+        )
+    };
+    let services =
+        [service("gpt", "openai", "fake-large", gpt), service("claude", "anthropic", "opus", claude)]
+            .join("---\n");
+    let backends = "backendRefs: [{group: gateway.nantian.dev, kind: AIService, name: gpt}, \
+                    {group: gateway.nantian.dev, kind: AIService, name: claude}]";
+    World::new().manifest("services", &services).route("llm", &[rule("/v1", backends)]).start().await
+}
+
+fn post(path: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: llm.example\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+#[tokio::test]
+async fn an_anthropic_client_talks_to_an_openai_type_provider() {
+    let provider = provider().await;
+    let gateway = gateway(&provider, None).await;
+    let body = |stream: bool| {
+        format!(
+            r#"{{"model":"any","max_tokens":9,"stream":{stream},"top_k":3,"messages":[{{"role":"user","content":"hi"}}]}}"#
+        )
+    };
+    let reply = gateway.ask(post("/v1/messages", &body(false))).await;
+    assert_eq!(reply.status(), 200);
+    assert_eq!(reply.header("x-nantian-dropped"), Some("top_k"));
+    let message = reply.json();
+    assert_eq!((&message["type"], &message["content"][0]["text"]), (&"message".into(), &"hi".into()));
+    assert_eq!(provider.last().start, "POST /v1/chat/completions HTTP/1.1");
+    assert_eq!(provider.last().all("authorization"), ["Bearer sk-provider"]);
+
+    let reply = gateway.ask(post("/v1/messages", &body(true))).await;
+    assert_eq!(reply.header("content-type"), Some("text/event-stream"));
+    let text = reply.text();
+    assert!(text.starts_with("event: message_start") && text.contains("event: message_stop"), "{text}");
+    assert!(text.contains(r#"{"type":"text_delta","text":"llo"}"#), "{text}");
+}
+
+#[tokio::test]
+async fn a_request_goes_to_the_model_that_it_names_and_on_to_the_other_where_that_fails() {
+    let gpt = provider().await;
+    let ask = |model: &str| {
+        post(
+            "/v1/chat/completions",
+            &format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}]}}"#),
+        )
+    };
+    let healthy = claude(200).await;
+    let gateway = both(&gpt, &healthy).await;
+    for (model, answers) in
+        [("claude", "opus"), ("opus", "opus"), ("gpt", "fake-large"), ("fake-large", "fake-large")]
+    {
+        assert_eq!(gateway.ask(ask(model)).await.json()["model"], answers, "{model}");
+    }
+    let listed = gateway.ask("GET /v1/models HTTP/1.1\r\nHost: llm.example\r\n\r\n".to_owned()).await.json();
+    let ids: Vec<_> = listed["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect();
+    assert_eq!(ids, ["gpt", "claude"]);
+
+    let overloaded = claude(529).await;
+    let gateway = both(&gpt, &overloaded).await;
+    let reply = gateway.ask(ask("claude")).await;
+    assert_eq!((reply.status(), &reply.json()["model"]), (200, &"fake-large".into()));
+    assert_eq!(overloaded.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn long_prompts_and_large_pictures_pass() {
+    let provider = provider().await;
+    let gateway = gateway(&provider, None).await;
+    for (path, size) in
+        [("/v1/chat/completions", 400_000), ("/v1/messages", 400_000), ("/v1/messages", 24 << 20)]
+    {
+        let picture = "A".repeat(size);
+        let content = match path {
+            "/v1/messages" => format!(
+                r#"[{{"type":"image","source":{{"type":"base64","media_type":"image/png","data":"{picture}"}}}}]"#
+            ),
+            _ => format!(r#""{picture}""#),
+        };
+        let body =
+            format!(r#"{{"model":"any","max_tokens":9,"messages":[{{"role":"user","content":{content}}}]}}"#);
+        let reply = gateway.ask(post(path, &body)).await;
+        assert_eq!(reply.status(), 200, "{path} {size}");
+        assert!(provider.last().body.len() > size);
+    }
 }

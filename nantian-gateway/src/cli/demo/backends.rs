@@ -1,4 +1,4 @@
-//! The backends of the demo: two that echo and one that speaks like an LLM provider.
+//! The backends of the demo: two that echo and one that speaks like two LLM providers.
 
 use std::{convert::Infallible, io, time::Duration};
 
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use tokio::{net::TcpListener, time::sleep};
 
 /// The credential that the demo's Secret holds.
-const SECRET: &str = "Bearer sk-demo";
+const SECRET: &str = "sk-demo";
 
 /// Where the backends listen.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +27,10 @@ pub(super) struct Ports {
 /// Starts the backends on free ports of the loopback interface.
 pub(super) async fn start() -> io::Result<Ports> {
     let echo = [echo("echo-0").await?, echo("echo-1").await?];
-    let llm = listen(Router::new().route("/v1/chat/completions", post(complete))).await?;
+    let providers = Router::new()
+        .route("/v1/chat/completions", post(complete))
+        .route("/v1/messages", post(write_message));
+    let llm = listen(providers).await?;
     Ok(Ports { echo, llm })
 }
 
@@ -69,12 +72,13 @@ async fn reflect(
 
 /// Answers as an OpenAI-type provider does.
 async fn complete(headers: HeaderMap, Json(request): Json<Value>) -> Response {
-    if headers.get(header::AUTHORIZATION).is_none_or(|value| value != SECRET) {
+    let credential = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if credential.and_then(|value| value.strip_prefix("Bearer ")) != Some(SECRET) {
         let error = json!({"error": {"message": "wrong credential", "type": "invalid_request_error"}});
         return (StatusCode::UNAUTHORIZED, Json(error)).into_response();
     }
     let model = request.get("model").cloned().unwrap_or_default();
-    if request.get("stream") == Some(&Value::Bool(true)) {
+    if is_streamed(&request) {
         return stream_words(model);
     }
     Json(json!({
@@ -91,20 +95,51 @@ async fn complete(headers: HeaderMap, Json(request): Json<Value>) -> Response {
     .into_response()
 }
 
+/// Answers as an Anthropic-type provider does.
+async fn write_message(headers: HeaderMap, Json(request): Json<Value>) -> Response {
+    if headers.get("x-api-key").is_none_or(|value| value != SECRET) {
+        let error = json!({"type": "authentication_error", "message": "wrong credential"});
+        return (StatusCode::UNAUTHORIZED, Json(json!({"type": "error", "error": error}))).into_response();
+    }
+    let text = json!({"type": "text", "text": WORDS.concat()});
+    Json(json!({
+        "id": "msg_demo",
+        "type": "message",
+        "role": "assistant",
+        "model": request.get("model"),
+        "content": [text],
+        "stop_reason": "end_turn",
+        "stop_sequence": null,
+        "usage": {"input_tokens": 9, "output_tokens": 6},
+    }))
+    .into_response()
+}
+
+fn is_streamed(request: &Value) -> bool {
+    request.get("stream") == Some(&Value::Bool(true))
+}
+
 const WORDS: [&str; 6] = ["Hello", " from", " the", " fake", " provider", "."];
 
 fn stream_words(model: Value) -> Response {
-    let chunk = move |content: &str| {
+    let chunk = move |choices: Value, usage: Value| {
         let chunk = json!({
             "id": "chatcmpl-demo",
             "object": "chat.completion.chunk",
             "model": model,
-            "choices": [{"index": 0, "delta": {"content": content}, "finish_reason": null}],
+            "choices": choices,
+            "usage": usage,
         });
         format!("data: {chunk}\n\n")
     };
-    let events: Vec<_> =
-        WORDS.iter().map(|word| chunk(word)).chain(["data: [DONE]\n\n".to_owned()]).collect();
+    let choice = |delta: Value, reason: Value| json!([{"index": 0, "delta": delta, "finish_reason": reason}]);
+    let words = WORDS.iter().map(|word| chunk(choice(json!({"content": word}), Value::Null), Value::Null));
+    let end = [
+        chunk(choice(json!({}), "stop".into()), Value::Null),
+        chunk(json!([]), json!({"prompt_tokens": 9, "completion_tokens": 6, "total_tokens": 15})),
+        "data: [DONE]\n\n".to_owned(),
+    ];
+    let events: Vec<_> = words.chain(end).collect();
     let paced = stream::iter(events).then(|event| async move {
         sleep(Duration::from_millis(100)).await;
         Ok::<_, Infallible>(event)

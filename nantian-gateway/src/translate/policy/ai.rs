@@ -236,10 +236,10 @@ fn shown(name: &ObjectName) -> String {
     if is_name { format!("Secret {name}") } else { "the Secret".to_owned() }
 }
 
-/// Whether a header can carry the credential; Basic sends it as base64.
+/// Whether a header can carry each of the credential's lines; Basic sends them as base64.
 fn is_sendable(value: &[u8], kind: AiAuthType) -> bool {
     let is_header = |text| kind == AiAuthType::Basic || HeaderValue::from_str(text).is_ok();
-    !value.is_empty() && std::str::from_utf8(value).is_ok_and(is_header)
+    !value.is_empty() && std::str::from_utf8(value).is_ok_and(|text| text.lines().all(is_header))
 }
 
 fn only_key(secret: &Secret) -> Option<&String> {

@@ -1,0 +1,194 @@
+//! One request of a route: read, asked of one model after the other.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::HeaderMap;
+use http::{Extensions, Method, Request, Response, Uri};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::listing::listing;
+use super::{ModelRoute, Onward, RouteBody};
+use crate::body::RequestBody;
+use crate::dialect::{Dialect, Operation, Surface};
+use crate::edit::model_of;
+use crate::error::{BoxError, Error};
+use crate::read::ReadBody;
+use crate::respond::{DialectResponder, Respond as _};
+
+pin_project! {
+    /// The future of a [`ModelRoute`].
+    ///
+    /// # Cancellation
+    /// Dropping it drops the call of the model that is being asked.
+    pub struct RouteFuture<S, B>
+    where
+        S: Service<Request<RequestBody>>,
+    {
+        route: ModelRoute<S>,
+        surface: Result<Surface, Error>,
+        dialect: Dialect,
+        request: Option<Head>,
+        // The models that have not been asked, the next one last.
+        left: Vec<usize>,
+        onward: Onward,
+        #[pin]
+        state: State<S, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, B>
+    where
+        S: Service<Request<RequestBody>>,
+    {
+        Reading { #[pin] body: ReadBody<B> },
+        Readying { service: S },
+        Asking { #[pin] answer: S::Future },
+    }
+}
+
+/// A request that can be sent again.
+#[derive(Clone)]
+struct Head {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    extensions: Extensions,
+    body: Bytes,
+}
+
+// === impl RouteFuture ===
+
+impl<S, B> RouteFuture<S, B>
+where
+    S: Service<Request<RequestBody>>,
+{
+    pub(super) fn new(route: ModelRoute<S>, request: Request<B>) -> Self {
+        let (parts, body) = request.into_parts();
+        let surface = Surface::detect(&parts.method, parts.uri.path(), &parts.headers);
+        let dialect = match &surface {
+            Ok(surface) => surface.dialect(),
+            Err(_) => Surface::guess(parts.uri.path(), &parts.headers),
+        };
+        let body = ReadBody::new(body, route.largest_body());
+        let request = Head {
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            extensions: parts.extensions,
+            body: Bytes::new(),
+        };
+        Self {
+            route,
+            surface,
+            dialect,
+            request: Some(request),
+            left: Vec::new(),
+            onward: Onward::default(),
+            state: State::Reading { body },
+        }
+    }
+}
+
+impl<S, B, B2> Future for RouteFuture<S, B>
+where
+    S: Service<Request<RequestBody>, Response = Response<B2>> + Clone,
+    B: Body,
+    B::Error: Into<BoxError>,
+    B2: Body<Data = Bytes>,
+{
+    type Output = Result<Response<RouteBody<B2>>, S::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let mut this = self.as_mut().project();
+            match this.state.as_mut().project() {
+                StateProj::Reading { body } => {
+                    let refuse = |error: &Error| {
+                        let response = DialectResponder.respond(error, *this.dialect);
+                        Poll::Ready(Ok(response.map(RouteBody::own)))
+                    };
+                    match this.surface {
+                        Err(error) => return refuse(error),
+                        Ok(surface) if surface.operation() == Operation::Models => {
+                            let response = listing(surface, this.route.names());
+                            return Poll::Ready(Ok(response.map(RouteBody::own)));
+                        }
+                        Ok(_) => {}
+                    }
+                    let body = match ready!(body.poll(cx)) {
+                        Ok(body) => body,
+                        Err(error) => return refuse(&error),
+                    };
+                    *this.left = this.route.order(model_of(&body).as_deref(), |below| fastrand::u64(..below));
+                    if let Some(request) = this.request {
+                        request.body = body;
+                    }
+                }
+                StateProj::Readying { service } => {
+                    ready!(service.poll_ready(cx))?;
+                    let request = match this.onward.more {
+                        true => this.request.clone(),
+                        false => this.request.take(),
+                    };
+                    let Some(request) = request else { return Poll::Pending };
+                    let answer = service.call(request.into_request(*this.onward));
+                    this.state.set(State::Asking { answer });
+                    continue;
+                }
+                StateProj::Asking { answer } => {
+                    let response = ready!(answer.poll(cx))?;
+                    let failed =
+                        response.extensions().get::<Arc<Error>>().is_some_and(|error| error.may_fail_over());
+                    if !(failed && this.onward.more) {
+                        return Poll::Ready(Ok(response.map(RouteBody::of_model)));
+                    }
+                    let before = response.extensions().get::<Onward>().copied().unwrap_or_default();
+                    this.onward.sent |= before.sent;
+                    tracing::debug!(left = this.left.len(), "asking another model");
+                }
+            }
+            let next = this.left.pop();
+            this.onward.more = !this.left.is_empty();
+            let Some(service) = next.and_then(|at| this.route.service(at)).cloned() else {
+                let error = Error::NoModel;
+                let response = DialectResponder.respond(&error, *this.dialect);
+                return Poll::Ready(Ok(response.map(RouteBody::own)));
+            };
+            this.state.set(State::Readying { service });
+        }
+    }
+}
+
+impl<S, B> std::fmt::Debug for RouteFuture<S, B>
+where
+    S: Service<Request<RequestBody>>,
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RouteFuture")
+            .field("route", &self.route)
+            .field("dialect", &self.dialect)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Head ===
+
+impl Head {
+    fn into_request(self, onward: Onward) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::from(vec![self.body]));
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        *request.extensions_mut() = self.extensions;
+        request.extensions_mut().insert(onward);
+        request
+    }
+}

@@ -1,0 +1,52 @@
+//! Several models behind one route: each request goes to the one it names, else to one by weight, and on to the others
+//! where one fails.
+//!
+//! ```
+//! use std::convert::Infallible;
+//!
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::{BodyExt as _, Full};
+//! use nantian_ai::body::RequestBody;
+//! use nantian_ai::route::{Choice, ModelRoute};
+//! use tower::{ServiceExt as _, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! // Each stands for an `AiService`.
+//! let model = |name: &'static str| {
+//!     let service = service_fn(move |_: Request<RequestBody>| async move {
+//!         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(name)))
+//!     });
+//!     Choice { name: name.to_owned(), model: format!("{name}-1"), weight: 1, service }
+//! };
+//! let route = ModelRoute::new([model("small"), model("large")]);
+//!
+//! let request = Request::post("/v1/chat/completions").body(Full::<Bytes>::from(r#"{"model":"large-1"}"#))?;
+//! let response = route.clone().oneshot(request).await?;
+//! assert_eq!(response.into_body().collect().await?.to_bytes(), "large");
+//!
+//! let request = Request::get("/v1/models/small").body(Full::<Bytes>::default())?;
+//! let listed = route.oneshot(request).await?.into_body().collect().await?.to_bytes();
+//! assert_eq!(listed, r#"{"id":"small","object":"model","created":0,"owned_by":"nantian"}"#);
+//! # Ok(())
+//! # }
+//! ```
+
+mod body;
+mod future;
+mod listing;
+mod service;
+
+pub use self::body::RouteBody;
+pub use self::future::RouteFuture;
+pub use self::service::{Choice, ModelRoute};
+
+/// In the extensions of a request that may go on to another model: what its failure means to those who count.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Onward {
+    /// Another model will be asked if this one fails.
+    pub(crate) more: bool,
+    /// A provider has been sent the prompt, and may have worked on it.
+    pub(crate) sent: bool,
+}

@@ -1,0 +1,129 @@
+//! Several targets behind one route.
+
+use std::time::Duration;
+
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use nantian_ai::route::{Choice, ModelRoute};
+use nantian_ai::usage::Outcome;
+use nantian_ai::{TargetConfig, Timeouts};
+use serde_json::{Value, json};
+use tower::{Layer as _, ServiceExt as _};
+
+use crate::support::{Reports, Upstream, events, json as reply, layer, post};
+
+const MESSAGE: &str = r#"{"id":"m","type":"message","role":"assistant","content":[{"type":"text","text":"from claude"}],"stop_reason":"end_turn","usage":{"input_tokens":9,"output_tokens":3}}"#;
+const COMPLETION: &str =
+    r#"{"choices":[{"message":{"content":"from gpt"}}],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
+
+/// Asks a route to an OpenAI and an Anthropic provider, in this order; both report to the same observer.
+async fn ask(
+    openai: &Upstream,
+    claude: &Upstream,
+    request: Request<Full<bytes::Bytes>>,
+) -> (u16, Value, Reports) {
+    let reports = Reports::default();
+    let choice = |name: &str, provider: &str, model: &str, upstream: &Upstream| {
+        let config = TargetConfig::new(format!("demo/{name}"), provider, model)
+            .timeouts(Timeouts::uniform(Duration::from_secs(5)));
+        let service = layer(config).observing(reports.clone()).layer(upstream.clone());
+        Choice { name: name.to_owned(), model: model.to_owned(), weight: 1, service }
+    };
+    let route = ModelRoute::new([
+        choice("gpt", "openai", "gpt-4o", openai),
+        choice("claude", "anthropic", "claude-sonnet-4-5", claude),
+    ]);
+    let response = route.oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or_default(), reports)
+}
+
+fn chat(model: &str) -> Request<Full<bytes::Bytes>> {
+    let body = format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"Hi"}}]}}"#);
+    post("/v1/chat/completions", &body)
+}
+
+#[tokio::test]
+async fn a_model_is_named_by_its_service_or_by_its_provider() {
+    for model in ["claude", "claude-sonnet-4-5"] {
+        let (openai, claude) = (Upstream::new(), Upstream::new().replies(reply(200, MESSAGE)));
+        let (status, body, _) = ask(&openai, &claude, chat(model)).await;
+        assert_eq!(status, 200);
+        assert_eq!(body["choices"][0]["message"]["content"], "from claude");
+        assert_eq!(openai.requests(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_one_fails_the_other_is_asked_in_its_own_dialect_and_reported_once() {
+    let failures: [fn() -> Upstream; 6] = [
+        || Upstream::new().refuses_connection(),
+        || Upstream::new().replies(reply(429, "{}")),
+        || Upstream::new().replies(reply(529, "{}")),
+        || Upstream::new().replies(reply(401, "{}")),
+        || Upstream::new().hangs(),
+        || {
+            let error = "data: {\"error\":{\"message\":\"later\"}}\n\n";
+            Upstream::new().replies(events("text/event-stream", [(Duration::ZERO, Some(error))]))
+        },
+    ];
+    for failure in failures {
+        let (openai, claude) = (failure(), Upstream::new().replies(reply(200, MESSAGE)));
+        let (status, body, reports) = ask(&openai, &claude, chat("gpt")).await;
+        assert_eq!(status, 200, "{body}");
+        assert_eq!(body["choices"][0]["message"]["content"], "from claude");
+        let report = reports.only();
+        assert_eq!((report.outcome, report.usage.total), (Outcome::Completed, 12));
+    }
+}
+
+#[tokio::test]
+async fn what_the_client_did_wrong_is_not_asked_of_another() {
+    let openai = Upstream::new().replies(reply(400, r#"{"error":{"message":"bad"}}"#));
+    let (status, body, reports) = ask(&openai, &Upstream::new(), chat("gpt")).await;
+    assert_eq!((status, &body["error"]["message"]), (400, &json!("bad")));
+    assert_eq!(reports.only().outcome, Outcome::NotServed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_failure_is_the_answer_and_says_that_a_prompt_was_sent() {
+    let (openai, claude) = (Upstream::new().hangs(), Upstream::new().replies(reply(503, "{}")));
+    let (status, body, reports) = ask(&openai, &claude, chat("gpt")).await;
+    assert_eq!((status, &body["error"]["code"]), (503, &json!("overloaded")));
+    assert_eq!(reports.only().outcome, Outcome::Truncated);
+}
+
+#[tokio::test]
+async fn a_request_that_names_no_model_goes_to_any() {
+    let (openai, claude) =
+        (Upstream::new().replies(reply(200, COMPLETION)), Upstream::new().replies(reply(200, MESSAGE)));
+    let (status, ..) = ask(&openai, &claude, chat("whatever")).await;
+    assert_eq!(status, 200);
+    assert_eq!(openai.requests() + claude.requests(), 1);
+}
+
+#[tokio::test]
+async fn models_are_listed_as_each_client_expects() {
+    let list = |path: &str, anthropic: bool| {
+        let mut request = Request::get(path);
+        if anthropic {
+            request = request.header("anthropic-version", "2023-06-01");
+        }
+        request.body(Full::default()).unwrap()
+    };
+    let none = Upstream::new();
+    let (status, body, _) = ask(&none, &none, list("/v1/models", false)).await;
+    assert_eq!(status, 200);
+    let ids: Vec<_> =
+        body["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    assert_eq!((ids, &body["object"]), (vec!["gpt", "claude"], &json!("list")));
+    let (_, body, _) = ask(&none, &none, list("/v1/models", true)).await;
+    assert_eq!((&body["data"][0]["type"], &body["last_id"]), (&json!("model"), &json!("claude")));
+    let (_, body, _) = ask(&none, &none, list("/api/tags", false)).await;
+    assert_eq!(body["models"][1]["model"], "claude");
+    let (status, body, _) = ask(&none, &none, list("/v1/models/nothing", false)).await;
+    assert_eq!((status, &body["error"]["code"]), (404, &json!("model_not_found")));
+    let (status, body, _) = ask(&none, &none, post("/v1/files", "{}")).await;
+    assert_eq!((status, &body["error"]["code"]), (404, &json!("unknown_path")));
+}

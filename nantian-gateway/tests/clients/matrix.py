@@ -1,0 +1,372 @@
+"""Real clients, unmodified, against the gateway and fake providers of every dialect: prints what works, fails if anything
+does not.
+
+    target/tools/clients/bin/python nantian-gateway/tests/clients/matrix.py
+"""
+
+import base64
+import http.client
+import json
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import anthropic
+import ollama
+import openai
+
+import providers
+from providers import CITIES, DIALECTS, KEY, PERSON, PICTURE, SCHEMA
+
+GATEWAY = pathlib.Path(__file__).resolve().parents[3] / "target/debug/nantian-gateway"
+PATIENCE = 60
+
+TEMPERATURE = {"city": {"type": "string"}}
+PARAMETERS = {"type": "object", "properties": TEMPERATURE, "required": ["city"]}
+RESULTS = ["3 degrees", "20 degrees"]
+HELLO = "Hello wörld"
+# What must be seen of a provider's 429 and of an error in the middle of a stream.
+SLOW_DOWN, LATER = "slow down", "later"
+
+
+def is_equal(seen, expected):
+    assert seen == expected, f"{seen!r} instead of {expected!r}"
+
+
+def fails_with(kind, status, message, call):
+    try:
+        call()
+    except kind as error:
+        assert message in str(error), f"{error!r} does not say {message!r}"
+        assert status is None or error.status_code == status, f"{error!r} is no {status}"
+        return
+    raise AssertionError("no error")
+
+
+class OpenAi:
+    """The `openai` package."""
+
+    def __init__(self, base):
+        self.client = openai.OpenAI(base_url=f"{base}/v1", api_key="of-the-client", max_retries=0, timeout=20)
+
+    def ask(self, text, **options):
+        return self.client.chat.completions.create(
+            model="any", messages=[{"role": "user", "content": text}], **options)
+
+    def chat(self):
+        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
+        answer = self.client.chat.completions.create(model="any", messages=messages)
+        is_equal((answer.choices[0].message.content, answer.choices[0].finish_reason), (HELLO, "stop"))
+        is_equal((answer.usage.prompt_tokens, answer.usage.completion_tokens), (11, 7))
+
+    def stream(self):
+        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
+        for told in (True, False):
+            options = {"stream_options": {"include_usage": True}} if told else {}
+            chunks = list(self.client.chat.completions.create(model="any", messages=messages, stream=True, **options))
+            is_equal("".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices), HELLO)
+            is_equal([chunk.usage.completion_tokens for chunk in chunks if chunk.usage], [7] if told else [])
+
+    def follow_up(self, calls):
+        is_equal([json.loads(call.function.arguments)["city"] for call in calls], CITIES)
+        is_equal(len({call.id for call in calls}), 2)
+        said = {"role": "assistant", "content": None, "tool_calls": [
+            {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": call.function.arguments}}
+            for call in calls]}
+        results = [{"role": "tool", "tool_call_id": call.id, "content": result} for call, result in zip(calls, RESULTS)]
+        answer = self.client.chat.completions.create(
+            model="any", messages=[{"role": "user", "content": "tools"}, said, *results], tools=self.tools())
+        is_equal(answer.choices[0].message.content, "3 and 20")
+
+    def tools(self):
+        return [{"type": "function", "function": {"name": "get_weather", "description": "Weather", "parameters": PARAMETERS}}]
+
+    def tool_calls(self):
+        answer = self.ask("tools", tools=self.tools())
+        is_equal(answer.choices[0].finish_reason, "tool_calls")
+        self.follow_up(answer.choices[0].message.tool_calls)
+
+    def streamed_tool_calls(self):
+        with self.client.chat.completions.stream(
+                model="any", messages=[{"role": "user", "content": "tools"}], tools=self.tools()) as stream:
+            answer = stream.get_final_completion()
+        self.follow_up(answer.choices[0].message.tool_calls)
+
+    def picture(self):
+        content = [{"type": "text", "text": "picture"},
+                   {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}}]
+        is_equal(self.ask(content).choices[0].message.content, "a picture")
+
+    def structured(self):
+        schema = {"name": "person", "schema": SCHEMA}
+        answer = self.ask("person", response_format={"type": "json_schema", "json_schema": schema})
+        is_equal(json.loads(answer.choices[0].message.content), json.loads(PERSON))
+
+    def error(self):
+        for stream in (False, True):
+            fails_with(openai.RateLimitError, 429, SLOW_DOWN, lambda: self.ask("error", stream=stream))
+
+    def broken_stream(self):
+        fails_with(openai.APIError, None, LATER, lambda: list(self.ask("midway", stream=True)))
+
+    def leave(self):
+        with self.ask("endless", stream=True) as stream:
+            for chunk in stream:
+                if chunk.choices and chunk.choices[0].delta.content:
+                    return
+
+
+class Anthropic:
+    """The `anthropic` package."""
+
+    def __init__(self, base):
+        self.client = anthropic.Anthropic(base_url=base, api_key="of-the-client", max_retries=0, timeout=20)
+
+    def ask(self, text, **options):
+        return self.client.messages.create(
+            model="any", max_tokens=100, messages=[{"role": "user", "content": text}], **options)
+
+    def chat(self):
+        answer = self.ask("hello", system="Be brief.")
+        is_equal(([block.text for block in answer.content], answer.stop_reason), ([HELLO], "end_turn"))
+        is_equal((answer.usage.input_tokens, answer.usage.output_tokens), (11, 7))
+
+    def stream(self):
+        with self.client.messages.stream(
+                model="any", max_tokens=100, system="Be brief.", messages=[{"role": "user", "content": "hello"}]) as stream:
+            is_equal("".join(stream.text_stream), HELLO)
+            answer = stream.get_final_message()
+        is_equal((answer.stop_reason, answer.usage.output_tokens), ("end_turn", 7))
+
+    def tools(self):
+        return [{"name": "get_weather", "description": "Weather", "input_schema": PARAMETERS}]
+
+    def follow_up(self, answer):
+        is_equal(answer.stop_reason, "tool_use")
+        calls = [block for block in answer.content if block.type == "tool_use"]
+        is_equal([call.input["city"] for call in calls], CITIES)
+        results = [{"type": "tool_result", "tool_use_id": call.id, "content": result} for call, result in zip(calls, RESULTS)]
+        messages = [{"role": "user", "content": "tools"}, {"role": "assistant", "content": answer.content},
+                    {"role": "user", "content": results}]
+        answer = self.client.messages.create(model="any", max_tokens=100, messages=messages, tools=self.tools())
+        is_equal(answer.content[0].text, "3 and 20")
+
+    def tool_calls(self):
+        self.follow_up(self.ask("tools", tools=self.tools()))
+
+    def streamed_tool_calls(self):
+        with self.client.messages.stream(model="any", max_tokens=100, tools=self.tools(),
+                                         messages=[{"role": "user", "content": "tools"}]) as stream:
+            self.follow_up(stream.get_final_message())
+
+    def picture(self):
+        source = {"type": "base64", "media_type": "image/png", "data": PICTURE}
+        answer = self.ask([{"type": "image", "source": source}, {"type": "text", "text": "picture"}])
+        is_equal(answer.content[0].text, "a picture")
+
+    def structured(self):
+        answer = self.ask("person", output_config={"format": {"type": "json_schema", "schema": SCHEMA}})
+        is_equal(json.loads(answer.content[0].text), json.loads(PERSON))
+
+    def error(self):
+        for stream in (False, True):
+            fails_with(anthropic.RateLimitError, 429, SLOW_DOWN, lambda: self.ask("error", stream=stream))
+
+    def broken_stream(self):
+        fails_with(anthropic.APIStatusError, None, LATER, lambda: list(self.ask("midway", stream=True)))
+
+    def leave(self):
+        with self.ask("endless", stream=True) as stream:
+            for event in stream:
+                if event.type == "content_block_delta":
+                    return
+
+
+class Ollama:
+    """The `ollama` package."""
+
+    def __init__(self, base):
+        self.client = ollama.Client(host=base, timeout=20)
+
+    def ask(self, text, **options):
+        return self.client.chat(model="any", messages=[{"role": "user", "content": text}], **options)
+
+    def greeting(self):
+        return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
+
+    def chat(self):
+        answer = self.client.chat(model="any", messages=self.greeting())
+        is_equal((answer.message.content, answer.done_reason), (HELLO, "stop"))
+        is_equal((answer.prompt_eval_count, answer.eval_count), (11, 7))
+
+    def stream(self):
+        parts = list(self.client.chat(model="any", messages=self.greeting(), stream=True))
+        is_equal("".join(part.message.content for part in parts), HELLO)
+        is_equal((parts[-1].done, parts[-1].eval_count), (True, 7))
+
+    def tools(self):
+        return [{"type": "function", "function": {"name": "get_weather", "description": "Weather", "parameters": PARAMETERS}}]
+
+    def follow_up(self, calls):
+        is_equal([call.function.arguments["city"] for call in calls], CITIES)
+        results = [{"role": "tool", "tool_name": "get_weather", "content": result} for result in RESULTS]
+        said = {"role": "assistant", "content": "", "tool_calls": calls}
+        answer = self.client.chat(
+            model="any", messages=[{"role": "user", "content": "tools"}, said, *results], tools=self.tools())
+        is_equal(answer.message.content, "3 and 20")
+
+    def tool_calls(self):
+        self.follow_up(self.ask("tools", tools=self.tools()).message.tool_calls)
+
+    def streamed_tool_calls(self):
+        parts = self.ask("tools", tools=self.tools(), stream=True)
+        self.follow_up([call for part in parts for call in part.message.tool_calls or []])
+
+    def picture(self):
+        message = {"role": "user", "content": "picture", "images": [base64.b64decode(PICTURE)]}
+        is_equal(self.client.chat(model="any", messages=[message]).message.content, "a picture")
+
+    def structured(self):
+        is_equal(json.loads(self.ask("person", format=SCHEMA).message.content), json.loads(PERSON))
+
+    def error(self):
+        fails_with(ollama.ResponseError, 429, SLOW_DOWN, lambda: self.ask("error"))
+        fails_with(ollama.ResponseError, 429, SLOW_DOWN, lambda: list(self.ask("error", stream=True)))
+
+    def broken_stream(self):
+        fails_with(ollama.ResponseError, None, LATER, lambda: list(self.ask("midway", stream=True)))
+
+    def leave(self):
+        stream = self.ask("endless", stream=True)
+        next(stream)
+        stream.close()
+
+
+CLIENTS = {"openai": OpenAi, "anthropic": Anthropic, "ollama": Ollama}
+FEATURES = ["chat", "stream", "tool_calls", "streamed_tool_calls", "picture", "structured", "error", "broken_stream",
+            "disconnect"]
+
+
+def check(feature, client, gone):
+    if feature != "disconnect":
+        return getattr(client, feature)()
+    gone.clear()
+    client.leave()
+    assert gone.wait(5), "the provider was not told that the client is gone"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def manifests(port, ports):
+    yield f"""
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {{name: nantian}}
+spec: {{controllerName: gateway.nantian.dev/gateway-controller}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: gateway, namespace: demo}}
+spec:
+  gatewayClassName: nantian
+  addresses: [{{type: IPAddress, value: 127.0.0.1}}]
+  listeners: [{{name: http, protocol: HTTP, port: {port}}}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: key, namespace: demo}}
+stringData: {{token: {KEY}}}
+"""
+    for dialect, upstream in ports.items():
+        prefix = "api" if dialect == "ollama" else "v1"
+        auth = "apiKey" if dialect == "anthropic" else "bearer"
+        yield f"""
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: AIService
+metadata: {{name: {dialect}, namespace: demo}}
+spec:
+  provider: fake
+  format: {dialect}
+  model: the-model
+  endpoint: http://127.0.0.1:{upstream}/{prefix}
+  auth: {{type: {auth}, secret: key, key: token}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {dialect}, namespace: demo}}
+spec:
+  parentRefs: [{{name: gateway}}]
+  rules:
+    - matches: [{{path: {{type: PathPrefix, value: /{dialect}}}}}]
+      backendRefs: [{{group: gateway.nantian.dev, kind: AIService, name: {dialect}}}]
+"""
+
+
+def wait_until_ready(admin):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=5)
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    sys.exit("the gateway is not ready")
+
+
+def run(port, gone):
+    """Every cell of the table: `ok`, or what is wrong."""
+    for client_name, client in CLIENTS.items():
+        for dialect in DIALECTS:
+            base = f"http://127.0.0.1:{port}/{dialect}"
+            for feature in FEATURES:
+                try:
+                    check(feature, client(base), gone[dialect])
+                    yield client_name, dialect, feature, None
+                except Exception as error:  # whatever it is belongs into the table
+                    yield client_name, dialect, feature, f"{type(error).__name__}: {error}"
+
+
+def main():
+    servers = {dialect: providers.start(dialect) for dialect in DIALECTS}
+    port, admin = free_port(), free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        text = "\n---\n".join(manifests(port, {dialect: server for dialect, (server, _) in servers.items()}))
+        pathlib.Path(directory, "world.yaml").write_text(text)
+        gateway = subprocess.Popen([GATEWAY, "run", "--manifests", directory, "--feature-gates", "AllAlpha=true",
+                                    "--admin-addr", f"127.0.0.1:{admin}", "--log-level", "warn"])
+        try:
+            wait_until_ready(admin)
+            cells = list(run(port, {dialect: gone for dialect, (_, gone) in servers.items()}))
+        finally:
+            gateway.send_signal(signal.SIGTERM)
+            gateway.wait(PATIENCE)
+    show(cells)
+
+
+def show(cells):
+    faults = {cell[:3]: cell[3] for cell in cells}
+    width = max(map(len, FEATURES)) + 2
+    print(f"{'client → provider':24}" + "".join(f"{feature:{width}}" for feature in FEATURES))
+    for client in CLIENTS:
+        for dialect in DIALECTS:
+            marks = ["FAILS" if faults[client, dialect, feature] else "ok" for feature in FEATURES]
+            print(f"{client + ' → ' + dialect:24}" + "".join(f"{mark:{width}}" for mark in marks))
+    failed = [f"{' '.join(cell)}: {fault}" for cell, fault in faults.items() if fault]
+    if failed:
+        sys.exit("\n".join(failed))
+    print(f"{len(cells)} cells hold")
+
+
+if __name__ == "__main__":
+    main()

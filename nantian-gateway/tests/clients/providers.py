@@ -1,0 +1,379 @@
+"""Fake providers as servers, each of which speaks one dialect and takes nothing else.
+
+What they answer depends on the last text of the user, see `Provider.scene`.
+"""
+
+import http.server
+import json
+import threading
+
+PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+PERSON = '{"name": "Ada", "age": 36}'
+CITIES = ["Oslo", "Rome"]
+KEY = "sk-of-the-operator"
+
+
+class Refusal(Exception):
+    """What a real provider would refuse."""
+
+
+def need(holds, what):
+    if not holds:
+        raise Refusal(what)
+
+
+class Provider(http.server.BaseHTTPRequestHandler):
+    """What the dialects have in common: requests in, scenes out."""
+
+    protocol_version = "HTTP/1.1"
+    path_of_chats = ""
+    gone = threading.Event()
+
+    def log_message(self, *_):
+        pass
+
+    def handle(self):
+        try:
+            super().handle()
+        except ConnectionError:
+            # Whoever asked is gone.
+            pass
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        try:
+            need(self.path == self.path_of_chats, f"no such path: {self.path}")
+            need(self.headers["content-type"] == "application/json", "content-type")
+            need(body["model"] == "the-model", "the operator's model")
+            self.check(body)
+            self.scene(body)
+        except (Refusal, KeyError, TypeError, IndexError) as fault:
+            self.json(400, self.error("invalid_request_error", f"{type(fault).__name__}: {fault}"))
+
+    def scene(self, body):
+        told, results = self.told(body), self.results(body)
+        if results:
+            need(results == ["3 degrees", "20 degrees"], f"results: {results}")
+            return self.say(body, ["3 and ", "20"])
+        if "error" in told:
+            return self.json(429, self.error("rate_limit_error", "slow down"), {"retry-after": "7"})
+        if "midway" in told:
+            return self.stream([*self.text_events(["Hel"]), self.error_event("later")])
+        if "endless" in told:
+            return self.endless()
+        if "tools" in told:
+            need(self.tools(body) == ["get_weather"], "the tool")
+            return self.call(body)
+        if "picture" in told:
+            need(self.pictures(body) == [PICTURE], "the picture")
+            return self.say(body, ["a pic", "ture"])
+        if "person" in told:
+            need(self.schema(body) == SCHEMA, f"the schema: {self.schema(body)}")
+            return self.say(body, [PERSON[:9], PERSON[9:]])
+        need(self.system(body) == "Be brief.", "the system prompt")
+        return self.say(body, ["Hello ", "wörld"])
+
+    def json(self, status, body, headers=()):
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"content-type": "application/json", "content-length": len(data), **dict(headers)}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def begin_stream(self):
+        self.send_response(200)
+        self.send_header("content-type", self.content_type)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+
+    def chunk(self, text):
+        data = text.encode()
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    def stream(self, events):
+        self.begin_stream()
+        text = "".join(events)
+        # Cut where no event ends.
+        for at in range(0, len(text), 37):
+            self.chunk(text[at:at + 37])
+        self.wfile.write(b"0\r\n\r\n")
+
+    def endless(self):
+        self.begin_stream()
+        self.connection.settimeout(20)
+        try:
+            self.chunk("".join(self.text_events(["Hel"])))
+            self.gone.waiting.set()
+            if self.connection.recv(1) == b"":
+                self.gone.set()
+        except OSError:
+            self.gone.set()
+        self.close_connection = True
+
+
+def sse(event, named=False):
+    name = f"event: {event['type']}\n" if named else ""
+    return f"{name}data: {json.dumps(event)}\n\n"
+
+
+class OpenAi(Provider):
+    path_of_chats = "/v1/chat/completions"
+    content_type = "text/event-stream"
+
+    def check(self, body):
+        need(self.headers["authorization"] == f"Bearer {KEY}", "the credential")
+        known = {"model", "messages", "stream", "stream_options", "tools", "tool_choice", "response_format", "max_tokens",
+                 "parallel_tool_calls", "temperature"}
+        need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
+        need(not body.get("stream") or body["stream_options"]["include_usage"], "include_usage")
+        open_calls = []
+        for message in body["messages"]:
+            need(message["role"] in ("system", "user", "assistant", "tool"), "the role")
+            if message["role"] == "tool":
+                need(message["tool_call_id"] in open_calls, "a result without a call")
+                open_calls.remove(message["tool_call_id"])
+            else:
+                need(not open_calls, "a call without a result")
+            for call in message.get("tool_calls", []):
+                need(isinstance(json.loads(call["function"]["arguments"]), dict), "arguments")
+                open_calls.append(call["id"])
+
+    def told(self, body):
+        content = [message["content"] for message in body["messages"] if message["role"] == "user"][-1]
+        return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+    def results(self, body):
+        return [message["content"] for message in body["messages"] if message["role"] == "tool"]
+
+    def system(self, body):
+        return body["messages"][0]["content"]
+
+    def tools(self, body):
+        return [tool["function"]["name"] for tool in body["tools"] if tool["type"] == "function"]
+
+    def pictures(self, body):
+        parts = body["messages"][-1]["content"]
+        urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+        return [url.removeprefix("data:image/png;base64,") for url in urls]
+
+    def schema(self, body):
+        return body["response_format"]["json_schema"]["schema"]
+
+    def error(self, kind, message):
+        return {"error": {"message": message, "type": kind, "param": None, "code": None}}
+
+    def error_event(self, message):
+        return sse(self.error("server_error", message))
+
+    def delta(self, delta, reason=None):
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return sse({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "the-model-0",
+                    "choices": [choice], "usage": None})
+
+    def text_events(self, pieces):
+        return [self.delta({"role": "assistant", "content": ""}), *(self.delta({"content": piece}) for piece in pieces)]
+
+    def answer(self, body, message, reason, events):
+        usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+        if body.get("stream"):
+            last = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "the-model-0",
+                    "choices": [], "usage": usage}
+            return self.stream([*events, self.delta({}, reason), sse(last), "data: [DONE]\n\n"])
+        choice = {"index": 0, "message": {"role": "assistant", "refusal": None, **message}, "finish_reason": reason}
+        return self.json(200, {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "the-model-0",
+                               "choices": [choice], "usage": usage})
+
+    def say(self, body, pieces):
+        self.answer(body, {"content": "".join(pieces)}, "stop", self.text_events(pieces))
+
+    def call(self, body):
+        calls = [{"id": f"call_{at}", "type": "function",
+                  "function": {"name": "get_weather", "arguments": json.dumps({"city": city})}}
+                 for at, city in enumerate(CITIES)]
+        events = [self.delta({"role": "assistant", "content": None})]
+        for at, call in enumerate(calls):
+            arguments = call["function"]["arguments"]
+            head = {**call, "index": at, "function": {"name": "get_weather", "arguments": ""}}
+            events.append(self.delta({"tool_calls": [head]}))
+            for piece in (arguments[:5], arguments[5:]):
+                events.append(self.delta({"tool_calls": [{"index": at, "function": {"arguments": piece}}]}))
+        self.answer(body, {"content": None, "tool_calls": calls}, "tool_calls", events)
+
+
+class Anthropic(Provider):
+    path_of_chats = "/v1/messages"
+    content_type = "text/event-stream"
+
+    def check(self, body):
+        need(self.headers["x-api-key"] == KEY, "the credential")
+        need(self.headers["anthropic-version"], "anthropic-version")
+        known = {"model", "messages", "stream", "system", "max_tokens", "tools", "tool_choice", "output_config",
+                 "temperature"}
+        need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
+        need(isinstance(body["max_tokens"], int), "max_tokens")
+        last, open_calls = None, []
+        for message in body["messages"]:
+            need(message["role"] in ("user", "assistant") and message["role"] != last, "the roles alternate")
+            last = message["role"]
+            need(message["content"], "content")
+            blocks = message["content"] if isinstance(message["content"], list) else []
+            for block in blocks:
+                need(block["type"] != "text" or block["text"].strip(), "text is not blank")
+            results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
+            need(results == open_calls, f"results {results} for calls {open_calls}")
+            need([block["type"] for block in blocks[:len(results)]] == ["tool_result"] * len(results), "results first")
+            open_calls = [block["id"] for block in blocks if block["type"] == "tool_use"]
+            need(all(isinstance(block["input"], dict) for block in blocks if block["type"] == "tool_use"), "input")
+
+    def blocks(self, message, kind):
+        if isinstance(message["content"], str):
+            return [{"text": message["content"]}] if kind == "text" else []
+        return [block for block in message["content"] if block["type"] == kind]
+
+    def told(self, body):
+        said = [block["text"] for message in body["messages"] if message["role"] == "user"
+                for block in self.blocks(message, "text")]
+        return said[-1]
+
+    def results(self, body):
+        results = self.blocks(body["messages"][-1], "tool_result")
+        return [self.text(result["content"]) for result in results]
+
+    def text(self, content):
+        return content if isinstance(content, str) else "".join(block["text"] for block in content)
+
+    def system(self, body):
+        return self.text(body["system"])
+
+    def tools(self, body):
+        return [tool["name"] for tool in body["tools"] if tool["input_schema"]["type"] == "object"]
+
+    def pictures(self, body):
+        sources = [block["source"] for block in self.blocks(body["messages"][-1], "image")]
+        return [source["data"] for source in sources if source["media_type"] == "image/png"]
+
+    def schema(self, body):
+        return body["output_config"]["format"]["schema"]
+
+    def error(self, kind, message):
+        return {"type": "error", "error": {"type": kind, "message": message}}
+
+    def error_event(self, message):
+        return sse(self.error("overloaded_error", message), True)
+
+    def message(self, **members):
+        return {"id": "msg_1", "type": "message", "role": "assistant", "model": "the-model-0", "content": [],
+                "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 11, "output_tokens": 1}, **members}
+
+    def block_events(self, index, block, kind, member, pieces):
+        yield sse({"type": "content_block_start", "index": index, "content_block": block}, True)
+        for piece in pieces:
+            delta = {"type": kind, member: piece}
+            yield sse({"type": "content_block_delta", "index": index, "delta": delta}, True)
+        yield sse({"type": "content_block_stop", "index": index}, True)
+
+    def text_events(self, pieces):
+        text = self.block_events(0, {"type": "text", "text": ""}, "text_delta", "text", pieces)
+        return [sse({"type": "message_start", "message": self.message()}, True), sse({"type": "ping"}, True), *text]
+
+    def answer(self, body, content, reason, events):
+        if body.get("stream"):
+            delta = {"stop_reason": reason, "stop_sequence": None}
+            return self.stream([*events, sse({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 7}}, True),
+                                sse({"type": "message_stop"}, True)])
+        usage = {"input_tokens": 11, "output_tokens": 7}
+        return self.json(200, self.message(content=content, stop_reason=reason, usage=usage))
+
+    def say(self, body, pieces):
+        self.answer(body, [{"type": "text", "text": "".join(pieces)}], "end_turn", self.text_events(pieces))
+
+    def call(self, body):
+        calls = [{"type": "tool_use", "id": f"toolu_{at}", "name": "get_weather", "input": {"city": city}}
+                 for at, city in enumerate(CITIES)]
+        events = [sse({"type": "message_start", "message": self.message()}, True)]
+        for at, call in enumerate(calls):
+            arguments = json.dumps(call["input"])
+            pieces = ["", arguments[:5], arguments[5:]]
+            events += self.block_events(at, {**call, "input": {}}, "input_json_delta", "partial_json", pieces)
+        self.answer(body, calls, "tool_use", events)
+
+
+class Ollama(Provider):
+    path_of_chats = "/api/chat"
+    content_type = "application/x-ndjson"
+
+    def check(self, body):
+        need(self.headers["authorization"] == f"Bearer {KEY}", "the credential")
+        known = {"model", "messages", "stream", "tools", "format", "options", "think", "keep_alive"}
+        need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
+        for message in body["messages"]:
+            need(message["role"] in ("system", "user", "assistant", "tool"), "the role")
+            need(isinstance(message.get("content", ""), str), "content is text")
+            need(message["role"] != "tool" or message["tool_name"] == "get_weather", "tool_name")
+            for call in message.get("tool_calls", []):
+                need(isinstance(call["function"]["arguments"], dict), "arguments")
+
+    def told(self, body):
+        return [message["content"] for message in body["messages"] if message["role"] == "user"][-1]
+
+    def results(self, body):
+        return [message["content"] for message in body["messages"] if message["role"] == "tool"]
+
+    def system(self, body):
+        return body["messages"][0]["content"]
+
+    def tools(self, body):
+        return [tool["function"]["name"] for tool in body["tools"]]
+
+    def pictures(self, body):
+        return body["messages"][-1]["images"]
+
+    def schema(self, body):
+        return body["format"]
+
+    def error(self, _, message):
+        return {"error": message}
+
+    def error_event(self, message):
+        return json.dumps(self.error(None, message)) + "\n"
+
+    def line(self, message, **members):
+        return {"model": "the-model-0", "created_at": "2025-01-01T00:00:00Z", "message": {"role": "assistant", **message},
+                "done": False, **members}
+
+    def text_events(self, pieces):
+        return [json.dumps(self.line({"content": piece})) + "\n" for piece in pieces]
+
+    def answer(self, body, message, events):
+        end = {"done": True, "done_reason": "stop", "prompt_eval_count": 11, "eval_count": 7, "total_duration": 1}
+        if body.get("stream", True):
+            return self.stream([*events, json.dumps(self.line({"content": ""}, **end)) + "\n"])
+        return self.json(200, self.line(message, **end))
+
+    def say(self, body, pieces):
+        self.answer(body, {"content": "".join(pieces)}, self.text_events(pieces))
+
+    def call(self, body):
+        calls = [{"function": {"name": "get_weather", "arguments": {"city": city}}} for city in CITIES]
+        events = [json.dumps(self.line({"content": "", "tool_calls": [call]})) + "\n" for call in calls]
+        self.answer(body, {"content": "", "tool_calls": calls}, events)
+
+
+DIALECTS = {"openai": OpenAi, "anthropic": Anthropic, "ollama": Ollama}
+
+
+def start(dialect):
+    """Serves a dialect on a free port; gives the port and the event of a client that went away."""
+    gone = threading.Event()
+    gone.waiting = threading.Event()
+    handler = type(dialect, (DIALECTS[dialect],), {"gone": gone})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_port, gone
