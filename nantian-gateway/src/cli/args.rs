@@ -21,7 +21,7 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 #[non_exhaustive]
 pub(super) enum Command {
-    /// Serve manifests from files, watched and reloaded.
+    /// Serve manifests from files, watched and reloaded; without --manifests, the objects of a Kubernetes cluster.
     Run(Run),
     /// Serve an embedded example world and print curl lines to try.
     Demo(Demo),
@@ -41,9 +41,22 @@ pub(super) struct Run {
     /// A file, or a directory with *.yaml and *.yml below it; may be given several times.
     #[arg(long, env = "NANTIAN_MANIFESTS", value_delimiter = ',', value_name = "PATH")]
     pub(super) manifests: Vec<PathBuf>,
+    /// Options for a cluster.
+    #[cfg(feature = "kubernetes")]
+    #[command(flatten)]
+    pub(super) cluster: ClusterOptions,
     /// The options that every serving command has.
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+/// Options of `run` without `--manifests`.
+#[cfg(feature = "kubernetes")]
+#[derive(Debug, Args)]
+pub(super) struct ClusterOptions {
+    /// How to reach the API server; by default as KUBECONFIG says, else as a pod of the cluster does.
+    #[arg(long, env = "NANTIAN_KUBECONFIG", value_name = "FILE", conflicts_with = "manifests")]
+    pub(super) kubeconfig: Option<PathBuf>,
 }
 
 /// Options of `demo`.

@@ -1,6 +1,8 @@
 //! The commands.
 
 mod args;
+#[cfg(feature = "kubernetes")]
+mod cluster;
 mod demo;
 mod judge;
 mod log_filter;

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use nantian_ratelimit::redis::RedisStore;
 use tokio::{
     net::TcpListener,
@@ -26,7 +26,7 @@ use crate::{
     metrics::Metrics,
     observe::{self, AccessLog},
     runtime::{WorkerConfig, Workers},
-    source::{Files, Watcher},
+    source::{Files, Source, Watcher},
     upstream::{ClientConfig, tls_client_config},
 };
 
@@ -41,12 +41,22 @@ const UPSTREAM_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 /// # Errors
 /// When something that the command line names cannot be had.
 pub(super) fn run(options: &Run) -> anyhow::Result<()> {
-    if options.manifests.is_empty() {
-        bail!("--manifests is required: serving from a Kubernetes cluster is not part of this version yet");
-    }
     log_to_stderr(&options.common)?;
+    if options.manifests.is_empty() {
+        return serve_cluster(options);
+    }
     let gates = options.common.feature_gates;
-    control_runtime()?.block_on(serve(&options.manifests, gates, &options.common, || {}))
+    control_runtime()?.block_on(serve_files(&options.manifests, gates, &options.common, || {}))
+}
+
+#[cfg(feature = "kubernetes")]
+fn serve_cluster(options: &Run) -> anyhow::Result<()> {
+    control_runtime()?.block_on(super::cluster::serve_cluster(&options.cluster, &options.common))
+}
+
+#[cfg(not(feature = "kubernetes"))]
+fn serve_cluster(_: &Run) -> anyhow::Result<()> {
+    anyhow::bail!("--manifests is required: this program was built without its feature kubernetes");
 }
 
 /// The runtime of everything but the data path.
@@ -69,40 +79,61 @@ pub(super) fn log_to_stderr(common: &Common) -> anyhow::Result<()> {
     installed.map_err(|error| anyhow::anyhow!(error))
 }
 
+/// Tells when there is something to read.
+pub(super) trait Changes {
+    /// Waits until everything can be read for the first time.
+    async fn complete(&mut self) {}
+
+    /// Waits for the next change.
+    async fn changed(&mut self);
+}
+
+impl Changes for Watcher {
+    async fn changed(&mut self) {
+        self.changed().await;
+    }
+}
+
 /// Serves the manifests below `paths` until SIGTERM or SIGINT; `ready` is called once the first snapshot serves.
-pub(super) async fn serve(
+pub(super) async fn serve_files(
     paths: &[PathBuf],
     gates: FeatureGates,
     common: &Common,
     ready: impl FnOnce(),
 ) -> anyhow::Result<()> {
+    let watcher = Watcher::new(paths)?;
+    serve(Files::new(paths.to_vec()), watcher, gates, common, &View::default(), ready).await
+}
+
+/// Serves the objects of `source` until SIGTERM or SIGINT; `ready` is called once the first snapshot serves.
+pub(super) async fn serve(
+    source: impl Source + 'static,
+    mut changes: impl Changes,
+    gates: FeatureGates,
+    common: &Common,
+    view: &View,
+    ready: impl FnOnce(),
+) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let mut watcher = Watcher::new(paths)?;
     let workers = match common.workers {
         Some(workers) => usize::from(workers),
         None => thread::available_parallelism().map_or(1, usize::from),
     };
     let metrics = Arc::new(Metrics::new(workers));
     let store = start_store(common, &metrics);
-    let view = View::default();
     let (stop, stopped) = watch::channel(false);
-    let admin = start_admin(common, &view, &metrics, stopped).await?;
+    let admin = start_admin(common, view, &metrics, stopped).await?;
     let (access_log, last_line) = start_access_log(common)?;
     let workers = Workers::start(workers, &worker_config(common, access_log)?, &metrics)?;
-    let mut control = Control::new(Files::new(paths.to_vec()), gates, workers, metrics, view, store);
-    control.reload().await;
-    ready();
-    loop {
-        tokio::select! {
-            () = watcher.changed() => { control.reload().await; }
-            () = control.retry_due() => control.retry().await,
-            _ = signals.hangup.recv() => {
-                tracing::info!("SIGHUP: reloading");
-                control.reload().await;
-            }
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
-        }
+    let mut control = Control::new(source, gates, workers, metrics, view.clone(), store);
+    let is_complete = tokio::select! {
+        () = changes.complete() => true,
+        () = signals.end() => false,
+    };
+    if is_complete {
+        control.reload().await;
+        ready();
+        reload_until_the_end(&mut control, &mut changes, &mut signals).await;
     }
     tracing::info!(timeout = ?common.drain_timeout, "draining");
     crate::runtime::blocking(move || control.drain()).await?;
@@ -125,6 +156,21 @@ fn start_store(common: &Common, metrics: &Metrics) -> Option<RedisStore> {
     crate::runtime::spawn(driver.run());
     crate::runtime::spawn(observe::store(store.clone()));
     Some(store)
+}
+
+async fn reload_until_the_end(control: &mut Control, changes: &mut impl Changes, signals: &mut Signals) {
+    loop {
+        tokio::select! {
+            () = changes.changed() => { control.reload().await; }
+            () = control.retry_due() => control.retry().await,
+            _ = signals.hangup.recv() => {
+                tracing::info!("SIGHUP: reloading");
+                control.reload().await;
+            }
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+        }
+    }
 }
 
 async fn start_admin(
@@ -198,5 +244,13 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// Waits for a signal that ends the process.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }

@@ -14,10 +14,11 @@ use crate::{
     metrics::Metrics,
     runtime::Workers,
     snapshot::Snapshot,
-    source::{Cause, Files, ObjectRef, Subject, refusals},
+    source::{Cause, ObjectRef, Reading, Source, refusals},
     translate::{
         Translation,
         conditions::{Condition, ConditionType, Reason},
+        status::ObjectStatus,
         translate_with,
     },
 };
@@ -25,7 +26,7 @@ use crate::{
 /// Keeps the data path in step with the sources.
 #[derive(Debug)]
 pub struct Control {
-    files: Files,
+    source: Box<dyn Source>,
     gates: FeatureGates,
     registry: Registry,
     workers: Workers,
@@ -37,15 +38,24 @@ pub struct Control {
     /// Faults in the manifests, as of the last reload.
     source_faults: Vec<String>,
     /// Objects of the Gateway API whose kinds are not served.
-    unserved: Vec<Subject>,
-    /// What was said of an edit that was taken back; until the object is edited again.
-    rejected: BTreeMap<ObjectRef, Vec<String>>,
+    unserved: Vec<String>,
+    /// The edits that were taken back; until the object is edited again.
+    rejected: BTreeMap<ObjectRef, Rejected>,
     unbound: BTreeMap<PortKey, String>,
     /// When the sockets that could not be bound are tried again.
     backoff: Backoff,
     snapshot: Arc<Snapshot>,
     said: Vec<String>,
     clock: Option<EngineClock>,
+}
+
+/// An edit that was taken back.
+#[derive(Debug, Default)]
+struct Rejected {
+    /// What is wrong with it.
+    lines: Vec<String>,
+    /// What its author is told, where a version before it serves on.
+    status: Option<ObjectStatus>,
 }
 
 /// What a reload did.
@@ -62,9 +72,10 @@ pub struct Reload {
 }
 
 impl Control {
-    /// Serves the manifests of `files` with `workers`, and keeps limits in `store` if there is one; nothing is read before the first reload.
+    /// Serves the objects of `source` with `workers`, and keeps limits in `store` if there is one; nothing is read before
+    /// the first reload.
     pub fn new(
-        files: Files,
+        source: impl Source + 'static,
         gates: FeatureGates,
         workers: Workers,
         metrics: Arc<Metrics>,
@@ -72,7 +83,7 @@ impl Control {
         store: Option<RedisStore>,
     ) -> Self {
         Self {
-            files,
+            source: Box::new(source),
             gates,
             registry: Registry::new(Arc::clone(&metrics), store),
             workers,
@@ -98,17 +109,14 @@ impl Control {
     /// Dropping the future may leave the view behind the data path; the next reload brings it up to date.
     pub async fn reload(&mut self) -> Reload {
         let begun = Instant::now();
-        let load = self.files.load();
-        let source_faults: Vec<String> = load.faults.iter().map(ToString::to_string).collect();
-        let is_about_other_files =
-            load.reread == 0 && load.changed.is_empty() && source_faults == self.source_faults;
-        if is_about_other_files && self.generation > 0 && self.unbound.is_empty() && self.problems.is_empty()
-        {
-            tracing::debug!("no manifest has changed");
+        let Reading { changed, faults: source_faults, unserved, is_idle } = self.source.read();
+        let nothing_new = is_idle && source_faults == self.source_faults;
+        if nothing_new && self.generation > 0 && self.unbound.is_empty() && self.problems.is_empty() {
+            tracing::debug!("no object has changed");
             let (faults, took) = (source_faults.len() + self.rejected.len(), begun.elapsed());
-            return Reload { changed: load.changed, faults, installed: false, took };
+            return Reload { changed, faults, installed: false, took };
         }
-        let mut translation = self.translate(&load.changed);
+        let mut translation = self.translate(&changed);
         let first = self.generation == 0;
         let retry = !self.unbound.is_empty() || !self.problems.is_empty();
         let installed = first || retry || translation.ir != self.served;
@@ -120,9 +128,9 @@ impl Control {
         self.tell_truth(&mut translation);
         self.served.clone_from(&translation.ir);
         self.source_faults = source_faults;
-        self.unserved = load.unserved;
+        self.unserved = unserved;
         let faults = self.faults();
-        let reload = Reload { changed: load.changed, faults: faults.len(), installed, took: begun.elapsed() };
+        let reload = Reload { changed, faults: faults.len(), installed, took: begun.elapsed() };
         let translation = Arc::new(translation);
         // Who reads of the reload in the log finds it in the view.
         self.show(&translation, &faults);
@@ -151,14 +159,14 @@ impl Control {
         }
         self.backoff.reset(!unbound.is_empty());
         self.unbound = unbound;
-        let mut translation = translate_with(self.files.objects(), self.gates, self.registry.patterns());
+        let mut translation = self.translation();
         self.tell_truth(&mut translation);
         self.show(&Arc::new(translation), &self.faults());
     }
 
     /// Faults in the manifests, and in edits that were taken back.
     fn faults(&self) -> Vec<String> {
-        self.source_faults.iter().chain(self.rejected.values().flatten()).cloned().collect()
+        self.source_faults.iter().chain(self.rejected.values().flat_map(|rejected| &rejected.lines)).cloned().collect()
     }
 
     fn show(&self, translation: &Arc<Translation>, faults: &[String]) {
@@ -168,7 +176,7 @@ impl Control {
             translation: Arc::clone(translation),
             problems: self.problems.clone(),
             faults: faults.to_vec(),
-            unserved: self.unserved.iter().map(ToString::to_string).collect(),
+            unserved: self.unserved.clone(),
             listening: ports == 0 || self.unbound.len() < ports,
         });
     }
@@ -182,21 +190,34 @@ impl Control {
     /// Translates; an edit that the translator refuses is taken back, so that the last good version serves on.
     fn translate(&mut self, changed: &[ObjectRef]) -> Translation {
         self.rejected.retain(|object, _| !changed.contains(object));
-        let translation = translate_with(self.files.objects(), self.gates, self.registry.patterns());
+        let translation = self.translation();
         let refused: Vec<_> = refusals(&translation)
             .into_iter()
             .filter(|refusal| refusal.cause == Cause::Spec && changed.contains(&refusal.object))
             .collect();
-        let taken_back = self.files.reject(refused.iter().map(|refusal| &refusal.object));
+        let mut taken_back = false;
         for refusal in refused {
             let line = format!("{}: {}: {}", refusal.object, refusal.path, refusal.reason);
-            self.rejected.entry(refusal.object).or_default().push(line);
+            let is_taken_back = self.source.reject(&refusal.object);
+            let rejected = self.rejected.entry(refusal.object.clone()).or_default();
+            rejected.lines.push(line);
+            if is_taken_back {
+                rejected.status = translation.statuses.get(&refusal.object).cloned();
+                taken_back = true;
+            }
         }
-        if taken_back {
-            translate_with(self.files.objects(), self.gates, self.registry.patterns())
-        } else {
-            translation
+        if taken_back { self.translation() } else { translation }
+    }
+
+    /// What the objects mean; the status of an edit that was taken back is that of the edit.
+    fn translation(&mut self) -> Translation {
+        let mut translation = translate_with(self.source.objects(), self.gates, self.registry.patterns());
+        for (object, rejected) in &self.rejected {
+            if let Some(status) = &rejected.status {
+                translation.statuses.set(object.clone(), status.clone());
+            }
         }
+        translation
     }
 
     async fn install(&mut self, ir: &Ir) {

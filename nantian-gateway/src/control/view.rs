@@ -1,9 +1,10 @@
 //! What the admin server tells about the configuration.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::{compile::Problem, translate::Translation};
 
@@ -24,26 +25,31 @@ pub struct ConfigView {
     pub listening: bool,
 }
 
-/// The present [`ConfigView`], shared with the admin server.
+/// The present [`ConfigView`], shared with the admin server and whoever reports it.
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    present: Arc<Mutex<Option<Arc<ConfigView>>>>,
+    present: Arc<watch::Sender<Option<Arc<ConfigView>>>>,
 }
 
 impl View {
     /// Shows `config` from now on.
     pub fn set(&self, config: ConfigView) {
-        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(config));
+        self.present.send_replace(Some(Arc::new(config)));
     }
 
     /// Shows nothing any more: the process is about to end.
     pub fn clear(&self) {
-        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.present.send_replace(None);
     }
 
     /// What is served, once something is.
     pub fn get(&self) -> Option<Arc<ConfigView>> {
-        self.present.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.present.borrow().clone()
+    }
+
+    /// What is served from now on, and whenever it changes.
+    pub fn watch(&self) -> watch::Receiver<Option<Arc<ConfigView>>> {
+        self.present.subscribe()
     }
 }
 

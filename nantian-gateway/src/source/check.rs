@@ -18,12 +18,20 @@ pub(super) struct Complaint {
 /// Checks objects against the schemas of their kinds, each of which is made when it is first needed.
 #[derive(Debug, Default)]
 pub(super) struct Checker {
+    takes_unknown_fields: bool,
     kinds: [OnceCell<Walker>; Kind::ALL.len()],
 }
 
 // === impl Checker ===
 
 impl Checker {
+    /// Takes no offence at fields that no schema knows: an API server may be newer than this program, and has its own
+    /// way with misspelt fields.
+    #[cfg(feature = "kubernetes")]
+    pub(super) fn lenient() -> Self {
+        Self { takes_unknown_fields: true, ..Self::default() }
+    }
+
     /// Checks and reads an object whose envelope is in order.
     ///
     /// What only the server writes (`status`, `metadata.managedFields`) is left out, so that the output of
@@ -75,12 +83,16 @@ impl Checker {
     }
 
     fn complaints(&self, kind: Kind, object: &Value) -> Vec<Complaint> {
+        let counts = |fault: &Fault| {
+            !(self.takes_unknown_fields && matches!(fault.kind, FaultKind::UnknownField { .. }))
+        };
         if kind.is_ours() {
-            return nantian_crd::validate(object).err().into_iter().flatten().map(complaint).collect();
+            let faults = nantian_crd::validate(object).err();
+            return faults.into_iter().flatten().filter(counts).map(complaint).collect();
         }
         let walker = self.kinds.get(kind as usize).map(|cell| cell.get_or_init(|| schema::walker(kind)));
         let faults = walker.map(|walker| walker.walk(object, &FieldPath::root()));
-        faults.into_iter().flatten().map(complaint).collect()
+        faults.into_iter().flatten().filter(counts).map(complaint).collect()
     }
 }
 

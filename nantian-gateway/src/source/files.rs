@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     hash::{DefaultHasher, Hasher},
-    io, mem,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -14,9 +14,10 @@ use super::{
     check::Checker,
     decode::{Content, Item, decode},
     fault::{Fault, Place, Subject},
-    object::Object,
     objects::{ObjectRef, Objects},
+    reading::{Reading, Source},
     scan::{Scan, Stamp},
+    versions::Versions,
 };
 
 /// Manifests on disk: every `*.yaml` and `*.yml` file below the given paths.
@@ -51,8 +52,7 @@ pub struct Files {
     paths: Vec<PathBuf>,
     checker: Checker,
     known: BTreeMap<Arc<Path>, Known>,
-    served: HashMap<ObjectRef, Served>,
-    objects: Objects,
+    versions: Versions<Place>,
 }
 
 /// What [`Files::load`] found.
@@ -84,17 +84,6 @@ struct Known {
     content: Content,
 }
 
-/// The version of an object that is handed out.
-#[derive(Debug)]
-struct Served {
-    place: Place,
-    object: Object,
-    /// The version before, as long as this one is new and may be rejected.
-    before: Option<Object>,
-    /// A newer version that was rejected.
-    rejected: Option<Object>,
-}
-
 // === impl Files ===
 
 impl Files {
@@ -104,8 +93,7 @@ impl Files {
             paths: paths.into_iter().collect(),
             checker: Checker::default(),
             known: BTreeMap::new(),
-            served: HashMap::new(),
-            objects: Objects::default(),
+            versions: Versions::default(),
         }
     }
 
@@ -123,7 +111,7 @@ impl Files {
         let changed = self.settle(&mut faults);
         faults.sort_by(|this, that| this.place.cmp(&that.place));
         Load {
-            objects: self.objects.clone(),
+            objects: self.versions.objects().clone(),
             faults,
             changed,
             files: self.known.len(),
@@ -135,7 +123,7 @@ impl Files {
 
     /// The last good version of every object, as of the last load or rejection.
     pub fn objects(&self) -> &Objects {
-        &self.objects
+        self.versions.objects()
     }
 
     /// Brings back the versions that the last load replaced by `refused` ones. Returns whether there were any.
@@ -143,20 +131,12 @@ impl Files {
     /// A version stays rejected until it is edited again. An object that had no version before stays as it is, so that
     /// its status can tell what is wrong with it.
     pub fn reject<'a>(&mut self, refused: impl IntoIterator<Item = &'a ObjectRef>) -> bool {
-        let mut any = false;
-        for name in refused {
-            let Some(version) = self.served.get_mut(name) else { continue };
-            let Some(before) = version.before.take() else { continue };
-            self.objects.put(name.name.clone(), before.clone());
-            version.rejected = Some(mem::replace(&mut version.object, before));
-            any = true;
-        }
-        any
+        self.versions.reject(refused)
     }
 
     /// Where the version of `object` that was last handed out stands.
     pub fn place(&self, object: &ObjectRef) -> Option<&Place> {
-        self.served.get(object).map(|served| &served.place)
+        self.versions.origin(object)
     }
 
     /// Reads `file` again unless nothing has happened to it. Returns whether it was read.
@@ -191,50 +171,38 @@ impl Files {
 
     /// Brings the objects in line with the files. Returns what that changed.
     fn settle(&mut self, faults: &mut Vec<Fault>) -> Vec<ObjectRef> {
-        let Self { known, served, objects, .. } = self;
-        let mut changed = Vec::new();
+        let Self { known, versions, .. } = self;
         let named = named(known);
-        served.values_mut().for_each(|version| version.before = None);
-        served.retain(|name, version| {
-            let stays = named.contains_key(name)
-                || known.get(&version.place.file).is_some_and(|known| known.content.is_opaque);
-            if !stays {
-                objects.remove(&version.object, &name.name);
-                changed.push(name.clone());
-            }
-            stays
+        versions.settle();
+        let mut changed = versions.retain(|name, place| {
+            named.contains_key(name) || known.get(&place.file).is_some_and(|known| known.content.is_opaque)
         });
         for (name, items) in named {
-            let version = served.get(name);
-            let Some(item) = elect(&items, version, faults) else { continue };
+            let Some(item) = elect(&items, versions.origin(name), faults) else { continue };
             let Some(object) = &item.object else { continue };
-            let next = Served::follow(version, item, object);
-            if next.before.is_some() || version.is_none() {
-                objects.put(name.name.clone(), object.clone());
+            if versions.put(name, item.place.clone(), object) {
                 changed.push(name.clone());
             }
-            served.insert(name.clone(), next);
         }
         changed.sort_unstable();
         changed
     }
 }
 
-// === impl Served ===
+impl Source for Files {
+    fn read(&mut self) -> Reading {
+        let Load { changed, faults, unserved, reread, .. } = self.load();
+        let faults = faults.iter().map(ToString::to_string).collect();
+        let unserved = unserved.iter().map(ToString::to_string).collect();
+        Reading { is_idle: reread == 0 && changed.is_empty(), changed, faults, unserved }
+    }
 
-impl Served {
-    /// What is handed out when `item` says `object` and `version` was handed out so far.
-    fn follow(version: Option<&Self>, item: &Item, object: &Object) -> Self {
-        let place = item.place.clone();
-        match version {
-            Some(version) if version.rejected.as_ref().is_some_and(|rejected| rejected.equals(object)) => {
-                Self { place, object: version.object.clone(), before: None, rejected: Some(object.clone()) }
-            }
-            Some(version) if !version.object.equals(object) => {
-                Self { place, object: object.clone(), before: Some(version.object.clone()), rejected: None }
-            }
-            _ => Self { place, object: object.clone(), before: None, rejected: None },
-        }
+    fn objects(&self) -> &Objects {
+        self.objects()
+    }
+
+    fn reject(&mut self, refused: &ObjectRef) -> bool {
+        self.reject([refused])
     }
 }
 
@@ -248,8 +216,8 @@ fn named(known: &BTreeMap<Arc<Path>, Known>) -> HashMap<&ObjectRef, Vec<&Item>> 
 }
 
 /// Which of several definitions counts: the one in the file that held the object so far, else the first.
-fn elect<'a>(items: &[&'a Item], served: Option<&Served>, faults: &mut Vec<Fault>) -> Option<&'a Item> {
-    let holds = |item: &&&Item| served.is_some_and(|version| version.place.file == item.place.file);
+fn elect<'a>(items: &[&'a Item], served: Option<&Place>, faults: &mut Vec<Fault>) -> Option<&'a Item> {
+    let holds = |item: &&&Item| served.is_some_and(|place| place.file == item.place.file);
     let elected = *items.iter().find(holds).or(items.first())?;
     for item in items.iter().filter(|item| !std::ptr::eq(**item, elected)) {
         let object = Subject { kind: item.name.kind.to_owned(), name: Some(item.name.name.clone()) };

@@ -114,7 +114,7 @@ impl KindInfo {
         self.versions.first().map_or_else(String::new, |version| self.api_version_of(version))
     }
 
-    fn api_version_of(&self, version: &str) -> String {
+    pub(super) fn api_version_of(&self, version: &str) -> String {
         if self.group.is_empty() { version.to_owned() } else { format!("{}/{version}", self.group) }
     }
 }

@@ -1,7 +1,8 @@
 //! Where objects come from.
 //!
 //! [`Files`] reads the manifests that `kubectl apply` would take, and [`Watcher`] tells when to read them again.
-//! [`refusals`] says which of the objects the translator did not like; [`Files::reject`] takes such an edit back.
+//! With the feature `kubernetes`, `kube` reads the same objects from a cluster; both are a [`Source`].
+//! [`refusals`] says which of the objects the translator did not like; [`Source::reject`] takes such an edit back.
 
 mod bounds;
 mod bytes;
@@ -11,12 +12,16 @@ mod envelope;
 mod fault;
 mod files;
 mod kind;
+#[cfg(feature = "kubernetes")]
+pub mod kube;
 mod object;
 mod objects;
+mod reading;
 mod refusal;
 mod scan;
 mod schema;
 mod suggest;
+mod versions;
 mod watch;
 mod yaml;
 
@@ -24,6 +29,7 @@ pub use self::{
     fault::{Fault, Place, Subject},
     files::{Files, Load},
     objects::{ByName, ObjectRef, Objects},
+    reading::{Reading, Source},
     refusal::{Cause, Refusal, refusals},
     watch::{WatchError, Watcher},
 };

@@ -91,7 +91,7 @@ impl<'a> World<'a> {
 
 impl Report {
     pub(super) fn status(&mut self, object: ObjectRef, status: ObjectStatus) {
-        self.statuses.insert(object, status);
+        self.statuses.set(object, status);
     }
 
     pub(super) fn warn(&mut self, object: &ObjectRef, message: impl Into<String>) {

@@ -3,6 +3,8 @@
 
 mod admin;
 mod ai;
+#[cfg(feature = "kubernetes")]
+mod cluster;
 mod connections;
 mod cors;
 mod drain;

@@ -82,7 +82,8 @@ impl Statuses {
         true
     }
 
-    pub(super) fn insert(&mut self, object: ObjectRef, status: ObjectStatus) {
+    /// Sets the status of an object in place of the one that it has.
+    pub fn set(&mut self, object: ObjectRef, status: ObjectStatus) {
         self.objects.insert(object, status);
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::Backend;
 
 /// The class of every Gateway.
-pub(super) const CLASS: &str = "
+pub(crate) const CLASS: &str = "
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata: {name: nantian}
@@ -13,7 +13,7 @@ spec: {controllerName: gateway.nantian.dev/gateway-controller}
 ---";
 
 /// The Gateway `demo` with these listeners.
-pub(super) fn gateway(listeners: &[String]) -> String {
+pub(crate) fn gateway(listeners: &[String]) -> String {
     let listeners = listeners.join(", ");
     format!(
         "{CLASS}
@@ -29,7 +29,7 @@ spec:
 }
 
 /// A Service whose port 80 speaks `protocol`, and its endpoints.
-pub(super) fn service(name: &str, protocol: &str, backends: &[&Backend]) -> String {
+pub(crate) fn service(name: &str, protocol: &str, backends: &[&Backend]) -> String {
     let mut manifest = format!(
         "
 apiVersion: v1
@@ -58,7 +58,7 @@ endpoints: [{{addresses: [{}]}}]
 }
 
 /// An HTTPRoute of the Gateway `demo` with these rules; `spec` is further fields.
-pub(super) fn route(name: &str, spec: &str, rules: &[String]) -> String {
+pub(crate) fn route(name: &str, spec: &str, rules: &[String]) -> String {
     let rules = rules.join(", ");
     format!(
         "

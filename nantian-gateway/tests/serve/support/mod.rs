@@ -5,7 +5,7 @@ mod certificate;
 pub(crate) mod http2;
 mod lines;
 mod llm;
-mod manifests;
+pub(crate) mod manifests;
 mod message;
 mod redis;
 mod time;

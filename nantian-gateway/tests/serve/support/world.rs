@@ -42,6 +42,8 @@ pub(crate) struct World {
     port: Port,
     options: Vec<String>,
     environment: Vec<(String, String)>,
+    /// Where objects come from; the directory, unless it is a cluster.
+    source: Vec<String>,
 }
 
 impl World {
@@ -55,10 +57,21 @@ impl World {
     /// A Gateway with `listeners` on `port`.
     pub(crate) fn with_listeners(port: Port, listeners: &[String]) -> Self {
         let directory = TempDir::new().unwrap();
+        let source = vec!["--manifests".to_owned(), directory.path().to_str().unwrap().to_owned()];
+        Self { source, ..Self::empty(port, directory) }.manifest("gateway", &manifests::gateway(listeners))
+    }
+
+    /// The objects of a cluster, which the port is not taken from.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn of_cluster(port: Port, kubeconfig: &std::path::Path) -> Self {
+        let source = vec!["--kubeconfig".to_owned(), kubeconfig.to_str().unwrap().to_owned()];
+        Self { source, ..Self::empty(port, TempDir::new().unwrap()) }
+    }
+
+    fn empty(port: Port, directory: TempDir) -> Self {
         let options = ["run", "--workers", "2", "--feature-gates", "AllAlpha=true", "--log-format", "json"];
         let options = options.map(str::to_owned).into();
-        Self { directory, port, options, environment: Vec::new() }
-            .manifest("gateway", &manifests::gateway(listeners))
+        Self { directory, port, options, environment: Vec::new(), source: Vec::new() }
     }
 
     /// Further options of the command line.
@@ -109,11 +122,22 @@ impl World {
 
     /// Starts the gateway with no other options than those given, and waits until it serves.
     pub(crate) async fn start_as_is(self) -> Running {
+        let running = self.spawn();
+        running.log.more(RELOADED, 0).await;
+        running
+    }
+
+    /// Starts the gateway with an admin server and waits for nothing.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn start_unready(self) -> Running {
+        self.options(&["--admin-addr", "127.0.0.1:0"]).spawn()
+    }
+
+    fn spawn(self) -> Running {
         let mut process = Command::new(env!("CARGO_BIN_EXE_nantian-gateway"))
             .args(&self.options)
             .envs(self.environment.iter().cloned())
-            .arg("--manifests")
-            .arg(self.directory.path())
+            .args(&self.source)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -121,9 +145,7 @@ impl World {
             .unwrap();
         let log = Lines::of(process.stderr.take().unwrap());
         let output = Lines::of(process.stdout.take().unwrap());
-        let running = Running { world: self, process, log, output };
-        running.log.more(RELOADED, 0).await;
-        running
+        Running { world: self, process, log, output }
     }
 }
 

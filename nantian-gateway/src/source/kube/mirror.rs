@@ -1,0 +1,213 @@
+//! The cluster as it was last seen.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use kube::api::{DynamicObject, ObjectMeta};
+use serde_json::{Map, Value};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    ir::ObjectName,
+    source::{kind::Kind, objects::ObjectRef},
+};
+
+/// Every object of the cluster that the gateway reads, as it was last seen, and what of it was not taken yet.
+#[derive(Debug, Default)]
+pub struct Mirror {
+    state: Mutex<State>,
+    changed: Notify,
+    reported: watch::Sender<()>,
+    is_complete: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    seen: BTreeMap<ObjectRef, Seen>,
+    changes: BTreeMap<ObjectRef, Change>,
+}
+
+/// What a report about an object needs to know of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// `apiVersion`.
+    pub api_version: String,
+    /// The name in paths.
+    pub plural: String,
+    /// `metadata.uid`.
+    pub uid: Option<String>,
+    /// `metadata.resourceVersion`.
+    pub resource_version: Option<String>,
+    /// `metadata.generation`.
+    pub generation: Option<i64>,
+    /// `status`, or null.
+    pub status: Value,
+}
+
+/// What happened to an object since it was last taken.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// It is this now.
+    Seen(Kind, Map<String, Value>),
+    /// It is not there any more.
+    Gone,
+}
+
+/// A change is told when nothing more has happened for this long,
+const QUIET: Duration = Duration::from_millis(20);
+/// or when the first one of the row is this old.
+const AT_MOST: Duration = Duration::from_millis(250);
+
+impl Mirror {
+    /// Waits until every kind that is served was read once.
+    pub async fn complete(&self) {
+        // The sender is in `self`.
+        let _ = self.is_complete.subscribe().wait_for(|complete| *complete).await;
+    }
+
+    /// Waits for the next change, and until no other follows it closely.
+    ///
+    /// # Cancellation
+    /// Dropping the future loses nothing but the time that was waited: what changed stays to be taken.
+    pub async fn changed(&self) {
+        if self.state().changes.is_empty() {
+            self.changed.notified().await;
+        }
+        let latest = Instant::now() + AT_MOST;
+        while timeout_at((Instant::now() + QUIET).min(latest), self.changed.notified()).await.is_ok() {
+            if Instant::now() >= latest {
+                break;
+            }
+        }
+    }
+
+    /// Told whenever the status or the version of an object may be another.
+    pub fn reports(&self) -> watch::Receiver<()> {
+        self.reported.subscribe()
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.state().seen.len()
+    }
+
+    /// Whether there is no object.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Does something with what was last seen of every object.
+    pub fn with<T>(&self, look: impl FnOnce(&BTreeMap<ObjectRef, Seen>) -> T) -> T {
+        look(&self.state().seen)
+    }
+
+    /// What was last seen of an object.
+    pub fn get(&self, name: &ObjectRef) -> Option<Seen> {
+        self.state().seen.get(name).cloned()
+    }
+
+    /// Notes what a write has made of an object, before the watch tells.
+    pub fn wrote(&self, name: &ObjectRef, metadata: &ObjectMeta, status: Value) {
+        if let Some(seen) = self.state().seen.get_mut(name) {
+            seen.resource_version.clone_from(&metadata.resource_version);
+            seen.status = status;
+        }
+    }
+
+    pub(super) fn set_complete(&self) {
+        self.is_complete.send_replace(true);
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        *self.is_complete.borrow()
+    }
+
+    /// What changed since the last time; an object that changed often comes once.
+    pub(super) fn take(&self) -> BTreeMap<ObjectRef, Change> {
+        mem::take(&mut self.state().changes)
+    }
+
+    /// Notes an object as it is now.
+    pub(super) fn put(&self, kind: Kind, plural: &str, object: DynamicObject) -> Option<ObjectRef> {
+        let name = name(kind, &object.metadata)?;
+        let seen = Seen {
+            api_version: kind.info().api_version(),
+            plural: plural.to_owned(),
+            uid: object.metadata.uid.clone(),
+            resource_version: object.metadata.resource_version.clone(),
+            generation: object.metadata.generation,
+            status: object.data.get("status").cloned().unwrap_or_default(),
+        };
+        let change = Change::Seen(kind, plain(kind, object));
+        let mut state = self.state();
+        let before = state.seen.insert(name.clone(), seen);
+        if before.is_some_and(|before| Some(&before) == state.seen.get(&name)) {
+            // Listed again, and the same.
+            return Some(name);
+        }
+        state.changes.insert(name.clone(), change);
+        drop(state);
+        self.tell();
+        Some(name)
+    }
+
+    pub(super) fn remove(&self, kind: Kind, metadata: &ObjectMeta) {
+        let Some(name) = name(kind, metadata) else { return };
+        let mut state = self.state();
+        if state.seen.remove(&name).is_some() {
+            state.changes.insert(name, Change::Gone);
+        }
+        drop(state);
+        self.tell();
+    }
+
+    /// Removes every object of a kind that is not among those that were listed.
+    pub(super) fn retain(&self, kind: Kind, listed: &BTreeSet<ObjectRef>) {
+        let mut state = self.state();
+        let is_gone = |name: &&ObjectRef| name.kind == kind.info().name && !listed.contains(name);
+        let gone: Vec<ObjectRef> = state.seen.keys().filter(is_gone).cloned().collect();
+        for name in gone {
+            state.seen.remove(&name);
+            state.changes.insert(name, Change::Gone);
+        }
+        drop(state);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.changed.notify_one();
+        self.reported.send_replace(());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn name(kind: Kind, metadata: &ObjectMeta) -> Option<ObjectRef> {
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let name = ObjectName::new(namespace, metadata.name.as_deref()?);
+    Some(ObjectRef { kind: kind.info().name, name })
+}
+
+/// The object as its author wrote it: what the server adds at every write is no change of it.
+fn plain(kind: Kind, DynamicObject { mut metadata, data, .. }: DynamicObject) -> Map<String, Value> {
+    metadata.resource_version = None;
+    metadata.managed_fields = None;
+    let mut object = Map::new();
+    object.insert("apiVersion".to_owned(), kind.info().api_version().into());
+    object.insert("kind".to_owned(), kind.info().name.into());
+    // Metadata has no form that cannot be written as JSON.
+    object.insert("metadata".to_owned(), serde_json::to_value(metadata).unwrap_or_default());
+    if let Value::Object(data) = data {
+        object.extend(data.into_iter().filter(|(field, _)| field != "status"));
+    }
+    object
+}

@@ -1,0 +1,179 @@
+//! A cluster gives what its manifests would give.
+
+use std::{collections::BTreeSet, fs};
+
+use kube::api::DynamicObject;
+use proptest::{collection::vec, prelude::*, sample::select};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    gates::FeatureGates,
+    source::{Files, kind::Kind},
+    translate::translate,
+};
+
+/// One thing that happens to a cluster.
+#[derive(Debug, Clone)]
+enum Edit {
+    /// An object is written, in one of several variants.
+    Put(usize, u8),
+    Delete(usize),
+    /// Only the server's part of an object is another.
+    Touch(usize),
+    /// A kind is listed anew.
+    Relist(usize),
+    /// The gateway takes in what has changed.
+    Read,
+}
+
+const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
+
+/// The objects that may be there: kind, namespace and name.
+const OBJECTS: [(Kind, &str, &str); 10] = [
+    (Kind::GatewayClass, "", "nantian"),
+    (Kind::Gateway, "demo", "a"),
+    (Kind::Gateway, "demo", "b"),
+    (Kind::HttpRoute, "demo", "r"),
+    (Kind::HttpRoute, "demo", "s"),
+    (Kind::HttpRoute, "other", "t"),
+    (Kind::Service, "demo", "x"),
+    (Kind::EndpointSlice, "demo", "x-1"),
+    (Kind::ReferenceGrant, "demo", "g"),
+    (Kind::Namespace, "", "other"),
+];
+
+fn object(at: usize, variant: u8) -> Value {
+    let (kind, namespace, name) = OBJECTS[at];
+    let mut metadata = json!({ "name": name });
+    if !namespace.is_empty() {
+        metadata["namespace"] = namespace.into();
+    }
+    let (api_version, mut fields) = match kind {
+        Kind::GatewayClass => {
+            let controller =
+                ["gateway.nantian.dev/gateway-controller", "example.com/other"][usize::from(variant % 2)];
+            (GATEWAY_API, json!({ "spec": { "controllerName": controller } }))
+        }
+        Kind::Gateway => {
+            let from = ["Same", "All"][usize::from(variant % 2)];
+            let listener = json!({
+                "name": "http", "protocol": "HTTP", "port": 8000 + u16::from(variant),
+                "allowedRoutes": { "namespaces": { "from": from } },
+            });
+            (GATEWAY_API, json!({ "spec": { "gatewayClassName": "nantian", "listeners": [listener] } }))
+        }
+        Kind::HttpRoute => {
+            let parent = ["a", "b"][usize::from(variant % 2)];
+            let parents = json!([{ "name": parent, "namespace": "demo" }]);
+            let backends = json!([{ "name": "x", "namespace": "demo", "port": 80 }]);
+            let path = json!({ "type": "PathPrefix", "value": format!("/{variant}") });
+            let rule = json!({ "matches": [{ "path": path }], "backendRefs": backends });
+            (GATEWAY_API, json!({ "spec": { "parentRefs": parents, "rules": [rule] } }))
+        }
+        Kind::Service => ("v1", json!({ "spec": { "ports": [{ "port": 80 + i32::from(variant % 2) }] } })),
+        Kind::EndpointSlice => {
+            metadata["labels"] = json!({ "kubernetes.io/service-name": "x" });
+            let endpoints = json!([{ "addresses": [format!("10.0.0.{variant}")] }]);
+            let ports = json!([{ "port": 8080 }]);
+            ("discovery.k8s.io/v1", json!({ "addressType": "IPv4", "endpoints": endpoints, "ports": ports }))
+        }
+        Kind::ReferenceGrant => {
+            let from =
+                json!([{ "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "other" }]);
+            (GATEWAY_API, json!({ "spec": { "from": from, "to": [{ "group": "", "kind": "Service" }] } }))
+        }
+        _ => ("v1", json!({})),
+    };
+    fields["apiVersion"] = api_version.into();
+    fields["kind"] = kind.info().name.into();
+    fields["metadata"] = metadata;
+    fields
+}
+
+/// A cluster, and the manifests that were last written to it.
+#[derive(Default)]
+struct World {
+    mirror: Arc<Mirror>,
+    written: BTreeMap<usize, Value>,
+    version: u64,
+}
+
+impl World {
+    /// The object as the server shows it.
+    fn shown(&mut self, at: usize) -> Option<DynamicObject> {
+        self.version += 1;
+        let mut object = self.written.get(&at)?.clone();
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        object["status"] = json!({ "conditions": [] });
+        Some(serde_json::from_value(object).unwrap())
+    }
+
+    fn put(&mut self, at: usize) -> Option<ObjectRef> {
+        let object = self.shown(at)?;
+        self.mirror.put(OBJECTS[at].0, "things", object)
+    }
+
+    fn edit(&mut self, edit: Edit, cluster: &mut Cluster) {
+        match edit {
+            Edit::Put(at, variant) => {
+                self.written.insert(at, object(at, variant));
+                self.put(at);
+            }
+            Edit::Touch(at) => drop(self.put(at)),
+            Edit::Delete(at) => {
+                if let Some(object) = self.shown(at) {
+                    self.written.remove(&at);
+                    self.mirror.remove(OBJECTS[at].0, &object.metadata);
+                }
+            }
+            Edit::Relist(at) => {
+                let kind = OBJECTS[at].0;
+                let of_kind = (0..OBJECTS.len()).filter(|other| OBJECTS[*other].0 == kind);
+                let listed: BTreeSet<ObjectRef> = of_kind.filter_map(|at| self.put(at)).collect();
+                self.mirror.retain(kind, &listed);
+            }
+            Edit::Read => drop(cluster.read()),
+        }
+    }
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let at = || 0..OBJECTS.len();
+    prop_oneof![
+        6 => (at(), select(&[0, 1, 2, 3][..])).prop_map(|(at, variant)| Edit::Put(at, variant)),
+        2 => at().prop_map(Edit::Delete),
+        1 => at().prop_map(Edit::Touch),
+        1 => at().prop_map(Edit::Relist),
+        2 => Just(Edit::Read),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_edits_end_in_what_the_final_manifests_say(edits in vec(edit(), 0..60)) {
+        let mut world = World::default();
+        let mut cluster = Cluster::new(Arc::clone(&world.mirror));
+        // Enough that most worlds serve something.
+        for at in 0..OBJECTS.len() {
+            world.edit(Edit::Put(at, 0), &mut cluster);
+        }
+        for edit in edits {
+            world.edit(edit, &mut cluster);
+        }
+        let reading = cluster.read();
+        prop_assert!(reading.faults.is_empty(), "{:?}", reading.faults);
+
+        let directory = tempfile::tempdir().unwrap();
+        for (at, object) in &world.written {
+            fs::write(directory.path().join(format!("{at}.yaml")), object.to_string()).unwrap();
+        }
+        let standalone = Files::new([directory.path().to_owned()]).load();
+        prop_assert!(standalone.faults.is_empty(), "{:?}", standalone.faults);
+        let gates = FeatureGates::all();
+        prop_assert_eq!(translate(cluster.objects(), gates), translate(&standalone.objects, gates));
+        prop_assert!(cluster.read().is_idle);
+    }
+}

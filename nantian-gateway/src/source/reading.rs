@@ -1,0 +1,30 @@
+//! What the control asks of every source.
+
+use std::fmt;
+
+use super::objects::{ObjectRef, Objects};
+
+/// A place that objects come from; it keeps the last good version of each.
+pub trait Source: fmt::Debug + Send {
+    /// Takes in what has changed since the last time.
+    fn read(&mut self) -> Reading;
+
+    /// The last good version of every object, as of the last reading or rejection.
+    fn objects(&self) -> &Objects;
+
+    /// Brings back the version that the last reading replaced by a refused one. Returns whether there was one.
+    fn reject(&mut self, refused: &ObjectRef) -> bool;
+}
+
+/// What a [`Source`] has taken in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The objects that were added, replaced or removed, sorted.
+    pub changed: Vec<ObjectRef>,
+    /// All that is wrong now, one line each, whether it was told before or not.
+    pub faults: Vec<String>,
+    /// Objects of the Gateway API whose kinds are not served.
+    pub unserved: Vec<String>,
+    /// Whether nothing at all was read.
+    pub is_idle: bool,
+}

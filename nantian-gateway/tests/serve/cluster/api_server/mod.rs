@@ -1,0 +1,150 @@
+//! An API server in memory: list, watch, status, conflicts and leases, over real HTTP.
+//!
+//! It keeps to what clients can see of the real one: resource versions, generations, bookmarks, expiry of old versions,
+//! merge patches, the status subresource, discovery, and kinds that come and go with their CRDs. It judges no object.
+
+mod answer;
+mod discovery;
+mod kinds;
+mod store;
+mod watch;
+
+use std::{
+    convert::Infallible,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::{JoinHandle, JoinSet},
+};
+
+pub(crate) use self::store::Write;
+use self::{answer::Body, store::Store};
+
+/// A server on a port of its own, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct ApiServer {
+    pub(crate) address: SocketAddr,
+    store: Arc<Store>,
+    serving: Option<JoinHandle<()>>,
+    directory: TempDir,
+}
+
+impl ApiServer {
+    /// A server with the kinds of Kubernetes, of the Gateway API, and no objects.
+    pub(crate) async fn start() -> Self {
+        let store = Arc::new(Store::default());
+        let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let address = listener.local_addr().unwrap();
+        let serving = Some(tokio::spawn(serve(listener, Arc::clone(&store))));
+        Self { address, store, serving, directory: TempDir::new().unwrap() }
+    }
+
+    /// Ends every connection and takes no new ones; the objects stay.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.abort();
+            // It was aborted.
+            let _ = serving.await;
+        }
+    }
+
+    /// Serves again on the same port after a stop.
+    pub(crate) fn start_again(&mut self) {
+        let listener = listen(self.address);
+        self.serving = Some(tokio::spawn(serve(listener, Arc::clone(&self.store))));
+    }
+
+    /// A kubeconfig for it.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        let path = self.directory.path().join("kubeconfig");
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "test", "cluster": { "server": format!("http://{}", self.address) } }],
+            "users": [{ "name": "test", "user": {} }],
+            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
+            "current-context": "test",
+        });
+        fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    /// Creates or replaces each object of a text of manifests, as `kubectl apply` does.
+    pub(crate) fn apply(&self, manifests: &str) {
+        for document in manifests.split("\n---") {
+            if !document.trim().is_empty() {
+                self.store.apply(&serde_saphyr::from_str(document).unwrap());
+            }
+        }
+    }
+
+    /// Deletes an object.
+    pub(crate) fn delete(&self, plural: &str, namespace: &str, name: &str) {
+        self.store.delete(plural, namespace, name);
+    }
+
+    /// An object as it is now.
+    pub(crate) fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.store.get(plural, namespace, name)
+    }
+
+    /// Every object of a kind.
+    pub(crate) fn all(&self, plural: &str) -> Vec<Value> {
+        self.store.all(plural)
+    }
+
+    /// What clients have written so far, what [`ApiServer::apply`] wrote not included.
+    pub(crate) fn writes(&self) -> Vec<Write> {
+        self.store.writes()
+    }
+
+    /// Sends every watcher a bookmark.
+    pub(crate) fn bookmark(&self) {
+        self.store.bookmark();
+    }
+
+    /// Forgets all versions but the present one, and ends every watch with 410.
+    pub(crate) fn expire(&self) {
+        self.store.expire();
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        if let Some(serving) = &self.serving {
+            serving.abort();
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket.listen(1024).unwrap()
+}
+
+async fn serve(listener: TcpListener, store: Arc<Store>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let store = Arc::clone(&store);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let store = Arc::clone(&store);
+            async move { Ok::<Response<Body>, Infallible>(answer::answer(&store, request).await) }
+        });
+        connections.spawn(async move {
+            // A client that leaves is no concern of the server.
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}

@@ -1,0 +1,128 @@
+//! What is applied is served, whatever the API server does.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{ApiServer, Cluster, route};
+use crate::support::{Backend, Port, World, eventually, manifests, rule, to};
+
+#[tokio::test]
+async fn what_is_applied_edited_and_deleted_is_served_within_a_second() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start(&backend).await;
+    assert_eq!(cluster.gateway.get("/x").await.header("x-backend"), Some("a"));
+    let edited = Instant::now();
+    cluster.server.apply(&route(&rule("/new", &to("a"))));
+    cluster.becomes("/old", 404).await;
+    cluster.becomes("/new", 200).await;
+    assert!(edited.elapsed() < Duration::from_secs(1), "{:?}", edited.elapsed());
+    cluster.server.delete("httproutes", "demo", "all");
+    cluster.becomes("/new", 404).await;
+    cluster.server.delete("gateways", "demo", "demo");
+    eventually("the port is closed", async || {
+        tokio::net::TcpStream::connect(cluster.gateway.address()).await.is_err()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_stalls_no_other() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start(&backend).await;
+    let unknown = "filters: [{type: Sorcery, sorcery: {}}],";
+    cluster.server.apply(&manifests::route("odd", "", &[rule("/odd", &format!("{unknown} {}", to("a")))]));
+    cluster.server.apply(&manifests::route("other", "", &[rule("/other", &to("none"))]));
+    cluster.becomes("/other", 500).await;
+    assert_eq!(cluster.gateway.get("/odd").await.status(), 200, "the older route has the path");
+    let config = cluster.gateway.config().await;
+    let fault = config["faults"][0].as_str().unwrap();
+    assert!(fault.starts_with("HTTPRoute demo/odd: spec.rules[0].filters[0].type: "), "{fault}");
+    // Fields that are newer than this program are none of its business.
+    let newer = route(&rule("/newer", &to("a"))).replace("spec: {", "spec: {fromTheFuture: true,");
+    cluster.server.apply(&newer);
+    cluster.becomes("/newer", 200).await;
+}
+
+#[tokio::test]
+async fn an_edit_that_breaks_an_object_leaves_its_last_good_version() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start(&backend).await;
+    let broken = "filters: [{type: Sorcery, sorcery: {}}],";
+    cluster.server.apply(&route(&rule("/", &format!("{broken} {}", to("a")))));
+    eventually("the fault is told", async || cluster.gateway.config().await["faults"][0].is_string()).await;
+    assert_eq!(cluster.gateway.get("/").await.status(), 200);
+    cluster.server.apply(&route(&rule("/good", &to("a"))));
+    cluster.becomes("/", 404).await;
+    let is_clean = async || cluster.gateway.config().await["faults"] == serde_json::json!([]);
+    eventually("no fault is left", is_clean).await;
+}
+
+#[tokio::test]
+async fn traffic_goes_on_without_the_api_server_and_the_state_converges_when_it_is_back() {
+    let backend = Backend::echo("a").await;
+    let mut cluster = Cluster::start(&backend).await;
+    cluster.server.stop().await;
+    assert_eq!(cluster.gateway.get("/").await.status(), 200);
+    cluster.server.apply(&route(&rule("/meanwhile", &to("a"))));
+    cluster.server.delete("services", "demo", "a");
+    assert_eq!(cluster.gateway.get("/").await.status(), 200);
+    cluster.server.start_again();
+    cluster.becomes("/", 404).await;
+    cluster.becomes("/meanwhile", 500).await;
+    cluster.server.apply(&manifests::service("a", "http", &[&backend]));
+    cluster.becomes("/meanwhile", 200).await;
+}
+
+#[tokio::test]
+async fn a_list_that_is_made_again_opens_no_gap() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start(&backend).await;
+    let mut wire = cluster.gateway.connect().await;
+    for round in 0..5 {
+        cluster.server.bookmark();
+        cluster.server.expire();
+        cluster.server.apply(&route(&rule("/", &format!("name: round-{round}, {}", to("a")))));
+        for _ in 0..20 {
+            assert_eq!(wire.get("/").await.status(), 200);
+        }
+    }
+    let name = async || cluster.gateway.config().await["ir"]["routes"][0]["rules"][0]["name"] == "round-4";
+    eventually("the last edit is served", name).await;
+}
+
+#[tokio::test]
+async fn it_is_ready_when_the_first_world_is_complete() {
+    let mut server = ApiServer::start().await;
+    server.stop().await;
+    let port = Port::reserve();
+    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    let gateway = World::of_cluster(port, &server.kubeconfig()).start_unready();
+    assert_eq!(gateway.admin("/readyz").await.status(), 503);
+    assert_eq!(gateway.admin("/healthz").await.status(), 200);
+    server.start_again();
+    eventually("ready", async || gateway.admin("/readyz").await.status() == 200).await;
+    assert_eq!(gateway.get("/").await.status(), 404);
+    assert_eq!(gateway.log.count("the cluster is read"), 1);
+}
+
+#[tokio::test]
+async fn a_kind_is_served_when_its_crd_appears_and_forgotten_when_it_goes() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start(&backend).await;
+    assert_eq!(cluster.gateway.get("/").await.status(), 200);
+    cluster.server.apply(&nantian_crd::crds_yaml());
+    cluster.server.apply(
+        "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: none, namespace: demo}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: all}]
+  requestsPerMinute: 0
+",
+    );
+    cluster.becomes("/", 429).await;
+    cluster.server.delete("customresourcedefinitions", "", "tokenpolicies.gateway.nantian.dev");
+    cluster.becomes("/", 200).await;
+}
