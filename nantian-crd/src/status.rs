@@ -1,14 +1,14 @@
 //! What a controller writes back: conditions, and the policy status of the Gateway API.
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::target_ref::GATEWAY_API_GROUP;
 
-mod verdict;
+mod merge;
 
-pub use self::verdict::{ConditionType, Reason, Verdict, merge_at};
+pub use self::merge::merge;
 
 /// Entries a policy status can hold; the Gateway API allows no more.
 pub const MAX_ANCESTORS: usize = 16;
@@ -76,7 +76,7 @@ pub struct AiServiceStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// What [`PolicyStatus::apply_at`] did.
+/// What [`PolicyStatus::apply`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Whether the status differs from before, so that it has to be written.
@@ -92,14 +92,12 @@ pub struct Applied {
 impl PolicyStatus {
     /// Makes `entries` all that `controller` says about the policy.
     ///
-    /// Entries of other controllers stay as they are, entries of this controller for ancestors not among `entries` go,
-    /// conditions of other types stay. A condition seen at a newer generation is not overwritten.
-    pub fn apply_at(
+    /// Entries of other controllers stay as they are, entries of this controller for ancestors not among `entries` go.
+    /// Conditions are merged as [`merge`] says.
+    pub fn apply(
         &mut self,
-        now: Timestamp,
         controller: &str,
-        generation: Option<i64>,
-        entries: impl IntoIterator<Item = (AncestorRef, Vec<Verdict>)>,
+        entries: impl IntoIterator<Item = (AncestorRef, Vec<Condition>)>,
     ) -> Applied {
         let entries: Vec<_> = entries.into_iter().collect();
         let before = self.ancestors.len();
@@ -108,11 +106,11 @@ impl PolicyStatus {
                 || entries.iter().any(|(ancestor, _)| *ancestor == old.ancestor_ref)
         });
         let mut applied = Applied { changed: self.ancestors.len() != before, left_out: Vec::new() };
-        for (ancestor, verdicts) in entries {
+        for (ancestor, conditions) in entries {
             match self.entry(controller, &ancestor) {
                 Some(entry) => {
-                    for verdict in verdicts {
-                        applied.changed |= merge_at(&mut entry.conditions, now, generation, verdict);
+                    for condition in conditions {
+                        applied.changed |= merge(&mut entry.conditions, condition);
                     }
                 }
                 None => applied.left_out.push(ancestor),
@@ -175,7 +173,7 @@ fn conditions(_: &mut SchemaGenerator) -> Schema {
                 "message": {
                     "description": "Explanation for a human.",
                     "type": "string",
-                    "maxLength": verdict::MAX_MESSAGE,
+                    "maxLength": merge::MAX_MESSAGE,
                 },
                 "observedGeneration": {
                     "description": "The metadata.generation that was looked at.",

@@ -12,6 +12,8 @@ pub mod body;
 pub mod cli;
 pub mod compile;
 pub mod control;
+#[cfg(feature = "kubernetes")]
+pub mod controller;
 pub mod filter;
 pub mod gates;
 mod grpc;

@@ -8,12 +8,15 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
+use tokio::{sync::watch, task::JoinHandle};
+
 use super::{
     args::{ClusterOptions, Common},
     run::{Changes, serve},
 };
 use crate::{
     control::View,
+    controller::{Lease, Writer},
     source::kube::{Cluster, Mirror, follow},
 };
 
@@ -27,11 +30,47 @@ pub(super) async fn serve_cluster(options: &ClusterOptions, common: &Common) -> 
     let client = Client::try_from(config).context("the API server")?;
     let mirror = Arc::new(Mirror::default());
     let view = View::default();
+    let (stop, stopped) = watch::channel(false);
+    let reporting = report(client.clone(), Arc::clone(&mirror), &view, stopped);
     let following = crate::runtime::spawn(follow(client, Arc::clone(&mirror)));
     let cluster = Cluster::new(Arc::clone(&mirror));
     let served = serve(cluster, mirror, common.feature_gates, common, &view, || {}).await;
     following.abort();
+    stop.send_replace(true);
+    // The lease is given back before the process ends.
+    reporting.await?;
     served
+}
+
+/// Writes status and events while this replica leads, until it drains.
+fn report(
+    client: Client,
+    mirror: Arc<Mirror>,
+    view: &View,
+    mut stopped: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "nantian-gateway".to_owned());
+    let identity = format!("{host}_{:08x}", fastrand::u32(..));
+    let lease = Lease::new(client.clone(), identity.clone());
+    let writer = Writer::new(client, mirror, view, &lease, identity);
+    let mut shown = view.watch();
+    let end = async move {
+        let drains = async {
+            // Nothing is shown before the first world is complete, and when the process drains.
+            let _ = shown.wait_for(Option::is_some).await;
+            let _ = shown.wait_for(Option::is_none).await;
+        };
+        tokio::select! {
+            () = drains => {}
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
+    };
+    crate::runtime::spawn(async move {
+        tokio::select! {
+            () = lease.run(end) => {}
+            () = writer.run() => {}
+        }
+    })
 }
 
 async fn config(options: &ClusterOptions) -> anyhow::Result<Config> {

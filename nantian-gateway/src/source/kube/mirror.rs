@@ -113,9 +113,11 @@ impl Mirror {
         self.state().seen.get(name).cloned()
     }
 
-    /// Notes what a write has made of an object, before the watch tells.
-    pub fn wrote(&self, name: &ObjectRef, metadata: &ObjectMeta, status: Value) {
-        if let Some(seen) = self.state().seen.get_mut(name) {
+    /// Notes what a write has made of an object that was `before`, unless the watch has told of a later version since.
+    pub fn wrote(&self, name: &ObjectRef, before: &Seen, metadata: &ObjectMeta, status: Value) {
+        let mut state = self.state();
+        let seen = state.seen.get_mut(name);
+        if let Some(seen) = seen.filter(|seen| seen.resource_version == before.resource_version) {
             seen.resource_version.clone_from(&metadata.resource_version);
             seen.status = status;
         }

@@ -2,6 +2,7 @@
 
 mod api_server;
 mod source;
+mod status;
 
 use self::api_server::ApiServer;
 use crate::support::{Backend, Port, Running, World, eventually, manifests, rule, to};

@@ -69,9 +69,11 @@ impl World {
     }
 
     fn empty(port: Port, directory: TempDir) -> Self {
-        let options = ["run", "--workers", "2", "--feature-gates", "AllAlpha=true", "--log-format", "json"];
+        let options = ["run", "--workers", "2", "--log-format", "json"];
         let options = options.map(str::to_owned).into();
-        Self { directory, port, options, environment: Vec::new(), source: Vec::new() }
+        // An option on the command line overrules it.
+        let environment = vec![("NANTIAN_FEATURE_GATES".to_owned(), "AllAlpha=true".to_owned())];
+        Self { directory, port, options, environment, source: Vec::new() }
     }
 
     /// Further options of the command line.

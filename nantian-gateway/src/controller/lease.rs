@@ -1,0 +1,151 @@
+//! Which of the replicas writes.
+
+use std::time::Duration;
+
+use k8s_openapi::{
+    api::coordination::v1::{Lease as Object, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, Error,
+    api::{ObjectMeta, PostParams},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+/// The name of the object, in the namespace of the process.
+const NAME: &str = "nantian-gateway";
+/// How long a leader that says nothing more is waited for.
+const DURATION: Duration = Duration::from_secs(15);
+/// How often the leader says that it is there, and the others look.
+const PERIOD: Duration = Duration::from_secs(3);
+/// After how long without an answer the leader takes itself for none; well before others do.
+const GIVE_UP: Duration = Duration::from_secs(10);
+
+/// A candidate for the lease that only one replica holds.
+#[derive(Debug)]
+pub struct Lease {
+    api: Api<Object>,
+    identity: String,
+    holds: watch::Sender<bool>,
+    /// The version of the object that was last seen, and since when, by this process' own clock.
+    seen: Option<(Option<String>, Instant)>,
+    renewed: Instant,
+}
+
+impl Lease {
+    /// A candidate of this name, which no other replica has.
+    pub fn new(client: Client, identity: String) -> Self {
+        let api = Api::default_namespaced(client);
+        Self { api, identity, holds: watch::Sender::new(false), seen: None, renewed: Instant::now() }
+    }
+
+    /// Whether the lease is held.
+    pub fn holds(&self) -> watch::Receiver<bool> {
+        self.holds.subscribe()
+    }
+
+    /// Takes the lease when it is free and keeps it, until `end`; it is given back then.
+    ///
+    /// # Cancellation
+    /// Dropping the future leaves the lease to expire.
+    pub async fn run(mut self, end: impl Future<Output = ()>) {
+        let mut end = std::pin::pin!(end);
+        loop {
+            let holds = match timeout(PERIOD, self.step()).await {
+                Ok(Ok(holds)) => holds,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "the lease cannot be had");
+                    *self.holds.borrow() && self.renewed.elapsed() < GIVE_UP
+                }
+                Err(_) => *self.holds.borrow() && self.renewed.elapsed() < GIVE_UP,
+            };
+            self.set(holds);
+            tokio::select! {
+                () = sleep(PERIOD) => {}
+                () = &mut end => break,
+            }
+        }
+        if *self.holds.borrow() {
+            self.set(false);
+            // Whoever comes next waits for it to expire otherwise.
+            let _ = timeout(PERIOD, self.give_back()).await;
+        }
+    }
+
+    fn set(&self, holds: bool) {
+        if self.holds.send_if_modified(|held| std::mem::replace(held, holds) != holds) {
+            tracing::info!(identity = self.identity, holds, "leader election");
+        }
+    }
+
+    /// Looks at the lease once. Returns whether it is held now.
+    async fn step(&mut self) -> Result<bool, Error> {
+        let now = Instant::now();
+        let Some(mut lease) = self.api.get_opt(NAME).await? else {
+            let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+            let lease = Object { metadata, spec: Some(self.spec(None)) };
+            let created = self.api.create(&PostParams::default(), &lease).await;
+            return self.outcome(created, now);
+        };
+        let version = lease.metadata.resource_version.clone();
+        if self.seen.as_ref().is_none_or(|(seen, _)| *seen != version) {
+            self.seen = Some((version, now));
+        }
+        let spec = lease.spec.take().unwrap_or_default();
+        let holder = spec.holder_identity.as_deref().unwrap_or_default();
+        // Clocks of other machines are not believed: what counts is how long the object has not changed.
+        let is_stale = self.seen.as_ref().is_some_and(|(_, since)| now.duration_since(*since) >= DURATION);
+        if holder != self.identity && !holder.is_empty() && !is_stale {
+            return Ok(false);
+        }
+        lease.spec = Some(self.spec(Some(&spec)));
+        let replaced = self.api.replace(NAME, &PostParams::default(), &lease).await;
+        self.outcome(replaced, now)
+    }
+
+    fn outcome(&mut self, written: Result<Object, Error>, now: Instant) -> Result<bool, Error> {
+        match written {
+            Ok(lease) => {
+                self.seen = Some((lease.metadata.resource_version, now));
+                self.renewed = now;
+                Ok(true)
+            }
+            // Another replica was faster.
+            Err(Error::Api(status)) if status.code == 409 => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn spec(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        let same = before.filter(|before| before.holder_identity.as_ref() == Some(&self.identity));
+        let transitions = before.and_then(|before| before.lease_transitions).unwrap_or(0);
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            acquire_time: same.map_or_else(|| Some(now.clone()), |before| before.acquire_time.clone()),
+            renew_time: Some(now),
+            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            lease_transitions: Some(if same.is_some() || before.is_none() {
+                transitions
+            } else {
+                transitions + 1
+            }),
+            ..LeaseSpec::default()
+        }
+    }
+
+    async fn give_back(&self) -> Result<(), Error> {
+        let mut lease = self.api.get(NAME).await?;
+        if let Some(spec) =
+            lease.spec.as_mut().filter(|spec| spec.holder_identity.as_ref() == Some(&self.identity))
+        {
+            spec.holder_identity = None;
+            self.api.replace(NAME, &PostParams::default(), &lease).await?;
+        }
+        Ok(())
+    }
+}

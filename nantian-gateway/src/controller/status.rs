@@ -1,0 +1,154 @@
+//! A new status out of the present one and what is true now.
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+use nantian_crd::status::{AncestorRef, PolicyStatus, merge};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::features::SUPPORTED;
+use crate::{
+    source::ObjectRef,
+    translate::{
+        conditions::{self, Conditions},
+        status::{
+            AncestorStatus, CONTROLLER_NAME, GatewayStatus, ListenerStatus, ObjectStatus, ParentStatus,
+            StatusRef,
+        },
+    },
+};
+
+/// The status of `object`, whose present one is `present`; `None` where nothing has to be written.
+///
+/// What other controllers say stays. Where nothing is said any more of an object that others may speak about too, what was
+/// said is taken back.
+pub(super) fn merged(
+    object: &ObjectRef,
+    present: &Value,
+    now: &Timestamp,
+    truth: Option<&ObjectStatus>,
+) -> Option<Value> {
+    let merging = Merging { now: *now };
+    let status = match truth {
+        Some(ObjectStatus::Plain(plain)) => {
+            let mut status = fields(present);
+            status.insert(
+                "conditions".to_owned(),
+                merging.conditions(&present["conditions"], &plain.conditions),
+            );
+            if object.kind == "GatewayClass" {
+                let features = SUPPORTED.map(|name| json!({ "name": name }));
+                status.insert("supportedFeatures".to_owned(), features.into());
+            }
+            Value::Object(status)
+        }
+        Some(ObjectStatus::Gateway(gateway)) => merging.gateway(present, gateway),
+        Some(ObjectStatus::Route(route)) => merging.route(present, &route.parents),
+        Some(ObjectStatus::Policy(policy)) => return merging.policy(present, &policy.ancestors),
+        None if object.kind == "HTTPRoute" => merging.route(present, &[]),
+        None if ["TokenPolicy", "WasmPlugin", "BackendLBPolicy"].contains(&object.kind) => {
+            return merging.policy(present, &[]);
+        }
+        None => return None,
+    };
+    (status != *present).then_some(status)
+}
+
+struct Merging {
+    now: Timestamp,
+}
+
+impl Merging {
+    fn gateway(&self, present: &Value, gateway: &GatewayStatus) -> Value {
+        let mut status = fields(present);
+        status.insert("addresses".to_owned(), json(&gateway.addresses));
+        status.insert("conditions".to_owned(), self.conditions(&present["conditions"], &gateway.conditions));
+        let listeners =
+            gateway.listeners.iter().map(|listener| self.listener(&present["listeners"], listener));
+        status.insert("listeners".to_owned(), listeners.collect());
+        Value::Object(status)
+    }
+
+    fn listener(&self, present: &Value, listener: &ListenerStatus) -> Value {
+        let before = present.as_array().into_iter().flatten().find(|entry| entry["name"] == *listener.name);
+        json!({
+            "name": listener.name,
+            "supportedKinds": json(&listener.supported_kinds),
+            "attachedRoutes": listener.attached_routes,
+            "conditions": self.conditions(&before.map_or(Value::Null, |entry| entry["conditions"].clone()), &listener.conditions),
+        })
+    }
+
+    /// Our entries come after those of other controllers, in the order of the parents.
+    fn route(&self, present: &Value, parents: &[ParentStatus]) -> Value {
+        let entries = present["parents"].as_array().into_iter().flatten();
+        let (ours, others): (Vec<_>, Vec<_>) =
+            entries.partition(|entry| entry["controllerName"] == CONTROLLER_NAME);
+        if parents.is_empty() && ours.is_empty() {
+            return present.clone();
+        }
+        let new = parents.iter().map(|parent| {
+            let parent_ref = json(&parent.parent_ref);
+            let before = ours.iter().find(|entry| entry["parentRef"] == parent_ref);
+            let before = before.map_or(Value::Null, |entry| entry["conditions"].clone());
+            json!({
+                "parentRef": parent_ref,
+                "controllerName": CONTROLLER_NAME,
+                "conditions": self.conditions(&before, &parent.conditions),
+            })
+        });
+        let mut status = fields(present);
+        status.insert("parents".to_owned(), others.into_iter().cloned().chain(new).collect());
+        Value::Object(status)
+    }
+
+    fn policy(&self, present: &Value, ancestors: &[AncestorStatus]) -> Option<Value> {
+        let mut status: PolicyStatus = serde_json::from_value(present.clone()).unwrap_or_default();
+        let entries = ancestors.iter().map(|ancestor| {
+            let conditions = ancestor.conditions.iter().map(|condition| self.condition(condition));
+            (ancestor_ref(&ancestor.ancestor_ref), conditions.collect())
+        });
+        let applied = status.apply(CONTROLLER_NAME, entries);
+        applied.changed.then(|| json(&status))
+    }
+
+    /// Conditions of types that are none of ours stay.
+    fn conditions(&self, present: &Value, truth: &Conditions) -> Value {
+        let mut conditions: Vec<Condition> = serde_json::from_value(present.clone()).unwrap_or_default();
+        for condition in truth.iter() {
+            merge(&mut conditions, self.condition(condition));
+        }
+        json(&conditions)
+    }
+
+    fn condition(&self, condition: &conditions::Condition) -> Condition {
+        Condition {
+            // The API server keeps whole seconds.
+            last_transition_time: Time(Timestamp::from_second(self.now.as_second()).unwrap_or(self.now)),
+            message: condition.message.clone(),
+            observed_generation: condition.observed_generation,
+            reason: condition.reason.as_str().to_owned(),
+            status: condition.status.as_str().to_owned(),
+            type_: condition.kind.as_str().to_owned(),
+        }
+    }
+}
+
+fn ancestor_ref(reference: &StatusRef) -> AncestorRef {
+    let StatusRef { group, kind, namespace, name, section_name, port } = reference.clone();
+    AncestorRef { group, kind, namespace, name, section_name, port }
+}
+
+fn fields(present: &Value) -> Map<String, Value> {
+    present.as_object().cloned().unwrap_or_default()
+}
+
+/// Nothing of a status has a form that JSON has not.
+fn json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

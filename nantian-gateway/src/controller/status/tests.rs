@@ -1,0 +1,116 @@
+use super::*;
+use crate::{
+    ir::ObjectName,
+    translate::{
+        conditions::{Condition, ConditionType, Reason},
+        status::{PlainStatus, RouteStatus},
+    },
+};
+
+fn object(kind: &'static str) -> ObjectRef {
+    ObjectRef { kind, name: ObjectName::new("demo", "it") }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn accepted(generation: i64, holds: bool) -> Conditions {
+    let mut conditions = Conditions::new(Some(generation));
+    conditions.set(match holds {
+        true => Condition::holds(ConditionType::Accepted, Reason::Accepted, "attached"),
+        false => Condition::fails(ConditionType::Accepted, Reason::NoMatchingParent, "no listener"),
+    });
+    conditions
+}
+
+fn route(parents: &[(&str, Conditions)]) -> ObjectStatus {
+    let parents = parents.iter().map(|(name, conditions)| ParentStatus {
+        parent_ref: StatusRef { name: (*name).to_owned(), ..StatusRef::default() },
+        controller_name: CONTROLLER_NAME,
+        conditions: conditions.clone(),
+    });
+    ObjectStatus::Route(RouteStatus { parents: parents.collect() })
+}
+
+#[test]
+fn what_is_written_once_is_not_written_again() {
+    let truth = route(&[("a", accepted(1, true))]);
+    let status = merged(&object("HTTPRoute"), &Value::Null, &at(1), Some(&truth)).unwrap();
+    assert_eq!(status["parents"][0]["conditions"][0]["lastTransitionTime"], "1970-01-01T00:00:01Z");
+    assert_eq!(merged(&object("HTTPRoute"), &status, &at(2), Some(&truth)), None);
+}
+
+#[test]
+fn the_time_moves_only_with_the_status() {
+    let time = |status: &Value| status["parents"][0]["conditions"][0]["lastTransitionTime"].clone();
+    let merge = |present: &Value, second, generation, holds| {
+        let truth = route(&[("a", accepted(generation, holds))]);
+        merged(&object("HTTPRoute"), present, &at(second), Some(&truth)).unwrap()
+    };
+    let first = merge(&Value::Null, 1, 1, true);
+    let edited = merge(&first, 2, 2, true);
+    assert_eq!(time(&edited), time(&first));
+    assert_eq!(edited["parents"][0]["conditions"][0]["observedGeneration"], 2);
+    let refused = merge(&edited, 3, 3, false);
+    assert_eq!(time(&refused), "1970-01-01T00:00:03Z");
+}
+
+#[test]
+fn entries_of_other_controllers_stay_and_our_stale_ones_go() {
+    let foreign =
+        json!({ "parentRef": { "name": "a" }, "controllerName": "example.com/other", "conditions": [] });
+    let stale =
+        json!({ "parentRef": { "name": "gone" }, "controllerName": CONTROLLER_NAME, "conditions": [] });
+    let present = json!({ "parents": [stale, foreign] });
+    let truth = route(&[("a", accepted(1, true))]);
+    let status = merged(&object("HTTPRoute"), &present, &at(1), Some(&truth)).unwrap();
+    assert_eq!(status["parents"][0], foreign);
+    assert_eq!(status["parents"][1]["parentRef"]["name"], "a");
+    assert_eq!(status["parents"].as_array().unwrap().len(), 2);
+    let left = merged(&object("HTTPRoute"), &status, &at(2), None).unwrap();
+    assert_eq!(left["parents"], json!([foreign]));
+    assert_eq!(merged(&object("HTTPRoute"), &left, &at(3), None), None);
+}
+
+#[test]
+fn nothing_is_written_about_what_is_not_ours() {
+    for kind in ["HTTPRoute", "TokenPolicy", "Gateway", "GatewayClass", "AIService"] {
+        let present = json!({ "conditions": [{ "type": "Accepted" }] });
+        assert_eq!(merged(&object(kind), &present, &at(1), None), None, "{kind}");
+        assert_eq!(merged(&object(kind), &Value::Null, &at(1), None), None, "{kind}");
+    }
+}
+
+#[test]
+fn conditions_of_others_on_a_gateway_stay() {
+    let theirs = json!({
+        "type": "example.com/Audited", "status": "True", "reason": "Fine", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    let truth =
+        ObjectStatus::Gateway(GatewayStatus { conditions: accepted(1, true), ..GatewayStatus::default() });
+    let present = json!({ "conditions": [theirs] });
+    let status = merged(&object("Gateway"), &present, &at(1), Some(&truth)).unwrap();
+    assert_eq!(status["conditions"][0], theirs);
+    assert_eq!(status["conditions"][1]["type"], "Accepted");
+    assert_eq!(merged(&object("Gateway"), &status, &at(2), Some(&truth)), None);
+}
+
+#[test]
+fn a_class_tells_its_features_together_with_its_acceptance() {
+    let truth = ObjectStatus::Plain(PlainStatus { conditions: accepted(1, true) });
+    let status = merged(&object("GatewayClass"), &Value::Null, &at(1), Some(&truth)).unwrap();
+    assert_eq!(status["supportedFeatures"][0]["name"], "Gateway");
+    assert_eq!(merged(&object("GatewayClass"), &status, &at(2), Some(&truth)), None);
+}
+
+#[test]
+fn a_judgement_of_an_older_generation_overwrites_no_newer_one() {
+    let newer = merged(&object("AIService"), &Value::Null, &at(1), Some(&plain(5, true))).unwrap();
+    assert_eq!(merged(&object("AIService"), &newer, &at(2), Some(&plain(4, false))), None);
+}
+
+fn plain(generation: i64, holds: bool) -> ObjectStatus {
+    ObjectStatus::Plain(PlainStatus { conditions: accepted(generation, holds) })
+}

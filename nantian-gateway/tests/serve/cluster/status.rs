@@ -1,0 +1,181 @@
+//! What the gateway writes back.
+
+use serde_json::{Value, json};
+
+use super::{ApiServer, Cluster, route};
+use crate::support::{Backend, Port, World, eventually, manifests, rule, to};
+
+impl Cluster {
+    fn status(&self, plural: &str, namespace: &str, name: &str) -> Value {
+        status(&self.server, plural, namespace, name)
+    }
+
+    /// How many writes of a status there were, and how many of them changed nothing.
+    fn status_writes(&self) -> (usize, usize) {
+        let writes = self.server.writes();
+        let of_status: Vec<_> = writes.iter().filter(|write| write.path.ends_with("/status")).collect();
+        (of_status.len(), of_status.iter().filter(|write| !write.has_changed).count())
+    }
+}
+
+fn status(server: &ApiServer, plural: &str, namespace: &str, name: &str) -> Value {
+    server.get(plural, namespace, name).unwrap()["status"].take()
+}
+
+/// The condition of this type in a list of them.
+fn condition<'a>(conditions: &'a Value, kind: &str) -> &'a Value {
+    let found = conditions.as_array().into_iter().flatten().find(|condition| condition["type"] == kind);
+    found.unwrap_or(&Value::Null)
+}
+
+#[tokio::test]
+async fn conditions_appear_on_everything_that_is_ours() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start(&backend).await;
+    eventually("the route is accepted", async || {
+        let status = cluster.status("httproutes", "demo", "all");
+        condition(&status["parents"][0]["conditions"], "Accepted")["status"] == "True"
+    })
+    .await;
+    let class = cluster.status("gatewayclasses", "", "nantian");
+    assert_eq!(condition(&class["conditions"], "Accepted")["reason"], "Accepted");
+    assert_eq!(class["supportedFeatures"][0], json!({ "name": "Gateway" }));
+    let gateway = cluster.status("gateways", "demo", "demo");
+    assert_eq!(gateway["addresses"], json!([{ "type": "IPAddress", "value": "127.0.0.1" }]));
+    assert_eq!(condition(&gateway["conditions"], "Programmed")["status"], "True");
+    let listener = &gateway["listeners"][0];
+    assert_eq!((&listener["name"], &listener["attachedRoutes"]), (&json!("http"), &json!(1)));
+    for kind in ["Accepted", "ResolvedRefs", "Programmed"] {
+        let condition = condition(&listener["conditions"], kind);
+        assert_eq!(
+            (&condition["status"], &condition["observedGeneration"]),
+            (&json!("True"), &json!(1)),
+            "{kind}"
+        );
+    }
+    assert_eq!(condition(&listener["conditions"], "Conflicted")["status"], "False");
+    let parent = cluster.status("httproutes", "demo", "all")["parents"][0].take();
+    assert_eq!(parent["parentRef"], json!({ "name": "demo" }));
+    assert_eq!(parent["controllerName"], "gateway.nantian.dev/gateway-controller");
+    assert_eq!(cluster.server.all("leases").len(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_edit_is_told_while_the_version_before_it_serves() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start(&backend).await;
+    let refused =
+        "filters: [{type: ExtensionRef, extensionRef: {group: example.com, kind: Magic, name: x}}],";
+    cluster.server.apply(&route(&rule("/", &format!("{refused} {}", to("a")))));
+    eventually("the refusal is told", async || {
+        let status = cluster.status("httproutes", "demo", "all");
+        let accepted = condition(&status["parents"][0]["conditions"], "Accepted");
+        accepted["status"] == "False" && accepted["observedGeneration"] == 2
+    })
+    .await;
+    assert_eq!(cluster.gateway.get("/").await.status(), 200);
+    eventually("there is an event", async || {
+        cluster.server.all("events").iter().any(|event| event["regarding"]["name"] == "all")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn edits_cause_no_status_write_that_changes_nothing() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start(&backend).await;
+    for edit in 0..200 {
+        cluster.server.apply(&route(&rule(&format!("/{edit}"), &to("a"))));
+        if edit % 10 == 0 {
+            cluster.becomes(&format!("/{edit}"), 200).await;
+        }
+    }
+    eventually("the last edit is observed", async || {
+        let status = cluster.status("httproutes", "demo", "all");
+        condition(&status["parents"][0]["conditions"], "Accepted")["observedGeneration"] == 201
+    })
+    .await;
+    let (writes, idle) = cluster.status_writes();
+    assert_eq!(idle, 0, "of {writes}");
+    // The class, the Gateway, and the route once for each time that edits were gathered.
+    assert!((3..=203).contains(&writes), "{writes}");
+    let version = |server: &ApiServer| {
+        server.get("httproutes", "demo", "all").unwrap()["metadata"]["resourceVersion"].clone()
+    };
+    let settled = version(&cluster.server);
+    // A change of something else, seen in traffic, comes after any write that would still be due.
+    cluster.server.apply(&manifests::route("other", "", &[rule("/other", &to("a"))]));
+    eventually("the other route is observed", async || {
+        cluster.status("httproutes", "demo", "other")["parents"][0].is_object()
+    })
+    .await;
+    assert_eq!(version(&cluster.server), settled);
+}
+
+#[tokio::test]
+async fn what_others_say_stays_and_what_we_said_goes_with_the_reference() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start(&backend).await;
+    let parents =
+        async || cluster.status("httproutes", "demo", "all")["parents"].as_array().map_or(0, Vec::len);
+    eventually("the route has a status", async || parents().await == 1).await;
+    cluster.server.apply(&route(&rule("/", &to("a"))).replace("{name: demo}]", "{name: foreign}]"));
+    eventually("the status is taken back", async || parents().await == 0).await;
+    cluster.becomes("/", 404).await;
+}
+
+#[tokio::test]
+async fn the_lease_is_given_back_at_the_end_and_another_replica_writes() {
+    let backend = Backend::echo("a").await;
+    let mut cluster = Cluster::start(&backend).await;
+    let holder = |server: &ApiServer| {
+        server.all("leases").first().map(|lease| lease["spec"]["holderIdentity"].clone())
+    };
+    eventually("somebody leads", async || holder(&cluster.server).is_some_and(|holder| holder.is_string()))
+        .await;
+    let first = holder(&cluster.server);
+    let second = World::of_cluster(Port::reserve(), &cluster.server.kubeconfig()).start().await;
+    assert_eq!(holder(&cluster.server), first, "a second replica only serves");
+    cluster.gateway.signal("TERM");
+    assert!(cluster.gateway.exit().await.success());
+    eventually("the other one leads", async || {
+        holder(&cluster.server).is_some_and(|holder| holder.is_string() && Some(&holder) != first.as_ref())
+    })
+    .await;
+    cluster.server.apply(&manifests::route("late", "", &[rule("/late", &to("a"))]));
+    eventually("it writes", async || cluster.status("httproutes", "demo", "late")["parents"][0].is_object())
+        .await;
+    drop(second);
+}
+
+#[tokio::test]
+async fn an_object_whose_gate_is_closed_has_an_event_that_names_it() {
+    let backend = Backend::echo("a").await;
+    let server = ApiServer::start().await;
+    let port = Port::reserve();
+    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    server.apply(&manifests::service("a", "http", &[&backend]));
+    server.apply(&nantian_crd::crds_yaml());
+    server.apply(
+        "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: quota, namespace: demo}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: demo}]
+  requestsPerMinute: 7
+",
+    );
+    let world =
+        World::of_cluster(port, &server.kubeconfig()).options(&["--feature-gates", "TokenPolicy=false"]);
+    let _gateway = world.start().await;
+    eventually("there is an event", async || {
+        let told = |event: &Value| {
+            event["regarding"]["name"] == "quota"
+                && event["note"].as_str().unwrap().contains("--feature-gates TokenPolicy=true")
+        };
+        server.all("events").iter().any(told)
+    })
+    .await;
+    assert_eq!(status(&server, "tokenpolicies", "demo", "quota"), Value::Null);
+}
