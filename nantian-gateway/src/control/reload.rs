@@ -166,7 +166,11 @@ impl Control {
 
     /// Faults in the manifests, and in edits that were taken back.
     fn faults(&self) -> Vec<String> {
-        self.source_faults.iter().chain(self.rejected.values().flat_map(|rejected| &rejected.lines)).cloned().collect()
+        self.source_faults
+            .iter()
+            .chain(self.rejected.values().flat_map(|rejected| &rejected.lines))
+            .cloned()
+            .collect()
     }
 
     fn show(&self, translation: &Arc<Translation>, faults: &[String]) {

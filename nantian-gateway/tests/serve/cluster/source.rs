@@ -35,9 +35,12 @@ async fn an_object_that_cannot_be_read_stalls_no_other() {
     cluster.server.apply(&manifests::route("other", "", &[rule("/other", &to("none"))]));
     cluster.becomes("/other", 500).await;
     assert_eq!(cluster.gateway.get("/odd").await.status(), 200, "the older route has the path");
-    let config = cluster.gateway.config().await;
-    let fault = config["faults"][0].as_str().unwrap();
-    assert!(fault.starts_with("HTTPRoute demo/odd: spec.rules[0].filters[0].type: "), "{fault}");
+    eventually("the fault is told", async || {
+        let config = cluster.gateway.config().await;
+        let fault = config["faults"][0].as_str().unwrap_or_default();
+        fault.starts_with("HTTPRoute demo/odd: spec.rules[0].filters[0].type: ")
+    })
+    .await;
     // Fields that are newer than this program are none of its business.
     let newer = route(&rule("/newer", &to("a"))).replace("spec: {", "spec: {fromTheFuture: true,");
     cluster.server.apply(&newer);
