@@ -126,8 +126,16 @@ impl Writer {
 }
 
 /// The kinds whose status is ours to write, or a part of it.
-const HAVE_STATUS: [&str; 7] =
-    ["GatewayClass", "Gateway", "HTTPRoute", "AIService", "TokenPolicy", "WasmPlugin", "BackendLBPolicy"];
+const HAVE_STATUS: [&str; 8] = [
+    "GatewayClass",
+    "Gateway",
+    "HTTPRoute",
+    "GRPCRoute",
+    "AIService",
+    "TokenPolicy",
+    "WasmPlugin",
+    "BackendLBPolicy",
+];
 
 /// Writes one status. Returns the object if that has to be tried again.
 async fn write(client: &Client, mirror: &Mirror, pending: Pending) -> Option<ObjectRef> {
