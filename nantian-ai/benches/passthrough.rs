@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use divan::Bencher;
@@ -11,8 +13,10 @@ use divan::counter::{BytesCount, ItemsCount};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use nantian_ai::body::RequestBody;
+use nantian_ai::codec::{Defaults, StreamDecoder, StreamEncoder};
+use nantian_ai::ir::ToolNames;
 use nantian_ai::usage::{End, Meter};
-use nantian_ai::{AiLayer, Credential, RequestFacts, Surface, Target, TargetConfig};
+use nantian_ai::{AiLayer, Credential, Dialect, RequestFacts, Surface, Target, TargetConfig};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 const EVENT: &str = "data: {\"id\":\"chatcmpl-123\",\"object\":\"chat.completion.chunk\",\"created\":1694268190,\"model\":\"gpt-4o\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token\"},\"finish_reason\":null}]}\n\n";
@@ -59,6 +63,35 @@ fn call(bencher: Bencher<'_, '_>, bytes: usize) {
     });
 }
 
+/// The same call with a provider of another dialect.
+#[divan::bench(args = [2_000, 400_000])]
+fn translated_call(bencher: Bencher<'_, '_>, bytes: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let config = TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
+        .credential(Credential::api_key("sk"));
+    let upstream = service_fn(|request: Request<RequestBody>| async move {
+        divan::black_box(request);
+        let body = r#"{"id":"m","content":[{"type":"text","text":"Hi"}],"stop_reason":"end_turn","usage":{"input_tokens":9,"output_tokens":3}}"#;
+        let response = Response::builder().header("content-type", "application/json");
+        Ok::<_, Infallible>(response.body(Full::<Bytes>::from(body)).unwrap())
+    });
+    let service = AiLayer::new(Arc::new(Target::new(config).unwrap())).layer(upstream);
+    let body = chat_of(bytes);
+    bencher.bench_local(|| {
+        let request = Request::post("/v1/chat/completions")
+            .header("content-type", "application/json")
+            .header("authorization", "Bearer theirs")
+            .header("user-agent", "client/1")
+            .body(Full::new(body.clone()))
+            .unwrap();
+        runtime.block_on(async {
+            let response = service.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            response.into_body().collect().await.unwrap().to_bytes()
+        })
+    });
+}
+
 /// What is known of a request before it is sent.
 #[divan::bench(args = [2_000, 400_000])]
 fn facts(bencher: Bencher<'_, '_>, bytes: usize) {
@@ -80,5 +113,31 @@ fn stream(bencher: Bencher<'_, '_>) {
             meter.push(divan::black_box(EVENT.as_bytes()));
         }
         meter.report(End::Finished)
+    });
+}
+
+/// The same stream for a client of another dialect.
+#[divan::bench]
+fn translated_stream(bencher: Bencher<'_, '_>) {
+    const EVENTS: usize = 1_000;
+    let defaults = Defaults {
+        id: "id".to_owned(),
+        model: "m".to_owned(),
+        created: SystemTime::UNIX_EPOCH,
+        stream_usage: true,
+        input_estimate: 1,
+    };
+    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
+        let mut decoder = StreamDecoder::new(Dialect::OpenAi, 7);
+        let mut encoder = StreamEncoder::new(Dialect::Anthropic, defaults.clone(), ToolNames::default());
+        let mut events = VecDeque::new();
+        let mut written = 0;
+        for _ in 0..EVENTS {
+            let mut out = Vec::new();
+            decoder.push(divan::black_box(EVENT.as_bytes()), &mut events);
+            events.drain(..).for_each(|event| encoder.push(event, &mut out));
+            written += divan::black_box(out).len();
+        }
+        written
     });
 }

@@ -16,6 +16,10 @@ pub(crate) fn read(status: StatusCode, body: &[u8]) -> Fault {
 
 /// An error inside a reply or a stream, where no status says what it is: the value of `error`.
 pub(crate) fn of_error(error: Value) -> Fault {
+    if is_of_credential(&error) {
+        // The operator's: a client would blame its own, and need not see what the provider says of it.
+        return Fault::new(FaultKind::Upstream, "the provider refused the configured credential");
+    }
     let code = error.get("code").and_then(|code| match code {
         Value::Number(number) => number.as_u64().and_then(|code| u16::try_from(code).ok()),
         _ => None,
@@ -28,6 +32,12 @@ pub(crate) fn of_error(error: Value) -> Fault {
         (None | Some(FaultKind::Upstream), Some(status)) => Fault::of_status(status, Some(message)),
         (kind, _) => Fault::new(kind.unwrap_or(FaultKind::Upstream), message),
     }
+}
+
+fn is_of_credential(error: &Value) -> bool {
+    let names = ["type", "code"].into_iter().filter_map(|name| error.get(name)?.as_str());
+    let named = names.into_iter().any(|name| matches!(name, "authentication_error" | "invalid_api_key"));
+    named || error.get("code").and_then(Value::as_u64) == Some(401)
 }
 
 /// The message, and the kind if it is named.
@@ -158,6 +168,19 @@ mod tests {
         ] {
             let fault = of_error(serde_json::from_str(error).unwrap());
             assert_eq!((fault.kind, fault.message.as_str()), (kind, "m"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_provider_says_of_a_credential_stays_here() {
+        for error in [
+            r#"{"type":"authentication_error","message":"Incorrect key sk-ou***rs"}"#,
+            r#"{"message":"Incorrect key sk-ou***rs","code":"invalid_api_key"}"#,
+            r#"{"message":"Incorrect key sk-ou***rs","code":401}"#,
+        ] {
+            let fault = of_error(serde_json::from_str(error).unwrap());
+            assert_eq!(fault.kind, FaultKind::Upstream);
+            assert!(!fault.message.contains("sk-ou"), "{error}");
         }
     }
 
