@@ -159,6 +159,8 @@ where
             }
         };
         if via.is_ended() {
+            // The end of the body is here, as a rule: a connection that has been read to it can be used again.
+            let _ = body.as_mut().poll_frame(cx);
             return Poll::Ready(Turn::Last(None));
         }
         if let Some(chunk) = held.pop_front() {
