@@ -40,7 +40,14 @@ pub fn ai_edit(body: &[u8]) {
     let Ok(mut expected) = serde_json::from_slice::<Map<String, Value>>(body) else { return };
     assert_eq!(model_of(body).as_deref(), expected.get("model").and_then(Value::as_str));
     expected.insert("model".to_owned(), MODEL.into());
-    let edited: Map<String, Value> = serde_json::from_slice(&edit(body)).expect("the edited body is JSON");
+    let edited = |provider| -> Map<String, Value> {
+        serde_json::from_slice(&edit(body, provider)).expect("the edited body is JSON")
+    };
+    assert_eq!(edited("mistral"), expected);
+    // Others are asked for the usage of a stream, too.
+    let mut edited = edited("openai");
+    expected.remove("stream_options");
+    edited.remove("stream_options");
     assert_eq!(edited, expected);
 }
 
@@ -142,8 +149,8 @@ fn marks<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<(Mark, usize)>,
 }
 
 /// The body as the upstream would get it.
-fn edit(body: &[u8]) -> Bytes {
-    let target = Target::new(TargetConfig::new("fuzz", "openai", MODEL)).expect("the target is valid");
+fn edit(body: &[u8], provider: &str) -> Bytes {
+    let target = Target::new(TargetConfig::new("fuzz", provider, MODEL)).expect("the target is valid");
     let surface = Surface::detect(&Method::POST, PATH, &HeaderMap::new()).expect("the path is known");
     let (head, ()) = Request::post(PATH).body(()).expect("the request is valid").into_parts();
     let prepared =
