@@ -58,6 +58,17 @@
 //! # }
 //! ```
 //!
+//! # Over a limit
+//!
+//! A policy refuses, lets requests wait their turn ([`OnLimit::Queue`]), or merely counts ([`OnLimit::Warn`]). What waits has
+//! been charged nothing: it may leave at any time. The wait is a timer of tokio.
+//!
+//! # Several processes
+//!
+//! With the feature `redis`, limits can be kept on a Redis or Valkey server: see the module of that name.
+//!
+//! # Fields of responses
+//!
 //! Responses carry `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) and the `x-ratelimit-*`
 //! fields of OpenAI; refusals also `Retry-After`. Limiters may be stacked: all must admit, what an inner one denies costs
 //! nothing on the outer ones, and usage settles them all.

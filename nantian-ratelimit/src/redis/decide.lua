@@ -4,55 +4,68 @@
 -- ARGV[1]  the signature: four bytes for each limit
 -- ARGV[2]  for each limit: items refilled in a microsecond, capacity, most that can be owed, correction, cost
 -- returns  whether the cost was charged, then what is used of each limit
-local signature, n = ARGV[1], #ARGV[1] / 4
-local doubles = string.rep('d', n)
-local terms = { struct.unpack('>' .. string.rep('d', 5 * n), ARGV[2]) }
-local time = redis.call('TIME')
+local call, unpack_number = redis.call, struct.unpack
+local key, signature, terms = KEYS[1], ARGV[1], ARGV[2]
+local width = #signature
+local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
-local state = redis.call('GET', KEYS[1])
-local used, elapsed = {}, 0
-for i = 1, n do used[i] = 0 end
+local state = call('GET', key)
+local elapsed, known, is_same = 0, 0, false
 if state then
-  local m = (#state - 8) / 12
-  local levels = { struct.unpack('>' .. string.rep('d', m + 1), state, 4 * m + 1) }
-  elapsed = math.max(0, now - levels[1])
-  if string.sub(state, 1, 4 * m) == signature then
-    for i = 1, n do used[i] = levels[i + 1] end
-  else
-    for i = 1, n do
-      local wanted = string.sub(signature, 4 * i - 3, 4 * i)
-      for j = 1, m do
-        if string.sub(state, 4 * j - 3, 4 * j) == wanted then used[i] = levels[j + 1] end
+  known = (#state - 8) / 3
+  is_same = known == width and string.sub(state, 1, width) == signature
+  elapsed = now - unpack_number('<d', state, known + 1)
+  if elapsed < 0 then elapsed = 0 end
+end
+local levels, charged = {}, {}
+local fits, full, full_charged, is_corrected, is_charged = true, 0, 0, false, false
+local n = 0
+for at = 1, width, 4 do
+  n = n + 1
+  local speed, capacity, ceiling, correction, cost = unpack_number('<ddddd', terms, at * 10 - 9)
+  local level = 0
+  if is_same then
+    level = unpack_number('<d', state, width + n * 8 + 1)
+  elseif state then
+    local wanted = string.sub(signature, at, at + 3)
+    for other = 1, known, 4 do
+      if string.sub(state, other, other + 3) == wanted then
+        level = unpack_number('<d', state, known + other * 2 + 7)
       end
     end
   end
-end
-local fits, corrected, charged = true, false, false
-for i = 1, n do
-  local at = 5 * i - 5
-  local level = math.max(0, used[i] - elapsed * terms[at + 1])
-  local correction, cost = terms[at + 4], terms[at + 5]
-  if correction > 0 then
-    level = math.max(level, math.min(level + correction, terms[at + 3]))
-    corrected = true
-  elseif correction < 0 then
-    level = math.max(0, level + correction)
-    corrected = true
+  level = level - elapsed * speed
+  if level < 0 then level = 0 end
+  if correction ~= 0 then
+    is_corrected = true
+    local corrected = level + correction
+    if corrected < 0 then
+      level = 0
+    elseif correction < 0 or corrected <= ceiling then
+      level = corrected
+    elseif level < ceiling then
+      level = ceiling
+    end
   end
-  used[i] = level
+  levels[n] = level
+  local wait = level / speed
+  if wait > full then full = wait end
   if cost > 0 then
-    charged = true
+    is_charged = true
+    level = level + cost
     -- A millionth of an item is what doubles round away.
-    if level + cost > terms[at + 2] + 0.000001 then fits = false end
+    if level > capacity + 0.000001 then fits = false end
+    wait = level / speed
   end
+  charged[n] = level
+  if wait > full_charged then full_charged = wait end
 end
-if corrected or (fits and charged) then
-  local full = 0
-  for i = 1, n do
-    if fits then used[i] = used[i] + terms[5 * i] end
-    full = math.max(full, used[i] / terms[5 * i - 4])
-  end
-  state = signature .. struct.pack('>' .. 'd' .. doubles, now, unpack(used))
-  redis.call('SET', KEYS[1], state, 'PX', string.format('%.0f', math.ceil(full / 1000) + 1000))
+local verdict = '\0'
+if fits then
+  verdict, levels, full = '\1', charged, full_charged
 end
-return struct.pack('>B' .. doubles, fits and 1 or 0, unpack(used))
+levels = struct.pack('<' .. string.rep('d', n), unpack(levels))
+if is_corrected or (fits and is_charged) then
+  call('SET', key, signature .. struct.pack('<d', now) .. levels, 'PX', math.ceil(full / 1000) + 1000)
+end
+return verdict .. levels

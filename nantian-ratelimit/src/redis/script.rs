@@ -48,7 +48,7 @@ impl Order {
                 correction(limit) as f64,
                 charge(limit, cost) as f64,
             ];
-            order.terms.extend(terms.iter().flat_map(|term| term.to_be_bytes()));
+            order.terms.extend(terms.iter().flat_map(|term| term.to_le_bytes()));
         }
         order
     }
@@ -105,7 +105,7 @@ impl Answer {
         if levels.len() != limits {
             return None;
         }
-        let used: Vec<f64> = levels.iter().map(|level| f64::from_be_bytes(*level)).collect();
+        let used: Vec<f64> = levels.iter().map(|level| f64::from_le_bytes(*level)).collect();
         let is_sane = used.iter().all(|level| level.is_finite() && *level >= 0.0);
         is_sane.then_some(Self { fits: *fits != 0, used })
     }
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(Answer::read(b"", 0), None);
         assert_eq!(Answer::read(&[1, 0, 0], 1), None);
         assert_eq!(Answer::read(&[1], 1), None);
-        let level = |level: f64| [&[1][..], &level.to_be_bytes()].concat();
+        let level = |level: f64| [&[1][..], &level.to_le_bytes()].concat();
         assert_eq!(Answer::read(&level(f64::NAN), 1), None);
         assert_eq!(Answer::read(&level(-1.0), 1), None);
         assert_eq!(Answer::read(&level(2.5), 1), Some(Answer { fits: true, used: vec![2.5] }));
