@@ -2,15 +2,22 @@
 
 use std::{error::Error as _, future::Future, io, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::client::conn::TrySendError;
 use rustls::ClientConfig as TlsConfig;
 use tokio::time::Instant;
 
 use super::{
-    Destination, Upgrade, UpstreamBody, UpstreamError, body::Lease, connect::connect, http1::Http1,
-    http2::Http2, pool::Pool, tunnel, upload::Failure,
+    Destination, Upgrade, UpstreamBody, UpstreamError,
+    body::Lease,
+    connect::connect,
+    form::{to_absolute_form, to_origin_form},
+    http1::Http1,
+    http2::Http2,
+    pool::Pool,
+    tunnel,
+    upload::Failure,
 };
 use crate::{body::Body, grpc, ir::Protocol};
 
@@ -232,41 +239,4 @@ fn was_reset(error: &hyper::Error) -> bool {
 
 fn broken(destination: &Destination, source: hyper::Error) -> UpstreamError {
     UpstreamError::Exchange { destination: destination.to_string(), source }
-}
-
-/// What a request is for that has no Host header: what its URI says, else, for HTTP/1.0 names nothing, `destination`.
-fn authority(request: &Request<Body>, destination: &Destination) -> String {
-    match request.uri().authority() {
-        Some(authority) => authority.to_string(),
-        None => destination.to_string(),
-    }
-}
-
-/// `GET /path` with a Host header, as HTTP/1.1 wants it.
-fn to_origin_form(request: &mut Request<Body>, destination: &Destination) {
-    *request.version_mut() = Version::HTTP_11;
-    if !request.headers().contains_key(header::HOST)
-        && let Ok(host) = HeaderValue::try_from(authority(request, destination))
-    {
-        request.headers_mut().insert(header::HOST, host);
-    }
-    if request.uri().authority().is_some() {
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    }
-}
-
-/// A URI with scheme and authority, as HTTP/2 wants it, and no Host header.
-fn to_absolute_form(request: &mut Request<Body>, destination: &Destination) {
-    *request.version_mut() = Version::HTTP_2;
-    let uri = Uri::builder().scheme(if destination.tls.is_some() { "https" } else { "http" });
-    let uri = match request.headers_mut().remove(header::HOST) {
-        Some(host) => uri.authority(host.as_bytes()),
-        None => uri.authority(authority(request, destination)),
-    };
-    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-    // An authority that no URI can carry was refused at the listener.
-    if let Ok(uri) = uri.path_and_query(path).build() {
-        *request.uri_mut() = uri;
-    }
 }

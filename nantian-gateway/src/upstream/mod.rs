@@ -10,6 +10,7 @@ mod client;
 mod connect;
 mod destination;
 mod error;
+mod form;
 mod http1;
 mod http2;
 mod pool;

@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use tokio::sync::Notify;
 
-use crate::support::{Backend, World, eventually, rule, soon, to};
+use crate::support::{
+    Backend, World, eventually,
+    http2::{self, client, upload},
+    rule, soon, to,
+};
 
 /// One route, `/`, to `backend`.
 fn world(backend: &Backend) -> World {
@@ -59,6 +64,37 @@ async fn chunked_bodies_and_trailers_pass_both_ways() {
     let reply = wire.ask("GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
     assert_eq!(reply.trailers, [], "a client that takes no trailers gets none");
     assert_eq!(backend.connections(), 1);
+}
+
+#[tokio::test]
+async fn content_of_unknown_length_is_passed_on_whatever_the_method_is() {
+    let backend = Backend::echo("a").await;
+    let gateway = world(&backend).start().await;
+    let mut wire = gateway.connect().await;
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS", "POST"] {
+        wire.send(format!("{method} / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
+        wire.send("3\r\nabc\r\n0\r\n\r\n").await;
+        assert_eq!(wire.reply_head().await.status(), 200);
+        if method != "HEAD" {
+            assert_eq!(wire.exactly(3).await.unwrap(), b"abc");
+        }
+        let seen = backend.last();
+        assert_eq!(
+            (seen.text().as_str(), seen.all("transfer-encoding")),
+            ("abc", vec!["chunked"]),
+            "{method}"
+        );
+    }
+
+    let broken = "GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+    assert_eq!(gateway.ask(broken).await.status(), 400);
+
+    let client = client(&gateway).await;
+    let (parts, mut request) = upload("/");
+    *request.method_mut() = Method::GET;
+    parts.send("abc").unwrap();
+    drop(parts);
+    assert_eq!(http2::reply(&client, request).await.1, "abc", "from HTTP/2");
 }
 
 #[tokio::test]

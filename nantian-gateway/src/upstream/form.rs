@@ -1,0 +1,51 @@
+//! The form that a request has on a connection.
+
+use http::{HeaderValue, Request, Uri, Version, header, uri::PathAndQuery};
+use http_body::Body as _;
+
+use super::Destination;
+use crate::body::Body;
+
+/// `GET /path` with a Host header, and a framing for content of unknown length, as HTTP/1.1 wants it.
+pub(super) fn to_origin_form(request: &mut Request<Body>, destination: &Destination) {
+    *request.version_mut() = Version::HTTP_11;
+    if !request.headers().contains_key(header::HOST)
+        && let Ok(host) = HeaderValue::try_from(authority(request, destination))
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    if request.uri().authority().is_some() {
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    }
+    // hyper would take it that a GET, or a HEAD, of unknown length has no content.
+    if !request.body().is_end_stream()
+        && request.body().size_hint().exact().is_none()
+        && !request.headers().contains_key(header::CONTENT_LENGTH)
+    {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// A URI with scheme and authority, as HTTP/2 wants it, and no Host header.
+pub(super) fn to_absolute_form(request: &mut Request<Body>, destination: &Destination) {
+    *request.version_mut() = Version::HTTP_2;
+    let uri = Uri::builder().scheme(if destination.tls.is_some() { "https" } else { "http" });
+    let uri = match request.headers_mut().remove(header::HOST) {
+        Some(host) => uri.authority(host.as_bytes()),
+        None => uri.authority(authority(request, destination)),
+    };
+    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    // An authority that no URI can carry was refused at the listener.
+    if let Ok(uri) = uri.path_and_query(path).build() {
+        *request.uri_mut() = uri;
+    }
+}
+
+/// What a request is for that has no Host header: what its URI says, else, for HTTP/1.0 names nothing, `destination`.
+fn authority(request: &Request<Body>, destination: &Destination) -> String {
+    match request.uri().authority() {
+        Some(authority) => authority.to_string(),
+        None => destination.to_string(),
+    }
+}
