@@ -35,6 +35,14 @@ pub(super) enum InvalidTarget {
 /// The longest host name there can be (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 255;
 
+/// Refuses more than one Host header (RFC 9112, section 3.2).
+pub(super) fn one_host(headers: &HeaderMap) -> Result<(), InvalidTarget> {
+    match headers.get_all(header::HOST).iter().nth(1) {
+        Some(_) => Err(InvalidTarget::ManyHosts),
+        None => Ok(()),
+    }
+}
+
 /// The host that a request is for: lower-case, without port and trailing dot.
 ///
 /// The authority of the URI wins over the Host header (RFC 9112, section 3.2.2).
@@ -43,12 +51,7 @@ pub(super) fn host<'a>(
     headers: &'a HeaderMap,
     required: bool,
 ) -> Result<Cow<'a, str>, InvalidTarget> {
-    let mut named = headers.get_all(header::HOST).iter();
-    let header = named.next();
-    if named.next().is_some() {
-        return Err(InvalidTarget::ManyHosts);
-    }
-    let authority = match (uri.authority(), header) {
+    let authority = match (uri.authority(), headers.get(header::HOST)) {
         (Some(authority), _) => authority.as_str(),
         (None, Some(host)) => host.to_str().map_err(|_| InvalidTarget::Host)?,
         (None, None) if required => return Err(InvalidTarget::NoHost),

@@ -77,6 +77,8 @@ impl Edge {
     fn route(&self, request: Request<Incoming>, pace: &mut Option<Rc<Pace>>) -> Result<RouteFuture, Refusal> {
         let (mut parts, incoming) = request.into_parts();
         let seen = self.check(&mut parts, &incoming).map_err(|refusal| self.note(refusal, &parts))?;
+        // What is matched is what is forwarded; a rule may ask for the protocol of an upgrade besides.
+        let upgrades = self.prepare(&mut parts, seen);
         let host = normalize::host(&parts.uri, &parts.headers, parts.version != Version::HTTP_10)
             .map_err(|error| self.note(Refusal::bad_request(error), &parts))?;
 
@@ -108,8 +110,10 @@ impl Edge {
         let Some(found) = found else {
             return Ok(snapshot.unmatched(Request::from_parts(parts, Body::empty())));
         };
+        if upgrades {
+            parts.headers.remove(header::UPGRADE);
+        }
         let body = self.body(incoming, pace);
-        self.prepare(&mut parts, seen);
         Ok(found.service.call(Request::from_parts(parts, body)))
     }
 
@@ -128,6 +132,7 @@ impl Edge {
         if parts.version == Version::HTTP_2 {
             forward::join_cookies(&mut parts.headers);
         }
+        normalize::one_host(&parts.headers).map_err(Refusal::bad_request)?;
         normalize::path(&mut parts.uri).map_err(Refusal::bad_request)?;
         Ok(seen)
     }
@@ -152,11 +157,19 @@ impl Edge {
         }
     }
 
-    /// Removes what was meant for this hop and says who asks.
-    fn prepare(&self, parts: &mut http::request::Parts, seen: HopHeaders) {
-        let protocol = remove_hop_by_hop(&mut parts.headers, seen);
-        if let (Some(protocol), Some(client)) = (protocol, parts.extensions.remove::<OnUpgrade>()) {
-            parts.extensions.insert(Upgrade { protocol, client, guard: self.state.tunnel() });
+    /// Removes what was meant for this hop, but for the offer of an upgrade, and says who asks.
+    ///
+    /// Returns whether there is an offer.
+    fn prepare(&self, parts: &mut http::request::Parts, seen: HopHeaders) -> bool {
+        let offer = remove_hop_by_hop(&mut parts.headers, seen);
+        let upgrade = offer.and_then(|protocol| {
+            let client = parts.extensions.remove::<OnUpgrade>()?;
+            Some(Upgrade { protocol, client, guard: self.state.tunnel() })
+        });
+        let upgrades = upgrade.is_some();
+        if let Some(upgrade) = upgrade {
+            parts.headers.insert(header::UPGRADE, upgrade.protocol.clone());
+            parts.extensions.insert(upgrade);
         }
         // hyper sends 100 as soon as the body is polled, which happens when a backend takes it.
         if seen.expect() {
@@ -172,6 +185,7 @@ impl Edge {
             parts.headers.insert(header::HOST, authority.clone());
         }
         self.peer.forward(&mut parts.headers, seen, authority.as_ref());
+        upgrades
     }
 }
 

@@ -1,6 +1,10 @@
 //! What the gateway takes out of messages and what it says about the client.
 
-use crate::support::{Backend, Message, Running, World, rule, to};
+use crate::support::{
+    Backend, Message, Running, World,
+    http2::{client, get},
+    rule, soon, to,
+};
 
 async fn gateway(backend: &Backend, options: &[&str]) -> Running {
     World::new().service("a", &[backend]).route("r", &[rule("/", &to("a"))]).options(options).start().await
@@ -80,4 +84,52 @@ async fn fields_of_one_hop_do_not_pass_it() {
     );
     assert_eq!((seen.header("cookie"), seen.header("x-text")), (Some("c=1; d=2"), Some("h\u{e9}llo")));
     assert_eq!((reply.header("x-end"), reply.all("set-cookie")), (Some("1"), vec!["a=1", "b=2"]));
+}
+
+/// One rule, to `matched`, for requests with this header; all others go to `other`.
+async fn matching(name: &str, value: &str, options: &[&str]) -> Running {
+    let (matched, other) = (Backend::echo("matched").await, Backend::echo("other").await);
+    let header = format!("{{matches: [{{headers: [{{name: {name}, value: {value}}}]}}], {}}}", to("matched"));
+    World::new()
+        .service("matched", &[&matched])
+        .service("other", &[&other])
+        .route("r", &[header, rule("/", &to("other"))])
+        .options(options)
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn a_rule_sees_what_the_backend_sees() {
+    const TRUST: &[&str] = &["--trusted-proxies", "127.0.0.0/8"];
+    for (name, value, claim, options, target) in [
+        ("x-forwarded-proto", "http", "", &[][..], "matched"),
+        ("x-forwarded-proto", "http", "X-Forwarded-Proto: https\r\n", &[], "matched"),
+        ("x-forwarded-proto", "https", "X-Forwarded-Proto: https\r\n", &[], "other"),
+        ("x-forwarded-proto", "https", "X-Forwarded-Proto: https\r\n", TRUST, "matched"),
+        ("x-forwarded-for", "127.0.0.1", "X-Forwarded-For: 10.0.0.1\r\n", &[], "matched"),
+        ("x-forwarded-for", "10.0.0.1", "X-Forwarded-For: 10.0.0.1\r\n", &[], "other"),
+        ("x-real-ip", "10.0.0.1", "X-Real-IP: 10.0.0.1\r\n", &[], "other"),
+        ("x-real-ip", "10.0.0.1", "X-Real-IP: 10.0.0.1\r\n", TRUST, "matched"),
+        ("x-hop", "a", "X-Hop: a\r\nConnection: x-hop\r\n", &[], "other"),
+        ("x-forwarded-proto", "http", "Connection: x-forwarded-proto\r\n", &[], "matched"),
+        ("upgrade", "websocket", "Connection: upgrade\r\nUpgrade: websocket\r\n", &[], "matched"),
+        ("upgrade", "h2c", "Connection: upgrade\r\nUpgrade: h2c\r\n", &[], "other"),
+    ] {
+        let gateway = matching(name, value, options).await;
+        let reply = gateway.ask(format!("GET / HTTP/1.1\r\nHost: h\r\n{claim}\r\n")).await;
+        assert_eq!(reply.header("x-backend"), Some(target), "{name}: {value} of {claim:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rule_for_the_host_header_is_one_for_the_authority() {
+    let gateway = matching("Host", "example.org", &[]).await;
+    assert_eq!(gateway.get("/").await.header("x-backend"), Some("matched"));
+    let absolute = "GET http://example.org/ HTTP/1.1\r\nHost: h\r\n\r\n";
+    assert_eq!(gateway.ask(absolute).await.header("x-backend"), Some("matched"));
+    let other = "GET http://h/ HTTP/1.1\r\nHost: example.org\r\n\r\n";
+    assert_eq!(gateway.ask(other).await.header("x-backend"), Some("other"));
+    let response = soon(client(&gateway).await.send_request(get("/"))).await.unwrap();
+    assert_eq!(response.headers()["x-backend"], "matched");
 }

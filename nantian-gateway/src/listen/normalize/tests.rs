@@ -72,6 +72,7 @@ fn host_of(target: &str, hosts: &[&str]) -> Result<String, InvalidTarget> {
         request = request.header(header::HOST, HeaderValue::from_str(value).unwrap());
     }
     let request = request.body(()).unwrap();
+    one_host(request.headers())?;
     host(request.uri(), request.headers(), true).map(Cow::into_owned)
 }
 
