@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod observe;
 pub mod pattern;
 pub mod policy;
+mod replay;
 pub mod respond;
 pub mod route;
 pub mod runtime;

@@ -13,17 +13,15 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use crate::body::{Body, BoxError};
 
-/// The most bytes of a body that are kept; a longer one is sent once.
-const KEPT: usize = 1 << 20;
-
 /// A body that is kept while it is sent, so that it can be sent again.
-pub(super) struct Replay(Rc<RefCell<Kept>>);
+pub(crate) struct Replay(Rc<RefCell<Kept>>);
 
 struct Kept {
     source: Body,
     /// What was read of the source so far.
     parts: Vec<Part>,
-    length: usize,
+    /// How many bytes may still be kept.
+    room: usize,
     /// Whether `parts` is all that was read.
     is_whole: bool,
     /// The number of the attempt that may read.
@@ -47,19 +45,19 @@ struct Attempt {
 // === impl Replay ===
 
 impl Replay {
-    /// Keeps `source`; there is nothing to keep if it is empty.
-    pub(super) fn of(source: Body) -> Option<Self> {
-        let kept = Kept { source, parts: Vec::new(), length: 0, is_whole: true, attempt: 0 };
+    /// Keeps up to `room` bytes of `source`; there is nothing to keep if it is empty.
+    pub(crate) fn of(source: Body, room: usize) -> Option<Self> {
+        let kept = Kept { source, parts: Vec::new(), room, is_whole: true, attempt: 0 };
         (!kept.source.is_end_stream()).then(|| Self(Rc::new(RefCell::new(kept))))
     }
 
     /// Whether it can be sent from its beginning.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.0.borrow().is_whole
     }
 
     /// The body of the next attempt; those of earlier ones break off.
-    pub(super) fn next(&self) -> Body {
+    pub(crate) fn next(&self) -> Body {
         let mut kept = self.0.borrow_mut();
         kept.attempt += 1;
         Body::boxed(Attempt { kept: Rc::clone(&self.0), number: kept.attempt, next: 0 })
@@ -73,15 +71,22 @@ impl Kept {
         if !self.is_whole {
             return;
         }
-        self.length += frame.data_ref().map_or(0, Bytes::len);
-        if self.length > KEPT {
-            self.is_whole = false;
-            self.parts = Vec::new();
-        } else if let Some(data) = frame.data_ref() {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        if length > self.room {
+            self.forget();
+            return;
+        }
+        self.room -= length;
+        if let Some(data) = frame.data_ref() {
             self.parts.push(Part::Data(data.clone()));
         } else if let Some(trailers) = frame.trailers_ref() {
             self.parts.push(Part::Trailers(trailers.clone()));
         }
+    }
+
+    fn forget(&mut self) {
+        self.is_whole = false;
+        self.parts = Vec::new();
     }
 }
 
@@ -109,6 +114,10 @@ impl http_body::Body for Attempt {
         }
         let polled = Pin::new(&mut kept.source).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
+            if Rc::strong_count(&this.kept) == 1 {
+                // It will not be sent again.
+                kept.forget();
+            }
             kept.keep(frame);
             this.next = kept.parts.len();
         }
@@ -144,6 +153,8 @@ mod tests {
 
     use super::*;
 
+    const KEPT: usize = 1000;
+
     fn source(parts: &[&'static str]) -> Body {
         let parts: Vec<_> =
             parts.iter().map(|part| Ok::<_, BoxError>(Frame::data(Bytes::from(*part)))).collect();
@@ -152,7 +163,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_attempt_sends_all_of_it() {
-        let replay = Replay::of(source(&["a", "b", "c"])).unwrap();
+        let replay = Replay::of(source(&["a", "b", "c"]), KEPT).unwrap();
         let mut first = replay.next();
         assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
         let second = replay.next();
@@ -164,7 +175,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_size_is_that_of_what_is_left() {
-        let replay = Replay::of(Body::full("abc")).unwrap();
+        let replay = Replay::of(Body::full("abc"), KEPT).unwrap();
         for _ in 0..2 {
             let mut attempt = replay.next();
             assert_eq!(attempt.size_hint().exact(), Some(3));
@@ -172,13 +183,25 @@ mod tests {
             assert_eq!(attempt.size_hint().exact(), Some(0));
             assert!(attempt.is_end_stream());
         }
-        assert!(Replay::of(Body::empty()).is_none());
+        assert!(Replay::of(Body::empty(), KEPT).is_none());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_that_will_not_be_sent_again() {
+        let replay = Replay::of(source(&["a", "b"]), KEPT).unwrap();
+        let mut attempt = replay.next();
+        attempt.frame().await.unwrap().unwrap();
+        let kept = Rc::downgrade(&replay.0);
+        drop(replay);
+        attempt.frame().await.unwrap().unwrap();
+        assert!(kept.upgrade().unwrap().borrow().parts.is_empty());
+        assert!(attempt.frame().await.is_none());
     }
 
     #[tokio::test]
     async fn what_is_too_long_is_sent_once() {
         let long: &'static str = "x".repeat(KEPT / 2).leak();
-        let replay = Replay::of(source(&[long, long, "y"])).unwrap();
+        let replay = Replay::of(source(&[long, long, "y"]), KEPT).unwrap();
         let sent = replay.next().collect().await.unwrap().to_bytes();
         assert_eq!(sent.len(), KEPT + 1);
         assert!(!replay.is_whole());

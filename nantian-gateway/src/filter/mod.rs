@@ -5,7 +5,6 @@ mod headers;
 mod layer;
 mod mirror;
 mod redirect;
-mod replay;
 mod retry;
 mod rewrite;
 mod tee;

@@ -15,12 +15,13 @@ use tower::{
     retry::budget::{Budget as _, TpsBudget},
 };
 
-use super::{TimedOut, replay::Replay};
+use super::TimedOut;
 use crate::{
     body::{Body, BoxError},
     compile::{LocalFuture, LocalService},
     ir,
     metrics::RouteMetrics,
+    replay::Replay,
     respond::find,
     upstream::UpstreamError,
 };
@@ -32,6 +33,8 @@ const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 const BUDGET_FLOOR: u32 = 10;
 /// A wait grows up to this many times the first.
 const LONGEST: u32 = 16;
+/// The most bytes of a body that are kept; a longer one is sent once.
+const KEPT: usize = 1 << 20;
 /// The most bytes that are read of a failed answer to keep its connection.
 const DRAINED: usize = 65_536;
 
@@ -91,7 +94,7 @@ impl Service<Request<Body>> for Retry {
 impl Retry {
     async fn run(self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
         let (parts, body) = request.into_parts();
-        let replay = Replay::of(body);
+        let replay = Replay::of(body, KEPT);
         let mut wait = self.layer.retry.backoff;
         for _ in 0..self.layer.retry.attempts {
             let body = replay.as_ref().map_or_else(Body::empty, Replay::next);

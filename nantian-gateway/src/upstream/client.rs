@@ -1,15 +1,14 @@
 //! One worker's HTTP client.
 
-use std::{error::Error as _, future::Future, io, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Method, Request, Response, StatusCode};
-use http_body::Body as _;
-use hyper::client::conn::TrySendError;
+use http::{Request, Response, StatusCode};
 use rustls::ClientConfig as TlsConfig;
 use tokio::time::Instant;
 
 use super::{
-    Destination, Upgrade, UpstreamBody, UpstreamError,
+    Destination, Unanswered, Upgrade, UpstreamBody, UpstreamError,
+    again::{Attempt, broken, repeatable, unsent},
     body::Lease,
     connect::connect,
     form::{to_absolute_form, to_origin_form},
@@ -17,12 +16,11 @@ use super::{
     http2::Http2,
     pool::Pool,
     tunnel,
-    upload::Failure,
 };
 use crate::{body::Body, grpc, ir::Protocol};
 
 /// An exchange on its way to the head of the response.
-pub(super) type Exchange = Pin<Box<dyn Future<Output = Result<Response<UpstreamBody>, UpstreamError>>>>;
+pub(super) type Exchange = Pin<Box<dyn Future<Output = Result<Response<UpstreamBody>, Unanswered>>>>;
 
 /// Limits of the client.
 #[derive(Debug, Clone)]
@@ -61,7 +59,7 @@ impl Client {
     /// nothing of it was written, or if it is idempotent and has no body (RFC 9110, section 9.2.2).
     ///
     /// # Errors
-    /// [`UpstreamError`].
+    /// [`Unanswered`]; it carries the request if there is no connection to send it on.
     ///
     /// # Cancellation
     /// Dropping the future, or the body of the response, closes the connection.
@@ -73,7 +71,7 @@ impl Client {
         }
         if destination.protocol == Protocol::H2c {
             to_absolute_form(&mut request, &destination);
-            return Box::pin(async move { client.send_http2(&destination, request).await });
+            return Box::pin(client.send_http2(destination, request));
         }
         to_origin_form(&mut request, &destination);
         let upgrade = request.extensions_mut().remove::<Upgrade>();
@@ -88,7 +86,7 @@ impl Client {
         let response = connection.begin(request);
         Box::pin(async move {
             match connection.head(response).await {
-                Ok(response) => client.respond(connection, response, upgrade),
+                Ok(response) => Ok(client.respond(connection, response, upgrade)?),
                 Err(error) => {
                     drop(connection);
                     let request = unsent(&destination, error, copy)?;
@@ -111,18 +109,29 @@ impl Client {
     async fn send_fresh(
         self,
         destination: Destination,
-        request: Request<Body>,
+        mut request: Request<Body>,
         upgrade: Option<Upgrade>,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let io = connect(&destination, &self.inner.config.tls, self.inner.config.connect_timeout).await?;
-        let name = destination.clone();
-        let connection = Http1::handshake(io, destination).await.map_err(|source| broken(&name, source))?;
-        let mut connection = Box::new(connection);
+    ) -> Result<Response<UpstreamBody>, Unanswered> {
+        let mut connection = match self.open_http1(&destination).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                if let Some(upgrade) = upgrade {
+                    request.extensions_mut().insert(upgrade);
+                }
+                return Err(Unanswered::unsent(error, request, destination));
+            }
+        };
         let response = connection.begin(request);
         match connection.head(response).await {
-            Ok(response) => self.respond(connection, response, upgrade),
-            Err(error) => Err(broken(&name, error.into_error())),
+            Ok(response) => Ok(self.respond(connection, response, upgrade)?),
+            Err(error) => Err(broken(&destination, error.into_error()).into()),
         }
+    }
+
+    async fn open_http1(&self, destination: &Destination) -> Result<Box<Http1>, UpstreamError> {
+        let io = connect(destination, &self.inner.config.tls, self.inner.config.connect_timeout).await?;
+        let connection = Http1::handshake(io, destination.clone()).await;
+        Ok(Box::new(connection.map_err(|source| broken(destination, source))?))
     }
 
     fn respond(
@@ -147,96 +156,36 @@ impl Client {
         Ok(Response::from_parts(parts, UpstreamBody::http1(incoming, lease)))
     }
 
+    /// Sends a request on a connection that others share, and once more on another one if that is safe.
     async fn send_http2(
-        &self,
-        destination: &Destination,
+        self,
+        destination: Destination,
         mut request: Request<Body>,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let failure = Failure::of(&mut request);
-        let sent = self.exchange_http2(destination, request).await;
-        match failure.and_then(|failure| failure.take()) {
-            Some(source) if sent.is_err() => {
-                Err(UpstreamError::Upload { destination: destination.to_string(), source })
-            }
-            _ => sent,
-        }
-    }
-
-    async fn exchange_http2(
-        &self,
-        destination: &Destination,
-        mut request: Request<Body>,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        if let Some(mut connection) = self.inner.pool.shared(destination) {
-            let again = repeatable(&request);
-            match connection.send(request).await {
+    ) -> Result<Response<UpstreamBody>, Unanswered> {
+        let mut attempt = Attempt::first(&mut request);
+        loop {
+            let pooled = self.inner.pool.shared(&destination, attempt.failed_on());
+            let is_pooled = pooled.is_some();
+            let opened = match pooled {
+                Some(connection) => Ok(connection),
+                None => self.open_http2(&destination).await,
+            };
+            let connection = match opened {
+                Ok(connection) => connection,
+                Err(error) => return Err(Unanswered::unsent(error, request, destination)),
+            };
+            attempt.begin(&mut request);
+            match connection.clone().send(request).await {
                 Ok((response, stream)) => return Ok(response.map(|body| UpstreamBody::http2(body, stream))),
-                Err(error) => request = unsent(destination, error, again)?,
+                Err(error) => request = attempt.again(&destination, error, connection, is_pooled)?,
             }
         }
+    }
+
+    async fn open_http2(&self, destination: &Destination) -> Result<Http2, UpstreamError> {
         let io = connect(destination, &self.inner.config.tls, self.inner.config.connect_timeout).await?;
-        let mut connection = Http2::handshake(io).await.map_err(|source| broken(destination, source))?;
+        let connection = Http2::handshake(io).await.map_err(|source| broken(destination, source))?;
         self.inner.pool.share(destination, connection.clone());
-        match connection.send(request).await {
-            Ok((response, stream)) => Ok(response.map(|body| UpstreamBody::http2(body, stream))),
-            Err(error) => Err(broken(destination, error.into_error())),
-        }
+        Ok(connection)
     }
-}
-
-/// A copy of a request that may be sent twice.
-fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
-    );
-    if !idempotent || !request.body().is_end_stream() {
-        return None;
-    }
-    let mut copy = Request::new(Body::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
-}
-
-/// The request to send once more after a pooled connection failed, or the error if that is not safe.
-fn unsent(
-    destination: &Destination,
-    mut error: TrySendError<Request<Body>>,
-    copy: Option<Request<Body>>,
-) -> Result<Request<Body>, UpstreamError> {
-    if let Some(request) = error.take_message() {
-        return Ok(request);
-    }
-    let error = error.into_error();
-    match copy {
-        Some(request) if has_died(&error) => Ok(request),
-        _ => Err(broken(destination, error)),
-    }
-}
-
-/// Whether the connection has ended, or over HTTP/2 the stream, rather than that the backend has said something wrong.
-fn has_died(error: &hyper::Error) -> bool {
-    let is_of_http2 = || error.source().is_some_and(|source| !source.is::<io::Error>());
-    error.is_incomplete_message()
-        || error.is_closed()
-        || error.is_canceled()
-        || was_reset(error)
-        || (!error.is_parse() && is_of_http2())
-}
-
-/// Whether the backend has closed the connection by a reset, as it does when a request meets its keep-alive timer.
-fn was_reset(error: &hyper::Error) -> bool {
-    error.source().and_then(|source| source.downcast_ref::<io::Error>()).is_some_and(|error| {
-        matches!(
-            error.kind(),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted
-        )
-    })
-}
-
-fn broken(destination: &Destination, source: hyper::Error) -> UpstreamError {
-    UpstreamError::Exchange { destination: destination.to_string(), source }
 }

@@ -2,7 +2,10 @@
 
 use std::{io, time::Duration};
 
-use crate::body::BoxError;
+use http::Request;
+
+use super::Destination;
+use crate::body::{Body, BoxError};
 
 /// A request that an endpoint did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -49,4 +52,37 @@ pub enum UpstreamError {
         /// Whose answer it was.
         destination: String,
     },
+}
+
+/// A request without an answer, and the request itself if nothing of it was written.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// What went wrong.
+    pub error: UpstreamError,
+    pub(super) unsent: Option<Box<Unsent>>,
+}
+
+/// A request of which nothing was written, and where it was to go.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    pub(super) request: Request<Body>,
+    pub(super) destination: Destination,
+}
+
+impl Unanswered {
+    pub(super) fn unsent(error: UpstreamError, request: Request<Body>, destination: Destination) -> Self {
+        Self { error, unsent: Some(Box::new(Unsent { request, destination })) }
+    }
+}
+
+impl From<UpstreamError> for Unanswered {
+    fn from(error: UpstreamError) -> Self {
+        Self { error, unsent: None }
+    }
+}
+
+impl From<Unanswered> for BoxError {
+    fn from(unanswered: Unanswered) -> Self {
+        unanswered.error.into()
+    }
 }

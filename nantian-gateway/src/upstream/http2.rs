@@ -70,6 +70,11 @@ impl Http2 {
         Ok((self.sender.try_send_request(request).await?, stream))
     }
 
+    /// Whether both are handles to one connection.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.streams, &other.streams)
+    }
+
     /// Whether it has room for another stream.
     pub(super) fn has_room(&self) -> bool {
         !self.is_closed() && self.streams.get() < MAX_STREAMS

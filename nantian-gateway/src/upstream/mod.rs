@@ -4,6 +4,7 @@
 //! borrows a connection polls it, so an exchange costs no wake-up of another task. HTTP/2 connections are
 //! shared by many requests and are driven by one task each.
 
+mod again;
 mod alarm;
 mod body;
 mod client;
@@ -24,7 +25,7 @@ pub use self::{
     body::UpstreamBody,
     client::{Client, ClientConfig},
     destination::Destination,
-    error::UpstreamError,
+    error::{Unanswered, UpstreamError},
     service::{Connect, ConnectTo},
     tls::client_config as tls_client_config,
     tunnel::{Upgrade, count_tunnel},

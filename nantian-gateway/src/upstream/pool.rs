@@ -62,11 +62,11 @@ impl Pool {
         }
     }
 
-    /// An HTTP/2 connection that has room for another stream.
-    pub(super) fn shared(&self, destination: &Destination) -> Option<Http2> {
+    /// An HTTP/2 connection, other than `except`, that has room for another stream.
+    pub(super) fn shared(&self, destination: &Destination, except: Option<&Http2>) -> Option<Http2> {
         let slots = self.slots.borrow();
-        let mut shared = slots.get(destination)?.shared.iter();
-        shared.find(|shared| shared.connection.has_room()).map(|shared| shared.connection.clone())
+        let mut connections = slots.get(destination)?.shared.iter().map(|shared| &shared.connection);
+        connections.find(|known| known.has_room() && except.is_none_or(|except| !known.is(except))).cloned()
     }
 
     /// Lets further requests share `connection`.

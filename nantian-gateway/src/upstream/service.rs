@@ -10,7 +10,7 @@ use http::{Request, Response};
 use nantian_lb::Routed;
 use tower::Service;
 
-use super::{Client, Destination, UpstreamBody, UpstreamError, client::Exchange};
+use super::{Client, Destination, Unanswered, UpstreamBody, client::Exchange};
 use crate::body::{Body, BoxError};
 
 /// Sends each request to the endpoint that was picked for it.
@@ -44,10 +44,10 @@ impl Client {
 
 impl Service<Routed<Destination, Request<Body>>> for Connect {
     type Response = Response<UpstreamBody>;
-    type Error = UpstreamError;
+    type Error = Unanswered;
     type Future = Exchange;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Unanswered>> {
         Poll::Ready(Ok(()))
     }
 

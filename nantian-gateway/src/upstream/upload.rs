@@ -1,9 +1,8 @@
 //! The body of a request over HTTP/2.
 
 use std::{
-    cell::RefCell,
     pin::Pin,
-    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -14,8 +13,10 @@ use http_body::{Body as _, Frame, SizeHint};
 use crate::body::{Body, BoxError};
 
 /// What went wrong with the body of a request, if anything did: hyper only resets the stream.
-#[derive(Debug, Clone)]
-pub(super) struct Failure(Rc<RefCell<Option<BoxError>>>);
+///
+/// It stays with the request, as one of its extensions.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Failure(Arc<Mutex<Option<BoxError>>>);
 
 /// A body whose failure is kept.
 struct Upload {
@@ -31,14 +32,22 @@ impl Failure {
         if request.body().is_end_stream() {
             return None;
         }
-        let failure = Self(Rc::default());
+        if let Some(failure) = request.extensions().get::<Self>() {
+            return Some(failure.clone());
+        }
+        let failure = Self::default();
+        request.extensions_mut().insert(failure.clone());
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = Body::boxed(Upload { body, failure: failure.clone() });
         Some(failure)
     }
 
     pub(super) fn take(&self) -> Option<BoxError> {
-        self.0.borrow_mut().take()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn keep(&self, error: BoxError) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 }
 
@@ -54,7 +63,7 @@ impl http_body::Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         polled.map_err(|error| {
-            *self.failure.0.borrow_mut() = Some(error);
+            self.failure.keep(error);
             "the body of the request broke off".into()
         })
     }

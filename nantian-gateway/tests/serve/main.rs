@@ -17,6 +17,7 @@ mod limits;
 mod mirror;
 mod policies;
 mod rate_limits;
+mod refused;
 mod reload;
 mod retry;
 mod routing;
