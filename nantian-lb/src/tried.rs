@@ -27,7 +27,11 @@ impl Tried {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn add(&self, endpoint: &EndpointId) {
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).push(endpoint.clone());
+    /// Adds an endpoint, if it is not in the list.
+    pub fn add(&self, endpoint: &EndpointId) {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if !endpoints.contains(endpoint) {
+            endpoints.push(endpoint.clone());
+        }
     }
 }

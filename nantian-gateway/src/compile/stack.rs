@@ -22,7 +22,7 @@ use crate::{
     observe::{AccessLog, ObserveLayer, ObservedBody},
     policy,
     respond::{self, RespondLayer},
-    upstream::{Client, Connect, count_tunnel},
+    upstream::{Client, Connect, FailoverLayer, count_tunnel},
 };
 
 /// The service of a rule: whatever happens, there is a response.
@@ -130,6 +130,7 @@ fn target(target: &Target, context: &Context) -> BackendService {
             ServiceBuilder::new()
                 .map_response(|response: Response<_>| count_tunnel(response).map(Body::from))
                 .map_err(BoxError::from)
+                .layer(FailoverLayer::new(balancer.clone()))
                 .layer(BalanceLayer::new(balancer.clone()).client_ip(client_address).responder(|_: &_| {
                     respond::plain(StatusCode::SERVICE_UNAVAILABLE, "no endpoint is ready")
                 }))

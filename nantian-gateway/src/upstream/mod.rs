@@ -11,6 +11,7 @@ mod client;
 mod connect;
 mod destination;
 mod error;
+mod failover;
 mod form;
 mod http1;
 mod http2;
@@ -26,6 +27,7 @@ pub use self::{
     client::{Client, ClientConfig},
     destination::Destination,
     error::{Unanswered, UpstreamError},
+    failover::{Failover, FailoverFuture, FailoverLayer},
     service::{Connect, ConnectTo},
     tls::client_config as tls_client_config,
     tunnel::{Upgrade, count_tunnel},

@@ -148,6 +148,39 @@ async fn a_backend_that_does_not_accept_is_given_up_in_time() {
 }
 
 #[tokio::test]
+async fn a_request_that_reaches_no_endpoint_is_sent_to_another() {
+    let (alive, gone) = (Backend::echo("alive").await, Port::reserve());
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    full.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    full.listen(0).unwrap();
+    let full = full.local_addr().unwrap().as_socket().map(|address| (full, address)).unwrap();
+    let _queued = TcpStream::connect(full.1).await.unwrap();
+    let gateway = World::new()
+        .service("a", &[&alive, &Backend::at(gone.address())])
+        .service("b", &[&alive, &Backend::at(full.1)])
+        .service("none", &[&Backend::at(gone.address()), &Backend::at(full.1)])
+        .route("r", &[rule("/a", &to("a")), rule("/b", &to("b")), rule("/none", &to("none"))])
+        .options(&["--connect-timeout", "200ms"])
+        .start()
+        .await;
+    for path in ["/a", "/b"] {
+        for _ in 0..4 {
+            let mut wire = gateway.connect().await;
+            assert_eq!(wire.get(path).await.status(), 200, "{path}");
+            let post = format!("POST {path} HTTP/1.1\r\nHost: h\r\n");
+            let reply = wire.ask(format!("{post}Content-Length: 3\r\n\r\nabc")).await;
+            assert_eq!((reply.status(), reply.text().as_str()), (200, "abc"), "{path}");
+            let reply =
+                wire.ask(format!("{post}Transfer-Encoding: chunked\r\n\r\n2\r\nde\r\n0\r\n\r\n")).await;
+            assert_eq!((reply.status(), reply.text().as_str()), (200, "de"), "{path}");
+            assert_eq!(alive.last().all("content-length").len(), 0, "{path}");
+        }
+    }
+    let status = gateway.get("/none").await.status();
+    assert!(matches!(status, 502 | 504), "{status}");
+}
+
+#[tokio::test]
 async fn endpoints_come_and_go_with_their_manifest() {
     let (a, b) = (Backend::echo("a").await, Backend::echo("b").await);
     let gateway = World::new().service("s", &[&a]).route("r", &[rule("/", &to("s"))]).start().await;

@@ -1,0 +1,197 @@
+//! Another endpoint for a request that has reached none.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use http::Request;
+use nantian_lb::{Balancer, EndpointStatus, Readiness, Tried};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::{Destination, Unanswered, UpstreamError, error::Unsent};
+use crate::body::Body;
+
+/// How many other endpoints are tried.
+const OTHERS: usize = 4;
+
+/// Sends a request of which nothing was written to another endpoint of `balancer`, whatever its method is.
+///
+/// An endpoint is not tried twice while there is another one that takes requests.
+#[derive(Debug, Clone)]
+pub struct FailoverLayer {
+    balancer: Balancer<Destination>,
+}
+
+/// The service of [`FailoverLayer`].
+#[derive(Debug, Clone)]
+pub struct Failover<S> {
+    shared: Rc<Shared<S>>,
+}
+
+struct Shared<S> {
+    balanced: RefCell<S>,
+    balancer: Balancer<Destination>,
+}
+
+// === impl FailoverLayer ===
+
+impl FailoverLayer {
+    /// For requests that `balancer` finds endpoints for.
+    pub fn new(balancer: Balancer<Destination>) -> Self {
+        Self { balancer }
+    }
+}
+
+impl<S> Layer<S> for FailoverLayer {
+    type Service = Failover<S>;
+
+    fn layer(&self, balanced: S) -> Failover<S> {
+        let balanced = RefCell::new(balanced);
+        Failover { shared: Rc::new(Shared { balanced, balancer: self.balancer.clone() }) }
+    }
+}
+
+// === impl Failover ===
+
+impl<S> Service<Request<Body>> for Failover<S>
+where
+    S: Service<Request<Body>, Error = Unanswered>,
+{
+    type Response = S::Response;
+    type Error = UpstreamError;
+    type Future = FailoverFuture<S>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        self.shared.balanced.borrow_mut().poll_ready(cx).map_err(|unanswered| unanswered.error)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let attempt = self.shared.balanced.borrow_mut().call(request);
+        FailoverFuture { attempt, shared: Rc::clone(&self.shared), others: OTHERS }
+    }
+}
+
+pin_project! {
+    /// The future of [`Failover`]; dropping it drops the present attempt, and no other is made.
+    pub struct FailoverFuture<S>
+    where
+        S: Service<Request<Body>>,
+    {
+        #[pin]
+        attempt: S::Future,
+        shared: Rc<Shared<S>>,
+        others: usize,
+    }
+}
+
+// === impl FailoverFuture ===
+
+impl<S> Future for FailoverFuture<S>
+where
+    S: Service<Request<Body>, Error = Unanswered>,
+{
+    type Output = Result<S::Response, UpstreamError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let Unanswered { error, unsent } = match ready!(this.attempt.as_mut().poll(cx)) {
+                Ok(response) => return Poll::Ready(Ok(response)),
+                Err(unanswered) => unanswered,
+            };
+            let again = unsent.filter(|_| *this.others > 0).and_then(|unsent| this.shared.again(*unsent));
+            let Some(request) = again else { return Poll::Ready(Err(error)) };
+            tracing::debug!(error = %crate::respond::Chain(&error), "another endpoint is tried");
+            *this.others -= 1;
+            this.attempt.set(this.shared.balanced.borrow_mut().call(request));
+        }
+    }
+}
+
+// === impl Shared ===
+
+impl<S> Shared<S> {
+    /// The request, which passes over the endpoints that it has been sent to, if there is another one.
+    fn again(&self, Unsent { mut request, destination }: Unsent) -> Option<Request<Body>> {
+        let endpoints = self.balancer.status();
+        let tried = request.extensions_mut().get_or_insert_default::<Tried>().clone();
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.target == destination) {
+            tried.add(&endpoint.id);
+        }
+        let tried = tried.endpoints();
+        let is_open = |endpoint: &EndpointStatus<_>| {
+            endpoint.weight > 0 && endpoint.readiness == Readiness::Ready && !tried.contains(&endpoint.id)
+        };
+        endpoints.iter().any(is_open).then_some(request)
+    }
+}
+
+impl<S> fmt::Debug for Shared<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("balancer", &self.balancer).finish_non_exhaustive()
+    }
+}
+
+impl<S> fmt::Debug for FailoverFuture<S>
+where
+    S: Service<Request<Body>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FailoverFuture").field("others", &self.others).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, net::Ipv4Addr};
+
+    use nantian_lb::{BalanceConfig, BalanceLayer, Endpoint, Routed, Strategy};
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+    use crate::{
+        ir::{Address, Protocol},
+        upstream::UpstreamBody,
+    };
+
+    fn destination(port: u16) -> Destination {
+        let address = Address::Ip((Ipv4Addr::LOCALHOST, port).into());
+        Destination { address, protocol: Protocol::Http1, tls: None }
+    }
+
+    /// The ports that a request is sent to, none of which can be reached, of `endpoints` ports.
+    async fn tried(endpoints: u16) -> Vec<Address> {
+        let all = (0..endpoints).map(|port| Endpoint::new(format!("e{port}"), destination(port)));
+        let balancer = Balancer::new(all, &BalanceConfig::new(Strategy::Random));
+        let tried = Rc::<RefCell<Vec<_>>>::default();
+        let seen = Rc::clone(&tried);
+        let connect = service_fn(move |Routed { target, request }: Routed<Destination, Request<Body>>| {
+            seen.borrow_mut().push(target.address.clone());
+            let source = io::ErrorKind::ConnectionRefused.into();
+            let error = UpstreamError::Connect { destination: target.to_string(), source };
+            let unanswered = Unanswered::unsent(error, request, target);
+            std::future::ready(Err::<http::Response<UpstreamBody>, _>(unanswered))
+        });
+        let balanced = BalanceLayer::new(balancer.clone()).layer(connect);
+        let failover = FailoverLayer::new(balancer).layer(balanced);
+        assert!(failover.oneshot(Request::new(Body::full("abc"))).await.is_err());
+        tried.take()
+    }
+
+    #[tokio::test]
+    async fn a_few_endpoints_are_tried_and_none_twice() {
+        for endpoints in [1, 2, 3, 20] {
+            let tried = tried(endpoints).await;
+            assert_eq!(tried.len(), usize::from(endpoints).min(1 + OTHERS), "of {endpoints}");
+            for (at, address) in tried.iter().enumerate() {
+                assert!(!tried[..at].contains(address), "{address:?} twice");
+            }
+        }
+    }
+}
