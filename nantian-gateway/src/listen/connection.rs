@@ -110,6 +110,7 @@ impl Session {
         let edge = Edge::http1(self.key, self.worker, self.peer, self.registration.state.clone());
         let connection = http1::Builder::new()
             .header_read_timeout(None)
+            .max_headers(MAX_HEADERS)
             .max_header_size(max_head)
             .max_buf_size(max_head.max(MIN_BUFFER))
             .serve_connection(TokioIo::new(io), edge)
@@ -154,6 +155,8 @@ fn answer_of_hyper(error: &(dyn Error + 'static)) -> Option<StatusCode> {
     }
 }
 
+/// Fields of a head over HTTP/1.1, and of trailers; their bytes have a limit of their own. More are answered with 431.
+const MAX_HEADERS: usize = 256;
 /// hyper's least buffer.
 const MIN_BUFFER: usize = 8192;
 /// Streams of one HTTP/2 connection; what RFC 9113, section 6.5.2 recommends as the least.

@@ -24,6 +24,9 @@ use tokio::task::unconstrained;
 use super::{Destination, alarm::Alarm, connect::Io, read_out::ReadOut};
 use crate::body::Body;
 
+/// Fields of the head of a response, and of trailers; hyper limits their bytes. More are answered with 502.
+const MAX_HEADERS: usize = 256;
+
 /// hyper's connection with upgrades, a type without a name.
 type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
 
@@ -46,7 +49,9 @@ pub(super) struct Http1 {
 impl Http1 {
     /// Wraps a fresh connection to `destination`.
     pub(super) async fn handshake(io: Io, destination: Destination) -> hyper::Result<Self> {
-        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(ReadOut::new(io))).await?;
+        let mut builder = http1::Builder::new();
+        builder.max_headers(MAX_HEADERS);
+        let (sender, driver) = builder.handshake(TokioIo::new(ReadOut::new(io))).await?;
         let alarm = Arc::new(Alarm::default());
         let waker = Waker::from(Arc::clone(&alarm));
         Ok(Self { sender, driver: Box::pin(driver.with_upgrades()), destination, alarm, waker, ended: false })

@@ -10,6 +10,24 @@ use tokio::{
 use crate::support::{Backend, Running, Wire, World, eventually, rule, soon, to};
 
 #[tokio::test]
+async fn heads_have_up_to_256_fields() {
+    let fields = |count: usize| (0..count).map(|at| format!("x-{at}: 1\r\n")).collect::<String>();
+    let backend = Backend::answering(move |request| {
+        let count = request.header("x-want").map_or(0, |count| count.parse().unwrap());
+        format!("HTTP/1.1 200 OK\r\n{}content-length: 0\r\n\r\n", fields(count))
+    })
+    .await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let head = |fields: &str| format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+    let reply = gateway.ask(head(&fields(250))).await;
+    assert_eq!((reply.status(), backend.last().header("x-249")), (200, Some("1")));
+    assert_eq!(gateway.ask(head(&fields(256))).await.status(), 431);
+    let reply = gateway.ask(head("x-want: 255\r\n")).await;
+    assert_eq!((reply.status(), reply.header("x-254")), (200, Some("1")));
+    assert_eq!(gateway.ask(head("x-want: 256\r\n")).await.status(), 502);
+}
+
+#[tokio::test]
 async fn a_head_or_a_body_that_is_too_large_is_refused() {
     let backend = Backend::echo("a").await;
     let gateway = World::new()
