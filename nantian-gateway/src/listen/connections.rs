@@ -295,6 +295,11 @@ impl InFlight {
         Self(Arc::clone(state))
     }
 
+    /// Whether the client has not taken what was written last.
+    pub(super) fn is_writing(&self) -> bool {
+        self.0.write_since.load(Relaxed) != Wait::NONE.0
+    }
+
     /// Whether the process is about to end.
     pub(super) fn is_draining(&self) -> bool {
         self.0.order() != Order::Serve

@@ -23,9 +23,11 @@ pub(super) struct ReplyBody {
     body: Content,
     /// What is left of a frame that is handed over in pieces.
     rest: Bytes,
+    /// Why the content broke off, until what came before is written.
+    broken: Option<BoxError>,
     /// That of an HTTP/2 stream.
     pace: Option<Rc<Pace>>,
-    _guard: Option<InFlight>,
+    guard: Option<InFlight>,
 }
 
 /// Whose the content is.
@@ -40,7 +42,7 @@ pub(super) enum Content {
 
 impl ReplyBody {
     pub(super) fn new(body: Content, pace: Option<Rc<Pace>>, guard: Option<InFlight>) -> Self {
-        Self { body, rest: Bytes::new(), pace, _guard: guard }
+        Self { body, rest: Bytes::new(), broken: None, pace, guard }
     }
 
     /// Whether it is that of a route.
@@ -48,10 +50,28 @@ impl ReplyBody {
         matches!(self.body, Content::Observed(_))
     }
 
+    /// The content. hyper drops what it has not written when a body breaks off, so it is given a turn to write first, and
+    /// over HTTP/1.1 the time that its client takes to read.
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.body {
+        if let Some(error) = self.broken.take() {
+            if self.pace.is_none() && self.guard.as_ref().is_some_and(InFlight::is_writing) {
+                // The connection polls this again when it can write.
+                self.broken = Some(error);
+                return Poll::Pending;
+            }
+            return Poll::Ready(Some(Err(error)));
+        }
+        let polled = match &mut self.body {
             Content::Observed(body) => Pin::new(body).poll_frame(cx),
             Content::Plain(body) => Pin::new(body).poll_frame(cx),
+        };
+        match polled {
+            Poll::Ready(Some(Err(error))) => {
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            polled => polled,
         }
     }
 
@@ -93,6 +113,7 @@ impl http_body::Body for ReplyBody {
 
     fn is_end_stream(&self) -> bool {
         self.rest.is_empty()
+            && self.broken.is_none()
             && match &self.body {
                 Content::Observed(body) => body.is_end_stream(),
                 Content::Plain(body) => body.is_end_stream(),

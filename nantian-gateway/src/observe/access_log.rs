@@ -76,7 +76,7 @@ fn write_lines(out: impl Write, queue: &Receiver<Vec<u8>>, dropped: &AtomicU64) 
     Ok(())
 }
 
-/// What is kept of a request until its exchange is over; absent is what could not be read.
+/// What is kept of an exchange until it is over; absent is what could not be read.
 #[derive(Debug, Default)]
 pub(super) struct LoggedRequest {
     method: Option<Method>,
@@ -86,6 +86,8 @@ pub(super) struct LoggedRequest {
     client: Option<String>,
     user_agent: Option<String>,
     trace_id: Option<String>,
+    /// Why the response broke off.
+    pub(super) error: Option<String>,
 }
 
 impl LoggedRequest {
@@ -99,6 +101,7 @@ impl LoggedRequest {
             client: info.map(|info| info.client.to_string()),
             user_agent: text(request.headers(), &header::USER_AGENT),
             trace_id: trace_id(request.headers()),
+            error: None,
         }
     }
 
@@ -115,6 +118,7 @@ impl LoggedRequest {
             client,
             user_agent: text(&parts.headers, &header::USER_AGENT),
             trace_id: trace_id(&parts.headers),
+            error: None,
         }
     }
 }
@@ -155,6 +159,7 @@ impl Serialize for Entry<'_> {
         map.serialize_entry("duration_ms", &(self.took.as_secs_f64() * 1e3))?;
         map.serialize_entry("user_agent", &request.user_agent)?;
         map.serialize_entry("trace_id", &request.trace_id)?;
+        map.serialize_entry("error", &request.error)?;
         map.end()
     }
 }

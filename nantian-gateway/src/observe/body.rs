@@ -41,7 +41,12 @@ impl http_body::Body for ObservedBody {
                     exchange.bytes += data.len() as u64;
                 }
             }
-            Poll::Ready(None | Some(Err(_))) => self.exchange = None,
+            Poll::Ready(Some(Err(error))) => {
+                if let Some(mut exchange) = self.exchange.take() {
+                    exchange.broke_off(error);
+                }
+            }
+            Poll::Ready(None) => self.exchange = None,
             Poll::Pending => {}
         }
         polled

@@ -18,7 +18,11 @@ use super::{
     AccessLog, ObservedBody,
     access_log::{Entry, LoggedRequest},
 };
-use crate::{body::Body, metrics::RouteMetrics};
+use crate::{
+    body::{Body, BoxError},
+    metrics::RouteMetrics,
+    respond::Chain,
+};
 
 /// Counts the exchanges of a route, and logs them if there is an access log.
 #[derive(Debug, Clone)]
@@ -65,6 +69,13 @@ impl Exchange {
             request: slot.log.as_ref().map(|_| Box::new(LoggedRequest::of(request))),
             status: None,
             bytes: 0,
+        }
+    }
+
+    /// The response has begun and cannot be sent whole.
+    pub(super) fn broke_off(&mut self, error: &BoxError) {
+        if let Some(request) = &mut self.request {
+            request.error = Some(Chain(error.as_ref()).to_string());
         }
     }
 }

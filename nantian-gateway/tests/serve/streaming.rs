@@ -1,16 +1,24 @@
 //! Bytes that flow while the exchange is not over.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
+use http_body_util::BodyExt;
 use tokio::{
     net::TcpSocket,
     sync::{Notify, mpsc},
 };
 
-use crate::support::{Backend, Running, Wire, World, eventually, rule, soon, to, when_stuck};
+use crate::support::{
+    Backend, Running, Wire, World, after, eventually,
+    http2::{client, get},
+    rule, soon, to, when_stuck,
+};
 
 async fn gateway(backend: &Backend) -> Running {
     World::new().service("a", &[backend]).route("r", &[rule("/", &to("a"))]).start().await
@@ -206,4 +214,34 @@ async fn a_response_that_breaks_off_does_not_look_complete() {
         assert!(!said.ends_with(b"0\r\n\r\n") && !said.ends_with(b"half whole"), "{path}: {said:?}");
     }
     assert_eq!(gateway.get("/end-of-connection").await.text(), "half whole");
+}
+
+#[tokio::test]
+async fn what_came_of_a_response_that_breaks_off_reaches_the_client_and_the_log() {
+    const LENGTH: usize = 3_000_000;
+    let backend = Backend::raw(async |mut wire| {
+        let Ok(request) = wire.message().await else { return };
+        let length = if request.start.contains("/large") { LENGTH } else { 4 };
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", length + 1);
+        wire.write(&[head.into_bytes(), vec![b'x'; length]].concat()).await.unwrap();
+    })
+    .await;
+    let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
+    let gateway = world.options(&["--access-log", "json"]).start().await;
+    for (path, length) in [("/small", 4), ("/large", LENGTH)] {
+        let mut wire = gateway.connect().await;
+        wire.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")).await;
+        assert_eq!(wire.reply_head().await.status(), 200);
+        // The backend is gone before the client reads on.
+        after(Duration::from_millis(200)).await;
+        assert_eq!(wire.rest().await.len(), length, "{path}");
+        let line = gateway.output.more(path, 0).await;
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&line["status"], &line["bytes"]), (&200.into(), &length.into()));
+        assert!(line["error"].as_str().unwrap().contains("end of file"), "{line}");
+    }
+    let response = soon(client(&gateway).await.send_request(get("/small"))).await.unwrap();
+    let mut body = response.into_body();
+    assert_eq!(soon(body.frame()).await.unwrap().unwrap().into_data().unwrap(), "xxxx", "over HTTP/2");
+    assert!(soon(body.frame()).await.unwrap().is_err());
 }
