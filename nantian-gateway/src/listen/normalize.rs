@@ -6,7 +6,7 @@
 //!   other escapes are kept, in upper case.
 //! - `/a/./b/../c` becomes `/a/c` (section 5.2.4); `..` above the root is refused.
 //! - `//` becomes `/`.
-//! - `\`, control characters and broken escapes are refused, and so is an encoded slash or backslash (`%2F`, `%5C`)
+//! - `\`, control characters, `%00` and broken escapes are refused, and so is an encoded slash or backslash (`%2F`, `%5C`)
 //!   beside a dot segment, because a backend that decodes it would see another path.
 
 use std::borrow::Cow;
@@ -164,7 +164,7 @@ fn decode_unreserved(path: &str) -> Result<String, InvalidTarget> {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                 decoded.push(char::from(byte))
             }
-            0..0x20 | 0x7f => return Err(InvalidTarget::Character),
+            0 => return Err(InvalidTarget::Character),
             _ => {
                 decoded.push('%');
                 decoded.push_str(&digits.to_ascii_uppercase());

@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Scheme};
 use http_body::Body as _;
 use http_body_util::Limited;
 use hyper::{body::Incoming, service::Service, upgrade::OnUpgrade};
@@ -193,6 +193,9 @@ impl Edge {
 fn check_message(parts: &http::request::Parts, seen: HopHeaders) -> Result<(), Refusal> {
     if parts.method == Method::CONNECT {
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy"));
+    }
+    if parts.uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
+        return Err(Refusal::bad_request("the scheme is neither http nor https"));
     }
     if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
         return Err(Refusal::bad_request("only OPTIONS is about the server as a whole"));

@@ -84,6 +84,7 @@ async fn a_head_that_two_parsers_could_read_differently_is_refused() {
         ("a zero byte in a name", "GET / HTTP/1.1\r\nHost: h\r\nX\0A: 1\r\n\r\n", 400),
         ("a carriage return in a value", "GET / HTTP/1.1\r\nHost: h\r\nX-A: a\rb\r\n\r\n", 400),
         ("an unknown version", "GET / HTTP/3.7\r\nHost: h\r\n\r\n", 400),
+        ("a scheme of another protocol", "GET ftp://h/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         ("no version", "GET /\r\n\r\n", 400),
         ("a tunnel", "CONNECT other.example:443 HTTP/1.1\r\nHost: other.example:443\r\n\r\n", 405),
     ] {

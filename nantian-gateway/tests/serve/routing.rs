@@ -253,6 +253,7 @@ async fn no_spelling_of_a_path_dodges_its_route() {
         ("/admin%2fx", "/admin%2Fx"),
         ("/admin/%e4%bd%a0", "/admin/%E4%BD%A0"),
         ("http://example.org//admin", "/admin"),
+        ("/admin/%0d%0aX:1%7f", "/admin/%0D%0AX:1%7F"),
     ] {
         let backend = if seen.starts_with("/admin%2F") { &open } else { &guarded };
         let known = backend.seen().len();
@@ -271,7 +272,6 @@ async fn no_spelling_of_a_path_dodges_its_route() {
         "/a%",
         "/a%zz",
         "/a%00",
-        "/a%0d%0aX:1",
         "admin",
         "/a b",
     ] {
