@@ -1,6 +1,6 @@
 //! One generation of the data path, immutable and shared by all workers.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crate::{
     compile::CompiledRule,
@@ -36,6 +36,12 @@ impl Snapshot {
     /// Its number; later ones are higher.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// The socket of a connection to `local` that was accepted on `key`: that one, or the one that took its place.
+    pub fn port_of(&self, key: &PortKey, local: IpAddr) -> Option<&Port> {
+        let at = |address| self.ports.get(&PortKey { address, ..*key });
+        self.ports.get(key).or_else(|| at(Some(local))).or_else(|| at(None))
     }
 
     /// The socket of this address and port.

@@ -9,18 +9,25 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, watch},
-    time::sleep,
+    time::{Instant, sleep, timeout_at},
 };
 
-use super::{BindError, bind::bind, connection};
+use super::{
+    BindError,
+    bind::{bind, refuse_newcomers},
+    connection,
+};
 use crate::{
     runtime::{Worker, spawn_local},
     snapshot::Snapshot,
 };
+
+/// How long a socket that closes waits for handshakes that have begun: longer than a round trip, shorter than the second
+/// after which a client repeats its first packet.
+const LAST_CALL: Duration = Duration::from_millis(300);
 
 /// What a socket is known by: its address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,8 +117,12 @@ async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut clo
             }
         }
     }
-    // Who has connected before the socket closed is served.
-    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+    // The kernel resets who waits on a socket that closes, so those are served that are about to connect, too.
+    if let Err(error) = refuse_newcomers(&listener) {
+        tracing::debug!(%error, port = %key, "the socket cannot be closed to newcomers alone");
+    }
+    let end = Instant::now() + LAST_CALL;
+    while let Ok(Ok((stream, peer))) = timeout_at(end, listener.accept()).await {
         let Ok(place) = Arc::clone(&worker.room).try_acquire_owned() else { break };
         start(stream, peer, key, &worker, place);
     }

@@ -6,6 +6,8 @@ use std::{
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
+#[cfg(target_os = "linux")]
+use socket2::{SockFilter, SockRef};
 use tokio::net::TcpListener;
 
 use crate::socket::keep_alive;
@@ -41,6 +43,27 @@ pub(super) fn bind(address: Option<IpAddr>, port: u16) -> Result<TcpListener, Bi
             })
         }
     }
+}
+
+/// Lets no further connection begin on a socket; those that have begun can be accepted.
+///
+/// What is new is not answered, so that its client asks again, after a second, and then meets another socket.
+#[cfg(target_os = "linux")]
+pub(super) fn refuse_newcomers(listener: &TcpListener) -> io::Result<()> {
+    // The flags of the TCP header; dropped if SYN is among them, else passed.
+    let program = [
+        SockFilter::new(0x30, 0, 0, 13),
+        SockFilter::new(0x45, 0, 1, 0x02),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    SockRef::from(listener).attach_filter(&program)
+}
+
+/// Where there is no filter, what is new is accepted until the socket closes.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn refuse_newcomers(_: &TcpListener) -> io::Result<()> {
+    Ok(())
 }
 
 /// "Address family not supported by protocol".

@@ -45,14 +45,16 @@ pub(super) async fn serve(
 ) {
     let registration = worker.connections.add(place);
     let snapshot = worker.snapshot();
-    let Some(port) = snapshot.port(&key) else { return };
+    // One that has no address any more is gone.
+    let Ok(local) = stream.local_addr() else { return };
+    let Some(port) = snapshot.port_of(&key, local.ip().to_canonical()) else { return };
     let tls = match port.transport() {
         Transport::Plain => None,
         Transport::Tls(server) => Some(server.config()),
         Transport::Unusable => return,
     };
     drop(snapshot);
-    let peer = Peer::new(peer, key.port, tls.is_some(), &worker.config.trusted_proxies);
+    let peer = Peer::new(peer, local, tls.is_some(), &worker.config.trusted_proxies);
     let session = Session { key, worker: Rc::clone(&worker), registration, peer };
     let served = match tls {
         None => session.serve_plain(stream).await,

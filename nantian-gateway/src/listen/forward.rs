@@ -77,18 +77,20 @@ pub(super) struct Peer {
     pub(super) address: SocketAddr,
     pub(super) trusted: bool,
     pub(super) tls: bool,
-    pub(super) port: u16,
+    /// This end of the connection.
+    pub(super) local: SocketAddr,
     address_value: HeaderValue,
 }
 
 impl Peer {
-    pub(super) fn new(address: SocketAddr, port: u16, tls: bool, proxies: &TrustedProxies) -> Self {
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    pub(super) fn new(address: SocketAddr, local: SocketAddr, tls: bool, proxies: &TrustedProxies) -> Self {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let address = canonical(address);
         Self {
             address,
             trusted: proxies.contains(address.ip()),
             tls,
-            port,
+            local: canonical(local),
             address_value: text_value(&address.ip().to_string()),
         }
     }

@@ -83,7 +83,8 @@ impl Edge {
             .map_err(|error| self.note(Refusal::bad_request(error), &parts))?;
 
         let snapshot = self.worker.snapshot();
-        let port = snapshot.port(&self.key).filter(|port| port.is_tls() == self.peer.tls);
+        let port = snapshot.port_of(&self.key, self.peer.local.ip());
+        let port = port.filter(|port| port.is_tls() == self.peer.tls);
         let Some(port) = port else {
             return Err(self.note(Refusal::new(StatusCode::NOT_FOUND, "no listener"), &parts));
         };
@@ -100,7 +101,7 @@ impl Edge {
                 client: self.peer.client(&parts.headers, &self.worker.config.trusted_proxies),
                 peer: self.peer.address,
                 tls: self.peer.tls,
-                port: self.peer.port,
+                port: self.peer.local.port(),
                 host: host.as_ref().into(),
                 matched_prefix: found.as_ref().and_then(|found| found.prefix),
             };

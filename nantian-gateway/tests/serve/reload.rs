@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{net::TcpStream, time::Instant};
 
-use crate::support::{Backend, Port, Running, Wire, World, eventually, rule, to};
+use crate::support::{Backend, Port, Running, Wire, World, after, eventually, gateway, rule, to};
 
 /// A rule whose responses say which version of it served them.
 fn versioned(version: usize) -> String {
@@ -170,4 +170,37 @@ async fn a_port_that_is_taken_is_told_and_tried_again() {
     gateway.signal("HUP");
     gateway.log.more("SIGHUP", 0).await;
     assert_eq!(gateway.get("/edited").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_change_of_address_loses_no_connection() {
+    let backend = Backend::echo("a").await;
+    let running = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let stop = Arc::<AtomicBool>::default();
+    let newcomers: Vec<_> = (0..8)
+        .map(|_| {
+            let (stop, address) = (Arc::clone(&stop), running.address());
+            tokio::spawn(async move {
+                let mut served = 0;
+                while !stop.load(Relaxed) {
+                    let reply = Wire::connect(address).await.get("/").await;
+                    assert_eq!(reply.status(), 200);
+                    served += 1;
+                }
+                served
+            })
+        })
+        .collect();
+    let mut old = running.connect().await;
+    let one = gateway(&[running.listener("http", "protocol: HTTP")]);
+    let all = one.replace("addresses: [{type: IPAddress, value: 127.0.0.1}]", "");
+    for manifest in [&all, &one, &all, &one] {
+        running.edit("gateway", manifest).await;
+        assert_eq!(old.get("/").await.status(), 200, "a connection that was there is served on");
+        after(Duration::from_millis(400)).await;
+    }
+    stop.store(true, Relaxed);
+    for newcomer in newcomers {
+        assert!(newcomer.await.expect("no connection is lost") > 0);
+    }
 }

@@ -9,7 +9,7 @@ fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn peer(address: &str, proxies: &TrustedProxies) -> Peer {
-    Peer::new(SocketAddr::new(address.parse().unwrap(), 4000), 8080, false, proxies)
+    Peer::new(SocketAddr::new(address.parse().unwrap(), 4000), ([127, 0, 0, 1], 8080).into(), false, proxies)
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(crate) use self::{
     backend::Backend,
     certificate::Certificate,
     llm::{chat, to_ai},
-    manifests::{rule, to},
+    manifests::{gateway, rule, to},
     message::Message,
     redis::Redis,
     time::{after, eventually, soon, when_stuck},
