@@ -14,6 +14,7 @@ pub mod compile;
 pub mod control;
 #[cfg(feature = "kubernetes")]
 pub mod controller;
+pub mod fetch;
 pub mod filter;
 pub mod gates;
 mod grpc;

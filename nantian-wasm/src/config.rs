@@ -1,5 +1,6 @@
 //! What an embedder says about a plugin: plain data, nothing running.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -22,12 +23,24 @@ pub struct PluginConfig {
     ///
     /// Default: empty, the module's only root context.
     pub root_id: String,
+    /// Name of the virtual machine (`plugin_vm_id`), under which the plugin's own queues can be resolved.
+    ///
+    /// Default: empty.
+    pub vm_id: String,
+    /// Configuration of the virtual machine, handed to `proxy_on_vm_start` byte for byte. Default: empty.
+    pub vm_configuration: Bytes,
+    /// Environment variables the guest sees. Default: none.
+    pub environment: Vec<(String, String)>,
     /// Plugin configuration, handed to `proxy_on_configure` byte for byte.
     ///
     /// Default: empty. Source: `WasmPlugin.spec.config`.
     pub configuration: Bytes,
     /// Which callbacks run. Default: all. Source: `WasmPlugin.spec.hooks`.
     pub hooks: Hooks,
+    /// Host functions and callbacks the guest has. Default: all.
+    pub capabilities: Capabilities,
+    /// How the bodies of event streams are cut for the guest. Default: as they come.
+    pub stream_framing: StreamFraming,
     /// Limits of every instance. Source: `WasmPlugin.spec.sandbox`.
     pub sandbox: Sandbox,
     /// What a stream does when the plugin fails it.
@@ -54,6 +67,24 @@ pub struct Hooks {
     pub on_stream_chunk: bool,
 }
 
+/// Host functions and callbacks by name, such as `proxy_http_call` or `proxy_on_request_body`.
+///
+/// A host function that is not in the list answers `InternalFailure`, one of WASI "not capable"; a callback that is not in
+/// it is not called.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Capabilities(Option<BTreeSet<String>>);
+
+/// How the body of a server-sent event stream reaches the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum StreamFraming {
+    /// Frame by frame, as they arrive.
+    #[default]
+    Frames,
+    /// Cut behind the blank line that ends an event: each callback sees whole events.
+    Events,
+}
+
 /// What an instance may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -70,7 +101,12 @@ pub struct Sandbox {
     ///
     /// Unit: bytes. Range: 0..=1 GiB. Default: 1 MiB.
     pub max_buffered_body: usize,
-    /// Outbound calls. Default: false; true is refused by [`Plugin::new`](crate::Plugin::new).
+    /// Time a guest may hold a message of a stream before it must continue it; a call-out made for the stream extends it to
+    /// the call-out's own time limit.
+    ///
+    /// Range: 1 ms..=10 min. Default: 15 s.
+    pub max_pause: Duration,
+    /// Call-outs through the [`Host`](crate::Host). Default: false; true is refused where there is no host.
     pub allow_network: bool,
     /// Files. Default: false; true is refused by [`Plugin::new`](crate::Plugin::new).
     pub allow_file_system: bool,
@@ -95,8 +131,13 @@ impl PluginConfig {
         Self {
             name: name.into(),
             root_id: String::new(),
+            vm_id: String::new(),
+            vm_configuration: Bytes::new(),
+            environment: Vec::new(),
             configuration: Bytes::new(),
             hooks: Hooks::ALL,
+            capabilities: Capabilities::default(),
+            stream_framing: StreamFraming::default(),
             sandbox: Sandbox::default(),
             failure_policy: FailurePolicy::default(),
             instances: None,
@@ -129,12 +170,25 @@ impl Default for Hooks {
     }
 }
 
+// === impl Capabilities ===
+
+impl Capabilities {
+    /// These and no others.
+    pub fn only(names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self(Some(names.into_iter().map(Into::into).collect()))
+    }
+
+    pub(crate) fn allow(&self, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|names| names.contains(name))
+    }
+}
+
 // === impl Sandbox ===
 
 impl Sandbox {
     /// Refuses what cannot be enforced.
-    pub(crate) fn validate(&self) -> Result<(), PluginError> {
-        if self.allow_network {
+    pub(crate) fn validate(&self, has_host: bool) -> Result<(), PluginError> {
+        if self.allow_network && !has_host {
             return Err(PluginError::Capability { field: "sandbox.allowNetwork" });
         }
         if self.allow_file_system {
@@ -154,6 +208,13 @@ impl Sandbox {
                 range: "1ms..=60s",
             });
         }
+        if !(Duration::from_millis(1)..=Duration::from_secs(600)).contains(&self.max_pause) {
+            return Err(PluginError::OutOfRange {
+                field: "sandbox.maxPause",
+                value: format!("{:?}", self.max_pause),
+                range: "1ms..=10min",
+            });
+        }
         if self.max_buffered_body > 1 << 30 {
             return Err(PluginError::OutOfRange {
                 field: "sandbox.maxBufferedBody",
@@ -166,7 +227,12 @@ impl Sandbox {
 
     /// The time limit of one callback in engine ticks, rounded up.
     pub(crate) fn ticks(&self) -> u64 {
-        u64::try_from(self.max_execution_time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
+        ticks(self.max_execution_time)
+    }
+
+    /// The time a message may be held in engine ticks.
+    pub(crate) fn pause_ticks(&self) -> u64 {
+        ticks(self.max_pause)
     }
 }
 
@@ -176,8 +242,14 @@ impl Default for Sandbox {
             max_memory: 64 << 20,
             max_execution_time: Duration::from_millis(100),
             max_buffered_body: 1 << 20,
+            max_pause: Duration::from_secs(15),
             allow_network: false,
             allow_file_system: false,
         }
     }
+}
+
+/// Engine ticks of a duration, rounded up.
+fn ticks(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
 }

@@ -171,8 +171,8 @@ pub enum Cause {
         /// Its exit code.
         code: u32,
     },
-    /// The guest paused the stream where nothing can resume it.
-    #[error("stream paused where nothing can resume it")]
+    /// The guest held a message of the stream and did not continue it in time.
+    #[error("stream held for too long")]
     Paused,
     /// The guest made a header that must not reach the wire.
     #[error("invalid header {name:?}")]
@@ -239,6 +239,10 @@ pub enum Phase {
     ResponseTrailers,
     /// `proxy_on_log`, `proxy_on_done`, `proxy_on_delete`.
     End,
+    /// `proxy_on_http_call_response` and the gRPC callbacks.
+    CallResponse,
+    /// `proxy_on_queue_ready`.
+    QueueReady,
 }
 
 // === impl Failure ===
@@ -281,6 +285,8 @@ impl fmt::Display for Phase {
             Self::ResponseBody => "response body",
             Self::ResponseTrailers => "response trailers",
             Self::End => "end of stream",
+            Self::CallResponse => "call response",
+            Self::QueueReady => "queue ready",
         })
     }
 }

@@ -5,16 +5,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::body::{Relay, RequestBody, ResponseBody};
+use crate::body::{RequestBody, ResponseBody, Source};
+use crate::error::BoxError;
 use crate::handle::StreamHandle;
+use crate::held::Held;
 use crate::respond::Responder;
-use crate::stream::{Action, Direction, StreamContext};
+use crate::show::{Shown, forwarded, local, replied, show_request, show_response};
+use crate::stream::{Direction, StreamContext};
 
 pin_project! {
     /// Takes one exchange through the plugins and the inner service.
@@ -25,9 +27,10 @@ pin_project! {
     pub struct ResponseFuture<S, B, R>
     where
         S: Service<Request<RequestBody<B>>>,
+        S::Response: Reply,
     {
         #[pin]
-        state: State<S, B, S::Future, S::Response, S::Error>,
+        state: State<S, B, S::Future, <S::Response as Reply>::Body, S::Error>,
         // Absent without plugins.
         stream: Option<StreamHandle>,
         // The response has no body, whatever its headers say.
@@ -36,56 +39,36 @@ pin_project! {
     }
 }
 
+/// Responses, so that the type of their bodies can be named.
+pub trait Reply {
+    /// The body.
+    type Body;
+}
+
+impl<T> Reply for Response<T> {
+    type Body = T;
+}
+
 pin_project! {
     #[project = StateProjection]
     enum State<S, B, F, T, E> {
-        // Every instance of a plugin was busy.
+        // A plugin holds the headers, or all its instances are busy.
         Request { service: Option<S>, request: Option<Request<B>> },
+        // A plugin holds the headers until it has seen parts of the body.
+        HeldRequest { service: Option<S>, held: Option<Held<http::request::Parts, B>> },
         Inner { #[pin] future: F },
-        Result { result: Option<Result<T, E>> },
-        Reply { reply: Option<Reply<T>> },
+        Result { result: Option<Result<Response<T>, E>> },
+        Reply { reply: Option<Response<Source<T>>>, is_local: bool },
+        // A plugin holds the headers until it has seen parts of the body.
+        HeldReply { held: Option<Held<http::response::Parts, Source<T>>>, is_local: bool },
     }
-}
-
-/// A response whose headers the plugins have not seen to the end.
-enum Reply<T> {
-    Upstream(T),
-    /// A plugin answered or failed in the request's phases.
-    Local(Response<Bytes>),
-}
-
-/// What showing a request's headers led to.
-enum Shown<B> {
-    /// The request goes on; `watched` when a plugin looks at its body.
-    Forward {
-        request: Request<B>,
-        watched: bool,
-    },
-    Local(Response<Bytes>),
-    Busy(Request<B>),
-}
-
-/// Where a response comes from, and how its payload becomes a body.
-struct Origin<P, T> {
-    is_local: bool,
-    wrap: fn(P, StreamHandle, Option<Relay>) -> ResponseBody<T>,
-}
-
-// === impl Origin ===
-
-impl<T> Origin<T, T> {
-    const UPSTREAM: Self = Self { is_local: false, wrap: ResponseBody::upstream };
-}
-
-impl<T> Origin<Bytes, T> {
-    const LOCAL: Self = Self { is_local: true, wrap: ResponseBody::local };
 }
 
 // === impl ResponseFuture ===
 
-impl<S, B, R> ResponseFuture<S, B, R>
+impl<S, B, R, T> ResponseFuture<S, B, R>
 where
-    S: Service<Request<RequestBody<B>>>,
+    S: Service<Request<RequestBody<B>>, Response = Response<T>>,
 {
     /// An exchange without plugins.
     pub(crate) fn unwatched(future: S::Future, responder: R) -> Self {
@@ -102,16 +85,21 @@ where
         let is_bodiless = matches!(*request.method(), Method::HEAD | Method::CONNECT);
         let shown = show_request(&mut context, request, &responder);
         let stream = StreamHandle::new(context);
+        // The clone is not ready; the service that was polled ready goes with the request.
+        let mut ready = || {
+            let clone = inner.clone();
+            Some(std::mem::replace(inner, clone))
+        };
         let state = match shown {
-            Shown::Forward { request, watched } => {
+            Shown::Forward(request, watched) => {
                 State::Inner { future: inner.call(forwarded(request, watched, &stream)) }
             }
-            Shown::Local(response) => State::Reply { reply: Some(Reply::Local(response)) },
-            Shown::Busy(request) => {
-                // The clone is not ready; the service that was polled ready goes with the request.
-                let clone = inner.clone();
-                State::Request { service: Some(std::mem::replace(inner, clone)), request: Some(request) }
-            }
+            Shown::Local(response) => reply_locally(response),
+            Shown::Pending(request) => State::Request { service: ready(), request: Some(request) },
+            Shown::Hold(request) => State::HeldRequest {
+                service: ready(),
+                held: Some(Held::new(request.into_parts(), Direction::Request, false, &stream)),
+            },
         };
         Self { state, stream: Some(stream), is_bodiless, responder }
     }
@@ -121,8 +109,10 @@ impl<S, B, R, T> Future for ResponseFuture<S, B, R>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<T>>,
     B: Body,
+    B::Error: Into<BoxError>,
     R: Responder,
     T: Body,
+    T::Error: Into<BoxError>,
 {
     type Output = Result<Response<ResponseBody<T>>, S::Error>;
 
@@ -138,55 +128,46 @@ where
             };
             let next = match this.state.as_mut().project() {
                 StateProjection::Request { service, request } => {
-                    let mut shared = ready!(stream.poll_lock(cx));
-                    ready!(shared.context.poll_free(cx));
-                    let (Some(mut ready), Some(waiting)) = (service.take(), request.take()) else {
-                        return Poll::Pending;
-                    };
-                    match show_request(&mut shared.context, waiting, this.responder) {
-                        Shown::Forward { request, watched } => {
-                            State::Inner { future: ready.call(forwarded(request, watched, stream)) }
-                        }
-                        Shown::Local(response) => State::Reply { reply: Some(Reply::Local(response)) },
-                        Shown::Busy(request) => {
-                            State::Request { service: Some(ready), request: Some(request) }
+                    ready!(poll_request(service, request, stream, this.responder, cx))
+                }
+                StateProjection::HeldRequest { service, held } => {
+                    ready!(poll_held_request(service, held, stream, this.responder, cx))
+                }
+                StateProjection::Inner { future } => match future.poll(cx) {
+                    Poll::Ready(result) => State::Result { result: Some(result) },
+                    Poll::Pending => {
+                        let mut shared = ready!(stream.poll_lock(cx));
+                        let action = ready!(shared.context.poll_interrupt(cx));
+                        match local(action, &shared.context, this.responder) {
+                            Some(response) => reply_locally(response),
+                            None => return Poll::Pending,
                         }
                     }
-                }
-                StateProjection::Inner { future } => State::Result { result: Some(ready!(future.poll(cx))) },
+                },
                 StateProjection::Result { result } => {
                     let mut shared = ready!(stream.poll_lock(cx));
                     let refusal = shared.refusal.take();
                     let refusal = refusal.and_then(|refusal| local(refusal, &shared.context, this.responder));
-                    let reply = match (refusal, result.take()) {
-                        (Some(response), _) => Reply::Local(response),
-                        (None, Some(Ok(response))) => Reply::Upstream(response),
+                    match (refusal, result.take()) {
+                        (Some(response), _) => reply_locally(response),
+                        (None, Some(Ok(response))) => {
+                            let reply = response.map(|body| Source::Upstream { body });
+                            State::Reply { reply: Some(reply), is_local: false }
+                        }
                         (None, Some(Err(error))) => return Poll::Ready(Err(error)),
                         (None, None) => return Poll::Pending,
-                    };
-                    State::Reply { reply: Some(reply) }
-                }
-                StateProjection::Reply { reply } => {
-                    let mut shared = ready!(stream.poll_lock(cx));
-                    ready!(shared.context.poll_free(cx));
-                    let context = &mut shared.context;
-                    let reply = match reply.take() {
-                        Some(Reply::Upstream(response)) => {
-                            let end = *this.is_bodiless || response.body().is_end_stream();
-                            show_response(context, stream, response, Origin::UPSTREAM, end, this.responder)
-                                .map_err(Reply::Upstream)
-                        }
-                        Some(Reply::Local(response)) => {
-                            let end = *this.is_bodiless || response.body().is_empty();
-                            show_response(context, stream, response, Origin::LOCAL, end, this.responder)
-                                .map_err(Reply::Local)
-                        }
-                        None => return Poll::Pending,
-                    };
-                    match reply {
-                        Ok(response) => return Poll::Ready(Ok(response)),
-                        Err(busy) => State::Reply { reply: Some(busy) },
                     }
+                }
+                StateProjection::Reply { reply, is_local } => {
+                    let reply =
+                        ready!(poll_reply(reply, (*is_local, *this.is_bodiless), stream, this.responder, cx));
+                    match reply {
+                        Replied::Done(response) => return Poll::Ready(Ok(*response)),
+                        Replied::Held(held) => State::HeldReply { held: Some(*held), is_local: *is_local },
+                    }
+                }
+                StateProjection::HeldReply { held, is_local } => {
+                    return poll_held_reply(held, *is_local, stream, this.responder, cx).map(Ok);
                 }
             };
             this.state.set(next);
@@ -197,75 +178,140 @@ where
 impl<S, B, R> fmt::Debug for ResponseFuture<S, B, R>
 where
     S: Service<Request<RequestBody<B>>>,
+    S::Response: Reply,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").field("watched", &self.stream.is_some()).finish_non_exhaustive()
     }
 }
 
-/// Takes a request's headers past the plugins.
-fn show_request<B: Body>(
-    context: &mut StreamContext,
-    request: Request<B>,
-    responder: &impl Responder,
-) -> Shown<B> {
-    let (mut parts, body) = request.into_parts();
-    let end = body.is_end_stream();
-    let action = context.on_request_headers(&mut parts, end);
-    let is_busy = matches!(action, Action::Busy);
-    let local = local(action, context, responder);
-    let request = Request::from_parts(parts, body);
-    match local {
-        Some(response) => Shown::Local(response),
-        None if is_busy => Shown::Busy(request),
-        None => Shown::Forward { request, watched: !end && context.wants_request_body() },
+/// What showing a response's headers led to.
+enum Replied<T> {
+    Done(Box<Response<ResponseBody<T>>>),
+    Held(Box<Held<http::response::Parts, Source<T>>>),
+}
+
+/// Shows a request's headers again after they had to wait.
+fn poll_request<S, B, R, F, T, E>(
+    service: &mut Option<S>,
+    request: &mut Option<Request<B>>,
+    stream: &mut StreamHandle,
+    responder: &R,
+    cx: &mut Context<'_>,
+) -> Poll<State<S, B, F, T, E>>
+where
+    S: Service<Request<RequestBody<B>>, Future = F>,
+    B: Body,
+    R: Responder,
+{
+    let mut shared = ready!(stream.poll_lock(cx));
+    loop {
+        ready!(shared.context.poll_wait(Direction::Request, cx));
+        let Some(waiting) = request.take() else { return Poll::Pending };
+        match show_request(&mut shared.context, waiting, responder) {
+            Shown::Pending(waiting) => *request = Some(waiting),
+            Shown::Local(response) => return Poll::Ready(reply_locally(response)),
+            Shown::Forward(request, watched) => {
+                drop(shared);
+                let Some(mut ready) = service.take() else { return Poll::Pending };
+                return Poll::Ready(State::Inner { future: ready.call(forwarded(request, watched, stream)) });
+            }
+            Shown::Hold(request) => {
+                drop(shared);
+                let held = Held::new(request.into_parts(), Direction::Request, false, stream);
+                return Poll::Ready(State::HeldRequest { service: service.take(), held: Some(held) });
+            }
+        }
     }
 }
 
-/// A request as the inner service gets it.
-fn forwarded<B>(request: Request<B>, watched: bool, stream: &StreamHandle) -> Request<RequestBody<B>> {
-    let (parts, body) = request.into_parts();
-    let body = if watched {
-        RequestBody::watched(body, Relay::new(stream.clone(), Direction::Request, &parts.headers, false))
-    } else {
-        RequestBody::unwatched(body)
-    };
-    Request::from_parts(parts, body)
+/// Shows the body of a request whose headers wait for it.
+fn poll_held_request<S, B, R, F, T, E>(
+    service: &mut Option<S>,
+    held: &mut Option<Held<http::request::Parts, B>>,
+    stream: &mut StreamHandle,
+    responder: &R,
+    cx: &mut Context<'_>,
+) -> Poll<State<S, B, F, T, E>>
+where
+    S: Service<Request<RequestBody<B>>, Future = F>,
+    B: Body,
+    B::Error: Into<BoxError>,
+    R: Responder,
+{
+    let Some(waiting) = held.as_mut() else { return Poll::Pending };
+    let action = ready!(waiting.poll_request(stream, cx));
+    let mut shared = ready!(stream.poll_lock(cx));
+    let refusal = shared.refusal.take().unwrap_or(action);
+    if let Some(response) = local(refusal, &shared.context, responder) {
+        return Poll::Ready(reply_locally(response));
+    }
+    drop(shared);
+    let (Some(mut ready), Some(held)) = (service.take(), held.take()) else { return Poll::Pending };
+    Poll::Ready(State::Inner { future: ready.call(held.into_request()) })
 }
 
-/// Takes a response's headers past the plugins; it comes back when an instance is busy.
-fn show_response<P, T>(
-    context: &mut StreamContext,
-    stream: &StreamHandle,
-    response: Response<P>,
-    origin: Origin<P, T>,
-    end: bool,
-    responder: &impl Responder,
-) -> Result<Response<ResponseBody<T>>, Response<P>> {
-    let (mut parts, payload) = response.into_parts();
-    let action = context.on_response_headers(&mut parts, end);
-    if matches!(action, Action::Busy) {
-        return Err(Response::from_parts(parts, payload));
+/// Shows a response's headers.
+fn poll_reply<T, R>(
+    reply: &mut Option<Response<Source<T>>>,
+    (is_local, is_bodiless): (bool, bool),
+    stream: &mut StreamHandle,
+    responder: &R,
+    cx: &mut Context<'_>,
+) -> Poll<Replied<T>>
+where
+    T: Body,
+    T::Error: Into<BoxError>,
+    R: Responder,
+{
+    let mut shared = ready!(stream.poll_lock(cx));
+    loop {
+        ready!(shared.context.poll_wait(Direction::Response, cx));
+        let Some(waiting) = reply.take() else { return Poll::Pending };
+        let end = is_bodiless || waiting.body().is_end_stream();
+        let replied = match show_response(&mut shared.context, waiting, end, is_local, responder) {
+            Shown::Pending(waiting) => {
+                *reply = Some(waiting);
+                continue;
+            }
+            Shown::Forward(response, watched) => replied(response, watched, is_local, stream),
+            Shown::Local(response) => {
+                replied(response.map(|bytes| Source::Local { bytes }), false, true, stream)
+            }
+            Shown::Hold(response) => {
+                let held = Held::new(response.into_parts(), Direction::Response, is_local, stream);
+                return Poll::Ready(Replied::Held(Box::new(held)));
+            }
+        };
+        return Poll::Ready(Replied::Done(Box::new(replied)));
     }
-    if let Some(response) = local(action, context, responder) {
-        return Ok(response.map(|bytes| ResponseBody::local(bytes, stream.clone(), None)));
-    }
-    // Behind a switch of protocols there are no messages to look at.
-    let watched = !end && parts.status != StatusCode::SWITCHING_PROTOCOLS && context.wants_response_body();
-    if watched && origin.is_local {
-        // Made here, so the length is not yet promised to anybody.
-        parts.headers.remove(CONTENT_LENGTH);
-    }
-    let relay =
-        watched.then(|| Relay::new(stream.clone(), Direction::Response, &parts.headers, origin.is_local));
-    Ok(Response::from_parts(parts, (origin.wrap)(payload, stream.clone(), relay)))
 }
 
-/// The response a plugin's answer or failure stands for.
-fn local(action: Action, context: &StreamContext, responder: &impl Responder) -> Option<Response<Bytes>> {
-    match action {
-        Action::Respond(answer) => Some(answer.into_response(context.is_grpc())),
-        Action::Fail(failure) => Some(responder.respond(&failure)),
-        Action::Continue | Action::Busy => None,
+/// Shows the body of a response whose headers wait for it.
+fn poll_held_reply<T, R>(
+    held: &mut Option<Held<http::response::Parts, Source<T>>>,
+    is_local: bool,
+    stream: &mut StreamHandle,
+    responder: &R,
+    cx: &mut Context<'_>,
+) -> Poll<Response<ResponseBody<T>>>
+where
+    T: Body,
+    T::Error: Into<BoxError>,
+    R: Responder,
+{
+    let Some(waiting) = held.as_mut() else { return Poll::Pending };
+    let action = ready!(waiting.poll_response(stream, cx));
+    let mut shared = ready!(stream.poll_lock(cx));
+    let refusal = shared.refusal.take().unwrap_or(action);
+    if let Some(response) = local(refusal, &shared.context, responder) {
+        let response = response.map(|bytes| Source::Local { bytes });
+        return Poll::Ready(replied(response, false, true, stream));
     }
+    drop(shared);
+    held.take().map_or(Poll::Pending, |held| Poll::Ready(held.into_response(is_local, stream)))
+}
+
+fn reply_locally<S, B, F, T, E>(response: Response<Bytes>) -> State<S, B, F, T, E> {
+    State::Reply { reply: Some(response.map(|bytes| Source::Local { bytes })), is_local: true }
 }

@@ -14,10 +14,10 @@ pub(crate) struct StreamHandle {
     waiting: Option<OwnedMutexLockFuture<Shared>>,
 }
 
-/// A stream, and what its request's body led to before there was a response.
+/// A stream, and what a body led to while the headers of its response had not left.
 pub(crate) struct Shared {
     pub(crate) context: StreamContext,
-    /// [`Action::Respond`] or [`Action::Fail`]: to be sent instead of whatever the inner service makes of a broken body.
+    /// [`Action::Respond`] or [`Action::Fail`]: to be sent instead of what the body belonged to.
     pub(crate) refusal: Option<Action>,
 }
 

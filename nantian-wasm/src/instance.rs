@@ -3,22 +3,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::lock::OwnedMutexGuard;
 use wasmtime::{Store, TypedFunc, WasmParams, WasmResults};
 
 use crate::config::Sandbox;
 use crate::error::{Cause, Phase, PluginError};
+use crate::host::GrpcEvent;
 use crate::module::Module;
-use crate::proxy_wasm::{Facts, Guest, Headers, Host, ROOT};
+use crate::pool::{Job, Slot};
+use crate::proxy_wasm::{CallKind, Guest, Headers, MapKind, Notice, ROOT, Received, Registered, State};
 use crate::sandbox::{self, Usage};
-use crate::stream::Exchange;
+use crate::stream::{Exchange, SharedExchange};
 
 /// Time limit of instantiation, start and configuration together, in engine ticks: one second.
 const START_TICKS: u64 = 1_000;
 
+/// Most stream contexts one instance has at a time.
+const MAX_CONTEXTS: usize = 10_000;
+
 /// An instance of a plugin's module, started and configured.
 pub(crate) struct Instance {
-    store: Store<Host>,
+    store: Store<State>,
     guest: Guest,
+    module: Module,
     /// False from the moment a call into the guest begins until it returns: whatever interrupts one leaves a dead guest.
     alive: bool,
     /// Time limit of one callback, in engine ticks; none while the guest starts, when one limit holds for all calls.
@@ -27,33 +34,36 @@ pub(crate) struct Instance {
     next_tick: u64,
 }
 
-/// What a stream lends an instance for one visit.
-pub(crate) struct Loan {
-    pub(crate) exchange: Option<Box<Exchange>>,
-    pub(crate) usage: Usage,
-}
-
 // === impl Instance ===
 
 impl Instance {
-    /// Instantiates, starts and configures a guest.
-    pub(crate) fn start(module: &Module, facts: &Arc<Facts>, sandbox: &Sandbox) -> Result<Self, PluginError> {
+    /// Instantiates, starts and configures a guest that will live in this slot.
+    pub(crate) fn start(module: &Module, sandbox: &Sandbox, slot: &Arc<Slot>) -> Result<Self, PluginError> {
         let started = |cause| PluginError::Start { phase: Phase::Start, cause };
-        let host = Host::new(Arc::clone(facts), sandbox::limits(sandbox));
-        let mut store = Store::new(module.pre().module().engine(), host);
-        store.limiter(|host| &mut host.limits);
+        let facts = slot.facts();
+        let state = State::new(Arc::clone(facts), module.abi(), sandbox::limits(sandbox), slot);
+        let mut store = Store::new(module.pre().module().engine(), state);
+        store.limiter(|state| &mut state.limits);
         store.epoch_deadline_trap();
         // The only deadline of the whole start. The tick that is running does not count.
         store.set_epoch_deadline(START_TICKS + 1);
         let limit = Duration::from_millis(START_TICKS);
         let instance =
             module.pre().instantiate(&mut store).map_err(|error| started(sandbox::cause(&error, limit)))?;
-        let guest = Guest::of(&instance, &mut store);
+        let guest = Guest::of(&instance, &mut store, &facts.capabilities);
         store.data_mut().memory = guest.memory;
         store.data_mut().allocator = guest.allocator.clone();
-        let mut this = Self { store, guest, alive: true, ticks: None, next_context: ROOT, next_tick: 0 };
+        let mut this = Self {
+            store,
+            guest,
+            module: module.clone(),
+            alive: true,
+            ticks: None,
+            next_context: ROOT,
+            next_tick: 0,
+        };
         this.run_start_functions().map_err(started)?;
-        this.create_root(facts)?;
+        this.create_root()?;
         this.ticks = Some(sandbox.ticks());
         Ok(this)
     }
@@ -70,24 +80,28 @@ impl Instance {
         Ok(())
     }
 
-    fn create_root(&mut self, facts: &Facts) -> Result<(), PluginError> {
+    fn create_root(&mut self) -> Result<(), PluginError> {
         let failed = |phase| move |cause| PluginError::Start { phase, cause };
+        let facts = Arc::clone(&self.store.data().facts);
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.enter(ROOT, Phase::Start);
         if let Some(create) = self.guest.on_context_create.clone() {
             self.call(&create, (ROOT, 0)).map_err(failed(Phase::Start))?;
         }
-        if let Some(vm_start) = self.guest.on_vm_start.clone()
-            && self.call(&vm_start, (ROOT, 0)).map_err(failed(Phase::Start))? == 0
-        {
-            return Err(PluginError::Rejected { phase: Phase::Start });
+        if let Some(vm_start) = self.guest.on_vm_start.clone() {
+            let arguments = (ROOT, length(&facts.vm_configuration));
+            if self.call(&vm_start, arguments).map_err(failed(Phase::Start))? == 0 {
+                return Err(PluginError::Rejected { phase: Phase::Start });
+            }
         }
         self.enter(ROOT, Phase::Configure);
         if let Some(configure) = self.guest.on_configure.clone() {
-            let length = u32::try_from(facts.configuration.len()).unwrap_or(u32::MAX);
-            if self.call(&configure, (ROOT, length)).map_err(failed(Phase::Configure))? == 0 {
+            let arguments = (ROOT, length(&facts.configuration));
+            if self.call(&configure, arguments).map_err(failed(Phase::Configure))? == 0 {
                 return Err(PluginError::Rejected { phase: Phase::Configure });
             }
         }
+        let _ = self.store.data_mut().give_back();
         self.next_context = ROOT + 1;
         Ok(())
     }
@@ -96,25 +110,37 @@ impl Instance {
         self.alive
     }
 
-    /// Takes over what a stream lends; [`give_back`](Self::give_back) returns it.
-    pub(crate) fn lend(&mut self, loan: Loan) {
-        let host = self.store.data_mut();
-        host.exchange = loan.exchange;
-        host.usage = loan.usage;
+    /// Bytes of the guest's linear memory.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let memory = self.guest.memory.map_or(0, |memory| memory.data_size(&self.store));
+        u64::try_from(memory).unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn give_back(&mut self) -> Loan {
-        let host = self.store.data_mut();
-        Loan { exchange: host.exchange.take(), usage: std::mem::take(&mut host.usage) }
+    /// Whether something is under way that may enter the guest later and continue a stream.
+    pub(crate) fn expects_calls(&self) -> bool {
+        !self.store.data().calls.is_empty()
+    }
+
+    /// Takes over what a stream lends; [`give_back`](Self::give_back) returns it.
+    pub(crate) fn lend(&mut self, exchange: OwnedMutexGuard<Exchange>, usage: Usage) {
+        self.store.data_mut().lend(exchange, usage);
+    }
+
+    pub(crate) fn give_back(&mut self) -> (Option<OwnedMutexGuard<Exchange>>, Usage) {
+        self.store.data_mut().give_back()
     }
 
     /// Creates a stream context and returns its id, unique among those alive.
-    pub(crate) fn open(&mut self) -> Result<u32, Cause> {
+    pub(crate) fn open(&mut self, exchange: SharedExchange, seat: usize) -> Result<u32, Cause> {
         let contexts = &mut self.store.data_mut().contexts;
+        if contexts.len() >= MAX_CONTEXTS {
+            return Err(Cause::Budget { what: "stream contexts" });
+        }
         let mut context = self.next_context;
-        while context <= ROOT || !contexts.insert(context) {
+        while context <= ROOT || contexts.contains_key(&context) {
             context = context.wrapping_add(1);
         }
+        contexts.insert(context, Registered { exchange, seat });
         self.next_context = context.wrapping_add(1);
         self.enter(context, Phase::RequestHeaders);
         if let Some(create) = self.guest.on_context_create.clone() {
@@ -176,16 +202,112 @@ impl Instance {
     pub(crate) fn close(&mut self, context: u32) -> Result<(), Cause> {
         self.enter(context, Phase::End);
         if let Some(log) = self.guest.on_log.clone() {
+            self.set_logged(true);
             self.call(&log, context)?;
+            self.set_logged(false);
         }
         if let Some(done) = self.guest.on_done.clone() {
-            // Nothing that could finish later exists, so a guest that is not done is deleted all the same.
+            // As in Envoy, a stream is deleted whatever its guest says.
+            self.enter(context, Phase::End);
             self.call(&done, context)?;
         }
         if let Some(delete) = self.guest.on_delete.clone() {
+            self.enter(context, Phase::End);
             self.call(&delete, context)?;
         }
         self.store.data_mut().contexts.remove(&context);
+        Ok(())
+    }
+
+    fn set_logged(&mut self, is_logged: bool) {
+        let state = self.store.data_mut();
+        let _ = state.choose(state.active);
+        if let Some(exchange) = state.exchange_mut() {
+            exchange.is_logged = is_logged;
+        }
+    }
+
+    /// Makes a call that waited until the instance was free.
+    pub(crate) fn run(&mut self, job: Job) -> Result<(), (Phase, Cause)> {
+        let (phase, result) = match job {
+            Job::Close { context, exchange, usage } => {
+                if let Some(exchange) = exchange.try_lock_owned() {
+                    self.lend(exchange, usage);
+                }
+                (Phase::End, self.close(context))
+            }
+            Job::HttpReply { id, outcome } => {
+                if !self.store.data_mut().calls.remove_http(id) {
+                    return Ok(());
+                }
+                let received = Received::of_call(outcome.map(|response| *response));
+                (Phase::CallResponse, self.on_http_call_response(id, received))
+            }
+            Job::Grpc { id, event } => (Phase::CallResponse, self.on_grpc(id, *event)),
+            Job::QueueReady { token } => {
+                self.enter_root(Phase::QueueReady);
+                let callback = self.guest.on_queue_ready.clone();
+                (Phase::QueueReady, callback.map_or(Ok(()), |ready| self.call(&ready, (ROOT, token))))
+            }
+        };
+        drop(self.give_back());
+        result.map_err(|cause| (phase, cause))
+    }
+
+    fn on_http_call_response(&mut self, id: u32, received: Received) -> Result<(), Cause> {
+        let Some(callback) = self.guest.on_http_call_response.clone() else { return Ok(()) };
+        let body = received.call_body().map_or(0, <[u8]>::len);
+        let arguments = (
+            ROOT,
+            id,
+            received.count(MapKind::CallHeaders),
+            u32::try_from(body).unwrap_or(u32::MAX),
+            received.count(MapKind::CallTrailers),
+        );
+        self.enter_root(Phase::CallResponse);
+        self.store.data_mut().received = received;
+        self.call(&callback, arguments)
+    }
+
+    /// A unary call ends with its message, as in Envoy; every call ends when it is closed.
+    fn on_grpc(&mut self, id: u32, event: GrpcEvent) -> Result<(), Cause> {
+        if !self.store.data().calls.has_grpc(id) {
+            return Ok(());
+        }
+        let is_unary = CallKind::of(id) == Some(CallKind::GrpcCall);
+        let (callback, received, argument, ends) = match event {
+            GrpcEvent::InitialMetadata(_) | GrpcEvent::TrailingMetadata(_) if is_unary => return Ok(()),
+            GrpcEvent::InitialMetadata(metadata) => {
+                let received = Received::of_initial_metadata(metadata);
+                let count = received.count(MapKind::GrpcInitial);
+                (&self.guest.on_grpc_initial_metadata, received, count, false)
+            }
+            GrpcEvent::Message(message) => {
+                let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+                (&self.guest.on_grpc_receive, Received::of_message(message), length, is_unary)
+            }
+            GrpcEvent::TrailingMetadata(metadata) => {
+                let received = Received::of_trailing_metadata(metadata);
+                let count = received.count(MapKind::GrpcTrailing);
+                (&self.guest.on_grpc_trailing_metadata, received, count, false)
+            }
+            GrpcEvent::Close { status, message } => {
+                (&self.guest.on_grpc_close, Received::of_close(status, message), status, true)
+            }
+        };
+        let callback: Notice = callback.clone();
+        let Some(callback) = callback else {
+            if ends {
+                self.store.data_mut().calls.remove_grpc(id);
+            }
+            return Ok(());
+        };
+        self.enter_root(Phase::CallResponse);
+        self.store.data_mut().received = received;
+        self.call(&callback, (ROOT, id, argument))?;
+        if ends {
+            self.store.data_mut().calls.remove_grpc(id);
+        }
         Ok(())
     }
 
@@ -200,13 +322,24 @@ impl Instance {
         }
         let Some(tick) = self.guest.on_tick.clone().filter(|_| now >= self.next_tick) else { return Ok(()) };
         self.next_tick = now.saturating_add(period);
-        self.enter(ROOT, Phase::Tick);
-        self.store.data_mut().usage = Usage::default();
-        self.call(&tick, ROOT)
+        self.enter_root(Phase::Tick);
+        let result = self.call(&tick, ROOT);
+        drop(self.give_back());
+        result
     }
 
     fn enter(&mut self, context: u32, phase: Phase) {
-        self.store.data_mut().enter(context, phase);
+        let state = self.store.data_mut();
+        if state.effective != state.active {
+            let _ = state.choose(state.active);
+        }
+        state.enter(context, phase);
+    }
+
+    /// Enters a callback of the root context, which has no exchange and a budget of its own.
+    fn enter_root(&mut self, phase: Phase) {
+        self.enter(ROOT, phase);
+        self.store.data_mut().usage = Usage::default();
     }
 
     fn call<P: WasmParams, R: WasmResults>(
@@ -215,6 +348,7 @@ impl Instance {
         params: P,
     ) -> Result<R, Cause> {
         self.alive = false;
+        self.store.data_mut().now = self.module.engine().ticks();
         if let Some(ticks) = self.ticks {
             // The tick that is running does not count: the guest gets at least its time.
             self.store.set_epoch_deadline(ticks.saturating_add(1));

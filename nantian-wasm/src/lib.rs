@@ -36,7 +36,10 @@
 //!
 //! The ABI is found in the bytes: modules that export a marker of Proxy-Wasm 0.1.0, 0.2.0, 0.2.1 or Higress' 0.2.100.
 //! Every function these ABIs and WASI preview 1 let a module import is there, so that modules made with the SDKs
-//! instantiate. Call-outs (HTTP, gRPC, Redis), shared queues and foreign functions answer that they are not available.
+//! instantiate. HTTP and gRPC call-outs and foreign functions go through the embedder's [`Host`]; Higress' additions
+//! (Redis, upstream hosts) answer that they are not available.
+//!
+//! Statuses, ids, the order of callbacks and when a header map can be read are those of Envoy.
 //!
 //! # Where plugins behave differently from Envoy
 //!
@@ -44,12 +47,17 @@
 //!   response or of the plugin's own answer.
 //! * `content-length` and the headers of one connection are not a plugin's to write; such writes are ignored. Removing
 //!   them is honoured.
-//! * A pause that nothing can end is a failure at once: `StopIteration` from a header callback, or holding a body back
-//!   at its end. Holding back before the end buffers up to [`Sandbox::max_buffered_body`].
+//! * A message may be held for [`Sandbox::max_pause`], or as long as a call-out made for it takes; then the failure policy
+//!   decides. Waiting for more of a body does not count. Holding a body back buffers up to
+//!   [`Sandbox::max_buffered_body`].
+//! * Continuing a stream that is not held has no effect, and neither have answers while a stream is logged and deleted.
+//! * The end of a body cannot be withheld by discarding it, unless a call-out is under way.
+//! * A held body is shown once more, as its end, before trailers.
 //! * Replacing all headers keeps pseudo headers that the plugin left out.
 //! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance. Requests that
 //!   come before that and find no other instance fail with [`Cause::NoInstance`].
-//! * Request properties and headers stay readable in the response's phases.
+//! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are answered.
+//! * Shared data, queues and metrics belong to one plugin; they outlive a new configuration ([`Plugin::successor`]).
 
 mod body;
 mod config;
@@ -57,6 +65,8 @@ mod engine;
 mod error;
 mod future;
 mod handle;
+mod held;
+mod host;
 mod instance;
 mod layer;
 mod module;
@@ -67,16 +77,21 @@ mod proxy_wasm;
 mod respond;
 mod sandbox;
 mod service;
+mod show;
 mod stream;
 
 pub use self::body::{BodyError, RequestBody, ResponseBody};
-pub use self::config::{FailurePolicy, Hooks, PluginConfig, Sandbox};
+pub use self::config::{Capabilities, FailurePolicy, Hooks, PluginConfig, Sandbox, StreamFraming};
 pub use self::engine::Engine;
 pub use self::error::{Cause, EngineError, Failure, ModuleError, Phase, PluginError};
 pub use self::future::ResponseFuture;
+pub use self::host::{
+    CallError, CallFailure, ForeignError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall,
+    HttpCallResponse, HttpReply, NoHost,
+};
 pub use self::layer::WasmLayer;
 pub use self::module::{Digest, Module, ParseDigestError};
-pub use self::observe::{Metric, MetricKind, PluginStatus};
+pub use self::observe::{Metric, MetricKind, PluginStatus, Traps};
 pub use self::plugin::Plugin;
 pub use self::proxy_wasm::Abi;
 pub use self::respond::{DefaultResponder, Responder};

@@ -21,8 +21,10 @@ pub struct PluginStatus {
     pub live_instances: usize,
     /// Streams seen so far.
     pub streams: u64,
-    /// Guest calls that trapped, exceeded a limit or exited: each cost its instance.
-    pub traps: u64,
+    /// Bytes of linear memory of all instances, as of the last upkeep.
+    pub memory: u64,
+    /// Guest calls that ended badly, by cause: each cost its instance.
+    pub traps: Traps,
     /// Streams the plugin failed, traps included, whatever the failure policy made of it.
     pub failures: u64,
     /// Attempts to replace an instance that ended.
@@ -33,6 +35,20 @@ pub struct PluginStatus {
     pub last_failure: Option<Failure>,
     /// Metrics the guest defined.
     pub metrics: Vec<Metric>,
+}
+
+/// Why instances ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Traps {
+    /// WebAssembly traps, among them aborts and panics of guests.
+    pub trap: u64,
+    /// Callbacks that used up their time.
+    pub time_limit: u64,
+    /// Streams that asked the host for more than they may cost.
+    pub budget: u64,
+    /// Guests that ended themselves.
+    pub exit: u64,
 }
 
 /// A metric a guest defined.
@@ -64,11 +80,24 @@ pub enum MetricKind {
 /// Counters of one plugin; what is counted for every stream is counted by slot, in the pool.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) traps: AtomicU64,
+    trap: AtomicU64,
+    time_limit: AtomicU64,
+    budget: AtomicU64,
+    exit: AtomicU64,
     pub(crate) failures: AtomicU64,
     pub(crate) rebuilds: AtomicU64,
     pub(crate) dropped_log_lines: AtomicU64,
     last_failure: Mutex<Option<Failure>>,
+}
+
+// === impl Traps ===
+
+impl Traps {
+    /// All of them.
+    pub fn total(self) -> u64 {
+        let Self { trap, time_limit, budget, exit } = self;
+        trap + time_limit + budget + exit
+    }
 }
 
 // === impl Counters ===
@@ -83,8 +112,24 @@ impl Counters {
 
     /// Notes an instance that ended.
     pub(crate) fn trapped(&self, plugin: &str, phase: Phase, cause: &Cause) {
-        self.traps.fetch_add(1, Ordering::Relaxed);
+        let counter = match cause {
+            Cause::TimeLimit { .. } => &self.time_limit,
+            Cause::Budget { .. } => &self.budget,
+            Cause::Exit { .. } => &self.exit,
+            _ => &self.trap,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
         warn!(plugin, %phase, %cause, "plugin instance ended");
+    }
+
+    pub(crate) fn traps(&self) -> Traps {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Traps {
+            trap: count(&self.trap),
+            time_limit: count(&self.time_limit),
+            budget: count(&self.budget),
+            exit: count(&self.exit),
+        }
     }
 
     /// Notes an instance that could not be replaced.
@@ -101,6 +146,11 @@ impl Counters {
 /// Notes an answer that had no stream to go to.
 pub(crate) fn ignored_answer(plugin: &str, root: bool) {
     debug!(plugin, root, "local response outside a stream ignored");
+}
+
+/// Notes a call-out that the sandbox does not allow.
+pub(crate) fn denied_call(plugin: &str) {
+    debug!(plugin, "call-out of a plugin without network denied");
 }
 
 /// Passes a guest's log line on, cut to a sane length and made printable.

@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 
 use futures_util::lock::MutexGuard;
 
-use crate::config::{FailurePolicy, Hooks, PluginConfig, Sandbox};
-use crate::error::{Cause, Failure, Phase, PluginError};
+use crate::config::{FailurePolicy, Hooks, PluginConfig, Sandbox, StreamFraming};
+use crate::error::{Failure, Phase, PluginError};
+use crate::host::{Host, NoHost};
 use crate::instance::Instance;
 use crate::module::Module;
 use crate::observe::{Counters, PluginStatus};
@@ -31,6 +32,7 @@ pub(crate) struct Inner {
     module: Module,
     facts: Arc<Facts>,
     hooks: Hooks,
+    stream_framing: StreamFraming,
     sandbox: Sandbox,
     failure_policy: FailurePolicy,
     pool: Pool,
@@ -39,7 +41,7 @@ pub(crate) struct Inner {
 // === impl Plugin ===
 
 impl Plugin {
-    /// Starts and configures the instances of a plugin.
+    /// Starts and configures the instances of a plugin that reaches nothing outside its exchanges.
     ///
     /// Runs the guest's start functions, `proxy_on_vm_start` and `proxy_on_configure` once for each instance, all together
     /// within one second of engine ticks an instance. Blocks meanwhile.
@@ -49,25 +51,76 @@ impl Plugin {
     /// [`PluginError`] when a capability is asked for that does not exist, a limit is out of range, or the guest does not
     /// start or refuses its configuration: whatever the failure policy, such a plugin never serves.
     pub fn new(module: &Module, config: PluginConfig) -> Result<Self, PluginError> {
-        config.sandbox.validate()?;
+        Self::start(module, config, None, Arc::default())
+    }
+
+    /// Like [`new`](Self::new), with a host for call-outs and foreign functions.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_host(
+        module: &Module,
+        config: PluginConfig,
+        host: Arc<dyn Host>,
+    ) -> Result<Self, PluginError> {
+        Self::start(module, config, Some(host), Arc::default())
+    }
+
+    /// A plugin that takes this one's place: it has its shared data, queues and metrics.
+    ///
+    /// Streams that this one has seen stay with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new); this one runs on.
+    pub fn successor(
+        &self,
+        module: &Module,
+        config: PluginConfig,
+        host: Option<Arc<dyn Host>>,
+    ) -> Result<Self, PluginError> {
+        Self::start(module, config, host, Arc::clone(&self.inner.facts.shared))
+    }
+
+    fn start(
+        module: &Module,
+        config: PluginConfig,
+        host: Option<Arc<dyn Host>>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, PluginError> {
+        config.sandbox.validate(host.is_some())?;
         let facts = Arc::new(Facts {
             name: config.name.into(),
             root_id: config.root_id,
+            vm_id: config.vm_id,
             configuration: config.configuration,
-            shared: Shared::default(),
+            vm_configuration: config.vm_configuration,
+            environment: config.environment,
+            capabilities: config.capabilities,
+            allow_network: config.sandbox.allow_network,
+            host: host.unwrap_or_else(|| Arc::new(NoHost)),
+            shared,
             counters: Counters::default(),
         });
         let instances = config.instances.or_else(|| std::thread::available_parallelism().ok());
-        let instances = (0..instances.map_or(1, NonZeroUsize::get))
-            .map(|_| Instance::start(module, &facts, &config.sandbox))
-            .collect::<Result<Vec<_>, _>>()?;
+        let slots: Vec<_> =
+            (0..instances.map_or(1, NonZeroUsize::get)).map(|_| Slot::new(Arc::clone(&facts))).collect();
+        for slot in &slots {
+            if let Some(mut cell) = slot.try_lock() {
+                let instance = Instance::start(module, &config.sandbox, slot)?;
+                slot.fill(&mut cell, instance);
+            }
+            slot.settle();
+        }
         let inner = Arc::new(Inner {
             module: module.clone(),
             facts,
             hooks: config.hooks,
+            stream_framing: config.stream_framing,
             sandbox: config.sandbox,
             failure_policy: config.failure_policy,
-            pool: Pool::new(instances),
+            pool: Pool::new(slots),
         });
         module.engine().register(Arc::downgrade(&inner));
         Ok(Self { inner })
@@ -91,7 +144,8 @@ impl Plugin {
             instances: pool.slots().len(),
             live_instances: pool.slots().iter().filter(|slot| slot.is_live()).count(),
             streams: pool.slots().iter().map(|slot| slot.streams()).sum(),
-            traps: counters.traps.load(Ordering::Relaxed),
+            memory: pool.slots().iter().map(|slot| slot.memory()).sum(),
+            traps: counters.traps(),
             failures: counters.failures.load(Ordering::Relaxed),
             rebuilds: counters.rebuilds.load(Ordering::Relaxed),
             dropped_log_lines: counters.dropped_log_lines.load(Ordering::Relaxed),
@@ -142,18 +196,27 @@ impl Plugin {
         self.inner.pool.lease()
     }
 
+    /// Whether a guest can answer or end a stream outside of the stream's callbacks.
+    pub(crate) fn may_interrupt(&self) -> bool {
+        self.inner.module.traits().may_interrupt
+    }
+
+    /// The engine's clock.
+    pub(crate) fn now(&self) -> u64 {
+        self.inner.module.engine().ticks()
+    }
+
+    /// Until when a message that is held from now on may be held.
+    pub(crate) fn pause_deadline(&self) -> u64 {
+        self.now().saturating_add(self.inner.sandbox.pause_ticks())
+    }
+
+    pub(crate) fn stream_framing(&self) -> StreamFraming {
+        self.inner.stream_framing
+    }
+
     pub(crate) fn note_failure(&self, failure: &Failure) {
         self.inner.facts.counters.failed(failure);
-    }
-
-    /// Drops an instance if it ended.
-    pub(crate) fn bury(&self, slot: &Slot, cell: &mut Cell, phase: Phase, cause: &Cause) {
-        self.inner.bury(slot, cell, phase, cause);
-    }
-
-    /// Finishes streams that were dropped while the instance was busy.
-    pub(crate) fn finish_orphans(&self, slot: &Slot, cell: &mut Cell) {
-        self.inner.finish_orphans(slot, cell);
     }
 }
 
@@ -169,10 +232,11 @@ impl fmt::Debug for Plugin {
 // === impl Inner ===
 
 impl Inner {
-    /// One round of upkeep: replaces dead instances, finishes orphans, calls `proxy_on_tick` where due.
+    /// One round of upkeep: replaces dead instances, makes calls that wait, calls `proxy_on_tick` where due.
     pub(crate) fn maintain(&self) {
         let now = self.module.engine().ticks();
         for slot in self.pool.slots() {
+            slot.wake_at(now);
             // A slot that is taken is being looked after.
             let Some(mut cell) = slot.try_lock() else { continue };
             if cell.instance().is_none() {
@@ -181,33 +245,25 @@ impl Inner {
                 }
                 continue;
             }
-            self.finish_orphans(slot, &mut cell);
+            slot.work_off(&mut cell);
             if let Some(Err(cause)) = cell.instance().map(|instance| instance.tick_at(now)) {
-                self.bury(slot, &mut cell, Phase::Tick, &cause);
+                slot.bury(&mut cell, Phase::Tick, &cause);
             }
+            slot.measure(&mut cell);
+            drop(cell);
+            slot.settle();
         }
     }
 
     /// Puts a new instance in the place of one that ended; a guest that does not start again is tried again later.
-    fn replace(&self, slot: &Slot, cell: &mut Cell) {
+    fn replace(&self, slot: &Arc<Slot>, cell: &mut Cell) {
         self.facts.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
         let engine = self.module.engine();
         let began = engine.ticks();
-        match Instance::start(&self.module, &self.facts, &self.sandbox) {
+        match Instance::start(&self.module, &self.sandbox, slot) {
             Ok(instance) => slot.fill(cell, instance),
             Err(error) => self.facts.counters.not_replaced(&self.facts.name, &error),
         }
         self.pool.rebuilt_in(engine.ticks().saturating_sub(began));
-    }
-
-    fn bury(&self, slot: &Slot, cell: &mut Cell, phase: Phase, cause: &Cause) {
-        self.facts.counters.trapped(&self.facts.name, phase, cause);
-        slot.bury(cell);
-    }
-
-    fn finish_orphans(&self, slot: &Slot, cell: &mut Cell) {
-        if let Err(cause) = slot.finish_orphans(cell) {
-            self.bury(slot, cell, Phase::End, &cause);
-        }
     }
 }

@@ -5,14 +5,16 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 
 use futures_util::lock::{Mutex, MutexGuard, OwnedMutexLockFuture};
 
-use crate::error::Cause;
-use crate::instance::{Instance, Loan};
+use crate::error::{Cause, Phase};
+use crate::host::{CallFailure, GrpcEvent, HttpCallResponse};
+use crate::instance::Instance;
+use crate::proxy_wasm::Facts;
 use crate::sandbox::Usage;
-use crate::stream::Exchange;
+use crate::stream::SharedExchange;
 
 /// Milliseconds that earn one replacement of an instance.
 const REBUILD_EVERY: u64 = 50;
@@ -20,6 +22,8 @@ const REBUILD_EVERY: u64 = 50;
 const REBUILD_BURST: u64 = 20;
 /// How many times as long as a replacement took upkeep leaves the plugin's other instances dead, once the burst is used up.
 const REBUILD_REST: u64 = 4;
+/// Most replies and messages that wait for one instance; more are dropped, and their calls fail.
+const MAX_JOBS: usize = 4_096;
 
 /// The instances of a plugin.
 pub(crate) struct Pool {
@@ -29,20 +33,24 @@ pub(crate) struct Pool {
 
 /// A place for one instance; streams hold on to their slot.
 pub(crate) struct Slot {
+    facts: Arc<Facts>,
     cell: Arc<Mutex<Cell>>,
+    /// Counts the instances that ended here, so that a stream knows whether its own still lives.
+    generation: AtomicU64,
     /// The thread that used the slot last; zero when none did.
     owner: AtomicU64,
     streams: AtomicU64,
     live: AtomicBool,
-    orphans: StdMutex<Vec<Orphan>>,
-    has_orphans: AtomicBool,
+    memory: AtomicU64,
+    inbox: StdMutex<Vec<(u64, Job)>>,
+    has_jobs: AtomicBool,
+    /// Streams this instance holds, and until when.
+    paused: StdMutex<Vec<Paused>>,
 }
 
 /// What the lock of a slot protects.
 pub(crate) struct Cell {
     instance: Option<Instance>,
-    /// Counts the instances the slot has had, so that a stream knows whether its own still lives.
-    generation: u64,
 }
 
 /// A stream's hold on the instance it is pinned to.
@@ -52,11 +60,31 @@ pub(crate) struct Lease {
     generation: u64,
 }
 
-/// A stream that was dropped while its instance was busy: it is finished by whoever comes next.
-struct Orphan {
+/// A guest call that waits until its instance is free.
+pub(crate) enum Job {
+    /// A stream was dropped while its instance was busy.
+    Close {
+        context: u32,
+        exchange: SharedExchange,
+        usage: Usage,
+    },
+    HttpReply {
+        id: u32,
+        outcome: Result<Box<HttpCallResponse>, CallFailure>,
+    },
+    Grpc {
+        id: u32,
+        event: Box<GrpcEvent>,
+    },
+    QueueReady {
+        token: u32,
+    },
+}
+
+struct Paused {
     generation: u64,
-    context: u32,
-    exchange: Option<Box<Exchange>>,
+    until: u64,
+    exchange: Weak<Mutex<crate::stream::Exchange>>,
 }
 
 /// Why no instance was leased.
@@ -76,11 +104,8 @@ pub(crate) struct RebuildBudget(AtomicU64);
 // === impl Pool ===
 
 impl Pool {
-    pub(crate) fn new(instances: Vec<Instance>) -> Self {
-        Self {
-            slots: instances.into_iter().map(Slot::new).map(Arc::new).collect(),
-            rebuilds: RebuildBudget::default(),
-        }
+    pub(crate) fn new(slots: Vec<Arc<Slot>>) -> Self {
+        Self { slots: slots.into(), rebuilds: RebuildBudget::default() }
     }
 
     pub(crate) fn slots(&self) -> &[Arc<Slot>] {
@@ -98,7 +123,7 @@ impl Pool {
                 match slot.cell.try_lock() {
                     Some(cell) if cell.instance.is_some() => {
                         slot.claim(thread);
-                        return Ok((Lease::new(slot, &cell), cell));
+                        return Ok((Lease::new(slot), cell));
                     }
                     Some(_) => {}
                     None => busy = Some(slot),
@@ -122,15 +147,20 @@ impl Pool {
 // === impl Slot ===
 
 impl Slot {
-    fn new(instance: Instance) -> Self {
-        Self {
-            cell: Arc::new(Mutex::new(Cell { instance: Some(instance), generation: 0 })),
+    /// A place without an instance.
+    pub(crate) fn new(facts: Arc<Facts>) -> Arc<Self> {
+        Arc::new(Self {
+            facts,
+            cell: Arc::new(Mutex::new(Cell { instance: None })),
+            generation: AtomicU64::new(0),
             owner: AtomicU64::new(0),
             streams: AtomicU64::new(0),
-            live: AtomicBool::new(true),
-            orphans: StdMutex::default(),
-            has_orphans: AtomicBool::new(false),
-        }
+            live: AtomicBool::new(false),
+            memory: AtomicU64::new(0),
+            inbox: StdMutex::default(),
+            has_jobs: AtomicBool::new(false),
+            paused: StdMutex::default(),
+        })
     }
 
     fn is_own(&self, thread: u64) -> bool {
@@ -152,6 +182,14 @@ impl Slot {
         self.streams.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn facts(&self) -> &Arc<Facts> {
+        &self.facts
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Cell>> {
         self.cell.try_lock()
     }
@@ -163,16 +201,21 @@ impl Slot {
 
     /// Puts a new instance in.
     pub(crate) fn fill(&self, cell: &mut Cell, instance: Instance) {
+        self.memory.store(instance.memory_bytes(), Ordering::Relaxed);
         cell.instance = Some(instance);
-        cell.generation += 1;
         self.live.store(true, Ordering::Relaxed);
     }
 
-    /// Drops an instance that ended.
-    pub(crate) fn bury(&self, cell: &mut Cell) {
-        if cell.instance.take_if(|instance| !instance.is_alive()).is_some() {
-            self.live.store(false, Ordering::Relaxed);
+    /// Drops an instance that ended, and wakes the streams it held.
+    pub(crate) fn bury(&self, cell: &mut Cell, phase: Phase, cause: &Cause) {
+        self.facts.counters.trapped(&self.facts.name, phase, cause);
+        if cell.instance.take_if(|instance| !instance.is_alive()).is_none() {
+            return;
         }
+        self.live.store(false, Ordering::Relaxed);
+        self.memory.store(0, Ordering::Relaxed);
+        self.generation.fetch_add(1, Ordering::Release);
+        self.wake_at(0);
     }
 
     pub(crate) fn is_live(&self) -> bool {
@@ -183,23 +226,65 @@ impl Slot {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// Finishes streams that were dropped while the instance was busy.
-    pub(crate) fn finish_orphans(&self, cell: &mut Cell) -> Result<(), Cause> {
-        if !self.has_orphans.swap(false, Ordering::AcqRel) {
-            return Ok(());
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory.load(Ordering::Relaxed)
+    }
+
+    /// Leaves a guest call to whoever uses the instance next.
+    pub(crate) fn post(&self, generation: u64, job: Job) {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if inbox.len() < MAX_JOBS || matches!(job, Job::Close { .. }) {
+            inbox.push((generation, job));
         }
-        let orphans = std::mem::take(&mut *self.orphans.lock().unwrap_or_else(PoisonError::into_inner));
-        for orphan in orphans {
-            let Some(instance) = cell.instance_of(orphan.generation) else { continue };
-            instance.lend(Loan { exchange: orphan.exchange, usage: Usage::default() });
-            let closed = instance.close(orphan.context);
-            drop(instance.give_back());
-            if closed.is_err() {
-                self.bury(cell);
-                return closed;
+        self.has_jobs.store(true, Ordering::Release);
+    }
+
+    /// Makes the guest calls that wait, unless another thread has the instance and will make them.
+    pub(crate) fn settle(&self) {
+        while self.has_jobs.load(Ordering::Acquire) {
+            let Some(mut cell) = self.try_lock() else { return };
+            self.work_off(&mut cell);
+        }
+    }
+
+    /// Makes the guest calls that wait.
+    pub(crate) fn work_off(&self, cell: &mut Cell) {
+        if !self.has_jobs.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let jobs = std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
+        for (generation, job) in jobs {
+            let Some(instance) = cell.instance_of(self, generation) else { continue };
+            if let Err((phase, cause)) = instance.run(job) {
+                self.bury(cell, phase, &cause);
             }
         }
-        Ok(())
+    }
+
+    /// Notes a stream that its guest holds.
+    pub(crate) fn note_pause(&self, exchange: &SharedExchange, until: u64) {
+        let paused = Paused { generation: self.generation(), until, exchange: Arc::downgrade(exchange) };
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner).push(paused);
+    }
+
+    /// Wakes held streams whose time is over or whose instance has ended.
+    pub(crate) fn wake_at(&self, now: u64) {
+        let generation = self.generation();
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner).retain(|paused| {
+            let Some(exchange) = paused.exchange.upgrade() else { return false };
+            if paused.until > now && paused.generation == generation {
+                return true;
+            }
+            // Somebody who has the exchange is awake; should another wait, it is woken in the next round.
+            exchange.try_lock().map(|mut exchange| exchange.wake()).is_none()
+        });
+    }
+
+    /// Notes how much memory the guest has now.
+    pub(crate) fn measure(&self, cell: &mut Cell) {
+        if let Some(instance) = cell.instance() {
+            self.memory.store(instance.memory_bytes(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -207,8 +292,8 @@ impl Slot {
 
 impl Cell {
     /// The instance, if it is still the one a stream was pinned to.
-    pub(crate) fn instance_of(&mut self, generation: u64) -> Option<&mut Instance> {
-        self.instance.as_mut().filter(|_| self.generation == generation)
+    pub(crate) fn instance_of(&mut self, slot: &Slot, generation: u64) -> Option<&mut Instance> {
+        self.instance.as_mut().filter(|_| slot.generation() == generation)
     }
 
     pub(crate) fn instance(&mut self) -> Option<&mut Instance> {
@@ -219,8 +304,8 @@ impl Cell {
 // === impl Lease ===
 
 impl Lease {
-    fn new(slot: &Arc<Slot>, cell: &Cell) -> Self {
-        Self { slot: Arc::clone(slot), generation: cell.generation }
+    fn new(slot: &Arc<Slot>) -> Self {
+        Self { slot: Arc::clone(slot), generation: slot.generation() }
     }
 
     pub(crate) fn slot(&self) -> &Arc<Slot> {
@@ -231,11 +316,14 @@ impl Lease {
         self.generation
     }
 
+    /// Whether the instance has ended since.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.slot.generation() != self.generation
+    }
+
     /// Leaves a stream to whoever uses the instance next.
-    pub(crate) fn orphan(&self, context: u32, exchange: Option<Box<Exchange>>) {
-        let orphan = Orphan { generation: self.generation, context, exchange };
-        self.slot.orphans.lock().unwrap_or_else(PoisonError::into_inner).push(orphan);
-        self.slot.has_orphans.store(true, Ordering::Release);
+    pub(crate) fn orphan(&self, context: u32, exchange: SharedExchange, usage: Usage) {
+        self.slot.post(self.generation, Job::Close { context, exchange, usage });
     }
 }
 

@@ -1,8 +1,8 @@
 //! How a refused stream looks to the client.
 
 use bytes::Bytes;
-use http::Response;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
 
 use crate::error::Failure;
 
@@ -14,7 +14,7 @@ pub trait Responder: Clone {
     fn respond(&self, failure: &Failure) -> Response<Bytes>;
 }
 
-/// Answers with [`Failure::status`] and the status in words.
+/// Answers with [`Failure::status`] and, as Envoy does, without a body; only a body too large to be held is told so.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct DefaultResponder;
@@ -24,10 +24,13 @@ pub struct DefaultResponder;
 impl Responder for DefaultResponder {
     fn respond(&self, failure: &Failure) -> Response<Bytes> {
         let status = failure.status();
-        let reason = status.canonical_reason().unwrap_or("plugin failure");
-        let mut response = Response::new(Bytes::from(format!("{reason}\n")));
+        let text = if status == StatusCode::PAYLOAD_TOO_LARGE { "Payload Too Large" } else { "" };
+        let mut response = Response::new(Bytes::from_static(text.as_bytes()));
+        if !text.is_empty() {
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
         *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         response
     }
 }

@@ -21,6 +21,8 @@ const MAX_LOG_LINES: u32 = 64;
 const MAX_LOG_BYTES: u64 = 16 << 10;
 /// Bytes of properties one stream may set.
 const MAX_PROPERTY_BYTES: u64 = 64 << 10;
+/// Call-outs one stream may make.
+const MAX_CALLS: u32 = 64;
 
 /// What one stream has cost the host so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,6 +33,7 @@ pub(crate) struct Usage {
     property_bytes: u64,
     log_bytes: u64,
     log_lines: u32,
+    calls: u32,
 }
 
 /// Why a host call ends the guest instead of answering it.
@@ -87,6 +90,11 @@ impl Usage {
 
     pub(crate) fn charge_property(&mut self, bytes: usize) -> Result<(), HostTrap> {
         charge(&mut self.property_bytes, bytes, MAX_PROPERTY_BYTES, "property bytes")
+    }
+
+    pub(crate) fn charge_call(&mut self) -> Result<(), HostTrap> {
+        self.calls = self.calls.saturating_add(1);
+        if self.calls > MAX_CALLS { Err(HostTrap::Budget("call-outs")) } else { Ok(()) }
     }
 
     /// Whether a line of this length may still be logged.

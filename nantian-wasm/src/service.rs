@@ -8,6 +8,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::body::{RequestBody, ResponseBody};
+use crate::error::BoxError;
 use crate::future::ResponseFuture;
 use crate::plugin::Plugin;
 use crate::respond::Responder;
@@ -51,7 +52,9 @@ where
     S: Service<Request<RequestBody<B>>, Response = Response<T>> + Clone,
     R: Responder,
     B: Body,
+    B::Error: Into<BoxError>,
     T: Body,
+    T::Error: Into<BoxError>,
 {
     type Response = Response<ResponseBody<T>>;
     type Error = S::Error;

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::TypedValueParser};
 use nantian_ratelimit::redis::{InvalidRedisUrl, RedisUrl};
 
 use super::log_filter::LogFilter;
-use crate::{gates::FeatureGates, listen::TrustedProxies};
+use crate::{fetch::SourceNetworks, gates::FeatureGates, listen::TrustedProxies};
 
 /// A gateway for HTTP and LLM traffic, configured by Gateway API resources.
 #[derive(Debug, Parser)]
@@ -90,6 +90,9 @@ pub(super) struct Common {
     /// Networks whose X-Forwarded-For is believed, such as 10.0.0.0/8,192.168.1.1; none by default.
     #[arg(long, env = "NANTIAN_TRUSTED_PROXIES", value_name = "CIDR,…", default_value = "")]
     pub(super) trusted_proxies: TrustedProxies,
+    /// Private networks that Wasm modules may be fetched from, also over http, such as 10.0.0.0/8; none by default.
+    #[arg(long, env = "NANTIAN_PLUGIN_SOURCES", value_name = "CIDR,…", default_value = "")]
+    pub(super) plugin_sources: SourceNetworks,
     /// The form of the log.
     #[arg(long, env = "NANTIAN_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub(super) log_format: LogFormat,

@@ -21,10 +21,12 @@ use super::args::{AccessLogFormat, AdminAddr, Common, LogFormat, RateLimitStore,
 use crate::{
     admin,
     control::{Control, View},
+    fetch::{FetchConfig, Modules},
     gates::FeatureGates,
     listen::Timeouts,
     metrics::Metrics,
     observe::{self, AccessLog},
+    policy::Outside,
     runtime::{WorkerConfig, Workers},
     source::{Files, Source, Watcher},
     upstream::{ClientConfig, tls_client_config},
@@ -124,8 +126,12 @@ pub(super) async fn serve(
     let (stop, stopped) = watch::channel(false);
     let admin = start_admin(common, view, &metrics, stopped).await?;
     let (access_log, last_line) = start_access_log(common)?;
-    let workers = Workers::start(workers, &worker_config(common, access_log)?, &metrics)?;
-    let mut control = Control::new(source, gates, workers, metrics, view.clone(), store);
+    let config = worker_config(common, access_log)?;
+    let tls = Arc::clone(&config.client.tls);
+    let modules = Modules::new(FetchConfig { networks: common.plugin_sources.clone(), tls });
+    let workers = Workers::start(workers, &config, &metrics)?;
+    let outside = Outside { modules: modules.clone(), client: config.client };
+    let mut control = Control::new(source, gates, workers, metrics, view.clone(), store, outside);
     let is_complete = tokio::select! {
         () = changes.complete() => true,
         () = signals.end() => false,
@@ -133,7 +139,7 @@ pub(super) async fn serve(
     if is_complete {
         control.reload().await;
         ready();
-        reload_until_the_end(&mut control, &mut changes, &mut signals).await;
+        reload_until_the_end(&mut control, &mut changes, &modules, &mut signals).await;
     }
     tracing::info!(timeout = ?common.drain_timeout, "draining");
     crate::runtime::blocking(move || control.drain()).await?;
@@ -158,10 +164,16 @@ fn start_store(common: &Common, metrics: &Metrics) -> Option<RedisStore> {
     Some(store)
 }
 
-async fn reload_until_the_end(control: &mut Control, changes: &mut impl Changes, signals: &mut Signals) {
+async fn reload_until_the_end(
+    control: &mut Control,
+    changes: &mut impl Changes,
+    modules: &Modules,
+    signals: &mut Signals,
+) {
     loop {
         tokio::select! {
             () = changes.changed() => { control.reload().await; }
+            () = modules.changed() => { control.reload().await; }
             () = control.retry_due() => control.retry().await,
             _ = signals.hangup.recv() => {
                 tracing::info!("SIGHUP: reloading");

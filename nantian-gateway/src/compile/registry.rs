@@ -8,11 +8,14 @@ use nantian_wasm::{Engine, EngineError};
 
 use super::Problem;
 use crate::{
-    ir::{self, BackendId, Ir, ObjectName, PluginSource, PolicyId},
+    ir::{self, BackendId, Ir, ObjectName, PolicyId},
     listen::{InvalidCertificate, PortKey, TlsServer},
     metrics::Metrics,
     pattern::Patterns,
-    policy::{Limiters, PolicyLimiter, WasmPlugins, ai_target, balance_config, endpoints, rate_limit_policy},
+    policy::{
+        Limiters, Outside, PolicyLimiter, WasmPlugins, ai_target, balance_config, endpoints,
+        rate_limit_policy,
+    },
     translate::conditions::Reason,
     upstream::Destination,
 };
@@ -72,6 +75,13 @@ impl Registry {
         &self.patterns
     }
 
+    /// With modules that are fetched and plugins that call out; without, a plugin that needs either is a problem.
+    #[must_use]
+    pub fn reaching_out(mut self, outside: Outside) -> Self {
+        self.plugins.reach_out(outside);
+        self
+    }
+
     /// The engine of the plugins. Its clock must run before the first plugin is compiled in.
     ///
     /// # Errors
@@ -101,16 +111,15 @@ impl Registry {
     pub(super) fn update(&mut self, ir: &Ir) -> Vec<Problem> {
         self.update_balancers(ir);
         let mut problems = self.update_ai_services(ir);
-        for (id, reason) in self.plugins.update(&ir.plugins) {
+        let Self { plugins, balancers, .. } = self;
+        let upstream = |id: &BackendId| balancers.get(id).map(|backend| backend.balancer.clone());
+        for (id, why) in plugins.update(&ir.plugins, upstream) {
             if let Some(plugin) = ir.plugins.get(&id) {
-                let why = match plugin.source {
-                    PluginSource::Url(_) => Reason::Pending,
-                    PluginSource::Missing(_) => Reason::ConfigMapNotFound,
-                    PluginSource::Bytes(_) => Reason::ModuleInvalid,
-                };
-                problems.push(Problem::new("WasmPlugin", plugin.object.clone(), why, reason));
+                let object = plugin.object.clone();
+                problems.push(Problem::new("WasmPlugin", object, why.reason, why.message));
             }
         }
+        self.metrics.set_plugins(self.plugins.running().cloned().collect());
         self.limiters.retain(|id| ir.rate_limits.contains_key(id));
         let ports: Vec<PortKey> =
             ir.ports.iter().map(|port| PortKey { address: port.address, port: port.port }).collect();

@@ -12,6 +12,7 @@ use crate::{
     ir::Ir,
     listen::PortKey,
     metrics::Metrics,
+    policy::Outside,
     runtime::Workers,
     snapshot::Snapshot,
     source::{Cause, ObjectRef, Reading, Source, refusals},
@@ -81,11 +82,12 @@ impl Control {
         metrics: Arc<Metrics>,
         view: View,
         store: Option<RedisStore>,
+        outside: Outside,
     ) -> Self {
         Self {
             source: Box::new(source),
             gates,
-            registry: Registry::new(Arc::clone(&metrics), store),
+            registry: Registry::new(Arc::clone(&metrics), store).reaching_out(outside),
             workers,
             metrics,
             view,

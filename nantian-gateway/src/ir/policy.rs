@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-use super::{ObjectName, Policies, duration};
+use super::{BackendId, ObjectName, Policies, duration};
 
 /// Bytes that are never shown.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -149,6 +149,8 @@ pub struct Plugin {
     pub config: String,
     /// Limits and capabilities.
     pub sandbox: Sandbox,
+    /// The Services that the guest may call; none without `allowNetwork`.
+    pub upstreams: Vec<BackendId>,
     /// What a failing plugin does to the request.
     pub failure_policy: FailurePolicy,
 }
@@ -164,6 +166,16 @@ pub enum PluginSource {
     Url(String),
     /// Not to be had, with the reason: the failure policy applies.
     Missing(String),
+}
+
+impl PluginSource {
+    /// Where the module is to be fetched from, if it is.
+    pub fn url(&self) -> Option<&str> {
+        match self {
+            Self::Url(url) => Some(url),
+            Self::Bytes(_) | Self::Missing(_) => None,
+        }
+    }
 }
 
 impl fmt::Debug for PluginSource {

@@ -24,7 +24,8 @@ impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_routes(&mut encoder)?;
         self.encode_process(&mut encoder)?;
-        self.encode_limits(&mut encoder)
+        self.encode_limits(&mut encoder)?;
+        self.encode_plugins(&mut encoder)
     }
 }
 

@@ -7,6 +7,7 @@
 mod collector;
 mod limit;
 mod limits;
+mod plugins;
 mod route;
 
 use std::{
@@ -20,6 +21,7 @@ use std::{
 };
 
 use nantian_ratelimit::redis::RedisStore;
+use nantian_wasm::Plugin;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
 pub use self::{
@@ -48,6 +50,7 @@ pub struct Metrics {
     limited: AtomicU64,
     warned: AtomicU64,
     ignored: Mutex<BTreeMap<Feature, u64>>,
+    plugins: Mutex<Vec<Plugin>>,
 }
 
 impl Metrics {
@@ -67,6 +70,7 @@ impl Metrics {
             limited: AtomicU64::default(),
             warned: AtomicU64::default(),
             ignored: Mutex::default(),
+            plugins: Mutex::default(),
         }
     }
 

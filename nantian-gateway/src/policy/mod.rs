@@ -13,5 +13,5 @@ pub use self::{
     rate_limit::{
         InvalidRateLimit, Limiters, Models, PolicyLimiter, RateLimits, policy as rate_limit_policy,
     },
-    wasm::{Plugins, WasmPlugins},
+    wasm::{Outside, Plugins, WasmPlugins},
 };

@@ -66,6 +66,7 @@ pub fn translate_with(objects: &Objects, gates: FeatureGates, patterns: &Pattern
     let mut ir = Ir { ports: gateway::ports(&gateways, &policies), routes, ..Ir::default() };
     add_backends(&mut ir, &world, &policies, &ai_services);
     add_policies(&mut ir, &policies);
+    add_upstreams(&mut ir, &world);
     gateway::report(&gateways, &mut report);
     policies.report(&reach, &mut report);
     Translation { ir, statuses: report.statuses, ignored: report.ignored, warnings: report.warnings }
@@ -100,6 +101,20 @@ fn backend(world: &World<'_>, policies: &PolicySet, id: &BackendId) -> Backend {
         protocol: port.and_then(|port| port.protocol.ok()).unwrap_or_default(),
         load_balancing: policies.balancing(&id.service),
         policies: policies.attached(&TargetKey::Service(id.service.clone())),
+    }
+}
+
+/// Adds the Services that plugins may call.
+fn add_upstreams(ir: &mut Ir, world: &World<'_>) {
+    let Ir { plugins, backends, endpoints, .. } = ir;
+    for id in plugins.values().flat_map(|plugin| &plugin.upstreams) {
+        if !backends.contains_key(id) {
+            let service = world.objects.services.get(&id.service);
+            let port = service.and_then(|service| service::port(service, id.port));
+            let protocol = port.and_then(|port| port.protocol.ok()).unwrap_or_default();
+            backends.insert(id.clone(), Backend { protocol, ..Backend::default() });
+            endpoints.insert(id.clone(), service::endpoints(world, id));
+        }
     }
 }
 

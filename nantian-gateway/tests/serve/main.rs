@@ -15,6 +15,7 @@ mod http1;
 mod http2;
 mod limits;
 mod mirror;
+mod plugins;
 mod policies;
 mod rate_limits;
 mod refused;

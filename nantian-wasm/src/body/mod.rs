@@ -22,8 +22,21 @@ pin_project! {
     /// An error is the client's own, or a [`BodyError`] when a plugin ended the request.
     pub struct RequestBody<B> {
         #[pin]
-        inner: B,
+        inner: Inner<B>,
         relay: Option<Relay>,
+        front: Option<Passed>,
+    }
+}
+
+/// A frame that plugins have let pass.
+pub(crate) type Passed = Result<Frame<Bytes>, BoxError>;
+
+pin_project! {
+    #[project = InnerProjection]
+    enum Inner<B> {
+        Untouched { #[pin] body: B },
+        // Was polled while its headers were held.
+        Begun { body: Pin<Box<B>> },
     }
 }
 
@@ -37,26 +50,34 @@ pin_project! {
         source: Source<B>,
         relay: Option<Relay>,
         stream: Option<StreamHandle>,
+        front: Option<Passed>,
     }
 }
 
 pin_project! {
     #[project = SourceProjection]
-    enum Source<B> {
+    pub(crate) enum Source<B> {
         Upstream { #[pin] body: B },
         Local { bytes: Bytes },
+        // Was polled while its headers were held.
+        Begun { source: Pin<Box<Source<B>>> },
     }
 }
 
 // === impl RequestBody ===
 
 impl<B> RequestBody<B> {
-    pub(crate) fn unwatched(inner: B) -> Self {
-        Self { inner, relay: None }
+    pub(crate) fn unwatched(body: B) -> Self {
+        Self { inner: Inner::Untouched { body }, relay: None, front: None }
     }
 
-    pub(crate) fn watched(inner: B, relay: Relay) -> Self {
-        Self { inner, relay: Some(relay) }
+    pub(crate) fn watched(body: B, relay: Relay) -> Self {
+        Self { inner: Inner::Untouched { body }, relay: Some(relay), front: None }
+    }
+
+    /// A body that was begun while its headers were held: `front` is what has come of it.
+    pub(crate) fn begun(body: Pin<Box<B>>, relay: Relay, front: Option<Passed>) -> Self {
+        Self { inner: Inner::Begun { body }, relay: Some(relay), front }
     }
 }
 
@@ -73,18 +94,38 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
-        match this.relay {
-            Some(relay) => relay.poll_frame(this.inner, cx),
-            None => poll_plain(this.inner, cx),
+        if let Some(front) = this.front.take() {
+            return Poll::Ready(Some(front));
+        }
+        match (this.relay, this.inner.project()) {
+            (Some(relay), InnerProjection::Untouched { body }) => relay.poll_frame(body, cx),
+            (Some(relay), InnerProjection::Begun { body }) => relay.poll_frame(body.as_mut(), cx),
+            (None, InnerProjection::Untouched { body }) => poll_plain(body, cx),
+            (None, InnerProjection::Begun { body }) => poll_plain(body.as_mut(), cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.relay.as_ref().map_or_else(|| self.inner.is_end_stream(), Relay::is_done)
+        if self.front.is_some() {
+            return false;
+        }
+        self.relay.as_ref().map_or_else(|| self.inner.body().is_end_stream(), Relay::is_done)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.relay.as_ref().map_or_else(|| self.inner.size_hint(), Relay::size_hint)
+        if self.front.is_some() {
+            return SizeHint::default();
+        }
+        self.relay.as_ref().map_or_else(|| self.inner.body().size_hint(), Relay::size_hint)
+    }
+}
+
+impl<B> Inner<B> {
+    fn body(&self) -> &B {
+        match self {
+            Self::Untouched { body } => body,
+            Self::Begun { body } => body,
+        }
     }
 }
 
@@ -98,17 +139,22 @@ impl<B> fmt::Debug for RequestBody<B> {
 
 impl<B> ResponseBody<B> {
     pub(crate) fn unwatched(body: B) -> Self {
-        Self { source: Source::Upstream { body }, relay: None, stream: None }
+        Self { source: Source::Upstream { body }, relay: None, stream: None, front: None }
     }
 
-    /// The inner service's body, and the stream that ends with it.
-    pub(crate) fn upstream(body: B, stream: StreamHandle, relay: Option<Relay>) -> Self {
-        Self { source: Source::Upstream { body }, relay, stream: Some(stream) }
+    /// A body, and the stream that ends with it.
+    pub(crate) fn new(source: Source<B>, stream: StreamHandle, relay: Option<Relay>) -> Self {
+        Self { source, relay, stream: Some(stream), front: None }
     }
 
-    /// A body made here, and the stream that ends with it.
-    pub(crate) fn local(bytes: Bytes, stream: StreamHandle, relay: Option<Relay>) -> Self {
-        Self { source: Source::Local { bytes }, relay, stream: Some(stream) }
+    /// A body that was begun while its headers were held: `front` is what has come of it.
+    pub(crate) fn begun(
+        source: Pin<Box<Source<B>>>,
+        stream: StreamHandle,
+        relay: Relay,
+        front: Option<Passed>,
+    ) -> Self {
+        Self { source: Source::Begun { source }, relay: Some(relay), stream: Some(stream), front }
     }
 }
 
@@ -125,6 +171,9 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
+        if let Some(front) = this.front.take() {
+            return Poll::Ready(Some(front));
+        }
         let frame = ready!(match this.relay {
             Some(relay) => relay.poll_frame(this.source, cx),
             None => this.source.poll_frame(cx),
@@ -137,10 +186,14 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.relay.as_ref().map_or_else(|| self.source.is_end_stream(), Relay::is_done)
+        self.front.is_none()
+            && self.relay.as_ref().map_or_else(|| self.source.is_end_stream(), Relay::is_done)
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.front.is_some() {
+            return SizeHint::default();
+        }
         self.relay.as_ref().map_or_else(|| self.source.size_hint(), Relay::size_hint)
     }
 }
@@ -171,6 +224,7 @@ where
                 let bytes = std::mem::take(bytes);
                 Poll::Ready(Some(bytes).filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
             }
+            SourceProjection::Begun { source } => source.as_mut().poll_frame(cx),
         }
     }
 
@@ -178,6 +232,7 @@ where
         match self {
             Self::Upstream { body } => body.is_end_stream(),
             Self::Local { bytes } => bytes.is_empty(),
+            Self::Begun { source } => source.is_end_stream(),
         }
     }
 
@@ -185,6 +240,7 @@ where
         match self {
             Self::Upstream { body } => body.size_hint(),
             Self::Local { bytes } => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+            Self::Begun { source } => source.size_hint(),
         }
     }
 }

@@ -66,24 +66,24 @@ struct Lengths {
 // === impl Relay ===
 
 impl Relay {
-    /// The way of a body whose message has these headers; `folds_end` for one that is made whole.
-    pub(crate) fn new(
-        stream: StreamHandle,
-        direction: Direction,
-        headers: &HeaderMap,
-        folds_end: bool,
-    ) -> Self {
-        let declared = headers.get(CONTENT_LENGTH).map(HeaderValue::to_str);
-        let declared = declared.and_then(|text| text.ok()?.parse().ok());
+    /// The way of a body; `folds_end` for one that is made whole.
+    pub(crate) fn new(stream: StreamHandle, direction: Direction, folds_end: bool) -> Self {
         Self {
             stream: Some(stream),
             direction,
             stage: Stage::Read,
             chunk: Bytes::new(),
             trailers: HeaderMap::new(),
-            lengths: Lengths { declared, ..Lengths::default() },
+            lengths: Lengths::default(),
             folds_end,
         }
+    }
+
+    /// Holds the body to the length its headers promise.
+    pub(crate) fn declare(mut self, headers: &HeaderMap) -> Self {
+        let declared = headers.get(CONTENT_LENGTH).map(HeaderValue::to_str);
+        self.lengths.declared = declared.and_then(|text| text.ok()?.parse().ok());
+        self
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -111,9 +111,12 @@ impl Relay {
         loop {
             match self.stage {
                 Stage::Read => {
-                    if let Some(passed) =
-                        self.take_in(ready!(poll_plain(body.as_mut(), cx)), body.is_end_stream())
-                    {
+                    let Poll::Ready(frame) = poll_plain(body.as_mut(), cx) else {
+                        ready!(self.poll_released(cx));
+                        self.stage = Stage::ShowBytes { end: false };
+                        continue;
+                    };
+                    if let Some(passed) = self.take_in(frame, body.is_end_stream()) {
                         return Poll::Ready(Some(passed));
                     }
                 }
@@ -170,6 +173,16 @@ impl Relay {
         }
     }
 
+    /// Ready when a plugin lets go what it holds while nothing comes.
+    fn poll_released(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(stream) = self.stream.as_mut() else { return Poll::Pending };
+        let mut shared = ready!(stream.poll_lock(cx));
+        match self.direction {
+            Direction::Request => shared.context.poll_request(cx),
+            Direction::Response => shared.context.poll_response(cx),
+        }
+    }
+
     /// Shows the plugins what was read, and moves on to what follows.
     fn poll_show(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         let Some(stream) = self.stream.as_mut() else {
@@ -195,12 +208,12 @@ impl Relay {
                     (action, if end { Stage::Done } else { Stage::Read })
                 }
             };
-            if !matches!(action, Action::Busy) {
+            if !matches!(action, Action::Pending) {
                 break (action, next);
             }
-            ready!(shared.context.poll_free(cx));
+            ready!(shared.context.poll_wait(self.direction, cx));
         };
-        let ended = settle(action, self.direction, &mut shared);
+        let ended = settle(action, &mut shared);
         let ends = matches!(next, Stage::Done | Stage::SendTrailers);
         self.stage = next;
         drop(shared);
@@ -213,15 +226,14 @@ impl Relay {
 }
 
 /// What an action means for a body.
-fn settle(action: Action, direction: Direction, shared: &mut Shared) -> Result<(), BodyError> {
+fn settle(action: Action, shared: &mut Shared) -> Result<(), BodyError> {
     let error = match &action {
-        Action::Continue | Action::Busy => return Ok(()),
+        Action::Continue | Action::Hold | Action::Pending => return Ok(()),
         Action::Respond(_) => BodyError::Answered,
         Action::Fail(failure) => BodyError::Failed(failure.clone()),
     };
-    if direction == Direction::Request {
-        shared.refusal = Some(action);
-    }
+    // Whoever waits for headers sends this instead; once a response's have left, nobody does.
+    shared.refusal = Some(action);
     Err(error)
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Traits {
     pub(crate) reads_exchange: bool,
     /// The guest has something that runs after the request has left.
     pub(crate) outlives_request: bool,
+    /// The guest is called for something else than its streams, and can do something to them then.
+    pub(crate) may_interrupt: bool,
     /// The guest has a callback for request bodies or their trailers.
     pub(crate) has_request_body: bool,
     /// The guest has a callback for response bodies or their trailers.
@@ -44,6 +46,7 @@ struct Survey {
     has_memory: bool,
     reads_exchange: bool,
     outlives_request: bool,
+    may_interrupt: bool,
     has_request_body: bool,
     has_response_body: bool,
 }
@@ -101,6 +104,7 @@ impl Survey {
                     let import = import.map_err(malformed)?;
                     self.reads_exchange |=
                         import.name.contains("header_map") || import.name == "proxy_get_property";
+                    self.may_interrupt |= import.name == "proxy_set_effective_context";
                     if let TypeRef::Func(index) = import.ty {
                         self.functions.push(index);
                     }
@@ -193,6 +197,7 @@ impl Survey {
             abi: *abi,
             reads_exchange: self.reads_exchange,
             outlives_request: self.outlives_request,
+            may_interrupt: self.may_interrupt,
             has_request_body: self.has_request_body,
             has_response_body: self.has_response_body,
         })

@@ -14,7 +14,7 @@ pub use self::digest::{Digest, ParseDigestError};
 pub(crate) use self::inspect::Traits;
 use crate::engine::Engine;
 use crate::error::ModuleError;
-use crate::proxy_wasm::{Abi, Host, link};
+use crate::proxy_wasm::{Abi, State, link};
 
 /// A verified, compiled and linked module; a cheap handle.
 ///
@@ -29,7 +29,7 @@ pub struct Module {
 pub(crate) struct Inner {
     digest: Digest,
     traits: Traits,
-    pre: InstancePre<Host>,
+    pre: InstancePre<State>,
 }
 
 // === impl Module ===
@@ -79,7 +79,7 @@ impl Module {
         self.inner.traits
     }
 
-    pub(crate) fn pre(&self) -> &InstancePre<Host> {
+    pub(crate) fn pre(&self) -> &InstancePre<State> {
         &self.inner.pre
     }
 }

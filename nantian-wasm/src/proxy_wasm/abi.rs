@@ -23,21 +23,25 @@ pub(crate) enum Status {
     NotFound = 1,
     BadArgument = 2,
     SerializationFailure = 3,
+    ParseFailure = 4,
     InvalidMemoryAccess = 6,
+    Empty = 7,
     CasMismatch = 8,
     InternalFailure = 10,
     Unimplemented = 12,
 }
 
-/// A header map of the exchange.
+/// A header map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MapKind {
     RequestHeaders,
     RequestTrailers,
     ResponseHeaders,
     ResponseTrailers,
-    /// Call-outs: known to the ABI, never filled here.
-    CallOut,
+    GrpcInitial,
+    GrpcTrailing,
+    CallHeaders,
+    CallTrailers,
 }
 
 /// A byte buffer a guest may read.
@@ -45,19 +49,32 @@ pub(crate) enum MapKind {
 pub(crate) enum BufferKind {
     RequestBody,
     ResponseBody,
-    /// Downstream, upstream, gRPC and foreign-function buffers: known to the ABI, always empty here.
+    /// Connections and foreign-function buffers: known to the ABI, always empty here.
     Empty,
-    CallOutBody,
+    CallBody,
+    GrpcMessage,
     VmConfiguration,
     PluginConfiguration,
 }
 
-/// What a header or body callback asks for.
+/// What a header or trailer callback asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum HeadersVerdict {
+    Continue,
+    /// Nothing more of the message reaches the guest before it continues the stream.
+    StopAll,
+    /// The headers wait while body parts reach the guest.
+    Stop,
+}
+
+/// What a body callback asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyVerdict {
     Continue,
     /// Keep what was shown and show it again with the next bytes.
-    Hold,
+    Buffer,
+    /// Keep what was shown; show the next bytes alone.
+    Watermark,
     /// Forget what was shown.
     Discard,
 }
@@ -97,7 +114,10 @@ impl MapKind {
             1 => Ok(Self::RequestTrailers),
             2 => Ok(Self::ResponseHeaders),
             3 => Ok(Self::ResponseTrailers),
-            4..=7 => Ok(Self::CallOut),
+            4 => Ok(Self::GrpcInitial),
+            5 => Ok(Self::GrpcTrailing),
+            6 => Ok(Self::CallHeaders),
+            7 => Ok(Self::CallTrailers),
             _ => Err(Status::BadArgument),
         }
     }
@@ -110,8 +130,9 @@ impl BufferKind {
         match code {
             0 => Ok(Self::RequestBody),
             1 => Ok(Self::ResponseBody),
-            2 | 3 | 5 | 8 => Ok(Self::Empty),
-            4 => Ok(Self::CallOutBody),
+            2 | 3 | 8 => Ok(Self::Empty),
+            4 => Ok(Self::CallBody),
+            5 => Ok(Self::GrpcMessage),
             6 => Ok(Self::VmConfiguration),
             7 => Ok(Self::PluginConfiguration),
             _ => Err(Status::BadArgument),
@@ -119,19 +140,28 @@ impl BufferKind {
     }
 }
 
-// === impl Verdict ===
+// === impl HeadersVerdict ===
 
-impl Verdict {
-    /// Header and trailer callbacks: 2 ("continue and end the stream") continues, as it does in Envoy.
-    pub(crate) fn of_headers(code: u32) -> Self {
-        if matches!(code, 0 | 2) { Self::Continue } else { Self::Hold }
+impl HeadersVerdict {
+    /// 2 ("continue and end the stream") continues, and 1 stops everything unless the ABI says otherwise: as in Envoy.
+    pub(crate) fn of(code: u32, abi: Abi) -> Self {
+        match code {
+            0 | 2 => Self::Continue,
+            1 if abi == Abi::V0_2_100 => Self::Stop,
+            _ => Self::StopAll,
+        }
     }
+}
 
-    pub(crate) fn of_body(code: u32) -> Self {
+// === impl BodyVerdict ===
+
+impl BodyVerdict {
+    pub(crate) fn of(code: u32) -> Self {
         match code {
             0 => Self::Continue,
-            3 => Self::Discard,
-            _ => Self::Hold,
+            1 => Self::Buffer,
+            2 => Self::Watermark,
+            _ => Self::Discard,
         }
     }
 }

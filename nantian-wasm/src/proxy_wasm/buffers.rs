@@ -1,17 +1,17 @@
-//! Host calls on byte buffers: bodies and configuration.
+//! State calls on byte buffers: bodies and configuration.
 
 use bytes::{Bytes, BytesMut};
 use wasmtime::Caller;
 
 use super::abi::{BufferKind, Status};
-use super::host::Host;
 use super::memory::{Stop, hand_over, put_u32, read, scratch};
+use super::state::State;
 use crate::error::Phase;
 use crate::sandbox::HostTrap;
 use crate::stream::{Content, Direction, Exchange, Window};
 
 pub(super) fn get_bytes(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     kind: u32,
     start: u32,
     max: u32,
@@ -26,35 +26,33 @@ pub(super) fn get_bytes(
 
 /// 0.1.0's way to read the plugin configuration.
 pub(super) fn get_configuration(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     return_pointer: u32,
     return_length: u32,
 ) -> Result<(), Stop> {
     let mut out = scratch(caller);
-    out.extend_from_slice(&caller.data().facts.configuration);
+    let facts = &caller.data().facts;
+    let is_configuring = caller.data().phase == Phase::Configure;
+    out.extend_from_slice(if is_configuring { &facts.configuration } else { &facts.vm_configuration });
     hand_over(caller, out, return_pointer, return_length)
 }
 
+/// The flags are those of Envoy: none, also at the end of a stream.
 pub(super) fn get_status(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     kind: u32,
     return_length: u32,
     return_flags: u32,
 ) -> Result<(), Stop> {
     let kind = BufferKind::from_code(kind)?;
-    let host = caller.data();
-    let length = u32::try_from(contents(host, kind)?.len()).unwrap_or(u32::MAX);
-    let ended = host
-        .exchange()
-        .and_then(|exchange| window(exchange, kind))
-        .is_some_and(|window| window.end_of_stream);
+    let length = u32::try_from(contents(caller.data(), kind)?.len()).unwrap_or(u32::MAX);
     put_u32(caller, return_length, length)?;
-    put_u32(caller, return_flags, u32::from(ended))
+    put_u32(caller, return_flags, 0)
 }
 
-/// Replaces, prepends or appends; anything in the middle of a buffer is refused.
+/// Replaces from the front, prepends or appends; anything in the middle of a buffer is refused.
 pub(super) fn set_bytes(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     kind: u32,
     start: u32,
     size: u32,
@@ -63,12 +61,13 @@ pub(super) fn set_bytes(
 ) -> Result<(), Stop> {
     let kind = BufferKind::from_code(kind)?;
     let new = read(caller, pointer, length)?;
+    let direction = direction(kind).ok_or(Status::BadArgument)?;
     let exchange = caller.data_mut().exchange_mut().ok_or(Status::BadArgument)?;
-    if window(exchange, kind).is_some() {
+    if window(exchange, direction).is_some() {
         exchange.before_change();
     }
-    let window = exchange.window.as_mut().filter(|window| direction(kind) == Some(window.direction));
-    let window = window.ok_or(Status::BadArgument)?;
+    let side = exchange.own().map(|seat| seat.side(direction));
+    let window = side.and_then(|side| side.window.as_mut()).ok_or(Status::BadArgument)?;
     let changed = spliced(&window.bytes, start, size, new).ok_or(Status::BadArgument)?;
     // A frame may be larger than the limit as it comes; only growth is the guest's doing.
     if changed.len() > window.limit.max(window.bytes.len()) {
@@ -79,20 +78,23 @@ pub(super) fn set_bytes(
 }
 
 /// The buffer as a whole; one that does not exist now is empty.
-fn contents(host: &Host, kind: BufferKind) -> Result<&[u8], Status> {
+fn contents(state: &State, kind: BufferKind) -> Result<&[u8], Status> {
     match kind {
-        BufferKind::RequestBody | BufferKind::ResponseBody => Ok(host
-            .exchange()
-            .and_then(|exchange| window(exchange, kind))
-            .map_or(&[], |window| &window.bytes)),
-        BufferKind::PluginConfiguration if host.phase == Phase::Configure => Ok(&host.facts.configuration),
-        BufferKind::PluginConfiguration | BufferKind::CallOutBody => Err(Status::NotFound),
-        BufferKind::VmConfiguration | BufferKind::Empty => Ok(&[]),
+        BufferKind::RequestBody | BufferKind::ResponseBody => {
+            let window = direction(kind).and_then(|direction| window(state.exchange()?, direction));
+            Ok(window.map_or(&[], |window| &window.bytes))
+        }
+        BufferKind::PluginConfiguration if state.phase == Phase::Configure => Ok(&state.facts.configuration),
+        BufferKind::PluginConfiguration => Err(Status::NotFound),
+        BufferKind::CallBody => state.received.call_body().ok_or(Status::NotFound),
+        BufferKind::GrpcMessage => Ok(state.received.message()),
+        BufferKind::VmConfiguration => Ok(&state.facts.vm_configuration),
+        BufferKind::Empty => Ok(&[]),
     }
 }
 
-fn window(exchange: &Exchange, kind: BufferKind) -> Option<&Window> {
-    exchange.window.as_ref().filter(|window| direction(kind) == Some(window.direction))
+fn window(exchange: &Exchange, direction: Direction) -> Option<&Window> {
+    exchange.own_ref()?.side_ref(direction).window.as_ref()
 }
 
 fn direction(kind: BufferKind) -> Option<Direction> {

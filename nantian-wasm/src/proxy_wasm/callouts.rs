@@ -1,32 +1,305 @@
-//! Host calls that need no arguments to be answered: what leaves the sandbox is denied, what is gone has no effect.
+//! Host calls that reach out of the sandbox: HTTP and gRPC call-outs, foreign functions.
 //!
-//! Each answers a status its SDKs accept, where they accept any.
+//! Each answers a status its SDKs accept. Without `allow_network` every call-out is an internal failure.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Method, Request, Uri};
+use wasmtime::Caller;
 
 use super::abi::Status;
+use super::calls::CallKind;
+use super::memory::{Stop, hand_over, put_u32, read, scratch};
+use super::state::State;
+use super::{headers, pairs};
+use crate::host::{Address, CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply};
+use crate::observe;
+use crate::sandbox::HostTrap;
+
+/// Longest time of a call-out; also that of one without a time limit of its own.
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest body of a call-out's request, in bytes.
+const MAX_BODY: u32 = 1 << 20;
+/// Most call-outs of one stream at a time.
+const MAX_CONCURRENT: usize = 16;
+/// Longest names of upstreams, services, methods and functions, in bytes.
+const MAX_NAME: u32 = 4 << 10;
 
 /// Functions that are known and answer one status, whatever their arguments.
 ///
 /// They are linked with the type a module declares: hosts disagree about some of these types.
 pub(super) const CONSTANT: &[(&str, Status)] = &[
-    ("proxy_http_call", Status::InternalFailure),
-    ("proxy_grpc_call", Status::InternalFailure),
-    ("proxy_grpc_stream", Status::InternalFailure),
-    ("proxy_grpc_send", Status::NotFound),
-    ("proxy_grpc_cancel", Status::NotFound),
-    ("proxy_grpc_close", Status::NotFound),
-    ("proxy_call_foreign_function", Status::NotFound),
-    ("proxy_register_shared_queue", Status::Unimplemented),
-    ("proxy_resolve_shared_queue", Status::NotFound),
-    ("proxy_dequeue_shared_queue", Status::NotFound),
-    ("proxy_enqueue_shared_queue", Status::NotFound),
     ("proxy_redis_init", Status::Unimplemented),
     ("proxy_redis_call", Status::Unimplemented),
     ("proxy_inject_encoded_data_to_filter_chain", Status::Unimplemented),
     ("proxy_inject_encoded_data_to_filter_chain_on_header", Status::Unimplemented),
     ("proxy_get_upstream_hosts", Status::Unimplemented),
     ("proxy_set_upstream_override_host", Status::Unimplemented),
-    ("proxy_continue_request", Status::Ok),
-    ("proxy_continue_response", Status::Ok),
     ("proxy_clear_route_cache", Status::Ok),
     ("emscripten_notify_memory_growth", Status::Ok),
 ];
+
+/// A pointer and a length, as the guest gives them.
+type Span = (u32, u32);
+
+#[expect(clippy::too_many_arguments, reason = "the ABI's parameter list")]
+pub(super) fn http_call(
+    caller: &mut Caller<'_, State>,
+    upstream: u32,
+    upstream_size: u32,
+    headers: u32,
+    headers_size: u32,
+    body: u32,
+    body_size: u32,
+    trailers: u32,
+    trailers_size: u32,
+    timeout: i32,
+    return_id: u32,
+) -> Result<(), Stop> {
+    if body_size > MAX_BODY {
+        return Err(HostTrap::Budget("call-out body").into());
+    }
+    let upstream = name(caller, (upstream, upstream_size))?;
+    let block = read(caller, headers, headers_size)?;
+    let body = read(caller, body, body_size)?;
+    let trailer_block = read(caller, trailers, trailers_size)?;
+    put_u32(caller, return_id, 0)?;
+    let Ok(milliseconds) = u64::try_from(timeout) else { return Err(Status::BadArgument.into()) };
+    let mut request = request(&block).ok_or(Status::BadArgument)?.map(|()| Bytes::from(body));
+    let trailers = fields(&trailer_block).ok_or(Status::BadArgument)?;
+    *request.version_mut() = http::Version::HTTP_11;
+    let timeout = limited(milliseconds);
+    let (id, address) = begin(caller, CallKind::Http, timeout)?;
+    let state = caller.data_mut();
+    let context = state.caller_context();
+    state.calls.insert_http(id, context);
+    let call = HttpCall::new(upstream, request, trailers, timeout);
+    let sent = state.facts.host.http_call(&state.facts.name, call, HttpReply::new(address));
+    if let Err(error) = sent {
+        state.calls.remove_http(id);
+        return Err(refusal(error, Status::BadArgument).into());
+    }
+    put_u32(caller, return_id, id)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the ABI's parameter list")]
+pub(super) fn grpc_call(
+    caller: &mut Caller<'_, State>,
+    upstream: u32,
+    upstream_size: u32,
+    service: u32,
+    service_size: u32,
+    method: u32,
+    method_size: u32,
+    metadata: u32,
+    metadata_size: u32,
+    message: u32,
+    message_size: u32,
+    timeout: u32,
+    return_id: u32,
+) -> Result<(), Stop> {
+    if message_size > MAX_BODY {
+        return Err(HostTrap::Budget("call-out body").into());
+    }
+    let names = [(upstream, upstream_size), (service, service_size), (method, method_size)];
+    let message = Bytes::from(read(caller, message, message_size)?);
+    let unary = Some((message, limited(u64::from(timeout))));
+    open_grpc(caller, names, (metadata, metadata_size), unary, return_id)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the ABI's parameter list")]
+pub(super) fn grpc_stream(
+    caller: &mut Caller<'_, State>,
+    upstream: u32,
+    upstream_size: u32,
+    service: u32,
+    service_size: u32,
+    method: u32,
+    method_size: u32,
+    metadata: u32,
+    metadata_size: u32,
+    return_id: u32,
+) -> Result<(), Stop> {
+    let names = [(upstream, upstream_size), (service, service_size), (method, method_size)];
+    open_grpc(caller, names, (metadata, metadata_size), None, return_id)
+}
+
+fn open_grpc(
+    caller: &mut Caller<'_, State>,
+    [upstream, service, method]: [Span; 3],
+    metadata: Span,
+    unary: Option<(Bytes, Duration)>,
+    return_id: u32,
+) -> Result<(), Stop> {
+    let (upstream, service, method) =
+        (name(caller, upstream)?, name(caller, service)?, name(caller, method)?);
+    let block = read(caller, metadata.0, metadata.1)?;
+    let metadata = fields(&block).ok_or(Status::InternalFailure)?;
+    put_u32(caller, return_id, 0)?;
+    let kind = if unary.is_some() { CallKind::GrpcCall } else { CallKind::GrpcStream };
+    let (message, timeout) = unary.unzip();
+    let (id, address) = begin(caller, kind, timeout.unwrap_or(MAX_TIMEOUT))?;
+    let state = caller.data_mut();
+    let context = state.caller_context();
+    state.calls.insert_grpc(id, context);
+    let call = GrpcCall { upstream, service, method, metadata, message, timeout };
+    match state.facts.host.grpc_call(&state.facts.name, call, GrpcReplies::new(address)) {
+        Ok(stream) => state.calls.open_grpc(id, stream),
+        Err(error) => {
+            state.calls.remove_grpc(id);
+            return Err(refusal(error, Status::ParseFailure).into());
+        }
+    }
+    put_u32(caller, return_id, id)
+}
+
+pub(super) fn grpc_send(
+    caller: &mut Caller<'_, State>,
+    id: u32,
+    message: u32,
+    message_size: u32,
+    end_of_stream: u32,
+) -> Result<(), Stop> {
+    if message_size > MAX_BODY {
+        return Err(HostTrap::Budget("call-out body").into());
+    }
+    let message = Bytes::from(read(caller, message, message_size)?);
+    if CallKind::of(id) != Some(CallKind::GrpcStream) {
+        return Err(Status::BadArgument.into());
+    }
+    let stream = caller.data_mut().calls.grpc_stream(id).ok_or(Status::NotFound)?;
+    stream.send(message);
+    if end_of_stream != 0 {
+        stream.close();
+    }
+    Ok(())
+}
+
+pub(super) fn grpc_cancel(caller: &mut Caller<'_, State>, id: u32) -> Result<(), Stop> {
+    known_grpc(id)?;
+    if caller.data_mut().calls.remove_grpc(id) { Ok(()) } else { Err(Status::NotFound.into()) }
+}
+
+/// Ends the sending half of a stream, and the whole of a unary call.
+pub(super) fn grpc_close(caller: &mut Caller<'_, State>, id: u32) -> Result<(), Stop> {
+    if known_grpc(id)? == CallKind::GrpcCall {
+        return grpc_cancel(caller, id);
+    }
+    caller.data_mut().calls.grpc_stream(id).ok_or(Status::NotFound)?.close();
+    Ok(())
+}
+
+/// A result the guest has no use for is not handed over.
+pub(super) fn call_foreign_function(
+    caller: &mut Caller<'_, State>,
+    function: u32,
+    function_size: u32,
+    arguments: u32,
+    arguments_size: u32,
+    return_pointer: u32,
+    return_length: u32,
+) -> Result<(), Stop> {
+    let name = name(caller, (function, function_size))?;
+    let arguments = read(caller, arguments, arguments_size)?;
+    let facts = &caller.data().facts;
+    let result = match name.as_str() {
+        // Routes are chosen before plugins run.
+        "clear_route_cache" => Some(Ok(Vec::new())),
+        name => facts.host.foreign_function(&facts.name, name, &arguments),
+    };
+    let result = match result {
+        Some(Ok(result)) => result,
+        Some(Err(ForeignError::BadArgument)) => return Err(Status::BadArgument.into()),
+        Some(Err(ForeignError::Failed)) => return Err(Status::InternalFailure.into()),
+        None => return Err(Status::NotFound.into()),
+    };
+    if return_pointer == 0 || return_length == 0 {
+        return Ok(());
+    }
+    let mut out = scratch(caller);
+    out.extend_from_slice(&result);
+    hand_over(caller, out, return_pointer, return_length)
+}
+
+/// Charges for a call-out of the effective context, and lets a pause last as long.
+fn begin(caller: &mut Caller<'_, State>, kind: CallKind, timeout: Duration) -> Result<(u32, Address), Stop> {
+    let state = caller.data_mut();
+    if !state.facts.allow_network {
+        observe::denied_call(&state.facts.name);
+        return Err(Status::InternalFailure.into());
+    }
+    state.usage.charge_call()?;
+    if state.calls.count(state.caller_context()) >= MAX_CONCURRENT {
+        return Err(Status::InternalFailure.into());
+    }
+    let until = state.now.saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+    if let Some(seat) = state.exchange_mut().and_then(|exchange| exchange.own()) {
+        seat.calls_until = seat.calls_until.max(until);
+    }
+    let id = state.calls.next_id(kind);
+    Ok((id, Address { slot: state.slot.clone(), generation: state.generation, id }))
+}
+
+fn refusal(error: CallError, unknown: Status) -> Status {
+    match error {
+        CallError::UnknownUpstream => unknown,
+        CallError::Unavailable => Status::InternalFailure,
+    }
+}
+
+fn known_grpc(id: u32) -> Result<CallKind, Status> {
+    match CallKind::of(id) {
+        Some(kind @ (CallKind::GrpcCall | CallKind::GrpcStream)) => Ok(kind),
+        _ => Err(Status::BadArgument),
+    }
+}
+
+fn name(caller: &mut Caller<'_, State>, (pointer, length): Span) -> Result<String, Stop> {
+    if length > MAX_NAME {
+        return Err(Status::BadArgument.into());
+    }
+    Ok(String::from_utf8_lossy(&read(caller, pointer, length)?).into_owned())
+}
+
+/// Zero asks for no limit and gets the longest.
+fn limited(milliseconds: u64) -> Duration {
+    match milliseconds {
+        0 => MAX_TIMEOUT,
+        milliseconds => Duration::from_millis(milliseconds).min(MAX_TIMEOUT),
+    }
+}
+
+/// Header fields of a block; none when one of them is no HTTP.
+fn fields(block: &[u8]) -> Option<HeaderMap> {
+    let mut map = HeaderMap::new();
+    for (name, value) in pairs::decode(block).unwrap_or_default() {
+        if let Some((name, value)) = headers::field(name, value).ok()? {
+            map.append(name, value);
+        }
+    }
+    Some(map)
+}
+
+/// A request made of a block that has `:method`, `:path` and `:authority`.
+fn request(block: &[u8]) -> Option<Request<()>> {
+    let pairs = pairs::decode(block).unwrap_or_default();
+    let pseudo = |wanted: &[u8]| {
+        pairs.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| *value)
+    };
+    let authority = Authority::try_from(pseudo(b":authority").or_else(|| pseudo(b"host"))?).ok()?;
+    let scheme = pseudo(b":scheme").and_then(|scheme| Scheme::try_from(scheme).ok()).unwrap_or(Scheme::HTTP);
+    let path = PathAndQuery::try_from(pseudo(b":path")?).ok()?;
+    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build().ok()?;
+    let method = Method::from_bytes(pseudo(b":method")?).ok()?;
+    let mut request = Request::builder().method(method).uri(uri).body(()).ok()?;
+    for (name, value) in
+        pairs.iter().filter(|(name, _)| !name.starts_with(b":") && !name.eq_ignore_ascii_case(b"host"))
+    {
+        if let Some((name, value)) = headers::field(name, value).ok()? {
+            request.headers_mut().append(name, value);
+        }
+    }
+    Some(request)
+}

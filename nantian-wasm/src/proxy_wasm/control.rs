@@ -1,4 +1,4 @@
-//! Host calls that steer: time, logs, contexts, streams and answers.
+//! State calls that steer: time, logs, contexts, streams and answers.
 
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,35 +8,38 @@ use http::HeaderMap;
 use wasmtime::Caller;
 
 use super::abi::Status;
-use super::host::{Host, ROOT};
-use super::memory::{Stop, hand_over, put_u32, put_u64, read, slice, view};
+use super::memory::{Stop, hand_over, put_u32, put_u64, read, scratch, slice, view};
+use super::state::{ROOT, State};
 use super::{headers, pairs};
 use crate::error::Cause;
 use crate::observe;
 use crate::sandbox::HostTrap;
-use crate::stream::LocalResponse;
+use crate::stream::{Direction, LocalResponse};
 
 /// Shortest period of `proxy_on_tick`, in milliseconds: a shorter one starves the instance's streams.
 const MIN_TICK_PERIOD: u64 = 10;
 
+/// Highest gRPC status there is.
+const MAX_GRPC_STATUS: u32 = 16;
+
 /// Largest body of an answer, in bytes.
 const MAX_ANSWER_BODY: u32 = 1 << 20;
 
-pub(super) fn log(caller: &mut Caller<'_, Host>, level: u32, message: u32, length: u32) -> Result<(), Stop> {
+pub(super) fn log(caller: &mut Caller<'_, State>, level: u32, message: u32, length: u32) -> Result<(), Stop> {
     if level > 5 {
         return Err(Status::BadArgument.into());
     }
-    let (memory, host) = view(caller)?;
+    let (memory, state) = view(caller)?;
     let line = slice(memory, message, length)?;
-    host.log(level, line);
+    state.log(level, line);
     Ok(())
 }
 
-pub(super) fn get_log_level(caller: &mut Caller<'_, Host>, return_level: u32) -> Result<(), Stop> {
+pub(super) fn get_log_level(caller: &mut Caller<'_, State>, return_level: u32) -> Result<(), Stop> {
     put_u32(caller, return_level, observe::log_level())
 }
 
-pub(super) fn get_current_time(caller: &mut Caller<'_, Host>, return_time: u32) -> Result<(), Stop> {
+pub(super) fn get_current_time(caller: &mut Caller<'_, State>, return_time: u32) -> Result<(), Stop> {
     put_u64(caller, return_time, unix_nanos(SystemTime::now()))
 }
 
@@ -46,55 +49,62 @@ pub(super) fn unix_nanos(time: SystemTime) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-pub(super) fn set_tick_period(caller: &mut Caller<'_, Host>, milliseconds: u32) -> Result<(), Stop> {
+pub(super) fn set_tick_period(caller: &mut Caller<'_, State>, milliseconds: u32) -> Result<(), Stop> {
     let period = Some(u64::from(milliseconds)).filter(|period| *period > 0);
     caller.data_mut().tick_period = period.map(|period| period.max(MIN_TICK_PERIOD));
     Ok(())
 }
 
-pub(super) fn set_effective_context(caller: &mut Caller<'_, Host>, context: u32) -> Result<(), Stop> {
-    let host = caller.data_mut();
-    if !host.contexts.contains(&context) {
-        return Err(Status::BadArgument.into());
-    }
-    host.effective = context;
-    Ok(())
+pub(super) fn set_effective_context(caller: &mut Caller<'_, State>, context: u32) -> Result<(), Stop> {
+    Ok(caller.data_mut().choose(context)?)
 }
 
 /// Nothing ever waits for it here: `proxy_on_done` is followed by `proxy_on_delete` whatever it returned.
-pub(super) fn done(_: &mut Caller<'_, Host>) -> Result<(), Stop> {
+pub(super) fn done(_: &mut Caller<'_, State>) -> Result<(), Stop> {
     Err(Status::NotFound.into())
 }
 
-/// Status of the last call-out: there is none.
+/// How the call-out ended that the running callback is about.
 pub(super) fn get_status(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     return_code: u32,
     return_pointer: u32,
     return_length: u32,
 ) -> Result<(), Stop> {
-    put_u32(caller, return_code, 0)?;
-    hand_over(caller, Vec::new(), return_pointer, return_length)
+    let code = caller.data().received.status;
+    put_u32(caller, return_code, code)?;
+    let mut message = scratch(caller);
+    message.extend_from_slice(caller.data().received.status_message.as_bytes());
+    hand_over(caller, message, return_pointer, return_length)
 }
 
-/// Nothing is ever paused when a guest runs, so there is nothing to continue.
-pub(super) fn continue_stream(_: &mut Caller<'_, Host>, stream: u32) -> Result<(), Stop> {
-    match stream {
-        0..=2 => Ok(()),
-        3 => Err(Status::Unimplemented.into()),
-        _ => Err(Status::BadArgument.into()),
+/// Lets a held message go; one that is not held goes on as it would.
+pub(super) fn continue_stream(caller: &mut Caller<'_, State>, stream: u32) -> Result<(), Stop> {
+    let direction = match stream {
+        0 => Direction::Request,
+        1 => Direction::Response,
+        2 => return Ok(()),
+        3 => return Err(Status::Unimplemented.into()),
+        _ => return Err(Status::BadArgument.into()),
+    };
+    let state = caller.data_mut();
+    if state.can_steer()
+        && let Some(exchange) = state.exchange_mut()
+    {
+        exchange.resume(direction);
     }
+    Ok(())
 }
 
-pub(super) fn close_stream(caller: &mut Caller<'_, Host>, stream: u32) -> Result<(), Stop> {
+pub(super) fn close_stream(caller: &mut Caller<'_, State>, stream: u32) -> Result<(), Stop> {
     match stream {
         0 | 1 => {}
         2 | 3 => return Ok(()),
         _ => return Err(Status::BadArgument.into()),
     }
-    let host = caller.data_mut();
-    if host.can_steer()
-        && let Some(exchange) = host.exchange_mut()
+    let state = caller.data_mut();
+    if state.can_steer()
+        && let Some(exchange) = state.exchange_mut()
     {
         exchange.fail(Cause::Closed);
     }
@@ -103,7 +113,7 @@ pub(super) fn close_stream(caller: &mut Caller<'_, Host>, stream: u32) -> Result
 
 #[expect(clippy::too_many_arguments, reason = "the ABI's parameter list")]
 pub(super) fn send_local_response(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     status: u32,
     details: u32,
     details_length: u32,
@@ -119,31 +129,38 @@ pub(super) fn send_local_response(
     let details = read(caller, details, details_length)?;
     let body = read(caller, body, body_length)?;
     let block = read(caller, header_pairs, header_pairs_length)?;
-    let host = caller.data_mut();
-    host.usage.charge_header(block.len())?;
-    if !host.can_steer() {
+    let state = caller.data_mut();
+    state.usage.charge_header(block.len())?;
+    if !state.can_steer() {
         return Ok(());
     }
-    let Some(exchange) = host.exchange_mut() else {
-        observe::ignored_answer(&host.facts.name, host.effective == ROOT);
+    let Some(exchange) = state.exchange_mut() else {
+        observe::ignored_answer(&state.facts.name, state.effective == ROOT);
         return Ok(());
     };
-    if exchange.answer.is_some() {
-        return Ok(());
-    }
-    match answer(status, &block) {
-        Ok((status, headers)) => {
-            exchange.answer = Some(LocalResponse {
-                status,
-                headers,
-                body: Bytes::from(body),
-                details: String::from_utf8_lossy(&details).replace(' ', "_"),
-                grpc_status: u32::try_from(grpc_status).ok(),
-            });
+    let answered = match answer(status, &block) {
+        Ok((status, headers)) => Ok(LocalResponse {
+            status,
+            headers,
+            body: Bytes::from(body),
+            details: details_of(&details),
+            grpc_status: u32::try_from(grpc_status).ok().filter(|status| *status <= MAX_GRPC_STATUS),
+        }),
+        Err(cause) => Err(Cause::InvalidAnswer { reason: cause.to_string() }),
+    };
+    exchange.is_touched = true;
+    if let Some(seat) = exchange.own().filter(|seat| seat.answer.is_none()) {
+        match answered {
+            Ok(answer) => seat.answer = Some(answer),
+            Err(cause) => exchange.fail(cause),
         }
-        Err(cause) => exchange.fail(Cause::InvalidAnswer { reason: cause.to_string() }),
     }
     Ok(())
+}
+
+/// Details as one word.
+fn details_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace(|char: char| char.is_ascii_whitespace(), "_")
 }
 
 /// Checks status and headers of an answer; headers that frame a message are left out.
@@ -162,9 +179,9 @@ fn answer(status: u32, block: &[u8]) -> Result<(http::StatusCode, HeaderMap), Ca
     Ok((status, map))
 }
 
-// === impl Host ===
+// === impl State ===
 
-impl Host {
+impl State {
     /// Logs a line of the guest, within the stream's budget.
     pub(super) fn log(&mut self, level: u32, line: &[u8]) {
         if self.usage.admits_log(line.len()) {

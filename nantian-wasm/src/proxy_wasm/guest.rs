@@ -2,6 +2,8 @@
 
 use wasmtime::{AsContextMut, Instance, Memory, TypedFunc, WasmParams, WasmResults};
 
+use crate::config::Capabilities;
+
 /// Exports with a meaning, and the shapes each may have: numbers of parameters and results, all `i32`.
 pub(crate) const GUEST_EXPORTS: &[(&str, &[(usize, usize)])] = &[
     ("_initialize", &[(0, 0)]),
@@ -18,6 +20,12 @@ pub(crate) const GUEST_EXPORTS: &[(&str, &[(usize, usize)])] = &[
     ("proxy_on_response_headers", &[(3, 1), (2, 1)]),
     ("proxy_on_response_body", &[(3, 1)]),
     ("proxy_on_response_trailers", &[(2, 1)]),
+    ("proxy_on_http_call_response", &[(5, 0)]),
+    ("proxy_on_grpc_receive_initial_metadata", &[(3, 0)]),
+    ("proxy_on_grpc_receive", &[(3, 0)]),
+    ("proxy_on_grpc_receive_trailing_metadata", &[(3, 0)]),
+    ("proxy_on_grpc_close", &[(3, 0)]),
+    ("proxy_on_queue_ready", &[(2, 0)]),
     ("proxy_on_done", &[(1, 1)]),
     ("proxy_on_log", &[(1, 0)]),
     ("proxy_on_delete", &[(1, 0)]),
@@ -25,6 +33,12 @@ pub(crate) const GUEST_EXPORTS: &[(&str, &[(usize, usize)])] = &[
 
 /// A callback that answers with an action.
 pub(crate) type Callback<P> = Option<TypedFunc<P, u32>>;
+
+/// What `proxy_on_http_call_response` takes: root context, id, headers, body bytes, trailers.
+type CallResponse = (u32, u32, u32, u32, u32);
+
+/// A callback about something that arrived.
+pub(crate) type Notice = Option<TypedFunc<(u32, u32, u32), ()>>;
 
 /// The callbacks of one instance; absent ones are skipped.
 pub(crate) struct Guest {
@@ -44,6 +58,12 @@ pub(crate) struct Guest {
     pub(crate) on_response_headers: Headers,
     pub(crate) on_response_body: Callback<(u32, u32, u32)>,
     pub(crate) on_response_trailers: Callback<(u32, u32)>,
+    pub(crate) on_http_call_response: Option<TypedFunc<CallResponse, ()>>,
+    pub(crate) on_grpc_initial_metadata: Notice,
+    pub(crate) on_grpc_receive: Notice,
+    pub(crate) on_grpc_trailing_metadata: Notice,
+    pub(crate) on_grpc_close: Notice,
+    pub(crate) on_queue_ready: Option<TypedFunc<(u32, u32), ()>>,
     pub(crate) on_done: Callback<u32>,
     pub(crate) on_log: Option<TypedFunc<u32, ()>>,
     pub(crate) on_delete: Option<TypedFunc<u32, ()>>,
@@ -60,10 +80,11 @@ pub(crate) enum Headers {
 
 impl Guest {
     /// Looks the exports up; their types were checked before the module was compiled.
-    pub(crate) fn of(instance: &Instance, mut store: impl AsContextMut) -> Self {
+    pub(crate) fn of(instance: &Instance, mut store: impl AsContextMut, capabilities: &Capabilities) -> Self {
         let mut store = store.as_context_mut();
+        let instance = &Exports { instance, capabilities };
         Self {
-            memory: instance.get_memory(&mut store, "memory"),
+            memory: instance.instance.get_memory(&mut store, "memory"),
             allocator: find(instance, &mut store, "proxy_on_memory_allocate")
                 .or_else(|| find(instance, &mut store, "malloc")),
             initialize: find(instance, &mut store, "_initialize"),
@@ -79,6 +100,12 @@ impl Guest {
             on_response_headers: headers(instance, &mut store, "proxy_on_response_headers"),
             on_response_body: find(instance, &mut store, "proxy_on_response_body"),
             on_response_trailers: find(instance, &mut store, "proxy_on_response_trailers"),
+            on_http_call_response: find(instance, &mut store, "proxy_on_http_call_response"),
+            on_grpc_initial_metadata: find(instance, &mut store, "proxy_on_grpc_receive_initial_metadata"),
+            on_grpc_receive: find(instance, &mut store, "proxy_on_grpc_receive"),
+            on_grpc_trailing_metadata: find(instance, &mut store, "proxy_on_grpc_receive_trailing_metadata"),
+            on_grpc_close: find(instance, &mut store, "proxy_on_grpc_close"),
+            on_queue_ready: find(instance, &mut store, "proxy_on_queue_ready"),
             on_done: find(instance, &mut store, "proxy_on_done"),
             on_log: find(instance, &mut store, "proxy_on_log"),
             on_delete: find(instance, &mut store, "proxy_on_delete"),
@@ -86,18 +113,27 @@ impl Guest {
     }
 }
 
+/// What an instance exports and may be called for.
+struct Exports<'a> {
+    instance: &'a Instance,
+    capabilities: &'a Capabilities,
+}
+
 fn find<P: WasmParams, R: WasmResults>(
-    instance: &Instance,
+    exports: &Exports<'_>,
     mut store: impl AsContextMut,
     name: &str,
 ) -> Option<TypedFunc<P, R>> {
-    let function = instance.get_func(&mut store, name)?;
+    if name.starts_with("proxy_on_") && !exports.capabilities.allow(name) {
+        return None;
+    }
+    let function = exports.instance.get_func(&mut store, name)?;
     function.typed(&store).ok()
 }
 
-fn headers(instance: &Instance, mut store: impl AsContextMut, name: &str) -> Headers {
-    if let Some(long) = find(instance, &mut store, name) {
+fn headers(exports: &Exports<'_>, mut store: impl AsContextMut, name: &str) -> Headers {
+    if let Some(long) = find(exports, &mut store, name) {
         return Headers::Long(long);
     }
-    find(instance, &mut store, name).map_or(Headers::Absent, Headers::Short)
+    find(exports, &mut store, name).map_or(Headers::Absent, Headers::Short)
 }

@@ -1,4 +1,4 @@
-//! Header maps of an exchange as the ABI shows them: pseudo headers in front, names in lower case.
+//! Header maps as the ABI shows them: pseudo headers in front, names in lower case, in the order of their arrival.
 //!
 //! Whatever a guest writes passes through here. Names and values that are no HTTP, a `:status` that is no final status,
 //! and anything in the headers that frame a message never reach the exchange.
@@ -9,6 +9,7 @@ use http::header::{
 use http::{HeaderMap, Method, StatusCode};
 
 use super::abi::MapKind;
+use super::state::State;
 use super::{authority, pairs};
 use crate::error::Cause;
 use crate::stream::{Exchange, RequestHead, ResponseHead};
@@ -16,13 +17,24 @@ use crate::stream::{Exchange, RequestHead, ResponseHead};
 /// Most entries a map may have after a guest added one.
 const MAX_ENTRIES: usize = 256;
 
-/// What looking a name up gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lookup<'a> {
-    Found(&'a [u8]),
-    Missing,
-    /// The exchange has no such map now.
-    Unavailable,
+/// Headers of which Envoy keeps one: another value is appended to it.
+const JOINED: [&str; 8] = [
+    "accept",
+    "accept-encoding",
+    "content-type",
+    "user-agent",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+/// A header map to look at.
+#[derive(Clone, Copy)]
+pub(crate) enum Fields<'a> {
+    Request(&'a Exchange),
+    Response(&'a StatusCode, &'a HeaderMap),
+    Plain(&'a HeaderMap),
 }
 
 /// One change a guest makes to a map.
@@ -45,50 +57,102 @@ pub(crate) enum EditError {
     Invalid(Cause),
 }
 
-/// The first value of a name.
-pub(crate) fn lookup<'a>(exchange: &'a Exchange, kind: MapKind, name: &[u8]) -> Lookup<'a> {
-    let Some(map) = map(exchange, kind) else { return Lookup::Unavailable };
-    let value = match kind {
-        MapKind::RequestHeaders if is_pseudo(kind, name) => request_pseudo(exchange, name),
-        MapKind::ResponseHeaders if name == b":status" => response_status(exchange),
-        _ => std::str::from_utf8(name).ok().and_then(|name| map.get(name)).map(HeaderValue::as_bytes),
-    };
-    value.map_or(Lookup::Missing, Lookup::Found)
-}
-
-/// Number of pairs in a map, pseudo headers included.
-pub(crate) fn count(exchange: &Exchange, kind: MapKind) -> Option<usize> {
-    let map = map(exchange, kind)?;
-    Some(match kind {
-        MapKind::RequestHeaders => {
-            let pseudo =
-                REQUEST_PSEUDO.iter().filter(|name| request_pseudo(exchange, name).is_some()).count();
-            pseudo + map.len() - map.get_all(HOST).iter().count()
+/// The map of a kind, if the running callback may look at it.
+pub(crate) fn fields(state: &State, kind: MapKind) -> Option<Fields<'_>> {
+    match kind {
+        MapKind::CallHeaders | MapKind::CallTrailers | MapKind::GrpcInitial | MapKind::GrpcTrailing => {
+            state.received.fields(kind)
         }
-        MapKind::ResponseHeaders => map.len() + 1,
-        _ => map.len(),
-    })
+        _ => {
+            let exchange = state.exchange()?;
+            let seat = exchange.own_ref()?;
+            let may_look = match kind {
+                MapKind::RequestHeaders => exchange.is_logged || seat.request.has_headers,
+                MapKind::RequestTrailers => !exchange.is_logged && seat.request.has_trailers,
+                MapKind::ResponseHeaders => exchange.is_logged || seat.response.has_headers,
+                _ => exchange.is_logged || seat.response.has_trailers,
+            };
+            if may_look { of_exchange(exchange, kind) } else { None }
+        }
+    }
 }
 
-/// Puts the block of all pairs of a map into `out`; false when there is no such map.
-pub(crate) fn encode(exchange: &Exchange, kind: MapKind, out: &mut Vec<u8>) -> bool {
-    let Some(map) = map(exchange, kind) else { return false };
-    let is_request = kind == MapKind::RequestHeaders;
-    let pairs = || {
-        let pseudo = REQUEST_PSEUDO.iter().filter(|_| is_request);
-        let pseudo = pseudo.filter_map(|name| Some((*name, request_pseudo(exchange, name)?)));
-        let status = response_status(exchange).filter(|_| kind == MapKind::ResponseHeaders);
-        let status = status.map(|status| (&b":status"[..], status));
-        let fields = map.iter().filter(|(name, _)| !(is_request && *name == HOST));
-        pseudo.chain(status).chain(fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())))
-    };
-    pairs::encode(pairs, out);
-    true
+/// The map of a kind, whatever the stream's phase: properties can always be read.
+pub(crate) fn of_exchange(exchange: &Exchange, kind: MapKind) -> Option<Fields<'_>> {
+    match kind {
+        MapKind::RequestHeaders => Some(Fields::Request(exchange)),
+        MapKind::RequestTrailers => exchange.request_trailers.as_ref().map(Fields::Plain),
+        MapKind::ResponseHeaders => exchange
+            .response
+            .as_ref()
+            .map(|ResponseHead { status, headers }| Fields::Response(status, headers)),
+        MapKind::ResponseTrailers => exchange.response_trailers.as_ref().map(Fields::Plain),
+        _ => None,
+    }
+}
+
+// === impl Fields ===
+
+impl<'a> Fields<'a> {
+    /// The first value of a name.
+    pub(crate) fn get(self, name: &[u8]) -> Option<&'a [u8]> {
+        let map = match self {
+            Self::Request(exchange) if is_pseudo(true, name) => return request_pseudo(exchange, name),
+            Self::Response(status, _) if name == b":status" => return Some(status.as_str().as_bytes()),
+            Self::Request(exchange) => &exchange.request.headers,
+            Self::Response(_, map) | Self::Plain(map) => map,
+        };
+        std::str::from_utf8(name).ok().and_then(|name| map.get(name)).map(HeaderValue::as_bytes)
+    }
+
+    /// Number of pairs, pseudo headers included.
+    pub(crate) fn count(self) -> usize {
+        match self {
+            Self::Request(exchange) => {
+                let map = &exchange.request.headers;
+                let pseudo = REQUEST_PSEUDO.iter().filter(|name| request_pseudo(exchange, name).is_some());
+                pseudo.count() + map.len() - map.get_all(HOST).iter().count()
+            }
+            Self::Response(_, map) => map.len() + 1,
+            Self::Plain(map) => map.len(),
+        }
+    }
+
+    /// Bytes of all names and values.
+    pub(crate) fn size(self) -> usize {
+        self.pairs().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    /// Puts the block of all pairs into `out`.
+    pub(crate) fn encode(self, out: &mut Vec<u8>) {
+        pairs::encode(|| self.pairs(), out);
+    }
+
+    fn pairs(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let (request, status, map) = match self {
+            Self::Request(exchange) => (Some(exchange), None, &exchange.request.headers),
+            Self::Response(status, map) => (None, Some((&b":status"[..], status.as_str().as_bytes())), map),
+            Self::Plain(map) => (None, None, map),
+        };
+        let pseudo = request.into_iter().flat_map(|exchange| {
+            REQUEST_PSEUDO.into_iter().filter_map(move |name| Some((name, request_pseudo(exchange, name)?)))
+        });
+        let fields = map.iter().filter(move |(name, _)| request.is_none() || *name != HOST);
+        let fields = fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        pseudo.chain(status).chain(fields)
+    }
 }
 
 /// Makes one change.
 pub(crate) fn edit(exchange: &mut Exchange, kind: MapKind, edit: Edit<'_>) -> Result<(), EditError> {
-    if map(exchange, kind).is_none() {
+    let may_change = exchange.own_ref().is_some_and(|seat| match kind {
+        MapKind::RequestHeaders => seat.request.has_headers,
+        MapKind::RequestTrailers => seat.request.has_trailers,
+        MapKind::ResponseHeaders => seat.response.has_headers,
+        MapKind::ResponseTrailers => seat.response.has_trailers,
+        _ => false,
+    });
+    if !may_change || map_mut(exchange, kind).is_none() {
         return Err(EditError::Unavailable);
     }
     exchange.before_change();
@@ -96,7 +160,7 @@ pub(crate) fn edit(exchange: &mut Exchange, kind: MapKind, edit: Edit<'_>) -> Re
         return set_all(exchange, kind, pairs);
     }
     let (Edit::Add(name, _) | Edit::Replace(name, _) | Edit::Remove(name)) = edit else { return Ok(()) };
-    if is_pseudo(kind, name) {
+    if is_pseudo(kind == MapKind::RequestHeaders, name) {
         return match edit {
             Edit::Add(_, value) | Edit::Replace(_, value) => set_pseudo(exchange, kind, name, value),
             // A message without one of these is no message: `:status` ends the stream as it does in Envoy.
@@ -109,13 +173,11 @@ pub(crate) fn edit(exchange: &mut Exchange, kind: MapKind, edit: Edit<'_>) -> Re
     let Some(map) = map_mut(exchange, kind) else { return Err(EditError::Unavailable) };
     match edit {
         Edit::Remove(_) => {
-            if let Ok(name) = std::str::from_utf8(name) {
-                map.remove(name);
-            }
+            remove(map, name);
             Ok(())
         }
-        Edit::Add(name, value) => write(map, name, value, false),
-        Edit::Replace(name, value) => write(map, name, value, true),
+        Edit::Add(name, value) => add(map, name, value),
+        Edit::Replace(name, value) => replace(map, name, value),
         Edit::SetAll(_) => Ok(()),
     }
 }
@@ -147,14 +209,51 @@ fn excerpt(bytes: &[u8]) -> String {
     bytes.get(..bytes.len().min(64)).unwrap_or_default().escape_ascii().to_string()
 }
 
-fn write(map: &mut HeaderMap, name: &[u8], value: &[u8], replace: bool) -> Result<(), EditError> {
+/// Adds a value behind those that are there.
+fn add(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), EditError> {
     let Some((name, value)) = field(name, value).map_err(EditError::Invalid)? else { return Ok(()) };
-    if map.len() >= MAX_ENTRIES && !(replace && map.contains_key(&name)) {
+    if JOINED.contains(&name.as_str())
+        && let Some(present) = map.get_mut(&name)
+    {
+        let joined = [present.as_bytes(), b",", value.as_bytes()].concat();
+        *present = HeaderValue::from_bytes(&joined).map_err(|_| EditError::TooMany)?;
+        return Ok(());
+    }
+    if map.len() >= MAX_ENTRIES {
         return Err(EditError::TooMany);
     }
-    let written =
-        if replace { map.try_insert(name, value).map(drop) } else { map.try_append(name, value).map(drop) };
-    written.map_err(|_| EditError::TooMany)
+    map.try_append(name, value).map(drop).map_err(|_| EditError::TooMany)
+}
+
+/// Puts a value in the place of all that are there; as a new header it comes last.
+fn replace(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), EditError> {
+    let Some((name, value)) = field(name, value).map_err(EditError::Invalid)? else { return Ok(()) };
+    if !remove(map, name.as_str().as_bytes()) && map.len() >= MAX_ENTRIES {
+        return Err(EditError::TooMany);
+    }
+    map.try_append(name, value).map(drop).map_err(|_| EditError::TooMany)
+}
+
+/// Removes all values of a name and keeps the order of the others, which the map's own removal does not.
+fn remove(map: &mut HeaderMap, name: &[u8]) -> bool {
+    let Some(name) = HeaderName::from_bytes(name).ok().filter(|name| map.contains_key(name)) else {
+        return false;
+    };
+    if map.keys().last() == Some(&name) {
+        map.remove(&name);
+        return true;
+    }
+    let mut rest = HeaderMap::with_capacity(map.len());
+    let mut present = None;
+    for (next, value) in map.drain() {
+        present = next.or(present);
+        if let Some(kept) = present.as_ref().filter(|kept| **kept != name) {
+            // As many entries as there were fit again.
+            rest.append(kept.clone(), value);
+        }
+    }
+    *map = rest;
+    true
 }
 
 /// Replaces a map. Pseudo headers that are absent and headers that frame the message stay as they were.
@@ -180,10 +279,10 @@ fn set_all(exchange: &mut Exchange, kind: MapKind, pairs: &[(&[u8], &[u8])]) -> 
         *map = new;
     }
     for (name, value) in pairs {
-        if is_pseudo(kind, name) {
+        if is_pseudo(is_request, name) {
             set_pseudo(exchange, kind, name, value)?;
         } else if let Some(map) = map_mut(exchange, kind) {
-            write(map, name, value, false)?;
+            add(map, name, value)?;
         }
     }
     Ok(())
@@ -193,8 +292,8 @@ fn set_all(exchange: &mut Exchange, kind: MapKind, pairs: &[(&[u8], &[u8])]) -> 
 const REQUEST_PSEUDO: [&[u8]; 4] = [b":authority", b":path", b":method", b":scheme"];
 
 /// Whether a name stands for a part of the message outside its header fields; `host` is another name of `:authority`.
-fn is_pseudo(kind: MapKind, name: &[u8]) -> bool {
-    name.starts_with(b":") || (kind == MapKind::RequestHeaders && name.eq_ignore_ascii_case(b"host"))
+fn is_pseudo(is_request: bool, name: &[u8]) -> bool {
+    name.starts_with(b":") || (is_request && name.eq_ignore_ascii_case(b"host"))
 }
 
 fn request_pseudo<'a>(exchange: &'a Exchange, name: &[u8]) -> Option<&'a [u8]> {
@@ -207,10 +306,6 @@ fn request_pseudo<'a>(exchange: &'a Exchange, name: &[u8]) -> Option<&'a [u8]> {
         _ if name.eq_ignore_ascii_case(b"host") => authority::authority(request),
         _ => None,
     }
-}
-
-fn response_status(exchange: &Exchange) -> Option<&[u8]> {
-    exchange.response.as_ref().map(|response| response.status.as_str().as_bytes())
 }
 
 fn set_pseudo(exchange: &mut Exchange, kind: MapKind, name: &[u8], value: &[u8]) -> Result<(), EditError> {
@@ -244,16 +339,6 @@ fn set_pseudo(exchange: &mut Exchange, kind: MapKind, name: &[u8], value: &[u8])
     Ok(())
 }
 
-fn map(exchange: &Exchange, kind: MapKind) -> Option<&HeaderMap> {
-    match kind {
-        MapKind::RequestHeaders => Some(&exchange.request.headers),
-        MapKind::RequestTrailers => exchange.request_trailers.as_ref(),
-        MapKind::ResponseHeaders => exchange.response.as_ref().map(|ResponseHead { headers, .. }| headers),
-        MapKind::ResponseTrailers => exchange.response_trailers.as_ref(),
-        MapKind::CallOut => None,
-    }
-}
-
 fn map_mut(exchange: &mut Exchange, kind: MapKind) -> Option<&mut HeaderMap> {
     match kind {
         MapKind::RequestHeaders => {
@@ -263,6 +348,6 @@ fn map_mut(exchange: &mut Exchange, kind: MapKind) -> Option<&mut HeaderMap> {
         MapKind::RequestTrailers => exchange.request_trailers.as_mut(),
         MapKind::ResponseHeaders => exchange.response.as_mut().map(|ResponseHead { headers, .. }| headers),
         MapKind::ResponseTrailers => exchange.response_trailers.as_mut(),
-        MapKind::CallOut => None,
+        _ => None,
     }
 }

@@ -1,36 +1,49 @@
-//! Host calls on header maps.
+//! State calls on header maps.
 
 use wasmtime::Caller;
 
-use super::abi::{MapKind, Status};
-use super::headers::{self, Edit, EditError, Lookup};
-use super::host::Host;
+use super::abi::{Abi, MapKind, Status};
+use super::headers::{self, Edit, EditError};
 use super::memory::{Stop, hand_over, put_u32, read, scratch, slice, view};
 use super::pairs;
+use super::state::State;
+use crate::error::Phase;
 use crate::sandbox::HostTrap;
 
-pub(super) fn get_size(caller: &mut Caller<'_, Host>, kind: u32, return_size: u32) -> Result<(), Stop> {
+/// Bytes of all names and values: the size Envoy gives.
+pub(super) fn get_size(caller: &mut Caller<'_, State>, kind: u32, return_size: u32) -> Result<(), Stop> {
     let kind = MapKind::from_code(kind)?;
-    let size = caller.data().exchange().and_then(|exchange| headers::count(exchange, kind)).unwrap_or(0);
+    // Only maps that a guest could change have a size, as in Envoy.
+    let may_change = matches!(
+        kind,
+        MapKind::RequestHeaders
+            | MapKind::RequestTrailers
+            | MapKind::ResponseHeaders
+            | MapKind::ResponseTrailers
+    );
+    let is_logged = caller.data().exchange().is_some_and(|exchange| exchange.is_logged);
+    let fields = headers::fields(caller.data(), kind).filter(|_| may_change && !is_logged);
+    let size = fields.ok_or(Status::BadArgument)?.size();
     put_u32(caller, return_size, u32::try_from(size).unwrap_or(u32::MAX))
 }
 
 pub(super) fn get_pairs(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     kind: u32,
     return_pointer: u32,
     return_length: u32,
 ) -> Result<(), Stop> {
     let kind = MapKind::from_code(kind)?;
     let mut block = scratch(caller);
-    if let Some(exchange) = caller.data().exchange() {
-        headers::encode(exchange, kind, &mut block);
+    if let Some(fields) = headers::fields(caller.data(), kind).filter(|fields| fields.count() > 0) {
+        fields.encode(&mut block);
     }
     hand_over(caller, block, return_pointer, return_length)
 }
 
+/// A header that is missing is an empty one in 0.1.0; a map that is missing is a mistake, except in the log callback.
 pub(super) fn get_value(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     kind: u32,
     name: u32,
     name_length: u32,
@@ -39,33 +52,41 @@ pub(super) fn get_value(
 ) -> Result<(), Stop> {
     let kind = MapKind::from_code(kind)?;
     let mut value = scratch(caller);
-    let (memory, host) = view(caller)?;
+    let (memory, state) = view(caller)?;
     let name = slice(memory, name, name_length)?;
-    match host.exchange().map_or(Lookup::Unavailable, |exchange| headers::lookup(exchange, kind, name)) {
-        Lookup::Found(found) => value.extend_from_slice(found),
-        Lookup::Missing => return Err(Status::NotFound.into()),
-        Lookup::Unavailable => return Err(Status::BadArgument.into()),
+    let fields = headers::fields(state, kind);
+    let is_logged = state.exchange().is_some_and(|exchange| exchange.is_logged);
+    match fields.map(|fields| fields.get(name)) {
+        Some(Some(found)) => value.extend_from_slice(found),
+        // What a call-out did not bring is missing: an SDK guest would abort for a bad argument.
+        None if !(is_logged || is_about_call(state, kind)) => return Err(Status::BadArgument.into()),
+        _ if state.abi == Abi::V0_1_0 => {}
+        _ => return Err(Status::NotFound.into()),
     }
     hand_over(caller, value, return_pointer, return_length)
 }
 
+fn is_about_call(state: &State, kind: MapKind) -> bool {
+    state.phase == Phase::CallResponse && matches!(kind, MapKind::CallHeaders | MapKind::CallTrailers)
+}
+
 pub(super) fn set_pairs(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     kind: u32,
     block: u32,
     length: u32,
 ) -> Result<(), Stop> {
     let kind = MapKind::from_code(kind)?;
     let block = read(caller, block, length)?;
-    let host = caller.data_mut();
-    host.usage.charge_header(block.len())?;
+    let state = caller.data_mut();
+    state.usage.charge_header(block.len())?;
     // A block that does not decode empties the map, as it does in Envoy.
     let pairs = pairs::decode(&block).unwrap_or_default();
-    apply(host, kind, Edit::SetAll(&pairs))
+    apply(state, kind, Edit::SetAll(&pairs))
 }
 
 pub(super) fn add(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     kind: u32,
     name: u32,
     name_length: u32,
@@ -76,7 +97,7 @@ pub(super) fn add(
 }
 
 pub(super) fn replace(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     kind: u32,
     name: u32,
     name_length: u32,
@@ -87,35 +108,35 @@ pub(super) fn replace(
 }
 
 pub(super) fn remove(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     kind: u32,
     name: u32,
     name_length: u32,
 ) -> Result<(), Stop> {
     let kind = MapKind::from_code(kind)?;
-    let (memory, host) = view(caller)?;
+    let (memory, state) = view(caller)?;
     let name = slice(memory, name, name_length)?;
-    apply(host, kind, Edit::Remove(name))
+    apply(state, kind, Edit::Remove(name))
 }
 
 fn write(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     kind: u32,
     name: (u32, u32),
     value: (u32, u32),
     edit: impl for<'a> FnOnce(&'a [u8], &'a [u8]) -> Edit<'a>,
 ) -> Result<(), Stop> {
     let kind = MapKind::from_code(kind)?;
-    let (memory, host) = view(caller)?;
+    let (memory, state) = view(caller)?;
     let name = slice(memory, name.0, name.1)?;
     let value = slice(memory, value.0, value.1)?;
-    host.usage.charge_header(name.len().saturating_add(value.len()))?;
-    apply(host, kind, edit(name, value))
+    state.usage.charge_header(name.len().saturating_add(value.len()))?;
+    apply(state, kind, edit(name, value))
 }
 
 /// Makes a change, or sees to it that the stream ends: the SDKs accept no status but `Ok` for what is no HTTP.
-fn apply(host: &mut Host, kind: MapKind, edit: Edit<'_>) -> Result<(), Stop> {
-    let exchange = host.exchange_mut().ok_or(Status::BadArgument)?;
+fn apply(state: &mut State, kind: MapKind, edit: Edit<'_>) -> Result<(), Stop> {
+    let exchange = state.exchange_mut().ok_or(Status::BadArgument)?;
     match headers::edit(exchange, kind, edit) {
         Ok(()) => Ok(()),
         Err(EditError::Unavailable) => Err(Status::BadArgument.into()),

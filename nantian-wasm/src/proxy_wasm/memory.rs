@@ -3,7 +3,7 @@
 use wasmtime::Caller;
 
 use super::abi::Status;
-use super::host::Host;
+use super::state::State;
 use crate::sandbox::HostTrap;
 
 /// Largest scratch buffer an instance keeps, in bytes.
@@ -39,8 +39,8 @@ pub(crate) fn reply(result: Result<(), Stop>) -> wasmtime::Result<u32> {
     }
 }
 
-/// Guest memory and host state side by side.
-pub(crate) fn view<'a>(caller: &'a mut Caller<'_, Host>) -> Result<(&'a mut [u8], &'a mut Host), Stop> {
+/// Guest memory and state state side by side.
+pub(crate) fn view<'a>(caller: &'a mut Caller<'_, State>) -> Result<(&'a mut [u8], &'a mut State), Stop> {
     let memory = caller.data().memory.ok_or(Status::InvalidMemoryAccess)?;
     Ok(memory.data_and_store_mut(caller))
 }
@@ -60,25 +60,25 @@ pub(crate) fn put(memory: &mut [u8], pointer: u32, bytes: &[u8]) -> Result<(), S
 }
 
 /// Writes a number through an out-pointer.
-pub(crate) fn put_u32(caller: &mut Caller<'_, Host>, pointer: u32, value: u32) -> Result<(), Stop> {
+pub(crate) fn put_u32(caller: &mut Caller<'_, State>, pointer: u32, value: u32) -> Result<(), Stop> {
     Ok(put(view(caller)?.0, pointer, &value.to_le_bytes())?)
 }
 
 /// Writes a number through an out-pointer.
-pub(crate) fn put_u64(caller: &mut Caller<'_, Host>, pointer: u32, value: u64) -> Result<(), Stop> {
+pub(crate) fn put_u64(caller: &mut Caller<'_, State>, pointer: u32, value: u64) -> Result<(), Stop> {
     Ok(put(view(caller)?.0, pointer, &value.to_le_bytes())?)
 }
 
 /// Bytes the guest points at, copied out and charged for.
-pub(crate) fn read(caller: &mut Caller<'_, Host>, pointer: u32, length: u32) -> Result<Vec<u8>, Stop> {
-    let (memory, host) = view(caller)?;
+pub(crate) fn read(caller: &mut Caller<'_, State>, pointer: u32, length: u32) -> Result<Vec<u8>, Stop> {
+    let (memory, state) = view(caller)?;
     let bytes = slice(memory, pointer, length)?;
-    host.usage.charge_from_guest(bytes.len())?;
+    state.usage.charge_from_guest(bytes.len())?;
     Ok(bytes.to_vec())
 }
 
 /// An empty buffer for bytes on their way into the guest; give it to [`hand_over`], which returns it.
-pub(crate) fn scratch(caller: &mut Caller<'_, Host>) -> Vec<u8> {
+pub(crate) fn scratch(caller: &mut Caller<'_, State>) -> Vec<u8> {
     let mut scratch = std::mem::take(&mut caller.data_mut().scratch);
     scratch.clear();
     scratch
@@ -88,30 +88,30 @@ pub(crate) fn scratch(caller: &mut Caller<'_, Host>) -> Vec<u8> {
 ///
 /// Nothing is allocated for no bytes: the guest gets a null pointer and length zero.
 pub(crate) fn hand_over(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     bytes: Vec<u8>,
     return_pointer: u32,
     return_length: u32,
 ) -> Result<(), Stop> {
     let (pointer, length) = if bytes.is_empty() { (0, 0) } else { copy_in(caller, &bytes)? };
-    let (memory, host) = view(caller)?;
+    let (memory, state) = view(caller)?;
     put(memory, return_pointer, &pointer.to_le_bytes())?;
     put(memory, return_length, &length.to_le_bytes())?;
     if bytes.capacity() <= KEPT_SCRATCH {
-        host.scratch = bytes;
+        state.scratch = bytes;
     }
     Ok(())
 }
 
-fn copy_in(caller: &mut Caller<'_, Host>, bytes: &[u8]) -> Result<(u32, u32), Stop> {
-    let host = caller.data_mut();
-    if host.allocating {
+fn copy_in(caller: &mut Caller<'_, State>, bytes: &[u8]) -> Result<(u32, u32), Stop> {
+    let state = caller.data_mut();
+    if state.allocating {
         return Err(HostTrap::InsideAllocator.into());
     }
-    host.usage.charge_into_guest(bytes.len())?;
+    state.usage.charge_into_guest(bytes.len())?;
     let length = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
-    let allocator = host.allocator.clone().ok_or(Status::InvalidMemoryAccess)?;
-    host.allocating = true;
+    let allocator = state.allocator.clone().ok_or(Status::InvalidMemoryAccess)?;
+    state.allocating = true;
     let pointer = allocator.call(&mut *caller, length).map_err(Stop::Trap)?;
     caller.data_mut().allocating = false;
     if pointer == 0 {

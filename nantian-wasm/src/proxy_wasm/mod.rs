@@ -4,32 +4,39 @@ mod abi;
 mod authority;
 mod buffers;
 mod callouts;
+mod calls;
 mod control;
 mod guest;
 mod headers;
-mod host;
 mod maps;
 mod memory;
 mod pairs;
 mod properties;
+mod queues;
 mod shared;
+mod state;
 mod wasi;
 
 use wasmtime::{Caller, ExternType, FuncType, InstancePre, Linker, Val};
 
 pub use self::abi::Abi;
-pub(crate) use self::abi::{MapKind, Verdict};
-pub(crate) use self::guest::{GUEST_EXPORTS, Guest, Headers};
-pub(crate) use self::headers::count;
-pub(crate) use self::host::{Facts, Host, ROOT};
+use self::abi::Status;
+pub(crate) use self::abi::{BodyVerdict, HeadersVerdict, MapKind};
+pub(crate) use self::calls::{CallKind, Received};
+pub(crate) use self::guest::{GUEST_EXPORTS, Guest, Headers, Notice};
+pub(crate) use self::headers::of_exchange;
 pub(crate) use self::shared::Shared;
+pub(crate) use self::state::{Facts, ROOT, Registered, State};
 use crate::error::ModuleError;
 
 /// Links host functions that are plain Rust functions over `&mut Caller` and numbers.
 macro_rules! link_functions {
     ($linker:ident, $( $name:literal => $function:path, ($($argument:ident: $type:ty),*); )*) => {
         $(
-            $linker.func_wrap("env", $name, |mut caller: Caller<'_, Host>, $($argument: $type),*| {
+            $linker.func_wrap("env", $name, |mut caller: Caller<'_, State>, $($argument: $type),*| {
+                if !caller.data().facts.capabilities.allow($name) {
+                    return Ok(Status::InternalFailure as u32);
+                }
                 memory::reply($function(&mut caller, $($argument),*))
             })?;
         )*
@@ -40,7 +47,7 @@ macro_rules! link_functions {
 pub(crate) fn link(
     engine: &wasmtime::Engine,
     module: &wasmtime::Module,
-) -> Result<InstancePre<Host>, ModuleError> {
+) -> Result<InstancePre<State>, ModuleError> {
     let mut linker = Linker::new(engine);
     link_all(&mut linker, module).map_err(refused)?;
     linker.instantiate_pre(module).map_err(refused)
@@ -56,9 +63,10 @@ fn refused(error: wasmtime::Error) -> ModuleError {
     }
 }
 
-fn link_all(linker: &mut Linker<Host>, module: &wasmtime::Module) -> wasmtime::Result<()> {
+fn link_all(linker: &mut Linker<State>, module: &wasmtime::Module) -> wasmtime::Result<()> {
     link_stream(linker)?;
     link_plugin(linker)?;
+    link_calls(linker)?;
     wasi::link(linker)?;
     for import in module.imports() {
         if let ExternType::Func(ty) = import.ty() {
@@ -69,7 +77,7 @@ fn link_all(linker: &mut Linker<Host>, module: &wasmtime::Module) -> wasmtime::R
 }
 
 /// Headers, bodies and the fate of a stream.
-fn link_stream(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+fn link_stream(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     link_functions! { linker,
         "proxy_get_header_map_size" => maps::get_size, (map: u32, size: u32);
         "proxy_get_header_map_pairs" => maps::get_pairs, (map: u32, data: u32, size: u32);
@@ -94,7 +102,7 @@ fn link_stream(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
 }
 
 /// Logs, time, contexts, shared data and metrics.
-fn link_plugin(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+fn link_plugin(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     link_functions! { linker,
         "proxy_log" => control::log, (level: u32, message: u32, size: u32);
         "proxy_get_configuration" => buffers::get_configuration, (data: u32, size: u32);
@@ -116,26 +124,71 @@ fn link_plugin(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Links a function that answers one number, with whatever parameters the module declares; others are left alone.
+/// Call-outs, foreign functions and queues.
+fn link_calls(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    link_functions! { linker,
+        "proxy_http_call" => callouts::http_call, (
+            upstream: u32, upstream_size: u32, headers: u32, headers_size: u32, body: u32, body_size: u32,
+            trailers: u32, trailers_size: u32, timeout: i32, id: u32
+        );
+        "proxy_grpc_call" => callouts::grpc_call, (
+            upstream: u32, upstream_size: u32, service: u32, service_size: u32, method: u32, method_size: u32,
+            metadata: u32, metadata_size: u32, message: u32, message_size: u32, timeout: u32, id: u32
+        );
+        "proxy_grpc_stream" => callouts::grpc_stream, (
+            upstream: u32, upstream_size: u32, service: u32, service_size: u32, method: u32, method_size: u32,
+            metadata: u32, metadata_size: u32, id: u32
+        );
+        "proxy_grpc_send" => callouts::grpc_send, (id: u32, message: u32, size: u32, end: u32);
+        "proxy_grpc_cancel" => callouts::grpc_cancel, (id: u32);
+        "proxy_grpc_close" => callouts::grpc_close, (id: u32);
+        "proxy_call_foreign_function" => callouts::call_foreign_function, (
+            name: u32, name_size: u32, arguments: u32, arguments_size: u32, data: u32, size: u32
+        );
+        "proxy_register_shared_queue" => queues::register, (name: u32, name_size: u32, token: u32);
+        "proxy_resolve_shared_queue" => queues::resolve, (
+            vm_id: u32, vm_id_size: u32, name: u32, name_size: u32, token: u32
+        );
+        "proxy_enqueue_shared_queue" => queues::enqueue, (token: u32, data: u32, size: u32);
+        "proxy_dequeue_shared_queue" => queues::dequeue, (token: u32, data: u32, size: u32);
+    }
+    Ok(())
+}
+
+/// Links functions about whose types hosts disagree, with the type the module declares; others are left alone.
 fn link_as_declared(
-    linker: &mut Linker<Host>,
+    linker: &mut Linker<State>,
     module: &str,
     name: &str,
     ty: FuncType,
 ) -> wasmtime::Result<()> {
-    let code = if module == "env" {
-        callouts::CONSTANT.iter().find(|(known, _)| *known == name).map(|(_, status)| *status as i32)
-    } else if wasi::MODULES.contains(&module) {
-        wasi::INERT.iter().find(|(known, _)| *known == name).map(|(_, errno)| errno.cast_signed())
-    } else {
-        None
-    };
-    let Some(code) = code else { return Ok(()) };
     if !ty.results().all(|result| result.is_i32()) {
         return Ok(());
     }
+    let code = match (module, name) {
+        ("env", "proxy_continue_request") => return link_continue(linker, name, ty, 0),
+        ("env", "proxy_continue_response") => return link_continue(linker, name, ty, 1),
+        ("env", _) => {
+            callouts::CONSTANT.iter().find(|(known, _)| *known == name).map(|(_, status)| *status as i32)
+        }
+        _ if wasi::MODULES.contains(&module) => {
+            wasi::INERT.iter().find(|(known, _)| *known == name).map(|(_, errno)| errno.cast_signed())
+        }
+        _ => None,
+    };
+    let Some(code) = code else { return Ok(()) };
     linker.func_new(module, name, ty, move |_, _, results| {
         results.fill(Val::I32(code));
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// 0.1.0's way to continue a stream.
+fn link_continue(linker: &mut Linker<State>, name: &str, ty: FuncType, stream: u32) -> wasmtime::Result<()> {
+    linker.func_new("env", name, ty, move |mut caller, _, results| {
+        let status = memory::reply(control::continue_stream(&mut caller, stream))?;
+        results.fill(Val::I32(status.cast_signed()));
         Ok(())
     })?;
     Ok(())

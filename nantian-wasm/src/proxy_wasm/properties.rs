@@ -9,9 +9,9 @@ use wasmtime::Caller;
 
 use super::abi::{MapKind, Status};
 use super::control::unix_nanos;
-use super::headers::{self, Lookup};
-use super::host::Host;
+use super::headers;
 use super::memory::{Stop, hand_over, read, scratch};
+use super::state::State;
 use crate::stream::Exchange;
 
 /// Longest path accepted, in bytes.
@@ -21,7 +21,7 @@ const MAX_PATH: u32 = 4 << 10;
 const INBOUND: i64 = 1;
 
 pub(super) fn get(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     path: u32,
     path_length: u32,
     return_pointer: u32,
@@ -37,7 +37,7 @@ pub(super) fn get(
 }
 
 pub(super) fn set(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     path: u32,
     path_length: u32,
     value: u32,
@@ -45,10 +45,10 @@ pub(super) fn set(
 ) -> Result<(), Stop> {
     let path = Bytes::from(read(caller, path, path_length)?);
     let value = Bytes::from(read(caller, value, value_length)?);
-    let host = caller.data_mut();
-    host.usage.charge_property(path.len().saturating_add(value.len()))?;
+    let state = caller.data_mut();
+    state.usage.charge_property(path.len().saturating_add(value.len()))?;
     // A root context has no stream to keep a property for.
-    let Some(exchange) = host.exchange_mut() else { return Ok(()) };
+    let exchange = state.exchange_mut().ok_or(Status::NotFound)?;
     match exchange.properties.iter_mut().find(|(known, _)| *known == path) {
         Some((_, old)) => *old = value,
         None => exchange.properties.push((path, value)),
@@ -57,24 +57,42 @@ pub(super) fn set(
 }
 
 /// Puts the value of a NUL-separated path into `out`.
-fn resolve(host: &Host, path: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
-    if let Some(exchange) = host.exchange()
-        && let Some((_, value)) = exchange.properties.iter().find(|(known, _)| known == path)
-    {
-        out.extend_from_slice(value);
-        return Ok(());
+///
+/// What guests have set is found under paths of one segment, and never in the place of what the host knows: as in Envoy.
+fn resolve(state: &State, path: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
+    if path.is_empty() {
+        return Err(Status::SerializationFailure);
     }
     let path = path.strip_suffix(b"\0").unwrap_or(path);
     let mut segments = path.split(|byte| *byte == 0);
     let first = segments.next().unwrap_or_default();
-    let second = segments.next();
-    match (first, second) {
-        (b"plugin_name", None) => text(out, &host.facts.name),
-        (b"plugin_root_id", None) => text(out, &host.facts.root_id),
-        (b"plugin_vm_id", None) => text(out, ""),
-        (b"listener_direction", None) => int(out, INBOUND),
-        _ => stream(host.exchange().ok_or(Status::NotFound)?, first, second, segments.next(), out),
+    let (second, third) = (segments.next(), segments.next());
+    if segments.next().is_some() && first != b"metadata" {
+        return Err(Status::NotFound);
     }
+    match (first, second) {
+        (b"plugin_name", None) => text(out, &state.facts.name),
+        (b"plugin_root_id", None) => text(out, &state.facts.root_id),
+        (b"plugin_vm_id", None) => text(out, &state.facts.vm_id),
+        (b"listener_direction", None) => int(out, INBOUND),
+        (b"metadata", None) => Ok(()),
+        // A map without entries.
+        (b"metadata", Some(b"filter_metadata")) if third.is_none() => text(out, "\0\0\0\0"),
+        _ => {
+            let exchange = state.exchange().ok_or(Status::NotFound)?;
+            match stream(exchange, first, second, third, out) {
+                Err(Status::NotFound) if second.is_none() => left_behind(exchange, first, out),
+                result => result,
+            }
+        }
+    }
+}
+
+/// What a guest has set, in this stream.
+fn left_behind(exchange: &Exchange, name: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
+    let known = exchange.properties.iter().find(|(known, _)| known == name);
+    out.extend_from_slice(&known.ok_or(Status::NotFound)?.1);
+    Ok(())
 }
 
 /// Properties of a stream.
@@ -86,25 +104,36 @@ fn stream(
     out: &mut Vec<u8>,
 ) -> Result<(), Status> {
     let info = &exchange.info;
+    let is_map = matches!(second, Some(b"headers" | b"trailers"));
+    if third.is_some() && !is_map {
+        return Err(Status::NotFound);
+    }
+    let named = |value: &Option<_>, out: &mut Vec<u8>| {
+        text(out, Option::<std::sync::Arc<str>>::as_deref(value).ok_or(Status::NotFound)?)
+    };
     match (first, second) {
         (b"request", Some(name)) => request(exchange, name, third, out),
         (b"response", Some(name)) => response(exchange, name, third, out),
         (b"source", Some(name)) => address(info.source, name, out),
         (b"destination", Some(name)) => address(info.destination, name, out),
+        (b"upstream", Some(name)) => address(info.upstream, name, out),
+        (b"connection_id", None) | (b"connection", Some(b"id")) => {
+            int(out, size(info.connection_id.ok_or(Status::NotFound)?))
+        }
         (b"connection", Some(b"mtls")) => {
-            out.push(0);
+            out.push(u8::from(info.mutual_tls));
             Ok(())
         }
-        (b"route_name", None) | (b"xds", Some(b"route_name")) => {
-            text(out, info.route.as_ref().ok_or(Status::NotFound)?)
-        }
-        (b"cluster_name", None) | (b"xds", Some(b"cluster_name")) => {
-            text(out, info.cluster.as_ref().ok_or(Status::NotFound)?)
-        }
+        (b"connection", Some(b"requested_server_name")) => named(&info.server_name, out),
+        (b"connection", Some(b"tls_version")) => named(&info.tls_version, out),
+        (b"route_name", None) | (b"xds", Some(b"route_name")) => named(&info.route, out),
+        (b"cluster_name", None) | (b"xds", Some(b"cluster_name")) => named(&info.cluster, out),
+        (b"xds", Some(b"listener_direction")) => int(out, INBOUND),
         // A whole group cannot be written as one value.
-        (b"request" | b"response" | b"source" | b"destination" | b"connection" | b"xds", None) => {
-            Err(Status::SerializationFailure)
-        }
+        (
+            b"request" | b"response" | b"source" | b"destination" | b"connection" | b"upstream" | b"xds",
+            None,
+        ) => Err(Status::SerializationFailure),
         _ => Err(Status::NotFound),
     }
 }
@@ -142,8 +171,13 @@ fn response(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<
     match name {
         b"code" => int(out, i64::from(response.status.as_u16())),
         b"flags" => int(out, 0),
-        b"grpc_status" => header(exchange, MapKind::ResponseTrailers, b"grpc-status", out)
-            .or_else(|_| header(exchange, MapKind::ResponseHeaders, b"grpc-status", out)),
+        b"code_details" => text(out, exchange.details.as_deref().ok_or(Status::NotFound)?),
+        b"grpc_status" => {
+            let of = |kind| headers::of_exchange(exchange, kind)?.get(b"grpc-status");
+            let status = of(MapKind::ResponseTrailers).or_else(|| of(MapKind::ResponseHeaders));
+            let status = status.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+            int(out, status.ok_or(Status::NotFound)?)
+        }
         b"size" => int(out, size(exchange.response_bytes)),
         b"total_size" => int(out, size(exchange.response_bytes.saturating_add(weight(&response.headers)))),
         b"headers" => match key {
@@ -168,17 +202,14 @@ fn address(address: Option<SocketAddr>, name: &[u8], out: &mut Vec<u8>) -> Resul
 }
 
 fn header(exchange: &Exchange, kind: MapKind, name: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
-    match headers::lookup(exchange, kind, name) {
-        Lookup::Found(value) => {
-            out.extend_from_slice(value);
-            Ok(())
-        }
-        Lookup::Missing | Lookup::Unavailable => Err(Status::NotFound),
-    }
+    let value = headers::of_exchange(exchange, kind).and_then(|fields| fields.get(name));
+    out.extend_from_slice(value.ok_or(Status::NotFound)?);
+    Ok(())
 }
 
 fn map(exchange: &Exchange, kind: MapKind, out: &mut Vec<u8>) -> Result<(), Status> {
-    if headers::encode(exchange, kind, out) { Ok(()) } else { Err(Status::NotFound) }
+    headers::of_exchange(exchange, kind).ok_or(Status::NotFound)?.encode(out);
+    Ok(())
 }
 
 fn text(out: &mut Vec<u8>, value: &str) -> Result<(), Status> {

@@ -1,4 +1,4 @@
-//! What all instances of a plugin share: key-value data and metrics.
+//! What all instances of a plugin share: key-value data, metrics and queues.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,8 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use wasmtime::Caller;
 
 use super::abi::Status;
-use super::host::Host;
 use super::memory::{Stop, hand_over, put_u32, put_u64, read, scratch};
+use super::queues::Queues;
+use super::state::State;
 use crate::observe::{Metric, MetricKind};
 use crate::sandbox::HostTrap;
 
@@ -17,12 +18,17 @@ const MAX_VALUE_BYTES: usize = 256 << 10;
 const MAX_DATA_BYTES: usize = 4 << 20;
 const MAX_METRICS: usize = 1_000;
 const MAX_METRIC_NAME: usize = 256;
+/// Most definitions of one instance, repeated ones included.
+const MAX_DEFINITIONS: usize = 16_000;
+/// Distance of the ids of one kind of metric: as in Envoy.
+const METRIC_STEP: usize = 4;
 
 /// Shared state of one plugin. Its locks are held for a map access, never while a guest runs.
 #[derive(Default)]
 pub(crate) struct Shared {
     data: Mutex<Data>,
     metrics: Mutex<Vec<Metric>>,
+    pub(super) queues: Mutex<Queues>,
 }
 
 #[derive(Default)]
@@ -46,7 +52,7 @@ impl Shared {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -73,7 +79,7 @@ impl Data {
 }
 
 pub(super) fn get_data(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     key: u32,
     key_length: u32,
     return_pointer: u32,
@@ -93,7 +99,7 @@ pub(super) fn get_data(
 }
 
 pub(super) fn set_data(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     key: u32,
     key_length: u32,
     value: u32,
@@ -105,22 +111,24 @@ pub(super) fn set_data(
     locked(&caller.data().facts.shared.data).set(key, value, cas)
 }
 
+/// Each definition gets an id of its own, also of a metric that was there.
 pub(super) fn define_metric(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     kind: u32,
     name: u32,
     name_length: u32,
     return_id: u32,
 ) -> Result<(), Stop> {
-    let kind = match kind {
-        0 => MetricKind::Counter,
-        1 => MetricKind::Gauge,
-        2 => MetricKind::Histogram,
+    let (code, kind) = match kind {
+        0 => (0, MetricKind::Counter),
+        1 => (1, MetricKind::Gauge),
+        2 => (2, MetricKind::Histogram),
         _ => return Err(Status::BadArgument.into()),
     };
     let name = String::from_utf8_lossy(&read(caller, name, name_length)?).into_owned();
+    let state = caller.data_mut();
     let index = {
-        let mut metrics = locked(&caller.data().facts.shared.metrics);
+        let mut metrics = locked(&state.facts.shared.metrics);
         match metrics.iter().position(|metric| metric.kind == kind && metric.name == name) {
             Some(index) => index,
             None if metrics.len() >= MAX_METRICS || name.len() > MAX_METRIC_NAME => {
@@ -132,11 +140,17 @@ pub(super) fn define_metric(
             }
         }
     };
-    put_u32(caller, return_id, u32::try_from(index).unwrap_or(u32::MAX))
+    let known: &mut Vec<usize> = state.metrics.get_mut(code).ok_or(Status::BadArgument)?;
+    if known.len() >= MAX_DEFINITIONS {
+        return Err(HostTrap::Budget("metrics").into());
+    }
+    known.push(index);
+    let id = known.len() * METRIC_STEP + code;
+    put_u32(caller, return_id, u32::try_from(id).unwrap_or(u32::MAX))
 }
 
 /// Sets a gauge, adds to a counter, observes a value in a histogram.
-pub(super) fn record_metric(caller: &mut Caller<'_, Host>, id: u32, value: u64) -> Result<(), Stop> {
+pub(super) fn record_metric(caller: &mut Caller<'_, State>, id: u32, value: u64) -> Result<(), Stop> {
     with_metric(caller, id, |metric| {
         metric.observations = metric.observations.wrapping_add(1);
         metric.value = match metric.kind {
@@ -147,14 +161,10 @@ pub(super) fn record_metric(caller: &mut Caller<'_, Host>, id: u32, value: u64) 
     })
 }
 
-pub(super) fn increment_metric(caller: &mut Caller<'_, Host>, id: u32, offset: i64) -> Result<(), Stop> {
+pub(super) fn increment_metric(caller: &mut Caller<'_, State>, id: u32, offset: i64) -> Result<(), Stop> {
+    scalar(id)?;
     with_metric(caller, id, |metric| {
-        let allowed = match metric.kind {
-            MetricKind::Counter => offset > 0,
-            MetricKind::Gauge => true,
-            MetricKind::Histogram => false,
-        };
-        if !allowed {
+        if metric.kind == MetricKind::Counter && offset <= 0 {
             return Err(Status::BadArgument);
         }
         metric.observations = metric.observations.wrapping_add(1);
@@ -163,24 +173,31 @@ pub(super) fn increment_metric(caller: &mut Caller<'_, Host>, id: u32, offset: i
     })
 }
 
-pub(super) fn get_metric(caller: &mut Caller<'_, Host>, id: u32, return_value: u32) -> Result<(), Stop> {
+pub(super) fn get_metric(caller: &mut Caller<'_, State>, id: u32, return_value: u32) -> Result<(), Stop> {
+    scalar(id)?;
     let mut value = 0;
-    with_metric(caller, id, |metric| match metric.kind {
-        MetricKind::Histogram => Err(Status::BadArgument),
-        _ => {
-            value = metric.value;
-            Ok(())
-        }
+    with_metric(caller, id, |metric| {
+        value = metric.value;
+        Ok(())
     })?;
     put_u64(caller, return_value, value)
 }
 
+/// Refuses ids of metrics that have no one value.
+fn scalar(id: u32) -> Result<(), Status> {
+    if id % 4 < 2 { Ok(()) } else { Err(Status::BadArgument) }
+}
+
 fn with_metric(
-    caller: &Caller<'_, Host>,
+    caller: &Caller<'_, State>,
     id: u32,
     change: impl FnOnce(&mut Metric) -> Result<(), Status>,
 ) -> Result<(), Stop> {
-    let mut metrics = locked(&caller.data().facts.shared.metrics);
-    let metric = usize::try_from(id).ok().and_then(|id| metrics.get_mut(id)).ok_or(Status::NotFound)?;
+    let state = caller.data();
+    let id = usize::try_from(id).unwrap_or(usize::MAX);
+    let known = state.metrics.get(id % METRIC_STEP);
+    let index = (id / METRIC_STEP).checked_sub(1).and_then(|place| known?.get(place).copied());
+    let mut metrics = locked(&state.facts.shared.metrics);
+    let metric = index.and_then(|index| metrics.get_mut(index)).ok_or(Status::NotFound)?;
     Ok(change(metric)?)
 }

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use wasmtime::{Caller, Linker};
 
 use super::control::unix_nanos;
-use super::host::Host;
 use super::memory::{Stop, put, put_u32, put_u64, slice, view};
+use super::state::State;
 use crate::sandbox::HostTrap;
 
 /// Both names the functions are imported under.
@@ -30,7 +30,6 @@ const MAX_VECTORS: u32 = 64;
 /// Functions that answer one errno, whatever their arguments; linked with the type a module declares.
 pub(super) const INERT: &[(&str, u32)] = &[
     ("args_get", SUCCESS),
-    ("environ_get", SUCCESS),
     ("fd_advise", BADF),
     ("fd_allocate", BADF),
     ("fd_close", BADF),
@@ -69,42 +68,45 @@ pub(super) const INERT: &[(&str, u32)] = &[
 ];
 
 /// Links what does something.
-pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     for module in MODULES {
-        linker.func_wrap(module, "args_sizes_get", |mut c: Caller<'_, Host>, count: u32, bytes: u32| {
+        linker.func_wrap(module, "args_sizes_get", |mut c: Caller<'_, State>, count: u32, bytes: u32| {
             errno(no_strings(&mut c, count, bytes))
         })?;
         linker.func_wrap(
             module,
             "environ_sizes_get",
-            |mut c: Caller<'_, Host>, count: u32, bytes: u32| errno(no_strings(&mut c, count, bytes)),
+            |mut c: Caller<'_, State>, count: u32, bytes: u32| errno(Ok(environ_sizes(&mut c, count, bytes))),
         )?;
-        linker.func_wrap(module, "clock_res_get", |mut c: Caller<'_, Host>, clock: u32, out: u32| {
+        linker.func_wrap(module, "environ_get", |mut c: Caller<'_, State>, pointers: u32, out: u32| {
+            errno(Ok(environ(&mut c, pointers, out)))
+        })?;
+        linker.func_wrap(module, "clock_res_get", |mut c: Caller<'_, State>, clock: u32, out: u32| {
             errno(clock_resolution(&mut c, clock, out))
         })?;
         linker.func_wrap(
             module,
             "clock_time_get",
-            |mut c: Caller<'_, Host>, clock: u32, _: u64, out: u32| errno(clock_time(&mut c, clock, out)),
+            |mut c: Caller<'_, State>, clock: u32, _: u64, out: u32| errno(clock_time(&mut c, clock, out)),
         )?;
-        linker.func_wrap(module, "fd_fdstat_get", |mut c: Caller<'_, Host>, fd: u32, out: u32| {
+        linker.func_wrap(module, "fd_fdstat_get", |mut c: Caller<'_, State>, fd: u32, out: u32| {
             errno(fdstat(&mut c, fd, out))
         })?;
         linker.func_wrap(
             module,
             "fd_write",
-            |mut c: Caller<'_, Host>, fd: u32, vectors: u32, count: u32, written: u32| {
+            |mut c: Caller<'_, State>, fd: u32, vectors: u32, count: u32, written: u32| {
                 errno(write(&mut c, fd, vectors, count, written))
             },
         )?;
-        linker.func_wrap(module, "random_get", |mut c: Caller<'_, Host>, out: u32, length: u32| {
+        linker.func_wrap(module, "random_get", |mut c: Caller<'_, State>, out: u32, length: u32| {
             errno(random(&mut c, out, length))
         })?;
         // A plugin must not sleep: every wait is over at once, and nothing has happened.
         linker.func_wrap(
             module,
             "poll_oneoff",
-            |mut c: Caller<'_, Host>, _: u32, _: u32, _: u32, events: u32| {
+            |mut c: Caller<'_, State>, _: u32, _: u32, _: u32, events: u32| {
                 errno(Ok(put_u32(&mut c, events, 0)))
             },
         )?;
@@ -125,11 +127,31 @@ fn errno(result: Result<Result<(), Stop>, u32>) -> wasmtime::Result<u32> {
     }
 }
 
-fn no_strings(caller: &mut Caller<'_, Host>, count: u32, bytes: u32) -> Result<Result<(), Stop>, u32> {
+fn no_strings(caller: &mut Caller<'_, State>, count: u32, bytes: u32) -> Result<Result<(), Stop>, u32> {
     Ok(put_u32(caller, count, 0).and_then(|()| put_u32(caller, bytes, 0)))
 }
 
-fn clock_resolution(caller: &mut Caller<'_, Host>, clock: u32, out: u32) -> Result<Result<(), Stop>, u32> {
+fn environ_sizes(caller: &mut Caller<'_, State>, count: u32, bytes: u32) -> Result<(), Stop> {
+    let environment = &caller.data().facts.environment;
+    let number = u32::try_from(environment.len()).unwrap_or(u32::MAX);
+    let size = environment.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
+    put_u32(caller, count, number)?;
+    put_u32(caller, bytes, u32::try_from(size).unwrap_or(u32::MAX))
+}
+
+fn environ(caller: &mut Caller<'_, State>, mut pointers: u32, mut out: u32) -> Result<(), Stop> {
+    let facts = std::sync::Arc::clone(&caller.data().facts);
+    for (name, value) in &facts.environment {
+        let text = format!("{name}={value}\0");
+        put_u32(caller, pointers, out)?;
+        put(view(caller)?.0, out, text.as_bytes())?;
+        pointers = pointers.wrapping_add(4);
+        out = out.wrapping_add(u32::try_from(text.len()).unwrap_or(u32::MAX));
+    }
+    Ok(())
+}
+
+fn clock_resolution(caller: &mut Caller<'_, State>, clock: u32, out: u32) -> Result<Result<(), Stop>, u32> {
     if clock > 1 {
         return Err(INVAL);
     }
@@ -137,7 +159,7 @@ fn clock_resolution(caller: &mut Caller<'_, Host>, clock: u32, out: u32) -> Resu
 }
 
 /// Realtime and monotonic clocks both show wall time, the one `proxy_get_current_time_nanoseconds` shows.
-fn clock_time(caller: &mut Caller<'_, Host>, clock: u32, out: u32) -> Result<Result<(), Stop>, u32> {
+fn clock_time(caller: &mut Caller<'_, State>, clock: u32, out: u32) -> Result<Result<(), Stop>, u32> {
     if clock > 1 {
         return Err(INVAL);
     }
@@ -145,7 +167,7 @@ fn clock_time(caller: &mut Caller<'_, Host>, clock: u32, out: u32) -> Result<Res
 }
 
 /// Standard streams are character devices that can be written to.
-fn fdstat(caller: &mut Caller<'_, Host>, fd: u32, out: u32) -> Result<Result<(), Stop>, u32> {
+fn fdstat(caller: &mut Caller<'_, State>, fd: u32, out: u32) -> Result<Result<(), Stop>, u32> {
     const CHARACTER_DEVICE: u8 = 2;
     const RIGHT_FD_WRITE: u64 = 1 << 6;
     if fd > 2 {
@@ -163,7 +185,7 @@ fn fdstat(caller: &mut Caller<'_, Host>, fd: u32, out: u32) -> Result<Result<(),
 
 /// Standard output logs at info, standard error at error.
 fn write(
-    caller: &mut Caller<'_, Host>,
+    caller: &mut Caller<'_, State>,
     fd: u32,
     vectors: u32,
     count: u32,
@@ -183,20 +205,20 @@ fn write(
     }))
 }
 
-fn gather(caller: &mut Caller<'_, Host>, vectors: u32, count: u32) -> Result<Vec<u8>, Stop> {
-    let (memory, host) = view(caller)?;
+fn gather(caller: &mut Caller<'_, State>, vectors: u32, count: u32) -> Result<Vec<u8>, Stop> {
+    let (memory, state) = view(caller)?;
     let mut line = Vec::new();
     for vector in slice(memory, vectors, count.saturating_mul(8))?.chunks_exact(8) {
         let Some((pointer, rest)) = vector.split_first_chunk::<4>() else { continue };
         let Some((length, _)) = rest.split_first_chunk::<4>() else { continue };
         let bytes = slice(memory, u32::from_le_bytes(*pointer), u32::from_le_bytes(*length))?;
-        host.usage.charge_from_guest(bytes.len())?;
+        state.usage.charge_from_guest(bytes.len())?;
         line.extend_from_slice(bytes);
     }
     Ok(line)
 }
 
-fn random(caller: &mut Caller<'_, Host>, out: u32, length: u32) -> Result<Result<(), Stop>, u32> {
+fn random(caller: &mut Caller<'_, State>, out: u32, length: u32) -> Result<Result<(), Stop>, u32> {
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     if length > MAX_RANDOM {
         return Err(INVAL);

@@ -59,10 +59,9 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"+") || rest.starts_with(b";"))
 }
 
-/// HTTP status to gRPC status, as the gRPC protocol maps them for clients.
+/// HTTP status to gRPC status, as the gRPC protocol maps them for clients; anything else is unknown.
 fn grpc_status_of(status: StatusCode) -> u32 {
     match status.as_u16() {
-        200 => 0,
         400 => 13,
         401 => 16,
         403 => 7,

@@ -1,20 +1,33 @@
-//! The way of a message from plugin to plugin.
+//! The way of a body and its trailers from plugin to plugin.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::exchange::{Direction, ResponseHead, Window};
+use super::events;
+use super::exchange::Direction;
+use super::headers::Step;
+use super::release::Part;
+use super::seat::{Content, Pause, Shown, Side, Window};
 use super::visit::{Course, Member, Visit};
+use super::wait::Wait;
 use super::{Action, StreamContext};
-use crate::error::{Cause, Phase};
+use crate::config::StreamFraming;
+use crate::error::Cause;
 use crate::plugin::Plugin;
-use crate::pool::{Cell, Lease, LeaseError};
-use crate::proxy_wasm::{self, MapKind, Verdict};
+use crate::pool::{Cell, Lease};
+use crate::proxy_wasm::BodyVerdict;
 
-/// Whose turn it is with a part of a body.
-struct Step<'a> {
+/// What a body callback led to.
+enum Seen {
+    Verdict(BodyVerdict),
+    /// This instead of a verdict.
+    Instead(Step),
+}
+
+/// Whose turn it is with a part.
+struct Turn<'a> {
     plugin: &'a Plugin,
     lease: &'a Lease,
     index: usize,
@@ -24,76 +37,12 @@ struct Step<'a> {
 // === impl StreamContext ===
 
 impl StreamContext {
-    pub(super) fn drive_request_headers(&mut self, end: bool) -> Action {
-        let plugins = Arc::clone(&self.plugins);
-        for plugin in plugins.iter().skip(self.members.len()) {
-            let (lease, mut cell) = match plugin.lease() {
-                Ok(leased) => leased,
-                Err(LeaseError::Busy(slot)) => {
-                    self.waiting = Some(slot.wait());
-                    return Action::Busy;
-                }
-                Err(LeaseError::Dead(cause)) => {
-                    self.members.push(Member::default());
-                    match self.failed(plugin, self.members.len() - 1, Phase::RequestHeaders, cause) {
-                        Visit::Over(action) => return action,
-                        _ => continue,
-                    }
-                }
-            };
-            let index = self.members.len();
-            self.members.push(Member::serving(lease.clone()));
-            let count = self.count(MapKind::RequestHeaders);
-            let wanted = plugin.hooks().on_request;
-            let visit =
-                self.visit(plugin, &lease, &mut cell, index, Phase::RequestHeaders, |instance, context| {
-                    *context = instance.open()?;
-                    if wanted {
-                        instance.on_headers(*context, Phase::RequestHeaders, count, end)
-                    } else {
-                        Ok(0)
-                    }
-                });
-            if let Some(action) = self.after_headers(visit, plugin, index, Phase::RequestHeaders) {
-                return action;
-            }
-        }
-        Action::Continue
-    }
-
-    pub(super) fn drive_response_headers(&mut self, end: bool) -> Action {
-        let plugins = Arc::clone(&self.plugins);
-        while let Some((index, plugin)) = self.next_member(&plugins, Direction::Response) {
-            let wanted = plugin.hooks().wants_response_headers(self.is_streaming);
-            if let Some(lease) = self.lease_of(index).filter(|_| wanted) {
-                let Some(mut cell) = lease.slot().try_lock() else { return self.wait_for(&lease) };
-                let count = self.count(MapKind::ResponseHeaders);
-                let visit = self.visit(
-                    plugin,
-                    &lease,
-                    &mut cell,
-                    index,
-                    Phase::ResponseHeaders,
-                    |instance, context| instance.on_headers(*context, Phase::ResponseHeaders, count, end),
-                );
-                if let Some(action) = self.after_headers(visit, plugin, index, Phase::ResponseHeaders) {
-                    self.response.is_over = true;
-                    self.show_as_response(&action);
-                    return action;
-                }
-            }
-            self.response.progress += 1;
-        }
-        self.response.progress = 0;
-        Action::Continue
-    }
-
     pub(super) fn drive_body(
         &mut self,
         direction: Direction,
         chunk: &mut Bytes,
         end: bool,
-        mut trailers: Option<&mut HeaderMap>,
+        trailers: Option<&mut HeaderMap>,
     ) -> Action {
         let plugins = Arc::clone(&self.plugins);
         if self.course(direction).is_at_start()
@@ -101,190 +50,305 @@ impl StreamContext {
         {
             exchange.count_bytes(direction, chunk.len());
         }
-        while let Some((index, plugin)) = self.next_member(&plugins, direction) {
-            self.release_held(index, direction, chunk);
-            if chunk.is_empty() && !end && trailers.is_none() {
+        let mut part = Part { chunk, end, trailers };
+        loop {
+            let Course { progress, released, is_over, .. } = *self.course_ref(direction);
+            if is_over {
                 break;
             }
-            if let Some(lease) =
-                self.lease_of(index).filter(|_| plugin.wants_body(direction, self.is_streaming))
-            {
-                let Some(mut cell) = lease.slot().try_lock() else { return self.wait_for(&lease) };
-                let step = Step { plugin, lease: &lease, index, direction };
-                let action = self.show_part(&step, &mut cell, chunk, end, trailers.as_deref_mut());
-                if let Some(action) = action {
-                    self.course(direction).is_over = true;
+            if progress >= released {
+                match self.drive_headers(direction, false) {
+                    Action::Continue | Action::Hold => {}
+                    action => return action,
+                }
+            }
+            let Some((index, plugin)) = self.member_at(&plugins, direction, progress) else { break };
+            match self.body_step(plugin, index, direction, &mut part) {
+                Step::Next if self.side(index, direction).is_some_and(|side| side.waits_for_body) => break,
+                Step::Next => {
+                    let course = self.course(direction);
+                    course.progress += 1;
+                    course.released = course.released.max(course.progress);
+                }
+                Step::Kept => break,
+                Step::Over(action) => {
+                    if matches!(action, Action::Respond(_) | Action::Fail(_)) {
+                        self.course(direction).is_over = true;
+                    }
                     return action;
                 }
             }
-            self.course(direction).progress += 1;
         }
         self.course(direction).progress = 0;
         Action::Continue
     }
 
-    /// Shows one plugin body bytes, its trailers, or both; an action ends the message.
-    fn show_part(
+    fn body_step(
         &mut self,
-        step: &Step<'_>,
-        cell: &mut Cell,
-        chunk: &mut Bytes,
-        end: bool,
-        trailers: Option<&mut HeaderMap>,
-    ) -> Option<Action> {
-        if (end || !chunk.is_empty())
-            && let Some(action) = self.show_bytes(step, cell, chunk, end)
-        {
-            return Some(action);
+        plugin: &Plugin,
+        index: usize,
+        direction: Direction,
+        part: &mut Part<'_>,
+    ) -> Step {
+        let is_active = self.members.get(index).is_some_and(Member::is_active);
+        let Some(lease) =
+            self.lease_of(index).filter(|_| is_active && plugin.wants_body(direction, self.is_streaming))
+        else {
+            return self.let_go(index, direction, part);
+        };
+        let mut front = Content::default();
+        let Some(side) = self.side(index, direction) else { return Step::Next };
+        let has_seen_all = match side.shown {
+            Shown::Parts => false,
+            Shown::End => part.end,
+            Shown::Trailers => part.trailers.is_some(),
+        };
+        match side.pause {
+            Pause::Over if has_seen_all => return self.let_go(index, direction, part),
+            Pause::Over => {
+                front = side.take_shown();
+                side.let_go();
+                self.set_holds(index, direction, false);
+            }
+            Pause::Until(_) if has_seen_all => {
+                return match self.held(plugin, index, direction, direction.body_phase()) {
+                    Step::Next => self.let_go(index, direction, part),
+                    step => step,
+                };
+            }
+            Pause::None | Pause::Until(_) => {}
         }
-        let trailers = trailers?;
+        if part.chunk.is_empty() && !part.end && part.trailers.is_none() {
+            *part.chunk = front.into_bytes();
+            return Step::Next;
+        }
+        let Some(mut cell) = lease.slot().try_lock() else {
+            // What was let go goes on now; the rest of the part waits for the instance.
+            return self.wait_for_with(&lease, index, direction, front);
+        };
+        let turn = Turn { plugin, lease: &lease, index, direction };
+        let step = self.show_part(&turn, &mut cell, part);
+        drop(cell);
+        self.after_front(index, direction, front, part, step)
+    }
+
+    /// Shows one plugin body bytes, its trailers, or both.
+    fn show_part(&mut self, turn: &Turn<'_>, cell: &mut Cell, part: &mut Part<'_>) -> Step {
+        if self.is_event_stream
+            && turn.direction == Direction::Response
+            && turn.plugin.stream_framing() == StreamFraming::Events
+        {
+            self.cut(turn, part);
+            if part.chunk.is_empty() && !part.end && part.trailers.is_none() {
+                return Step::Next;
+            }
+        }
+        if part.end || !part.chunk.is_empty() {
+            let step = self.show_bytes(turn, cell, part.chunk, part.end);
+            if !matches!(step, Step::Next) && (part.trailers.is_none() || matches!(step, Step::Over(_))) {
+                return step;
+            }
+        }
+        if part.trailers.is_none() {
+            return Step::Next;
+        }
         // Held bytes are shown once more as the end of the body before trailers: a guest that waits for the end to
         // judge a body must not be passed by a peer that adds a trailer.
-        if self.holds(step.index, step.direction)
-            && let Some(action) = self.show_bytes(step, cell, chunk, true)
-        {
-            return Some(action);
+        let holds = self.side(turn.index, turn.direction).is_some_and(|side| side.holds_bytes());
+        if holds && let Some(step) = self.show_end_before_trailers(turn, cell) {
+            return step;
         }
-        self.show_trailers(step, cell, trailers)
+        self.show_trailers(turn, cell, part)
     }
 
-    fn show_bytes(
-        &mut self,
-        step: &Step<'_>,
-        cell: &mut Cell,
-        chunk: &mut Bytes,
-        end: bool,
-    ) -> Option<Action> {
-        let Step { plugin, index, direction, .. } = *step;
+    /// Leaves whole events in the part, and puts the rest by for the next one.
+    fn cut(&mut self, turn: &Turn<'_>, part: &mut Part<'_>) {
+        let limit = turn.plugin.max_buffered_body();
+        let Some(side) = self.side(turn.index, turn.direction) else { return };
+        let unfinished = std::mem::take(&mut side.unfinished);
+        let mut bytes = unfinished.followed_by(std::mem::take(part.chunk)).into_bytes();
+        let is_last = part.end || part.trailers.is_some();
+        if !is_last && bytes.len() <= limit {
+            let rest = bytes.split_off(events::end_of_last(&bytes));
+            side.unfinished = Content::Frame(rest);
+        }
+        *part.chunk = bytes;
+    }
+
+    fn show_bytes(&mut self, turn: &Turn<'_>, cell: &mut Cell, chunk: &mut Bytes, end: bool) -> Step {
+        let Turn { plugin, index, direction, .. } = *turn;
         let phase = direction.body_phase();
         let limit = plugin.max_buffered_body();
-        let held = self.members.get_mut(index).map(|member| std::mem::take(member.held(direction)));
-        let bytes = held.unwrap_or_default().followed_by(std::mem::take(chunk));
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        if let Some(exchange) = self.exchange.as_mut() {
-            exchange.window = Some(Window { direction, bytes, end_of_stream: end, limit });
+        if let Some(side) = self.side(index, direction) {
+            let shown = side.window.take().unwrap_or_default().bytes;
+            side.window = Some(Window { bytes: shown.followed_by(std::mem::take(chunk)), limit });
         }
-        let visit = self.visit(plugin, step.lease, cell, index, phase, |instance, context| {
+        let verdict = match self.visit_body(turn, cell, end) {
+            Seen::Verdict(verdict) => verdict,
+            Seen::Instead(step) => {
+                if matches!(step, Step::Next) {
+                    self.take_bytes_into(index, direction, chunk);
+                }
+                return step;
+            }
+        };
+        let Some(side) = self.side(index, direction) else { return Step::Next };
+        match verdict {
+            BodyVerdict::Continue => {
+                *chunk = side.take_shown().into_bytes();
+                side.let_go();
+                self.set_holds(index, direction, false);
+                return Step::Next;
+            }
+            BodyVerdict::Buffer => {}
+            BodyVerdict::Watermark => {
+                let window = side.window.take().unwrap_or_default();
+                side.kept = std::mem::take(&mut side.kept).followed_by(window.bytes.into_bytes());
+            }
+            BodyVerdict::Discard => side.window = None,
+        }
+        let length = side.kept.len() + side.window.as_ref().map_or(0, |window| window.bytes.len());
+        if length > limit && verdict == BodyVerdict::Buffer {
+            return match self.failed(plugin, index, phase, Cause::BodyTooLarge { limit }) {
+                Visit::Over(action) => Step::Over(action),
+                _ => {
+                    self.take_bytes_into(index, direction, chunk);
+                    Step::Next
+                }
+            };
+        }
+        let may_be_continued = cell.instance().is_some_and(|instance| instance.expects_calls());
+        if verdict == BodyVerdict::Discard && end && !may_be_continued {
+            // The end of a stream cannot be withheld by forgetting it.
+            side.let_go();
+            self.set_holds(index, direction, false);
+            return Step::Next;
+        }
+        let is_full = verdict == BodyVerdict::Watermark && length >= limit;
+        if !end && !is_full {
+            // The sender is waited for, not the guest.
+            self.pause(index, direction, u64::MAX);
+            return Step::Kept;
+        }
+        if let Some(side) = self.side(index, direction).filter(|_| end) {
+            side.shown = Shown::End;
+        }
+        self.pause(index, direction, plugin.pause_deadline());
+        match self.held(plugin, index, direction, phase) {
+            Step::Next => {
+                self.take_bytes_into(index, direction, chunk);
+                Step::Next
+            }
+            step => step,
+        }
+    }
+
+    /// Shows all held bytes as the end of the body; they stay in the guest's hands until it has seen the trailers.
+    fn show_end_before_trailers(&mut self, turn: &Turn<'_>, cell: &mut Cell) -> Option<Step> {
+        let limit = turn.plugin.max_buffered_body();
+        if let Some(side) = self.side(turn.index, turn.direction) {
+            let bytes = side.take_bytes();
+            side.window = Some(Window { bytes, limit });
+        }
+        match self.visit_body(turn, cell, true) {
+            Seen::Verdict(BodyVerdict::Discard) => {
+                if let Some(side) = self.side(turn.index, turn.direction) {
+                    side.window = None;
+                }
+                None
+            }
+            Seen::Verdict(_) | Seen::Instead(Step::Next) => None,
+            Seen::Instead(step) => Some(step),
+        }
+    }
+
+    /// Runs a body callback.
+    fn visit_body(&mut self, turn: &Turn<'_>, cell: &mut Cell, end: bool) -> Seen {
+        let Turn { plugin, lease, index, direction } = *turn;
+        let phase = direction.body_phase();
+        let window = self.side(index, direction).and_then(|side| side.window.as_ref());
+        let length = u32::try_from(window.map_or(0, |window| window.bytes.len())).unwrap_or(u32::MAX);
+        let visit = self.visit(plugin, lease, cell, index, phase, |instance, context| {
             instance.on_body(*context, phase, length, end)
         });
-        let window = self.exchange.as_mut().and_then(|exchange| exchange.window.take());
-        let bytes = window.map(|window| window.bytes).unwrap_or_default();
-        let verdict = match visit {
-            Visit::Done(code) => Verdict::of_body(code),
-            Visit::Skipped => Verdict::Continue,
-            Visit::Over(action) => return Some(action),
-        };
-        match verdict {
-            Verdict::Continue => *chunk = bytes.into_bytes(),
-            Verdict::Discard => {}
-            Verdict::Hold if !end && bytes.len() <= limit => {
-                if let Some(member) = self.members.get_mut(index) {
-                    *member.held(direction) = bytes;
-                }
-            }
-            Verdict::Hold => {
-                let cause = if end { Cause::Paused } else { Cause::BodyTooLarge { limit } };
-                if let Visit::Over(action) = self.failed(plugin, index, phase, cause) {
-                    return Some(action);
-                }
-                let undone = self.exchange.as_mut().and_then(|exchange| exchange.window.take());
-                *chunk = undone.map_or(bytes, |window| window.bytes).into_bytes();
-            }
+        match visit {
+            Visit::Done(code) => Seen::Verdict(BodyVerdict::of(code)),
+            Visit::Skipped => Seen::Instead(Step::Next),
+            Visit::Over(action) => Seen::Instead(Step::Over(action)),
         }
-        None
     }
 
-    fn show_trailers(
-        &mut self,
-        step: &Step<'_>,
-        cell: &mut Cell,
-        trailers: &mut HeaderMap,
-    ) -> Option<Action> {
-        let Step { plugin, index, direction, .. } = *step;
-        if self.members.get(index).is_none_or(|member| !member.is_active()) {
-            return None;
+    fn show_trailers(&mut self, turn: &Turn<'_>, cell: &mut Cell, part: &mut Part<'_>) -> Step {
+        let Turn { plugin, lease, index, direction } = *turn;
+        if !self.members.get(index).is_some_and(Member::is_active) {
+            return self.let_go(index, direction, part);
         }
-        let (phase, kind) = match direction {
-            Direction::Request => (Phase::RequestTrailers, MapKind::RequestTrailers),
-            Direction::Response => (Phase::ResponseTrailers, MapKind::ResponseTrailers),
-        };
-        if let Some(exchange) = self.exchange.as_mut() {
+        if let (Some(exchange), Some(trailers)) = (self.exchange.as_mut(), part.trailers.as_deref_mut()) {
             *exchange.trailers_mut(direction) = Some(std::mem::take(trailers));
         }
-        let count = self.count(kind);
-        let visit = self.visit(plugin, step.lease, cell, index, phase, |instance, context| {
+        if let Some(side) = self.side(index, direction) {
+            (side.has_trailers, side.shown) = (true, Shown::Trailers);
+        }
+        let phase = direction.trailers_phase();
+        let count = self.count(direction.trailers_kind());
+        let visit = self.visit(plugin, lease, cell, index, phase, |instance, context| {
             instance.on_trailers(*context, phase, count)
         });
-        if let Some(kept) =
-            self.exchange.as_mut().and_then(|exchange| exchange.trailers_mut(direction).as_mut())
-        {
-            trailers.clone_from(kept);
+        match visit {
+            Visit::Over(action) => return Step::Over(action),
+            Visit::Done(code) if code != 0 => {
+                self.pause(index, direction, plugin.pause_deadline());
+                if let step @ Step::Over(_) = self.held(plugin, index, direction, phase) {
+                    return step;
+                }
+            }
+            Visit::Done(_) | Visit::Skipped => {}
         }
-        self.after_headers(visit, plugin, index, phase)
+        self.let_go(index, direction, part)
     }
 
-    /// The next plugin in the order of a direction.
-    fn next_member<'a>(
-        &mut self,
+    /// The plugin at a place in the order of a direction.
+    pub(super) fn member_at<'a>(
+        &self,
         plugins: &'a [Plugin],
         direction: Direction,
+        place: usize,
     ) -> Option<(usize, &'a Plugin)> {
-        let reached = self.members.len();
-        let course = self.course(direction);
-        if course.is_over || course.progress >= reached {
+        if self.course_ref(direction).is_over {
             return None;
         }
         let index = match direction {
-            Direction::Request => course.progress,
-            Direction::Response => reached - 1 - course.progress,
+            Direction::Request => place,
+            Direction::Response => self.members.len().checked_sub(place + 1)?,
         };
         plugins.get(index).map(|plugin| (index, plugin))
     }
 
     /// The instance of a plugin that still takes part in the stream.
-    fn lease_of(&self, index: usize) -> Option<Lease> {
+    pub(super) fn lease_of(&self, index: usize) -> Option<Lease> {
         self.members.get(index).filter(|member| member.is_active())?.lease.clone()
     }
 
-    fn holds(&mut self, index: usize, direction: Direction) -> bool {
-        self.members.get_mut(index).is_some_and(|member| !member.held(direction).is_empty())
+    pub(super) fn side(&mut self, index: usize, direction: Direction) -> Option<&mut Side> {
+        self.exchange.as_mut()?.side(index, direction)
     }
 
-    /// Lets go what a plugin held back before it left the stream.
-    fn release_held(&mut self, index: usize, direction: Direction, chunk: &mut Bytes) {
-        if let Some(member) = self.members.get_mut(index).filter(|member| !member.is_active()) {
-            let held = std::mem::take(member.held(direction));
-            *chunk = held.followed_by(std::mem::take(chunk)).into_bytes();
-        }
+    pub(super) fn wait_for(&mut self, lease: &Lease, direction: Direction) -> Step {
+        *self.waits.of(direction) = Some(Wait::Instance(lease.slot().wait()));
+        Step::Over(Action::Pending)
     }
 
-    fn wait_for(&mut self, lease: &Lease) -> Action {
-        self.waiting = Some(lease.slot().wait());
-        Action::Busy
-    }
-
-    fn course(&mut self, direction: Direction) -> &mut Course {
+    pub(super) fn course(&mut self, direction: Direction) -> &mut Course {
         match direction {
             Direction::Request => &mut self.request,
             Direction::Response => &mut self.response,
         }
     }
 
-    fn count(&self, kind: MapKind) -> u32 {
-        let count =
-            self.exchange.as_ref().and_then(|exchange| proxy_wasm::count(exchange, kind)).unwrap_or(0);
-        u32::try_from(count).unwrap_or(u32::MAX)
-    }
-
-    /// Lets later callbacks see the response that replaced upstream's.
-    fn show_as_response(&mut self, action: &Action) {
-        let (status, headers) = match action {
-            Action::Respond(answer) => (answer.status, answer.headers.clone()),
-            Action::Fail(failure) => (failure.status(), HeaderMap::new()),
-            _ => return,
-        };
-        if let Some(exchange) = self.exchange.as_mut() {
-            exchange.response = Some(ResponseHead { status, headers });
+    pub(super) fn course_ref(&self, direction: Direction) -> &Course {
+        match direction {
+            Direction::Request => &self.request,
+            Direction::Response => &self.response,
         }
     }
 }

@@ -1,15 +1,17 @@
 //! One HTTP exchange as its plugins see it.
 
 use std::net::SocketAddr;
-use std::ops::Deref;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use futures_util::lock::Mutex;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, request, response};
 
-use super::answer::LocalResponse;
+use super::seat::{Pause, Seat, Side, Window};
 use crate::error::{Cause, Phase};
+use crate::proxy_wasm::MapKind;
 
 /// What the embedder knows about a stream and its messages do not say.
 ///
@@ -23,14 +25,24 @@ pub struct StreamInfo {
     pub destination: Option<SocketAddr>,
     /// Whether the client's connection is encrypted: `:scheme` where the request does not say.
     pub tls: bool,
+    /// The address of the backend, where it is known before the request leaves: `upstream.address`, `upstream.port`.
+    pub upstream: Option<SocketAddr>,
+    /// A number of the client's connection: `connection.id`.
+    pub connection_id: Option<u64>,
+    /// The host name the client asked for in its TLS handshake: `connection.requested_server_name`.
+    pub server_name: Option<Arc<str>>,
+    /// Version of the client's TLS, such as `TLSv1.3`: `connection.tls_version`.
+    pub tls_version: Option<Arc<str>>,
+    /// Whether the client showed a certificate that was verified: `connection.mtls`.
+    pub mutual_tls: bool,
     /// Name of the matched route: `xds.route_name`, `route_name`.
     pub route: Option<Arc<str>>,
     /// Name of the backend: `xds.cluster_name`, `cluster_name`.
     pub cluster: Option<Arc<str>>,
 }
 
-/// Both messages, what the guest did to them, and what it left behind.
-#[derive(Debug, Clone)]
+/// Both messages, what guests did to them, and what they left behind.
+#[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) info: StreamInfo,
     pub(crate) started: SystemTime,
@@ -38,19 +50,28 @@ pub(crate) struct Exchange {
     pub(crate) request_trailers: Option<HeaderMap>,
     pub(crate) response: Option<ResponseHead>,
     pub(crate) response_trailers: Option<HeaderMap>,
-    /// The part of a body that the running callback looks at.
-    pub(crate) window: Option<Window>,
-    /// The guest's own answer, if it gave one in the running callback.
-    pub(crate) answer: Option<LocalResponse>,
-    /// What ends the stream although the guest did not trap.
-    pub(crate) fault: Option<Cause>,
+    /// One for each plugin the request has reached.
+    pub(crate) seats: Vec<Seat>,
+    /// Whose seat the guest sits in that has the exchange.
+    pub(crate) seat: usize,
+    /// The stream is over and being logged: everything can be read, nothing changed.
+    pub(crate) is_logged: bool,
     /// Properties that guests of this stream set, under their raw paths.
     pub(crate) properties: Vec<(Bytes, Bytes)>,
     /// Body bytes that have passed.
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
+    /// Why the response is what it is: `response.code_details`.
+    pub(crate) details: Option<String>,
     pub(crate) undo: Undo,
+    /// A guest did something that a task may be waiting for.
+    pub(crate) is_touched: bool,
+    /// Who waits for that, by direction; the third is the task that waits for the response.
+    wakers: [Option<Waker>; 3],
 }
+
+/// An exchange that a stream and the instances that hold it can get at.
+pub(crate) type SharedExchange = Arc<Mutex<Exchange>>;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RequestHead {
@@ -64,23 +85,6 @@ pub(crate) struct RequestHead {
 pub(crate) struct ResponseHead {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-}
-
-/// A body's bytes in the hands of a callback.
-#[derive(Debug, Clone)]
-pub(crate) struct Window {
-    pub(crate) direction: Direction,
-    pub(crate) bytes: Content,
-    pub(crate) end_of_stream: bool,
-    /// Longest the guest may make it.
-    pub(crate) limit: usize,
-}
-
-/// Bytes as they came, or as a guest's buffering has gathered them.
-#[derive(Debug, Clone)]
-pub(crate) enum Content {
-    Frame(Bytes),
-    Gathered(BytesMut),
 }
 
 /// Which way bytes flow.
@@ -103,64 +107,44 @@ struct Saved {
     request_trailers: Option<HeaderMap>,
     response: Option<ResponseHead>,
     response_trailers: Option<HeaderMap>,
-    window: Option<Window>,
+    window: Option<(Direction, Window)>,
 }
 
 // === impl Direction ===
 
 impl Direction {
+    pub(crate) fn headers_phase(self) -> Phase {
+        match self {
+            Self::Request => Phase::RequestHeaders,
+            Self::Response => Phase::ResponseHeaders,
+        }
+    }
+
+    pub(crate) fn headers_kind(self) -> MapKind {
+        match self {
+            Self::Request => MapKind::RequestHeaders,
+            Self::Response => MapKind::ResponseHeaders,
+        }
+    }
+
+    pub(crate) fn trailers_phase(self) -> Phase {
+        match self {
+            Self::Request => Phase::RequestTrailers,
+            Self::Response => Phase::ResponseTrailers,
+        }
+    }
+
+    pub(crate) fn trailers_kind(self) -> MapKind {
+        match self {
+            Self::Request => MapKind::RequestTrailers,
+            Self::Response => MapKind::ResponseTrailers,
+        }
+    }
+
     pub(crate) fn body_phase(self) -> Phase {
         match self {
             Self::Request => Phase::RequestBody,
             Self::Response => Phase::ResponseBody,
-        }
-    }
-}
-
-// === impl Content ===
-
-impl Content {
-    /// With more bytes behind; gathering costs each byte one copy, not one for each frame that follows.
-    pub(crate) fn followed_by(self, bytes: Bytes) -> Self {
-        match self {
-            held if bytes.is_empty() => held,
-            Self::Frame(frame) if frame.is_empty() => Self::Frame(bytes),
-            held => {
-                let mut gathered = held.gathered();
-                gathered.extend_from_slice(&bytes);
-                Self::Gathered(gathered)
-            }
-        }
-    }
-
-    pub(crate) fn into_bytes(self) -> Bytes {
-        match self {
-            Self::Frame(frame) => frame,
-            Self::Gathered(gathered) => gathered.freeze(),
-        }
-    }
-
-    fn gathered(self) -> BytesMut {
-        match self {
-            Self::Frame(frame) => BytesMut::from(frame),
-            Self::Gathered(gathered) => gathered,
-        }
-    }
-}
-
-impl Default for Content {
-    fn default() -> Self {
-        Self::Frame(Bytes::new())
-    }
-}
-
-impl Deref for Content {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Frame(frame) => frame,
-            Self::Gathered(gathered) => gathered,
         }
     }
 }
@@ -176,13 +160,16 @@ impl Exchange {
             request_trailers: None,
             response: None,
             response_trailers: None,
-            window: None,
-            answer: None,
-            fault: None,
+            seats: Vec::new(),
+            seat: 0,
+            is_logged: false,
             properties: Vec::new(),
             request_bytes: 0,
             response_bytes: 0,
+            details: None,
             undo: Undo::default(),
+            is_touched: false,
+            wakers: [None, None, None],
         }
     }
 
@@ -236,17 +223,37 @@ impl Exchange {
         }
     }
 
+    /// The seat of the guest that has the exchange.
+    pub(crate) fn own(&mut self) -> Option<&mut Seat> {
+        self.seats.get_mut(self.seat)
+    }
+
+    pub(crate) fn own_ref(&self) -> Option<&Seat> {
+        self.seats.get(self.seat)
+    }
+
+    /// What a plugin has of a message.
+    pub(crate) fn side(&mut self, index: usize, direction: Direction) -> Option<&mut Side> {
+        self.seats.get_mut(index).map(|seat| seat.side(direction))
+    }
+
     /// Puts the messages by before the first change, for a plugin that fails open.
     pub(crate) fn before_change(&mut self) {
-        if self.undo.wanted && self.undo.saved.is_none() {
-            self.undo.saved = Some(Box::new(Saved {
-                request: self.request.clone(),
-                request_trailers: self.request_trailers.clone(),
-                response: self.response.clone(),
-                response_trailers: self.response_trailers.clone(),
-                window: self.window.clone(),
-            }));
+        if !self.undo.wanted || self.undo.saved.is_some() {
+            return;
         }
+        let window = |direction: Direction| {
+            let side = self.own_ref()?.side_ref(direction);
+            side.window.clone().map(|window| (direction, window))
+        };
+        let window = window(Direction::Request).or_else(|| window(Direction::Response));
+        self.undo.saved = Some(Box::new(Saved {
+            request: self.request.clone(),
+            request_trailers: self.request_trailers.clone(),
+            response: self.response.clone(),
+            response_trailers: self.response_trailers.clone(),
+            window,
+        }));
     }
 
     /// Takes back every change since [`before_change`](Self::before_change) first put the messages by.
@@ -256,21 +263,82 @@ impl Exchange {
             self.request_trailers = saved.request_trailers;
             self.response = saved.response;
             self.response_trailers = saved.response_trailers;
-            self.window = saved.window;
+            if let Some((direction, window)) = saved.window
+                && let Some(seat) = self.own()
+            {
+                seat.side(direction).window = Some(window);
+            }
         }
-        self.answer = None;
-        self.fault = None;
     }
 
     /// Ends the stream for a reason other than a trap; the first reason stays.
     pub(crate) fn fail(&mut self, cause: Cause) {
-        self.fault.get_or_insert(cause);
+        self.is_touched = true;
+        if let Some(seat) = self.own() {
+            seat.fault.get_or_insert(cause);
+        }
     }
 
-    /// Prepares for one callback: nothing that another one left behind counts.
-    pub(crate) fn begin(&mut self, undo: bool) {
+    /// Prepares for one callback of the plugin in this seat.
+    pub(crate) fn begin(&mut self, seat: usize, undo: bool) {
+        self.seat = seat;
         self.undo = Undo { wanted: undo, saved: None };
-        self.answer = None;
-        self.fault = None;
+    }
+
+    /// Lets the held message of a direction go, if it is held.
+    pub(crate) fn resume(&mut self, direction: Direction) {
+        let Some(seat) = self.own() else { return };
+        // Whichever way is continued, the request is out of the guest's hands then, as it is in Envoy.
+        seat.request.has_headers = false;
+        seat.request.has_trailers = false;
+        let side = seat.side(direction);
+        if side.pause.is_held() {
+            side.pause = Pause::Over;
+            self.is_touched = true;
+        }
+    }
+
+    /// Leaves word of who is to be woken when a guest does something.
+    pub(crate) fn await_touch(&mut self, waiter: Waiter, waker: &Waker) {
+        let place = match waiter {
+            Waiter::Request => 0,
+            Waiter::Response => 1,
+            Waiter::Future => 2,
+        };
+        if let Some(place) = self.wakers.get_mut(place)
+            && !place.as_ref().is_some_and(|known| known.will_wake(waker))
+        {
+            *place = Some(waker.clone());
+        }
+    }
+
+    /// Wakes those who wait, if a guest did something.
+    pub(crate) fn notify(&mut self) {
+        if std::mem::take(&mut self.is_touched) {
+            self.wake();
+        }
+    }
+
+    /// Wakes those who wait.
+    pub(crate) fn wake(&mut self) {
+        self.wakers.iter_mut().filter_map(Option::take).for_each(Waker::wake);
+    }
+}
+
+/// A task that waits for a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiter {
+    Request,
+    Response,
+    /// The one that waits for the response of the inner service.
+    Future,
+}
+
+impl From<Direction> for Waiter {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Request => Self::Request,
+            Direction::Response => Self::Response,
+        }
     }
 }

@@ -2,27 +2,32 @@
 
 mod answer;
 mod course;
+mod events;
 mod exchange;
+mod headers;
+mod release;
+mod seat;
 mod visit;
+mod wait;
 
 use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
-use futures_util::lock::OwnedMutexLockFuture;
+use futures_util::lock::{Mutex, OwnedMutexGuard};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, request, response};
 
 pub use self::answer::LocalResponse;
 use self::answer::is_grpc;
 pub use self::exchange::StreamInfo;
-pub(crate) use self::exchange::{Content, Direction, Exchange, RequestHead, ResponseHead, Window};
+pub(crate) use self::exchange::{Direction, Exchange, RequestHead, ResponseHead, SharedExchange};
+pub(crate) use self::seat::{Content, Window};
 use self::visit::{Course, Member};
+use self::wait::Waits;
 use crate::error::Failure;
 use crate::plugin::Plugin;
-use crate::pool::Cell;
 
 /// A stream on its way through a list of plugins: requests pass first to last, responses last to first.
 ///
@@ -36,8 +41,8 @@ use crate::pool::Cell;
 /// fn request_filter(stream: &mut StreamContext, mut parts: http::request::Parts) -> Option<http::request::Parts> {
 ///     match stream.on_request_headers(&mut parts, true) {
 ///         Action::Continue => Some(parts),
-///         Action::Respond(_) | Action::Fail(_) => None,
-///         _ => unreachable!("with one instance for each thread none is busy"),
+///         // A proxy that cannot wait refuses what its plugins hold; others wait with `poll_request`.
+///         _ => None,
 ///     }
 /// }
 /// # let (parts, ()) = http::Request::new(()).into_parts();
@@ -45,15 +50,17 @@ use crate::pool::Cell;
 /// ```
 pub struct StreamContext {
     plugins: Arc<[Plugin]>,
-    /// Absent only while it is lent to an instance.
-    exchange: Option<Box<Exchange>>,
+    shared: SharedExchange,
+    /// Present only during a call.
+    exchange: Option<OwnedMutexGuard<Exchange>>,
     /// One for each plugin the request has reached.
     members: Vec<Member>,
     request: Course,
     response: Course,
     is_grpc: bool,
     is_streaming: bool,
-    waiting: Option<OwnedMutexLockFuture<Cell>>,
+    is_event_stream: bool,
+    waits: Waits,
 }
 
 /// What becomes of a message after its plugins saw a part of it.
@@ -63,14 +70,18 @@ pub struct StreamContext {
 pub enum Action {
     /// Pass on what the arguments now hold; body bytes may be none when a plugin holds them back.
     Continue,
+    /// The headers wait for the body: show its parts, and pass nothing on before
+    /// [`take_request`](StreamContext::take_request) or [`take_response`](StreamContext::take_response) gives the headers.
+    Hold,
     /// Send this instead. In the request's phases, its headers go through
     /// [`on_response_headers`](StreamContext::on_response_headers) first.
     Respond(LocalResponse),
     /// Refuse the stream; once response headers have left, break it off.
     Fail(Failure),
-    /// An instance is running another stream's guest on another thread: wait with
-    /// [`poll_free`](StreamContext::poll_free), then call the same method with the same arguments again.
-    Busy,
+    /// A plugin holds the message, or its instance is running another stream's guest on another thread: wait with
+    /// [`poll_request`](StreamContext::poll_request) or [`poll_response`](StreamContext::poll_response), then call the same
+    /// method with the same arguments again. Until then the stream keeps what they held.
+    Pending,
 }
 
 // === impl StreamContext ===
@@ -81,12 +92,14 @@ impl StreamContext {
         Self {
             members: Vec::with_capacity(plugins.len()),
             plugins,
-            exchange: Some(Box::new(Exchange::new(info))),
+            shared: Arc::new(Mutex::new(Exchange::new(info))),
+            exchange: None,
             request: Course::default(),
             response: Course::default(),
             is_grpc: false,
             is_streaming: false,
-            waiting: None,
+            is_event_stream: false,
+            waits: Waits::default(),
         }
     }
 
@@ -94,57 +107,85 @@ impl StreamContext {
     ///
     /// `end_of_stream` says that no body and no trailers follow.
     pub fn on_request_headers(&mut self, parts: &mut request::Parts, end_of_stream: bool) -> Action {
-        self.is_grpc = is_grpc(&parts.headers);
-        if let Some(exchange) = self.exchange.as_mut() {
-            exchange.swap_request(parts);
-        }
-        let action = self.drive_request_headers(end_of_stream);
-        let keep = self.plugins.iter().any(Plugin::needs_request_later);
-        if let Some(exchange) = self.exchange.as_mut() {
-            exchange.swap_request(parts);
-            if keep && !matches!(action, Action::Busy) {
-                exchange.keep_request(parts);
+        self.step(Direction::Request, |this| {
+            if !this.request.has_headers {
+                this.request.has_headers = true;
+                this.is_grpc = is_grpc(&parts.headers);
+                if let Some(exchange) = this.exchange.as_mut() {
+                    exchange.swap_request(parts);
+                }
             }
-        }
-        action
+            let action = this.drive_headers(Direction::Request, end_of_stream);
+            this.return_request(&action, parts);
+            action
+        })
+    }
+
+    /// Gives the headers of a held request back when every plugin has let them go.
+    ///
+    /// To be asked after each part of the body that was shown, and after [`poll_request`](Self::poll_request).
+    pub fn take_request(&mut self, parts: &mut request::Parts) -> Action {
+        self.step(Direction::Request, |this| {
+            let action = this.drive_headers(Direction::Request, false);
+            this.return_request(&action, parts);
+            action
+        })
     }
 
     /// Shows the plugins a part of a request's body; `chunk` becomes what is to be passed on now.
     pub fn on_request_body(&mut self, chunk: &mut Bytes, end_of_stream: bool) -> Action {
-        self.drive_body(Direction::Request, chunk, end_of_stream, None)
+        self.step(Direction::Request, |this| this.drive_body(Direction::Request, chunk, end_of_stream, None))
     }
 
     /// Shows the plugins a request's trailers; `chunk` becomes the bytes to be passed on before them.
     pub fn on_request_trailers(&mut self, chunk: &mut Bytes, trailers: &mut HeaderMap) -> Action {
-        self.drive_body(Direction::Request, chunk, false, Some(trailers))
+        self.step(Direction::Request, |this| {
+            this.drive_body(Direction::Request, chunk, false, Some(trailers))
+        })
     }
 
     /// Shows the plugins a response's headers, and lets them change `parts`.
     ///
     /// The response may be upstream's or one that [`Action::Respond`] or [`Action::Fail`] led to.
     pub fn on_response_headers(&mut self, parts: &mut response::Parts, end_of_stream: bool) -> Action {
-        if self.response.is_at_start() {
-            self.is_streaming = is_streaming(&parts.headers);
-        }
-        if let Some(exchange) = self.exchange.as_mut() {
-            exchange.lend_response(parts);
-        }
-        let action = self.drive_response_headers(end_of_stream);
-        let keep = self.plugins.iter().any(Plugin::reads_exchange);
-        if let Some(exchange) = self.exchange.as_mut() {
-            exchange.return_response(parts, keep);
-        }
-        action
+        self.step(Direction::Response, |this| {
+            if !this.response.has_headers {
+                this.response.has_headers = true;
+                this.is_streaming = is_streaming(&parts.headers);
+                this.is_event_stream = essence(&parts.headers).eq_ignore_ascii_case(b"text/event-stream");
+                if let Some(exchange) = this.exchange.as_mut() {
+                    exchange.lend_response(parts);
+                }
+            }
+            let action = this.drive_headers(Direction::Response, end_of_stream);
+            this.return_response(&action, parts);
+            action
+        })
+    }
+
+    /// Gives the headers of a held response back when every plugin has let them go.
+    ///
+    /// To be asked after each part of the body that was shown, and after [`poll_response`](Self::poll_response).
+    pub fn take_response(&mut self, parts: &mut response::Parts) -> Action {
+        self.step(Direction::Response, |this| {
+            let action = this.drive_headers(Direction::Response, false);
+            this.return_response(&action, parts);
+            action
+        })
     }
 
     /// Shows the plugins a part of a response's body; `chunk` becomes what is to be passed on now.
     pub fn on_response_body(&mut self, chunk: &mut Bytes, end_of_stream: bool) -> Action {
-        self.drive_body(Direction::Response, chunk, end_of_stream, None)
+        self.step(Direction::Response, |this| {
+            this.drive_body(Direction::Response, chunk, end_of_stream, None)
+        })
     }
 
     /// Shows the plugins a response's trailers; `chunk` becomes the bytes to be passed on before them.
     pub fn on_response_trailers(&mut self, chunk: &mut Bytes, trailers: &mut HeaderMap) -> Action {
-        self.drive_body(Direction::Response, chunk, false, Some(trailers))
+        self.step(Direction::Response, |this| {
+            this.drive_body(Direction::Response, chunk, false, Some(trailers))
+        })
     }
 
     /// Whether a plugin looks at the request's body; if none does, it need not be shown.
@@ -162,17 +203,26 @@ impl StreamContext {
         self.is_grpc
     }
 
-    /// Waits until the instance that answered [`Action::Busy`] is free.
+    /// Waits until the request's next step can be taken, after [`Action::Pending`]; and between its parts, until a plugin
+    /// lets go what it holds: then an empty part is to be shown.
     ///
     /// # Cancellation
     ///
     /// Not polling it again costs nothing; the stream can be dropped at any time.
-    pub fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(waiting) = self.waiting.as_mut() {
-            drop(ready!(waiting.poll_unpin(cx)));
-            self.waiting = None;
-        }
-        Poll::Ready(())
+    pub fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_step(Direction::Request, cx)
+    }
+
+    /// Waits until the response's next step can be taken, as [`poll_request`](Self::poll_request) does for the request.
+    pub fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_step(Direction::Response, cx)
+    }
+
+    /// Waits until a plugin answers or ends the stream outside of its callbacks, such as when a call-out returns.
+    ///
+    /// To be polled while the response is awaited; never ready when no plugin can do so.
+    pub fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Action> {
+        self.poll_interrupted(cx)
     }
 
     fn wants_body(&self, direction: Direction) -> bool {
@@ -197,16 +247,21 @@ impl Drop for StreamContext {
 
 impl fmt::Debug for StreamContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamContext").field("exchange", &self.exchange).finish_non_exhaustive()
+        f.debug_struct("StreamContext").field("plugins", &self.plugins).finish_non_exhaustive()
     }
 }
 
 /// Whether a response is a stream of events whose parts mean something by themselves.
 fn is_streaming(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let essence = essence(headers);
     [&b"text/event-stream"[..], b"application/x-ndjson", b"application/grpc"]
         .iter()
         .any(|streaming| essence.eq_ignore_ascii_case(streaming))
         || is_grpc(headers)
+}
+
+/// The content type without its parameters.
+fn essence(headers: &HeaderMap) -> &[u8] {
+    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }

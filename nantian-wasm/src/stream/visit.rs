@@ -2,21 +2,26 @@
 
 use std::sync::Arc;
 
-use super::exchange::{Content, Direction};
-use super::{Action, LocalResponse, StreamContext};
+use super::exchange::Direction;
+use super::{Action, StreamContext};
 use crate::config::FailurePolicy;
 use crate::error::{Cause, Failure, Phase};
-use crate::instance::{Instance, Loan};
+use crate::instance::Instance;
 use crate::plugin::Plugin;
 use crate::pool::{Cell, Lease};
-use crate::proxy_wasm::Verdict;
 use crate::sandbox::Usage;
 
 /// How far the message of one direction has come.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Course {
-    /// Plugins that have seen the part under way; they are not asked again after [`Action::Busy`].
+    /// Plugins that have seen the part under way; they are not asked again after [`Action::Pending`].
     pub(super) progress: usize,
+    /// Plugins that have seen the headers and let them go.
+    pub(super) released: usize,
+    /// The headers are in the exchange, or have been.
+    pub(super) has_headers: bool,
+    /// The headers have left the stream again.
+    pub(super) is_released: bool,
     /// The message was answered, refused or broken off: nothing more of it reaches a plugin.
     pub(super) is_over: bool,
 }
@@ -30,8 +35,14 @@ pub(super) struct Member {
     usage: Usage,
     /// The plugin failed this stream: it is not asked any more.
     is_out: bool,
-    held_request: Content,
-    held_response: Content,
+    pub(super) holds: Holds,
+}
+
+/// Directions in which a plugin holds something.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Holds {
+    request: bool,
+    response: bool,
 }
 
 /// How a guest's part in a step ended.
@@ -52,6 +63,24 @@ impl Course {
     }
 }
 
+// === impl Holds ===
+
+impl Holds {
+    pub(super) fn contains(self, direction: Direction) -> bool {
+        match direction {
+            Direction::Request => self.request,
+            Direction::Response => self.response,
+        }
+    }
+
+    pub(super) fn set(&mut self, direction: Direction, holds: bool) {
+        match direction {
+            Direction::Request => self.request = holds,
+            Direction::Response => self.response = holds,
+        }
+    }
+}
+
 // === impl Member ===
 
 impl Member {
@@ -64,11 +93,9 @@ impl Member {
         !self.is_out
     }
 
-    pub(super) fn held(&mut self, direction: Direction) -> &mut Content {
-        match direction {
-            Direction::Request => &mut self.held_request,
-            Direction::Response => &mut self.held_response,
-        }
+    /// Whether the instance has ended.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lease.as_ref().is_none_or(Lease::is_lost)
     }
 }
 
@@ -85,37 +112,44 @@ impl StreamContext {
         phase: Phase,
         run: impl FnOnce(&mut Instance, &mut u32) -> Result<u32, Cause>,
     ) -> Visit {
-        plugin.finish_orphans(lease.slot(), cell);
         let fails_open = plugin.failure_policy() == FailurePolicy::FailOpen;
         let Some(member) = self.members.get_mut(index) else { return Visit::Skipped };
-        let Some(instance) = cell.instance_of(lease.generation()) else {
+        let Some(instance) = cell.instance_of(lease.slot(), lease.generation()) else {
             return self.failed(plugin, index, phase, Cause::InstanceLost);
         };
-        if let Some(exchange) = self.exchange.as_mut() {
-            exchange.begin(fails_open);
-        }
-        instance.lend(Loan { exchange: self.exchange.take(), usage: member.usage });
+        let Some(mut exchange) = self.exchange.take() else { return Visit::Skipped };
+        exchange.begin(index, fails_open);
+        instance.lend(exchange, member.usage);
         let result = run(instance, &mut member.context);
-        let loan = instance.give_back();
-        member.usage = loan.usage;
-        self.exchange = loan.exchange;
-        if let Err(cause) = &result {
-            plugin.bury(lease.slot(), cell, phase, cause);
+        (self.exchange, member.usage) = instance.give_back();
+        if let Some(exchange) = self.exchange.as_mut() {
+            exchange.notify();
         }
-        let result = match (result, self.exchange.as_mut().and_then(|exchange| exchange.fault.take())) {
-            (Ok(_), Some(fault)) => Err(fault),
-            (result, _) => result,
-        };
         match result {
-            Err(cause) => self.failed(plugin, index, phase, cause),
-            Ok(code) => match self.exchange.as_mut().and_then(|exchange| exchange.answer.take()) {
-                Some(_) if phase.is_past_response_headers() => {
-                    self.failed(plugin, index, phase, Cause::LateAnswer)
-                }
-                Some(answer) => Visit::Over(self.answered(answer)),
-                None => Visit::Done(code),
-            },
+            Err(cause) => {
+                lease.slot().bury(cell, phase, &cause);
+                self.failed(plugin, index, phase, cause)
+            }
+            Ok(code) => self.outcome(plugin, index, phase).unwrap_or(Visit::Done(code)),
         }
+    }
+
+    /// What a guest did to the stream besides answering with a verdict.
+    pub(super) fn outcome(&mut self, plugin: &Plugin, index: usize, phase: Phase) -> Option<Visit> {
+        let seat = self.exchange.as_mut()?.seats.get_mut(index)?;
+        let (fault, answer) = (seat.fault.take(), seat.answer.take());
+        if let Some(fault) = fault {
+            return Some(self.failed(plugin, index, phase, fault));
+        }
+        let answer = answer?;
+        if phase.is_past_response_headers() && self.response.is_released {
+            return Some(self.failed(plugin, index, phase, Cause::LateAnswer));
+        }
+        if let Some(exchange) = self.exchange.as_mut() {
+            exchange.details = Some(answer.details.clone());
+        }
+        self.request.is_over = true;
+        Some(Visit::Over(Action::Respond(answer)))
     }
 
     /// Applies the failure policy: whatever happens to the stream, the plugin sees no more of it.
@@ -125,6 +159,11 @@ impl StreamContext {
         }
         let failure = Failure { plugin: plugin.shared_name(), phase, cause };
         plugin.note_failure(&failure);
+        // What the guest wanted as well has no meaning any more.
+        let exchange = self.exchange.as_mut();
+        if let Some(seat) = exchange.and_then(|exchange| exchange.seats.get_mut(index)) {
+            (seat.answer, seat.fault) = (None, None);
+        }
         // A plugin that closes the stream does not fail: its wish is granted under either policy.
         if plugin.failure_policy() == FailurePolicy::FailOpen && failure.cause != Cause::Closed {
             if let Some(exchange) = self.exchange.as_mut() {
@@ -132,51 +171,35 @@ impl StreamContext {
             }
             return Visit::Skipped;
         }
+        if let Some(exchange) = self.exchange.as_mut() {
+            exchange.details = Some("wasm_fail_stream".to_owned());
+        }
         self.request.is_over = true;
         Visit::Over(Action::Fail(failure))
     }
 
-    fn answered(&mut self, answer: LocalResponse) -> Action {
-        self.request.is_over = true;
-        Action::Respond(answer)
-    }
-
-    /// What a header or trailer callback means for the message; a pause has nobody to end it here.
-    pub(super) fn after_headers(
-        &mut self,
-        visit: Visit,
-        plugin: &Plugin,
-        index: usize,
-        phase: Phase,
-    ) -> Option<Action> {
-        let visit = match visit {
-            Visit::Done(code) if Verdict::of_headers(code) != Verdict::Continue => {
-                self.failed(plugin, index, phase, Cause::Paused)
-            }
-            visit => visit,
-        };
-        match visit {
-            Visit::Over(action) => Some(action),
-            Visit::Done(_) | Visit::Skipped => None,
-        }
-    }
-
     /// Ends the stream for every plugin that has seen it.
     pub(super) fn close(&mut self) {
-        let plugins = Arc::clone(&self.plugins);
-        for (member, plugin) in std::mem::take(&mut self.members).into_iter().zip(plugins.iter()) {
+        self.exchange = None;
+        for (index, member) in std::mem::take(&mut self.members).into_iter().enumerate() {
             let Some(lease) = member.lease else { continue };
-            let Some(mut cell) = lease.slot().try_lock() else {
-                lease.orphan(member.context, self.exchange.clone());
+            let slot = lease.slot();
+            let cell = slot.try_lock();
+            let (Some(mut cell), Some(mut exchange)) = (cell, self.shared.try_lock_owned()) else {
+                lease.orphan(member.context, Arc::clone(&self.shared), member.usage);
+                slot.settle();
                 continue;
             };
-            let Some(instance) = cell.instance_of(lease.generation()) else { continue };
-            instance.lend(Loan { exchange: self.exchange.take(), usage: member.usage });
+            let Some(instance) = cell.instance_of(slot, lease.generation()) else { continue };
+            exchange.begin(index, false);
+            instance.lend(exchange, member.usage);
             let closed = instance.close(member.context);
-            self.exchange = instance.give_back().exchange;
+            drop(instance.give_back());
             if let Err(cause) = closed {
-                plugin.bury(lease.slot(), &mut cell, Phase::End, &cause);
+                slot.bury(&mut cell, Phase::End, &cause);
             }
+            drop(cell);
+            slot.settle();
         }
     }
 }

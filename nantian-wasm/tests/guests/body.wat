@@ -49,12 +49,14 @@
   (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $forget_length (i32.const 0)))
   (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (call $forget_length (i32.const 2)))
 
-  ;; Direction 0 is the request, 1 the response: buffer types and metric ids follow from it.
+  ;; Direction 0 is the request, 1 the response: buffer types and, in steps of four, metric ids follow from it.
   (func $part (param $direction i32) (param $length i32) (param $end i32) (result i32)
     (global.set $heap (i32.const 1024))
-    (drop (call $increment (local.get $direction) (i64.const 1)))
+    (drop (call $increment
+      (i32.mul (i32.add (local.get $direction) (i32.const 1)) (i32.const 4)) (i64.const 1)))
     (if (local.get $end)
-      (then (drop (call $increment (i32.add (local.get $direction) (i32.const 2)) (i64.const 1)))))
+      (then (drop (call $increment
+        (i32.mul (i32.add (local.get $direction) (i32.const 3)) (i32.const 4)) (i64.const 1)))))
     (if (i32.eq (i32.or (global.get $how) (i32.const 32)) (i32.const 97))
       (then (drop (call $set_buffer
         (local.get $direction) (local.get $length) (i32.const 0) (i32.const 64) (i32.const 1)))))
@@ -75,6 +77,6 @@
   (func (export "proxy_on_response_body") (param $context i32) (param $length i32) (param $end i32) (result i32)
     (call $part (i32.const 1) (local.get $length) (local.get $end)))
   (func (export "proxy_on_response_trailers") (param $context i32) (param $count i32) (result i32)
-    (drop (call $increment (i32.const 4) (i64.const 1)))
+    (drop (call $increment (i32.const 20) (i64.const 1)))
     (drop (call $add_header (i32.const 3) (i32.const 176) (i32.const 7) (i32.const 64) (i32.const 1)))
     (i32.const 0)))

@@ -18,6 +18,7 @@
   (global $heap (mut i32) (i32.const 1024))
   (global $what (mut i32) (i32.const 0))
   (global $where (mut i32) (i32.const 0))
+  (global $marked (mut i32) (i32.const 0))
 
   (func (export "proxy_abi_version_0_2_1"))
 
@@ -65,9 +66,12 @@
         (global.set $what (i32.const 115))))
     (i32.eq (global.get $what) (i32.const 112)))
 
+  ;; The request's headers are the guest's in their own callback only: it remembers whether they had the mark.
+  (func $look_for_mark
+    (global.set $marked
+      (i32.eqz (call $get_header (i32.const 0) (i32.const 64) (i32.const 8) (i32.const 0) (i32.const 4)))))
   (func $attack_marked (param $where i32) (result i32)
-    (if (call $get_header (i32.const 0) (i32.const 64) (i32.const 8) (i32.const 0) (i32.const 4))
-      (then (return (i32.const 0))))
+    (if (i32.eqz (global.get $marked)) (then (return (i32.const 0))))
     (call $attack (local.get $where)))
 
   (func (export "proxy_on_configure") (param $root i32) (param $length i32) (result i32)
@@ -79,7 +83,9 @@
     (i32.const 1))
   (func (export "proxy_on_context_create") (param $context i32) (param $parent i32)
     (if (local.get $parent) (then (drop (call $attack (i32.const 110))))))
-  (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $attack_marked (i32.const 104)))
+  (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+    (call $look_for_mark)
+    (call $attack_marked (i32.const 104)))
   (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (call $attack_marked (i32.const 98)))
   (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (call $attack_marked (i32.const 114)))
   (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) (call $attack_marked (i32.const 66)))

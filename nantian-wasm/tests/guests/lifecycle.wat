@@ -25,7 +25,7 @@
 
   (func (export "_initialize") (global.set $started (i32.add (global.get $started) (i32.const 1))))
 
-  ;; Metrics get the ids 0 to 5 in this order.
+  ;; Counters get the ids 4, 8, 12 and so on, as in Envoy.
   (func (export "proxy_on_vm_start") (param i32 i32) (result i32)
     (drop (call $define_metric (i32.const 0) (i32.const 64) (i32.const 5) (i32.const 0)))
     (drop (call $define_metric (i32.const 0) (i32.const 72) (i32.const 6) (i32.const 0)))
@@ -33,7 +33,7 @@
     (drop (call $define_metric (i32.const 0) (i32.const 88) (i32.const 4) (i32.const 0)))
     (drop (call $define_metric (i32.const 0) (i32.const 96) (i32.const 6) (i32.const 0)))
     (drop (call $define_metric (i32.const 0) (i32.const 104) (i32.const 4) (i32.const 0)))
-    (drop (call $increment (i32.const 0) (i64.extend_i32_u (global.get $started))))
+    (drop (call $increment (i32.const 4) (i64.extend_i32_u (global.get $started))))
     (drop (call $set_tick (i32.const 25)))
     (i32.const 1))
 
@@ -42,7 +42,7 @@
     (if (local.get $parent)
       (then
         (if (i32.ne (local.get $parent) (i32.const 1)) (then unreachable))
-        (drop (call $increment (i32.const 1) (i64.const 1))))))
+        (drop (call $increment (i32.const 8) (i64.const 1))))))
 
   ;; An answer given while a stream is being ended has nowhere to go and must not do harm.
   (func (export "proxy_on_log") (param $context i32)
@@ -51,15 +51,15 @@
     (drop (call $send_local_response
       (i32.const 200) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
       (i32.const -1)))
-    (drop (call $increment (i32.const 2) (i64.const 1))))
+    (drop (call $increment (i32.const 12) (i64.const 1))))
   (func (export "proxy_on_done") (param $context i32) (result i32)
     (if (i32.ne (global.get $stage) (i32.const 1)) (then unreachable))
     (global.set $stage (i32.const 2))
-    (drop (call $increment (i32.const 3) (i64.const 1)))
+    (drop (call $increment (i32.const 16) (i64.const 1)))
     (i32.const 0))
   (func (export "proxy_on_delete") (param $context i32)
     (if (i32.ne (global.get $stage) (i32.const 2)) (then unreachable))
     (global.set $stage (i32.const 0))
-    (drop (call $increment (i32.const 4) (i64.const 1))))
+    (drop (call $increment (i32.const 20) (i64.const 1))))
   (func (export "proxy_on_tick") (param $root i32)
-    (drop (call $increment (i32.const 5) (i64.const 1)))))
+    (drop (call $increment (i32.const 24) (i64.const 1)))))

@@ -6,4 +6,5 @@ mod headers;
 mod hostile;
 mod lifecycle;
 mod loading;
+mod sdk;
 mod support;

@@ -81,11 +81,23 @@ pub(crate) struct Ticking {
 
 impl Ticking {
     pub(crate) fn of(engine: &Engine) -> Self {
+        Self::start(engine, Engine::tick)
+    }
+
+    /// With upkeep, for guests that do not loop.
+    pub(crate) fn with_upkeep(engine: &Engine) -> Self {
+        Self::start(engine, |engine| {
+            engine.tick();
+            engine.maintain();
+        })
+    }
+
+    fn start(engine: &Engine, turn: fn(&Engine)) -> Self {
         let (engine, stop) = (engine.clone(), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                engine.tick();
+                turn(&engine);
                 std::thread::park_timeout(Duration::from_micros(50));
             }
         });

@@ -42,10 +42,8 @@ pub(super) struct Outcome {
 
 /// What is known of a module before it is compiled.
 pub(super) enum ModuleState {
-    /// The bytes are there.
+    /// The bytes are there, or where to fetch them from.
     Present,
-    /// They have to be fetched.
-    Remote,
     /// What they should come from does not exist.
     Missing(Fault),
     /// They are not what they should be.
@@ -164,7 +162,7 @@ impl ModuleState {
                     message,
                 )
             }
-            Self::Present | Self::Remote | Self::Broken(_) => {
+            Self::Present | Self::Broken(_) => {
                 Condition::holds(ConditionType::ResolvedRefs, Reason::ResolvedRefs, "all references resolve")
             }
         }
@@ -183,7 +181,6 @@ impl ModuleState {
             }
             _ if !accepted => fails(Reason::Invalid, "the plugin is not accepted"),
             _ if !in_force => fails(Reason::Idle, "no request reaches the plugin"),
-            Self::Remote => fails(Reason::Pending, "the module is not fetched yet"),
             Self::Present => {
                 Condition::holds(ConditionType::Programmed, Reason::Programmed, "the module is in force")
             }

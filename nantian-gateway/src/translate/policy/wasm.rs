@@ -10,13 +10,14 @@ use super::{
 };
 use crate::{
     gates::Feature,
-    ir::{self, ObjectName, Plugin, PluginSource, Sandbox},
+    ir::{self, BackendId, ObjectName, Plugin, PluginSource, Sandbox},
     source::ObjectRef,
     translate::{
         conditions::Reason,
         fault::{Fault, Path},
         gateway::Gateways,
         grants::GroupKind,
+        service,
         world::{World, oldest_first},
     },
 };
@@ -46,7 +47,7 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
         }
         let problem =
             refused.as_ref().map(|fault| format!("WasmPlugin {name} is not accepted: {}", fault.message()));
-        set.plugins.insert(id.clone(), to_ir(name, plugin, source));
+        set.plugins.insert(id.clone(), to_ir(world, name, plugin, source));
         set.plugin_names.insert(name.clone(), (id, problem));
         let own = GroupKind::WASM_PLUGIN.refer(&name.namespace, &name.name);
         let generation = plugin.metadata.generation;
@@ -54,17 +55,35 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
     }
 }
 
-/// No host function reaches out of the sandbox, so that a plugin that needs one could not work.
+/// There are no files that a guest could be given.
 fn refuse_the_unserved(plugin: &WasmPlugin) -> Result<(), Fault> {
-    let sandbox = &plugin.spec.sandbox;
-    let asked = [("allowNetwork", sandbox.allow_network), ("allowFileSystem", sandbox.allow_file_system)];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => {
-            let path = Path::SPEC.field("sandbox");
-            Err(Fault::at(Reason::Unsupported, path.field(field), "true is not served yet"))
-        }
-        None => Ok(()),
+    if !plugin.spec.sandbox.allow_file_system {
+        return Ok(());
     }
+    let path = Path::SPEC.field("sandbox");
+    Err(Fault::at(Reason::Unsupported, path.field("allowFileSystem"), "true is not served yet"))
+}
+
+/// The ports of every Service that a plugin may call: those of its namespace, and those that a ReferenceGrant lets it
+/// refer to.
+fn upstreams(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Vec<BackendId> {
+    if !plugin.spec.sandbox.allow_network {
+        return Vec::new();
+    }
+    let from = (GroupKind::WASM_PLUGIN, name.namespace.as_str());
+    let may_call = |to: &ObjectName| {
+        world.grants.permit(from, (GroupKind::SERVICE, to.namespace.as_str(), to.name.as_str()))
+    };
+    let services = world.objects.services.iter().filter(|(to, _)| may_call(to));
+    let ports = services.flat_map(|(to, service)| {
+        let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+        ports.iter().filter_map(|port| {
+            let number = u16::try_from(port.port).ok()?;
+            service::port(service, number)?.protocol.ok()?;
+            Some(BackendId { service: to.clone(), port: number })
+        })
+    });
+    ports.collect()
 }
 
 /// A plugin that a filter names and that does not exist: it fails every request.
@@ -76,6 +95,7 @@ pub(super) fn stand_in(name: &ObjectName) -> Plugin {
         hooks: Vec::new(),
         config: String::new(),
         sandbox: sandbox(&nantian_crd::Sandbox::default()),
+        upstreams: Vec::new(),
         failure_policy: ir::FailurePolicy::FailClosed,
     }
 }
@@ -85,7 +105,7 @@ pub(super) fn absent(name: &ObjectName) -> String {
     format!("WasmPlugin {name} does not exist")
 }
 
-fn to_ir(name: &ObjectName, plugin: &WasmPlugin, source: PluginSource) -> Plugin {
+fn to_ir(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin, source: PluginSource) -> Plugin {
     let spec = &plugin.spec;
     Plugin {
         object: name.clone(),
@@ -94,6 +114,7 @@ fn to_ir(name: &ObjectName, plugin: &WasmPlugin, source: PluginSource) -> Plugin
         hooks: spec.hooks.iter().copied().map(hook).collect(),
         config: spec.config.clone().unwrap_or_default(),
         sandbox: sandbox(&spec.sandbox),
+        upstreams: upstreams(world, name, plugin),
         failure_policy: failure_policy(plugin),
     }
 }
@@ -124,7 +145,6 @@ fn sandbox(spec: &nantian_crd::Sandbox) -> Sandbox {
 
 fn module(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> (ModuleState, PluginSource) {
     match source(world, name, plugin) {
-        Ok(source @ PluginSource::Url(_)) => (ModuleState::Remote, source),
         Ok(source) => (ModuleState::Present, source),
         Err(fault) => {
             let source = PluginSource::Missing(fault.message());

@@ -1,0 +1,185 @@
+//! One GET after another, every address judged before it is dialled.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig as TlsConfig;
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{FetchError, MAX_BYTES, SourceNetworks, guard::Hop};
+
+/// Redirects that are followed.
+const MAX_REDIRECTS: usize = 5;
+/// Time to open one connection.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Asks over connections of its own, one for each request.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub(super) networks: SourceNetworks,
+    pub(super) tls: Arc<TlsConfig>,
+}
+
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+// === impl Client ===
+
+impl Client {
+    /// Gets what is at `url`, through redirects. Credentials in `headers` go to the first host only.
+    pub(super) async fn get(
+        &self,
+        url: &str,
+        mut headers: HeaderMap,
+        is_first: bool,
+    ) -> Result<Response<Bytes>, FetchError> {
+        let mut uri = parse(url)?;
+        for hop in 0..=MAX_REDIRECTS {
+            let response = self.exchange(&uri, headers.clone(), is_first && hop == 0).await?;
+            if !response.status().is_redirection() {
+                return Ok(response);
+            }
+            let location = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
+            let Some(location) = location else { return Ok(response) };
+            let next = resolve(&uri, location)?;
+            if next.authority() != uri.authority() {
+                headers.remove(header::AUTHORIZATION);
+            }
+            uri = next;
+        }
+        Err(FetchError::Redirects { url: url.to_owned() })
+    }
+
+    /// Gets the bytes at `url`.
+    pub(super) async fn bytes(&self, url: &str) -> Result<Bytes, FetchError> {
+        let response = self.get(url, HeaderMap::new(), true).await?;
+        match response.status() {
+            StatusCode::OK => Ok(response.into_body()),
+            status => Err(FetchError::Status { url: url.to_owned(), status }),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        uri: &Uri,
+        headers: HeaderMap,
+        is_first: bool,
+    ) -> Result<Response<Bytes>, FetchError> {
+        let host = host(uri);
+        let is_encrypted = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
+        let port = uri.port_u16().unwrap_or(if is_encrypted { 443 } else { 80 });
+        let io = self.connect(Hop { host, is_encrypted, is_first }, port).await?;
+        let broken = |source| FetchError::Exchange { host: host.to_owned(), source };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(broken)?;
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.uri_mut() = Uri::try_from(path).unwrap_or_default();
+        *request.headers_mut() = headers;
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        if let Ok(authority) = HeaderValue::try_from(authority) {
+            request.headers_mut().insert(header::HOST, authority);
+        }
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("nantian-gateway"));
+        let exchange = async move {
+            let response = sender.send_request(request).await.map_err(broken)?;
+            let (parts, body) = response.into_parts();
+            match Limited::new(body, MAX_BYTES).collect().await {
+                Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
+                Err(error) => Err(match error.downcast::<hyper::Error>() {
+                    Ok(source) => broken(*source),
+                    Err(_) => FetchError::TooLarge { limit: MAX_BYTES },
+                }),
+            }
+        };
+        // The connection has no task: whoever waits for the response moves it on.
+        tokio::pin!(exchange, connection);
+        tokio::select! {
+            response = &mut exchange => response,
+            _ = connection => exchange.await,
+        }
+    }
+
+    async fn connect(&self, hop: Hop<'_>, port: u16) -> Result<Box<dyn Io>, FetchError> {
+        let failed = |source| FetchError::Connect { host: hop.host.to_owned(), source };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        let mut stream = None;
+        for address in lookup_host((hop.host, port)).await.map_err(failed)? {
+            let ip = address.ip();
+            self.networks.judge(hop, ip).map_err(|reason| FetchError::Denied {
+                host: hop.host.to_owned(),
+                address: ip,
+                reason,
+            })?;
+            match timeout(CONNECT, TcpStream::connect(address)).await {
+                Ok(Ok(connected)) => {
+                    stream = Some(connected);
+                    break;
+                }
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        let Some(stream) = stream else { return Err(failed(last)) };
+        if !hop.is_encrypted {
+            return Ok(Box::new(stream));
+        }
+        let name =
+            ServerName::try_from(hop.host.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
+        let handshake = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream);
+        match timeout(CONNECT, handshake).await {
+            Ok(stream) => Ok(Box::new(stream.map_err(failed)?)),
+            Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
+        }
+    }
+}
+
+/// The host, without the brackets of an IPv6 address.
+fn host(uri: &Uri) -> &str {
+    let host = uri.host().unwrap_or_default();
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+fn parse(url: &str) -> Result<Uri, FetchError> {
+    let refused = |reason| FetchError::Url { url: url.to_owned(), reason };
+    let uri = Uri::try_from(url).map_err(|_| refused("it does not parse"))?;
+    match uri.scheme_str() {
+        Some("https" | "http") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(uri),
+        Some("https" | "http") => Err(refused("it names no host")),
+        _ => Err(refused("only https, http and oci are asked")),
+    }
+}
+
+/// Where a redirect leads.
+fn resolve(from: &Uri, location: &str) -> Result<Uri, FetchError> {
+    if !location.starts_with('/') || location.starts_with("//") {
+        return parse(location);
+    }
+    let (scheme, authority) = (from.scheme_str().unwrap_or_default(), from.authority());
+    parse(&format!("{scheme}://{}{location}", authority.map_or("", |authority| authority.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_resolve_against_where_they_come_from() {
+        let from = parse("https://a.example:8443/x/y").unwrap();
+        assert_eq!(resolve(&from, "/z?q").unwrap(), "https://a.example:8443/z?q");
+        assert_eq!(resolve(&from, "https://b.example/z").unwrap(), "https://b.example/z");
+        for refused in ["ftp://a/b", "file:///etc/passwd", "//b.example/z", ""] {
+            assert!(resolve(&from, refused).is_err(), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Why a module was not fetched.
+
+use std::{io, net::IpAddr};
+
+use http::StatusCode;
+
+/// A module could not be fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The URL cannot be asked.
+    #[error("{url:?} is no URL that modules are fetched from: {reason}")]
+    Url {
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The address must not be asked.
+    #[error("{host} is at {address}, which modules are not fetched from: {reason}")]
+    Denied {
+        /// The host.
+        host: String,
+        /// Where it is.
+        address: IpAddr,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The host could not be reached.
+    #[error("{host} cannot be reached")]
+    Connect {
+        /// The host.
+        host: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The exchange broke.
+    #[error("{host} does not answer")]
+    Exchange {
+        /// The host.
+        host: String,
+        /// Why.
+        #[source]
+        source: hyper::Error,
+    },
+    /// The answer was no module.
+    #[error("{url} answers {status}")]
+    Status {
+        /// The URL.
+        url: String,
+        /// The answer.
+        status: StatusCode,
+    },
+    /// More redirects than are followed.
+    #[error("{url} is redirected too often")]
+    Redirects {
+        /// The first URL.
+        url: String,
+    },
+    /// More bytes than a module may have.
+    #[error("more than {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// It took too long.
+    #[error("not there after {seconds} s")]
+    Timeout {
+        /// The limit.
+        seconds: u64,
+    },
+    /// The registry's answer makes no sense.
+    #[error("the artifact cannot be read: {reason}")]
+    Artifact {
+        /// What is wrong with it.
+        reason: String,
+    },
+}

@@ -1,0 +1,154 @@
+//! Which addresses modules may be fetched from.
+//!
+//! Whoever may write a WasmPlugin chooses what the gateway connects to. So the address is judged in the moment it is
+//! dialled, whatever name it was found under and however many redirects led there: only the internet, this machine when
+//! the URL says so, and what the operator names.
+
+use std::{net::IpAddr, str::FromStr};
+
+use ipnet::IpNet;
+
+/// Networks inside of which modules may be fetched too, also without TLS.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceNetworks(Vec<IpNet>);
+
+/// The text is no list of networks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{entry:?} is neither a network nor an address")]
+pub struct InvalidNetwork {
+    /// The entry.
+    pub entry: String,
+}
+
+/// One step on the way to a module.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hop<'a> {
+    pub(super) host: &'a str,
+    pub(super) is_encrypted: bool,
+    /// The manifest itself names the host, rather than a redirect or a registry's answer.
+    pub(super) is_first: bool,
+}
+
+// === impl SourceNetworks ===
+
+impl SourceNetworks {
+    /// Whether a module may be fetched from this address, or why not.
+    pub(super) fn judge(&self, hop: Hop<'_>, address: IpAddr) -> Result<(), &'static str> {
+        let address = address.to_canonical();
+        if is_never_a_source(address) {
+            return Err("link-local, metadata and multicast addresses are never asked");
+        }
+        if self.0.iter().any(|network| network.contains(&address)) {
+            return Ok(());
+        }
+        if address.is_loopback() {
+            return if hop.is_first && names_loopback(hop.host) {
+                Ok(())
+            } else {
+                Err("this machine is asked only where the URL names it")
+            };
+        }
+        if is_private(address) {
+            return Err("private networks are asked only where --plugin-sources names them");
+        }
+        if hop.is_encrypted { Ok(()) } else { Err("only https is asked outside of this machine") }
+    }
+}
+
+impl FromStr for SourceNetworks {
+    type Err = InvalidNetwork;
+
+    /// Networks and addresses, with commas between.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let network = |entry: &str| {
+            let parsed = entry.parse().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from));
+            parsed.map_err(|_| InvalidNetwork { entry: entry.to_owned() })
+        };
+        entries.map(network).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Whether a host is this machine by its name alone.
+pub(super) fn names_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Link-local, which is where clouds keep credentials, and what is no host at all.
+fn is_never_a_source(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            address.is_link_local()
+                || address.is_unspecified()
+                || address.is_multicast()
+                || address.is_broadcast()
+                || matches!(address.octets(), [100, 100, 100, 200] | [192, 0, 0, 192])
+        }
+        IpAddr::V6(address) => {
+            address.is_unicast_link_local()
+                || address.is_unspecified()
+                || address.is_multicast()
+                || address.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
+        }
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            address.is_private() || first == 0 || (first == 100 && second & 0xc0 == 64)
+        }
+        IpAddr::V6(address) => address.is_unique_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(networks: &str, host: &str, is_encrypted: bool, address: &str) -> bool {
+        let hop = Hop { host, is_encrypted, is_first: true };
+        networks.parse::<SourceNetworks>().unwrap().judge(hop, address.parse().unwrap()).is_ok()
+    }
+
+    #[test]
+    fn the_internet_is_asked_over_tls_only() {
+        assert!(judge("", "example.com", true, "93.184.216.34"));
+        assert!(!judge("", "example.com", false, "93.184.216.34"));
+    }
+
+    #[test]
+    fn this_machine_is_asked_where_the_url_names_it() {
+        assert!(judge("", "localhost", false, "127.0.0.1"));
+        assert!(judge("", "127.0.0.1", false, "127.0.0.1"));
+        assert!(!judge("", "evil.example", true, "127.0.0.1"));
+        let redirected = Hop { host: "127.0.0.1", is_encrypted: true, is_first: false };
+        assert!(SourceNetworks::default().judge(redirected, "127.0.0.1".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn private_networks_are_asked_where_the_operator_names_them() {
+        for address in ["10.0.0.7", "192.168.1.1", "172.16.0.1", "100.64.0.1", "fd12::1", "::ffff:10.0.0.7"] {
+            assert!(!judge("", "registry.example", true, address), "{address}");
+        }
+        assert!(judge("10.0.0.0/8", "registry.example", false, "10.0.0.7"));
+        assert!(judge("10.0.0.0/8, fd12::1", "registry.example", false, "fd12::1"));
+        assert!("10.0.0.0/99".parse::<SourceNetworks>().is_err());
+    }
+
+    #[test]
+    fn metadata_services_are_never_asked() {
+        for address in [
+            "169.254.169.254",
+            "fe80::1",
+            "fd00:ec2::254",
+            "100.100.100.200",
+            "0.0.0.0",
+            "::ffff:169.254.169.254",
+        ] {
+            assert!(!judge("0.0.0.0/0,::/0", "metadata.example", true, address), "{address}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Wasm modules from elsewhere: fetched once, outside of reloads, from nowhere they must not come from.
+
+mod client;
+mod error;
+mod guard;
+mod modules;
+mod oci;
+mod unpack;
+
+pub use self::{
+    error::FetchError,
+    guard::{InvalidNetwork, SourceNetworks},
+    modules::{FetchConfig, Fetched, Modules},
+};
+
+/// Largest module, and largest response on the way to one, in bytes.
+const MAX_BYTES: usize = 32 << 20;

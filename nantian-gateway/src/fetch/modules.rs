@@ -1,0 +1,156 @@
+//! What has been fetched, and what is on its way.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rustls::ClientConfig as TlsConfig;
+use tokio::{
+    sync::Notify,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use super::{FetchError, SourceNetworks, client::Client, oci};
+use crate::respond::Chain;
+
+/// Time of one attempt, from the first name to the last byte.
+const ATTEMPT: Duration = Duration::from_secs(30);
+/// Wait after the first failed attempt; doubled after each further one, with jitter.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// Longest wait between attempts.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// How modules are fetched.
+#[derive(Debug, Clone)]
+pub struct FetchConfig {
+    /// Networks inside of which modules may be fetched.
+    pub networks: SourceNetworks,
+    /// Roots for TLS.
+    pub tls: Arc<TlsConfig>,
+}
+
+/// Modules by their URL. A cheap handle; what it fetches ends when nobody asks for it any more.
+#[derive(Debug, Clone)]
+pub struct Modules {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    entries: Mutex<BTreeMap<String, Entry>>,
+    arrived: Notify,
+}
+
+struct Entry {
+    state: Fetched,
+    task: JoinHandle<()>,
+}
+
+/// What is known of a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fetched {
+    /// The bytes.
+    Ready(Bytes),
+    /// The first attempt is under way.
+    Pending,
+    /// The last attempt failed, and another one will follow.
+    Failed(String),
+}
+
+// === impl Modules ===
+
+impl Modules {
+    /// Fetches nothing yet.
+    pub fn new(config: FetchConfig) -> Self {
+        let client = Client { networks: config.networks, tls: config.tls };
+        let inner = Inner { client, entries: Mutex::default(), arrived: Notify::new() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The module at `url`; the first one to ask starts its being fetched.
+    ///
+    /// To be called on the control runtime.
+    pub fn get(&self, url: &str) -> Fetched {
+        let mut entries = self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get(url) {
+            return entry.state.clone();
+        }
+        let task = crate::runtime::spawn(fetch(Arc::clone(&self.inner), url.to_owned()));
+        entries.insert(url.to_owned(), Entry { state: Fetched::Pending, task });
+        Fetched::Pending
+    }
+
+    /// Forgets all but the modules at `urls`.
+    pub fn retain(&self, urls: &[&str]) {
+        let mut entries = self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|url, entry| {
+            let is_wanted = urls.contains(&url.as_str());
+            if !is_wanted {
+                entry.task.abort();
+            }
+            is_wanted
+        });
+    }
+
+    /// Waits until there is news of a module.
+    ///
+    /// # Cancellation
+    /// News that comes before the next call is not lost.
+    pub async fn changed(&self) {
+        self.inner.arrived.notified().await;
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        f.debug_struct("Modules").field("urls", &entries.keys().collect::<Vec<_>>()).finish_non_exhaustive()
+    }
+}
+
+/// Tries until the module is there.
+async fn fetch(modules: Arc<Inner>, url: String) {
+    let mut wait = FIRST_WAIT;
+    loop {
+        let attempt = timeout(ATTEMPT, get(&modules.client, &url)).await;
+        let state = match attempt.unwrap_or(Err(FetchError::Timeout { seconds: ATTEMPT.as_secs() })) {
+            Ok(bytes) => Fetched::Ready(bytes),
+            Err(error) => Fetched::Failed(Chain(&error).to_string()),
+        };
+        let is_ready = matches!(state, Fetched::Ready(_));
+        if modules.note(&url, state) {
+            modules.arrived.notify_one();
+        }
+        if is_ready {
+            tracing::info!(url, "module fetched");
+            return;
+        }
+        sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+async fn get(client: &Client, url: &str) -> Result<Bytes, FetchError> {
+    match url.strip_prefix("oci://") {
+        Some(reference) => oci::pull(client, reference).await,
+        None => client.bytes(url).await,
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// Returns whether that is news.
+    fn note(&self, url: &str, state: Fetched) -> bool {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = entries.get_mut(url).filter(|entry| entry.state != state) else { return false };
+        entry.state = state;
+        true
+    }
+}

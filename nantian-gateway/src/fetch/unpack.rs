@@ -1,0 +1,122 @@
+//! The module in a layer: the layer itself, or `plugin.wasm` in its archive.
+
+use std::io::Read as _;
+
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+
+use super::{FetchError, MAX_BYTES};
+
+const WASM: &[u8] = b"\0asm";
+const GZIP: &[u8] = &[0x1f, 0x8b];
+/// A tar archive is made of blocks of this many bytes.
+const BLOCK: usize = 512;
+/// The file of an image that is the module.
+const NAME: &[u8] = b"plugin.wasm";
+
+/// Finds the module in the bytes of a layer.
+pub(super) fn module(bytes: Bytes) -> Result<Bytes, FetchError> {
+    let bytes = if bytes.starts_with(GZIP) { inflate(&bytes)? } else { bytes };
+    if bytes.starts_with(WASM) {
+        return Ok(bytes);
+    }
+    in_archive(&bytes).ok_or_else(|| FetchError::Artifact {
+        reason: "it holds neither a module nor plugin.wasm".to_owned(),
+    })
+}
+
+/// Inflates no more than a module may have.
+fn inflate(bytes: &[u8]) -> Result<Bytes, FetchError> {
+    let mut inflated = Vec::new();
+    let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    MultiGzDecoder::new(bytes)
+        .take(limit)
+        .read_to_end(&mut inflated)
+        .map_err(|error| FetchError::Artifact { reason: format!("its layer does not inflate: {error}") })?;
+    if inflated.len() > MAX_BYTES {
+        Err(FetchError::TooLarge { limit: MAX_BYTES })
+    } else {
+        Ok(inflated.into())
+    }
+}
+
+/// The first `plugin.wasm` of a tar archive.
+fn in_archive(archive: &Bytes) -> Option<Bytes> {
+    let mut position = 0_usize;
+    loop {
+        let header = archive.get(position..position.checked_add(BLOCK)?)?;
+        let name = header.get(..100)?.split(|byte| *byte == 0).next()?;
+        if name.is_empty() {
+            return None;
+        }
+        let size = octal(header.get(124..136)?)?;
+        let start = position.checked_add(BLOCK)?;
+        let end = start.checked_add(size)?;
+        if name.rsplit(|byte| *byte == b'/').next() == Some(NAME) {
+            let module = archive.get(start..end)?;
+            return module.starts_with(WASM).then(|| archive.slice(start..end));
+        }
+        position = start.checked_add(size.checked_next_multiple_of(BLOCK)?)?;
+    }
+}
+
+fn octal(field: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(field).ok()?.trim_matches(['\0', ' ']);
+    usize::from_str_radix(text, 8).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::{Compression, write::GzEncoder};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut archive = Vec::new();
+        for (name, content) in files {
+            let mut header = [0; BLOCK];
+            header[..name.len()].copy_from_slice(name.as_bytes());
+            header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+            archive.extend(header);
+            archive.extend(*content);
+            archive.resize(archive.len().next_multiple_of(BLOCK), 0);
+        }
+        archive.resize(archive.len() + 2 * BLOCK, 0);
+        archive
+    }
+
+    fn gzip(bytes: &[u8]) -> Bytes {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap().into()
+    }
+
+    #[test]
+    fn module_is_the_layer_or_in_it() {
+        let tar = archive(&[("etc/passwd", b"root"), ("./plugin.wasm", b"\0asm1")]);
+        for layer in [Bytes::from_static(b"\0asm1"), gzip(b"\0asm1"), tar.clone().into(), gzip(&tar)] {
+            assert_eq!(module(layer).unwrap(), &b"\0asm1"[..]);
+        }
+        assert!(module(archive(&[("plugin.wasm", b"text")]).into()).is_err());
+        assert!(module(Bytes::from_static(b"text")).is_err());
+    }
+
+    #[test]
+    fn bomb_is_not_inflated() {
+        let bomb = gzip(&vec![0; MAX_BYTES + 1]);
+        assert!(matches!(module(bomb), Err(FetchError::TooLarge { .. })));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn any_bytes_are_a_layer_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
+            let _ = module(bytes.clone().into());
+            let _ = in_archive(&bytes.into());
+        }
+    }
+}

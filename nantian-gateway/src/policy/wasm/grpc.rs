@@ -1,0 +1,213 @@
+//! gRPC calls of plugins: messages in frames over HTTP/2.
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use nantian_lb::{Balancer, PickContext};
+use nantian_wasm::{GrpcCall, GrpcReplies, GrpcStream};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::{
+    body::{Body, BoxError},
+    ir::Protocol,
+    runtime::CallThread,
+    upstream::{Client, Destination},
+};
+
+const DEADLINE_EXCEEDED: u32 = 4;
+const UNKNOWN: u32 = 2;
+const RESOURCE_EXHAUSTED: u32 = 8;
+const INTERNAL: u32 = 13;
+const UNAVAILABLE: u32 = 14;
+
+/// Largest message that is read, in bytes.
+const MAX_MESSAGE: usize = 4 << 20;
+/// A flag and a length stand in front of each message.
+const PREFIX: usize = 5;
+
+/// The guest's end of a call. Dropping it cancels the call.
+struct Sending {
+    messages: Option<mpsc::UnboundedSender<Bytes>>,
+    _cancel: oneshot::Sender<()>,
+}
+
+impl GrpcStream for Sending {
+    fn send(&mut self, message: Bytes) {
+        if let Some(messages) = &self.messages {
+            drop(messages.send(message));
+        }
+    }
+
+    fn close(&mut self) {
+        self.messages = None;
+    }
+}
+
+/// How a call ended.
+struct Ended {
+    status: u32,
+    message: String,
+}
+
+/// Opens a call on the thread of call-outs.
+pub(super) fn open(
+    calls: &CallThread,
+    balancer: Balancer<Destination>,
+    mut call: GrpcCall,
+    replies: GrpcReplies,
+) -> Box<dyn GrpcStream> {
+    let (messages, outgoing) = mpsc::unbounded_channel();
+    let (cancel, cancelled) = oneshot::channel::<()>();
+    let is_unary = call.message.is_some();
+    if let Some(message) = call.message.take() {
+        drop(messages.send(message));
+    }
+    calls.run(move |client| async move {
+        let limit = call.timeout;
+        let exchange = exchange(client, &balancer, call, outgoing, &replies, is_unary);
+        let timed = async {
+            match limit {
+                Some(limit) => timeout(limit, exchange).await.unwrap_or_else(|_| Ended {
+                    status: DEADLINE_EXCEEDED,
+                    message: "deadline exceeded".to_owned(),
+                }),
+                None => exchange.await,
+            }
+        };
+        tokio::select! {
+            ended = timed => replies.close(ended.status, ended.message),
+            _ = cancelled => {}
+        }
+    });
+    Box::new(Sending { messages: (!is_unary).then_some(messages), _cancel: cancel })
+}
+
+async fn exchange(
+    client: Client,
+    balancer: &Balancer<Destination>,
+    call: GrpcCall,
+    outgoing: mpsc::UnboundedReceiver<Bytes>,
+    replies: &GrpcReplies,
+    is_unary: bool,
+) -> Ended {
+    let Ok(picked) = balancer.pick(&PickContext::default()) else {
+        return Ended { status: UNAVAILABLE, message: "no endpoint is ready".to_owned() };
+    };
+    let (mut destination, _in_flight) = picked.into_parts();
+    destination.protocol = Protocol::H2c;
+    let response = match client.send(destination, request(call, outgoing)).await {
+        Ok(response) => response,
+        Err(error) => return Ended { status: UNAVAILABLE, message: error.error.to_string() },
+    };
+    let (parts, mut body) = response.into_parts();
+    if let Some(ended) = status(&parts.headers) {
+        return ended;
+    }
+    if !is_unary {
+        replies.initial_metadata(parts.headers);
+    }
+    let (mut buffer, mut message) = (BytesMut::new(), None);
+    while let Some(frame) = body.frame().await {
+        let frame = match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => {
+                buffer.extend_from_slice(&data);
+                if buffer.len() > MAX_MESSAGE + PREFIX {
+                    return Ended { status: RESOURCE_EXHAUSTED, message: "message too large".to_owned() };
+                }
+                while let Some(next) = next_message(&mut buffer) {
+                    match is_unary {
+                        true => message = Some(next),
+                        false => replies.message(next),
+                    }
+                }
+                continue;
+            }
+            Ok(Err(frame)) => frame,
+            Err(error) => return Ended { status: UNAVAILABLE, message: error.to_string() },
+        };
+        let Ok(trailers) = frame.into_trailers() else { continue };
+        let ended = status(&trailers);
+        if is_unary {
+            if let (Some(message), Some(Ended { status: 0, .. })) = (message.take(), &ended) {
+                replies.message(message);
+            }
+        } else {
+            replies.trailing_metadata(trailers);
+        }
+        return ended.unwrap_or(Ended { status: UNKNOWN, message: "no grpc-status".to_owned() });
+    }
+    Ended { status: INTERNAL, message: "the stream ended without trailers".to_owned() }
+}
+
+fn request(call: GrpcCall, outgoing: mpsc::UnboundedReceiver<Bytes>) -> Request<Body> {
+    let frames = stream::unfold(outgoing, |mut outgoing| async move {
+        let message = outgoing.recv().await?;
+        Some((Ok::<_, BoxError>(Frame::data(framed(&message))), outgoing))
+    });
+    let mut request = Request::new(Body::boxed(StreamBody::new(frames)));
+    *request.method_mut() = Method::POST;
+    let path = format!("/{}/{}", call.service, call.method);
+    *request.uri_mut() = http::Uri::try_from(path).unwrap_or_default();
+    *request.headers_mut() = call.metadata;
+    let headers = request.headers_mut();
+    if let Ok(host) = HeaderValue::try_from(call.upstream.rsplit('|').next().unwrap_or_default()) {
+        headers.insert(header::HOST, host);
+    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    let timeout = call.timeout.map(|timeout| HeaderValue::try_from(format!("{}m", timeout.as_millis())));
+    if let Some(Ok(timeout)) = timeout {
+        headers.insert("grpc-timeout", timeout);
+    }
+    request
+}
+
+fn framed(message: &Bytes) -> Bytes {
+    let mut frame = BytesMut::with_capacity(PREFIX + message.len());
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    frame.extend_from_slice(message);
+    frame.freeze()
+}
+
+/// Takes a whole message from the front.
+fn next_message(buffer: &mut BytesMut) -> Option<Bytes> {
+    let length = buffer.get(1..PREFIX)?;
+    let length = usize::try_from(u32::from_be_bytes(length.try_into().ok()?)).ok()?;
+    if buffer.len() < PREFIX.checked_add(length)? {
+        return None;
+    }
+    buffer.advance(PREFIX);
+    Some(buffer.split_to(length).freeze())
+}
+
+fn status(headers: &HeaderMap) -> Option<Ended> {
+    let status = headers.get("grpc-status")?.to_str().ok().and_then(|status| status.parse().ok());
+    let message = headers.get("grpc-message").and_then(|message| message.to_str().ok());
+    Some(Ended { status: status.unwrap_or(UNKNOWN), message: message.unwrap_or_default().to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_cut_at_their_lengths() {
+        let mut buffer = BytesMut::new();
+        for message in ["one", "", "three"] {
+            buffer.extend_from_slice(&framed(&Bytes::from_static(message.as_bytes())));
+        }
+        buffer.extend_from_slice(&[0, 0, 0]);
+        let mut messages = Vec::new();
+        while let Some(message) = next_message(&mut buffer) {
+            messages.push(message);
+        }
+        assert_eq!(messages, ["one", "", "three"]);
+        assert_eq!(&buffer[..], [0, 0, 0]);
+    }
+}

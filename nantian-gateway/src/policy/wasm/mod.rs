@@ -1,0 +1,304 @@
+//! WasmPlugin.
+
+mod grpc;
+mod host;
+
+use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use nantian_lb::Balancer;
+use nantian_wasm::{
+    Digest, Engine, EngineError, FailurePolicy, Hooks, Host, Module, Plugin, PluginConfig, StreamInfo,
+    WasmLayer,
+};
+use tower::{Layer, Service, ServiceBuilder, service_fn};
+
+use crate::{
+    body::{Body, BoxError},
+    compile::LocalService,
+    fetch::{Fetched, Modules},
+    ir::{self, BackendId, PluginSource, PolicyId},
+    listen::RequestInfo,
+    respond::{self, Chain},
+    runtime::CallThread,
+    translate::conditions::Reason,
+    upstream::{ClientConfig, Destination},
+};
+
+use self::host::PluginHost;
+
+/// The running plugins of the process.
+#[derive(Debug, Default)]
+pub struct WasmPlugins {
+    engine: Option<Engine>,
+    outside: Option<Outside>,
+    /// Started when the first plugin may call out.
+    calls: Option<CallThread>,
+    running: BTreeMap<PolicyId, Running>,
+}
+
+/// How plugins reach what is outside of the process.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "made in one place, of all it has")]
+pub struct Outside {
+    /// Modules that are somewhere else.
+    pub modules: Modules,
+    /// Limits and roots of the client for call-outs.
+    pub client: ClientConfig,
+}
+
+#[derive(Debug)]
+struct Running {
+    config: ir::Plugin,
+    /// The last good one: an edit that cannot be started leaves it in place.
+    plugin: Option<Plugin>,
+    host: Option<Arc<PluginHost>>,
+    /// Why the present configuration is not the one that runs.
+    failed: Option<NotRunning>,
+}
+
+/// Why a plugin's configuration does not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotRunning {
+    /// For programs.
+    pub reason: Reason,
+    /// For people: the field and what is wrong with it.
+    pub message: String,
+}
+
+impl WasmPlugins {
+    /// The engine, made on the first call. Its clock must run before a plugin is started.
+    ///
+    /// # Errors
+    /// When the machine cannot run compiled WebAssembly.
+    pub fn engine(&mut self) -> Result<&Engine, EngineError> {
+        match &mut self.engine {
+            Some(engine) => Ok(engine),
+            none => Ok(none.insert(Engine::new()?)),
+        }
+    }
+
+    /// Fetches modules that are somewhere else, and lets plugins call out of the process.
+    pub fn reach_out(&mut self, outside: Outside) {
+        self.outside = Some(outside);
+    }
+
+    /// Starts what is new or edited, tries again what has failed, and ends what is gone.
+    ///
+    /// Returns the plugins whose configuration does not run, and why. Compiles on the calling thread.
+    pub fn update(
+        &mut self,
+        plugins: &BTreeMap<PolicyId, ir::Plugin>,
+        upstream: impl Fn(&BackendId) -> Option<Balancer<Destination>>,
+    ) -> Vec<(PolicyId, NotRunning)> {
+        self.running.retain(|id, _| plugins.contains_key(id));
+        if let Some(Outside { modules, .. }) = &self.outside {
+            modules.retain(&plugins.values().filter_map(|plugin| plugin.source.url()).collect::<Vec<_>>());
+        }
+        for (id, config) in plugins {
+            let known = self.running.remove(id);
+            let host = known.as_ref().and_then(|running| running.host.clone()).or_else(|| self.host(config));
+            if let Some(host) = &host {
+                let upstreams = config.upstreams.iter();
+                host.allow(upstreams.filter_map(|id| Some((id.clone(), upstream(id)?))).collect());
+            }
+            let mut running = match known {
+                Some(mut running) if running.runs(config) => {
+                    running.config.clone_from(config);
+                    running
+                }
+                known => {
+                    let last_good = known.and_then(|running| running.plugin);
+                    let (plugin, failed) = match self.start(config, last_good.as_ref(), host.clone()) {
+                        Ok(plugin) => (Some(plugin), None),
+                        Err(reason) => (last_good, Some(reason)),
+                    };
+                    Running { config: config.clone(), plugin, host: None, failed }
+                }
+            };
+            running.host = host;
+            self.running.insert(id.clone(), running);
+        }
+        let failed = self.running.iter();
+        failed.filter_map(|(id, running)| Some((id.clone(), running.failed.clone()?))).collect()
+    }
+
+    /// What a plugin may reach, if it may reach anything.
+    fn host(&mut self, config: &ir::Plugin) -> Option<Arc<PluginHost>> {
+        if !config.sandbox.allow_network {
+            return None;
+        }
+        if self.calls.is_none() {
+            let started = CallThread::start(self.outside.as_ref()?.client.clone());
+            self.calls = started.inspect_err(|error| tracing::error!(%error, "plugins cannot call out")).ok();
+        }
+        Some(Arc::new(PluginHost::new(&config.object.namespace, self.calls.clone()?)))
+    }
+
+    fn start(
+        &self,
+        config: &ir::Plugin,
+        last_good: Option<&Plugin>,
+        host: Option<Arc<PluginHost>>,
+    ) -> Result<Plugin, NotRunning> {
+        let bytes = self.bytes(config)?;
+        let engine = self.engine.as_ref().ok_or_else(|| invalid("this machine cannot run WebAssembly"))?;
+        let expected = config
+            .sha256
+            .as_deref()
+            .map(Digest::from_str)
+            .transpose()
+            .map_err(|error| invalid(format!("spec.wasm.sha256: {error}")))?;
+        let module = Module::compile(engine, &bytes, expected)
+            .map_err(|error| invalid(format!("spec.wasm: {}", Chain(&error))))?;
+        let settings = plugin_config(config);
+        let host: Option<Arc<dyn Host>> = host.map(|host| host as _);
+        let plugin = match (last_good, host) {
+            // Shared data, queues and metrics survive an edit.
+            (Some(last_good), host) => last_good.successor(&module, settings, host),
+            (None, Some(host)) => Plugin::with_host(&module, settings, host),
+            (None, None) => Plugin::new(&module, settings),
+        };
+        plugin.map_err(|error| invalid(format!("spec: {}", Chain(&error))))
+    }
+
+    /// Every plugin that runs.
+    pub fn running(&self) -> impl Iterator<Item = &Plugin> {
+        self.running.values().filter_map(|running| running.plugin.as_ref())
+    }
+
+    fn bytes(&self, config: &ir::Plugin) -> Result<Bytes, NotRunning> {
+        let url = match &config.source {
+            PluginSource::Bytes(bytes) => return Ok(Bytes::copy_from_slice(bytes)),
+            PluginSource::Missing(reason) => {
+                return Err(NotRunning { reason: Reason::ConfigMapNotFound, message: reason.clone() });
+            }
+            PluginSource::Url(url) => url,
+        };
+        let outside =
+            self.outside.as_ref().ok_or_else(|| invalid("spec.wasm.url: nothing is fetched here"))?;
+        match outside.modules.get(url) {
+            Fetched::Ready(bytes) => Ok(bytes),
+            Fetched::Pending => Err(NotRunning {
+                reason: Reason::Pending,
+                message: "spec.wasm.url: the module is being fetched".to_owned(),
+            }),
+            Fetched::Failed(error) => {
+                Err(NotRunning { reason: Reason::FetchFailed, message: format!("spec.wasm.url: {error}") })
+            }
+        }
+    }
+
+    /// The plugins `ids`, in this order, or `None` if there are none.
+    pub fn chain<'a>(&self, ids: impl IntoIterator<Item = &'a PolicyId>) -> Option<Plugins> {
+        let mut plugins = Vec::new();
+        for id in ids {
+            match self.running.get(id) {
+                Some(Running { plugin: Some(plugin), .. }) => plugins.push(plugin.clone()),
+                Some(running) if running.config.failure_policy == ir::FailurePolicy::FailOpen => {}
+                _ => return Some(Plugins::Missing),
+            }
+        }
+        (!plugins.is_empty()).then(|| Plugins::Run(WasmLayer::new(plugins)))
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Whether what runs is what `config` says; which Services may be called is said to the host.
+    fn runs(&self, config: &ir::Plugin) -> bool {
+        let ir::Plugin { object, source, sha256, hooks, config: text, sandbox, upstreams: _, failure_policy } =
+            config;
+        let own = &self.config;
+        self.failed.is_none()
+            && own.object == *object
+            && own.source == *source
+            && own.sha256 == *sha256
+            && own.hooks == *hooks
+            && own.config == *text
+            && own.sandbox == *sandbox
+            && own.failure_policy == *failure_policy
+    }
+}
+
+fn invalid(message: impl Into<String>) -> NotRunning {
+    NotRunning { reason: Reason::ModuleInvalid, message: message.into() }
+}
+
+fn plugin_config(config: &ir::Plugin) -> PluginConfig {
+    let mut plugin = PluginConfig::new(config.object.to_string());
+    plugin.configuration = Bytes::from(config.config.clone());
+    plugin.hooks = hooks(&config.hooks);
+    plugin.sandbox.max_memory = usize::try_from(config.sandbox.max_memory_bytes).unwrap_or(usize::MAX);
+    plugin.sandbox.max_execution_time = config.sandbox.max_execution_time;
+    plugin.sandbox.allow_network = config.sandbox.allow_network;
+    plugin.sandbox.allow_file_system = config.sandbox.allow_file_system;
+    plugin.failure_policy = match config.failure_policy {
+        ir::FailurePolicy::FailClosed => FailurePolicy::FailClosed,
+        ir::FailurePolicy::FailOpen => FailurePolicy::FailOpen,
+    };
+    plugin
+}
+
+/// None named means all.
+fn hooks(named: &[ir::Hook]) -> Hooks {
+    if named.is_empty() {
+        return Hooks::ALL;
+    }
+    let mut hooks = Hooks::NONE;
+    hooks.on_request = named.contains(&ir::Hook::OnRequest);
+    hooks.on_response = named.contains(&ir::Hook::OnResponse);
+    hooks.on_stream_chunk = named.contains(&ir::Hook::OnStreamChunk);
+    hooks
+}
+
+/// The plugins at one place.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Plugins {
+    /// They run in this order.
+    Run(WasmLayer),
+    /// One that fails closed cannot be had: nothing passes.
+    Missing,
+}
+
+impl<S> Layer<S> for Plugins
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone + 'static,
+    S::Future: 'static,
+{
+    type Service = LocalService<Response<Body>, BoxError>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        match self {
+            Self::Run(layer) => LocalService::new(
+                ServiceBuilder::new()
+                    .map_request(with_stream_info)
+                    .map_response(|response: Response<_>| response.map(Body::boxed))
+                    .layer(layer.clone())
+                    .map_request(|request: Request<_>| request.map(Body::boxed))
+                    .service(inner),
+            ),
+            Self::Missing => LocalService::new(service_fn(|_: Request<Body>| {
+                let answer =
+                    respond::plain(StatusCode::SERVICE_UNAVAILABLE, "a plugin of this route is missing");
+                std::future::ready(Ok(answer))
+            })),
+        }
+    }
+}
+
+/// Tells the guest what the headers do not say.
+fn with_stream_info(mut request: Request<Body>) -> Request<Body> {
+    if let Some(info) = request.extensions().get::<RequestInfo>() {
+        let mut stream = StreamInfo::default();
+        // A trusted proxy tells the client's address, not its port.
+        let port = if info.client == info.peer.ip() { info.peer.port() } else { 0 };
+        stream.source = Some(SocketAddr::new(info.client, port));
+        stream.tls = info.tls;
+        request.extensions_mut().insert(stream);
+    }
+    request
+}

@@ -1,0 +1,67 @@
+//! The thread of the plugins' call-outs.
+
+use std::{fmt, future::Future, io, pin::Pin, thread, time::Duration};
+
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::mpsc,
+    time::{Instant, interval},
+};
+
+use crate::upstream::{Client, ClientConfig};
+
+/// How often idle connections are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// A call-out, to be made with the client of the thread.
+type Call = Box<dyn FnOnce(Client) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+/// A thread with a client of its own: guests call out from whichever thread they run on. It ends with the last handle.
+#[derive(Clone)]
+pub struct CallThread {
+    calls: mpsc::UnboundedSender<Call>,
+}
+
+impl CallThread {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When there is no thread or no runtime to be had.
+    pub fn start(config: ClientConfig) -> io::Result<Self> {
+        let (calls, inbox) = mpsc::unbounded_channel();
+        let runtime = move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        thread::Builder::new().name("wasm-calls".to_owned()).spawn(move || match runtime() {
+            Ok(runtime) => runtime.block_on(serve(Client::new(config), inbox)),
+            Err(error) => tracing::error!(%error, "plugins cannot call out"),
+        })?;
+        Ok(Self { calls })
+    }
+
+    /// Makes a call-out on the thread.
+    pub fn run<F>(&self, call: impl FnOnce(Client) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        // A thread that has ended answers nothing: what the call holds is dropped, and tells the guest.
+        drop(self.calls.send(Box::new(|client| Box::pin(call(client)))));
+    }
+}
+
+impl fmt::Debug for CallThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallThread").finish_non_exhaustive()
+    }
+}
+
+async fn serve(client: Client, mut inbox: mpsc::UnboundedReceiver<Call>) {
+    let mut sweep = interval(SWEEP);
+    loop {
+        tokio::select! {
+            call = inbox.recv() => match call {
+                Some(call) => drop(super::spawn_local(call(client.clone()))),
+                None => return,
+            },
+            _ = sweep.tick() => client.sweep(Instant::now()),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Where plugins come from, and what is shut while they are not there.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use nantian_wasm::Digest;
+
+use crate::support::{Backend, World, eventually, rule, to};
+
+/// A module that adds the request header `x-wasm-plugin`.
+fn add_header() -> Vec<u8> {
+    let guest = concat!(env!("CARGO_MANIFEST_DIR"), "/../nantian-wasm/tests/guests/add_header.wat");
+    wat::parse_file(guest).unwrap()
+}
+
+fn ok(body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// A WasmPlugin on the HTTPRoute of the same name.
+fn plugin(name: &str, wasm: &str) -> String {
+    format!(
+        "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: WasmPlugin
+metadata: {{name: {name}, namespace: demo}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: {name}}}]
+  wasm: {{{wasm}}}
+"
+    )
+}
+
+#[tokio::test]
+async fn module_is_fetched_once_and_tried_again_until_it_is_there() {
+    let (asked, is_there) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let origin = Backend::answering({
+        let (asked, is_there) = (Arc::clone(&asked), Arc::clone(&is_there));
+        move |_| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            let is_there = is_there.load(Ordering::Relaxed);
+            if is_there {
+                ok(&add_header())
+            } else {
+                b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec()
+            }
+        }
+    })
+    .await;
+    let url =
+        format!("url: \"http://{}/plugin.wasm\", sha256: {}", origin.address, Digest::of(&add_header()));
+    let backend = Backend::echo("a").await;
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("plugin", &plugin("r", &url))
+        .start()
+        .await;
+
+    assert_eq!(gateway.get("/").await.status(), 503, "closed until the module is there");
+    eventually("the failure is told", async || {
+        gateway.condition("WasmPlugin demo/r", "Programmed").await["reason"] == "FetchFailed"
+    })
+    .await;
+    is_there.store(true, Ordering::Relaxed);
+    eventually("the module is served", async || gateway.get("/").await.status() == 200).await;
+    assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/r"));
+    assert_eq!(gateway.condition("WasmPlugin demo/r", "Programmed").await["status"], "True");
+
+    let asked_before = asked.load(Ordering::Relaxed);
+    gateway.edit("plugin", &plugin("r", &url).replace("wasm:", "config: edited\n  wasm:")).await;
+    assert_eq!(gateway.get("/").await.status(), 200);
+    assert_eq!(asked.load(Ordering::Relaxed), asked_before, "an edit of the configuration fetches nothing");
+}
+
+#[tokio::test]
+async fn module_of_another_digest_or_from_a_private_place_is_not_served() {
+    let origin = Backend::answering(|_| ok(&add_header())).await;
+    let backend = Backend::echo("a").await;
+    let wrong = format!("url: \"http://{}/\", sha256: {}", origin.address, Digest::of(b"other"));
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("digest", &[rule("/digest", &to("a"))])
+        .route("metadata", &[rule("/metadata", &to("a"))])
+        .manifest("digest", &plugin("digest", &wrong))
+        .manifest("metadata", &plugin("metadata", "url: \"http://169.254.169.254/latest\""))
+        .start()
+        .await;
+    for (path, object, reason, words) in [
+        ("/digest", "WasmPlugin demo/digest", "ModuleInvalid", "sha256 is"),
+        ("/metadata", "WasmPlugin demo/metadata", "FetchFailed", "never asked"),
+    ] {
+        eventually(path, async || gateway.condition(object, "Programmed").await["reason"] == reason).await;
+        let message = gateway.condition(object, "Programmed").await["message"].to_string();
+        assert!(message.contains(words), "{message}");
+        assert_eq!(gateway.get(path).await.status(), 503);
+    }
+    assert!(backend.seen().is_empty());
+}
+
+#[tokio::test]
+async fn plugin_asks_a_service_whether_a_request_may_pass() {
+    let guest = concat!(env!("CARGO_MANIFEST_DIR"), "/../nantian-wasm/tests/guests/call_out.wat");
+    let module = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, wat::parse_file(guest).unwrap());
+    let is_open = Arc::new(AtomicBool::new(true));
+    let auth = Backend::answering({
+        let is_open = Arc::clone(&is_open);
+        move |request| {
+            assert!(request.start.starts_with("GET /auth "), "{}", request.start);
+            let status = if is_open.load(Ordering::Relaxed) { "200 OK" } else { "401 Unauthorized" };
+            format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")
+        }
+    })
+    .await;
+    let backend = Backend::echo("a").await;
+    let asking = |upstream: &str| {
+        let sandbox = format!("sandbox: {{allowNetwork: true}}\n  config: \"{upstream}\"\n  wasm:");
+        plugin("r", &format!("inline: {module}")).replace("wasm:", &sandbox)
+    };
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .service("auth", &[&auth])
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("plugin", &asking("auth"))
+        .start()
+        .await;
+    assert_eq!(gateway.get("/").await.status(), 200);
+    assert_eq!(auth.last().header("host"), Some("auth"));
+    is_open.store(false, Ordering::Relaxed);
+    assert_eq!(gateway.get("/").await.status(), 403);
+    assert_eq!((backend.seen().len(), auth.seen().len()), (1, 2));
+
+    gateway.edit("plugin", &asking("auth.elsewhere")).await;
+    assert_eq!(gateway.get("/").await.status(), 200, "the guest lets pass what it cannot ask about");
+    assert_eq!(auth.seen().len(), 2, "a Service of another namespace is not there for it");
+}

@@ -1,0 +1,298 @@
+//! What guests may reach outside their exchange, if the embedder lets them.
+
+use std::fmt;
+use std::sync::Weak;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+
+use crate::pool::{Job, Slot};
+
+/// Largest response body of a call-out that reaches a guest, in bytes.
+const MAX_RESPONSE_BODY: usize = 4 << 20;
+
+/// The embedder's side of call-outs and foreign functions; every method has a default that refuses.
+///
+/// A guest is running while these methods are called, on whichever thread it runs: they must start what is asked for and
+/// return. Replies may come later from any thread; they run the guest there, or leave the reply to whoever runs it.
+pub trait Host: Send + Sync + 'static {
+    /// Sends a request to `call.upstream` and gives the outcome to `reply`; dropping `reply` counts as
+    /// [`CallFailure::Unreachable`].
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] when nothing was sent.
+    fn http_call(&self, plugin: &str, call: HttpCall, reply: HttpReply) -> Result<(), CallError> {
+        let _ = (plugin, call, reply);
+        Err(CallError::Unavailable)
+    }
+
+    /// Opens a gRPC call to `call.upstream`; dropping the returned stream cancels it.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] when nothing was opened.
+    fn grpc_call(
+        &self,
+        plugin: &str,
+        call: GrpcCall,
+        replies: GrpcReplies,
+    ) -> Result<Box<dyn GrpcStream>, CallError> {
+        let _ = (plugin, call, replies);
+        Err(CallError::Unavailable)
+    }
+
+    /// Answers `proxy_call_foreign_function`; none when there is no function of this name.
+    fn foreign_function(
+        &self,
+        plugin: &str,
+        name: &str,
+        arguments: &[u8],
+    ) -> Option<Result<Vec<u8>, ForeignError>> {
+        let _ = (plugin, name, arguments);
+        None
+    }
+}
+
+/// Refuses everything: the host of plugins without network.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct NoHost;
+
+/// An HTTP request a guest wants to be sent.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct HttpCall {
+    /// Name of the upstream, as the guest gave it.
+    pub upstream: String,
+    /// The request: method, path and authority are there, framing headers are not.
+    pub request: Request<Bytes>,
+    /// Trailers to be sent after the body.
+    pub trailers: HeaderMap,
+    /// Time until the whole response must be there. Range: 1 ms to 60 s.
+    pub timeout: Duration,
+}
+
+/// A gRPC call a guest wants to be made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct GrpcCall {
+    /// Name of the upstream, as the guest gave it.
+    pub upstream: String,
+    /// Full name of the service.
+    pub service: String,
+    /// Name of the method.
+    pub method: String,
+    /// Metadata to be sent with the request.
+    pub metadata: HeaderMap,
+    /// The one message of a unary call; none opens a stream.
+    pub message: Option<Bytes>,
+    /// Time until a unary call must be over; none for streams.
+    pub timeout: Option<Duration>,
+}
+
+/// The sending half of a gRPC call.
+pub trait GrpcStream: Send {
+    /// Sends a message.
+    fn send(&mut self, message: Bytes);
+    /// Says that no message follows.
+    fn close(&mut self);
+}
+
+/// Why a call-out was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The plugin may not call an upstream of this name, or there is none.
+    #[error("unknown upstream")]
+    UnknownUpstream,
+    /// Call-outs are not available now.
+    #[error("call-outs are not available")]
+    Unavailable,
+}
+
+/// How a call-out ended without a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallFailure {
+    /// The response did not come in time: the guest sees status 504.
+    #[error("timed out")]
+    Timeout,
+    /// No connection could be made: the guest sees status 503.
+    #[error("no connection")]
+    Unreachable,
+    /// The response broke off or was too large: the guest sees no headers at all.
+    #[error("reset")]
+    Reset,
+}
+
+/// Why a foreign function gave no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForeignError {
+    /// The arguments are not what the function takes.
+    #[error("bad argument")]
+    BadArgument,
+    /// The function did not succeed.
+    #[error("internal failure")]
+    Failed,
+}
+
+/// A complete response to a call-out.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct HttpCallResponse {
+    /// Status, headers and body.
+    pub response: Response<Bytes>,
+    /// Trailers, if any.
+    pub trailers: HeaderMap,
+}
+
+/// Where the outcome of an HTTP call-out goes.
+pub struct HttpReply {
+    address: Address,
+    is_sent: bool,
+}
+
+/// Where what happens on a gRPC call goes. Dropping it closes the call with status 14 (unavailable), unless it was closed.
+pub struct GrpcReplies {
+    address: Address,
+    is_closed: bool,
+}
+
+/// What can happen on a gRPC call.
+#[derive(Debug)]
+pub(crate) enum GrpcEvent {
+    InitialMetadata(HeaderMap),
+    Message(Bytes),
+    TrailingMetadata(HeaderMap),
+    Close { status: u32, message: String },
+}
+
+/// Which call of which instance.
+pub(crate) struct Address {
+    pub(crate) slot: Weak<Slot>,
+    pub(crate) generation: u64,
+    pub(crate) id: u32,
+}
+
+// === impl NoHost ===
+
+impl Host for NoHost {}
+
+// === impl HttpCall ===
+
+impl HttpCall {
+    pub(crate) fn new(
+        upstream: String,
+        request: Request<Bytes>,
+        trailers: HeaderMap,
+        timeout: Duration,
+    ) -> Self {
+        Self { upstream, request, trailers, timeout }
+    }
+}
+
+// === impl HttpCallResponse ===
+
+impl HttpCallResponse {
+    /// A response and the trailers behind it.
+    pub fn new(response: Response<Bytes>, trailers: HeaderMap) -> Self {
+        Self { response, trailers }
+    }
+}
+
+// === impl HttpReply ===
+
+impl HttpReply {
+    pub(crate) fn new(address: Address) -> Self {
+        Self { address, is_sent: false }
+    }
+
+    /// Hands the outcome to the guest. Runs it here when its instance is free.
+    pub fn send(mut self, outcome: Result<HttpCallResponse, CallFailure>) {
+        self.post(outcome);
+    }
+
+    fn post(&mut self, outcome: Result<HttpCallResponse, CallFailure>) {
+        self.is_sent = true;
+        let outcome = match outcome {
+            Ok(response) if response.response.body().len() > MAX_RESPONSE_BODY => Err(CallFailure::Reset),
+            outcome => outcome,
+        };
+        self.address.post(|id| Job::HttpReply { id, outcome: outcome.map(Box::new) });
+    }
+}
+
+impl Drop for HttpReply {
+    fn drop(&mut self) {
+        if !self.is_sent {
+            self.post(Err(CallFailure::Unreachable));
+        }
+    }
+}
+
+impl fmt::Debug for HttpReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpReply").field("id", &self.address.id).finish_non_exhaustive()
+    }
+}
+
+// === impl GrpcReplies ===
+
+impl GrpcReplies {
+    pub(crate) fn new(address: Address) -> Self {
+        Self { address, is_closed: false }
+    }
+
+    /// The server's initial metadata.
+    pub fn initial_metadata(&self, metadata: HeaderMap) {
+        self.post(GrpcEvent::InitialMetadata(metadata));
+    }
+
+    /// A message of the server. Unary calls end with it.
+    pub fn message(&self, message: Bytes) {
+        self.post(GrpcEvent::Message(message));
+    }
+
+    /// The server's trailing metadata.
+    pub fn trailing_metadata(&self, metadata: HeaderMap) {
+        self.post(GrpcEvent::TrailingMetadata(metadata));
+    }
+
+    /// The call is over, with this gRPC status.
+    pub fn close(mut self, status: u32, message: impl Into<String>) {
+        self.is_closed = true;
+        self.post(GrpcEvent::Close { status, message: message.into() });
+    }
+
+    fn post(&self, event: GrpcEvent) {
+        self.address.post(|id| Job::Grpc { id, event: Box::new(event) });
+    }
+}
+
+impl Drop for GrpcReplies {
+    fn drop(&mut self) {
+        if !self.is_closed {
+            self.post(GrpcEvent::Close { status: 14, message: String::new() });
+        }
+    }
+}
+
+impl fmt::Debug for GrpcReplies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrpcReplies").field("id", &self.address.id).finish_non_exhaustive()
+    }
+}
+
+// === impl Address ===
+
+impl Address {
+    fn post(&self, job: impl FnOnce(u32) -> Job) {
+        if let Some(slot) = self.slot.upgrade() {
+            slot.post(self.generation, job(self.id));
+            slot.settle();
+        }
+    }
+}

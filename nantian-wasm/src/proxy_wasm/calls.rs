@@ -1,0 +1,225 @@
+//! Call-outs under way, and what arrived for the guest to look at.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::abi::MapKind;
+use super::headers::Fields;
+use crate::host::{CallFailure, GrpcStream, HttpCallResponse};
+
+/// What the ids of one kind of call have in common, and their distance: as in Envoy.
+const HTTP_KIND: u32 = 0;
+const GRPC_CALL_KIND: u32 = 1;
+const GRPC_STREAM_KIND: u32 = 2;
+const KINDS: u32 = 3;
+const STEP: u32 = 4;
+
+/// `BrokenConnection`: what `proxy_get_status` says of a call that was reset.
+const BROKEN_CONNECTION: u32 = 11;
+
+/// Call-outs of one instance that have not ended.
+#[derive(Default)]
+pub(crate) struct Calls {
+    /// The context each HTTP call was made for.
+    http: HashMap<u32, u32>,
+    grpc: HashMap<u32, Grpc>,
+    last: [u32; 3],
+}
+
+struct Grpc {
+    context: u32,
+    stream: Option<Box<dyn GrpcStream>>,
+}
+
+/// Which kind of call an id stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallKind {
+    Http,
+    GrpcCall,
+    GrpcStream,
+}
+
+/// What the running callback was called for.
+#[derive(Default)]
+pub(crate) struct Received {
+    call: Option<Response>,
+    initial: Option<HeaderMap>,
+    trailing: Option<HeaderMap>,
+    message: Bytes,
+    /// What `proxy_get_status` answers.
+    pub(crate) status: u32,
+    pub(crate) status_message: String,
+}
+
+struct Response {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    trailers: HeaderMap,
+}
+
+// === impl CallKind ===
+
+impl CallKind {
+    pub(crate) fn of(id: u32) -> Option<Self> {
+        match id & KINDS {
+            HTTP_KIND => Some(Self::Http),
+            GRPC_CALL_KIND => Some(Self::GrpcCall),
+            GRPC_STREAM_KIND => Some(Self::GrpcStream),
+            _ => None,
+        }
+    }
+
+    fn code(self) -> u32 {
+        match self {
+            Self::Http => HTTP_KIND,
+            Self::GrpcCall => GRPC_CALL_KIND,
+            Self::GrpcStream => GRPC_STREAM_KIND,
+        }
+    }
+}
+
+// === impl Calls ===
+
+impl Calls {
+    /// Calls that were made for a context and have not ended.
+    pub(crate) fn count(&self, context: u32) -> usize {
+        let http = self.http.values().filter(|of| **of == context).count();
+        http + self.grpc.values().filter(|call| call.context == context).count()
+    }
+
+    /// Whether anything may still arrive.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.http.is_empty() && self.grpc.is_empty()
+    }
+
+    /// The id of the next call of a kind.
+    pub(crate) fn next_id(&mut self, kind: CallKind) -> u32 {
+        let code = kind.code();
+        let Some(last) = usize::try_from(code).ok().and_then(|index| self.last.get_mut(index)) else {
+            return code;
+        };
+        *last = last.wrapping_add(STEP);
+        *last | code
+    }
+
+    pub(crate) fn insert_http(&mut self, id: u32, context: u32) {
+        self.http.insert(id, context);
+    }
+
+    /// Ends an HTTP call; none when it had ended.
+    pub(crate) fn remove_http(&mut self, id: u32) -> bool {
+        self.http.remove(&id).is_some()
+    }
+
+    pub(crate) fn insert_grpc(&mut self, id: u32, context: u32) {
+        self.grpc.insert(id, Grpc { context, stream: None });
+    }
+
+    /// Keeps the sending half of a call, unless the call has ended already.
+    pub(crate) fn open_grpc(&mut self, id: u32, stream: Box<dyn GrpcStream>) {
+        if let Some(call) = self.grpc.get_mut(&id) {
+            call.stream = Some(stream);
+        }
+    }
+
+    pub(crate) fn has_grpc(&self, id: u32) -> bool {
+        self.grpc.contains_key(&id)
+    }
+
+    pub(crate) fn grpc_stream(&mut self, id: u32) -> Option<&mut Box<dyn GrpcStream>> {
+        self.grpc.get_mut(&id)?.stream.as_mut()
+    }
+
+    /// Ends a gRPC call, which cancels it if it was under way; false when it had ended.
+    pub(crate) fn remove_grpc(&mut self, id: u32) -> bool {
+        self.grpc.remove(&id).is_some()
+    }
+}
+
+// === impl Received ===
+
+impl Received {
+    /// The outcome of an HTTP call; what Envoy answers itself for calls that fail looks as it does there.
+    pub(crate) fn of_call(outcome: Result<HttpCallResponse, CallFailure>) -> Self {
+        let response = match outcome {
+            Ok(HttpCallResponse { response, trailers }) => {
+                let (parts, body) = response.into_parts();
+                Response { status: parts.status, headers: parts.headers, body, trailers }
+            }
+            Err(CallFailure::Timeout) => {
+                Response::local(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout")
+            }
+            Err(CallFailure::Unreachable) => Response::local(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream connect error or disconnect/reset before headers. \
+                 reset reason: remote connection failure",
+            ),
+            Err(CallFailure::Reset) => {
+                return Self {
+                    status: BROKEN_CONNECTION,
+                    status_message: "reset".to_owned(),
+                    ..Self::default()
+                };
+            }
+        };
+        Self { call: Some(response), ..Self::default() }
+    }
+
+    pub(crate) fn of_initial_metadata(metadata: HeaderMap) -> Self {
+        Self { initial: Some(metadata), ..Self::default() }
+    }
+
+    pub(crate) fn of_trailing_metadata(metadata: HeaderMap) -> Self {
+        Self { trailing: Some(metadata), ..Self::default() }
+    }
+
+    pub(crate) fn of_message(message: Bytes) -> Self {
+        Self { message, ..Self::default() }
+    }
+
+    pub(crate) fn of_close(status: u32, message: String) -> Self {
+        Self { status, status_message: message, ..Self::default() }
+    }
+
+    pub(crate) fn fields(&self, kind: MapKind) -> Option<Fields<'_>> {
+        let call = self.call.as_ref();
+        match kind {
+            MapKind::CallHeaders => call.map(|call| Fields::Response(&call.status, &call.headers)),
+            MapKind::CallTrailers => {
+                call.map(|call| &call.trailers).filter(|trailers| !trailers.is_empty()).map(Fields::Plain)
+            }
+            MapKind::GrpcInitial => self.initial.as_ref().map(Fields::Plain),
+            MapKind::GrpcTrailing => self.trailing.as_ref().map(Fields::Plain),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn count(&self, kind: MapKind) -> u32 {
+        let count = self.fields(kind).map_or(0, Fields::count);
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn call_body(&self) -> Option<&[u8]> {
+        self.call.as_ref().map(|call| &*call.body)
+    }
+
+    pub(crate) fn message(&self) -> &[u8] {
+        &self.message
+    }
+}
+
+// === impl Response ===
+
+impl Response {
+    /// What stands in for a response that did not come.
+    fn local(status: StatusCode, text: &'static str) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        Self { status, headers, body: Bytes::from_static(text.as_bytes()), trailers: HeaderMap::new() }
+    }
+}

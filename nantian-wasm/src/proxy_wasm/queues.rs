@@ -1,0 +1,134 @@
+//! Queues that all instances of a plugin share.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Weak;
+
+use wasmtime::Caller;
+
+use super::abi::Status;
+use super::memory::{Stop, hand_over, put_u32, read, scratch};
+use super::shared::locked;
+use super::state::State;
+use crate::pool::{Job, Slot};
+use crate::sandbox::HostTrap;
+
+const MAX_QUEUES: usize = 16;
+const MAX_ITEMS: usize = 1_000;
+const MAX_NAME_BYTES: usize = 4 << 10;
+const MAX_BYTES: usize = 4 << 20;
+
+/// The queues of one plugin; a queue's token is its place, counted from one.
+#[derive(Default)]
+pub(crate) struct Queues {
+    tokens: HashMap<Vec<u8>, u32>,
+    queues: Vec<Queue>,
+    bytes: usize,
+}
+
+struct Queue {
+    items: VecDeque<Vec<u8>>,
+    /// The instance that registered it last hears of new items.
+    slot: Weak<Slot>,
+    generation: u64,
+}
+
+// === impl Queues ===
+
+impl Queues {
+    fn queue(&mut self, token: u32) -> Result<&mut Queue, Status> {
+        let place = usize::try_from(token).unwrap_or(0).checked_sub(1);
+        place.and_then(|place| self.queues.get_mut(place)).ok_or(Status::NotFound)
+    }
+}
+
+/// What a queue holds survives its being registered again.
+pub(super) fn register(
+    caller: &mut Caller<'_, State>,
+    name: u32,
+    name_length: u32,
+    return_token: u32,
+) -> Result<(), Stop> {
+    let name = read(caller, name, name_length)?;
+    let state = caller.data();
+    let (slot, generation) = (state.slot.clone(), state.generation);
+    let token = {
+        let mut queues = locked(&state.facts.shared.queues);
+        match queues.tokens.get(&name).copied() {
+            Some(token) => {
+                let queue = queues.queue(token)?;
+                (queue.slot, queue.generation) = (slot, generation);
+                token
+            }
+            None if queues.queues.len() >= MAX_QUEUES || name.len() > MAX_NAME_BYTES => {
+                return Err(HostTrap::Budget("queues").into());
+            }
+            None => {
+                queues.queues.push(Queue { items: VecDeque::new(), slot, generation });
+                let token = u32::try_from(queues.queues.len()).unwrap_or(u32::MAX);
+                queues.tokens.insert(name, token);
+                token
+            }
+        }
+    };
+    put_u32(caller, return_token, token)
+}
+
+/// Finds a queue of the guest's own VM id; no other's can be reached.
+pub(super) fn resolve(
+    caller: &mut Caller<'_, State>,
+    vm_id: u32,
+    vm_id_length: u32,
+    name: u32,
+    name_length: u32,
+    return_token: u32,
+) -> Result<(), Stop> {
+    let vm_id = read(caller, vm_id, vm_id_length)?;
+    let name = read(caller, name, name_length)?;
+    let facts = &caller.data().facts;
+    if !vm_id.is_empty() && vm_id != facts.vm_id.as_bytes() {
+        return Err(Status::NotFound.into());
+    }
+    let token = locked(&facts.shared.queues).tokens.get(&name).copied().ok_or(Status::NotFound)?;
+    put_u32(caller, return_token, token)
+}
+
+pub(super) fn enqueue(
+    caller: &mut Caller<'_, State>,
+    token: u32,
+    item: u32,
+    item_length: u32,
+) -> Result<(), Stop> {
+    let item = read(caller, item, item_length)?;
+    let (slot, generation) = {
+        let mut queues = locked(&caller.data().facts.shared.queues);
+        let bytes = queues.bytes.saturating_add(item.len());
+        let queue = queues.queue(token)?;
+        if queue.items.len() >= MAX_ITEMS || bytes > MAX_BYTES {
+            return Err(HostTrap::Budget("queued items").into());
+        }
+        queue.items.push_back(item);
+        let target = (queue.slot.clone(), queue.generation);
+        queues.bytes = bytes;
+        target
+    };
+    if let Some(slot) = slot.upgrade() {
+        slot.post(generation, Job::QueueReady { token });
+    }
+    Ok(())
+}
+
+pub(super) fn dequeue(
+    caller: &mut Caller<'_, State>,
+    token: u32,
+    return_pointer: u32,
+    return_length: u32,
+) -> Result<(), Stop> {
+    let mut out = scratch(caller);
+    {
+        let mut queues = locked(&caller.data().facts.shared.queues);
+        let item = queues.queue(token)?.items.pop_front().ok_or(Status::Empty)?;
+        queues.bytes = queues.bytes.saturating_sub(item.len());
+        out.extend_from_slice(&item);
+    }
+    hand_over(caller, out, return_pointer, return_length)
+}

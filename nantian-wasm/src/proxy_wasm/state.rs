@@ -1,0 +1,188 @@
+//! What the host keeps for one instance while its guest runs.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use futures_util::lock::OwnedMutexGuard;
+use wasmtime::{Memory, StoreLimits, TypedFunc};
+
+use super::abi::{Abi, Status};
+use super::calls::{Calls, Received};
+use super::shared::Shared;
+use crate::config::Capabilities;
+use crate::error::Phase;
+use crate::host::Host;
+use crate::observe::Counters;
+use crate::pool::Slot;
+use crate::sandbox::Usage;
+use crate::stream::{Exchange, SharedExchange};
+
+/// Id of the one root context of an instance; streams count upwards from here.
+pub(crate) const ROOT: u32 = 1;
+
+/// What all instances of a plugin have in common.
+pub(crate) struct Facts {
+    pub(crate) name: Arc<str>,
+    pub(crate) root_id: String,
+    pub(crate) vm_id: String,
+    pub(crate) configuration: Bytes,
+    pub(crate) vm_configuration: Bytes,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) allow_network: bool,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) counters: Counters,
+}
+
+/// The data of a store: what host calls work on.
+pub(crate) struct State {
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) abi: Abi,
+    pub(crate) limits: StoreLimits,
+    /// Known once the module is instantiated; a start section runs without.
+    pub(crate) memory: Option<Memory>,
+    pub(crate) allocator: Option<TypedFunc<u32, u32>>,
+    /// The guest's allocator is running: nothing that needs it may.
+    pub(crate) allocating: bool,
+    /// Carries bytes on their way into the guest, so that a host call does not allocate.
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) phase: Phase,
+    /// The context the running callback was called for.
+    pub(crate) active: u32,
+    /// The context host calls work on: the active one unless the guest chose another.
+    pub(crate) effective: u32,
+    /// Every stream context that lives.
+    pub(crate) contexts: HashMap<u32, Registered>,
+    /// The exchange of the effective context.
+    exchange: Option<OwnedMutexGuard<Exchange>>,
+    /// The exchange of the active context, while another one is effective.
+    aside: Option<OwnedMutexGuard<Exchange>>,
+    pub(crate) usage: Usage,
+    /// Milliseconds between calls of `proxy_on_tick`, if the guest wants them.
+    pub(crate) tick_period: Option<u64>,
+    pub(crate) calls: Calls,
+    /// What arrived from outside and is being shown to the guest.
+    pub(crate) received: Received,
+    /// Metrics by the id this guest knows them under: those of one kind in the order of their definition.
+    pub(crate) metrics: [Vec<usize>; 3],
+    /// The engine's clock when the callback began.
+    pub(crate) now: u64,
+    /// Where this instance lives, for replies to find it.
+    pub(crate) slot: Weak<Slot>,
+    pub(crate) generation: u64,
+}
+
+/// A stream context.
+pub(crate) struct Registered {
+    pub(crate) exchange: SharedExchange,
+    pub(crate) seat: usize,
+}
+
+// === impl State ===
+
+impl State {
+    pub(crate) fn new(facts: Arc<Facts>, abi: Abi, limits: StoreLimits, slot: &Arc<Slot>) -> Self {
+        Self {
+            facts,
+            abi,
+            limits,
+            memory: None,
+            allocator: None,
+            allocating: false,
+            scratch: Vec::new(),
+            phase: Phase::Start,
+            active: ROOT,
+            effective: ROOT,
+            contexts: HashMap::new(),
+            exchange: None,
+            aside: None,
+            usage: Usage::default(),
+            tick_period: None,
+            calls: Calls::default(),
+            received: Received::default(),
+            metrics: Default::default(),
+            now: 0,
+            slot: Arc::downgrade(slot),
+            generation: slot.generation(),
+        }
+    }
+
+    /// Enters a callback for a context.
+    pub(crate) fn enter(&mut self, context: u32, phase: Phase) {
+        self.active = context;
+        self.effective = context;
+        self.phase = phase;
+        self.allocating = false;
+    }
+
+    /// Takes over the exchange of the context that will be active.
+    pub(crate) fn lend(&mut self, exchange: OwnedMutexGuard<Exchange>, usage: Usage) {
+        self.exchange = Some(exchange);
+        self.usage = usage;
+    }
+
+    /// Gives up every exchange; the active context's comes back.
+    pub(crate) fn give_back(&mut self) -> (Option<OwnedMutexGuard<Exchange>>, Usage) {
+        if self.effective != self.active {
+            let _ = self.choose(self.active);
+        }
+        self.received = Received::default();
+        (self.exchange.take(), std::mem::take(&mut self.usage))
+    }
+
+    /// Lets host calls work on another context; zero is the active one.
+    pub(crate) fn choose(&mut self, context: u32) -> Result<(), Status> {
+        let context = if context == 0 { self.active } else { context };
+        if context == self.effective {
+            return Ok(());
+        }
+        if context != ROOT && context != self.active && !self.contexts.contains_key(&context) {
+            return Err(Status::BadArgument);
+        }
+        let present = self.exchange.take();
+        if self.effective == self.active {
+            self.aside = present;
+        } else if let Some(mut present) = present {
+            present.notify();
+        }
+        self.exchange = if context == self.active {
+            self.aside.take()
+        } else {
+            self.contexts.get(&context).and_then(Registered::borrow)
+        };
+        self.effective = context;
+        Ok(())
+    }
+
+    /// The exchange host calls work on.
+    pub(crate) fn exchange(&self) -> Option<&Exchange> {
+        self.exchange.as_deref()
+    }
+
+    pub(crate) fn exchange_mut(&mut self) -> Option<&mut Exchange> {
+        self.exchange.as_deref_mut()
+    }
+
+    /// The stream a host call is made for: the active one when the guest went to the root context to make it.
+    pub(crate) fn caller_context(&self) -> u32 {
+        if self.effective == ROOT { self.active } else { self.effective }
+    }
+
+    /// Whether the stream can still be steered: not while it is being logged and deleted.
+    pub(crate) fn can_steer(&self) -> bool {
+        self.phase != Phase::End || self.effective != self.active
+    }
+}
+
+// === impl Registered ===
+
+impl Registered {
+    /// The exchange, unless another thread works on it now.
+    fn borrow(&self) -> Option<OwnedMutexGuard<Exchange>> {
+        let mut exchange = self.exchange.try_lock_owned()?;
+        exchange.begin(self.seat, false);
+        Some(exchange)
+    }
+}

@@ -1,0 +1,113 @@
+//! Takes the headers of a message past the plugins.
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+
+use crate::body::{Relay, RequestBody, ResponseBody, Source};
+use crate::handle::StreamHandle;
+use crate::respond::Responder;
+use crate::stream::{Action, Direction, StreamContext};
+
+/// What showing a message's headers led to.
+pub(crate) enum Shown<M> {
+    /// It goes on; `true` when a plugin looks at its body.
+    Forward(M, bool),
+    Local(Response<Bytes>),
+    Pending(M),
+    Hold(M),
+}
+
+/// Takes a request's headers past the plugins.
+pub(crate) fn show_request<B: Body>(
+    context: &mut StreamContext,
+    request: Request<B>,
+    responder: &impl Responder,
+) -> Shown<Request<B>> {
+    let (mut parts, body) = request.into_parts();
+    let end = body.is_end_stream();
+    let action = context.on_request_headers(&mut parts, end);
+    let request = Request::from_parts(parts, body);
+    match action {
+        Action::Continue => Shown::Forward(request, !end && context.wants_request_body()),
+        Action::Hold => Shown::Hold(request),
+        Action::Pending => Shown::Pending(request),
+        action => match local(action, context, responder) {
+            Some(response) => Shown::Local(response),
+            None => Shown::Pending(request),
+        },
+    }
+}
+
+/// A request as the inner service gets it.
+pub(crate) fn forwarded<B>(
+    request: Request<B>,
+    watched: bool,
+    stream: &StreamHandle,
+) -> Request<RequestBody<B>> {
+    let (parts, body) = request.into_parts();
+    let body = if watched {
+        let relay = Relay::new(stream.clone(), Direction::Request, false);
+        RequestBody::watched(body, relay.declare(&parts.headers))
+    } else {
+        RequestBody::unwatched(body)
+    };
+    Request::from_parts(parts, body)
+}
+
+/// Takes a response's headers past the plugins.
+pub(crate) fn show_response<T>(
+    context: &mut StreamContext,
+    response: Response<Source<T>>,
+    end: bool,
+    is_local: bool,
+    responder: &impl Responder,
+) -> Shown<Response<Source<T>>> {
+    let (mut parts, body) = response.into_parts();
+    let action = context.on_response_headers(&mut parts, end);
+    match action {
+        Action::Continue => {
+            // Behind a switch of protocols there are no messages to look at.
+            let watched =
+                !end && parts.status != StatusCode::SWITCHING_PROTOCOLS && context.wants_response_body();
+            if watched && is_local {
+                // Made here, so the length is not yet promised to anybody.
+                parts.headers.remove(CONTENT_LENGTH);
+            }
+            Shown::Forward(Response::from_parts(parts, body), watched)
+        }
+        Action::Hold => Shown::Hold(Response::from_parts(parts, body)),
+        Action::Pending => Shown::Pending(Response::from_parts(parts, body)),
+        action => match local(action, context, responder) {
+            Some(response) => Shown::Local(response),
+            None => Shown::Pending(Response::from_parts(parts, body)),
+        },
+    }
+}
+
+/// A response as the client gets it.
+pub(crate) fn replied<T>(
+    response: Response<Source<T>>,
+    watched: bool,
+    is_local: bool,
+    stream: &StreamHandle,
+) -> Response<ResponseBody<T>> {
+    let (parts, source) = response.into_parts();
+    let relay =
+        watched.then(|| Relay::new(stream.clone(), Direction::Response, is_local).declare(&parts.headers));
+    Response::from_parts(parts, ResponseBody::new(source, stream.clone(), relay))
+}
+
+/// The response a plugin's answer or failure stands for.
+pub(crate) fn local(
+    action: Action,
+    context: &StreamContext,
+    responder: &impl Responder,
+) -> Option<Response<Bytes>> {
+    match action {
+        Action::Respond(answer) => Some(answer.into_response(context.is_grpc())),
+        Action::Fail(failure) => Some(responder.respond(&failure)),
+        Action::Continue | Action::Hold | Action::Pending => None,
+    }
+}

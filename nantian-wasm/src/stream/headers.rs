@@ -1,0 +1,243 @@
+//! The way of a message's headers from plugin to plugin.
+
+use std::sync::Arc;
+
+use http::{request, response};
+
+use super::exchange::{Direction, ResponseHead};
+use super::seat::{Pause, Seat};
+use super::visit::{Member, Visit};
+use super::wait::Wait;
+use super::{Action, StreamContext};
+use crate::error::{Cause, Phase};
+use crate::plugin::Plugin;
+use crate::pool::LeaseError;
+use crate::proxy_wasm::{HeadersVerdict, MapKind};
+
+/// What is done with a message after one plugin's part in a step.
+pub(super) enum Step {
+    /// The next plugin's turn.
+    Next,
+    /// Nothing of the part goes further.
+    Kept,
+    /// The step ends like this.
+    Over(Action),
+}
+
+// === impl StreamContext ===
+
+impl StreamContext {
+    /// Shows headers to every plugin that has not let them go.
+    pub(super) fn drive_headers(&mut self, direction: Direction, end: bool) -> Action {
+        let plugins = Arc::clone(&self.plugins);
+        while let Some((index, plugin)) =
+            self.member_at(&plugins, direction, self.course_ref(direction).released)
+        {
+            match self.headers_step(plugin, index, direction, end) {
+                Step::Next => self.course(direction).released += 1,
+                Step::Kept => return Action::Hold,
+                Step::Over(action) => return action,
+            }
+        }
+        Action::Continue
+    }
+
+    fn headers_step(&mut self, plugin: &Plugin, index: usize, direction: Direction, end: bool) -> Step {
+        if index == self.members.len()
+            && let Some(step) = self.join(plugin, index)
+        {
+            return step;
+        }
+        if !self.members.get(index).is_some_and(Member::is_active) {
+            return Step::Next;
+        }
+        let phase = direction.headers_phase();
+        let Some(side) = self.side(index, direction) else { return Step::Next };
+        let waits_for_body = side.waits_for_body;
+        match side.pause {
+            Pause::None => self.show_headers(plugin, index, direction, end),
+            Pause::Over => {
+                side.let_go();
+                self.set_holds(index, direction, false);
+                Step::Next
+            }
+            Pause::Until(_) if waits_for_body => Step::Kept,
+            Pause::Until(_) => self.held(plugin, index, direction, phase),
+        }
+    }
+
+    /// Leases an instance for the next plugin and creates its context.
+    fn join(&mut self, plugin: &Plugin, index: usize) -> Option<Step> {
+        let leased = plugin.lease();
+        let (lease, mut cell) = match leased {
+            Ok(leased) => leased,
+            Err(LeaseError::Busy(slot)) => {
+                *self.waits.of(Direction::Request) = Some(Wait::Instance(slot.wait()));
+                return Some(Step::Over(Action::Pending));
+            }
+            Err(LeaseError::Dead(cause)) => {
+                self.seat(Member::default());
+                return Some(match self.failed(plugin, index, Phase::RequestHeaders, cause) {
+                    Visit::Over(action) => Step::Over(action),
+                    _ => Step::Next,
+                });
+            }
+        };
+        self.seat(Member::serving(lease.clone()));
+        let shared = Arc::clone(&self.shared);
+        let visit =
+            self.visit(plugin, &lease, &mut cell, index, Phase::RequestHeaders, |instance, context| {
+                *context = instance.open(shared, index)?;
+                Ok(0)
+            });
+        match visit {
+            Visit::Over(action) => Some(Step::Over(action)),
+            Visit::Skipped => Some(Step::Next),
+            Visit::Done(_) => None,
+        }
+    }
+
+    fn seat(&mut self, member: Member) {
+        self.members.push(member);
+        if let Some(exchange) = self.exchange.as_mut() {
+            exchange.seats.push(Seat::default());
+        }
+    }
+
+    fn show_headers(&mut self, plugin: &Plugin, index: usize, direction: Direction, end: bool) -> Step {
+        let (phase, kind) = (direction.headers_phase(), direction.headers_kind());
+        let is_wanted = match direction {
+            Direction::Request => plugin.hooks().on_request,
+            Direction::Response => plugin.hooks().wants_response_headers(self.is_streaming),
+        };
+        let Some(lease) = self.lease_of(index).filter(|_| is_wanted) else { return Step::Next };
+        let Some(mut cell) = lease.slot().try_lock() else { return self.wait_for(&lease, direction) };
+        if let Some(side) = self.side(index, direction) {
+            side.has_headers = true;
+        }
+        let count = self.count(kind);
+        let visit = self.visit(plugin, &lease, &mut cell, index, phase, |instance, context| {
+            instance.on_headers(*context, phase, count, end)
+        });
+        drop(cell);
+        let verdict = match visit {
+            Visit::Over(action) => {
+                self.course(direction).is_over = true;
+                self.show_as_response(direction, &action);
+                return Step::Over(action);
+            }
+            Visit::Skipped => HeadersVerdict::Continue,
+            Visit::Done(code) => HeadersVerdict::of(code, plugin.module().abi()),
+        };
+        match verdict {
+            HeadersVerdict::Continue => {
+                if let Some(side) = self.side(index, direction) {
+                    side.has_headers = false;
+                }
+                Step::Next
+            }
+            HeadersVerdict::Stop if !end && plugin.wants_body(direction, self.is_streaming) => {
+                self.pause(index, direction, u64::MAX);
+                if let Some(side) = self.side(index, direction) {
+                    side.waits_for_body = true;
+                }
+                Step::Kept
+            }
+            HeadersVerdict::Stop | HeadersVerdict::StopAll => {
+                self.pause(index, direction, plugin.pause_deadline());
+                self.held(plugin, index, direction, phase)
+            }
+        }
+    }
+
+    /// Notes that a guest holds a message.
+    pub(super) fn pause(&mut self, index: usize, direction: Direction, until: u64) {
+        if let Some(side) = self.side(index, direction) {
+            side.pause = Pause::Until(until);
+        }
+        self.set_holds(index, direction, true);
+    }
+
+    pub(super) fn set_holds(&mut self, index: usize, direction: Direction, holds: bool) {
+        if let Some(member) = self.members.get_mut(index) {
+            member.holds.set(direction, holds);
+        }
+    }
+
+    /// A message that its guest holds: it goes on when the guest says so, or ends when its time is over.
+    pub(super) fn held(&mut self, plugin: &Plugin, index: usize, direction: Direction, phase: Phase) -> Step {
+        let seat = self.exchange.as_ref().and_then(|exchange| exchange.seats.get(index));
+        let deadline = seat.map_or(0, |seat| match seat.side_ref(direction).pause {
+            Pause::Until(until) => until.max(seat.calls_until),
+            Pause::None | Pause::Over => u64::MAX,
+        });
+        let member = self.members.get(index);
+        let cause = if member.is_none_or(Member::is_lost) {
+            Cause::InstanceLost
+        } else if plugin.now() >= deadline {
+            Cause::Paused
+        } else {
+            if let Some(lease) = member.and_then(|member| member.lease.as_ref()) {
+                lease.slot().note_pause(&self.shared, deadline);
+            }
+            *self.waits.of(direction) = Some(Wait::Guest(index));
+            return Step::Over(Action::Pending);
+        };
+        match self.failed(plugin, index, phase, cause) {
+            Visit::Over(action) => {
+                self.course(direction).is_over = true;
+                self.show_as_response(direction, &action);
+                Step::Over(action)
+            }
+            _ => Step::Next,
+        }
+    }
+
+    /// Moves a request's headers back to where they came from, unless they are still held.
+    pub(super) fn return_request(&mut self, action: &Action, parts: &mut request::Parts) {
+        if matches!(action, Action::Pending | Action::Hold) || self.request.is_released {
+            return;
+        }
+        self.request.is_released = true;
+        let keep = self.plugins.iter().any(Plugin::needs_request_later);
+        if let Some(exchange) = self.exchange.as_mut() {
+            exchange.swap_request(parts);
+            if keep {
+                exchange.keep_request(parts);
+            }
+        }
+    }
+
+    /// Moves a response's headers back to where they came from, unless they are still held.
+    pub(super) fn return_response(&mut self, action: &Action, parts: &mut response::Parts) {
+        if matches!(action, Action::Pending | Action::Hold) || self.response.is_released {
+            return;
+        }
+        self.response.is_released = true;
+        let keep = self.plugins.iter().any(Plugin::reads_exchange);
+        if let Some(exchange) = self.exchange.as_mut() {
+            exchange.return_response(parts, keep);
+        }
+    }
+
+    /// Lets later callbacks see the response that replaced upstream's.
+    fn show_as_response(&mut self, direction: Direction, action: &Action) {
+        if direction == Direction::Request {
+            return;
+        }
+        let (status, headers) = match action {
+            Action::Respond(answer) => (answer.status, answer.headers.clone()),
+            Action::Fail(failure) => (failure.status(), http::HeaderMap::new()),
+            _ => return,
+        };
+        if let Some(exchange) = self.exchange.as_mut() {
+            exchange.response = Some(ResponseHead { status, headers });
+        }
+    }
+
+    pub(super) fn count(&self, kind: MapKind) -> u32 {
+        let fields =
+            self.exchange.as_ref().and_then(|exchange| crate::proxy_wasm::of_exchange(exchange, kind));
+        u32::try_from(fields.map_or(0, |fields| fields.count())).unwrap_or(u32::MAX)
+    }
+}

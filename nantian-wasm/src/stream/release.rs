@@ -1,0 +1,86 @@
+//! Bytes that a plugin held and lets go.
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::StreamContext;
+use super::exchange::Direction;
+use super::headers::Step;
+use super::seat::{Content, Pause};
+use crate::pool::Lease;
+
+/// A part of a message on its way.
+pub(super) struct Part<'a> {
+    pub(super) chunk: &'a mut Bytes,
+    pub(super) end: bool,
+    pub(super) trailers: Option<&'a mut HeaderMap>,
+}
+
+// === impl StreamContext ===
+
+impl StreamContext {
+    /// Passes on what a guest let go before it was shown a part.
+    pub(super) fn after_front(
+        &mut self,
+        index: usize,
+        direction: Direction,
+        front: Content,
+        part: &mut Part<'_>,
+        step: Step,
+    ) -> Step {
+        if front.is_empty() {
+            return step;
+        }
+        match step {
+            Step::Next | Step::Kept => {
+                *part.chunk = front.followed_by(std::mem::take(part.chunk)).into_bytes();
+                Step::Next
+            }
+            Step::Over(action) => {
+                if let Some(side) = self.side(index, direction) {
+                    side.kept = front.followed_by(std::mem::take(&mut side.kept).into_bytes());
+                }
+                Step::Over(action)
+            }
+        }
+    }
+
+    /// Passes on everything a plugin holds, in front of what comes.
+    pub(super) fn let_go(&mut self, index: usize, direction: Direction, part: &mut Part<'_>) -> Step {
+        self.set_holds(index, direction, false);
+        let Some(exchange) = self.exchange.as_mut() else { return Step::Next };
+        let Some(side) = exchange.side(index, direction) else { return Step::Next };
+        *part.chunk = side.take_bytes().followed_by(std::mem::take(part.chunk)).into_bytes();
+        let has_trailers = std::mem::take(&mut side.has_trailers);
+        side.let_go();
+        if has_trailers
+            && let (Some(trailers), Some(kept)) =
+                (part.trailers.as_deref_mut(), exchange.trailers_mut(direction).as_ref())
+        {
+            trailers.clone_from(kept);
+        }
+        Step::Next
+    }
+
+    pub(super) fn take_bytes_into(&mut self, index: usize, direction: Direction, chunk: &mut Bytes) {
+        if let Some(side) = self.side(index, direction) {
+            *chunk = side.take_bytes().followed_by(std::mem::take(chunk)).into_bytes();
+            side.let_go();
+        }
+    }
+
+    /// Waits for an instance with bytes in hand that it has let go: they are put back for the next time.
+    pub(super) fn wait_for_with(
+        &mut self,
+        lease: &Lease,
+        index: usize,
+        direction: Direction,
+        front: Content,
+    ) -> Step {
+        if let Some(side) = self.side(index, direction).filter(|_| !front.is_empty()) {
+            side.kept = front;
+            side.pause = Pause::Over;
+        }
+        self.wait_for(lease, direction)
+    }
+}

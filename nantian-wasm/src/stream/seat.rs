@@ -1,0 +1,175 @@
+//! What one plugin has of an exchange: what it may look at, and what it holds.
+
+use std::ops::Deref;
+
+use bytes::{Bytes, BytesMut};
+
+use super::answer::LocalResponse;
+use super::exchange::Direction;
+use crate::error::Cause;
+
+/// What one plugin has of an exchange.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seat {
+    pub(crate) request: Side,
+    pub(crate) response: Side,
+    /// The guest's own answer, if it gave one.
+    pub(crate) answer: Option<LocalResponse>,
+    /// What ends the stream although the guest did not trap.
+    pub(crate) fault: Option<Cause>,
+    /// Engine tick until which a call-out of this stream may last.
+    pub(crate) calls_until: u64,
+}
+
+/// What one plugin has of one message.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Side {
+    /// The guest has the headers: its callback runs, or holds them.
+    pub(crate) has_headers: bool,
+    /// The guest has the trailers.
+    pub(crate) has_trailers: bool,
+    /// Bytes the guest can look at.
+    pub(crate) window: Option<Window>,
+    /// Bytes in front of them that it has seen and holds.
+    pub(crate) kept: Content,
+    /// Bytes behind them that are no whole event yet, where the guest sees whole events.
+    pub(crate) unfinished: Content,
+    pub(crate) pause: Pause,
+    /// The headers wait for a body callback to let them go.
+    pub(crate) waits_for_body: bool,
+    pub(crate) shown: Shown,
+}
+
+/// How far a guest has been shown the end of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum Shown {
+    #[default]
+    Parts,
+    End,
+    Trailers,
+}
+
+/// Whether a guest holds a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Pause {
+    #[default]
+    None,
+    /// Until it continues the stream, at most until this engine tick.
+    Until(u64),
+    /// It held the message and let it go.
+    Over,
+}
+
+/// A body's bytes in the hands of a guest.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Window {
+    pub(crate) bytes: Content,
+    /// Longest the guest may make it.
+    pub(crate) limit: usize,
+}
+
+/// Bytes as they came, or as a guest's buffering has gathered them.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    Frame(Bytes),
+    Gathered(BytesMut),
+}
+
+// === impl Pause ===
+
+impl Pause {
+    pub(crate) fn is_held(self) -> bool {
+        matches!(self, Self::Until(_))
+    }
+}
+
+// === impl Seat ===
+
+impl Seat {
+    pub(crate) fn side(&mut self, direction: Direction) -> &mut Side {
+        match direction {
+            Direction::Request => &mut self.request,
+            Direction::Response => &mut self.response,
+        }
+    }
+
+    pub(crate) fn side_ref(&self, direction: Direction) -> &Side {
+        match direction {
+            Direction::Request => &self.request,
+            Direction::Response => &self.response,
+        }
+    }
+}
+
+// === impl Side ===
+
+impl Side {
+    /// Everything the plugin holds back; it holds nothing afterwards.
+    pub(crate) fn take_bytes(&mut self) -> Content {
+        let unfinished = std::mem::take(&mut self.unfinished).into_bytes();
+        self.take_shown().followed_by(unfinished)
+    }
+
+    /// What the plugin holds back of what it has seen.
+    pub(crate) fn take_shown(&mut self) -> Content {
+        let window = self.window.take().unwrap_or_default();
+        std::mem::take(&mut self.kept).followed_by(window.bytes.into_bytes())
+    }
+
+    /// Nothing of the message is held any more.
+    pub(crate) fn let_go(&mut self) {
+        (self.pause, self.has_headers, self.waits_for_body) = (Pause::None, false, false);
+    }
+
+    pub(crate) fn holds_bytes(&self) -> bool {
+        !self.kept.is_empty() || self.window.as_ref().is_some_and(|window| !window.bytes.is_empty())
+    }
+}
+
+// === impl Content ===
+
+impl Content {
+    /// With more bytes behind; gathering costs each byte one copy, not one for each frame that follows.
+    pub(crate) fn followed_by(self, bytes: Bytes) -> Self {
+        match self {
+            held if bytes.is_empty() => held,
+            Self::Frame(frame) if frame.is_empty() => Self::Frame(bytes),
+            held => {
+                let mut gathered = held.gathered();
+                gathered.extend_from_slice(&bytes);
+                Self::Gathered(gathered)
+            }
+        }
+    }
+
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Frame(frame) => frame,
+            Self::Gathered(gathered) => gathered.freeze(),
+        }
+    }
+
+    fn gathered(self) -> BytesMut {
+        match self {
+            Self::Frame(frame) => BytesMut::from(frame),
+            Self::Gathered(gathered) => gathered,
+        }
+    }
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self::Frame(Bytes::new())
+    }
+}
+
+impl Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Frame(frame) => frame,
+            Self::Gathered(gathered) => gathered,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Waiting for a guest: for its instance, or for it to let go what it holds.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use futures_util::FutureExt as _;
+use futures_util::lock::OwnedMutexLockFuture;
+
+use super::exchange::{Direction, Exchange, Waiter};
+use super::seat::{Pause, Side};
+use super::{Action, StreamContext};
+use crate::error::Phase;
+use crate::pool::Cell;
+
+/// What each direction waits for.
+#[derive(Default)]
+pub(super) struct Waits {
+    request: Option<Wait>,
+    response: Option<Wait>,
+}
+
+/// What a step waits for.
+pub(super) enum Wait {
+    /// An instance that another thread is using.
+    Instance(OwnedMutexLockFuture<Cell>),
+    /// The exchange, which another thread's guest has.
+    Exchange(OwnedMutexLockFuture<Exchange>),
+    /// The guest in this seat.
+    Guest(usize),
+}
+
+// === impl Waits ===
+
+impl Waits {
+    pub(super) fn of(&mut self, direction: Direction) -> &mut Option<Wait> {
+        match direction {
+            Direction::Request => &mut self.request,
+            Direction::Response => &mut self.response,
+        }
+    }
+}
+
+// === impl StreamContext ===
+
+impl StreamContext {
+    /// Takes one step with the exchange in hand; what waits for the instances is done before and after.
+    pub(super) fn step(&mut self, direction: Direction, run: impl FnOnce(&mut Self) -> Action) -> Action {
+        self.settle();
+        let Some(exchange) = self.shared.try_lock_owned() else {
+            *self.waits.of(direction) = Some(Wait::Exchange(Arc::clone(&self.shared).lock_owned()));
+            return Action::Pending;
+        };
+        self.exchange = Some(exchange);
+        *self.waits.of(direction) = None;
+        let action = match self.interrupted(direction) {
+            Some(action) => action,
+            None => run(self),
+        };
+        self.exchange = None;
+        self.settle();
+        action
+    }
+
+    /// Makes guest calls that wait for the instances of this stream.
+    fn settle(&self) {
+        for lease in self.members.iter().filter_map(|member| member.lease.as_ref()) {
+            lease.slot().settle();
+        }
+    }
+
+    /// Between parts of a message, waits for what a guest holds; within one, for what the step waits for.
+    pub(super) fn poll_step(&mut self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
+        match self.waits.of(direction) {
+            Some(_) => self.poll_wait(direction, cx),
+            None => self.poll_released(direction, cx.waker()),
+        }
+    }
+
+    /// Ready when the step that was left pending can be taken again.
+    pub(crate) fn poll_wait(&mut self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.waits.of(direction).as_mut() {
+                Some(Wait::Instance(instance)) => drop(ready!(instance.poll_unpin(cx))),
+                Some(Wait::Exchange(exchange)) => drop(ready!(exchange.poll_unpin(cx))),
+                Some(Wait::Guest(index)) => {
+                    let index = *index;
+                    let Some(mut exchange) = self.shared.try_lock_owned() else {
+                        *self.waits.of(direction) =
+                            Some(Wait::Exchange(Arc::clone(&self.shared).lock_owned()));
+                        continue;
+                    };
+                    exchange.await_touch(Waiter::from(direction), cx.waker());
+                    if !self.may_go_on(&exchange, index, direction) {
+                        return Poll::Pending;
+                    }
+                }
+                None => {}
+            }
+            *self.waits.of(direction) = None;
+            return Poll::Ready(());
+        }
+    }
+
+    /// Between the parts of a message: ready when a guest let go what it held of it.
+    fn poll_released(&self, direction: Direction, waker: &Waker) -> Poll<()> {
+        if !self.members.iter().any(|member| member.holds.contains(direction)) {
+            return Poll::Pending;
+        }
+        // A guest that has the exchange now is followed by a step.
+        let Some(mut exchange) = self.shared.try_lock() else {
+            waker.wake_by_ref();
+            return Poll::Pending;
+        };
+        exchange.await_touch(Waiter::from(direction), waker);
+        let is_free = |side: &Side| side.pause == Pause::Over;
+        let is_ready = exchange.seats.iter().any(|seat| is_free(seat.side_ref(direction)))
+            || self.is_interrupted(&exchange)
+            || self.members.iter().any(|member| member.is_lost());
+        if is_ready { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    pub(super) fn poll_interrupted(&mut self, cx: &mut Context<'_>) -> Poll<Action> {
+        if !self.plugins.iter().any(crate::plugin::Plugin::may_interrupt) {
+            return Poll::Pending;
+        }
+        let Some(mut exchange) = self.shared.try_lock_owned() else {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        exchange.await_touch(Waiter::Future, cx.waker());
+        self.exchange = Some(exchange);
+        let action = self.interrupted(Direction::Request);
+        self.exchange = None;
+        action.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Whether a step that waits for the guest in this seat can be taken.
+    fn may_go_on(&self, exchange: &Exchange, index: usize, direction: Direction) -> bool {
+        let Some(seat) = exchange.seats.get(index) else { return true };
+        let deadline = match seat.side_ref(direction).pause {
+            Pause::Until(until) => until.max(seat.calls_until),
+            Pause::None | Pause::Over => return true,
+        };
+        let now = self.plugins.get(index).map_or(u64::MAX, crate::plugin::Plugin::now);
+        now >= deadline
+            || self.is_interrupted(exchange)
+            || self.members.get(index).is_none_or(super::visit::Member::is_lost)
+    }
+
+    /// Whether a guest answered or ended the stream from somewhere else.
+    fn is_interrupted(&self, exchange: &Exchange) -> bool {
+        exchange.seats.iter().any(|seat| seat.answer.is_some() || seat.fault.is_some())
+    }
+
+    /// What a guest did to the stream from somewhere else.
+    pub(super) fn interrupted(&mut self, direction: Direction) -> Option<Action> {
+        let exchange = self.exchange.as_ref()?;
+        let index = exchange.seats.iter().position(|seat| seat.answer.is_some() || seat.fault.is_some())?;
+        let plugin = self.plugins.get(index)?.clone();
+        let phase = if self.response.is_released { direction.body_phase() } else { Phase::CallResponse };
+        match self.outcome(&plugin, index, phase)? {
+            super::visit::Visit::Over(action) => {
+                self.course(direction).is_over = true;
+                Some(action)
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,47 @@
+;; Asks the upstream that its configuration names, and lets a request pass when the answer begins with a 2; anything else
+;; is answered by 403.
+(module
+  (import "env" "proxy_get_buffer_bytes" (func $get_buffer (param i32 i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_http_call"
+    (func $http_call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_get_header_map_value" (func $get_header (param i32 i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_set_effective_context" (func $effective (param i32) (result i32)))
+  (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
+  (import "env" "proxy_send_local_response"
+    (func $send_local_response (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 64) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\05\00\00\00\0a\00\00\00\04\00\00\00:method\00GET\00:path\00/auth\00:authority\00auth\00")
+  (data (i32.const 192) ":status")
+  (global $heap (mut i32) (i32.const 1024))
+  (global $upstream (mut i32) (i32.const 0))
+  (global $upstream_length (mut i32) (i32.const 0))
+  (global $waiting (mut i32) (i32.const 0))
+
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "proxy_on_memory_allocate") (param $size i32) (result i32)
+    (local $pointer i32)
+    (local.set $pointer (global.get $heap))
+    (global.set $heap (i32.add (local.get $pointer) (local.get $size)))
+    (local.get $pointer))
+  (func (export "proxy_on_configure") (param $root i32) (param $length i32) (result i32)
+    (drop (call $get_buffer (i32.const 7) (i32.const 0) (local.get $length) (i32.const 0) (i32.const 4)))
+    (global.set $upstream (i32.load (i32.const 0)))
+    (global.set $upstream_length (local.get $length))
+    (i32.const 1))
+  (func (export "proxy_on_request_headers") (param $context i32) (param i32 i32) (result i32)
+    (global.set $waiting (local.get $context))
+    (if (call $http_call
+          (global.get $upstream) (global.get $upstream_length) (i32.const 64) (i32.const 68)
+          (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 2000) (i32.const 0))
+      (then (return (i32.const 0))))
+    (i32.const 1))
+  (func (export "proxy_on_http_call_response") (param $root i32) (param i32 i32 i32 i32)
+    (local $status i32)
+    (if (i32.eqz (call $get_header (i32.const 6) (i32.const 192) (i32.const 7) (i32.const 0) (i32.const 4)))
+      (then (local.set $status (i32.load8_u (i32.load (i32.const 0))))))
+    (drop (call $effective (global.get $waiting)))
+    (if (i32.eq (local.get $status) (i32.const 50))
+      (then (drop (call $continue (i32.const 0))))
+      (else (drop (call $send_local_response
+        (i32.const 403) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+        (i32.const -1)))))))
