@@ -12,6 +12,7 @@ use nantian_gateway::{
     source::Files,
     translate::translate,
 };
+use nantian_lb::session::SessionKeys;
 
 const ROUTES: usize = 1000;
 const RULES: usize = 10;
@@ -75,7 +76,8 @@ fn one_route_of_a_thousand(bencher: Bencher<'_, '_>) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     write_world(directory.path());
     let mut files = Files::new([directory.path().to_owned()]);
-    let mut registry = Registry::new(Arc::new(Metrics::new(1)), None);
+    let keys = SessionKeys::new([[1; 32]]).expect("one key");
+    let mut registry = Registry::new(Arc::new(Metrics::new(1)), None, keys);
     let mut served = translate(&files.load().objects, FeatureGates::all()).ir;
     let mut generation = 1;
     let mut edit = 0;

@@ -10,7 +10,7 @@ use arc_swap::{ArcSwap, Cache};
 use crate::clock::{Clock, MonotonicClock, Timestamp};
 use crate::config::BalanceConfig;
 use crate::context::PickContext;
-use crate::endpoint::{Endpoint, EndpointId};
+use crate::endpoint::{Endpoint, EndpointId, Readiness};
 use crate::error::PickError;
 use crate::group::Group;
 use crate::in_flight::{Departed, InFlight, Seat};
@@ -134,6 +134,13 @@ impl<T> Balancer<T> {
         {
             self.shared.group.ask_for_a_look();
         }
+    }
+
+    /// Whether it has no endpoint that takes requests, be it those of sessions alone.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let set = self.shared.set.load();
+        !set.members.all().iter().any(|member| member.readiness != Readiness::NotReady)
     }
 
     /// The time of its clock.

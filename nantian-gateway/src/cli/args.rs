@@ -93,6 +93,11 @@ pub(super) struct Common {
     /// Private networks that Wasm modules may be fetched from, also over http, such as 10.0.0.0/8; none by default.
     #[arg(long, env = "NANTIAN_PLUGIN_SOURCES", value_name = "CIDR,…", default_value = "")]
     pub(super) plugin_sources: SourceNetworks,
+    /// A file with the keys of session tokens, one a line, each 32 random bytes in base64 (`head -c 32 /dev/urandom | base64`):
+    /// the first seals, all open, so that replicas with the same file share sessions. It is watched. Without it the key is
+    /// random, and sessions end with the process.
+    #[arg(long, env = "NANTIAN_SESSION_KEY_FILE", value_name = "PATH")]
+    pub(super) session_key_file: Option<PathBuf>,
     /// The form of the log.
     #[arg(long, env = "NANTIAN_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub(super) log_format: LogFormat,

@@ -20,7 +20,7 @@ use tokio::{
 use super::args::{AccessLogFormat, AdminAddr, Common, LogFormat, RateLimitStore, Run};
 use crate::{
     admin,
-    control::{Control, View},
+    control::{Control, SessionKeySource, View},
     fetch::{FetchConfig, Modules},
     gates::FeatureGates,
     listen::Timeouts,
@@ -96,6 +96,28 @@ impl Changes for Watcher {
     }
 }
 
+/// The changes of a source, and those of the session key file.
+struct WithKeyFile<C> {
+    changes: C,
+    key_file: Option<Watcher>,
+}
+
+impl<C: Changes> Changes for WithKeyFile<C> {
+    async fn complete(&mut self) {
+        self.changes.complete().await;
+    }
+
+    async fn changed(&mut self) {
+        match &mut self.key_file {
+            Some(file) => tokio::select! {
+                () = self.changes.changed() => {}
+                () = file.changed() => {}
+            },
+            None => self.changes.changed().await,
+        }
+    }
+}
+
 /// Serves the manifests below `paths` until SIGTERM or SIGINT; `ready` is called once the first snapshot serves.
 pub(super) async fn serve_files(
     paths: &[PathBuf],
@@ -110,13 +132,19 @@ pub(super) async fn serve_files(
 /// Serves the objects of `source` until SIGTERM or SIGINT; `ready` is called once the first snapshot serves.
 pub(super) async fn serve(
     source: impl Source + 'static,
-    mut changes: impl Changes,
+    changes: impl Changes,
     gates: FeatureGates,
     common: &Common,
     view: &View,
     ready: impl FnOnce(),
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    let session_keys = match &common.session_key_file {
+        Some(path) => SessionKeySource::file(path.clone()).context("--session-key-file")?,
+        None => SessionKeySource::random()?,
+    };
+    let key_file = session_keys.path().map(|path| Watcher::new(&[path.to_owned()])).transpose()?;
+    let mut changes = WithKeyFile { changes, key_file };
     let workers = match common.workers {
         Some(workers) => usize::from(workers),
         None => thread::available_parallelism().map_or(1, usize::from),
@@ -131,7 +159,7 @@ pub(super) async fn serve(
     let modules = Modules::new(FetchConfig { networks: common.plugin_sources.clone(), tls });
     let workers = Workers::start(workers, &config, &metrics)?;
     let outside = Outside { modules: modules.clone(), client: config.client };
-    let mut control = Control::new(source, gates, workers, metrics, view.clone(), store, outside);
+    let mut control = Control::new(source, gates, session_keys, workers, metrics, view.clone(), store, outside);
     let is_complete = tokio::select! {
         () = changes.complete() => true,
         () = signals.end() => false,

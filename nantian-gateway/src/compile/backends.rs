@@ -1,36 +1,85 @@
 //! A rule's backends by weight.
 
-use std::task::{Context, Poll};
+use std::{
+    task::{Context, Poll},
+    time::SystemTime,
+};
 
 use http::{Request, Response, StatusCode};
+use nantian_lb::{Balancer, session::Sessions};
 use tower::Service;
 
 use super::{LocalFuture, LocalService};
 use crate::{
     body::{Body, BoxError},
     respond,
+    upstream::Destination,
 };
 
 type BackendService = LocalService<Response<Body>, BoxError>;
 
-/// Sends each request to one of several services, by weight.
+/// One service of a rule.
+#[derive(Debug)]
+pub struct Share {
+    /// The share of the requests; with 0 it keeps its sessions and gets nothing else.
+    pub weight: u32,
+    /// Where they go.
+    pub service: BackendService,
+    /// Where its sessions are at home.
+    pub home: Option<Home>,
+}
+
+/// Where sessions are at home.
+#[derive(Debug, Clone)]
+pub struct Home {
+    /// The sessions.
+    pub sessions: Sessions,
+    /// The endpoints that they are with.
+    pub balancer: Balancer<Destination>,
+}
+
+/// Sends each request to one of several services: that of its session, or else by weight.
 #[derive(Debug, Clone)]
 pub struct Backends {
     /// The running sum of weights, and the service up to there; weights of 0 are left out.
     choices: Vec<(u64, BackendService)>,
+    /// The services with sessions, if there are several services.
+    homes: Vec<(Home, BackendService)>,
     nothing: BackendService,
 }
 
 impl Backends {
-    /// Shares requests out by weight; without any weight every request is answered with 500.
-    pub fn new(backends: impl IntoIterator<Item = (u32, BackendService)>) -> Self {
+    /// Shares requests out by weight; without any weight every request that has no session is answered with 500.
+    pub fn new(shares: impl IntoIterator<Item = Share>) -> Self {
+        let shares: Vec<_> = shares.into_iter().collect();
         let mut sum = 0;
-        let weighted = backends.into_iter().filter(|(weight, _)| *weight > 0);
-        let choices = weighted.map(|(weight, service)| {
-            sum += u64::from(weight);
-            (sum, service)
+        let weighted = shares.iter().filter(|share| share.weight > 0);
+        let choices = weighted.map(|share| {
+            sum += u64::from(share.weight);
+            (sum, share.service.clone())
         });
-        Self { choices: choices.collect(), nothing: no_backend() }
+        let choices: Vec<_> = choices.collect();
+        let is_clear = shares.len() == choices.len() && choices.len() == 1;
+        let homes = shares.into_iter().filter(|_| !is_clear);
+        let homes = homes.filter_map(|share| Some((share.home?, share.service))).collect();
+        Self { choices, homes, nothing: no_backend() }
+    }
+
+    /// The service that the session of the request is with, unless its endpoints are gone; further on the request carries
+    /// the session itself and no token.
+    fn resume(&self, request: &mut Request<Body>) -> Option<&BackendService> {
+        let now = SystemTime::now();
+        let found = self.homes.iter().find_map(|(home, service)| {
+            let session = home.sessions.find(request.headers(), now)?;
+            let is_there = home.sessions.owns(&session) && !home.balancer.is_empty();
+            is_there.then_some((session, service))
+        });
+        for (home, _) in &self.homes {
+            home.sessions.strip(request.headers_mut());
+        }
+        let (session, service) = found?;
+        request.extensions_mut().insert(session);
+        Some(service)
     }
 
     fn choose(&self) -> &BackendService {
@@ -62,8 +111,9 @@ impl Service<Request<Body>> for Backends {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.choose().call(request)
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let kept = if self.homes.is_empty() { None } else { self.resume(&mut request) };
+        kept.unwrap_or_else(|| self.choose()).call(request)
     }
 }
 
@@ -79,6 +129,10 @@ mod tests {
         }))
     }
 
+    fn share(weight: u32, status: u16) -> Share {
+        Share { weight, service: answering(status), home: None }
+    }
+
     async fn shares(backends: &mut Backends, requests: usize) -> [usize; 3] {
         let mut shares = [0; 3];
         for _ in 0..requests {
@@ -91,7 +145,7 @@ mod tests {
     #[tokio::test]
     async fn requests_are_shared_out_by_weight() {
         fastrand::seed(7);
-        let mut backends = Backends::new([(70, answering(200)), (30, answering(201)), (0, answering(202))]);
+        let mut backends = Backends::new([share(70, 200), share(30, 201), share(0, 202)]);
         let [first, second, third] = shares(&mut backends, 2000).await;
         assert!((1340..1460).contains(&first), "{first}");
         assert_eq!(first + second, 2000);
@@ -100,7 +154,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_weight_the_answer_is_500() {
-        for mut backends in [Backends::new([]), Backends::new([(0, answering(200))])] {
+        for mut backends in [Backends::new([]), Backends::new([share(0, 200)])] {
             let response = backends.call(Request::default()).await.unwrap();
             assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         }

@@ -10,7 +10,7 @@ use crate::{
     filter::FilterLayer,
     ir::{self, Ir, ListenerId, ObjectName, Policies, PolicyId, RouteId},
     listen::{InvalidCertificate, PortKey},
-    policy::{Meter, Models, Plugins, RateLimits},
+    policy::{Meter, Models, Plugins, RateLimits, SessionScope},
     route::{RouterBuilder, RuleIndex},
     snapshot::{Port, Snapshot, Transport},
     source::ObjectRef,
@@ -90,10 +90,11 @@ impl<'a> Compiler<'a> {
     fn port(&mut self, port: &'a ir::Port) -> (PortKey, Port) {
         let key = PortKey { address: port.address, port: port.port };
         let mut router = RouterBuilder::new(self.registry.patterns.clone());
+        let is_secure = port.protocol == ir::ListenerProtocol::Https;
         for listener in &port.listeners {
             router.listener(&listener.hostname);
             for attachment in &listener.routes {
-                self.attach(listener, attachment, &mut router);
+                self.attach(listener, attachment, is_secure, &mut router);
             }
         }
         let transport = match port.protocol {
@@ -120,6 +121,7 @@ impl<'a> Compiler<'a> {
         &mut self,
         listener: &'a ir::Listener,
         attachment: &'a ir::Attachment,
+        is_secure: bool,
         router: &mut RouterBuilder,
     ) {
         let Some(route) = self.routes.get(&attachment.route).copied() else {
@@ -130,11 +132,12 @@ impl<'a> Compiler<'a> {
             route: route.id.to_string().into(),
             id: route.id.clone(),
         };
-        for rule in &route.rules {
+        for (number, rule) in route.rules.iter().enumerate() {
             let Ok(index) = u32::try_from(self.rules.len()) else { return };
             let index = RuleIndex(index);
             let around = [&listener.policies, &route.policies, &rule.policies];
-            let compiled = self.rule(rule, &place, &around);
+            let mut compiled = self.rule(rule, &place, &around);
+            self.keep_sessions(rule, number, is_secure, &mut compiled);
             self.rules.push(Arc::new(compiled));
             for host in &attachment.hostnames {
                 for found in &rule.matches {
@@ -225,6 +228,7 @@ impl<'a> Compiler<'a> {
             timeout: rule.timeouts.backend_request,
             retry: rule.retry.clone(),
             meter: (counts_tokens && matches!(target, Target::Service(_))).then_some(Meter),
+            sessions: None,
             target,
         }
     }
@@ -235,6 +239,28 @@ impl<'a> Compiler<'a> {
             Some(CompiledMirror { share: mirror.share, target })
         });
         compiled.collect()
+    }
+
+    /// Lets the shares of a rule keep sessions: those of the rule, or else those of each backend.
+    fn keep_sessions(
+        &mut self,
+        rule: &ir::Rule,
+        number: usize,
+        is_secure: bool,
+        compiled: &mut CompiledRule,
+    ) {
+        let place = compiled.place.clone();
+        let scope = SessionScope::new(&place, rule, number, is_secure);
+        for (share, compiled) in rule.backends.iter().zip(&mut compiled.backends) {
+            let ir::Target::Backend(id) = &share.target else { continue };
+            let of_backend =
+                self.ir.backends.get(id).and_then(|backend| backend.load_balancing.session.as_ref());
+            let Some(spec) = rule.session.as_ref().or(of_backend) else { continue };
+            match scope.sessions(spec, &self.registry.session_keys) {
+                Ok(sessions) => compiled.sessions = Some(sessions.of_backend(&id.to_string())),
+                Err(error) => self.problems.push(Problem::of_route(&place, error.to_string())),
+            }
+        }
     }
 
     /// The translator accepts only what can be compiled; what cannot all the same is not served without its filters.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use nantian_lb::Balancer;
+use nantian_lb::{Balancer, session::SessionKeys};
 use nantian_ratelimit::redis::RedisStore;
 use nantian_wasm::{Engine, EngineError};
 
@@ -30,6 +30,8 @@ pub struct Registry {
     limiters: Limiters,
     plugins: WasmPlugins,
     tls: BTreeMap<PortKey, TlsPort>,
+    /// What the tokens of sessions are sealed with.
+    pub(super) session_keys: SessionKeys,
 }
 
 #[derive(Debug)]
@@ -57,12 +59,14 @@ struct TlsPort {
 }
 
 impl Registry {
-    /// Nothing yet. Limits will be kept in `store`, or in this process if there is none.
-    pub fn new(metrics: Arc<Metrics>, store: Option<RedisStore>) -> Self {
+    /// Nothing yet. Limits will be kept in `store`, or in this process if there is none; the tokens of sessions are sealed with
+    /// these keys.
+    pub fn new(metrics: Arc<Metrics>, store: Option<RedisStore>, session_keys: SessionKeys) -> Self {
         Self {
             limiters: Limiters::new(store, Arc::clone(&metrics)),
             metrics,
             patterns: Patterns::default(),
+            session_keys,
             balancers: BTreeMap::new(),
             ai_services: BTreeMap::new(),
             plugins: WasmPlugins::default(),
@@ -88,6 +92,13 @@ impl Registry {
     /// When the machine cannot run compiled WebAssembly.
     pub fn engine(&mut self) -> Result<&Engine, EngineError> {
         self.plugins.engine()
+    }
+
+    /// Seals with other keys from the next snapshot on; whether they are others.
+    pub fn set_session_keys(&mut self, keys: SessionKeys) -> bool {
+        let changed = self.session_keys != keys;
+        self.session_keys = keys;
+        changed
     }
 
     /// Brings endpoints and balancing up to date with `ir`, for an edit that is about nothing else.

@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nantian_lb::{Balancer, HashKey, Strategy};
+use nantian_lb::{Balancer, HashKey, Strategy, session::Sessions};
 
+use super::backends::Home;
 use crate::{
     filter::FilterLayer,
     ir,
@@ -51,6 +52,8 @@ pub struct CompiledBackend {
     pub(crate) retry: Option<ir::RouteRetry>,
     /// Some limit counts tokens, and the target does not meter itself.
     pub(crate) meter: Option<Meter>,
+    /// How clients stay with the endpoints of a Service.
+    pub(crate) sessions: Option<Sessions>,
     pub(crate) target: Target,
 }
 
@@ -80,6 +83,20 @@ impl Target {
     pub(super) fn asks_for_client(&self) -> bool {
         matches!(self, Self::Service(balancer)
             if balancer.config().strategy == Strategy::ConsistentHash(HashKey::SourceIp))
+    }
+}
+
+// === impl CompiledBackend ===
+
+impl CompiledBackend {
+    /// Where its sessions are at home.
+    pub(super) fn home(&self) -> Option<Home> {
+        match (&self.sessions, &self.target) {
+            (Some(sessions), Target::Service(balancer)) => {
+                Some(Home { sessions: sessions.clone(), balancer: balancer.clone() })
+            }
+            _ => None,
+        }
     }
 }
 

@@ -6,18 +6,17 @@
 use std::{convert::Infallible, sync::Arc};
 
 use http::{Request, Response, StatusCode};
-use nantian_lb::BalanceLayer;
+use nantian_lb::session::Sessions;
 use tower::{Layer as _, ServiceBuilder, service_fn};
 
 use super::{
     LocalFuture, LocalService,
-    backends::{Backends, no_backend},
+    backends::{Backends, Share, no_backend},
     rule::{CompiledBackend, CompiledMirror, CompiledRule, Target},
 };
 use crate::{
     body::{Body, BoxError},
     filter::{Mirror, MirrorLayer, RetryLayer, TimeoutLayer},
-    listen::client_address,
     metrics::RouteMetrics,
     observe::{AccessLog, ObserveLayer, ObservedBody},
     policy,
@@ -71,7 +70,11 @@ fn backends(rule: &CompiledRule, context: &Context) -> BackendService {
     match models {
         Some(models) if !models.is_empty() => policy::model_route(models),
         _ => {
-            let shares = rule.backends.iter().map(|share| (share.weight, backend(share, rule, context)));
+            let shares = rule.backends.iter().map(|share| Share {
+                weight: share.weight,
+                service: backend(share, rule, context),
+                home: share.home(),
+            });
             LocalService::new(Backends::new(shares))
         }
     }
@@ -104,7 +107,7 @@ fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> B
 
 /// As many attempts at the target as the rule wants, each in time.
 fn attempts(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> BackendService {
-    let mut attempt = target(&share.target, context);
+    let mut attempt = target(&share.target, share.sessions.as_ref(), context);
     if let Some(limit) = share.timeout {
         attempt = LocalService::new(TimeoutLayer::new(limit).layer(attempt));
     }
@@ -118,22 +121,20 @@ fn attempts(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> 
 /// Copies of requests go straight to an endpoint of each mirror.
 fn mirrors(mirrors: &[CompiledMirror], rule: &CompiledRule, context: &Context) -> Option<MirrorLayer> {
     MirrorLayer::new(mirrors.iter().map(|mirror| {
-        let service = target(&mirror.target, context);
+        let service = target(&mirror.target, None, context);
         Mirror::new(mirror.share, service, Arc::clone(&rule.metrics), context.worker)
     }))
 }
 
 /// A target: an endpoint of a Service by its balancer, or the provider of an AIService in its dialect.
-fn target(target: &Target, context: &Context) -> BackendService {
+fn target(target: &Target, sessions: Option<&Sessions>, context: &Context) -> BackendService {
     match target {
         Target::Service(balancer) => LocalService::new(
             ServiceBuilder::new()
                 .map_response(|response: Response<_>| count_tunnel(response).map(Body::from))
                 .map_err(BoxError::from)
                 .layer(FailoverLayer::new(balancer.clone()))
-                .layer(BalanceLayer::new(balancer.clone()).client_ip(client_address).responder(|_: &_| {
-                    respond::plain(StatusCode::SERVICE_UNAVAILABLE, "no endpoint is ready")
-                }))
+                .layer(policy::balance_layer(balancer, sessions))
                 .service(Connect::new(context.client.clone())),
         ),
         Target::AiService(provider, destination) => LocalService::new(

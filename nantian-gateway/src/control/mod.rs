@@ -3,9 +3,11 @@
 mod backoff;
 mod clock;
 mod reload;
+mod session_keys;
 mod view;
 
 pub use self::{
     reload::{Control, Reload},
+    session_keys::{InvalidKeyFile, SessionKeySource},
     view::{ConfigView, View},
 };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use nantian_ratelimit::redis::RedisStore;
 use tokio::time::Instant;
 
-use super::{ConfigView, View, backoff::Backoff, clock::EngineClock};
+use super::{ConfigView, SessionKeySource, View, backoff::Backoff, clock::EngineClock};
 use crate::{
     compile::{Problem, Registry, compile},
     gates::{Feature, FeatureGates},
@@ -17,7 +17,7 @@ use crate::{
     snapshot::Snapshot,
     source::{Cause, ObjectRef, Reading, Source, refusals},
     translate::{
-        Translation,
+        Translation, Warning,
         conditions::{Condition, ConditionType, Reason},
         status::ObjectStatus,
         translate_with,
@@ -30,6 +30,7 @@ pub struct Control {
     source: Box<dyn Source>,
     gates: FeatureGates,
     registry: Registry,
+    session_keys: SessionKeySource,
     workers: Workers,
     metrics: Arc<Metrics>,
     view: View,
@@ -78,6 +79,7 @@ impl Control {
     pub fn new(
         source: impl Source + 'static,
         gates: FeatureGates,
+        session_keys: SessionKeySource,
         workers: Workers,
         metrics: Arc<Metrics>,
         view: View,
@@ -87,7 +89,8 @@ impl Control {
         Self {
             source: Box::new(source),
             gates,
-            registry: Registry::new(Arc::clone(&metrics), store).reaching_out(outside),
+            registry: Registry::new(Arc::clone(&metrics), store, session_keys.keys().clone()).reaching_out(outside),
+            session_keys,
             workers,
             metrics,
             view,
@@ -111,8 +114,11 @@ impl Control {
     /// Dropping the future may leave the view behind the data path; the next reload brings it up to date.
     pub async fn reload(&mut self) -> Reload {
         let begun = Instant::now();
-        let Reading { changed, faults: source_faults, unserved, is_idle } = self.source.read();
-        let nothing_new = is_idle && source_faults == self.source_faults;
+        let Reading { changed, faults: mut source_faults, unserved, is_idle } = self.source.read();
+        source_faults
+            .extend(self.session_keys.reload().err().map(|error| format!("--session-key-file {error}")));
+        let has_new_keys = self.registry.set_session_keys(self.session_keys.keys().clone());
+        let nothing_new = is_idle && source_faults == self.source_faults && !has_new_keys;
         if nothing_new && self.generation > 0 && self.unbound.is_empty() && self.problems.is_empty() {
             tracing::debug!("no object has changed");
             let (faults, took) = (source_faults.len() + self.rejected.len(), begun.elapsed());
@@ -121,8 +127,9 @@ impl Control {
         let mut translation = self.translate(&changed);
         let first = self.generation == 0;
         let retry = !self.unbound.is_empty() || !self.problems.is_empty();
-        let installed = first || retry || translation.ir != self.served;
-        if first || retry || !translation.ir.routes_like(&self.served) {
+        let anew = first || retry || has_new_keys;
+        let installed = anew || translation.ir != self.served;
+        if anew || !translation.ir.routes_like(&self.served) {
             self.install(&translation.ir).await;
         } else if installed {
             self.registry.update_balancers(&translation.ir);
@@ -177,6 +184,9 @@ impl Control {
 
     fn show(&self, translation: &Arc<Translation>, faults: &[String]) {
         let ports = translation.ir.ports.len();
+        let balancers = self.registry.balancers().map(|(id, one)| (id.clone(), one.clone()));
+        let balancers: Vec<_> = balancers.collect();
+        self.metrics.set_balancers(balancers.clone());
         self.view.set(ConfigView {
             generation: self.generation,
             translation: Arc::clone(translation),
@@ -184,6 +194,7 @@ impl Control {
             faults: faults.to_vec(),
             unserved: self.unserved.clone(),
             listening: ports == 0 || self.unbound.len() < ports,
+            balancers,
         });
     }
 
@@ -267,6 +278,26 @@ impl Control {
             }
         }
         translation.ir.ports = ports;
+        if self.session_keys.path().is_none() {
+            self.tell_of_random_key(translation);
+        }
+    }
+
+    /// Remarks on everything that keeps sessions that they are those of this process alone.
+    fn tell_of_random_key(&self, translation: &mut Translation) {
+        let routes = translation.ir.routes.iter();
+        let routes = routes.filter(|route| route.rules.iter().any(|rule| rule.session.is_some()));
+        let routes =
+            routes.map(|route| ObjectRef { kind: route.id.kind.as_str(), name: route.id.name.clone() });
+        let policies = self.source.objects().backend_lb_policies.iter();
+        let policies = policies.filter(|(_, policy)| policy.spec.session_persistence.is_some());
+        let policies =
+            policies.map(|(name, _)| ObjectRef { kind: Feature::BackendLBPolicy.name(), name: name.clone() });
+        let objects: Vec<_> = routes.chain(policies).collect();
+        for object in objects {
+            translation.statuses.remark(&object, ConditionType::Accepted, RANDOM_KEY);
+            translation.warnings.push(Warning { object, message: RANDOM_KEY.to_owned() });
+        }
     }
 
     /// Says what happened: one line a reload, and each fault and problem once.
@@ -312,6 +343,10 @@ impl Control {
         );
     }
 }
+
+/// What is to be known of sessions without a key file.
+const RANDOM_KEY: &str = "sessions end with this process and are not shared with others, for their key is random: \
+     --session-key-file keeps and shares them";
 
 /// Changed objects that a reload's line names.
 const LISTED: usize = 8;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use nantian_lb::Balancer;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::{compile::Problem, translate::Translation};
+use crate::{compile::Problem, ir::BackendId, translate::Translation, upstream::Destination};
 
 /// The configuration as `/config` shows it.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,8 @@ pub struct ConfigView {
     pub unserved: Vec<String>,
     /// Whether a socket is bound, or none is asked for.
     pub listening: bool,
+    /// The endpoints of each backend; what is told of them is as of the moment of the question.
+    pub balancers: Vec<(BackendId, Balancer<Destination>)>,
 }
 
 /// The present [`ConfigView`], shared with the admin server and whoever reports it.
@@ -76,7 +79,26 @@ impl ConfigView {
             "problems": problems,
             "faults": self.faults,
             "unserved": self.unserved,
+            "endpoints": self.endpoints(),
         })
+    }
+
+    fn endpoints(&self) -> Value {
+        let backends = self.balancers.iter().map(|(id, balancer)| {
+            let endpoints = balancer.status().into_iter().map(|endpoint| {
+                json!({
+                    "id": endpoint.id.as_str(),
+                    "address": endpoint.target.to_string(),
+                    "readiness": format!("{:?}", endpoint.readiness),
+                    "health": format!("{:?}", endpoint.health),
+                    "weightPercent": endpoint.weight_percent,
+                    "inFlight": endpoint.in_flight,
+                    "ejections": endpoint.ejections,
+                })
+            });
+            (id.to_string(), endpoints.collect())
+        });
+        Value::Object(backends.collect())
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use http::{Method, Request, Response, request::Parts};
 use http_body_util::{BodyExt as _, Limited};
+use nantian_lb::Tried;
 use tokio::time::{sleep, timeout};
 use tower::{
     Layer, Service,
@@ -93,7 +94,9 @@ impl Service<Request<Body>> for Retry {
 
 impl Retry {
     async fn run(self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        // Copies of the parts share it: no endpoint is tried twice while there is another.
+        parts.extensions.insert(Tried::new());
         let replay = Replay::of(body, KEPT);
         let mut wait = self.layer.retry.backoff;
         for _ in 0..self.layer.retry.attempts {

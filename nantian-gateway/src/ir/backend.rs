@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr};
 
 use serde::{Serialize, Serializer};
 
-use super::{ObjectName, Policies};
+use super::{ObjectName, Policies, SessionPersistence};
 
 /// A port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,12 +57,20 @@ pub struct LoadBalancing {
     pub strategy: Strategy,
     /// `circuitBreaker.maxInflightRequests`, for each endpoint; `None` is no bound.
     pub max_inflight_requests: Option<u32>,
+    /// How clients stay with their endpoints, where the rule does not say it; `None` is not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionPersistence>,
 }
 
 impl LoadBalancing {
     /// Whether endpoints are placed by the client's address.
     pub fn asks_for_client(&self) -> bool {
         matches!(&self.strategy, Strategy::ConsistentHash(hash) if hash.key == HashKey::SourceIp)
+    }
+
+    /// Whether it can take the place of `other` without any route being built anew.
+    pub fn is_in_place_of(&self, other: &Self) -> bool {
+        self.asks_for_client() == other.asks_for_client() && self.session == other.session
     }
 }
 
@@ -102,13 +110,16 @@ pub enum HashKey {
     Hostname,
 }
 
-/// One endpoint of a backend that is ready for requests.
+/// One endpoint of a backend.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Endpoint {
     /// A stable identity: the pod's name where there is one, else the address.
     pub id: String,
     /// Where it listens.
     pub address: Address,
+    /// It is about to end and still serves: it keeps its sessions, and is the last resort for other requests.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
 }
 
 /// Where an endpoint listens.

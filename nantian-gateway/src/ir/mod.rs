@@ -12,6 +12,7 @@ mod name;
 mod policy;
 mod redact;
 mod route;
+mod session;
 
 use std::collections::BTreeMap;
 
@@ -33,6 +34,7 @@ pub use self::{
         KeyMatch, Mirror, PathMatch, Policies, Route, RouteId, RouteKind, RouteMatch, RouteRetry, Rule,
         Share, Target, Timeouts, ValueMatch, WeightedBackend,
     },
+    session::{SessionCarrier, SessionPersistence},
 };
 
 /// Everything that the gateway should serve in one generation.
@@ -62,7 +64,7 @@ impl Ir {
                 id == other_id
                     && this.protocol == that.protocol
                     && this.policies == that.policies
-                    && this.load_balancing.asks_for_client() == that.load_balancing.asks_for_client()
+                    && this.load_balancing.is_in_place_of(&that.load_balancing)
             });
         same_backends
             && self.ports == other.ports

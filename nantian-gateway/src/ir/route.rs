@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::{BackendId, Filter, ObjectName, PolicyId, duration, redact};
+use super::{BackendId, Filter, ObjectName, PolicyId, SessionPersistence, duration, redact};
 
 /// One route that is attached to at least one listener.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -81,6 +81,9 @@ pub struct Rule {
     pub timeouts: Timeouts,
     /// Whether requests that fail are sent again.
     pub retry: Option<RouteRetry>,
+    /// How clients stay with their endpoints; `None` is as the backends have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionPersistence>,
     /// Policies on this rule, and plugins that its ExtensionRef filters name.
     pub policies: Policies,
 }

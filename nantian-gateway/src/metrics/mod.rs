@@ -5,6 +5,7 @@
 //! objects and status classes, so their number is bounded by the configuration.
 
 mod collector;
+mod endpoints;
 mod limit;
 mod limits;
 mod plugins;
@@ -20,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use nantian_lb::Balancer;
 use nantian_ratelimit::redis::RedisStore;
 use nantian_wasm::Plugin;
 use prometheus_client::{encoding::text::encode, registry::Registry};
@@ -28,7 +30,7 @@ pub use self::{
     limit::{LimitMetrics, Limited},
     route::{RouteMetrics, Shard},
 };
-use crate::gates::Feature;
+use crate::{gates::Feature, ir::BackendId, upstream::Destination};
 
 /// Every metric of the process.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub struct Metrics {
     warned: AtomicU64,
     ignored: Mutex<BTreeMap<Feature, u64>>,
     plugins: Mutex<Vec<Plugin>>,
+    /// The endpoints of each backend, which tell themselves how they are.
+    balancers: Mutex<Vec<(BackendId, Balancer<Destination>)>>,
 }
 
 impl Metrics {
@@ -71,6 +75,7 @@ impl Metrics {
             warned: AtomicU64::default(),
             ignored: Mutex::default(),
             plugins: Mutex::default(),
+            balancers: Mutex::default(),
         }
     }
 
@@ -143,6 +148,11 @@ impl Metrics {
     /// Notes how many objects each closed gate hides.
     pub fn set_ignored(&self, ignored: BTreeMap<Feature, u64>) {
         *self.ignored.lock().unwrap_or_else(PoisonError::into_inner) = ignored;
+    }
+
+    /// Tells of these endpoints from now on.
+    pub fn set_balancers(&self, balancers: Vec<(BackendId, Balancer<Destination>)>) {
+        *self.balancers.lock().unwrap_or_else(PoisonError::into_inner) = balancers;
     }
 
     /// Everything in the OpenMetrics text format.

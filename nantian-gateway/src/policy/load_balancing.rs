@@ -1,11 +1,38 @@
 //! BackendLBPolicy.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
-use http::HeaderName;
-use nantian_lb::{BalanceConfig, Endpoint, HashKey, Strategy};
+use http::{HeaderName, StatusCode};
+use nantian_lb::{
+    BalanceConfig, BalanceLayer, Balancer, Endpoint, HashKey, PickError, Readiness, Responder, Strategy,
+    health::{OutlierConfig, SlowStartConfig},
+    session::Sessions,
+};
 
-use crate::{ir, upstream::Destination};
+use crate::{
+    ir,
+    listen::client_address,
+    respond,
+    upstream::{Destination, UpstreamBody, Unanswered},
+};
+
+/// How long an endpoint that was left out takes to get its whole share again.
+const SLOW_START: Duration = Duration::from_secs(10);
+
+/// Picks an endpoint for each request, and keeps sessions if there are any.
+pub fn balance_layer(
+    balancer: &Balancer<Destination>,
+    sessions: Option<&Sessions>,
+) -> BalanceLayer<Destination, impl Responder<UpstreamBody> + Clone + use<>> {
+    let layer = BalanceLayer::new(balancer.clone())
+        .client_ip(client_address)
+        .blame(|unanswered: &Unanswered| unanswered.error.is_of_endpoint())
+        .responder(|_: &PickError| respond::plain(StatusCode::SERVICE_UNAVAILABLE, "no endpoint is ready"));
+    match sessions {
+        Some(sessions) => layer.sessions(sessions.clone()),
+        None => layer,
+    }
+}
 
 /// How a backend is balanced.
 pub fn balance_config(balancing: &ir::LoadBalancing) -> BalanceConfig {
@@ -17,7 +44,11 @@ pub fn balance_config(balancing: &ir::LoadBalancing) -> BalanceConfig {
             hash_key(&hash.key).map_or(Strategy::LeastRequest, Strategy::ConsistentHash)
         }
     };
-    let config = BalanceConfig::new(strategy);
+    // Not for an ordinary 500: one client's bad request would decide for all.
+    let outlier = OutlierConfig::new().with_consecutive_errors(None);
+    // A Service that grows has its new endpoints at once: requests are to be spread as they were before.
+    let slow_start = SlowStartConfig::new(SLOW_START).with_new_endpoints(false);
+    let config = BalanceConfig::new(strategy).with_outlier(outlier).with_slow_start(slow_start);
     match balancing.max_inflight_requests.and_then(NonZeroU32::new) {
         Some(max) => config.with_max_inflight_requests(max),
         None => config,
@@ -39,7 +70,8 @@ pub fn endpoints(endpoints: &[ir::Endpoint], protocol: ir::Protocol) -> Vec<Endp
         .iter()
         .map(|endpoint| {
             let destination = Destination { address: endpoint.address.clone(), protocol, tls: None };
-            Endpoint::new(endpoint.id.as_str(), destination)
+            let readiness = if endpoint.draining { Readiness::Draining } else { Readiness::Ready };
+            Endpoint::new(endpoint.id.as_str(), destination).with_readiness(readiness)
         })
         .collect()
 }

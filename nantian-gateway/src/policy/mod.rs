@@ -5,13 +5,15 @@
 mod ai;
 mod load_balancing;
 mod rate_limit;
+mod session;
 mod wasm;
 
 pub use self::{
     ai::{InvalidAiService, Meter, ModelChoice, ai_layer, ai_target, model_route},
-    load_balancing::{balance_config, endpoints},
+    load_balancing::{balance_config, balance_layer, endpoints},
     rate_limit::{
         InvalidRateLimit, Limiters, Models, PolicyLimiter, RateLimits, policy as rate_limit_policy,
     },
+    session::SessionScope,
     wasm::{Outside, Plugins, WasmPlugins},
 };

@@ -12,6 +12,7 @@ mod hostname;
 mod policy;
 mod route;
 mod service;
+mod session;
 pub mod status;
 mod world;
 

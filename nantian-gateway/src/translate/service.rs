@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 
 use super::world::World;
-use crate::ir::{Address, BackendId, Endpoint, Protocol};
+use crate::ir::{Address, BackendId, Endpoint, ObjectName, Protocol};
 
 /// A port of a Service.
 pub(super) struct Port<'a> {
@@ -44,7 +44,7 @@ fn protocol(port: &ServicePort) -> Result<Protocol, String> {
     }
 }
 
-/// The endpoints of a backend that are ready; if none is, those that still serve while they end.
+/// The endpoints of a backend: those that are ready, and those that still serve while they end.
 pub(super) fn endpoints(world: &World<'_>, id: &BackendId) -> Vec<Endpoint> {
     let Some(service) = world.objects.services.get(&id.service) else { return Vec::new() };
     let Some(port) = port(service, id.port) else { return Vec::new() };
@@ -53,8 +53,22 @@ pub(super) fn endpoints(world: &World<'_>, id: &BackendId) -> Vec<Endpoint> {
         return vec![named(name.to_owned(), number)];
     }
     let slices = world.slices(&id.service);
-    let ready = collect(slices, &port, is_ready);
-    if ready.is_empty() { collect(slices, &port, is_serving) } else { ready }
+    let mut seen = HashSet::new();
+    let mut endpoints = Vec::new();
+    for (is_wanted, draining) in [(is_ready as Wanted, false), (is_serving, true)] {
+        let wanted = collect(slices, &port, is_wanted).map(|endpoint| Endpoint { draining, ..endpoint });
+        endpoints.extend(wanted.filter(|endpoint| seen.insert(endpoint.id.clone())));
+    }
+    endpoints
+}
+
+/// Which endpoints of a slice are wanted.
+type Wanted = fn(&SliceEndpoint) -> bool;
+
+/// The session affinity that a Service has of itself, if it is not `None`.
+pub(super) fn affinity<'a>(world: &World<'a>, name: &ObjectName) -> Option<&'a str> {
+    let spec = world.objects.services.get(name)?.spec.as_ref()?;
+    spec.session_affinity.as_deref().filter(|affinity| *affinity != "None")
 }
 
 fn external_name(service: &Service) -> Option<&str> {
@@ -62,30 +76,23 @@ fn external_name(service: &Service) -> Option<&str> {
     spec.external_name.as_deref().filter(|_| spec.type_.as_deref() == Some("ExternalName"))
 }
 
-fn collect(
-    slices: &[&EndpointSlice],
-    port: &Port<'_>,
-    is_wanted: fn(&SliceEndpoint) -> bool,
-) -> Vec<Endpoint> {
-    let mut seen = HashSet::new();
-    let mut endpoints = Vec::new();
-    for slice in slices {
-        let Some(number) = port.in_slice(slice) else { continue };
-        for endpoint in slice.endpoints.iter().filter(|endpoint| is_wanted(endpoint)) {
-            let pod = endpoint.target_ref.as_ref().and_then(|target| target.name.as_deref());
-            for address in &endpoint.addresses {
-                let Some(found) = at(address, number, &slice.address_type) else { continue };
-                let found = match pod {
-                    Some(pod) => Endpoint { id: pod.to_owned(), ..found },
-                    None => found,
-                };
-                if seen.insert(found.id.clone()) {
-                    endpoints.push(found);
-                }
-            }
-        }
-    }
-    endpoints
+fn collect(slices: &[&EndpointSlice], port: &Port<'_>, is_wanted: Wanted) -> impl Iterator<Item = Endpoint> {
+    slices.iter().filter_map(move |slice| Some((slice, port.in_slice(slice)?))).flat_map(
+        move |(slice, number)| {
+            let wanted = slice.endpoints.iter().filter(move |endpoint| is_wanted(endpoint));
+            wanted.flat_map(move |endpoint| {
+                let pod = endpoint.target_ref.as_ref().and_then(|target| target.name.as_deref());
+                let addresses = endpoint.addresses.iter();
+                addresses.filter_map(move |address| {
+                    let found = at(address, number, &slice.address_type)?;
+                    Some(match pod {
+                        Some(pod) => Endpoint { id: pod.to_owned(), ..found },
+                        None => found,
+                    })
+                })
+            })
+        },
+    )
 }
 
 fn at(address: &str, port: u16, kind: &str) -> Option<Endpoint> {
@@ -93,11 +100,11 @@ fn at(address: &str, port: u16, kind: &str) -> Option<Endpoint> {
         return Some(named(address.to_owned(), port));
     }
     let address = SocketAddr::new(address.parse().ok()?, port);
-    Some(Endpoint { id: address.to_string(), address: Address::Ip(address) })
+    Some(Endpoint { id: address.to_string(), address: Address::Ip(address), draining: false })
 }
 
 fn named(name: String, port: u16) -> Endpoint {
-    Endpoint { id: format!("{name}:{port}"), address: Address::Dns(name, port) }
+    Endpoint { id: format!("{name}:{port}"), address: Address::Dns(name, port), draining: false }
 }
 
 /// Kubernetes: an endpoint that says nothing is ready.

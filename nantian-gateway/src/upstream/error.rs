@@ -54,6 +54,17 @@ pub enum UpstreamError {
     },
 }
 
+impl UpstreamError {
+    /// Whether it speaks against the endpoint; what goes wrong with the content that the client sends does not.
+    pub fn is_of_endpoint(&self) -> bool {
+        match self {
+            Self::Upload { .. } => false,
+            Self::Exchange { source, .. } => !source.is_user(),
+            _ => true,
+        }
+    }
+}
+
 /// A request without an answer, and the request itself if nothing of it was written.
 #[derive(Debug)]
 pub struct Unanswered {

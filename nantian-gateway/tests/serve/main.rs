@@ -3,6 +3,7 @@
 
 mod admin;
 mod ai;
+mod balancing;
 #[cfg(feature = "kubernetes")]
 mod cluster;
 mod connections;
@@ -22,6 +23,7 @@ mod refused;
 mod reload;
 mod retry;
 mod routing;
+mod sessions;
 mod stalls;
 mod streaming;
 mod support;

@@ -198,3 +198,20 @@ spec: {{provider: openai, model: m, endpoint: 'https://{host}:{}', auth: {{type:
     let refused = gateway.ask(chat("unnamed.example", false)).await;
     assert!(matches!(refused.status(), 502 | 503), "{refused:?}");
 }
+
+#[tokio::test]
+async fn the_cookie_of_a_session_is_secure() {
+    let certificate = Certificate::new(&["example.org"]);
+    let backend = Backend::echo("a").await;
+    let port = Port::reserve();
+    let listeners = [https(&port, "https", "", &["cert"])];
+    let gateway = World::with_listeners(port, &listeners)
+        .manifest("cert", &certificate.secret("cert"))
+        .service("a", &[&backend])
+        .route("a", &[rule("/", &format!("sessionPersistence: {{}}, {}", to("a")))])
+        .start()
+        .await;
+    let stream = handshake(&gateway, "example.org", &[&certificate], &[]).await.unwrap();
+    let reply = Wire::over(stream).ask("GET / HTTP/1.1\r\nHost: example.org\r\n\r\n").await;
+    assert!(reply.header("set-cookie").unwrap().ends_with("; SameSite=Strict; Secure"));
+}

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::hash::EndpointHash;
+
 /// The name of a cookie or header: an HTTP token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionName {
@@ -126,6 +128,8 @@ pub enum InvalidSession {
     NotSecure,
 }
 
+const DEFAULT: &str = "session";
+
 // === impl SessionName ===
 
 impl SessionName {
@@ -139,6 +143,15 @@ impl SessionName {
             Ok(header) => Ok(Self { text: name.into(), header }),
             Err(_) => Err(InvalidSessionName { name: name.to_owned() }),
         }
+    }
+
+    /// A name of its own for whatever the text stands for, which it does not show: `session-` and 16 hexadecimal digits.
+    #[must_use]
+    pub fn derived_from(text: &str) -> Self {
+        let name = format!("session-{:016x}", EndpointHash::of(text).0);
+        // Written out, for a prefix and digits are a token whatever the digits are.
+        Self::new(&name)
+            .unwrap_or_else(|_| Self { text: DEFAULT.into(), header: HeaderName::from_static(DEFAULT) })
     }
 
     /// The name as text.

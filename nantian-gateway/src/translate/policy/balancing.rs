@@ -16,6 +16,7 @@ use crate::{
         conditions::Reason,
         fault::{Fault, Path},
         grants::GroupKind,
+        session,
         world::{World, oldest_first},
     },
 };
@@ -49,10 +50,9 @@ pub(super) fn read(world: &World<'_>, set: &mut PolicySet) {
 
 fn load_balancing(policy: &BackendLbPolicy) -> Result<LoadBalancing, Fault> {
     let spec = &policy.spec;
-    if spec.session_persistence.is_some() {
-        let path = Path::SPEC.field("sessionPersistence");
-        return Err(Fault::at(Reason::Unsupported, path, "not enforced yet"));
-    }
+    let session = spec.session_persistence.as_ref();
+    let session = session.map(|spec| session::of_policy(spec, &Path::SPEC.field("sessionPersistence")));
+    let session = session.transpose()?;
     let strategy = match &spec.load_balancing {
         None => Strategy::RoundRobin,
         Some(balancing) => match balancing.effective_type() {
@@ -68,6 +68,7 @@ fn load_balancing(policy: &BackendLbPolicy) -> Result<LoadBalancing, Fault> {
     Ok(LoadBalancing {
         strategy,
         max_inflight_requests: breaker.map(|breaker| breaker.max_inflight_requests),
+        session,
     })
 }
 

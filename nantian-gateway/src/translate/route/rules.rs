@@ -1,5 +1,7 @@
 //! The rules of a route.
 
+use std::collections::HashSet;
+
 use gateway_api::experimental::httproutes::{
     HttpRoute, HttpRouteRules, HttpRouteRulesBackendRefs, HttpRouteRulesMatches,
     HttpRouteRulesMatchesPathType,
@@ -13,12 +15,16 @@ use super::{
 };
 use crate::{
     gates::Feature,
-    ir::{BackendId, Filter, Mirror, ObjectName, Policies, PolicyId, RouteId, Rule, Target, WeightedBackend},
+    ir::{
+        BackendId, Filter, Mirror, ObjectName, Policies, PolicyId, RouteId, Rule, SessionPersistence, Target,
+        WeightedBackend,
+    },
     translate::{
         conditions::Reason,
         fault::{Fault, Faults, Path},
         grants::GroupKind,
         policy::{AiServices, PolicySet, TargetKey},
+        service, session,
         world::World,
     },
 };
@@ -57,6 +63,7 @@ impl RuleReader<'_, '_> {
         let root = Path::SPEC.field("rules");
         let specs = route.spec.rules.as_deref().unwrap_or_default();
         refuse_twice_named(specs, &root, &mut rules.refused);
+        refuse_one_session_name_for_two(specs, &root, &mut rules.refused);
         let matches: usize = specs.iter().filter_map(|spec| spec.matches.as_ref()).map(Vec::len).sum();
         if matches > MAX_MATCHES {
             let message = format!("{matches} matches, of which a route may have {MAX_MATCHES}");
@@ -74,9 +81,6 @@ impl RuleReader<'_, '_> {
     }
 
     fn rule(&self, spec: &HttpRouteRules, path: &Path<'_>, rules: &mut Rules) -> Rule {
-        if spec.session_persistence.is_some() {
-            rules.refused.push(Fault::unsupported(&path.field("sessionPersistence"), "not served yet"));
-        }
         let timeouts = spec.timeouts.as_ref().map(|spec| timeouts::read(spec, &path.field("timeouts")));
         let timeouts = timeouts.and_then(|timeouts| rules.refused.keep(timeouts)).unwrap_or_default();
         let match_specs = spec.matches.as_deref().unwrap_or_default();
@@ -102,8 +106,9 @@ impl RuleReader<'_, '_> {
             let message = "an AIService has a retry of its own";
             rules.refused.push(Fault::unsupported(&path.field("retry"), message));
         }
+        let session = self.session(spec, &backends, path, rules);
         let name = spec.name.clone();
-        Rule { name, matches, filters, mirrors, backends, timeouts, retry, policies }
+        Rule { name, matches, filters, mirrors, backends, timeouts, retry, session, policies }
     }
 
     /// Reads filters, and resolves what they refer to.
@@ -146,6 +151,30 @@ impl RuleReader<'_, '_> {
             Some(name) => self.policies.attached(&TargetKey::Route(self.route.clone(), Some(name.clone()))),
             None => Policies::default(),
         }
+    }
+
+    /// The sessions of the rule, if all that it sends requests to can keep them.
+    fn session(
+        &self,
+        spec: &HttpRouteRules,
+        backends: &[WeightedBackend],
+        path: &Path<'_>,
+        rules: &mut Rules,
+    ) -> Option<SessionPersistence> {
+        let path = path.field("sessionPersistence");
+        let session = rules.refused.keep(session::of_rule(spec.session_persistence.as_ref()?, &path))?;
+        for backend in backends {
+            let problem = match &backend.target {
+                Target::AiService(name) => Some(format!("AIService {name} keeps no sessions")),
+                Target::Backend(id) => service::affinity(self.world, &id.service)
+                    .map(|affinity| format!("Service {} has sessionAffinity {affinity}", id.service)),
+                Target::Invalid => None,
+            };
+            if let Some(problem) = problem {
+                rules.refused.push(Fault::unsupported(&path, problem));
+            }
+        }
+        Some(session)
     }
 
     /// The plugin that an `ExtensionRef` names; one that is not to be had stands in, and fails every request.
@@ -212,6 +241,20 @@ fn refuse_twice_named(specs: &[HttpRouteRules], root: &Path<'_>, refused: &mut F
                 &path.field("name"),
                 format_args!("{name:?} is the name of an earlier rule"),
             ));
+        }
+    }
+}
+
+/// Two rules share no session, and one cookie cannot hold the tokens of both.
+fn refuse_one_session_name_for_two(specs: &[HttpRouteRules], root: &Path<'_>, refused: &mut Faults) {
+    let name = |spec: &HttpRouteRules| spec.session_persistence.as_ref()?.session_name.clone();
+    let mut names = HashSet::new();
+    for (index, name) in specs.iter().enumerate().filter_map(|(index, spec)| Some((index, name(spec)?))) {
+        if let Some(twice) = names.replace(name) {
+            let path = root.index(index);
+            let path = path.field("sessionPersistence");
+            let problem = format!("{twice:?} is the name of the sessions of an earlier rule");
+            refused.push(Fault::unsupported(&path.field("sessionName"), problem));
         }
     }
 }

@@ -10,7 +10,7 @@ pub use self::shape::{
     AncestorStatus, GatewayAddress, GatewayStatus, ListenerStatus, ObjectStatus, ParentStatus, PlainStatus,
     PolicyStatus, RouteKind, RouteStatus, StatusRef,
 };
-use super::conditions::Condition;
+use super::conditions::{Condition, ConditionType, Conditions};
 use crate::{
     ir::{ListenerId, ObjectName},
     source::ObjectRef,
@@ -56,6 +56,27 @@ impl Statuses {
             }
         }
         true
+    }
+
+    /// Adds a remark to the condition of this type wherever the object has it and it holds.
+    pub fn remark(&mut self, object: &ObjectRef, kind: ConditionType, remark: &str) {
+        let remark = |conditions: &mut Conditions| {
+            if let Some(known) = conditions.get(kind).filter(|_| conditions.holds(kind)) {
+                let message = format!("{}; {remark}", known.message);
+                conditions.set(Condition { message, ..known.clone() });
+            }
+        };
+        match self.objects.get_mut(object) {
+            Some(ObjectStatus::Plain(plain)) => remark(&mut plain.conditions),
+            Some(ObjectStatus::Gateway(gateway)) => remark(&mut gateway.conditions),
+            Some(ObjectStatus::Route(route)) => {
+                route.parents.iter_mut().for_each(|parent| remark(&mut parent.conditions));
+            }
+            Some(ObjectStatus::Policy(policy)) => {
+                policy.ancestors.iter_mut().for_each(|ancestor| remark(&mut ancestor.conditions));
+            }
+            None => {}
+        }
     }
 
     /// Sets a condition of a listener. Its Gateway stays Programmed as long as one of its listeners is.

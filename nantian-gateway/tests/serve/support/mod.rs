@@ -16,7 +16,7 @@ pub(crate) use self::{
     backend::Backend,
     certificate::Certificate,
     llm::{chat, to_ai},
-    manifests::{gateway, rule, to},
+    manifests::{gateway, rule, service, to},
     message::Message,
     redis::Redis,
     time::{after, eventually, soon, when_stuck},

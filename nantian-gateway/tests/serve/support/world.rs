@@ -235,6 +235,13 @@ impl Running {
         fs::write(self.world.directory.path().join(format!("{name}.yaml")), text).unwrap();
     }
 
+    /// Puts a manifest in place of another one, so that nobody reads half of it.
+    pub(crate) fn replace(&self, name: &str, text: &str) {
+        let path = self.world.directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::rename(&path, path.with_extension("yaml")).unwrap();
+    }
+
     /// Writes a manifest and waits until it has been read.
     pub(crate) async fn edit(&self, name: &str, text: &str) {
         let known = self.log.count(RELOADED);
