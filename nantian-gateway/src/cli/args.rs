@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::TypedValueParser};
 use nantian_ratelimit::redis::{InvalidRedisUrl, RedisUrl};
 
 use super::log_filter::LogFilter;
+#[cfg(feature = "kubernetes")]
+use crate::source::kube::AddressPool;
 use crate::{fetch::SourceNetworks, gates::FeatureGates, listen::TrustedProxies};
 
 /// A gateway for HTTP and LLM traffic, configured by Gateway API resources.
@@ -57,6 +59,15 @@ pub(super) struct ClusterOptions {
     /// How to reach the API server; by default as KUBECONFIG says, else as a pod of the cluster does.
     #[arg(long, env = "NANTIAN_KUBECONFIG", value_name = "FILE", conflicts_with = "manifests")]
     pub(super) kubeconfig: Option<PathBuf>,
+    /// Addresses of this machine, as a network (10.0.0.0/28) or a range (10.0.0.1-10.0.0.9): each Gateway that asks for
+    /// none is bound on one of its own. Without a pool such Gateways are bound on all interfaces.
+    #[arg(
+        long,
+        env = "NANTIAN_GATEWAY_ADDRESS_POOL",
+        value_name = "CIDR|RANGE",
+        conflicts_with = "manifests"
+    )]
+    pub(super) gateway_address_pool: Option<AddressPool>,
 }
 
 /// Options of `demo`.

@@ -33,7 +33,7 @@ pub(super) async fn serve_cluster(options: &ClusterOptions, common: &Common) -> 
     let (stop, stopped) = watch::channel(false);
     let reporting = report(client.clone(), Arc::clone(&mirror), &view, stopped);
     let following = crate::runtime::spawn(follow(client, Arc::clone(&mirror)));
-    let cluster = Cluster::new(Arc::clone(&mirror));
+    let cluster = Cluster::new(Arc::clone(&mirror), options.gateway_address_pool.clone());
     let served = serve(cluster, mirror, common.feature_gates, common, &view, || {}).await;
     following.abort();
     stop.send_replace(true);

@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 pub(crate) use self::gateway::certificate_fault;
+#[cfg(feature = "kubernetes")]
+pub(crate) use self::world::oldest_first;
 pub use self::world::{Ignored, Warning};
 use self::{
     gateway::Gateways,

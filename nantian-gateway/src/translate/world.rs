@@ -110,7 +110,7 @@ impl Report {
 }
 
 /// The objects of a kind in the order that breaks ties: oldest first, then by namespace and name.
-pub(super) fn oldest_first<T: Resource>(objects: &ByName<T>) -> Vec<(&ObjectName, &T)> {
+pub(crate) fn oldest_first<T: Resource>(objects: &ByName<T>) -> Vec<(&ObjectName, &T)> {
     let mut sorted: Vec<_> = objects.iter().map(|(name, object)| (name, &**object)).collect();
     sorted.sort_by(|(_, left), (_, right)| by_age(*left, *right));
     sorted

@@ -6,13 +6,15 @@
 mod discovery;
 mod follow;
 mod mirror;
+mod pool;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use self::mirror::Change;
 pub use self::{
     follow::follow,
     mirror::{Mirror, Seen},
+    pool::{AddressPool, InvalidPool},
 };
 use super::{
     check::Checker,
@@ -20,6 +22,7 @@ use super::{
     reading::{Reading, Source},
     versions::Versions,
 };
+use crate::ir::ObjectName;
 
 /// A cluster as a source of objects.
 #[derive(Debug)]
@@ -28,13 +31,26 @@ pub struct Cluster {
     checker: Checker,
     versions: Versions<()>,
     faults: BTreeMap<ObjectRef, Vec<String>>,
+    pool: Option<AddressPool>,
+    assigned: BTreeMap<ObjectName, IpAddr>,
+    /// The objects with the addresses of the pool, where there is one.
+    addressed: Option<Objects>,
 }
 
 impl Cluster {
-    /// Hands out what is in `mirror`.
-    pub fn new(mirror: Arc<Mirror>) -> Self {
-        let (checker, versions) = (Checker::lenient(), Versions::default());
-        Self { mirror, checker, versions, faults: BTreeMap::new() }
+    /// Hands out what is in `mirror`; Gateways that ask for no address get one of `pool`, if there is one.
+    pub fn new(mirror: Arc<Mirror>, pool: Option<AddressPool>) -> Self {
+        let (checker, versions, faults) = (Checker::lenient(), Versions::default(), BTreeMap::new());
+        Self { mirror, checker, versions, faults, pool, assigned: BTreeMap::new(), addressed: None }
+    }
+
+    fn assign_addresses(&mut self) {
+        let Some(pool) = &self.pool else { return };
+        let known = |gateway: &ObjectName| {
+            let seen = self.mirror.get(&ObjectRef { kind: "Gateway", name: gateway.clone() })?;
+            seen.status["addresses"][0]["value"].as_str()?.parse().ok()
+        };
+        self.addressed = Some(pool.assign(self.versions.objects(), known, &mut self.assigned));
     }
 }
 
@@ -63,6 +79,9 @@ impl Source for Cluster {
                 changed.push(name);
             }
         }
+        if !changed.is_empty() {
+            self.assign_addresses();
+        }
         // What changes in a status changes nothing that is served.
         let is_idle = changed.is_empty();
         let faults = self.faults.values().flatten().cloned().collect();
@@ -70,11 +89,15 @@ impl Source for Cluster {
     }
 
     fn objects(&self) -> &Objects {
-        self.versions.objects()
+        self.addressed.as_ref().unwrap_or_else(|| self.versions.objects())
     }
 
     fn reject(&mut self, refused: &ObjectRef) -> bool {
-        self.versions.reject([refused])
+        let is_rejected = self.versions.reject([refused]);
+        if is_rejected {
+            self.assign_addresses();
+        }
+        is_rejected
     }
 }
 

@@ -150,12 +150,12 @@ fn edit() -> impl Strategy<Value = Edit> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
     fn any_edits_end_in_what_the_final_manifests_say(edits in vec(edit(), 0..60)) {
         let mut world = World::default();
-        let mut cluster = Cluster::new(Arc::clone(&world.mirror));
+        let mut cluster = Cluster::new(Arc::clone(&world.mirror), None);
         // Enough that most worlds serve something.
         for at in 0..OBJECTS.len() {
             world.edit(Edit::Put(at, 0), &mut cluster);

@@ -129,3 +129,36 @@ spec:
     cluster.server.delete("customresourcedefinitions", "", "tokenpolicies.gateway.nantian.dev");
     cluster.becomes("/", 200).await;
 }
+
+#[tokio::test]
+async fn each_gateway_is_bound_on_an_address_of_its_own() {
+    let backend = Backend::echo("a").await;
+    let server = ApiServer::start().await;
+    let port = Port::reserve();
+    let number = port.address().port();
+    let listener = port.listener("http", "protocol: HTTP");
+    let gateway = |name: &str| {
+        let gateway = manifests::gateway(std::slice::from_ref(&listener))
+            .replace("{name: demo, ", &format!("{{name: {name}, "));
+        gateway.replace("  addresses: [{type: IPAddress, value: 127.0.0.1}]\n", "")
+    };
+    server.apply(&gateway("one"));
+    server.apply(&gateway("two"));
+    server.apply(&manifests::service("a", "http", &[&backend]));
+    server.apply(&route(&rule("/", &to("a"))).replace("{name: demo}]", "{name: two}]"));
+    let world = World::of_cluster(port, &server.kubeconfig());
+    let running = world.options(&["--gateway-address-pool", "127.0.0.10-127.0.0.11"]).start().await;
+    let address = async |name: &str| {
+        let found =
+            async || server.get("gateways", "demo", name).unwrap()["status"]["addresses"][0]["value"].clone();
+        eventually("the address is told", async || found().await.is_string()).await;
+        found().await.as_str().unwrap().parse::<std::net::IpAddr>().unwrap()
+    };
+    let (one, two) = (address("one").await, address("two").await);
+    assert_ne!(one, two);
+    for (address, status) in [(one, 404), (two, 200)] {
+        let mut wire = crate::support::Wire::connect((address, number).into()).await;
+        assert_eq!(wire.get("/").await.status(), status, "{address}");
+    }
+    drop(running);
+}

@@ -1,0 +1,203 @@
+//! An address of its own for each Gateway.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+    sync::Arc,
+};
+
+use gateway_api::experimental::gateways::{Gateway, GatewayAddresses};
+use ipnet::IpNet;
+
+use crate::{
+    ir::ObjectName,
+    source::objects::Objects,
+    translate::{oldest_first, status::CONTROLLER_NAME},
+};
+
+/// Addresses of this machine, of which each Gateway that asks for none gets one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressPool {
+    first: IpAddr,
+    last: IpAddr,
+}
+
+/// Not a network and not a range of addresses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither a network such as 10.0.0.0/28 nor a range such as 10.0.0.1-10.0.0.9")]
+#[non_exhaustive]
+pub struct InvalidPool(pub String);
+
+/// What a Gateway for which there is no address asks for instead, so that it is refused.
+const EXHAUSTED: &str = "no address of the pool is free";
+
+impl AddressPool {
+    /// `objects` with an address for each Gateway of ours that asks for none, kept in `assigned`.
+    ///
+    /// A Gateway keeps the address that `known` tells of its status, or else the one it was assigned before; the older
+    /// Gateway comes first. Where no address is left, the Gateway asks for one that cannot be had.
+    pub(super) fn assign(
+        &self,
+        objects: &Objects,
+        known: impl Fn(&ObjectName) -> Option<IpAddr>,
+        assigned: &mut BTreeMap<ObjectName, IpAddr>,
+    ) -> Objects {
+        let is_ours = |gateway: &Gateway| {
+            let class = ObjectName::new("", gateway.spec.gateway_class_name.as_str());
+            let class = objects.gateway_classes.get(&class);
+            class.is_some_and(|class| class.spec.controller_name == CONTROLLER_NAME)
+        };
+        let ours: Vec<_> =
+            oldest_first(&objects.gateways).into_iter().filter(|(_, gateway)| is_ours(gateway)).collect();
+        let mut taken: BTreeSet<IpAddr> = ours.iter().flat_map(|(_, gateway)| asked_for(gateway)).collect();
+        let asking: Vec<_> =
+            ours.into_iter().filter(|(_, gateway)| asked_for(gateway).next().is_none()).collect();
+        let before = std::mem::take(assigned);
+        for (name, _) in &asking {
+            let kept = known(name).or_else(|| before.get(*name).copied());
+            if let Some(address) = kept.filter(|address| self.contains(*address) && !taken.contains(address))
+            {
+                taken.insert(address);
+                assigned.insert((*name).clone(), address);
+            }
+        }
+        let mut objects = objects.clone();
+        for (name, gateway) in asking {
+            let address = assigned.get(name).copied().or_else(|| self.free(&taken));
+            if let Some(address) = address {
+                taken.insert(address);
+                assigned.insert(name.clone(), address);
+            }
+            let value = address.map_or_else(|| EXHAUSTED.to_owned(), |address| address.to_string());
+            let mut gateway = gateway.clone();
+            let address = GatewayAddresses { r#type: Some("IPAddress".to_owned()), value: Some(value) };
+            gateway.spec.addresses = Some(vec![address]);
+            objects.gateways.insert(name.clone(), Arc::new(gateway));
+        }
+        objects
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.first.is_ipv4() && (self.first..=self.last).contains(&address)
+    }
+
+    /// The lowest address that is not taken.
+    fn free(&self, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+        let mut address = self.first;
+        while taken.contains(&address) {
+            address = next(address)?;
+        }
+        self.contains(address).then_some(address)
+    }
+}
+
+/// The addresses that a Gateway asks for itself.
+fn asked_for(gateway: &Gateway) -> impl Iterator<Item = IpAddr> {
+    let values = gateway.spec.addresses.iter().flatten().filter_map(|address| address.value.as_deref());
+    values.filter_map(|value| value.parse().ok())
+}
+
+fn next(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => Some(Ipv4Addr::from_bits(address.to_bits().checked_add(1)?).into()),
+        IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits().checked_add(1)?).into()),
+    }
+}
+
+impl FromStr for AddressPool {
+    type Err = InvalidPool;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPool> {
+        let invalid = || InvalidPool(text.to_owned());
+        let (first, last) = match text.split_once('-') {
+            Some((first, last)) => {
+                (first.trim().parse().map_err(|_| invalid())?, last.trim().parse().map_err(|_| invalid())?)
+            }
+            None => {
+                let net: IpNet = text.parse().map_err(|_| invalid())?;
+                match net {
+                    // The first and the last address of a larger network are those of the network itself.
+                    IpNet::V4(net) if net.prefix_len() < 31 => {
+                        let bound = |address: Ipv4Addr, by: i32| {
+                            Ipv4Addr::from_bits(address.to_bits().wrapping_add_signed(by)).into()
+                        };
+                        (bound(net.network(), 1), bound(net.broadcast(), -1))
+                    }
+                    net => (net.network(), net.broadcast()),
+                }
+            }
+        };
+        let pool = Self { first, last };
+        (pool.contains(first) && pool.contains(last)).then_some(pool).ok_or_else(invalid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pool(text: &str) -> AddressPool {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_pool_is_a_network_or_a_range() {
+        let bounds = |text| (pool(text).first.to_string(), pool(text).last.to_string());
+        assert_eq!(bounds("10.0.0.0/29"), ("10.0.0.1".to_owned(), "10.0.0.6".to_owned()));
+        assert_eq!(bounds("10.0.0.4/32"), ("10.0.0.4".to_owned(), "10.0.0.4".to_owned()));
+        assert_eq!(bounds("10.0.0.4-10.0.0.9"), ("10.0.0.4".to_owned(), "10.0.0.9".to_owned()));
+        assert_eq!(bounds("fd00::/126"), ("fd00::".to_owned(), "fd00::3".to_owned()));
+        for text in ["", "10.0.0.1", "10.0.0.9-10.0.0.1", "10.0.0.1-fd00::1", "10.0.0.0/33", "a-b"] {
+            assert_eq!(text.parse::<AddressPool>(), Err(InvalidPool(text.to_owned())));
+        }
+    }
+
+    fn objects(gateways: &[(&str, Option<&str>)]) -> Objects {
+        let mut objects = Objects::default();
+        let class = json!({ "metadata": { "name": "ours" }, "spec": { "controllerName": CONTROLLER_NAME } });
+        objects
+            .gateway_classes
+            .insert(ObjectName::new("", "ours"), Arc::new(serde_json::from_value(class).unwrap()));
+        for (name, address) in gateways {
+            let mut gateway = json!({
+                "metadata": { "name": name, "namespace": "demo" },
+                "spec": { "gatewayClassName": "ours", "listeners": [] },
+            });
+            if let Some(address) = address {
+                gateway["spec"]["addresses"] = json!([{ "type": "IPAddress", "value": address }]);
+            }
+            let gateway = serde_json::from_value(gateway).unwrap();
+            objects.gateways.insert(ObjectName::new("demo", *name), Arc::new(gateway));
+        }
+        objects
+    }
+
+    fn addresses(objects: &Objects) -> Vec<String> {
+        let address =
+            |gateway: &Arc<Gateway>| gateway.spec.addresses.as_ref().unwrap()[0].value.clone().unwrap();
+        objects.gateways.values().map(address).collect()
+    }
+
+    #[test]
+    fn each_gateway_keeps_an_address_of_its_own() {
+        let (pool, mut assigned) = (pool("10.0.0.1-10.0.0.3"), BTreeMap::new());
+        let world = objects(&[("a", None), ("b", Some("10.0.0.1")), ("c", None)]);
+        let first = pool.assign(&world, |_| None, &mut assigned);
+        assert_eq!(addresses(&first), ["10.0.0.2", "10.0.0.1", "10.0.0.3"]);
+        // `a` is gone, a younger one takes its place, and one is too many.
+        let world = objects(&[("b", Some("10.0.0.1")), ("c", None), ("d", None), ("e", None)]);
+        let second = pool.assign(&world, |_| None, &mut assigned);
+        assert_eq!(addresses(&second), ["10.0.0.1", "10.0.0.3", "10.0.0.2", EXHAUSTED]);
+    }
+
+    #[test]
+    fn what_the_status_says_counts() {
+        let (pool, mut assigned) = (pool("10.0.0.1-10.0.0.9"), BTreeMap::new());
+        let world = objects(&[("a", None), ("b", None)]);
+        let known = |name: &ObjectName| (&*name.name == "b").then(|| "10.0.0.1".parse().unwrap());
+        assert_eq!(addresses(&pool.assign(&world, known, &mut assigned)), ["10.0.0.2", "10.0.0.1"]);
+    }
+}
