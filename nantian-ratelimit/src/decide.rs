@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cost::Cost;
 use crate::error::Denied;
@@ -97,19 +98,19 @@ impl Decider {
         if !is_behind && let Some(outcome) = self.decide_at_once(&claim, cost) {
             match (outcome, queue) {
                 (Outcome::Denied(denied), Some(queue)) if denied.retry_after().is_some() => {
-                    return self.clone().line_up(claim, cost, queue);
+                    return self.clone().line_up(claim, cost, queue, Some(denied));
                 }
                 (outcome, _) => return Decided::Now(outcome),
             }
         }
         match queue {
-            Some(queue) if is_behind => self.clone().line_up(claim, cost, queue),
+            Some(queue) if is_behind => self.clone().line_up(claim, cost, queue, None),
             Some(queue) => {
                 let decider = self.clone();
                 Decided::Later(Box::pin(async move {
                     match decider.decide_later(&claim, cost).await {
                         Outcome::Denied(denied) if denied.retry_after().is_some() => {
-                            match decider.line_up(claim, cost, queue) {
+                            match decider.line_up(claim, cost, queue, Some(denied)) {
                                 Decided::Now(outcome) => outcome,
                                 Decided::Later(decision) => decision.await,
                             }
@@ -125,11 +126,11 @@ impl Decider {
         }
     }
 
-    /// Waits for room behind all that wait already.
-    fn line_up(self, claim: Claim, cost: Cost, queue: Queue) -> Decided {
-        let key = claim.key();
-        let Some(place) = self.lines().join(key, &queue) else {
-            return Decided::Now(Outcome::Denied(self.local().denial(key, cost)));
+    /// Waits for room behind all that wait already; `denied` is what was decided a moment ago, if anything was.
+    fn line_up(self, claim: Claim, cost: Cost, queue: Queue, denied: Option<Denied>) -> Decided {
+        let Some(place) = self.lines().join(claim.key(), &queue) else {
+            let denied = denied.unwrap_or_else(|| self.denial(&claim, cost));
+            return Decided::Now(Outcome::Denied(denied));
         };
         Decided::Later(Box::pin(async move {
             let decide = || async {
@@ -138,10 +139,10 @@ impl Decider {
                     outcome => Ok(outcome),
                 }
             };
-            match place.wait(queue.max_wait, decide).await {
+            match place.wait(queue.max_wait, self.longest_sleep(), decide).await {
                 Some(Ok(outcome)) => outcome,
                 Some(Err(denied)) => Outcome::Denied(denied),
-                None => Outcome::Denied(self.local().denial(key, cost)),
+                None => Outcome::Denied(self.denial(&claim, cost)),
             }
         }))
     }
@@ -169,7 +170,7 @@ impl Decider {
             },
             _ => self.decide_at_once(claim, cost).unwrap_or_else(|| {
                 // A claim of another limiter: nobody makes one.
-                Outcome::Denied(self.local().denial(claim.key(), cost))
+                Outcome::Denied(self.denial(claim, cost))
             }),
         }
     }
@@ -187,12 +188,23 @@ impl Decider {
         }
     }
 
-    /// The levels as this process knows them.
-    fn local(&self) -> Limiter {
-        match self {
-            Self::Process(limiter) => limiter.clone(),
+    /// The denial of a request whose turn does not come, by what is known without asking.
+    fn denial(&self, claim: &Claim, cost: Cost) -> Denied {
+        match (self, claim) {
             #[cfg(feature = "redis")]
-            Self::Shared(limiter) => limiter.local(),
+            (Self::Shared(limiter), Claim::Shared(key)) => {
+                limiter.known_denial(key, cost).unwrap_or_else(|| limiter.local().denial(key.own(), cost))
+            }
+            _ => self.limiter().denial(claim.key(), cost),
+        }
+    }
+
+    /// How long the first in line sleeps at most: nobody wakes it when another process gives something back.
+    fn longest_sleep(&self) -> Duration {
+        match self {
+            Self::Process(_) => Duration::MAX,
+            #[cfg(feature = "redis")]
+            Self::Shared(_) => Duration::from_secs(1),
         }
     }
 }
@@ -230,33 +242,28 @@ impl Charge {
 
     /// Settles the tokens; to be called once.
     pub(crate) fn settle_once(&self, settlement: Settlement) -> Settled {
-        let settled = match self {
-            Self::Process(limiter, reservation) => reservation.settle_once_at(limiter.now(), settlement),
+        match self {
+            Self::Process(limiter, reservation) => {
+                let settled = reservation.settle_once_at(limiter.now(), settlement);
+                if settled.used < settled.reserved {
+                    limiter.lines().nudge(reservation.key());
+                }
+                settled
+            }
             #[cfg(feature = "redis")]
             Self::Shared(reservation) => reservation.settle_once(settlement),
-        };
-        if settled.used < settled.reserved {
-            self.nudge();
         }
-        settled
     }
 
     /// Takes the whole charge back; to be called once, instead of settling.
     pub(crate) fn cancel_once(&self) {
         match self {
-            Self::Process(limiter, reservation) => reservation.cancel_once_at(limiter.now()),
+            Self::Process(limiter, reservation) => {
+                reservation.cancel_once_at(limiter.now());
+                limiter.lines().nudge(reservation.key());
+            }
             #[cfg(feature = "redis")]
             Self::Shared(reservation) => reservation.cancel_once(),
-        }
-        self.nudge();
-    }
-
-    /// Whoever waits may find room now.
-    fn nudge(&self) {
-        match self {
-            Self::Process(limiter, reservation) => limiter.lines().nudge(reservation.key()),
-            #[cfg(feature = "redis")]
-            Self::Shared(reservation) => reservation.limiter().whole().lines().nudge(reservation.key().own()),
         }
     }
 }

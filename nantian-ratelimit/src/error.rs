@@ -89,6 +89,10 @@ pub struct Denied {
 #[non_exhaustive]
 pub struct Unavailable;
 
+/// In the extensions of a response to a request that lacks a part of the scope: limiters around take their charge back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lacking;
+
 struct Wait(Option<Duration>);
 
 // === impl Denied ===
@@ -115,10 +119,16 @@ impl Denied {
     }
 }
 
+/// `wait` in milliseconds, rounded up: whoever waits that long has waited long enough.
+pub(crate) fn whole_millis(wait: Duration) -> Duration {
+    let millis = wait.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+}
+
 impl std::fmt::Display for Wait {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Some(wait) => write!(f, "retry after {wait:?}"),
+            Some(wait) => write!(f, "retry after {:?}", whole_millis(wait)),
             None => f.write_str("it admits nothing"),
         }
     }

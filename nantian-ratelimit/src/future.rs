@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use crate::body::ResponseBody;
 use crate::decide::Decision;
-use crate::error::{Denied, Unavailable};
+use crate::error::{Denied, Lacking, Unavailable};
 use crate::handle::Ticket;
 use crate::headers;
 use crate::layer::Settings;
@@ -148,7 +148,10 @@ fn finish<B, E>(
 ) -> Result<Response<ResponseBody<B>>, E> {
     let mut response = result?;
     let extensions = response.extensions();
-    if extensions.get::<Denied>().is_some() || extensions.get::<Unavailable>().is_some() {
+    let is_refused = extensions.get::<Denied>().is_some()
+        || extensions.get::<Unavailable>().is_some()
+        || extensions.get::<Lacking>().is_some();
+    if is_refused {
         if let Some(ticket) = ticket.take() {
             ticket.cancel();
         }

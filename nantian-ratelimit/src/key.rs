@@ -94,19 +94,19 @@ impl Secret {
         Self::new(random_word(), random_word())
     }
 
-    /// Bytes for [`Secret::from_bytes`] from the operating system's randomness.
+    /// Bytes for [`Secret::from_array`] from the operating system's randomness.
     #[cfg(feature = "redis")]
     pub(crate) fn random_bytes() -> [u8; 16] {
         let low = u128::from(random_word());
         (low << 64 | u128::from(random_word())).to_be_bytes()
     }
 
-    /// The secret that 16 bytes are; `None` for another number of bytes.
+    /// The secret that these bytes are.
     #[cfg(feature = "redis")]
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (halves, []) = bytes.as_chunks::<8>() else { return None };
-        let [low, high] = halves else { return None };
-        Some(Self::new(u64::from_be_bytes(*low), u64::from_be_bytes(*high)))
+    #[expect(clippy::cast_possible_truncation, reason = "the low half")]
+    pub(crate) fn from_array(bytes: [u8; 16]) -> Self {
+        let both = u128::from_be_bytes(bytes);
+        Self::new((both >> 64) as u64, both as u64)
     }
 
     pub(crate) fn new(low: u64, high: u64) -> Self {

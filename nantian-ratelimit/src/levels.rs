@@ -59,12 +59,9 @@ impl Levels {
 
     /// Items in use of each limit, rounded up.
     #[cfg(feature = "redis")]
-    pub(crate) fn used(&self) -> Tats {
-        let mut used = self.tats;
-        for (tat, column) in used.iter_mut().zip(self.ledger.columns()) {
-            *tat = column.used(*tat, self.now);
-        }
-        used
+    pub(crate) fn used(&self) -> impl Iterator<Item = (&Limit, u64)> {
+        let columns = self.ledger.columns().iter().zip(self.tats);
+        columns.map(|(column, tat)| (column.limit(), column.used(tat, self.now)))
     }
 
     #[expect(clippy::indexing_slicing, reason = "positions come from enumerating the same columns")]

@@ -215,12 +215,6 @@ impl Limiter {
         Levels::new(Arc::clone(ledger), now, tats)
     }
 
-    /// Items of each limit that `key` uses, rounded up, in the order of the policy.
-    #[cfg(feature = "redis")]
-    pub(crate) fn used_at(&self, now: Timestamp, key: Key) -> [u64; MAX_LIMITS] {
-        self.levels_at(now, key).used()
-    }
-
     /// Takes what `items` says of each limit, or gives it back.
     #[cfg(feature = "redis")]
     pub(crate) fn correct_at(&self, now: Timestamp, key: Key, items: impl Fn(&Limit) -> i64) {

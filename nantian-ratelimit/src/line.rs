@@ -13,6 +13,9 @@ use crate::error::Denied;
 use crate::key::Key;
 use crate::policy::Queue;
 
+/// The longest that anybody waits, whatever a policy says.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The lines before one limiter, one for each key that somebody waits for.
 ///
 /// Whoever waits has been charged nothing: leaving the line costs nothing.
@@ -72,7 +75,7 @@ impl Lines {
 
 impl Place {
     /// Waits for the turn of this place, then until `decide` denies no more. `None` if it did not come within `longest`;
-    /// a denial that will outlast it is told at once.
+    /// a denial that will outlast it is told at once. `decide` is asked again after `longest_sleep` if nothing happens.
     ///
     /// # Cancellation
     ///
@@ -80,12 +83,13 @@ impl Place {
     pub(crate) async fn wait<T, F>(
         self,
         longest: Duration,
+        longest_sleep: Duration,
         mut decide: impl FnMut() -> F,
     ) -> Option<Result<T, Denied>>
     where
         F: Future<Output = Result<T, Denied>>,
     {
-        let deadline = Instant::now() + longest;
+        let deadline = Instant::now() + longest.min(LONGEST);
         timeout_at(deadline, self.turn.notified()).await.ok()?;
         loop {
             let denied = match decide().await {
@@ -93,9 +97,9 @@ impl Place {
                 Err(denied) => denied,
             };
             match denied.retry_after() {
-                Some(wait) if Instant::now() + wait <= deadline => {
+                Some(wait) if wait <= deadline.saturating_duration_since(Instant::now()) => {
                     tokio::select! {
-                        () = sleep(wait) => {}
+                        () = sleep(wait.min(longest_sleep)) => {}
                         () = self.turn.notified() => {}
                     }
                 }

@@ -61,7 +61,7 @@ pub enum OnLimit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Queue {
-    /// How long a request waits at most. Default: 30 s.
+    /// How long a request waits at most. Range: up to a day; more counts as a day. Default: 30 s.
     pub max_wait: Duration,
     /// How many wait for one key at most. Range: from 1. Default: 100.
     pub max_waiting_for_key: usize,

@@ -11,7 +11,7 @@ use tower_service::Service;
 use crate::body::ResponseBody;
 use crate::cost::is_preflight;
 use crate::decide::{Charge, Decided, Outcome};
-use crate::error::Denied;
+use crate::error::{Denied, Lacking};
 use crate::future::ResponseFuture;
 use crate::handle::{ReservationHandle, Ticket};
 use crate::headers;
@@ -68,7 +68,9 @@ where
             }
             Claimed::Lacks(part) => {
                 settings.observe.decided(&Decision::Unknown(&part));
-                return ResponseFuture::refused(settings.responder.unknown(&part, &parts));
+                let mut response = settings.responder.unknown(&part, &parts);
+                response.extensions_mut().insert(Lacking);
+                return ResponseFuture::refused(response);
             }
         };
         match settings.decider.decide(claim, settings.cost(&parts)) {

@@ -13,12 +13,21 @@ use crate::key::Key;
 const MOST: usize = 4096;
 /// How long a denial is believed at most: another replica may refund tokens meanwhile.
 const LONGEST: Duration = Duration::from_secs(1);
+/// The shortest pause between two searches for denials that are over: each looks at all of them.
+const SWEEPS: Duration = Duration::from_millis(10);
 
 /// What was denied lately, by key.
 #[derive(Debug, Default)]
 pub(super) struct Denials {
     count: AtomicUsize,
-    by_key: Mutex<HashMap<Key, Denial>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    by_key: HashMap<Key, Denial>,
+    /// When to look for those that are over.
+    next_sweep: Option<Timestamp>,
 }
 
 /// One denial.
@@ -42,17 +51,19 @@ impl Denials {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        by_key.get(&key).filter(|denial| denial.holds(now) && denial.covers(cost)).cloned()
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.by_key.get(&key).filter(|denial| denial.holds(now) && denial.covers(cost)).cloned()
     }
 
     /// Remembers a denial, if there is room.
     pub(super) fn insert(&self, key: Key, denial: Denial) {
-        let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        if by_key.len() >= MOST {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { by_key, next_sweep } = &mut *known;
+        if by_key.len() >= MOST && next_sweep.is_none_or(|next| next <= denial.at) {
+            *next_sweep = Some(denial.at.saturating_add(SWEEPS));
             by_key.retain(|_, known| known.holds(denial.at));
         }
-        if by_key.len() < MOST {
+        if by_key.len() < MOST || by_key.contains_key(&key) {
             by_key.insert(key, denial);
         }
         self.count.store(by_key.len(), Ordering::Relaxed);
@@ -63,9 +74,9 @@ impl Denials {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        by_key.remove(&key);
-        self.count.store(by_key.len(), Ordering::Relaxed);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.by_key.remove(&key);
+        self.count.store(known.by_key.len(), Ordering::Relaxed);
     }
 }
 

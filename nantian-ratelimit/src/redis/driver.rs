@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::script::{DECIDE, GREET};
 use super::settle::Correction;
-use super::store::{Inner, Link, bytes};
+use super::store::{Agreed, Inner, Link, bytes};
 use crate::key::Secret;
 
 /// How often the server is greeted.
@@ -44,15 +44,13 @@ type Io = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct RedisDriver {
     store: Arc<Inner>,
     corrections: mpsc::Receiver<Correction>,
-    /// What this process proposes as the secret, and its name.
-    secret: Vec<u8>,
+    /// What this process is called.
     name: Vec<u8>,
 }
 
 impl RedisDriver {
     pub(super) fn new(store: Arc<Inner>, corrections: mpsc::Receiver<Correction>) -> Self {
-        let (secret, name) = (Secret::random_bytes().to_vec(), Secret::random_bytes().to_vec());
-        Self { store, corrections, secret, name }
+        Self { store, corrections, name: Secret::random_bytes().to_vec() }
     }
 
     /// Connects, again and again, until it is dropped.
@@ -132,7 +130,8 @@ impl RedisDriver {
         let store = &self.store;
         let mut commands = Pipeline::new();
         let greeting = commands.cmd("EVAL").arg(GREET).arg(2).arg(SECRET_KEY).arg(REPLICAS_KEY);
-        greeting.arg(&self.secret).arg(&self.name).arg(REPLICA_GONE);
+        // A server that has forgotten the secret is told the one that all replicas still know.
+        greeting.arg(&store.agreed.load().bytes).arg(&self.name).arg(REPLICA_GONE);
         commands.cmd("SCRIPT").arg("LOAD").arg(DECIDE);
         let mut connection = connection.clone();
         let answers = timeout(store.command_timeout, connection.send_packed_commands(&commands, 0, 2));
@@ -140,15 +139,19 @@ impl RedisDriver {
         let [greeted, loaded] = <[Value; 2]>::try_from(answers).map_err(|_| strange())?;
         let Value::Array(greeted) = greeted.extract_error()? else { return Err(strange()) };
         let [secret, replicas] = <[Value; 2]>::try_from(greeted).map_err(|_| strange())?;
-        let (secret_bytes, script) = (bytes(Ok(secret))?, bytes(Ok(loaded))?);
+        let (secret, script) = (bytes(Ok(secret))?, bytes(Ok(loaded))?);
         let script = String::from_utf8(script).map_err(|_| strange())?;
-        let secret = Secret::from_bytes(&secret_bytes).ok_or_else(strange)?;
         if let Value::Int(replicas) = replicas {
             store.replicas.store(u32::try_from(replicas).unwrap_or(1).max(1), Ordering::Relaxed);
         }
+        let mut agreed = store.agreed.load_full();
+        if agreed.bytes != secret {
+            agreed = Arc::new(Agreed::from_bytes(secret).ok_or_else(strange)?);
+            store.agreed.store(Arc::clone(&agreed));
+        }
         let known = store.link.load();
-        if known.as_ref().is_none_or(|known| known.secret_bytes != secret_bytes) {
-            store.link.store(Some(Arc::new(Link { connection, secret, secret_bytes, script })));
+        if known.as_ref().is_none_or(|known| known.agreed.bytes != agreed.bytes) {
+            store.link.store(Some(Arc::new(Link { connection, agreed, script })));
         }
         Ok(())
     }
@@ -159,9 +162,12 @@ impl RedisDriver {
             batch.into_iter().for_each(Correction::lose);
             return;
         };
+        let (batch, strangers): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|correction| correction.is_known_by(&link));
+        strangers.into_iter().for_each(Correction::lose);
         let mut commands = Pipeline::new();
         for correction in &batch {
-            commands.add_command(link.command(correction.key(), &correction.order(), false));
+            commands.add_command(link.command(&correction.name(), &correction.order(), false));
         }
         let mut connection = link.connection.clone();
         let answers = connection.send_packed_commands(&commands, 0, batch.len());
@@ -171,13 +177,14 @@ impl RedisDriver {
         };
         for (correction, answer) in batch.into_iter().zip(answers) {
             if bytes(Ok(answer)).is_ok() {
+                correction.done();
                 continue;
             }
             // It may have lost the script.
-            let order = correction.order();
-            let again = link.decide(correction.key(), &order);
-            if !matches!(timeout(self.store.command_timeout, again).await, Ok(Ok(_))) {
-                correction.lose();
+            let (name, order) = (correction.name(), correction.order());
+            match timeout(self.store.command_timeout, link.decide(&name, &order)).await {
+                Ok(Ok(_)) => correction.done(),
+                _ => correction.lose(),
             }
         }
     }

@@ -1,7 +1,10 @@
 //! Limits that several processes share through Redis or Valkey (feature `redis`).
 //!
 //! A [`RedisStore`] is a connection, a [`SharedLimiter`] a policy on it. One call of one script decides all limits of a
-//! policy, by the server's clock, on one key: a cluster needs to move nothing, and nothing is half done.
+//! policy, by the server's clock, on one key, so that nothing is half done.
+//!
+//! The server is a single one, or a proxy that looks like one. Redirections of a cluster (`MOVED`, `ASK`) are not followed: they
+//! count as failures.
 //!
 //! # When the server does not answer
 //!
@@ -11,11 +14,15 @@
 //! server's, so that an outage begins where the server left off. What is used during the outage is reported afterwards,
 //! so that its end is no second burst.
 //!
+//! Replicas are counted by their greetings to the server. A process that starts while it is away knows of no others, and takes
+//! the whole limit until it has heard from it, unless [`RedisStoreBuilder::replicas`] says how many there are.
+//!
 //! A request whose answer was lost may have been charged on the server all the same: on the safe side.
 
 mod breaker;
 mod denials;
 mod driver;
+mod family;
 mod script;
 mod settle;
 mod shared;

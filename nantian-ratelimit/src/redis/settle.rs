@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use super::family::Items;
 use super::script::{self, Order};
-use super::shared::{SharedKey, SharedLimiter, name};
+use super::shared::{SharedKey, SharedLimiter};
+use super::store::Link;
 use crate::cost::Cost;
 use crate::levels::Levels;
 use crate::policy::{Limit, Unit};
@@ -37,9 +39,8 @@ pub(super) enum Charged {
 pub(super) struct Correction {
     limiter: SharedLimiter,
     key: SharedKey,
-    name: String,
     /// What each limit is to take more, or less.
-    items: Vec<(Limit, i64)>,
+    items: Items,
 }
 
 // === impl SharedReservation ===
@@ -60,14 +61,6 @@ impl SharedReservation {
         self.0.cost
     }
 
-    pub(crate) fn key(&self) -> &SharedKey {
-        &self.0.key
-    }
-
-    pub(crate) fn limiter(&self) -> &SharedLimiter {
-        &self.0.limiter
-    }
-
     /// Where the limits stood after the charge.
     pub fn levels(&self) -> &Levels {
         &self.0.levels
@@ -85,14 +78,17 @@ impl SharedReservation {
 
     /// [`SharedReservation::settle`] for whoever sees to it that the reservation is not settled again.
     pub(crate) fn settle_once(&self, settlement: Settlement) -> Settled {
-        let shared = self.0.limiter.shared();
-        let now = shared.whole.now();
+        let now = self.0.limiter.family().now();
         match &self.0.charged {
             Charged::Locally { local, unreported } => {
                 if let Some(unreported) = unreported {
                     unreported.settle_once_at(now, settlement);
                 }
-                local.settle_once_at(now, settlement)
+                let settled = local.settle_once_at(now, settlement);
+                if settled.used < settled.reserved {
+                    self.nudge();
+                }
+                settled
             }
             Charged::Remotely(local) => {
                 if let Some(local) = local {
@@ -107,7 +103,7 @@ impl SharedReservation {
                     settled.used = used.max(settled.used);
                     used
                 });
-                settlement.teach(shared.whole.typical());
+                settlement.teach(self.0.limiter.whole().typical());
                 settled
             }
         }
@@ -115,13 +111,14 @@ impl SharedReservation {
 
     /// [`SharedReservation::cancel`] for whoever sees to it that the reservation is not settled again.
     pub(crate) fn cancel_once(&self) {
-        let now = self.0.limiter.shared().whole.now();
+        let now = self.0.limiter.family().now();
         match &self.0.charged {
             Charged::Locally { local, unreported } => {
                 local.cancel_once_at(now);
                 if let Some(unreported) = unreported {
                     unreported.cancel_once_at(now);
                 }
+                self.nudge();
             }
             Charged::Remotely(local) => {
                 if let Some(local) = local {
@@ -134,50 +131,56 @@ impl SharedReservation {
 
     /// Makes up for the difference between what each limit was charged and what `used` says, given that charge.
     fn correct(&self, mut used: impl FnMut(&Limit, u64) -> u64) {
-        let Held { limiter, key, cost, .. } = &*self.0;
-        let items = limiter.shared().limits().filter_map(|limit| {
-            let reserved = script::charge(limit, *cost);
-            let difference = difference(used(limit, reserved), reserved);
-            (difference != 0).then(|| (limit.clone(), difference))
-        });
-        let items: Vec<_> = items.collect();
-        let Some(remote) = key.remote().filter(|_| !items.is_empty()) else { return };
-        if items.iter().any(|(_, items)| *items < 0) {
-            limiter.shared().forget_denial(remote);
+        let Held { limiter, key, cost, levels, .. } = &*self.0;
+        let items = Items::new(levels.iter().map(|level| {
+            let reserved = script::charge(level.limit, *cost);
+            (level.limit, difference(used(level.limit, reserved), reserved))
+        }));
+        if items.is_empty() {
+            return;
         }
-        let (name, store) = (name(remote), limiter.store());
-        let correction = Correction { limiter: limiter.clone(), key: key.clone(), name, items };
-        if let Err(correction) = store.0.correct(correction) {
+        let correction = Correction { limiter: limiter.clone(), key: key.clone(), items };
+        if let Err(correction) = limiter.store().0.correct(correction) {
             correction.lose();
         }
+    }
+
+    /// Whoever waits may find room now.
+    fn nudge(&self) {
+        self.0.limiter.whole().lines().nudge(self.0.key.own());
     }
 }
 
 // === impl Correction ===
 
 impl Correction {
-    /// The name of the levels on the server.
-    pub(super) fn key(&self) -> &str {
-        &self.name
+    /// Whether the levels are on this server.
+    pub(super) fn is_known_by(&self, link: &Link) -> bool {
+        self.key.is_known_by(link)
     }
 
-    /// What the server is told.
+    /// The name of the levels on the server.
+    pub(super) fn name(&self) -> String {
+        self.key.name()
+    }
+
+    /// What the server is told, in the terms of the newest policy: it forgets limits that it is not asked about.
     pub(super) fn order(&self) -> Order {
         let cost = Cost { requests: 0, tokens: 0 };
-        Order::new(self.limiter.shared().latest().limits().iter(), cost, |limit| self.of(limit))
+        Order::new(self.limiter.family().current().limits(), cost, |limit| self.items.of(limit))
+    }
+
+    /// The server has carried it out: whoever waits may find room now.
+    pub(super) fn done(self) {
+        if self.items.give_back() {
+            self.limiter.family().current().denials.remove(self.key.remote());
+            self.limiter.whole().lines().nudge(self.key.own());
+        }
     }
 
     /// The server cannot be told: what it is owed is reported later, what it owes refills by itself.
     pub(super) fn lose(self) {
-        let shared = self.limiter.shared();
-        let now = shared.whole.now();
-        shared.share().unreported.correct_at(now, self.key.own, |limit| self.of(limit).max(0));
-        shared.remember_unreported(now);
-    }
-
-    fn of(&self, limit: &Limit) -> i64 {
-        let meant = self.items.iter().find(|(other, _)| other.is_same_as(limit));
-        meant.map_or(0, |(_, items)| *items)
+        self.limiter.family().owe(self.key.own(), &self.items);
     }
 }
 

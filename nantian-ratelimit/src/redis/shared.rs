@@ -1,26 +1,24 @@
 //! A policy whose levels are on a server.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
-use super::denials::{Denial, Denials};
+use super::denials::Denial;
+use super::family::Family;
 use super::script::{self, Answer, Order};
 use super::settle::{Charged, SharedReservation};
-use super::store::{Link, RedisStore};
+use super::store::{Agreed, Link, RedisStore};
 use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::error::Denied;
 use crate::key::{Key, KeyHasher};
-use crate::levels::Levels;
 use crate::limiter::Limiter;
-use crate::policy::{Limit, MAX_LIMITS, Policy};
+use crate::policy::{Limit, Policy};
 
 /// Decides all limits of a policy at once, with the levels that all replicas have in common.
 ///
-/// Clones share everything. [`SharedLimiter::with_policy`] gives a limiter with other amounts over the same levels.
+/// Clones share everything. [`SharedLimiter::with_policy`] gives a limiter with other amounts over the same levels. Whichever
+/// limiter of such a family is asked, the amounts of the newest policy hold; scope and reaction are those of its own policy.
 #[derive(Clone)]
 pub struct SharedLimiter(Arc<Shared>);
 
@@ -38,11 +36,14 @@ pub enum OnOutage {
 }
 
 /// Whose levels a request uses: one digest for this process, another that all replicas have in common.
+///
+/// It outlives connections: a server that comes back is asked for it, unless the replicas have agreed on another secret.
 #[derive(Clone)]
 pub struct SharedKey {
-    pub(super) own: Key,
-    /// The name of the levels on the server, and the connection under whose secret it was made.
-    remote: Option<(Arc<Link>, Key)>,
+    own: Key,
+    /// The name of the levels on the server, and what it was hashed under.
+    remote: Key,
+    agreed: Arc<Agreed>,
 }
 
 /// What was decided.
@@ -59,47 +60,18 @@ pub enum Verdict {
     Unavailable,
 }
 
-pub(super) struct Shared {
-    pub(super) store: RedisStore,
-    id: Box<str>,
-    /// The policy as it is, for its arithmetic; its buckets stay empty.
-    pub(super) whole: Limiter,
-    share: ArcSwap<Share>,
-    /// The policy of the newest limiter over these levels.
-    latest: Arc<ArcSwap<Policy>>,
-    denials: Denials,
-    /// When all use that was not reported will have refilled.
-    unreported_until: AtomicU64,
-    /// Held while unreported use is taken, or the share is made anew.
-    change: Mutex<()>,
-}
-
-/// This process's share of the limits.
-pub(super) struct Share {
-    replicas: u32,
-    /// What this process decides alone; it sees the server's decisions too.
-    pub(super) local: Limiter,
-    /// What was used while the server was away.
-    pub(super) unreported: Limiter,
+struct Shared {
+    /// The policy of this limiter; its buckets stay empty.
+    whole: Limiter,
+    family: Arc<Family>,
 }
 
 // === impl SharedLimiter ===
 
 impl SharedLimiter {
     pub(super) fn new(store: RedisStore, id: &str, policy: Policy) -> Self {
-        let replicas = store.0.replicas();
-        let of_one = share_of(&policy, replicas);
-        let (local, unreported) = (Limiter::new(of_one.clone()), Limiter::new(of_one));
-        Self(Arc::new(Shared {
-            store,
-            id: id.into(),
-            latest: Arc::new(ArcSwap::from_pointee(policy.clone())),
-            whole: Limiter::new(policy),
-            share: ArcSwap::from_pointee(Share { replicas, local, unreported }),
-            denials: Denials::default(),
-            unreported_until: AtomicU64::new(0),
-            change: Mutex::new(()),
-        }))
+        let family = Arc::new(Family::new(store, id, policy));
+        Self(Arc::new(Shared { whole: family.current().whole.clone(), family }))
     }
 
     /// The policy.
@@ -109,30 +81,13 @@ impl SharedLimiter {
 
     /// The connection.
     pub fn store(&self) -> &RedisStore {
-        &self.0.store
+        &self.0.family.store
     }
 
     /// A limiter for `policy` over the same levels: see [`Limiter::with_policy`].
     pub fn with_policy(&self, policy: Policy) -> Self {
-        let (shared, now) = (&self.0, self.0.whole.now());
-        let share = shared.share();
-        let of_one = share_of(&policy, share.replicas);
-        shared.latest.store(Arc::new(policy.clone()));
-        let next = Share {
-            replicas: share.replicas,
-            local: share.local.with_policy_at(now, of_one.clone()),
-            unreported: share.unreported.with_policy_at(now, of_one),
-        };
-        Self(Arc::new(Shared {
-            store: shared.store.clone(),
-            id: shared.id.clone(),
-            whole: shared.whole.with_policy_at(now, policy),
-            share: ArcSwap::from_pointee(next),
-            latest: Arc::clone(&shared.latest),
-            denials: Denials::default(),
-            unreported_until: AtomicU64::new(shared.unreported_until.load(Ordering::Relaxed)),
-            change: Mutex::new(()),
-        }))
+        let family = Arc::clone(&self.0.family);
+        Self(Arc::new(Shared { whole: family.change(policy), family }))
     }
 
     /// What four of five recent requests used at most, in tokens; 0 as long as nothing was settled.
@@ -142,7 +97,7 @@ impl SharedLimiter {
 
     /// Keys whose buckets are not all full as far as this process knows. Takes time in proportion to the table.
     pub fn live_keys(&self) -> usize {
-        self.0.share().local.live_keys_at(self.0.whole.now())
+        self.0.family.current().local.live_keys_at(self.0.whole.now())
     }
 
     /// The key of a single value.
@@ -156,82 +111,86 @@ impl SharedLimiter {
             write(&mut hasher);
             hasher.finish()
         };
-        let remote = self.0.store.0.link().map(|link| {
-            let mut hasher = link.secret.hasher();
-            hasher.value(Some(self.0.id.as_bytes()));
-            let key = digest(hasher);
-            (link, key)
-        });
-        SharedKey { own: digest(self.0.whole.hasher()), remote }
+        let agreed = self.store().0.agreed.load_full();
+        let mut hasher = agreed.secret.hasher();
+        hasher.value(Some(self.0.family.id.as_bytes()));
+        SharedKey { own: digest(self.0.whole.hasher()), remote: digest(hasher), agreed }
     }
 
     /// Charges `cost` to every limit of the policy, or to none.
     ///
     /// # Cancellation
     ///
-    /// Dropping it leaves open whether the server charges; what it charged refills with time.
+    /// Dropping it leaves open whether the server charges: what it charged refills with time, for a refund of what was
+    /// denied would be a gift. What the server was to be told of an outage is told again with the next request.
     pub async fn admit(&self, key: SharedKey, cost: Cost) -> Verdict {
-        let (shared, now) = (&self.0, self.0.whole.now());
+        let family = &self.0.family;
+        let (current, now) = (family.current(), family.now());
         let denies_all = |limit: &Limit| limit.max() == 0 && cost.of(limit.unit()) > 0;
-        if shared.limits().any(denies_all)
-            && let Err(denied) = shared.whole.admit_at(now, key.own, cost)
+        if current.limits().any(denies_all)
+            && let Err(denied) = current.whole.admit_at(now, key.own, cost)
         {
             return Verdict::Denied(denied);
         }
-        let Some((link, remote)) = key.remote.clone() else {
-            shared.store.0.count_unasked();
+        let Some(link) = family.store.0.link().filter(|link| key.is_known_by(link)) else {
+            family.store.0.count_unasked();
             return self.decide_alone(now, &key, cost);
         };
-        if let Some(denial) = shared.denials.find(remote, cost, now) {
-            shared.store.0.count_remembered();
-            return Verdict::Denied(shared.denied(now, denial));
+        if let Some(denial) = current.denials.find(key.remote, cost, now) {
+            family.store.0.count_remembered();
+            return Verdict::Denied(current.denied(now, denial));
         }
-        let unreported = shared.take_unreported(now, key.own);
-        let of = |limit: &Limit| unreported.as_ref().map_or(0, |unreported| unreported.of(shared, limit));
-        let order = Order::new(shared.limits(), cost, of);
-        match shared.store.0.ask(&link, &name(remote), &order, shared.limits().count()).await {
-            Ok(Answer { fits: true, used }) => {
-                let local =
-                    shared.share().local.admit_at(now, key.own, cost).ok().map(|local| local.reserve());
-                let levels = shared.levels(now, &used);
-                Verdict::Admitted(SharedReservation::new(self, key, cost, levels, Charged::Remotely(local)))
-            }
-            Ok(Answer { fits: false, used }) => {
-                let (column, until) = script::worst(shared.limits(), &used, cost, now);
-                let denial = Denial { cost, at: now, until, column, used };
-                shared.denials.insert(remote, denial.clone());
-                Verdict::Denied(shared.denied(now, denial))
-            }
-            Err(_) => {
-                if let Some(unreported) = unreported {
-                    shared.put_back(now, key.own, &unreported);
-                }
-                self.decide_alone(shared.whole.now(), &key, cost)
-            }
+        let report = family.report(now, key.own);
+        let unreported = |limit: &Limit| report.as_ref().map_or(0, |report| report.items().of(limit));
+        let order = Order::new(current.limits(), cost, unreported);
+        let answer = family.store.0.ask(&link, &key.name(), &order, current.limits().count()).await;
+        let Ok(Answer { fits, used }) = answer else {
+            drop(report);
+            return self.decide_alone(family.now(), &key, cost);
+        };
+        if let Some(report) = report {
+            report.delivered();
+        }
+        if fits {
+            let local = current.local.admit_at(now, key.own, cost).ok().map(|local| local.reserve());
+            let levels = current.whole.levels_of(now, &used);
+            Verdict::Admitted(SharedReservation::new(self, key, cost, levels, Charged::Remotely(local)))
+        } else {
+            let (column, until) = script::worst(current.limits(), &used, cost, now);
+            let denial = Denial { cost, at: now, until, column, used };
+            current.denials.insert(key.remote, denial.clone());
+            Verdict::Denied(current.denied(now, denial))
         }
     }
 
     /// Decides without the server.
     fn decide_alone(&self, now: Timestamp, key: &SharedKey, cost: Cost) -> Verdict {
-        let shared = &self.0;
-        match shared.store.0.on_outage {
+        let family = &self.0.family;
+        match family.store.0.on_outage {
             OnOutage::Open => return Verdict::Unchecked,
             OnOutage::Closed => return Verdict::Unavailable,
             OnOutage::Local => {}
         }
-        let share = shared.share();
-        match share.local.admit_at(now, key.own, cost) {
+        let current = family.current();
+        match current.local.admit_at(now, key.own, cost) {
             Ok(local) => {
                 let local = local.reserve();
-                let unreported = share.unreported.admit_at(now, key.own, cost);
+                let unreported = current.unreported.admit_at(now, key.own, cost);
                 let unreported = unreported.ok().map(|unreported| unreported.reserve());
-                shared.remember_unreported(now);
+                family.remember_unreported(now);
                 let levels = local.levels().clone();
                 let charged = Charged::Locally { local, unreported };
                 Verdict::Admitted(SharedReservation::new(self, key.clone(), cost, levels, charged))
             }
             Err(denied) => Verdict::Denied(denied),
         }
+    }
+
+    /// What the server has denied to `key` lately, if it still holds.
+    pub(crate) fn known_denial(&self, key: &SharedKey, cost: Cost) -> Option<Denied> {
+        let (current, now) = (self.0.family.current(), self.0.family.now());
+        let denial = current.denials.find(key.remote, cost, now)?;
+        Some(current.denied(now, denial))
     }
 
     /// The policy as it is, and where requests wait for it.
@@ -241,17 +200,17 @@ impl SharedLimiter {
 
     /// What this process knows of the levels.
     pub(crate) fn local(&self) -> Limiter {
-        self.0.share().local.clone()
+        self.0.family.current().local.clone()
     }
 
-    pub(super) fn shared(&self) -> &Shared {
-        &self.0
+    pub(super) fn family(&self) -> &Family {
+        &self.0.family
     }
 }
 
 impl fmt::Debug for SharedLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (policy, store) = (self.policy(), &self.0.store);
+        let (policy, store) = (self.policy(), self.store());
         f.debug_struct("SharedLimiter").field("policy", policy).field("store", store).finish_non_exhaustive()
     }
 }
@@ -264,9 +223,18 @@ impl SharedKey {
         self.own
     }
 
-    /// The name of the levels on the server; `None` if it was away when the key was made.
-    pub(super) fn remote(&self) -> Option<Key> {
-        self.remote.as_ref().map(|(_, key)| *key)
+    /// The name of the levels on the server, whole within its hash tag.
+    pub(super) fn name(&self) -> String {
+        format!("nrl:{{{:016x}{:016x}}}", self.remote.shard, self.remote.tag)
+    }
+
+    pub(super) fn remote(&self) -> Key {
+        self.remote
+    }
+
+    /// Whether replicas of this server call the levels by the same name.
+    pub(super) fn is_known_by(&self, link: &Link) -> bool {
+        self.agreed.bytes == link.agreed.bytes
     }
 }
 
@@ -274,108 +242,4 @@ impl fmt::Debug for SharedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SharedKey").field(&self.own).finish()
     }
-}
-
-/// The name of a key's levels on the server, whole within its hash tag.
-pub(super) fn name(key: Key) -> String {
-    format!("nrl:{{{:016x}{:016x}}}", key.shard, key.tag)
-}
-
-// === impl Shared ===
-
-impl Shared {
-    pub(super) fn limits(&self) -> impl Iterator<Item = &Limit> {
-        self.whole.policy().limits().iter()
-    }
-
-    /// The policy of the newest limiter over these levels: the server forgets limits that it is not asked about.
-    pub(super) fn latest(&self) -> Arc<Policy> {
-        self.latest.load_full()
-    }
-
-    /// This process's share, by the present number of replicas.
-    pub(super) fn share(&self) -> Arc<Share> {
-        let share = self.share.load_full();
-        let replicas = self.store.0.replicas();
-        if share.replicas == replicas {
-            return share;
-        }
-        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let share = self.share.load_full();
-        if share.replicas == replicas {
-            return share;
-        }
-        let (now, of_one) = (self.whole.now(), share_of(self.whole.policy(), replicas));
-        let next = Arc::new(Share {
-            replicas,
-            local: share.local.with_policy_at(now, of_one.clone()),
-            unreported: share.unreported.with_policy_at(now, of_one),
-        });
-        self.share.store(Arc::clone(&next));
-        next
-    }
-
-    /// Use that the server must be told of, from now on.
-    pub(super) fn remember_unreported(&self, now: Timestamp) {
-        let longest = self.limits().map(|limit| {
-            // A bucket, rounded up, and its debt.
-            let windows = u32::try_from(limit.capacity() / limit.max().max(1)).unwrap_or(u32::MAX);
-            limit.window().saturating_mul(windows.saturating_add(2))
-        });
-        let until = now.saturating_add(longest.max().unwrap_or_default());
-        self.unreported_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
-    }
-
-    /// Takes the use of `key` that the server was not told of.
-    fn take_unreported(&self, now: Timestamp, key: Key) -> Option<Used> {
-        // What is sent in vain may arrive all the same: not while answers fail to come.
-        if self.unreported_until.load(Ordering::Relaxed) <= now.as_nanos() || !self.store.0.breaker.is_clean()
-        {
-            return None;
-        }
-        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let unreported = &self.share.load().unreported;
-        let used = Used(unreported.used_at(now, key));
-        if used.0.iter().all(|items| *items == 0) {
-            return None;
-        }
-        unreported.correct_at(now, key, |limit| -used.of(self, limit));
-        Some(used)
-    }
-
-    /// Owes `used` again.
-    fn put_back(&self, now: Timestamp, key: Key, used: &Used) {
-        self.share().unreported.correct_at(now, key, |limit| used.of(self, limit));
-        self.remember_unreported(now);
-    }
-
-    /// The levels as the server tells them.
-    fn levels(&self, now: Timestamp, used: &[f64]) -> Levels {
-        self.whole.levels_of(now, used)
-    }
-
-    fn denied(&self, now: Timestamp, denial: Denial) -> Denied {
-        let levels = self.levels(now, &denial.used);
-        Denied::new(levels, denial.column, Some(denial.until.since(now)))
-    }
-
-    pub(super) fn forget_denial(&self, key: Key) {
-        self.denials.remove(key);
-    }
-}
-
-/// Items in use, by position in the policy.
-struct Used([u64; MAX_LIMITS]);
-
-impl Used {
-    fn of(&self, shared: &Shared, limit: &Limit) -> i64 {
-        let position = shared.limits().position(|other| other.is_same_as(limit));
-        let items = position.and_then(|position| self.0.get(position)).copied().unwrap_or(0);
-        i64::try_from(items).unwrap_or(i64::MAX)
-    }
-}
-
-/// The policy for one of `replicas`: each limit divided, at least 1, unless it denies all.
-fn share_of(policy: &Policy, replicas: u32) -> Policy {
-    policy.map_amounts(|max| if max == 0 { 0 } else { max.div_ceil(u64::from(replicas.max(1))) })
 }

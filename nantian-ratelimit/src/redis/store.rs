@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::{Notify, mpsc};
@@ -80,6 +80,8 @@ pub(super) struct Inner {
     pub(super) on_outage: OnOutage,
     fixed_replicas: Option<u32>,
     pub(super) replicas: AtomicU32,
+    /// What keys are hashed under; what this process proposes until it hears from the server.
+    pub(super) agreed: ArcSwap<Agreed>,
     /// What the driver has connected.
     pub(super) link: ArcSwapOption<Link>,
     pub(super) breaker: Breaker,
@@ -92,11 +94,15 @@ pub(super) struct Inner {
 /// A connection that has been greeted.
 pub(super) struct Link {
     pub(super) connection: MultiplexedConnection,
-    /// What replicas hash keys under.
-    pub(super) secret: Secret,
-    pub(super) secret_bytes: Vec<u8>,
+    pub(super) agreed: Arc<Agreed>,
     /// The script's name on the server.
     pub(super) script: String,
+}
+
+/// The secret that replicas hash keys under.
+pub(super) struct Agreed {
+    pub(super) secret: Secret,
+    pub(super) bytes: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -205,6 +211,7 @@ impl RedisStoreBuilder {
             on_outage: self.on_outage,
             fixed_replicas: self.replicas,
             replicas: AtomicU32::new(1),
+            agreed: ArcSwap::from_pointee(Agreed::proposed()),
             link: ArcSwapOption::empty(),
             breaker: Breaker::default(),
             tripped: Notify::new(),
@@ -238,7 +245,7 @@ impl Inner {
     /// Dropping it leaves open whether the order is carried out.
     pub(super) async fn ask(
         &self,
-        link: &Link,
+        link: &Arc<Link>,
         key: &str,
         order: &Order,
         limits: usize,
@@ -254,7 +261,9 @@ impl Inner {
             }
             None => {
                 self.counts.failures.fetch_add(1, Ordering::Relaxed);
-                if self.breaker.failed() {
+                // The failure of a connection that is gone says nothing of the one that is there now.
+                let is_current = self.link.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, link));
+                if is_current && self.breaker.failed() {
                     self.tripped.notify_one();
                 }
                 Err(Silence)
@@ -280,6 +289,22 @@ impl Inner {
 
     pub(super) fn count_remembered(&self) {
         self.counts.remembered.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// === impl Agreed ===
+
+impl Agreed {
+    /// A secret that nobody has agreed on yet.
+    fn proposed() -> Self {
+        let bytes = Secret::random_bytes();
+        Self { secret: Secret::from_array(bytes), bytes: bytes.to_vec() }
+    }
+
+    /// The secret that a server tells; `None` if it is none.
+    pub(super) fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
+        let secret = Secret::from_array(bytes.as_slice().try_into().ok()?);
+        Some(Self { secret, bytes })
     }
 }
 

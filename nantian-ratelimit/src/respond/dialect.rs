@@ -1,12 +1,14 @@
 //! Refusals in the words of the API that a client speaks.
 
+use std::fmt::Write;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
 
 use super::{OUTAGE, ProblemJson, Responder, lack, response};
-use crate::error::Denied;
+use crate::error::{Denied, whole_millis};
 use crate::policy::Unit;
 use crate::scope::ScopePart;
 
@@ -65,7 +67,7 @@ impl Responder for ByDialect {
             // A negative pushback says that trying again is of no use.
             let pushback = denied
                 .retry_after()
-                .map_or_else(|| "-1".to_owned(), |wait| wait.as_millis().max(1).to_string());
+                .map_or_else(|| "-1".to_owned(), |wait| whole_millis(wait).as_millis().max(1).to_string());
             response
                 .headers_mut()
                 .extend(HeaderValue::try_from(pushback).ok().map(|value| (GRPC_PUSHBACK, value)));
@@ -144,6 +146,35 @@ fn grpc(trouble: &Trouble<'_>) -> Response<Bytes> {
     let mut response = response(StatusCode::OK, "application/grpc", String::new());
     let headers = response.headers_mut();
     headers.insert(GRPC_STATUS, HeaderValue::from(trouble.grpc));
-    headers.extend(HeaderValue::try_from(trouble.message).ok().map(|value| (GRPC_MESSAGE, value)));
+    headers.extend(
+        HeaderValue::try_from(percent_encoded(trouble.message)).ok().map(|value| (GRPC_MESSAGE, value)),
+    );
     response
+}
+
+/// As gRPC's `grpc-message` wants it: printable ASCII as it is, except for `%`.
+fn percent_encoded(message: &str) -> String {
+    let mut encoded = String::with_capacity(message.len());
+    for byte in message.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => {
+                // Writing to a string does not fail.
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_field_cannot_carry_is_percent_encoded() {
+        assert_eq!(percent_encoded("retry after 1.5s"), "retry after 1.5s");
+        assert_eq!(percent_encoded("100% of 5µs\n"), "100%25 of 5%C2%B5s%0A");
+    }
 }

@@ -11,8 +11,8 @@ use axum::body::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use nantian_ratelimit::{
-    Cost, Decision, Denied, EstimatedTokens, Limit, Limiter, Observe, OnLimit, Policy, RateLimitLayer,
-    ReservationHandle, ScopePart, ScopeValues, Settled, Settlement,
+    Cost, Decision, Denied, EstimatedTokens, Limit, Limiter, MissingKey, Observe, OnLimit, Policy,
+    RateLimitLayer, ReservationHandle, ScopePart, ScopeValues, Settled, Settlement,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
@@ -366,4 +366,21 @@ fn what_is_not_send_can_be_limited_and_what_is_send_stays_send() {
     drop(service.call(get()));
     let mut service = assert_send(layer.layer(service_fn(echo)));
     drop(assert_send(service.call(get())));
+}
+
+#[tokio::test]
+async fn a_request_that_an_inner_limit_knows_no_key_of_costs_nothing_around_it() {
+    let outer = limiter([Limit::requests_per_minute(10)]);
+    let inner = Policy::builder()
+        .limit(Limit::requests_per_minute(10))
+        .scope("apiKey".parse().unwrap())
+        .missing_key(MissingKey::Reject)
+        .build()
+        .unwrap();
+    let inner = RateLimitLayer::new(Limiter::new(inner)).layer(service_fn(echo));
+    let service = RateLimitLayer::new(outer.clone()).layer(inner);
+    for _ in 0..20 {
+        assert_eq!(service.clone().oneshot(get()).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(outer.live_keys_at(outer.now()), 0);
 }

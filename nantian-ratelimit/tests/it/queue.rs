@@ -128,6 +128,15 @@ async fn a_wait_that_cannot_end_in_time_is_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn any_longest_wait_can_be_asked_for() {
+    let limiter = limiter(Limit::requests_per_minute(60), Queue::default().with_max_wait(Duration::MAX));
+    let service = service(&limiter);
+    for _ in 0..61 {
+        assert_eq!(ask(&service, of("a")).await, 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_turn_that_does_not_come_in_time_ends_in_a_refusal() {
     let queue = Queue::default().with_max_wait(Duration::from_millis(2500));
     let limiter = limiter(Limit::requests_per_minute(60), queue);

@@ -3,13 +3,52 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
-use nantian_ratelimit::redis::OnOutage;
-use nantian_ratelimit::{Limit, Limiter, RateLimitLayer};
+use nantian_ratelimit::redis::{OnOutage, Verdict};
+use nantian_ratelimit::{
+    Cost, EstimatedTokens, Limit, LimitName, Limiter, OnLimit, Policy, Queue, RateLimitLayer,
+    ReservationHandle, ScopePart, Settlement, Unit,
+};
+use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::server::{Server, eventually, policy};
+
+/// One that hardly refills while a test runs.
+fn per_day(unit: Unit, max: u64) -> Limit {
+    let name = if unit == Unit::Tokens { "tokens-per-day" } else { "requests-per-day" };
+    Limit::new(LimitName::new(name).unwrap(), unit, max, Duration::from_secs(24 * 3600))
+}
+
+#[tokio::test]
+async fn whoever_waits_is_woken_by_what_another_gives_back() {
+    let server = Server::start().await;
+    let (one, two) = (server.replica().await, server.replica().await);
+    // Half of the bucket refills in half a day; the queue waits for a whole one.
+    let queue = Queue::default().with_max_wait(Duration::from_secs(24 * 3600));
+    let builder = Policy::builder().limit(per_day(Unit::Tokens, 100)).on_limit(OnLimit::Queue(queue));
+    let policy = builder.build().unwrap();
+    let limiters = [&one, &two].map(|replica| replica.store.limiter("quota", policy.clone()));
+    for other in &limiters {
+        let service = RateLimitLayer::shared(limiters[0].clone()).layer(service_fn(|request: Request<()>| {
+            request.extensions().get::<ReservationHandle>().unwrap().settle(Settlement::Used(0));
+            std::future::ready(Ok::<_, Infallible>(Response::new(String::new())))
+        }));
+        let key = other.key_of(|hasher| hasher.part(&ScopePart::Route, None));
+        let verdict = other.admit(key, Cost { requests: 0, tokens: 100 }).await;
+        let Verdict::Admitted(reservation) = verdict else { panic!("{verdict:?}") };
+        let request = Request::builder().extension(EstimatedTokens(50)).body(()).unwrap();
+        let waiting = tokio::spawn(service.oneshot(request));
+        // It is refused at first: while it waits, nobody else is asked for.
+        sleep(Duration::from_millis(50)).await;
+        assert!(!waiting.is_finished());
+        reservation.settle(Settlement::Used(0));
+        let response = timeout(Duration::from_secs(10), waiting).await.expect("it is woken");
+        assert_eq!(response.unwrap().unwrap().status(), StatusCode::OK);
+    }
+}
 
 #[tokio::test]
 async fn services_of_two_processes_share_a_limit() {
@@ -18,8 +57,7 @@ async fn services_of_two_processes_share_a_limit() {
     let calls = Arc::new(AtomicUsize::new(0));
     let service = |store: &nantian_ratelimit::redis::RedisStore| {
         let calls = Arc::clone(&calls);
-        let limiter =
-            store.limiter("quota", policy([Limit::tokens_per_hour(10), Limit::requests_per_minute(3)]));
+        let limiter = store.limiter("quota", policy([per_day(Unit::Tokens, 10), per_day(Unit::Requests, 3)]));
         RateLimitLayer::shared(limiter).layer(service_fn(move |_: Request<()>| {
             calls.fetch_add(1, Ordering::Relaxed);
             std::future::ready(Ok::<_, Infallible>(Response::new(String::new())))
@@ -41,8 +79,8 @@ async fn services_of_two_processes_share_a_limit() {
 async fn what_a_shared_limit_denies_costs_nothing_around_it() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let outer = Limiter::new(policy([Limit::requests_per_minute(100)]));
-    let inner = replica.store.limiter("quota", policy([Limit::requests_per_minute(1)]));
+    let outer = Limiter::new(policy([per_day(Unit::Requests, 100)]));
+    let inner = replica.store.limiter("quota", policy([per_day(Unit::Requests, 1)]));
     let service = RateLimitLayer::new(outer.clone()).layer(RateLimitLayer::shared(inner).layer(service_fn(
         |_: Request<()>| std::future::ready(Ok::<_, Infallible>(Response::new(String::new()))),
     )));
@@ -50,7 +88,7 @@ async fn what_a_shared_limit_denies_costs_nothing_around_it() {
         assert_eq!(service.clone().oneshot(Request::new(())).await.unwrap().status(), status);
     }
     let mut hasher = outer.hasher();
-    hasher.part(&nantian_ratelimit::ScopePart::Route, None);
+    hasher.part(&ScopePart::Route, None);
     let key = hasher.finish();
     eventually(|| outer.levels_at(outer.now(), key).tightest().unwrap().remaining == 99).await;
 }

@@ -103,6 +103,26 @@ async fn settlements_of_an_outage_count_afterwards() {
 }
 
 #[tokio::test]
+async fn a_key_outlives_connections() {
+    let mut server = Server::start().await;
+    let replica = server.replica_that(OnOutage::Local, Some(1)).await;
+    let limiter = replica.store.limiter("quota", policy([per_day(100)]));
+    let before = limiter.key(b"alice");
+    server.kill();
+    replica.is_reachable(false).await;
+    let meanwhile = limiter.key(b"alice");
+    server.restart().await;
+    replica.is_reachable(true).await;
+    let failures = replica.store.status().failures;
+    for (key, left) in [(before, 99), (meanwhile, 98), (limiter.key(b"alice"), 97)] {
+        let Verdict::Admitted(reservation) = limiter.admit(key, Cost::REQUEST).await else { panic!() };
+        assert_eq!(reservation.levels().tightest().unwrap().remaining, left);
+    }
+    assert_eq!(server.calls("evalsha").await, 3, "the server was asked each time");
+    assert_eq!(replica.store.status().failures, failures);
+}
+
+#[tokio::test]
 async fn a_limiter_works_before_the_server_does() {
     let mut server = Server::start().await;
     let url = server.url();

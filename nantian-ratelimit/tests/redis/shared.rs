@@ -146,6 +146,21 @@ async fn a_new_amount_keeps_what_was_used_and_limits_come_and_go() {
 }
 
 #[tokio::test]
+async fn the_amounts_of_the_newest_policy_hold_whichever_limiter_is_asked() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let old = replica.store.limiter("quota", policy([per_day(2), tokens_per_day(1000)]));
+    let before = admit(&old, "alice", Cost::tokens(100)).await.unwrap();
+    let new = old.with_policy(policy([tokens_per_day(2000), per_day(5)]));
+    let seen = admit(&old, "alice", Cost::tokens(100)).await.unwrap();
+    let remaining: Vec<_> = seen.levels().iter().map(|level| level.remaining).collect();
+    assert_eq!(remaining, [1800, 3], "the old limiter asks in the terms of the new policy");
+    before.settle(Settlement::Used(300));
+    reaches(&new, "alice", &[1600, 3]).await;
+    assert_eq!(admitted(&old, "alice", 10).await, 3);
+}
+
+#[tokio::test]
 async fn keys_are_told_by_digest_and_end_by_themselves() {
     let server = Server::start().await;
     let replica = server.replica().await;

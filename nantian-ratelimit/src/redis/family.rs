@@ -1,0 +1,220 @@
+//! What all limiters over the same levels have in common, whichever policy each was made for.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::denials::{Denial, Denials};
+use super::store::RedisStore;
+use crate::clock::Timestamp;
+use crate::error::Denied;
+use crate::key::Key;
+use crate::limiter::Limiter;
+use crate::policy::{Limit, Policy};
+
+/// The levels of one policy through all its edits.
+pub(super) struct Family {
+    pub(super) store: RedisStore,
+    /// What the levels are called on the server.
+    pub(super) id: Box<str>,
+    current: ArcSwap<Current>,
+    /// When all use that was not reported will have refilled.
+    unreported_until: AtomicU64,
+    /// Held while unreported use is taken, or what is current is made anew.
+    change: Mutex<()>,
+}
+
+/// The newest policy, and what this process knows of its levels.
+pub(super) struct Current {
+    replicas: u32,
+    /// The policy as it is, for its arithmetic; its buckets stay empty.
+    pub(super) whole: Limiter,
+    /// What this process decides alone; it sees the server's decisions too.
+    pub(super) local: Limiter,
+    /// What was used while the server was away.
+    pub(super) unreported: Limiter,
+    pub(super) denials: Arc<Denials>,
+}
+
+/// Items that limits are to take, or to give back.
+#[derive(Debug, Default)]
+pub(super) struct Items(Vec<(Limit, i64)>);
+
+/// Use that the server is being told of. Dropped before it was delivered, it is owed again.
+pub(super) struct Report<'a> {
+    family: &'a Family,
+    key: Key,
+    items: Items,
+}
+
+// === impl Family ===
+
+impl Family {
+    pub(super) fn new(store: RedisStore, id: &str, policy: Policy) -> Self {
+        let replicas = store.0.replicas();
+        let of_one = share_of(&policy, replicas);
+        let current = Current {
+            replicas,
+            whole: Limiter::new(policy),
+            local: Limiter::new(of_one.clone()),
+            unreported: Limiter::new(of_one),
+            denials: Arc::default(),
+        };
+        Self {
+            store,
+            id: id.into(),
+            current: ArcSwap::from_pointee(current),
+            unreported_until: AtomicU64::new(0),
+            change: Mutex::new(()),
+        }
+    }
+
+    /// The newest policy, and this process's share of it by the present number of replicas.
+    pub(super) fn current(&self) -> Arc<Current> {
+        let current = self.current.load_full();
+        if current.replicas == self.store.0.replicas() {
+            return current;
+        }
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.load_full();
+        let next = Arc::new(Current {
+            whole: current.whole.clone(),
+            denials: Arc::clone(&current.denials),
+            ..current.shared_among(self.store.0.replicas(), current.whole.policy())
+        });
+        self.current.store(Arc::clone(&next));
+        next
+    }
+
+    /// Makes `policy` the newest, and returns its arithmetic.
+    pub(super) fn change(&self, policy: Policy) -> Limiter {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.load();
+        let whole = current.whole.with_policy(policy);
+        let next =
+            Current { whole: whole.clone(), ..current.shared_among(self.store.0.replicas(), whole.policy()) };
+        self.current.store(Arc::new(next));
+        whole
+    }
+
+    /// The time by which all its limiters count.
+    pub(super) fn now(&self) -> Timestamp {
+        self.current.load().whole.now()
+    }
+
+    /// Use that the server must be told of, from now on.
+    pub(super) fn remember_unreported(&self, now: Timestamp) {
+        let current = self.current.load();
+        let longest = current.limits().map(|limit| {
+            // A bucket, rounded up, and its debt.
+            let windows = u32::try_from(limit.capacity() / limit.max().max(1)).unwrap_or(u32::MAX);
+            limit.window().saturating_mul(windows.saturating_add(2))
+        });
+        let until = now.saturating_add(longest.max().unwrap_or_default());
+        self.unreported_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Takes the use of `key` that the server was not told of.
+    pub(super) fn report(&self, now: Timestamp, key: Key) -> Option<Report<'_>> {
+        // What is sent in vain may arrive all the same: not while answers fail to come.
+        if self.unreported_until.load(Ordering::Relaxed) <= now.as_nanos() || !self.store.0.breaker.is_clean()
+        {
+            return None;
+        }
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.load();
+        let levels = current.unreported.levels_at(now, key);
+        let used = levels.used().map(|(limit, used)| (limit, i64::try_from(used).unwrap_or(i64::MAX)));
+        let items = Items::new(used);
+        if items.is_empty() {
+            return None;
+        }
+        current.unreported.correct_at(now, key, |limit| -items.of(limit));
+        Some(Report { family: self, key, items })
+    }
+
+    /// Owes the server what `items` takes; what they give back refills by itself.
+    pub(super) fn owe(&self, key: Key, items: &Items) {
+        let now = self.now();
+        self.current().unreported.correct_at(now, key, |limit| items.of(limit).max(0));
+        self.remember_unreported(now);
+    }
+}
+
+// === impl Current ===
+
+impl Current {
+    pub(super) fn limits(&self) -> impl Iterator<Item = &Limit> {
+        self.whole.policy().limits().iter()
+    }
+
+    /// What a client is told that the server has denied.
+    pub(super) fn denied(&self, now: Timestamp, denial: Denial) -> Denied {
+        let levels = self.whole.levels_of(now, &denial.used);
+        Denied::new(levels, denial.column, Some(denial.until.since(now)))
+    }
+
+    /// The same levels by another policy, or among another number of replicas. No denial is known yet.
+    fn shared_among(&self, replicas: u32, policy: &Policy) -> Self {
+        let (now, of_one) = (self.whole.now(), share_of(policy, replicas));
+        Self {
+            replicas,
+            whole: self.whole.clone(),
+            local: self.local.with_policy_at(now, of_one.clone()),
+            unreported: self.unreported.with_policy_at(now, of_one),
+            denials: Arc::default(),
+        }
+    }
+}
+
+// === impl Items ===
+
+impl Items {
+    /// Those that are not 0.
+    pub(super) fn new<'a>(items: impl Iterator<Item = (&'a Limit, i64)>) -> Self {
+        let items = items.filter(|(_, items)| *items != 0);
+        Self(items.map(|(limit, items)| (limit.clone(), items)).collect())
+    }
+
+    /// Those of `limit`, whatever its amount was.
+    pub(super) fn of(&self, limit: &Limit) -> i64 {
+        let meant = self.0.iter().find(|(other, _)| other.is_same_as(limit));
+        meant.map_or(0, |(_, items)| *items)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether some limit gets something back.
+    pub(super) fn give_back(&self) -> bool {
+        self.0.iter().any(|(_, items)| *items < 0)
+    }
+}
+
+// === impl Report ===
+
+impl Report<'_> {
+    pub(super) fn items(&self) -> &Items {
+        &self.items
+    }
+
+    /// The server has answered.
+    pub(super) fn delivered(mut self) {
+        self.items = Items::default();
+    }
+}
+
+impl Drop for Report<'_> {
+    fn drop(&mut self) {
+        if !self.items.is_empty() {
+            self.family.owe(self.key, &self.items);
+        }
+    }
+}
+
+/// The policy for one of `replicas`: each limit divided, at least 1, unless it denies all.
+fn share_of(policy: &Policy, replicas: u32) -> Policy {
+    policy.map_amounts(|max| if max == 0 { 0 } else { max.div_ceil(u64::from(replicas.max(1))) })
+}
