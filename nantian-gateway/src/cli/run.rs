@@ -20,6 +20,7 @@ use tokio::{
 use super::args::{AccessLogFormat, AdminAddr, Common, LogFormat, RateLimitStore, Run};
 use crate::{
     admin,
+    compile::Registry,
     control::{Control, SessionKeySource, View},
     fetch::{FetchConfig, Modules},
     gates::FeatureGates,
@@ -159,7 +160,9 @@ pub(super) async fn serve(
     let modules = Modules::new(FetchConfig { networks: common.plugin_sources.clone(), tls });
     let workers = Workers::start(workers, &config, &metrics)?;
     let outside = Outside { modules: modules.clone(), client: config.client };
-    let mut control = Control::new(source, gates, session_keys, workers, metrics, view.clone(), store, outside);
+    let registry =
+        Registry::new(Arc::clone(&metrics), store, session_keys.keys().clone()).reaching_out(outside);
+    let mut control = Control::new(source, gates, session_keys, workers, metrics, view.clone(), registry);
     let is_complete = tokio::select! {
         () = changes.complete() => true,
         () = signals.end() => false,

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use nantian_ratelimit::redis::RedisStore;
 use tokio::time::Instant;
 
 use super::{ConfigView, SessionKeySource, View, backoff::Backoff, clock::EngineClock};
@@ -12,7 +11,6 @@ use crate::{
     ir::Ir,
     listen::PortKey,
     metrics::Metrics,
-    policy::Outside,
     runtime::Workers,
     snapshot::Snapshot,
     source::{Cause, ObjectRef, Reading, Source, refusals},
@@ -74,8 +72,7 @@ pub struct Reload {
 }
 
 impl Control {
-    /// Serves the objects of `source` with `workers`, and keeps limits in `store` if there is one; nothing is read before
-    /// the first reload.
+    /// Serves the objects of `source` with `workers` and the state in `registry`; nothing is read before the first reload.
     pub fn new(
         source: impl Source + 'static,
         gates: FeatureGates,
@@ -83,13 +80,12 @@ impl Control {
         workers: Workers,
         metrics: Arc<Metrics>,
         view: View,
-        store: Option<RedisStore>,
-        outside: Outside,
+        registry: Registry,
     ) -> Self {
         Self {
             source: Box::new(source),
             gates,
-            registry: Registry::new(Arc::clone(&metrics), store, session_keys.keys().clone()).reaching_out(outside),
+            registry,
             session_keys,
             workers,
             metrics,

@@ -13,7 +13,7 @@ use crate::{
     ir,
     listen::client_address,
     respond,
-    upstream::{Destination, UpstreamBody, Unanswered},
+    upstream::{Destination, Unanswered, UpstreamBody},
 };
 
 /// How long an endpoint that was left out takes to get its whole share again.

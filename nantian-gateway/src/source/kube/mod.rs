@@ -48,7 +48,7 @@ impl Cluster {
         let Some(pool) = &self.pool else { return };
         let known = |gateway: &ObjectName| {
             let seen = self.mirror.get(&ObjectRef { kind: "Gateway", name: gateway.clone() })?;
-            seen.status["addresses"][0]["value"].as_str()?.parse().ok()
+            seen.status.pointer("/addresses/0/value")?.as_str()?.parse().ok()
         };
         self.addressed = Some(pool.assign(self.versions.objects(), known, &mut self.assigned));
     }
