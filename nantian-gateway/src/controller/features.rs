@@ -3,7 +3,8 @@
 /// The features of Gateway API that are served, by the names of its conformance suite, sorted.
 ///
 /// A name is added together with what it promises.
-pub(super) const SUPPORTED: [&str; 24] = [
+pub(super) const SUPPORTED: [&str; 30] = [
+    "GRPCRoute",
     "Gateway",
     "GatewayHTTPListenerIsolation",
     "GatewayPort8080",
@@ -15,6 +16,7 @@ pub(super) const SUPPORTED: [&str; 24] = [
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteBackendRequestHeaderModification",
     "HTTPRouteBackendTimeout",
+    "HTTPRouteCORS",
     "HTTPRouteDestinationPortMatching",
     "HTTPRouteHostRewrite",
     "HTTPRouteMethodMatching",
@@ -24,8 +26,12 @@ pub(super) const SUPPORTED: [&str; 24] = [
     "HTTPRoutePathRewrite",
     "HTTPRoutePortRedirect",
     "HTTPRouteQueryParamMatching",
+    "HTTPRouteRequestMirror",
+    "HTTPRouteRequestMultipleMirrors",
+    "HTTPRouteRequestPercentageMirror",
     "HTTPRouteRequestTimeout",
     "HTTPRouteResponseHeaderModification",
+    "HTTPRouteRetry",
     "HTTPRouteSchemeRedirect",
     "ReferenceGrant",
 ];
