@@ -55,13 +55,17 @@ pub(super) async fn serve(
     };
     drop(snapshot);
     let peer = Peer::new(peer, local, tls.is_some(), &worker.config.trusted_proxies);
-    let session = Session { key, worker: Rc::clone(&worker), registration, peer };
+    let mut session = Session { key, worker: Rc::clone(&worker), registration, peer };
     let served = match tls {
         None => session.serve_plain(stream).await,
         Some(config) => {
             let handshake = Box::pin(TlsAcceptor::from(config).accept(stream));
             match session.registration.unless_ended(handshake).await {
-                Some(Ok(stream)) => session.serve_tls(Box::new(stream)).await,
+                Some(Ok(stream)) => {
+                    let name = stream.get_ref().1.server_name();
+                    session.peer.server_name = name.map(|name| name.to_ascii_lowercase().into());
+                    session.serve_tls(Box::new(stream)).await
+                }
                 Some(Err(error)) => Err(error.into()),
                 None => Ok(()),
             }

@@ -79,6 +79,8 @@ pub(super) struct Peer {
     pub(super) tls: bool,
     /// This end of the connection.
     pub(super) local: SocketAddr,
+    /// The name that a client with TLS has asked for, in lower case.
+    pub(super) server_name: Option<Box<str>>,
     address_value: HeaderValue,
 }
 
@@ -91,6 +93,7 @@ impl Peer {
             trusted: proxies.contains(address.ip()),
             tls,
             local: canonical(local),
+            server_name: None,
             address_value: text_value(&address.ip().to_string()),
         }
     }

@@ -26,7 +26,12 @@ use super::{
     reply::{Content, ReplyBody},
 };
 use crate::{
-    body::Body, compile::RouteFuture, grpc, respond, route::RequestHead, runtime::Worker, upstream::Upgrade,
+    body::Body,
+    compile::RouteFuture,
+    grpc, respond,
+    route::{RequestHead, Router},
+    runtime::Worker,
+    upstream::Upgrade,
 };
 
 /// The service of one connection.
@@ -88,6 +93,10 @@ impl Edge {
         let Some(port) = port else {
             return Err(self.note(Refusal::new(StatusCode::NOT_FOUND, "no listener"), &parts));
         };
+        if self.is_misdirected(&port.router, &host) {
+            let reason = "another listener answers for this host: open a connection for it";
+            return Err(self.note(Refusal::new(StatusCode::MISDIRECTED_REQUEST, reason), &parts));
+        }
         let head = RequestHead {
             host: &host,
             path: parts.uri.path(),
@@ -136,6 +145,14 @@ impl Edge {
         normalize::one_host(&parts.headers).map_err(Refusal::bad_request)?;
         normalize::path(&mut parts.uri).map_err(Refusal::bad_request)?;
         Ok(seen)
+    }
+
+    /// Whether a request came over a connection that was opened for another listener (RFC 9110, section 15.5.20): its
+    /// certificate, and what is asked of its clients, are not those of the host.
+    fn is_misdirected(&self, router: &Router, host: &str) -> bool {
+        let Some(name) = self.peer.server_name.as_deref().filter(|name| *name != host) else { return false };
+        let of_host = router.listener(host);
+        of_host.is_some() && of_host != router.listener(name)
     }
 
     /// Counts and logs a refusal.

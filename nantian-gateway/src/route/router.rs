@@ -53,6 +53,11 @@ pub struct Router {
 }
 
 impl Router {
+    /// The number of the listener that alone answers for `host`, if there is one.
+    pub fn listener(&self, host: &str) -> Option<u32> {
+        self.listeners.covering(0, host).next().copied()
+    }
+
     /// The rule for a request, or `None` where nothing matches.
     ///
     /// The listener with the most specific host alone decides (listener isolation); among its routes a less

@@ -38,6 +38,8 @@ named! {
         Programmed,
         /// A listener clashes with another one.
         Conflicted,
+        /// A listener with TLS shares hosts with another one, so that requests may come over the wrong connection.
+        OverlappingTLSConfig,
     }
 }
 
@@ -84,6 +86,8 @@ named! {
         UnsupportedValue,
         /// Two listeners have the same port and hostname.
         HostnameConflict,
+        /// Two listeners with TLS have the same port, and hosts in common.
+        OverlappingHostnames,
         /// Two listeners of the Gateway have the same port and different protocols.
         ProtocolConflict,
         /// A certificate is missing or malformed.

@@ -78,6 +78,47 @@ async fn the_name_that_the_client_asks_for_picks_listener_certificate_and_route(
 }
 
 #[tokio::test]
+async fn a_request_over_the_connection_of_another_listener_is_misdirected() {
+    let hosts = ["example.org", "second.org", "third.wild.org", "fourth.wild.org", "unknown.org"];
+    let certificate = Certificate::new(&hosts);
+    let backend = Backend::echo("a").await;
+    let port = Port::reserve();
+    let listeners =
+        [("any", ""), ("second", "second.org"), ("wild", "'*.wild.org'"), ("fourth", "fourth.wild.org")];
+    let listeners = listeners.map(|(name, host)| {
+        let host = if host.is_empty() { String::new() } else { format!("hostname: {host},") };
+        https(&port, name, &host, &["one"])
+    });
+    let hosts = "example.org, second.org, '*.wild.org'";
+    let world = World::with_listeners(port, &listeners).manifest("one", &certificate.secret("one"));
+    let gateway = world.service("a", &[&backend]).route_of("r", hosts, &[rule("/", &to("a"))]).start().await;
+    for (name, host, status) in [
+        ("example.org", "example.org", 200),
+        ("example.org", "second.org", 421),
+        ("example.org", "unknown.org", 404),
+        ("second.org", "second.org", 200),
+        ("second.org", "example.org", 421),
+        ("second.org", "unknown.org", 421),
+        ("third.wild.org", "fifth.wild.org", 200),
+        ("third.wild.org", "fourth.wild.org", 421),
+        ("third.wild.org", "second.org", 421),
+        ("fourth.wild.org", "fourth.wild.org", 200),
+        ("fourth.wild.org", "fifth.wild.org", 421),
+        ("unknown.org", "example.org", 200),
+        ("unknown.org", "EXAMPLE.org:443", 200),
+    ] {
+        let stream = handshake(&gateway, name, &[&certificate], &[]).await.unwrap();
+        let reply = Wire::over(stream).ask(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        assert_eq!(reply.status(), status, "{host} over {name}");
+    }
+    let condition = gateway.condition("Gateway demo/demo", "OverlappingTLSConfig").await;
+    assert_eq!(
+        (&condition["status"], &condition["reason"]),
+        (&"True".into(), &"OverlappingHostnames".into())
+    );
+}
+
+#[tokio::test]
 async fn the_protocol_is_negotiated() {
     let certificate = Certificate::new(&["example.org"]);
     let backend = Backend::echo("a").await;

@@ -42,6 +42,20 @@ pub(super) fn within_gateway(listeners: &mut [ListenerState<'_>]) {
     }
 }
 
+/// Whether another listener with TLS on the port covers some of the hosts: a browser that has a connection for one of them
+/// may use it for the other.
+pub(super) fn overlaps(listeners: &[ListenerState<'_>], listener: &ListenerState<'_>) -> bool {
+    let is_secured =
+        |it: &ListenerState<'_>| it.is_accepted() && it.protocol == Some(ListenerProtocol::Https);
+    is_secured(listener)
+        && listeners.iter().any(|other| {
+            is_secured(other)
+                && other.id != listener.id
+                && other.port == listener.port
+                && other.hostname.intersection(&listener.hostname).is_some()
+        })
+}
+
 /// A socket that listeners of several Gateways may share.
 struct Socket<'a> {
     protocol: ListenerProtocol,

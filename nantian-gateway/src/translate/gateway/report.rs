@@ -1,6 +1,6 @@
 //! The status of a Gateway and its listeners.
 
-use super::{GatewayState, Gateways, ListenerState};
+use super::{GatewayState, Gateways, ListenerState, clash};
 use crate::{
     source::ObjectRef,
     translate::{
@@ -63,6 +63,14 @@ fn listener_status(gateway: &GatewayState<'_>, listener: &ListenerState<'_>) -> 
         "all references resolve",
     ));
     conditions.set(programmed(gateway, listener));
+    if clash::overlaps(&gateway.listeners, listener) {
+        conditions.set(Condition::holds(
+            ConditionType::OverlappingTLSConfig,
+            Reason::OverlappingHostnames,
+            "another listener on the port has some of the hosts; a request for a host of one of them over a connection \
+             of the other is answered with 421",
+        ));
+    }
     let kinds = listener.kinds.iter().map(|kind| {
         let GroupKind { group, kind } = GroupKind::of_route(*kind);
         RouteKind { group, kind }
