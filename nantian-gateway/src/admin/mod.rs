@@ -16,7 +16,7 @@ use axum::{
 };
 use tokio::{net::TcpListener, sync::oneshot, time::sleep};
 
-use crate::{control::View, metrics::Metrics};
+use crate::{control::View, metrics::Metrics, runtime::blocking};
 
 /// What OpenMetrics text calls itself.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -74,15 +74,25 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
 }
 
 async fn scrape(State(shared): State<Shared>) -> Response {
-    match shared.metrics.encode() {
+    aside(move || match shared.metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    })
+    .await
 }
 
 async fn config(State(shared): State<Shared>) -> Response {
-    match shared.view.get() {
+    aside(move || match shared.view.get() {
         Some(view) => Json(view.to_json()).into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
-    }
+    })
+    .await
+}
+
+/// Writes a long answer where it delays nothing: the thread that serves has the store of the limits to talk to.
+async fn aside(answer: impl FnOnce() -> Response + Send + 'static) -> Response {
+    let failed = |error: tokio::task::JoinError| {
+        (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+    };
+    blocking(answer).await.unwrap_or_else(failed)
 }

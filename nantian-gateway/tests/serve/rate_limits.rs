@@ -224,7 +224,7 @@ async fn a_limit_by_user_counts_by_credentials_or_what_the_body_says() {
     let carol = "Authorization: Basic Y2Fyb2w6c2VjcmV0\r\n";
     assert_eq!(ask(carol, r#"{"user":"alice"}"#).await, 200);
     assert_eq!(ask(carol, "").await, 429);
-    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
+    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
         a\r\n{\"user\":\"d\r\n6\r\nave\"} \r\n0\r\n\r\n";
     assert_eq!(gateway.ask(chunked).await.text(), "{\"user\":\"dave\"} ");
     assert_eq!(gateway.ask(chunked).await.status(), 429);

@@ -52,13 +52,14 @@ impl RateLimits {
             return None;
         }
         let counts_tokens = limiters.iter().any(|limiter| limiter.policy().counts(Unit::Tokens));
-        let reads_body = |part: &ScopePart| match part {
-            ScopePart::Model => !matches!(models, Models::Only(_)),
-            ScopePart::User => true,
-            _ => false,
+        let counts_by = |wanted: &ScopePart| {
+            limiters.iter().any(|limiter| limiter.policy().scope().parts().contains(wanted))
         };
-        let scopes = limiters.iter().map(|limiter| limiter.policy().scope().parts());
-        let asked = scopes.flatten().any(reads_body).then_some(AskedLayer);
+        let asked = AskedLayer {
+            model: counts_by(&ScopePart::Model) && !matches!(models, Models::Only(_)),
+            user: counts_by(&ScopePart::User),
+        };
+        let asked = Some(asked).filter(|asked| asked.model || asked.user);
         let values =
             ScopeValues::new().with_gateway(Arc::clone(&place.gateway)).with_route(Arc::clone(&place.route));
         let layer = |limiter: PolicyLimiter| {

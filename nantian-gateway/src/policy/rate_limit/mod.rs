@@ -1,6 +1,7 @@
 //! TokenPolicy.
 
 mod asked;
+mod fields;
 mod layer;
 mod limiters;
 
