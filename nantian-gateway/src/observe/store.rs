@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 /// How often the store is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Logs each change of a store's reachability, for ever.
+/// Logs each change of a store's reachability, and why it is away, for ever.
 pub async fn store(store: RedisStore) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -18,13 +18,23 @@ pub async fn store(store: RedisStore) {
     loop {
         ticks.tick().await;
         let status = store.status();
-        if known.replace(status.is_reachable) == Some(status.is_reachable) {
-            continue;
-        }
-        if status.is_reachable {
-            tracing::info!(store = %store.url(), replicas = status.replicas, "limits are shared");
-        } else {
-            tracing::warn!(store = %store.url(), "the store of the limits does not answer: going on with this replica's share");
+        let state = (status.is_reachable, status.fault.filter(|_| !status.is_reachable));
+        let before = known.replace(state);
+        match state {
+            _ if before == Some(state) => {}
+            (true, _) => {
+                tracing::info!(store = %store.url(), replicas = status.replicas, "limits are shared");
+            }
+            (false, fault) => {
+                let reason = fault.map(tracing::field::display);
+                let text = "the store of the limits does not answer: going on with this replica's share";
+                match before {
+                    Some((false, _)) => {
+                        tracing::debug!(store = %store.url(), reason, "the store is still away")
+                    }
+                    _ => tracing::warn!(store = %store.url(), reason, "{text}"),
+                }
+            }
         }
     }
 }

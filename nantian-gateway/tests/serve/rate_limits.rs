@@ -142,8 +142,8 @@ async fn policies_at_several_places_must_all_admit_and_a_denial_costs_nothing_at
     gateway.edit("5", "").await;
     let reply = gateway.get("/").await;
     assert_eq!(reply.status(), 200);
-    let left = reply.header("x-ratelimit-remaining-requests").unwrap();
-    assert_eq!(left, "67", "of the 70 of the rule, two and this one are used");
+    let left: u64 = reply.header("x-ratelimit-remaining-requests").unwrap().parse().unwrap();
+    assert!((67..70).contains(&left), "of the 70 of the rule, two and this one are used: {left}");
 }
 
 #[tokio::test]
@@ -309,17 +309,19 @@ async fn two_gateways_on_one_server_admit_together_what_one_would() {
 async fn a_server_that_does_not_answer_costs_requests_nothing_for_long() {
     let redis = Redis::start("s3cret").await;
     let backend = Backend::echo("a").await;
-    let gateway = sharing(&redis.store("s3cret"), &backend, "requestsPerMinute: 1000").await;
+    // A bucket of a thousand that hardly refills.
+    let gateway = sharing(&redis.store("s3cret"), &backend, "requestsPerMinute: 1, burst: 1000").await;
+    let begun = Instant::now();
     is_shared(&gateway, 1.0).await;
     assert_eq!(statuses(&gateway, "/", 3).await, [200, 200, 200]);
     redis.signal("STOP");
     let mut waits = Vec::new();
     let mut wire = gateway.connect().await;
     for _ in 0..50 {
-        let begun = Instant::now();
+        let asked = Instant::now();
         let reply: Message = wire.get("/").await;
         assert_eq!(reply.status(), 200);
-        waits.push(begun.elapsed());
+        waits.push(asked.elapsed());
     }
     waits.sort_unstable();
     assert!(waits[25] < Duration::from_millis(10), "most wait for nobody: {:?}", waits[25]);
@@ -329,7 +331,9 @@ async fn a_server_that_does_not_answer_costs_requests_nothing_for_long() {
     is_shared(&gateway, 1.0).await;
     let reply = wire.get("/").await;
     let left: u64 = reply.header("x-ratelimit-remaining-requests").unwrap().parse().unwrap();
-    assert!((900..=990).contains(&left), "what passed meanwhile counts: {left}");
+    let refilled = begun.elapsed().as_secs() / 60 + 1;
+    // Those whose answer was lost may count twice.
+    assert!((936..=946 + refilled).contains(&left), "what passed meanwhile counts: {left}");
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::fault::StoreFault;
 use super::script::{DECIDE, GREET};
 use super::settle::Correction;
 use super::store::{Agreed, Inner, Link, bytes};
@@ -61,21 +62,30 @@ impl RedisDriver {
     pub async fn run(mut self) {
         let mut pause = PAUSES.0;
         loop {
-            if let Ok(Ok((connection, io))) = timeout(self.store.connect_timeout, self.connect()).await {
-                let begun = Instant::now();
-                tokio::select! {
-                    () = io => {}
-                    () = self.serve(connection) => {}
+            let connected = timeout(self.store.connect_timeout, self.connect()).await;
+            match connected.unwrap_or_else(|_| Err(silence())) {
+                Ok((connection, io)) => {
+                    let begun = Instant::now();
+                    tokio::select! {
+                        () = io => self.store.fault.store(Some(Arc::new(StoreFault::Broken))),
+                        () = self.serve(connection) => {}
+                    }
+                    self.store.link.store(None);
+                    // One that held was no failure.
+                    if begun.elapsed() > PAUSES.1 {
+                        pause = PAUSES.0;
+                    }
                 }
-                self.store.link.store(None);
-                // One that held was no failure.
-                if begun.elapsed() > PAUSES.1 {
-                    pause = PAUSES.0;
-                }
+                Err(error) => self.note(&error),
             }
             self.wait(pause).await;
             pause = (pause * 2).min(PAUSES.1);
         }
+    }
+
+    /// Remembers why the server cannot be asked.
+    fn note(&self, error: &RedisError) {
+        self.store.fault.store(Some(Arc::new(StoreFault::from(error))));
     }
 
     /// Lets `pause` pass while nothing is connected.
@@ -115,12 +125,16 @@ impl RedisDriver {
             match self.greet(&connection).await {
                 Ok(()) => {
                     store.breaker.close();
+                    store.fault.store(None);
                     (next, silent) = (Instant::now() + GREETINGS, 0);
                 }
-                Err(_) if silent + 1 < PATIENCE => {
+                Err(error) => {
+                    self.note(&error);
                     (next, silent) = (Instant::now() + PROBES, silent + 1);
+                    if silent == PATIENCE {
+                        return;
+                    }
                 }
-                Err(_) => return,
             }
         }
     }
@@ -203,7 +217,7 @@ impl fmt::Debug for RedisDriver {
 }
 
 fn silence() -> RedisError {
-    (ErrorKind::Io, "no answer in time").into()
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
 fn strange() -> RedisError {

@@ -23,6 +23,7 @@ mod breaker;
 mod denials;
 mod driver;
 mod family;
+mod fault;
 mod script;
 mod settle;
 mod shared;
@@ -31,6 +32,7 @@ mod url;
 
 pub use self::{
     driver::RedisDriver,
+    fault::StoreFault,
     settle::SharedReservation,
     shared::{OnOutage, SharedKey, SharedLimiter, Verdict},
     store::{RedisStore, RedisStoreBuilder, StoreStatus},

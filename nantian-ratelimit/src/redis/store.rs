@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::breaker::Breaker;
 use super::driver::RedisDriver;
+use super::fault::StoreFault;
 use super::script::{Answer, DECIDE, Order};
 use super::settle::Correction;
 use super::shared::{OnOutage, SharedLimiter};
@@ -57,6 +58,8 @@ pub struct RedisStoreBuilder {
 pub struct StoreStatus {
     /// Whether decisions ask the server at present.
     pub is_reachable: bool,
+    /// Why the last attempt to reach it failed; `None` once one has succeeded.
+    pub fault: Option<StoreFault>,
     /// Processes that share the limits, this one included.
     pub replicas: u32,
     /// Decisions of the server.
@@ -84,6 +87,8 @@ pub(super) struct Inner {
     pub(super) agreed: ArcSwap<Agreed>,
     /// What the driver has connected.
     pub(super) link: ArcSwapOption<Link>,
+    /// Why the driver has not.
+    pub(super) fault: ArcSwapOption<StoreFault>,
     pub(super) breaker: Breaker,
     /// Wakes the driver when the breaker has opened.
     pub(super) tripped: Notify,
@@ -157,6 +162,7 @@ impl RedisStore {
         let slow = counts.latencies.last().map_or(0, |slow| slow.load(Ordering::Relaxed));
         StoreStatus {
             is_reachable: self.0.link().is_some(),
+            fault: self.0.fault.load().as_deref().copied(),
             replicas: self.0.replicas(),
             answers: answers + slow,
             failures: counts.failures.load(Ordering::Relaxed),
@@ -213,6 +219,7 @@ impl RedisStoreBuilder {
             replicas: AtomicU32::new(1),
             agreed: ArcSwap::from_pointee(Agreed::proposed()),
             link: ArcSwapOption::empty(),
+            fault: ArcSwapOption::empty(),
             breaker: Breaker::default(),
             tripped: Notify::new(),
             corrections: sender,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use nantian_ratelimit::redis::{OnOutage, Verdict};
-use nantian_ratelimit::{Cost, Limit, LimitName, Unit};
+use nantian_ratelimit::redis::{OnOutage, RedisStore, StoreFault, Verdict};
+use nantian_ratelimit::{Cost, Limit, LimitName, Settlement, Unit};
 use tokio::time::Instant;
 
-use crate::server::{Server, TIMEOUT, admit, admitted, policy};
+use crate::server::{Server, TIMEOUT, admit, admitted, eventually, policy};
 
 fn per_day(max: u64) -> Limit {
     let name = LimitName::new("requests-per-day").unwrap();
@@ -93,13 +93,32 @@ async fn settlements_of_an_outage_count_afterwards() {
     server.kill();
     replica.is_reachable(false).await;
     let meanwhile = admit(&limiter, "alice", Cost::tokens(100)).await.unwrap();
-    before.settle(nantian_ratelimit::Settlement::Used(150));
-    meanwhile.settle(nantian_ratelimit::Settlement::Used(20));
+    before.settle(Settlement::Used(150));
+    meanwhile.settle(Settlement::Used(20));
     server.restart().await;
     replica.is_reachable(true).await;
     let seen = admit(&limiter, "alice", Cost::tokens(0)).await.unwrap();
     // The server has forgotten the first hundred; fifty more and twenty were used while it was away.
     assert_eq!(seen.levels().tightest().unwrap().remaining, 930);
+}
+
+#[tokio::test]
+async fn it_is_told_why_the_server_is_away() {
+    let mut server = Server::start().await;
+    let replica = server.replica().await;
+    assert_eq!(replica.store.status().fault, None);
+    let url = server.url().to_string().replace("redis://", "redis://:wrong@").parse().unwrap();
+    let (stranger, driver) = RedisStore::builder(url).connect_timeout(Duration::from_secs(10)).build();
+    let driver = tokio::spawn(driver.run());
+    eventually(|| stranger.status().fault == Some(StoreFault::Credentials)).await;
+    assert!(!format!("{:?}", stranger.status()).contains("wrong"));
+    driver.abort();
+    server.freeze();
+    eventually(|| replica.store.status().fault == Some(StoreFault::Timeout)).await;
+    server.thaw();
+    eventually(|| replica.store.status().fault.is_none()).await;
+    server.kill();
+    eventually(|| replica.store.status().fault == Some(StoreFault::Connect)).await;
 }
 
 #[tokio::test]
@@ -127,14 +146,14 @@ async fn a_limiter_works_before_the_server_does() {
     let mut server = Server::start().await;
     let url = server.url();
     server.kill();
-    let (store, driver) = nantian_ratelimit::redis::RedisStore::builder(url).build();
+    let (store, driver) = RedisStore::builder(url).build();
     let driver = tokio::spawn(driver.run());
     let limiter = store.limiter("quota", policy([per_day(10)]));
     assert_eq!(admitted(&limiter, "alice", 15).await, 10);
     assert_eq!(store.status().failures, 0, "nobody waits for what was never there");
     server.restart().await;
-    crate::server::eventually(|| store.status().is_reachable).await;
+    eventually(|| store.status().is_reachable).await;
     assert_eq!(admitted(&limiter, "alice", 15).await, 0, "what was used counts");
     driver.abort();
-    crate::server::eventually(|| !store.status().is_reachable).await;
+    eventually(|| !store.status().is_reachable).await;
 }

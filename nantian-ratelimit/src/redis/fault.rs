@@ -1,0 +1,48 @@
+//! Why the server is away.
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+/// Why the last attempt to reach the server failed. It shows neither an address nor a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreFault {
+    /// Nobody listens at the address, or its host is not known.
+    #[error("no connection can be opened")]
+    Connect,
+    /// The server has not answered in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// The server wants other credentials, or permits the user too little.
+    #[error("the credentials are refused")]
+    Credentials,
+    /// The server takes no writes: it is a replica, or has no memory or disk left.
+    #[error("the server takes no writes")]
+    ReadOnly,
+    /// The server is still reading its data.
+    #[error("the server is loading")]
+    Loading,
+    /// The connection broke off.
+    #[error("the connection broke off")]
+    Broken,
+    /// An answer that a Redis or Valkey server does not give.
+    #[error("the server answers something else")]
+    Strange,
+}
+
+impl From<&RedisError> for StoreFault {
+    fn from(error: &RedisError) -> Self {
+        match (error.kind(), error.code()) {
+            (ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm), _)
+            | (_, Some("NOAUTH" | "WRONGPASS")) => Self::Credentials,
+            (ErrorKind::Server(ServerErrorKind::ReadOnly), _) | (_, Some("OOM" | "MISCONF")) => {
+                Self::ReadOnly
+            }
+            (ErrorKind::Server(ServerErrorKind::BusyLoading), _) => Self::Loading,
+            _ if error.is_timeout() => Self::Timeout,
+            _ if error.is_connection_refusal() => Self::Connect,
+            _ if error.is_connection_dropped() => Self::Broken,
+            (ErrorKind::Io, _) => Self::Connect,
+            _ => Self::Strange,
+        }
+    }
+}
