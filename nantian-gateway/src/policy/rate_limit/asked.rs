@@ -33,7 +33,8 @@ pub(super) struct Asked {
 
 /// Leaves an [`Asked`] in the extensions of every request.
 ///
-/// It waits for the end of a JSON body of at most [`MOST`] bytes. Every other body passes on at once, and says nothing.
+/// It waits for the end of a body of at most [`MOST`] bytes that is JSON by its type, or whose length is known from the
+/// beginning: clients forget the type, and some providers do not mind. Every other body passes on at once, and says nothing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AskedLayer {
     /// Somebody counts by the model that the body names.
@@ -84,7 +85,7 @@ where
             let (mut parts, mut body) = request.into_parts();
             let user = basic_user(&parts.headers);
             let asks = layer.model || (layer.user && user.is_none());
-            let asked = if asks && is_json(&parts.headers) && body.size_hint().lower() <= MOST as u64 {
+            let asked = if asks && may_be_json(&parts.headers, &body.size_hint()) {
                 let replay = Replay::read(&mut body).await;
                 let asked = Asked::of(user, replay.whole());
                 body = replay.then(body);
@@ -119,12 +120,14 @@ fn basic_user(headers: &HeaderMap) -> Option<Arc<str>> {
     Some(Arc::from(user))
 }
 
-/// Whether the body is one JSON text; gRPC's messages of JSON are many.
-fn is_json(headers: &HeaderMap) -> bool {
+/// Whether the body may be one JSON text; gRPC's messages of JSON are many.
+fn may_be_json(headers: &HeaderMap, size: &SizeHint) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    media_type == "application/json"
-        || (media_type.ends_with("+json") && !media_type.starts_with("application/grpc"))
+    let is_json = media_type == "application/json" || media_type.ends_with("+json");
+    size.lower() <= MOST as u64
+        && !media_type.starts_with("application/grpc")
+        && (is_json || size.exact().is_some())
 }
 
 // === impl Replay ===
@@ -268,6 +271,20 @@ mod tests {
                 assert_eq!(body, text);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_type_may_be_missing_where_the_length_is_known() {
+        let inner = service_fn(async |request: Request<Body>| {
+            Ok::<_, BoxError>(request.extensions().get::<Asked>().unwrap().clone())
+        });
+        let ask = async |content_type| {
+            let request = Request::builder().header(CONTENT_TYPE, content_type);
+            let request = request.body(Body::full(r#"{"model":"m"}"#)).unwrap();
+            BOTH.layer(inner).oneshot(request).await.unwrap().model
+        };
+        assert_eq!(ask("application/x-www-form-urlencoded").await.as_deref(), Some("m"));
+        assert_eq!(ask("application/grpc+json").await, None);
     }
 
     #[tokio::test]
