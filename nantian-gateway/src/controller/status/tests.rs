@@ -101,7 +101,7 @@ fn conditions_of_others_on_a_gateway_stay() {
 fn a_class_tells_its_features_together_with_its_acceptance() {
     let truth = ObjectStatus::Plain(PlainStatus { conditions: accepted(1, true) });
     let status = merged(&object("GatewayClass"), &Value::Null, &at(1), Some(&truth)).unwrap();
-    assert_eq!(status["supportedFeatures"][0]["name"], "Gateway");
+    assert_eq!(status["supportedFeatures"][0]["name"], "GRPCRoute");
     assert_eq!(merged(&object("GatewayClass"), &status, &at(2), Some(&truth)), None);
 }
 
