@@ -64,7 +64,7 @@
 //!
 //! An endpoint of weight 0 gets no new request. Placement by hash is stable: it depends on the endpoint ids, their weights
 //! and the key alone, and is versioned ([`PLACEMENT_VERSION`]). A bound on the load of single endpoints is
-//! [`BalanceConfig::max_load_percent`]. A [session](session) wins over all of it.
+//! [`BalanceConfig::max_load_percent`]. A [session] wins over all of it.
 //!
 //! # Health
 //!
