@@ -68,7 +68,10 @@ async fn module_is_fetched_once_and_tried_again_until_it_is_there() {
     is_there.store(true, Ordering::Relaxed);
     eventually("the module is served", async || gateway.get("/").await.status() == 200).await;
     assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/r"));
-    assert_eq!(gateway.condition("WasmPlugin demo/r", "Programmed").await["status"], "True");
+    eventually("its status follows", async || {
+        gateway.condition("WasmPlugin demo/r", "Programmed").await["status"] == "True"
+    })
+    .await;
 
     let asked_before = asked.load(Ordering::Relaxed);
     gateway.edit("plugin", &plugin("r", &url).replace("wasm:", "config: edited\n  wasm:")).await;
