@@ -176,12 +176,24 @@ impl State {
     }
 }
 
+/// How often an exchange is asked for that another thread has: some milliseconds' worth.
+const ATTEMPTS: usize = 10_000;
+
 // === impl Registered ===
 
 impl Registered {
-    /// The exchange, unless another thread works on it now.
+    /// The exchange, unless another thread works on it for long.
+    ///
+    /// A thread that only looks whether it can go on has it for a moment, in which what the guest wants must not get lost.
+    /// Nobody waits for ever: two threads may want each other's.
     fn borrow(&self) -> Option<OwnedMutexGuard<Exchange>> {
-        let mut exchange = self.exchange.try_lock_owned()?;
+        let mut exchange = (0..ATTEMPTS).find_map(|_| {
+            let exchange = self.exchange.try_lock_owned();
+            if exchange.is_none() {
+                std::thread::yield_now();
+            }
+            exchange
+        })?;
         exchange.begin(self.seat, false);
         Some(exchange)
     }
