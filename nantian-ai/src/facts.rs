@@ -75,21 +75,23 @@ impl RequestFacts {
             model: object.text("model").map(Into::into),
             stream: operation.generates()
                 && object.flag("stream").unwrap_or_else(|| surface.streams_by_default()),
-            max_tokens: if operation.generates() { max_tokens(surface, object) } else { Some(0) },
+            max_tokens: if operation.generates() { max_tokens(surface.dialect(), object) } else { Some(0) },
             choices: object.number("n").unwrap_or(1),
             input_estimate: if operation.spends() { estimate_tokens(body) } else { 0 },
         }
     }
 }
 
-fn max_tokens(surface: &Surface, object: &Object<'_>) -> Option<u64> {
-    match (surface.dialect(), surface.operation()) {
-        (Dialect::Ollama, _) => {
+fn max_tokens(dialect: Dialect, object: &Object<'_>) -> Option<u64> {
+    match dialect {
+        Dialect::Ollama => {
             let options = Object::parse(object.value("options")?).ok()?;
             options.number("num_predict")
         }
-        (_, Operation::Responses) => object.number("max_output_tokens"),
-        _ => object.number("max_completion_tokens").or_else(|| object.number("max_tokens")),
+        Dialect::Responses => object.number("max_output_tokens"),
+        Dialect::Anthropic | Dialect::OpenAi => {
+            object.number("max_completion_tokens").or_else(|| object.number("max_tokens"))
+        }
     }
 }
 

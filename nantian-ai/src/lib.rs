@@ -1,7 +1,7 @@
 //! LLM provider adapters as tower Layers.
 //!
 //! A [`Target`] is one provider and model. An [`AiLayer`] turns any HTTP client into a service that takes
-//! the requests of OpenAI, Anthropic or Ollama clients and sends them there, with the target's address,
+//! the requests of OpenAI (Chat Completions, Responses), Anthropic or Ollama clients and sends them there, with the target's address,
 //! credential and model in place of the client's. Where both speak one dialect, everything else stays byte for
 //! byte as it was written; where they do not, chats are translated, streams included.
 //!

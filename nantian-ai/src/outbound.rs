@@ -90,7 +90,7 @@ impl Target {
     pub fn admit(&self, head: &Parts) -> Result<Surface, Error> {
         let surface = Surface::detect(&head.method, head.uri.path(), &head.headers)?;
         let translatable = matches!(surface.operation(), Operation::Chat | Operation::CountTokens);
-        if surface.dialect() != self.dialect() && !translatable {
+        if !self.speaks(&surface) && !translatable {
             return Err(Error::UnsupportedPair {
                 operation: surface.operation(),
                 client: surface.dialect(),
@@ -113,7 +113,7 @@ impl Target {
     /// # Errors
     /// [`Error::NotJson`], [`Error::MalformedQuery`], [`Error::Untranslatable`], [`Error::Lossy`].
     pub fn prepare(&self, surface: &Surface, head: Parts, body: Bytes) -> Result<Prepared, Error> {
-        if surface.dialect() == self.dialect() {
+        if self.speaks(surface) {
             self.pass(surface, head, body)
         } else {
             self.translate(surface, head, &body)

@@ -15,7 +15,7 @@ pub struct Provider {
     pub endpoint: &'static str,
     /// How the provider wants its credential.
     pub scheme: Scheme,
-    /// Dialects that the same base URL also speaks.
+    /// Dialects that the same base URL is known to speak, too.
     pub also: &'static [Dialect],
     /// Whether a stream must be asked to tell its usage, by `stream_options`; others tell it anyway, and refuse the field.
     pub asks_for_usage: bool,
@@ -63,11 +63,11 @@ const PROVIDERS: &[Provider] = &[
         also: &[Dialect::OpenAi],
         asks_for_usage: true,
     },
-    openai_like("openai", "https://api.openai.com/v1"),
+    Provider { also: &[Dialect::Responses], ..openai_like("openai", "https://api.openai.com/v1") },
     openai_like("openrouter", "https://openrouter.ai/api/v1"),
     openai_like("together", "https://api.together.xyz/v1"),
     on_this_host("vllm", "http://localhost:8000"),
-    openai_like("xai", "https://api.x.ai/v1"),
+    Provider { also: &[Dialect::Responses], ..openai_like("xai", "https://api.x.ai/v1") },
 ];
 
 // === impl Provider ===
@@ -83,7 +83,13 @@ impl Provider {
         PROVIDERS
     }
 
-    /// Whether the default endpoint speaks this dialect.
+    /// Whether this dialect, once it is asked for, is spoken at the default endpoint: Responses are where the rest of OpenAI's
+    /// API is.
+    pub(crate) fn has_at_its_base(&self, dialect: Dialect) -> bool {
+        self.speaks(dialect) || (dialect == Dialect::Responses && self.speaks(Dialect::OpenAi))
+    }
+
+    /// Whether the default endpoint is known to speak this dialect.
     pub fn speaks(&self, dialect: Dialect) -> bool {
         self.dialect == dialect || self.also.contains(&dialect)
     }

@@ -5,7 +5,7 @@ use http::Response;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 
 use crate::codec::{Fields, fault};
-use crate::dialect::{Dialect, Operation, Surface, anthropic, ollama, openai};
+use crate::dialect::{Dialect, anthropic, ollama, openai, responses};
 use crate::error::Error;
 use crate::ir::Fault;
 use crate::wire::ndjson;
@@ -59,26 +59,22 @@ pub fn error_body(error: &Error, dialect: Dialect) -> Bytes {
     let value = match dialect {
         Dialect::Anthropic => anthropic::error(label.anthropic, &message),
         Dialect::Ollama => ollama::error(&message),
-        Dialect::OpenAi => openai::error(label.openai, label.code, &message),
+        Dialect::OpenAi | Dialect::Responses => openai::error(label.openai, label.code, &message),
     };
     Bytes::from(value.to_string())
 }
 
 /// The last event of a stream that cannot go on. It begins with a line end, so that it is an event of its
 /// own even when the stream stopped within a line.
-pub(crate) fn error_event(error: &Error, surface: &Surface) -> Bytes {
-    let dialect = surface.dialect();
-    let data = match surface.operation() {
-        Operation::Responses => {
-            let value = openai::responses_error(error.code(), &error.to_string());
-            Bytes::from(value.to_string())
-        }
+pub(crate) fn error_event(error: &Error, dialect: Dialect) -> Bytes {
+    let data = match dialect {
+        Dialect::Responses => Bytes::from(responses::error(error.code(), &error.to_string()).to_string()),
         _ => error_body(error, dialect),
     };
-    let (before, after) = match (dialect, surface.operation()) {
-        (Dialect::Ollama, _) => ("\n", "\n"),
-        (Dialect::Anthropic, _) | (_, Operation::Responses) => ("\n\nevent: error\ndata: ", "\n\n"),
-        (Dialect::OpenAi, _) => ("\n\ndata: ", "\n\n"),
+    let (before, after) = match dialect {
+        Dialect::Ollama => ("\n", "\n"),
+        Dialect::Anthropic | Dialect::Responses => ("\n\nevent: error\ndata: ", "\n\n"),
+        Dialect::OpenAi => ("\n\ndata: ", "\n\n"),
     };
     Bytes::from([before.as_bytes(), &data, after.as_bytes()].concat())
 }
@@ -89,8 +85,10 @@ pub(crate) fn fault_in(events: &[u8]) -> Fault {
     let mut look = |data: &[u8]| {
         let Ok(mut fields) = Fields::parse(data) else { return };
         let of_response = fields.any_object("response").take("error");
-        let error = fields.take("error").or(of_response);
-        found = found.take().or_else(|| error.map(fault::of_error));
+        let error = fields.take("error").or(of_response).map(fault::of_error);
+        let is_error = fields.any_text("type").as_deref() == Some("error");
+        let error = error.or_else(|| is_error.then(|| fault::of_event(&mut fields)));
+        found = found.take().or(error);
     };
     let mut lines = ndjson::NdjsonDecoder::new(events.len());
     let mut each_line = |item: ndjson::Item<'_>| {

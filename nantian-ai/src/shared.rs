@@ -44,12 +44,18 @@ impl<O> Shared<O> {
         surface: &Surface,
         body: &[u8],
     ) -> Option<Result<Response<ResponseBody<B, K>>, Error>> {
-        if surface.operation() != Operation::CountTokens || surface.dialect() == self.target.dialect() {
+        if surface.operation() != Operation::CountTokens || self.target.speaks(surface) {
             return None;
         }
         Some(RequestFacts::read(surface, body).map(|_| {
             let count = crate::estimate::estimate_tokens(body);
-            let mut response = Response::new(Bytes::from(format!(r#"{{"input_tokens":{count}}}"#)));
+            let body = match surface.dialect() {
+                Dialect::Responses => {
+                    format!(r#"{{"object":"response.input_tokens","input_tokens":{count}}}"#)
+                }
+                _ => format!(r#"{{"input_tokens":{count}}}"#),
+            };
+            let mut response = Response::new(Bytes::from(body));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response.map(ResponseBody::local)
         }))

@@ -8,7 +8,7 @@ use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 
 use crate::config::TargetConfig;
 use crate::credential::{InvalidCredential, Stamp};
-use crate::dialect::{Dialect, UnknownDialect};
+use crate::dialect::{Dialect, Operation, Surface, UnknownDialect};
 use crate::provider::Provider;
 
 /// A checked [`TargetConfig`]. Immutable: a changed Secret or spec makes a new one.
@@ -90,7 +90,7 @@ impl Target {
         let base = match (&config.endpoint, provider) {
             (Some(endpoint), _) => endpoint.as_str(),
             (None, None) => return Err(unknown(&config)),
-            (None, Some(provider)) if provider.speaks(dialect) => provider.endpoint,
+            (None, Some(provider)) if provider.has_at_its_base(dialect) => provider.endpoint,
             (None, Some(provider)) => {
                 return Err(InvalidTarget::EndpointRequired {
                     provider: provider.name.to_owned(),
@@ -116,9 +116,23 @@ impl Target {
         &self.config.name
     }
 
-    /// The dialect the upstream speaks.
+    /// The dialect the upstream speaks; in conversations, unless the client's passes, see [`speaks`](Self::speaks).
     pub fn dialect(&self) -> Dialect {
         self.dialect
+    }
+
+    /// Whether the upstream knows what a client asks for in the client's own dialect, so that it passes as it is.
+    ///
+    /// OpenAI has two dialects for conversations at one base URL. A provider that is known to speak both gets what the
+    /// client speaks, unless the target's format is `openai-responses`: then all conversations are Responses.
+    pub fn speaks(&self, surface: &Surface) -> bool {
+        match (surface.dialect(), self.dialect) {
+            (client, own) if client == own => true,
+            (Dialect::Responses, Dialect::OpenAi) => Provider::find(&self.config.provider)
+                .is_some_and(|provider| provider.speaks(Dialect::Responses)),
+            (Dialect::OpenAi, Dialect::Responses) => surface.operation() != Operation::Chat,
+            _ => false,
+        }
     }
 
     /// The model the upstream sees.

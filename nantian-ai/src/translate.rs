@@ -154,6 +154,7 @@ impl Translation {
     fn defaults(&self) -> Defaults {
         let prefix = match self.client {
             Dialect::OpenAi => "chatcmpl-",
+            Dialect::Responses => "resp_",
             Dialect::Anthropic | Dialect::Ollama => "msg_",
         };
         Defaults {

@@ -42,7 +42,7 @@ impl Via {
             Some(meter)
                 if meter.reads_events() && surface.operation() != Operation::Models && !meter.has_end() =>
             {
-                let error = error_event(&Error::truncated(target), surface);
+                let error = error_event(&Error::truncated(target), surface.dialect());
                 Bytes::from([rest, error].concat())
             }
             _ => rest,
@@ -55,7 +55,7 @@ impl Via {
             (Self::Translate(translator), _) => Some(translator.fail(error.fault())),
             (_, Some(meter)) if meter.reads_events() => Some(match meter.has_end() {
                 true => Bytes::new(),
-                false => error_event(error, surface),
+                false => error_event(error, surface.dialect()),
             }),
             _ => None,
         }

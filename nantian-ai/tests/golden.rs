@@ -15,7 +15,7 @@ use nantian_ai::codec::{Defaults, StreamDecoder, StreamEncoder};
 use nantian_ai::ir::{Losses, ToolNames};
 use serde_json::Value;
 
-const DIALECTS: [Dialect; 3] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi];
+const DIALECTS: [Dialect; 4] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
 const SEED: u64 = 0x1234_5678;
 
 fn defaults() -> Defaults {

@@ -15,7 +15,12 @@ use proptest::option;
 use proptest::prelude::*;
 
 fn dialects() -> impl Strategy<Value = Dialect> {
-    prop_oneof![Just(Dialect::Anthropic), Just(Dialect::Ollama), Just(Dialect::OpenAi)]
+    prop_oneof![
+        Just(Dialect::Anthropic),
+        Just(Dialect::Ollama),
+        Just(Dialect::OpenAi),
+        Just(Dialect::Responses),
+    ]
 }
 
 fn defaults() -> Defaults {
@@ -73,7 +78,7 @@ fn reply(dialect: Dialect) -> impl Strategy<Value = Reply> {
     let reasoning = option::of((text(), signature))
         .prop_map(|said| said.map(|(text, signature)| Block::Reasoning(Reasoning { text, signature })));
     let refusal = match dialect {
-        Dialect::OpenAi => option::of(text().prop_map(Block::Refusal)).boxed(),
+        Dialect::OpenAi | Dialect::Responses => option::of(text().prop_map(Block::Refusal)).boxed(),
         _ => Just(None).boxed(),
     };
     let said = option::of(text().prop_map(Block::Text));
@@ -169,13 +174,17 @@ fn request(dialect: Dialect) -> impl Strategy<Value = Request> {
     let schema = Json::parse(r#"{"type":"object","properties":{"b":{},"a":{}}}"#).unwrap();
     let tool = ("[a-zA-Z_-]{1,8}", option::of(text()), option::of(any::<bool>())).prop_map({
         let schema = schema.clone();
-        move |(name, description, strict)| Tool { name, description, schema: schema.clone(), strict }
+        move |(name, description, strict)| {
+            // Responses has no schema of which nothing is said.
+            let strict = strict.or((dialect == Dialect::Responses).then_some(false));
+            Tool { name, description, schema: schema.clone(), strict }
+        }
     });
     let forced = dialect != Dialect::Ollama;
     let choice = option::of(prop_oneof![Just(ToolChoice::Auto), Just(ToolChoice::Any)])
         .prop_map(move |choice| choice.filter(|_| forced));
     let output = option::of(Just(Output::Schema {
-        name: (dialect == Dialect::OpenAi).then(|| "n".to_owned()),
+        name: matches!(dialect, Dialect::OpenAi | Dialect::Responses).then(|| "n".to_owned()),
         description: None,
         schema,
         strict: None,
@@ -190,9 +199,9 @@ fn request(dialect: Dialect) -> impl Strategy<Value = Request> {
             output,
             max_output: Some(limit),
             temperature: temperature.map(|tenths| f64::from(tenths) / 10.0),
-            stop,
-            seed: (dialect != Dialect::Anthropic).then_some(-3),
-            top_k: (dialect != Dialect::OpenAi).then_some(40),
+            stop: if dialect == Dialect::Responses { Vec::new() } else { stop },
+            seed: matches!(dialect, Dialect::Ollama | Dialect::OpenAi).then_some(-3),
+            top_k: matches!(dialect, Dialect::Anthropic | Dialect::Ollama).then_some(40),
             stream,
             // Each says it wherever it can.
             stream_usage: stream || dialect != Dialect::OpenAi,

@@ -104,6 +104,9 @@ pub enum Format {
     /// OpenAI's own.
     #[serde(rename = "openai")]
     OpenAi,
+    /// OpenAI Responses, for all conversations. Without it, a provider that is known to have them gets those of its clients.
+    #[serde(rename = "openai-responses")]
+    OpenAiResponses,
     /// What most other providers have made of OpenAI's.
     #[serde(rename = "openai-compat")]
     OpenAiCompat,

@@ -1,7 +1,7 @@
 //! Errors of providers, read from any of the shapes they come in and written in each dialect.
 
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Fields, Object};
 use crate::dialect::Dialect;
@@ -34,6 +34,11 @@ pub(crate) fn of_error(error: Value) -> Fault {
     }
 }
 
+/// An error that is an event of its own, as streams of Responses have it.
+pub(crate) fn of_event(event: &mut Fields) -> Fault {
+    of_error(json!({"code": event.take("code"), "message": event.take("message")}))
+}
+
 fn is_of_credential(error: &Value) -> bool {
     let names = ["type", "code"].into_iter().filter_map(|name| error.get(name)?.as_str());
     let named = names.into_iter().any(|name| matches!(name, "authentication_error" | "invalid_api_key"));
@@ -64,7 +69,9 @@ fn kind_of(name: &str) -> Option<FaultKind> {
         "not_found_error" | "model_not_found" => FaultKind::NotFound,
         "request_too_large" => FaultKind::TooLarge,
         "rate_limit_error" | "rate_limit_exceeded" | "resource_exhausted" => FaultKind::RateLimit,
-        "overloaded_error" | "overloaded" | "unavailable" => FaultKind::Overloaded,
+        "overloaded_error" | "overloaded" | "server_is_overloaded" | "slow_down" | "unavailable" => {
+            FaultKind::Overloaded
+        }
         "timeout_error" | "timeout" | "deadline_exceeded" => FaultKind::Timeout,
         "api_error" | "server_error" | "internal_error" => FaultKind::Upstream,
         _ => return None,
@@ -86,7 +93,7 @@ pub(crate) fn write(body: &mut Object<'_>, fault: &Fault, dialect: Dialect) {
     match dialect {
         Dialect::Anthropic => write_anthropic(body, fault),
         Dialect::Ollama => body.text("error", &fault.message),
-        Dialect::OpenAi => write_openai(body, fault),
+        Dialect::OpenAi | Dialect::Responses => write_openai(body, fault),
     }
 }
 

@@ -44,12 +44,12 @@ pub(crate) use self::text::{joined_text, text_of, titled_text_of};
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::dialect::{Dialect, anthropic, ollama, openai};
+use crate::dialect::{Dialect, anthropic, ollama, openai, responses};
 use crate::ir::{Fault, Losses, Reply, Request, ToolIds};
 
 // === impl Dialect ===
 
-/// Chats: Chat Completions, Messages, `/api/chat`.
+/// Chats: Chat Completions, Responses, Messages, `/api/chat`.
 impl Dialect {
     /// Reads a request. What the common form cannot hold is named.
     ///
@@ -60,6 +60,7 @@ impl Dialect {
             Self::Anthropic => anthropic::decode_request(body),
             Self::Ollama => ollama::decode_request(body),
             Self::OpenAi => openai::decode_request(body),
+            Self::Responses => responses::decode_request(body),
         }
     }
 
@@ -73,6 +74,7 @@ impl Dialect {
             Self::Anthropic => anthropic::encode_request(request),
             Self::Ollama => ollama::encode_request(request),
             Self::OpenAi => openai::encode_request(request, provider),
+            Self::Responses => responses::encode_request(request),
         }?;
         Ok((Bytes::from(body), losses))
     }
@@ -87,6 +89,7 @@ impl Dialect {
             Self::Anthropic => anthropic::decode_reply(body),
             Self::Ollama => ollama::decode_reply(body, &mut ids),
             Self::OpenAi => openai::decode_reply(body, &mut ids),
+            Self::Responses => responses::decode_reply(body, &mut ids),
         }
     }
 
@@ -98,6 +101,7 @@ impl Dialect {
             Self::Anthropic => (anthropic::encode_reply(reply, defaults), Losses::default()),
             Self::Ollama => ollama::encode_reply(reply, defaults),
             Self::OpenAi => (openai::encode_reply(reply, defaults), Losses::default()),
+            Self::Responses => (responses::encode_reply(reply, defaults), Losses::default()),
         };
         (Bytes::from(body), losses)
     }

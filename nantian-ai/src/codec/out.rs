@@ -117,6 +117,13 @@ impl List<'_> {
         string(self.next(), text);
     }
 
+    /// Items as they have been written elsewhere, commas between them.
+    pub(crate) fn raw(&mut self, items: &[u8]) {
+        if !items.is_empty() {
+            self.next().extend_from_slice(items);
+        }
+    }
+
     fn next(&mut self) -> &mut Vec<u8> {
         if !std::mem::take(&mut self.empty) {
             self.out.push(b',');

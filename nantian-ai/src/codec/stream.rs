@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Defaults;
-use crate::dialect::{Dialect, anthropic, ollama, openai};
+use crate::dialect::{Dialect, anthropic, ollama, openai, responses};
 use crate::ir::{Event, Fault, Part, Tokens, ToolIds, ToolNames};
 use crate::wire::{ndjson, sse};
 
@@ -41,6 +41,7 @@ enum Reader {
     Anthropic(anthropic::StreamReader),
     Ollama(ollama::StreamReader),
     OpenAi(openai::StreamReader),
+    Responses(responses::StreamReader),
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +49,7 @@ enum Writer {
     Anthropic(anthropic::StreamWriter),
     Ollama(ollama::StreamWriter),
     OpenAi(openai::StreamWriter),
+    Responses(Box<responses::StreamWriter>),
 }
 
 // === impl StreamDecoder ===
@@ -60,6 +62,7 @@ impl StreamDecoder {
             Dialect::Anthropic => (Wire::sse(), Reader::Anthropic(anthropic::StreamReader::default())),
             Dialect::Ollama => (Wire::ndjson(), Reader::Ollama(ollama::StreamReader::new(ids))),
             Dialect::OpenAi => (Wire::sse(), Reader::OpenAi(openai::StreamReader::new(ids))),
+            Dialect::Responses => (Wire::sse(), Reader::Responses(responses::StreamReader::new(ids))),
         };
         Self { wire, reader, ended: false }
     }
@@ -137,6 +140,7 @@ impl Reader {
             Self::Anthropic(reader) => reader.event(data, sink),
             Self::Ollama(reader) => reader.line(data, sink),
             Self::OpenAi(reader) => reader.event(data, sink),
+            Self::Responses(reader) => reader.event(data, sink),
         }
     }
 
@@ -145,6 +149,7 @@ impl Reader {
             Self::Anthropic(reader) => reader.finish(sink),
             Self::Ollama(reader) => reader.finish(sink),
             Self::OpenAi(reader) => reader.finish(sink),
+            Self::Responses(reader) => reader.finish(sink),
         }
     }
 }
@@ -159,6 +164,7 @@ impl StreamEncoder {
             Dialect::Anthropic => Writer::Anthropic(anthropic::StreamWriter::new(defaults)),
             Dialect::Ollama => Writer::Ollama(ollama::StreamWriter::new(defaults)),
             Dialect::OpenAi => Writer::OpenAi(openai::StreamWriter::new(defaults)),
+            Dialect::Responses => Writer::Responses(Box::new(responses::StreamWriter::new(defaults))),
         };
         Self { writer, names, input_estimate, knows_input: false }
     }
@@ -166,7 +172,7 @@ impl StreamEncoder {
     /// The type of the stream.
     pub fn content_type(dialect: Dialect) -> &'static str {
         match dialect {
-            Dialect::Anthropic | Dialect::OpenAi => "text/event-stream",
+            Dialect::Anthropic | Dialect::OpenAi | Dialect::Responses => "text/event-stream",
             Dialect::Ollama => "application/x-ndjson",
         }
     }
@@ -194,6 +200,7 @@ impl Writer {
             Self::Anthropic(writer) => writer.event(event, out),
             Self::Ollama(writer) => writer.event(event, out),
             Self::OpenAi(writer) => writer.event(event, out),
+            Self::Responses(writer) => writer.event(event, out),
         }
     }
 }

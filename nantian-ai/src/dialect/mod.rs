@@ -7,6 +7,7 @@ pub(crate) mod anthropic;
 mod lenient;
 pub(crate) mod ollama;
 pub(crate) mod openai;
+pub(crate) mod responses;
 pub(crate) mod signal;
 mod surface;
 
@@ -20,13 +21,15 @@ pub enum Dialect {
     Anthropic,
     /// Ollama's own API under `/api`.
     Ollama,
-    /// OpenAI and what is compatible with it: Chat Completions, Completions, Responses, Embeddings.
+    /// OpenAI and what is compatible with it: Chat Completions, Completions, Embeddings.
     OpenAi,
+    /// OpenAI Responses. Everything but a conversation is asked for as in [`OpenAi`](Self::OpenAi).
+    Responses,
 }
 
 /// A dialect's name that is not known.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("unknown format `{name}`, expected openai, anthropic or ollama")]
+#[error("unknown format `{name}`, expected openai, openai-responses, anthropic or ollama")]
 #[non_exhaustive]
 pub struct UnknownDialect {
     /// The name as given.
@@ -42,13 +45,14 @@ impl Dialect {
             Self::Anthropic => "anthropic",
             Self::Ollama => "ollama",
             Self::OpenAi => "openai",
+            Self::Responses => "openai-responses",
         }
     }
 
     /// The path under which the dialect's operations customarily are.
     pub(crate) fn prefix(self) -> &'static str {
         match self {
-            Self::Anthropic | Self::OpenAi => "/v1",
+            Self::Anthropic | Self::OpenAi | Self::Responses => "/v1",
             Self::Ollama => "/api",
         }
     }
@@ -69,6 +73,7 @@ impl FromStr for Dialect {
             "anthropic" => Ok(Self::Anthropic),
             "ollama" => Ok(Self::Ollama),
             "openai" | "openai-compat" | "openai-compatible" => Ok(Self::OpenAi),
+            "openai-responses" => Ok(Self::Responses),
             _ => Err(UnknownDialect { name: name.to_owned() }),
         }
     }

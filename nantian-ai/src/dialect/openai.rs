@@ -1,4 +1,4 @@
-//! OpenAI: Chat Completions, Completions, Responses, Embeddings, and what is compatible with them.
+//! OpenAI: Chat Completions, Completions, Embeddings, and what is compatible with them.
 
 mod read_reply;
 mod read_request;
@@ -11,10 +11,8 @@ pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{decode as decode_request, read_stop, read_tools};
 pub(crate) use self::read_stream::StreamReader;
 pub(crate) use self::write_reply::encode as encode_reply;
-pub(crate) use self::write_request::{encode as encode_request, result_text, write_tools};
+pub(crate) use self::write_request::{FAILED, encode as encode_request, result_text, thinks, write_tools};
 pub(crate) use self::write_stream::StreamWriter;
-
-use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,16 +20,12 @@ use serde_json::{Value, json};
 use super::lenient::{Count, Fold, Join, Present, Text};
 use super::signal::{Reported, Signal};
 
-/// One event of any of the OpenAI streams.
+/// One event of a stream.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Event<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
+struct Event {
     choices: Fold<Choice>,
     usage: Option<Usage>,
-    delta: Text,
-    response: Option<Response>,
     error: Present,
 }
 
@@ -54,16 +48,10 @@ struct Delta {
     function_call: Text,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Response {
-    usage: Option<Usage>,
-}
-
 /// The names of Chat Completions and those of Responses; some providers send both.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Usage {
+pub(super) struct Usage {
     prompt_tokens: Count,
     input_tokens: Count,
     completion_tokens: Count,
@@ -85,12 +73,18 @@ pub(crate) fn event(data: &[u8]) -> Signal {
     if data.trim_ascii() == b"[DONE]" {
         return Signal { settled: true, complete: true, ..Signal::default() };
     }
-    let Ok(event) = serde_json::from_slice::<Event<'_>>(data) else {
+    let Ok(event) = serde_json::from_slice::<Event>(data) else {
         return Signal::unreadable();
     };
-    match event.kind.as_ref() {
-        "" => of_completions(&event),
-        kind => of_responses(kind, &event),
+    let Fold(choice) = &event.choices;
+    let text = choice.text.0;
+    Signal {
+        reported: event.usage.as_ref().map_or_else(Reported::default, Usage::reported),
+        text,
+        token: !choice.text.is_empty(),
+        settled: false,
+        complete: choice.finish_reason.0,
+        failed: event.error.0,
     }
 }
 
@@ -107,45 +101,10 @@ pub(crate) fn error(kind: &str, code: &str, message: &str) -> Value {
     json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
 }
 
-/// An error as an event of a stream of Responses.
-pub(crate) fn responses_error(code: &str, message: &str) -> Value {
-    json!({"type": "error", "code": code, "message": message, "param": null})
-}
-
-fn of_completions(event: &Event<'_>) -> Signal {
-    let Fold(choice) = &event.choices;
-    let text = choice.text.0;
-    Signal {
-        reported: event.usage.as_ref().map_or_else(Reported::default, Usage::reported),
-        text,
-        token: !choice.text.is_empty(),
-        settled: false,
-        complete: choice.finish_reason.0,
-        failed: event.error.0,
-    }
-}
-
-fn of_responses(kind: &str, event: &Event<'_>) -> Signal {
-    let is_delta = kind.ends_with(".delta");
-    let complete = matches!(kind, "response.completed" | "response.incomplete");
-    Signal {
-        reported: event
-            .response
-            .as_ref()
-            .and_then(|response| response.usage.as_ref())
-            .map_or_else(Reported::default, Usage::reported),
-        text: if is_delta { event.delta.0 } else { Text::default().0 },
-        token: is_delta,
-        settled: complete,
-        complete,
-        failed: matches!(kind, "error" | "response.failed"),
-    }
-}
-
 // === impl Usage ===
 
 impl Usage {
-    fn reported(&self) -> Reported {
+    pub(super) fn reported(&self) -> Reported {
         let cached = |details: &Option<Details>| details.as_ref().and_then(|details| details.cached_tokens.0);
         Reported {
             input: self.prompt_tokens.0.or(self.input_tokens.0),
@@ -222,19 +181,8 @@ mod tests {
     }
 
     #[test]
-    fn responses_report_usage_when_completed() {
-        let delta = event(br#"{"type":"response.output_text.delta","delta":"Hi"}"#);
-        assert!(delta.token && !delta.complete);
-        let done = event(br#"{"type":"response.completed","response":{"id":"r","usage":{"input_tokens":7,"output_tokens":3,"input_tokens_details":{"cached_tokens":2}}}}"#);
-        assert!(done.complete && done.settled);
-        assert_eq!(done.reported.input, Some(7));
-        assert_eq!(done.reported.cache_read, Some(2));
-    }
-
-    #[test]
     fn errors_inside_a_stream_are_seen() {
         assert!(event(br#"{"error":{"message":"overloaded"}}"#).failed);
-        assert!(event(br#"{"type":"response.failed","response":{}}"#).failed);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::error::Error;
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Operation {
-    /// A conversation: OpenAI Chat Completions, Anthropic Messages, Ollama chat.
+    /// A conversation: OpenAI Chat Completions and Responses, Anthropic Messages, Ollama chat.
     Chat,
     /// The number of input tokens of a conversation, without an answer.
     CountTokens,
@@ -21,8 +21,6 @@ pub enum Operation {
     Generate,
     /// The models on offer, or one of them.
     Models,
-    /// OpenAI Responses.
-    Responses,
 }
 
 /// An operation in a dialect, and its path below the base URL.
@@ -46,7 +44,8 @@ const PATHS: &[(&str, &str, Dialect, Operation)] = &[
     ("", "/chat/completions", Dialect::OpenAi, Operation::Chat),
     ("", "/completions", Dialect::OpenAi, Operation::Generate),
     ("", "/embeddings", Dialect::OpenAi, Operation::Embeddings),
-    ("", "/responses", Dialect::OpenAi, Operation::Responses),
+    ("", "/responses/input_tokens", Dialect::Responses, Operation::CountTokens),
+    ("", "/responses", Dialect::Responses, Operation::Chat),
     ("", "/models", Dialect::OpenAi, Operation::Models),
 ];
 
@@ -63,7 +62,7 @@ impl Operation {
 
     /// Whether an answer of the model is generated, which is what output tokens are.
     pub(crate) fn generates(self) -> bool {
-        matches!(self, Self::Chat | Self::Generate | Self::Responses)
+        matches!(self, Self::Chat | Self::Generate)
     }
 
     /// Whether tokens are spent at all.
@@ -80,7 +79,6 @@ impl std::fmt::Display for Operation {
             Self::Embeddings => "embeddings",
             Self::Generate => "completions",
             Self::Models => "the list of models",
-            Self::Responses => "responses",
         })
     }
 }
@@ -130,6 +128,7 @@ impl Surface {
             Dialect::Anthropic => "/messages",
             Dialect::Ollama => "/chat",
             Dialect::OpenAi => "/chat/completions",
+            Dialect::Responses => "/responses",
         };
         Self { dialect, operation: Operation::Chat, path: Cow::Borrowed(path) }
     }
@@ -197,7 +196,13 @@ mod tests {
             ("/openai/v1/chat/completions/", Dialect::OpenAi, Operation::Chat, "/chat/completions"),
             ("/v1/completions", Dialect::OpenAi, Operation::Generate, "/completions"),
             ("/v1/embeddings", Dialect::OpenAi, Operation::Embeddings, "/embeddings"),
-            ("/v1/responses", Dialect::OpenAi, Operation::Responses, "/responses"),
+            ("/v1/responses", Dialect::Responses, Operation::Chat, "/responses"),
+            (
+                "/v1/responses/input_tokens",
+                Dialect::Responses,
+                Operation::CountTokens,
+                "/responses/input_tokens",
+            ),
             ("/v1/messages", Dialect::Anthropic, Operation::Chat, "/messages"),
             (
                 "/v1/messages/count_tokens",

@@ -97,16 +97,25 @@ impl Collector {
 
     fn close(&mut self) {
         let Some((part, text, signature)) = self.open.take() else { return };
-        self.reply.content.push(match part {
-            Part::Text => Block::Text(text),
-            Part::Refusal => Block::Refusal(text),
-            Part::Reasoning => Block::Reasoning(Reasoning { text, signature }),
-            Part::RedactedReasoning(data) => Block::RedactedReasoning(data),
-            Part::ToolCall { id, name } => {
+        self.reply.content.push(part.into_block(text, signature));
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// The block that a part is once it is complete.
+    pub(crate) fn into_block(self, text: String, signature: Option<String>) -> Block {
+        match self {
+            Self::Text => Block::Text(text),
+            Self::Refusal => Block::Refusal(text),
+            Self::Reasoning => Block::Reasoning(Reasoning { text, signature }),
+            Self::RedactedReasoning(data) => Block::RedactedReasoning(data),
+            Self::ToolCall { id, name } => {
                 let arguments = arguments(&text);
                 Block::ToolCall(ToolCall { id, name, arguments })
             }
-        });
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use super::reply::Reply;
 use super::{Outcome, Usage, UsageReport};
 use crate::dialect::signal::{Reported, Signal};
-use crate::dialect::{Dialect, Surface, anthropic, ollama, openai};
+use crate::dialect::{Dialect, Surface, anthropic, ollama, openai, responses};
 use crate::estimate::Weight;
 use crate::facts::RequestFacts;
 use crate::wire::{ndjson, sse};
@@ -274,7 +274,7 @@ impl Meter {
             }
             // Ollama reports nothing, or zero, for a prompt that it still has in its cache.
             Dialect::Ollama => Some(input).filter(|input| *input > 0),
-            Dialect::OpenAi => Some(input),
+            Dialect::OpenAi | Dialect::Responses => Some(input),
         }
     }
 
@@ -316,7 +316,7 @@ impl Format {
 fn members(dialect: Dialect) -> &'static [&'static str] {
     match dialect {
         Dialect::Ollama => &["prompt_eval_count", "eval_count"],
-        Dialect::Anthropic | Dialect::OpenAi => &["usage"],
+        Dialect::Anthropic | Dialect::OpenAi | Dialect::Responses => &["usage"],
     }
 }
 
@@ -329,6 +329,7 @@ impl Tally {
                 Dialect::Anthropic => anthropic::event(data),
                 Dialect::Ollama => ollama::line(data),
                 Dialect::OpenAi => openai::event(data),
+                Dialect::Responses => responses::event(data),
             },
             sse::Item::Oversized => Signal::unreadable(),
         });
@@ -345,7 +346,7 @@ impl Tally {
         self.reported.merge(match surface.dialect() {
             Dialect::Anthropic => anthropic::usage(json),
             Dialect::Ollama => ollama::count(name, json),
-            Dialect::OpenAi => openai::usage(json),
+            Dialect::OpenAi | Dialect::Responses => openai::usage(json),
         });
     }
 

@@ -129,6 +129,36 @@ async fn every_operation_has_its_place_below_the_endpoint() {
 }
 
 #[tokio::test]
+async fn responses_pass_where_the_provider_has_them_and_are_translated_elsewhere() {
+    let body = r#"{"model":"any","input":"Hi"}"#;
+    for (config, path, sent) in [
+        (openai(), "/v1/responses", r#"{"model":"gpt-4o","input":"Hi"}"#),
+        (
+            TargetConfig::new("demo/vllm", "vllm", "m"),
+            "/v1/chat/completions",
+            r#"{"model":"m","messages":[{"role":"user","content":"Hi"}]}"#,
+        ),
+        (
+            TargetConfig::new("demo/vllm", "vllm", "m").format("openai-responses"),
+            "/v1/responses",
+            r#"{"model":"m","input":"Hi"}"#,
+        ),
+    ] {
+        let upstream =
+            Upstream::new().replies(json(200, r#"{"choices":[{"message":{"content":"Ho"}}],"output":[]}"#));
+        send(layer(config), &upstream, post("/v1/responses", body)).await;
+        let (head, body) = upstream.request();
+        assert_eq!(head.uri.path(), path);
+        assert_eq!(body, sent);
+    }
+    // What is no conversation is the same in both dialects.
+    let upstream = Upstream::new().replies(json(200, "{}"));
+    let config = openai().format("openai-responses");
+    send(layer(config), &upstream, post("/v1/embeddings", r#"{"input":"x"}"#)).await;
+    assert_eq!(upstream.request().0.uri.path(), "/v1/embeddings");
+}
+
+#[tokio::test]
 async fn models_are_listed_by_the_provider() {
     for (path, expected) in [
         ("/v1/models", "https://api.openai.com/v1/models"),

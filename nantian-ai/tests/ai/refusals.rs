@@ -26,12 +26,12 @@ async fn an_operation_that_is_not_translated_is_named_in_the_clients_dialect() {
     let message = "embeddings of the ollama dialect cannot be asked of a provider that speaks openai";
     assert_eq!(body, json!({"error": message}));
     let ollama = TargetConfig::new("demo/ollama", "ollama", "llama3");
-    let (status, body) = refusal(ollama, post("/v1/responses", "{}")).await;
+    let (status, body) = refusal(ollama, post("/v1/embeddings", "{}")).await;
     assert_eq!(status, 400);
     assert_eq!(
         body,
         json!({"error": {
-            "message": "responses of the openai dialect cannot be asked of a provider that speaks ollama",
+            "message": "embeddings of the openai dialect cannot be asked of a provider that speaks ollama",
             "type": "invalid_request_error",
             "param": null,
             "code": "unsupported_dialect",
@@ -48,6 +48,20 @@ async fn what_the_other_dialect_cannot_carry_is_refused_by_its_field() {
     assert_eq!(body["error"]["code"], "untranslatable");
     let message = "`messages.content.type` `input_audio` is not translated";
     assert_eq!(body["error"]["message"], message);
+}
+
+#[tokio::test]
+async fn a_conversation_that_only_its_provider_has_stored_is_refused_by_others() {
+    let more = r#"{"previous_response_id":"resp_1","input":"And?"}"#;
+    for config in [
+        TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5"),
+        TargetConfig::new("demo/deepseek", "deepseek", "deepseek-chat"),
+    ] {
+        let (status, body) = refusal(config, post("/v1/responses", more)).await;
+        assert_eq!(status, 400);
+        let message = "`previous_response_id` names what only its own provider has stored";
+        assert_eq!(body["error"]["message"], message);
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::{Body, Reports, Upstream, events, json, layer, post, send};
 
-const DIALECTS: [Dialect; 3] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi];
+const DIALECTS: [Dialect; 4] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
 
 fn target(dialect: Dialect) -> TargetConfig {
     TargetConfig::new("demo/x", "acme", "m")
@@ -24,6 +24,7 @@ fn path(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Anthropic => "/v1/messages",
         Dialect::Ollama => "/api/chat",
+        Dialect::Responses => "/v1/responses",
         _ => "/v1/chat/completions",
     }
 }
@@ -41,6 +42,10 @@ fn token(dialect: Dialect) -> &'static str {
              event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}\n\n"
         }
         Dialect::Ollama => "{\"message\":{\"role\":\"assistant\",\"content\":\"a\"},\"done\":false}\n",
+        Dialect::Responses => {
+            "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"r\",\"status\":\"in_progress\"}}\n\n\
+             event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"output_index\":0,\"content_index\":0,\"delta\":\"a\"}\n\n"
+        }
         _ => "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n",
     }
 }
@@ -51,6 +56,9 @@ fn overloaded(dialect: Dialect) -> &'static str {
             "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"later\"}}\n\n"
         }
         Dialect::Ollama => "{\"error\":\"later\"}\n",
+        Dialect::Responses => {
+            "event: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"status\":\"failed\",\"error\":{\"code\":\"server_is_overloaded\",\"message\":\"later\"}}}\n\n"
+        }
         _ => "data: {\"error\":{\"message\":\"later\",\"type\":\"server_error\",\"code\":503}}\n\n",
     }
 }
@@ -65,6 +73,12 @@ fn message(dialect: Dialect, body: &str) -> String {
             &body["error"]["message"]
         }
         Dialect::Ollama => &body["error"],
+        // The two events that end a stream: this side's where bytes pass, else the answer's own.
+        Dialect::Responses if body["type"] == "error" => &body["message"],
+        Dialect::Responses if body["type"] == "response.failed" => {
+            assert_eq!(body["response"]["status"], "failed");
+            &body["response"]["error"]["message"]
+        }
         _ => {
             assert!(body["error"]["type"].is_string());
             &body["error"]["message"]
@@ -95,7 +109,8 @@ async fn each_pair(stream: bool, answer: impl Fn(Dialect) -> Upstream, check: im
             let request = post(
                 path(client),
                 &format!(
-                    r#"{{"model":"any","stream":{stream},"messages":[{{"role":"user","content":"Hi"}}]}}"#
+                    r#"{{"model":"any","stream":{stream},"{}":[{{"role":"user","content":"Hi"}}]}}"#,
+                    if client == Dialect::Responses { "input" } else { "messages" },
                 ),
             );
             let service = layer(target(upstream)).observing(reports.clone());
@@ -195,8 +210,12 @@ async fn a_stream_that_is_cut_or_fails_midway_ends_with_an_error() {
             assert_eq!(seen.head.status, 200, "{pair}");
             assert_eq!(seen.head.headers["content-type"], content_type(seen.client), "{pair}");
             assert!(message(seen.client, last_event(&seen.body)).contains(expected), "{pair}");
-            assert!(!seen.body.contains("[DONE]") && !seen.body.contains("message_stop"), "{pair}");
-            let errors = seen.body.matches("\"error\":").count();
+            for end in ["[DONE]", "message_stop", "response.completed"] {
+                assert!(!seen.body.contains(end), "{pair}");
+            }
+            let is_error = |event: &str| event.contains("\"error\"");
+            let events = seen.body.lines().filter(|line| line.starts_with("data: ") || line.starts_with('{'));
+            let errors = events.filter(|event| is_error(&event.replace("\"error\":null", ""))).count();
             assert_eq!(errors, 1, "{pair}");
             assert_eq!(seen.reports.only().outcome, Outcome::Truncated, "{pair}");
         })

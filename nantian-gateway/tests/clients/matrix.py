@@ -120,6 +120,74 @@ class OpenAi:
                     return
 
 
+class Responses:
+    """The `openai` package, by its newer API."""
+
+    def __init__(self, base):
+        self.client = openai.OpenAI(base_url=f"{base}/v1", api_key="of-the-client", max_retries=0, timeout=20)
+
+    def ask(self, input, **options):
+        return self.client.responses.create(model="any", input=input, **options)
+
+    def chat(self):
+        answer = self.ask("hello", instructions="Be brief.")
+        is_equal((answer.output_text, answer.status, answer.error), (HELLO, "completed", None))
+        is_equal((answer.usage.input_tokens, answer.usage.output_tokens), (11, 7))
+
+    def stream(self):
+        events = list(self.ask("hello", instructions="Be brief.", stream=True))
+        is_equal([event.sequence_number for event in events], list(range(len(events))))
+        is_equal("".join(event.delta for event in events if event.type == "response.output_text.delta"), HELLO)
+        is_equal([event.text for event in events if event.type == "response.output_text.done"], [HELLO])
+        is_equal((events[0].type, events[-1].type), ("response.created", "response.completed"))
+        is_equal((events[-1].response.output_text, events[-1].response.usage.output_tokens), (HELLO, 7))
+
+    def tools(self):
+        return [{"type": "function", "name": "get_weather", "description": "Weather", "parameters": PARAMETERS,
+                 "strict": False}]
+
+    def follow_up(self, answer):
+        calls = [item for item in answer.output if item.type == "function_call"]
+        is_equal([json.loads(call.arguments)["city"] for call in calls], CITIES)
+        is_equal(len({call.call_id for call in calls}), 2)
+        results = [{"type": "function_call_output", "call_id": call.call_id, "output": result}
+                   for call, result in zip(calls, RESULTS)]
+        said = [item.model_dump(exclude_none=True, exclude={"parsed_arguments"}) for item in answer.output]
+        answer = self.ask([{"role": "user", "content": "tools"}, *said, *results], tools=self.tools())
+        is_equal(answer.output_text, "3 and 20")
+
+    def tool_calls(self):
+        self.follow_up(self.ask("tools", tools=self.tools()))
+
+    def streamed_tool_calls(self):
+        with self.client.responses.stream(model="any", input="tools", tools=self.tools()) as stream:
+            self.follow_up(stream.get_final_response())
+
+    def picture(self):
+        content = [{"type": "input_text", "text": "picture"},
+                   {"type": "input_image", "image_url": f"data:image/png;base64,{PICTURE}", "detail": "auto"}]
+        is_equal(self.ask([{"role": "user", "content": content}]).output_text, "a picture")
+
+    def structured(self):
+        format = {"type": "json_schema", "name": "person", "schema": SCHEMA}
+        is_equal(json.loads(self.ask("person", text={"format": format}).output_text), json.loads(PERSON))
+
+    def error(self):
+        for stream in (False, True):
+            fails_with(openai.RateLimitError, 429, SLOW_DOWN, lambda: self.ask("error", stream=stream))
+
+    def broken_stream(self):
+        last = list(self.ask("midway", stream=True))[-1]
+        is_equal(last.type, "response.failed")
+        is_equal((last.response.status, last.response.error.message), ("failed", LATER))
+
+    def leave(self):
+        with self.ask("endless", stream=True) as stream:
+            for event in stream:
+                if event.type == "response.output_text.delta":
+                    return
+
+
 class Anthropic:
     """The `anthropic` package."""
 
@@ -246,7 +314,7 @@ class Ollama:
         stream.close()
 
 
-CLIENTS = {"openai": OpenAi, "anthropic": Anthropic, "ollama": Ollama}
+CLIENTS = {"openai": OpenAi, "openai-responses": Responses, "anthropic": Anthropic, "ollama": Ollama}
 FEATURES = ["chat", "stream", "tool_calls", "streamed_tool_calls", "picture", "structured", "error", "broken_stream",
             "disconnect"]
 
@@ -357,11 +425,11 @@ def main():
 def show(cells):
     faults = {cell[:3]: cell[3] for cell in cells}
     width = max(map(len, FEATURES)) + 2
-    print(f"{'client → provider':24}" + "".join(f"{feature:{width}}" for feature in FEATURES))
+    print(f"{'client → provider':36}" + "".join(f"{feature:{width}}" for feature in FEATURES))
     for client in CLIENTS:
         for dialect in DIALECTS:
             marks = ["FAILS" if faults[client, dialect, feature] else "ok" for feature in FEATURES]
-            print(f"{client + ' → ' + dialect:24}" + "".join(f"{mark:{width}}" for mark in marks))
+            print(f"{client + ' → ' + dialect:36}" + "".join(f"{mark:{width}}" for mark in marks))
     failed = [f"{' '.join(cell)}: {fault}" for cell, fault in faults.items() if fault]
     if failed:
         sys.exit("\n".join(failed))

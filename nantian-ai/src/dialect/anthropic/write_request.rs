@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::traits::Traits;
 use crate::codec::{Invalid, List, Object, object, text_of};
+use crate::dialect::responses;
 use crate::ir::{
     Block, Document, Json, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice, safe_id,
 };
@@ -258,7 +259,9 @@ impl<'r> Turn<'r> {
         for block in content.iter().filter(|block| !block.is_blank()) {
             match block {
                 // It trusts only what it has signed.
-                Block::Reasoning(reasoning) if reasoning.signature.is_none() => {
+                Block::Reasoning(reasoning)
+                    if reasoning.signature.as_deref().is_none_or(responses::is_of_responses) =>
+                {
                     losses.add("messages.reasoning");
                     continue;
                 }

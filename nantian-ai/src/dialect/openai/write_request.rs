@@ -9,7 +9,7 @@ use crate::ir::{
 const MOST_STOPS: usize = 4;
 
 /// How a message says that its tool failed: there is no field for it.
-const FAILED: &str = "[tool error] ";
+pub(crate) const FAILED: &str = "[tool error] ";
 
 /// What the providers of this dialect differ in.
 #[derive(Clone, Copy, Debug)]
@@ -136,18 +136,26 @@ fn effort(request: &Request, traits: Traits, losses: &mut Losses) -> Option<&'st
     Some(effort)
 }
 
+/// Whether a model of OpenAI thinks before it answers.
+pub(crate) fn thinks(model: &str) -> bool {
+    begins(model, &["o1", "o3", "o4", "gpt-5", "gpt-6"])
+}
+
+fn begins(model: &str, starts: &[&str]) -> bool {
+    let bare = model.rsplit('/').next().unwrap_or(model);
+    starts.iter().any(|start| bare.starts_with(start))
+}
+
 // === impl Traits ===
 
 impl Traits {
     fn of(provider: &str, model: &str) -> Self {
         let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(provider));
-        let bare = model.rsplit('/').next().unwrap_or(model);
-        let begins = |starts: &[&str]| starts.iter().any(|start| bare.starts_with(start));
-        let thinks = begins(&["o1", "o3", "o4", "gpt-5", "gpt-6"]);
+        let thinks = thinks(model);
         Self {
             echoes_reasoning: is(&["deepseek", "llamacpp", "lmstudio", "moonshot", "vllm"]),
             takes_top_k: is(&["fireworks", "llamacpp", "lmstudio", "openrouter", "together", "vllm"]),
-            takes_effort: thinks || begins(&["gpt-oss", "grok-3-mini"]),
+            takes_effort: thinks || begins(model, &["gpt-oss", "grok-3-mini"]),
             newer_limit: thinks,
         }
     }

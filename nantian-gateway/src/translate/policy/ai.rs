@@ -160,6 +160,7 @@ fn pauses(backoff: Backoff) -> RetryBackoff {
 fn format_name(format: Format) -> &'static str {
     match format {
         Format::OpenAi => "openai",
+        Format::OpenAiResponses => "openai-responses",
         Format::OpenAiCompat => "openai-compat",
         Format::Anthropic => "anthropic",
         Format::Ollama => "ollama",

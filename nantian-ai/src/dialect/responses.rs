@@ -1,0 +1,97 @@
+//! OpenAI: Responses.
+
+mod item;
+mod read_reply;
+mod read_request;
+mod read_stream;
+mod signature;
+mod write_reply;
+mod write_request;
+mod write_stream;
+
+pub(crate) use self::read_reply::decode as decode_reply;
+pub(crate) use self::read_request::decode as decode_request;
+pub(crate) use self::read_stream::StreamReader;
+pub(crate) use self::signature::is_of_responses;
+pub(crate) use self::write_reply::encode as encode_reply;
+pub(crate) use self::write_request::encode as encode_request;
+pub(crate) use self::write_stream::StreamWriter;
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::lenient::Text;
+use super::openai::Usage;
+use super::signal::{Reported, Signal};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Event<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    delta: Text,
+    response: Option<Response>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Response {
+    usage: Option<Usage>,
+}
+
+/// Reads the data of one event of a stream.
+pub(crate) fn event(data: &[u8]) -> Signal {
+    if data.trim_ascii() == b"[DONE]" {
+        return Signal::default();
+    }
+    let Ok(event) = serde_json::from_slice::<Event<'_>>(data) else {
+        return Signal::unreadable();
+    };
+    let kind = event.kind.as_ref();
+    let is_delta = kind.ends_with(".delta");
+    let complete = matches!(kind, "response.completed" | "response.incomplete");
+    let usage = event.response.and_then(|response| response.usage);
+    Signal {
+        reported: usage.map_or_else(Reported::default, |usage| usage.reported()),
+        text: if is_delta { event.delta.0 } else { Text::default().0 },
+        token: is_delta,
+        settled: complete,
+        complete,
+        // Without a type it is an error of the kind that Chat Completions sends.
+        failed: matches!(kind, "" | "error" | "response.failed" | "response.cancelled"),
+    }
+}
+
+/// An error as an event of a stream.
+pub(crate) fn error(code: &str, message: &str) -> Value {
+    json!({"type": "error", "code": code, "message": message, "param": null})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_told_when_the_answer_is_complete() {
+        let delta = event(br#"{"type":"response.output_text.delta","delta":"Hi"}"#);
+        assert!(delta.token && !delta.complete);
+        let done = event(br#"{"type":"response.completed","response":{"id":"r","usage":{"input_tokens":7,"output_tokens":3,"input_tokens_details":{"cached_tokens":2}}}}"#);
+        assert!(done.complete && done.settled);
+        assert_eq!(done.reported.input, Some(7));
+        assert_eq!(done.reported.cache_read, Some(2));
+    }
+
+    #[test]
+    fn errors_inside_a_stream_are_seen() {
+        for failed in [
+            r#"{"type":"response.failed","response":{}}"#,
+            r#"{"type":"error","code":"server_error","message":"later"}"#,
+            r#"{"error":{"message":"overloaded"}}"#,
+        ] {
+            assert!(event(failed.as_bytes()).failed, "{failed}");
+        }
+        assert!(!event(br#"{"type":"response.created","response":{"error":null}}"#).failed);
+    }
+}

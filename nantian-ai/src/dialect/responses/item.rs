@@ -1,0 +1,96 @@
+//! The items of an `input`, which are also those of an `output`.
+
+use serde_json::Value;
+
+use super::read_request::read_content;
+use super::signature::{self, Encrypted};
+use crate::codec::{Fields, Invalid};
+use crate::ir::{Block, Json, Losses, Message, Reasoning, Role, ToolCall, ToolResult};
+
+/// What an item says.
+pub(super) enum Item {
+    Message(Message),
+    /// A part of what the model says.
+    Said(Block),
+    Result(ToolResult),
+    /// Nothing that has a counterpart; it has been named.
+    Nothing,
+}
+
+/// Between the parts of a summary.
+pub(super) const BETWEEN_PARTS: &str = "\n\n";
+
+/// Reads an item of an `input`.
+pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item, Invalid> {
+    let kind = fields.text("type")?;
+    let id = fields.text("id")?.unwrap_or_default();
+    // How far its provider had come with it.
+    fields.ignore(&["status"]);
+    Ok(match kind.as_deref() {
+        None | Some("message") => {
+            let message = read_message(fields, losses)?;
+            fields.ignore(&["phase"]);
+            Item::Message(message)
+        }
+        Some("function_call") => Item::Said(Block::ToolCall(read_call(fields)?)),
+        Some("function_call_output") => Item::Result(ToolResult {
+            id: fields.required_text("call_id")?,
+            content: read_content(fields.take("output"), losses)?,
+            is_error: false,
+        }),
+        Some("reasoning") => read_reasoning(fields, &id).map_or(Item::Nothing, Item::Said),
+        Some("item_reference") => {
+            return Err(Invalid::new("input.item_reference", "names what only its own provider has stored"));
+        }
+        // Tools that the provider runs itself, and whatever is added.
+        Some(kind) => {
+            losses.add_below("input", kind);
+            Item::Nothing
+        }
+    })
+}
+
+fn read_message(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invalid> {
+    let role = fields.required_text("role")?;
+    let role = match role.as_str() {
+        "system" | "developer" => Role::System,
+        "user" => Role::User,
+        "assistant" => Role::Assistant,
+        _ => return Err(Invalid::new("input.role", format!("`{role}` is not known"))),
+    };
+    Ok(Message { role, content: read_content(fields.take("content"), losses)? })
+}
+
+fn read_call(fields: &mut Fields) -> Result<ToolCall, Invalid> {
+    let id = fields.required_text("call_id")?;
+    let name = fields.required_text("name")?;
+    let arguments = fields.text("arguments")?.unwrap_or_default();
+    let arguments = match arguments.trim() {
+        "" => Json::empty_object(),
+        text => Json::parse(text)
+            .filter(Json::is_object)
+            .ok_or_else(|| Invalid::new("input.arguments", format!("of call `{id}` is not a JSON object")))?,
+    };
+    Ok(ToolCall { id, name, arguments })
+}
+
+/// Reads a reasoning item; `None` for one that says nothing.
+pub(super) fn read_reasoning(fields: &mut Fields, id: &str) -> Option<Block> {
+    let summary = fields.any_list("summary");
+    let content = fields.any_list("content");
+    let texts = summary.into_iter().chain(content).filter_map(text_of);
+    let text = texts.collect::<Vec<_>>().join(BETWEEN_PARTS);
+    let signature = match fields.some_text("encrypted_content") {
+        Some(encrypted) => match signature::read(id, &encrypted) {
+            Encrypted::Redacted(data) => return Some(Block::RedactedReasoning(data)),
+            Encrypted::Signature(signature) => Some(signature),
+        },
+        None => None,
+    };
+    let says = !text.is_empty() || signature.is_some();
+    says.then_some(Block::Reasoning(Reasoning { text, signature }))
+}
+
+fn text_of(part: Value) -> Option<String> {
+    Fields::lenient(part).some_text("text")
+}

@@ -1,0 +1,88 @@
+//! A Responses reply into the common form.
+
+use serde_json::Value;
+
+use super::item::read_reasoning;
+use crate::codec::{Fields, fault};
+use crate::ir::{Block, Fault, Losses, Reply, Stop, Tokens, ToolCall, ToolIds, arguments};
+
+pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
+    let mut fields = Fields::parse(body).map_err(|_| Fault::unreadable())?;
+    if let Some(error) = fields.take("error") {
+        return Err(fault::of_error(error));
+    }
+    let stop = read_stop(&mut fields).ok_or_else(Fault::unreadable)?;
+    let Some(Value::Array(output)) = fields.take("output") else {
+        return Err(Fault::unreadable());
+    };
+    let mut losses = Losses::default();
+    let mut content = Vec::new();
+    for item in output {
+        read_output(&mut Fields::lenient(item), ids, &mut content, &mut losses);
+    }
+    let has_calls = content.iter().any(|block| matches!(block, Block::ToolCall(_)));
+    let reply = Reply {
+        id: fields.some_text("id"),
+        model: fields.some_text("model"),
+        content,
+        stop: stop.with_calls(has_calls),
+        tokens: read_tokens(&mut fields.any_object("usage")),
+    };
+    Ok((reply, losses))
+}
+
+/// Reads an item of an `output`.
+pub(super) fn read_output(
+    item: &mut Fields,
+    ids: &mut ToolIds,
+    content: &mut Vec<Block>,
+    losses: &mut Losses,
+) {
+    let kind = item.any_text("type").unwrap_or_default();
+    let id = item.any_text("id").unwrap_or_default();
+    match kind.as_str() {
+        "message" => {
+            for part in item.any_list("content") {
+                let mut part = Fields::lenient(part);
+                let text = part.some_text("text").map(Block::Text);
+                let refusal = part.some_text("refusal").map(Block::Refusal);
+                content.extend(text.or(refusal));
+                part.ignore(&["type", "parsed"]);
+                part.rest(losses);
+            }
+        }
+        "reasoning" => content.extend(read_reasoning(item, &id)),
+        "function_call" => content.push(Block::ToolCall(ToolCall {
+            id: item.some_text("call_id").unwrap_or_else(|| ids.next()),
+            name: item.any_text("name").unwrap_or_default(),
+            arguments: arguments(&item.any_text("arguments").unwrap_or_default()),
+        })),
+        // Tools that the provider has run itself, and whatever it adds.
+        kind => losses.add_below("output", kind),
+    }
+}
+
+/// Why the answer ends; `None` if it is none, or none yet.
+pub(super) fn read_stop(response: &mut Fields) -> Option<Stop> {
+    let mut details = response.any_object("incomplete_details");
+    match response.any_text("status").as_deref() {
+        None | Some("completed") => Some(Stop::End),
+        Some("incomplete") => Some(match details.any_text("reason").as_deref() {
+            Some("content_filter") => Stop::Refused,
+            _ => Stop::Length,
+        }),
+        Some(_) => None,
+    }
+}
+
+pub(super) fn read_tokens(usage: &mut Fields) -> Tokens {
+    let mut input = usage.any_object("input_tokens_details");
+    let mut output = usage.any_object("output_tokens_details");
+    Tokens {
+        input: usage.any_count("input_tokens"),
+        cache_read: input.any_count("cached_tokens"),
+        cache_write: input.any_count("cache_write_tokens"),
+        output: usage.any_count("output_tokens"),
+        reasoning: output.any_count("reasoning_tokens"),
+    }
+}

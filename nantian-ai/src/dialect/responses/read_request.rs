@@ -1,0 +1,228 @@
+//! A Responses request into the common form.
+
+use serde_json::Value;
+
+use super::item::{Item, read_item};
+use crate::codec::{Fields, Invalid};
+use crate::ir::{
+    Block, Document, Effort, Json, Losses, Message, Output, Request, Role, Source, Thinking, Tool, ToolChoice,
+};
+
+pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
+    let mut fields = Fields::parse(body)?;
+    let mut losses = Losses::default();
+    // An answer without the conversation that they stand for would be one to another question.
+    for stored in ["previous_response_id", "conversation", "prompt"] {
+        if fields.take(stored).is_some() {
+            return Err(Invalid::new(stored, "names what only its own provider has stored"));
+        }
+    }
+    let mut messages = Vec::new();
+    if let Some(text) = fields.text("instructions")?.filter(|text| !text.is_empty()) {
+        messages.push(Message { role: Role::System, content: vec![Block::Text(text)] });
+    }
+    read_input(fields.take("input"), &mut messages, &mut losses)?;
+    let newer_user = fields.text("safety_identifier")?;
+    let request = Request {
+        model: fields.text("model")?.unwrap_or_default(),
+        messages,
+        tools: read_tools(fields.list("tools")?.unwrap_or_default(), &mut losses)?,
+        tool_choice: read_tool_choice(&mut fields, &mut losses)?,
+        parallel_tools: fields.flag("parallel_tool_calls")?,
+        output: read_output(&mut fields, &mut losses)?,
+        thinking: read_thinking(&mut fields, &mut losses)?,
+        max_output: fields.count("max_output_tokens")?,
+        temperature: fields.number("temperature")?,
+        top_p: fields.number("top_p")?,
+        user: fields.text("user")?.or(newer_user),
+        stream: fields.flag("stream")?.unwrap_or(false),
+        stream_usage: true,
+        ..Request::default()
+    };
+    // Encrypted reasoning is given wherever there is some.
+    let wishes = fields.list("include")?.unwrap_or_default();
+    if wishes.iter().any(|wish| wish != "reasoning.encrypted_content") {
+        losses.add("include");
+    }
+    // How events are padded, and what happens when the conversation is too long: as by default.
+    fields.ignore(&["stream_options"]);
+    if fields.text("truncation")?.is_some_and(|truncation| truncation != "disabled") {
+        losses.add("truncation");
+    }
+    fields.rest(&mut losses);
+    Ok((request, losses))
+}
+
+/// Items of the model that follow one another are one message, and so are results of tools.
+fn read_input(input: Option<Value>, messages: &mut Vec<Message>, losses: &mut Losses) -> Result<(), Invalid> {
+    let items = match input {
+        None => Vec::new(),
+        Some(Value::String(text)) => {
+            messages.push(Message { role: Role::User, content: vec![Block::Text(text)] });
+            Vec::new()
+        }
+        Some(Value::Array(items)) => items,
+        Some(_) => return Err(Invalid::new("input", "is neither a string nor a list")),
+    };
+    let mut open = None;
+    for item in items {
+        let mut fields = Fields::of(item, "input")?;
+        let (role, content, joins) = match read_item(&mut fields, losses)? {
+            Item::Message(Message { role, content }) => (role, content, role == Role::Assistant),
+            Item::Said(block) => (Role::Assistant, vec![block], true),
+            Item::Result(result) => (Role::User, vec![Block::ToolResult(result)], true),
+            Item::Nothing => continue,
+        };
+        match messages.last_mut().filter(|_| joins && open == Some(role)) {
+            Some(last) => last.content.extend(content),
+            None => messages.push(Message { role, content }),
+        }
+        open = joins.then_some(role);
+    }
+    Ok(())
+}
+
+fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<Tool>, Invalid> {
+    let mut read = Vec::with_capacity(tools.len());
+    for tool in tools {
+        let mut tool = Fields::of(tool, "tools")?;
+        let kind = tool.required_text("type")?;
+        if kind != "function" {
+            losses.add_below("tools", &kind);
+            continue;
+        }
+        read.push(Tool {
+            name: tool.required_text("name")?,
+            description: tool.text("description")?,
+            schema: tool.take("parameters").as_ref().map_or_else(Json::empty_object, Json::of),
+            strict: tool.flag("strict")?,
+        });
+        tool.rest(losses);
+    }
+    Ok(read)
+}
+
+fn read_tool_choice(fields: &mut Fields, losses: &mut Losses) -> Result<Option<ToolChoice>, Invalid> {
+    let Some(choice) = fields.take("tool_choice") else { return Ok(None) };
+    let read = match choice {
+        Value::String(word) => match word.as_str() {
+            "auto" => Some(ToolChoice::Auto),
+            "none" => Some(ToolChoice::Never),
+            "required" => Some(ToolChoice::Any),
+            _ => None,
+        },
+        choice => {
+            let mut choice = Fields::of(choice, "tool_choice")?;
+            match choice.text("type")?.as_deref() {
+                Some("function") => Some(ToolChoice::Tool(choice.required_text("name")?)),
+                _ => None,
+            }
+        }
+    };
+    if read.is_none() {
+        losses.add("tool_choice");
+    }
+    Ok(read)
+}
+
+fn read_output(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Output>, Invalid> {
+    let Some(mut text) = fields.object("text", "text")? else { return Ok(None) };
+    if text.text("verbosity")?.is_some_and(|verbosity| verbosity != "medium") {
+        losses.add("text.verbosity");
+    }
+    let format = text.object("format", "text.format")?;
+    text.rest(losses);
+    let Some(mut format) = format else { return Ok(None) };
+    match format.text("type")?.as_deref() {
+        None | Some("text") => Ok(None),
+        Some("json_object") => Ok(Some(Output::Json)),
+        Some("json_schema") => {
+            let output = Output::Schema {
+                name: format.text("name")?,
+                description: format.text("description")?,
+                schema: format.take("schema").as_ref().map_or_else(Json::empty_object, Json::of),
+                strict: format.flag("strict")?,
+            };
+            format.rest(losses);
+            Ok(Some(output))
+        }
+        Some(_) => {
+            losses.add("text.format");
+            Ok(None)
+        }
+    }
+}
+
+fn read_thinking(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Thinking>, Invalid> {
+    let Some(mut reasoning) = fields.object("reasoning", "reasoning")? else { return Ok(None) };
+    let effort = reasoning.text("effort")?;
+    let shown = reasoning.text("summary")?.or(reasoning.text("generate_summary")?).is_some();
+    reasoning.rest(losses);
+    Ok(match effort.as_deref() {
+        None => shown.then_some(Thinking::Adaptive),
+        Some("none") => Some(Thinking::Off),
+        Some(effort) => {
+            let known = Effort::parse(effort).map(Thinking::Effort);
+            if known.is_none() {
+                losses.add("reasoning.effort");
+            }
+            known
+        }
+    })
+}
+
+/// The content of a message, or what a tool says.
+pub(super) fn read_content(content: Option<Value>, losses: &mut Losses) -> Result<Vec<Block>, Invalid> {
+    match content {
+        None => Ok(Vec::new()),
+        Some(Value::String(text)) if text.is_empty() => Ok(Vec::new()),
+        Some(Value::String(text)) => Ok(vec![Block::Text(text)]),
+        Some(Value::Array(parts)) => parts.into_iter().map(|part| read_part(part, losses)).collect(),
+        Some(_) => Err(Invalid::new("input.content", "is neither a string nor a list")),
+    }
+}
+
+fn read_part(part: Value, losses: &mut Losses) -> Result<Block, Invalid> {
+    let mut fields = Fields::of(part, "input.content")?;
+    let kind = fields.required_text("type")?;
+    let block = match kind.as_str() {
+        "input_text" | "output_text" | "text" => Block::Text(fields.required_text("text")?),
+        "refusal" => Block::Refusal(fields.required_text("refusal")?),
+        "input_image" => read_image(&mut fields, losses)?,
+        "input_file" => read_file(&mut fields)?,
+        _ => return Err(Invalid::new("input.content.type", format!("`{kind}` is not translated"))),
+    };
+    // What the model once said about its answer.
+    fields.ignore(&["annotations", "logprobs"]);
+    fields.rest(losses);
+    Ok(block)
+}
+
+fn read_image(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {
+    const AT: &str = "input.content.image_url";
+    if fields.text("detail")?.is_some_and(|detail| detail != "auto") {
+        losses.add("input.content.detail");
+    }
+    let url = fields
+        .text("image_url")?
+        .ok_or_else(|| Invalid::new(AT, "is missing; files that only their own provider has are not read"))?;
+    let source = Source::of_url(&url)
+        .ok_or_else(|| Invalid::new(AT, "is neither an http URL nor a data URL in base64"))?;
+    Ok(Block::Image(source))
+}
+
+fn read_file(fields: &mut Fields) -> Result<Block, Invalid> {
+    const AT: &str = "input.content.file_data";
+    let title = fields.text("filename")?;
+    let url = fields.text("file_url")?;
+    fields.ignore(&["detail"]);
+    let source = match fields.text("file_data")? {
+        Some(data) => Source::of_url(&data)
+            .filter(|source| matches!(source, Source::Inline(_)))
+            .ok_or_else(|| Invalid::new(AT, "is not a data URL in base64"))?,
+        None => url.as_deref().and_then(Source::of_url).ok_or_else(|| {
+            Invalid::new(AT, "is missing; files that only their own provider has are not read")
+        })?,
+    };
+    Ok(Block::Document(Document { title, source }))
+}

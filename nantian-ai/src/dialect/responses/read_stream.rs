@@ -1,0 +1,297 @@
+//! The events of a Responses stream into the common form.
+//!
+//! Items may be written at the same time there, while here parts come one after the other: what is said in an item
+//! whose turn has not come is kept until then.
+
+use std::collections::VecDeque;
+
+use super::item::BETWEEN_PARTS;
+use super::read_reply::{read_output, read_stop, read_tokens};
+use crate::codec::{Fields, fault};
+use crate::ir::{Block, Event, Fault, Losses, Part, ToolIds};
+
+/// The most items of one answer that wait for their turn.
+const MOST_ITEMS: usize = 256;
+
+/// The most that is kept of items that are not open yet, in bytes.
+const MOST_KEPT: usize = 8 * 1024 * 1024;
+
+/// Reads the events of one stream.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamReader {
+    ids: ToolIds,
+    started: bool,
+    /// The first one's turn has come.
+    items: VecDeque<Item>,
+    open: Option<Kind>,
+    kept: usize,
+    calls: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Item {
+    index: u64,
+    /// Of a tool call: the part that it becomes.
+    call: Option<Part>,
+    /// What has come and has not been told.
+    waiting: VecDeque<Piece>,
+    /// The part of its summary, or of its content, that came last.
+    part: Option<u64>,
+    said: bool,
+    done: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Say(Kind, String),
+    Signature(String),
+    Redacted(String),
+}
+
+/// What is being said: texts and refusals by their place in the item.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Text(u64),
+    Refusal(u64),
+    Reasoning,
+    Call,
+}
+
+// === impl StreamReader ===
+
+impl StreamReader {
+    pub(crate) fn new(ids: ToolIds) -> Self {
+        Self { ids, started: false, items: VecDeque::new(), open: None, kept: 0, calls: false }
+    }
+
+    /// Reads the data of one event.
+    pub(crate) fn event(&mut self, data: &[u8], sink: &mut impl FnMut(Event)) {
+        let Ok(mut event) = Fields::parse(data) else {
+            // Some providers end their streams as those of Chat Completions end.
+            if data.trim_ascii() != b"[DONE]" {
+                sink(Event::Failed(Fault::unreadable()));
+            }
+            return;
+        };
+        let kind = event.any_text("type").unwrap_or_default();
+        let mut response = event.any_object("response");
+        if let Some(error) = error(&kind, &mut event, &mut response) {
+            return sink(Event::Failed(error));
+        }
+        if !std::mem::replace(&mut self.started, true) {
+            sink(Event::Start { id: response.some_text("id"), model: response.some_text("model") });
+        }
+        let fits = match kind.as_str() {
+            "response.output_item.added" => self.add(&mut event),
+            "response.output_item.done" => self.complete(&mut event),
+            "response.completed" | "response.incomplete" => return self.end(&mut response, sink),
+            kind => match kind.strip_suffix(".delta").and_then(|kind| kind.strip_prefix("response.")) {
+                Some(kind) => self.say(kind, &mut event),
+                None => return,
+            },
+        };
+        if !fits {
+            return sink(Event::Failed(Fault::unreadable()));
+        }
+        self.tell(sink);
+    }
+
+    /// The stream has ended without saying so.
+    pub(crate) fn finish(&mut self, sink: &mut impl FnMut(Event)) {
+        sink(Event::Failed(Fault::truncated()));
+    }
+
+    /// False if there are too many.
+    fn add(&mut self, event: &mut Fields) -> bool {
+        let index = event.any_count("output_index").unwrap_or(0);
+        let mut item = event.any_object("item");
+        let is_call = item.any_text("type").as_deref() == Some("function_call");
+        let call = is_call.then(|| self.call(&mut item));
+        let Some(added) = self.item(index) else { return false };
+        added.call = added.call.take().or(call);
+        true
+    }
+
+    fn call(&mut self, item: &mut Fields) -> Part {
+        self.calls = true;
+        Part::ToolCall {
+            id: item.some_text("call_id").unwrap_or_else(|| self.ids.next()),
+            name: item.any_text("name").unwrap_or_default(),
+        }
+    }
+
+    /// The item at a place, which is new if it is not known. `None` if there are too many.
+    fn item(&mut self, index: u64) -> Option<&mut Item> {
+        let known = self.items.iter().position(|item| item.index == index && !item.done);
+        let at = match known {
+            Some(at) => at,
+            None if self.items.len() == MOST_ITEMS => return None,
+            None => {
+                let waiting = VecDeque::new();
+                self.items.push_back(Item {
+                    index,
+                    call: None,
+                    waiting,
+                    part: None,
+                    said: false,
+                    done: false,
+                });
+                self.items.len() - 1
+            }
+        };
+        self.items.get_mut(at)
+    }
+
+    /// False if more would have to be kept than is kept.
+    fn say(&mut self, kind: &str, event: &mut Fields) -> bool {
+        let index = event.any_count("output_index").unwrap_or(0);
+        let content = event.any_count("content_index").unwrap_or(0);
+        let summary = event.any_count("summary_index");
+        let Some(text) = event.some_text("delta") else { return true };
+        let kind = match kind {
+            "output_text" => Kind::Text(content),
+            "refusal" => Kind::Refusal(content),
+            "reasoning_summary_text" | "reasoning_text" => Kind::Reasoning,
+            "function_call_arguments" => Kind::Call,
+            // Tools that the provider runs itself.
+            _ => return true,
+        };
+        let size = text.len();
+        let Some(item) = self.item(index) else { return false };
+        if kind == Kind::Call && item.call.is_none() {
+            return true;
+        }
+        if kind == Kind::Reasoning {
+            let part = Some(summary.unwrap_or(content));
+            if item.said && item.part != part {
+                item.waiting.push_back(Piece::Say(kind, BETWEEN_PARTS.to_owned()));
+            }
+            item.part = part;
+        }
+        item.said = true;
+        item.waiting.push_back(Piece::Say(kind, text));
+        self.kept += size;
+        self.kept <= MOST_KEPT
+    }
+
+    /// An item is complete. What has not come in pieces comes as a whole.
+    fn complete(&mut self, event: &mut Fields) -> bool {
+        let index = event.any_count("output_index").unwrap_or(0);
+        let mut whole = event.any_object("item");
+        let is_call = self.items.iter().any(|item| item.index == index && !item.done && item.call.is_some());
+        let mut blocks = Vec::new();
+        // The meter and the whole reply name what is lost; within a stream there is no place to.
+        read_output(&mut whole, &mut self.ids, &mut blocks, &mut Losses::default());
+        self.calls |= blocks.iter().any(|block| matches!(block, Block::ToolCall(_)));
+        let Some(item) = self.item(index) else { return false };
+        for (at, block) in (0..).zip(blocks) {
+            item.take(at, block, is_call);
+        }
+        item.done = true;
+        true
+    }
+
+    /// Tells what has come of the first item; once it is complete, of the next.
+    fn tell(&mut self, sink: &mut impl FnMut(Event)) {
+        while let Some(item) = self.items.front_mut() {
+            if let Some(call) = &item.call
+                && self.open.is_none()
+            {
+                self.open = Some(Kind::Call);
+                sink(Event::Open(call.clone()));
+            }
+            while let Some(piece) = item.waiting.pop_front() {
+                match piece {
+                    Piece::Say(kind, text) => {
+                        open(&mut self.open, kind, sink);
+                        self.kept = self.kept.saturating_sub(text.len());
+                        sink(Event::Delta(text));
+                    }
+                    Piece::Signature(signature) => {
+                        open(&mut self.open, Kind::Reasoning, sink);
+                        sink(Event::Signature(signature));
+                    }
+                    Piece::Redacted(data) => {
+                        close(&mut self.open, sink);
+                        sink(Event::Open(Part::RedactedReasoning(data)));
+                        sink(Event::Close);
+                    }
+                }
+            }
+            if !item.done {
+                return;
+            }
+            close(&mut self.open, sink);
+            self.items.pop_front();
+        }
+    }
+
+    fn end(&mut self, response: &mut Fields, sink: &mut impl FnMut(Event)) {
+        self.items.iter_mut().for_each(|item| item.done = true);
+        self.tell(sink);
+        sink(Event::Tokens(read_tokens(&mut response.any_object("usage"))));
+        let Some(stop) = read_stop(response) else {
+            return sink(Event::Failed(Fault::unreadable()));
+        };
+        sink(Event::Stop(stop.with_calls(self.calls)));
+        sink(Event::End);
+    }
+}
+
+/// What an event says that went wrong, in either of the shapes that there are.
+fn error(kind: &str, event: &mut Fields, response: &mut Fields) -> Option<Fault> {
+    if let Some(error) = event.take("error").or_else(|| response.take("error")) {
+        return Some(fault::of_error(error));
+    }
+    match kind {
+        "error" => Some(fault::of_event(event)),
+        "response.failed" | "response.cancelled" => Some(Fault::truncated()),
+        _ => None,
+    }
+}
+
+fn open(open: &mut Option<Kind>, kind: Kind, sink: &mut impl FnMut(Event)) {
+    if *open == Some(kind) {
+        return;
+    }
+    close(open, sink);
+    *open = Some(kind);
+    sink(Event::Open(match kind {
+        Kind::Refusal(_) => Part::Refusal,
+        Kind::Reasoning => Part::Reasoning,
+        Kind::Text(_) | Kind::Call => Part::Text,
+    }));
+}
+
+fn close(open: &mut Option<Kind>, sink: &mut impl FnMut(Event)) {
+    if open.take().is_some() {
+        sink(Event::Close);
+    }
+}
+
+// === impl Item ===
+
+impl Item {
+    /// Takes what the complete item says beyond its pieces.
+    fn take(&mut self, at: u64, block: Block, is_call: bool) {
+        match block {
+            Block::Reasoning(reasoning) => {
+                if !self.said && !reasoning.text.is_empty() {
+                    self.waiting.push_back(Piece::Say(Kind::Reasoning, reasoning.text));
+                }
+                self.waiting.extend(reasoning.signature.map(Piece::Signature));
+            }
+            Block::RedactedReasoning(data) => self.waiting.push_back(Piece::Redacted(data)),
+            _ if self.said => {}
+            Block::Text(text) => self.waiting.push_back(Piece::Say(Kind::Text(at), text)),
+            Block::Refusal(text) => self.waiting.push_back(Piece::Say(Kind::Refusal(at), text)),
+            Block::ToolCall(call) => {
+                if !is_call {
+                    self.call = Some(Part::ToolCall { id: call.id, name: call.name });
+                }
+                self.waiting.push_back(Piece::Say(Kind::Call, call.arguments.to_string()));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The common form into a Responses reply.
+
+use super::signature;
+use crate::codec::{Defaults, List, Object, object};
+use crate::ir::{Block, Fault, FaultKind, Reply, Stop, Tokens, safe_id};
+
+/// How far a response has come.
+pub(super) enum State<'s> {
+    Begun,
+    Ended { stop: &'s Stop, tokens: &'s Tokens },
+    Failed(&'s Fault),
+}
+
+pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
+    object(|body| {
+        let id = reply.id.as_deref().unwrap_or(&defaults.id);
+        let state = State::Ended { stop: &reply.stop, tokens: &reply.tokens };
+        write_response(body, id, reply.model.as_deref(), defaults, &state, |list| {
+            let said = |block: &&Block| !matches!(block, Block::Text(text) if text.is_empty());
+            for (index, block) in reply.content.iter().filter(said).enumerate() {
+                let prefix = match block {
+                    Block::Reasoning(_) | Block::RedactedReasoning(_) => "rs",
+                    Block::ToolCall(_) => "fc",
+                    _ => "msg",
+                };
+                let made = item_id(prefix, id, index);
+                list.object(|item| write_item(item, block, signed_id(block).unwrap_or(&made)));
+            }
+        });
+    })
+}
+
+/// A whole response. What its request asked for is not repeated in it.
+pub(super) fn write_response(
+    body: &mut Object<'_>,
+    id: &str,
+    model: Option<&str>,
+    defaults: &Defaults,
+    state: &State<'_>,
+    output: impl FnOnce(&mut List<'_>),
+) {
+    body.text("id", id);
+    body.text("object", "response");
+    body.count("created_at", defaults.created_seconds());
+    let incomplete = match state {
+        State::Ended { stop: Stop::Length, .. } => Some("max_output_tokens"),
+        State::Ended { stop: Stop::Refused, .. } => Some("content_filter"),
+        _ => None,
+    };
+    body.text(
+        "status",
+        match state {
+            State::Begun => "in_progress",
+            State::Ended { .. } if incomplete.is_some() => "incomplete",
+            State::Ended { .. } => "completed",
+            State::Failed(_) => "failed",
+        },
+    );
+    match state {
+        State::Failed(fault) => body.object("error", |error| {
+            error.text("code", error_code(fault.kind));
+            error.text("message", &fault.message);
+        }),
+        _ => body.null("error"),
+    }
+    match incomplete {
+        Some(reason) => body.object("incomplete_details", |details| details.text("reason", reason)),
+        None => body.null("incomplete_details"),
+    }
+    body.null("instructions");
+    body.null("max_output_tokens");
+    body.text("model", model.unwrap_or(&defaults.model));
+    body.list("output", output);
+    body.flag("parallel_tool_calls", true);
+    body.null("previous_response_id");
+    body.flag("store", false);
+    body.null("temperature");
+    body.object("text", |text| text.object("format", |format| format.text("type", "text")));
+    body.text("tool_choice", "auto");
+    body.list("tools", |_| {});
+    body.null("top_p");
+    body.text("truncation", "disabled");
+    match state {
+        State::Ended { tokens, .. } => body.object("usage", |usage| write_tokens(usage, tokens)),
+        _ => body.null("usage"),
+    }
+    body.object("metadata", |_| {});
+}
+
+/// An item that is complete.
+pub(super) fn write_item(item: &mut Object<'_>, block: &Block, id: &str) {
+    item.text("id", id);
+    match block {
+        Block::Reasoning(reasoning) => {
+            item.text("type", "reasoning");
+            item.list("summary", |list| {
+                if !reasoning.text.is_empty() {
+                    list.object(|part| write_part(part, "summary_text", "text", &reasoning.text));
+                }
+            });
+            if let Some(signature) = &reasoning.signature {
+                item.text("encrypted_content", &signature::write(signature).1);
+            }
+        }
+        Block::RedactedReasoning(data) => {
+            item.text("type", "reasoning");
+            item.list("summary", |_| {});
+            item.text("encrypted_content", &signature::redacted(data));
+        }
+        Block::ToolCall(call) => {
+            item.text("type", "function_call");
+            item.text("status", "completed");
+            item.text("arguments", call.arguments.as_str());
+            item.text("call_id", &safe_id(&call.id));
+            item.text("name", &call.name);
+        }
+        block => {
+            item.text("type", "message");
+            item.text("status", "completed");
+            item.text("role", "assistant");
+            item.list("content", |list| match block {
+                Block::Text(text) => list.object(|part| write_text(part, text)),
+                Block::Refusal(text) => list.object(|part| write_part(part, "refusal", "refusal", text)),
+                // Models do not answer with these.
+                _ => {}
+            });
+        }
+    }
+}
+
+pub(super) fn write_text(part: &mut Object<'_>, text: &str) {
+    write_part(part, "output_text", "text", text);
+    part.list("annotations", |_| {});
+    part.list("logprobs", |_| {});
+}
+
+pub(super) fn write_part(part: &mut Object<'_>, kind: &str, name: &'static str, text: &str) {
+    part.text("type", kind);
+    part.text(name, text);
+}
+
+/// The id that belongs to the signature of an item.
+pub(super) fn signed_id(block: &Block) -> Option<&str> {
+    match block {
+        Block::Reasoning(reasoning) => signature::write(reasoning.signature.as_deref()?).0,
+        _ => None,
+    }
+}
+
+/// The id of any other item.
+pub(super) fn item_id(prefix: &str, response: &str, index: usize) -> String {
+    safe_id(&format!("{prefix}_{index}_{response}")).into_owned()
+}
+
+pub(super) fn write_tokens(usage: &mut Object<'_>, tokens: &Tokens) {
+    let (input, output) = (tokens.input.unwrap_or(0), tokens.output.unwrap_or(0));
+    usage.count("input_tokens", input);
+    usage.object("input_tokens_details", |details| {
+        details.count("cached_tokens", tokens.cache_read.unwrap_or(0));
+        details.some_count("cache_write_tokens", tokens.cache_write);
+    });
+    usage.count("output_tokens", output);
+    usage.object("output_tokens_details", |details| {
+        details.count("reasoning_tokens", tokens.reasoning.unwrap_or(0));
+    });
+    usage.count("total_tokens", input.saturating_add(output));
+}
+
+/// The names that there are for what fails a response.
+fn error_code(kind: FaultKind) -> &'static str {
+    match kind {
+        FaultKind::Invalid => "invalid_prompt",
+        FaultKind::RateLimit => "rate_limit_exceeded",
+        _ => "server_error",
+    }
+}

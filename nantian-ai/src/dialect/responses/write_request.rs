@@ -1,0 +1,289 @@
+//! The common form into a Responses request.
+
+use super::signature;
+use crate::codec::{Invalid, List, Object, joined_text, object, titled_text_of};
+use crate::dialect::openai::{FAILED, result_text, thinks};
+use crate::ir::{
+    Block, Effort, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice, ToolResult, safe_id,
+};
+
+pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
+    let mut losses = Losses::default();
+    let thinks = thinks(&request.model);
+    let (instructions, messages) = match request.messages.split_first() {
+        Some((first, rest)) if first.role == Role::System => {
+            (Some(joined_text(&first.content, "\n\n")), rest)
+        }
+        _ => (None, request.messages.as_slice()),
+    };
+    for message in messages {
+        check(message, &mut losses)?;
+    }
+    name_the_unknown(request, &mut losses);
+    let reasoning = Wish::of(request, thinks, &mut losses);
+    let body = object(|body| {
+        body.text("model", &request.model);
+        body.some_text("instructions", instructions.as_deref());
+        body.list("input", |list| messages.iter().for_each(|message| write_message(list, message)));
+        write_tools(body, request);
+        write_output(body, request.output.as_ref());
+        reasoning.write(body);
+        body.some_count("max_output_tokens", request.max_output);
+        body.some_number("temperature", request.temperature);
+        body.some_number("top_p", request.top_p);
+        body.some_text("user", request.user.as_deref());
+        // The client has the conversation; it asks nobody to keep it.
+        body.flag("store", false);
+        if thinks {
+            body.list("include", |list| list.text("reasoning.encrypted_content"));
+        }
+        if request.stream {
+            body.flag("stream", true);
+        }
+    });
+    Ok((body, losses))
+}
+
+fn name_the_unknown(request: &Request, losses: &mut Losses) {
+    for (given, name) in [
+        (request.top_k.is_some(), "top_k"),
+        (request.frequency_penalty.is_some_and(|penalty| penalty != 0.0), "frequency_penalty"),
+        (request.presence_penalty.is_some_and(|penalty| penalty != 0.0), "presence_penalty"),
+        (request.seed.is_some(), "seed"),
+        (!request.stop.is_empty(), "stop"),
+        (request.messages.last().is_some_and(|last| last.role == Role::Assistant), "messages.prefill"),
+    ] {
+        if given {
+            losses.add(name);
+        }
+    }
+}
+
+/// Refuses what no item can carry, and names what is left out.
+fn check(message: &Message, losses: &mut Losses) -> Result<(), Invalid> {
+    for block in &message.content {
+        match (message.role, block) {
+            (Role::Assistant, Block::Reasoning(reasoning)) => {
+                let own = reasoning.signature.as_deref().and_then(signature::own);
+                if own.is_none() && !reasoning.text.is_empty() {
+                    losses.add("messages.reasoning");
+                }
+            }
+            (Role::Assistant, Block::RedactedReasoning(_)) => losses.add("messages.reasoning"),
+            (Role::User, Block::ToolCall(_) | Block::Reasoning(_) | Block::RedactedReasoning(_)) => {
+                return Err(Invalid::new("messages.content", "holds what a user cannot say"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// How much the model shall think, and whether it shall tell what.
+struct Wish {
+    effort: Option<&'static str>,
+    summary: bool,
+}
+
+// === impl Wish ===
+
+impl Wish {
+    fn of(request: &Request, thinks: bool, losses: &mut Losses) -> Self {
+        let (effort, summary) = match request.thinking {
+            None => (None, false),
+            Some(Thinking::Off) => (Some("none").filter(|_| thinks), false),
+            Some(Thinking::Adaptive) => (None, true),
+            Some(Thinking::Effort(effort)) => (Some(effort.name()), false),
+            // Who names a budget speaks a dialect that shows reasoning.
+            Some(Thinking::Budget(tokens)) => (Some(Effort::of_budget(tokens).name()), true),
+        };
+        if !thinks && (effort.is_some() || summary) {
+            losses.add("thinking");
+            return Self { effort: None, summary: false };
+        }
+        Self { effort, summary }
+    }
+
+    fn write(&self, body: &mut Object<'_>) {
+        if self.effort.is_none() && !self.summary {
+            return;
+        }
+        body.object("reasoning", |reasoning| {
+            reasoning.some_text("effort", self.effort);
+            reasoning.some_text("summary", self.summary.then_some("auto"));
+        });
+    }
+}
+
+fn write_tools(body: &mut Object<'_>, request: &Request) {
+    if request.tools.is_empty() {
+        return;
+    }
+    body.list("tools", |list| {
+        for tool in &request.tools {
+            list.object(|item| {
+                item.text("type", "function");
+                item.text("name", &tool.name);
+                item.some_text("description", tool.description.as_deref());
+                item.json("parameters", &tool.schema);
+                // Unlike elsewhere, schemas are strict here unless told otherwise.
+                item.flag("strict", tool.strict.unwrap_or(false));
+            });
+        }
+    });
+    match &request.tool_choice {
+        None => {}
+        Some(ToolChoice::Auto) => body.text("tool_choice", "auto"),
+        Some(ToolChoice::Never) => body.text("tool_choice", "none"),
+        Some(ToolChoice::Any) => body.text("tool_choice", "required"),
+        Some(ToolChoice::Tool(name)) => body.object("tool_choice", |choice| {
+            choice.text("type", "function");
+            choice.text("name", name);
+        }),
+    }
+    body.some_flag("parallel_tool_calls", request.parallel_tools);
+}
+
+fn write_output(body: &mut Object<'_>, output: Option<&Output>) {
+    let Some(output) = output else { return };
+    body.object("text", |text| {
+        text.object("format", |format| match output {
+            Output::Json => format.text("type", "json_object"),
+            Output::Schema { name, description, schema, strict } => {
+                format.text("type", "json_schema");
+                format.text("name", name.as_deref().unwrap_or("response"));
+                format.some_text("description", description.as_deref());
+                format.json("schema", schema);
+                format.some_flag("strict", *strict);
+            }
+        });
+    });
+}
+
+fn write_message(list: &mut List<'_>, message: &Message) {
+    match message.role {
+        Role::System => list.object(|item| {
+            item.text("role", "system");
+            item.text("content", &joined_text(&message.content, "\n\n"));
+        }),
+        Role::User => write_user(list, &message.content),
+        Role::Assistant => message.content.iter().for_each(|block| write_said(list, block)),
+    }
+}
+
+/// Results come first, as the calls before them want it.
+fn write_user(list: &mut List<'_>, content: &[Block]) {
+    let mut parts = Vec::new();
+    for block in content {
+        match block {
+            Block::ToolResult(result) => write_result(list, result),
+            block => parts.push(block),
+        }
+    }
+    match parts.as_slice() {
+        [] => {}
+        [Block::Text(text)] => list.object(|item| {
+            item.text("role", "user");
+            item.text("content", text);
+        }),
+        parts => list.object(|item| {
+            item.text("role", "user");
+            item.list("content", |list| parts.iter().for_each(|part| write_part(list, part)));
+        }),
+    }
+}
+
+fn write_result(list: &mut List<'_>, result: &ToolResult) {
+    let is_text = result.content.iter().all(|block| matches!(block, Block::Text(_)));
+    list.object(|item| {
+        item.text("type", "function_call_output");
+        item.text("call_id", &safe_id(&result.id));
+        if is_text {
+            item.text("output", &result_text(result));
+            return;
+        }
+        item.list("output", |list| {
+            if result.is_error {
+                write_part(list, &Block::Text(FAILED.trim_end().to_owned()));
+            }
+            result.content.iter().for_each(|block| write_part(list, block));
+        });
+    });
+}
+
+/// What a user or a tool says.
+fn write_part(list: &mut List<'_>, block: &Block) {
+    match block {
+        Block::Text(text) | Block::Refusal(text) => list.object(|part| {
+            part.text("type", "input_text");
+            part.text("text", text);
+        }),
+        Block::Image(source) => list.object(|part| {
+            part.text("type", "input_image");
+            part.text("image_url", &source.to_url());
+        }),
+        Block::Document(document) => list.object(|part| match (titled_text_of(document), &document.source) {
+            (Some(text), _) => {
+                part.text("type", "input_text");
+                part.text("text", &text);
+            }
+            (None, Source::Inline(_)) => {
+                part.text("type", "input_file");
+                part.text("filename", document.title.as_deref().unwrap_or("document.pdf"));
+                part.text("file_data", &document.source.to_url());
+            }
+            (None, Source::Url(url)) => {
+                part.text("type", "input_file");
+                part.text("file_url", url);
+            }
+        }),
+        // Refused by `check`, or written as items of their own.
+        Block::Reasoning(_) | Block::RedactedReasoning(_) | Block::ToolCall(_) | Block::ToolResult(_) => {}
+    }
+}
+
+/// What the model said: each block an item.
+fn write_said(list: &mut List<'_>, block: &Block) {
+    match block {
+        Block::Text(text) if !text.is_empty() => write_answer(list, "output_text", "text", text),
+        Block::Refusal(text) if !text.is_empty() => write_answer(list, "refusal", "refusal", text),
+        Block::Reasoning(reasoning) => {
+            let Some((id, encrypted)) = reasoning.signature.as_deref().and_then(signature::own) else {
+                return;
+            };
+            list.object(|item| {
+                item.text("type", "reasoning");
+                item.some_text("id", Some(id).filter(|id| !id.is_empty()));
+                item.list("summary", |list| {
+                    if !reasoning.text.is_empty() {
+                        list.object(|part| {
+                            part.text("type", "summary_text");
+                            part.text("text", &reasoning.text);
+                        });
+                    }
+                });
+                item.text("encrypted_content", encrypted);
+            });
+        }
+        Block::ToolCall(call) => list.object(|item| {
+            item.text("type", "function_call");
+            item.text("call_id", &safe_id(&call.id));
+            item.text("name", &call.name);
+            item.text("arguments", call.arguments.as_str());
+        }),
+        _ => {}
+    }
+}
+
+fn write_answer(list: &mut List<'_>, kind: &str, name: &'static str, text: &str) {
+    list.object(|item| {
+        item.text("type", "message");
+        item.text("role", "assistant");
+        item.list("content", |list| {
+            list.object(|part| {
+                part.text("type", kind);
+                part.text(name, text);
+            });
+        });
+    });
+}

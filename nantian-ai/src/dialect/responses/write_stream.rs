@@ -1,0 +1,255 @@
+//! The events of the common form into a Responses stream.
+
+use super::write_reply::{State, item_id, signed_id, write_item, write_part, write_response, write_text};
+use crate::codec::{Defaults, Object, append};
+use crate::ir::{Event, Part, Stop, Tokens, safe_id};
+
+/// Writes the events of one stream.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamWriter {
+    defaults: Defaults,
+    id: Option<String>,
+    model: Option<String>,
+    /// The number of the next event.
+    number: u64,
+    open: Option<Open>,
+    /// The items that are complete, as they stand in a list.
+    output: Vec<u8>,
+    items: usize,
+    stop: Stop,
+    tokens: Tokens,
+}
+
+/// The item that is being written.
+#[derive(Clone, Debug)]
+struct Open {
+    part: Part,
+    id: String,
+    text: String,
+    signature: Option<String>,
+}
+
+// === impl StreamWriter ===
+
+impl StreamWriter {
+    pub(crate) fn new(defaults: Defaults) -> Self {
+        Self {
+            defaults,
+            id: None,
+            model: None,
+            number: 0,
+            open: None,
+            output: Vec::new(),
+            items: 0,
+            stop: Stop::End,
+            tokens: Tokens::default(),
+        }
+    }
+
+    pub(crate) fn event(&mut self, event: Event, out: &mut Vec<u8>) {
+        match event {
+            Event::Start { id, model } => {
+                self.id = id;
+                self.model = model;
+                self.response(out, "response.created", &State::Begun);
+                self.response(out, "response.in_progress", &State::Begun);
+            }
+            Event::Open(part) => self.begin(part, out),
+            Event::Delta(text) => self.say(&text, out),
+            Event::Signature(signature) => {
+                if let Some(open) = &mut self.open {
+                    open.signature = Some(signature);
+                }
+            }
+            Event::Close => self.close(out),
+            Event::Tokens(tokens) => self.tokens.merge(tokens),
+            Event::Stop(stop) => self.stop = stop,
+            Event::End => {
+                let (stop, tokens) = (self.stop.clone(), self.tokens);
+                let kind = match stop {
+                    Stop::Length | Stop::Refused => "response.incomplete",
+                    _ => "response.completed",
+                };
+                self.response(out, kind, &State::Ended { stop: &stop, tokens: &tokens });
+            }
+            Event::Failed(fault) => self.response(out, "response.failed", &State::Failed(&fault)),
+        }
+    }
+
+    fn begin(&mut self, part: Part, out: &mut Vec<u8>) {
+        let prefix = match &part {
+            Part::Text | Part::Refusal => "msg",
+            Part::Reasoning | Part::RedactedReasoning(_) => "rs",
+            Part::ToolCall { .. } => "fc",
+        };
+        let id = item_id(prefix, self.response_id(), self.items);
+        self.write(out, "response.output_item.added", |event, index| {
+            event.count("output_index", index);
+            event.object("item", |item| write_begun(item, &part, &id));
+        });
+        match &part {
+            Part::Text | Part::Refusal => self.write(out, "response.content_part.added", |event, index| {
+                place(event, &id, index, Some("content_index"));
+                event.object("part", |body| write_content(body, &part, ""));
+            }),
+            _ => {}
+        }
+        self.open = Some(Open { part, id, text: String::new(), signature: None });
+    }
+
+    fn say(&mut self, text: &str, out: &mut Vec<u8>) {
+        let Some(mut open) = self.open.take() else { return };
+        let (kind, place_in_item) = match &open.part {
+            Part::Text => ("response.output_text.delta", Some("content_index")),
+            Part::Refusal => ("response.refusal.delta", Some("content_index")),
+            Part::Reasoning => ("response.reasoning_summary_text.delta", Some("summary_index")),
+            Part::ToolCall { .. } => ("response.function_call_arguments.delta", None),
+            Part::RedactedReasoning(_) => {
+                self.open = Some(open);
+                return;
+            }
+        };
+        if open.part == Part::Reasoning && open.text.is_empty() {
+            self.write(out, "response.reasoning_summary_part.added", |event, index| {
+                place(event, &open.id, index, place_in_item);
+                event.object("part", |part| write_part(part, "summary_text", "text", ""));
+            });
+        }
+        open.text.push_str(text);
+        self.write(out, kind, |event, index| {
+            place(event, &open.id, index, place_in_item);
+            event.text("delta", text);
+            if open.part == Part::Text {
+                event.list("logprobs", |_| {});
+            }
+        });
+        self.open = Some(open);
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) {
+        let Some(open) = self.open.take() else { return };
+        let Open { part, id, text, signature } = open;
+        match &part {
+            Part::Text | Part::Refusal => {
+                let (kind, name) = match &part {
+                    Part::Refusal => ("response.refusal.done", "refusal"),
+                    _ => ("response.output_text.done", "text"),
+                };
+                self.write(out, kind, |event, index| {
+                    place(event, &id, index, Some("content_index"));
+                    event.text(name, &text);
+                    if part == Part::Text {
+                        event.list("logprobs", |_| {});
+                    }
+                });
+                self.write(out, "response.content_part.done", |event, index| {
+                    place(event, &id, index, Some("content_index"));
+                    event.object("part", |body| write_content(body, &part, &text));
+                });
+            }
+            Part::Reasoning if !text.is_empty() => {
+                self.write(out, "response.reasoning_summary_text.done", |event, index| {
+                    place(event, &id, index, Some("summary_index"));
+                    event.text("text", &text);
+                });
+                self.write(out, "response.reasoning_summary_part.done", |event, index| {
+                    place(event, &id, index, Some("summary_index"));
+                    event.object("part", |part| write_part(part, "summary_text", "text", &text));
+                });
+            }
+            Part::ToolCall { name, .. } => {
+                let written = if text.trim().is_empty() { "{}" } else { &text };
+                self.write(out, "response.function_call_arguments.done", |event, index| {
+                    place(event, &id, index, None);
+                    event.text("arguments", written);
+                    event.text("name", name);
+                });
+            }
+            Part::Reasoning | Part::RedactedReasoning(_) => {}
+        }
+        let block = part.into_block(text, signature);
+        let id = signed_id(&block).unwrap_or(&id);
+        self.write(out, "response.output_item.done", |event, index| {
+            event.count("output_index", index);
+            event.object("item", |item| write_item(item, &block, id));
+        });
+        if self.items > 0 {
+            self.output.push(b',');
+        }
+        append(&mut self.output, |item| write_item(item, &block, id));
+        self.items += 1;
+    }
+
+    fn response_id(&self) -> &str {
+        self.id.as_deref().unwrap_or(&self.defaults.id)
+    }
+
+    /// An event that shows the whole response.
+    fn response(&mut self, out: &mut Vec<u8>, kind: &str, state: &State<'_>) {
+        let output = std::mem::take(&mut self.output);
+        let (id, model) = (self.response_id().to_owned(), self.model.take());
+        let defaults = self.defaults.clone();
+        self.write(out, kind, |event, _| {
+            event.object("response", |body| {
+                write_response(body, &id, model.as_deref(), &defaults, state, |list| list.raw(&output));
+            });
+        });
+        self.model = model;
+        self.output = output;
+    }
+
+    /// One event: its name and its type agree, and all of them are counted.
+    fn write(&mut self, out: &mut Vec<u8>, kind: &str, body: impl FnOnce(&mut Object<'_>, u64)) {
+        out.extend_from_slice(b"event: ");
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(b"\ndata: ");
+        append(out, |event| {
+            event.text("type", kind);
+            event.count("sequence_number", self.number);
+            body(event, self.items as u64);
+        });
+        out.extend_from_slice(b"\n\n");
+        self.number += 1;
+    }
+}
+
+/// Where in the answer something is.
+fn place(event: &mut Object<'_>, id: &str, index: u64, place_in_item: Option<&'static str>) {
+    event.text("item_id", id);
+    event.count("output_index", index);
+    if let Some(name) = place_in_item {
+        event.count(name, 0);
+    }
+}
+
+/// An item of which nothing has been said.
+fn write_begun(item: &mut Object<'_>, part: &Part, id: &str) {
+    item.text("id", id);
+    match part {
+        Part::Text | Part::Refusal => {
+            item.text("type", "message");
+            item.text("status", "in_progress");
+            item.text("role", "assistant");
+            item.list("content", |_| {});
+        }
+        Part::Reasoning | Part::RedactedReasoning(_) => {
+            item.text("type", "reasoning");
+            item.list("summary", |_| {});
+        }
+        Part::ToolCall { id: call, name } => {
+            item.text("type", "function_call");
+            item.text("status", "in_progress");
+            item.text("arguments", "");
+            item.text("call_id", &safe_id(call));
+            item.text("name", name);
+        }
+    }
+}
+
+/// The content of a message.
+fn write_content(body: &mut Object<'_>, part: &Part, text: &str) {
+    match part {
+        Part::Refusal => write_part(body, "refusal", "refusal", text),
+        _ => write_text(body, text),
+    }
+}
