@@ -19,6 +19,8 @@ pub struct Snapshot {
 /// One socket.
 #[derive(Debug)]
 pub struct Port {
+    /// The port that clients know.
+    pub(crate) number: u16,
     pub(crate) router: Router,
     pub(crate) transport: Transport,
 }

@@ -7,7 +7,7 @@ use nantian_ratelimit::redis::{InvalidRedisUrl, RedisUrl};
 
 use super::log_filter::LogFilter;
 #[cfg(feature = "kubernetes")]
-use crate::source::kube::AddressPool;
+use crate::{controller::ServiceKind, source::kube::AddressPool};
 use crate::{fetch::SourceNetworks, gates::FeatureGates, listen::TrustedProxies};
 
 /// A gateway for HTTP and LLM traffic, configured by Gateway API resources.
@@ -60,7 +60,7 @@ pub(super) struct ClusterOptions {
     #[arg(long, env = "NANTIAN_KUBECONFIG", value_name = "FILE", conflicts_with = "manifests")]
     pub(super) kubeconfig: Option<PathBuf>,
     /// Addresses of this machine, as a network (10.0.0.0/28) or a range (10.0.0.1-10.0.0.9): each Gateway that asks for
-    /// none is bound on one of its own. Without a pool such Gateways are bound on all interfaces.
+    /// none is bound on one of its own.
     #[arg(
         long,
         env = "NANTIAN_GATEWAY_ADDRESS_POOL",
@@ -68,6 +68,20 @@ pub(super) struct ClusterOptions {
         conflicts_with = "manifests"
     )]
     pub(super) gateway_address_pool: Option<AddressPool>,
+    /// Makes a Service of this type for each Gateway that asks for no address, in its namespace and owned by it, and tells
+    /// the address that it is given. Without this and without a pool such Gateways are bound on all interfaces, and are not
+    /// Programmed, for nobody knows their address.
+    #[arg(
+        long,
+        env = "NANTIAN_GATEWAY_SERVICE",
+        value_name = "TYPE",
+        conflicts_with_all = ["manifests", "gateway_address_pool"]
+    )]
+    pub(super) gateway_service: Option<ServiceKind>,
+    /// The Service, in the namespace of this process, whose endpoints are the replicas of the gateway: the Services of
+    /// --gateway-service lead to them.
+    #[arg(long, env = "NANTIAN_OWN_SERVICE", value_name = "NAME", default_value = "nantian-gateway")]
+    pub(super) own_service: String,
 }
 
 /// Options of `demo`.
@@ -112,7 +126,8 @@ pub(super) struct Common {
     /// The form of the log.
     #[arg(long, env = "NANTIAN_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub(super) log_format: LogFormat,
-    /// What is logged: off, error, warn, info, debug, trace, or a filter such as info,hyper=debug.
+    /// What is logged: off, error, warn, info, debug, trace, or a filter such as info,hyper=debug. The Kubernetes client
+    /// is silent unless it is named, as in info,kube_client=warn.
     #[arg(long, env = "NANTIAN_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub(super) log_level: LogFilter,
     /// Whether each request is logged to standard output, as one JSON object a line.

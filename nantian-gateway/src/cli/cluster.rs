@@ -16,8 +16,12 @@ use super::{
 };
 use crate::{
     control::View,
-    controller::{Lease, Writer},
-    source::kube::{Cluster, Mirror, follow},
+    controller::{FrontConfig, Fronts, Lease, Writer, supported},
+    ir::ObjectName,
+    source::{
+        Objects,
+        kube::{Addressing, Cluster, Mirror, follow},
+    },
 };
 
 /// Serves what is in the cluster until SIGTERM or SIGINT.
@@ -31,9 +35,11 @@ pub(super) async fn serve_cluster(options: &ClusterOptions, common: &Common) -> 
     let mirror = Arc::new(Mirror::default());
     let view = View::default();
     let (stop, stopped) = watch::channel(false);
-    let reporting = report(client.clone(), Arc::clone(&mirror), &view, stopped);
+    let (addressing, fronts) = addressing(options, &client);
+    let features = supported(&addressing);
+    let reporting = report(client.clone(), Arc::clone(&mirror), &view, features, fronts, stopped);
     let following = crate::runtime::spawn(follow(client, Arc::clone(&mirror)));
-    let cluster = Cluster::new(Arc::clone(&mirror), options.gateway_address_pool.clone());
+    let cluster = Cluster::new(Arc::clone(&mirror), addressing);
     let served = serve(cluster, mirror, common.feature_gates, common, &view, || {}).await;
     following.abort();
     stop.send_replace(true);
@@ -42,17 +48,40 @@ pub(super) async fn serve_cluster(options: &ClusterOptions, common: &Common) -> 
     served
 }
 
-/// Writes status and events while this replica leads, until it drains.
+/// Who gives addresses to Gateways, and what takes care of that.
+fn addressing(options: &ClusterOptions, client: &Client) -> (Addressing, Option<ToFront>) {
+    if let Some(pool) = &options.gateway_address_pool {
+        return (Addressing::Pool(pool.clone()), None);
+    }
+    let Some(kind) = options.gateway_service else { return (Addressing::Nobody, None) };
+    let own_service = ObjectName::new(client.default_namespace(), options.own_service.as_str());
+    let (show, objects) = watch::channel(Arc::new(Objects::default()));
+    (Addressing::Services(show), Some((FrontConfig { kind, own_service }, objects)))
+}
+
+/// How Services are made, and for which objects.
+type ToFront = (FrontConfig, watch::Receiver<Arc<Objects>>);
+
+/// Writes status, events and what stands in front of Gateways while this replica leads, until it drains.
 fn report(
     client: Client,
     mirror: Arc<Mirror>,
     view: &View,
+    features: Vec<&'static str>,
+    to_front: Option<ToFront>,
     mut stopped: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "nantian-gateway".to_owned());
     let identity = format!("{host}_{:08x}", fastrand::u32(..));
     let lease = Lease::new(client.clone(), identity.clone());
-    let writer = Writer::new(client, mirror, view, &lease, identity);
+    let fronts = to_front.map(|(config, objects)| Fronts::new(client.clone(), config, objects, &lease));
+    let fronts = async {
+        match fronts {
+            Some(fronts) => fronts.run().await,
+            None => std::future::pending().await,
+        }
+    };
+    let writer = Writer::new(client, mirror, view, &lease, identity, features);
     let mut shown = view.watch();
     let end = async move {
         let drains = async {
@@ -69,6 +98,7 @@ fn report(
         tokio::select! {
             () = lease.run(end) => {}
             () = writer.run() => {}
+            () = fronts => {}
         }
     })
 }

@@ -23,13 +23,17 @@ pub(super) enum InvalidLogFilter {
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
+/// The Kubernetes client tells every attempt that fails, which is told once elsewhere.
+const SILENT: &str = "kube_client=off,kube_runtime=off";
+
 impl LogFilter {
     /// The filter.
     ///
     /// # Errors
     /// None in practice: the text was read before.
     pub(super) fn to_filter(&self) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
-        EnvFilter::try_new(&self.0)
+        // A later directive for the same target wins.
+        EnvFilter::try_new(format!("{SILENT},{}", self.0))
     }
 }
 

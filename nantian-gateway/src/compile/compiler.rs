@@ -101,7 +101,7 @@ impl<'a> Compiler<'a> {
             ir::ListenerProtocol::Http => Transport::Plain,
             ir::ListenerProtocol::Https => self.tls(key, port),
         };
-        (key, Port { router: router.build(), transport })
+        (key, Port { number: port.public_port.unwrap_or(port.port), router: router.build(), transport })
     }
 
     fn tls(&mut self, key: PortKey, port: &ir::Port) -> Transport {

@@ -225,6 +225,9 @@ impl Control {
     /// What the objects mean; the status of an edit that was taken back is that of the edit.
     fn translation(&mut self) -> Translation {
         let mut translation = translate_with(self.source.objects(), self.gates, self.registry.patterns());
+        for (object, status) in self.source.unreadable() {
+            translation.statuses.set(object, status);
+        }
         for (object, rejected) in &self.rejected {
             if let Some(status) = &rejected.status {
                 translation.statuses.set(object.clone(), status.clone());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
-    Client,
+    Client, Error,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
@@ -16,6 +16,9 @@ use crate::{
 
 /// An event has at most 1 kB of text.
 const MAX_NOTE: usize = 1024;
+
+/// Events that are written in a row; status would wait for more of them.
+const IN_A_ROW: usize = 32;
 
 /// Tells each thing once.
 pub(super) struct Events {
@@ -37,16 +40,16 @@ impl Events {
         Self { recorder: Recorder::new(client, reporter), told: BTreeSet::new() }
     }
 
-    /// Tells what was not told before. Returns whether all of it could be told.
+    /// Tells some of what was not told before. Returns whether nothing is left to tell.
     pub(super) async fn tell(&mut self, config: &ConfigView, mirror: &Mirror) -> bool {
         let lines = lines(config);
         self.told.retain(|line| lines.contains(line));
-        let mut all = true;
-        for line in lines {
-            if self.told.contains(&line) {
-                continue;
-            }
-            let Some(reference) = reference(&line.object, mirror) else { continue };
+        let new = lines.into_iter().filter(|line| !self.told.contains(line));
+        let mut new =
+            new.filter_map(|line| Some((reference(&line.object, mirror)?, line))).collect::<Vec<_>>();
+        let mut all = new.len() <= IN_A_ROW;
+        new.truncate(IN_A_ROW);
+        for (reference, line) in new {
             let event = Event {
                 type_: EventType::Warning,
                 reason: line.reason.to_owned(),
@@ -56,6 +59,10 @@ impl Events {
             };
             match self.recorder.publish(&event, &reference).await {
                 Ok(()) => drop(self.told.insert(line)),
+                // Its namespace is about to go, say: another attempt would end like this one.
+                Err(Error::Api(status)) if [403, 404, 422].contains(&status.code) => {
+                    self.told.insert(line);
+                }
                 Err(error) => {
                     tracing::debug!(%error, object = %line.object, "an event cannot be written");
                     all = false;

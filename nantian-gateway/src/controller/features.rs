@@ -1,9 +1,23 @@
 //! What a GatewayClass claims of the gateway.
 
-/// The features of Gateway API that are served, by the names of its conformance suite, sorted.
+use crate::source::kube::Addressing;
+
+/// The features that are served where Gateways get their addresses in this way, sorted.
+pub fn supported(addressing: &Addressing) -> Vec<&'static str> {
+    let more: &[&str] = match addressing {
+        Addressing::Nobody => &[],
+        Addressing::Pool(_) => &["GatewayAddressEmpty"],
+        Addressing::Services(_) => &["GatewayAddressEmpty", "GatewayInfrastructurePropagation"],
+    };
+    let mut all = [SUPPORTED.as_slice(), more].concat();
+    all.sort_unstable();
+    all
+}
+
+/// The features of Gateway API that are served in any case, by the names of its conformance suite, sorted.
 ///
 /// A name is added together with what it promises.
-pub(super) const SUPPORTED: [&str; 30] = [
+const SUPPORTED: [&str; 30] = [
     "GRPCRoute",
     "Gateway",
     "GatewayHTTPListenerIsolation",

@@ -8,7 +8,6 @@ use nantian_crd::status::{AncestorRef, PolicyStatus, merge};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::features::SUPPORTED;
 use crate::{
     source::ObjectRef,
     translate::{
@@ -29,6 +28,7 @@ pub(super) fn merged(
     present: &Value,
     now: &Timestamp,
     truth: Option<&ObjectStatus>,
+    features: &[&str],
 ) -> Option<Value> {
     let merging = Merging { now: *now };
     let status = match truth {
@@ -39,8 +39,8 @@ pub(super) fn merged(
                 merging.conditions(&present["conditions"], &plain.conditions),
             );
             if object.kind == "GatewayClass" {
-                let features = SUPPORTED.map(|name| json!({ "name": name }));
-                status.insert("supportedFeatures".to_owned(), features.into());
+                let features = features.iter().map(|name| json!({ "name": name })).collect();
+                status.insert("supportedFeatures".to_owned(), features);
             }
             Value::Object(status)
         }

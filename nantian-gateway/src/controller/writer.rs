@@ -23,7 +23,7 @@ use crate::{
 /// Changes that follow one another this closely are written together.
 const GATHER: Duration = Duration::from_millis(50);
 /// When what could not be written is tried again.
-const RETRY: Duration = Duration::from_millis(500);
+pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// Writes that are under way at once.
 const AT_ONCE: usize = 16;
 
@@ -34,6 +34,8 @@ pub struct Writer {
     view: watch::Receiver<Option<Arc<ConfigView>>>,
     leads: watch::Receiver<bool>,
     events: Events,
+    /// What a GatewayClass claims.
+    features: Vec<&'static str>,
     /// The versions of objects whose status is as `judged_by` wants it.
     judged: HashMap<ObjectRef, Option<String>>,
     judged_by: Option<Arc<ConfigView>>,
@@ -53,11 +55,20 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// Writes what `view` shows into the objects of `mirror`, while the process holds `lease`.
-    pub fn new(client: Client, mirror: Arc<Mirror>, view: &View, lease: &Lease, identity: String) -> Self {
+    /// Writes what `view` shows into the objects of `mirror`, while the process holds `lease`. GatewayClasses claim
+    /// `features`.
+    pub fn new(
+        client: Client,
+        mirror: Arc<Mirror>,
+        view: &View,
+        lease: &Lease,
+        identity: String,
+        features: Vec<&'static str>,
+    ) -> Self {
         let events = Events::new(client.clone(), identity);
         let (view, leads) = (view.watch(), lease.holds());
-        Self { client, mirror, view, leads, events, judged: HashMap::new(), judged_by: None }
+        let (judged, judged_by) = (HashMap::new(), None);
+        Self { client, mirror, view, leads, events, features, judged, judged_by }
     }
 
     /// Writes until `view` is no more.
@@ -104,7 +115,7 @@ impl Writer {
     }
 
     fn pending(&mut self, config: &ConfigView) -> Vec<Pending> {
-        let (judged, now) = (&mut self.judged, Timestamp::now());
+        let (judged, features, now) = (&mut self.judged, &self.features, Timestamp::now());
         self.mirror.with(|all| {
             judged.retain(|object, _| all.contains_key(object));
             let mut pending = Vec::new();
@@ -113,7 +124,7 @@ impl Writer {
                     continue;
                 }
                 let truth = config.translation.statuses.get(object);
-                match merged(object, &seen.status, &now, truth) {
+                match merged(object, &seen.status, &now, truth, features) {
                     Some(status) => {
                         pending.push(Pending { object: object.clone(), seen: seen.clone(), status })
                     }

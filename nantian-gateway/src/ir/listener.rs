@@ -13,6 +13,9 @@ pub struct Port {
     pub address: Option<IpAddr>,
     /// The TCP port.
     pub port: u16,
+    /// The port that clients know, where it is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_port: Option<u16>,
     /// What is spoken on the socket; the same for all its listeners.
     pub protocol: ListenerProtocol,
     /// The listeners, in the order of [`ListenerId`].

@@ -110,7 +110,7 @@ impl Edge {
                 client: self.peer.client(&parts.headers, &self.worker.config.trusted_proxies),
                 peer: self.peer.address,
                 tls: self.peer.tls,
-                port: self.peer.local.port(),
+                port: port.number,
                 host: host.as_ref().into(),
                 matched_prefix: found.as_ref().and_then(|found| found.prefix),
             };

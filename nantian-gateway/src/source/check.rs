@@ -1,6 +1,6 @@
 //! From a plain value to an object, or to everything that is wrong with it.
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, fmt};
 
 use nantian_crd::{Fault, FaultKind, FieldPath, schema::Walker};
 use serde_json::{Map, Value};
@@ -13,6 +13,15 @@ use crate::{ir::ObjectName, translate::certificate_fault};
 pub(super) struct Complaint {
     pub(super) path: String,
     pub(super) reason: String,
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => f.write_str(&self.reason),
+            path => write!(f, "{path}: {}", self.reason),
+        }
+    }
 }
 
 /// Checks objects against the schemas of their kinds, each of which is made when it is first needed.

@@ -16,6 +16,7 @@ mod kind;
 pub mod kube;
 mod object;
 mod objects;
+mod placement;
 mod reading;
 mod refusal;
 mod scan;
@@ -29,6 +30,7 @@ pub use self::{
     fault::{Fault, Place, Subject},
     files::{Files, Load},
     objects::{ByName, ObjectRef, Objects},
+    placement::{Placement, Placements, PublicAddress, Transport},
     reading::{Reading, Source},
     refusal::{Cause, Refusal, refusals},
     watch::{WatchError, Watcher},

@@ -13,6 +13,7 @@ use k8s_openapi::api::{
 use nantian_crd::{AiService, BackendLbPolicy, TokenPolicy, WasmPlugin};
 use serde::Serialize;
 
+use super::placement::Placements;
 use crate::ir::ObjectName;
 
 /// The objects of one kind, in the order of namespace and name.
@@ -49,6 +50,22 @@ pub struct Objects {
     pub wasm_plugins: ByName<WasmPlugin>,
     /// BackendLBPolicies.
     pub backend_lb_policies: ByName<BackendLbPolicy>,
+    /// Where Gateways are reached; not an object, but what the source has made of some.
+    pub placements: Placements,
+}
+
+impl Objects {
+    /// What has to be known to take care of what stands in front of Gateways.
+    #[cfg(feature = "kubernetes")]
+    pub(super) fn fronts(&self) -> Self {
+        Self {
+            gateway_classes: self.gateway_classes.clone(),
+            gateways: self.gateways.clone(),
+            services: self.services.clone(),
+            endpoint_slices: self.endpoint_slices.clone(),
+            ..Self::default()
+        }
+    }
 }
 
 /// A kind and a name.

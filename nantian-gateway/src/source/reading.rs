@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::objects::{ObjectRef, Objects};
+use crate::translate::status::ObjectStatus;
 
 /// A place that objects come from; it keeps the last good version of each.
 pub trait Source: fmt::Debug + Send {
@@ -11,6 +12,11 @@ pub trait Source: fmt::Debug + Send {
 
     /// The last good version of every object, as of the last reading or rejection.
     fn objects(&self) -> &Objects;
+
+    /// The status of each object that cannot be read, as of the last reading.
+    fn unreadable(&self) -> Vec<(ObjectRef, ObjectStatus)> {
+        Vec::new()
+    }
 
     /// Brings back the version that the last reading replaced by a refused one. Returns whether there was one.
     fn reject(&mut self, refused: &ObjectRef) -> bool;

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, mem};
 
+#[cfg(feature = "kubernetes")]
+use super::placement::Placements;
 use super::{
     object::Object,
     objects::{ObjectRef, Objects},
@@ -35,6 +37,12 @@ impl<O> Versions<O> {
     /// All that are handed out.
     pub(super) fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    /// Says where Gateways are reached.
+    #[cfg(feature = "kubernetes")]
+    pub(super) fn place(&mut self, placements: Placements) {
+        self.objects.placements = placements;
     }
 
     /// Where the version of an object that was last seen came from.

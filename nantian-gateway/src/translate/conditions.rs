@@ -74,6 +74,8 @@ named! {
         InvalidParameters,
         /// An address of the Gateway is of a type, or has a form, that is not supported.
         UnsupportedAddress,
+        /// Nobody has assigned an address to the Gateway.
+        AddressNotAssigned,
         /// An address could not be bound.
         AddressNotUsable,
         /// A listener of the Gateway is not valid.

@@ -103,21 +103,12 @@ fn a_module_that_does_not_compile_takes_its_plugin_out_of_force() {
 }
 
 #[test]
-fn an_address_found_later_is_shown() {
-    let mut statuses = world();
-    assert!(statuses.set_addresses(&ObjectName::new("default", "web"), vec!["10.0.0.9".parse().unwrap()]));
-    let addresses = &shown(&statuses)["Gateway default/web"]["addresses"];
-    assert_eq!(*addresses, json!([{ "type": "IPAddress", "value": "10.0.0.9" }]));
-}
-
-#[test]
 fn what_has_no_status_cannot_be_corrected() {
     let mut statuses = world();
     let condition = Condition::holds(ConditionType::Programmed, Reason::Programmed, "");
     let absent = ObjectRef { kind: "Gateway", name: ObjectName::new("default", "absent") };
     assert!(!statuses.set_condition(&absent, &condition));
     assert!(!statuses.set_listener_condition(&listener("c"), condition));
-    assert!(!statuses.set_addresses(&absent.name, Vec::new()));
 }
 
 fn world() -> Statuses {

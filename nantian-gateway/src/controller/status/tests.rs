@@ -7,6 +7,16 @@ use crate::{
     },
 };
 
+/// What is written of an object, by a gateway without features.
+fn merged(
+    object: &ObjectRef,
+    present: &Value,
+    now: &Timestamp,
+    truth: Option<&ObjectStatus>,
+) -> Option<Value> {
+    super::merged(object, present, now, truth, &[])
+}
+
 fn object(kind: &'static str) -> ObjectRef {
     ObjectRef { kind, name: ObjectName::new("demo", "it") }
 }
@@ -100,9 +110,12 @@ fn conditions_of_others_on_a_gateway_stay() {
 #[test]
 fn a_class_tells_its_features_together_with_its_acceptance() {
     let truth = ObjectStatus::Plain(PlainStatus { conditions: accepted(1, true) });
-    let status = merged(&object("GatewayClass"), &Value::Null, &at(1), Some(&truth)).unwrap();
-    assert_eq!(status["supportedFeatures"][0]["name"], "GRPCRoute");
-    assert_eq!(merged(&object("GatewayClass"), &status, &at(2), Some(&truth)), None);
+    let merged = |present, second| {
+        super::merged(&object("GatewayClass"), present, &at(second), Some(&truth), &["GRPCRoute", "Gateway"])
+    };
+    let status = merged(&Value::Null, 1).unwrap();
+    assert_eq!(status["supportedFeatures"], json!([{ "name": "GRPCRoute" }, { "name": "Gateway" }]));
+    assert_eq!(merged(&status, 2), None);
 }
 
 #[test]

@@ -11,16 +11,22 @@ use std::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use kube::{
     Api, Client, Error,
-    api::{ApiResource, DynamicObject},
+    api::{ApiResource, DynamicObject, ListParams},
     runtime::watcher::{self, Event, watcher},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::{discovery::served, mirror::Mirror};
 use crate::source::kind::Kind;
 
 /// How often kinds that are not served are looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
+/// How long a kind has to be missing before its objects are forgotten. A CRD that is deleted takes them along one by one;
+/// this is for those of which nobody told.
+const GONE_AFTER: Duration = Duration::from_secs(60);
 /// The first pause after a failure; it doubles
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// until it is this long.
@@ -38,7 +44,10 @@ pub async fn follow(client: Client, mirror: Arc<Mirror>) {
     let mut is_discovered = false;
     loop {
         let wanted: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| !listed.contains_key(kind)).collect();
+        // A server that is starting may not know the kinds of its CRDs yet.
+        let is_ready = mirror.is_complete() || is_ready(&client).await;
         let wait = match served(&client, &wanted).await {
+            Ok(_) if !is_ready => pause.next(),
             Ok(found) => {
                 for (kind, resource) in found {
                     tracing::debug!(kind = resource.kind, version = resource.version, "kind is served");
@@ -87,13 +96,17 @@ async fn follow_kind(
     mirror: Arc<Mirror>,
     done: watch::Sender<bool>,
 ) -> Kind {
-    let api: Api<DynamicObject> = Api::all_with(client, &resource);
-    let mut events = pin!(watcher(api, watcher::Config::default()));
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let mut events = pin!(watcher(api.clone(), selection(kind)));
     let mut listed = BTreeSet::new();
-    let mut pause = Pause::default();
+    let (mut pause, mut missing) = (Pause::default(), None);
     while let Some(event) = events.next().await {
         let error = match event {
             Ok(event) => {
+                // Before a list there is nothing but the wish for one.
+                if !matches!(event, Event::Init) {
+                    missing = None;
+                }
                 match event {
                     Event::Init => listed.clear(),
                     Event::InitApply(object) => listed.extend(mirror.put(kind, &resource.plural, object)),
@@ -112,23 +125,48 @@ async fn follow_kind(
             }
             Err(error) => error,
         };
-        if is_gone(&error) {
+        if is_expiry(&error) {
+            continue;
+        }
+        if !is_missing(&client, &api).await {
+            missing = None;
+            pause.tell(&resource.kind, &error);
+            sleep(pause.next()).await;
+        } else if missing.get_or_insert_with(Instant::now).elapsed() < GONE_AFTER {
+            sleep(LONGEST_PAUSE).await;
+        } else {
             tracing::info!(kind = resource.kind, "kind is not served any more");
             mirror.retain(kind, &BTreeSet::new());
             break;
-        }
-        if !is_expiry(&error) {
-            pause.tell(&resource.kind, &error);
-            sleep(pause.next()).await;
         }
     }
     kind
 }
 
-/// Whether the server answers, and knows no such kind.
-fn is_gone(error: &watcher::Error) -> bool {
-    use watcher::Error::{InitialListFailed, WatchStartFailed};
-    matches!(error, InitialListFailed(Error::Api(status)) | WatchStartFailed(Error::Api(status)) if status.code == 404)
+/// Which objects of a kind are watched: of Secrets not those that nothing here can refer to, which may be many and large.
+fn selection(kind: Kind) -> watcher::Config {
+    let config = watcher::Config::default();
+    match kind {
+        Kind::Secret => config.fields("type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"),
+        _ => config,
+    }
+}
+
+/// Whether a server that has started knows no such kind: before that it may not know it yet.
+async fn is_missing(client: &Client, api: &Api<DynamicObject>) -> bool {
+    let is_missing = |error: &Error| matches!(error, Error::Api(status) if status.code == 404);
+    is_ready(client).await
+        && api.list(&ListParams::default().limit(1)).await.is_err_and(|error| is_missing(&error))
+}
+
+/// Whether the server has started, as far as it lets us know.
+async fn is_ready(client: &Client) -> bool {
+    let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else { return false };
+    match client.request_text(request).await {
+        Ok(_) => true,
+        Err(Error::Api(status)) => status.code < 500,
+        Err(_) => false,
+    }
 }
 
 /// Whether the server has forgotten the version from which the watch went on: everything is listed again then.
@@ -177,5 +215,50 @@ impl Pause {
             tracing::info!(kind, "kind is watched again");
         }
         *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tower::service_fn;
+
+    use super::*;
+
+    /// A client of a server that answers every path but `/readyz` with 404, and that with `readyz`.
+    fn client(readyz: u16) -> Client {
+        let answer = move |request: Request<Body>| async move {
+            let code = if request.uri().path() == "/readyz" { readyz } else { 404 };
+            Ok::<_, Infallible>(Response::builder().status(code).body(Body::from(b"text".to_vec())).unwrap())
+        };
+        Client::new(service_fn(answer), "default")
+    }
+
+    /// Follows Services, of which one is known, for `time`. Returns whether it is still known then.
+    async fn is_known_after(time: Duration, readyz: u16) -> bool {
+        let mirror = Arc::new(Mirror::default());
+        let service: Value = json!({ "metadata": { "name": "a", "namespace": "demo" } });
+        mirror.put(Kind::Service, "services", serde_json::from_value(service).unwrap());
+        let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
+        let (done, _) = watch::channel(false);
+        let following = follow_kind(client(readyz), Kind::Service, resource, Arc::clone(&mirror), done);
+        // It ends only when the kind is gone.
+        let _ = tokio::time::timeout(time, following).await;
+        !mirror.is_empty()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_is_forgotten_once_it_has_been_missing_for_a_minute() {
+        assert!(is_known_after(Duration::from_secs(50), 200).await);
+        assert!(!is_known_after(Duration::from_secs(80), 200).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_has_not_started_makes_nothing_forgotten() {
+        assert!(is_known_after(Duration::from_secs(3600), 500).await);
     }
 }

@@ -7,22 +7,32 @@ mod discovery;
 mod follow;
 mod mirror;
 mod pool;
+mod service;
+mod unaddressed;
+mod unreadable;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use self::mirror::Change;
+use tokio::sync::watch;
+
+pub(crate) use self::service::{belongs_to, bound_ports, digest, fronted, service_name, transport};
 pub use self::{
     follow::follow,
     mirror::{Mirror, Seen},
     pool::{AddressPool, InvalidPool},
 };
+use self::{
+    mirror::Change,
+    unreadable::{Outline, Unreadable},
+};
 use super::{
     check::Checker,
     objects::{ObjectRef, Objects},
+    placement::{Placement, Placements},
     reading::{Reading, Source},
     versions::Versions,
 };
-use crate::ir::ObjectName;
+use crate::{ir::ObjectName, translate::status::ObjectStatus};
 
 /// A cluster as a source of objects.
 #[derive(Debug)]
@@ -30,51 +40,95 @@ pub struct Cluster {
     mirror: Arc<Mirror>,
     checker: Checker,
     versions: Versions<()>,
-    faults: BTreeMap<ObjectRef, Vec<String>>,
-    pool: Option<AddressPool>,
+    unreadable: BTreeMap<ObjectRef, Unreadable>,
+    addressing: Addressing,
+    /// The addresses of the pool that are taken.
     assigned: BTreeMap<ObjectName, IpAddr>,
     /// The objects with the addresses of the pool, where there is one.
     addressed: Option<Objects>,
+    /// Where the Gateways with a Service are reached.
+    placed: BTreeMap<ObjectName, Placement>,
+}
+
+/// Who gives addresses to Gateways that ask for none.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Addressing {
+    /// Nobody.
+    Nobody,
+    /// The gateway itself.
+    Pool(AddressPool),
+    /// The Services of the Gateways, which whoever follows these objects takes care of.
+    Services(watch::Sender<Arc<Objects>>),
 }
 
 impl Cluster {
-    /// Hands out what is in `mirror`; Gateways that ask for no address get one of `pool`, if there is one.
-    pub fn new(mirror: Arc<Mirror>, pool: Option<AddressPool>) -> Self {
-        let (checker, versions, faults) = (Checker::lenient(), Versions::default(), BTreeMap::new());
-        Self { mirror, checker, versions, faults, pool, assigned: BTreeMap::new(), addressed: None }
+    /// Hands out what is in `mirror`.
+    pub fn new(mirror: Arc<Mirror>, addressing: Addressing) -> Self {
+        let mut versions = Versions::default();
+        versions.place(Placements::Nowhere);
+        Self {
+            mirror,
+            checker: Checker::lenient(),
+            versions,
+            unreadable: BTreeMap::new(),
+            addressing,
+            assigned: BTreeMap::new(),
+            addressed: None,
+            placed: BTreeMap::new(),
+        }
     }
 
     fn assign_addresses(&mut self) {
-        let Some(pool) = &self.pool else { return };
+        let Addressing::Pool(pool) = &self.addressing else { return };
         let known = |gateway: &ObjectName| {
             let seen = self.mirror.get(&ObjectRef { kind: "Gateway", name: gateway.clone() })?;
             seen.status.pointer("/addresses/0/value")?.as_str()?.parse().ok()
         };
         self.addressed = Some(pool.assign(self.versions.objects(), known, &mut self.assigned));
     }
+
+    /// Looks where the Gateways with a Service are reached. Returns those for which that has changed.
+    fn place(&mut self) -> Vec<ObjectRef> {
+        let Addressing::Services(show) = &self.addressing else { return Vec::new() };
+        let status = |service: &ObjectName| {
+            let seen = self.mirror.get(&ObjectRef { kind: "Service", name: service.clone() });
+            seen.map(|seen| seen.status).unwrap_or_default()
+        };
+        let placed = service::placements(self.versions.objects(), status);
+        let has_changed = |name: &&ObjectName| placed.get(*name) != self.placed.get(*name);
+        let names = placed.keys().chain(self.placed.keys().filter(|name| !placed.contains_key(*name)));
+        let changed = names.filter(has_changed).map(|name| ObjectRef { kind: "Gateway", name: name.clone() });
+        let changed = changed.collect();
+        self.placed = placed;
+        self.versions.place(Placements::InFront(self.placed.clone()));
+        show.send_replace(Arc::new(self.versions.objects().fronts()));
+        changed
+    }
 }
 
 impl Source for Cluster {
     fn read(&mut self) -> Reading {
         self.versions.settle();
-        let mut changed = Vec::new();
+        let (mut changed, mut is_idle) = (Vec::new(), true);
         for (name, change) in self.mirror.take() {
-            self.faults.remove(&name);
+            let before = self.unreadable.remove(&name);
             let has_changed = match change {
                 Change::Gone => self.versions.remove(&name),
-                Change::Seen(kind, object) => match self.checker.read(kind, &name.name, object) {
-                    Ok(object) => self.versions.put(&name, (), &object),
-                    Err(complaints) => {
-                        let line = |complaint: super::check::Complaint| match complaint.path.as_str() {
-                            "" => format!("{name}: {}", complaint.reason),
-                            path => format!("{name}: {path}: {}", complaint.reason),
-                        };
-                        let lines = complaints.into_iter().map(line).collect();
-                        self.faults.insert(name.clone(), lines);
-                        false
+                Change::Seen(kind, object) => {
+                    let outline = Outline::of(&object);
+                    match self.checker.read(kind, &name.name, object) {
+                        Ok(object) => self.versions.put(&name, (), &object),
+                        Err(complaints) => {
+                            let lines = complaints.into_iter().map(|complaint| complaint.to_string());
+                            let unreadable = Unreadable { outline, lines: lines.collect() };
+                            self.unreadable.insert(name.clone(), unreadable);
+                            false
+                        }
                     }
-                },
+                }
             };
+            is_idle &= self.unreadable.get(&name) == before.as_ref();
             if has_changed {
                 changed.push(name);
             }
@@ -82,14 +136,25 @@ impl Source for Cluster {
         if !changed.is_empty() {
             self.assign_addresses();
         }
-        // What changes in a status changes nothing that is served.
-        let is_idle = changed.is_empty();
-        let faults = self.faults.values().flatten().cloned().collect();
+        changed.extend(self.place());
+        // What else changes in a status changes nothing that is served.
+        is_idle &= changed.is_empty();
+        let lines = self.unreadable.iter().flat_map(|(name, unreadable)| {
+            unreadable.lines.iter().map(move |line| format!("{name}: {line}"))
+        });
+        let faults = lines.collect();
         Reading { changed, faults, unserved: Vec::new(), is_idle }
     }
 
     fn objects(&self) -> &Objects {
         self.addressed.as_ref().unwrap_or_else(|| self.versions.objects())
+    }
+
+    fn unreadable(&self) -> Vec<(ObjectRef, ObjectStatus)> {
+        let status = |(name, unreadable): (&ObjectRef, &Unreadable)| {
+            Some((name.clone(), unreadable.status(name, self.versions.objects())?))
+        };
+        self.unreadable.iter().filter_map(status).collect()
     }
 
     fn reject(&mut self, refused: &ObjectRef) -> bool {

@@ -10,11 +10,8 @@ use std::{
 use gateway_api::experimental::gateways::{Gateway, GatewayAddresses};
 use ipnet::IpNet;
 
-use crate::{
-    ir::ObjectName,
-    source::objects::Objects,
-    translate::{oldest_first, status::CONTROLLER_NAME},
-};
+use super::unaddressed::{asks_for_none, ours};
+use crate::{ir::ObjectName, source::objects::Objects};
 
 /// Addresses of this machine, of which each Gateway that asks for none gets one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,16 +40,9 @@ impl AddressPool {
         known: impl Fn(&ObjectName) -> Option<IpAddr>,
         assigned: &mut BTreeMap<ObjectName, IpAddr>,
     ) -> Objects {
-        let is_ours = |gateway: &Gateway| {
-            let class = ObjectName::new("", gateway.spec.gateway_class_name.as_str());
-            let class = objects.gateway_classes.get(&class);
-            class.is_some_and(|class| class.spec.controller_name == CONTROLLER_NAME)
-        };
-        let ours: Vec<_> =
-            oldest_first(&objects.gateways).into_iter().filter(|(_, gateway)| is_ours(gateway)).collect();
+        let ours = ours(objects);
         let mut taken: BTreeSet<IpAddr> = ours.iter().flat_map(|(_, gateway)| asked_for(gateway)).collect();
-        let asking: Vec<_> =
-            ours.into_iter().filter(|(_, gateway)| asked_for(gateway).next().is_none()).collect();
+        let asking: Vec<_> = ours.into_iter().filter(|(_, gateway)| asks_for_none(gateway)).collect();
         let before = std::mem::take(assigned);
         for (name, _) in &asking {
             let kept = known(name).or_else(|| before.get(*name).copied());
@@ -138,6 +128,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::translate::status::CONTROLLER_NAME;
 
     fn pool(text: &str) -> AddressPool {
         text.parse().unwrap()
@@ -191,6 +182,16 @@ mod tests {
         let world = objects(&[("b", Some("10.0.0.1")), ("c", None), ("d", None), ("e", None)]);
         let second = pool.assign(&world, |_| None, &mut assigned);
         assert_eq!(addresses(&second), ["10.0.0.1", "10.0.0.3", "10.0.0.2", EXHAUSTED]);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_had_is_not_replaced_by_another_one() {
+        let mut world = objects(&[("a", Some("example.com"))]);
+        let mut gateway = Gateway::clone(&world.gateways[&ObjectName::new("demo", "a")]);
+        gateway.spec.addresses.as_mut().unwrap()[0].r#type = Some("Hostname".to_owned());
+        world.gateways.insert(ObjectName::new("demo", "a"), Arc::new(gateway));
+        let assigned = pool("10.0.0.1-10.0.0.3").assign(&world, |_| None, &mut BTreeMap::new());
+        assert_eq!(addresses(&assigned), ["example.com"]);
     }
 
     #[test]

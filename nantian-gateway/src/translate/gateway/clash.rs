@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{GatewayState, ListenerState};
+use super::{GatewayState, ListenerState, placement};
 use crate::{
     ir::{HostPattern, ListenerProtocol, ObjectName},
     translate::{conditions::Reason, fault::Fault},
@@ -71,7 +71,8 @@ pub(super) fn between_gateways(gateways: &mut [GatewayState<'_>]) {
     for gateway in gateways.iter_mut().filter(|gateway| gateway.verdict.is_ok()) {
         for listener in gateway.listeners.iter_mut().filter(|listener| listener.is_servable()) {
             let Some(protocol) = listener.protocol else { continue };
-            let own = gateway.addresses.iter().map(|address| (*address, listener.port));
+            let Some(port) = placement::bound_port(gateway.placed, listener.port) else { continue };
+            let own = gateway.addresses.iter().map(|address| (*address, port));
             let present: Vec<_> = own.clone().filter_map(|socket| sockets.get(&socket)).collect();
             let other = present.iter().find(|socket| socket.protocol != protocol);
             let taken = present.iter().find_map(|socket| socket.hostnames.get(&listener.hostname));

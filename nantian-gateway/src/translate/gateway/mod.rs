@@ -4,6 +4,7 @@ mod certificate;
 mod clash;
 mod listener;
 mod namespaces;
+mod placement;
 mod ports;
 mod report;
 
@@ -12,6 +13,7 @@ use std::{collections::HashMap, net::IpAddr};
 use gateway_api::experimental::gateways::Gateway;
 
 pub(crate) use self::certificate::fault as certificate_fault;
+use self::placement::Placed;
 pub(super) use self::{listener::ListenerState, ports::ports, report::report};
 use super::{
     conditions::Reason,
@@ -38,6 +40,7 @@ pub(super) struct GatewayState<'a> {
     pub(super) verdict: Result<(), Fault>,
     /// The addresses to bind; `None` is all interfaces. Never empty.
     pub(super) addresses: Vec<Option<IpAddr>>,
+    placed: Placed<'a>,
     pub(super) listeners: Vec<ListenerState<'a>>,
 }
 
@@ -96,15 +99,24 @@ impl<'a> GatewayState<'a> {
             Ok(addresses) => (addresses, Ok(())),
             Err(fault) => (vec![None], Err(fault)),
         };
+        let placed = match addresses.as_slice() {
+            [None] => Placed::find(&world.objects.placements, name),
+            _ => Placed::AsAsked,
+        };
         let verdict = class_verdict(gateway, class).and_then(|()| parameters(gateway)).and(bindable);
         let mut listeners = listener::read(world, name, gateway);
         clash::within_gateway(&mut listeners);
-        Self { name, generation: gateway.metadata.generation, verdict, addresses, listeners }
+        Self { name, generation: gateway.metadata.generation, verdict, addresses, placed, listeners }
     }
 
     /// Whether this listener of the Gateway serves requests.
     pub(super) fn serves(&self, listener: &ListenerState<'_>) -> bool {
-        self.verdict.is_ok() && listener.is_servable()
+        self.verdict.is_ok() && listener.is_servable() && self.bound_port(listener.port).is_some()
+    }
+
+    /// The port to bind for a listener's port; `None` as long as nobody has said which.
+    fn bound_port(&self, port: u16) -> Option<u16> {
+        placement::bound_port(self.placed, port)
     }
 }
 

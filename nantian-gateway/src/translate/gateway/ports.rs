@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{GatewayState, Gateways, ListenerState};
 use crate::{
-    ir::{Listener, ListenerProtocol, Port},
+    ir::{Listener, Port},
     translate::policy::{PolicySet, TargetKey},
 };
 
@@ -14,11 +14,14 @@ pub(in crate::translate) fn ports(gateways: &Gateways<'_>, policies: &PolicySet)
     for gateway in gateways.iter() {
         for listener in gateway.listeners.iter().filter(|listener| gateway.serves(listener)) {
             let Some(protocol) = listener.protocol else { continue };
+            let Some(number) = gateway.bound_port(listener.port) else { continue };
+            let public_port = (number != listener.port).then_some(listener.port);
             let entry = to_ir(gateway, listener, policies);
             for address in &gateway.addresses {
-                let socket = sockets.entry((*address, listener.port));
-                let port = socket.or_insert_with(|| empty(*address, listener.port, protocol));
-                port.listeners.push(entry.clone());
+                let socket = sockets.entry((*address, number));
+                let empty =
+                    || Port { address: *address, port: number, public_port, protocol, listeners: Vec::new() };
+                socket.or_insert_with(empty).listeners.push(entry.clone());
             }
         }
     }
@@ -27,10 +30,6 @@ pub(in crate::translate) fn ports(gateways: &Gateways<'_>, policies: &PolicySet)
         port.listeners.sort_by(|left, right| left.id.cmp(&right.id));
     }
     ports
-}
-
-fn empty(address: Option<IpAddr>, port: u16, protocol: ListenerProtocol) -> Port {
-    Port { address, port, protocol, listeners: Vec::new() }
 }
 
 fn to_ir(gateway: &GatewayState<'_>, listener: &ListenerState<'_>, policies: &PolicySet) -> Listener {

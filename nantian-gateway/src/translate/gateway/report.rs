@@ -22,9 +22,11 @@ pub(in crate::translate) fn report(gateways: &Gateways<'_>, report: &mut Report)
 fn gateway_status(gateway: &GatewayState<'_>) -> GatewayStatus {
     let mut conditions = Conditions::new(gateway.generation);
     conditions.set(accepted(gateway));
-    let addresses = gateway.addresses.iter().flatten().copied().map(GatewayAddress::from).collect();
+    let asked = gateway.addresses.iter().flatten().copied().map(GatewayAddress::from);
+    let addresses = asked.chain(gateway.placed.addresses()).collect();
     let listeners = gateway.listeners.iter().map(|listener| listener_status(gateway, listener)).collect();
-    let mut status = GatewayStatus { addresses, conditions, listeners };
+    let needs_address = gateway.placed.needs_address();
+    let mut status = GatewayStatus { addresses, needs_address, conditions, listeners };
     status.refresh_programmed();
     status
 }
@@ -91,6 +93,9 @@ fn programmed(gateway: &GatewayState<'_>, listener: &ListenerState<'_>) -> Condi
         "its Gateway is not accepted"
     } else if !listener.is_accepted() {
         "the listener is not accepted"
+    } else if listener.is_servable() {
+        let message = "no port of this process leads to it yet";
+        return Condition::fails(ConditionType::Programmed, Reason::Pending, message);
     } else {
         "its references do not resolve"
     };

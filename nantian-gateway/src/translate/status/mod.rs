@@ -2,7 +2,7 @@
 
 mod shape;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
@@ -11,10 +11,7 @@ pub use self::shape::{
     PolicyStatus, RouteKind, RouteStatus, StatusRef,
 };
 use super::conditions::{Condition, ConditionType, Conditions};
-use crate::{
-    ir::{ListenerId, ObjectName},
-    source::ObjectRef,
-};
+use crate::{ir::ListenerId, source::ObjectRef};
 
 /// `spec.controllerName` of the GatewayClasses that are ours; it signs each parent and ancestor status.
 pub const CONTROLLER_NAME: &str = "gateway.nantian.dev/gateway-controller";
@@ -90,16 +87,6 @@ impl Statuses {
         };
         listener.conditions.set(condition);
         gateway.refresh_programmed();
-        true
-    }
-
-    /// Tells the addresses that a Gateway is bound to, where its spec leaves them open.
-    ///
-    /// False if the Gateway has no status.
-    pub fn set_addresses(&mut self, gateway: &ObjectName, addresses: Vec<IpAddr>) -> bool {
-        let object = ObjectRef { kind: "Gateway", name: gateway.clone() };
-        let Some(ObjectStatus::Gateway(status)) = self.objects.get_mut(&object) else { return false };
-        status.addresses = addresses.into_iter().map(GatewayAddress::from).collect();
         true
     }
 

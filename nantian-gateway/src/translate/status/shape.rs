@@ -31,8 +31,11 @@ pub struct PlainStatus {
 /// The status of a Gateway.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct GatewayStatus {
-    /// The addresses it is bound to; empty as long as it is bound to all interfaces.
+    /// The addresses it is reached at; empty where it is bound to all interfaces and nobody has to know them.
     pub addresses: Vec<GatewayAddress>,
+    /// Whether it is reached nowhere as long as it has no address.
+    #[serde(skip)]
+    pub needs_address: bool,
     /// The conditions of the Gateway itself.
     pub conditions: Conditions,
     /// Its listeners, in the order of the spec.
@@ -42,11 +45,11 @@ pub struct GatewayStatus {
 /// An address of a Gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GatewayAddress {
-    /// Always `IPAddress`.
+    /// `IPAddress` or `Hostname`.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// The address.
-    pub value: IpAddr,
+    pub value: String,
 }
 
 /// The status of a listener.
@@ -140,7 +143,11 @@ impl GatewayStatus {
     pub(in crate::translate) fn refresh_programmed(&mut self) {
         let total = self.listeners.len();
         let served = self.listeners.iter().filter(|listener| listener.is_programmed()).count();
-        let condition = if served > 0 {
+        let waits = || served > 0 || self.listeners.iter().any(ListenerStatus::is_pending);
+        let condition = if self.needs_address && self.addresses.is_empty() && waits() {
+            let message = "no address is assigned to it yet";
+            Condition::fails(ConditionType::Programmed, Reason::AddressNotAssigned, message)
+        } else if served > 0 {
             let message = format!("{served} of {total} listeners served");
             Condition::holds(ConditionType::Programmed, Reason::Programmed, message)
         } else {
@@ -159,6 +166,12 @@ impl ListenerStatus {
         self.conditions.holds(ConditionType::Programmed)
     }
 
+    /// Whether it would be served if a port led to it.
+    fn is_pending(&self) -> bool {
+        let programmed = self.conditions.get(ConditionType::Programmed);
+        programmed.is_some_and(|programmed| programmed.reason == Reason::Pending)
+    }
+
     fn unusable_address(&self) -> Option<Reason> {
         let programmed = self.conditions.get(ConditionType::Programmed)?;
         (programmed.reason == Reason::AddressNotUsable).then_some(Reason::AddressNotUsable)
@@ -169,7 +182,14 @@ impl ListenerStatus {
 
 impl From<IpAddr> for GatewayAddress {
     fn from(value: IpAddr) -> Self {
-        Self { kind: "IPAddress", value }
+        Self { kind: "IPAddress", value: value.to_string() }
+    }
+}
+
+impl GatewayAddress {
+    /// An address that is a name.
+    pub fn host(name: String) -> Self {
+        Self { kind: "Hostname", value: name }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The gateway with the objects of a cluster.
 
 mod api_server;
+mod fronts;
 mod kubectl;
 mod source;
 mod status;

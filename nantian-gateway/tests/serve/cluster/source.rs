@@ -41,6 +41,19 @@ async fn an_object_that_cannot_be_read_stalls_no_other() {
         fault.starts_with("HTTPRoute demo/odd: spec.rules[0].filters[0].type: ")
     })
     .await;
+    eventually("it is told of the object", async || {
+        let route = cluster.server.get("httproutes", "demo", "odd").unwrap();
+        let accepted = &route["status"]["parents"][0]["conditions"][0];
+        accepted["type"] == "Accepted"
+            && accepted["status"] == "False"
+            && accepted["reason"] == "UnsupportedValue"
+            && accepted["message"].as_str().unwrap().contains("spec.rules[0].filters[0].type: ")
+    })
+    .await;
+    eventually("there is an event", async || {
+        cluster.server.all("events").iter().any(|event| event["regarding"]["name"] == "odd")
+    })
+    .await;
     // Fields that are newer than this program are none of its business.
     let newer = route(&rule("/newer", &to("a"))).replace("spec: {", "spec: {fromTheFuture: true,");
     cluster.server.apply(&newer);
@@ -107,6 +120,53 @@ async fn it_is_ready_when_the_first_world_is_complete() {
     eventually("ready", async || gateway.admin("/readyz").await.status() == 200).await;
     assert_eq!(gateway.get("/").await.status(), 404);
     assert_eq!(gateway.log.count("the cluster is read"), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_knows_no_kinds_yet_takes_nothing_away() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start(&backend).await;
+    let mut wire = cluster.gateway.connect().await;
+    cluster.server.set_starting(true);
+    cluster.server.forget_requests();
+    cluster.server.expire();
+    let path = "/apis/gateway.networking.k8s.io/v1/httproutes";
+    eventually("routes were asked for", async || cluster.server.requests(path) > 1).await;
+    assert_eq!(wire.get("/").await.status(), 200);
+    cluster.server.set_starting(false);
+    cluster.server.apply(&route(&rule("/new", &to("a"))));
+    cluster.becomes("/", 404).await;
+    cluster.becomes("/new", 200).await;
+}
+
+#[tokio::test]
+async fn it_is_not_ready_before_the_server_is() {
+    let server = ApiServer::start().await;
+    server.set_starting(true);
+    let port = Port::reserve();
+    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    let gateway = World::of_cluster(port, &server.kubeconfig()).start_unready();
+    eventually("it asks the server twice", async || server.requests("/readyz") > 1).await;
+    assert_eq!(gateway.admin("/readyz").await.status(), 503);
+    server.set_starting(false);
+    eventually("ready", async || gateway.admin("/readyz").await.status() == 200).await;
+    assert_eq!(gateway.get("/").await.status(), 404);
+}
+
+#[tokio::test]
+async fn secrets_that_are_none_of_its_business_are_not_read() {
+    let server = ApiServer::start().await;
+    let port = Port::reserve();
+    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    for kind in ["helm.sh/release.v1", "kubernetes.io/service-account-token", "Opaque"] {
+        let name = kind.replace('/', "-").to_lowercase();
+        server.apply(&format!(
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: {name}, namespace: demo}}, type: {kind}}}"
+        ));
+    }
+    let gateway = World::of_cluster(port, &server.kubeconfig()).start().await;
+    let line = gateway.log.more("the cluster is read", 0).await;
+    assert!(line.contains("\"objects\":3"), "the class, the Gateway and one Secret: {line}");
 }
 
 #[tokio::test]

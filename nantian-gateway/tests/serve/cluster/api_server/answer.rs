@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     discovery,
     kinds::Kind,
-    store::{Refusal, Store, key, merge, missing},
+    store::{Refusal, Store, forget, key, merge, missing},
     watch,
 };
 
@@ -31,6 +31,7 @@ pub(super) type Query = HashMap<String, String>;
 
 pub(super) async fn answer(store: &Arc<Store>, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
+    store.state().requests.push(path.clone());
     let query = request.uri().query().unwrap_or_default();
     let query: Query = query
         .split('&')
@@ -41,11 +42,15 @@ pub(super) async fn answer(store: &Arc<Store>, request: Request<Incoming>) -> Re
         })
         .collect();
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    if segments == ["readyz"] {
+        let code = if store.state().is_starting { 500 } else { 200 };
+        return text_response(code, "[+]etcd ok");
+    }
     if let Some(document) = discovery::document(&store.state(), &segments) {
         return json_response(200, &document);
     }
     let Some(target) = target(store, &segments) else {
-        return refuse(&Refusal(404, "NotFound", format!("{path} is not served")));
+        return text_response(404, "404 page not found\n");
     };
     if request.method() == Method::GET {
         if target.name.is_none() && query.get("watch").is_some_and(|watch| watch == "1" || watch == "true") {
@@ -174,6 +179,15 @@ fn write(
             }
             ("POST", None) => (201, body),
             ("PUT", Some(_)) => (200, body),
+            ("PATCH", before) if patch_type == "application/apply-patch+yaml" => {
+                let code = if before.is_some() { 200 } else { 201 };
+                let mut object = before.unwrap_or_else(|| json!({ "metadata": {} }));
+                object["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+                let applied = state.applied.insert(key(plural, &namespace, &name), body.clone());
+                forget(&mut object, &applied.unwrap_or_default(), &body);
+                merge(&mut object, &body);
+                (code, object)
+            }
             ("PATCH", Some(mut object)) => {
                 if body["metadata"]["resourceVersion"].is_null() {
                     object["metadata"].as_object_mut().unwrap().remove("resourceVersion");
@@ -181,7 +195,6 @@ fn write(
                 merge(&mut object, &body);
                 (200, object)
             }
-            ("PATCH", None) if patch_type == "application/apply-patch+yaml" => (201, body),
             ("DELETE", Some(_)) => {
                 return state
                     .delete(plural, &namespace, &name)
@@ -204,6 +217,11 @@ pub(super) fn status(code: u16, reason: &str, message: &str) -> Value {
         "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
         "code": code, "reason": reason, "message": message,
     })
+}
+
+fn text_response(code: u16, text: &'static str) -> Response<Body> {
+    let body = Full::new(Bytes::from_static(text.as_bytes())).boxed();
+    Response::builder().status(code).header("content-type", "text/plain; charset=utf-8").body(body).unwrap()
 }
 
 fn json_response(code: u16, body: &Value) -> Response<Body> {

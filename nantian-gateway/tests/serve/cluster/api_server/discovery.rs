@@ -51,7 +51,9 @@ fn group(state: &State, name: &str) -> Option<Value> {
 }
 
 fn resources(state: &State, group: &str, version: &str) -> Option<Value> {
-    let is_in = |kind: &&Kind| kind.group == group && kind.versions.iter().any(|served| served == version);
+    let is_in = |kind: &&Kind| {
+        state.knows(kind) && kind.group == group && kind.versions.iter().any(|served| served == version)
+    };
     let kinds: Vec<&Kind> = state.kinds.iter().filter(is_in).collect();
     let api_version = kinds.first()?.api_version(version);
     let resource = |kind: &&Kind| {

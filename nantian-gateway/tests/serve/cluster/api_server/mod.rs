@@ -93,6 +93,11 @@ impl ApiServer {
         self.store.delete(plural, namespace, name);
     }
 
+    /// Sets the status of an object, as its controller does.
+    pub(crate) fn set_status(&self, plural: &str, namespace: &str, name: &str, status: Value) {
+        self.store.set_status(plural, namespace, name, status);
+    }
+
     /// An object as it is now.
     pub(crate) fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         self.store.get(plural, namespace, name)
@@ -106,6 +111,20 @@ impl ApiServer {
     /// What clients have written so far, what [`ApiServer::apply`] wrote not included.
     pub(crate) fn writes(&self) -> Vec<Write> {
         self.store.writes()
+    }
+
+    /// Is as if it had just been started, or not any more: kinds of CRDs are not known, and `/readyz` says so.
+    pub(crate) fn set_starting(&self, is_starting: bool) {
+        self.store.change(|state| state.is_starting = is_starting);
+    }
+
+    /// How often clients have asked for a path.
+    pub(crate) fn requests(&self, path: &str) -> usize {
+        self.store.state().requests.iter().filter(|asked| *asked == path).count()
+    }
+
+    pub(crate) fn forget_requests(&self) {
+        self.store.state().requests.clear();
     }
 
     /// Sends every watcher a bookmark.

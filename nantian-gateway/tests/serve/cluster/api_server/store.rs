@@ -23,12 +23,18 @@ pub(super) struct Store {
 pub(super) struct State {
     pub(super) kinds: Vec<Kind>,
     pub(super) version: u64,
+    /// Whether the kinds of CRDs are not known yet.
+    pub(super) is_starting: bool,
     /// Watches from before this version have expired.
     pub(super) oldest: u64,
     /// By plural, namespace and name.
     pub(super) objects: BTreeMap<(String, String, String), Value>,
     pub(super) history: Vec<Entry>,
+    /// What each object was applied as by the server side, by the same names; one manager is enough here.
+    pub(super) applied: BTreeMap<(String, String, String), Value>,
     writes: Vec<Write>,
+    /// The paths that were asked for.
+    pub(super) requests: Vec<String>,
 }
 
 /// One event of a watch.
@@ -59,10 +65,13 @@ impl Default for Store {
         let state = State {
             kinds: Kind::built_in(),
             version: 1,
+            is_starting: false,
             oldest: 1,
             objects: BTreeMap::new(),
             history: Vec::new(),
+            applied: BTreeMap::new(),
             writes: Vec::new(),
+            requests: Vec::new(),
         };
         Self { state: Mutex::new(state), changed: watch::Sender::new(0) }
     }
@@ -98,6 +107,15 @@ impl Store {
 
     pub(super) fn delete(&self, plural: &str, namespace: &str, name: &str) {
         self.change(|state| state.delete(plural, namespace, name)).unwrap();
+    }
+
+    pub(super) fn set_status(&self, plural: &str, namespace: &str, name: &str, status: Value) {
+        self.change(|state| {
+            let object = state.objects.get(&key(plural, namespace, name)).unwrap();
+            let kind = state.kind_of(object).unwrap();
+            let object = json!({ "metadata": {}, "status": status });
+            state.put(&kind, namespace, name, object, true).unwrap();
+        });
     }
 
     pub(super) fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
@@ -136,11 +154,17 @@ impl Store {
 impl State {
     pub(super) fn kind(&self, group: &str, version: &str, plural: &str) -> Option<Kind> {
         let is_it = |kind: &&Kind| {
-            kind.group == group
+            self.knows(kind)
+                && kind.group == group
                 && kind.plural == plural
                 && kind.versions.iter().any(|served| served == version)
         };
         self.kinds.iter().find(is_it).cloned()
+    }
+
+    /// Whether requests for the kind find it.
+    pub(super) fn knows(&self, kind: &Kind) -> bool {
+        !self.is_starting || !kind.group.contains("gateway")
     }
 
     fn kind_of(&self, object: &Value) -> Option<Kind> {
@@ -254,6 +278,18 @@ fn without_metadata(object: &Value) -> Map<String, Value> {
     let fields =
         fields.filter(|(name, _)| !["metadata", "status", "apiVersion", "kind"].contains(&name.as_str()));
     fields.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Takes the fields out of `target` that were applied `before` and are not `now`.
+pub(super) fn forget(target: &mut Value, before: &Value, now: &Value) {
+    let (Some(target), Some(before)) = (target.as_object_mut(), before.as_object()) else { return };
+    for (name, before) in before {
+        match (target.get_mut(name), now.get(name)) {
+            (Some(target), Some(now)) => forget(target, before, now),
+            (Some(_), None) => drop(target.remove(name)),
+            (None, _) => {}
+        }
+    }
 }
 
 /// RFC 7396.

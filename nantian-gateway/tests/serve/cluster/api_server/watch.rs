@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer::{Body, Query, Target, is_selected, status},
+    kinds::Kind,
     store::{Store, key},
 };
 
@@ -88,7 +89,8 @@ impl Follow {
         }
         self.bookmarks_seen = bookmarks;
         // A watch ends with its kind.
-        self.is_over = !state.kinds.iter().any(|kind| kind.plural == self.target.kind.plural);
+        let is_it = |kind: &Kind| kind.plural == self.target.kind.plural && state.knows(kind);
+        self.is_over = !state.kinds.iter().any(is_it);
         lines
     }
 }

@@ -1,0 +1,162 @@
+//! What has to be written, so that every Gateway has its Service.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gateway_api::experimental::gateways::Gateway;
+use k8s_openapi::api::{
+    core::v1::Service,
+    discovery::v1::{Endpoint, EndpointSlice},
+};
+use kube::api::ApiResource;
+use serde_json::Value;
+
+use super::{FrontConfig, wanted};
+use crate::{
+    ir::ObjectName,
+    source::{
+        Objects, Transport,
+        kube::{belongs_to, bound_ports, fronted, service_name, transport},
+    },
+};
+
+/// The ports that are bound for the listeners of Gateways with a Service: below those from which Linux takes ports for
+/// connections to others.
+const PORTS: std::ops::RangeInclusive<u16> = 10_000..=18_999;
+/// The label that ties an EndpointSlice to its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// What has to be written.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Objects to create or to change.
+    pub(super) apply: Vec<Wanted>,
+    /// Services to delete, whose Gateways want none any more.
+    pub(super) delete: Vec<ObjectName>,
+    /// What keeps Gateways from being reached.
+    pub(super) obstacles: Vec<String>,
+}
+
+/// The fields of an object that have to be as they are here.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) resource: ApiResource,
+    pub(super) name: ObjectName,
+    pub(super) body: Value,
+}
+
+/// The ports of a Gateway's listeners, each with the port of the process that it leads to.
+pub(super) type Ports = BTreeMap<(Transport, u16), u16>;
+
+/// Compares what there is with what there should be.
+pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
+    let mut plan = Plan::default();
+    let mut ports = assigned(objects);
+    let mut taken: BTreeSet<(Transport, u16)> = BTreeSet::new();
+    for ports in ports.values() {
+        taken.extend(ports.iter().map(|((transport, _), bound)| (*transport, *bound)));
+    }
+    let replicas = replicas(objects, &config.own_service);
+    let mut kept = BTreeSet::new();
+    for (name, gateway) in fronted(objects) {
+        let service_name = service_name(name, gateway);
+        let present = objects.services.get(&service_name);
+        if present.is_some_and(|service| !belongs_to(service, gateway)) {
+            // Nobody's Service is changed but ours.
+            plan.obstacles
+                .push(format!("Gateway {name}: Service {service_name} exists and belongs to somebody else"));
+            continue;
+        }
+        let ports = ports.remove(&service_name).unwrap_or_default();
+        let ports = with_all_listeners(gateway, ports, &mut taken);
+        if ports.is_empty() {
+            continue;
+        }
+        kept.insert(service_name.clone());
+        let body = wanted::service(name, gateway, &service_name, config.kind, &ports);
+        plan.add::<Service>(&service_name, body, present.map(|service| &**service));
+        if let Some(uid) = present.and_then(|service| service.metadata.uid.as_deref()) {
+            if replicas.is_empty() {
+                let own = &config.own_service;
+                plan.obstacles.push(format!(
+                    "Gateway {name}: its Service leads nowhere, for Service {own} has no EndpointSlice"
+                ));
+            }
+            for (family, endpoints) in &replicas {
+                let name =
+                    ObjectName::new(&*service_name.namespace, wanted::slice_name(&service_name, family));
+                let body = wanted::slice(&service_name, uid, &name, family, endpoints, &ports);
+                let present = objects.endpoint_slices.get(&name).map(|slice| &**slice);
+                plan.add::<EndpointSlice>(&name, body, present);
+            }
+        }
+    }
+    let left_over = objects.services.iter().filter(|(name, service)| {
+        !kept.contains(*name) && wanted::is_ours(&service.metadata) && is_obsolete(objects, name, service)
+    });
+    plan.delete = left_over.map(|(name, _)| name.clone()).collect();
+    plan
+}
+
+impl Plan {
+    fn add<T>(&mut self, name: &ObjectName, body: Value, present: Option<&T>)
+    where
+        T: kube::Resource<DynamicType = ()> + serde::Serialize,
+    {
+        if !present.is_some_and(|present| wanted::is_as(present, &body)) {
+            self.apply.push(Wanted { resource: ApiResource::erase::<T>(&()), name: name.clone(), body });
+        }
+    }
+}
+
+/// Whether the Gateway of a Service of ours is there and wants none. With one that is gone the cluster takes its Service
+/// away; to lose sight of a Gateway or its class is no reason to give up an address.
+fn is_obsolete(objects: &Objects, name: &ObjectName, service: &Service) -> bool {
+    let owners = service.metadata.owner_references.iter().flatten();
+    let gateways = owners
+        .filter_map(|owner| objects.gateways.get(&ObjectName::new(&*name.namespace, owner.name.as_str())));
+    gateways.into_iter().any(|gateway| {
+        let class = ObjectName::new("", gateway.spec.gateway_class_name.as_str());
+        belongs_to(service, gateway) && objects.gateway_classes.contains_key(&class)
+    })
+}
+
+/// The ports of every Service that we have made.
+fn assigned(objects: &Objects) -> BTreeMap<ObjectName, Ports> {
+    let ours = objects.services.iter().filter(|(_, service)| wanted::is_ours(&service.metadata));
+    ours.map(|(name, service)| (name.clone(), bound_ports(service))).collect()
+}
+
+/// `known` without the ports that no listener has, and with a free one for each listener that has none.
+fn with_all_listeners(gateway: &Gateway, known: Ports, taken: &mut BTreeSet<(Transport, u16)>) -> Ports {
+    let listeners = gateway.spec.listeners.iter();
+    let asked: BTreeSet<(Transport, u16)> = listeners
+        .filter_map(|listener| Some((transport(listener)?, u16::try_from(listener.port).ok()?)))
+        .collect();
+    let mut ports = Ports::new();
+    for (transport, port) in asked {
+        let bound = known.get(&(transport, port)).copied();
+        let bound = bound.or_else(|| PORTS.into_iter().find(|free| !taken.contains(&(transport, *free))));
+        if let Some(bound) = bound {
+            taken.insert((transport, bound));
+            ports.insert((transport, port), bound);
+        }
+    }
+    ports
+}
+
+/// The replicas of this gateway by the family of their addresses.
+fn replicas(objects: &Objects, own: &ObjectName) -> BTreeMap<String, Vec<Endpoint>> {
+    let mut families: BTreeMap<String, Vec<Endpoint>> = BTreeMap::new();
+    for (name, slice) in &objects.endpoint_slices {
+        let labels = slice.metadata.labels.as_ref();
+        let is_own =
+            labels.and_then(|labels| labels.get(SERVICE_NAME)).is_some_and(|service| **service == *own.name);
+        if name.namespace == own.namespace && is_own {
+            families.entry(slice.address_type.clone()).or_default().extend(slice.endpoints.iter().cloned());
+        }
+    }
+    families
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+use std::sync::Arc;
+
+use kube::Resource;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::*;
+use crate::{controller::ServiceKind, source::ByName, translate::status::CONTROLLER_NAME};
+
+fn config() -> FrontConfig {
+    FrontConfig { kind: ServiceKind::LoadBalancer, own_service: ObjectName::new("system", "nantian-gateway") }
+}
+
+fn put<T: DeserializeOwned + Resource>(objects: &mut ByName<T>, value: Value) {
+    let object: T = serde_json::from_value(value).unwrap();
+    let metadata = object.meta();
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    objects.insert(ObjectName::new(namespace, metadata.name.clone().unwrap()), Arc::new(object));
+}
+
+/// A class, two replicas in the namespace `system`, and the Gateway `web`.
+fn world() -> Objects {
+    let mut objects = Objects::default();
+    let class = json!({ "metadata": { "name": "ours" }, "spec": { "controllerName": CONTROLLER_NAME } });
+    put(&mut objects.gateway_classes, class);
+    let labels = json!({ (SERVICE_NAME): "nantian-gateway" });
+    put(
+        &mut objects.endpoint_slices,
+        json!({
+            "metadata": { "name": "own-1", "namespace": "system", "labels": labels },
+            "addressType": "IPv4",
+            "endpoints": [
+                { "addresses": ["10.0.0.1"], "conditions": { "ready": true }, "nodeName": "n1", "hostname": "h" },
+                { "addresses": ["10.0.0.2"], "conditions": { "ready": false } },
+            ],
+            "ports": [{ "name": "admin", "port": 19080 }],
+        }),
+    );
+    gateway(&mut objects, "web", &[("HTTP", 80), ("HTTPS", 443), ("HTTP", 80)], json!({}));
+    objects
+}
+
+fn gateway(objects: &mut Objects, name: &str, listeners: &[(&str, u16)], infrastructure: Value) {
+    let listener = |(index, (protocol, port)): (usize, &(&str, u16))| json!({ "name": format!("l{index}"), "protocol": protocol, "port": port });
+    let listeners: Vec<Value> = listeners.iter().enumerate().map(listener).collect();
+    put(
+        &mut objects.gateways,
+        json!({
+            "metadata": { "name": name, "namespace": "demo", "uid": format!("uid-of-{name}") },
+            "spec": { "gatewayClassName": "ours", "listeners": listeners, "infrastructure": infrastructure },
+        }),
+    );
+}
+
+/// Writes what is planned, as the API server would.
+fn carry_out(objects: &mut Objects) -> Plan {
+    let plan = plan(objects, &config());
+    for Wanted { resource, name, body } in &plan.apply {
+        let mut body = body.clone();
+        body["metadata"]["uid"] = format!("uid-of-{}", name.name).into();
+        match resource.kind.as_str() {
+            "Service" => put(&mut objects.services, body),
+            _ => put(&mut objects.endpoint_slices, body),
+        }
+    }
+    for name in &plan.delete {
+        objects.services.remove(name);
+    }
+    plan
+}
+
+fn bound(objects: &Objects, name: &str) -> Vec<((Transport, u16), u16)> {
+    let service = &objects.services[&ObjectName::new("demo", name)];
+    bound_ports(service).into_iter().collect()
+}
+
+#[test]
+fn a_gateway_is_given_a_service_that_leads_to_the_replicas() {
+    let mut objects = world();
+    let first = carry_out(&mut objects);
+    assert_eq!(first.apply.len(), 1, "the slices name the Service that is not there yet");
+    let service = &first.apply[0].body;
+    assert_eq!(service["metadata"]["ownerReferences"][0]["uid"], "uid-of-web");
+    assert_eq!(service["metadata"]["labels"]["gateway.networking.k8s.io/gateway-name"], "web");
+    assert_eq!(service["spec"]["type"], "LoadBalancer");
+    let ports = [((Transport::Tcp, 80), 10_000), ((Transport::Tcp, 443), 10_001)];
+    assert_eq!(bound(&objects, "web-ours"), ports);
+
+    let second = carry_out(&mut objects);
+    assert_eq!(second.apply.len(), 1);
+    let slice = &second.apply[0].body;
+    assert_eq!(slice["metadata"]["labels"][SERVICE_NAME], "web-ours");
+    assert_eq!(slice["metadata"]["ownerReferences"][0]["uid"], "uid-of-web-ours");
+    let endpoints = json!([
+        { "addresses": ["10.0.0.1"], "conditions": { "ready": true }, "nodeName": "n1" },
+        { "addresses": ["10.0.0.2"], "conditions": { "ready": false } },
+    ]);
+    assert_eq!(slice["endpoints"], endpoints);
+    let ports = json!([
+        { "name": "tcp-80", "protocol": "TCP", "port": 10_000 },
+        { "name": "tcp-443", "protocol": "TCP", "port": 10_001 },
+    ]);
+    assert_eq!(slice["ports"], ports);
+
+    let third = carry_out(&mut objects);
+    assert!(third.apply.is_empty() && third.delete.is_empty(), "{third:?}");
+}
+
+#[test]
+fn a_listener_keeps_its_port_and_two_never_share_one() {
+    let mut objects = world();
+    carry_out(&mut objects);
+    gateway(&mut objects, "other", &[("HTTP", 80), ("UDP", 80)], json!({}));
+    gateway(&mut objects, "web", &[("HTTP", 8080), ("HTTPS", 443)], json!({}));
+    carry_out(&mut objects);
+    let kept = [((Transport::Tcp, 443), 10_001), ((Transport::Tcp, 8080), 10_003)];
+    let new = [((Transport::Tcp, 80), 10_002), ((Transport::Udp, 80), 10_000)];
+    assert_eq!((bound(&objects, "web-ours"), bound(&objects, "other-ours")), (kept.into(), new.into()));
+}
+
+#[test]
+fn what_infrastructure_asks_for_is_on_the_service() {
+    let mut objects = world();
+    carry_out(&mut objects);
+    carry_out(&mut objects);
+    let asked = json!({ "labels": { "team": "a" }, "annotations": { "lb.example.com/internal": "true" } });
+    gateway(&mut objects, "web", &[("HTTP", 80)], asked);
+    let labelled = carry_out(&mut objects);
+    let metadata = &labelled.apply[0].body["metadata"];
+    assert_eq!(metadata["labels"]["team"], "a");
+    assert_eq!(metadata["annotations"]["lb.example.com/internal"], "true");
+    carry_out(&mut objects);
+    gateway(&mut objects, "web", &[("HTTP", 80)], json!({}));
+    let plain = carry_out(&mut objects);
+    let metadata = &plain.apply[0].body["metadata"];
+    assert_eq!((&metadata["labels"]["team"], plain.apply.len()), (&Value::Null, 1));
+}
+
+#[test]
+fn what_others_add_is_left_alone_and_what_they_take_away_is_brought_back() {
+    let mut objects = world();
+    carry_out(&mut objects);
+    carry_out(&mut objects);
+    let name = ObjectName::new("demo", "web-ours");
+    let mut service = Service::clone(&objects.services[&name]);
+    let spec = service.spec.as_mut().unwrap();
+    spec.cluster_ip = Some("10.96.0.9".to_owned());
+    spec.ports.as_mut().unwrap()[0].node_port = Some(30_080);
+    service.metadata.annotations.as_mut().unwrap().insert("their".to_owned(), "own".to_owned());
+    objects.services.insert(name.clone(), Arc::new(service.clone()));
+    assert!(plan(&objects, &config()).apply.is_empty());
+    service.spec.as_mut().unwrap().type_ = Some("ClusterIP".to_owned());
+    objects.services.insert(name, Arc::new(service));
+    assert_eq!(plan(&objects, &config()).apply.len(), 1);
+}
+
+#[test]
+fn nobody_elses_service_is_touched() {
+    let mut objects = world();
+    put(&mut objects.services, json!({ "metadata": { "name": "web-ours", "namespace": "demo" } }));
+    put(&mut objects.services, json!({ "metadata": { "name": "x", "namespace": "demo" } }));
+    let plan = plan(&objects, &config());
+    assert!(plan.apply.is_empty() && plan.delete.is_empty(), "{plan:?}");
+    let obstacle = "Gateway demo/web: Service demo/web-ours exists and belongs to somebody else";
+    assert_eq!(plan.obstacles, [obstacle]);
+}
+
+#[test]
+fn a_service_goes_when_its_gateway_wants_none_and_not_when_that_is_out_of_sight() {
+    let mut objects = world();
+    carry_out(&mut objects);
+    let (classes, gateways) = (objects.gateway_classes.clone(), objects.gateways.clone());
+    objects.gateway_classes.clear();
+    assert!(plan(&objects, &config()).delete.is_empty());
+    objects.gateways.clear();
+    assert!(plan(&objects, &config()).delete.is_empty());
+    (objects.gateway_classes, objects.gateways) = (classes, gateways);
+    let gateway = objects.gateways.values_mut().next().unwrap();
+    let mut with_address = Gateway::clone(gateway);
+    with_address.spec.addresses = serde_json::from_value(json!([{ "value": "10.0.0.9" }])).unwrap();
+    *gateway = Arc::new(with_address);
+    assert_eq!(plan(&objects, &config()).delete, [ObjectName::new("demo", "web-ours")]);
+}

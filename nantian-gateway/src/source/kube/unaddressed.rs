@@ -1,0 +1,28 @@
+//! The Gateways that somebody has to find an address for.
+
+use gateway_api::experimental::gateways::{Gateway, GatewayAddresses};
+
+use crate::{
+    ir::ObjectName,
+    source::objects::Objects,
+    translate::{oldest_first, status::CONTROLLER_NAME},
+};
+
+/// The Gateways of ours, oldest first.
+pub(super) fn ours(objects: &Objects) -> Vec<(&ObjectName, &Gateway)> {
+    let is_ours = |gateway: &Gateway| {
+        let class = ObjectName::new("", gateway.spec.gateway_class_name.as_str());
+        let class = objects.gateway_classes.get(&class);
+        class.is_some_and(|class| class.spec.controller_name == CONTROLLER_NAME)
+    };
+    oldest_first(&objects.gateways).into_iter().filter(|(_, gateway)| is_ours(gateway)).collect()
+}
+
+/// Whether a Gateway leaves its address to the gateway.
+pub(super) fn asks_for_none(gateway: &Gateway) -> bool {
+    let leaves_it = |address: &GatewayAddresses| {
+        address.value.as_deref().is_none_or(str::is_empty)
+            && address.r#type.as_deref().is_none_or(|kind| kind == "IPAddress")
+    };
+    gateway.spec.addresses.iter().flatten().all(leaves_it)
+}

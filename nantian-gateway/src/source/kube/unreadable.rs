@@ -1,0 +1,124 @@
+//! What is said of an object that cannot be read.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::unaddressed::ours;
+use crate::{
+    ir::ObjectName,
+    source::{
+        kind::Kind,
+        objects::{ObjectRef, Objects},
+    },
+    translate::{
+        conditions::{Condition, ConditionType, Conditions, Reason},
+        status::{
+            AncestorStatus, CONTROLLER_NAME, ObjectStatus, ParentStatus, PlainStatus, PolicyStatus,
+            RouteStatus, StatusRef,
+        },
+    },
+};
+
+/// What of an object can be read in any case.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Outline {
+    generation: Option<i64>,
+    /// `spec.parentRefs` or `spec.targetRefs`.
+    references: Vec<StatusRef>,
+    /// `spec.gatewayClassName` or `spec.controllerName`.
+    class: Option<String>,
+}
+
+/// An object that cannot be read, and why.
+#[derive(Debug, PartialEq)]
+pub(super) struct Unreadable {
+    pub(super) outline: Outline,
+    pub(super) lines: Vec<String>,
+}
+
+/// A reference as any kind of object writes it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Reference {
+    group: Option<String>,
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: String,
+    section_name: Option<String>,
+    port: Option<i32>,
+}
+
+// === impl Outline ===
+
+impl Outline {
+    /// That of an object as the API server has it.
+    pub(super) fn of(object: &Map<String, Value>) -> Self {
+        let at = |part: &str, field: &str| object.get(part).and_then(|part| part.get(field));
+        let references = at("spec", "parentRefs").or_else(|| at("spec", "targetRefs"));
+        let references = references.and_then(Value::as_array).into_iter().flatten();
+        let text = |field: &str| at("spec", field).and_then(Value::as_str).map(str::to_owned);
+        Self {
+            generation: at("metadata", "generation").and_then(Value::as_i64),
+            references: references
+                .filter_map(|reference| Reference::deserialize(reference).ok())
+                .map(StatusRef::from)
+                .collect(),
+            class: text("gatewayClassName").or_else(|| text("controllerName")),
+        }
+    }
+}
+
+// === impl Unreadable ===
+
+impl Unreadable {
+    /// The status of the object; `None` where it is not ours to speak about.
+    pub(super) fn status(&self, object: &ObjectRef, objects: &Objects) -> Option<ObjectStatus> {
+        let Outline { generation, references, class } = &self.outline;
+        let says = |reason| {
+            let mut conditions = Conditions::new(*generation);
+            conditions.set(Condition::fails(ConditionType::Accepted, reason, self.lines.join("; ")));
+            conditions
+        };
+        match object.kind {
+            "GatewayClass" => {
+                let is_ours = class.as_deref() == Some(CONTROLLER_NAME);
+                is_ours.then(|| ObjectStatus::Plain(PlainStatus { conditions: says(Reason::Unsupported) }))
+            }
+            "Gateway" => {
+                let class = ObjectName::new("", class.as_deref()?);
+                let is_ours = objects.gateway_classes.get(&class)?.spec.controller_name == CONTROLLER_NAME;
+                is_ours.then(|| ObjectStatus::Plain(PlainStatus { conditions: says(Reason::Invalid) }))
+            }
+            "AIService" => Some(ObjectStatus::Plain(PlainStatus { conditions: says(Reason::Invalid) })),
+            "TokenPolicy" | "WasmPlugin" | "BackendLBPolicy" => {
+                let ancestors = references.iter().map(|reference| AncestorStatus {
+                    ancestor_ref: reference.clone(),
+                    controller_name: CONTROLLER_NAME,
+                    conditions: says(Reason::Invalid),
+                });
+                Some(ObjectStatus::Policy(PolicyStatus { ancestors: ancestors.collect() }))
+            }
+            kind if kind.ends_with("Route") => {
+                let gateways: Vec<&ObjectName> = ours(objects).into_iter().map(|(name, _)| name).collect();
+                let is_ours = |reference: &&StatusRef| {
+                    let namespace = reference.namespace.as_deref().unwrap_or(&object.name.namespace);
+                    reference.kind.as_deref().is_none_or(|kind| kind == Kind::Gateway.info().name)
+                        && gateways.contains(&&ObjectName::new(namespace, reference.name.as_str()))
+                };
+                let parents = references.iter().filter(is_ours).map(|reference| ParentStatus {
+                    parent_ref: reference.clone(),
+                    controller_name: CONTROLLER_NAME,
+                    conditions: says(Reason::UnsupportedValue),
+                });
+                Some(ObjectStatus::Route(RouteStatus { parents: parents.collect() }))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<Reference> for StatusRef {
+    fn from(Reference { group, kind, namespace, name, section_name, port }: Reference) -> Self {
+        Self { group, kind, namespace, name, section_name, port }
+    }
+}

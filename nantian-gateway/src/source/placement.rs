@@ -1,0 +1,47 @@
+//! Where a Gateway is reached that does not say it itself.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use crate::ir::ObjectName;
+
+/// Where the Gateways are reached that ask for no address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Placements {
+    /// On all interfaces of this machine, under addresses that nobody has to be told: the world of files.
+    #[default]
+    Here,
+    /// On all interfaces, under addresses that nobody knows.
+    Nowhere,
+    /// Through something in front of this process; a Gateway without an entry waits for it.
+    InFront(BTreeMap<ObjectName, Placement>),
+}
+
+/// What stands in front of the process for one Gateway.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// The port that is bound for each port of a listener; one that has none yet is not served.
+    pub ports: BTreeMap<(Transport, u16), u16>,
+    /// Where clients find it.
+    pub addresses: Vec<PublicAddress>,
+}
+
+/// What a port is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_enums, reason = "Gateway API knows no other")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// An address that clients know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "Kubernetes knows no other")]
+pub enum PublicAddress {
+    /// A number.
+    Ip(IpAddr),
+    /// A name.
+    Host(String),
+}

@@ -1,0 +1,117 @@
+//! Gateways that are reached through a Service of their own.
+
+use serde_json::{Value, json};
+
+use super::{ApiServer, route};
+use crate::support::{Backend, Message, Port, Running, World, eventually, manifests, rule, to};
+
+/// The condition `Programmed` of the Gateway `demo`: its status and its reason.
+fn programmed(server: &ApiServer) -> (Value, Value) {
+    let gateway = server.get("gateways", "demo", "demo").unwrap();
+    let conditions = gateway["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let found = conditions.into_iter().find(|condition| condition["type"] == "Programmed");
+    found.map_or_else(Default::default, |found| (found["status"].clone(), found["reason"].clone()))
+}
+
+/// The Gateway `demo` with a listener on port 80 and no address.
+fn gateway(infrastructure: &str) -> String {
+    let gateway = manifests::gateway(&["{name: http, port: 80, protocol: HTTP}".to_owned()]);
+    gateway.replace("addresses: [{type: IPAddress, value: 127.0.0.1}]", infrastructure)
+}
+
+/// A cluster whose Gateway has a Service that leads to `port`, and two replicas that the Service `nantian-gateway` finds.
+async fn start(backend: &Backend, port: Port) -> (ApiServer, Running) {
+    let server = ApiServer::start().await;
+    server.apply(&gateway("infrastructure: {labels: {team: a}}"));
+    server.apply(&manifests::service("a", "http", &[backend]));
+    server.apply(&route(&rule("/", &to("a"))));
+    let own = manifests::service("nantian-gateway", "http", &[backend, backend]);
+    server.apply(&own.replace("namespace: demo", "namespace: default"));
+    let uid = server.get("gateways", "demo", "demo").unwrap()["metadata"]["uid"].clone();
+    // As an earlier leader left it: which ports are free on this machine is not up to the test.
+    let number = port.address().port();
+    server.apply(&format!(
+        "
+apiVersion: v1
+kind: Service
+metadata:
+  name: demo-nantian
+  namespace: demo
+  labels: {{app.kubernetes.io/managed-by: nantian-gateway}}
+  ownerReferences: [{{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, name: demo, uid: {uid}}}]
+spec: {{type: LoadBalancer, ports: [{{name: tcp-80, port: 80, targetPort: {number}, protocol: TCP}}]}}
+"
+    ));
+    let world = World::of_cluster(port, &server.kubeconfig());
+    let running = world.options(&["--gateway-service", "LoadBalancer"]).start().await;
+    (server, running)
+}
+
+#[tokio::test]
+async fn a_gateway_is_reached_through_its_service_and_tells_the_address_of_that() {
+    let backend = Backend::echo("a").await;
+    let (server, running) = start(&backend, Port::reserve()).await;
+    eventually("the route is served", async || running.get("/").await.status() == 200).await;
+    eventually("there is no address yet", async || {
+        programmed(&server) == (json!("False"), json!("AddressNotAssigned"))
+    })
+    .await;
+    let slice = || server.get("endpointslices", "demo", "demo-nantian-ipv4");
+    eventually("the Service leads somewhere", async || slice().is_some()).await;
+    let slice = slice().unwrap();
+    assert_eq!(slice["endpoints"].as_array().map(Vec::len), Some(2));
+    assert_eq!(slice["ports"][0]["port"], running.address().port());
+    let service = server.get("services", "demo", "demo-nantian").unwrap();
+    assert_eq!(service["metadata"]["labels"]["team"], "a");
+
+    let ingress = json!([{ "ip": "192.0.2.7" }, { "hostname": "lb.example.com" }]);
+    server.set_status("services", "demo", "demo-nantian", json!({ "loadBalancer": { "ingress": ingress } }));
+    eventually("the address is told", async || programmed(&server).0 == "True").await;
+    let addresses = json!([
+        { "type": "IPAddress", "value": "192.0.2.7" }, { "type": "Hostname", "value": "lb.example.com" },
+    ]);
+    assert_eq!(server.get("gateways", "demo", "demo").unwrap()["status"]["addresses"], addresses);
+
+    server.apply(&gateway(""));
+    eventually("the label is gone", async || {
+        server.get("services", "demo", "demo-nantian").unwrap()["metadata"]["labels"]["team"].is_null()
+    })
+    .await;
+    let writes = server.writes();
+    let idle: Vec<_> = writes.iter().filter(|write| !write.has_changed).collect();
+    assert!(idle.is_empty(), "{idle:?}");
+    server.apply(&manifests::gateway(&[running.listener("http", "protocol: HTTP")]));
+    eventually("the Service is gone", async || server.get("services", "demo", "demo-nantian").is_none())
+        .await;
+}
+
+#[tokio::test]
+async fn clients_are_sent_to_the_port_that_they_know() {
+    let backend = Backend::echo("a").await;
+    let (server, running) = start(&backend, Port::reserve()).await;
+    let redirect = "filters: [{type: RequestRedirect, requestRedirect: {path: {type: ReplaceFullPath, replaceFullPath: /new}}}]";
+    server.apply(&route(&rule("/old", redirect)));
+    let answer: fn(&Message) -> Option<&str> = |answer| answer.header("location");
+    eventually("the redirect is served", async || {
+        answer(&running.ask("GET /old HTTP/1.1\r\nhost: example.com\r\n\r\n").await)
+            == Some("http://example.com/new")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gateway_whose_address_nobody_knows_is_not_programmed() {
+    let backend = Backend::echo("a").await;
+    let server = ApiServer::start().await;
+    let port = Port::reserve();
+    let listener = port.listener("http", "protocol: HTTP");
+    let gateway = manifests::gateway(&[listener]);
+    server.apply(&gateway.replace("addresses: [{type: IPAddress, value: 127.0.0.1}]", ""));
+    server.apply(&manifests::service("a", "http", &[&backend]));
+    server.apply(&route(&rule("/", &to("a"))));
+    let running = World::of_cluster(port, &server.kubeconfig()).start().await;
+    assert_eq!(running.get("/").await.status(), 200, "it is served all the same");
+    eventually("that is told", async || programmed(&server) == (json!("False"), json!("AddressNotAssigned")))
+        .await;
+    assert_eq!(server.get("gateways", "demo", "demo").unwrap()["status"]["addresses"], json!([]));
+}
