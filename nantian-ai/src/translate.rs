@@ -12,7 +12,7 @@ use crate::codec::{Defaults, StreamDecoder, StreamEncoder};
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::facts::RequestFacts;
-use crate::ir::{Block, Collector, Event, Fault, Losses, ToolNames, pieces};
+use crate::ir::{Collector, Event, Fault, Losses, ToolNames, pieces};
 use crate::target::Target;
 
 /// What the answer to a translated request needs to know about it.
@@ -102,11 +102,7 @@ impl Translation {
             pieces(reply).into_iter().for_each(|event| encoder.push(event, &mut out));
             (StreamEncoder::content_type(self.client), Bytes::from(out))
         } else {
-            for block in &mut reply.content {
-                if let Block::ToolCall(call) = block {
-                    self.names.restore(&mut call.name);
-                }
-            }
+            self.names.restore_in(&mut reply);
             let (body, more) = self.client.encode_reply(reply, &defaults);
             losses.extend(more);
             ("application/json", body)

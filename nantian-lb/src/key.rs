@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::header::HOST;
-use http::{Extensions, HeaderMap, HeaderName, Request};
+use http::request::Parts;
+use http::{Extensions, HeaderMap, HeaderName, Request, Uri};
 
 use crate::hash::KeyHash;
 
@@ -24,7 +25,7 @@ pub enum HashKey {
 
 /// A request that keys can be taken from.
 ///
-/// Implemented for [`http::Request`], whose client address is the extension [`ClientAddr`]. A proxy with another request type
+/// Implemented for [`http::Request`] and its [`Parts`], whose client address is the extension [`ClientAddr`]. A proxy with another request type
 /// implements it for that.
 pub trait KeySource {
     /// The first value of a header.
@@ -91,16 +92,42 @@ fn without_port(host: &str) -> &str {
 
 impl<B> KeySource for Request<B> {
     fn header(&self, name: &HeaderName) -> Option<&[u8]> {
-        self.headers().get(name).map(|value| value.as_bytes())
+        header(self.headers(), name)
     }
 
     fn host(&self) -> Option<&str> {
-        self.uri().host().or_else(|| self.headers().get(HOST)?.to_str().ok())
+        host(self.uri(), self.headers())
     }
 
     fn client_ip(&self) -> Option<IpAddr> {
-        self.extensions().get::<ClientAddr>().map(|&ClientAddr(ip)| ip)
+        client_ip(self.extensions())
     }
+}
+
+impl KeySource for Parts {
+    fn header(&self, name: &HeaderName) -> Option<&[u8]> {
+        header(&self.headers, name)
+    }
+
+    fn host(&self) -> Option<&str> {
+        host(&self.uri, &self.headers)
+    }
+
+    fn client_ip(&self) -> Option<IpAddr> {
+        client_ip(&self.extensions)
+    }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    headers.get(name).map(|value| value.as_bytes())
+}
+
+fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    uri.host().or_else(|| headers.get(HOST)?.to_str().ok())
+}
+
+fn client_ip(extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<ClientAddr>().map(|&ClientAddr(ip)| ip)
 }
 
 // === impl ClientIp ===

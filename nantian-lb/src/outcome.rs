@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::RETRY_AFTER;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
 /// What became of a request, as far as it tells something about the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,18 +30,24 @@ impl Outcome {
     /// What the head of a response tells.
     #[must_use]
     pub fn of<B>(response: &Response<B>) -> Self {
-        match response.status() {
+        Self::of_head(response.status(), response.headers())
+    }
+
+    /// What status and headers of a response tell.
+    #[must_use]
+    pub fn of_head(status: StatusCode, headers: &HeaderMap) -> Self {
+        match status {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 Self::GatewayError
             }
-            StatusCode::TOO_MANY_REQUESTS => Self::Busy { retry_after: retry_after(response) },
+            StatusCode::TOO_MANY_REQUESTS => Self::Busy { retry_after: retry_after(headers) },
             status if status.is_server_error() => Self::ServerError,
             _ => Self::Success,
         }
     }
 }
 
-fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
     value.trim().parse().ok().map(Duration::from_secs)
 }

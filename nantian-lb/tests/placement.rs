@@ -135,3 +135,14 @@ fn only_the_users_of_an_endpoint_that_left_move() {
     assert!(strayed.count() <= 40);
     assert!(after.iter().all(|&at| at != 0));
 }
+
+#[test]
+fn the_head_of_a_request_is_placed_as_the_request_is() {
+    let by_header = by_header();
+    for user in 0..16 {
+        let request = with_header(&format!("user-{user}"));
+        let place = place(&by_header, &request);
+        let (head, ()) = request.into_parts();
+        assert_eq!(*by_header.pick(&PickContext::new().with_keys(&head)).unwrap().target(), place);
+    }
+}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::levels::Levels;
 use crate::policy::{Limit, LimitName, MAX_LIMITS};
+use crate::scope::ScopePart;
 
 /// A policy that cannot be enforced as written.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -79,6 +80,17 @@ pub struct Denied {
     levels: Levels,
     limit: usize,
     retry_after: Option<Duration>,
+}
+
+/// The request lacks a part of the scope and is refused for it. Maps to 401 or 400.
+///
+/// See [`MissingKey::Reject`](crate::MissingKey::Reject).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the request lacks what its rate limit counts by: {part}")]
+#[non_exhaustive]
+pub struct MissingPart {
+    /// The part.
+    pub part: ScopePart,
 }
 
 /// The store of the limits is away, and requests wait for it to come back. Maps to 503.

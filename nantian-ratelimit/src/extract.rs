@@ -7,6 +7,10 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use http::request::Parts;
 
+use crate::error::MissingPart;
+use crate::key::Key;
+use crate::limiter::Limiter;
+use crate::policy::{MissingKey, Policy};
 use crate::scope::ScopePart;
 
 /// Tells the value of a scope's part for a request.
@@ -48,6 +52,48 @@ const API_KEY_HEADERS: [HeaderName; 3] = [
     HeaderName::from_static("api-key"),
     HeaderName::from_static("x-goog-api-key"),
 ];
+
+// === impl Limiter ===
+
+impl Limiter {
+    /// The key of a request: what `keys` tells of the parts of the policy's scope.
+    ///
+    /// `None` if the request lacks a part and is not counted then: see [`MissingKey::Skip`].
+    ///
+    /// # Errors
+    ///
+    /// [`MissingPart`] if it lacks a part and is refused then: see [`MissingKey::Reject`].
+    pub fn key_of(&self, keys: &impl KeyExtractor, request: &Parts) -> Result<Option<Key>, MissingPart> {
+        let policy = self.policy();
+        if let Some(part) = policy.missing_part(keys, request) {
+            return match policy.missing_key() {
+                MissingKey::Reject => Err(MissingPart { part: part.clone() }),
+                _ => Ok(None),
+            };
+        }
+        let mut hasher = self.hasher();
+        for part in policy.scope().parts() {
+            hasher.part(part, keys.value(part, request).as_deref());
+        }
+        Ok(Some(hasher.finish()))
+    }
+}
+
+// === impl Policy ===
+
+impl Policy {
+    /// The first part of the scope that a request lacks, unless all that lack one share a bucket.
+    pub(crate) fn missing_part(
+        &self,
+        keys: &(impl KeyExtractor + ?Sized),
+        request: &Parts,
+    ) -> Option<&ScopePart> {
+        if self.missing_key() == MissingKey::Share {
+            return None;
+        }
+        self.scope().parts().iter().find(|part| keys.value(part, request).is_none())
+    }
+}
 
 // === impl ScopeValues ===
 

@@ -42,6 +42,30 @@ const TOKENS: Fields = Fields {
 #[derive(Debug, Clone, Copy)]
 struct Reported;
 
+// === impl Levels ===
+
+impl Levels {
+    /// Writes where the limits stand, for the head of a response: `RateLimit`, `RateLimit-Policy`, `x-ratelimit-*`.
+    ///
+    /// Those of an upstream in `headers` are replaced. [`RateLimitLayer`](crate::RateLimitLayer) does this by itself.
+    pub fn write_fields(&self, headers: &mut HeaderMap) {
+        strip(headers);
+        report(headers, self, None);
+    }
+}
+
+// === impl Denied ===
+
+impl Denied {
+    /// Writes what the response to a refused request says besides its body: when to come back, where the limits stand,
+    /// and that it is not to be stored.
+    ///
+    /// [`RateLimitLayer`](crate::RateLimitLayer) does this by itself.
+    pub fn write_fields(&self, headers: &mut HeaderMap) {
+        refused(headers, self);
+    }
+}
+
 /// Tells an admitted caller where the limits stand.
 ///
 /// Fields of the upstream are replaced; those of a limiter further in are joined.

@@ -128,14 +128,11 @@ impl Settings {
     /// Who is asked for, by the values of the policy's scope.
     pub(crate) fn claim(&self, request: &Parts) -> Claimed {
         let policy = self.decider.policy();
-        if policy.missing_key() != MissingKey::Share {
-            let mut parts = policy.scope().parts().iter();
-            if let Some(part) = parts.find(|part| self.keys.value(part, request).is_none()) {
-                return match policy.missing_key() {
-                    MissingKey::Reject => Claimed::Lacks(part.clone()),
-                    _ => Claimed::Nobody,
-                };
-            }
+        if let Some(part) = policy.missing_part(&*self.keys, request) {
+            return match policy.missing_key() {
+                MissingKey::Reject => Claimed::Lacks(part.clone()),
+                _ => Claimed::Nobody,
+            };
         }
         Claimed::By(self.decider.claim(|hasher| {
             for part in policy.scope().parts() {

@@ -28,7 +28,10 @@
 //!
 //! # Two faces
 //!
-//! [`Limiter`] is the core: synchronous, told the time, for any proxy. [`RateLimitLayer`] puts it around HTTP services:
+//! [`Limiter`] is the core: synchronous, told the time, for any proxy. A proxy of callbacks asks it whose request it is
+//! ([`Limiter::key_of`]) and whether it passes ([`Limiter::admit`]), tells the client what came of it
+//! ([`Denied::write_fields`], [`Levels::write_fields`]), and settles what was used ([`Reservation::settle_at`]).
+//! [`RateLimitLayer`] puts it around HTTP services:
 //!
 //! - a [`KeyExtractor`] says whose request it is; the default, [`ScopeValues`], reads headers and a request extension,
 //! - a [`CostEstimator`] guesses tokens; the default, [`TypicalCost`], reads [`EstimatedTokens`] or goes by experience,
@@ -104,7 +107,7 @@ mod table;
 pub use body::ResponseBody;
 pub use clock::{Clock, ManualClock, MonotonicClock, Timestamp};
 pub use cost::{Cost, CostEstimator, EstimatedTokens, TypicalCost};
-pub use error::{Denied, InvalidPolicy, InvalidScope, Unavailable};
+pub use error::{Denied, InvalidPolicy, InvalidScope, MissingPart, Unavailable};
 pub use extract::{KeyExtractor, ScopeValues};
 pub use future::ResponseFuture;
 pub use handle::ReservationHandle;

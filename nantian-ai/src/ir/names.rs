@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Block, Request, ToolChoice};
+use super::{Block, Reply, Request, ToolChoice};
 
 /// The longest name of a tool that every provider takes.
 const LONGEST: usize = 64;
@@ -48,6 +48,15 @@ impl ToolNames {
     pub fn restore(&self, name: &mut String) {
         if let Some((before, _)) = self.changed.iter().find(|(_, after)| after == name) {
             name.clone_from(before);
+        }
+    }
+
+    /// Gives all tools that a reply calls their names back.
+    pub fn restore_in(&self, reply: &mut Reply) {
+        for block in &mut reply.content {
+            if let Block::ToolCall(call) = block {
+                self.restore(&mut call.name);
+            }
         }
     }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use axum::body::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
-use nantian_ratelimit::{EstimatedTokens, Limit, Limiter, ManualClock, Policy, RateLimitLayer};
+use nantian_ratelimit::{
+    Cost, EstimatedTokens, Limit, Limiter, ManualClock, Policy, RateLimitLayer, ScopeValues,
+};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 fn limiter(clock: &ManualClock, limits: impl IntoIterator<Item = Limit>) -> Limiter {
@@ -140,4 +142,33 @@ async fn a_short_reset_is_told_in_milliseconds() {
     let service = RateLimitLayer::new(limiter(&clock, [Limit::requests_per_minute(6000)]));
     let headers = answer(service.layer(service_fn(ok)), 0).await;
     assert_eq!(all(&headers, "x-ratelimit-reset-requests"), ["10ms"]);
+}
+
+/// What a proxy of callbacks does itself is what the layer does.
+#[tokio::test]
+async fn the_core_writes_the_fields_of_the_layer() {
+    let clock = ManualClock::new();
+    let policy = Policy::builder().limit(Limit::requests_per_minute(1)).scope("apiKey".parse().unwrap());
+    let limiter = Limiter::builder(policy.build().unwrap()).clock(clock).build();
+    let (request, ()) = Request::builder().header("x-api-key", "alice").body(()).unwrap().into_parts();
+    let key = limiter.key_of(&ScopeValues::new(), &request).unwrap().unwrap();
+
+    let mut by_core = HeaderMap::new();
+    by_core.insert("ratelimit", "\"upstream\";r=1".parse().unwrap());
+    let reservation = limiter.admit(key, Cost::REQUEST).unwrap().reserve();
+    reservation.levels().write_fields(&mut by_core);
+    reservation.cancel_at(limiter.now());
+
+    let service = RateLimitLayer::new(limiter.clone()).layer(service_fn(ok));
+    let admitted = service.clone().oneshot(Request::from_parts(request.clone(), ())).await.unwrap();
+    for name in ["ratelimit", "ratelimit-policy", "x-ratelimit-remaining-requests"] {
+        assert_eq!(all(&by_core, name), all(admitted.headers(), name), "{name}");
+    }
+
+    let mut by_core = HeaderMap::new();
+    limiter.admit(key, Cost::REQUEST).unwrap_err().write_fields(&mut by_core);
+    let refused = service.oneshot(Request::from_parts(request, ())).await.unwrap();
+    for name in ["ratelimit", "ratelimit-policy", "retry-after", "retry-after-ms", "cache-control"] {
+        assert_eq!(all(&by_core, name), all(refused.headers(), name), "{name}");
+    }
 }
