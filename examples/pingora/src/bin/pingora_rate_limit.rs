@@ -1,0 +1,130 @@
+//! A Pingora proxy that limits LLM tokens: a request reserves an estimate before it is passed on, its real usage settles it.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, ensure};
+use async_trait::async_trait;
+use axum::{Router, routing::post};
+use http::HeaderMap;
+use http_body_util::BodyExt as _;
+use nantian_pingora_examples::{backend, nobody, post as ask, proxy, replace, respond};
+use nantian_ratelimit::{
+    ByDialect, CostEstimator as _, Limit, Limiter, Policy, Reservation, Responder as _, ScopeValues,
+    Settlement, TypicalCost,
+};
+use pingora_core::{Error, ErrorSource, Result, upstreams::peer::HttpPeer};
+use pingora_http::ResponseHeader;
+use pingora_proxy::{ProxyHttp, Session};
+
+struct Proxy {
+    limiter: Limiter,
+    backend: SocketAddr,
+}
+
+/// What is known of a request between the callbacks.
+#[derive(Default)]
+struct Exchange {
+    reservation: Option<Reservation>,
+    /// What the backend says it used.
+    used: Option<u64>,
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange::default()
+    }
+
+    /// Decides before anything else is done, and answers those who are refused.
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        let request = session.req_header();
+        let key = match self.limiter.key_of(&ScopeValues::new(), request) {
+            Ok(Some(key)) => key,
+            Ok(None) => return Ok(false),
+            Err(missing) => {
+                respond(session, ByDialect.unknown(&missing.part, request)).await?;
+                return Ok(true);
+            }
+        };
+        let cost = TypicalCost.estimate(request, self.limiter.typical_tokens());
+        match self.limiter.admit(key, cost) {
+            Ok(admitted) => {
+                exchange.reservation = Some(admitted.reserve());
+                Ok(false)
+            }
+            Err(denied) => {
+                let mut response = ByDialect.refuse(&denied, request);
+                denied.write_fields(response.headers_mut());
+                respond(session, response).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, _: &mut Exchange) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.backend, false, String::new())))
+    }
+
+    /// Tells the client where the limits stand.
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        let used = response.headers.get("x-tokens-used").and_then(|used| used.to_str().ok()?.parse().ok());
+        exchange.used = used;
+        if let Some(reservation) = &exchange.reservation {
+            let mut fields = HeaderMap::new();
+            reservation.levels().write_fields(&mut fields);
+            replace(response, &fields)?;
+        }
+        Ok(())
+    }
+
+    /// The end of every request, however it ends.
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        let Some(reservation) = exchange.reservation.take() else { return };
+        let is_unserved = error.is_some_and(|error| *error.esource() == ErrorSource::Upstream)
+            && session.upstream_body_bytes_received() == 0;
+        let settlement = match exchange.used {
+            Some(used) => Settlement::Used(used),
+            None if is_unserved => Settlement::NotServed,
+            None => Settlement::AsReserved,
+        };
+        reservation.settle_at(self.limiter.now(), settlement);
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let policy = Policy::builder().limit(Limit::tokens_per_minute(1000)).scope("apiKey".parse()?).build()?;
+    let limiter = Limiter::new(policy);
+    let app =
+        Router::new().route("/v1/chat/completions", post(async || ([("x-tokens-used", "900")], "answer")));
+    let served = proxy(Proxy { limiter: limiter.clone(), backend: backend(app).await? }).await?;
+    let broken = proxy(Proxy { limiter, backend: nobody().await? }).await?;
+    let url = |at| format!("http://{at}/v1/chat/completions");
+    const BODY: &str = r#"{"model":"any","messages":[]}"#;
+
+    // The answer uses more than anybody could know before: what is left is 100, and no second one fits.
+    let first = ask(&url(served), "alice", BODY)?.await?;
+    ensure!(first.status() == 200, "a full bucket is enough");
+    ensure!(first.headers().contains_key("x-ratelimit-remaining-tokens"), "a client learns where it stands");
+    let second = ask(&url(served), "alice", BODY)?.await?;
+    ensure!(second.status() == 429, "900 tokens are typical now, and 100 are left");
+    let wait = second.headers().get("retry-after").context("a refusal says when to come back")?.clone();
+    let body = second.into_body().collect().await?.to_bytes();
+    ensure!(body.starts_with(br#"{"error":{"message":"rate limit reached"#), "it is told as OpenAI would");
+
+    // A provider that cannot be reached uses nothing: bob's tokens come back each time.
+    for _ in 0..3 {
+        ensure!(ask(&url(broken), "bob", BODY)?.await?.status() == 502, "nobody answers");
+    }
+    ensure!(ask(&url(served), "bob", BODY)?.await?.status() == 200, "bob has all of his tokens");
+
+    println!("900 of 1000 tokens are used; the next 900 may come in {} s", wait.to_str()?);
+    Ok(())
+}
