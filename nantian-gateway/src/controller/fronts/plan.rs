@@ -15,13 +15,15 @@ use crate::{
     ir::ObjectName,
     source::{
         Objects, Transport,
-        kube::{belongs_to, bound_ports, fronted, service_name, transport},
+        kube::{belongs_to, bound_ports, digest, fronted, service_name, transport},
     },
 };
 
-/// The ports that are bound for the listeners of Gateways with a Service: below those from which Linux takes ports for
-/// connections to others.
-const PORTS: std::ops::RangeInclusive<u16> = 10_000..=18_999;
+/// The first of the ports that are bound for the listeners of Gateways with a Service,
+const FIRST_PORT: u16 = 10_000;
+/// and how many there are: all below those from which Linux takes ports for connections to others, and that of the admin
+/// server.
+const PORTS: u16 = 9_000;
 /// The label that ties an EndpointSlice to its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -135,13 +137,30 @@ fn with_all_listeners(gateway: &Gateway, known: Ports, taken: &mut BTreeSet<(Tra
     let mut ports = Ports::new();
     for (transport, port) in asked {
         let bound = known.get(&(transport, port)).copied();
-        let bound = bound.or_else(|| PORTS.into_iter().find(|free| !taken.contains(&(transport, *free))));
+        let bound = bound.or_else(|| free_port(gateway, transport, port, taken));
         if let Some(bound) = bound {
             taken.insert((transport, bound));
             ports.insert((transport, port), bound);
         }
     }
     ports
+}
+
+/// A port that no other listener has.
+///
+/// Where the search begins is up to the Gateway, so that a port that was given up is not soon that of another Gateway: its
+/// old Service may lead to it for a while.
+fn free_port(
+    gateway: &Gateway,
+    transport: Transport,
+    port: u16,
+    taken: &BTreeSet<(Transport, u16)>,
+) -> Option<u16> {
+    let identity = format!("{:?} {transport:?} {port}", gateway.metadata.uid);
+    let first = digest(identity.as_bytes()) % u64::from(PORTS);
+    let cycle = (0..u64::from(PORTS)).map(|step| (first + step) % u64::from(PORTS));
+    let mut ports = cycle.filter_map(|offset| FIRST_PORT.checked_add(u16::try_from(offset).ok()?));
+    ports.find(|bound| !taken.contains(&(transport, *bound)))
 }
 
 /// The replicas of this gateway by the family of their addresses.

@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,6 +43,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 pub async fn follow(client: Client, mirror: Arc<Mirror>) {
     let mut following = FuturesUnordered::<Pin<Box<dyn Future<Output = Kind> + Send>>>::new();
     let mut listed: BTreeMap<Kind, watch::Receiver<bool>> = BTreeMap::new();
+    let server = Arc::new(Server::default());
     let mut pause = Pause::default();
     let mut is_discovered = false;
     loop {
@@ -53,7 +57,14 @@ pub async fn follow(client: Client, mirror: Arc<Mirror>) {
                     tracing::debug!(kind = resource.kind, version = resource.version, "kind is served");
                     let (done, is_listed) = watch::channel(false);
                     listed.insert(kind, is_listed);
-                    let events = follow_kind(client.clone(), kind, resource, Arc::clone(&mirror), done);
+                    let events = follow_kind(
+                        client.clone(),
+                        kind,
+                        resource,
+                        Arc::clone(&mirror),
+                        Arc::clone(&server),
+                        done,
+                    );
                     following.push(Box::pin(events));
                 }
                 is_discovered = true;
@@ -61,7 +72,7 @@ pub async fn follow(client: Client, mirror: Arc<Mirror>) {
                 LOOK_AGAIN
             }
             Err(error) => {
-                pause.tell("all", &error);
+                pause.tell("all", &error, answers(&error), &server);
                 pause.next()
             }
         };
@@ -94,6 +105,7 @@ async fn follow_kind(
     kind: Kind,
     resource: ApiResource,
     mirror: Arc<Mirror>,
+    server: Arc<Server>,
     done: watch::Sender<bool>,
 ) -> Kind {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
@@ -106,6 +118,7 @@ async fn follow_kind(
                 // Before a list there is nothing but the wish for one.
                 if !matches!(event, Event::Init) {
                     missing = None;
+                    server.found();
                 }
                 match event {
                     Event::Init => listed.clear(),
@@ -130,7 +143,8 @@ async fn follow_kind(
         }
         if !is_missing(&client, &api).await {
             missing = None;
-            pause.tell(&resource.kind, &error);
+            let answers = inner(&error).is_none_or(answers);
+            pause.tell(&resource.kind, &error, answers, &server);
             sleep(pause.next()).await;
         } else if missing.get_or_insert_with(Instant::now).elapsed() < GONE_AFTER {
             sleep(LONGEST_PAUSE).await;
@@ -178,6 +192,40 @@ fn is_expiry(error: &watcher::Error) -> bool {
     }
 }
 
+/// What the client says of a watch that has failed, unless the server said so itself.
+fn inner(error: &watcher::Error) -> Option<&Error> {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => Some(error),
+        _ => None,
+    }
+}
+
+/// Whether the server has answered, if only to refuse.
+fn answers(error: &Error) -> bool {
+    matches!(error, Error::Api(_) | Error::SerdeError(_))
+}
+
+/// Whether the API server is there, which concerns all kinds at once.
+#[derive(Debug, Default)]
+struct Server {
+    is_lost: AtomicBool,
+}
+
+impl Server {
+    fn lost(&self, error: &dyn std::fmt::Display) {
+        if !self.is_lost.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "the API server cannot be reached; what it said last is served on");
+        }
+    }
+
+    fn found(&self) {
+        if self.is_lost.swap(false, Ordering::Relaxed) {
+            tracing::info!("the API server is reached again");
+        }
+    }
+}
+
 /// Pauses that grow, and what is said about them.
 #[derive(Debug)]
 struct Pause {
@@ -199,12 +247,22 @@ impl Pause {
         pause.mul_f64(0.5 + fastrand::f64())
     }
 
-    /// Says once that something is wrong.
-    fn tell(&mut self, kind: &str, error: &(dyn std::error::Error + 'static)) {
+    /// Says once that something is wrong: with the kind if the server answers, with the server otherwise.
+    fn tell(
+        &mut self,
+        kind: &str,
+        error: &(dyn std::error::Error + 'static),
+        answers: bool,
+        server: &Server,
+    ) {
+        let error = crate::respond::Chain(error);
         // One interruption is how a watch ends when the server restarts.
-        if self.next > SHORTEST_PAUSE && !self.is_told {
+        if self.next == SHORTEST_PAUSE {
+            tracing::debug!(%error, kind, "a watch has ended");
+        } else if !answers {
+            server.lost(&error);
+        } else if !self.is_told {
             self.is_told = true;
-            let error = crate::respond::Chain(error);
             tracing::warn!(%error, kind, "kind cannot be watched; its objects stay as they were");
         }
     }
@@ -245,7 +303,8 @@ mod tests {
         mirror.put(Kind::Service, "services", serde_json::from_value(service).unwrap());
         let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
         let (done, _) = watch::channel(false);
-        let following = follow_kind(client(readyz), Kind::Service, resource, Arc::clone(&mirror), done);
+        let following =
+            follow_kind(client(readyz), Kind::Service, resource, Arc::clone(&mirror), Arc::default(), done);
         // It ends only when the kind is gone.
         let _ = tokio::time::timeout(time, following).await;
         !mirror.is_empty()

@@ -79,6 +79,7 @@ async fn traffic_goes_on_without_the_api_server_and_the_state_converges_when_it_
     let backend = Backend::echo("a").await;
     let mut cluster = Cluster::start(&backend).await;
     cluster.server.stop().await;
+    cluster.gateway.log.more("the API server cannot be reached", 0).await;
     assert_eq!(cluster.gateway.get("/").await.status(), 200);
     cluster.server.apply(&route(&rule("/meanwhile", &to("a"))));
     cluster.server.delete("services", "demo", "a");
@@ -88,6 +89,8 @@ async fn traffic_goes_on_without_the_api_server_and_the_state_converges_when_it_
     cluster.becomes("/meanwhile", 500).await;
     cluster.server.apply(&manifests::service("a", "http", &[&backend]));
     cluster.becomes("/meanwhile", 200).await;
+    assert_eq!(cluster.gateway.log.count("the API server cannot be reached"), 1);
+    assert_eq!(cluster.gateway.log.count("cannot be watched"), 0);
 }
 
 #[tokio::test]

@@ -83,8 +83,11 @@ fn a_gateway_is_given_a_service_that_leads_to_the_replicas() {
     assert_eq!(service["metadata"]["ownerReferences"][0]["uid"], "uid-of-web");
     assert_eq!(service["metadata"]["labels"]["gateway.networking.k8s.io/gateway-name"], "web");
     assert_eq!(service["spec"]["type"], "LoadBalancer");
-    let ports = [((Transport::Tcp, 80), 10_000), ((Transport::Tcp, 443), 10_001)];
-    assert_eq!(bound(&objects, "web-ours"), ports);
+    let [((Transport::Tcp, 80), http), ((Transport::Tcp, 443), https)] = bound(&objects, "web-ours")[..]
+    else {
+        panic!("{:?}", bound(&objects, "web-ours"));
+    };
+    assert!(http != https && [http, https].iter().all(|port| (10_000..19_000).contains(port)));
 
     let second = carry_out(&mut objects);
     assert_eq!(second.apply.len(), 1);
@@ -97,8 +100,8 @@ fn a_gateway_is_given_a_service_that_leads_to_the_replicas() {
     ]);
     assert_eq!(slice["endpoints"], endpoints);
     let ports = json!([
-        { "name": "tcp-80", "protocol": "TCP", "port": 10_000 },
-        { "name": "tcp-443", "protocol": "TCP", "port": 10_001 },
+        { "name": "tcp-80", "protocol": "TCP", "port": http },
+        { "name": "tcp-443", "protocol": "TCP", "port": https },
     ]);
     assert_eq!(slice["ports"], ports);
 
@@ -110,12 +113,35 @@ fn a_gateway_is_given_a_service_that_leads_to_the_replicas() {
 fn a_listener_keeps_its_port_and_two_never_share_one() {
     let mut objects = world();
     carry_out(&mut objects);
-    gateway(&mut objects, "other", &[("HTTP", 80), ("UDP", 80)], json!({}));
+    let first = bound(&objects, "web-ours");
+    let many: Vec<(&str, u16)> = (1..=60).flat_map(|port| [("HTTP", port), ("UDP", port)]).collect();
+    for name in ["a", "b", "c", "d"] {
+        gateway(&mut objects, name, &many, json!({}));
+    }
     gateway(&mut objects, "web", &[("HTTP", 8080), ("HTTPS", 443)], json!({}));
     carry_out(&mut objects);
-    let kept = [((Transport::Tcp, 443), 10_001), ((Transport::Tcp, 8080), 10_003)];
-    let new = [((Transport::Tcp, 80), 10_002), ((Transport::Udp, 80), 10_000)];
-    assert_eq!((bound(&objects, "web-ours"), bound(&objects, "other-ours")), (kept.into(), new.into()));
+    let second = bound(&objects, "web-ours");
+    assert_eq!((second[0], second[1].0), (first[1], (Transport::Tcp, 8080)));
+    let names = ["web-ours", "a-ours", "b-ours", "c-ours", "d-ours"];
+    let all =
+        names.iter().flat_map(|name| bound(&objects, name)).map(|((transport, _), port)| (transport, port));
+    let all: Vec<_> = all.collect();
+    assert_eq!((all.len(), all.iter().collect::<BTreeSet<_>>().len()), (482, 482));
+}
+
+#[test]
+fn every_port_can_be_found() {
+    let all = |except: u16| {
+        let ports = (FIRST_PORT..FIRST_PORT + PORTS).filter(move |port| *port != except);
+        ports.map(|port| (Transport::Tcp, port)).collect::<BTreeSet<_>>()
+    };
+    let objects = world();
+    let gateway = objects.gateways.values().next().unwrap();
+    for left in [FIRST_PORT, 12_345, FIRST_PORT + PORTS - 1] {
+        assert_eq!(free_port(gateway, Transport::Tcp, 80, &all(left)), Some(left));
+    }
+    assert_eq!(free_port(gateway, Transport::Tcp, 80, &all(0)), None);
+    assert!(free_port(gateway, Transport::Udp, 80, &all(0)).is_some());
 }
 
 #[test]
