@@ -52,6 +52,16 @@ pub(crate) struct Refusal {
     pub(crate) until: Option<Timestamp>,
 }
 
+/// What became of a charge.
+enum Charge {
+    /// All limits were charged.
+    Done,
+    /// Nothing was charged: this column has room at this time only.
+    Full { column: usize, until: Timestamp },
+    /// Nothing was charged: the slot is not the key's, or changes hands.
+    Lost,
+}
+
 /// What became of a correction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Corrected {
@@ -61,6 +71,22 @@ pub(crate) enum Corrected {
     },
     /// Another ledger answers for this key.
     Retired,
+}
+
+// === impl Charge ===
+
+impl Charge {
+    /// The verdict, with the TATs that the slot holds.
+    #[inline]
+    fn verdict(self, tats: Tats) -> Option<Verdict> {
+        match self {
+            Self::Done => Some(Verdict::Admitted(tats)),
+            Self::Full { column, until } => {
+                Some(Verdict::Denied(Refusal { tats, column, until: Some(until) }))
+            }
+            Self::Lost => None,
+        }
+    }
 }
 
 // === impl Ledger ===
@@ -82,10 +108,14 @@ impl Ledger {
         {
             return Verdict::Denied(refusal);
         }
-        let found = self.table.find(key);
-        found
-            .and_then(|slot| self.charge(slot, key.tag, now, cost))
-            .unwrap_or_else(|| self.admit_exclusively(now, key, cost))
+        if let Some(slot) = self.table.find(key) {
+            let mut tats = [0; MAX_LIMITS];
+            let charge = self.charge(slot, key.tag, now, cost, &mut tats);
+            if let Some(verdict) = charge.verdict(tats) {
+                return verdict;
+            }
+        }
+        self.admit_exclusively(now, key, cost)
     }
 
     /// The TATs of `key`; `None` if another ledger answers for it.
@@ -161,59 +191,107 @@ impl Ledger {
         slot.belongs_to(tag).then_some(tats)
     }
 
-    /// Charges the cells of a slot; `None` if it is not that of `tag` or changes hands.
+    /// Charges the cells of a slot, and writes down what they hold.
     #[inline]
-    fn charge(&self, slot: Slot<'_>, tag: u64, now: Timestamp, cost: Cost) -> Option<Verdict> {
-        let before = self.read(slot, tag)?;
-        let mut tats = match self.charged(&before, now, cost) {
-            Ok(tats) => tats,
-            Err(refusal) => return Some(Verdict::Denied(refusal)),
+    fn charge(&self, slot: Slot<'_>, tag: u64, now: Timestamp, cost: Cost, tats: &mut Tats) -> Charge {
+        // A number that the compiler knows takes all loops out of what every request pays for.
+        match self.columns.len() {
+            1 => self.charge_all::<1>(slot, tag, now, cost, tats),
+            2 => self.charge_all::<2>(slot, tag, now, cost, tats),
+            3 => self.charge_all::<3>(slot, tag, now, cost, tats),
+            4 => self.charge_all::<4>(slot, tag, now, cost, tats),
+            5 => self.charge_all::<5>(slot, tag, now, cost, tats),
+            6 => self.charge_all::<6>(slot, tag, now, cost, tats),
+            _ => self.charge_all::<MAX_LIMITS>(slot, tag, now, cost, tats),
+        }
+    }
+
+    /// [`Ledger::charge`] of `LIMITS` limits.
+    #[inline]
+    fn charge_all<const LIMITS: usize>(
+        &self,
+        slot: Slot<'_>,
+        tag: u64,
+        now: Timestamp,
+        cost: Cost,
+        tats: &mut Tats,
+    ) -> Charge {
+        let (columns, cells) = (self.columns.first_chunk::<LIMITS>(), slot.cells().first_chunk::<LIMITS>());
+        let (Some(columns), Some(cells), Some(tats)) = (columns, cells, tats.first_chunk_mut::<LIMITS>())
+        else {
+            return Charge::Lost;
         };
-        let cells = self.columns.iter().zip(slot.cells()).zip(before.iter().zip(&mut tats));
-        for (position, ((column, cell), (before, tat))) in cells.enumerate() {
-            if *before == *tat {
-                continue;
+        for (tat, cell) in tats.iter_mut().zip(cells) {
+            *tat = cell.load(Ordering::Acquire);
+            if *tat == SEALED {
+                return Charge::Lost;
             }
-            match column.charge((slot, tag), cell, (*before, *tat), now, cost) {
+        }
+        if !slot.belongs_to(tag) {
+            return Charge::Lost;
+        }
+        let mut after = *tats;
+        let mut fits = true;
+        for (column, tat) in columns.iter().zip(&mut after) {
+            match column.charged(*tat, now, cost) {
                 Ok(charged) => *tat = charged,
-                Err(uncharged) => {
-                    self.roll_back(slot, tag, position, cost);
-                    return self.lost(slot, tag, position, uncharged);
+                Err(_) => fits = false,
+            }
+        }
+        if !fits {
+            let longest = self.longest_wait(tats, now, cost);
+            return longest.map_or(Charge::Lost, |(column, until)| Charge::Full { column, until });
+        }
+        let steps = columns.iter().zip(cells).zip(tats.iter_mut()).zip(&after);
+        for (position, (((column, cell), tat), charged)) in steps.enumerate() {
+            if tat != charged {
+                match column.charge((slot, tag), cell, (*tat, *charged), now, cost) {
+                    Ok(charged) => *tat = charged,
+                    Err(uncharged) => return self.take_back(slot, tag, (position, uncharged), cost, tats),
                 }
             }
         }
         // If the slot changed hands and its cells the same values since, its new owner was charged: on the safe side.
-        slot.belongs_to(tag).then_some(Verdict::Admitted(tats))
+        if slot.belongs_to(tag) { Charge::Done } else { Charge::Lost }
     }
 
-    /// The verdict for a request that another one overtook in the column at `position`.
-    fn lost(&self, slot: Slot<'_>, tag: u64, position: usize, uncharged: Uncharged) -> Option<Verdict> {
-        let Uncharged::Full(until) = uncharged else {
-            return None;
-        };
-        let tats = self.read(slot, tag)?;
-        Some(Verdict::Denied(Refusal { tats, column: position, until: Some(until) }))
+    /// Ends a charge that another request overtook in the column at `position`.
+    #[cold]
+    fn take_back(
+        &self,
+        slot: Slot<'_>,
+        tag: u64,
+        (position, uncharged): (usize, Uncharged),
+        cost: Cost,
+        tats: &mut [u64],
+    ) -> Charge {
+        self.roll_back(slot, tag, position, cost);
+        match (uncharged, self.read(slot, tag)) {
+            (Uncharged::Full(until), Some(read)) => {
+                tats.iter_mut().zip(read).for_each(|(tat, read)| *tat = read);
+                Charge::Full { column: position, until }
+            }
+            _ => Charge::Lost,
+        }
     }
 
     /// The TATs after `cost`, or which limit has no room longest.
-    #[inline]
     pub(crate) fn charged(&self, tats: &Tats, now: Timestamp, cost: Cost) -> Result<Tats, Refusal> {
-        let mut charged = [0; MAX_LIMITS];
-        let mut worst: Option<(usize, Timestamp)> = None;
-        let cells = self.columns.iter().zip(tats.iter().zip(&mut charged));
-        for (position, (column, (before, after))) in cells.enumerate() {
-            match column.charged(*before, now, cost) {
-                Ok(tat) => *after = tat,
-                Err(until) if worst.is_none_or(|(_, longest)| longest < until) => {
-                    worst = Some((position, until));
-                }
-                Err(_) => {}
-            }
+        if let Some((column, until)) = self.longest_wait(tats, now, cost) {
+            return Err(Refusal { tats: *tats, column, until: Some(until) });
         }
-        match worst {
-            None => Ok(charged),
-            Some((column, until)) => Err(Refusal { tats: *tats, column, until: Some(until) }),
+        let mut charged = *tats;
+        for (column, tat) in self.columns.iter().zip(&mut charged) {
+            *tat = column.charged(*tat, now, cost).unwrap_or(*tat);
         }
+        Ok(charged)
+    }
+
+    /// Which limit has no room for `cost` longest, if one has none.
+    fn longest_wait(&self, tats: &[u64], now: Timestamp, cost: Cost) -> Option<(usize, Timestamp)> {
+        let waits = self.columns.iter().zip(tats).map(|(column, tat)| column.charged(*tat, now, cost).err());
+        let waits = waits.enumerate().filter_map(|(column, until)| Some((column, until?)));
+        waits.reduce(|longest, wait| if wait.1 > longest.1 { wait } else { longest })
     }
 
     /// Takes the charges of the first `count` columns back.
@@ -243,7 +321,8 @@ impl Ledger {
             }
         };
         // Nothing is sealed while this shard is ours: there is a verdict.
-        self.charge(slot, tag, now, cost).unwrap_or(Verdict::Retired)
+        let mut tats = [0; MAX_LIMITS];
+        self.charge(slot, tag, now, cost, &mut tats).verdict(tats).unwrap_or(Verdict::Retired)
     }
 
     fn correct_slot(

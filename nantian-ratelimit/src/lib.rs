@@ -101,6 +101,7 @@ mod reservation;
 mod respond;
 mod scope;
 mod service;
+mod sip;
 mod sync;
 mod table;
 

@@ -141,17 +141,32 @@ impl Limiter {
     /// # Errors
     ///
     /// [`Denied`] when a limit lacks room; nothing was charged then.
+    #[inline]
     pub fn admit_at(&self, now: Timestamp, key: Key, cost: Cost) -> Result<Admitted<'_>, Denied> {
-        let mut ledger = self.ledger();
-        loop {
+        let ledger = &self.0.ledger;
+        if !ledger.is_retired() {
             match ledger.admit(now, key, cost) {
-                Verdict::Admitted(tats) => return Ok(Admitted { ledger, now, tats, key, cost }),
-                Verdict::Denied(Refusal { tats, column, until }) => {
-                    let retry_after = until.map(|until| until.since(now));
-                    let levels = Levels::new(ledger.into_owned(), now, tats);
-                    return Err(Denied::new(levels, column, retry_after));
+                Verdict::Admitted(tats) => {
+                    return Ok(Admitted { ledger: Cow::Borrowed(ledger), now, tats, key, cost });
                 }
-                Verdict::Retired => ledger = Cow::Owned(self.0.lineage.latest()),
+                Verdict::Denied(refusal) => return Err(denied(ledger, now, refusal)),
+                Verdict::Retired => {}
+            }
+        }
+        self.admit_by_latest(now, key, cost)
+    }
+
+    /// [`Limiter::admit_at`] where the limiter's own ledger answers no more.
+    #[cold]
+    fn admit_by_latest(&self, now: Timestamp, key: Key, cost: Cost) -> Result<Admitted<'_>, Denied> {
+        loop {
+            let ledger = self.0.lineage.latest();
+            match ledger.admit(now, key, cost) {
+                Verdict::Admitted(tats) => {
+                    return Ok(Admitted { ledger: Cow::Owned(ledger), now, tats, key, cost });
+                }
+                Verdict::Denied(refusal) => return Err(denied(&ledger, now, refusal)),
+                Verdict::Retired => {}
             }
         }
     }
@@ -255,6 +270,13 @@ impl Limiter {
             Cow::Borrowed(&self.0.ledger)
         }
     }
+}
+
+/// What the caller is told of a refusal.
+#[inline(never)]
+fn denied(ledger: &Arc<Ledger>, now: Timestamp, refusal: Refusal) -> Denied {
+    let Refusal { tats, column, until } = refusal;
+    Denied::new(Levels::new(Arc::clone(ledger), now, tats), column, until.map(|until| until.since(now)))
 }
 
 impl fmt::Debug for Limiter {

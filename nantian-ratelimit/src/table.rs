@@ -67,13 +67,13 @@ struct Line([AtomicU64; LINE]);
 // === impl Table ===
 
 impl<T> Table<T> {
-    /// A table with room for about `keys` keys of `cells` cells each: there are one and a half slots for a key.
+    /// A table with room for about `keys` keys of `cells` cells each: there are not quite one and a half slots for a key.
     pub(crate) fn new(keys: usize, cells: usize, mut state: impl FnMut() -> T) -> Self {
         let shards = (keys / KEYS_IN_SHARD).next_power_of_two().clamp(1, MAX_SHARDS);
         let width = (cells + 1).next_power_of_two().clamp(2, LINE);
         let slots_in_pair = 2 * LINE / width;
         // The smaller segments have a seventh more.
-        let largest = (keys.saturating_mul(21) / 16).div_ceil(shards).div_ceil(slots_in_pair);
+        let largest = (keys.saturating_mul(41) / 32).div_ceil(shards).div_ceil(slots_in_pair);
         let sizes = segment_sizes(largest.max(1));
         Self { shards: (0..shards).map(|_| Shard::new(sizes.len(), width, state())).collect(), width, sizes }
     }
@@ -238,7 +238,14 @@ impl Segment {
     /// The slot of `tag`, for slots of `WIDTH` words.
     #[inline]
     fn find<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
-        self.lines(tag).iter().find_map(|line| line.find::<WIDTH>(tag))
+        let [first, second] = self.pair(tag);
+        first.find::<WIDTH>(tag).or_else(|| second.find::<WIDTH>(tag)).or_else(|| self.find_far::<WIDTH>(tag))
+    }
+
+    /// [`Segment::find`] in the other pair.
+    #[inline(never)]
+    fn find_far<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
+        self.pair(tag.rotate_left(32)).into_iter().find_map(|line| line.find::<WIDTH>(tag))
     }
 
     /// The slots that a tag may have, in the order in which they are tried.
@@ -247,7 +254,6 @@ impl Segment {
     }
 
     /// The lines of a tag, best first; in a small segment some are the same.
-    #[inline]
     fn lines(&self, tag: u64) -> [&Line; 4] {
         let [first, second] = self.pair(tag);
         let [third, fourth] = self.pair(tag.rotate_left(32));
@@ -258,6 +264,7 @@ impl Segment {
         clippy::indexing_slicing,
         reason = "choose stays below the number of pairs, of which there is one"
     )]
+    #[inline]
     fn pair(&self, tag: u64) -> [&Line; 2] {
         let [even, odd] = &self.pairs[choose(tag, self.pairs.len())].0;
         if tag & 1 == 0 { [even, odd] } else { [odd, even] }
