@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::fault::StoreFault;
-use super::script::{DECIDE, GREET};
+use super::script::GREET;
 use super::settle::Correction;
-use super::store::{Agreed, Inner, Link, bytes};
+use super::store::{Agreed, Errand, Inner, Link, bytes};
 use crate::key::Secret;
 
 /// How often the server is greeted.
@@ -30,7 +30,7 @@ const PATIENCE: u32 = 3;
 const REPLICA_GONE: u32 = 10;
 /// The shortest and the longest pause between two attempts to connect.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// Corrections that are sent together.
+/// Errands that are run together.
 const BATCH: usize = 256;
 
 const SECRET_KEY: &str = "nrl:{store}:secret";
@@ -44,14 +44,14 @@ type Io = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Spawn [`RedisDriver::run`]; this crate does not.
 pub struct RedisDriver {
     store: Arc<Inner>,
-    corrections: mpsc::Receiver<Correction>,
+    errands: mpsc::Receiver<Errand>,
     /// What this process is called.
     name: Vec<u8>,
 }
 
 impl RedisDriver {
-    pub(super) fn new(store: Arc<Inner>, corrections: mpsc::Receiver<Correction>) -> Self {
-        Self { store, corrections, name: Secret::random_bytes().to_vec() }
+    pub(super) fn new(store: Arc<Inner>, errands: mpsc::Receiver<Errand>) -> Self {
+        Self { store, errands, name: Secret::random_bytes().to_vec() }
     }
 
     /// Connects, again and again, until it is dropped.
@@ -94,7 +94,11 @@ impl RedisDriver {
         loop {
             tokio::select! {
                 () = &mut over => return,
-                Some(correction) = self.corrections.recv() => correction.lose(),
+                Some(errand) = self.errands.recv() => {
+                    if let Errand::Correct(correction) = errand {
+                        correction.lose();
+                    }
+                }
             }
         }
     }
@@ -117,8 +121,8 @@ impl RedisDriver {
             tokio::select! {
                 () = sleep_until(next) => {}
                 () = store.tripped.notified() => {}
-                _ = self.corrections.recv_many(&mut batch, BATCH) => {
-                    self.send(mem::take(&mut batch)).await;
+                _ = self.errands.recv_many(&mut batch, BATCH) => {
+                    self.run_errands(mem::take(&mut batch)).await;
                     continue;
                 }
             }
@@ -139,22 +143,18 @@ impl RedisDriver {
         }
     }
 
-    /// Agrees with the other replicas on the secret, counts them, and makes sure that the server knows the script.
+    /// Agrees with the other replicas on the secret, and counts them.
     async fn greet(&self, connection: &MultiplexedConnection) -> Result<(), RedisError> {
         let store = &self.store;
         let mut commands = Pipeline::new();
         let greeting = commands.cmd("EVAL").arg(GREET).arg(2).arg(SECRET_KEY).arg(REPLICAS_KEY);
         // A server that has forgotten the secret is told the one that all replicas still know.
         greeting.arg(&store.agreed.load().bytes).arg(&self.name).arg(REPLICA_GONE);
-        commands.cmd("SCRIPT").arg("LOAD").arg(DECIDE);
-        let mut connection = connection.clone();
-        let answers = timeout(store.command_timeout, connection.send_packed_commands(&commands, 0, 2));
-        let answers = answers.await.map_err(|_| silence())??;
-        let [greeted, loaded] = <[Value; 2]>::try_from(answers).map_err(|_| strange())?;
+        let answers = self.answers(connection, &commands, 1).await?;
+        let [greeted] = <[Value; 1]>::try_from(answers).map_err(|_| strange())?;
         let Value::Array(greeted) = greeted.extract_error()? else { return Err(strange()) };
         let [secret, replicas] = <[Value; 2]>::try_from(greeted).map_err(|_| strange())?;
-        let (secret, script) = (bytes(Ok(secret))?, bytes(Ok(loaded))?);
-        let script = String::from_utf8(script).map_err(|_| strange())?;
+        let secret = bytes(Ok(secret))?;
         if let Value::Int(replicas) = replicas {
             store.replicas.store(u32::try_from(replicas).unwrap_or(1).max(1), Ordering::Relaxed);
         }
@@ -165,9 +165,49 @@ impl RedisDriver {
         }
         let known = store.link.load();
         if known.as_ref().is_none_or(|known| known.agreed.bytes != agreed.bytes) {
-            store.link.store(Some(Arc::new(Link { connection, agreed, script })));
+            let scripts = self.load_scripts(connection).await?;
+            store.link.store(Some(Arc::new(Link { connection: connection.clone(), agreed, scripts })));
         }
         Ok(())
+    }
+
+    /// Tells the server the scripts; returns what it calls them.
+    async fn load_scripts(&self, connection: &MultiplexedConnection) -> Result<Box<[String]>, RedisError> {
+        let mut commands = Pipeline::new();
+        for script in &self.store.scripts {
+            commands.cmd("SCRIPT").arg("LOAD").arg(script);
+        }
+        let answers = self.answers(connection, &commands, self.store.scripts.len()).await?;
+        let names =
+            answers.into_iter().map(|name| String::from_utf8(bytes(Ok(name))?).map_err(|_| strange()));
+        names.collect()
+    }
+
+    /// The answers to so many commands, in time.
+    async fn answers(
+        &self,
+        connection: &MultiplexedConnection,
+        commands: &Pipeline,
+        count: usize,
+    ) -> Result<Vec<Value>, RedisError> {
+        let mut connection = connection.clone();
+        let answers =
+            timeout(self.store.command_timeout, connection.send_packed_commands(commands, 0, count));
+        answers.await.map_err(|_| silence())?
+    }
+
+    async fn run_errands(&self, errands: Vec<Errand>) {
+        let mut corrections = Vec::new();
+        for errand in errands {
+            match errand {
+                Errand::Correct(correction) => corrections.push(correction),
+                // Those of one batch were sent at about the same time: they take one timeout together at most.
+                Errand::SeeThrough(orphan) => corrections.extend(orphan.landed().await),
+            }
+        }
+        if !corrections.is_empty() {
+            self.send(corrections).await;
+        }
     }
 
     /// Sends corrections in one go; what the server does not take is owed.
@@ -181,7 +221,7 @@ impl RedisDriver {
         strangers.into_iter().for_each(Correction::lose);
         let mut commands = Pipeline::new();
         for correction in &batch {
-            commands.add_command(link.command(&correction.name(), &correction.order(), false));
+            commands.add_command(link.command(&correction.name(), &correction.order()));
         }
         let mut connection = link.connection.clone();
         let answers = connection.send_packed_commands(&commands, 0, batch.len());
@@ -196,7 +236,7 @@ impl RedisDriver {
             }
             // It may have lost the script.
             let (name, order) = (correction.name(), correction.order());
-            match timeout(self.store.command_timeout, link.decide(&name, &order)).await {
+            match timeout(self.store.command_timeout, self.store.decide(&link, &name, &order)).await {
                 Ok(Ok(_)) => correction.done(),
                 _ => correction.lose(),
             }

@@ -42,8 +42,8 @@ pub(super) struct Current {
 pub(super) struct Items(Vec<(Limit, i64)>);
 
 /// Use that the server is being told of. Dropped before it was delivered, it is owed again.
-pub(super) struct Report<'a> {
-    family: &'a Family,
+pub(super) struct Report {
+    family: Arc<Family>,
     key: Key,
     items: Items,
 }
@@ -116,7 +116,7 @@ impl Family {
     }
 
     /// Takes the use of `key` that the server was not told of.
-    pub(super) fn report(&self, now: Timestamp, key: Key) -> Option<Report<'_>> {
+    pub(super) fn report(self: &Arc<Self>, now: Timestamp, key: Key) -> Option<Report> {
         // What is sent in vain may arrive all the same: not while answers fail to come.
         if self.unreported_until.load(Ordering::Relaxed) <= now.as_nanos() || !self.store.0.breaker.is_clean()
         {
@@ -131,7 +131,7 @@ impl Family {
             return None;
         }
         current.unreported.correct_at(now, key, |limit| -items.of(limit));
-        Some(Report { family: self, key, items })
+        Some(Report { family: Arc::clone(self), key, items })
     }
 
     /// Owes the server what `items` takes; what they give back refills by itself.
@@ -195,7 +195,7 @@ impl Items {
 
 // === impl Report ===
 
-impl Report<'_> {
+impl Report {
     pub(super) fn items(&self) -> &Items {
         &self.items
     }
@@ -206,7 +206,7 @@ impl Report<'_> {
     }
 }
 
-impl Drop for Report<'_> {
+impl Drop for Report {
     fn drop(&mut self) {
         if !self.items.is_empty() {
             self.family.owe(self.key, &self.items);

@@ -17,13 +17,26 @@
 //! Replicas are counted by their greetings to the server. A process that starts while it is away knows of no others, and takes
 //! the whole limit until it has heard from it, unless [`RedisStoreBuilder::replicas`] says how many there are.
 //!
-//! A request whose answer was lost may have been charged on the server all the same: on the safe side.
+//! # How much may pass
+//!
+//! With `L` for what a limit lets through in some time, its bucket included, and `R` for the number of replicas:
+//!
+//! - While the server answers, all replicas together admit at most `L`: each decision is one step of the server.
+//! - While it does not, each replica admits at most its share of `L`, rounded up to a whole item: together `L` and less than one
+//!   item for each replica. Of what was used before, a replica knows only what it admitted itself. If one was given more than its
+//!   share, the others do not know, and the first bucket's time of an outage may see up to `(R - 1) / R` of a bucket more than `L`.
+//! - A replica that knows of no others takes `L` alone: `R × L` if all start while the server is away, with no count given.
+//! - A server that comes back with its data admits the rest of `L`, after what passed meanwhile. One that has lost its data, or whose
+//!   successor has not yet seen the last changes, has forgotten what was used until then, and may admit that much again, a bucket at
+//!   most.
+//! - A request whose answer was lost may have been charged on the server all the same: on the safe side.
 
 mod breaker;
 mod denials;
 mod driver;
 mod family;
 mod fault;
+mod flight;
 mod script;
 mod settle;
 mod shared;

@@ -4,19 +4,27 @@ use crate::clock::{Timestamp, nanos};
 use crate::cost::Cost;
 use crate::policy::{Limit, Unit};
 
-/// Decides and corrects.
-pub(super) const DECIDE: &str = include_str!("decide.lua");
+/// Decides and corrects, as a template: see there.
+const DECIDE: &str = include_str!("decide.lua");
 /// What all replicas agree on.
 pub(super) const GREET: &str = include_str!("greet.lua");
+
+/// Bytes of a limit's signature.
+const SIGNATURE: usize = 4;
+/// Bytes of a number.
+const NUMBER: usize = 8;
+/// Numbers that the script is told of each limit.
+const TERMS: usize = 5;
 
 /// What doubles round away.
 const ROUNDING: f64 = 1e-6;
 
 /// What the script is to do with the limits of a policy.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Order {
-    /// Unit and window of each limit, by which the server recognises its level after an edit.
-    pub(super) signature: Vec<u8>,
+    /// How many limits there are.
+    pub(super) limits: usize,
+    /// Unit and window of each limit, by which the server recognises its level after an edit, then its numbers.
     pub(super) terms: Vec<u8>,
 }
 
@@ -37,9 +45,9 @@ impl Order {
         cost: Cost,
         mut correction: impl FnMut(&Limit) -> i64,
     ) -> Self {
-        let mut order = Self::default();
+        let (mut signatures, mut numbers) = (Vec::new(), Vec::new());
         for limit in limits {
-            order.signature.extend_from_slice(&signature(limit));
+            signatures.extend_from_slice(&signature(limit));
             let (max, capacity) = (limit.max().max(1), limit.capacity().max(1));
             let terms = [
                 per_microsecond(limit),
@@ -48,10 +56,45 @@ impl Order {
                 correction(limit) as f64,
                 charge(limit, cost) as f64,
             ];
-            order.terms.extend(terms.iter().flat_map(|term| term.to_le_bytes()));
+            numbers.extend(terms.iter().flat_map(|term| term.to_le_bytes()));
         }
-        order
+        let limits = signatures.len() / SIGNATURE;
+        signatures.append(&mut numbers);
+        Self { limits, terms: signatures }
     }
+}
+
+/// The script for a number of limits.
+pub(super) fn decide(limits: usize) -> String {
+    let signature = format!("<c{}", limits * SIGNATURE);
+    let state = format!("{signature}d{}", "d".repeat(limits));
+    let terms = format!("{signature}{}", "d".repeat(limits * TERMS));
+    let template = DECIDE.lines().filter(|line| !line.trim_start().starts_with("--"));
+    let mut script = String::new();
+    for line in template {
+        let line = line.replace("$terms", &terms).replace("$state", &state);
+        let line = line.replace("$size", &state_size(limits).to_string());
+        let numbered = |text: &str| (1..=limits).map(|limit| text.replace('@', &limit.to_string())).collect();
+        let lines: Vec<String> =
+            match line.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?))) {
+                Some((before, (list, after))) => {
+                    let list: Vec<String> = numbered(list);
+                    vec![format!("{before}{}{after}", list.join(", "))]
+                }
+                None if line.contains('@') => numbered(&line),
+                None => vec![line],
+            };
+        for line in lines {
+            script.push_str(&line);
+            script.push('\n');
+        }
+    }
+    script
+}
+
+/// Bytes of a state.
+const fn state_size(limits: usize) -> usize {
+    limits * (SIGNATURE + NUMBER) + NUMBER
 }
 
 /// What `limit` counts of `cost`; a cost above the capacity asks for a full bucket and takes all of it.
@@ -83,7 +126,7 @@ fn per_microsecond(limit: &Limit) -> f64 {
 }
 
 /// Unit and window: seconds need 22 bits, and a window in fractions of one is told apart by its milliseconds.
-fn signature(limit: &Limit) -> [u8; 4] {
+fn signature(limit: &Limit) -> [u8; SIGNATURE] {
     let unit = match limit.unit() {
         Unit::Requests => 0,
         Unit::Tokens => 1 << 31,
@@ -100,14 +143,15 @@ fn signature(limit: &Limit) -> [u8; 4] {
 impl Answer {
     /// Reads the answer to an order about `limits` limits.
     pub(super) fn read(bytes: &[u8], limits: usize) -> Option<Self> {
-        let (fits, used) = bytes.split_first()?;
-        let (levels, []) = used.as_chunks::<8>() else { return None };
-        if levels.len() != limits {
+        if bytes.len() != state_size(limits) {
             return None;
         }
-        let used: Vec<f64> = levels.iter().map(|level| f64::from_le_bytes(*level)).collect();
+        let (numbers, []) = bytes.get(limits * SIGNATURE..)?.as_chunks::<NUMBER>() else { return None };
+        let mut numbers = numbers.iter().map(|number| f64::from_le_bytes(*number));
+        let fits = numbers.next()? > 0.0;
+        let used: Vec<f64> = numbers.collect();
         let is_sane = used.iter().all(|level| level.is_finite() && *level >= 0.0);
-        is_sane.then_some(Self { fits: *fits != 0, used })
+        is_sane.then_some(Self { fits, used })
     }
 }
 
@@ -141,11 +185,29 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_not_read() {
         assert_eq!(Answer::read(b"", 0), None);
-        assert_eq!(Answer::read(&[1, 0, 0], 1), None);
-        assert_eq!(Answer::read(&[1], 1), None);
-        let level = |level: f64| [&[1][..], &level.to_le_bytes()].concat();
-        assert_eq!(Answer::read(&level(f64::NAN), 1), None);
-        assert_eq!(Answer::read(&level(-1.0), 1), None);
-        assert_eq!(Answer::read(&level(2.5), 1), Some(Answer { fits: true, used: vec![2.5] }));
+        assert_eq!(Answer::read(&[0; 19], 1), None);
+        assert_eq!(Answer::read(&[0; 32], 1), None);
+        let answer =
+            |time: f64, level: f64| [&b"sign"[..], &time.to_le_bytes(), &level.to_le_bytes()].concat();
+        assert_eq!(Answer::read(&answer(1.0, f64::NAN), 1), None);
+        assert_eq!(Answer::read(&answer(1.0, -1.0), 1), None);
+        assert_eq!(Answer::read(&answer(1.0, 2.5), 1), Some(Answer { fits: true, used: vec![2.5] }));
+        assert_eq!(Answer::read(&answer(-1.0, 0.0), 1), Some(Answer { fits: false, used: vec![0.0] }));
+        assert_eq!(Answer::read(&answer(1.0, 2.5), 2), None);
+    }
+
+    #[test]
+    fn the_script_is_written_out_for_each_limit() {
+        let script = decide(2);
+        for line in [
+            "local signature, speed1, capacity1, ceiling1, correction1, cost1, speed2, capacity2, ceiling2, correction2, cost2 \
+             = unpack('<c8dddddddddd', ARGV[1])",
+            "local level2 = 0",
+            "  if #state == 32 then",
+            "    known, at, level1, level2 = unpack('<c8ddd', state)",
+        ] {
+            assert!(script.lines().any(|written| written == line), "{line}\n{script}");
+        }
+        assert!(!script.contains(['@', '{', '$']), "{script}");
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::family::Items;
 use super::script::{self, Order};
 use super::shared::{SharedKey, SharedLimiter};
-use super::store::Link;
+use super::store::{Errand, Link};
 use crate::cost::Cost;
 use crate::levels::Levels;
 use crate::policy::{Limit, Unit};
@@ -139,8 +139,8 @@ impl SharedReservation {
         if items.is_empty() {
             return;
         }
-        let correction = Correction { limiter: limiter.clone(), key: key.clone(), items };
-        if let Err(correction) = limiter.store().0.correct(correction) {
+        let correction = Correction::new(limiter.clone(), key.clone(), items);
+        if let Err(Errand::Correct(correction)) = limiter.store().0.hand_over(Errand::Correct(correction)) {
             correction.lose();
         }
     }
@@ -154,6 +154,10 @@ impl SharedReservation {
 // === impl Correction ===
 
 impl Correction {
+    pub(super) fn new(limiter: SharedLimiter, key: SharedKey, items: Items) -> Self {
+        Self { limiter, key, items }
+    }
+
     /// Whether the levels are on this server.
     pub(super) fn is_known_by(&self, link: &Link) -> bool {
         self.key.is_known_by(link)
@@ -190,7 +194,8 @@ impl fmt::Debug for Correction {
     }
 }
 
-fn difference(used: u64, reserved: u64) -> i64 {
+/// What is to be taken more, or given back.
+pub(super) fn difference(used: u64, reserved: u64) -> i64 {
     if used >= reserved {
         i64::try_from(used - reserved).unwrap_or(i64::MAX)
     } else {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::denials::Denial;
 use super::family::Family;
+use super::flight::Flight;
 use super::script::{self, Answer, Order};
 use super::settle::{Charged, SharedReservation};
 use super::store::{Agreed, Link, RedisStore};
@@ -107,22 +108,22 @@ impl SharedLimiter {
 
     /// The key of what `write` adds, which must be the same each time.
     pub fn key_of(&self, write: impl Fn(&mut KeyHasher)) -> SharedKey {
-        let digest = |mut hasher: KeyHasher| {
-            write(&mut hasher);
-            hasher.finish()
-        };
+        let mut own = self.0.whole.hasher();
+        write(&mut own);
         let agreed = self.store().0.agreed.load_full();
-        let mut hasher = agreed.secret.hasher();
-        hasher.value(Some(self.0.family.id.as_bytes()));
-        SharedKey { own: digest(self.0.whole.hasher()), remote: digest(hasher), agreed }
+        let mut remote = agreed.secret.hasher();
+        remote.value(Some(self.0.family.id.as_bytes()));
+        write(&mut remote);
+        SharedKey { own: own.finish(), remote: remote.finish_whole(), agreed }
     }
 
     /// Charges `cost` to every limit of the policy, or to none.
     ///
     /// # Cancellation
     ///
-    /// Dropping it leaves open whether the server charges: what it charged refills with time, for a refund of what was
-    /// denied would be a gift. What the server was to be told of an outage is told again with the next request.
+    /// Dropping it costs nothing: the [`RedisDriver`](super::RedisDriver) waits for the server's answer and gives back what it
+    /// charged. Only if the connection breaks before that answer, or the driver is gone or has thousands of errands, the charge
+    /// stays and refills with time.
     pub async fn admit(&self, key: SharedKey, cost: Cost) -> Verdict {
         let family = &self.0.family;
         let (current, now) = (family.current(), family.now());
@@ -143,14 +144,9 @@ impl SharedLimiter {
         let report = family.report(now, key.own);
         let unreported = |limit: &Limit| report.as_ref().map_or(0, |report| report.items().of(limit));
         let order = Order::new(current.limits(), cost, unreported);
-        let answer = family.store.0.ask(&link, &key.name(), &order, current.limits().count()).await;
-        let Ok(Answer { fits, used }) = answer else {
-            drop(report);
+        let Ok(Answer { fits, used }) = Flight::new(self, link, &key, cost, order, report).await else {
             return self.decide_alone(family.now(), &key, cost);
         };
-        if let Some(report) = report {
-            report.delivered();
-        }
         if fits {
             let local = current.local.admit_at(now, key.own, cost).ok().map(|local| local.reserve());
             let levels = current.whole.levels_of(now, &used);

@@ -14,15 +14,19 @@ use tokio::time::{Instant, timeout};
 use super::breaker::Breaker;
 use super::driver::RedisDriver;
 use super::fault::StoreFault;
-use super::script::{Answer, DECIDE, Order};
+use super::flight::Orphan;
+use super::script::{self, Answer, Order};
 use super::settle::Correction;
 use super::shared::{OnOutage, SharedLimiter};
 use super::url::RedisUrl;
 use crate::key::Secret;
-use crate::policy::Policy;
+use crate::policy::{MAX_LIMITS, Policy};
 
-/// Corrections that may wait for the driver; more are counted as if the server were away.
-const MOST_CORRECTIONS: usize = 1 << 14;
+/// Errands that may wait for the driver; more corrections are counted as if the server were away.
+const MOST_ERRANDS: usize = 1 << 14;
+
+/// The resolution of the runtime's timers.
+const TIMER_STEP: Duration = Duration::from_millis(1);
 
 /// Upper bounds of the latencies that are counted apart.
 const LATENCIES: [Duration; 7] = [
@@ -83,6 +87,8 @@ pub(super) struct Inner {
     pub(super) on_outage: OnOutage,
     fixed_replicas: Option<u32>,
     pub(super) replicas: AtomicU32,
+    /// The text of the script for each number of limits, from 1.
+    pub(super) scripts: Box<[String]>,
     /// What keys are hashed under; what this process proposes until it hears from the server.
     pub(super) agreed: ArcSwap<Agreed>,
     /// What the driver has connected.
@@ -92,7 +98,7 @@ pub(super) struct Inner {
     pub(super) breaker: Breaker,
     /// Wakes the driver when the breaker has opened.
     pub(super) tripped: Notify,
-    corrections: mpsc::Sender<Correction>,
+    errands: mpsc::Sender<Errand>,
     counts: Counts,
 }
 
@@ -100,8 +106,17 @@ pub(super) struct Inner {
 pub(super) struct Link {
     pub(super) connection: MultiplexedConnection,
     pub(super) agreed: Arc<Agreed>,
-    /// The script's name on the server.
-    pub(super) script: String,
+    /// The names of [`Inner::scripts`] on the server.
+    pub(super) scripts: Box<[String]>,
+}
+
+/// What the driver does for a limiter.
+#[derive(Debug)]
+pub(super) enum Errand {
+    /// Tells the server of a correction.
+    Correct(Correction),
+    /// Waits for an answer that nobody else waits for.
+    SeeThrough(Orphan),
 }
 
 /// The secret that replicas hash keys under.
@@ -183,7 +198,8 @@ impl fmt::Debug for RedisStore {
 // === impl RedisStoreBuilder ===
 
 impl RedisStoreBuilder {
-    /// Sets how long a decision waits for the server. Range: 1 ms to 10 s. Default: 20 ms.
+    /// Sets how long a decision waits for the server, give or take the millisecond that timers are exact to. Range: 1 ms to 10 s.
+    /// Default: 20 ms.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.command_timeout = timeout.clamp(Duration::from_millis(1), Duration::from_secs(10));
         self
@@ -209,7 +225,7 @@ impl RedisStoreBuilder {
 
     /// The store, and the future that connects it.
     pub fn build(self) -> (RedisStore, RedisDriver) {
-        let (sender, corrections) = mpsc::channel(MOST_CORRECTIONS);
+        let (sender, errands) = mpsc::channel(MOST_ERRANDS);
         let store = RedisStore(Arc::new(Inner {
             url: self.url,
             command_timeout: self.command_timeout,
@@ -217,15 +233,16 @@ impl RedisStoreBuilder {
             on_outage: self.on_outage,
             fixed_replicas: self.replicas,
             replicas: AtomicU32::new(1),
+            scripts: (1..=MAX_LIMITS).map(script::decide).collect(),
             agreed: ArcSwap::from_pointee(Agreed::proposed()),
             link: ArcSwapOption::empty(),
             fault: ArcSwapOption::empty(),
             breaker: Breaker::default(),
             tripped: Notify::new(),
-            corrections: sender,
+            errands: sender,
             counts: Counts::default(),
         }));
-        let driver = RedisDriver::new(Arc::clone(&store.0), corrections);
+        let driver = RedisDriver::new(Arc::clone(&store.0), errands);
         (store, driver)
     }
 }
@@ -250,16 +267,12 @@ impl Inner {
     /// # Cancellation
     ///
     /// Dropping it leaves open whether the order is carried out.
-    pub(super) async fn ask(
-        &self,
-        link: &Arc<Link>,
-        key: &str,
-        order: &Order,
-        limits: usize,
-    ) -> Result<Answer, Silence> {
+    pub(super) async fn ask(&self, link: &Arc<Link>, key: &str, order: &Order) -> Result<Answer, Silence> {
         let begun = Instant::now();
-        let answer = timeout(self.command_timeout, link.decide(key, order)).await;
-        let answer = answer.ok().and_then(Result::ok).and_then(|bytes| Answer::read(&bytes, limits));
+        // Timers end up to two of their steps late.
+        let patience = self.command_timeout.saturating_sub(TIMER_STEP).max(TIMER_STEP);
+        let answer = timeout(patience, self.decide(link, key, order)).await;
+        let answer = answer.ok().and_then(Result::ok).and_then(|bytes| Answer::read(&bytes, order.limits));
         match answer {
             Some(answer) => {
                 self.breaker.succeeded();
@@ -278,16 +291,12 @@ impl Inner {
         }
     }
 
-    /// Hands a correction to the driver; it comes back if there is no room.
-    pub(super) fn correct(&self, correction: Correction) -> Result<(), Correction> {
+    /// Hands an errand to the driver; it comes back if the server is away, or there is no room.
+    pub(super) fn hand_over(&self, errand: Errand) -> Result<(), Errand> {
         if self.link().is_none() {
-            return Err(correction);
+            return Err(errand);
         }
-        self.corrections.try_send(correction).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(correction) | mpsc::error::TrySendError::Closed(correction) => {
-                correction
-            }
-        })
+        self.errands.try_send(errand).map_err(mpsc::error::TrySendError::into_inner)
     }
 
     pub(super) fn count_unasked(&self) {
@@ -318,28 +327,32 @@ impl Agreed {
 // === impl Link ===
 
 impl Link {
-    /// The command that has the script carry out `order`, by the name of the script or with its text.
-    pub(super) fn command(&self, key: &str, order: &Order, with_text: bool) -> Cmd {
-        let mut command = Cmd::new();
-        if with_text {
-            command.arg("EVAL").arg(DECIDE);
-        } else {
-            command.arg("EVALSHA").arg(&self.script);
-        }
-        command.arg(1).arg(key).arg(&order.signature).arg(&order.terms);
-        command
+    /// The command that has a script carry out `order`, by the name of the script.
+    pub(super) fn command(&self, key: &str, order: &Order) -> Cmd {
+        let name = order.limits.checked_sub(1).and_then(|position| self.scripts.get(position));
+        carry_out("EVALSHA", name.map(String::as_str).unwrap_or_default(), key, order)
     }
+}
 
+impl Inner {
     /// Has the script carry out `order`; a server that has lost the script is told it again.
-    pub(super) async fn decide(&self, key: &str, order: &Order) -> Result<Vec<u8>, RedisError> {
-        let mut connection = self.connection.clone();
-        match bytes(connection.send_packed_command(&self.command(key, order, false)).await) {
+    pub(super) async fn decide(&self, link: &Link, key: &str, order: &Order) -> Result<Vec<u8>, RedisError> {
+        let mut connection = link.connection.clone();
+        match bytes(connection.send_packed_command(&link.command(key, order)).await) {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                bytes(connection.send_packed_command(&self.command(key, order, true)).await)
+                let text = order.limits.checked_sub(1).and_then(|position| self.scripts.get(position));
+                let text = text.map(String::as_str).unwrap_or_default();
+                bytes(connection.send_packed_command(&carry_out("EVAL", text, key, order)).await)
             }
             result => result,
         }
     }
+}
+
+fn carry_out(how: &str, script: &str, key: &str, order: &Order) -> Cmd {
+    let mut command = Cmd::new();
+    command.arg(how).arg(script).arg(1).arg(key).arg(&order.terms);
+    command
 }
 
 /// The string that a command answered.

@@ -4,6 +4,7 @@
 #![cfg(not(loom))]
 
 mod layer;
+mod measure;
 mod outage;
 mod server;
 mod shared;

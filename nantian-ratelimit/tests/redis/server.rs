@@ -98,6 +98,10 @@ impl Server {
         line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn url(&self) -> RedisUrl {
         format!("redis://127.0.0.1:{}/0", self.port).parse().unwrap()
     }

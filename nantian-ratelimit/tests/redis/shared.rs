@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use nantian_ratelimit::redis::OnOutage;
+use nantian_ratelimit::redis::{OnOutage, SharedLimiter};
 use nantian_ratelimit::{Cost, Limit, LimitName, Limiter, Settlement, Unit};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use tokio::time::timeout;
 
-use crate::server::{Server, admit, admitted, policy, reaches};
+use crate::server::{Server, admit, admitted, policy, reaches, remaining};
 
 /// One that hardly refills while a test runs.
 fn per_day(max: u64) -> Limit {
@@ -126,6 +127,32 @@ async fn a_cancelled_request_leaves_no_trace() {
         reservation.cancel();
         reaches(&limiter, "alice", &[2, 10]).await;
     }
+}
+
+/// Asks and gives up after `pause`, while the server has not answered.
+async fn give_up(server: &Server, limiter: &SharedLimiter, cost: Cost, pause: Duration) {
+    server.freeze();
+    let asking = timeout(pause, limiter.admit(limiter.key(b"alice"), cost));
+    assert!(asking.await.is_err(), "it is not answered");
+    server.thaw();
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_in_mid_decision_costs_nothing() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", policy([per_day(10), tokens_per_day(1000)]));
+    for pause in [0, 10, 0, 10].map(Duration::from_millis) {
+        give_up(&server, &limiter, Cost::tokens(100), pause).await;
+        reaches(&limiter, "alice", &[10, 1000]).await;
+    }
+    assert_eq!(replica.store.status().failures, 0);
+    assert_eq!(admitted(&limiter, "alice", 10).await, 10);
+    give_up(&server, &limiter, Cost::tokens(100), Duration::from_millis(10)).await;
+    // What comes after it is told in order.
+    admit(&limiter, "bob", Cost::tokens(100)).await.unwrap().cancel();
+    reaches(&limiter, "bob", &[10, 1000]).await;
+    assert_eq!(remaining(&limiter, "alice").await, [0, 1000], "what was denied gives nothing back");
 }
 
 #[tokio::test]
