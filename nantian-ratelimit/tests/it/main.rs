@@ -4,6 +4,7 @@
 #![cfg(not(loom))]
 
 mod admit;
+mod cancel;
 mod flood;
 mod headers;
 mod layer;

@@ -1,4 +1,4 @@
-//! An hour of streams with random lengths, offered five times as fast as the limit allows, in simulated time.
+//! Hours of streams with random lengths, offered five times as fast as the limit allows, in simulated time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -83,7 +83,7 @@ fn simulate(seed: u64, minutes: u64) -> Vec<(u64, u64)> {
 #[test]
 fn learned_reservations_hold_the_long_run_and_every_minute() {
     for seed in 1..=3 {
-        let minutes = 60;
+        let minutes = 240;
         let warm: Vec<(u64, u64)> =
             simulate(seed, minutes).into_iter().filter(|(time, _)| *time >= 5 * MINUTE).collect();
         let total: u64 = warm.iter().map(|(_, tokens)| tokens).sum();
