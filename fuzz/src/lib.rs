@@ -7,10 +7,12 @@
 
 mod ai;
 mod crd;
+mod ratelimit;
 mod wasm;
 
 pub use self::{
     ai::{ai_edit, ai_reply, ai_request, ai_sse, ai_stream},
     crd::validate_manifest,
+    ratelimit::{rate_limit_history, rate_limit_words},
     wasm::wasm_module,
 };

@@ -47,3 +47,13 @@ fn manifests_hold() {
 fn modules_hold() {
     replay("wasm_module", nantian_fuzz::wasm_module);
 }
+
+#[test]
+fn words_of_limits_hold() {
+    replay("rate_limit_words", nantian_fuzz::rate_limit_words);
+}
+
+#[test]
+fn histories_of_limits_hold() {
+    replay("rate_limit_history", nantian_fuzz::rate_limit_history);
+}

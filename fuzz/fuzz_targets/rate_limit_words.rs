@@ -1,0 +1,4 @@
+//! See [`nantian_fuzz::rate_limit_words`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| nantian_fuzz::rate_limit_words(data));
