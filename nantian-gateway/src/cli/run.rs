@@ -13,7 +13,7 @@ use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    sync::{oneshot, watch},
+    sync::{Notify, oneshot, watch},
     time::timeout,
 };
 
@@ -151,7 +151,8 @@ pub(super) async fn serve(
         None => thread::available_parallelism().map_or(1, usize::from),
     };
     let metrics = Arc::new(Metrics::new(workers));
-    let store = start_store(common, &metrics);
+    let store_changed = Arc::new(Notify::new());
+    let store = start_store(common, &metrics, &store_changed);
     let (stop, stopped) = watch::channel(false);
     let admin = start_admin(common, view, &metrics, stopped).await?;
     let (access_log, last_line) = start_access_log(common)?;
@@ -170,7 +171,7 @@ pub(super) async fn serve(
     if is_complete {
         control.reload().await;
         ready();
-        reload_until_the_end(&mut control, &mut changes, &modules, &mut signals).await;
+        reload_until_the_end(&mut control, &mut changes, &modules, &store_changed, &mut signals).await;
     }
     tracing::info!(timeout = ?common.drain_timeout, "draining");
     crate::runtime::blocking(move || control.drain()).await?;
@@ -185,13 +186,13 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// Connects the store of the limits, if they are not kept here.
-fn start_store(common: &Common, metrics: &Metrics) -> Option<RedisStore> {
+/// Connects the store of the limits, if they are not kept here; `changed` is told when it comes or goes.
+fn start_store(common: &Common, metrics: &Metrics, changed: &Arc<Notify>) -> Option<RedisStore> {
     let RateLimitStore::Redis(url) = &common.ratelimit_store else { return None };
     let (store, driver) = RedisStore::builder(url.clone()).build();
     metrics.show_store(store.clone());
     crate::runtime::spawn(driver.run());
-    crate::runtime::spawn(observe::store(store.clone()));
+    crate::runtime::spawn(observe::store(store.clone(), Arc::clone(changed)));
     Some(store)
 }
 
@@ -199,6 +200,7 @@ async fn reload_until_the_end(
     control: &mut Control,
     changes: &mut impl Changes,
     modules: &Modules,
+    store_changed: &Notify,
     signals: &mut Signals,
 ) {
     loop {
@@ -206,6 +208,7 @@ async fn reload_until_the_end(
             () = changes.changed() => { control.reload().await; }
             () = modules.changed() => { control.reload().await; }
             () = control.retry_due() => control.retry().await,
+            () = store_changed.notified() => control.tell_again(),
             _ = signals.hangup.recv() => {
                 tracing::info!("SIGHUP: reloading");
                 control.reload().await;

@@ -79,6 +79,11 @@ impl Registry {
         &self.patterns
     }
 
+    /// Where limits are kept, if not in this process.
+    pub fn limit_store(&self) -> Option<&RedisStore> {
+        self.limiters.store()
+    }
+
     /// With modules that are fetched and plugins that call out; without, a plugin that needs either is a problem.
     #[must_use]
     pub fn reaching_out(mut self, outside: Outside) -> Self {

@@ -164,6 +164,11 @@ impl Control {
         }
         self.backoff.reset(!unbound.is_empty());
         self.unbound = unbound;
+        self.tell_again();
+    }
+
+    /// Brings conditions up to date with what changes without a reload.
+    pub fn tell_again(&mut self) {
         let mut translation = self.translation();
         self.tell_truth(&mut translation);
         self.show(&Arc::new(translation), &self.faults());
@@ -280,6 +285,12 @@ impl Control {
         if self.session_keys.path().is_none() {
             self.tell_of_random_key(translation);
         }
+        if self.registry.limit_store().is_some_and(|store| !store.status().is_reachable) {
+            for name in self.source.objects().token_policies.keys() {
+                let object = ObjectRef { kind: Feature::TokenPolicy.name(), name: name.clone() };
+                translation.statuses.remark(&object, ConditionType::Accepted, STORE_AWAY);
+            }
+        }
     }
 
     /// Remarks on everything that keeps sessions that they are those of this process alone.
@@ -346,6 +357,10 @@ impl Control {
 /// What is to be known of sessions without a key file.
 const RANDOM_KEY: &str = "sessions end with this process and are not shared with others, for their key is random: \
      --session-key-file keeps and shares them";
+
+/// What is to be known of limits while their store is away.
+const STORE_AWAY: &str =
+    "the store of the limits does not answer: each gateway goes on with its share of them";
 
 /// Changed objects that a reload's line names.
 const LISTED: usize = 8;

@@ -1,15 +1,18 @@
 //! Says when the store of the limits comes and goes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use nantian_ratelimit::redis::RedisStore;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::Notify,
+    time::{MissedTickBehavior, interval},
+};
 
 /// How often the store is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Logs each change of a store's reachability, and why it is away, for ever.
-pub async fn store(store: RedisStore) {
+/// Logs each change of a store's reachability, and why it is away, for ever; `changed` is told when it comes or goes.
+pub async fn store(store: RedisStore, changed: Arc<Notify>) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick is now: a server that is there needs a moment.
@@ -20,6 +23,9 @@ pub async fn store(store: RedisStore) {
         let status = store.status();
         let state = (status.is_reachable, status.fault.filter(|_| !status.is_reachable));
         let before = known.replace(state);
+        if before.is_none_or(|(was_reachable, _)| was_reachable != status.is_reachable) {
+            changed.notify_one();
+        }
         match state {
             _ if before == Some(state) => {}
             (true, _) => {

@@ -12,6 +12,7 @@ use nantian_ai::{
 use nantian_ratelimit::{ReservationHandle, Settlement};
 use tower::{Layer, Service, ServiceBuilder};
 
+use super::unsent::UnsentLayer;
 use crate::{
     body::{Body, BoxError},
     compile::LocalService,
@@ -167,6 +168,7 @@ where
                 .map_response(|response: Response<_>| response.map(Body::boxed))
                 .layer(UsageLayer::new(settle))
                 .map_request(|request: Request<_>| request.map(Body::boxed))
+                .layer(UnsentLayer)
                 .service(inner),
         )
     }

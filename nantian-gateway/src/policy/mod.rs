@@ -6,6 +6,7 @@ mod ai;
 mod load_balancing;
 mod rate_limit;
 mod session;
+mod unsent;
 mod wasm;
 
 pub use self::{

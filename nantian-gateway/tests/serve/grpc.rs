@@ -12,6 +12,7 @@ use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use crate::support::{
     Backend, Port, World, after,
     http2::{Body, client},
+    limits::limits,
     rule, soon, to,
 };
 
@@ -168,4 +169,39 @@ spec:
     let web = Request::post("http://example.org/s/Empty").header("content-type", "application/grpc-web");
     let web = client.clone().send_request(web.body(Full::default().boxed()).unwrap());
     assert_eq!(soon(web).await.unwrap().status(), 503, "gRPC-Web is HTTP like any other");
+}
+
+#[tokio::test]
+async fn limits_of_calls_are_told_in_grpc() {
+    let server = server("a").await;
+    for (target, other) in
+        [("kind: GRPCRoute, name: r", "8"), ("kind: GRPCRoute, name: r, sectionName: said", "0")]
+    {
+        let rules = "{name: said, matches: [{method: {service: pkg.Echo, method: Say}}], \
+                      backendRefs: [{name: a, port: 80}]}, \
+                     {matches: [{method: {service: pkg.Echo}}], backendRefs: [{name: a, port: 80}]}";
+        let gateway = World::new()
+            .service("a", &[&server])
+            .manifest("route", &route("r", "example.org", rules))
+            .manifest("limits", &limits("limits", target, "requestsPerMinute: 2"))
+            .start()
+            .await;
+        let client = client(&gateway).await;
+        for _ in 0..2 {
+            let answer = call(&client, "example.org/pkg.Echo/Say", &[]).await;
+            assert_eq!(
+                (&*answer.body, &answer.trailers["grpc-status"]),
+                (&b"message"[..], &"0".parse().unwrap())
+            );
+        }
+        let refused = call(&client, "example.org/pkg.Echo/Say", &[]).await;
+        assert_eq!(refused.code(), "8", "RESOURCE_EXHAUSTED: {target}");
+        let wait: u64 = refused.header("grpc-retry-pushback-ms").parse().unwrap();
+        assert!((1..=30_000).contains(&wait), "{target}: {wait}");
+        let answer = call(&client, "example.org/pkg.Echo/Other", &[]).await;
+        let status = answer.headers.get("grpc-status").or(answer.trailers.get("grpc-status"));
+        assert_eq!(status.unwrap(), other, "{target}");
+        let accepted = gateway.condition("TokenPolicy demo/limits", "Accepted").await;
+        assert_eq!(accepted["status"], "True", "{target}");
+    }
 }

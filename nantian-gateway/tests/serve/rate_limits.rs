@@ -1,71 +1,14 @@
-//! TokenPolicy: where it can be attached, what it counts by, how requests wait, and gateways that share their limits.
+//! TokenPolicy: where it can be attached, what it counts by, and how requests wait.
 
 use std::time::Duration;
 
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
-    Backend, Message, Port, Redis, Running, World, chat, eventually, rule, soon, to, to_ai,
+    Backend, World, chat,
+    limits::{ai_service, completion, limits, on_route, post, statuses},
+    rule, soon, to, to_ai,
 };
-
-/// The TokenPolicy `name` on `target`.
-fn limits(name: &str, target: &str, spec: &str) -> String {
-    let group = match target {
-        target if target.contains("kind: Service") => "''",
-        target if target.contains("kind: AIService") => "gateway.nantian.dev",
-        _ => "gateway.networking.k8s.io",
-    };
-    format!(
-        "
-apiVersion: gateway.nantian.dev/v1alpha1
-kind: TokenPolicy
-metadata: {{name: {name}, namespace: demo}}
-spec: {{targetRefs: [{{group: {group}, {target}}}], {spec}}}
-"
-    )
-}
-
-fn on_route(spec: &str) -> String {
-    limits("limits", "kind: HTTPRoute, name: web", spec)
-}
-
-/// An AIService `name` for `model` of `provider`.
-fn ai_service(name: &str, model: &str, provider: &Backend) -> String {
-    format!(
-        "
-apiVersion: gateway.nantian.dev/v1alpha1
-kind: AIService
-metadata: {{name: {name}, namespace: demo}}
-spec: {{provider: openai, model: {model}, endpoint: 'http://{}/v1', auth: {{type: none}}}}
-",
-        provider.address
-    )
-}
-
-/// A reply that used so many tokens.
-fn completion(tokens: u64) -> String {
-    let body = format!(
-        r#"{{"id":"x","object":"chat.completion","model":"m","choices":[],"usage":{{"prompt_tokens":1,"completion_tokens":{},"total_tokens":{tokens}}}}}"#,
-        tokens - 1
-    );
-    let length = body.len();
-    format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
-}
-
-fn post(path: &str, headers: &str, body: &str) -> String {
-    let length = body.len();
-    format!(
-        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
-    )
-}
-
-async fn statuses(gateway: &Running, path: &str, count: usize) -> Vec<u16> {
-    let mut statuses = Vec::new();
-    for _ in 0..count {
-        statuses.push(gateway.get(path).await.status());
-    }
-    statuses
-}
 
 #[tokio::test]
 async fn a_policy_holds_wherever_it_is_attached() {
@@ -144,6 +87,54 @@ async fn policies_at_several_places_must_all_admit_and_a_denial_costs_nothing_at
     assert_eq!(reply.status(), 200);
     let left: u64 = reply.header("x-ratelimit-remaining-requests").unwrap().parse().unwrap();
     assert!((67..70).contains(&left), "of the 70 of the rule, two and this one are used: {left}");
+}
+
+#[tokio::test]
+async fn what_the_policy_of_an_ai_service_denies_costs_nothing_around_it() {
+    let provider = Backend::answering(|_| completion(10)).await;
+    let gateway = World::new()
+        .manifest("llm", &ai_service("llm", "m", &provider))
+        .route("web", &[rule("/", &format!("name: all, {}", to_ai("llm")))])
+        .manifest("1", &limits("gateway", "kind: Gateway, name: demo", "tokensPerMinute: 1000"))
+        .manifest(
+            "2",
+            &limits("rule", "kind: HTTPRoute, name: web, sectionName: all", "requestsPerMinute: 70"),
+        )
+        .manifest("3", &limits("ai", "kind: AIService, name: llm", "requestsPerMinute: 2"))
+        .start()
+        .await;
+    for status in [200, 200, 429, 429, 429, 429] {
+        assert_eq!(gateway.ask(chat("h", false)).await.status(), status);
+    }
+    assert_eq!(provider.seen().len(), 2);
+    gateway.edit("3", "").await;
+    let reply = gateway.ask(chat("h", false)).await;
+    let left =
+        |unit: &str| reply.header(&format!("x-ratelimit-remaining-{unit}")).unwrap().parse::<u64>().unwrap();
+    assert!((67..70).contains(&left("requests")), "of 70: {reply:?}");
+    assert!(
+        (960..1000).contains(&left("tokens")),
+        "of 1000, two times ten are used and some reserved: {reply:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_policy_on_a_route_that_only_redirects_says_so() {
+    let backend = Backend::echo("a").await;
+    let redirect = "filters: [{type: RequestRedirect, requestRedirect: {hostname: example.net}}]";
+    let redirecting = rule("/old", &format!("name: old, {redirect}"));
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("web", std::slice::from_ref(&redirecting))
+        .manifest("limits", &on_route("requestsPerMinute: 1"))
+        .start()
+        .await;
+    assert_eq!(statuses(&gateway, "/old", 3).await, [302, 302, 302]);
+    let message = async || gateway.condition("TokenPolicy demo/limits", "Accepted").await["message"].clone();
+    assert_eq!(message().await, "HTTPRoute demo/web redirects every request before policies are asked");
+    gateway.edit_route("web", &[redirecting, rule("/", &to("a"))]).await;
+    assert_eq!(statuses(&gateway, "/", 2).await, [200, 429]);
+    assert_eq!(message().await, "in force on HTTPRoute demo/web");
 }
 
 #[tokio::test]
@@ -247,101 +238,4 @@ async fn a_refusal_is_in_the_words_of_the_clients_api() {
     assert_eq!((anthropic.status(), &anthropic.json()["error"]["type"]), (429, &"rate_limit_error".into()));
     let others = ask("/", "").await;
     assert_eq!((others.status(), others.header("content-type")), (429, Some("application/problem+json")));
-}
-
-/// A gateway with the limits of others at `store`.
-async fn sharing(store: &str, backend: &Backend, spec: &str) -> Running {
-    World::new()
-        .service("a", &[backend])
-        .route("web", &[rule("/", &to("a"))])
-        .manifest("limits", &on_route(spec))
-        .options(&["--ratelimit-store", store])
-        .start()
-        .await
-}
-
-async fn is_shared(gateway: &Running, shared: f64) {
-    eventually("the store comes or goes", async || {
-        gateway.metric("nantian_rate_limit_store_up").await == Some(shared)
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn two_gateways_on_one_server_admit_together_what_one_would() {
-    let redis = Redis::start("s3cret").await;
-    let backend = Backend::echo("a").await;
-    let store = redis.store("s3cret");
-    let gateways = [
-        sharing(&store, &backend, "requestsPerMinute: 20").await,
-        sharing(&store, &backend, "requestsPerMinute: 20").await,
-    ];
-    for gateway in &gateways {
-        is_shared(gateway, 1.0).await;
-    }
-    let begun = Instant::now();
-    let mut passed = 0;
-    for _ in 0..30 {
-        for gateway in &gateways {
-            let reply = gateway.get("/").await;
-            passed += u64::from(reply.status() == 200);
-            assert_eq!(reply.header("x-ratelimit-limit-requests"), Some("20"));
-        }
-    }
-    let refilled = begun.elapsed().as_secs() / 3 + 1;
-    assert!((20..=20 + refilled).contains(&passed), "{passed} of 60 in {:?}", begun.elapsed());
-    for gateway in &gateways {
-        eventually("they know each other", async || {
-            gateway.metric("nantian_rate_limit_store_replicas").await == Some(2.0)
-        })
-        .await;
-        let answered = gateway.metric("nantian_rate_limit_store_decisions_total{how=\"answered\"}").await;
-        assert!(answered.unwrap() >= 1.0);
-        let latency = gateway.metric("nantian_rate_limit_store_latency_seconds_count").await;
-        assert_eq!(latency, answered);
-        eventually("it is logged", async || gateway.log.count("limits are shared") == 1).await;
-        assert!(!gateway.log.text().contains("s3cret"));
-        assert!(!gateway.admin("/config").await.text().contains("s3cret"));
-    }
-}
-
-#[tokio::test]
-async fn a_server_that_does_not_answer_costs_requests_nothing_for_long() {
-    let redis = Redis::start("s3cret").await;
-    let backend = Backend::echo("a").await;
-    // A bucket of a thousand that hardly refills.
-    let gateway = sharing(&redis.store("s3cret"), &backend, "requestsPerMinute: 1, burst: 1000").await;
-    let begun = Instant::now();
-    is_shared(&gateway, 1.0).await;
-    assert_eq!(statuses(&gateway, "/", 3).await, [200, 200, 200]);
-    redis.signal("STOP");
-    let mut waits = Vec::new();
-    let mut wire = gateway.connect().await;
-    for _ in 0..50 {
-        let asked = Instant::now();
-        let reply: Message = wire.get("/").await;
-        assert_eq!(reply.status(), 200);
-        waits.push(asked.elapsed());
-    }
-    waits.sort_unstable();
-    assert!(waits[25] < Duration::from_millis(10), "most wait for nobody: {:?}", waits[25]);
-    is_shared(&gateway, 0.0).await;
-    eventually("it is logged", async || gateway.log.count("does not answer") == 1).await;
-    redis.signal("CONT");
-    is_shared(&gateway, 1.0).await;
-    let reply = wire.get("/").await;
-    let left: u64 = reply.header("x-ratelimit-remaining-requests").unwrap().parse().unwrap();
-    let refilled = begun.elapsed().as_secs() / 60 + 1;
-    // Those whose answer was lost may count twice.
-    assert!((936..=946 + refilled).contains(&left), "what passed meanwhile counts: {left}");
-}
-
-#[tokio::test]
-async fn a_gateway_starts_without_its_server() {
-    let backend = Backend::echo("a").await;
-    let nobody = Port::reserve();
-    let store = format!("redis://{}/0", nobody.address());
-    let gateway = sharing(&store, &backend, "requestsPerMinute: 2").await;
-    assert_eq!(statuses(&gateway, "/", 4).await, [200, 200, 429, 429]);
-    is_shared(&gateway, 0.0).await;
 }

@@ -42,6 +42,11 @@ impl Limiters {
         Self { store, metrics, by_policy: BTreeMap::new() }
     }
 
+    /// Where the levels are, if not in this process.
+    pub fn store(&self) -> Option<&RedisStore> {
+        self.store.as_ref()
+    }
+
     /// The limiter of a policy: a new amount keeps what was used.
     pub fn get(&mut self, id: &PolicyId, object: &ObjectName, policy: Policy) -> PolicyLimiter {
         let levels = match (self.by_policy.get(id), &self.store) {

@@ -1,9 +1,9 @@
 //! Which Gateways reach what.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::TargetKey;
-use crate::ir::{ListenerId, ObjectName, RouteId, Rule};
+use crate::ir::{Filter, ListenerId, ObjectName, RouteId, Rule};
 
 /// The Gateways through which requests reach routes, backends and plugins.
 #[derive(Default)]
@@ -14,6 +14,8 @@ pub(in crate::translate) struct Reach {
     services: Gateways<ObjectName>,
     ai_services: Gateways<ObjectName>,
     plugins: Gateways<ObjectName>,
+    /// Routes and named rules that redirect all their requests, before any policy is asked.
+    redirecting: HashSet<TargetKey>,
 }
 
 struct Gateways<K>(BTreeMap<K, BTreeSet<ObjectName>>);
@@ -39,6 +41,13 @@ impl Reach {
         plugins: &[ObjectName],
     ) {
         self.routes.add(route, gateway);
+        let redirects =
+            |rule: &&Rule| rule.filters.iter().any(|filter| matches!(filter, Filter::Redirect(_)));
+        if rules.iter().all(|rule| redirects(&rule)) {
+            self.redirecting.insert(TargetKey::Route(route.clone(), None));
+        }
+        let named = rules.iter().filter(redirects).filter_map(|rule| rule.name.clone());
+        self.redirecting.extend(named.map(|name| TargetKey::Route(route.clone(), Some(name))));
         for backend in rules.iter().flat_map(Rule::backends) {
             self.services.add(&backend.service, gateway);
         }
@@ -57,8 +66,13 @@ impl Reach {
                 .listeners
                 .get(gateway)
                 .is_some_and(|listeners| section.as_ref().is_none_or(|section| listeners.contains(section))),
-            other => !self.gateways(other).is_empty(),
+            other => !self.gateways(other).is_empty() && !self.redirects(other),
         }
+    }
+
+    /// Whether all requests to a target are redirected before its policies are asked.
+    pub(super) fn redirects(&self, target: &TargetKey) -> bool {
+        self.redirecting.contains(target)
     }
 
     /// The Gateways to which a target belongs: itself, or those through which it is reached.

@@ -58,6 +58,8 @@ struct Verdicts {
     faults: Faults,
     in_force: Vec<String>,
     unreached: Vec<String>,
+    /// Targets whose requests are redirected before policies are asked.
+    redirecting: Vec<String>,
 }
 
 // === impl Record ===
@@ -85,6 +87,7 @@ impl Record {
         for outcome in &self.outcomes {
             let gateways = outcome.place.as_ref().map(|place| reach.gateways(place)).unwrap_or_default();
             let reached = outcome.place.as_ref().is_some_and(|place| reach.reaches(place));
+            let redirects = outcome.place.as_ref().is_some_and(|place| reach.redirects(place));
             let fallback = gateways.is_empty().then(|| outcome.reference.clone());
             let ancestors = gateways.iter().map(|name| GroupKind::GATEWAY.refer(&name.namespace, &name.name));
             for ancestor in ancestors.chain(fallback) {
@@ -92,6 +95,7 @@ impl Record {
                 match &outcome.fault {
                     Some(fault) => verdicts.faults.push(fault.clone()),
                     None if reached => verdicts.in_force.push(outcome.reference.to_string()),
+                    None if redirects => verdicts.redirecting.push(outcome.reference.to_string()),
                     None => verdicts.unreached.push(outcome.reference.to_string()),
                 }
             }
@@ -137,6 +141,10 @@ impl Verdicts {
             return condition;
         }
         let (reason, message) = match (&*self.in_force, &*self.unreached) {
+            ([], []) if !self.redirecting.is_empty() => {
+                let targets = self.redirecting.join(", ");
+                (Reason::Accepted, format!("{targets} redirects every request before policies are asked"))
+            }
             ([], []) => {
                 (Reason::Idle, "idle: it has no targets and no filter of a served route names it".to_owned())
             }

@@ -3,6 +3,7 @@
 mod backend;
 mod certificate;
 pub(crate) mod http2;
+pub(crate) mod limits;
 mod lines;
 mod llm;
 pub(crate) mod manifests;

@@ -1,0 +1,68 @@
+//! Refunds what was reserved for requests that reached nobody.
+
+use std::{
+    error::Error,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::Request;
+use nantian_ratelimit::{ReservationHandle, Settlement};
+use tower::{Layer, Service};
+
+use crate::{
+    body::{Body, BoxError},
+    respond::find,
+    upstream::UpstreamError,
+};
+
+/// Settles the reservation of a request of which nothing was sent, before anybody who knows less does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnsentLayer;
+
+#[derive(Debug, Clone)]
+pub(super) struct UnsentService<S> {
+    inner: S,
+}
+
+impl<S> Layer<S> for UnsentLayer {
+    type Service = UnsentService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        UnsentService { inner }
+    }
+}
+
+impl<S> Service<Request<Body>> for UnsentService<S>
+where
+    S: Service<Request<Body>, Error = BoxError>,
+    S::Future: 'static,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let reservation = request.extensions().get::<ReservationHandle>().cloned();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let result = answer.await;
+            if let (Err(error), Some(reservation)) = (&result, reservation)
+                && is_unsent(error.as_ref())
+            {
+                reservation.settle(Settlement::NotServed);
+            }
+            result
+        })
+    }
+}
+
+fn is_unsent(error: &(dyn Error + 'static)) -> bool {
+    let error = find::<UpstreamError>(error);
+    matches!(error, Some(UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. }))
+}

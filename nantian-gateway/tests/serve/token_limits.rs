@@ -1,0 +1,178 @@
+//! TokenPolicy: what streams, errors and large requests cost, of an AIService and of a Service that speaks like a provider.
+
+use crate::support::{
+    Backend, Port, Running, World, eventually,
+    limits::{ai_service, completion, limits, on_route, post},
+    rule, soon, to, to_ai,
+};
+
+const STREAM_HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+
+/// Where the policy of each route is counted, and what is asked there.
+const BOTH: [(&str, &str); 2] =
+    [("limits", "/v1/chat/completions"), ("plain-limits", "/plain/v1/chat/completions")];
+
+/// An event of a stream as a chunk: twenty words.
+fn words() -> String {
+    let text = "counted ".repeat(20);
+    chunk(&format!(
+        "data: {{\"id\":\"x\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n"
+    ))
+}
+
+fn chunk(text: &str) -> String {
+    format!("{:x}\r\n{text}\r\n", text.len())
+}
+
+/// A chat of this much, and what else is to be in the request.
+fn chat(path: &str, prompt: &str, rest: &str) -> String {
+    let body = format!(r#"{{"model":"m",{rest}"messages":[{{"role":"user","content":"{prompt}"}}]}}"#);
+    post(path, "", &body)
+}
+
+/// `llm` and `plain`, an AIService and a Service of one provider, each within `spec`.
+async fn both_kinds(provider: &Backend, spec: &str) -> Running {
+    let rewrite = "filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}]";
+    World::new()
+        .manifest("llm", &ai_service("llm", "m", provider))
+        .service("plain", &[provider])
+        .route("web", &[rule("/v1", &to_ai("llm"))])
+        .route("plain", &[rule("/plain", &format!("{rewrite}, {}", to("plain")))])
+        .manifest("limits", &on_route(spec))
+        .manifest("plain-limits", &limits("plain-limits", "kind: HTTPRoute, name: plain", spec))
+        .start()
+        .await
+}
+
+async fn tokens(gateway: &Running, policy: &str, kind: &str) -> f64 {
+    let series = format!("nantian_rate_limit_tokens_total{{policy=\"demo/{policy}\",kind=\"{kind}\"}}");
+    gateway.metric(&series).await.unwrap()
+}
+
+/// What a request used, once that is known.
+async fn used(gateway: &Running, policy: &str) -> f64 {
+    eventually("it is settled", async || tokens(gateway, policy, "used").await > 0.0).await;
+    tokens(gateway, policy, "used").await
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_in_mid_stream_pays_for_what_was_generated() {
+    let provider = Backend::raw(async |mut wire| {
+        if wire.message().await.is_err() {
+            return;
+        }
+        wire.send(STREAM_HEAD).await;
+        for _ in 0..20 {
+            wire.send(words()).await;
+        }
+        // It would go on, but the client leaves.
+        let _ = wire.head().await;
+    })
+    .await;
+    let gateway = both_kinds(&provider, "tokensPerMinute: 100000").await;
+    for (policy, path) in BOTH {
+        let mut wire = gateway.connect().await;
+        wire.send(chat(path, "hi", r#""stream":true,"#)).await;
+        assert_eq!(wire.reply_head().await.status(), 200);
+        let mut events = 0;
+        while events < 20 {
+            let chunk = soon(wire.chunk()).await.unwrap();
+            events += String::from_utf8_lossy(&chunk).matches("data:").count();
+        }
+        drop(wire);
+        let used = used(&gateway, policy).await;
+        assert!((300.0..1500.0).contains(&used), "{policy}: four hundred words are {used} tokens");
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_the_provider_gives_the_tokens_back() {
+    let provider = Backend::answering(|_| {
+        "HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+    })
+    .await;
+    let gateway = both_kinds(&provider, "tokensPerMinute: 1000").await;
+    for (policy, path) in BOTH {
+        for _ in 0..5 {
+            let reply = gateway.ask(chat(path, &"word ".repeat(400), "")).await;
+            assert!(
+                reply.status() >= 500,
+                "{policy}: five times five hundred tokens are not used: {reply:?}"
+            );
+        }
+        eventually("it is settled", async || tokens(&gateway, policy, "refunded").await > 2000.0).await;
+        assert_eq!(tokens(&gateway, policy, "used").await, 0.0, "{policy}");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_is_not_there_gives_the_tokens_back() {
+    let nobody = Port::reserve();
+    let gateway = both_kinds(&Backend::at(nobody.address()), "tokensPerMinute: 1000").await;
+    for (policy, path) in BOTH {
+        for _ in 0..5 {
+            let reply = gateway.ask(chat(path, &"word ".repeat(400), "")).await;
+            assert!(reply.status() >= 500, "{policy}: {reply:?}");
+        }
+        eventually("it is settled", async || tokens(&gateway, policy, "refunded").await > 2000.0).await;
+        assert_eq!(tokens(&gateway, policy, "used").await, 0.0, "{policy}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_larger_than_the_bucket_is_not_refused_for_ever() {
+    let provider = Backend::answering(|_| completion(12)).await;
+    let gateway = both_kinds(&provider, "tokensPerMinute: 600").await;
+    for (policy, path) in BOTH {
+        let ask = || chat(path, &"word ".repeat(4000), "");
+        assert_eq!(gateway.ask(ask()).await.status(), 200, "{policy}: a full bucket is enough");
+        let refused = gateway.ask(ask()).await;
+        assert_eq!(refused.status(), 429, "{policy}: it is not full any more");
+        let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=2).contains(&wait), "{policy}: what was not used came back: {wait}");
+        eventually("the bucket is full again", async || gateway.ask(ask()).await.status() == 200).await;
+    }
+}
+
+/// A provider whose streams tell their usage, 100 tokens, if they are asked to.
+async fn telling() -> Backend {
+    Backend::answering(|request| {
+        let usage = match request.json()["stream_options"]["include_usage"] == true {
+            true => "data: {\"id\":\"x\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":91,\"total_tokens\":100}}\n\n",
+            false => "",
+        };
+        let end = chunk(&format!("{usage}data: [DONE]\n\n"));
+        format!("{STREAM_HEAD}{}{end}0\r\n\r\n", words())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn whoever_asks_for_no_usage_is_counted_all_the_same() {
+    let provider = telling().await;
+    for wish in ["", r#""stream_options":{"include_usage":false},"#] {
+        let gateway = both_kinds(&provider, "tokensPerMinute: 100000").await;
+        for (policy, path) in BOTH {
+            let reply = gateway.ask(chat(path, "hi", &format!(r#""stream":true,{wish}"#))).await;
+            assert!(!reply.text().contains("total_tokens"), "{policy}: it was not asked for");
+            let used = used(&gateway, policy).await;
+            match policy {
+                "limits" => assert_eq!(used, 100.0, "an AIService is asked what it used, and that counts"),
+                _ => assert!((20.0..100.0).contains(&used), "a Service's words are counted: {used}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_settled_with_what_the_provider_says() {
+    let provider = telling().await;
+    let gateway = both_kinds(&provider, "tokensPerMinute: 100000").await;
+    for (policy, path) in BOTH {
+        let wish = r#""stream":true,"stream_options":{"include_usage":true},"#;
+        let reply = gateway.ask(chat(path, "hi", wish)).await;
+        assert!(reply.text().contains("total_tokens"), "{policy}: it was asked for");
+        assert_eq!(used(&gateway, policy).await, 100.0, "{policy}");
+    }
+}
