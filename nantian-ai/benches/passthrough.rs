@@ -116,10 +116,26 @@ fn stream(bencher: Bencher<'_, '_>) {
     });
 }
 
+/// An event of Responses.
+const RESPONSES_EVENT: &str = concat!(
+    "event: response.output_text.delta\n",
+    r#"data: {"type":"response.output_text.delta","sequence_number":4,"item_id":"msg_0123456789","output_index":0,"#,
+    r#""content_index":0,"delta":" token","logprobs":[]}"#,
+    "\n\n",
+);
+
 /// The same stream for a client of another dialect.
-#[divan::bench]
-fn translated_stream(bencher: Bencher<'_, '_>) {
+#[divan::bench(args = [
+    "openai anthropic",
+    "openai openai-responses",
+    "openai-responses openai",
+    "openai-responses anthropic",
+])]
+fn translated_stream(bencher: Bencher<'_, '_>, pair: &str) {
     const EVENTS: usize = 1_000;
+    let (from, to) = pair.split_once(' ').unwrap();
+    let (from, to): (Dialect, Dialect) = (from.parse().unwrap(), to.parse().unwrap());
+    let event = if from == Dialect::Responses { RESPONSES_EVENT } else { EVENT };
     let defaults = Defaults {
         id: "id".to_owned(),
         model: "m".to_owned(),
@@ -128,13 +144,13 @@ fn translated_stream(bencher: Bencher<'_, '_>) {
         input_estimate: 1,
     };
     bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
-        let mut decoder = StreamDecoder::new(Dialect::OpenAi, 7);
-        let mut encoder = StreamEncoder::new(Dialect::Anthropic, defaults.clone(), ToolNames::default());
+        let mut decoder = StreamDecoder::new(from, 7);
+        let mut encoder = StreamEncoder::new(to, defaults.clone(), ToolNames::default());
         let mut events = VecDeque::new();
         let mut written = 0;
         for _ in 0..EVENTS {
             let mut out = Vec::new();
-            decoder.push(divan::black_box(EVENT.as_bytes()), &mut events);
+            decoder.push(divan::black_box(event.as_bytes()), &mut events);
             events.drain(..).for_each(|event| encoder.push(event, &mut out));
             written += divan::black_box(out).len();
         }

@@ -1,5 +1,7 @@
 //! The steps of one call, which [`ResponseFuture`](crate::future::ResponseFuture) puts in order.
 
+mod begin;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -7,7 +9,6 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 
@@ -25,7 +26,7 @@ use crate::shared::Shared;
 use crate::target::Target;
 use crate::timeout::Watch;
 use crate::translate::kept_headers;
-use crate::usage::{End, HideUsage, Meter, MeteredBody, Metering, UsageObserver, UsageSink};
+use crate::usage::{End, HideUsage, MeteredBody, Metering, UsageSink};
 use crate::via::Via;
 
 /// A request that has been read and is being tried.
@@ -55,39 +56,6 @@ pub(crate) enum Arrived<B> {
     Receive(Receiving<B>),
     /// It is no answer.
     Failed(Failed),
-}
-
-// === impl Shared ===
-
-impl<O: UsageObserver> Shared<O> {
-    /// Takes a request whose body has been read.
-    pub(crate) fn begin(&self, surface: Surface, head: Parts, body: Bytes) -> Result<Call<O::Sink>, Error> {
-        let prepared = self.target.prepare(&surface, head, body)?;
-        let facts = prepared.facts();
-        let sink = self.observer.begin(prepared.extensions(), facts);
-        let onward = prepared.extensions().get::<Onward>().copied().unwrap_or_default();
-        let way = prepared.way().clone();
-        // What is metered is what the upstream says.
-        let upstream = match &way {
-            Way::Same | Way::HidingUsage => surface.clone(),
-            Way::Translated(_) => Surface::chat(self.target.dialect()),
-        };
-        let mut meter = Meter::new(upstream, facts);
-        if onward.sent {
-            meter.mark_sent();
-        }
-        Ok(Call {
-            streaming: facts.stream,
-            metering: Metering::new(meter, sink),
-            onward,
-            watch: Watch::new(self.target.config().timeouts, facts.stream),
-            prepared: Some(prepared),
-            way,
-            surface,
-            turn: fastrand::usize(..self.target.secrets().max(1)),
-            retries: 0,
-        })
-    }
 }
 
 // === impl Call ===
@@ -124,7 +92,7 @@ impl<K: UsageSink> Call<K> {
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let received = receiving.poll(self.metering.meter_mut(), cx);
+        let received = receiving.poll(&mut self.metering, cx);
         if received.is_ready() {
             self.watch.heard();
         }
@@ -141,8 +109,8 @@ impl<K: UsageSink> Call<K> {
         if !status.is_success() {
             return self.refused(target, response);
         }
-        let meter = self.metering.meter_mut();
-        meter.begin(status, response.headers());
+        self.metering.begin(status, response.headers());
+        let meter = self.metering.meter();
         let events = meter.reads_events();
         self.watch.expect_stream(meter.is_stream());
         let translated = matches!(self.way, Way::Translated(_));
@@ -178,7 +146,7 @@ impl<K: UsageSink> Call<K> {
         if let Some(wait) = self.next(target, failure) {
             return Arrived::Again(wait);
         }
-        self.metering.meter_mut().begin(status, response.headers());
+        self.metering.begin(status, response.headers());
         // A refused credential is this side's fault: passed on, a client would blame its own.
         if is_auth {
             return Arrived::Failed(Error::UpstreamAuth { target: target.name().to_owned(), status }.into());
@@ -262,7 +230,10 @@ impl<K: UsageSink> Call<K> {
             return Ok(Answer::whole(head, body));
         };
         match translation.reply(&mut head, &body, events) {
-            Ok(body) => Ok(Answer::whole(head, body)),
+            Ok((body, losses)) => {
+                self.metering.note_losses(&losses);
+                Ok(Answer::whole(head, body))
+            }
             Err(fault) => {
                 if fault.kind != FaultKind::Truncated {
                     self.metering.meter_mut().refuse();
@@ -319,8 +290,12 @@ impl<K: UsageSink> Call<K> {
         let refusal = refusal.filter(Error::may_fail_over);
         let onward = self.onward;
         let sent = self.metering.meter().is_sent();
-        if refusal.is_some() && onward.more {
-            self.metering.forget();
+        if let Some(refusal) = &refusal {
+            self.metering.note_error(refusal.code());
+            self.metering.count_attempts(self.retries + 1);
+            if onward.more {
+                self.metering.pass_on();
+            }
         }
         let answer = Answer { head, held: VecDeque::new(), rest: Some((Rest::of(body), Via::Pass)) };
         let mut response = self.finish(shared, answer);
@@ -341,6 +316,7 @@ impl<K: UsageSink> Call<K> {
         B: Body<Data = Bytes>,
     {
         let attempts = Attempts(self.retries + 1);
+        self.metering.count_attempts(attempts.0);
         let mut head = answer.head;
         clean_response(&mut head.headers);
         let held = answer.held;
@@ -366,8 +342,10 @@ impl<K: UsageSink> Call<K> {
         B: Body<Data = Bytes>,
     {
         let sent = self.metering.meter().is_sent();
+        self.metering.count_attempts(self.retries + 1);
+        self.metering.note_error(failed.error.code());
         if self.onward.more && failed.error.may_fail_over() {
-            self.metering.forget();
+            self.metering.pass_on();
         }
         self.metering.end(End::Failed);
         let mut response = shared.answer(failed.error, self.surface.dialect());

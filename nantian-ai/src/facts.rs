@@ -27,6 +27,8 @@ const BYTES_PER_TOKEN: u64 = 4;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RequestFacts {
+    /// What the client asks for; `None` where nobody has looked.
+    pub operation: Option<Operation>,
     /// The model the client names.
     pub model: Option<String>,
     /// Whether the client wants a stream.
@@ -66,12 +68,13 @@ impl RequestFacts {
     }
 
     pub(crate) fn of_listing() -> Self {
-        Self { max_tokens: Some(0), choices: 1, ..Self::default() }
+        Self { operation: Some(Operation::Models), max_tokens: Some(0), choices: 1, ..Self::default() }
     }
 
     pub(crate) fn of_object(surface: &Surface, object: &Object<'_>, body: &[u8]) -> Self {
         let operation = surface.operation();
         Self {
+            operation: Some(operation),
             model: object.text("model").map(Into::into),
             stream: operation.generates()
                 && object.flag("stream").unwrap_or_else(|| surface.streams_by_default()),

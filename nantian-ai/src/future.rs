@@ -20,6 +20,7 @@ use crate::body::{RequestBody, ResponseBody};
 use crate::call::{Arrived, Call};
 use crate::dialect::{Dialect, Surface};
 use crate::error::{BoxError, Error};
+use crate::packed::unpack;
 use crate::read::ReadBody;
 use crate::receive::Receiving;
 use crate::shared::Shared;
@@ -133,7 +134,9 @@ where
             StateProj::Reading { body, head } => (ready!(body.poll(cx)), head),
             _ => return Poll::Ready(None),
         };
-        let Some((surface, head)) = head.take() else { return Poll::Pending };
+        let Some((surface, mut head)) = head.take() else { return Poll::Pending };
+        let most = this.shared.target.config().max_body;
+        let read = read.and_then(|body| unpack(&mut head.headers, body, most));
         let begun = read.and_then(|body| match this.shared.counted(&surface, &body) {
             Some(answer) => answer.map(Err),
             None => this.shared.begin(surface, head, body).map(Ok),

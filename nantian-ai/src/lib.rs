@@ -52,6 +52,7 @@
 //!   see [`RetryPolicy`].
 //! - A client is answered once a stream has said something: one that fails, stalls or breaks off before is repeated
 //!   or answered with a status. One that does so later ends with an error event of the client's dialect.
+//! - A body that is compressed with gzip is sent on as it was before.
 //! - [`Timeouts`] bound each attempt: a buffered reply as a whole, a stream to its first token and then
 //!   from chunk to chunk.
 //! - The [`usage`] of every reply is metered while it passes and told to a
@@ -77,6 +78,7 @@ mod estimate;
 mod facts;
 mod layer;
 mod outbound;
+mod packed;
 mod provider;
 mod receive;
 mod retry;
@@ -114,6 +116,6 @@ pub use self::facts::RequestFacts;
 pub use self::layer::AiLayer;
 pub use self::outbound::Prepared;
 pub use self::provider::Provider;
-pub use self::retry::{Attempts, Failure, RetryPolicy};
+pub use self::retry::{Attempts, Failure, Growth, RetryPolicy};
 pub use self::service::AiService;
 pub use self::target::{Endpoint, InvalidEndpoint, InvalidTarget, Target};

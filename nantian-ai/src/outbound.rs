@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
-    HeaderValue,
+    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
 };
 use http::request::Parts;
 use http::{Extensions, Method, Request, Uri};
@@ -16,6 +15,7 @@ use crate::dialect::{Dialect, Operation, Surface, anthropic};
 use crate::edit::Object;
 use crate::error::Error;
 use crate::facts::RequestFacts;
+use crate::packed::{is_packed, unpack};
 use crate::provider::Provider;
 use crate::target::Target;
 use crate::translate::Translation;
@@ -97,22 +97,18 @@ impl Target {
                 upstream: self.dialect(),
             });
         }
-        match head.headers.get(CONTENT_ENCODING) {
-            Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
-                Err(Error::UnsupportedEncoding {
-                    encoding: String::from_utf8_lossy(coding.as_bytes()).into_owned(),
-                })
-            }
-            _ => Ok(surface),
-        }
+        is_packed(&head.headers)?;
+        Ok(surface)
     }
 
     /// Makes the upstream's request. In the client's own dialect that is the target's address, credential and model, and
     /// everything else stays as it is, the body byte for byte; in another one it is said anew.
     ///
     /// # Errors
-    /// [`Error::NotJson`], [`Error::MalformedQuery`], [`Error::Untranslatable`], [`Error::Lossy`].
-    pub fn prepare(&self, surface: &Surface, head: Parts, body: Bytes) -> Result<Prepared, Error> {
+    /// [`Error::NotJson`], [`Error::MalformedQuery`], [`Error::Untranslatable`], [`Error::Lossy`]; and those of a body that
+    /// is compressed: [`Error::UnsupportedEncoding`], [`Error::BodyTooLarge`], [`Error::BodyRead`].
+    pub fn prepare(&self, surface: &Surface, mut head: Parts, body: Bytes) -> Result<Prepared, Error> {
+        let body = unpack(&mut head.headers, body, self.config().max_body)?;
         if self.speaks(surface) {
             self.pass(surface, head, body)
         } else {

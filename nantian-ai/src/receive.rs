@@ -9,7 +9,7 @@ use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::error::BoxError;
-use crate::usage::Meter;
+use crate::usage::{Metering, UsageSink};
 
 /// The largest whole reply that is translated, in bytes.
 const LARGEST_REPLY: usize = 64 * 1024 * 1024;
@@ -68,11 +68,15 @@ where
     }
 
     /// Ready when enough has come; the meter has seen all of it.
-    pub(crate) fn poll(&mut self, meter: &mut Meter, cx: &mut Context<'_>) -> Poll<Received> {
+    pub(crate) fn poll<K: UsageSink>(
+        &mut self,
+        metering: &mut Metering<K>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Received> {
         loop {
             let data = match ready!(Pin::new(&mut self.rest).poll_frame(cx)) {
                 None => {
-                    meter.finish();
+                    metering.meter_mut().finish();
                     return Poll::Ready(Received::Enough);
                 }
                 Some(Err(error)) => {
@@ -84,11 +88,12 @@ where
                     Err(_trailers) => continue,
                 },
             };
-            meter.push(&data);
+            metering.push(&data);
             self.size += data.len();
             self.held.push_back(data);
             match self.aim {
                 Aim::FirstToken => {
+                    let meter = metering.meter();
                     let told = meter.has_token() || meter.has_end();
                     if told || self.size > LARGEST_PREFACE {
                         return Poll::Ready(Received::Enough);

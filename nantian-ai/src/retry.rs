@@ -7,8 +7,8 @@ use http::header::{HeaderMap, RETRY_AFTER};
 
 /// How often a request is repeated, and how long to wait before.
 ///
-/// The wait before the n-th repetition is drawn evenly from zero to `backoff · 2^(n-1)`, at most
-/// `max_backoff` ("full jitter"), and never less than what the upstream's `Retry-After` asks for.
+/// The wait before the n-th repetition is drawn evenly from zero to a bound that grows with n, at most `max_backoff`
+/// ("full jitter"), and is never less than what the upstream's `Retry-After` asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
@@ -16,15 +16,32 @@ pub struct RetryPolicy {
     ///
     /// Default: 0. Source: `AIService.spec.retry.maxRetries`.
     pub max_retries: u32,
-    /// The bound of the wait before the first repetition; it doubles with each further one.
+    /// The bound of the wait before the first repetition.
     ///
     /// Default: 500 ms. Source: `AIService.spec.retry.backoff`.
     pub backoff: Duration,
+    /// How the bound grows with each further repetition.
+    ///
+    /// Default: [`Growth::Exponential`]. Source: `AIService.spec.retry.backoff`.
+    pub growth: Growth,
     /// The longest wait. An upstream that asks for a longer one is not asked again: its answer, with its
     /// `Retry-After`, is for the client to act on.
     ///
     /// Default: 30 s. Source: the operator of the proxy.
     pub max_backoff: Duration,
+}
+
+/// How the wait between attempts grows.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Growth {
+    /// It doubles each time.
+    #[default]
+    Exponential,
+    /// It is longer by the first one each time.
+    Linear,
+    /// It stays as it is.
+    Fixed,
 }
 
 /// What came of an attempt that failed.
@@ -51,7 +68,14 @@ pub struct Attempts(pub u32);
 impl RetryPolicy {
     /// A policy with the default longest wait.
     pub const fn new(max_retries: u32, backoff: Duration) -> Self {
-        Self { max_retries, backoff, max_backoff: Duration::from_secs(30) }
+        Self { max_retries, backoff, growth: Growth::Exponential, max_backoff: Duration::from_secs(30) }
+    }
+
+    /// Sets how the wait grows.
+    #[must_use]
+    pub const fn growth(mut self, growth: Growth) -> Self {
+        self.growth = growth;
+        self
     }
 
     /// Sets the longest wait.
@@ -91,7 +115,12 @@ impl RetryPolicy {
         if asked > self.max_backoff {
             return None;
         }
-        let bound = self.backoff.saturating_mul(2_u32.saturating_pow(retries)).min(self.max_backoff);
+        let factor = match self.growth {
+            Growth::Exponential => 2_u32.saturating_pow(retries),
+            Growth::Linear => retries.saturating_add(1),
+            Growth::Fixed => 1,
+        };
+        let bound = self.backoff.saturating_mul(factor).min(self.max_backoff);
         Some(bound.mul_f64(chance.clamp(0.0, 1.0)).max(asked))
     }
 }
@@ -173,6 +202,21 @@ mod tests {
         assert_eq!(next(0), Some(Duration::from_millis(500)));
         assert_eq!(next(2), Some(Duration::from_secs(2)));
         assert_eq!(next(3), None);
+    }
+
+    #[test]
+    fn the_wait_grows_as_configured() {
+        for (growth, seconds) in [
+            (Growth::Exponential, [1, 2, 4, 8]),
+            (Growth::Linear, [1, 2, 3, 4]),
+            (Growth::Fixed, [1, 1, 1, 1]),
+        ] {
+            let policy = RetryPolicy::new(9, Duration::from_secs(1)).growth(growth);
+            for (retries, expected) in (0..).zip(seconds) {
+                let wait = policy.next_at(SystemTime::UNIX_EPOCH, retries, Failure::NoResponse, 1.0);
+                assert_eq!(wait, Some(Duration::from_secs(expected)), "{growth:?} {retries}");
+            }
+        }
     }
 
     proptest! {

@@ -85,11 +85,21 @@ impl Translation {
         Ok((translation, body))
     }
 
-    /// A whole answer, in events or not, said anew.
+    /// What the other dialect has no words for in the request.
+    pub(crate) fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
+    /// A whole answer, in events or not, said anew, and what is lost of it.
     ///
     /// # Errors
     /// What the provider says instead of an answer, or that this is none.
-    pub(crate) fn reply(&self, head: &mut Parts, body: &[u8], events: bool) -> Result<Bytes, Fault> {
+    pub(crate) fn reply(
+        &self,
+        head: &mut Parts,
+        body: &[u8],
+        events: bool,
+    ) -> Result<(Bytes, Losses), Fault> {
         let (mut reply, mut losses) = if events {
             (self.collect(body)?, Losses::default())
         } else {
@@ -107,13 +117,13 @@ impl Translation {
             losses.extend(more);
             ("application/json", body)
         };
-        self.write_head(head, content_type, losses);
-        Ok(body)
+        self.write_head(head, content_type, &losses);
+        Ok((body, losses))
     }
 
     /// The head of a streamed answer, and what says its body anew.
     pub(crate) fn stream(&self, head: &mut Parts) -> Translator {
-        self.write_head(head, StreamEncoder::content_type(self.client), Losses::default());
+        self.write_head(head, StreamEncoder::content_type(self.client), &Losses::default());
         Translator {
             decoder: StreamDecoder::new(self.upstream, fastrand::u64(..)),
             encoder: StreamEncoder::new(self.client, self.defaults(), self.names.clone()),
@@ -137,11 +147,11 @@ impl Translation {
         collector.finish()
     }
 
-    fn write_head(&self, head: &mut Parts, content_type: &'static str, mut losses: Losses) {
+    fn write_head(&self, head: &mut Parts, content_type: &'static str, losses: &Losses) {
         head.headers = kept_headers(&head.headers);
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         let mut all = self.losses.clone();
-        all.extend(std::mem::take(&mut losses));
+        all.extend(losses.clone());
         if let Some(value) = all.header_value() {
             head.headers.insert(DROPPED, value);
         }

@@ -31,5 +31,6 @@ pub mod runtime;
 pub mod snapshot;
 mod socket;
 pub mod source;
+pub mod telemetry;
 pub mod translate;
 pub mod upstream;

@@ -59,6 +59,11 @@ impl Fields {
         Self { map, at: "" }
     }
 
+    /// Whether there are no members.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.map.swap_remove(name).filter(|value| !value.is_null())
     }

@@ -82,6 +82,12 @@ impl Collector {
         }
     }
 
+    /// What has come so far, complete or not.
+    pub fn into_partial(mut self) -> Reply {
+        self.close();
+        self.reply
+    }
+
     /// The whole.
     ///
     /// # Errors

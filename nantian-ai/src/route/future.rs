@@ -18,6 +18,7 @@ use crate::body::RequestBody;
 use crate::dialect::{Dialect, Operation, Surface};
 use crate::edit::model_of;
 use crate::error::{BoxError, Error};
+use crate::packed::unpack;
 use crate::read::ReadBody;
 use crate::respond::{DialectResponder, Respond as _};
 
@@ -123,14 +124,15 @@ where
                         }
                         Ok(_) => {}
                     }
-                    let body = match ready!(body.poll(cx)) {
+                    let Some(request) = this.request.as_mut() else { return Poll::Pending };
+                    let most = this.route.largest_body();
+                    let read = ready!(body.poll(cx));
+                    let body = match read.and_then(|body| unpack(&mut request.headers, body, most)) {
                         Ok(body) => body,
                         Err(error) => return refuse(&error),
                     };
                     *this.left = this.route.order(model_of(&body).as_deref(), |below| fastrand::u64(..below));
-                    if let Some(request) = this.request {
-                        request.body = body;
-                    }
+                    request.body = body;
                 }
                 StateProj::Readying { service } => {
                     ready!(service.poll_ready(cx))?;

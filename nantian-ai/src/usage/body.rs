@@ -8,8 +8,11 @@ use http::StatusCode;
 use http::header::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
-use super::{End, Meter, UsageSink};
+use super::{CallReport, Content, End, Meter, UsageReport, UsageSink};
+use crate::dialect::Dialect;
+use crate::ir::Losses;
 
 pin_project! {
     /// Passes a body on untouched and tells a [`UsageSink`] at its end.
@@ -27,11 +30,26 @@ pin_project! {
     }
 }
 
-/// A meter that tells its sink exactly once, at the latest when it is dropped.
+/// A meter and a watch, which tell their sink exactly once, at the latest when they are dropped.
 #[derive(Debug)]
 pub(crate) struct Metering<K: UsageSink> {
     meter: Meter,
     sink: Option<K>,
+    call: CallReport,
+    started: Instant,
+    /// When the first and the last token came.
+    tokens: Option<(Instant, Instant)>,
+    kept: Option<Kept>,
+}
+
+/// What is kept of a call to be told.
+#[derive(Debug)]
+struct Kept {
+    client: Dialect,
+    request: Bytes,
+    upstream: Dialect,
+    reply: Vec<u8>,
+    most: usize,
 }
 
 // === impl MeteredBody ===
@@ -81,7 +99,7 @@ where
             match &frame {
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {
-                        metering.meter.push(data);
+                        metering.push(data);
                     }
                     if this.body.is_end_stream() {
                         metering.end(End::Finished);
@@ -107,12 +125,54 @@ where
 
 impl<K: UsageSink> Metering<K> {
     pub(crate) fn new(meter: Meter, sink: K) -> Self {
-        Self { meter, sink: Some(sink) }
+        let (call, started) = (CallReport::default(), Instant::now());
+        Self { meter, sink: Some(sink), call, started, tokens: None, kept: None }
+    }
+
+    /// Keeps the request, and of the answer as much as `most` bytes.
+    pub(crate) fn keep(&mut self, client: Dialect, request: Bytes, upstream: Dialect, most: usize) {
+        self.kept = Some(Kept { client, request, upstream, reply: Vec::new(), most });
+    }
+
+    /// Takes the next chunk of the reply's body.
+    pub(crate) fn push(&mut self, data: &[u8]) {
+        self.meter.push(data);
+        if let Some(kept) = &mut self.kept {
+            let room = kept.most.saturating_sub(kept.reply.len());
+            kept.reply.extend_from_slice(data.get(..room).unwrap_or(data));
+        }
+        self.heard();
+    }
+
+    fn heard(&mut self) {
+        if self.meter.is_stream() && self.meter.has_token() {
+            let now = Instant::now();
+            let (first, _) = self.tokens.unwrap_or((now, now));
+            self.tokens = Some((first, now));
+        }
+    }
+
+    /// Notes how many attempts there were.
+    pub(crate) fn count_attempts(&mut self, attempts: u32) {
+        self.call.attempts = attempts;
+    }
+
+    /// Notes the error that stands for an answer.
+    pub(crate) fn note_error(&mut self, code: &'static str) {
+        self.call.error = Some(code);
+    }
+
+    /// Notes what was left out.
+    pub(crate) fn note_losses(&mut self, losses: &Losses) {
+        self.call.dropped.extend(losses.clone());
     }
 
     /// Takes the head of the reply.
     pub(crate) fn begin(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.meter.begin(status, headers);
+        if let Some(kept) = &mut self.kept {
+            kept.reply.clear();
+        }
     }
 
     pub(crate) fn meter(&self) -> &Meter {
@@ -128,15 +188,43 @@ impl<K: UsageSink> Metering<K> {
         self.meter.mark_sent();
     }
 
-    /// Tells nobody: another attempt elsewhere will be told of.
-    pub(crate) fn forget(&mut self) {
-        self.sink = None;
+    /// Tells that another target will be asked.
+    pub(crate) fn pass_on(&mut self) {
+        if let Some(sink) = self.sink.take() {
+            sink.pass_on(self.report(End::Failed));
+        }
     }
 
     pub(crate) fn end(&mut self, end: End) {
         if let Some(sink) = self.sink.take() {
-            sink.finish(self.meter.report(end));
+            sink.finish(self.report(end));
         }
+    }
+
+    fn report(&mut self, end: End) -> UsageReport {
+        let mut report = self.meter.report(end);
+        let gaps = self.meter.spoken_events().saturating_sub(1);
+        let mean = |(first, last): (Instant, Instant)| {
+            let gaps = u32::try_from(gaps).ok().filter(|gaps| *gaps > 0)?;
+            Some(last.duration_since(first) / gaps)
+        };
+        report.call = CallReport {
+            duration: self.started.elapsed(),
+            first_token: self.tokens.map(|(first, _)| first.duration_since(self.started)),
+            between_tokens: self.tokens.and_then(mean),
+            attempts: self.call.attempts,
+            error: self.call.error,
+            dropped: std::mem::take(&mut self.call.dropped),
+            content: self.kept.take().map(|kept| Content {
+                client: kept.client,
+                request: kept.request,
+                upstream: kept.upstream,
+                reply: kept.reply.into(),
+                stream: report.call.stream,
+            }),
+            ..report.call
+        };
+        report
     }
 }
 

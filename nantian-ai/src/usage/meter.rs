@@ -3,8 +3,9 @@
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
+use super::about::{self, About};
 use super::reply::Reply;
-use super::{Outcome, Usage, UsageReport};
+use super::{CallReport, Outcome, Usage, UsageReport};
 use crate::dialect::signal::{Reported, Signal};
 use crate::dialect::{Dialect, Surface, anthropic, ollama, openai, responses};
 use crate::estimate::Weight;
@@ -88,8 +89,12 @@ enum Format {
 }
 
 /// What has been learnt so far.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Tally {
+    about: About,
+    /// Events, and those that say something.
+    events: u64,
+    spoken: u64,
     reported: Reported,
     text: Weight,
     bytes: u64,
@@ -177,6 +182,11 @@ impl Meter {
         self.tally.token
     }
 
+    /// How many events of a stream have said something.
+    pub(crate) fn spoken_events(&self) -> u64 {
+        self.tally.spoken
+    }
+
     /// Whether the answer is complete, even if the body goes on.
     pub fn is_complete(&self) -> bool {
         self.tally.complete
@@ -207,7 +217,9 @@ impl Meter {
             Outcome::NotServed => Usage::default(),
             _ => self.usage(),
         };
-        UsageReport { usage, outcome }
+        let About { id, model, finish_reason } = std::mem::take(&mut self.tally.about);
+        let call = CallReport { stream: self.stream, id, model, finish_reason, ..CallReport::default() };
+        UsageReport { usage, outcome, call }
     }
 
     /// Reads what the end of the body completes.
@@ -312,11 +324,13 @@ impl Format {
     }
 }
 
-/// The members of a buffered reply that hold counts.
+/// The members of a buffered reply that hold counts, or say what it is.
 fn members(dialect: Dialect) -> &'static [&'static str] {
     match dialect {
-        Dialect::Ollama => &["prompt_eval_count", "eval_count"],
-        Dialect::Anthropic | Dialect::OpenAi | Dialect::Responses => &["usage"],
+        Dialect::Ollama => &["prompt_eval_count", "eval_count", about::MODEL, about::DONE_REASON],
+        Dialect::Anthropic => &["usage", about::ID, about::MODEL, about::STOP_REASON],
+        Dialect::OpenAi => &["usage", about::ID, about::MODEL],
+        Dialect::Responses => &["usage", about::ID, about::MODEL, about::STATUS],
     }
 }
 
@@ -324,25 +338,31 @@ fn members(dialect: Dialect) -> &'static [&'static str] {
 
 impl Tally {
     fn sse(&mut self, surface: &Surface, item: sse::Item<'_>) {
-        self.add(match item {
-            sse::Item::Event { data, .. } => match surface.dialect() {
-                Dialect::Anthropic => anthropic::event(data),
-                Dialect::Ollama => ollama::line(data),
-                Dialect::OpenAi => openai::event(data),
-                Dialect::Responses => responses::event(data),
-            },
-            sse::Item::Oversized => Signal::unreadable(),
-        });
+        match item {
+            sse::Item::Event { data, .. } => {
+                let signal = match surface.dialect() {
+                    Dialect::Anthropic => anthropic::event(data),
+                    Dialect::Ollama => ollama::line(data),
+                    Dialect::OpenAi => openai::event(data),
+                    Dialect::Responses => responses::event(data),
+                };
+                self.add(signal, data);
+            }
+            sse::Item::Oversized => self.add(Signal::unreadable(), &[]),
+        }
     }
 
     fn line(&mut self, item: ndjson::Item<'_>) {
-        self.add(match item {
-            ndjson::Item::Line(line) => ollama::line(line),
-            ndjson::Item::Oversized => Signal::unreadable(),
-        });
+        match item {
+            ndjson::Item::Line(line) => self.add(ollama::line(line), line),
+            ndjson::Item::Oversized => self.add(Signal::unreadable(), &[]),
+        }
     }
 
     fn member(&mut self, surface: &Surface, name: &str, json: &[u8]) {
+        if self.about.member(name, json) {
+            return;
+        }
         self.reported.merge(match surface.dialect() {
             Dialect::Anthropic => anthropic::usage(json),
             Dialect::Ollama => ollama::count(name, json),
@@ -350,7 +370,12 @@ impl Tally {
         });
     }
 
-    fn add(&mut self, signal: Signal) {
+    fn add(&mut self, signal: Signal, data: &[u8]) {
+        if self.events == 0 || signal.complete || signal.settled {
+            self.about.read(data);
+        }
+        self.events += 1;
+        self.spoken += u64::from(signal.token);
         self.reported.merge(signal.reported);
         self.text += signal.text;
         self.token |= signal.token;

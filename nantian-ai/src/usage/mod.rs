@@ -4,7 +4,10 @@
 //! [`UsageLayer`] puts it around any service, for routes whose backend is no
 //! [`AiService`](crate::AiService); an `AiService` has it built in.
 
+mod about;
 mod body;
+mod call;
+mod content;
 mod future;
 mod hide;
 mod layer;
@@ -13,6 +16,8 @@ mod reply;
 mod service;
 
 pub use self::body::MeteredBody;
+pub use self::call::CallReport;
+pub use self::content::Content;
 pub use self::future::UsageFuture;
 pub use self::layer::UsageLayer;
 pub use self::meter::{End, Meter};
@@ -60,13 +65,15 @@ pub enum Outcome {
 }
 
 /// What an observer is told, once for each request.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct UsageReport {
     /// The tokens.
     pub usage: Usage,
     /// How the answer ended.
     pub outcome: Outcome,
+    /// How the call went.
+    pub call: CallReport,
 }
 
 /// Wants to know the usage of every request.
@@ -79,12 +86,27 @@ pub trait UsageObserver {
     /// Called when a request is about to be sent, with its extensions: there is what an earlier layer left,
     /// such as a reservation. Not called for requests that are refused before.
     fn begin(&self, extensions: &Extensions, facts: &RequestFacts) -> Self::Sink;
+
+    /// How much of a conversation and of its answer is kept to be told, in bytes each. A longer request is not kept at all, a
+    /// longer answer up to there. Nothing unless it is implemented; only an [`AiService`](crate::AiService) asks.
+    fn keeps(&self) -> usize {
+        0
+    }
 }
 
 /// Is told the usage of one request. Taken by value, so that it cannot be told twice.
 pub trait UsageSink {
     /// Called when the answer has ended, failed, or has been dropped.
     fn finish(self, report: UsageReport);
+
+    /// Called instead of [`finish`](Self::finish) where the call has failed and another target is asked: who settles
+    /// for the request as a whole is told of that one. Does nothing unless it is implemented.
+    fn pass_on(self, report: UsageReport)
+    where
+        Self: Sized,
+    {
+        drop(report);
+    }
 }
 
 // === impl UsageObserver ===
@@ -117,6 +139,12 @@ impl<K: UsageSink> UsageSink for Option<K> {
     fn finish(self, report: UsageReport) {
         if let Some(sink) = self {
             sink.finish(report);
+        }
+    }
+
+    fn pass_on(self, report: UsageReport) {
+        if let Some(sink) = self {
+            sink.pass_on(report);
         }
     }
 }

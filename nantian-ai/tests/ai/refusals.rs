@@ -95,9 +95,9 @@ async fn a_body_above_the_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn a_compressed_request_is_refused() {
+async fn a_request_that_is_compressed_with_something_else_is_refused() {
     let mut request = chat();
-    request.headers_mut().insert("content-encoding", HeaderValue::from_static("gzip"));
+    request.headers_mut().insert("content-encoding", HeaderValue::from_static("br"));
     let (status, body) = refusal(openai(), request).await;
     assert_eq!(status, 415);
     assert_eq!(body["error"]["code"], "unsupported_encoding");

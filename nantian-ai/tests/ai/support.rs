@@ -116,7 +116,7 @@ impl Reports {
     pub(crate) fn only(&self) -> UsageReport {
         let reports = self.0.lock().unwrap();
         assert_eq!(reports.len(), 1);
-        reports[0]
+        reports[0].clone()
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     secret_text::SecretText,
 };
 
-/// Where traces of the calls to one AIService go.
+/// Who is told how the calls to one AIService went: by OTLP over HTTP, as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Observability {
@@ -21,6 +21,17 @@ pub struct Observability {
     /// Default: none. Source: `spec.observability.otel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otel: Option<Otel>,
+    /// Whether what clients ask and models answer is told, too.
+    ///
+    /// Default: false. Source: `spec.observability.captureContent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture_content: Option<bool>,
+    /// Regular expressions of what is blacked out in contents before they are told.
+    ///
+    /// Range: up to 16, of 1 to 256 characters. Default: none. Source: `spec.observability.redact`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 256)))]
+    pub redact: Option<Vec<String>>,
 }
 
 /// A Langfuse project.
@@ -73,15 +84,16 @@ pub struct SecretKeyRef {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Otel {
-    /// Address of the collector, with or without http or https.
+    /// Address of the collector, with or without http or https; traces go to /v1/traces below it, metrics to /v1/metrics.
     ///
-    /// Range: a URL or host:port, without credentials, query or fragment. Source: `spec.observability.otel.endpoint`.
+    /// Range: a URL or host:port, without credentials, query or fragment. Default: http://localhost:4318; without a
+    /// scheme, http and port 4318. Source: `spec.observability.otel.endpoint`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), regex(pattern = COLLECTOR))]
     pub endpoint: Option<String>,
     /// The `service.name` that spans carry.
     ///
-    /// Range: 1 to 253 characters. Default: by the gateway. Source: `spec.observability.otel.serviceName`.
+    /// Range: 1 to 253 characters. Default: nantian-gateway. Source: `spec.observability.otel.serviceName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_name: Option<String>,

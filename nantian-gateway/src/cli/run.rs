@@ -30,11 +30,15 @@ use crate::{
     policy::Outside,
     runtime::{WorkerConfig, Workers},
     source::{Files, Source, Watcher},
+    telemetry::Telemetry,
     upstream::{ClientConfig, tls_client_config},
 };
 
 /// How long the end of the process waits for the last lines of the access log.
 const LAST_LINES: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How long the end of the process waits for collectors to take the last records.
+const LAST_RECORDS: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// How long an unused connection to a backend is kept.
 const UPSTREAM_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -160,9 +164,11 @@ pub(super) async fn serve(
     let tls = Arc::clone(&config.client.tls);
     let modules = Modules::new(FetchConfig { networks: common.plugin_sources.clone(), tls });
     let workers = Workers::start(workers, &config, &metrics)?;
+    let (telemetry, mut exported) = Telemetry::new(config.client.clone());
     let outside = Outside { modules: modules.clone(), client: config.client };
-    let registry =
-        Registry::new(Arc::clone(&metrics), store, session_keys.keys().clone()).reaching_out(outside);
+    let registry = Registry::new(Arc::clone(&metrics), store, session_keys.keys().clone())
+        .reaching_out(outside)
+        .telling(telemetry);
     let mut control = Control::new(source, gates, session_keys, workers, metrics, view.clone(), registry);
     let is_complete = tokio::select! {
         () = changes.complete() => true,
@@ -175,6 +181,9 @@ pub(super) async fn serve(
     }
     tracing::info!(timeout = ?common.drain_timeout, "draining");
     crate::runtime::blocking(move || control.drain()).await?;
+    if timeout(LAST_RECORDS, exported.wait()).await.is_err() {
+        tracing::warn!("the last records of calls are lost, their collectors do not take them");
+    }
     stop.send_replace(true);
     if let Some(admin) = admin {
         admin.await??;

@@ -200,7 +200,9 @@ impl<'a> Compiler<'a> {
             }
             ir::Target::AiService(name) => {
                 let target = self.registry.ai_service(name);
-                let target = target.map_or(Target::Invalid, |(target, to)| Target::AiService(target, to));
+                let target = target.map_or(Target::Invalid, |(target, to, observer)| {
+                    Target::AiService(target, to, observer)
+                });
                 (target, self.ir.ai_services.get(name).map(|service| &service.policies))
             }
             ir::Target::Invalid => (Target::Invalid, None),

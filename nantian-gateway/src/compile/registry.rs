@@ -13,9 +13,10 @@ use crate::{
     metrics::Metrics,
     pattern::Patterns,
     policy::{
-        Limiters, Outside, PolicyLimiter, WasmPlugins, ai_target, balance_config, endpoints,
-        rate_limit_policy,
+        AiObserver, Limiters, Outside, PolicyLimiter, WasmPlugins, ai_target, balance_config, endpoints,
+        rate_limit_policy, service_info,
     },
+    telemetry::Telemetry,
     translate::conditions::Reason,
     upstream::Destination,
 };
@@ -27,6 +28,8 @@ pub struct Registry {
     pub(super) patterns: Patterns,
     balancers: BTreeMap<BackendId, BalancedBackend>,
     ai_services: BTreeMap<ObjectName, AiUpstream>,
+    /// Tells collectors; without, they are told nothing.
+    telemetry: Option<Telemetry>,
     limiters: Limiters,
     plugins: WasmPlugins,
     tls: BTreeMap<PortKey, TlsPort>,
@@ -46,7 +49,7 @@ struct BalancedBackend {
 struct AiUpstream {
     config: ir::AiService,
     /// The last good one: an edit that makes no target leaves it in place.
-    target: Option<(Arc<nantian_ai::Target>, Destination)>,
+    target: Option<(Arc<nantian_ai::Target>, Destination, AiObserver)>,
     fault: Option<String>,
 }
 
@@ -69,6 +72,7 @@ impl Registry {
             session_keys,
             balancers: BTreeMap::new(),
             ai_services: BTreeMap::new(),
+            telemetry: None,
             plugins: WasmPlugins::default(),
             tls: BTreeMap::new(),
         }
@@ -88,6 +92,13 @@ impl Registry {
     #[must_use]
     pub fn reaching_out(mut self, outside: Outside) -> Self {
         self.plugins.reach_out(outside);
+        self
+    }
+
+    /// With collectors that are told of the calls of AIServices.
+    #[must_use]
+    pub fn telling(mut self, telemetry: Telemetry) -> Self {
+        self.telemetry = Some(telemetry);
         self
     }
 
@@ -148,8 +159,11 @@ impl Registry {
         self.balancers.get(id).map(|backend| backend.balancer.clone())
     }
 
-    /// The target of an AI service, unless it is faulty.
-    pub(super) fn ai_service(&self, name: &ObjectName) -> Option<(Arc<nantian_ai::Target>, Destination)> {
+    /// The target of an AI service, where it is, and who is told of its calls, unless it is faulty.
+    pub(super) fn ai_service(
+        &self,
+        name: &ObjectName,
+    ) -> Option<(Arc<nantian_ai::Target>, Destination, AiObserver)> {
         self.ai_services.get(name).and_then(|service| service.target.clone())
     }
 
@@ -214,15 +228,35 @@ impl Registry {
         self.balancers.insert(id.clone(), known);
     }
 
+    /// Who is told of the calls of an AIService. The collectors of its former configuration are told what is left.
+    fn observer(
+        &mut self,
+        name: &ObjectName,
+        target: &nantian_ai::Target,
+        collectors: &[ir::Collector],
+    ) -> AiObserver {
+        let (service, metrics) = (service_info(name, target), self.metrics.ai_service(&name.to_string()));
+        let exports = collectors.iter().filter_map(|collector| {
+            let export = self.telemetry.as_mut()?.export(&service, collector, metrics.exports());
+            export.inspect_err(|error| tracing::error!(%name, %error, "a collector is told nothing")).ok()
+        });
+        let exports = exports.collect();
+        AiObserver::new(service, metrics, exports)
+    }
+
     fn update_ai_services(&mut self, ir: &Ir) -> Vec<Problem> {
         self.ai_services.retain(|name, _| ir.ai_services.contains_key(name));
+        self.metrics.retain_ai_services(|name| ir.ai_services.keys().any(|known| known.to_string() == name));
         for (name, config) in &ir.ai_services {
             if self.ai_services.get(name).is_some_and(|known| known.config == *config) {
                 continue;
             }
             let last_good = self.ai_services.remove(name).and_then(|known| known.target);
             let (target, fault) = match ai_target(name, config) {
-                Ok((target, destination)) => (Some((Arc::new(target), destination)), None),
+                Ok((target, destination)) => {
+                    let observer = self.observer(name, &target, &config.collectors);
+                    (Some((Arc::new(target), destination, observer)), None)
+                }
                 Err(error) => (last_good, Some(error.to_string())),
             };
             self.ai_services.insert(name.clone(), AiUpstream { config: config.clone(), target, fault });

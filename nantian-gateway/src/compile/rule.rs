@@ -9,7 +9,7 @@ use crate::{
     filter::FilterLayer,
     ir,
     metrics::RouteMetrics,
-    policy::{Meter, Plugins, RateLimits},
+    policy::{AiObserver, Meter, Plugins, RateLimits},
     upstream::Destination,
 };
 
@@ -70,8 +70,8 @@ pub struct CompiledMirror {
 pub enum Target {
     /// The endpoints of a Service.
     Service(Balancer<Destination>),
-    /// The provider of an AIService.
-    AiService(Arc<nantian_ai::Target>, Destination),
+    /// The provider of an AIService, and who is told of its calls.
+    AiService(Arc<nantian_ai::Target>, Destination, AiObserver),
     /// Nowhere: 500.
     Invalid,
 }

@@ -82,7 +82,7 @@ fn backends(rule: &CompiledRule, context: &Context) -> BackendService {
 
 /// A share that is an AIService.
 fn model(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> Option<policy::ModelChoice> {
-    let Target::AiService(target, _) = &share.target else { return None };
+    let Target::AiService(target, ..) = &share.target else { return None };
     let (_, name) = target.name().split_once('/').unwrap_or(("", target.name()));
     Some(policy::ModelChoice {
         name: name.to_owned(),
@@ -137,9 +137,9 @@ fn target(target: &Target, sessions: Option<&Sessions>, context: &Context) -> Ba
                 .layer(policy::balance_layer(balancer, sessions))
                 .service(Connect::new(context.client.clone())),
         ),
-        Target::AiService(provider, destination) => LocalService::new(
+        Target::AiService(provider, destination, observer) => LocalService::new(
             ServiceBuilder::new()
-                .layer(policy::ai_layer(Arc::clone(provider)))
+                .layer(policy::ai_layer(Arc::clone(provider), observer.clone()))
                 .service(context.client.to(destination.clone())),
         ),
         Target::Invalid => no_backend(),

@@ -27,8 +27,8 @@ pub use self::{
     listener::{Attachment, Certificate, Listener, ListenerId, ListenerProtocol, Port},
     name::{HostPattern, ObjectName, PolicyId},
     policy::{
-        AiAuth, AiAuthType, AiService, FailurePolicy, Hook, OnLimit, Plugin, PluginSource, RateLimit, Retry,
-        RetryBackoff, Sandbox, Secret,
+        AiAuth, AiAuthType, AiService, Collector, CollectorKind, FailurePolicy, Hook, OnLimit, Plugin,
+        PluginSource, RateLimit, Retry, RetryBackoff, Sandbox, Secret,
     },
     route::{
         KeyMatch, Mirror, PathMatch, Policies, Route, RouteId, RouteKind, RouteMatch, RouteRetry, Rule,

@@ -40,8 +40,39 @@ pub struct AiService {
     pub timeout: Option<Duration>,
     /// `spec.retry`.
     pub retry: Retry,
+    /// `spec.observability`: who is told of each call.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub collectors: Vec<Collector>,
     /// TokenPolicies and WasmPlugins on the AIService.
     pub policies: Policies,
+}
+
+/// Somebody who is told of calls, by OTLP over HTTP.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Collector {
+    /// What it is.
+    pub kind: CollectorKind,
+    /// Its base URL; traces go to `/v1/traces` below it.
+    pub endpoint: String,
+    /// The `service.name` of what it is told.
+    pub service_name: String,
+    /// What is blacked out in contents before they are told, as regular expressions; `None` tells no contents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redact: Option<Vec<String>>,
+    /// The value of the `authorization` header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Secret>,
+}
+
+/// What a collector is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum CollectorKind {
+    /// Any collector: traces and metrics.
+    Otlp,
+    /// Langfuse: traces, with its own attributes.
+    Langfuse,
 }
 
 /// How the upstream is told who calls.

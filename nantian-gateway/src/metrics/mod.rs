@@ -4,6 +4,7 @@
 //! its own in each of them, so counting never makes two cores share a cache line. Labels are names of configured
 //! objects and status classes, so their number is bounded by the configuration.
 
+mod ai;
 mod collector;
 mod endpoints;
 mod limit;
@@ -27,6 +28,7 @@ use nantian_wasm::Plugin;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
 pub use self::{
+    ai::AiMetrics,
     limit::{LimitMetrics, Limited},
     route::{RouteMetrics, Shard},
 };
@@ -42,6 +44,8 @@ pub struct Metrics {
     unmatched: Arc<RouteMetrics>,
     /// By the name of the TokenPolicy.
     limits: Mutex<BTreeMap<String, Arc<LimitMetrics>>>,
+    /// By the name of the AIService.
+    ai_services: Mutex<BTreeMap<String, Arc<AiMetrics>>>,
     /// Where limits are kept, if not in this process.
     store: OnceLock<RedisStore>,
     connections: Box<[AtomicU64]>,
@@ -65,6 +69,7 @@ impl Metrics {
             routes: Mutex::default(),
             unmatched: Arc::new(RouteMetrics::new(workers)),
             limits: Mutex::default(),
+            ai_services: Mutex::default(),
             store: OnceLock::new(),
             connections: (0..workers).map(|_| AtomicU64::default()).collect(),
             reloads: AtomicU64::default(),
@@ -106,6 +111,17 @@ impl Metrics {
     /// Forgets the TokenPolicies that `keep` does not know.
     pub fn retain_limits(&self, keep: impl Fn(&str) -> bool) {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| keep(name));
+    }
+
+    /// The metrics of an AIService, the same for as long as there is one of this name.
+    pub fn ai_service(&self, name: &str) -> Arc<AiMetrics> {
+        let mut services = self.ai_services.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(services.entry(name.to_owned()).or_default())
+    }
+
+    /// Forgets the AIServices that `keep` does not know.
+    pub fn retain_ai_services(&self, keep: impl Fn(&str) -> bool) {
+        self.ai_services.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| keep(name));
     }
 
     /// Sets the store whose state is shown, once.

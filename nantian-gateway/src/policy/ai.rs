@@ -1,10 +1,12 @@
 //! AIService.
 
+mod observe;
+
 use std::sync::Arc;
 
 use http::{Extensions, Request, Response};
 use nantian_ai::{
-    AiLayer, Credential, RequestFacts, RetryPolicy, Scheme, Secret, Target, TargetConfig, Timeouts,
+    AiLayer, Credential, Growth, RequestFacts, RetryPolicy, Scheme, Secret, Target, TargetConfig, Timeouts,
     body::RequestBody,
     route::{Choice, ModelRoute},
     usage::{Outcome, UsageLayer, UsageReport, UsageSink},
@@ -16,9 +18,12 @@ use super::unsent::UnsentLayer;
 use crate::{
     body::{Body, BoxError},
     compile::LocalService,
-    ir::{self, Address, ObjectName, Protocol},
+    ir::{self, ObjectName},
+    telemetry::TraceParent,
     upstream::Destination,
 };
+
+pub use self::observe::{AiObserver, service_info};
 
 /// An AIService that cannot be an upstream.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +35,6 @@ pub enum InvalidAiService {
     /// The credential is no text.
     #[error("the credential is not UTF-8")]
     Credential,
-    /// A growth of the wait that is not served.
-    #[error("spec.retry.backoff: linear and fixed are not served yet; use a duration or exponential")]
-    Backoff,
     /// The endpoint has no host and port.
     #[error("the endpoint names no host")]
     Endpoint,
@@ -49,7 +51,7 @@ pub fn ai_target(
     let mut config = TargetConfig::new(name.to_string(), &service.provider, &service.model)
         .credential(credential(&service.auth)?)
         .timeouts(service.timeout.map_or(Timeouts::none(), Timeouts::uniform))
-        .retry(retry(service.retry)?);
+        .retry(retry(service.retry));
     if let Some(format) = &service.format {
         config = config.format(format);
     }
@@ -80,38 +82,31 @@ fn credential(auth: &ir::AiAuth) -> Result<Credential, InvalidAiService> {
     })
 }
 
-fn retry(retry: ir::Retry) -> Result<RetryPolicy, InvalidAiService> {
-    match retry.backoff {
-        ir::RetryBackoff::Exponential(backoff) => Ok(RetryPolicy::new(retry.max_retries, backoff)),
-        ir::RetryBackoff::Linear(_) | ir::RetryBackoff::Fixed(_) => Err(InvalidAiService::Backoff),
-    }
+fn retry(retry: ir::Retry) -> RetryPolicy {
+    let (backoff, growth) = match retry.backoff {
+        ir::RetryBackoff::Exponential(backoff) => (backoff, Growth::Exponential),
+        ir::RetryBackoff::Linear(backoff) => (backoff, Growth::Linear),
+        ir::RetryBackoff::Fixed(backoff) => (backoff, Growth::Fixed),
+    };
+    RetryPolicy::new(retry.max_retries, backoff).growth(growth)
 }
 
 fn destination(target: &Target) -> Option<Destination> {
     let endpoint = target.endpoint();
-    let host = endpoint.authority().host();
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let tls = endpoint.scheme() == &http::uri::Scheme::HTTPS;
-    let port = endpoint.authority().port_u16().unwrap_or(if tls { 443 } else { 80 });
-    if host.is_empty() {
-        return None;
-    }
-    let address = match host.parse() {
-        Ok(address) => Address::Ip(std::net::SocketAddr::new(address, port)),
-        Err(_) => Address::Dns(host.to_owned(), port),
-    };
-    Some(Destination { address, protocol: Protocol::Http1, tls: tls.then(|| host.into()) })
+    Destination::of_url(endpoint.authority(), endpoint.scheme() == &http::uri::Scheme::HTTPS)
 }
 
 /// The layer of an AIService.
-pub fn ai_layer(target: Arc<Target>) -> Ai {
-    Ai { target }
+pub fn ai_layer(target: Arc<Target>, observer: AiObserver) -> Ai {
+    Ai { target, observer }
 }
 
-/// The layer of an AIService: the usage of every reply settles the reservation that a TokenPolicy made.
+/// The layer of an AIService: the usage of every reply settles the reservation that a TokenPolicy made, and how it went is
+/// counted and told.
 #[derive(Debug, Clone)]
 pub struct Ai {
     target: Arc<Target>,
+    observer: AiObserver,
 }
 
 impl<S> Layer<S> for Ai
@@ -122,13 +117,24 @@ where
     type Service = LocalService<Response<Body>, BoxError>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        let traced = self.observer.asks_for_traces();
         LocalService::new(
             ServiceBuilder::new()
                 .map_response(|response: Response<_>| response.map(Body::boxed))
-                .layer(AiLayer::new(Arc::clone(&self.target)).observing(settle))
+                .map_request(move |request: Request<Body>| if traced { with_trace(request) } else { request })
+                .layer(AiLayer::new(Arc::clone(&self.target)).observing(self.observer.clone()))
                 .service(inner),
         )
     }
+}
+
+/// Notes the trace that the client names.
+fn with_trace(mut request: Request<Body>) -> Request<Body> {
+    let header = request.headers().get("traceparent").and_then(|header| header.to_str().ok());
+    if let Some(parent) = header.and_then(TraceParent::parse) {
+        request.extensions_mut().insert(parent);
+    }
+    request
 }
 
 /// One AIService of a rule: its target, its share, and all that stands before it.

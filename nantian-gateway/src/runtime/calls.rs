@@ -1,4 +1,4 @@
-//! The thread of the plugins' call-outs.
+//! A thread that calls out, apart from the data path.
 
 use std::{fmt, future::Future, io, pin::Pin, thread, time::Duration};
 
@@ -16,23 +16,24 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// A call-out, to be made with the client of the thread.
 type Call = Box<dyn FnOnce(Client) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
-/// A thread with a client of its own: guests call out from whichever thread they run on. It ends with the last handle.
+/// A thread with a client of its own: plugins' guests call out from whichever thread they run on, and collectors are told
+/// of calls beside the workers. It ends with the last handle.
 #[derive(Clone)]
 pub struct CallThread {
     calls: mpsc::UnboundedSender<Call>,
 }
 
 impl CallThread {
-    /// Starts the thread.
+    /// Starts a thread of this name.
     ///
     /// # Errors
     /// When there is no thread or no runtime to be had.
-    pub fn start(config: ClientConfig) -> io::Result<Self> {
+    pub fn start(name: &str, config: ClientConfig) -> io::Result<Self> {
         let (calls, inbox) = mpsc::unbounded_channel();
         let runtime = move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-        thread::Builder::new().name("wasm-calls".to_owned()).spawn(move || match runtime() {
+        thread::Builder::new().name(name.to_owned()).spawn(move || match runtime() {
             Ok(runtime) => runtime.block_on(serve(Client::new(config), inbox)),
-            Err(error) => tracing::error!(%error, "plugins cannot call out"),
+            Err(error) => tracing::error!(%error, "a thread cannot call out"),
         })?;
         Ok(Self { calls })
     }

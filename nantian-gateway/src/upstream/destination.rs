@@ -1,6 +1,8 @@
 //! Where a request is sent.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use http::uri::Authority;
 
 use crate::ir::{Address, Protocol};
 
@@ -15,6 +17,23 @@ pub struct Destination {
     pub protocol: Protocol,
     /// The name that its certificate must cover; `None` is clear text.
     pub tls: Option<Arc<str>>,
+}
+
+impl Destination {
+    /// Where an HTTP URL leads; `None` without a host.
+    pub fn of_url(authority: &Authority, tls: bool) -> Option<Self> {
+        let host = authority.host();
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        if host.is_empty() {
+            return None;
+        }
+        let address = match host.parse() {
+            Ok(address) => Address::Ip(SocketAddr::new(address, port)),
+            Err(_) => Address::Dns(host.to_owned(), port),
+        };
+        Some(Self { address, protocol: Protocol::Http1, tls: tls.then(|| host.into()) })
+    }
 }
 
 impl fmt::Display for Destination {

@@ -3,6 +3,7 @@
 
 mod admin;
 mod ai;
+mod ai_telemetry;
 mod balancing;
 #[cfg(feature = "kubernetes")]
 mod cluster;

@@ -130,7 +130,7 @@ impl WasmPlugins {
             return None;
         }
         if self.calls.is_none() {
-            let started = CallThread::start(self.outside.as_ref()?.client.clone());
+            let started = CallThread::start("wasm-calls", self.outside.as_ref()?.client.clone());
             self.calls = started.inspect_err(|error| tracing::error!(%error, "plugins cannot call out")).ok();
         }
         Some(Arc::new(PluginHost::new(&config.object.namespace, self.calls.clone()?)))

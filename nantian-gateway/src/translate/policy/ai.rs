@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use nantian_ai::{InvalidTarget, Provider, Scheme};
 use nantian_crd::{AiService, Auth, AuthType, Backoff, Format};
 
-use super::attach;
+use super::{attach, telemetry};
 use crate::{
     gates::Feature,
     ir::{self, AiAuth, AiAuthType, ObjectName, Policies, Retry, RetryBackoff},
@@ -50,7 +50,7 @@ impl AiServices {
         for (name, service) in &world.objects.ai_services {
             let draft = to_ir(service);
             let accepted = attach::validate(&**service)
-                .and_then(|()| refuse_the_unserved(service))
+                .and_then(|()| telemetry::check(service))
                 .and_then(|()| usable(name, &draft));
             let resolved = resolve(world, name, service, draft);
             let object = ObjectRef { kind: Feature::AIService.name(), name: name.clone() };
@@ -66,14 +66,6 @@ impl AiServices {
     }
 }
 
-fn refuse_the_unserved(service: &AiService) -> Result<(), Fault> {
-    if service.spec.observability.is_some() {
-        let path = Path::SPEC.field("observability");
-        return Err(Fault::at(Reason::Unsupported, path, "not served yet"));
-    }
-    Ok(())
-}
-
 /// Whether the service could be an upstream once its credential is there.
 fn usable(name: &ObjectName, draft: &ir::AiService) -> Result<(), Fault> {
     let stand_in = Some(ir::Secret(b"credential".to_vec()));
@@ -83,7 +75,6 @@ fn usable(name: &ObjectName, draft: &ir::AiService) -> Result<(), Fault> {
 
 fn refusal(error: &InvalidAiService) -> Fault {
     let field = match error {
-        InvalidAiService::Backoff => return Fault::of_policy(Reason::Unsupported, error),
         InvalidAiService::Target(InvalidTarget::UnknownProvider { .. }) => "spec.provider",
         InvalidAiService::Target(InvalidTarget::UnknownFormat(_)) => "spec.format",
         InvalidAiService::Target(InvalidTarget::EndpointRequired { .. } | InvalidTarget::Endpoint(_))
@@ -144,6 +135,7 @@ fn to_ir(service: &AiService) -> ir::AiService {
         auth: scheme(service),
         timeout: Some(timeout).filter(|timeout| !timeout.is_zero()),
         retry: retry.unwrap_or_default(),
+        collectors: Vec::new(),
         policies: Policies::default(),
     }
 }
@@ -190,6 +182,7 @@ fn resolve(
     if let (Some(spec), true) = (&service.spec.auth, draft.auth.kind != AiAuthType::None) {
         draft.auth.secret = Some(credential(world, name, spec, draft.auth.kind)?);
     }
+    draft.collectors = telemetry::collectors(world, name, service)?;
     Ok(draft)
 }
 
@@ -232,7 +225,7 @@ fn credential(
 }
 
 /// The Secret in messages. What is no name may be the credential itself, put where its name belongs.
-fn shown(name: &ObjectName) -> String {
+pub(super) fn shown(name: &ObjectName) -> String {
     let is_name = hostname::is_name(&name.name) && !name.name.contains(|letter: char| letter.is_uppercase());
     if is_name { format!("Secret {name}") } else { "the Secret".to_owned() }
 }
@@ -243,7 +236,7 @@ fn is_sendable(value: &[u8], kind: AiAuthType) -> bool {
     !value.is_empty() && std::str::from_utf8(value).is_ok_and(|text| text.lines().all(is_header))
 }
 
-fn only_key(secret: &Secret) -> Option<&String> {
+pub(super) fn only_key(secret: &Secret) -> Option<&String> {
     let data = secret.data.iter().flat_map(BTreeMap::keys);
     let keys: BTreeSet<_> = data.chain(secret.string_data.iter().flat_map(BTreeMap::keys)).collect();
     match keys.len() {

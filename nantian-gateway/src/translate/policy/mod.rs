@@ -6,6 +6,7 @@ mod balancing;
 mod reach;
 mod record;
 mod target;
+mod telemetry;
 mod token;
 mod wasm;
 

@@ -1,0 +1,57 @@
+//! How a call begins.
+
+use bytes::Bytes;
+use http::request::Parts;
+
+use super::Call;
+use crate::dialect::{Operation, Surface};
+use crate::error::Error;
+use crate::outbound::Way;
+use crate::route::Onward;
+use crate::shared::Shared;
+use crate::timeout::Watch;
+use crate::usage::{Meter, Metering, UsageObserver};
+
+// === impl Shared ===
+
+impl<O: UsageObserver> Shared<O> {
+    /// Takes a request whose body has been read.
+    pub(crate) fn begin(&self, surface: Surface, head: Parts, body: Bytes) -> Result<Call<O::Sink>, Error> {
+        let keeps = self.observer.keeps();
+        let kept = surface.operation() == Operation::Chat && (1..=keeps).contains(&body.len());
+        let kept = kept.then(|| body.clone());
+        let prepared = self.target.prepare(&surface, head, body)?;
+        let facts = prepared.facts();
+        let sink = self.observer.begin(prepared.extensions(), facts);
+        let onward = prepared.extensions().get::<Onward>().copied().unwrap_or_default();
+        let way = prepared.way().clone();
+        // What is metered is what the upstream says.
+        let upstream = match &way {
+            Way::Same | Way::HidingUsage => surface.clone(),
+            Way::Translated(_) => Surface::chat(self.target.dialect()),
+        };
+        let spoken = upstream.dialect();
+        let mut meter = Meter::new(upstream, facts);
+        if onward.sent {
+            meter.mark_sent();
+        }
+        let mut metering = Metering::new(meter, sink);
+        if let Way::Translated(translation) = &way {
+            metering.note_losses(translation.losses());
+        }
+        if let Some(request) = kept {
+            metering.keep(surface.dialect(), request, spoken, keeps);
+        }
+        Ok(Call {
+            streaming: facts.stream,
+            metering,
+            onward,
+            watch: Watch::new(self.target.config().timeouts, facts.stream),
+            prepared: Some(prepared),
+            way,
+            surface,
+            turn: fastrand::usize(..self.target.secrets().max(1)),
+            retries: 0,
+        })
+    }
+}

@@ -1,0 +1,95 @@
+//! What an answer says about itself.
+
+use crate::codec::Fields;
+
+/// What an answer says about itself.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct About {
+    pub(super) id: Option<String>,
+    pub(super) model: Option<String>,
+    pub(super) finish_reason: Option<String>,
+}
+
+/// The members of a buffered reply that say it.
+pub(super) const ID: &str = "id";
+pub(super) const MODEL: &str = "model";
+pub(super) const STOP_REASON: &str = "stop_reason";
+pub(super) const DONE_REASON: &str = "done_reason";
+pub(super) const STATUS: &str = "status";
+
+// === impl About ===
+
+impl About {
+    /// Reads the first or the last event of a stream, in which the providers of each dialect say it.
+    pub(super) fn read(&mut self, event: &[u8]) {
+        let Ok(mut event) = Fields::parse(event) else { return };
+        // Anthropic and Responses begin with the answer as a whole.
+        let mut inner = match event.any_object("response") {
+            response if !response.is_empty() => response,
+            _ => event.any_object("message"),
+        };
+        let mut details = inner.any_object("incomplete_details");
+        let mut delta = event.any_object("delta");
+        let choice = event.any_list("choices").into_iter().next().unwrap_or_default();
+        let mut choice = Fields::lenient(choice);
+        self.id = self.id.take().or(event.some_text(ID)).or(inner.some_text(ID));
+        self.model = self.model.take().or(event.some_text(MODEL)).or(inner.some_text(MODEL));
+        let reason = choice
+            .some_text("finish_reason")
+            .or(delta.some_text("stop_reason"))
+            .or(event.some_text("done_reason"))
+            .or(details.some_text("reason"))
+            .or(inner.some_text("status").filter(|status| status != "in_progress"));
+        self.finish_reason = reason.or(self.finish_reason.take());
+    }
+
+    /// Takes a member of a buffered reply; false if it is none that says anything here.
+    pub(super) fn member(&mut self, name: &str, json: &[u8]) -> bool {
+        let said = match name {
+            ID => &mut self.id,
+            MODEL => &mut self.model,
+            STOP_REASON | DONE_REASON | STATUS => &mut self.finish_reason,
+            _ => return false,
+        };
+        *said = serde_json::from_slice(json).unwrap_or_default();
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_dialect_says_it_in_its_first_or_its_last_event() {
+        for events in [
+            [
+                r#"{"id":"a","model":"m","choices":[{"delta":{"content":"x"},"finish_reason":null}]}"#,
+                r#"{"id":"a","model":"m","choices":[{"delta":{},"finish_reason":"stop"}]}"#,
+            ],
+            [
+                r#"{"type":"message_start","message":{"id":"a","model":"m"}}"#,
+                r#"{"type":"message_delta","delta":{"stop_reason":"stop"}}"#,
+            ],
+            [
+                r#"{"type":"response.created","response":{"id":"a","model":"m","status":"in_progress"}}"#,
+                r#"{"type":"response.incomplete","response":{"status":"incomplete","incomplete_details":{"reason":"stop"}}}"#,
+            ],
+        ] {
+            let mut about = About::default();
+            events.iter().for_each(|event| about.read(event.as_bytes()));
+            assert_eq!(about.id.as_deref(), Some("a"), "{events:?}");
+            assert_eq!(about.model.as_deref(), Some("m"), "{events:?}");
+            assert_eq!(about.finish_reason.as_deref(), Some("stop"), "{events:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_another_shape_says_nothing() {
+        let mut about = About::default();
+        about.read(br#"{"id":1,"model":{},"choices":"x","message":[],"delta":null}"#);
+        about.read(b"not json");
+        assert!(about.member("id", b"7") && !about.member("usage", b"{}"));
+        assert_eq!(about, About::default());
+    }
+}

@@ -1,0 +1,183 @@
+//! Counters of one AIService, and the bridge to Prometheus for them.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use nantian_ai::usage::{Outcome, UsageReport};
+use prometheus_client::{
+    encoding::{DescriptorEncoder, NoLabelSet},
+    metrics::MetricType,
+};
+
+use super::Metrics;
+use crate::telemetry::ExportCounts;
+
+/// How calls end.
+const OUTCOMES: [&str; 4] = ["completed", "aborted", "truncated", "not_served"];
+
+/// What is counted in tokens; what came from a cache is part of the input.
+const KINDS: [&str; 3] = ["input", "output", "cached"];
+
+/// Upper bounds of the time to the first token and between tokens, in milliseconds.
+const BOUNDS: [u64; 14] = [1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000];
+
+/// Counters of one AIService.
+#[derive(Debug, Default)]
+pub struct AiMetrics {
+    outcomes: [AtomicU64; OUTCOMES.len()],
+    tokens: [AtomicU64; KINDS.len()],
+    attempts: AtomicU64,
+    failovers: AtomicU64,
+    lossy: AtomicU64,
+    first_token: Times,
+    between_tokens: Times,
+    exports: Arc<ExportCounts>,
+}
+
+#[derive(Debug, Default)]
+struct Times {
+    buckets: [AtomicU64; BOUNDS.len() + 1],
+    micros: AtomicU64,
+}
+
+// === impl AiMetrics ===
+
+impl AiMetrics {
+    /// Counts a call, and whether another AIService was asked afterwards.
+    pub fn count(&self, report: &UsageReport, failed_over: bool) {
+        let outcome = match report.outcome {
+            Outcome::Completed => 0,
+            Outcome::Aborted => 1,
+            Outcome::Truncated => 2,
+            _ => 3,
+        };
+        add(self.outcomes.get(outcome), 1);
+        let usage = &report.usage;
+        for (counter, tokens) in self.tokens.iter().zip([usage.input, usage.output, usage.cached]) {
+            counter.fetch_add(tokens, Relaxed);
+        }
+        self.attempts.fetch_add(report.call.attempts.into(), Relaxed);
+        self.failovers.fetch_add(failed_over.into(), Relaxed);
+        self.lossy.fetch_add((!report.call.dropped.is_empty()).into(), Relaxed);
+        self.first_token.observe(report.call.first_token);
+        self.between_tokens.observe(report.call.between_tokens);
+    }
+
+    /// What becomes of records for collectors.
+    pub fn exports(&self) -> &Arc<ExportCounts> {
+        &self.exports
+    }
+}
+
+fn add(counter: Option<&AtomicU64>, count: u64) {
+    if let Some(counter) = counter {
+        counter.fetch_add(count, Relaxed);
+    }
+}
+
+// === impl Times ===
+
+impl Times {
+    fn observe(&self, time: Option<Duration>) {
+        let Some(time) = time else { return };
+        let at = BOUNDS.iter().position(|bound| time <= Duration::from_millis(*bound));
+        add(self.buckets.get(at.unwrap_or(BOUNDS.len())), 1);
+        self.micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn encode(&self, encoder: &mut prometheus_client::encoding::MetricEncoder<'_>) -> fmt::Result {
+        let bounds = BOUNDS.iter().map(|bound| Duration::from_millis(*bound).as_secs_f64());
+        let counts = self.buckets.iter().map(|count| count.load(Relaxed));
+        let buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(counts).collect();
+        let seconds = Duration::from_micros(self.micros.load(Relaxed)).as_secs_f64();
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        encoder.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)
+    }
+}
+
+impl Metrics {
+    pub(super) fn encode_ai(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let services: Vec<(String, Arc<AiMetrics>)> = {
+            let services = self.ai_services.lock().unwrap_or_else(PoisonError::into_inner);
+            services.iter().map(|(name, metrics)| (name.clone(), Arc::clone(metrics))).collect()
+        };
+        let services = services.as_slice();
+        let loads =
+            |counters: &[AtomicU64]| counters.iter().map(|count| count.load(Relaxed)).collect::<Vec<_>>();
+        let help = "Calls of an AIService that are over, by how they ended";
+        labelled(encoder, ("nantian_ai_calls", help), services, "outcome", |it| {
+            OUTCOMES.into_iter().zip(loads(&it.outcomes)).collect()
+        })?;
+        let help = "Tokens by kind; what came from a cache is part of the input";
+        labelled(encoder, ("nantian_ai_tokens", help), services, "kind", |it| {
+            KINDS.into_iter().zip(loads(&it.tokens)).collect()
+        })?;
+        let help = "Records of calls for collectors, by what became of them";
+        labelled(encoder, ("nantian_ai_exported_records", help), services, "result", |it| {
+            it.exports.get().to_vec()
+        })?;
+        let help = "Requests that a provider was sent, further attempts included";
+        plain(encoder, ("nantian_ai_attempts", help), services, |it| &it.attempts)?;
+        let help = "Calls that failed, so that another AIService was asked";
+        plain(encoder, ("nantian_ai_failovers", help), services, |it| &it.failovers)?;
+        let help = "Calls of which the provider's dialect had no words for something";
+        plain(encoder, ("nantian_ai_lossy_calls", help), services, |it| &it.lossy)?;
+        let help = "Time to the first token of a stream";
+        times(encoder, ("nantian_ai_time_to_first_token_seconds", help), services, |it| &it.first_token)?;
+        let help = "Mean time between the tokens of a stream";
+        times(encoder, ("nantian_ai_time_between_tokens_seconds", help), services, |it| &it.between_tokens)
+    }
+}
+
+/// Counters with a label of their own; those at zero are left out.
+fn labelled(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    services: &[(String, Arc<AiMetrics>)],
+    label: &str,
+    counts: impl Fn(&AiMetrics) -> Vec<(&'static str, u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (service, metrics) in services {
+        for (value, count) in counts(metrics).into_iter().filter(|(_, count)| *count > 0) {
+            family
+                .encode_family(&[("ai_service", service.as_str()), (label, value)])?
+                .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn plain(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    services: &[(String, Arc<AiMetrics>)],
+    counter: impl Fn(&AiMetrics) -> &AtomicU64,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (service, metrics) in services {
+        family
+            .encode_family(&[("ai_service", service.as_str())])?
+            .encode_counter::<NoLabelSet, _, u64>(&counter(metrics).load(Relaxed), None)?;
+    }
+    Ok(())
+}
+
+fn times(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    services: &[(String, Arc<AiMetrics>)],
+    of: impl Fn(&AiMetrics) -> &Times,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for (service, metrics) in services {
+        of(metrics).encode(&mut family.encode_family(&[("ai_service", service.as_str())])?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Who is told of the calls of an AIService: limits, metrics and collectors.
+
+use std::{sync::Arc, time::SystemTime};
+
+use http::Extensions;
+use nantian_ai::{
+    Operation, RequestFacts, Target,
+    usage::{UsageObserver, UsageReport, UsageSink},
+};
+
+use super::{Settle, settle};
+use crate::{
+    ir::ObjectName,
+    metrics::AiMetrics,
+    telemetry::{CallRecord, Export, ServiceInfo, TraceParent},
+};
+
+/// The most that is told of a request and of its answer, in bytes each.
+const CONTENT: usize = 64 * 1024;
+
+/// Who is told of the calls of an AIService.
+#[derive(Debug, Clone)]
+pub struct AiObserver {
+    service: Arc<ServiceInfo>,
+    metrics: Arc<AiMetrics>,
+    exports: Arc<[Export]>,
+}
+
+/// The end of one call.
+#[derive(Debug)]
+pub struct Told {
+    settle: Settle,
+    /// Absent where no model is asked for an answer.
+    call: Option<Call>,
+}
+
+#[derive(Debug)]
+struct Call {
+    observer: AiObserver,
+    operation: Option<Operation>,
+    max_tokens: Option<u64>,
+    parent: Option<TraceParent>,
+}
+
+/// What traces tell of an AIService.
+pub fn service_info(name: &ObjectName, target: &Target) -> Arc<ServiceInfo> {
+    let endpoint = target.endpoint();
+    let default_port = if endpoint.scheme() == &http::uri::Scheme::HTTPS { 443 } else { 80 };
+    Arc::new(ServiceInfo {
+        name: name.to_string(),
+        provider: provider_name(&target.config().provider),
+        model: target.model().to_owned(),
+        host: endpoint.authority().host().to_owned(),
+        port: endpoint.authority().port_u16().unwrap_or(default_port),
+    })
+}
+
+/// `gen_ai.provider.name`, which spells some differently.
+fn provider_name(provider: &str) -> String {
+    let name = provider.to_ascii_lowercase();
+    match name.as_str() {
+        "mistral" => "mistral_ai".to_owned(),
+        "moonshot" => "moonshot_ai".to_owned(),
+        "xai" => "x_ai".to_owned(),
+        _ => name,
+    }
+}
+
+// === impl AiObserver ===
+
+impl AiObserver {
+    /// Tells `metrics` of every call, and collectors of those that no client asks not to record.
+    pub fn new(service: Arc<ServiceInfo>, metrics: Arc<AiMetrics>, exports: Vec<Export>) -> Self {
+        Self { service, metrics, exports: exports.into() }
+    }
+
+    /// Whether anybody wants to know which trace a call belongs to.
+    pub(super) fn asks_for_traces(&self) -> bool {
+        !self.exports.is_empty()
+    }
+}
+
+impl UsageObserver for AiObserver {
+    type Sink = Told;
+
+    fn keeps(&self) -> usize {
+        let captures = self.exports.iter().any(Export::tells_contents);
+        if captures { CONTENT } else { 0 }
+    }
+
+    fn begin(&self, extensions: &Extensions, facts: &RequestFacts) -> Told {
+        let answers = !matches!(facts.operation, Some(Operation::Models | Operation::CountTokens));
+        let call = answers.then(|| Call {
+            observer: self.clone(),
+            operation: facts.operation,
+            max_tokens: facts.max_output(),
+            parent: extensions.get::<TraceParent>().copied(),
+        });
+        Told { settle: settle(extensions, facts), call }
+    }
+}
+
+impl UsageSink for Told {
+    fn finish(self, report: UsageReport) {
+        if let Some(call) = self.call {
+            call.tell(&report, false);
+        }
+        self.settle.finish(report);
+    }
+
+    fn pass_on(self, report: UsageReport) {
+        if let Some(call) = self.call {
+            call.tell(&report, true);
+        }
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    fn tell(self, report: &UsageReport, failed_over: bool) {
+        let Self { observer, operation, max_tokens, parent } = self;
+        observer.metrics.count(report, failed_over);
+        if parent.is_some_and(|parent| !parent.sampled) {
+            return;
+        }
+        for export in observer.exports.iter() {
+            export.tell(CallRecord {
+                service: Arc::clone(&observer.service),
+                operation,
+                max_tokens,
+                parent,
+                ended: SystemTime::now(),
+                report: report.clone(),
+                failed_over,
+            });
+        }
+    }
+}

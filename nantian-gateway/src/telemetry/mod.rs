@@ -1,0 +1,245 @@
+//! What is known of each call of an AIService, told to collectors: OTLP over HTTP, as JSON.
+//!
+//! The data path only puts a record into a bounded queue, or counts that it was full. Everything else happens on a thread of
+//! its own, one task for each collector of each AIService, so that a collector that hangs holds up neither requests nor
+//! other collectors. Contents of requests and answers are told only where the operator wants it, and blacked out before.
+
+mod content;
+mod exporter;
+mod measures;
+mod otlp;
+mod record;
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use tokio::sync::mpsc;
+
+pub use self::record::{CallRecord, ServiceInfo, TraceParent};
+use self::{content::Redaction, exporter::Exporter};
+use crate::{
+    ir,
+    runtime::CallThread,
+    upstream::{ClientConfig, Destination},
+};
+
+/// How many records wait for one collector at most.
+const QUEUE: usize = 2048;
+
+/// How many with their contents.
+const FULL_QUEUE: usize = 256;
+
+/// Starts the tasks that tell collectors.
+#[derive(Debug)]
+pub struct Telemetry {
+    client: ClientConfig,
+    /// Started with the first collector.
+    thread: Option<CallThread>,
+    /// Held by every task, so that its end is seen.
+    running: mpsc::Sender<()>,
+}
+
+/// The collector of an AIService; its clones are the same queue.
+#[derive(Debug, Clone)]
+pub struct Export {
+    queue: mpsc::Sender<CallRecord>,
+    tells_contents: bool,
+    counts: Arc<ExportCounts>,
+}
+
+/// What became of the records for the collectors of one AIService.
+#[derive(Debug, Default)]
+pub struct ExportCounts {
+    sent: AtomicU64,
+    failed: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// The end of all tasks.
+pub struct Exported(mpsc::Receiver<()>);
+
+/// A collector that cannot be told anything.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidCollector {
+    /// Its endpoint is no URL of a server.
+    #[error("`{endpoint}` is not the URL of a collector")]
+    Endpoint {
+        /// The endpoint as given.
+        endpoint: String,
+    },
+    /// What is to be blacked out is no regular expression.
+    #[error(transparent)]
+    Redaction(#[from] regex::Error),
+}
+
+/// Whether a collector can be told anything at this endpoint.
+///
+/// # Errors
+/// [`InvalidCollector::Endpoint`] if it is no `http` or `https` URL.
+pub fn check(endpoint: &str) -> Result<(), InvalidCollector> {
+    Place::of(endpoint).map(drop)
+}
+
+/// Where a collector takes spans or metrics.
+#[derive(Debug, Clone)]
+struct Place {
+    destination: Destination,
+    authority: String,
+    /// The path that the signals' own are below.
+    base: String,
+}
+
+// === impl Telemetry ===
+
+impl Telemetry {
+    /// No tasks yet; the client of their thread is made of `client`.
+    pub fn new(client: ClientConfig) -> (Self, Exported) {
+        let (running, ended) = mpsc::channel(1);
+        (Self { client, thread: None, running }, Exported(ended))
+    }
+
+    /// Starts to tell a collector, which ends when the last clone of the handle is gone.
+    ///
+    /// # Errors
+    /// [`InvalidCollector`] if its endpoint is no URL, or a pattern no regular expression; a thread that cannot be had is logged, and records are dropped.
+    pub fn export(
+        &mut self,
+        service: &Arc<ServiceInfo>,
+        collector: &ir::Collector,
+        counts: &Arc<ExportCounts>,
+    ) -> Result<Export, InvalidCollector> {
+        let place = Place::of(&collector.endpoint)?;
+        let tells_contents = collector.redact.is_some();
+        let (queue, inbox) = mpsc::channel(if tells_contents { FULL_QUEUE } else { QUEUE });
+        let exporter = Exporter {
+            place,
+            collector: collector.clone(),
+            service: Arc::clone(service),
+            counts: Arc::clone(counts),
+            redaction: collector.redact.as_ref().map(Redaction::new).transpose()?,
+        };
+        let running = self.running.clone();
+        match self.thread().cloned() {
+            Ok(thread) => {
+                // The thread lives as long as there is something to tell.
+                let held = (thread.clone(), running);
+                thread.run(move |client| async move {
+                    exporter.run(client, inbox).await;
+                    drop(held);
+                });
+            }
+            Err(error) => tracing::error!(%error, "collectors cannot be told anything"),
+        }
+        Ok(Export { queue, tells_contents, counts: Arc::clone(counts) })
+    }
+
+    fn thread(&mut self) -> io::Result<&CallThread> {
+        let thread = match self.thread.take() {
+            Some(thread) => thread,
+            None => CallThread::start("telemetry", self.client.clone())?,
+        };
+        Ok(self.thread.insert(thread))
+    }
+}
+
+// === impl Export ===
+
+impl Export {
+    /// Whether the collector is told what was asked and answered.
+    pub fn tells_contents(&self) -> bool {
+        self.tells_contents
+    }
+
+    /// Puts a record into the queue, or drops it if there is no place.
+    pub fn tell(&self, record: CallRecord) {
+        if self.queue.try_send(record).is_err() {
+            self.counts.dropped.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+// === impl ExportCounts ===
+
+impl ExportCounts {
+    /// How many records a collector has taken, how many it has not, and how many found no place in the queue.
+    pub fn get(&self) -> [(&'static str, u64); 3] {
+        [
+            ("sent", self.sent.load(Relaxed)),
+            ("failed", self.failed.load(Relaxed)),
+            ("dropped", self.dropped.load(Relaxed)),
+        ]
+    }
+}
+
+// === impl Exported ===
+
+impl Exported {
+    /// Waits until all tasks have told what they had, once nothing more can come.
+    pub async fn wait(&mut self) {
+        // Nothing is ever sent.
+        let _ = self.0.recv().await;
+    }
+}
+
+impl fmt::Debug for Exported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exported").finish_non_exhaustive()
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn of(endpoint: &str) -> Result<Self, InvalidCollector> {
+        Self::parse(endpoint).ok_or_else(|| InvalidCollector::Endpoint { endpoint: endpoint.to_owned() })
+    }
+
+    fn parse(endpoint: &str) -> Option<Self> {
+        let uri: http::Uri = endpoint.parse().ok()?;
+        let tls = match uri.scheme_str()? {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let authority = uri.authority()?;
+        let destination = Destination::of_url(authority, tls)?;
+        let base = uri.path().trim_end_matches('/').to_owned();
+        Some(Self { destination, authority: authority.to_string(), base })
+    }
+
+    /// The path of a signal: `traces` or `metrics`.
+    fn path(&self, signal: &str) -> String {
+        format!("{}/v1/{signal}", self.base)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_below_the_path_of_the_endpoint() {
+        for (endpoint, authority, path) in [
+            ("http://collector:4318", "collector:4318", "/v1/traces"),
+            ("http://collector:4318/", "collector:4318", "/v1/traces"),
+            (
+                "https://cloud.langfuse.com/api/public/otel",
+                "cloud.langfuse.com",
+                "/api/public/otel/v1/traces",
+            ),
+        ] {
+            let place = Place::of(endpoint).unwrap();
+            assert_eq!((place.authority.as_str(), place.path("traces").as_str()), (authority, path));
+            assert_eq!(place.destination.tls.is_some(), endpoint.starts_with("https"));
+        }
+        for endpoint in ["", "collector:4318", "ftp://collector", "/v1/traces"] {
+            assert!(Place::of(endpoint).is_err(), "{endpoint}");
+        }
+    }
+}

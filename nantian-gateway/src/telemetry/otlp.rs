@@ -1,0 +1,168 @@
+//! Records as OTLP spans, in the JSON encoding of OTLP (opentelemetry-proto 1.x): ids in hexadecimal, 64-bit numbers as text.
+//!
+//! Attributes are those of the semantic conventions for generative AI (in development there); what they have no name for
+//! is below `nantian.`.
+
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::jiff::Timestamp;
+use nantian_ai::usage::Outcome;
+use serde_json::{Value, json};
+
+use super::{
+    content::{Redaction, Told},
+    record::CallRecord,
+};
+use crate::ir;
+
+/// The kind of a span that calls somebody.
+const CLIENT: u8 = 3;
+
+/// The status of a span that failed.
+const ERROR: u8 = 2;
+
+/// The body of a request to `/v1/traces`.
+pub(super) fn traces(
+    records: &[CallRecord],
+    collector: &ir::Collector,
+    redaction: Option<&Redaction>,
+) -> Value {
+    let spans: Vec<Value> = records.iter().map(|record| span(record, collector.kind, redaction)).collect();
+    json!({"resourceSpans": [{
+        "resource": resource(collector),
+        "scopeSpans": [{"scope": scope(), "spans": spans}],
+    }]})
+}
+
+pub(super) fn resource(collector: &ir::Collector) -> Value {
+    json!({"attributes": [text("service.name", &collector.service_name)]})
+}
+
+pub(super) fn scope() -> Value {
+    json!({"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")})
+}
+
+pub(super) fn text(key: &str, value: &str) -> Value {
+    json!({"key": key, "value": {"stringValue": value}})
+}
+
+pub(super) fn count(key: &str, value: u64) -> Value {
+    json!({"key": key, "value": {"intValue": value.to_string()}})
+}
+
+/// Nanoseconds of Unix time.
+pub(super) fn nanos(time: SystemTime) -> String {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos().to_string()
+}
+
+fn number(key: &str, value: f64) -> Value {
+    json!({"key": key, "value": {"doubleValue": value}})
+}
+
+fn span(record: &CallRecord, kind: ir::CollectorKind, redaction: Option<&Redaction>) -> Value {
+    let started = record.ended.checked_sub(record.report.call.duration).unwrap_or(record.ended);
+    let trace = record.parent.map_or_else(|| fastrand::u128(1..), |parent| parent.trace);
+    let mut attributes = attributes(record);
+    if kind == ir::CollectorKind::Langfuse {
+        attributes.extend(of_langfuse(record, started));
+    }
+    if let (Some(redaction), Some(content)) = (redaction, &record.report.call.content) {
+        attributes.extend(contents(redaction.tell(content), kind));
+    }
+    let mut span = json!({
+        "traceId": format!("{trace:032x}"),
+        "spanId": format!("{:016x}", fastrand::u64(1..)),
+        "name": format!("{} {}", record.operation_name(), record.service.model),
+        "kind": CLIENT,
+        "startTimeUnixNano": nanos(started),
+        "endTimeUnixNano": nanos(record.ended),
+        "attributes": attributes,
+        "status": match record.error() {
+            Some(error) => json!({"code": ERROR, "message": error}),
+            None => json!({}),
+        },
+    });
+    if let (Some(parent), Some(span)) = (record.parent, span.as_object_mut()) {
+        span.insert("parentSpanId".to_owned(), format!("{:016x}", parent.span).into());
+    }
+    span
+}
+
+fn attributes(record: &CallRecord) -> Vec<Value> {
+    let (service, call, usage) = (&record.service, &record.report.call, &record.report.usage);
+    let seconds = |key, time: Option<Duration>| time.map(|time| number(key, time.as_secs_f64()));
+    let mut attributes = vec![
+        text("gen_ai.operation.name", record.operation_name()),
+        text("gen_ai.provider.name", &service.provider),
+        text("gen_ai.request.model", &service.model),
+        text("server.address", &service.host),
+        count("server.port", service.port.into()),
+        text("nantian.ai_service", &service.name),
+        text("nantian.outcome", outcome_name(record.report.outcome)),
+        count("nantian.attempts", call.attempts.into()),
+    ];
+    attributes.extend(
+        record.max_tokens.filter(|most| *most > 0).map(|most| count("gen_ai.request.max_tokens", most)),
+    );
+    attributes.extend(call.model.as_deref().map(|model| text("gen_ai.response.model", model)));
+    attributes.extend(call.id.as_deref().map(|id| text("gen_ai.response.id", id)));
+    attributes.extend(call.finish_reason.as_deref().map(|reason| {
+        let reasons = json!({"values": [{"stringValue": reason}]});
+        json!({"key": "gen_ai.response.finish_reasons", "value": {"arrayValue": reasons}})
+    }));
+    if record.report.outcome != Outcome::NotServed {
+        attributes.push(count("gen_ai.usage.input_tokens", usage.input));
+        attributes.push(count("gen_ai.usage.output_tokens", usage.output));
+        attributes.push(json!({"key": "nantian.usage.estimated", "value": {"boolValue": usage.estimated}}));
+    }
+    if usage.cached > 0 {
+        attributes.push(count("gen_ai.usage.cache_read.input_tokens", usage.cached));
+    }
+    attributes.extend(seconds("nantian.time_to_first_token", call.first_token));
+    attributes.extend(seconds("nantian.time_between_tokens", call.between_tokens));
+    attributes.extend(record.error().map(|error| text("error.type", error)));
+    if record.failed_over {
+        attributes.push(json!({"key": "nantian.failed_over", "value": {"boolValue": true}}));
+    }
+    if !call.dropped.is_empty() {
+        attributes.push(text("nantian.dropped", &call.dropped.to_string()));
+    }
+    attributes
+}
+
+/// Contents, under the names by which the collector knows them.
+fn contents(told: Told, kind: ir::CollectorKind) -> impl Iterator<Item = Value> {
+    let [input, output] = match kind {
+        ir::CollectorKind::Langfuse => ["langfuse.observation.input", "langfuse.observation.output"],
+        ir::CollectorKind::Otlp => ["gen_ai.input.messages", "gen_ai.output.messages"],
+    };
+    let contents =
+        [("gen_ai.system_instructions", told.instructions), (input, told.input), (output, told.output)];
+    contents.into_iter().filter_map(|(key, value)| Some(text(key, &value?.to_string())))
+}
+
+/// What Langfuse makes a generation of.
+fn of_langfuse(record: &CallRecord, started: SystemTime) -> Vec<Value> {
+    let mut attributes = vec![
+        text("langfuse.observation.type", "generation"),
+        text("langfuse.trace.name", &record.service.name),
+    ];
+    let begun = record.report.call.first_token.and_then(|after| started.checked_add(after));
+    attributes.extend(begun.map(|begun| {
+        let time = Timestamp::try_from(begun).unwrap_or_default();
+        text("langfuse.observation.completion_start_time", &time.to_string())
+    }));
+    if record.error().is_some() {
+        attributes.push(text("langfuse.observation.level", "ERROR"));
+    }
+    attributes
+}
+
+pub(super) fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Completed => "completed",
+        Outcome::Aborted => "aborted",
+        Outcome::Truncated => "truncated",
+        _ => "not_served",
+    }
+}

@@ -1,0 +1,128 @@
+//! One call, as it is told.
+
+use std::{sync::Arc, time::SystemTime};
+
+use nantian_ai::{Operation, usage::UsageReport};
+
+/// The AIService that was called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceInfo {
+    /// `namespace/name`.
+    pub name: String,
+    /// The provider, as the semantic conventions of OpenTelemetry name it.
+    pub provider: String,
+    /// The model that the provider was asked for.
+    pub model: String,
+    /// The provider's host.
+    pub host: String,
+    /// The provider's port.
+    pub port: u16,
+}
+
+/// One call of an AIService.
+#[derive(Debug, Clone)]
+pub struct CallRecord {
+    /// Who was called.
+    pub service: Arc<ServiceInfo>,
+    /// What the client asked for.
+    pub operation: Option<Operation>,
+    /// The most tokens of the answer, as the client limits it.
+    pub max_tokens: Option<u64>,
+    /// The trace that the call belongs to, if the client says.
+    pub parent: Option<TraceParent>,
+    /// When the answer ended.
+    pub ended: SystemTime,
+    /// How it went.
+    pub report: UsageReport,
+    /// Whether another AIService was asked afterwards.
+    pub failed_over: bool,
+}
+
+/// A trace and a span of it, as a client names them (W3C Trace Context).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceParent {
+    /// The trace.
+    pub trace: u128,
+    /// The span that asked.
+    pub span: u64,
+    /// Whether it is recorded.
+    pub sampled: bool,
+}
+
+// === impl CallRecord ===
+
+impl CallRecord {
+    /// `gen_ai.operation.name`.
+    pub(super) fn operation_name(&self) -> &'static str {
+        match self.operation {
+            Some(Operation::Embeddings) => "embeddings",
+            Some(Operation::Generate) => "text_completion",
+            _ => "chat",
+        }
+    }
+
+    /// `error.type`, if it failed.
+    pub(super) fn error(&self) -> Option<&'static str> {
+        use nantian_ai::usage::Outcome;
+        match (self.report.call.error, self.report.outcome) {
+            (Some(error), _) => Some(error),
+            (None, Outcome::Truncated) => Some("upstream_truncated"),
+            (None, Outcome::NotServed) => Some("upstream_error"),
+            (None, _) => None,
+        }
+    }
+}
+
+// === impl TraceParent ===
+
+impl TraceParent {
+    /// Reads a `traceparent` header: any version, as far as version 00 says what it holds.
+    pub fn parse(header: &str) -> Option<Self> {
+        let mut fields = header.trim().split('-');
+        let hex = |text: &str, length: usize| {
+            let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            is_hex && text.len() == length
+        };
+        let version = fields.next().filter(|version| hex(version, 2) && *version != "ff")?;
+        let trace = fields.next().filter(|trace| hex(trace, 32))?;
+        let span = fields.next().filter(|span| hex(span, 16))?;
+        let flags = fields.next().filter(|flags| hex(flags, 2))?;
+        if version == "00" && fields.next().is_some() {
+            return None;
+        }
+        let trace = u128::from_str_radix(trace, 16).ok().filter(|trace| *trace != 0)?;
+        let span = u64::from_str_radix(span, 16).ok().filter(|span| *span != 0)?;
+        let flags = u8::from_str_radix(flags, 16).ok()?;
+        Some(Self { trace, span, sampled: flags & 1 == 1 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trace_of_a_client_is_read() {
+        let parent = TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+        assert_eq!(parent.trace, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
+        assert_eq!((parent.span, parent.sampled), (0x00f0_67aa_0ba9_02b7, true));
+        let newer = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00-more";
+        assert!(!TraceParent::parse(newer).unwrap().sampled);
+    }
+
+    #[test]
+    fn what_names_no_trace_names_none() {
+        for header in [
+            "",
+            "00",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(TraceParent::parse(header), None, "{header}");
+        }
+    }
+}

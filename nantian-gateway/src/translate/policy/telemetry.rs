@@ -1,0 +1,145 @@
+//! `spec.observability` of an AIService: the collectors that are told of its calls.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use nantian_crd::{AiService, Langfuse, Otel};
+
+use super::ai::{only_key, shown};
+use crate::{
+    ir::{Collector, CollectorKind, ObjectName, Secret},
+    telemetry,
+    translate::{
+        conditions::Reason,
+        fault::{Fault, Path},
+        world::{World, secret_entry},
+    },
+};
+
+/// Where a collector is that has no endpoint: OTLP over HTTP on this machine.
+const LOCAL: &str = "http://localhost:4318";
+
+/// The port of OTLP over HTTP.
+const PORT: u16 = 4318;
+
+/// The server of a Langfuse project that names none.
+const CLOUD: &str = "https://cloud.langfuse.com";
+
+/// The `service.name` of spans for which nobody gives another.
+const SERVICE: &str = "nantian-gateway";
+
+/// Checks what needs no other object.
+pub(super) fn check(service: &AiService) -> Result<(), Fault> {
+    let Some(spec) = &service.spec.observability else { return Ok(()) };
+    let path = Path::SPEC.field("observability");
+    for (at, pattern) in spec.redact.iter().flatten().enumerate() {
+        regex::Regex::new(pattern)
+            .map_err(|error| Fault::at(Reason::Invalid, path.field("redact").index(at), error))?;
+    }
+    if let Some(otel) = &spec.otel {
+        telemetry::check(&base_url(otel))
+            .map_err(|error| Fault::at(Reason::Invalid, path.field("otel").field("endpoint"), error))?;
+    }
+    if let Some(langfuse) = &spec.langfuse {
+        let path = path.field("langfuse");
+        telemetry::check(&langfuse_url(langfuse))
+            .map_err(|error| Fault::at(Reason::Invalid, path.field("host"), error))?;
+        if langfuse.public_key.is_none() {
+            return Err(Fault::at(Reason::Invalid, path.field("publicKey"), "is missing"));
+        }
+        if langfuse.secret_key.is_none() && langfuse.secret_key_ref.is_none() {
+            return Err(Fault::at(Reason::Invalid, path.field("secretKeyRef"), "is missing"));
+        }
+    }
+    Ok(())
+}
+
+/// The collectors, with their credentials.
+pub(super) fn collectors(
+    world: &World<'_>,
+    name: &ObjectName,
+    service: &AiService,
+) -> Result<Vec<Collector>, Fault> {
+    let Some(spec) = &service.spec.observability else { return Ok(Vec::new()) };
+    let captures = spec.capture_content.unwrap_or(false);
+    let redact = captures.then(|| spec.redact.clone().unwrap_or_default());
+    let mut collectors = Vec::new();
+    if let Some(otel) = &spec.otel {
+        collectors.push(Collector {
+            kind: CollectorKind::Otlp,
+            endpoint: base_url(otel),
+            service_name: otel.service_name.clone().unwrap_or_else(|| SERVICE.to_owned()),
+            redact: redact.clone(),
+            authorization: None,
+        });
+    }
+    if let Some(langfuse) = &spec.langfuse {
+        collectors.push(Collector {
+            kind: CollectorKind::Langfuse,
+            endpoint: langfuse_url(langfuse),
+            service_name: SERVICE.to_owned(),
+            redact,
+            authorization: Some(authorization(world, name, langfuse)?),
+        });
+    }
+    Ok(collectors)
+}
+
+/// The address of a collector as a URL.
+fn base_url(otel: &Otel) -> String {
+    let Some(endpoint) = &otel.endpoint else { return LOCAL.to_owned() };
+    if endpoint.contains("://") {
+        return endpoint.clone();
+    }
+    let (host, path) = endpoint.split_at(endpoint.find('/').unwrap_or(endpoint.len()));
+    if host.contains(':') { format!("http://{host}{path}") } else { format!("http://{host}:{PORT}{path}") }
+}
+
+fn langfuse_url(langfuse: &Langfuse) -> String {
+    let host = langfuse.host.as_deref().unwrap_or(CLOUD).trim_end_matches('/');
+    format!("{host}/api/public/otel")
+}
+
+fn authorization(world: &World<'_>, service: &ObjectName, langfuse: &Langfuse) -> Result<Secret, Fault> {
+    const AT: &str = "spec.observability.langfuse.secretKeyRef";
+    let fault = |problem: String| Fault::at(Reason::SecretNotFound, AT, problem);
+    let secret_key = match (&langfuse.secret_key, &langfuse.secret_key_ref) {
+        (Some(key), _) => key.expose().as_bytes().to_vec(),
+        (None, Some(reference)) => {
+            let name = ObjectName::new(service.namespace.as_str(), reference.name.as_str());
+            let shown = shown(&name);
+            let Some(secret) = world.objects.secrets.get(&name) else {
+                return Err(fault(format!("{shown} does not exist")).absent());
+            };
+            let key = match &reference.key {
+                Some(key) => key,
+                None => only_key(secret)
+                    .ok_or_else(|| fault(format!("{shown} has not exactly one entry, so key is needed")))?,
+            };
+            let value =
+                secret_entry(secret, key).ok_or_else(|| fault(format!("{shown} has no entry {key:?}")))?;
+            value.trim_ascii_end().to_vec()
+        }
+        (None, None) => Vec::new(),
+    };
+    let public_key = langfuse.public_key.as_deref().unwrap_or_default();
+    let pair = [public_key.as_bytes(), b":", &secret_key].concat();
+    Ok(Secret(format!("Basic {}", STANDARD.encode(pair)).into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_scheme_is_one_of_otlp_over_http() {
+        for (endpoint, url) in [
+            (None, LOCAL),
+            (Some("collector"), "http://collector:4318"),
+            (Some("collector:9"), "http://collector:9"),
+            (Some("collector/tenant"), "http://collector:4318/tenant"),
+            (Some("https://collector"), "https://collector"),
+        ] {
+            let otel = Otel { endpoint: endpoint.map(str::to_owned), service_name: None };
+            assert_eq!(base_url(&otel), url);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! AIService: who is told how its calls went.
+
+use serde_json::Value;
+
+use crate::support::{Backend, Port, World, chat, eventually, rule, to_ai};
+
+const REPLY: &str = r#"{"id":"chatcmpl-7","model":"fake-large-0","choices":[{"index":0,"message":{"role":"assistant","content":"a secret"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":91,"total_tokens":100}}"#;
+
+const STREAM: &str = "data: {\"id\":\"chatcmpl-8\",\"model\":\"fake-large-0\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a sec\"}}]}\n\n\
+    data: {\"id\":\"chatcmpl-8\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"ret\"},\"finish_reason\":\"stop\"}]}\n\n\
+    data: {\"id\":\"chatcmpl-8\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":91,\"total_tokens\":100}}\n\n\
+    data: [DONE]\n\n";
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+fn reply(content_type: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+/// A provider that streams if it is asked to.
+async fn provider() -> Backend {
+    Backend::answering(|request| match request.json()["stream"] == true {
+        true => reply("text/event-stream", STREAM),
+        false => reply("application/json", REPLY),
+    })
+    .await
+}
+
+/// A collector that takes everything.
+async fn collector() -> Backend {
+    Backend::answering(|_| reply("application/json", "{}")).await
+}
+
+/// The AIService `llm` at `provider`, which tells `observability`.
+fn world(provider: &Backend, observability: &str) -> World {
+    let service = format!(
+        "
+apiVersion: v1
+kind: Secret
+metadata: {{name: langfuse, namespace: demo}}
+stringData: {{secret: sk-lf}}
+---
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: AIService
+metadata: {{name: llm, namespace: demo}}
+spec:
+  provider: openai
+  model: fake-large
+  endpoint: http://{}/v1
+  observability: {observability}
+",
+        provider.address
+    );
+    World::new().manifest("service", &service).route("llm", &[rule("/v1", &to_ai("llm"))])
+}
+
+/// The spans that a collector has been told, oldest first.
+fn spans(collector: &Backend) -> Vec<Value> {
+    let told = collector.seen().into_iter().filter(|message| message.start.contains("/v1/traces"));
+    told.flat_map(|message| {
+        message.json()["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().cloned().unwrap_or_default()
+    })
+    .collect()
+}
+
+/// The value of an attribute, whatever its type.
+fn attribute(span: &Value, key: &str) -> Option<String> {
+    let attributes = span["attributes"].as_array().unwrap();
+    let found = attributes.iter().find(|attribute| attribute["key"] == key)?;
+    let value = found["value"].as_object().unwrap().values().next().unwrap();
+    Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+}
+
+#[tokio::test]
+async fn a_collector_and_langfuse_are_told_of_each_call_and_of_no_content() {
+    let (provider, otel, langfuse) = (provider().await, collector().await, collector().await);
+    let observability = format!(
+        "{{otel: {{endpoint: '{}', serviceName: shop}}, \
+         langfuse: {{host: 'http://{}', publicKey: pk-lf, secretKeyRef: {{name: langfuse}}}}}}",
+        otel.address, langfuse.address
+    );
+    let gateway = world(&provider, &observability).start().await;
+    let traced = format!("\r\ntraceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\n");
+    for stream in [false, true] {
+        let request = chat("llm.example", stream).replacen("\r\n", &traced, 1);
+        assert_eq!(gateway.ask(request).await.status(), 200);
+    }
+    eventually("both are told of both calls", async || {
+        spans(&otel).len() == 2 && spans(&langfuse).len() == 2
+    })
+    .await;
+
+    for (stream, span) in [false, true].into_iter().zip(spans(&otel)) {
+        let expected = |key: &str, value: &str| {
+            assert_eq!(attribute(&span, key).as_deref(), Some(value), "{key}: {span}")
+        };
+        assert_eq!(span["name"], "chat fake-large");
+        assert_eq!((&span["traceId"], &span["parentSpanId"]), (&TRACE.into(), &"00f067aa0ba902b7".into()));
+        expected("gen_ai.operation.name", "chat");
+        expected("gen_ai.provider.name", "openai");
+        expected("gen_ai.response.model", "fake-large-0");
+        expected("gen_ai.response.id", if stream { "chatcmpl-8" } else { "chatcmpl-7" });
+        expected("gen_ai.usage.input_tokens", "9");
+        expected("gen_ai.usage.output_tokens", "91");
+        expected("server.port", &provider.address.port().to_string());
+        assert_eq!(attribute(&span, "nantian.time_to_first_token").is_some(), stream);
+        assert_eq!(attribute(&span, "langfuse.observation.type"), None);
+    }
+    let told = langfuse.last();
+    assert_eq!(told.start, "POST /api/public/otel/v1/traces HTTP/1.1");
+    assert_eq!(told.header("authorization"), Some("Basic cGstbGY6c2stbGY="));
+    assert_eq!(told.header("x-langfuse-ingestion-version"), Some("4"));
+    assert_eq!(attribute(&spans(&langfuse)[0], "langfuse.observation.type").as_deref(), Some("generation"));
+    let service = &otel.last().json()["resourceSpans"][0]["resource"]["attributes"][0];
+    assert_eq!(service["value"]["stringValue"], "shop");
+    for message in otel.seen().iter().chain(&langfuse.seen()) {
+        assert!(!message.text().contains("secret"), "neither contents nor credentials");
+    }
+    let config = gateway.config().await.to_string();
+    assert!(!config.contains("sk-lf") && !config.contains("cGstbGY6c2stbGY="));
+    let counted = r#"nantian_ai_tokens_total{ai_service="demo/llm",kind="output"}"#;
+    assert_eq!(gateway.metric(counted).await, Some(182.0));
+    let sent = r#"nantian_ai_exported_records_total{ai_service="demo/llm",result="sent"}"#;
+    eventually("four records are sent", async || gateway.metric(sent).await == Some(4.0)).await;
+}
+
+#[tokio::test]
+async fn contents_are_told_where_they_are_wanted_and_blacked_out() {
+    let (provider, otel) = (provider().await, collector().await);
+    let observability =
+        format!("{{otel: {{endpoint: '{}'}}, captureContent: true, redact: ['s[aeiou]cret']}}", otel.address);
+    let gateway = world(&provider, &observability).start().await;
+    for stream in [false, true] {
+        assert_eq!(gateway.ask(chat("llm.example", stream)).await.status(), 200);
+    }
+    eventually("both calls are told", async || spans(&otel).len() == 2).await;
+    for span in spans(&otel) {
+        assert_eq!(
+            attribute(&span, "gen_ai.input.messages").as_deref(),
+            Some(r#"[{"role":"user","parts":[{"type":"text","content":"hi"}]}]"#)
+        );
+        assert_eq!(
+            attribute(&span, "gen_ai.output.messages").as_deref(),
+            Some(
+                r#"[{"role":"assistant","parts":[{"type":"text","content":"a [redacted]"}],"finish_reason":"stop"}]"#
+            )
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_collector_that_hangs_or_cannot_be_reached_is_nobody_elses_business() {
+    let provider = provider().await;
+    let hangs = Backend::raw(|_| std::future::pending()).await;
+    let nobody = Port::reserve();
+    let observability = format!(
+        "{{otel: {{endpoint: '{}'}}, langfuse: {{host: 'http://{}', publicKey: pk, secretKey: sk}}}}",
+        nobody.address(),
+        hangs.address
+    );
+    let mut gateway = world(&provider, &observability).start().await;
+    for _ in 0..20 {
+        assert_eq!(gateway.ask(chat("llm.example", false)).await.status(), 200);
+    }
+    let failed = r#"nantian_ai_exported_records_total{ai_service="demo/llm",result="failed"}"#;
+    eventually("what is lost is counted", async || {
+        gateway.metric(failed).await.is_some_and(|lost| lost > 0.0)
+    })
+    .await;
+    gateway.signal("TERM");
+    assert!(gateway.exit().await.success(), "the end waits for no collector that hangs");
+}
+
+#[tokio::test]
+async fn what_a_collector_cannot_be_is_told_in_the_status() {
+    let provider = provider().await;
+    for (observability, why) in [
+        ("{otel: {}, redact: ['(']}", "spec.observability.redact[0]: regex parse error"),
+        ("{langfuse: {host: 'http://localhost:1'}}", "spec.observability.langfuse.publicKey: is missing"),
+        (
+            "{langfuse: {publicKey: pk, secretKeyRef: {name: langfuse, key: other}}}",
+            "spec.observability.langfuse.secretKeyRef: Secret demo/langfuse has no entry \"other\"",
+        ),
+    ] {
+        let gateway = world(&provider, observability).start().await;
+        let told = [
+            gateway.condition("AIService demo/llm", "Accepted").await,
+            gateway.condition("AIService demo/llm", "ResolvedRefs").await,
+        ];
+        let told = told.map(|condition| condition.to_string()).join(" ");
+        assert!(told.contains(&why.replace('"', "\\\"")), "{told}");
+    }
+}
