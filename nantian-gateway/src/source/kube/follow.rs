@@ -4,10 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,7 +15,7 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep},
 };
 
@@ -27,6 +24,8 @@ use crate::source::kind::Kind;
 
 /// How often kinds that are not served are looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
+/// How long a server that is there again may take until it answers for every kind.
+const COMING_BACK: Duration = Duration::from_secs(10);
 /// How long a kind has to be missing before its objects are forgotten. A CRD that is deleted takes them along one by one;
 /// this is for those of which nobody told.
 const GONE_AFTER: Duration = Duration::from_secs(60);
@@ -49,9 +48,13 @@ pub async fn follow(client: Client, mirror: Arc<Mirror>) {
     loop {
         let wanted: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| !listed.contains_key(kind)).collect();
         // A server that is starting may not know the kinds of its CRDs yet.
-        let is_ready = mirror.is_complete() || is_ready(&client).await;
+        let needs_to_know = !mirror.is_complete() || server.is_lost();
+        let has_started = !needs_to_know || is_ready(&client).await;
+        if has_started {
+            server.find();
+        }
         let wait = match served(&client, &wanted).await {
-            Ok(_) if !is_ready => pause.next(),
+            Ok(_) if !has_started => pause.next(),
             Ok(found) => {
                 for (kind, resource) in found {
                     tracing::debug!(kind = resource.kind, version = resource.version, "kind is served");
@@ -72,7 +75,10 @@ pub async fn follow(client: Client, mirror: Arc<Mirror>) {
                 LOOK_AGAIN
             }
             Err(error) => {
-                pause.tell("all", &error, answers(&error), &server);
+                match has_started && is_ready(&client).await {
+                    true => pause.tell("all", &error),
+                    false => server.lose(&pause, &error),
+                }
                 pause.next()
             }
         };
@@ -118,7 +124,7 @@ async fn follow_kind(
                 // Before a list there is nothing but the wish for one.
                 if !matches!(event, Event::Init) {
                     missing = None;
-                    server.found();
+                    server.find();
                 }
                 match event {
                     Event::Init => listed.clear(),
@@ -141,18 +147,24 @@ async fn follow_kind(
         if is_expiry(&error) {
             continue;
         }
-        if !is_missing(&client, &api).await {
-            missing = None;
-            let answers = inner(&error).is_none_or(answers);
-            pause.tell(&resource.kind, &error, answers, &server);
-            sleep(pause.next()).await;
-        } else if missing.get_or_insert_with(Instant::now).elapsed() < GONE_AFTER {
-            sleep(LONGEST_PAUSE).await;
-        } else {
-            tracing::info!(kind = resource.kind, "kind is not served any more");
-            mirror.retain(kind, &BTreeSet::new());
-            break;
+        match ask(&client, &api).await {
+            Answer::Missing => {
+                if missing.get_or_insert_with(Instant::now).elapsed() >= GONE_AFTER {
+                    tracing::info!(kind = resource.kind, "kind is not served any more");
+                    mirror.retain(kind, &BTreeSet::new());
+                    break;
+                }
+            }
+            Answer::Nothing => {
+                missing = None;
+                server.lose(&pause, &error);
+            }
+            Answer::Something => {
+                missing = None;
+                pause.tell(&resource.kind, &error);
+            }
         }
+        server.wait(pause.next()).await;
     }
     kind
 }
@@ -166,11 +178,25 @@ fn selection(kind: Kind) -> watcher::Config {
     }
 }
 
-/// Whether a server that has started knows no such kind: before that it may not know it yet.
-async fn is_missing(client: &Client, api: &Api<DynamicObject>) -> bool {
-    let is_missing = |error: &Error| matches!(error, Error::Api(status) if status.code == 404);
-    is_ready(client).await
-        && api.list(&ListParams::default().limit(1)).await.is_err_and(|error| is_missing(&error))
+/// What the server says of a kind whose watch has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Nothing: it cannot be reached, or has not started and may not know the kind yet.
+    Nothing,
+    /// There is no such kind.
+    Missing,
+    /// Anything else.
+    Something,
+}
+
+async fn ask(client: &Client, api: &Api<DynamicObject>) -> Answer {
+    if !is_ready(client).await {
+        return Answer::Nothing;
+    }
+    match api.list(&ListParams::default().limit(1)).await {
+        Err(Error::Api(status)) if status.code == 404 => Answer::Missing,
+        _ => Answer::Something,
+    }
 }
 
 /// Whether the server has started, as far as it lets us know.
@@ -192,36 +218,55 @@ fn is_expiry(error: &watcher::Error) -> bool {
     }
 }
 
-/// What the client says of a watch that has failed, unless the server said so itself.
-fn inner(error: &watcher::Error) -> Option<&Error> {
-    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
-    match error {
-        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => Some(error),
-        _ => None,
-    }
-}
-
-/// Whether the server has answered, if only to refuse.
-fn answers(error: &Error) -> bool {
-    matches!(error, Error::Api(_) | Error::SerdeError(_))
-}
-
 /// Whether the API server is there, which concerns all kinds at once.
 #[derive(Debug, Default)]
 struct Server {
-    is_lost: AtomicBool,
+    seen: Mutex<Seen>,
+    is_back: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    is_lost: bool,
+    /// When it was last found after it had been lost.
+    found: Option<Instant>,
 }
 
 impl Server {
-    fn lost(&self, error: &dyn std::fmt::Display) {
-        if !self.is_lost.swap(true, Ordering::Relaxed) {
+    fn is_lost(&self) -> bool {
+        self.seen().is_lost
+    }
+
+    /// Says once that the server is away; what fails while it comes back is no news.
+    fn lose(&self, pause: &Pause, error: &(dyn std::error::Error + 'static)) {
+        let mut seen = self.seen();
+        let is_coming_back = seen.found.is_some_and(|found| found.elapsed() < COMING_BACK);
+        if pause.is_repeated() && !is_coming_back && !seen.is_lost {
+            seen.is_lost = true;
+            let error = crate::respond::Chain(error);
             tracing::warn!(%error, "the API server cannot be reached; what it said last is served on");
         }
     }
 
-    fn found(&self) {
-        if self.is_lost.swap(false, Ordering::Relaxed) {
+    /// The server is there: nothing has to wait for it any longer.
+    fn find(&self) {
+        let mut seen = self.seen();
+        if seen.is_lost {
+            *seen = Seen { is_lost: false, found: Some(Instant::now()) };
             tracing::info!("the API server is reached again");
+            self.is_back.notify_waiters();
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for this long, or until the server is back.
+    async fn wait(&self, time: Duration) {
+        tokio::select! {
+            () = sleep(time) => {}
+            () = self.is_back.notified() => {}
         }
     }
 }
@@ -247,22 +292,16 @@ impl Pause {
         pause.mul_f64(0.5 + fastrand::f64())
     }
 
-    /// Says once that something is wrong: with the kind if the server answers, with the server otherwise.
-    fn tell(
-        &mut self,
-        kind: &str,
-        error: &(dyn std::error::Error + 'static),
-        answers: bool,
-        server: &Server,
-    ) {
-        let error = crate::respond::Chain(error);
-        // One interruption is how a watch ends when the server restarts.
-        if self.next == SHORTEST_PAUSE {
-            tracing::debug!(%error, kind, "a watch has ended");
-        } else if !answers {
-            server.lost(&error);
-        } else if !self.is_told {
+    /// Whether there was a failure before: one interruption is how a watch ends when the server restarts.
+    fn is_repeated(&self) -> bool {
+        self.next > SHORTEST_PAUSE
+    }
+
+    /// Says once that something is wrong with a kind.
+    fn tell(&mut self, kind: &str, error: &(dyn std::error::Error + 'static)) {
+        if self.is_repeated() && !self.is_told {
             self.is_told = true;
+            let error = crate::respond::Chain(error);
             tracing::warn!(%error, kind, "kind cannot be watched; its objects stay as they were");
         }
     }

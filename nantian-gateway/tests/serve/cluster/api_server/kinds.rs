@@ -1,6 +1,6 @@
 //! The kinds that are served.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How a kind is addressed.
 #[derive(Debug, Clone)]
@@ -67,6 +67,22 @@ impl Kind {
             has_status: versions.iter().any(|version| version["subresources"]["status"].is_object()),
             short_names: spec["names"]["shortNames"].as_array().into_iter().flatten().map(text).collect(),
         }
+    }
+
+    /// The status that the schema of the kind gives to an object without one.
+    pub(super) fn first_status(&self) -> Value {
+        let conditions: &[&str] = match self.name.as_str() {
+            "GatewayClass" => &["Accepted"],
+            "Gateway" => &["Accepted", "Programmed"],
+            _ => return Value::Null,
+        };
+        let condition = |kind: &&str| {
+            json!({
+                "type": kind, "status": "Unknown", "reason": "Pending", "message": "Waiting for controller",
+                "lastTransitionTime": "1970-01-01T00:00:00Z",
+            })
+        };
+        json!({ "conditions": conditions.iter().map(condition).collect::<Vec<_>>() })
     }
 
     pub(super) fn api_version(&self, version: &str) -> String {

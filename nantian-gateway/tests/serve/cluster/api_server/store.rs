@@ -196,7 +196,7 @@ impl State {
             object["status"] = status;
         } else if kind.has_status && kind.name != "Namespace" {
             let status = before.as_ref().map(|before| before["status"].clone()).unwrap_or_default();
-            object["status"] = status;
+            object["status"] = if status.is_null() { kind.first_status() } else { status };
         }
         if object["status"].is_null() {
             object.as_object_mut().unwrap().remove("status");
