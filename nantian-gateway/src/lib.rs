@@ -5,7 +5,8 @@
 //! [`runtime`] serves the resulting [`snapshot`]. From [`ir`] on nothing knows Kubernetes.
 //!
 //! The flow of a request is another: [`listen`] accepts it and gives it one spelling, [`route`] finds its
-//! rule, and [`compile::stack`] is the whole way from there to an endpoint, in one file.
+//! rule, and [`compile::stack`] is the whole way from there to an endpoint, in one file. Connections that are not looked into
+//! go from [`listen`] to `stream`.
 
 pub mod admin;
 pub mod body;
@@ -31,6 +32,8 @@ pub mod runtime;
 pub mod snapshot;
 mod socket;
 pub mod source;
+pub mod stream;
 pub mod telemetry;
 pub mod translate;
 pub mod upstream;
+mod weighted;

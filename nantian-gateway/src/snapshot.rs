@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crate::{
     compile::CompiledRule,
+    ir::RouteId,
     listen::{PortKey, TlsServer},
-    route::{Router, RuleIndex},
+    route::{Names, Router, RuleIndex},
+    stream::StreamRoute,
 };
 
 /// One generation of the data path.
@@ -22,16 +24,49 @@ pub struct Port {
     /// The port that clients know.
     pub(crate) number: u16,
     pub(crate) router: Router,
-    pub(crate) transport: Transport,
+    pub(crate) spoken: Spoken,
+    /// The routes of connections and datagrams that are attached to it.
+    pub(crate) streams: Vec<RouteId>,
 }
 
-/// What is below HTTP.
-#[derive(Debug)]
-pub(crate) enum Transport {
-    Plain,
-    Tls(TlsServer),
+/// What is spoken on a socket.
+#[derive(Debug, Clone)]
+pub(crate) enum Spoken {
+    /// HTTP in clear text.
+    Http,
+    /// HTTP behind TLS.
+    Https(TlsServer),
+    /// TLS, of which the server name tells whose it is.
+    Tls(Arc<TlsNames>),
+    /// Bytes of one route, if there is one.
+    Stream(Option<Arc<StreamRoute>>),
     /// TLS is asked for and cannot be had: nothing is served in its place.
     Unusable,
+}
+
+/// A socket with listeners that do different things with TLS.
+#[derive(Debug)]
+pub(crate) struct TlsNames {
+    pub(crate) names: Names<TlsUse, Arc<StreamRoute>>,
+}
+
+/// What a listener does with TLS.
+#[derive(Debug)]
+pub(crate) enum TlsUse {
+    /// HTTP is inside.
+    Https(TlsServer),
+    /// It ends here.
+    Terminate(TlsServer),
+    /// It is the backend's.
+    PassThrough,
+}
+
+/// Where a connection that is not looked into came in, and the route that it belongs to.
+#[derive(Debug)]
+pub(crate) struct StreamPlace {
+    pub(crate) key: PortKey,
+    pub(crate) local: IpAddr,
+    pub(crate) route: RouteId,
 }
 
 impl Snapshot {
@@ -51,6 +86,11 @@ impl Snapshot {
         self.ports.get(key)
     }
 
+    /// Whether the route of a connection that came in at `place` is attached there.
+    pub(crate) fn carries(&self, place: &StreamPlace) -> bool {
+        self.port_of(&place.key, place.local).is_some_and(|port| port.streams.contains(&place.route))
+    }
+
     /// Every socket.
     pub fn port_keys(&self) -> impl Iterator<Item = PortKey> + '_ {
         self.ports.keys().copied()
@@ -62,12 +102,12 @@ impl Snapshot {
 }
 
 impl Port {
-    pub(crate) fn transport(&self) -> &Transport {
-        &self.transport
+    pub(crate) fn spoken(&self) -> &Spoken {
+        &self.spoken
     }
 
     /// Whether its clients speak TLS.
     pub(crate) fn is_tls(&self) -> bool {
-        matches!(self.transport, Transport::Tls(_))
+        matches!(self.spoken, Spoken::Https(_) | Spoken::Tls(_))
     }
 }

@@ -146,9 +146,18 @@ pub(super) struct Common {
     /// the next 16 KiB of each), 100ms to 24h.
     #[arg(long, env = "NANTIAN_STALL_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = duration::<TICK, DAY>)]
     pub(super) stall_timeout: Duration,
-    /// How long an upgraded connection, such as a WebSocket, may be silent in both directions, up to 24h; 0s is no limit.
+    /// How long an upgraded connection, such as a WebSocket, or one of a TLSRoute or TCPRoute, may be silent in both directions,
+    /// up to 24h; 0s is no limit.
     #[arg(long, env = "NANTIAN_TUNNEL_IDLE_TIMEOUT", value_name = "DURATION", default_value = "1h", value_parser = duration::<0, DAY>)]
     pub(super) tunnel_idle_timeout: Duration,
+    /// How long a client and a backend that exchange datagrams may be silent before their session ends, 1s to 1h.
+    #[arg(long, env = "NANTIAN_UDP_SESSION_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = duration::<1_000, HOUR>)]
+    pub(super) udp_session_timeout: Duration,
+    /// The most sessions of datagrams of the process, at least 1, each of which has a socket; datagrams of further clients are
+    /// left out.
+    #[arg(long, env = "NANTIAN_MAX_UDP_SESSIONS", value_name = "N", default_value_t = 16_384,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) max_udp_sessions: u32,
     /// The most client connections of the process, at least 1; further ones wait until another one ends.
     #[arg(long, env = "NANTIAN_MAX_CONNECTIONS", value_name = "N", default_value_t = 65_536,
           value_parser = clap::value_parser!(u32).range(1..))]

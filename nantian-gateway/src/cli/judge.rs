@@ -6,10 +6,14 @@ use gateway_api::experimental::{
     gatewayclasses::{GatewayClass, GatewayClassSpec},
     gateways::{
         Gateway, GatewayListeners, GatewayListenersAllowedRoutes, GatewayListenersAllowedRoutesNamespaces,
-        GatewayListenersAllowedRoutesNamespacesFrom, GatewaySpec,
+        GatewayListenersAllowedRoutesNamespacesFrom, GatewayListenersTls, GatewayListenersTlsMode,
+        GatewaySpec,
     },
     grpcroutes::GrpcRouteParentRefs,
     httproutes::HttpRouteParentRefs,
+    tcproutes::TcpRouteParentRefs,
+    tlsroutes::TlsRouteParentRefs,
+    udproutes::UdpRouteParentRefs,
 };
 
 use crate::{
@@ -34,7 +38,11 @@ pub(super) fn judge(objects: &Objects) -> Vec<Refusal> {
     };
     let http = objects.http_routes.keys().map(|name| object(RouteKind::Http, name));
     let grpc = objects.grpc_routes.keys().map(|name| object(RouteKind::Grpc, name));
-    let unjudged: BTreeSet<_> = http.chain(grpc).filter(is_unjudged).collect();
+    let tls = objects.tls_routes.keys().map(|name| object(RouteKind::Tls, name));
+    let tcp = objects.tcp_routes.keys().map(|name| object(RouteKind::Tcp, name));
+    let udp = objects.udp_routes.keys().map(|name| object(RouteKind::Udp, name));
+    let all = http.chain(grpc).chain(tls).chain(tcp).chain(udp);
+    let unjudged: BTreeSet<_> = all.filter(is_unjudged).collect();
     if !unjudged.is_empty() {
         let attached = translate(&with_stand_in(objects.clone(), &unjudged), FeatureGates::all());
         found.extend(refusals(&attached).into_iter().filter(|refusal| unjudged.contains(&refusal.object)));
@@ -75,44 +83,50 @@ fn with_stand_in(mut objects: Objects, routes: &BTreeSet<ObjectRef>) -> Objects 
         &name.name,
         GatewaySpec {
             gateway_class_name: name.name.clone(),
-            listeners: vec![open_listener()],
+            listeners: ["HTTP", "TLS", "TCP", "UDP"].map(open_listener).into(),
             ..Default::default()
         },
     );
     objects.gateways = [(name.clone(), Arc::new(gateway))].into();
     let (parent, namespace) = (name.name, Some(name.namespace));
-    for (route, written) in &mut objects.http_routes {
-        if routes.contains(&object(RouteKind::Http, route)) {
-            let parent = HttpRouteParentRefs {
-                name: parent.clone(),
-                namespace: namespace.clone(),
-                ..Default::default()
-            };
-            Arc::make_mut(written).spec.parent_refs = Some(vec![parent]);
-        }
+    macro_rules! attach {
+        ($($field:ident: $kind:ident, $reference:ident);+) => {$(
+            for (route, written) in &mut objects.$field {
+                if routes.contains(&object(RouteKind::$kind, route)) {
+                    let name = parent.clone();
+                    let parent = $reference { name, namespace: namespace.clone(), ..Default::default() };
+                    Arc::make_mut(written).spec.parent_refs = Some(vec![parent]);
+                }
+            }
+        )+};
     }
-    for (route, written) in &mut objects.grpc_routes {
-        if routes.contains(&object(RouteKind::Grpc, route)) {
-            let parent = GrpcRouteParentRefs {
-                name: parent.clone(),
-                namespace: namespace.clone(),
-                ..Default::default()
-            };
-            Arc::make_mut(written).spec.parent_refs = Some(vec![parent]);
-        }
+    attach! {
+        http_routes: Http, HttpRouteParentRefs;
+        grpc_routes: Grpc, GrpcRouteParentRefs;
+        tls_routes: Tls, TlsRouteParentRefs;
+        tcp_routes: Tcp, TcpRouteParentRefs;
+        udp_routes: Udp, UdpRouteParentRefs
     }
     with_classes(objects)
 }
 
-fn open_listener() -> GatewayListeners {
+/// A listener that takes every route of its protocol.
+fn open_listener(protocol: &str) -> GatewayListeners {
     let namespaces = GatewayListenersAllowedRoutesNamespaces {
         from: Some(GatewayListenersAllowedRoutesNamespacesFrom::All),
         ..Default::default()
     };
+    let passthrough =
+        || GatewayListenersTls { mode: Some(GatewayListenersTlsMode::Passthrough), ..Default::default() };
     GatewayListeners {
-        name: "http".to_owned(),
-        port: 80,
-        protocol: "HTTP".to_owned(),
+        name: protocol.to_ascii_lowercase(),
+        port: match protocol {
+            "HTTP" => 80,
+            "TLS" => 443,
+            _ => 53,
+        },
+        protocol: protocol.to_owned(),
+        tls: (protocol == "TLS").then(passthrough),
         allowed_routes: Some(GatewayListenersAllowedRoutes {
             namespaces: Some(namespaces),
             ..Default::default()

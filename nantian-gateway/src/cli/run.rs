@@ -30,6 +30,7 @@ use crate::{
     policy::Outside,
     runtime::{WorkerConfig, Workers},
     source::{Files, Source, Watcher},
+    stream::UdpConfig,
     telemetry::Telemetry,
     upstream::{ClientConfig, tls_client_config},
 };
@@ -269,6 +270,7 @@ fn worker_config(common: &Common, access_log: Option<AccessLog>) -> anyhow::Resu
             header: common.header_timeout,
             idle: common.idle_timeout,
             stall: common.stall_timeout,
+            silence: Some(common.tunnel_idle_timeout).filter(|limit| !limit.is_zero()),
         },
         max_connections: usize::try_from(common.max_connections)?,
         max_request_head: usize::try_from(common.max_request_head_bytes)?,
@@ -279,6 +281,10 @@ fn worker_config(common: &Common, access_log: Option<AccessLog>) -> anyhow::Resu
             idle_timeout: UPSTREAM_IDLE,
             tunnel_idle_timeout: Some(common.tunnel_idle_timeout).filter(|limit| !limit.is_zero()),
             tls: tls_client_config()?,
+        },
+        udp: UdpConfig {
+            session_timeout: common.udp_session_timeout,
+            max_sessions: usize::try_from(common.max_udp_sessions)?,
         },
         access_log,
         drain_timeout: common.drain_timeout,

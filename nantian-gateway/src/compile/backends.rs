@@ -14,6 +14,7 @@ use crate::{
     body::{Body, BoxError},
     respond,
     upstream::Destination,
+    weighted::Weighted,
 };
 
 type BackendService = LocalService<Response<Body>, BoxError>;
@@ -41,8 +42,7 @@ pub struct Home {
 /// Sends each request to one of several services: that of its session, or else by weight.
 #[derive(Debug, Clone)]
 pub struct Backends {
-    /// The running sum of weights, and the service up to there; weights of 0 are left out.
-    choices: Vec<(u64, BackendService)>,
+    choices: Weighted<BackendService>,
     /// The services with sessions, if there are several services.
     homes: Vec<(Home, BackendService)>,
     nothing: BackendService,
@@ -52,13 +52,7 @@ impl Backends {
     /// Shares requests out by weight; without any weight every request that has no session is answered with 500.
     pub fn new(shares: impl IntoIterator<Item = Share>) -> Self {
         let shares: Vec<_> = shares.into_iter().collect();
-        let mut sum = 0;
-        let weighted = shares.iter().filter(|share| share.weight > 0);
-        let choices = weighted.map(|share| {
-            sum += u64::from(share.weight);
-            (sum, share.service.clone())
-        });
-        let choices: Vec<_> = choices.collect();
+        let choices = Weighted::new(shares.iter().map(|share| (share.weight, share.service.clone())));
         let is_clear = shares.len() == choices.len() && choices.len() == 1;
         let homes = shares.into_iter().filter(|_| !is_clear);
         let homes = homes.filter_map(|share| Some((share.home?, share.service))).collect();
@@ -83,14 +77,7 @@ impl Backends {
     }
 
     fn choose(&self) -> &BackendService {
-        match self.choices.as_slice() {
-            [] => &self.nothing,
-            [(_, only)] => only,
-            [.., (sum, last)] => {
-                let point = fastrand::u64(..*sum);
-                self.choices.iter().find(|(end, _)| point < *end).map_or(last, |(_, service)| service)
-            }
-        }
+        self.choices.choose().unwrap_or(&self.nothing)
     }
 }
 

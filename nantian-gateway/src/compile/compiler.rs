@@ -12,7 +12,7 @@ use crate::{
     listen::{InvalidCertificate, PortKey},
     policy::{Meter, Models, Plugins, RateLimits, SessionScope},
     route::{RouterBuilder, RuleIndex},
-    snapshot::{Port, Snapshot, Transport},
+    snapshot::{Port, Snapshot},
     source::ObjectRef,
     translate::conditions::{ConditionType, Reason},
 };
@@ -38,7 +38,7 @@ impl Problem {
         Self { object, listener: None, condition: ConditionType::Programmed, reason, message }
     }
 
-    fn of_certificate(fault: InvalidCertificate) -> Self {
+    pub(super) fn of_certificate(fault: InvalidCertificate) -> Self {
         let message = fault.to_string();
         Self {
             object: ObjectRef { kind: "Gateway", name: fault.listener.gateway.clone() },
@@ -78,43 +78,32 @@ pub fn compile(ir: &Ir, registry: &mut Registry, generation: u64) -> Compiled {
     Compiled { snapshot: Arc::new(Snapshot { generation, ports, rules }), problems }
 }
 
-struct Compiler<'a> {
+pub(super) struct Compiler<'a> {
     ir: &'a Ir,
-    registry: &'a mut Registry,
-    routes: HashMap<&'a RouteId, &'a ir::Route>,
+    pub(super) registry: &'a mut Registry,
+    pub(super) routes: HashMap<&'a RouteId, &'a ir::Route>,
     rules: Vec<Arc<CompiledRule>>,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
 }
 
 impl<'a> Compiler<'a> {
     fn port(&mut self, port: &'a ir::Port) -> (PortKey, Port) {
-        let key = PortKey { address: port.address, port: port.port };
         let mut router = RouterBuilder::new(self.registry.patterns.clone());
-        let is_secure = port.protocol == ir::ListenerProtocol::Https;
+        let is_secure = port.protocol == ir::SocketProtocol::Tls;
+        let mut streams = Vec::new();
         for listener in &port.listeners {
             router.listener(&listener.hostname);
             for attachment in &listener.routes {
-                self.attach(listener, attachment, is_secure, &mut router);
+                if attachment.route.kind.is_http() {
+                    self.attach(listener, attachment, is_secure, &mut router);
+                } else {
+                    streams.push(attachment.route.clone());
+                }
             }
         }
-        let transport = match port.protocol {
-            ir::ListenerProtocol::Http => Transport::Plain,
-            ir::ListenerProtocol::Https => self.tls(key, port),
-        };
-        (key, Port { number: port.public_port.unwrap_or(port.port), router: router.build(), transport })
-    }
-
-    fn tls(&mut self, key: PortKey, port: &ir::Port) -> Transport {
-        match self.registry.tls(key, &port.listeners) {
-            Ok((server, faults)) => {
-                self.problems.extend(faults.into_iter().map(Problem::of_certificate));
-                Transport::Tls(server)
-            }
-            Err(error) => {
-                tracing::error!(%error, port = %key, "TLS cannot be set up");
-                Transport::Unusable
-            }
-        }
+        let spoken = self.spoken(port);
+        let number = port.public_port.unwrap_or(port.port);
+        (PortKey::from(port), Port { number, router: router.build(), spoken, streams })
     }
 
     fn attach(

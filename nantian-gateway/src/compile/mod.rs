@@ -6,6 +6,7 @@ mod erased;
 mod registry;
 mod rule;
 pub mod stack;
+mod stream;
 
 pub use self::{
     backends::Backends,

@@ -9,7 +9,7 @@ use nantian_wasm::{Engine, EngineError};
 use super::Problem;
 use crate::{
     ir::{self, BackendId, Ir, ObjectName, PolicyId},
-    listen::{InvalidCertificate, PortKey, TlsServer},
+    listen::{Inside, InvalidCertificate, PortKey, TlsServer},
     metrics::Metrics,
     pattern::Patterns,
     policy::{
@@ -32,7 +32,7 @@ pub struct Registry {
     telemetry: Option<Telemetry>,
     limiters: Limiters,
     plugins: WasmPlugins,
-    tls: BTreeMap<PortKey, TlsPort>,
+    tls: BTreeMap<(PortKey, Inside), TlsPort>,
     /// What the tokens of sessions are sealed with.
     pub(super) session_keys: SessionKeys,
 }
@@ -148,9 +148,8 @@ impl Registry {
         }
         self.metrics.set_plugins(self.plugins.running().cloned().collect());
         self.limiters.retain(|id| ir.rate_limits.contains_key(id));
-        let ports: Vec<PortKey> =
-            ir.ports.iter().map(|port| PortKey { address: port.address, port: port.port }).collect();
-        self.tls.retain(|key, _| ports.contains(key));
+        let ports: Vec<PortKey> = ir.ports.iter().map(PortKey::from).collect();
+        self.tls.retain(|(key, _), _| ports.contains(key));
         problems
     }
 
@@ -185,19 +184,20 @@ impl Registry {
     pub(super) fn tls(
         &mut self,
         key: PortKey,
-        listeners: &[ir::Listener],
+        inside: Inside,
+        listeners: &[&ir::Listener],
     ) -> Result<(TlsServer, Vec<InvalidCertificate>), rustls::Error> {
         let wanted: Vec<_> = listeners
             .iter()
             .map(|listener| (listener.hostname.clone(), listener.certificates.clone()))
             .collect();
-        if let Some(port) = self.tls.get(&key).filter(|port| port.listeners == wanted) {
+        if let Some(port) = self.tls.get(&(key, inside)).filter(|port| port.listeners == wanted) {
             return Ok((port.server.clone(), port.faults.clone()));
         }
-        let last = self.tls.get(&key).map(|port| &port.server);
-        let (server, faults) = TlsServer::new(listeners, last)?;
+        let last = self.tls.get(&(key, inside)).map(|port| &port.server);
+        let (server, faults) = TlsServer::new(listeners, inside, last)?;
         let port = TlsPort { listeners: wanted, server: server.clone(), faults: faults.clone() };
-        self.tls.insert(key, port);
+        self.tls.insert((key, inside), port);
         Ok((server, faults))
     }
 

@@ -269,7 +269,7 @@ impl Control {
         }
         let ports = std::mem::take(&mut translation.ir.ports);
         for port in &ports {
-            let key = PortKey { address: port.address, port: port.port };
+            let key = PortKey::from(port);
             let Some(reason) = self.unbound.get(&key) else { continue };
             for listener in &port.listeners {
                 for (kind, why) in [

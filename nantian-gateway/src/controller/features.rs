@@ -17,7 +17,7 @@ pub fn supported(addressing: &Addressing) -> Vec<&'static str> {
 /// The features of Gateway API that are served in any case, by the names of its conformance suite, sorted.
 ///
 /// A name is added together with what it promises.
-const SUPPORTED: [&str; 30] = [
+const SUPPORTED: [&str; 35] = [
     "GRPCRoute",
     "Gateway",
     "GatewayHTTPListenerIsolation",
@@ -48,6 +48,11 @@ const SUPPORTED: [&str; 30] = [
     "HTTPRouteRetry",
     "HTTPRouteSchemeRedirect",
     "ReferenceGrant",
+    "TCPRoute",
+    "TLSRoute",
+    "TLSRouteModeMixed",
+    "TLSRouteModeTerminate",
+    "UDPRoute",
 ];
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub(super) fn merged(
         Some(ObjectStatus::Gateway(gateway)) => merging.gateway(present, gateway),
         Some(ObjectStatus::Route(route)) => merging.route(present, &route.parents),
         Some(ObjectStatus::Policy(policy)) => return merging.policy(present, &policy.ancestors),
-        None if ["HTTPRoute", "GRPCRoute"].contains(&object.kind) => merging.route(present, &[]),
+        None if object.kind.ends_with("Route") => merging.route(present, &[]),
         None if ["TokenPolicy", "WasmPlugin", "BackendLBPolicy"].contains(&object.kind) => {
             return merging.policy(present, &[]);
         }

@@ -137,11 +137,14 @@ impl Writer {
 }
 
 /// The kinds whose status is ours to write, or a part of it.
-const HAVE_STATUS: [&str; 8] = [
+const HAVE_STATUS: [&str; 11] = [
     "GatewayClass",
     "Gateway",
     "HTTPRoute",
     "GRPCRoute",
+    "TLSRoute",
+    "TCPRoute",
+    "UDPRoute",
     "AIService",
     "TokenPolicy",
     "WasmPlugin",

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr};
 
 use serde::{Serialize, Serializer};
 
-use super::{ObjectName, Policies, SessionPersistence};
+use super::{ObjectName, Policies, SessionPersistence, Transport};
 
 /// A port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,11 +13,17 @@ pub struct BackendId {
     pub service: ObjectName,
     /// The Service's port number.
     pub port: u16,
+    /// What it is reached by: a Service may have the same number for both.
+    pub transport: Transport,
 }
 
 impl fmt::Display for BackendId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.service, self.port)
+        write!(f, "{}:{}", self.service, self.port)?;
+        match self.transport {
+            Transport::Tcp => Ok(()),
+            Transport::Udp => f.write_str("/udp"),
+        }
     }
 }
 

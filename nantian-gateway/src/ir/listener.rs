@@ -4,25 +4,51 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Serialize, Serializer};
 
-use super::{HostPattern, ObjectName, Policies, RouteId, Secret};
+use super::{HostPattern, ObjectName, Policies, RouteId, RouteKind, Secret};
 
-/// One socket to bind; the listeners of every Gateway that share it.
+/// One socket to bind; the listeners of every Gateway that share it. TCP and UDP have sockets of their own.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Port {
     /// The address to bind; `None` binds all interfaces.
     pub address: Option<IpAddr>,
-    /// The TCP port.
+    /// The port.
     pub port: u16,
     /// The port that clients know, where it is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_port: Option<u16>,
-    /// What is spoken on the socket; the same for all its listeners.
-    pub protocol: ListenerProtocol,
+    /// What is spoken on the socket.
+    pub protocol: SocketProtocol,
     /// The listeners, in the order of [`ListenerId`].
     pub listeners: Vec<Listener>,
 }
 
-/// What a socket speaks.
+/// What carries the bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_enums, reason = "Gateway API knows no other")]
+pub enum Transport {
+    /// Connections.
+    #[default]
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// What a socket speaks, as its first bytes tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[non_exhaustive]
+pub enum SocketProtocol {
+    /// HTTP in clear text.
+    Http,
+    /// TLS: by the server name of a connection it is known which listener it is for.
+    Tls,
+    /// Connections of one route.
+    Tcp,
+    /// Datagrams of one route.
+    Udp,
+}
+
+/// What a listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[non_exhaustive]
@@ -31,15 +57,15 @@ pub enum ListenerProtocol {
     Http,
     /// The same behind TLS, HTTP/2 by ALPN.
     Https,
-}
-
-impl fmt::Display for ListenerProtocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Http => "HTTP",
-            Self::Https => "HTTPS",
-        })
-    }
+    /// Connections whose TLS ends here.
+    Tls,
+    /// Connections whose TLS is the backend's, `tls.mode: Passthrough`.
+    #[serde(rename = "TLS passthrough")]
+    TlsPassthrough,
+    /// Connections as they are.
+    Tcp,
+    /// Datagrams as they are.
+    Udp,
 }
 
 /// One listener of one Gateway.
@@ -47,14 +73,81 @@ impl fmt::Display for ListenerProtocol {
 pub struct Listener {
     /// Whose listener it is.
     pub id: ListenerId,
+    /// What it speaks.
+    pub protocol: ListenerProtocol,
     /// The hosts it accepts.
     pub hostname: HostPattern,
-    /// The certificates to choose from by SNI, in the order of the Gateway; empty for plain HTTP.
+    /// The certificates to choose from by SNI, in the order of the Gateway; empty where no TLS ends.
     pub certificates: Vec<Certificate>,
     /// Policies on the Gateway, then on this listener.
     pub policies: Policies,
     /// The routes that this listener serves, in the order of [`super::Ir::routes`].
     pub routes: Vec<Attachment>,
+}
+
+// === impl SocketProtocol ===
+
+impl SocketProtocol {
+    /// What carries it.
+    pub const fn transport(self) -> Transport {
+        match self {
+            Self::Http | Self::Tls | Self::Tcp => Transport::Tcp,
+            Self::Udp => Transport::Udp,
+        }
+    }
+}
+
+impl fmt::Display for SocketProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http => "HTTP",
+            Self::Tls => "TLS",
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
+// === impl ListenerProtocol ===
+
+impl ListenerProtocol {
+    /// What a socket speaks that has such a listener.
+    pub const fn socket(self) -> SocketProtocol {
+        match self {
+            Self::Http => SocketProtocol::Http,
+            Self::Https | Self::Tls | Self::TlsPassthrough => SocketProtocol::Tls,
+            Self::Tcp => SocketProtocol::Tcp,
+            Self::Udp => SocketProtocol::Udp,
+        }
+    }
+
+    /// Whether TLS ends at the listener, which needs a certificate for it.
+    pub const fn ends_tls(self) -> bool {
+        matches!(self, Self::Https | Self::Tls)
+    }
+
+    /// The kinds of routes that it can have.
+    pub const fn routes(self) -> &'static [RouteKind] {
+        match self {
+            Self::Http | Self::Https => &[RouteKind::Http, RouteKind::Grpc],
+            Self::Tls | Self::TlsPassthrough => &[RouteKind::Tls],
+            Self::Tcp => &[RouteKind::Tcp],
+            Self::Udp => &[RouteKind::Udp],
+        }
+    }
+}
+
+impl fmt::Display for ListenerProtocol {
+    /// As the Gateway spells it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http => "HTTP",
+            Self::Https => "HTTPS",
+            Self::Tls | Self::TlsPassthrough => "TLS",
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
 }
 
 /// The Gateway and the listener's name in it.

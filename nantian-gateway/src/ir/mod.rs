@@ -24,7 +24,9 @@ pub use self::{
     },
     cors::{Cors, Names, OriginPattern},
     filter::{Filter, HeaderModifier, PathRewrite, Redirect, RedirectScheme, UrlRewrite},
-    listener::{Attachment, Certificate, Listener, ListenerId, ListenerProtocol, Port},
+    listener::{
+        Attachment, Certificate, Listener, ListenerId, ListenerProtocol, Port, SocketProtocol, Transport,
+    },
     name::{HostPattern, ObjectName, PolicyId},
     policy::{
         AiAuth, AiAuthType, AiService, Collector, CollectorKind, FailurePolicy, Hook, OnLimit, Plugin,

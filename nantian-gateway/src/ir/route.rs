@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::{BackendId, Filter, ObjectName, PolicyId, SessionPersistence, duration, redact};
+use super::{BackendId, Filter, ObjectName, PolicyId, SessionPersistence, Transport, duration, redact};
 
 /// One route that is attached to at least one listener.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -34,17 +34,46 @@ pub enum RouteKind {
     Http,
     /// GRPCRoute.
     Grpc,
+    /// TLSRoute.
+    Tls,
+    /// TCPRoute.
+    Tcp,
+    /// UDPRoute.
+    Udp,
 }
 
 impl RouteKind {
-    /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Http, Self::Grpc];
+    /// Whether its rules are about requests; else they are about connections, or the datagrams of a client.
+    pub const fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Grpc)
+    }
+
+    /// What its backends are reached by.
+    pub const fn transport(self) -> Transport {
+        match self {
+            Self::Udp => Transport::Udp,
+            _ => Transport::Tcp,
+        }
+    }
+
+    /// What its clients speak, as far as the gateway looks.
+    pub const fn protocol(self) -> &'static str {
+        match self {
+            Self::Http | Self::Grpc => "HTTP",
+            Self::Tls => "TLS",
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
 
     /// The name in `kind`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "HTTPRoute",
             Self::Grpc => "GRPCRoute",
+            Self::Tls => "TLSRoute",
+            Self::Tcp => "TCPRoute",
+            Self::Udp => "UDPRoute",
         }
     }
 }
@@ -69,13 +98,13 @@ impl Serialize for RouteId {
 pub struct Rule {
     /// The rule's name, if it has one.
     pub name: Option<String>,
-    /// What the rule matches, at least one (the default match is the path prefix `/`).
+    /// What the rule matches, at least one (the default match is the path prefix `/`); none where no request is matched.
     pub matches: Vec<RouteMatch>,
     /// The filters, in order.
     pub filters: Vec<Filter>,
     /// Services that are sent copies of the requests.
     pub mirrors: Vec<Mirror>,
-    /// Where requests go; empty answers 500, unless a filter answers first.
+    /// Where requests go; empty answers 500, unless a filter answers first. Connections end there.
     pub backends: Vec<WeightedBackend>,
     /// Time limits.
     pub timeouts: Timeouts,

@@ -17,12 +17,14 @@ use tokio::{
 
 use super::{
     BindError,
-    bind::{bind, refuse_newcomers},
+    bind::{bind, bind_udp, refuse_newcomers},
     connection,
 };
 use crate::{
+    ir::{self, Transport},
     runtime::{Worker, spawn_local},
     snapshot::Snapshot,
+    stream::udp,
 };
 
 /// How long a socket that closes waits for handshakes that have begun: longer than a round trip, shorter than the second
@@ -36,13 +38,25 @@ pub struct PortKey {
     pub address: Option<IpAddr>,
     /// The port.
     pub port: u16,
+    /// What carries its bytes.
+    pub transport: Transport,
+}
+
+impl From<&ir::Port> for PortKey {
+    fn from(port: &ir::Port) -> Self {
+        Self { address: port.address, port: port.port, transport: port.protocol.transport() }
+    }
 }
 
 impl fmt::Display for PortKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address {
-            Some(address) => SocketAddr::new(address, self.port).fmt(f),
-            None => write!(f, "*:{}", self.port),
+            Some(address) => SocketAddr::new(address, self.port).fmt(f)?,
+            None => write!(f, "*:{}", self.port)?,
+        }
+        match self.transport {
+            Transport::Tcp => Ok(()),
+            Transport::Udp => f.write_str("/udp"),
         }
     }
 }
@@ -65,12 +79,16 @@ impl Listeners {
             if self.open.contains_key(&key) {
                 continue;
             }
-            match bind(key.address, key.port) {
-                Ok(listener) => {
-                    let (keep_open, closed) = watch::channel(());
-                    spawn_local(accept(listener, key, Rc::clone(worker), closed));
-                    self.open.insert(key, keep_open);
-                }
+            let (keep_open, closed) = watch::channel(());
+            let worker = Rc::clone(worker);
+            let bound = match key.transport {
+                Transport::Tcp => bind(key.address, key.port)
+                    .map(|listener| spawn_local(accept(listener, key, worker, closed))),
+                Transport::Udp => bind_udp(key.address, key.port)
+                    .map(|socket| spawn_local(udp::serve(socket, key, worker, closed))),
+            };
+            match bound {
+                Ok(_) => drop(self.open.insert(key, keep_open)),
                 Err(error) => failed.push((key, error)),
             }
         }

@@ -8,12 +8,15 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 #[cfg(target_os = "linux")]
 use socket2::{SockFilter, SockRef};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 
 use crate::socket::keep_alive;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+
+/// Bytes of datagrams that may wait to be received.
+const DATAGRAMS: usize = 4 * 1024 * 1024;
 
 /// A socket that cannot be bound.
 #[derive(Debug, thiserror::Error)]
@@ -30,18 +33,32 @@ pub struct BindError {
 ///
 /// All interfaces means IPv4 and IPv6 on one socket where the system has IPv6, else IPv4 alone.
 pub(super) fn bind(address: Option<IpAddr>, port: u16) -> Result<TcpListener, BindError> {
+    bind_by(listen, address, port)
+}
+
+/// The same for datagrams.
+pub(super) fn bind_udp(address: Option<IpAddr>, port: u16) -> Result<UdpSocket, BindError> {
+    bind_by(receive, address, port)
+}
+
+fn bind_by<S>(
+    open: impl Fn(SocketAddr) -> io::Result<S>,
+    address: Option<IpAddr>,
+    port: u16,
+) -> Result<S, BindError> {
+    let bind_to = |address| {
+        let address = SocketAddr::new(address, port);
+        open(address).map_err(|source| BindError { address, source })
+    };
     match address {
-        Some(address) => bind_to(SocketAddr::new(address, port)),
-        None => {
-            let all = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
-            bind_to(all).or_else(|error| {
-                if error.source.raw_os_error() == Some(EAFNOSUPPORT) {
-                    bind_to(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
-                } else {
-                    Err(error)
-                }
-            })
-        }
+        Some(address) => bind_to(address),
+        None => bind_to(Ipv6Addr::UNSPECIFIED.into()).or_else(|error| {
+            if error.source.raw_os_error() == Some(EAFNOSUPPORT) {
+                bind_to(Ipv4Addr::UNSPECIFIED.into())
+            } else {
+                Err(error)
+            }
+        }),
     }
 }
 
@@ -69,19 +86,30 @@ pub(super) fn refuse_newcomers(_: &TcpListener) -> io::Result<()> {
 /// "Address family not supported by protocol".
 const EAFNOSUPPORT: i32 = 97;
 
-fn bind_to(address: SocketAddr) -> Result<TcpListener, BindError> {
-    let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        socket.set_nonblocking(true)?;
-        keep_alive(&socket)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
-    };
-    open().map_err(|source| BindError { address, source })
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = shared(address, Type::STREAM, Protocol::TCP)?;
+    keep_alive(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn receive(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = shared(address, Type::DGRAM, Protocol::UDP)?;
+    // As much as the system allows.
+    socket.set_recv_buffer_size(DATAGRAMS)?;
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// A socket that every worker can have one of.
+fn shared(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }

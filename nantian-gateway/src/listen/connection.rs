@@ -20,17 +20,13 @@ use tokio::{
     net::TcpStream,
     sync::OwnedSemaphorePermit,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{Accept, TlsAcceptor, server::TlsStream};
 
 use super::{
-    accept::PortKey,
-    connections::{Order, Registration},
-    forward::Peer,
-    io::Watched,
-    pace::Streams,
-    service::Edge,
+    accept::PortKey, connections::Registration, forward::Peer, io::Watched, pace::Streams, service::Edge,
+    state::Order,
 };
-use crate::{runtime::Worker, snapshot::Transport};
+use crate::{body::BoxError, runtime::Worker, snapshot::Spoken, stream::reset};
 
 /// What an HTTP/2 client begins with (RFC 9113, section 3.4), as far as it tells it from HTTP/1.1.
 const PREFACE: &[u8] = b"PRI ";
@@ -48,42 +44,45 @@ pub(super) async fn serve(
     // One that has no address any more is gone.
     let Ok(local) = stream.local_addr() else { return };
     let Some(port) = snapshot.port_of(&key, local.ip().to_canonical()) else { return };
-    let tls = match port.transport() {
-        Transport::Plain => None,
-        Transport::Tls(server) => Some(server.config()),
-        Transport::Unusable => return,
-    };
+    let (spoken, is_tls) = (port.spoken().clone(), port.is_tls());
     drop(snapshot);
-    let peer = Peer::new(peer, local, tls.is_some(), &worker.config.trusted_proxies);
-    let mut session = Session { key, worker: Rc::clone(&worker), registration, peer };
-    let served = match tls {
-        None => session.serve_plain(stream).await,
-        Some(config) => {
-            let handshake = Box::pin(TlsAcceptor::from(config).accept(stream));
-            match session.registration.unless_ended(handshake).await {
-                Some(Ok(stream)) => {
-                    let name = stream.get_ref().1.server_name();
-                    session.peer.server_name = name.map(|name| name.to_ascii_lowercase().into());
-                    session.serve_tls(Box::new(stream)).await
-                }
-                Some(Err(error)) => Err(error.into()),
-                None => Ok(()),
+    let client = peer;
+    let peer = Peer::new(peer, local, is_tls, &worker.config.trusted_proxies);
+    let mut session = Session { key, worker: Rc::clone(&worker), registration, client, local, peer };
+    let served = match spoken {
+        Spoken::Http => session.serve_plain(stream).await,
+        Spoken::Https(server) => {
+            match session.handshake(TlsAcceptor::from(server.config()).accept(stream)).await {
+                Ok(Some(stream)) => session.serve_tls(stream).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
             }
         }
+        Spoken::Tls(names) => session.serve_by_name(stream, &names).await,
+        Spoken::Stream(Some(route)) => session.pass_on(stream, &[], &route).await,
+        Spoken::Stream(None) => {
+            reset(&stream);
+            Ok(())
+        }
+        Spoken::Unusable => Ok(()),
     };
     if let Err(error) = served {
         tracing::debug!(error = %crate::respond::Chain(error.as_ref()), "a client connection ended");
     }
 }
 
-struct Session {
-    key: PortKey,
-    worker: Rc<Worker>,
-    registration: Registration,
-    peer: Peer,
+/// One connection, its client and where it came in.
+pub(super) struct Session {
+    pub(super) key: PortKey,
+    pub(super) worker: Rc<Worker>,
+    pub(super) registration: Registration,
+    pub(super) client: SocketAddr,
+    pub(super) local: SocketAddr,
+    /// The client as requests know it.
+    pub(super) peer: Peer,
 }
 
-type Served = Result<(), crate::body::BoxError>;
+pub(super) type Served = Result<(), BoxError>;
 
 impl Session {
     async fn serve_plain(self, mut stream: TcpStream) -> Served {
@@ -98,7 +97,19 @@ impl Session {
         }
     }
 
-    async fn serve_tls(self, stream: Box<TlsStream<TcpStream>>) -> Served {
+    /// Answers a TLS handshake; `None` if the connection is to end before.
+    pub(super) async fn handshake(
+        &mut self,
+        accept: Accept<TcpStream>,
+    ) -> Result<Option<Box<TlsStream<TcpStream>>>, BoxError> {
+        let Some(stream) = self.registration.unless_ended(Box::pin(accept)).await else { return Ok(None) };
+        let stream = stream?;
+        let name = stream.get_ref().1.server_name();
+        self.peer.server_name = name.map(|name| name.to_ascii_lowercase().into());
+        Ok(Some(Box::new(stream)))
+    }
+
+    pub(super) async fn serve_tls(self, stream: Box<TlsStream<TcpStream>>) -> Served {
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
             self.serve_http2(stream, Bytes::new()).await
         } else {

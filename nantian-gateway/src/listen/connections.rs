@@ -8,30 +8,19 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use slab::Slab;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    clock::Wait,
     pace::{Pace, Paces},
+    state::{Order, State, Timeouts, TunnelGuard},
 };
-
-/// How long a client may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// To send the head of a request. Default: 10 s.
-    pub header: Duration,
-    /// Between two requests. Default: 75 s.
-    pub idle: Duration,
-    /// To send the next byte of a body, or to take the next byte of a response. Default: 60 s.
-    pub stall: Duration,
-}
+use crate::snapshot::StreamPlace;
 
 /// The connections of one worker; its clones share them.
 #[derive(Clone)]
@@ -52,44 +41,6 @@ struct Entry {
     waker: Waker,
 }
 
-/// How long a response may be silent to a client that has ended its side. Who is gone looks like who only has nothing
-/// more to ask, until something is written; and a call that nobody waits for must end.
-const HALF_CLOSED: Duration = Duration::from_secs(1);
-
-/// What one connection is doing.
-///
-/// Only its worker touches it; it is atomic because hyper wants connections that could move between threads.
-#[derive(Debug)]
-pub(super) struct State {
-    clock: Arc<AtomicU32>,
-    tunnels: Arc<AtomicUsize>,
-    /// When the present wait began, or [`Wait::NONE`].
-    head_since: AtomicU32,
-    idle_since: AtomicU32,
-    write_since: AtomicU32,
-    /// Requests whose response is not over.
-    in_flight: AtomicU32,
-    order: AtomicU8,
-    /// Requests that have begun.
-    requests: AtomicU32,
-    /// The number of the request that must be refused; 0 is none.
-    refused: AtomicU32,
-    /// When the client ended its side in the middle of an exchange, or took something since.
-    ended_since: AtomicU32,
-    /// Among the connections that all workers may have. A tunnel keeps it, because it keeps the socket.
-    _place: OwnedSemaphorePermit,
-}
-
-/// What the connection's task is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Order {
-    Serve,
-    /// Take what is on its way already.
-    Drain,
-    Finish,
-    Abort,
-}
-
 // === impl Connections ===
 
 impl Default for Connections {
@@ -104,20 +55,7 @@ impl Connections {
     /// Adds a connection from which a head is expected.
     pub(super) fn add(&self, place: OwnedSemaphorePermit) -> Registration {
         let clock = Arc::clone(&self.inner.clock);
-        let now = clock.load(Relaxed);
-        let state = Arc::new(State {
-            clock,
-            tunnels: Arc::clone(&self.inner.tunnels),
-            head_since: now.into(),
-            idle_since: Wait::NONE.0.into(),
-            write_since: Wait::NONE.0.into(),
-            in_flight: 0.into(),
-            order: (Order::Serve as u8).into(),
-            requests: 0.into(),
-            refused: 0.into(),
-            ended_since: Wait::NONE.0.into(),
-            _place: place,
-        });
+        let state = Arc::new(State::new(clock, &self.inner.tunnels, place));
         let entry = Entry { state: Arc::clone(&state), waker: Waker::noop().clone() };
         let key = self.inner.entries.borrow_mut().insert(entry);
         Registration { connections: self.clone(), key, state }
@@ -126,6 +64,11 @@ impl Connections {
     /// The pace of a request that has begun.
     pub(super) fn pace(&self) -> Rc<Pace> {
         self.inner.paces.begin()
+    }
+
+    /// Counts one more for as long as the guard lives.
+    pub(crate) fn hold(&self) -> TunnelGuard {
+        TunnelGuard::new(&self.inner.tunnels)
     }
 
     /// How many are open, tunnels included.
@@ -158,6 +101,15 @@ impl Connections {
         }
     }
 
+    /// Ends the connections that are passed on as they are and that `stays` does not know any more.
+    pub(crate) fn end_streams(&self, stays: impl Fn(&StreamPlace) -> bool) {
+        for (_, entry) in &*self.inner.entries.borrow() {
+            if entry.state.stream().is_some_and(|place| !stays(place)) {
+                entry.give(Order::Abort);
+            }
+        }
+    }
+
     /// Lets every connection finish the requests that it has begun, then close.
     pub fn finish(&self) {
         for (_, entry) in &*self.inner.entries.borrow() {
@@ -168,8 +120,7 @@ impl Connections {
 
 impl Entry {
     fn give(&self, order: Order) {
-        // An order is never taken back by a milder one.
-        self.state.order.fetch_max(order as u8, Relaxed);
+        self.state.give(order);
         self.waker.wake_by_ref();
     }
 }
@@ -177,151 +128,6 @@ impl Entry {
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connections").field("open", &self.len()).finish()
-    }
-}
-
-// === impl State ===
-
-impl State {
-    fn now(&self) -> u32 {
-        self.clock.load(Relaxed)
-    }
-
-    fn order(&self) -> Order {
-        match self.order.load(Relaxed) {
-            order if order == Order::Abort as u8 => Order::Abort,
-            order if order == Order::Finish as u8 => Order::Finish,
-            order if order == Order::Drain as u8 => Order::Drain,
-            _ => Order::Serve,
-        }
-    }
-
-    fn verdict(&self, now: u32, timeouts: &Timeouts) -> Order {
-        let over = |since: &AtomicU32, limit| Wait(since.load(Relaxed)).is_over(now, limit);
-        if over(&self.head_since, timeouts.header)
-            || over(&self.write_since, timeouts.stall)
-            || over(&self.ended_since, HALF_CLOSED)
-            // One that was told to finish, and does not: it has not even said its preface.
-            || over(&self.idle_since, timeouts.idle.saturating_add(timeouts.header))
-        {
-            Order::Abort
-        } else if over(&self.idle_since, timeouts.idle) {
-            Order::Finish
-        } else {
-            Order::Serve
-        }
-    }
-
-    /// Nothing is owed until the first request: an HTTP/2 client may connect ahead of need.
-    pub(super) fn expects_nothing(&self) {
-        self.head_since.store(Wait::NONE.0, Relaxed);
-        self.idle_since.store(self.now(), Relaxed);
-    }
-
-    /// Counts a tunnel for as long as the guard lives.
-    pub(super) fn tunnel(&self) -> TunnelGuard {
-        self.tunnels.fetch_add(1, Relaxed);
-        TunnelGuard(Arc::new(Tunnel(Arc::clone(&self.tunnels))))
-    }
-
-    /// Bytes came in while no request was being served: a head has begun.
-    pub(super) fn head_bytes(&self) {
-        if self.idle_since.swap(Wait::NONE.0, Relaxed) != Wait::NONE.0 {
-            self.head_since.store(self.now(), Relaxed);
-        }
-    }
-
-    /// Whether the next bytes are those of a head.
-    pub(super) fn expects_head(&self) -> bool {
-        self.in_flight.load(Relaxed) == 0
-    }
-
-    /// The request of this number, from 1 on, is ambiguous.
-    pub(super) fn refuse(&self, request: u32) {
-        self.refused.store(request, Relaxed);
-    }
-
-    /// Whether the request that has begun last must be refused.
-    pub(super) fn is_refused(&self) -> bool {
-        self.refused.load(Relaxed) == self.requests.load(Relaxed)
-    }
-
-    fn request_begins(&self) {
-        self.requests.store(self.requests.load(Relaxed).wrapping_add(1), Relaxed);
-        self.head_since.store(Wait::NONE.0, Relaxed);
-        self.idle_since.store(Wait::NONE.0, Relaxed);
-        self.in_flight.store(self.in_flight.load(Relaxed).saturating_add(1), Relaxed);
-    }
-
-    fn response_ends(&self) {
-        let left = self.in_flight.load(Relaxed).saturating_sub(1);
-        self.in_flight.store(left, Relaxed);
-        if left == 0 {
-            self.idle_since.store(self.now(), Relaxed);
-        }
-    }
-
-    /// The client has ended its side and waits for a response, or is gone: nothing tells which.
-    pub(super) fn client_ended(&self) {
-        if self.ended_since.load(Relaxed) == Wait::NONE.0 {
-            self.ended_since.store(self.now(), Relaxed);
-        }
-    }
-
-    /// The client does not take what is written, or it did.
-    pub(super) fn write_waits(&self, waits: bool) {
-        if !waits {
-            self.write_since.store(Wait::NONE.0, Relaxed);
-        } else if self.write_since.load(Relaxed) == Wait::NONE.0 {
-            self.write_since.store(self.now(), Relaxed);
-        }
-        if !waits && self.ended_since.load(Relaxed) != Wait::NONE.0 {
-            self.ended_since.store(self.now(), Relaxed);
-        }
-        // The end of a response is still on its way: the connection is not idle yet.
-        if !waits && self.idle_since.load(Relaxed) != Wait::NONE.0 {
-            self.idle_since.store(self.now(), Relaxed);
-        }
-    }
-}
-
-/// The connection is busy while this lives.
-pub(super) struct InFlight(Arc<State>);
-
-impl InFlight {
-    /// A request has begun.
-    pub(super) fn begin(state: &Arc<State>) -> Self {
-        state.request_begins();
-        Self(Arc::clone(state))
-    }
-
-    /// Whether the client has not taken what was written last.
-    pub(super) fn is_writing(&self) -> bool {
-        self.0.write_since.load(Relaxed) != Wait::NONE.0
-    }
-
-    /// Whether the process is about to end.
-    pub(super) fn is_draining(&self) -> bool {
-        self.0.order() != Order::Serve
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.response_ends();
-    }
-}
-
-/// A connection that leaves HTTP counts as open while a clone of this lives.
-#[derive(Debug, Clone)]
-pub struct TunnelGuard(#[expect(dead_code, reason = "it is held for its drop")] Arc<Tunnel>);
-
-#[derive(Debug)]
-struct Tunnel(Arc<AtomicUsize>);
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -340,12 +146,25 @@ impl Registration {
 
     /// What `future` gives, or nothing if the connection is to end before.
     pub(super) async fn unless_ended<F: Future>(&self, future: F) -> Option<F::Output> {
+        self.unless(Order::Drain, future).await
+    }
+
+    /// What `future` gives, or nothing if the connection is not to finish what it has begun.
+    pub(super) async fn unless_aborted<F: Future>(&self, future: F) -> Option<F::Output> {
+        self.unless(Order::Abort, future).await
+    }
+
+    async fn unless<F: Future>(&self, last: Order, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
+        let mut registered = false;
         poll_fn(|cx| {
-            self.register(cx);
+            if !registered {
+                self.register(cx);
+                registered = true;
+            }
             match future.as_mut().poll(cx) {
                 Poll::Ready(output) => Poll::Ready(Some(output)),
-                Poll::Pending if self.order() == Order::Serve => Poll::Pending,
+                Poll::Pending if self.order() < last => Poll::Pending,
                 Poll::Pending => Poll::Ready(None),
             }
         })

@@ -10,7 +10,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{connections::State, head_scanner::HeadScanner};
+use super::{head_scanner::HeadScanner, state::State};
 
 /// A connection whose progress is noted, so that slow clients can be told from slow backends.
 #[derive(Debug)]

@@ -8,20 +8,24 @@ mod connection;
 mod connections;
 mod forward;
 mod head_scanner;
+mod hello;
 mod hop_by_hop;
 mod io;
 mod normalize;
 mod pace;
 mod reply;
 mod service;
+mod state;
+mod stream;
 mod tls;
 
 pub use self::{
     accept::{Listeners, PortKey},
     bind::BindError,
     body::{BrokenBody, ClientBody, LateBody},
-    connections::{Connections, Timeouts, TunnelGuard},
+    connections::Connections,
     forward::{RequestInfo, TrustedProxies},
-    tls::{InvalidCertificate, TlsServer},
+    state::{Timeouts, TunnelGuard},
+    tls::{Inside, InvalidCertificate, TlsServer},
 };
 pub(crate) use self::{clock::TICK, forward::client_address};

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::{connections::InFlight, pace::Pace};
+use super::{pace::Pace, state::InFlight};
 use crate::{
     body::{Body, BoxError},
     observe::ObservedBody,

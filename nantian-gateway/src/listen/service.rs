@@ -18,12 +18,12 @@ use pin_project_lite::pin_project;
 use super::{
     accept::PortKey,
     body::ClientBody,
-    connections::{InFlight, State},
     forward::{self, Peer, RequestInfo},
     hop_by_hop::{HopHeaders, remove_hop_by_hop},
     normalize,
     pace::{Pace, Streams},
     reply::{Content, ReplyBody},
+    state::{InFlight, State},
 };
 use crate::{
     body::Body,

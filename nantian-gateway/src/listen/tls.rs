@@ -29,6 +29,16 @@ pub struct InvalidCertificate {
     pub reason: String,
 }
 
+/// What is inside of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Inside {
+    /// HTTP, whose version is negotiated.
+    Http,
+    /// Bytes for a backend; which protocol they are is not negotiated.
+    Stream,
+}
+
 /// The TLS side of one socket.
 #[derive(Debug, Clone)]
 pub struct TlsServer {
@@ -44,7 +54,8 @@ impl TlsServer {
     /// # Errors
     /// When the provider offers none of the default protocol versions.
     pub fn new(
-        listeners: &[Listener],
+        listeners: &[&Listener],
+        inside: Inside,
         last: Option<&Self>,
     ) -> Result<(Self, Vec<InvalidCertificate>), rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -72,7 +83,9 @@ impl TlsServer {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(BySni { served }));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        if inside == Inside::Http {
+            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        }
         Ok((Self { config: Arc::new(config), good: Arc::new(good) }, faults))
     }
 

@@ -23,6 +23,7 @@ const UNMATCHED: &str = "";
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_routes(&mut encoder)?;
+        self.encode_streams(&mut encoder)?;
         self.encode_endpoints(&mut encoder)?;
         self.encode_process(&mut encoder)?;
         self.encode_limits(&mut encoder)?;

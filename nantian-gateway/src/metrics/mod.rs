@@ -11,6 +11,7 @@ mod limit;
 mod limits;
 mod plugins;
 mod route;
+mod stream;
 
 use std::{
     collections::BTreeMap,
@@ -31,6 +32,7 @@ pub use self::{
     ai::AiMetrics,
     limit::{LimitMetrics, Limited},
     route::{RouteMetrics, Shard},
+    stream::{StreamMetrics, StreamShard},
 };
 use crate::{gates::Feature, ir::BackendId, upstream::Destination};
 
@@ -40,6 +42,8 @@ pub struct Metrics {
     workers: usize,
     /// By the name of the route.
     routes: Mutex<BTreeMap<String, Arc<RouteMetrics>>>,
+    /// The routes of connections and datagrams, by name.
+    streams: Mutex<BTreeMap<String, Arc<StreamMetrics>>>,
     /// Requests that no route answered.
     unmatched: Arc<RouteMetrics>,
     /// By the name of the TokenPolicy.
@@ -67,6 +71,7 @@ impl Metrics {
         Self {
             workers,
             routes: Mutex::default(),
+            streams: Mutex::default(),
             unmatched: Arc::new(RouteMetrics::new(workers)),
             limits: Mutex::default(),
             ai_services: Mutex::default(),
@@ -97,8 +102,16 @@ impl Metrics {
         }
     }
 
+    /// The metrics of a route of connections or datagrams, the same for as long as there is one of this name.
+    pub fn stream(&self, name: &str) -> Arc<StreamMetrics> {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let metrics = streams.entry(name.to_owned());
+        Arc::clone(metrics.or_insert_with(|| Arc::new(StreamMetrics::new(self.workers))))
+    }
+
     /// Forgets the routes that `keep` does not know.
     pub fn retain_routes(&self, keep: impl Fn(&str) -> bool) {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| keep(name));
         self.routes.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| keep(name));
     }
 

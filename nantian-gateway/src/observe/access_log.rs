@@ -44,7 +44,12 @@ impl AccessLog {
         })
     }
 
-    pub(super) fn write(&self, entry: &Entry<'_>) {
+    /// Writes of a connection that has ended.
+    pub fn write_stream(&self, entry: &StreamEntry<'_>) {
+        self.write(entry);
+    }
+
+    pub(super) fn write(&self, entry: &impl Serialize) {
         let mut line = serde_json::to_vec(entry).unwrap_or_default();
         line.push(b'\n');
         if self.lines.try_send(line).is_err() {
@@ -138,6 +143,45 @@ pub(super) struct Entry<'a> {
     pub(super) status: Option<u16>,
     pub(super) bytes: u64,
     pub(super) took: Duration,
+}
+
+/// One line for a connection, or a session of datagrams, that was passed on as it was.
+#[derive(Debug)]
+pub struct StreamEntry<'a> {
+    /// The route.
+    pub route: &'a str,
+    /// What the client spoke.
+    pub protocol: &'static str,
+    /// The client.
+    pub client: IpAddr,
+    /// The server name of TLS that it asked for; may be empty.
+    pub host: &'a str,
+    /// Bytes from the client.
+    pub received: u64,
+    /// Bytes to the client.
+    pub sent: u64,
+    /// From the first byte to the last.
+    pub took: Duration,
+    /// Why it did not end by itself.
+    pub error: Option<&'a str>,
+}
+
+impl Serialize for StreamEntry<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("time", &since_epoch.as_secs_f64())?;
+        map.serialize_entry("route", self.route)?;
+        map.serialize_entry("client", &self.client)?;
+        map.serialize_entry("host", self.host)?;
+        map.serialize_entry("protocol", self.protocol)?;
+        map.serialize_entry("bytes", &self.sent)?;
+        map.serialize_entry("received_bytes", &self.received)?;
+        map.serialize_entry("duration_ms", &(self.took.as_secs_f64() * 1e3))?;
+        map.serialize_entry("error", &self.error)?;
+        map.end()
+    }
 }
 
 impl Serialize for Entry<'_> {

@@ -7,7 +7,7 @@ mod refusals;
 mod store;
 
 pub use self::{
-    access_log::AccessLog,
+    access_log::{AccessLog, StreamEntry},
     body::ObservedBody,
     layer::{Observe, ObserveFuture, ObserveLayer},
     refusals::Refusals,

@@ -7,10 +7,12 @@ mod candidate;
 mod depths;
 mod host;
 mod index;
+mod names;
 mod path;
 mod query;
 mod router;
 
+pub(crate) use self::names::{Names, NamesBuilder};
 pub use self::{
     candidate::InvalidMatch,
     router::{Matched, RequestHead, Router, RouterBuilder, RuleIndex},

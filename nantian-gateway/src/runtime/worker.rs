@@ -11,6 +11,7 @@ use crate::{
     metrics::Metrics,
     observe::{AccessLog, Refusals},
     snapshot::Snapshot,
+    stream::{Carrier, UdpConfig},
     upstream::{Client, ClientConfig},
 };
 
@@ -29,10 +30,26 @@ pub struct WorkerConfig {
     pub trusted_proxies: TrustedProxies,
     /// Connections to backends.
     pub client: ClientConfig,
+    /// Limits of sessions of datagrams.
+    pub udp: UdpConfig,
     /// The access log, if there is one.
     pub access_log: Option<AccessLog>,
     /// How long requests may take to finish after SIGTERM. Default: 30 s.
     pub drain_timeout: Duration,
+}
+
+/// What all workers together have room for.
+#[derive(Debug, Clone)]
+pub(super) struct Rooms {
+    pub(super) connections: Arc<Semaphore>,
+    pub(super) sessions: Arc<Semaphore>,
+}
+
+impl Rooms {
+    pub(super) fn new(config: &WorkerConfig) -> Self {
+        let room = |places: usize| Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+        Self { connections: room(config.max_connections), sessions: room(config.udp.max_sessions) }
+    }
 }
 
 /// One worker.
@@ -42,8 +59,11 @@ pub struct Worker {
     context: Context,
     /// Room for client connections, shared by all workers.
     pub(crate) room: Arc<Semaphore>,
+    /// Room for sessions of datagrams, shared by all workers.
+    pub(crate) udp_room: Arc<Semaphore>,
     pub(crate) refusals: Refusals,
     metrics: Arc<Metrics>,
+    carrier: Carrier,
     snapshot: RefCell<Rc<LocalSnapshot>>,
 }
 
@@ -51,7 +71,7 @@ impl Worker {
     pub(super) fn new(
         index: usize,
         config: WorkerConfig,
-        room: Arc<Semaphore>,
+        Rooms { connections: room, sessions: udp_room }: Rooms,
         metrics: Arc<Metrics>,
     ) -> Self {
         let context = Context {
@@ -61,16 +81,29 @@ impl Worker {
             unmatched: metrics.unmatched(),
         };
         let snapshot = LocalSnapshot::new(Arc::default(), context.clone());
+        let carrier = Carrier::new(index, config.client.connect_timeout, config.access_log.clone());
         let refusals = Refusals::new(metrics.unmatched(), index, config.access_log.clone());
         Self {
             config,
             connections: Connections::default(),
             room,
+            udp_room,
             refusals,
             metrics,
+            carrier,
             snapshot: RefCell::new(Rc::new(snapshot)),
             context,
         }
+    }
+
+    /// Its number.
+    pub(crate) fn index(&self) -> usize {
+        self.context.worker
+    }
+
+    /// The connections that are passed on as they are.
+    pub(crate) fn carrier(&self) -> &Carrier {
+        &self.carrier
     }
 
     /// The present snapshot: taken once for each request, without touching what another worker touches.
@@ -84,6 +117,8 @@ impl Worker {
         // The old one may be the last of its kind: it is dropped after the borrow.
         let old = self.snapshot.replace(local);
         drop(old);
+        let snapshot = self.snapshot();
+        self.connections.end_streams(|place| snapshot.carries(place));
     }
 
     /// What is done once in a while: slow clients are ended, idle connections closed.

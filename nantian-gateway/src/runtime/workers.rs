@@ -11,11 +11,11 @@ use std::{
 
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     time::{Instant, interval, sleep},
 };
 
-use super::{Worker, WorkerConfig};
+use super::{Worker, WorkerConfig, worker::Rooms};
 use crate::{
     listen::{Listeners, PortKey, TICK},
     metrics::Metrics,
@@ -56,14 +56,14 @@ impl Workers {
         let (snapshots, snapshot) = watch::channel(Arc::default());
         let (drain, draining) = watch::channel(false);
         let (report, reports) = mpsc::unbounded_channel();
-        let room = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
+        let rooms = Rooms::new(config);
         let mut threads = Vec::new();
         for index in 0..count {
-            let (config, room, metrics) = (config.clone(), Arc::clone(&room), Arc::clone(metrics));
+            let (config, rooms, metrics) = (config.clone(), rooms.clone(), Arc::clone(metrics));
             let inbox =
                 Inbox { snapshot: snapshot.clone(), draining: draining.clone(), report: report.clone() };
             let thread = thread::Builder::new().name(format!("worker-{index}"));
-            let worker = move || Worker::new(index, config, room, metrics);
+            let worker = move || Worker::new(index, config, rooms, metrics);
             threads.push(thread.spawn(move || run(worker, inbox))?);
         }
         Ok(Self { snapshots, drain, reports, threads })

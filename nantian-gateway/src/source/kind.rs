@@ -9,6 +9,9 @@ pub(super) enum Kind {
     Gateway,
     HttpRoute,
     GrpcRoute,
+    TlsRoute,
+    TcpRoute,
+    UdpRoute,
     ReferenceGrant,
     Namespace,
     Service,
@@ -51,17 +54,20 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const NANTIAN: &str = "gateway.nantian.dev";
 
 /// Kinds of the Gateway API that exist and are not served.
-const NOT_SERVED: [&str; 5] = ["TLSRoute", "TCPRoute", "UDPRoute", "BackendTLSPolicy", "ListenerSet"];
+const NOT_SERVED: [&str; 2] = ["BackendTLSPolicy", "ListenerSet"];
 
 // === impl Kind ===
 
 impl Kind {
     /// Every kind that is read.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::GatewayClass,
         Self::Gateway,
         Self::HttpRoute,
         Self::GrpcRoute,
+        Self::TlsRoute,
+        Self::TcpRoute,
+        Self::UdpRoute,
         Self::ReferenceGrant,
         Self::Namespace,
         Self::Service,
@@ -81,6 +87,9 @@ impl Kind {
             Self::Gateway => ("Gateway", GATEWAY_API, &["v1", "v1beta1"], true),
             Self::HttpRoute => ("HTTPRoute", GATEWAY_API, &["v1", "v1beta1"], true),
             Self::GrpcRoute => ("GRPCRoute", GATEWAY_API, &["v1"], true),
+            Self::TlsRoute => ("TLSRoute", GATEWAY_API, &["v1", "v1alpha3"], true),
+            Self::TcpRoute => ("TCPRoute", GATEWAY_API, &["v1", "v1alpha2"], true),
+            Self::UdpRoute => ("UDPRoute", GATEWAY_API, &["v1", "v1alpha2"], true),
             Self::ReferenceGrant => ("ReferenceGrant", GATEWAY_API, &["v1", "v1beta1"], true),
             Self::Namespace => ("Namespace", "", &["v1"], false),
             Self::Service => ("Service", "", &["v1"], true),

@@ -30,7 +30,7 @@ pub use self::{
     fault::{Fault, Place, Subject},
     files::{Files, Load},
     objects::{ByName, ObjectRef, Objects},
-    placement::{Placement, Placements, PublicAddress, Transport},
+    placement::{Placement, Placements, PublicAddress},
     reading::{Reading, Source},
     refusal::{Cause, Refusal, refusals},
     watch::{WatchError, Watcher},

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gateway_api::experimental::{
     gatewayclasses::GatewayClass, gateways::Gateway, grpcroutes::GrpcRoute, httproutes::HttpRoute,
-    referencegrants::ReferenceGrant,
+    referencegrants::ReferenceGrant, tcproutes::TcpRoute, tlsroutes::TlsRoute, udproutes::UdpRoute,
 };
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Secret, Service},
@@ -84,6 +84,9 @@ objects! {
     Gateway(Gateway) in gateways,
     HttpRoute(HttpRoute) in http_routes,
     GrpcRoute(GrpcRoute) in grpc_routes,
+    TlsRoute(TlsRoute) in tls_routes,
+    TcpRoute(TcpRoute) in tcp_routes,
+    UdpRoute(UdpRoute) in udp_routes,
     ReferenceGrant(ReferenceGrant) in reference_grants,
     Namespace(Namespace) in namespaces,
     Service(Service) in services,

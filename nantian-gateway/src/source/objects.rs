@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use gateway_api::experimental::{
     gatewayclasses::GatewayClass, gateways::Gateway, grpcroutes::GrpcRoute, httproutes::HttpRoute,
-    referencegrants::ReferenceGrant,
+    referencegrants::ReferenceGrant, tcproutes::TcpRoute, tlsroutes::TlsRoute, udproutes::UdpRoute,
 };
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Secret, Service},
@@ -30,6 +30,12 @@ pub struct Objects {
     pub http_routes: ByName<HttpRoute>,
     /// GRPCRoutes.
     pub grpc_routes: ByName<GrpcRoute>,
+    /// TLSRoutes.
+    pub tls_routes: ByName<TlsRoute>,
+    /// TCPRoutes.
+    pub tcp_routes: ByName<TcpRoute>,
+    /// UDPRoutes.
+    pub udp_routes: ByName<UdpRoute>,
     /// ReferenceGrants.
     pub reference_grants: ByName<ReferenceGrant>,
     /// Namespaces, cluster-scoped; one that is absent exists and has only its name label.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::ir::ObjectName;
+use crate::ir::{ObjectName, Transport};
 
 /// Where the Gateways are reached that ask for no address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,16 +24,6 @@ pub struct Placement {
     pub ports: BTreeMap<(Transport, u16), u16>,
     /// Where clients find it.
     pub addresses: Vec<PublicAddress>,
-}
-
-/// What a port is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(clippy::exhaustive_enums, reason = "Gateway API knows no other")]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
 }
 
 /// An address that clients know.

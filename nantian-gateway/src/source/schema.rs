@@ -1,7 +1,7 @@
 //! The schema of each kind that is not ours: the fields of the Rust type, and the bounds that the API server adds.
 
 use nantian_crd::schema::{Compiler, Hint, Walker};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     bounds::{BOUNDS, Bound, form},
@@ -18,7 +18,11 @@ pub(super) fn walker(kind: Kind) -> Walker {
 
 /// The schema of `kind` with all bounds and without references.
 fn bounded(kind: Kind) -> Value {
-    let document = kind.document();
+    let mut document = kind.document();
+    // Types that older versions of the API were made into have the same fields.
+    if let Some(version) = document.pointer_mut("/properties/apiVersion") {
+        *version = json!({ "enum": [kind.info().api_version()] });
+    }
     let none = Map::new();
     let definitions = document.get("$defs").and_then(Value::as_object).unwrap_or(&none);
     Bounding { definitions }.node(&document, kind.info().name)

@@ -48,6 +48,7 @@ impl<'a> GroupKind<'a> {
         match kind {
             RouteKind::Http => Self::HTTP_ROUTE,
             RouteKind::Grpc => Self::GRPC_ROUTE,
+            RouteKind::Tls | RouteKind::Tcp | RouteKind::Udp => Self::new(Self::GATEWAY.group, kind.as_str()),
         }
     }
 

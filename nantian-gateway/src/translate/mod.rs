@@ -99,9 +99,9 @@ fn add_backends(ir: &mut Ir, world: &World<'_>, policies: &PolicySet, ai_service
 
 fn backend(world: &World<'_>, policies: &PolicySet, id: &BackendId) -> Backend {
     let service = world.objects.services.get(&id.service);
-    let port = service.and_then(|service| service::port(service, id.port));
+    let port = service.and_then(|service| service::port(service, id.port, id.transport));
     Backend {
-        protocol: port.and_then(|port| port.protocol.ok()).unwrap_or_default(),
+        protocol: port.and_then(|port| port.protocol().ok()).unwrap_or_default(),
         load_balancing: policies.balancing(&id.service),
         policies: policies.attached(&TargetKey::Service(id.service.clone())),
     }
@@ -113,8 +113,8 @@ fn add_upstreams(ir: &mut Ir, world: &World<'_>) {
     for id in plugins.values().flat_map(|plugin| &plugin.upstreams) {
         if !backends.contains_key(id) {
             let service = world.objects.services.get(&id.service);
-            let port = service.and_then(|service| service::port(service, id.port));
-            let protocol = port.and_then(|port| port.protocol.ok()).unwrap_or_default();
+            let port = service.and_then(|service| service::port(service, id.port, id.transport));
+            let protocol = port.and_then(|port| port.protocol().ok()).unwrap_or_default();
             backends.insert(id.clone(), Backend { protocol, ..Backend::default() });
             endpoints.insert(id.clone(), service::endpoints(world, id));
         }

@@ -11,30 +11,38 @@ use k8s_openapi::{
 };
 
 use super::world::World;
-use crate::ir::{Address, BackendId, Endpoint, ObjectName, Protocol};
+use crate::ir::{Address, BackendId, Endpoint, ObjectName, Protocol, Transport};
 
 /// A port of a Service.
 pub(super) struct Port<'a> {
     pub(super) number: u16,
-    /// What is spoken on it, or why that is not served.
-    pub(super) protocol: Result<Protocol, String>,
+    /// What it is reached by.
+    transport: Transport,
     spec: Option<&'a ServicePort>,
 }
 
-/// The port `number` of a Service. One that is only a name (`ExternalName`) need not list its ports.
-pub(super) fn port(service: &Service, number: u16) -> Option<Port<'_>> {
+/// The port `number` of a Service that is reached by `transport`, or the one that is not. A Service that is only a name
+/// (`ExternalName`) need not list its ports.
+pub(super) fn port(service: &Service, number: u16, transport: Transport) -> Option<Port<'_>> {
     let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
     if ports.is_empty() && number > 0 && external_name(service).is_some() {
-        return Some(Port { number, protocol: Ok(Protocol::Http1), spec: None });
+        return Some(Port { number, transport, spec: None });
     }
-    let spec = ports.iter().find(|port| port.port == i32::from(number))?;
-    Some(Port { number, protocol: protocol(spec), spec: Some(spec) })
+    let mut of_number = ports.iter().filter(|port| port.port == i32::from(number));
+    let wanted = of_number.clone().find(|port| transport_of(port.protocol.as_deref()) == Some(transport));
+    Some(Port { number, transport, spec: Some(wanted.or_else(|| of_number.next())?) })
 }
 
-fn protocol(port: &ServicePort) -> Result<Protocol, String> {
-    if let Some(other) = port.protocol.as_deref().filter(|protocol| *protocol != "TCP") {
-        return Err(format!("protocol {other} is not served, only TCP is"));
+/// `protocol` of a port; `None` is one that is not served.
+fn transport_of(protocol: Option<&str>) -> Option<Transport> {
+    match protocol {
+        None | Some("TCP") => Some(Transport::Tcp),
+        Some("UDP") => Some(Transport::Udp),
+        Some(_) => None,
     }
+}
+
+fn app_protocol(port: &ServicePort) -> Result<Protocol, String> {
     match port.app_protocol.as_deref() {
         None | Some("http" | "kubernetes.io/ws") => Ok(Protocol::Http1),
         Some("kubernetes.io/h2c") => Ok(Protocol::H2c),
@@ -47,7 +55,7 @@ fn protocol(port: &ServicePort) -> Result<Protocol, String> {
 /// The endpoints of a backend: those that are ready, and those that still serve while they end.
 pub(super) fn endpoints(world: &World<'_>, id: &BackendId) -> Vec<Endpoint> {
     let Some(service) = world.objects.services.get(&id.service) else { return Vec::new() };
-    let Some(port) = port(service, id.port) else { return Vec::new() };
+    let Some(port) = port(service, id.port, id.transport) else { return Vec::new() };
     if let Some(name) = external_name(service) {
         let number = port.target_number().unwrap_or(id.port);
         return vec![named(name.to_owned(), number)];
@@ -119,6 +127,25 @@ fn is_serving(endpoint: &SliceEndpoint) -> bool {
 // === impl Port ===
 
 impl Port<'_> {
+    /// Whether it can be reached by what it was asked for by, or why not.
+    pub(super) fn is_reached(&self) -> Result<(), String> {
+        let protocol = self.spec.and_then(|spec| spec.protocol.as_deref());
+        if self.spec.is_none() || transport_of(protocol) == Some(self.transport) {
+            return Ok(());
+        }
+        let wanted = match self.transport {
+            Transport::Tcp => "TCP",
+            Transport::Udp => "UDP",
+        };
+        Err(format!("protocol {} is not served, only {wanted} is", protocol.unwrap_or("TCP")))
+    }
+
+    /// What requests to it are sent by, or why none can be.
+    pub(super) fn protocol(&self) -> Result<Protocol, String> {
+        self.is_reached()?;
+        self.spec.map_or(Ok(Protocol::Http1), app_protocol)
+    }
+
     /// The number that endpoints listen on, if the Service itself says it.
     fn target_number(&self) -> Option<u16> {
         match self.spec.and_then(|spec| spec.target_port.as_ref()) {
@@ -141,12 +168,12 @@ impl Port<'_> {
         let name = self.spec.and_then(|spec| spec.name.as_deref()).unwrap_or_default();
         let target = self.spec.and_then(|spec| spec.target_port.as_ref());
         let by_name =
-            |wanted: &str| tcp(ports).find(|port| port.name.as_deref().unwrap_or_default() == wanted);
+            |wanted: &str| self.own(ports).find(|port| port.name.as_deref().unwrap_or_default() == wanted);
         let found = by_name(name).or_else(|| match target {
             Some(IntOrString::String(target)) => by_name(target),
             _ => {
                 let number = self.target_number().map(i32::from);
-                tcp(ports).find(|port| port.port.is_some() && port.port == number)
+                self.own(ports).find(|port| port.port.is_some() && port.port == number)
             }
         })?;
         match found.port {
@@ -154,8 +181,10 @@ impl Port<'_> {
             None => self.target_number(),
         }
     }
-}
 
-fn tcp(ports: &[EndpointPort]) -> impl Iterator<Item = &EndpointPort> {
-    ports.iter().filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"))
+    /// Those of the ports that are reached by the same.
+    fn own<'p>(&self, ports: &'p [EndpointPort]) -> impl Iterator<Item = &'p EndpointPort> + use<'p> {
+        let own = Some(self.transport);
+        ports.iter().filter(move |port| transport_of(port.protocol.as_deref()) == own)
+    }
 }

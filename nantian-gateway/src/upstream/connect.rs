@@ -45,13 +45,36 @@ pub(super) async fn connect(
     }
 }
 
-async fn open(destination: &Destination, tls: &Arc<TlsConfig>, limit: Duration) -> io::Result<Io> {
+/// Opens a connection that is passed on as it is to `destination` within `limit`.
+///
+/// # Errors
+/// [`UpstreamError::Connect`] and [`UpstreamError::ConnectTimeout`].
+///
+/// # Cancellation
+/// Dropping the future closes what was opened.
+pub(crate) async fn connect_tcp(
+    destination: &Destination,
+    limit: Duration,
+) -> Result<TcpStream, UpstreamError> {
+    match timeout(limit, open_tcp(destination, limit)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(source)) => Err(UpstreamError::Connect { destination: destination.to_string(), source }),
+        Err(_) => Err(UpstreamError::ConnectTimeout { destination: destination.to_string(), limit }),
+    }
+}
+
+async fn open_tcp(destination: &Destination, limit: Duration) -> io::Result<TcpStream> {
     let stream = match &destination.address {
         Address::Ip(address) => TcpStream::connect(address).await?,
         Address::Dns(name, port) => connect_by_name(name, *port, limit).await?,
     };
     stream.set_nodelay(true)?;
     keep_alive(&stream)?;
+    Ok(stream)
+}
+
+async fn open(destination: &Destination, tls: &Arc<TlsConfig>, limit: Duration) -> io::Result<Io> {
+    let stream = open_tcp(destination, limit).await?;
     let Some(name) = &destination.tls else {
         return Ok(Io::Plain(stream));
     };

@@ -22,6 +22,7 @@ mod tls;
 mod tunnel;
 mod upload;
 
+pub(crate) use self::connect::connect_tcp;
 pub use self::{
     body::UpstreamBody,
     client::{Client, ClientConfig},

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use nantian_gateway::{
     gates::FeatureGates,
-    ir::{Ir, PathMatch, Policies, Target, ValueMatch},
+    ir::{Ir, PathMatch, Policies, Port, Target, ValueMatch},
     pattern::Patterns,
     translate::translate,
 };
@@ -28,9 +28,8 @@ fn taking_any_object_away_leaves_a_consistent_representation() {
 
 fn assert_consistent(ir: &Ir) {
     let listeners: Vec<_> = ir.ports.iter().flat_map(|port| &port.listeners).collect();
-    assert!(
-        ir.ports.windows(2).all(|pair| (pair[0].address, pair[0].port) < (pair[1].address, pair[1].port))
-    );
+    let socket = |port: &Port| (port.address, port.port, port.protocol.transport());
+    assert!(ir.ports.windows(2).all(|pair| socket(&pair[0]) < socket(&pair[1])));
     for port in &ir.ports {
         assert!(port.listeners.windows(2).all(|pair| pair[0].id < pair[1].id));
     }
@@ -51,7 +50,7 @@ fn assert_consistent(ir: &Ir) {
         assert_policies(ir, &route.policies);
         for rule in &route.rules {
             assert_policies(ir, &rule.policies);
-            assert!(!rule.matches.is_empty());
+            assert_eq!(rule.matches.is_empty(), !route.id.kind.is_http());
             assert_regexes(rule);
             rule.backends.iter().for_each(|backend| assert_target(ir, &backend.target));
         }

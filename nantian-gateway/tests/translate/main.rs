@@ -7,4 +7,6 @@ mod golden;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod official;
+#[cfg(test)]
 mod statuses;

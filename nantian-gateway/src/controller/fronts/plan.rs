@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use super::{FrontConfig, wanted};
 use crate::{
-    ir::ObjectName,
+    ir::{ObjectName, Transport},
     source::{
-        Objects, Transport,
+        Objects,
         kube::{belongs_to, bound_ports, digest, fronted, service_name, transport},
     },
 };

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::{ServiceKind, plan::Ports};
 use crate::{
-    ir::ObjectName,
-    source::{Transport, kube::digest},
+    ir::{ObjectName, Transport},
+    source::kube::digest,
 };
 
 /// The label that says who takes care of a Service.

@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use super::unaddressed::{asks_for_none, ours};
 use crate::{
-    ir::ObjectName,
+    ir::{ObjectName, Transport},
     source::{
         objects::Objects,
-        placement::{Placement, PublicAddress, Transport},
+        placement::{Placement, PublicAddress},
     },
 };
 

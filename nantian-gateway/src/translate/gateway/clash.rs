@@ -7,30 +7,34 @@ use std::{
 
 use super::{GatewayState, ListenerState, placement};
 use crate::{
-    ir::{HostPattern, ListenerProtocol, ObjectName},
+    ir::{HostPattern, ListenerProtocol, ObjectName, SocketProtocol, Transport},
     translate::{conditions::Reason, fault::Fault},
 };
 
-/// The listeners of a Gateway that share a port.
+/// The listeners of a Gateway that share a port and what carries its bytes.
 #[derive(Default)]
 struct SharedPort {
-    protocols: BTreeSet<ListenerProtocol>,
+    protocols: BTreeSet<SocketProtocol>,
     /// How often each hostname occurs.
     hostnames: BTreeMap<HostPattern, usize>,
 }
 
-/// Marks listeners of one Gateway with the same port and different protocols, or the same hostname.
+/// Marks listeners of one Gateway with the same port and protocols that exclude one another, or the same hostname.
 ///
 /// All listeners of a clash are marked, since none of them has a better claim.
 pub(super) fn within_gateway(listeners: &mut [ListenerState<'_>]) {
-    let mut ports: BTreeMap<u16, SharedPort> = BTreeMap::new();
-    for listener in listeners.iter().filter(|listener| listener.is_accepted()) {
-        let shared = ports.entry(listener.port).or_default();
-        shared.protocols.extend(listener.protocol);
+    let mut ports: BTreeMap<(u16, Transport), SharedPort> = BTreeMap::new();
+    let accepted =
+        |listener: &ListenerState<'_>| Some(listener.protocol?.socket()).filter(|_| listener.is_accepted());
+    for (listener, protocol) in listeners.iter().filter_map(|listener| Some((listener, accepted(listener)?)))
+    {
+        let shared = ports.entry((listener.port, protocol.transport())).or_default();
+        shared.protocols.insert(protocol);
         *shared.hostnames.entry(listener.hostname.clone()).or_default() += 1;
     }
-    for listener in listeners.iter_mut().filter(|listener| listener.is_accepted()) {
-        let Some(shared) = ports.get(&listener.port) else { continue };
+    for listener in listeners.iter_mut() {
+        let Some(protocol) = accepted(listener) else { continue };
+        let Some(shared) = ports.get(&(listener.port, protocol.transport())) else { continue };
         let port = listener.port;
         if shared.protocols.len() > 1 {
             let message = format!("another listener uses port {port} with a different protocol");
@@ -58,7 +62,7 @@ pub(super) fn overlaps(listeners: &[ListenerState<'_>], listener: &ListenerState
 
 /// A socket that listeners of several Gateways may share.
 struct Socket<'a> {
-    protocol: ListenerProtocol,
+    protocol: SocketProtocol,
     /// The oldest Gateway on it.
     holder: &'a ObjectName,
     /// The hostnames that are taken, and by whom.
@@ -67,12 +71,15 @@ struct Socket<'a> {
 
 /// Marks listeners whose socket an older Gateway uses with a different protocol, or with the same hostname.
 pub(super) fn between_gateways(gateways: &mut [GatewayState<'_>]) {
-    let mut sockets: HashMap<(Option<IpAddr>, u16), Socket<'_>> = HashMap::new();
+    let mut sockets: HashMap<(Option<IpAddr>, u16, Transport), Socket<'_>> = HashMap::new();
     for gateway in gateways.iter_mut().filter(|gateway| gateway.verdict.is_ok()) {
         for listener in gateway.listeners.iter_mut().filter(|listener| listener.is_servable()) {
-            let Some(protocol) = listener.protocol else { continue };
-            let Some(port) = placement::bound_port(gateway.placed, listener.port) else { continue };
-            let own = gateway.addresses.iter().map(|address| (*address, port));
+            let Some(protocol) = listener.protocol.map(ListenerProtocol::socket) else { continue };
+            let Some(port) = placement::bound_port(gateway.placed, protocol.transport(), listener.port)
+            else {
+                continue;
+            };
+            let own = gateway.addresses.iter().map(|address| (*address, port, protocol.transport()));
             let present: Vec<_> = own.clone().filter_map(|socket| sockets.get(&socket)).collect();
             let other = present.iter().find(|socket| socket.protocol != protocol);
             let taken = present.iter().find_map(|socket| socket.hostnames.get(&listener.hostname));

@@ -8,7 +8,10 @@ use nantian_crd::GATEWAY_API_GROUP;
 
 use super::{certificate, namespaces::NamespaceFilter};
 use crate::{
-    ir::{Attachment, Certificate, HostPattern, ListenerId, ListenerProtocol, ObjectName, RouteKind},
+    ir::{
+        Attachment, Certificate, HostPattern, ListenerId, ListenerProtocol, ObjectName, RouteKind,
+        SocketProtocol,
+    },
     translate::{
         conditions::Reason,
         fault::{Fault, Faults, Path},
@@ -52,7 +55,7 @@ impl ListenerState<'_> {
     }
 
     fn has_needed_certificates(&self) -> bool {
-        self.protocol != Some(ListenerProtocol::Https) || !self.certificates.is_empty()
+        !self.protocol.is_some_and(ListenerProtocol::ends_tls) || !self.certificates.is_empty()
     }
 }
 
@@ -91,18 +94,13 @@ fn read_one<'a>(
     let port = refused.keep(port(spec, path)).unwrap_or_default();
     let hostname = refused.keep(host(spec, path)).unwrap_or_default();
     let namespaces = refused.keep(NamespaceFilter::read(gateway, spec, path)).unwrap_or_default();
-    let kinds = protocol.map(|_| kinds(spec, path, &mut unresolved)).unwrap_or_default();
+    let kinds = protocol.map(|protocol| kinds(protocol, spec, path, &mut unresolved)).unwrap_or_default();
+    if let Some(protocol) = protocol {
+        refuse_the_misplaced(protocol, spec, path, &mut refused);
+    }
     let certificates = match protocol {
-        Some(ListenerProtocol::Https) => {
-            certificates(world, gateway, spec, path, &mut refused, &mut unresolved)
-        }
-        Some(ListenerProtocol::Http) => {
-            if spec.tls.is_some() {
-                refused.push(Fault::unsupported(&path.field("tls"), "protocol HTTP has no TLS"));
-            }
-            Vec::new()
-        }
-        None => Vec::new(),
+        Some(protocol) if protocol.ends_tls() => certificates(world, gateway, spec, path, &mut unresolved),
+        _ => Vec::new(),
     };
     ListenerState {
         id: ListenerId { gateway: gateway.clone(), name: spec.name.clone() },
@@ -123,8 +121,12 @@ fn protocol(spec: &GatewayListeners, path: &Path<'_>) -> Result<ListenerProtocol
     match spec.protocol.as_str() {
         "HTTP" => Ok(ListenerProtocol::Http),
         "HTTPS" => Ok(ListenerProtocol::Https),
+        "TLS" if is_passed_through(spec) => Ok(ListenerProtocol::TlsPassthrough),
+        "TLS" => Ok(ListenerProtocol::Tls),
+        "TCP" => Ok(ListenerProtocol::Tcp),
+        "UDP" => Ok(ListenerProtocol::Udp),
         other => {
-            let message = format!("{other:?} is not served, only HTTP and HTTPS are");
+            let message = format!("{other:?} is not served, only HTTP, HTTPS, TLS, TCP and UDP are");
             Err(Fault::at(Reason::UnsupportedProtocol, path.field("protocol"), message))
         }
     }
@@ -146,22 +148,60 @@ fn host(spec: &GatewayListeners, path: &Path<'_>) -> Result<HostPattern, Fault> 
     }
 }
 
-/// The kinds of routes that are asked for; those that are not served are unresolved references.
-fn kinds(spec: &GatewayListeners, path: &Path<'_>, unresolved: &mut Faults) -> Vec<RouteKind> {
+fn is_passed_through(spec: &GatewayListeners) -> bool {
+    spec.tls.as_ref().is_some_and(|tls| tls.mode == Some(GatewayListenersTlsMode::Passthrough))
+}
+
+/// Refuses fields that mean nothing with the protocol.
+fn refuse_the_misplaced(
+    protocol: ListenerProtocol,
+    spec: &GatewayListeners,
+    path: &Path<'_>,
+    refused: &mut Faults,
+) {
+    if protocol.socket() != SocketProtocol::Tls && spec.tls.is_some() {
+        let message = format!("protocol {protocol} has no TLS");
+        refused.push(Fault::unsupported(&path.field("tls"), message));
+    }
+    if matches!(protocol, ListenerProtocol::Tcp | ListenerProtocol::Udp) && spec.hostname.is_some() {
+        let message = format!("protocol {protocol} has no host names");
+        refused.push(Fault::unsupported(&path.field("hostname"), message));
+    }
+    let path = path.field("tls");
+    if protocol == ListenerProtocol::Https && is_passed_through(spec) {
+        let message = "\"Passthrough\" is not possible with protocol HTTPS, only Terminate is";
+        refused.push(Fault::unsupported(&path.field("mode"), message));
+    }
+    let options = spec.tls.as_ref().and_then(|tls| tls.options.as_ref());
+    if let Some(option) = options.and_then(|options| options.keys().next()) {
+        let message = format!("{option:?} is not supported, no option is");
+        refused.push(Fault::unsupported(&path.field("options"), message));
+    }
+}
+
+/// The kinds of routes that are asked for; those that the protocol does not serve are unresolved references.
+fn kinds(
+    protocol: ListenerProtocol,
+    spec: &GatewayListeners,
+    path: &Path<'_>,
+    unresolved: &mut Faults,
+) -> Vec<RouteKind> {
     let asked = spec.allowed_routes.as_ref().and_then(|allowed| allowed.kinds.as_deref()).unwrap_or_default();
     if asked.is_empty() {
-        return RouteKind::ALL.to_vec();
+        return protocol.routes().to_vec();
     }
     let mut kinds = Vec::new();
     let path = path.field("allowedRoutes");
     let path = path.field("kinds");
     for (index, asked) in asked.iter().enumerate() {
         let asked = GroupKind::new(asked.group.as_deref().unwrap_or(GATEWAY_API_GROUP), &asked.kind);
-        match RouteKind::ALL.into_iter().find(|kind| GroupKind::of_route(*kind) == asked) {
-            Some(kind) if kinds.contains(&kind) => {}
-            Some(kind) => kinds.push(kind),
+        match protocol.routes().iter().find(|kind| GroupKind::of_route(**kind) == asked) {
+            Some(kind) if kinds.contains(kind) => {}
+            Some(kind) => kinds.push(*kind),
             None => {
-                let message = format!("{asked} is not served, only HTTPRoute and GRPCRoute are");
+                let served: Vec<_> = protocol.routes().iter().map(|kind| kind.as_str()).collect();
+                let served = served.join(" and ");
+                let message = format!("{asked} is not served with protocol {protocol}, which has {served}");
                 unresolved.push(Fault::at(Reason::InvalidRouteKinds, path.index(index), message));
             }
         }
@@ -174,23 +214,13 @@ fn certificates(
     gateway: &ObjectName,
     spec: &GatewayListeners,
     path: &Path<'_>,
-    refused: &mut Faults,
     unresolved: &mut Faults,
 ) -> Vec<Certificate> {
     let path = path.field("tls");
-    let tls = spec.tls.as_ref();
-    if tls.is_some_and(|tls| tls.mode == Some(GatewayListenersTlsMode::Passthrough)) {
-        let message = "\"Passthrough\" is not possible with protocol HTTPS, only Terminate is";
-        refused.push(Fault::unsupported(&path.field("mode"), message));
-    }
-    if let Some(option) = tls.and_then(|tls| tls.options.as_ref()).and_then(|options| options.keys().next()) {
-        let message = format!("{option:?} is not supported, no option is");
-        refused.push(Fault::unsupported(&path.field("options"), message));
-    }
     let path = path.field("certificateRefs");
-    let refs = tls.and_then(|tls| tls.certificate_refs.as_deref()).unwrap_or_default();
+    let refs = spec.tls.as_ref().and_then(|tls| tls.certificate_refs.as_deref()).unwrap_or_default();
     if refs.is_empty() {
-        let message = "protocol HTTPS needs a certificate";
+        let message = format!("protocol {} needs a certificate", spec.protocol);
         unresolved.push(Fault::at(Reason::InvalidCertificateRef, path, message));
     }
     let refs = refs.iter().enumerate();

@@ -22,7 +22,7 @@ use super::{
     world::{Report, World, oldest_first},
 };
 use crate::{
-    ir::{ListenerId, ObjectName},
+    ir::{ListenerId, ListenerProtocol, ObjectName, SocketProtocol, Transport},
     source::ObjectRef,
 };
 
@@ -73,10 +73,13 @@ impl<'a> Gateways<'a> {
         self.list.get_mut(*self.by_name.get(name)?)
     }
 
-    /// The listeners that serve requests.
+    /// The listeners that serve requests, as opposed to connections and datagrams.
     pub(super) fn served(&self) -> impl Iterator<Item = &ListenerId> {
         self.list.iter().flat_map(|gateway| {
-            gateway.listeners.iter().filter(|listener| gateway.serves(listener)).map(|listener| &listener.id)
+            let served = gateway.listeners.iter().filter(|listener| gateway.serves(listener));
+            served
+                .filter(|listener| listener.kinds.iter().any(|kind| kind.is_http()))
+                .map(|listener| &listener.id)
         })
     }
 
@@ -111,12 +114,16 @@ impl<'a> GatewayState<'a> {
 
     /// Whether this listener of the Gateway serves requests.
     pub(super) fn serves(&self, listener: &ListenerState<'_>) -> bool {
-        self.verdict.is_ok() && listener.is_servable() && self.bound_port(listener.port).is_some()
+        let protocol = listener.protocol.map(ListenerProtocol::socket);
+        let is_bound = |transport| self.bound_port(transport, listener.port).is_some();
+        self.verdict.is_ok()
+            && listener.is_servable()
+            && protocol.map(SocketProtocol::transport).is_some_and(is_bound)
     }
 
     /// The port to bind for a listener's port; `None` as long as nobody has said which.
-    fn bound_port(&self, port: u16) -> Option<u16> {
-        placement::bound_port(self.placed, port)
+    fn bound_port(&self, transport: Transport, port: u16) -> Option<u16> {
+        placement::bound_port(self.placed, transport, port)
     }
 }
 

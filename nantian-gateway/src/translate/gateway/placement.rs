@@ -1,8 +1,8 @@
 //! Where a Gateway is bound and reached.
 
 use crate::{
-    ir::ObjectName,
-    source::{Placement, Placements, PublicAddress, Transport},
+    ir::{ObjectName, Transport},
+    source::{Placement, Placements, PublicAddress},
     translate::status::GatewayAddress,
 };
 
@@ -48,9 +48,9 @@ impl<'a> Placed<'a> {
 }
 
 /// The port to bind for a listener's port; `None` as long as nobody has said which.
-pub(super) fn bound_port(placed: Placed<'_>, port: u16) -> Option<u16> {
+pub(super) fn bound_port(placed: Placed<'_>, transport: Transport, port: u16) -> Option<u16> {
     match placed {
         Placed::AsAsked | Placed::Unknown => Some(port),
-        Placed::InFront(placement) => placement?.ports.get(&(Transport::Tcp, port)).copied(),
+        Placed::InFront(placement) => placement?.ports.get(&(transport, port)).copied(),
     }
 }

@@ -4,21 +4,22 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{GatewayState, Gateways, ListenerState};
 use crate::{
-    ir::{Listener, Port},
+    ir::{Listener, ListenerProtocol, Port, Transport},
     translate::policy::{PolicySet, TargetKey},
 };
 
 /// The sockets to bind: listeners of different Gateways share one where address and port agree.
 pub(in crate::translate) fn ports(gateways: &Gateways<'_>, policies: &PolicySet) -> Vec<Port> {
-    let mut sockets: BTreeMap<(Option<IpAddr>, u16), Port> = BTreeMap::new();
+    let mut sockets: BTreeMap<(Option<IpAddr>, u16, Transport), Port> = BTreeMap::new();
     for gateway in gateways.iter() {
         for listener in gateway.listeners.iter().filter(|listener| gateway.serves(listener)) {
             let Some(protocol) = listener.protocol else { continue };
-            let Some(number) = gateway.bound_port(listener.port) else { continue };
+            let entry = to_ir(gateway, listener, protocol, policies);
+            let (protocol, transport) = (protocol.socket(), protocol.socket().transport());
+            let Some(number) = gateway.bound_port(transport, listener.port) else { continue };
             let public_port = (number != listener.port).then_some(listener.port);
-            let entry = to_ir(gateway, listener, policies);
             for address in &gateway.addresses {
-                let socket = sockets.entry((*address, number));
+                let socket = sockets.entry((*address, number, transport));
                 let empty =
                     || Port { address: *address, port: number, public_port, protocol, listeners: Vec::new() };
                 socket.or_insert_with(empty).listeners.push(entry.clone());
@@ -32,12 +33,18 @@ pub(in crate::translate) fn ports(gateways: &Gateways<'_>, policies: &PolicySet)
     ports
 }
 
-fn to_ir(gateway: &GatewayState<'_>, listener: &ListenerState<'_>, policies: &PolicySet) -> Listener {
+fn to_ir(
+    gateway: &GatewayState<'_>,
+    listener: &ListenerState<'_>,
+    protocol: ListenerProtocol,
+    policies: &PolicySet,
+) -> Listener {
     let section = Some(listener.id.name.clone());
     let mut attached = policies.attached(&TargetKey::Gateway(gateway.name.clone(), None));
     attached.append(policies.attached(&TargetKey::Gateway(gateway.name.clone(), section)));
     Listener {
         id: listener.id.clone(),
+        protocol,
         hostname: listener.hostname.clone(),
         certificates: listener.certificates.clone(),
         policies: attached,

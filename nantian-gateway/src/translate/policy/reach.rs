@@ -12,6 +12,8 @@ pub(in crate::translate) struct Reach {
     listeners: BTreeMap<ObjectName, BTreeSet<String>>,
     routes: Gateways<RouteId>,
     services: Gateways<ObjectName>,
+    /// The Services that connections and datagrams reach, which only balancing is about.
+    balanced: Gateways<ObjectName>,
     ai_services: Gateways<ObjectName>,
     plugins: Gateways<ObjectName>,
     /// Routes and named rules that redirect all their requests, before any policy is asked.
@@ -40,6 +42,12 @@ impl Reach {
         rules: &[Rule],
         plugins: &[ObjectName],
     ) {
+        if !route.kind.is_http() {
+            for backend in rules.iter().flat_map(Rule::backends) {
+                self.balanced.add(&backend.service, gateway);
+            }
+            return;
+        }
         self.routes.add(route, gateway);
         let redirects =
             |rule: &&Rule| rule.filters.iter().any(|filter| matches!(filter, Filter::Redirect(_)));
@@ -57,6 +65,17 @@ impl Reach {
         for plugin in plugins {
             self.plugins.add(plugin, gateway);
         }
+    }
+
+    /// The Gateways through which anything at all reaches a target.
+    pub(super) fn gateways_of_balanced<'s>(&'s self, target: &'s TargetKey) -> Vec<&'s ObjectName> {
+        let mut gateways = self.gateways(target);
+        if let TargetKey::Service(service) = target {
+            gateways.extend(self.balanced.of(service));
+            gateways.sort_unstable();
+            gateways.dedup();
+        }
+        gateways
     }
 
     /// Whether requests reach a target.

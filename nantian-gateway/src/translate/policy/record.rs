@@ -6,6 +6,7 @@ use nantian_crd::status::MAX_ANCESTORS;
 
 use super::{Reach, TargetKey};
 use crate::{
+    gates::Feature,
     ir::FailurePolicy,
     source::ObjectRef,
     translate::{
@@ -85,8 +86,16 @@ impl Record {
     fn verdicts(&self, reach: &Reach) -> BTreeMap<StatusRef, Verdicts> {
         let mut verdicts: BTreeMap<StatusRef, Verdicts> = BTreeMap::new();
         for outcome in &self.outcomes {
-            let gateways = outcome.place.as_ref().map(|place| reach.gateways(place)).unwrap_or_default();
-            let reached = outcome.place.as_ref().is_some_and(|place| reach.reaches(place));
+            let balances = self.object.kind == Feature::BackendLBPolicy.name();
+            let gateways = outcome.place.as_ref().map(|place| match balances {
+                true => reach.gateways_of_balanced(place),
+                false => reach.gateways(place),
+            });
+            let gateways = gateways.unwrap_or_default();
+            let reached = match balances {
+                true => !gateways.is_empty(),
+                false => outcome.place.as_ref().is_some_and(|place| reach.reaches(place)),
+            };
             let redirects = outcome.place.as_ref().is_some_and(|place| reach.redirects(place));
             let fallback = gateways.is_empty().then(|| outcome.reference.clone());
             let ancestors = gateways.iter().map(|name| GroupKind::GATEWAY.refer(&name.namespace, &name.name));

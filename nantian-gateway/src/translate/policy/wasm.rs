@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     gates::Feature,
-    ir::{self, BackendId, ObjectName, Plugin, PluginSource, Sandbox},
+    ir::{self, BackendId, ObjectName, Plugin, PluginSource, Sandbox, Transport},
     source::ObjectRef,
     translate::{
         conditions::Reason,
@@ -79,8 +79,8 @@ fn upstreams(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Vec<B
         let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
         ports.iter().filter_map(|port| {
             let number = u16::try_from(port.port).ok()?;
-            service::port(service, number)?.protocol.ok()?;
-            Some(BackendId { service: to.clone(), port: number })
+            service::port(service, number, Transport::Tcp)?.protocol().ok()?;
+            Some(BackendId { service: to.clone(), port: number, transport: Transport::Tcp })
         })
     });
     ports.collect()

@@ -40,6 +40,9 @@ pub(super) fn resolve(
     let group = spec.group.unwrap_or(GroupKind::SERVICE.group);
     let kind = GroupKind::new(group, spec.kind.unwrap_or(GroupKind::SERVICE.kind));
     let fault = |reason, message: String| Fault::at(reason, path, message);
+    if !route.kind.is_http() && kind != GroupKind::SERVICE {
+        return Err(fault(Reason::InvalidKind, format!("{kind} is not served, only Service is")));
+    }
     if kind == GroupKind::AI_SERVICE && !world.gates.is_open(Feature::AIService) {
         let message = format!("{kind} is not served, --feature-gates AIService=true would");
         return Err(fault(Reason::InvalidKind, message));
@@ -77,14 +80,17 @@ pub(super) fn resolve(
     let Some(port) = spec.port else {
         return Err(Fault::at(Reason::BackendNotFound, path_of_port, "a Service needs it"));
     };
-    let port = u16::try_from(port).ok().and_then(|port| service::port(service, port));
+    let transport = route.kind.transport();
+    let port = u16::try_from(port).ok().and_then(|port| service::port(service, port, transport));
     let port = port.ok_or_else(|| {
         let port = spec.port.unwrap_or_default();
         Fault::at(Reason::BackendNotFound, path_of_port, format_args!("Service {name} has no port {port}"))
     })?;
-    if let Err(problem) = port.protocol {
+    // What connections carry is no business of the gateway.
+    let usable = if route.kind.is_http() { port.protocol().map(drop) } else { port.is_reached() };
+    if let Err(problem) = usable {
         let message = format!("port {} of Service {name}: {problem}", port.number);
         return Err(fault(Reason::UnsupportedProtocol, message));
     }
-    Ok(Target::Backend(BackendId { service: name, port: port.number }))
+    Ok(Target::Backend(BackendId { service: name, port: port.number, transport }))
 }

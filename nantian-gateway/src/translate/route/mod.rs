@@ -1,4 +1,4 @@
-//! HTTPRoute and GRPCRoute: which requests go where.
+//! Routes: which requests and connections go where.
 
 mod attach;
 mod backends;
@@ -10,6 +10,7 @@ mod matches;
 mod mirror;
 mod retry;
 mod rules;
+mod stream;
 mod timeouts;
 
 use std::borrow::Cow;
@@ -109,6 +110,27 @@ fn written<'a>(world: &World<'a>) -> Vec<Written<'a>> {
         Written { id: id(RouteKind::Grpc, name), route: Cow::Owned(route), refused }
     });
     let mut written: Vec<_> = http.chain(grpc).collect();
+    written.extend(
+        world
+            .objects
+            .tls_routes
+            .iter()
+            .map(|(name, route)| stream::written(id(RouteKind::Tls, name), &route.metadata, &route.spec)),
+    );
+    written.extend(
+        world
+            .objects
+            .tcp_routes
+            .iter()
+            .map(|(name, route)| stream::written(id(RouteKind::Tcp, name), &route.metadata, &route.spec)),
+    );
+    written.extend(
+        world
+            .objects
+            .udp_routes
+            .iter()
+            .map(|(name, route)| stream::written(id(RouteKind::Udp, name), &route.metadata, &route.spec)),
+    );
     written.sort_by(|left, right| {
         let by_name = || left.id.name.cmp(&right.id.name);
         by_age(&*left.route, &*right.route).then_with(by_name)

@@ -84,8 +84,11 @@ impl RuleReader<'_, '_> {
         let timeouts = spec.timeouts.as_ref().map(|spec| timeouts::read(spec, &path.field("timeouts")));
         let timeouts = timeouts.and_then(|timeouts| rules.refused.keep(timeouts)).unwrap_or_default();
         let match_specs = spec.matches.as_deref().unwrap_or_default();
-        let matches =
+        let mut matches =
             matches::read(match_specs, &path.field("matches"), self.world.patterns, &mut rules.refused);
+        if !self.route.kind.is_http() {
+            matches.clear();
+        }
         let one_prefix = has_one_prefix(match_specs);
         let backend_specs = spec.backend_refs.as_deref().unwrap_or_default();
         let place = Place::Rule { one_prefix, has_backends: !backend_specs.is_empty() };

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{ApiServer, Cluster, route};
-use crate::support::{Backend, Port, World, eventually, manifests, rule, to};
+use crate::support::{Backend, Port, World, eventually, manifests, rule, stream_route, to};
 
 impl Cluster {
     fn status(&self, plural: &str, namespace: &str, name: &str) -> Value {
@@ -58,6 +58,32 @@ async fn conditions_appear_on_everything_that_is_ours() {
     assert_eq!(parent["parentRef"], json!({ "name": "demo" }));
     assert_eq!(parent["controllerName"], "gateway.nantian.dev/gateway-controller");
     assert_eq!(cluster.server.all("leases").len(), 1);
+}
+
+#[tokio::test]
+async fn routes_of_connections_and_datagrams_are_told_what_became_of_them() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start(&backend).await;
+    for kind in ["TLSRoute", "TCPRoute", "UDPRoute"] {
+        let hosts = if kind == "TLSRoute" { "hostnames: [a.example.org]," } else { "" };
+        cluster.server.apply(&stream_route(kind, "r", "", hosts, "{name: a, port: 80}"));
+    }
+    for plural in ["tlsroutes", "tcproutes", "udproutes"] {
+        eventually(plural, async || {
+            let status = cluster.status(plural, "demo", "r");
+            condition(&status["parents"][0]["conditions"], "Accepted")["reason"] == "NotAllowedByListeners"
+        })
+        .await;
+    }
+    cluster.server.apply(&manifests::gateway(&[cluster.gateway.listener("tcp", "protocol: TCP")]));
+    eventually("the TCPRoute is accepted", async || {
+        let status = cluster.status("tcproutes", "demo", "r");
+        condition(&status["parents"][0]["conditions"], "Accepted")["status"] == "True"
+    })
+    .await;
+    let listener = cluster.status("gateways", "demo", "demo")["listeners"][0].take();
+    assert_eq!((&listener["name"], &listener["attachedRoutes"]), (&json!("tcp"), &json!(1)));
+    assert_eq!(cluster.gateway.get("/").await.header("x-backend"), Some("a"), "it reaches the backend");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod llm;
 pub(crate) mod manifests;
 mod message;
 mod redis;
+mod streams;
 mod time;
 mod wire;
 mod world;
@@ -20,6 +21,7 @@ pub(crate) use self::{
     manifests::{gateway, rule, service, to},
     message::Message,
     redis::Redis,
+    streams::{Caller, Echo, stream_route, stream_service},
     time::{after, eventually, soon, when_stuck},
     wire::Wire,
     world::{Port, Running, World},

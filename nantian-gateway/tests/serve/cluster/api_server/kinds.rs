@@ -49,6 +49,9 @@ impl Kind {
             Self::new(gateway_api, &["v1", "v1beta1"], "gateways", "Gateway", true),
             Self::new(gateway_api, &["v1", "v1beta1"], "httproutes", "HTTPRoute", true),
             Self::new(gateway_api, &["v1"], "grpcroutes", "GRPCRoute", true),
+            Self::new(gateway_api, &["v1"], "tlsroutes", "TLSRoute", true),
+            Self::new(gateway_api, &["v1"], "tcproutes", "TCPRoute", true),
+            Self::new(gateway_api, &["v1"], "udproutes", "UDPRoute", true),
             Self::new(gateway_api, &["v1", "v1beta1"], "referencegrants", "ReferenceGrant", true),
         ]
     }

@@ -1,0 +1,269 @@
+//! What one connection is doing, and for how long.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::clock::Wait;
+use crate::snapshot::StreamPlace;
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// To send the head of a request. Default: 10 s.
+    pub header: Duration,
+    /// Between two requests. Default: 75 s.
+    pub idle: Duration,
+    /// To send the next byte of a body, or to take the next byte of a response. Default: 60 s.
+    pub stall: Duration,
+    /// To say the next byte over a connection that is passed on as it is, or to hear one; `None` is no limit. Default: 1 h.
+    pub silence: Option<Duration>,
+}
+
+/// How long a response may be silent to a client that has ended its side. Who is gone looks like who only has nothing
+/// more to ask, until something is written; and a call that nobody waits for must end.
+const HALF_CLOSED: Duration = Duration::from_secs(1);
+
+/// What one connection is doing.
+///
+/// Only its worker touches it; it is atomic because hyper wants connections that could move between threads.
+#[derive(Debug)]
+pub(super) struct State {
+    clock: Arc<AtomicU32>,
+    tunnels: Arc<AtomicUsize>,
+    /// When the present wait began, or [`Wait::NONE`].
+    head_since: AtomicU32,
+    idle_since: AtomicU32,
+    write_since: AtomicU32,
+    /// Requests whose response is not over.
+    in_flight: AtomicU32,
+    order: AtomicU8,
+    /// Requests that have begun.
+    requests: AtomicU32,
+    /// The number of the request that must be refused; 0 is none.
+    refused: AtomicU32,
+    /// When anything was last heard over a connection that is passed on as it is.
+    heard: AtomicU32,
+    /// Where such a connection is at home.
+    stream: OnceLock<StreamPlace>,
+    /// When the client ended its side in the middle of an exchange, or took something since.
+    ended_since: AtomicU32,
+    /// Among the connections that all workers may have. A tunnel keeps it, because it keeps the socket.
+    _place: OwnedSemaphorePermit,
+}
+
+/// What the connection's task is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Order {
+    Serve,
+    /// Take what is on its way already.
+    Drain,
+    Finish,
+    Abort,
+}
+
+// === impl State ===
+
+impl State {
+    /// A connection from which a head is expected from now on.
+    pub(super) fn new(
+        clock: Arc<AtomicU32>,
+        tunnels: &Arc<AtomicUsize>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let now = clock.load(Relaxed);
+        Self {
+            clock,
+            tunnels: Arc::clone(tunnels),
+            head_since: now.into(),
+            idle_since: Wait::NONE.0.into(),
+            write_since: Wait::NONE.0.into(),
+            in_flight: 0.into(),
+            order: (Order::Serve as u8).into(),
+            requests: 0.into(),
+            refused: 0.into(),
+            heard: Wait::NONE.0.into(),
+            stream: OnceLock::new(),
+            ended_since: Wait::NONE.0.into(),
+            _place: place,
+        }
+    }
+
+    /// What its task is told from now on; an order is never taken back by a milder one.
+    pub(super) fn give(&self, order: Order) {
+        self.order.fetch_max(order as u8, Relaxed);
+    }
+
+    /// Where it is at home, if it is passed on as it is.
+    pub(super) fn stream(&self) -> Option<&StreamPlace> {
+        self.stream.get()
+    }
+
+    fn now(&self) -> u32 {
+        self.clock.load(Relaxed)
+    }
+
+    pub(super) fn order(&self) -> Order {
+        match self.order.load(Relaxed) {
+            order if order == Order::Abort as u8 => Order::Abort,
+            order if order == Order::Finish as u8 => Order::Finish,
+            order if order == Order::Drain as u8 => Order::Drain,
+            _ => Order::Serve,
+        }
+    }
+
+    pub(super) fn verdict(&self, now: u32, timeouts: &Timeouts) -> Order {
+        let over = |since: &AtomicU32, limit| Wait(since.load(Relaxed)).is_over(now, limit);
+        if over(&self.head_since, timeouts.header)
+            || over(&self.write_since, timeouts.stall)
+            || over(&self.ended_since, HALF_CLOSED)
+            || timeouts.silence.is_some_and(|limit| over(&self.heard, limit))
+            // One that was told to finish, and does not: it has not even said its preface.
+            || over(&self.idle_since, timeouts.idle.saturating_add(timeouts.header))
+        {
+            Order::Abort
+        } else if over(&self.idle_since, timeouts.idle) {
+            Order::Finish
+        } else {
+            Order::Serve
+        }
+    }
+
+    /// Nothing is owed until the first request: an HTTP/2 client may connect ahead of need.
+    pub(super) fn expects_nothing(&self) {
+        self.head_since.store(Wait::NONE.0, Relaxed);
+        self.idle_since.store(self.now(), Relaxed);
+    }
+
+    /// From now on bytes are passed on as they are, for the route of `place`.
+    pub(super) fn becomes_stream(&self, place: StreamPlace) {
+        self.head_since.store(Wait::NONE.0, Relaxed);
+        self.idle_since.store(Wait::NONE.0, Relaxed);
+        // A connection becomes one once.
+        let _ = self.stream.set(place);
+        self.hears();
+    }
+
+    /// Something was said over a connection that is passed on as it is.
+    pub(super) fn hears(&self) {
+        self.heard.store(self.now(), Relaxed);
+    }
+
+    /// Counts a tunnel for as long as the guard lives.
+    pub(super) fn tunnel(&self) -> TunnelGuard {
+        TunnelGuard::new(&self.tunnels)
+    }
+
+    /// Bytes came in while no request was being served: a head has begun.
+    pub(super) fn head_bytes(&self) {
+        if self.idle_since.swap(Wait::NONE.0, Relaxed) != Wait::NONE.0 {
+            self.head_since.store(self.now(), Relaxed);
+        }
+    }
+
+    /// Whether the next bytes are those of a head.
+    pub(super) fn expects_head(&self) -> bool {
+        self.in_flight.load(Relaxed) == 0
+    }
+
+    /// The request of this number, from 1 on, is ambiguous.
+    pub(super) fn refuse(&self, request: u32) {
+        self.refused.store(request, Relaxed);
+    }
+
+    /// Whether the request that has begun last must be refused.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.load(Relaxed) == self.requests.load(Relaxed)
+    }
+
+    fn request_begins(&self) {
+        self.requests.store(self.requests.load(Relaxed).wrapping_add(1), Relaxed);
+        self.head_since.store(Wait::NONE.0, Relaxed);
+        self.idle_since.store(Wait::NONE.0, Relaxed);
+        self.in_flight.store(self.in_flight.load(Relaxed).saturating_add(1), Relaxed);
+    }
+
+    fn response_ends(&self) {
+        let left = self.in_flight.load(Relaxed).saturating_sub(1);
+        self.in_flight.store(left, Relaxed);
+        if left == 0 {
+            self.idle_since.store(self.now(), Relaxed);
+        }
+    }
+
+    /// The client has ended its side and waits for a response, or is gone: nothing tells which.
+    pub(super) fn client_ended(&self) {
+        if self.ended_since.load(Relaxed) == Wait::NONE.0 {
+            self.ended_since.store(self.now(), Relaxed);
+        }
+    }
+
+    /// The client does not take what is written, or it did.
+    pub(super) fn write_waits(&self, waits: bool) {
+        if !waits {
+            self.write_since.store(Wait::NONE.0, Relaxed);
+        } else if self.write_since.load(Relaxed) == Wait::NONE.0 {
+            self.write_since.store(self.now(), Relaxed);
+        }
+        if !waits && self.ended_since.load(Relaxed) != Wait::NONE.0 {
+            self.ended_since.store(self.now(), Relaxed);
+        }
+        // The end of a response is still on its way: the connection is not idle yet.
+        if !waits && self.idle_since.load(Relaxed) != Wait::NONE.0 {
+            self.idle_since.store(self.now(), Relaxed);
+        }
+    }
+}
+
+/// The connection is busy while this lives.
+pub(super) struct InFlight(Arc<State>);
+
+impl InFlight {
+    /// A request has begun.
+    pub(super) fn begin(state: &Arc<State>) -> Self {
+        state.request_begins();
+        Self(Arc::clone(state))
+    }
+
+    /// Whether the client has not taken what was written last.
+    pub(super) fn is_writing(&self) -> bool {
+        self.0.write_since.load(Relaxed) != Wait::NONE.0
+    }
+
+    /// Whether the process is about to end.
+    pub(super) fn is_draining(&self) -> bool {
+        self.0.order() != Order::Serve
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.response_ends();
+    }
+}
+
+/// A connection that leaves HTTP counts as open while a clone of this lives.
+#[derive(Debug, Clone)]
+pub struct TunnelGuard(#[expect(dead_code, reason = "it is held for its drop")] Arc<Tunnel>);
+
+impl TunnelGuard {
+    pub(super) fn new(tunnels: &Arc<AtomicUsize>) -> Self {
+        tunnels.fetch_add(1, Relaxed);
+        Self(Arc::new(Tunnel(Arc::clone(tunnels))))
+    }
+}
+
+#[derive(Debug)]
+struct Tunnel(Arc<AtomicUsize>);
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,57 @@
+//! Connections that are passed on as they are, and those of which the server name tells what to do with them.
+
+use tokio::net::TcpStream;
+use tokio_rustls::StartHandshake;
+
+use super::{
+    connection::{Served, Session},
+    hello::{self, Hello},
+};
+use crate::{
+    snapshot::{StreamPlace, TlsNames, TlsUse},
+    stream::{Socket, StreamRoute},
+};
+
+impl Session {
+    /// Serves a connection as the listener of its server name does.
+    pub(super) async fn serve_by_name(mut self, mut stream: TcpStream, names: &TlsNames) -> Served {
+        let hello = Box::pin(hello::read(&mut stream));
+        let Some(hello) = self.registration.unless_ended(hello).await else { return Ok(()) };
+        let Hello { accepted, bytes, has_more } = hello?;
+        let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+        self.peer.server_name = name.as_deref().map(Into::into);
+        let (server, route) = match names.names.find(name.as_deref()) {
+            Some((TlsUse::PassThrough, Some(route))) => {
+                drop(accepted);
+                return self.pass_on(stream, &bytes, route).await;
+            }
+            Some((TlsUse::Https(server), _)) => (server, None),
+            Some((TlsUse::Terminate(server), Some(route))) => (server, Some(route)),
+            Some((TlsUse::Terminate(_) | TlsUse::PassThrough, None)) | None => {
+                return Ok(hello::refuse_name(&mut stream).await?);
+            }
+        };
+        if has_more {
+            return Err("the client speaks on before it was answered".into());
+        }
+        let accept = StartHandshake::from_parts(accepted, stream).into_stream(server.config());
+        let Some(stream) = self.handshake(accept).await? else { return Ok(()) };
+        match route {
+            Some(route) => self.pass_on(stream, &[], route).await,
+            None => self.serve_tls(stream).await,
+        }
+    }
+
+    /// Passes a connection on, of which `first` was read.
+    pub(super) async fn pass_on(self, stream: impl Socket, first: &[u8], route: &StreamRoute) -> Served {
+        let Self { key, worker, registration, client, local, peer } = self;
+        let state = &registration.state;
+        let local = local.ip().to_canonical();
+        state.becomes_stream(StreamPlace { key, local, route: route.id.clone() });
+        let carried = worker.carrier().begin(route, client, peer.server_name.as_deref());
+        let carrying = Box::pin(carried.carry(stream, first, || state.hears()));
+        let outcome = registration.unless_aborted(carrying).await;
+        carried.end(outcome);
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! Counters of one route of connections or datagrams.
+
+use std::{
+    fmt,
+    sync::{
+        PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use prometheus_client::{
+    encoding::{DescriptorEncoder, NoLabelSet},
+    metrics::MetricType,
+};
+
+use super::Metrics;
+
+/// Counters of one route, one shard a worker.
+#[derive(Debug)]
+pub struct StreamMetrics {
+    shards: Box<[StreamShard]>,
+}
+
+/// One worker's part; alone on its cache lines.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct StreamShard {
+    open: AtomicI64,
+    carried: AtomicU64,
+    failed: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// The sum over all workers.
+#[derive(Debug, Default)]
+struct Totals {
+    open: i64,
+    carried: u64,
+    failed: u64,
+    received: u64,
+    sent: u64,
+    dropped: u64,
+}
+
+// === impl StreamMetrics ===
+
+impl StreamMetrics {
+    pub(super) fn new(workers: usize) -> Self {
+        Self { shards: (0..workers.max(1)).map(|_| StreamShard::default()).collect() }
+    }
+
+    /// The shard of a worker.
+    pub fn shard(&self, worker: usize) -> Option<&StreamShard> {
+        self.shards.get(worker)
+    }
+
+    fn totals(&self) -> Totals {
+        self.shards.iter().fold(Totals::default(), |sum, shard| Totals {
+            open: sum.open + shard.open.load(Relaxed),
+            carried: sum.carried + shard.carried.load(Relaxed),
+            failed: sum.failed + shard.failed.load(Relaxed),
+            received: sum.received + shard.received.load(Relaxed),
+            sent: sum.sent + shard.sent.load(Relaxed),
+            dropped: sum.dropped + shard.dropped.load(Relaxed),
+        })
+    }
+}
+
+// === impl StreamShard ===
+
+impl StreamShard {
+    /// A connection, or a session of datagrams, has begun.
+    pub fn begin(&self) {
+        self.open.fetch_add(1, Relaxed);
+    }
+
+    /// It is over; whether it had a backend.
+    pub fn end(&self, was_carried: bool) {
+        self.open.fetch_sub(1, Relaxed);
+        let counter = if was_carried { &self.carried } else { &self.failed };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// Bytes came from the client.
+    pub fn received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Relaxed);
+    }
+
+    /// Bytes came from the backend.
+    pub fn sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Relaxed);
+    }
+
+    /// A datagram was left out.
+    pub fn dropped(&self) {
+        self.dropped.fetch_add(1, Relaxed);
+    }
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    pub(super) fn encode_streams(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let routes: Vec<(String, Totals)> = {
+            let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            streams.iter().map(|(name, metrics)| (name.clone(), metrics.totals())).collect()
+        };
+        let mut ended = encoder.encode_descriptor(
+            "nantian_stream_connections",
+            "Connections of a TLSRoute or TCPRoute, and sessions of a UDPRoute, that have ended: carried, or failed for want \
+             of a backend",
+            None,
+            MetricType::Counter,
+        )?;
+        for (route, totals) in &routes {
+            for (result, value) in [("carried", totals.carried), ("failed", totals.failed)] {
+                ended
+                    .encode_family(&[("route", route.as_str()), ("result", result)])?
+                    .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            }
+        }
+        let mut open = encoder.encode_descriptor(
+            "nantian_stream_connections_open",
+            "Connections of a TLSRoute or TCPRoute, and sessions of a UDPRoute, that have not ended",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (route, totals) in &routes {
+            open.encode_family(&[("route", route.as_str())])?.encode_gauge(&totals.open)?;
+        }
+        let mut bytes = encoder.encode_descriptor(
+            "nantian_stream_bytes",
+            "Bytes that were passed on from clients (in) and from backends (out)",
+            None,
+            MetricType::Counter,
+        )?;
+        for (route, totals) in &routes {
+            for (direction, value) in [("in", totals.received), ("out", totals.sent)] {
+                bytes
+                    .encode_family(&[("route", route.as_str()), ("direction", direction)])?
+                    .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            }
+        }
+        let mut dropped = encoder.encode_descriptor(
+            "nantian_stream_dropped_datagrams",
+            "Datagrams that were left out: no backend, no room for a session, or none on the way",
+            None,
+            MetricType::Counter,
+        )?;
+        for (route, totals) in routes.iter().filter(|(_, totals)| totals.dropped > 0) {
+            dropped
+                .encode_family(&[("route", route.as_str())])?
+                .encode_counter::<NoLabelSet, _, u64>(&totals.dropped, None)?;
+        }
+        Ok(())
+    }
+}

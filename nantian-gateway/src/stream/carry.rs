@@ -1,0 +1,217 @@
+//! One connection of a client, from the choice of its endpoint to its last byte.
+
+use std::{cell::Cell, fmt, io, net::SocketAddr, time::Duration};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
+use tokio_rustls::server::TlsStream;
+
+use super::{
+    Caller, StreamRoute,
+    buffers::Buffers,
+    copy::{self, From},
+    open::{Opened, Unopened, open},
+};
+use crate::{
+    metrics::StreamShard,
+    observe::{AccessLog, StreamEntry},
+    respond::Chain,
+};
+
+/// What the connections of one worker share.
+#[derive(Debug, Clone)]
+pub(crate) struct Carrier {
+    worker: usize,
+    connect_timeout: Duration,
+    access_log: Option<AccessLog>,
+    buffers: Buffers,
+}
+
+/// One connection on its way.
+pub(crate) struct Carried<'a> {
+    carrier: &'a Carrier,
+    route: &'a StreamRoute,
+    shard: Option<&'a StreamShard>,
+    client: SocketAddr,
+    server_name: Option<&'a str>,
+    begun: Instant,
+    has_backend: Cell<bool>,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+}
+
+/// What went wrong with a connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    /// It never had an endpoint.
+    #[error(transparent)]
+    Unopened(#[from] Unopened),
+    /// One of its sides broke.
+    #[error("the connection broke off")]
+    Copy(#[source] io::Error),
+}
+
+/// A connection that has a socket below.
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {
+    /// The socket.
+    fn socket(&self) -> &TcpStream;
+}
+
+/// Lets the peer of a socket that is about to be closed know that its connection broke, as opposed to ended.
+pub(crate) fn reset(socket: &TcpStream) {
+    if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(%error, "the connection is gone already");
+    }
+}
+
+// === impl Carrier ===
+
+impl Carrier {
+    /// For the connections of `worker`; endpoints are to be reached within `connect_timeout`.
+    pub(crate) fn new(worker: usize, connect_timeout: Duration, access_log: Option<AccessLog>) -> Self {
+        Self { worker, connect_timeout, access_log, buffers: Buffers::default() }
+    }
+
+    /// The buffers of the worker.
+    pub(super) fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
+    /// Counts a connection of `client` for the route, from now on.
+    pub(crate) fn begin<'a>(
+        &'a self,
+        route: &'a StreamRoute,
+        client: SocketAddr,
+        server_name: Option<&'a str>,
+    ) -> Carried<'a> {
+        let shard = route.metrics.shard(self.worker);
+        if let Some(shard) = shard {
+            shard.begin();
+        }
+        Carried {
+            carrier: self,
+            route,
+            shard,
+            client,
+            server_name,
+            begun: Instant::now(),
+            has_backend: Cell::new(false),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+        }
+    }
+}
+
+// === impl Carried ===
+
+impl Carried<'_> {
+    /// Passes `first`, which was read from the client, and then all bytes on to an endpoint and back, until both sides have
+    /// ended; `heard` is told whenever one says something.
+    ///
+    /// # Errors
+    /// [`Broken`]; both connections are reset, so that neither side takes what it has for the whole.
+    ///
+    /// # Cancellation
+    /// Dropping the future closes both connections.
+    pub(crate) async fn carry(
+        &self,
+        mut client: impl Socket,
+        first: &[u8],
+        heard: impl Fn(),
+    ) -> Result<(), Broken> {
+        let caller = Caller { address: self.client.ip(), server_name: self.server_name };
+        let opened = open(self.route, &caller, self.carrier.connect_timeout).await;
+        let Opened { stream: mut backend, in_flight } = opened.inspect_err(|_| reset(client.socket()))?;
+        self.has_backend.set(true);
+        heard();
+        self.moved(From::Client, first.len());
+        let copied = async {
+            backend.write_all(first).await?;
+            copy::both(&mut client, &mut backend, &self.carrier.buffers, |from, bytes| {
+                heard();
+                self.moved(from, bytes);
+            })
+            .await
+        };
+        let copied = copied.await;
+        if copied.is_err() {
+            reset(client.socket());
+            reset(&backend);
+        }
+        drop(in_flight);
+        copied.map_err(Broken::Copy)
+    }
+
+    fn moved(&self, from: From, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let total = match from {
+            From::Client => &self.received,
+            From::Backend => &self.sent,
+        };
+        total.set(total.get().saturating_add(bytes));
+        let Some(shard) = self.shard else { return };
+        match from {
+            From::Client => shard.received(bytes),
+            From::Backend => shard.sent(bytes),
+        }
+    }
+
+    /// Counts and logs the end; `None` is a connection that was told to end.
+    pub(crate) fn end(self, outcome: Option<Result<(), Broken>>) {
+        if let Some(shard) = self.shard {
+            shard.end(self.has_backend.get());
+        }
+        let error = match outcome {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(Chain(&error).to_string()),
+            None => Some("it was idle for too long, or its route is gone".to_owned()),
+        };
+        if let Some(error) = &error {
+            tracing::debug!(%error, client = %self.client, route = %self.route.name, "a connection ended");
+        }
+        let Some(log) = &self.carrier.access_log else { return };
+        log.write_stream(&StreamEntry {
+            route: &self.route.name,
+            protocol: self.route.id.kind.protocol(),
+            client: self.client.ip().to_canonical(),
+            host: self.server_name.unwrap_or_default(),
+            received: self.received.get(),
+            sent: self.sent.get(),
+            took: self.begun.elapsed(),
+            error: error.as_deref(),
+        });
+    }
+}
+
+impl fmt::Debug for Carried<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Carried")
+            .field("route", &self.route.name)
+            .field("client", &self.client)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Socket ===
+
+impl Socket for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+impl<S: Socket> Socket for Box<S> {
+    fn socket(&self) -> &TcpStream {
+        (**self).socket()
+    }
+}

@@ -1,0 +1,72 @@
+//! A connection to an endpoint of a route.
+
+use std::time::Duration;
+
+use nantian_lb::{InFlight, Outcome, PickContext, PickError};
+use tokio::net::TcpStream;
+
+use super::{Caller, StreamRoute};
+use crate::{
+    respond::Chain,
+    upstream::{UpstreamError, connect_tcp},
+};
+
+/// How many other endpoints are tried.
+const OTHERS: usize = 4;
+
+/// A connection to an endpoint, which counts it until the guard is dropped.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) stream: TcpStream,
+    pub(super) in_flight: InFlight,
+}
+
+/// Why there is no connection to an endpoint.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unopened {
+    /// The route, or its share that was drawn, has no backend.
+    #[error("the route has no valid backend")]
+    NoBackend,
+    /// No endpoint takes connections.
+    #[error(transparent)]
+    Pick(#[from] PickError),
+    /// Neither the first endpoint nor another one can be reached.
+    #[error(transparent)]
+    Connect(#[from] UpstreamError),
+}
+
+/// Opens a connection to an endpoint of the route; one that cannot be reached, within `limit`, makes way for another one.
+///
+/// # Errors
+/// [`Unopened`]
+///
+/// # Cancellation
+/// Dropping the future closes what was opened.
+pub(super) async fn open(
+    route: &StreamRoute,
+    caller: &Caller<'_>,
+    limit: Duration,
+) -> Result<Opened, Unopened> {
+    let balancer = route.choose().ok_or(Unopened::NoBackend)?;
+    let mut tried = Vec::new();
+    loop {
+        let picked = balancer.pick(&PickContext::new().with_keys(caller).with_tried(&tried))?;
+        let (destination, mut in_flight) = picked.into_parts();
+        let is_new = !tried.contains(in_flight.endpoint());
+        match connect_tcp(&destination, limit).await {
+            Ok(stream) => {
+                in_flight.record(Outcome::Success);
+                return Ok(Opened { stream, in_flight });
+            }
+            Err(error) => {
+                in_flight.record(Outcome::Unreachable);
+                tried.push(in_flight.endpoint().clone());
+                // One that was tried already is picked only where there is no other.
+                if tried.len() > OTHERS || !is_new || balancer.status().len() <= tried.len() {
+                    return Err(error.into());
+                }
+                tracing::debug!(error = %Chain(&error), "another endpoint is tried");
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! A route of connections or datagrams, ready to be used.
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::HeaderName;
+use nantian_lb::{Balancer, KeySource};
+
+use crate::{ir::RouteId, metrics::StreamMetrics, upstream::Destination, weighted::Weighted};
+
+/// A route of connections or datagrams, shared by all workers.
+#[derive(Debug)]
+pub(crate) struct StreamRoute {
+    /// The route.
+    pub(crate) id: RouteId,
+    /// The route as metrics and logs name it.
+    pub(crate) name: Arc<str>,
+    pub(crate) metrics: Arc<StreamMetrics>,
+    /// `None` is a reference that does not resolve.
+    pub(crate) backends: Weighted<Option<Balancer<Destination>>>,
+}
+
+/// Who connects, as far as a balancer asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller<'a> {
+    /// The client.
+    pub(crate) address: IpAddr,
+    /// The server name of TLS that it asked for.
+    pub(crate) server_name: Option<&'a str>,
+}
+
+// === impl StreamRoute ===
+
+impl StreamRoute {
+    /// The endpoints of one of its backends; `None` where there is none to go to.
+    pub(crate) fn choose(&self) -> Option<&Balancer<Destination>> {
+        self.backends.choose()?.as_ref()
+    }
+}
+
+// === impl Caller ===
+
+impl KeySource for Caller<'_> {
+    fn header(&self, _: &HeaderName) -> Option<&[u8]> {
+        None
+    }
+
+    fn host(&self) -> Option<&str> {
+        self.server_name
+    }
+
+    fn client_ip(&self) -> Option<IpAddr> {
+        Some(self.address)
+    }
+}

@@ -1,0 +1,242 @@
+//! One client and its endpoint.
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    fmt, io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
+
+use nantian_lb::{Balancer, InFlight, Outcome};
+use socket2::SockRef;
+use tokio::{
+    net::{UdpSocket, lookup_host},
+    sync::OwnedSemaphorePermit,
+    time::Instant,
+};
+
+use super::{
+    BATCH,
+    front::{Client, Front},
+};
+use crate::{
+    ir::Address,
+    metrics::StreamShard,
+    stream::{StreamRoute, buffers::Buffers},
+    upstream::Destination,
+};
+
+/// Datagrams that wait until the name of an endpoint is resolved; more are left out.
+const WAITING: usize = 8;
+
+/// One client and its endpoint, which counts it for as long as the session lives.
+pub(super) struct Session {
+    pub(super) client: Client,
+    pub(super) route: Arc<StreamRoute>,
+    pub(super) balancer: Balancer<Destination>,
+    pub(super) begun: Instant,
+    pub(super) received: Cell<u64>,
+    pub(super) sent: Cell<u64>,
+    worker: usize,
+    destination: Destination,
+    in_flight: RefCell<InFlight>,
+    /// Connected to the endpoint; absent until its name is resolved.
+    socket: OnceCell<UdpSocket>,
+    waiting: RefCell<Vec<Box<[u8]>>>,
+    last: Cell<Instant>,
+    broken: RefCell<Option<io::Error>>,
+    /// Among the sessions that all workers may have.
+    _place: OwnedSemaphorePermit,
+}
+
+// === impl Session ===
+
+impl Session {
+    /// A session with the endpoint that was picked.
+    ///
+    /// # Errors
+    /// When there is no socket to be had.
+    pub(super) fn new(
+        client: Client,
+        route: Arc<StreamRoute>,
+        balancer: Balancer<Destination>,
+        picked: (Destination, InFlight),
+        worker: usize,
+        place: OwnedSemaphorePermit,
+    ) -> io::Result<Self> {
+        let (destination, in_flight) = picked;
+        let socket = match &destination.address {
+            Address::Ip(address) => OnceCell::from(connect(*address)?),
+            Address::Dns(..) => OnceCell::new(),
+        };
+        let now = Instant::now();
+        Ok(Self {
+            client,
+            route,
+            balancer,
+            begun: now,
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            worker,
+            destination,
+            in_flight: RefCell::new(in_flight),
+            socket,
+            waiting: RefCell::default(),
+            last: Cell::new(now),
+            broken: RefCell::default(),
+            _place: place,
+        })
+    }
+
+    pub(super) fn shard(&self) -> Option<&StreamShard> {
+        self.route.metrics.shard(self.worker)
+    }
+
+    /// When anything was said last.
+    pub(super) fn last(&self) -> Instant {
+        self.last.get()
+    }
+
+    /// Why it cannot go on, if it cannot.
+    pub(super) fn broken(&self) -> Option<String> {
+        self.broken.borrow().as_ref().map(ToString::to_string)
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.borrow().is_some()
+    }
+
+    /// Whether its endpoint is still one of its backend.
+    pub(super) fn has_endpoint(&self) -> bool {
+        let in_flight = self.in_flight.borrow();
+        self.balancer.status().iter().any(|endpoint| endpoint.id == *in_flight.endpoint())
+    }
+
+    /// Sends a datagram of the client to the endpoint, without waiting for room.
+    pub(super) fn send(&self, datagram: &[u8]) {
+        self.last.set(Instant::now());
+        let Some(socket) = self.socket.get() else {
+            let mut waiting = self.waiting.borrow_mut();
+            if waiting.len() < WAITING {
+                waiting.push(datagram.into());
+            } else {
+                self.drop_one();
+            }
+            return;
+        };
+        match SockRef::from(socket).send(datagram) {
+            Ok(_) => {
+                let bytes = u64::try_from(datagram.len()).unwrap_or(u64::MAX);
+                self.received.set(self.received.get().saturating_add(bytes));
+                if let Some(shard) = self.shard() {
+                    shard.received(bytes);
+                }
+            }
+            Err(error) => {
+                self.drop_one();
+                self.fails(error);
+            }
+        }
+    }
+
+    /// Sends what the endpoint says to the client, for as long as the session lives.
+    ///
+    /// # Cancellation
+    /// Dropping the future ends the session.
+    pub(super) async fn answer(self: Rc<Self>, front: Rc<Front>, buffers: Buffers) {
+        if let Err(error) = self.resolve().await {
+            self.breaks(error);
+        }
+        let Some(socket) = self.socket.get() else { return };
+        while !self.is_broken() {
+            if let Err(error) = socket.readable().await {
+                self.breaks(error);
+            }
+            let mut buffer = buffers.take();
+            for _ in 0..BATCH {
+                match socket.try_recv(&mut buffer) {
+                    Ok(length) => self.answers(&front, buffer.get(..length).unwrap_or_default()),
+                    Err(error) => {
+                        self.fails(error);
+                        break;
+                    }
+                }
+            }
+            buffers.give_back(buffer);
+            // Others have their turn, however much this endpoint has to say.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn answers(&self, front: &Front, datagram: &[u8]) {
+        self.last.set(Instant::now());
+        self.in_flight.borrow_mut().record(Outcome::Success);
+        match front.send(datagram, &self.client) {
+            Ok(()) => {
+                let bytes = u64::try_from(datagram.len()).unwrap_or(u64::MAX);
+                self.sent.set(self.sent.get().saturating_add(bytes));
+                if let Some(shard) = self.shard() {
+                    shard.sent(bytes);
+                }
+            }
+            Err(error) => {
+                self.drop_one();
+                tracing::debug!(%error, client = %self.client.address, "an answer cannot be delivered");
+            }
+        }
+    }
+
+    async fn resolve(&self) -> io::Result<()> {
+        let Address::Dns(name, port) = &self.destination.address else { return Ok(()) };
+        let address = lookup_host((name.as_str(), *port)).await?.next();
+        let address = address.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        // Nobody else sets it.
+        let _ = self.socket.set(connect(address)?);
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        waiting.iter().for_each(|datagram| self.send(datagram));
+        Ok(())
+    }
+
+    /// Takes note of an error of the endpoint's socket.
+    fn fails(&self, error: io::Error) {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {}
+            // The endpoint's machine says that nobody listens: the next datagram looks for another endpoint.
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable => self.breaks(error),
+            _ => tracing::debug!(%error, endpoint = %self.destination, "a datagram cannot be passed on"),
+        }
+    }
+
+    fn breaks(&self, error: io::Error) {
+        self.in_flight.borrow_mut().record(Outcome::Unreachable);
+        self.broken.replace(Some(error));
+    }
+
+    fn drop_one(&self) {
+        if let Some(shard) = self.shard() {
+            shard.dropped();
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("client", &self.client)
+            .field("destination", &self.destination)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A socket that is connected to an endpoint.
+fn connect(address: SocketAddr) -> io::Result<UdpSocket> {
+    let own: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = std::net::UdpSocket::bind(own)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(address)?;
+    UdpSocket::from_std(socket)
+}
