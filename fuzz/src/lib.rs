@@ -7,12 +7,14 @@
 
 mod ai;
 mod crd;
+mod lb;
 mod ratelimit;
 mod wasm;
 
 pub use self::{
     ai::{ai_edit, ai_reply, ai_request, ai_sse, ai_stream},
     crd::validate_manifest,
+    lb::lb_session,
     ratelimit::{rate_limit_history, rate_limit_words},
     wasm::wasm_module,
 };

@@ -39,6 +39,11 @@ fn event_streams_hold() {
 }
 
 #[test]
+fn sessions_hold() {
+    replay("lb_session", nantian_fuzz::lb_session);
+}
+
+#[test]
 fn manifests_hold() {
     replay("validate_manifest", nantian_fuzz::validate_manifest);
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     duration::Duration,
     http_token,
-    schema::{Rule, child, enforcing, has, text},
+    schema::{Hint, Rule, child, enforcing, has, text},
     spelled::Spelled,
     status::PolicyStatus,
     target_ref::{MAX_TARGETS, ServiceRef},
@@ -129,7 +129,10 @@ pub enum HashKeyType {
     Hostname,
 }
 
-/// How a client stays with its endpoint (Gateway API session persistence, v1alpha2).
+/// How a client stays with its endpoint (session persistence of Gateway API, GEP-1619).
+///
+/// It has two shapes, which are not mixed: `sessionName` and `cookieConfig`, as in Gateway API 1.1 to 1.4, or `cookie` and
+/// `header`, as it was redesigned later.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(SESSION_RULES))]
@@ -160,6 +163,16 @@ pub struct SessionPersistence {
     /// Default: a session cookie. Source: `spec.sessionPersistence.cookieConfig`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie_config: Option<CookieConfig>,
+    /// The cookie; only with type Cookie, and in place of sessionName and cookieConfig.
+    ///
+    /// Source: `spec.sessionPersistence.cookie`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<SessionCookie>,
+    /// The header; only with type Header, and in place of sessionName.
+    ///
+    /// Source: `spec.sessionPersistence.header`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<SessionHeader>,
 }
 
 /// Whether a cookie or a header carries the session.
@@ -184,6 +197,47 @@ pub struct CookieConfig {
     #[serde(default)]
     pub lifetime_type: CookieLifetime,
 }
+
+/// The cookie that carries a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionCookie {
+    /// Its name.
+    ///
+    /// Range: an HTTP token of up to 128 characters. Default: one for each rule. Source: `spec.sessionPersistence.cookie.name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = http_token::PATTERN))]
+    pub name: Option<String>,
+    /// The path for which clients send it.
+    ///
+    /// Default: what the paths of the rule have in common. Source: `spec.sessionPersistence.cookie.path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = PATH))]
+    pub path: Option<String>,
+    /// Whether it outlives the browser session; Permanent needs absoluteTimeout.
+    ///
+    /// Default: Session. Source: `spec.sessionPersistence.cookie.lifetimeType`.
+    #[serde(default)]
+    pub lifetime_type: CookieLifetime,
+}
+
+/// The header that carries a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionHeader {
+    /// Its name.
+    ///
+    /// Range: an HTTP token of up to 128 characters. Default: one for each rule. Source: `spec.sessionPersistence.header.name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = http_token::PATTERN))]
+    pub name: Option<String>,
+}
+
+/// A path that can stand in a cookie.
+const PATH: &str = "^/[!-:<-~]*$";
+
+pub(crate) const HINTS: &[Hint] =
+    &[Hint { pattern: PATH, meaning: "an absolute path without blanks and semicolons" }];
 
 /// Whether the session cookie outlives the browser session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -270,6 +324,45 @@ pub(crate) const SESSION_RULES: &[Rule] = &[
         message: "is only allowed for type Cookie",
         field: Some("cookieConfig"),
         holds: |session| !has(session, "cookieConfig") || text(session, "type") != Some("Header"),
+    },
+    Rule {
+        cel: "!has(self.cookie) || !has(self.cookie.lifetimeType) || \
+              self.cookie.lifetimeType != 'Permanent' || has(self.absoluteTimeout)",
+        message: "is required for cookie.lifetimeType Permanent",
+        field: Some("absoluteTimeout"),
+        holds: |session| {
+            let lifetime = child(session, "cookie").and_then(|cookie| text(cookie, "lifetimeType"));
+            lifetime != Some("Permanent") || has(session, "absoluteTimeout")
+        },
+    },
+    Rule {
+        cel: "!has(self.cookie) || !has(self.type) || self.type == 'Cookie'",
+        message: "is only allowed for type Cookie",
+        field: Some("cookie"),
+        holds: |session| !has(session, "cookie") || text(session, "type") != Some("Header"),
+    },
+    Rule {
+        cel: "!has(self.header) || (has(self.type) && self.type == 'Header')",
+        message: "is only allowed for type Header",
+        field: Some("header"),
+        holds: |session| {
+            let type_ = child(session, "type");
+            !has(session, "header") || !(type_.is_none() || text(session, "type") == Some("Cookie"))
+        },
+    },
+    Rule {
+        cel: "!has(self.cookie) || !(has(self.sessionName) || has(self.cookieConfig))",
+        message: "is not allowed beside sessionName and cookieConfig",
+        field: Some("cookie"),
+        holds: |session| {
+            !has(session, "cookie") || !(has(session, "sessionName") || has(session, "cookieConfig"))
+        },
+    },
+    Rule {
+        cel: "!has(self.header) || !has(self.sessionName)",
+        message: "is not allowed beside sessionName",
+        field: Some("header"),
+        holds: |session| !has(session, "header") || !has(session, "sessionName"),
     },
 ];
 

@@ -70,7 +70,8 @@ pub use self::{
     },
     backend_lb_policy::{
         BackendLbPolicy, BackendLbPolicySpec, CircuitBreaker, ConsistentHash, CookieConfig, CookieLifetime,
-        HashKeyType, LoadBalancing, LoadBalancingType, SessionPersistence, SessionPersistenceType,
+        HashKeyType, LoadBalancing, LoadBalancingType, SessionCookie, SessionHeader, SessionPersistence,
+        SessionPersistenceType,
     },
     crds::{crds, crds_yaml},
     duration::{Duration, InvalidDuration},

@@ -31,7 +31,6 @@ pub enum NantianKind {
 /// An object of one of the four kinds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-#[expect(clippy::large_enum_variant, reason = "objects are read once per change and then borrowed")]
 #[expect(clippy::exhaustive_enums, reason = "a new kind must not compile anywhere before it is served")]
 pub enum NantianObject {
     /// One model at one provider.

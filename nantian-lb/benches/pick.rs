@@ -6,10 +6,15 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
 
 use divan::Bencher;
-use http::{HeaderName, Request, Response};
-use nantian_lb::{BalanceConfig, BalanceLayer, Balancer, Endpoint, HashKey, PickContext, Routed, Strategy};
+use http::header::{COOKIE, SET_COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use nantian_lb::session::{SessionConfig, SessionKeys, SessionName, Sessions};
+use nantian_lb::{
+    BalanceConfig, BalanceLayer, Balancer, Endpoint, HashKey, Outcome, PickContext, Routed, Strategy,
+};
 use tower::balance::p2c;
 use tower::discover::ServiceList;
 use tower::load::{CompleteOnResponse, PendingRequests};
@@ -60,6 +65,11 @@ mod shared {
     fn least_request(bencher: Bencher<'_, '_>, n: usize) {
         bench_shared(bencher, &balancer(Strategy::LeastRequest, n));
     }
+
+    #[divan::bench(args = SIZES)]
+    fn peak_ewma(bencher: Bencher<'_, '_>, n: usize) {
+        bench_shared(bencher, &balancer(Strategy::PEAK_EWMA, n));
+    }
 }
 
 #[divan::bench_group(name = "picker of one worker", sample_size = 20_000)]
@@ -89,11 +99,58 @@ mod worker {
     }
 
     #[divan::bench(args = SIZES)]
+    fn peak_ewma_with_the_outcome(bencher: Bencher<'_, '_>, n: usize) {
+        let mut picker = balancer(Strategy::PEAK_EWMA, n).picker();
+        bencher.bench_local(|| {
+            let picked = picker.pick(&PickContext::new());
+            picked.map(|picked| picked.into_parts().1.record(Outcome::Success))
+        });
+    }
+
+    #[divan::bench(args = SIZES)]
     fn consistent_hash_of_a_40_byte_header(bencher: Bencher<'_, '_>, n: usize) {
         let mut picker = balancer(by_header(), n).picker();
         let request = Request::builder().header("x-user", "u".repeat(40)).body(());
         let request = request.unwrap_or_default();
         bencher.bench_local(|| drop(picker.pick(&PickContext::new().with_keys(&request))));
+    }
+}
+
+#[divan::bench_group(name = "a session, among 6 cookies", sample_size = 2000)]
+mod session {
+    use super::*;
+
+    fn sessions() -> Option<Sessions> {
+        let config = SessionConfig::cookie(SessionName::new("stay").ok()?);
+        Sessions::new(config, "shop/1", &SessionKeys::new([[1; 32]]).ok()?).ok()
+    }
+
+    /// The headers of a client that stays with an endpoint.
+    fn client(sessions: &Sessions, balancer: &Balancer<usize>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Ok(picked) = balancer.pick(&PickContext::new()) {
+            sessions.write(&mut headers, SystemTime::now(), None, picked.in_flight());
+        }
+        let set = headers.remove(SET_COOKIE);
+        let token = set.as_ref().and_then(|set| set.to_str().ok()?.split(';').next());
+        let cookies =
+            format!("a=1; theme=dark; lang=en; id=0123456789abcdef; {}; b=2", token.unwrap_or_default());
+        HeaderMap::from_iter(HeaderValue::try_from(cookies).map(|cookies| (COOKIE, cookies)))
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn opened_and_picked_by(bencher: Bencher<'_, '_>, n: usize) {
+        let Some(sessions) = sessions() else { return };
+        let balancer = balancer(Strategy::LeastRequest, n);
+        let headers = client(&sessions, &balancer);
+        let now = SystemTime::now();
+        let mut picker = balancer.picker();
+        bencher.bench_local(|| {
+            let session = sessions.find(&headers, now);
+            let picked =
+                session.map(|session| picker.pick(&PickContext::new().with_session(&session)).is_ok());
+            assert_eq!(picked, Some(true));
+        });
     }
 }
 
@@ -109,6 +166,13 @@ mod building {
     #[divan::bench(args = SIZES)]
     fn maglev(n: usize) -> Balancer<usize> {
         balancer(by_header(), n)
+    }
+
+    /// A round of n turns and more, which is written out.
+    #[divan::bench(args = SIZES)]
+    fn weighted_round_robin(n: usize) -> Balancer<usize> {
+        let weights = |at| u32::try_from(at % 4).unwrap_or(0) + 1;
+        Balancer::new(endpoints(n, weights), &BalanceConfig::new(Strategy::RoundRobin))
     }
 }
 

@@ -14,6 +14,7 @@ pub struct PickContext<'a> {
     pub(crate) keys: Option<&'a dyn KeySource>,
     pub(crate) session: Option<&'a Session>,
     pub(crate) tried: &'a [EndpointId],
+    pub(crate) may_return: bool,
 }
 
 // === impl PickContext ===
@@ -28,7 +29,7 @@ impl<'a> PickContext<'a> {
     /// A pick with the given random number: the same number and the same state of the balancer give the same endpoint.
     #[must_use]
     pub const fn seeded(random: u64) -> Self {
-        Self { random, keys: None, session: None, tried: &[] }
+        Self { random, keys: None, session: None, tried: &[], may_return: true }
     }
 
     /// Lets the pick hash a part of this request.
@@ -51,6 +52,13 @@ impl<'a> PickContext<'a> {
         self.tried = tried;
         self
     }
+
+    /// Fails rather than go to one that was tried before.
+    #[must_use]
+    pub const fn without_return(mut self) -> Self {
+        self.may_return = false;
+        self
+    }
 }
 
 impl Default for PickContext<'_> {
@@ -66,6 +74,7 @@ impl fmt::Debug for PickContext<'_> {
             .field("keys", &self.keys.is_some())
             .field("session", &self.session)
             .field("tried", &self.tried)
+            .field("may_return", &self.may_return)
             .finish()
     }
 }

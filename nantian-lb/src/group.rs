@@ -1,12 +1,12 @@
 //! What the endpoints of one balancer share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::BalanceConfig;
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// What the endpoints of one balancer share, and their requests in flight with them.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Group {
 
     /// Asks for a look at the health of the endpoints as soon as possible.
     pub(crate) fn ask_for_a_look(&self) {
-        self.due.store(0, Ordering::Release);
+        self.due.swap(0, Ordering::AcqRel);
     }
 
     /// Asks for a look at that time.

@@ -16,6 +16,7 @@ use crate::group::Group;
 use crate::hash::EndpointHash;
 use crate::health::standing::Standing;
 use crate::outcome::Outcome;
+use crate::patience::Patience;
 
 /// How often a pick that lost a race for an endpoint's last place tries again before it takes the endpoint for full.
 const RACES: u32 = 16;
@@ -52,6 +53,7 @@ pub struct InFlight {
     state: Arc<EndpointState>,
     started: Timestamp,
     watch: Watch,
+    patience: Option<Patience>,
 }
 
 /// What is of interest about a request besides that it is in flight.
@@ -108,19 +110,25 @@ impl Seat {
     /// each sees the others, and those that see too many step back and try again.
     pub(crate) fn try_enter(&self, max: NonZeroU32, watch: Watch) -> Option<InFlight> {
         let max = usize::try_from(max.get()).unwrap_or(usize::MAX);
-        for _ in 0..RACES {
-            if self.in_flight() >= max {
-                return None;
-            }
-            let guard = Arc::clone(&self.state);
-            if self.in_flight() <= max {
-                return Some(InFlight::new(guard, watch));
-            }
-            drop(guard);
-            std::hint::spin_loop();
-        }
-        None
+        let state = enter_below(max, || self.in_flight(), || Arc::clone(&self.state))?;
+        Some(InFlight::new(state, watch))
     }
+}
+
+/// Enters if fewer than `max` are inside.
+fn enter_below<G>(max: usize, inside: impl Fn() -> usize, enter: impl Fn() -> G) -> Option<G> {
+    for _ in 0..RACES {
+        if inside() >= max {
+            return None;
+        }
+        let guard = enter();
+        if inside() <= max {
+            return Some(guard);
+        }
+        drop(guard);
+        std::hint::spin_loop();
+    }
+    None
 }
 
 // === impl Departed ===
@@ -161,7 +169,7 @@ impl InFlight {
         if watch.count {
             state.group.count();
         }
-        Self { state, started, watch }
+        Self { state, started, watch, patience: None }
     }
 
     /// The endpoint that works on the request.
@@ -172,6 +180,11 @@ impl InFlight {
 
     pub(crate) fn hash(&self) -> EndpointHash {
         self.state.hash
+    }
+
+    /// If the request is given up when this is over, there was no answer.
+    pub(crate) fn wait_with(&mut self, patience: Patience) {
+        self.patience = Some(patience);
     }
 
     /// Tells what became of the request: call it when the head of the response is there, or none will come.
@@ -185,7 +198,7 @@ impl InFlight {
         }
         let (group, standing) = (&self.state.group, &self.state.standing);
         let config = group.config.load();
-        if let Some(decay) = config.decay().filter(|_| watch.time) {
+        if watch.time {
             let now = group.clock.now();
             let took = now.since(self.started);
             let took = match penalty(outcome) {
@@ -193,7 +206,10 @@ impl InFlight {
                 // Who fails fast is not fast.
                 Some(penalty) => took.max(penalty),
             };
-            standing.latency.observe(now, took, decay);
+            match config.decay() {
+                Some(decay) => standing.latency.observe(now, took, decay),
+                None => standing.latency.sample(now, took),
+            }
         }
         if let Some(outlier) = config.outlier.as_ref().filter(|_| watch.outcome)
             && standing.note(outcome, || group.clock.now(), outlier)
@@ -208,16 +224,21 @@ impl Drop for InFlight {
         if self.watch == Watch::default() {
             return;
         }
+        if self.patience.as_ref().is_some_and(Patience::is_over) {
+            self.record(Outcome::Unreachable);
+        }
         let group = &self.state.group;
         if self.watch.count {
             group.uncount();
         }
         // Given up before there was a response: it would have taken longer.
-        if self.watch.time
-            && let Some(decay) = group.config.load().decay()
-        {
+        if self.watch.time {
             let now = group.clock.now();
-            self.state.standing.latency.observe_at_least(now, now.since(self.started), decay);
+            let (latency, took) = (&self.state.standing.latency, now.since(self.started));
+            match group.config.load().decay() {
+                Some(decay) => latency.observe_at_least(now, took, decay),
+                None => latency.sample_at_least(now, took),
+            }
         }
     }
 }
@@ -247,3 +268,6 @@ impl UpgradeGuard {
         self.in_flight.endpoint()
     }
 }
+
+#[cfg(all(test, loom))]
+mod races;

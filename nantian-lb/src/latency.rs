@@ -1,9 +1,9 @@
 //! Peak EWMA: how long an endpoint takes, as one word that all threads share.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// A moving average of response times that jumps to a new peak at once and forgets it exponentially.
 ///
@@ -11,6 +11,9 @@ use crate::clock::Timestamp;
 /// origin, which wrap after 49 days. 0 is no average.
 #[derive(Debug, Default)]
 pub(crate) struct Latency(AtomicU64);
+
+/// How far a sample moves the middle of samples.
+const STEP: f32 = 1.125;
 
 /// An average below this is as good as none: what decides is then the number of requests in flight.
 const LEAST_MICROS: f32 = 1.0;
@@ -33,6 +36,31 @@ impl Latency {
         if micros(took) > self.at(now, decay) {
             self.observe(now, took, decay);
         }
+    }
+
+    /// Takes in that a request out of many, drawn at random, took `took`.
+    ///
+    /// The average is then the middle of the samples: half of them are longer, however much. It does not fade.
+    pub(crate) fn sample(&self, now: Timestamp, took: Duration) {
+        let sample = micros(took);
+        self.change(now, |middle, _| match middle {
+            0.0 => sample,
+            middle if sample >= middle * STEP => middle * STEP,
+            middle if sample <= middle / STEP => middle / STEP,
+            _ => sample,
+        });
+    }
+
+    /// Takes in that a request out of many takes at least `took`, and is not over or was given up.
+    pub(crate) fn sample_at_least(&self, now: Timestamp, took: Duration) {
+        if micros(took) > self.latest() {
+            self.sample(now, took);
+        }
+    }
+
+    /// The average in microseconds as it was made last, 0 if there is none.
+    pub(crate) fn latest(&self) -> f32 {
+        f32::from_bits(u32::try_from(self.0.load(Relaxed) >> 32).unwrap_or(0))
     }
 
     /// Begins with an average of others, if there is none yet.
@@ -94,6 +122,7 @@ fn unpack(word: u64, now: Timestamp) -> (f32, Duration) {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 
@@ -115,6 +144,26 @@ mod tests {
         let average = latency.at(at(10_001), DECAY);
         let expected = 500_000.0 * (-1f32).exp() + 10_000.0 * (1.0 - (-1f32).exp());
         assert!((average / expected - 1.0).abs() < 0.01, "{average} of {expected}");
+    }
+
+    #[test]
+    fn samples_lead_to_their_middle_whatever_the_longest_takes() {
+        let latency = Latency::default();
+        assert_eq!(latency.latest(), 0.0);
+        for number in 0..2000 {
+            // One in ten takes a hundred times as long.
+            let millis = if number % 10 == 0 { 1000 } else { 10 };
+            latency.sample(at(number * 1000), Duration::from_millis(millis));
+        }
+        assert!((9_000.0..12_000.0).contains(&latency.latest()), "{}", latency.latest());
+        for _ in 0..20 {
+            latency.sample(at(0), Duration::from_millis(50));
+        }
+        assert!((49_000.0..51_000.0).contains(&latency.latest()), "{}", latency.latest());
+        latency.sample_at_least(at(0), Duration::from_millis(1));
+        assert!(latency.latest() > 49_000.0);
+        latency.sample_at_least(at(0), Duration::from_secs(1));
+        assert!(latency.latest() > 55_000.0);
     }
 
     #[test]

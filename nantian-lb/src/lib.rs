@@ -56,9 +56,9 @@
 //!
 //! | [`Strategy`] | pick | weights |
 //! |---|---|---|
-//! | [`RoundRobin`](Strategy::RoundRobin) | exact turns, in the order of the ids | smoothly interleaved, exact over a cycle |
+//! | [`RoundRobin`](Strategy::RoundRobin) | exact turns, in the order of the ids | evenly interleaved, exact over a cycle |
 //! | [`Random`](Strategy::Random) | independent draws | exact in the mean |
-//! | [`LeastRequest`](Strategy::LeastRequest) | the less loaded of two distinct draws | drawn by weight, load divided by weight |
+//! | [`LeastRequest`](Strategy::LeastRequest) | the less loaded of two distinct draws, of all if they are up to four; a much slower one has one request less | drawn by weight, load divided by weight |
 //! | [`PeakEwma`](Strategy::PeakEwma) | the one that promises the shorter wait of two distinct draws | as above |
 //! | [`ConsistentHash`](Strategy::ConsistentHash) | Maglev table over a key of the request | table share |
 //!
@@ -93,9 +93,11 @@ mod latency;
 mod members;
 mod observe;
 mod outcome;
+mod patience;
 mod plan;
 mod set;
 mod strategy;
+mod sync;
 mod tried;
 
 pub mod body;
@@ -118,6 +120,7 @@ pub use key::{ClientAddr, ClientIp, HashKey, KeySource};
 pub use layer::BalanceLayer;
 pub use observe::EndpointStatus;
 pub use outcome::Outcome;
+pub use patience::Patience;
 pub use respond::{DefaultResponder, Responder};
 pub use service::{Balance, Routed};
 pub use tried::Tried;

@@ -24,7 +24,8 @@ use crate::tried::Tried;
 /// Picks an endpoint for each request and hands both to the inner service.
 ///
 /// The endpoint counts the request from the pick until the response body has ended, or until the response, its body or the
-/// future is dropped. What comes of it is [recorded](crate::InFlight::record). If the response upgrades the connection, the count goes on with the
+/// future is dropped. What comes of it is [recorded](crate::InFlight::record): a response, an error, or that a
+/// [`Patience`](crate::Patience) in the extensions of the request came to its end. If the response upgrades the connection, the count goes on with the
 /// [`UpgradeGuard`](crate::UpgradeGuard) in its extensions.
 ///
 /// The pick happens in `call`; `poll_ready` is that of the inner service.
@@ -79,6 +80,9 @@ impl<T: Clone, S, R> Balance<T, S, R> {
         let tried = request.extensions().get::<Tried>();
         let endpoints = tried.map(Tried::endpoints).unwrap_or_default();
         context = context.with_tried(&endpoints);
+        if !tried.is_none_or(Tried::may_return) {
+            context = context.without_return();
+        }
         let picked = match self.options.client_ip.as_deref() {
             None => self.balancer.pick(&context.with_keys(request)),
             Some(client_ip) => {
@@ -119,7 +123,10 @@ where
                 if let Some(sessions) = &self.options.sessions {
                     sessions.strip(request.headers_mut());
                 }
-                let (target, in_flight) = picked.into_parts();
+                let (target, mut in_flight) = picked.into_parts();
+                if let Some(patience) = request.extensions().get().cloned() {
+                    in_flight.wait_with(patience);
+                }
                 let is_connect = request.method() == Method::CONNECT;
                 let response = self.inner.call(Routed { target, request });
                 let exchange = Exchange { in_flight, keeper, blame: self.options.blame.clone(), is_connect };

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::config::{BalanceConfig, Strategy};
@@ -21,6 +22,10 @@ use crate::strategy::{Loads, scale};
 pub(crate) struct Set<T> {
     config: Arc<BalanceConfig>,
     watch: Watch,
+    /// Some requests are timed.
+    samples: bool,
+    /// All are.
+    decay: Option<Duration>,
     pub(crate) members: Arc<Members<T>>,
     plan: Plan,
 }
@@ -43,6 +48,11 @@ pub(crate) struct Found<T> {
     pub(crate) reason: Reason,
 }
 
+/// One request in so many is timed where response times matter little.
+const TIMED: u64 = 16;
+/// One in so many, timed too, is chosen as if no times were known: who was slow once could never show that it is well.
+const BLIND: u64 = 64;
+
 /// How often a choice that cannot be taken is made anew before all endpoints are gone through.
 const REDRAWS: u32 = 4;
 
@@ -50,8 +60,20 @@ const REDRAWS: u32 = 4;
 struct LoadsOf<'a, T> {
     members: &'a Members<T>,
     choice: &'a Choice,
-    config: &'a BalanceConfig,
-    now: Timestamp,
+    times: Times,
+}
+
+/// Which response times a choice is to know.
+#[derive(Clone, Copy)]
+enum Times {
+    None,
+    /// Those of samples.
+    Sampled,
+    /// Those that have faded until now.
+    Faded {
+        now: Timestamp,
+        decay: Duration,
+    },
 }
 
 // === impl Set ===
@@ -66,7 +88,8 @@ impl<T> Set<T> {
     ) -> Self {
         let old = old.map(|old| (&old.plan, &*old.config));
         let plan = members.plan(&config, now, old);
-        Self { watch: Watch::of(&config), config, members, plan }
+        let (watch, samples, decay) = (Watch::of(&config), config.samples_times(), config.decay());
+        Self { config, watch, samples, decay, members, plan }
     }
 
     pub(crate) fn config(&self) -> &Arc<BalanceConfig> {
@@ -104,7 +127,7 @@ impl<T: Clone> Set<T> {
         let choice = &self.plan.tier(tier).ok_or_else(|| self.refusal())?.choice;
         let found = if self.is_free(context) {
             let member = self.choose(choice, context.random, key, cursor, group);
-            member.map(|(_, member)| self.enter(member))
+            member.map(|(_, member)| self.enter(member, context))
         } else {
             self.search(choice, context, key, cursor, group)
         };
@@ -135,7 +158,7 @@ impl<T: Clone> Set<T> {
         if is_lost || context.tried.contains(member.seat.id()) {
             return Err(Reason::Chosen);
         }
-        match self.try_enter(member, self.config.max_inflight_requests) {
+        match self.try_enter(member, self.config.max_inflight_requests, context) {
             Some((target, in_flight)) => Ok(Found { target, in_flight, reason: Reason::Session }),
             None => Err(Reason::Detour),
         }
@@ -149,8 +172,13 @@ impl<T: Clone> Set<T> {
         cursor: &AtomicU64,
         group: &Group,
     ) -> Option<(usize, &'s Member<T>)> {
-        let now = if self.watch.time { group.clock.now() } else { Timestamp::ORIGIN };
-        let loads = LoadsOf { members: &self.members, choice, config: &self.config, now };
+        let times = match self.decay {
+            Some(decay) => Times::Faded { now: group.clock.now(), decay },
+            // By bits that choices hardly depend on.
+            None if self.samples && !random.is_multiple_of(BLIND) => Times::Sampled,
+            None => Times::None,
+        };
+        let loads = LoadsOf { members: &self.members, choice, times };
         let place = choice.chooser().choose(random, key, cursor, &loads);
         Some((place, self.members.get(choice.member(place)?)?))
     }
@@ -171,7 +199,7 @@ impl<T: Clone> Set<T> {
         for _ in 0..REDRAWS {
             let (place, member) = self.choose(choice, random, key, cursor, group)?;
             if !is_tried(member)
-                && let Some(found) = self.admit(choice, place, group)
+                && let Some(found) = self.admit(choice, place, context, group)
             {
                 return Some(found);
             }
@@ -179,12 +207,14 @@ impl<T: Clone> Set<T> {
             key = key.map(|KeyHash(key)| KeyHash(remix(key)));
         }
         let seed = key.map_or(random, |key| key.0);
-        self.scan(choice, seed, group, |member| !is_tried(member)).or_else(|| {
+        self.scan(choice, seed, context, group, |member| !is_tried(member)).or_else(|| {
             let others = self.plan.tiers.iter().map(|tier| &*tier.choice);
             let mut others = others.filter(|other| !std::ptr::eq(*other, choice));
             others
-                .find_map(|other| self.scan(other, seed, group, |member| !is_tried(member)))
-                .or_else(|| self.scan(choice, seed, group, is_tried))
+                .find_map(|other| self.scan(other, seed, context, group, |member| !is_tried(member)))
+                .or_else(|| {
+                    self.scan(choice, seed, context, group, |member| context.may_return && is_tried(member))
+                })
         })
     }
 
@@ -192,6 +222,7 @@ impl<T: Clone> Set<T> {
         &self,
         choice: &Choice,
         seed: u64,
+        context: &PickContext<'_>,
         group: &Group,
         is_wanted: impl Fn(&Member<T>) -> bool,
     ) -> Option<(T, InFlight)> {
@@ -200,12 +231,18 @@ impl<T: Clone> Set<T> {
         let mut places = (first..n).chain(0..first);
         places.find_map(|place| {
             let member = self.members.get(choice.member(place)?)?;
-            if is_wanted(member) { self.admit(choice, place, group) } else { None }
+            if is_wanted(member) { self.admit(choice, place, context, group) } else { None }
         })
     }
 
     /// Enters the member at this place, if it may have one more request.
-    fn admit(&self, choice: &Choice, place: usize, group: &Group) -> Option<(T, InFlight)> {
+    fn admit(
+        &self,
+        choice: &Choice,
+        place: usize,
+        context: &PickContext<'_>,
+        group: &Group,
+    ) -> Option<(T, InFlight)> {
         let at = choice.member(place)?;
         let member = self.members.get(at)?;
         let max = match self.plan.uses.get(at)? {
@@ -218,18 +255,32 @@ impl<T: Clone> Set<T> {
         {
             return None;
         }
-        self.try_enter(member, max)
+        self.try_enter(member, max, context)
     }
 
-    fn try_enter(&self, member: &Member<T>, max: Option<NonZeroU32>) -> Option<(T, InFlight)> {
+    fn try_enter(
+        &self,
+        member: &Member<T>,
+        max: Option<NonZeroU32>,
+        context: &PickContext<'_>,
+    ) -> Option<(T, InFlight)> {
         match max {
-            None => Some(self.enter(member)),
-            Some(max) => Some((member.target.clone(), member.seat.try_enter(max, self.watch)?)),
+            None => Some(self.enter(member, context)),
+            Some(max) => {
+                Some((member.target.clone(), member.seat.try_enter(max, self.watch(member, context))?))
+            }
         }
     }
 
-    fn enter(&self, member: &Member<T>) -> (T, InFlight) {
-        (member.target.clone(), member.seat.enter(self.watch))
+    fn enter(&self, member: &Member<T>, context: &PickContext<'_>) -> (T, InFlight) {
+        (member.target.clone(), member.seat.enter(self.watch(member, context)))
+    }
+
+    /// What is of interest about a request there.
+    fn watch(&self, member: &Member<T>, context: &PickContext<'_>) -> Watch {
+        let is_timed = self.samples
+            && (context.random.is_multiple_of(TIMED) || member.seat.standing().latency.latest() == 0.0);
+        Watch { time: self.watch.time || is_timed, ..self.watch }
     }
 
     #[cold]
@@ -265,7 +316,14 @@ impl<T> Loads for LoadsOf<'_, T> {
     }
 
     fn latency(&self, place: usize) -> f32 {
-        let decay = self.config.decay().unwrap_or_default();
-        self.member(place).map_or(f32::INFINITY, |member| member.seat.standing().latency.at(self.now, decay))
+        let latency = |member: &Member<T>| {
+            let latency = &member.seat.standing().latency;
+            match self.times {
+                Times::None => 0.0,
+                Times::Sampled => latency.latest(),
+                Times::Faded { now, decay } => latency.at(now, decay),
+            }
+        };
+        self.member(place).map_or(f32::INFINITY, latency)
     }
 }

@@ -49,6 +49,7 @@ fn total(balancer: &Balancer<&'static str>) -> usize {
     in_flight(balancer).values().sum()
 }
 
+/// P1.
 #[test]
 fn turns_are_even_to_one_whatever_the_number_of_picks() {
     let balancer = Balancer::new(endpoints(&[("a", 1), ("b", 1), ("c", 1)]), &BalanceConfig::default());

@@ -43,6 +43,7 @@ fn spread(balancer: &Balancer<usize>, request: &Request<()>) -> usize {
     places.len()
 }
 
+/// P3: the same on every machine.
 #[test]
 fn placement_is_that_of_its_version() {
     assert_eq!(PLACEMENT_VERSION, "nlb-h1");

@@ -28,6 +28,7 @@ pub(crate) fn hints() -> impl Iterator<Item = &'static Hint> {
         ai_service::AUTH_HINTS,
         ai_service::OBSERVABILITY_HINTS,
         ai_service::RETRY_HINTS,
+        backend_lb_policy::HINTS,
         duration::HINTS,
         http_token::HINTS,
         target_ref::HINTS,

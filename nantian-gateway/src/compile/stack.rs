@@ -109,7 +109,7 @@ fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> B
 fn attempts(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> BackendService {
     let mut attempt = target(&share.target, share.sessions.as_ref(), context);
     if let Some(limit) = share.timeout {
-        attempt = LocalService::new(TimeoutLayer::new(limit).layer(attempt));
+        attempt = LocalService::new(TimeoutLayer::of_attempt(limit).layer(attempt));
     }
     if let Some(retry) = &share.retry {
         let retry = RetryLayer::new(retry.clone(), Arc::clone(&rule.metrics), context.worker);

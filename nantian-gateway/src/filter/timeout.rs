@@ -1,8 +1,11 @@
 //! A time limit on a whole exchange, `timeouts.request` and `timeouts.backendRequest`.
 
 use std::{
+    cell::Cell,
     future::Future,
+    mem,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -10,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
+use nantian_lb::Patience;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower::{Layer, Service};
@@ -25,12 +29,19 @@ pub struct TimedOut(pub Duration);
 #[derive(Debug, Clone, Copy)]
 pub struct TimeoutLayer {
     limit: Duration,
+    /// Whether an endpoint that was asked and does not answer in time has failed.
+    blames: bool,
 }
 
 impl TimeoutLayer {
     /// Allows `limit` for each exchange.
     pub const fn new(limit: Duration) -> Self {
-        Self { limit }
+        Self { limit, blames: false }
+    }
+
+    /// Allows `limit` for each attempt at one endpoint, which has failed if it does not answer in time.
+    pub const fn of_attempt(limit: Duration) -> Self {
+        Self { limit, blames: true }
     }
 }
 
@@ -40,7 +51,7 @@ impl<S> Layer<S> for TimeoutLayer {
     type Service = Timeout<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Timeout { inner, limit: self.limit }
+        Timeout { inner, layer: *self }
     }
 }
 
@@ -48,7 +59,7 @@ impl<S> Layer<S> for TimeoutLayer {
 #[derive(Debug, Clone)]
 pub struct Timeout<S> {
     inner: S,
-    limit: Duration,
+    layer: TimeoutLayer,
 }
 
 // === impl Timeout ===
@@ -65,9 +76,10 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let sleep = Some(Box::pin(sleep(self.limit)));
-        TimeoutFuture { inner: self.inner.call(request), sleep, limit: self.limit }
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let limit = self.layer.limit;
+        let blame = self.layer.blames.then(|| Blame::of(&mut request));
+        TimeoutFuture { inner: self.inner.call(request), sleep: Some(Box::pin(sleep(limit))), limit, blame }
     }
 }
 
@@ -79,6 +91,7 @@ pin_project! {
         inner: F,
         sleep: Option<Pin<Box<Sleep>>>,
         limit: Duration,
+        blame: Option<Blame>,
     }
 }
 
@@ -102,7 +115,12 @@ where
             }));
         }
         match this.sleep.as_mut().map(|sleep| sleep.as_mut().poll(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Err(TimedOut(*this.limit).into())),
+            Some(Poll::Ready(())) => {
+                if let Some(blame) = this.blame {
+                    blame.tell();
+                }
+                Poll::Ready(Err(TimedOut(*this.limit).into()))
+            }
             _ => Poll::Pending,
         }
     }
@@ -138,5 +156,110 @@ impl http_body::Body for TimeoutBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// Tells the balancer of an endpoint that does not answer in time, unless it has yet to be sent the whole request.
+#[derive(Debug)]
+struct Blame {
+    patience: Patience,
+    is_sent: Rc<Cell<bool>>,
+}
+
+/// The body of a request, which notes when all of it was taken.
+struct Upload {
+    body: Body,
+    is_sent: Rc<Cell<bool>>,
+}
+
+// === impl Blame ===
+
+impl Blame {
+    fn of(request: &mut Request<Body>) -> Self {
+        let patience = Patience::new();
+        let is_sent = Rc::new(Cell::new(request.body().is_end_stream()));
+        if !is_sent.get() {
+            let body = mem::take(request.body_mut());
+            *request.body_mut() = Body::boxed(Upload { body, is_sent: Rc::clone(&is_sent) });
+        }
+        request.extensions_mut().insert(patience.clone());
+        Self { patience, is_sent }
+    }
+
+    fn tell(&self) {
+        if self.is_sent.get() {
+            self.patience.run_out();
+        }
+    }
+}
+
+// === impl Upload ===
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None)) || (frame.is_ready() && self.body.is_end_stream()) {
+            self.is_sent.set(true);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use nantian_lb::{BalanceConfig, BalanceLayer, Balancer, Endpoint, Routed, health::OutlierConfig};
+    use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+
+    use super::*;
+
+    /// Whether an endpoint is ejected after five attempts, none of which it answers; it reads the body or not.
+    async fn is_ejected(layer: TimeoutLayer, body: fn() -> Body, reads: bool) -> bool {
+        let config = BalanceConfig::default().with_outlier(OutlierConfig::new());
+        let balancer = Balancer::new([Endpoint::new("a", ()), Endpoint::new("b", ())], &config);
+        let attempt = ServiceBuilder::new()
+            .layer(layer)
+            .map_response(|response: Response<_>| response.map(Body::boxed))
+            .layer(BalanceLayer::new(balancer.clone()))
+            .service(service_fn(move |Routed { request, .. }: Routed<(), Request<Body>>| async move {
+                if reads {
+                    let _ = request.into_body().collect().await;
+                }
+                std::future::pending::<Result<Response<Body>, BoxError>>().await
+            }));
+        for _ in 0..10 {
+            let late = attempt.clone().oneshot(Request::new(body())).await.unwrap_err();
+            assert!(late.is::<TimedOut>(), "{late}");
+        }
+        balancer.status().iter().any(|status| status.ejections > 0)
+    }
+
+    const LIMIT: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_was_asked_and_is_silent_has_failed() {
+        let attempt = TimeoutLayer::of_attempt(LIMIT);
+        assert!(is_ejected(attempt, Body::empty, false).await);
+        assert!(is_ejected(attempt, || Body::full("abc"), true).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_has_yet_to_be_asked_has_not_failed() {
+        assert!(!is_ejected(TimeoutLayer::of_attempt(LIMIT), || Body::full("abc"), false).await);
+        assert!(!is_ejected(TimeoutLayer::new(LIMIT), Body::empty, false).await);
     }
 }

@@ -30,8 +30,9 @@ pub enum SessionCarrier {
     Cookie {
         /// Whether it outlives the browser, until the absolute timeout.
         permanent: bool,
-        /// Its path.
-        path: String,
+        /// Its path; `None` is what the paths of the rule have in common.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<String>,
     },
     /// A header.
     Header,

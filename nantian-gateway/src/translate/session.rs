@@ -21,6 +21,8 @@ struct Spec<'a> {
     is_header: bool,
     /// Whether there is a `cookieConfig`, and what it says.
     is_permanent: Option<bool>,
+    /// The path of the cookie.
+    path: Option<&'a str>,
     absolute_timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
 }
@@ -45,6 +47,7 @@ pub(super) fn of_rule(
         name: spec.session_name.as_deref(),
         is_header: spec.r#type == Some(HttpRouteRulesSessionPersistenceType::Header),
         is_permanent,
+        path: None,
         absolute_timeout: timeout(spec.absolute_timeout.as_deref(), &path.field("absoluteTimeout"))?,
         idle_timeout: timeout(spec.idle_timeout.as_deref(), &path.field("idleTimeout"))?,
     };
@@ -56,11 +59,17 @@ pub(super) fn of_policy(
     spec: &nantian_crd::SessionPersistence,
     path: &Path<'_>,
 ) -> Result<SessionPersistence, Fault> {
-    let cookie = spec.cookie_config.as_ref();
+    let (cookie, header) = (spec.cookie.as_ref(), spec.header.as_ref());
+    // One of the two shapes; that both are not mixed is validated.
+    let name = spec.session_name.as_deref();
+    let name = name.or_else(|| cookie?.name.as_deref()).or_else(|| header?.name.as_deref());
+    let lifetime = spec.cookie_config.as_ref().map(|cookie| cookie.lifetime_type);
+    let lifetime = lifetime.or_else(|| Some(cookie?.lifetime_type));
     let spec = Spec {
-        name: spec.session_name.as_deref(),
+        name,
         is_header: spec.type_ == SessionPersistenceType::Header,
-        is_permanent: cookie.map(|cookie| cookie.lifetime_type == CookieLifetime::Permanent),
+        is_permanent: lifetime.map(|lifetime| lifetime == CookieLifetime::Permanent),
+        path: cookie.and_then(|cookie| cookie.path.as_deref()),
         absolute_timeout: spec.absolute_timeout.as_ref().map(|timeout| timeout.value().as_std()),
         idle_timeout: spec.idle_timeout.as_ref().map(|timeout| timeout.value().as_std()),
     };
@@ -97,7 +106,7 @@ fn read(spec: Spec<'_>, reason: Reason, path: &Path<'_>) -> Result<SessionPersis
     let carrier = if spec.is_header {
         SessionCarrier::Header
     } else {
-        SessionCarrier::Cookie { permanent, path: "/".to_owned() }
+        SessionCarrier::Cookie { permanent, path: spec.path.map(str::to_owned) }
     };
     Ok(SessionPersistence { name: spec.name.map(str::to_owned), carrier, absolute_timeout, idle_timeout })
 }

@@ -22,7 +22,7 @@ const OTHERS: usize = 4;
 
 /// Sends a request of which nothing was written to another endpoint of `balancer`, whatever its method is.
 ///
-/// An endpoint is not tried twice while there is another one that takes requests.
+/// No endpoint is tried twice: if the others are full, there is none for the request.
 #[derive(Debug, Clone)]
 pub struct FailoverLayer {
     balancer: Balancer<Destination>,
@@ -120,7 +120,8 @@ impl<S> Shared<S> {
     /// The request, which passes over the endpoints that it has been sent to, if there is another one.
     fn again(&self, Unsent { mut request, destination }: Unsent) -> Option<Request<Body>> {
         let endpoints = self.balancer.status();
-        let tried = request.extensions_mut().get_or_insert_default::<Tried>().clone();
+        let tried = request.extensions_mut().get_or_insert_default::<Tried>().clone().without_return();
+        request.extensions_mut().insert(tried.clone());
         for endpoint in endpoints.iter().filter(|endpoint| endpoint.target == destination) {
             tried.add(&endpoint.id);
         }
@@ -165,10 +166,13 @@ mod tests {
         Destination { address, protocol: Protocol::Http1, tls: None }
     }
 
-    /// The ports that a request is sent to, none of which can be reached, of `endpoints` ports.
-    async fn tried(endpoints: u16) -> Vec<Address> {
+    fn balancer(endpoints: u16, config: &BalanceConfig) -> Balancer<Destination> {
         let all = (0..endpoints).map(|port| Endpoint::new(format!("e{port}"), destination(port)));
-        let balancer = Balancer::new(all, &BalanceConfig::new(Strategy::Random));
+        Balancer::new(all, config)
+    }
+
+    /// The ports that a request is sent to, none of which can be reached, and the status of its answer, if it has one.
+    async fn tried(balancer: Balancer<Destination>) -> (Vec<Address>, Option<http::StatusCode>) {
         let tried = Rc::<RefCell<Vec<_>>>::default();
         let seen = Rc::clone(&tried);
         let connect = service_fn(move |Routed { target, request }: Routed<Destination, Request<Body>>| {
@@ -180,18 +184,29 @@ mod tests {
         });
         let balanced = BalanceLayer::new(balancer.clone()).layer(connect);
         let failover = FailoverLayer::new(balancer).layer(balanced);
-        assert!(failover.oneshot(Request::new(Body::full("abc"))).await.is_err());
-        tried.take()
+        let answer = failover.oneshot(Request::new(Body::full("abc"))).await;
+        (tried.take(), answer.ok().map(|answer| answer.status()))
     }
 
     #[tokio::test]
     async fn a_few_endpoints_are_tried_and_none_twice() {
         for endpoints in [1, 2, 3, 20] {
-            let tried = tried(endpoints).await;
+            let (tried, answer) = tried(balancer(endpoints, &BalanceConfig::new(Strategy::Random))).await;
+            assert_eq!(answer, None);
             assert_eq!(tried.len(), usize::from(endpoints).min(1 + OTHERS), "of {endpoints}");
             for (at, address) in tried.iter().enumerate() {
                 assert!(!tried[..at].contains(address), "{address:?} twice");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn none_is_tried_twice_when_the_others_are_full() {
+        let config = BalanceConfig::default().with_max_inflight_requests(std::num::NonZeroU32::MIN);
+        let balancer = balancer(3, &config);
+        let _held = [(); 2].map(|()| balancer.pick(&nantian_lb::PickContext::new()).unwrap());
+        let (tried, answer) = tried(balancer).await;
+        assert_eq!(tried.len(), 1, "{tried:?}");
+        assert_eq!(answer, Some(http::StatusCode::SERVICE_UNAVAILABLE));
     }
 }

@@ -316,6 +316,157 @@ async fn names_of_their_own_keep_the_rules_of_a_policy_apart() {
     }
 }
 
+/// What a browser does: a cookie is sent for its path, and takes the place of one with its name and path alone.
+#[derive(Default)]
+struct Browser {
+    jar: BTreeMap<(String, String), String>,
+}
+
+impl Browser {
+    async fn who(&mut self, gateway: &Running, path: &str) -> String {
+        let is_for = |of: &str| path == of || path.starts_with(&format!("{}/", of.trim_end_matches('/')));
+        let sent = self.jar.iter().filter(|((_, of), _)| is_for(of));
+        let sent: Vec<_> = sent.map(|((name, _), value)| format!("{name}={value}")).collect();
+        let mut client = Client::default();
+        if !sent.is_empty() {
+            let (name, value) =
+                sent.join("; ").split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+            client = Client::with(&name, value);
+        }
+        let reply = client.get(gateway, path).await;
+        for set in reply.all("set-cookie") {
+            let (name, rest) = set.split_once('=').unwrap();
+            let (value, attributes) = rest.split_once("; ").unwrap();
+            let of = attributes.split("; ").find_map(|attribute| attribute.strip_prefix("Path=")).unwrap();
+            self.jar.insert((name.to_owned(), of.to_owned()), value.to_owned());
+        }
+        reply.header("x-backend").unwrap().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn one_name_on_two_paths_is_two_cookies_that_do_not_take_each_others_place() {
+    let backends = three().await;
+    let gateway = World::new()
+        .service("a", &backends.each_ref())
+        .manifest("policy", &policy("a", "sessionPersistence: {sessionName: stay}"))
+        .route("one", &[rule("/one", &to("a"))])
+        .route("two", &[rule("/two", &to("a")), rule("/two/deeper", &to("a"))])
+        .start()
+        .await;
+    let paths = ["/one", "/two", "/two/deeper"];
+    for _ in 0..5 {
+        let mut browser = Browser::default();
+        let mut homes = Vec::new();
+        for path in paths {
+            homes.push(browser.who(&gateway, path).await);
+        }
+        assert_eq!(browser.jar.len(), 3, "{:?}", browser.jar.keys());
+        for _ in 0..5 {
+            for (path, home) in paths.iter().zip(&homes) {
+                assert_eq!(browser.who(&gateway, path).await, *home, "{path}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_policy_may_have_the_later_shape_with_a_path() {
+    let backends = three().await;
+    let cookie = "absoluteTimeout: 1h, cookie: {name: stay, path: /shop, lifetimeType: Permanent}";
+    let gateway = World::new()
+        .service("a", &backends.each_ref())
+        .service("b", &backends.each_ref())
+        .manifest("policy-a", &policy("a", &format!("sessionPersistence: {{{cookie}}}")))
+        .manifest("policy-b", &policy("b", "sessionPersistence: {type: Header, header: {name: X-Stay}}"))
+        .route("a", &[rule("/shop/cart", &to("a")), rule("/b", &to("b"))])
+        .start()
+        .await;
+    let mut client = Client::default();
+    let first = client.get(&gateway, "/shop/cart").await;
+    let set = first.header("set-cookie").unwrap();
+    assert!(
+        set.starts_with("stay=") && set.ends_with("; Path=/shop; Max-Age=3600; HttpOnly; SameSite=Strict"),
+        "{set}"
+    );
+    for _ in 0..5 {
+        assert_eq!(client.who(&gateway, "/shop/cart").await, first.header("x-backend").unwrap());
+    }
+    assert!(gateway.get("/b").await.header("x-stay").is_some());
+}
+
+/// Of a token that can be read; of one that cannot, this tells what would stand in it.
+#[tokio::test]
+async fn no_response_shows_an_address_or_a_pod_even_to_who_decodes_it() {
+    let backend = Backend::echo("a").await;
+    let gateway = World::new()
+        .manifest("service-a", &of_pod(&backend))
+        .route(
+            "sticky",
+            &[
+                sticky("/cookie", "sessionName: stay", &to("a")),
+                sticky("/header", "sessionName: X-Stay, type: Header", &to("a")),
+            ],
+        )
+        .start()
+        .await;
+    let octets = [&[127, 0, 0, 1][..], &backend.address.port().to_be_bytes()].concat();
+    let pod = "shop-7d4b9-x2x7p";
+    let secrets = [
+        b"127.0.0.1".to_vec(),
+        pod.into(),
+        backend.address.port().to_string().into(),
+        octets,
+        b"demo".to_vec(),
+    ];
+    let shows = |bytes: &[u8], secret: &[u8]| bytes.windows(secret.len()).any(|part| part == secret);
+    let mut tokens = Vec::new();
+    for path in ["/cookie", "/header"] {
+        for _ in 0..3 {
+            let reply = gateway.get(path).await;
+            let head = format!("{reply:?}");
+            assert!(!head.contains(pod) && !head.contains("127.0.0.1"), "{head}");
+            let set = reply
+                .header("set-cookie")
+                .map(|set| set.trim_start_matches("stay=").split(';').next().unwrap());
+            let token = set.or(reply.header("x-stay")).unwrap().to_owned();
+            let decoded = base64::prelude::BASE64_URL_SAFE_NO_PAD.decode(&token).unwrap();
+            for secret in &secrets {
+                assert!(!shows(&decoded, secret), "{token}");
+            }
+            tokens.push(token);
+        }
+    }
+    tokens.sort();
+    tokens.dedup();
+    assert_eq!(tokens.len(), 6, "one endpoint, and no two tokens are alike");
+}
+
+/// The Service `a` with one endpoint that is a pod.
+fn of_pod(backend: &Backend) -> String {
+    let slice = crate::support::service("a", "http", &[backend]);
+    slice.replace(
+        "endpoints: [{addresses",
+        "endpoints: [{targetRef: {kind: Pod, name: shop-7d4b9-x2x7p, namespace: demo}, addresses",
+    )
+}
+
+#[tokio::test]
+async fn an_expired_token_selects_afresh() {
+    let backends = three().await;
+    let gateway = world(&backends, "sessionName: stay, absoluteTimeout: 1s").start().await;
+    let mut client = Client::default();
+    client.who(&gateway, "/").await;
+    let old = client.cookies["stay"].clone();
+    eventually("it is over", async || {
+        let mut client = Client::with("stay", old.clone());
+        let reply = client.get(&gateway, "/").await;
+        assert_eq!(reply.status(), 200);
+        reply.header("set-cookie").is_some()
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_session_wins_over_a_hash_and_lasts_while_its_endpoint_drains() {
     let backends = three().await;

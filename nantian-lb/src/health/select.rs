@@ -155,6 +155,7 @@ mod tests {
         shares.iter().map(|share| (share.percent, free(share))).collect()
     }
 
+    /// P8.
     #[test]
     fn tiers_spill_and_panic_as_envoy_documents_it() {
         for (healthy, expected) in [
@@ -171,6 +172,7 @@ mod tests {
         }
     }
 
+    /// P8, for one tier of few endpoints.
     #[test]
     fn a_single_tier_panics_below_the_threshold_however_small_it_is() {
         for (healthy, all, free) in [
@@ -188,6 +190,7 @@ mod tests {
         }
     }
 
+    /// P13.
     #[test]
     fn a_strict_tier_keeps_all_while_one_of_it_is_healthy() {
         assert_eq!(shares(&[(1, 10), (10, 10)], TierPreference::Strict), [(100, 1), (0, 10)]);

@@ -3,13 +3,13 @@
 //! Requests note what they saw in atomics; what follows from it is decided by one thread at a time, under the lock of updates
 //! ([`Standing::settle`]), so that bounds over the whole set hold exactly.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{OutlierConfig, SlowStartConfig};
 use crate::clock::Timestamp;
 use crate::latency::Latency;
 use crate::outcome::Outcome;
+use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// The well-being of an endpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Standing {
             self.gateway_errors.store(0, Ordering::Relaxed);
         }
         if self.verdict.load(Ordering::Relaxed) == PROBATION {
-            self.acquitted.store(true, Ordering::Relaxed);
+            self.acquitted.swap(true, Ordering::Relaxed);
             return true;
         }
         false
@@ -126,7 +126,7 @@ impl Standing {
         let verdict = self.verdict.load(Ordering::Relaxed);
         let is_suspected = verdict == PROBATION || (too_many && verdict != EJECTED);
         if is_suspected {
-            self.suspected.store(true, Ordering::Relaxed);
+            self.suspected.swap(true, Ordering::Relaxed);
         }
         is_suspected
     }
@@ -240,3 +240,6 @@ fn whole_times(time: Duration, unit: Duration) -> u32 {
         unit => u32::try_from(time.as_nanos() / unit).unwrap_or(u32::MAX),
     }
 }
+
+#[cfg(all(test, loom))]
+mod races;

@@ -1,16 +1,23 @@
 //! The less loaded of two.
 
-use super::index;
 use super::lottery::Lottery;
+use super::{Loads, index};
 use crate::hash::remix;
 
 /// How often a second draw that hit the first one's index is repeated before the next index is taken.
 const REDRAWS: u32 = 3;
+/// Up to so many indices are all looked at: two of three or four are too often a bad choice, and cost as much.
+const FEW: usize = 4;
+/// Who takes so many times as long as another one is slow beside it.
+const SLOW: f32 = 2.0;
+/// Shorter times, in microseconds, are those of the machine rather than of an endpoint.
+const NOISE: f32 = 100.0;
 
-/// Chooses the less loaded of two distinct indices that are drawn at random ("power of two choices").
+/// Chooses the less loaded of two distinct indices that are drawn at random ("power of two choices"), or of all if they are few.
 ///
 /// With weights, each is drawn in proportion to its weight and its load is divided by it. Of equal loads the first drawn is
-/// taken, so that an idle set is used in proportion to the weights.
+/// taken, so that an idle set is used in proportion to the weights. Beside a slow index the other one may have one request
+/// more: loads alone would send a request to an idle server that takes longer than a busy one.
 #[derive(Debug)]
 pub(crate) enum LeastRequest {
     /// Equal weights: any two of n.
@@ -29,16 +36,39 @@ impl LeastRequest {
         }
     }
 
-    pub(crate) fn choose(&self, random: u64, load: impl Fn(usize) -> usize) -> usize {
+    /// Chooses by the requests in flight, and by response times where those hardly differ.
+    pub(crate) fn choose(&self, random: u64, loads: &impl Loads) -> usize {
         let (first, second) = self.pair(random);
-        let is_less = match self {
-            Self::Even(_) => load(second) < load(first),
-            Self::Weighted { .. } => {
-                let scaled = |index, other| load(index) as u128 * u128::from(self.weight(other));
-                scaled(second, first) < scaled(first, second)
+        let less = |one, other| if self.is_less(other, one, loads) { other } else { one };
+        let chosen = less(first, second);
+        match self.len() {
+            n @ 3..=FEW => {
+                let others = (first + 1..n).chain(0..first).filter(|&other| other != second);
+                others.fold(chosen, less)
             }
-        };
-        if is_less { second } else { first }
+            _ => chosen,
+        }
+    }
+
+    /// Whether `this` is the better choice.
+    fn is_less(&self, this: usize, other: usize, loads: &impl Loads) -> bool {
+        let (mine, others) = (loads.in_flight(this), loads.in_flight(other));
+        if let Self::Even(_) = self
+            && mine.abs_diff(others) > 1
+        {
+            return mine < others;
+        }
+        let (my_time, other_time) = (loads.latency(this), loads.latency(other));
+        let is_slow = |time: f32, beside: f32| beside > 0.0 && time > SLOW * beside.max(NOISE);
+        let scaled = |load: usize, weight| load as u128 * u128::from(weight);
+        let (my_weight, other_weight) = (self.weight(this), self.weight(other));
+        if is_slow(other_time, my_time) {
+            scaled(mine, other_weight) <= scaled(others.saturating_add(1), my_weight)
+        } else if is_slow(my_time, other_time) {
+            scaled(mine.saturating_add(1), other_weight) < scaled(others, my_weight)
+        } else {
+            scaled(mine, other_weight) < scaled(others, my_weight)
+        }
     }
 
     /// Chooses by any cost, which is divided by the weight; of equal costs the first drawn.
@@ -52,6 +82,13 @@ impl LeastRequest {
         match self {
             Self::Even(n) => distinct_pair(random, *n),
             Self::Weighted { lottery, weights } => weighted_pair(random, lottery, weights.len()),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Even(n) => *n,
+            Self::Weighted { weights, .. } => weights.len(),
         }
     }
 
@@ -92,16 +129,76 @@ mod tests {
 
     use super::*;
 
-    fn picks(least: &LeastRequest, n: usize, rounds: u32, load: impl Fn(usize) -> usize) -> Vec<u32> {
+    /// Loads, and times of which nothing is known.
+    struct Frozen<F>(F);
+
+    impl<F: Fn(usize) -> usize> Loads for Frozen<F> {
+        fn in_flight(&self, place: usize) -> usize {
+            self.0(place)
+        }
+
+        fn latency(&self, _: usize) -> f32 {
+            0.0
+        }
+    }
+
+    /// A load and a time for each index.
+    struct Timed<'a>(&'a [(usize, f32)]);
+
+    impl Loads for Timed<'_> {
+        fn in_flight(&self, place: usize) -> usize {
+            self.0[place].0
+        }
+
+        fn latency(&self, place: usize) -> f32 {
+            self.0[place].1
+        }
+    }
+
+    fn picks(least: &LeastRequest, n: usize, rounds: u32, loads: &impl Loads) -> Vec<u32> {
         let mut rng = fastrand::Rng::with_seed(7);
         let mut picks = vec![0; n];
         for _ in 0..rounds {
-            picks[least.choose(rng.u64(..), &load)] += 1;
+            picks[least.choose(rng.u64(..), loads)] += 1;
         }
         picks
     }
 
+    #[test]
+    fn the_least_loaded_of_a_few_is_always_chosen() {
+        for n in 2..=FEW {
+            let picks = picks(&LeastRequest::new(&vec![1; n]), n, 1000, &Frozen(|index| index));
+            assert_eq!(picks[0], 1000, "{picks:?}");
+        }
+    }
+
+    #[test]
+    fn beside_a_slow_one_the_other_may_have_one_request_more() {
+        let least = LeastRequest::new(&[1, 1]);
+        let share_of_slow = |loads: [(usize, f32); 2]| picks(&least, 2, 1000, &Timed(&loads))[1];
+        for (fast, slow, expected) in [(0, 0, 0), (1, 0, 0), (2, 0, 1000), (5, 4, 0), (6, 4, 1000), (4, 5, 0)]
+        {
+            assert_eq!(share_of_slow([(fast, 1000.0), (slow, 2100.0)]), expected, "{fast} and {slow}");
+        }
+        assert!(
+            (400..600).contains(&share_of_slow([(3, 1000.0), (3, 1900.0)])),
+            "twice as long is not slow yet"
+        );
+        assert!((400..600).contains(&share_of_slow([(3, 0.0), (3, 1900.0)])), "nothing is known of one");
+        assert!((400..600).contains(&share_of_slow([(3, 20.0), (3, 190.0)])), "both answer at once");
+    }
+
+    #[test]
+    fn slow_or_not_the_load_is_divided_by_the_weight() {
+        let least = LeastRequest::new(&[1, 3]);
+        let share_of_slow = |loads: [(usize, f32); 2]| picks(&least, 2, 1000, &Timed(&loads))[1];
+        for (fast, slow, expected) in [(2, 2, 1000), (1, 2, 0), (1, 3, 0), (0, 0, 0)] {
+            assert_eq!(share_of_slow([(fast, 1000.0), (slow, 5000.0)]), expected, "{fast} and {slow}");
+        }
+    }
+
     proptest! {
+        /// P6: never the same endpoint twice.
         #[test]
         fn the_two_choices_are_distinct(random: u64, n in 2usize..2000, heavy in 2u32..) {
             let (first, second) = distinct_pair(random, n);
@@ -115,14 +212,15 @@ mod tests {
 
     #[test]
     fn one_endpoint_is_always_chosen() {
-        assert_eq!(picks(&LeastRequest::new(&[3]), 1, 100, |_| 9), [100]);
+        assert_eq!(picks(&LeastRequest::new(&[3]), 1, 100, &Frozen(|_| 9)), [100]);
     }
 
+    /// P6: with frozen loads the k-th best of n gets 2(n-k)/(n(n-1)) of the picks, and the worst none.
     #[test]
     fn frozen_loads_are_picked_by_rank_and_the_most_loaded_never() {
         const N: usize = 6;
         const ROUNDS: u32 = 300_000;
-        let picks = picks(&LeastRequest::new(&[1; N]), N, ROUNDS, |index| index);
+        let picks = picks(&LeastRequest::new(&[1; N]), N, ROUNDS, &Frozen(|index| index));
         for (rank, &count) in picks.iter().enumerate() {
             let share = 2.0 * (N - 1 - rank) as f64 / (N * (N - 1)) as f64;
             let expected = share * f64::from(ROUNDS);
@@ -132,6 +230,7 @@ mod tests {
         assert_eq!(picks[N - 1], 0);
     }
 
+    /// P6: the gap between the most loaded and the mean is at most ln ln n / ln 2 + 4, however many requests are held.
     #[test]
     fn held_requests_stay_balanced_within_the_bound_of_two_choices() {
         for n in [2, 10, 100] {
@@ -139,7 +238,7 @@ mod tests {
             let mut rng = fastrand::Rng::with_seed(3);
             let mut loads = vec![0usize; n];
             for _ in 0..n * 200 {
-                let choice = least.choose(rng.u64(..), |index| loads[index]);
+                let choice = least.choose(rng.u64(..), &Frozen(|index| loads[index]));
                 loads[choice] += 1;
             }
             let gap = *loads.iter().max().unwrap() as f64 - 200.0;
@@ -150,7 +249,7 @@ mod tests {
 
     #[test]
     fn idle_endpoints_are_used_in_proportion_to_their_weights() {
-        let picks = picks(&LeastRequest::new(&[6, 3, 1]), 3, 100_000, |_| 0);
+        let picks = picks(&LeastRequest::new(&[6, 3, 1]), 3, 100_000, &Frozen(|_| 0));
         for (count, expected) in picks.into_iter().zip([60_000, 30_000, 10_000]) {
             assert!(count.abs_diff(expected) < 900, "{count} of {expected}");
         }
@@ -163,7 +262,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(5);
         let mut loads = [0usize; 6];
         for _ in 0..16_000 {
-            let choice = least.choose(rng.u64(..), |index| loads[index]);
+            let choice = least.choose(rng.u64(..), &Frozen(|index| loads[index]));
             loads[choice] += 1;
         }
         for (load, weight) in loads.into_iter().zip(weights) {

@@ -249,6 +249,7 @@ mod tests {
         moved.count() * 10_000 / SLOTS as usize
     }
 
+    /// P3, of its first part.
     #[test]
     fn equal_endpoints_have_equal_shares_give_or_take_a_slot() {
         for n in [1, 2, 3, 10, 100, 655] {
@@ -258,6 +259,7 @@ mod tests {
         }
     }
 
+    /// P3: of 10 000 keys at most 200 move between endpoints that stay; a new one has its share but for 200 at once.
     #[test]
     fn a_change_of_the_set_moves_hardly_a_key_that_it_need_not_move() {
         for n in [2, 10, 100, 655] {
@@ -269,6 +271,8 @@ mod tests {
                     let moved = needlessly_moved(before, after);
                     assert!(moved <= 200, "n {n}, {gone} gone: {moved} in 10 000");
                 }
+                let taken = quotas(&many, SLOTS)[gone] * 10_000 / u64::from(SLOTS);
+                assert!(taken + 200 >= 10_000 / n as u64, "n {n}: {taken} in 10 000 move to the new one");
             }
         }
     }
@@ -332,6 +336,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(12))]
 
+        /// P3: to within a slot while there are 100 slots for each endpoint.
         #[test]
         fn weighted_shares_are_exact_to_a_slot(weights in prop::collection::vec(1u32..1000, 1..60)) {
             let pods = pods(weights.clone());
@@ -363,6 +368,7 @@ mod tests {
             prop_assert_eq!(turns(&fillers), expected);
         }
 
+        /// P3.
         #[test]
         fn the_order_of_the_endpoints_is_irrelevant(
             weights in prop::collection::vec(1u32..10, 1..40),

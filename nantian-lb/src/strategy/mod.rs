@@ -2,6 +2,7 @@
 //!
 //! Weights are above 0, and nothing here is asked to choose out of none.
 
+mod even_round;
 mod least_request;
 mod lottery;
 mod maglev;
@@ -32,7 +33,7 @@ pub(crate) trait Loads {
     /// Requests in flight.
     fn in_flight(&self, place: usize) -> usize;
 
-    /// The usual response time, in any unit.
+    /// The usual response time, in microseconds; 0 if it is not known, or not to be taken into account.
     fn latency(&self, place: usize) -> f32;
 }
 
@@ -65,13 +66,13 @@ impl Chooser {
         match (self, key) {
             (Self::RoundRobin(round), _) => round.at(cursor.fetch_add(1, Ordering::Relaxed)),
             (Self::Random(lottery), _) => lottery.draw(random),
-            (Self::LeastRequest(least), _) => least.choose(random, |place| loads.in_flight(place)),
+            (Self::LeastRequest(least), _) => least.choose(random, loads),
             (Self::PeakEwma(least), _) => least.choose_by_cost(random, |place| {
                 // Precise enough: what matters are multiples.
                 loads.latency(place) * (loads.in_flight(place) + 1) as f32
             }),
             (Self::ConsistentHash(tables), Some(key)) => tables.0.at(key.0),
-            (Self::ConsistentHash(tables), None) => tables.1.choose(random, |place| loads.in_flight(place)),
+            (Self::ConsistentHash(tables), None) => tables.1.choose(random, loads),
         }
     }
 }

@@ -8,13 +8,18 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
 
 use super::{Message, Wire};
 
@@ -142,6 +147,12 @@ impl Backend {
         Self { connections, ..Self::at(address) }
     }
 
+    /// Answers each request after `delay`, until it is killed.
+    pub(crate) async fn mortal(delay: Duration) -> (Self, Mortal) {
+        let mortal = Mortal::start((Ipv4Addr::LOCALHOST, 0).into(), delay);
+        (Self::at(mortal.address), mortal)
+    }
+
     /// What listens on `address`, if anything does.
     pub(crate) fn at(address: SocketAddr) -> Self {
         Self { address, connections: Arc::default(), seen: Arc::default() }
@@ -160,5 +171,62 @@ impl Backend {
     /// The request that it has answered last.
     pub(crate) fn last(&self) -> Message {
         self.seen().pop().expect("a request has come")
+    }
+}
+
+/// A process that can be killed: its socket and its connections are closed at once.
+#[derive(Debug)]
+pub(crate) struct Mortal {
+    address: SocketAddr,
+    delay: Duration,
+    task: JoinHandle<()>,
+    /// Requests that have come, and those that have been answered.
+    asked: Arc<AtomicUsize>,
+    answered: Arc<AtomicUsize>,
+}
+
+impl Mortal {
+    fn start(address: SocketAddr, delay: Duration) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(address).unwrap();
+        let listener = socket.listen(1024).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (asked, answered) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let task = tokio::spawn(live(listener, delay, Arc::clone(&asked), Arc::clone(&answered)));
+        Self { address, delay, task, asked, answered }
+    }
+
+    /// Ends it. Gives the number of requests that it had and leaves without an answer.
+    pub(crate) async fn kill(&mut self) -> usize {
+        self.task.abort();
+        assert!((&mut self.task).await.unwrap_err().is_cancelled());
+        self.asked.load(Relaxed) - self.answered.load(Relaxed)
+    }
+
+    /// Starts it anew where it was.
+    pub(crate) fn revive(&mut self) {
+        *self = Self::start(self.address, self.delay);
+    }
+
+    /// The requests that have come since it was started.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Relaxed)
+    }
+}
+
+async fn live(listener: TcpListener, delay: Duration, asked: Arc<AtomicUsize>, answered: Arc<AtomicUsize>) {
+    // Those that are left are ended with this.
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (mut wire, asked, answered) = (Wire::over(stream), Arc::clone(&asked), Arc::clone(&answered));
+        connections.spawn(async move {
+            while wire.message().await.is_ok() {
+                asked.fetch_add(1, Relaxed);
+                sleep(delay).await;
+                wire.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                answered.fetch_add(1, Relaxed);
+            }
+        });
     }
 }

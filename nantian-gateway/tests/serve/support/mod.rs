@@ -18,7 +18,7 @@ pub(crate) use self::{
     backend::Backend,
     certificate::Certificate,
     llm::{chat, to_ai},
-    manifests::{gateway, rule, service, to},
+    manifests::{gateway, route, rule, service, to},
     message::Message,
     redis::Redis,
     streams::{Caller, Echo, stream_route, stream_service},
