@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::clock::Timestamp;
 use crate::endpoint::EndpointId;
 use crate::key::KeySource;
 use crate::session::Session;
@@ -15,6 +16,8 @@ pub struct PickContext<'a> {
     pub(crate) session: Option<&'a Session>,
     pub(crate) tried: &'a [EndpointId],
     pub(crate) may_return: bool,
+    /// The time, if it was asked for already.
+    pub(crate) now: Option<Timestamp>,
 }
 
 // === impl PickContext ===
@@ -29,7 +32,7 @@ impl<'a> PickContext<'a> {
     /// A pick with the given random number: the same number and the same state of the balancer give the same endpoint.
     #[must_use]
     pub const fn seeded(random: u64) -> Self {
-        Self { random, keys: None, session: None, tried: &[], may_return: true }
+        Self { random, keys: None, session: None, tried: &[], may_return: true, now: None }
     }
 
     /// Lets the pick hash a part of this request.
@@ -75,6 +78,6 @@ impl fmt::Debug for PickContext<'_> {
             .field("session", &self.session)
             .field("tried", &self.tried)
             .field("may_return", &self.may_return)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

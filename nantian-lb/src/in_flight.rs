@@ -102,16 +102,22 @@ impl Seat {
         Arc::strong_count(&self.state).saturating_sub(1)
     }
 
-    pub(crate) fn enter(&self, watch: Watch) -> InFlight {
-        InFlight::new(Arc::clone(&self.state), watch)
+    /// Enters, at this time if it is known.
+    pub(crate) fn enter(&self, watch: Watch, now: Option<Timestamp>) -> InFlight {
+        InFlight::new(Arc::clone(&self.state), watch, now)
     }
 
     /// Enters unless `max` requests are in flight. The limit is never exceeded: of several picks that race for the last place
     /// each sees the others, and those that see too many step back and try again.
-    pub(crate) fn try_enter(&self, max: NonZeroU32, watch: Watch) -> Option<InFlight> {
+    pub(crate) fn try_enter(
+        &self,
+        max: NonZeroU32,
+        watch: Watch,
+        now: Option<Timestamp>,
+    ) -> Option<InFlight> {
         let max = usize::try_from(max.get()).unwrap_or(usize::MAX);
         let state = enter_below(max, || self.in_flight(), || Arc::clone(&self.state))?;
-        Some(InFlight::new(state, watch))
+        Some(InFlight::new(state, watch, now))
     }
 }
 
@@ -164,8 +170,12 @@ impl Watch {
 // === impl InFlight ===
 
 impl InFlight {
-    fn new(state: Arc<EndpointState>, watch: Watch) -> Self {
-        let started = if watch.time { state.group.clock.now() } else { Timestamp::ORIGIN };
+    fn new(state: Arc<EndpointState>, watch: Watch, now: Option<Timestamp>) -> Self {
+        let started = match now {
+            Some(now) => now,
+            None if watch.time => state.group.clock.now(),
+            None => Timestamp::ORIGIN,
+        };
         if watch.count {
             state.group.count();
         }

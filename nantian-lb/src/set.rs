@@ -116,6 +116,14 @@ impl<T: Clone> Set<T> {
         cursor: &AtomicU64,
         group: &Group,
     ) -> Result<Found<T>, PickError> {
+        // Where the time is of interest for every pick it is asked for once.
+        let timed;
+        let context = if self.decay.is_some() {
+            timed = PickContext { now: Some(group.clock.now()), ..*context };
+            &timed
+        } else {
+            context
+        };
         let reason = match self.resume(context) {
             Ok(found) => return Ok(found),
             Err(reason) => reason,
@@ -126,7 +134,7 @@ impl<T: Clone> Set<T> {
         let tier = if self.plan.tiers.len() > 1 { remix(!spread) } else { 0 };
         let choice = &self.plan.tier(tier).ok_or_else(|| self.refusal())?.choice;
         let found = if self.is_free(context) {
-            let member = self.choose(choice, context.random, key, cursor, group);
+            let member = self.choose(choice, context.random, key, cursor, context.now);
             member.map(|(_, member)| self.enter(member, context))
         } else {
             self.search(choice, context, key, cursor, group)
@@ -170,10 +178,10 @@ impl<T: Clone> Set<T> {
         random: u64,
         key: Option<KeyHash>,
         cursor: &AtomicU64,
-        group: &Group,
+        now: Option<Timestamp>,
     ) -> Option<(usize, &'s Member<T>)> {
-        let times = match self.decay {
-            Some(decay) => Times::Faded { now: group.clock.now(), decay },
+        let times = match self.decay.zip(now) {
+            Some((decay, now)) => Times::Faded { now, decay },
             // By bits that choices hardly depend on.
             None if self.samples && !random.is_multiple_of(BLIND) => Times::Sampled,
             None => Times::None,
@@ -197,7 +205,7 @@ impl<T: Clone> Set<T> {
         let is_tried = |member: &Member<T>| context.tried.contains(member.seat.id());
         let (mut random, mut key) = (context.random, key);
         for _ in 0..REDRAWS {
-            let (place, member) = self.choose(choice, random, key, cursor, group)?;
+            let (place, member) = self.choose(choice, random, key, cursor, context.now)?;
             if !is_tried(member)
                 && let Some(found) = self.admit(choice, place, context, group)
             {
@@ -266,14 +274,15 @@ impl<T: Clone> Set<T> {
     ) -> Option<(T, InFlight)> {
         match max {
             None => Some(self.enter(member, context)),
-            Some(max) => {
-                Some((member.target.clone(), member.seat.try_enter(max, self.watch(member, context))?))
-            }
+            Some(max) => Some((
+                member.target.clone(),
+                member.seat.try_enter(max, self.watch(member, context), context.now)?,
+            )),
         }
     }
 
     fn enter(&self, member: &Member<T>, context: &PickContext<'_>) -> (T, InFlight) {
-        (member.target.clone(), member.seat.enter(self.watch(member, context)))
+        (member.target.clone(), member.seat.enter(self.watch(member, context), context.now))
     }
 
     /// What is of interest about a request there.
