@@ -2,47 +2,73 @@
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
+use memchr::{memchr, memmem};
 
 /// The most cookies of one name that are looked at.
 const MAX_NAMESAKES: usize = 16;
 
-/// The values of the cookies of this name, in their order; browsers may send several, for different paths or domains.
-pub(super) fn values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    let lines = headers.get_all(COOKIE).into_iter();
-    let pairs = lines.flat_map(|line| pairs(line.as_bytes()));
-    pairs.filter_map(move |pair| value_of(pair, name)).take(MAX_NAMESAKES)
+/// The cookies of one name.
+#[derive(Debug)]
+pub(super) struct Cookies {
+    name: memmem::Finder<'static>,
 }
 
-/// Takes all cookies of this name out; the others stay as they are.
-pub(super) fn remove(headers: &mut HeaderMap, name: &str) {
-    let has = |line: &HeaderValue| pairs(line.as_bytes()).any(|pair| value_of(pair, name).is_some());
-    if !headers.get_all(COOKIE).iter().any(has) {
-        return;
+// === impl Cookies ===
+
+impl Cookies {
+    pub(super) fn new(name: &str) -> Self {
+        Self { name: memmem::Finder::new(name).into_owned() }
     }
-    let lines: Vec<_> = headers.get_all(COOKIE).iter().cloned().collect();
-    headers.remove(COOKIE);
-    for line in lines {
-        let rest = if has(&line) { without(&line, name) } else { Some(line) };
-        if let Some(rest) = rest {
-            headers.append(COOKIE, rest);
+
+    /// Their values, in their order; browsers may send several, for different paths or domains.
+    pub(super) fn values<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
+        let lines = headers.get_all(COOKIE).into_iter();
+        lines.flat_map(move |line| self.values_of(line.as_bytes())).take(MAX_NAMESAKES)
+    }
+
+    fn values_of<'a>(&'a self, line: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.name.find_iter(line).filter_map(move |at| {
+            let before = line.get(..at)?.trim_ascii_end();
+            if !before.is_empty() && !before.ends_with(b";") {
+                return None;
+            }
+            let value = self.value_of(line.get(at..)?)?;
+            Some(value.get(..memchr(b';', value).unwrap_or(value.len()))?.trim_ascii()).map(unquoted)
+        })
+    }
+
+    /// What follows the name and the sign of a pair.
+    fn value_of<'a>(&self, pair: &'a [u8]) -> Option<&'a [u8]> {
+        pair.strip_prefix(self.name.needle())?.trim_ascii_start().strip_prefix(b"=")
+    }
+
+    /// Takes all of them out; the others stay as they are.
+    pub(super) fn remove(&self, headers: &mut HeaderMap) {
+        let has = |line: &HeaderValue| self.values_of(line.as_bytes()).next().is_some();
+        if !headers.get_all(COOKIE).iter().any(has) {
+            return;
+        }
+        let lines: Vec<_> = headers.get_all(COOKIE).iter().cloned().collect();
+        headers.remove(COOKIE);
+        for line in lines {
+            let rest = if has(&line) { self.without(&line) } else { Some(line) };
+            if let Some(rest) = rest {
+                headers.append(COOKIE, rest);
+            }
         }
     }
+
+    fn without(&self, line: &HeaderValue) -> Option<HeaderValue> {
+        let pairs = line.as_bytes().split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let others = pairs.filter(|pair| !pair.is_empty() && self.value_of(pair).is_none());
+        let rest = others.collect::<Vec<_>>().join(&b"; "[..]);
+        if rest.is_empty() { None } else { HeaderValue::from_bytes(&rest).ok() }
+    }
 }
 
-fn without(line: &HeaderValue, name: &str) -> Option<HeaderValue> {
-    let others = pairs(line.as_bytes()).filter(|pair| !pair.is_empty() && value_of(pair, name).is_none());
-    let rest = others.collect::<Vec<_>>().join(&b"; "[..]);
-    if rest.is_empty() { None } else { HeaderValue::from_bytes(&rest).ok() }
-}
-
-fn pairs(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|&byte| byte == b';').map(<[u8]>::trim_ascii)
-}
-
-fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let value = pair.strip_prefix(name.as_bytes())?.trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start();
-    let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-    Some(quoted.unwrap_or(value))
+fn unquoted(value: &[u8]) -> &[u8] {
+    let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+    inner.unwrap_or(value)
 }
 
 #[cfg(test)]
@@ -54,13 +80,13 @@ mod tests {
     }
 
     fn found(lines: &[&str]) -> Vec<String> {
-        let headers = headers(lines);
-        values(&headers, "s").map(|value| String::from_utf8_lossy(value).into_owned()).collect()
+        let (headers, cookies) = (headers(lines), Cookies::new("s"));
+        cookies.values(&headers).map(|value| String::from_utf8_lossy(value).into_owned()).collect()
     }
 
     fn left(lines: &[&str]) -> Vec<String> {
         let mut headers = headers(lines);
-        remove(&mut headers, "s");
+        Cookies::new("s").remove(&mut headers);
         headers.get_all(COOKIE).iter().map(|line| line.to_str().unwrap().to_owned()).collect()
     }
 

@@ -8,7 +8,7 @@ use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
 
 use super::config::{CookieConfig, CookieLifetime, InvalidSession, SameSite, SessionCarrier, SessionConfig};
-use super::cookie;
+use super::cookie::Cookies;
 use super::keys::SessionKeys;
 use super::token::{Codec, TEXT, Token};
 use crate::hash::EndpointHash;
@@ -23,6 +23,7 @@ pub struct Sessions {
 
 struct Shared {
     config: SessionConfig,
+    cookies: Cookies,
     codec: Codec,
 }
 
@@ -49,7 +50,8 @@ impl Sessions {
     pub fn new(config: SessionConfig, scope: &str, keys: &SessionKeys) -> Result<Self, InvalidSession> {
         config.validate()?;
         let codec = Codec::new(keys, &[scope, config.name.as_str()]);
-        Ok(Self { shared: Arc::new(Shared { config, codec }), backend: EndpointHash(0) })
+        let cookies = Cookies::new(config.name.as_str());
+        Ok(Self { shared: Arc::new(Shared { config, cookies, codec }), backend: EndpointHash(0) })
     }
 
     /// The same sessions, where several sets of endpoints serve the place: those that are with the set of this name.
@@ -78,7 +80,7 @@ impl Sessions {
         let name = &self.shared.config.name;
         match &self.shared.config.carrier {
             SessionCarrier::Cookie(_) => {
-                cookie::values(headers, name.as_str()).find_map(|value| self.open(value, now))
+                self.shared.cookies.values(headers).find_map(|value| self.open(value, now))
             }
             SessionCarrier::Header => {
                 headers.get_all(name.header()).iter().find_map(|value| self.open(value.as_bytes(), now))
@@ -90,7 +92,7 @@ impl Sessions {
     pub fn strip(&self, headers: &mut HeaderMap) {
         let name = &self.shared.config.name;
         match &self.shared.config.carrier {
-            SessionCarrier::Cookie(_) => cookie::remove(headers, name.as_str()),
+            SessionCarrier::Cookie(_) => self.shared.cookies.remove(headers),
             SessionCarrier::Header => {
                 headers.remove(name.header());
             }
