@@ -33,7 +33,8 @@ impl Cookies {
                 return None;
             }
             let value = self.value_of(line.get(at..)?)?;
-            Some(value.get(..memchr(b';', value).unwrap_or(value.len()))?.trim_ascii()).map(unquoted)
+            let value = value.get(..memchr(b';', value).unwrap_or(value.len()))?;
+            Some(unquoted(value.trim_ascii()))
         })
     }
 
