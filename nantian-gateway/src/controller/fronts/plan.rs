@@ -15,15 +15,10 @@ use crate::{
     ir::{ObjectName, Transport},
     source::{
         Objects,
-        kube::{belongs_to, bound_ports, digest, fronted, service_name, transport},
+        kube::{PORTS, belongs_to, claims, digest, fronted, service_name, transport},
     },
 };
 
-/// The first of the ports that are bound for the listeners of Gateways with a Service,
-const FIRST_PORT: u16 = 10_000;
-/// and how many there are: all below those from which Linux takes ports for connections to others, and that of the admin
-/// server.
-const PORTS: u16 = 9_000;
 /// The label that ties an EndpointSlice to its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -46,15 +41,12 @@ pub(super) struct Wanted {
     pub(super) body: Value,
 }
 
-/// The ports of a Gateway's listeners, each with the port of the process that it leads to.
-pub(super) type Ports = BTreeMap<(Transport, u16), u16>;
-
 /// Compares what there is with what there should be.
 pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
     let mut plan = Plan::default();
-    let mut ports = assigned(objects);
+    let mut claims = claims(objects);
     let mut taken: BTreeSet<(Transport, u16)> = BTreeSet::new();
-    for ports in ports.values() {
+    for ports in claims.values() {
         taken.extend(ports.iter().map(|((transport, _), bound)| (*transport, *bound)));
     }
     let replicas = replicas(objects, &config.own_service);
@@ -68,7 +60,7 @@ pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
                 .push(format!("Gateway {name}: Service {service_name} exists and belongs to somebody else"));
             continue;
         }
-        let ports = ports.remove(&service_name).unwrap_or_default();
+        let ports = claims.remove(name).unwrap_or_default();
         let ports = with_all_listeners(gateway, ports, &mut taken);
         if ports.is_empty() {
             continue;
@@ -122,19 +114,17 @@ fn is_obsolete(objects: &Objects, name: &ObjectName, service: &Service) -> bool 
     })
 }
 
-/// The ports of every Service that we have made.
-fn assigned(objects: &Objects) -> BTreeMap<ObjectName, Ports> {
-    let ours = objects.services.iter().filter(|(_, service)| wanted::is_ours(&service.metadata));
-    ours.map(|(name, service)| (name.clone(), bound_ports(service))).collect()
-}
-
 /// `known` without the ports that no listener has, and with a free one for each listener that has none.
-fn with_all_listeners(gateway: &Gateway, known: Ports, taken: &mut BTreeSet<(Transport, u16)>) -> Ports {
+fn with_all_listeners(
+    gateway: &Gateway,
+    known: BTreeMap<(Transport, u16), u16>,
+    taken: &mut BTreeSet<(Transport, u16)>,
+) -> BTreeMap<(Transport, u16), u16> {
     let listeners = gateway.spec.listeners.iter();
     let asked: BTreeSet<(Transport, u16)> = listeners
         .filter_map(|listener| Some((transport(listener)?, u16::try_from(listener.port).ok()?)))
         .collect();
-    let mut ports = Ports::new();
+    let mut ports = BTreeMap::new();
     for (transport, port) in asked {
         let bound = known.get(&(transport, port)).copied();
         let bound = bound.or_else(|| free_port(gateway, transport, port, taken));
@@ -157,9 +147,9 @@ fn free_port(
     taken: &BTreeSet<(Transport, u16)>,
 ) -> Option<u16> {
     let identity = format!("{:?} {transport:?} {port}", gateway.metadata.uid);
-    let first = digest(identity.as_bytes()) % u64::from(PORTS);
-    let cycle = (0..u64::from(PORTS)).map(|step| (first + step) % u64::from(PORTS));
-    let mut ports = cycle.filter_map(|offset| FIRST_PORT.checked_add(u16::try_from(offset).ok()?));
+    let count = PORTS.len();
+    let first = usize::try_from(digest(identity.as_bytes()) % u64::try_from(count).ok()?).ok()?;
+    let mut ports = PORTS.cycle().skip(first).take(count);
     ports.find(|bound| !taken.contains(&(transport, *bound)))
 }
 

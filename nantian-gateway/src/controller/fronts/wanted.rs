@@ -1,11 +1,13 @@
 //! The objects in front of a Gateway, as they should be.
 
+use std::collections::BTreeMap;
+
 use gateway_api::experimental::gateways::Gateway;
 use k8s_openapi::{api::discovery::v1::Endpoint, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{ServiceKind, plan::Ports};
+use super::ServiceKind;
 use crate::{
     ir::{ObjectName, Transport},
     source::kube::digest,
@@ -39,7 +41,7 @@ pub(super) fn service(
     gateway: &Gateway,
     name: &ObjectName,
     kind: ServiceKind,
-    ports: &Ports,
+    ports: &BTreeMap<(Transport, u16), u16>,
 ) -> Value {
     let infrastructure = gateway.spec.infrastructure.as_ref();
     let asked = infrastructure.and_then(|infrastructure| infrastructure.labels.as_ref());
@@ -97,7 +99,7 @@ pub(super) fn slice(
     name: &ObjectName,
     family: &str,
     endpoints: &[Endpoint],
-    ports: &Ports,
+    ports: &BTreeMap<(Transport, u16), u16>,
 ) -> Value {
     let ports = ports.iter().map(|((transport, port), bound)| {
         json!({ "name": port_name(*transport, *port), "protocol": protocol(*transport), "port": bound })

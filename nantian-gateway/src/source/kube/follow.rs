@@ -16,7 +16,7 @@ use kube::{
 };
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{discovery::served, mirror::Mirror};
@@ -164,7 +164,9 @@ async fn follow_kind(
                 pause.tell(&resource.kind, &error);
             }
         }
-        server.wait(pause.next()).await;
+        if server.wait(pause.next()).await {
+            pause.next = SHORTEST_PAUSE;
+        }
     }
     kind
 }
@@ -262,12 +264,9 @@ impl Server {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for this long, or until the server is back.
-    async fn wait(&self, time: Duration) {
-        tokio::select! {
-            () = sleep(time) => {}
-            () = self.is_back.notified() => {}
-        }
+    /// Waits for this long, or until the server is back. Returns whether it came back.
+    async fn wait(&self, time: Duration) -> bool {
+        timeout(time, self.is_back.notified()).await.is_ok()
     }
 }
 
@@ -345,7 +344,7 @@ mod tests {
         let following =
             follow_kind(client(readyz), Kind::Service, resource, Arc::clone(&mirror), Arc::default(), done);
         // It ends only when the kind is gone.
-        let _ = tokio::time::timeout(time, following).await;
+        let _ = timeout(time, following).await;
         !mirror.is_empty()
     }
 

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use tokio::sync::watch;
 
-pub(crate) use self::service::{belongs_to, bound_ports, digest, fronted, service_name, transport};
+pub(crate) use self::service::{PORTS, belongs_to, claims, digest, fronted, service_name, transport};
 pub use self::{
     follow::follow,
     mirror::{Mirror, Seen},

@@ -1,6 +1,9 @@
 //! The Service through which a Gateway is reached.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use gateway_api::experimental::gateways::{Gateway, GatewayListeners};
 use k8s_openapi::{
@@ -18,6 +21,10 @@ use crate::{
         placement::{Placement, PublicAddress},
     },
 };
+
+/// The ports that are bound for listeners of Gateways with a Service: below those from which Linux takes ports for
+/// connections to others, and below that of the admin server.
+pub(crate) const PORTS: RangeInclusive<u16> = 10_000..=18_999;
 
 /// The longest name of a Service.
 const MAX_NAME: usize = 63;
@@ -61,10 +68,27 @@ pub(crate) fn transport(listener: &GatewayListeners) -> Option<Transport> {
     }
 }
 
-/// The ports of the process that a Service leads to.
-pub(crate) fn bound_ports(service: &Service) -> BTreeMap<(Transport, u16), u16> {
-    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-    ports.filter_map(bound_port).collect()
+/// The Service of a Gateway, if it is there.
+fn service_of<'a>(objects: &'a Objects, name: &ObjectName, gateway: &Gateway) -> Option<&'a Service> {
+    let service = objects.services.get(&service_name(name, gateway))?;
+    belongs_to(service, gateway).then_some(service)
+}
+
+/// The ports of the process that the Service of each Gateway leads to.
+///
+/// A Service counts only for ports that are for this, and that no older Gateway has: whoever may write Services in some
+/// namespace must not reach by one what else the process listens on.
+pub(crate) fn claims(objects: &Objects) -> BTreeMap<ObjectName, BTreeMap<(Transport, u16), u16>> {
+    let mut taken = BTreeSet::new();
+    let mut claims = BTreeMap::new();
+    for (name, gateway) in fronted(objects) {
+        let Some(service) = service_of(objects, name, gateway) else { continue };
+        let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).filter_map(bound_port);
+        let own = ports
+            .filter(|((transport, _), bound)| PORTS.contains(bound) && taken.insert((*transport, *bound)));
+        claims.insert(name.clone(), own.collect());
+    }
+    claims
 }
 
 fn bound_port(port: &ServicePort) -> Option<((Transport, u16), u16)> {
@@ -82,11 +106,11 @@ pub(super) fn placements(
     objects: &Objects,
     status: impl Fn(&ObjectName) -> Value,
 ) -> BTreeMap<ObjectName, Placement> {
+    let mut claims = claims(objects);
     let placed = |(name, gateway): (&ObjectName, &Gateway)| {
-        let service_name = service_name(name, gateway);
-        let service = objects.services.get(&service_name).filter(|service| belongs_to(service, gateway))?;
-        let addresses = addresses(service, &status(&service_name));
-        Some((name.clone(), Placement { ports: bound_ports(service), addresses }))
+        let service = service_of(objects, name, gateway)?;
+        let addresses = addresses(service, &status(&service_name(name, gateway)));
+        Some((name.clone(), Placement { ports: claims.remove(name)?, addresses }))
     };
     fronted(objects).filter_map(placed).collect()
 }

@@ -50,7 +50,7 @@ spec: {{type: LoadBalancer, ports: [{{name: tcp-80, port: 80, targetPort: {numbe
 #[tokio::test]
 async fn a_gateway_is_reached_through_its_service_and_tells_the_address_of_that() {
     let backend = Backend::echo("a").await;
-    let (server, running) = start(&backend, Port::reserve()).await;
+    let (server, running) = start(&backend, Port::reserve_behind_service()).await;
     eventually("the route is served", async || running.get("/").await.status() == 200).await;
     eventually("there is no address yet", async || {
         programmed(&server) == (json!("False"), json!("AddressNotAssigned"))
@@ -88,7 +88,7 @@ async fn a_gateway_is_reached_through_its_service_and_tells_the_address_of_that(
 #[tokio::test]
 async fn clients_are_sent_to_the_port_that_they_know() {
     let backend = Backend::echo("a").await;
-    let (server, running) = start(&backend, Port::reserve()).await;
+    let (server, running) = start(&backend, Port::reserve_behind_service()).await;
     let redirect = "filters: [{type: RequestRedirect, requestRedirect: {path: {type: ReplaceFullPath, replaceFullPath: /new}}}]";
     server.apply(&route(&rule("/old", redirect)));
     let answer: fn(&Message) -> Option<&str> = |answer| answer.header("location");

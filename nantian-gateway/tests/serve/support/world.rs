@@ -18,11 +18,28 @@ pub(crate) struct Port(Socket);
 
 impl Port {
     pub(crate) fn reserve() -> Self {
+        let socket = Self::socket();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        Self(socket)
+    }
+
+    /// The same among those that Services in front of Gateways lead to.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn reserve_behind_service() -> Self {
+        let free = |port: &u16| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+        // Each process of the tests looks somewhere else.
+        let first = 10_000 + u16::try_from(std::process::id() % 8_000).unwrap();
+        let port = (first..19_000).find(free).unwrap();
+        let socket = Self::socket();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).unwrap();
+        Self(socket)
+    }
+
+    fn socket() -> Socket {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
         socket.set_reuse_port(true).unwrap();
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-        Self(socket)
+        socket
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

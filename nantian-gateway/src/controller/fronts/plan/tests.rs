@@ -69,9 +69,8 @@ fn carry_out(objects: &mut Objects) -> Plan {
     plan
 }
 
-fn bound(objects: &Objects, name: &str) -> Vec<((Transport, u16), u16)> {
-    let service = &objects.services[&ObjectName::new("demo", name)];
-    bound_ports(service).into_iter().collect()
+fn bound(objects: &Objects, gateway: &str) -> Vec<((Transport, u16), u16)> {
+    claims(objects)[&ObjectName::new("demo", gateway)].iter().map(|(port, bound)| (*port, *bound)).collect()
 }
 
 #[test]
@@ -83,11 +82,10 @@ fn a_gateway_is_given_a_service_that_leads_to_the_replicas() {
     assert_eq!(service["metadata"]["ownerReferences"][0]["uid"], "uid-of-web");
     assert_eq!(service["metadata"]["labels"]["gateway.networking.k8s.io/gateway-name"], "web");
     assert_eq!(service["spec"]["type"], "LoadBalancer");
-    let [((Transport::Tcp, 80), http), ((Transport::Tcp, 443), https)] = bound(&objects, "web-ours")[..]
-    else {
-        panic!("{:?}", bound(&objects, "web-ours"));
+    let [((Transport::Tcp, 80), http), ((Transport::Tcp, 443), https)] = bound(&objects, "web")[..] else {
+        panic!("{:?}", bound(&objects, "web"));
     };
-    assert!(http != https && [http, https].iter().all(|port| (10_000..19_000).contains(port)));
+    assert!(http != https && [http, https].iter().all(|port| PORTS.contains(port)));
 
     let second = carry_out(&mut objects);
     assert_eq!(second.apply.len(), 1);
@@ -113,16 +111,16 @@ fn a_gateway_is_given_a_service_that_leads_to_the_replicas() {
 fn a_listener_keeps_its_port_and_two_never_share_one() {
     let mut objects = world();
     carry_out(&mut objects);
-    let first = bound(&objects, "web-ours");
+    let first = bound(&objects, "web");
     let many: Vec<(&str, u16)> = (1..=60).flat_map(|port| [("HTTP", port), ("UDP", port)]).collect();
     for name in ["a", "b", "c", "d"] {
         gateway(&mut objects, name, &many, json!({}));
     }
     gateway(&mut objects, "web", &[("HTTP", 8080), ("HTTPS", 443)], json!({}));
     carry_out(&mut objects);
-    let second = bound(&objects, "web-ours");
+    let second = bound(&objects, "web");
     assert_eq!((second[0], second[1].0), (first[1], (Transport::Tcp, 8080)));
-    let names = ["web-ours", "a-ours", "b-ours", "c-ours", "d-ours"];
+    let names = ["web", "a", "b", "c", "d"];
     let all =
         names.iter().flat_map(|name| bound(&objects, name)).map(|((transport, _), port)| (transport, port));
     let all: Vec<_> = all.collect();
@@ -130,14 +128,37 @@ fn a_listener_keeps_its_port_and_two_never_share_one() {
 }
 
 #[test]
+fn a_service_leads_to_no_port_that_is_not_its_gateways() {
+    let mut objects = world();
+    carry_out(&mut objects);
+    let [(_, of_web), _] = bound(&objects, "web")[..] else { panic!("two listeners") };
+    gateway(&mut objects, "younger", &[("HTTP", 80), ("HTTP", 81)], json!({}));
+    let owner = json!({ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "younger", "uid": "uid-of-younger" });
+    put(
+        &mut objects.services,
+        json!({
+            "metadata": { "name": "younger-ours", "namespace": "demo", "ownerReferences": [owner] },
+            "spec": { "ports": [{ "port": 80, "targetPort": 19_080 }, { "port": 81, "targetPort": of_web }] },
+        }),
+    );
+    assert_eq!(bound(&objects, "younger"), []);
+    carry_out(&mut objects);
+    let ports: Vec<u16> = bound(&objects, "younger").into_iter().map(|(_, port)| port).collect();
+    assert!(
+        ports.len() == 2 && ports.iter().all(|port| PORTS.contains(port) && *port != of_web),
+        "{ports:?}"
+    );
+}
+
+#[test]
 fn every_port_can_be_found() {
     let all = |except: u16| {
-        let ports = (FIRST_PORT..FIRST_PORT + PORTS).filter(move |port| *port != except);
+        let ports = PORTS.filter(|port| *port != except);
         ports.map(|port| (Transport::Tcp, port)).collect::<BTreeSet<_>>()
     };
     let objects = world();
     let gateway = objects.gateways.values().next().unwrap();
-    for left in [FIRST_PORT, 12_345, FIRST_PORT + PORTS - 1] {
+    for left in [*PORTS.start(), 12_345, *PORTS.end()] {
         assert_eq!(free_port(gateway, Transport::Tcp, 80, &all(left)), Some(left));
     }
     assert_eq!(free_port(gateway, Transport::Tcp, 80, &all(0)), None);
