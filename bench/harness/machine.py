@@ -4,6 +4,7 @@ import os
 import platform
 import random
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +94,19 @@ def free_ports(count: int) -> list[int]:
                 continue
         ports.append(port)
     raise LookupError(f"no {count} free ports on 127.0.0.1 below {lowest_ephemeral}")
+
+
+def await_listening(port: int) -> None:
+    """Waits until somebody accepts connections on a port of the loopback; raises `OSError` after five seconds."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 def facts() -> dict[str, object]:

@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use nantian_ai::codec::{Defaults, StreamDecoder, StreamEncoder};
-use nantian_ai::ir::{Fault, FaultKind, ToolNames};
-use nantian_ai::{Dialect, estimate_tokens};
+use nantian_ai::ir::{Fault, FaultKind, Losses, ToolNames};
+use nantian_ai::{DROPPED, Dialect, estimate_tokens};
 use nantian_pingora_examples::{backend, post as ask, proxy, respond};
 use pingora_core::{Error, ErrorType, Result, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -44,6 +44,8 @@ struct Exchange {
 struct Asked {
     defaults: Defaults,
     names: ToolNames,
+    /// What the provider's dialect has no words for.
+    lost: Losses,
 }
 
 /// How the reply comes.
@@ -75,14 +77,17 @@ impl Exchange {
     /// The request in the provider's words.
     fn translate_request(&mut self) -> Result<Bytes> {
         let body = std::mem::take(&mut self.whole);
-        let (mut request, _) = match CLIENT.decode_request(&body) {
+        let (mut request, mut lost) = match CLIENT.decode_request(&body) {
             Ok(request) => request,
             Err(invalid) => return self.fail(Fault::new(FaultKind::Invalid, invalid.to_string())),
         };
         "gpt-4o".clone_into(&mut request.model);
         let names = ToolNames::adapt(&mut request);
         let written = match PROVIDER.encode_request(&request, "openai") {
-            Ok((written, _)) => written,
+            Ok((written, more)) => {
+                lost.extend(more);
+                written
+            }
             Err(invalid) => return self.fail(Fault::new(FaultKind::Invalid, invalid.to_string())),
         };
         let defaults = Defaults {
@@ -92,7 +97,7 @@ impl Exchange {
             stream_usage: request.stream_usage,
             input_estimate: estimate_tokens(&written),
         };
-        self.asked = Some(Asked { defaults, names });
+        self.asked = Some(Asked { defaults, names, lost });
         Ok(written)
     }
 
@@ -183,6 +188,9 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         let is_stream = response.headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
+        if let Some(asked) = exchange.asked.as_ref().filter(|asked| !asked.lost.is_empty()) {
+            response.insert_header(DROPPED, asked.lost.to_string())?;
+        }
         let mut content_type = "application/json";
         if !response.status.is_success() {
             exchange.answer = Answer::Fault(response.status);
@@ -224,11 +232,12 @@ async fn main() -> anyhow::Result<()> {
     let provider = backend(Router::new().route("/v1/chat/completions", post(complete))).await?;
     let url = format!("http://{}/v1/messages", proxy(Proxy { provider }).await?);
 
-    let (status, whole) = say(&url, WHOLE).await?;
+    let (status, dropped, whole) = say(&url, WHOLE).await?;
+    ensure!(dropped == "top_k", "what OpenAI cannot be told is named: {dropped:?}");
     ensure!(status == 200 && whole.contains(r#""text":"384,400 km.""#), "{whole}");
     ensure!(whole.contains(r#""output_tokens":6"#), "{whole}");
 
-    let (status, stream) = say(&url, STREAM).await?;
+    let (status, _, stream) = say(&url, STREAM).await?;
     ensure!(status == 200 && stream.starts_with("event: message_start\n"), "{stream}");
     ensure!(
         stream.contains(r#""text":"384,400 km.""#) && stream.contains(r#""text":" On average.""#),
@@ -236,9 +245,9 @@ async fn main() -> anyhow::Result<()> {
     );
     ensure!(stream.ends_with("data: {\"type\":\"message_stop\"}\n\n"), "{stream}");
 
-    let (status, fault) = say(&url, r#"{"model":"any","messages":"no list"}"#).await?;
+    let (status, _, fault) = say(&url, r#"{"model":"any","messages":"no list"}"#).await?;
     ensure!(status == 400 && fault.contains(r#""type":"invalid_request_error""#), "{status} {fault}");
-    let (status, fault) = say(&url, BUSY).await?;
+    let (status, _, fault) = say(&url, BUSY).await?;
     ensure!(status == 429 && fault.contains(r#""type":"rate_limit_error""#), "{status} {fault}");
 
     print!("in Anthropic's dialect, whole:\n{whole}\nand as a stream:\n{stream}");
@@ -251,11 +260,12 @@ const STREAM: &str = r#"{"model":"any","max_tokens":99,"stream":true,"messages":
 const BUSY: &str =
     r#"{"model":"any","max_tokens":99,"messages":[{"role":"user","content":"Are you busy?"}]}"#;
 
-/// What a client of Anthropic's says, and what it hears.
-async fn say(url: &str, body: &'static str) -> anyhow::Result<(StatusCode, String)> {
+/// What a client of Anthropic's hears: the status, what was dropped, the body.
+async fn say(url: &str, body: &'static str) -> anyhow::Result<(StatusCode, String, String)> {
     let response = ask(url, "sk-of-the-client", body)?.await?;
-    let status = response.status();
-    Ok((status, String::from_utf8(response.into_body().collect().await?.to_bytes().into())?))
+    let dropped = response.headers().get(DROPPED).map(|names| names.to_str()).transpose()?;
+    let (status, dropped) = (response.status(), dropped.unwrap_or_default().to_owned());
+    Ok((status, dropped, String::from_utf8(response.into_body().collect().await?.to_bytes().into())?))
 }
 
 /// The provider.
