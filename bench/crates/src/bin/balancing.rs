@@ -75,7 +75,7 @@ fn against_pingora(table: &mut Table, n: usize) {
     });
     table.ratio(&format!("maglev, picker, n={n} / bare ketama ring lookup"), None, || {
         let (ring, keys, mut at) = (Continuum::new(&buckets(n)), keys(), 0);
-        let find = move || drop(black_box(ring.node(&keys[next(&mut at)])));
+        let find = move || _ = black_box(ring.node(&keys[next(&mut at)]));
         (placed_by_picker(balancer(by_header(), n)), alone(find))
     });
     table.ratio(&format!("maglev, build, n={n} / pingora ketama build"), (n == 1000).then_some(0.5), || {

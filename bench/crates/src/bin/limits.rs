@@ -180,10 +180,7 @@ fn governor<K: Hash + Eq + Clone>() -> Governor<K> {
     )
 }
 
-fn governed<K: Hash + Eq + Clone + Send + Sync>(key: impl Fn(u64) -> K) -> &'static Governor<K>
-where
-    K: 'static,
-{
+fn governed<K: Hash + Eq + Clone + Send + Sync + 'static>(key: impl Fn(u64) -> K) -> &'static Governor<K> {
     let governor = governor();
     (0..KEYS).for_each(|at| assert!(governor.check_key(&key(at)).is_ok()));
     leak(governor)
