@@ -254,8 +254,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-const WHOLE: &str =
-    r#"{"model":"any","max_tokens":99,"messages":[{"role":"user","content":"How far is the moon?"}]}"#;
+const WHOLE: &str = r#"{"model":"any","max_tokens":99,"top_k":40,"messages":[{"role":"user","content":"How far is the moon?"}]}"#;
 const STREAM: &str = r#"{"model":"any","max_tokens":99,"stream":true,"messages":[{"role":"user","content":"How far is the moon?"}]}"#;
 const BUSY: &str =
     r#"{"model":"any","max_tokens":99,"messages":[{"role":"user","content":"Are you busy?"}]}"#;
