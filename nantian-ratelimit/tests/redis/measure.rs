@@ -11,7 +11,7 @@ use nantian_ratelimit::redis::{RedisStore, SharedLimiter};
 use nantian_ratelimit::{Cost, Limit, LimitName, Unit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::server::{Server, admit, eventually, policy};
 
@@ -41,7 +41,7 @@ async fn a_frozen_server_costs_its_timeout_then_next_to_nothing() {
     let (store, driver) = RedisStore::builder(server.url()).replicas(1).build();
     let driver = tokio::spawn(driver.run());
     let limiter = store.limiter("quota", policy([per_day(1_000_000_000)]));
-    let (mut answered, mut closed, mut open) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut answered, mut closed, mut open, mut bare) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..60 {
         eventually(|| store.status().is_reachable).await;
         for _ in 0..100 {
@@ -55,15 +55,25 @@ async fn a_frozen_server_costs_its_timeout_then_next_to_nothing() {
             open.push(time_of(&limiter).await);
         }
         server.thaw();
+        for _ in 0..5 {
+            let begun = Instant::now();
+            sleep(TIMEOUT - Duration::from_millis(1)).await;
+            bare.push(begun.elapsed());
+        }
     }
     driver.abort();
-    for (name, times) in
-        [("answered", &mut answered), ("frozen, asked", &mut closed), ("frozen, not asked", &mut open)]
-    {
+    for (name, times) in [
+        ("answered", &mut answered),
+        ("frozen, asked", &mut closed),
+        ("frozen, not asked", &mut open),
+        ("a timer of 19 ms", &mut bare),
+    ] {
         let [half, most, all] = [0.5, 0.99, 1.0].map(|share| quantile(times, share));
         println!("{name}: {} decisions, p50 {half:?}, p99 {most:?}, slowest {all:?}", times.len());
     }
-    assert!(quantile(&mut closed, 0.99) <= TIMEOUT + Duration::from_millis(1));
+    // What the machine adds to a bare timer is not the limiter's.
+    let late = quantile(&mut bare, 0.99).saturating_sub(TIMEOUT);
+    assert!(quantile(&mut closed, 0.99) <= TIMEOUT + Duration::from_millis(1) + late);
     assert!(quantile(&mut open, 0.99) < Duration::from_micros(100));
 }
 
