@@ -104,7 +104,7 @@ pub struct Rule {
     pub filters: Vec<Filter>,
     /// Services that are sent copies of the requests.
     pub mirrors: Vec<Mirror>,
-    /// Where requests go; empty answers 500, unless a filter answers first. Connections end there.
+    /// Where requests and connections go; empty answers 500, unless a filter answers first, and resets a connection.
     pub backends: Vec<WeightedBackend>,
     /// Time limits.
     pub timeouts: Timeouts,
