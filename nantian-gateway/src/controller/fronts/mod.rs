@@ -3,7 +3,7 @@
 mod plan;
 mod wanted;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kube::{
     Api, Client, Error,
@@ -13,10 +13,13 @@ use tokio::{sync::watch, time::sleep};
 
 use self::plan::{Plan, plan};
 use super::{Lease, writer::RETRY};
-use crate::{ir::ObjectName, source::Objects};
+use crate::{ir::ObjectName, respond::Chain, source::Objects};
 
 /// Whose fields of an object are ours, as the API server keeps it.
 const FIELD_MANAGER: &str = "nantian-gateway";
+
+/// When an object that the API server has refused is tried again.
+const REFUSED: Duration = Duration::from_secs(30);
 
 /// How Gateways are reached that ask for no address.
 #[derive(Debug, Clone)]
@@ -70,35 +73,44 @@ impl Fronts {
     /// # Cancellation
     /// Dropping the future may leave something unwritten; whoever leads next writes it.
     pub async fn run(mut self) {
-        let mut is_done = true;
+        let mut again = None;
         loop {
             tokio::select! {
                 changed = self.objects.changed() => if changed.is_err() { return },
                 changed = self.leads.changed() => if changed.is_err() { return },
-                () = sleep(RETRY), if !is_done => {}
+                () = sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
-            is_done = !*self.leads.borrow_and_update() || self.bring_about().await;
+            again = if *self.leads.borrow_and_update() { self.bring_about().await } else { None };
         }
     }
 
-    /// Writes what is not as it should be. Returns whether all of it is now.
-    async fn bring_about(&mut self) -> bool {
+    /// Writes what is not as it should be. Returns after what time that has to be tried again.
+    async fn bring_about(&mut self) -> Option<Duration> {
         let objects = Arc::clone(&self.objects.borrow_and_update());
-        let Plan { apply, delete, obstacles } = plan(&objects, &self.config);
-        self.warn(obstacles);
-        let mut all = true;
+        let Plan { apply, delete, mut obstacles } = plan(&objects, &self.config);
+        let mut again: Option<Duration> = None;
+        let mut note = |resource: &ApiResource, name: &ObjectName, error: Error| {
+            let Some(wait) = retry_after(&error) else { return };
+            again = Some(again.map_or(wait, |before| before.min(wait)));
+            obstacles.push(format!("{} {name} cannot be written: {}", resource.kind, Chain(&error)));
+        };
         for object in apply {
             let parameters = PatchParams::apply(FIELD_MANAGER).force();
             let api = self.api(&object.resource, &object.name);
             let written = api.patch(&object.name.name, &parameters, &Patch::Apply(&object.body)).await;
-            all &= is_done(&object.resource, &object.name, written);
+            if let Err(error) = written {
+                note(&object.resource, &object.name, error);
+            }
         }
         let services = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
         for service in delete {
             let deleted = self.api(&services, &service).delete(&service.name, &DeleteParams::default()).await;
-            all &= is_done(&services, &service, deleted);
+            if let Err(error) = deleted {
+                note(&services, &service, error);
+            }
         }
-        all
+        self.warn(obstacles);
+        again
     }
 
     /// Says once what is in the way.
@@ -114,14 +126,12 @@ impl Fronts {
     }
 }
 
-fn is_done<T>(resource: &ApiResource, name: &ObjectName, outcome: Result<T, Error>) -> bool {
-    match outcome {
-        Ok(_) => true,
-        // It, or its namespace, is gone; what takes its place is seen later.
-        Err(Error::Api(status)) if status.code == 404 => true,
-        Err(error) => {
-            tracing::warn!(%error, kind = resource.kind, %name, "an object in front of a Gateway cannot be written");
-            false
-        }
+/// When something that failed is tried again; never if it, or its namespace, is gone: what takes its place is seen later.
+fn retry_after(error: &Error) -> Option<Duration> {
+    match error {
+        Error::Api(status) if status.code == 404 => None,
+        // The server has looked at it and does not want it.
+        Error::Api(status) if [400, 403, 422].contains(&status.code) => Some(REFUSED),
+        _ => Some(RETRY),
     }
 }

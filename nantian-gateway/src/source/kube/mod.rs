@@ -88,22 +88,25 @@ impl Cluster {
         self.addressed = Some(pool.assign(self.versions.objects(), known, &mut self.assigned));
     }
 
-    /// Looks where the Gateways with a Service are reached. Returns those for which that has changed.
-    fn place(&mut self) -> Vec<ObjectRef> {
+    /// Looks where the Gateways with a Service are reached, and shows the objects to whoever makes the Services if one of
+    /// them has changed. Returns the Gateways that are reached in another way than before.
+    fn place(&mut self, has_changed: bool) -> Vec<ObjectRef> {
         let Addressing::Services(show) = &self.addressing else { return Vec::new() };
         let status = |service: &ObjectName| {
             let seen = self.mirror.get(&ObjectRef { kind: "Service", name: service.clone() });
             seen.map(|seen| seen.status).unwrap_or_default()
         };
         let placed = service::placements(self.versions.objects(), status);
-        let has_changed = |name: &&ObjectName| placed.get(*name) != self.placed.get(*name);
+        let has_moved = |name: &&ObjectName| placed.get(*name) != self.placed.get(*name);
         let names = placed.keys().chain(self.placed.keys().filter(|name| !placed.contains_key(*name)));
-        let changed = names.filter(has_changed).map(|name| ObjectRef { kind: "Gateway", name: name.clone() });
-        let changed = changed.collect();
+        let moved = names.filter(has_moved).map(|name| ObjectRef { kind: "Gateway", name: name.clone() });
+        let moved: Vec<ObjectRef> = moved.collect();
         self.placed = placed;
         self.versions.place(Placements::InFront(self.placed.clone()));
-        show.send_replace(Arc::new(self.versions.objects().fronts()));
-        changed
+        if has_changed || !moved.is_empty() {
+            show.send_replace(Arc::new(self.versions.objects().fronts()));
+        }
+        moved
     }
 }
 
@@ -136,7 +139,8 @@ impl Source for Cluster {
         if !changed.is_empty() {
             self.assign_addresses();
         }
-        changed.extend(self.place());
+        let moved = self.place(!changed.is_empty());
+        changed.extend(moved);
         // What else changes in a status changes nothing that is served.
         is_idle &= changed.is_empty();
         let lines = self.unreadable.iter().flat_map(|(name, unreadable)| {

@@ -115,3 +115,34 @@ async fn a_gateway_whose_address_nobody_knows_is_not_programmed() {
         .await;
     assert_eq!(server.get("gateways", "demo", "demo").unwrap()["status"]["addresses"], json!([]));
 }
+
+#[tokio::test]
+async fn a_service_that_the_server_refuses_is_told_once_and_not_tried_at_once() {
+    let server = ApiServer::start().await;
+    let listeners = |protocol: &str| {
+        let gateway = gateway("");
+        gateway.replace(
+            "protocol: HTTP}]",
+            &format!("protocol: HTTP}}, {{name: l4, port: 81, protocol: {protocol}}}]"),
+        )
+    };
+    server.apply(&listeners("UDP"));
+    let world = World::of_cluster(Port::reserve(), &server.kubeconfig());
+    let running = world.options(&["--gateway-service", "LoadBalancer"]).start().await;
+    let line = running.log.more("Service demo/demo-nantian cannot be written", 0).await;
+    assert!(line.contains("may not contain a mix of protocols"), "{line}");
+    let tried = server.requests("/api/v1/namespaces/demo/services/demo-nantian");
+    // Something else is written meanwhile, more than once.
+    for round in 0..3 {
+        server.apply(&route(&rule(&format!("/{round}"), &to("a"))));
+        eventually("a status is written", async || {
+            let route = server.get("httproutes", "demo", "all").unwrap();
+            route["status"]["parents"][0]["conditions"][0]["observedGeneration"] == round + 1
+        })
+        .await;
+    }
+    assert!(server.requests("/api/v1/namespaces/demo/services/demo-nantian") <= tried + 3);
+    assert_eq!(running.log.count("cannot be written"), 1);
+    server.apply(&listeners("TCP"));
+    eventually("it is there", async || server.get("services", "demo", "demo-nantian").is_some()).await;
+}

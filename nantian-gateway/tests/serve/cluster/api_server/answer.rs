@@ -1,6 +1,9 @@
 //! One request: what it asks for, and the answer.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -202,9 +205,21 @@ fn write(
             }
             _ => return Err(missing(plural, &name)),
         };
+        refuse_mixed_protocols(&target.kind.name, &object)?;
         let (object, has_changed) = state.put(&target.kind, &namespace, &name, object, is_status)?;
         Ok((code, target.shown(object), has_changed))
     })
+}
+
+/// Servers before 1.26 have it so, and some load balancers still do.
+fn refuse_mixed_protocols(kind: &str, object: &Value) -> Result<(), Refusal> {
+    let ports = object["spec"]["ports"].as_array().into_iter().flatten();
+    let protocols: BTreeSet<_> = ports.filter_map(|port| port["protocol"].as_str()).collect();
+    if kind == "Service" && object["spec"]["type"] == "LoadBalancer" && protocols.len() > 1 {
+        let message = "spec.ports: may not contain a mix of protocols when 'type' is 'LoadBalancer'";
+        return Err(Refusal(422, "Invalid", message.to_owned()));
+    }
+    Ok(())
 }
 
 fn refuse(Refusal(code, reason, message): &Refusal) -> Response<Body> {
