@@ -24,5 +24,5 @@ pub use self::pieces::{Collector, pieces};
 pub use self::reply::{Reply, Stop, Tokens};
 pub use self::request::{Effort, Message, Output, Request, Role, Thinking, Tool, ToolChoice};
 
-pub(crate) use self::names::{ToolIds, safe_id};
+pub(crate) use self::names::{ToolIds, safe_id, short_id};
 pub(crate) use self::pieces::arguments;

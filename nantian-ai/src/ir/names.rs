@@ -81,6 +81,24 @@ pub(crate) fn safe_id(id: &str) -> Cow<'_, str> {
     if is_safe(id) { Cow::Borrowed(id) } else { Cow::Owned(safe(id)) }
 }
 
+/// An id of a tool call of nine letters and digits, as Mistral wants them: the same for the same id.
+pub(crate) fn short_id(id: &str) -> Cow<'_, str> {
+    const LENGTH: usize = 9;
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    if id.len() == LENGTH && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Cow::Borrowed(id);
+    }
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let digits = (0..LENGTH).scan(hash, |rest, _| {
+        let digit = usize::try_from(*rest % 36).ok().and_then(|at| DIGITS.get(at))?;
+        *rest /= 36;
+        Some(char::from(*digit))
+    });
+    Cow::Owned(digits.collect())
+}
+
 fn is_safe(name: &str) -> bool {
     (1..=LONGEST).contains(&name.len()) && name.bytes().all(is_safe_byte)
 }
@@ -152,6 +170,12 @@ mod tests {
         assert_eq!(safe_id("call_1"), "call_1");
         assert_eq!(safe_id("functions.a:0"), safe_id("functions.a:0"));
         assert_ne!(safe_id("functions.a:0"), safe_id("functions.a.0"));
+        for id in ["toolu_01A09q90qw90lq917835lq9", "call_1"] {
+            assert_eq!(short_id(id), short_id(id));
+            assert_eq!(short_id(id).len(), 9);
+            assert_eq!(short_id(&short_id(id)), short_id(id));
+        }
+        assert_ne!(short_id("call_1"), short_id("call_2"));
         let mut ids = ToolIds::new(7);
         assert_ne!(ids.next(), ids.next());
     }

@@ -1,7 +1,9 @@
 //! The common form into a Chat Completions reply.
 
+use std::borrow::Cow;
+
 use crate::codec::{Defaults, Object, object};
-use crate::ir::{Block, Reply, Stop, Tokens};
+use crate::ir::{Block, Reply, Stop, Tokens, safe_id};
 
 pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
     object(|body| {
@@ -72,7 +74,7 @@ fn write_message(message: &mut Object<'_>, content: &[Block]) {
             }
         });
     }
-    write_calls(message, content);
+    write_calls(message, content, safe_id);
 }
 
 /// A block of reasoning as Anthropic has it, so that a client can give it back with its signature.
@@ -91,8 +93,8 @@ pub(super) fn write_thinking_block(item: &mut Object<'_>, block: &Block) {
     }
 }
 
-/// The tool calls of a message, if it has any.
-pub(super) fn write_calls(message: &mut Object<'_>, content: &[Block]) {
+/// The tool calls of a message, if it has any, by ids that the reader takes.
+pub(super) fn write_calls(message: &mut Object<'_>, content: &[Block], id_of: fn(&str) -> Cow<'_, str>) {
     let calls: Vec<_> = content
         .iter()
         .filter_map(|block| match block {
@@ -106,7 +108,7 @@ pub(super) fn write_calls(message: &mut Object<'_>, content: &[Block]) {
     message.list("tool_calls", |list| {
         for call in calls {
             list.object(|item| {
-                item.text("id", &crate::ir::safe_id(&call.id));
+                item.text("id", &id_of(&call.id));
                 item.text("type", "function");
                 item.object("function", |function| {
                     function.text("name", &call.name);

@@ -3,7 +3,9 @@
 use crate::codec::{Invalid, List, Object, joined_text, object, titled_text_of};
 use crate::ir::{
     Block, Losses, Message, Output, Request, Role, Source, Thinking, Tool, ToolChoice, ToolResult, safe_id,
+    short_id,
 };
+use crate::provider::Provider;
 
 /// The most stop sequences that OpenAI takes.
 const MOST_STOPS: usize = 4;
@@ -22,6 +24,10 @@ struct Traits {
     takes_effort: bool,
     /// Knows only `max_completion_tokens` for this model.
     newer_limit: bool,
+    /// Tells the usage of a stream only if it is asked to, by a field that others refuse.
+    asks_for_usage: bool,
+    /// Is Mistral: other names, shorter ids, and nothing that it does not know.
+    mistral: bool,
 }
 
 pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Losses), Invalid> {
@@ -32,6 +38,9 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
     if request.top_k.is_some() && !traits.takes_top_k {
         losses.add("top_k");
     }
+    if request.user.is_some() && traits.mistral {
+        losses.add("user");
+    }
     if request.stop.len() > MOST_STOPS {
         losses.add("stop");
     }
@@ -41,7 +50,7 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
     }
     let body = object(|body| {
         body.text("model", &request.model);
-        body.list("messages", |list| messages.0.iter().for_each(|turn| turn.write(list)));
+        body.list("messages", |list| messages.0.iter().for_each(|turn| turn.write(list, traits)));
         write_tools(body, &request.tools);
         if !request.tools.is_empty() {
             write_choice(body, request);
@@ -55,14 +64,16 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
         body.some_count("top_k", request.top_k.filter(|_| traits.takes_top_k));
         body.some_number("frequency_penalty", request.frequency_penalty);
         body.some_number("presence_penalty", request.presence_penalty);
-        body.some_integer("seed", request.seed);
+        body.some_integer(if traits.mistral { "random_seed" } else { "seed" }, request.seed);
         if !request.stop.is_empty() {
             body.list("stop", |list| request.stop.iter().take(MOST_STOPS).for_each(|stop| list.text(stop)));
         }
-        body.some_text("user", request.user.as_deref());
+        body.some_text("user", request.user.as_deref().filter(|_| !traits.mistral));
         if request.stream {
             body.flag("stream", true);
-            body.object("stream_options", |options| options.flag("include_usage", true));
+            if traits.asks_for_usage {
+                body.object("stream_options", |options| options.flag("include_usage", true));
+            }
         }
     });
     Ok((body, losses))
@@ -157,6 +168,8 @@ impl Traits {
             takes_top_k: is(&["fireworks", "llamacpp", "lmstudio", "openrouter", "together", "vllm"]),
             takes_effort: thinks || begins(model, &["gpt-oss", "grok-3-mini"]),
             newer_limit: thinks,
+            asks_for_usage: Provider::find(provider).is_none_or(|provider| provider.asks_for_usage),
+            mistral: is(&["mistral"]),
         }
     }
 }
@@ -167,7 +180,7 @@ struct Turns<'r>(Vec<Turn<'r>>);
 enum Turn<'r> {
     System(String),
     User(Vec<UserPart<'r>>),
-    Assistant { message: &'r Message, echoes_reasoning: bool },
+    Assistant(&'r Message),
     Result { id: &'r str, content: String },
 }
 
@@ -200,7 +213,7 @@ impl<'r> Turns<'r> {
                         !block.is_blank() && (!is_reasoning || echoes_reasoning)
                     };
                     if message.content.iter().any(says) {
-                        turns.push(Turn::Assistant { message, echoes_reasoning });
+                        turns.push(Turn::Assistant(message));
                     }
                 }
             }
@@ -267,7 +280,8 @@ impl<'r> UserPart<'r> {
 // === impl Turn ===
 
 impl Turn<'_> {
-    fn write(&self, list: &mut List<'_>) {
+    fn write(&self, list: &mut List<'_>, traits: Traits) {
+        let id_of = if traits.mistral { short_id } else { safe_id };
         list.object(|message| match self {
             Self::System(text) => {
                 message.text("role", "system");
@@ -275,7 +289,7 @@ impl Turn<'_> {
             }
             Self::Result { id, content } => {
                 message.text("role", "tool");
-                message.text("tool_call_id", &safe_id(id));
+                message.text("tool_call_id", &id_of(id));
                 message.text("content", content);
             }
             Self::User(parts) => {
@@ -285,9 +299,10 @@ impl Turn<'_> {
                     parts => message.list("content", |list| parts.iter().for_each(|part| part.write(list))),
                 }
             }
-            Self::Assistant { message: said, echoes_reasoning } => {
+            Self::Assistant(said) => {
                 message.text("role", "assistant");
-                write_assistant(message, &said.content, *echoes_reasoning);
+                write_assistant(message, &said.content, traits.echoes_reasoning);
+                super::write_reply::write_calls(message, &said.content, id_of);
             }
         });
     }
@@ -341,5 +356,40 @@ fn write_assistant(message: &mut Object<'_>, content: &[Block], echoes_reasoning
     if !refusal.is_empty() {
         message.text("refusal", &refusal.concat());
     }
-    super::write_reply::write_calls(message, content);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::ir::{Json, ToolCall};
+
+    #[test]
+    fn mistral_is_told_what_it_knows_under_its_names() {
+        let call =
+            ToolCall { id: "toolu_01".to_owned(), name: "f".to_owned(), arguments: Json::empty_object() };
+        let result = ToolResult { id: "toolu_01".to_owned(), content: Vec::new(), is_error: false };
+        let request = Request {
+            messages: vec![
+                Message { role: Role::Assistant, content: vec![Block::ToolCall(call)] },
+                Message { role: Role::User, content: vec![Block::ToolResult(result)] },
+            ],
+            seed: Some(7),
+            user: Some("u".to_owned()),
+            stream: true,
+            ..Request::default()
+        };
+        let (body, losses) = encode(&request, "Mistral").unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let id = body["messages"][1]["tool_call_id"].as_str().unwrap();
+        assert_eq!(id.len(), 9);
+        assert_eq!(body["messages"][0]["tool_calls"][0]["id"], id);
+        assert_eq!(
+            (&body["random_seed"], &body["seed"], &body["user"]),
+            (&json!(7), &Value::Null, &Value::Null)
+        );
+        assert_eq!(body["stream_options"], Value::Null);
+        assert_eq!(losses.to_string(), "user");
+    }
 }
