@@ -19,7 +19,8 @@ use nantian_ai::{
 use serde_json::{Map, Value};
 
 const PATH: &str = "/v1/chat/completions";
-const DIALECTS: [Dialect; 4] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
+const DIALECTS: [Dialect; 5] =
+    [Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
 const MODEL: &str = "operator's \"model\"";
 
 /// Every way to cut a stream gives the same events.

@@ -19,7 +19,7 @@ pub struct TargetConfig {
     pub provider: String,
     /// The dialect the upstream speaks.
     ///
-    /// Range: `openai`, `openai-responses`, `anthropic`, `ollama`. Default: the provider's; required for an unknown one.
+    /// Range: `openai`, `openai-responses`, `anthropic`, `gemini`, `ollama`. Default: the provider's; required for an unknown one.
     /// Source: `AIService.spec.format`.
     pub format: Option<String>,
     /// The model that the upstream sees, whatever the client named.

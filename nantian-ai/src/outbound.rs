@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{Extensions, Method, Request, Uri};
 
 use crate::body::RequestBody;
-use crate::dialect::{Dialect, Operation, Surface, anthropic};
+use crate::dialect::{Dialect, Operation, Surface, anthropic, gemini};
 use crate::edit::Object;
 use crate::error::Error;
 use crate::facts::RequestFacts;
@@ -151,8 +151,12 @@ impl Target {
         let asked = head.headers.get(&crate::STRICT).is_some_and(|value| value == "true");
         let strict = self.config().strict || asked;
         let (translation, body) = Translation::begin(self, client.dialect(), body, &facts, strict)?;
-        let upstream = Surface::chat(self.dialect());
-        let uri = self.endpoint().uri(upstream.path(), None).ok_or(Error::MalformedQuery)?;
+        let uri = match self.dialect() {
+            Dialect::Gemini => gemini::chat_path(self.model(), translation.is_stream())
+                .and_then(|(path, query)| self.endpoint().uri(&path, query)),
+            dialect => self.endpoint().uri(Surface::chat(dialect).path(), None),
+        };
+        let uri = uri.ok_or(Error::MalformedQuery)?;
         let mut headers = upstream_headers(&head.headers);
         let theirs: Vec<_> = headers.keys().filter(|name| is_of_a_dialect(name)).cloned().collect();
         for name in theirs {

@@ -11,7 +11,7 @@ pub struct Provider {
     pub name: &'static str,
     /// The dialect spoken when none is asked for.
     pub dialect: Dialect,
-    /// The base URL. Without a path the dialect's customary prefix (`/v1`, `/api`) is used.
+    /// The base URL. Without a path the dialect's customary prefix (`/v1`, `/v1beta`, `/api`) is used.
     pub endpoint: &'static str,
     /// How the provider wants its credential.
     pub scheme: Scheme,
@@ -49,6 +49,14 @@ const PROVIDERS: &[Provider] = &[
     openai_like("cerebras", "https://api.cerebras.ai/v1"),
     openai_like("deepseek", "https://api.deepseek.com/v1"),
     openai_like("fireworks", "https://api.fireworks.ai/inference/v1"),
+    Provider {
+        name: "gemini",
+        dialect: Dialect::Gemini,
+        endpoint: "https://generativelanguage.googleapis.com/v1beta",
+        scheme: Scheme::ApiKey,
+        also: &[],
+        asks_for_usage: true,
+    },
     openai_like("groq", "https://api.groq.com/openai/v1"),
     on_this_host("llamacpp", "http://localhost:8080"),
     on_this_host("lmstudio", "http://localhost:1234"),

@@ -58,6 +58,11 @@ pub fn error_body(error: &Error, dialect: Dialect) -> Bytes {
     let message = error.to_string();
     let value = match dialect {
         Dialect::Anthropic => anthropic::error(label.anthropic, &message),
+        Dialect::Gemini => {
+            let status = error.status();
+            let name = fault::gemini_name(status);
+            serde_json::json!({"error": {"code": status.as_u16(), "message": message, "status": name}})
+        }
         Dialect::Ollama => ollama::error(&message),
         Dialect::OpenAi | Dialect::Responses => openai::error(label.openai, label.code, &message),
     };
@@ -74,7 +79,7 @@ pub(crate) fn error_event(error: &Error, dialect: Dialect) -> Bytes {
     let (before, after) = match dialect {
         Dialect::Ollama => ("\n", "\n"),
         Dialect::Anthropic | Dialect::Responses => ("\n\nevent: error\ndata: ", "\n\n"),
-        Dialect::OpenAi => ("\n\ndata: ", "\n\n"),
+        Dialect::Gemini | Dialect::OpenAi => ("\n\ndata: ", "\n\n"),
     };
     Bytes::from([before.as_bytes(), &data, after.as_bytes()].concat())
 }

@@ -7,8 +7,8 @@ use http::header::{HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 
 use crate::config::TargetConfig;
-use crate::credential::{InvalidCredential, Stamp};
-use crate::dialect::{Dialect, Operation, Surface, UnknownDialect};
+use crate::credential::{Credential, InvalidCredential, Scheme, Stamp};
+use crate::dialect::{Dialect, Operation, Surface, UnknownDialect, gemini};
 use crate::provider::Provider;
 
 /// A checked [`TargetConfig`]. Immutable: a changed Secret or spec makes a new one.
@@ -57,6 +57,12 @@ pub enum InvalidTarget {
     /// No model is named.
     #[error("the model's name is empty")]
     EmptyModel,
+    /// The dialect names the model in the path, and this name cannot be part of one.
+    #[error("the model's name `{model}` cannot be part of a path")]
+    Model {
+        /// The name as given.
+        model: String,
+    },
     /// The credential cannot be sent.
     #[error(transparent)]
     Credential(#[from] InvalidCredential),
@@ -102,8 +108,11 @@ impl Target {
         if config.model.is_empty() {
             return Err(InvalidTarget::EmptyModel);
         }
+        if dialect == Dialect::Gemini && gemini::chat_path(&config.model, false).is_none() {
+            return Err(InvalidTarget::Model { model: config.model });
+        }
         Ok(Self {
-            stamps: config.credential.stamps()?,
+            stamps: in_its_header(&config.credential, dialect).stamps()?,
             model_json: serde_json::Value::from(config.model.as_str()).to_string(),
             dialect,
             endpoint,
@@ -174,6 +183,15 @@ impl Target {
 impl PartialEq for Target {
     fn eq(&self, other: &Self) -> bool {
         self.config == other.config
+    }
+}
+
+/// A credential in the header where the dialect's providers look for it.
+fn in_its_header(credential: &Credential, dialect: Dialect) -> Credential {
+    let credential = credential.clone();
+    match (dialect, credential.scheme, &credential.header) {
+        (Dialect::Gemini, Scheme::ApiKey, None) => credential.in_header("x-goog-api-key"),
+        _ => credential,
     }
 }
 

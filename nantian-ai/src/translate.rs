@@ -161,7 +161,7 @@ impl Translation {
         let prefix = match self.client {
             Dialect::OpenAi => "chatcmpl-",
             Dialect::Responses => "resp_",
-            Dialect::Anthropic | Dialect::Ollama => "msg_",
+            Dialect::Anthropic | Dialect::Gemini | Dialect::Ollama => "msg_",
         };
         Defaults {
             id: format!("{prefix}{:032x}", fastrand::u128(..)),

@@ -15,7 +15,8 @@ use nantian_ai::codec::{Defaults, StreamDecoder, StreamEncoder};
 use nantian_ai::ir::{Losses, ToolNames};
 use serde_json::Value;
 
-const DIALECTS: [Dialect; 4] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
+const DIALECTS: [Dialect; 5] =
+    [Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
 const SEED: u64 = 0x1234_5678;
 
 fn defaults() -> Defaults {
@@ -32,6 +33,7 @@ fn defaults() -> Defaults {
 fn model(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Anthropic => "claude-sonnet-4-5",
+        Dialect::Gemini => "gemini-3-pro",
         Dialect::Ollama => "qwen3",
         _ => "gpt-5",
     }

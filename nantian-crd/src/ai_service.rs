@@ -52,7 +52,7 @@ pub(crate) use self::{
 pub struct AiServiceSpec {
     /// Who serves the model. A known provider brings its own format and endpoint; any other name needs both.
     ///
-    /// Known, in any case: anthropic, cerebras, deepseek, fireworks, groq, llamacpp, lmstudio, mistral, moonshot, nvidia,
+    /// Known, in any case: anthropic, cerebras, deepseek, fireworks, gemini, groq, llamacpp, lmstudio, mistral, moonshot, nvidia,
     /// ollama, openai, openrouter, together, vllm, xai.
     ///
     /// Range: 1 to 63 characters. Source: `spec.provider`.
@@ -113,6 +113,9 @@ pub enum Format {
     /// Anthropic Messages.
     #[serde(rename = "anthropic")]
     Anthropic,
+    /// Google's generateContent.
+    #[serde(rename = "gemini")]
+    Gemini,
     /// Ollama's native API.
     #[serde(rename = "ollama")]
     Ollama,
@@ -124,6 +127,7 @@ pub const KNOWN_PROVIDERS: &[&str] = &[
     "cerebras",
     "deepseek",
     "fireworks",
+    "gemini",
     "groq",
     "llamacpp",
     "lmstudio",
@@ -139,12 +143,12 @@ pub const KNOWN_PROVIDERS: &[&str] = &[
 ];
 
 pub(crate) const RULES: &[Rule] = &[Rule {
-    cel: "self.provider.lowerAscii() in ['anthropic', 'cerebras', 'deepseek', 'fireworks', 'groq', 'llamacpp', \
+    cel: "self.provider.lowerAscii() in ['anthropic', 'cerebras', 'deepseek', 'fireworks', 'gemini', 'groq', 'llamacpp', \
           'lmstudio', 'mistral', 'moonshot', 'nvidia', 'ollama', 'openai', 'openrouter', 'together', 'vllm', 'xai'] || \
           (has(self.format) && has(self.endpoint))",
     message: "is not a known provider, so format and endpoint must be set; known: anthropic, cerebras, deepseek, \
-              fireworks, groq, llamacpp, lmstudio, mistral, moonshot, nvidia, ollama, openai, openrouter, together, \
-              vllm, xai",
+              fireworks, gemini, groq, llamacpp, lmstudio, mistral, moonshot, nvidia, ollama, openai, openrouter, \
+              together, vllm, xai",
     field: Some("provider"),
     holds: |spec| {
         let known = |name: &str| KNOWN_PROVIDERS.iter().any(|known| known.eq_ignore_ascii_case(name));

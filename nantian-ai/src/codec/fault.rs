@@ -4,21 +4,26 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Fields, Object};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, gemini};
 use crate::ir::{Fault, FaultKind};
 
 /// The error that a refusal stands for. A body that is no error of a dialect, such as a page of a proxy, says nothing
 /// that a client should see.
 pub(crate) fn read(status: StatusCode, body: &[u8]) -> Fault {
-    let said = serde_json::from_slice(body).ok().and_then(|value| said(value).0);
-    Fault::of_status(status, said)
+    let Ok(body) = serde_json::from_slice(body).map(gemini::unlisted) else {
+        return Fault::of_status(status, None);
+    };
+    // Some say it with a status that speaks of the request.
+    if body.get("error").is_some_and(is_of_credential) {
+        return refused_credential();
+    }
+    Fault::of_status(status, said(body).0)
 }
 
 /// An error inside a reply or a stream, where no status says what it is: the value of `error`.
 pub(crate) fn of_error(error: Value) -> Fault {
     if is_of_credential(&error) {
-        // The operator's: a client would blame its own, and need not see what the provider says of it.
-        return Fault::new(FaultKind::Upstream, "the provider refused the configured credential");
+        return refused_credential();
     }
     let code = error.get("code").and_then(|code| match code {
         Value::Number(number) => number.as_u64().and_then(|code| u16::try_from(code).ok()),
@@ -39,10 +44,20 @@ pub(crate) fn of_event(event: &mut Fields) -> Fault {
     of_error(json!({"code": event.take("code"), "message": event.take("message")}))
 }
 
+/// The operator's: a client would blame its own, and need not see what the provider says of it.
+fn refused_credential() -> Fault {
+    Fault::new(FaultKind::Upstream, "the provider refused the configured credential")
+}
+
 fn is_of_credential(error: &Value) -> bool {
-    let names = ["type", "code"].into_iter().filter_map(|name| error.get(name)?.as_str());
-    let named = names.into_iter().any(|name| matches!(name, "authentication_error" | "invalid_api_key"));
-    named || error.get("code").and_then(Value::as_u64) == Some(401)
+    let mut names = ["type", "code", "status"].into_iter().filter_map(|name| error.get(name)?.as_str());
+    let named =
+        names.any(|name| matches!(name, "authentication_error" | "invalid_api_key" | "UNAUTHENTICATED"));
+    let details = error.get("details").and_then(Value::as_array);
+    let reason = |detail: &Value| detail.get("reason").is_some_and(|reason| reason == "API_KEY_INVALID");
+    named
+        || error.get("code").and_then(Value::as_u64) == Some(401)
+        || details.is_some_and(|details| details.iter().any(reason))
 }
 
 /// The message, and the kind if it is named.
@@ -65,15 +80,17 @@ fn said(value: Value) -> (Option<String>, Option<FaultKind>) {
 fn kind_of(name: &str) -> Option<FaultKind> {
     Some(match name.to_ascii_lowercase().as_str() {
         "invalid_request_error" | "invalid_argument" | "context_length_exceeded" => FaultKind::Invalid,
-        "permission_error" | "billing_error" | "insufficient_quota" => FaultKind::Permission,
-        "not_found_error" | "model_not_found" => FaultKind::NotFound,
+        "permission_error" | "permission_denied" | "billing_error" | "insufficient_quota" => {
+            FaultKind::Permission
+        }
+        "not_found_error" | "not_found" | "model_not_found" => FaultKind::NotFound,
         "request_too_large" => FaultKind::TooLarge,
         "rate_limit_error" | "rate_limit_exceeded" | "resource_exhausted" => FaultKind::RateLimit,
         "overloaded_error" | "overloaded" | "server_is_overloaded" | "slow_down" | "unavailable" => {
             FaultKind::Overloaded
         }
         "timeout_error" | "timeout" | "deadline_exceeded" => FaultKind::Timeout,
-        "api_error" | "server_error" | "internal_error" => FaultKind::Upstream,
+        "api_error" | "server_error" | "internal_error" | "internal" => FaultKind::Upstream,
         _ => return None,
     })
 }
@@ -92,6 +109,7 @@ pub(crate) fn status(kind: FaultKind, dialect: Dialect) -> StatusCode {
 pub(crate) fn write(body: &mut Object<'_>, fault: &Fault, dialect: Dialect) {
     match dialect {
         Dialect::Anthropic => write_anthropic(body, fault),
+        Dialect::Gemini => write_gemini(body, fault),
         Dialect::Ollama => body.text("error", &fault.message),
         Dialect::OpenAi | Dialect::Responses => write_openai(body, fault),
     }
@@ -113,6 +131,28 @@ pub(crate) fn write_anthropic(body: &mut Object<'_>, fault: &Fault) {
         error.text("type", anthropic_name(fault.kind));
         error.text("message", &fault.message);
     });
+}
+
+fn write_gemini(body: &mut Object<'_>, fault: &Fault) {
+    let status = fault.kind.status();
+    body.object("error", |error| {
+        error.count("code", status.as_u16().into());
+        error.text("message", &fault.message);
+        error.text("status", gemini_name(status));
+    });
+}
+
+/// Google's name of a status.
+pub(crate) fn gemini_name(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        429 => "RESOURCE_EXHAUSTED",
+        503 => "UNAVAILABLE",
+        504 => "DEADLINE_EXCEEDED",
+        400..500 => "INVALID_ARGUMENT",
+        _ => "INTERNAL",
+    }
 }
 
 /// OpenAI's `type` and `code`.
@@ -155,6 +195,7 @@ mod tests {
             (r#"{"error":"later"}"#, "later"),
             (r#"{"message":"later"}"#, "later"),
             (r#"{"detail":"later"}"#, "later"),
+            (r#"[{"error":{"code":429,"message":"later","status":"RESOURCE_EXHAUSTED"}}]"#, "later"),
             ("<html>Bad gateway</html>", "the provider answered with status 429"),
             ("", "the provider answered with status 429"),
         ] {
@@ -184,10 +225,13 @@ mod tests {
             r#"{"type":"authentication_error","message":"Incorrect key sk-ou***rs"}"#,
             r#"{"message":"Incorrect key sk-ou***rs","code":"invalid_api_key"}"#,
             r#"{"message":"Incorrect key sk-ou***rs","code":401}"#,
+            r#"{"code":400,"message":"API key sk-ou not valid","status":"INVALID_ARGUMENT","details":[{"reason":"API_KEY_INVALID"}]}"#,
         ] {
             let fault = of_error(serde_json::from_str(error).unwrap());
             assert_eq!(fault.kind, FaultKind::Upstream);
             assert!(!fault.message.contains("sk-ou"), "{error}");
+            let refused = read(StatusCode::BAD_REQUEST, format!(r#"{{"error":{error}}}"#).as_bytes());
+            assert_eq!(refused, fault);
         }
     }
 

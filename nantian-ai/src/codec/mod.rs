@@ -44,12 +44,12 @@ pub(crate) use self::text::{joined_text, text_of, titled_text_of};
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::dialect::{Dialect, anthropic, ollama, openai, responses};
+use crate::dialect::{Dialect, anthropic, gemini, ollama, openai, responses};
 use crate::ir::{Fault, Losses, Reply, Request, ToolIds};
 
 // === impl Dialect ===
 
-/// Chats: Chat Completions, Responses, Messages, `/api/chat`.
+/// Chats: Chat Completions, Responses, Messages, `generateContent`, `/api/chat`.
 impl Dialect {
     /// Reads a request. What the common form cannot hold is named.
     ///
@@ -58,6 +58,7 @@ impl Dialect {
     pub fn decode_request(self, body: &[u8]) -> Result<(Request, Losses), Invalid> {
         match self {
             Self::Anthropic => anthropic::decode_request(body),
+            Self::Gemini => gemini::decode_request(body),
             Self::Ollama => ollama::decode_request(body),
             Self::OpenAi => openai::decode_request(body),
             Self::Responses => responses::decode_request(body),
@@ -72,6 +73,7 @@ impl Dialect {
     pub fn encode_request(self, request: &Request, provider: &str) -> Result<(Bytes, Losses), Invalid> {
         let (body, losses) = match self {
             Self::Anthropic => anthropic::encode_request(request),
+            Self::Gemini => gemini::encode_request(request),
             Self::Ollama => ollama::encode_request(request),
             Self::OpenAi => openai::encode_request(request, provider),
             Self::Responses => responses::encode_request(request),
@@ -87,6 +89,7 @@ impl Dialect {
         let mut ids = ToolIds::new(seed);
         match self {
             Self::Anthropic => anthropic::decode_reply(body),
+            Self::Gemini => gemini::decode_reply(body, &mut ids),
             Self::Ollama => ollama::decode_reply(body, &mut ids),
             Self::OpenAi => openai::decode_reply(body, &mut ids),
             Self::Responses => responses::decode_reply(body, &mut ids),
@@ -99,6 +102,7 @@ impl Dialect {
         let reply = &reply;
         let (body, losses) = match self {
             Self::Anthropic => (anthropic::encode_reply(reply, defaults), Losses::default()),
+            Self::Gemini => gemini::encode_reply(reply, defaults),
             Self::Ollama => ollama::encode_reply(reply, defaults),
             Self::OpenAi => (openai::encode_reply(reply, defaults), Losses::default()),
             Self::Responses => (responses::encode_reply(reply, defaults), Losses::default()),

@@ -95,6 +95,11 @@ impl Object<'_> {
         out.push(b']');
     }
 
+    /// JSON as it has been written elsewhere.
+    pub(crate) fn raw(&mut self, name: &'static str, json: &[u8]) {
+        self.name(name).extend_from_slice(json);
+    }
+
     fn name(&mut self, name: &'static str) -> &mut Vec<u8> {
         if !std::mem::take(&mut self.empty) {
             self.out.push(b',');

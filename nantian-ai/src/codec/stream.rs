@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Defaults;
-use crate::dialect::{Dialect, anthropic, ollama, openai, responses};
+use crate::dialect::{Dialect, anthropic, gemini, ollama, openai, responses};
 use crate::ir::{Event, Fault, Part, Tokens, ToolIds, ToolNames};
 use crate::wire::{ndjson, sse};
 
@@ -39,6 +39,7 @@ enum Wire {
 #[derive(Clone, Debug)]
 enum Reader {
     Anthropic(anthropic::StreamReader),
+    Gemini(gemini::StreamReader),
     Ollama(ollama::StreamReader),
     OpenAi(openai::StreamReader),
     Responses(responses::StreamReader),
@@ -47,6 +48,7 @@ enum Reader {
 #[derive(Clone, Debug)]
 enum Writer {
     Anthropic(anthropic::StreamWriter),
+    Gemini(gemini::StreamWriter),
     Ollama(ollama::StreamWriter),
     OpenAi(openai::StreamWriter),
     Responses(Box<responses::StreamWriter>),
@@ -60,6 +62,7 @@ impl StreamDecoder {
         let ids = ToolIds::new(seed);
         let (wire, reader) = match dialect {
             Dialect::Anthropic => (Wire::sse(), Reader::Anthropic(anthropic::StreamReader::default())),
+            Dialect::Gemini => (Wire::sse(), Reader::Gemini(gemini::StreamReader::new(ids))),
             Dialect::Ollama => (Wire::ndjson(), Reader::Ollama(ollama::StreamReader::new(ids))),
             Dialect::OpenAi => (Wire::sse(), Reader::OpenAi(openai::StreamReader::new(ids))),
             Dialect::Responses => (Wire::sse(), Reader::Responses(responses::StreamReader::new(ids))),
@@ -138,6 +141,7 @@ impl Reader {
         let sink = &mut once(ended, events);
         match self {
             Self::Anthropic(reader) => reader.event(data, sink),
+            Self::Gemini(reader) => reader.event(data, sink),
             Self::Ollama(reader) => reader.line(data, sink),
             Self::OpenAi(reader) => reader.event(data, sink),
             Self::Responses(reader) => reader.event(data, sink),
@@ -147,6 +151,7 @@ impl Reader {
     fn finish(&mut self, sink: &mut impl FnMut(Event)) {
         match self {
             Self::Anthropic(reader) => reader.finish(sink),
+            Self::Gemini(reader) => reader.finish(sink),
             Self::Ollama(reader) => reader.finish(sink),
             Self::OpenAi(reader) => reader.finish(sink),
             Self::Responses(reader) => reader.finish(sink),
@@ -162,6 +167,7 @@ impl StreamEncoder {
         let input_estimate = defaults.input_estimate;
         let writer = match dialect {
             Dialect::Anthropic => Writer::Anthropic(anthropic::StreamWriter::new(defaults)),
+            Dialect::Gemini => Writer::Gemini(gemini::StreamWriter::new(defaults)),
             Dialect::Ollama => Writer::Ollama(ollama::StreamWriter::new(defaults)),
             Dialect::OpenAi => Writer::OpenAi(openai::StreamWriter::new(defaults)),
             Dialect::Responses => Writer::Responses(Box::new(responses::StreamWriter::new(defaults))),
@@ -172,8 +178,8 @@ impl StreamEncoder {
     /// The type of the stream.
     pub fn content_type(dialect: Dialect) -> &'static str {
         match dialect {
-            Dialect::Anthropic | Dialect::OpenAi | Dialect::Responses => "text/event-stream",
             Dialect::Ollama => "application/x-ndjson",
+            _ => "text/event-stream",
         }
     }
 
@@ -198,6 +204,7 @@ impl Writer {
     fn event(&mut self, event: Event, out: &mut Vec<u8>) {
         match self {
             Self::Anthropic(writer) => writer.event(event, out),
+            Self::Gemini(writer) => writer.event(event, out),
             Self::Ollama(writer) => writer.event(event, out),
             Self::OpenAi(writer) => writer.event(event, out),
             Self::Responses(writer) => writer.event(event, out),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub(crate) mod anthropic;
+pub(crate) mod gemini;
 mod lenient;
 pub(crate) mod ollama;
 pub(crate) mod openai;
@@ -19,6 +20,8 @@ pub use self::surface::{Operation, Surface};
 pub enum Dialect {
     /// Anthropic: Messages.
     Anthropic,
+    /// Google's Gemini: `generateContent`. Only providers speak it.
+    Gemini,
     /// Ollama's own API under `/api`.
     Ollama,
     /// OpenAI and what is compatible with it: Chat Completions, Completions, Embeddings.
@@ -29,7 +32,7 @@ pub enum Dialect {
 
 /// A dialect's name that is not known.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("unknown format `{name}`, expected openai, openai-responses, anthropic or ollama")]
+#[error("unknown format `{name}`, expected openai, openai-responses, anthropic, gemini or ollama")]
 #[non_exhaustive]
 pub struct UnknownDialect {
     /// The name as given.
@@ -43,6 +46,7 @@ impl Dialect {
     pub fn name(self) -> &'static str {
         match self {
             Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
             Self::Ollama => "ollama",
             Self::OpenAi => "openai",
             Self::Responses => "openai-responses",
@@ -53,6 +57,7 @@ impl Dialect {
     pub(crate) fn prefix(self) -> &'static str {
         match self {
             Self::Anthropic | Self::OpenAi | Self::Responses => "/v1",
+            Self::Gemini => "/v1beta",
             Self::Ollama => "/api",
         }
     }
@@ -71,6 +76,7 @@ impl FromStr for Dialect {
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         match name.to_ascii_lowercase().as_str() {
             "anthropic" => Ok(Self::Anthropic),
+            "gemini" => Ok(Self::Gemini),
             "ollama" => Ok(Self::Ollama),
             "openai" | "openai-compat" | "openai-compatible" => Ok(Self::OpenAi),
             "openai-responses" => Ok(Self::Responses),

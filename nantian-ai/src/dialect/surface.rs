@@ -126,6 +126,8 @@ impl Surface {
     pub(crate) fn chat(dialect: Dialect) -> Self {
         let path = match dialect {
             Dialect::Anthropic => "/messages",
+            // The rest of it names the model.
+            Dialect::Gemini => "/models",
             Dialect::Ollama => "/chat",
             Dialect::OpenAi => "/chat/completions",
             Dialect::Responses => "/responses",

@@ -13,6 +13,8 @@ pub(super) struct About {
 /// The members of a buffered reply that say it.
 pub(super) const ID: &str = "id";
 pub(super) const MODEL: &str = "model";
+pub(super) const RESPONSE_ID: &str = "responseId";
+pub(super) const MODEL_VERSION: &str = "modelVersion";
 pub(super) const STOP_REASON: &str = "stop_reason";
 pub(super) const DONE_REASON: &str = "done_reason";
 pub(super) const STATUS: &str = "status";
@@ -30,12 +32,17 @@ impl About {
         };
         let mut details = inner.any_object("incomplete_details");
         let mut delta = event.any_object("delta");
-        let choice = event.any_list("choices").into_iter().next().unwrap_or_default();
-        let mut choice = Fields::lenient(choice);
-        self.id = self.id.take().or(event.some_text(ID)).or(inner.some_text(ID));
-        self.model = self.model.take().or(event.some_text(MODEL)).or(inner.some_text(MODEL));
+        let first =
+            |list: Vec<serde_json::Value>| Fields::lenient(list.into_iter().next().unwrap_or_default());
+        let mut choice = first(event.any_list("choices"));
+        let mut candidate = first(event.any_list("candidates"));
+        let id = event.some_text(ID).or(event.some_text(RESPONSE_ID)).or(inner.some_text(ID));
+        let model = event.some_text(MODEL).or(event.some_text(MODEL_VERSION)).or(inner.some_text(MODEL));
+        self.id = self.id.take().or(id);
+        self.model = self.model.take().or(model);
         let reason = choice
             .some_text("finish_reason")
+            .or(candidate.some_text("finishReason"))
             .or(delta.some_text("stop_reason"))
             .or(event.some_text("done_reason"))
             .or(details.some_text("reason"))
@@ -46,8 +53,8 @@ impl About {
     /// Takes a member of a buffered reply; false if it is none that says anything here.
     pub(super) fn member(&mut self, name: &str, json: &[u8]) -> bool {
         let said = match name {
-            ID => &mut self.id,
-            MODEL => &mut self.model,
+            ID | RESPONSE_ID => &mut self.id,
+            MODEL | MODEL_VERSION => &mut self.model,
             STOP_REASON | DONE_REASON | STATUS => &mut self.finish_reason,
             _ => return false,
         };
@@ -66,6 +73,10 @@ mod tests {
             [
                 r#"{"id":"a","model":"m","choices":[{"delta":{"content":"x"},"finish_reason":null}]}"#,
                 r#"{"id":"a","model":"m","choices":[{"delta":{},"finish_reason":"stop"}]}"#,
+            ],
+            [
+                r#"{"responseId":"a","modelVersion":"m","candidates":[{"content":{}}]}"#,
+                r#"{"candidates":[{"finishReason":"stop"}]}"#,
             ],
             [
                 r#"{"type":"message_start","message":{"id":"a","model":"m"}}"#,

@@ -7,7 +7,7 @@ use super::about::{self, About};
 use super::reply::Reply;
 use super::{CallReport, Outcome, Usage, UsageReport};
 use crate::dialect::signal::{Reported, Signal};
-use crate::dialect::{Dialect, Surface, anthropic, ollama, openai, responses};
+use crate::dialect::{Dialect, Surface, anthropic, gemini, ollama, openai, responses};
 use crate::estimate::Weight;
 use crate::facts::RequestFacts;
 use crate::wire::{ndjson, sse};
@@ -286,7 +286,7 @@ impl Meter {
             }
             // Ollama reports nothing, or zero, for a prompt that it still has in its cache.
             Dialect::Ollama => Some(input).filter(|input| *input > 0),
-            Dialect::OpenAi | Dialect::Responses => Some(input),
+            Dialect::Gemini | Dialect::OpenAi | Dialect::Responses => Some(input),
         }
     }
 
@@ -329,6 +329,7 @@ fn members(dialect: Dialect) -> &'static [&'static str] {
     match dialect {
         Dialect::Ollama => &["prompt_eval_count", "eval_count", about::MODEL, about::DONE_REASON],
         Dialect::Anthropic => &["usage", about::ID, about::MODEL, about::STOP_REASON],
+        Dialect::Gemini => &["usageMetadata", about::RESPONSE_ID, about::MODEL_VERSION],
         Dialect::OpenAi => &["usage", about::ID, about::MODEL],
         Dialect::Responses => &["usage", about::ID, about::MODEL, about::STATUS],
     }
@@ -342,6 +343,7 @@ impl Tally {
             sse::Item::Event { data, .. } => {
                 let signal = match surface.dialect() {
                     Dialect::Anthropic => anthropic::event(data),
+                    Dialect::Gemini => gemini::event(data),
                     Dialect::Ollama => ollama::line(data),
                     Dialect::OpenAi => openai::event(data),
                     Dialect::Responses => responses::event(data),
@@ -365,6 +367,7 @@ impl Tally {
         }
         self.reported.merge(match surface.dialect() {
             Dialect::Anthropic => anthropic::usage(json),
+            Dialect::Gemini => gemini::usage(json),
             Dialect::Ollama => ollama::count(name, json),
             Dialect::OpenAi | Dialect::Responses => openai::usage(json),
         });

@@ -13,6 +13,9 @@ use crate::support::{Body, Reports, Upstream, events, json, layer, post, send};
 
 const DIALECTS: [Dialect; 4] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
 
+const PROVIDERS: [Dialect; 5] =
+    [Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
+
 fn target(dialect: Dialect) -> TargetConfig {
     TargetConfig::new("demo/x", "acme", "m")
         .format(dialect.name())
@@ -41,6 +44,7 @@ fn token(dialect: Dialect) -> &'static str {
              event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n\
              event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}\n\n"
         }
+        Dialect::Gemini => "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]}}]}\n\n",
         Dialect::Ollama => "{\"message\":{\"role\":\"assistant\",\"content\":\"a\"},\"done\":false}\n",
         Dialect::Responses => {
             "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"r\",\"status\":\"in_progress\"}}\n\n\
@@ -54,6 +58,9 @@ fn overloaded(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Anthropic => {
             "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"later\"}}\n\n"
+        }
+        Dialect::Gemini => {
+            "data: {\"error\":{\"code\":503,\"message\":\"later\",\"status\":\"UNAVAILABLE\"}}\n\n"
         }
         Dialect::Ollama => "{\"error\":\"later\"}\n",
         Dialect::Responses => {
@@ -104,7 +111,7 @@ struct Seen {
 /// Asks a provider of each dialect as a client of each.
 async fn each_pair(stream: bool, answer: impl Fn(Dialect) -> Upstream, check: impl Fn(&Seen)) {
     for client in DIALECTS {
-        for upstream in DIALECTS {
+        for upstream in PROVIDERS {
             let reports = Reports::default();
             let request = post(
                 path(client),

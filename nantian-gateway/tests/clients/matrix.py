@@ -354,8 +354,8 @@ metadata: {{name: key, namespace: demo}}
 stringData: {{token: {KEY}}}
 """
     for dialect, upstream in ports.items():
-        prefix = "api" if dialect == "ollama" else "v1"
-        auth = "apiKey" if dialect == "anthropic" else "bearer"
+        prefix = {"ollama": "api", "gemini": "v1beta"}.get(dialect, "v1")
+        auth = "apiKey" if dialect in ("anthropic", "gemini") else "bearer"
         yield f"""
 apiVersion: gateway.nantian.dev/v1alpha1
 kind: AIService

@@ -48,13 +48,16 @@ class Provider(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         try:
-            need(self.path == self.path_of_chats, f"no such path: {self.path}")
             need(self.headers["content-type"] == "application/json", "content-type")
-            need(body["model"] == "the-model", "the operator's model")
+            self.check_target(body)
             self.check(body)
             self.scene(body)
         except (Refusal, KeyError, TypeError, IndexError) as fault:
             self.json(400, self.error("invalid_request_error", f"{type(fault).__name__}: {fault}"))
+
+    def check_target(self, body):
+        need(self.path == self.path_of_chats, f"no such path: {self.path}")
+        need(body["model"] == "the-model", "the operator's model")
 
     def scene(self, body):
         told, results = self.told(body), self.results(body)
@@ -428,6 +431,85 @@ class Anthropic(Provider):
         self.answer(body, calls, "tool_use", events)
 
 
+class Gemini(Provider):
+    content_type = "text/event-stream"
+
+    def check_target(self, body):
+        method = self.path.removeprefix("/v1beta/models/the-model:")
+        need(method in ("generateContent", "streamGenerateContent?alt=sse"), f"no such path: {self.path}")
+        body["stream"] = method != "generateContent"
+
+    def check(self, body):
+        need(self.headers["x-goog-api-key"] == KEY, "the credential")
+        known = {"contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "stream"}
+        need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
+        open_calls = []
+        for content in body["contents"]:
+            need(content["role"] in ("user", "model") and content["parts"], "the content")
+            results = [part["functionResponse"] for part in content["parts"] if "functionResponse" in part]
+            need(len(results) in (0, len(content["parts"])), "results stand alone")
+            need([result["name"] for result in results] == open_calls, f"{results} for {open_calls}")
+            need(all(isinstance(result["response"], dict) for result in results), "the response")
+            calls = [part["functionCall"] for part in content["parts"] if "functionCall" in part]
+            need(all(isinstance(call["args"], dict) and call.keys() == {"name", "args"} for call in calls), "args")
+            open_calls = [call["name"] for call in calls]
+
+    def parts(self, body, kind):
+        return [part[kind] for part in body["contents"][-1]["parts"] if kind in part]
+
+    def told(self, body):
+        texts = [part["text"] for content in body["contents"] if content["role"] == "user"
+                 for part in content["parts"] if "text" in part]
+        return texts[-1]
+
+    def results(self, body):
+        return [result["response"]["output"] for result in self.parts(body, "functionResponse")]
+
+    def system(self, body):
+        return body["systemInstruction"]["parts"][0]["text"]
+
+    def tools(self, body):
+        functions = body["tools"][0]["functionDeclarations"]
+        return [function["name"] for function in functions if function["parametersJsonSchema"]["type"] == "object"]
+
+    def pictures(self, body):
+        return [data["data"] for data in self.parts(body, "inlineData") if data["mimeType"] == "image/png"]
+
+    def schema(self, body):
+        need(body["generationConfig"]["responseMimeType"] == "application/json", "responseMimeType")
+        return body["generationConfig"]["responseJsonSchema"]
+
+    def error(self, kind, message):
+        code, status = (429, "RESOURCE_EXHAUSTED") if kind == "rate_limit_error" else (400, "INVALID_ARGUMENT")
+        return {"error": {"code": code, "message": message, "status": status}}
+
+    def error_event(self, message):
+        return sse({"error": {"code": 503, "message": message, "status": "UNAVAILABLE"}})
+
+    def response(self, parts, reason=None):
+        candidate = {"content": {"parts": parts, "role": "model"}, "index": 0}
+        usage = {"promptTokenCount": 11, "totalTokenCount": 11}
+        if reason:
+            candidate["finishReason"] = reason
+            usage = {"promptTokenCount": 11, "candidatesTokenCount": 4, "thoughtsTokenCount": 3, "totalTokenCount": 18}
+        return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "the-model-0", "responseId": "resp-1"}
+
+    def text_events(self, pieces):
+        return [sse(self.response([{"text": piece}])) for piece in pieces]
+
+    def answer(self, body, parts, events):
+        if body["stream"]:
+            return self.stream([*events, sse(self.response([{"text": ""}], "STOP"))])
+        return self.json(200, self.response(parts, "STOP"))
+
+    def say(self, body, pieces):
+        self.answer(body, [{"text": "".join(pieces)}], self.text_events(pieces))
+
+    def call(self, body):
+        calls = [{"functionCall": {"name": "get_weather", "args": {"city": city}}} for city in CITIES]
+        self.answer(body, calls, [sse(self.response([call])) for call in calls])
+
+
 class Ollama(Provider):
     path_of_chats = "/api/chat"
     content_type = "application/x-ndjson"
@@ -489,7 +571,7 @@ class Ollama(Provider):
         self.answer(body, {"content": "", "tool_calls": calls}, events)
 
 
-DIALECTS = {"openai": OpenAi, "openai-responses": Responses, "anthropic": Anthropic, "ollama": Ollama}
+DIALECTS = {"openai": OpenAi, "openai-responses": Responses, "anthropic": Anthropic, "gemini": Gemini, "ollama": Ollama}
 
 
 def start(dialect):

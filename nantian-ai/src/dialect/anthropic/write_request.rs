@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::traits::Traits;
 use crate::codec::{Invalid, List, Object, object, text_of};
-use crate::dialect::responses;
+use crate::dialect::{gemini, responses};
 use crate::ir::{
     Block, Document, Json, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice, safe_id,
 };
@@ -260,7 +260,9 @@ impl<'r> Turn<'r> {
             match block {
                 // It trusts only what it has signed.
                 Block::Reasoning(reasoning)
-                    if reasoning.signature.as_deref().is_none_or(responses::is_of_responses) =>
+                    if reasoning.signature.as_deref().is_none_or(|signature| {
+                        responses::is_of_responses(signature) || gemini::is_of_gemini(signature)
+                    }) =>
                 {
                     losses.add("messages.reasoning");
                     continue;

@@ -59,6 +59,7 @@ pub fn service_info(name: &ObjectName, target: &Target) -> Arc<ServiceInfo> {
 fn provider_name(provider: &str) -> String {
     let name = provider.to_ascii_lowercase();
     match name.as_str() {
+        "gemini" => "gcp.gemini".to_owned(),
         "mistral" => "mistral_ai".to_owned(),
         "moonshot" => "moonshot_ai".to_owned(),
         "xai" => "x_ai".to_owned(),

@@ -79,7 +79,7 @@ fn refusal(error: &InvalidAiService) -> Fault {
         InvalidAiService::Target(InvalidTarget::UnknownFormat(_)) => "spec.format",
         InvalidAiService::Target(InvalidTarget::EndpointRequired { .. } | InvalidTarget::Endpoint(_))
         | InvalidAiService::Endpoint => "spec.endpoint",
-        InvalidAiService::Target(InvalidTarget::EmptyModel) => "spec.model",
+        InvalidAiService::Target(InvalidTarget::EmptyModel | InvalidTarget::Model { .. }) => "spec.model",
         // The stand-in can be sent, so it is the header that cannot carry it.
         InvalidAiService::Target(InvalidTarget::Credential(_)) | InvalidAiService::Credential => {
             "spec.auth.header"
@@ -155,6 +155,7 @@ fn format_name(format: Format) -> &'static str {
         Format::OpenAiResponses => "openai-responses",
         Format::OpenAiCompat => "openai-compat",
         Format::Anthropic => "anthropic",
+        Format::Gemini => "gemini",
         Format::Ollama => "ollama",
     }
 }
@@ -189,7 +190,7 @@ fn resolve(
 /// The scheme of a provider where `auth.type` names none.
 fn providers_own(service: &AiService) -> AiAuthType {
     let wants_api_key = match service.spec.format {
-        Some(format) => format == Format::Anthropic,
+        Some(format) => matches!(format, Format::Anthropic | Format::Gemini),
         None => {
             Provider::find(&service.spec.provider).is_some_and(|provider| provider.scheme == Scheme::ApiKey)
         }

@@ -1,0 +1,204 @@
+//! Google: Gemini's `generateContent`, at the Gemini API and at Vertex AI.
+
+mod read_reply;
+mod read_request;
+mod read_stream;
+mod thoughts;
+mod traits;
+mod write_reply;
+mod write_request;
+mod write_stream;
+
+pub(crate) use self::read_reply::decode as decode_reply;
+pub(crate) use self::read_request::decode as decode_request;
+pub(crate) use self::read_stream::StreamReader;
+pub(crate) use self::write_reply::encode as encode_reply;
+pub(crate) use self::write_request::encode as encode_request;
+pub(crate) use self::write_stream::StreamWriter;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::lenient::{Count, Fold, Join, Present, Text};
+use super::signal::{Reported, Signal};
+
+/// What signatures of Gemini begin with in the common form. No other family trusts them.
+const OF_GEMINI: &str = "google.";
+
+/// A chunk of a stream: an answer of its own form.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Chunk {
+    candidates: Fold<Candidate>,
+    usage_metadata: Option<Usage>,
+    error: Present,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Candidate {
+    content: Option<Content>,
+    finish_reason: Present,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Content {
+    parts: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Usage {
+    prompt_token_count: Count,
+    tool_use_prompt_token_count: Count,
+    cached_content_token_count: Count,
+    candidates_token_count: Count,
+    thoughts_token_count: Count,
+    total_token_count: Count,
+}
+
+/// Whether a signature is one of Gemini.
+pub(crate) fn is_of_gemini(signature: &str) -> bool {
+    signature.starts_with(OF_GEMINI)
+}
+
+/// The signature as Gemini knows it; `None` for one of another family.
+fn own(signature: &str) -> Option<&str> {
+    signature.strip_prefix(OF_GEMINI)
+}
+
+/// A signature of Gemini, as the common form has it.
+fn tagged(signature: &str) -> String {
+    format!("{OF_GEMINI}{signature}")
+}
+
+/// Reads the data of one event of a stream.
+pub(crate) fn event(data: &[u8]) -> Signal {
+    let Ok(chunk) = serde_json::from_slice::<Chunk>(data) else {
+        return Signal::unreadable();
+    };
+    let Fold(candidate) = chunk.candidates;
+    let text = candidate.content.map(|content| content.parts).unwrap_or_default();
+    let ended = candidate.finish_reason.0;
+    Signal {
+        reported: chunk.usage_metadata.map_or_else(Reported::default, |usage| usage.reported()),
+        text: text.0,
+        token: !text.is_empty(),
+        settled: ended,
+        complete: ended,
+        failed: chunk.error.0,
+    }
+}
+
+/// Reads the `usageMetadata` member of a buffered reply.
+pub(crate) fn usage(data: &[u8]) -> Reported {
+    serde_json::from_slice::<Option<Usage>>(data)
+        .ok()
+        .flatten()
+        .map_or_else(Reported::default, |usage| usage.reported())
+}
+
+/// Why an answer ends.
+fn read_stop(reason: Option<&str>) -> crate::ir::Stop {
+    use crate::ir::Stop;
+    match reason {
+        Some("MAX_TOKENS") => Stop::Length,
+        Some(
+            "SAFETY"
+            | "RECITATION"
+            | "BLOCKLIST"
+            | "PROHIBITED_CONTENT"
+            | "SPII"
+            | "IMAGE_SAFETY"
+            | "IMAGE_PROHIBITED_CONTENT"
+            | "IMAGE_RECITATION"
+            | "MODEL_ARMOR",
+        ) => Stop::Refused,
+        _ => Stop::End,
+    }
+}
+
+/// Whether the model has ended with a call that nobody can read.
+fn is_malformed(reason: Option<&str>) -> bool {
+    matches!(reason, Some("MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" | "MALFORMED_RESPONSE"))
+}
+
+/// The first of errors that come as a list.
+pub(crate) fn unlisted(body: Value) -> Value {
+    match body {
+        Value::Array(list) => list.into_iter().next().unwrap_or_default(),
+        body => body,
+    }
+}
+
+/// `gemini-3-pro` of `models/gemini-3-pro`.
+pub(crate) fn bare_model(model: &str) -> &str {
+    model.strip_prefix("models/").unwrap_or(model)
+}
+
+/// The path of a chat below the base URL, and its query; `None` for a model that no path can name.
+pub(crate) fn chat_path(model: &str, stream: bool) -> Option<(String, Option<&'static str>)> {
+    let model = bare_model(model);
+    let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._@".contains(&byte);
+    if model.is_empty() || !model.bytes().all(is_safe) || model.contains("..") {
+        return None;
+    }
+    Some(match stream {
+        true => (format!("/models/{model}:streamGenerateContent"), Some("alt=sse")),
+        false => (format!("/models/{model}:generateContent"), None),
+    })
+}
+
+// === impl Usage ===
+
+impl Usage {
+    fn reported(&self) -> Reported {
+        let sum = |one: Count, other: Count| match (one.0, other.0) {
+            (None, None) => None,
+            (one, other) => Some(one.unwrap_or(0).saturating_add(other.unwrap_or(0))),
+        };
+        Reported {
+            input: sum(self.prompt_token_count, self.tool_use_prompt_token_count),
+            cache_read: self.cached_content_token_count.0,
+            cache_written: None,
+            output: sum(self.candidates_token_count, self.thoughts_token_count),
+            total: self.total_token_count.0,
+        }
+    }
+}
+
+// === impl Candidate ===
+
+impl Join for Candidate {
+    fn join(&mut self, other: Self) {
+        if let Some(content) = other.content {
+            self.content.get_or_insert_default().parts.0 += content.parts.0;
+        }
+        self.finish_reason.0 |= other.finish_reason.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_chunk_brings_the_usage_with_the_thoughts() {
+        let first = event(br#"{"candidates":[{"content":{"parts":[{"text":"Hi"}],"role":"model"}}],"usageMetadata":{"promptTokenCount":9}}"#);
+        assert!(first.token && !first.complete);
+        let last = event(br#"{"candidates":[{"content":{"parts":[{"text":""}]},"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":2,"thoughtsTokenCount":5,"totalTokenCount":16,"cachedContentTokenCount":4}}"#);
+        assert!(last.complete && last.settled && !last.token);
+        let Reported { input, cache_read, output, total, .. } = last.reported;
+        assert_eq!((input, cache_read, output, total), (Some(9), Some(4), Some(7), Some(16)));
+    }
+
+    #[test]
+    fn a_model_that_no_path_can_name_has_none() {
+        let path = chat_path("models/gemini-3-pro", true).unwrap();
+        assert_eq!(path, ("/models/gemini-3-pro:streamGenerateContent".to_owned(), Some("alt=sse")));
+        for model in ["", "a/b", "a?b", "..", "a%2f"] {
+            assert_eq!(chat_path(model, false), None, "{model}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! A `generateContent` reply into the common form.
+
+use serde_json::Value;
+
+use super::read_request::sign;
+use super::{is_malformed, read_stop, tagged, unlisted};
+use crate::codec::{Fields, fault};
+use crate::ir::{Block, Fault, FaultKind, Json, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds};
+
+/// What a part of an answer says.
+pub(super) enum Said {
+    Thought(String),
+    Text(String),
+    Call {
+        id: Option<String>,
+        name: String,
+        arguments: Json,
+    },
+    /// What has no counterpart, by its name.
+    Other(String),
+    Nothing,
+}
+
+pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
+    let body: Value = serde_json::from_slice(body).map_err(|_| Fault::unreadable())?;
+    let Value::Object(_) = &body else { return Err(error_of(body)) };
+    let mut fields = Fields::lenient(body);
+    if let Some(error) = fields.take("error") {
+        return Err(fault::of_error(error));
+    }
+    let mut losses = Losses::default();
+    let tokens = read_tokens(&mut fields.any_object("usageMetadata"));
+    let (id, model) = (fields.some_text("responseId"), fields.some_text("modelVersion"));
+    let Some(candidate) = fields.any_list("candidates").into_iter().next() else {
+        // A prompt that is refused has no answer.
+        fields.any_object("promptFeedback").some_text("blockReason").ok_or_else(Fault::unreadable)?;
+        return Ok((Reply { id, model, content: Vec::new(), stop: Stop::Refused, tokens }, losses));
+    };
+    let mut candidate = Fields::lenient(candidate);
+    let mut content = Vec::new();
+    for part in candidate.any_object("content").any_list("parts") {
+        let mut part = Fields::lenient(part);
+        let signature = part.some_text("thoughtSignature").map(|signature| tagged(&signature));
+        let said = read_part(&mut part);
+        if let (Some(signature), false) = (&signature, matches!(said, Said::Thought(_))) {
+            sign(&mut content, signature.clone());
+        }
+        match said {
+            Said::Thought(text) => content.push(Block::Reasoning(Reasoning { text, signature })),
+            Said::Text(text) => content.push(Block::Text(text)),
+            Said::Call { id, name, arguments } => {
+                let id = id.unwrap_or_else(|| ids.next());
+                content.push(Block::ToolCall(ToolCall { id, name, arguments }));
+            }
+            Said::Other(name) => losses.add_below("content.parts", &name),
+            Said::Nothing => {}
+        }
+    }
+    let reason = candidate.any_text("finishReason");
+    if content.is_empty() && is_malformed(reason.as_deref()) {
+        return Err(malformed());
+    }
+    let has_calls = content.iter().any(|block| matches!(block, Block::ToolCall(_)));
+    let stop = read_stop(reason.as_deref()).with_calls(has_calls);
+    Ok((Reply { id, model, content, stop, tokens }, losses))
+}
+
+/// Reads a part of an answer, but for its signature.
+pub(super) fn read_part(part: &mut Fields) -> Said {
+    let is_thought = matches!(part.take("thought"), Some(Value::Bool(true)));
+    if let Some(text) = part.any_text("text") {
+        return match (is_thought, text.is_empty()) {
+            (_, true) => Said::Nothing,
+            (true, false) => Said::Thought(text),
+            (false, false) => Said::Text(text),
+        };
+    }
+    let mut call = part.any_object("functionCall");
+    if let Some(name) = call.some_text("name") {
+        let arguments = call.take("args").filter(Value::is_object);
+        let arguments = arguments.as_ref().map_or_else(Json::empty_object, Json::of);
+        return Said::Call { id: call.some_text("id"), name, arguments };
+    }
+    let known = ["inlineData", "fileData", "executableCode", "codeExecutionResult"];
+    match known.into_iter().find(|name| part.take(name).is_some()) {
+        Some(name) => Said::Other(name.to_owned()),
+        None => Said::Nothing,
+    }
+}
+
+pub(super) fn read_tokens(usage: &mut Fields) -> Tokens {
+    let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+        (None, None) => None,
+        (one, other) => Some(one.unwrap_or(0).saturating_add(other.unwrap_or(0))),
+    };
+    let thoughts = usage.any_count("thoughtsTokenCount");
+    Tokens {
+        input: sum(usage.any_count("promptTokenCount"), usage.any_count("toolUsePromptTokenCount")),
+        cache_read: usage.any_count("cachedContentTokenCount"),
+        cache_write: None,
+        output: sum(usage.any_count("candidatesTokenCount"), thoughts),
+        reasoning: thoughts,
+    }
+}
+
+/// The error in a body that is a list of them.
+pub(super) fn error_of(body: Value) -> Fault {
+    let error = Fields::lenient(unlisted(body)).take("error");
+    error.map_or_else(Fault::unreadable, fault::of_error)
+}
+
+pub(super) fn malformed() -> Fault {
+    Fault::new(FaultKind::Upstream, "the model has written a tool call that cannot be read")
+}

@@ -1,0 +1,139 @@
+//! The events of a `streamGenerateContent` stream into the common form. None of them says that it is the last one: the answer
+//! is complete if one has said why it ends.
+
+use serde_json::Value;
+
+use super::read_reply::{Said, error_of, malformed, read_part, read_tokens};
+use super::{is_malformed, read_stop, tagged};
+use crate::codec::{Fields, fault};
+use crate::ir::{Event, Fault, Part, Stop, Tokens, ToolIds};
+
+/// Reads the events of one stream.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamReader {
+    ids: ToolIds,
+    started: bool,
+    open: Option<Open>,
+    said: bool,
+    calls: bool,
+    reason: Option<String>,
+    refused: bool,
+    tokens: Tokens,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Open {
+    Text,
+    Reasoning,
+}
+
+// === impl StreamReader ===
+
+impl StreamReader {
+    pub(crate) fn new(ids: ToolIds) -> Self {
+        Self {
+            ids,
+            started: false,
+            open: None,
+            said: false,
+            calls: false,
+            reason: None,
+            refused: false,
+            tokens: Tokens::default(),
+        }
+    }
+
+    /// Reads the data of one event.
+    pub(crate) fn event(&mut self, data: &[u8], sink: &mut impl FnMut(Event)) {
+        let body = match serde_json::from_slice(data) {
+            Ok(body @ Value::Object(_)) => body,
+            Ok(body @ Value::Array(_)) => return sink(Event::Failed(error_of(body))),
+            _ => return sink(Event::Failed(Fault::unreadable())),
+        };
+        let mut chunk = Fields::lenient(body);
+        if let Some(error) = chunk.take("error") {
+            return sink(Event::Failed(fault::of_error(error)));
+        }
+        if !std::mem::replace(&mut self.started, true) {
+            sink(Event::Start { id: chunk.some_text("responseId"), model: chunk.some_text("modelVersion") });
+        }
+        self.refused |= chunk.any_object("promptFeedback").some_text("blockReason").is_some();
+        self.tokens.merge(read_tokens(&mut chunk.any_object("usageMetadata")));
+        let Some(candidate) = chunk.any_list("candidates").into_iter().next() else { return };
+        let mut candidate = Fields::lenient(candidate);
+        for part in candidate.any_object("content").any_list("parts") {
+            self.part(&mut Fields::lenient(part), sink);
+        }
+        // It may come with any chunk; the last one counts.
+        self.reason = candidate.some_text("finishReason").or(self.reason.take());
+    }
+
+    /// The stream has ended.
+    pub(crate) fn finish(&mut self, sink: &mut impl FnMut(Event)) {
+        if self.reason.is_none() && !self.refused {
+            return sink(Event::Failed(Fault::truncated()));
+        }
+        if !self.said && is_malformed(self.reason.as_deref()) {
+            return sink(Event::Failed(malformed()));
+        }
+        self.close(sink);
+        sink(Event::Tokens(self.tokens));
+        let stop = if self.refused { Stop::Refused } else { read_stop(self.reason.as_deref()) };
+        sink(Event::Stop(stop.with_calls(self.calls)));
+        sink(Event::End);
+    }
+
+    fn part(&mut self, part: &mut Fields, sink: &mut impl FnMut(Event)) {
+        let signature = part.some_text("thoughtSignature");
+        let said = read_part(part);
+        if let (Some(signature), false) = (&signature, matches!(said, Said::Thought(_))) {
+            self.open(Open::Reasoning, sink);
+            sink(Event::Signature(tagged(signature)));
+            self.close(sink);
+        }
+        match said {
+            Said::Thought(text) => {
+                self.say(Open::Reasoning, text, sink);
+                if let Some(signature) = signature {
+                    sink(Event::Signature(tagged(&signature)));
+                    self.close(sink);
+                }
+            }
+            Said::Text(text) => self.say(Open::Text, text, sink),
+            Said::Call { id, name, arguments } => {
+                self.close(sink);
+                self.calls = true;
+                self.said = true;
+                let id = id.unwrap_or_else(|| self.ids.next());
+                sink(Event::Open(Part::ToolCall { id, name }));
+                sink(Event::Delta(arguments.to_string()));
+                sink(Event::Close);
+            }
+            Said::Other(_) | Said::Nothing => {}
+        }
+    }
+
+    fn say(&mut self, what: Open, text: String, sink: &mut impl FnMut(Event)) {
+        self.said = true;
+        self.open(what, sink);
+        sink(Event::Delta(text));
+    }
+
+    fn open(&mut self, what: Open, sink: &mut impl FnMut(Event)) {
+        if self.open == Some(what) {
+            return;
+        }
+        self.close(sink);
+        self.open = Some(what);
+        sink(Event::Open(match what {
+            Open::Text => Part::Text,
+            Open::Reasoning => Part::Reasoning,
+        }));
+    }
+
+    fn close(&mut self, sink: &mut impl FnMut(Event)) {
+        if self.open.take().is_some() {
+            sink(Event::Close);
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The common form into a `generateContent` request.
+
+use std::borrow::Cow;
+
+use super::own;
+use super::thoughts::Thoughts;
+use super::traits::Traits;
+use crate::codec::{Invalid, List, Object, joined_text, object, text_of, titled_text_of};
+use crate::ir::{Block, Json, Losses, Message, Output, Request, Role, Source, ToolChoice, ToolResult};
+
+/// The most stop sequences that Gemini takes.
+const MOST_STOPS: usize = 5;
+
+/// Stands for the signature of a call that another family, or nobody, has signed; Google's documentation names it.
+const UNSIGNED: &str = "skip_thought_signature_validator";
+
+pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
+    let traits = Traits::of(&request.model);
+    let mut losses = Losses::default();
+    let (system, contents) = contents(request, &mut losses)?;
+    name_the_unknown(request, &mut losses);
+    let output = request.output.as_ref().filter(|_| request.tools.is_empty() || traits.json_beside_tools);
+    if output.is_none() && request.output.is_some() {
+        losses.add("response_format");
+    }
+    let thinking = Thoughts::of(request.thinking, traits, &mut losses);
+    let body = object(|body| {
+        if !system.is_empty() {
+            body.object("systemInstruction", |instruction| {
+                instruction.list("parts", |list| {
+                    system.iter().for_each(|text| list.object(|part| part.text("text", text)));
+                });
+            });
+        }
+        body.list("contents", |list| contents.iter().for_each(|content| content.write(list, traits)));
+        write_tools(body, request);
+        write_config(body, request, output, &thinking);
+    });
+    Ok((body, losses))
+}
+
+fn name_the_unknown(request: &Request, losses: &mut Losses) {
+    for (given, name) in [
+        (request.user.is_some(), "user"),
+        (request.parallel_tools == Some(false) && !request.tools.is_empty(), "parallel_tool_calls"),
+        (request.tools.iter().any(|tool| tool.strict == Some(true)), "tools.strict"),
+        (request.stop.len() > MOST_STOPS, "stop"),
+        (request.messages.last().is_some_and(|last| last.role == Role::Assistant), "messages.prefill"),
+        (
+            matches!(request.output, Some(Output::Schema { description: Some(_), .. })),
+            "response_format.description",
+        ),
+    ] {
+        if given {
+            losses.add(name);
+        }
+    }
+}
+
+/// What one side says until the other does. Results stand alone.
+struct Content<'r> {
+    role: &'static str,
+    parts: Vec<Part<'r>>,
+}
+
+enum Part<'r> {
+    Text(Cow<'r, str>),
+    Media(&'r Source),
+    Thought(&'r str),
+    /// The signature of what comes next.
+    Signature(&'r str),
+    Call {
+        name: &'r str,
+        arguments: &'r Json,
+    },
+    Result {
+        name: &'r str,
+        result: &'r ToolResult,
+    },
+}
+
+/// The system prompt, and the conversation.
+fn contents<'r>(
+    request: &'r Request,
+    losses: &mut Losses,
+) -> Result<(Vec<Cow<'r, str>>, Vec<Content<'r>>), Invalid> {
+    let mut system = Vec::new();
+    let mut contents: Vec<Content<'_>> = Vec::new();
+    let mut calls: Vec<(&str, &str)> = Vec::new();
+    for message in &request.messages {
+        match message.role {
+            Role::System => {
+                if !contents.is_empty() {
+                    losses.add("messages.system");
+                }
+                let texts = message.content.iter().filter(|block| !block.is_blank());
+                system.extend(texts.filter_map(|block| match block {
+                    Block::Text(text) => Some(Cow::from(text.as_str())),
+                    _ => None,
+                }));
+            }
+            Role::Assistant => add(&mut contents, "model", said(message, &mut calls, losses)),
+            Role::User => {
+                let (results, others) = heard(message, &calls)?;
+                if !results.is_empty() {
+                    contents.push(Content { role: "user", parts: results });
+                }
+                add(&mut contents, "user", others);
+            }
+        }
+    }
+    if contents.is_empty() {
+        contents.push(Content { role: "user", parts: vec![Part::Text(" ".into())] });
+    }
+    Ok((system, contents))
+}
+
+/// Adds parts to the last content if it is of the same side and no results.
+fn add<'r>(contents: &mut Vec<Content<'r>>, role: &'static str, parts: Vec<Part<'r>>) {
+    if parts.is_empty() {
+        return;
+    }
+    let is_open = |content: &&mut Content<'_>| {
+        content.role == role && !content.parts.iter().any(|part| matches!(part, Part::Result { .. }))
+    };
+    match contents.last_mut().filter(is_open) {
+        Some(last) => last.parts.extend(parts),
+        None => contents.push(Content { role, parts }),
+    }
+}
+
+/// What the model said, and the calls in it.
+fn said<'r>(message: &'r Message, calls: &mut Vec<(&'r str, &'r str)>, losses: &mut Losses) -> Vec<Part<'r>> {
+    let mut parts = Vec::new();
+    for block in &message.content {
+        match block {
+            Block::Text(text) | Block::Refusal(text) if !text.is_empty() => {
+                parts.push(Part::Text(text.as_str().into()));
+            }
+            Block::Reasoning(reasoning) => match reasoning.signature.as_deref().and_then(own) {
+                Some(signature) => {
+                    if !reasoning.text.is_empty() {
+                        parts.push(Part::Thought(&reasoning.text));
+                    }
+                    parts.push(Part::Signature(signature));
+                }
+                None if reasoning.text.is_empty() => {}
+                None => losses.add("messages.reasoning"),
+            },
+            Block::RedactedReasoning(_) => losses.add("messages.reasoning"),
+            Block::ToolCall(call) => {
+                calls.push((&call.id, &call.name));
+                parts.push(Part::Call { name: &call.name, arguments: &call.arguments });
+            }
+            _ => {}
+        }
+    }
+    parts
+}
+
+/// The results in what a user says, and the rest.
+fn heard<'r>(
+    message: &'r Message,
+    calls: &[(&'r str, &'r str)],
+) -> Result<(Vec<Part<'r>>, Vec<Part<'r>>), Invalid> {
+    let (mut results, mut others) = (Vec::new(), Vec::new());
+    for block in &message.content {
+        match block {
+            Block::ToolResult(result) => {
+                let known = calls.iter().rev().find(|(id, _)| *id == result.id);
+                let (_, name) = known.ok_or_else(|| {
+                    Invalid::new("messages.content.tool_result", format!("`{}` answers no call", result.id))
+                })?;
+                results.push(Part::Result { name, result });
+                for attached in result.content.iter().filter(|block| !matches!(block, Block::Text(_))) {
+                    others.push(Part::Text(format!("Attached to the result of {name}:").into()));
+                    others.push(part(attached)?);
+                }
+            }
+            block if block.is_blank() => {}
+            block => others.push(part(block)?),
+        }
+    }
+    Ok((results, others))
+}
+
+fn part(block: &Block) -> Result<Part<'_>, Invalid> {
+    let (source, text) = match block {
+        Block::Text(text) | Block::Refusal(text) => return Ok(Part::Text(text.as_str().into())),
+        Block::Image(source) => (source, None),
+        Block::Document(document) if text_of(document).is_some() => {
+            (&document.source, titled_text_of(document))
+        }
+        Block::Document(document) => (&document.source, None),
+        _ => return Err(Invalid::new("messages.content", "holds what a user cannot say")),
+    };
+    match (source, text) {
+        (_, Some(text)) => Ok(Part::Text(text.into())),
+        (Source::Inline(_), None) => Ok(Part::Media(source)),
+        (Source::Url(_), None) => {
+            Err(Invalid::new("messages.content", "holds a URL, from which this provider reads nothing"))
+        }
+    }
+}
+
+// === impl Content ===
+
+impl Content<'_> {
+    fn write(&self, list: &mut List<'_>, traits: Traits) {
+        list.object(|content| {
+            content.text("role", self.role);
+            content.list("parts", |list| {
+                let mut signature = None;
+                let mut is_first_call = true;
+                for part in &self.parts {
+                    if let Part::Signature(next) = part {
+                        signature = Some(*next);
+                        continue;
+                    }
+                    let is_call = matches!(part, Part::Call { .. });
+                    let stand_in = is_call && is_first_call && traits.wants_signatures;
+                    is_first_call &= !is_call;
+                    // Thoughts carry none.
+                    let own = if matches!(part, Part::Thought(_)) { None } else { signature.take() };
+                    let signed = own.or(stand_in.then_some(UNSIGNED));
+                    list.object(|item| part.write(item, signed));
+                }
+                if let Some(signature) = signature {
+                    list.object(|item| Part::Text("".into()).write(item, Some(signature)));
+                }
+            });
+        });
+    }
+}
+
+// === impl Part ===
+
+impl Part<'_> {
+    fn write(&self, item: &mut Object<'_>, signature: Option<&str>) {
+        match self {
+            Self::Text(text) => item.text("text", text),
+            Self::Thought(text) => {
+                item.text("text", text);
+                item.flag("thought", true);
+            }
+            Self::Media(source) => {
+                if let Source::Inline(media) = source {
+                    item.object("inlineData", |data| {
+                        data.text("mimeType", &media.media_type);
+                        data.text("data", &media.base64);
+                    });
+                }
+            }
+            Self::Call { name, arguments } => item.object("functionCall", |call| {
+                call.text("name", name);
+                call.json("args", arguments);
+            }),
+            Self::Result { name, result } => item.object("functionResponse", |response| {
+                response.text("name", name);
+                write_response(response, result);
+            }),
+            Self::Signature(_) => {}
+        }
+        item.some_text("thoughtSignature", signature);
+    }
+}
+
+/// What a tool says, which must be an object.
+fn write_response(response: &mut Object<'_>, result: &ToolResult) {
+    let text = joined_text(&result.content, "\n");
+    match Json::parse(&text).filter(|json| json.is_object() && !result.is_error) {
+        Some(json) => response.json("response", &json),
+        None => response.object("response", |body| {
+            body.text(if result.is_error { "error" } else { "output" }, &text);
+        }),
+    }
+}
+
+fn write_tools(body: &mut Object<'_>, request: &Request) {
+    if request.tools.is_empty() {
+        return;
+    }
+    body.list("tools", |list| {
+        list.object(|tool| {
+            tool.list("functionDeclarations", |list| {
+                for tool in &request.tools {
+                    list.object(|function| {
+                        function.text("name", &tool.name);
+                        function.some_text("description", tool.description.as_deref());
+                        if tool.schema.as_str() != "{}" {
+                            function.json("parametersJsonSchema", &tool.schema);
+                        }
+                    });
+                }
+            });
+        });
+    });
+    let Some(choice) = &request.tool_choice else { return };
+    body.object("toolConfig", |config| {
+        config.object("functionCallingConfig", |config| match choice {
+            ToolChoice::Auto => config.text("mode", "AUTO"),
+            ToolChoice::Never => config.text("mode", "NONE"),
+            ToolChoice::Any => config.text("mode", "ANY"),
+            ToolChoice::Tool(name) => {
+                config.text("mode", "ANY");
+                config.list("allowedFunctionNames", |list| list.text(name));
+            }
+        });
+    });
+}
+
+fn write_config(body: &mut Object<'_>, request: &Request, output: Option<&Output>, thinking: &Thoughts) {
+    let config = object(|config| {
+        config.some_count("maxOutputTokens", request.max_output);
+        config.some_number("temperature", request.temperature);
+        config.some_number("topP", request.top_p);
+        config.some_count("topK", request.top_k);
+        config.some_number("frequencyPenalty", request.frequency_penalty);
+        config.some_number("presencePenalty", request.presence_penalty);
+        config.some_integer("seed", request.seed);
+        if !request.stop.is_empty() {
+            let stops = request.stop.iter().take(MOST_STOPS);
+            config.list("stopSequences", |list| stops.for_each(|stop| list.text(stop)));
+        }
+        if let Some(output) = output {
+            config.text("responseMimeType", "application/json");
+            if let Output::Schema { schema, .. } = output {
+                config.json("responseJsonSchema", schema);
+            }
+        }
+        thinking.write(config);
+    });
+    if config != b"{}" {
+        body.raw("generationConfig", &config);
+    }
+}
