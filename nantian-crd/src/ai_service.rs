@@ -93,7 +93,7 @@ pub struct AiServiceSpec {
     ///
     /// Default: nowhere. Source: `spec.observability`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observability: Option<Observability>,
+    pub observability: Option<Box<Observability>>,
 }
 
 /// A dialect of LLM APIs.
