@@ -73,13 +73,11 @@ pub enum ModuleError {
         /// The type found.
         found: String,
     },
-    /// The module imports something this host does not have.
-    #[error("import {module}.{name} is unknown")]
-    UnknownImport {
-        /// Module part of the import.
-        module: String,
-        /// Name part of the import.
-        name: String,
+    /// The module imports what this host does not have.
+    #[error("unknown imports: {}", names.join(", "))]
+    UnknownImports {
+        /// All of them, as `module.name`.
+        names: Vec<String>,
     },
     /// An import is known under another type.
     #[error("import with a wrong type: {reason}")]

@@ -90,8 +90,8 @@ pub use self::host::{
     HttpCallResponse, HttpReply, NoHost,
 };
 pub use self::layer::WasmLayer;
-pub use self::module::{Digest, Module, ParseDigestError};
-pub use self::observe::{Metric, MetricKind, PluginStatus, Traps};
+pub use self::module::{Digest, Inventory, Module, ParseDigestError};
+pub use self::observe::{Metric, MetricKind, PluginStatus, Spent, Traps};
 pub use self::plugin::Plugin;
 pub use self::proxy_wasm::Abi;
 pub use self::respond::{DefaultResponder, Responder};

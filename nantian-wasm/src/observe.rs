@@ -35,6 +35,20 @@ pub struct PluginStatus {
     pub last_failure: Option<Failure>,
     /// Metrics the guest defined.
     pub metrics: Vec<Metric>,
+    /// The most that one stream that is over has cost, by budget.
+    pub peaks: Vec<Spent>,
+}
+
+/// How much of a limit is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Spent {
+    /// What is limited.
+    pub what: &'static str,
+    /// What is used.
+    pub used: u64,
+    /// The most there may be.
+    pub limit: u64,
 }
 
 /// Why instances ended.

@@ -15,6 +15,7 @@ use crate::module::Module;
 use crate::observe::{Counters, PluginStatus};
 use crate::pool::{Cell, Lease, LeaseError, Pool, Slot};
 use crate::proxy_wasm::{Facts, Shared};
+use crate::sandbox::Peaks;
 use crate::stream::Direction;
 
 /// A running plugin; a cheap handle.
@@ -151,6 +152,7 @@ impl Plugin {
             dropped_log_lines: counters.dropped_log_lines.load(Ordering::Relaxed),
             last_failure: counters.last_failure(),
             metrics: facts.shared.metrics(),
+            peaks: Peaks::highest(pool.slots().iter().map(|slot| slot.peaks())),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::error::{Cause, Phase};
 use crate::host::{CallFailure, GrpcEvent, HttpCallResponse};
 use crate::instance::Instance;
 use crate::proxy_wasm::Facts;
-use crate::sandbox::Usage;
+use crate::sandbox::{Peaks, Usage};
 use crate::stream::SharedExchange;
 
 /// Milliseconds that earn one replacement of an instance.
@@ -42,6 +42,7 @@ pub(crate) struct Slot {
     streams: AtomicU64,
     live: AtomicBool,
     memory: AtomicU64,
+    peaks: Peaks,
     inbox: StdMutex<Vec<(u64, Job)>>,
     has_jobs: AtomicBool,
     /// Streams this instance holds, and until when.
@@ -157,6 +158,7 @@ impl Slot {
             streams: AtomicU64::new(0),
             live: AtomicBool::new(false),
             memory: AtomicU64::new(0),
+            peaks: Peaks::default(),
             inbox: StdMutex::default(),
             has_jobs: AtomicBool::new(false),
             paused: StdMutex::default(),
@@ -224,6 +226,10 @@ impl Slot {
 
     pub(crate) fn streams(&self) -> u64 {
         self.streams.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn peaks(&self) -> &Peaks {
+        &self.peaks
     }
 
     pub(crate) fn memory(&self) -> u64 {

@@ -1,11 +1,13 @@
 //! Limits of an instance and budgets of a stream: what a guest can make the host spend.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use wasmtime::{StoreLimits, StoreLimitsBuilder, Trap};
 
 use crate::config::Sandbox;
 use crate::error::Cause;
+use crate::observe::Spent;
 
 /// Most elements of a guest's table; the largest real one has 8 096.
 const MAX_TABLE_ELEMENTS: usize = 16 * 1024;
@@ -35,6 +37,10 @@ pub(crate) struct Usage {
     log_lines: u32,
     calls: u32,
 }
+
+/// The most that one stream has cost so far, by budget in the order of [`Usage::by_budget`].
+#[derive(Debug, Default)]
+pub(crate) struct Peaks([AtomicU64; 7]);
 
 /// Why a host call ends the guest instead of answering it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -97,11 +103,50 @@ impl Usage {
         if self.calls > MAX_CALLS { Err(HostTrap::Budget("call-outs")) } else { Ok(()) }
     }
 
+    /// What was spent of each budget.
+    fn by_budget(&self) -> [Spent; 7] {
+        let spent = |what, used, limit| Spent { what, used, limit };
+        [
+            spent("bytes from the guest", self.from_guest, MAX_FROM_GUEST),
+            spent("bytes into the guest", self.into_guest, MAX_INTO_GUEST),
+            spent("header bytes", self.header_bytes, MAX_HEADER_BYTES),
+            spent("property bytes", self.property_bytes, MAX_PROPERTY_BYTES),
+            spent("log bytes", self.log_bytes, MAX_LOG_BYTES),
+            spent("log lines", self.log_lines.into(), MAX_LOG_LINES.into()),
+            spent("call-outs", self.calls.into(), MAX_CALLS.into()),
+        ]
+    }
+
     /// Whether a line of this length may still be logged.
     pub(crate) fn admits_log(&mut self, bytes: usize) -> bool {
         self.log_lines = self.log_lines.saturating_add(1);
         self.log_lines <= MAX_LOG_LINES
             && charge(&mut self.log_bytes, bytes, MAX_LOG_BYTES, "log bytes").is_ok()
+    }
+}
+
+// === impl Peaks ===
+
+impl Peaks {
+    /// Notes what a stream has cost.
+    pub(crate) fn note(&self, usage: &Usage) {
+        for (peak, spent) in self.0.iter().zip(usage.by_budget()) {
+            // Written by whoever has the instance only: what is read is current.
+            if spent.used > peak.load(Ordering::Relaxed) {
+                peak.store(spent.used, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The highest of several instances.
+    pub(crate) fn highest<'a>(all: impl IntoIterator<Item = &'a Self>) -> Vec<Spent> {
+        let mut highest = Usage::default().by_budget();
+        for peaks in all {
+            for (highest, peak) in highest.iter_mut().zip(&peaks.0) {
+                highest.used = highest.used.max(peak.load(Ordering::Relaxed));
+            }
+        }
+        highest.into()
     }
 }
 

@@ -5,7 +5,7 @@ use std::{ffi::OsStr, net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::TypedValueParser};
 use nantian_ratelimit::redis::{InvalidRedisUrl, RedisUrl};
 
-use super::log_filter::LogFilter;
+use super::{log_filter::LogFilter, wasm::WasmCommand};
 #[cfg(feature = "kubernetes")]
 use crate::{controller::ServiceKind, source::kube::AddressPool};
 use crate::{fetch::SourceNetworks, gates::FeatureGates, listen::TrustedProxies};
@@ -35,6 +35,12 @@ pub(super) enum Command {
     },
     /// Print the CRDs for kubectl apply -f -.
     Crds,
+    /// Try a Wasm plugin before it is deployed.
+    Wasm {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: WasmCommand,
+    },
 }
 
 /// Options of `run`.

@@ -8,6 +8,7 @@ mod judge;
 mod log_filter;
 mod run;
 mod validate;
+mod wasm;
 
 use std::{
     io::{self, Write as _},
@@ -21,6 +22,7 @@ use self::{
     args::{Cli, Command},
     demo::demo,
     run::run,
+    wasm::wasm,
 };
 
 /// Reads the command line and does what it says; what ends it early is one line on standard error.
@@ -44,6 +46,10 @@ fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Validate { paths } => {
             let clean = validate(&paths, &mut io::stdout().lock())?;
             Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Wasm { command } => {
+            let is_good = wasm(&command, &mut io::stdout().lock())?;
+            Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Crds => {
             io::stdout().lock().write_all(nantian_crd::crds_yaml().as_bytes())?;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::judge::judge;
+use crate::gates::Feature;
 use crate::source::{Cause, Fault, Files, Load, Refusal, Subject};
 
 /// Writes one line a fault to `out`, sorted by file and document, or one line that says how much is clean. Returns whether
@@ -21,8 +22,15 @@ use crate::source::{Cause, Fault, Files, Load, Refusal, Subject};
 pub fn validate(paths: &[PathBuf], out: &mut impl Write) -> io::Result<bool> {
     let mut files = Files::new(paths.to_vec());
     let load = files.load();
-    let (dangling, refused): (Vec<_>, Vec<_>) =
-        judge(&load.objects).into_iter().partition(|refusal| refusal.cause == Cause::Absence);
+    // What is wrong with an object that cannot be read was told when it was read.
+    let is_readable = |refusal: &Refusal| {
+        let is_plugin = refusal.object.kind == Feature::WasmPlugin.name();
+        !(is_plugin && load.objects.unreadable_plugins.contains_key(&refusal.object.name))
+    };
+    let (dangling, refused): (Vec<_>, Vec<_>) = judge(&load.objects)
+        .into_iter()
+        .filter(is_readable)
+        .partition(|refusal| refusal.cause == Cause::Absence);
     for Refusal { object, path, reason, .. } in &dangling {
         tracing::warn!(%object, path, "{reason}");
     }

@@ -14,12 +14,12 @@ use tokio::time::Instant;
 
 /// Two threads that run as long as this lives: one moves the engine's clock, the other looks after its instances.
 #[derive(Debug)]
-pub(super) struct EngineClock {
+pub(crate) struct EngineClock {
     running: Arc<AtomicBool>,
 }
 
 impl EngineClock {
-    pub(super) fn start(engine: &Engine) -> Self {
+    pub(crate) fn start(engine: &Engine) -> Self {
         let running = Arc::new(AtomicBool::new(true));
         let (ticking, maintained) = (engine.clone(), engine.clone());
         every(Duration::from_millis(1), "wasm-clock", &running, move || ticking.tick());

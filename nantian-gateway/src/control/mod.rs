@@ -6,6 +6,7 @@ mod reload;
 mod session_keys;
 mod view;
 
+pub(crate) use self::clock::EngineClock;
 pub use self::{
     reload::{Control, Reload},
     session_keys::{InvalidKeyFile, SessionKeySource},

@@ -10,6 +10,7 @@ use super::{
     fault::{Fault, Place, Subject},
     object::Object,
     objects::ObjectRef,
+    stand_in::stand_in,
     yaml::documents,
 };
 
@@ -35,6 +36,8 @@ pub(super) struct Item {
     pub(super) place: Place,
     /// The object; `None` if something is wrong with it.
     pub(super) object: Option<Object>,
+    /// What stands for an object that cannot be read, and why it cannot.
+    pub(super) stand_in: Option<(Object, String)>,
 }
 
 /// Reads `bytes`, the content of `file`.
@@ -100,6 +103,7 @@ impl Content {
                 return self.unreadable(Fault { place, object, path: format!("{prefix}{field}"), reason });
             }
         };
+        let stand_in = stand_in(kind, &name, &object);
         let object = checker.read(kind, &name, object);
         let name = reference(kind, name);
         let subject = Subject { kind: name.kind.to_owned(), name: Some(name.name.clone()) };
@@ -109,14 +113,17 @@ impl Content {
             path: complaint.path,
             reason: complaint.reason,
         };
+        let mut reasons = Vec::new();
         let object = match object {
             Ok(object) => Some(object),
             Err(complaints) => {
+                reasons.extend(complaints.iter().map(ToString::to_string));
                 self.faults.extend(complaints.into_iter().map(fault));
                 None
             }
         };
-        self.items.push(Item { name, place: place.clone(), object });
+        let stand_in = stand_in.filter(|_| object.is_none()).map(|stand_in| (stand_in, reasons.join("; ")));
+        self.items.push(Item { name, place: place.clone(), object, stand_in });
     }
 
     fn unreadable(&mut self, fault: Fault) {

@@ -179,8 +179,13 @@ impl Files {
         });
         for (name, items) in named {
             let Some(item) = elect(&items, versions.origin(name), faults) else { continue };
-            let Some(object) = &item.object else { continue };
-            if versions.put(name, item.place.clone(), object) {
+            let place = item.place.clone();
+            let has_changed = match (&item.object, &item.stand_in) {
+                (Some(object), _) => versions.put(name, place, object),
+                (None, Some((stand_in, reason))) => versions.stand_in(name, place, stand_in, reason),
+                (None, None) => false,
+            };
+            if has_changed {
                 changed.push(name.clone());
             }
         }

@@ -21,6 +21,7 @@ mod reading;
 mod refusal;
 mod scan;
 mod schema;
+mod stand_in;
 mod suggest;
 mod versions;
 mod watch;

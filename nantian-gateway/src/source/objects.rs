@@ -56,6 +56,8 @@ pub struct Objects {
     pub wasm_plugins: ByName<WasmPlugin>,
     /// BackendLBPolicies.
     pub backend_lb_policies: ByName<BackendLbPolicy>,
+    /// The WasmPlugins among them that cannot be read, and why: each keeps shut what it was meant to guard.
+    pub unreadable_plugins: BTreeMap<ObjectName, String>,
     /// Where Gateways are reached; not an object, but what the source has made of some.
     pub placements: Placements,
 }

@@ -25,6 +25,8 @@ struct Served<O> {
     before: Option<Object>,
     /// A newer version that was rejected.
     rejected: Option<Object>,
+    /// There was no good version yet: this one only keeps shut what the object is to guard.
+    is_stand_in: bool,
 }
 
 impl<O> Default for Versions<O> {
@@ -57,10 +59,11 @@ impl<O> Versions<O> {
 
     /// Takes in a good version. Returns whether it is handed out in place of another one, or of none.
     pub(super) fn put(&mut self, name: &ObjectRef, origin: O, object: &Object) -> bool {
-        let Some(served) = self.served.get_mut(name) else {
-            self.objects.put(name.name.clone(), object.clone());
-            let served = Served { origin, object: object.clone(), before: None, rejected: None };
-            self.served.insert(name.clone(), served);
+        let Some(served) = self.served.get_mut(name).filter(|served| !served.is_stand_in) else {
+            if let Some(stand_in) = self.served.remove(name) {
+                forget(&mut self.objects, name, &stand_in);
+            }
+            self.insert(name, origin, object, false);
             return true;
         };
         served.origin = origin;
@@ -76,11 +79,31 @@ impl<O> Versions<O> {
         true
     }
 
+    /// Takes in what stands for an object of which there is no good version, and why. Returns whether that changed.
+    pub(super) fn stand_in(&mut self, name: &ObjectRef, origin: O, object: &Object, reason: &str) -> bool {
+        if let Some(served) = self.served.get(name) {
+            let is_known =
+                self.objects.unreadable_plugins.get(&name.name).is_some_and(|known| known == reason);
+            if !served.is_stand_in || (is_known && served.object.equals(object)) {
+                return false;
+            }
+        }
+        self.objects.unreadable_plugins.insert(name.name.clone(), reason.to_owned());
+        self.insert(name, origin, object, true);
+        true
+    }
+
+    fn insert(&mut self, name: &ObjectRef, origin: O, object: &Object, is_stand_in: bool) {
+        self.objects.put(name.name.clone(), object.clone());
+        let served = Served { origin, object: object.clone(), before: None, rejected: None, is_stand_in };
+        self.served.insert(name.clone(), served);
+    }
+
     /// Takes an object out. Returns whether it was there.
     #[cfg(feature = "kubernetes")]
     pub(super) fn remove(&mut self, name: &ObjectRef) -> bool {
         let served = self.served.remove(name);
-        served.inspect(|served| self.objects.remove(&served.object, &name.name)).is_some()
+        served.inspect(|served| forget(&mut self.objects, name, served)).is_some()
     }
 
     /// Takes out every object that does not stay. Returns those.
@@ -89,7 +112,7 @@ impl<O> Versions<O> {
         self.served.retain(|name, served| {
             let stays = stays(name, &served.origin);
             if !stays {
-                self.objects.remove(&served.object, &name.name);
+                forget(&mut self.objects, name, served);
                 removed.push(name.clone());
             }
             stays
@@ -111,5 +134,12 @@ impl<O> Versions<O> {
             any = true;
         }
         any
+    }
+}
+
+fn forget<O>(objects: &mut Objects, name: &ObjectRef, served: &Served<O>) {
+    objects.remove(&served.object, &name.name);
+    if served.is_stand_in {
+        objects.unreadable_plugins.remove(&name.name);
     }
 }

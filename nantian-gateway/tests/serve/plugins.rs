@@ -140,3 +140,30 @@ async fn plugin_asks_a_service_whether_a_request_may_pass() {
     assert_eq!(gateway.get("/").await.status(), 200, "the guest lets pass what it cannot ask about");
     assert_eq!(auth.seen().len(), 2, "a Service of another namespace is not there for it");
 }
+
+#[tokio::test]
+async fn plugin_whose_first_version_cannot_be_read_keeps_its_target_shut() {
+    let module = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, add_header());
+    let good = plugin("r", &format!("inline: {module}"));
+    let broken = good.replace("wasm:", "hoks: [onRequest]\n  wasm:");
+    let backend = Backend::echo("a").await;
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .route("open", &[rule("/open", &to("a"))])
+        .manifest("plugin", &broken)
+        .manifest("open", &plugin("open", "inlin: x").replace("wasm:", "failurePolicy: FailOpen\n  wasm:"))
+        .start()
+        .await;
+    assert_eq!(gateway.get("/").await.status(), 503);
+    assert_eq!(gateway.get("/open").await.status(), 200, "as its failure policy says");
+    let accepted = gateway.condition("WasmPlugin demo/r", "Accepted").await;
+    assert_eq!(accepted["status"], "False");
+    assert!(accepted["message"].to_string().contains("hoks"), "{accepted}");
+
+    gateway.edit("plugin", &good).await;
+    assert_eq!(gateway.get("/").await.status(), 200);
+    gateway.edit("plugin", &broken).await;
+    assert_eq!(gateway.get("/").await.status(), 200, "the last good version serves on");
+    assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/r"));
+}

@@ -8,16 +8,16 @@ use crate::error::ModuleError;
 use crate::proxy_wasm::{Abi, GUEST_EXPORTS};
 
 /// Largest module accepted, in bytes.
-const MAX_BYTES: u64 = 32 << 20;
+pub(super) const MAX_BYTES: u64 = 32 << 20;
 /// Largest single function body accepted, in bytes: compile time grows faster than the body.
-const MAX_FUNCTION_BYTES: u64 = 256 << 10;
+pub(super) const MAX_FUNCTION_BYTES: u64 = 256 << 10;
 /// Most functions accepted; real plugins have up to 4 000.
-const MAX_FUNCTIONS: u64 = 20_000;
-const MAX_IMPORTS: u64 = 256;
-const MAX_EXPORTS: u64 = 1_000;
-const MAX_GLOBALS: u64 = 1_000;
+pub(super) const MAX_FUNCTIONS: u64 = 20_000;
+pub(super) const MAX_IMPORTS: u64 = 256;
+pub(super) const MAX_EXPORTS: u64 = 1_000;
+pub(super) const MAX_GLOBALS: u64 = 1_000;
 /// Most data segments accepted; a real Go plugin has 69 019.
-const MAX_DATA_SEGMENTS: u64 = 100_000;
+pub(super) const MAX_DATA_SEGMENTS: u64 = 100_000;
 
 /// What the bytes say about the guest.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +73,7 @@ fn limited(what: &'static str, found: impl TryInto<u64>, limit: u64) -> Result<(
     if found > limit { Err(ModuleError::TooLarge { what, found, limit }) } else { Ok(()) }
 }
 
-fn malformed(error: BinaryReaderError) -> ModuleError {
+pub(super) fn malformed(error: BinaryReaderError) -> ModuleError {
     ModuleError::Malformed { reason: error.to_string() }
 }
 

@@ -3,6 +3,7 @@
 mod cache;
 mod digest;
 mod inspect;
+mod inventory;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use wasmtime::InstancePre;
 pub(crate) use self::cache::ModuleCache;
 pub use self::digest::{Digest, ParseDigestError};
 pub(crate) use self::inspect::Traits;
+pub use self::inventory::Inventory;
 use crate::engine::Engine;
 use crate::error::ModuleError;
 use crate::proxy_wasm::{Abi, State, link};

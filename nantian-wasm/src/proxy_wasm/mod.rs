@@ -17,7 +17,7 @@ mod shared;
 mod state;
 mod wasi;
 
-use wasmtime::{Caller, ExternType, FuncType, InstancePre, Linker, Val};
+use wasmtime::{Caller, ExternType, FuncType, InstancePre, Linker, UnknownImportError, Val};
 
 pub use self::abi::Abi;
 use self::abi::Status;
@@ -50,17 +50,29 @@ pub(crate) fn link(
 ) -> Result<InstancePre<State>, ModuleError> {
     let mut linker = Linker::new(engine);
     link_all(&mut linker, module).map_err(refused)?;
-    linker.instantiate_pre(module).map_err(refused)
+    match linker.instantiate_pre(module) {
+        Ok(pre) => Ok(pre),
+        Err(error) if error.is::<UnknownImportError>() => {
+            Err(ModuleError::UnknownImports { names: unknown(&mut linker, module).map_err(refused)? })
+        }
+        Err(error) => Err(refused(error)),
+    }
+}
+
+/// Names the imports that are not there. The linker tells the first one only, so each gets a stand-in.
+fn unknown(linker: &mut Linker<State>, module: &wasmtime::Module) -> wasmtime::Result<Vec<String>> {
+    let mut names = Vec::new();
+    while let Err(error) = linker.instantiate_pre(module) {
+        let Some(unknown) = error.downcast_ref::<UnknownImportError>() else { break };
+        names.push(format!("{}.{}", unknown.module(), unknown.name()));
+        let ExternType::Func(ty) = unknown.ty() else { break };
+        linker.func_new(unknown.module(), unknown.name(), ty, |_, _, _| Ok(()))?;
+    }
+    Ok(names)
 }
 
 fn refused(error: wasmtime::Error) -> ModuleError {
-    match error.downcast_ref::<wasmtime::UnknownImportError>() {
-        Some(unknown) => ModuleError::UnknownImport {
-            module: unknown.module().to_owned(),
-            name: unknown.name().to_owned(),
-        },
-        None => ModuleError::MistypedImport { reason: format!("{error:#}") },
-    }
+    ModuleError::MistypedImport { reason: format!("{error:#}") }
 }
 
 fn link_all(linker: &mut Linker<State>, module: &wasmtime::Module) -> wasmtime::Result<()> {

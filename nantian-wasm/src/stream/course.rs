@@ -219,7 +219,8 @@ impl StreamContext {
         }
         let may_be_continued = cell.instance().is_some_and(|instance| instance.expects_calls());
         if verdict == BodyVerdict::Discard && end && !may_be_continued {
-            // The end of a stream cannot be withheld by forgetting it.
+            // The end of a stream cannot be withheld by forgetting it; what the guest kept before goes with it.
+            *chunk = side.take_shown().into_bytes();
             side.let_go();
             self.set_holds(index, direction, false);
             return Step::Next;

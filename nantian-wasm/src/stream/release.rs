@@ -6,7 +6,7 @@ use http::HeaderMap;
 use super::StreamContext;
 use super::exchange::Direction;
 use super::headers::Step;
-use super::seat::{Content, Pause};
+use super::seat::{Content, Pause, Shown};
 use crate::pool::Lease;
 
 /// A part of a message on its way.
@@ -51,9 +51,11 @@ impl StreamContext {
         let Some(exchange) = self.exchange.as_mut() else { return Step::Next };
         let Some(side) = exchange.side(index, direction) else { return Step::Next };
         *part.chunk = side.take_bytes().followed_by(std::mem::take(part.chunk)).into_bytes();
-        let has_trailers = std::mem::take(&mut side.has_trailers);
+        // Whether or not it can still look at them: a guest that continued the stream cannot.
+        let has_seen_trailers = side.shown == Shown::Trailers;
+        side.has_trailers = false;
         side.let_go();
-        if has_trailers
+        if has_seen_trailers
             && let (Some(trailers), Some(kept)) =
                 (part.trailers.as_deref_mut(), exchange.trailers_mut(direction).as_ref())
         {

@@ -194,7 +194,9 @@ impl StreamContext {
             exchange.begin(index, false);
             instance.lend(exchange, member.usage);
             let closed = instance.close(member.context);
-            drop(instance.give_back());
+            let (exchange, usage) = instance.give_back();
+            drop(exchange);
+            slot.peaks().note(&usage);
             if let Err(cause) = closed {
                 slot.bury(&mut cell, Phase::End, &cause);
             }

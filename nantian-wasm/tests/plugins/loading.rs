@@ -84,8 +84,15 @@ fn wrong_exports_are_refused_by_name_and_type() {
 
 #[test]
 fn unknown_and_mistyped_imports_are_refused() {
-    let unknown = format!(r#"(module (import "env" "proxy_fly" (func (param i32))) {MARKER})"#);
-    assert_eq!(refusal(&unknown), "import env.proxy_fly is unknown");
+    let unknown = format!(
+        r#"(module (import "env" "proxy_fly" (func (param i32))) (import "env" "proxy_log" (func (param i32 i32 i32) (result i32)))
+           (import "wasi_snapshot_preview1" "fly" (func)) (import "env" "table" (table 1 funcref)) {MARKER})"#
+    );
+    assert_eq!(
+        refusal(&unknown),
+        "unknown imports: env.proxy_fly, wasi_snapshot_preview1.fly, env.table",
+        "all of them are named"
+    );
     let mistyped = format!(r#"(module (import "env" "proxy_log" (func (param i64))) {MARKER})"#);
     assert!(refusal(&mistyped).starts_with("import with a wrong type"), "{}", refusal(&mistyped));
 }

@@ -1,9 +1,12 @@
 //! Plugins as their users see them: guests in WebAssembly text, requests in, responses out.
 #![cfg(test)]
 
+mod abuse;
+mod automaton;
 mod bodies;
 mod headers;
 mod hostile;
+mod invariants;
 mod lifecycle;
 mod loading;
 mod sdk;

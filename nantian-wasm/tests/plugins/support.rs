@@ -92,6 +92,11 @@ impl Ticking {
         })
     }
 
+    /// Upkeep alone, on a thread that may run guests.
+    pub(crate) fn upkeep(engine: &Engine) -> Self {
+        Self::start(engine, Engine::maintain)
+    }
+
     fn start(engine: &Engine, turn: fn(&Engine)) -> Self {
         let (engine, stop) = (engine.clone(), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);

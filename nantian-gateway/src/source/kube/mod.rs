@@ -13,6 +13,7 @@ mod unreadable;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 pub(crate) use self::service::{PORTS, belongs_to, claims, digest, fronted, service_name, transport};
@@ -27,9 +28,11 @@ use self::{
 };
 use super::{
     check::Checker,
+    kind::Kind,
     objects::{ObjectRef, Objects},
     placement::{Placement, Placements},
     reading::{Reading, Source},
+    stand_in::stand_in,
     versions::Versions,
 };
 use crate::{ir::ObjectName, translate::status::ObjectStatus};
@@ -79,6 +82,20 @@ impl Cluster {
         }
     }
 
+    /// Checks an object that was seen. Returns whether it changes what is handed out.
+    fn take_in(&mut self, kind: Kind, name: &ObjectRef, object: Map<String, Value>) -> bool {
+        let (outline, stand_in) = (Outline::of(&object), stand_in(kind, &name.name, &object));
+        match self.checker.read(kind, &name.name, object) {
+            Ok(object) => self.versions.put(name, (), &object),
+            Err(complaints) => {
+                let lines: Vec<_> = complaints.into_iter().map(|complaint| complaint.to_string()).collect();
+                let reason = lines.join("; ");
+                self.unreadable.insert(name.clone(), Unreadable { outline, lines });
+                stand_in.is_some_and(|object| self.versions.stand_in(name, (), &object, &reason))
+            }
+        }
+    }
+
     fn assign_addresses(&mut self) {
         let Addressing::Pool(pool) = &self.addressing else { return };
         let known = |gateway: &ObjectName| {
@@ -118,18 +135,7 @@ impl Source for Cluster {
             let before = self.unreadable.remove(&name);
             let has_changed = match change {
                 Change::Gone => self.versions.remove(&name),
-                Change::Seen(kind, object) => {
-                    let outline = Outline::of(&object);
-                    match self.checker.read(kind, &name.name, object) {
-                        Ok(object) => self.versions.put(&name, (), &object),
-                        Err(complaints) => {
-                            let lines = complaints.into_iter().map(|complaint| complaint.to_string());
-                            let unreadable = Unreadable { outline, lines: lines.collect() };
-                            self.unreadable.insert(name.clone(), unreadable);
-                            false
-                        }
-                    }
-                }
+                Change::Seen(kind, object) => self.take_in(kind, &name, object),
             };
             is_idle &= self.unreadable.get(&name) == before.as_ref();
             if has_changed {

@@ -30,7 +30,10 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
         let targets: Vec<_> =
             targets.map(|target| Target::resolve(world, gateways, &name.namespace, target)).collect();
         let id = attach::id(plugin.metadata.uid.as_ref(), name);
-        let refused = attach::validate(plugin).and_then(|()| refuse_the_unserved(plugin)).err();
+        let refused = match world.objects.unreadable_plugins.get(name) {
+            Some(reason) => Some(Fault::new(Reason::Invalid, reason.clone())),
+            None => attach::validate(plugin).and_then(|()| refuse_the_unserved(plugin)).err(),
+        };
         let (module, source) = match &refused {
             Some(fault) => {
                 (ModuleState::Unread(failure_policy(plugin)), PluginSource::Missing(fault.message()))

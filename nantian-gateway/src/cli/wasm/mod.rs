@@ -1,0 +1,81 @@
+//! `nantian-gateway wasm check|run PLUGIN`: what becomes of a plugin here, before it is deployed.
+
+mod check;
+mod guest_log;
+mod message;
+mod options;
+mod replay;
+mod run;
+mod show;
+
+use std::{fs, io::Write, num::NonZeroUsize, path::Path, time::Duration};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use nantian_wasm::{Engine, PluginConfig};
+
+use crate::control::EngineClock;
+
+pub(super) use self::options::WasmCommand;
+use self::{
+    guest_log::GuestLog,
+    options::{PluginOptions, RunOptions},
+};
+
+/// What is wrong with the plugin was written to the output; the program ends with 1.
+pub(super) fn wasm(command: &WasmCommand, out: &mut impl Write) -> anyhow::Result<bool> {
+    let log = GuestLog::default();
+    log.clone().install()?;
+    match command {
+        WasmCommand::Check(options) => check::check(options, &log, out),
+        WasmCommand::Run(options) => run::run(options, &log, out),
+    }
+}
+
+/// An engine whose clock runs as long as this lives.
+struct Bench {
+    engine: Engine,
+    _clock: EngineClock,
+}
+
+impl Bench {
+    fn new() -> anyhow::Result<Self> {
+        let engine = Engine::new()?;
+        let clock = EngineClock::start(&engine);
+        Ok(Self { engine, _clock: clock })
+    }
+}
+
+// === impl PluginOptions ===
+
+impl PluginOptions {
+    fn bytes(&self) -> anyhow::Result<Vec<u8>> {
+        read(&self.plugin)
+    }
+
+    /// How the plugin is started: one instance, which sees everything in order.
+    fn config(&self) -> anyhow::Result<PluginConfig> {
+        let mut config = PluginConfig::new(self.name());
+        config.configuration = match (&self.config, &self.config_file) {
+            (Some(text), _) => Bytes::from(text.clone()),
+            (None, Some(path)) => Bytes::from(read(path)?),
+            (None, None) => Bytes::new(),
+        };
+        config.root_id.clone_from(&self.root_id);
+        config.sandbox.max_memory = usize::try_from(self.max_memory_bytes)?;
+        config.sandbox.max_execution_time = Duration::from_millis(self.max_execution_time_ms);
+        config.instances = NonZeroUsize::new(1);
+        Ok(config)
+    }
+
+    fn name(&self) -> String {
+        self.plugin.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests;

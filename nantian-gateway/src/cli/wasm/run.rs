@@ -1,0 +1,141 @@
+//! `wasm run`.
+
+use std::{collections::HashMap, io::Write, sync::Arc};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, header::HOST};
+use nantian_wasm::{Module, Plugin, PluginError};
+use tokio::runtime::Builder;
+
+use super::{
+    Bench, GuestLog, RunOptions, message, read,
+    replay::{Pieces, Replay, Replies, replay},
+    show,
+};
+use crate::respond::Chain;
+
+/// Takes one exchange through the plugin and writes what it did; returns whether it did not fail it.
+///
+/// # Errors
+/// When a file cannot be read or understood, or the output not written.
+pub(super) fn run(options: &RunOptions, log: &GuestLog, out: &mut impl Write) -> anyhow::Result<bool> {
+    let (request, response) = (request(options)?, response(options)?);
+    let bytes = options.plugin.bytes()?;
+    let bench = Bench::new()?;
+    let module = match Module::compile(&bench.engine, &bytes, None) {
+        Ok(module) => module,
+        Err(error) => {
+            writeln!(out, "refused    {}", Chain(&error))?;
+            return Ok(false);
+        }
+    };
+    let plugin = match start(&module, options)? {
+        Ok(plugin) => plugin,
+        Err(error) => {
+            show::log(&log.take(), out)?;
+            writeln!(out, "refused    {}", Chain(&error))?;
+            return Ok(false);
+        }
+    };
+    let size = options.chunk_bytes.map(usize::try_from).transpose()?;
+    let pieces = |body: &Bytes| Pieces::new(body.clone(), size);
+    let runtime = Builder::new_current_thread().build()?;
+    let exchange = replay(plugin.clone(), with(&request, pieces), response_with(&response, pieces));
+    let replayed = runtime.block_on(exchange).map_err(|error| anyhow::anyhow!(error))?;
+    show::log(&log.take(), out)?;
+    show_exchange(&request, &response, &replayed, out)?;
+    let status = plugin.status();
+    show::budgets("spent", &status.peaks, out)?;
+    let limit = options.plugin.max_memory_bytes;
+    writeln!(out, "           {:<30} {} of {limit}", "bytes of memory", status.memory)?;
+    let failure = replayed.failure.as_ref().or(status.last_failure.as_ref());
+    match (failure, &replayed.sent) {
+        (Some(failure), _) => writeln!(out, "outcome    failed: {}", Chain(failure))?,
+        (None, Some(_)) => writeln!(out, "outcome    passed")?,
+        (None, None) => writeln!(out, "outcome    answered by the plugin")?,
+    }
+    Ok(failure.is_none())
+}
+
+fn start(module: &Module, options: &RunOptions) -> anyhow::Result<Result<Plugin, PluginError>> {
+    let mut config = options.plugin.config()?;
+    if options.reply.is_empty() {
+        return Ok(Plugin::new(module, config));
+    }
+    let mut replies = HashMap::new();
+    for reply in &options.reply {
+        let (upstream, path) = reply.split_once('=').with_context(|| format!("--reply {reply}: no `=`"))?;
+        let response = message::response(&read(path.as_ref())?).with_context(|| path.to_owned())?;
+        replies.insert(upstream.to_owned(), response);
+    }
+    config.sandbox.allow_network = true;
+    Ok(Plugin::with_host(module, config, Arc::new(Replies::new(replies))))
+}
+
+fn request(options: &RunOptions) -> anyhow::Result<Request<Bytes>> {
+    if let Some(path) = &options.request {
+        return message::request(&read(path)?).with_context(|| path.display().to_string());
+    }
+    let body = options.data.clone().unwrap_or_default();
+    let method = if options.data.is_some() { Method::POST } else { Method::GET };
+    let mut request = Request::new(Bytes::from(body));
+    *request.method_mut() = options.method.as_ref().map_or(Ok(method), |method| method.parse())?;
+    *request.uri_mut() = options.path.parse().with_context(|| format!("--path {}", options.path))?;
+    request.headers_mut().insert(HOST, HeaderValue::from_static("example.com"));
+    for line in &options.header {
+        let (name, value) = message::header(line).context("--header")?;
+        if name == HOST {
+            request.headers_mut().insert(name, value);
+        } else {
+            request.headers_mut().append(name, value);
+        }
+    }
+    Ok(request)
+}
+
+fn response(options: &RunOptions) -> anyhow::Result<Response<Bytes>> {
+    match &options.response {
+        Some(path) => message::response(&read(path)?).with_context(|| path.display().to_string()),
+        None => Ok(Response::new(Bytes::from_static(b"ok\n"))),
+    }
+}
+
+fn with(request: &Request<Bytes>, body: impl Fn(&Bytes) -> Pieces) -> Request<Pieces> {
+    let (parts, bytes) = request.clone().into_parts();
+    Request::from_parts(parts, body(&bytes))
+}
+
+fn response_with(response: &Response<Bytes>, body: impl Fn(&Bytes) -> Pieces) -> Response<Pieces> {
+    let (parts, bytes) = response.clone().into_parts();
+    Response::from_parts(parts, body(&bytes))
+}
+
+fn show_exchange(
+    request: &Request<Bytes>,
+    response: &Response<Bytes>,
+    replayed: &Replay,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    match &replayed.sent {
+        Some((parts, body)) => {
+            let line = |method: &Method, uri: &http::Uri| format!("{method} {uri}");
+            let before = line(request.method(), request.uri());
+            show::first_line("request", &before, &line(&parts.method, &parts.uri), out)?;
+            show::headers(request.headers(), &parts.headers, out)?;
+            show::body(request.body(), body, out)?;
+        }
+        None => writeln!(out, "request    not passed on")?,
+    }
+    let (parts, body) = &replayed.received;
+    let status = parts.status.to_string();
+    if replayed.sent.is_some() && replayed.failure.is_none() {
+        show::first_line("response", &response.status().to_string(), &status, out)?;
+        show::headers(response.headers(), &parts.headers, out)?;
+        show::body(response.body(), body, out)
+    } else {
+        show::first_line("response", "", &status, out)?;
+        show::headers(&http::HeaderMap::new(), &parts.headers, out)?;
+        show::body(&Bytes::new(), body, out)
+    }
+}

@@ -1,0 +1,162 @@
+use clap::Parser;
+use tempfile::TempDir;
+
+use super::*;
+
+#[derive(Parser)]
+struct Line {
+    #[command(subcommand)]
+    command: WasmCommand,
+}
+
+/// What a command line says about a guest of the plugin crate's tests, or about this text.
+fn said_of(command: &str, guest: &str, arguments: &[&str]) -> (bool, String) {
+    let directory = TempDir::new().unwrap();
+    let plugin = directory.path().join("probe.wasm");
+    let module = if guest.starts_with('(') {
+        wat::parse_str(guest).unwrap()
+    } else {
+        wat::parse_file(format!("{}/../nantian-wasm/tests/guests/{guest}.wat", env!("CARGO_MANIFEST_DIR")))
+            .unwrap()
+    };
+    fs::write(&plugin, module).unwrap();
+    fs::write(
+        directory.path().join("request"),
+        "PUT /things?page=2 HTTP/1.1\r\nhost: shop.example\r\nx-kept: 1\r\n\r\nhello world",
+    )
+    .unwrap();
+    fs::write(directory.path().join("allowed"), "HTTP/1.1 200 OK\n\n").unwrap();
+    fs::write(directory.path().join("denied"), "HTTP/1.1 401 Unauthorized\nx-why: because\n\nno\n").unwrap();
+    let arguments =
+        arguments.iter().map(|argument| argument.replace('@', &format!("{}/", directory.path().display())));
+    let line = ["wasm".to_owned(), command.to_owned(), plugin.display().to_string()];
+    let line =
+        Line::try_parse_from(line.into_iter().chain(arguments)).unwrap_or_else(|error| panic!("{error}"));
+    let log = GuestLog::default();
+    let mut out = Vec::new();
+    let subscriber = log.clone().subscriber();
+    let is_good = tracing::subscriber::with_default(subscriber, || match &line.command {
+        WasmCommand::Check(options) => check::check(options, &log, &mut out).unwrap(),
+        WasmCommand::Run(options) => run::run(options, &log, &mut out).unwrap(),
+    });
+    (is_good, String::from_utf8(out).unwrap())
+}
+
+#[track_caller]
+fn assert_lines(said: &str, expected: &[&str]) {
+    for line in expected {
+        assert!(said.lines().any(|said| said.contains(line)), "no line with {line:?} in\n{said}");
+    }
+}
+
+#[test]
+fn check_tells_what_a_plugin_is_made_of_and_that_it_starts() {
+    let (is_good, said) = said_of("check", "add_header", &[]);
+    assert!(is_good, "{said}");
+    assert_lines(
+        &said,
+        &[
+            "abi        Proxy-Wasm 0.2.1",
+            "           proxy_on_request_headers",
+            "           env.proxy_add_header_map_value",
+            "data segments",
+            "of 100000",
+            "started    in ",
+        ],
+    );
+}
+
+#[test]
+fn check_names_everything_that_is_missing_here() {
+    let guest = r#"(module (import "env" "proxy_fly" (func)) (import "env" "proxy_swim" (func))
+        (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_0")))"#;
+    let (is_good, said) = said_of("check", guest, &[]);
+    assert!(!is_good);
+    assert_lines(&said, &["refused    unknown imports: env.proxy_fly, env.proxy_swim"]);
+    let (is_good, said) = said_of("check", "(module)", &[]);
+    assert!(!is_good);
+    assert_lines(&said, &["abi        none known", "refused    no known plugin ABI: looked for"]);
+}
+
+#[test]
+fn check_starts_the_plugin_with_its_configuration() {
+    let (is_good, said) = said_of("check", "echo_config", &[]);
+    assert!(!is_good);
+    assert_lines(&said, &["refused    plugin refused its configuration in configure"]);
+    assert!(said_of("check", "echo_config", &["--config", "x"]).0);
+    let (is_good, said) = said_of("check", "hostile", &["--config", "tc"]);
+    assert!(!is_good);
+    assert_lines(&said, &["refused    plugin ended in configure: trap: "]);
+}
+
+#[test]
+fn run_shows_what_the_plugin_changed_and_spent() {
+    let (is_good, said) = said_of("run", "add_header", &["--request", "@request"]);
+    assert!(is_good, "{said}");
+    assert_lines(
+        &said,
+        &[
+            "request    PUT /things?page=2",
+            "           x-kept: 1",
+            "         + x-wasm-plugin: probe",
+            "           body: 11 bytes, unchanged",
+            "response   200 OK",
+            "header bytes                   ",
+            "of 65536",
+            "outcome    passed",
+        ],
+    );
+}
+
+#[test]
+fn run_shows_bodies_in_pieces_and_what_became_of_them() {
+    let arguments = ["--config", "a", "--data", "hello", "--chunk-bytes", "3", "-H", "x-one: 1"];
+    let (is_good, said) = said_of("run", "body", &arguments);
+    assert!(is_good, "{said}");
+    assert_lines(
+        &said,
+        &["request    POST /", "         + body: 8 bytes, before 5", "         + | hel!lo!!"],
+    );
+}
+
+#[test]
+fn run_answers_call_outs_from_files() {
+    let (is_good, said) = said_of("run", "call_out", &["--config", "auth", "--reply", "auth=@allowed"]);
+    assert!(is_good, "{said}");
+    assert_lines(&said, &["log        INFO  call-out upstream=\"auth\"", "outcome    passed"]);
+    let (is_good, said) = said_of("run", "call_out", &["--config", "auth", "--reply", "auth=@denied"]);
+    assert!(is_good, "{said}");
+    assert_lines(
+        &said,
+        &["request    not passed on", "         + 403 Forbidden", "outcome    answered by the plugin"],
+    );
+}
+
+#[test]
+fn run_says_why_a_plugin_failed() {
+    let arguments = ["--config", "th", "-H", "x-attack: 1"];
+    let (is_good, said) = said_of("run", "hostile", &arguments);
+    assert!(!is_good);
+    assert_lines(
+        &said,
+        &["+ 503 Service Unavailable", "outcome    failed: plugin probe failed in request headers: trap: "],
+    );
+    let (is_good, said) = said_of("run", "hostile", &["--config", "lh", "-H", "x-attack: 1"]);
+    assert!(!is_good);
+    assert_lines(
+        &said,
+        &["outcome    failed: plugin probe failed in request headers: time limit of 100ms exceeded"],
+    );
+    let (_, said) = said_of("run", "hostile", &["--config", "sh", "-H", "x-attack: 1"]);
+    assert_lines(&said, &["log        INFO  x-attack", "log lines                      1000 of 64"]);
+}
+
+#[test]
+fn files_that_are_no_messages_are_told() {
+    assert!(message::request(b"").is_err());
+    assert!(message::request(b"GET\n\n").is_err());
+    assert!(message::request(b"GET / HTTP/1.1\nno header\n\n").is_err());
+    assert!(message::response(b"HTTP/1.1 many\n\n").is_err());
+    let response = message::response(b"HTTP/1.1 204\nx: 1").unwrap();
+    assert_eq!((response.status().as_u16(), response.headers()["x"].as_bytes()), (204, &b"1"[..]));
+}

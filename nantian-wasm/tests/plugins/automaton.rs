@@ -1,0 +1,344 @@
+//! The state machine of a stream against a reference automaton, for any order of events and any verdicts of the guest.
+
+use std::num::NonZeroUsize;
+use std::sync::LazyLock;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use nantian_wasm::{Action, Engine, Module, Plugin, PluginConfig, StreamContext, StreamInfo};
+use proptest::prelude::*;
+
+use crate::support::guest;
+
+const REQUEST: usize = 0;
+const RESPONSE: usize = 1;
+
+const ANSWERS: u8 = 0x10;
+const CONTINUES: [u8; 2] = [0x20, 0x40];
+const TRAPS: u8 = 0x80;
+
+/// A part of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Headers { end: bool },
+    Body { bytes: Vec<u8>, end: bool },
+    Trailers,
+}
+
+/// What became of a part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Outcome {
+    /// These bytes go on now; nothing else is held up.
+    Passed(Vec<u8>),
+    /// The part waits for the guest.
+    Stuck,
+    Answered,
+    Failed,
+}
+
+/// One direction of the reference.
+#[derive(Debug, Default)]
+struct Side {
+    /// Bytes that the guest has seen and keeps, and does not see again.
+    kept: Vec<u8>,
+    /// Bytes that it sees again with the next.
+    shown: Vec<u8>,
+    is_held: bool,
+    /// It held the message and has let it go from a callback of the other direction.
+    is_let_go: bool,
+}
+
+/// The automaton: what the documentation says of one plugin that holds, continues, answers and traps.
+#[derive(Debug)]
+struct Reference {
+    script: Vec<u8>,
+    place: usize,
+    trace: u64,
+    sides: [Side; 2],
+}
+
+enum End {
+    Answered,
+    Failed,
+}
+
+impl Side {
+    fn take(&mut self) -> Vec<u8> {
+        (self.is_held, self.is_let_go) = (false, false);
+        let mut bytes = std::mem::take(&mut self.kept);
+        bytes.append(&mut self.shown);
+        bytes
+    }
+}
+
+impl Reference {
+    fn call(&mut self, direction: usize, callback: u64, length: usize, end: bool) -> Result<u8, End> {
+        let code = (callback << 40) + ((length as u64) << 1) + u64::from(end);
+        self.trace = self.trace.wrapping_mul(1_000_003).wrapping_add(code);
+        let what = self.script.get(self.place).copied().unwrap_or_default();
+        self.place += 1;
+        for (side, flag) in self.sides.iter_mut().zip(CONTINUES) {
+            if what & flag != 0 && side.is_held {
+                (side.is_held, side.is_let_go) = (false, true);
+            }
+        }
+        if what & TRAPS != 0 {
+            return Err(End::Failed);
+        }
+        if what & ANSWERS != 0 {
+            // Behind the response's headers there is nobody to answer.
+            return Err(if direction == RESPONSE && callback > 4 { End::Failed } else { End::Answered });
+        }
+        Ok(what & 3)
+    }
+
+    fn step(&mut self, direction: usize, part: &Part) -> Outcome {
+        let result = match part {
+            Part::Headers { end } => self.headers(direction, *end),
+            Part::Body { bytes, end } => self.body(direction, bytes, *end),
+            Part::Trailers => self.trailers(direction),
+        };
+        result.unwrap_or_else(|end| match end {
+            End::Answered => Outcome::Answered,
+            End::Failed => Outcome::Failed,
+        })
+    }
+
+    fn headers(&mut self, direction: usize, end: bool) -> Result<Outcome, End> {
+        match self.call(direction, direction as u64 * 3 + 1, 0, end)? {
+            0 | 2 => Ok(Outcome::Passed(Vec::new())),
+            _ => {
+                self.sides[direction].is_held = true;
+                Ok(Outcome::Stuck)
+            }
+        }
+    }
+
+    fn body(&mut self, direction: usize, bytes: &[u8], end: bool) -> Result<Outcome, End> {
+        let mut front =
+            if self.sides[direction].is_let_go { self.sides[direction].take() } else { Vec::new() };
+        self.sides[direction].shown.extend_from_slice(bytes);
+        let length = self.sides[direction].shown.len();
+        let verdict = self.call(direction, direction as u64 * 3 + 2, length, end)?;
+        let side = &mut self.sides[direction];
+        match verdict {
+            0 => {
+                front.append(&mut side.take());
+                return Ok(Outcome::Passed(front));
+            }
+            1 => {}
+            2 => side.kept.append(&mut side.shown),
+            _ => {
+                side.shown.clear();
+                if end {
+                    // The end is not withheld, and takes with it what was kept.
+                    front.append(&mut side.take());
+                    return Ok(Outcome::Passed(front));
+                }
+            }
+        }
+        (side.is_held, side.is_let_go) = (true, false);
+        if end {
+            front.append(&mut side.kept);
+            side.kept = front;
+            return Ok(Outcome::Stuck);
+        }
+        Ok(Outcome::Passed(front))
+    }
+
+    fn trailers(&mut self, direction: usize) -> Result<Outcome, End> {
+        let front = if self.sides[direction].is_let_go { self.sides[direction].take() } else { Vec::new() };
+        let held = self.sides[direction].kept.len() + self.sides[direction].shown.len();
+        if held > 0 {
+            // The whole of it, as the end; it stays until the trailers have been seen.
+            if self.call(direction, direction as u64 * 3 + 2, held, true)? == 3 {
+                let side = &mut self.sides[direction];
+                (side.kept, side.shown) = (Vec::new(), Vec::new());
+            }
+        }
+        let verdict = self.call(direction, direction as u64 * 3 + 3, 0, false)?;
+        let side = &mut self.sides[direction];
+        let bytes = [front, std::mem::take(&mut side.kept), std::mem::take(&mut side.shown)].concat();
+        if verdict == 0 {
+            (side.is_held, side.is_let_go) = (false, false);
+            return Ok(Outcome::Passed(bytes));
+        }
+        (side.kept, side.is_held, side.is_let_go) = (bytes, true, false);
+        Ok(Outcome::Stuck)
+    }
+
+    /// A stuck part goes on, if the guest has let it go since.
+    fn retry(&mut self, direction: usize) -> Outcome {
+        if self.sides[direction].is_let_go {
+            Outcome::Passed(self.sides[direction].take())
+        } else {
+            Outcome::Stuck
+        }
+    }
+}
+
+/// The machine under test.
+struct Machine {
+    stream: StreamContext,
+    request: http::request::Parts,
+    response: http::response::Parts,
+    /// The arguments of the part that is stuck, by direction.
+    chunks: [Bytes; 2],
+    trailers: [HeaderMap; 2],
+}
+
+impl Machine {
+    fn new(plugin: &Plugin) -> Self {
+        Self {
+            stream: StreamContext::new([plugin.clone()].into(), StreamInfo::default()),
+            request: Request::new(()).into_parts().0,
+            response: Response::new(()).into_parts().0,
+            chunks: Default::default(),
+            trailers: Default::default(),
+        }
+    }
+
+    fn step(&mut self, direction: usize, part: &Part) -> Outcome {
+        match part {
+            Part::Body { bytes, .. } => self.chunks[direction] = Bytes::from(bytes.clone()),
+            Part::Trailers => {
+                self.trailers[direction] =
+                    HeaderMap::from_iter([("x-sum".parse().unwrap(), "1".parse().unwrap())]);
+            }
+            Part::Headers { .. } => {}
+        }
+        self.show(direction, part)
+    }
+
+    fn show(&mut self, direction: usize, part: &Part) -> Outcome {
+        let Self { stream, request, response, chunks, trailers } = self;
+        let (chunk, trailers) = (&mut chunks[direction], &mut trailers[direction]);
+        let action = match (part, direction) {
+            (Part::Headers { end }, REQUEST) => stream.on_request_headers(request, *end),
+            (Part::Headers { end }, _) => stream.on_response_headers(response, *end),
+            (Part::Body { end, .. }, REQUEST) => stream.on_request_body(chunk, *end),
+            (Part::Body { end, .. }, _) => stream.on_response_body(chunk, *end),
+            (Part::Trailers, REQUEST) => stream.on_request_trailers(chunk, trailers),
+            (Part::Trailers, _) => stream.on_response_trailers(chunk, trailers),
+        };
+        match action {
+            Action::Continue => {
+                assert!(*part != Part::Trailers || trailers.len() == 1, "trailers pass whole");
+                Outcome::Passed(std::mem::take(chunk).to_vec())
+            }
+            Action::Pending => Outcome::Stuck,
+            Action::Respond(answer) => {
+                assert_eq!(answer.status, 200);
+                Outcome::Answered
+            }
+            Action::Fail(_) => Outcome::Failed,
+            action => panic!("{action:?}"),
+        }
+    }
+
+    /// Shows a stuck part again if the machine says that it may go on.
+    fn retry(&mut self, direction: usize, part: &Part) -> Outcome {
+        let mut context = Context::from_waker(Waker::noop());
+        let polled = match direction {
+            REQUEST => self.stream.poll_request(&mut context),
+            _ => self.stream.poll_response(&mut context),
+        };
+        match polled {
+            Poll::Ready(()) => self.show(direction, part),
+            Poll::Pending => Outcome::Stuck,
+        }
+    }
+}
+
+static MODULE: LazyLock<Module> =
+    LazyLock::new(|| Module::compile(&Engine::new().unwrap(), &guest("scripted"), None).unwrap());
+
+fn scripted(script: &[u8]) -> Plugin {
+    let mut config = PluginConfig::new("scripted");
+    config.configuration = Bytes::copy_from_slice(script);
+    config.instances = NonZeroUsize::new(1);
+    Plugin::new(&MODULE, config).unwrap()
+}
+
+/// A message: headers, pieces of a body, and perhaps trailers.
+fn message() -> impl Strategy<Value = Vec<Part>> {
+    let pieces = prop::collection::vec(prop::collection::vec(any::<u8>(), 1..4), 0..4);
+    (pieces, any::<bool>(), any::<bool>()).prop_map(|(pieces, has_trailers, is_bodiless)| {
+        if is_bodiless && pieces.is_empty() {
+            return vec![Part::Headers { end: true }];
+        }
+        let mut parts = vec![Part::Headers { end: false }];
+        parts.extend(pieces.into_iter().map(|bytes| Part::Body { bytes, end: false }));
+        parts.push(if has_trailers { Part::Trailers } else { Part::Body { bytes: Vec::new(), end: true } });
+        parts
+    })
+}
+
+/// What a guest does; it mostly holds and continues, or no message would come far.
+fn what() -> impl Strategy<Value = u8> {
+    prop_oneof![
+        6 => 0..4_u8,
+        3 => (0..4_u8, prop::sample::select(vec![0x20_u8, 0x40, 0x60])).prop_map(|(action, flags)| action | flags),
+        1 => prop::sample::select(vec![ANSWERS, TRAPS, ANSWERS | TRAPS, ANSWERS | 0x60]),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn streams_go_the_way_of_the_reference_automaton(
+        script in prop::collection::vec(what(), 0..14),
+        request in message(),
+        response in message(),
+        order in prop::collection::vec(any::<bool>(), 0..16),
+    ) {
+        let plugin = scripted(&script);
+        let mut machine = Machine::new(&plugin);
+        let mut reference =
+            Reference { script, place: 0, trace: 0, sides: Default::default() };
+        let mut waiting = [request.into_iter().collect::<std::collections::VecDeque<_>>(), response.into()];
+        let mut stuck: [Option<Part>; 2] = [None, None];
+        let mut order = order.into_iter();
+        let mut has_passed_headers = false;
+        loop {
+            // Nothing is answered before the request's headers have left.
+            let may_respond = has_passed_headers;
+            let may = |direction: usize| {
+                stuck[direction].is_none()
+                    && !waiting[direction].is_empty()
+                    && (direction == REQUEST || may_respond)
+            };
+            let direction = match (may(REQUEST), may(RESPONSE)) {
+                (true, true) => usize::from(order.next().unwrap_or(false)),
+                (true, false) => REQUEST,
+                (false, true) => RESPONSE,
+                (false, false) => break,
+            };
+            let part = waiting[direction].pop_front().unwrap();
+            let outcome = machine.step(direction, &part);
+            prop_assert_eq!(&outcome, &reference.step(direction, &part), "{} {:?}", direction, part);
+            match outcome {
+                Outcome::Passed(_) => has_passed_headers = true,
+                Outcome::Stuck => stuck[direction] = Some(part),
+                Outcome::Answered if direction == REQUEST && !has_passed_headers => {
+                    // The answer is shown as a response of its own, and nothing more of the request.
+                    has_passed_headers = true;
+                    waiting = [Default::default(), [Part::Headers { end: true }].into()];
+                }
+                Outcome::Answered | Outcome::Failed => break,
+            }
+            let other = 1 - direction;
+            if let Some(part) = stuck[other].take() {
+                let outcome = machine.retry(other, &part);
+                prop_assert_eq!(&outcome, &reference.retry(other), "{} {:?} again", other, part);
+                if outcome == Outcome::Stuck {
+                    stuck[other] = Some(part);
+                }
+            }
+        }
+        let metrics = plugin.status().metrics;
+        prop_assert_eq!(metrics[0].value, reference.trace, "the guest saw the same");
+    }
+}
