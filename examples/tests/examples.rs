@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, process::Command};
 
-const EXAMPLES: [(&str, &str); 9] = [
+const EXAMPLES: [(&str, &str); 10] = [
     ("axum_ai_translate", env!("CARGO_BIN_EXE_axum_ai_translate")),
     ("axum_rate_limit", env!("CARGO_BIN_EXE_axum_rate_limit")),
     ("axum_wasm_plugin", env!("CARGO_BIN_EXE_axum_wasm_plugin")),
@@ -12,6 +12,7 @@ const EXAMPLES: [(&str, &str); 9] = [
     ("hyper_ai", env!("CARGO_BIN_EXE_hyper_ai")),
     ("hyper_rate_limit", env!("CARGO_BIN_EXE_hyper_rate_limit")),
     ("hyper_reverse_proxy", env!("CARGO_BIN_EXE_hyper_reverse_proxy")),
+    ("hyper_wasm_proxy", env!("CARGO_BIN_EXE_hyper_wasm_proxy")),
     ("read_resources", env!("CARGO_BIN_EXE_read_resources")),
 ];
 

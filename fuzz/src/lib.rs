@@ -7,6 +7,7 @@
 
 mod ai;
 mod crd;
+mod host_calls;
 mod lb;
 mod ratelimit;
 mod wasm;
@@ -14,6 +15,7 @@ mod wasm;
 pub use self::{
     ai::{ai_edit, ai_reply, ai_request, ai_sse, ai_stream},
     crd::validate_manifest,
+    host_calls::wasm_host_calls,
     lb::lb_session,
     ratelimit::{rate_limit_history, rate_limit_words},
     wasm::wasm_module,

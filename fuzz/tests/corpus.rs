@@ -49,6 +49,11 @@ fn manifests_hold() {
 }
 
 #[test]
+fn host_calls_hold() {
+    replay("wasm_host_calls", nantian_fuzz::wasm_host_calls);
+}
+
+#[test]
 fn modules_hold() {
     replay("wasm_module", nantian_fuzz::wasm_module);
 }

@@ -25,6 +25,14 @@ fn main() {
 
 /// A plugin that makes three host calls in each round.
 fn plugin(rounds: u8, hooks: Hooks) -> Plugin {
+    started_with(include_str!("../tests/guests/bench_headers.wat"), Bytes::copy_from_slice(&[rounds]), hooks)
+}
+
+fn started(guest: &str, configuration: Bytes) -> Plugin {
+    started_with(guest, configuration, Hooks::ALL)
+}
+
+fn started_with(guest: &str, configuration: Bytes, hooks: Hooks) -> Plugin {
     let engine = Engine::new().unwrap();
     let ticker = engine.clone();
     std::thread::spawn(move || {
@@ -33,10 +41,9 @@ fn plugin(rounds: u8, hooks: Hooks) -> Plugin {
             ticker.tick();
         }
     });
-    let bytes = wat::parse_str(include_str!("../tests/guests/bench_headers.wat")).unwrap();
-    let module = Module::compile(&engine, &bytes, None).unwrap();
+    let module = Module::compile(&engine, &wat::parse_str(guest).unwrap(), None).unwrap();
     let mut config = PluginConfig::new("bench");
-    config.configuration = Bytes::copy_from_slice(&[rounds]);
+    config.configuration = configuration;
     config.hooks = hooks;
     Plugin::new(&module, config).unwrap()
 }
@@ -98,6 +105,40 @@ fn inner(_: Request<nantian_wasm::RequestBody<Body>>) -> Ready<Result<Response<B
 fn layer_by_rounds_of_three_calls(bencher: Bencher<'_, '_>, rounds: u8) {
     let mut service = WasmLayer::new([plugin(rounds, Hooks::ALL)]).layer(service_fn(inner));
     bencher.with_inputs(request).bench_local_values(|request| drive(service.call(request)));
+}
+
+/// An event of a stream that a plugin looks at.
+#[divan::bench]
+fn core_by_event_of_a_stream(bencher: Bencher<'_, '_>) {
+    let guest = include_str!("../tests/guests/body.wat");
+    let plugins = [started(guest, Bytes::from_static(b"u"))].into();
+    let mut stream = StreamContext::new(plugins, StreamInfo::default());
+    let (mut request, mut response) = (request().into_parts().0, response().into_parts().0);
+    response.headers.insert("content-type", http::HeaderValue::from_static("text/event-stream"));
+    let _ = stream.on_request_headers(&mut request, true);
+    let _ = stream.on_response_headers(&mut response, false);
+    bencher.bench_local(|| {
+        let mut event = Bytes::from_static(b"data: {\"choices\":[{\"delta\":{\"content\":\"token\"}}]}\n\n");
+        let _ = black_box(stream.on_response_body(&mut event, false));
+        event
+    });
+}
+
+/// An instance that takes the place of one that ended: started and configured. NANTIAN_BENCH_GUEST names another module.
+#[divan::bench]
+fn start_of_an_instance(bencher: Bencher<'_, '_>) {
+    let engine = Engine::new().unwrap();
+    let bytes = match std::env::var_os("NANTIAN_BENCH_GUEST") {
+        Some(path) => std::fs::read(path).unwrap(),
+        None => wat::parse_str(include_str!("../tests/guests/bench_headers.wat")).unwrap(),
+    };
+    let module = Module::compile(&engine, &bytes, None).unwrap();
+    bencher.bench_local(|| {
+        let mut config = PluginConfig::new("bench");
+        config.configuration = Bytes::from_static(&[1]);
+        config.instances = std::num::NonZeroUsize::new(1);
+        Plugin::new(&module, config).unwrap()
+    });
 }
 
 /// The layer without plugins, to be subtracted from the others.

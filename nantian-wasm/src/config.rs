@@ -93,7 +93,8 @@ pub struct Sandbox {
     ///
     /// Unit: bytes. Range: 64 KiB..=4 GiB. Default: 64 MiB. Source: `sandbox.maxMemoryBytes`.
     pub max_memory: usize,
-    /// Time one callback may take, counted in calls of [`Engine::tick`](crate::Engine::tick) and rounded up to 1 ms.
+    /// Time one callback may run, counted in calls of [`Engine::tick`](crate::Engine::tick) and rounded up to 1 ms. While
+    /// its guest waits for the next slice, no time passes.
     ///
     /// Range: 1 ms..=60 s. Default: 100 ms. Source: `sandbox.maxExecutionTimeMs`.
     pub max_execution_time: Duration,

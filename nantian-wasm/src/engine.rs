@@ -51,7 +51,7 @@ impl Engine {
 
     /// Moves the clock of all time limits on by one millisecond.
     ///
-    /// Guests are stopped by this call, so it has to come from a thread that never runs one. A thread that wakes late
+    /// Guests give way to others at this call and are stopped by it, so it has to come from a thread that never runs one. A thread that wakes late
     /// calls it once for each millisecond it missed, or guests get that much more time.
     pub fn tick(&self) {
         self.inner.ticks.fetch_add(1, Ordering::Relaxed);

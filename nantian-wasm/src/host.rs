@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 
-use crate::pool::{Job, Slot};
+use crate::inbox::Job;
+use crate::pool::Slot;
 
 /// Largest response body of a call-out that reaches a guest, in bytes.
 const MAX_RESPONSE_BODY: usize = 4 << 20;

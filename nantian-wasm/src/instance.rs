@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::lock::OwnedMutexGuard;
-use wasmtime::{Store, TypedFunc, WasmParams, WasmResults};
+use wasmtime::{Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
 
 use crate::config::Sandbox;
 use crate::error::{Cause, Phase, PluginError};
 use crate::host::GrpcEvent;
+use crate::inbox::Job;
 use crate::module::Module;
-use crate::pool::{Job, Slot};
+use crate::pool::Slot;
 use crate::proxy_wasm::{CallKind, Guest, Headers, MapKind, Notice, ROOT, Received, Registered, State};
 use crate::sandbox::{self, Usage};
 use crate::stream::{Exchange, SharedExchange};
@@ -38,18 +39,26 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// Instantiates, starts and configures a guest that will live in this slot.
-    pub(crate) fn start(module: &Module, sandbox: &Sandbox, slot: &Arc<Slot>) -> Result<Self, PluginError> {
+    pub(crate) async fn start(
+        module: &Module,
+        sandbox: &Sandbox,
+        slot: &Arc<Slot>,
+    ) -> Result<Self, PluginError> {
         let started = |cause| PluginError::Start { phase: Phase::Start, cause };
         let facts = slot.facts();
         let state = State::new(Arc::clone(facts), module.abi(), sandbox::limits(sandbox), slot);
         let mut store = Store::new(module.pre().module().engine(), state);
         store.limiter(|state| &mut state.limits);
-        store.epoch_deadline_trap();
-        // The only deadline of the whole start. The tick that is running does not count.
-        store.set_epoch_deadline(START_TICKS + 1);
+        store.epoch_deadline_callback(|mut store| {
+            let may_go_on = store.data_mut().may_go_on();
+            Ok(if may_go_on { UpdateDeadline::Yield(1) } else { UpdateDeadline::Interrupt })
+        });
+        // The time of the whole start.
+        store.data_mut().may_run = START_TICKS;
+        store.set_epoch_deadline(1);
         let limit = Duration::from_millis(START_TICKS);
-        let instance =
-            module.pre().instantiate(&mut store).map_err(|error| started(sandbox::cause(&error, limit)))?;
+        let instantiated = module.pre().instantiate_async(&mut store).await;
+        let instance = instantiated.map_err(|error| started(sandbox::cause(&error, limit)))?;
         let guest = Guest::of(&instance, &mut store, &facts.capabilities);
         store.data_mut().memory = guest.memory;
         store.data_mut().allocator = guest.allocator.clone();
@@ -62,42 +71,42 @@ impl Instance {
             next_context: ROOT,
             next_tick: 0,
         };
-        this.run_start_functions().map_err(started)?;
-        this.create_root()?;
+        this.run_start_functions().await.map_err(started)?;
+        this.create_root().await?;
         this.ticks = Some(sandbox.ticks());
         Ok(this)
     }
 
-    fn run_start_functions(&mut self) -> Result<(), Cause> {
+    async fn run_start_functions(&mut self) -> Result<(), Cause> {
         if let Some(initialize) = self.guest.initialize.clone() {
-            self.call(&initialize, ())?;
+            self.call(&initialize, ()).await?;
             if let Some(main) = self.guest.main.clone() {
-                self.call(&main, (0, 0))?;
+                self.call(&main, (0, 0)).await?;
             }
         } else if let Some(start) = self.guest.start.clone() {
-            self.call(&start, ())?;
+            self.call(&start, ()).await?;
         }
         Ok(())
     }
 
-    fn create_root(&mut self) -> Result<(), PluginError> {
+    async fn create_root(&mut self) -> Result<(), PluginError> {
         let failed = |phase| move |cause| PluginError::Start { phase, cause };
         let facts = Arc::clone(&self.store.data().facts);
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.enter(ROOT, Phase::Start);
         if let Some(create) = self.guest.on_context_create.clone() {
-            self.call(&create, (ROOT, 0)).map_err(failed(Phase::Start))?;
+            self.call(&create, (ROOT, 0)).await.map_err(failed(Phase::Start))?;
         }
         if let Some(vm_start) = self.guest.on_vm_start.clone() {
             let arguments = (ROOT, length(&facts.vm_configuration));
-            if self.call(&vm_start, arguments).map_err(failed(Phase::Start))? == 0 {
+            if self.call(&vm_start, arguments).await.map_err(failed(Phase::Start))? == 0 {
                 return Err(PluginError::Rejected { phase: Phase::Start });
             }
         }
         self.enter(ROOT, Phase::Configure);
         if let Some(configure) = self.guest.on_configure.clone() {
             let arguments = (ROOT, length(&facts.configuration));
-            if self.call(&configure, arguments).map_err(failed(Phase::Configure))? == 0 {
+            if self.call(&configure, arguments).await.map_err(failed(Phase::Configure))? == 0 {
                 return Err(PluginError::Rejected { phase: Phase::Configure });
             }
         }
@@ -130,8 +139,8 @@ impl Instance {
         self.store.data_mut().give_back()
     }
 
-    /// Creates a stream context and returns its id, unique among those alive.
-    pub(crate) fn open(&mut self, exchange: SharedExchange, seat: usize) -> Result<u32, Cause> {
+    /// Gives a stream a context of an id that is unique among those alive.
+    pub(crate) fn register(&mut self, exchange: SharedExchange, seat: usize) -> Result<u32, Cause> {
         let contexts = &mut self.store.data_mut().contexts;
         if contexts.len() >= MAX_CONTEXTS {
             return Err(Cause::Budget { what: "stream contexts" });
@@ -142,14 +151,18 @@ impl Instance {
         }
         contexts.insert(context, Registered { exchange, seat });
         self.next_context = context.wrapping_add(1);
-        self.enter(context, Phase::RequestHeaders);
-        if let Some(create) = self.guest.on_context_create.clone() {
-            self.call(&create, (context, ROOT))?;
-        }
         Ok(context)
     }
 
-    pub(crate) fn on_headers(
+    pub(crate) async fn on_create(&mut self, context: u32) -> Result<u32, Cause> {
+        self.enter(context, Phase::RequestHeaders);
+        if let Some(create) = self.guest.on_context_create.clone() {
+            self.call(&create, (context, ROOT)).await?;
+        }
+        Ok(0)
+    }
+
+    pub(crate) async fn on_headers(
         &mut self,
         context: u32,
         phase: Phase,
@@ -163,12 +176,12 @@ impl Instance {
         };
         match callback {
             Headers::Absent => Ok(0),
-            Headers::Short(callback) => self.call(&callback.clone(), (context, count)),
-            Headers::Long(callback) => self.call(&callback.clone(), (context, count, u32::from(end))),
+            Headers::Short(callback) => self.call(&callback.clone(), (context, count)).await,
+            Headers::Long(callback) => self.call(&callback.clone(), (context, count, u32::from(end))).await,
         }
     }
 
-    pub(crate) fn on_body(
+    pub(crate) async fn on_body(
         &mut self,
         context: u32,
         phase: Phase,
@@ -181,39 +194,39 @@ impl Instance {
             _ => &self.guest.on_response_body,
         };
         match callback.clone() {
-            Some(callback) => self.call(&callback, (context, length, u32::from(end))),
+            Some(callback) => self.call(&callback, (context, length, u32::from(end))).await,
             None => Ok(0),
         }
     }
 
-    pub(crate) fn on_trailers(&mut self, context: u32, phase: Phase, count: u32) -> Result<u32, Cause> {
+    pub(crate) async fn on_trailers(&mut self, context: u32, phase: Phase, count: u32) -> Result<u32, Cause> {
         self.enter(context, phase);
         let callback = match phase {
             Phase::RequestTrailers => &self.guest.on_request_trailers,
             _ => &self.guest.on_response_trailers,
         };
         match callback.clone() {
-            Some(callback) => self.call(&callback, (context, count)),
+            Some(callback) => self.call(&callback, (context, count)).await,
             None => Ok(0),
         }
     }
 
     /// Logs, finishes and deletes a stream context.
-    pub(crate) fn close(&mut self, context: u32) -> Result<(), Cause> {
+    pub(crate) async fn close(&mut self, context: u32) -> Result<(), Cause> {
         self.enter(context, Phase::End);
         if let Some(log) = self.guest.on_log.clone() {
             self.set_logged(true);
-            self.call(&log, context)?;
+            self.call(&log, context).await?;
             self.set_logged(false);
         }
         if let Some(done) = self.guest.on_done.clone() {
             // As in Envoy, a stream is deleted whatever its guest says.
             self.enter(context, Phase::End);
-            self.call(&done, context)?;
+            self.call(&done, context).await?;
         }
         if let Some(delete) = self.guest.on_delete.clone() {
             self.enter(context, Phase::End);
-            self.call(&delete, context)?;
+            self.call(&delete, context).await?;
         }
         self.store.data_mut().contexts.remove(&context);
         Ok(())
@@ -227,34 +240,51 @@ impl Instance {
         }
     }
 
-    /// Makes a call that waited until the instance was free.
-    pub(crate) fn run(&mut self, job: Job) -> Result<(), (Phase, Cause)> {
-        let (phase, result) = match job {
+    /// Whether the exchange a job works on can be had now; it is kept for the job then.
+    pub(crate) fn prepare(&mut self, job: &Job) -> bool {
+        match job {
             Job::Close { context, exchange, usage } => {
-                if let Some(exchange) = exchange.try_lock_owned() {
-                    self.lend(exchange, usage);
-                }
-                (Phase::End, self.close(context))
+                let Some(mut exchange) = exchange.try_lock_owned() else { return false };
+                let seat = self.store.data().contexts.get(context).map_or(0, |registered| registered.seat);
+                exchange.begin(seat, false);
+                self.lend(exchange, *usage);
+                true
             }
+            Job::HttpReply { id, .. } | Job::Grpc { id, .. } => {
+                let state = self.store.data_mut();
+                state.calls.context_of(*id).is_none_or(|context| state.reserve(context))
+            }
+            Job::QueueReady { .. } => true,
+        }
+    }
+
+    /// Makes a call that waited until the instance was free.
+    pub(crate) async fn run(&mut self, job: Job) -> Result<(), (Phase, Cause)> {
+        let (phase, result) = match job {
+            Job::Close { context, .. } => (Phase::End, self.close(context).await),
             Job::HttpReply { id, outcome } => {
-                if !self.store.data_mut().calls.remove_http(id) {
-                    return Ok(());
+                let mut result = Ok(());
+                if self.store.data_mut().calls.remove_http(id) {
+                    let received = Received::of_call(outcome.map(|response| *response));
+                    result = self.on_http_call_response(id, received).await;
                 }
-                let received = Received::of_call(outcome.map(|response| *response));
-                (Phase::CallResponse, self.on_http_call_response(id, received))
+                (Phase::CallResponse, result)
             }
-            Job::Grpc { id, event } => (Phase::CallResponse, self.on_grpc(id, *event)),
+            Job::Grpc { id, event } => (Phase::CallResponse, self.on_grpc(id, *event).await),
             Job::QueueReady { token } => {
                 self.enter_root(Phase::QueueReady);
-                let callback = self.guest.on_queue_ready.clone();
-                (Phase::QueueReady, callback.map_or(Ok(()), |ready| self.call(&ready, (ROOT, token))))
+                let mut result = Ok(());
+                if let Some(ready) = self.guest.on_queue_ready.clone() {
+                    result = self.call(&ready, (ROOT, token)).await;
+                }
+                (Phase::QueueReady, result)
             }
         };
         drop(self.give_back());
         result.map_err(|cause| (phase, cause))
     }
 
-    fn on_http_call_response(&mut self, id: u32, received: Received) -> Result<(), Cause> {
+    async fn on_http_call_response(&mut self, id: u32, received: Received) -> Result<(), Cause> {
         let Some(callback) = self.guest.on_http_call_response.clone() else { return Ok(()) };
         let body = received.call_body().map_or(0, <[u8]>::len);
         let arguments = (
@@ -266,11 +296,11 @@ impl Instance {
         );
         self.enter_root(Phase::CallResponse);
         self.store.data_mut().received = received;
-        self.call(&callback, arguments)
+        self.call(&callback, arguments).await
     }
 
     /// A unary call ends with its message, as in Envoy; every call ends when it is closed.
-    fn on_grpc(&mut self, id: u32, event: GrpcEvent) -> Result<(), Cause> {
+    async fn on_grpc(&mut self, id: u32, event: GrpcEvent) -> Result<(), Cause> {
         if !self.store.data().calls.has_grpc(id) {
             return Ok(());
         }
@@ -304,7 +334,7 @@ impl Instance {
         };
         self.enter_root(Phase::CallResponse);
         self.store.data_mut().received = received;
-        self.call(&callback, (ROOT, id, argument))?;
+        self.call(&callback, (ROOT, id, argument)).await?;
         if ends {
             self.store.data_mut().calls.remove_grpc(id);
         }
@@ -312,7 +342,7 @@ impl Instance {
     }
 
     /// Calls `proxy_on_tick` when the guest's period has passed.
-    pub(crate) fn tick_at(&mut self, now: u64) -> Result<(), Cause> {
+    pub(crate) async fn tick_at(&mut self, now: u64) -> Result<(), Cause> {
         let Some(period) = self.store.data().tick_period else {
             self.next_tick = 0;
             return Ok(());
@@ -323,7 +353,7 @@ impl Instance {
         let Some(tick) = self.guest.on_tick.clone().filter(|_| now >= self.next_tick) else { return Ok(()) };
         self.next_tick = now.saturating_add(period);
         self.enter_root(Phase::Tick);
-        let result = self.call(&tick, ROOT);
+        let result = self.call(&tick, ROOT).await;
         drop(self.give_back());
         result
     }
@@ -342,18 +372,20 @@ impl Instance {
         self.store.data_mut().usage = Usage::default();
     }
 
-    fn call<P: WasmParams, R: WasmResults>(
-        &mut self,
-        function: &TypedFunc<P, R>,
-        params: P,
-    ) -> Result<R, Cause> {
+    async fn call<P, R>(&mut self, function: &TypedFunc<P, R>, params: P) -> Result<R, Cause>
+    where
+        P: WasmParams + Sync,
+        R: WasmResults + Sync,
+    {
         self.alive = false;
-        self.store.data_mut().now = self.module.engine().ticks();
+        let now = self.module.engine().ticks();
+        let state = self.store.data_mut();
+        state.now = now;
         if let Some(ticks) = self.ticks {
-            // The tick that is running does not count: the guest gets at least its time.
-            self.store.set_epoch_deadline(ticks.saturating_add(1));
+            (state.ran, state.may_run) = (0, ticks);
+            self.store.set_epoch_deadline(1);
         }
-        let result = function.call(&mut self.store, params);
+        let result = function.call_async(&mut self.store, params).await;
         self.alive = result.is_ok();
         let limit = Duration::from_millis(self.ticks.unwrap_or(START_TICKS));
         result.map_err(|error| sandbox::cause(&error, limit))

@@ -11,8 +11,8 @@
 //! # let guest = wat::parse_str(include_str!("../tests/guests/add_header.wat")).unwrap();
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! let engine = Engine::new()?;
-//! // Guests are stopped by `engine.tick()`: call it every millisecond, from a thread that runs none. Instances that end
-//! // are replaced by `engine.maintain()`: call it every ten milliseconds, from another thread.
+//! // Guests give way and are stopped by `engine.tick()`: call it every millisecond, from a thread that runs none.
+//! // Instances that end are replaced by `engine.maintain()`: call it every ten milliseconds, from another thread.
 //!
 //! let module = Module::compile(&engine, &guest, None)?;
 //! let plugin = Plugin::new(&module, PluginConfig::new("greeter"))?;
@@ -29,6 +29,9 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! # }).unwrap();
 //! ```
+//!
+//! A guest runs on the thread that polls its stream, in slices of a millisecond: one that takes longer gives way to the
+//! other tasks of the thread until it is polled again, and ends when its slices exceed its time limit.
 //!
 //! Proxies that are not built of tower services drive a [`StreamContext`] instead: the same core, without futures.
 //!
@@ -50,6 +53,7 @@
 //! * A message may be held for [`Sandbox::max_pause`], or as long as a call-out made for it takes; then the failure policy
 //!   decides. Waiting for more of a body does not count. Holding a body back buffers up to
 //!   [`Sandbox::max_buffered_body`].
+//! * A plugin that closes a stream gets its client 503 while no response headers have left, for which Envoy resets it.
 //! * Continuing a stream that is not held has no effect, and neither have answers while a stream is logged and deleted.
 //! * The end of a body cannot be withheld by discarding it, unless a call-out is under way.
 //! * A held body is shown once more, as its end, before trailers.
@@ -67,6 +71,7 @@ mod future;
 mod handle;
 mod held;
 mod host;
+mod inbox;
 mod instance;
 mod layer;
 mod module;
@@ -75,6 +80,7 @@ mod plugin;
 mod pool;
 mod proxy_wasm;
 mod respond;
+mod running;
 mod sandbox;
 mod service;
 mod show;

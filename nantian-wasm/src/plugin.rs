@@ -5,16 +5,16 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::lock::MutexGuard;
-
 use crate::config::{FailurePolicy, Hooks, PluginConfig, Sandbox, StreamFraming};
 use crate::error::{Failure, Phase, PluginError};
 use crate::host::{Host, NoHost};
+use crate::inbox::work_off;
 use crate::instance::Instance;
 use crate::module::Module;
 use crate::observe::{Counters, PluginStatus};
-use crate::pool::{Cell, Lease, LeaseError, Pool, Slot};
+use crate::pool::{Cell, CellGuard, Lease, LeaseError, Pool, Slot};
 use crate::proxy_wasm::{Facts, Shared};
+use crate::running::finish;
 use crate::sandbox::Peaks;
 use crate::stream::Direction;
 
@@ -101,6 +101,7 @@ impl Plugin {
             capabilities: config.capabilities,
             allow_network: config.sandbox.allow_network,
             host: host.unwrap_or_else(|| Arc::new(NoHost)),
+            engine: module.engine().clone(),
             shared,
             counters: Counters::default(),
         });
@@ -109,7 +110,7 @@ impl Plugin {
             (0..instances.map_or(1, NonZeroUsize::get)).map(|_| Slot::new(Arc::clone(&facts))).collect();
         for slot in &slots {
             if let Some(mut cell) = slot.try_lock() {
-                let instance = Instance::start(module, &config.sandbox, slot)?;
+                let instance = finish(slot, Instance::start(module, &config.sandbox, slot))?;
                 slot.fill(&mut cell, instance);
             }
             slot.settle();
@@ -194,7 +195,7 @@ impl Plugin {
     }
 
     /// Takes an instance for a new stream.
-    pub(crate) fn lease(&self) -> Result<(Lease, MutexGuard<'_, Cell>), LeaseError> {
+    pub(crate) fn lease(&self) -> Result<(Lease, CellGuard), LeaseError> {
         self.inner.pool.lease()
     }
 
@@ -239,6 +240,7 @@ impl Inner {
         let now = self.module.engine().ticks();
         for slot in self.pool.slots() {
             slot.wake_at(now);
+            slot.finish_left();
             // A slot that is taken is being looked after.
             let Some(mut cell) = slot.try_lock() else { continue };
             if cell.instance().is_none() {
@@ -247,8 +249,8 @@ impl Inner {
                 }
                 continue;
             }
-            slot.work_off(&mut cell);
-            if let Some(Err(cause)) = cell.instance().map(|instance| instance.tick_at(now)) {
+            finish(slot, work_off(&Arc::downgrade(slot), &mut cell));
+            if let Some(Err(cause)) = cell.instance().map(|instance| finish(slot, instance.tick_at(now))) {
                 slot.bury(&mut cell, Phase::Tick, &cause);
             }
             slot.measure(&mut cell);
@@ -262,7 +264,7 @@ impl Inner {
         self.facts.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
         let engine = self.module.engine();
         let began = engine.ticks();
-        match Instance::start(&self.module, &self.sandbox, slot) {
+        match finish(slot, Instance::start(&self.module, &self.sandbox, slot)) {
             Ok(instance) => slot.fill(cell, instance),
             Err(error) => self.facts.counters.not_replaced(&self.facts.name, &error),
         }

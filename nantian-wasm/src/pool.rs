@@ -4,15 +4,17 @@
 //! the slot it used last: with one slot for each thread, none finds its slot taken.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 
-use futures_util::lock::{Mutex, MutexGuard, OwnedMutexLockFuture};
+use futures_util::lock::{Mutex, OwnedMutexGuard, OwnedMutexLockFuture};
 
 use crate::error::{Cause, Phase};
-use crate::host::{CallFailure, GrpcEvent, HttpCallResponse};
+use crate::inbox::{Inbox, Job};
 use crate::instance::Instance;
 use crate::proxy_wasm::Facts;
+use crate::running::finish;
 use crate::sandbox::{Peaks, Usage};
 use crate::stream::SharedExchange;
 
@@ -22,8 +24,6 @@ const REBUILD_EVERY: u64 = 50;
 const REBUILD_BURST: u64 = 20;
 /// How many times as long as a replacement took upkeep leaves the plugin's other instances dead, once the burst is used up.
 const REBUILD_REST: u64 = 4;
-/// Most replies and messages that wait for one instance; more are dropped, and their calls fail.
-const MAX_JOBS: usize = 4_096;
 
 /// The instances of a plugin.
 pub(crate) struct Pool {
@@ -43,11 +43,20 @@ pub(crate) struct Slot {
     live: AtomicBool,
     memory: AtomicU64,
     peaks: Peaks,
-    inbox: StdMutex<Vec<(u64, Job)>>,
-    has_jobs: AtomicBool,
+    inbox: Inbox,
+    /// Calls under way whose stream is gone: upkeep goes on with them.
+    left: StdMutex<Vec<Left>>,
+    /// The engine's clock when the guest that runs was last let run.
+    resumed_at: AtomicU64,
     /// Streams this instance holds, and until when.
     paused: StdMutex<Vec<Paused>>,
 }
+
+/// A call that nobody polls.
+type Left = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The lock of a slot.
+pub(crate) type CellGuard = OwnedMutexGuard<Cell>;
 
 /// What the lock of a slot protects.
 pub(crate) struct Cell {
@@ -59,27 +68,6 @@ pub(crate) struct Cell {
 pub(crate) struct Lease {
     slot: Arc<Slot>,
     generation: u64,
-}
-
-/// A guest call that waits until its instance is free.
-pub(crate) enum Job {
-    /// A stream was dropped while its instance was busy.
-    Close {
-        context: u32,
-        exchange: SharedExchange,
-        usage: Usage,
-    },
-    HttpReply {
-        id: u32,
-        outcome: Result<Box<HttpCallResponse>, CallFailure>,
-    },
-    Grpc {
-        id: u32,
-        event: Box<GrpcEvent>,
-    },
-    QueueReady {
-        token: u32,
-    },
 }
 
 struct Paused {
@@ -116,12 +104,12 @@ impl Pool {
     /// Takes an instance for a new stream: this thread's own if it can be had, else any that is alive.
     ///
     /// Builds none: starting a guest may take a second, which upkeep has and a request has not.
-    pub(crate) fn lease(&self) -> Result<(Lease, MutexGuard<'_, Cell>), LeaseError> {
+    pub(crate) fn lease(&self) -> Result<(Lease, CellGuard), LeaseError> {
         let thread = thread_key();
         let mut busy = None;
         for pass in [Slot::is_own, Slot::is_free, Slot::is_foreign] {
             for slot in self.slots.iter().filter(|slot| pass(slot, thread)) {
-                match slot.cell.try_lock() {
+                match slot.try_lock() {
                     Some(cell) if cell.instance.is_some() => {
                         slot.claim(thread);
                         return Ok((Lease::new(slot), cell));
@@ -159,8 +147,9 @@ impl Slot {
             live: AtomicBool::new(false),
             memory: AtomicU64::new(0),
             peaks: Peaks::default(),
-            inbox: StdMutex::default(),
-            has_jobs: AtomicBool::new(false),
+            inbox: Inbox::default(),
+            left: StdMutex::default(),
+            resumed_at: AtomicU64::new(0),
             paused: StdMutex::default(),
         })
     }
@@ -192,8 +181,28 @@ impl Slot {
         self.generation.load(Ordering::Acquire)
     }
 
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Cell>> {
-        self.cell.try_lock()
+    pub(crate) fn try_lock(&self) -> Option<CellGuard> {
+        self.cell.try_lock_owned()
+    }
+
+    /// Notes that the guest is let run from now on.
+    pub(crate) fn resume(&self) {
+        self.resumed_at.store(self.facts.engine.ticks(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn resumed_at(&self) -> u64 {
+        self.resumed_at.load(Ordering::Relaxed)
+    }
+
+    /// Takes over a call that nobody polls any more.
+    pub(crate) fn adopt(&self, call: Left) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+    }
+
+    /// Brings calls that nobody polls to their end.
+    pub(crate) fn finish_left(&self) {
+        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        left.into_iter().for_each(|call| finish(self, call));
     }
 
     /// Waits for the slot; the lock is let go again by whoever polls this.
@@ -228,43 +237,16 @@ impl Slot {
         self.streams.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
     pub(crate) fn peaks(&self) -> &Peaks {
         &self.peaks
     }
 
     pub(crate) fn memory(&self) -> u64 {
         self.memory.load(Ordering::Relaxed)
-    }
-
-    /// Leaves a guest call to whoever uses the instance next.
-    pub(crate) fn post(&self, generation: u64, job: Job) {
-        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        if inbox.len() < MAX_JOBS || matches!(job, Job::Close { .. }) {
-            inbox.push((generation, job));
-        }
-        self.has_jobs.store(true, Ordering::Release);
-    }
-
-    /// Makes the guest calls that wait, unless another thread has the instance and will make them.
-    pub(crate) fn settle(&self) {
-        while self.has_jobs.load(Ordering::Acquire) {
-            let Some(mut cell) = self.try_lock() else { return };
-            self.work_off(&mut cell);
-        }
-    }
-
-    /// Makes the guest calls that wait.
-    pub(crate) fn work_off(&self, cell: &mut Cell) {
-        if !self.has_jobs.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        let jobs = std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
-        for (generation, job) in jobs {
-            let Some(instance) = cell.instance_of(self, generation) else { continue };
-            if let Err((phase, cause)) = instance.run(job) {
-                self.bury(cell, phase, &cause);
-            }
-        }
     }
 
     /// Notes a stream that its guest holds.

@@ -167,3 +167,74 @@ async fn plugin_whose_first_version_cannot_be_read_keeps_its_target_shut() {
     assert_eq!(gateway.get("/").await.status(), 200, "the last good version serves on");
     assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/r"));
 }
+
+/// A tar archive, compressed, as container images have it.
+fn layer(name: &str, content: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut header = [0_u8; 512];
+    header[..name.len()].copy_from_slice(name.as_bytes());
+    header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+    let padding = vec![0; content.len().next_multiple_of(512) - content.len() + 1024];
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(&[&header[..], content, &padding].concat()).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// Answers as a registry does (OCI distribution specification 1.1): nothing without a token, an index for the tag, manifests
+/// and layers by digest.
+fn registry(request: &str, host: &str, authorization: Option<&str>, layers: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let target = request.split(' ').nth(1).unwrap();
+    if let Some(query) = target.strip_prefix("/token?") {
+        assert_eq!(query, "service=registry&scope=repository:team/plugin:pull");
+        return ok(br#"{"token": "pass"}"#);
+    }
+    if authorization != Some("Bearer pass") {
+        let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"registry\",scope=\"pull\"");
+        let head = format!(
+            "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: {challenge}\r\ncontent-length: 0\r\n\r\n"
+        );
+        return head.into_bytes();
+    }
+    let described = layers.iter().map(|(media_type, bytes)| {
+        format!("{{\"mediaType\": \"{media_type}\", \"digest\": \"sha256:{}\"}}", Digest::of(bytes))
+    });
+    let manifest = format!("{{\"layers\": [{}]}}", described.collect::<Vec<_>>().join(","));
+    let digest = format!("sha256:{}", Digest::of(manifest.as_bytes()));
+    let (what, reference) = target.strip_prefix("/v2/team/plugin/").unwrap().split_once('/').unwrap();
+    match (what, reference) {
+        ("manifests", "1.0") => ok(format!("{{\"manifests\": [{{\"digest\": \"{digest}\"}}]}}").as_bytes()),
+        ("manifests", reference) if reference == digest => ok(manifest.as_bytes()),
+        ("blobs", reference) => {
+            let found = layers.iter().find(|(_, bytes)| format!("sha256:{}", Digest::of(bytes)) == reference);
+            ok(&found.unwrap().1)
+        }
+        _ => b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec(),
+    }
+}
+
+#[tokio::test]
+async fn modules_are_pulled_from_a_registry_with_a_token_as_artifact_or_as_image() {
+    let artifact = vec![("application/vnd.module.wasm.content.layer.v1+wasm", add_header())];
+    let image = vec![
+        ("application/vnd.oci.image.layer.v1.tar+gzip", layer("etc/passwd", b"root")),
+        ("application/vnd.oci.image.layer.v1.tar+gzip", layer("plugin.wasm", &add_header())),
+    ];
+    for layers in [artifact, image] {
+        let origin = Backend::answering(move |request| {
+            let host = request.header("host").unwrap();
+            registry(&request.start, host, request.header("authorization"), &layers)
+        })
+        .await;
+        let backend = Backend::echo("a").await;
+        let gateway = World::new()
+            .service("a", &[&backend])
+            .route("r", &[rule("/", &to("a"))])
+            .manifest("plugin", &plugin("r", &format!("url: \"oci://{}/team/plugin:1.0\"", origin.address)))
+            .start()
+            .await;
+        eventually("the module is served", async || gateway.get("/").await.status() == 200).await;
+        assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/r"));
+        let asked = origin.seen().iter().filter(|request| request.start.contains("/token?")).count();
+        assert_eq!(asked, 1, "one token serves index, manifest and layer");
+    }
+}

@@ -10,7 +10,7 @@ use crate::error::Phase;
 use crate::sandbox::HostTrap;
 use crate::stream::{Content, Direction, Exchange, Window};
 
-pub(super) fn get_bytes(
+pub(super) async fn get_bytes(
     caller: &mut Caller<'_, State>,
     kind: u32,
     start: u32,
@@ -21,11 +21,11 @@ pub(super) fn get_bytes(
     let kind = BufferKind::from_code(kind)?;
     let mut out = scratch(caller);
     out.extend_from_slice(part(contents(caller.data(), kind)?, start, max));
-    hand_over(caller, out, return_pointer, return_length)
+    hand_over(caller, out, return_pointer, return_length).await
 }
 
 /// 0.1.0's way to read the plugin configuration.
-pub(super) fn get_configuration(
+pub(super) async fn get_configuration(
     caller: &mut Caller<'_, State>,
     return_pointer: u32,
     return_length: u32,
@@ -34,7 +34,7 @@ pub(super) fn get_configuration(
     let facts = &caller.data().facts;
     let is_configuring = caller.data().phase == Phase::Configure;
     out.extend_from_slice(if is_configuring { &facts.configuration } else { &facts.vm_configuration });
-    hand_over(caller, out, return_pointer, return_length)
+    hand_over(caller, out, return_pointer, return_length).await
 }
 
 /// The flags are those of Envoy: none, also at the end of a stream.

@@ -192,7 +192,7 @@ pub(super) fn grpc_close(caller: &mut Caller<'_, State>, id: u32) -> Result<(), 
 }
 
 /// A result the guest has no use for is not handed over.
-pub(super) fn call_foreign_function(
+pub(super) async fn call_foreign_function(
     caller: &mut Caller<'_, State>,
     function: u32,
     function_size: u32,
@@ -220,7 +220,7 @@ pub(super) fn call_foreign_function(
     }
     let mut out = scratch(caller);
     out.extend_from_slice(&result);
-    hand_over(caller, out, return_pointer, return_length)
+    hand_over(caller, out, return_pointer, return_length).await
 }
 
 /// Charges for a call-out of the effective context, and lets a pause last as long.

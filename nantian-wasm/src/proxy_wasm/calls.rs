@@ -110,6 +110,11 @@ impl Calls {
         self.http.insert(id, context);
     }
 
+    /// The context a call was made for, while it is under way.
+    pub(crate) fn context_of(&self, id: u32) -> Option<u32> {
+        self.http.get(&id).copied().or_else(|| self.grpc.get(&id).map(|call| call.context))
+    }
+
     /// Ends an HTTP call; none when it had ended.
     pub(crate) fn remove_http(&mut self, id: u32) -> bool {
         self.http.remove(&id).is_some()

@@ -65,7 +65,7 @@ pub(super) fn done(_: &mut Caller<'_, State>) -> Result<(), Stop> {
 }
 
 /// How the call-out ended that the running callback is about.
-pub(super) fn get_status(
+pub(super) async fn get_status(
     caller: &mut Caller<'_, State>,
     return_code: u32,
     return_pointer: u32,
@@ -75,7 +75,7 @@ pub(super) fn get_status(
     put_u32(caller, return_code, code)?;
     let mut message = scratch(caller);
     message.extend_from_slice(caller.data().received.status_message.as_bytes());
-    hand_over(caller, message, return_pointer, return_length)
+    hand_over(caller, message, return_pointer, return_length).await
 }
 
 /// Lets a held message go; one that is not held goes on as it would.

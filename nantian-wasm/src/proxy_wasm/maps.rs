@@ -27,7 +27,7 @@ pub(super) fn get_size(caller: &mut Caller<'_, State>, kind: u32, return_size: u
     put_u32(caller, return_size, u32::try_from(size).unwrap_or(u32::MAX))
 }
 
-pub(super) fn get_pairs(
+pub(super) async fn get_pairs(
     caller: &mut Caller<'_, State>,
     kind: u32,
     return_pointer: u32,
@@ -38,11 +38,11 @@ pub(super) fn get_pairs(
     if let Some(fields) = headers::fields(caller.data(), kind).filter(|fields| fields.count() > 0) {
         fields.encode(&mut block);
     }
-    hand_over(caller, block, return_pointer, return_length)
+    hand_over(caller, block, return_pointer, return_length).await
 }
 
 /// A header that is missing is an empty one in 0.1.0; a map that is missing is a mistake, except in the log callback.
-pub(super) fn get_value(
+pub(super) async fn get_value(
     caller: &mut Caller<'_, State>,
     kind: u32,
     name: u32,
@@ -63,7 +63,7 @@ pub(super) fn get_value(
         _ if state.abi == Abi::V0_1_0 => {}
         _ => return Err(Status::NotFound.into()),
     }
-    hand_over(caller, value, return_pointer, return_length)
+    hand_over(caller, value, return_pointer, return_length).await
 }
 
 fn is_about_call(state: &State, kind: MapKind) -> bool {

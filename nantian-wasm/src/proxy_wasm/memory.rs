@@ -87,13 +87,13 @@ pub(crate) fn scratch(caller: &mut Caller<'_, State>) -> Vec<u8> {
 /// Gives the guest bytes in memory of its own allocation, and tells it where they are.
 ///
 /// Nothing is allocated for no bytes: the guest gets a null pointer and length zero.
-pub(crate) fn hand_over(
+pub(crate) async fn hand_over(
     caller: &mut Caller<'_, State>,
     bytes: Vec<u8>,
     return_pointer: u32,
     return_length: u32,
 ) -> Result<(), Stop> {
-    let (pointer, length) = if bytes.is_empty() { (0, 0) } else { copy_in(caller, &bytes)? };
+    let (pointer, length) = if bytes.is_empty() { (0, 0) } else { copy_in(caller, &bytes).await? };
     let (memory, state) = view(caller)?;
     put(memory, return_pointer, &pointer.to_le_bytes())?;
     put(memory, return_length, &length.to_le_bytes())?;
@@ -103,7 +103,7 @@ pub(crate) fn hand_over(
     Ok(())
 }
 
-fn copy_in(caller: &mut Caller<'_, State>, bytes: &[u8]) -> Result<(u32, u32), Stop> {
+async fn copy_in(caller: &mut Caller<'_, State>, bytes: &[u8]) -> Result<(u32, u32), Stop> {
     let state = caller.data_mut();
     if state.allocating {
         return Err(HostTrap::InsideAllocator.into());
@@ -112,7 +112,7 @@ fn copy_in(caller: &mut Caller<'_, State>, bytes: &[u8]) -> Result<(u32, u32), S
     let length = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
     let allocator = state.allocator.clone().ok_or(Status::InvalidMemoryAccess)?;
     state.allocating = true;
-    let pointer = allocator.call(&mut *caller, length).map_err(Stop::Trap)?;
+    let pointer = allocator.call_async(&mut *caller, length).await.map_err(Stop::Trap)?;
     caller.data_mut().allocating = false;
     if pointer == 0 {
         return Err(Status::InvalidMemoryAccess.into());

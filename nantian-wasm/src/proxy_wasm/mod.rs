@@ -43,6 +43,26 @@ macro_rules! link_functions {
     };
 }
 
+/// Links host functions that may run the guest's allocator, which may use up its slice of time.
+macro_rules! link_entering_functions {
+    ($linker:ident, $( $name:literal => $function:path, ($($argument:ident: $type:ty),*); )*) => {
+        $(
+            $linker.func_wrap_async(
+                "env",
+                $name,
+                |mut caller: Caller<'_, State>, ($($argument,)*): ($($type,)*)| {
+                    Box::new(async move {
+                        if !caller.data().facts.capabilities.allow($name) {
+                            return Ok(Status::InternalFailure as u32);
+                        }
+                        memory::reply($function(&mut caller, $($argument),*).await)
+                    })
+                },
+            )?;
+        )*
+    };
+}
+
 /// Links a module against everything a guest may import.
 pub(crate) fn link(
     engine: &wasmtime::Engine,
@@ -92,13 +112,10 @@ fn link_all(linker: &mut Linker<State>, module: &wasmtime::Module) -> wasmtime::
 fn link_stream(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     link_functions! { linker,
         "proxy_get_header_map_size" => maps::get_size, (map: u32, size: u32);
-        "proxy_get_header_map_pairs" => maps::get_pairs, (map: u32, data: u32, size: u32);
-        "proxy_get_header_map_value" => maps::get_value, (map: u32, key: u32, key_size: u32, data: u32, size: u32);
         "proxy_set_header_map_pairs" => maps::set_pairs, (map: u32, data: u32, size: u32);
         "proxy_add_header_map_value" => maps::add, (map: u32, key: u32, key_size: u32, value: u32, size: u32);
         "proxy_replace_header_map_value" => maps::replace, (map: u32, key: u32, key_size: u32, value: u32, size: u32);
         "proxy_remove_header_map_value" => maps::remove, (map: u32, key: u32, key_size: u32);
-        "proxy_get_buffer_bytes" => buffers::get_bytes, (kind: u32, start: u32, max: u32, data: u32, size: u32);
         "proxy_get_buffer_status" => buffers::get_status, (kind: u32, size: u32, flags: u32);
         "proxy_set_buffer_bytes" => buffers::set_bytes, (kind: u32, start: u32, size: u32, data: u32, new_size: u32);
         "proxy_continue_stream" => control::continue_stream, (stream: u32);
@@ -107,8 +124,13 @@ fn link_stream(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             status: u32, details: u32, details_size: u32, body: u32, body_size: u32,
             headers: u32, headers_size: u32, grpc_status: i32
         );
-        "proxy_get_property" => properties::get, (path: u32, path_size: u32, data: u32, size: u32);
         "proxy_set_property" => properties::set, (path: u32, path_size: u32, data: u32, size: u32);
+    }
+    link_entering_functions! { linker,
+        "proxy_get_header_map_pairs" => maps::get_pairs, (map: u32, data: u32, size: u32);
+        "proxy_get_header_map_value" => maps::get_value, (map: u32, key: u32, key_size: u32, data: u32, size: u32);
+        "proxy_get_buffer_bytes" => buffers::get_bytes, (kind: u32, start: u32, max: u32, data: u32, size: u32);
+        "proxy_get_property" => properties::get, (path: u32, path_size: u32, data: u32, size: u32);
     }
     Ok(())
 }
@@ -117,19 +139,21 @@ fn link_stream(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 fn link_plugin(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     link_functions! { linker,
         "proxy_log" => control::log, (level: u32, message: u32, size: u32);
-        "proxy_get_configuration" => buffers::get_configuration, (data: u32, size: u32);
         "proxy_get_log_level" => control::get_log_level, (level: u32);
         "proxy_get_current_time_nanoseconds" => control::get_current_time, (time: u32);
         "proxy_set_tick_period_milliseconds" => control::set_tick_period, (period: u32);
         "proxy_set_effective_context" => control::set_effective_context, (context: u32);
         "proxy_done" => control::done, ();
-        "proxy_get_status" => control::get_status, (code: u32, data: u32, size: u32);
-        "proxy_get_shared_data" => shared::get_data, (key: u32, key_size: u32, data: u32, size: u32, cas: u32);
         "proxy_set_shared_data" => shared::set_data, (key: u32, key_size: u32, data: u32, size: u32, cas: u32);
         "proxy_define_metric" => shared::define_metric, (kind: u32, name: u32, name_size: u32, id: u32);
         "proxy_record_metric" => shared::record_metric, (id: u32, value: u64);
         "proxy_increment_metric" => shared::increment_metric, (id: u32, offset: i64);
         "proxy_get_metric" => shared::get_metric, (id: u32, value: u32);
+    }
+    link_entering_functions! { linker,
+        "proxy_get_configuration" => buffers::get_configuration, (data: u32, size: u32);
+        "proxy_get_status" => control::get_status, (code: u32, data: u32, size: u32);
+        "proxy_get_shared_data" => shared::get_data, (key: u32, key_size: u32, data: u32, size: u32, cas: u32);
     }
     // Left behind by Emscripten in C++ guests.
     linker.func_wrap("env", "pthread_equal", |left: u32, right: u32| u32::from(left == right))?;
@@ -154,14 +178,16 @@ fn link_calls(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         "proxy_grpc_send" => callouts::grpc_send, (id: u32, message: u32, size: u32, end: u32);
         "proxy_grpc_cancel" => callouts::grpc_cancel, (id: u32);
         "proxy_grpc_close" => callouts::grpc_close, (id: u32);
-        "proxy_call_foreign_function" => callouts::call_foreign_function, (
-            name: u32, name_size: u32, arguments: u32, arguments_size: u32, data: u32, size: u32
-        );
         "proxy_register_shared_queue" => queues::register, (name: u32, name_size: u32, token: u32);
         "proxy_resolve_shared_queue" => queues::resolve, (
             vm_id: u32, vm_id_size: u32, name: u32, name_size: u32, token: u32
         );
         "proxy_enqueue_shared_queue" => queues::enqueue, (token: u32, data: u32, size: u32);
+    }
+    link_entering_functions! { linker,
+        "proxy_call_foreign_function" => callouts::call_foreign_function, (
+            name: u32, name_size: u32, arguments: u32, arguments_size: u32, data: u32, size: u32
+        );
         "proxy_dequeue_shared_queue" => queues::dequeue, (token: u32, data: u32, size: u32);
     }
     Ok(())

@@ -20,7 +20,7 @@ const MAX_PATH: u32 = 4 << 10;
 /// `listener_direction`: traffic comes in.
 const INBOUND: i64 = 1;
 
-pub(super) fn get(
+pub(super) async fn get(
     caller: &mut Caller<'_, State>,
     path: u32,
     path_length: u32,
@@ -33,7 +33,7 @@ pub(super) fn get(
     let path = read(caller, path, path_length)?;
     let mut value = scratch(caller);
     resolve(caller.data(), &path, &mut value)?;
-    hand_over(caller, value, return_pointer, return_length)
+    hand_over(caller, value, return_pointer, return_length).await
 }
 
 pub(super) fn set(

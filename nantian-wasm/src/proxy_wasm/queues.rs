@@ -9,7 +9,8 @@ use super::abi::Status;
 use super::memory::{Stop, hand_over, put_u32, read, scratch};
 use super::shared::locked;
 use super::state::State;
-use crate::pool::{Job, Slot};
+use crate::inbox::Job;
+use crate::pool::Slot;
 use crate::sandbox::HostTrap;
 
 const MAX_QUEUES: usize = 16;
@@ -117,7 +118,7 @@ pub(super) fn enqueue(
     Ok(())
 }
 
-pub(super) fn dequeue(
+pub(super) async fn dequeue(
     caller: &mut Caller<'_, State>,
     token: u32,
     return_pointer: u32,
@@ -130,5 +131,5 @@ pub(super) fn dequeue(
         queues.bytes = queues.bytes.saturating_sub(item.len());
         out.extend_from_slice(&item);
     }
-    hand_over(caller, out, return_pointer, return_length)
+    hand_over(caller, out, return_pointer, return_length).await
 }

@@ -78,7 +78,7 @@ impl Data {
     }
 }
 
-pub(super) fn get_data(
+pub(super) async fn get_data(
     caller: &mut Caller<'_, State>,
     key: u32,
     key_length: u32,
@@ -94,7 +94,7 @@ pub(super) fn get_data(
         value.extend_from_slice(&entry.value);
         entry.cas
     };
-    hand_over(caller, value, return_pointer, return_length)?;
+    hand_over(caller, value, return_pointer, return_length).await?;
     put_u32(caller, return_cas, cas)
 }
 

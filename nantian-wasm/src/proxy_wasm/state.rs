@@ -11,6 +11,7 @@ use super::abi::{Abi, Status};
 use super::calls::{Calls, Received};
 use super::shared::Shared;
 use crate::config::Capabilities;
+use crate::engine::Engine;
 use crate::error::Phase;
 use crate::host::Host;
 use crate::observe::Counters;
@@ -32,6 +33,7 @@ pub(crate) struct Facts {
     pub(crate) capabilities: Capabilities,
     pub(crate) allow_network: bool,
     pub(crate) host: Arc<dyn Host>,
+    pub(crate) engine: Engine,
     pub(crate) shared: Arc<Shared>,
     pub(crate) counters: Counters,
 }
@@ -59,6 +61,8 @@ pub(crate) struct State {
     exchange: Option<OwnedMutexGuard<Exchange>>,
     /// The exchange of the active context, while another one is effective.
     aside: Option<OwnedMutexGuard<Exchange>>,
+    /// The exchange of the context that a reply is for, which the guest will make effective.
+    reserved: Option<(u32, OwnedMutexGuard<Exchange>)>,
     pub(crate) usage: Usage,
     /// Milliseconds between calls of `proxy_on_tick`, if the guest wants them.
     pub(crate) tick_period: Option<u64>,
@@ -69,6 +73,10 @@ pub(crate) struct State {
     pub(crate) metrics: [Vec<usize>; 3],
     /// The engine's clock when the callback began.
     pub(crate) now: u64,
+    /// Ticks the callback has run so far, those of the slice that is running not included.
+    pub(crate) ran: u64,
+    /// Most ticks it may run.
+    pub(crate) may_run: u64,
     /// Where this instance lives, for replies to find it.
     pub(crate) slot: Weak<Slot>,
     pub(crate) generation: u64,
@@ -104,6 +112,9 @@ impl State {
             received: Received::default(),
             metrics: Default::default(),
             now: 0,
+            ran: 0,
+            may_run: 0,
+            reserved: None,
             slot: Arc::downgrade(slot),
             generation: slot.generation(),
         }
@@ -123,12 +134,32 @@ impl State {
         self.usage = usage;
     }
 
+    /// Ends a slice of the running callback; whether it may have another one.
+    pub(crate) fn may_go_on(&mut self) -> bool {
+        let now = self.facts.engine.ticks();
+        let resumed = self.slot.upgrade().map_or(now, |slot| slot.resumed_at());
+        self.ran = self.ran.saturating_add(now.saturating_sub(resumed).max(1));
+        self.ran <= self.may_run
+    }
+
+    /// Takes the exchange of a context for the callback that follows; false while somebody else has it.
+    pub(crate) fn reserve(&mut self, context: u32) -> bool {
+        let Some(registered) = self.contexts.get(&context) else { return true };
+        let Some(mut exchange) = registered.exchange.try_lock_owned() else { return false };
+        exchange.begin(registered.seat, false);
+        self.reserved = Some((context, exchange));
+        true
+    }
+
     /// Gives up every exchange; the active context's comes back.
     pub(crate) fn give_back(&mut self) -> (Option<OwnedMutexGuard<Exchange>>, Usage) {
         if self.effective != self.active {
             let _ = self.choose(self.active);
         }
         self.received = Received::default();
+        if let Some((_, mut exchange)) = self.reserved.take() {
+            exchange.notify();
+        }
         (self.exchange.take(), std::mem::take(&mut self.usage))
     }
 
@@ -149,6 +180,8 @@ impl State {
         }
         self.exchange = if context == self.active {
             self.aside.take()
+        } else if let Some((_, exchange)) = self.reserved.take_if(|(reserved, _)| *reserved == context) {
+            Some(exchange)
         } else {
             self.contexts.get(&context).and_then(Registered::borrow)
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 
+use super::call::Call;
 use super::events;
 use super::exchange::Direction;
 use super::headers::Step;
@@ -16,22 +17,22 @@ use super::{Action, StreamContext};
 use crate::config::StreamFraming;
 use crate::error::Cause;
 use crate::plugin::Plugin;
-use crate::pool::{Cell, Lease};
+use crate::pool::{CellGuard, Lease};
 use crate::proxy_wasm::BodyVerdict;
 
 /// What a body callback led to.
-enum Seen {
+pub(super) enum Seen {
     Verdict(BodyVerdict),
     /// This instead of a verdict.
     Instead(Step),
 }
 
 /// Whose turn it is with a part.
-struct Turn<'a> {
-    plugin: &'a Plugin,
-    lease: &'a Lease,
-    index: usize,
-    direction: Direction,
+pub(super) struct Turn<'a> {
+    pub(super) plugin: &'a Plugin,
+    pub(super) lease: &'a Lease,
+    pub(super) index: usize,
+    pub(super) direction: Direction,
 }
 
 // === impl StreamContext ===
@@ -49,6 +50,10 @@ impl StreamContext {
             && let Some(exchange) = self.exchange.as_mut()
         {
             exchange.count_bytes(direction, chunk.len());
+        }
+        if let Some(action) = self.take_end(direction) {
+            self.course(direction).is_over = true;
+            return action;
         }
         let mut part = Part { chunk, end, trailers };
         loop {
@@ -96,45 +101,65 @@ impl StreamContext {
         else {
             return self.let_go(index, direction, part);
         };
-        let mut front = Content::default();
-        let Some(side) = self.side(index, direction) else { return Step::Next };
+        let turn = Turn { plugin, lease: &lease, index, direction };
+        let (mut front, mut cell) = (Content::default(), None);
+        if self.calls.resumes(direction, index).is_some() {
+            front = std::mem::take(self.calls.front(direction));
+        } else {
+            if let Some(step) = self.before_part(&turn, part, &mut front) {
+                return step;
+            }
+            let Some(guard) = lease.slot().try_lock() else {
+                // What was let go goes on now; the rest of the part waits for the instance.
+                return self.wait_for_with(&lease, index, direction, front);
+            };
+            cell = Some(guard);
+        }
+        let step = self.show_part(&turn, &mut cell, part);
+        drop(cell);
+        if matches!(step, Step::Over(Action::Pending)) && self.calls.is_running() {
+            *self.calls.front(direction) = front;
+            return step;
+        }
+        self.after_front(index, direction, front, part, step)
+    }
+
+    /// What is done with a part before the plugin sees it: `front` is what it has let go meanwhile.
+    fn before_part(&mut self, turn: &Turn<'_>, part: &mut Part<'_>, front: &mut Content) -> Option<Step> {
+        let Turn { plugin, index, direction, .. } = *turn;
+        let Some(side) = self.side(index, direction) else { return Some(Step::Next) };
         let has_seen_all = match side.shown {
             Shown::Parts => false,
             Shown::End => part.end,
             Shown::Trailers => part.trailers.is_some(),
         };
         match side.pause {
-            Pause::Over if has_seen_all => return self.let_go(index, direction, part),
+            Pause::Over if has_seen_all => return Some(self.let_go(index, direction, part)),
             Pause::Over => {
-                front = side.take_shown();
+                *front = side.take_shown();
                 side.let_go();
                 self.set_holds(index, direction, false);
             }
             Pause::Until(_) if has_seen_all => {
-                return match self.held(plugin, index, direction, direction.body_phase()) {
+                return Some(match self.held(plugin, index, direction, direction.body_phase()) {
                     Step::Next => self.let_go(index, direction, part),
                     step => step,
-                };
+                });
             }
             Pause::None | Pause::Until(_) => {}
         }
         if part.chunk.is_empty() && !part.end && part.trailers.is_none() {
-            *part.chunk = front.into_bytes();
-            return Step::Next;
+            *part.chunk = std::mem::take(front).into_bytes();
+            return Some(Step::Next);
         }
-        let Some(mut cell) = lease.slot().try_lock() else {
-            // What was let go goes on now; the rest of the part waits for the instance.
-            return self.wait_for_with(&lease, index, direction, front);
-        };
-        let turn = Turn { plugin, lease: &lease, index, direction };
-        let step = self.show_part(&turn, &mut cell, part);
-        drop(cell);
-        self.after_front(index, direction, front, part, step)
+        None
     }
 
     /// Shows one plugin body bytes, its trailers, or both.
-    fn show_part(&mut self, turn: &Turn<'_>, cell: &mut Cell, part: &mut Part<'_>) -> Step {
-        if self.is_event_stream
+    fn show_part(&mut self, turn: &Turn<'_>, cell: &mut Option<CellGuard>, part: &mut Part<'_>) -> Step {
+        let resumed = self.calls.resumes(turn.direction, turn.index);
+        if resumed.is_none()
+            && self.is_event_stream
             && turn.direction == Direction::Response
             && turn.plugin.stream_framing() == StreamFraming::Events
         {
@@ -143,7 +168,12 @@ impl StreamContext {
                 return Step::Next;
             }
         }
-        if part.end || !part.chunk.is_empty() {
+        let shows_bytes = match resumed {
+            Some(Call::Body { .. }) => true,
+            Some(_) => false,
+            None => part.end || !part.chunk.is_empty(),
+        };
+        if shows_bytes {
             let step = self.show_bytes(turn, cell, part.chunk, part.end);
             if !matches!(step, Step::Next) && (part.trailers.is_none() || matches!(step, Step::Over(_))) {
                 return step;
@@ -154,8 +184,11 @@ impl StreamContext {
         }
         // Held bytes are shown once more as the end of the body before trailers: a guest that waits for the end to
         // judge a body must not be passed by a peer that adds a trailer.
-        let holds = self.side(turn.index, turn.direction).is_some_and(|side| side.holds_bytes());
-        if holds && let Some(step) = self.show_end_before_trailers(turn, cell) {
+        let side = self.side(turn.index, turn.direction);
+        let is_to_come = side.is_some_and(|side| side.holds_bytes() && side.shown == Shown::Parts);
+        if (is_to_come || matches!(resumed, Some(Call::LastBody { .. })))
+            && let Some(step) = self.show_end_before_trailers(turn, cell)
+        {
             return step;
         }
         self.show_trailers(turn, cell, part)
@@ -175,15 +208,22 @@ impl StreamContext {
         *part.chunk = bytes;
     }
 
-    fn show_bytes(&mut self, turn: &Turn<'_>, cell: &mut Cell, chunk: &mut Bytes, end: bool) -> Step {
+    fn show_bytes(
+        &mut self,
+        turn: &Turn<'_>,
+        cell: &mut Option<CellGuard>,
+        chunk: &mut Bytes,
+        end: bool,
+    ) -> Step {
         let Turn { plugin, index, direction, .. } = *turn;
         let phase = direction.body_phase();
         let limit = plugin.max_buffered_body();
-        if let Some(side) = self.side(index, direction) {
+        let is_resumed = self.calls.resumes(direction, index).is_some();
+        if let Some(side) = self.side(index, direction).filter(|_| !is_resumed) {
             let shown = side.window.take().unwrap_or_default().bytes;
             side.window = Some(Window { bytes: shown.followed_by(std::mem::take(chunk)), limit });
         }
-        let verdict = match self.visit_body(turn, cell, end) {
+        let verdict = match self.visit_body(turn, cell, end, false) {
             Seen::Verdict(verdict) => verdict,
             Seen::Instead(step) => {
                 if matches!(step, Step::Next) {
@@ -192,6 +232,7 @@ impl StreamContext {
                 return step;
             }
         };
+        let may_be_continued = self.members.get(index).is_some_and(|member| member.expects_calls);
         let Some(side) = self.side(index, direction) else { return Step::Next };
         match verdict {
             BodyVerdict::Continue => {
@@ -217,7 +258,6 @@ impl StreamContext {
                 }
             };
         }
-        let may_be_continued = cell.instance().is_some_and(|instance| instance.expects_calls());
         if verdict == BodyVerdict::Discard && end && !may_be_continued {
             // The end of a stream cannot be withheld by forgetting it; what the guest kept before goes with it.
             *chunk = side.take_shown().into_bytes();
@@ -244,68 +284,24 @@ impl StreamContext {
         }
     }
 
-    /// Shows all held bytes as the end of the body; they stay in the guest's hands until it has seen the trailers.
-    fn show_end_before_trailers(&mut self, turn: &Turn<'_>, cell: &mut Cell) -> Option<Step> {
-        let limit = turn.plugin.max_buffered_body();
-        if let Some(side) = self.side(turn.index, turn.direction) {
-            let bytes = side.take_bytes();
-            side.window = Some(Window { bytes, limit });
-        }
-        match self.visit_body(turn, cell, true) {
-            Seen::Verdict(BodyVerdict::Discard) => {
-                if let Some(side) = self.side(turn.index, turn.direction) {
-                    side.window = None;
-                }
-                None
-            }
-            Seen::Verdict(_) | Seen::Instead(Step::Next) => None,
-            Seen::Instead(step) => Some(step),
-        }
-    }
-
     /// Runs a body callback.
-    fn visit_body(&mut self, turn: &Turn<'_>, cell: &mut Cell, end: bool) -> Seen {
-        let Turn { plugin, lease, index, direction } = *turn;
-        let phase = direction.body_phase();
-        let window = self.side(index, direction).and_then(|side| side.window.as_ref());
+    pub(super) fn visit_body(
+        &mut self,
+        turn: &Turn<'_>,
+        cell: &mut Option<CellGuard>,
+        end: bool,
+        is_last: bool,
+    ) -> Seen {
+        let phase = turn.direction.body_phase();
+        let window = self.side(turn.index, turn.direction).and_then(|side| side.window.as_ref());
         let length = u32::try_from(window.map_or(0, |window| window.bytes.len())).unwrap_or(u32::MAX);
-        let visit = self.visit(plugin, lease, cell, index, phase, |instance, context| {
-            instance.on_body(*context, phase, length, end)
-        });
-        match visit {
+        let call = if is_last { Call::LastBody { phase, length } } else { Call::Body { phase, length, end } };
+        match self.visit(turn, cell, call) {
+            Visit::Pending => Seen::Instead(Step::Over(Action::Pending)),
             Visit::Done(code) => Seen::Verdict(BodyVerdict::of(code)),
             Visit::Skipped => Seen::Instead(Step::Next),
             Visit::Over(action) => Seen::Instead(Step::Over(action)),
         }
-    }
-
-    fn show_trailers(&mut self, turn: &Turn<'_>, cell: &mut Cell, part: &mut Part<'_>) -> Step {
-        let Turn { plugin, lease, index, direction } = *turn;
-        if !self.members.get(index).is_some_and(Member::is_active) {
-            return self.let_go(index, direction, part);
-        }
-        if let (Some(exchange), Some(trailers)) = (self.exchange.as_mut(), part.trailers.as_deref_mut()) {
-            *exchange.trailers_mut(direction) = Some(std::mem::take(trailers));
-        }
-        if let Some(side) = self.side(index, direction) {
-            (side.has_trailers, side.shown) = (true, Shown::Trailers);
-        }
-        let phase = direction.trailers_phase();
-        let count = self.count(direction.trailers_kind());
-        let visit = self.visit(plugin, lease, cell, index, phase, |instance, context| {
-            instance.on_trailers(*context, phase, count)
-        });
-        match visit {
-            Visit::Over(action) => return Step::Over(action),
-            Visit::Done(code) if code != 0 => {
-                self.pause(index, direction, plugin.pause_deadline());
-                if let step @ Step::Over(_) = self.held(plugin, index, direction, phase) {
-                    return step;
-                }
-            }
-            Visit::Done(_) | Visit::Skipped => {}
-        }
-        self.let_go(index, direction, part)
     }
 
     /// The plugin at a place in the order of a direction.

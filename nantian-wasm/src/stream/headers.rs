@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use http::{request, response};
 
+use super::call::Call;
 use super::exchange::{Direction, ResponseHead};
 use super::seat::{Pause, Seat};
 use super::visit::{Member, Visit};
 use super::wait::Wait;
-use super::{Action, StreamContext};
+use super::{Action, StreamContext, Turn};
 use crate::error::{Cause, Phase};
 use crate::plugin::Plugin;
-use crate::pool::LeaseError;
+use crate::pool::{CellGuard, LeaseError};
 use crate::proxy_wasm::{HeadersVerdict, MapKind};
 
 /// What is done with a message after one plugin's part in a step.
@@ -29,6 +30,11 @@ pub(super) enum Step {
 impl StreamContext {
     /// Shows headers to every plugin that has not let them go.
     pub(super) fn drive_headers(&mut self, direction: Direction, end: bool) -> Action {
+        if let Some(action) = self.take_end(direction) {
+            self.course(direction).is_over = true;
+            self.show_as_response(direction, &action);
+            return action;
+        }
         let plugins = Arc::clone(&self.plugins);
         while let Some((index, plugin)) =
             self.member_at(&plugins, direction, self.course_ref(direction).released)
@@ -43,7 +49,8 @@ impl StreamContext {
     }
 
     fn headers_step(&mut self, plugin: &Plugin, index: usize, direction: Direction, end: bool) -> Step {
-        if index == self.members.len()
+        let is_joining = self.calls.resumes(direction, index) == Some(Call::Create);
+        if (index == self.members.len() || is_joining)
             && let Some(step) = self.join(plugin, index)
         {
             return step;
@@ -68,8 +75,24 @@ impl StreamContext {
 
     /// Leases an instance for the next plugin and creates its context.
     fn join(&mut self, plugin: &Plugin, index: usize) -> Option<Step> {
-        let leased = plugin.lease();
-        let (lease, mut cell) = match leased {
+        let mut cell = None;
+        if index == self.members.len()
+            && let Some(step) = self.take_seat(plugin, index, &mut cell)
+        {
+            return Some(step);
+        }
+        let lease = self.lease_of(index)?;
+        let turn = Turn { plugin, lease: &lease, index, direction: Direction::Request };
+        match self.visit(&turn, &mut cell, Call::Create) {
+            Visit::Pending => Some(Step::Over(Action::Pending)),
+            Visit::Over(action) => Some(Step::Over(action)),
+            Visit::Skipped => Some(Step::Next),
+            Visit::Done(_) => None,
+        }
+    }
+
+    fn take_seat(&mut self, plugin: &Plugin, index: usize, cell: &mut Option<CellGuard>) -> Option<Step> {
+        let (lease, mut guard) = match plugin.lease() {
             Ok(leased) => leased,
             Err(LeaseError::Busy(slot)) => {
                 *self.waits.of(Direction::Request) = Some(Wait::Instance(slot.wait()));
@@ -77,23 +100,22 @@ impl StreamContext {
             }
             Err(LeaseError::Dead(cause)) => {
                 self.seat(Member::default());
-                return Some(match self.failed(plugin, index, Phase::RequestHeaders, cause) {
-                    Visit::Over(action) => Step::Over(action),
-                    _ => Step::Next,
-                });
+                return Some(self.fails_to_join(plugin, index, cause));
             }
         };
-        self.seat(Member::serving(lease.clone()));
-        let shared = Arc::clone(&self.shared);
-        let visit =
-            self.visit(plugin, &lease, &mut cell, index, Phase::RequestHeaders, |instance, context| {
-                *context = instance.open(shared, index)?;
-                Ok(0)
-            });
-        match visit {
-            Visit::Over(action) => Some(Step::Over(action)),
-            Visit::Skipped => Some(Step::Next),
-            Visit::Done(_) => None,
+        let registered = guard.instance().map(|instance| instance.register(Arc::clone(&self.shared), index));
+        self.seat(Member::serving(lease, registered.as_ref().and_then(|id| id.as_ref().ok()).copied()));
+        *cell = Some(guard);
+        match registered {
+            Some(Err(cause)) => Some(self.fails_to_join(plugin, index, cause)),
+            _ => None,
+        }
+    }
+
+    fn fails_to_join(&mut self, plugin: &Plugin, index: usize, cause: Cause) -> Step {
+        match self.failed(plugin, index, Phase::RequestHeaders, cause) {
+            Visit::Over(action) => Step::Over(action),
+            _ => Step::Next,
         }
     }
 
@@ -111,16 +133,14 @@ impl StreamContext {
             Direction::Response => plugin.hooks().wants_response_headers(self.is_streaming),
         };
         let Some(lease) = self.lease_of(index).filter(|_| is_wanted) else { return Step::Next };
-        let Some(mut cell) = lease.slot().try_lock() else { return self.wait_for(&lease, direction) };
-        if let Some(side) = self.side(index, direction) {
+        let is_resumed = self.calls.resumes(direction, index).is_some();
+        if let Some(side) = self.side(index, direction).filter(|_| !is_resumed) {
             side.has_headers = true;
         }
         let count = self.count(kind);
-        let visit = self.visit(plugin, &lease, &mut cell, index, phase, |instance, context| {
-            instance.on_headers(*context, phase, count, end)
-        });
-        drop(cell);
-        let verdict = match visit {
+        let turn = Turn { plugin, lease: &lease, index, direction };
+        let verdict = match self.visit(&turn, &mut None, Call::Headers { phase, count, end }) {
+            Visit::Pending => return Step::Over(Action::Pending),
             Visit::Over(action) => {
                 self.course(direction).is_over = true;
                 self.show_as_response(direction, &action);

@@ -1,12 +1,14 @@
 //! The synchronous core: one stream and the plugins it passes, without a socket or a future.
 
 mod answer;
+mod call;
 mod course;
 mod events;
 mod exchange;
 mod headers;
 mod release;
 mod seat;
+mod trailers;
 mod visit;
 mod wait;
 
@@ -21,6 +23,8 @@ use http::{HeaderMap, HeaderValue, request, response};
 
 pub use self::answer::LocalResponse;
 use self::answer::is_grpc;
+use self::call::Calls;
+use self::course::Turn;
 pub use self::exchange::StreamInfo;
 pub(crate) use self::exchange::{Direction, Exchange, RequestHead, ResponseHead, SharedExchange};
 pub(crate) use self::seat::{Content, Window};
@@ -61,6 +65,7 @@ pub struct StreamContext {
     is_streaming: bool,
     is_event_stream: bool,
     waits: Waits,
+    calls: Calls,
 }
 
 /// What becomes of a message after its plugins saw a part of it.
@@ -78,7 +83,8 @@ pub enum Action {
     Respond(LocalResponse),
     /// Refuse the stream; once response headers have left, break it off.
     Fail(Failure),
-    /// A plugin holds the message, or its instance is running another stream's guest on another thread: wait with
+    /// A plugin holds the message, its guest has used up a slice of time, or its instance is running another stream's guest:
+    /// wait with
     /// [`poll_request`](StreamContext::poll_request) or [`poll_response`](StreamContext::poll_response), then call the same
     /// method with the same arguments again. Until then the stream keeps what they held.
     Pending,
@@ -100,6 +106,7 @@ impl StreamContext {
             is_streaming: false,
             is_event_stream: false,
             waits: Waits::default(),
+            calls: Calls::default(),
         }
     }
 

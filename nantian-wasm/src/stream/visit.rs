@@ -1,14 +1,11 @@
 //! One plugin's turn: its guest runs, and its failure policy decides what a bad end means.
 
-use std::sync::Arc;
-
 use super::exchange::Direction;
 use super::{Action, StreamContext};
 use crate::config::FailurePolicy;
 use crate::error::{Cause, Failure, Phase};
-use crate::instance::Instance;
 use crate::plugin::Plugin;
-use crate::pool::{Cell, Lease};
+use crate::pool::Lease;
 use crate::sandbox::Usage;
 
 /// How far the message of one direction has come.
@@ -31,8 +28,10 @@ pub(super) struct Course {
 pub(super) struct Member {
     /// Absent when the plugin had no instance to give and fails open.
     pub(super) lease: Option<Lease>,
-    context: u32,
-    usage: Usage,
+    pub(super) context: u32,
+    pub(super) usage: Usage,
+    /// Something is under way that may enter the guest later and continue the stream.
+    pub(super) expects_calls: bool,
     /// The plugin failed this stream: it is not asked any more.
     is_out: bool,
     pub(super) holds: Holds,
@@ -47,6 +46,8 @@ pub(super) struct Holds {
 
 /// How a guest's part in a step ended.
 pub(super) enum Visit {
+    /// Not yet: the guest is running, or its instance is taken. The stream waits.
+    Pending,
     /// With this verdict.
     Done(u32),
     /// Without one: the plugin failed and fails open.
@@ -84,9 +85,10 @@ impl Holds {
 // === impl Member ===
 
 impl Member {
-    /// A plugin that serves the stream with this instance.
-    pub(super) fn serving(lease: Lease) -> Self {
-        Self { lease: Some(lease), ..Self::default() }
+    /// A plugin that serves the stream with this instance, under the id of a context; without one it is not called.
+    pub(super) fn serving(lease: Lease, context: Option<u32>) -> Self {
+        let lease = context.is_some().then_some(lease);
+        Self { lease, context: context.unwrap_or_default(), ..Self::default() }
     }
 
     pub(super) fn is_active(&self) -> bool {
@@ -102,38 +104,6 @@ impl Member {
 // === impl StreamContext ===
 
 impl StreamContext {
-    /// Runs a guest for this stream, with the exchange in its hands.
-    pub(super) fn visit(
-        &mut self,
-        plugin: &Plugin,
-        lease: &Lease,
-        cell: &mut Cell,
-        index: usize,
-        phase: Phase,
-        run: impl FnOnce(&mut Instance, &mut u32) -> Result<u32, Cause>,
-    ) -> Visit {
-        let fails_open = plugin.failure_policy() == FailurePolicy::FailOpen;
-        let Some(member) = self.members.get_mut(index) else { return Visit::Skipped };
-        let Some(instance) = cell.instance_of(lease.slot(), lease.generation()) else {
-            return self.failed(plugin, index, phase, Cause::InstanceLost);
-        };
-        let Some(mut exchange) = self.exchange.take() else { return Visit::Skipped };
-        exchange.begin(index, fails_open);
-        instance.lend(exchange, member.usage);
-        let result = run(instance, &mut member.context);
-        (self.exchange, member.usage) = instance.give_back();
-        if let Some(exchange) = self.exchange.as_mut() {
-            exchange.notify();
-        }
-        match result {
-            Err(cause) => {
-                lease.slot().bury(cell, phase, &cause);
-                self.failed(plugin, index, phase, cause)
-            }
-            Ok(code) => self.outcome(plugin, index, phase).unwrap_or(Visit::Done(code)),
-        }
-    }
-
     /// What a guest did to the stream besides answering with a verdict.
     pub(super) fn outcome(&mut self, plugin: &Plugin, index: usize, phase: Phase) -> Option<Visit> {
         let seat = self.exchange.as_mut()?.seats.get_mut(index)?;
@@ -176,32 +146,5 @@ impl StreamContext {
         }
         self.request.is_over = true;
         Visit::Over(Action::Fail(failure))
-    }
-
-    /// Ends the stream for every plugin that has seen it.
-    pub(super) fn close(&mut self) {
-        self.exchange = None;
-        for (index, member) in std::mem::take(&mut self.members).into_iter().enumerate() {
-            let Some(lease) = member.lease else { continue };
-            let slot = lease.slot();
-            let cell = slot.try_lock();
-            let (Some(mut cell), Some(mut exchange)) = (cell, self.shared.try_lock_owned()) else {
-                lease.orphan(member.context, Arc::clone(&self.shared), member.usage);
-                slot.settle();
-                continue;
-            };
-            let Some(instance) = cell.instance_of(slot, lease.generation()) else { continue };
-            exchange.begin(index, false);
-            instance.lend(exchange, member.usage);
-            let closed = instance.close(member.context);
-            let (exchange, usage) = instance.give_back();
-            drop(exchange);
-            slot.peaks().note(&usage);
-            if let Err(cause) = closed {
-                slot.bury(&mut cell, Phase::End, &cause);
-            }
-            drop(cell);
-            slot.settle();
-        }
     }
 }

@@ -27,6 +27,8 @@ pub(super) enum Wait {
     Exchange(OwnedMutexLockFuture<Exchange>),
     /// The guest in this seat.
     Guest(usize),
+    /// A guest that is running.
+    Running,
 }
 
 // === impl Waits ===
@@ -62,7 +64,7 @@ impl StreamContext {
     }
 
     /// Makes guest calls that wait for the instances of this stream.
-    fn settle(&self) {
+    pub(super) fn settle(&self) {
         for lease in self.members.iter().filter_map(|member| member.lease.as_ref()) {
             lease.slot().settle();
         }
@@ -70,14 +72,16 @@ impl StreamContext {
 
     /// Between parts of a message, waits for what a guest holds; within one, for what the step waits for.
     pub(super) fn poll_step(&mut self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
-        match self.waits.of(direction) {
-            Some(_) => self.poll_wait(direction, cx),
-            None => self.poll_released(direction, cx.waker()),
+        if self.waits.of(direction).is_some() {
+            return self.poll_wait(direction, cx);
         }
+        ready!(self.poll_running(direction, cx));
+        self.poll_released(direction, cx.waker())
     }
 
     /// Ready when the step that was left pending can be taken again.
     pub(crate) fn poll_wait(&mut self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_running(direction, cx));
         loop {
             match self.waits.of(direction).as_mut() {
                 Some(Wait::Instance(instance)) => drop(ready!(instance.poll_unpin(cx))),
@@ -94,7 +98,7 @@ impl StreamContext {
                         return Poll::Pending;
                     }
                 }
-                None => {}
+                Some(Wait::Running) | None => {}
             }
             *self.waits.of(direction) = None;
             return Poll::Ready(());
@@ -123,6 +127,7 @@ impl StreamContext {
         if !self.plugins.iter().any(crate::plugin::Plugin::may_interrupt) {
             return Poll::Pending;
         }
+        ready!(self.poll_running(Direction::Response, cx));
         let Some(mut exchange) = self.shared.try_lock_owned() else {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -154,6 +159,12 @@ impl StreamContext {
 
     /// What a guest did to the stream from somewhere else.
     pub(super) fn interrupted(&mut self, direction: Direction) -> Option<Action> {
+        if direction == Direction::Response
+            && let Some(super::visit::Visit::Over(action)) = self.calls.take_end_of_request()
+        {
+            self.course(direction).is_over = true;
+            return Some(action);
+        }
         let exchange = self.exchange.as_ref()?;
         let index = exchange.seats.iter().position(|seat| seat.answer.is_some() || seat.fault.is_some())?;
         let plugin = self.plugins.get(index)?.clone();

@@ -6,6 +6,7 @@
   (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
   (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
   (import "env" "proxy_record_metric" (func $record (param i32 i64) (result i32)))
+  (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
   ;; So that the host lets the guest act from one callback on what another one holds.
   (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
   (import "env" "proxy_send_local_response"
@@ -26,7 +27,12 @@
     (i32.const 1))
 
   (func $act (param $callback i64) (param $length i32) (param $eos i32) (result i32)
-    (local $what i32)
+    (local $what i32) (local $rounds i32)
+    ;; Whoever listens to the log may let time pass.
+    (loop $more
+      (drop (call $log (i32.const 2) (i32.const 16) (i32.const 5)))
+      (local.set $rounds (i32.add (local.get $rounds) (i32.const 1)))
+      (br_if $more (i32.lt_u (local.get $rounds) (i32.const 2))))
     (global.set $trace
       (i64.add
         (i64.mul (global.get $trace) (i64.const 1000003))

@@ -9,7 +9,7 @@ use http::{HeaderMap, Request, Response};
 use nantian_wasm::{Action, Engine, Module, Plugin, PluginConfig, StreamContext, StreamInfo};
 use proptest::prelude::*;
 
-use crate::support::guest;
+use crate::support::{TicksWithLogs, guest};
 
 const REQUEST: usize = 0;
 const RESPONSE: usize = 1;
@@ -186,16 +186,19 @@ struct Machine {
     /// The arguments of the part that is stuck, by direction.
     chunks: [Bytes; 2],
     trailers: [HeaderMap; 2],
+    /// While a guest runs, the other direction is polled too, and may be the one that lets it run.
+    is_polled_elsewhere: bool,
 }
 
 impl Machine {
-    fn new(plugin: &Plugin) -> Self {
+    fn new(plugin: &Plugin, is_polled_elsewhere: bool) -> Self {
         Self {
             stream: StreamContext::new([plugin.clone()].into(), StreamInfo::default()),
             request: Request::new(()).into_parts().0,
             response: Response::new(()).into_parts().0,
             chunks: Default::default(),
             trailers: Default::default(),
+            is_polled_elsewhere,
         }
     }
 
@@ -208,11 +211,35 @@ impl Machine {
             }
             Part::Headers { .. } => {}
         }
-        self.show(direction, part)
+        self.show_until_held(direction, part)
+    }
+
+    /// Lets the guest use as many slices of time as it takes.
+    fn show_until_held(&mut self, direction: usize, part: &Part) -> Outcome {
+        loop {
+            let outcome = self.show(direction, part);
+            if outcome != Outcome::Stuck || !(0..8).any(|_| self.poll(direction).is_ready()) {
+                return outcome;
+            }
+        }
+    }
+
+    fn poll(&mut self, direction: usize) -> Poll<()> {
+        let mut context = Context::from_waker(Waker::noop());
+        if self.is_polled_elsewhere {
+            let _ = match direction {
+                REQUEST => self.stream.poll_response(&mut context),
+                _ => self.stream.poll_request(&mut context),
+            };
+        }
+        match direction {
+            REQUEST => self.stream.poll_request(&mut context),
+            _ => self.stream.poll_response(&mut context),
+        }
     }
 
     fn show(&mut self, direction: usize, part: &Part) -> Outcome {
-        let Self { stream, request, response, chunks, trailers } = self;
+        let Self { stream, request, response, chunks, trailers, .. } = self;
         let (chunk, trailers) = (&mut chunks[direction], &mut trailers[direction]);
         let action = match (part, direction) {
             (Part::Headers { end }, REQUEST) => stream.on_request_headers(request, *end),
@@ -239,20 +266,16 @@ impl Machine {
 
     /// Shows a stuck part again if the machine says that it may go on.
     fn retry(&mut self, direction: usize, part: &Part) -> Outcome {
-        let mut context = Context::from_waker(Waker::noop());
-        let polled = match direction {
-            REQUEST => self.stream.poll_request(&mut context),
-            _ => self.stream.poll_response(&mut context),
-        };
-        match polled {
-            Poll::Ready(()) => self.show(direction, part),
+        match self.poll(direction) {
+            Poll::Ready(()) => self.show_until_held(direction, part),
             Poll::Pending => Outcome::Stuck,
         }
     }
 }
 
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new().unwrap());
 static MODULE: LazyLock<Module> =
-    LazyLock::new(|| Module::compile(&Engine::new().unwrap(), &guest("scripted"), None).unwrap());
+    LazyLock::new(|| Module::compile(&ENGINE, &guest("scripted"), None).unwrap());
 
 fn scripted(script: &[u8]) -> Plugin {
     let mut config = PluginConfig::new("scripted");
@@ -293,9 +316,14 @@ proptest! {
         request in message(),
         response in message(),
         order in prop::collection::vec(any::<bool>(), 0..16),
+        // Milliseconds that pass in the middle of each callback: the guest gives way, and goes on later.
+        slices in 0..3_u32,
+        is_polled_elsewhere: bool,
     ) {
+        let engine = Engine::clone(&ENGINE);
+        let _clock = tracing::subscriber::set_default(TicksWithLogs(engine, slices));
         let plugin = scripted(&script);
-        let mut machine = Machine::new(&plugin);
+        let mut machine = Machine::new(&plugin, is_polled_elsewhere);
         let mut reference =
             Reference { script, place: 0, trace: 0, sides: Default::default() };
         let mut waiting = [request.into_iter().collect::<std::collections::VecDeque<_>>(), response.into()];

@@ -10,4 +10,5 @@ mod invariants;
 mod lifecycle;
 mod loading;
 mod sdk;
+mod slices;
 mod support;

@@ -117,6 +117,31 @@ impl Drop for Ticking {
     }
 }
 
+/// Moves the clock of an engine on by so many milliseconds with every line that a guest logs.
+pub(crate) struct TicksWithLogs(pub(crate) Engine, pub(crate) u32);
+
+impl tracing::Subscriber for TicksWithLogs {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "nantian_wasm::guest"
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        (0..self.1).for_each(|_| self.0.tick());
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
 pub(crate) fn data(bytes: &'static str) -> Frame<Bytes> {
     Frame::data(Bytes::from_static(bytes.as_bytes()))
 }

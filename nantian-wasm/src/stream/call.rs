@@ -1,0 +1,331 @@
+//! One call of one guest for a stream, from its first slice to what comes of it.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use futures_util::lock::OwnedMutexGuard;
+
+use super::exchange::{Direction, Exchange};
+use super::seat::Content;
+use super::visit::{Member, Visit};
+use super::wait::Wait;
+use super::{Action, StreamContext, Turn};
+use crate::config::FailurePolicy;
+use crate::error::{Cause, Phase};
+use crate::instance::Instance;
+use crate::pool::{CellGuard, Slot};
+use crate::running::Running;
+use crate::sandbox::Usage;
+
+/// What a guest is called for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    Create,
+    Headers {
+        phase: Phase,
+        count: u32,
+        end: bool,
+    },
+    Body {
+        phase: Phase,
+        length: u32,
+        end: bool,
+    },
+    /// The held body as its end, in front of trailers.
+    LastBody {
+        phase: Phase,
+        length: u32,
+    },
+    Trailers {
+        phase: Phase,
+        count: u32,
+    },
+}
+
+/// The calls of a stream: one at a time, for each has the exchange.
+#[derive(Default)]
+pub(super) struct Calls {
+    running: Option<Ongoing>,
+    request: Option<Concluded>,
+    response: Option<Concluded>,
+    /// Bytes that a plugin has let go and that wait for the call that is running, by direction.
+    fronts: [Content; 2],
+    /// Who is waiting for the running call, by direction.
+    wakers: [Option<Waker>; 2],
+}
+
+/// A call that has used up a slice.
+struct Ongoing {
+    direction: Direction,
+    index: usize,
+    call: Call,
+    running: Running<Visited>,
+    /// Others have not had their turn since the last slice.
+    is_fresh: bool,
+}
+
+/// A call that has ended while its step was waiting.
+struct Concluded {
+    index: usize,
+    call: Call,
+    visit: Visit,
+}
+
+/// What a call leaves behind.
+struct Visited {
+    cell: CellGuard,
+    exchange: Option<OwnedMutexGuard<Exchange>>,
+    usage: Usage,
+    result: Result<u32, Cause>,
+}
+
+// === impl Call ===
+
+impl Call {
+    fn phase(self) -> Phase {
+        match self {
+            Self::Create => Phase::RequestHeaders,
+            Self::Headers { phase, .. }
+            | Self::Body { phase, .. }
+            | Self::LastBody { phase, .. }
+            | Self::Trailers { phase, .. } => phase,
+        }
+    }
+
+    /// Whether both are the same callback; what they were told may differ.
+    fn is_kind_of(self, other: Self) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other)
+    }
+
+    async fn make(self, instance: &mut Instance, context: u32) -> Result<u32, Cause> {
+        match self {
+            Self::Create => instance.on_create(context).await,
+            Self::Headers { phase, count, end } => instance.on_headers(context, phase, count, end).await,
+            Self::Body { phase, length, end } => instance.on_body(context, phase, length, end).await,
+            Self::LastBody { phase, length } => instance.on_body(context, phase, length, true).await,
+            Self::Trailers { phase, count } => instance.on_trailers(context, phase, count).await,
+        }
+    }
+}
+
+// === impl Calls ===
+
+impl Calls {
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    fn concluded(&mut self, direction: Direction) -> &mut Option<Concluded> {
+        match direction {
+            Direction::Request => &mut self.request,
+            Direction::Response => &mut self.response,
+        }
+    }
+
+    /// Bytes that go on together with what the running call lets go.
+    pub(super) fn front(&mut self, direction: Direction) -> &mut Content {
+        let [request, response] = &mut self.fronts;
+        match direction {
+            Direction::Request => request,
+            Direction::Response => response,
+        }
+    }
+
+    fn waker(&mut self, direction: Direction) -> &mut Option<Waker> {
+        let [request, response] = &mut self.wakers;
+        match direction {
+            Direction::Request => request,
+            Direction::Response => response,
+        }
+    }
+
+    /// The call that has ended for this plugin while its step was waiting.
+    pub(super) fn resumes(&mut self, direction: Direction, index: usize) -> Option<Call> {
+        self.concluded(direction)
+            .as_ref()
+            .filter(|concluded| concluded.index == index)
+            .map(|ended| ended.call)
+    }
+
+    /// How a call ended the message while its step was waiting; forgets one that a plugin which fails open has failed.
+    fn take_end(&mut self, direction: Direction) -> Option<Action> {
+        let is_end = |concluded: &mut Concluded| matches!(concluded.visit, Visit::Over(_) | Visit::Skipped);
+        match self.concluded(direction).take_if(is_end)?.visit {
+            Visit::Over(action) => Some(action),
+            _ => None,
+        }
+    }
+
+    /// What a request's plugin did that its own step did not come back for.
+    pub(super) fn take_end_of_request(&mut self) -> Option<Visit> {
+        let is_end = |concluded: &mut Concluded| matches!(concluded.visit, Visit::Over(_));
+        self.request.take_if(is_end).map(|concluded| concluded.visit)
+    }
+}
+
+// === impl StreamContext ===
+
+impl StreamContext {
+    /// Runs a guest for this stream, with the exchange in its hands; `cell` is its instance, if that is locked already.
+    pub(super) fn visit(&mut self, turn: &Turn<'_>, cell: &mut Option<CellGuard>, call: Call) -> Visit {
+        let Turn { plugin, lease, index, direction } = *turn;
+        let concluded = self.calls.concluded(direction);
+        let ended = concluded.take_if(|ended| ended.index == index && ended.call.is_kind_of(call));
+        if let Some(ended) = ended {
+            return ended.visit;
+        }
+        let Some(mut guard) = cell.take().or_else(|| lease.slot().try_lock()) else {
+            *self.waits.of(direction) = Some(Wait::Instance(lease.slot().wait()));
+            return Visit::Pending;
+        };
+        if guard.instance_of(lease.slot(), lease.generation()).is_none() {
+            return self.failed(plugin, index, call.phase(), Cause::InstanceLost);
+        }
+        let Some(Member { context, usage, .. }) = self.members.get(index) else { return Visit::Skipped };
+        let (context, usage) = (*context, *usage);
+        let Some(mut exchange) = self.exchange.take() else { return Visit::Skipped };
+        exchange.begin(index, plugin.failure_policy() == FailurePolicy::FailOpen);
+        let mut running = Running::new(lease.slot(), visited(guard, exchange, usage, call, context));
+        match running.begin() {
+            Poll::Ready(visited) => {
+                let (visit, guard) = self.conclude(index, call.phase(), visited);
+                *cell = Some(guard);
+                visit
+            }
+            Poll::Pending => {
+                self.calls.running = Some(Ongoing { direction, index, call, running, is_fresh: true });
+                *self.waits.of(direction) = Some(Wait::Running);
+                Visit::Pending
+            }
+        }
+    }
+
+    /// Takes back what a call had, and looks at what the guest did.
+    fn conclude(&mut self, index: usize, phase: Phase, visited: Visited) -> (Visit, CellGuard) {
+        let Visited { mut cell, exchange, usage, result } = visited;
+        self.exchange = exchange;
+        if let Some(exchange) = self.exchange.as_mut() {
+            exchange.notify();
+        }
+        let Some(plugin) = self.plugins.get(index).cloned() else { return (Visit::Skipped, cell) };
+        let mut slot = None;
+        if let Some(member) = self.members.get_mut(index) {
+            member.usage = usage;
+            member.expects_calls = cell.instance().is_some_and(|instance| instance.expects_calls());
+            slot = member.lease.as_ref().map(|lease| Arc::clone(lease.slot()));
+        }
+        let visit = match result {
+            Err(cause) => {
+                if let Some(slot) = slot {
+                    slot.bury(&mut cell, phase, &cause);
+                }
+                self.failed(&plugin, index, phase, cause)
+            }
+            Ok(code) => self.outcome(&plugin, index, phase).unwrap_or(Visit::Done(code)),
+        };
+        (visit, cell)
+    }
+
+    pub(super) fn take_end(&mut self, direction: Direction) -> Option<Action> {
+        self.calls.take_end(direction)
+    }
+
+    /// Goes on with the call that is running, whichever direction it is for; ready when none is.
+    ///
+    /// Whoever waits for anything of the stream drives it: the body it was made for may never be polled again.
+    pub(super) fn poll_running(&mut self, waiter: Direction, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(ongoing) = self.calls.running.as_mut() else { return Poll::Ready(()) };
+        let polled = if std::mem::take(&mut ongoing.is_fresh) {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        } else {
+            ongoing.running.poll(cx)
+        };
+        if polled.is_pending() {
+            *self.calls.waker(waiter) = Some(cx.waker().clone());
+        }
+        let visited = ready!(polled);
+        let Some(Ongoing { direction, index, call, .. }) = self.calls.running.take() else {
+            return Poll::Ready(());
+        };
+        let (visit, cell) = self.conclude(index, call.phase(), visited);
+        drop(cell);
+        self.exchange = None;
+        *self.calls.concluded(direction) = Some(Concluded { index, call, visit });
+        self.settle();
+        self.calls.wakers.iter_mut().filter_map(Option::take).for_each(Waker::wake);
+        Poll::Ready(())
+    }
+
+    /// Ends the stream for every plugin that has seen it.
+    pub(super) fn close(&mut self) {
+        self.exchange = None;
+        if let Some(Ongoing { call, index, running, .. }) = self.calls.running.take() {
+            let slot = self.members.get(index).and_then(|member| member.lease.as_ref());
+            let slot = slot.map(|lease| Arc::downgrade(lease.slot())).unwrap_or_default();
+            running.leave(move |mut visited| {
+                if let (Err(cause), Some(slot)) = (visited.result, slot.upgrade()) {
+                    slot.bury(&mut visited.cell, call.phase(), &cause);
+                }
+            });
+        }
+        for (index, member) in std::mem::take(&mut self.members).into_iter().enumerate() {
+            let Some(lease) = member.lease else { continue };
+            let slot = lease.slot();
+            let cell = slot.try_lock();
+            let (Some(cell), Some(mut exchange)) = (cell, self.shared.try_lock_owned()) else {
+                lease.orphan(member.context, Arc::clone(&self.shared), member.usage);
+                slot.settle();
+                continue;
+            };
+            exchange.begin(index, false);
+            let closing = closing(slot, lease.generation(), cell, exchange, member.usage, member.context);
+            let mut running = Running::new(slot, closing);
+            if running.begin().is_pending() {
+                running.leave(|()| {});
+            }
+            slot.settle();
+        }
+    }
+}
+
+async fn visited(
+    mut cell: CellGuard,
+    exchange: OwnedMutexGuard<Exchange>,
+    usage: Usage,
+    call: Call,
+    context: u32,
+) -> Visited {
+    let Some(instance) = cell.instance() else {
+        return Visited { cell, exchange: Some(exchange), usage, result: Err(Cause::InstanceLost) };
+    };
+    instance.lend(exchange, usage);
+    let result = call.make(instance, context).await;
+    let (exchange, usage) = instance.give_back();
+    Visited { cell, exchange, usage, result }
+}
+
+/// Lets a guest log, finish and forget a stream.
+fn closing(
+    slot: &Arc<Slot>,
+    generation: u64,
+    mut cell: CellGuard,
+    exchange: OwnedMutexGuard<Exchange>,
+    usage: Usage,
+    context: u32,
+) -> impl Future<Output = ()> + Send + use<> {
+    let is_lost = slot.generation() != generation;
+    let slot = Arc::downgrade(slot);
+    async move {
+        let Some(instance) = cell.instance().filter(|_| !is_lost) else { return };
+        instance.lend(exchange, usage);
+        let closed = instance.close(context).await;
+        let (exchange, usage) = instance.give_back();
+        drop(exchange);
+        let Some(slot) = slot.upgrade() else { return };
+        slot.peaks().note(&usage);
+        if let Err(cause) = closed {
+            slot.bury(&mut cell, Phase::End, &cause);
+        }
+    }
+}

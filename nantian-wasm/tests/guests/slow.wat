@@ -1,0 +1,25 @@
+;; Logs in the middle of its request header callback, so that whoever listens may let time pass; counts the callback at its
+;; end, and the deletion of streams.
+(module
+  (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+  (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_increment_metric" (func $increment (param i32 i64) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 16) "headers")
+  (data (i32.const 32) "delete")
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+  (func (export "proxy_on_configure") (param i32 i32) (result i32)
+    (drop (call $define (i32.const 0) (i32.const 16) (i32.const 7) (i32.const 0)))
+    (drop (call $define (i32.const 0) (i32.const 32) (i32.const 6) (i32.const 4)))
+    (i32.const 1))
+  (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+    (local $rounds i32)
+    (loop $more
+      (drop (call $log (i32.const 2) (i32.const 16) (i32.const 7)))
+      (local.set $rounds (i32.add (local.get $rounds) (i32.const 1)))
+      (br_if $more (i32.lt_u (local.get $rounds) (i32.const 2))))
+    (drop (call $increment (i32.load (i32.const 0)) (i64.const 1)))
+    (i32.const 0))
+  (func (export "proxy_on_delete") (param i32)
+    (drop (call $increment (i32.load (i32.const 4)) (i64.const 1)))))

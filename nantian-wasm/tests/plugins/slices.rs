@@ -1,0 +1,101 @@
+//! Guests run in slices of a millisecond: one that takes long holds up its own stream, and no other.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::{Request, Response};
+use nantian_wasm::{Action, Engine, Plugin, StreamContext, StreamInfo, WasmLayer};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+use crate::support::{Ticking, TicksWithLogs, data, frames, get, guest, plugin_of};
+
+fn service(
+    plugin: Plugin,
+) -> impl tower::Service<
+    Request<crate::support::Frames>,
+    Response = Response<nantian_wasm::ResponseBody<crate::support::Frames>>,
+    Error = std::convert::Infallible,
+> {
+    WasmLayer::new([plugin]).layer(service_fn(async |_: Request<_>| {
+        Ok::<_, std::convert::Infallible>(Response::new(frames([data("ok")])))
+    }))
+}
+
+#[test]
+fn guest_that_loops_does_not_hold_up_other_requests_of_its_thread() {
+    let engine = Engine::new().unwrap();
+    let looping = plugin_of(&engine, &guest("hostile"), |config| {
+        config.configuration = "lh".into();
+        config.sandbox.max_execution_time = Duration::from_secs(1);
+    });
+    let (looping, quick) = (looping.unwrap(), plugin_of(&engine, &guest("add_header"), |_| {}).unwrap());
+    let _ticking = Ticking::of(&engine);
+    let ended = Rc::new(RefCell::new(Vec::new()));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    local.spawn_local({
+        let (service, ended) = (service(looping.clone()), Rc::clone(&ended));
+        async move {
+            let attack = Request::get("/").header("x-attack", "1").body(frames([])).unwrap();
+            assert_eq!(service.oneshot(attack).await.unwrap().status(), 503);
+            ended.borrow_mut().push("looping");
+        }
+    });
+    for _ in 0..100 {
+        let (service, ended) = (service(quick.clone()), Rc::clone(&ended));
+        local.spawn_local(async move {
+            assert_eq!(service.oneshot(get("/")).await.unwrap().status(), 200);
+            ended.borrow_mut().push("quick");
+        });
+    }
+    runtime.block_on(local);
+    let ended = ended.borrow();
+    assert_eq!((ended.len(), ended.last()), (101, Some(&"looping")));
+    assert_eq!(looping.status().traps.time_limit, 1);
+}
+
+/// A stream whose guest has used up its first slice in the request's headers.
+fn interrupted(engine: &Engine, plugin: &Plugin) -> StreamContext {
+    let plugins: Arc<[Plugin]> = [plugin.clone()].into();
+    let mut stream = StreamContext::new(plugins, StreamInfo::default());
+    let mut parts = Request::new(()).into_parts().0;
+    let subscriber = TicksWithLogs(engine.clone(), 1);
+    tracing::subscriber::with_default(subscriber, || {
+        assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));
+    });
+    stream
+}
+
+#[test]
+fn stream_that_is_dropped_while_its_guest_runs_is_ended_by_upkeep() {
+    let engine = Engine::new().unwrap();
+    let plugin = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
+    drop(interrupted(&engine, &plugin));
+    let metric = |name: &str| {
+        let metrics = plugin.status().metrics;
+        metrics.iter().find(|metric| metric.name == name).unwrap().value
+    };
+    assert_eq!((metric("headers"), metric("delete")), (0, 0), "the guest stands still");
+    engine.maintain();
+    assert_eq!((metric("headers"), metric("delete")), (1, 1), "its call was ended before its stream was");
+    assert_eq!((plugin.status().live_instances, plugin.status().traps.total()), (1, 0));
+}
+
+#[test]
+fn stream_of_a_taken_instance_waits_for_it_and_is_woken() {
+    let engine = Engine::new().unwrap();
+    let plugin = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
+    let mut first = interrupted(&engine, &plugin);
+    let mut second = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+    let mut parts = Request::new(()).into_parts().0;
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(matches!(second.on_request_headers(&mut parts, true), Action::Pending));
+    assert!(second.poll_request(&mut context).is_pending());
+    while first.poll_request(&mut context) == Poll::Pending {}
+    assert_eq!(second.poll_request(&mut context), Poll::Ready(()));
+    assert!(matches!(second.on_request_headers(&mut parts, true), Action::Continue));
+    assert!(matches!(first.on_request_headers(&mut parts, true), Action::Continue));
+}
