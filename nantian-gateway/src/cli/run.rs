@@ -32,7 +32,7 @@ use crate::{
     source::{Files, Source, Watcher},
     stream::UdpConfig,
     telemetry::Telemetry,
-    upstream::{ClientConfig, tls_client_config},
+    upstream::{ClientConfig, Roots, tls_client_config},
 };
 
 /// How long the end of the process waits for the last lines of the access log.
@@ -161,13 +161,15 @@ pub(super) async fn serve(
     let (stop, stopped) = watch::channel(false);
     let admin = start_admin(common, view, &metrics, stopped).await?;
     let (access_log, last_line) = start_access_log(common)?;
-    let config = worker_config(common, access_log)?;
+    let roots = Roots::of_system();
+    let config = worker_config(common, access_log, &roots)?;
     let tls = Arc::clone(&config.client.tls);
     let modules = Modules::new(FetchConfig { networks: common.plugin_sources.clone(), tls });
     let workers = Workers::start(workers, &config, &metrics)?;
     let (telemetry, mut exported) = Telemetry::new(config.client.clone());
     let outside = Outside { modules: modules.clone(), client: config.client };
     let registry = Registry::new(Arc::clone(&metrics), store, session_keys.keys().clone())
+        .trusting(roots)
         .reaching_out(outside)
         .telling(telemetry);
     let mut control = Control::new(source, gates, session_keys, workers, metrics, view.clone(), registry);
@@ -264,7 +266,11 @@ fn start_access_log(common: &Common) -> io::Result<(Option<AccessLog>, oneshot::
     Ok((log, last_line))
 }
 
-fn worker_config(common: &Common, access_log: Option<AccessLog>) -> anyhow::Result<WorkerConfig> {
+fn worker_config(
+    common: &Common,
+    access_log: Option<AccessLog>,
+    roots: &Roots,
+) -> anyhow::Result<WorkerConfig> {
     Ok(WorkerConfig {
         timeouts: Timeouts {
             header: common.header_timeout,
@@ -280,7 +286,7 @@ fn worker_config(common: &Common, access_log: Option<AccessLog>) -> anyhow::Resu
             connect_timeout: common.connect_timeout,
             idle_timeout: UPSTREAM_IDLE,
             tunnel_idle_timeout: Some(common.tunnel_idle_timeout).filter(|limit| !limit.is_zero()),
-            tls: tls_client_config()?,
+            tls: tls_client_config(roots)?,
         },
         udp: UdpConfig {
             session_timeout: common.udp_session_timeout,

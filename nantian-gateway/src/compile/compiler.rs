@@ -49,6 +49,17 @@ impl Problem {
         }
     }
 
+    fn of_client_certificate(gateway: &ObjectName, certificate: &ir::Certificate, reason: &str) -> Self {
+        let secret = &certificate.secret;
+        Self {
+            object: ObjectRef { kind: "Gateway", name: gateway.clone() },
+            listener: None,
+            condition: ConditionType::ResolvedRefs,
+            reason: Reason::InvalidClientCertificateRef,
+            message: format!("the certificate of Secret {secret} cannot be presented to backends: {reason}"),
+        }
+    }
+
     fn of_route(place: &Place, message: String) -> Self {
         let object = ObjectRef { kind: place.id.kind.as_str(), name: place.id.name.clone() };
         let (condition, reason) = (ConditionType::Accepted, Reason::UnsupportedValue);
@@ -69,7 +80,7 @@ pub struct Compiled {
 pub fn compile(ir: &Ir, registry: &mut Registry, generation: u64) -> Compiled {
     let problems = registry.update(ir);
     let routes = ir.routes.iter().map(|route| (&route.id, route)).collect();
-    let mut compiler = Compiler { ir, registry, routes, rules: Vec::new(), problems };
+    let mut compiler = Compiler { ir, registry, routes, rules: Vec::new(), problems, identity: None };
     let ports = ir.ports.iter().map(|port| compiler.port(port)).collect::<BTreeMap<_, _>>();
     let Compiler { rules, problems, .. } = compiler;
     let names: HashSet<String> = ir.routes.iter().map(|route| route.id.to_string()).collect();
@@ -84,6 +95,8 @@ pub(super) struct Compiler<'a> {
     pub(super) routes: HashMap<&'a RouteId, &'a ir::Route>,
     rules: Vec<Arc<CompiledRule>>,
     pub(super) problems: Vec<Problem>,
+    /// The Secret of the certificate that the Gateway of the present listener presents to backends.
+    identity: Option<ObjectName>,
 }
 
 impl<'a> Compiler<'a> {
@@ -93,6 +106,7 @@ impl<'a> Compiler<'a> {
         let mut streams = Vec::new();
         for listener in &port.listeners {
             router.listener(&listener.hostname);
+            self.identity = self.identity(listener);
             for attachment in &listener.routes {
                 if attachment.route.kind.is_http() {
                     self.attach(listener, attachment, is_secure, &mut router);
@@ -104,6 +118,18 @@ impl<'a> Compiler<'a> {
         let spoken = self.spoken(port);
         let number = port.public_port.unwrap_or(port.port);
         (PortKey::from(port), Port { number, router: router.build(), spoken, streams })
+    }
+
+    /// Makes what the Gateway of `listener` presents to backends ready for use.
+    fn identity(&mut self, listener: &ir::Listener) -> Option<ObjectName> {
+        let certificate = listener.client_certificate.as_ref()?;
+        if let Err(reason) = self.registry.identify(certificate) {
+            let problem = Problem::of_client_certificate(&listener.id.gateway, certificate, &reason);
+            if !self.problems.contains(&problem) {
+                self.problems.push(problem);
+            }
+        }
+        Some(certificate.secret.clone())
     }
 
     fn attach(
@@ -184,7 +210,7 @@ impl<'a> Compiler<'a> {
     ) -> CompiledBackend {
         let (mut target, policies) = match &share.target {
             ir::Target::Backend(id) => {
-                let target = self.registry.balancer(id).map_or(Target::Invalid, Target::Service);
+                let target = self.service(id).unwrap_or(Target::Invalid);
                 (target, self.ir.backends.get(id).map(|backend| &backend.policies))
             }
             ir::Target::AiService(name) => {
@@ -218,15 +244,23 @@ impl<'a> Compiler<'a> {
             mirrors: self.mirrors(&share.mirrors),
             timeout: rule.timeouts.backend_request,
             retry: rule.retry.clone(),
-            meter: (counts_tokens && matches!(target, Target::Service(_))).then_some(Meter),
+            meter: (counts_tokens && matches!(target, Target::Service(..))).then_some(Meter),
             sessions: None,
             target,
         }
     }
 
-    fn mirrors(&self, mirrors: &[ir::Mirror]) -> Vec<CompiledMirror> {
+    /// The endpoints of a Service, as the Gateway of the listener that is compiled is known to them; `None` if nothing may
+    /// be sent there.
+    fn service(&mut self, id: &ir::BackendId) -> Option<Target> {
+        let balancer = self.registry.balancer(id)?;
+        let presented = self.identity.as_ref().and_then(|secret| self.registry.presenting(secret, id));
+        Some(Target::Service(balancer, presented))
+    }
+
+    fn mirrors(&mut self, mirrors: &[ir::Mirror]) -> Vec<CompiledMirror> {
         let compiled = mirrors.iter().filter_map(|mirror| {
-            let target = Target::Service(self.registry.balancer(&mirror.backend)?);
+            let target = self.service(&mirror.backend)?;
             Some(CompiledMirror { share: mirror.share, target })
         });
         compiled.collect()

@@ -1,8 +1,10 @@
 //! From plain data to something that serves: the IR and the state that outlives it become a snapshot.
 
 mod backends;
+mod balanced;
 mod compiler;
 mod erased;
+mod identities;
 mod registry;
 mod rule;
 pub mod stack;

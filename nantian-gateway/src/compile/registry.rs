@@ -6,19 +6,16 @@ use nantian_lb::{Balancer, session::SessionKeys};
 use nantian_ratelimit::redis::RedisStore;
 use nantian_wasm::{Engine, EngineError};
 
-use super::Problem;
+use super::{Problem, balanced::BalancedBackend, identities::Identities};
 use crate::{
     ir::{self, BackendId, Ir, ObjectName, PolicyId},
     listen::{Inside, InvalidCertificate, PortKey, TlsServer},
     metrics::Metrics,
     pattern::Patterns,
-    policy::{
-        AiObserver, Limiters, Outside, PolicyLimiter, WasmPlugins, ai_target, balance_config, endpoints,
-        rate_limit_policy, service_info,
-    },
+    policy::{AiObserver, Limiters, Outside, PolicyLimiter, WasmPlugins, ai_target, rate_limit_policy, service_info},
     telemetry::Telemetry,
     translate::conditions::Reason,
-    upstream::Destination,
+    upstream::{Destination, Roots, UpstreamTls},
 };
 
 /// State that outlives a snapshot.
@@ -33,16 +30,10 @@ pub struct Registry {
     limiters: Limiters,
     plugins: WasmPlugins,
     tls: BTreeMap<(PortKey, Inside), TlsPort>,
+    roots: Roots,
+    identities: Identities,
     /// What the tokens of sessions are sealed with.
     pub(super) session_keys: SessionKeys,
-}
-
-#[derive(Debug)]
-struct BalancedBackend {
-    endpoints: Vec<ir::Endpoint>,
-    protocol: ir::Protocol,
-    load_balancing: ir::LoadBalancing,
-    balancer: Balancer<Destination>,
 }
 
 #[derive(Debug)]
@@ -75,6 +66,8 @@ impl Registry {
             telemetry: None,
             plugins: WasmPlugins::default(),
             tls: BTreeMap::new(),
+            roots: Roots::none(),
+            identities: Identities::default(),
         }
     }
 
@@ -102,6 +95,14 @@ impl Registry {
         self
     }
 
+    /// Trusts `roots` where a BackendTLSPolicy asks for the roots of the system; without, those Services have no certificate
+    /// that is accepted.
+    #[must_use]
+    pub fn trusting(mut self, roots: Roots) -> Self {
+        self.roots = roots;
+        self
+    }
+
     /// The engine of the plugins. Its clock must run before the first plugin is compiled in.
     ///
     /// # Errors
@@ -121,8 +122,16 @@ impl Registry {
     pub fn update_balancers(&mut self, ir: &Ir) {
         self.balancers.retain(|id, _| ir.backends.contains_key(id));
         for (id, backend) in &ir.backends {
-            self.update_balancer(id, backend, ir.endpoints.get(id).map(Vec::as_slice).unwrap_or_default());
+            let endpoints = ir.endpoints.get(id).map(Vec::as_slice).unwrap_or_default();
+            match self.balancers.get_mut(id) {
+                Some(known) => known.update(backend, endpoints, &self.roots),
+                None => {
+                    let balanced = BalancedBackend::new(backend, endpoints, &self.roots);
+                    self.balancers.insert(id.clone(), balanced);
+                }
+            }
         }
+        self.identities.retain(ir);
     }
 
     pub(super) fn plugins(&self) -> &WasmPlugins {
@@ -131,7 +140,7 @@ impl Registry {
 
     /// The state of every balancer, for the admin page.
     pub fn balancers(&self) -> impl Iterator<Item = (&BackendId, &Balancer<Destination>)> {
-        self.balancers.iter().map(|(id, backend)| (id, &backend.balancer))
+        self.balancers.iter().map(|(id, backend)| (id, backend.balancer()))
     }
 
     /// Brings what is keyed by backend, service and plugin up to date with `ir`; says what cannot serve.
@@ -139,7 +148,7 @@ impl Registry {
         self.update_balancers(ir);
         let mut problems = self.update_ai_services(ir);
         let Self { plugins, balancers, .. } = self;
-        let upstream = |id: &BackendId| balancers.get(id).map(|backend| backend.balancer.clone());
+        let upstream = |id: &BackendId| balancers.get(id).and_then(BalancedBackend::usable);
         for (id, why) in plugins.update(&ir.plugins, upstream) {
             if let Some(plugin) = ir.plugins.get(&id) {
                 let object = plugin.object.clone();
@@ -153,9 +162,23 @@ impl Registry {
         problems
     }
 
-    /// The balancer of a backend; its endpoints and strategy change without a new snapshot.
+    /// The balancer of a backend, if something may be sent there; its endpoints and strategy change without a new snapshot.
     pub(super) fn balancer(&self, id: &BackendId) -> Option<Balancer<Destination>> {
-        self.balancers.get(id).map(|backend| backend.balancer.clone())
+        self.balancers.get(id).and_then(BalancedBackend::usable)
+    }
+
+    /// Gets a certificate ready to be presented to backends.
+    ///
+    /// # Errors
+    /// What is wrong with it; what its Secret held before, if anything, is presented on.
+    pub(super) fn identify(&mut self, certificate: &ir::Certificate) -> Result<(), String> {
+        self.identities.identify(certificate)
+    }
+
+    /// TLS to a backend that is presented the certificate of `secret`; `None` if it is spoken to in clear text, or there
+    /// is no such certificate.
+    pub(super) fn presenting(&mut self, secret: &ObjectName, id: &BackendId) -> Option<UpstreamTls> {
+        self.identities.presenting(secret, id, self.balancers.get(id)?.tls()?)
     }
 
     /// The target of an AI service, where it is, and who is told of its calls, unless it is faulty.
@@ -199,33 +222,6 @@ impl Registry {
         let port = TlsPort { listeners: wanted, server: server.clone(), faults: faults.clone() };
         self.tls.insert((key, inside), port);
         Ok((server, faults))
-    }
-
-    fn update_balancer(&mut self, id: &BackendId, backend: &ir::Backend, of_backend: &[ir::Endpoint]) {
-        let known = self.balancers.get(id);
-        if known.is_some_and(|known| {
-            known.endpoints == of_backend
-                && known.protocol == backend.protocol
-                && known.load_balancing == backend.load_balancing
-        }) {
-            return;
-        }
-        let config = balance_config(&backend.load_balancing);
-        let endpoints = endpoints(of_backend, backend.protocol);
-        let balancer = match known {
-            Some(known) => {
-                known.balancer.update(endpoints, &config);
-                known.balancer.clone()
-            }
-            None => Balancer::new(endpoints, &config),
-        };
-        let known = BalancedBackend {
-            endpoints: of_backend.to_vec(),
-            protocol: backend.protocol,
-            load_balancing: backend.load_balancing.clone(),
-            balancer,
-        };
-        self.balancers.insert(id.clone(), known);
     }
 
     /// Who is told of the calls of an AIService. The collectors of its former configuration are told what is left.

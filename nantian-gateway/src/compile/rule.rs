@@ -10,7 +10,7 @@ use crate::{
     ir,
     metrics::RouteMetrics,
     policy::{AiObserver, Meter, Plugins, RateLimits},
-    upstream::Destination,
+    upstream::{Destination, UpstreamTls},
 };
 
 /// A rule whose parts are ready to be stacked, shared by all workers.
@@ -68,8 +68,8 @@ pub struct CompiledMirror {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Target {
-    /// The endpoints of a Service.
-    Service(Balancer<Destination>),
+    /// The endpoints of a Service, and the TLS that takes the place of theirs.
+    Service(Balancer<Destination>, Option<UpstreamTls>),
     /// The provider of an AIService, and who is told of its calls.
     AiService(Arc<nantian_ai::Target>, Destination, AiObserver),
     /// Nowhere: 500.
@@ -81,7 +81,7 @@ pub enum Target {
 impl Target {
     /// Whether endpoints are placed by the client's address.
     pub(super) fn asks_for_client(&self) -> bool {
-        matches!(self, Self::Service(balancer)
+        matches!(self, Self::Service(balancer, _)
             if balancer.config().strategy == Strategy::ConsistentHash(HashKey::SourceIp))
     }
 }
@@ -92,7 +92,7 @@ impl CompiledBackend {
     /// Where its sessions are at home.
     pub(super) fn home(&self) -> Option<Home> {
         match (&self.sessions, &self.target) {
-            (Some(sessions), Target::Service(balancer)) => {
+            (Some(sessions), Target::Service(balancer, _)) => {
                 Some(Home { sessions: sessions.clone(), balancer: balancer.clone() })
             }
             _ => None,

@@ -129,13 +129,13 @@ fn mirrors(mirrors: &[CompiledMirror], rule: &CompiledRule, context: &Context) -
 /// A target: an endpoint of a Service by its balancer, or the provider of an AIService in its dialect.
 fn target(target: &Target, sessions: Option<&Sessions>, context: &Context) -> BackendService {
     match target {
-        Target::Service(balancer) => LocalService::new(
+        Target::Service(balancer, tls) => LocalService::new(
             ServiceBuilder::new()
                 .map_response(|response: Response<_>| count_tunnel(response).map(Body::from))
                 .map_err(BoxError::from)
                 .layer(FailoverLayer::new(balancer.clone()))
                 .layer(policy::balance_layer(balancer, sessions))
-                .service(Connect::new(context.client.clone())),
+                .service(Connect::new(context.client.clone(), tls.clone())),
         ),
         Target::AiService(provider, destination, observer) => LocalService::new(
             ServiceBuilder::new()

@@ -17,9 +17,12 @@ pub fn supported(addressing: &Addressing) -> Vec<&'static str> {
 /// The features of Gateway API that are served in any case, by the names of its conformance suite, sorted.
 ///
 /// A name is added together with what it promises.
-const SUPPORTED: [&str; 35] = [
+const SUPPORTED: [&str; 38] = [
+    "BackendTLSPolicy",
+    "BackendTLSPolicySANValidation",
     "GRPCRoute",
     "Gateway",
+    "GatewayBackendClientCertificate",
     "GatewayHTTPListenerIsolation",
     "GatewayPort8080",
     "HTTPRoute",

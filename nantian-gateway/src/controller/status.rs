@@ -48,7 +48,9 @@ pub(super) fn merged(
         Some(ObjectStatus::Route(route)) => merging.route(present, &route.parents),
         Some(ObjectStatus::Policy(policy)) => return merging.policy(present, &policy.ancestors),
         None if object.kind.ends_with("Route") => merging.route(present, &[]),
-        None if ["TokenPolicy", "WasmPlugin", "BackendLBPolicy"].contains(&object.kind) => {
+        None if ["TokenPolicy", "WasmPlugin", "BackendLBPolicy", "BackendTLSPolicy"]
+            .contains(&object.kind) =>
+        {
             return merging.policy(present, &[]);
         }
         None => return None,

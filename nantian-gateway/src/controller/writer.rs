@@ -137,7 +137,7 @@ impl Writer {
 }
 
 /// The kinds whose status is ours to write, or a part of it.
-const HAVE_STATUS: [&str; 11] = [
+const HAVE_STATUS: [&str; 12] = [
     "GatewayClass",
     "Gateway",
     "HTTPRoute",
@@ -149,6 +149,7 @@ const HAVE_STATUS: [&str; 11] = [
     "TokenPolicy",
     "WasmPlugin",
     "BackendLBPolicy",
+    "BackendTLSPolicy",
 ];
 
 /// Writes one status. Returns the object if that has to be tried again.

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr};
 
 use serde::{Serialize, Serializer};
 
-use super::{ObjectName, Policies, SessionPersistence, Transport};
+use super::{BackendTransport, ObjectName, Policies, SessionPersistence, Transport};
 
 /// A port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +38,9 @@ impl Serialize for BackendId {
 pub struct Backend {
     /// The protocol, from `appProtocol`.
     pub protocol: Protocol,
+    /// What is below that, from its BackendTLSPolicy.
+    #[serde(skip_serializing_if = "BackendTransport::is_plain")]
+    pub transport: BackendTransport,
     /// Balancing, from its BackendLBPolicy.
     pub load_balancing: LoadBalancing,
     /// TokenPolicies and WasmPlugins on the Service.
@@ -52,7 +55,7 @@ pub enum Protocol {
     /// HTTP/1.1, upgrades included (`kubernetes.io/ws` too).
     #[default]
     Http1,
-    /// HTTP/2 in clear text (`kubernetes.io/h2c`).
+    /// HTTP/2 without HTTP/1.1 (`kubernetes.io/h2c`): with prior knowledge in clear text, by ALPN over TLS.
     H2c,
 }
 

@@ -79,6 +79,9 @@ pub struct Listener {
     pub hostname: HostPattern,
     /// The certificates to choose from by SNI, in the order of the Gateway; empty where no TLS ends.
     pub certificates: Vec<Certificate>,
+    /// What is presented to backends that ask for a certificate; that of the Gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<Certificate>,
     /// Policies on the Gateway, then on this listener.
     pub policies: Policies,
     /// The routes that this listener serves, in the order of [`super::Ir::routes`].

@@ -13,6 +13,7 @@ mod policy;
 mod redact;
 mod route;
 mod session;
+mod tls;
 
 use std::collections::BTreeMap;
 
@@ -37,6 +38,7 @@ pub use self::{
         Share, Target, Timeouts, ValueMatch, WeightedBackend,
     },
     session::{SessionCarrier, SessionPersistence},
+    tls::{Authorities, BackendTls, BackendTransport, SubjectName},
 };
 
 /// Everything that the gateway should serve in one generation.
@@ -65,6 +67,7 @@ impl Ir {
             && self.backends.iter().zip(&other.backends).all(|((id, this), (other_id, that))| {
                 id == other_id
                     && this.protocol == that.protocol
+                    && this.transport == that.transport
                     && this.policies == that.policies
                     && this.load_balancing.is_in_place_of(&that.load_balancing)
             });

@@ -28,4 +28,4 @@ pub use self::{
     state::{Timeouts, TunnelGuard},
     tls::{Inside, InvalidCertificate, TlsServer},
 };
-pub(crate) use self::{clock::TICK, forward::client_address};
+pub(crate) use self::{clock::TICK, forward::client_address, tls::certified_key};

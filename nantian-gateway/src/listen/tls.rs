@@ -94,7 +94,15 @@ impl TlsServer {
     }
 }
 
-fn certified_key(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+/// A certificate that can be presented.
+///
+/// # Errors
+/// What is wrong with it, without a word of the key.
+pub(crate) fn certified_key(
+    chain: &[u8],
+    key: &[u8],
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, String> {
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     if chain.is_empty() {

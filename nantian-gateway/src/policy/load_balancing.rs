@@ -13,7 +13,7 @@ use crate::{
     ir,
     listen::client_address,
     respond,
-    upstream::{Destination, Unanswered, UpstreamBody},
+    upstream::{Destination, Unanswered, UpstreamBody, UpstreamTls},
 };
 
 /// How long an endpoint that was left out takes to get its whole share again.
@@ -65,11 +65,15 @@ fn hash_key(key: &ir::HashKey) -> Option<HashKey> {
 }
 
 /// The endpoints of a backend as the balancer takes them.
-pub fn endpoints(endpoints: &[ir::Endpoint], protocol: ir::Protocol) -> Vec<Endpoint<Destination>> {
+pub fn endpoints(
+    endpoints: &[ir::Endpoint],
+    protocol: ir::Protocol,
+    tls: Option<&UpstreamTls>,
+) -> Vec<Endpoint<Destination>> {
     endpoints
         .iter()
         .map(|endpoint| {
-            let destination = Destination { address: endpoint.address.clone(), protocol, tls: None };
+            let destination = Destination { address: endpoint.address.clone(), protocol, tls: tls.cloned() };
             let readiness = if endpoint.draining { Readiness::Draining } else { Readiness::Ready };
             Endpoint::new(endpoint.id.as_str(), destination).with_readiness(readiness)
         })

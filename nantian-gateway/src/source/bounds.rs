@@ -56,8 +56,11 @@ pub(super) mod form {
     pub(in crate::source) const CONTROLLER: &str =
         r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+$";
 
+    /// `spiffe://example.org/service`.
+    pub(in crate::source) const URI: &str = r"^[A-Za-z][A-Za-z0-9+.\-]*:.+$";
+
     /// What matches each form.
-    pub(in crate::source) const MEANINGS: [(&str, &str); 8] = [
+    pub(in crate::source) const MEANINGS: [(&str, &str); 9] = [
         (HOST_PATTERN, "a host name in lower case, or *. and one"),
         (DNS_NAME, "a DNS name of lower-case letters, digits, hyphens and dots"),
         (DNS_LABEL, "a DNS label of lower-case letters, digits and hyphens"),
@@ -65,6 +68,7 @@ pub(super) mod form {
         (KIND, "a kind: letters, digits and hyphens"),
         (TOKEN, "a header name: letters, digits and !#$%&'*+-.^_`|~"),
         (DURATION, "a duration such as 500ms, 10s or 1h30m"),
+        (URI, "a URI with a scheme"),
         (CONTROLLER, "a domain and a path such as example.com/controller"),
     ];
 }
@@ -81,6 +85,29 @@ const SERVICE_HAS_PORT: Rule = Rule {
         let is = |field, default| backend.get(field).is_none_or(|value| value == default);
         let is_service = is("group", "") && is("kind", "Service");
         !is_service || backend.get("port").is_some_and(|port| !port.is_null())
+    },
+};
+
+const ONE_SORT_OF_AUTHORITIES: Rule = Rule {
+    cel: "(has(self.caCertificateRefs) && size(self.caCertificateRefs) > 0) != \
+          (has(self.wellKnownCACertificates) && self.wellKnownCACertificates != '')",
+    message: "one of caCertificateRefs and wellKnownCACertificates is required, and only one",
+    field: None,
+    holds: |validation| {
+        let refs = validation.get("caCertificateRefs").and_then(Value::as_array);
+        let well_known = validation.get("wellKnownCACertificates").and_then(Value::as_str);
+        refs.is_some_and(|refs| !refs.is_empty()) != well_known.is_some_and(|name| !name.is_empty())
+    },
+};
+
+const NAMED_BY_ITS_TYPE: Rule = Rule {
+    cel: "self.type == 'Hostname' ? has(self.hostname) && !has(self.uri) : has(self.uri) && !has(self.hostname)",
+    message: "needs hostname where its type is Hostname, uri where it is URI, and not the other one",
+    field: None,
+    holds: |name| {
+        let has = |field| name.get(field).is_some_and(|value| !value.is_null() && value != "");
+        let is_host = name.get("type").is_none_or(|kind| kind == "Hostname");
+        has("hostname") == is_host && has("uri") != is_host
     },
 };
 
@@ -184,6 +211,18 @@ pub(super) const BOUNDS: &[Bound] = &[
     on("ReferenceGrant.spec.to[].group", Form(form::GROUP)),
     on("ReferenceGrant.spec.to[].kind", Form(form::KIND)),
     on("ReferenceGrant.spec.to[].name", Length(1, 253)),
+    // BackendTLSPolicy
+    on("BackendTLSPolicy.spec.targetRefs", Items(1, 16)),
+    on("BackendTLSPolicy.spec.validation", Holds(ONE_SORT_OF_AUTHORITIES)),
+    on("validation.caCertificateRefs", Items(0, 8)),
+    on("validation.hostname", Form(form::DNS_NAME)),
+    on("validation.hostname", Length(1, 253)),
+    on("validation.subjectAltNames", Items(0, 5)),
+    on("validation.subjectAltNames[]", Holds(NAMED_BY_ITS_TYPE)),
+    on("subjectAltNames[].hostname", Form(form::HOST_PATTERN)),
+    on("subjectAltNames[].hostname", Length(1, 253)),
+    on("subjectAltNames[].uri", Form(form::URI)),
+    on("subjectAltNames[].uri", Length(1, 253)),
     // Core kinds
     on("Service.spec.type", Words(&["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"])),
     on("Service.spec.ports[].port", Number(1, 65535)),

@@ -13,6 +13,7 @@ pub(super) enum Kind {
     TcpRoute,
     UdpRoute,
     ReferenceGrant,
+    BackendTlsPolicy,
     Namespace,
     Service,
     EndpointSlice,
@@ -54,13 +55,13 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const NANTIAN: &str = "gateway.nantian.dev";
 
 /// Kinds of the Gateway API that exist and are not served.
-const NOT_SERVED: [&str; 2] = ["BackendTLSPolicy", "ListenerSet"];
+const NOT_SERVED: [&str; 1] = ["ListenerSet"];
 
 // === impl Kind ===
 
 impl Kind {
     /// Every kind that is read.
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::GatewayClass,
         Self::Gateway,
         Self::HttpRoute,
@@ -69,6 +70,7 @@ impl Kind {
         Self::TcpRoute,
         Self::UdpRoute,
         Self::ReferenceGrant,
+        Self::BackendTlsPolicy,
         Self::Namespace,
         Self::Service,
         Self::EndpointSlice,
@@ -91,6 +93,7 @@ impl Kind {
             Self::TcpRoute => ("TCPRoute", GATEWAY_API, &["v1", "v1alpha2"], true),
             Self::UdpRoute => ("UDPRoute", GATEWAY_API, &["v1", "v1alpha2"], true),
             Self::ReferenceGrant => ("ReferenceGrant", GATEWAY_API, &["v1", "v1beta1"], true),
+            Self::BackendTlsPolicy => ("BackendTLSPolicy", GATEWAY_API, &["v1"], true),
             Self::Namespace => ("Namespace", "", &["v1"], false),
             Self::Service => ("Service", "", &["v1"], true),
             Self::EndpointSlice => ("EndpointSlice", "discovery.k8s.io", &["v1"], true),

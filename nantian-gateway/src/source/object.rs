@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gateway_api::backendtlspolicies::BackendTlsPolicy;
 use gateway_api::experimental::{
     gatewayclasses::GatewayClass, gateways::Gateway, grpcroutes::GrpcRoute, httproutes::HttpRoute,
     referencegrants::ReferenceGrant, tcproutes::TcpRoute, tlsroutes::TlsRoute, udproutes::UdpRoute,
@@ -88,6 +89,7 @@ objects! {
     TcpRoute(TcpRoute) in tcp_routes,
     UdpRoute(UdpRoute) in udp_routes,
     ReferenceGrant(ReferenceGrant) in reference_grants,
+    BackendTlsPolicy(BackendTlsPolicy) in backend_tls_policies,
     Namespace(Namespace) in namespaces,
     Service(Service) in services,
     EndpointSlice(EndpointSlice) in endpoint_slices,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use gateway_api::backendtlspolicies::BackendTlsPolicy;
 use gateway_api::experimental::{
     gatewayclasses::GatewayClass, gateways::Gateway, grpcroutes::GrpcRoute, httproutes::HttpRoute,
     referencegrants::ReferenceGrant, tcproutes::TcpRoute, tlsroutes::TlsRoute, udproutes::UdpRoute,
@@ -40,6 +41,8 @@ pub struct Objects {
     pub reference_grants: ByName<ReferenceGrant>,
     /// Namespaces, cluster-scoped; one that is absent exists and has only its name label.
     pub namespaces: ByName<Namespace>,
+    /// BackendTLSPolicies.
+    pub backend_tls_policies: ByName<BackendTlsPolicy>,
     /// Services.
     pub services: ByName<Service>,
     /// EndpointSlices.

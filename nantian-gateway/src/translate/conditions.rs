@@ -94,6 +94,12 @@ named! {
         ProtocolConflict,
         /// A certificate is missing or malformed.
         InvalidCertificateRef,
+        /// The certificate for backends is missing or malformed.
+        InvalidClientCertificateRef,
+        /// Certificates of authorities are missing or malformed.
+        InvalidCACertificateRef,
+        /// No authority is left to trust.
+        NoValidCACertificate,
         /// `allowedRoutes.kinds` names a kind that is not served.
         InvalidRouteKinds,
         /// No ReferenceGrant permits the reference into another namespace.

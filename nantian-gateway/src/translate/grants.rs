@@ -34,6 +34,8 @@ struct Permit<'a> {
 
 impl<'a> GroupKind<'a> {
     pub(super) const BACKEND_LB_POLICY: Self = Self::new("gateway.networking.k8s.io", "BackendLBPolicy");
+    pub(super) const BACKEND_TLS_POLICY: Self = Self::new("gateway.networking.k8s.io", "BackendTLSPolicy");
+    pub(super) const CONFIG_MAP: Self = Self::new("", "ConfigMap");
     pub(super) const AI_SERVICE: Self = Self::new("gateway.nantian.dev", "AIService");
     pub(super) const GATEWAY: Self = Self::new("gateway.networking.k8s.io", "Gateway");
     pub(super) const GRPC_ROUTE: Self = Self::new("gateway.networking.k8s.io", "GRPCRoute");

@@ -3,6 +3,7 @@
 //! [`translate`] is a pure function: no clock, no input or output, the same objects give the same translation. What is
 //! wrong with an object becomes a condition of that object, and never stops another one.
 
+mod authorities;
 pub mod conditions;
 mod fault;
 mod gateway;
@@ -32,7 +33,7 @@ use self::{
 };
 use crate::{
     gates::FeatureGates,
-    ir::{Backend, BackendId, Ir, Policies},
+    ir::{Backend, BackendId, BackendTransport, Ir, Policies},
     pattern::Patterns,
     source::Objects,
 };
@@ -69,7 +70,7 @@ pub fn translate_with(objects: &Objects, gates: FeatureGates, patterns: &Pattern
     let mut ir = Ir { ports: gateway::ports(&gateways, &policies), routes, ..Ir::default() };
     add_backends(&mut ir, &world, &policies, &ai_services);
     add_policies(&mut ir, &policies);
-    add_upstreams(&mut ir, &world);
+    add_upstreams(&mut ir, &world, &policies);
     gateway::report(&gateways, &mut report);
     policies.report(&reach, &mut report);
     Translation { ir, statuses: report.statuses, ignored: report.ignored, warnings: report.warnings }
@@ -98,24 +99,32 @@ fn add_backends(ir: &mut Ir, world: &World<'_>, policies: &PolicySet, ai_service
 }
 
 fn backend(world: &World<'_>, policies: &PolicySet, id: &BackendId) -> Backend {
-    let service = world.objects.services.get(&id.service);
-    let port = service.and_then(|service| service::port(service, id.port, id.transport));
     Backend {
-        protocol: port.and_then(|port| port.protocol().ok()).unwrap_or_default(),
         load_balancing: policies.balancing(&id.service),
         policies: policies.attached(&TargetKey::Service(id.service.clone())),
+        ..connected(world, policies, id)
     }
 }
 
+/// A backend as plugins call it: neither balanced nor limited.
+fn connected(world: &World<'_>, policies: &PolicySet, id: &BackendId) -> Backend {
+    let service = world.objects.services.get(&id.service);
+    let port = service.and_then(|service| service::port(service, id.port, id.transport));
+    let needs_tls = port.as_ref().is_some_and(service::Port::needs_tls);
+    let transport = match policies.transport(id) {
+        BackendTransport::Plain if needs_tls => BackendTransport::Refused,
+        transport => transport,
+    };
+    let protocol = port.and_then(|port| port.protocol().ok()).unwrap_or_default();
+    Backend { protocol, transport, ..Backend::default() }
+}
+
 /// Adds the Services that plugins may call.
-fn add_upstreams(ir: &mut Ir, world: &World<'_>) {
+fn add_upstreams(ir: &mut Ir, world: &World<'_>, policies: &PolicySet) {
     let Ir { plugins, backends, endpoints, .. } = ir;
     for id in plugins.values().flat_map(|plugin| &plugin.upstreams) {
         if !backends.contains_key(id) {
-            let service = world.objects.services.get(&id.service);
-            let port = service.and_then(|service| service::port(service, id.port, id.transport));
-            let protocol = port.and_then(|port| port.protocol().ok()).unwrap_or_default();
-            backends.insert(id.clone(), Backend { protocol, ..Backend::default() });
+            backends.insert(id.clone(), connected(world, policies, id));
             endpoints.insert(id.clone(), service::endpoints(world, id));
         }
     }

@@ -43,11 +43,13 @@ fn transport_of(protocol: Option<&str>) -> Option<Transport> {
 }
 
 fn app_protocol(port: &ServicePort) -> Result<Protocol, String> {
-    match port.app_protocol.as_deref() {
-        None | Some("http" | "kubernetes.io/ws") => Ok(Protocol::Http1),
-        Some("kubernetes.io/h2c") => Ok(Protocol::H2c),
-        Some(other) => Err(format!(
-            "appProtocol {other:?} is not served, only http, kubernetes.io/h2c and kubernetes.io/ws are"
+    let Some(name) = port.app_protocol.as_deref() else { return Ok(Protocol::Http1) };
+    match name.to_ascii_lowercase().as_str() {
+        "http" | "https" | "kubernetes.io/ws" | "kubernetes.io/wss" => Ok(Protocol::Http1),
+        "kubernetes.io/h2c" => Ok(Protocol::H2c),
+        _ => Err(format!(
+            "appProtocol {name:?} is not served, only http, https, kubernetes.io/h2c, kubernetes.io/ws and \
+             kubernetes.io/wss are"
         )),
     }
 }
@@ -144,6 +146,13 @@ impl Port<'_> {
     pub(super) fn protocol(&self) -> Result<Protocol, String> {
         self.is_reached()?;
         self.spec.map_or(Ok(Protocol::Http1), app_protocol)
+    }
+
+    /// Whether requests to it are sent over TLS alone. Names of services are the same in upper and in lower case (RFC 6335,
+    /// section 5.1).
+    pub(super) fn needs_tls(&self) -> bool {
+        let name = self.spec.and_then(|spec| spec.app_protocol.as_deref()).unwrap_or_default();
+        ["https", "kubernetes.io/wss"].iter().any(|secured| name.eq_ignore_ascii_case(secured))
     }
 
     /// The number that endpoints listen on, if the Service itself says it.

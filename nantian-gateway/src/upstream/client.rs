@@ -31,7 +31,7 @@ pub struct ClientConfig {
     pub idle_timeout: Duration,
     /// How long an upgraded connection may be silent; `None` is no limit. Default: 1 h.
     pub tunnel_idle_timeout: Option<Duration>,
-    /// Roots and protocols for upstream TLS.
+    /// Roots and protocols for destinations whose TLS has none of its own.
     pub tls: Arc<TlsConfig>,
 }
 

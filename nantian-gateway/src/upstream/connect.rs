@@ -18,7 +18,10 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{Destination, UpstreamError};
-use crate::{ir::Address, socket::keep_alive};
+use crate::{
+    ir::{Address, Protocol},
+    socket::keep_alive,
+};
 
 /// A connection in clear text or behind TLS.
 pub(super) enum Io {
@@ -75,12 +78,21 @@ async fn open_tcp(destination: &Destination, limit: Duration) -> io::Result<TcpS
 
 async fn open(destination: &Destination, tls: &Arc<TlsConfig>, limit: Duration) -> io::Result<Io> {
     let stream = open_tcp(destination, limit).await?;
-    let Some(name) = &destination.tls else {
+    let Some(expected) = &destination.tls else {
         return Ok(Io::Plain(stream));
     };
-    let name = ServerName::try_from(name.to_string()).map_err(io::Error::other)?;
-    let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
+    let name = ServerName::try_from(expected.name().to_owned()).map_err(io::Error::other)?;
+    let connector = TlsConnector::from(Arc::clone(expected.config().unwrap_or(tls)));
+    let stream = connector.with_alpn(vec![alpn(destination.protocol).to_vec()]).connect(name, stream).await?;
     Ok(Io::Tls(Box::new(stream)))
+}
+
+/// What is going to be spoken, as it is called in a handshake (RFC 7301).
+fn alpn(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Http1 => b"http/1.1",
+        Protocol::H2c => b"h2",
+    }
 }
 
 /// Tries the addresses of `name` in the order in which the resolver gives them, each for its share of the time.

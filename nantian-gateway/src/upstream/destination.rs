@@ -1,9 +1,10 @@
 //! Where a request is sent.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr};
 
 use http::uri::Authority;
 
+use super::UpstreamTls;
 use crate::ir::{Address, Protocol};
 
 /// An upstream address, how it is spoken to, and whose certificate is expected there.
@@ -15,8 +16,8 @@ pub struct Destination {
     pub address: Address,
     /// What it speaks.
     pub protocol: Protocol,
-    /// The name that its certificate must cover; `None` is clear text.
-    pub tls: Option<Arc<str>>,
+    /// Whose certificate is expected there; `None` is clear text.
+    pub tls: Option<UpstreamTls>,
 }
 
 impl Destination {
@@ -32,7 +33,7 @@ impl Destination {
             Ok(address) => Address::Ip(SocketAddr::new(address, port)),
             Err(_) => Address::Dns(host.to_owned(), port),
         };
-        Some(Self { address, protocol: Protocol::Http1, tls: tls.then(|| host.into()) })
+        Some(Self { address, protocol: Protocol::Http1, tls: tls.then(|| UpstreamTls::named(host)) })
     }
 }
 

@@ -122,7 +122,7 @@ impl<S> Shared<S> {
         let endpoints = self.balancer.status();
         let tried = request.extensions_mut().get_or_insert_default::<Tried>().clone().without_return();
         request.extensions_mut().insert(tried.clone());
-        for endpoint in endpoints.iter().filter(|endpoint| endpoint.target == destination) {
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.target.address == destination.address) {
             tried.add(&endpoint.id);
         }
         let tried = tried.endpoints();

@@ -21,6 +21,7 @@ mod service;
 mod tls;
 mod tunnel;
 mod upload;
+mod verifier;
 
 pub(crate) use self::connect::connect_tcp;
 pub use self::{
@@ -30,6 +31,6 @@ pub use self::{
     error::{Unanswered, UpstreamError},
     failover::{Failover, FailoverFuture, FailoverLayer},
     service::{Connect, ConnectTo},
-    tls::client_config as tls_client_config,
+    tls::{ClientIdentity, Roots, UpstreamTls, client_config as tls_client_config},
     tunnel::{Upgrade, count_tunnel},
 };

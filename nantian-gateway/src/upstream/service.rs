@@ -10,13 +10,14 @@ use http::{Request, Response};
 use nantian_lb::Routed;
 use tower::Service;
 
-use super::{Client, Destination, Unanswered, UpstreamBody, client::Exchange};
+use super::{Client, Destination, Unanswered, UpstreamBody, UpstreamTls, client::Exchange};
 use crate::body::{Body, BoxError};
 
 /// Sends each request to the endpoint that was picked for it.
 #[derive(Debug, Clone)]
 pub struct Connect {
     client: Client,
+    tls: Option<UpstreamTls>,
 }
 
 /// Sends each request to one destination.
@@ -27,9 +28,9 @@ pub struct ConnectTo {
 }
 
 impl Connect {
-    /// Uses the connections of `client`.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    /// Uses the connections of `client`, and `tls` in the place of that of the endpoints.
+    pub fn new(client: Client, tls: Option<UpstreamTls>) -> Self {
+        Self { client, tls }
     }
 }
 
@@ -51,7 +52,10 @@ impl Service<Routed<Destination, Request<Body>>> for Connect {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, routed: Routed<Destination, Request<Body>>) -> Self::Future {
+    fn call(&mut self, mut routed: Routed<Destination, Request<Body>>) -> Self::Future {
+        if self.tls.is_some() {
+            routed.target.tls.clone_from(&self.tls);
+        }
         self.client.send(routed.target, routed.request)
     }
 }

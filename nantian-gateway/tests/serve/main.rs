@@ -4,6 +4,7 @@
 mod admin;
 mod ai;
 mod ai_telemetry;
+mod backend_tls;
 mod balancing;
 #[cfg(feature = "kubernetes")]
 mod cluster;

@@ -24,6 +24,7 @@ pub(crate) fn objects(yaml: &str) -> Objects {
             "TCPRoute" => insert(&mut objects.tcp_routes, document),
             "UDPRoute" => insert(&mut objects.udp_routes, document),
             "ReferenceGrant" => insert(&mut objects.reference_grants, document),
+            "BackendTLSPolicy" => insert(&mut objects.backend_tls_policies, document),
             "Namespace" => insert(&mut objects.namespaces, document),
             "Service" => insert(&mut objects.services, document),
             "EndpointSlice" => insert(&mut objects.endpoint_slices, document),

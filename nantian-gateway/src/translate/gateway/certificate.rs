@@ -1,6 +1,5 @@
-//! Certificates of HTTPS listeners.
+//! Certificates in Secrets.
 
-use gateway_api::experimental::gateways::GatewayListenersTlsCertificateRefs;
 use k8s_openapi::api::core::v1::Secret;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
@@ -17,28 +16,48 @@ use crate::{
 /// The type of a Secret that holds a certificate.
 const SECRET_TYPE: &str = "kubernetes.io/tls";
 
-/// Resolves a reference of a listener to a certificate.
+/// A reference to a certificate.
+pub(super) struct Reference<'a> {
+    pub(super) group: Option<&'a str>,
+    pub(super) kind: Option<&'a str>,
+    pub(super) namespace: Option<&'a str>,
+    pub(super) name: &'a str,
+}
+
+/// Reads a reference; every place that may hold one has a Rust type of its own for it.
+macro_rules! reference {
+    ($spec:expr) => {
+        $crate::translate::gateway::certificate::Reference {
+            group: $spec.group.as_deref(),
+            kind: $spec.kind.as_deref(),
+            namespace: $spec.namespace.as_deref(),
+            name: &$spec.name,
+        }
+    };
+}
+
+pub(super) use reference;
+
+/// Resolves a reference of an object of this kind and namespace; `bad` is the reason if it leads to no certificate.
 pub(super) fn resolve(
     world: &World<'_>,
-    gateway: &ObjectName,
-    reference: &GatewayListenersTlsCertificateRefs,
+    (owner, own): (GroupKind<'_>, &str),
+    reference: &Reference<'_>,
+    bad: Reason,
     path: &Path<'_>,
 ) -> Result<Certificate, Fault> {
-    let invalid = |message: String| Fault::at(Reason::InvalidCertificateRef, path, message);
-    let group = reference.group.as_deref().unwrap_or(GroupKind::SECRET.group);
-    let kind = reference.kind.as_deref().unwrap_or(GroupKind::SECRET.kind);
-    let kind = GroupKind::new(group, kind);
+    let invalid = |message: String| Fault::at(bad, path, message);
+    let group = reference.group.unwrap_or(GroupKind::SECRET.group);
+    let kind = GroupKind::new(group, reference.kind.unwrap_or(GroupKind::SECRET.kind));
     if kind != GroupKind::SECRET {
         return Err(invalid(format!("{kind} is not supported, only Secret is")));
     }
-    let namespace = reference.namespace.as_deref().unwrap_or(&gateway.namespace);
-    let name = ObjectName::new(namespace, reference.name.as_str());
-    let from = (GroupKind::GATEWAY, gateway.namespace.as_str());
-    if !world.grants.permit(from, (GroupKind::SECRET, namespace, &name.name)) {
-        let message = format!(
-            "no ReferenceGrant in {namespace} permits Gateways of {} to use Secret {name}",
-            gateway.namespace
-        );
+    let namespace = reference.namespace.unwrap_or(own);
+    let name = ObjectName::new(namespace, reference.name);
+    if !world.grants.permit((owner, own), (GroupKind::SECRET, namespace, &name.name)) {
+        let owner = owner.kind;
+        let message =
+            format!("no ReferenceGrant in {namespace} permits {owner}s of {own} to use Secret {name}");
         return Err(Fault::at(Reason::RefNotPermitted, path, message).absent());
     }
     let secret = world

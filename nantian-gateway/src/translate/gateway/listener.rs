@@ -225,7 +225,9 @@ fn certificates(
     }
     let refs = refs.iter().enumerate();
     refs.filter_map(|(index, reference)| {
-        unresolved.keep(certificate::resolve(world, gateway, reference, &path.index(index)))
+        let from = (GroupKind::GATEWAY, gateway.namespace.as_str());
+        let (reference, bad) = (certificate::reference!(reference), Reason::InvalidCertificateRef);
+        unresolved.keep(certificate::resolve(world, from, &reference, bad, &path.index(index)))
     })
     .collect()
 }

@@ -17,12 +17,13 @@ use self::placement::Placed;
 pub(super) use self::{listener::ListenerState, ports::ports, report::report};
 use super::{
     conditions::Reason,
-    fault::{Fault, Path},
+    fault::{Fault, Faults, Path},
     gateway_class::Classes,
+    grants::GroupKind,
     world::{Report, World, oldest_first},
 };
 use crate::{
-    ir::{ListenerId, ListenerProtocol, ObjectName, SocketProtocol, Transport},
+    ir::{Certificate, ListenerId, ListenerProtocol, ObjectName, SocketProtocol, Transport},
     source::ObjectRef,
 };
 
@@ -42,6 +43,10 @@ pub(super) struct GatewayState<'a> {
     pub(super) addresses: Vec<Option<IpAddr>>,
     placed: Placed<'a>,
     pub(super) listeners: Vec<ListenerState<'a>>,
+    /// What is presented to backends.
+    pub(super) client_certificate: Option<Certificate>,
+    /// What is wrong with the references of the Gateway itself, if it has any.
+    pub(super) references: Option<Faults>,
 }
 
 // === impl Gateways ===
@@ -109,7 +114,9 @@ impl<'a> GatewayState<'a> {
         let verdict = class_verdict(gateway, class).and_then(|()| parameters(gateway)).and(bindable);
         let mut listeners = listener::read(world, name, gateway);
         clash::within_gateway(&mut listeners);
-        Self { name, generation: gateway.metadata.generation, verdict, addresses, placed, listeners }
+        let (client_certificate, references) = client_certificate(world, name, gateway);
+        let generation = gateway.metadata.generation;
+        Self { name, generation, verdict, addresses, placed, listeners, client_certificate, references }
     }
 
     /// Whether this listener of the Gateway serves requests.
@@ -125,6 +132,26 @@ impl<'a> GatewayState<'a> {
     fn bound_port(&self, transport: Transport, port: u16) -> Option<u16> {
         placement::bound_port(self.placed, transport, port)
     }
+}
+
+/// The certificate for backends, and what is wrong with it; neither if none is asked for.
+fn client_certificate(
+    world: &World<'_>,
+    name: &ObjectName,
+    gateway: &Gateway,
+) -> (Option<Certificate>, Option<Faults>) {
+    let backend = gateway.spec.tls.as_ref().and_then(|tls| tls.backend.as_ref());
+    let Some(reference) = backend.and_then(|backend| backend.client_certificate_ref.as_ref()) else {
+        return (None, None);
+    };
+    let path = Path::SPEC.field("tls");
+    let path = path.field("backend");
+    let path = path.field("clientCertificateRef");
+    let from = (GroupKind::GATEWAY, name.namespace.as_str());
+    let (reference, bad) = (certificate::reference!(reference), Reason::InvalidClientCertificateRef);
+    let mut faults = Faults::default();
+    let found = faults.keep(certificate::resolve(world, from, &reference, bad, &path));
+    (found, Some(faults))
 }
 
 fn class_verdict(gateway: &Gateway, class: &Result<(), Fault>) -> Result<(), Fault> {
@@ -185,9 +212,6 @@ fn warn_of_the_unserved(object: &ObjectRef, gateway: &Gateway, report: &mut Repo
             object,
             "spec.defaultScope: default Gateways are not served, a route has to name its parent",
         );
-    }
-    if spec.tls.as_ref().is_some_and(|tls| tls.backend.is_some()) {
-        report.warn(object, "spec.tls.backend: no connection to a backend uses TLS");
     }
 }
 

@@ -47,6 +47,7 @@ fn to_ir(
         protocol,
         hostname: listener.hostname.clone(),
         certificates: listener.certificates.clone(),
+        client_certificate: gateway.client_certificate.clone(),
         policies: attached,
         routes: listener.attachments.clone(),
     }

@@ -22,6 +22,10 @@ pub(in crate::translate) fn report(gateways: &Gateways<'_>, report: &mut Report)
 fn gateway_status(gateway: &GatewayState<'_>) -> GatewayStatus {
     let mut conditions = Conditions::new(gateway.generation);
     conditions.set(accepted(gateway));
+    if let Some(references) = &gateway.references {
+        let message = "all references of the Gateway itself resolve";
+        conditions.set(references.condition(ConditionType::ResolvedRefs, Reason::ResolvedRefs, message));
+    }
     let asked = gateway.addresses.iter().flatten().copied().map(GatewayAddress::from);
     let addresses = asked.chain(gateway.placed.addresses()).collect();
     let listeners = gateway.listeners.iter().map(|listener| listener_status(gateway, listener)).collect();

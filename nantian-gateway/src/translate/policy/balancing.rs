@@ -5,7 +5,7 @@ use nantian_crd::{BackendLbPolicy, HashKeyType, LoadBalancingType};
 use super::{
     PolicySet, TargetKey,
     attach::{self, Claims},
-    record::Record,
+    record::{Record, References},
     target::Target,
 };
 use crate::{
@@ -44,7 +44,7 @@ pub(super) fn read(world: &World<'_>, set: &mut PolicySet) {
         };
         let own = GroupKind::BACKEND_LB_POLICY.refer(&name.namespace, &name.name);
         let generation = policy.metadata.generation;
-        set.records.push(Record { object, own, generation, refused, outcomes, module: None });
+        set.records.push(Record { object, own, generation, refused, outcomes, references: References::None });
     }
 }
 

@@ -1,7 +1,8 @@
-//! The four kinds: limits, plugins, balancing, and AI services.
+//! Policies: limits, plugins, balancing, TLS to backends, and AI services.
 
 mod ai;
 mod attach;
+mod backend_tls;
 mod balancing;
 mod reach;
 mod record;
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     gates::Feature,
-    ir::{LoadBalancing, ObjectName, Plugin, Policies, PolicyId, RateLimit},
+    ir::{BackendId, BackendTransport, LoadBalancing, ObjectName, Plugin, Policies, PolicyId, RateLimit},
 };
 
 /// Every policy that is in force somewhere, and what became of the others.
@@ -28,6 +29,8 @@ use crate::{
 pub(super) struct PolicySet {
     places: HashMap<TargetKey, Policies>,
     balancing: HashMap<ObjectName, LoadBalancing>,
+    /// Of Services, and of single ports.
+    transports: HashMap<TargetKey, BackendTransport>,
     rate_limits: BTreeMap<PolicyId, RateLimit>,
     plugins: BTreeMap<PolicyId, Plugin>,
     /// The identity of each plugin, and why a filter cannot use it.
@@ -57,6 +60,7 @@ impl PolicySet {
         } else {
             report.ignore(Feature::BackendLBPolicy, &objects.backend_lb_policies);
         }
+        backend_tls::read(world, &mut set);
         set
     }
 
@@ -68,6 +72,13 @@ impl PolicySet {
     /// How requests are spread over the endpoints of a Service.
     pub(super) fn balancing(&self, service: &ObjectName) -> LoadBalancing {
         self.balancing.get(service).cloned().unwrap_or_default()
+    }
+
+    /// How connections to a port of a Service are opened: as the policy of the port says, else that of the Service.
+    pub(super) fn transport(&self, id: &BackendId) -> BackendTransport {
+        let of_port = self.transports.get(&TargetKey::Port(id.clone()));
+        let found = of_port.or_else(|| self.transports.get(&TargetKey::Service(id.service.clone())));
+        found.cloned().unwrap_or_default()
     }
 
     /// The identity of a plugin that a filter names, and why it cannot be used.

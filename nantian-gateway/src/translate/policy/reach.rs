@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::TargetKey;
-use crate::ir::{Filter, ListenerId, ObjectName, RouteId, Rule};
+use crate::ir::{BackendId, Filter, ListenerId, ObjectName, RouteId, Rule};
 
 /// The Gateways through which requests reach routes, backends and plugins.
 #[derive(Default)]
@@ -14,6 +14,7 @@ pub(in crate::translate) struct Reach {
     services: Gateways<ObjectName>,
     /// The Services that connections and datagrams reach, which only balancing is about.
     balanced: Gateways<ObjectName>,
+    ports: Gateways<BackendId>,
     ai_services: Gateways<ObjectName>,
     plugins: Gateways<ObjectName>,
     /// Routes and named rules that redirect all their requests, before any policy is asked.
@@ -58,6 +59,7 @@ impl Reach {
         self.redirecting.extend(named.map(|name| TargetKey::Route(route.clone(), Some(name))));
         for backend in rules.iter().flat_map(Rule::backends) {
             self.services.add(&backend.service, gateway);
+            self.ports.add(backend, gateway);
         }
         for name in rules.iter().flat_map(Rule::ai_services) {
             self.ai_services.add(name, gateway);
@@ -100,6 +102,7 @@ impl Reach {
             TargetKey::Gateway(gateway, _) => vec![gateway],
             TargetKey::Route(route, _) => self.routes.of(route),
             TargetKey::Service(service) => self.services.of(service),
+            TargetKey::Port(port) => self.ports.of(port),
             TargetKey::AiService(name) => self.ai_services.of(name),
         }
     }

@@ -28,8 +28,17 @@ pub(super) struct Record {
     pub(super) refused: Option<Fault>,
     /// What became of it on each of its targets.
     pub(super) outcomes: Vec<Outcome>,
-    /// What became of the module of a WasmPlugin.
-    pub(super) module: Option<ModuleState>,
+    pub(super) references: References,
+}
+
+/// What a policy refers to beside its targets.
+pub(super) enum References {
+    /// Nothing.
+    None,
+    /// A WasmPlugin: its module.
+    Module(ModuleState),
+    /// A BackendTLSPolicy: authorities, and what is wrong with some of them.
+    Authorities(Faults),
 }
 
 /// What became of a policy on one target.
@@ -97,7 +106,8 @@ impl Record {
                 false => outcome.place.as_ref().is_some_and(|place| reach.reaches(place)),
             };
             let redirects = outcome.place.as_ref().is_some_and(|place| reach.redirects(place));
-            let fallback = gateways.is_empty().then(|| outcome.reference.clone());
+            let fallback = gateways.is_empty() && self.may_stand_alone();
+            let fallback = fallback.then(|| outcome.reference.clone());
             let ancestors = gateways.iter().map(|name| GroupKind::GATEWAY.refer(&name.namespace, &name.name));
             for ancestor in ancestors.chain(fallback) {
                 let verdicts = verdicts.entry(ancestor).or_default();
@@ -109,13 +119,13 @@ impl Record {
                 }
             }
         }
-        if self.module.is_some() {
+        if matches!(self.references, References::Module(_)) {
             for name in reach.gateways_of_plugin(&self.object.name) {
                 let ancestor = GroupKind::GATEWAY.refer(&name.namespace, &name.name);
                 verdicts.entry(ancestor).or_default().in_force.push("filters that name it".to_owned());
             }
         }
-        if verdicts.is_empty() {
+        if verdicts.is_empty() && self.may_stand_alone() {
             verdicts.insert(self.own.clone(), Verdicts::default());
         }
         verdicts
@@ -128,12 +138,26 @@ impl Record {
             None => verdicts.accepted(),
         };
         conditions.set(accepted);
-        if let Some(module) = &self.module {
-            conditions.set(module.resolved());
-            let accepted = conditions.holds(ConditionType::Accepted);
-            conditions.set(module.programmed(accepted, !verdicts.in_force.is_empty()));
+        match &self.references {
+            References::None => {}
+            References::Module(module) => {
+                conditions.set(module.resolved());
+                let accepted = conditions.holds(ConditionType::Accepted);
+                conditions.set(module.programmed(accepted, !verdicts.in_force.is_empty()));
+            }
+            References::Authorities(faults) => conditions.set(faults.condition(
+                ConditionType::ResolvedRefs,
+                Reason::ResolvedRefs,
+                "all references resolve",
+            )),
         }
         conditions
+    }
+
+    /// Whether the policy has a status where no Gateway reaches it. One of a kind that others serve too is theirs as
+    /// long as no Gateway of ours is concerned.
+    fn may_stand_alone(&self) -> bool {
+        !matches!(self.references, References::Authorities(_))
     }
 }
 

@@ -4,7 +4,7 @@ use nantian_crd::{ServiceRef, TargetKind, TargetRef};
 
 use crate::{
     gates::Feature,
-    ir::{ObjectName, RouteId, RouteKind},
+    ir::{BackendId, ObjectName, RouteId, RouteKind, Transport},
     translate::{
         conditions::Reason, fault::Fault, gateway::Gateways, grants::GroupKind, status::StatusRef,
         world::World,
@@ -20,6 +20,8 @@ pub(in crate::translate) enum TargetKey {
     Route(RouteId, Option<String>),
     /// A Service.
     Service(ObjectName),
+    /// One port of a Service.
+    Port(BackendId),
     /// An AIService.
     AiService(ObjectName),
 }
@@ -60,6 +62,25 @@ impl Target {
     pub(super) fn resolve_service(world: &World<'_>, namespace: &str, target: &ServiceRef) -> Self {
         let place = service(world, ObjectName::new(namespace, target.name.as_str()));
         Self { reference: GroupKind::SERVICE.refer(namespace, &target.name), place }
+    }
+
+    /// Resolves a reference to a Service, or to the port of one that `section` names.
+    pub(super) fn resolve_port(
+        world: &World<'_>,
+        kind: GroupKind<'_>,
+        name: ObjectName,
+        section: Option<String>,
+    ) -> Self {
+        let reference =
+            StatusRef { section_name: section.clone(), ..kind.refer(&name.namespace, &name.name) };
+        let place = match section {
+            _ if kind != GroupKind::SERVICE => {
+                Err(not_found(format!("{kind} is not supported, only Service is")))
+            }
+            None => service(world, name),
+            Some(section) => port(world, name, &section),
+        };
+        Self { reference, place }
     }
 }
 
@@ -114,6 +135,16 @@ fn service(world: &World<'_>, name: ObjectName) -> Result<TargetKey, Fault> {
         return Ok(TargetKey::Service(name));
     }
     Err(not_found(format!("Service {name} does not exist")).absent())
+}
+
+fn port(world: &World<'_>, name: ObjectName, section: &str) -> Result<TargetKey, Fault> {
+    let missing = || not_found(format!("Service {name} has no port {section}"));
+    let service = world.objects.services.get(&name);
+    let service = service.ok_or_else(|| not_found(format!("Service {name} does not exist")).absent())?;
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
+    let found = ports.into_iter().flatten().find(|port| port.name.as_deref() == Some(section));
+    let port = found.and_then(|port| u16::try_from(port.port).ok()).ok_or_else(missing)?;
+    Ok(TargetKey::Port(BackendId { service: name, port, transport: Transport::Tcp }))
 }
 
 fn ai_service(world: &World<'_>, name: ObjectName) -> Result<TargetKey, Fault> {

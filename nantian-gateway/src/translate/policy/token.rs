@@ -5,7 +5,7 @@ use nantian_crd::{OnLimit, TokenPolicy};
 use super::{
     PolicySet,
     attach::{self, Claims},
-    record::Record,
+    record::{Record, References},
     target::Target,
 };
 use crate::{
@@ -45,7 +45,7 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
         };
         let own = GroupKind::TOKEN_POLICY.refer(&name.namespace, &name.name);
         let generation = policy.metadata.generation;
-        set.records.push(Record { object, own, generation, refused, outcomes, module: None });
+        set.records.push(Record { object, own, generation, refused, outcomes, references: References::None });
     }
 }
 

@@ -5,7 +5,7 @@ use nantian_crd::{ConfigMapSource, FailurePolicy, Hook, WasmPlugin};
 
 use super::{
     PolicySet, attach,
-    record::{ModuleState, Record},
+    record::{ModuleState, Record, References},
     target::Target,
 };
 use crate::{
@@ -54,7 +54,8 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
         set.plugin_names.insert(name.clone(), (id, problem));
         let own = GroupKind::WASM_PLUGIN.refer(&name.namespace, &name.name);
         let generation = plugin.metadata.generation;
-        set.records.push(Record { object, own, generation, refused, outcomes, module: Some(module) });
+        let references = References::Module(module);
+        set.records.push(Record { object, own, generation, refused, outcomes, references });
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
         conditions::Reason,
         fault::{Fault, Path},
         grants::GroupKind,
-        policy::AiServices,
+        policy::{AiServices, PolicySet},
         service,
         world::World,
     },
@@ -32,6 +32,7 @@ pub(super) fn weight(weight: Option<i32>, path: &Path<'_>) -> Result<u32, Fault>
 /// Resolves a reference of a route.
 pub(super) fn resolve(
     world: &World<'_>,
+    policies: &PolicySet,
     ai_services: &AiServices,
     route: &RouteId,
     spec: &RefSpec<'_>,
@@ -92,5 +93,12 @@ pub(super) fn resolve(
         let message = format!("port {} of Service {name}: {problem}", port.number);
         return Err(fault(Reason::UnsupportedProtocol, message));
     }
-    Ok(Target::Backend(BackendId { service: name, port: port.number, transport }))
+    let needs_tls = route.kind.is_http() && port.needs_tls();
+    let id = BackendId { service: name, port: port.number, transport };
+    if needs_tls && policies.transport(&id).is_plain() {
+        let message =
+            format!("port {} of Service {}: its appProtocol needs a BackendTLSPolicy", id.port, id.service);
+        return Err(fault(Reason::UnsupportedProtocol, message).absent());
+    }
+    Ok(Target::Backend(id))
 }

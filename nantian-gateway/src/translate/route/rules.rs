@@ -141,7 +141,8 @@ impl RuleReader<'_, '_> {
 
     /// The Service that is to be sent copies.
     fn mirrored(&self, spec: &MirrorSpec<'_>, path: &Path<'_>) -> Result<BackendId, Fault> {
-        match backends::resolve(self.world, self.ai_services, self.route, &spec.backend, path)? {
+        match backends::resolve(self.world, self.policies, self.ai_services, self.route, &spec.backend, path)?
+        {
             Target::Backend(id) => Ok(id),
             Target::AiService(_) | Target::Invalid => {
                 Err(Fault::at(Reason::InvalidKind, path, "only a Service can be a mirror"))
@@ -216,7 +217,14 @@ impl RuleReader<'_, '_> {
         let mut backends = Vec::with_capacity(specs.len());
         for (index, spec) in specs.iter().enumerate() {
             let path = path.index(index);
-            let target = backends::resolve(self.world, self.ai_services, self.route, &ref_spec!(spec), &path);
+            let target = backends::resolve(
+                self.world,
+                self.policies,
+                self.ai_services,
+                self.route,
+                &ref_spec!(spec),
+                &path,
+            );
             let target = rules.unresolved.keep(target).unwrap_or(Target::Invalid);
             let filter_specs = spec.filters.as_deref().unwrap_or_default();
             let place = Place::Backend { one_prefix };

@@ -15,11 +15,13 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     task::{JoinHandle, JoinSet},
     time::sleep,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{Message, Wire};
 
@@ -100,6 +102,48 @@ impl Backend {
         })
         .await;
         (backend, written)
+    }
+
+    /// Answers over TLS, and says which name and protocol the handshake was for.
+    pub(crate) async fn tls(config: Arc<ServerConfig>) -> Self {
+        let acceptor = TlsAcceptor::from(config);
+        let seen = Arc::<Mutex<Vec<Message>>>::default();
+        let log = Arc::clone(&seen);
+        let backend = Self::accepting(move |stream| {
+            let (acceptor, log) = (acceptor.clone(), Arc::clone(&log));
+            async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let session = stream.get_ref().1;
+                let name = session.server_name().unwrap_or_default().to_owned();
+                let protocol = session.alpn_protocol().unwrap_or_default().to_vec();
+                let protocol = String::from_utf8(protocol).unwrap();
+                if protocol == "h2" {
+                    let service = service_fn(move |_| {
+                        let reply = Response::builder()
+                            .header("x-name", &name)
+                            .header("x-protocol", "h2")
+                            .header("grpc-status", "0")
+                            .body(http_body_util::Empty::<Bytes>::new());
+                        async move { Ok::<_, Infallible>(reply.unwrap()) }
+                    });
+                    let connection = http2::Builder::new(TokioExecutor::new());
+                    let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+                    return;
+                }
+                let mut wire = Wire::over(stream);
+                while let Ok(request) = wire.message().await {
+                    let upgrades = request.header("upgrade").is_some();
+                    log.lock().unwrap().push(request);
+                    if upgrades {
+                        let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello";
+                        return wire.send(head).await;
+                    }
+                    wire.send(format!("HTTP/1.1 200 OK\r\nx-name: {name}\r\nx-protocol: {protocol}\r\ncontent-length: 0\r\n\r\n")).await;
+                }
+            }
+        })
+        .await;
+        Self { seen, ..backend }
     }
 
     /// Answers HTTP/2 with prior knowledge.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use rcgen::{CertifiedKey, KeyPair};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::aws_lc_rs};
+use rcgen::{CertificateParams, CertifiedKey, KeyPair, SanType};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::aws_lc_rs, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 /// A certificate that signs itself.
@@ -14,6 +14,14 @@ impl Certificate {
     pub(crate) fn new(names: &[&str]) -> Self {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         Self(rcgen::generate_simple_self_signed(names).unwrap())
+    }
+
+    /// A certificate for a URI.
+    pub(crate) fn of_uri(uri: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+        let signing_key = KeyPair::generate().unwrap();
+        Self(CertifiedKey { cert: params.self_signed(&signing_key).unwrap(), signing_key })
     }
 
     /// The certificate as it is on the wire.
@@ -29,6 +37,14 @@ impl Certificate {
     /// The private key as text.
     pub(crate) fn key_pem(&self) -> String {
         self.0.signing_key.serialize_pem()
+    }
+
+    /// The ConfigMap of authorities that it is the only one of.
+    pub(crate) fn authority(&self, name: &str) -> String {
+        let pem = self.pem().replace('\n', "\n    ");
+        format!(
+            "\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: demo}}\ndata:\n  ca.crt: |\n    {pem}\n"
+        )
     }
 
     /// The Secret that holds it.
@@ -63,6 +79,28 @@ stringData:
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
+            .with_single_cert(vec![self.der()], key);
+        Arc::new(config.unwrap())
+    }
+
+    /// A server that presents it and speaks one of `protocols`.
+    pub(crate) fn server_offering(&self, protocols: &[&str]) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.server());
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
+    /// A server that presents it to clients whose certificate is `client`, and to no others.
+    pub(crate) fn server_for(&self, client: &Self) -> Arc<ServerConfig> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(client.der()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem().as_bytes()).unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
             .with_single_cert(vec![self.der()], key);
         Arc::new(config.unwrap())
     }

@@ -52,6 +52,7 @@ impl Kind {
             Self::new(gateway_api, &["v1"], "tlsroutes", "TLSRoute", true),
             Self::new(gateway_api, &["v1"], "tcproutes", "TCPRoute", true),
             Self::new(gateway_api, &["v1"], "udproutes", "UDPRoute", true),
+            Self::new(gateway_api, &["v1"], "backendtlspolicies", "BackendTLSPolicy", true),
             Self::new(gateway_api, &["v1", "v1beta1"], "referencegrants", "ReferenceGrant", true),
         ]
     }

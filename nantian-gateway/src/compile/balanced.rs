@@ -1,0 +1,111 @@
+//! A backend with its endpoints.
+
+use nantian_lb::Balancer;
+
+use crate::{
+    ir::{self, BackendTransport},
+    policy::{balance_config, endpoints},
+    upstream::{Destination, Roots, UpstreamTls},
+};
+
+/// The balancer of a backend, and what it was made of.
+#[derive(Debug)]
+pub(super) struct BalancedBackend {
+    endpoints: Vec<ir::Endpoint>,
+    protocol: ir::Protocol,
+    transport: BackendTransport,
+    load_balancing: ir::LoadBalancing,
+    connections: Connections,
+    balancer: Balancer<Destination>,
+}
+
+/// How connections are opened.
+#[derive(Debug)]
+enum Connections {
+    Plain,
+    Tls(UpstreamTls),
+    /// Not at all.
+    None,
+}
+
+// === impl BalancedBackend ===
+
+impl BalancedBackend {
+    pub(super) fn new(backend: &ir::Backend, of_backend: &[ir::Endpoint], roots: &Roots) -> Self {
+        let connections = Connections::new(&backend.transport, roots);
+        let targets = endpoints(of_backend, backend.protocol, connections.tls());
+        let balancer = Balancer::new(targets, &balance_config(&backend.load_balancing));
+        Self {
+            endpoints: of_backend.to_vec(),
+            protocol: backend.protocol,
+            transport: backend.transport.clone(),
+            load_balancing: backend.load_balancing.clone(),
+            connections,
+            balancer,
+        }
+    }
+
+    /// Brings it up to date; the state of endpoints that stay is kept, and so are connections while TLS stays the same.
+    pub(super) fn update(&mut self, backend: &ir::Backend, of_backend: &[ir::Endpoint], roots: &Roots) {
+        let is_same_transport = self.transport == backend.transport;
+        if is_same_transport
+            && self.endpoints == of_backend
+            && self.protocol == backend.protocol
+            && self.load_balancing == backend.load_balancing
+        {
+            return;
+        }
+        if !is_same_transport {
+            self.connections = Connections::new(&backend.transport, roots);
+        }
+        let targets = endpoints(of_backend, backend.protocol, self.connections.tls());
+        self.balancer.update(targets, &balance_config(&backend.load_balancing));
+        self.endpoints = of_backend.to_vec();
+        self.protocol = backend.protocol;
+        self.transport.clone_from(&backend.transport);
+        self.load_balancing.clone_from(&backend.load_balancing);
+    }
+
+    pub(super) fn balancer(&self) -> &Balancer<Destination> {
+        &self.balancer
+    }
+
+    /// The balancer, if something may be sent to what it picks.
+    pub(super) fn usable(&self) -> Option<Balancer<Destination>> {
+        match self.connections {
+            Connections::None => None,
+            Connections::Plain | Connections::Tls(_) => Some(self.balancer.clone()),
+        }
+    }
+
+    /// How the backend is verified, if it is.
+    pub(super) fn tls(&self) -> Option<&UpstreamTls> {
+        self.connections.tls()
+    }
+}
+
+// === impl Connections ===
+
+impl Connections {
+    fn new(transport: &BackendTransport, roots: &Roots) -> Self {
+        match transport {
+            BackendTransport::Plain => Self::Plain,
+            BackendTransport::Tls(policy) => match UpstreamTls::of_backend(policy, roots) {
+                Ok(tls) => Self::Tls(tls),
+                // The translator accepts only what can be set up.
+                Err(error) => {
+                    tracing::error!(error = %crate::respond::Chain(&error), "a backend is not served");
+                    Self::None
+                }
+            },
+            BackendTransport::Refused => Self::None,
+        }
+    }
+
+    fn tls(&self) -> Option<&UpstreamTls> {
+        match self {
+            Self::Tls(tls) => Some(tls),
+            Self::Plain | Self::None => None,
+        }
+    }
+}
