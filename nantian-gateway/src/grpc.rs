@@ -1,13 +1,38 @@
 //! What a gRPC client is told in place of an HTTP error (gRPC over HTTP/2, "Responses").
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Whether a request is a call of gRPC; gRPC-Web, which any HTTP carries, is none.
 pub(crate) fn is_call(version: Version, headers: &HeaderMap) -> bool {
     version == Version::HTTP_2 && has_grpc_content(headers)
+}
+
+/// How long the client of a call waits for it (gRPC over HTTP/2, "Requests"); `None` is for ever, or what cannot be read.
+pub(crate) fn timeout<B>(request: &Request<B>) -> Option<Duration> {
+    let value = request.headers().get(GRPC_TIMEOUT)?.to_str().ok()?;
+    let (unit, digits) = (value.chars().last()?, value.get(..value.len().checked_sub(1)?)?);
+    if !has_grpc_content(request.headers())
+        || digits.len() > 8
+        || !digits.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        'H' => Some(Duration::from_secs(count * 3600)),
+        'M' => Some(Duration::from_secs(count * 60)),
+        'S' => Some(Duration::from_secs(count)),
+        'm' => Some(Duration::from_millis(count)),
+        'u' => Some(Duration::from_micros(count)),
+        'n' => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
 }
 
 /// Whether the client of a call would not understand `response`.
@@ -71,6 +96,35 @@ mod tests {
             assert!(!is_call(Version::HTTP_11, &headers));
         }
         assert!(!is_call(Version::HTTP_2, &HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_timeout_is_a_number_of_at_most_eight_digits_and_a_unit() {
+        let cases = [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("10S", Some(Duration::from_secs(10))),
+            ("150m", Some(Duration::from_millis(150))),
+            ("99999999u", Some(Duration::from_micros(99_999_999))),
+            ("5n", Some(Duration::from_nanos(5))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("100000000n", None),
+            ("5", None),
+            ("m", None),
+            ("", None),
+            ("-1S", None),
+            ("1s", None),
+        ];
+        for (text, expected) in cases {
+            let request = Request::builder().header("content-type", "application/grpc");
+            assert_eq!(
+                timeout(&request.header("grpc-timeout", text).body(()).unwrap()),
+                expected,
+                "{text:?}"
+            );
+        }
+        let request = Request::builder().header("grpc-timeout", "1S").body(()).unwrap();
+        assert_eq!(timeout(&request), None, "no call");
     }
 
     #[test]

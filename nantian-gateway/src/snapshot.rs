@@ -47,6 +47,8 @@ pub(crate) enum Spoken {
 /// A socket with listeners that do different things with TLS.
 #[derive(Debug)]
 pub(crate) struct TlsNames {
+    /// What the listeners with HTTP inside do.
+    pub(crate) https: TlsServer,
     pub(crate) names: Names<TlsUse, Arc<StreamRoute>>,
 }
 
@@ -104,6 +106,15 @@ impl Snapshot {
 impl Port {
     pub(crate) fn spoken(&self) -> &Spoken {
         &self.spoken
+    }
+
+    /// What TLS with HTTP inside does, if there is any.
+    pub(crate) fn https(&self) -> Option<&TlsServer> {
+        match &self.spoken {
+            Spoken::Https(server) => Some(server),
+            Spoken::Tls(names) => Some(&names.https),
+            Spoken::Http | Spoken::Stream(_) | Spoken::Unusable => None,
+        }
     }
 
     /// Whether its clients speak TLS.

@@ -377,10 +377,10 @@ fn what_is_no_regular_file_is_not_waited_for() {
 
 #[test]
 fn kinds_of_the_gateway_api_that_are_not_served_are_named() {
-    let policy = "apiVersion: gateway.networking.k8s.io/v1\nkind: ListenerSet\nmetadata: {name: tls, namespace: demo}\n";
+    let policy = "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: ReferencePolicy\nmetadata: {name: tls, namespace: demo}\n";
     let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: demo}\n";
     let mut world = World::new(&[("a.yaml", &format!("{policy}---\n{deployment}"))]);
     let (load, ..) = world.load();
     let unserved: Vec<_> = load.unserved.iter().map(ToString::to_string).collect();
-    assert_eq!((unserved, load.skipped), (vec!["ListenerSet/demo/tls".to_owned()], 1));
+    assert_eq!((unserved, load.skipped), (vec!["ReferencePolicy/demo/tls".to_owned()], 1));
 }

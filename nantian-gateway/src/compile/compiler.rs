@@ -14,7 +14,10 @@ use crate::{
     route::{RouterBuilder, RuleIndex},
     snapshot::{Port, Snapshot},
     source::ObjectRef,
-    translate::conditions::{ConditionType, Reason},
+    translate::{
+        conditions::{ConditionType, Reason},
+        status::declarer,
+    },
 };
 
 /// Something valid that cannot be served after all; becomes a condition.
@@ -41,7 +44,7 @@ impl Problem {
     pub(super) fn of_certificate(fault: InvalidCertificate) -> Self {
         let message = fault.to_string();
         Self {
-            object: ObjectRef { kind: "Gateway", name: fault.listener.gateway.clone() },
+            object: declarer(&fault.listener),
             listener: Some(fault.listener),
             condition: ConditionType::ResolvedRefs,
             reason: Reason::InvalidCertificateRef,

@@ -12,7 +12,9 @@ use crate::{
     listen::{Inside, InvalidCertificate, PortKey, TlsServer},
     metrics::Metrics,
     pattern::Patterns,
-    policy::{AiObserver, Limiters, Outside, PolicyLimiter, WasmPlugins, ai_target, rate_limit_policy, service_info},
+    policy::{
+        AiObserver, Limiters, Outside, PolicyLimiter, WasmPlugins, ai_target, rate_limit_policy, service_info,
+    },
     telemetry::Telemetry,
     translate::conditions::Reason,
     upstream::{Destination, Roots, UpstreamTls},
@@ -46,10 +48,18 @@ struct AiUpstream {
 
 #[derive(Debug)]
 struct TlsPort {
-    /// Host and certificates of each listener: what decides about the configuration.
-    listeners: Vec<(ir::HostPattern, Vec<ir::Certificate>)>,
+    /// What decides about the configuration.
+    listeners: Vec<TlsListener>,
     server: TlsServer,
     faults: Vec<InvalidCertificate>,
+}
+
+/// What decides about the TLS of a listener.
+#[derive(Debug, PartialEq)]
+struct TlsListener {
+    hostname: ir::HostPattern,
+    certificates: Vec<ir::Certificate>,
+    clients: Option<ir::ClientValidation>,
 }
 
 impl Registry {
@@ -212,7 +222,11 @@ impl Registry {
     ) -> Result<(TlsServer, Vec<InvalidCertificate>), rustls::Error> {
         let wanted: Vec<_> = listeners
             .iter()
-            .map(|listener| (listener.hostname.clone(), listener.certificates.clone()))
+            .map(|listener| TlsListener {
+                hostname: listener.hostname.clone(),
+                certificates: listener.certificates.clone(),
+                clients: listener.client_validation.clone(),
+            })
             .collect();
         if let Some(port) = self.tls.get(&(key, inside)).filter(|port| port.listeners == wanted) {
             return Ok((port.server.clone(), port.faults.clone()));

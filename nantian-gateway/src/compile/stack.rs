@@ -17,6 +17,7 @@ use super::{
 use crate::{
     body::{Body, BoxError},
     filter::{Mirror, MirrorLayer, RetryLayer, TimeoutLayer},
+    ir::RouteKind,
     metrics::RouteMetrics,
     observe::{AccessLog, ObserveLayer, ObservedBody},
     policy,
@@ -56,12 +57,18 @@ pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
             .layer(observe)
             .option_layer(rule.filters.clone())
             .layer(RespondLayer)
-            .option_layer(rule.timeout.map(TimeoutLayer::new))
+            .option_layer(time(rule))
             .option_layer(rule.plugins.clone())
             .option_layer(rule.rate_limits.clone())
             .option_layer(mirrors(&rule.mirrors, rule, context))
             .service(backends(rule, context)),
     )
+}
+
+/// The time of a rule; calls of gRPC have that of their clients.
+fn time(rule: &CompiledRule) -> Option<TimeoutLayer> {
+    let of_calls = (rule.place.id.kind == RouteKind::Grpc).then(TimeoutLayer::of_calls);
+    rule.timeout.map(TimeoutLayer::new).or(of_calls)
 }
 
 /// One of a rule's backends: by weight, or, of AIServices, by the model that the request names.

@@ -50,7 +50,7 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        Spoken::Tls(Arc::new(TlsNames { names: names.build() }))
+        Spoken::Tls(Arc::new(TlsNames { https: https_server, names: names.build() }))
     }
 
     fn server(&mut self, key: PortKey, inside: Inside, listeners: &[&ir::Listener]) -> Option<TlsServer> {

@@ -17,13 +17,17 @@ pub fn supported(addressing: &Addressing) -> Vec<&'static str> {
 /// The features of Gateway API that are served in any case, by the names of its conformance suite, sorted.
 ///
 /// A name is added together with what it promises.
-const SUPPORTED: [&str; 38] = [
+const SUPPORTED: [&str; 43] = [
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
+    "GRPCRouteNamedRouteRule",
     "Gateway",
     "GatewayBackendClientCertificate",
+    "GatewayFrontendClientCertificateValidation",
+    "GatewayFrontendClientCertificateValidationInsecureFallback",
     "GatewayHTTPListenerIsolation",
+    "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayPort8080",
     "HTTPRoute",
     "HTTPRoute303RedirectStatusCode",
@@ -50,6 +54,7 @@ const SUPPORTED: [&str; 38] = [
     "HTTPRouteResponseHeaderModification",
     "HTTPRouteRetry",
     "HTTPRouteSchemeRedirect",
+    "ListenerSet",
     "ReferenceGrant",
     "TCPRoute",
     "TLSRoute",

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     source::ObjectRef,
     translate::{
-        conditions::{self, Conditions},
+        conditions::{self, ConditionType, Conditions},
         status::{
             AncestorStatus, CONTROLLER_NAME, GatewayStatus, ListenerStatus, ObjectStatus, ParentStatus,
             StatusRef,
@@ -45,6 +45,9 @@ pub(super) fn merged(
             Value::Object(status)
         }
         Some(ObjectStatus::Gateway(gateway)) => merging.gateway(present, gateway),
+        Some(ObjectStatus::ListenerSet(set)) => {
+            merging.declarer(present, &set.conditions, &set.listeners).into()
+        }
         Some(ObjectStatus::Route(route)) => merging.route(present, &route.parents),
         Some(ObjectStatus::Policy(policy)) => return merging.policy(present, &policy.ancestors),
         None if object.kind.ends_with("Route") => merging.route(present, &[]),
@@ -64,13 +67,24 @@ struct Merging {
 
 impl Merging {
     fn gateway(&self, present: &Value, gateway: &GatewayStatus) -> Value {
-        let mut status = fields(present);
+        let mut status = self.declarer(present, &gateway.conditions, &gateway.listeners);
         status.insert("addresses".to_owned(), json(&gateway.addresses));
-        status.insert("conditions".to_owned(), self.conditions(&present["conditions"], &gateway.conditions));
-        let listeners =
-            gateway.listeners.iter().map(|listener| self.listener(&present["listeners"], listener));
-        status.insert("listeners".to_owned(), listeners.collect());
+        status.insert("attachedListenerSets".to_owned(), gateway.attached_listener_sets.into());
         Value::Object(status)
+    }
+
+    /// What a Gateway and a ListenerSet have in common.
+    fn declarer(
+        &self,
+        present: &Value,
+        conditions: &Conditions,
+        listeners: &[ListenerStatus],
+    ) -> Map<String, Value> {
+        let mut status = fields(present);
+        status.insert("conditions".to_owned(), self.conditions(&present["conditions"], conditions));
+        let listeners = listeners.iter().map(|listener| self.listener(&present["listeners"], listener));
+        status.insert("listeners".to_owned(), listeners.collect());
+        status
     }
 
     fn listener(&self, present: &Value, listener: &ListenerStatus) -> Value {
@@ -116,9 +130,13 @@ impl Merging {
         applied.changed.then(|| json(&status))
     }
 
-    /// Conditions of types that are none of ours stay.
+    /// Conditions of types that are none of ours stay; of ours go those that are not spoken of any more.
     fn conditions(&self, present: &Value, truth: &Conditions) -> Value {
         let mut conditions: Vec<Condition> = serde_json::from_value(present.clone()).unwrap_or_default();
+        conditions.retain(|condition| {
+            let is_said = truth.iter().any(|said| said.kind.as_str() == condition.type_);
+            is_said || !ConditionType::is_known(&condition.type_)
+        });
         for condition in truth.iter() {
             merge(&mut conditions, self.condition(condition));
         }

@@ -137,9 +137,10 @@ impl Writer {
 }
 
 /// The kinds whose status is ours to write, or a part of it.
-const HAVE_STATUS: [&str; 12] = [
+const HAVE_STATUS: [&str; 13] = [
     "GatewayClass",
     "Gateway",
+    "ListenerSet",
     "HTTPRoute",
     "GRPCRoute",
     "TLSRoute",

@@ -18,17 +18,21 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower::{Layer, Service};
 
-use crate::body::{Body, BoxError};
+use crate::{
+    body::{Body, BoxError},
+    grpc,
+};
 
 /// The exchange took longer than its limit. Maps to 504 if the response has not begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no complete answer within {0:?}")]
 pub struct TimedOut(pub Duration);
 
-/// Ends an exchange that takes longer than a limit, the response body included.
+/// Ends an exchange that takes longer than a limit, the response body included; a call of gRPC has that of its client
+/// besides (`grpc-timeout`).
 #[derive(Debug, Clone, Copy)]
 pub struct TimeoutLayer {
-    limit: Duration,
+    limit: Option<Duration>,
     /// Whether an endpoint that was asked and does not answer in time has failed.
     blames: bool,
 }
@@ -36,12 +40,17 @@ pub struct TimeoutLayer {
 impl TimeoutLayer {
     /// Allows `limit` for each exchange.
     pub const fn new(limit: Duration) -> Self {
-        Self { limit, blames: false }
+        Self { limit: Some(limit), blames: false }
     }
 
     /// Allows `limit` for each attempt at one endpoint, which has failed if it does not answer in time.
     pub const fn of_attempt(limit: Duration) -> Self {
-        Self { limit, blames: true }
+        Self { limit: Some(limit), blames: true }
+    }
+
+    /// Allows each call of gRPC what its client does.
+    pub const fn of_calls() -> Self {
+        Self { limit: None, blames: false }
     }
 }
 
@@ -77,9 +86,16 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let limit = self.layer.limit;
-        let blame = self.layer.blames.then(|| Blame::of(&mut request));
-        TimeoutFuture { inner: self.inner.call(request), sleep: Some(Box::pin(sleep(limit))), limit, blame }
+        let TimeoutLayer { limit, blames } = self.layer;
+        let blame = blames.then(|| Blame::of(&mut request));
+        // How little time a client has is no fault of an endpoint.
+        let of_client = grpc::timeout(&request).filter(|_| !blames);
+        let limit = match (limit, of_client) {
+            (Some(limit), Some(of_client)) => Some(limit.min(of_client)),
+            (limit, of_client) => limit.or(of_client),
+        };
+        let sleep = limit.map(|limit| Box::pin(sleep(limit)));
+        TimeoutFuture { inner: self.inner.call(request), sleep, limit: limit.unwrap_or_default(), blame }
     }
 }
 

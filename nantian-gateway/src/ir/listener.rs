@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Serialize, Serializer};
 
-use super::{HostPattern, ObjectName, Policies, RouteId, RouteKind, Secret};
+use super::{ClientValidation, HostPattern, ObjectName, Policies, RouteId, RouteKind, Secret};
 
 /// One socket to bind; the listeners of every Gateway that share it. TCP and UDP have sockets of their own.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -79,6 +79,9 @@ pub struct Listener {
     pub hostname: HostPattern,
     /// The certificates to choose from by SNI, in the order of the Gateway; empty where no TLS ends.
     pub certificates: Vec<Certificate>,
+    /// What its clients have to prove; `None` is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_validation: Option<ClientValidation>,
     /// What is presented to backends that ask for a certificate; that of the Gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<Certificate>,
@@ -153,18 +156,23 @@ impl fmt::Display for ListenerProtocol {
     }
 }
 
-/// The Gateway and the listener's name in it.
+/// Where a listener is declared, and its name there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerId {
     /// The Gateway.
     pub gateway: ObjectName,
-    /// `Gateway.spec.listeners[].name`.
+    /// The ListenerSet that declares it; `None` is the Gateway itself.
+    pub set: Option<ObjectName>,
+    /// `spec.listeners[].name`.
     pub name: String,
 }
 
 impl fmt::Display for ListenerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.gateway, self.name)
+        match &self.set {
+            Some(set) => write!(f, "{}/ListenerSet {set}/{}", self.gateway, self.name),
+            None => write!(f, "{}/{}", self.gateway, self.name),
+        }
     }
 }
 

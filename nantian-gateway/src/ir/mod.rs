@@ -38,7 +38,7 @@ pub use self::{
         Share, Target, Timeouts, ValueMatch, WeightedBackend,
     },
     session::{SessionCarrier, SessionPersistence},
-    tls::{Authorities, BackendTls, BackendTransport, SubjectName},
+    tls::{Authorities, BackendTls, BackendTransport, ClientValidation, SubjectName},
 };
 
 /// Everything that the gateway should serve in one generation.

@@ -128,11 +128,15 @@ pub struct RouteMatch {
     pub headers: Vec<KeyMatch>,
     /// Query parameters; names are exact.
     pub query: Vec<KeyMatch>,
+    /// The method of a gRPC call, whatever its service is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call: Option<String>,
 }
 
 impl Default for RouteMatch {
     fn default() -> Self {
-        Self { path: PathMatch::Prefix("/".to_owned()), method: None, headers: Vec::new(), query: Vec::new() }
+        let path = PathMatch::Prefix("/".to_owned());
+        Self { path, method: None, headers: Vec::new(), query: Vec::new(), call: None }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What certificates are verified against.
+//! TLS to backends, and what certificates are verified against.
 
 use serde::Serialize;
 
@@ -51,7 +51,7 @@ pub enum SubjectName {
 }
 
 /// Authorities that may have issued a certificate.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Authorities {
     /// The ConfigMaps that they came from.
@@ -59,4 +59,15 @@ pub struct Authorities {
     /// Their certificates in DER; at least one.
     #[serde(skip)]
     pub certificates: Vec<Vec<u8>>,
+}
+
+/// What the clients of a listener have to prove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientValidation {
+    /// Who may have issued their certificates.
+    pub authorities: Authorities,
+    /// Whether one is served, too, that has none, or another one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub insecure_fallback: bool,
 }

@@ -20,7 +20,7 @@ use tokio::{
     net::TcpStream,
     sync::OwnedSemaphorePermit,
 };
-use tokio_rustls::{Accept, TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 
 use super::{
     accept::PortKey, connections::Registration, forward::Peer, io::Watched, pace::Streams, service::Edge,
@@ -51,13 +51,11 @@ pub(super) async fn serve(
     let mut session = Session { key, worker: Rc::clone(&worker), registration, client, local, peer };
     let served = match spoken {
         Spoken::Http => session.serve_plain(stream).await,
-        Spoken::Https(server) => {
-            match session.handshake(TlsAcceptor::from(server.config()).accept(stream)).await {
-                Ok(Some(stream)) => session.serve_tls(stream).await,
-                Ok(None) => Ok(()),
-                Err(error) => Err(error),
-            }
-        }
+        Spoken::Https(server) => match session.secure(&server, stream).await {
+            Ok(Some(stream)) => session.serve_tls(stream).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        },
         Spoken::Tls(names) => session.serve_by_name(stream, &names).await,
         Spoken::Stream(Some(route)) => session.pass_on(stream, &[], &route).await,
         Spoken::Stream(None) => {
@@ -95,18 +93,6 @@ impl Session {
         } else {
             self.serve_http1(stream, first).await
         }
-    }
-
-    /// Answers a TLS handshake; `None` if the connection is to end before.
-    pub(super) async fn handshake(
-        &mut self,
-        accept: Accept<TcpStream>,
-    ) -> Result<Option<Box<TlsStream<TcpStream>>>, BoxError> {
-        let Some(stream) = self.registration.unless_ended(Box::pin(accept)).await else { return Ok(None) };
-        let stream = stream?;
-        let name = stream.get_ref().1.server_name();
-        self.peer.server_name = name.map(|name| name.to_ascii_lowercase().into());
-        Ok(Some(Box::new(stream)))
     }
 
     pub(super) async fn serve_tls(self, stream: Box<TlsStream<TcpStream>>) -> Served {

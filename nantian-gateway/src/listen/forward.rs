@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     net::{IpAddr, SocketAddr},
     str::FromStr,
+    sync::Arc,
 };
 
 use bytes::{BufMut, BytesMut};
@@ -11,6 +12,7 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
 use super::hop_by_hop::HopHeaders;
+use crate::ir::ClientValidation;
 
 /// The `X-Forwarded-For` header.
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -81,6 +83,8 @@ pub(super) struct Peer {
     pub(super) local: SocketAddr,
     /// The name that a client with TLS has asked for, in lower case.
     pub(super) server_name: Option<Box<str>>,
+    /// What it had to prove.
+    pub(super) clients: Option<Arc<ClientValidation>>,
     address_value: HeaderValue,
 }
 
@@ -94,6 +98,7 @@ impl Peer {
             tls,
             local: canonical(local),
             server_name: None,
+            clients: None,
             address_value: text_value(&address.ip().to_string()),
         }
     }

@@ -3,10 +3,12 @@
 mod accept;
 mod bind;
 mod body;
+mod clients;
 mod clock;
 mod connection;
 mod connections;
 mod forward;
+mod handshake;
 mod head_scanner;
 mod hello;
 mod hop_by_hop;

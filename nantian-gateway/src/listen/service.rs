@@ -26,11 +26,7 @@ use super::{
     state::{InFlight, State},
 };
 use crate::{
-    body::Body,
-    compile::RouteFuture,
-    grpc, respond,
-    route::{RequestHead, Router},
-    runtime::Worker,
+    body::Body, compile::RouteFuture, grpc, respond, route::RequestHead, runtime::Worker, snapshot::Port,
     upstream::Upgrade,
 };
 
@@ -93,7 +89,7 @@ impl Edge {
         let Some(port) = port else {
             return Err(self.note(Refusal::new(StatusCode::NOT_FOUND, "no listener"), &parts));
         };
-        if self.is_misdirected(&port.router, &host) {
+        if self.is_misdirected(port, &host) {
             let reason = "another listener answers for this host: open a connection for it";
             return Err(self.note(Refusal::new(StatusCode::MISDIRECTED_REQUEST, reason), &parts));
         }
@@ -149,10 +145,19 @@ impl Edge {
 
     /// Whether a request came over a connection that was opened for another listener (RFC 9110, section 15.5.20): its
     /// certificate, and what is asked of its clients, are not those of the host.
-    fn is_misdirected(&self, router: &Router, host: &str) -> bool {
-        let Some(name) = self.peer.server_name.as_deref().filter(|name| *name != host) else { return false };
-        let of_host = router.listener(host);
-        of_host.is_some() && of_host != router.listener(name)
+    ///
+    /// That goes for one without a server name, too, and for one that was opened before its listener asked for a
+    /// certificate, or for another one.
+    fn is_misdirected(&self, port: &Port, host: &str) -> bool {
+        let Some(server) = port.https() else { return false };
+        let name = self.peer.server_name.as_deref().filter(|name| *name != host);
+        let has_proved = server.admits(self.peer.clients.as_ref(), host);
+        if name.is_none() && has_proved {
+            return false;
+        }
+        let of_host = port.router.listener(host);
+        let is_other = || name.is_some_and(|name| of_host != port.router.listener(name));
+        of_host.is_some() && (!has_proved || is_other())
     }
 
     /// Counts and logs a refusal.

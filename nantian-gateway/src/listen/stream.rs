@@ -1,7 +1,6 @@
 //! Connections that are passed on as they are, and those of which the server name tells what to do with them.
 
 use tokio::net::TcpStream;
-use tokio_rustls::StartHandshake;
 
 use super::{
     connection::{Served, Session},
@@ -31,11 +30,8 @@ impl Session {
                 return Ok(hello::refuse_name(&mut stream).await?);
             }
         };
-        if has_more {
-            return Err("the client speaks on before it was answered".into());
-        }
-        let accept = StartHandshake::from_parts(accepted, stream).into_stream(server.config());
-        let Some(stream) = self.handshake(accept).await? else { return Ok(()) };
+        let hello = Hello { accepted, bytes, has_more };
+        let Some(stream) = self.answer(server, hello, stream).await? else { return Ok(()) };
         match route {
             Some(route) => self.pass_on(stream, &[], route).await,
             None => self.serve_tls(stream).await,

@@ -1,4 +1,4 @@
-//! TLS termination: the certificate is chosen by the server name that the client asks for.
+//! TLS termination: the certificate, and what clients have to prove, are chosen by the server name that they ask for.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -11,8 +11,9 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use webpki::EndEntityCert;
 
+use super::clients::client_verifier;
 use crate::{
-    ir::{HostPattern, Listener, ListenerId, ObjectName},
+    ir::{ClientValidation, HostPattern, Listener, ListenerId, ObjectName},
     respond::Chain,
 };
 
@@ -42,9 +43,20 @@ pub enum Inside {
 /// The TLS side of one socket.
 #[derive(Debug, Clone)]
 pub struct TlsServer {
-    config: Arc<ServerConfig>,
+    /// The hosts of the listeners, each with its place in `faces`.
+    hosts: Arc<[(HostPattern, usize)]>,
+    /// One for each validation of clients; at least one.
+    faces: Arc<[Face]>,
     /// The certificates that are served, by Secret.
     good: Arc<BTreeMap<ObjectName, Arc<CertifiedKey>>>,
+}
+
+/// What listeners have in common that want the same of their clients.
+#[derive(Debug)]
+pub(super) struct Face {
+    pub(super) config: Arc<ServerConfig>,
+    /// What clients have to prove; `None` is nothing.
+    pub(super) clients: Option<Arc<ClientValidation>>,
 }
 
 impl TlsServer {
@@ -60,9 +72,18 @@ impl TlsServer {
     ) -> Result<(Self, Vec<InvalidCertificate>), rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut faults = Vec::new();
-        let mut served = Vec::new();
         let mut good = BTreeMap::new();
+        let mut hosts = Vec::new();
+        let mut groups: Vec<(Option<&ClientValidation>, Vec<Served>)> = Vec::new();
         for listener in listeners {
+            let clients = listener.client_validation.as_ref();
+            let known = groups.iter().position(|(known, _)| *known == clients);
+            let place = known.unwrap_or(groups.len());
+            if known.is_none() {
+                groups.push((clients, Vec::new()));
+            }
+            hosts.push((listener.hostname.clone(), place));
+            let Some((_, served)) = groups.get_mut(place) else { continue };
             for certificate in &listener.certificates {
                 let secret = &certificate.secret;
                 let key = match certified_key(&certificate.chain, &certificate.key.0, &provider) {
@@ -79,18 +100,56 @@ impl TlsServer {
                 }
             }
         }
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(BySni { served }));
+        let faces = groups.into_iter().map(|(clients, served)| Face::new(clients, served, inside, &provider));
+        let faces = faces.collect::<Result<_, _>>()?;
+        Ok((Self { hosts: hosts.into(), faces, good: Arc::new(good) }, faults))
+    }
+
+    /// The listener that a client meets who asks for `name`, or for none.
+    pub(super) fn face(&self, name: Option<&str>) -> Option<&Face> {
+        let covering = self.hosts.iter().filter(|(host, _)| name.is_some_and(|name| host.covers(name)));
+        let best = covering.max_by_key(|(host, _)| specificity(host)).or_else(|| self.hosts.first());
+        self.faces.get(best?.1)
+    }
+
+    /// The only one, if all clients have to prove the same.
+    pub(super) fn only_face(&self) -> Option<&Face> {
+        match &*self.faces {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    /// Whether a client that had to prove `clients` has proved what the listener of `host` wants.
+    pub(super) fn admits(&self, clients: Option<&Arc<ClientValidation>>, host: &str) -> bool {
+        if let [Face { clients: None, .. }] = &*self.faces {
+            return true;
+        }
+        let face = self.face(Some(host));
+        face.is_some_and(|face| face.clients.is_none() || face.clients.as_ref() == clients)
+    }
+}
+
+// === impl Face ===
+
+impl Face {
+    fn new(
+        clients: Option<&ClientValidation>,
+        served: Vec<Served>,
+        inside: Inside,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, rustls::Error> {
+        let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+            .with_safe_default_protocol_versions()?;
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => builder.with_client_cert_verifier(client_verifier(clients, provider)?),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(BySni { served }));
         if inside == Inside::Http {
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         }
-        Ok((Self { config: Arc::new(config), good: Arc::new(good) }, faults))
-    }
-
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config)
+        Ok(Self { config: Arc::new(config), clients: clients.cloned().map(Arc::new) })
     }
 }
 

@@ -55,6 +55,8 @@ struct Condition {
     method: Option<Method>,
     headers: Box<[(HeaderName, Value)]>,
     query: Box<[(Box<str>, Value)]>,
+    /// The method of a gRPC call.
+    call: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -104,15 +106,17 @@ impl Ranked {
             method: method.transpose()?,
             headers: found.headers.iter().map(header).collect::<Result<_, _>>()?,
             query: found.query.iter().map(parameter).collect::<Result<_, _>>()?,
+            call: found.call.as_deref().map(Into::into),
         };
         Ok(Self { rule, condition })
     }
 
-    /// Sorts by Gateway API's precedence: method, number of headers, number of query parameters; a stable sort
-    /// keeps the order of age, name, rule and match after that.
+    /// Sorts by Gateway API's precedence: the length of a call's method, method, number of headers, number of query
+    /// parameters; a stable sort keeps the order of age, name, rule and match after that.
     pub(super) fn precedence(&self) -> impl Ord + use<> {
-        let Condition { method, headers, query } = &self.condition;
-        Reverse((method.is_some(), headers.len(), query.len()))
+        let Condition { method, headers, query, call } = &self.condition;
+        let call = call.as_deref().map_or(0, str::len);
+        Reverse((call, method.is_some(), headers.len(), query.len()))
     }
 }
 
@@ -175,17 +179,24 @@ impl Conditions {
 
 impl Condition {
     fn is_empty(&self) -> bool {
-        self.method.is_none() && self.headers.is_empty() && self.query.is_empty()
+        self.method.is_none() && self.headers.is_empty() && self.query.is_empty() && self.call.is_none()
     }
 
     fn holds(&self, head: &RequestHead<'_>, query: &Query<'_>) -> bool {
         self.method.as_ref().is_none_or(|method| method == head.method)
+            && self.call.as_deref().is_none_or(|method| calls(head.path, method))
             && self.headers.iter().all(|(name, value)| header_matches(head.headers, name, value))
             && self
                 .query
                 .iter()
                 .all(|(name, value)| query.first(name).is_some_and(|text| value.matches(text)))
     }
+}
+
+/// Whether a path is `/service/method`, of whatever service.
+fn calls(path: &str, method: &str) -> bool {
+    let parts = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    parts.is_some_and(|(service, called)| !service.is_empty() && called == method)
 }
 
 /// Several values of one header are joined as RFC 9110, section 5.3 says.

@@ -7,6 +7,7 @@ use super::suggest::closest;
 pub(super) enum Kind {
     GatewayClass,
     Gateway,
+    ListenerSet,
     HttpRoute,
     GrpcRoute,
     TlsRoute,
@@ -54,16 +55,17 @@ pub(super) enum Meaning {
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const NANTIAN: &str = "gateway.nantian.dev";
 
-/// Kinds of the Gateway API that exist and are not served.
-const NOT_SERVED: [&str; 1] = ["ListenerSet"];
+/// Kinds of the Gateway API that are not served: what a ReferenceGrant was called before.
+const NOT_SERVED: [&str; 1] = ["ReferencePolicy"];
 
 // === impl Kind ===
 
 impl Kind {
     /// Every kind that is read.
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::GatewayClass,
         Self::Gateway,
+        Self::ListenerSet,
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::TlsRoute,
@@ -87,6 +89,7 @@ impl Kind {
         let (name, group, versions, is_namespaced): (_, _, &[_], _) = match self {
             Self::GatewayClass => ("GatewayClass", GATEWAY_API, &["v1", "v1beta1"], false),
             Self::Gateway => ("Gateway", GATEWAY_API, &["v1", "v1beta1"], true),
+            Self::ListenerSet => ("ListenerSet", GATEWAY_API, &["v1"], true),
             Self::HttpRoute => ("HTTPRoute", GATEWAY_API, &["v1", "v1beta1"], true),
             Self::GrpcRoute => ("GRPCRoute", GATEWAY_API, &["v1"], true),
             Self::TlsRoute => ("TLSRoute", GATEWAY_API, &["v1", "v1alpha3"], true),

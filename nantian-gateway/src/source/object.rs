@@ -5,7 +5,8 @@ use std::sync::Arc;
 use gateway_api::backendtlspolicies::BackendTlsPolicy;
 use gateway_api::experimental::{
     gatewayclasses::GatewayClass, gateways::Gateway, grpcroutes::GrpcRoute, httproutes::HttpRoute,
-    referencegrants::ReferenceGrant, tcproutes::TcpRoute, tlsroutes::TlsRoute, udproutes::UdpRoute,
+    listenersets::ListenerSet, referencegrants::ReferenceGrant, tcproutes::TcpRoute, tlsroutes::TlsRoute,
+    udproutes::UdpRoute,
 };
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Secret, Service},
@@ -83,6 +84,7 @@ macro_rules! objects {
 objects! {
     GatewayClass(GatewayClass) in gateway_classes,
     Gateway(Gateway) in gateways,
+    ListenerSet(ListenerSet) in listener_sets,
     HttpRoute(HttpRoute) in http_routes,
     GrpcRoute(GrpcRoute) in grpc_routes,
     TlsRoute(TlsRoute) in tls_routes,

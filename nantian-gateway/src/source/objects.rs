@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use gateway_api::backendtlspolicies::BackendTlsPolicy;
 use gateway_api::experimental::{
     gatewayclasses::GatewayClass, gateways::Gateway, grpcroutes::GrpcRoute, httproutes::HttpRoute,
-    referencegrants::ReferenceGrant, tcproutes::TcpRoute, tlsroutes::TlsRoute, udproutes::UdpRoute,
+    listenersets::ListenerSet, referencegrants::ReferenceGrant, tcproutes::TcpRoute, tlsroutes::TlsRoute,
+    udproutes::UdpRoute,
 };
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Secret, Service},
@@ -27,6 +28,8 @@ pub struct Objects {
     pub gateway_classes: ByName<GatewayClass>,
     /// Gateways.
     pub gateways: ByName<Gateway>,
+    /// ListenerSets.
+    pub listener_sets: ByName<ListenerSet>,
     /// HTTPRoutes.
     pub http_routes: ByName<HttpRoute>,
     /// GRPCRoutes.

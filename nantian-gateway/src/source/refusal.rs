@@ -6,7 +6,7 @@ use super::objects::ObjectRef;
 use crate::translate::{
     Translation,
     conditions::{Condition, ConditionStatus, ConditionType, Conditions, Reason},
-    status::{GatewayStatus, ObjectStatus},
+    status::{ListenerStatus, ObjectStatus},
 };
 
 /// One reason for which an object, or a part of it, does not take effect.
@@ -42,7 +42,10 @@ pub fn refusals(translation: &Translation) -> Vec<Refusal> {
     for (object, status) in translation.statuses.iter() {
         match status {
             ObjectStatus::Plain(status) => found.conditions(object, &status.conditions),
-            ObjectStatus::Gateway(status) => found.gateway(object, status),
+            ObjectStatus::Gateway(status) => found.listeners(object, &status.conditions, &status.listeners),
+            ObjectStatus::ListenerSet(status) => {
+                found.listeners(object, &status.conditions, &status.listeners);
+            }
             ObjectStatus::Route(status) => {
                 status.parents.iter().for_each(|parent| found.conditions(object, &parent.conditions));
             }
@@ -69,9 +72,9 @@ impl Found {
         }
     }
 
-    fn gateway(&mut self, object: &ObjectRef, status: &GatewayStatus) {
-        self.conditions(object, &status.conditions);
-        for (index, listener) in status.listeners.iter().enumerate() {
+    fn listeners(&mut self, object: &ObjectRef, conditions: &Conditions, listeners: &[ListenerStatus]) {
+        self.conditions(object, conditions);
+        for (index, listener) in listeners.iter().enumerate() {
             let path = format!("spec.listeners[{index}]");
             for condition in listener.conditions.iter().filter(|condition| is_refusal(condition)) {
                 self.condition(object, condition, &path, Cause::Clash);

@@ -13,6 +13,11 @@ macro_rules! named {
         pub enum $name { $($(#[$doc])* $variant,)+ }
 
         impl $name {
+            /// Whether this is the spelling of one of them.
+            pub fn is_known(text: &str) -> bool {
+                [$(stringify!($variant),)+].contains(&text)
+            }
+
             /// The spelling in Kubernetes.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($variant),)+ }
@@ -36,6 +41,8 @@ named! {
         ResolvedRefs,
         /// The data plane serves the object.
         Programmed,
+        /// Clients without a valid certificate are served although the Gateway asks for one.
+        InsecureFrontendValidationMode,
         /// A listener clashes with another one.
         Conflicted,
         /// A listener with TLS shares hosts with another one, so that requests may come over the wrong connection.
@@ -98,6 +105,14 @@ named! {
         InvalidClientCertificateRef,
         /// Certificates of authorities are missing or malformed.
         InvalidCACertificateRef,
+        /// Certificates of authorities are in an object of a kind that is not supported.
+        InvalidCACertificateKind,
+        /// The configuration asks for it.
+        ConfigurationChanged,
+        /// The Gateway takes no ListenerSets of the namespace.
+        NotAllowed,
+        /// The Gateway of a ListenerSet is not accepted.
+        ParentNotAccepted,
         /// No authority is left to trust.
         NoValidCACertificate,
         /// `allowedRoutes.kinds` names a kind that is not served.

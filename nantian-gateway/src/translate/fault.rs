@@ -89,6 +89,10 @@ impl Faults {
         self.0.push(fault);
     }
 
+    pub(super) fn extend(&mut self, faults: impl IntoIterator<Item = Fault>) {
+        self.0.extend(faults);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -110,6 +114,15 @@ impl Faults {
             Some(fault) => fault.condition(kind),
             None => Condition::holds(kind, reason, message),
         }
+    }
+}
+
+impl IntoIterator for Faults {
+    type Item = Fault;
+    type IntoIter = std::vec::IntoIter<Fault>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 

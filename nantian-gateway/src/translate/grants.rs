@@ -40,6 +40,7 @@ impl<'a> GroupKind<'a> {
     pub(super) const GATEWAY: Self = Self::new("gateway.networking.k8s.io", "Gateway");
     pub(super) const GRPC_ROUTE: Self = Self::new("gateway.networking.k8s.io", "GRPCRoute");
     pub(super) const HTTP_ROUTE: Self = Self::new("gateway.networking.k8s.io", "HTTPRoute");
+    pub(super) const LISTENER_SET: Self = Self::new("gateway.networking.k8s.io", "ListenerSet");
     pub(super) const SECRET: Self = Self::new("", "Secret");
     pub(super) const SERVICE: Self = Self::new("", "Service");
     pub(super) const TOKEN_POLICY: Self = Self::new("gateway.nantian.dev", "TokenPolicy");

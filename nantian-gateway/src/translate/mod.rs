@@ -21,12 +21,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+#[cfg(feature = "kubernetes")]
+pub(crate) use self::gateway::added_listeners;
 pub(crate) use self::gateway::certificate_fault;
 #[cfg(feature = "kubernetes")]
 pub(crate) use self::world::oldest_first;
 pub use self::world::{Ignored, Warning};
 use self::{
-    gateway::Gateways,
+    gateway::{Gateways, ListenerSets},
     policy::{AiServices, PolicySet, Reach, TargetKey},
     status::Statuses,
     world::{Report, World},
@@ -61,7 +63,8 @@ pub fn translate_with(objects: &Objects, gates: FeatureGates, patterns: &Pattern
     let world = World::new(objects, gates, patterns);
     let mut report = Report::default();
     let classes = gateway_class::translate(&world, &mut report);
-    let mut gateways = Gateways::read(&world, &classes, &mut report);
+    let sets = ListenerSets::read(&world, &mut report);
+    let mut gateways = Gateways::read(&world, &classes, &sets, &mut report);
     let mut reach = Reach::new(gateways.served());
     let ai_services = AiServices::read(&world, &mut report);
     let mut policies = PolicySet::read(&world, &gateways, &mut report);

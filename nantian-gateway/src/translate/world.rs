@@ -76,15 +76,15 @@ impl<'a> World<'a> {
         let key = (service.namespace.as_str(), service.name.as_str());
         self.slices.get(&key).map(Vec::as_slice).unwrap_or_default()
     }
+}
 
-    /// A label of a namespace; one without a manifest has only its name label.
-    pub(super) fn namespace_label<'s>(&'s self, namespace: &'s str, label: &str) -> Option<&'s str> {
-        if label == NAMESPACE_NAME_LABEL {
-            return Some(namespace);
-        }
-        let object = self.objects.namespaces.get(&ObjectName::new("", namespace))?;
-        object.metadata.labels.as_ref()?.get(label).map(String::as_str)
+/// A label of a namespace; one without a manifest has only its name label.
+pub(super) fn namespace_label<'s>(objects: &'s Objects, namespace: &'s str, label: &str) -> Option<&'s str> {
+    if label == NAMESPACE_NAME_LABEL {
+        return Some(namespace);
     }
+    let object = objects.namespaces.get(&ObjectName::new("", namespace))?;
+    object.metadata.labels.as_ref()?.get(label).map(String::as_str)
 }
 
 // === impl Report ===

@@ -137,12 +137,14 @@ spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: GRPCRoute, name: limited, sectionName: limited}]
   requestsPerMinute: 1
 ";
+    let waits = format!("{{matches: [{{method: {{service: w}}}}], {}}}", to("slow"));
     let late = rule("/", &format!("{}, timeouts: {{request: 200ms}}", to("slow")));
     let world = World::new().service("a", &[&server]).service("empty", &[]).service("gone", &[&gone]);
     let world = world.h2c_service("slow", &slow).service("failing", &[&failing]);
     let world = world
         .manifest("route", &route("r", "example.org", &rules))
         .manifest("limited", &route("limited", "limited.org", &limited))
+        .manifest("waits", &route("waits", "waits.org", &waits))
         .manifest("policy", policy)
         .route_of("late", "late.org", &[late]);
     let gateway = world.start().await;
@@ -157,6 +159,8 @@ spec:
     ] {
         assert_eq!(call(&client, url, &[]).await.code(), code, "{url}");
     }
+    let answer = call(&client, "waits.org/w/Slow", &[("grpc-timeout", "200m")]).await;
+    assert_eq!(answer.code(), "4", "the client's own deadline");
     let answer = call(&client, "example.org/s/Fails", &[]).await;
     assert_eq!((answer.status, answer.header("grpc-status")), (StatusCode::OK, "5"), "as the server says it");
     assert_eq!(call(&client, "limited.org/s/Any", &[]).await.body, "message");
@@ -203,5 +207,34 @@ async fn limits_of_calls_are_told_in_grpc() {
         assert_eq!(status.unwrap(), other, "{target}");
         let accepted = gateway.condition("TokenPolicy demo/limits", "Accepted").await;
         assert_eq!(accepted["status"], "True", "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_method_without_its_service_comes_after_a_service_and_before_any_call() {
+    let servers = [server("service").await, server("method").await, server("any").await];
+    let to_match = |found: &str, name: &str| format!("{{matches: [{found}], {}}}", to(name));
+    let rules = [
+        to_match("{}", "any"),
+        to_match("{headers: [{name: version, value: one}]}", "any"),
+        to_match("{method: {method: Say}}", "method"),
+        to_match("{method: {service: pkg.Echo}}", "service"),
+    ];
+    let world = ["service", "method", "any"]
+        .into_iter()
+        .zip(&servers)
+        .fold(World::new(), |world, (name, server)| world.h2c_service(name, server));
+    let gateway = world.manifest("route", &route("r", "example.org", &rules.join(", "))).start().await;
+    let client = client(&gateway).await;
+    let one = Some(("version", "one"));
+    for (path, header, expected) in [
+        ("pkg.Echo/Say", None, "service"),
+        ("pkg.Other/Say", None, "method"),
+        ("pkg.Other/Say", one, "method"),
+        ("pkg.Other/SayMore", None, "any"),
+        ("pkg.Other/Say/More", None, "any"),
+    ] {
+        let answer = call(&client, &format!("example.org/{path}"), header.as_slice()).await;
+        assert_eq!(answer.header("x-server"), expected, "{path}");
     }
 }

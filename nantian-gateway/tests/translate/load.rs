@@ -18,6 +18,7 @@ pub(crate) fn objects(yaml: &str) -> Objects {
         match kind.as_str() {
             "GatewayClass" => insert(&mut objects.gateway_classes, document),
             "Gateway" => insert(&mut objects.gateways, document),
+            "ListenerSet" => insert(&mut objects.listener_sets, document),
             "HTTPRoute" => insert(&mut objects.http_routes, document),
             "GRPCRoute" => insert(&mut objects.grpc_routes, document),
             "TLSRoute" => insert(&mut objects.tls_routes, document),

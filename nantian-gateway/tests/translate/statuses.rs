@@ -116,7 +116,7 @@ fn world() -> Statuses {
 }
 
 fn listener(name: &str) -> ListenerId {
-    ListenerId { gateway: ObjectName::new("default", "web"), name: name.to_owned() }
+    ListenerId { gateway: ObjectName::new("default", "web"), set: None, name: name.to_owned() }
 }
 
 fn shown(statuses: &Statuses) -> Value {

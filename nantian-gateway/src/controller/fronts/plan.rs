@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gateway_api::experimental::gateways::Gateway;
+use gateway_api::experimental::gateways::{Gateway, GatewayListeners};
 use k8s_openapi::api::{
     core::v1::Service,
     discovery::v1::{Endpoint, EndpointSlice},
@@ -17,6 +17,7 @@ use crate::{
         Objects,
         kube::{PORTS, belongs_to, claims, digest, fronted, service_name, transport},
     },
+    translate::added_listeners,
 };
 
 /// The label that ties an EndpointSlice to its Service.
@@ -61,7 +62,8 @@ pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
             continue;
         }
         let ports = claims.remove(name).unwrap_or_default();
-        let ports = with_all_listeners(gateway, ports, &mut taken);
+        let added = added_listeners(objects, name, gateway);
+        let ports = with_all_listeners(gateway, &added, ports, &mut taken);
         if ports.is_empty() {
             continue;
         }
@@ -117,10 +119,11 @@ fn is_obsolete(objects: &Objects, name: &ObjectName, service: &Service) -> bool 
 /// `known` without the ports that no listener has, and with a free one for each listener that has none.
 fn with_all_listeners(
     gateway: &Gateway,
+    added: &[GatewayListeners],
     known: BTreeMap<(Transport, u16), u16>,
     taken: &mut BTreeSet<(Transport, u16)>,
 ) -> BTreeMap<(Transport, u16), u16> {
-    let listeners = gateway.spec.listeners.iter();
+    let listeners = gateway.spec.listeners.iter().chain(added);
     let asked: BTreeSet<(Transport, u16)> = listeners
         .filter_map(|listener| Some((transport(listener)?, u16::try_from(listener.port).ok()?)))
         .collect();

@@ -283,6 +283,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             method: method.map(str::to_owned),
             headers: keys(headers),
             query: keys(query),
+            call: None,
         };
         (listener, host, found)
     })

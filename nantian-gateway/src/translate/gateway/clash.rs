@@ -46,6 +46,33 @@ pub(super) fn within_gateway(listeners: &mut [ListenerState<'_>]) {
     }
 }
 
+/// Marks listeners of ListenerSets, which begin at `first`, that clash with one before them: the Gateway's own come first,
+/// then those of older sets.
+pub(super) fn with_earlier(listeners: &mut [ListenerState<'_>], first: usize) {
+    for index in first..listeners.len() {
+        let (earlier, rest) = listeners.split_at_mut(index);
+        let Some(listener) = rest.first_mut().filter(|listener| listener.is_accepted()) else { continue };
+        let Some(protocol) = listener.protocol.map(ListenerProtocol::socket) else { continue };
+        let mut on_port = earlier.iter().filter(|other| other.is_accepted() && other.port == listener.port);
+        let other = on_port.find_map(|other| {
+            let spoken = other.protocol?.socket();
+            let is_there = spoken.transport() == protocol.transport();
+            let excludes = spoken != protocol || other.hostname == listener.hostname;
+            (is_there && excludes).then_some((&other.id, spoken))
+        });
+        let Some((id, spoken)) = other else { continue };
+        let port = listener.port;
+        listener.conflict = Some(if spoken == protocol {
+            let hostname = &listener.hostname;
+            let message = format!("listener {id} comes first and has port {port} and hostname {hostname}");
+            Fault::new(Reason::HostnameConflict, message)
+        } else {
+            let message = format!("listener {id} comes first and uses port {port} with a different protocol");
+            Fault::new(Reason::ProtocolConflict, message)
+        });
+    }
+}
+
 /// Whether another listener with TLS on the port covers some of the hosts: a browser that has a connection for one of them
 /// may use it for the other.
 pub(super) fn overlaps(listeners: &[ListenerState<'_>], listener: &ListenerState<'_>) -> bool {

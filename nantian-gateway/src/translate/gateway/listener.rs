@@ -1,16 +1,14 @@
 //! One listener of a Gateway: what it accepts and what is wrong with it.
 
-use gateway_api::experimental::gateways::{
-    Gateway, GatewayListeners, GatewayListenersTlsMode, GatewayTlsFrontend,
-};
+use gateway_api::experimental::gateways::{Gateway, GatewayListeners, GatewayListenersTlsMode};
 
 use nantian_crd::GATEWAY_API_GROUP;
 
-use super::{certificate, namespaces::NamespaceFilter};
+use super::{certificate, clients::Clients, namespaces::NamespaceFilter};
 use crate::{
     ir::{
-        Attachment, Certificate, HostPattern, ListenerId, ListenerProtocol, ObjectName, RouteKind,
-        SocketProtocol,
+        Attachment, Certificate, ClientValidation, HostPattern, ListenerId, ListenerProtocol, ObjectName,
+        RouteKind, SocketProtocol,
     },
     translate::{
         conditions::Reason,
@@ -32,14 +30,28 @@ pub(in crate::translate) struct ListenerState<'a> {
     pub(in crate::translate) kinds: Vec<RouteKind>,
     pub(in crate::translate) namespaces: NamespaceFilter<'a>,
     pub(in crate::translate) certificates: Vec<Certificate>,
+    /// What its clients have to prove.
+    pub(in crate::translate) clients: Option<ClientValidation>,
     /// Why the listener is not accepted.
     pub(in crate::translate) refused: Faults,
     /// References that do not resolve.
     pub(in crate::translate) unresolved: Faults,
-    /// A clash with another listener of the same Gateway, or with one of an older Gateway.
+    /// A clash with another listener of the same Gateway or its ListenerSets, or with one of an older Gateway.
     pub(in crate::translate) conflict: Option<Fault>,
     /// The routes that it accepts.
     pub(in crate::translate) attachments: Vec<Attachment>,
+}
+
+// === impl Declarer ===
+
+impl Declarer<'_> {
+    fn kind(&self) -> GroupKind<'static> {
+        if self.set.is_some() { GroupKind::LISTENER_SET } else { GroupKind::GATEWAY }
+    }
+
+    fn namespace(&self) -> &str {
+        &self.set.unwrap_or(self.gateway).namespace
+    }
 }
 
 // === impl ListenerState ===
@@ -59,23 +71,34 @@ impl ListenerState<'_> {
     }
 }
 
-/// Reads the listeners of a Gateway, each by itself.
-pub(super) fn read<'a>(world: &World<'a>, name: &ObjectName, gateway: &'a Gateway) -> Vec<ListenerState<'a>> {
+/// Who declares listeners, and where they are served.
+pub(super) struct Declarer<'a> {
+    pub(super) gateway: &'a ObjectName,
+    pub(super) spec: &'a Gateway,
+    /// The ListenerSet, unless it is the Gateway itself.
+    pub(super) set: Option<&'a ObjectName>,
+}
+
+/// Reads listeners, each by itself.
+pub(super) fn read<'a>(
+    world: &World<'_>,
+    declarer: &Declarer<'_>,
+    specs: &'a [GatewayListeners],
+) -> Vec<ListenerState<'a>> {
     let root = Path::SPEC.field("listeners");
-    let frontend = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref());
     let mut listeners: Vec<ListenerState<'a>> = Vec::new();
-    for (index, spec) in gateway.spec.listeners.iter().enumerate() {
+    for (index, spec) in specs.iter().enumerate() {
         let path = root.index(index);
-        let mut listener = read_one(world, name, spec, &path);
+        let mut listener = read_one(world, declarer, spec, &path);
         if listeners.iter().any(|earlier| earlier.id == listener.id) {
             let message = format!("{:?} is the name of an earlier listener", spec.name);
             listener.refused.push(Fault::unsupported(&path.field("name"), message));
         }
-        let secured = listener.protocol == Some(ListenerProtocol::Https);
-        if secured && frontend.is_some_and(|frontend| validates_clients(frontend, spec.port)) {
-            let path = Path::SPEC.field("tls");
-            let message = "client certificates are not validated yet";
-            listener.refused.push(Fault::unsupported(&path.field("frontend"), message));
+        if listener.protocol == Some(ListenerProtocol::Https) {
+            let clients = Clients::of_port(world, declarer.gateway, declarer.spec, spec.port);
+            listener.clients = clients.validation;
+            listener.refused.extend(clients.refused);
+            listener.unresolved.extend(clients.unresolved);
         }
         listeners.push(listener);
     }
@@ -83,8 +106,8 @@ pub(super) fn read<'a>(world: &World<'a>, name: &ObjectName, gateway: &'a Gatewa
 }
 
 fn read_one<'a>(
-    world: &World<'a>,
-    gateway: &ObjectName,
+    world: &World<'_>,
+    declarer: &Declarer<'_>,
     spec: &'a GatewayListeners,
     path: &Path<'_>,
 ) -> ListenerState<'a> {
@@ -93,23 +116,29 @@ fn read_one<'a>(
     let protocol = refused.keep(protocol(spec, path));
     let port = refused.keep(port(spec, path)).unwrap_or_default();
     let hostname = refused.keep(host(spec, path)).unwrap_or_default();
-    let namespaces = refused.keep(NamespaceFilter::read(gateway, spec, path)).unwrap_or_default();
+    let namespaces =
+        refused.keep(NamespaceFilter::read(declarer.namespace(), spec, path)).unwrap_or_default();
     let kinds = protocol.map(|protocol| kinds(protocol, spec, path, &mut unresolved)).unwrap_or_default();
     if let Some(protocol) = protocol {
         refuse_the_misplaced(protocol, spec, path, &mut refused);
     }
     let certificates = match protocol {
-        Some(protocol) if protocol.ends_tls() => certificates(world, gateway, spec, path, &mut unresolved),
+        Some(protocol) if protocol.ends_tls() => certificates(world, declarer, spec, path, &mut unresolved),
         _ => Vec::new(),
     };
     ListenerState {
-        id: ListenerId { gateway: gateway.clone(), name: spec.name.clone() },
+        id: ListenerId {
+            gateway: declarer.gateway.clone(),
+            set: declarer.set.cloned(),
+            name: spec.name.clone(),
+        },
         port,
         protocol,
         hostname,
         kinds,
         namespaces,
         certificates,
+        clients: None,
         refused,
         unresolved,
         conflict: None,
@@ -211,7 +240,7 @@ fn kinds(
 
 fn certificates(
     world: &World<'_>,
-    gateway: &ObjectName,
+    declarer: &Declarer<'_>,
     spec: &GatewayListeners,
     path: &Path<'_>,
     unresolved: &mut Faults,
@@ -225,18 +254,9 @@ fn certificates(
     }
     let refs = refs.iter().enumerate();
     refs.filter_map(|(index, reference)| {
-        let from = (GroupKind::GATEWAY, gateway.namespace.as_str());
+        let from = (declarer.kind(), declarer.namespace());
         let (reference, bad) = (certificate::reference!(reference), Reason::InvalidCertificateRef);
         unresolved.keep(certificate::resolve(world, from, &reference, bad, &path.index(index)))
     })
     .collect()
-}
-
-/// Whether clients on `port` are asked for a certificate.
-fn validates_clients(frontend: &GatewayTlsFrontend, port: i32) -> bool {
-    let own = frontend.per_port.iter().flatten().find(|entry| entry.port == port);
-    match own {
-        Some(own) => own.tls.validation.is_some(),
-        None => frontend.default.validation.is_some(),
-    }
 }

@@ -2,19 +2,23 @@
 
 mod certificate;
 mod clash;
+mod clients;
 mod listener;
 mod namespaces;
 mod placement;
 mod ports;
 mod report;
+mod set;
 
 use std::{collections::HashMap, net::IpAddr};
 
 use gateway_api::experimental::gateways::Gateway;
 
 pub(crate) use self::certificate::fault as certificate_fault;
-use self::placement::Placed;
-pub(super) use self::{listener::ListenerState, ports::ports, report::report};
+#[cfg(feature = "kubernetes")]
+pub(crate) use self::set::added_listeners;
+use self::{listener::Declarer, placement::Placed, set::SetState};
+pub(super) use self::{listener::ListenerState, ports::ports, report::report, set::ListenerSets};
 use super::{
     conditions::Reason,
     fault::{Fault, Faults, Path},
@@ -31,6 +35,8 @@ use crate::{
 pub(super) struct Gateways<'a> {
     list: Vec<GatewayState<'a>>,
     by_name: HashMap<&'a ObjectName, usize>,
+    /// The Gateway of each ListenerSet, and the place of the set in it.
+    sets: HashMap<&'a ObjectName, (usize, usize)>,
 }
 
 /// A Gateway on its way to the intermediate representation.
@@ -42,7 +48,12 @@ pub(super) struct GatewayState<'a> {
     /// The addresses to bind; `None` is all interfaces. Never empty.
     pub(super) addresses: Vec<Option<IpAddr>>,
     placed: Placed<'a>,
+    /// Its own, then those of its ListenerSets.
     pub(super) listeners: Vec<ListenerState<'a>>,
+    /// Its ListenerSets, oldest first.
+    pub(super) sets: Vec<SetState<'a>>,
+    /// Whether clients without a valid certificate are served on some port.
+    pub(super) may_fall_back: bool,
     /// What is presented to backends.
     pub(super) client_certificate: Option<Certificate>,
     /// What is wrong with the references of the Gateway itself, if it has any.
@@ -53,21 +64,37 @@ pub(super) struct GatewayState<'a> {
 
 impl<'a> Gateways<'a> {
     /// Reads every Gateway whose class is ours.
-    pub(super) fn read(world: &World<'a>, classes: &Classes<'_>, report: &mut Report) -> Self {
+    pub(super) fn read(
+        world: &World<'a>,
+        classes: &Classes<'_>,
+        sets: &'a ListenerSets<'a>,
+        report: &mut Report,
+    ) -> Self {
         let mut list = Vec::new();
         for (name, gateway) in oldest_first(&world.objects.gateways) {
             let object = ObjectRef { kind: "Gateway", name: name.clone() };
             match classes.get(&gateway.spec.gateway_class_name) {
                 Some(class) => {
                     warn_of_the_unserved(&object, gateway, report);
-                    list.push(GatewayState::read(world, name, gateway, class));
+                    list.push(GatewayState::read(world, name, gateway, class, sets));
                 }
                 None => warn_of_an_absent_class(world, &object, gateway, report),
             }
         }
         clash::between_gateways(&mut list);
         let by_name = list.iter().enumerate().map(|(index, gateway)| (gateway.name, index)).collect();
-        Self { list, by_name }
+        let sets = list.iter().enumerate().flat_map(|(index, gateway): (_, &GatewayState<'a>)| {
+            gateway.sets.iter().enumerate().map(move |(place, set)| (set.name, (index, place)))
+        });
+        let sets = sets.collect();
+        Self { list, by_name, sets }
+    }
+
+    /// The Gateway of a ListenerSet, and what it makes of it; `None` if the Gateway is none of ours.
+    pub(super) fn of_set(&self, name: &ObjectName) -> Option<(&GatewayState<'a>, &SetState<'a>)> {
+        let (gateway, set) = self.sets.get(name)?;
+        let gateway = self.list.get(*gateway)?;
+        Some((gateway, gateway.sets.get(*set)?))
     }
 
     pub(super) fn get(&self, name: &ObjectName) -> Option<&GatewayState<'a>> {
@@ -102,6 +129,7 @@ impl<'a> GatewayState<'a> {
         name: &'a ObjectName,
         gateway: &'a Gateway,
         class: &Result<(), Fault>,
+        sets: &'a ListenerSets<'a>,
     ) -> Self {
         let (addresses, bindable) = match addresses(gateway) {
             Ok(addresses) => (addresses, Ok(())),
@@ -112,11 +140,49 @@ impl<'a> GatewayState<'a> {
             _ => Placed::AsAsked,
         };
         let verdict = class_verdict(gateway, class).and_then(|()| parameters(gateway)).and(bindable);
-        let mut listeners = listener::read(world, name, gateway);
+        let own = Declarer { gateway: name, spec: gateway, set: None };
+        let mut listeners = listener::read(world, &own, &gateway.spec.listeners);
         clash::within_gateway(&mut listeners);
+        let first = listeners.len();
+        let mut states = Vec::new();
+        for set in sets.of(name) {
+            let admitted = set::admit(world.objects, (name, gateway), set.name);
+            let accepted = verdict.as_ref().map_err(|fault| {
+                let message = format!("Gateway {name} is not accepted: {}", fault.message());
+                Fault::at(Reason::ParentNotAccepted, Path::SPEC.field("parentRef"), message)
+            });
+            let verdict = admitted.and(accepted.map(|&()| ()));
+            if verdict.is_ok() {
+                let declarer = Declarer { set: Some(set.name), ..own };
+                listeners.extend(listener::read(world, &declarer, &set.listeners));
+            }
+            states.push(SetState { name: set.name, generation: set.generation, verdict });
+        }
+        clash::with_earlier(&mut listeners, first);
+        let may_fall_back = clients::may_fall_back(gateway);
         let (client_certificate, references) = client_certificate(world, name, gateway);
         let generation = gateway.metadata.generation;
-        Self { name, generation, verdict, addresses, placed, listeners, client_certificate, references }
+        Self {
+            name,
+            generation,
+            verdict,
+            addresses,
+            placed,
+            listeners,
+            sets: states,
+            may_fall_back,
+            client_certificate,
+            references,
+        }
+    }
+
+    /// The listeners that the Gateway itself, or one of its ListenerSets, declares.
+    pub(super) fn declared_by<'s>(
+        &'s self,
+        set: Option<&'s ObjectName>,
+    ) -> impl Iterator<Item = (usize, &'s ListenerState<'a>)> {
+        let listeners = self.listeners.iter().enumerate();
+        listeners.filter(move |(_, listener)| listener.id.set.as_ref() == set)
     }
 
     /// Whether this listener of the Gateway serves requests.
@@ -204,9 +270,6 @@ fn addresses(gateway: &Gateway) -> Result<Vec<Option<IpAddr>>, Fault> {
 /// Fields that change nothing in what is served, so that they are no reason to refuse the Gateway.
 fn warn_of_the_unserved(object: &ObjectRef, gateway: &Gateway, report: &mut Report) {
     let spec = &gateway.spec;
-    if spec.allowed_listeners.is_some() {
-        report.warn(object, "spec.allowedListeners: ListenerSets are not served");
-    }
     if spec.default_scope.is_some() {
         report.warn(
             object,

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 
 use gateway_api::experimental::gateways::{
     GatewayListeners, GatewayListenersAllowedRoutesNamespacesFrom as From,
-    GatewayListenersAllowedRoutesNamespacesSelector as Selector,
-    GatewayListenersAllowedRoutesNamespacesSelectorMatchExpressions as Expression,
 };
 
 use crate::{
-    ir::ObjectName,
+    source::Objects,
     translate::{
         fault::{Fault, Path},
-        world::World,
+        world::namespace_label,
     },
 };
 
@@ -21,7 +19,7 @@ use crate::{
 pub(in crate::translate) enum NamespaceFilter<'a> {
     /// Every namespace.
     All,
-    /// One namespace: that of the Gateway.
+    /// One namespace: that of the listener.
     One(String),
     /// Namespaces whose labels meet all requirements.
     Labelled(Vec<Requirement<'a>>),
@@ -36,6 +34,13 @@ pub(in crate::translate) struct Requirement<'a> {
     test: Test<'a>,
 }
 
+/// A requirement as it is written.
+pub(super) struct Expression<'a> {
+    pub(super) key: &'a str,
+    pub(super) operator: &'a str,
+    pub(super) values: &'a [String],
+}
+
 enum Test<'a> {
     Equals(&'a str),
     In(&'a [String]),
@@ -47,11 +52,8 @@ enum Test<'a> {
 // === impl NamespaceFilter ===
 
 impl<'a> NamespaceFilter<'a> {
-    pub(super) fn read(
-        gateway: &ObjectName,
-        spec: &'a GatewayListeners,
-        path: &Path<'_>,
-    ) -> Result<Self, Fault> {
+    /// Reads that of a listener in the namespace `own`.
+    pub(super) fn read(own: &str, spec: &'a GatewayListeners, path: &Path<'_>) -> Result<Self, Fault> {
         let namespaces = spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
         match namespaces.map(|namespaces| (&namespaces.from, &namespaces.selector)) {
             Some((Some(From::All), _)) => Ok(Self::All),
@@ -62,20 +64,25 @@ impl<'a> NamespaceFilter<'a> {
                 // An empty selector selects everything; a forgotten one must not.
                 let selector = selector.as_ref();
                 let selector = selector.ok_or_else(|| Fault::unsupported(&path, "from Selector needs it"))?;
-                requirements(selector, &path).map(Self::Labelled)
+                let expressions = selector.match_expressions.iter().flatten().map(|expression| Expression {
+                    key: &expression.key,
+                    operator: &expression.operator,
+                    values: expression.values.as_deref().unwrap_or_default(),
+                });
+                requirements(selector.match_labels.as_ref(), expressions, &path).map(Self::Labelled)
             }
-            Some((Some(From::Same) | None, _)) | None => Ok(Self::One(gateway.namespace.clone())),
+            Some((Some(From::Same) | None, _)) | None => Ok(Self::One(own.to_owned())),
         }
     }
 
     /// Whether routes of `namespace` may attach.
-    pub(in crate::translate) fn admits(&self, world: &World<'_>, namespace: &str) -> bool {
+    pub(in crate::translate) fn admits(&self, objects: &Objects, namespace: &str) -> bool {
         match self {
             Self::All => true,
             Self::One(own) => own == namespace,
             Self::Labelled(requirements) => requirements
                 .iter()
-                .all(|requirement| requirement.is_met(world.namespace_label(namespace, requirement.key))),
+                .all(|requirement| requirement.is_met(namespace_label(objects, namespace, requirement.key))),
             Self::None => false,
         }
     }
@@ -97,20 +104,24 @@ impl Requirement<'_> {
     }
 }
 
-fn requirements<'a>(selector: &'a Selector, path: &Path<'_>) -> Result<Vec<Requirement<'a>>, Fault> {
-    let labels = selector.match_labels.iter().flat_map(BTreeMap::iter);
+/// The requirements of a selector.
+pub(super) fn requirements<'a>(
+    labels: Option<&'a BTreeMap<String, String>>,
+    expressions: impl Iterator<Item = Expression<'a>>,
+    path: &Path<'_>,
+) -> Result<Vec<Requirement<'a>>, Fault> {
+    let labels = labels.into_iter().flat_map(BTreeMap::iter);
     let mut requirements: Vec<_> =
         labels.map(|(key, value)| Requirement { key, test: Test::Equals(value) }).collect();
     let path = path.field("matchExpressions");
-    for (index, expression) in selector.match_expressions.iter().flatten().enumerate() {
-        requirements.push(requirement(expression, &path.index(index))?);
+    for (index, expression) in expressions.enumerate() {
+        requirements.push(requirement(&expression, &path.index(index))?);
     }
     Ok(requirements)
 }
 
-fn requirement<'a>(expression: &'a Expression, path: &Path<'_>) -> Result<Requirement<'a>, Fault> {
-    let values = expression.values.as_deref().unwrap_or_default();
-    let test = match (expression.operator.as_str(), values) {
+fn requirement<'a>(expression: &Expression<'a>, path: &Path<'_>) -> Result<Requirement<'a>, Fault> {
+    let test = match (expression.operator, expression.values) {
         ("In" | "NotIn", []) => {
             return Err(Fault::unsupported(&path.field("values"), "In and NotIn need at least one value"));
         }
@@ -126,5 +137,5 @@ fn requirement<'a>(expression: &'a Expression, path: &Path<'_>) -> Result<Requir
             return Err(Fault::unsupported(&path.field("operator"), message));
         }
     };
-    Ok(Requirement { key: &expression.key, test })
+    Ok(Requirement { key: expression.key, test })
 }

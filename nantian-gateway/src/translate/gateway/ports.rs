@@ -39,14 +39,17 @@ fn to_ir(
     protocol: ListenerProtocol,
     policies: &PolicySet,
 ) -> Listener {
-    let section = Some(listener.id.name.clone());
     let mut attached = policies.attached(&TargetKey::Gateway(gateway.name.clone(), None));
-    attached.append(policies.attached(&TargetKey::Gateway(gateway.name.clone(), section)));
+    if listener.id.set.is_none() {
+        let section = Some(listener.id.name.clone());
+        attached.append(policies.attached(&TargetKey::Gateway(gateway.name.clone(), section)));
+    }
     Listener {
         id: listener.id.clone(),
         protocol,
         hostname: listener.hostname.clone(),
         certificates: listener.certificates.clone(),
+        client_validation: listener.clients.clone(),
         client_certificate: gateway.client_certificate.clone(),
         policies: attached,
         routes: listener.attachments.clone(),

@@ -1,12 +1,12 @@
-//! The status of a Gateway and its listeners.
+//! The status of a Gateway, its ListenerSets, and their listeners.
 
-use super::{GatewayState, Gateways, ListenerState, clash};
+use super::{GatewayState, Gateways, ListenerState, clash, set::SetState};
 use crate::{
     source::ObjectRef,
     translate::{
         conditions::{Condition, ConditionType, Conditions, Reason},
         grants::GroupKind,
-        status::{GatewayAddress, GatewayStatus, ListenerStatus, ObjectStatus, RouteKind},
+        status::{GatewayAddress, GatewayStatus, ListenerSetStatus, ListenerStatus, ObjectStatus, RouteKind},
         world::Report,
     },
 };
@@ -16,21 +16,59 @@ pub(in crate::translate) fn report(gateways: &Gateways<'_>, report: &mut Report)
     for gateway in gateways.iter() {
         let object = ObjectRef { kind: "Gateway", name: gateway.name.clone() };
         report.status(object, ObjectStatus::Gateway(gateway_status(gateway)));
+        for set in &gateway.sets {
+            let object = ObjectRef { kind: GroupKind::LISTENER_SET.kind, name: set.name.clone() };
+            report.status(object, ObjectStatus::ListenerSet(set_status(gateway, set)));
+        }
     }
+}
+
+fn set_status(gateway: &GatewayState<'_>, set: &SetState<'_>) -> ListenerSetStatus {
+    let mut conditions = Conditions::new(set.generation);
+    conditions.set(set_accepted(gateway, set));
+    let listeners = gateway.declared_by(Some(set.name));
+    let listeners = listeners.map(|(_, listener)| listener_status(gateway, set.generation, listener));
+    let mut status = ListenerSetStatus { conditions, listeners: listeners.collect() };
+    status.refresh_programmed();
+    status
+}
+
+fn set_accepted(gateway: &GatewayState<'_>, set: &SetState<'_>) -> Condition {
+    if let Err(fault) = &set.verdict {
+        return fault.condition(ConditionType::Accepted);
+    }
+    let listeners = gateway.declared_by(Some(set.name));
+    let valid: Vec<bool> = listeners.map(|(_, listener)| listener.is_servable()).collect();
+    let count = valid.iter().filter(|valid| **valid).count();
+    listeners_valid(count, valid.len())
+}
+
+/// Whether a ListenerSet takes effect.
+fn is_attached(gateway: &GatewayState<'_>, set: &SetState<'_>) -> bool {
+    set.verdict.is_ok() && gateway.declared_by(Some(set.name)).any(|(_, listener)| listener.is_servable())
 }
 
 fn gateway_status(gateway: &GatewayState<'_>) -> GatewayStatus {
     let mut conditions = Conditions::new(gateway.generation);
     conditions.set(accepted(gateway));
+    if gateway.may_fall_back {
+        let message = "spec.tls.frontend: clients without a valid certificate are served, too";
+        let (kind, reason) = (ConditionType::InsecureFrontendValidationMode, Reason::ConfigurationChanged);
+        conditions.set(Condition::holds(kind, reason, message));
+    }
     if let Some(references) = &gateway.references {
         let message = "all references of the Gateway itself resolve";
         conditions.set(references.condition(ConditionType::ResolvedRefs, Reason::ResolvedRefs, message));
     }
     let asked = gateway.addresses.iter().flatten().copied().map(GatewayAddress::from);
     let addresses = asked.chain(gateway.placed.addresses()).collect();
-    let listeners = gateway.listeners.iter().map(|listener| listener_status(gateway, listener)).collect();
     let needs_address = gateway.placed.needs_address();
-    let mut status = GatewayStatus { addresses, needs_address, conditions, listeners };
+    let listeners = gateway.declared_by(None);
+    let listeners = listeners.map(|(_, listener)| listener_status(gateway, gateway.generation, listener));
+    let listeners = listeners.collect();
+    let attached_listener_sets = gateway.sets.iter().filter(|set| is_attached(gateway, set)).count();
+    let mut status =
+        GatewayStatus { addresses, needs_address, conditions, listeners, attached_listener_sets };
     status.refresh_programmed();
     status
 }
@@ -39,8 +77,12 @@ fn accepted(gateway: &GatewayState<'_>) -> Condition {
     if let Err(fault) = &gateway.verdict {
         return fault.condition(ConditionType::Accepted);
     }
-    let total = gateway.listeners.len();
-    let valid = gateway.listeners.iter().filter(|listener| listener.is_accepted()).count();
+    let total = gateway.declared_by(None).count();
+    let valid = gateway.declared_by(None).filter(|(_, listener)| listener.is_accepted()).count();
+    listeners_valid(valid, total)
+}
+
+fn listeners_valid(valid: usize, total: usize) -> Condition {
     let message = format!("{valid} of {total} listeners valid");
     match valid {
         0 => Condition::fails(ConditionType::Accepted, Reason::ListenersNotValid, message),
@@ -49,8 +91,12 @@ fn accepted(gateway: &GatewayState<'_>) -> Condition {
     }
 }
 
-fn listener_status(gateway: &GatewayState<'_>, listener: &ListenerState<'_>) -> ListenerStatus {
-    let mut conditions = Conditions::new(gateway.generation);
+fn listener_status(
+    gateway: &GatewayState<'_>,
+    generation: Option<i64>,
+    listener: &ListenerState<'_>,
+) -> ListenerStatus {
+    let mut conditions = Conditions::new(generation);
     conditions.set(match &listener.conflict {
         Some(fault) => fault.condition(ConditionType::Accepted),
         None => listener.refused.condition(ConditionType::Accepted, Reason::Accepted, "listener is valid"),

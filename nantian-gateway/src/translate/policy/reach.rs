@@ -8,7 +8,7 @@ use crate::ir::{BackendId, Filter, ListenerId, ObjectName, RouteId, Rule};
 /// The Gateways through which requests reach routes, backends and plugins.
 #[derive(Default)]
 pub(in crate::translate) struct Reach {
-    /// The listeners that serve requests, by Gateway.
+    /// The listeners of each Gateway itself that serve requests; an entry for each Gateway of which any listener does.
     listeners: BTreeMap<ObjectName, BTreeSet<String>>,
     routes: Gateways<RouteId>,
     services: Gateways<ObjectName>,
@@ -30,7 +30,10 @@ impl Reach {
     pub(in crate::translate) fn new<'l>(served: impl Iterator<Item = &'l ListenerId>) -> Self {
         let mut reach = Self::default();
         for id in served {
-            reach.listeners.entry(id.gateway.clone()).or_default().insert(id.name.clone());
+            let own = reach.listeners.entry(id.gateway.clone()).or_default();
+            if id.set.is_none() {
+                own.insert(id.name.clone());
+            }
         }
         reach
     }

@@ -95,7 +95,7 @@ fn gateway(
         if world.objects.gateways.contains_key(&name) { fault } else { fault.absent() }
     })?;
     match section {
-        Some(section) if !gateway.listeners.iter().any(|listener| listener.id.name == section) => {
+        Some(section) if !gateway.declared_by(None).any(|(_, listener)| listener.id.name == section) => {
             Err(not_found(format!("Gateway {name} has no listener {section}")))
         }
         section => Ok(TargetKey::Gateway(name, section)),

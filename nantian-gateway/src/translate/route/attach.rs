@@ -7,7 +7,7 @@ use crate::{
     translate::{
         conditions::Reason,
         fault::{Fault, Faults, Path},
-        gateway::{Gateways, ListenerState},
+        gateway::{GatewayState, Gateways, ListenerState},
         grants::GroupKind,
         status::StatusRef,
         world::World,
@@ -16,7 +16,7 @@ use crate::{
 
 /// What a parentRef means to this gateway.
 pub(super) enum Parent {
-    /// A Gateway of ours, and the listeners that take the route or why none does.
+    /// A Gateway of ours, or a ListenerSet of one, and the listeners that take the route or why none does.
     Ours { gateway: ObjectName, listeners: Result<Vec<Taken>, Fault> },
     /// A Gateway of another controller.
     Foreign,
@@ -41,25 +41,42 @@ pub(super) fn resolve(
     parent: &HttpRouteParentRefs,
 ) -> Parent {
     let kind = kind_of(parent);
-    if kind != GroupKind::GATEWAY {
-        return Parent::Nothing(format!("{kind} is not served as a parent, only Gateway is"));
-    }
     let namespace = parent.namespace.as_deref().unwrap_or(&id.name.namespace);
-    let gateway = ObjectName::new(namespace, parent.name.as_str());
-    match gateways.get(&gateway) {
-        Some(state) => {
-            let listeners = matching(world, &state.listeners, id, hostnames, parent);
-            Parent::Ours { gateway, listeners }
+    let name = ObjectName::new(namespace, parent.name.as_str());
+    if kind == GroupKind::LISTENER_SET {
+        return match gateways.of_set(&name) {
+            Some((gateway, set)) => {
+                let listeners = match &set.verdict {
+                    Ok(()) => matching(world, (gateway, Some(&name)), id, hostnames, parent),
+                    Err(fault) => {
+                        let message = format!("ListenerSet {name} is not accepted: {}", fault.message());
+                        Err(Fault::new(Reason::NoMatchingParent, message))
+                    }
+                };
+                Parent::Ours { gateway: gateway.name.clone(), listeners }
+            }
+            None if world.objects.listener_sets.contains_key(&name) => Parent::Foreign,
+            None => Parent::Nothing(format!("ListenerSet {name} does not exist")),
+        };
+    }
+    if kind != GroupKind::GATEWAY {
+        let message = format!("{kind} is not served as a parent, only Gateway and ListenerSet are");
+        return Parent::Nothing(message);
+    }
+    match gateways.get(&name) {
+        Some(gateway) => {
+            let listeners = matching(world, (gateway, None), id, hostnames, parent);
+            Parent::Ours { gateway: name, listeners }
         }
-        None if world.objects.gateways.contains_key(&gateway) => Parent::Foreign,
-        None => Parent::Nothing(format!("Gateway {gateway} does not exist")),
+        None if world.objects.gateways.contains_key(&name) => Parent::Foreign,
+        None => Parent::Nothing(format!("Gateway {name} does not exist")),
     }
 }
 
 /// The listeners that take the route, narrowed down step by step so that the reason is that of the last step.
 fn matching(
     world: &World<'_>,
-    listeners: &[ListenerState<'_>],
+    (gateway, set): (&GatewayState<'_>, Option<&ObjectName>),
     id: &RouteId,
     hostnames: &[HostPattern],
     parent: &HttpRouteParentRefs,
@@ -68,13 +85,14 @@ fn matching(
         parent.section_name.as_ref().is_none_or(|section| *section == listener.id.name)
             && parent.port.is_none_or(|port| port == i32::from(listener.port))
     };
-    let candidates: Vec<_> = listeners.iter().enumerate().filter(|(_, listener)| asked(listener)).collect();
+    let candidates: Vec<_> = gateway.declared_by(set).filter(|(_, listener)| asked(listener)).collect();
     if candidates.is_empty() {
-        let message = format!("the Gateway has no listener{}", wanted(parent));
+        let declarer = if set.is_some() { "ListenerSet" } else { "Gateway" };
+        let message = format!("the {declarer} has no listener{}", wanted(parent));
         return Err(Fault::new(Reason::NoMatchingParent, message));
     }
     let open = |listener: &ListenerState<'_>| {
-        listener.kinds.contains(&id.kind) && listener.namespaces.admits(world, &id.name.namespace)
+        listener.kinds.contains(&id.kind) && listener.namespaces.admits(world.objects, &id.name.namespace)
     };
     let allowed: Vec<_> = candidates.into_iter().filter(|(_, listener)| open(listener)).collect();
     if allowed.is_empty() {
@@ -93,7 +111,7 @@ fn matching(
     }
     let (clashing, free): (Vec<_>, Vec<_>) = taken
         .into_iter()
-        .partition(|taken| listeners.get(taken.listener).is_some_and(|it| clashes(it, id, taken)));
+        .partition(|taken| gateway.listeners.get(taken.listener).is_some_and(|it| clashes(it, id, taken)));
     if free.is_empty() && !clashing.is_empty() {
         let message = "an older route of the other kind has some of its hosts";
         return Err(Fault::new(Reason::Conflicted, message));

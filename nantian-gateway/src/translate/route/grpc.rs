@@ -7,6 +7,7 @@ use gateway_api::experimental::{
 use serde_json::{Value, json};
 
 use crate::{
+    ir::Rule,
     pattern::Patterns,
     translate::fault::{Fault, Faults, Path},
 };
@@ -14,11 +15,19 @@ use crate::{
 /// What matches any one segment of a path.
 const ANY: &str = "[^/]+";
 
-/// The HTTPRoute that `route` is on the wire, and what is wrong with its methods.
-pub(super) fn as_http(route: &GrpcRoute, patterns: &Patterns) -> (HttpRoute, Faults) {
+/// A match of a method without its service, which no path says.
+pub(super) struct Call {
+    rule: usize,
+    found: usize,
+    method: String,
+}
+
+/// The HTTPRoute that `route` is on the wire but for some matches, and what is wrong with its methods.
+pub(super) fn as_http(route: &GrpcRoute, patterns: &Patterns) -> (HttpRoute, Vec<Call>, Faults) {
     let mut faults = Faults::default();
+    let mut calls = Vec::new();
     let spec = serde_json::to_value(&route.spec).and_then(|mut spec| {
-        paths(route, &mut spec, patterns, &mut faults);
+        calls = paths(route, &mut spec, patterns, &mut faults);
         serde_json::from_value::<HttpRouteSpec>(spec)
     });
     let spec = spec.unwrap_or_else(|error| {
@@ -27,11 +36,21 @@ pub(super) fn as_http(route: &GrpcRoute, patterns: &Patterns) -> (HttpRoute, Fau
     });
     let mut http = HttpRoute::new("", spec);
     http.metadata = route.metadata.clone();
-    (http, faults)
+    (http, calls, faults)
+}
+
+/// Narrows down the matches of methods without a service: they come after those with one, before those of any call.
+pub(super) fn name_calls(rules: &mut [Rule], calls: Vec<Call>) {
+    for Call { rule, found, method } in calls {
+        if let Some(found) = rules.get_mut(rule).and_then(|rule| rule.matches.get_mut(found)) {
+            found.call = Some(method);
+        }
+    }
 }
 
 /// Puts paths in the place of methods; every other field is called the same in both kinds.
-fn paths(route: &GrpcRoute, spec: &mut Value, patterns: &Patterns, faults: &mut Faults) {
+fn paths(route: &GrpcRoute, spec: &mut Value, patterns: &Patterns, faults: &mut Faults) -> Vec<Call> {
+    let mut calls = Vec::new();
     let root = Path::SPEC.field("rules");
     for (index, rule) in route.spec.rules.iter().flatten().enumerate() {
         let path = root.index(index);
@@ -40,6 +59,9 @@ fn paths(route: &GrpcRoute, spec: &mut Value, patterns: &Patterns, faults: &mut 
             let Some(method) = &found.method else { continue };
             let path = path.index(number);
             let read = faults.keep(path_of(method, patterns, &path.field("method")));
+            if let Some(method) = only_method(method) {
+                calls.push(Call { rule: index, found: number, method: method.to_owned() });
+            }
             let place = spec.pointer_mut(&format!("/rules/{index}/matches/{number}"));
             if let Some(Value::Object(place)) = place {
                 place.remove("method");
@@ -47,6 +69,14 @@ fn paths(route: &GrpcRoute, spec: &mut Value, patterns: &Patterns, faults: &mut 
             }
         }
     }
+    calls
+}
+
+/// The method that is matched by its name, if no service is.
+fn only_method(spec: &GrpcRouteRulesMatchesMethod) -> Option<&str> {
+    let is_exact = spec.r#type != Some(MethodType::RegularExpression);
+    let has_service = spec.service.as_ref().is_some_and(|service| !service.is_empty());
+    spec.method.as_deref().filter(|method| is_exact && !has_service && !method.is_empty())
 }
 
 /// The match of a path that means the same as that of a method.
@@ -75,6 +105,7 @@ fn path_of(spec: &GrpcRouteRulesMatchesMethod, patterns: &Patterns, path: &Path<
         (Some(service), None) if !is_regex => {
             Ok(json!({"type": "PathPrefix", "value": format!("/{service}")}))
         }
+        (None, Some(_)) if !is_regex => Ok(json!({"type": "PathPrefix", "value": "/"})),
         (service, method) => Ok(regex(service.as_deref().unwrap_or(ANY), method.as_deref().unwrap_or(ANY))),
     }
 }

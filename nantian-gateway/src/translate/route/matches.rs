@@ -41,6 +41,7 @@ fn read_one(spec: &HttpRouteRulesMatches, path: &Path<'_>, patterns: &Patterns) 
         method: spec.method.as_ref().map(|method| method_name(method).to_owned()),
         headers: headers(spec.headers.as_deref().unwrap_or_default(), &path.field("headers"), patterns)?,
         query: query(spec.query_params.as_deref().unwrap_or_default(), &path.field("queryParams"), patterns)?,
+        call: None,
     })
 }
 

@@ -39,6 +39,8 @@ use crate::{
 struct Written<'a> {
     id: RouteId,
     route: Cow<'a, HttpRoute>,
+    /// What its matches say besides.
+    calls: Vec<grpc::Call>,
     /// What is wrong with it as a route of its kind.
     refused: Faults,
 }
@@ -72,9 +74,10 @@ pub(super) fn translate(
     report: &mut Report,
 ) -> Vec<Route> {
     let mut routes = Vec::new();
-    for Written { id, route, refused } in written(world) {
+    for Written { id, route, calls, refused } in written(world) {
         let reader = RuleReader { world, policies, ai_services, route: &id };
         let mut rules = reader.read(&route, refused);
+        grpc::name_calls(&mut rules.list, calls);
         attach::distinct(route.spec.parent_refs.as_deref().unwrap_or_default(), &mut rules.refused);
         let hostnames = hostnames(&route, &mut rules);
         let state = RouteState { id: &id, route: &route, hostnames, rules };
@@ -103,11 +106,12 @@ fn written<'a>(world: &World<'a>) -> Vec<Written<'a>> {
     let http = world.objects.http_routes.iter().map(|(name, route)| Written {
         id: id(RouteKind::Http, name),
         route: Cow::Borrowed(&**route),
+        calls: Vec::new(),
         refused: Faults::default(),
     });
     let grpc = world.objects.grpc_routes.iter().map(|(name, route)| {
-        let (route, refused) = grpc::as_http(route, world.patterns);
-        Written { id: id(RouteKind::Grpc, name), route: Cow::Owned(route), refused }
+        let (route, calls, refused) = grpc::as_http(route, world.patterns);
+        Written { id: id(RouteKind::Grpc, name), route: Cow::Owned(route), calls, refused }
     });
     let mut written: Vec<_> = http.chain(grpc).collect();
     written.extend(

@@ -21,7 +21,7 @@ pub(super) fn written<'a>(id: RouteId, metadata: &ObjectMeta, spec: &impl Serial
     refuse_further_rules(&spec, &mut refused);
     let mut route = HttpRoute::new("", spec);
     route.metadata = metadata.clone();
-    Written { id, route: std::borrow::Cow::Owned(route), refused }
+    Written { id, route: std::borrow::Cow::Owned(route), calls: Vec::new(), refused }
 }
 
 /// Nothing could tell the connections of one rule from those of another.

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 
 pub use self::shape::{
-    AncestorStatus, GatewayAddress, GatewayStatus, ListenerStatus, ObjectStatus, ParentStatus, PlainStatus,
-    PolicyStatus, RouteKind, RouteStatus, StatusRef,
+    AncestorStatus, GatewayAddress, GatewayStatus, ListenerSetStatus, ListenerStatus, ObjectStatus,
+    ParentStatus, PlainStatus, PolicyStatus, RouteKind, RouteStatus, StatusRef,
 };
-use super::conditions::{Condition, ConditionType, Conditions};
+use super::{
+    conditions::{Condition, ConditionType, Conditions},
+    grants::GroupKind,
+};
 use crate::{ir::ListenerId, source::ObjectRef};
 
 /// `spec.controllerName` of the GatewayClasses that are ours; it signs each parent and ancestor status.
@@ -45,6 +48,7 @@ impl Statuses {
         match status {
             ObjectStatus::Plain(plain) => plain.conditions.set(condition.clone()),
             ObjectStatus::Gateway(gateway) => gateway.conditions.set(condition.clone()),
+            ObjectStatus::ListenerSet(set) => set.conditions.set(condition.clone()),
             ObjectStatus::Route(route) => {
                 route.parents.iter_mut().for_each(|parent| parent.conditions.set(condition.clone()));
             }
@@ -66,6 +70,7 @@ impl Statuses {
         match self.objects.get_mut(object) {
             Some(ObjectStatus::Plain(plain)) => remark(&mut plain.conditions),
             Some(ObjectStatus::Gateway(gateway)) => remark(&mut gateway.conditions),
+            Some(ObjectStatus::ListenerSet(set)) => remark(&mut set.conditions),
             Some(ObjectStatus::Route(route)) => {
                 route.parents.iter_mut().for_each(|parent| remark(&mut parent.conditions));
             }
@@ -76,23 +81,39 @@ impl Statuses {
         }
     }
 
-    /// Sets a condition of a listener. Its Gateway stays Programmed as long as one of its listeners is.
+    /// Sets a condition of a listener. The Gateway, or the ListenerSet, that declares it stays Programmed as long as one of
+    /// its listeners is.
     ///
     /// False if the listener has no status.
     pub fn set_listener_condition(&mut self, id: &ListenerId, condition: Condition) -> bool {
-        let object = ObjectRef { kind: "Gateway", name: id.gateway.clone() };
-        let Some(ObjectStatus::Gateway(gateway)) = self.objects.get_mut(&object) else { return false };
-        let Some(listener) = gateway.listeners.iter_mut().find(|listener| listener.name == id.name) else {
-            return false;
-        };
-        listener.conditions.set(condition);
-        gateway.refresh_programmed();
+        let of_name = |listener: &&mut ListenerStatus| listener.name == id.name;
+        match self.objects.get_mut(&declarer(id)) {
+            Some(ObjectStatus::Gateway(gateway)) => {
+                let Some(listener) = gateway.listeners.iter_mut().find(of_name) else { return false };
+                listener.conditions.set(condition);
+                gateway.refresh_programmed();
+            }
+            Some(ObjectStatus::ListenerSet(set)) => {
+                let Some(listener) = set.listeners.iter_mut().find(of_name) else { return false };
+                listener.conditions.set(condition);
+                set.refresh_programmed();
+            }
+            _ => return false,
+        }
         true
     }
 
     /// Sets the status of an object in place of the one that it has.
     pub fn set(&mut self, object: ObjectRef, status: ObjectStatus) {
         self.objects.insert(object, status);
+    }
+}
+
+/// The object that declares a listener.
+pub(crate) fn declarer(id: &ListenerId) -> ObjectRef {
+    match &id.set {
+        Some(set) => ObjectRef { kind: GroupKind::LISTENER_SET.kind, name: set.clone() },
+        None => ObjectRef { kind: GroupKind::GATEWAY.kind, name: id.gateway.clone() },
     }
 }
 

@@ -15,9 +15,11 @@ pub enum ObjectStatus {
     Plain(PlainStatus),
     /// A Gateway.
     Gateway(GatewayStatus),
-    /// An HTTPRoute.
+    /// A ListenerSet.
+    ListenerSet(ListenerSetStatus),
+    /// A route.
     Route(RouteStatus),
-    /// A TokenPolicy, WasmPlugin or BackendLBPolicy.
+    /// A TokenPolicy, WasmPlugin, BackendLBPolicy or BackendTLSPolicy.
     Policy(PolicyStatus),
 }
 
@@ -30,6 +32,7 @@ pub struct PlainStatus {
 
 /// The status of a Gateway.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct GatewayStatus {
     /// The addresses it is reached at; empty where it is bound to all interfaces and nobody has to know them.
     pub addresses: Vec<GatewayAddress>,
@@ -40,6 +43,22 @@ pub struct GatewayStatus {
     pub conditions: Conditions,
     /// Its listeners, in the order of the spec.
     pub listeners: Vec<ListenerStatus>,
+    /// How many ListenerSets add listeners to it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attached_listener_sets: usize,
+}
+
+/// The status of a ListenerSet.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ListenerSetStatus {
+    /// The conditions of the set itself.
+    pub conditions: Conditions,
+    /// Its listeners, in the order of the spec; none if its Gateway does not take it.
+    pub listeners: Vec<ListenerStatus>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// An address of a Gateway.
@@ -153,6 +172,28 @@ impl GatewayStatus {
         } else {
             let reason = self.listeners.iter().find_map(ListenerStatus::unusable_address);
             let reason = reason.unwrap_or(Reason::Invalid);
+            Condition::fails(ConditionType::Programmed, reason, "no listener is served")
+        };
+        self.conditions.set(condition);
+    }
+}
+
+// === impl ListenerSetStatus ===
+
+impl ListenerSetStatus {
+    /// Derives the Programmed condition of the set from those of its listeners.
+    pub(in crate::translate) fn refresh_programmed(&mut self) {
+        let total = self.listeners.len();
+        let served = self.listeners.iter().filter(|listener| listener.is_programmed()).count();
+        let condition = if served > 0 {
+            let message = format!("{served} of {total} listeners served");
+            Condition::holds(ConditionType::Programmed, Reason::Programmed, message)
+        } else {
+            let accepted = self.conditions.get(ConditionType::Accepted).map(|accepted| accepted.reason);
+            let reason = match accepted {
+                Some(reason @ (Reason::NotAllowed | Reason::ParentNotAccepted)) => reason,
+                _ => Reason::ListenersNotValid,
+            };
             Condition::fails(ConditionType::Programmed, reason, "no listener is served")
         };
         self.conditions.set(condition);

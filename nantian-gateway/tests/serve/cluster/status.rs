@@ -39,7 +39,7 @@ async fn conditions_appear_on_everything_that_is_ours() {
     .await;
     let class = cluster.status("gatewayclasses", "", "nantian");
     assert_eq!(condition(&class["conditions"], "Accepted")["reason"], "Accepted");
-    assert_eq!(class["supportedFeatures"][0], json!({ "name": "GRPCRoute" }));
+    assert_eq!(class["supportedFeatures"][0], json!({ "name": "BackendTLSPolicy" }));
     let gateway = cluster.status("gateways", "demo", "demo");
     assert_eq!(gateway["addresses"], json!([{ "type": "IPAddress", "value": "127.0.0.1" }]));
     assert_eq!(condition(&gateway["conditions"], "Programmed")["status"], "True");

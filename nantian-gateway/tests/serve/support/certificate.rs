@@ -105,6 +105,16 @@ stringData:
         Arc::new(config.unwrap())
     }
 
+    /// The same client, which has this certificate for servers that ask for one.
+    pub(crate) fn presented_by(&self, client: &ClientConfig) -> Arc<ClientConfig> {
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem().as_bytes()).unwrap();
+        let provider = aws_lc_rs::default_provider();
+        let key = rustls::sign::CertifiedKey::from_der(vec![self.der()], key, &provider).unwrap();
+        let mut client = client.clone();
+        client.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(key));
+        Arc::new(client)
+    }
+
     /// A client that trusts `certificates` and offers `protocols`.
     pub(crate) fn client(certificates: &[&Self], protocols: &[&str]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();

@@ -23,6 +23,6 @@ pub(crate) use self::{
     redis::Redis,
     streams::{Caller, Echo, stream_route, stream_service},
     time::{after, eventually, soon, when_stuck},
-    wire::Wire,
+    wire::{Stream, Wire},
     world::{Port, Running, World},
 };

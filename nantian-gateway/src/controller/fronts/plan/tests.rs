@@ -228,3 +228,28 @@ fn a_service_goes_when_its_gateway_wants_none_and_not_when_that_is_out_of_sight(
     *gateway = Arc::new(with_address);
     assert_eq!(plan(&objects, &config()).delete, [ObjectName::new("demo", "web-ours")]);
 }
+
+#[test]
+fn the_listeners_of_a_set_that_its_gateway_takes_have_ports_too() {
+    let mut objects = world();
+    let set = |namespace: &str, port: u16| {
+        json!({
+            "metadata": { "name": "more", "namespace": namespace },
+            "spec": {
+                "parentRef": { "name": "web", "namespace": "demo" },
+                "listeners": [{ "name": "l", "protocol": "HTTP", "port": port }],
+            },
+        })
+    };
+    put(&mut objects.listener_sets, set("demo", 8080));
+    put(&mut objects.listener_sets, set("elsewhere", 8081));
+    let web = ObjectName::new("demo", "web");
+    let mut gateway = Gateway::clone(&objects.gateways[&web]);
+    gateway.spec.allowed_listeners =
+        serde_json::from_value(json!({ "namespaces": { "from": "Same" } })).unwrap();
+    objects.gateways.insert(web, Arc::new(gateway));
+    let plan = plan(&objects, &config());
+    let ports = plan.apply[0].body["spec"]["ports"].as_array().unwrap();
+    let ports: Vec<_> = ports.iter().map(|port| port["port"].as_u64().unwrap()).collect();
+    assert_eq!(ports, [80, 443, 8080]);
+}

@@ -47,6 +47,7 @@ impl Kind {
             ),
             Self::new(gateway_api, &["v1", "v1beta1"], "gatewayclasses", "GatewayClass", false),
             Self::new(gateway_api, &["v1", "v1beta1"], "gateways", "Gateway", true),
+            Self::new(gateway_api, &["v1"], "listenersets", "ListenerSet", true),
             Self::new(gateway_api, &["v1", "v1beta1"], "httproutes", "HTTPRoute", true),
             Self::new(gateway_api, &["v1"], "grpcroutes", "GRPCRoute", true),
             Self::new(gateway_api, &["v1"], "tlsroutes", "TLSRoute", true),

@@ -1,0 +1,50 @@
+//! The beginning of a connection with TLS.
+
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio_rustls::{Accept, StartHandshake, TlsAcceptor, server::TlsStream};
+
+use super::{
+    connection::Session,
+    hello::{self, Hello},
+    tls::{Face, TlsServer},
+};
+use crate::body::BoxError;
+
+type Secured = Result<Option<Box<TlsStream<TcpStream>>>, BoxError>;
+
+impl Session {
+    /// Shakes hands as the listener wants it that the client asks for; `None` if the connection is to end before.
+    pub(super) async fn secure(&mut self, server: &TlsServer, mut stream: TcpStream) -> Secured {
+        if let Some(face) = server.only_face() {
+            let accept = TlsAcceptor::from(Arc::clone(&face.config)).accept(stream);
+            return self.handshake(accept, face).await;
+        }
+        let hello = Box::pin(hello::read(&mut stream));
+        let Some(hello) = self.registration.unless_ended(hello).await else { return Ok(None) };
+        self.answer(server, hello?, stream).await
+    }
+
+    /// Goes on with a handshake whose first message was read.
+    pub(super) async fn answer(&mut self, server: &TlsServer, hello: Hello, stream: TcpStream) -> Secured {
+        if hello.has_more {
+            return Err("the client speaks on before it was answered".into());
+        }
+        let name = hello.accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+        let Some(face) = server.face(name.as_deref()) else {
+            return Err("no listener takes the client".into());
+        };
+        let accept = StartHandshake::from_parts(hello.accepted, stream).into_stream(Arc::clone(&face.config));
+        self.handshake(accept, face).await
+    }
+
+    async fn handshake(&mut self, accept: Accept<TcpStream>, face: &Face) -> Secured {
+        let Some(stream) = self.registration.unless_ended(Box::pin(accept)).await else { return Ok(None) };
+        let stream = stream?;
+        let name = stream.get_ref().1.server_name();
+        self.peer.server_name = name.map(|name| name.to_ascii_lowercase().into());
+        self.peer.clients.clone_from(&face.clients);
+        Ok(Some(Box::new(stream)))
+    }
+}

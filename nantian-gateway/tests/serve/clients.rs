@@ -1,0 +1,181 @@
+//! Clients that have to prove who they are.
+
+use std::{io, sync::Arc};
+
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::support::{Backend, Certificate, Message, Port, Running, Wire, World, manifests, rule, soon, to};
+
+/// The Gateway `demo` with these listeners and this `spec.tls.frontend`.
+fn gateway(listeners: &[String], frontend: &str) -> String {
+    format!("{}  tls: {{frontend: {{{frontend}}}}}\n", manifests::gateway(listeners))
+}
+
+fn validation(ca: &str) -> String {
+    format!("validation: {{caCertificateRefs: [{{group: '', kind: ConfigMap, name: {ca}}}]}}")
+}
+
+fn https(port: &Port, name: &str, host: &str) -> String {
+    port.listener(name, &format!("protocol: HTTPS, {host} tls: {{certificateRefs: [{{name: server}}]}}"))
+}
+
+/// Asks for `/` of `host` over a connection for `name`.
+async fn ask(
+    port: std::net::SocketAddr,
+    client: &Arc<ClientConfig>,
+    name: &str,
+    host: &str,
+) -> io::Result<Message> {
+    let stream = soon(TcpStream::connect(port)).await?;
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut wire = Wire::over(soon(TlsConnector::from(Arc::clone(client)).connect(name, stream)).await?);
+    wire.send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+    soon(wire.message()).await
+}
+
+async fn status(port: std::net::SocketAddr, client: &Arc<ClientConfig>, name: &str) -> Option<u16> {
+    ask(port, client, name, name).await.ok().map(|reply| reply.status())
+}
+
+struct People {
+    server: Certificate,
+    friend: Certificate,
+    stranger: Certificate,
+    nobody: Arc<ClientConfig>,
+}
+
+impl People {
+    fn new(hosts: &[&str]) -> Self {
+        let server = Certificate::new(hosts);
+        let nobody = Certificate::client(&[&server], &[]);
+        Self {
+            server,
+            friend: Certificate::new(&["friend"]),
+            stranger: Certificate::new(&["stranger"]),
+            nobody,
+        }
+    }
+
+    fn friend(&self) -> Arc<ClientConfig> {
+        self.friend.presented_by(&self.nobody)
+    }
+
+    fn stranger(&self) -> Arc<ClientConfig> {
+        self.stranger.presented_by(&self.nobody)
+    }
+
+    async fn serve(&self, world: World, gateway: &str) -> Running {
+        world
+            .manifest("gateway", gateway)
+            .manifest("server", &self.server.secret("server"))
+            .manifest("friends", &self.friend.authority("friends"))
+            .manifest("strangers", &self.stranger.authority("strangers"))
+            .service("a", &[&Backend::echo("a").await])
+            .route("r", &[rule("/", &to("a"))])
+            .start()
+            .await
+    }
+}
+
+#[tokio::test]
+async fn each_port_asks_for_its_own_certificates() {
+    let people = People::new(&["example.org"]);
+    let (port, other, open) = (Port::reserve(), Port::reserve(), Port::reserve());
+    let listeners = [https(&port, "one", ""), https(&other, "two", ""), https(&open, "three", "")];
+    let manifest = |default: &str| {
+        let (two, three) = (other.address().port(), open.address().port());
+        let ports = format!(
+            "perPort: [{{port: {two}, tls: {{{}}}}}, {{port: {three}, tls: {{}}}}]",
+            validation("strangers")
+        );
+        gateway(&listeners, &format!("default: {{{default}}}, {ports}"))
+    };
+    let (strict, swapped) = (manifest(&validation("friends")), manifest(&validation("strangers")));
+    let lax = manifest(&validation("friends").replace("}]}", "}], mode: AllowInsecureFallback}"));
+    let gone = manifest(&validation("nowhere"));
+    let none = manifest("");
+    let (two, three) = (other.address(), open.address());
+    let running = people.serve(World::with_listeners(port, &[]), &strict).await;
+    let one = running.address();
+    let (friend, stranger, nobody) = (people.friend(), people.stranger(), Arc::clone(&people.nobody));
+    let of = async |address| {
+        let host = "example.org";
+        [
+            status(address, &friend, host).await,
+            status(address, &stranger, host).await,
+            status(address, &nobody, host).await,
+        ]
+    };
+    assert_eq!(of(one).await, [Some(200), None, None]);
+    assert_eq!(of(two).await, [None, Some(200), None]);
+    assert_eq!(of(three).await, [Some(200), Some(200), Some(200)]);
+
+    running.edit("gateway", &lax).await;
+    assert_eq!(of(one).await, [Some(200), Some(200), Some(200)]);
+    let condition = running.condition("Gateway demo/demo", "InsecureFrontendValidationMode").await;
+    assert_eq!(
+        (&condition["status"], &condition["reason"]),
+        (&"True".into(), &"ConfigurationChanged".into())
+    );
+    running.edit("gateway", &swapped).await;
+    assert_eq!(of(one).await, [None, Some(200), None]);
+    running.edit("gateway", &gone).await;
+    assert_eq!(of(one).await, [None, None, None], "without an authority nobody is served");
+    running.edit("gateway", &none).await;
+    assert_eq!(of(one).await, [Some(200), Some(200), Some(200)]);
+
+    let mut begun = {
+        let stream = soon(TcpStream::connect(one)).await.unwrap();
+        let name = ServerName::try_from("example.org").unwrap();
+        Wire::over(soon(TlsConnector::from(Arc::clone(&nobody)).connect(name, stream)).await.unwrap())
+    };
+    let request = "GET / HTTP/1.1\r\nhost: example.org\r\n\r\n";
+    assert_eq!(begun.ask(request).await.status(), 200);
+    running.edit("gateway", &strict).await;
+    assert_eq!(begun.ask(request).await.status(), 421, "a connection from before proves nothing");
+    running.edit("friends", &people.stranger.authority("friends")).await;
+    assert_eq!(of(one).await, [None, Some(200), None], "other authorities are trusted at once");
+}
+
+#[tokio::test]
+async fn gateways_on_one_socket_ask_their_own_clients_and_no_connection_is_used_for_both() {
+    let people = People::new(&["closed.example", "open.example"]);
+    let port = Port::reserve();
+    let closed = gateway(
+        &[https(&port, "https", "hostname: closed.example,")],
+        &format!("default: {{{}}}", validation("friends")),
+    );
+    let open = manifests::gateway(&[https(&port, "https", "hostname: open.example,")]);
+    let open = open.replace("metadata: {name: demo, n", "metadata: {name: open, n");
+    let parents = manifests::route("r", "", &[rule("/", &to("a"))]);
+    let parents = parents.replace("parentRefs: [{name: demo}]", "parentRefs: [{name: demo}, {name: open}]");
+    let world = World::with_listeners(port, &[]).manifest("open", &open);
+    let running = people.serve(world, &closed).await;
+    running.edit("route-r", &parents).await;
+    let address = running.address();
+    let (friend, nobody) = (people.friend(), Arc::clone(&people.nobody));
+    assert_eq!(status(address, &nobody, "closed.example").await, None);
+    assert_eq!(status(address, &friend, "closed.example").await, Some(200));
+    assert_eq!(status(address, &nobody, "open.example").await, Some(200));
+    for client in [&nobody, &friend] {
+        let reply = ask(address, client, "open.example", "closed.example").await.unwrap();
+        assert_eq!(reply.status(), 421);
+    }
+    let reply = ask(address, &friend, "closed.example", "open.example").await.unwrap();
+    assert_eq!(reply.status(), 421);
+    let nameless = |client: &ClientConfig| {
+        let mut nameless = client.clone();
+        nameless.enable_sni = false;
+        Arc::new(nameless)
+    };
+    let of = async |client: &ClientConfig, host| {
+        let reply = ask(address, &nameless(client), "closed.example", host).await;
+        reply.ok().map(|reply| reply.status())
+    };
+    // Who asks for no name meets the first listener, which is the closed one.
+    assert_eq!([of(&friend, "closed.example").await, of(&friend, "open.example").await], [Some(200); 2]);
+    assert_eq!([of(&nobody, "closed.example").await, of(&nobody, "open.example").await], [None; 2]);
+}
