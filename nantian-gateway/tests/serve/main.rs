@@ -6,8 +6,10 @@ mod ai;
 mod ai_telemetry;
 mod backend_tls;
 mod balancing;
+mod clients;
 #[cfg(feature = "kubernetes")]
 mod cluster;
+mod conformance;
 mod connections;
 mod cors;
 mod drain;
@@ -17,6 +19,7 @@ mod hostile;
 mod http1;
 mod http2;
 mod limits;
+mod listener_sets;
 mod mirror;
 mod plugins;
 mod policies;
