@@ -32,7 +32,6 @@ pub enum NantianKind {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 #[expect(clippy::exhaustive_enums, reason = "a new kind must not compile anywhere before it is served")]
-#[expect(clippy::large_enum_variant, reason = "one object is read at a time, and taken apart at once")]
 pub enum NantianObject {
     /// One model at one provider.
     AiService(AiService),

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use nantian_lb::{InFlight, Outcome, PickContext, PickError};
-use tokio::net::TcpStream;
 
 use super::{Caller, StreamRoute};
 use crate::{
     respond::Chain,
-    upstream::{UpstreamError, connect_tcp},
+    upstream::{Io, UpstreamError, connect_stream},
 };
 
 /// How many other endpoints are tried.
@@ -17,7 +16,7 @@ const OTHERS: usize = 4;
 /// A connection to an endpoint, which counts it until the guard is dropped.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Io,
     pub(super) in_flight: InFlight,
 }
 
@@ -35,7 +34,8 @@ pub(crate) enum Unopened {
     Connect(#[from] UpstreamError),
 }
 
-/// Opens a connection to an endpoint of the route; one that cannot be reached, within `limit`, makes way for another one.
+/// Opens a connection to an endpoint of the route, behind the TLS that the backend's policy asks for unless the client's
+/// bytes `are_encrypted` already; an endpoint that cannot be reached, within `limit`, makes way for another one.
 ///
 /// # Errors
 /// [`Unopened`]
@@ -45,6 +45,7 @@ pub(crate) enum Unopened {
 pub(super) async fn open(
     route: &StreamRoute,
     caller: &Caller<'_>,
+    are_encrypted: bool,
     limit: Duration,
 ) -> Result<Opened, Unopened> {
     let balancer = route.choose().ok_or(Unopened::NoBackend)?;
@@ -53,7 +54,7 @@ pub(super) async fn open(
         let picked = balancer.pick(&PickContext::new().with_keys(caller).with_tried(&tried))?;
         let (destination, mut in_flight) = picked.into_parts();
         let is_new = !tried.contains(in_flight.endpoint());
-        match connect_tcp(&destination, limit).await {
+        match connect_stream(&destination, are_encrypted, limit).await {
             Ok(stream) => {
                 in_flight.record(Outcome::Success);
                 return Ok(Opened { stream, in_flight });

@@ -17,14 +17,15 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Destination, UpstreamError};
+use super::{Destination, UpstreamError, UpstreamTls};
 use crate::{
     ir::{Address, Protocol},
     socket::keep_alive,
 };
 
 /// A connection in clear text or behind TLS.
-pub(super) enum Io {
+#[derive(Debug)]
+pub(crate) enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -41,26 +42,42 @@ pub(super) async fn connect(
     tls: &Arc<TlsConfig>,
     limit: Duration,
 ) -> Result<Io, UpstreamError> {
-    match timeout(limit, open(destination, tls, limit)).await {
-        Ok(Ok(io)) => Ok(io),
-        Ok(Err(source)) => Err(UpstreamError::Connect { destination: destination.to_string(), source }),
-        Err(_) => Err(UpstreamError::ConnectTimeout { destination: destination.to_string(), limit }),
-    }
+    within(limit, destination, open(destination, tls, limit)).await
 }
 
-/// Opens a connection that is passed on as it is to `destination` within `limit`.
+/// Opens a connection whose bytes are the client's to `destination` within `limit`: behind the TLS that is expected there,
+/// without ALPN, unless the bytes `are_encrypted` already.
 ///
 /// # Errors
 /// [`UpstreamError::Connect`] and [`UpstreamError::ConnectTimeout`].
 ///
 /// # Cancellation
 /// Dropping the future closes what was opened.
-pub(crate) async fn connect_tcp(
+pub(crate) async fn connect_stream(
     destination: &Destination,
+    are_encrypted: bool,
     limit: Duration,
-) -> Result<TcpStream, UpstreamError> {
-    match timeout(limit, open_tcp(destination, limit)).await {
-        Ok(Ok(stream)) => Ok(stream),
+) -> Result<Io, UpstreamError> {
+    let expected = destination.tls.as_ref().filter(|_| !are_encrypted);
+    let opening = async {
+        let stream = open_tcp(destination, limit).await?;
+        match expected.map(|expected| (expected, expected.config())) {
+            None => Ok(Io::Plain(stream)),
+            Some((expected, Some(config))) => handshake(expected, config, &[], stream).await,
+            Some((_, None)) => Err(io::Error::other("nothing says whom to trust there")),
+        }
+    };
+    within(limit, destination, opening).await
+}
+
+/// What opening a connection came to, if it did within `limit`.
+async fn within(
+    limit: Duration,
+    destination: &Destination,
+    opening: impl Future<Output = io::Result<Io>>,
+) -> Result<Io, UpstreamError> {
+    match timeout(limit, opening).await {
+        Ok(Ok(io)) => Ok(io),
         Ok(Err(source)) => Err(UpstreamError::Connect { destination: destination.to_string(), source }),
         Err(_) => Err(UpstreamError::ConnectTimeout { destination: destination.to_string(), limit }),
     }
@@ -81,9 +98,19 @@ async fn open(destination: &Destination, tls: &Arc<TlsConfig>, limit: Duration) 
     let Some(expected) = &destination.tls else {
         return Ok(Io::Plain(stream));
     };
+    let protocols = [alpn(destination.protocol).to_vec()];
+    handshake(expected, expected.config().unwrap_or(tls), &protocols, stream).await
+}
+
+async fn handshake(
+    expected: &UpstreamTls,
+    config: &Arc<TlsConfig>,
+    protocols: &[Vec<u8>],
+    stream: TcpStream,
+) -> io::Result<Io> {
     let name = ServerName::try_from(expected.name().to_owned()).map_err(io::Error::other)?;
-    let connector = TlsConnector::from(Arc::clone(expected.config().unwrap_or(tls)));
-    let stream = connector.with_alpn(vec![alpn(destination.protocol).to_vec()]).connect(name, stream).await?;
+    let connector = TlsConnector::from(Arc::clone(config));
+    let stream = connector.with_alpn(protocols.to_vec()).connect(name, stream).await?;
     Ok(Io::Tls(Box::new(stream)))
 }
 
@@ -111,6 +138,16 @@ async fn connect_by_name(name: &str, port: u16, limit: Duration) -> io::Result<T
 }
 
 // === impl Io ===
+
+impl Io {
+    /// The socket below.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(io) => io,
+            Self::Tls(io) => io.get_ref().0,
+        }
+    }
+}
 
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -23,7 +23,7 @@ mod tunnel;
 mod upload;
 mod verifier;
 
-pub(crate) use self::connect::connect_tcp;
+pub(crate) use self::connect::{Io, connect_stream};
 pub use self::{
     body::UpstreamBody,
     client::{Client, ClientConfig},

@@ -1,28 +1,9 @@
 //! TLS on the side of backends.
 
 use crate::support::{
-    Backend, Certificate, Port, Running, World, eventually, http2, manifests, rule, soon, to,
+    Backend, Certificate, Port, Running, World, backend_tls_policy as policy, eventually, http2, manifests,
+    rule, soon, to, trusting_authority as trusting,
 };
-
-/// A BackendTLSPolicy of a Service; `validation` is its fields.
-fn policy(service: &str, section: &str, validation: &str) -> String {
-    format!(
-        "
-apiVersion: gateway.networking.k8s.io/v1
-kind: BackendTLSPolicy
-metadata: {{name: {service}{section}, namespace: demo}}
-spec:
-  targetRefs: [{{group: '', kind: Service, name: {service}{}}}]
-  validation: {{{validation}}}
-",
-        if section.is_empty() { String::new() } else { format!(", sectionName: {section}") }
-    )
-}
-
-/// The fields that trust the ConfigMap `ca` for a name.
-fn trusting(ca: &str, host: &str) -> String {
-    format!("caCertificateRefs: [{{group: '', kind: ConfigMap, name: {ca}}}], hostname: {host}")
-}
 
 /// A world in which `certificate` is the authority `ca`, and requests below `/name` go to the Service of that name.
 fn world(certificate: &Certificate, backend: &Backend, names: &[&str]) -> World {

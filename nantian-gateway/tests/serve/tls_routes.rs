@@ -11,7 +11,8 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 use crate::support::{
-    Backend, Certificate, Port, Running, Wire, World, rule, soon, stream_route, stream_service, to,
+    Backend, Certificate, Port, Running, Wire, World, backend_tls_policy, rule, soon, stream_route,
+    stream_service, to, trusting_authority,
 };
 
 const PASSTHROUGH: &str = "protocol: TLS, tls: {mode: Passthrough}";
@@ -186,6 +187,27 @@ async fn tls_that_ends_here_is_passed_on_in_clear_text() {
     let stream = handshake(gateway.address(), "tls.example.org", config).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), None, "a protocol is not negotiated, and not refused");
     assert!(heard(&gateway, "other.example.org", &[&certificate]).await.is_err());
+}
+
+#[tokio::test]
+async fn what_a_policy_wants_behind_tls_never_goes_out_in_clear_text() {
+    let (own, theirs) = (Certificate::new(&["tls.example.org"]), Certificate::new(&["a.example.org"]));
+    let backend = secured("a:", &theirs).await;
+    let port = Port::reserve();
+    let listener =
+        port.listener("tls", "protocol: TLS, tls: {mode: Terminate, certificateRefs: [{name: one}]}");
+    let trusting = |host| backend_tls_policy("a", "", &trusting_authority("ca", host));
+    let gateway = World::with_listeners(port, &[listener])
+        .manifest("one", &own.secret("one"))
+        .manifest("ca", &theirs.authority("ca"))
+        .manifest("a", &stream_service("a", "TCP", &[backend.address]))
+        .manifest("a-tls", &trusting("a.example.org"))
+        .manifest("r", &route("r", "", "tls.example.org", "a"))
+        .start()
+        .await;
+    assert_eq!(heard(&gateway, "tls.example.org", &[&own]).await.unwrap(), "a:hello");
+    gateway.edit("a-tls", &trusting("b.example.org")).await;
+    assert!(heard(&gateway, "tls.example.org", &[&own]).await.is_err(), "the backend is somebody else");
 }
 
 #[tokio::test]

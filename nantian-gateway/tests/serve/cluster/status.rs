@@ -81,8 +81,11 @@ async fn routes_of_connections_and_datagrams_are_told_what_became_of_them() {
         condition(&status["parents"][0]["conditions"], "Accepted")["status"] == "True"
     })
     .await;
-    let listener = cluster.status("gateways", "demo", "demo")["listeners"][0].take();
-    assert_eq!((&listener["name"], &listener["attachedRoutes"]), (&json!("tcp"), &json!(1)));
+    eventually("the listener counts it", async || {
+        let listener = cluster.status("gateways", "demo", "demo")["listeners"][0].take();
+        (&listener["name"], &listener["attachedRoutes"]) == (&json!("tcp"), &json!(1))
+    })
+    .await;
     assert_eq!(cluster.gateway.get("/").await.header("x-backend"), Some("a"), "it reaches the backend");
 }
 

@@ -79,3 +79,22 @@ pub(crate) fn rule(prefix: &str, rest: &str) -> String {
 pub(crate) fn to(service: &str) -> String {
     format!("backendRefs: [{{name: {service}, port: 80}}]")
 }
+/// A BackendTLSPolicy of a Service; `validation` is its fields.
+pub(crate) fn backend_tls_policy(service: &str, section: &str, validation: &str) -> String {
+    format!(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {{name: {service}{section}, namespace: demo}}
+spec:
+  targetRefs: [{{group: '', kind: Service, name: {service}{}}}]
+  validation: {{{validation}}}
+",
+        if section.is_empty() { String::new() } else { format!(", sectionName: {section}") }
+    )
+}
+
+/// The fields that trust the ConfigMap `ca` for a name.
+pub(crate) fn trusting_authority(ca: &str, host: &str) -> String {
+    format!("caCertificateRefs: [{{group: '', kind: ConfigMap, name: {ca}}}], hostname: {host}")
+}

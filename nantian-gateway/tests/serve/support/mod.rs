@@ -18,7 +18,7 @@ pub(crate) use self::{
     backend::Backend,
     certificate::Certificate,
     llm::{chat, to_ai},
-    manifests::{gateway, route, rule, service, to},
+    manifests::{backend_tls_policy, gateway, route, rule, service, to, trusting_authority},
     message::Message,
     redis::Redis,
     streams::{Caller, Echo, stream_route, stream_service},
