@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::schema::{Hint, Rule, enforcing, has, items, text};
 
-/// The API group of Gateway, HTTPRoute and GRPCRoute.
+/// The API group of Gateway, ListenerSet, HTTPRoute and GRPCRoute.
 pub const GATEWAY_API_GROUP: &str = "gateway.networking.k8s.io";
 /// The API group of AIService, TokenPolicy and WasmPlugin.
 pub const NANTIAN_GROUP: &str = "gateway.nantian.dev";
@@ -28,9 +28,9 @@ pub struct TargetRef {
     /// Range: 1 to 253 characters. Source: `spec.targetRefs[].name`.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// One listener of a Gateway or one named rule of a route.
+    /// One listener of a Gateway or a ListenerSet, or one named rule of a route.
     ///
-    /// Default: the whole target. Range: only with Gateway, HTTPRoute and GRPCRoute. Source: `spec.targetRefs[].sectionName`.
+    /// Default: the whole target. Range: only with Gateway, ListenerSet, HTTPRoute and GRPCRoute. Source: `spec.targetRefs[].sectionName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = DNS_NAME))]
     pub section_name: Option<String>,
@@ -46,6 +46,8 @@ pub struct TargetRef {
 pub enum TargetKind {
     /// All routes of a Gateway, or of one of its listeners.
     Gateway,
+    /// All routes of a ListenerSet, or of one of its listeners.
+    ListenerSet,
     /// An HTTPRoute, or one of its named rules.
     #[serde(rename = "HTTPRoute")]
     HttpRoute,
@@ -94,11 +96,11 @@ pub(crate) const HINTS: &[Hint] = &[
 /// Rules on one reference.
 pub(crate) const REF_RULES: &[Rule] = &[
     Rule {
-        cel: "self.kind in ['Gateway', 'HTTPRoute', 'GRPCRoute'] ? self.group == 'gateway.networking.k8s.io' : \
+        cel: "self.kind in ['Gateway', 'ListenerSet', 'HTTPRoute', 'GRPCRoute'] ? self.group == 'gateway.networking.k8s.io' : \
               self.kind == 'Service' ? self.group == '' : \
               self.kind == 'AIService' ? self.group == 'gateway.nantian.dev' : true",
-        message: "is not the group of the kind: gateway.networking.k8s.io for Gateway, HTTPRoute and GRPCRoute, \
-                  empty for Service, gateway.nantian.dev for AIService",
+        message: "is not the group of the kind: gateway.networking.k8s.io for Gateway, ListenerSet, HTTPRoute and \
+                  GRPCRoute, empty for Service, gateway.nantian.dev for AIService",
         field: Some("group"),
         holds: group_suits_kind,
     },
@@ -130,7 +132,7 @@ fn group_suits_kind(target: &Value) -> bool {
         return true;
     };
     match kind {
-        "Gateway" | "HTTPRoute" | "GRPCRoute" => group == GATEWAY_API_GROUP,
+        "Gateway" | "ListenerSet" | "HTTPRoute" | "GRPCRoute" => group == GATEWAY_API_GROUP,
         "Service" => group.is_empty(),
         "AIService" => group == NANTIAN_GROUP,
         _ => true,

@@ -85,7 +85,7 @@ pub struct Listener {
     /// What is presented to backends that ask for a certificate; that of the Gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<Certificate>,
-    /// Policies on the Gateway, then on this listener.
+    /// Policies on the Gateway, then on its ListenerSet if it has one, then on this listener.
     pub policies: Policies,
     /// The routes that this listener serves, in the order of [`super::Ir::routes`].
     pub routes: Vec<Attachment>,

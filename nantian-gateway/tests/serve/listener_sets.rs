@@ -70,6 +70,24 @@ async fn routes_are_served_on_the_listeners_of_the_set_that_they_name() {
     assert_eq!(status["listeners"][2]["conditions"][1]["reason"], "HostnameConflict");
     assert_eq!(status["listeners"][0]["attachedRoutes"], 1);
     assert_eq!(config["conditions"]["Gateway demo/demo"]["attachedListenerSets"], 1);
+    let limit = "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: once, namespace: demo}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: ListenerSet, name: extra, sectionName: shared}]
+  requestsPerMinute: 1
+";
+    gateway.edit("limit", limit).await;
+    let mut of_set = Vec::new();
+    for host in ["set.example", "set.example", "own.example"] {
+        of_set.push(at(own, host).await.0);
+    }
+    assert_eq!(
+        (of_set, at(more, "any.example").await.0),
+        (vec![200, 429, 200], 200),
+        "one listener of the set"
+    );
     gateway.edit("gateway", &none).await;
     assert_eq!(at(own, "set.example").await.0, 404);
     assert_eq!(at(own, "own.example").await, from("a"));

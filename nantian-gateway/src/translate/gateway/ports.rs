@@ -40,9 +40,13 @@ fn to_ir(
     policies: &PolicySet,
 ) -> Listener {
     let mut attached = policies.attached(&TargetKey::Gateway(gateway.name.clone(), None));
-    if listener.id.set.is_none() {
-        let section = Some(listener.id.name.clone());
-        attached.append(policies.attached(&TargetKey::Gateway(gateway.name.clone(), section)));
+    let section = Some(listener.id.name.clone());
+    match &listener.id.set {
+        None => attached.append(policies.attached(&TargetKey::Gateway(gateway.name.clone(), section))),
+        Some(set) => {
+            attached.append(policies.attached(&TargetKey::ListenerSet(set.clone(), None)));
+            attached.append(policies.attached(&TargetKey::ListenerSet(set.clone(), section)));
+        }
     }
     Listener {
         id: listener.id.clone(),

@@ -10,6 +10,8 @@ use crate::ir::{BackendId, Filter, ListenerId, ObjectName, RouteId, Rule};
 pub(in crate::translate) struct Reach {
     /// The listeners of each Gateway itself that serve requests; an entry for each Gateway of which any listener does.
     listeners: BTreeMap<ObjectName, BTreeSet<String>>,
+    /// The Gateway of each ListenerSet, and its listeners that serve requests.
+    sets: BTreeMap<ObjectName, (ObjectName, BTreeSet<String>)>,
     routes: Gateways<RouteId>,
     services: Gateways<ObjectName>,
     /// The Services that connections and datagrams reach, which only balancing is about.
@@ -31,8 +33,13 @@ impl Reach {
         let mut reach = Self::default();
         for id in served {
             let own = reach.listeners.entry(id.gateway.clone()).or_default();
-            if id.set.is_none() {
-                own.insert(id.name.clone());
+            match &id.set {
+                None => drop(own.insert(id.name.clone())),
+                Some(set) => {
+                    let of_set = reach.sets.entry(set.clone());
+                    let (_, listeners) = of_set.or_insert_with(|| (id.gateway.clone(), BTreeSet::new()));
+                    listeners.insert(id.name.clone());
+                }
             }
         }
         reach
@@ -90,6 +97,9 @@ impl Reach {
                 .listeners
                 .get(gateway)
                 .is_some_and(|listeners| section.as_ref().is_none_or(|section| listeners.contains(section))),
+            TargetKey::ListenerSet(set, Some(section)) => {
+                self.sets.get(set).is_some_and(|(_, listeners)| listeners.contains(section))
+            }
             other => !self.gateways(other).is_empty() && !self.redirects(other),
         }
     }
@@ -103,6 +113,9 @@ impl Reach {
     pub(super) fn gateways<'s>(&'s self, target: &'s TargetKey) -> Vec<&'s ObjectName> {
         match target {
             TargetKey::Gateway(gateway, _) => vec![gateway],
+            TargetKey::ListenerSet(set, _) => {
+                self.sets.get(set).map(|(gateway, _)| gateway).into_iter().collect()
+            }
             TargetKey::Route(route, _) => self.routes.of(route),
             TargetKey::Service(service) => self.services.of(service),
             TargetKey::Port(port) => self.ports.of(port),

@@ -16,6 +16,8 @@ use crate::{
 pub(in crate::translate) enum TargetKey {
     /// A Gateway, or one of its listeners.
     Gateway(ObjectName, Option<String>),
+    /// A ListenerSet, or one of its listeners.
+    ListenerSet(ObjectName, Option<String>),
     /// A route, or one of its named rules.
     Route(RouteId, Option<String>),
     /// A Service.
@@ -48,6 +50,9 @@ impl Target {
         let section = target.section_name.clone();
         let (kind, place) = match target.kind {
             TargetKind::Gateway => (GroupKind::GATEWAY, gateway(world, gateways, name, section)),
+            TargetKind::ListenerSet => {
+                (GroupKind::LISTENER_SET, listener_set(world, gateways, name, section))
+            }
             TargetKind::HttpRoute => (GroupKind::HTTP_ROUTE, http_route(world, name, section)),
             TargetKind::GrpcRoute => (GroupKind::GRPC_ROUTE, grpc_route(world, name, section)),
             TargetKind::Service => (GroupKind::SERVICE, service(world, name)),
@@ -99,6 +104,26 @@ fn gateway(
             Err(not_found(format!("Gateway {name} has no listener {section}")))
         }
         section => Ok(TargetKey::Gateway(name, section)),
+    }
+}
+
+fn listener_set(
+    world: &World<'_>,
+    gateways: &Gateways<'_>,
+    name: ObjectName,
+    section: Option<String>,
+) -> Result<TargetKey, Fault> {
+    let Some((gateway, _)) = gateways.of_set(&name) else {
+        let fault = not_found(format!("this gateway serves no ListenerSet {name}"));
+        return Err(if world.objects.listener_sets.contains_key(&name) { fault } else { fault.absent() });
+    };
+    match section {
+        Some(section)
+            if !gateway.declared_by(Some(&name)).any(|(_, listener)| listener.id.name == section) =>
+        {
+            Err(not_found(format!("ListenerSet {name} has no listener {section}")))
+        }
+        section => Ok(TargetKey::ListenerSet(name, section)),
     }
 }
 
