@@ -15,6 +15,7 @@ mod cors;
 mod drain;
 mod forwarding;
 mod grpc;
+mod grpc_peers;
 mod hostile;
 mod http1;
 mod http2;
