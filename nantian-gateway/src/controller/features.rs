@@ -5,8 +5,8 @@ use crate::source::kube::Addressing;
 /// The features that are served where Gateways get their addresses in this way, sorted.
 pub fn supported(addressing: &Addressing) -> Vec<&'static str> {
     let more: &[&str] = match addressing {
-        Addressing::Nobody => &[],
-        Addressing::Pool(_) => &["GatewayAddressEmpty"],
+        Addressing::Nobody => &["GatewayStaticAddresses"],
+        Addressing::Pool(_) => &["GatewayAddressEmpty", "GatewayStaticAddresses"],
         Addressing::Services(_) => &["GatewayAddressEmpty", "GatewayInfrastructurePropagation"],
     };
     let mut all = [SUPPORTED.as_slice(), more].concat();
