@@ -1,7 +1,8 @@
 //! Calls of gRPC, as their client sees them on the wire.
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, time::Duration};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -20,12 +21,16 @@ use crate::support::{
 async fn server(name: &'static str) -> Backend {
     Backend::h2c(move |request: Request<Incoming>| async move {
         let path = request.uri().path().to_owned();
+        let plugged = request.headers().get("x-wasm-plugin").cloned();
         let body = request.into_body().collect().await.unwrap().to_bytes();
         let trailers =
             HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
         let frames = [Frame::data(body), Frame::trailers(trailers)].map(Ok::<_, Infallible>);
-        let response =
+        let mut response =
             Response::builder().header("content-type", "application/grpc").header("x-server", name);
+        if let Some(plugged) = plugged {
+            response = response.header("x-plugged", plugged);
+        }
         response.header("x-path", path).body(StreamBody::new(stream::iter(frames))).unwrap()
     })
     .await
@@ -207,6 +212,57 @@ async fn limits_of_calls_are_told_in_grpc() {
         assert_eq!(status.unwrap(), other, "{target}");
         let accepted = gateway.condition("TokenPolicy demo/limits", "Accepted").await;
         assert_eq!(accepted["status"], "True", "{target}");
+    }
+}
+
+#[tokio::test]
+async fn plugins_balancing_and_sessions_hold_for_calls() {
+    let (first, second) = (server("first").await, server("second").await);
+    let rules = "{sessionPersistence: {sessionName: X-Stay, type: Header}, \
+                  matches: [{method: {service: pkg.Stay}}], backendRefs: [{name: a, port: 80}]}, \
+                 {matches: [{method: {service: pkg.Echo}}], backendRefs: [{name: a, port: 80}]}";
+    let guest = concat!(env!("CARGO_MANIFEST_DIR"), "/../nantian-wasm/tests/guests/add_header.wat");
+    let module = BASE64_STANDARD.encode(wat::parse_file(guest).unwrap());
+    let plugin = format!(
+        "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: WasmPlugin
+metadata: {{name: p, namespace: demo}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, kind: GRPCRoute, name: r}}]
+  wasm: {{inline: {module}}}
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: BackendLBPolicy
+metadata: {{name: a, namespace: demo}}
+spec:
+  targetRefs: [{{group: '', kind: Service, name: a}}]
+  loadBalancing: {{consistentHash: {{keyType: Header, headerName: x-user}}}}
+"
+    );
+    let gateway = World::new()
+        .service("a", &[&first, &second])
+        .manifest("route", &route("r", "example.org", rules))
+        .manifest("policies", &plugin)
+        .start()
+        .await;
+    let client = client(&gateway).await;
+    let users: Vec<_> = (0..16).map(|number| number.to_string()).collect();
+    let mut homes = BTreeSet::new();
+    for user in &users {
+        let asked = async || call(&client, "example.org/pkg.Echo/Say", &[("x-user", user)]).await;
+        let home = asked().await.header("x-server").to_owned();
+        assert_eq!(asked().await.header("x-server"), home, "one user stays at one endpoint");
+        homes.insert(home);
+    }
+    assert_eq!(homes.len(), 2, "users are spread");
+    let begun = call(&client, "example.org/pkg.Stay/Say", &[("x-user", &users[0])]).await;
+    assert_eq!(begun.trailers["grpc-status"], "0");
+    for user in &users {
+        let headers = [("x-user", user.as_str()), ("x-stay", begun.header("x-stay"))];
+        let answer = call(&client, "example.org/pkg.Stay/Say", &headers).await;
+        assert_eq!(answer.header("x-server"), begun.header("x-server"), "a session comes before a hash");
+        assert_eq!(answer.header("x-plugged"), "demo/p", "the backend saw what the plugin added");
     }
 }
 
