@@ -1,5 +1,5 @@
-//! A Pingora proxy that picks the least loaded endpoint, counts a request to the end of its response, and passes over
-//! endpoints that fail.
+//! A Pingora proxy that picks endpoints in turn, counts a request to the end of its response, and passes over endpoints
+//! that fail.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -90,7 +90,7 @@ impl ProxyHttp for Proxy {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let outlier = OutlierConfig::new().with_consecutive_gateway_errors(NonZeroU32::new(3));
-    let config = BalanceConfig::new(Strategy::LeastRequest).with_outlier(outlier);
+    let config = BalanceConfig::new(Strategy::RoundRobin).with_outlier(outlier);
     let endpoints = [
         Endpoint::new("a", named("a").await?),
         Endpoint::new("b", named("b").await?),
