@@ -53,7 +53,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A client that asks whichever server has the least to do. Clones share everything.
+/// A client that asks its servers in turn. Clones share everything.
 #[derive(Clone)]
 struct Client {
     http: Http<HttpConnector, Empty<Bytes>>,
@@ -64,7 +64,7 @@ struct Client {
 impl Client {
     fn new(servers: impl IntoIterator<Item = (&'static str, SocketAddr)>) -> Self {
         let endpoints = servers.into_iter().map(|(name, address)| Endpoint::new(name, address));
-        let config = BalanceConfig::new(Strategy::LeastRequest).with_outlier(OutlierConfig::new());
+        let config = BalanceConfig::new(Strategy::RoundRobin).with_outlier(OutlierConfig::new());
         let balancer = Balancer::new(endpoints, &config);
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(Duration::from_secs(1)));
