@@ -114,7 +114,8 @@ impl Control {
         source_faults
             .extend(self.session_keys.reload().err().map(|error| format!("--session-key-file {error}")));
         let has_new_keys = self.registry.set_session_keys(self.session_keys.keys().clone());
-        let nothing_new = is_idle && source_faults == self.source_faults && !has_new_keys;
+        let is_told = source_faults == self.source_faults && unserved == self.unserved;
+        let nothing_new = is_idle && is_told && !has_new_keys;
         if nothing_new && self.generation > 0 && self.unbound.is_empty() && self.problems.is_empty() {
             tracing::debug!("no object has changed");
             let (faults, took) = (source_faults.len() + self.rejected.len(), begun.elapsed());

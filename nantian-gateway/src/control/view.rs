@@ -20,7 +20,7 @@ pub struct ConfigView {
     pub problems: Vec<Problem>,
     /// Faults in the sources.
     pub faults: Vec<String>,
-    /// Objects of the Gateway API whose kinds are not served.
+    /// Objects of the Gateway API whose kinds are not served; of a cluster the kinds that its API server does not serve.
     pub unserved: Vec<String>,
     /// Whether a socket is bound, or none is asked for.
     pub listening: bool,

@@ -34,13 +34,27 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// The most bytes that are read of an answer to keep its connection.
 const DRAINED: usize = 65_536;
 
+/// The golden part of a circle of 2^64 points.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// One mirror of a rule, for one worker.
 pub struct Mirror {
-    share: Share,
+    sample: Sample,
     service: LocalService<Response<Body>, BoxError>,
     metrics: Arc<RouteMetrics>,
     worker: usize,
     in_flight: Cell<usize>,
+}
+
+/// Picks a share of the requests.
+///
+/// Each request goes on from the last one by a golden part of a circle. Its points lie evenly, so any run of requests has its
+/// share to within a few, which chance would not give it; and they never come around, so requests that repeat in some order
+/// are all picked alike.
+#[derive(Debug)]
+struct Sample {
+    share: Share,
+    point: Cell<u64>,
 }
 
 /// Sends copies of requests to mirrors, which neither slow nor fail the requests themselves.
@@ -95,7 +109,7 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for MirrorService<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let chosen: Vec<_> = self.mirrors.iter().filter(|mirror| mirror.is_chosen()).cloned().collect();
+        let chosen: Vec<_> = self.mirrors.iter().filter(|mirror| mirror.sample.picks()).cloned().collect();
         // A tunnel cannot be copied.
         if chosen.is_empty() || request.extensions().get::<Upgrade>().is_some() {
             return self.inner.call(request);
@@ -141,6 +155,17 @@ impl Head {
     }
 }
 
+// === impl Sample ===
+
+impl Sample {
+    /// Whether the next request is one of the share.
+    fn picks(&self) -> bool {
+        let point = self.point.get().wrapping_add(STEP);
+        self.point.set(point);
+        (u128::from(point) * u128::from(self.share.denominator)) >> 64 < u128::from(self.share.numerator)
+    }
+}
+
 // === impl Mirror ===
 
 impl Mirror {
@@ -151,12 +176,8 @@ impl Mirror {
         metrics: Arc<RouteMetrics>,
         worker: usize,
     ) -> Self {
-        Self { share, service, metrics, worker, in_flight: Cell::new(0) }
-    }
-
-    fn is_chosen(&self) -> bool {
-        let Share { numerator, denominator } = self.share;
-        numerator >= denominator || fastrand::u32(..denominator) < numerator
+        let sample = Sample { share, point: Cell::new(fastrand::u64(..)) };
+        Self { sample, service, metrics, worker, in_flight: Cell::new(0) }
     }
 
     /// Sends a copy, unless there is none or too many are on their way.
@@ -198,6 +219,50 @@ impl Drop for Place {
 
 impl fmt::Debug for Mirror {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mirror").field("share", &self.share).finish_non_exhaustive()
+        f.debug_struct("Mirror").field("share", &self.sample.share).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sample(numerator: u32, denominator: u32, point: u64) -> Sample {
+        Sample { share: Share { numerator, denominator }, point: Cell::new(point) }
+    }
+
+    proptest! {
+        #[test]
+        fn any_run_has_its_share_to_within_a_few(
+            (numerator, denominator) in (1..1000_u32).prop_flat_map(|denominator| (0..=denominator, Just(denominator))),
+            start: u64,
+            requests in 1..2000_u32,
+        ) {
+            let sample = sample(numerator, denominator, start);
+            let picked = (0..requests).filter(|_| sample.picks()).count();
+            let expected = f64::from(requests) * f64::from(numerator) / f64::from(denominator);
+            let difference = (f64::from(u32::try_from(picked).unwrap()) - expected).abs();
+            prop_assert!(difference < 4.0, "{picked} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn all_are_picked_or_none() {
+        let (all, none) = (sample(100, 100, 5), sample(0, 100, 5));
+        assert!((0..1000).all(|_| all.picks()) && (0..1000).all(|_| !none.picks()));
+    }
+
+    #[test]
+    fn requests_that_take_turns_are_picked_alike() {
+        for turns in 2..10 {
+            let sample = sample(1, 2, 7);
+            let mut picked = vec![0; turns];
+            for request in 0..1000 * turns {
+                picked[request % turns] += usize::from(sample.picks());
+            }
+            assert!(picked.iter().all(|count| (470..530).contains(count)), "{turns} in turn: {picked:?}");
+        }
     }
 }

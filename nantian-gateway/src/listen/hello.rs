@@ -12,9 +12,6 @@ use tokio::{
 /// The bytes in which it has to come, as of HAProxy and nginx. Clients say what they want in a tenth of that.
 const LONGEST: usize = 16 * 1024;
 
-/// `unrecognized_name`, fatal (RFC 6066, section 3), as a record.
-const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-
 /// The first message, and all bytes that were read for it.
 pub(super) struct Hello {
     pub(super) accepted: Accepted,
@@ -79,9 +76,4 @@ pub(super) async fn read(stream: &mut TcpStream) -> Result<Hello, NoHello> {
             }
         }
     }
-}
-
-/// Tells a client that nobody here has the name that it asked for.
-pub(super) async fn refuse_name(stream: &mut TcpStream) -> io::Result<()> {
-    stream.write_all(&UNRECOGNIZED_NAME).await
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     snapshot::{StreamPlace, TlsNames, TlsUse},
-    stream::{Passed, Socket, StreamRoute},
+    stream::{Passed, Socket, StreamRoute, reset},
 };
 
 impl Session {
@@ -27,7 +27,8 @@ impl Session {
             Some((TlsUse::Https(server), _)) => (server, None),
             Some((TlsUse::Terminate(server), Some(route))) => (server, Some(route)),
             Some((TlsUse::Terminate(_) | TlsUse::PassThrough, None)) | None => {
-                return Ok(hello::refuse_name(&mut stream).await?);
+                reset(&stream);
+                return Ok(());
             }
         };
         let hello = Hello { accepted, bytes, has_more };

@@ -29,7 +29,7 @@ pub struct Reading {
     pub changed: Vec<ObjectRef>,
     /// All that is wrong now, one line each, whether it was told before or not.
     pub faults: Vec<String>,
-    /// Objects of the Gateway API whose kinds are not served.
+    /// Objects of the Gateway API whose kinds are not served; of a cluster the kinds that its API server does not serve.
     pub unserved: Vec<String>,
     /// Whether nothing at all was read.
     pub is_idle: bool,

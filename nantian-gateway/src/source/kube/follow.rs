@@ -56,6 +56,8 @@ pub async fn follow(client: Client, mirror: Arc<Mirror>) {
         let wait = match served(&client, &wanted).await {
             Ok(_) if !has_started => pause.next(),
             Ok(found) => {
+                let is_found = |kind: &Kind| found.iter().any(|(known, _)| known == kind);
+                mirror.set_absent(wanted.into_iter().filter(|kind| !is_found(kind)).collect());
                 for (kind, resource) in found {
                     tracing::debug!(kind = resource.kind, version = resource.version, "kind is served");
                     let (done, is_listed) = watch::channel(false);
@@ -128,14 +130,14 @@ async fn follow_kind(
                 }
                 match event {
                     Event::Init => listed.clear(),
-                    Event::InitApply(object) => listed.extend(mirror.put(kind, &resource.plural, object)),
+                    Event::InitApply(object) => listed.extend(mirror.put(kind, &resource, object)),
                     Event::InitDone => {
                         mirror.retain(kind, &listed);
                         done.send_replace(true);
                         pause.over(&resource.kind);
                     }
                     Event::Apply(object) => {
-                        mirror.put(kind, &resource.plural, object);
+                        mirror.put(kind, &resource, object);
                         pause.over(&resource.kind);
                     }
                     Event::Delete(object) => mirror.remove(kind, &object.metadata),
@@ -338,8 +340,8 @@ mod tests {
     async fn is_known_after(time: Duration, readyz: u16) -> bool {
         let mirror = Arc::new(Mirror::default());
         let service: Value = json!({ "metadata": { "name": "a", "namespace": "demo" } });
-        mirror.put(Kind::Service, "services", serde_json::from_value(service).unwrap());
         let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
+        mirror.put(Kind::Service, &resource, serde_json::from_value(service).unwrap());
         let (done, _) = watch::channel(false);
         let following =
             follow_kind(client(readyz), Kind::Service, resource, Arc::clone(&mirror), Arc::default(), done);

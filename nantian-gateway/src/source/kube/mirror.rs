@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use kube::api::{DynamicObject, ObjectMeta};
+use kube::api::{ApiResource, DynamicObject, ObjectMeta};
 use serde_json::{Map, Value};
 use tokio::{
     sync::{Notify, watch},
@@ -32,12 +32,14 @@ pub struct Mirror {
 struct State {
     seen: BTreeMap<ObjectRef, Seen>,
     changes: BTreeMap<ObjectRef, Change>,
+    /// The kinds that the server does not serve.
+    absent: BTreeSet<Kind>,
 }
 
 /// What a report about an object needs to know of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
-    /// `apiVersion`.
+    /// `apiVersion`, of those that are known the newest that the server serves.
     pub api_version: String,
     /// The name in paths.
     pub plural: String,
@@ -123,6 +125,21 @@ impl Mirror {
         }
     }
 
+    /// Notes which kinds the server does not serve.
+    pub(super) fn set_absent(&self, absent: BTreeSet<Kind>) {
+        let mut state = self.state();
+        if state.absent != absent {
+            state.absent = absent;
+            drop(state);
+            self.tell();
+        }
+    }
+
+    /// The kinds that the server does not serve.
+    pub(super) fn absent(&self) -> BTreeSet<Kind> {
+        self.state().absent.clone()
+    }
+
     pub(super) fn set_complete(&self) {
         self.is_complete.send_replace(true);
     }
@@ -137,11 +154,11 @@ impl Mirror {
     }
 
     /// Notes an object as it is now.
-    pub(super) fn put(&self, kind: Kind, plural: &str, object: DynamicObject) -> Option<ObjectRef> {
+    pub(super) fn put(&self, kind: Kind, resource: &ApiResource, object: DynamicObject) -> Option<ObjectRef> {
         let name = name(kind, &object.metadata)?;
         let seen = Seen {
-            api_version: kind.info().api_version(),
-            plural: plural.to_owned(),
+            api_version: resource.api_version.clone(),
+            plural: resource.plural.clone(),
             uid: object.metadata.uid.clone(),
             resource_version: object.metadata.resource_version.clone(),
             generation: object.metadata.generation,

@@ -153,7 +153,9 @@ impl Source for Cluster {
             unreadable.lines.iter().map(move |line| format!("{name}: {line}"))
         });
         let faults = lines.collect();
-        Reading { changed, faults, unserved: Vec::new(), is_idle }
+        let absent = self.mirror.absent().into_iter().map(Kind::info);
+        let unserved = absent.map(|kind| format!("{} {}", kind.api_version(), kind.name)).collect();
+        Reading { changed, faults, unserved, is_idle }
     }
 
     fn objects(&self) -> &Objects {

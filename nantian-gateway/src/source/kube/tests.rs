@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs};
 
-use kube::api::DynamicObject;
+use kube::api::{ApiResource, DynamicObject};
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
 
@@ -111,7 +111,8 @@ impl World {
 
     fn put(&mut self, at: usize) -> Option<ObjectRef> {
         let object = self.shown(at)?;
-        self.mirror.put(OBJECTS[at].0, "things", object)
+        let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
+        self.mirror.put(OBJECTS[at].0, &resource, object)
     }
 
     fn edit(&mut self, edit: Edit, cluster: &mut Cluster) {

@@ -139,6 +139,9 @@ fn programmed(gateway: &GatewayState<'_>, listener: &ListenerState<'_>) -> Condi
     if gateway.serves(listener) {
         return Condition::holds(ConditionType::Programmed, Reason::Programmed, "listener is served");
     }
+    if let Some(fault) = &listener.conflict {
+        return fault.condition(ConditionType::Programmed);
+    }
     let message = if gateway.verdict.is_err() {
         "its Gateway is not accepted"
     } else if !listener.is_accepted() {

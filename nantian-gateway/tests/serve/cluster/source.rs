@@ -177,6 +177,11 @@ async fn a_kind_is_served_when_its_crd_appears_and_forgotten_when_it_goes() {
     let backend = Backend::echo("a").await;
     let cluster = Cluster::start(&backend).await;
     assert_eq!(cluster.gateway.get("/").await.status(), 200);
+    let is_absent = async || {
+        let config = cluster.gateway.config().await;
+        config["unserved"].as_array().unwrap().contains(&"gateway.nantian.dev/v1alpha1 TokenPolicy".into())
+    };
+    eventually("it is told which kinds there are not", is_absent).await;
     cluster.server.apply(&nantian_crd::crds_yaml());
     cluster.server.apply(
         "
@@ -189,6 +194,7 @@ spec:
 ",
     );
     cluster.becomes("/", 429).await;
+    eventually("it is told that there is one more", async || !is_absent().await).await;
     cluster.server.delete("customresourcedefinitions", "", "tokenpolicies.gateway.nantian.dev");
     cluster.becomes("/", 200).await;
 }

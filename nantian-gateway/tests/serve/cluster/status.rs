@@ -90,6 +90,23 @@ async fn routes_of_connections_and_datagrams_are_told_what_became_of_them() {
 }
 
 #[tokio::test]
+async fn a_status_is_written_in_the_version_that_the_server_has() {
+    let server = ApiServer::start().await;
+    server.set_versions("tcproutes", &["v1alpha2"]);
+    let port = Port::reserve();
+    server.apply(&manifests::gateway(&[port.listener("tcp", "protocol: TCP")]));
+    let route = stream_route("TCPRoute", "r", "", "", "{name: none, port: 80}");
+    server.apply(&route.replace("networking.k8s.io/v1", "networking.k8s.io/v1alpha2"));
+    let gateway = World::of_cluster(port, &server.kubeconfig()).start().await;
+    eventually("the route is told", async || {
+        let status = status(&server, "tcproutes", "demo", "r");
+        condition(&status["parents"][0]["conditions"], "ResolvedRefs")["reason"] == "BackendNotFound"
+    })
+    .await;
+    drop(gateway);
+}
+
+#[tokio::test]
 async fn a_refused_edit_is_told_while_the_version_before_it_serves() {
     let backend = Backend::echo("a").await;
     let cluster = Cluster::start(&backend).await;

@@ -113,6 +113,14 @@ impl ApiServer {
         self.store.writes()
     }
 
+    /// Serves a kind in these versions, as another release of its CRDs does.
+    pub(crate) fn set_versions(&self, plural: &str, versions: &[&str]) {
+        self.store.change(|state| {
+            let kind = state.kinds.iter_mut().find(|kind| kind.plural == plural).unwrap();
+            kind.versions = versions.iter().map(|version| (*version).to_owned()).collect();
+        });
+    }
+
     /// Is as if it had just been started, or not any more: kinds of CRDs are not known, and `/readyz` says so.
     pub(crate) fn set_starting(&self, is_starting: bool) {
         self.store.change(|state| state.is_starting = is_starting);
