@@ -13,7 +13,10 @@ use tokio::{sync::watch, time::sleep};
 
 use self::plan::{Plan, plan};
 use super::{Lease, writer::RETRY};
-use crate::{ir::ObjectName, respond::Chain, source::Objects};
+use crate::{
+    ir::ObjectName,
+    source::{Objects, kube::said},
+};
 
 /// Whose fields of an object are ours, as the API server keeps it.
 const FIELD_MANAGER: &str = "nantian-gateway";
@@ -92,7 +95,7 @@ impl Fronts {
         let mut note = |resource: &ApiResource, name: &ObjectName, error: Error| {
             let Some(wait) = retry_after(&error) else { return };
             again = Some(again.map_or(wait, |before| before.min(wait)));
-            obstacles.push(format!("{} {name} cannot be written: {}", resource.kind, Chain(&error)));
+            obstacles.push(format!("{} {name} cannot be written: {}", resource.kind, said(&error)));
         };
         for object in apply {
             let parameters = PatchParams::apply(FIELD_MANAGER).force();

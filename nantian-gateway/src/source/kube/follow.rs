@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{discovery::served, mirror::Mirror};
+use super::{discovery::served, mirror::Mirror, said::said};
 use crate::source::kind::Kind;
 
 /// How often kinds that are not served are looked for.
@@ -247,8 +247,10 @@ impl Server {
         let is_coming_back = seen.found.is_some_and(|found| found.elapsed() < COMING_BACK);
         if pause.is_repeated() && !is_coming_back && !seen.is_lost {
             seen.is_lost = true;
-            let error = crate::respond::Chain(error);
-            tracing::warn!(%error, "the API server cannot be reached; what it said last is served on");
+            tracing::warn!(
+                error = said(error),
+                "the API server cannot be reached; what it said last is served on"
+            );
         }
     }
 
@@ -302,8 +304,11 @@ impl Pause {
     fn tell(&mut self, kind: &str, error: &(dyn std::error::Error + 'static)) {
         if self.is_repeated() && !self.is_told {
             self.is_told = true;
-            let error = crate::respond::Chain(error);
-            tracing::warn!(%error, kind, "kind cannot be watched; its objects stay as they were");
+            tracing::warn!(
+                error = said(error),
+                kind,
+                "kind cannot be watched; its objects stay as they were"
+            );
         }
     }
 

@@ -7,6 +7,7 @@ mod discovery;
 mod follow;
 mod mirror;
 mod pool;
+mod said;
 mod service;
 mod unaddressed;
 mod unreadable;
@@ -16,6 +17,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+pub(crate) use self::said::said;
 pub(crate) use self::service::{PORTS, belongs_to, claims, digest, fronted, service_name, transport};
 pub use self::{
     follow::follow,
