@@ -6,19 +6,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    Method, Request,
-    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue},
-};
-use http_body_util::{BodyExt as _, Limited};
-use serde_json::Value;
 use tokio::{
     sync::mpsc::Receiver,
-    time::{Instant, interval_at, sleep, timeout},
+    time::{Instant, interval_at, sleep},
 };
 
-use super::{CallRecord, ExportCounts, Place, ServiceInfo, content::Redaction, measures::Measures, otlp};
-use crate::{body::Body, ir, upstream::Client};
+use super::{
+    CallRecord, ExportCounts, ServiceInfo, content::Redaction, delivery::Delivery, measures::Measures, otlp,
+};
+use crate::{ir, upstream::Client};
 
 /// How many records are told at once at most.
 const BATCH: usize = 512;
@@ -26,41 +22,21 @@ const BATCH: usize = 512;
 /// How long a record may wait for others.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How long a collector may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whether the end has come.
+const GLANCE: Duration = Duration::from_millis(250);
 
 /// How often metrics are told, as OpenTelemetry's own exporters do.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// The most that is read of an answer, in bytes.
-const MOST_SAID: usize = 64 * 1024;
-
-/// With it, Langfuse shows a trace at once.
-const LANGFUSE_VERSION: (HeaderName, HeaderValue) =
-    (HeaderName::from_static("x-langfuse-ingestion-version"), HeaderValue::from_static("4"));
-
 /// Tells one collector of the calls of one AIService.
 #[derive(Debug)]
 pub(super) struct Exporter {
-    pub(super) place: Place,
+    pub(super) delivery: Delivery,
     pub(super) collector: ir::Collector,
     pub(super) service: Arc<ServiceInfo>,
     pub(super) counts: Arc<ExportCounts>,
     /// `None` tells no contents.
     pub(super) redaction: Option<Redaction>,
-}
-
-/// Why a collector has not taken something.
-#[derive(Debug, thiserror::Error)]
-enum NotTaken {
-    #[error("the collector did not answer within {PATIENCE:?}")]
-    Late,
-    #[error("the collector cannot be reached")]
-    Unreachable,
-    #[error("the collector answered with status {0}")]
-    Refused(u16),
-    #[error("the authorization is no header value")]
-    Authorization,
 }
 
 // === impl Exporter ===
@@ -85,7 +61,7 @@ impl Exporter {
                         batch.push(record);
                     }
                     batch.iter().for_each(|record| measures.add(record));
-                    self.tell(&client, &batch).await;
+                    self.tell(&client, &batch, &inbox).await;
                     batch.clear();
                 }
                 _ = period.tick(), if measured => self.measure(&client, &measures).await,
@@ -96,50 +72,50 @@ impl Exporter {
         }
     }
 
-    async fn tell(&self, client: &Client, batch: &[CallRecord]) {
-        let told =
-            self.post(client, "traces", &otlp::traces(batch, &self.collector, self.redaction.as_ref())).await;
-        let counter = if told.is_ok() { &self.counts.sent } else { &self.counts.failed };
-        counter.fetch_add(batch.len() as u64, Relaxed);
-        if let Err(error) = told {
-            let (service, collector) = (&self.service.name, &self.place.authority);
-            tracing::warn!(%service, %collector, spans = batch.len(), %error, "traces are lost");
+    /// Tells a batch, more than once if the collector cannot take it now; it is lost if nothing more can come meanwhile.
+    async fn tell(&self, client: &Client, batch: &[CallRecord], inbox: &Receiver<CallRecord>) {
+        let traces = otlp::traces(batch, &self.collector, self.redaction.as_ref());
+        let body = Bytes::from(traces.to_string());
+        let mut attempts = 1;
+        let told = loop {
+            let told = self.delivery.post(client, "traces", body.clone()).await;
+            let wait = told.as_ref().err().and_then(|error| error.again_after(attempts, fastrand::f64()));
+            match wait {
+                Some(wait) if pause(wait, inbox).await => attempts += 1,
+                _ => break told,
+            }
+        };
+        let spans = batch.len() as u64;
+        let rejected = told.as_ref().map_or(spans, |taken| taken.rejected.min(spans));
+        self.counts.sent.fetch_add(spans - rejected, Relaxed);
+        self.counts.failed.fetch_add(rejected, Relaxed);
+        let (service, collector) = (&self.service.name, self.delivery.collector());
+        match told {
+            Err(error) => tracing::warn!(%service, %collector, spans, attempts, %error, "traces are lost"),
+            Ok(_) if rejected > 0 => tracing::warn!(%service, %collector, rejected, "traces are refused"),
+            Ok(_) => {}
         }
     }
 
     async fn measure(&self, client: &Client, measures: &Measures) {
         let Some(body) = measures.to_otlp(&self.service, &self.collector, SystemTime::now()) else { return };
-        if let Err(error) = self.post(client, "metrics", &body).await {
-            let (service, collector) = (&self.service.name, &self.place.authority);
+        // They hold all since the start, so the next ones make up for those that are lost.
+        if let Err(error) = self.delivery.post(client, "metrics", Bytes::from(body.to_string())).await {
+            let (service, collector) = (&self.service.name, self.delivery.collector());
             tracing::warn!(%service, %collector, %error, "metrics are told later");
         }
     }
+}
 
-    async fn post(&self, client: &Client, signal: &str, body: &Value) -> Result<(), NotTaken> {
-        let mut request = Request::new(Body::full(Bytes::from(body.to_string())));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.place.path(signal).parse().map_err(|_| NotTaken::Unreachable)?;
-        let headers = request.headers_mut();
-        let host = HeaderValue::from_str(&self.place.authority).map_err(|_| NotTaken::Unreachable)?;
-        headers.insert(HOST, host);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if let Some(secret) = &self.collector.authorization {
-            let mut value = HeaderValue::from_bytes(&secret.0).map_err(|_| NotTaken::Authorization)?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
+/// Waits before another attempt; false if nothing more can come, so that the end need not wait.
+async fn pause(wait: Duration, inbox: &Receiver<CallRecord>) -> bool {
+    let until = Instant::now() + wait;
+    while !inbox.is_closed() {
+        let rest = until.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            return true;
         }
-        if self.collector.kind == ir::CollectorKind::Langfuse {
-            let (name, value) = LANGFUSE_VERSION;
-            headers.insert(name, value);
-        }
-        let exchange = async {
-            let sent = client.send(self.place.destination.clone(), request).await;
-            let (head, body) = sent.map_err(|_| NotTaken::Unreachable)?.into_parts();
-            // Read to its end, the connection can be used again.
-            let _ = Limited::new(body, MOST_SAID).collect().await;
-            if head.status.is_success() { Ok(()) } else { Err(NotTaken::Refused(head.status.as_u16())) }
-        };
-        timeout(PATIENCE, exchange).await.unwrap_or(Err(NotTaken::Late))
+        sleep(rest.min(GLANCE)).await;
     }
+    false
 }

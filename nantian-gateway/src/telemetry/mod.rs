@@ -5,6 +5,7 @@
 //! other collectors. Contents of requests and answers are told only where the operator wants it, and blacked out before.
 
 mod content;
+mod delivery;
 mod exporter;
 mod measures;
 mod otlp;
@@ -21,7 +22,7 @@ use std::{
 use tokio::sync::mpsc;
 
 pub use self::record::{CallRecord, ServiceInfo, TraceParent};
-use self::{content::Redaction, exporter::Exporter};
+use self::{content::Redaction, delivery::Delivery, exporter::Exporter};
 use crate::{
     ir,
     runtime::CallThread,
@@ -118,7 +119,11 @@ impl Telemetry {
         let tells_contents = collector.redact.is_some();
         let (queue, inbox) = mpsc::channel(if tells_contents { FULL_QUEUE } else { QUEUE });
         let exporter = Exporter {
-            place,
+            delivery: Delivery {
+                place,
+                kind: collector.kind,
+                authorization: collector.authorization.clone(),
+            },
             collector: collector.clone(),
             service: Arc::clone(service),
             counts: Arc::clone(counts),

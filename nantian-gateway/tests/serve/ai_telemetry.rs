@@ -1,8 +1,16 @@
 //! AIService: who is told how its calls went.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
 use serde_json::Value;
 
-use crate::support::{Backend, Port, World, chat, eventually, rule, to_ai};
+use crate::support::{Backend, Port, World, chat, eventually, eventually_within, llm, provider, said};
 
 const REPLY: &str = r#"{"id":"chatcmpl-7","model":"fake-large-0","choices":[{"index":0,"message":{"role":"assistant","content":"a secret"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":91,"total_tokens":100}}"#;
 
@@ -13,47 +21,25 @@ const STREAM: &str = "data: {\"id\":\"chatcmpl-8\",\"model\":\"fake-large-0\",\"
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-fn reply(content_type: &str, body: &str) -> Vec<u8> {
-    let length = body.len();
-    format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}")
-        .into_bytes()
-}
-
-/// A provider that streams if it is asked to.
-async fn provider() -> Backend {
-    Backend::answering(|request| match request.json()["stream"] == true {
-        true => reply("text/event-stream", STREAM),
-        false => reply("application/json", REPLY),
-    })
-    .await
+/// An OpenAI-type provider.
+async fn gpt() -> Backend {
+    provider(REPLY, STREAM).await
 }
 
 /// A collector that takes everything.
 async fn collector() -> Backend {
-    Backend::answering(|_| reply("application/json", "{}")).await
+    Backend::answering(|_| said("application/json", "{}")).await
 }
 
 /// The AIService `llm` at `provider`, which tells `observability`.
 fn world(provider: &Backend, observability: &str) -> World {
-    let service = format!(
-        "
+    const SECRET: &str = "
 apiVersion: v1
 kind: Secret
-metadata: {{name: langfuse, namespace: demo}}
-stringData: {{secret: sk-lf}}
----
-apiVersion: gateway.nantian.dev/v1alpha1
-kind: AIService
-metadata: {{name: llm, namespace: demo}}
-spec:
-  provider: openai
-  model: fake-large
-  endpoint: http://{}/v1
-  observability: {observability}
-",
-        provider.address
-    );
-    World::new().manifest("service", &service).route("llm", &[rule("/v1", &to_ai("llm"))])
+metadata: {name: langfuse, namespace: demo}
+stringData: {secret: sk-lf}
+";
+    llm(provider, &format!("observability: {observability}")).manifest("langfuse", SECRET)
 }
 
 /// The spans that a collector has been told, oldest first.
@@ -75,7 +61,7 @@ fn attribute(span: &Value, key: &str) -> Option<String> {
 
 #[tokio::test]
 async fn a_collector_and_langfuse_are_told_of_each_call_and_of_no_content() {
-    let (provider, otel, langfuse) = (provider().await, collector().await, collector().await);
+    let (provider, otel, langfuse) = (gpt().await, collector().await, collector().await);
     let observability = format!(
         "{{otel: {{endpoint: '{}', serviceName: shop}}, \
          langfuse: {{host: 'http://{}', publicKey: pk-lf, secretKeyRef: {{name: langfuse}}}}}}",
@@ -128,7 +114,7 @@ async fn a_collector_and_langfuse_are_told_of_each_call_and_of_no_content() {
 
 #[tokio::test]
 async fn contents_are_told_where_they_are_wanted_and_blacked_out() {
-    let (provider, otel) = (provider().await, collector().await);
+    let (provider, otel) = (gpt().await, collector().await);
     let observability =
         format!("{{otel: {{endpoint: '{}'}}, captureContent: true, redact: ['s[aeiou]cret']}}", otel.address);
     let gateway = world(&provider, &observability).start().await;
@@ -151,8 +137,39 @@ async fn contents_are_told_where_they_are_wanted_and_blacked_out() {
 }
 
 #[tokio::test]
+async fn a_collector_that_cannot_take_traces_now_is_told_again_and_one_that_refuses_them_is_not() {
+    for (status, lost) in [("503 Busy", false), ("400 Bad", true)] {
+        let times = Arc::new(AtomicUsize::new(0));
+        let asked = Arc::clone(&times);
+        let otel = Backend::answering(move |message| {
+            let first = message.start.contains("traces") && asked.fetch_add(1, Relaxed) == 0;
+            match first {
+                true => {
+                    format!("HTTP/1.1 {status}\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n").into_bytes()
+                }
+                false => said("application/json", "{}"),
+            }
+        })
+        .await;
+        let provider = gpt().await;
+        let gateway = world(&provider, &format!("{{otel: {{endpoint: '{}'}}}}", otel.address)).start().await;
+        assert_eq!(gateway.ask(chat("llm.example", false)).await.status(), 200);
+        let series = |result: &str| {
+            format!(r#"nantian_ai_exported_records_total{{ai_service="demo/llm",result="{result}"}}"#)
+        };
+        let (expected, other) = if lost { ("failed", "sent") } else { ("sent", "failed") };
+        eventually("the record is told or lost", async || {
+            gateway.metric(&series(expected)).await == Some(1.0)
+        })
+        .await;
+        assert_eq!(gateway.metric(&series(other)).await, None);
+        assert_eq!(times.load(Relaxed), if lost { 1 } else { 2 });
+    }
+}
+
+#[tokio::test]
 async fn a_collector_that_hangs_or_cannot_be_reached_is_nobody_elses_business() {
-    let provider = provider().await;
+    let provider = gpt().await;
     let hangs = Backend::raw(|_| std::future::pending()).await;
     let nobody = Port::reserve();
     let observability = format!(
@@ -165,8 +182,9 @@ async fn a_collector_that_hangs_or_cannot_be_reached_is_nobody_elses_business() 
         assert_eq!(gateway.ask(chat("llm.example", false)).await.status(), 200);
     }
     let failed = r#"nantian_ai_exported_records_total{ai_service="demo/llm",result="failed"}"#;
-    eventually("what is lost is counted", async || {
-        gateway.metric(failed).await.is_some_and(|lost| lost > 0.0)
+    // Nothing is lost before the fifth attempt.
+    eventually_within(Duration::from_secs(60), "what is lost is counted", async || {
+        gateway.metric(failed).await.is_some()
     })
     .await;
     gateway.signal("TERM");
@@ -175,7 +193,7 @@ async fn a_collector_that_hangs_or_cannot_be_reached_is_nobody_elses_business() 
 
 #[tokio::test]
 async fn what_a_collector_cannot_be_is_told_in_the_status() {
-    let provider = provider().await;
+    let provider = gpt().await;
     for (observability, why) in [
         ("{otel: {}, redact: ['(']}", "spec.observability.redact[0]: regex parse error"),
         ("{langfuse: {host: 'http://localhost:1'}}", "spec.observability.langfuse.publicKey: is missing"),

@@ -1,4 +1,57 @@
-//! What clients of an LLM send.
+//! Providers of LLMs, AIServices in front of them, and what clients send.
+
+use super::{Backend, World, rule};
+
+/// A response of a provider or of a collector.
+pub(crate) fn said(content_type: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+/// An OpenAI-type provider with one answer, which it streams in small pieces if it is asked to.
+pub(crate) async fn provider(whole: &'static str, stream: &'static str) -> Backend {
+    Backend::answering(move |request| {
+        if request.json()["stream"] != true {
+            return said("application/json", whole);
+        }
+        let mut reply =
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+                .to_vec();
+        for part in stream.as_bytes().chunks(7) {
+            reply.extend(format!("{:x}\r\n", part.len()).bytes());
+            reply.extend(part);
+            reply.extend(b"\r\n");
+        }
+        reply.extend(b"0\r\n\r\n");
+        reply
+    })
+    .await
+}
+
+/// The AIService `llm` for `fake-large` at an OpenAI-type provider, with more of its spec, and the route to it.
+pub(crate) fn llm(provider: &Backend, spec: &str) -> World {
+    let service = format!(
+        "
+apiVersion: v1
+kind: Secret
+metadata: {{name: key, namespace: demo}}
+stringData: {{token: sk-provider}}
+---
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: AIService
+metadata: {{name: llm, namespace: demo}}
+spec:
+  provider: openai
+  model: fake-large
+  endpoint: http://{}/v1
+  auth: {{type: bearer, secret: key, key: token}}
+  {spec}
+",
+        provider.address
+    );
+    World::new().manifest("llm", &service).route("llm", &[rule("/", &to_ai("llm"))])
+}
 
 /// A chat completion, asked for with a credential of the client's own.
 pub(crate) fn chat(host: &str, stream: bool) -> String {

@@ -17,12 +17,12 @@ mod world;
 pub(crate) use self::{
     backend::Backend,
     certificate::Certificate,
-    llm::{chat, to_ai},
+    llm::{chat, llm, provider, said, to_ai},
     manifests::{backend_tls_policy, gateway, route, rule, service, to, trusting_authority},
     message::Message,
     redis::Redis,
     streams::{Caller, Echo, stream_route, stream_service},
-    time::{after, eventually, soon, when_stuck},
+    time::{after, eventually, eventually_within, soon, when_stuck},
     wire::{Stream, Wire},
     world::{Port, Running, World},
 };

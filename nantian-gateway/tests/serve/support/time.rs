@@ -19,10 +19,15 @@ pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
 }
 
 /// Waits until `holds`, which must be soon.
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
+    eventually_within(SOON, what, holds).await;
+}
+
+/// Waits until `holds`, for something that takes its time by itself.
+pub(crate) async fn eventually_within(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !holds().await {
-        assert!(begun.elapsed() < SOON, "never: {what}");
+        assert!(begun.elapsed() < limit, "never: {what}");
         sleep(GLANCE).await;
     }
 }
