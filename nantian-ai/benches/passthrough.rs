@@ -4,16 +4,19 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
+use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use nantian_ai::body::RequestBody;
-use nantian_ai::codec::{Defaults, StreamDecoder, StreamEncoder};
+use nantian_ai::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
 use nantian_ai::ir::ToolNames;
 use nantian_ai::usage::{End, Meter};
 use nantian_ai::{AiLayer, Credential, Dialect, RequestFacts, Surface, Target, TargetConfig};
@@ -102,7 +105,7 @@ fn facts(bencher: Bencher<'_, '_>, bytes: usize) {
 
 /// A stream of a thousand tokens, one event in each chunk.
 #[divan::bench]
-fn stream(bencher: Bencher<'_, '_>) {
+fn metered_stream(bencher: Bencher<'_, '_>) {
     const EVENTS: usize = 1_000;
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static("text/event-stream"));
@@ -113,6 +116,41 @@ fn stream(bencher: Bencher<'_, '_>) {
             meter.push(divan::black_box(EVENT.as_bytes()));
         }
         meter.report(End::Finished)
+    });
+}
+
+/// An event as OpenAI sends it where it was asked for the usage.
+const ASKED_EVENT: &str = "data: {\"id\":\"chatcmpl-123\",\"object\":\"chat.completion.chunk\",\"created\":1694268190,\"model\":\"gpt-4o\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token\"},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"rZ7lAb\"}\n\n";
+
+/// A whole streamed call: of a client that has asked for the usage, of one that has not, and of one of another dialect.
+#[divan::bench(args = [
+    r#"/v1/chat/completions {"stream":true,"stream_options":{"include_usage":true},"messages":[]}"#,
+    r#"/v1/chat/completions {"stream":true,"messages":[]}"#,
+    r#"/v1/messages {"stream":true,"max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#,
+])]
+fn streamed_call(bencher: Bencher<'_, '_>, request: &str) {
+    const EVENTS: usize = 1_000;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let config = TargetConfig::new("demo/openai", "openai", "gpt-4o");
+    let upstream = service_fn(|request: Request<RequestBody>| async move {
+        divan::black_box(request);
+        let event = || Ok::<_, Infallible>(Frame::data(Bytes::from_static(ASKED_EVENT.as_bytes())));
+        let end = Ok(Frame::data(Bytes::from_static(b"data: [DONE]\n\n")));
+        let body = (0..EVENTS).map(move |_| event()).chain([end]);
+        let response = Response::builder().header("content-type", "text/event-stream");
+        Ok::<_, Infallible>(response.body(StreamBody::new(stream::iter(body))).unwrap())
+    });
+    let service = AiLayer::new(Arc::new(Target::new(config).unwrap())).layer(upstream);
+    let (path, body) = request.split_once(' ').unwrap();
+    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
+        let request = Request::post(path).body(Full::<Bytes>::from(body.to_owned())).unwrap();
+        runtime.block_on(async {
+            let response = service.clone().oneshot(request).await.unwrap();
+            let mut body = pin!(response.into_body());
+            while let Some(frame) = body.frame().await {
+                divan::black_box(frame.unwrap());
+            }
+        })
     });
 }
 
@@ -142,6 +180,7 @@ fn translated_stream(bencher: Bencher<'_, '_>, pair: &str) {
         created: SystemTime::UNIX_EPOCH,
         stream_usage: true,
         input_estimate: 1,
+        echo: Echo::default(),
     };
     bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
         let mut decoder = StreamDecoder::new(from, 7);
