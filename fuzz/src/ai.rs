@@ -8,9 +8,10 @@ use http::{Request, header::HeaderMap, method::Method};
 use http_body_util::BodyExt as _;
 use nantian_ai::{
     Dialect, Surface, Target, TargetConfig,
-    codec::{Defaults, StreamDecoder, StreamEncoder},
-    ir::{Event, ToolNames},
+    codec::{Defaults, Echo, StreamDecoder, StreamEncoder},
+    ir::{Event, ToolNames, VectorForm},
     model_of,
+    usage::HideUsage,
     wire::{
         json::{Mark, Scanner},
         sse::{Item, SseDecoder},
@@ -100,6 +101,47 @@ pub fn ai_stream(stream: &[u8]) {
     }
 }
 
+/// Whatever is a request for vectors in one dialect becomes one in each other; vectors that are written can be read, and are the
+/// same.
+pub fn ai_embed(body: &[u8]) {
+    for from in DIALECTS {
+        if let Ok((request, _)) = from.decode_embed_request(body) {
+            for to in DIALECTS.into_iter().filter(|to| to.embeds()) {
+                let (written, _) = to.encode_embed_request(&request).expect("it has embeddings");
+                serde_json::from_slice::<Map<String, Value>>(&written).expect("what is written is an object");
+            }
+        }
+        let Ok(reply) = from.decode_embeddings(body) else { continue };
+        for (to, form) in [
+            (Dialect::OpenAi, VectorForm::Numbers),
+            (Dialect::OpenAi, VectorForm::Base64),
+            (Dialect::Ollama, VectorForm::Numbers),
+        ] {
+            let written = to.encode_embeddings(&reply, form, &defaults());
+            let again = to.decode_embeddings(&written).expect("vectors that were written can be read");
+            assert_eq!(again.vectors, reply.vectors, "{from} to {to}");
+        }
+    }
+}
+
+/// Every way to cut a stream leaves the same of it without its usage, and what does not speak of usage stays as it is.
+pub fn ai_hide(stream: &[u8]) {
+    let hide = |size: usize| {
+        let mut hide = HideUsage::new();
+        let mut left = Vec::new();
+        stream.chunks(size).for_each(|chunk| left.extend(hide.push(Bytes::copy_from_slice(chunk))));
+        left.extend(hide.finish());
+        left
+    };
+    let whole = hide(stream.len().max(1));
+    for size in [1, 2, 3, 7] {
+        assert_eq!(hide(size), whole, "chunks of {size}");
+    }
+    if !stream.windows(7).any(|window| window == b"\"usage\"") {
+        assert_eq!(whole, stream);
+    }
+}
+
 fn decoded<'a>(dialect: Dialect, chunks: impl IntoIterator<Item = &'a [u8]>) -> VecDeque<Event> {
     let mut decoder = StreamDecoder::new(dialect, 7);
     let mut events = VecDeque::new();
@@ -115,6 +157,7 @@ fn defaults() -> Defaults {
         created: SystemTime::UNIX_EPOCH,
         stream_usage: true,
         input_estimate: 1,
+        echo: Echo::default(),
     }
 }
 

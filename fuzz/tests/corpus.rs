@@ -19,6 +19,16 @@ fn edits_of_bodies_hold() {
 }
 
 #[test]
+fn embeddings_hold() {
+    replay("ai_embed", nantian_fuzz::ai_embed);
+}
+
+#[test]
+fn hidden_usage_holds() {
+    replay("ai_hide", nantian_fuzz::ai_hide);
+}
+
+#[test]
 fn requests_hold() {
     replay("ai_request", nantian_fuzz::ai_request);
 }

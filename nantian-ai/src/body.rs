@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use crate::DROPPED;
 use crate::dialect::Surface;
 use crate::error::{BoxError, Error};
 use crate::receive::Rest;
@@ -31,7 +33,8 @@ pin_project! {
     /// The body of a response: the upstream's, passed on as it comes, or that of an error.
     ///
     /// A stream that comes too late ends with an error event in the client's dialect; a buffered reply that
-    /// comes too late ends with an error of the body, which aborts the connection.
+    /// comes too late ends with an error of the body, which aborts the connection. What is lost of a stream that is translated is
+    /// named in a trailer, [`DROPPED`].
     ///
     /// # Cancellation
     /// Dropping it drops the upstream's body, which aborts the upstream's work.
@@ -52,7 +55,11 @@ pin_project! {
     where
         K: UsageSink,
     {
-        Local { bytes: Option<Bytes> },
+        Local {
+            bytes: Option<Bytes>,
+            // In a box, because few answers have any.
+            trailers: Option<Box<HeaderMap>>,
+        },
         Upstream {
             #[pin]
             body: MeteredBody<Rest<B>, K>,
@@ -116,7 +123,7 @@ impl Body for RequestBody {
 
 impl<B: Body<Data = Bytes>, K: UsageSink> ResponseBody<B, K> {
     pub(crate) fn local(bytes: Bytes) -> Self {
-        Self { kind: Kind::Local { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) } }
+        Self { kind: Kind::Local { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), trailers: None } }
     }
 
     /// What has been `held` back, which is metered already, and the rest; in a stream of `surface`.
@@ -139,10 +146,12 @@ enum Turn {
     Chunk(Bytes),
     /// Trailers and the like.
     Frame(Frame<Bytes>),
-    /// The last chunk, if there is one.
+    /// The last chunk of the upstream's body, if there is one.
     Last(Option<Bytes>),
     /// An error that breaks the body off.
     Break(BoxError),
+    /// Nothing more.
+    Over,
 }
 
 impl<B, K> KindProj<'_, B, K>
@@ -153,7 +162,10 @@ where
 {
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         let (body, held, via, sized, watch, target, surface) = match self {
-            Self::Local { bytes } => return Poll::Ready(Turn::Last(bytes.take())),
+            Self::Local { bytes, trailers } => {
+                let trailers = || trailers.take().map(|trailers| Turn::Frame(Frame::trailers(*trailers)));
+                return Poll::Ready(bytes.take().map(Turn::Chunk).or_else(trailers).unwrap_or(Turn::Over));
+            }
             Self::Upstream { body, held, via, sized, watch, target, surface } => {
                 (body, held, via, **sized, watch, target, surface)
             }
@@ -188,8 +200,21 @@ where
             }
         };
         let last = via.fail(&error, body.meter(), surface).filter(|_| !sized);
+        body.as_mut().conclude(&via.losses());
         body.as_mut().fail();
         Poll::Ready(last.map_or(Turn::Break(source), |last| Turn::Last(Some(last))))
+    }
+
+    /// Tells the meter what a translated answer has lost, once all of it is known. Gives the trailers that name it.
+    fn conclude(&mut self) -> Option<Box<HeaderMap>> {
+        let Self::Upstream { body, via, .. } = self else { return None };
+        if !via.is_ended() {
+            return None;
+        }
+        let losses = via.losses();
+        body.as_mut().conclude(&losses);
+        let trailers = losses.header_value().map(|lost| HeaderMap::from_iter([(DROPPED, lost)]));
+        trailers.map(Box::new)
     }
 }
 
@@ -208,22 +233,29 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut kind = self.project().kind;
         loop {
-            let last = match ready!(kind.as_mut().project().turn(cx)) {
-                Turn::Chunk(chunk) if chunk.is_empty() => continue,
+            let turn = ready!(kind.as_mut().project().turn(cx));
+            let trailers = kind.as_mut().project().conclude();
+            // What is left of the upstream's body is let go with `set`.
+            match turn {
+                Turn::Chunk(chunk) if chunk.is_empty() => {}
                 Turn::Chunk(chunk) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
                 Turn::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
-                Turn::Last(last) => last.filter(|last| !last.is_empty()).map(|last| Ok(Frame::data(last))),
-                Turn::Break(error) => Some(Err(error)),
-            };
-            // What is left of the upstream's body is let go with this.
-            kind.set(Kind::Local { bytes: None });
-            return Poll::Ready(last);
+                Turn::Last(last) => {
+                    let bytes = last.filter(|last| !last.is_empty());
+                    kind.set(Kind::Local { bytes, trailers });
+                }
+                Turn::Break(error) => {
+                    kind.set(Kind::Local { bytes: None, trailers: None });
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Turn::Over => return Poll::Ready(None),
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Local { bytes } => bytes.is_none(),
+            Kind::Local { bytes, trailers } => bytes.is_none() && trailers.is_none(),
             Kind::Upstream { body, held, via, sized, .. } => {
                 let told = body.meter().is_none_or(|meter| !meter.reads_events() || meter.has_end());
                 via.is_pass() && held.is_empty() && (*sized || told) && body.is_end_stream()
@@ -233,7 +265,7 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Local { bytes } => {
+            Kind::Local { bytes, .. } => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Kind::Upstream { body, held, sized: true, .. } => {

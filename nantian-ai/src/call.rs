@@ -14,6 +14,8 @@ use http_body::Body;
 
 use crate::attempt::{Answer, Failed, is_encoded, is_json};
 use crate::body::{RequestBody, ResponseBody};
+use crate::budget::BudgetedCall;
+use crate::config::ConnectTimeout;
 use crate::dialect::Surface;
 use crate::error::{BoxError, Error};
 use crate::ir::{Fault, FaultKind};
@@ -26,7 +28,7 @@ use crate::shared::Shared;
 use crate::target::Target;
 use crate::timeout::Watch;
 use crate::translate::kept_headers;
-use crate::usage::{End, HideUsage, MeteredBody, Metering, UsageSink};
+use crate::usage::{End, MeteredBody, Metering, UsageSink};
 use crate::via::Via;
 
 /// A request that has been read and is being tried.
@@ -44,6 +46,7 @@ pub(crate) struct Call<K: UsageSink> {
     /// Whose turn it is among several secrets.
     turn: usize,
     retries: u32,
+    budgeted: BudgetedCall,
 }
 
 /// What becomes of a reply whose head has come.
@@ -71,6 +74,9 @@ impl<K: UsageSink> Call<K> {
             self.prepared.take()?.into_request()
         };
         target.stamp(self.turn, request.headers_mut());
+        if let Some(connect) = config.timeouts.connect {
+            request.extensions_mut().insert(ConnectTimeout(connect));
+        }
         Some(request)
     }
 
@@ -139,7 +145,8 @@ impl<K: UsageSink> Call<K> {
     {
         let status = response.status();
         let is_auth = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED);
-        if is_auth && target.secrets() > 1 && self.retries < target.config().retry.max_retries {
+        let other_secret = is_auth && target.secrets() > 1;
+        if other_secret && self.retries < target.config().retry.max_retries && self.may_repeat(target) {
             return Arrived::Again(self.again(Duration::ZERO));
         }
         let failure = Failure::Response { status, headers: response.headers() };
@@ -208,8 +215,11 @@ impl<K: UsageSink> Call<K> {
         let (mut head, held, rest) = receiving.into_parts();
         let via = match &self.way {
             Way::Same => Via::Pass,
-            Way::HidingUsage => Via::Hide(Box::new(HideUsage::new())),
-            Way::Translated(translation) => Via::Translate(Box::new(translation.stream(&mut head))),
+            Way::HidingUsage => Via::Hide(Box::default()),
+            Way::Translated(translation) => {
+                translation.write_stream_head(&mut head);
+                Via::Translate(Box::new(translation.translator()))
+            }
         };
         if !via.is_pass() {
             head.headers.remove(CONTENT_LENGTH);
@@ -229,9 +239,10 @@ impl<K: UsageSink> Call<K> {
         let Way::Translated(translation) = &self.way else {
             return Ok(Answer::whole(head, body));
         };
-        match translation.reply(&mut head, &body, events) {
+        match translation.reply(&body, events) {
             Ok((body, losses)) => {
                 self.metering.note_losses(&losses);
+                translation.write_head(&mut head, losses);
                 Ok(Answer::whole(head, body))
             }
             Err(fault) => {
@@ -263,8 +274,20 @@ impl<K: UsageSink> Call<K> {
     fn next(&mut self, target: &Target, failure: Failure<'_>) -> Option<Duration> {
         let retry = &target.config().retry;
         let wait = retry.next_at(SystemTime::now(), self.retries, failure, fastrand::f64())?;
+        if !self.may_repeat(target) {
+            return None;
+        }
         tracing::debug!(target = target.name(), retries = self.retries + 1, ?wait, "trying again");
         Some(self.again(wait))
+    }
+
+    fn may_repeat(&mut self, target: &Target) -> bool {
+        let may = self.budgeted.may_repeat();
+        if !may {
+            tracing::debug!(target = target.name(), "too many calls are repeats");
+            self.metering.note_over_budget();
+        }
+        may
     }
 
     fn again(&mut self, wait: Duration) -> Duration {
@@ -327,6 +350,7 @@ impl<K: UsageSink> Call<K> {
             }
             Some((rest, via)) => {
                 let body = MeteredBody::new(rest, Some(self.metering));
+                let body = if via.is_translated() { body.hold() } else { body };
                 let target = Arc::clone(&shared.target);
                 ResponseBody::upstream(body, held, via, self.watch, target, self.surface)
             }

@@ -58,6 +58,12 @@ pub struct TargetConfig {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Timeouts {
+    /// For a connection to the upstream, its TLS handshake included.
+    ///
+    /// Connections are the inner service's: it finds this in the request's extensions, as [`ConnectTimeout`].
+    ///
+    /// Default: 5 s. Source: the operator of the proxy.
+    pub connect: Option<Duration>,
     /// From the start of an attempt to the last byte of a buffered reply.
     ///
     /// Default: 10 min. Source: `AIService.spec.timeout`.
@@ -72,6 +78,11 @@ pub struct Timeouts {
     /// Default: 10 min. Source: `AIService.spec.timeout`.
     pub idle: Option<Duration>,
 }
+
+/// In the extensions of every request to the inner service: how long it may take to open a connection, if that is bounded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "it is one time")]
+pub struct ConnectTimeout(pub Duration);
 
 // === impl TargetConfig ===
 
@@ -148,15 +159,26 @@ impl TargetConfig {
 // === impl Timeouts ===
 
 impl Timeouts {
+    /// The time for a connection unless configured otherwise: 5 s.
+    pub const DEFAULT_CONNECT: Duration = Duration::from_secs(5);
+
     /// The one `timeout` of an AIService: the total of a buffered reply; for a stream the time to the first
-    /// token and then between chunks.
+    /// token and then between chunks. Connections have their default.
     pub const fn uniform(timeout: Duration) -> Self {
-        Self { total: Some(timeout), first_token: Some(timeout), idle: Some(timeout) }
+        let connect = Some(Self::DEFAULT_CONNECT);
+        Self { connect, total: Some(timeout), first_token: Some(timeout), idle: Some(timeout) }
     }
 
-    /// No limits.
+    /// No limits but that on connections.
     pub const fn none() -> Self {
-        Self { total: None, first_token: None, idle: None }
+        Self { connect: Some(Self::DEFAULT_CONNECT), total: None, first_token: None, idle: None }
+    }
+
+    /// Sets the time for a connection; `None` leaves it to the inner service.
+    #[must_use]
+    pub const fn connect(mut self, connect: Option<Duration>) -> Self {
+        self.connect = connect;
+        self
     }
 
     /// Sets the total of a buffered reply.

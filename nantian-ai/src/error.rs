@@ -26,12 +26,12 @@ pub enum Error {
         path: String,
     },
     /// The operation does not take the method. Maps to 405.
-    #[error("method {method} is not allowed here, use {allowed}")]
+    #[error("method {method} is not allowed here, use {}", words(allowed))]
     MethodNotAllowed {
         /// The method of the request.
         method: Method,
-        /// The method the operation takes.
-        allowed: Method,
+        /// The methods the operation takes.
+        allowed: &'static [Method],
     },
     /// The client asks in its dialect for an operation that is not translated into the upstream's. Maps to 400.
     #[error("{operation} of the {client} dialect cannot be asked of a provider that speaks {upstream}")]
@@ -161,6 +161,8 @@ impl Error {
         match self {
             Self::Upstream { .. } | Self::UpstreamAuth { .. } | Self::Timeout { .. } => true,
             Self::Provider { fault, .. } => fault.kind.is_passing(),
+            // It may know the operation.
+            Self::UnsupportedPair { .. } => true,
             _ => false,
         }
     }
@@ -221,6 +223,11 @@ impl From<Malformed> for Error {
     fn from(malformed: Malformed) -> Self {
         Self::NotJson { offset: malformed.offset, reason: malformed.reason }
     }
+}
+
+fn words(methods: &[Method]) -> String {
+    let names: Vec<_> = methods.iter().map(Method::as_str).collect();
+    names.join(" or ")
 }
 
 // === impl Awaited ===

@@ -38,7 +38,8 @@ pub struct RequestFacts {
     pub max_tokens: Option<u64>,
     /// How many answers are asked for.
     pub choices: u64,
-    /// The input tokens, as [`estimate_tokens`] counts them; zero for operations that spend none.
+    /// The input tokens, as [`estimate_tokens`] counts them, and for a request to a [`Target`](crate::Target) as its
+    /// [`Calibration`](crate::Calibration) corrects that; zero for operations that spend none.
     pub input_estimate: u64,
 }
 
@@ -50,8 +51,8 @@ impl RequestFacts {
     /// # Errors
     /// [`Error::NotJson`] if the operation takes a JSON object and this is none.
     pub fn read(surface: &Surface, body: &[u8]) -> Result<Self, Error> {
-        if surface.operation() == Operation::Models {
-            return Ok(Self::of_listing());
+        if !surface.operation().names_a_model() {
+            return Ok(Self::without_body(surface.operation()));
         }
         Ok(Self::of_object(surface, &Object::parse(body)?, body))
     }
@@ -67,8 +68,8 @@ impl RequestFacts {
         Self { input_estimate: length.map_or(0, |bytes| bytes.div_ceil(BYTES_PER_TOKEN)), ..Self::default() }
     }
 
-    pub(crate) fn of_listing() -> Self {
-        Self { operation: Some(Operation::Models), max_tokens: Some(0), choices: 1, ..Self::default() }
+    pub(crate) fn without_body(operation: Operation) -> Self {
+        Self { operation: Some(operation), max_tokens: Some(0), choices: 1, ..Self::default() }
     }
 
     pub(crate) fn of_object(surface: &Surface, object: &Object<'_>, body: &[u8]) -> Self {

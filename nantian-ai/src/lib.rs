@@ -43,18 +43,20 @@
 //! # What it does
 //!
 //! - The operation is told from the end of the path, see [`Surface`]. Chats are translated between any two
-//!   [`Dialect`]s; another operation that the provider does not know is refused with 400 in the client's dialect.
-//! - What the provider's dialect has no words for is left out and named in the header [`DROPPED`], or the request
-//!   is refused if the client says [`STRICT`]. What it cannot carry at all, such as a recording, is refused.
+//!   [`Dialect`]s, and embeddings to every provider that [has them](Dialect::embeds); another operation that the provider
+//!   does not know is refused with 400 in the client's dialect.
+//! - What the provider's dialect has no words for is left out and named in the header [`DROPPED`], of a streamed answer in a
+//!   trailer of that name, or the request is refused if the client says [`STRICT`]. What it cannot carry at all, such as a recording, is refused.
 //! - The client's credentials end here, see [`Credential`]; the upstream's 401 becomes 502.
 //! - In one dialect only the top-level `model` of the body changes, and a stream is asked to tell its usage, see
 //!   [`edit`]. The body is read whole, within [`TargetConfig::max_body`], so that a failed attempt can be repeated,
-//!   see [`RetryPolicy`].
+//!   see [`RetryPolicy`]; how many calls are repeats at once has a [budget](RetryBudget).
 //! - A client is answered once a stream has said something: one that fails, stalls or breaks off before is repeated
 //!   or answered with a status. One that does so later ends with an error event of the client's dialect.
 //! - A body that is compressed with gzip is sent on as it was before.
 //! - [`Timeouts`] bound each attempt: a buffered reply as a whole, a stream to its first token and then
 //!   from chunk to chunk.
+//! - Estimates of input tokens are corrected by what the provider has reported, see [`Calibration`].
 //! - The [`usage`] of every reply is metered while it passes and told to a
 //!   [`UsageObserver`](usage::UsageObserver) exactly once.
 //! - A [`route`] offers several targets: by the model that a request names, else by weight, and on to the others
@@ -64,15 +66,18 @@
 //!
 //! # Without tower
 //!
-//! All of this can be had without IO: [`codec`] translates, [`Target::admit`] and [`Target::prepare`] make the upstream's
-//! request, [`RetryPolicy::next_at`] decides about the next attempt, [`usage::Meter`] reads the reply,
+//! All of this can be had without IO: [`translate`] and the [`codec`]s below it translate, [`Target::admit`] and
+//! [`Target::prepare`] make the upstream's request, [`RetryPolicy::next_at`] decides about the next attempt, [`usage::Meter`] reads the reply,
 //! and [`wire`] has the decoders.
 
 mod attempt;
+mod budget;
+mod calibration;
 mod call;
 mod config;
 mod credential;
 mod dialect;
+mod endpoint;
 mod error;
 mod estimate;
 mod facts;
@@ -86,7 +91,6 @@ mod service;
 mod shared;
 mod target;
 mod timeout;
-mod translate;
 mod via;
 
 pub mod body;
@@ -97,19 +101,27 @@ pub mod ir;
 pub mod read;
 pub mod respond;
 pub mod route;
+pub mod translate;
 pub mod usage;
 pub mod wire;
 
 /// The header of a response that names what could not be said in the other dialect, separated by commas.
-pub const DROPPED: http::HeaderName = http::HeaderName::from_static("x-nantian-dropped");
+///
+/// What is lost of an answer that is streamed is named by a trailer of this name, where the client's connection takes trailers.
+pub const DROPPED: http::HeaderName = http::HeaderName::from_static(DROPPED_NAME);
+
+const DROPPED_NAME: &str = "x-nantian-dropped";
 
 /// The header with which a client, by `true`, asks for a refusal rather than for a request of which something is left out.
 pub const STRICT: http::HeaderName = http::HeaderName::from_static("x-nantian-strict");
 
-pub use self::config::{TargetConfig, Timeouts};
+pub use self::budget::{BudgetPolicy, BudgetedCall, RetryBudget};
+pub use self::calibration::Calibration;
+pub use self::config::{ConnectTimeout, TargetConfig, Timeouts};
 pub use self::credential::{Credential, InvalidCredential, Scheme, Secret, UnknownScheme};
 pub use self::dialect::{Dialect, Operation, Surface, UnknownDialect};
 pub use self::edit::model_of;
+pub use self::endpoint::{Endpoint, InvalidEndpoint};
 pub use self::error::{Awaited, BoxError, Error};
 pub use self::estimate::estimate_tokens;
 pub use self::facts::RequestFacts;
@@ -118,4 +130,4 @@ pub use self::outbound::Prepared;
 pub use self::provider::Provider;
 pub use self::retry::{Attempts, Failure, Growth, RetryPolicy};
 pub use self::service::AiService;
-pub use self::target::{Endpoint, InvalidEndpoint, InvalidTarget, Target};
+pub use self::target::{InvalidTarget, Target};

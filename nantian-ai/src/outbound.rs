@@ -89,13 +89,10 @@ impl Target {
     /// [`Error::UnsupportedEncoding`].
     pub fn admit(&self, head: &Parts) -> Result<Surface, Error> {
         let surface = Surface::detect(&head.method, head.uri.path(), &head.headers)?;
-        let translatable = matches!(surface.operation(), Operation::Chat | Operation::CountTokens);
-        if !self.speaks(&surface) && !translatable {
-            return Err(Error::UnsupportedPair {
-                operation: surface.operation(),
-                client: surface.dialect(),
-                upstream: self.dialect(),
-            });
+        // Tokens are counted here where the provider counts none.
+        let counted = surface.operation() == Operation::CountTokens;
+        if !self.speaks(&surface) && !self.translates(&surface) && !counted {
+            return Err(self.unsupported(&surface));
         }
         is_packed(&head.headers)?;
         Ok(surface)
@@ -121,11 +118,12 @@ impl Target {
         let query = query.as_deref().filter(|query| !query.is_empty());
         let uri = self.endpoint().uri(surface.path(), query).ok_or(Error::MalformedQuery)?;
         let mut way = Way::Same;
-        let (facts, body) = if surface.operation() == Operation::Models {
-            (RequestFacts::of_listing(), RequestBody::default())
+        let has_body = surface.operation().names_a_model();
+        let (facts, body) = if !has_body {
+            (RequestFacts::without_body(surface.operation()), RequestBody::default())
         } else {
             let object = Object::parse(&body)?;
-            let facts = RequestFacts::of_object(surface, &object, &body);
+            let facts = self.facts(surface, &object, &body);
             let model = ("model", self.model_json());
             let options = self.usage_wish(surface, &facts, &object);
             let pieces = match &options {
@@ -139,7 +137,7 @@ impl Target {
         };
         let mut headers = upstream_headers(&head.headers);
         self.sign(&mut headers);
-        if surface.operation() != Operation::Models {
+        if has_body {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
         }
@@ -147,14 +145,18 @@ impl Target {
     }
 
     fn translate(&self, client: &Surface, head: Parts, body: &Bytes) -> Result<Prepared, Error> {
-        let facts = RequestFacts::of_object(client, &Object::parse(body)?, body);
+        let facts = self.facts(client, &Object::parse(body)?, body);
         let asked = head.headers.get(&crate::STRICT).is_some_and(|value| value == "true");
         let strict = self.config().strict || asked;
-        let (translation, body) = Translation::begin(self, client.dialect(), body, &facts, strict)?;
-        let uri = match self.dialect() {
-            Dialect::Gemini => gemini::chat_path(self.model(), translation.is_stream())
+        let (translation, body) = Translation::with_facts(self, client, body, &facts, strict)?;
+        let surface = translation.upstream_surface();
+        let uri = match (self.dialect(), surface.operation()) {
+            (Dialect::Gemini, Operation::Embeddings) => {
+                gemini::embeddings::path(self.model()).and_then(|path| self.endpoint().uri(&path, None))
+            }
+            (Dialect::Gemini, _) => gemini::chat_path(self.model(), translation.is_stream())
                 .and_then(|(path, query)| self.endpoint().uri(&path, query)),
-            dialect => self.endpoint().uri(Surface::chat(dialect).path(), None),
+            _ => self.endpoint().uri(surface.path(), None),
         };
         let uri = uri.ok_or(Error::MalformedQuery)?;
         let mut headers = upstream_headers(&head.headers);
@@ -174,6 +176,13 @@ impl Target {
             facts,
             way: Way::Translated(Arc::new(translation)),
         })
+    }
+
+    /// What is known of a request, with the estimate that the model's earlier ones have taught.
+    pub(crate) fn facts(&self, surface: &Surface, object: &Object<'_>, body: &[u8]) -> RequestFacts {
+        let mut facts = RequestFacts::of_object(surface, object, body);
+        facts.input_estimate = self.calibration().apply(facts.input_estimate);
+        facts
     }
 
     /// The `stream_options` that let a stream tell its usage, where the client's do not.
@@ -212,6 +221,20 @@ impl Prepared {
     /// What is known about the request.
     pub fn facts(&self) -> &RequestFacts {
         &self.facts
+    }
+
+    /// What says the answer anew, where the provider speaks another dialect than the client.
+    pub fn translation(&self) -> Option<&Translation> {
+        match &self.way {
+            Way::Translated(translation) => Some(translation),
+            Way::Same | Way::HidingUsage => None,
+        }
+    }
+
+    /// Whether usage has been asked for that the client must not see: its stream goes through a
+    /// [`HideUsage`](crate::usage::HideUsage).
+    pub fn hides_usage(&self) -> bool {
+        matches!(self.way, Way::HidingUsage)
     }
 
     /// How the answer comes back to the client.

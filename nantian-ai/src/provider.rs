@@ -106,7 +106,7 @@ impl Provider {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::Endpoint;
+    use crate::endpoint::Endpoint;
 
     #[test]
     fn the_table_is_sorted_and_every_endpoint_parses() {

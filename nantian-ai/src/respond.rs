@@ -43,10 +43,9 @@ impl Respond for DialectResponder {
         };
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Error::MethodNotAllowed { allowed, .. } = error
-            && let Ok(allowed) = HeaderValue::from_str(allowed.as_str())
-        {
-            headers.insert(ALLOW, allowed);
+        if let Error::MethodNotAllowed { allowed, .. } = error {
+            let names: Vec<_> = allowed.iter().map(|method| method.as_str()).collect();
+            headers.extend(HeaderValue::from_str(&names.join(", ")).ok().map(|names| (ALLOW, names)));
         }
         response
     }

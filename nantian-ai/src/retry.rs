@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use http::header::{HeaderMap, RETRY_AFTER};
 
+use crate::budget::BudgetPolicy;
+
 /// How often a request is repeated, and how long to wait before.
 ///
 /// The wait before the n-th repetition is drawn evenly from zero to a bound that grows with n, at most `max_backoff`
@@ -29,6 +31,10 @@ pub struct RetryPolicy {
     ///
     /// Default: 30 s. Source: the operator of the proxy.
     pub max_backoff: Duration,
+    /// How many of the target's calls may be repeats at once. Where it is spent, the answer of the last attempt counts.
+    ///
+    /// Default: [`BudgetPolicy::default`]. Source: the operator of the proxy.
+    pub budget: BudgetPolicy,
 }
 
 /// How the wait between attempts grows.
@@ -68,7 +74,13 @@ pub struct Attempts(pub u32);
 impl RetryPolicy {
     /// A policy with the default longest wait.
     pub const fn new(max_retries: u32, backoff: Duration) -> Self {
-        Self { max_retries, backoff, growth: Growth::Exponential, max_backoff: Duration::from_secs(30) }
+        Self {
+            max_retries,
+            backoff,
+            growth: Growth::Exponential,
+            max_backoff: Duration::from_secs(30),
+            budget: BudgetPolicy::standard(),
+        }
     }
 
     /// Sets how the wait grows.
@@ -82,6 +94,13 @@ impl RetryPolicy {
     #[must_use]
     pub const fn max_backoff(mut self, max_backoff: Duration) -> Self {
         self.max_backoff = max_backoff;
+        self
+    }
+
+    /// Sets how many calls may be repeats.
+    #[must_use]
+    pub const fn budget(mut self, budget: BudgetPolicy) -> Self {
+        self.budget = budget;
         self
     }
 

@@ -48,7 +48,7 @@ impl<O> Shared<O> {
             return None;
         }
         Some(RequestFacts::read(surface, body).map(|_| {
-            let count = crate::estimate::estimate_tokens(body);
+            let count = self.target.calibration().apply(crate::estimate::estimate_tokens(body));
             let body = match surface.dialect() {
                 Dialect::Responses => {
                     format!(r#"{{"object":"response.input_tokens","input_tokens":{count}}}"#)

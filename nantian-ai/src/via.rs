@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::dialect::{Operation, Surface};
 use crate::error::Error;
+use crate::ir::Losses;
 use crate::respond::error_event;
 use crate::translate::Translator;
 use crate::usage::{HideUsage, Meter};
@@ -64,6 +65,19 @@ impl Via {
     /// Whether the client has all that it will get.
     pub(crate) fn is_ended(&self) -> bool {
         matches!(self, Self::Translate(translator) if translator.is_ended())
+    }
+
+    /// What could not be said of the answer so far.
+    pub(crate) fn losses(&self) -> Losses {
+        match self {
+            Self::Translate(translator) => translator.losses(),
+            Self::Pass | Self::Hide(_) => Losses::default(),
+        }
+    }
+
+    /// Whether the client speaks another dialect.
+    pub(crate) fn is_translated(&self) -> bool {
+        matches!(self, Self::Translate(_))
     }
 
     /// Whether bytes come out as they went in.

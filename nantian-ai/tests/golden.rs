@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use nantian_ai::Dialect;
-use nantian_ai::codec::{Defaults, StreamDecoder, StreamEncoder};
+use nantian_ai::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
 use nantian_ai::ir::{Losses, ToolNames};
 use serde_json::Value;
 
@@ -26,6 +26,7 @@ fn defaults() -> Defaults {
         created: SystemTime::UNIX_EPOCH + Duration::from_secs(1_735_689_600),
         stream_usage: true,
         input_estimate: 17,
+        echo: Echo::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use nantian_ai::Dialect;
-use nantian_ai::codec::{Defaults, StreamDecoder, StreamEncoder};
+use nantian_ai::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
 use nantian_ai::ir::{
     Block, Collector, Event, Json, Media, Message, Output, Reasoning, Reply, Request, Role, Source, Stop,
     Tokens, Tool, ToolCall, ToolChoice, ToolNames, ToolResult, pieces,
@@ -31,6 +31,7 @@ fn defaults() -> Defaults {
         created: SystemTime::UNIX_EPOCH,
         stream_usage: true,
         input_estimate: 1,
+        echo: Echo::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::SystemTime};
 use anyhow::ensure;
 use nantian_ai::{
     Dialect,
-    codec::{Defaults, StreamDecoder, StreamEncoder},
+    codec::{Defaults, Echo, StreamDecoder, StreamEncoder},
     ir::ToolNames,
 };
 
@@ -36,6 +36,7 @@ fn main() -> anyhow::Result<()> {
         created: SystemTime::now(),
         stream_usage: request.stream_usage,
         input_estimate: nantian_ai::estimate_tokens(&body),
+        echo: Echo::default(),
     };
     let mut decoder = StreamDecoder::new(provider, 1);
     let mut encoder = StreamEncoder::new(client, defaults, names);

@@ -28,7 +28,7 @@ impl<O: UsageObserver> Shared<O> {
         // What is metered is what the upstream says.
         let upstream = match &way {
             Way::Same | Way::HidingUsage => surface.clone(),
-            Way::Translated(_) => Surface::chat(self.target.dialect()),
+            Way::Translated(translation) => translation.upstream_surface(),
         };
         let spoken = upstream.dialect();
         let mut meter = Meter::new(upstream, facts);
@@ -36,6 +36,7 @@ impl<O: UsageObserver> Shared<O> {
             meter.mark_sent();
         }
         let mut metering = Metering::new(meter, sink);
+        metering.teach(self.target.calibration());
         if let Way::Translated(translation) = &way {
             metering.note_losses(translation.losses());
         }
@@ -52,6 +53,7 @@ impl<O: UsageObserver> Shared<O> {
             surface,
             turn: fastrand::usize(..self.target.secrets().max(1)),
             retries: 0,
+            budgeted: self.target.budget().begin(),
         })
     }
 }

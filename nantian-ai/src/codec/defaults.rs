@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::Echo;
+
 /// What is written into an answer where the provider does not say it.
 #[derive(Clone, Debug)]
 #[expect(
@@ -19,6 +21,8 @@ pub struct Defaults {
     pub stream_usage: bool,
     /// The input tokens.
     pub input_estimate: u64,
+    /// What an answer of Responses repeats of its request.
+    pub echo: Echo,
 }
 
 // === impl Defaults ===
@@ -74,6 +78,7 @@ mod tests {
                 created: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
                 stream_usage: false,
                 input_estimate: 0,
+                echo: Echo::default(),
             };
             assert_eq!(defaults.created_text(), text);
         }

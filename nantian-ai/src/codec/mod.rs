@@ -27,6 +27,8 @@
 //! ```
 
 mod defaults;
+mod echo;
+mod embeddings;
 pub(crate) mod fault;
 mod fields;
 mod out;
@@ -34,9 +36,11 @@ mod stream;
 mod text;
 
 pub use self::defaults::Defaults;
+pub use self::echo::Echo;
 pub use self::fields::Invalid;
 pub use self::stream::{StreamDecoder, StreamEncoder};
 
+pub(crate) use self::embeddings::read_input;
 pub(crate) use self::fields::Fields;
 pub(crate) use self::out::{List, Object, append, object};
 pub(crate) use self::text::{joined_text, text_of, titled_text_of};

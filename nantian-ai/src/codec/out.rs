@@ -95,6 +95,10 @@ impl Object<'_> {
         out.push(b']');
     }
 
+    pub(crate) fn numbers(&mut self, name: &'static str, numbers: &[f32]) {
+        write_numbers(self.name(name), numbers);
+    }
+
     /// JSON as it has been written elsewhere.
     pub(crate) fn raw(&mut self, name: &'static str, json: &[u8]) {
         self.name(name).extend_from_slice(json);
@@ -122,6 +126,10 @@ impl List<'_> {
         string(self.next(), text);
     }
 
+    pub(crate) fn numbers(&mut self, numbers: &[f32]) {
+        write_numbers(self.next(), numbers);
+    }
+
     /// Items as they have been written elsewhere, commas between them.
     pub(crate) fn raw(&mut self, items: &[u8]) {
         if !items.is_empty() {
@@ -135,6 +143,12 @@ impl List<'_> {
         }
         self.out
     }
+}
+
+/// A list of numbers, with as many digits as tell each from its neighbours.
+fn write_numbers(out: &mut Vec<u8>, numbers: &[f32]) {
+    // Writing to memory does not fail, and no number here is infinite.
+    let _ = serde_json::to_writer(out, numbers);
 }
 
 /// A JSON string: quotes, backslashes and control characters escaped (RFC 8259, 7).

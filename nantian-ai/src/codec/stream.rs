@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::Defaults;
 use crate::dialect::{Dialect, anthropic, gemini, ollama, openai, responses};
-use crate::ir::{Event, Fault, Part, Tokens, ToolIds, ToolNames};
+use crate::ir::{Event, Fault, Losses, Part, Tokens, ToolIds, ToolNames};
 use crate::wire::{ndjson, sse};
 
 /// The largest event that is read, in bytes.
@@ -93,6 +93,11 @@ impl StreamDecoder {
     pub fn is_ended(&self) -> bool {
         self.ended
     }
+
+    /// What the common form cannot hold of the stream so far.
+    pub fn losses(&self) -> &Losses {
+        self.reader.losses()
+    }
 }
 
 /// Takes events up to the last one.
@@ -148,6 +153,16 @@ impl Reader {
         }
     }
 
+    fn losses(&self) -> &Losses {
+        match self {
+            Self::Anthropic(reader) => reader.losses(),
+            Self::Gemini(reader) => reader.losses(),
+            Self::Ollama(reader) => reader.losses(),
+            Self::OpenAi(reader) => reader.losses(),
+            Self::Responses(reader) => reader.losses(),
+        }
+    }
+
     fn finish(&mut self, sink: &mut impl FnMut(Event)) {
         match self {
             Self::Anthropic(reader) => reader.finish(sink),
@@ -195,6 +210,15 @@ impl StreamEncoder {
             _ => {}
         }
         self.writer.event(event, out);
+    }
+
+    /// What the dialect cannot say of the stream so far; `None` if nothing was lost.
+    pub fn losses(&self) -> Option<&Losses> {
+        match &self.writer {
+            Writer::Ollama(writer) => Some(writer.losses()),
+            // They have a place for everything that the common form holds.
+            Writer::Anthropic(_) | Writer::Gemini(_) | Writer::OpenAi(_) | Writer::Responses(_) => None,
+        }
     }
 }
 

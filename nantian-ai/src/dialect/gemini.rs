@@ -1,5 +1,6 @@
 //! Google: Gemini's `generateContent`, at the Gemini API and at Vertex AI.
 
+pub(crate) mod embeddings;
 mod read_reply;
 mod read_request;
 mod read_stream;
@@ -137,13 +138,16 @@ pub(crate) fn bare_model(model: &str) -> &str {
     model.strip_prefix("models/").unwrap_or(model)
 }
 
-/// The path of a chat below the base URL, and its query; `None` for a model that no path can name.
-pub(crate) fn chat_path(model: &str, stream: bool) -> Option<(String, Option<&'static str>)> {
+/// The model as a path names it; `None` where none can.
+fn path_name(model: &str) -> Option<&str> {
     let model = bare_model(model);
     let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._@".contains(&byte);
-    if model.is_empty() || !model.bytes().all(is_safe) || model.contains("..") {
-        return None;
-    }
+    (!model.is_empty() && model.bytes().all(is_safe) && !model.contains("..")).then_some(model)
+}
+
+/// The path of a chat below the base URL, and its query; `None` for a model that no path can name.
+pub(crate) fn chat_path(model: &str, stream: bool) -> Option<(String, Option<&'static str>)> {
+    let model = path_name(model)?;
     Some(match stream {
         true => (format!("/models/{model}:streamGenerateContent"), Some("alt=sse")),
         false => (format!("/models/{model}:generateContent"), None),

@@ -1,5 +1,6 @@
 //! Ollama's own API.
 
+pub(crate) mod embeddings;
 mod read_request;
 mod reply;
 mod stream;

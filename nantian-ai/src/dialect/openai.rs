@@ -1,5 +1,6 @@
 //! OpenAI: Chat Completions, Completions, Embeddings, and what is compatible with them.
 
+pub(crate) mod embeddings;
 mod read_reply;
 mod read_request;
 mod read_stream;

@@ -15,12 +15,16 @@ pub enum Operation {
     Chat,
     /// The number of input tokens of a conversation, without an answer.
     CountTokens,
+    /// A shorter form of a conversation, to go on with: `/responses/compact`.
+    Compact,
     /// Vectors of texts.
     Embeddings,
     /// A continuation of a plain text: OpenAI Completions, Ollama generate.
     Generate,
     /// The models on offer, or one of them.
     Models,
+    /// An answer that the provider has stored: read, deleted, cancelled, or what it was made of.
+    Stored,
 }
 
 /// An operation in a dialect, and its path below the base URL.
@@ -30,6 +34,10 @@ pub struct Surface {
     operation: Operation,
     path: Cow<'static, str>,
 }
+
+/// What follows the id of a stored answer, and the methods that it takes.
+const STORED: [(&str, &[Method]); 3] =
+    [("/cancel", &[Method::POST]), ("/input_items", &[Method::GET]), ("", &[Method::GET, Method::DELETE])];
 
 /// Path suffix as clients send it; how much of it is the prefix a base URL already has; what it is.
 /// The longer of two suffixes that both match comes first.
@@ -44,6 +52,7 @@ const PATHS: &[(&str, &str, Dialect, Operation)] = &[
     ("", "/chat/completions", Dialect::OpenAi, Operation::Chat),
     ("", "/completions", Dialect::OpenAi, Operation::Generate),
     ("", "/embeddings", Dialect::OpenAi, Operation::Embeddings),
+    ("", "/responses/compact", Dialect::Responses, Operation::Compact),
     ("", "/responses/input_tokens", Dialect::Responses, Operation::CountTokens),
     ("", "/responses", Dialect::Responses, Operation::Chat),
     ("", "/models", Dialect::OpenAi, Operation::Models),
@@ -52,22 +61,19 @@ const PATHS: &[(&str, &str, Dialect, Operation)] = &[
 // === impl Operation ===
 
 impl Operation {
-    /// The method that the operation takes.
-    pub fn method(self) -> Method {
-        match self {
-            Self::Models => Method::GET,
-            _ => Method::POST,
-        }
-    }
-
     /// Whether an answer of the model is generated, which is what output tokens are.
     pub(crate) fn generates(self) -> bool {
-        matches!(self, Self::Chat | Self::Generate)
+        matches!(self, Self::Chat | Self::Compact | Self::Generate)
     }
 
     /// Whether tokens are spent at all.
-    pub(crate) fn spends(self) -> bool {
-        !matches!(self, Self::Models | Self::CountTokens)
+    pub fn spends(self) -> bool {
+        !matches!(self, Self::CountTokens | Self::Models | Self::Stored)
+    }
+
+    /// Whether the request has a body that names a model.
+    pub(crate) fn names_a_model(self) -> bool {
+        !matches!(self, Self::Models | Self::Stored)
     }
 }
 
@@ -75,10 +81,12 @@ impl std::fmt::Display for Operation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Chat => "chat",
+            Self::Compact => "the compaction of a conversation",
             Self::CountTokens => "token counts",
             Self::Embeddings => "embeddings",
             Self::Generate => "completions",
             Self::Models => "the list of models",
+            Self::Stored => "a stored answer",
         })
     }
 }
@@ -97,11 +105,9 @@ impl Surface {
     pub fn detect(method: &Method, path: &str, headers: &HeaderMap) -> Result<Self, Error> {
         let surface =
             Self::of_path(path, headers).ok_or_else(|| Error::UnknownPath { path: path.to_owned() })?;
-        if *method != surface.operation.method() {
-            return Err(Error::MethodNotAllowed {
-                method: method.clone(),
-                allowed: surface.operation.method(),
-            });
+        let allowed = surface.methods();
+        if !allowed.contains(method) {
+            return Err(Error::MethodNotAllowed { method: method.clone(), allowed });
         }
         Ok(surface)
     }
@@ -113,13 +119,27 @@ impl Surface {
         });
         let (path, dialect, operation) = match known {
             Some(&(_, suffix, dialect, operation)) => (Cow::Borrowed(suffix), dialect, operation),
-            None => (Cow::Owned(one_model(path)?.to_owned()), Dialect::OpenAi, Operation::Models),
+            None => match stored_answer(path) {
+                Some(path) => (Cow::Owned(path.to_owned()), Dialect::Responses, Operation::Stored),
+                None => (Cow::Owned(one_model(path)?.to_owned()), Dialect::OpenAi, Operation::Models),
+            },
         };
         let dialect = match operation {
             Operation::Models if dialect == Dialect::OpenAi => listing_dialect(headers),
             _ => dialect,
         };
         Some(Self { dialect, operation, path })
+    }
+
+    /// The methods that the operation takes.
+    pub fn methods(&self) -> &'static [Method] {
+        match self.operation {
+            Operation::Models => &[Method::GET],
+            Operation::Stored => {
+                STORED.iter().find(|(end, _)| self.path.ends_with(end)).map_or(&[], |(_, methods)| *methods)
+            }
+            _ => &[Method::POST],
+        }
     }
 
     /// The chat of a dialect.
@@ -133,6 +153,17 @@ impl Surface {
             Dialect::Responses => "/responses",
         };
         Self { dialect, operation: Operation::Chat, path: Cow::Borrowed(path) }
+    }
+
+    /// Embeddings of a dialect.
+    pub(crate) fn embeddings(dialect: Dialect) -> Self {
+        let path = match dialect {
+            // The rest of it names the model.
+            Dialect::Gemini => "/models",
+            Dialect::Ollama => "/embed",
+            _ => "/embeddings",
+        };
+        Self { dialect, operation: Operation::Embeddings, path: Cow::Borrowed(path) }
     }
 
     /// The dialect that a client most likely speaks, to answer even what no operation is known for.
@@ -167,6 +198,15 @@ impl Surface {
 
 fn listing_dialect(headers: &HeaderMap) -> Dialect {
     if headers.contains_key("anthropic-version") { Dialect::Anthropic } else { Dialect::OpenAi }
+}
+
+/// `/responses/{id}` at the end of a path, or what is below it.
+fn stored_answer(path: &str) -> Option<&str> {
+    let (_, found) = path.split_at_checked(path.rfind("/responses/")?)?;
+    let rest = found.strip_prefix("/responses/")?;
+    let id = STORED.iter().find_map(|(end, _)| rest.strip_suffix(end))?;
+    let safe = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    safe.then_some(found)
 }
 
 /// `/models/{id}` at the end of a path. The id goes into an upstream path as it is, so it may not be
@@ -239,6 +279,26 @@ mod tests {
         let surface = detect(Method::GET, "/v1/models/meta-llama/Llama-3.1:8b").unwrap();
         assert_eq!(surface.path(), "/models/meta-llama/Llama-3.1:8b");
         for path in ["/v1/models/../files", "/v1/models/%2e%2e", "/v1/models/a//b"] {
+            assert!(detect(Method::GET, path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn stored_answers_are_asked_for_by_their_ids() {
+        for (method, path) in [
+            (Method::GET, "/responses/resp_1"),
+            (Method::DELETE, "/responses/resp_1"),
+            (Method::POST, "/responses/resp_1/cancel"),
+            (Method::GET, "/responses/resp_1/input_items"),
+        ] {
+            let surface = detect(method, &format!("/openai/v1{path}")).unwrap();
+            assert_eq!((surface.dialect(), surface.operation()), (Dialect::Responses, Operation::Stored));
+            assert_eq!(surface.path(), path);
+        }
+        assert_eq!(detect(Method::POST, "/v1/responses/compact").unwrap().operation(), Operation::Compact);
+        let refused = detect(Method::PUT, "/v1/responses/resp_1").unwrap_err();
+        assert_eq!(refused.to_string(), "method PUT is not allowed here, use GET or DELETE");
+        for path in ["/v1/responses/../files", "/v1/responses/a%2fb", "/v1/responses/", "/v1/responses/a/b"] {
             assert!(detect(Method::GET, path).is_err(), "{path}");
         }
     }

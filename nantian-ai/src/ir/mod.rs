@@ -5,6 +5,7 @@
 //! dialects can say has a field; whatever else a request holds is named in [`Losses`].
 
 mod content;
+mod embeddings;
 mod event;
 mod fault;
 mod json;
@@ -15,6 +16,7 @@ mod reply;
 mod request;
 
 pub use self::content::{Block, Document, Media, Reasoning, Source, ToolCall, ToolResult};
+pub use self::embeddings::{EmbedRequest, Embeddings, VectorForm};
 pub use self::event::{Event, Part};
 pub use self::fault::{Fault, FaultKind};
 pub use self::json::Json;

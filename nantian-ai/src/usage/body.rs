@@ -1,6 +1,7 @@
 //! A reply body that is metered while it passes.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::{CallReport, Content, End, Meter, UsageReport, UsageSink};
+use crate::calibration::Calibration;
 use crate::dialect::Dialect;
 use crate::ir::Losses;
 
@@ -27,6 +29,9 @@ pin_project! {
         #[pin]
         body: B,
         metering: Option<Metering<K>>,
+        // Whoever reads the body says when its end is to be told, and what is known only then.
+        held: bool,
+        end: Option<End>,
     }
 }
 
@@ -40,6 +45,7 @@ pub(crate) struct Metering<K: UsageSink> {
     /// When the first and the last token came.
     tokens: Option<(Instant, Instant)>,
     kept: Option<Kept>,
+    calibration: Option<Arc<Calibration>>,
 }
 
 /// What is kept of a call to be told.
@@ -66,7 +72,24 @@ where
         {
             metering.end(End::Finished);
         }
-        Self { body, metering }
+        Self { body, metering, held: false, end: None }
+    }
+
+    /// Waits for [`conclude`](Self::conclude) before the end is told.
+    pub(crate) fn hold(mut self) -> Self {
+        self.held = true;
+        self
+    }
+
+    /// Notes what has been lost so far, and tells the end if it has come.
+    pub(crate) fn conclude(self: Pin<&mut Self>, losses: &Losses) {
+        let this = self.project();
+        if let Some(metering) = this.metering {
+            metering.note_losses(losses);
+            if let Some(end) = this.end.take() {
+                metering.end(end);
+            }
+        }
     }
 
     pub(crate) fn meter(&self) -> Option<&Meter> {
@@ -96,17 +119,20 @@ where
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         if let Some(metering) = this.metering {
-            match &frame {
-                Some(Ok(frame)) => {
-                    if let Some(data) = frame.data_ref() {
-                        metering.push(data);
-                    }
-                    if this.body.is_end_stream() {
-                        metering.end(End::Finished);
-                    }
-                }
-                Some(Err(_)) => metering.end(End::Failed),
-                None => metering.end(End::Finished),
+            if let Some(Ok(frame)) = &frame
+                && let Some(data) = frame.data_ref()
+            {
+                metering.push(data);
+            }
+            let end = match &frame {
+                Some(Ok(_)) => this.body.is_end_stream().then_some(End::Finished),
+                Some(Err(_)) => Some(End::Failed),
+                None => Some(End::Finished),
+            };
+            match end {
+                Some(end) if *this.held => *this.end = Some(end),
+                Some(end) => metering.end(end),
+                None => {}
             }
         }
         Poll::Ready(frame)
@@ -126,7 +152,12 @@ where
 impl<K: UsageSink> Metering<K> {
     pub(crate) fn new(meter: Meter, sink: K) -> Self {
         let (call, started) = (CallReport::default(), Instant::now());
-        Self { meter, sink: Some(sink), call, started, tokens: None, kept: None }
+        Self { meter, sink: Some(sink), call, started, tokens: None, kept: None, calibration: None }
+    }
+
+    /// Compares the estimate of the input with what the provider reports.
+    pub(crate) fn teach(&mut self, calibration: &Arc<Calibration>) {
+        self.calibration = Some(Arc::clone(calibration));
     }
 
     /// Keeps the request, and of the answer as much as `most` bytes.
@@ -155,6 +186,11 @@ impl<K: UsageSink> Metering<K> {
     /// Notes how many attempts there were.
     pub(crate) fn count_attempts(&mut self, attempts: u32) {
         self.call.attempts = attempts;
+    }
+
+    /// Notes that another attempt was due, and the budget did not allow it.
+    pub(crate) fn note_over_budget(&mut self) {
+        self.call.over_budget = true;
     }
 
     /// Notes the error that stands for an answer.
@@ -203,6 +239,9 @@ impl<K: UsageSink> Metering<K> {
 
     fn report(&mut self, end: End) -> UsageReport {
         let mut report = self.meter.report(end);
+        if let (Some(calibration), false) = (&self.calibration, report.usage.estimated) {
+            calibration.learn(self.meter.input_estimate(), report.usage.input);
+        }
         let gaps = self.meter.spoken_events().saturating_sub(1);
         let mean = |(first, last): (Instant, Instant)| {
             let gaps = u32::try_from(gaps).ok().filter(|gaps| *gaps > 0)?;
@@ -214,6 +253,7 @@ impl<K: UsageSink> Metering<K> {
             between_tokens: self.tokens.and_then(mean),
             attempts: self.call.attempts,
             error: self.call.error,
+            over_budget: self.call.over_budget,
             dropped: std::mem::take(&mut self.call.dropped),
             content: self.kept.take().map(|kept| Content {
                 client: kept.client,

@@ -11,6 +11,8 @@ use crate::ir::Losses;
 pub struct CallReport {
     /// How often the target was asked; 0 where nobody counts, as around a service of one's own.
     pub attempts: u32,
+    /// Whether it would have been asked once more if the target's [`RetryBudget`](crate::RetryBudget) had not been spent.
+    pub over_budget: bool,
     /// The [`code`](crate::Error::code) of the error that the client got instead of an answer.
     pub error: Option<&'static str>,
     /// From the start of the first attempt to the end of the answer.
@@ -27,7 +29,7 @@ pub struct CallReport {
     pub model: Option<String>,
     /// Why it ended, in the provider's words, as far as a stream or the outermost object of a reply tells.
     pub finish_reason: Option<String>,
-    /// What the other dialect had no words for, of the request and, unless it was a stream, of the answer.
+    /// What the other dialect had no words for, of the request and of the answer.
     pub dropped: Losses,
     /// What was asked and answered, if the observer [keeps](super::UsageObserver::keeps) it.
     pub content: Option<Content>,

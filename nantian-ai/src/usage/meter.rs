@@ -167,6 +167,11 @@ impl Meter {
         }
     }
 
+    /// The input tokens that were expected.
+    pub(crate) fn input_estimate(&self) -> u64 {
+        self.input_estimate
+    }
+
     /// Whether the reply is a stream.
     pub fn is_stream(&self) -> bool {
         self.stream

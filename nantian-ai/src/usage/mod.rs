@@ -19,12 +19,12 @@ pub use self::body::MeteredBody;
 pub use self::call::CallReport;
 pub use self::content::Content;
 pub use self::future::UsageFuture;
+pub use self::hide::HideUsage;
 pub use self::layer::UsageLayer;
 pub use self::meter::{End, Meter};
 pub use self::service::UsageService;
 
 pub(crate) use self::body::Metering;
-pub(crate) use self::hide::HideUsage;
 
 use http::Extensions;
 

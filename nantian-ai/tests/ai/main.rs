@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod bounds;
 #[cfg(test)]
+mod embeddings;
+#[cfg(test)]
+mod losses;
+#[cfg(test)]
 mod passthrough;
 #[cfg(test)]
 mod refusals;
@@ -10,6 +14,8 @@ mod refusals;
 mod retries;
 #[cfg(test)]
 mod route;
+#[cfg(test)]
+mod stored;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

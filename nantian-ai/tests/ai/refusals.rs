@@ -21,17 +21,17 @@ async fn refusal(config: TargetConfig, request: Request<Full<Bytes>>) -> (u16, V
 
 #[tokio::test]
 async fn an_operation_that_is_not_translated_is_named_in_the_clients_dialect() {
-    let (status, body) = refusal(openai(), post("/api/embed", "{}")).await;
+    let (status, body) = refusal(openai(), post("/api/generate", "{}")).await;
     assert_eq!(status, 400);
-    let message = "embeddings of the ollama dialect cannot be asked of a provider that speaks openai";
+    let message = "completions of the ollama dialect cannot be asked of a provider that speaks openai";
     assert_eq!(body, json!({"error": message}));
     let ollama = TargetConfig::new("demo/ollama", "ollama", "llama3");
-    let (status, body) = refusal(ollama, post("/v1/embeddings", "{}")).await;
+    let (status, body) = refusal(ollama, post("/v1/completions", "{}")).await;
     assert_eq!(status, 400);
     assert_eq!(
         body,
         json!({"error": {
-            "message": "embeddings of the openai dialect cannot be asked of a provider that speaks ollama",
+            "message": "completions of the openai dialect cannot be asked of a provider that speaks ollama",
             "type": "invalid_request_error",
             "param": null,
             "code": "unsupported_dialect",
@@ -146,7 +146,7 @@ async fn another_responder_answers_instead() {
     }
     let upstream = Upstream::new();
     let layer = layer(openai()).responding(Arc::new(Teapot));
-    let (head, body) = send(layer, &upstream, post("/api/embed", "{}")).await;
+    let (head, body) = send(layer, &upstream, post("/api/generate", "{}")).await;
     assert_eq!(head.status, 418);
     assert_eq!(body, "ollama: unsupported_dialect");
 }

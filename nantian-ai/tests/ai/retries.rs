@@ -1,10 +1,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nantian_ai::{Attempts, Credential, Error, RetryPolicy, TargetConfig, Timeouts};
+use nantian_ai::{
+    Attempts, BudgetPolicy, ConnectTimeout, Credential, Error, RetryPolicy, TargetConfig, Timeouts,
+};
 use tokio::time::Instant;
+use tower::{Layer as _, ServiceExt as _};
 
-use crate::support::{Upstream, chat, events, json, layer, openai, send, stream_chat};
+use crate::support::{Reports, Upstream, chat, events, json, layer, openai, send, stream_chat};
 
 fn retrying(max_retries: u32) -> TargetConfig {
     openai().retry(RetryPolicy::new(max_retries, Duration::from_millis(500)))
@@ -115,4 +118,49 @@ async fn several_secrets_are_used_in_turn() {
     let used: Vec<_> = upstream.all().iter().map(|(head, _)| head.headers["authorization"].clone()).collect();
     assert_eq!(used[..3], used[3..]);
     assert!(used[0] != used[1] && used[1] != used[2] && used[0] != used[2], "{used:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_in_trouble_is_not_asked_ever_more_often() {
+    let mut upstream = Upstream::new();
+    for _ in 0..40 {
+        // All are under way when the first one fails.
+        upstream = upstream.then(async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(json(503, "{}"))
+        });
+    }
+    let reports = Reports::default();
+    let service = layer(retrying(1)).observing(reports.clone()).layer(upstream.clone());
+    let calls = (0..30).map(|_| service.clone().oneshot(chat()));
+    let answers = futures_util::future::join_all(calls).await;
+    assert!(answers.into_iter().all(|answer| answer.unwrap().status() == 503));
+    assert_eq!(upstream.requests(), 36, "one in five of 30 is asked again");
+    assert_eq!(reports.all().iter().filter(|report| report.call.over_budget).count(), 24);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_budget_every_call_is_asked_again() {
+    let mut upstream = Upstream::new();
+    for _ in 0..60 {
+        upstream = upstream.replies(json(503, "{}"));
+    }
+    let policy = RetryPolicy::new(1, Duration::from_millis(500)).budget(BudgetPolicy::UNLIMITED);
+    let service = layer(openai().retry(policy)).layer(upstream.clone());
+    let calls = (0..30).map(|_| service.clone().oneshot(chat()));
+    futures_util::future::join_all(calls).await;
+    assert_eq!(upstream.requests(), 60);
+}
+
+#[tokio::test]
+async fn the_inner_service_is_told_how_long_a_connection_may_take() {
+    let expected = [Some(Duration::from_secs(5)), Some(Duration::from_secs(1)), None];
+    let timeouts =
+        [Timeouts::default(), Timeouts::none().connect(expected[1]), Timeouts::none().connect(None)];
+    for (timeouts, expected) in timeouts.into_iter().zip(expected) {
+        let upstream = Upstream::new().replies(json(200, "{}"));
+        send(layer(openai().timeouts(timeouts)), &upstream, chat()).await;
+        let (sent, _) = upstream.request();
+        assert_eq!(sent.extensions.get::<ConnectTimeout>().map(|limit| limit.0), expected);
+    }
 }

@@ -95,6 +95,17 @@ async fn the_last_failure_is_the_answer_and_says_that_a_prompt_was_sent() {
 }
 
 #[tokio::test]
+async fn an_operation_that_one_does_not_know_is_asked_of_another() {
+    const VECTORS: &str = r#"{"data":[{"index":0,"embedding":[1]}]}"#;
+    for _ in 0..8 {
+        let (openai, claude) = (Upstream::new().replies(reply(200, VECTORS)), Upstream::new());
+        let (status, body, reports) = ask(&openai, &claude, post("/v1/embeddings", r#"{"input":"a"}"#)).await;
+        assert_eq!((status, &body["data"][0]["index"]), (200, &json!(0)));
+        assert_eq!((reports.count(), claude.requests()), (1, 0));
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_names_no_model_goes_to_any() {
     let (openai, claude) =
         (Upstream::new().replies(reply(200, COMPLETION)), Upstream::new().replies(reply(200, MESSAGE)));

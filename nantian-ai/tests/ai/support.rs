@@ -112,6 +112,11 @@ impl Reports {
         self.0.lock().unwrap().len()
     }
 
+    /// All reports.
+    pub(crate) fn all(&self) -> Vec<UsageReport> {
+        self.0.lock().unwrap().clone()
+    }
+
     /// The only report.
     pub(crate) fn only(&self) -> UsageReport {
         let reports = self.0.lock().unwrap();

@@ -100,6 +100,20 @@ async fn an_anthropic_client_streams_from_an_openai_type_provider() {
 }
 
 #[tokio::test]
+async fn a_responses_client_is_told_again_what_it_has_asked_for() {
+    let body = r#"{"model":"any","input":"Hi","instructions":"Be brief.","temperature":0.5,"truncation":"auto",
+        "tools":[{"type":"function","name":"f","parameters":{}},{"type":"web_search"}],"metadata":{"a":"b"}}"#;
+    let upstream = Upstream::new().replies(reply(200, MESSAGE));
+    let (head, body) = send(layer(claude()), &upstream, post("/v1/responses", body)).await;
+    let dropped = head.headers["x-nantian-dropped"].to_str().unwrap();
+    assert!(dropped.contains("truncation") && dropped.contains("tools.web_search"), "{dropped}");
+    let response = parsed(&body);
+    assert_eq!((&response["instructions"], &response["temperature"]), (&json!("Be brief."), &json!(0.5)));
+    assert_eq!(response["tools"], json!([{"type": "function", "name": "f", "parameters": {}}]));
+    assert_eq!((&response["truncation"], &response["metadata"]), (&json!("disabled"), &json!({"a": "b"})));
+}
+
+#[tokio::test]
 async fn a_provider_that_streams_unasked_or_does_not_when_asked_is_understood() {
     let upstream = Upstream::new().replies(reply(200, MESSAGE));
     let (head, body) = send(layer(claude()), &upstream, stream_chat()).await;

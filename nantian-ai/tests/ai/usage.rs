@@ -5,10 +5,10 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use nantian_ai::body::RequestBody;
 use nantian_ai::usage::{Outcome, UsageLayer};
-use nantian_ai::{RequestFacts, RetryPolicy, Surface, Timeouts};
+use nantian_ai::{AiLayer, RequestFacts, RetryPolicy, Surface, Target, Timeouts};
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::support::{Body, Reports, Upstream, chat, events, json, layer, openai, send, stream_chat};
+use crate::support::{Body, Reports, Upstream, chat, events, json, layer, openai, post, send, stream_chat};
 
 const TOKEN: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"Hello, world\"}}]}\n\n";
 const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,\"total_tokens\":10}}\n\ndata: [DONE]\n\n";
@@ -16,6 +16,26 @@ const REPLY: &str = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_toke
 
 fn stream<const N: usize>(chunks: [Option<&'static str>; N]) -> http::Response<Body> {
     events("text/event-stream", chunks.map(|chunk| (Duration::ZERO, chunk)))
+}
+
+#[tokio::test]
+async fn estimates_learn_from_what_the_provider_reports() {
+    const ASKED: &str = r#"{"messages":[{"role":"user","content":"How far is the moon from here?"}]}"#;
+    let target = std::sync::Arc::new(Target::new(openai()).unwrap());
+    let count = async || {
+        let request = post("/v1/messages/count_tokens", ASKED);
+        let (_, body) = send(AiLayer::new(target.clone()), &Upstream::new(), request).await;
+        let counted: serde_json::Value = serde_json::from_str(&body).unwrap();
+        counted["input_tokens"].as_u64().unwrap()
+    };
+    let before = count().await;
+    for _ in 0..100 {
+        let reply =
+            format!(r#"{{"choices":[],"usage":{{"prompt_tokens":{},"completion_tokens":1}}}}"#, 2 * before);
+        let upstream = Upstream::new().replies(json(200, &reply));
+        send(AiLayer::new(target.clone()), &upstream, post("/v1/chat/completions", ASKED)).await;
+    }
+    assert!(count().await.abs_diff(2 * before) <= 1);
 }
 
 #[tokio::test]
@@ -137,7 +157,7 @@ async fn a_provider_that_got_the_prompt_and_timed_out_has_been_paid_for_it() {
 async fn a_request_that_is_refused_here_is_not_begun() {
     let reports = Reports::default();
     let layer = layer(openai()).observing(reports.clone());
-    send(layer, &Upstream::new(), crate::support::post("/v1/chat/completions", "no")).await;
+    send(layer, &Upstream::new(), post("/v1/chat/completions", "no")).await;
     assert_eq!(reports.count(), 0);
 }
 

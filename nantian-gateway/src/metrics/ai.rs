@@ -34,6 +34,7 @@ pub struct AiMetrics {
     tokens: [AtomicU64; KINDS.len()],
     attempts: AtomicU64,
     failovers: AtomicU64,
+    over_budget: AtomicU64,
     lossy: AtomicU64,
     first_token: Times,
     between_tokens: Times,
@@ -64,6 +65,7 @@ impl AiMetrics {
         }
         self.attempts.fetch_add(report.call.attempts.into(), Relaxed);
         self.failovers.fetch_add(failed_over.into(), Relaxed);
+        self.over_budget.fetch_add(report.call.over_budget.into(), Relaxed);
         self.lossy.fetch_add((!report.call.dropped.is_empty()).into(), Relaxed);
         self.first_token.observe(report.call.first_token);
         self.between_tokens.observe(report.call.between_tokens);
@@ -126,7 +128,9 @@ impl Metrics {
         plain(encoder, ("nantian_ai_attempts", help), services, |it| &it.attempts)?;
         let help = "Calls that failed, so that another AIService was asked";
         plain(encoder, ("nantian_ai_failovers", help), services, |it| &it.failovers)?;
-        let help = "Calls of which the provider's dialect had no words for something";
+        let help = "Calls that were not sent again because too many others were";
+        plain(encoder, ("nantian_ai_retries_over_budget", help), services, |it| &it.over_budget)?;
+        let help = "Calls of which one of the two dialects had no words for something";
         plain(encoder, ("nantian_ai_lossy_calls", help), services, |it| &it.lossy)?;
         let help = "Time to the first token of a stream";
         times(encoder, ("nantian_ai_time_to_first_token_seconds", help), services, |it| &it.first_token)?;

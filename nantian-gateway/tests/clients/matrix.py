@@ -20,7 +20,7 @@ import ollama
 import openai
 
 import providers
-from providers import CITIES, DIALECTS, KEY, PERSON, PICTURE, SCHEMA
+from providers import CITIES, DIALECTS, KEY, PERSON, PICTURE, SCHEMA, VECTORS
 
 GATEWAY = pathlib.Path(__file__).resolve().parents[3] / "target/debug/nantian-gateway"
 PATIENCE = 60
@@ -118,6 +118,15 @@ class OpenAi:
             for chunk in stream:
                 if chunk.choices and chunk.choices[0].delta.content:
                     return
+
+
+    def embeddings(self):
+        # As the client asks by itself, in base64, and as numbers.
+        for options in ({}, {"encoding_format": "float"}):
+            answer = self.client.embeddings.create(model="any", input=list(VECTORS), **options)
+            vectors = {item.index: list(item.embedding) for item in answer.data}
+            is_equal([vectors[at] for at in range(len(VECTORS))], list(VECTORS.values()))
+            is_equal(answer.usage.prompt_tokens, 5)
 
 
 class Responses:
@@ -314,17 +323,35 @@ class Ollama:
         stream.close()
 
 
+    def embeddings(self):
+        answer = self.client.embed(model="any", input=list(VECTORS))
+        is_equal(([list(vector) for vector in answer.embeddings], answer.prompt_eval_count), (list(VECTORS.values()), 5))
+        for text, vector in VECTORS.items():
+            is_equal(list(self.client.embeddings(model="any", prompt=text).embedding), vector)
+
+
 CLIENTS = {"openai": OpenAi, "openai-responses": Responses, "anthropic": Anthropic, "ollama": Ollama}
 FEATURES = ["chat", "stream", "tool_calls", "streamed_tool_calls", "picture", "structured", "error", "broken_stream",
-            "disconnect"]
+            "disconnect", "embeddings"]
+# Providers that make none, so that they are refused; and what a refusal is for each client that can ask for them.
+WITHOUT_EMBEDDINGS = ["anthropic"]
+REFUSED = {OpenAi: openai.BadRequestError, Ollama: ollama.ResponseError}
 
 
-def check(feature, client, gone):
-    if feature != "disconnect":
-        return getattr(client, feature)()
-    gone.clear()
-    client.leave()
-    assert gone.wait(5), "the provider was not told that the client is gone"
+def check(feature, client, dialect, gone):
+    """What the table says of a cell that holds."""
+    if feature == "disconnect":
+        gone.clear()
+        client.leave()
+        assert gone.wait(5), "the provider was not told that the client is gone"
+    elif not hasattr(client, feature):
+        return "-"
+    elif feature == "embeddings" and dialect in WITHOUT_EMBEDDINGS:
+        fails_with(REFUSED[type(client)], 400, "cannot be asked of a provider that speaks", client.embeddings)
+        return "refused"
+    else:
+        getattr(client, feature)()
+    return "ok"
 
 
 def free_port():
@@ -393,16 +420,15 @@ def wait_until_ready(admin):
 
 
 def run(port, gone):
-    """Every cell of the table: `ok`, or what is wrong."""
+    """Every cell of the table: its mark, and what is wrong if anything is."""
     for client_name, client in CLIENTS.items():
         for dialect in DIALECTS:
             base = f"http://127.0.0.1:{port}/{dialect}"
             for feature in FEATURES:
                 try:
-                    check(feature, client(base), gone[dialect])
-                    yield client_name, dialect, feature, None
+                    yield client_name, dialect, feature, check(feature, client(base), dialect, gone[dialect]), None
                 except Exception as error:  # whatever it is belongs into the table
-                    yield client_name, dialect, feature, f"{type(error).__name__}: {error}"
+                    yield client_name, dialect, feature, "FAILS", f"{type(error).__name__}: {error}"
 
 
 def main():
@@ -423,14 +449,14 @@ def main():
 
 
 def show(cells):
-    faults = {cell[:3]: cell[3] for cell in cells}
+    marks = {cell[:3]: cell[3] for cell in cells}
     width = max(map(len, FEATURES)) + 2
     print(f"{'client → provider':36}" + "".join(f"{feature:{width}}" for feature in FEATURES))
     for client in CLIENTS:
         for dialect in DIALECTS:
-            marks = ["FAILS" if faults[client, dialect, feature] else "ok" for feature in FEATURES]
-            print(f"{client + ' → ' + dialect:36}" + "".join(f"{mark:{width}}" for mark in marks))
-    failed = [f"{' '.join(cell)}: {fault}" for cell, fault in faults.items() if fault]
+            row = [marks[client, dialect, feature] for feature in FEATURES]
+            print(f"{client + ' → ' + dialect:36}" + "".join(f"{mark:{width}}" for mark in row))
+    failed = [f"{' '.join(cell)}: {fault}" for *cell, _, fault in cells if fault]
     if failed:
         sys.exit("\n".join(failed))
     print(f"{len(cells)} cells hold")

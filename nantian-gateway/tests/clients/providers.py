@@ -3,8 +3,10 @@
 What they answer depends on the last text of the user, see `Provider.scene`.
 """
 
+import base64
 import http.server
 import json
+import struct
 import threading
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
@@ -17,6 +19,7 @@ SCHEMA = {
 PERSON = '{"name": "Ada", "age": 36}'
 CITIES = ["Oslo", "Rome"]
 KEY = "sk-of-the-operator"
+VECTORS = {"one": [0.5, -0.25], "two": [1.0, 2.0]}
 
 
 class Refusal(Exception):
@@ -33,6 +36,7 @@ class Provider(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     path_of_chats = ""
+    path_of_embeddings = None
     gone = threading.Event()
 
     def log_message(self, *_):
@@ -49,6 +53,8 @@ class Provider(http.server.BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         try:
             need(self.headers["content-type"] == "application/json", "content-type")
+            if self.path == self.path_of_embeddings:
+                return self.embed(body)
             self.check_target(body)
             self.check(body)
             self.scene(body)
@@ -129,7 +135,28 @@ def sse(event, named=False):
     return f"{name}data: {json.dumps(event)}\n\n"
 
 
-class OpenAi(Provider):
+class Embeddings(Provider):
+    """OpenAI's embeddings, which are the same beside both of its other APIs."""
+
+    path_of_embeddings = "/v1/embeddings"
+
+    def embed(self, body):
+        need(self.headers["authorization"] == f"Bearer {KEY}", "the credential")
+        need(body.keys() <= {"model", "input", "encoding_format"} and body["model"] == "the-model", f"fields: {body}")
+        texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+        packed = body.get("encoding_format") == "base64"
+        data = [{"object": "embedding", "index": at, "embedding": pack(VECTORS[text]) if packed else VECTORS[text]}
+                for at, text in enumerate(texts)]
+        # Their order is told by their index.
+        self.json(200, {"object": "list", "data": data[::-1], "model": "the-model-0",
+                        "usage": {"prompt_tokens": 5, "total_tokens": 5}})
+
+
+def pack(vector):
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+class OpenAi(Embeddings):
     path_of_chats = "/v1/chat/completions"
     content_type = "text/event-stream"
 
@@ -213,7 +240,7 @@ class OpenAi(Provider):
         self.answer(body, {"content": None, "tool_calls": calls}, "tool_calls", events)
 
 
-class Responses(Provider):
+class Responses(Embeddings):
     path_of_chats = "/v1/responses"
     content_type = "text/event-stream"
 
@@ -432,7 +459,16 @@ class Anthropic(Provider):
 
 
 class Gemini(Provider):
+    path_of_embeddings = "/v1beta/models/the-model:batchEmbedContents"
     content_type = "text/event-stream"
+
+    def embed(self, body):
+        need(self.headers["x-goog-api-key"] == KEY, "the credential")
+        need(all(request.keys() == {"model", "content"} for request in body["requests"]), "the fields of a request")
+        need(all(request["model"] == "models/the-model" for request in body["requests"]), "the operator's model")
+        texts = [request["content"]["parts"][0]["text"] for request in body["requests"]]
+        self.json(200, {"embeddings": [{"values": VECTORS[text]} for text in texts],
+                        "usageMetadata": {"promptTokenCount": 5}})
 
     def check_target(self, body):
         method = self.path.removeprefix("/v1beta/models/the-model:")
@@ -512,7 +548,22 @@ class Gemini(Provider):
 
 class Ollama(Provider):
     path_of_chats = "/api/chat"
+    path_of_embeddings = "/api/embed"
     content_type = "application/x-ndjson"
+
+    def do_POST(self):
+        # The older API, which only its own clients ask for.
+        if self.path != "/api/embeddings":
+            return super().do_POST()
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        return self.json(200, {"embedding": VECTORS[body["prompt"]]})
+
+    def embed(self, body):
+        need(self.headers["authorization"] == f"Bearer {KEY}", "the credential")
+        need(body.keys() <= {"model", "input", "truncate"} and body["model"] == "the-model", f"fields: {body}")
+        need(isinstance(body["input"], list), "the input")
+        self.json(200, {"model": "the-model-0", "embeddings": [VECTORS[text] for text in body["input"]],
+                        "total_duration": 1, "prompt_eval_count": 5})
 
     def check(self, body):
         need(self.headers["authorization"] == f"Bearer {KEY}", "the credential")

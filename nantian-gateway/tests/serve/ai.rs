@@ -1,6 +1,10 @@
 //! AIService: an OpenAI-type provider behind the gateway.
 
-use crate::support::{Backend, Message, Port, Running, World, chat, rule, to_ai};
+use serde_json::json;
+
+use crate::support::{
+    Backend, Message, Port, Running, World, chat, limits::limits, llm, provider, rule, said,
+};
 
 const BUFFERED: &str = r#"{"id":"x","object":"chat.completion","model":"fake-large","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":91,"total_tokens":100},"odd":  1}"#;
 
@@ -13,66 +17,14 @@ const STREAM: &str = ": hello\n\ndata: {\"id\":\"x\",\"choices\":[{\"index\":0,\
 /// The event of the stream that only the gateway has asked for.
 const USAGE: &str = "data: {\"id\":\"x\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":91,\"total_tokens\":100}}\n\n";
 
-/// A provider that streams if it is asked to.
-async fn provider() -> Backend {
-    Backend::answering(|request| {
-        let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
-        if body["stream"] != true {
-            let length = BUFFERED.len();
-            return format!(
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{BUFFERED}"
-            )
-            .into_bytes();
-        }
-        let mut reply =
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
-        for part in STREAM.as_bytes().chunks(7) {
-            reply.extend(format!("{:x}\r\n", part.len()).bytes());
-            reply.extend(part);
-            reply.extend(b"\r\n");
-        }
-        reply.extend(b"0\r\n\r\n");
-        reply
-    })
-    .await
+/// An OpenAI-type provider.
+async fn gpt() -> Backend {
+    provider(BUFFERED, STREAM).await
 }
 
-/// The AIService `llm` at `provider`, its Secret, and the route to it; `limits` is the spec of a TokenPolicy.
-async fn gateway(provider: &Backend, limits: Option<&str>) -> Running {
-    let service = format!(
-        "
-apiVersion: v1
-kind: Secret
-metadata: {{name: key, namespace: demo}}
-stringData: {{token: sk-provider}}
----
-apiVersion: gateway.nantian.dev/v1alpha1
-kind: AIService
-metadata: {{name: llm, namespace: demo}}
-spec:
-  provider: openai
-  model: fake-large
-  endpoint: http://{}/v1
-  auth: {{type: bearer, secret: key, key: token}}
-",
-        provider.address
-    );
-    let world = World::new().manifest("service", &service).route("llm", &[rule("/v1", &to_ai("llm"))]);
-    let world = match limits {
-        None => world,
-        Some(limits) => world.manifest(
-            "limits",
-            &format!(
-                "
-apiVersion: gateway.nantian.dev/v1alpha1
-kind: TokenPolicy
-metadata: {{name: limits, namespace: demo}}
-spec: {{targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: llm}}], {limits}}}
-"
-            ),
-        ),
-    };
-    world.start().await
+/// The AIService `llm` at `provider`.
+async fn gateway(provider: &Backend) -> Running {
+    llm(provider, "").start().await
 }
 
 async fn ask(gateway: &Running, stream: bool) -> Message {
@@ -81,8 +33,8 @@ async fn ask(gateway: &Running, stream: bool) -> Message {
 
 #[tokio::test]
 async fn the_provider_sees_its_own_credential_and_model_and_the_client_its_bytes() {
-    let provider = provider().await;
-    let gateway = gateway(&provider, None).await;
+    let provider = gpt().await;
+    let gateway = gateway(&provider).await;
 
     let reply = ask(&gateway, false).await;
     assert_eq!((reply.status(), reply.text().as_str()), (200, BUFFERED));
@@ -102,8 +54,9 @@ async fn the_provider_sees_its_own_credential_and_model_and_the_client_its_bytes
 
 #[tokio::test]
 async fn the_usage_of_replies_counts_against_a_limit_on_tokens() {
-    let provider = provider().await;
-    let gateway = gateway(&provider, Some("tokensPerMinute: 250")).await;
+    let provider = gpt().await;
+    let limits = limits("limits", "kind: HTTPRoute, name: llm", "tokensPerMinute: 250");
+    let gateway = llm(&provider, "").manifest("limits", &limits).start().await;
     for stream in [false, true] {
         assert_eq!(ask(&gateway, stream).await.status(), 200);
     }
@@ -117,7 +70,7 @@ async fn the_usage_of_replies_counts_against_a_limit_on_tokens() {
 #[tokio::test]
 async fn a_provider_that_cannot_be_reached_is_answered_for() {
     let nobody = Port::reserve();
-    let gateway = gateway(&Backend::at(nobody.address()), None).await;
+    let gateway = gateway(&Backend::at(nobody.address())).await;
     let reply = ask(&gateway, false).await;
     assert!(matches!(reply.status(), 502 | 503), "{reply:?}");
     assert!(!reply.text().contains("sk-provider"));
@@ -170,8 +123,8 @@ fn post(path: &str, body: &str) -> String {
 
 #[tokio::test]
 async fn an_anthropic_client_talks_to_an_openai_type_provider() {
-    let provider = provider().await;
-    let gateway = gateway(&provider, None).await;
+    let provider = gpt().await;
+    let gateway = gateway(&provider).await;
     let body = |stream: bool| {
         format!(
             r#"{{"model":"any","max_tokens":9,"stream":{stream},"top_k":3,"messages":[{{"role":"user","content":"hi"}}]}}"#
@@ -194,7 +147,7 @@ async fn an_anthropic_client_talks_to_an_openai_type_provider() {
 
 #[tokio::test]
 async fn a_request_goes_to_the_model_that_it_names_and_on_to_the_other_where_that_fails() {
-    let gpt = provider().await;
+    let gpt = gpt().await;
     let ask = |model: &str| {
         post(
             "/v1/chat/completions",
@@ -221,8 +174,8 @@ async fn a_request_goes_to_the_model_that_it_names_and_on_to_the_other_where_tha
 
 #[tokio::test]
 async fn long_prompts_and_large_pictures_pass() {
-    let provider = provider().await;
-    let gateway = gateway(&provider, None).await;
+    let provider = gpt().await;
+    let gateway = gateway(&provider).await;
     for (path, size) in
         [("/v1/chat/completions", 400_000), ("/v1/messages", 400_000), ("/v1/messages", 24 << 20)]
     {
@@ -239,4 +192,56 @@ async fn long_prompts_and_large_pictures_pass() {
         assert_eq!(reply.status(), 200, "{path} {size}");
         assert!(provider.last().body.len() > size);
     }
+}
+
+#[tokio::test]
+async fn vectors_come_of_a_provider_that_speaks_another_dialect_and_count_against_a_limit() {
+    const VECTORS: &str =
+        r#"{"model":"nomic","embeddings":[[0.5,-0.25]],"total_duration":9,"prompt_eval_count":80}"#;
+    let ollama = Backend::answering(|_| said("application/json", VECTORS)).await;
+    let service = format!(
+        "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: AIService
+metadata: {{name: nomic, namespace: demo}}
+spec: {{provider: ollama, model: nomic, endpoint: 'http://{}'}}
+",
+        ollama.address
+    );
+    let backend = "backendRefs: [{group: gateway.nantian.dev, kind: AIService, name: nomic}]";
+    let gateway = World::new()
+        .manifest("service", &service)
+        .manifest("limits", &limits("limits", "kind: HTTPRoute, name: llm", "tokensPerMinute: 100"))
+        .route("llm", &[rule("/", backend)])
+        .start()
+        .await;
+    let reply = gateway.ask(post("/v1/embeddings", r#"{"model":"any","input":"a","user":"u"}"#)).await;
+    assert_eq!((reply.status(), reply.header("x-nantian-dropped")), (200, Some("user")));
+    assert_eq!(reply.json()["data"][0]["embedding"], json!([0.5, -0.25]));
+    assert_eq!(reply.json()["usage"]["prompt_tokens"], 80);
+    let seen = ollama.last();
+    assert_eq!(seen.start, "POST /api/embed HTTP/1.1");
+    assert_eq!(seen.json(), json!({"model": "nomic", "input": ["a"], "truncate": false}));
+
+    let refused = gateway.ask(post("/v1/embeddings", &format!(r#"{{"input":"{}"}}"#, "a".repeat(200)))).await;
+    assert_eq!(refused.status(), 429, "20 tokens are left, and the text has 50");
+}
+
+#[tokio::test]
+async fn what_a_stream_loses_is_named_in_a_trailer() {
+    const CITED: &str = "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\",\"annotations\":[{}]},\"finish_reason\":\"stop\"}]}\n\n\
+        data: [DONE]\n\n";
+    let provider = provider(BUFFERED, CITED).await;
+    let gateway = gateway(&provider).await;
+    let ask = r#"{"max_tokens":9,"stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+    for (te, named) in [("TE: trailers\r\n", vec!["annotations".to_owned()]), ("", Vec::new())] {
+        let request = post("/v1/messages", ask).replacen("\r\n", &format!("\r\n{te}"), 1);
+        let reply = gateway.ask(request).await;
+        assert!(reply.text().ends_with("data: {\"type\":\"message_stop\"}\n\n"), "{reply:?}");
+        let trailers =
+            reply.trailers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("x-nantian-dropped"));
+        assert_eq!(trailers.map(|(_, value)| value.clone()).collect::<Vec<_>>(), named);
+    }
+    let lossy = r#"nantian_ai_lossy_calls_total{ai_service="demo/llm"}"#;
+    assert_eq!(gateway.metric(lossy).await, Some(2.0));
 }

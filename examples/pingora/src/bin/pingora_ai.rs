@@ -1,51 +1,44 @@
-//! A Pingora proxy that offers Anthropic's Messages over an OpenAI-type provider: the codec runs in the body callbacks.
+//! A Pingora proxy that offers Anthropic's Messages over an OpenAI-type provider: requests and answers are translated in the
+//! body callbacks, without a service.
 //!
 //! The provider is a fake one in this program, so that it runs without an account.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::ensure;
 use async_trait::async_trait;
 use axum::{Router, response::IntoResponse, routing::post};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response, StatusCode, Uri};
+use http::{HeaderMap, StatusCode, Uri};
 use http_body_util::BodyExt as _;
-use nantian_ai::codec::{Defaults, StreamDecoder, StreamEncoder};
-use nantian_ai::ir::{Fault, FaultKind, Losses, ToolNames};
-use nantian_ai::{DROPPED, Dialect, estimate_tokens};
+use nantian_ai::respond::{DialectResponder, Respond as _};
+use nantian_ai::translate::{Translation, Translator};
+use nantian_ai::{BoxError, DROPPED, Dialect, Error, Surface, Target, TargetConfig};
 use nantian_pingora_examples::{backend, post as ask, proxy, respond};
-use pingora_core::{Error, ErrorType, Result, upstreams::peer::HttpPeer};
+use pingora_core::{ErrorType, Result, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-const CLIENT: Dialect = Dialect::Anthropic;
-const PROVIDER: Dialect = Dialect::OpenAi;
 /// The most that is kept of a request or of a whole reply, in bytes.
 const MOST: usize = 4 << 20;
 
 struct Proxy {
     provider: SocketAddr,
+    target: Target,
 }
 
 /// What is known of a request between the callbacks.
 #[derive(Default)]
 struct Exchange {
+    surface: Option<Surface>,
     /// The client's request, or the reply if it comes whole.
     whole: BytesMut,
-    asked: Option<Asked>,
+    translation: Option<Translation>,
     answer: Answer,
     /// What the client is told if there is no answer.
-    fault: Option<Fault>,
-}
-
-/// What the provider was asked for.
-struct Asked {
-    defaults: Defaults,
-    names: ToolNames,
-    /// What the provider's dialect has no words for.
-    lost: Losses,
+    error: Option<Error>,
 }
 
 /// How the reply comes.
@@ -53,8 +46,8 @@ struct Asked {
 enum Answer {
     #[default]
     Whole,
-    Stream(Box<(StreamDecoder, StreamEncoder)>),
-    Fault(StatusCode),
+    Stream(Box<Translator>),
+    Refusal(StatusCode),
 }
 
 impl Exchange {
@@ -62,81 +55,52 @@ impl Exchange {
     fn keep(&mut self, body: &mut Option<Bytes>) -> Result<()> {
         let more = body.take().unwrap_or_default();
         if self.whole.len() + more.len() > MOST {
-            return self.fail(Fault::new(FaultKind::TooLarge, "the body is too large"));
+            return self.fail(Error::BodyTooLarge { limit: MOST as u64 });
         }
         self.whole.extend_from_slice(&more);
         Ok(())
     }
 
     /// Ends the exchange with what [`ProxyHttp::fail_to_proxy`] is to say.
-    fn fail<T>(&mut self, fault: Fault) -> Result<T> {
-        self.fault = Some(fault);
-        Error::err(ErrorType::HTTPStatus(400))
+    fn fail<T>(&mut self, error: Error) -> Result<T> {
+        self.error = Some(error);
+        pingora_core::Error::err(ErrorType::HTTPStatus(400))
     }
 
     /// The request in the provider's words.
-    fn translate_request(&mut self) -> Result<Bytes> {
+    fn translate_request(&mut self, target: &Target) -> Result<Bytes> {
         let body = std::mem::take(&mut self.whole);
-        let (mut request, mut lost) = match CLIENT.decode_request(&body) {
-            Ok(request) => request,
-            Err(invalid) => return self.fail(Fault::new(FaultKind::Invalid, invalid.to_string())),
-        };
-        "gpt-4o".clone_into(&mut request.model);
-        let names = ToolNames::adapt(&mut request);
-        let written = match PROVIDER.encode_request(&request, "openai") {
-            Ok((written, more)) => {
-                lost.extend(more);
-                written
+        let Some(surface) = &self.surface else { return self.fail(Error::NoModel) };
+        match Translation::begin(target, surface, &body, false) {
+            Ok((translation, body)) => {
+                self.translation = Some(translation);
+                Ok(body)
             }
-            Err(invalid) => return self.fail(Fault::new(FaultKind::Invalid, invalid.to_string())),
-        };
-        let defaults = Defaults {
-            id: "msg_1".to_owned(),
-            model: request.model,
-            created: SystemTime::now(),
-            stream_usage: request.stream_usage,
-            input_estimate: estimate_tokens(&written),
-        };
-        self.asked = Some(Asked { defaults, names, lost });
-        Ok(written)
+            Err(error) => self.fail(error),
+        }
     }
 
     /// The next part of the answer in the client's words.
     fn translate_answer(&mut self, body: &mut Option<Bytes>, ends: bool) -> Result<()> {
-        match &mut self.answer {
-            Answer::Stream(stream) => {
-                let (decoder, encoder) = &mut **stream;
-                let (mut events, mut out) = (VecDeque::new(), Vec::new());
-                decoder.push(body.as_deref().unwrap_or_default(), &mut events);
-                if ends {
-                    decoder.finish(&mut events);
-                }
-                events.drain(..).for_each(|event| encoder.push(event, &mut out));
-                *body = Some(Bytes::from(out));
+        if let Answer::Stream(translator) = &mut self.answer {
+            let mut out = translator.push(body.as_deref().unwrap_or_default()).to_vec();
+            if ends {
+                out.extend(translator.finish());
             }
-            Answer::Whole | Answer::Fault(_) => {
-                self.keep(body)?;
-                if ends {
-                    *body = Some(self.translate_whole());
-                }
-            }
+            *body = Some(Bytes::from(out));
+            return Ok(());
+        }
+        self.keep(body)?;
+        if let (true, Some(translation)) = (ends, &self.translation) {
+            *body = Some(match &self.answer {
+                Answer::Refusal(status) => translation.refusal(*status, &self.whole).1,
+                _ => match translation.reply(&self.whole, false) {
+                    Ok((reply, _)) => reply,
+                    Err(fault) => Dialect::Anthropic.encode_fault(&fault).1,
+                },
+            });
         }
         Ok(())
-    }
-
-    fn translate_whole(&mut self) -> Bytes {
-        let reply = match (&self.answer, &self.asked) {
-            (Answer::Fault(status), _) => Err(PROVIDER.decode_fault(*status, &self.whole)),
-            (_, Some(asked)) => PROVIDER.decode_reply(&self.whole, 1).map(|(reply, _)| (reply, asked)),
-            (_, None) => Err(Fault::new(FaultKind::Upstream, "an answer before the request")),
-        };
-        match reply {
-            Ok((mut reply, asked)) => {
-                asked.names.restore_in(&mut reply);
-                CLIENT.encode_reply(reply, &asked.defaults).0
-            }
-            Err(fault) => CLIENT.encode_fault(&fault).1,
-        }
     }
 }
 
@@ -148,8 +112,25 @@ impl ProxyHttp for Proxy {
         Exchange::default()
     }
 
+    /// What no provider of the target's dialect could be asked for is refused before its body is read.
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        let head = session.req_header();
+        match self.target.admit(head) {
+            Ok(surface) => {
+                exchange.surface = Some(surface);
+                Ok(false)
+            }
+            Err(error) => {
+                respond(session, DialectResponder.respond(&error, Dialect::Anthropic)).await?;
+                Ok(true)
+            }
+        }
+    }
+
     async fn upstream_peer(&self, _: &mut Session, _: &mut Exchange) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.provider, false, String::new())))
+        let mut peer = HttpPeer::new(self.provider, false, String::new());
+        peer.options.connection_timeout = self.target.config().timeouts.connect;
+        Ok(Box::new(peer))
     }
 
     /// The client's credential ends here, and the body gets another length.
@@ -176,7 +157,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         exchange.keep(body)?;
         if ends {
-            *body = Some(exchange.translate_request()?);
+            *body = Some(exchange.translate_request(&self.target)?);
         }
         Ok(())
     }
@@ -187,17 +168,17 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        let Some(translation) = &exchange.translation else { return exchange.fail(Error::NoModel) };
         let is_stream = response.headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
-        if let Some(asked) = exchange.asked.as_ref().filter(|asked| !asked.lost.is_empty()) {
-            response.insert_header(DROPPED, asked.lost.to_string())?;
-        }
-        let mut content_type = "application/json";
+        let mut content_type = translation.content_type();
         if !response.status.is_success() {
-            exchange.answer = Answer::Fault(response.status);
-        } else if is_stream && let Some(asked) = exchange.asked.take() {
-            let encoder = StreamEncoder::new(CLIENT, asked.defaults, asked.names);
-            exchange.answer = Answer::Stream(Box::new((StreamDecoder::new(PROVIDER, 1), encoder)));
-            content_type = StreamEncoder::content_type(CLIENT);
+            exchange.answer = Answer::Refusal(response.status);
+            content_type = "application/json";
+        } else if is_stream {
+            exchange.answer = Answer::Stream(Box::new(translation.translator()));
+        }
+        if let Some(lost) = translation.losses().header_value() {
+            response.insert_header(DROPPED, lost)?;
         }
         response.remove_header("content-length");
         response.insert_header("transfer-encoding", "chunked")?;
@@ -216,21 +197,30 @@ impl ProxyHttp for Proxy {
     }
 
     /// Whatever fails is told in the client's words.
-    async fn fail_to_proxy(&self, session: &mut Session, _: &Error, exchange: &mut Exchange) -> FailToProxy {
-        let unreachable = || Fault::new(FaultKind::Upstream, "the provider cannot be reached");
-        let (status, body) = CLIENT.encode_fault(&exchange.fault.take().unwrap_or_else(unreachable));
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        cause: &pingora_core::Error,
+        exchange: &mut Exchange,
+    ) -> FailToProxy {
+        let unreachable = || Error::Upstream {
+            target: self.target.name().to_owned(),
+            source: Arc::from(BoxError::from(cause.to_string())),
+        };
+        let error = exchange.error.take().unwrap_or_else(unreachable);
+        let response = DialectResponder.respond(&error, Dialect::Anthropic);
+        let error_code = response.status().as_u16();
         // Whoever is gone cannot be told.
         let _ = respond(session, response).await;
-        FailToProxy { error_code: status.as_u16(), can_reuse_downstream: false }
+        FailToProxy { error_code, can_reuse_downstream: false }
     }
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let provider = backend(Router::new().route("/v1/chat/completions", post(complete))).await?;
-    let url = format!("http://{}/v1/messages", proxy(Proxy { provider }).await?);
+    let target = Target::new(TargetConfig::new("example/gpt", "openai", "gpt-4o"))?;
+    let url = format!("http://{}/v1/messages", proxy(Proxy { provider, target }).await?);
 
     let (status, dropped, whole) = say(&url, WHOLE).await?;
     ensure!(dropped == "top_k", "what OpenAI cannot be told is named: {dropped:?}");

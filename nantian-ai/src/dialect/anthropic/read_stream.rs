@@ -3,7 +3,7 @@
 use super::read_reply::{Counts, read_stop};
 use super::read_request::own_signature;
 use crate::codec::{Fields, fault};
-use crate::ir::{Event, Fault, Part};
+use crate::ir::{Event, Fault, Losses, Part};
 
 /// Reads the events of one stream.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +11,7 @@ pub(crate) struct StreamReader {
     started: bool,
     open: bool,
     counts: Counts,
+    losses: Losses,
 }
 
 // === impl StreamReader ===
@@ -34,7 +35,7 @@ impl StreamReader {
                 self.close(sink);
                 self.begin(event.any_object("content_block"), sink);
             }
-            "content_block_delta" if self.open => Self::delta(event.any_object("delta"), sink),
+            "content_block_delta" if self.open => self.delta(event.any_object("delta"), sink),
             "content_block_stop" => self.close(sink),
             "message_delta" => {
                 self.close(sink);
@@ -58,6 +59,11 @@ impl StreamReader {
     /// The stream has ended without saying so.
     pub(crate) fn finish(&mut self, sink: &mut impl FnMut(Event)) {
         sink(Event::Failed(Fault::truncated()));
+    }
+
+    /// What has no place in the common form.
+    pub(crate) fn losses(&self) -> &Losses {
+        &self.losses
     }
 
     fn begin(&mut self, mut block: Fields, sink: &mut impl FnMut(Event)) {
@@ -84,7 +90,7 @@ impl StreamReader {
                 }
             }
             // Blocks of tools that the provider runs itself.
-            _ => return,
+            kind => return self.losses.add_below("content", kind),
         };
         self.open = true;
         sink(Event::Open(part));
@@ -94,9 +100,11 @@ impl StreamReader {
         if let Some(signature) = block.any_text("signature").and_then(own_signature) {
             sink(Event::Signature(signature));
         }
+        block.ignore(&["caller", "thinking", "text"]);
+        block.rest(&mut self.losses);
     }
 
-    fn delta(mut delta: Fields, sink: &mut impl FnMut(Event)) {
+    fn delta(&mut self, mut delta: Fields, sink: &mut impl FnMut(Event)) {
         for name in ["text", "thinking", "partial_json"] {
             if let Some(text) = delta.some_text(name) {
                 sink(Event::Delta(text));
@@ -105,6 +113,12 @@ impl StreamReader {
         if let Some(signature) = delta.any_text("signature").and_then(own_signature) {
             sink(Event::Signature(signature));
         }
+        // One of several, where the whole reply has a list.
+        if delta.take("citation").is_some() {
+            self.losses.add("citations");
+        }
+        delta.ignore(&["type", "text", "thinking", "partial_json"]);
+        delta.rest(&mut self.losses);
     }
 
     fn count(&mut self, mut usage: Fields, sink: &mut impl FnMut(Event)) {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::read_reply::{Said, error_of, malformed, read_part, read_tokens};
 use super::{is_malformed, read_stop, tagged};
 use crate::codec::{Fields, fault};
-use crate::ir::{Event, Fault, Part, Stop, Tokens, ToolIds};
+use crate::ir::{Event, Fault, Losses, Part, Stop, Tokens, ToolIds};
 
 /// Reads the events of one stream.
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ pub(crate) struct StreamReader {
     reason: Option<String>,
     refused: bool,
     tokens: Tokens,
+    losses: Losses,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,6 +41,7 @@ impl StreamReader {
             reason: None,
             refused: false,
             tokens: Tokens::default(),
+            losses: Losses::default(),
         }
     }
 
@@ -83,6 +85,11 @@ impl StreamReader {
         sink(Event::End);
     }
 
+    /// What has no place in the common form.
+    pub(crate) fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
     fn part(&mut self, part: &mut Fields, sink: &mut impl FnMut(Event)) {
         let signature = part.some_text("thoughtSignature");
         let said = read_part(part);
@@ -109,7 +116,8 @@ impl StreamReader {
                 sink(Event::Delta(arguments.to_string()));
                 sink(Event::Close);
             }
-            Said::Other(_) | Said::Nothing => {}
+            Said::Other(name) => self.losses.add_below("content.parts", &name),
+            Said::Nothing => {}
         }
     }
 

@@ -7,7 +7,7 @@ use crate::codec::{Defaults, Fields, Object, fault, object};
 use crate::ir::{Block, Fault, Json, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds};
 
 /// What a provider adds about itself, not about the answer.
-const ABOUT_ITSELF: [&str; 7] = [
+pub(super) const ABOUT_ITSELF: [&str; 7] = [
     "created_at",
     "eval_duration",
     "load_duration",
@@ -93,8 +93,7 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> (Vec<u8>, Losses) {
     if reply.stop == Stop::Refused {
         losses.add("stop");
     }
-    let Tokens { cache_read, cache_write, reasoning, .. } = reply.tokens;
-    if [cache_read, cache_write, reasoning].into_iter().flatten().any(|count| count > 0) {
+    if has_details(&reply.tokens) {
         losses.add("usage.details");
     }
     let body = object(|body| {
@@ -112,6 +111,12 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> (Vec<u8>, Losses) {
         write_end(body, &reply.stop, &reply.tokens);
     });
     (body, losses)
+}
+
+/// Whether there are counts that have no place here.
+pub(super) fn has_details(tokens: &Tokens) -> bool {
+    let Tokens { cache_read, cache_write, reasoning, .. } = *tokens;
+    [cache_read, cache_write, reasoning].into_iter().flatten().any(|count| count > 0)
 }
 
 pub(super) fn head(body: &mut Object<'_>, model: Option<&str>, defaults: &Defaults) {

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::reply::{head, read_call, read_stop, read_tokens, write_end};
+use super::reply::{ABOUT_ITSELF, has_details, head, read_call, read_stop, read_tokens, write_end};
 use super::write_request::write_call;
 use crate::codec::{Defaults, Fields, Object, append, fault};
-use crate::ir::{Event, Fault, Part, Stop, Tokens, ToolCall, ToolIds, arguments};
+use crate::ir::{Event, Fault, Losses, Part, Stop, Tokens, ToolCall, ToolIds, arguments};
 
 /// Reads the lines of one stream.
 #[derive(Clone, Debug)]
@@ -14,6 +14,7 @@ pub(crate) struct StreamReader {
     started: bool,
     called: bool,
     open: Option<Part>,
+    losses: Losses,
 }
 
 /// Writes the lines of one stream.
@@ -26,13 +27,14 @@ pub(crate) struct StreamWriter {
     arguments: String,
     stop: Stop,
     tokens: Tokens,
+    losses: Losses,
 }
 
 // === impl StreamReader ===
 
 impl StreamReader {
     pub(crate) fn new(ids: ToolIds) -> Self {
-        Self { ids, started: false, called: false, open: None }
+        Self { ids, started: false, called: false, open: None, losses: Losses::default() }
     }
 
     pub(crate) fn line(&mut self, data: &[u8], sink: &mut impl FnMut(Event)) {
@@ -60,6 +62,8 @@ impl StreamReader {
             sink(Event::Delta(call.arguments.to_string()));
             sink(Event::Close);
         }
+        message.ignore(&["role"]);
+        message.rest(&mut self.losses);
         if line.take("done") == Some(Value::Bool(true)) {
             self.close(sink);
             sink(Event::Tokens(read_tokens(&mut line)));
@@ -67,6 +71,14 @@ impl StreamReader {
             sink(Event::Stop(stop.with_calls(self.called)));
             sink(Event::End);
         }
+        line.ignore(&ABOUT_ITSELF);
+        line.ignore(&["model"]);
+        line.rest(&mut self.losses);
+    }
+
+    /// What has no place in the common form.
+    pub(crate) fn losses(&self) -> &Losses {
+        &self.losses
     }
 
     pub(crate) fn finish(&mut self, sink: &mut impl FnMut(Event)) {
@@ -100,13 +112,19 @@ impl StreamWriter {
             arguments: String::new(),
             stop: Stop::End,
             tokens: Tokens::default(),
+            losses: Losses::default(),
         }
     }
 
     pub(crate) fn event(&mut self, event: Event, out: &mut Vec<u8>) {
         match event {
             Event::Start { model, .. } => self.model = model,
-            Event::Open(part) => self.open = Some(part),
+            Event::Open(part) => {
+                if matches!(part, Part::RedactedReasoning(_)) {
+                    self.losses.add("reasoning.redacted");
+                }
+                self.open = Some(part);
+            }
             Event::Delta(text) => match &self.open {
                 Some(Part::ToolCall { .. }) => self.arguments.push_str(&text),
                 Some(Part::Reasoning) => self.message(out, |message| {
@@ -116,10 +134,19 @@ impl StreamWriter {
                 _ => self.message(out, |message| message.text("content", &text)),
             },
             Event::Close => self.close(out),
-            // There is no place for it.
-            Event::Signature(_) => {}
-            Event::Tokens(tokens) => self.tokens.merge(tokens),
-            Event::Stop(stop) => self.stop = stop,
+            Event::Signature(_) => self.losses.add("reasoning.signature"),
+            Event::Tokens(tokens) => {
+                self.tokens.merge(tokens);
+                if has_details(&self.tokens) {
+                    self.losses.add("usage.details");
+                }
+            }
+            Event::Stop(stop) => {
+                if stop == Stop::Refused {
+                    self.losses.add("stop");
+                }
+                self.stop = stop;
+            }
             Event::End => self.line(out, |line| {
                 line.object("message", |message| {
                     message.text("role", "assistant");
@@ -132,6 +159,11 @@ impl StreamWriter {
                 out.push(b'\n');
             }
         }
+    }
+
+    /// What has no place in a stream.
+    pub(crate) fn losses(&self) -> &Losses {
+        &self.losses
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {

@@ -6,6 +6,9 @@ use super::read_request::read_reasoning;
 use crate::codec::{Fields, fault};
 use crate::ir::{Block, Fault, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds, arguments};
 
+/// What a choice says that changes nothing about the answer.
+pub(super) const ABOUT_ITSELF: [&str; 3] = ["index", "native_finish_reason", "stop_reason"];
+
 pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
     let mut fields = Fields::parse(body).map_err(|_| Fault::unreadable())?;
     if let Some(error) = fields.take("error") {
@@ -26,7 +29,7 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     let stop = read_stop(choice.any_text("finish_reason").as_deref()).with_calls(has_calls);
     message.ignore(&["role"]);
     message.rest(&mut losses);
-    choice.ignore(&["index", "native_finish_reason", "stop_reason"]);
+    choice.ignore(&ABOUT_ITSELF);
     choice.rest(&mut losses);
     let reply = Reply {
         id: fields.some_text("id"),

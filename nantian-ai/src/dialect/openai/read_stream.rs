@@ -5,9 +5,9 @@
 
 use serde_json::Value;
 
-use super::read_reply::{read_content, read_stop, read_tokens};
+use super::read_reply::{ABOUT_ITSELF, read_content, read_stop, read_tokens};
 use crate::codec::{Fields, fault};
-use crate::ir::{Block, Event, Fault, Part, Stop, Tokens, ToolIds};
+use crate::ir::{Block, Event, Fault, Losses, Part, Stop, Tokens, ToolIds};
 use crate::wire::json::Scanner;
 
 /// The most tool calls of one answer.
@@ -26,6 +26,7 @@ pub(crate) struct StreamReader {
     kept: usize,
     stopped: bool,
     tokens: Tokens,
+    losses: Losses,
 }
 
 /// What is being said.
@@ -60,6 +61,7 @@ impl StreamReader {
             kept: 0,
             stopped: false,
             tokens: Tokens::default(),
+            losses: Losses::default(),
         }
     }
 
@@ -79,9 +81,15 @@ impl StreamReader {
         }
         for choice in chunk.any_list("choices") {
             let mut choice = Fields::lenient(choice);
-            if choice.any_count("index").unwrap_or(0) == 0 && !self.choice(&mut choice, sink) {
+            // Several answers have not been asked for.
+            if choice.any_count("index").unwrap_or(0) > 0 {
+                continue;
+            }
+            if !self.choice(&mut choice, sink) {
                 return sink(Event::Failed(Fault::unreadable()));
             }
+            choice.ignore(&ABOUT_ITSELF);
+            choice.rest(&mut self.losses);
         }
         let tokens = read_tokens(&mut chunk.any_object("usage"));
         if tokens != Tokens::default() && tokens != self.tokens {
@@ -97,6 +105,11 @@ impl StreamReader {
         } else {
             sink(Event::Failed(Fault::truncated()));
         }
+    }
+
+    /// What has no place in the common form.
+    pub(crate) fn losses(&self) -> &Losses {
+        &self.losses
     }
 
     /// `[DONE]`, also where no reason came before.
@@ -134,6 +147,8 @@ impl StreamReader {
         if let Some(reason) = choice.any_text("finish_reason") {
             self.stop(Some(&reason), sink);
         }
+        delta.ignore(&["role", "reasoning", "reasoning_content", "refusal"]);
+        delta.rest(&mut self.losses);
         true
     }
 

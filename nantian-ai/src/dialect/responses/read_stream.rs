@@ -26,6 +26,7 @@ pub(crate) struct StreamReader {
     open: Option<Kind>,
     kept: usize,
     calls: bool,
+    losses: Losses,
 }
 
 #[derive(Clone, Debug)]
@@ -61,7 +62,15 @@ enum Kind {
 
 impl StreamReader {
     pub(crate) fn new(ids: ToolIds) -> Self {
-        Self { ids, started: false, items: VecDeque::new(), open: None, kept: 0, calls: false }
+        Self {
+            ids,
+            started: false,
+            items: VecDeque::new(),
+            open: None,
+            kept: 0,
+            calls: false,
+            losses: Losses::default(),
+        }
     }
 
     /// Reads the data of one event.
@@ -99,6 +108,11 @@ impl StreamReader {
     /// The stream has ended without saying so.
     pub(crate) fn finish(&mut self, sink: &mut impl FnMut(Event)) {
         sink(Event::Failed(Fault::truncated()));
+    }
+
+    /// What has no place in the common form.
+    pub(crate) fn losses(&self) -> &Losses {
+        &self.losses
     }
 
     /// False if there are too many.
@@ -180,8 +194,7 @@ impl StreamReader {
         let mut whole = event.any_object("item");
         let is_call = self.items.iter().any(|item| item.index == index && !item.done && item.call.is_some());
         let mut blocks = Vec::new();
-        // The meter and the whole reply name what is lost; within a stream there is no place to.
-        read_output(&mut whole, &mut self.ids, &mut blocks, &mut Losses::default());
+        read_output(&mut whole, &mut self.ids, &mut blocks, &mut self.losses);
         self.calls |= blocks.iter().any(|block| matches!(block, Block::ToolCall(_)));
         let Some(item) = self.item(index) else { return false };
         for (at, block) in (0..).zip(blocks) {

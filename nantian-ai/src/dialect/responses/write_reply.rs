@@ -30,7 +30,7 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
     })
 }
 
-/// A whole response. What its request asked for is not repeated in it.
+/// A whole response.
 pub(super) fn write_response(
     body: &mut Object<'_>,
     id: &str,
@@ -67,24 +67,31 @@ pub(super) fn write_response(
         Some(reason) => body.object("incomplete_details", |details| details.text("reason", reason)),
         None => body.null("incomplete_details"),
     }
-    body.null("instructions");
-    body.null("max_output_tokens");
+    let echo = &defaults.echo;
+    echo.write(body, "instructions", |body| body.null("instructions"));
+    echo.write(body, "max_output_tokens", |body| body.null("max_output_tokens"));
     body.text("model", model.unwrap_or(&defaults.model));
     body.list("output", output);
-    body.flag("parallel_tool_calls", true);
+    echo.write(body, "parallel_tool_calls", |body| body.flag("parallel_tool_calls", true));
     body.null("previous_response_id");
+    echo.write(body, "prompt_cache_key", |_| {});
+    echo.write(body, "reasoning", |_| {});
+    echo.write(body, "safety_identifier", |_| {});
     body.flag("store", false);
-    body.null("temperature");
-    body.object("text", |text| text.object("format", |format| format.text("type", "text")));
-    body.text("tool_choice", "auto");
-    body.list("tools", |_| {});
-    body.null("top_p");
+    echo.write(body, "temperature", |body| body.null("temperature"));
+    echo.write(body, "text", |body| {
+        body.object("text", |text| text.object("format", |format| format.text("type", "text")));
+    });
+    echo.write(body, "tool_choice", |body| body.text("tool_choice", "auto"));
+    echo.write(body, "tools", |body| body.list("tools", |_| {}));
+    echo.write(body, "top_p", |body| body.null("top_p"));
     body.text("truncation", "disabled");
     match state {
         State::Ended { tokens, .. } => body.object("usage", |usage| write_tokens(usage, tokens)),
         _ => body.null("usage"),
     }
-    body.object("metadata", |_| {});
+    echo.write(body, "user", |_| {});
+    echo.write(body, "metadata", |body| body.object("metadata", |_| {}));
 }
 
 /// An item that is complete.

@@ -90,7 +90,7 @@ impl UsageObserver for AiObserver {
     }
 
     fn begin(&self, extensions: &Extensions, facts: &RequestFacts) -> Told {
-        let answers = !matches!(facts.operation, Some(Operation::Models | Operation::CountTokens));
+        let answers = facts.operation.is_none_or(Operation::spends);
         let call = answers.then(|| Call {
             observer: self.clone(),
             operation: facts.operation,

@@ -1,0 +1,175 @@
+//! How many calls of a target may be repeats at once, so that a provider in trouble is not asked ever more often.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// How many calls of one target may be further attempts.
+///
+/// It is Envoy's retry budget: a share of the calls that wait for their answers, and never less than a few.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct BudgetPolicy {
+    /// The share of the calls under way that may be repeats.
+    ///
+    /// Unit: percent. Default: 20. Source: the operator of the proxy.
+    pub percent: u32,
+    /// So many may be repeats however few are under way.
+    ///
+    /// Unit: calls. Default: 3. Source: the operator of the proxy.
+    pub min_concurrent: u32,
+}
+
+/// The calls of one target that are under way, shared by all who call it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use nantian_ai::{BudgetPolicy, RetryBudget};
+///
+/// let budget = Arc::new(RetryBudget::new(BudgetPolicy::default().min_concurrent(1)));
+/// let mut first = budget.begin();
+/// let mut second = budget.begin();
+/// assert!(first.may_repeat() && !second.may_repeat());
+/// drop(first);
+/// assert!(second.may_repeat());
+/// ```
+#[derive(Debug, Default)]
+pub struct RetryBudget {
+    policy: BudgetPolicy,
+    calls: AtomicU64,
+    repeats: AtomicU64,
+}
+
+/// One call until it has its answer.
+///
+/// # Cancellation
+/// Dropping it makes room for others.
+#[derive(Debug)]
+pub struct BudgetedCall {
+    budget: Arc<RetryBudget>,
+    repeats: bool,
+}
+
+// === impl BudgetPolicy ===
+
+impl BudgetPolicy {
+    /// Every call may be repeated.
+    pub const UNLIMITED: Self = Self { percent: 100, min_concurrent: u32::MAX };
+
+    /// Sets the share of the calls that may be repeats, in percent.
+    #[must_use]
+    pub const fn percent(mut self, percent: u32) -> Self {
+        self.percent = percent;
+        self
+    }
+
+    /// Sets how many calls may always be repeats.
+    #[must_use]
+    pub const fn min_concurrent(mut self, calls: u32) -> Self {
+        self.min_concurrent = calls;
+        self
+    }
+
+    pub(crate) const fn standard() -> Self {
+        Self { percent: 20, min_concurrent: 3 }
+    }
+}
+
+impl Default for BudgetPolicy {
+    fn default() -> Self {
+        Self::standard()
+    }
+}
+
+// === impl RetryBudget ===
+
+impl RetryBudget {
+    /// A budget without calls.
+    pub fn new(policy: BudgetPolicy) -> Self {
+        Self { policy, calls: AtomicU64::new(0), repeats: AtomicU64::new(0) }
+    }
+
+    /// A call begins.
+    pub fn begin(self: &Arc<Self>) -> BudgetedCall {
+        self.calls.fetch_add(1, Relaxed);
+        BudgetedCall { budget: Arc::clone(self), repeats: false }
+    }
+
+    fn room(&self) -> u64 {
+        let share = self.calls.load(Relaxed).saturating_mul(self.policy.percent.into()) / 100;
+        share.max(self.policy.min_concurrent.into())
+    }
+}
+
+// === impl BudgetedCall ===
+
+impl BudgetedCall {
+    /// Whether the call may be repeated; once it may, it may again.
+    pub fn may_repeat(&mut self) -> bool {
+        if !self.repeats {
+            let room = self.budget.room();
+            let one_more = |repeats: u64| (repeats < room).then_some(repeats + 1);
+            self.repeats = self.budget.repeats.fetch_update(Relaxed, Relaxed, one_more).is_ok();
+        }
+        self.repeats
+    }
+}
+
+impl Drop for BudgetedCall {
+    fn drop(&mut self) {
+        self.budget.calls.fetch_sub(1, Relaxed);
+        if self.repeats {
+            self.budget.repeats.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn one_call_in_five_may_be_a_repeat_and_three_always_may() {
+        for (calls, repeats) in [(1, 1), (3, 3), (10, 3), (20, 4), (100, 20)] {
+            let budget = Arc::new(RetryBudget::default());
+            let mut calls: Vec<_> = (0..calls).map(|_| budget.begin()).collect();
+            assert_eq!(calls.iter_mut().filter_map(|call| call.may_repeat().then_some(())).count(), repeats);
+        }
+    }
+
+    #[test]
+    fn without_a_limit_every_call_may() {
+        let budget = Arc::new(RetryBudget::new(BudgetPolicy::UNLIMITED));
+        let mut calls: Vec<_> = (0..1_000).map(|_| budget.begin()).collect();
+        assert!(calls.iter_mut().all(BudgetedCall::may_repeat));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn repeats_never_exceed_the_budget_when_they_are_granted_and_end_with_their_calls(
+            steps in vec((0_u8..3, any::<prop::sample::Index>()), 0..200),
+        ) {
+            let budget = Arc::new(RetryBudget::default());
+            let mut calls: Vec<BudgetedCall> = Vec::new();
+            for (step, at) in steps {
+                match step {
+                    0 => calls.push(budget.begin()),
+                    _ if calls.is_empty() => {}
+                    1 => drop(calls.swap_remove(at.index(calls.len()))),
+                    _ => {
+                        let before = calls.iter().filter(|call| call.repeats).count();
+                        let at = at.index(calls.len());
+                        let (had, room) = (calls[at].repeats, (calls.len() / 5).max(3));
+                        prop_assert_eq!(calls[at].may_repeat(), had || before < room);
+                    }
+                }
+            }
+            drop(calls);
+            prop_assert_eq!((budget.calls.load(Relaxed), budget.repeats.load(Relaxed)), (0, 0));
+        }
+    }
+}

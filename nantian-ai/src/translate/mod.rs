@@ -1,0 +1,268 @@
+//! One request in another dialect, and how its answer comes back into the client's.
+//!
+//! A proxy of callbacks makes the request with [`Target::prepare`] and asks [`Prepared::translation`] what is to
+//! become of the answer; where the bodies alone are its business, a [`Translation`] does.
+//!
+//! ```
+//! use http::{HeaderMap, Method};
+//! use nantian_ai::translate::Translation;
+//! use nantian_ai::{Surface, Target, TargetConfig};
+//!
+//! let target = Target::new(TargetConfig::new("demo/gpt", "openai", "gpt-4o"))?;
+//! let surface = Surface::detect(&Method::POST, "/v1/messages", &HeaderMap::new())?;
+//!
+//! // When the body of the request is there.
+//! let asked = br#"{"model":"any","max_tokens":9,"stream":true,"top_k":3,"messages":[{"role":"user","content":"Hi"}]}"#;
+//! let (translation, body) = Translation::begin(&target, &surface, asked, false)?;
+//! assert!(body.starts_with(br#"{"model":"gpt-4o","messages":[{"role":"user","content":"Hi"}]"#));
+//! assert_eq!(translation.losses().to_string(), "top_k");
+//!
+//! // With each chunk of the answer.
+//! let mut translator = translation.translator();
+//! let mut out = Vec::new();
+//! for chunk in ["data: {\"choices\":[{\"delta\":{\"content\":\"Hel", "lo\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"] {
+//!     out.extend(translator.push(chunk.as_bytes()));
+//! }
+//! out.extend(translator.finish());
+//! let out = String::from_utf8(out)?;
+//! assert!(out.starts_with("event: message_start") && out.ends_with("data: {\"type\":\"message_stop\"}\n\n"));
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`Target::prepare`]: crate::Target::prepare
+//! [`Prepared::translation`]: crate::Prepared::translation
+
+mod translator;
+
+use std::collections::VecDeque;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRAILER};
+use http::response::Parts;
+
+use crate::DROPPED;
+use crate::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
+use crate::dialect::{Dialect, Operation, Surface};
+use crate::edit::Object;
+use crate::error::Error;
+use crate::facts::RequestFacts;
+use crate::ir::{Collector, Fault, Losses, Reply, ToolNames, VectorForm, pieces};
+use crate::target::Target;
+
+pub use self::translator::Translator;
+
+/// What the answer to a translated request needs to know about it.
+#[derive(Clone, Debug)]
+pub struct Translation {
+    client: Dialect,
+    upstream: Dialect,
+    asked: Asked,
+    losses: Losses,
+    model: String,
+    input_estimate: u64,
+    echo: Echo,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+enum Asked {
+    Chat { stream: bool, stream_usage: bool, names: ToolNames },
+    Embeddings { form: VectorForm },
+}
+
+/// What an upstream says about the answer in any dialect; its other headers are for its own clients.
+const KEPT: [&str; 6] =
+    ["content-language", "date", "request-id", "retry-after", "retry-after-ms", "x-request-id"];
+
+/// The headers of a response that has been said anew.
+pub(crate) fn kept_headers(headers: &HeaderMap) -> HeaderMap {
+    let kept = KEPT.iter().filter_map(|name| {
+        let value = headers.get(*name)?;
+        Some((HeaderName::from_static(name), value.clone()))
+    });
+    kept.collect()
+}
+
+// === impl Translation ===
+
+impl Translation {
+    /// Says a chat, or a request for embeddings, in the dialect of the target: the body that the provider gets. `strict` refuses
+    /// what cannot be said whole.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedPair`] for other operations, [`Error::NotJson`], [`Error::Untranslatable`], and [`Error::Lossy`] if
+    /// nothing may be lost.
+    pub fn begin(
+        target: &Target,
+        client: &Surface,
+        body: &[u8],
+        strict: bool,
+    ) -> Result<(Self, Bytes), Error> {
+        if !target.translates(client) {
+            return Err(target.unsupported(client));
+        }
+        let facts = target.facts(client, &Object::parse(body)?, body);
+        Self::with_facts(target, client, body, &facts, strict)
+    }
+
+    pub(crate) fn with_facts(
+        target: &Target,
+        client: &Surface,
+        request: &[u8],
+        facts: &RequestFacts,
+        strict: bool,
+    ) -> Result<(Self, Bytes), Error> {
+        let (asked, body, losses) = match client.operation() {
+            Operation::Embeddings => say_embed(target, client.dialect(), request)?,
+            _ => say_chat(target, client.dialect(), request)?,
+        };
+        if strict && !losses.is_empty() {
+            return Err(Error::Lossy { losses });
+        }
+        let translation = Self {
+            echo: match client.dialect() {
+                Dialect::Responses => Echo::of_responses(request, &losses),
+                _ => Echo::default(),
+            },
+            client: client.dialect(),
+            upstream: target.dialect(),
+            asked,
+            losses,
+            model: target.model().to_owned(),
+            input_estimate: facts.input_estimate,
+        };
+        Ok((translation, body))
+    }
+
+    /// What the other dialect has no words for in the request.
+    pub fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
+    /// Whether the client asked for a stream.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.asked, Asked::Chat { stream: true, .. })
+    }
+
+    /// What is asked of the provider, in its own dialect.
+    pub(crate) fn upstream_surface(&self) -> Surface {
+        match self.asked {
+            Asked::Chat { .. } => Surface::chat(self.upstream),
+            Asked::Embeddings { .. } => Surface::embeddings(self.upstream),
+        }
+    }
+
+    /// The `content-type` of the answer that the client gets.
+    pub fn content_type(&self) -> &'static str {
+        if self.is_stream() { StreamEncoder::content_type(self.client) } else { "application/json" }
+    }
+
+    /// A whole answer said anew, and what is lost of it; `events` says that it has come as a stream, which some providers send
+    /// unasked. Who asked for a stream gets one.
+    ///
+    /// # Errors
+    /// What the provider says instead of an answer, or that this is none.
+    pub fn reply(&self, body: &[u8], events: bool) -> Result<(Bytes, Losses), Fault> {
+        let defaults = self.defaults();
+        let (stream, names) = match &self.asked {
+            Asked::Chat { stream, names, .. } => (*stream, names),
+            Asked::Embeddings { form } => {
+                let reply = self.upstream.decode_embeddings(body)?;
+                return Ok((self.client.encode_embeddings(&reply, *form, &defaults), Losses::default()));
+            }
+        };
+        let (mut reply, mut losses) =
+            if events { self.collect(body)? } else { self.upstream.decode_reply(body, fastrand::u64(..))? };
+        let (body, more) = if stream {
+            let mut encoder = StreamEncoder::new(self.client, defaults, names.clone());
+            let mut out = Vec::new();
+            pieces(reply).into_iter().for_each(|event| encoder.push(event, &mut out));
+            (Bytes::from(out), encoder.losses().cloned().unwrap_or_default())
+        } else {
+            names.restore_in(&mut reply);
+            self.client.encode_reply(reply, &defaults)
+        };
+        losses.extend(more);
+        Ok((body, losses))
+    }
+
+    /// What says a streamed answer anew, chunk by chunk.
+    pub fn translator(&self) -> Translator {
+        let names = match &self.asked {
+            Asked::Chat { names, .. } => names.clone(),
+            Asked::Embeddings { .. } => ToolNames::default(),
+        };
+        Translator::new(
+            StreamDecoder::new(self.upstream, fastrand::u64(..)),
+            StreamEncoder::new(self.client, self.defaults(), names),
+        )
+    }
+
+    /// What the client is told of a status that is no success.
+    pub fn refusal(&self, status: StatusCode, body: &[u8]) -> (StatusCode, Bytes) {
+        self.client.encode_fault(&self.upstream.decode_fault(status, body))
+    }
+
+    /// Writes the head of a whole answer.
+    pub(crate) fn write_head(&self, head: &mut Parts, losses: Losses) {
+        head.headers = kept_headers(&head.headers);
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type()));
+        let mut all = self.losses.clone();
+        all.extend(losses);
+        if let Some(value) = all.header_value() {
+            head.headers.insert(DROPPED, value);
+        }
+    }
+
+    /// Writes the head of a streamed answer. What is lost of it is not known yet, and is said at its end.
+    pub(crate) fn write_stream_head(&self, head: &mut Parts) {
+        self.write_head(head, Losses::default());
+        head.headers.insert(TRAILER, HeaderValue::from_static(crate::DROPPED_NAME));
+    }
+
+    fn collect(&self, body: &[u8]) -> Result<(Reply, Losses), Fault> {
+        let mut decoder = StreamDecoder::new(self.upstream, fastrand::u64(..));
+        let mut events = VecDeque::new();
+        decoder.push(body, &mut events);
+        decoder.finish(&mut events);
+        let mut collector = Collector::default();
+        events.into_iter().for_each(|event| collector.push(event));
+        Ok((collector.finish()?, decoder.losses().clone()))
+    }
+
+    fn defaults(&self) -> Defaults {
+        let prefix = match self.client {
+            Dialect::OpenAi => "chatcmpl-",
+            Dialect::Responses => "resp_",
+            _ => "msg_",
+        };
+        Defaults {
+            id: format!("{prefix}{:032x}", fastrand::u128(..)),
+            model: self.model.clone(),
+            created: SystemTime::now(),
+            stream_usage: matches!(self.asked, Asked::Chat { stream_usage: true, .. }),
+            input_estimate: self.input_estimate,
+            echo: self.echo.clone(),
+        }
+    }
+}
+
+fn say_chat(target: &Target, client: Dialect, body: &[u8]) -> Result<(Asked, Bytes, Losses), Error> {
+    let (mut request, mut losses) = client.decode_request(body)?;
+    target.model().clone_into(&mut request.model);
+    let names = ToolNames::adapt(&mut request);
+    let (body, more) = target.dialect().encode_request(&request, &target.config().provider)?;
+    losses.extend(more);
+    let asked = Asked::Chat { stream: request.stream, stream_usage: request.stream_usage, names };
+    Ok((asked, body, losses))
+}
+
+fn say_embed(target: &Target, client: Dialect, body: &[u8]) -> Result<(Asked, Bytes, Losses), Error> {
+    let (mut request, mut losses) = client.decode_embed_request(body)?;
+    target.model().clone_into(&mut request.model);
+    let (body, more) = target.dialect().encode_embed_request(&request)?;
+    losses.extend(more);
+    Ok((Asked::Embeddings { form: request.form }, body, losses))
+}

@@ -1,0 +1,66 @@
+//! A streamed answer, said anew while it passes.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::codec::{StreamDecoder, StreamEncoder};
+use crate::ir::{Event, Fault, Losses};
+
+/// Turns a stream of the upstream into one of the client while it passes.
+#[derive(Debug)]
+pub struct Translator {
+    decoder: StreamDecoder,
+    encoder: StreamEncoder,
+    events: VecDeque<Event>,
+    ended: bool,
+}
+
+// === impl Translator ===
+
+impl Translator {
+    pub(super) fn new(decoder: StreamDecoder, encoder: StreamEncoder) -> Self {
+        Self { decoder, encoder, events: VecDeque::new(), ended: false }
+    }
+
+    /// The next chunk, said anew; may be empty.
+    pub fn push(&mut self, chunk: &[u8]) -> Bytes {
+        self.decoder.push(chunk, &mut self.events);
+        self.write()
+    }
+
+    /// The end of the bytes, said anew.
+    pub fn finish(&mut self) -> Bytes {
+        self.decoder.finish(&mut self.events);
+        self.write()
+    }
+
+    /// The end of a stream that cannot go on.
+    pub fn fail(&mut self, fault: Fault) -> Bytes {
+        if !self.ended {
+            self.events.push_back(Event::Failed(fault));
+        }
+        self.write()
+    }
+
+    /// Whether the client has been told the end.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// What could not be said of the answer so far.
+    pub fn losses(&self) -> Losses {
+        let mut losses = self.decoder.losses().clone();
+        losses.extend(self.encoder.losses().cloned().unwrap_or_default());
+        losses
+    }
+
+    fn write(&mut self) -> Bytes {
+        let mut out = Vec::new();
+        while let Some(event) = self.events.pop_front() {
+            self.ended |= event.is_last();
+            self.encoder.push(event, &mut out);
+        }
+        Bytes::from(out)
+    }
+}

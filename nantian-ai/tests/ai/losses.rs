@@ -1,0 +1,69 @@
+//! What a streamed answer loses on its way into another dialect.
+
+use http_body_util::BodyExt as _;
+use nantian_ai::TargetConfig;
+use tower::{Layer as _, ServiceExt as _};
+
+use crate::support::{Reports, Upstream, events, layer, openai, post, stream_chat};
+
+const CITED: [&str; 3] = [
+    "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\"}}\n\n\
+     data: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"server_tool_use\",\"id\":\"s\",\"name\":\"web_search\",\"input\":{}}}\n\n\
+     data: {\"type\":\"content_block_stop\",\"index\":0}\n\n\
+     data: {\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n\
+     data: {\"type\":\"content_block_delta\",\"index\":1,\"delta\":{\"type\":\"text_delta\",\"text\":\"Hi\"}}\n\n",
+    "data: {\"type\":\"content_block_delta\",\"index\":1,\"delta\":{\"type\":\"citations_delta\",\"citation\":{\"url\":\"u\"}}}\n\n\
+     data: {\"type\":\"content_block_stop\",\"index\":1}\n\n",
+    "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":3}}\n\n\
+     data: {\"type\":\"message_stop\"}\n\n",
+];
+
+const TOKENS: [&str; 2] = [
+    "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"Hi\"},\"logprobs\":{\"content\":[]}}]}\n\n",
+    "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"content_filter\"}]}\n\ndata: [DONE]\n\n",
+];
+
+fn claude() -> TargetConfig {
+    TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
+}
+
+fn script(chunks: &'static [&'static str]) -> http::Response<crate::support::Body> {
+    let chunks = chunks.iter().map(|chunk| (std::time::Duration::ZERO, Some(*chunk)));
+    events("text/event-stream", chunks)
+}
+
+#[tokio::test]
+async fn what_a_stream_loses_is_named_in_its_trailer_and_told_to_the_observer() {
+    for (config, request, chunks, lost) in [
+        (claude(), stream_chat(), &CITED[..], Some("content.server_tool_use,citations")),
+        (
+            openai(),
+            post("/v1/messages", r#"{"max_tokens":9,"stream":true,"messages":[]}"#),
+            &TOKENS[..],
+            Some("logprobs"),
+        ),
+        (openai(), post("/api/chat", r#"{"messages":[]}"#), &TOKENS[..], Some("logprobs,stop")),
+        (openai(), post("/api/chat", r#"{"messages":[]}"#), &["data: [DONE]\n\n"], None),
+    ] {
+        let reports = Reports::default();
+        let upstream = Upstream::new().replies(script(chunks));
+        let service = layer(config).observing(reports.clone()).layer(upstream);
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(response.headers()["trailer"], "x-nantian-dropped");
+        assert!(!response.headers().contains_key("x-nantian-dropped"), "of the request nothing is lost");
+        let body = response.into_body().collect().await.unwrap();
+        let named =
+            body.trailers().map(|trailers| trailers["x-nantian-dropped"].to_str().unwrap().to_owned());
+        assert_eq!(named.as_deref(), lost);
+        let told = reports.only().call.dropped;
+        assert_eq!((!told.is_empty()).then(|| told.to_string()).as_deref(), lost);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_collected_names_what_it_loses_in_the_head() {
+    let upstream = Upstream::new().replies(script(&CITED));
+    let (head, _) = crate::support::send(layer(claude()), &upstream, crate::support::chat()).await;
+    assert_eq!(head.headers["x-nantian-dropped"], "content.server_tool_use,citations");
+    assert!(!head.headers.contains_key("trailer"));
+}
