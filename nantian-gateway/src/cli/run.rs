@@ -28,7 +28,7 @@ use crate::{
     metrics::Metrics,
     observe::{self, AccessLog},
     policy::Outside,
-    runtime::{WorkerConfig, Workers},
+    runtime::{WorkerConfig, Workers, raise_open_files},
     source::{Files, Source, Watcher},
     stream::UdpConfig,
     telemetry::Telemetry,
@@ -145,6 +145,7 @@ pub(super) async fn serve(
     ready: impl FnOnce(),
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    raise_open_files();
     let session_keys = match &common.session_key_file {
         Some(path) => SessionKeySource::file(path.clone()).context("--session-key-file")?,
         None => SessionKeySource::random()?,

@@ -2,6 +2,7 @@
 
 mod calls;
 mod local;
+mod open_files;
 mod spawn;
 mod worker;
 mod workers;
@@ -9,6 +10,7 @@ mod workers;
 pub use self::{
     calls::CallThread,
     local::LocalSnapshot,
+    open_files::raise_open_files,
     spawn::{LocalExecutor, blocking, spawn, spawn_local},
     worker::{Worker, WorkerConfig},
     workers::{BindReport, Workers},

@@ -71,6 +71,14 @@ async fn a_head_or_a_body_that_is_too_large_is_refused() {
     assert_eq!(backend.seen().len(), known + 2, "no backend takes it for complete");
 }
 
+#[tokio::test]
+async fn the_process_may_have_as_many_files_open_as_the_system_lets_it() {
+    let gateway = World::new().limited("-S -n 64").start().await;
+    let (limit, highest) = gateway.open_files();
+    assert!(limit == highest && limit > 64, "{limit} of {highest}");
+    gateway.log.more("\"open files\"", 0).await;
+}
+
 /// A gateway that has little patience, and a backend that is as patient as can be.
 async fn impatient(backend: &Backend) -> Running {
     World::new()

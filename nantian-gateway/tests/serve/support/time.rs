@@ -9,7 +9,7 @@ use std::{
 use tokio::time::{Instant, sleep, timeout};
 
 /// Longer than anything takes that is not broken.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 /// Between two looks at a condition that tells nobody when it changes.
 const GLANCE: Duration = Duration::from_millis(5);
 

@@ -59,6 +59,8 @@ pub(crate) struct World {
     port: Port,
     options: Vec<String>,
     environment: Vec<(String, String)>,
+    /// What a shell runs before the gateway takes its place.
+    before: String,
     /// Where objects come from; the directory, unless it is a cluster.
     source: Vec<String>,
 }
@@ -90,7 +92,7 @@ impl World {
         let options = options.map(str::to_owned).into();
         // An option on the command line overrules it.
         let environment = vec![("NANTIAN_FEATURE_GATES".to_owned(), "AllAlpha=true".to_owned())];
-        Self { directory, port, options, environment, source: Vec::new() }
+        Self { directory, port, options, environment, before: "true".to_owned(), source: Vec::new() }
     }
 
     /// Further options of the command line.
@@ -102,6 +104,12 @@ impl World {
     /// A variable of the environment of the process.
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A limit of the process, by the option of `ulimit` that sets it.
+    pub(crate) fn limited(mut self, option: &str) -> Self {
+        self.before = format!("ulimit {option}");
         self
     }
 
@@ -153,7 +161,9 @@ impl World {
     }
 
     fn spawn(self) -> Running {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_nantian-gateway"))
+        let mut process = Command::new("sh")
+            .args(["-c", &format!("{} && exec \"$0\" \"$@\"", self.before)])
+            .arg(env!("CARGO_BIN_EXE_nantian-gateway"))
             .args(&self.options)
             .envs(self.environment.iter().cloned())
             .args(&self.source)
@@ -295,6 +305,14 @@ impl Running {
         self.log.ended().await;
         self.output.ended().await;
         self.process.wait().unwrap()
+    }
+
+    /// The limit on open files, as it is and as high as the process may set it.
+    pub(crate) fn open_files(&self) -> (u64, u64) {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.process.id())).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        let mut numbers = line.split_whitespace().map_while(|number| number.parse().ok());
+        (numbers.next().unwrap(), numbers.next().unwrap())
     }
 
     /// The resident memory of the process, in bytes.
