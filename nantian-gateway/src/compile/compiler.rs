@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use nantian_lb::Balancer;
+
 use super::{CompiledBackend, CompiledMirror, CompiledRule, Place, Registry, Target};
 use crate::{
     filter::FilterLayer,
@@ -18,6 +20,7 @@ use crate::{
         conditions::{ConditionType, Reason},
         status::declarer,
     },
+    upstream::{Destination, UpstreamTls},
 };
 
 /// Something valid that cannot be served after all; becomes a condition.
@@ -99,7 +102,7 @@ pub(super) struct Compiler<'a> {
     rules: Vec<Arc<CompiledRule>>,
     pub(super) problems: Vec<Problem>,
     /// The Secret of the certificate that the Gateway of the present listener presents to backends.
-    identity: Option<ObjectName>,
+    pub(super) identity: Option<ObjectName>,
 }
 
 impl<'a> Compiler<'a> {
@@ -124,7 +127,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// Makes what the Gateway of `listener` presents to backends ready for use.
-    fn identity(&mut self, listener: &ir::Listener) -> Option<ObjectName> {
+    pub(super) fn identity(&mut self, listener: &ir::Listener) -> Option<ObjectName> {
         let certificate = listener.client_certificate.as_ref()?;
         if let Err(reason) = self.registry.identify(certificate) {
             let problem = Problem::of_client_certificate(&listener.id.gateway, certificate, &reason);
@@ -213,7 +216,9 @@ impl<'a> Compiler<'a> {
     ) -> CompiledBackend {
         let (mut target, policies) = match &share.target {
             ir::Target::Backend(id) => {
-                let target = self.service(id).unwrap_or(Target::Invalid);
+                let target = self
+                    .service(id)
+                    .map_or(Target::Invalid, |(balancer, tls)| Target::Service(balancer, tls));
                 (target, self.ir.backends.get(id).map(|backend| &backend.policies))
             }
             ir::Target::AiService(name) => {
@@ -239,6 +244,12 @@ impl<'a> Compiler<'a> {
             target = Target::Invalid;
             None
         });
+        let retry = match &share.target {
+            ir::Target::Backend(id) => {
+                rule.retry.clone().map(|retry| (retry, self.registry.retry_budget(&place.id, id)))
+            }
+            ir::Target::AiService(_) | ir::Target::Invalid => None,
+        };
         CompiledBackend {
             weight: share.weight,
             filters,
@@ -246,25 +257,28 @@ impl<'a> Compiler<'a> {
             rate_limits,
             mirrors: self.mirrors(&share.mirrors),
             timeout: rule.timeouts.backend_request,
-            retry: rule.retry.clone(),
+            retry,
             meter: (counts_tokens && matches!(target, Target::Service(..))).then_some(Meter),
             sessions: None,
             target,
         }
     }
 
-    /// The endpoints of a Service, as the Gateway of the listener that is compiled is known to them; `None` if nothing may
-    /// be sent there.
-    fn service(&mut self, id: &ir::BackendId) -> Option<Target> {
+    /// The endpoints of a Service, and the TLS in which the Gateway of the present listener shows them its certificate, if
+    /// it has any; `None` if nothing may be sent there.
+    pub(super) fn service(
+        &mut self,
+        id: &ir::BackendId,
+    ) -> Option<(Balancer<Destination>, Option<UpstreamTls>)> {
         let balancer = self.registry.balancer(id)?;
         let presented = self.identity.as_ref().and_then(|secret| self.registry.presenting(secret, id));
-        Some(Target::Service(balancer, presented))
+        Some((balancer, presented))
     }
 
     fn mirrors(&mut self, mirrors: &[ir::Mirror]) -> Vec<CompiledMirror> {
         let compiled = mirrors.iter().filter_map(|mirror| {
-            let target = self.service(&mirror.backend)?;
-            Some(CompiledMirror { share: mirror.share, target })
+            let (balancer, tls) = self.service(&mirror.backend)?;
+            Some(CompiledMirror { share: mirror.share, target: Target::Service(balancer, tls) })
         });
         compiled.collect()
     }

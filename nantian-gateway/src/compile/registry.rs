@@ -1,6 +1,9 @@
 //! State that outlives a snapshot, keyed by the identity of what it belongs to.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use nantian_lb::{Balancer, session::SessionKeys};
 use nantian_ratelimit::redis::RedisStore;
@@ -8,7 +11,8 @@ use nantian_wasm::{Engine, EngineError};
 
 use super::{Problem, balanced::BalancedBackend, identities::Identities};
 use crate::{
-    ir::{self, BackendId, Ir, ObjectName, PolicyId},
+    filter::RetryBudget,
+    ir::{self, BackendId, Ir, ObjectName, PolicyId, RouteId},
     listen::{Inside, InvalidCertificate, PortKey, TlsServer},
     metrics::Metrics,
     pattern::Patterns,
@@ -34,6 +38,7 @@ pub struct Registry {
     tls: BTreeMap<(PortKey, Inside), TlsPort>,
     roots: Roots,
     identities: Identities,
+    retries: HashMap<(RouteId, BackendId), Arc<RetryBudget>>,
     /// What the tokens of sessions are sealed with.
     pub(super) session_keys: SessionKeys,
 }
@@ -78,6 +83,7 @@ impl Registry {
             tls: BTreeMap::new(),
             roots: Roots::none(),
             identities: Identities::default(),
+            retries: HashMap::new(),
         }
     }
 
@@ -169,12 +175,30 @@ impl Registry {
         self.limiters.retain(|id| ir.rate_limits.contains_key(id));
         let ports: Vec<PortKey> = ir.ports.iter().map(PortKey::from).collect();
         self.tls.retain(|(key, _), _| ports.contains(key));
+        let routes: HashSet<_> = ir.routes.iter().map(|route| &route.id).collect();
+        self.retries.retain(|(route, id), _| routes.contains(route) && ir.backends.contains_key(id));
         problems
     }
 
     /// The balancer of a backend, if something may be sent there; its endpoints and strategy change without a new snapshot.
     pub(super) fn balancer(&self, id: &BackendId) -> Option<Balancer<Destination>> {
         self.balancers.get(id).and_then(BalancedBackend::usable)
+    }
+
+    /// The endpoints of a backend, whatever its policy is: for bytes whose TLS is the client's.
+    pub(super) fn endpoints(&self, id: &BackendId) -> Option<Balancer<Destination>> {
+        self.balancers.get(id).map(|backend| backend.balancer().clone())
+    }
+
+    /// TLS to a backend as its policy wants it; `None` if it is spoken to in clear text.
+    pub(super) fn tls_to(&self, id: &BackendId) -> Option<UpstreamTls> {
+        self.balancers.get(id)?.tls().cloned()
+    }
+
+    /// The retries of a route to a backend: what an edit of the route or a reload leaves of them.
+    pub(super) fn retry_budget(&mut self, route: &RouteId, id: &BackendId) -> Arc<RetryBudget> {
+        let budget = self.retries.entry((route.clone(), id.clone()));
+        Arc::clone(budget.or_insert_with(|| Arc::new(RetryBudget::new(self.metrics.workers()))))
     }
 
     /// Gets a certificate ready to be presented to backends.
@@ -279,3 +303,6 @@ impl Registry {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use nantian_lb::{Balancer, HashKey, Strategy, session::Sessions};
 
 use super::backends::Home;
 use crate::{
-    filter::FilterLayer,
+    filter::{FilterLayer, RetryBudget},
     ir,
     metrics::RouteMetrics,
     policy::{AiObserver, Meter, Plugins, RateLimits},
@@ -49,7 +49,8 @@ pub struct CompiledBackend {
     pub(crate) rate_limits: Option<RateLimits>,
     pub(crate) mirrors: Vec<CompiledMirror>,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) retry: Option<ir::RouteRetry>,
+    /// When it is tried again, and how often that may be.
+    pub(crate) retry: Option<(ir::RouteRetry, Arc<RetryBudget>)>,
     /// Some limit counts tokens, and the target does not meter itself.
     pub(crate) meter: Option<Meter>,
     /// How clients stay with the endpoints of a Service.

@@ -118,8 +118,9 @@ fn attempts(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> 
     if let Some(limit) = share.timeout {
         attempt = LocalService::new(TimeoutLayer::of_attempt(limit).layer(attempt));
     }
-    if let Some(retry) = &share.retry {
-        let retry = RetryLayer::new(retry.clone(), Arc::clone(&rule.metrics), context.worker);
+    if let Some((retry, budget)) = &share.retry {
+        let (budget, metrics) = (Arc::clone(budget), Arc::clone(&rule.metrics));
+        let retry = RetryLayer::new(retry.clone(), budget, metrics, context.worker);
         attempt = LocalService::new(retry.layer(attempt));
     }
     attempt

@@ -8,7 +8,7 @@ use crate::{
     listen::{Inside, PortKey, TlsServer},
     route::NamesBuilder,
     snapshot::{Spoken, TlsNames, TlsUse},
-    stream::StreamRoute,
+    stream::{StreamBackend, StreamRoute},
     weighted::Weighted,
 };
 
@@ -20,8 +20,13 @@ impl<'a> Compiler<'a> {
             SocketProtocol::Tls => self.tls(port),
             // Of several routes the oldest has the socket.
             SocketProtocol::Tcp | SocketProtocol::Udp => {
-                let mut attached = port.listeners.iter().flat_map(|listener| &listener.routes);
-                Spoken::Stream(attached.next().and_then(|attachment| self.stream(attachment)))
+                let of_listener = |listener: &'a ir::Listener| {
+                    listener.routes.iter().map(move |attachment| (listener, attachment))
+                };
+                let mut attached = port.listeners.iter().flat_map(of_listener);
+                Spoken::Stream(
+                    attached.next().and_then(|(listener, attachment)| self.stream(listener, attachment)),
+                )
             }
         }
     }
@@ -45,7 +50,7 @@ impl<'a> Compiler<'a> {
             };
             names.listener(&listener.hostname, uses);
             for attachment in listener.routes.iter().filter(|attached| !attached.route.kind.is_http()) {
-                if let Some(route) = self.stream(attachment) {
+                if let Some(route) = self.stream(listener, attachment) {
                     names.route(&attachment.hostnames, route);
                 }
             }
@@ -67,21 +72,32 @@ impl<'a> Compiler<'a> {
     }
 
     /// The route of an attachment.
-    fn stream(&self, attachment: &ir::Attachment) -> Option<Arc<StreamRoute>> {
-        let route = self.routes.get(&attachment.route)?;
+    fn stream(&mut self, listener: &ir::Listener, attachment: &ir::Attachment) -> Option<Arc<StreamRoute>> {
+        let route = self.routes.get(&attachment.route).copied()?;
+        self.identity = self.identity(listener);
         let name = route.id.to_string();
         let shares = route.rules.iter().flat_map(|rule| &rule.backends).map(|share| {
-            let balancer = match &share.target {
-                ir::Target::Backend(id) => self.registry.balancer(id),
+            let backend = match &share.target {
+                ir::Target::Backend(id) => self.stream_backend(id, listener.protocol),
                 ir::Target::AiService(_) | ir::Target::Invalid => None,
             };
-            (share.weight, balancer)
+            (share.weight, backend)
         });
+        let backends = Weighted::new(shares);
         Some(Arc::new(StreamRoute {
             id: route.id.clone(),
             metrics: self.registry.metrics.stream(&name),
             name: name.into(),
-            backends: Weighted::new(shares),
+            backends,
         }))
+    }
+
+    fn stream_backend(&mut self, id: &ir::BackendId, protocol: ListenerProtocol) -> Option<StreamBackend> {
+        if protocol == ListenerProtocol::TlsPassthrough {
+            // The client verifies the backend, whatever its policy is (GEP-1897).
+            return Some(StreamBackend { balancer: self.registry.endpoints(id)?, tls: None });
+        }
+        let (balancer, presented) = self.service(id)?;
+        Some(StreamBackend { balancer, tls: presented.or_else(|| self.registry.tls_to(id)) })
     }
 }

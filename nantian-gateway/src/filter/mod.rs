@@ -1,5 +1,6 @@
 //! Gateway API filters as one layer.
 
+mod budget;
 mod cors;
 mod headers;
 mod layer;
@@ -11,6 +12,7 @@ mod tee;
 mod timeout;
 
 pub use self::{
+    budget::RetryBudget,
     headers::InvalidHeader,
     layer::{FilterFuture, FilterLayer, FilterService},
     mirror::{Mirror, MirrorLayer, MirrorService},

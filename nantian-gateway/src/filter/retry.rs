@@ -1,7 +1,6 @@
 //! `retry` of a rule: a request that has failed is sent again.
 
 use std::{
-    rc::Rc,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -11,12 +10,9 @@ use http::{Method, Request, Response, request::Parts};
 use http_body_util::{BodyExt as _, Limited};
 use nantian_lb::Tried;
 use tokio::time::{sleep, timeout};
-use tower::{
-    Layer, Service,
-    retry::budget::{Budget as _, TpsBudget},
-};
+use tower::{Layer, Service};
 
-use super::TimedOut;
+use super::{RetryBudget, TimedOut};
 use crate::{
     body::{Body, BoxError},
     compile::{LocalFuture, LocalService},
@@ -27,11 +23,6 @@ use crate::{
     upstream::UpstreamError,
 };
 
-/// Retries are at most this share of the requests of the last [`BUDGET_WINDOW`], besides [`BUDGET_FLOOR`].
-const BUDGET_SHARE: f32 = 0.2;
-const BUDGET_WINDOW: Duration = Duration::from_secs(10);
-/// Retries a second that are always allowed.
-const BUDGET_FLOOR: u32 = 10;
 /// A wait grows up to this many times the first.
 const LONGEST: u32 = 16;
 /// The most bytes of a body that are kept; a longer one is sent once.
@@ -43,15 +34,9 @@ const DRAINED: usize = 65_536;
 #[derive(Debug, Clone)]
 pub struct RetryLayer {
     retry: ir::RouteRetry,
+    budget: Arc<RetryBudget>,
     metrics: Arc<RouteMetrics>,
     worker: usize,
-}
-
-impl RetryLayer {
-    /// Counts retries in the shard of `worker`.
-    pub fn new(retry: ir::RouteRetry, metrics: Arc<RouteMetrics>, worker: usize) -> Self {
-        Self { retry, metrics, worker }
-    }
 }
 
 /// The service of [`RetryLayer`].
@@ -59,17 +44,27 @@ impl RetryLayer {
 pub struct Retry {
     inner: LocalService<Response<Body>, BoxError>,
     layer: RetryLayer,
-    budget: Rc<TpsBudget>,
 }
 
 // === impl RetryLayer ===
+
+impl RetryLayer {
+    /// Takes retries from the part of `worker` in `budget`, and counts them in its shard.
+    pub fn new(
+        retry: ir::RouteRetry,
+        budget: Arc<RetryBudget>,
+        metrics: Arc<RouteMetrics>,
+        worker: usize,
+    ) -> Self {
+        Self { retry, budget, metrics, worker }
+    }
+}
 
 impl Layer<LocalService<Response<Body>, BoxError>> for RetryLayer {
     type Service = Retry;
 
     fn layer(&self, inner: LocalService<Response<Body>, BoxError>) -> Retry {
-        let budget = TpsBudget::new(BUDGET_WINDOW, BUDGET_FLOOR, BUDGET_SHARE);
-        Retry { inner, layer: self.clone(), budget: Rc::new(budget) }
+        Retry { inner, layer: self.clone() }
     }
 }
 
@@ -87,7 +82,7 @@ impl Service<Request<Body>> for Retry {
     /// # Cancellation
     /// Dropping the future drops the present attempt; no other is made.
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.budget.deposit();
+        self.layer.budget.deposit(self.layer.worker);
         LocalFuture::new(self.clone().run(request))
     }
 }
@@ -103,7 +98,10 @@ impl Retry {
             let body = replay.as_ref().map_or_else(Body::empty, Replay::next);
             let result = self.inner.call(Request::from_parts(parts.clone(), body)).await;
             let may_repeat = replay.as_ref().is_none_or(Replay::is_whole);
-            if !may_repeat || !self.has_failed(&parts, &result) || !self.budget.withdraw() {
+            if !may_repeat
+                || !self.has_failed(&parts, &result)
+                || !self.layer.budget.withdraw(self.layer.worker)
+            {
                 return result;
             }
             if let Some(shard) = self.layer.metrics.shard(self.layer.worker) {

@@ -26,12 +26,7 @@ use super::{
     accept::PortKey, connections::Registration, forward::Peer, io::Watched, pace::Streams, service::Edge,
     state::Order,
 };
-use crate::{
-    body::BoxError,
-    runtime::Worker,
-    snapshot::Spoken,
-    stream::{Passed, reset},
-};
+use crate::{body::BoxError, runtime::Worker, snapshot::Spoken, stream::reset};
 
 /// What an HTTP/2 client begins with (RFC 9113, section 3.4), as far as it tells it from HTTP/1.1.
 const PREFACE: &[u8] = b"PRI ";
@@ -62,7 +57,7 @@ pub(super) async fn serve(
             Err(error) => Err(error),
         },
         Spoken::Tls(names) => session.serve_by_name(stream, &names).await,
-        Spoken::Stream(Some(route)) => session.pass_on(stream, Passed::Bytes, &route).await,
+        Spoken::Stream(Some(route)) => session.pass_on(stream, &[], &route).await,
         Spoken::Stream(None) => {
             reset(&stream);
             Ok(())

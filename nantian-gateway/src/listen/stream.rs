@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     snapshot::{StreamPlace, TlsNames, TlsUse},
-    stream::{Passed, Socket, StreamRoute, reset},
+    stream::{Socket, StreamRoute, reset},
 };
 
 impl Session {
@@ -22,7 +22,7 @@ impl Session {
         let (server, route) = match names.names.find(name.as_deref()) {
             Some((TlsUse::PassThrough, Some(route))) => {
                 drop(accepted);
-                return self.pass_on(stream, Passed::Tls(&bytes), route).await;
+                return self.pass_on(stream, &bytes, route).await;
             }
             Some((TlsUse::Https(server), _)) => (server, None),
             Some((TlsUse::Terminate(server), Some(route))) => (server, Some(route)),
@@ -34,24 +34,19 @@ impl Session {
         let hello = Hello { accepted, bytes, has_more };
         let Some(stream) = self.answer(server, hello, stream).await? else { return Ok(()) };
         match route {
-            Some(route) => self.pass_on(stream, Passed::Bytes, route).await,
+            Some(route) => self.pass_on(stream, &[], route).await,
             None => self.serve_tls(stream).await,
         }
     }
 
-    /// Passes a connection on.
-    pub(super) async fn pass_on(
-        self,
-        stream: impl Socket,
-        passed: Passed<'_>,
-        route: &StreamRoute,
-    ) -> Served {
+    /// Passes a connection on, of which `first` was read.
+    pub(super) async fn pass_on(self, stream: impl Socket, first: &[u8], route: &StreamRoute) -> Served {
         let Self { key, worker, registration, client, local, peer } = self;
         let state = &registration.state;
         let local = local.ip().to_canonical();
         state.becomes_stream(StreamPlace { key, local, route: route.id.clone() });
         let carried = worker.carrier().begin(route, client, peer.server_name.as_deref());
-        let carrying = Box::pin(carried.carry(stream, passed, || state.hears()));
+        let carrying = Box::pin(carried.carry(stream, first, || state.hears()));
         let outcome = registration.unless_aborted(carrying).await;
         carried.end(outcome);
         Ok(())

@@ -89,6 +89,11 @@ impl Metrics {
         }
     }
 
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
     /// The metrics of a route, the same for as long as the process lives.
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -55,15 +55,6 @@ pub(crate) enum Broken {
     Copy(#[source] io::Error),
 }
 
-/// What is passed on of a client's connection.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Passed<'a> {
-    /// Its TLS as it is, of which these bytes were read.
-    Tls(&'a [u8]),
-    /// Its bytes; the backend's policy says whether they go on behind TLS.
-    Bytes,
-}
-
 /// A connection that has a socket below.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {
     /// The socket.
@@ -118,8 +109,8 @@ impl Carrier {
 // === impl Carried ===
 
 impl Carried<'_> {
-    /// Passes what was read from the client, and then all bytes on to an endpoint and back, until both sides have ended;
-    /// `heard` is told whenever one says something.
+    /// Passes `first`, which was read from the client, and then all bytes on to an endpoint and back, until both sides
+    /// have ended; `heard` is told whenever one says something.
     ///
     /// # Errors
     /// [`Broken`]; both connections are reset, so that neither side takes what it has for the whole.
@@ -129,15 +120,11 @@ impl Carried<'_> {
     pub(crate) async fn carry(
         &self,
         mut client: impl Socket,
-        passed: Passed<'_>,
+        first: &[u8],
         heard: impl Fn(),
     ) -> Result<(), Broken> {
         let caller = Caller { address: self.client.ip(), server_name: self.server_name };
-        let (first, are_encrypted) = match passed {
-            Passed::Tls(first) => (first, true),
-            Passed::Bytes => (&[][..], false),
-        };
-        let opened = open(self.route, &caller, are_encrypted, self.carrier.connect_timeout).await;
+        let opened = open(self.route, &caller, self.carrier.connect_timeout).await;
         let Opened { stream: mut backend, in_flight } = opened.inspect_err(|_| reset(client.socket()))?;
         self.has_backend.set(true);
         heard();

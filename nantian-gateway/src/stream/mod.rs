@@ -9,6 +9,6 @@ pub(crate) mod udp;
 
 pub use self::udp::UdpConfig;
 pub(crate) use self::{
-    carry::{Carrier, Passed, Socket, reset},
-    route::{Caller, StreamRoute},
+    carry::{Carrier, Socket, reset},
+    route::{Caller, StreamBackend, StreamRoute},
 };

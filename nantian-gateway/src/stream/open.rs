@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nantian_lb::{InFlight, Outcome, PickContext, PickError};
 
-use super::{Caller, StreamRoute};
+use super::{Caller, StreamBackend, StreamRoute};
 use crate::{
     respond::Chain,
     upstream::{Io, UpstreamError, connect_stream},
@@ -34,8 +34,8 @@ pub(crate) enum Unopened {
     Connect(#[from] UpstreamError),
 }
 
-/// Opens a connection to an endpoint of the route, behind the TLS that the backend's policy asks for unless the client's
-/// bytes `are_encrypted` already; an endpoint that cannot be reached, within `limit`, makes way for another one.
+/// Opens a connection to an endpoint of the route, behind the TLS of its backend if that has any; an endpoint that cannot
+/// be reached, within `limit`, makes way for another one.
 ///
 /// # Errors
 /// [`Unopened`]
@@ -45,16 +45,15 @@ pub(crate) enum Unopened {
 pub(super) async fn open(
     route: &StreamRoute,
     caller: &Caller<'_>,
-    are_encrypted: bool,
     limit: Duration,
 ) -> Result<Opened, Unopened> {
-    let balancer = route.choose().ok_or(Unopened::NoBackend)?;
+    let StreamBackend { balancer, tls } = route.choose().ok_or(Unopened::NoBackend)?;
     let mut tried = Vec::new();
     loop {
         let picked = balancer.pick(&PickContext::new().with_keys(caller).with_tried(&tried))?;
         let (destination, mut in_flight) = picked.into_parts();
         let is_new = !tried.contains(in_flight.endpoint());
-        match connect_stream(&destination, are_encrypted, limit).await {
+        match connect_stream(&destination, tls.as_ref(), limit).await {
             Ok(stream) => {
                 in_flight.record(Outcome::Success);
                 return Ok(Opened { stream, in_flight });

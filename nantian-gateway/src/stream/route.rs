@@ -5,7 +5,12 @@ use std::{net::IpAddr, sync::Arc};
 use http::HeaderName;
 use nantian_lb::{Balancer, KeySource};
 
-use crate::{ir::RouteId, metrics::StreamMetrics, upstream::Destination, weighted::Weighted};
+use crate::{
+    ir::RouteId,
+    metrics::StreamMetrics,
+    upstream::{Destination, UpstreamTls},
+    weighted::Weighted,
+};
 
 /// A route of connections or datagrams, shared by all workers.
 #[derive(Debug)]
@@ -16,7 +21,15 @@ pub(crate) struct StreamRoute {
     pub(crate) name: Arc<str>,
     pub(crate) metrics: Arc<StreamMetrics>,
     /// `None` is a reference that does not resolve.
-    pub(crate) backends: Weighted<Option<Balancer<Destination>>>,
+    pub(crate) backends: Weighted<Option<StreamBackend>>,
+}
+
+/// One of a route's backends.
+#[derive(Debug)]
+pub(crate) struct StreamBackend {
+    pub(crate) balancer: Balancer<Destination>,
+    /// What connections go on behind; `None` is as they are.
+    pub(crate) tls: Option<UpstreamTls>,
 }
 
 /// Who connects, as far as a balancer asks.
@@ -31,8 +44,8 @@ pub(crate) struct Caller<'a> {
 // === impl StreamRoute ===
 
 impl StreamRoute {
-    /// The endpoints of one of its backends; `None` where there is none to go to.
-    pub(crate) fn choose(&self) -> Option<&Balancer<Destination>> {
+    /// One of its backends; `None` where there is none to go to.
+    pub(crate) fn choose(&self) -> Option<&StreamBackend> {
         self.backends.choose()?.as_ref()
     }
 }

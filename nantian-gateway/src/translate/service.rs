@@ -34,7 +34,7 @@ pub(super) fn port(service: &Service, number: u16, transport: Transport) -> Opti
 }
 
 /// `protocol` of a port; `None` is one that is not served.
-fn transport_of(protocol: Option<&str>) -> Option<Transport> {
+pub(super) fn transport_of(protocol: Option<&str>) -> Option<Transport> {
     match protocol {
         None | Some("TCP") => Some(Transport::Tcp),
         Some("UDP") => Some(Transport::Udp),

@@ -45,8 +45,8 @@ pub(super) async fn connect(
     within(limit, destination, open(destination, tls, limit)).await
 }
 
-/// Opens a connection whose bytes are the client's to `destination` within `limit`: behind the TLS that is expected there,
-/// without ALPN, unless the bytes `are_encrypted` already.
+/// Opens a connection whose bytes are the client's to `destination` within `limit`, behind `tls` without ALPN if there is
+/// any: what is spoken inside is not known.
 ///
 /// # Errors
 /// [`UpstreamError::Connect`] and [`UpstreamError::ConnectTimeout`].
@@ -55,13 +55,12 @@ pub(super) async fn connect(
 /// Dropping the future closes what was opened.
 pub(crate) async fn connect_stream(
     destination: &Destination,
-    are_encrypted: bool,
+    tls: Option<&UpstreamTls>,
     limit: Duration,
 ) -> Result<Io, UpstreamError> {
-    let expected = destination.tls.as_ref().filter(|_| !are_encrypted);
     let opening = async {
         let stream = open_tcp(destination, limit).await?;
-        match expected.map(|expected| (expected, expected.config())) {
+        match tls.map(|expected| (expected, expected.config())) {
             None => Ok(Io::Plain(stream)),
             Some((expected, Some(config))) => handshake(expected, config, &[], stream).await,
             Some((_, None)) => Err(io::Error::other("nothing says whom to trust there")),

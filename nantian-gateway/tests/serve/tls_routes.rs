@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use rustls::{ClientConfig, ClientConnection};
+use rustls::{ClientConfig, ClientConnection, ServerConfig};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,15 +11,16 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 use crate::support::{
-    Backend, Certificate, Port, Running, Wire, World, backend_tls_policy, rule, soon, stream_route,
-    stream_service, to, trusting_authority,
+    Backend, Certificate, Port, Running, Wire, World, backend_tls_policy, manifests, rule, soon,
+    stream_route, stream_service, to, trusting_authority,
 };
 
 const PASSTHROUGH: &str = "protocol: TLS, tls: {mode: Passthrough}";
+const TERMINATE: &str = "protocol: TLS, tls: {mode: Terminate, certificateRefs: [{name: one}]}";
 
 /// A server of TLS that says its name to every client, and then what the client has said.
-async fn secured(name: &'static str, certificate: &Certificate) -> Backend {
-    let acceptor = TlsAcceptor::from(certificate.server());
+async fn secured(name: &'static str, config: Arc<ServerConfig>) -> Backend {
+    let acceptor = TlsAcceptor::from(config);
     Backend::raw(move |wire| {
         let acceptor = acceptor.clone();
         async move {
@@ -83,7 +84,7 @@ fn client_hello(host: &str) -> Vec<u8> {
 #[tokio::test]
 async fn the_server_name_picks_the_backend_and_the_certificate_is_the_backends() {
     let (one, wild) = (Certificate::new(&["one.example.org"]), Certificate::new(&["two.example.org"]));
-    let (a, b) = (secured("a:", &one).await, secured("b:", &wild).await);
+    let (a, b) = (secured("a:", one.server()).await, secured("b:", wild.server()).await);
     let port = Port::reserve();
     let listener = port.listener("tls", PASSTHROUGH);
     let gateway = World::with_listeners(port, &[listener])
@@ -174,8 +175,7 @@ async fn tls_that_ends_here_is_passed_on_in_clear_text() {
     let certificate = Certificate::new(&["tls.example.org"]);
     let backend = Backend::greeting("a").await;
     let port = Port::reserve();
-    let listener =
-        port.listener("tls", "protocol: TLS, tls: {mode: Terminate, certificateRefs: [{name: one}]}");
+    let listener = port.listener("tls", TERMINATE);
     let gateway = World::with_listeners(port, &[listener])
         .manifest("one", &certificate.secret("one"))
         .manifest("a", &stream_service("a", "TCP", &[backend.address]))
@@ -192,10 +192,9 @@ async fn tls_that_ends_here_is_passed_on_in_clear_text() {
 #[tokio::test]
 async fn what_a_policy_wants_behind_tls_never_goes_out_in_clear_text() {
     let (own, theirs) = (Certificate::new(&["tls.example.org"]), Certificate::new(&["a.example.org"]));
-    let backend = secured("a:", &theirs).await;
+    let backend = secured("a:", theirs.server()).await;
     let port = Port::reserve();
-    let listener =
-        port.listener("tls", "protocol: TLS, tls: {mode: Terminate, certificateRefs: [{name: one}]}");
+    let listener = port.listener("tls", TERMINATE);
     let trusting = |host| backend_tls_policy("a", "", &trusting_authority("ca", host));
     let gateway = World::with_listeners(port, &[listener])
         .manifest("one", &own.secret("one"))
@@ -206,8 +205,77 @@ async fn what_a_policy_wants_behind_tls_never_goes_out_in_clear_text() {
         .start()
         .await;
     assert_eq!(heard(&gateway, "tls.example.org", &[&own]).await.unwrap(), "a:hello");
+    let accepted = gateway.condition("BackendTLSPolicy demo/a", "Accepted").await;
+    assert_eq!(accepted["message"], "in force on Service demo/a");
     gateway.edit("a-tls", &trusting("b.example.org")).await;
     assert!(heard(&gateway, "tls.example.org", &[&own]).await.is_err(), "the backend is somebody else");
+    gateway.edit("ca", "").await;
+    assert!(heard(&gateway, "tls.example.org", &[&own]).await.is_err(), "nobody is trusted");
+    assert_eq!(backend.connections(), 2, "where nobody is trusted, nobody is asked");
+}
+
+#[tokio::test]
+async fn connections_present_the_certificate_of_their_gateway_to_backends_that_ask_for_one() {
+    let (own, theirs) = (Certificate::new(&["tls.example.org"]), Certificate::new(&["a.example.org"]));
+    let (known, renewed) = (Certificate::new(&["gateway"]), Certificate::new(&["gateway"]));
+    let backend = secured("a:", theirs.server_for(&known)).await;
+    let (port, tcp) = (Port::reserve(), Port::reserve());
+    let tls = "  tls: {backend: {clientCertificateRef: {name: known}}}\n";
+    let listeners = [port.listener("tls", TERMINATE), tcp.listener("tcp", "protocol: TCP")];
+    let with = format!("{}{tls}", manifests::gateway(&listeners));
+    let without = manifests::gateway(&listeners);
+    let gateway = World::with_listeners(port, &[])
+        .manifest("gateway", &with)
+        .manifest("known", &known.secret("known"))
+        .manifest("one", &own.secret("one"))
+        .manifest("ca", &theirs.authority("ca"))
+        .manifest("a", &stream_service("a", "TCP", &[backend.address]))
+        .manifest("a-tls", &backend_tls_policy("a", "", &trusting_authority("ca", "a.example.org")))
+        .manifest("r", &route("r", "sectionName: tls", "tls.example.org", "a"))
+        .manifest("t", &stream_route("TCPRoute", "t", "sectionName: tcp", "", "{name: a, port: 80}"))
+        .start()
+        .await;
+    let over_tcp = async || {
+        let met = async {
+            let mut stream = TcpStream::connect(tcp.address()).await?;
+            stream.write_all(b"hello").await?;
+            stream.shutdown().await?;
+            let mut heard = String::new();
+            stream.read_to_string(&mut heard).await?;
+            Ok::<_, io::Error>(heard)
+        };
+        soon(met).await.is_ok_and(|heard| heard == "a:hello")
+    };
+    let over_tls = async || heard(&gateway, "tls.example.org", &[&own]).await.is_ok();
+    assert_eq!((over_tls().await, over_tcp().await), (true, true));
+    gateway.edit("known", &renewed.secret("known")).await;
+    assert_eq!((over_tls().await, over_tcp().await), (false, false), "nobody knows that one");
+    gateway.edit("known", &known.secret("known")).await;
+    assert_eq!((over_tls().await, over_tcp().await), (true, true));
+    gateway.edit("gateway", &without).await;
+    assert_eq!((over_tls().await, over_tcp().await), (false, false), "the backend wants a certificate");
+}
+
+#[tokio::test]
+async fn a_policy_is_not_about_tls_that_is_passed_through() {
+    let theirs = Certificate::new(&["a.example.org"]);
+    let backend = secured("a:", theirs.server()).await;
+    let port = Port::reserve();
+    let listener = port.listener("tls", PASSTHROUGH);
+    let policy = |ca| backend_tls_policy("a", "", &trusting_authority(ca, "somebody.else"));
+    let gateway = World::with_listeners(port, &[listener])
+        .manifest("ca", &theirs.authority("ca"))
+        .manifest("a", &stream_service("a", "TCP", &[backend.address]))
+        .manifest("a-tls", &policy("ca"))
+        .manifest("r", &route("r", "", "a.example.org", "a"))
+        .start()
+        .await;
+    assert_eq!(heard(&gateway, "a.example.org", &[&theirs]).await.unwrap(), "a:hello");
+    let accepted = gateway.condition("BackendTLSPolicy demo/a", "Accepted").await;
+    let passed = "Service demo/a gets only datagrams and the TLS of clients, as they are";
+    assert_eq!((&accepted["status"], &accepted["message"]), (&"True".into(), &passed.into()));
+    gateway.edit("a-tls", &policy("nowhere")).await;
+    assert_eq!(heard(&gateway, "a.example.org", &[&theirs]).await.unwrap(), "a:hello", "not even a bad one");
 }
 
 #[tokio::test]
@@ -215,7 +283,7 @@ async fn requests_and_both_kinds_of_connections_share_a_port() {
     let names = ["web.example.org", "end.example.org"];
     let (own, theirs) = (Certificate::new(&names), Certificate::new(&["through.example.org"]));
     let (web, plain) = (Backend::echo("web").await, Backend::greeting("p").await);
-    let through = secured("t:", &theirs).await;
+    let through = secured("t:", theirs.server()).await;
     let port = Port::reserve();
     let ends = "tls: {mode: Terminate, certificateRefs: [{name: one}]}";
     let listeners = [

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::support::{
-    Backend, Caller, Echo, Port, Running, World, after, eventually, soon, stream_route, stream_service,
+    Backend, Caller, Echo, Port, Running, World, after, backend_tls_policy, eventually, soon, stream_route,
+    stream_service, trusting_authority,
 };
 
 /// A Gateway with one UDP listener, and Services.
@@ -179,4 +180,21 @@ async fn a_socket_on_all_interfaces_answers_from_the_address_that_was_asked() {
         assert_eq!(caller.ask("x").await, "ax", "{ip}: a connected socket hears nobody else");
     }
     drop(gateway);
+}
+
+#[tokio::test]
+async fn a_policy_of_tls_is_not_about_datagrams() {
+    let echo = Echo::new("a:").await;
+    let policy = backend_tls_policy("a", "", &trusting_authority("nowhere", "a.example.org"));
+    let of_port = policy.replace("name: a,", "name: port,").replace("name: a}", "name: a, sectionName: p}");
+    let gateway = world(&[("a", &[echo.address])])
+        .manifest("route", &route(TO_A))
+        .manifest("policy", &policy)
+        .manifest("port", &of_port)
+        .start()
+        .await;
+    assert_eq!(Caller::new(gateway.address()).await.ask("x").await, "a:x");
+    let config = gateway.config().await;
+    let of_service = &config["conditions"]["BackendTLSPolicy demo/a"]["ancestors"][0];
+    assert_eq!(of_service["ancestorRef"]["name"], "demo", "the Gateway that the Service is reached through");
 }

@@ -132,7 +132,7 @@ impl Sessions {
             return None;
         };
         self.is_full = false;
-        let balancer = route.choose()?.clone();
+        let balancer = route.choose()?.balancer.clone();
         let caller = Caller { address: client.address.ip(), server_name: None };
         let picked = balancer.pick(&PickContext::new().with_keys(&caller)).ok()?.into_parts();
         let session = Session::new(client, route, balancer, picked, self.worker.index(), place);

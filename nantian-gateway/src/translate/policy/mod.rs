@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     gates::Feature,
-    ir::{BackendId, BackendTransport, LoadBalancing, ObjectName, Plugin, Policies, PolicyId, RateLimit},
+    ir::{
+        BackendId, BackendTransport, LoadBalancing, ObjectName, Plugin, Policies, PolicyId, RateLimit,
+        Transport,
+    },
 };
 
 /// Every policy that is in force somewhere, and what became of the others.
@@ -75,7 +78,11 @@ impl PolicySet {
     }
 
     /// How connections to a port of a Service are opened: as the policy of the port says, else that of the Service.
+    /// Datagrams are none (GEP-1897).
     pub(super) fn transport(&self, id: &BackendId) -> BackendTransport {
+        if id.transport == Transport::Udp {
+            return BackendTransport::Plain;
+        }
         let of_port = self.transports.get(&TargetKey::Port(id.clone()));
         let found = of_port.or_else(|| self.transports.get(&TargetKey::Service(id.service.clone())));
         found.cloned().unwrap_or_default()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::TargetKey;
-use crate::ir::{BackendId, Filter, ListenerId, ObjectName, RouteId, Rule};
+use crate::ir::{BackendId, Filter, ListenerId, ListenerProtocol, ObjectName, RouteId, Rule};
 
 /// The Gateways through which requests reach routes, backends and plugins.
 #[derive(Default)]
@@ -13,10 +13,12 @@ pub(in crate::translate) struct Reach {
     /// The Gateway of each ListenerSet, and its listeners that serve requests.
     sets: BTreeMap<ObjectName, (ObjectName, BTreeSet<String>)>,
     routes: Gateways<RouteId>,
-    services: Gateways<ObjectName>,
-    /// The Services that connections and datagrams reach, which only balancing is about.
-    balanced: Gateways<ObjectName>,
-    ports: Gateways<BackendId>,
+    /// The Services that requests reach.
+    asked: Services,
+    /// Those that connections and datagrams reach.
+    streamed: Services,
+    /// Those of them to which the gateway would speak TLS itself.
+    connected: Services,
     ai_services: Gateways<ObjectName>,
     plugins: Gateways<ObjectName>,
     /// Routes and named rules that redirect all their requests, before any policy is asked.
@@ -24,6 +26,24 @@ pub(in crate::translate) struct Reach {
 }
 
 struct Gateways<K>(BTreeMap<K, BTreeSet<ObjectName>>);
+
+/// Services and their ports.
+#[derive(Default)]
+struct Services {
+    services: Gateways<ObjectName>,
+    ports: Gateways<BackendId>,
+}
+
+/// What the policies of a kind are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Concern {
+    /// Requests.
+    Requests,
+    /// All that has to find an endpoint.
+    Balancing,
+    /// Connections that the gateway may put behind TLS.
+    Tls,
+}
 
 // === impl Reach ===
 
@@ -45,17 +65,22 @@ impl Reach {
         reach
     }
 
-    /// Notes that `gateway` serves `route`, and with it all that its rules and its filters refer to.
+    /// Notes that `gateway` serves `route` on listeners of these protocols, and with it all that its rules and its filters
+    /// refer to.
     pub(in crate::translate) fn route(
         &mut self,
         route: &RouteId,
         gateway: &ObjectName,
+        listeners: &[ListenerProtocol],
         rules: &[Rule],
         plugins: &[ObjectName],
     ) {
         if !route.kind.is_http() {
             for backend in rules.iter().flat_map(Rule::backends) {
-                self.balanced.add(&backend.service, gateway);
+                self.streamed.add(backend, gateway);
+                if listeners.iter().any(|protocol| protocol.begins_tls()) {
+                    self.connected.add(backend, gateway);
+                }
             }
             return;
         }
@@ -68,8 +93,7 @@ impl Reach {
         let named = rules.iter().filter(redirects).filter_map(|rule| rule.name.clone());
         self.redirecting.extend(named.map(|name| TargetKey::Route(route.clone(), Some(name))));
         for backend in rules.iter().flat_map(Rule::backends) {
-            self.services.add(&backend.service, gateway);
-            self.ports.add(backend, gateway);
+            self.asked.add(backend, gateway);
         }
         for name in rules.iter().flat_map(Rule::ai_services) {
             self.ai_services.add(name, gateway);
@@ -79,19 +103,29 @@ impl Reach {
         }
     }
 
-    /// The Gateways through which anything at all reaches a target.
-    pub(super) fn gateways_of_balanced<'s>(&'s self, target: &'s TargetKey) -> Vec<&'s ObjectName> {
-        let mut gateways = self.gateways(target);
-        if let TargetKey::Service(service) = target {
-            gateways.extend(self.balanced.of(service));
-            gateways.sort_unstable();
-            gateways.dedup();
+    /// The Gateways to which a target belongs, each with whether what the policy is about reaches the target through it.
+    pub(super) fn gateways<'s>(
+        &'s self,
+        target: &'s TargetKey,
+        concern: Concern,
+    ) -> Vec<(&'s ObjectName, bool)> {
+        let asking = self.of_requests(target);
+        if concern == Concern::Requests {
+            let reached = self.reaches(target);
+            return asking.into_iter().map(|gateway| (gateway, reached)).collect();
         }
-        gateways
+        let connected = self.connected.of(target);
+        let mut gateways = [&*asking, &*self.streamed.of(target)].concat();
+        gateways.sort_unstable();
+        gateways.dedup();
+        let is_reached = |gateway: &ObjectName| {
+            concern == Concern::Balancing || asking.contains(&gateway) || connected.contains(&gateway)
+        };
+        gateways.into_iter().map(|gateway| (gateway, is_reached(gateway))).collect()
     }
 
     /// Whether requests reach a target.
-    pub(super) fn reaches(&self, target: &TargetKey) -> bool {
+    fn reaches(&self, target: &TargetKey) -> bool {
         match target {
             TargetKey::Gateway(gateway, section) => self
                 .listeners
@@ -100,7 +134,7 @@ impl Reach {
             TargetKey::ListenerSet(set, Some(section)) => {
                 self.sets.get(set).is_some_and(|(_, listeners)| listeners.contains(section))
             }
-            other => !self.gateways(other).is_empty() && !self.redirects(other),
+            other => !self.of_requests(other).is_empty() && !self.redirects(other),
         }
     }
 
@@ -109,16 +143,15 @@ impl Reach {
         self.redirecting.contains(target)
     }
 
-    /// The Gateways to which a target belongs: itself, or those through which it is reached.
-    pub(super) fn gateways<'s>(&'s self, target: &'s TargetKey) -> Vec<&'s ObjectName> {
+    /// The Gateways to which a target belongs: itself, or those through which requests reach it.
+    fn of_requests<'s>(&'s self, target: &'s TargetKey) -> Vec<&'s ObjectName> {
         match target {
             TargetKey::Gateway(gateway, _) => vec![gateway],
             TargetKey::ListenerSet(set, _) => {
                 self.sets.get(set).map(|(gateway, _)| gateway).into_iter().collect()
             }
             TargetKey::Route(route, _) => self.routes.of(route),
-            TargetKey::Service(service) => self.services.of(service),
-            TargetKey::Port(port) => self.ports.of(port),
+            TargetKey::Service(_) | TargetKey::Port(_) => self.asked.of(target),
             TargetKey::AiService(name) => self.ai_services.of(name),
         }
     }
@@ -131,6 +164,23 @@ impl Reach {
     /// The plugins that filters of served routes name, whether or not they exist.
     pub(super) fn plugins(&self) -> impl Iterator<Item = &ObjectName> {
         self.plugins.0.keys()
+    }
+}
+
+// === impl Services ===
+
+impl Services {
+    fn add(&mut self, backend: &BackendId, gateway: &ObjectName) {
+        self.services.add(&backend.service, gateway);
+        self.ports.add(backend, gateway);
+    }
+
+    fn of(&self, target: &TargetKey) -> Vec<&ObjectName> {
+        match target {
+            TargetKey::Service(service) => self.services.of(service),
+            TargetKey::Port(port) => self.ports.of(port),
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use nantian_crd::status::MAX_ANCESTORS;
 
-use super::{Reach, TargetKey};
+use super::{
+    TargetKey,
+    reach::{Concern, Reach},
+};
 use crate::{
     gates::Feature,
-    ir::FailurePolicy,
+    ir::{FailurePolicy, ObjectName},
     source::ObjectRef,
     translate::{
         conditions::{Condition, ConditionStatus, ConditionType, Conditions, Reason},
@@ -67,6 +70,8 @@ pub(super) enum ModuleState {
 struct Verdicts {
     faults: Faults,
     in_force: Vec<String>,
+    /// Targets that only get what the policy is not about.
+    untouched: Vec<String>,
     unreached: Vec<String>,
     /// Targets whose requests are redirected before policies are asked.
     redirecting: Vec<String>,
@@ -95,26 +100,22 @@ impl Record {
     fn verdicts(&self, reach: &Reach) -> BTreeMap<StatusRef, Verdicts> {
         let mut verdicts: BTreeMap<StatusRef, Verdicts> = BTreeMap::new();
         for outcome in &self.outcomes {
-            let balances = self.object.kind == Feature::BackendLBPolicy.name();
-            let gateways = outcome.place.as_ref().map(|place| match balances {
-                true => reach.gateways_of_balanced(place),
-                false => reach.gateways(place),
-            });
-            let gateways = gateways.unwrap_or_default();
-            let reached = match balances {
-                true => !gateways.is_empty(),
-                false => outcome.place.as_ref().is_some_and(|place| reach.reaches(place)),
-            };
-            let redirects = outcome.place.as_ref().is_some_and(|place| reach.redirects(place));
+            let place = outcome.place.as_ref();
+            let gateways = place.map(|place| reach.gateways(place, self.concern())).unwrap_or_default();
+            let redirects = place.is_some_and(|place| reach.redirects(place));
             let fallback = gateways.is_empty() && self.may_stand_alone();
-            let fallback = fallback.then(|| outcome.reference.clone());
-            let ancestors = gateways.iter().map(|name| GroupKind::GATEWAY.refer(&name.namespace, &name.name));
-            for ancestor in ancestors.chain(fallback) {
+            let fallback = fallback.then(|| (outcome.reference.clone(), false));
+            let refer = |name: &ObjectName| GroupKind::GATEWAY.refer(&name.namespace, &name.name);
+            let ancestors = gateways.iter().map(|(name, reached)| (refer(name), *reached));
+            for (ancestor, reached) in ancestors.chain(fallback) {
                 let verdicts = verdicts.entry(ancestor).or_default();
                 match &outcome.fault {
                     Some(fault) => verdicts.faults.push(fault.clone()),
                     None if reached => verdicts.in_force.push(outcome.reference.to_string()),
                     None if redirects => verdicts.redirecting.push(outcome.reference.to_string()),
+                    None if self.concern() == Concern::Tls => {
+                        verdicts.untouched.push(outcome.reference.to_string());
+                    }
                     None => verdicts.unreached.push(outcome.reference.to_string()),
                 }
             }
@@ -154,6 +155,15 @@ impl Record {
         conditions
     }
 
+    /// What the policy is about.
+    fn concern(&self) -> Concern {
+        match &self.references {
+            References::Authorities(_) => Concern::Tls,
+            _ if self.object.kind == Feature::BackendLBPolicy.name() => Concern::Balancing,
+            _ => Concern::Requests,
+        }
+    }
+
     /// Whether the policy has a status where no Gateway reaches it. One of a kind that others serve too is theirs as
     /// long as no Gateway of ours is concerned.
     fn may_stand_alone(&self) -> bool {
@@ -177,6 +187,11 @@ impl Verdicts {
             ([], []) if !self.redirecting.is_empty() => {
                 let targets = self.redirecting.join(", ");
                 (Reason::Accepted, format!("{targets} redirects every request before policies are asked"))
+            }
+            ([], []) if !self.untouched.is_empty() => {
+                let targets = self.untouched.join(", ");
+                let message = format!("{targets} gets only datagrams and the TLS of clients, as they are");
+                (Reason::Accepted, message)
             }
             ([], []) => {
                 (Reason::Idle, "idle: it has no targets and no filter of a served route names it".to_owned())

@@ -4,10 +4,10 @@ use nantian_crd::{ServiceRef, TargetKind, TargetRef};
 
 use crate::{
     gates::Feature,
-    ir::{BackendId, ObjectName, RouteId, RouteKind, Transport},
+    ir::{BackendId, ObjectName, RouteId, RouteKind},
     translate::{
-        conditions::Reason, fault::Fault, gateway::Gateways, grants::GroupKind, status::StatusRef,
-        world::World,
+        conditions::Reason, fault::Fault, gateway::Gateways, grants::GroupKind, service::transport_of,
+        status::StatusRef, world::World,
     },
 };
 
@@ -168,8 +168,10 @@ fn port(world: &World<'_>, name: ObjectName, section: &str) -> Result<TargetKey,
     let service = service.ok_or_else(|| not_found(format!("Service {name} does not exist")).absent())?;
     let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
     let found = ports.into_iter().flatten().find(|port| port.name.as_deref() == Some(section));
-    let port = found.and_then(|port| u16::try_from(port.port).ok()).ok_or_else(missing)?;
-    Ok(TargetKey::Port(BackendId { service: name, port, transport: Transport::Tcp }))
+    let found = found.ok_or_else(missing)?;
+    let port = u16::try_from(found.port).map_err(|_| missing())?;
+    let transport = transport_of(found.protocol.as_deref()).ok_or_else(missing)?;
+    Ok(TargetKey::Port(BackendId { service: name, port, transport }))
 }
 
 fn ai_service(world: &World<'_>, name: ObjectName) -> Result<TargetKey, Fault> {

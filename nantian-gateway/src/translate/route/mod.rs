@@ -31,7 +31,7 @@ use super::{
     world::{Report, World, by_age},
 };
 use crate::{
-    ir::{Attachment, HostPattern, ObjectName, Route, RouteId, RouteKind},
+    ir::{Attachment, HostPattern, ListenerProtocol, ObjectName, Route, RouteId, RouteKind},
     source::ObjectRef,
 };
 
@@ -87,8 +87,9 @@ pub(super) fn translate(
         let rules = state.rules;
         let mut served = false;
         for (gateway, taken) in verdict.accepted {
-            if attach_to(gateways, &gateway, &id, taken) {
-                reach.route(&id, &gateway, &rules.list, &rules.plugins);
+            let listeners = attach_to(gateways, &gateway, &id, taken);
+            if !listeners.is_empty() {
+                reach.route(&id, &gateway, &listeners, &rules.list, &rules.plugins);
                 served = true;
             }
         }
@@ -163,14 +164,21 @@ fn warn_of_the_unserved(object: &ObjectRef, route: &HttpRoute, report: &mut Repo
     }
 }
 
-/// Attaches a route to listeners of a Gateway, and says whether one of them is served.
-fn attach_to(gateways: &mut Gateways<'_>, gateway: &ObjectName, id: &RouteId, taken: Vec<Taken>) -> bool {
-    let Some(gateway) = gateways.get_mut(gateway) else { return false };
-    let mut served = false;
+/// Attaches a route to listeners of a Gateway, and says what those of them speak that are served.
+fn attach_to(
+    gateways: &mut Gateways<'_>,
+    gateway: &ObjectName,
+    id: &RouteId,
+    taken: Vec<Taken>,
+) -> Vec<ListenerProtocol> {
+    let Some(gateway) = gateways.get_mut(gateway) else { return Vec::new() };
+    let mut served = Vec::new();
     for Taken { listener, hostnames } in taken {
         let accepted = gateway.verdict.is_ok();
         let Some(listener) = gateway.listeners.get_mut(listener) else { continue };
-        served |= accepted && listener.is_servable();
+        if accepted && listener.is_servable() {
+            served.extend(listener.protocol);
+        }
         // Routes are attached one after the other: only the last attachment can be of the same route,
         // when two of its parentRefs name the same listener. Both name the same hosts.
         let is_same = |last: &Attachment| last.route == *id;
