@@ -15,7 +15,7 @@ use prometheus_client::{
     metrics::MetricType,
 };
 
-use super::Metrics;
+use super::{Metrics, family::counters};
 use crate::telemetry::ExportCounts;
 
 /// How calls end.
@@ -147,15 +147,11 @@ fn labelled(
     label: &str,
     counts: impl Fn(&AiMetrics) -> Vec<(&'static str, u64)>,
 ) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (service, metrics) in services {
-        for (value, count) in counts(metrics).into_iter().filter(|(_, count)| *count > 0) {
-            family
-                .encode_family(&[("ai_service", service.as_str()), (label, value)])?
-                .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
-        }
-    }
-    Ok(())
+    let samples = services.iter().flat_map(|(service, metrics)| {
+        let counts = counts(metrics).into_iter().filter(|(_, count)| *count > 0);
+        counts.map(move |(value, count)| ([("ai_service", service.as_str()), (label, value)], count))
+    });
+    counters(encoder, name, help, samples)
 }
 
 fn plain(
@@ -164,13 +160,10 @@ fn plain(
     services: &[(String, Arc<AiMetrics>)],
     counter: impl Fn(&AiMetrics) -> &AtomicU64,
 ) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (service, metrics) in services {
-        family
-            .encode_family(&[("ai_service", service.as_str())])?
-            .encode_counter::<NoLabelSet, _, u64>(&counter(metrics).load(Relaxed), None)?;
-    }
-    Ok(())
+    let samples = services
+        .iter()
+        .map(|(service, metrics)| ([("ai_service", service.as_str())], counter(metrics).load(Relaxed)));
+    counters(encoder, name, help, samples)
 }
 
 fn times(

@@ -14,6 +14,7 @@ use prometheus_client::{
 
 use super::{
     Metrics,
+    family::{counters, gauge, gauges},
     route::{BOUNDS, CLASSES, Totals},
 };
 
@@ -39,19 +40,16 @@ impl Metrics {
             let named = routes.iter().map(|(name, metrics)| (name.clone(), metrics.totals()));
             named.chain([(UNMATCHED.to_owned(), self.unmatched.totals())]).collect()
         };
-        let mut requests = encoder.encode_descriptor(
+        let classes = routes.iter().flat_map(|(route, totals)| {
+            let classes = CLASSES.into_iter().zip(totals.classes).filter(|(_, count)| *count > 0);
+            classes.map(|(class, count)| ([("route", route.as_str()), ("code_class", class)], count))
+        });
+        counters(
+            encoder,
             "nantian_http_requests",
             "Requests by route and status class; an empty route means that none matched",
-            None,
-            MetricType::Counter,
+            classes,
         )?;
-        for (route, totals) in &routes {
-            for (class, value) in CLASSES.iter().zip(totals.classes).filter(|(_, value)| *value > 0) {
-                requests
-                    .encode_family(&[("route", route.as_str()), ("code_class", class)])?
-                    .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            }
-        }
         let mut durations = encoder.encode_descriptor(
             "nantian_http_request_duration_seconds",
             "Time from the head of a request to the end of its response",
@@ -69,42 +67,30 @@ impl Metrics {
                 None,
             )?;
         }
-        let mut retries = encoder.encode_descriptor(
+        let retried = routes.iter().filter(|(_, totals)| totals.retries > 0);
+        counters(
+            encoder,
             "nantian_http_retries",
             "Requests that were sent once more, as a rule's retry asks",
-            None,
-            MetricType::Counter,
+            retried.map(|(route, totals)| ([("route", route.as_str())], totals.retries)),
         )?;
-        for (route, totals) in routes.iter().filter(|(_, totals)| totals.retries > 0) {
-            retries
-                .encode_family(&[("route", route.as_str())])?
-                .encode_counter::<NoLabelSet, _, u64>(&totals.retries, None)?;
-        }
-        let mut mirrored = encoder.encode_descriptor(
+        let mirrored = routes.iter().flat_map(|(route, totals)| {
+            let copies = [("sent", totals.mirrored), ("left_out", totals.unmirrored)];
+            let copies = copies.into_iter().filter(|(_, count)| *count > 0);
+            copies.map(|(result, count)| ([("route", route.as_str()), ("result", result)], count))
+        });
+        counters(
+            encoder,
             "nantian_http_mirrored_requests",
             "Copies of requests for mirrors: sent, or left out because they are too long or too many",
-            None,
-            MetricType::Counter,
+            mirrored,
         )?;
-        for (route, totals) in &routes {
-            for (result, value) in [("sent", totals.mirrored), ("left_out", totals.unmirrored)] {
-                if value > 0 {
-                    mirrored
-                        .encode_family(&[("route", route.as_str()), ("result", result)])?
-                        .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-                }
-            }
-        }
-        let mut in_flight = encoder.encode_descriptor(
+        gauges(
+            encoder,
             "nantian_http_requests_in_flight",
             "Requests whose response is not over",
-            None,
-            MetricType::Gauge,
-        )?;
-        for (route, totals) in &routes {
-            in_flight.encode_family(&[("route", route.as_str())])?.encode_gauge(&totals.in_flight)?;
-        }
-        Ok(())
+            routes.iter().map(|(route, totals)| ([("route", route.as_str())], totals.in_flight)),
+        )
     }
 
     fn encode_process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -122,41 +108,26 @@ impl Metrics {
             "Time that the last reload took",
             self.reload_micros.load(Relaxed),
         )?;
-        let mut reloads = encoder.encode_descriptor(
+        counters(
+            encoder,
             "nantian_config_reloads",
             "Reloads by result",
-            None,
-            MetricType::Counter,
+            [("clean", &self.reloads), ("with_faults", &self.rejected_reloads)]
+                .map(|(result, count)| ([("result", result)], count.load(Relaxed))),
         )?;
-        for (result, counter) in [("clean", &self.reloads), ("with_faults", &self.rejected_reloads)] {
-            reloads
-                .encode_family(&[("result", result)])?
-                .encode_counter::<NoLabelSet, _, u64>(&counter.load(Relaxed), None)?;
-        }
-        let mut limited = encoder.encode_descriptor(
+        counters(
+            encoder,
             "nantian_rate_limited_requests",
             "Requests over the limit of a TokenPolicy, by what became of them",
-            None,
-            MetricType::Counter,
+            [("refused", &self.limited), ("warned", &self.warned)]
+                .map(|(decision, count)| ([("decision", decision)], count.load(Relaxed))),
         )?;
-        for (decision, counter) in [("refused", &self.limited), ("warned", &self.warned)] {
-            limited
-                .encode_family(&[("decision", decision)])?
-                .encode_counter::<NoLabelSet, _, u64>(&counter.load(Relaxed), None)?;
-        }
-        let mut ignored = encoder.encode_descriptor(
+        let ignored = self.ignored.lock().unwrap_or_else(PoisonError::into_inner);
+        gauges(
+            encoder,
             "nantian_config_gated_objects",
             "Objects that a closed feature gate hides",
-            None,
-            MetricType::Gauge,
-        )?;
-        for (feature, count) in &*self.ignored.lock().unwrap_or_else(PoisonError::into_inner) {
-            ignored.encode_family(&[("feature", feature.name())])?.encode_gauge(count)?;
-        }
-        Ok(())
+            ignored.iter().map(|(feature, count)| ([("feature", feature.name())], *count)),
+        )
     }
-}
-
-pub(super) fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
 }

@@ -3,12 +3,12 @@
 use std::{fmt, sync::PoisonError};
 
 use nantian_lb::{EndpointStatus, health::Health};
-use prometheus_client::{
-    encoding::{DescriptorEncoder, NoLabelSet},
-    metrics::MetricType,
-};
+use prometheus_client::encoding::DescriptorEncoder;
 
-use super::Metrics;
+use super::{
+    Metrics,
+    family::{counters, gauges},
+};
 use crate::upstream::Destination;
 
 /// An endpoint with the name of its backend.
@@ -22,47 +22,32 @@ impl Metrics {
             balancer.status().into_iter().map(move |endpoint| (name.clone(), endpoint))
         });
         let endpoints: Vec<Endpoint> = endpoints.collect();
-        gauge(
+        gauges(
             encoder,
             "nantian_endpoint_requests_in_flight",
             "Requests that an endpoint is working on",
-            &endpoints,
-            |endpoint| u64::try_from(endpoint.in_flight).unwrap_or(u64::MAX),
+            samples(&endpoints, |endpoint| u64::try_from(endpoint.in_flight).unwrap_or(u64::MAX)),
         )?;
-        gauge(
+        gauges(
             encoder,
             "nantian_endpoint_healthy",
             "Whether nothing speaks against an endpoint, 1, or it is passed over because it failed, 0",
-            &endpoints,
-            |endpoint| u64::from(endpoint.health == Health::Healthy),
+            samples(&endpoints, |endpoint| u64::from(endpoint.health == Health::Healthy)),
         )?;
-        let mut ejections = encoder.encode_descriptor(
+        counters(
+            encoder,
             "nantian_endpoint_ejections",
             "How often an endpoint was passed over for a while because it failed",
-            None,
-            MetricType::Counter,
-        )?;
-        for (backend, endpoint) in &endpoints {
-            ejections
-                .encode_family(&[("backend", backend.as_str()), ("endpoint", endpoint.id.as_str())])?
-                .encode_counter::<NoLabelSet, _, u64>(&endpoint.ejections, None)?;
-        }
-        Ok(())
+            samples(&endpoints, |endpoint| endpoint.ejections),
+        )
     }
 }
 
-fn gauge(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
+fn samples(
     endpoints: &[Endpoint],
     value: impl Fn(&EndpointStatus<Destination>) -> u64,
-) -> fmt::Result {
-    let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (backend, endpoint) in endpoints {
-        gauge
-            .encode_family(&[("backend", backend.as_str()), ("endpoint", endpoint.id.as_str())])?
-            .encode_gauge(&value(endpoint))?;
-    }
-    Ok(())
+) -> impl Iterator<Item = ([(&'static str, &str); 2], u64)> {
+    endpoints.iter().map(move |(backend, endpoint)| {
+        ([("backend", backend.as_str()), ("endpoint", endpoint.id.as_str())], value(endpoint))
+    })
 }

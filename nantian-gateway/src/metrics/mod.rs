@@ -7,6 +7,7 @@
 mod ai;
 mod collector;
 mod endpoints;
+mod family;
 mod limit;
 mod limits;
 mod plugins;

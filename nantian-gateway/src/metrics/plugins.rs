@@ -3,12 +3,12 @@
 use std::{fmt, sync::PoisonError};
 
 use nantian_wasm::{MetricKind, Plugin, PluginStatus};
-use prometheus_client::{
-    encoding::{DescriptorEncoder, NoLabelSet},
-    metrics::MetricType,
-};
+use prometheus_client::encoding::DescriptorEncoder;
 
-use super::Metrics;
+use super::{
+    Metrics,
+    family::{counters, gauges},
+};
 
 /// Guest metrics shown of one plugin: their names are the guest's, their number must not be.
 const MAX_GUEST_METRICS: usize = 200;
@@ -46,17 +46,14 @@ impl Metrics {
             return Ok(());
         }
         for (name, help, number) in COUNTERS {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (plugin, status) in &plugins {
-                let labels = [("plugin", plugin.as_str())];
-                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&number(status), None)?;
-            }
+            let samples =
+                plugins.iter().map(|(plugin, status)| ([("plugin", plugin.as_str())], number(status)));
+            counters(encoder, name, help, samples)?;
         }
         for (name, help, number) in GAUGES {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (plugin, status) in &plugins {
-                family.encode_family(&[("plugin", plugin.as_str())])?.encode_gauge(&number(status))?;
-            }
+            let samples =
+                plugins.iter().map(|(plugin, status)| ([("plugin", plugin.as_str())], number(status)));
+            gauges(encoder, name, help, samples)?;
         }
         encode_traps(encoder, &plugins)?;
         encode_guests(encoder, &plugins)
@@ -64,22 +61,17 @@ impl Metrics {
 }
 
 fn encode_traps(encoder: &mut DescriptorEncoder<'_>, plugins: &[(String, PluginStatus)]) -> fmt::Result {
-    let help = "Guest calls that cost their instance, by cause";
-    let mut family = encoder.encode_descriptor("nantian_wasm_traps", help, None, MetricType::Counter)?;
-    for (plugin, status) in plugins {
+    let traps = plugins.iter().flat_map(|(plugin, status)| {
         let traps = status.traps;
-        for (cause, value) in [
+        let causes = [
             ("trap", traps.trap),
             ("time_limit", traps.time_limit),
             ("budget", traps.budget),
             ("exit", traps.exit),
-        ] {
-            family
-                .encode_family(&[("plugin", plugin.as_str()), ("cause", cause)])?
-                .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-        }
-    }
-    Ok(())
+        ];
+        causes.map(|(cause, count)| ([("plugin", plugin.as_str()), ("cause", cause)], count))
+    });
+    counters(encoder, "nantian_wasm_traps", "Guest calls that cost their instance, by cause", traps)
 }
 
 /// The guests' own metrics, each kind under one name.
@@ -87,25 +79,16 @@ fn encode_guests(encoder: &mut DescriptorEncoder<'_>, plugins: &[(String, Plugin
     let of_kind = |kind: MetricKind| {
         plugins.iter().flat_map(move |(plugin, status)| {
             let metrics = status.metrics.iter().take(MAX_GUEST_METRICS);
-            metrics.filter(move |metric| metric.kind == kind).map(move |metric| (plugin.as_str(), metric))
+            let metrics = metrics.filter(move |metric| metric.kind == kind);
+            metrics.map(move |metric| {
+                ([("plugin", plugin.as_str()), ("name", metric.name.as_str())], metric.value)
+            })
         })
     };
     let help = "Counters that plugins have defined";
-    let mut counters =
-        encoder.encode_descriptor("nantian_wasm_guest_counter", help, None, MetricType::Counter)?;
-    for (plugin, metric) in of_kind(MetricKind::Counter) {
-        counters
-            .encode_family(&[("plugin", plugin), ("name", metric.name.as_str())])?
-            .encode_counter::<NoLabelSet, _, u64>(&metric.value, None)?;
-    }
+    counters(encoder, "nantian_wasm_guest_counter", help, of_kind(MetricKind::Counter))?;
     let help = "Gauges that plugins have defined";
-    let mut gauges = encoder.encode_descriptor("nantian_wasm_guest_gauge", help, None, MetricType::Gauge)?;
-    for (plugin, metric) in of_kind(MetricKind::Gauge) {
-        gauges
-            .encode_family(&[("plugin", plugin), ("name", metric.name.as_str())])?
-            .encode_gauge(&metric.value)?;
-    }
-    Ok(())
+    gauges(encoder, "nantian_wasm_guest_gauge", help, of_kind(MetricKind::Gauge))
 }
 
 fn count(number: usize) -> u64 {

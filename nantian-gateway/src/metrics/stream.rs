@@ -8,12 +8,12 @@ use std::{
     },
 };
 
-use prometheus_client::{
-    encoding::{DescriptorEncoder, NoLabelSet},
-    metrics::MetricType,
-};
+use prometheus_client::encoding::DescriptorEncoder;
 
-use super::Metrics;
+use super::{
+    Metrics,
+    family::{counters, gauges},
+};
 
 /// Counters of one route, one shard a worker.
 #[derive(Debug)]
@@ -107,53 +107,40 @@ impl Metrics {
             let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
             streams.iter().map(|(name, metrics)| (name.clone(), metrics.totals())).collect()
         };
-        let mut ended = encoder.encode_descriptor(
+        let ended = routes.iter().flat_map(|(route, totals)| {
+            let results = [("carried", totals.carried), ("failed", totals.failed)];
+            results.map(|(result, count)| ([("route", route.as_str()), ("result", result)], count))
+        });
+        counters(
+            encoder,
             "nantian_stream_connections",
             "Connections of a TLSRoute or TCPRoute, and sessions of a UDPRoute, that have ended: carried, or failed for want \
              of a backend",
-            None,
-            MetricType::Counter,
+            ended,
         )?;
-        for (route, totals) in &routes {
-            for (result, value) in [("carried", totals.carried), ("failed", totals.failed)] {
-                ended
-                    .encode_family(&[("route", route.as_str()), ("result", result)])?
-                    .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            }
-        }
-        let mut open = encoder.encode_descriptor(
+        gauges(
+            encoder,
             "nantian_stream_connections_open",
             "Connections of a TLSRoute or TCPRoute, and sessions of a UDPRoute, that have not ended",
-            None,
-            MetricType::Gauge,
+            routes.iter().map(|(route, totals)| ([("route", route.as_str())], totals.open)),
         )?;
-        for (route, totals) in &routes {
-            open.encode_family(&[("route", route.as_str())])?.encode_gauge(&totals.open)?;
-        }
-        let mut bytes = encoder.encode_descriptor(
+        let bytes = routes.iter().flat_map(|(route, totals)| {
+            let directions = [("in", totals.received), ("out", totals.sent)];
+            directions
+                .map(|(direction, count)| ([("route", route.as_str()), ("direction", direction)], count))
+        });
+        counters(
+            encoder,
             "nantian_stream_bytes",
             "Bytes that were passed on from clients (in) and from backends (out)",
-            None,
-            MetricType::Counter,
+            bytes,
         )?;
-        for (route, totals) in &routes {
-            for (direction, value) in [("in", totals.received), ("out", totals.sent)] {
-                bytes
-                    .encode_family(&[("route", route.as_str()), ("direction", direction)])?
-                    .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            }
-        }
-        let mut dropped = encoder.encode_descriptor(
+        let dropped = routes.iter().filter(|(_, totals)| totals.dropped > 0);
+        counters(
+            encoder,
             "nantian_stream_dropped_datagrams",
             "Datagrams that were left out: no backend, no room for a session, or none on the way",
-            None,
-            MetricType::Counter,
-        )?;
-        for (route, totals) in routes.iter().filter(|(_, totals)| totals.dropped > 0) {
-            dropped
-                .encode_family(&[("route", route.as_str())])?
-                .encode_counter::<NoLabelSet, _, u64>(&totals.dropped, None)?;
-        }
-        Ok(())
+            dropped.map(|(route, totals)| ([("route", route.as_str())], totals.dropped)),
+        )
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use nantian_wasm::Digest;
 
-use crate::support::{Backend, World, eventually, rule, to};
+use crate::support::{Backend, World, eventually, plugin, rule, to};
 
 /// A module that adds the request header `x-wasm-plugin`.
 fn add_header() -> Vec<u8> {
@@ -18,20 +18,6 @@ fn add_header() -> Vec<u8> {
 fn ok(body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
-}
-
-/// A WasmPlugin on the HTTPRoute of the same name.
-fn plugin(name: &str, wasm: &str) -> String {
-    format!(
-        "
-apiVersion: gateway.nantian.dev/v1alpha1
-kind: WasmPlugin
-metadata: {{name: {name}, namespace: demo}}
-spec:
-  targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: {name}}}]
-  wasm: {{{wasm}}}
-"
-    )
 }
 
 #[tokio::test]

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{Backend, World, rule, soon, to};
 use base64::{Engine, prelude::BASE64_STANDARD};
+
+use crate::support::{Backend, World, plugin, rule, soon, to};
 
 /// A TokenPolicy `limits` on the HTTPRoute `limited`.
 fn limits(spec: &str) -> String {
@@ -112,20 +113,6 @@ spec:
         statuses.push(gateway.get(path).await.status());
     }
     assert_eq!(statuses, [200, 429, 200, 200, 429], "a refused request costs nothing");
-}
-
-/// A WasmPlugin on an HTTPRoute of the same name.
-fn plugin(name: &str, wasm: &str) -> String {
-    format!(
-        "
-apiVersion: gateway.nantian.dev/v1alpha1
-kind: WasmPlugin
-metadata: {{name: {name}, namespace: demo}}
-spec:
-  targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: {name}}}]
-  wasm: {{{wasm}}}
-"
-    )
 }
 
 /// A module that adds the request header `x-wasm-plugin` and answers `GET /wasm-teapot`, in base64.

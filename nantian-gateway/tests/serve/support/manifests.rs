@@ -79,6 +79,21 @@ pub(crate) fn rule(prefix: &str, rest: &str) -> String {
 pub(crate) fn to(service: &str) -> String {
     format!("backendRefs: [{{name: {service}, port: 80}}]")
 }
+
+/// A WasmPlugin on the HTTPRoute of the same name.
+pub(crate) fn plugin(name: &str, wasm: &str) -> String {
+    format!(
+        "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: WasmPlugin
+metadata: {{name: {name}, namespace: demo}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: {name}}}]
+  wasm: {{{wasm}}}
+"
+    )
+}
+
 /// A BackendTLSPolicy of a Service; `validation` is its fields.
 pub(crate) fn backend_tls_policy(service: &str, section: &str, validation: &str) -> String {
     format!(

@@ -18,7 +18,7 @@ pub(crate) use self::{
     backend::Backend,
     certificate::Certificate,
     llm::{chat, llm, provider, said, to_ai},
-    manifests::{backend_tls_policy, gateway, route, rule, service, to, trusting_authority},
+    manifests::{backend_tls_policy, gateway, plugin, route, rule, service, to, trusting_authority},
     message::Message,
     redis::Redis,
     streams::{Caller, Echo, stream_route, stream_service},
