@@ -7,6 +7,4 @@ mod golden;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
-mod official;
-#[cfg(test)]
 mod statuses;

@@ -13,14 +13,14 @@ use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::TlsConnector;
 
 use super::{
-    echo::{Backends, SERVICES},
+    echo::{Backends, ECHOES, SERVICES},
     expect::{Exchange, Expected, Step},
-    world::{Objects, moved},
+    world::{OFFSET, Objects, moved},
 };
-use crate::support::{Certificate, Port, Running, Wire, World};
+use crate::support::{Caller, Certificate, Port, Running, Wire, World};
 
 /// Requests that are sent to see how they are shared out.
-const SHARED: usize = 400;
+const SHARED: usize = 600;
 /// How far a share may be off, in percent.
 const TOLERANCE: f64 = 10.0;
 /// How often a token is made up, over all tests.
@@ -55,11 +55,14 @@ impl Case {
         let (expected, documents) = Expected::read(text);
         let mut objects = Objects::new(number, documents);
         for service in SERVICES {
-            objects.endpoint(service, backends.addresses[service].port());
+            objects.endpoint(service, "TCP", backends.addresses[service].port());
+        }
+        for service in ECHOES {
+            objects.endpoint(service, "UDP", backends.addresses[service].port());
         }
         for (alias, service) in &expected.aliases {
-            objects
-                .endpoint(&format!("infra/{alias}"), backends.addresses[&format!("infra/{service}")].port());
+            let port = backends.addresses[&format!("infra/{service}")].port();
+            objects.endpoint(&format!("infra/{alias}"), "TCP", port);
         }
         let mut certificates = BTreeMap::new();
         for (name, hosts) in &expected.certificates {
@@ -90,7 +93,7 @@ impl Case {
                 None => certificate.server_offering(&["h2", "http/1.1"]),
             };
             let address = self.backends.secured(&format!("infra/{service}"), config).await;
-            self.objects.endpoint(&format!("infra/{service}"), address.port());
+            self.objects.endpoint(&format!("infra/{service}"), "TCP", address.port());
         }
         let world = World::with_listeners(Port::reserve(), &[]).manifest("gateway", &self.objects.text());
         let running = world.start().await;
@@ -220,7 +223,7 @@ impl Case {
         let begun = Instant::now();
         let is_missing = |service: &&String| !self.backends.has_seen(&format!("infra/{service}"), token);
         while let Some(missing) = exchange.mirrors.iter().find(is_missing) {
-            if begun.elapsed() > Duration::from_secs(10) {
+            if begun.elapsed() > Duration::from_secs(60) {
                 return Some(format!("no copy has come to {missing}"));
             }
             tokio::task::yield_now().await;
@@ -251,6 +254,9 @@ impl Case {
         let gateway = exchange.gateway.as_deref().unwrap_or("infra/same-namespace");
         let port = exchange.port.unwrap_or(if exchange.name.is_some() { 443 } else { 80 });
         let address = SocketAddr::from((self.objects.address(gateway), moved(port)));
+        if exchange.datagram {
+            return Ok(say(address, token).await);
+        }
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         match &exchange.name {
             None => send(stream, exchange, token).await,
@@ -267,6 +273,14 @@ impl Case {
             }
         }
     }
+}
+
+/// Sends a datagram, and hears who sends it back.
+async fn say(to: SocketAddr, token: &str) -> Reply {
+    let answer = Caller::new(to).await.insist(token).await;
+    let (backend, body) = answer.split_once(' ').unwrap();
+    assert_eq!(body, token);
+    Reply { status: 200, headers: vec![("x-backend".to_owned(), backend.to_owned())], body: Vec::new() }
 }
 
 async fn send<T: crate::support::Stream + 'static>(
@@ -323,12 +337,20 @@ fn section<'s>(statuses: &'s Value, subject: &str) -> Option<&'s Value> {
     };
     let named = |entry: &&Value, list: &str| match list {
         "listeners" => entry["name"] == section,
-        "parents" => entry["parentRef"]["name"] == section,
+        "parents" => place(&entry["parentRef"]) == section || entry["parentRef"]["name"] == section,
         _ => entry["ancestorRef"]["name"] == section,
     };
     ["listeners", "parents", "ancestors"]
         .into_iter()
         .find_map(|list| status.get(list)?.as_array()?.iter().find(|entry| named(entry, list)))
+}
+
+/// `name[/section][:port]` of a parent.
+fn place(parent: &Value) -> String {
+    let section = parent["sectionName"].as_str().map(|section| format!("/{section}"));
+    let port = parent["port"].as_u64().map(|port| format!(":{}", port - u64::from(OFFSET)));
+    let name = parent["name"].as_str().unwrap_or_default();
+    format!("{name}{}{}", section.unwrap_or_default(), port.unwrap_or_default())
 }
 
 fn generations(status: &Value, observed: &mut Vec<Option<i64>>) {

@@ -21,7 +21,7 @@ use rustls::ServerConfig;
 use serde_json::{Map, Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -39,6 +39,10 @@ pub(super) const SERVICES: [&str; 9] = [
     "infra/grpc-infra-backend-v2",
     "infra/grpc-infra-backend-v3",
 ];
+
+/// `namespace/name` of every Service that sends datagrams back.
+pub(super) const ECHOES: [&str; 4] =
+    ["infra/coredns-v1", "infra/coredns-v2", "infra/coredns-v3", "web/coredns"];
 
 /// The servers of all Services, which all tests share.
 #[derive(Clone)]
@@ -61,6 +65,9 @@ impl Backends {
         let mut addresses = BTreeMap::new();
         for service in SERVICES {
             addresses.insert(service.to_owned(), serve(service, None, &log).await);
+        }
+        for service in ECHOES {
+            addresses.insert(service.to_owned(), send_back(service).await);
         }
         Self { addresses: Arc::new(addresses), log }
     }
@@ -85,6 +92,20 @@ async fn serve(service: &str, tls: Option<Arc<ServerConfig>>, log: &Arc<Log>) ->
         while let Ok((stream, _)) = listener.accept().await {
             let (name, log, tls) = (Arc::clone(&name), Arc::clone(&log), tls.clone());
             tokio::spawn(connection(stream, tls, name, log));
+        }
+    });
+    address
+}
+
+/// Sends datagrams back behind the name of the Service.
+async fn send_back(service: &'static str) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            let answer = [service.as_bytes(), b" ", &buffer[..length]].concat();
+            let _ = socket.send_to(&answer, from).await;
         }
     });
     address

@@ -39,7 +39,8 @@ pub(super) struct Step {
     /// Objects that take the place of those of their name, or are new.
     pub(super) apply: Vec<Value>,
     pub(super) requests: Vec<Exchange>,
-    /// `Kind namespace/name [listener or parent]: Type Status Reason`, or `…: Type absent`.
+    /// `Kind namespace/name [listener or parent]: Type Status Reason`, or `…: Type absent`; a parent is
+    /// `name[/section][:port]`.
     pub(super) conditions: Vec<String>,
     /// `Kind namespace/name listener` and how many routes it has.
     pub(super) attached: BTreeMap<String, u64>,
@@ -60,6 +61,8 @@ pub(super) struct Exchange {
     pub(super) host: Option<String>,
     pub(super) path: Option<String>,
     pub(super) headers: BTreeMap<String, String>,
+    /// A datagram, not a request.
+    pub(super) datagram: bool,
     /// A call of gRPC, over HTTP/2.
     pub(super) call: bool,
     /// TLS, with this server name.

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, process};
 use serde_json::{Value, json};
 
 /// What is added to each port of a listener.
-const OFFSET: u16 = 20_000;
+pub(super) const OFFSET: u16 = 20_000;
 
 /// The objects of a test.
 pub(super) struct Objects {
@@ -34,11 +34,11 @@ impl Objects {
         objects
     }
 
-    /// Adds a Service, and where its endpoint is.
-    pub(super) fn endpoint(&mut self, service: &str, port: u16) {
+    /// Says where the endpoint of a Service is.
+    pub(super) fn endpoint(&mut self, service: &str, protocol: &str, port: u16) {
         let (namespace, name) = service.split_once('/').unwrap();
-        let ports = ["", "http", "h2c", "ws", "https", "https-2"];
-        let ports = ports.map(|name| json!({"name": name, "port": port}));
+        let ports = ["", "http", "h2c", "ws", "https", "https-2", "udp"];
+        let ports = ports.map(|name| json!({"name": name, "port": port, "protocol": protocol}));
         self.apply(json!({
             "kind": "EndpointSlice",
             "metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": name}},
@@ -141,7 +141,7 @@ fn complete(object: &mut Value) {
             }
         }
         "ListenerSet" => move_ports(&mut object["spec"]["listeners"]),
-        "HTTPRoute" | "GRPCRoute" => {
+        "HTTPRoute" | "GRPCRoute" | "TLSRoute" | "TCPRoute" | "UDPRoute" => {
             let spec = &mut object["spec"];
             if spec.get("parentRefs").is_none() {
                 spec["parentRefs"] = json!([{"name": "same-namespace"}]);
