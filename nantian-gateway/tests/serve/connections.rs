@@ -61,10 +61,11 @@ async fn peers_that_vanish_are_noticed_on_both_sides() {
 async fn a_client_that_has_ended_its_side_gets_its_answers() {
     let backend = Backend::raw(async |mut wire| {
         while wire.message().await.is_ok() {
-            after(Duration::from_millis(300)).await;
+            after(Duration::from_millis(150)).await;
             wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
-            for _ in 0..4 {
-                after(Duration::from_millis(400)).await;
+            // Longer together than a silent backend would be waited for.
+            for _ in 0..8 {
+                after(Duration::from_millis(150)).await;
                 wire.send("4\r\npart\r\n").await;
             }
             wire.send("0\r\n\r\n").await;
@@ -77,7 +78,7 @@ async fn a_client_that_has_ended_its_side_gets_its_answers() {
     wire.finish().await;
     for _ in 0..2 {
         let reply = wire.reply().await;
-        assert_eq!((reply.status(), reply.text().as_str()), (200, "partpartpartpart"));
+        assert_eq!((reply.status(), reply.text().as_str()), (200, "part".repeat(8).as_str()));
     }
     assert!(wire.is_closed().await);
 }

@@ -115,6 +115,6 @@ async fn a_request_that_hangs_is_cut_when_the_time_is_over() {
     assert!(hanging.is_closed().await);
     let took = begun.elapsed();
     assert!(took >= Duration::from_millis(900), "{took:?} is too early");
-    let exit = timeout(Duration::from_secs(3), scene.gateway.exit()).await.expect("it ends in time");
+    let exit = timeout(Duration::from_secs(20), scene.gateway.exit()).await.expect("it ends in time");
     assert_eq!(exit.code(), Some(0));
 }

@@ -155,7 +155,7 @@ async fn quiet_connections_and_streams_are_kept() {
     let gateway = World::new()
         .h2c_service("a", &backend)
         .route("r", &[rule("/", &to("a"))])
-        .options(&["--header-timeout", "500ms", "--stall-timeout", "500ms"])
+        .options(&["--header-timeout", "1s", "--stall-timeout", "1s"])
         .start()
         .await;
     let stream = soon(TcpStream::connect(gateway.address())).await.unwrap();
@@ -166,14 +166,14 @@ async fn quiet_connections_and_streams_are_kept() {
         .keep_alive_while_idle(true);
     let (mut client, connection) = soon(pinging.handshake(TokioIo::new(stream))).await.unwrap();
     tokio::spawn(connection);
-    after(Duration::from_secs(1)).await;
+    after(Duration::from_millis(1500)).await;
 
     let (upload, request) = upload("/");
     let response =
         soon(client.send_request(request)).await.expect("a ping is not the beginning of a request");
     let mut body = response.into_body();
     for part in ["ping", "pong"] {
-        after(Duration::from_secs(1)).await;
+        after(Duration::from_millis(1500)).await;
         upload.send(part).unwrap();
         let echoed = soon(body.frame()).await.unwrap().expect("a stream may be quiet");
         assert_eq!(echoed.into_data().unwrap(), part);

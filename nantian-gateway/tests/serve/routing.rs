@@ -187,7 +187,7 @@ async fn a_backend_that_takes_too_long_is_answered_for() {
         &[
             rule("/request", &format!("timeouts: {{request: 200ms}}, {}", to("silent"))),
             rule("/backend", &format!("timeouts: {{backendRequest: 200ms}}, {}", to("silent"))),
-            rule("/halting", &format!("timeouts: {{request: 200ms}}, {}", to("halting"))),
+            rule("/halting", &format!("timeouts: {{request: 1s}}, {}", to("halting"))),
         ],
     );
     let gateway = world.start().await;

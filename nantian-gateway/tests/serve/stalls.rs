@@ -142,16 +142,16 @@ async fn an_upload_that_stalls_ends_its_own_stream_with_408() {
         let sibling = async {
             let (parts, request) = upload(path);
             let pace = async move {
-                for part in ["a", "b", "c", "d", "e", "f"] {
+                for part in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"] {
                     parts.send(part).unwrap();
-                    after(Duration::from_millis(300)).await;
+                    after(Duration::from_millis(150)).await;
                 }
             };
             tokio::join!(reply(&client, request), pace).0
         };
         let (stalled, sibling) = tokio::join!(reply(&client, request), sibling);
         assert_eq!(stalled.0, StatusCode::REQUEST_TIMEOUT, "{path}");
-        assert_eq!(sibling, (StatusCode::OK, Bytes::from("abcdef")), "{path}");
+        assert_eq!(sibling, (StatusCode::OK, Bytes::from("abcdefghij")), "{path}");
     }
     let refused = "nantian_http_requests_total{route=\"demo/r\",code_class=\"4xx\"}";
     assert_eq!(gateway.metric(refused).await, Some(2.0));

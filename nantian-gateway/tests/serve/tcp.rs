@@ -199,8 +199,8 @@ async fn a_silent_connection_is_closed_and_one_that_speaks_is_not() {
     let (mut silent, mut speaking) = (gateway.connect().await, gateway.connect().await);
     soon(silent.exactly(1)).await.unwrap();
     soon(speaking.exactly(1)).await.unwrap();
-    for _ in 0..6 {
-        after(Duration::from_millis(250)).await;
+    for _ in 0..10 {
+        after(Duration::from_millis(150)).await;
         speaking.send("x").await;
         assert_eq!(soon(speaking.exactly(1)).await.unwrap(), b"x");
     }

@@ -17,8 +17,8 @@ use crate::support::{
 };
 
 const CLIENTS: usize = 50;
-/// Tokens: twenty responses a second, and two dozen seconds' worth in the bucket.
-const PER_SECOND: u64 = 2000;
+/// Tokens: ten responses a second, and a minute's worth in the bucket.
+const PER_SECOND: u64 = 1000;
 const PER_MINUTE: u64 = 60 * PER_SECOND;
 const RUN: Duration = Duration::from_secs(12);
 

@@ -53,7 +53,7 @@ async fn tunnel(gateway: &Running) -> Wire {
 #[tokio::test]
 async fn a_tunnel_carries_bytes_until_either_side_closes() {
     let backend = shouting().await;
-    let gateway = gateway(&backend, &["--idle-timeout", "500ms", "--header-timeout", "500ms"]).await;
+    let gateway = gateway(&backend, &["--idle-timeout", "2s", "--header-timeout", "2s"]).await;
     let mut closed_by_backend = tunnel(&gateway).await;
     let mut closed_by_client = tunnel(&gateway).await;
     closed_by_backend.send("q").await;
@@ -70,7 +70,7 @@ async fn a_tunnel_in_which_nobody_speaks_is_closed() {
     let mut busy = tunnel(&gateway).await;
     let speaking = async {
         loop {
-            after(Duration::from_millis(300)).await;
+            after(Duration::from_millis(150)).await;
             busy.send("a").await;
             assert_eq!(soon(busy.exactly(1)).await.unwrap(), b"A");
         }
