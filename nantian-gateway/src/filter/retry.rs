@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request, Response, request::Parts};
+use http::{Request, Response, request::Parts};
 use http_body_util::{BodyExt as _, Limited};
 use nantian_lb::Tried;
 use tokio::time::{sleep, timeout};
@@ -120,23 +120,19 @@ impl Retry {
         self.inner.call(Request::from_parts(parts, body)).await
     }
 
-    /// Whether an attempt has failed in a way that another one may mend.
+    /// Whether an attempt has failed in a way that another one may mend. What may have reached the backend is repeated only
+    /// if that does no harm (RFC 9110, section 9.2.2).
     fn has_failed(&self, request: &Parts, result: &Result<Response<Body>, BoxError>) -> bool {
         match result {
             Ok(response) => self.layer.retry.codes.contains(&response.status().as_u16()),
             Err(error) => match find::<UpstreamError>(error.as_ref()) {
                 Some(UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. }) => true,
-                Some(UpstreamError::Exchange { .. }) => is_idempotent(&request.method),
+                Some(UpstreamError::Exchange { .. }) => request.method.is_idempotent(),
                 Some(_) => false,
-                None => find::<TimedOut>(error.as_ref()).is_some() && is_idempotent(&request.method),
+                None => find::<TimedOut>(error.as_ref()).is_some() && request.method.is_idempotent(),
             },
         }
     }
-}
-
-/// What may have reached the backend is repeated only if that does no harm (RFC 9110, section 9.2.2).
-fn is_idempotent(method: &Method) -> bool {
-    method.is_safe() || matches!(*method, Method::PUT | Method::DELETE)
 }
 
 /// At least `wait`, and up to half as long again, so that those who failed together do not come back together.

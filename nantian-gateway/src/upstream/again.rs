@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, io};
 
-use http::{Method, Request};
+use http::Request;
 use http_body::Body as _;
 use hyper::client::conn::TrySendError;
 
@@ -71,7 +71,7 @@ impl Attempt {
         match &self.replay {
             Some(replay) if was_refused(&error) && replay.is_whole() => *copy.body_mut() = replay.next(),
             None if was_refused(&error) => {}
-            None if is_pooled && is_idempotent(copy.method()) && has_died(&error) => {}
+            None if is_pooled && copy.method().is_idempotent() && has_died(&error) => {}
             _ => return Err(broken(destination, error)),
         }
         Ok(copy)
@@ -80,15 +80,8 @@ impl Attempt {
 
 /// A copy of a request that may be sent twice.
 pub(super) fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
-    let is_repeatable = is_idempotent(request.method()) && request.body().is_end_stream();
+    let is_repeatable = request.method().is_idempotent() && request.body().is_end_stream();
     is_repeatable.then(|| head_of(request))
-}
-
-fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
-    )
 }
 
 /// A copy without a body.
