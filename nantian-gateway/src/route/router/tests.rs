@@ -1,7 +1,8 @@
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::HashMap};
 
 use http::HeaderValue;
 use proptest::{collection::vec, option, prelude::*, sample::select};
+use regex::Regex;
 
 use super::*;
 use crate::ir::{KeyMatch, PathMatch, ValueMatch};
@@ -203,7 +204,7 @@ fn prefixes_of_any_depth_are_found() {
 type Entry = (HostPattern, HostPattern, RouteMatch);
 
 /// Every match is looked at, and the best by Gateway API's order is taken.
-fn naive(entries: &[Entry], head: &RequestHead<'_>) -> Option<Matched> {
+fn naive(entries: &[Entry], regexes: &HashMap<&str, Regex>, head: &RequestHead<'_>) -> Option<Matched> {
     let covers = |pattern: &HostPattern| match pattern {
         HostPattern::Any => true,
         HostPattern::Suffix(suffix) => head
@@ -225,10 +226,9 @@ fn naive(entries: &[Entry], head: &RequestHead<'_>) -> Option<Matched> {
     let matching = (0..).zip(entries).filter_map(|(number, (of, host, found))| {
         let (class, length, prefix) = match &found.path {
             PathMatch::Exact(path) => (path == head.path).then_some((2, 0, None))?,
-            PathMatch::Regex(pattern) => crate::pattern::whole_match(pattern)
-                .unwrap()
-                .is_match(head.path)
-                .then_some((1, pattern.len(), None))?,
+            PathMatch::Regex(pattern) => {
+                regexes.get(pattern.as_str())?.is_match(head.path).then_some((1, pattern.len(), None))?
+            }
             PathMatch::Prefix(prefix) => {
                 let prefix = prefix.trim_end_matches('/');
                 let rest = head.path.strip_prefix(prefix)?;
@@ -308,12 +308,13 @@ proptest! {
             builder.add(listener, host, found, RuleIndex(number)).unwrap();
         }
         let router = builder.build();
+        let regexes = PATTERNS.map(|pattern| (pattern, crate::pattern::whole_match(pattern).unwrap())).into();
         for (host, path, query, method, header) in requests {
             let mut headers = HeaderMap::new();
             headers.extend(header.map(|value| (http::HeaderName::from_static("k"), HeaderValue::from_static(value))));
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             let head = RequestHead { host, path, query: Some(query), method: &method, headers: &headers };
-            prop_assert_eq!(router.find(&head), naive(&entries, &head), "{:?}", head);
+            prop_assert_eq!(router.find(&head), naive(&entries, &regexes, &head), "{:?}", head);
         }
     }
 }
