@@ -23,6 +23,7 @@ use crate::error::{BoxError, Error};
 use crate::packed::unpack;
 use crate::read::ReadBody;
 use crate::receive::Receiving;
+use crate::route::Onward;
 use crate::shared::Shared;
 use crate::usage::UsageObserver;
 
@@ -39,6 +40,7 @@ pin_project! {
         inner: S,
         shared: Arc<Shared<O>>,
         dialect: Dialect,
+        onward: Onward,
         call: Option<Call<O::Sink>>,
         #[pin]
         state: State<B, B2, S::Future>,
@@ -90,6 +92,7 @@ where
     /// `inner` has been found ready.
     pub(crate) fn new(inner: S, shared: Arc<Shared<O>>, request: Request<B>) -> Self {
         let (head, body) = request.into_parts();
+        let onward = head.extensions.get::<Onward>().copied().unwrap_or_default();
         let (dialect, state) = match shared.target.admit(&head) {
             Ok(surface) => (
                 surface.dialect(),
@@ -100,7 +103,7 @@ where
             ),
             Err(error) => (Surface::guess(head.uri.path(), &head.headers), State::Refused { error }),
         };
-        Self { inner, shared, dialect, call: None, state }
+        Self { inner, shared, dialect, onward, call: None, state }
     }
 
     /// Starts an attempt on the inner service, which is ready.
@@ -127,9 +130,14 @@ where
     /// Reads the request; ready with a response if it ends there.
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answered<B2, O>>> {
         let this = self.as_mut().project();
+        let onward = *this.onward;
+        let unasked = |mut response: Answered<B2, O>| {
+            onward.mark(&mut response);
+            Poll::Ready(Some(response))
+        };
         let (read, head) = match this.state.project() {
             StateProj::Refused { error } => {
-                return Poll::Ready(Some(this.shared.answer(error.clone(), *this.dialect)));
+                return unasked(this.shared.answer(error.clone(), *this.dialect));
             }
             StateProj::Reading { body, head } => (ready!(body.poll(cx)), head),
             _ => return Poll::Ready(None),
@@ -143,8 +151,8 @@ where
         });
         match begun {
             Ok(Ok(call)) => *this.call = Some(call),
-            Ok(Err(answer)) => return Poll::Ready(Some(answer)),
-            Err(error) => return Poll::Ready(Some(this.shared.answer(error, *this.dialect))),
+            Ok(Err(answer)) => return unasked(answer),
+            Err(error) => return unasked(this.shared.answer(error, *this.dialect)),
         }
         self.start();
         Poll::Ready(None)

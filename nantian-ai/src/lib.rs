@@ -110,6 +110,11 @@ pub mod wire;
 /// What is lost of an answer that is streamed is named by a trailer of this name, where the client's connection takes trailers.
 pub const DROPPED: http::HeaderName = http::HeaderName::from_static(DROPPED_NAME);
 
+/// In the extensions of a response for which no provider has been sent anything: the request was refused or answered here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
+pub struct Unasked;
+
 const DROPPED_NAME: &str = "x-nantian-dropped";
 
 /// The header with which a client, by `true`, asks for a refusal rather than for a request of which something is left out.

@@ -112,15 +112,15 @@ where
             let mut this = self.as_mut().project();
             match this.state.as_mut().project() {
                 StateProj::Reading { body } => {
-                    let refuse = |error: &Error| {
-                        let response = DialectResponder.respond(error, *this.dialect);
+                    let own = |mut response: Response<Bytes>| {
+                        Onward::default().mark(&mut response);
                         Poll::Ready(Ok(response.map(RouteBody::own)))
                     };
+                    let refuse = |error: &Error| own(DialectResponder.respond(error, *this.dialect));
                     match this.surface {
                         Err(error) => return refuse(error),
                         Ok(surface) if surface.operation() == Operation::Models => {
-                            let response = listing(surface, this.route.names());
-                            return Poll::Ready(Ok(response.map(RouteBody::own)));
+                            return own(listing(surface, this.route.names()));
                         }
                         Ok(_) => {}
                     }

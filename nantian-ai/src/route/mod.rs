@@ -38,6 +38,13 @@ mod future;
 mod listing;
 mod service;
 
+use std::sync::Arc;
+
+use http::Response;
+
+use crate::Unasked;
+use crate::error::Error;
+
 pub use self::body::RouteBody;
 pub use self::future::RouteFuture;
 pub use self::service::{Choice, ModelRoute};
@@ -49,4 +56,17 @@ pub(crate) struct Onward {
     pub(crate) more: bool,
     /// A provider has been sent the prompt, and may have worked on it.
     pub(crate) sent: bool,
+}
+
+// === impl Onward ===
+
+impl Onward {
+    /// Marks a response that is made here, if it is the last word and nobody has been asked before either.
+    pub(crate) fn mark<B>(self, response: &mut Response<B>) {
+        let error = response.extensions().get::<Arc<Error>>();
+        let goes_on = self.more && error.is_some_and(|error| error.may_fail_over());
+        if !self.sent && !goes_on {
+            response.extensions_mut().insert(Unasked);
+        }
+    }
 }

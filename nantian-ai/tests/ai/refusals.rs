@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use nantian_ai::respond::Respond;
-use nantian_ai::{Dialect, Error, TargetConfig};
+use nantian_ai::{Dialect, Error, TargetConfig, Unasked};
 use serde_json::{Value, json};
 
 use crate::support::{Upstream, chat, json as reply, layer, openai, post, send};
@@ -16,6 +16,7 @@ async fn refusal(config: TargetConfig, request: Request<Full<Bytes>>) -> (u16, V
     assert_eq!(head.headers["content-type"], "application/json");
     let error = head.extensions.get::<Arc<Error>>().unwrap();
     assert_eq!(error.status(), head.status);
+    assert!(head.extensions.get::<Unasked>().is_some());
     (head.status.as_u16(), serde_json::from_str(&body).unwrap())
 }
 

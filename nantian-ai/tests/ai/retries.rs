@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nantian_ai::{
-    Attempts, BudgetPolicy, ConnectTimeout, Credential, Error, RetryPolicy, TargetConfig, Timeouts,
+    Attempts, BudgetPolicy, ConnectTimeout, Credential, Error, RetryPolicy, TargetConfig, Timeouts, Unasked,
 };
 use tokio::time::Instant;
 use tower::{Layer as _, ServiceExt as _};
@@ -55,6 +55,7 @@ async fn without_retries_a_request_is_sent_once() {
     assert!(!body.contains("refused"), "{body}");
     let error = head.extensions.get::<Arc<Error>>().unwrap();
     assert!(matches!(**error, Error::Upstream { .. }));
+    assert!(head.extensions.get::<Unasked>().is_none());
     assert_eq!(upstream.requests(), 1);
 }
 

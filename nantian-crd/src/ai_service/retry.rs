@@ -7,8 +7,8 @@ use crate::{duration::Duration, schema::Hint, spelled::Spelled};
 
 /// Further attempts after a failure.
 ///
-/// A `Retry-After` of the provider is honoured. When attempts are used up, the client gets the last failure: no other
-/// AIService of the rule is tried.
+/// A `Retry-After` of the provider is honoured. Of the calls under way one in five may be a further attempt, and three always may.
+/// When no more are made, the other AIServices of the rule are asked; the client gets the last failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {

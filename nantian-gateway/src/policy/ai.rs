@@ -50,7 +50,8 @@ pub fn ai_target(
 ) -> Result<(Target, Destination), InvalidAiService> {
     let mut config = TargetConfig::new(name.to_string(), &service.provider, &service.model)
         .credential(credential(&service.auth)?)
-        .timeouts(service.timeout.map_or(Timeouts::none(), Timeouts::uniform))
+        // The client of the upstreams has a time of its own for connections.
+        .timeouts(service.timeout.map_or(Timeouts::none(), Timeouts::uniform).connect(None))
         .retry(retry(service.retry));
     if let Some(format) = &service.format {
         config = config.format(format);
@@ -121,6 +122,7 @@ where
         LocalService::new(
             ServiceBuilder::new()
                 .map_response(|response: Response<_>| response.map(Body::boxed))
+                .layer(UnsentLayer)
                 .map_request(move |request: Request<Body>| if traced { with_trace(request) } else { request })
                 .layer(AiLayer::new(Arc::clone(&self.target)).observing(self.observer.clone()))
                 .service(inner),
@@ -153,6 +155,7 @@ pub fn model_route(models: impl IntoIterator<Item = ModelChoice>) -> LocalServic
     LocalService::new(
         ServiceBuilder::new()
             .map_response(|response: Response<_>| response.map(Body::boxed))
+            .layer(UnsentLayer)
             .service(ModelRoute::new(models)),
     )
 }

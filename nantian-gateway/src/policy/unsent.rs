@@ -1,4 +1,4 @@
-//! Refunds what was reserved for requests that reached nobody.
+//! Refunds what was reserved for requests that reached nobody, and for those that are refused or answered before any provider.
 
 use std::{
     error::Error,
@@ -7,7 +7,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::Request;
+use http::{Request, Response};
+use nantian_ai::Unasked;
 use nantian_ratelimit::{ReservationHandle, Settlement};
 use tower::{Layer, Service};
 
@@ -34,9 +35,9 @@ impl<S> Layer<S> for UnsentLayer {
     }
 }
 
-impl<S> Service<Request<Body>> for UnsentService<S>
+impl<S, B> Service<Request<Body>> for UnsentService<S>
 where
-    S: Service<Request<Body>, Error = BoxError>,
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
     S::Future: 'static,
 {
     type Response = S::Response;
@@ -52,9 +53,11 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let result = answer.await;
-            if let (Err(error), Some(reservation)) = (&result, reservation)
-                && is_unsent(error.as_ref())
-            {
+            let unsent = match &result {
+                Ok(response) => response.extensions().get::<Unasked>().is_some(),
+                Err(error) => is_unsent(error.as_ref()),
+            };
+            if let Some(reservation) = reservation.filter(|_| unsent) {
                 reservation.settle(Settlement::NotServed);
             }
             result

@@ -107,6 +107,30 @@ async fn an_error_of_the_provider_gives_the_tokens_back() {
 }
 
 #[tokio::test]
+async fn what_is_refused_or_answered_before_any_provider_costs_no_tokens() {
+    let gateway = both_kinds(&telling().await, "tokensPerMinute: 1000").await;
+    let long = "word ".repeat(400);
+    let counted = format!(r#"{{"messages":[{{"role":"user","content":"{long}"}}]}}"#);
+    for (path, body, status) in [
+        ("/v1/messages/count_tokens", counted.clone(), 200),
+        ("/v1/messages", format!("no json: {long}"), 400),
+        ("/v1/messages", format!(r#"{{"max_tokens":"{long}","messages":[]}}"#), 400),
+        ("/v1/audio/speech", counted, 404),
+    ] {
+        for _ in 0..3 {
+            let reply = gateway.ask(post(path, "", &body)).await;
+            assert_eq!(
+                reply.status(),
+                status,
+                "{path}: three times five hundred tokens are not used: {reply:?}"
+            );
+        }
+    }
+    eventually("it is settled", async || tokens(&gateway, "limits", "refunded").await > 5000.0).await;
+    assert_eq!(tokens(&gateway, "limits", "used").await, 0.0);
+}
+
+#[tokio::test]
 async fn a_provider_that_is_not_there_gives_the_tokens_back() {
     let nobody = Port::reserve();
     let gateway = both_kinds(&Backend::at(nobody.address()), "tokensPerMinute: 1000").await;
