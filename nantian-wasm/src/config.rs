@@ -70,7 +70,7 @@ pub struct Hooks {
 /// Host functions and callbacks by name, such as `proxy_http_call` or `proxy_on_request_body`.
 ///
 /// A host function that is not in the list answers `InternalFailure`, one of WASI "not capable"; a callback that is not in
-/// it is not called.
+/// it is not called. Start functions, the allocator and `proc_exit` are always there: as in Envoy.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Capabilities(Option<BTreeSet<String>>);
 

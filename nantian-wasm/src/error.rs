@@ -51,7 +51,7 @@ pub enum ModuleError {
     /// The module speaks no plugin ABI known here.
     #[error(
         "no known plugin ABI: looked for an exported function proxy_abi_version_0_1_0, proxy_abi_version_0_2_0, \
-         proxy_abi_version_0_2_1 or proxy_abi_version_0_2_100, found {found}"
+         proxy_abi_version_0_2_1 or proxy_abi_version_0_2_100, and for imports from the module pingora, found {found}"
     )]
     UnknownAbi {
         /// What was there instead.
@@ -199,7 +199,8 @@ pub enum Cause {
     /// The guest changed the body's length after its content-length had left.
     #[error("body differs from its content-length")]
     BodyLength,
-    /// The guest closed the stream.
+    /// The guest closed the stream: it is to be reset. The body of the response that stands for it breaks off before its
+    /// first byte, upon which hyper sends nothing of that response.
     #[error("stream closed by the plugin")]
     Closed,
     /// The guest answered by itself after response headers had left.

@@ -10,6 +10,7 @@ use http_body::Body;
 use crate::body::{Passed, Relay, RequestBody, ResponseBody, Source};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
+use crate::show::reset;
 use crate::stream::{Action, Direction, StreamContext};
 
 /// A message whose headers wait for its body. The headers are in the stream's hands.
@@ -87,8 +88,9 @@ impl<T> Held<http::response::Parts, Source<T>> {
         if is_local {
             self.parts.headers.remove(CONTENT_LENGTH);
         }
+        let front = reset(&mut self.parts).or(self.front);
         let relay = self.relay.declare(&self.parts.headers);
-        let body = ResponseBody::begun(self.body, stream.clone(), relay, self.front);
+        let body = ResponseBody::begun(self.body, stream.clone(), relay, front);
         Response::from_parts(self.parts, body)
     }
 }

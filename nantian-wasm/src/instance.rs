@@ -1,5 +1,7 @@
 //! One running guest: its store, its callbacks, and whether it may still be entered.
 
+mod messages;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use crate::host::GrpcEvent;
 use crate::inbox::Job;
 use crate::module::Module;
 use crate::pool::Slot;
-use crate::proxy_wasm::{CallKind, Guest, Headers, MapKind, Notice, ROOT, Received, Registered, State};
+use crate::proxy_wasm::{CallKind, Guest, MapKind, Notice, ROOT, Received, Registered, State};
 use crate::sandbox::{self, Usage};
 use crate::stream::{Exchange, SharedExchange};
 
@@ -59,7 +61,7 @@ impl Instance {
         let limit = Duration::from_millis(START_TICKS);
         let instantiated = module.pre().instantiate_async(&mut store).await;
         let instance = instantiated.map_err(|error| started(sandbox::cause(&error, limit)))?;
-        let guest = Guest::of(&instance, &mut store, &facts.capabilities);
+        let guest = Guest::of(&instance, &mut store, facts, module.traits());
         store.data_mut().memory = guest.memory;
         store.data_mut().allocator = guest.allocator.clone();
         let mut this = Self {
@@ -160,55 +162,6 @@ impl Instance {
             self.call(&create, (context, ROOT)).await?;
         }
         Ok(0)
-    }
-
-    pub(crate) async fn on_headers(
-        &mut self,
-        context: u32,
-        phase: Phase,
-        count: u32,
-        end: bool,
-    ) -> Result<u32, Cause> {
-        self.enter(context, phase);
-        let callback = match phase {
-            Phase::RequestHeaders => &self.guest.on_request_headers,
-            _ => &self.guest.on_response_headers,
-        };
-        match callback {
-            Headers::Absent => Ok(0),
-            Headers::Short(callback) => self.call(&callback.clone(), (context, count)).await,
-            Headers::Long(callback) => self.call(&callback.clone(), (context, count, u32::from(end))).await,
-        }
-    }
-
-    pub(crate) async fn on_body(
-        &mut self,
-        context: u32,
-        phase: Phase,
-        length: u32,
-        end: bool,
-    ) -> Result<u32, Cause> {
-        self.enter(context, phase);
-        let callback = match phase {
-            Phase::RequestBody => &self.guest.on_request_body,
-            _ => &self.guest.on_response_body,
-        };
-        match callback.clone() {
-            Some(callback) => self.call(&callback, (context, length, u32::from(end))).await,
-            None => Ok(0),
-        }
-    }
-
-    pub(crate) async fn on_trailers(&mut self, context: u32, phase: Phase, count: u32) -> Result<u32, Cause> {
-        self.enter(context, phase);
-        let callback = match phase {
-            Phase::RequestTrailers => &self.guest.on_request_trailers,
-            _ => &self.guest.on_response_trailers,
-        };
-        match callback.clone() {
-            Some(callback) => self.call(&callback, (context, count)).await,
-            None => Ok(0),
-        }
     }
 
     /// Logs, finishes and deletes a stream context.

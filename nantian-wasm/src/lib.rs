@@ -37,7 +37,8 @@
 //!
 //! # Which modules run
 //!
-//! The ABI is found in the bytes: modules that export a marker of Proxy-Wasm 0.1.0, 0.2.0, 0.2.1 or Higress' 0.2.100.
+//! The ABI is found in the bytes: modules that export a marker of Proxy-Wasm 0.1.0, 0.2.0, 0.2.1 or Higress' 0.2.100, and
+//! those that import from the module `pingora` ([`Abi::Pingora`]).
 //! Every function these ABIs and WASI preview 1 let a module import is there, so that modules made with the SDKs
 //! instantiate. HTTP and gRPC call-outs and foreign functions go through the embedder's [`Host`]; Higress' additions
 //! (Redis, upstream hosts) answer that they are not available.
@@ -53,7 +54,6 @@
 //! * A message may be held for [`Sandbox::max_pause`], or as long as a call-out made for it takes; then the failure policy
 //!   decides. Waiting for more of a body does not count. Holding a body back buffers up to
 //!   [`Sandbox::max_buffered_body`].
-//! * A plugin that closes a stream gets its client 503 while no response headers have left, for which Envoy resets it.
 //! * Continuing a stream that is not held has no effect, and neither have answers while a stream is logged and deleted.
 //! * The end of a body cannot be withheld by discarding it, unless a call-out is under way.
 //! * A held body is shown once more, as its end, before trailers.

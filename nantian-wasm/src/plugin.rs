@@ -32,7 +32,6 @@ pub struct Plugin {
 pub(crate) struct Inner {
     module: Module,
     facts: Arc<Facts>,
-    hooks: Hooks,
     stream_framing: StreamFraming,
     sandbox: Sandbox,
     failure_policy: FailurePolicy,
@@ -99,6 +98,7 @@ impl Plugin {
             vm_configuration: config.vm_configuration,
             environment: config.environment,
             capabilities: config.capabilities,
+            hooks: config.hooks,
             allow_network: config.sandbox.allow_network,
             host: host.unwrap_or_else(|| Arc::new(NoHost)),
             engine: module.engine().clone(),
@@ -118,7 +118,6 @@ impl Plugin {
         let inner = Arc::new(Inner {
             module: module.clone(),
             facts,
-            hooks: config.hooks,
             stream_framing: config.stream_framing,
             sandbox: config.sandbox,
             failure_policy: config.failure_policy,
@@ -158,7 +157,7 @@ impl Plugin {
     }
 
     pub(crate) fn hooks(&self) -> Hooks {
-        self.inner.hooks
+        self.inner.facts.hooks
     }
 
     pub(crate) fn failure_policy(&self) -> FailurePolicy {
@@ -187,10 +186,8 @@ impl Plugin {
     pub(crate) fn wants_body(&self, direction: Direction, streaming: bool) -> bool {
         let traits = self.inner.module.traits();
         match direction {
-            Direction::Request => traits.has_request_body && self.inner.hooks.on_request,
-            Direction::Response => {
-                traits.has_response_body && self.inner.hooks.wants_response_body(streaming)
-            }
+            Direction::Request => traits.has_request_body && self.hooks().on_request,
+            Direction::Response => traits.has_response_body && self.hooks().wants_response_body(streaming),
         }
     }
 

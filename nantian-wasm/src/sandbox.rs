@@ -51,6 +51,8 @@ pub(crate) enum HostTrap {
     Exit(u32),
     #[error("host call from inside the guest's allocator")]
     InsideAllocator,
+    #[error("the guest's allocator gave no memory")]
+    NoMemory,
 }
 
 /// Memory, tables and instances of one store.
@@ -69,7 +71,9 @@ pub(crate) fn cause(error: &wasmtime::Error, limit: Duration) -> Cause {
     match error.downcast_ref::<HostTrap>() {
         Some(HostTrap::Budget(what)) => return Cause::Budget { what },
         Some(HostTrap::Exit(code)) => return Cause::Exit { code: *code },
-        Some(trap @ HostTrap::InsideAllocator) => return Cause::Trap(trap.to_string()),
+        Some(trap @ (HostTrap::InsideAllocator | HostTrap::NoMemory)) => {
+            return Cause::Trap(trap.to_string());
+        }
         None => {}
     }
     match error.downcast_ref::<Trap>() {

@@ -5,7 +5,8 @@ use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 
-use crate::body::{Relay, RequestBody, ResponseBody, Source};
+use crate::body::{BodyError, Passed, Relay, RequestBody, ResponseBody, Source};
+use crate::error::{Cause, Failure};
 use crate::handle::StreamHandle;
 use crate::respond::Responder;
 use crate::stream::{Action, Direction, StreamContext};
@@ -18,6 +19,10 @@ pub(crate) enum Shown<M> {
     Pending(M),
     Hold(M),
 }
+
+/// Marks a response of which nothing is to be sent: a plugin has closed the stream.
+#[derive(Clone)]
+struct Reset(Failure);
 
 /// Takes a request's headers past the plugins.
 pub(crate) fn show_request<B: Body>(
@@ -93,10 +98,19 @@ pub(crate) fn replied<T>(
     is_local: bool,
     stream: &StreamHandle,
 ) -> Response<ResponseBody<T>> {
-    let (parts, source) = response.into_parts();
+    let (mut parts, source) = response.into_parts();
+    let front = reset(&mut parts);
     let relay =
         watched.then(|| Relay::new(stream.clone(), Direction::Response, is_local).declare(&parts.headers));
-    Response::from_parts(parts, ResponseBody::new(source, stream.clone(), relay))
+    Response::from_parts(parts, ResponseBody::new(source, stream.clone(), relay, front))
+}
+
+/// What a body begins with that breaks off before its first byte, if it is to do that.
+pub(crate) fn reset(parts: &mut http::response::Parts) -> Option<Passed> {
+    let Reset(failure) = parts.extensions.remove()?;
+    // A server must not take it for one that is over.
+    parts.headers.remove(CONTENT_LENGTH);
+    Some(Err(BodyError::Failed(failure).into()))
 }
 
 /// The response a plugin's answer or failure stands for.
@@ -107,7 +121,13 @@ pub(crate) fn local(
 ) -> Option<Response<Bytes>> {
     match action {
         Action::Respond(answer) => Some(answer.into_response(context.is_grpc())),
-        Action::Fail(failure) => Some(responder.respond(&failure)),
+        Action::Fail(failure) => {
+            let mut response = responder.respond(&failure);
+            if failure.cause == Cause::Closed {
+                response.extensions_mut().insert(Reset(failure));
+            }
+            Some(response)
+        }
         Action::Continue | Action::Hold | Action::Pending => None,
     }
 }

@@ -142,9 +142,14 @@ impl<B> ResponseBody<B> {
         Self { source: Source::Upstream { body }, relay: None, stream: None, front: None }
     }
 
-    /// A body, and the stream that ends with it.
-    pub(crate) fn new(source: Source<B>, stream: StreamHandle, relay: Option<Relay>) -> Self {
-        Self { source, relay, stream: Some(stream), front: None }
+    /// A body, what comes in front of it, and the stream that ends with it.
+    pub(crate) fn new(
+        source: Source<B>,
+        stream: StreamHandle,
+        relay: Option<Relay>,
+        front: Option<Passed>,
+    ) -> Self {
+        Self { source, relay, stream: Some(stream), front }
     }
 
     /// A body that was begun while its headers were held: `front` is what has come of it.

@@ -5,7 +5,9 @@ use wasmparser::{
 };
 
 use crate::error::ModuleError;
-use crate::proxy_wasm::{Abi, GUEST_EXPORTS};
+use crate::proxy_wasm::{
+    Abi, GET_BODY, GUEST_EXPORTS, ON_REQUEST, ON_RESPONSE, ON_STREAM_CHUNK, PINGORA, PINGORA_EXPORTS,
+};
 
 /// Largest module accepted, in bytes.
 pub(super) const MAX_BYTES: u64 = 32 << 20;
@@ -33,6 +35,8 @@ pub(crate) struct Traits {
     pub(crate) has_request_body: bool,
     /// The guest has a callback for response bodies or their trailers.
     pub(crate) has_response_body: bool,
+    /// The guest's hooks look at bodies ([`Abi::Pingora`]).
+    pub(crate) reads_body: bool,
 }
 
 /// Types and functions seen so far, and the verdicts they lead to.
@@ -49,6 +53,11 @@ struct Survey {
     may_interrupt: bool,
     has_request_body: bool,
     has_response_body: bool,
+    /// It imports something from [`PINGORA`].
+    is_pingora: bool,
+    reads_body: bool,
+    /// Exports that mean something in that ABI, with their functions.
+    hooks: Vec<(&'static str, u32)>,
 }
 
 /// Refuses a module that is too large to hash.
@@ -104,6 +113,8 @@ impl Survey {
                     let import = import.map_err(malformed)?;
                     self.reads_exchange |=
                         import.name.contains("header_map") || import.name == "proxy_get_property";
+                    self.is_pingora |= import.module == PINGORA;
+                    self.reads_body |= import.module == PINGORA && import.name == GET_BODY;
                     self.may_interrupt |= import.name == "proxy_set_effective_context";
                     if let TypeRef::Func(index) = import.ty {
                         self.functions.push(index);
@@ -158,6 +169,9 @@ impl Survey {
             self.markers.push(abi);
             return self.expect_type(name, index, &[(0, 0)]);
         }
+        if let Some((known, _)) = PINGORA_EXPORTS.iter().find(|(known, _)| *known == name) {
+            self.hooks.push((known, index));
+        }
         match GUEST_EXPORTS.iter().find(|(known, _)| *known == name) {
             Some((_, shapes)) => self.expect_type(name, index, shapes),
             None => Ok(()),
@@ -188,6 +202,9 @@ impl Survey {
     fn conclude(self) -> Result<Traits, ModuleError> {
         // A module with several markers is served under the newest: it promises to understand each.
         let Some(abi) = self.markers.iter().max() else {
+            if self.is_pingora {
+                return self.conclude_pingora();
+            }
             return Err(ModuleError::UnknownAbi { found: "none of them".to_owned() });
         };
         if !self.has_memory {
@@ -200,6 +217,28 @@ impl Survey {
             may_interrupt: self.may_interrupt,
             has_request_body: self.has_request_body,
             has_response_body: self.has_response_body,
+            reads_body: false,
+        })
+    }
+
+    fn conclude_pingora(self) -> Result<Traits, ModuleError> {
+        for (name, index) in &self.hooks {
+            let shapes = PINGORA_EXPORTS.iter().find(|(known, _)| known == name);
+            self.expect_type(name, *index, shapes.map_or(&[], |(_, shapes)| shapes))?;
+        }
+        if !self.has_memory {
+            return Err(ModuleError::MissingExport { name: "memory" });
+        }
+        let has = |wanted: &str| self.hooks.iter().any(|(name, _)| *name == wanted);
+        let (has_response, has_chunk) = (has(ON_RESPONSE), has(ON_STREAM_CHUNK));
+        Ok(Traits {
+            abi: Abi::Pingora,
+            reads_exchange: true,
+            outlives_request: has_response || has_chunk,
+            may_interrupt: false,
+            has_request_body: self.reads_body && has(ON_REQUEST),
+            has_response_body: has_chunk || (self.reads_body && has_response),
+            reads_body: self.reads_body,
         })
     }
 }

@@ -9,7 +9,7 @@ use super::inspect::{
 };
 use crate::error::ModuleError;
 use crate::observe::Spent;
-use crate::proxy_wasm::{Abi, GUEST_EXPORTS};
+use crate::proxy_wasm::{Abi, GUEST_EXPORTS, PINGORA, PINGORA_EXPORTS};
 
 /// One WebAssembly page, in bytes.
 const PAGE: u64 = 64 << 10;
@@ -58,6 +58,12 @@ impl Inventory {
         for payload in Parser::new(0).parse_all(bytes) {
             payload.and_then(|payload| this.visit(payload, &mut counts)).map_err(inspect::malformed)?;
         }
+        if this.abi.is_none() && this.imports.iter().any(|import| import.starts_with(&format!("{PINGORA}.")))
+        {
+            this.abi = Some(Abi::Pingora);
+        }
+        let known = if this.abi == Some(Abi::Pingora) { PINGORA_EXPORTS } else { GUEST_EXPORTS };
+        this.callbacks.retain(|callback| known.iter().any(|(known, _)| known == callback));
         let size = |what, used, limit| Spent { what, used, limit };
         this.sizes = vec![
             size("bytes", u64::try_from(bytes.len()).unwrap_or(u64::MAX), MAX_BYTES),
@@ -100,7 +106,8 @@ impl Inventory {
                     let export = export?;
                     if export.kind == ExternalKind::Func {
                         self.abi = self.abi.max(Abi::from_marker(export.name));
-                        if GUEST_EXPORTS.iter().any(|(known, _)| *known == export.name) {
+                        if GUEST_EXPORTS.iter().chain(PINGORA_EXPORTS).any(|(known, _)| *known == export.name)
+                        {
                             self.callbacks.push(export.name.to_owned());
                         }
                     }

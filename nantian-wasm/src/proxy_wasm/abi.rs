@@ -2,10 +2,14 @@
 
 use std::fmt;
 
-/// Version of the Proxy-Wasm ABI a module announces by its marker export.
+/// The ABI of a module: the version of Proxy-Wasm it announces by its marker export, or the one its imports are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Abi {
+    /// No Proxy-Wasm: the five functions of the module `pingora`, and the hooks `on_request`, `on_response` and
+    /// `on_stream_chunk`. Zero lets a message pass, anything else refuses it with this status; `set_header` sets headers of
+    /// the response. Hooks of modules that import `get_body` see whole bodies, but for streams.
+    Pingora,
     /// `proxy_abi_version_0_1_0`: header callbacks without end-of-stream.
     V0_1_0,
     /// `proxy_abi_version_0_2_0`.
@@ -97,10 +101,11 @@ impl Abi {
 impl fmt::Display for Abi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::V0_1_0 => "0.1.0",
-            Self::V0_2_0 => "0.2.0",
-            Self::V0_2_1 => "0.2.1",
-            Self::V0_2_100 => "0.2.100",
+            Self::Pingora => "pingora",
+            Self::V0_1_0 => "Proxy-Wasm 0.1.0",
+            Self::V0_2_0 => "Proxy-Wasm 0.2.0",
+            Self::V0_2_1 => "Proxy-Wasm 0.2.1",
+            Self::V0_2_100 => "Proxy-Wasm 0.2.100",
         })
     }
 }
@@ -147,7 +152,7 @@ impl HeadersVerdict {
     pub(crate) fn of(code: u32, abi: Abi) -> Self {
         match code {
             0 | 2 => Self::Continue,
-            1 if abi == Abi::V0_2_100 => Self::Stop,
+            1 if matches!(abi, Abi::V0_2_100 | Abi::Pingora) => Self::Stop,
             _ => Self::StopAll,
         }
     }

@@ -78,7 +78,7 @@ pub(super) fn set_bytes(
 }
 
 /// The buffer as a whole; one that does not exist now is empty.
-fn contents(state: &State, kind: BufferKind) -> Result<&[u8], Status> {
+pub(super) fn contents(state: &State, kind: BufferKind) -> Result<&[u8], Status> {
     match kind {
         BufferKind::RequestBody | BufferKind::ResponseBody => {
             let window = direction(kind).and_then(|direction| window(state.exchange()?, direction));

@@ -1,8 +1,12 @@
 //! What a guest exports, looked up once per instance.
 
+use super::abi::Abi;
 use wasmtime::{AsContextMut, Instance, Memory, TypedFunc, WasmParams, WasmResults};
 
+use super::pingora::{self, Verdicts};
+use super::state::Facts;
 use crate::config::Capabilities;
+use crate::module::Traits;
 
 /// Exports with a meaning, and the shapes each may have: numbers of parameters and results, all `i32`.
 pub(crate) const GUEST_EXPORTS: &[(&str, &[(usize, usize)])] = &[
@@ -30,6 +34,9 @@ pub(crate) const GUEST_EXPORTS: &[(&str, &[(usize, usize)])] = &[
     ("proxy_on_log", &[(1, 0)]),
     ("proxy_on_delete", &[(1, 0)]),
 ];
+
+/// Allocates memory for what the guest asks for: not a callback about anything that happens.
+const ALLOCATOR: &str = "proxy_on_memory_allocate";
 
 /// A callback that answers with an action.
 pub(crate) type Callback<P> = Option<TypedFunc<P, u32>>;
@@ -67,6 +74,8 @@ pub(crate) struct Guest {
     pub(crate) on_done: Callback<u32>,
     pub(crate) on_log: Option<TypedFunc<u32, ()>>,
     pub(crate) on_delete: Option<TypedFunc<u32, ()>>,
+    /// The hooks of the other ABI, whose modules have none of the callbacks above.
+    pub(crate) verdicts: Option<Verdicts>,
 }
 
 /// A header callback: 0.1.0 does not say whether the stream ends with the headers.
@@ -80,13 +89,28 @@ pub(crate) enum Headers {
 
 impl Guest {
     /// Looks the exports up; their types were checked before the module was compiled.
-    pub(crate) fn of(instance: &Instance, mut store: impl AsContextMut, capabilities: &Capabilities) -> Self {
+    pub(crate) fn of(
+        instance: &Instance,
+        mut store: impl AsContextMut,
+        facts: &Facts,
+        traits: Traits,
+    ) -> Self {
         let mut store = store.as_context_mut();
-        let instance = &Exports { instance, capabilities };
+        let instance = &Exports { instance, capabilities: &facts.capabilities };
+        let verdicts = (traits.abi == Abi::Pingora).then(|| Verdicts {
+            on_request: find(instance, &mut store, pingora::ON_REQUEST),
+            on_response: find(instance, &mut store, pingora::ON_RESPONSE),
+            on_stream_chunk: find(instance, &mut store, pingora::ON_STREAM_CHUNK),
+            reads_body: traits.reads_body,
+        });
+        let allocators = match verdicts {
+            Some(_) => &[pingora::ALLOC][..],
+            None => &[ALLOCATOR, "malloc"],
+        };
+        let allocator = allocators.iter().find_map(|name| find(instance, &mut store, name));
         Self {
             memory: instance.instance.get_memory(&mut store, "memory"),
-            allocator: find(instance, &mut store, "proxy_on_memory_allocate")
-                .or_else(|| find(instance, &mut store, "malloc")),
+            allocator,
             initialize: find(instance, &mut store, "_initialize"),
             start: find(instance, &mut store, "_start"),
             main: find(instance, &mut store, "main"),
@@ -109,6 +133,7 @@ impl Guest {
             on_done: find(instance, &mut store, "proxy_on_done"),
             on_log: find(instance, &mut store, "proxy_on_log"),
             on_delete: find(instance, &mut store, "proxy_on_delete"),
+            verdicts: verdicts.map(|verdicts| verdicts.only(facts.hooks)),
         }
     }
 }
@@ -124,7 +149,7 @@ fn find<P: WasmParams, R: WasmResults>(
     mut store: impl AsContextMut,
     name: &str,
 ) -> Option<TypedFunc<P, R>> {
-    if name.starts_with("proxy_on_") && !exports.capabilities.allow(name) {
+    if name.starts_with("proxy_on_") && name != ALLOCATOR && !exports.capabilities.allow(name) {
         return None;
     }
     let function = exports.instance.get_func(&mut store, name)?;

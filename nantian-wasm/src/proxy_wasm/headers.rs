@@ -15,7 +15,7 @@ use crate::error::Cause;
 use crate::stream::{Exchange, RequestHead, ResponseHead};
 
 /// Most entries a map may have after a guest added one.
-const MAX_ENTRIES: usize = 256;
+pub(super) const MAX_ENTRIES: usize = 256;
 
 /// Headers of which Envoy keeps one: another value is appended to it.
 const JOINED: [&str; 8] = [

@@ -11,6 +11,7 @@ mod headers;
 mod maps;
 mod memory;
 mod pairs;
+mod pingora;
 mod properties;
 mod queues;
 mod shared;
@@ -25,6 +26,10 @@ pub(crate) use self::abi::{BodyVerdict, HeadersVerdict, MapKind};
 pub(crate) use self::calls::{CallKind, Received};
 pub(crate) use self::guest::{GUEST_EXPORTS, Guest, Headers, Notice};
 pub(crate) use self::headers::of_exchange;
+pub(crate) use self::pingora::{
+    EXPORTS as PINGORA_EXPORTS, GET_BODY, MODULE as PINGORA, ON_REQUEST, ON_RESPONSE, ON_STREAM_CHUNK, Step,
+    carry_out, set_kept,
+};
 pub(crate) use self::shared::Shared;
 pub(crate) use self::state::{Facts, ROOT, Registered, State};
 use crate::error::ModuleError;
@@ -100,6 +105,7 @@ fn link_all(linker: &mut Linker<State>, module: &wasmtime::Module) -> wasmtime::
     link_plugin(linker)?;
     link_calls(linker)?;
     wasi::link(linker)?;
+    pingora::link(linker)?;
     for import in module.imports() {
         if let ExternType::Func(ty) = import.ty() {
             link_as_declared(linker, import.module(), import.name(), ty)?;
@@ -203,29 +209,41 @@ fn link_as_declared(
     if !ty.results().all(|result| result.is_i32()) {
         return Ok(());
     }
-    let code = match (module, name) {
-        ("env", "proxy_continue_request") => return link_continue(linker, name, ty, 0),
-        ("env", "proxy_continue_response") => return link_continue(linker, name, ty, 1),
-        ("env", _) => {
-            callouts::CONSTANT.iter().find(|(known, _)| *known == name).map(|(_, status)| *status as i32)
-        }
-        _ if wasi::MODULES.contains(&module) => {
-            wasi::INERT.iter().find(|(known, _)| *known == name).map(|(_, errno)| errno.cast_signed())
-        }
+    let known = match (module, name) {
+        ("env", "proxy_continue_request") => return link_continue(linker, "proxy_continue_request", ty, 0),
+        ("env", "proxy_continue_response") => return link_continue(linker, "proxy_continue_response", ty, 1),
+        ("env", _) => callouts::CONSTANT
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(name, status)| (*name, *status as u32, Status::InternalFailure as u32)),
+        _ if wasi::MODULES.contains(&module) => wasi::INERT
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(name, errno)| (*name, *errno, wasi::NOTCAPABLE)),
         _ => None,
     };
-    let Some(code) = code else { return Ok(()) };
-    linker.func_new(module, name, ty, move |_, _, results| {
-        results.fill(Val::I32(code));
+    let Some((name, code, denied)) = known else { return Ok(()) };
+    linker.func_new(module, name, ty, move |caller, _, results| {
+        let code = if caller.data().facts.capabilities.allow(name) { code } else { denied };
+        results.fill(Val::I32(code.cast_signed()));
         Ok(())
     })?;
     Ok(())
 }
 
 /// 0.1.0's way to continue a stream.
-fn link_continue(linker: &mut Linker<State>, name: &str, ty: FuncType, stream: u32) -> wasmtime::Result<()> {
+fn link_continue(
+    linker: &mut Linker<State>,
+    name: &'static str,
+    ty: FuncType,
+    stream: u32,
+) -> wasmtime::Result<()> {
     linker.func_new("env", name, ty, move |mut caller, _, results| {
-        let status = memory::reply(control::continue_stream(&mut caller, stream))?;
+        let status = if caller.data().facts.capabilities.allow(name) {
+            memory::reply(control::continue_stream(&mut caller, stream))?
+        } else {
+            Status::InternalFailure as u32
+        };
         results.fill(Val::I32(status.cast_signed()));
         Ok(())
     })?;

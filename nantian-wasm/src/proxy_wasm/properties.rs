@@ -124,7 +124,9 @@ fn stream(
             out.push(u8::from(info.mutual_tls));
             Ok(())
         }
-        (b"connection", Some(b"requested_server_name")) => named(&info.server_name, out),
+        (b"connection", Some(b"requested_server_name")) => {
+            text(out, info.server_name.as_deref().unwrap_or_default())
+        }
         (b"connection", Some(b"tls_version")) => named(&info.tls_version, out),
         (b"route_name", None) | (b"xds", Some(b"route_name")) => named(&info.route, out),
         (b"cluster_name", None) | (b"xds", Some(b"cluster_name")) => named(&info.cluster, out),
@@ -154,7 +156,8 @@ fn request(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<u
         b"protocol" => text(out, protocol(exchange.request.version)),
         b"time" => int(out, i64::try_from(unix_nanos(exchange.started)).unwrap_or(i64::MAX)),
         b"duration" => int(out, i64::try_from(elapsed().as_nanos()).unwrap_or(i64::MAX)),
-        b"size" => int(out, size(exchange.request_bytes)),
+        // What the headers announce is known before a byte has come.
+        b"size" => int(out, announced(exchange).unwrap_or(size(exchange.request_bytes))),
         b"total_size" => {
             int(out, size(exchange.request_bytes.saturating_add(weight(&exchange.request.headers))))
         }
@@ -171,7 +174,7 @@ fn response(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<
     match name {
         b"code" => int(out, i64::from(response.status.as_u16())),
         b"flags" => int(out, 0),
-        b"code_details" => text(out, exchange.details.as_deref().ok_or(Status::NotFound)?),
+        b"code_details" => text(out, exchange.details.as_deref().unwrap_or("via_upstream")),
         b"grpc_status" => {
             let of = |kind| headers::of_exchange(exchange, kind)?.get(b"grpc-status");
             let status = of(MapKind::ResponseTrailers).or_else(|| of(MapKind::ResponseHeaders));
@@ -220,6 +223,11 @@ fn text(out: &mut Vec<u8>, value: &str) -> Result<(), Status> {
 fn int(out: &mut Vec<u8>, value: i64) -> Result<(), Status> {
     out.extend_from_slice(&value.to_le_bytes());
     Ok(())
+}
+
+fn announced(exchange: &Exchange) -> Option<i64> {
+    let length = exchange.request.headers.get(http::header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 fn size(bytes: u64) -> i64 {

@@ -10,7 +10,7 @@ use wasmtime::{Memory, StoreLimits, TypedFunc};
 use super::abi::{Abi, Status};
 use super::calls::{Calls, Received};
 use super::shared::Shared;
-use crate::config::Capabilities;
+use crate::config::{Capabilities, Hooks};
 use crate::engine::Engine;
 use crate::error::Phase;
 use crate::host::Host;
@@ -31,6 +31,7 @@ pub(crate) struct Facts {
     pub(crate) vm_configuration: Bytes,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) capabilities: Capabilities,
+    pub(crate) hooks: Hooks,
     pub(crate) allow_network: bool,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) engine: Engine,

@@ -20,7 +20,7 @@ const FAULT: u32 = 21;
 const INVAL: u32 = 28;
 const NOENT: u32 = 44;
 const NOSYS: u32 = 52;
-const NOTCAPABLE: u32 = 76;
+pub(super) const NOTCAPABLE: u32 = 76;
 
 /// Most random bytes given in one call.
 const MAX_RANDOM: usize = 64 << 10;
@@ -69,45 +69,42 @@ pub(super) const INERT: &[(&str, u32)] = &[
 
 /// Links what does something.
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    type Guest<'a> = Caller<'a, State>;
     for module in MODULES {
-        linker.func_wrap(module, "args_sizes_get", |mut c: Caller<'_, State>, count: u32, bytes: u32| {
-            errno(no_strings(&mut c, count, bytes))
+        linker.func_wrap(module, "args_sizes_get", |mut c: Guest<'_>, count: u32, bytes: u32| {
+            answer(&mut c, "args_sizes_get", |c| no_strings(c, count, bytes))
         })?;
-        linker.func_wrap(
-            module,
-            "environ_sizes_get",
-            |mut c: Caller<'_, State>, count: u32, bytes: u32| errno(Ok(environ_sizes(&mut c, count, bytes))),
-        )?;
-        linker.func_wrap(module, "environ_get", |mut c: Caller<'_, State>, pointers: u32, out: u32| {
-            errno(Ok(environ(&mut c, pointers, out)))
+        linker.func_wrap(module, "environ_sizes_get", |mut c: Guest<'_>, count: u32, bytes: u32| {
+            answer(&mut c, "environ_sizes_get", |c| Ok(environ_sizes(c, count, bytes)))
         })?;
-        linker.func_wrap(module, "clock_res_get", |mut c: Caller<'_, State>, clock: u32, out: u32| {
-            errno(clock_resolution(&mut c, clock, out))
+        linker.func_wrap(module, "environ_get", |mut c: Guest<'_>, pointers: u32, out: u32| {
+            answer(&mut c, "environ_get", |c| Ok(environ(c, pointers, out)))
         })?;
-        linker.func_wrap(
-            module,
-            "clock_time_get",
-            |mut c: Caller<'_, State>, clock: u32, _: u64, out: u32| errno(clock_time(&mut c, clock, out)),
-        )?;
-        linker.func_wrap(module, "fd_fdstat_get", |mut c: Caller<'_, State>, fd: u32, out: u32| {
-            errno(fdstat(&mut c, fd, out))
+        linker.func_wrap(module, "clock_res_get", |mut c: Guest<'_>, clock: u32, out: u32| {
+            answer(&mut c, "clock_res_get", |c| clock_resolution(c, clock, out))
+        })?;
+        linker.func_wrap(module, "clock_time_get", |mut c: Guest<'_>, clock: u32, _: u64, out: u32| {
+            answer(&mut c, "clock_time_get", |c| clock_time(c, clock, out))
+        })?;
+        linker.func_wrap(module, "fd_fdstat_get", |mut c: Guest<'_>, fd: u32, out: u32| {
+            answer(&mut c, "fd_fdstat_get", |c| fdstat(c, fd, out))
         })?;
         linker.func_wrap(
             module,
             "fd_write",
-            |mut c: Caller<'_, State>, fd: u32, vectors: u32, count: u32, written: u32| {
-                errno(write(&mut c, fd, vectors, count, written))
+            |mut c: Guest<'_>, fd: u32, vectors: u32, count: u32, written: u32| {
+                answer(&mut c, "fd_write", |c| write(c, fd, vectors, count, written))
             },
         )?;
-        linker.func_wrap(module, "random_get", |mut c: Caller<'_, State>, out: u32, length: u32| {
-            errno(random(&mut c, out, length))
+        linker.func_wrap(module, "random_get", |mut c: Guest<'_>, out: u32, length: u32| {
+            answer(&mut c, "random_get", |c| random(c, out, length))
         })?;
         // A plugin must not sleep: every wait is over at once, and nothing has happened.
         linker.func_wrap(
             module,
             "poll_oneoff",
-            |mut c: Caller<'_, State>, _: u32, _: u32, _: u32, events: u32| {
-                errno(Ok(put_u32(&mut c, events, 0)))
+            |mut c: Guest<'_>, _: u32, _: u32, _: u32, events: u32| {
+                answer(&mut c, "poll_oneoff", |c| Ok(put_u32(c, events, 0)))
             },
         )?;
         linker.func_wrap(module, "proc_exit", |code: u32| -> wasmtime::Result<()> {
@@ -115,6 +112,15 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Calls a function that the plugin may call.
+fn answer<'a>(
+    caller: &mut Caller<'a, State>,
+    name: &str,
+    call: impl FnOnce(&mut Caller<'a, State>) -> Result<Result<(), Stop>, u32>,
+) -> wasmtime::Result<u32> {
+    if caller.data().facts.capabilities.allow(name) { errno(call(caller)) } else { Ok(NOTCAPABLE) }
 }
 
 /// An errno for the guest: a wrong pointer is `FAULT`, a trap stays one.

@@ -23,6 +23,17 @@ pub struct LocalResponse {
 // === impl LocalResponse ===
 
 impl LocalResponse {
+    /// A refusal without a word.
+    pub(crate) fn refusing(status: StatusCode) -> Self {
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            details: String::new(),
+            grpc_status: None,
+        }
+    }
+
     /// The response to a request; a gRPC request gets status 200 and the failure in `grpc-status`, as its clients expect.
     pub fn into_response(mut self, is_grpc: bool) -> Response<Bytes> {
         if is_grpc {

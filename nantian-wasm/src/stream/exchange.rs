@@ -54,6 +54,8 @@ pub(crate) struct Exchange {
     pub(crate) seats: Vec<Seat>,
     /// Whose seat the guest sits in that has the exchange.
     pub(crate) seat: usize,
+    /// The response is a stream of parts that mean something by themselves.
+    pub(crate) is_streaming: bool,
     /// The stream is over and being logged: everything can be read, nothing changed.
     pub(crate) is_logged: bool,
     /// Properties that guests of this stream set, under their raw paths.
@@ -162,6 +164,7 @@ impl Exchange {
             response_trailers: None,
             seats: Vec::new(),
             seat: 0,
+            is_streaming: false,
             is_logged: false,
             properties: Vec::new(),
             request_bytes: 0,

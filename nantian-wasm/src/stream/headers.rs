@@ -13,7 +13,7 @@ use super::{Action, StreamContext, Turn};
 use crate::error::{Cause, Phase};
 use crate::plugin::Plugin;
 use crate::pool::{CellGuard, LeaseError};
-use crate::proxy_wasm::{HeadersVerdict, MapKind};
+use crate::proxy_wasm::{HeadersVerdict, MapKind, set_kept};
 
 /// What is done with a message after one plugin's part in a step.
 pub(super) enum Step {
@@ -59,6 +59,7 @@ impl StreamContext {
             return Step::Next;
         }
         let phase = direction.headers_phase();
+        self.set_kept(index, direction);
         let Some(side) = self.side(index, direction) else { return Step::Next };
         let waits_for_body = side.waits_for_body;
         match side.pause {
@@ -167,6 +168,17 @@ impl StreamContext {
                 self.pause(index, direction, plugin.pause_deadline());
                 self.held(plugin, index, direction, phase)
             }
+        }
+    }
+
+    /// Puts headers that the guest has set during the request into those of the response.
+    fn set_kept(&mut self, index: usize, direction: Direction) {
+        if direction == Direction::Response
+            && let Some(exchange) = self.exchange.as_mut()
+            && exchange.seats.get(index).is_some_and(|seat| seat.response_headers.is_some())
+        {
+            exchange.begin(index, false);
+            set_kept(exchange);
         }
     }
 

@@ -161,6 +161,7 @@ impl StreamContext {
                 this.is_streaming = is_streaming(&parts.headers);
                 this.is_event_stream = essence(&parts.headers).eq_ignore_ascii_case(b"text/event-stream");
                 if let Some(exchange) = this.exchange.as_mut() {
+                    exchange.is_streaming = this.is_streaming;
                     exchange.lend_response(parts);
                 }
             }

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 
 use super::answer::LocalResponse;
 use super::exchange::Direction;
@@ -17,6 +18,8 @@ pub(crate) struct Seat {
     pub(crate) answer: Option<LocalResponse>,
     /// What ends the stream although the guest did not trap.
     pub(crate) fault: Option<Cause>,
+    /// Headers that the guest has set before there was a response to set them in.
+    pub(crate) response_headers: Option<Box<HeaderMap>>,
     /// Engine tick until which a call-out of this stream may last.
     pub(crate) calls_until: u64,
 }

@@ -79,7 +79,7 @@ fn compiled_modules_live_as_long_as_somebody_uses_them() {
     drop(second);
     assert_eq!(engine.module_count(), 0);
     let again = Module::compile(&engine, &bytes, None).unwrap();
-    assert_eq!((engine.module_count(), again.abi().to_string().as_str()), (1, "0.2.1"));
+    assert_eq!((engine.module_count(), again.abi().to_string().as_str()), (1, "Proxy-Wasm 0.2.1"));
 }
 
 #[test]

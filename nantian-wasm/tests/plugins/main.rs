@@ -9,6 +9,7 @@ mod hostile;
 mod invariants;
 mod lifecycle;
 mod loading;
+mod pingora;
 mod sdk;
 mod slices;
 mod support;

@@ -1,35 +1,24 @@
 //! Guests made with the Rust SDK: what its users write, compiled as they compile it.
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use nantian_wasm::{
-    CallError, CallFailure, Engine, ForeignError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall,
-    HttpCallResponse, HttpReply, Module, Plugin, PluginConfig, StreamFraming,
+    Action, CallError, CallFailure, Cause, Engine, FailurePolicy, ForeignError, GrpcCall, GrpcReplies,
+    GrpcStream, Host, HttpCall, HttpCallResponse, HttpReply, Module, Plugin, PluginConfig, StreamContext,
+    StreamFraming, StreamInfo,
 };
 
-use crate::support::{Frames, Seen, Ticking, data, exchange, frames, get, send};
+use crate::support::{
+    self, Frames, Seen, Ticking, TicksWithLogs, built, data, exchange, frames, get, plugin_of, send,
+};
 
-/// The module, built once by cargo and found up to date by everybody else.
 fn guest() -> Vec<u8> {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk_guest/Cargo.toml");
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sdk-guest");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--locked", "--target", "wasm32-wasip1", "--manifest-path"])
-        .arg(manifest)
-        .arg("--target-dir")
-        .arg(&target)
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    std::fs::read(target.join("wasm32-wasip1/release/sdk_guest.wasm")).unwrap()
+    built("sdk_guest")
 }
 
 /// Answers calls to the upstream `auth` as told, and notes what was sent.
@@ -357,11 +346,16 @@ fn grpc_stream_of_the_root_context_hears_messages_and_its_end() {
 #[test]
 fn properties_are_those_of_the_exchange_and_what_guests_leave() {
     let paths = "request.path request.method request.host request.url_path request.query request.headers.x-one \
-                 request.nothing plugin_name listener_direction left left.behind connection.mtls";
+                 request.nothing plugin_name listener_direction left left.behind connection.mtls request.size";
     let plugin = quiet(&format!("properties {paths}"));
     let seen = send(
         [plugin.clone(), plugin],
-        Request::get("/a?b=c").header("host", "h").header("x-one", "1").body(frames([])).unwrap(),
+        Request::get("/a?b=c")
+            .header("host", "h")
+            .header("x-one", "1")
+            .header("content-length", "5")
+            .body(frames([data("hello")]))
+            .unwrap(),
     );
     let found = all(&seen, "x-property");
     let (first, second) = found.split_at(found.len() / 2);
@@ -380,6 +374,7 @@ fn properties_are_those_of_the_exchange_and_what_guests_leave() {
             "left=none",
             "left.behind=none",
             r"connection.mtls=\x00",
+            r"request.size=\x05\x00\x00\x00\x00\x00\x00\x00",
         ]
     );
     assert_eq!(second[9..11], ["left=behind", "left.behind=none"]);
@@ -389,7 +384,7 @@ fn properties_are_those_of_the_exchange_and_what_guests_leave() {
 fn log_callback_reads_both_messages() {
     let plugin = quiet("log");
     assert_eq!(send([plugin.clone()], get("/logged")).status(), 200);
-    assert_eq!(plugin.status().metrics[0].name, "/logged 200");
+    assert_eq!(plugin.status().metrics[0].name, "/logged 200 via_upstream");
 }
 
 #[test]
@@ -411,21 +406,68 @@ fn panic_and_refusal_of_a_guest_are_failures() {
 }
 
 #[test]
-fn call_out_that_never_returns_is_ended_with_the_pause() {
-    struct Silence(Mutex<Vec<HttpReply>>);
-    impl Host for Silence {
-        fn http_call(&self, _: &str, _: HttpCall, reply: HttpReply) -> Result<(), CallError> {
-            self.0.lock().unwrap().push(reply);
-            Ok(())
-        }
+fn stream_that_the_guest_closes_is_reset_under_either_policy() {
+    for policy in [FailurePolicy::FailClosed, FailurePolicy::FailOpen] {
+        let host = Upstream::new(Err(CallFailure::Reset));
+        let change = |config: &mut PluginConfig| config.failure_policy = policy;
+        let plugin = sdk_on(&Engine::new().unwrap(), "close", host, change).unwrap();
+        let seen = send([plugin.clone()], get("/"));
+        assert!(seen.request.is_none(), "upstream is not asked");
+        assert_eq!(seen.response_header("content-length"), None, "a server must not find it complete");
+        assert_eq!(seen.body.unwrap_err(), "plugin probe failed in request headers");
+        assert_eq!(plugin.status().last_failure.unwrap().cause, Cause::Closed);
     }
+}
+
+/// Keeps what calls are to be answered with.
+#[derive(Default)]
+struct Silence(Mutex<Vec<HttpReply>>);
+
+impl Host for Silence {
+    fn http_call(&self, _: &str, _: HttpCall, reply: HttpReply) -> Result<(), CallError> {
+        self.0.lock().unwrap().push(reply);
+        Ok(())
+    }
+}
+
+#[test]
+fn answer_of_a_call_out_waits_while_another_guest_has_the_stream() {
+    let engine = Engine::new().unwrap();
+    let module = Module::compile(&engine, &guest(), None).unwrap();
+    let mut config = PluginConfig::new("probe");
+    config.configuration = Bytes::from_static(b"late-answer auth");
+    config.instances = std::num::NonZeroUsize::new(1);
+    config.sandbox.allow_network = true;
+    let host = Arc::new(Silence::default());
+    let asking = Plugin::with_host(&module, config, Arc::clone(&host) as Arc<dyn Host>).unwrap();
+    let slow = plugin_of(&engine, &support::guest("slow"), |_| {}).unwrap();
+
+    let mut stream = StreamContext::new([asking, slow].into(), StreamInfo::default());
+    let mut parts = Request::new(()).into_parts().0;
+    let subscriber = TicksWithLogs(engine.clone(), 1);
+    tracing::subscriber::with_default(subscriber, || {
+        assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));
+    });
+    // The first guest has asked and let the request go; the second one stands still with the exchange in its hands.
+    let reply = host.0.lock().unwrap().pop().unwrap();
+    reply_with(Ok((200, "known")), reply);
+    let mut context = Context::from_waker(Waker::noop());
+    while stream.poll_request(&mut context).is_pending() {}
+    let Action::Respond(answer) = stream.on_request_headers(&mut parts, true) else {
+        panic!("the answer is lost")
+    };
+    assert_eq!((answer.status.as_u16(), &answer.body[..]), (429, &b"enough"[..]));
+}
+
+#[test]
+fn call_out_that_never_returns_is_ended_with_the_pause() {
     let engine = Engine::new().unwrap();
     let module = Module::compile(&engine, &guest(), None).unwrap();
     let mut config = PluginConfig::new("probe");
     config.configuration = Bytes::from_static(b"auth auth");
     config.sandbox.allow_network = true;
     config.sandbox.max_pause = Duration::from_millis(10);
-    let plugin = Plugin::with_host(&module, config, Arc::new(Silence(Mutex::default()))).unwrap();
+    let plugin = Plugin::with_host(&module, config, Arc::<Silence>::default()).unwrap();
     let _ticking = Ticking::with_upkeep(&engine);
     assert_eq!(send([plugin], get("/")).status(), 503, "after the five seconds of the call");
 }

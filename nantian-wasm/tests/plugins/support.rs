@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::pin::Pin;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -49,6 +51,23 @@ impl Body for Frames {
 /// The bytes of a guest in `tests/guests`.
 pub(crate) fn guest(name: &str) -> Vec<u8> {
     wat::parse_file(format!("{}/tests/guests/{name}.wat", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// The module of a crate in `tests`, built once by cargo and found up to date by everybody else.
+pub(crate) fn built(name: &str) -> Vec<u8> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name).join("Cargo.toml");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name.replace('_', "-"));
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--locked", "--target", "wasm32-wasip1", "--manifest-path"])
+        .arg(manifest)
+        .arg("--target-dir")
+        .arg(&target)
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    std::fs::read(target.join(format!("wasm32-wasip1/release/{name}.wasm"))).unwrap()
 }
 
 /// A plugin of one instance.

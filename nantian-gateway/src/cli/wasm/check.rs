@@ -54,7 +54,7 @@ pub(super) fn check(options: &PluginOptions, log: &GuestLog, out: &mut impl Writ
 }
 
 fn describe(options: &PluginOptions, inventory: &Inventory, out: &mut impl Write) -> anyhow::Result<()> {
-    let abi = inventory.abi.map_or_else(|| "none known".to_owned(), |abi| format!("Proxy-Wasm {abi}"));
+    let abi = inventory.abi.map_or_else(|| "none known".to_owned(), |abi| abi.to_string());
     writeln!(out, "module     {}", options.plugin.display())?;
     writeln!(out, "sha256     {}", inventory.digest)?;
     writeln!(out, "abi        {abi}")?;

@@ -67,6 +67,32 @@ fn check_tells_what_a_plugin_is_made_of_and_that_it_starts() {
 }
 
 #[test]
+fn check_and_run_know_the_five_functions() {
+    let guest = r#"(module
+        (import "pingora" "log" (func $log (param i32 i32 i32)))
+        (import "pingora" "set_header" (func $set (param i32 i32 i32 i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 8) "x-verdict")
+        (func (export "alloc") (param i32) (result i32) (i32.const 1024))
+        (func (export "on_request") (result i32)
+            (call $log (i32.const 1) (i32.const 8) (i32.const 9))
+            (call $set (i32.const 8) (i32.const 9) (i32.const 10) (i32.const 7))
+            (i32.const 429)))"#;
+    let (is_good, said) = said_of("check", guest, &[]);
+    assert!(is_good, "{said}");
+    assert_lines(
+        &said,
+        &["abi        pingora", "           on_request", "           pingora.set_header", "started    in "],
+    );
+    let (is_good, said) = said_of("run", guest, &[]);
+    assert!(is_good, "{said}");
+    assert_lines(
+        &said,
+        &["request    not passed on", "+ 429 Too Many Requests", "+ x-verdict: verdict", "log        WARN"],
+    );
+}
+
+#[test]
 fn check_names_everything_that_is_missing_here() {
     let guest = r#"(module (import "env" "proxy_fly" (func)) (import "env" "proxy_swim" (func))
         (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_0")))"#;

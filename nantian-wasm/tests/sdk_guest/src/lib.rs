@@ -273,7 +273,8 @@ impl HttpContext for Stream {
         if self.is("log") {
             let path = self.get_http_request_header(":path").unwrap_or_default();
             let status = self.get_http_response_header(":status").unwrap_or_default();
-            count(&format!("{path} {status}"));
+            let details = self.get_property(vec!["response", "code_details"]).unwrap_or_default();
+            count(&format!("{path} {status} {}", String::from_utf8_lossy(&details)));
         }
     }
 }
