@@ -81,5 +81,8 @@ pub use self::{
     target_ref::{GATEWAY_API_GROUP, NANTIAN_GROUP, ServiceRef, TargetKind, TargetRef},
     token_policy::{InvalidScope, OnLimit, Scope, ScopePart, TokenPolicy, TokenPolicySpec},
     validate::{NantianKind, NantianObject, validate},
-    wasm_plugin::{ConfigMapSource, FailurePolicy, Hook, Sandbox, WasmPlugin, WasmPluginSpec, WasmSource},
+    wasm_plugin::{
+        ConfigMapSource, EnvVar, FailurePolicy, Hook, Sandbox, StreamFraming, VmConfig, WasmPlugin,
+        WasmPluginSpec, WasmSource,
+    },
 };

@@ -3,7 +3,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    schema::{Hint, Rule, enforcing, has},
+    schema::{Hint, Rule, enforcing, has, text},
     status::PolicyStatus,
     target_ref::{LIST_RULES, MAX_TARGETS, TargetRef},
 };
@@ -62,6 +62,22 @@ pub struct WasmPluginSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1_048_576))]
     pub config: Option<String>,
+    /// The root context of the module that serves the plugin (`plugin_root_id`), where it has several.
+    ///
+    /// Range: up to 256 characters. Default: empty, the module's only root context. Source: `spec.pluginName`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub plugin_name: Option<String>,
+    /// The virtual machine that the module runs in.
+    ///
+    /// Default: an empty environment. Source: `spec.vmConfig`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm_config: Option<VmConfig>,
+    /// How the bodies of server-sent event streams are cut for the module.
+    ///
+    /// Default: Frames. Source: `spec.streamFraming`.
+    #[serde(default)]
+    pub stream_framing: StreamFraming,
     /// What the module may use.
     ///
     /// Default: 64 MiB, 100 ms, no network, no file system. Source: `spec.sandbox`.
@@ -102,6 +118,13 @@ pub struct WasmSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = SHA256))]
     pub sha256: Option<String>,
+    /// A Secret in the namespace of the plugin with the credentials of the registry, of type
+    /// kubernetes.io/dockerconfigjson or kubernetes.io/dockercfg.
+    ///
+    /// Range: with an oci URL only. Default: the registry is asked without credentials. Source: `spec.wasm.imagePullSecret`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub image_pull_secret: Option<String>,
 }
 
 /// An entry of a ConfigMap that holds a module.
@@ -135,6 +158,50 @@ pub enum Hook {
     OnStreamChunk,
 }
 
+/// The virtual machine that a module runs in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VmConfig {
+    /// Environment variables of the module.
+    ///
+    /// Range: up to 256. Default: none. Source: `spec.vmConfig.env`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 256),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub env: Vec<EnvVar>,
+}
+
+/// An environment variable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvVar {
+    /// Its name.
+    ///
+    /// Range: 1 to 256 characters without an equals sign. Source: `spec.vmConfig.env[].name`.
+    #[schemars(length(min = 1, max = 256), regex(pattern = VARIABLE))]
+    pub name: String,
+    /// Its value.
+    ///
+    /// Range: up to 2048 characters. Default: empty. Source: `spec.vmConfig.env[].value`.
+    #[serde(default)]
+    #[schemars(length(max = 2048))]
+    pub value: String,
+}
+
+/// How the body of a server-sent event stream reaches a module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[expect(clippy::exhaustive_enums, reason = "a new framing must not compile anywhere before it is served")]
+pub enum StreamFraming {
+    /// As it arrives.
+    #[default]
+    Frames,
+    /// In whole events.
+    Events,
+}
+
 /// What a module may use.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -149,6 +216,28 @@ pub struct Sandbox {
     /// Unit: milliseconds. Range: 1 to 60000. Default: 100. Source: `spec.sandbox.maxExecutionTimeMs`.
     #[schemars(range(min = 1, max = 60_000))]
     pub max_execution_time_ms: u64,
+    /// Time that the module may hold a message before it must continue it; a call-out for the message extends it to the
+    /// call-out's own time limit.
+    ///
+    /// Unit: milliseconds. Range: 1 to 600000. Default: 15000. Source: `spec.sandbox.maxPauseMs`.
+    #[schemars(range(min = 1, max = 600_000))]
+    pub max_pause_ms: u64,
+    /// Bytes of one body that the module may hold back.
+    ///
+    /// Unit: bytes. Range: 0 to 1073741824. Default: 1048576 (1 MiB). Source: `spec.sandbox.maxBufferedBodyBytes`.
+    #[schemars(range(max = 1_073_741_824))]
+    pub max_buffered_body_bytes: u64,
+    /// The functions that the module may call and the callbacks that it is called at, by the names of the ABI and of
+    /// WASI, such as proxy_log or proxy_on_request_headers.
+    ///
+    /// Range: 1 to 256 names. Default: all. Source: `spec.sandbox.allowedCapabilities`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 256),
+        inner(length(max = 256), regex(pattern = CAPABILITY)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub allowed_capabilities: Option<Vec<String>>,
     /// Whether the module may reach the network.
     ///
     /// Default: false. Source: `spec.sandbox.allowNetwork`.
@@ -171,21 +260,35 @@ pub enum FailurePolicy {
     FailOpen,
 }
 
-pub(crate) const SOURCE_RULES: &[Rule] = &[Rule {
-    cel: "(has(self.url) ? 1 : 0) + (has(self.configMap) ? 1 : 0) + (has(self.inline) ? 1 : 0) == 1",
-    message: "exactly one of url, configMap and inline must be set",
-    field: None,
-    holds: |wasm| ["url", "configMap", "inline"].iter().filter(|source| has(wasm, source)).count() == 1,
-}];
+pub(crate) const SOURCE_RULES: &[Rule] = &[
+    Rule {
+        cel: "(has(self.url) ? 1 : 0) + (has(self.configMap) ? 1 : 0) + (has(self.inline) ? 1 : 0) == 1",
+        message: "exactly one of url, configMap and inline must be set",
+        field: None,
+        holds: |wasm| ["url", "configMap", "inline"].iter().filter(|source| has(wasm, source)).count() == 1,
+    },
+    Rule {
+        cel: "!has(self.imagePullSecret) || (has(self.url) && self.url.startsWith('oci://'))",
+        message: "is only allowed with an oci URL",
+        field: Some("imagePullSecret"),
+        holds: |wasm| {
+            !has(wasm, "imagePullSecret") || text(wasm, "url").is_some_and(|url| url.starts_with("oci://"))
+        },
+    },
+];
 
 const URL: &str = r"^(https?|oci)://[^\s/?#@]+(/\S*)?$";
 const BASE64: &str = r"^[A-Za-z0-9+/\s]+={0,2}\s*$";
 const SHA256: &str = "^[0-9a-fA-F]{64}$";
+const VARIABLE: &str = "^[^=]+$";
+const CAPABILITY: &str = "^[a-z][a-z0-9_]*$";
 
 pub(crate) const HINTS: &[Hint] = &[
     Hint { pattern: URL, meaning: "an https, http or oci URL without credentials" },
     Hint { pattern: BASE64, meaning: "base64" },
     Hint { pattern: SHA256, meaning: "a SHA-256 digest of 64 hexadecimal digits" },
+    Hint { pattern: VARIABLE, meaning: "a name without an equals sign" },
+    Hint { pattern: CAPABILITY, meaning: "a name of lower-case letters, digits and underscores" },
 ];
 
 fn plugin_wasm() -> String {
@@ -199,6 +302,9 @@ impl Default for Sandbox {
         Self {
             max_memory_bytes: 64 * 1024 * 1024,
             max_execution_time_ms: 100,
+            max_pause_ms: 15_000,
+            max_buffered_body_bytes: 1024 * 1024,
+            allowed_capabilities: None,
             allow_network: false,
             allow_file_system: false,
         }

@@ -12,7 +12,7 @@ use crate::{
     filter::FilterLayer,
     ir::{self, Ir, ListenerId, ObjectName, Policies, PolicyId, RouteId},
     listen::{InvalidCertificate, PortKey},
-    policy::{Meter, Models, Plugins, RateLimits, SessionScope},
+    policy::{Meter, Models, PluginPlace, Plugins, RateLimits, SessionScope},
     route::{RouterBuilder, RuleIndex},
     snapshot::{Port, Snapshot},
     source::ObjectRef,
@@ -173,7 +173,11 @@ impl<'a> Compiler<'a> {
     fn rule(&mut self, rule: &ir::Rule, place: &Place, around: &[&'a Policies]) -> CompiledRule {
         let models = self.models(rule);
         let rate_limits = self.rate_limits(around, &[], place, &models);
-        let plugins = self.plugins(around, &[]);
+        let only = match &*rule.backends {
+            [only] => Some(&only.target),
+            _ => None,
+        };
+        let plugins = self.plugins(around, &[], place, only);
         let counts_tokens = rate_limits.as_ref().is_some_and(RateLimits::counts_tokens);
         let shares = rule.backends.iter().map(|share| self.share(share, rule, place, around, counts_tokens));
         let mut backends: Vec<_> = shares.collect();
@@ -253,7 +257,7 @@ impl<'a> Compiler<'a> {
         CompiledBackend {
             weight: share.weight,
             filters,
-            plugins: self.plugins(&around, outer),
+            plugins: self.plugins(&around, outer, place, Some(&share.target)),
             rate_limits,
             mirrors: self.mirrors(&share.mirrors),
             timeout: rule.timeouts.backend_request,
@@ -347,8 +351,21 @@ impl<'a> Compiler<'a> {
         RateLimits::new(limiters, place, models, &self.registry.metrics)
     }
 
-    fn plugins(&self, around: &[&Policies], outer: &[&Policies]) -> Option<Plugins> {
-        self.registry.plugins().chain(distinct(around, outer, |policies| &policies.plugins))
+    /// The plugins at a place; `backend` is where every request goes on to.
+    fn plugins(
+        &self,
+        around: &[&Policies],
+        outer: &[&Policies],
+        place: &Place,
+        backend: Option<&ir::Target>,
+    ) -> Option<Plugins> {
+        let backend = backend.and_then(|target| match target {
+            ir::Target::Backend(id) => Some(id.to_string().into()),
+            ir::Target::AiService(name) => Some(name.to_string().into()),
+            ir::Target::Invalid => None,
+        });
+        let place = PluginPlace { route: Arc::clone(&place.route), backend };
+        self.registry.plugins().chain(distinct(around, outer, |policies| &policies.plugins), place)
     }
 }
 

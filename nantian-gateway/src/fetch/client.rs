@@ -53,7 +53,7 @@ impl Client {
             let location = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
             let Some(location) = location else { return Ok(response) };
             let next = resolve(&uri, location)?;
-            if next.authority() != uri.authority() {
+            if (next.scheme(), next.authority()) != (uri.scheme(), uri.authority()) {
                 headers.remove(header::AUTHORIZATION);
             }
             uri = next;

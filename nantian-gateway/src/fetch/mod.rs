@@ -10,7 +10,7 @@ mod unpack;
 pub use self::{
     error::FetchError,
     guard::{InvalidNetwork, SourceNetworks},
-    modules::{FetchConfig, Fetched, Modules},
+    modules::{FetchConfig, Fetched, ModuleKey, Modules},
 };
 
 /// Largest module, and largest response on the way to one, in bytes.

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{FetchError, SourceNetworks, client::Client, oci};
-use crate::respond::Chain;
+use crate::{ir::Secret, respond::Chain};
 
 /// Time of one attempt, from the first name to the last byte.
 const ATTEMPT: Duration = Duration::from_secs(30);
@@ -34,7 +34,7 @@ pub struct FetchConfig {
     pub tls: Arc<TlsConfig>,
 }
 
-/// Modules by their URL. A cheap handle; what it fetches ends when nobody asks for it any more.
+/// Modules by their URL and the credentials that they are asked for with. A cheap handle; what it fetches ends when nobody asks for it any more.
 #[derive(Debug, Clone)]
 pub struct Modules {
     inner: Arc<Inner>,
@@ -42,8 +42,18 @@ pub struct Modules {
 
 struct Inner {
     client: Client,
-    entries: Mutex<BTreeMap<String, Entry>>,
+    entries: Mutex<BTreeMap<ModuleKey, Entry>>,
     arrived: Notify,
+}
+
+/// What is asked for, and as whom: what a registry gives to one it may not give to another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct ModuleKey {
+    /// Where the module is.
+    pub url: String,
+    /// What a registry is told, as `user:password`.
+    pub credentials: Option<Secret>,
 }
 
 struct Entry {
@@ -73,24 +83,24 @@ impl Modules {
         Self { inner: Arc::new(inner) }
     }
 
-    /// The module at `url`; the first one to ask starts its being fetched.
+    /// A module; the first one to ask starts its being fetched.
     ///
     /// To be called on the control runtime.
-    pub fn get(&self, url: &str) -> Fetched {
+    pub fn get(&self, module: &ModuleKey) -> Fetched {
         let mut entries = self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = entries.get(url) {
+        if let Some(entry) = entries.get(module) {
             return entry.state.clone();
         }
-        let task = crate::runtime::spawn(fetch(Arc::clone(&self.inner), url.to_owned()));
-        entries.insert(url.to_owned(), Entry { state: Fetched::Pending, task });
+        let task = crate::runtime::spawn(fetch(Arc::clone(&self.inner), module.clone()));
+        entries.insert(module.clone(), Entry { state: Fetched::Pending, task });
         Fetched::Pending
     }
 
-    /// Forgets all but the modules at `urls`.
-    pub fn retain(&self, urls: &[&str]) {
+    /// Forgets all but these modules.
+    pub fn retain(&self, modules: &[ModuleKey]) {
         let mut entries = self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|url, entry| {
-            let is_wanted = urls.contains(&url.as_str());
+        entries.retain(|module, entry| {
+            let is_wanted = modules.contains(module);
             if !is_wanted {
                 entry.task.abort();
             }
@@ -110,25 +120,27 @@ impl Modules {
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        f.debug_struct("Modules").field("urls", &entries.keys().collect::<Vec<_>>()).finish_non_exhaustive()
+        f.debug_struct("Modules")
+            .field("modules", &entries.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
     }
 }
 
 /// Tries until the module is there.
-async fn fetch(modules: Arc<Inner>, url: String) {
+async fn fetch(modules: Arc<Inner>, module: ModuleKey) {
     let mut wait = FIRST_WAIT;
     loop {
-        let attempt = timeout(ATTEMPT, get(&modules.client, &url)).await;
+        let attempt = timeout(ATTEMPT, get(&modules.client, &module)).await;
         let state = match attempt.unwrap_or(Err(FetchError::Timeout { seconds: ATTEMPT.as_secs() })) {
             Ok(bytes) => Fetched::Ready(bytes),
             Err(error) => Fetched::Failed(Chain(&error).to_string()),
         };
         let is_ready = matches!(state, Fetched::Ready(_));
-        if modules.note(&url, state) {
+        if modules.note(&module, state) {
             modules.arrived.notify_one();
         }
         if is_ready {
-            tracing::info!(url, "module fetched");
+            tracing::info!(url = module.url, "module fetched");
             return;
         }
         sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
@@ -136,10 +148,10 @@ async fn fetch(modules: Arc<Inner>, url: String) {
     }
 }
 
-async fn get(client: &Client, url: &str) -> Result<Bytes, FetchError> {
-    match url.strip_prefix("oci://") {
-        Some(reference) => oci::pull(client, reference).await,
-        None => client.bytes(url).await,
+async fn get(client: &Client, module: &ModuleKey) -> Result<Bytes, FetchError> {
+    match module.url.strip_prefix("oci://") {
+        Some(reference) => oci::pull(client, reference, module.credentials.as_ref()).await,
+        None => client.bytes(&module.url).await,
     }
 }
 
@@ -147,9 +159,9 @@ async fn get(client: &Client, url: &str) -> Result<Bytes, FetchError> {
 
 impl Inner {
     /// Returns whether that is news.
-    fn note(&self, url: &str, state: Fetched) -> bool {
+    fn note(&self, module: &ModuleKey, state: Fetched) -> bool {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(entry) = entries.get_mut(url).filter(|entry| entry.state != state) else { return false };
+        let Some(entry) = entries.get_mut(module).filter(|entry| entry.state != state) else { return false };
         entry.state = state;
         true
     }

@@ -1,11 +1,13 @@
 //! Modules in OCI registries.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use nantian_wasm::Digest;
 use serde::Deserialize;
 
 use super::{FetchError, client::Client, guard::names_loopback, unpack};
+use crate::ir::Secret;
 
 /// What a registry may answer for a reference.
 const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
@@ -39,22 +41,39 @@ struct Repository<'a> {
     client: &'a Client,
     /// Scheme and authority.
     origin: String,
-    name: &'a str,
+    name: String,
+    /// `user:password`.
+    credentials: Option<&'a Secret>,
     authorization: Option<HeaderValue>,
 }
 
+/// How a registry wants to know who asks (RFC 9110, 11.6.1).
+enum Challenge<'a> {
+    Basic,
+    /// A token is to be had at `realm`.
+    Bearer {
+        realm: &'a str,
+        service: &'a str,
+    },
+}
+
 /// Gets the module that `reference`, such as `ghcr.io/team/plugin:1.0`, stands for.
-pub(super) async fn pull(client: &Client, reference: &str) -> Result<Bytes, FetchError> {
+pub(super) async fn pull(
+    client: &Client,
+    reference: &str,
+    credentials: Option<&Secret>,
+) -> Result<Bytes, FetchError> {
     let refused = |reason| FetchError::Url { url: format!("oci://{reference}"), reason };
     let (registry, path) = reference.split_once('/').ok_or_else(|| refused("it names no repository"))?;
     let (name, version) = split(path);
     if name.is_empty() {
         return Err(refused("it names no repository"));
     }
+    let (registry, name) = located(registry, name);
     let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
     let scheme = if names_loopback(host.trim_matches(['[', ']'])) { "http" } else { "https" };
     let origin = format!("{scheme}://{registry}");
-    let mut repository = Repository { client, origin, name, authorization: None };
+    let mut repository = Repository { client, origin, name, credentials, authorization: None };
     let mut manifest = repository.manifest(version).await?;
     if let Some(first) = manifest.manifests.first() {
         manifest = repository.manifest(&first.digest).await?;
@@ -64,6 +83,15 @@ pub(super) async fn pull(client: &Client, reference: &str) -> Result<Bytes, Fetc
     let blob = repository.get("blobs", &layer.digest, None).await?;
     let bytes = verified(blob.into_body(), &layer.digest)?;
     unpack::module(bytes)
+}
+
+/// Where a repository really is: Docker Hub's registry has another host than its images' names.
+fn located<'a>(registry: &'a str, name: &str) -> (&'a str, String) {
+    match (registry, name.contains('/')) {
+        ("docker.io" | "index.docker.io", true) => ("registry-1.docker.io", name.to_owned()),
+        ("docker.io" | "index.docker.io", false) => ("registry-1.docker.io", format!("library/{name}")),
+        _ => (registry, name.to_owned()),
+    }
 }
 
 /// The repository's name, and the digest or tag behind it.
@@ -101,7 +129,7 @@ impl Repository<'_> {
             .map_err(|error| FetchError::Artifact { reason: format!("its manifest does not parse: {error}") })
     }
 
-    /// Gets something, with a token if the registry wants one.
+    /// Gets something, and says who asks if the registry wants to know.
     async fn get(
         &mut self,
         what: &str,
@@ -119,34 +147,75 @@ impl Repository<'_> {
             match response.status() {
                 StatusCode::OK => return Ok(response),
                 StatusCode::UNAUTHORIZED if self.authorization.is_none() => {
-                    self.authorization = Some(self.token(&response).await?);
+                    self.authorization = Some(self.authorize(response.headers()).await?);
                 }
                 status => return Err(FetchError::Status { url, status }),
             }
         }
     }
 
-    /// Gets the token that anybody may have.
-    async fn token(&self, response: &Response<Bytes>) -> Result<HeaderValue, FetchError> {
-        let challenge =
-            response.headers().get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
-        let unreadable = || FetchError::Artifact { reason: "its registry wants credentials".to_owned() };
-        let parameters = challenge.and_then(|text| text.strip_prefix("Bearer ")).ok_or_else(unreadable)?;
+    /// Answers a challenge.
+    async fn authorize(&self, headers: &HeaderMap) -> Result<HeaderValue, FetchError> {
+        let challenges = headers.get_all(header::WWW_AUTHENTICATE).iter();
+        let challenge = challenges.filter_map(|value| Challenge::read(value.to_str().ok()?)).next();
+        match challenge {
+            Some(Challenge::Basic) => self.basic().ok_or_else(unauthorized),
+            Some(Challenge::Bearer { realm, service }) => self.token(realm, service).await,
+            None => Err(unauthorized()),
+        }
+    }
+
+    /// Gets a token: that which anybody may have, if there are no credentials.
+    async fn token(&self, realm: &str, service: &str) -> Result<HeaderValue, FetchError> {
+        let is_own = realm.strip_prefix(&self.origin).is_some_and(|path| path.starts_with('/'));
+        let mut headers = HeaderMap::new();
+        // Credentials are shown to nobody in clear text but to whom they are for.
+        if is_own || realm.starts_with("https://") {
+            headers.extend(self.basic().map(|value| (header::AUTHORIZATION, value)));
+        }
+        let url = format!("{realm}?service={service}&scope=repository:{}:pull", self.name);
+        let answer = self.client.get(&url, headers, is_own).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(unauthorized());
+        }
+        let token: Token = serde_json::from_slice(answer.body()).map_err(|_| unauthorized())?;
+        secret_value(&format!("Bearer {}", token.token)).ok_or_else(unauthorized)
+    }
+
+    fn basic(&self) -> Option<HeaderValue> {
+        let Secret(credentials) = self.credentials?;
+        secret_value(&format!("Basic {}", BASE64_STANDARD.encode(credentials)))
+    }
+}
+
+/// A header's value that no log shows.
+fn secret_value(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn unauthorized() -> FetchError {
+    FetchError::Artifact { reason: "its registry wants other credentials".to_owned() }
+}
+
+// === impl Challenge ===
+
+impl<'a> Challenge<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        let (scheme, parameters) = text.split_once(' ').unwrap_or((text, ""));
+        if scheme.eq_ignore_ascii_case("basic") {
+            return Some(Self::Basic);
+        }
         let parameter = |name: &str| {
             parameters.split(',').find_map(|pair| {
                 let (key, value) = pair.trim().split_once('=')?;
-                (key == name).then(|| value.trim_matches('"'))
+                key.eq_ignore_ascii_case(name).then(|| value.trim_matches('"'))
             })
         };
-        let realm = parameter("realm").ok_or_else(unreadable)?;
-        let service = parameter("service").unwrap_or_default();
-        let url = format!("{realm}?service={service}&scope=repository:{}:pull", self.name);
-        let answer = self.client.get(&url, HeaderMap::new(), realm.starts_with(&self.origin)).await?;
-        if answer.status() != StatusCode::OK {
-            return Err(unreadable());
-        }
-        let token: Token = serde_json::from_slice(answer.body()).map_err(|_| unreadable())?;
-        HeaderValue::try_from(format!("Bearer {}", token.token)).map_err(|_| unreadable())
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+        let realm = parameter("realm").filter(|_| is_bearer)?;
+        Some(Self::Bearer { realm, service: parameter("service").unwrap_or_default() })
     }
 }
 
@@ -160,6 +229,13 @@ mod tests {
         assert_eq!(split("team/plugin"), ("team/plugin", "latest"));
         assert_eq!(split("team/plugin@sha256:ab"), ("team/plugin", "sha256:ab"));
         assert_eq!(split("team/plugin:1.0@sha256:ab"), ("team/plugin", "sha256:ab"));
+    }
+
+    #[test]
+    fn images_of_docker_hub_are_where_they_are() {
+        assert_eq!(located("docker.io", "plugin"), ("registry-1.docker.io", "library/plugin".to_owned()));
+        assert_eq!(located("docker.io", "team/plugin"), ("registry-1.docker.io", "team/plugin".to_owned()));
+        assert_eq!(located("ghcr.io", "team/plugin"), ("ghcr.io", "team/plugin".to_owned()));
     }
 
     #[test]

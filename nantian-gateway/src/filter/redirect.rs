@@ -46,7 +46,9 @@ mod tests {
         let info = RequestInfo {
             client: [127, 0, 0, 1].into(),
             peer: ([127, 0, 0, 1], 4000).into(),
+            local: ([127, 0, 0, 1], port).into(),
             tls,
+            session: None,
             port,
             host: "example.org".into(),
             matched_prefix: Some(prefix),

@@ -31,7 +31,7 @@ pub use self::{
     name::{HostPattern, ObjectName, PolicyId},
     policy::{
         AiAuth, AiAuthType, AiService, Collector, CollectorKind, FailurePolicy, Hook, OnLimit, Plugin,
-        PluginSource, RateLimit, Retry, RetryBackoff, Sandbox, Secret,
+        PluginSource, RateLimit, Retry, RetryBackoff, Sandbox, Secret, StreamFraming,
     },
     route::{
         KeyMatch, Mirror, PathMatch, Policies, Route, RouteId, RouteKind, RouteMatch, RouteRetry, Rule,

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use super::{BackendId, ObjectName, Policies, duration};
 
 /// Bytes that are never shown.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Secret(pub Vec<u8>);
 
 impl fmt::Debug for Secret {
@@ -171,6 +171,9 @@ pub struct Plugin {
     pub object: ObjectName,
     /// Where the module comes from.
     pub source: PluginSource,
+    /// What the registry of an OCI URL is told, as `user:password`: from `spec.wasm.imagePullSecret`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Secret>,
     /// `spec.wasm.sha256`, lower-case hexadecimal; verified before compilation.
     pub sha256: Option<String>,
     /// `spec.hooks`; empty means all that the module has.
@@ -178,6 +181,14 @@ pub struct Plugin {
     /// `spec.config`, verbatim. Only its length is shown, for it may hold credentials.
     #[serde(serialize_with = "length_only")]
     pub config: String,
+    /// `spec.pluginName`: the module's root context; empty for its only one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub root_id: String,
+    /// `spec.vmConfig.env`. The values may be credentials.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub environment: Vec<(String, Secret)>,
+    /// `spec.streamFraming`.
+    pub stream_framing: StreamFraming,
     /// Limits and capabilities.
     pub sandbox: Sandbox,
     /// The Services that the guest may call; none without `allowNetwork`.
@@ -236,14 +247,34 @@ pub enum Hook {
     OnStreamChunk,
 }
 
+/// How the bodies of event streams are cut for a guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum StreamFraming {
+    /// As they come.
+    #[default]
+    Frames,
+    /// In whole events.
+    Events,
+}
+
 /// Limits and capabilities of a plugin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Sandbox {
     /// Linear memory of one instance, in bytes.
     pub max_memory_bytes: u64,
     /// Time of one call into the guest.
     #[serde(serialize_with = "duration::show")]
     pub max_execution_time: Duration,
+    /// Time that a message may be held.
+    #[serde(serialize_with = "duration::show")]
+    pub max_pause: Duration,
+    /// Bytes of one body that may be held.
+    pub max_buffered_body_bytes: u64,
+    /// Host functions and callbacks by name; `None` is all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_capabilities: Option<Vec<String>>,
     /// Whether the guest may call out.
     pub allow_network: bool,
     /// Whether the guest may see files.

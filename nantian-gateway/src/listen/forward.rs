@@ -58,14 +58,29 @@ pub struct RequestInfo {
     pub client: IpAddr,
     /// The other end of the connection.
     pub peer: SocketAddr,
+    /// This end of it.
+    pub local: SocketAddr,
     /// Whether the client spoke TLS.
     pub tls: bool,
+    /// What it said in its handshake.
+    pub session: Option<Arc<TlsSession>>,
     /// The port of the listener.
     pub port: u16,
     /// The host, lower-case and without port.
     pub host: Box<str>,
     /// The length of the path prefix that matched, if one did.
     pub matched_prefix: Option<usize>,
+}
+
+/// What a client's handshake has settled.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsSession {
+    /// The name that the client has asked for, in lower case.
+    pub server_name: Option<Arc<str>>,
+    /// The version, such as `TLSv1.3`.
+    pub version: Option<Arc<str>>,
+    /// Whether the client has shown a certificate that was verified.
+    pub is_mutual: bool,
 }
 
 /// The client's address, for balancing by it.
@@ -82,7 +97,9 @@ pub(super) struct Peer {
     /// This end of the connection.
     pub(super) local: SocketAddr,
     /// The name that a client with TLS has asked for, in lower case.
-    pub(super) server_name: Option<Box<str>>,
+    pub(super) server_name: Option<Arc<str>>,
+    /// What else its handshake has settled.
+    pub(super) session: Option<Arc<TlsSession>>,
     /// What it had to prove.
     pub(super) clients: Option<Arc<ClientValidation>>,
     address_value: HeaderValue,
@@ -98,6 +115,7 @@ impl Peer {
             tls,
             local: canonical(local),
             server_name: None,
+            session: None,
             clients: None,
             address_value: text_value(&address.ip().to_string()),
         }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use rustls::ProtocolVersion;
 use tokio::net::TcpStream;
 use tokio_rustls::{Accept, StartHandshake, TlsAcceptor, server::TlsStream};
 
 use super::{
     connection::Session,
+    forward::TlsSession,
     hello::{self, Hello},
     tls::{Face, TlsServer},
 };
@@ -42,9 +44,24 @@ impl Session {
     async fn handshake(&mut self, accept: Accept<TcpStream>, face: &Face) -> Secured {
         let Some(stream) = self.registration.unless_ended(Box::pin(accept)).await else { return Ok(None) };
         let stream = stream?;
-        let name = stream.get_ref().1.server_name();
-        self.peer.server_name = name.map(|name| name.to_ascii_lowercase().into());
+        let (_, connection) = stream.get_ref();
+        self.peer.server_name = connection.server_name().map(|name| name.to_ascii_lowercase().into());
+        self.peer.session = Some(Arc::new(TlsSession {
+            server_name: self.peer.server_name.clone(),
+            version: connection.protocol_version().and_then(version).map(Arc::from),
+            is_mutual: connection.peer_certificates().is_some()
+                && face.clients.as_ref().is_some_and(|clients| !clients.insecure_fallback),
+        }));
         self.peer.clients.clone_from(&face.clients);
         Ok(Some(Box::new(stream)))
+    }
+}
+
+/// A version as it is usually written.
+fn version(version: ProtocolVersion) -> Option<&'static str> {
+    match version {
+        ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+        ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+        _ => None,
     }
 }

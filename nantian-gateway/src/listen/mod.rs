@@ -26,7 +26,7 @@ pub use self::{
     bind::BindError,
     body::{BrokenBody, ClientBody, LateBody},
     connections::Connections,
-    forward::{RequestInfo, TrustedProxies},
+    forward::{RequestInfo, TlsSession, TrustedProxies},
     state::{Timeouts, TunnelGuard},
     tls::{Inside, InvalidCertificate, TlsServer},
 };

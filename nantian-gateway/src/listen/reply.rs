@@ -13,6 +13,7 @@ use super::{pace::Pace, state::InFlight};
 use crate::{
     body::{Body, BoxError},
     observe::ObservedBody,
+    policy,
 };
 
 /// The most bytes that are handed to an HTTP/2 stream at once: its client must take so many in the stall timeout.
@@ -66,6 +67,10 @@ impl ReplyBody {
             Content::Plain(body) => Pin::new(body).poll_frame(cx),
         };
         match polled {
+            // Nothing more is to be sent, not even the head if it has not left.
+            Poll::Ready(Some(Err(error))) if policy::is_closed_by_plugin(error.as_ref()) => {
+                Poll::Ready(Some(Err(error)))
+            }
             Poll::Ready(Some(Err(error))) => {
                 self.broken = Some(error);
                 cx.waker().wake_by_ref();

@@ -105,7 +105,9 @@ impl Edge {
             let info = RequestInfo {
                 client: self.peer.client(&parts.headers, &self.worker.config.trusted_proxies),
                 peer: self.peer.address,
+                local: self.peer.local,
                 tls: self.peer.tls,
+                session: self.peer.session.clone(),
                 port: port.number,
                 host: host.as_ref().into(),
                 matched_prefix: found.as_ref().and_then(|found| found.prefix),

@@ -16,5 +16,5 @@ pub use self::{
         InvalidRateLimit, Limiters, Models, PolicyLimiter, RateLimits, policy as rate_limit_policy,
     },
     session::SessionScope,
-    wasm::{Outside, Plugins, WasmPlugins},
+    wasm::{Outside, PluginPlace, Plugins, WasmPlugins, is_closed_by_plugin},
 };

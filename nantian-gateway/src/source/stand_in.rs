@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use nantian_crd::{FailurePolicy, Sandbox, TargetRef, WasmPlugin, WasmPluginSpec, WasmSource};
+use nantian_crd::{FailurePolicy, Sandbox, StreamFraming, TargetRef, WasmPlugin, WasmPluginSpec, WasmSource};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -34,6 +34,9 @@ pub(super) fn stand_in(kind: Kind, name: &ObjectName, object: &Map<String, Value
         target_refs,
         hooks: Vec::new(),
         config: None,
+        plugin_name: None,
+        vm_config: None,
+        stream_framing: StreamFraming::default(),
         sandbox: Sandbox::default(),
         failure_policy: failure_policy.unwrap_or_default(),
     };

@@ -1,21 +1,24 @@
 //! Where plugins come from, and what is shut while they are not there.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    io::ErrorKind,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use nantian_wasm::Digest;
 
-use crate::support::{Backend, World, eventually, plugin, rule, to};
+use crate::support::{Backend, World, eventually, http2, plugin, rule, soon, to};
 
 /// A module that adds the request header `x-wasm-plugin`.
-fn add_header() -> Vec<u8> {
+pub(crate) fn add_header() -> Vec<u8> {
     let guest = concat!(env!("CARGO_MANIFEST_DIR"), "/../nantian-wasm/tests/guests/add_header.wat");
     wat::parse_file(guest).unwrap()
 }
 
-fn ok(body: &[u8]) -> Vec<u8> {
+pub(crate) fn ok(body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
@@ -127,6 +130,49 @@ async fn plugin_asks_a_service_whether_a_request_may_pass() {
     assert_eq!(auth.seen().len(), 2, "a Service of another namespace is not there for it");
 }
 
+/// Closes the stream of every request, before or after it has got a response.
+fn closing(callback: &str, stream: u32) -> String {
+    let guest = format!(
+        r#"(module
+            (import "env" "proxy_close_stream" (func $close (param i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "proxy_abi_version_0_2_1"))
+            (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+            (func (export "{callback}") (param i32 i32 i32) (result i32) (call $close (i32.const {stream}))))"#
+    );
+    base64::Engine::encode(&base64::prelude::BASE64_STANDARD, wat::parse_str(guest).unwrap())
+}
+
+#[tokio::test]
+async fn client_of_a_stream_that_a_plugin_closes_gets_nothing_and_others_are_served() {
+    let backend = Backend::echo("a").await;
+    let early = plugin("early", &format!("inline: {}", closing("proxy_on_request_headers", 0)));
+    let late = plugin("late", &format!("inline: {}", closing("proxy_on_response_headers", 1)));
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("early", &[rule("/early", &to("a"))])
+        .route("late", &[rule("/late", &to("a"))])
+        .route("open", &[rule("/open", &to("a"))])
+        .manifest("early", &early)
+        .manifest("late", &late)
+        .start()
+        .await;
+    for path in ["/early", "/late"] {
+        let mut wire = gateway.connect().await;
+        wire.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")).await;
+        let end = soon(wire.head()).await.expect_err("the connection ends");
+        assert!(matches!(end.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{end:?}");
+    }
+    let mut client = http2::client(&gateway).await;
+    for path in ["/early", "/late"] {
+        let broken = soon(client.send_request(http2::get(path))).await;
+        assert!(broken.is_err(), "{path}: {broken:?}");
+    }
+    let served = soon(client.send_request(http2::get("/open"))).await.unwrap();
+    assert_eq!(served.status(), 200, "the other streams of the connection go on");
+    assert_eq!(backend.seen().len(), 3, "the early ones are not asked for");
+}
+
 #[tokio::test]
 async fn plugin_whose_first_version_cannot_be_read_keeps_its_target_shut() {
     let module = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, add_header());
@@ -154,73 +200,43 @@ async fn plugin_whose_first_version_cannot_be_read_keeps_its_target_shut() {
     assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/r"));
 }
 
-/// A tar archive, compressed, as container images have it.
-fn layer(name: &str, content: &[u8]) -> Vec<u8> {
-    use std::io::Write as _;
-    let mut header = [0_u8; 512];
-    header[..name.len()].copy_from_slice(name.as_bytes());
-    header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
-    let padding = vec![0; content.len().next_multiple_of(512) - content.len() + 1024];
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    gzip.write_all(&[&header[..], content, &padding].concat()).unwrap();
-    gzip.finish().unwrap()
-}
-
-/// Answers as a registry does (OCI distribution specification 1.1): nothing without a token, an index for the tag, manifests
-/// and layers by digest.
-fn registry(request: &str, host: &str, authorization: Option<&str>, layers: &[(&str, Vec<u8>)]) -> Vec<u8> {
-    let target = request.split(' ').nth(1).unwrap();
-    if let Some(query) = target.strip_prefix("/token?") {
-        assert_eq!(query, "service=registry&scope=repository:team/plugin:pull");
-        return ok(br#"{"token": "pass"}"#);
-    }
-    if authorization != Some("Bearer pass") {
-        let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"registry\",scope=\"pull\"");
-        let head = format!(
-            "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: {challenge}\r\ncontent-length: 0\r\n\r\n"
-        );
-        return head.into_bytes();
-    }
-    let described = layers.iter().map(|(media_type, bytes)| {
-        format!("{{\"mediaType\": \"{media_type}\", \"digest\": \"sha256:{}\"}}", Digest::of(bytes))
-    });
-    let manifest = format!("{{\"layers\": [{}]}}", described.collect::<Vec<_>>().join(","));
-    let digest = format!("sha256:{}", Digest::of(manifest.as_bytes()));
-    let (what, reference) = target.strip_prefix("/v2/team/plugin/").unwrap().split_once('/').unwrap();
-    match (what, reference) {
-        ("manifests", "1.0") => ok(format!("{{\"manifests\": [{{\"digest\": \"{digest}\"}}]}}").as_bytes()),
-        ("manifests", reference) if reference == digest => ok(manifest.as_bytes()),
-        ("blobs", reference) => {
-            let found = layers.iter().find(|(_, bytes)| format!("sha256:{}", Digest::of(bytes)) == reference);
-            ok(&found.unwrap().1)
-        }
-        _ => b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec(),
-    }
-}
-
 #[tokio::test]
-async fn modules_are_pulled_from_a_registry_with_a_token_as_artifact_or_as_image() {
-    let artifact = vec![("application/vnd.module.wasm.content.layer.v1+wasm", add_header())];
-    let image = vec![
-        ("application/vnd.oci.image.layer.v1.tar+gzip", layer("etc/passwd", b"root")),
-        ("application/vnd.oci.image.layer.v1.tar+gzip", layer("plugin.wasm", &add_header())),
-    ];
-    for layers in [artifact, image] {
-        let origin = Backend::answering(move |request| {
-            let host = request.header("host").unwrap();
-            registry(&request.start, host, request.header("authorization"), &layers)
-        })
+async fn last_good_module_serves_on_and_the_status_tells_what_is_wrong_with_the_edit() {
+    let module = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, add_header());
+    let good = plugin("r", &format!("inline: {module}"));
+    let backend = Backend::echo("a").await;
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("plugin", &good)
+        .start()
         .await;
-        let backend = Backend::echo("a").await;
-        let gateway = World::new()
-            .service("a", &[&backend])
-            .route("r", &[rule("/", &to("a"))])
-            .manifest("plugin", &plugin("r", &format!("url: \"oci://{}/team/plugin:1.0\"", origin.address)))
-            .start()
+    let wrong = Digest::of(b"other");
+    for (wasm, reason, words) in [
+        (format!("inline: {module}, sha256: {wrong}"), "ModuleInvalid", "sha256 is"),
+        ("inline: AGFzbQEAAAA=".to_owned(), "ModuleInvalid", "no known plugin ABI"),
+        ("inline: '!'".to_owned(), "", ""),
+        ("configMap: {name: absent}".to_owned(), "ConfigMapNotFound", "does not exist"),
+        (
+            "url: 'oci://registry.test/p', imagePullSecret: absent".to_owned(),
+            "SecretNotFound",
+            "does not exist",
+        ),
+        ("url: 'http://169.254.169.254/p'".to_owned(), "FetchFailed", "never asked"),
+    ] {
+        gateway.edit("plugin", &plugin("r", &wasm)).await;
+        if !reason.is_empty() {
+            eventually(reason, async || {
+                gateway.condition("WasmPlugin demo/r", "Programmed").await["reason"] == reason
+            })
             .await;
-        eventually("the module is served", async || gateway.get("/").await.status() == 200).await;
-        assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/r"));
-        let asked = origin.seen().iter().filter(|request| request.start.contains("/token?")).count();
-        assert_eq!(asked, 1, "one token serves index, manifest and layer");
+            let programmed = gateway.condition("WasmPlugin demo/r", "Programmed").await;
+            assert_eq!(programmed["status"], "False");
+            assert!(programmed["message"].to_string().contains(words), "{programmed}");
+        }
+        assert_eq!(gateway.get("/").await.status(), 200, "{wasm}");
+        assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/r"), "{wasm}");
     }
+    gateway.edit("plugin", &good).await;
+    assert_eq!(gateway.condition("WasmPlugin demo/r", "Programmed").await["status"], "True");
 }

@@ -10,11 +10,12 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full, Limited};
 use nantian_lb::{Balancer, PickContext};
 use nantian_wasm::{
-    CallError, CallFailure, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse, HttpReply,
+    CallError, CallFailure, ForeignError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall,
+    HttpCallResponse, HttpReply,
 };
 use tokio::time::timeout;
 
-use super::grpc;
+use super::{foreign, grpc};
 use crate::{
     body::Body,
     ir::{BackendId, ObjectName},
@@ -29,15 +30,20 @@ const MAX_BODY: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) struct PluginHost {
     namespace: String,
-    calls: CallThread,
+    /// Absent for a plugin that may not call out.
+    calls: Option<CallThread>,
     upstreams: RwLock<BTreeMap<BackendId, Balancer<Destination>>>,
 }
 
 // === impl PluginHost ===
 
 impl PluginHost {
-    pub(super) fn new(namespace: &str, calls: CallThread) -> Self {
+    pub(super) fn new(namespace: &str, calls: Option<CallThread>) -> Self {
         Self { namespace: namespace.to_owned(), calls, upstreams: RwLock::default() }
+    }
+
+    pub(super) fn may_call(&self) -> bool {
+        self.calls.is_some()
     }
 
     /// Replaces the Services; calls under way are not touched.
@@ -45,8 +51,14 @@ impl PluginHost {
         *self.upstreams.write().unwrap_or_else(PoisonError::into_inner) = upstreams;
     }
 
-    /// The balancer of the Service that the guest means.
-    fn find(&self, name: &str) -> Option<Balancer<Destination>> {
+    /// Who makes the call, and the balancer of the Service that the guest means.
+    fn find(&self, name: &str) -> Result<(&CallThread, Balancer<Destination>), CallError> {
+        let calls = self.calls.as_ref().ok_or(CallError::Unavailable)?;
+        let balancer = self.balancer(name).ok_or(CallError::UnknownUpstream)?;
+        Ok((calls, balancer))
+    }
+
+    fn balancer(&self, name: &str) -> Option<Balancer<Destination>> {
         let (service, port) = parse(name, &self.namespace)?;
         let upstreams = self.upstreams.read().unwrap_or_else(PoisonError::into_inner);
         let mut found = upstreams
@@ -58,8 +70,8 @@ impl PluginHost {
 
 impl Host for PluginHost {
     fn http_call(&self, _: &str, call: HttpCall, reply: HttpReply) -> Result<(), CallError> {
-        let balancer = self.find(&call.upstream).ok_or(CallError::UnknownUpstream)?;
-        self.calls.run(move |client| async move { reply.send(http(client, &balancer, call).await) });
+        let (calls, balancer) = self.find(&call.upstream)?;
+        calls.run(move |client| async move { reply.send(http(client, &balancer, call).await) });
         Ok(())
     }
 
@@ -69,8 +81,17 @@ impl Host for PluginHost {
         call: GrpcCall,
         replies: GrpcReplies,
     ) -> Result<Box<dyn GrpcStream>, CallError> {
-        let balancer = self.find(&call.upstream).ok_or(CallError::UnknownUpstream)?;
-        Ok(grpc::open(&self.calls, balancer, call, replies))
+        let (calls, balancer) = self.find(&call.upstream)?;
+        Ok(grpc::open(calls, balancer, call, replies))
+    }
+
+    fn foreign_function(
+        &self,
+        _: &str,
+        name: &str,
+        arguments: &[u8],
+    ) -> Option<Result<Vec<u8>, ForeignError>> {
+        foreign::call(name, arguments)
     }
 }
 

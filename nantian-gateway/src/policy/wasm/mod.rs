@@ -1,5 +1,7 @@
 //! WasmPlugin.
 
+mod config;
+mod foreign;
 mod grpc;
 mod host;
 
@@ -9,15 +11,14 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use nantian_lb::Balancer;
 use nantian_wasm::{
-    Digest, Engine, EngineError, FailurePolicy, Hooks, Host, Module, Plugin, PluginConfig, StreamInfo,
-    WasmLayer,
+    BodyError, Cause, Digest, Engine, EngineError, Host, Module, Plugin, StreamInfo, WasmLayer,
 };
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 
 use crate::{
     body::{Body, BoxError},
     compile::LocalService,
-    fetch::{Fetched, Modules},
+    fetch::{Fetched, ModuleKey, Modules},
     ir::{self, BackendId, PluginSource, PolicyId},
     listen::RequestInfo,
     respond::{self, Chain},
@@ -94,20 +95,24 @@ impl WasmPlugins {
     ) -> Vec<(PolicyId, NotRunning)> {
         self.running.retain(|id, _| plugins.contains_key(id));
         if let Some(Outside { modules, .. }) = &self.outside {
-            modules.retain(&plugins.values().filter_map(|plugin| plugin.source.url()).collect::<Vec<_>>());
+            modules.retain(&plugins.values().filter_map(module_key).collect::<Vec<_>>());
         }
         for (id, config) in plugins {
-            let known = self.running.remove(id);
-            let host = known.as_ref().and_then(|running| running.host.clone()).or_else(|| self.host(config));
+            let mut known = self.running.remove(id);
+            let host = known.as_ref().and_then(|running| running.host.clone());
+            let host = host
+                .filter(|host| host.may_call() == config.sandbox.allow_network)
+                .or_else(|| self.host(config));
             if let Some(host) = &host {
                 let upstreams = config.upstreams.iter();
                 host.allow(upstreams.filter_map(|id| Some((id.clone(), upstream(id)?))).collect());
             }
+            if let Some(running) = &mut known {
+                // The host has been told.
+                running.config.upstreams.clone_from(&config.upstreams);
+            }
             let mut running = match known {
-                Some(mut running) if running.runs(config) => {
-                    running.config.clone_from(config);
-                    running
-                }
+                Some(running) if running.failed.is_none() && running.config == *config => running,
                 known => {
                     let last_good = known.and_then(|running| running.plugin);
                     let (plugin, failed) = match self.start(config, last_good.as_ref(), host.clone()) {
@@ -120,20 +125,26 @@ impl WasmPlugins {
             running.host = host;
             self.running.insert(id.clone(), running);
         }
-        let failed = self.running.iter();
+        // Why a module is missing has been said already.
+        let failed = self
+            .running
+            .iter()
+            .filter(|(_, running)| !matches!(running.config.source, PluginSource::Missing(_)));
         failed.filter_map(|(id, running)| Some((id.clone(), running.failed.clone()?))).collect()
     }
 
-    /// What a plugin may reach, if it may reach anything.
+    /// What a plugin may reach; `None` if it may call out and cannot.
     fn host(&mut self, config: &ir::Plugin) -> Option<Arc<PluginHost>> {
-        if !config.sandbox.allow_network {
-            return None;
-        }
+        let calls = if config.sandbox.allow_network { Some(self.calls()?) } else { None };
+        Some(Arc::new(PluginHost::new(&config.object.namespace, calls)))
+    }
+
+    fn calls(&mut self) -> Option<CallThread> {
         if self.calls.is_none() {
             let started = CallThread::start("wasm-calls", self.outside.as_ref()?.client.clone());
             self.calls = started.inspect_err(|error| tracing::error!(%error, "plugins cannot call out")).ok();
         }
-        Some(Arc::new(PluginHost::new(&config.object.namespace, self.calls.clone()?)))
+        self.calls.clone()
     }
 
     fn start(
@@ -152,7 +163,7 @@ impl WasmPlugins {
             .map_err(|error| invalid(format!("spec.wasm.sha256: {error}")))?;
         let module = Module::compile(engine, &bytes, expected)
             .map_err(|error| invalid(format!("spec.wasm: {}", Chain(&error))))?;
-        let settings = plugin_config(config);
+        let settings = config::plugin(config);
         let host: Option<Arc<dyn Host>> = host.map(|host| host as _);
         let plugin = match (last_good, host) {
             // Shared data, queues and metrics survive an edit.
@@ -169,16 +180,14 @@ impl WasmPlugins {
     }
 
     fn bytes(&self, config: &ir::Plugin) -> Result<Bytes, NotRunning> {
-        let url = match &config.source {
+        match &config.source {
             PluginSource::Bytes(bytes) => return Ok(Bytes::copy_from_slice(bytes)),
-            PluginSource::Missing(reason) => {
-                return Err(NotRunning { reason: Reason::ConfigMapNotFound, message: reason.clone() });
-            }
-            PluginSource::Url(url) => url,
-        };
-        let outside =
-            self.outside.as_ref().ok_or_else(|| invalid("spec.wasm.url: nothing is fetched here"))?;
-        match outside.modules.get(url) {
+            PluginSource::Missing(reason) => return Err(invalid(reason.clone())),
+            PluginSource::Url(_) => {}
+        }
+        let outside = self.outside.as_ref().zip(module_key(config));
+        let (outside, key) = outside.ok_or_else(|| invalid("spec.wasm.url: nothing is fetched here"))?;
+        match outside.modules.get(&key) {
             Fetched::Ready(bytes) => Ok(bytes),
             Fetched::Pending => Err(NotRunning {
                 reason: Reason::Pending,
@@ -191,7 +200,11 @@ impl WasmPlugins {
     }
 
     /// The plugins `ids`, in this order, or `None` if there are none.
-    pub fn chain<'a>(&self, ids: impl IntoIterator<Item = &'a PolicyId>) -> Option<Plugins> {
+    pub fn chain<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a PolicyId>,
+        place: PluginPlace,
+    ) -> Option<Plugins> {
         let mut plugins = Vec::new();
         for id in ids {
             match self.running.get(id) {
@@ -200,58 +213,18 @@ impl WasmPlugins {
                 _ => return Some(Plugins::Missing),
             }
         }
-        (!plugins.is_empty()).then(|| Plugins::Run(WasmLayer::new(plugins)))
+        (!plugins.is_empty()).then(|| Plugins::Run(WasmLayer::new(plugins), place))
     }
 }
 
-// === impl Running ===
-
-impl Running {
-    /// Whether what runs is what `config` says; which Services may be called is said to the host.
-    fn runs(&self, config: &ir::Plugin) -> bool {
-        let ir::Plugin { object, source, sha256, hooks, config: text, sandbox, upstreams: _, failure_policy } =
-            config;
-        let own = &self.config;
-        self.failed.is_none()
-            && own.object == *object
-            && own.source == *source
-            && own.sha256 == *sha256
-            && own.hooks == *hooks
-            && own.config == *text
-            && own.sandbox == *sandbox
-            && own.failure_policy == *failure_policy
-    }
+/// What is to be fetched for a plugin, if anything is.
+fn module_key(config: &ir::Plugin) -> Option<ModuleKey> {
+    let url = config.source.url()?.to_owned();
+    Some(ModuleKey { url, credentials: config.credentials.clone() })
 }
 
 fn invalid(message: impl Into<String>) -> NotRunning {
     NotRunning { reason: Reason::ModuleInvalid, message: message.into() }
-}
-
-fn plugin_config(config: &ir::Plugin) -> PluginConfig {
-    let mut plugin = PluginConfig::new(config.object.to_string());
-    plugin.configuration = Bytes::from(config.config.clone());
-    plugin.hooks = hooks(&config.hooks);
-    plugin.sandbox.max_memory = usize::try_from(config.sandbox.max_memory_bytes).unwrap_or(usize::MAX);
-    plugin.sandbox.max_execution_time = config.sandbox.max_execution_time;
-    plugin.sandbox.allow_network = config.sandbox.allow_network;
-    plugin.sandbox.allow_file_system = config.sandbox.allow_file_system;
-    plugin.failure_policy = match config.failure_policy {
-        ir::FailurePolicy::FailClosed => FailurePolicy::FailClosed,
-        ir::FailurePolicy::FailOpen => FailurePolicy::FailOpen,
-    };
-    plugin
-}
-
-/// None named means all.
-fn hooks(named: &[ir::Hook]) -> Hooks {
-    if named.is_empty() {
-        return Hooks::ALL;
-    }
-    let mut hooks = Hooks::NONE;
-    hooks.on_request = named.contains(&ir::Hook::OnRequest);
-    hooks.on_response = named.contains(&ir::Hook::OnResponse);
-    hooks.on_stream_chunk = named.contains(&ir::Hook::OnStreamChunk);
-    hooks
 }
 
 /// The plugins at one place.
@@ -259,9 +232,19 @@ fn hooks(named: &[ir::Hook]) -> Hooks {
 #[non_exhaustive]
 pub enum Plugins {
     /// They run in this order.
-    Run(WasmLayer),
+    Run(WasmLayer, PluginPlace),
     /// One that fails closed cannot be had: nothing passes.
     Missing,
+}
+
+/// Where plugins run, as their guests are told.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "made in one place, of all it has")]
+pub struct PluginPlace {
+    /// The route as metrics and logs name it: `route_name`.
+    pub route: Arc<str>,
+    /// The backend, where there is no other one: `cluster_name`.
+    pub backend: Option<Arc<str>>,
 }
 
 impl<S> Layer<S> for Plugins
@@ -273,14 +256,17 @@ where
 
     fn layer(&self, inner: S) -> Self::Service {
         match self {
-            Self::Run(layer) => LocalService::new(
-                ServiceBuilder::new()
-                    .map_request(with_stream_info)
-                    .map_response(|response: Response<_>| response.map(Body::boxed))
-                    .layer(layer.clone())
-                    .map_request(|request: Request<_>| request.map(Body::boxed))
-                    .service(inner),
-            ),
+            Self::Run(layer, place) => {
+                let place = place.clone();
+                LocalService::new(
+                    ServiceBuilder::new()
+                        .map_request(move |request| place.tell(request))
+                        .map_response(|response: Response<_>| response.map(Body::boxed))
+                        .layer(layer.clone())
+                        .map_request(|request: Request<_>| request.map(Body::boxed))
+                        .service(inner),
+                )
+            }
             Self::Missing => LocalService::new(service_fn(|_: Request<Body>| {
                 let answer =
                     respond::plain(StatusCode::SERVICE_UNAVAILABLE, "a plugin of this route is missing");
@@ -290,15 +276,35 @@ where
     }
 }
 
-/// Tells the guest what the headers do not say.
-fn with_stream_info(mut request: Request<Body>) -> Request<Body> {
-    if let Some(info) = request.extensions().get::<RequestInfo>() {
+/// Whether a body breaks off because a plugin has closed its stream.
+pub fn is_closed_by_plugin(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(
+        respond::find(error),
+        Some(BodyError::Failed(failure)) if failure.cause == Cause::Closed
+    )
+}
+
+// === impl PluginPlace ===
+
+impl PluginPlace {
+    /// Tells the guests what the headers do not say.
+    fn tell(&self, mut request: Request<Body>) -> Request<Body> {
         let mut stream = StreamInfo::default();
-        // A trusted proxy tells the client's address, not its port.
-        let port = if info.client == info.peer.ip() { info.peer.port() } else { 0 };
-        stream.source = Some(SocketAddr::new(info.client, port));
-        stream.tls = info.tls;
+        stream.route = Some(Arc::clone(&self.route));
+        stream.cluster.clone_from(&self.backend);
+        if let Some(info) = request.extensions().get::<RequestInfo>() {
+            // A trusted proxy tells the client's address, not its port.
+            let port = if info.client == info.peer.ip() { info.peer.port() } else { 0 };
+            stream.source = Some(SocketAddr::new(info.client, port));
+            stream.destination = Some(info.local);
+            stream.tls = info.tls;
+            if let Some(session) = &info.session {
+                stream.server_name.clone_from(&session.server_name);
+                stream.tls_version.clone_from(&session.version);
+                stream.mutual_tls = session.is_mutual;
+            }
+        }
         request.extensions_mut().insert(stream);
+        request
     }
-    request
 }

@@ -4,6 +4,7 @@ mod ai;
 mod attach;
 mod backend_tls;
 mod balancing;
+mod pull_secret;
 mod reach;
 mod record;
 mod target;

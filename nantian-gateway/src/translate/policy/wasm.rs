@@ -1,10 +1,12 @@
 //! WasmPlugin: modules and where they run.
 
+use std::time::Duration;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
-use nantian_crd::{ConfigMapSource, FailurePolicy, Hook, WasmPlugin};
+use nantian_crd::{ConfigMapSource, FailurePolicy, Hook, StreamFraming, WasmPlugin};
 
 use super::{
-    PolicySet, attach,
+    PolicySet, attach, pull_secret,
     record::{ModuleState, Record, References},
     target::Target,
 };
@@ -34,10 +36,8 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
             Some(reason) => Some(Fault::new(Reason::Invalid, reason.clone())),
             None => attach::validate(plugin).and_then(|()| refuse_the_unserved(plugin)).err(),
         };
-        let (module, source) = match &refused {
-            Some(fault) => {
-                (ModuleState::Unread(failure_policy(plugin)), PluginSource::Missing(fault.message()))
-            }
+        let (state, module) = match &refused {
+            Some(fault) => (ModuleState::Unread(failure_policy(plugin)), Module::missing(fault)),
             None => module(world, name, plugin),
         };
         let outcomes = match &refused {
@@ -50,11 +50,11 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
         }
         let problem =
             refused.as_ref().map(|fault| format!("WasmPlugin {name} is not accepted: {}", fault.message()));
-        set.plugins.insert(id.clone(), to_ir(world, name, plugin, source));
+        set.plugins.insert(id.clone(), to_ir(world, name, plugin, module));
         set.plugin_names.insert(name.clone(), (id, problem));
         let own = GroupKind::WASM_PLUGIN.refer(&name.namespace, &name.name);
         let generation = plugin.metadata.generation;
-        let references = References::Module(module);
+        let references = References::Module(state);
         set.records.push(Record { object, own, generation, refused, outcomes, references });
     }
 }
@@ -95,9 +95,13 @@ pub(super) fn stand_in(name: &ObjectName) -> Plugin {
     Plugin {
         object: name.clone(),
         source: PluginSource::Missing(absent(name)),
+        credentials: None,
         sha256: None,
         hooks: Vec::new(),
         config: String::new(),
+        root_id: String::new(),
+        environment: Vec::new(),
+        stream_framing: ir::StreamFraming::default(),
         sandbox: sandbox(&nantian_crd::Sandbox::default()),
         upstreams: Vec::new(),
         failure_policy: ir::FailurePolicy::FailClosed,
@@ -109,14 +113,24 @@ pub(super) fn absent(name: &ObjectName) -> String {
     format!("WasmPlugin {name} does not exist")
 }
 
-fn to_ir(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin, source: PluginSource) -> Plugin {
+fn to_ir(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin, module: Module) -> Plugin {
     let spec = &plugin.spec;
+    let environment = spec.vm_config.iter().flat_map(|vm| &vm.env);
     Plugin {
         object: name.clone(),
-        source,
+        source: module.source,
+        credentials: module.credentials,
         sha256: spec.wasm.sha256.as_ref().map(|digest| digest.to_ascii_lowercase()),
         hooks: spec.hooks.iter().copied().map(hook).collect(),
         config: spec.config.clone().unwrap_or_default(),
+        root_id: spec.plugin_name.clone().unwrap_or_default(),
+        environment: environment
+            .map(|variable| (variable.name.clone(), ir::Secret(variable.value.clone().into_bytes())))
+            .collect(),
+        stream_framing: match spec.stream_framing {
+            StreamFraming::Frames => ir::StreamFraming::Frames,
+            StreamFraming::Events => ir::StreamFraming::Events,
+        },
         sandbox: sandbox(&spec.sandbox),
         upstreams: upstreams(world, name, plugin),
         failure_policy: failure_policy(plugin),
@@ -141,37 +155,58 @@ fn hook(hook: Hook) -> ir::Hook {
 fn sandbox(spec: &nantian_crd::Sandbox) -> Sandbox {
     Sandbox {
         max_memory_bytes: spec.max_memory_bytes,
-        max_execution_time: std::time::Duration::from_millis(spec.max_execution_time_ms),
+        max_execution_time: Duration::from_millis(spec.max_execution_time_ms),
+        max_pause: Duration::from_millis(spec.max_pause_ms),
+        max_buffered_body_bytes: spec.max_buffered_body_bytes,
+        allowed_capabilities: spec.allowed_capabilities.clone(),
         allow_network: spec.allow_network,
         allow_file_system: spec.allow_file_system,
     }
 }
 
-fn module(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> (ModuleState, PluginSource) {
-    match source(world, name, plugin) {
-        Ok(source) => (ModuleState::Present, source),
+/// A module that is there, or why it is not.
+struct Module {
+    source: PluginSource,
+    credentials: Option<ir::Secret>,
+}
+
+impl Module {
+    fn missing(fault: &Fault) -> Self {
+        Self { source: PluginSource::Missing(fault.message()), credentials: None }
+    }
+}
+
+fn module(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> (ModuleState, Module) {
+    match find(world, name, plugin) {
+        Ok(module) => (ModuleState::Present, module),
         Err(fault) => {
-            let source = PluginSource::Missing(fault.message());
+            let module = Module::missing(&fault);
             match fault.reason {
-                Reason::ConfigMapNotFound => (ModuleState::Missing(fault), source),
-                _ => (ModuleState::Broken(fault), source),
+                Reason::ConfigMapNotFound | Reason::SecretNotFound => (ModuleState::Missing(fault), module),
+                _ => (ModuleState::Broken(fault), module),
             }
         }
     }
 }
 
-fn source(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Result<PluginSource, Fault> {
+fn find(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Result<Module, Fault> {
     let wasm = &plugin.spec.wasm;
     let path = Path::SPEC.field("wasm");
+    let of_bytes = |bytes| Module { source: PluginSource::Bytes(bytes), credentials: None };
     match (&wasm.url, &wasm.config_map) {
-        (Some(url), _) => Ok(PluginSource::Url(url.clone())),
+        (Some(url), _) => {
+            let credentials = wasm.image_pull_secret.as_deref().map(|secret| {
+                let secret = ObjectName::new(name.namespace.as_str(), secret);
+                pull_secret::credentials(world, &secret, url, &path.field("imagePullSecret"))
+            });
+            Ok(Module { source: PluginSource::Url(url.clone()), credentials: credentials.transpose()? })
+        }
         (None, Some(config_map)) => {
-            from_config_map(world, &name.namespace, config_map, &path.field("configMap"))
-                .map(PluginSource::Bytes)
+            from_config_map(world, &name.namespace, config_map, &path.field("configMap")).map(of_bytes)
         }
         (None, None) => {
             let text = wasm.inline.as_deref().unwrap_or_default();
-            decode(text, &path.field("inline")).map(PluginSource::Bytes)
+            decode(text, &path.field("inline")).map(of_bytes)
         }
     }
 }

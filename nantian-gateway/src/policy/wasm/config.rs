@@ -1,0 +1,48 @@
+//! From the IR to the configuration of a plugin.
+
+use bytes::Bytes;
+use nantian_wasm::{Capabilities, FailurePolicy, Hooks, PluginConfig, StreamFraming};
+
+use crate::ir;
+
+/// The plugin of an object as the sandbox takes it.
+pub(super) fn plugin(config: &ir::Plugin) -> PluginConfig {
+    let mut plugin = PluginConfig::new(config.object.to_string());
+    plugin.configuration = Bytes::from(config.config.clone());
+    plugin.root_id.clone_from(&config.root_id);
+    let environment = config.environment.iter();
+    plugin.environment = environment
+        .map(|(name, ir::Secret(value))| (name.clone(), String::from_utf8_lossy(value).into_owned()))
+        .collect();
+    plugin.hooks = hooks(&config.hooks);
+    plugin.capabilities =
+        config.sandbox.allowed_capabilities.as_ref().map(Capabilities::only).unwrap_or_default();
+    plugin.stream_framing = match config.stream_framing {
+        ir::StreamFraming::Frames => StreamFraming::Frames,
+        ir::StreamFraming::Events => StreamFraming::Events,
+    };
+    plugin.sandbox.max_memory = usize::try_from(config.sandbox.max_memory_bytes).unwrap_or(usize::MAX);
+    plugin.sandbox.max_execution_time = config.sandbox.max_execution_time;
+    plugin.sandbox.max_pause = config.sandbox.max_pause;
+    plugin.sandbox.max_buffered_body =
+        usize::try_from(config.sandbox.max_buffered_body_bytes).unwrap_or(usize::MAX);
+    plugin.sandbox.allow_network = config.sandbox.allow_network;
+    plugin.sandbox.allow_file_system = config.sandbox.allow_file_system;
+    plugin.failure_policy = match config.failure_policy {
+        ir::FailurePolicy::FailClosed => FailurePolicy::FailClosed,
+        ir::FailurePolicy::FailOpen => FailurePolicy::FailOpen,
+    };
+    plugin
+}
+
+/// None named means all.
+fn hooks(named: &[ir::Hook]) -> Hooks {
+    if named.is_empty() {
+        return Hooks::ALL;
+    }
+    let mut hooks = Hooks::NONE;
+    hooks.on_request = named.contains(&ir::Hook::OnRequest);
+    hooks.on_response = named.contains(&ir::Hook::OnResponse);
+    hooks.on_stream_chunk = named.contains(&ir::Hook::OnStreamChunk);
+    hooks
+}

@@ -1,0 +1,54 @@
+//! Functions that guests know from Envoy: `compress` and `uncompress`, in the format of zlib.
+
+use std::io::Read;
+
+use flate2::{
+    Compression,
+    read::{ZlibDecoder, ZlibEncoder},
+};
+use nantian_wasm::ForeignError;
+
+/// Most bytes that go in or come out: a guest waits for the whole of it, and no time limit counts that.
+const MAX_BYTES: usize = 1 << 20;
+
+/// Calls a function; `None` if there is none of this name.
+pub(super) fn call(name: &str, arguments: &[u8]) -> Option<Result<Vec<u8>, ForeignError>> {
+    let function = match name {
+        "compress" => |bytes| all(ZlibEncoder::new(bytes, Compression::fast())),
+        "uncompress" => |bytes| all(ZlibDecoder::new(bytes)),
+        _ => return None,
+    };
+    Some(if arguments.len() > MAX_BYTES { Err(ForeignError::BadArgument) } else { function(arguments) })
+}
+
+fn all(reader: impl Read) -> Result<Vec<u8>, ForeignError> {
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    reader.take(limit).read_to_end(&mut bytes).map_err(|_| ForeignError::BadArgument)?;
+    if bytes.len() > MAX_BYTES { Err(ForeignError::Failed) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_back_as_they_were() {
+        let bytes = b"again and again and again".repeat(100);
+        let packed = call("compress", &bytes).unwrap().unwrap();
+        assert!(packed.len() < bytes.len() / 10);
+        assert_eq!(call("uncompress", &packed), Some(Ok(bytes)));
+        assert_eq!(call("uncompress", b"no zlib"), Some(Err(ForeignError::BadArgument)));
+        assert_eq!(call("sign", b""), None);
+    }
+
+    #[test]
+    fn bomb_is_not_inflated() {
+        let bomb = all(ZlibEncoder::new(&vec![0; MAX_BYTES][..], Compression::fast())).unwrap();
+        let twice =
+            all(ZlibEncoder::new(&[vec![0; MAX_BYTES], vec![0]].concat()[..], Compression::fast())).unwrap();
+        assert_eq!(call("uncompress", &bomb).unwrap().unwrap().len(), MAX_BYTES);
+        assert_eq!(call("uncompress", &twice), Some(Err(ForeignError::Failed)));
+        assert_eq!(call("compress", &vec![0; MAX_BYTES + 1]), Some(Err(ForeignError::BadArgument)));
+    }
+}

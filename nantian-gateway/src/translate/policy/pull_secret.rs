@@ -1,0 +1,136 @@
+//! Credentials of registries, in the Secrets that `kubectl create secret docker-registry` makes.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::Deserialize;
+
+use super::ai::shown;
+use crate::{
+    ir::{ObjectName, Secret},
+    translate::{
+        conditions::Reason,
+        fault::{Fault, Path},
+        world::{World, secret_entry},
+    },
+};
+
+/// `.dockerconfigjson`: what `docker login` writes.
+#[derive(Deserialize)]
+struct DockerConfig {
+    auths: BTreeMap<String, Login>,
+}
+
+/// What is known of one registry.
+#[derive(Deserialize)]
+struct Login {
+    username: Option<String>,
+    password: Option<String>,
+    /// Both of them, as base64 of `user:password`.
+    auth: Option<String>,
+}
+
+/// What the registry of an OCI URL is to be told, as `user:password`.
+pub(super) fn credentials(
+    world: &World<'_>,
+    name: &ObjectName,
+    url: &str,
+    path: &Path<'_>,
+) -> Result<Secret, Fault> {
+    let shown = shown(name);
+    let fault =
+        |problem: &str| Fault::at(Reason::SecretNotFound, path, format_args!("{shown} {problem}")).absent();
+    let secret = world.objects.secrets.get(name).ok_or_else(|| fault("does not exist"))?;
+    let logins = match secret_entry(secret, ".dockerconfigjson") {
+        Some(json) => serde_json::from_slice::<DockerConfig>(json).map(|config| config.auths),
+        None => {
+            let json = secret_entry(secret, ".dockercfg")
+                .ok_or_else(|| fault("has no entry \".dockerconfigjson\""))?;
+            serde_json::from_slice(json)
+        }
+    };
+    // What the parser says may quote the credentials.
+    let logins = logins.map_err(|_| fault("holds no docker configuration"))?;
+    let login =
+        find(&logins, url).ok_or_else(|| fault("has no credentials for the registry of spec.wasm.url"))?;
+    login
+        .credentials()
+        .ok_or_else(|| fault("has no user name and password for the registry of spec.wasm.url"))
+}
+
+/// The login that names most of the URL: its host, in which a label may be `*`, and the beginning of its path.
+fn find<'l>(logins: &'l BTreeMap<String, Login>, url: &str) -> Option<&'l Login> {
+    let reference = bare(url);
+    let fitting = logins.iter().filter(|(registry, _)| fits(bare(registry), reference));
+    fitting.max_by_key(|(registry, _)| bare(registry).len()).map(|(_, login)| login)
+}
+
+/// Without its scheme and the version of the registry's API, which are written in front of and behind some names.
+fn bare(name: &str) -> &str {
+    let name = name.split_once("://").map_or(name, |(_, rest)| rest).trim_end_matches('/');
+    name.strip_suffix("/v1").or_else(|| name.strip_suffix("/v2")).unwrap_or(name)
+}
+
+fn fits(registry: &str, reference: &str) -> bool {
+    let parts = |name: &'_ str| -> (String, String) {
+        let (host, path) = name.split_once('/').unwrap_or((name, ""));
+        // Three names of one registry.
+        let host = match host {
+            "index.docker.io" | "registry-1.docker.io" => "docker.io",
+            host => host,
+        };
+        (host.to_ascii_lowercase(), path.to_owned())
+    };
+    let ((host, path), (wanted_host, wanted_path)) = (parts(registry), parts(reference));
+    let labels_fit = host.split('.').count() == wanted_host.split('.').count()
+        && host.split('.').zip(wanted_host.split('.')).all(|(label, wanted)| label == "*" || label == wanted);
+    let rest = wanted_path.strip_prefix(&path);
+    labels_fit
+        && rest.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with(['/', ':', '@']))
+}
+
+// === impl Login ===
+
+impl Login {
+    fn credentials(&self) -> Option<Secret> {
+        if let (Some(username), Some(password)) = (&self.username, &self.password) {
+            return Some(Secret(format!("{username}:{password}").into_bytes()));
+        }
+        let both = BASE64_STANDARD.decode(self.auth.as_deref()?.trim()).ok()?;
+        both.contains(&b':').then_some(Secret(both))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_login_that_names_most_of_the_url_is_used() {
+        let logins: BTreeMap<String, Login> = serde_json::from_value(serde_json::json!({
+            "ghcr.io": {"username": "a", "password": "host"},
+            "https://ghcr.io/team": {"username": "a", "password": "path"},
+            "*.example.com": {"auth": "YTpsYWJlbA=="},
+            "https://index.docker.io/v1/": {"username": "a", "password": "hub"},
+            "registry.test:5000": {"username": "a", "password": "port"},
+            "token.test": {"identitytoken": "t"},
+        }))
+        .unwrap();
+        for (url, expected) in [
+            ("oci://ghcr.io/other/plugin:1", Some("a:host")),
+            ("oci://ghcr.io/team/plugin:1", Some("a:path")),
+            ("oci://ghcr.io/teams/plugin:1", Some("a:host")),
+            ("oci://r.example.com/plugin", Some("a:label")),
+            ("oci://a.r.example.com/plugin", None),
+            ("oci://docker.io/team/plugin", Some("a:hub")),
+            ("oci://registry.test:5000/plugin", Some("a:port")),
+            ("oci://registry.test/plugin", None),
+            ("oci://token.test/plugin", None),
+            ("oci://ghcr.io.evil.test/plugin", None),
+        ] {
+            let found = find(&logins, url).and_then(Login::credentials);
+            let found = found.map(|Secret(bytes)| String::from_utf8(bytes).unwrap());
+            assert_eq!(found.as_deref(), expected, "{url}");
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! What a WasmPlugin says about its module, seen at work.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+
+use crate::support::{Backend, Message, Running, World, chat, plugin, rule, to, to_ai};
+
+/// Puts the property that its configuration names into the request header `x-value`.
+const PROPERTY: &str = r#"(module
+    (import "env" "proxy_get_buffer_bytes" (func $get_buffer (param i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_get_property" (func $get_property (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_add_header_map_value" (func $add_header (param i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 64) "x-value")
+    (global $heap (mut i32) (i32.const 1024))
+    (global $path (mut i32) (i32.const 0))
+    (global $length (mut i32) (i32.const 0))
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param $size i32) (result i32)
+        (global.get $heap)
+        (global.set $heap (i32.add (global.get $heap) (local.get $size))))
+    (func (export "proxy_on_configure") (param i32 i32) (result i32)
+        (drop (call $get_buffer (i32.const 7) (i32.const 0) (local.get 1) (i32.const 0) (i32.const 4)))
+        (global.set $path (i32.load (i32.const 0)))
+        (global.set $length (local.get 1))
+        (i32.const 1))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (global.set $heap (i32.const 2048))
+        (if (i32.eqz (call $get_property (global.get $path) (global.get $length) (i32.const 0) (i32.const 4)))
+            (then
+                (drop (call $log (i32.const 2) (i32.load (i32.const 0)) (i32.load (i32.const 4))))
+                (drop (call $add_header (i32.const 0) (i32.const 64) (i32.const 7)
+                    (i32.load (i32.const 0)) (i32.load (i32.const 4))))))
+        (i32.const 0)))"#;
+
+/// Puts its first environment variable into the request header `x-value`.
+const ENVIRONMENT: &str = r#"(module
+    (import "wasi_snapshot_preview1" "environ_sizes_get" (func $sizes (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "environ_get" (func $environ (param i32 i32) (result i32)))
+    (import "env" "proxy_add_header_map_value" (func $add_header (param i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 64) "x-value")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (drop (call $sizes (i32.const 0) (i32.const 4)))
+        (drop (call $environ (i32.const 128) (i32.const 2048)))
+        (drop (call $add_header (i32.const 0) (i32.const 64) (i32.const 7)
+            (i32.const 2048) (i32.sub (i32.load (i32.const 4)) (i32.const 1))))
+        (i32.const 0)))"#;
+
+/// Compresses the text `again and again` and puts what uncompressing it gives into the request header `x-value`.
+const FOREIGN: &str = r#"(module
+    (import "env" "proxy_call_foreign_function" (func $call (param i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_add_header_map_value" (func $add_header (param i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 64) "x-value")
+    (data (i32.const 80) "compress")
+    (data (i32.const 96) "uncompress")
+    (data (i32.const 112) "again and again")
+    (global $heap (mut i32) (i32.const 1024))
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param $size i32) (result i32)
+        (global.get $heap)
+        (global.set $heap (i32.add (global.get $heap) (local.get $size))))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (global.set $heap (i32.const 1024))
+        (if (call $call (i32.const 80) (i32.const 8) (i32.const 112) (i32.const 15) (i32.const 8) (i32.const 12))
+            (then (return (i32.const 0))))
+        (if (call $call (i32.const 96) (i32.const 10) (i32.load (i32.const 8)) (i32.load (i32.const 12))
+                (i32.const 8) (i32.const 12))
+            (then (return (i32.const 0))))
+        (drop (call $add_header (i32.const 0) (i32.const 64) (i32.const 7)
+            (i32.load (i32.const 8)) (i32.load (i32.const 12))))
+        (i32.const 0)))"#;
+
+/// Holds every request for ever.
+const HOLDING: &str = r#"(module
+    (memory (export "memory") 1)
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 1)))"#;
+
+/// The source of a plugin.
+fn inline(text: &str) -> String {
+    format!("inline: {}", BASE64_STANDARD.encode(wat::parse_str(text).unwrap()))
+}
+
+/// One of the guests of the crate.
+fn guest(name: &str) -> String {
+    let path = format!("{}/../nantian-wasm/tests/guests/{name}.wat", env!("CARGO_MANIFEST_DIR"));
+    format!("inline: {}", BASE64_STANDARD.encode(wat::parse_file(path).unwrap()))
+}
+
+/// The route `r` with a plugin; `fields` are further fields of its spec.
+fn world(backend: &Backend, wasm: &str, fields: &str) -> World {
+    World::new()
+        .service("a", &[backend])
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("plugin", &spec(wasm, fields))
+}
+
+fn spec(wasm: &str, fields: &str) -> String {
+    plugin("r", wasm).replace("  wasm:", &format!("  {fields}\n  wasm:"))
+}
+
+async fn value(gateway: &Running, backend: &Backend) -> Option<String> {
+    assert_eq!(gateway.get("/").await.status(), 200);
+    backend.last().header("x-value").map(str::to_owned)
+}
+
+#[tokio::test]
+async fn guest_knows_where_it_runs_and_what_it_is_called() {
+    let backend = Backend::echo("a").await;
+    let gateway = world(&backend, &inline(PROPERTY), "config: route_name").start().await;
+    assert_eq!(value(&gateway, &backend).await.as_deref(), Some("demo/r"));
+    for (config, expected) in [
+        (r"xds\0route_name", "demo/r".to_owned()),
+        ("cluster_name", "demo/a:80".to_owned()),
+        (r"xds\0cluster_name", "demo/a:80".to_owned()),
+        (r"destination\0address", gateway.address().to_string()),
+        ("plugin_name", "demo/r".to_owned()),
+        ("plugin_root_id", "second".to_owned()),
+        (r"request\0url_path", "/".to_owned()),
+    ] {
+        let fields = format!("config: \"{config}\"\n  pluginName: second");
+        gateway.edit("plugin", &spec(&inline(PROPERTY), &fields)).await;
+        assert_eq!(value(&gateway, &backend).await, Some(expected), "{config}");
+    }
+}
+
+#[tokio::test]
+async fn guest_logs_under_the_names_of_plugin_and_stream() {
+    let backend = Backend::echo("a").await;
+    let gateway = world(&backend, &inline(PROPERTY), "config: plugin_name").start().await;
+    value(&gateway, &backend).await;
+    let line = gateway.log.more("\"nantian_wasm::guest\"", 0).await;
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["fields"]["plugin"], "demo/r");
+    assert_eq!(line["fields"]["message"], "demo/r");
+    assert!(line["fields"]["context"].as_u64().is_some_and(|stream| stream > 1), "{line}");
+    assert_eq!(gateway.metric("nantian_wasm_streams_total{plugin=\"demo/r\"}").await, Some(1.0));
+}
+
+#[tokio::test]
+async fn guest_has_the_environment_and_nobody_is_shown_it() {
+    let backend = Backend::echo("a").await;
+    let fields = "vmConfig: {env: [{name: MODE, value: sk-secret}]}";
+    let gateway = world(&backend, &inline(ENVIRONMENT), fields).start().await;
+    assert_eq!(value(&gateway, &backend).await.as_deref(), Some("MODE=sk-secret"));
+    assert!(!gateway.config().await.to_string().contains("sk-secret"));
+}
+
+#[tokio::test]
+async fn foreign_functions_of_envoy_are_there() {
+    let backend = Backend::echo("a").await;
+    let gateway = world(&backend, &inline(FOREIGN), "config: ''").start().await;
+    assert_eq!(value(&gateway, &backend).await.as_deref(), Some("again and again"));
+}
+
+#[tokio::test]
+async fn capability_that_is_not_listed_is_not_there() {
+    let backend = Backend::echo("a").await;
+    let listed = |names: &str| format!("sandbox: {{allowedCapabilities: [{names}]}}");
+    let most = "proxy_on_configure, proxy_get_buffer_bytes, proxy_get_property, proxy_log";
+    let config = "config: plugin_name\n  ";
+    let all = listed(&format!("{most}, proxy_on_request_headers, proxy_add_header_map_value"));
+    let gateway = world(&backend, &inline(PROPERTY), &format!("{config}{all}")).start().await;
+    assert_eq!(value(&gateway, &backend).await.as_deref(), Some("demo/r"));
+    for fewer in [
+        listed(&format!("{most}, proxy_on_request_headers")),
+        listed(&format!("{most}, proxy_add_header_map_value")),
+    ] {
+        gateway.edit("plugin", &spec(&inline(PROPERTY), &format!("{config}{fewer}"))).await;
+        assert_eq!(value(&gateway, &backend).await, None, "{fewer}");
+    }
+    let no_files = listed("proxy_on_request_headers, proxy_add_header_map_value, environ_get");
+    let fields = format!("vmConfig: {{env: [{{name: A, value: b}}]}}\n  {no_files}");
+    gateway.edit("plugin", &spec(&inline(ENVIRONMENT), &fields)).await;
+    assert_ne!(value(&gateway, &backend).await.as_deref(), Some("A=b"), "a function of WASI is one too");
+}
+
+#[tokio::test]
+async fn message_is_held_no_longer_and_no_more_of_it_than_the_sandbox_allows() {
+    let backend = Backend::echo("a").await;
+    let gateway = world(&backend, &inline(HOLDING), "sandbox: {maxPauseMs: 50}").start().await;
+    assert_eq!(gateway.get("/").await.status(), 503, "before the client's patience ends");
+    assert!(backend.seen().is_empty());
+
+    let post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello";
+    for (limit, status) in [(4, 413), (5, 200)] {
+        let fields = format!("config: h\n  sandbox: {{maxBufferedBodyBytes: {limit}}}");
+        gateway.edit("plugin", &spec(&guest("body"), &fields)).await;
+        assert_eq!(gateway.ask(post).await.status(), status, "{limit}");
+    }
+}
+
+/// A stream of two events in parts of three bytes.
+fn events(_: &Message) -> Vec<u8> {
+    let mut reply =
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    for part in b"data: one\n\ndata: two\n\n".chunks(3) {
+        reply.extend(format!("{:x}\r\n", part.len()).bytes());
+        reply.extend(part);
+        reply.extend(b"\r\n");
+    }
+    reply.extend(b"0\r\n\r\n");
+    reply
+}
+
+#[tokio::test]
+async fn guest_sees_whole_events_where_it_asks_for_them() {
+    let backend = Backend::answering(events).await;
+    // The guest puts an exclamation mark behind each part that it is shown.
+    let gateway = world(&backend, &guest("body"), "config: a\n  streamFraming: Events").start().await;
+    let text = gateway.get("/").await.text();
+    assert_eq!(text.replace('!', ""), "data: one\n\ndata: two\n\n");
+    for (cut, _) in text.match_indices('!') {
+        let before = text[..cut].trim_end_matches('!');
+        assert!(before.ends_with("\n\n"), "{text:?}");
+    }
+    assert!(text.contains('!'), "{text:?}");
+}
+
+#[tokio::test]
+async fn hooks_that_are_not_named_are_not_called() {
+    let backend = Backend::answering(events).await;
+    let gateway = world(&backend, &guest("body"), "config: a\n  hooks: [onRequest]").start().await;
+    assert_eq!(gateway.get("/").await.text(), "data: one\n\ndata: two\n\n");
+    gateway.edit("plugin", &spec(&guest("body"), "config: a\n  hooks: [onResponse]")).await;
+    assert_eq!(
+        gateway.get("/").await.text(),
+        "data: one\n\ndata: two\n\n",
+        "streams have a hook of their own"
+    );
+    gateway.edit("plugin", &spec(&guest("body"), "config: a\n  hooks: [onStreamChunk]")).await;
+    assert!(gateway.get("/").await.text().contains('!'));
+}
+
+/// What a provider of Anthropic's dialect says, as a whole and as a stream.
+const MESSAGE: &str = r#"{"id":"m","type":"message","role":"assistant","model":"claude","content":[{"type":"text","text":"hi"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}"#;
+const EVENTS: [&str; 6] = [
+    r#"{"type":"message_start","message":{"id":"m","type":"message","role":"assistant","model":"claude","content":[],"usage":{"input_tokens":1,"output_tokens":0}}}"#,
+    r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+    r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"hi"}}"#,
+    r#"{"type":"content_block_stop","index":0}"#,
+    r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":1}}"#,
+    r#"{"type":"message_stop"}"#,
+];
+
+fn anthropic(request: &Message) -> String {
+    let asked: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+    let (kind, body) = if asked["stream"] == true {
+        let event = |data: &str| {
+            let kind: serde_json::Value = serde_json::from_str(data).unwrap();
+            format!("event: {}\ndata: {data}\n\n", kind["type"].as_str().unwrap())
+        };
+        ("text/event-stream", EVENTS.map(event).concat())
+    } else {
+        ("application/json", MESSAGE.to_owned())
+    };
+    format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+#[tokio::test]
+async fn plugin_of_an_ai_route_sees_what_the_client_sends_and_gets() {
+    let provider = Backend::answering(anthropic).await;
+    let service = format!(
+        "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: AIService
+metadata: {{name: llm, namespace: demo}}
+spec: {{provider: anthropic, model: claude, endpoint: 'http://{}', auth: {{type: none}}}}
+",
+        provider.address
+    );
+    let fields = r#"config: "request\0url_path""#;
+    let gateway = World::new()
+        .manifest("service", &service)
+        .route("r", &[rule("/v1", &to_ai("llm"))])
+        .manifest("plugin", &spec(&inline(PROPERTY), fields))
+        .start()
+        .await;
+    let answer = gateway.ask(chat("h", false)).await;
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    assert_eq!(answer.json()["object"], "chat.completion", "the client's own dialect");
+    assert!(provider.last().start.starts_with("POST /v1/messages "), "{}", provider.last().start);
+    let line = gateway.log.more("\"nantian_wasm::guest\"", 0).await;
+    assert!(line.contains("/v1/chat/completions"), "the client's own path: {line}");
+
+    // What it changes in the answer is an answer in the client's dialect.
+    gateway.edit("plugin", &spec(&guest("body"), "config: a\n  hooks: [onResponse]")).await;
+    let answer = gateway.ask(chat("h", false)).await;
+    let text = answer.text();
+    assert!(text.trim_end_matches('!').ends_with('}') && text.contains("chat.completion"), "{text}");
+    assert!(text.ends_with('!'), "{text}");
+
+    // So is what it sees of a stream.
+    let fields = "config: a\n  hooks: [onStreamChunk]\n  streamFraming: Events";
+    gateway.edit("plugin", &spec(&guest("body"), fields)).await;
+    let text = gateway.ask(chat("h", true)).await.text();
+    assert!(text.contains("chat.completion.chunk"), "{text}");
+    assert!(text.contains("\n\n!") && text.trim_end_matches('!').ends_with("data: [DONE]\n\n"), "{text}");
+}
