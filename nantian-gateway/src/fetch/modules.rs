@@ -166,3 +166,55 @@ impl Inner {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        time::Instant,
+    };
+
+    use super::*;
+
+    fn modules() -> Modules {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = TlsConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        Modules::new(FetchConfig { networks: SourceNetworks::default(), tls: Arc::new(tls) })
+    }
+
+    /// What becomes of the first attempt at a server that answers with these bytes, then says nothing.
+    async fn first_attempt(answer: Vec<u8>) -> Fetched {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", server.local_addr().unwrap());
+        let (modules, key) = (modules(), ModuleKey { url, credentials: None });
+        assert_eq!(modules.get(&key), Fetched::Pending);
+        let serving = async {
+            let (mut stream, _) = server.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            // Who has seen enough closes.
+            let _ = stream.write_all(&answer).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = modules.changed() => modules.get(&key),
+            () = serving => unreachable!("it serves for ever"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn server_that_says_nothing_is_given_up_after_half_a_minute() {
+        let begun = Instant::now();
+        let fetched = first_attempt(Vec::new()).await;
+        assert_eq!(fetched, Fetched::Failed("not there after 30 s".to_owned()));
+        assert_eq!(begun.elapsed().as_secs(), 30);
+    }
+
+    #[tokio::test]
+    async fn module_without_end_is_given_up_at_the_limit() {
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n".to_vec();
+        let fetched = first_attempt([head, vec![0; crate::fetch::MAX_BYTES + 1]].concat()).await;
+        assert_eq!(fetched, Fetched::Failed("more than 33554432 bytes".to_owned()));
+    }
+}

@@ -302,3 +302,50 @@ spec: {{provider: anthropic, model: claude, endpoint: 'http://{}', auth: {{type:
     assert!(text.contains("chat.completion.chunk"), "{text}");
     assert!(text.contains("\n\n!") && text.trim_end_matches('!').ends_with("data: [DONE]\n\n"), "{text}");
 }
+
+/// A WasmPlugin that adds its name to the request header `x-config`.
+fn naming(name: &str, target: &str, created: u32) -> String {
+    format!(
+        "---
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: WasmPlugin
+metadata: {{name: {name}, namespace: demo, creationTimestamp: '2026-01-0{created}T00:00:00Z'}}
+spec:
+  {target}
+  config: {name}
+  wasm: {{{}}}
+",
+        guest("echo_config")
+    )
+}
+
+#[tokio::test]
+async fn plugins_run_from_the_gateway_to_the_backend_and_the_older_first() {
+    let on = |group: &str, kind: &str, name: &str| {
+        format!("targetRefs: [{{group: '{group}', kind: {kind}, name: {name}}}]")
+    };
+    let api = "gateway.networking.k8s.io";
+    let listener = on(api, "Gateway", "demo").replace("}]", ", sectionName: http}]");
+    let plugins = [
+        naming("service", &on("", "Service", "a"), 1),
+        naming("route-young", &on(api, "HTTPRoute", "r"), 3),
+        naming("route-old-b", &on(api, "HTTPRoute", "r"), 2),
+        naming("route-old-a", &on(api, "HTTPRoute", "r"), 2),
+        naming("filter", "hooks: [onRequest]", 1),
+        naming("listener", &listener, 5),
+        naming("gateway", &on(api, "Gateway", "demo"), 4),
+    ];
+    let filter = "filters: [{type: ExtensionRef, extensionRef: {group: gateway.nantian.dev, kind: WasmPlugin, name: filter}}],";
+    let backend = Backend::echo("a").await;
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &format!("{filter} {}", to("a")))])
+        .manifest("plugins", &plugins.concat())
+        .start()
+        .await;
+    assert_eq!(gateway.get("/").await.status(), 200);
+    assert_eq!(
+        backend.last().all("x-config"),
+        ["gateway", "listener", "route-old-a", "route-old-b", "route-young", "filter", "service"]
+    );
+}
