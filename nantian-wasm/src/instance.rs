@@ -64,6 +64,7 @@ impl Instance {
         let guest = Guest::of(&instance, &mut store, facts, module.traits());
         store.data_mut().memory = guest.memory;
         store.data_mut().allocator = guest.allocator.clone();
+        store.data_mut().alloc = guest.verdicts.as_ref().and_then(|verdicts| verdicts.alloc.clone());
         let mut this = Self {
             store,
             guest,

@@ -1,8 +1,12 @@
 //! What a WasmPlugin says about its module, seen at work.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
-use crate::support::{Backend, Message, Running, World, chat, plugin, rule, to, to_ai};
+use crate::support::{
+    Backend, Certificate, Message, Port, Running, Wire, World, chat, plugin, rule, soon, to, to_ai,
+};
 
 /// Puts the property that its configuration names into the request header `x-value`.
 const PROPERTY: &str = r#"(module
@@ -126,6 +130,37 @@ async fn guest_knows_where_it_runs_and_what_it_is_called() {
         let fields = format!("config: \"{config}\"\n  pluginName: second");
         gateway.edit("plugin", &spec(&inline(PROPERTY), &fields)).await;
         assert_eq!(value(&gateway, &backend).await, Some(expected), "{config}");
+    }
+}
+
+#[tokio::test]
+async fn guest_knows_what_the_handshake_of_the_client_has_settled() {
+    let (certificate, backend, port) =
+        (Certificate::new(&["h.example"]), Backend::echo("a").await, Port::reserve());
+    let tls = "protocol: HTTPS, tls: {mode: Terminate, certificateRefs: [{name: own}]}";
+    let listener = port.listener("https", tls);
+    let gateway = World::with_listeners(port, &[listener])
+        .manifest("own", &certificate.secret("own"))
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("plugin", &spec(&inline(PROPERTY), "config: ''"))
+        .start()
+        .await;
+    for (config, expected) in
+        [("tls_version", "TLSv1.3"), ("requested_server_name", "h.example"), ("mtls", "\0")]
+    {
+        let fields = format!(r#"config: "connection\0{config}""#);
+        gateway.edit("plugin", &spec(&inline(PROPERTY), &fields)).await;
+        let stream = soon(TcpStream::connect(gateway.address())).await.unwrap();
+        let connector = TlsConnector::from(Certificate::client(&[&certificate], &[]));
+        let stream = soon(connector.connect("h.example".try_into().unwrap(), stream)).await.unwrap();
+        let reply = Wire::over(stream).ask("GET / HTTP/1.1\r\nHost: h.example\r\n\r\n").await;
+        // No header carries a NUL, so that the request ends there.
+        let is_text = !expected.contains('\0');
+        assert_eq!(reply.status() == 200, is_text, "{config}");
+        if is_text {
+            assert_eq!(backend.last().header("x-value"), Some(expected), "{config}");
+        }
     }
 }
 

@@ -101,16 +101,12 @@ impl Guest {
             on_request: find(instance, &mut store, pingora::ON_REQUEST),
             on_response: find(instance, &mut store, pingora::ON_RESPONSE),
             on_stream_chunk: find(instance, &mut store, pingora::ON_STREAM_CHUNK),
+            alloc: find(instance, &mut store, pingora::ALLOC),
             reads_body: traits.reads_body,
         });
-        let allocators = match verdicts {
-            Some(_) => &[pingora::ALLOC][..],
-            None => &[ALLOCATOR, "malloc"],
-        };
-        let allocator = allocators.iter().find_map(|name| find(instance, &mut store, name));
         Self {
             memory: instance.instance.get_memory(&mut store, "memory"),
-            allocator,
+            allocator: find(instance, &mut store, ALLOCATOR).or_else(|| find(instance, &mut store, "malloc")),
             initialize: find(instance, &mut store, "_initialize"),
             start: find(instance, &mut store, "_start"),
             main: find(instance, &mut store, "main"),

@@ -103,7 +103,7 @@ pub(crate) async fn hand_over(
     Ok(())
 }
 
-pub(super) async fn copy_in(caller: &mut Caller<'_, State>, bytes: &[u8]) -> Result<(u32, u32), Stop> {
+async fn copy_in(caller: &mut Caller<'_, State>, bytes: &[u8]) -> Result<(u32, u32), Stop> {
     let state = caller.data_mut();
     if state.allocating {
         return Err(HostTrap::InsideAllocator.into());

@@ -12,7 +12,7 @@ use wasmtime::{Caller, Linker, TypedFunc};
 use super::abi::{BufferKind, MapKind, Status};
 use super::buffers::contents;
 use super::headers::{self, Edit, EditError};
-use super::memory::{Stop, copy_in, put, read, slice, view};
+use super::memory::{Stop, put, read, slice, view};
 use super::state::State;
 use crate::config::Hooks;
 use crate::error::{Cause, Phase};
@@ -46,6 +46,7 @@ pub(crate) struct Verdicts {
     pub(crate) on_request: Option<Hook>,
     pub(crate) on_response: Option<Hook>,
     pub(crate) on_stream_chunk: Option<Hook>,
+    pub(crate) alloc: Option<TypedFunc<u32, u32>>,
     /// The module reads bodies, so that its hooks run when these are there.
     pub(crate) reads_body: bool,
 }
@@ -219,11 +220,24 @@ fn log(caller: &mut Caller<'_, State>, level: u32, line: u32, length: u32) -> Re
 async fn get_header(caller: &mut Caller<'_, State>, name: u32, length: u32) -> wasmtime::Result<u64> {
     let Some(value) = value_of(caller, name, length) else { return Ok(0) };
     match copy_in(caller, &value).await {
-        Ok((pointer, length)) => Ok((u64::from(pointer) << 32) | u64::from(length)),
+        Ok(packed) => Ok(packed),
         // A header that is there must not look as if it were not.
         Err(Stop::Status(_)) => Err(wasmtime::Error::new(HostTrap::NoMemory)),
         Err(Stop::Trap(error)) => Err(error),
     }
+}
+
+/// Puts bytes into memory that the guest allocates.
+async fn copy_in(caller: &mut Caller<'_, State>, bytes: &[u8]) -> Result<u64, Stop> {
+    let length = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
+    let state = caller.data_mut();
+    state.usage.charge_into_guest(bytes.len())?;
+    // Absent while it runs: what it calls must not call it.
+    let alloc = state.alloc.take().ok_or(HostTrap::NoMemory)?;
+    let pointer = alloc.call_async(&mut *caller, length).await.map_err(Stop::Trap)?;
+    caller.data_mut().alloc = Some(alloc);
+    put(view(caller)?.0, pointer, bytes)?;
+    Ok((u64::from(pointer) << 32) | u64::from(length))
 }
 
 fn value_of(caller: &mut Caller<'_, State>, name: u32, length: u32) -> Option<Vec<u8>> {

@@ -47,6 +47,8 @@ pub(crate) struct State {
     /// Known once the module is instantiated; a start section runs without.
     pub(crate) memory: Option<Memory>,
     pub(crate) allocator: Option<TypedFunc<u32, u32>>,
+    /// That of a module of the `pingora` ABI; absent while it runs.
+    pub(crate) alloc: Option<TypedFunc<u32, u32>>,
     /// The guest's allocator is running: nothing that needs it may.
     pub(crate) allocating: bool,
     /// Carries bytes on their way into the guest, so that a host call does not allocate.
@@ -99,6 +101,7 @@ impl State {
             limits,
             memory: None,
             allocator: None,
+            alloc: None,
             allocating: false,
             scratch: Vec::new(),
             phase: Phase::Start,

@@ -678,12 +678,7 @@ fn out_of_turn() -> Vec<Abuse> {
             Broken,
             "after response headers",
         ),
-        fails(
-            "stream closed",
-            module(&headers("(drop (call $close (i32.const 0)))")),
-            Answered(503),
-            "closed",
-        ),
+        fails("stream closed", module(&headers("(drop (call $close (i32.const 0)))")), Broken, "closed"),
     ]
 }
 

@@ -146,3 +146,20 @@ fn header_whose_value_finds_no_memory_fails_the_request() {
     let cause = plugin.status().last_failure.map(|failure| failure.cause);
     assert_eq!(cause, Some(Cause::Trap("the guest's allocator gave no memory".to_owned())));
 }
+
+#[test]
+fn allocator_that_asks_for_memory_itself_gets_none() {
+    let module = r#"(module
+        (import "pingora" "get_header" (func $get (param i32 i32) (result i64)))
+        (memory (export "memory") 1)
+        (data (i32.const 8) "host")
+        (func (export "alloc") (param i32) (result i32)
+            (drop (call $get (i32.const 8) (i32.const 4)))
+            (i32.const 1024))
+        (func (export "on_request") (result i32)
+            (drop (call $get (i32.const 8) (i32.const 4)))
+            (i32.const 0)))"#;
+    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(module).unwrap(), |_| {}).unwrap();
+    assert_eq!(sent(plugin.clone(), get("/")).status(), 503);
+    assert_eq!(plugin.status().traps.trap, 1);
+}
