@@ -38,9 +38,8 @@ pub(super) fn credentials(
     path: &Path<'_>,
 ) -> Result<Secret, Fault> {
     let shown = shown(name);
-    let fault =
-        |problem: &str| Fault::at(Reason::SecretNotFound, path, format_args!("{shown} {problem}")).absent();
-    let secret = world.objects.secrets.get(name).ok_or_else(|| fault("does not exist"))?;
+    let fault = |problem: &str| Fault::at(Reason::SecretNotFound, path, format_args!("{shown} {problem}"));
+    let secret = world.objects.secrets.get(name).ok_or_else(|| fault("does not exist").absent())?;
     let logins = match secret_entry(secret, ".dockerconfigjson") {
         Some(json) => serde_json::from_slice::<DockerConfig>(json).map(|config| config.auths),
         None => {
