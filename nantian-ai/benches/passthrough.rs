@@ -122,21 +122,23 @@ fn metered_stream(bencher: Bencher<'_, '_>) {
 /// An event as OpenAI sends it where it was asked for the usage.
 const ASKED_EVENT: &str = "data: {\"id\":\"chatcmpl-123\",\"object\":\"chat.completion.chunk\",\"created\":1694268190,\"model\":\"gpt-4o\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token\"},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"rZ7lAb\"}\n\n";
 
-/// A whole streamed call: of a client that has asked for the usage, of one that has not, and of one of another dialect.
-#[divan::bench(args = [
+/// A whole streamed call, some events in each chunk: of a client that has asked for the usage, of one that has not, and of one of
+/// another dialect.
+#[divan::bench(consts = [1, 50], args = [
     r#"/v1/chat/completions {"stream":true,"stream_options":{"include_usage":true},"messages":[]}"#,
     r#"/v1/chat/completions {"stream":true,"messages":[]}"#,
     r#"/v1/messages {"stream":true,"max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#,
 ])]
-fn streamed_call(bencher: Bencher<'_, '_>, request: &str) {
+fn streamed_call<const AT_ONCE: usize>(bencher: Bencher<'_, '_>, request: &str) {
     const EVENTS: usize = 1_000;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let config = TargetConfig::new("demo/openai", "openai", "gpt-4o");
     let upstream = service_fn(|request: Request<RequestBody>| async move {
         divan::black_box(request);
-        let event = || Ok::<_, Infallible>(Frame::data(Bytes::from_static(ASKED_EVENT.as_bytes())));
+        let events = Bytes::from(ASKED_EVENT.repeat(AT_ONCE));
+        let chunk = move || Ok::<_, Infallible>(Frame::data(events.clone()));
         let end = Ok(Frame::data(Bytes::from_static(b"data: [DONE]\n\n")));
-        let body = (0..EVENTS).map(move |_| event()).chain([end]);
+        let body = (0..EVENTS / AT_ONCE).map(move |_| chunk()).chain([end]);
         let response = Response::builder().header("content-type", "text/event-stream");
         Ok::<_, Infallible>(response.body(StreamBody::new(stream::iter(body))).unwrap())
     });

@@ -16,7 +16,10 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, header};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use nantian_ai::{AiLayer, Credential, Target, TargetConfig, body::RequestBody, usage::UsageReport};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -27,6 +30,10 @@ async fn main() -> anyhow::Result<()> {
     let config = TargetConfig::new("example/gpt", "openai", "gpt-4o")
         .endpoint(format!("http://{}/v1", provider().await?))
         .credential(Credential::bearer("sk-operator"));
+    // Connections are the client's, and so is the time for them.
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(config.timeouts.connect);
+    let client = Client::builder(TokioExecutor::new()).build::<_, RequestBody>(connector);
     let (reports, used) = mpsc::channel();
     let layer = AiLayer::new(Arc::new(Target::new(config)?)).observing(move |_: &_, _: &_| {
         let reports = reports.clone();
@@ -35,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
             let _ = reports.send(report.usage.total);
         }
     });
-    let service = layer.layer(Client::builder(TokioExecutor::new()).build_http::<RequestBody>());
+    let service = layer.layer(client);
 
     let request = Request::post("/v1/chat/completions")
         .header(header::AUTHORIZATION, "Bearer of-the-caller")

@@ -3,6 +3,8 @@
 //! A proxy of callbacks makes the request with [`Target::prepare`] and asks [`Prepared::translation`] what is to
 //! become of the answer; where the bodies alone are its business, a [`Translation`] does.
 //!
+//! Where a provider gives none, ids are drawn and the time is read here; the [`codec`](crate::codec)s below are told both.
+//!
 //! ```
 //! use http::{HeaderMap, Method};
 //! use nantian_ai::translate::Translation;
