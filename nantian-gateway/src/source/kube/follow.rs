@@ -78,7 +78,7 @@ pub async fn follow(client: Client, mirror: Arc<Mirror>) {
             }
             Err(error) => {
                 match has_started && is_ready(&client).await {
-                    true => pause.tell("all", &error),
+                    true => server.tell(&mut pause, "all", &error),
                     false => server.lose(&pause, &error),
                 }
                 pause.next()
@@ -163,7 +163,7 @@ async fn follow_kind(
             }
             Answer::Something => {
                 missing = None;
-                pause.tell(&resource.kind, &error);
+                server.tell(&mut pause, &resource.kind, &error);
             }
         }
         if server.wait(pause.next()).await {
@@ -236,6 +236,12 @@ struct Seen {
     found: Option<Instant>,
 }
 
+impl Seen {
+    fn is_coming_back(&self) -> bool {
+        self.found.is_some_and(|found| found.elapsed() < COMING_BACK)
+    }
+}
+
 impl Server {
     fn is_lost(&self) -> bool {
         self.seen().is_lost
@@ -244,8 +250,7 @@ impl Server {
     /// Says once that the server is away; what fails while it comes back is no news.
     fn lose(&self, pause: &Pause, error: &(dyn std::error::Error + 'static)) {
         let mut seen = self.seen();
-        let is_coming_back = seen.found.is_some_and(|found| found.elapsed() < COMING_BACK);
-        if pause.is_repeated() && !is_coming_back && !seen.is_lost {
+        if pause.is_repeated() && !seen.is_coming_back() && !seen.is_lost {
             seen.is_lost = true;
             tracing::warn!(
                 error = said(error),
@@ -261,6 +266,14 @@ impl Server {
             *seen = Seen { is_lost: false, found: Some(Instant::now()) };
             tracing::info!("the API server is reached again");
             self.is_back.notify_waiters();
+        }
+    }
+
+    /// Says once that something is wrong with a kind, of which the server has just answered something.
+    fn tell(&self, pause: &mut Pause, kind: &str, error: &(dyn std::error::Error + 'static)) {
+        self.find();
+        if !self.seen().is_coming_back() {
+            pause.tell(kind, error);
         }
     }
 
