@@ -444,7 +444,7 @@ fn answer_of_a_call_out_waits_while_another_guest_has_the_stream() {
 
     let mut stream = StreamContext::new([asking, slow].into(), StreamInfo::default());
     let mut parts = Request::new(()).into_parts().0;
-    let subscriber = TicksWithLogs(engine.clone(), 1);
+    let subscriber = TicksWithLogs(engine.clone(), 2);
     tracing::subscriber::with_default(subscriber, || {
         assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));
     });
