@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::error::EngineError;
 use crate::module::ModuleCache;
 use crate::plugin;
+use crate::proxy_wasm::HostFunctions;
 
 /// Deepest native stack a guest may use, in bytes.
 const MAX_GUEST_STACK: usize = 512 * 1024;
@@ -23,6 +24,7 @@ pub struct Engine {
 
 struct Inner {
     wasmtime: wasmtime::Engine,
+    host_functions: HostFunctions,
     ticks: AtomicU64,
     modules: ModuleCache,
     plugins: Mutex<Vec<Weak<plugin::Inner>>>,
@@ -37,11 +39,13 @@ impl Engine {
     ///
     /// [`EngineError`] when the machine cannot run compiled WebAssembly.
     pub fn new() -> Result<Self, EngineError> {
-        let wasmtime = wasmtime::Engine::new(&settings())
-            .map_err(|error| EngineError { reason: format!("{error:#}") })?;
+        let failed = |error| EngineError { reason: format!("{error:#}") };
+        let wasmtime = wasmtime::Engine::new(&settings()).map_err(failed)?;
+        let host_functions = HostFunctions::new(&wasmtime).map_err(failed)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 wasmtime,
+                host_functions,
                 ticks: AtomicU64::new(0),
                 modules: ModuleCache::default(),
                 plugins: Mutex::default(),
@@ -90,6 +94,10 @@ impl Engine {
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
         &self.inner.wasmtime
+    }
+
+    pub(crate) fn host_functions(&self) -> &HostFunctions {
+        &self.inner.host_functions
     }
 
     pub(crate) fn modules(&self) -> &ModuleCache {

@@ -66,6 +66,7 @@
 mod body;
 mod config;
 mod engine;
+mod entry;
 mod error;
 mod future;
 mod handle;

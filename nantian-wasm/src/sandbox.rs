@@ -55,14 +55,14 @@ pub(crate) enum HostTrap {
     NoMemory,
 }
 
-/// Memory, tables and instances of one store.
+/// Memory, tables and instances of one store: a guest's, and a table and an instance of the shim beside it.
 pub(crate) fn limits(sandbox: &Sandbox) -> StoreLimits {
     StoreLimitsBuilder::new()
         .memory_size(sandbox.max_memory)
         .memories(1)
         .table_elements(MAX_TABLE_ELEMENTS)
-        .tables(1)
-        .instances(1)
+        .tables(2)
+        .instances(2)
         .build()
 }
 

@@ -2,11 +2,24 @@
 
 use super::Instance;
 use crate::error::{Cause, Phase};
-use crate::proxy_wasm::{Headers, Step, carry_out};
+use crate::proxy_wasm::{Headers, ROOT, Step, carry_out};
 
 // === impl Instance ===
 
 impl Instance {
+    /// Creates the context of a stream and shows it the headers of its request.
+    pub(crate) async fn on_begin(&mut self, context: u32, count: u32, end: bool) -> Result<u32, Cause> {
+        if let Some(begin) = &self.guest.begin {
+            self.entry.enter(context, Phase::RequestHeaders);
+            return self.entry.call(begin, (context, ROOT, count, u32::from(end))).await;
+        }
+        self.on_create(context).await?;
+        if !self.entry.store.data_mut().begin_next() {
+            return Ok(0);
+        }
+        self.on_headers(context, Phase::RequestHeaders, count, end).await
+    }
+
     pub(crate) async fn on_headers(
         &mut self,
         context: u32,
@@ -14,7 +27,7 @@ impl Instance {
         count: u32,
         end: bool,
     ) -> Result<u32, Cause> {
-        self.enter(context, phase);
+        self.entry.enter(context, phase);
         if let Some(verdict) = self.judge(phase, end).await {
             return verdict;
         }
@@ -24,8 +37,8 @@ impl Instance {
         };
         match callback {
             Headers::Absent => Ok(0),
-            Headers::Short(callback) => self.call(&callback.clone(), (context, count)).await,
-            Headers::Long(callback) => self.call(&callback.clone(), (context, count, u32::from(end))).await,
+            Headers::Short(callback) => self.entry.call(callback, (context, count)).await,
+            Headers::Long(callback) => self.entry.call(callback, (context, count, u32::from(end))).await,
         }
     }
 
@@ -36,7 +49,7 @@ impl Instance {
         length: u32,
         end: bool,
     ) -> Result<u32, Cause> {
-        self.enter(context, phase);
+        self.entry.enter(context, phase);
         if let Some(verdict) = self.judge(phase, end).await {
             return verdict;
         }
@@ -44,20 +57,20 @@ impl Instance {
             Phase::RequestBody => &self.guest.on_request_body,
             _ => &self.guest.on_response_body,
         };
-        match callback.clone() {
-            Some(callback) => self.call(&callback, (context, length, u32::from(end))).await,
+        match callback {
+            Some(callback) => self.entry.call(callback, (context, length, u32::from(end))).await,
             None => Ok(0),
         }
     }
 
     pub(crate) async fn on_trailers(&mut self, context: u32, phase: Phase, count: u32) -> Result<u32, Cause> {
-        self.enter(context, phase);
+        self.entry.enter(context, phase);
         let callback = match phase {
             Phase::RequestTrailers => &self.guest.on_request_trailers,
             _ => &self.guest.on_response_trailers,
         };
-        match callback.clone() {
-            Some(callback) => self.call(&callback, (context, count)).await,
+        match callback {
+            Some(callback) => self.entry.call(callback, (context, count)).await,
             None => Ok(0),
         }
     }
@@ -65,12 +78,12 @@ impl Instance {
     /// Asks a guest that has hooks in the place of callbacks.
     async fn judge(&mut self, phase: Phase, end: bool) -> Option<Result<u32, Cause>> {
         let verdicts = self.guest.verdicts.as_ref()?;
-        let is_streaming = self.store.data().exchange().is_some_and(|exchange| exchange.is_streaming);
+        let is_streaming = self.entry.store.data().exchange().is_some_and(|exchange| exchange.is_streaming);
         match verdicts.step(phase, end, is_streaming) {
             Step::Done(code) => Some(Ok(code)),
             Step::Call(hook) => {
-                let called = self.call(&hook, ()).await;
-                Some(called.map(|verdict| carry_out(self.store.data_mut(), verdict)))
+                let called = self.entry.call(hook, ()).await;
+                Some(called.map(|verdict| carry_out(self.entry.store.data_mut(), verdict)))
             }
         }
     }

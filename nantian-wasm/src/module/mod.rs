@@ -8,15 +8,13 @@ mod inventory;
 use std::fmt;
 use std::sync::Arc;
 
-use wasmtime::InstancePre;
-
 pub(crate) use self::cache::ModuleCache;
 pub use self::digest::{Digest, ParseDigestError};
 pub(crate) use self::inspect::Traits;
 pub use self::inventory::Inventory;
 use crate::engine::Engine;
 use crate::error::ModuleError;
-use crate::proxy_wasm::{Abi, State, link};
+use crate::proxy_wasm::{Abi, LinkedModule};
 
 /// A verified, compiled and linked module; a cheap handle.
 ///
@@ -31,7 +29,7 @@ pub struct Module {
 pub(crate) struct Inner {
     digest: Digest,
     traits: Traits,
-    pre: InstancePre<State>,
+    linked: LinkedModule,
 }
 
 // === impl Module ===
@@ -58,8 +56,8 @@ impl Module {
         let traits = inspect::inspect(bytes)?;
         let compiled = wasmtime::Module::from_binary(engine.wasmtime(), bytes)
             .map_err(|error| ModuleError::Uncompilable { reason: format!("{error:#}") })?;
-        let pre = link(engine.wasmtime(), &compiled)?;
-        let inner = engine.modules().insert(digest, Arc::new(Inner { digest, traits, pre }));
+        let linked = engine.host_functions().link(compiled)?;
+        let inner = engine.modules().insert(digest, Arc::new(Inner { digest, traits, linked }));
         Ok(Self { engine: engine.clone(), inner })
     }
 
@@ -81,8 +79,8 @@ impl Module {
         self.inner.traits
     }
 
-    pub(crate) fn pre(&self) -> &InstancePre<State> {
-        &self.inner.pre
+    pub(crate) fn linked(&self) -> &LinkedModule {
+        &self.inner.linked
     }
 }
 

@@ -4,37 +4,37 @@ use bytes::{Bytes, BytesMut};
 use wasmtime::Caller;
 
 use super::abi::{BufferKind, Status};
-use super::memory::{Stop, hand_over, put_u32, read, scratch};
+use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch};
 use super::state::State;
 use crate::error::Phase;
 use crate::sandbox::HostTrap;
 use crate::stream::{Content, Direction, Exchange, Window};
 
-pub(super) async fn get_bytes(
+pub(super) fn get_bytes(
     caller: &mut Caller<'_, State>,
     kind: u32,
     start: u32,
     max: u32,
     return_pointer: u32,
     return_length: u32,
-) -> Result<(), Stop> {
+) -> Result<Wanted, Stop> {
     let kind = BufferKind::from_code(kind)?;
     let mut out = scratch(caller);
     out.extend_from_slice(part(contents(caller.data(), kind)?, start, max));
-    hand_over(caller, out, return_pointer, return_length).await
+    hand_over(caller, out, return_pointer, return_length)
 }
 
 /// 0.1.0's way to read the plugin configuration.
-pub(super) async fn get_configuration(
+pub(super) fn get_configuration(
     caller: &mut Caller<'_, State>,
     return_pointer: u32,
     return_length: u32,
-) -> Result<(), Stop> {
+) -> Result<Wanted, Stop> {
     let mut out = scratch(caller);
     let facts = &caller.data().facts;
     let is_configuring = caller.data().phase == Phase::Configure;
     out.extend_from_slice(if is_configuring { &facts.configuration } else { &facts.vm_configuration });
-    hand_over(caller, out, return_pointer, return_length).await
+    hand_over(caller, out, return_pointer, return_length)
 }
 
 /// The flags are those of Envoy: none, also at the end of a stream.

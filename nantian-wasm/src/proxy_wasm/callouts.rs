@@ -11,7 +11,7 @@ use wasmtime::Caller;
 
 use super::abi::Status;
 use super::calls::CallKind;
-use super::memory::{Stop, hand_over, put_u32, read, scratch};
+use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch};
 use super::state::State;
 use super::{headers, pairs};
 use crate::host::{Address, CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply};
@@ -192,7 +192,7 @@ pub(super) fn grpc_close(caller: &mut Caller<'_, State>, id: u32) -> Result<(), 
 }
 
 /// A result the guest has no use for is not handed over.
-pub(super) async fn call_foreign_function(
+pub(super) fn call_foreign_function(
     caller: &mut Caller<'_, State>,
     function: u32,
     function_size: u32,
@@ -200,7 +200,7 @@ pub(super) async fn call_foreign_function(
     arguments_size: u32,
     return_pointer: u32,
     return_length: u32,
-) -> Result<(), Stop> {
+) -> Result<Wanted, Stop> {
     let name = name(caller, (function, function_size))?;
     let arguments = read(caller, arguments, arguments_size)?;
     let facts = &caller.data().facts;
@@ -216,11 +216,11 @@ pub(super) async fn call_foreign_function(
         None => return Err(Status::NotFound.into()),
     };
     if return_pointer == 0 || return_length == 0 {
-        return Ok(());
+        return Ok(Wanted::NOTHING);
     }
     let mut out = scratch(caller);
     out.extend_from_slice(&result);
-    hand_over(caller, out, return_pointer, return_length).await
+    hand_over(caller, out, return_pointer, return_length)
 }
 
 /// Charges for a call-out of the effective context, and lets a pause last as long.

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use wasmtime::Caller;
 
 use super::abi::Status;
-use super::memory::{Stop, hand_over, put_u32, put_u64, read, scratch, slice, view};
+use super::memory::{Stop, Wanted, hand_over, put_u32, put_u64, read, scratch, slice, view};
 use super::state::{ROOT, State};
 use super::{headers, pairs};
 use crate::error::Cause;
@@ -65,17 +65,17 @@ pub(super) fn done(_: &mut Caller<'_, State>) -> Result<(), Stop> {
 }
 
 /// How the call-out ended that the running callback is about.
-pub(super) async fn get_status(
+pub(super) fn get_status(
     caller: &mut Caller<'_, State>,
     return_code: u32,
     return_pointer: u32,
     return_length: u32,
-) -> Result<(), Stop> {
+) -> Result<Wanted, Stop> {
     let code = caller.data().received.status;
     put_u32(caller, return_code, code)?;
     let mut message = scratch(caller);
     message.extend_from_slice(caller.data().received.status_message.as_bytes());
-    hand_over(caller, message, return_pointer, return_length).await
+    hand_over(caller, message, return_pointer, return_length)
 }
 
 /// Lets a held message go; one that is not held goes on as it would.

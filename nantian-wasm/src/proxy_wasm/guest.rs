@@ -1,10 +1,13 @@
 //! What a guest exports, looked up once per instance.
 
-use super::abi::Abi;
-use wasmtime::{AsContextMut, Instance, Memory, TypedFunc, WasmParams, WasmResults};
+use std::sync::Arc;
 
+use wasmtime::{Func, Instance, Memory, Store, TypedFunc, WasmParams, WasmResults};
+
+use super::abi::Abi;
 use super::pingora::{self, Verdicts};
-use super::state::Facts;
+use super::shim::{Beside, Callback};
+use super::state::State;
 use crate::config::Capabilities;
 use crate::module::Traits;
 
@@ -39,7 +42,7 @@ pub(crate) const GUEST_EXPORTS: &[(&str, &[(usize, usize)])] = &[
 const ALLOCATOR: &str = "proxy_on_memory_allocate";
 
 /// A callback that answers with an action.
-pub(crate) type Callback<P> = Option<TypedFunc<P, u32>>;
+pub(crate) type Answer<P> = Option<TypedFunc<P, u32>>;
 
 /// What `proxy_on_http_call_response` takes: root context, id, headers, body bytes, trailers.
 type CallResponse = (u32, u32, u32, u32, u32);
@@ -50,30 +53,30 @@ pub(crate) type Notice = Option<TypedFunc<(u32, u32, u32), ()>>;
 /// The callbacks of one instance; absent ones are skipped.
 pub(crate) struct Guest {
     pub(crate) memory: Option<Memory>,
-    pub(crate) allocator: Callback<u32>,
     pub(crate) initialize: Option<TypedFunc<(), ()>>,
     pub(crate) start: Option<TypedFunc<(), ()>>,
     /// C++ modules run their `main` after `_initialize`.
-    pub(crate) main: Callback<(u32, u32)>,
+    pub(crate) main: Answer<(u32, u32)>,
     pub(crate) on_context_create: Option<TypedFunc<(u32, u32), ()>>,
-    pub(crate) on_vm_start: Callback<(u32, u32)>,
-    pub(crate) on_configure: Callback<(u32, u32)>,
+    pub(crate) on_vm_start: Answer<(u32, u32)>,
+    pub(crate) on_configure: Answer<(u32, u32)>,
     pub(crate) on_tick: Option<TypedFunc<u32, ()>>,
     pub(crate) on_request_headers: Headers,
-    pub(crate) on_request_body: Callback<(u32, u32, u32)>,
-    pub(crate) on_request_trailers: Callback<(u32, u32)>,
+    pub(crate) on_request_body: Answer<(u32, u32, u32)>,
+    pub(crate) on_request_trailers: Answer<(u32, u32)>,
     pub(crate) on_response_headers: Headers,
-    pub(crate) on_response_body: Callback<(u32, u32, u32)>,
-    pub(crate) on_response_trailers: Callback<(u32, u32)>,
+    pub(crate) on_response_body: Answer<(u32, u32, u32)>,
+    pub(crate) on_response_trailers: Answer<(u32, u32)>,
     pub(crate) on_http_call_response: Option<TypedFunc<CallResponse, ()>>,
     pub(crate) on_grpc_initial_metadata: Notice,
     pub(crate) on_grpc_receive: Notice,
     pub(crate) on_grpc_trailing_metadata: Notice,
     pub(crate) on_grpc_close: Notice,
     pub(crate) on_queue_ready: Option<TypedFunc<(u32, u32), ()>>,
-    pub(crate) on_done: Callback<u32>,
-    pub(crate) on_log: Option<TypedFunc<u32, ()>>,
-    pub(crate) on_delete: Option<TypedFunc<u32, ()>>,
+    /// Creation of a context and the headers of its request; absent where a guest has not both in their usual form.
+    pub(crate) begin: Answer<(u32, u32, u32, u32)>,
+    /// Log, done and delete, as many of them as there are.
+    pub(crate) end: Option<TypedFunc<u32, ()>>,
     /// The hooks of the other ABI, whose modules have none of the callbacks above.
     pub(crate) verdicts: Option<Verdicts>,
 }
@@ -85,76 +88,117 @@ pub(crate) enum Headers {
     Long(TypedFunc<(u32, u32, u32), u32>),
 }
 
-// === impl Guest ===
-
-impl Guest {
-    /// Looks the exports up; their types were checked before the module was compiled.
-    pub(crate) fn of(
-        instance: &Instance,
-        mut store: impl AsContextMut,
-        facts: &Facts,
-        traits: Traits,
-    ) -> Self {
-        let mut store = store.as_context_mut();
-        let instance = &Exports { instance, capabilities: &facts.capabilities };
-        let verdicts = (traits.abi == Abi::Pingora).then(|| Verdicts {
-            on_request: find(instance, &mut store, pingora::ON_REQUEST),
-            on_response: find(instance, &mut store, pingora::ON_RESPONSE),
-            on_stream_chunk: find(instance, &mut store, pingora::ON_STREAM_CHUNK),
-            alloc: find(instance, &mut store, pingora::ALLOC),
-            reads_body: traits.reads_body,
-        });
-        Self {
-            memory: instance.instance.get_memory(&mut store, "memory"),
-            allocator: find(instance, &mut store, ALLOCATOR).or_else(|| find(instance, &mut store, "malloc")),
-            initialize: find(instance, &mut store, "_initialize"),
-            start: find(instance, &mut store, "_start"),
-            main: find(instance, &mut store, "main"),
-            on_context_create: find(instance, &mut store, "proxy_on_context_create"),
-            on_vm_start: find(instance, &mut store, "proxy_on_vm_start"),
-            on_configure: find(instance, &mut store, "proxy_on_configure"),
-            on_tick: find(instance, &mut store, "proxy_on_tick"),
-            on_request_headers: headers(instance, &mut store, "proxy_on_request_headers"),
-            on_request_body: find(instance, &mut store, "proxy_on_request_body"),
-            on_request_trailers: find(instance, &mut store, "proxy_on_request_trailers"),
-            on_response_headers: headers(instance, &mut store, "proxy_on_response_headers"),
-            on_response_body: find(instance, &mut store, "proxy_on_response_body"),
-            on_response_trailers: find(instance, &mut store, "proxy_on_response_trailers"),
-            on_http_call_response: find(instance, &mut store, "proxy_on_http_call_response"),
-            on_grpc_initial_metadata: find(instance, &mut store, "proxy_on_grpc_receive_initial_metadata"),
-            on_grpc_receive: find(instance, &mut store, "proxy_on_grpc_receive"),
-            on_grpc_trailing_metadata: find(instance, &mut store, "proxy_on_grpc_receive_trailing_metadata"),
-            on_grpc_close: find(instance, &mut store, "proxy_on_grpc_close"),
-            on_queue_ready: find(instance, &mut store, "proxy_on_queue_ready"),
-            on_done: find(instance, &mut store, "proxy_on_done"),
-            on_log: find(instance, &mut store, "proxy_on_log"),
-            on_delete: find(instance, &mut store, "proxy_on_delete"),
-            verdicts: verdicts.map(|verdicts| verdicts.only(facts.hooks)),
-        }
-    }
-}
-
 /// What an instance exports and may be called for.
 struct Exports<'a> {
     instance: &'a Instance,
     capabilities: &'a Capabilities,
 }
 
-fn find<P: WasmParams, R: WasmResults>(
-    exports: &Exports<'_>,
-    mut store: impl AsContextMut,
-    name: &str,
-) -> Option<TypedFunc<P, R>> {
-    if name.starts_with("proxy_on_") && name != ALLOCATOR && !exports.capabilities.allow(name) {
-        return None;
+// === impl Guest ===
+
+impl Guest {
+    /// Looks the exports up, whose types were checked before the module was compiled, and gives the shim those it calls.
+    pub(super) fn of(
+        instance: &Instance,
+        store: &mut Store<State>,
+        traits: Traits,
+        shim: Beside,
+    ) -> wasmtime::Result<Self> {
+        let facts = Arc::clone(&store.data().facts);
+        let instance = &Exports { instance, capabilities: &facts.capabilities };
+        let verdicts = (traits.abi == Abi::Pingora).then(|| Verdicts {
+            on_request: find(instance, store, pingora::ON_REQUEST),
+            on_response: find(instance, store, pingora::ON_RESPONSE),
+            on_stream_chunk: find(instance, store, pingora::ON_STREAM_CHUNK),
+            alloc: find(instance, store, pingora::ALLOC),
+            reads_body: traits.reads_body,
+        });
+        let allocator = instance.function(store, ALLOCATOR);
+        let allocator = allocator.or_else(|| instance.function(store, "malloc"));
+        let on_request_headers = headers(instance, store, "proxy_on_request_headers");
+        let on_context_create = find(instance, store, "proxy_on_context_create");
+        let ends = [
+            (Callback::Log, instance.function(store, "proxy_on_log")),
+            (Callback::Done, instance.function(store, "proxy_on_done")),
+            (Callback::Delete, instance.function(store, "proxy_on_delete")),
+        ];
+        let has_end = ends.iter().any(|(_, function)| function.is_some());
+        let begins = [
+            (Callback::Allocate, allocator),
+            (Callback::Create, on_context_create.as_ref().map(TypedFunc::func).copied()),
+            (Callback::RequestHeaders, on_request_headers.long().map(TypedFunc::func).copied()),
+        ];
+        for (callback, function) in begins.into_iter().chain(ends) {
+            if let Some(function) = function {
+                shim.set(store, callback, function)?;
+            }
+        }
+        let memory = instance.instance.get_memory(&mut *store, "memory");
+        let state = store.data_mut();
+        (state.memory, state.has_allocator) = (memory, allocator.is_some());
+        state.alloc = verdicts.as_ref().and_then(|verdicts| verdicts.alloc.clone());
+        Ok(Self {
+            memory,
+            initialize: find(instance, store, "_initialize"),
+            start: find(instance, store, "_start"),
+            main: find(instance, store, "main"),
+            on_context_create,
+            on_vm_start: find(instance, store, "proxy_on_vm_start"),
+            on_configure: find(instance, store, "proxy_on_configure"),
+            on_tick: find(instance, store, "proxy_on_tick"),
+            begin: on_request_headers.long().filter(|_| verdicts.is_none()).map(|_| shim.begin),
+            on_request_headers,
+            on_request_body: find(instance, store, "proxy_on_request_body"),
+            on_request_trailers: find(instance, store, "proxy_on_request_trailers"),
+            on_response_headers: headers(instance, store, "proxy_on_response_headers"),
+            on_response_body: find(instance, store, "proxy_on_response_body"),
+            on_response_trailers: find(instance, store, "proxy_on_response_trailers"),
+            on_http_call_response: find(instance, store, "proxy_on_http_call_response"),
+            on_grpc_initial_metadata: find(instance, store, "proxy_on_grpc_receive_initial_metadata"),
+            on_grpc_receive: find(instance, store, "proxy_on_grpc_receive"),
+            on_grpc_trailing_metadata: find(instance, store, "proxy_on_grpc_receive_trailing_metadata"),
+            on_grpc_close: find(instance, store, "proxy_on_grpc_close"),
+            on_queue_ready: find(instance, store, "proxy_on_queue_ready"),
+            end: has_end.then_some(shim.end),
+            verdicts: verdicts.map(|verdicts| verdicts.only(facts.hooks)),
+        })
     }
-    let function = exports.instance.get_func(&mut store, name)?;
-    function.typed(&store).ok()
 }
 
-fn headers(exports: &Exports<'_>, mut store: impl AsContextMut, name: &str) -> Headers {
-    if let Some(long) = find(exports, &mut store, name) {
+// === impl Headers ===
+
+impl Headers {
+    fn long(&self) -> Option<&TypedFunc<(u32, u32, u32), u32>> {
+        match self {
+            Self::Long(callback) => Some(callback),
+            Self::Absent | Self::Short(_) => None,
+        }
+    }
+}
+
+// === impl Exports ===
+
+impl Exports<'_> {
+    /// A function, unless it is a callback that is not to be called.
+    fn function(&self, store: &mut Store<State>, name: &str) -> Option<Func> {
+        if name.starts_with("proxy_on_") && name != ALLOCATOR && !self.capabilities.allow(name) {
+            return None;
+        }
+        self.instance.get_func(store, name)
+    }
+}
+
+fn find<P: WasmParams, R: WasmResults>(
+    exports: &Exports<'_>,
+    store: &mut Store<State>,
+    name: &str,
+) -> Option<TypedFunc<P, R>> {
+    exports.function(store, name)?.typed(&*store).ok()
+}
+
+fn headers(exports: &Exports<'_>, store: &mut Store<State>, name: &str) -> Headers {
+    if let Some(long) = find(exports, store, name) {
         return Headers::Long(long);
     }
-    find(exports, &mut store, name).map_or(Headers::Absent, Headers::Short)
+    find(exports, store, name).map_or(Headers::Absent, Headers::Short)
 }

@@ -4,7 +4,7 @@ use wasmtime::Caller;
 
 use super::abi::{Abi, MapKind, Status};
 use super::headers::{self, Edit, EditError};
-use super::memory::{Stop, hand_over, put_u32, read, scratch, slice, view};
+use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch, slice, view};
 use super::pairs;
 use super::state::State;
 use crate::error::Phase;
@@ -27,29 +27,29 @@ pub(super) fn get_size(caller: &mut Caller<'_, State>, kind: u32, return_size: u
     put_u32(caller, return_size, u32::try_from(size).unwrap_or(u32::MAX))
 }
 
-pub(super) async fn get_pairs(
+pub(super) fn get_pairs(
     caller: &mut Caller<'_, State>,
     kind: u32,
     return_pointer: u32,
     return_length: u32,
-) -> Result<(), Stop> {
+) -> Result<Wanted, Stop> {
     let kind = MapKind::from_code(kind)?;
     let mut block = scratch(caller);
     if let Some(fields) = headers::fields(caller.data(), kind).filter(|fields| fields.count() > 0) {
         fields.encode(&mut block);
     }
-    hand_over(caller, block, return_pointer, return_length).await
+    hand_over(caller, block, return_pointer, return_length)
 }
 
 /// A header that is missing is an empty one in 0.1.0; a map that is missing is a mistake, except in the log callback.
-pub(super) async fn get_value(
+pub(super) fn get_value(
     caller: &mut Caller<'_, State>,
     kind: u32,
     name: u32,
     name_length: u32,
     return_pointer: u32,
     return_length: u32,
-) -> Result<(), Stop> {
+) -> Result<Wanted, Stop> {
     let kind = MapKind::from_code(kind)?;
     let mut value = scratch(caller);
     let (memory, state) = view(caller)?;
@@ -63,7 +63,7 @@ pub(super) async fn get_value(
         _ if state.abi == Abi::V0_1_0 => {}
         _ => return Err(Status::NotFound.into()),
     }
-    hand_over(caller, value, return_pointer, return_length).await
+    hand_over(caller, value, return_pointer, return_length)
 }
 
 fn is_about_call(state: &State, kind: MapKind) -> bool {

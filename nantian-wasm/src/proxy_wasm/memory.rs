@@ -9,6 +9,17 @@ use crate::sandbox::HostTrap;
 /// Largest scratch buffer an instance keeps, in bytes.
 const KEPT_SCRATCH: usize = 64 << 10;
 
+/// Bytes that wait for the guest to allocate memory for them, and where it wants to be told of them.
+pub(crate) struct Offer {
+    bytes: Vec<u8>,
+    return_pointer: u32,
+    return_length: u32,
+}
+
+/// Bytes the guest is to allocate before a host call can end; none when it has ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted(u32);
+
 /// How a host call ends when it does not end well.
 #[derive(Debug)]
 pub(crate) enum Stop {
@@ -39,7 +50,17 @@ pub(crate) fn reply(result: Result<(), Stop>) -> wasmtime::Result<u32> {
     }
 }
 
-/// Guest memory and state state side by side.
+/// Turns the first half of a host call that hands bytes over into what the shim understands.
+pub(crate) fn prepared(result: Result<Wanted, Stop>) -> wasmtime::Result<i32> {
+    match result {
+        // A stream gets far less than 2 GiB.
+        Ok(Wanted(wanted)) => Ok(wanted.cast_signed()),
+        Err(Stop::Status(status)) => Ok(-(status as i32)),
+        Err(Stop::Trap(error)) => Err(error),
+    }
+}
+
+/// Guest memory and state side by side.
 pub(crate) fn view<'a>(caller: &'a mut Caller<'_, State>) -> Result<(&'a mut [u8], &'a mut State), Stop> {
     let memory = caller.data().memory.ok_or(Status::InvalidMemoryAccess)?;
     Ok(memory.data_and_store_mut(caller))
@@ -84,42 +105,64 @@ pub(crate) fn scratch(caller: &mut Caller<'_, State>) -> Vec<u8> {
     scratch
 }
 
-/// Gives the guest bytes in memory of its own allocation, and tells it where they are.
+/// Gives the guest bytes in memory of its own allocation, and tells it where they are: when the guest has allocated what
+/// this wants, [`take_over`] does so.
 ///
 /// Nothing is allocated for no bytes: the guest gets a null pointer and length zero.
-pub(crate) async fn hand_over(
+pub(crate) fn hand_over(
     caller: &mut Caller<'_, State>,
     bytes: Vec<u8>,
     return_pointer: u32,
     return_length: u32,
-) -> Result<(), Stop> {
-    let (pointer, length) = if bytes.is_empty() { (0, 0) } else { copy_in(caller, &bytes).await? };
-    let (memory, state) = view(caller)?;
-    put(memory, return_pointer, &pointer.to_le_bytes())?;
-    put(memory, return_length, &length.to_le_bytes())?;
-    if bytes.capacity() <= KEPT_SCRATCH {
-        state.scratch = bytes;
+) -> Result<Wanted, Stop> {
+    let offer = Offer { bytes, return_pointer, return_length };
+    if offer.bytes.is_empty() {
+        offer.conclude(caller, 0)?;
+        return Ok(Wanted::NOTHING);
     }
-    Ok(())
-}
-
-async fn copy_in(caller: &mut Caller<'_, State>, bytes: &[u8]) -> Result<(u32, u32), Stop> {
     let state = caller.data_mut();
-    if state.allocating {
+    if state.offer.is_some() {
         return Err(HostTrap::InsideAllocator.into());
     }
-    state.usage.charge_into_guest(bytes.len())?;
-    let length = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
-    let allocator = state.allocator.clone().ok_or(Status::InvalidMemoryAccess)?;
-    state.allocating = true;
-    let pointer = allocator.call_async(&mut *caller, length).await.map_err(Stop::Trap)?;
-    caller.data_mut().allocating = false;
+    state.usage.charge_into_guest(offer.bytes.len())?;
+    if !state.has_allocator {
+        return Err(Status::InvalidMemoryAccess.into());
+    }
+    let wanted = u32::try_from(offer.bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
+    state.offer = Some(offer);
+    Ok(Wanted(wanted))
+}
+
+/// The second half of a host call that hands bytes over: the guest has allocated memory for them.
+pub(crate) fn take_over(caller: &mut Caller<'_, State>, pointer: u32) -> Result<(), Stop> {
+    let offer = caller.data_mut().offer.take().ok_or(Status::InternalFailure)?;
     if pointer == 0 {
         return Err(Status::InvalidMemoryAccess.into());
     }
-    // The memory may have moved and grown meanwhile: it is looked up again.
-    put(view(caller)?.0, pointer, bytes)?;
-    Ok((pointer, length))
+    put(view(caller)?.0, pointer, &offer.bytes)?;
+    offer.conclude(caller, pointer)
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    pub(crate) const NOTHING: Self = Self(0);
+}
+
+// === impl Offer ===
+
+impl Offer {
+    /// Tells the guest where its bytes are.
+    fn conclude(self, caller: &mut Caller<'_, State>, pointer: u32) -> Result<(), Stop> {
+        let (memory, state) = view(caller)?;
+        let length = u32::try_from(self.bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
+        put(memory, self.return_pointer, &pointer.to_le_bytes())?;
+        put(memory, self.return_length, &length.to_le_bytes())?;
+        if self.bytes.capacity() <= KEPT_SCRATCH {
+            state.scratch = self.bytes;
+        }
+        Ok(())
+    }
 }
 
 fn range(pointer: u32, length: u32) -> Option<(usize, usize)> {

@@ -15,24 +15,29 @@ mod pingora;
 mod properties;
 mod queues;
 mod shared;
+mod shim;
 mod state;
 mod wasi;
 
-use wasmtime::{Caller, ExternType, FuncType, InstancePre, Linker, UnknownImportError, Val};
+use std::sync::Arc;
+
+use wasmtime::{Caller, Extern, ExternType, FuncType, Linker, Store, UnknownImportError, Val};
 
 pub use self::abi::Abi;
 use self::abi::Status;
 pub(crate) use self::abi::{BodyVerdict, HeadersVerdict, MapKind};
 pub(crate) use self::calls::{CallKind, Received};
-pub(crate) use self::guest::{GUEST_EXPORTS, Guest, Headers, Notice};
+pub(crate) use self::guest::{GUEST_EXPORTS, Guest, Headers};
 pub(crate) use self::headers::of_exchange;
 pub(crate) use self::pingora::{
     EXPORTS as PINGORA_EXPORTS, GET_BODY, MODULE as PINGORA, ON_REQUEST, ON_RESPONSE, ON_STREAM_CHUNK, Step,
     carry_out, set_kept,
 };
 pub(crate) use self::shared::Shared;
+use self::shim::Shim;
 pub(crate) use self::state::{Facts, ROOT, Registered, State};
 use crate::error::ModuleError;
+use crate::module::Traits;
 
 /// Links host functions that are plain Rust functions over `&mut Caller` and numbers.
 macro_rules! link_functions {
@@ -48,39 +53,72 @@ macro_rules! link_functions {
     };
 }
 
-/// Links host functions that may run the guest's allocator, which may use up its slice of time.
-macro_rules! link_entering_functions {
-    ($linker:ident, $( $name:literal => $function:path, ($($argument:ident: $type:ty),*); )*) => {
-        $(
-            $linker.func_wrap_async(
-                "env",
-                $name,
-                |mut caller: Caller<'_, State>, ($($argument,)*): ($($type,)*)| {
-                    Box::new(async move {
-                        if !caller.data().facts.capabilities.allow($name) {
-                            return Ok(Status::InternalFailure as u32);
-                        }
-                        memory::reply($function(&mut caller, $($argument),*).await)
-                    })
-                },
-            )?;
-        )*
-    };
+/// Everything a guest may import, for all modules of an engine.
+pub(crate) struct HostFunctions {
+    linker: Linker<State>,
+    shim: Arc<Shim>,
 }
 
-/// Links a module against everything a guest may import.
-pub(crate) fn link(
-    engine: &wasmtime::Engine,
-    module: &wasmtime::Module,
-) -> Result<InstancePre<State>, ModuleError> {
-    let mut linker = Linker::new(engine);
-    link_all(&mut linker, module).map_err(refused)?;
-    match linker.instantiate_pre(module) {
-        Ok(pre) => Ok(pre),
-        Err(error) if error.is::<UnknownImportError>() => {
-            Err(ModuleError::UnknownImports { names: unknown(&mut linker, module).map_err(refused)? })
+/// A module whose imports are all there.
+pub(crate) struct LinkedModule {
+    module: wasmtime::Module,
+    linker: Linker<State>,
+    shim: Arc<Shim>,
+}
+
+// === impl HostFunctions ===
+
+impl HostFunctions {
+    pub(crate) fn new(engine: &wasmtime::Engine) -> wasmtime::Result<Self> {
+        let mut linker = Linker::new(engine);
+        link_stream(&mut linker)?;
+        link_plugin(&mut linker)?;
+        link_calls(&mut linker)?;
+        wasi::link(&mut linker)?;
+        pingora::link(&mut linker)?;
+        shim::link(&mut linker)?;
+        let shim = Arc::new(Shim::new(engine, &linker)?);
+        Ok(Self { linker, shim })
+    }
+
+    /// Links a module.
+    pub(crate) fn link(&self, module: wasmtime::Module) -> Result<LinkedModule, ModuleError> {
+        let mut linker = self.linker.clone();
+        for import in module.imports() {
+            if let ExternType::Func(ty) = import.ty() {
+                link_as_declared(&mut linker, import.module(), import.name(), ty).map_err(refused)?;
+            }
         }
-        Err(error) => Err(refused(error)),
+        match linker.instantiate_pre(&module) {
+            Ok(_) => Ok(LinkedModule { module, linker, shim: Arc::clone(&self.shim) }),
+            Err(error) if error.is::<UnknownImportError>() => {
+                Err(ModuleError::UnknownImports { names: unknown(&mut linker, &module).map_err(refused)? })
+            }
+            Err(error) => Err(refused(error)),
+        }
+    }
+}
+
+// === impl LinkedModule ===
+
+impl LinkedModule {
+    /// Puts an instance and a shim beside it into a store, and runs the start section.
+    pub(crate) async fn instantiate(
+        &self,
+        store: &mut Store<State>,
+        traits: Traits,
+    ) -> wasmtime::Result<Guest> {
+        let shim = self.shim.start(store).await?;
+        let mut imports = Vec::with_capacity(self.module.imports().len());
+        for import in self.module.imports() {
+            let function = shim.function(store, import.module(), import.name()).map(Extern::Func);
+            let found = function.or_else(|| self.linker.get_by_import(&mut *store, &import));
+            let missing =
+                || wasmtime::Error::msg(format!("{}.{} is not there", import.module(), import.name()));
+            imports.push(found.ok_or_else(missing)?);
+        }
+        let instance = wasmtime::Instance::new_async(&mut *store, &self.module, &imports).await?;
+        Guest::of(&instance, store, traits, shim)
     }
 }
 
@@ -98,20 +136,6 @@ fn unknown(linker: &mut Linker<State>, module: &wasmtime::Module) -> wasmtime::R
 
 fn refused(error: wasmtime::Error) -> ModuleError {
     ModuleError::MistypedImport { reason: format!("{error:#}") }
-}
-
-fn link_all(linker: &mut Linker<State>, module: &wasmtime::Module) -> wasmtime::Result<()> {
-    link_stream(linker)?;
-    link_plugin(linker)?;
-    link_calls(linker)?;
-    wasi::link(linker)?;
-    pingora::link(linker)?;
-    for import in module.imports() {
-        if let ExternType::Func(ty) = import.ty() {
-            link_as_declared(linker, import.module(), import.name(), ty)?;
-        }
-    }
-    Ok(())
 }
 
 /// Headers, bodies and the fate of a stream.
@@ -132,12 +156,6 @@ fn link_stream(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         );
         "proxy_set_property" => properties::set, (path: u32, path_size: u32, data: u32, size: u32);
     }
-    link_entering_functions! { linker,
-        "proxy_get_header_map_pairs" => maps::get_pairs, (map: u32, data: u32, size: u32);
-        "proxy_get_header_map_value" => maps::get_value, (map: u32, key: u32, key_size: u32, data: u32, size: u32);
-        "proxy_get_buffer_bytes" => buffers::get_bytes, (kind: u32, start: u32, max: u32, data: u32, size: u32);
-        "proxy_get_property" => properties::get, (path: u32, path_size: u32, data: u32, size: u32);
-    }
     Ok(())
 }
 
@@ -155,11 +173,6 @@ fn link_plugin(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         "proxy_record_metric" => shared::record_metric, (id: u32, value: u64);
         "proxy_increment_metric" => shared::increment_metric, (id: u32, offset: i64);
         "proxy_get_metric" => shared::get_metric, (id: u32, value: u32);
-    }
-    link_entering_functions! { linker,
-        "proxy_get_configuration" => buffers::get_configuration, (data: u32, size: u32);
-        "proxy_get_status" => control::get_status, (code: u32, data: u32, size: u32);
-        "proxy_get_shared_data" => shared::get_data, (key: u32, key_size: u32, data: u32, size: u32, cas: u32);
     }
     // Left behind by Emscripten in C++ guests.
     linker.func_wrap("env", "pthread_equal", |left: u32, right: u32| u32::from(left == right))?;
@@ -190,12 +203,6 @@ fn link_calls(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         );
         "proxy_enqueue_shared_queue" => queues::enqueue, (token: u32, data: u32, size: u32);
     }
-    link_entering_functions! { linker,
-        "proxy_call_foreign_function" => callouts::call_foreign_function, (
-            name: u32, name_size: u32, arguments: u32, arguments_size: u32, data: u32, size: u32
-        );
-        "proxy_dequeue_shared_queue" => queues::dequeue, (token: u32, data: u32, size: u32);
-    }
     Ok(())
 }
 
@@ -209,41 +216,29 @@ fn link_as_declared(
     if !ty.results().all(|result| result.is_i32()) {
         return Ok(());
     }
-    let known = match (module, name) {
-        ("env", "proxy_continue_request") => return link_continue(linker, "proxy_continue_request", ty, 0),
-        ("env", "proxy_continue_response") => return link_continue(linker, "proxy_continue_response", ty, 1),
-        ("env", _) => callouts::CONSTANT
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(name, status)| (*name, *status as u32, Status::InternalFailure as u32)),
-        _ if wasi::MODULES.contains(&module) => wasi::INERT
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(name, errno)| (*name, *errno, wasi::NOTCAPABLE)),
+    let code = match (module, name) {
+        ("env", "proxy_continue_request") => return link_continue(linker, name, ty, 0),
+        ("env", "proxy_continue_response") => return link_continue(linker, name, ty, 1),
+        ("env", _) => {
+            callouts::CONSTANT.iter().find(|(known, _)| *known == name).map(|(_, status)| *status as i32)
+        }
+        _ if wasi::MODULES.contains(&module) => {
+            wasi::INERT.iter().find(|(known, _)| *known == name).map(|(_, errno)| errno.cast_signed())
+        }
         _ => None,
     };
-    let Some((name, code, denied)) = known else { return Ok(()) };
-    linker.func_new(module, name, ty, move |caller, _, results| {
-        let code = if caller.data().facts.capabilities.allow(name) { code } else { denied };
-        results.fill(Val::I32(code.cast_signed()));
+    let Some(code) = code else { return Ok(()) };
+    linker.func_new(module, name, ty, move |_, _, results| {
+        results.fill(Val::I32(code));
         Ok(())
     })?;
     Ok(())
 }
 
 /// 0.1.0's way to continue a stream.
-fn link_continue(
-    linker: &mut Linker<State>,
-    name: &'static str,
-    ty: FuncType,
-    stream: u32,
-) -> wasmtime::Result<()> {
+fn link_continue(linker: &mut Linker<State>, name: &str, ty: FuncType, stream: u32) -> wasmtime::Result<()> {
     linker.func_new("env", name, ty, move |mut caller, _, results| {
-        let status = if caller.data().facts.capabilities.allow(name) {
-            memory::reply(control::continue_stream(&mut caller, stream))?
-        } else {
-            Status::InternalFailure as u32
-        };
+        let status = memory::reply(control::continue_stream(&mut caller, stream))?;
         results.fill(Val::I32(status.cast_signed()));
         Ok(())
     })?;

@@ -52,11 +52,11 @@ pub(crate) struct Verdicts {
 }
 
 /// What is to be done about a part of a message.
-pub(crate) enum Step {
+pub(crate) enum Step<'a> {
     /// Nothing: this is the verdict.
     Done(u32),
     /// The hook is called, and its verdict carried out.
-    Call(Hook),
+    Call(&'a Hook),
 }
 
 // === impl Verdicts ===
@@ -71,7 +71,7 @@ impl Verdicts {
     }
 
     /// What is to be done in this phase; `end` says that no more of the message follows.
-    pub(crate) fn step(&self, phase: Phase, end: bool, is_streaming: bool) -> Step {
+    pub(crate) fn step(&self, phase: Phase, end: bool, is_streaming: bool) -> Step<'_> {
         let (hook, waits) = match phase {
             Phase::RequestHeaders | Phase::RequestBody => (&self.on_request, self.reads_body),
             Phase::ResponseHeaders => (&self.on_response, self.reads_body && !is_streaming),
@@ -84,7 +84,7 @@ impl Verdicts {
             // The hook has been called with the headers.
             Some(_) if is_body && !waits && !is_streaming => Step::Done(CONTINUE),
             Some(_) if waits && !end => Step::Done(WAIT),
-            Some(hook) => Step::Call(hook.clone()),
+            Some(hook) => Step::Call(hook),
             None => Step::Done(CONTINUE),
         }
     }

@@ -10,7 +10,7 @@ use wasmtime::Caller;
 use super::abi::{MapKind, Status};
 use super::control::unix_nanos;
 use super::headers;
-use super::memory::{Stop, hand_over, read, scratch};
+use super::memory::{Stop, Wanted, hand_over, read, scratch};
 use super::state::State;
 use crate::stream::Exchange;
 
@@ -20,20 +20,20 @@ const MAX_PATH: u32 = 4 << 10;
 /// `listener_direction`: traffic comes in.
 const INBOUND: i64 = 1;
 
-pub(super) async fn get(
+pub(super) fn get(
     caller: &mut Caller<'_, State>,
     path: u32,
     path_length: u32,
     return_pointer: u32,
     return_length: u32,
-) -> Result<(), Stop> {
+) -> Result<Wanted, Stop> {
     if path_length > MAX_PATH {
         return Err(Status::NotFound.into());
     }
     let path = read(caller, path, path_length)?;
     let mut value = scratch(caller);
     resolve(caller.data(), &path, &mut value)?;
-    hand_over(caller, value, return_pointer, return_length).await
+    hand_over(caller, value, return_pointer, return_length)
 }
 
 pub(super) fn set(

@@ -6,7 +6,7 @@ use std::sync::Weak;
 use wasmtime::Caller;
 
 use super::abi::Status;
-use super::memory::{Stop, hand_over, put_u32, read, scratch};
+use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch};
 use super::shared::locked;
 use super::state::State;
 use crate::inbox::Job;
@@ -118,12 +118,12 @@ pub(super) fn enqueue(
     Ok(())
 }
 
-pub(super) async fn dequeue(
+pub(super) fn dequeue(
     caller: &mut Caller<'_, State>,
     token: u32,
     return_pointer: u32,
     return_length: u32,
-) -> Result<(), Stop> {
+) -> Result<Wanted, Stop> {
     let mut out = scratch(caller);
     {
         let mut queues = locked(&caller.data().facts.shared.queues);
@@ -131,5 +131,5 @@ pub(super) async fn dequeue(
         queues.bytes = queues.bytes.saturating_sub(item.len());
         out.extend_from_slice(&item);
     }
-    hand_over(caller, out, return_pointer, return_length).await
+    hand_over(caller, out, return_pointer, return_length)
 }

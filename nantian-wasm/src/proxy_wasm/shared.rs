@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use wasmtime::Caller;
 
 use super::abi::Status;
-use super::memory::{Stop, hand_over, put_u32, put_u64, read, scratch};
+use super::memory::{Stop, Wanted, hand_over, put_u32, put_u64, read, scratch};
 use super::queues::Queues;
 use super::state::State;
 use crate::observe::{Metric, MetricKind};
@@ -78,14 +78,14 @@ impl Data {
     }
 }
 
-pub(super) async fn get_data(
+pub(super) fn get_data(
     caller: &mut Caller<'_, State>,
     key: u32,
     key_length: u32,
     return_pointer: u32,
     return_length: u32,
     return_cas: u32,
-) -> Result<(), Stop> {
+) -> Result<Wanted, Stop> {
     let key = read(caller, key, key_length)?;
     let mut value = scratch(caller);
     let cas = {
@@ -94,8 +94,8 @@ pub(super) async fn get_data(
         value.extend_from_slice(&entry.value);
         entry.cas
     };
-    hand_over(caller, value, return_pointer, return_length).await?;
-    put_u32(caller, return_cas, cas)
+    put_u32(caller, return_cas, cas)?;
+    hand_over(caller, value, return_pointer, return_length)
 }
 
 pub(super) fn set_data(

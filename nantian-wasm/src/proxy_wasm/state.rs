@@ -9,6 +9,7 @@ use wasmtime::{Memory, StoreLimits, TypedFunc};
 
 use super::abi::{Abi, Status};
 use super::calls::{Calls, Received};
+use super::memory::Offer;
 use super::shared::Shared;
 use crate::config::{Capabilities, Hooks};
 use crate::engine::Engine;
@@ -46,11 +47,12 @@ pub(crate) struct State {
     pub(crate) limits: StoreLimits,
     /// Known once the module is instantiated; a start section runs without.
     pub(crate) memory: Option<Memory>,
-    pub(crate) allocator: Option<TypedFunc<u32, u32>>,
-    /// That of a module of the `pingora` ABI; absent while it runs.
+    /// The allocator of a module of the `pingora` ABI; absent while it runs.
     pub(crate) alloc: Option<TypedFunc<u32, u32>>,
-    /// The guest's allocator is running: nothing that needs it may.
-    pub(crate) allocating: bool,
+    /// The guest can allocate memory for what it is given.
+    pub(crate) has_allocator: bool,
+    /// The guest's allocator is running for this: nothing else that needs it may.
+    pub(crate) offer: Option<Offer>,
     /// Carries bytes on their way into the guest, so that a host call does not allocate.
     pub(crate) scratch: Vec<u8>,
     pub(crate) phase: Phase,
@@ -100,9 +102,9 @@ impl State {
             abi,
             limits,
             memory: None,
-            allocator: None,
             alloc: None,
-            allocating: false,
+            has_allocator: false,
+            offer: None,
             scratch: Vec::new(),
             phase: Phase::Start,
             active: ROOT,
@@ -126,10 +128,23 @@ impl State {
 
     /// Enters a callback for a context.
     pub(crate) fn enter(&mut self, context: u32, phase: Phase) {
+        self.choose_active();
         self.active = context;
         self.effective = context;
         self.phase = phase;
-        self.allocating = false;
+        self.offer = None;
+    }
+
+    /// Goes on to the next callback of those that are entered at once; whether there is still a stream for it.
+    pub(crate) fn begin_next(&mut self) -> bool {
+        self.enter(self.active, self.phase);
+        self.ran = 0;
+        let is_beginning = self.phase == Phase::RequestHeaders;
+        let Some(exchange) = self.exchange_mut() else { return true };
+        exchange.is_logged = false;
+        let Some(seat) = exchange.own() else { return true };
+        seat.request.has_headers |= is_beginning;
+        seat.answer.is_none() && seat.fault.is_none()
     }
 
     /// Takes over the exchange of the context that will be active.
@@ -157,14 +172,19 @@ impl State {
 
     /// Gives up every exchange; the active context's comes back.
     pub(crate) fn give_back(&mut self) -> (Option<OwnedMutexGuard<Exchange>>, Usage) {
-        if self.effective != self.active {
-            let _ = self.choose(self.active);
-        }
+        self.choose_active();
         self.received = Received::default();
         if let Some((_, mut exchange)) = self.reserved.take() {
             exchange.notify();
         }
         (self.exchange.take(), std::mem::take(&mut self.usage))
+    }
+
+    /// Lets host calls work on the active context again.
+    fn choose_active(&mut self) {
+        if self.effective != self.active {
+            let _ = self.choose(self.active);
+        }
     }
 
     /// Lets host calls work on another context; zero is the active one.

@@ -21,6 +21,7 @@ use crate::sandbox::Usage;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
     Create,
+    /// Those of a request after its creation.
     Headers {
         phase: Phase,
         count: u32,
@@ -100,6 +101,9 @@ impl Call {
     async fn make(self, instance: &mut Instance, context: u32) -> Result<u32, Cause> {
         match self {
             Self::Create => instance.on_create(context).await,
+            Self::Headers { phase: Phase::RequestHeaders, count, end } => {
+                instance.on_begin(context, count, end).await
+            }
             Self::Headers { phase, count, end } => instance.on_headers(context, phase, count, end).await,
             Self::Body { phase, length, end } => instance.on_body(context, phase, length, end).await,
             Self::LastBody { phase, length } => instance.on_body(context, phase, length, true).await,

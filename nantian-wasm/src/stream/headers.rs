@@ -50,8 +50,9 @@ impl StreamContext {
 
     fn headers_step(&mut self, plugin: &Plugin, index: usize, direction: Direction, end: bool) -> Step {
         let is_joining = self.calls.resumes(direction, index) == Some(Call::Create);
+        let mut cell = None;
         if (index == self.members.len() || is_joining)
-            && let Some(step) = self.join(plugin, index)
+            && let Some(step) = self.join(plugin, index, &mut cell)
         {
             return step;
         }
@@ -63,7 +64,7 @@ impl StreamContext {
         let Some(side) = self.side(index, direction) else { return Step::Next };
         let waits_for_body = side.waits_for_body;
         match side.pause {
-            Pause::None => self.show_headers(plugin, index, direction, end),
+            Pause::None => self.show_headers(plugin, index, direction, end, &mut cell),
             Pause::Over => {
                 side.let_go();
                 self.set_holds(index, direction, false);
@@ -74,17 +75,19 @@ impl StreamContext {
         }
     }
 
-    /// Leases an instance for the next plugin and creates its context.
-    fn join(&mut self, plugin: &Plugin, index: usize) -> Option<Step> {
-        let mut cell = None;
+    /// Leases an instance for the next plugin, and creates its context if it is not shown the request's headers next.
+    fn join(&mut self, plugin: &Plugin, index: usize, cell: &mut Option<CellGuard>) -> Option<Step> {
         if index == self.members.len()
-            && let Some(step) = self.take_seat(plugin, index, &mut cell)
+            && let Some(step) = self.take_seat(plugin, index, cell)
         {
             return Some(step);
         }
+        if plugin.hooks().on_request {
+            return None;
+        }
         let lease = self.lease_of(index)?;
         let turn = Turn { plugin, lease: &lease, index, direction: Direction::Request };
-        match self.visit(&turn, &mut cell, Call::Create) {
+        match self.visit(&turn, cell, Call::Create) {
             Visit::Pending => Some(Step::Over(Action::Pending)),
             Visit::Over(action) => Some(Step::Over(action)),
             Visit::Skipped => Some(Step::Next),
@@ -127,7 +130,14 @@ impl StreamContext {
         }
     }
 
-    fn show_headers(&mut self, plugin: &Plugin, index: usize, direction: Direction, end: bool) -> Step {
+    fn show_headers(
+        &mut self,
+        plugin: &Plugin,
+        index: usize,
+        direction: Direction,
+        end: bool,
+        cell: &mut Option<CellGuard>,
+    ) -> Step {
         let (phase, kind) = (direction.headers_phase(), direction.headers_kind());
         let is_wanted = match direction {
             Direction::Request => plugin.hooks().on_request,
@@ -135,12 +145,13 @@ impl StreamContext {
         };
         let Some(lease) = self.lease_of(index).filter(|_| is_wanted) else { return Step::Next };
         let is_resumed = self.calls.resumes(direction, index).is_some();
+        // Those of a request are the guest's once its context is created.
         if let Some(side) = self.side(index, direction).filter(|_| !is_resumed) {
-            side.has_headers = true;
+            side.has_headers = direction == Direction::Response;
         }
         let count = self.count(kind);
         let turn = Turn { plugin, lease: &lease, index, direction };
-        let verdict = match self.visit(&turn, &mut None, Call::Headers { phase, count, end }) {
+        let verdict = match self.visit(&turn, cell, Call::Headers { phase, count, end }) {
             Visit::Pending => return Step::Over(Action::Pending),
             Visit::Over(action) => {
                 self.course(direction).is_over = true;

@@ -62,7 +62,7 @@ fn interrupted(engine: &Engine, plugin: &Plugin) -> StreamContext {
     let plugins: Arc<[Plugin]> = [plugin.clone()].into();
     let mut stream = StreamContext::new(plugins, StreamInfo::default());
     let mut parts = Request::new(()).into_parts().0;
-    let subscriber = TicksWithLogs(engine.clone(), 1);
+    let subscriber = TicksWithLogs(engine.clone(), 2);
     tracing::subscriber::with_default(subscriber, || {
         assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));
     });

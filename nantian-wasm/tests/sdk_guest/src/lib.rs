@@ -143,6 +143,14 @@ impl Context for Stream {
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, count: usize, end: bool) -> Action {
         match self.kind.as_str() {
+            "light" => {
+                for _ in 0..self.argument.parse().unwrap() {
+                    let agent = self.get_http_request_header("user-agent");
+                    let path = self.get_property(vec!["request", "path"]);
+                    self.set_http_request_header("x-plugin", agent.as_deref().filter(|_| path.is_some()));
+                }
+                Action::Continue
+            }
             "headers" => {
                 let all = self.get_http_request_headers();
                 assert_eq!(all.len(), count);

@@ -1,0 +1,87 @@
+//! The way into a guest: its store, and whether it may still be entered.
+
+use std::time::Duration;
+
+use wasmtime::{Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
+
+use crate::engine::Engine;
+use crate::error::{Cause, Phase};
+use crate::proxy_wasm::{ROOT, State};
+use crate::sandbox::{self, Usage};
+
+/// Time limit of instantiation, start and configuration together, in engine ticks: one second.
+const START_TICKS: u64 = 1_000;
+
+/// Ticks until a callback gives way for the first time: the first tick may come at once, and most callbacks take
+/// microseconds.
+pub(crate) const FIRST_SLICE: u64 = 2;
+
+/// The way into one guest.
+pub(crate) struct Entry {
+    pub(crate) store: Store<State>,
+    engine: Engine,
+    /// False from the moment a call into the guest begins until it returns: whatever interrupts one leaves a dead guest.
+    alive: bool,
+    /// Time limit of one callback, in engine ticks; none while the guest starts, when one limit holds for all calls.
+    ticks: Option<u64>,
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// A store for a guest that is to start, all in one time limit.
+    pub(crate) fn new(engine: &Engine, state: State) -> Self {
+        let mut store = Store::new(engine.wasmtime(), state);
+        store.limiter(|state| &mut state.limits);
+        store.epoch_deadline_callback(|mut store| {
+            let may_go_on = store.data_mut().may_go_on();
+            Ok(if may_go_on { UpdateDeadline::Yield(1) } else { UpdateDeadline::Interrupt })
+        });
+        store.data_mut().may_run = START_TICKS;
+        store.set_epoch_deadline(FIRST_SLICE);
+        Self { store, engine: engine.clone(), alive: true, ticks: None }
+    }
+
+    /// Limits each callback from now on.
+    pub(crate) fn limit_each_callback(&mut self, ticks: u64) {
+        self.ticks = Some(ticks);
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive
+    }
+
+    /// Enters a callback for a context.
+    pub(crate) fn enter(&mut self, context: u32, phase: Phase) {
+        self.store.data_mut().enter(context, phase);
+    }
+
+    /// Enters a callback of the root context, which has no exchange and a budget of its own.
+    pub(crate) fn enter_root(&mut self, phase: Phase) {
+        self.enter(ROOT, phase);
+        self.store.data_mut().usage = Usage::default();
+    }
+
+    pub(crate) async fn call<P, R>(&mut self, function: &TypedFunc<P, R>, params: P) -> Result<R, Cause>
+    where
+        P: WasmParams + Sync,
+        R: WasmResults + Sync,
+    {
+        self.alive = false;
+        let now = self.engine.ticks();
+        let state = self.store.data_mut();
+        state.now = now;
+        if let Some(ticks) = self.ticks {
+            (state.ran, state.may_run) = (0, ticks);
+            self.store.set_epoch_deadline(FIRST_SLICE);
+        }
+        let result = function.call_async(&mut self.store, params).await;
+        self.alive = result.is_ok();
+        result.map_err(|error| self.cause(&error))
+    }
+
+    /// Why a call of the guest ended.
+    pub(crate) fn cause(&self, error: &wasmtime::Error) -> Cause {
+        sandbox::cause(error, Duration::from_millis(self.ticks.unwrap_or(START_TICKS)))
+    }
+}
