@@ -152,3 +152,23 @@ fn inner_service_and_bodies_need_not_be_send() {
     });
     assert_eq!(collected, "ok");
 }
+
+#[test]
+fn guest_that_answers_when_its_stream_is_created_is_not_shown_the_request() {
+    let engine = Engine::new().unwrap();
+    let guest = wat::parse_str(
+        r#"(module
+            (import "env" "proxy_send_local_response"
+                (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "proxy_abi_version_0_2_1"))
+            (func (export "proxy_on_context_create") (param $id i32) (param $parent i32)
+                (if (local.get $parent) (then (drop (call $answer
+                    (i32.const 418) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                    (i32.const 0) (i32.const 0) (i32.const -1))))))
+            (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) unreachable))"#,
+    );
+    let plugin = plugin_of(&engine, &guest.unwrap(), |_| {}).unwrap();
+    assert_eq!(send([plugin.clone()], get("/")).status(), 418);
+    assert_eq!(plugin.status().traps.total(), 0);
+}

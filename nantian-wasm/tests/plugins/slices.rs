@@ -70,6 +70,17 @@ fn interrupted(engine: &Engine, plugin: &Plugin) -> StreamContext {
 }
 
 #[test]
+fn guest_that_runs_when_the_engine_ticks_is_not_interrupted_before_its_slice_is_over() {
+    let engine = Engine::new().unwrap();
+    let plugin = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
+    let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
+    let mut parts = Request::new(()).into_parts().0;
+    tracing::subscriber::with_default(TicksWithLogs(engine, 1), || {
+        assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
+    });
+}
+
+#[test]
 fn stream_that_is_dropped_while_its_guest_runs_is_ended_by_upkeep() {
     let engine = Engine::new().unwrap();
     let plugin = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
