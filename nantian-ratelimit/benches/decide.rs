@@ -153,7 +153,7 @@ fn fill(decide: impl FnMut(u32) -> bool) {
     assert!((0..KEYS).all(decide), "every key is admitted once");
 }
 
-/// Measures batches of decisions. Each waits for the one before, as it would among the rest of a request's work, and each
+/// Measures batches of decisions. Each key is made from the outcome before, which a processor foresees, and each
 /// batch walks through the keys from another start.
 fn run(bencher: Bencher<'_, '_>, decide: impl Fn(u32) -> bool + Sync) {
     let starts = AtomicU64::new(1);

@@ -29,8 +29,8 @@ pub(crate) enum Correction {
 pub(crate) enum Uncharged {
     /// It is not the key's any more.
     Lost,
-    /// It has room at this time only.
-    Full(Timestamp),
+    /// It holds this TAT and has no room.
+    Full(u64),
 }
 
 // === impl Column ===
@@ -93,15 +93,23 @@ impl Column {
         self.rate.full_at(tat).since(now)
     }
 
-    /// The TAT after `cost`, or when it fits.
+    /// The TAT after `cost`, if it fits.
     #[inline]
-    pub(crate) fn charged(&self, tat: u64, now: Timestamp, cost: Cost) -> Result<u64, Timestamp> {
+    pub(crate) fn charged(&self, tat: u64, now: Timestamp, cost: Cost) -> Option<u64> {
         let items = self.counted(cost);
         if items == 0 {
-            return Ok(tat);
+            return Some(tat);
         }
-        let charged = self.rate.charge(tat, self.rate.tick(now), items);
-        charged.map_err(|short| short.until)
+        self.rate.charge(tat, self.rate.tick(now), items)
+    }
+
+    /// When `cost` fits, if it does not fit now.
+    pub(crate) fn room_at(&self, tat: u64, now: Timestamp, cost: Cost) -> Option<Timestamp> {
+        let items = self.counted(cost);
+        if items == 0 {
+            return None;
+        }
+        self.rate.room_at(tat, self.rate.tick(now), items)
     }
 
     /// The TAT of the same use in the column `to`, which has the same limit but for its amount.
@@ -109,25 +117,25 @@ impl Column {
         self.rate.convert(tat, &to.rate, now)
     }
 
-    /// Charges a cell of the slot of `tag` that held `tat` when it was read and is to hold `charged` then.
-    #[inline]
+    /// Charges a cell of the slot of `tag` that was overtaken and held `tat` last.
+    #[cold]
     pub(crate) fn charge(
         &self,
         (slot, tag): (Slot<'_>, u64),
-        cell: &AtomicU64,
-        (mut tat, mut charged): (u64, u64),
+        (cell, mut tat): (&AtomicU64, u64),
         now: Timestamp,
         cost: Cost,
     ) -> Result<u64, Uncharged> {
-        while let Err(current) = cell.compare_exchange_weak(tat, charged, Ordering::AcqRel, Ordering::Acquire)
-        {
-            if current == SEALED || !slot.belongs_to(tag) {
+        loop {
+            if tat == SEALED || !slot.belongs_to(tag) {
                 return Err(Uncharged::Lost);
             }
-            charged = self.charged(current, now, cost).map_err(Uncharged::Full)?;
-            tat = current;
+            let charged = self.charged(tat, now, cost).ok_or(Uncharged::Full(tat))?;
+            match cell.compare_exchange_weak(tat, charged, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(charged),
+                Err(current) => tat = current,
+            }
         }
-        Ok(charged)
     }
 
     /// Takes a charge of `cost` back.

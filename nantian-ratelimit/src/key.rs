@@ -26,9 +26,6 @@ pub struct KeyHasher(Sip);
 #[derive(Clone)]
 pub(crate) struct Secret(Sip);
 
-/// An odd number whose bits are as good as random.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-
 // === impl Key ===
 
 impl Key {
@@ -71,8 +68,8 @@ impl KeyHasher {
     #[inline]
     pub fn finish(self) -> Key {
         let (hash, _) = self.0.first();
-        // All bits of the tag decide about the shard, so that those that decide about the line are even within it.
-        Key { tag: tag(hash), shard: hash.wrapping_mul(SPREAD) >> 32 }
+        // Not the bits of the tag that decide most about the pairs of lines: those are to be even within a shard.
+        Key { tag: tag(hash), shard: hash >> 32 }
     }
 
     /// The digest of what was added, all of it.
@@ -123,6 +120,7 @@ impl Secret {
         Self(Sip::new(low, high))
     }
 
+    #[inline]
     pub(crate) fn hasher(&self) -> KeyHasher {
         KeyHasher(self.0)
     }

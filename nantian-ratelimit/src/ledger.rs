@@ -32,32 +32,22 @@ pub(crate) struct Ledger {
 }
 
 /// What a ledger decided.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// All limits were charged.
-    Admitted(Tats),
+    Admitted,
     /// Nothing was charged.
-    Denied(Refusal),
+    Denied,
     /// Another ledger answers for this key.
     Retired,
-}
-
-/// Why nothing was charged.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) tats: Tats,
-    /// The column that keeps the caller out longest.
-    pub(crate) column: usize,
-    /// When the cost would fit; `None` if never.
-    pub(crate) until: Option<Timestamp>,
 }
 
 /// What became of a charge.
 enum Charge {
     /// All limits were charged.
     Done,
-    /// Nothing was charged: this column has room at this time only.
-    Full { column: usize, until: Timestamp },
+    /// Nothing was charged: some limit has no room.
+    Full,
     /// Nothing was charged: the slot is not the key's, or changes hands.
     Lost,
 }
@@ -76,14 +66,11 @@ pub(crate) enum Corrected {
 // === impl Charge ===
 
 impl Charge {
-    /// The verdict, with the TATs that the slot holds.
     #[inline]
-    fn verdict(self, tats: Tats) -> Option<Verdict> {
+    fn verdict(self) -> Option<Verdict> {
         match self {
-            Self::Done => Some(Verdict::Admitted(tats)),
-            Self::Full { column, until } => {
-                Some(Verdict::Denied(Refusal { tats, column, until: Some(until) }))
-            }
+            Self::Done => Some(Verdict::Admitted),
+            Self::Full => Some(Verdict::Denied),
             Self::Lost => None,
         }
     }
@@ -100,22 +87,31 @@ impl Ledger {
         &self.typical
     }
 
-    /// Charges every limit, or none.
-    #[inline]
-    pub(crate) fn admit(&self, now: Timestamp, key: Key, cost: Cost) -> Verdict {
-        if self.is_closed
-            && let Some(refusal) = self.closed_to(now, key, cost)
-        {
-            return Verdict::Denied(refusal);
+    /// Charges every limit, or none, and writes down where they stand.
+    pub(crate) fn admit(&self, now: Timestamp, key: Key, cost: Cost, tats: &mut Tats) -> Verdict {
+        if self.is_retired() {
+            return Verdict::Retired;
         }
-        if let Some(slot) = self.table.find(key) {
-            let mut tats = [0; MAX_LIMITS];
-            let charge = self.charge(slot, key.tag, now, cost, &mut tats);
-            if let Some(verdict) = charge.verdict(tats) {
-                return verdict;
-            }
+        if self.is_closed && self.closed_to(cost).is_some() {
+            *tats = self.glance(now, key);
+            return Verdict::Denied;
         }
-        self.admit_exclusively(now, key, cost)
+        // A number that the compiler knows takes all loops out of what most requests pay for.
+        match self.columns.len() {
+            1 => self.admit_near::<1, 2>(now, key, cost, tats),
+            2 => self.admit_near::<2, 4>(now, key, cost, tats),
+            3 => self.admit_near::<3, 4>(now, key, cost, tats),
+            _ => self.admit_elsewhere(now, key, cost, tats),
+        }
+    }
+
+    /// Which limit keeps out longest whom [`Ledger::admit`] denied at these TATs, and until when; `None` is for ever.
+    pub(crate) fn refusal(&self, tats: &Tats, now: Timestamp, cost: Cost) -> (usize, Option<Timestamp>) {
+        if let Some(column) = self.closed_to(cost) {
+            return (column, None);
+        }
+        let (column, until) = self.longest_wait(tats, now, cost).unwrap_or((0, now));
+        (column, Some(until))
     }
 
     /// The TATs of `key`; `None` if another ledger answers for it.
@@ -157,11 +153,9 @@ impl Ledger {
         self.table.slots().filter(is_live).count()
     }
 
-    /// The refusal of a limit that denies all.
-    fn closed_to(&self, now: Timestamp, key: Key, cost: Cost) -> Option<Refusal> {
-        let denies = |column: &Column| column.is_closed() && column.counted(cost) > 0;
-        let column = self.columns.iter().position(denies)?;
-        Some(Refusal { tats: self.glance(now, key), column, until: None })
+    /// The limit that denies all, whatever is left.
+    fn closed_to(&self, cost: Cost) -> Option<usize> {
+        self.columns.iter().position(|column| column.is_closed() && column.counted(cost) > 0)
     }
 
     /// The TATs of `key`, or of a full bucket if it has no slot at this moment.
@@ -191,63 +185,68 @@ impl Ledger {
         slot.belongs_to(tag).then_some(tats)
     }
 
-    /// Charges the cells of a slot, and writes down what they hold.
-    #[inline]
-    fn charge(&self, slot: Slot<'_>, tag: u64, now: Timestamp, cost: Cost, tats: &mut Tats) -> Charge {
-        // A number that the compiler knows takes all loops out of what every request pays for.
-        match self.columns.len() {
-            1 => self.charge_all::<1>(slot, tag, now, cost, tats),
-            2 => self.charge_all::<2>(slot, tag, now, cost, tats),
-            3 => self.charge_all::<3>(slot, tag, now, cost, tats),
-            4 => self.charge_all::<4>(slot, tag, now, cost, tats),
-            5 => self.charge_all::<5>(slot, tag, now, cost, tats),
-            6 => self.charge_all::<6>(slot, tag, now, cost, tats),
-            _ => self.charge_all::<MAX_LIMITS>(slot, tag, now, cost, tats),
+    /// Charges `LIMITS` limits of a key that is probably where most are, in a slot of `WIDTH` words.
+    #[inline(never)]
+    fn admit_near<const LIMITS: usize, const WIDTH: usize>(
+        &self,
+        now: Timestamp,
+        key: Key,
+        cost: Cost,
+        tats: &mut Tats,
+    ) -> Verdict {
+        if let Some(columns) = self.columns.first_chunk::<LIMITS>()
+            && let Some(slot) = self.table.find_near::<WIDTH>(key)
+            && let Some(verdict) = self.charge(columns, (slot, key.tag), now, cost, tats).verdict()
+        {
+            return verdict;
         }
+        self.admit_elsewhere(now, key, cost, tats)
     }
 
-    /// [`Ledger::charge`] of `LIMITS` limits.
-    #[inline]
-    fn charge_all<const LIMITS: usize>(
+    /// Charges the cells of a slot.
+    #[expect(
+        clippy::inline_always,
+        reason = "all it costs is what the compiler knows of the columns where it is called"
+    )]
+    #[inline(always)]
+    fn charge(
         &self,
-        slot: Slot<'_>,
-        tag: u64,
+        columns: &[Column],
+        (slot, tag): (Slot<'_>, u64),
         now: Timestamp,
         cost: Cost,
         tats: &mut Tats,
     ) -> Charge {
-        let (columns, cells) = (self.columns.first_chunk::<LIMITS>(), slot.cells().first_chunk::<LIMITS>());
-        let (Some(columns), Some(cells), Some(tats)) = (columns, cells, tats.first_chunk_mut::<LIMITS>())
-        else {
-            return Charge::Lost;
-        };
-        for (tat, cell) in tats.iter_mut().zip(cells) {
+        let mut after = [0; MAX_LIMITS];
+        let mut fits = true;
+        let cells = columns.iter().zip(slot.cells());
+        for ((column, cell), (tat, after)) in cells.zip(tats.iter_mut().zip(&mut after)) {
             *tat = cell.load(Ordering::Acquire);
             if *tat == SEALED {
                 return Charge::Lost;
+            }
+            match column.charged(*tat, now, cost) {
+                Some(charged) => *after = charged,
+                None => fits = false,
             }
         }
         if !slot.belongs_to(tag) {
             return Charge::Lost;
         }
-        let mut after = *tats;
-        let mut fits = true;
-        for (column, tat) in columns.iter().zip(&mut after) {
-            match column.charged(*tat, now, cost) {
-                Ok(charged) => *tat = charged,
-                Err(_) => fits = false,
-            }
-        }
         if !fits {
-            let longest = self.longest_wait(tats, now, cost);
-            return longest.map_or(Charge::Lost, |(column, until)| Charge::Full { column, until });
+            return Charge::Full;
         }
-        let steps = columns.iter().zip(cells).zip(tats.iter_mut()).zip(&after);
-        for (position, (((column, cell), tat), charged)) in steps.enumerate() {
-            if tat != charged {
-                match column.charge((slot, tag), cell, (*tat, *charged), now, cost) {
+        let cells = columns.iter().zip(slot.cells());
+        for (position, ((column, cell), (tat, after))) in cells.zip(tats.iter_mut().zip(after)).enumerate() {
+            if *tat == after {
+                continue;
+            }
+            let step = cell.compare_exchange(*tat, after, Ordering::AcqRel, Ordering::Acquire);
+            *tat = after;
+            if let Err(current) = step {
+                match column.charge((slot, tag), (cell, current), now, cost) {
                     Ok(charged) => *tat = charged,
-                    Err(uncharged) => return self.take_back(slot, tag, (position, uncharged), cost, tats),
+                    Err(uncharged) => return self.take_back((slot, tag), (position, uncharged), cost, tats),
                 }
             }
         }
@@ -259,37 +258,34 @@ impl Ledger {
     #[cold]
     fn take_back(
         &self,
-        slot: Slot<'_>,
-        tag: u64,
+        (slot, tag): (Slot<'_>, u64),
         (position, uncharged): (usize, Uncharged),
         cost: Cost,
-        tats: &mut [u64],
+        tats: &mut Tats,
     ) -> Charge {
         self.roll_back(slot, tag, position, cost);
         match (uncharged, self.read(slot, tag)) {
-            (Uncharged::Full(until), Some(read)) => {
-                tats.iter_mut().zip(read).for_each(|(tat, read)| *tat = read);
-                Charge::Full { column: position, until }
+            (Uncharged::Full(full), Some(read)) => {
+                *tats = read;
+                tats.iter_mut().skip(position).take(1).for_each(|tat| *tat = full);
+                Charge::Full
             }
             _ => Charge::Lost,
         }
     }
 
-    /// The TATs after `cost`, or which limit has no room longest.
-    pub(crate) fn charged(&self, tats: &Tats, now: Timestamp, cost: Cost) -> Result<Tats, Refusal> {
-        if let Some((column, until)) = self.longest_wait(tats, now, cost) {
-            return Err(Refusal { tats: *tats, column, until: Some(until) });
-        }
+    /// The TATs after `cost`, if it fits.
+    fn charged(&self, tats: &Tats, now: Timestamp, cost: Cost) -> Option<Tats> {
         let mut charged = *tats;
         for (column, tat) in self.columns.iter().zip(&mut charged) {
-            *tat = column.charged(*tat, now, cost).unwrap_or(*tat);
+            *tat = column.charged(*tat, now, cost)?;
         }
-        Ok(charged)
+        Some(charged)
     }
 
     /// Which limit has no room for `cost` longest, if one has none.
-    fn longest_wait(&self, tats: &[u64], now: Timestamp, cost: Cost) -> Option<(usize, Timestamp)> {
-        let waits = self.columns.iter().zip(tats).map(|(column, tat)| column.charged(*tat, now, cost).err());
+    pub(crate) fn longest_wait(&self, tats: &Tats, now: Timestamp, cost: Cost) -> Option<(usize, Timestamp)> {
+        let waits = self.columns.iter().zip(tats).map(|(column, tat)| column.room_at(*tat, now, cost));
         let waits = waits.enumerate().filter_map(|(column, until)| Some((column, until?)));
         waits.reduce(|longest, wait| if wait.1 > longest.1 { wait } else { longest })
     }
@@ -301,28 +297,38 @@ impl Ledger {
         }
     }
 
+    /// Charges a key that is not where most are.
+    #[inline(never)]
+    fn admit_elsewhere(&self, now: Timestamp, key: Key, cost: Cost, tats: &mut Tats) -> Verdict {
+        let found = self.table.find(key);
+        let verdict =
+            found.and_then(|slot| self.charge(&self.columns, (slot, key.tag), now, cost, tats).verdict());
+        verdict.unwrap_or_else(|| self.admit_exclusively(now, key, cost, tats))
+    }
+
     /// Charges a key that may have no slot yet, with the right to give it one.
     #[cold]
-    fn admit_exclusively(&self, now: Timestamp, key: Key, cost: Cost) -> Verdict {
+    fn admit_exclusively(&self, now: Timestamp, key: Key, cost: Cost, tats: &mut Tats) -> Verdict {
         let Some(shard) = self.lock(self.table.position(key), now) else {
             return Verdict::Retired;
         };
         let (slot, tag) = match shard.find(key) {
             Some(slot) => (slot, key.tag),
             None => {
-                let tats = match self.charged(&self.full(now), now, cost) {
-                    Ok(tats) => tats,
-                    Err(refusal) => return Verdict::Denied(refusal),
+                *tats = self.full(now);
+                let Some(charged) = self.charged(tats, now, cost) else {
+                    return Verdict::Denied;
                 };
-                if self.insert(&shard, key, &tats, now).is_some() {
-                    return Verdict::Admitted(tats);
+                if self.insert(&shard, key, &charged, now).is_some() {
+                    *tats = charged;
+                    return Verdict::Admitted;
                 }
                 (shard.shared(), Key::SHARED)
             }
         };
         // Nothing is sealed while this shard is ours: there is a verdict.
-        let mut tats = [0; MAX_LIMITS];
-        self.charge(slot, tag, now, cost, &mut tats).verdict(tats).unwrap_or(Verdict::Retired)
+        let charge = self.charge(&self.columns, (slot, tag), now, cost, tats);
+        charge.verdict().unwrap_or(Verdict::Retired)
     }
 
     fn correct_slot(

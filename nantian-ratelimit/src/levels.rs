@@ -53,8 +53,8 @@ impl Levels {
 
     /// Which limit lacks room for `cost`, and how long, if one does: the one that does longest.
     pub(crate) fn shortage(&self, cost: Cost) -> Option<(usize, Duration)> {
-        let refusal = self.ledger.charged(&self.tats, self.now, cost).err()?;
-        Some((refusal.column, refusal.until?.since(self.now)))
+        let (column, until) = self.ledger.longest_wait(&self.tats, self.now, cost)?;
+        Some((column, until.since(self.now)))
     }
 
     /// Items in use of each limit, rounded up.

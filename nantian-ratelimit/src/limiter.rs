@@ -11,20 +11,16 @@ use crate::clock::{Clock, MonotonicClock, Timestamp};
 use crate::cost::Cost;
 use crate::error::Denied;
 use crate::key::{Key, KeyHasher, Secret};
-use crate::ledger::{Ledger, Refusal, Tats, Verdict};
+use crate::ledger::{Ledger, Tats, Verdict};
 use crate::levels::Levels;
 use crate::line::Lines;
-use crate::policy::Policy;
+use crate::policy::{MAX_LIMITS, Policy};
 use crate::reservation::Reservation;
 #[cfg(feature = "redis")]
 use crate::sync::AtomicU64;
 use crate::sync::{Mutex, Ordering, lock};
 #[cfg(feature = "redis")]
-use crate::{
-    column::Correction,
-    ledger::Corrected,
-    policy::{Limit, MAX_LIMITS},
-};
+use crate::{column::Correction, ledger::Corrected, policy::Limit};
 
 /// Decides all limits of a policy at once, for any number of keys, without a lock for keys that it knows.
 ///
@@ -116,6 +112,7 @@ impl Limiter {
     }
 
     /// Starts the digest of a scope's values.
+    #[inline]
     pub fn hasher(&self) -> KeyHasher {
         self.0.lineage.secret.hasher()
     }
@@ -123,6 +120,7 @@ impl Limiter {
     /// The digest of a single value.
     ///
     /// Keys mean something only to the limiter that made them, and to those over the same state.
+    #[inline]
     pub fn key(&self, value: &[u8]) -> Key {
         let mut hasher = self.hasher();
         hasher.value(Some(value));
@@ -144,16 +142,12 @@ impl Limiter {
     #[inline]
     pub fn admit_at(&self, now: Timestamp, key: Key, cost: Cost) -> Result<Admitted<'_>, Denied> {
         let ledger = &self.0.ledger;
-        if !ledger.is_retired() {
-            match ledger.admit(now, key, cost) {
-                Verdict::Admitted(tats) => {
-                    return Ok(Admitted { ledger: Cow::Borrowed(ledger), now, tats, key, cost });
-                }
-                Verdict::Denied(refusal) => return Err(denied(ledger, now, refusal)),
-                Verdict::Retired => {}
-            }
+        let mut tats = [0; MAX_LIMITS];
+        match ledger.admit(now, key, cost, &mut tats) {
+            Verdict::Admitted => Ok(Admitted { ledger: Cow::Borrowed(ledger), now, tats, key, cost }),
+            Verdict::Denied => Err(denied(ledger, now, &tats, cost)),
+            Verdict::Retired => self.admit_by_latest(now, key, cost),
         }
-        self.admit_by_latest(now, key, cost)
     }
 
     /// [`Limiter::admit_at`] where the limiter's own ledger answers no more.
@@ -161,11 +155,12 @@ impl Limiter {
     fn admit_by_latest(&self, now: Timestamp, key: Key, cost: Cost) -> Result<Admitted<'_>, Denied> {
         loop {
             let ledger = self.0.lineage.latest();
-            match ledger.admit(now, key, cost) {
-                Verdict::Admitted(tats) => {
+            let mut tats = [0; MAX_LIMITS];
+            match ledger.admit(now, key, cost, &mut tats) {
+                Verdict::Admitted => {
                     return Ok(Admitted { ledger: Cow::Owned(ledger), now, tats, key, cost });
                 }
-                Verdict::Denied(refusal) => return Err(denied(&ledger, now, refusal)),
+                Verdict::Denied => return Err(denied(&ledger, now, &tats, cost)),
                 Verdict::Retired => {}
             }
         }
@@ -274,9 +269,9 @@ impl Limiter {
 
 /// What the caller is told of a refusal.
 #[inline(never)]
-fn denied(ledger: &Arc<Ledger>, now: Timestamp, refusal: Refusal) -> Denied {
-    let Refusal { tats, column, until } = refusal;
-    Denied::new(Levels::new(Arc::clone(ledger), now, tats), column, until.map(|until| until.since(now)))
+fn denied(ledger: &Arc<Ledger>, now: Timestamp, tats: &Tats, cost: Cost) -> Denied {
+    let (column, until) = ledger.refusal(tats, now, cost);
+    Denied::new(Levels::new(Arc::clone(ledger), now, *tats), column, until.map(|until| until.since(now)))
 }
 
 impl fmt::Debug for Limiter {

@@ -9,26 +9,21 @@
 use crate::clock::{Timestamp, nanos};
 use crate::policy::Limit;
 
-/// Time stops after 146 years, so that no sum below overflows.
+/// Time stops after 146 years, so that no sum below overflows: a tick is less than 2^63, and a bucket holds 1000 windows of
+/// 31 days at most, a little more than half of that.
 const LAST_NANOSECOND: u64 = 1 << 62;
 
-/// How one bucket fills and what fits into it. All fields but `window` count units.
+/// How one bucket fills and what fits into it, in units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
     item: u64,
     capacity: u64,
-    /// What a bucket can owe beyond its capacity: one window's refill.
-    debt: u64,
-    /// Units that pass in one window.
+    /// Units that pass in one window, and what a bucket can owe beyond its capacity. Less than twice the window.
     speed: u64,
     /// The window in nanoseconds.
     window: u64,
-}
-
-/// The bucket lacks room until the given time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Short {
-    pub(crate) until: Timestamp,
+    /// Units that pass in a nanosecond beyond the first, in 2^-64, rounded down.
+    surplus: u64,
 }
 
 /// A TAT after a correction.
@@ -47,37 +42,38 @@ impl Rate {
         let window = nanos(limit.window()).max(1);
         let max = limit.max().clamp(1, window);
         let item = window.div_ceil(max);
-        let refill = max.saturating_mul(item);
-        Self {
-            item,
-            capacity: limit.capacity().max(1).saturating_mul(item),
-            debt: refill,
-            speed: refill,
-            window,
-        }
+        let speed = max.saturating_mul(item);
+        let capacity = limit.capacity().max(1).saturating_mul(item);
+        let surplus = (u128::from(speed - window) << 64) / u128::from(window);
+        Self { item, capacity, speed, window, surplus: u64::try_from(surplus).unwrap_or(u64::MAX) }
     }
 
-    /// `now` in units.
+    /// `now` in units: `floor(now × speed / window)`, without a division.
     #[inline]
     pub(crate) fn tick(&self, now: Timestamp) -> u64 {
         let now = now.as_nanos().min(LAST_NANOSECOND);
-        if self.speed == self.window {
-            return now;
-        }
-        scale(now, self.speed, self.window)
+        // At most one less than the whole surplus, as `now` is below 2^64; what is missing tells.
+        let surplus = high_half(now, self.surplus);
+        let missing =
+            now.wrapping_mul(self.speed - self.window).wrapping_sub(surplus.wrapping_mul(self.window));
+        now + surplus + u64::from(missing >= self.window)
     }
 
-    /// The TAT after `cost` items, or when they fit.
+    /// The TAT after `cost` items, if they fit.
     ///
     /// A cost above the capacity asks for a full bucket and takes all of it.
     #[inline]
-    pub(crate) fn charge(&self, tat: u64, tick: u64, cost: u64) -> Result<u64, Short> {
+    pub(crate) fn charge(&self, tat: u64, tick: u64, cost: u64) -> Option<u64> {
+        let (held, cost) = (tat.max(tick), self.charged(cost));
+        let room = (tick + self.capacity).saturating_sub(held);
+        (cost <= room).then(|| held + cost)
+    }
+
+    /// When `cost` items fit, if they do not fit now.
+    pub(crate) fn room_at(&self, tat: u64, tick: u64, cost: u64) -> Option<Timestamp> {
         let charged = tat.max(tick).saturating_add(self.charged(cost));
         let earliest = charged.saturating_sub(self.capacity);
-        if earliest <= tick {
-            return Ok(charged);
-        }
-        Err(Short { until: self.instant(earliest) })
+        (earliest > tick).then(|| self.instant(earliest))
     }
 
     /// Takes back a charge of `cost` items that was made at this rate.
@@ -93,7 +89,7 @@ impl Rate {
     /// Takes `items` more, into debt if need be, up to one window of debt.
     pub(crate) fn debit(&self, tat: u64, tick: u64, items: u64) -> Adjusted {
         let held = tat.max(tick);
-        let ceiling = tick.saturating_add(self.capacity).saturating_add(self.debt);
+        let ceiling = tick.saturating_add(self.capacity).saturating_add(self.speed);
         let owed = held.saturating_add(items.saturating_mul(self.item));
         let capped = owed.min(ceiling.max(tat));
         let taken = capped.saturating_sub(held).div_ceil(self.item);
@@ -135,7 +131,7 @@ impl Rate {
         let used = tat.saturating_sub(self.tick(now));
         let items = scale_up(used, to.item, self.item);
         let tick = to.tick(now);
-        let ceiling = to.capacity.saturating_add(to.debt);
+        let ceiling = to.capacity.saturating_add(to.speed);
         tick.saturating_add(items.min(ceiling))
     }
 
@@ -146,17 +142,14 @@ impl Rate {
 
     /// The first instant whose tick is at least `tick`.
     fn instant(&self, tick: u64) -> Timestamp {
-        if self.speed == self.window {
-            return Timestamp::from_nanos(tick);
-        }
         Timestamp::from_nanos(scale_up(tick, self.window, self.speed))
     }
 }
 
-/// `floor(value × numerator / denominator)`, saturating.
-fn scale(value: u64, numerator: u64, denominator: u64) -> u64 {
-    let product = u128::from(value) * u128::from(numerator);
-    u64::try_from(product / u128::from(denominator)).unwrap_or(u64::MAX)
+/// The upper 64 bits of a product.
+#[inline]
+fn high_half(a: u64, b: u64) -> u64 {
+    ((u128::from(a) * u128::from(b)) >> 64) as u64
 }
 
 /// `ceil(value × numerator / denominator)`, saturating.

@@ -34,8 +34,10 @@ impl Sip {
     /// Adds bytes, padded with zeros to whole words.
     #[inline]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            self.word(chunk.first_chunk().map_or_else(|| padded(chunk), |word| u64::from_le_bytes(*word)));
+        let (words, rest) = bytes.as_chunks();
+        words.iter().for_each(|word| self.word(u64::from_le_bytes(*word)));
+        if !rest.is_empty() {
+            self.word(padded(rest));
         }
     }
 

@@ -1,8 +1,12 @@
 //! A bounded hash table of atomic cells that never forgets a key in use.
 //!
-//! A *slot* is a tag and one cell per limit, inside one cache line. A tag has four lines to choose from, two pairs of
-//! neighbours, in every *segment*. Segments are added as keys arrive, each eight times as large as the one before, up to
-//! a fixed total; a new one takes over the keys in use, and those before it remain for keys that find their lines full.
+//! A *slot* is a tag and one cell per limit, inside one cache line. A tag has two *pairs* of lines in every *segment*, a near
+//! one and a far one. Segments are added as keys arrive, each eight times as large as the one before, up to a fixed total; a
+//! new one takes over the keys in use, and those before it remain for keys that find their pairs full.
+//!
+//! More than nine of ten keys are in the near pair of the largest segment, whatever the load. Both lines of it are fetched
+//! at once and all tags are compared before anything branches, so that a processor foresees the way of a decision and begins
+//! the next one while this one waits for memory.
 //!
 //! Finding a slot and changing its cells takes no lock. Giving a slot to a key takes the mutex of its shard, which is
 //! what makes keys unique. A slot changes hands only while all its cells are [`SEALED`]. Sealing is one atomic step per
@@ -20,6 +24,8 @@ pub(crate) const SEALED: u64 = u64::MAX;
 /// Words of a cache line, and of the widest slot.
 const LINE: usize = 8;
 const GROWTH: usize = 8;
+/// Enough for 2^30 keys.
+const MAX_SEGMENTS: usize = 10;
 const MAX_SHARDS: usize = 64;
 /// Keys that a shard is to hold at least, before there is a second one.
 const KEYS_IN_SHARD: usize = 64;
@@ -46,11 +52,12 @@ pub(crate) struct Exclusive<'t, T> {
 pub(crate) struct Slot<'t>(&'t [AtomicU64]);
 
 struct Shard<T> {
-    segments: Box<[OnceLock<Segment>]>,
     /// Segments in use.
     used: AtomicUsize,
+    /// The smallest first. Not on the heap, where finding them would be one more step.
+    segments: [OnceLock<Segment>; MAX_SEGMENTS],
     /// The slot of the keys that found none.
-    shared: Line,
+    shared: [AtomicU64; LINE],
     state: Mutex<T>,
 }
 
@@ -60,9 +67,7 @@ struct Segment {
 
 /// Two lines that the processor likes to fetch together.
 #[repr(align(128))]
-struct Pair([Line; 2]);
-
-struct Line([AtomicU64; LINE]);
+struct Pair([AtomicU64; 2 * LINE]);
 
 // === impl Table ===
 
@@ -75,11 +80,16 @@ impl<T> Table<T> {
         // The smaller segments have a seventh more.
         let largest = (keys.saturating_mul(41) / 32).div_ceil(shards).div_ceil(slots_in_pair);
         let sizes = segment_sizes(largest.max(1));
-        Self { shards: (0..shards).map(|_| Shard::new(sizes.len(), width, state())).collect(), width, sizes }
+        Self { shards: (0..shards).map(|_| Shard::new(width, state())).collect(), width, sizes }
+    }
+
+    /// The slot of `key`, of `WIDTH` words, if it is where most are.
+    #[inline]
+    pub(crate) fn find_near<const WIDTH: usize>(&self, key: Key) -> Option<Slot<'_>> {
+        self.shard(self.position(key)).largest()?.near(key.tag).find::<WIDTH>(key.tag)
     }
 
     /// The slot of `key`. `None` may mean that it is being given one right now: [`Table::lock`] tells.
-    #[inline]
     pub(crate) fn find(&self, key: Key) -> Option<Slot<'_>> {
         self.shard(self.position(key)).find(key, self.width)
     }
@@ -111,6 +121,7 @@ impl<T> Table<T> {
         clippy::indexing_slicing,
         reason = "positions come from Table::position or count up to Table::shards"
     )]
+    #[inline]
     fn shard(&self, position: usize) -> &Shard<T> {
         &self.shards[position]
     }
@@ -119,7 +130,7 @@ impl<T> Table<T> {
 /// Sizes of segments, smallest first, each about eight times as large as the one before.
 fn segment_sizes(largest: usize) -> Box<[usize]> {
     let sizes = std::iter::successors(Some(largest), |size| Some(size / GROWTH).filter(|size| *size > 0));
-    let mut sizes: Vec<usize> = sizes.collect();
+    let mut sizes: Vec<usize> = sizes.take(MAX_SEGMENTS).collect();
     sizes.reverse();
     sizes.into()
 }
@@ -141,7 +152,7 @@ impl<'t, T> Exclusive<'t, T> {
 
     /// The slot that keys without a slot share.
     pub(crate) fn shared(&self) -> Slot<'t> {
-        Slot(&self.shard.shared.0)
+        Slot(&self.shard.shared)
     }
 
     /// All slots that keys have, without the shared one.
@@ -194,16 +205,15 @@ impl<'t, T> Exclusive<'t, T> {
 // === impl Shard ===
 
 impl<T> Shard<T> {
-    fn new(segments: usize, width: usize, state: T) -> Self {
+    fn new(width: usize, state: T) -> Self {
         Self {
-            segments: (0..segments).map(|_| OnceLock::new()).collect(),
             used: AtomicUsize::new(0),
-            shared: Line::new(width),
+            segments: std::array::from_fn(|_| OnceLock::new()),
+            shared: vacant(width),
             state: Mutex::new(state),
         }
     }
 
-    #[inline]
     fn find(&self, key: Key, width: usize) -> Option<Slot<'_>> {
         match width {
             2 => self.segments().find_map(|segment| segment.find::<2>(key.tag)),
@@ -212,8 +222,13 @@ impl<T> Shard<T> {
         }
     }
 
-    /// The segments in use, largest first: most keys are there.
     #[inline]
+    fn largest(&self) -> Option<&Segment> {
+        let used = self.used.load(Ordering::Acquire);
+        self.segments.get(used.wrapping_sub(1))?.get()
+    }
+
+    /// The segments in use, largest first: most keys are there.
     fn segments(&self) -> impl Iterator<Item = &Segment> {
         let used = self.used.load(Ordering::Acquire);
         self.segments.get(..used).unwrap_or_default().iter().rev().filter_map(OnceLock::get)
@@ -222,8 +237,7 @@ impl<T> Shard<T> {
     fn slots(&self, width: usize) -> impl Iterator<Item = Slot<'_>> {
         self.segments()
             .flat_map(|segment| segment.pairs.iter())
-            .flat_map(|pair| &pair.0)
-            .flat_map(move |line| line.slots(width))
+            .flat_map(move |pair| pair.slots(width))
             .filter(|slot| !slot.is_empty())
     }
 }
@@ -232,32 +246,27 @@ impl<T> Shard<T> {
 
 impl Segment {
     fn new(pairs: usize, width: usize) -> Self {
-        Self { pairs: (0..pairs).map(|_| Pair([Line::new(width), Line::new(width)])).collect() }
+        Self { pairs: (0..pairs).map(|_| Pair(vacant(width))).collect() }
     }
 
     /// The slot of `tag`, for slots of `WIDTH` words.
-    #[inline]
     fn find<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
-        let [first, second] = self.pair(tag);
-        first.find::<WIDTH>(tag).or_else(|| second.find::<WIDTH>(tag)).or_else(|| self.find_far::<WIDTH>(tag))
-    }
-
-    /// [`Segment::find`] in the other pair.
-    #[inline(never)]
-    fn find_far<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
-        self.pair(tag.rotate_left(32)).into_iter().find_map(|line| line.find::<WIDTH>(tag))
+        self.near(tag).find::<WIDTH>(tag).or_else(|| self.far(tag).find::<WIDTH>(tag))
     }
 
     /// The slots that a tag may have, in the order in which they are tried.
     fn choices(&self, tag: u64, width: usize) -> impl Iterator<Item = Slot<'_>> {
-        self.lines(tag).into_iter().flat_map(move |line| line.slots(width))
+        self.near(tag).slots(width).chain(self.far(tag).slots(width))
     }
 
-    /// The lines of a tag, best first; in a small segment some are the same.
-    fn lines(&self, tag: u64) -> [&Line; 4] {
-        let [first, second] = self.pair(tag);
-        let [third, fourth] = self.pair(tag.rotate_left(32));
-        [first, second, third, fourth]
+    #[inline]
+    fn near(&self, tag: u64) -> &Pair {
+        self.pair(tag)
+    }
+
+    /// The other pair of a tag; in a small segment it may be the same.
+    fn far(&self, tag: u64) -> &Pair {
+        self.pair(tag.rotate_left(32))
     }
 
     #[expect(
@@ -265,37 +274,37 @@ impl Segment {
         reason = "choose stays below the number of pairs, of which there is one"
     )]
     #[inline]
-    fn pair(&self, tag: u64) -> [&Line; 2] {
-        let [even, odd] = &self.pairs[choose(tag, self.pairs.len())].0;
-        if tag & 1 == 0 { [even, odd] } else { [odd, even] }
+    fn pair(&self, hash: u64) -> &Pair {
+        &self.pairs[choose(hash, self.pairs.len())]
     }
 }
 
-// === impl Line ===
+// === impl Pair ===
 
-impl Line {
-    fn new(width: usize) -> Self {
-        Self(std::array::from_fn(|word| {
-            let is_tag = word.is_multiple_of(width);
-            AtomicU64::new(if is_tag { Key::EMPTY } else { SEALED })
-        }))
-    }
-
-    /// Compares all tags before it branches: which slot it is cannot be predicted, that it is here can.
+impl Pair {
+    /// Compares all tags before it branches: which slot it is cannot be foreseen, that it is here can.
     #[inline]
     fn find<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
         let (slots, _) = self.0.as_chunks::<WIDTH>();
-        let mut found = 0u32;
+        let mut found = slots.len();
         for (position, words) in slots.iter().enumerate() {
             let is_tag = words.first().is_some_and(|word| word.load(Ordering::Acquire) == tag);
-            found |= u32::from(is_tag) << position;
+            found = if is_tag { position } else { found };
         }
-        slots.get(found.trailing_zeros() as usize).map(|words| Slot(words))
+        slots.get(found).map(|words| Slot(words))
     }
 
     fn slots(&self, width: usize) -> impl Iterator<Item = Slot<'_>> {
         self.0.chunks_exact(width).map(Slot)
     }
+}
+
+/// Words of slots that nobody has.
+fn vacant<const WORDS: usize>(width: usize) -> [AtomicU64; WORDS] {
+    std::array::from_fn(|word| {
+        let is_tag = word.is_multiple_of(width);
+        AtomicU64::new(if is_tag { Key::EMPTY } else { SEALED })
+    })
 }
 
 // === impl Slot ===

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::column::Correction;
 use crate::cost::Cost;
 use crate::key::{Key, Secret};
-use crate::policy::Limit;
+use crate::policy::{Limit, MAX_LIMITS};
 
 use super::{Ledger, Verdict};
 
@@ -36,8 +36,12 @@ fn at(seconds: u64) -> Timestamp {
     Timestamp::from_nanos(seconds * 1_000_000_000)
 }
 
+fn verdict(ledger: &Ledger, now: Timestamp, key: Key, cost: Cost) -> Verdict {
+    ledger.admit(now, key, cost, &mut [0; MAX_LIMITS])
+}
+
 fn admits(ledger: &Ledger, now: Timestamp, key: Key, cost: Cost) -> bool {
-    matches!(ledger.admit(now, key, cost), Verdict::Admitted(_))
+    verdict(ledger, now, key, cost) == Verdict::Admitted
 }
 
 fn left(ledger: &Ledger, now: Timestamp, key: Key) -> Vec<u64> {
@@ -122,12 +126,12 @@ fn a_hand_over_admits_nothing_twice() {
         let racing = thread::spawn(move || taking.take_over(at(0)));
         let mut admitted = 0;
         for _ in 0..2 {
-            let verdict = old.admit(at(0), key(1), Cost::REQUEST);
+            let verdict = verdict(&old, at(0), key(1), Cost::REQUEST);
             let verdict = match verdict {
-                Verdict::Retired => new.admit(at(0), key(1), Cost::REQUEST),
+                Verdict::Retired => self::verdict(&new, at(0), key(1), Cost::REQUEST),
                 decided => decided,
             };
-            admitted += u32::from(matches!(verdict, Verdict::Admitted(_)));
+            admitted += u32::from(verdict == Verdict::Admitted);
         }
         racing.join().unwrap();
         assert!(admitted <= 1);

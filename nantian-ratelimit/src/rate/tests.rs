@@ -72,12 +72,12 @@ proptest! {
             let level = exact.level_at(now);
             let needed = i128::from(cost) * exact.window;
             match rate.charge(tat, rate.tick(at(now)), cost) {
-                Ok(charged) => {
+                Some(charged) => {
                     prop_assert!(level >= needed - exact.slack(), "admitted without room");
                     tat = charged;
                     exact.take(cost);
                 }
-                Err(_) => prop_assert!(level < needed + exact.slack(), "denied despite room"),
+                None => prop_assert!(level < needed + exact.slack(), "denied despite room"),
             }
         }
     }
@@ -91,10 +91,11 @@ proptest! {
         let rate = Rate::of(&limit);
         let tat = rate.charge(0, rate.tick(at(start)), limit.capacity()).unwrap();
         let cost = (limit.capacity() * share / 64).max(1);
-        let until = rate.charge(tat, rate.tick(at(start)), cost).unwrap_err().until;
-        prop_assert!(rate.charge(tat, rate.tick(until), cost).is_ok());
+        prop_assert!(rate.charge(tat, rate.tick(at(start)), cost).is_none());
+        let until = rate.room_at(tat, rate.tick(at(start)), cost).unwrap();
+        prop_assert!(rate.charge(tat, rate.tick(until), cost).is_some());
         let earlier = at(until.as_nanos() - 1);
-        prop_assert!(rate.charge(tat, rate.tick(earlier), cost).is_err());
+        prop_assert!(rate.charge(tat, rate.tick(earlier), cost).is_none());
     }
 
     #[test]
@@ -104,7 +105,7 @@ proptest! {
         prop_assert_eq!(rate.remaining(0, tick), limit.capacity());
         let empty = rate.charge(0, tick, limit.capacity()).unwrap();
         prop_assert_eq!(rate.remaining(empty, tick), 0);
-        prop_assert!(rate.charge(empty, tick, 1).is_err());
+        prop_assert!(rate.charge(empty, tick, 1).is_none());
     }
 
     #[test]
@@ -145,7 +146,7 @@ proptest! {
         let taken = items - indebted.forgiven;
         prop_assert!(taken <= limit.max());
         let window = nanos(limit.window());
-        prop_assert!(rate.charge(indebted.tat, rate.tick(at(start + 2 * window)), 1).is_ok());
+        prop_assert!(rate.charge(indebted.tat, rate.tick(at(start + 2 * window)), 1).is_some());
     }
 
     #[test]
@@ -165,13 +166,26 @@ proptest! {
     }
 
     #[test]
+    fn a_tick_is_the_exact_quotient_rounded_down(limit in any_limit(), now in 0..=LAST_NANOSECOND) {
+        let rate = Rate::of(&limit);
+        let exact = u128::from(now) * u128::from(rate.speed) / u128::from(rate.window);
+        prop_assert_eq!(u128::from(rate.tick(at(now))), exact);
+        // Where the quotient has no remainder, and a nanosecond before.
+        let even = now / rate.window * rate.window;
+        prop_assert_eq!(rate.tick(at(even)), even / rate.window * rate.speed);
+        if let Some(before) = even.checked_sub(1) {
+            prop_assert!(rate.tick(at(before)) < rate.tick(at(even)));
+        }
+    }
+
+    #[test]
     fn no_time_and_no_amount_overflows(
         limit in any_limit(), now: u64, tat in 0..u64::MAX - 1, items: u64,
     ) {
         let rate = Rate::of(&limit);
         let tick = rate.tick(at(now));
         for time in [tick, rate.tick(at(u64::MAX)), 0] {
-            if let Ok(charged) = rate.charge(tat.min(time), time, items) {
+            if let Some(charged) = rate.charge(tat.min(time), time, items) {
                 prop_assert!(charged < u64::MAX);
             }
             prop_assert!(rate.debit(tat, time, items).tat < u64::MAX);
@@ -198,11 +212,11 @@ fn a_long_run_admits_the_amount_even_if_it_divides_nothing() {
     let (mut now, mut tat, mut admitted) = (0, 0, 0);
     while now < hour {
         match rate.charge(tat, rate.tick(at(now)), 77_777) {
-            Ok(charged) => {
+            Some(charged) => {
                 tat = charged;
                 admitted += 77_777;
             }
-            Err(short) => now = short.until.as_nanos(),
+            None => now = rate.room_at(tat, rate.tick(at(now)), 77_777).unwrap().as_nanos(),
         }
     }
     let expected = 61 * limit.max();
@@ -215,6 +229,6 @@ fn a_cost_above_the_capacity_waits_for_a_full_bucket_and_takes_it() {
     let second = 1_000_000_000;
     let tat = rate.charge(0, 0, 1_000_000).unwrap();
     assert_eq!(rate.remaining(tat, 0), 0);
-    let short = rate.charge(tat, 30 * second, 1_000_000).unwrap_err();
-    assert_eq!(short.until, at(60 * second));
+    let until = rate.room_at(tat, 30 * second, 1_000_000).unwrap();
+    assert_eq!(until, at(60 * second));
 }

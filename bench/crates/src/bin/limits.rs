@@ -1,8 +1,8 @@
 //! nantian-ratelimit beside governor's keyed limiter, limitador and tower's rate limit.
 //!
 //! Against governor time is told to both, so that the decision is measured and not the clock. limitador and tower read a
-//! clock, and so do we beside them. Ours always include the digest of the key. Each decision waits for the one before, as
-//! it would among the rest of a request's work.
+//! clock, and so do we beside them. Ours always include the digest of the key. Each key is made from the outcome before,
+//! which a processor foresees: decisions overlap as far as it can look ahead.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -215,7 +215,7 @@ impl Keys {
     fn step(&mut self, decide: impl FnOnce(u64) -> bool) {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let key = ((self.0 >> 32) * KEYS) >> 32;
-        // The next key depends on this decision.
+        // The next key is made from this decision.
         self.0 += u64::from(black_box(decide(black_box(key))));
     }
 }
