@@ -9,7 +9,7 @@ use nantian_lb::Balancer;
 
 use super::{CompiledBackend, CompiledMirror, CompiledRule, Place, Registry, Target};
 use crate::{
-    filter::FilterLayer,
+    filter::{FilterLayer, RedirectLayer},
     ir::{self, Ir, ListenerId, ObjectName, Policies, PolicyId, RouteId},
     listen::{InvalidCertificate, PortKey},
     policy::{Meter, Models, PluginPlace, Plugins, RateLimits, SessionScope},
@@ -186,13 +186,16 @@ impl<'a> Compiler<'a> {
             None
         });
         let mirrors = self.mirrors(&rule.mirrors);
+        let redirect = RedirectLayer::new(&rule.filters);
         let needs_info = filters.is_some()
+            || redirect.is_some()
             || plugins.is_some()
             || rate_limits.is_some()
             || mirrors.iter().any(|mirror| mirror.target.asks_for_client())
             || backends.iter().any(|share| {
                 share.mirrors.iter().any(|mirror| mirror.target.asks_for_client())
                     || share.filters.is_some()
+                    || share.redirect.is_some()
                     || share.plugins.is_some()
                     || share.rate_limits.is_some()
                     || share.target.asks_for_client()
@@ -204,6 +207,7 @@ impl<'a> Compiler<'a> {
             filters,
             plugins,
             rate_limits,
+            redirect,
             mirrors,
             backends,
             needs_info,
@@ -259,6 +263,7 @@ impl<'a> Compiler<'a> {
             filters,
             plugins: self.plugins(&around, outer, place, Some(&share.target)),
             rate_limits,
+            redirect: RedirectLayer::new(&share.filters),
             mirrors: self.mirrors(&share.mirrors),
             timeout: rule.timeouts.backend_request,
             retry,

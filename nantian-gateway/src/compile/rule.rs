@@ -6,7 +6,7 @@ use nantian_lb::{Balancer, HashKey, Strategy, session::Sessions};
 
 use super::backends::Home;
 use crate::{
-    filter::{FilterLayer, RetryBudget},
+    filter::{FilterLayer, RedirectLayer, RetryBudget},
     ir,
     metrics::RouteMetrics,
     policy::{AiObserver, Meter, Plugins, RateLimits},
@@ -23,6 +23,7 @@ pub struct CompiledRule {
     pub(crate) filters: Option<FilterLayer>,
     pub(crate) plugins: Option<Plugins>,
     pub(crate) rate_limits: Option<RateLimits>,
+    pub(crate) redirect: Option<RedirectLayer>,
     pub(crate) mirrors: Vec<CompiledMirror>,
     pub(crate) backends: Vec<CompiledBackend>,
     /// Some stage asks what the headers do not say.
@@ -47,6 +48,7 @@ pub struct CompiledBackend {
     pub(crate) filters: Option<FilterLayer>,
     pub(crate) plugins: Option<Plugins>,
     pub(crate) rate_limits: Option<RateLimits>,
+    pub(crate) redirect: Option<RedirectLayer>,
     pub(crate) mirrors: Vec<CompiledMirror>,
     pub(crate) timeout: Option<Duration>,
     /// When it is tried again, and how often that may be.

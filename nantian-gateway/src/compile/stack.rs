@@ -44,7 +44,7 @@ pub struct Context {
     pub unmatched: Arc<RouteMetrics>,
 }
 
-/// A rule: counted and logged, filtered, then in time, seen by plugins, within limits, to one of its backends.
+/// A rule: counted and logged, filtered, then in time, seen by plugins, within limits, to one of its backends, or redirected.
 pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
     let observe = ObserveLayer::new(
         Arc::clone(&rule.place.route),
@@ -60,6 +60,7 @@ pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
             .option_layer(time(rule))
             .option_layer(rule.plugins.clone())
             .option_layer(rule.rate_limits.clone())
+            .option_layer(rule.redirect.clone())
             .option_layer(mirrors(&rule.mirrors, rule, context))
             .service(backends(rule, context)),
     )
@@ -106,6 +107,7 @@ fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> B
             .option_layer(share.filters.clone())
             .option_layer(share.plugins.clone())
             .option_layer(share.rate_limits.clone())
+            .option_layer(share.redirect.clone())
             .option_layer(mirrors(&share.mirrors, rule, context))
             .option_layer(share.meter)
             .service(attempts(share, rule, context)),

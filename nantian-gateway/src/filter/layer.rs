@@ -15,13 +15,12 @@ use tower::{Layer, Service};
 use super::{
     cors::Cors,
     headers::{HeaderChanges, InvalidHeader},
-    redirect::redirect,
     rewrite::Rewrite,
 };
 use crate::{body::Body, ir, listen::RequestInfo};
 
-/// Applies filters in their order; a redirect answers without the inner service, and so does CORS, which comes first, to
-/// a preflight.
+/// Applies filters in their order; CORS, which comes first, answers a preflight without the inner service. A redirect is none
+/// of them: it takes the place of a backend, [`RedirectLayer`](super::RedirectLayer).
 #[derive(Debug, Clone)]
 pub struct FilterLayer {
     filters: Arc<Filters>,
@@ -43,7 +42,6 @@ struct Crossing {
 #[derive(Debug)]
 enum RequestFilter {
     Headers(HeaderChanges),
-    Redirect(ir::Redirect),
     Rewrite(Rewrite),
 }
 
@@ -63,15 +61,14 @@ impl FilterLayer {
                 ir::Filter::ResponseHeaders(modifier) => {
                     compiled.response.push(HeaderChanges::new(modifier)?)
                 }
-                ir::Filter::Redirect(redirect) => {
-                    compiled.request.push(RequestFilter::Redirect(redirect.clone()));
-                }
+                ir::Filter::Redirect(_) => {}
                 ir::Filter::UrlRewrite(rewrite) => {
                     compiled.request.push(RequestFilter::Rewrite(Rewrite::new(rewrite)?));
                 }
             }
         }
-        Ok((!filters.is_empty()).then(|| Self { filters: Arc::new(compiled) }))
+        let is_redirect = |filter: &ir::Filter| matches!(filter, ir::Filter::Redirect(_));
+        Ok((!filters.iter().all(is_redirect)).then(|| Self { filters: Arc::new(compiled) }))
     }
 }
 
@@ -95,11 +92,6 @@ impl Filters {
                 RequestFilter::Headers(changes) => changes.apply(&mut parts.headers),
                 RequestFilter::Rewrite(rewrite) => {
                     rewrite.apply(&mut parts, info.as_ref().and_then(|info| info.matched_prefix));
-                }
-                RequestFilter::Redirect(filter) => {
-                    if let Some(info) = &info {
-                        return ControlFlow::Break(redirect(filter, &parts, info));
-                    }
                 }
             }
         }

@@ -16,6 +16,7 @@ pub use self::{
     headers::InvalidHeader,
     layer::{FilterFuture, FilterLayer, FilterService},
     mirror::{Mirror, MirrorLayer, MirrorService},
+    redirect::{RedirectLayer, RedirectService},
     retry::{Retry, RetryLayer},
     timeout::{TimedOut, TimeoutLayer},
 };

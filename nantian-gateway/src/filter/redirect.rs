@@ -1,15 +1,79 @@
 //! RequestRedirect.
 
-use http::{HeaderValue, Response, StatusCode, header, request::Parts};
+use std::{
+    future::{Ready, ready},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::Either;
+use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use tower::{Layer, Service};
 
 use super::rewrite::rewritten;
 use crate::{body::Body, ir, listen::RequestInfo};
+
+/// Answers with a redirect, in place of a backend.
+#[derive(Debug, Clone)]
+pub struct RedirectLayer {
+    redirect: Arc<ir::Redirect>,
+}
+
+/// The service of [`RedirectLayer`].
+#[derive(Debug, Clone)]
+pub struct RedirectService<S> {
+    inner: S,
+    redirect: Arc<ir::Redirect>,
+}
+
+// === impl RedirectLayer ===
+
+impl RedirectLayer {
+    /// The layer for the redirect among `filters`, if there is one.
+    pub fn new(filters: &[ir::Filter]) -> Option<Self> {
+        filters.iter().find_map(|filter| match filter {
+            ir::Filter::Redirect(redirect) => Some(Self { redirect: Arc::new(redirect.clone()) }),
+            _ => None,
+        })
+    }
+}
+
+impl<S> Layer<S> for RedirectLayer {
+    type Service = RedirectService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RedirectService { inner, redirect: Arc::clone(&self.redirect) }
+    }
+}
+
+// === impl RedirectService ===
+
+impl<S> Service<Request<Body>> for RedirectService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<Ready<Result<Response<Body>, S::Error>>, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (parts, body) = request.into_parts();
+        match parts.extensions.get::<RequestInfo>() {
+            Some(info) => Either::Left(ready(Ok(redirect(&self.redirect, &parts, info)))),
+            None => Either::Right(self.inner.call(Request::from_parts(parts, body))),
+        }
+    }
+}
 
 /// The answer to `request`: a redirect whose absent parts are those of the request.
 ///
 /// The port follows Gateway API: the filter's, else the well-known one of its scheme, else the listener's; a
 /// port that is the scheme's own is left out.
-pub(super) fn redirect(redirect: &ir::Redirect, request: &Parts, info: &RequestInfo) -> Response<Body> {
+fn redirect(redirect: &ir::Redirect, request: &Parts, info: &RequestInfo) -> Response<Body> {
     let tls = redirect.scheme.map_or(info.tls, |scheme| scheme == ir::RedirectScheme::Https);
     let (scheme, own_port) = if tls { ("https", 443) } else { ("http", 80) };
     let host = redirect.hostname.as_deref().unwrap_or(&info.host);

@@ -119,22 +119,28 @@ async fn what_the_policy_of_an_ai_service_denies_costs_nothing_around_it() {
 }
 
 #[tokio::test]
-async fn a_policy_on_a_route_that_only_redirects_says_so() {
+async fn redirects_are_limited_like_requests_to_a_backend() {
     let backend = Backend::echo("a").await;
     let redirect = "filters: [{type: RequestRedirect, requestRedirect: {hostname: example.net}}]";
-    let redirecting = rule("/old", &format!("name: old, {redirect}"));
+    let of_share = format!("backendRefs: [{{name: a, port: 80, {redirect}}}]");
     let gateway = World::new()
         .service("a", &[&backend])
-        .route("web", std::slice::from_ref(&redirecting))
-        .manifest("limits", &on_route("requestsPerMinute: 1"))
+        .route(
+            "web",
+            &[
+                rule("/old", &format!("name: old, {redirect}")),
+                rule("/share", &format!("name: share, {of_share}")),
+            ],
+        )
+        .manifest("1", &limits("old", "kind: HTTPRoute, name: web, sectionName: old", "requestsPerMinute: 2"))
+        .manifest("2", &limits("service", "kind: Service, name: a", "requestsPerMinute: 1"))
         .start()
         .await;
-    assert_eq!(statuses(&gateway, "/old", 3).await, [302, 302, 302]);
-    let message = async || gateway.condition("TokenPolicy demo/limits", "Accepted").await["message"].clone();
-    assert_eq!(message().await, "HTTPRoute demo/web redirects every request before policies are asked");
-    gateway.edit_route("web", &[redirecting, rule("/", &to("a"))]).await;
-    assert_eq!(statuses(&gateway, "/", 2).await, [200, 429]);
-    assert_eq!(message().await, "in force on HTTPRoute demo/web");
+    assert_eq!(statuses(&gateway, "/old", 3).await, [302, 302, 429]);
+    assert_eq!(statuses(&gateway, "/share", 2).await, [302, 429]);
+    assert!(backend.seen().is_empty());
+    let accepted = gateway.condition("TokenPolicy demo/old", "Accepted").await;
+    assert_eq!(accepted["message"], "in force on HTTPRoute demo/web section old");
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! Which Gateways reach what.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::TargetKey;
-use crate::ir::{BackendId, Filter, ListenerId, ListenerProtocol, ObjectName, RouteId, Rule};
+use crate::ir::{BackendId, ListenerId, ListenerProtocol, ObjectName, RouteId, Rule};
 
 /// The Gateways through which requests reach routes, backends and plugins.
 #[derive(Default)]
@@ -21,8 +21,6 @@ pub(in crate::translate) struct Reach {
     connected: Services,
     ai_services: Gateways<ObjectName>,
     plugins: Gateways<ObjectName>,
-    /// Routes and named rules that redirect all their requests, before any policy is asked.
-    redirecting: HashSet<TargetKey>,
 }
 
 struct Gateways<K>(BTreeMap<K, BTreeSet<ObjectName>>);
@@ -85,13 +83,6 @@ impl Reach {
             return;
         }
         self.routes.add(route, gateway);
-        let redirects =
-            |rule: &&Rule| rule.filters.iter().any(|filter| matches!(filter, Filter::Redirect(_)));
-        if rules.iter().all(|rule| redirects(&rule)) {
-            self.redirecting.insert(TargetKey::Route(route.clone(), None));
-        }
-        let named = rules.iter().filter(redirects).filter_map(|rule| rule.name.clone());
-        self.redirecting.extend(named.map(|name| TargetKey::Route(route.clone(), Some(name))));
         for backend in rules.iter().flat_map(Rule::backends) {
             self.asked.add(backend, gateway);
         }
@@ -134,13 +125,8 @@ impl Reach {
             TargetKey::ListenerSet(set, Some(section)) => {
                 self.sets.get(set).is_some_and(|(_, listeners)| listeners.contains(section))
             }
-            other => !self.of_requests(other).is_empty() && !self.redirects(other),
+            other => !self.of_requests(other).is_empty(),
         }
-    }
-
-    /// Whether all requests to a target are redirected before its policies are asked.
-    pub(super) fn redirects(&self, target: &TargetKey) -> bool {
-        self.redirecting.contains(target)
     }
 
     /// The Gateways to which a target belongs: itself, or those through which requests reach it.

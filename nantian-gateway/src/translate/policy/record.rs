@@ -73,8 +73,6 @@ struct Verdicts {
     /// Targets that only get what the policy is not about.
     untouched: Vec<String>,
     unreached: Vec<String>,
-    /// Targets whose requests are redirected before policies are asked.
-    redirecting: Vec<String>,
 }
 
 // === impl Record ===
@@ -102,7 +100,6 @@ impl Record {
         for outcome in &self.outcomes {
             let place = outcome.place.as_ref();
             let gateways = place.map(|place| reach.gateways(place, self.concern())).unwrap_or_default();
-            let redirects = place.is_some_and(|place| reach.redirects(place));
             let fallback = gateways.is_empty() && self.may_stand_alone();
             let fallback = fallback.then(|| (outcome.reference.clone(), false));
             let refer = |name: &ObjectName| GroupKind::GATEWAY.refer(&name.namespace, &name.name);
@@ -112,7 +109,6 @@ impl Record {
                 match &outcome.fault {
                     Some(fault) => verdicts.faults.push(fault.clone()),
                     None if reached => verdicts.in_force.push(outcome.reference.to_string()),
-                    None if redirects => verdicts.redirecting.push(outcome.reference.to_string()),
                     None if self.concern() == Concern::Tls => {
                         verdicts.untouched.push(outcome.reference.to_string());
                     }
@@ -184,10 +180,6 @@ impl Verdicts {
             return condition;
         }
         let (reason, message) = match (&*self.in_force, &*self.unreached) {
-            ([], []) if !self.redirecting.is_empty() => {
-                let targets = self.redirecting.join(", ");
-                (Reason::Accepted, format!("{targets} redirects every request before policies are asked"))
-            }
             ([], []) if !self.untouched.is_empty() => {
                 let targets = self.untouched.join(", ");
                 let message = format!("{targets} gets only datagrams and the TLS of clients, as they are");
