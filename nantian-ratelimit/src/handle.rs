@@ -47,11 +47,15 @@ impl ReservationHandle {
 
     /// Settles the request's tokens now, unless they are settled.
     pub fn settle(&self, settlement: Settlement) {
-        let mut next = Some(self);
-        while let Some(handle) = next {
-            handle.settle_own(settlement);
-            next = handle.0.outer.as_ref();
-        }
+        self.outwards().for_each(|handle| handle.settle_own(settlement));
+    }
+
+    /// Settles only what was reserved for this attempt at the request, by the limiters that are
+    /// [`of_attempt`](crate::RateLimitLayer::of_attempt), up to the first that is not: for an attempt that failed where
+    /// another one follows. The reservations around it are settled by that one.
+    pub fn settle_attempt(&self, settlement: Settlement) {
+        let of_attempt = self.outwards().take_while(|handle| handle.0.settings.of_attempt);
+        of_attempt.for_each(|handle| handle.settle_own(settlement));
     }
 
     /// Tokens that were estimated for the request.
@@ -61,6 +65,11 @@ impl ReservationHandle {
 
     pub(crate) fn levels(&self) -> &Levels {
         self.0.charge.levels()
+    }
+
+    /// This handle, then that of the limiter around it, and so on.
+    fn outwards(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |handle| handle.0.outer.as_ref())
     }
 
     fn settle_own(&self, settlement: Settlement) {

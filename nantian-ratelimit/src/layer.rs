@@ -35,6 +35,7 @@ pub(crate) struct Settings {
     pub(crate) responder: Arc<dyn Responder>,
     pub(crate) observe: Arc<dyn Observe>,
     pub(crate) preflight_exempt: bool,
+    pub(crate) of_attempt: bool,
 }
 
 /// Who a request is counted for.
@@ -69,6 +70,7 @@ impl RateLimitLayer {
                 responder: Arc::new(ByDialect),
                 observe: Arc::new(()),
                 preflight_exempt: true,
+                of_attempt: false,
             }),
         }
     }
@@ -106,6 +108,17 @@ impl RateLimitLayer {
     #[must_use]
     pub fn preflight_exempt(self, exempt: bool) -> Self {
         self.with(|settings| settings.preflight_exempt = exempt)
+    }
+
+    /// Sets whether the services are asked for one of several attempts at a request, of which another one may serve it.
+    ///
+    /// What is reserved for an attempt can be settled apart from what is reserved for the request:
+    /// [`ReservationHandle::settle_attempt`](crate::ReservationHandle::settle_attempt).
+    ///
+    /// Default: false.
+    #[must_use]
+    pub fn of_attempt(self, of_attempt: bool) -> Self {
+        self.with(|settings| settings.of_attempt = of_attempt)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {

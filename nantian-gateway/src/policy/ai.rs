@@ -192,14 +192,28 @@ fn settle(extensions: &Extensions, _: &RequestFacts) -> Settle {
 #[derive(Debug)]
 pub(super) struct Settle(Option<ReservationHandle>);
 
+impl Settle {
+    /// Settles what was reserved for an AIService that failed where another one is asked.
+    fn attempt(self, report: &UsageReport) {
+        if let Some(reservation) = self.0 {
+            reservation.settle_attempt(settlement(report));
+        }
+    }
+}
+
 impl UsageSink for Settle {
     fn finish(self, report: UsageReport) {
-        let Some(reservation) = self.0 else { return };
-        reservation.settle(match report.outcome {
-            // An estimate may raise the charge and never lowers it, or prompts would be free where usage is not told.
-            Outcome::Completed if !report.usage.estimated => Settlement::Used(report.usage.total),
-            Outcome::NotServed => Settlement::NotServed,
-            _ => Settlement::AtLeast(report.usage.total),
-        });
+        if let Some(reservation) = self.0 {
+            reservation.settle(settlement(&report));
+        }
+    }
+}
+
+fn settlement(report: &UsageReport) -> Settlement {
+    match report.outcome {
+        // An estimate may raise the charge and never lowers it, or prompts would be free where usage is not told.
+        Outcome::Completed if !report.usage.estimated => Settlement::Used(report.usage.total),
+        Outcome::NotServed => Settlement::NotServed,
+        _ => Settlement::AtLeast(report.usage.total),
     }
 }

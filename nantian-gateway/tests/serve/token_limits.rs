@@ -131,6 +131,33 @@ async fn what_is_refused_or_answered_before_any_provider_costs_no_tokens() {
 }
 
 #[tokio::test]
+async fn an_ai_service_that_another_one_stands_in_for_gives_its_own_tokens_back() {
+    let busy = Backend::answering(
+        |_| "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+    )
+    .await;
+    let free = Backend::answering(|_| completion(12)).await;
+    let backends = "backendRefs: [{group: gateway.nantian.dev, kind: AIService, name: busy}, \
+         {group: gateway.nantian.dev, kind: AIService, name: free}]";
+    let gateway = World::new()
+        .manifest("busy", &ai_service("busy", "m", &busy))
+        .manifest("free", &ai_service("free", "other", &free))
+        .route("web", &[rule("/v1", backends)])
+        .manifest("1", &limits("of-busy", "kind: AIService, name: busy", "tokensPerMinute: 1000"))
+        .manifest("2", &limits("of-route", "kind: HTTPRoute, name: web", "tokensPerMinute: 100000"))
+        .start()
+        .await;
+    for asked in 1..=5 {
+        let reply = gateway.ask(chat("/v1/chat/completions", &"word ".repeat(400), "")).await;
+        assert_eq!(reply.status(), 200, "{reply:?}");
+        assert_eq!(busy.seen().len(), asked, "its five hundred tokens are there each time");
+    }
+    eventually("all is settled", async || tokens(&gateway, "of-route", "used").await == 60.0).await;
+    assert_eq!(tokens(&gateway, "of-busy", "used").await, 0.0);
+    assert!(tokens(&gateway, "of-busy", "refunded").await > 2000.0);
+}
+
+#[tokio::test]
 async fn a_provider_that_is_not_there_gives_the_tokens_back() {
     let nobody = Port::reserve();
     let gateway = both_kinds(&Backend::at(nobody.address()), "tokensPerMinute: 1000").await;

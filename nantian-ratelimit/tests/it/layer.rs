@@ -310,6 +310,24 @@ async fn usage_settles_the_reservations_of_all_limiters_around() {
 }
 
 #[tokio::test]
+async fn a_failed_attempt_settles_what_was_reserved_for_it_alone() {
+    let [request, attempt] = [(); 2].map(|()| limiter([Limit::tokens_per_minute(1000)]));
+    let failing = service_fn(|request: Request<()>| {
+        let handle = request.extensions().get::<ReservationHandle>().unwrap();
+        handle.settle_attempt(Settlement::NotServed);
+        handle.settle_attempt(Settlement::Used(7));
+        ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("busy"))))
+    });
+    let attempts = RateLimitLayer::new(attempt.clone()).of_attempt(true).layer(failing);
+    let service = RateLimitLayer::new(request.clone()).layer(attempts);
+    let response = service.oneshot(estimated(100)).await.unwrap();
+    assert_eq!(remaining(&attempt), 1000);
+    assert_eq!(remaining(&request), 900, "another attempt may serve it");
+    drop(response);
+    assert_eq!((remaining(&request), remaining(&attempt)), (900, 1000));
+}
+
+#[tokio::test]
 async fn without_an_estimate_what_is_typical_is_reserved() {
     let limiter = limiter([Limit::tokens_per_minute(1000)]);
     let used = Arc::new(Mutex::new(Vec::new()));

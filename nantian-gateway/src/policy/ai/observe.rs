@@ -113,6 +113,7 @@ impl UsageSink for Told {
         if let Some(call) = self.call {
             call.tell(&report, true);
         }
+        self.settle.attempt(&report);
     }
 }
 

@@ -72,6 +72,8 @@ impl RateLimits {
                 .layer()
                 // No filter of the gateway answers a preflight: it reaches the backend and costs what it costs.
                 .preflight_exempt(false)
+                // The rule may have another AIService to ask.
+                .of_attempt(matches!(models, Models::Only(_)))
                 .keys(Keys { values: values.clone(), models: models.clone() })
                 .observe(counted)
         };
