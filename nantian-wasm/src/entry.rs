@@ -77,7 +77,10 @@ impl Entry {
         }
         let result = function.call_async(&mut self.store, params).await;
         self.alive = result.is_ok();
-        result.map_err(|error| self.cause(&error))
+        result.map_err(|error| {
+            self.store.data().facts.counters.note_backtrace(sandbox::backtrace(&error));
+            self.cause(&error)
+        })
     }
 
     /// Why a call of the guest ended.

@@ -33,6 +33,9 @@ pub struct PluginStatus {
     pub dropped_log_lines: u64,
     /// The last failure.
     pub last_failure: Option<Failure>,
+    /// Where the guest was when an instance last ended, the innermost function first: its name, or its number where the
+    /// module has no names, and the offset in the module. At most 20.
+    pub last_backtrace: Vec<String>,
     /// Metrics the guest defined.
     pub metrics: Vec<Metric>,
     /// The most that one stream that is over has cost, by budget.
@@ -102,6 +105,7 @@ pub(crate) struct Counters {
     pub(crate) rebuilds: AtomicU64,
     pub(crate) dropped_log_lines: AtomicU64,
     last_failure: Mutex<Option<Failure>>,
+    last_backtrace: Mutex<Vec<String>>,
 }
 
 // === impl Traps ===
@@ -134,6 +138,15 @@ impl Counters {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         warn!(plugin, %phase, %cause, "plugin instance ended");
+    }
+
+    /// Notes where a guest was when its call ended.
+    pub(crate) fn note_backtrace(&self, frames: Vec<String>) {
+        *self.last_backtrace.lock().unwrap_or_else(PoisonError::into_inner) = frames;
+    }
+
+    pub(crate) fn last_backtrace(&self) -> Vec<String> {
+        self.last_backtrace.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn traps(&self) -> Traps {

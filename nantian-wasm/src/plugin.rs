@@ -151,6 +151,7 @@ impl Plugin {
             rebuilds: counters.rebuilds.load(Ordering::Relaxed),
             dropped_log_lines: counters.dropped_log_lines.load(Ordering::Relaxed),
             last_failure: counters.last_failure(),
+            last_backtrace: counters.last_backtrace(),
             metrics: facts.shared.metrics(),
             peaks: Peaks::highest(pool.slots().iter().map(|slot| slot.peaks())),
         }

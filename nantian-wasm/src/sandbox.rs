@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use wasmtime::{StoreLimits, StoreLimitsBuilder, Trap};
+use wasmtime::{FrameInfo, StoreLimits, StoreLimitsBuilder, Trap, WasmBacktrace};
 
 use crate::config::Sandbox;
 use crate::error::Cause;
@@ -11,6 +11,10 @@ use crate::observe::Spent;
 
 /// Most elements of a guest's table; the largest real one has 8 096.
 const MAX_TABLE_ELEMENTS: usize = 16 * 1024;
+
+/// Most functions of a backtrace, and characters of a name, that are kept.
+const MAX_FRAMES: usize = 20;
+const MAX_FRAME: usize = 200;
 
 /// Bytes one stream may make the host copy out of a guest.
 const MAX_FROM_GUEST: u64 = 16 << 20;
@@ -81,6 +85,21 @@ pub(crate) fn cause(error: &wasmtime::Error, limit: Duration) -> Cause {
         Some(trap) => Cause::Trap(trap.to_string().trim_start_matches("wasm trap: ").to_owned()),
         None => Cause::Trap(error.to_string()),
     }
+}
+
+/// Where the guest was when its call ended, the innermost function first: name or number, and offset in the module.
+pub(crate) fn backtrace(error: &wasmtime::Error) -> Vec<String> {
+    let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
+    let frame = |frame: &FrameInfo| {
+        let function =
+            frame.func_name().map_or_else(|| format!("function {}", frame.func_index()), str::to_owned);
+        let function: String = function.chars().take(MAX_FRAME).filter(|char| !char.is_control()).collect();
+        match frame.module_offset() {
+            Some(offset) => format!("{function} at {offset:#x}"),
+            None => function,
+        }
+    };
+    frames.iter().take(MAX_FRAMES).map(frame).collect()
 }
 
 // === impl Usage ===

@@ -133,6 +133,24 @@ fn endless_loop_in_the_allocator_counts_for_the_callback_that_needed_it() {
 }
 
 #[test]
+fn status_tells_where_the_guest_was_when_it_trapped() {
+    let text = r#"(module
+        (memory (export "memory") 1)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+        (func $innermost unreachable)
+        (func $between call $innermost)
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $between) (i32.const 0)))"#;
+    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |_| {}).unwrap();
+    assert!(plugin.status().last_backtrace.is_empty());
+    assert_eq!(send([plugin.clone()], get("/")).status(), 503);
+    let backtrace = plugin.status().last_backtrace;
+    let functions: Vec<_> =
+        backtrace.iter().filter_map(|frame| frame.split_once(" at 0x")).map(|(name, _)| name).collect();
+    assert_eq!(functions[..2], ["innermost", "between"], "{backtrace:?}");
+}
+
+#[test]
 fn trap_ends_only_streams_that_are_hit() {
     for (what, words) in
         [("th", "unreachable"), ("oh", "stack"), ("tb", "unreachable"), ("tr", "unreachable")]

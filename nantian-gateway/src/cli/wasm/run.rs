@@ -55,6 +55,9 @@ pub(super) fn run(options: &RunOptions, log: &GuestLog, out: &mut impl Write) ->
         (None, Some(_)) => writeln!(out, "outcome    passed")?,
         (None, None) => writeln!(out, "outcome    answered by the plugin")?,
     }
+    if failure.is_some() && !status.last_backtrace.is_empty() {
+        show::list("backtrace", &status.last_backtrace, out)?;
+    }
     Ok(failure.is_none())
 }
 

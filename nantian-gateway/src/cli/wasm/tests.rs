@@ -165,7 +165,12 @@ fn run_says_why_a_plugin_failed() {
     assert!(!is_good);
     assert_lines(
         &said,
-        &["+ 503 Service Unavailable", "outcome    failed: plugin probe failed in request headers: trap: "],
+        &[
+            "+ 503 Service Unavailable",
+            "outcome    failed: plugin probe failed in request headers: trap: ",
+            "backtrace  ",
+            " at 0x",
+        ],
     );
     let (is_good, said) = said_of("run", "hostile", &["--config", "lh", "-H", "x-attack: 1"]);
     assert!(!is_good);
