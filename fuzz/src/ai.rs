@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, time::SystemTime};
 
+use aws_smithy_eventstream::frame::{read_message_from, write_message_to};
+use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{Request, header::HeaderMap, method::Method};
@@ -13,6 +15,7 @@ use nantian_ai::{
     model_of,
     usage::HideUsage,
     wire::{
+        frames::{FrameDecoder, Item as Framed},
         json::{Mark, Scanner},
         sse::{Item, SseDecoder},
     },
@@ -20,8 +23,15 @@ use nantian_ai::{
 use serde_json::{Map, Value};
 
 const PATH: &str = "/v1/chat/completions";
-const DIALECTS: [Dialect; 5] =
-    [Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
+const CLIENTS: [Dialect; 4] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
+const PROVIDERS: [Dialect; 6] = [
+    Dialect::Anthropic,
+    Dialect::Bedrock,
+    Dialect::Gemini,
+    Dialect::Ollama,
+    Dialect::OpenAi,
+    Dialect::Responses,
+];
 const MODEL: &str = "operator's \"model\"";
 
 /// Every way to cut a stream gives the same events.
@@ -56,10 +66,10 @@ pub fn ai_edit(body: &[u8]) {
 /// Whatever is a request of one dialect becomes one of each other, or is refused; what is written is an object, and can be
 /// judged again: Ollama's tells no type of a picture, so one that is none is found out only there.
 pub fn ai_request(body: &[u8]) {
-    for from in DIALECTS {
+    for from in CLIENTS {
         let Ok((mut request, _)) = from.decode_request(body) else { continue };
         ToolNames::adapt(&mut request);
-        for to in DIALECTS {
+        for to in PROVIDERS {
             if let Ok((written, _)) = to.encode_request(&request, "any") {
                 serde_json::from_slice::<Map<String, Value>>(&written).expect("what is written is an object");
                 let _ = to.decode_request(&written);
@@ -70,9 +80,9 @@ pub fn ai_request(body: &[u8]) {
 
 /// Whatever is an answer in one dialect becomes one in each other; what is written can be read.
 pub fn ai_reply(body: &[u8]) {
-    for from in DIALECTS {
+    for from in PROVIDERS {
         let Ok((reply, _)) = from.decode_reply(body, 7) else { continue };
-        for to in DIALECTS {
+        for to in CLIENTS {
             let (written, _) = to.encode_reply(reply.clone(), &defaults());
             to.decode_reply(&written, 7).expect("an answer that was written can be read");
         }
@@ -81,13 +91,15 @@ pub fn ai_reply(body: &[u8]) {
 
 /// Every way to cut a stream gives the same events, with one last one; in each other dialect it ends the same way.
 pub fn ai_stream(stream: &[u8]) {
-    for from in DIALECTS {
+    for from in PROVIDERS {
+        let framed = (from == Dialect::Bedrock).then(|| framed(stream));
+        let stream = framed.as_deref().unwrap_or(stream);
         let whole = decoded(from, [stream]);
         for size in [1, 2, 7] {
             assert_eq!(decoded(from, stream.chunks(size)), whole, "chunks of {size}");
         }
         assert_eq!(whole.iter().filter(|event| event.is_last()).count(), 1);
-        for to in DIALECTS {
+        for to in CLIENTS {
             let mut encoder = StreamEncoder::new(to, defaults(), ToolNames::default());
             let mut written = Vec::new();
             whole.iter().for_each(|event| encoder.push(event.clone(), &mut written));
@@ -104,9 +116,9 @@ pub fn ai_stream(stream: &[u8]) {
 /// Whatever is a request for vectors in one dialect becomes one in each other; vectors that are written can be read, and are the
 /// same.
 pub fn ai_embed(body: &[u8]) {
-    for from in DIALECTS {
+    for from in PROVIDERS {
         if let Ok((request, _)) = from.decode_embed_request(body) {
-            for to in DIALECTS.into_iter().filter(|to| to.embeds()) {
+            for to in PROVIDERS.into_iter().filter(|to| to.embeds()) {
                 let (written, _) = to.encode_embed_request(&request).expect("it has embeddings");
                 serde_json::from_slice::<Map<String, Value>>(&written).expect("what is written is an object");
             }
@@ -140,6 +152,72 @@ pub fn ai_hide(stream: &[u8]) {
     if !stream.windows(7).any(|window| window == b"\"usage\"") {
         assert_eq!(whole, stream);
     }
+}
+
+/// Every way to cut a stream of frames gives the same ones. With checksums that are right, frames are read as AWS's own crate
+/// reads them.
+pub fn ai_frames(bytes: &[u8]) {
+    for limit in [64, 4096] {
+        let whole = frames(limit, [bytes]);
+        for size in [1, 3, 13] {
+            assert_eq!(frames(limit, bytes.chunks(size)), whole, "chunks of {size}, limit {limit}");
+        }
+    }
+    let Some((&length, content)) = bytes.split_first() else { return };
+    let headers = usize::from(length).min(content.len());
+    let mut frame = Vec::new();
+    for number in [content.len() + 16, headers] {
+        frame.extend(u32::try_from(number).expect("inputs are small").to_be_bytes());
+    }
+    frame.extend(sum(&frame));
+    frame.extend(content);
+    frame.extend(sum(&frame));
+    let theirs = read_message_from(&mut &frame[..]).ok().map(|message| {
+        let text = |name| {
+            let header = message.headers().iter().find(|header| header.name().as_str() == name)?;
+            Some(header.value().as_string().ok()?.as_str().to_owned())
+        };
+        Some((text("a"), message.payload().to_vec()))
+    });
+    let ours = frames(4096, [&frame[..]]);
+    assert_eq!(ours, [theirs.unwrap_or(None)]);
+}
+
+/// The header `a` and the payload of each frame; `None` for one above the limit, or for what is none.
+fn frames<'a>(
+    limit: usize,
+    chunks: impl IntoIterator<Item = &'a [u8]>,
+) -> Vec<Option<(Option<String>, Vec<u8>)>> {
+    let mut decoder = FrameDecoder::new(limit);
+    let mut frames = Vec::new();
+    let mut keep = |item: Framed<'_>| {
+        frames.push(match item {
+            Framed::Frame(frame) => Some((frame.text("a").map(str::to_owned), frame.payload().to_vec())),
+            _ => None,
+        });
+    };
+    chunks.into_iter().for_each(|chunk| decoder.push(chunk, &mut keep));
+    frames
+}
+
+fn sum(bytes: &[u8]) -> [u8; 4] {
+    crc32fast::hash(bytes).to_be_bytes()
+}
+
+/// Frames of the lines of a stream, each the name of an event and its payload.
+fn framed(stream: &[u8]) -> Vec<u8> {
+    let mut frames = Vec::new();
+    for line in String::from_utf8_lossy(stream).lines() {
+        let (name, payload) = line.split_once(' ').unwrap_or((line, "{}"));
+        let Some(name) = name.get(..name.len().min(255)) else { continue };
+        let header = match name.strip_prefix('!') {
+            Some(name) => Header::new(":exception-type", HeaderValue::String(name.to_owned().into())),
+            None => Header::new(":event-type", HeaderValue::String(name.to_owned().into())),
+        };
+        let message = Message::new(payload.as_bytes().to_vec()).add_header(header);
+        write_message_to(&message, &mut frames).expect("the header is short");
+    }
+    frames
 }
 
 fn decoded<'a>(dialect: Dialect, chunks: impl IntoIterator<Item = &'a [u8]>) -> VecDeque<Event> {

@@ -13,7 +13,7 @@ mod ratelimit;
 mod wasm;
 
 pub use self::{
-    ai::{ai_edit, ai_embed, ai_hide, ai_reply, ai_request, ai_sse, ai_stream},
+    ai::{ai_edit, ai_embed, ai_frames, ai_hide, ai_reply, ai_request, ai_sse, ai_stream},
     crd::validate_manifest,
     host_calls::wasm_host_calls,
     lb::lb_session,

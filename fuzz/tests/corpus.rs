@@ -44,6 +44,11 @@ fn streams_hold() {
 }
 
 #[test]
+fn frames_hold() {
+    replay("ai_frames", nantian_fuzz::ai_frames);
+}
+
+#[test]
 fn event_streams_hold() {
     replay("ai_sse", nantian_fuzz::ai_sse);
 }

@@ -82,6 +82,15 @@ impl RequestBody {
         self.pieces.iter().map(|piece| piece.len() as u64).sum()
     }
 
+    /// All of it, as one.
+    #[cfg(feature = "aws")]
+    pub(crate) fn joined(&self) -> Bytes {
+        match self.pieces.len() {
+            1 => self.pieces.front().cloned().unwrap_or_default(),
+            _ => self.pieces.iter().flatten().copied().collect(),
+        }
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()

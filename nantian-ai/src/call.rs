@@ -73,10 +73,10 @@ impl<K: UsageSink> Call<K> {
         } else {
             self.prepared.take()?.into_request()
         };
-        target.stamp(self.turn, request.headers_mut());
         if let Some(connect) = config.timeouts.connect {
             request.extensions_mut().insert(ConnectTimeout(connect));
         }
+        target.sign_at(SystemTime::now(), self.turn, &mut request);
         Some(request)
     }
 
@@ -196,7 +196,8 @@ impl<K: UsageSink> Call<K> {
             }
             Aim::FirstToken if meter.has_failed() && !meter.has_token() => {
                 meter.refuse();
-                let fault = fault_in(&receiving.joined());
+                let spoken = self.metering.meter().surface().dialect();
+                let fault = fault_in(&receiving.joined(), spoken);
                 Err(Failed::of(target, fault, &receiving.head.headers))
             }
             Aim::FirstToken if receiving.is_over() && !meter.has_token() && !meter.has_end() => {

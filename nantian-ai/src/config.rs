@@ -19,7 +19,7 @@ pub struct TargetConfig {
     pub provider: String,
     /// The dialect the upstream speaks.
     ///
-    /// Range: `openai`, `openai-responses`, `anthropic`, `gemini`, `ollama`. Default: the provider's; required for an unknown one.
+    /// Range: `openai`, `openai-responses`, `anthropic`, `bedrock`, `gemini`, `ollama`. Default: the provider's; required for an unknown one.
     /// Source: `AIService.spec.format`.
     pub format: Option<String>,
     /// The model that the upstream sees, whatever the client named.
@@ -31,6 +31,16 @@ pub struct TargetConfig {
     /// Range: `http` or `https`, no query, no user info. Default: the provider's; required for an unknown
     /// one. Source: `AIService.spec.endpoint`.
     pub endpoint: Option<String>,
+    /// The region of a provider that has several.
+    ///
+    /// Range: lower-case letters, digits and `-`. Default: the one that the endpoint's host names; required for requests that
+    /// are signed, and where the default endpoint depends on it. Source: `AIService.spec.region`.
+    pub region: Option<String>,
+    /// The version of the API of Azure OpenAI. A dated one names the model's deployment in the path.
+    ///
+    /// Range: letters, digits, `-`, `.` and `_`; only for the provider `azure-openai`. Default: the one without date, in which
+    /// the deployment is the model. Source: `AIService.spec.apiVersion`.
+    pub api_version: Option<String>,
     /// The credential that replaces the client's own.
     ///
     /// Default: none. Source: `AIService.spec.auth` and its Secret.
@@ -98,6 +108,8 @@ impl TargetConfig {
             format: None,
             model: model.into(),
             endpoint: None,
+            region: None,
+            api_version: None,
             credential: Credential::none(),
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
@@ -117,6 +129,20 @@ impl TargetConfig {
     #[must_use]
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// Sets the region.
+    #[must_use]
+    pub fn region(mut self, region: impl Into<String>) -> Self {
+        self.region = Some(region.into());
+        self
+    }
+
+    /// Sets the version of the API.
+    #[must_use]
+    pub fn api_version(mut self, version: impl Into<String>) -> Self {
+        self.api_version = Some(version.into());
         self
     }
 

@@ -2,11 +2,17 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use http::Request;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
+
+#[cfg(feature = "aws")]
+use crate::aws::Signer;
+use crate::body::RequestBody;
 
 /// A secret string: wiped from memory when dropped, never printed.
 #[derive(Clone, Eq, PartialEq)]
@@ -18,6 +24,9 @@ pub struct Secret(Zeroizing<String>);
 pub enum Scheme {
     /// The secret as it is, in `x-api-key` unless another header is named.
     ApiKey,
+    /// A signature of the request by an account of AWS; the secret is `access key:secret key` or
+    /// `access key:secret key:session token`. Needs the feature `aws`.
+    Aws,
     /// `Basic` and the base64 of the secret, which is `user:password`.
     Basic,
     /// `Bearer` and the secret.
@@ -64,6 +73,18 @@ pub enum InvalidCredential {
     /// A scheme other than `none` has an empty secret.
     #[error("the secret is empty")]
     Empty,
+    /// The secret is no pair of keys of AWS, with or without a session token.
+    #[error("the secret is not `access key:secret key`, with or without `:session token`")]
+    Keys,
+    /// Requests can be signed for AWS only with the feature `aws`.
+    #[error("this build cannot sign requests for AWS")]
+    NotBuiltIn,
+    /// A signature is in the headers that AWS looks for it in.
+    #[error("a signature cannot be in header `{header}`")]
+    Signature {
+        /// The name as given.
+        header: String,
+    },
     /// The secret holds a byte that no header value may hold.
     #[error("the secret holds a byte that is not allowed in a header")]
     Secret,
@@ -71,7 +92,7 @@ pub enum InvalidCredential {
 
 /// A scheme's name that is not known.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("unknown auth type `{name}`, expected bearer, apiKey, basic or none")]
+#[error("unknown auth type `{name}`, expected bearer, apiKey, basic, aws or none")]
 #[non_exhaustive]
 pub struct UnknownScheme {
     /// The name as given.
@@ -79,10 +100,13 @@ pub struct UnknownScheme {
 }
 
 /// A checked credential, ready to be written into requests.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Stamp {
-    name: HeaderName,
-    value: Secret,
+#[derive(Clone, Debug)]
+pub(crate) enum Stamp {
+    /// The same in every request.
+    Header { name: HeaderName, value: Secret },
+    /// Made for each request.
+    #[cfg(feature = "aws")]
+    Signature(Signer),
 }
 
 // === impl Secret ===
@@ -126,6 +150,7 @@ impl FromStr for Scheme {
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         match name.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
             "apikey" => Ok(Self::ApiKey),
+            "aws" => Ok(Self::Aws),
             "basic" => Ok(Self::Basic),
             "bearer" => Ok(Self::Bearer),
             "none" => Ok(Self::None),
@@ -169,6 +194,11 @@ impl Credential {
         Self::new(Scheme::Basic, user_and_password)
     }
 
+    /// A signature by an account of AWS; the keys are `access key:secret key`, with or without `:session token`.
+    pub fn aws(keys: impl Into<Secret>) -> Self {
+        Self::new(Scheme::Aws, keys)
+    }
+
     /// Moves the credential into another header; its value stays what the scheme says.
     #[must_use]
     pub fn in_header(mut self, name: impl Into<String>) -> Self {
@@ -176,15 +206,32 @@ impl Credential {
         self
     }
 
-    /// Checks the credential once, so that writing it cannot fail on a request.
-    pub(crate) fn stamps(&self) -> Result<Vec<Stamp>, InvalidCredential> {
+    /// Checks the credential once, so that writing it cannot fail on a request. Signatures are for a region.
+    pub(crate) fn stamps(&self, region: Option<&str>) -> Result<Vec<Stamp>, InvalidCredential> {
         if self.scheme == Scheme::None {
             return Ok(Vec::new());
         }
         if self.secrets.is_empty() {
             return Err(InvalidCredential::Empty);
         }
+        if self.scheme == Scheme::Aws {
+            return self.signatures(region.unwrap_or_default());
+        }
         self.secrets.iter().map(|secret| self.stamp(secret.expose())).collect()
+    }
+
+    #[cfg(feature = "aws")]
+    fn signatures(&self, region: &str) -> Result<Vec<Stamp>, InvalidCredential> {
+        if let Some(header) = &self.header {
+            return Err(InvalidCredential::Signature { header: header.clone() });
+        }
+        let signers = self.secrets.iter().map(|secret| Signer::new(secret.expose(), region));
+        signers.map(|signer| signer.map(Stamp::Signature).ok_or(InvalidCredential::Keys)).collect()
+    }
+
+    #[cfg(not(feature = "aws"))]
+    fn signatures(&self, _region: &str) -> Result<Vec<Stamp>, InvalidCredential> {
+        Err(InvalidCredential::NotBuiltIn)
     }
 
     fn stamp(&self, secret: &str) -> Result<Stamp, InvalidCredential> {
@@ -192,7 +239,7 @@ impl Credential {
         let mut value = String::with_capacity(2 * secret.len() + 16);
         let name = match self.scheme {
             _ if secret.is_empty() => return Err(InvalidCredential::Empty),
-            Scheme::ApiKey | Scheme::None => {
+            Scheme::ApiKey | Scheme::Aws | Scheme::None => {
                 value.push_str(secret);
                 HeaderName::from_static("x-api-key")
             }
@@ -206,15 +253,13 @@ impl Credential {
                 AUTHORIZATION
             }
         };
-        let stamp = Stamp {
-            name: match &self.header {
-                Some(header) => header_name(header)?,
-                None => name,
-            },
-            value: Secret::new(value),
+        let name = match &self.header {
+            Some(header) => header_name(header)?,
+            None => name,
         };
-        stamp.header_value().ok_or(InvalidCredential::Secret)?;
-        Ok(stamp)
+        let value = Secret::new(value);
+        header_value(&value).ok_or(InvalidCredential::Secret)?;
+        Ok(Stamp::Header { name, value })
     }
 }
 
@@ -231,18 +276,43 @@ fn header_name(header: &str) -> Result<HeaderName, InvalidCredential> {
     Ok(name)
 }
 
+/// A header's value, marked sensitive.
+fn header_value(secret: &Secret) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(secret.expose()).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
 // === impl Stamp ===
 
 impl Stamp {
-    pub(crate) fn name(&self) -> &HeaderName {
-        &self.name
+    /// Writes it where it does not depend on the request.
+    pub(crate) fn write(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Header { name, value } => {
+                // A checked secret is a header's value.
+                if let Some(value) = header_value(value) {
+                    headers.insert(name.clone(), value);
+                }
+            }
+            #[cfg(feature = "aws")]
+            Self::Signature(_) => {}
+        }
     }
 
-    /// The header's value, marked sensitive. `None` never comes out of a checked stamp.
-    pub(crate) fn header_value(&self) -> Option<HeaderValue> {
-        let mut value = HeaderValue::from_str(self.value.expose()).ok()?;
-        value.set_sensitive(true);
-        Some(value)
+    /// Writes it into a request that is sent now.
+    #[cfg_attr(not(feature = "aws"), expect(unused_variables, reason = "only signatures depend on the time"))]
+    pub(crate) fn sign_at(&self, now: SystemTime, request: &mut Request<RequestBody>) {
+        match self {
+            Self::Header { .. } => self.write(request.headers_mut()),
+            #[cfg(feature = "aws")]
+            Self::Signature(signer) => {
+                // Without one the provider refuses the request, which is told like any refused credential.
+                if let Err(error) = signer.sign_at(now, request) {
+                    tracing::warn!(%error, "a request cannot be signed");
+                }
+            }
+        }
     }
 }
 
@@ -251,10 +321,11 @@ mod tests {
     use super::*;
 
     fn written(credential: Credential) -> (String, String) {
-        let stamp = credential.stamps().unwrap().remove(0);
-        let value = stamp.header_value().unwrap();
+        let mut headers = HeaderMap::new();
+        credential.stamps(None).unwrap().remove(0).write(&mut headers);
+        let (name, value) = headers.iter().next().unwrap();
         assert!(value.is_sensitive());
-        (stamp.name().to_string(), value.to_str().unwrap().to_owned())
+        (name.to_string(), value.to_str().unwrap().to_owned())
     }
 
     #[test]
@@ -265,7 +336,7 @@ mod tests {
             written(Credential::basic("user:pass")),
             ("authorization".into(), "Basic dXNlcjpwYXNz".into())
         );
-        assert!(Credential::none().stamps().unwrap().is_empty());
+        assert!(Credential::none().stamps(None).unwrap().is_empty());
     }
 
     #[test]
@@ -285,7 +356,7 @@ mod tests {
             Credential::bearer("secret").in_header("not a header"),
             Credential::bearer("secret").in_header("Host"),
         ] {
-            let error = credential.stamps().unwrap_err();
+            let error = credential.stamps(None).unwrap_err();
             assert!(!error.to_string().contains("secret\n"), "{error}");
         }
     }

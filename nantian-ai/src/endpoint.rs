@@ -37,6 +37,11 @@ impl Endpoint {
     /// [`InvalidEndpoint`] for anything but an absolute `http` or `https` URL without query and user info, with a port from
     /// 1 to 65535 if with any.
     pub fn parse(endpoint: &str, dialect: Dialect) -> Result<Self, InvalidEndpoint> {
+        Self::below(endpoint, dialect.prefix())
+    }
+
+    /// Reads a base URL. Without a path, it has this prefix.
+    pub(crate) fn below(endpoint: &str, customary: &str) -> Result<Self, InvalidEndpoint> {
         let refuse = |endpoint: &str, reason| InvalidEndpoint { endpoint: endpoint.to_owned(), reason };
         let uri = Uri::from_str(endpoint.trim()).map_err(|_| refuse(endpoint, "is not a URL"))?;
         let parts = uri.into_parts();
@@ -57,7 +62,7 @@ impl Endpoint {
             return Err(refuse(endpoint, "has a query"));
         }
         let prefix = match path.map_or("", |path| path.path()).trim_end_matches('/') {
-            "" => dialect.prefix(),
+            "" => customary,
             prefix => prefix,
         };
         Ok(Self {

@@ -88,7 +88,7 @@ impl RequestFacts {
 
 fn max_tokens(dialect: Dialect, object: &Object<'_>) -> Option<u64> {
     match dialect {
-        Dialect::Gemini => None,
+        Dialect::Bedrock | Dialect::Gemini => None,
         Dialect::Ollama => {
             let options = Object::parse(object.value("options")?).ok()?;
             options.number("num_predict")

@@ -47,7 +47,8 @@
 //!   does not know is refused with 400 in the client's dialect.
 //! - What the provider's dialect has no words for is left out and named in the header [`DROPPED`], of a streamed answer in a
 //!   trailer of that name, or the request is refused if the client says [`STRICT`]. What it cannot carry at all, such as a recording, is refused.
-//! - The client's credentials end here, see [`Credential`]; the upstream's 401 becomes 502.
+//! - The client's credentials end here, see [`Credential`]; the upstream's 401 becomes 502. With the feature `aws` requests
+//!   to Bedrock are signed.
 //! - In one dialect only the top-level `model` of the body changes, and a stream is asked to tell its usage, see
 //!   [`edit`]. The body is read whole, within [`TargetConfig::max_body`], so that a failed attempt can be repeated,
 //!   see [`RetryPolicy`]; how many calls are repeats at once has a [budget](RetryBudget).
@@ -71,6 +72,9 @@
 //! and [`wire`] has the decoders.
 
 mod attempt;
+#[cfg(feature = "aws")]
+mod aws;
+mod azure;
 mod budget;
 mod calibration;
 mod call;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
+    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
+    HeaderValue,
 };
 use http::request::Parts;
 use http::{Extensions, Method, Request, Uri};
 
 use crate::body::RequestBody;
-use crate::dialect::{Dialect, Operation, Surface, anthropic, gemini};
+use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini};
 use crate::edit::Object;
 use crate::error::Error;
 use crate::facts::RequestFacts;
@@ -67,6 +68,9 @@ const ENDING: &[&str] = &[
     "transfer-encoding",
     "upgrade",
     "via",
+    "x-amz-content-sha256",
+    "x-amz-date",
+    "x-amz-security-token",
     "x-api-key",
     "x-goog-api-key",
     "x-nantian-strict",
@@ -99,7 +103,8 @@ impl Target {
     }
 
     /// Makes the upstream's request. In the client's own dialect that is the target's address, credential and model, and
-    /// everything else stays as it is, the body byte for byte; in another one it is said anew.
+    /// everything else stays as it is, the body byte for byte; in another one it is said anew. What is signed for AWS gets its
+    /// signature by [`sign_at`](Self::sign_at).
     ///
     /// # Errors
     /// [`Error::NotJson`], [`Error::MalformedQuery`], [`Error::Untranslatable`], [`Error::Lossy`]; and those of a body that
@@ -116,7 +121,7 @@ impl Target {
     fn pass(&self, surface: &Surface, head: Parts, body: Bytes) -> Result<Prepared, Error> {
         let query = head.uri.query().map(without_secrets);
         let query = query.as_deref().filter(|query| !query.is_empty());
-        let uri = self.endpoint().uri(surface.path(), query).ok_or(Error::MalformedQuery)?;
+        let uri = self.uri(surface.path(), query).ok_or(Error::MalformedQuery)?;
         let mut way = Way::Same;
         let has_body = surface.operation().names_a_model();
         let (facts, body) = if !has_body {
@@ -136,7 +141,7 @@ impl Target {
             (facts, RequestBody::from(pieces))
         };
         let mut headers = upstream_headers(&head.headers);
-        self.sign(&mut headers);
+        self.introduce(&mut headers);
         if has_body {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
@@ -151,12 +156,15 @@ impl Target {
         let (translation, body) = Translation::with_facts(self, client, body, &facts, strict)?;
         let surface = translation.upstream_surface();
         let uri = match (self.dialect(), surface.operation()) {
+            (Dialect::Bedrock, _) => {
+                self.endpoint().uri(&bedrock::chat_path(self.model(), translation.is_stream()), None)
+            }
             (Dialect::Gemini, Operation::Embeddings) => {
                 gemini::embeddings::path(self.model()).and_then(|path| self.endpoint().uri(&path, None))
             }
             (Dialect::Gemini, _) => gemini::chat_path(self.model(), translation.is_stream())
                 .and_then(|(path, query)| self.endpoint().uri(&path, query)),
-            _ => self.endpoint().uri(surface.path(), None),
+            _ => self.uri(surface.path(), None),
         };
         let uri = uri.ok_or(Error::MalformedQuery)?;
         let mut headers = upstream_headers(&head.headers);
@@ -164,7 +172,10 @@ impl Target {
         for name in theirs {
             headers.remove(name);
         }
-        self.sign(&mut headers);
+        self.introduce(&mut headers);
+        if self.dialect() == Dialect::Bedrock {
+            headers.insert(ACCEPT, bedrock::accept(translation.is_stream()));
+        }
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Prepared {
@@ -203,8 +214,8 @@ impl Target {
         String::from_utf8(pieces.concat()).ok()
     }
 
-    /// Writes what the upstream wants to see of this side.
-    fn sign(&self, headers: &mut HeaderMap) {
+    /// Writes what the upstream wants to see of this side, but for a signature.
+    fn introduce(&self, headers: &mut HeaderMap) {
         headers.insert(HOST, self.endpoint().host().clone());
         // A compressed reply could not be metered.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

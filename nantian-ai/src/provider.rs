@@ -1,5 +1,6 @@
 //! The providers whose defaults are known.
 
+use crate::azure;
 use crate::credential::Scheme;
 use crate::dialect::Dialect;
 
@@ -11,8 +12,9 @@ pub struct Provider {
     pub name: &'static str,
     /// The dialect spoken when none is asked for.
     pub dialect: Dialect,
-    /// The base URL. Without a path the dialect's customary prefix (`/v1`, `/v1beta`, `/api`) is used.
-    pub endpoint: &'static str,
+    /// The base URL, in which `{region}` stands for the target's region; `None` where each customer has one of its own.
+    /// Without a path the dialect's customary prefix (`/v1`, `/v1beta`, `/api`) is used.
+    pub endpoint: Option<&'static str>,
     /// How the provider wants its credential.
     pub scheme: Scheme,
     /// Dialects that the same base URL is known to speak, too.
@@ -25,7 +27,7 @@ const fn openai_like(name: &'static str, endpoint: &'static str) -> Provider {
     Provider {
         name,
         dialect: Dialect::OpenAi,
-        endpoint,
+        endpoint: Some(endpoint),
         scheme: Scheme::Bearer,
         also: &[],
         asks_for_usage: true,
@@ -41,9 +43,25 @@ const PROVIDERS: &[Provider] = &[
     Provider {
         name: "anthropic",
         dialect: Dialect::Anthropic,
-        endpoint: "https://api.anthropic.com",
+        endpoint: Some("https://api.anthropic.com"),
         scheme: Scheme::ApiKey,
         also: &[Dialect::OpenAi],
+        asks_for_usage: true,
+    },
+    Provider {
+        name: azure::NAME,
+        dialect: Dialect::OpenAi,
+        endpoint: None,
+        scheme: Scheme::ApiKey,
+        also: &[Dialect::Responses],
+        asks_for_usage: true,
+    },
+    Provider {
+        name: "bedrock",
+        dialect: Dialect::Bedrock,
+        endpoint: Some("https://bedrock-runtime.{region}.amazonaws.com"),
+        scheme: Scheme::Aws,
+        also: &[],
         asks_for_usage: true,
     },
     openai_like("cerebras", "https://api.cerebras.ai/v1"),
@@ -52,7 +70,7 @@ const PROVIDERS: &[Provider] = &[
     Provider {
         name: "gemini",
         dialect: Dialect::Gemini,
-        endpoint: "https://generativelanguage.googleapis.com/v1beta",
+        endpoint: Some("https://generativelanguage.googleapis.com/v1beta"),
         scheme: Scheme::ApiKey,
         also: &[],
         asks_for_usage: true,
@@ -66,7 +84,7 @@ const PROVIDERS: &[Provider] = &[
     Provider {
         name: "ollama",
         dialect: Dialect::Ollama,
-        endpoint: "http://localhost:11434",
+        endpoint: Some("http://localhost:11434"),
         scheme: Scheme::None,
         also: &[Dialect::OpenAi],
         asks_for_usage: true,
@@ -112,7 +130,8 @@ mod tests {
     fn the_table_is_sorted_and_every_endpoint_parses() {
         assert!(PROVIDERS.is_sorted_by_key(|provider| provider.name));
         for provider in PROVIDERS {
-            Endpoint::parse(provider.endpoint, provider.dialect).unwrap();
+            let Some(endpoint) = provider.endpoint else { continue };
+            Endpoint::parse(&endpoint.replace("{region}", "eu-central-1"), provider.dialect).unwrap();
         }
     }
 

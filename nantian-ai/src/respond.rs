@@ -1,14 +1,15 @@
 //! Errors as responses in the client's dialect.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use http::Response;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 
-use crate::codec::{Fields, fault};
+use crate::codec::{StreamDecoder, fault};
 use crate::dialect::{Dialect, anthropic, ollama, openai, responses};
 use crate::error::Error;
-use crate::ir::Fault;
-use crate::wire::ndjson;
+use crate::ir::{Event, Fault};
 
 /// Turns an error into the response that the client gets.
 ///
@@ -57,13 +58,10 @@ pub fn error_body(error: &Error, dialect: Dialect) -> Bytes {
     let message = error.to_string();
     let value = match dialect {
         Dialect::Anthropic => anthropic::error(label.anthropic, &message),
-        Dialect::Gemini => {
-            let status = error.status();
-            let name = fault::gemini_name(status);
-            serde_json::json!({"error": {"code": status.as_u16(), "message": message, "status": name}})
-        }
         Dialect::Ollama => ollama::error(&message),
-        Dialect::OpenAi | Dialect::Responses => openai::error(label.openai, label.code, &message),
+        Dialect::Bedrock | Dialect::Gemini | Dialect::OpenAi | Dialect::Responses => {
+            openai::error(label.openai, label.code, &message)
+        }
     };
     Bytes::from(value.to_string())
 }
@@ -78,29 +76,20 @@ pub(crate) fn error_event(error: &Error, dialect: Dialect) -> Bytes {
     let (before, after) = match dialect {
         Dialect::Ollama => ("\n", "\n"),
         Dialect::Anthropic | Dialect::Responses => ("\n\nevent: error\ndata: ", "\n\n"),
-        Dialect::Gemini | Dialect::OpenAi => ("\n\ndata: ", "\n\n"),
+        Dialect::Bedrock | Dialect::Gemini | Dialect::OpenAi => ("\n\ndata: ", "\n\n"),
     };
     Bytes::from([before.as_bytes(), &data, after.as_bytes()].concat())
 }
 
 /// The error in the first events of a stream that begins with one.
-pub(crate) fn fault_in(events: &[u8]) -> Fault {
-    let mut found = None;
-    let mut look = |data: &[u8]| {
-        let Ok(mut fields) = Fields::parse(data) else { return };
-        let of_response = fields.any_object("response").take("error");
-        let error = fields.take("error").or(of_response).map(fault::of_error);
-        let is_error = fields.any_text("type").as_deref() == Some("error");
-        let error = error.or_else(|| is_error.then(|| fault::of_event(&mut fields)));
-        found = found.take().or(error);
-    };
-    let mut lines = ndjson::NdjsonDecoder::new(events.len());
-    let mut each_line = |item: ndjson::Item<'_>| {
-        if let ndjson::Item::Line(line) = item {
-            look(line.strip_prefix(b"data:").unwrap_or(line));
-        }
-    };
-    lines.push(events, &mut each_line);
-    lines.finish(&mut each_line);
-    found.unwrap_or_else(Fault::unreadable)
+pub(crate) fn fault_in(events: &[u8], dialect: Dialect) -> Fault {
+    let mut decoder = StreamDecoder::new(dialect, 0);
+    let mut read = VecDeque::new();
+    decoder.push(events, &mut read);
+    decoder.finish(&mut read);
+    let fault = read.into_iter().find_map(|event| match event {
+        Event::Failed(fault) => Some(fault),
+        _ => None,
+    });
+    fault.unwrap_or_else(Fault::unreadable)
 }

@@ -1,17 +1,25 @@
 //! A checked target: where requests go, in which dialect, with which credential.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::header::HeaderMap;
+use http::{Request, Uri};
 
+use crate::azure;
+use crate::body::RequestBody;
 use crate::budget::RetryBudget;
 use crate::calibration::Calibration;
 use crate::config::TargetConfig;
 use crate::credential::{Credential, InvalidCredential, Scheme, Stamp};
-use crate::dialect::{Dialect, Operation, Surface, UnknownDialect, gemini};
+use crate::dialect::{Dialect, Operation, Surface, UnknownDialect, bedrock, gemini};
 use crate::endpoint::{Endpoint, InvalidEndpoint};
 use crate::error::Error;
 use crate::provider::Provider;
+
+/// What stands for the region in the base URL of a provider.
+const REGION: &str = "{region}";
 
 /// A checked [`TargetConfig`], its calls under way, and what they have taught about the model. A changed Secret or spec makes a new one.
 #[derive(Clone, Debug)]
@@ -38,13 +46,39 @@ pub enum InvalidTarget {
     /// The format is not a dialect.
     #[error(transparent)]
     UnknownFormat(#[from] UnknownDialect),
-    /// The provider's default base URL does not speak the format.
-    #[error("provider `{provider}` speaks {format} at another base URL: endpoint is required")]
+    /// The provider has no base URL for all of its customers, or it does not speak the format.
+    #[error("provider `{provider}` has no base URL of its own for {format}: endpoint is required")]
     EndpointRequired {
         /// The provider.
         provider: String,
         /// The format asked for.
         format: Dialect,
+    },
+    /// The region is needed for the provider's base URL or for signatures, and the endpoint does not tell it.
+    #[error("provider `{provider}` is asked in a region, which is not named")]
+    RegionRequired {
+        /// The provider.
+        provider: String,
+    },
+    /// The region cannot be part of a host's name.
+    #[error("the region `{region}` is not lower-case letters, digits and `-`")]
+    Region {
+        /// The region as given.
+        region: String,
+    },
+    /// The version of an API cannot be part of a query.
+    #[error("the version `{version}` is not letters, digits, `-`, `.` and `_`")]
+    ApiVersion {
+        /// The version as given.
+        version: String,
+    },
+    /// A setting that this provider knows nothing of.
+    #[error("{setting} means nothing to provider `{provider}`")]
+    Meaningless {
+        /// The setting: `region` or `apiVersion`.
+        setting: &'static str,
+        /// The provider.
+        provider: String,
     },
     /// The base URL cannot be used.
     #[error(transparent)]
@@ -77,18 +111,16 @@ impl Target {
             (None, Some(provider)) => provider.dialect,
             (None, None) => return Err(unknown(&config)),
         };
-        let base = match (&config.endpoint, provider) {
-            (Some(endpoint), _) => endpoint.as_str(),
-            (None, None) => return Err(unknown(&config)),
-            (None, Some(provider)) if provider.has_at_its_base(dialect) => provider.endpoint,
-            (None, Some(provider)) => {
-                return Err(InvalidTarget::EndpointRequired {
-                    provider: provider.name.to_owned(),
-                    format: dialect,
-                });
-            }
+        check_place(&config, provider, dialect)?;
+        let base = base(&config, provider, dialect)?;
+        let endpoint = match is_azure(provider) {
+            true => Endpoint::below(&base, azure::prefix(config.api_version.as_deref()))?,
+            false => Endpoint::parse(&base, dialect)?,
         };
-        let endpoint = Endpoint::parse(base, dialect)?;
+        let region = config.region.as_deref().or_else(|| bedrock::region_of(endpoint.authority().host()));
+        if region.is_none() && config.credential.scheme == Scheme::Aws {
+            return Err(InvalidTarget::RegionRequired { provider: config.provider });
+        }
         if config.model.is_empty() {
             return Err(InvalidTarget::EmptyModel);
         }
@@ -96,7 +128,7 @@ impl Target {
             return Err(InvalidTarget::Model { model: config.model });
         }
         Ok(Self {
-            stamps: in_its_header(&config.credential, dialect).stamps()?,
+            stamps: in_its_header(&config.credential, provider, dialect).stamps(region)?,
             budget: Arc::new(RetryBudget::new(config.retry.budget)),
             calibration: Arc::default(),
             model_json: serde_json::Value::from(config.model.as_str()).to_string(),
@@ -158,6 +190,16 @@ impl Target {
         &self.endpoint
     }
 
+    /// The absolute URL of an operation; `None` if the path or the query cannot be part of one.
+    pub(crate) fn uri(&self, path: &str, query: Option<&str>) -> Option<Uri> {
+        if !is_azure(Provider::find(&self.config.provider)) {
+            return self.endpoint.uri(path, query);
+        }
+        let version = self.config.api_version.as_deref();
+        let path = azure::path(path, version, &self.config.model);
+        self.endpoint.uri(&path, azure::query(query, version).as_deref())
+    }
+
     /// What the target was made of.
     pub fn config(&self) -> &TargetConfig {
         &self.config
@@ -178,14 +220,23 @@ impl Target {
         self.stamps.len()
     }
 
-    /// Writes the secret whose turn it is.
+    /// Writes the secret whose turn it is where it does not depend on the request.
     pub(crate) fn stamp(&self, turn: usize, headers: &mut HeaderMap) {
-        let at = turn.checked_rem(self.stamps.len());
-        if let Some(stamp) = at.and_then(|at| self.stamps.get(at))
-            && let Some(value) = stamp.header_value()
-        {
-            headers.insert(stamp.name().clone(), value);
+        if let Some(stamp) = self.stamp_of(turn) {
+            stamp.write(headers);
         }
+    }
+
+    /// Gives a [`Prepared`](crate::Prepared) request the credential whose turn it is, in place of any other. A signature holds
+    /// for a few minutes from `now`, so each attempt needs its own; any other credential is there already.
+    pub fn sign_at(&self, now: SystemTime, turn: usize, request: &mut Request<RequestBody>) {
+        if let Some(stamp) = self.stamp_of(turn) {
+            stamp.sign_at(now, request);
+        }
+    }
+
+    fn stamp_of(&self, turn: usize) -> Option<&Stamp> {
+        self.stamps.get(turn.checked_rem(self.stamps.len())?)
     }
 
     /// The model's name as a JSON string.
@@ -201,12 +252,69 @@ impl PartialEq for Target {
 }
 
 /// A credential in the header where the dialect's providers look for it.
-fn in_its_header(credential: &Credential, dialect: Dialect) -> Credential {
+fn in_its_header(credential: &Credential, provider: Option<&Provider>, dialect: Dialect) -> Credential {
     let credential = credential.clone();
     match (dialect, credential.scheme, &credential.header) {
+        (_, Scheme::ApiKey, None) if is_azure(provider) => credential.in_header(azure::KEY_HEADER),
         (Dialect::Gemini, Scheme::ApiKey, None) => credential.in_header("x-goog-api-key"),
         _ => credential,
     }
+}
+
+fn is_azure(provider: Option<&Provider>) -> bool {
+    provider.is_some_and(|provider| provider.name == azure::NAME)
+}
+
+/// Whether region and version can be what they are, and mean something to the provider.
+fn check_place(
+    config: &TargetConfig,
+    provider: Option<&Provider>,
+    dialect: Dialect,
+) -> Result<(), InvalidTarget> {
+    let meaningless = |setting| InvalidTarget::Meaningless { setting, provider: config.provider.clone() };
+    if let Some(region) = &config.region {
+        if !is_region(region) {
+            return Err(InvalidTarget::Region { region: region.clone() });
+        }
+        if dialect != Dialect::Bedrock && config.credential.scheme != Scheme::Aws {
+            return Err(meaningless("region"));
+        }
+    }
+    if let Some(version) = &config.api_version {
+        if !azure::is_version(version) {
+            return Err(InvalidTarget::ApiVersion { version: version.clone() });
+        }
+        if !is_azure(provider) {
+            return Err(meaningless("apiVersion"));
+        }
+    }
+    Ok(())
+}
+
+/// The base URL: the target's own, or the one that its provider has in its region.
+fn base<'c>(
+    config: &'c TargetConfig,
+    provider: Option<&Provider>,
+    dialect: Dialect,
+) -> Result<Cow<'c, str>, InvalidTarget> {
+    if let Some(endpoint) = &config.endpoint {
+        return Ok(endpoint.into());
+    }
+    let provider = provider.ok_or_else(|| unknown(config))?;
+    let named = || provider.name.to_owned();
+    let endpoint = provider.endpoint.filter(|_| provider.has_at_its_base(dialect));
+    let endpoint =
+        endpoint.ok_or_else(|| InvalidTarget::EndpointRequired { provider: named(), format: dialect })?;
+    match (endpoint.contains(REGION), &config.region) {
+        (false, _) => Ok(endpoint.into()),
+        (true, Some(region)) => Ok(endpoint.replace(REGION, region).into()),
+        (true, None) => Err(InvalidTarget::RegionRequired { provider: named() }),
+    }
+}
+
+fn is_region(region: &str) -> bool {
+    let is_safe = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&region.len()) && region.bytes().all(is_safe)
 }
 
 fn unknown(config: &TargetConfig) -> InvalidTarget {

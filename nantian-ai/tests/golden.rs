@@ -3,6 +3,8 @@
 //! `GOLDEN=write cargo test -p nantian-ai --test golden` writes the files anew.
 #![cfg(test)]
 
+mod frames;
+
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs;
@@ -15,8 +17,15 @@ use nantian_ai::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
 use nantian_ai::ir::{Losses, ToolNames};
 use serde_json::Value;
 
-const DIALECTS: [Dialect; 5] =
-    [Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
+const CLIENTS: [Dialect; 4] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
+const PROVIDERS: [Dialect; 6] = [
+    Dialect::Anthropic,
+    Dialect::Bedrock,
+    Dialect::Gemini,
+    Dialect::Ollama,
+    Dialect::OpenAi,
+    Dialect::Responses,
+];
 const SEED: u64 = 0x1234_5678;
 
 fn defaults() -> Defaults {
@@ -34,6 +43,7 @@ fn defaults() -> Defaults {
 fn model(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Anthropic => "claude-sonnet-4-5",
+        Dialect::Bedrock => "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
         Dialect::Gemini => "gemini-3-pro",
         Dialect::Ollama => "qwen3",
         _ => "gpt-5",
@@ -82,9 +92,9 @@ fn show(losses: &Losses, body: &[u8]) -> String {
 
 #[test]
 fn requests() {
-    for from in DIALECTS {
+    for from in CLIENTS {
         for (name, body) in inputs("request", from, ".json") {
-            for to in DIALECTS {
+            for to in PROVIDERS {
                 let translated = from.decode_request(&body).and_then(|(mut request, mut losses)| {
                     request.model = model(to).to_owned();
                     ToolNames::adapt(&mut request);
@@ -104,9 +114,9 @@ fn requests() {
 
 #[test]
 fn replies() {
-    for from in DIALECTS {
+    for from in PROVIDERS {
         for (name, body) in inputs("reply", from, ".json") {
-            for to in DIALECTS {
+            for to in CLIENTS {
                 let seen = match from.decode_reply(&body, SEED) {
                     Ok((reply, mut losses)) => {
                         let (body, more) = to.encode_reply(reply, &defaults());
@@ -126,11 +136,11 @@ fn replies() {
 
 #[test]
 fn refusals() {
-    for from in DIALECTS {
+    for from in PROVIDERS {
         for (name, body) in inputs("reply", from, ".error") {
             let (status, body) = body.split_at(body.iter().position(|&byte| byte == b'\n').unwrap());
             let status = StatusCode::from_bytes(status).unwrap();
-            for to in DIALECTS {
+            for to in CLIENTS {
                 let (status, body) = to.encode_fault(&from.decode_fault(status, &body[1..]));
                 let seen = format!("status: {}\n{}", status.as_u16(), show(&Losses::default(), &body));
                 check("reply", from, &name, to, &seen);
@@ -154,11 +164,18 @@ fn translate(stream: &[u8], chunk: usize, from: Dialect, to: Dialect) -> String 
     String::from_utf8(out).unwrap()
 }
 
+/// Frames of lines, each the name of an event and its payload.
+fn framed(lines: &[u8]) -> Vec<u8> {
+    let lines = std::str::from_utf8(lines).unwrap().lines();
+    frames::frames(lines.map(|line| line.split_once(' ').unwrap()))
+}
+
 #[test]
 fn streams() {
-    for from in DIALECTS {
+    for from in PROVIDERS {
         for (name, stream) in inputs("stream", from, ".stream") {
-            for to in DIALECTS {
+            let stream = if from == Dialect::Bedrock { framed(&stream) } else { stream };
+            for to in CLIENTS {
                 let seen = translate(&stream, stream.len(), from, to);
                 for chunk in [1, 2, 3, 7, 64] {
                     assert_eq!(translate(&stream, chunk, from, to), seen, "{name}, chunks of {chunk}");

@@ -52,7 +52,7 @@ pub(crate) use self::{
 pub struct AiServiceSpec {
     /// Who serves the model. A known provider brings its own format and endpoint; any other name needs both.
     ///
-    /// Known, in any case: anthropic, cerebras, deepseek, fireworks, gemini, groq, llamacpp, lmstudio, mistral, moonshot, nvidia,
+    /// Known, in any case: anthropic, azure-openai (with its endpoint), bedrock (with its region), cerebras, deepseek, fireworks, gemini, groq, llamacpp, lmstudio, mistral, moonshot, nvidia,
     /// ollama, openai, openrouter, together, vllm, xai.
     ///
     /// Range: 1 to 63 characters. Source: `spec.provider`.
@@ -70,10 +70,25 @@ pub struct AiServiceSpec {
     pub model: String,
     /// Base URL of the provider, with its path prefix.
     ///
-    /// Range: http or https, without credentials, query or fragment. Default: by provider. Source: `spec.endpoint`.
+    /// Range: http or https, without credentials, query or fragment. Default: by provider; azure-openai has none.
+    /// Source: `spec.endpoint`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), regex(pattern = BASE_URL))]
     pub endpoint: Option<String>,
+    /// Region of AWS that the model is asked in, and that requests are signed for.
+    ///
+    /// Range: lower-case letters, digits and dashes; only for Bedrock and with auth of type aws. Default: the one that the host
+    /// of the endpoint names. Source: `spec.region`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = REGION))]
+    pub region: Option<String>,
+    /// Version of the API of Azure OpenAI. A dated one, such as 2024-10-21, asks a deployment that has the model's name.
+    ///
+    /// Range: letters, digits, dashes, dots and underscores; only for azure-openai. Default: the v1 API, which needs none.
+    /// Source: `spec.apiVersion`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = API_VERSION))]
+    pub api_version: Option<String>,
     /// How the gateway authenticates to the provider. The client's own credential is never forwarded.
     ///
     /// Default: no credential. Source: `spec.auth`.
@@ -113,6 +128,9 @@ pub enum Format {
     /// Anthropic Messages.
     #[serde(rename = "anthropic")]
     Anthropic,
+    /// AWS Bedrock's Converse.
+    #[serde(rename = "bedrock")]
+    Bedrock,
     /// Google's generateContent.
     #[serde(rename = "gemini")]
     Gemini,
@@ -124,6 +142,8 @@ pub enum Format {
 /// The providers whose format and endpoint need not be given, in alphabetical order.
 pub const KNOWN_PROVIDERS: &[&str] = &[
     "anthropic",
+    "azure-openai",
+    "bedrock",
     "cerebras",
     "deepseek",
     "fireworks",
@@ -142,21 +162,52 @@ pub const KNOWN_PROVIDERS: &[&str] = &[
     "xai",
 ];
 
-pub(crate) const RULES: &[Rule] = &[Rule {
-    cel: "self.provider.lowerAscii() in ['anthropic', 'cerebras', 'deepseek', 'fireworks', 'gemini', 'groq', 'llamacpp', \
-          'lmstudio', 'mistral', 'moonshot', 'nvidia', 'ollama', 'openai', 'openrouter', 'together', 'vllm', 'xai'] || \
+pub(crate) const RULES: &[Rule] = &[
+    Rule {
+        cel: "self.provider.lowerAscii() in ['anthropic', 'azure-openai', 'bedrock', 'cerebras', 'deepseek', 'fireworks', 'gemini', \
+          'groq', 'llamacpp', 'lmstudio', 'mistral', 'moonshot', 'nvidia', 'ollama', 'openai', 'openrouter', 'together', 'vllm', 'xai'] || \
           (has(self.format) && has(self.endpoint))",
-    message: "is not a known provider, so format and endpoint must be set; known: anthropic, cerebras, deepseek, \
-              fireworks, gemini, groq, llamacpp, lmstudio, mistral, moonshot, nvidia, ollama, openai, openrouter, \
+        message: "is not a known provider, so format and endpoint must be set; known: anthropic, azure-openai, bedrock, \
+              cerebras, deepseek, fireworks, gemini, groq, llamacpp, lmstudio, mistral, moonshot, nvidia, ollama, openai, openrouter, \
               together, vllm, xai",
-    field: Some("provider"),
-    holds: |spec| {
-        let known = |name: &str| KNOWN_PROVIDERS.iter().any(|known| known.eq_ignore_ascii_case(name));
-        text(spec, "provider").is_none_or(known) || (has(spec, "format") && has(spec, "endpoint"))
+        field: Some("provider"),
+        holds: |spec| {
+            let known = |name: &str| KNOWN_PROVIDERS.iter().any(|known| known.eq_ignore_ascii_case(name));
+            text(spec, "provider").is_none_or(known) || (has(spec, "format") && has(spec, "endpoint"))
+        },
     },
-}];
+    Rule {
+        cel: "self.provider.lowerAscii() != 'azure-openai' || has(self.endpoint)",
+        message: "is required for azure-openai",
+        field: Some("endpoint"),
+        holds: |spec| !is_provider(spec, "azure-openai") || has(spec, "endpoint"),
+    },
+    Rule {
+        cel: "self.provider.lowerAscii() != 'bedrock' || has(self.region) || has(self.endpoint)",
+        message: "is required for bedrock unless endpoint is set",
+        field: Some("region"),
+        holds: |spec| !is_provider(spec, "bedrock") || has(spec, "region") || has(spec, "endpoint"),
+    },
+    Rule {
+        cel: "!has(self.apiVersion) || self.provider.lowerAscii() == 'azure-openai'",
+        message: "is only for azure-openai",
+        field: Some("apiVersion"),
+        holds: |spec| !has(spec, "apiVersion") || is_provider(spec, "azure-openai"),
+    },
+];
+
+fn is_provider(spec: &serde_json::Value, name: &str) -> bool {
+    text(spec, "provider").is_some_and(|provider| provider.eq_ignore_ascii_case(name))
+}
+
+const REGION: &str = "^[a-z0-9-]+$";
+
+const API_VERSION: &str = "^[A-Za-z0-9._-]+$";
 
 const BASE_URL: &str = r"^https?://[^\s/?#@]+(/[^\s?#]*)?$";
 
-pub(crate) const HINTS: &[Hint] =
-    &[Hint { pattern: BASE_URL, meaning: "an http or https URL without credentials, query or fragment" }];
+pub(crate) const HINTS: &[Hint] = &[
+    Hint { pattern: BASE_URL, meaning: "an http or https URL without credentials, query or fragment" },
+    Hint { pattern: REGION, meaning: "lower-case letters, digits and dashes" },
+    Hint { pattern: API_VERSION, meaning: "letters, digits, dashes, dots and underscores" },
+];

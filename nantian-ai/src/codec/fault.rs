@@ -45,7 +45,7 @@ pub(crate) fn of_event(event: &mut Fields) -> Fault {
 }
 
 /// The operator's: a client would blame its own, and need not see what the provider says of it.
-fn refused_credential() -> Fault {
+pub(crate) fn refused_credential() -> Fault {
     Fault::new(FaultKind::Upstream, "the provider refused the configured credential")
 }
 
@@ -109,9 +109,10 @@ pub(crate) fn status(kind: FaultKind, dialect: Dialect) -> StatusCode {
 pub(crate) fn write(body: &mut Object<'_>, fault: &Fault, dialect: Dialect) {
     match dialect {
         Dialect::Anthropic => write_anthropic(body, fault),
-        Dialect::Gemini => write_gemini(body, fault),
         Dialect::Ollama => body.text("error", &fault.message),
-        Dialect::OpenAi | Dialect::Responses => write_openai(body, fault),
+        Dialect::Bedrock | Dialect::Gemini | Dialect::OpenAi | Dialect::Responses => {
+            write_openai(body, fault)
+        }
     }
 }
 
@@ -131,28 +132,6 @@ pub(crate) fn write_anthropic(body: &mut Object<'_>, fault: &Fault) {
         error.text("type", anthropic_name(fault.kind));
         error.text("message", &fault.message);
     });
-}
-
-fn write_gemini(body: &mut Object<'_>, fault: &Fault) {
-    let status = fault.kind.status();
-    body.object("error", |error| {
-        error.count("code", status.as_u16().into());
-        error.text("message", &fault.message);
-        error.text("status", gemini_name(status));
-    });
-}
-
-/// Google's name of a status.
-pub(crate) fn gemini_name(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        403 => "PERMISSION_DENIED",
-        404 => "NOT_FOUND",
-        429 => "RESOURCE_EXHAUSTED",
-        503 => "UNAVAILABLE",
-        504 => "DEADLINE_EXCEEDED",
-        400..500 => "INVALID_ARGUMENT",
-        _ => "INTERNAL",
-    }
 }
 
 /// OpenAI's `type` and `code`.

@@ -154,6 +154,12 @@ impl Fields {
         }
     }
 
+    /// Names what nobody has read, as members of what stands at another path.
+    pub(crate) fn rest_below(mut self, at: &'static str, losses: &mut Losses) {
+        self.at = at;
+        self.rest(losses);
+    }
+
     /// Names what nobody has read. Empty lists and objects, and flags that are off, ask for nothing.
     pub(crate) fn rest(self, losses: &mut Losses) {
         for (name, value) in self.map {

@@ -48,21 +48,27 @@ pub(crate) use self::text::{joined_text, text_of, titled_text_of};
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::dialect::{Dialect, anthropic, gemini, ollama, openai, responses};
+use crate::dialect::{Dialect, anthropic, bedrock, gemini, ollama, openai, responses};
 use crate::ir::{Fault, Losses, Reply, Request, ToolIds};
 
 // === impl Dialect ===
 
-/// Chats: Chat Completions, Responses, Messages, `generateContent`, `/api/chat`.
+/// Chats: Chat Completions, Responses, Messages, `/api/chat`; of providers also Converse and `generateContent`.
+///
+/// Nobody asks in a dialect that only providers speak. What is written for a client of one is OpenAI's, as for a client whose
+/// dialect cannot be told.
 impl Dialect {
     /// Reads a request. What the common form cannot hold is named.
     ///
     /// # Errors
-    /// [`Invalid`] names a field that breaks the dialect's rules, or that no other dialect can stand for.
+    /// [`Invalid`] names a field that breaks the dialect's rules, or that no other dialect can stand for; a dialect that only
+    /// providers speak is refused.
     pub fn decode_request(self, body: &[u8]) -> Result<(Request, Losses), Invalid> {
         match self {
             Self::Anthropic => anthropic::decode_request(body),
-            Self::Gemini => gemini::decode_request(body),
+            Self::Bedrock | Self::Gemini => {
+                Err(Invalid::new("body", "is in a dialect that only providers speak"))
+            }
             Self::Ollama => ollama::decode_request(body),
             Self::OpenAi => openai::decode_request(body),
             Self::Responses => responses::decode_request(body),
@@ -77,6 +83,7 @@ impl Dialect {
     pub fn encode_request(self, request: &Request, provider: &str) -> Result<(Bytes, Losses), Invalid> {
         let (body, losses) = match self {
             Self::Anthropic => anthropic::encode_request(request),
+            Self::Bedrock => bedrock::encode_request(request),
             Self::Gemini => gemini::encode_request(request),
             Self::Ollama => ollama::encode_request(request),
             Self::OpenAi => openai::encode_request(request, provider),
@@ -93,6 +100,7 @@ impl Dialect {
         let mut ids = ToolIds::new(seed);
         match self {
             Self::Anthropic => anthropic::decode_reply(body),
+            Self::Bedrock => bedrock::decode_reply(body),
             Self::Gemini => gemini::decode_reply(body, &mut ids),
             Self::Ollama => ollama::decode_reply(body, &mut ids),
             Self::OpenAi => openai::decode_reply(body, &mut ids),
@@ -106,9 +114,10 @@ impl Dialect {
         let reply = &reply;
         let (body, losses) = match self {
             Self::Anthropic => (anthropic::encode_reply(reply, defaults), Losses::default()),
-            Self::Gemini => gemini::encode_reply(reply, defaults),
             Self::Ollama => ollama::encode_reply(reply, defaults),
-            Self::OpenAi => (openai::encode_reply(reply, defaults), Losses::default()),
+            Self::Bedrock | Self::Gemini | Self::OpenAi => {
+                (openai::encode_reply(reply, defaults), Losses::default())
+            }
             Self::Responses => (responses::encode_reply(reply, defaults), Losses::default()),
         };
         (Bytes::from(body), losses)
@@ -116,7 +125,10 @@ impl Dialect {
 
     /// Reads what a provider says with a status that is no success, in whatever shape it says it.
     pub fn decode_fault(self, status: StatusCode, body: &[u8]) -> Fault {
-        fault::read(status, body)
+        match self {
+            Self::Bedrock => bedrock::fault(status, body),
+            _ => fault::read(status, body),
+        }
     }
 
     /// Writes an error: its status and its body.

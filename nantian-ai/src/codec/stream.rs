@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use super::Defaults;
-use crate::dialect::{Dialect, anthropic, gemini, ollama, openai, responses};
+use crate::dialect::{Dialect, anthropic, bedrock, gemini, ollama, openai, responses};
 use crate::ir::{Event, Fault, Losses, Part, Tokens, ToolIds, ToolNames};
-use crate::wire::{ndjson, sse};
+use crate::wire::{frames, ndjson, sse};
 
 /// The largest event that is read, in bytes.
 const EVENT_LIMIT: usize = 16 * 1024 * 1024;
@@ -32,6 +32,7 @@ pub struct StreamEncoder {
 
 #[derive(Clone, Debug)]
 enum Wire {
+    Frames(frames::FrameDecoder),
     Sse(sse::SseDecoder),
     Ndjson(ndjson::NdjsonDecoder),
 }
@@ -39,6 +40,7 @@ enum Wire {
 #[derive(Clone, Debug)]
 enum Reader {
     Anthropic(anthropic::StreamReader),
+    Bedrock(bedrock::StreamReader),
     Gemini(gemini::StreamReader),
     Ollama(ollama::StreamReader),
     OpenAi(openai::StreamReader),
@@ -48,7 +50,6 @@ enum Reader {
 #[derive(Clone, Debug)]
 enum Writer {
     Anthropic(anthropic::StreamWriter),
-    Gemini(gemini::StreamWriter),
     Ollama(ollama::StreamWriter),
     OpenAi(openai::StreamWriter),
     Responses(Box<responses::StreamWriter>),
@@ -62,6 +63,7 @@ impl StreamDecoder {
         let ids = ToolIds::new(seed);
         let (wire, reader) = match dialect {
             Dialect::Anthropic => (Wire::sse(), Reader::Anthropic(anthropic::StreamReader::default())),
+            Dialect::Bedrock => (Wire::frames(), Reader::Bedrock(bedrock::StreamReader::default())),
             Dialect::Gemini => (Wire::sse(), Reader::Gemini(gemini::StreamReader::new(ids))),
             Dialect::Ollama => (Wire::ndjson(), Reader::Ollama(ollama::StreamReader::new(ids))),
             Dialect::OpenAi => (Wire::sse(), Reader::OpenAi(openai::StreamReader::new(ids))),
@@ -74,6 +76,7 @@ impl StreamDecoder {
     pub fn push(&mut self, chunk: &[u8], events: &mut VecDeque<Event>) {
         let Self { wire, reader, ended } = self;
         match wire {
+            Wire::Frames(decoder) => decoder.push(chunk, |item| reader.frame(item, ended, events)),
             Wire::Sse(decoder) => decoder.push(chunk, |item| reader.sse(item, ended, events)),
             Wire::Ndjson(decoder) => decoder.push(chunk, |item| reader.line(item, ended, events)),
         }
@@ -83,6 +86,8 @@ impl StreamDecoder {
     pub fn finish(&mut self, events: &mut VecDeque<Event>) {
         let Self { wire, reader, ended } = self;
         match wire {
+            // What is left of a frame says nothing.
+            Wire::Frames(_) => {}
             Wire::Sse(decoder) => decoder.finish(|item| reader.sse(item, ended, events)),
             Wire::Ndjson(decoder) => decoder.finish(|item| reader.line(item, ended, events)),
         }
@@ -113,6 +118,10 @@ fn once<'a>(ended: &'a mut bool, events: &'a mut VecDeque<Event>) -> impl FnMut(
 // === impl Wire ===
 
 impl Wire {
+    fn frames() -> Self {
+        Self::Frames(frames::FrameDecoder::new(EVENT_LIMIT))
+    }
+
     fn sse() -> Self {
         Self::Sse(sse::SseDecoder::new(EVENT_LIMIT))
     }
@@ -125,6 +134,16 @@ impl Wire {
 // === impl Reader ===
 
 impl Reader {
+    fn frame(&mut self, item: frames::Item<'_>, ended: &mut bool, events: &mut VecDeque<Event>) {
+        match (self, item) {
+            (_, _) if *ended => {}
+            (Self::Bedrock(reader), frames::Item::Frame(frame)) => {
+                reader.frame(&frame, &mut once(ended, events));
+            }
+            _ => once(ended, events)(Event::Failed(Fault::unreadable())),
+        }
+    }
+
     fn sse(&mut self, item: sse::Item<'_>, ended: &mut bool, events: &mut VecDeque<Event>) {
         match item {
             sse::Item::Event { data, .. } => self.data(data, ended, events),
@@ -146,6 +165,7 @@ impl Reader {
         let sink = &mut once(ended, events);
         match self {
             Self::Anthropic(reader) => reader.event(data, sink),
+            Self::Bedrock(_) => {}
             Self::Gemini(reader) => reader.event(data, sink),
             Self::Ollama(reader) => reader.line(data, sink),
             Self::OpenAi(reader) => reader.event(data, sink),
@@ -156,6 +176,7 @@ impl Reader {
     fn losses(&self) -> &Losses {
         match self {
             Self::Anthropic(reader) => reader.losses(),
+            Self::Bedrock(reader) => reader.losses(),
             Self::Gemini(reader) => reader.losses(),
             Self::Ollama(reader) => reader.losses(),
             Self::OpenAi(reader) => reader.losses(),
@@ -166,6 +187,7 @@ impl Reader {
     fn finish(&mut self, sink: &mut impl FnMut(Event)) {
         match self {
             Self::Anthropic(reader) => reader.finish(sink),
+            Self::Bedrock(reader) => reader.finish(sink),
             Self::Gemini(reader) => reader.finish(sink),
             Self::Ollama(reader) => reader.finish(sink),
             Self::OpenAi(reader) => reader.finish(sink),
@@ -182,9 +204,10 @@ impl StreamEncoder {
         let input_estimate = defaults.input_estimate;
         let writer = match dialect {
             Dialect::Anthropic => Writer::Anthropic(anthropic::StreamWriter::new(defaults)),
-            Dialect::Gemini => Writer::Gemini(gemini::StreamWriter::new(defaults)),
             Dialect::Ollama => Writer::Ollama(ollama::StreamWriter::new(defaults)),
-            Dialect::OpenAi => Writer::OpenAi(openai::StreamWriter::new(defaults)),
+            Dialect::Bedrock | Dialect::Gemini | Dialect::OpenAi => {
+                Writer::OpenAi(openai::StreamWriter::new(defaults))
+            }
             Dialect::Responses => Writer::Responses(Box::new(responses::StreamWriter::new(defaults))),
         };
         Self { writer, names, input_estimate, knows_input: false }
@@ -217,7 +240,7 @@ impl StreamEncoder {
         match &self.writer {
             Writer::Ollama(writer) => Some(writer.losses()),
             // They have a place for everything that the common form holds.
-            Writer::Anthropic(_) | Writer::Gemini(_) | Writer::OpenAi(_) | Writer::Responses(_) => None,
+            Writer::Anthropic(_) | Writer::OpenAi(_) | Writer::Responses(_) => None,
         }
     }
 }
@@ -228,7 +251,6 @@ impl Writer {
     fn event(&mut self, event: Event, out: &mut Vec<u8>) {
         match self {
             Self::Anthropic(writer) => writer.event(event, out),
-            Self::Gemini(writer) => writer.event(event, out),
             Self::Ollama(writer) => writer.event(event, out),
             Self::OpenAi(writer) => writer.event(event, out),
             Self::Responses(writer) => writer.event(event, out),

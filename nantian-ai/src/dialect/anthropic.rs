@@ -1,5 +1,6 @@
 //! Anthropic: Messages.
 
+mod plan;
 mod read_reply;
 mod read_request;
 mod read_stream;
@@ -8,11 +9,13 @@ mod write_reply;
 mod write_request;
 mod write_stream;
 
+pub(crate) use self::plan::Plan;
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{decode as decode_request, read_block, read_thinking_block};
 pub(crate) use self::read_stream::StreamReader;
+pub(crate) use self::traits::Traits;
 pub(crate) use self::write_reply::encode as encode_reply;
-pub(crate) use self::write_request::encode as encode_request;
+pub(crate) use self::write_request::{ONLY_JSON, encode as encode_request};
 pub(crate) use self::write_stream::StreamWriter;
 
 use std::borrow::Cow;

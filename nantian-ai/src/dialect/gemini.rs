@@ -1,21 +1,15 @@
-//! Google: Gemini's `generateContent`, at the Gemini API and at Vertex AI.
+//! Google: Gemini's `generateContent`, at the Gemini API and at Vertex AI. Only providers speak it.
 
 pub(crate) mod embeddings;
 mod read_reply;
-mod read_request;
 mod read_stream;
 mod thoughts;
 mod traits;
-mod write_reply;
 mod write_request;
-mod write_stream;
 
 pub(crate) use self::read_reply::decode as decode_reply;
-pub(crate) use self::read_request::decode as decode_request;
 pub(crate) use self::read_stream::StreamReader;
-pub(crate) use self::write_reply::encode as encode_reply;
 pub(crate) use self::write_request::encode as encode_request;
-pub(crate) use self::write_stream::StreamWriter;
 
 use serde::Deserialize;
 use serde_json::Value;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub(crate) mod anthropic;
+pub(crate) mod bedrock;
 pub(crate) mod gemini;
 mod lenient;
 pub(crate) mod ollama;
@@ -20,6 +21,8 @@ pub use self::surface::{Operation, Surface};
 pub enum Dialect {
     /// Anthropic: Messages.
     Anthropic,
+    /// AWS Bedrock: Converse. Only providers speak it.
+    Bedrock,
     /// Google's Gemini: `generateContent`. Only providers speak it.
     Gemini,
     /// Ollama's own API under `/api`.
@@ -32,11 +35,24 @@ pub enum Dialect {
 
 /// A dialect's name that is not known.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("unknown format `{name}`, expected openai, openai-responses, anthropic, gemini or ollama")]
+#[error("unknown format `{name}`, expected openai, openai-responses, anthropic, bedrock, gemini or ollama")]
 #[non_exhaustive]
 pub struct UnknownDialect {
     /// The name as given.
     pub name: String,
+}
+
+/// A name as one segment of a path, whatever is in it.
+pub(crate) fn segment(name: &str) -> String {
+    let mut segment = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            segment.push(byte.into());
+        } else {
+            segment.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    segment
 }
 
 // === impl Dialect ===
@@ -46,6 +62,7 @@ impl Dialect {
     pub fn name(self) -> &'static str {
         match self {
             Self::Anthropic => "anthropic",
+            Self::Bedrock => "bedrock",
             Self::Gemini => "gemini",
             Self::Ollama => "ollama",
             Self::OpenAi => "openai",
@@ -57,6 +74,7 @@ impl Dialect {
     pub(crate) fn prefix(self) -> &'static str {
         match self {
             Self::Anthropic | Self::OpenAi | Self::Responses => "/v1",
+            Self::Bedrock => "",
             Self::Gemini => "/v1beta",
             Self::Ollama => "/api",
         }
@@ -76,6 +94,7 @@ impl FromStr for Dialect {
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         match name.to_ascii_lowercase().as_str() {
             "anthropic" => Ok(Self::Anthropic),
+            "bedrock" => Ok(Self::Bedrock),
             "gemini" => Ok(Self::Gemini),
             "ollama" => Ok(Self::Ollama),
             "openai" | "openai-compat" | "openai-compatible" => Ok(Self::OpenAi),

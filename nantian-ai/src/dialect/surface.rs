@@ -147,6 +147,7 @@ impl Surface {
         let path = match dialect {
             Dialect::Anthropic => "/messages",
             // The rest of it names the model.
+            Dialect::Bedrock => "/model",
             Dialect::Gemini => "/models",
             Dialect::Ollama => "/chat",
             Dialect::OpenAi => "/chat/completions",

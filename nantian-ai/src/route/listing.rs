@@ -62,7 +62,7 @@ fn write_one(item: &mut Object<'_>, name: &str, dialect: Dialect) {
             item.text("model", name);
             item.text("modified_at", SOMETIME);
         }
-        Dialect::Gemini | Dialect::OpenAi | Dialect::Responses => {
+        Dialect::Bedrock | Dialect::Gemini | Dialect::OpenAi | Dialect::Responses => {
             item.text("id", name);
             item.text("object", "model");
             item.count("created", 0);

@@ -75,8 +75,15 @@ enum Asked {
 }
 
 /// What an upstream says about the answer in any dialect; its other headers are for its own clients.
-const KEPT: [&str; 6] =
-    ["content-language", "date", "request-id", "retry-after", "retry-after-ms", "x-request-id"];
+const KEPT: [&str; 7] = [
+    "content-language",
+    "date",
+    "request-id",
+    "retry-after",
+    "retry-after-ms",
+    "x-amzn-requestid",
+    "x-request-id",
+];
 
 /// The headers of a response that has been said anew.
 pub(crate) fn kept_headers(headers: &HeaderMap) -> HeaderMap {

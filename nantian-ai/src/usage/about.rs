@@ -16,6 +16,7 @@ pub(super) const MODEL: &str = "model";
 pub(super) const RESPONSE_ID: &str = "responseId";
 pub(super) const MODEL_VERSION: &str = "modelVersion";
 pub(super) const STOP_REASON: &str = "stop_reason";
+pub(super) const STOP_REASON_OF_BEDROCK: &str = "stopReason";
 pub(super) const DONE_REASON: &str = "done_reason";
 pub(super) const STATUS: &str = "status";
 
@@ -45,6 +46,7 @@ impl About {
             .or(candidate.some_text("finishReason"))
             .or(delta.some_text("stop_reason"))
             .or(event.some_text("done_reason"))
+            .or(event.some_text(STOP_REASON_OF_BEDROCK))
             .or(details.some_text("reason"))
             .or(inner.some_text("status").filter(|status| status != "in_progress"));
         self.finish_reason = reason.or(self.finish_reason.take());
@@ -55,7 +57,7 @@ impl About {
         let said = match name {
             ID | RESPONSE_ID => &mut self.id,
             MODEL | MODEL_VERSION => &mut self.model,
-            STOP_REASON | DONE_REASON | STATUS => &mut self.finish_reason,
+            STOP_REASON | STOP_REASON_OF_BEDROCK | DONE_REASON | STATUS => &mut self.finish_reason,
             _ => return false,
         };
         *said = serde_json::from_slice(json).unwrap_or_default();

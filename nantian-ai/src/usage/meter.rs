@@ -4,13 +4,14 @@ use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
 use super::about::{self, About};
+use super::format::Format;
 use super::reply::Reply;
 use super::{CallReport, Outcome, Usage, UsageReport};
 use crate::dialect::signal::{Reported, Signal};
-use crate::dialect::{Dialect, Surface, anthropic, gemini, ollama, openai, responses};
+use crate::dialect::{Dialect, Surface, anthropic, bedrock, gemini, ollama, openai, responses};
 use crate::estimate::Weight;
 use crate::facts::RequestFacts;
-use crate::wire::{ndjson, sse};
+use crate::wire::{frames, ndjson, sse};
 
 /// The largest event that is read. A larger one passes like any other, but its counts are not seen.
 const EVENT_LIMIT: usize = 1024 * 1024;
@@ -73,19 +74,11 @@ enum Reader {
     /// A reply that is no answer.
     Refusal,
     Buffered(Box<Reply>),
+    Frames(Box<frames::FrameDecoder>),
     Sse(Box<sse::SseDecoder>),
     Ndjson(Box<ndjson::NdjsonDecoder>),
     /// A reply that cannot be read.
     Opaque,
-}
-
-/// What a `content-type` says.
-#[derive(Clone, Copy, Debug)]
-enum Format {
-    Json,
-    Ndjson,
-    Other,
-    Sse,
 }
 
 /// What has been learnt so far.
@@ -138,12 +131,13 @@ impl Meter {
         self.tally = Tally::default();
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let format = text(CONTENT_TYPE).map_or(Format::Other, Format::of);
-        self.stream = matches!(format, Format::Sse | Format::Ndjson);
+        self.stream = format.is_stream();
         let plain = text(CONTENT_ENCODING).is_none_or(|it| it.eq_ignore_ascii_case("identity"));
         self.reader = match format {
             _ if !status.is_success() => Reader::Refusal,
             _ if !plain => Reader::Opaque,
             Format::Json => Reader::Buffered(Box::new(Reply::new(members(self.surface.dialect())))),
+            Format::Frames => Reader::Frames(Box::new(frames::FrameDecoder::new(EVENT_LIMIT))),
             Format::Ndjson => Reader::Ndjson(Box::new(ndjson::NdjsonDecoder::new(EVENT_LIMIT))),
             Format::Sse => Reader::Sse(Box::new(sse::SseDecoder::new(EVENT_LIMIT))),
             Format::Other => Reader::Opaque,
@@ -162,6 +156,7 @@ impl Meter {
                 tally.complete |= reply.is_complete();
                 tally.settled |= tally.complete;
             }
+            Reader::Frames(decoder) => decoder.push(chunk, |item| tally.frame(item)),
             Reader::Sse(decoder) => decoder.push(chunk, |item| tally.sse(surface, item)),
             Reader::Ndjson(decoder) => decoder.push(chunk, |item| tally.line(item)),
         }
@@ -172,6 +167,11 @@ impl Meter {
         self.input_estimate
     }
 
+    /// What the upstream was asked for.
+    pub(crate) fn surface(&self) -> &Surface {
+        &self.surface
+    }
+
     /// Whether the reply is a stream.
     pub fn is_stream(&self) -> bool {
         self.stream
@@ -179,7 +179,7 @@ impl Meter {
 
     /// Whether the reply is a stream of readable events.
     pub(crate) fn reads_events(&self) -> bool {
-        matches!(self.reader, Reader::Sse(_) | Reader::Ndjson(_))
+        matches!(self.reader, Reader::Frames(_) | Reader::Ndjson(_) | Reader::Sse(_))
     }
 
     /// Whether something of the answer itself has come: text, reasoning, a tool call.
@@ -234,7 +234,7 @@ impl Meter {
             Reader::Sse(decoder) => decoder.finish(|item| tally.sse(surface, item)),
             Reader::Ndjson(decoder) => decoder.finish(|item| tally.line(item)),
             Reader::Opaque => tally.complete = true,
-            Reader::Waiting | Reader::Refusal | Reader::Buffered(_) => {}
+            Reader::Waiting | Reader::Refusal | Reader::Buffered(_) | Reader::Frames(_) => {}
         }
     }
 
@@ -284,8 +284,8 @@ impl Meter {
         let reported = self.tally.reported;
         let input = reported.input?;
         match self.surface.dialect() {
-            // Anthropic counts what is read from and written to its cache apart.
-            Dialect::Anthropic => {
+            // Anthropic and Bedrock count what is read from and written to their caches apart.
+            Dialect::Anthropic | Dialect::Bedrock => {
                 let cache = [reported.cache_read, reported.cache_written];
                 Some(cache.into_iter().flatten().fold(input, u64::saturating_add))
             }
@@ -304,28 +304,10 @@ impl Meter {
     fn counted_output(&self) -> u64 {
         let counted = match &self.reader {
             Reader::Waiting | Reader::Refusal => Weight::default(),
-            Reader::Sse(_) | Reader::Ndjson(_) => self.tally.text,
+            Reader::Frames(_) | Reader::Ndjson(_) | Reader::Sse(_) => self.tally.text,
             Reader::Buffered(_) | Reader::Opaque => Weight::of_bytes(self.tally.bytes),
         };
         counted.tokens().max(self.tally.reported.output.unwrap_or(0))
-    }
-}
-
-// === impl Format ===
-
-impl Format {
-    fn of(content_type: &str) -> Self {
-        let essence = content_type.split(';').next().unwrap_or_default().trim();
-        let is = |name| essence.eq_ignore_ascii_case(name);
-        if is("text/event-stream") {
-            Self::Sse
-        } else if is("application/json") {
-            Self::Json
-        } else if is("application/x-ndjson") {
-            Self::Ndjson
-        } else {
-            Self::Other
-        }
     }
 }
 
@@ -334,6 +316,7 @@ fn members(dialect: Dialect) -> &'static [&'static str] {
     match dialect {
         Dialect::Ollama => &["prompt_eval_count", "eval_count", about::MODEL, about::DONE_REASON],
         Dialect::Anthropic => &["usage", about::ID, about::MODEL, about::STOP_REASON],
+        Dialect::Bedrock => &["usage", about::STOP_REASON_OF_BEDROCK],
         Dialect::Gemini => &["usageMetadata", about::RESPONSE_ID, about::MODEL_VERSION],
         Dialect::OpenAi => &["usage", about::ID, about::MODEL],
         Dialect::Responses => &["usage", about::ID, about::MODEL, about::STATUS],
@@ -348,6 +331,8 @@ impl Tally {
             sse::Item::Event { data, .. } => {
                 let signal = match surface.dialect() {
                     Dialect::Anthropic => anthropic::event(data),
+                    // It speaks in frames.
+                    Dialect::Bedrock => Signal::unreadable(),
                     Dialect::Gemini => gemini::event(data),
                     Dialect::Ollama => ollama::line(data),
                     Dialect::OpenAi => openai::event(data),
@@ -356,6 +341,14 @@ impl Tally {
                 self.add(signal, data);
             }
             sse::Item::Oversized => self.add(Signal::unreadable(), &[]),
+        }
+    }
+
+    fn frame(&mut self, item: frames::Item<'_>) {
+        match item {
+            frames::Item::Frame(frame) => self.add(bedrock::frame(&frame), frame.payload()),
+            frames::Item::Oversized => self.add(Signal::unreadable(), &[]),
+            frames::Item::Malformed => self.add(Signal { failed: true, ..Signal::default() }, &[]),
         }
     }
 
@@ -372,6 +365,7 @@ impl Tally {
         }
         self.reported.merge(match surface.dialect() {
             Dialect::Anthropic => anthropic::usage(json),
+            Dialect::Bedrock => bedrock::usage(json),
             Dialect::Gemini => gemini::usage(json),
             Dialect::Ollama => ollama::count(name, json),
             Dialect::OpenAi | Dialect::Responses => openai::usage(json),

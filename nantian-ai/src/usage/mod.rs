@@ -8,6 +8,7 @@ mod about;
 mod body;
 mod call;
 mod content;
+mod format;
 mod future;
 mod hide;
 mod layer;

@@ -1,5 +1,6 @@
 //! The framings of bodies, each an incremental decoder: any chunking gives the same events.
 
+pub mod frames;
 pub mod json;
 pub mod ndjson;
 pub mod sse;

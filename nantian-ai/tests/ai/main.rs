@@ -1,9 +1,14 @@
 //! The tower face over a fake upstream, as a client and an operator see it.
 
 #[cfg(test)]
+mod bedrock;
+#[cfg(test)]
 mod bounds;
 #[cfg(test)]
 mod embeddings;
+#[cfg(test)]
+#[path = "../frames/mod.rs"]
+mod frames;
 #[cfg(test)]
 mod losses;
 #[cfg(test)]

@@ -158,14 +158,14 @@ pub(crate) fn json(status: u16, body: &str) -> Response<Body> {
 }
 
 /// A stream of events, each after a pause; it ends in an error if the last chunk is `None`.
-pub(crate) fn events(
+pub(crate) fn events<T: Into<Bytes> + Send + 'static>(
     content_type: &str,
-    chunks: impl IntoIterator<Item = (Duration, Option<&'static str>), IntoIter: Send + 'static>,
+    chunks: impl IntoIterator<Item = (Duration, Option<T>), IntoIter: Send + 'static>,
 ) -> Response<Body> {
     let frames = stream::iter(chunks).then(|(pause, chunk)| async move {
         tokio::time::sleep(pause).await;
         match chunk {
-            Some(chunk) => Ok(Frame::data(Bytes::from_static(chunk.as_bytes()))),
+            Some(chunk) => Ok(Frame::data(chunk.into())),
             None => Err(io::ErrorKind::ConnectionReset.into()),
         }
     });

@@ -3,18 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Response;
 use http_body_util::{BodyExt as _, Full};
 use nantian_ai::usage::Outcome;
 use nantian_ai::{Dialect, Error, TargetConfig, Timeouts};
 use serde_json::Value;
 
+use crate::frames::frames;
 use crate::support::{Body, Reports, Upstream, events, json, layer, post, send};
 
 const DIALECTS: [Dialect; 4] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
 
-const PROVIDERS: [Dialect; 5] =
-    [Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
+const PROVIDERS: [Dialect; 6] = [
+    Dialect::Anthropic,
+    Dialect::Bedrock,
+    Dialect::Gemini,
+    Dialect::Ollama,
+    Dialect::OpenAi,
+    Dialect::Responses,
+];
 
 fn target(dialect: Dialect) -> TargetConfig {
     TargetConfig::new("demo/x", "acme", "m")
@@ -33,12 +41,21 @@ fn path(dialect: Dialect) -> &'static str {
 }
 
 fn content_type(dialect: Dialect) -> &'static str {
-    if dialect == Dialect::Ollama { "application/x-ndjson" } else { "text/event-stream" }
+    match dialect {
+        Dialect::Bedrock => "application/vnd.amazon.eventstream",
+        Dialect::Ollama => "application/x-ndjson",
+        _ => "text/event-stream",
+    }
 }
 
 /// A first token, as a provider of the dialect streams it.
-fn token(dialect: Dialect) -> &'static str {
-    match dialect {
+fn token(dialect: Dialect) -> Bytes {
+    Bytes::from(match dialect {
+        Dialect::Bedrock => {
+            let delta = r#"{"contentBlockIndex":0,"delta":{"text":"a"}}"#;
+            return frames([("messageStart", r#"{"role":"assistant"}"#), ("contentBlockDelta", delta)])
+                .into();
+        }
         Dialect::Anthropic => {
             "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\"}}\n\n\
              event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n\
@@ -51,11 +68,14 @@ fn token(dialect: Dialect) -> &'static str {
              event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"output_index\":0,\"content_index\":0,\"delta\":\"a\"}\n\n"
         }
         _ => "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n",
-    }
+    })
 }
 
-fn overloaded(dialect: Dialect) -> &'static str {
-    match dialect {
+fn overloaded(dialect: Dialect) -> Bytes {
+    Bytes::from(match dialect {
+        Dialect::Bedrock => {
+            return frames([("!serviceUnavailableException", r#"{"message":"later"}"#)]).into();
+        }
         Dialect::Anthropic => {
             "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"later\"}}\n\n"
         }
@@ -67,7 +87,7 @@ fn overloaded(dialect: Dialect) -> &'static str {
             "event: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"status\":\"failed\",\"error\":{\"code\":\"server_is_overloaded\",\"message\":\"later\"}}}\n\n"
         }
         _ => "data: {\"error\":{\"message\":\"later\",\"type\":\"server_error\",\"code\":503}}\n\n",
-    }
+    })
 }
 
 /// The message of an error, if the body is one of the dialect.
@@ -200,12 +220,12 @@ async fn a_stalled_first_token_is_504() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_cut_or_fails_midway_ends_with_an_error() {
     let now = Duration::ZERO;
-    type Rest = fn(Dialect) -> Option<&'static str>;
+    type Rest = fn(Dialect) -> Option<Bytes>;
     let cases: [(Rest, Duration, &str); 4] = [
         (|_| None, now, "broke off"),
-        (|_| Some(""), now, "broke off"),
+        (|_| Some(Bytes::new()), now, "broke off"),
         (|dialect| Some(overloaded(dialect)), now, "later"),
-        (|_| Some(""), Duration::from_secs(99), "no further chunk within 5s"),
+        (|_| Some(Bytes::new()), Duration::from_secs(99), "no further chunk within 5s"),
     ];
     for (rest, after, expected) in cases {
         let answer = |dialect| {

@@ -14,7 +14,7 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(RULES))]
 pub struct Auth {
-    /// The scheme: bearer, apiKey, basic or none, in any case.
+    /// The scheme: bearer, apiKey, basic, aws or none, in any case.
     ///
     /// Default: the provider's own. Source: `spec.auth.type`.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
@@ -25,15 +25,17 @@ pub struct Auth {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub secret: Option<String>,
-    /// Entry of the Secret.
+    /// Entry of the Secret; each of its lines is a credential, and they are used in turn.
     ///
-    /// Range: 1 to 253 characters. Default: its only entry. Source: `spec.auth.key`.
+    /// Range: 1 to 253 characters. Default: its only entry; with type aws the entries aws_access_key_id, aws_secret_access_key
+    /// and, if there is one, aws_session_token, in lower or upper case. Source: `spec.auth.key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,
     /// Header that carries the credential.
     ///
-    /// Range: an HTTP header name of up to 253 characters. Default: by type and provider. Source: `spec.auth.header`.
+    /// Range: an HTTP header name of up to 253 characters; not with type aws. Default: by type and provider.
+    /// Source: `spec.auth.header`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = http_token::PATTERN))]
     pub header: Option<String>,
@@ -49,28 +51,40 @@ pub enum AuthType {
     ApiKey,
     /// `Basic`, then the base64 of the secret, which is `user:password`.
     Basic,
+    /// A signature of each request by an account of AWS; an entry is `access key:secret key`, and `:session token` if needed.
+    Aws,
     /// Nothing is sent.
     None,
 }
 
 /// The text is no scheme of authentication.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not one of bearer, apiKey, basic, none")]
+#[error("{0:?} is not one of bearer, apiKey, basic, aws, none")]
 #[non_exhaustive]
 pub struct InvalidAuthType(pub String);
 
-pub(crate) const RULES: &[Rule] = &[Rule {
-    cel: "has(self.secret) || (has(self.type) && self.type.matches('^(?i:none)$'))",
-    message: "is required unless type is none",
-    field: Some("secret"),
-    holds: |auth| {
-        has(auth, "secret") || matches!(text(auth, "type").map(str::parse), Some(Ok(AuthType::None) | Err(_)))
+pub(crate) const RULES: &[Rule] = &[
+    Rule {
+        cel: "has(self.secret) || (has(self.type) && self.type.matches('^(?i:none)$'))",
+        message: "is required unless type is none",
+        field: Some("secret"),
+        holds: |auth| {
+            has(auth, "secret")
+                || matches!(text(auth, "type").map(str::parse), Some(Ok(AuthType::None) | Err(_)))
+        },
     },
-}];
+    Rule {
+        cel: "!has(self.header) || !has(self.type) || !self.type.matches('^(?i:aws)$')",
+        message: "cannot carry a signature: type is aws",
+        field: Some("header"),
+        holds: |auth| !has(auth, "header") || text(auth, "type").map(str::parse) != Some(Ok(AuthType::Aws)),
+    },
+];
 
-const PATTERN: &str = "^(?i:bearer|api-?key|basic|none)$";
+const PATTERN: &str = "^(?i:bearer|api-?key|basic|aws|none)$";
 
-pub(crate) const HINTS: &[Hint] = &[Hint { pattern: PATTERN, meaning: "one of bearer, apiKey, basic, none" }];
+pub(crate) const HINTS: &[Hint] =
+    &[Hint { pattern: PATTERN, meaning: "one of bearer, apiKey, basic, aws, none" }];
 
 // === impl AuthType ===
 
@@ -84,6 +98,7 @@ impl FromStr for AuthType {
         match text.to_ascii_lowercase().as_str() {
             "bearer" => Ok(Self::Bearer),
             "apikey" | "api-key" => Ok(Self::ApiKey),
+            "aws" => Ok(Self::Aws),
             "basic" => Ok(Self::Basic),
             "none" => Ok(Self::None),
             _ => Err(InvalidAuthType(text.to_owned())),
@@ -97,6 +112,7 @@ impl fmt::Display for AuthType {
             Self::Bearer => "bearer",
             Self::ApiKey => "apiKey",
             Self::Basic => "basic",
+            Self::Aws => "aws",
             Self::None => "none",
         })
     }

@@ -33,6 +33,12 @@ pub struct AiService {
     pub model: String,
     /// `spec.endpoint`: the base URL; `None` follows the provider.
     pub endpoint: Option<String>,
+    /// `spec.region`: of AWS; `None` follows the endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// `spec.apiVersion`: of Azure OpenAI.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_version: Option<String>,
     /// The credential.
     pub auth: AiAuth,
     /// `spec.timeout`, 10 minutes where it is absent; `None` is no limit, `0s`.
@@ -98,6 +104,8 @@ pub enum AiAuthType {
     ApiKey,
     /// `Authorization: Basic <base64 of secret>`.
     Basic,
+    /// A signature by an account of AWS.
+    Aws,
     /// No credential.
     #[default]
     None,

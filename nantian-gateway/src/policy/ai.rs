@@ -59,6 +59,12 @@ pub fn ai_target(
     if let Some(endpoint) = &service.endpoint {
         config = config.endpoint(endpoint);
     }
+    if let Some(region) = &service.region {
+        config = config.region(region);
+    }
+    if let Some(version) = &service.api_version {
+        config = config.api_version(version);
+    }
     let target = Target::new(config)?;
     let destination = destination(&target).ok_or(InvalidAiService::Endpoint)?;
     Ok((target, destination))
@@ -69,6 +75,7 @@ fn credential(auth: &ir::AiAuth) -> Result<Credential, InvalidAiService> {
         ir::AiAuthType::Bearer => Scheme::Bearer,
         ir::AiAuthType::ApiKey => Scheme::ApiKey,
         ir::AiAuthType::Basic => Scheme::Basic,
+        ir::AiAuthType::Aws => Scheme::Aws,
         ir::AiAuthType::None => return Ok(Credential::none()),
     };
     let secret = auth.secret.as_ref().map_or(&b""[..], |secret| secret.0.trim_ascii());

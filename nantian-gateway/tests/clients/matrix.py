@@ -20,7 +20,7 @@ import ollama
 import openai
 
 import providers
-from providers import CITIES, DIALECTS, KEY, PERSON, PICTURE, SCHEMA, VECTORS
+from providers import ACCOUNT, CITIES, DIALECTS, KEY, PERSON, PICTURE, REGION, SCHEMA, VECTORS
 
 GATEWAY = pathlib.Path(__file__).resolve().parents[3] / "target/debug/nantian-gateway"
 PATIENCE = 60
@@ -334,7 +334,7 @@ CLIENTS = {"openai": OpenAi, "openai-responses": Responses, "anthropic": Anthrop
 FEATURES = ["chat", "stream", "tool_calls", "streamed_tool_calls", "picture", "structured", "error", "broken_stream",
             "disconnect", "embeddings"]
 # Providers that make none, so that they are refused; and what a refusal is for each client that can ask for them.
-WITHOUT_EMBEDDINGS = ["anthropic"]
+WITHOUT_EMBEDDINGS = ["anthropic", "bedrock"]
 REFUSED = {OpenAi: openai.BadRequestError, Ollama: ollama.ResponseError}
 
 
@@ -378,11 +378,12 @@ spec:
 apiVersion: v1
 kind: Secret
 metadata: {{name: key, namespace: demo}}
-stringData: {{token: {KEY}}}
+stringData: {{token: {KEY}, account: "{ACCOUNT}:{KEY}"}}
 """
     for dialect, upstream in ports.items():
-        prefix = {"ollama": "api", "gemini": "v1beta"}.get(dialect, "v1")
-        auth = "apiKey" if dialect in ("anthropic", "gemini") else "bearer"
+        prefix = {"ollama": "api", "gemini": "v1beta", "bedrock": ""}.get(dialect, "v1")
+        auth = {"anthropic": "apiKey", "gemini": "apiKey", "bedrock": "aws"}.get(dialect, "bearer")
+        entry, region = ("account", f"\n  region: {REGION}") if auth == "aws" else ("token", "")
         yield f"""
 apiVersion: gateway.nantian.dev/v1alpha1
 kind: AIService
@@ -391,8 +392,8 @@ spec:
   provider: fake
   format: {dialect}
   model: the-model
-  endpoint: http://127.0.0.1:{upstream}/{prefix}
-  auth: {{type: {auth}, secret: key, key: token}}
+  endpoint: http://127.0.0.1:{upstream}/{prefix}{region}
+  auth: {{type: {auth}, secret: key, key: {entry}}}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute

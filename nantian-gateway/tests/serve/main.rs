@@ -3,6 +3,8 @@
 
 mod admin;
 mod ai;
+mod ai_azure;
+mod ai_bedrock;
 mod ai_telemetry;
 mod backend_tls;
 mod balancing;

@@ -2,13 +2,13 @@
 
 /// What a model takes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Traits {
+pub(crate) struct Traits {
     /// Wants a budget for its thinking; newer models decide by themselves and take an effort.
-    pub(super) takes_budget: bool,
+    pub(crate) takes_budget: bool,
     /// Takes temperature and its like at all.
-    pub(super) takes_sampling: bool,
+    pub(crate) takes_sampling: bool,
     /// Takes either temperature or `top_p`.
-    pub(super) takes_one: bool,
+    pub(crate) takes_one: bool,
 }
 
 /// The models that want a budget, by the start of their names.
@@ -30,7 +30,7 @@ const SAMPLED: [&str; 2] = ["claude-opus-4-6", "claude-sonnet-4-6"];
 
 impl Traits {
     /// What the model of this name takes. Models of others that speak this dialect take what the older ones took.
-    pub(super) fn of(model: &str) -> Self {
+    pub(crate) fn of(model: &str) -> Self {
         let bare = model.rsplit('/').next().unwrap_or(model);
         let begins = |starts: &[&str]| starts.iter().any(|start| bare.starts_with(start));
         let others = !bare.starts_with("claude-");

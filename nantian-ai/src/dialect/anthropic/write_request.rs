@@ -2,39 +2,21 @@
 
 use std::borrow::Cow;
 
-use super::traits::Traits;
+use super::{Plan, Traits};
 use crate::codec::{Invalid, List, Object, object, text_of};
-use crate::dialect::{gemini, responses};
-use crate::ir::{
-    Block, Document, Json, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice, safe_id,
-};
+use crate::dialect::{bedrock, gemini, responses};
+use crate::ir::{Block, Document, Json, Losses, Message, Output, Request, Role, Source, ToolChoice, safe_id};
 
 /// The most tokens of an answer where the client names no limit; Anthropic wants one.
 const DEFAULT_MAX_TOKENS: u64 = 4_096;
 
-/// The least that Anthropic takes as a budget.
-const LEAST_BUDGET: u64 = 1_024;
-
 /// Stands for `response_format: json_object`, which has no counterpart without a schema.
-const ONLY_JSON: &str = "Answer with one JSON object and nothing else.";
+pub(crate) const ONLY_JSON: &str = "Answer with one JSON object and nothing else.";
 
 pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     let mut losses = Losses::default();
-    let traits = Traits::of(&request.model);
     let (system, turns) = turns(request, &mut losses)?;
-    let thinking = thinking(request, &mut losses);
-    let budget = match thinking {
-        Some(Thinking::Budget(budget)) => Some(budget),
-        Some(Thinking::Effort(effort)) if traits.takes_budget => Some(effort.budget()),
-        Some(Thinking::Adaptive) if traits.takes_budget => Some(crate::ir::Effort::Medium.budget()),
-        _ => None,
-    };
-    let budget = budget.filter(|_| traits.takes_budget).map(|budget| budget.max(LEAST_BUDGET));
-    let limit = request.max_output.unwrap_or(DEFAULT_MAX_TOKENS);
-    // The answer needs room beside the thinking.
-    let limit = budget.map_or(limit, |budget| limit.max(budget.saturating_add(LEAST_BUDGET)));
-    let thinks = thinking.is_some_and(|thinking| thinking != Thinking::Off);
-    let sampling = Sampling::of(request, thinks, traits, &mut losses);
+    let plan = Plan::of(request, Traits::of(&request.model), &mut losses);
     let stops: Vec<_> = request.stop.iter().filter(|stop| !stop.trim().is_empty()).collect();
     if stops.len() < request.stop.len() {
         losses.add("stop");
@@ -42,15 +24,17 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     name_the_unknown(request, &mut losses);
     let body = object(|body| {
         body.text("model", &request.model);
-        body.count("max_tokens", limit);
+        body.count("max_tokens", plan.limit(request.max_output.unwrap_or(DEFAULT_MAX_TOKENS)));
         if !system.is_empty() {
             body.list("system", |list| system.iter().for_each(|text| write_text(list, text)));
         }
         body.list("messages", |list| turns.iter().for_each(|turn| turn.write(list)));
         write_tools(body, request);
-        write_thinking(body, thinking, budget);
-        write_config(body, request, thinking.filter(|_| !traits.takes_budget));
-        sampling.write(body);
+        plan.write_thinking(body);
+        write_config(body, request, plan.effort());
+        body.some_number("temperature", plan.temperature);
+        body.some_number("top_p", plan.top_p);
+        body.some_count("top_k", plan.top_k);
         if !stops.is_empty() {
             body.list("stop_sequences", |list| stops.iter().for_each(|stop| list.text(stop)));
         }
@@ -115,39 +99,7 @@ fn turns<'r>(
     Ok((system, turns))
 }
 
-/// What a model that must call a tool thinks cannot be had.
-fn thinking(request: &Request, losses: &mut Losses) -> Option<Thinking> {
-    let thinking = request.thinking?;
-    let forced = matches!(request.tool_choice, Some(ToolChoice::Any | ToolChoice::Tool(_)));
-    if forced && !request.tools.is_empty() && thinking != Thinking::Off {
-        losses.add("thinking");
-        return None;
-    }
-    Some(thinking)
-}
-
-fn write_thinking(body: &mut Object<'_>, thinking: Option<Thinking>, budget: Option<u64>) {
-    let Some(thinking) = thinking else { return };
-    body.object("thinking", |config| match (thinking, budget) {
-        (Thinking::Off, _) => config.text("type", "disabled"),
-        (_, Some(budget)) => {
-            config.text("type", "enabled");
-            config.count("budget_tokens", budget);
-        }
-        (_, None) => config.text("type", "adaptive"),
-    });
-}
-
-fn write_config(body: &mut Object<'_>, request: &Request, thinking: Option<Thinking>) {
-    let effort = match thinking {
-        Some(Thinking::Effort(crate::ir::Effort::Minimal)) => Some("low"),
-        Some(Thinking::Effort(effort)) => Some(effort.name()),
-        Some(Thinking::Budget(budget)) => match crate::ir::Effort::of_budget(budget) {
-            crate::ir::Effort::Minimal => Some("low"),
-            effort => Some(effort.name()),
-        },
-        _ => None,
-    };
+fn write_config(body: &mut Object<'_>, request: &Request, effort: Option<&'static str>) {
     let schema = match &request.output {
         Some(Output::Schema { schema, .. }) => Some(schema),
         _ => None,
@@ -203,49 +155,6 @@ fn write_tools(body: &mut Object<'_>, request: &Request) {
     });
 }
 
-/// How tokens are drawn, as far as the model takes it.
-struct Sampling {
-    temperature: Option<f64>,
-    top_p: Option<f64>,
-    top_k: Option<u64>,
-}
-
-// === impl Sampling ===
-
-impl Sampling {
-    fn of(request: &Request, thinks: bool, traits: Traits, losses: &mut Losses) -> Self {
-        let mut sampling =
-            Self { temperature: request.temperature, top_p: request.top_p, top_k: request.top_k };
-        if sampling.temperature.is_some_and(|temperature| temperature > 1.0) {
-            sampling.temperature = Some(1.0);
-            losses.add("temperature");
-        }
-        let free = traits.takes_sampling && !thinks;
-        if !free {
-            // 1 is what they take anyway.
-            if sampling.temperature.take().is_some_and(|temperature| temperature != 1.0) {
-                losses.add("temperature");
-            }
-            if sampling.top_p.take().is_some_and(|top_p| top_p != 1.0) {
-                losses.add("top_p");
-            }
-            if sampling.top_k.take().is_some() {
-                losses.add("top_k");
-            }
-        }
-        if traits.takes_one && sampling.temperature.is_some() && sampling.top_p.take().is_some() {
-            losses.add("top_p");
-        }
-        sampling
-    }
-
-    fn write(&self, body: &mut Object<'_>) {
-        body.some_number("temperature", self.temperature);
-        body.some_number("top_p", self.top_p);
-        body.some_count("top_k", self.top_k);
-    }
-}
-
 /// A turn that Anthropic can read.
 struct Turn<'r> {
     role: Role,
@@ -264,6 +173,10 @@ impl<'r> Turn<'r> {
                         responses::is_of_responses(signature) || gemini::is_of_gemini(signature)
                     }) =>
                 {
+                    losses.add("messages.reasoning");
+                    continue;
+                }
+                Block::RedactedReasoning(data) if bedrock::is_of_bedrock(data) => {
                     losses.add("messages.reasoning");
                     continue;
                 }

@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use super::read_request::sign;
 use super::{is_malformed, read_stop, tagged, unlisted};
 use crate::codec::{Fields, fault};
 use crate::ir::{Block, Fault, FaultKind, Json, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds};
@@ -111,4 +110,17 @@ pub(super) fn error_of(body: Value) -> Fault {
 
 pub(super) fn malformed() -> Fault {
     Fault::new(FaultKind::Upstream, "the model has written a tool call that cannot be read")
+}
+
+/// Signs the reasoning before a part.
+fn sign(blocks: &mut Vec<Block>, signature: String) {
+    match blocks.last_mut() {
+        Some(Block::Reasoning(reasoning)) if reasoning.signature.is_none() => {
+            reasoning.signature = Some(signature);
+        }
+        _ => {
+            let signature = Some(signature);
+            blocks.push(Block::Reasoning(Reasoning { text: String::new(), signature }));
+        }
+    }
 }

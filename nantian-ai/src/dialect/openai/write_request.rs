@@ -1,5 +1,6 @@
 //! The common form into a Chat Completions request.
 
+use crate::azure;
 use crate::codec::{Invalid, List, Object, joined_text, object, titled_text_of};
 use crate::ir::{
     Block, Losses, Message, Output, Request, Role, Source, Thinking, Tool, ToolChoice, ToolResult, safe_id,
@@ -167,7 +168,8 @@ impl Traits {
             echoes_reasoning: is(&["deepseek", "llamacpp", "lmstudio", "moonshot", "vllm"]),
             takes_top_k: is(&["fireworks", "llamacpp", "lmstudio", "openrouter", "together", "vllm"]),
             takes_effort: thinks || begins(model, &["gpt-oss", "grok-3-mini"]),
-            newer_limit: thinks,
+            // A deployment of Azure may be named anything.
+            newer_limit: thinks || is(&[azure::NAME]),
             asks_for_usage: Provider::find(provider).is_none_or(|provider| provider.asks_for_usage),
             mistral: is(&["mistral"]),
         }

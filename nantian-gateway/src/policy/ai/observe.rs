@@ -59,6 +59,8 @@ pub fn service_info(name: &ObjectName, target: &Target) -> Arc<ServiceInfo> {
 fn provider_name(provider: &str) -> String {
     let name = provider.to_ascii_lowercase();
     match name.as_str() {
+        "azure-openai" => "azure.ai.openai".to_owned(),
+        "bedrock" => "aws.bedrock".to_owned(),
         "gemini" => "gcp.gemini".to_owned(),
         "mistral" => "mistral_ai".to_owned(),
         "moonshot" => "moonshot_ai".to_owned(),

@@ -68,7 +68,7 @@ impl AiServices {
 
 /// Whether the service could be an upstream once its credential is there.
 fn usable(name: &ObjectName, draft: &ir::AiService) -> Result<(), Fault> {
-    let stand_in = Some(ir::Secret(b"credential".to_vec()));
+    let stand_in = Some(ir::Secret(b"access:secret".to_vec()));
     let service = ir::AiService { auth: AiAuth { secret: stand_in, ..draft.auth.clone() }, ..draft.clone() };
     ai_target(name, &service).map(drop).map_err(|error| refusal(&error))
 }
@@ -79,6 +79,14 @@ fn refusal(error: &InvalidAiService) -> Fault {
         InvalidAiService::Target(InvalidTarget::UnknownFormat(_)) => "spec.format",
         InvalidAiService::Target(InvalidTarget::EndpointRequired { .. } | InvalidTarget::Endpoint(_))
         | InvalidAiService::Endpoint => "spec.endpoint",
+        InvalidAiService::Target(
+            InvalidTarget::RegionRequired { .. }
+            | InvalidTarget::Region { .. }
+            | InvalidTarget::Meaningless { setting: "region", .. },
+        ) => "spec.region",
+        InvalidAiService::Target(InvalidTarget::ApiVersion { .. } | InvalidTarget::Meaningless { .. }) => {
+            "spec.apiVersion"
+        }
         InvalidAiService::Target(InvalidTarget::EmptyModel | InvalidTarget::Model { .. }) => "spec.model",
         // The stand-in can be sent, so it is the header that cannot carry it.
         InvalidAiService::Target(InvalidTarget::Credential(_)) | InvalidAiService::Credential => {
@@ -132,6 +140,8 @@ fn to_ir(service: &AiService) -> ir::AiService {
         format: spec.format.map(|format| format_name(format).to_owned()),
         model: spec.model.clone(),
         endpoint: spec.endpoint.clone(),
+        region: spec.region.clone(),
+        api_version: spec.api_version.clone(),
         auth: scheme(service),
         timeout: Some(timeout).filter(|timeout| !timeout.is_zero()),
         retry: retry.unwrap_or_default(),
@@ -155,6 +165,7 @@ fn format_name(format: Format) -> &'static str {
         Format::OpenAiResponses => "openai-responses",
         Format::OpenAiCompat => "openai-compat",
         Format::Anthropic => "anthropic",
+        Format::Bedrock => "bedrock",
         Format::Gemini => "gemini",
         Format::Ollama => "ollama",
     }
@@ -167,6 +178,7 @@ fn scheme(service: &AiService) -> AiAuth {
         Some(AuthType::Bearer) => AiAuthType::Bearer,
         Some(AuthType::ApiKey) => AiAuthType::ApiKey,
         Some(AuthType::Basic) => AiAuthType::Basic,
+        Some(AuthType::Aws) => AiAuthType::Aws,
         Some(AuthType::None) => return AiAuth::default(),
         None => providers_own(service),
     };
@@ -189,13 +201,17 @@ fn resolve(
 
 /// The scheme of a provider where `auth.type` names none.
 fn providers_own(service: &AiService) -> AiAuthType {
-    let wants_api_key = match service.spec.format {
-        Some(format) => matches!(format, Format::Anthropic | Format::Gemini),
-        None => {
-            Provider::find(&service.spec.provider).is_some_and(|provider| provider.scheme == Scheme::ApiKey)
+    let provider = Provider::find(&service.spec.provider).map(|provider| provider.scheme);
+    match (service.spec.format, provider) {
+        (_, Some(Scheme::Aws)) | (Some(Format::Bedrock), _) => AiAuthType::Aws,
+        (Some(Format::Anthropic | Format::Gemini), _) | (None, Some(Scheme::ApiKey)) => AiAuthType::ApiKey,
+        (Some(Format::OpenAi | Format::OpenAiCompat | Format::OpenAiResponses), Some(Scheme::ApiKey))
+            if service.spec.provider.eq_ignore_ascii_case("azure-openai") =>
+        {
+            AiAuthType::ApiKey
         }
-    };
-    if wants_api_key { AiAuthType::ApiKey } else { AiAuthType::Bearer }
+        _ => AiAuthType::Bearer,
+    }
 }
 
 /// The credential, without the line break that files tend to end in.
@@ -214,6 +230,11 @@ fn credential(
     };
     let key = match &spec.key {
         Some(key) => key,
+        None if kind == AiAuthType::Aws => {
+            return account(secret).ok_or_else(|| {
+                fault(format!("{shown} has not the entries of an account of AWS, or they cannot be sent"))
+            });
+        }
         None => only_key(secret)
             .ok_or_else(|| fault(format!("{shown} has not exactly one entry, so key is needed")))?,
     };
@@ -231,10 +252,34 @@ pub(super) fn shown(name: &ObjectName) -> String {
     if is_name { format!("Secret {name}") } else { "the Secret".to_owned() }
 }
 
-/// Whether a header can carry each of the credential's lines; Basic sends them as base64.
+/// Whether each of the credential's lines can be sent: in a header, by Basic as base64, by AWS as keys.
 fn is_sendable(value: &[u8], kind: AiAuthType) -> bool {
-    let is_header = |text| kind == AiAuthType::Basic || HeaderValue::from_str(text).is_ok();
-    !value.is_empty() && std::str::from_utf8(value).is_ok_and(|text| text.lines().all(is_header))
+    let is_sendable = |line: &str| match kind {
+        AiAuthType::Basic => true,
+        AiAuthType::Aws => {
+            let mut parts = line.splitn(3, ':');
+            let filled = parts.clone().all(|part| !part.is_empty());
+            parts.nth(1).is_some() && filled && HeaderValue::from_str(line).is_ok()
+        }
+        _ => HeaderValue::from_str(line).is_ok(),
+    };
+    !value.is_empty() && std::str::from_utf8(value).is_ok_and(|text| text.lines().all(is_sendable))
+}
+
+/// The keys of an account of AWS, from the entries that AWS's own tools know, as one credential.
+fn account(secret: &Secret) -> Option<ir::Secret> {
+    let entry = |name: &str| {
+        let value =
+            secret_entry(secret, name).or_else(|| secret_entry(secret, &name.to_ascii_uppercase()))?;
+        Some(value.trim_ascii())
+    };
+    let mut keys = [entry("aws_access_key_id")?, entry("aws_secret_access_key")?].join(&b':');
+    if let Some(token) = entry("aws_session_token") {
+        keys.push(b':');
+        keys.extend_from_slice(token);
+    }
+    let is_one = !keys.contains(&b'\n') && is_sendable(&keys, AiAuthType::Aws);
+    is_one.then_some(ir::Secret(keys))
 }
 
 pub(super) fn only_key(secret: &Secret) -> Option<&String> {

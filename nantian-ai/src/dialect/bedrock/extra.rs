@@ -1,0 +1,112 @@
+//! What is told to models apart from what all of them know: `inferenceConfig`, and the fields of their own.
+
+use super::family::Family;
+use crate::codec::{Object, object};
+use crate::dialect::anthropic::Plan;
+use crate::ir::{Effort, Losses, Request, Thinking};
+
+/// How a model shall think and draw tokens.
+pub(super) struct Wishes {
+    limit: Option<u64>,
+    temperature: Option<f64>,
+    top_p: Option<f64>,
+    /// The fields of its own, as an object.
+    own: Vec<u8>,
+}
+
+// === impl Wishes ===
+
+impl Wishes {
+    pub(super) fn of(request: &Request, family: Family, losses: &mut Losses) -> Self {
+        match family {
+            Family::Claude(traits) => Self::of_claude(request, &Plan::of(request, traits, losses)),
+            Family::Nova { thinks } => Self::of_nova(request, thinks, losses),
+            Family::GptOss => {
+                let effort = request.thinking.and_then(level);
+                if request.thinking == Some(Thinking::Off) {
+                    losses.add("thinking");
+                }
+                let own = object(|own| own.some_text("reasoning_effort", effort));
+                Self::plain(request, losses, own)
+            }
+            Family::Unguided | Family::Other => {
+                if request.thinking.is_some_and(|thinking| thinking != Thinking::Off) {
+                    losses.add("thinking");
+                }
+                Self::plain(request, losses, Vec::new())
+            }
+        }
+    }
+
+    fn of_claude(request: &Request, plan: &Plan) -> Self {
+        let own = object(|own| {
+            plan.write_thinking(own);
+            if let Some(effort) = plan.effort() {
+                own.object("output_config", |config| config.text("effort", effort));
+            }
+            own.some_count("top_k", plan.top_k);
+        });
+        let limit = request.max_output.map(|limit| plan.limit(limit));
+        Self { limit, temperature: plan.temperature, top_p: plan.top_p, own }
+    }
+
+    fn of_nova(request: &Request, thinks: bool, losses: &mut Losses) -> Self {
+        let level = request.thinking.and_then(level);
+        let own = object(|own| {
+            if let Some(top_k) = request.top_k {
+                own.object("inferenceConfig", |config| config.count("topK", top_k));
+            }
+            if let (true, Some(level)) = (thinks, level) {
+                own.object("reasoningConfig", |config| {
+                    config.text("type", "enabled");
+                    config.text("maxReasoningEffort", level);
+                });
+            }
+        });
+        if !thinks && level.is_some() {
+            losses.add("thinking");
+        }
+        Self::clamped(request, losses, own)
+    }
+
+    fn plain(request: &Request, losses: &mut Losses, own: Vec<u8>) -> Self {
+        if request.top_k.is_some() {
+            losses.add("top_k");
+        }
+        Self::clamped(request, losses, own)
+    }
+
+    fn clamped(request: &Request, losses: &mut Losses, own: Vec<u8>) -> Self {
+        if request.temperature.is_some_and(|temperature| temperature > 1.0) {
+            losses.add("temperature");
+        }
+        let temperature = request.temperature.map(|temperature| temperature.min(1.0));
+        Self { limit: request.max_output, temperature, top_p: request.top_p, own }
+    }
+
+    pub(super) fn write(&self, body: &mut Object<'_>, stops: &[&String]) {
+        let config = object(|config| {
+            config.some_count("maxTokens", self.limit);
+            config.some_number("temperature", self.temperature);
+            config.some_number("topP", self.top_p);
+            if !stops.is_empty() {
+                config.list("stopSequences", |list| stops.iter().for_each(|stop| list.text(stop)));
+            }
+        });
+        for (name, members) in [("inferenceConfig", &config), ("additionalModelRequestFields", &self.own)] {
+            if members.len() > b"{}".len() {
+                body.raw(name, members);
+            }
+        }
+    }
+}
+
+/// One of the three levels that models are told; `None` leaves it to the model.
+fn level(thinking: Thinking) -> Option<&'static str> {
+    let effort = match thinking {
+        Thinking::Off | Thinking::Adaptive => return None,
+        Thinking::Effort(effort) => effort,
+        Thinking::Budget(tokens) => Effort::of_budget(tokens),
+    };
+    Some(effort.clamp(Effort::Low, Effort::High).name())
+}

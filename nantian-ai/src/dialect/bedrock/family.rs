@@ -1,0 +1,69 @@
+//! What the families of models at Bedrock differ in.
+
+use crate::dialect::anthropic;
+
+/// Who has made a model, as far as its name says.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Family {
+    /// Anthropic's, with what the model of this name takes.
+    Claude(anthropic::Traits),
+    /// Amazon's Nova; the second generation can think.
+    Nova { thinks: bool },
+    /// OpenAI's open models.
+    GptOss,
+    /// Those which take no choice of a tool.
+    Unguided,
+    /// Any other, and those whose name says nothing, such as an inference profile of one's own.
+    Other,
+}
+
+// === impl Family ===
+
+impl Family {
+    /// The family of a model id, an inference profile or an ARN: `us.anthropic.claude-…`.
+    pub(super) fn of(model: &str) -> Self {
+        let after = |maker: &str| model.find(maker).and_then(|at| model.get(at + maker.len()..));
+        if let Some(claude) = after("anthropic.") {
+            Self::Claude(anthropic::Traits::of(claude))
+        } else if let Some(nova) = after("amazon.nova-") {
+            Self::Nova { thinks: nova.starts_with('2') }
+        } else if after("openai.gpt-oss").is_some() {
+            Self::GptOss
+        } else if after("meta.llama").is_some() || after("deepseek.").is_some() {
+            Self::Unguided
+        } else {
+            Self::Other
+        }
+    }
+
+    /// Whether a tool can be demanded.
+    pub(super) fn takes_tool_choice(self) -> bool {
+        !matches!(self, Self::Unguided | Self::GptOss)
+    }
+
+    /// Whether reasoning comes back to it.
+    pub(super) fn takes_reasoning(self) -> bool {
+        matches!(self, Self::Claude(_) | Self::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_is_told_by_any_form_of_its_name() {
+        for model in [
+            "anthropic.claude-3-haiku-20240307-v1:0",
+            "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "arn:aws:bedrock:us-east-1:1:inference-profile/global.anthropic.claude-opus-4-6-v1",
+        ] {
+            assert!(matches!(Family::of(model), Family::Claude(_)), "{model}");
+        }
+        assert!(matches!(Family::of("us.amazon.nova-2-lite-v1:0"), Family::Nova { thinks: true }));
+        assert!(matches!(Family::of("amazon.nova-pro-v1:0"), Family::Nova { thinks: false }));
+        assert!(matches!(Family::of("openai.gpt-oss-120b-1:0"), Family::GptOss));
+        let own = "arn:aws:bedrock:us-east-1:1:application-inference-profile/x";
+        assert!(matches!(Family::of(own), Family::Other));
+    }
+}

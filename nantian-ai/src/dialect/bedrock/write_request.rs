@@ -1,0 +1,232 @@
+//! The common form into a Converse request.
+
+use super::content::{Names, Piece};
+use super::extra::Wishes;
+use super::family::Family;
+use super::is_of_bedrock;
+use crate::codec::{Invalid, List, Object, object};
+use crate::dialect::{anthropic, gemini, responses};
+use crate::ir::{Block, Json, Losses, Output, Reasoning, Request, Role, ToolChoice};
+
+/// Stands beside documents where the client says nothing: Bedrock takes none alone.
+const BESIDE_DOCUMENTS: &str = "See the documents.";
+
+pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
+    let mut losses = Losses::default();
+    let family = Family::of(&request.model);
+    let (system, turns) = turns(request, family, &mut losses)?;
+    let stops: Vec<_> = request.stop.iter().filter(|stop| !stop.trim().is_empty()).collect();
+    let wishes = Wishes::of(request, family, &mut losses);
+    let tools = Tools::of(request, family, &mut losses);
+    name_the_unknown(request, stops.len(), &mut losses);
+    let body = object(|body| {
+        if !system.is_empty() {
+            body.list("system", |list| {
+                system.iter().for_each(|text| list.object(|block| block.text("text", text)));
+            });
+        }
+        body.list("messages", |list| turns.iter().for_each(|turn| turn.write(list)));
+        wishes.write(body, &stops);
+        tools.write(body);
+        write_output(body, request.output.as_ref());
+    });
+    Ok((body, losses))
+}
+
+fn name_the_unknown(request: &Request, stops: usize, losses: &mut Losses) {
+    for (given, name) in [
+        (request.frequency_penalty.is_some_and(|penalty| penalty != 0.0), "frequency_penalty"),
+        (request.presence_penalty.is_some_and(|penalty| penalty != 0.0), "presence_penalty"),
+        (request.seed.is_some(), "seed"),
+        (request.user.is_some(), "user"),
+        (stops < request.stop.len(), "stop"),
+        (matches!(request.output, Some(Output::Json)), "response_format"),
+        (request.parallel_tools == Some(false) && !request.tools.is_empty(), "parallel_tool_calls"),
+    ] {
+        if given {
+            losses.add(name);
+        }
+    }
+}
+
+/// What one side says until the other does; results come first.
+struct Turn<'r> {
+    role: Role,
+    pieces: Vec<Piece<'r>>,
+}
+
+/// The system prompt, and the turns.
+fn turns<'r>(
+    request: &'r Request,
+    family: Family,
+    losses: &mut Losses,
+) -> Result<(Vec<&'r str>, Vec<Turn<'r>>), Invalid> {
+    let mut system = Vec::new();
+    let mut turns: Vec<Turn<'_>> = Vec::new();
+    let mut names = Names::default();
+    for message in &request.messages {
+        if message.role == Role::System {
+            if !turns.is_empty() {
+                losses.add("messages.system");
+            }
+            system.extend(message.content.iter().filter(|block| !block.is_blank()).filter_map(|block| {
+                match block {
+                    Block::Text(text) => Some(text.as_str()),
+                    _ => None,
+                }
+            }));
+            continue;
+        }
+        if turns.last().is_none_or(|last| last.role != message.role) {
+            turns.push(Turn { role: message.role, pieces: Vec::new() });
+        }
+        let Some(turn) = turns.last_mut() else { continue };
+        for block in &message.content {
+            if is_distrusted(block, family) {
+                losses.add("messages.reasoning");
+            } else {
+                turn.pieces.extend(Piece::of(block, &mut names)?);
+            }
+        }
+    }
+    if matches!(request.output, Some(Output::Json)) {
+        system.push(anthropic::ONLY_JSON);
+    }
+    turns.retain_mut(|turn| {
+        turn.pieces.sort_by_key(|piece| !piece.is_result());
+        if turn.pieces.iter().any(Piece::is_document) && !turn.pieces.iter().any(Piece::is_text) {
+            turn.pieces.push(Piece::Text(BESIDE_DOCUMENTS));
+        }
+        !turn.pieces.is_empty()
+    });
+    Ok((system, turns))
+}
+
+/// Whether a block is reasoning that the model does not take: of another family, or that nobody has signed.
+fn is_distrusted(block: &Block, family: Family) -> bool {
+    match block {
+        Block::Reasoning(Reasoning { signature, .. }) => {
+            let of_another =
+                |signature: &str| responses::is_of_responses(signature) || gemini::is_of_gemini(signature);
+            !family.takes_reasoning() || signature.as_deref().is_none_or(of_another)
+        }
+        Block::RedactedReasoning(data) => !family.takes_reasoning() || !is_of_bedrock(data),
+        _ => false,
+    }
+}
+
+// === impl Turn ===
+
+impl Turn<'_> {
+    fn write(&self, list: &mut List<'_>) {
+        list.object(|message| {
+            message.text("role", if self.role == Role::Assistant { "assistant" } else { "user" });
+            message.list("content", |list| self.pieces.iter().for_each(|piece| piece.write(list)));
+        });
+    }
+}
+
+/// The tools, which Bedrock wants to know also where they have only been called before.
+struct Tools<'r> {
+    request: &'r Request,
+    /// Called before, and not offered any more.
+    called: Vec<&'r str>,
+    choice: Option<&'r ToolChoice>,
+}
+
+// === impl Tools ===
+
+impl<'r> Tools<'r> {
+    fn of(request: &'r Request, family: Family, losses: &mut Losses) -> Self {
+        let mut called: Vec<&str> = Vec::new();
+        for block in request.messages.iter().flat_map(|message| &message.content) {
+            if let Block::ToolCall(call) = block
+                && !request.tools.iter().any(|tool| tool.name == call.name)
+                && !called.contains(&call.name.as_str())
+            {
+                called.push(&call.name);
+            }
+        }
+        let choice = request.tool_choice.as_ref().filter(|_| !request.tools.is_empty());
+        let demands = matches!(choice, Some(ToolChoice::Any | ToolChoice::Tool(_)));
+        if demands && !family.takes_tool_choice() {
+            losses.add("tool_choice");
+        }
+        let choice = choice.filter(|choice| family.takes_tool_choice() || **choice == ToolChoice::Never);
+        let mut tools = Self { request, called, choice };
+        if choice == Some(&ToolChoice::Never) && tools.are_known() {
+            losses.add("tool_choice");
+            tools.choice = None;
+        }
+        tools
+    }
+
+    /// Whether the conversation speaks of tools, so that they cannot be left out.
+    fn are_known(&self) -> bool {
+        let blocks = self.request.messages.iter().flat_map(|message| &message.content);
+        blocks.into_iter().any(|block| matches!(block, Block::ToolCall(_) | Block::ToolResult(_)))
+    }
+
+    fn write(&self, body: &mut Object<'_>) {
+        // A model that must call nothing is offered nothing.
+        let is_offered = self.choice != Some(&ToolChoice::Never);
+        if !is_offered || (self.request.tools.is_empty() && self.called.is_empty()) {
+            return;
+        }
+        body.object("toolConfig", |config| {
+            config.list("tools", |list| {
+                for tool in &self.request.tools {
+                    let strict = tool.strict == Some(true);
+                    write_tool(list, &tool.name, tool.description.as_deref(), &tool.schema, strict);
+                }
+                for name in &self.called {
+                    write_tool(list, name, None, &Json::empty_object(), false);
+                }
+            });
+            match self.choice {
+                None | Some(ToolChoice::Never) => {}
+                Some(ToolChoice::Auto) => config.object("toolChoice", |choice| choice.object("auto", |_| {})),
+                Some(ToolChoice::Any) => config.object("toolChoice", |choice| choice.object("any", |_| {})),
+                Some(ToolChoice::Tool(name)) => config.object("toolChoice", |choice| {
+                    choice.object("tool", |tool| tool.text("name", name));
+                }),
+            }
+        });
+    }
+}
+
+fn write_tool(list: &mut List<'_>, name: &str, description: Option<&str>, schema: &Json, strict: bool) {
+    list.object(|item| {
+        item.object("toolSpec", |tool| {
+            tool.text("name", name);
+            tool.some_text("description", description.filter(|text| !text.trim().is_empty()));
+            tool.object("inputSchema", |input| match schema.as_str() {
+                "{}" => input.object("json", |any| {
+                    any.text("type", "object");
+                    any.object("properties", |_| {});
+                }),
+                _ => input.json("json", schema),
+            });
+            if strict {
+                tool.flag("strict", true);
+            }
+        });
+    });
+}
+
+/// The form of the answer; the schema stands there as a text.
+fn write_output(body: &mut Object<'_>, output: Option<&Output>) {
+    let Some(Output::Schema { name, description, schema, .. }) = output else { return };
+    body.object("outputConfig", |config| {
+        config.object("textFormat", |format| {
+            format.text("type", "json_schema");
+            format.object("structure", |structure| {
+                structure.object("jsonSchema", |item| {
+                    item.text("schema", schema.as_str());
+                    item.some_text("name", name.as_deref());
+                    item.some_text("description", description.as_deref());
+                });
+            });
+        });
+    });
+}

@@ -1,0 +1,132 @@
+//! A provider that speaks Converse, in frames and signed.
+
+use bytes::Bytes;
+use http::Response;
+use http_body_util::{BodyExt as _, Full};
+use nantian_ai::usage::Outcome;
+use nantian_ai::{Credential, InvalidTarget, Target, TargetConfig};
+use serde_json::{Value, json};
+
+use crate::frames::frames;
+use crate::support::{Body, Reports, Upstream, json as reply, layer, post, send};
+
+const MODEL: &str = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0";
+
+fn bedrock() -> TargetConfig {
+    TargetConfig::new("demo/claude", "bedrock", MODEL).region("eu-central-1")
+}
+
+fn streamed(frames: Vec<u8>) -> Response<Body> {
+    Response::builder()
+        .header("content-type", "application/vnd.amazon.eventstream")
+        .header("x-amzn-requestid", "r-1")
+        .body(Full::from(Bytes::from(frames)).map_err(|never| match never {}).boxed_unsync())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn the_model_is_in_the_path_and_the_key_is_a_bearer_where_the_operator_says_so() {
+    let answer = json!({
+        "output": {"message": {"role": "assistant", "content": [{"text": "Hi"}]}},
+        "stopReason": "end_turn",
+        "usage": {"inputTokens": 3, "outputTokens": 4, "totalTokens": 17, "cacheReadInputTokens": 10},
+    });
+    let upstream = Upstream::new().replies(reply(200, &answer.to_string()));
+    let reports = Reports::default();
+    let service = layer(bedrock().credential(Credential::bearer("bedrock-key"))).observing(reports.clone());
+    let request =
+        post("/v1/chat/completions", r#"{"model":"any","messages":[{"role":"user","content":"Hi"}]}"#);
+    let (head, body) = send(service, &upstream, request).await;
+    assert_eq!(head.status, 200);
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["model"], MODEL);
+    assert_eq!(body["choices"][0]["message"]["content"], "Hi");
+    assert_eq!(body["usage"]["prompt_tokens"], 13);
+
+    let (head, body) = upstream.request();
+    let path = "/model/eu.anthropic.claude-sonnet-4-5-20250929-v1%3A0/converse";
+    assert_eq!(head.uri, format!("https://bedrock-runtime.eu-central-1.amazonaws.com{path}").as_str());
+    assert_eq!(head.headers["authorization"], "Bearer bedrock-key");
+    assert_eq!(head.headers["accept"], "application/json");
+    assert_eq!(body, r#"{"messages":[{"role":"user","content":[{"text":"Hi"}]}]}"#);
+    let report = reports.only();
+    assert_eq!((report.usage.input, report.usage.cached, report.usage.output), (13, 10, 4));
+    assert_eq!(report.call.finish_reason.as_deref(), Some("end_turn"));
+    assert!(!report.usage.estimated);
+}
+
+#[tokio::test]
+async fn frames_become_events_of_the_client_and_their_usage_is_metered() {
+    let upstream = Upstream::new().replies(streamed(frames([
+        ("messageStart", r#"{"role":"assistant"}"#),
+        ("contentBlockDelta", r#"{"contentBlockIndex":0,"delta":{"text":"Hi"}}"#),
+        ("contentBlockStop", r#"{"contentBlockIndex":0}"#),
+        ("messageStop", r#"{"stopReason":"end_turn"}"#),
+        ("metadata", r#"{"usage":{"inputTokens":3,"outputTokens":4,"totalTokens":7}}"#),
+    ])));
+    let reports = Reports::default();
+    let service = layer(bedrock()).observing(reports.clone());
+    let body = r#"{"model":"any","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"Hi"}]}"#;
+    let (head, body) = send(service, &upstream, post("/v1/messages", body)).await;
+    assert_eq!(head.headers["content-type"], "text/event-stream");
+    assert_eq!(head.headers["x-amzn-requestid"], "r-1");
+    assert!(body.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"), "{body}");
+    let (head, _) = upstream.request();
+    assert!(head.uri.path().ends_with("/converse-stream"));
+    assert_eq!(head.headers["accept"], "application/vnd.amazon.eventstream");
+    let report = reports.only();
+    assert_eq!((report.outcome, report.usage.input, report.usage.output), (Outcome::Completed, 3, 4));
+    assert!(report.call.stream && !report.usage.estimated);
+}
+
+#[test]
+fn a_region_is_named_or_told_by_the_host() {
+    let nowhere = TargetConfig::new("demo/claude", "bedrock", MODEL);
+    assert!(matches!(Target::new(nowhere.clone()), Err(InvalidTarget::RegionRequired { .. })));
+    for region in ["", "EU", "eu/../x", "eu.example.com#"] {
+        assert!(matches!(Target::new(nowhere.clone().region(region)), Err(InvalidTarget::Region { .. })));
+    }
+    Target::new(nowhere.endpoint("https://bedrock-runtime.us-east-1.amazonaws.com")).unwrap();
+}
+
+#[cfg(feature = "aws")]
+#[tokio::test]
+async fn each_attempt_is_signed_anew_and_the_keys_of_an_account_take_turns() {
+    let upstream = Upstream::new()
+        .replies(reply(503, r#"{"message":"later"}"#))
+        .replies(reply(200, r#"{"output":{"message":{"content":[{"text":"Hi"}]}},"stopReason":"end_turn"}"#));
+    let keys = Credential::aws("AKIDONE:secret-1").or("AKIDTWO:secret-2:token-2");
+    let retry = nantian_ai::RetryPolicy::new(1, std::time::Duration::ZERO);
+    let service = layer(bedrock().credential(keys).retry(retry));
+    let request =
+        post("/v1/chat/completions", r#"{"model":"any","messages":[{"role":"user","content":"Hi"}]}"#);
+    let (head, _) = send(service, &upstream, request).await;
+    assert_eq!(head.status, 200);
+    let mut seen: Vec<_> = upstream
+        .all()
+        .iter()
+        .map(|(head, _)| {
+            let signed = head.headers["authorization"].to_str().unwrap().to_owned();
+            assert!(signed.contains("/eu-central-1/bedrock/aws4_request"), "{signed}");
+            assert!(head.headers.contains_key("x-amz-date"));
+            let token = head.headers.get("x-amz-security-token").map(|it| it.to_str().unwrap().to_owned());
+            assert_eq!(token.is_some(), signed.contains("AKIDTWO"));
+            signed.split('/').next().unwrap().to_owned()
+        })
+        .collect();
+    seen.sort();
+    let start = "AWS4-HMAC-SHA256 Credential=";
+    assert_eq!(seen, [format!("{start}AKIDONE"), format!("{start}AKIDTWO")]);
+}
+
+#[cfg(feature = "aws")]
+#[test]
+fn keys_that_are_none_and_a_header_for_a_signature_are_refused() {
+    for credential in [Credential::aws("AKID"), Credential::aws("AKID:secret").in_header("x-key")] {
+        let error = Target::new(bedrock().credential(credential)).unwrap_err();
+        assert!(matches!(error, InvalidTarget::Credential(_)), "{error}");
+        assert!(!error.to_string().contains("secret-"), "{error}");
+    }
+    let elsewhere = bedrock().endpoint("http://127.0.0.1:1").credential(Credential::aws("AKID:secret"));
+    Target::new(elsewhere).unwrap();
+}
