@@ -56,6 +56,17 @@ impl<'a> Object<'a> {
         self.body.get(member.value.clone())
     }
 
+    /// Where the value of a member is, and its JSON.
+    pub(crate) fn place(&self, name: &str) -> Option<(usize, &'a [u8])> {
+        let member = self.named(name).last()?;
+        Some((member.value.start, self.body.get(member.value.clone())?))
+    }
+
+    /// Where the names of the members of a name are, without their quotes.
+    pub(crate) fn keys(&self, name: &str) -> impl Iterator<Item = Range<usize>> {
+        self.named(name).map(|member| member.key.clone())
+    }
+
     /// A member that is a string.
     pub fn text(&self, name: &str) -> Option<Cow<'a, str>> {
         let value = self.value(name)?;
@@ -81,7 +92,16 @@ impl<'a> Object<'a> {
     /// becomes the first. Gives the pieces of the new body, which share the memory of the old one. `body` is what the
     /// object was parsed from.
     pub(crate) fn set(&self, body: &Bytes, values: &[(&str, &str)]) -> Vec<Bytes> {
-        let mut edits: Vec<(Range<usize>, &str)> = Vec::with_capacity(values.len());
+        self.set_and(body, values, Vec::new())
+    }
+
+    /// The same, and other places of the body replaced besides.
+    pub(crate) fn set_and<'e>(
+        &self,
+        body: &Bytes,
+        values: &[(&str, &'e str)],
+        mut edits: Vec<(Range<usize>, &'e str)>,
+    ) -> Vec<Bytes> {
         let mut absent = String::new();
         for (name, value) in values {
             if self.named(name).next().is_none() {

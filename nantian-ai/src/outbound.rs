@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{Extensions, Method, Request, Uri};
 
 use crate::body::RequestBody;
-use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini};
+use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai};
 use crate::edit::Object;
 use crate::error::Error;
 use crate::facts::RequestFacts;
@@ -131,11 +131,15 @@ impl Target {
             let facts = self.facts(surface, &object, &body);
             let model = ("model", self.model_json());
             let options = self.usage_wish(surface, &facts, &object);
+            let older = match (surface.dialect(), surface.operation()) {
+                (Dialect::OpenAi, Operation::Chat) => openai::older_names(&self.config().provider, &object),
+                _ => Vec::new(),
+            };
             let pieces = match &options {
-                None => object.set(&body, &[model]),
+                None => object.set_and(&body, &[model], older),
                 Some(options) => {
                     way = Way::HidingUsage;
-                    object.set(&body, &[model, ("stream_options", options)])
+                    object.set_and(&body, &[model, ("stream_options", options)], older)
                 }
             };
             (facts, RequestBody::from(pieces))

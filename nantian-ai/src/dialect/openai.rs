@@ -1,6 +1,8 @@
 //! OpenAI: Chat Completions, Completions, Embeddings, and what is compatible with them.
 
 pub(crate) mod embeddings;
+mod names;
+mod profile;
 mod read_reply;
 mod read_request;
 mod read_stream;
@@ -8,11 +10,13 @@ mod write_reply;
 mod write_request;
 mod write_stream;
 
+pub(crate) use self::names::older_names;
+pub(crate) use self::profile::thinks;
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{decode as decode_request, read_stop, read_tools};
 pub(crate) use self::read_stream::StreamReader;
 pub(crate) use self::write_reply::encode as encode_reply;
-pub(crate) use self::write_request::{FAILED, encode as encode_request, result_text, thinks, write_tools};
+pub(crate) use self::write_request::{FAILED, encode as encode_request, result_text, write_tools};
 pub(crate) use self::write_stream::StreamWriter;
 
 use serde::Deserialize;

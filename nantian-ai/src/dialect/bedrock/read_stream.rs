@@ -41,7 +41,8 @@ impl StreamReader {
         let Some(kind) = frame.text(EVENT_TYPE) else {
             return sink(Event::Failed(exception(frame)));
         };
-        let Ok(mut event) = Fields::parse(frame.payload()) else {
+        let payload: &[u8] = if frame.payload().is_empty() { b"{}" } else { frame.payload() };
+        let Ok(mut event) = Fields::parse(payload) else {
             return sink(Event::Failed(Fault::unreadable()));
         };
         if !std::mem::replace(&mut self.started, true) {

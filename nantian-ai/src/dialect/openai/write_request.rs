@@ -1,12 +1,10 @@
 //! The common form into a Chat Completions request.
 
-use crate::azure;
+use super::profile::{Profile, ThinkingBy, Wish};
 use crate::codec::{Invalid, List, Object, joined_text, object, titled_text_of};
 use crate::ir::{
-    Block, Losses, Message, Output, Request, Role, Source, Thinking, Tool, ToolChoice, ToolResult, safe_id,
-    short_id,
+    Block, Losses, Message, Output, Request, Role, Source, Tool, ToolChoice, ToolResult, safe_id, short_id,
 };
-use crate::provider::Provider;
 
 /// The most stop sequences that OpenAI takes.
 const MOST_STOPS: usize = 4;
@@ -14,70 +12,90 @@ const MOST_STOPS: usize = 4;
 /// How a message says that its tool failed: there is no field for it.
 pub(crate) const FAILED: &str = "[tool error] ";
 
-/// What the providers of this dialect differ in.
-#[derive(Clone, Copy, Debug)]
-struct Traits {
-    /// Takes back the reasoning of earlier turns as `reasoning_content`.
-    echoes_reasoning: bool,
-    /// Knows `top_k`.
-    takes_top_k: bool,
-    /// Knows `reasoning_effort` for this model.
-    takes_effort: bool,
-    /// Knows only `max_completion_tokens` for this model.
-    newer_limit: bool,
-    /// Tells the usage of a stream only if it is asked to, by a field that others refuse.
-    asks_for_usage: bool,
-    /// Is Mistral: other names, shorter ids, and nothing that it does not know.
-    mistral: bool,
-}
+/// Stands for the schema of an answer where a provider takes none; it wants to read the word JSON, too.
+const OF_SCHEMA: &str = "Answer with one JSON object that fits this JSON Schema: ";
 
 pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Losses), Invalid> {
-    let traits = Traits::of(provider, &request.model);
+    let profile = Profile::of(provider, &request.model);
     let mut losses = Losses::default();
-    let messages = Turns::of(request, traits, &mut losses)?;
-    let effort = effort(request, traits, &mut losses);
-    if request.top_k.is_some() && !traits.takes_top_k {
-        losses.add("top_k");
-    }
-    if request.user.is_some() && traits.mistral {
-        losses.add("user");
-    }
-    if request.stop.len() > MOST_STOPS {
-        losses.add("stop");
-    }
-    let continues = request.messages.last().is_some_and(|last| last.role == Role::Assistant);
-    if continues {
-        losses.add("messages.prefill");
-    }
+    let wish = profile.thinking.wish(request.thinking);
+    name_the_unknown(request, profile, wish, &mut losses);
+    let messages = Turns::of(request, profile, &mut losses)?;
     let body = object(|body| {
         body.text("model", &request.model);
-        body.list("messages", |list| messages.0.iter().for_each(|turn| turn.write(list, traits)));
+        body.list("messages", |list| messages.0.iter().for_each(|turn| turn.write(list, profile)));
         write_tools(body, &request.tools);
         if !request.tools.is_empty() {
-            write_choice(body, request);
+            write_choice(body, request, profile);
         }
-        write_output(body, request.output.as_ref());
-        body.some_text("reasoning_effort", effort);
-        let limit = if traits.newer_limit { "max_completion_tokens" } else { "max_tokens" };
-        body.some_count(limit, request.max_output);
+        write_output(body, request.output.as_ref(), profile);
+        write_thinking(body, profile, wish);
+        body.some_count(profile.limit, request.max_output);
         body.some_number("temperature", request.temperature);
         body.some_number("top_p", request.top_p);
-        body.some_count("top_k", request.top_k.filter(|_| traits.takes_top_k));
-        body.some_number("frequency_penalty", request.frequency_penalty);
-        body.some_number("presence_penalty", request.presence_penalty);
-        body.some_integer(if traits.mistral { "random_seed" } else { "seed" }, request.seed);
-        if !request.stop.is_empty() {
+        body.some_count("top_k", request.top_k.filter(|_| profile.takes_top_k));
+        if profile.takes_penalties {
+            body.some_number("frequency_penalty", request.frequency_penalty);
+            body.some_number("presence_penalty", request.presence_penalty);
+        }
+        if let Some(name) = profile.seed {
+            body.some_integer(name, request.seed);
+        }
+        if !request.stop.is_empty() && profile.takes_penalties {
             body.list("stop", |list| request.stop.iter().take(MOST_STOPS).for_each(|stop| list.text(stop)));
         }
-        body.some_text("user", request.user.as_deref().filter(|_| !traits.mistral));
+        body.some_text("user", request.user.as_deref().filter(|_| profile.takes_user));
         if request.stream {
             body.flag("stream", true);
-            if traits.asks_for_usage {
+            if profile.asks_for_usage {
                 body.object("stream_options", |options| options.flag("include_usage", true));
             }
         }
     });
     Ok((body, losses))
+}
+
+fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mut Losses) {
+    let penalises = |penalty: Option<f64>| penalty.is_some_and(|penalty| penalty != 0.0);
+    let restrained = !profile.takes_penalties;
+    let alone = request.parallel_tools == Some(false) && !request.tools.is_empty();
+    for (given, name) in [
+        (wish.is_lost, "thinking"),
+        (request.top_k.is_some() && !profile.takes_top_k, "top_k"),
+        (request.user.is_some() && !profile.takes_user, "user"),
+        (request.seed.is_some() && profile.seed.is_none(), "seed"),
+        (penalises(request.frequency_penalty) && restrained, "frequency_penalty"),
+        (penalises(request.presence_penalty) && restrained, "presence_penalty"),
+        (request.stop.len() > MOST_STOPS || (restrained && !request.stop.is_empty()), "stop"),
+        (alone && !profile.takes_parallel, "parallel_tool_calls"),
+        (
+            matches!(request.output, Some(Output::Schema { .. })) && !profile.takes_schema,
+            "response_format.json_schema",
+        ),
+        (request.messages.last().is_some_and(|last| last.role == Role::Assistant), "messages.prefill"),
+    ] {
+        if given {
+            losses.add(name);
+        }
+    }
+}
+
+fn write_thinking(body: &mut Object<'_>, profile: Profile, wish: Wish) {
+    if profile.asks_for_reasoning {
+        body.text("reasoning_format", "parsed");
+    }
+    match (profile.thinking, wish.on) {
+        (ThinkingBy::DeepSeek, Some(on)) => body.object("thinking", |thinking| {
+            thinking.text("type", if on { "enabled" } else { "disabled" });
+        }),
+        // Templates differ in the name.
+        (ThinkingBy::Template, Some(on)) => body.object("chat_template_kwargs", |template| {
+            template.flag("enable_thinking", on);
+            template.flag("thinking", on);
+        }),
+        _ => {}
+    }
+    body.some_text("reasoning_effort", wish.effort);
 }
 
 /// Tools, as OpenAI and Ollama write them.
@@ -100,7 +118,7 @@ pub(crate) fn write_tools(body: &mut Object<'_>, tools: &[Tool]) {
     });
 }
 
-fn write_choice(body: &mut Object<'_>, request: &Request) {
+fn write_choice(body: &mut Object<'_>, request: &Request, profile: Profile) {
     match &request.tool_choice {
         None => {}
         Some(ToolChoice::Auto) => body.text("tool_choice", "auto"),
@@ -111,12 +129,15 @@ fn write_choice(body: &mut Object<'_>, request: &Request) {
             choice.object("function", |function| function.text("name", name));
         }),
     }
-    body.some_flag("parallel_tool_calls", request.parallel_tools);
+    body.some_flag("parallel_tool_calls", request.parallel_tools.filter(|_| profile.takes_parallel));
 }
 
-fn write_output(body: &mut Object<'_>, output: Option<&Output>) {
+fn write_output(body: &mut Object<'_>, output: Option<&Output>, profile: Profile) {
     match output {
         None => {}
+        Some(Output::Schema { .. }) if !profile.takes_schema => {
+            write_output(body, Some(&Output::Json), profile)
+        }
         Some(Output::Json) => body.object("response_format", |format| format.text("type", "json_object")),
         Some(Output::Schema { name, description, schema, strict }) => {
             body.object("response_format", |format| {
@@ -128,50 +149,6 @@ fn write_output(body: &mut Object<'_>, output: Option<&Output>) {
                     body.some_flag("strict", *strict);
                 });
             });
-        }
-    }
-}
-
-fn effort(request: &Request, traits: Traits, losses: &mut Losses) -> Option<&'static str> {
-    let effort = match request.thinking? {
-        // A model that does not think need not be told so.
-        Thinking::Off if !traits.takes_effort => return None,
-        Thinking::Off => "none",
-        Thinking::Adaptive => return None,
-        Thinking::Effort(effort) => effort.name(),
-        Thinking::Budget(tokens) => crate::ir::Effort::of_budget(tokens).name(),
-    };
-    if !traits.takes_effort {
-        losses.add("thinking");
-        return None;
-    }
-    Some(effort)
-}
-
-/// Whether a model of OpenAI thinks before it answers.
-pub(crate) fn thinks(model: &str) -> bool {
-    begins(model, &["o1", "o3", "o4", "gpt-5", "gpt-6"])
-}
-
-fn begins(model: &str, starts: &[&str]) -> bool {
-    let bare = model.rsplit('/').next().unwrap_or(model);
-    starts.iter().any(|start| bare.starts_with(start))
-}
-
-// === impl Traits ===
-
-impl Traits {
-    fn of(provider: &str, model: &str) -> Self {
-        let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(provider));
-        let thinks = thinks(model);
-        Self {
-            echoes_reasoning: is(&["deepseek", "llamacpp", "lmstudio", "moonshot", "vllm"]),
-            takes_top_k: is(&["fireworks", "llamacpp", "lmstudio", "openrouter", "together", "vllm"]),
-            takes_effort: thinks || begins(model, &["gpt-oss", "grok-3-mini"]),
-            // A deployment of Azure may be named anything.
-            newer_limit: thinks || is(&[azure::NAME]),
-            asks_for_usage: Provider::find(provider).is_none_or(|provider| provider.asks_for_usage),
-            mistral: is(&["mistral"]),
         }
     }
 }
@@ -195,14 +172,17 @@ enum UserPart<'r> {
 // === impl Turns ===
 
 impl<'r> Turns<'r> {
-    fn of(request: &'r Request, traits: Traits, losses: &mut Losses) -> Result<Self, Invalid> {
-        let mut turns = Vec::with_capacity(request.messages.len());
+    fn of(request: &'r Request, profile: Profile, losses: &mut Losses) -> Result<Self, Invalid> {
+        let mut turns = Vec::with_capacity(request.messages.len() + 1);
+        if let (Some(Output::Schema { schema, .. }), false) = (&request.output, profile.takes_schema) {
+            turns.push(Turn::System(format!("{OF_SCHEMA}{schema}")));
+        }
         for message in &request.messages {
             match message.role {
                 Role::System => turns.push(Turn::System(joined_text(&message.content, "\n\n"))),
                 Role::User => Self::user(message, &mut turns)?,
                 Role::Assistant => {
-                    let echoes_reasoning = traits.echoes_reasoning;
+                    let echoes_reasoning = profile.echoes_reasoning;
                     let lost = message.content.iter().any(|block| match block {
                         Block::Reasoning(reasoning) => !echoes_reasoning && !reasoning.text.is_empty(),
                         block => matches!(block, Block::RedactedReasoning(_)),
@@ -282,8 +262,8 @@ impl<'r> UserPart<'r> {
 // === impl Turn ===
 
 impl Turn<'_> {
-    fn write(&self, list: &mut List<'_>, traits: Traits) {
-        let id_of = if traits.mistral { short_id } else { safe_id };
+    fn write(&self, list: &mut List<'_>, profile: Profile) {
+        let id_of = if profile.short_ids { short_id } else { safe_id };
         list.object(|message| match self {
             Self::System(text) => {
                 message.text("role", "system");
@@ -303,7 +283,7 @@ impl Turn<'_> {
             }
             Self::Assistant(said) => {
                 message.text("role", "assistant");
-                write_assistant(message, &said.content, traits.echoes_reasoning);
+                write_assistant(message, &said.content, profile.echoes_reasoning);
                 super::write_reply::write_calls(message, &said.content, id_of);
             }
         });
@@ -361,37 +341,4 @@ fn write_assistant(message: &mut Object<'_>, content: &[Block], echoes_reasoning
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::ir::{Json, ToolCall};
-
-    #[test]
-    fn mistral_is_told_what_it_knows_under_its_names() {
-        let call =
-            ToolCall { id: "toolu_01".to_owned(), name: "f".to_owned(), arguments: Json::empty_object() };
-        let result = ToolResult { id: "toolu_01".to_owned(), content: Vec::new(), is_error: false };
-        let request = Request {
-            messages: vec![
-                Message { role: Role::Assistant, content: vec![Block::ToolCall(call)] },
-                Message { role: Role::User, content: vec![Block::ToolResult(result)] },
-            ],
-            seed: Some(7),
-            user: Some("u".to_owned()),
-            stream: true,
-            ..Request::default()
-        };
-        let (body, losses) = encode(&request, "Mistral").unwrap();
-        let body: Value = serde_json::from_slice(&body).unwrap();
-        let id = body["messages"][1]["tool_call_id"].as_str().unwrap();
-        assert_eq!(id.len(), 9);
-        assert_eq!(body["messages"][0]["tool_calls"][0]["id"], id);
-        assert_eq!(
-            (&body["random_seed"], &body["seed"], &body["user"]),
-            (&json!(7), &Value::Null, &Value::Null)
-        );
-        assert_eq!(body["stream_options"], Value::Null);
-        assert_eq!(losses.to_string(), "user");
-    }
-}
+mod tests;

@@ -201,15 +201,12 @@ fn resolve(
 
 /// The scheme of a provider where `auth.type` names none.
 fn providers_own(service: &AiService) -> AiAuthType {
-    let provider = Provider::find(&service.spec.provider).map(|provider| provider.scheme);
-    match (service.spec.format, provider) {
+    let spec = &service.spec;
+    let known = Provider::find(&spec.provider).map(|provider| provider.scheme);
+    match (spec.format, known) {
         (_, Some(Scheme::Aws)) | (Some(Format::Bedrock), _) => AiAuthType::Aws,
         (Some(Format::Anthropic | Format::Gemini), _) | (None, Some(Scheme::ApiKey)) => AiAuthType::ApiKey,
-        (Some(Format::OpenAi | Format::OpenAiCompat | Format::OpenAiResponses), Some(Scheme::ApiKey))
-            if service.spec.provider.eq_ignore_ascii_case("azure-openai") =>
-        {
-            AiAuthType::ApiKey
-        }
+        _ if spec.provider.eq_ignore_ascii_case("azure-openai") => AiAuthType::ApiKey,
         _ => AiAuthType::Bearer,
     }
 }

@@ -1,0 +1,238 @@
+//! What the providers of this dialect, and their models, differ in.
+
+use crate::azure;
+use crate::ir::{Effort, Thinking};
+use crate::provider::Provider;
+
+/// What a provider takes of a model of this name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Profile {
+    /// Takes back the reasoning of earlier turns as `reasoning_content`.
+    pub(super) echoes_reasoning: bool,
+    /// How it is told to think.
+    pub(super) thinking: ThinkingBy,
+    /// Tells reasoning apart from the answer only if it is asked to.
+    pub(super) asks_for_reasoning: bool,
+    /// The name of the limit of an answer.
+    pub(super) limit: &'static str,
+    /// The name of the seed, if it knows any.
+    pub(super) seed: Option<&'static str>,
+    /// Tells the usage of a stream only if it is asked to, by a field that others refuse.
+    pub(super) asks_for_usage: bool,
+    /// Knows `top_k`.
+    pub(super) takes_top_k: bool,
+    /// Knows `user`.
+    pub(super) takes_user: bool,
+    /// Knows `parallel_tool_calls`.
+    pub(super) takes_parallel: bool,
+    /// Answers in JSON of a schema, not only in any JSON.
+    pub(super) takes_schema: bool,
+    /// Knows penalties and stop sequences.
+    pub(super) takes_penalties: bool,
+    /// Wants ids of tool calls of nine letters and digits.
+    pub(super) short_ids: bool,
+}
+
+/// How a model is told to think.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum ThinkingBy {
+    /// It does not, or as it likes.
+    Nothing,
+    /// By `reasoning_effort`.
+    Effort(Levels),
+    /// By `reasoning_effort`, which turns it on or off: `default` and `none`.
+    Switch,
+    /// DeepSeek: by `thinking` and `reasoning_effort`.
+    DeepSeek,
+    /// vLLM and llama.cpp: by what the model's chat template reads, and `reasoning_effort`.
+    Template,
+}
+
+/// The levels that a model knows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Levels {
+    least: Effort,
+    most: Effort,
+    /// Knows no other than these two.
+    ends_only: bool,
+    /// Need not think, which is `none`.
+    can_be_off: bool,
+}
+
+/// The fields that say how much to think.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Wish {
+    pub(super) effort: Option<&'static str>,
+    /// What turns it on or off apart from the effort.
+    pub(super) on: Option<bool>,
+    pub(super) is_lost: bool,
+}
+
+const OF_OPENAI: Levels =
+    Levels { least: Effort::Minimal, most: Effort::Max, ends_only: false, can_be_off: true };
+
+const THREE: Levels = Levels { least: Effort::Low, most: Effort::High, ends_only: false, can_be_off: false };
+
+/// Models of xAI that think, whether or not they can be told how much, and those that can.
+const GROK_THINKS: [&str; 4] = ["grok-3-mini", "grok-4", "grok-code", "grok-build"];
+const GROK_LEVELS: [&str; 4] = ["grok-4.3", "grok-4.5", "grok-4.7", "grok-5"];
+
+/// Whether a model of OpenAI thinks before it answers.
+pub(crate) fn thinks(model: &str) -> bool {
+    begins(model, &["o1", "o3", "o4", "gpt-5", "gpt-6"])
+}
+
+/// Whether a provider knows a conversation's newer names: `max_completion_tokens`, and the role `developer`.
+pub(crate) fn knows_newer_names(provider: &str) -> bool {
+    !is_one(provider, &["deepseek", "mistral"])
+}
+
+fn begins(model: &str, starts: &[&str]) -> bool {
+    let bare = model.rsplit('/').next().unwrap_or(model);
+    starts.iter().any(|start| bare.starts_with(start))
+}
+
+fn is_one(provider: &str, names: &[&str]) -> bool {
+    names.iter().any(|name| name.eq_ignore_ascii_case(provider))
+}
+
+// === impl Profile ===
+
+impl Profile {
+    pub(super) fn of(provider: &str, model: &str) -> Self {
+        let is = |names: &[&str]| is_one(provider, names);
+        let thinks = thinks(model);
+        let (deepseek, mistral) = (is(&["deepseek"]), is(&["mistral"]));
+        // A deployment of Azure may be named anything.
+        let newer_limit = thinks || is(&[azure::NAME]);
+        let grok_thinks = is(&["xai"]) && begins(model, &GROK_THINKS) && !model.contains("non-reasoning");
+        Self {
+            echoes_reasoning: is(&["deepseek", "llamacpp", "lmstudio", "moonshot", "vllm"]),
+            thinking: ThinkingBy::of(provider, model),
+            asks_for_reasoning: is(&["groq"]) && begins(model, &["qwen", "deepseek"]),
+            limit: if newer_limit { "max_completion_tokens" } else { "max_tokens" },
+            seed: match (deepseek, mistral) {
+                (true, _) => None,
+                (_, true) => Some("random_seed"),
+                _ => Some("seed"),
+            },
+            asks_for_usage: Provider::find(provider).is_none_or(|provider| provider.asks_for_usage),
+            takes_top_k: is(&["fireworks", "llamacpp", "lmstudio", "openrouter", "together", "vllm"]),
+            takes_user: !deepseek && !mistral,
+            takes_parallel: !deepseek,
+            takes_schema: !deepseek,
+            takes_penalties: !grok_thinks,
+            short_ids: mistral,
+        }
+    }
+}
+
+// === impl ThinkingBy ===
+
+impl ThinkingBy {
+    fn of(provider: &str, model: &str) -> Self {
+        let is = |name| is_one(provider, &[name]);
+        if is("deepseek") {
+            Self::DeepSeek
+        } else if is("vllm") || is("llamacpp") {
+            Self::Template
+        } else if is("groq") && begins(model, &["qwen"]) {
+            Self::Switch
+        } else if thinks(model) {
+            Self::Effort(OF_OPENAI)
+        } else if begins(model, &["gpt-oss"]) {
+            Self::Effort(THREE)
+        } else if begins(model, &["grok-3-mini"]) {
+            Self::Effort(Levels { ends_only: true, ..THREE })
+        } else if begins(model, &GROK_LEVELS) {
+            Self::Effort(Levels { can_be_off: begins(model, &["grok-4.3"]), ..THREE })
+        } else {
+            Self::Nothing
+        }
+    }
+
+    /// What says how much to think, as far as the model can be told.
+    pub(super) fn wish(self, thinking: Option<Thinking>) -> Wish {
+        let Some(thinking) = thinking else { return Wish::default() };
+        let off = thinking == Thinking::Off;
+        let level = match thinking {
+            Thinking::Off | Thinking::Adaptive => None,
+            Thinking::Effort(effort) => Some(effort),
+            Thinking::Budget(tokens) => Some(Effort::of_budget(tokens)),
+        };
+        match self {
+            // A model that does not think need not be told so.
+            Self::Nothing => Wish { is_lost: level.is_some(), ..Wish::default() },
+            Self::Effort(levels) if off => {
+                Wish { effort: levels.can_be_off.then_some("none"), is_lost: !levels.can_be_off, on: None }
+            }
+            Self::Effort(levels) => Wish { effort: level.map(|level| levels.name(level)), ..Wish::default() },
+            Self::Switch => Wish { effort: Some(if off { "none" } else { "default" }), ..Wish::default() },
+            Self::DeepSeek => Wish { effort: level.map(Effort::name), on: Some(!off), is_lost: false },
+            Self::Template => {
+                Wish { effort: level.map(|level| THREE.name(level)), on: Some(!off), is_lost: false }
+            }
+        }
+    }
+}
+
+// === impl Levels ===
+
+impl Levels {
+    fn name(self, effort: Effort) -> &'static str {
+        let effort = effort.clamp(self.least, self.most);
+        match (self.ends_only, effort > self.least) {
+            (true, true) => self.most,
+            (true, false) => self.least,
+            (false, _) => effort,
+        }
+        .name()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(provider: &str, model: &str, thinking: Thinking) -> Wish {
+        Profile::of(provider, model).thinking.wish(Some(thinking))
+    }
+
+    #[test]
+    fn each_model_is_told_to_think_as_it_knows_it() {
+        let effort = |effort| Wish { effort: Some(effort), ..Wish::default() };
+        let lost = Wish { is_lost: true, ..Wish::default() };
+        let high = Thinking::Effort(Effort::XHigh);
+        for (provider, model, thinking, expected) in [
+            ("openai", "gpt-5", high, effort("xhigh")),
+            ("openai", "gpt-5", Thinking::Off, effort("none")),
+            ("openai", "gpt-4o", high, lost),
+            ("openai", "gpt-4o", Thinking::Off, Wish::default()),
+            ("groq", "openai/gpt-oss-120b", high, effort("high")),
+            ("groq", "openai/gpt-oss-120b", Thinking::Off, lost),
+            ("groq", "qwen/qwen3-32b", high, effort("default")),
+            ("groq", "qwen/qwen3-32b", Thinking::Off, effort("none")),
+            ("xai", "grok-3-mini", Thinking::Effort(Effort::Medium), effort("high")),
+            ("xai", "grok-4.3", Thinking::Off, effort("none")),
+            ("xai", "grok-4.5", Thinking::Off, lost),
+            ("xai", "grok-4.20-reasoning", high, lost),
+            ("deepseek", "deepseek-v4-pro", high, Wish { on: Some(true), ..effort("xhigh") }),
+            ("deepseek", "deepseek-chat", Thinking::Off, Wish { on: Some(false), ..Wish::default() }),
+            ("vllm", "Qwen/Qwen3-8B", Thinking::Budget(9_000), Wish { on: Some(true), ..effort("medium") }),
+        ] {
+            assert_eq!(wish(provider, model, thinking), expected, "{provider} {model} {thinking:?}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_thinks_at_xai_takes_no_penalties() {
+        for (model, takes) in [
+            ("grok-4.5", false),
+            ("grok-4-fast-reasoning", false),
+            ("grok-4-fast-non-reasoning", true),
+            ("grok-3", true),
+        ] {
+            assert_eq!(Profile::of("xai", model).takes_penalties, takes, "{model}");
+        }
+    }
+}

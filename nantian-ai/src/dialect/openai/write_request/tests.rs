@@ -1,0 +1,70 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::ir::{Json, ToolCall};
+
+#[test]
+fn mistral_is_told_what_it_knows_under_its_names() {
+    let call = ToolCall { id: "toolu_01".to_owned(), name: "f".to_owned(), arguments: Json::empty_object() };
+    let result = ToolResult { id: "toolu_01".to_owned(), content: Vec::new(), is_error: false };
+    let request = Request {
+        messages: vec![
+            Message { role: Role::Assistant, content: vec![Block::ToolCall(call)] },
+            Message { role: Role::User, content: vec![Block::ToolResult(result)] },
+        ],
+        seed: Some(7),
+        user: Some("u".to_owned()),
+        stream: true,
+        ..Request::default()
+    };
+    let (body, losses) = encode(&request, "Mistral").unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let id = body["messages"][1]["tool_call_id"].as_str().unwrap();
+    assert_eq!(id.len(), 9);
+    assert_eq!(body["messages"][0]["tool_calls"][0]["id"], id);
+    assert_eq!((&body["random_seed"], &body["seed"], &body["user"]), (&json!(7), &Value::Null, &Value::Null));
+    assert_eq!(body["stream_options"], Value::Null);
+    assert_eq!(losses.to_string(), "user");
+}
+#[test]
+fn deepseek_is_told_the_schema_that_it_cannot_be_given() {
+    let schema = Json::parse(r#"{"type":"object"}"#).unwrap();
+    let request = Request {
+        model: "deepseek-v4-pro".to_owned(),
+        output: Some(Output::Schema { name: None, description: None, schema, strict: None }),
+        thinking: Some(crate::ir::Thinking::Off),
+        max_output: Some(9),
+        seed: Some(7),
+        ..Request::default()
+    };
+    let (body, losses) = encode(&request, "deepseek").unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(body["messages"][0]["role"], "system");
+    assert!(body["messages"][0]["content"].as_str().unwrap().ends_with(r#": {"type":"object"}"#));
+    assert_eq!(body["response_format"], json!({"type": "json_object"}));
+    assert_eq!(body["thinking"], json!({"type": "disabled"}));
+    assert_eq!((&body["max_tokens"], &body["seed"]), (&json!(9), &Value::Null));
+    assert_eq!(losses.to_string(), "seed,response_format.json_schema");
+}
+
+#[test]
+fn a_template_and_groq_are_told_to_think_in_their_own_words() {
+    let mut request = Request { thinking: Some(crate::ir::Thinking::Off), ..Request::default() };
+    for (provider, model, expected) in [
+        (
+            "vllm",
+            "Qwen/Qwen3-8B",
+            json!({"chat_template_kwargs": {"enable_thinking": false, "thinking": false}}),
+        ),
+        ("groq", "qwen/qwen3-32b", json!({"reasoning_format": "parsed", "reasoning_effort": "none"})),
+        ("xai", "grok-4.3", json!({"reasoning_effort": "none"})),
+    ] {
+        model.clone_into(&mut request.model);
+        let (body, losses) = encode(&request, provider).unwrap();
+        let mut body: Value = serde_json::from_slice(&body).unwrap();
+        let fields = body.as_object_mut().unwrap();
+        fields.remove("model");
+        fields.remove("messages");
+        assert_eq!((body, losses.is_empty()), (expected, true), "{provider}");
+    }
+}
