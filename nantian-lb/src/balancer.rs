@@ -75,8 +75,8 @@ impl<T> Balancer<T> {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let group = Arc::new(Group::new(config.clone(), clock));
-        let members = Members::new(endpoints, |id| Arc::new(Seat::new(id, &group, Timestamp::ORIGIN)));
-        let set = Set::new(group.config.load_full(), Arc::new(members), group.clock.now(), None);
+        let members = Members::new(endpoints, |id| Seat::new(id, &group, Timestamp::ORIGIN));
+        let set = Set::new(group.config.load_full(), Arc::new(members), group.now(), None);
         Self {
             shared: Arc::new(Shared {
                 set: ArcSwap::from_pointee(set),
@@ -98,7 +98,7 @@ impl<T> Balancer<T> {
         let shared = &*self.shared;
         let mut departed = shared.departed.lock().unwrap_or_else(PoisonError::into_inner);
         let old = shared.set.load_full();
-        let now = shared.group.clock.now();
+        let now = shared.group.now();
         // A set that is new altogether has nobody to spare its members.
         let has_past = !old.members.all().is_empty();
         let starts = config.slow_start.as_ref().is_some_and(|start| start.new_endpoints) && has_past;
@@ -106,7 +106,7 @@ impl<T> Balancer<T> {
         let members = Members::new(endpoints, |id| {
             let seat = old.members.seat(&id).cloned();
             let seat = seat.or_else(|| departed.get(&id)?.revive());
-            seat.unwrap_or_else(|| Arc::new(Seat::new(id, &shared.group, since)))
+            seat.unwrap_or_else(|| Seat::new(id, &shared.group, since))
         });
         if config.decay().is_some() {
             members.introduce_newcomers(now);
@@ -146,7 +146,7 @@ impl<T> Balancer<T> {
     /// The time of its clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.shared.group.clock.now()
+        self.shared.group.now()
     }
 
     /// The configuration in force.
@@ -181,7 +181,7 @@ impl<T: Clone> Balancer<T> {
     pub fn status(&self) -> Vec<EndpointStatus<T>> {
         self.shared.look_if_due();
         let set = self.shared.set.load();
-        let now = self.shared.group.clock.now();
+        let now = self.shared.group.now();
         set.members.all().iter().map(|member| EndpointStatus::of(member, now, set.config())).collect()
     }
 }
@@ -250,7 +250,7 @@ impl<T> Shared<T> {
         self.group.begin_look();
         let old = self.set.load_full();
         let (config, members) = (Arc::clone(old.config()), Arc::clone(&old.members));
-        let new = Set::new(config, members, self.group.clock.now(), Some(&old));
+        let new = Set::new(config, members, self.group.now(), Some(&old));
         self.group.look_at(new.next());
         self.set.store(Arc::new(new));
     }

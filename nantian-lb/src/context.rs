@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use crate::clock::Timestamp;
 use crate::endpoint::EndpointId;
 use crate::key::KeySource;
 use crate::session::Session;
@@ -16,8 +15,6 @@ pub struct PickContext<'a> {
     pub(crate) session: Option<&'a Session>,
     pub(crate) tried: &'a [EndpointId],
     pub(crate) may_return: bool,
-    /// The time, if it was asked for already.
-    pub(crate) now: Option<Timestamp>,
 }
 
 // === impl PickContext ===
@@ -32,7 +29,7 @@ impl<'a> PickContext<'a> {
     /// A pick with the given random number: the same number and the same state of the balancer give the same endpoint.
     #[must_use]
     pub const fn seeded(random: u64) -> Self {
-        Self { random, keys: None, session: None, tried: &[], may_return: true, now: None }
+        Self { random, keys: None, session: None, tried: &[], may_return: true }
     }
 
     /// Lets the pick hash a part of this request.
@@ -54,6 +51,11 @@ impl<'a> PickContext<'a> {
     pub const fn with_tried(mut self, tried: &'a [EndpointId]) -> Self {
         self.tried = tried;
         self
+    }
+
+    /// Whether nothing but the strategy decides.
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.session.is_none() && self.tried.is_empty()
     }
 
     /// Fails rather than go to one that was tried before.
@@ -78,6 +80,6 @@ impl fmt::Debug for PickContext<'_> {
             .field("session", &self.session)
             .field("tried", &self.tried)
             .field("may_return", &self.may_return)
-            .finish_non_exhaustive()
+            .finish()
     }
 }

@@ -1,6 +1,7 @@
 //! What the endpoints of one balancer share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -13,7 +14,9 @@ use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 pub(crate) struct Group {
     /// The configuration in force, for what is recorded of requests.
     pub(crate) config: ArcSwap<BalanceConfig>,
-    pub(crate) clock: Arc<dyn Clock>,
+    clock: Arc<dyn Clock>,
+    /// The time when somebody asked last, to a millisecond.
+    recent: AtomicU64,
     /// When the health of the endpoints is to be looked at; it is far more often read than written.
     due: AtomicU64,
     /// Requests in flight that are counted together.
@@ -32,9 +35,25 @@ impl Group {
         Self {
             config: ArcSwap::from_pointee(config),
             clock,
+            recent: AtomicU64::default(),
             due: AtomicU64::new(u64::MAX),
             counted: Counted::default(),
         }
+    }
+
+    /// The time.
+    pub(crate) fn now(&self) -> Timestamp {
+        let now = self.clock.now();
+        // Written rarely, for all threads read it.
+        if now.since(self.recent()) >= Duration::from_millis(1) {
+            self.recent.store(now.as_nanos(), Ordering::Relaxed);
+        }
+        now
+    }
+
+    /// The time when [`now`](Self::now) was asked last: recent while there are requests, for some of them ask.
+    pub(crate) fn recent(&self) -> Timestamp {
+        Timestamp::from_nanos(self.recent.load(Ordering::Relaxed))
     }
 
     /// Asks for a look at the health of the endpoints as soon as possible.
@@ -51,7 +70,7 @@ impl Group {
     pub(crate) fn is_due(&self) -> bool {
         match self.due.load(Ordering::Relaxed) {
             u64::MAX => false,
-            due => self.clock.now().as_nanos() >= due,
+            due => self.now().as_nanos() >= due,
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! A guard is a reference to the endpoint's state, and the count is the number of references: one atomic increment at the pick
 //! keeps the state alive and counts the request, one decrement at the end undoes both. So the count cannot leak, become
-//! negative or outlive its guards. For this to hold, exactly one reference is not a guard: that of the endpoint's [`Seat`],
-//! which all sets that list the endpoint share.
+//! negative or outlive its guards. References that are not guards are [`Seat`]s, which sets hold; the state counts them, so
+//! that they can be subtracted.
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
@@ -15,25 +15,28 @@ use crate::endpoint::EndpointId;
 use crate::group::Group;
 use crate::hash::EndpointHash;
 use crate::health::standing::Standing;
+use crate::latency::Latency;
 use crate::outcome::Outcome;
 use crate::patience::Patience;
+use crate::sync::{AtomicUsize, Ordering};
 
 /// How often a pick that lost a race for an endpoint's last place tries again before it takes the endpoint for full.
 const RACES: u32 = 16;
 
 /// What is known about an endpoint, for as long as a set lists it or a request is in flight.
 ///
-/// The alignment gives the reference count, which every pick writes, cache lines of its own.
+/// In this order, so that what a pick reads lies side by side with the reference count that it writes.
 #[derive(Debug)]
-#[repr(align(128))]
+#[repr(C)]
 pub(crate) struct EndpointState {
-    id: EndpointId,
+    seats: AtomicUsize,
+    standing: Standing,
     hash: EndpointHash,
+    id: EndpointId,
     group: Arc<Group>,
-    pub(crate) standing: Standing,
 }
 
-/// The one owner of an endpoint's state that is not a request in flight.
+/// A reference to an endpoint's state that is not a request in flight.
 #[derive(Debug)]
 pub(crate) struct Seat {
     state: Arc<EndpointState>,
@@ -42,7 +45,6 @@ pub(crate) struct Seat {
 /// The way back to the state of an endpoint that left the set, should it return while requests are in flight.
 #[derive(Debug)]
 pub(crate) struct Departed {
-    seat: Weak<Seat>,
     state: Weak<EndpointState>,
 }
 
@@ -79,11 +81,18 @@ pub struct UpgradeGuard {
 // === impl Seat ===
 
 impl Seat {
-    /// The seat of an endpoint that is well since `since`.
+    /// The first seat of an endpoint that is well since `since`.
     pub(crate) fn new(id: EndpointId, group: &Arc<Group>, since: Timestamp) -> Self {
         let hash = EndpointHash::of(id.as_str());
         let (group, standing) = (Arc::clone(group), Standing::new(since));
-        Self { state: Arc::new(EndpointState { id, hash, group, standing }) }
+        Self::of(Arc::new(EndpointState { seats: AtomicUsize::new(0), standing, hash, id, group }))
+    }
+
+    /// Makes a reference a seat.
+    fn of(state: Arc<EndpointState>) -> Self {
+        // Until it is noted here the reference counts as a request: a count that is too high for a moment exceeds no limit.
+        state.seats.fetch_add(1, Ordering::AcqRel);
+        Self { state }
     }
 
     pub(crate) fn id(&self) -> &EndpointId {
@@ -98,26 +107,28 @@ impl Seat {
         &self.state.standing
     }
 
-    pub(crate) fn in_flight(&self) -> usize {
-        Arc::strong_count(&self.state).saturating_sub(1)
+    pub(crate) fn latency(&self) -> &Latency {
+        &self.state.standing.latency
     }
 
-    /// Enters, at this time if it is known.
-    pub(crate) fn enter(&self, watch: Watch, now: Option<Timestamp>) -> InFlight {
-        InFlight::new(Arc::clone(&self.state), watch, now)
+    /// Requests in flight; more than that for a moment while sets come and go.
+    pub(crate) fn in_flight(&self) -> usize {
+        let seats = || self.state.seats.load(Ordering::Acquire);
+        let before = seats();
+        let references = Arc::strong_count(&self.state);
+        references.saturating_sub(before.min(seats()))
+    }
+
+    pub(crate) fn enter(&self, watch: Watch) -> InFlight {
+        InFlight::new(Arc::clone(&self.state), watch)
     }
 
     /// Enters unless `max` requests are in flight. The limit is never exceeded: of several picks that race for the last place
     /// each sees the others, and those that see too many step back and try again.
-    pub(crate) fn try_enter(
-        &self,
-        max: NonZeroU32,
-        watch: Watch,
-        now: Option<Timestamp>,
-    ) -> Option<InFlight> {
+    pub(crate) fn try_enter(&self, max: NonZeroU32, watch: Watch) -> Option<InFlight> {
         let max = usize::try_from(max.get()).unwrap_or(usize::MAX);
         let state = enter_below(max, || self.in_flight(), || Arc::clone(&self.state))?;
-        Some(InFlight::new(state, watch, now))
+        Some(InFlight::new(state, watch))
     }
 }
 
@@ -137,17 +148,29 @@ fn enter_below<G>(max: usize, inside: impl Fn() -> usize, enter: impl Fn() -> G)
     None
 }
 
+impl Clone for Seat {
+    fn clone(&self) -> Self {
+        Self::of(Arc::clone(&self.state))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // Before the reference goes, for the reason given in `of`.
+        self.state.seats.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 // === impl Departed ===
 
 impl Departed {
-    pub(crate) fn new(seat: &Arc<Seat>) -> Self {
-        Self { seat: Arc::downgrade(seat), state: Arc::downgrade(&seat.state) }
+    pub(crate) fn new(seat: &Seat) -> Self {
+        Self { state: Arc::downgrade(&seat.state) }
     }
 
-    /// The endpoint's seat with its requests in flight, or nothing if none is left.
-    pub(crate) fn revive(&self) -> Option<Arc<Seat>> {
-        let seat = self.seat.upgrade();
-        seat.or_else(|| self.state.upgrade().map(|state| Arc::new(Seat { state })))
+    /// A seat of the endpoint with its requests in flight, or nothing if none is left.
+    pub(crate) fn revive(&self) -> Option<Seat> {
+        self.state.upgrade().map(Seat::of)
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -160,8 +183,8 @@ impl Departed {
 impl Watch {
     pub(crate) fn of(config: &BalanceConfig) -> Self {
         Self {
-            time: config.decay().is_some(),
-            outcome: config.outlier.is_some(),
+            time: false,
+            outcome: config.outlier.is_some() || config.decay().is_some(),
             count: config.load_bound().is_some(),
         }
     }
@@ -170,12 +193,8 @@ impl Watch {
 // === impl InFlight ===
 
 impl InFlight {
-    fn new(state: Arc<EndpointState>, watch: Watch, now: Option<Timestamp>) -> Self {
-        let started = match now {
-            Some(now) => now,
-            None if watch.time => state.group.clock.now(),
-            None => Timestamp::ORIGIN,
-        };
+    fn new(state: Arc<EndpointState>, watch: Watch) -> Self {
+        let started = if watch.time { state.group.now() } else { Timestamp::ORIGIN };
         if watch.count {
             state.group.count();
         }
@@ -203,27 +222,40 @@ impl InFlight {
     pub fn record(&mut self, outcome: Outcome) {
         let watch = self.watch;
         self.watch = Watch { count: watch.count, ..Watch::default() };
-        if !watch.time && !watch.outcome {
-            return;
+        let (group, standing) = (&self.state.group, &self.state.standing);
+        // What nearly all requests come to needs no configuration.
+        if outcome == Outcome::Success && !watch.time {
+            if watch.outcome && standing.note_answer() {
+                group.ask_for_a_look();
+            }
+        } else if watch.time || watch.outcome {
+            self.note(watch, outcome);
         }
+    }
+
+    fn note(&self, watch: Watch, outcome: Outcome) {
         let (group, standing) = (&self.state.group, &self.state.standing);
         let config = group.config.load();
-        if watch.time {
-            let now = group.clock.now();
-            let took = now.since(self.started);
-            let took = match penalty(outcome) {
-                None => took,
-                // Who fails fast is not fast.
-                Some(penalty) => took.max(penalty),
-            };
+        let outlier = config.outlier.as_ref();
+        let penalty = penalty(outcome);
+        let is_timed = match (config.decay(), penalty) {
+            (_, None) => watch.time,
+            // A peak, whether it is the turn of the request to be timed or not.
+            (Some(_), Some(_)) => true,
+            // Who is spared fails too seldom to be ejected; `Standing` spares it if it may not be.
+            (None, Some(_)) => watch.time && !outlier.is_some_and(|outlier| outlier.judges(outcome)),
+        };
+        if is_timed {
+            let now = group.now();
+            let took = if watch.time { now.since(self.started) } else { Duration::ZERO };
+            // Who fails fast is not fast.
+            let took = took.max(penalty.unwrap_or_default());
             match config.decay() {
                 Some(decay) => standing.latency.observe(now, took, decay),
                 None => standing.latency.sample(now, took),
             }
         }
-        if let Some(outlier) = config.outlier.as_ref().filter(|_| watch.outcome)
-            && standing.note(outcome, || group.clock.now(), outlier)
-        {
+        if outlier.is_some_and(|outlier| standing.note(outcome, || group.now(), outlier)) {
             group.ask_for_a_look();
         }
     }
@@ -243,7 +275,7 @@ impl Drop for InFlight {
         }
         // Given up before there was a response: it would have taken longer.
         if self.watch.time {
-            let now = group.clock.now();
+            let now = group.now();
             let (latency, took) = (&self.state.standing.latency, now.since(self.started));
             match group.config.load().decay() {
                 Some(decay) => latency.observe_at_least(now, took, decay),

@@ -5,12 +5,23 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
-/// A moving average of response times that jumps to a new peak at once and forgets it exponentially.
+/// A moving average of response times that jumps to a new peak at once and forgets it exponentially, or the middle of samples.
 ///
-/// The word holds the average in microseconds (the bits of an `f32`) and when it was made, in milliseconds since the clock's
-/// origin, which wrap after 49 days. 0 is no average.
+/// The word holds, from its highest bit on, the average in microseconds (an `f32` without its lowest 8 bits), how rarely
+/// requests are timed, and when it was made, in milliseconds since the clock's origin, which wrap after 49 days. 0 is no average.
 #[derive(Debug, Default)]
 pub(crate) struct Latency(AtomicU64);
+
+/// What the word says.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    /// In microseconds; 0 if there is none.
+    average: f32,
+    /// One request in two to the power of this is timed.
+    rarity: u32,
+    /// Milliseconds since it was made.
+    age: u32,
+}
 
 /// How far a sample moves the middle of samples.
 const STEP: f32 = 1.125;
@@ -18,13 +29,28 @@ const STEP: f32 = 1.125;
 /// An average below this is as good as none: what decides is then the number of requests in flight.
 const LEAST_MICROS: f32 = 1.0;
 
+/// Of requests that follow one another closer than this, in milliseconds, fewer are timed: they would tell the same.
+const CLOSE: u32 = 4;
+/// After a time without one, in milliseconds, all are timed again.
+const PAUSE: u32 = 64;
+/// The rarest of a moving average is one in 8.
+const RAREST_OBSERVED: u32 = 3;
+/// The rarest of samples is one in 64.
+const RAREST_SAMPLED: u32 = 6;
+
 // === impl Latency ===
 
 impl Latency {
+    /// Whether a request with this random number is to be timed.
+    pub(crate) fn is_wanted(&self, random: u64) -> bool {
+        let rarity = (self.0.load(Relaxed) >> 32) & 7;
+        random & ((1 << rarity) - 1) == 0
+    }
+
     /// Takes in that a request took `took`.
     pub(crate) fn observe(&self, now: Timestamp, took: Duration, decay: Duration) {
         let sample = micros(took);
-        self.change(now, |average, age| {
+        self.change(now, RAREST_OBSERVED, |Reading { average, age, .. }| {
             let old_share = share_after(age, decay);
             // What is as long as the average counts as a peak, so that it does not fade while it is confirmed.
             if sample >= average { sample } else { average * old_share + sample * (1.0 - old_share) }
@@ -43,7 +69,7 @@ impl Latency {
     /// The average is then the middle of the samples: half of them are longer, however much. It does not fade.
     pub(crate) fn sample(&self, now: Timestamp, took: Duration) {
         let sample = micros(took);
-        self.change(now, |middle, _| match middle {
+        self.change(now, RAREST_SAMPLED, |Reading { average: middle, .. }| match middle {
             0.0 => sample,
             middle if sample >= middle * STEP => middle * STEP,
             middle if sample <= middle / STEP => middle / STEP,
@@ -58,37 +84,68 @@ impl Latency {
         }
     }
 
+    /// Takes in that no answer can be expected: the middle of samples is infinite until the next one.
+    pub(crate) fn despair(&self) {
+        self.0.store(u64::from(f32::INFINITY.to_bits()) << 32, Relaxed);
+    }
+
     /// The average in microseconds as it was made last, 0 if there is none.
     pub(crate) fn latest(&self) -> f32 {
-        f32::from_bits(u32::try_from(self.0.load(Relaxed) >> 32).unwrap_or(0))
+        average(self.0.load(Relaxed))
     }
 
     /// Begins with an average of others, if there is none yet.
     pub(crate) fn begin_with(&self, now: Timestamp, micros: f32) {
         // Somebody may have observed something better meanwhile.
-        let _ = self.0.compare_exchange(0, pack(now, micros), Relaxed, Relaxed);
+        let _ = self.0.compare_exchange(0, pack(now, micros, 0), Relaxed, Relaxed);
     }
 
     /// The average in microseconds; one that was not confirmed fades, so that the endpoint is tried again.
     pub(crate) fn at(&self, now: Timestamp, decay: Duration) -> f32 {
-        let (average, age) = unpack(self.0.load(Relaxed), now);
-        (average * share_after(age, decay)).max(LEAST_MICROS)
+        let Reading { average, age, .. } = Reading::of(self.0.load(Relaxed), now);
+        let average = if age == 0 { average } else { average * share_after(age, decay) };
+        average.max(LEAST_MICROS)
     }
 
     /// The average, if there is one.
     pub(crate) fn average(&self) -> Option<Duration> {
-        let word = self.0.load(Relaxed);
-        (word != 0).then(|| Duration::from_secs_f32(unpack(word, Timestamp::ORIGIN).0 / 1e6))
+        let average = self.latest();
+        (average > 0.0 && average.is_finite()).then(|| Duration::from_secs_f32(average / 1e6))
     }
 
-    fn change(&self, now: Timestamp, change: impl Fn(f32, Duration) -> f32) {
+    fn change(&self, now: Timestamp, rarest: u32, average: impl Fn(Reading) -> f32) {
         let mut word = self.0.load(Relaxed);
         loop {
-            let (average, age) = unpack(word, now);
-            match self.0.compare_exchange_weak(word, pack(now, change(average, age)), Relaxed, Relaxed) {
+            let reading = Reading::of(word, now);
+            let new = pack(now, average(reading), reading.next_rarity(rarest));
+            match self.0.compare_exchange_weak(word, new, Relaxed, Relaxed) {
                 Ok(_) => return,
                 Err(present) => word = present,
             }
+        }
+    }
+}
+
+// === impl Reading ===
+
+impl Reading {
+    fn of(word: u64, now: Timestamp) -> Self {
+        let average = average(word);
+        let age = millis(now).wrapping_sub(low_half(word));
+        Self {
+            average: if average.is_finite() { average } else { 0.0 },
+            rarity: low_half(word >> 32) & 7,
+            // Threads may note their times a little out of order.
+            age: if age > u32::MAX / 2 { 0 } else { age },
+        }
+    }
+
+    /// How rarely requests are timed after one that was.
+    fn next_rarity(self, rarest: u32) -> u32 {
+        match self.age {
+            PAUSE.. => 0,
+            CLOSE.. => self.rarity,
+            _ => (self.rarity + 1).min(rarest),
         }
     }
 }
@@ -97,28 +154,27 @@ fn micros(duration: Duration) -> f32 {
     duration.as_secs_f32() * 1e6
 }
 
-/// The share of the old average that is left after `age`.
-fn share_after(age: Duration, decay: Duration) -> f32 {
-    if age < Duration::from_millis(1) { 1.0 - 1e-4 } else { (-age.as_secs_f32() / decay.as_secs_f32()).exp() }
+/// The share of the old average that is left after `age` milliseconds.
+fn share_after(age: u32, decay: Duration) -> f32 {
+    if age == 0 { 1.0 - 1e-4 } else { (age as f32 / (decay.as_secs_f32() * -1e3)).exp() }
 }
 
 fn millis(at: Timestamp) -> u32 {
-    // Wraps, which `unpack` takes into account.
-    u32::try_from((at.as_nanos() / 1_000_000) & u64::from(u32::MAX)).unwrap_or(0)
+    // Wraps, which `Reading` takes into account.
+    low_half(at.as_nanos() / 1_000_000)
 }
 
-fn pack(now: Timestamp, micros: f32) -> u64 {
+fn low_half(number: u64) -> u32 {
+    u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+fn average(word: u64) -> f32 {
+    f32::from_bits(low_half(word >> 32) & !0xff)
+}
+
+fn pack(now: Timestamp, micros: f32, rarity: u32) -> u64 {
     let micros = if micros.is_finite() { micros.max(LEAST_MICROS) } else { LEAST_MICROS };
-    (u64::from(micros.to_bits()) << 32) | u64::from(millis(now))
-}
-
-fn unpack(word: u64, now: Timestamp) -> (f32, Duration) {
-    let average = f32::from_bits(u32::try_from(word >> 32).unwrap_or(0));
-    let made = u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
-    let age = millis(now).wrapping_sub(made);
-    // Threads may note their times a little out of order.
-    let age = if age > u32::MAX / 2 { 0 } else { age };
-    (average, Duration::from_millis(u64::from(age)))
+    (u64::from(micros.to_bits() & !0xff | rarity) << 32) | u64::from(millis(now))
 }
 
 #[cfg(test)]

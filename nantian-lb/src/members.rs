@@ -1,7 +1,5 @@
 //! The endpoints of a set.
 
-use std::sync::Arc;
-
 use crate::clock::Timestamp;
 use crate::config::BalanceConfig;
 use crate::endpoint::{Endpoint, EndpointId, Readiness};
@@ -20,7 +18,7 @@ pub(crate) struct Members<T> {
 }
 
 pub(crate) struct Member<T> {
-    pub(crate) seat: Arc<Seat>,
+    pub(crate) seat: Seat,
     pub(crate) target: T,
     pub(crate) weight: u32,
     pub(crate) readiness: Readiness,
@@ -33,7 +31,7 @@ impl<T> Members<T> {
     /// Takes the endpoints in; of equal ids the first counts. `seat` gives the seat of an id.
     pub(crate) fn new(
         endpoints: impl IntoIterator<Item = Endpoint<T>>,
-        seat: impl Fn(EndpointId) -> Arc<Seat>,
+        seat: impl Fn(EndpointId) -> Seat,
     ) -> Self {
         let mut endpoints: Vec<_> = endpoints.into_iter().collect();
         endpoints.sort_by(|a, b| a.id.cmp(&b.id));
@@ -61,7 +59,7 @@ impl<T> Members<T> {
         self.all.get(at)
     }
 
-    pub(crate) fn seat(&self, id: &EndpointId) -> Option<&Arc<Seat>> {
+    pub(crate) fn seat(&self, id: &EndpointId) -> Option<&Seat> {
         let at = self.all.binary_search_by(|member| member.seat.id().cmp(id));
         Some(&self.all.get(at.ok()?)?.seat)
     }
@@ -94,7 +92,12 @@ impl<T> Members<T> {
         let most = config.outlier.as_ref().map_or(0, |outlier| outlier.max_ejected(self.all.len()));
         let ejected = standings().filter(|standing| standing.is_ejected()).count();
         let ejections_left = most.saturating_sub(ejected);
-        let mut settlement = Settlement { now, outlier: config.outlier.as_ref(), ejections_left };
+        let mut settlement = Settlement {
+            now,
+            outlier: config.outlier.as_ref(),
+            ejections_left,
+            spares: config.samples_times(),
+        };
         standings().for_each(|standing| standing.settle(&mut settlement));
 
         let mut next = Timestamp::NEVER;
@@ -105,7 +108,7 @@ impl<T> Members<T> {
                 let condition = member.seat.standing().condition(now, config.slow_start.as_ref());
                 next = next.min(condition.next);
                 Planned {
-                    id: member.seat.id().text(),
+                    seat: &member.seat,
                     candidate: member.candidate(condition.health),
                     percent: condition.percent,
                 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::config::{BalanceConfig, Strategy};
 use crate::health::select::{Candidate, Use, select};
+use crate::in_flight::Seat;
 use crate::strategy::{Chooser, scale};
 
 /// The tables to choose by, for one state of the endpoints' health.
@@ -26,23 +27,30 @@ pub(crate) struct Plan {
 pub(crate) struct Tier {
     /// The end of its part of the requests, in percent, after those of the tiers before.
     end: u32,
-    pub(crate) choice: Arc<Choice>,
+    pub(crate) choice: Choice,
 }
 
-/// Endpoints of one tier with the table to choose from them.
-#[derive(Debug)]
+/// Endpoints of one tier with the table to choose from them. Clones share both.
+#[derive(Debug, Clone)]
 pub(crate) struct Choice {
-    /// The numbers of the members among all.
-    pub(crate) members: Box<[u32]>,
-    /// Their weights, and what makes their placement: equal shares need no new table.
-    shares: Box<[(Arc<str>, u32)]>,
-    pub(crate) weight_sum: u64,
     chooser: Chooser,
+    chairs: Arc<[Chair]>,
+    /// Their weights, and what makes their placement: equal shares need no new table.
+    shares: Arc<[(Arc<str>, u32)]>,
+    pub(crate) weight_sum: u64,
+}
+
+/// A place of the table.
+#[derive(Debug, Clone)]
+pub(crate) struct Chair {
+    pub(crate) seat: Seat,
+    /// The number of the member among all.
+    at: u32,
 }
 
 /// One endpoint, as far as the plan depends on it.
 pub(crate) struct Planned<'a> {
-    pub(crate) id: &'a Arc<str>,
+    pub(crate) seat: &'a Seat,
     pub(crate) candidate: Candidate,
     /// The share of its weight that it has, in percent.
     pub(crate) percent: u32,
@@ -79,7 +87,7 @@ impl Plan {
             tiers.push(Tier { end, choice });
         }
         let is_free = tiers.iter().all(|tier| {
-            let mut uses = tier.choice.members.iter().map(|&at| uses.get(at as usize));
+            let mut uses = tier.choice.chairs.iter().map(|chair| uses.get(chair.at()));
             uses.all(|used| used == Some(&Use::Free))
         });
         Self { tiers: tiers.into(), uses: uses.into(), is_free, next }
@@ -101,48 +109,58 @@ impl Plan {
 // === impl Choice ===
 
 impl Choice {
-    fn new(
-        endpoints: &[Planned<'_>],
-        members: &[usize],
-        config: &BalanceConfig,
-        old: Option<&Plan>,
-    ) -> Arc<Self> {
+    fn new(endpoints: &[Planned<'_>], members: &[usize], config: &BalanceConfig, old: Option<&Plan>) -> Self {
         let shares = shares(endpoints, members, matches!(config.strategy, Strategy::ConsistentHash(_)));
-        let members: Box<[_]> = members.iter().map(|&at| u32::try_from(at).unwrap_or(u32::MAX)).collect();
-        let same = old
-            .and_then(|old| old.tiers.iter().map(|tier| &tier.choice).find(|choice| choice.shares == shares));
-        if let Some(same) = same.filter(|same| same.members == members) {
-            return Arc::clone(same);
-        }
+        let chairs = members.iter().filter_map(|&at| {
+            Some(Chair { seat: endpoints.get(at)?.seat.clone(), at: u32::try_from(at).ok()? })
+        });
+        let chairs: Arc<[_]> = chairs.collect();
+        let same = old.and_then(|old| {
+            old.tiers.iter().map(|tier| &tier.choice).find(|choice| *choice.shares == *shares)
+        });
         let chooser = match same {
             Some(same) => same.chooser.clone(),
             None => Chooser::new(&config.strategy, &shares),
         };
         let weight_sum = shares.iter().map(|&(_, weight)| u64::from(weight)).sum();
-        Arc::new(Self { members, shares, weight_sum, chooser })
+        Self { chooser, chairs, shares: shares.into(), weight_sum }
     }
 
     pub(crate) fn chooser(&self) -> &Chooser {
         &self.chooser
     }
 
-    /// The number of the member at this place of the table.
-    pub(crate) fn member(&self, place: usize) -> Option<usize> {
-        self.members.get(place).map(|&at| at as usize)
+    pub(crate) fn len(&self) -> usize {
+        self.chairs.len()
     }
 
-    /// Its weight.
+    pub(crate) fn chair(&self, place: usize) -> Option<&Chair> {
+        self.chairs.get(place)
+    }
+
+    /// The weight of the endpoint at this place.
     pub(crate) fn weight(&self, place: usize) -> u32 {
         self.shares.get(place).map_or(1, |&(_, weight)| weight)
     }
 }
 
+// === impl Chair ===
+
+impl Chair {
+    pub(crate) fn at(&self) -> usize {
+        self.at as usize
+    }
+}
+
 /// The ids and weights of the members, those that start slowly with their part of it.
-fn shares(endpoints: &[Planned<'_>], members: &[usize], hashes: bool) -> Box<[(Arc<str>, u32)]> {
+fn shares(endpoints: &[Planned<'_>], members: &[usize], hashes: bool) -> Vec<(Arc<str>, u32)> {
     let members: Vec<_> = members.iter().filter_map(|&at| endpoints.get(at)).collect();
     let starts = |endpoint: &&Planned<'_>| endpoint.percent < 100;
     if hashes || !members.iter().any(starts) {
-        return members.iter().map(|endpoint| (Arc::clone(endpoint.id), endpoint.candidate.weight)).collect();
+        return members
+            .iter()
+            .map(|endpoint| (Arc::clone(endpoint.seat.id().text()), endpoint.candidate.weight))
+            .collect();
     }
     let parts: Vec<_> = members
         .iter()
@@ -152,5 +170,9 @@ fn shares(endpoints: &[Planned<'_>], members: &[usize], hashes: bool) -> Box<[(A
     let most = parts.iter().max().copied().unwrap_or(0);
     let divisor = (most / u64::from(u32::MAX) + 1).min(WHOLE);
     let part = |part: u64| u32::try_from(part / divisor).unwrap_or(u32::MAX).max(1);
-    members.iter().zip(parts).map(|(endpoint, weight)| (Arc::clone(endpoint.id), part(weight))).collect()
+    members
+        .iter()
+        .zip(parts)
+        .map(|(endpoint, weight)| (Arc::clone(endpoint.seat.id().text()), part(weight)))
+        .collect()
 }

@@ -13,20 +13,20 @@ use crate::error::PickError;
 use crate::group::Group;
 use crate::hash::{KeyHash, remix};
 use crate::health::select::Use;
-use crate::in_flight::{InFlight, Watch};
+use crate::in_flight::{InFlight, Seat, Watch};
 use crate::members::{Member, Members};
-use crate::plan::{Choice, Plan};
+use crate::plan::{Chair, Choice, Plan};
 use crate::strategy::{Loads, scale};
 
 /// An immutable set of endpoints with the tables to choose from it.
 pub(crate) struct Set<T> {
-    config: Arc<BalanceConfig>,
-    watch: Watch,
-    /// Some requests are timed.
-    samples: bool,
-    /// All are.
-    decay: Option<Duration>,
+    /// What nearly all picks go by: the only choice, if whatever it gives may be taken as it is.
+    free: Option<Choice>,
     pub(crate) members: Arc<Members<T>>,
+    watch: Watch,
+    /// Which response times matter.
+    times: Times,
+    config: Arc<BalanceConfig>,
     plan: Plan,
 }
 
@@ -48,32 +48,28 @@ pub(crate) struct Found<T> {
     pub(crate) reason: Reason,
 }
 
-/// One request in so many is timed where response times matter little.
-const TIMED: u64 = 16;
-/// One in so many, timed too, is chosen as if no times were known: who was slow once could never show that it is well.
+/// Of requests that are chosen by the response times of samples, one in so many is chosen as if none were known: who was slow
+/// once could never show that it is well.
 const BLIND: u64 = 64;
 
 /// How often a choice that cannot be taken is made anew before all endpoints are gone through.
 const REDRAWS: u32 = 4;
 
-/// The loads of the members that a choice is about.
-struct LoadsOf<'a, T> {
-    members: &'a Members<T>,
-    choice: &'a Choice,
-    times: Times,
-}
-
-/// Which response times a choice is to know.
-#[derive(Clone, Copy)]
+/// Which response times matter to choices.
+#[derive(Debug, Clone, Copy)]
 enum Times {
     None,
-    /// Those of samples.
+    /// The middle of samples.
     Sampled,
-    /// Those that have faded until now.
-    Faded {
-        now: Timestamp,
-        decay: Duration,
-    },
+    /// Averages, faded by this decay.
+    Faded(Duration),
+}
+
+/// The loads of the endpoints that a choice is about.
+struct LoadsOf<'a> {
+    choice: &'a Choice,
+    times: Times,
+    now: Timestamp,
 }
 
 // === impl Set ===
@@ -88,8 +84,17 @@ impl<T> Set<T> {
     ) -> Self {
         let old = old.map(|old| (&old.plan, &*old.config));
         let plan = members.plan(&config, now, old);
-        let (watch, samples, decay) = (Watch::of(&config), config.samples_times(), config.decay());
-        Self { config, watch, samples, decay, members, plan }
+        let is_bounded = config.max_inflight_requests.is_some() || config.load_bound().is_some();
+        let free = match &*plan.tiers {
+            [only] if plan.is_free && !is_bounded => Some(only.choice.clone()),
+            _ => None,
+        };
+        let times = match config.decay() {
+            Some(decay) => Times::Faded(decay),
+            None if config.samples_times() => Times::Sampled,
+            None => Times::None,
+        };
+        Self { free, members, watch: Watch::of(&config), times, config, plan }
     }
 
     pub(crate) fn config(&self) -> &Arc<BalanceConfig> {
@@ -116,14 +121,23 @@ impl<T: Clone> Set<T> {
         cursor: &AtomicU64,
         group: &Group,
     ) -> Result<Found<T>, PickError> {
-        // Where the time is of interest for every pick it is asked for once.
-        let timed;
-        let context = if self.decay.is_some() {
-            timed = PickContext { now: Some(group.clock.now()), ..*context };
-            &timed
-        } else {
-            context
-        };
+        if let Some(choice) = self.free.as_ref().filter(|_| context.is_plain()) {
+            let chosen = self.choose(choice, context.random, self.key(context), cursor, group);
+            if let Some(found) = chosen.and_then(|(_, chair)| self.enter(chair, context.random)) {
+                return Ok(Found::chosen(found));
+            }
+        }
+        self.pick_with_care(context, cursor, group)
+    }
+
+    /// A pick of a session, of a request that was tried before, or from a set of which not all can be taken.
+    #[inline(never)]
+    fn pick_with_care(
+        &self,
+        context: &PickContext<'_>,
+        cursor: &AtomicU64,
+        group: &Group,
+    ) -> Result<Found<T>, PickError> {
         let reason = match self.resume(context) {
             Ok(found) => return Ok(found),
             Err(reason) => reason,
@@ -134,8 +148,8 @@ impl<T: Clone> Set<T> {
         let tier = if self.plan.tiers.len() > 1 { remix(!spread) } else { 0 };
         let choice = &self.plan.tier(tier).ok_or_else(|| self.refusal())?.choice;
         let found = if self.is_free(context) {
-            let member = self.choose(choice, context.random, key, cursor, context.now);
-            member.map(|(_, member)| self.enter(member, context))
+            let chosen = self.choose(choice, context.random, key, cursor, group);
+            chosen.and_then(|(_, chair)| self.enter(chair, context.random))
         } else {
             self.search(choice, context, key, cursor, group)
         };
@@ -166,29 +180,29 @@ impl<T: Clone> Set<T> {
         if is_lost || context.tried.contains(member.seat.id()) {
             return Err(Reason::Chosen);
         }
-        match self.try_enter(member, self.config.max_inflight_requests, context) {
+        let entered = self.enter_below(&member.seat, self.config.max_inflight_requests, context.random);
+        match entered.map(|in_flight| (member.target.clone(), in_flight)) {
             Some((target, in_flight)) => Ok(Found { target, in_flight, reason: Reason::Session }),
             None => Err(Reason::Detour),
         }
     }
 
-    fn choose<'s>(
-        &'s self,
-        choice: &Choice,
+    fn choose<'c>(
+        &self,
+        choice: &'c Choice,
         random: u64,
         key: Option<KeyHash>,
         cursor: &AtomicU64,
-        now: Option<Timestamp>,
-    ) -> Option<(usize, &'s Member<T>)> {
-        let times = match self.decay.zip(now) {
-            Some((decay, now)) => Times::Faded { now, decay },
+        group: &Group,
+    ) -> Option<(usize, &'c Chair)> {
+        let (times, now) = match self.times {
             // By bits that choices hardly depend on.
-            None if self.samples && !random.is_multiple_of(BLIND) => Times::Sampled,
-            None => Times::None,
+            Times::Sampled if random.is_multiple_of(BLIND) => (Times::None, Timestamp::ORIGIN),
+            Times::Faded(_) => (self.times, group.recent()),
+            times => (times, Timestamp::ORIGIN),
         };
-        let loads = LoadsOf { members: &self.members, choice, times };
-        let place = choice.chooser().choose(random, key, cursor, &loads);
-        Some((place, self.members.get(choice.member(place)?)?))
+        let place = choice.chooser().choose(random, key, cursor, &LoadsOf { choice, times, now });
+        Some((place, choice.chair(place)?))
     }
 
     /// Chooses until a choice can be taken; then takes the first that can, from a place that differs from pick to pick, or
@@ -202,11 +216,11 @@ impl<T: Clone> Set<T> {
         cursor: &AtomicU64,
         group: &Group,
     ) -> Option<(T, InFlight)> {
-        let is_tried = |member: &Member<T>| context.tried.contains(member.seat.id());
+        let is_tried = |chair: &Chair| context.tried.contains(chair.seat.id());
         let (mut random, mut key) = (context.random, key);
         for _ in 0..REDRAWS {
-            let (place, member) = self.choose(choice, random, key, cursor, context.now)?;
-            if !is_tried(member)
+            let (place, chair) = self.choose(choice, random, key, cursor, group)?;
+            if !is_tried(chair)
                 && let Some(found) = self.admit(choice, place, context, group)
             {
                 return Some(found);
@@ -215,14 +229,12 @@ impl<T: Clone> Set<T> {
             key = key.map(|KeyHash(key)| KeyHash(remix(key)));
         }
         let seed = key.map_or(random, |key| key.0);
-        self.scan(choice, seed, context, group, |member| !is_tried(member)).or_else(|| {
-            let others = self.plan.tiers.iter().map(|tier| &*tier.choice);
+        self.scan(choice, seed, context, group, |chair| !is_tried(chair)).or_else(|| {
+            let others = self.plan.tiers.iter().map(|tier| &tier.choice);
             let mut others = others.filter(|other| !std::ptr::eq(*other, choice));
-            others
-                .find_map(|other| self.scan(other, seed, context, group, |member| !is_tried(member)))
-                .or_else(|| {
-                    self.scan(choice, seed, context, group, |member| context.may_return && is_tried(member))
-                })
+            others.find_map(|other| self.scan(other, seed, context, group, |chair| !is_tried(chair))).or_else(
+                || self.scan(choice, seed, context, group, |chair| context.may_return && is_tried(chair)),
+            )
         })
     }
 
@@ -232,18 +244,17 @@ impl<T: Clone> Set<T> {
         seed: u64,
         context: &PickContext<'_>,
         group: &Group,
-        is_wanted: impl Fn(&Member<T>) -> bool,
+        is_wanted: impl Fn(&Chair) -> bool,
     ) -> Option<(T, InFlight)> {
-        let n = choice.members.len();
+        let n = choice.len();
         let first = scale(remix(seed), n);
         let mut places = (first..n).chain(0..first);
         places.find_map(|place| {
-            let member = self.members.get(choice.member(place)?)?;
-            if is_wanted(member) { self.admit(choice, place, context, group) } else { None }
+            if is_wanted(choice.chair(place)?) { self.admit(choice, place, context, group) } else { None }
         })
     }
 
-    /// Enters the member at this place, if it may have one more request.
+    /// Enters the endpoint at this place, if it may have one more request.
     fn admit(
         &self,
         choice: &Choice,
@@ -251,45 +262,41 @@ impl<T: Clone> Set<T> {
         context: &PickContext<'_>,
         group: &Group,
     ) -> Option<(T, InFlight)> {
-        let at = choice.member(place)?;
-        let member = self.members.get(at)?;
-        let max = match self.plan.uses.get(at)? {
+        let chair = choice.chair(place)?;
+        let max = match self.plan.uses.get(chair.at())? {
             Use::Free => self.config.max_inflight_requests,
             Use::OneAtATime => Some(NonZeroU32::MIN),
             Use::Not => return None,
         };
         if let Some(percent) = self.config.load_bound()
-            && member.seat.in_flight() >= fair_load(choice, place, group.counted(), percent)
+            && chair.seat.in_flight() >= fair_load(choice, place, group.counted(), percent)
         {
             return None;
         }
-        self.try_enter(member, max, context)
+        let in_flight = self.enter_below(&chair.seat, max, context.random)?;
+        Some((self.members.get(chair.at())?.target.clone(), in_flight))
     }
 
-    fn try_enter(
-        &self,
-        member: &Member<T>,
-        max: Option<NonZeroU32>,
-        context: &PickContext<'_>,
-    ) -> Option<(T, InFlight)> {
+    fn enter(&self, chair: &Chair, random: u64) -> Option<(T, InFlight)> {
+        let target = self.members.get(chair.at())?.target.clone();
+        Some((target, chair.seat.enter(self.watch(&chair.seat, random))))
+    }
+
+    fn enter_below(&self, seat: &Seat, max: Option<NonZeroU32>, random: u64) -> Option<InFlight> {
+        let watch = self.watch(seat, random);
         match max {
-            None => Some(self.enter(member, context)),
-            Some(max) => Some((
-                member.target.clone(),
-                member.seat.try_enter(max, self.watch(member, context), context.now)?,
-            )),
+            None => Some(seat.enter(watch)),
+            Some(max) => seat.try_enter(max, watch),
         }
     }
 
-    fn enter(&self, member: &Member<T>, context: &PickContext<'_>) -> (T, InFlight) {
-        (member.target.clone(), member.seat.enter(self.watch(member, context), context.now))
-    }
-
     /// What is of interest about a request there.
-    fn watch(&self, member: &Member<T>, context: &PickContext<'_>) -> Watch {
-        let is_timed = self.samples
-            && (context.random.is_multiple_of(TIMED) || member.seat.standing().latency.latest() == 0.0);
-        Watch { time: self.watch.time || is_timed, ..self.watch }
+    fn watch(&self, seat: &Seat, random: u64) -> Watch {
+        let is_timed = match self.times {
+            Times::None => false,
+            Times::Sampled | Times::Faded(_) => seat.latency().is_wanted(random),
+        };
+        Watch { time: is_timed, ..self.watch }
     }
 
     #[cold]
@@ -305,6 +312,14 @@ impl<T: Clone> Set<T> {
     }
 }
 
+// === impl Found ===
+
+impl<T> Found<T> {
+    fn chosen((target, in_flight): (T, InFlight)) -> Self {
+        Self { target, in_flight, reason: Reason::Chosen }
+    }
+}
+
 /// The most requests that the endpoint at this place may have, of `counted` and one more: its share times the factor, rounded up.
 fn fair_load(choice: &Choice, place: usize, counted: usize, percent: NonZeroU32) -> usize {
     let share = (counted as u128 + 1) * u128::from(choice.weight(place)) * u128::from(percent.get().max(100));
@@ -313,26 +328,16 @@ fn fair_load(choice: &Choice, place: usize, counted: usize, percent: NonZeroU32)
 
 // === impl LoadsOf ===
 
-impl<T> LoadsOf<'_, T> {
-    fn member(&self, place: usize) -> Option<&Member<T>> {
-        self.members.get(self.choice.member(place)?)
-    }
-}
-
-impl<T> Loads for LoadsOf<'_, T> {
+impl Loads for LoadsOf<'_> {
     fn in_flight(&self, place: usize) -> usize {
-        self.member(place).map_or(usize::MAX, |member| member.seat.in_flight())
+        self.choice.chair(place).map_or(usize::MAX, |chair| chair.seat.in_flight())
     }
 
     fn latency(&self, place: usize) -> f32 {
-        let latency = |member: &Member<T>| {
-            let latency = &member.seat.standing().latency;
-            match self.times {
-                Times::None => 0.0,
-                Times::Sampled => latency.latest(),
-                Times::Faded { now, decay } => latency.at(now, decay),
-            }
-        };
-        self.member(place).map_or(f32::INFINITY, latency)
+        self.choice.chair(place).map_or(f32::INFINITY, |chair| match self.times {
+            Times::None => 0.0,
+            Times::Sampled => chair.seat.latency().latest(),
+            Times::Faded(decay) => chair.seat.latency().at(self.now, decay),
+        })
     }
 }

@@ -3,6 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::outcome::Outcome;
+
 /// When an endpoint that fails is left out for a while ("passive health checks").
 ///
 /// An endpoint whose time is over is tried with one request at a time; the first answer decides whether it is back.
@@ -78,6 +80,17 @@ impl OutlierConfig {
     pub fn with_max_ejected_percent(mut self, percent: u8) -> Self {
         self.max_ejected_percent = percent;
         self
+    }
+
+    /// Whether failures of this kind can lead to an ejection.
+    pub(crate) fn judges(&self, failure: Outcome) -> bool {
+        match failure {
+            Outcome::Success | Outcome::Busy { .. } => false,
+            Outcome::ServerError => self.consecutive_errors.is_some(),
+            Outcome::GatewayError | Outcome::Unreachable => {
+                self.consecutive_errors.or(self.consecutive_gateway_errors).is_some()
+            }
+        }
     }
 
     /// How many of `n` endpoints may be left out at once.

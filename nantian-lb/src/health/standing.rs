@@ -28,8 +28,9 @@ pub enum Health {
     Failing,
 }
 
-/// What is noted about one endpoint.
+/// What is noted about one endpoint; first what picks read.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Standing {
     pub(crate) latency: Latency,
     errors: AtomicU32,
@@ -61,6 +62,8 @@ pub(crate) struct Settlement<'a> {
     pub(crate) outlier: Option<&'a OutlierConfig>,
     /// How many more endpoints may be ejected.
     pub(crate) ejections_left: usize,
+    /// Whether who fails and may not be ejected is spared in the choice.
+    pub(crate) spares: bool,
 }
 
 /// What is true of an endpoint at one moment.
@@ -109,7 +112,8 @@ impl Standing {
         }
     }
 
-    fn note_answer(&self) -> bool {
+    /// Notes an answer; whether it is worth a look at the endpoint.
+    pub(crate) fn note_answer(&self) -> bool {
         // Read first: in good times the word is shared by all readers and written by none.
         if self.errors.load(Ordering::Relaxed) > 0 {
             self.errors.store(0, Ordering::Relaxed);
@@ -166,7 +170,12 @@ impl Standing {
                 settlement.ejections_left -= 1;
                 self.eject(now, config);
             }
-            HEALTHY | FAILING if suspected => self.forget_errors(),
+            HEALTHY | FAILING if suspected => {
+                self.forget_errors();
+                if settlement.spares {
+                    self.latency.despair();
+                }
+            }
             _ => {}
         }
         self.settle_check(now);

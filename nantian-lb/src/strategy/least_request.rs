@@ -1,5 +1,7 @@
 //! The less loaded of two.
 
+use std::sync::Arc;
+
 use super::lottery::Lottery;
 use super::{Loads, index};
 use crate::hash::remix;
@@ -18,12 +20,12 @@ const NOISE: f32 = 100.0;
 /// With weights, each is drawn in proportion to its weight and its load is divided by it. Of equal loads the first drawn is
 /// taken, so that an idle set is used in proportion to the weights. Beside a slow index the other one may have one request
 /// more: loads alone would send a request to an idle server that takes longer than a busy one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum LeastRequest {
     /// Equal weights: any two of n.
     Even(usize),
     /// Unequal weights.
-    Weighted { lottery: Lottery, weights: Box<[u32]> },
+    Weighted { lottery: Lottery, weights: Arc<[u32]> },
 }
 
 // === impl LeastRequest ===
@@ -53,21 +55,23 @@ impl LeastRequest {
     /// Whether `this` is the better choice.
     fn is_less(&self, this: usize, other: usize, loads: &impl Loads) -> bool {
         let (mine, others) = (loads.in_flight(this), loads.in_flight(other));
-        if let Self::Even(_) = self
-            && mine.abs_diff(others) > 1
-        {
-            return mine < others;
-        }
-        let (my_time, other_time) = (loads.latency(this), loads.latency(other));
-        let is_slow = |time: f32, beside: f32| beside > 0.0 && time > SLOW * beside.max(NOISE);
-        let scaled = |load: usize, weight| load as u128 * u128::from(weight);
-        let (my_weight, other_weight) = (self.weight(this), self.weight(other));
-        if is_slow(other_time, my_time) {
-            scaled(mine, other_weight) <= scaled(others.saturating_add(1), my_weight)
-        } else if is_slow(my_time, other_time) {
-            scaled(mine.saturating_add(1), other_weight) < scaled(others, my_weight)
-        } else {
-            scaled(mine, other_weight) < scaled(others, my_weight)
+        match self {
+            Self::Even(_) if mine.abs_diff(others) > 1 => mine < others,
+            Self::Even(_) => match slower(this, other, loads) {
+                None => mine < others,
+                Some(slow) if slow == this => mine.saturating_add(1) < others,
+                Some(_) => mine <= others.saturating_add(1),
+            },
+            Self::Weighted { .. } => {
+                let scaled = |load: usize, place| (load as u64).saturating_mul(u64::from(self.weight(place)));
+                match slower(this, other, loads) {
+                    None => scaled(mine, other) < scaled(others, this),
+                    Some(slow) if slow == this => {
+                        scaled(mine.saturating_add(1), other) < scaled(others, this)
+                    }
+                    Some(_) => scaled(mine, other) <= scaled(others.saturating_add(1), this),
+                }
+            }
         }
     }
 
@@ -97,6 +101,19 @@ impl LeastRequest {
             Self::Even(_) => 1,
             Self::Weighted { weights, .. } => weights.get(index).copied().unwrap_or(1),
         }
+    }
+}
+
+/// Which of two is slow beside the other one, if any.
+fn slower(one: usize, other: usize, loads: &impl Loads) -> Option<usize> {
+    let (of_one, of_other) = (loads.latency(one), loads.latency(other));
+    let is_slow = |time: f32, beside: f32| beside > 0.0 && time > SLOW * beside.max(NOISE);
+    if is_slow(of_one, of_other) {
+        Some(one)
+    } else if is_slow(of_other, of_one) {
+        Some(other)
+    } else {
+        None
     }
 }
 

@@ -1,14 +1,18 @@
 //! Weighted random draws in constant time.
 
+use std::sync::Arc;
+
 use super::{are_equal, index, scale};
 
 /// Draws an index with probability in proportion to its weight, by Walker's alias method.
-#[derive(Debug)]
+///
+/// Clones share the table.
+#[derive(Debug, Clone)]
 pub(crate) enum Lottery {
     /// Equal weights: any of n.
     Even(usize),
     /// One ticket a weight.
-    Weighted(Box<[Ticket]>),
+    Weighted(Arc<[Ticket]>),
 }
 
 /// One of n equal parts of the probability: the index of its own place up to the threshold, another index beyond.
@@ -43,7 +47,7 @@ impl Lottery {
 }
 
 /// Pairs each weight below the mean with one above it, which fills up the part (Vose's construction, in integers).
-fn tickets(weights: &[u32]) -> Box<[Ticket]> {
+fn tickets(weights: &[u32]) -> Arc<[Ticket]> {
     let n = weights.len() as u128;
     let mean = weights.iter().copied().map(u128::from).sum::<u128>();
     let mut tickets = vec![Ticket { threshold: WHOLE, other: 0 }; weights.len()];

@@ -1,6 +1,7 @@
 //! Consistent hashing by Maglev tables (Eisenbud et al., NSDI 2016), with weights.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use super::index;
 use crate::hash::Place;
@@ -13,12 +14,14 @@ const MANY_SLOTS: u32 = 655_373;
 const MANY: usize = 6_554;
 
 /// Maps a hash to an index so that a change of the set moves few hashes that it need not move.
-#[derive(Debug)]
+///
+/// Clones share the table.
+#[derive(Debug, Clone)]
 pub(crate) enum Maglev {
     /// The usual table: 128 KiB.
-    Usual(Box<[u16]>),
+    Usual(Arc<[u16]>),
     /// The table for very many endpoints.
-    Large(Box<[u32]>),
+    Large(Arc<[u32]>),
 }
 
 /// An endpoint that is filling its slots.
@@ -34,9 +37,13 @@ struct Filler {
     remainder: (u64, u64),
 }
 
-/// The slots that nobody owns yet, a bit each: small enough to stay in the nearest cache, where the filling spends its time.
+/// The slots that nobody owns yet: a bit each, small enough to stay in the nearest cache, and a list of the last few.
 struct FreeSlots {
     words: Vec<u64>,
+    left: usize,
+    /// So many are few: to go through them is quicker than to look for one of them.
+    few: usize,
+    last: Vec<u32>,
 }
 
 // === impl Maglev ===
@@ -101,6 +108,11 @@ impl Filler {
 
     /// Takes the slot that it likes best of those that are free.
     fn take_slot(&mut self, free: &mut FreeSlots, slots: u32) -> usize {
+        if !free.last.is_empty() {
+            let inverse = inverse(self.skip, slots);
+            let steps_to = |slot| product(slot + slots - self.wanted, inverse, slots);
+            self.wanted = free.take_last(steps_to);
+        }
         loop {
             let wanted = index(u64::from(self.wanted));
             self.wanted += self.skip;
@@ -117,8 +129,10 @@ impl Filler {
 // === impl FreeSlots ===
 
 impl FreeSlots {
-    fn new(slots: usize) -> Self {
-        Self { words: vec![u64::MAX; slots.div_ceil(64)] }
+    fn new(slots: u32) -> Self {
+        let left = index(u64::from(slots));
+        let words = vec![u64::MAX; left.div_ceil(64)];
+        Self { words, left, few: index(u64::from(slots.isqrt() / 2)), last: Vec::new() }
     }
 
     /// Whether the slot was free until now.
@@ -127,11 +141,47 @@ impl FreeSlots {
         match self.words.get_mut(slot / 64) {
             Some(word) if *word & bit != 0 => {
                 *word ^= bit;
+                self.left -= 1;
+                if self.left == self.few {
+                    self.list_the_last();
+                }
                 true
             }
             _ => false,
         }
     }
+
+    #[cold]
+    fn list_the_last(&mut self) {
+        let free = (0..).zip(&self.words).flat_map(|(at, word)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * 64 + bit)
+        });
+        self.last = free.take(self.left).collect();
+    }
+
+    /// Strikes the slot with the fewest steps off the list.
+    fn take_last(&mut self, steps_to: impl Fn(u32) -> u32) -> u32 {
+        let steps = self.last.iter().map(|&slot| steps_to(slot)).enumerate();
+        let nearest = steps.min_by_key(|&(_, steps)| steps).map_or(0, |(at, _)| at);
+        self.last.swap_remove(nearest)
+    }
+}
+
+/// What gives 1 if it is multiplied by a number below the prime `modulus` (Fermat's little theorem).
+fn inverse(number: u32, modulus: u32) -> u32 {
+    let (mut inverse, mut square, mut exponent) = (1, number, modulus - 2);
+    while exponent > 0 {
+        if exponent % 2 == 1 {
+            inverse = product(inverse, square, modulus);
+        }
+        square = product(square, square, modulus);
+        exponent /= 2;
+    }
+    inverse
+}
+
+fn product(a: u32, b: u32, modulus: u32) -> u32 {
+    below(u64::from(a) * u64::from(b), modulus)
 }
 
 /// Lets the endpoints take slots in turns, each by its own order of preference, until each has its quota.
@@ -140,7 +190,7 @@ impl FreeSlots {
 fn fill(shares: &[(&str, u32)], slots: u32) -> Vec<u32> {
     let mut fillers = fillers(shares, slots);
     let mut owners = vec![0; index(u64::from(slots))];
-    let mut free = FreeSlots::new(owners.len());
+    let mut free = FreeSlots::new(slots);
     let mut take = |filler: &mut Filler| {
         if let Some(owner) = owners.get_mut(filler.take_slot(&mut free, slots)) {
             *owner = filler.owner;

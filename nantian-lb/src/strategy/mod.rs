@@ -21,11 +21,11 @@ use crate::hash::KeyHash;
 /// The tables of one strategy for one set of shares. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) enum Chooser {
-    RoundRobin(Arc<RoundRobin>),
-    Random(Arc<Lottery>),
-    LeastRequest(Arc<LeastRequest>),
-    PeakEwma(Arc<LeastRequest>),
-    ConsistentHash(Arc<(Maglev, LeastRequest)>),
+    RoundRobin(RoundRobin),
+    Random(Lottery),
+    LeastRequest(LeastRequest),
+    PeakEwma(LeastRequest),
+    ConsistentHash(Maglev, LeastRequest),
 }
 
 /// What a choice depends on besides the tables, of the endpoint at a place of the table.
@@ -44,13 +44,13 @@ impl Chooser {
     pub(crate) fn new(strategy: &Strategy, shares: &[(Arc<str>, u32)]) -> Self {
         let weights: Vec<_> = shares.iter().map(|&(_, weight)| weight).collect();
         match strategy {
-            Strategy::RoundRobin => Self::RoundRobin(Arc::new(RoundRobin::new(&weights))),
-            Strategy::Random => Self::Random(Arc::new(Lottery::new(&weights))),
-            Strategy::LeastRequest => Self::LeastRequest(Arc::new(LeastRequest::new(&weights))),
-            Strategy::PeakEwma { .. } => Self::PeakEwma(Arc::new(LeastRequest::new(&weights))),
+            Strategy::RoundRobin => Self::RoundRobin(RoundRobin::new(&weights)),
+            Strategy::Random => Self::Random(Lottery::new(&weights)),
+            Strategy::LeastRequest => Self::LeastRequest(LeastRequest::new(&weights)),
+            Strategy::PeakEwma { .. } => Self::PeakEwma(LeastRequest::new(&weights)),
             Strategy::ConsistentHash(_) => {
                 let shares: Vec<_> = shares.iter().map(|(id, weight)| (&**id, *weight)).collect();
-                Self::ConsistentHash(Arc::new((Maglev::new(&shares), LeastRequest::new(&weights))))
+                Self::ConsistentHash(Maglev::new(&shares), LeastRequest::new(&weights))
             }
         }
     }
@@ -71,8 +71,8 @@ impl Chooser {
                 // Precise enough: what matters are multiples.
                 loads.latency(place) * (loads.in_flight(place) + 1) as f32
             }),
-            (Self::ConsistentHash(tables), Some(key)) => tables.0.at(key.0),
-            (Self::ConsistentHash(tables), None) => tables.1.choose(random, loads),
+            (Self::ConsistentHash(table, _), Some(key)) => table.at(key.0),
+            (Self::ConsistentHash(_, least), None) => least.choose(random, loads),
         }
     }
 }

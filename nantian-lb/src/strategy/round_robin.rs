@@ -1,8 +1,12 @@
 //! Turns by ticket: the place of a pick in the round depends on its number alone, so that picks share nothing but a counter.
 
+use std::sync::Arc;
+
 use super::even_round::even_round;
 use super::{are_equal, index, reduced};
 
+/// Arcs of the circle for each index in the mean.
+const ARCS_OF_EACH: usize = 4;
 /// The longest round that is written out.
 const MAX_SEQUENCE: u64 = 4096;
 /// The points of the circle that stands for a longer round.
@@ -10,13 +14,13 @@ const CIRCLE: u64 = 1 << 32;
 /// The circle divided by the golden ratio: odd, so that it shares no factor with the circle.
 const GOLDEN: u64 = 2_654_435_769;
 
-/// Gives each index its turns: any number of rounds gives each exactly its share.
-#[derive(Debug)]
+/// Gives each index its turns: any number of rounds gives each exactly its share. Clones share the tables.
+#[derive(Debug, Clone)]
 pub(crate) enum RoundRobin {
     /// Equal weights: one turn a round.
     Even(u64),
     /// Small weights: a round written out, with the turns of each index spread smoothly over it.
-    Sequence(Box<[u32]>),
+    Sequence(Arc<[u32]>),
     /// Large weights.
     Stride(Stride),
 }
@@ -25,12 +29,12 @@ pub(crate) enum RoundRobin {
 ///
 /// The indices lie on a circle of 2^32 points, each as long as its share. The ticket walks the circle in steps of its golden
 /// section, which spreads any run of tickets evenly (the three-distance theorem) and visits every point once in 2^32 tickets.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Stride {
     /// Where each index ends on the circle, in ascending order; the last one ends where the circle does.
-    ends: Box<[u64]>,
-    /// For each of 2^k equal arcs the first index that reaches into it, and at the end the last index.
-    guide: Box<[u32]>,
+    ends: Arc<[u64]>,
+    /// For each of 2^k equal arcs the first index that reaches into it.
+    guide: Arc<[u32]>,
     /// 32 - k: the points of an arc, as a power of two.
     arc: u32,
 }
@@ -44,7 +48,7 @@ impl RoundRobin {
         }
         let (weights, sum) = reduced(weights);
         if sum <= MAX_SEQUENCE {
-            Self::Sequence(even_round(&weights, sum))
+            Self::Sequence(even_round(&weights, sum).into())
         } else {
             Self::Stride(Stride::new(&weights, sum))
         }
@@ -68,30 +72,29 @@ impl RoundRobin {
 impl Stride {
     fn new(weights: &[u32], sum: u64) -> Self {
         let mut before = 0u128;
-        let ends: Box<[_]> = weights
+        let ends: Arc<[_]> = weights
             .iter()
             .map(|&weight| {
                 before += u128::from(weight);
                 u64::try_from((before << 32) / u128::from(sum)).unwrap_or(CIRCLE)
             })
             .collect();
-        let arcs = weights.len().next_power_of_two() as u64;
+        let arcs = (weights.len() * ARCS_OF_EACH).next_power_of_two() as u64;
         let first_in = |arc| ends.partition_point(|&end| end <= arc * (CIRCLE / arcs));
-        let last = weights.len().saturating_sub(1);
-        Self {
-            guide: (0..=arcs).map(|arc| u32::try_from(first_in(arc).min(last)).unwrap_or(u32::MAX)).collect(),
-            arc: 32 - arcs.ilog2(),
-            ends,
-        }
+        let guide = (0..arcs).map(|arc| u32::try_from(first_in(arc)).unwrap_or(u32::MAX)).collect();
+        Self { guide, arc: 32 - arcs.ilog2(), ends }
     }
 
     fn at(&self, ticket: u64) -> usize {
         let point = ticket.wrapping_mul(GOLDEN) % CIRCLE;
-        let arc = index(point >> self.arc);
-        let bound = |arc| self.guide.get(arc).map_or(0, |&first| index(u64::from(first)));
-        let (first, last) = (bound(arc), bound(arc + 1));
-        let within = self.ends.get(first..last).unwrap_or_default();
-        first + within.partition_point(|&end| end <= point)
+        let first = self.guide.get(index(point >> self.arc)).map_or(0, |&first| index(u64::from(first)));
+        let is_before = |at: usize| self.ends.get(at).is_some_and(|&end| end <= point);
+        // Hardly ever more than one index ends in an arc, so this is an addition and no branch to guess.
+        let mut at = first + usize::from(is_before(first));
+        while is_before(at) {
+            at += 1;
+        }
+        at
     }
 }
 
@@ -124,7 +127,7 @@ mod tests {
         let sum = weights.iter().copied().map(u64::from).sum();
         let stride = Stride::new(&weights, sum);
         let starts = [0].into_iter().chain(stride.ends.iter().copied());
-        for ((start, end), weight) in starts.zip(&stride.ends).zip(weights) {
+        for ((start, end), weight) in starts.zip(&*stride.ends).zip(weights) {
             assert!((end - start).abs_diff(u64::from(weight) * CIRCLE / sum) <= 1);
         }
         assert_eq!(stride.ends.last(), Some(&CIRCLE));
