@@ -16,7 +16,7 @@ use crate::group::Group;
 use crate::in_flight::{Departed, InFlight, Seat};
 use crate::members::Members;
 use crate::observe::EndpointStatus;
-use crate::set::{Found, Reason, Set};
+use crate::set::{Reason, Set};
 
 /// Picks endpoints out of a set that can be replaced at any time.
 ///
@@ -37,9 +37,9 @@ pub struct Picker<T> {
 #[derive(Debug)]
 #[must_use = "dropping a pick ends the count of the request"]
 pub struct Picked<T> {
-    target: T,
-    in_flight: InFlight,
-    reason: Reason,
+    pub(crate) target: T,
+    pub(crate) in_flight: InFlight,
+    pub(crate) reason: Reason,
 }
 
 struct Shared<T> {
@@ -173,7 +173,7 @@ impl<T: Clone> Balancer<T> {
     pub fn pick(&self, context: &PickContext<'_>) -> Result<Picked<T>, PickError> {
         self.shared.look_if_due();
         let set = self.shared.set.load();
-        Ok(Picked::new(set.pick(context, &self.shared.cursor.0, &self.shared.group)?))
+        set.pick(context, &self.shared.cursor.0, &self.shared.group)
     }
 
     /// The endpoints as they stand, in the order of the ids.
@@ -213,7 +213,7 @@ impl<T: Clone> Picker<T> {
     pub fn pick(&mut self, context: &PickContext<'_>) -> Result<Picked<T>, PickError> {
         self.shared.look_if_due();
         let set = self.set.load();
-        Ok(Picked::new(set.pick(context, &self.shared.cursor.0, &self.shared.group)?))
+        set.pick(context, &self.shared.cursor.0, &self.shared.group)
     }
 }
 
@@ -259,11 +259,6 @@ impl<T> Shared<T> {
 // === impl Picked ===
 
 impl<T> Picked<T> {
-    fn new(found: Found<T>) -> Self {
-        let Found { target, in_flight, reason } = found;
-        Self { target, in_flight, reason }
-    }
-
     /// Whether the endpoint of the session was passed over for the moment, so that the session is to stay as it is.
     pub(crate) fn is_detour(&self) -> bool {
         self.reason == Reason::Detour

@@ -54,11 +54,17 @@ pub enum Strategy {
     /// The endpoint with fewer requests in flight, for its weight, of two that are drawn at random; of all, if they are up to four.
     ///
     /// One request more or less is nothing beside an endpoint that takes more than twice as long as the other one, and more than
-    /// 0.2 ms: an idle slow server would answer later than a busy fast one. One request in 16 is timed,
-    /// and one in 64 is chosen by its load alone, so that who was slow can show that it is well.
+    /// 0.2 ms: an idle slow server would answer later than a busy fast one. One request in 64 is chosen by its load alone,
+    /// so that who was slow can show that it is well. Requests are timed that tell something new: all of an endpoint
+    /// that gets fewer than 250 a second, down to one in 64 of one that gets more.
+    ///
+    /// Failures that [`BalanceConfig::outlier`] counts say nothing about the time, so that who fails is met until it is left out;
+    /// if it may not be left out, it counts as slow until it answers. Any other failure counts as 5 s.
     LeastRequest,
     /// The endpoint that promises the shorter wait of two that are drawn at random: its usual response time, in which peaks
     /// and failures count at once and fade slowly, times its requests in flight.
+    ///
+    /// Of an endpoint that gets more than 250 requests a second fewer are timed, down to one in 8; of failures all count.
     PeakEwma {
         /// The time after which a peak counts a third (1/e).
         ///

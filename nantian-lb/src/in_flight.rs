@@ -58,16 +58,9 @@ pub struct InFlight {
     patience: Option<Patience>,
 }
 
-/// What is of interest about a request besides that it is in flight.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Watch {
-    /// How long the response takes.
-    pub(crate) time: bool,
-    /// Whether it fails.
-    pub(crate) outcome: bool,
-    /// That it counts among all of the balancer.
-    pub(crate) count: bool,
-}
+/// What is of interest about a request besides that it is in flight: a set of the constants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Watch(u8);
 
 /// The request in flight behind an upgraded connection, found in the extensions of the response that upgrades it
 /// (101, or a successful reply to CONNECT).
@@ -107,11 +100,13 @@ impl Seat {
         &self.state.standing
     }
 
+    #[inline]
     pub(crate) fn latency(&self) -> &Latency {
         &self.state.standing.latency
     }
 
     /// Requests in flight; more than that for a moment while sets come and go.
+    #[inline]
     pub(crate) fn in_flight(&self) -> usize {
         let seats = || self.state.seats.load(Ordering::Acquire);
         let before = seats();
@@ -119,6 +114,7 @@ impl Seat {
         references.saturating_sub(before.min(seats()))
     }
 
+    #[inline]
     pub(crate) fn enter(&self, watch: Watch) -> InFlight {
         InFlight::new(Arc::clone(&self.state), watch)
     }
@@ -181,21 +177,40 @@ impl Departed {
 // === impl Watch ===
 
 impl Watch {
+    const NOTHING: Self = Self(0);
+    /// How long the response takes.
+    const TIME: Self = Self(1);
+    /// Whether it fails.
+    const OUTCOME: Self = Self(2);
+    /// That it counts among all of the balancer.
+    const COUNT: Self = Self(4);
+
     pub(crate) fn of(config: &BalanceConfig) -> Self {
-        Self {
-            time: false,
-            outcome: config.outlier.is_some() || config.decay().is_some(),
-            count: config.load_bound().is_some(),
-        }
+        let outcome = config.outlier.is_some() || config.decay().is_some();
+        Self::NOTHING.with(Self::OUTCOME, outcome).with(Self::COUNT, config.load_bound().is_some())
+    }
+
+    /// This, and how long the response takes if `is_timed`.
+    pub(crate) fn timed(self, is_timed: bool) -> Self {
+        self.with(Self::TIME, is_timed)
+    }
+
+    fn with(self, part: Self, is_wanted: bool) -> Self {
+        Self(self.0 | (part.0 * u8::from(is_wanted)))
+    }
+
+    fn has(self, part: Self) -> bool {
+        self.0 & part.0 != 0
     }
 }
 
 // === impl InFlight ===
 
 impl InFlight {
+    #[inline]
     fn new(state: Arc<EndpointState>, watch: Watch) -> Self {
-        let started = if watch.time { state.group.now() } else { Timestamp::ORIGIN };
-        if watch.count {
+        let started = if watch.has(Watch::TIME) { state.group.now() } else { Timestamp::ORIGIN };
+        if watch.has(Watch::COUNT) {
             state.group.count();
         }
         Self { state, started, watch, patience: None }
@@ -219,17 +234,37 @@ impl InFlight {
     /// Tells what became of the request: call it when the head of the response is there, or none will come.
     ///
     /// The endpoint counts the request on until the guard is dropped. What is told first counts.
+    #[inline]
     pub fn record(&mut self, outcome: Outcome) {
         let watch = self.watch;
-        self.watch = Watch { count: watch.count, ..Watch::default() };
-        let (group, standing) = (&self.state.group, &self.state.standing);
+        self.watch = Watch(watch.0 & Watch::COUNT.0);
         // What nearly all requests come to needs no configuration.
-        if outcome == Outcome::Success && !watch.time {
-            if watch.outcome && standing.note_answer() {
-                group.ask_for_a_look();
+        if outcome == Outcome::Success && !watch.has(Watch::TIME) {
+            if watch.has(Watch::OUTCOME) && self.state.standing.note_answer() {
+                self.state.group.ask_for_a_look();
             }
-        } else if watch.time || watch.outcome {
+        } else if self.watch != watch {
             self.note(watch, outcome);
+        }
+    }
+
+    /// Ends the count among all, and notes what is known of a request of which nothing was told.
+    fn end(&mut self) {
+        if self.patience.as_ref().is_some_and(Patience::is_over) {
+            self.record(Outcome::Unreachable);
+        }
+        let group = &self.state.group;
+        if self.watch.has(Watch::COUNT) {
+            group.uncount();
+        }
+        // Given up before there was a response: it would have taken longer.
+        if self.watch.has(Watch::TIME) {
+            let now = group.now();
+            let (latency, took) = (&self.state.standing.latency, now.since(self.started));
+            match group.config.load().decay() {
+                Some(decay) => latency.observe_at_least(now, took, decay),
+                None => latency.sample_at_least(now, took),
+            }
         }
     }
 
@@ -239,15 +274,17 @@ impl InFlight {
         let outlier = config.outlier.as_ref();
         let penalty = penalty(outcome);
         let is_timed = match (config.decay(), penalty) {
-            (_, None) => watch.time,
+            (_, None) => watch.has(Watch::TIME),
             // A peak, whether it is the turn of the request to be timed or not.
             (Some(_), Some(_)) => true,
             // Who is spared fails too seldom to be ejected; `Standing` spares it if it may not be.
-            (None, Some(_)) => watch.time && !outlier.is_some_and(|outlier| outlier.judges(outcome)),
+            (None, Some(_)) => {
+                watch.has(Watch::TIME) && !outlier.is_some_and(|outlier| outlier.judges(outcome))
+            }
         };
         if is_timed {
             let now = group.now();
-            let took = if watch.time { now.since(self.started) } else { Duration::ZERO };
+            let took = if watch.has(Watch::TIME) { now.since(self.started) } else { Duration::ZERO };
             // Who fails fast is not fast.
             let took = took.max(penalty.unwrap_or_default());
             match config.decay() {
@@ -262,25 +299,10 @@ impl InFlight {
 }
 
 impl Drop for InFlight {
+    #[inline]
     fn drop(&mut self) {
-        if self.watch == Watch::default() {
-            return;
-        }
-        if self.patience.as_ref().is_some_and(Patience::is_over) {
-            self.record(Outcome::Unreachable);
-        }
-        let group = &self.state.group;
-        if self.watch.count {
-            group.uncount();
-        }
-        // Given up before there was a response: it would have taken longer.
-        if self.watch.time {
-            let now = group.now();
-            let (latency, took) = (&self.state.standing.latency, now.since(self.started));
-            match group.config.load().decay() {
-                Some(decay) => latency.observe_at_least(now, took, decay),
-                None => latency.sample_at_least(now, took),
-            }
+        if self.watch != Watch::NOTHING {
+            self.end();
         }
     }
 }

@@ -42,6 +42,7 @@ const RAREST_SAMPLED: u32 = 6;
 
 impl Latency {
     /// Whether a request with this random number is to be timed.
+    #[inline]
     pub(crate) fn is_wanted(&self, random: u64) -> bool {
         let rarity = (self.0.load(Relaxed) >> 32) & 7;
         random & ((1 << rarity) - 1) == 0
@@ -90,6 +91,7 @@ impl Latency {
     }
 
     /// The average in microseconds as it was made last, 0 if there is none.
+    #[inline]
     pub(crate) fn latest(&self) -> f32 {
         average(self.0.load(Relaxed))
     }
@@ -239,6 +241,32 @@ mod tests {
         latency.observe(at(end - 1), Duration::from_millis(10), DECAY);
         assert!(latency.at(at(end + 1), DECAY) > 9_900.0);
         assert!(latency.at(at(end - 50), DECAY) > 9_900.0);
+    }
+
+    #[test]
+    fn the_closer_requests_follow_one_another_the_fewer_are_timed() {
+        let latency = Latency::default();
+        let timed = |latency: &Latency| (0..64).filter(|&random| latency.is_wanted(random)).count();
+        assert_eq!(timed(&latency), 64);
+        (0..20).for_each(|number| latency.sample(at(1000 + number), Duration::from_millis(1)));
+        assert_eq!(timed(&latency), 1);
+        latency.sample(at(1050), Duration::from_millis(1));
+        assert_eq!(timed(&latency), 1, "they are not close, and there was no pause");
+        latency.sample(at(1200), Duration::from_millis(1));
+        assert_eq!(timed(&latency), 64);
+        (0..20).for_each(|_| latency.observe(at(1200), Duration::from_millis(1), DECAY));
+        assert_eq!(timed(&latency), 8, "peaks are looked for more often");
+    }
+
+    #[test]
+    fn after_despair_the_next_sample_is_the_middle() {
+        let latency = Latency::default();
+        latency.sample(at(1), Duration::from_millis(3));
+        latency.despair();
+        assert_eq!((latency.latest(), latency.average()), (f32::INFINITY, None));
+        assert!(latency.is_wanted(63), "the next one is timed, whichever it is");
+        latency.sample(at(2), Duration::from_millis(5));
+        assert!((4_900.0..5_001.0).contains(&latency.latest()), "{}", latency.latest());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use crate::balancer::Picked;
 use crate::clock::Timestamp;
 use crate::config::{BalanceConfig, Strategy};
 use crate::context::PickContext;
@@ -14,9 +15,10 @@ use crate::group::Group;
 use crate::hash::{KeyHash, remix};
 use crate::health::select::Use;
 use crate::in_flight::{InFlight, Seat, Watch};
+use crate::latency::Latency;
 use crate::members::{Member, Members};
 use crate::plan::{Chair, Choice, Plan};
-use crate::strategy::{Loads, scale};
+use crate::strategy::{Load, scale};
 
 /// An immutable set of endpoints with the tables to choose from it.
 pub(crate) struct Set<T> {
@@ -41,13 +43,6 @@ pub(crate) enum Reason {
     Detour,
 }
 
-/// What a pick gives.
-pub(crate) struct Found<T> {
-    pub(crate) target: T,
-    pub(crate) in_flight: InFlight,
-    pub(crate) reason: Reason,
-}
-
 /// Of requests that are chosen by the response times of samples, one in so many is chosen as if none were known: who was slow
 /// once could never show that it is well.
 const BLIND: u64 = 64;
@@ -63,13 +58,6 @@ enum Times {
     Sampled,
     /// Averages, faded by this decay.
     Faded(Duration),
-}
-
-/// The loads of the endpoints that a choice is about.
-struct LoadsOf<'a> {
-    choice: &'a Choice,
-    times: Times,
-    now: Timestamp,
 }
 
 // === impl Set ===
@@ -115,16 +103,18 @@ impl<T> Set<T> {
 }
 
 impl<T: Clone> Set<T> {
+    #[inline]
     pub(crate) fn pick(
         &self,
         context: &PickContext<'_>,
         cursor: &AtomicU64,
         group: &Group,
-    ) -> Result<Found<T>, PickError> {
+    ) -> Result<Picked<T>, PickError> {
         if let Some(choice) = self.free.as_ref().filter(|_| context.is_plain()) {
             let chosen = self.choose(choice, context.random, self.key(context), cursor, group);
-            if let Some(found) = chosen.and_then(|(_, chair)| self.enter(chair, context.random)) {
-                return Ok(Found::chosen(found));
+            if let Some((target, in_flight)) = chosen.and_then(|(_, chair)| self.enter(chair, context.random))
+            {
+                return Ok(Picked { target, in_flight, reason: Reason::Chosen });
             }
         }
         self.pick_with_care(context, cursor, group)
@@ -137,7 +127,7 @@ impl<T: Clone> Set<T> {
         context: &PickContext<'_>,
         cursor: &AtomicU64,
         group: &Group,
-    ) -> Result<Found<T>, PickError> {
+    ) -> Result<Picked<T>, PickError> {
         let reason = match self.resume(context) {
             Ok(found) => return Ok(found),
             Err(reason) => reason,
@@ -154,7 +144,7 @@ impl<T: Clone> Set<T> {
             self.search(choice, context, key, cursor, group)
         };
         let (target, in_flight) = found.ok_or_else(|| self.refusal())?;
-        Ok(Found { target, in_flight, reason })
+        Ok(Picked { target, in_flight, reason })
     }
 
     /// Whether every choice may be taken as it is.
@@ -166,7 +156,7 @@ impl<T: Clone> Set<T> {
     }
 
     /// The endpoint of the session that the request belongs to, if it is there, well, and has a place.
-    fn resume(&self, context: &PickContext<'_>) -> Result<Found<T>, Reason> {
+    fn resume(&self, context: &PickContext<'_>) -> Result<Picked<T>, Reason> {
         let at = context.session.and_then(|session| self.members.find(session.endpoint));
         let Some((at, member)) = at.and_then(|at| Some((at, self.members.get(at)?))) else {
             return Err(Reason::Chosen);
@@ -182,11 +172,12 @@ impl<T: Clone> Set<T> {
         }
         let entered = self.enter_below(&member.seat, self.config.max_inflight_requests, context.random);
         match entered.map(|in_flight| (member.target.clone(), in_flight)) {
-            Some((target, in_flight)) => Ok(Found { target, in_flight, reason: Reason::Session }),
+            Some((target, in_flight)) => Ok(Picked { target, in_flight, reason: Reason::Session }),
             None => Err(Reason::Detour),
         }
     }
 
+    #[inline]
     fn choose<'c>(
         &self,
         choice: &'c Choice,
@@ -195,13 +186,20 @@ impl<T: Clone> Set<T> {
         cursor: &AtomicU64,
         group: &Group,
     ) -> Option<(usize, &'c Chair)> {
-        let (times, now) = match self.times {
+        let latency = |of: &Latency| match self.times {
             // By bits that choices hardly depend on.
-            Times::Sampled if random.is_multiple_of(BLIND) => (Times::None, Timestamp::ORIGIN),
-            Times::Faded(_) => (self.times, group.recent()),
-            times => (times, Timestamp::ORIGIN),
+            Times::Sampled if !random.is_multiple_of(BLIND) => of.latest(),
+            Times::Faded(decay) => of.at(group.recent(), decay),
+            _ => 0.0,
         };
-        let place = choice.chooser().choose(random, key, cursor, &LoadsOf { choice, times, now });
+        let load = |place| {
+            let seat = choice.chair(place).map(|chair| &chair.seat);
+            seat.map_or(Load::HEAVIEST, |seat| Load {
+                in_flight: seat.in_flight(),
+                latency: latency(seat.latency()),
+            })
+        };
+        let place = choice.chooser().choose(random, key, cursor, load);
         Some((place, choice.chair(place)?))
     }
 
@@ -277,6 +275,7 @@ impl<T: Clone> Set<T> {
         Some((self.members.get(chair.at())?.target.clone(), in_flight))
     }
 
+    #[inline]
     fn enter(&self, chair: &Chair, random: u64) -> Option<(T, InFlight)> {
         let target = self.members.get(chair.at())?.target.clone();
         Some((target, chair.seat.enter(self.watch(&chair.seat, random))))
@@ -291,12 +290,13 @@ impl<T: Clone> Set<T> {
     }
 
     /// What is of interest about a request there.
+    #[inline]
     fn watch(&self, seat: &Seat, random: u64) -> Watch {
         let is_timed = match self.times {
             Times::None => false,
             Times::Sampled | Times::Faded(_) => seat.latency().is_wanted(random),
         };
-        Watch { time: is_timed, ..self.watch }
+        self.watch.timed(is_timed)
     }
 
     #[cold]
@@ -312,32 +312,8 @@ impl<T: Clone> Set<T> {
     }
 }
 
-// === impl Found ===
-
-impl<T> Found<T> {
-    fn chosen((target, in_flight): (T, InFlight)) -> Self {
-        Self { target, in_flight, reason: Reason::Chosen }
-    }
-}
-
 /// The most requests that the endpoint at this place may have, of `counted` and one more: its share times the factor, rounded up.
 fn fair_load(choice: &Choice, place: usize, counted: usize, percent: NonZeroU32) -> usize {
     let share = (counted as u128 + 1) * u128::from(choice.weight(place)) * u128::from(percent.get().max(100));
     usize::try_from(share.div_ceil(u128::from(choice.weight_sum.max(1)) * 100)).unwrap_or(usize::MAX)
-}
-
-// === impl LoadsOf ===
-
-impl Loads for LoadsOf<'_> {
-    fn in_flight(&self, place: usize) -> usize {
-        self.choice.chair(place).map_or(usize::MAX, |chair| chair.seat.in_flight())
-    }
-
-    fn latency(&self, place: usize) -> f32 {
-        self.choice.chair(place).map_or(f32::INFINITY, |chair| match self.times {
-            Times::None => 0.0,
-            Times::Sampled => chair.seat.latency().latest(),
-            Times::Faded(decay) => chair.seat.latency().at(self.now, decay),
-        })
-    }
 }

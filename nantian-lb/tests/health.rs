@@ -406,3 +406,58 @@ fn a_new_endpoint_is_neither_flooded_nor_starved_by_response_times() {
     let tally = run(400);
     assert!((50..200).contains(&tally[3]), "{tally:?}");
 }
+
+/// Requests one after the other, each answered after 10 ms, or failed at once by those that are `dead`.
+fn run_with_dead(world: &World, rng: &mut fastrand::Rng, requests: usize, dead: &[usize]) -> Vec<usize> {
+    let mut tally = vec![0; world.balancer.status().len()];
+    for _ in 0..requests {
+        let picked = world.balancer.pick(&PickContext::seeded(rng.u64(..))).unwrap();
+        let (target, mut in_flight) = picked.into_parts();
+        *tally.get_mut(target).unwrap() += 1;
+        if dead.contains(&target) {
+            in_flight.record(Outcome::Unreachable);
+        } else {
+            world.clock.advance(Duration::from_millis(10));
+            in_flight.record(Outcome::Success);
+        }
+    }
+    tally
+}
+
+#[test]
+fn a_dead_endpoint_is_met_by_least_request_until_five_failures_in_a_row_eject_it() {
+    for n in [2, 3, 4, 8] {
+        let (world, mut rng) = (World::new(n, &watched(Strategy::LeastRequest)), fastrand::Rng::with_seed(1));
+        run_with_dead(&world, &mut rng, 100, &[]);
+        let failed = run_with_dead(&world, &mut rng, 20 * n, &[0])[0];
+        assert_eq!((failed, world.health(0)), (5, Health::Ejected), "of {n}");
+    }
+}
+
+#[test]
+fn who_fails_and_may_not_be_ejected_is_spared_by_least_request_until_it_answers() {
+    let (world, mut rng) = (World::new(4, &watched(Strategy::LeastRequest)), fastrand::Rng::with_seed(2));
+    let none_is_back = |world: &World| (0..2).all(|at| world.health(at) != Health::Probation);
+    run_with_dead(&world, &mut rng, 100, &[]);
+    let tally = run_with_dead(&world, &mut rng, 1000, &[0, 1]);
+    assert!(none_is_back(&world));
+    assert!(tally[0] + tally[1] <= 10 + 1000 / 32, "five of each, and a few that look for it: {tally:?}");
+
+    let spared = usize::from(world.health(0) == Health::Ejected);
+    assert_eq!(world.health(spared), Health::Healthy);
+    run_with_dead(&world, &mut rng, 500, &[1 - spared]);
+    let tally = run_with_dead(&world, &mut rng, 300, &[1 - spared]);
+    assert!((60..140).contains(&tally[spared]), "a third: {tally:?}");
+}
+
+#[test]
+fn a_failure_is_a_peak_though_few_requests_are_timed() {
+    let world = World::new(1, &BalanceConfig::new(Strategy::PEAK_EWMA));
+    let ask = |random, outcome| {
+        let (_, mut in_flight) = world.balancer.pick(&PickContext::seeded(random)).unwrap().into_parts();
+        in_flight.record(outcome);
+    };
+    (0..100).for_each(|random| ask(random, Outcome::Success));
+    ask(1, Outcome::Unreachable);
+    assert!(world.balancer.status()[0].latency >= Some(Duration::from_millis(4900)));
+}

@@ -280,6 +280,56 @@ fn a_killed_server_is_ejected_without_a_failed_request_and_starts_slowly_when_it
     });
 }
 
+/// Must-hold 2 of the balancer for the strategies that go by loads: with other attempts no request fails, and without them
+/// those that were in flight, and the five that it takes to know.
+#[test]
+fn a_server_killed_under_load_costs_the_requests_in_flight_and_five() {
+    const CLIENTS: usize = 12;
+    run(async {
+        for (strategy, attempts) in
+            [(Strategy::LeastRequest, 1), (Strategy::LeastRequest, 3), (Strategy::PEAK_EWMA, 3)]
+        {
+            let work = Duration::from_millis(1);
+            let (a, b) = (Server::start(work).await, Server::start(work).await);
+            let (c, killed) = (Server::start(work).await, Server::start(work).await);
+            let config = BalanceConfig::new(strategy.clone()).with_outlier(OutlierConfig::new());
+            let balancer = Balancer::new(endpoints(&[&a, &b, &c, &killed]), &config);
+            let (client, failed) = (Client::new(&balancer, attempts), Rc::<Cell<usize>>::default());
+            let load = async |requests: usize| {
+                let mut clients = JoinSet::new();
+                for _ in 0..CLIENTS {
+                    let (client, failed) = (client.clone(), Rc::clone(&failed));
+                    clients.spawn_local(async move {
+                        for _ in 0..requests / CLIENTS {
+                            failed.set(failed.get() + usize::from(client.ask(None).await.is_err()));
+                        }
+                    });
+                }
+                clients.join_all().await;
+            };
+            let murder = async {
+                while killed.answered.get() < 20 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                killed.kill().await;
+            };
+            tokio::join!(load(600), murder);
+            let most = if attempts > 1 { 0 } else { CLIENTS + 5 };
+            assert!(failed.get() <= most, "{strategy:?}: {} failed", failed.get());
+            if strategy == Strategy::LeastRequest {
+                let is_killed = |id: &str| id == killed.address.to_string();
+                assert!(
+                    balancer
+                        .status()
+                        .iter()
+                        .all(|at| (at.health == Health::Ejected) == is_killed(at.id.as_str()))
+                );
+            }
+            assert_eq!(in_flight(&balancer), 0);
+        }
+    });
+}
+
 #[test]
 fn hundreds_of_sets_a_second_fail_no_request_lose_no_count_and_end_no_session() {
     const UPDATES: u32 = 400;

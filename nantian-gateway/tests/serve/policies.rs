@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use crate::support::{Backend, World, plugin, rule, soon, to};
+use crate::support::{Backend, World, plugin, rule, service, soon, to};
 
 /// A TokenPolicy `limits` on the HTTPRoute `limited`.
 fn limits(spec: &str) -> String {
@@ -234,8 +234,14 @@ spec:
 ";
     let backends = [Backend::echo("a").await, Backend::echo("b").await, Backend::echo("c").await];
     let all: Vec<_> = backends.iter().collect();
+    // Keys are placed by the names of pods; ports differ from run to run.
+    let named = |backends: &[&Backend]| {
+        let pods = (0..backends.len())
+            .map(|pod| format!("[127.0.0.1], targetRef: {{kind: Pod, name: pod-{pod}}}}}]"));
+        pods.fold(service("s", "http", backends), |all, pod| all.replacen("[127.0.0.1]}]", &pod, 1))
+    };
     let gateway = World::new()
-        .service("s", &all)
+        .manifest("service-s", &named(&all))
         .route("r", &[rule("/", &to("s"))])
         .manifest("policy", policy)
         .start()
@@ -252,7 +258,7 @@ spec:
     }
     assert_eq!(placed.iter().collect::<BTreeSet<_>>().len(), 3);
 
-    gateway.edit_service("s", &all[..2]).await;
+    gateway.edit("service-s", &named(&all[..2])).await;
     for (key, before) in placed.iter().enumerate().filter(|(_, before)| *before != "c") {
         assert_eq!(endpoint(key).await, *before, "only the keys of what is gone move");
     }

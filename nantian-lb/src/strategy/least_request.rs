@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::lottery::Lottery;
-use super::{Loads, index};
+use super::{Load, index};
 use crate::hash::remix;
 
 /// How often a second draw that hit the first one's index is repeated before the next index is taken.
@@ -39,49 +39,39 @@ impl LeastRequest {
     }
 
     /// Chooses by the requests in flight, and by response times where those hardly differ.
-    pub(crate) fn choose(&self, random: u64, loads: &impl Loads) -> usize {
+    #[inline]
+    pub(crate) fn choose(&self, random: u64, load: impl Fn(usize) -> Load) -> usize {
         let (first, second) = self.pair(random);
-        let less = |one, other| if self.is_less(other, one, loads) { other } else { one };
-        let chosen = less(first, second);
+        let chosen = self.less(first, second, &load);
         match self.len() {
             n @ 3..=FEW => {
                 let others = (first + 1..n).chain(0..first).filter(|&other| other != second);
-                others.fold(chosen, less)
+                others.fold(chosen, |chosen, other| self.less(chosen, other, &load))
             }
             _ => chosen,
         }
     }
 
-    /// Whether `this` is the better choice.
-    fn is_less(&self, this: usize, other: usize, loads: &impl Loads) -> bool {
-        let (mine, others) = (loads.in_flight(this), loads.in_flight(other));
-        match self {
-            Self::Even(_) if mine.abs_diff(others) > 1 => mine < others,
-            Self::Even(_) => match slower(this, other, loads) {
-                None => mine < others,
-                Some(slow) if slow == this => mine.saturating_add(1) < others,
-                Some(_) => mine <= others.saturating_add(1),
-            },
-            Self::Weighted { .. } => {
-                let scaled = |load: usize, place| (load as u64).saturating_mul(u64::from(self.weight(place)));
-                match slower(this, other, loads) {
-                    None => scaled(mine, other) < scaled(others, this),
-                    Some(slow) if slow == this => {
-                        scaled(mine.saturating_add(1), other) < scaled(others, this)
-                    }
-                    Some(_) => scaled(mine, other) <= scaled(others.saturating_add(1), this),
-                }
-            }
-        }
+    /// The better choice of two, of equals the first.
+    fn less(&self, first: usize, second: usize, load: &impl Fn(usize) -> Load) -> usize {
+        let (one, other) = (load(first), load(second));
+        let is_second = match self {
+            Self::Even(_) if one.in_flight.abs_diff(other.in_flight) > 1 => other.in_flight < one.in_flight,
+            Self::Even(_) => other.is_less_than(one, 1, 1),
+            Self::Weighted { .. } => other.is_less_than(one, self.weight(second), self.weight(first)),
+        };
+        if is_second { second } else { first }
     }
 
-    /// Chooses by any cost, which is divided by the weight; of equal costs the first drawn.
-    pub(crate) fn choose_by_cost(&self, random: u64, cost: impl Fn(usize) -> f32) -> usize {
+    /// Chooses by the wait that each promises, which is divided by the weight; of equals the first drawn.
+    #[inline]
+    pub(crate) fn choose_by_wait(&self, random: u64, load: impl Fn(usize) -> Load) -> usize {
         let (first, second) = self.pair(random);
-        let scaled = |index, other| cost(index) * self.weight(other) as f32;
+        let scaled = |index, other| load(index).wait() * self.weight(other) as f32;
         if scaled(second, first) < scaled(first, second) { second } else { first }
     }
 
+    #[inline]
     fn pair(&self, random: u64) -> (usize, usize) {
         match self {
             Self::Even(n) => distinct_pair(random, *n),
@@ -104,16 +94,28 @@ impl LeastRequest {
     }
 }
 
-/// Which of two is slow beside the other one, if any.
-fn slower(one: usize, other: usize, loads: &impl Loads) -> Option<usize> {
-    let (of_one, of_other) = (loads.latency(one), loads.latency(other));
-    let is_slow = |time: f32, beside: f32| beside > 0.0 && time > SLOW * beside.max(NOISE);
-    if is_slow(of_one, of_other) {
-        Some(one)
-    } else if is_slow(of_other, of_one) {
-        Some(other)
-    } else {
-        None
+// === impl Load ===
+
+impl Load {
+    /// Whether it is less than the other one, each for its weight.
+    fn is_less_than(self, other: Self, weight: u32, other_weight: u32) -> bool {
+        let (mine, others) = (self.in_flight as u64, other.in_flight as u64);
+        let scaled = |load: u64, weight| load.saturating_mul(u64::from(weight));
+        if other.is_slow_beside(self) {
+            scaled(mine, other_weight) <= scaled(others.saturating_add(1), weight)
+        } else {
+            let handicap = u64::from(self.is_slow_beside(other));
+            scaled(mine.saturating_add(handicap), other_weight) < scaled(others, weight)
+        }
+    }
+
+    fn is_slow_beside(self, other: Self) -> bool {
+        other.latency > 0.0 && self.latency > SLOW * other.latency.max(NOISE)
+    }
+
+    /// How long a request may have to wait. Precise enough: what matters are multiples.
+    fn wait(self) -> f32 {
+        self.latency * (self.in_flight as f32 + 1.0)
     }
 }
 
@@ -147,36 +149,20 @@ mod tests {
     use super::*;
 
     /// Loads, and times of which nothing is known.
-    struct Frozen<F>(F);
-
-    impl<F: Fn(usize) -> usize> Loads for Frozen<F> {
-        fn in_flight(&self, place: usize) -> usize {
-            self.0(place)
-        }
-
-        fn latency(&self, _: usize) -> f32 {
-            0.0
-        }
+    fn frozen(in_flight: impl Fn(usize) -> usize) -> impl Fn(usize) -> Load {
+        move |at| Load { in_flight: in_flight(at), latency: 0.0 }
     }
 
     /// A load and a time for each index.
-    struct Timed<'a>(&'a [(usize, f32)]);
-
-    impl Loads for Timed<'_> {
-        fn in_flight(&self, place: usize) -> usize {
-            self.0[place].0
-        }
-
-        fn latency(&self, place: usize) -> f32 {
-            self.0[place].1
-        }
+    fn timed(loads: &[(usize, f32)]) -> impl Fn(usize) -> Load {
+        move |at| Load { in_flight: loads[at].0, latency: loads[at].1 }
     }
 
-    fn picks(least: &LeastRequest, n: usize, rounds: u32, loads: &impl Loads) -> Vec<u32> {
+    fn picks(least: &LeastRequest, n: usize, rounds: u32, load: impl Fn(usize) -> Load) -> Vec<u32> {
         let mut rng = fastrand::Rng::with_seed(7);
         let mut picks = vec![0; n];
         for _ in 0..rounds {
-            picks[least.choose(rng.u64(..), loads)] += 1;
+            picks[least.choose(rng.u64(..), &load)] += 1;
         }
         picks
     }
@@ -184,7 +170,7 @@ mod tests {
     #[test]
     fn the_least_loaded_of_a_few_is_always_chosen() {
         for n in 2..=FEW {
-            let picks = picks(&LeastRequest::new(&vec![1; n]), n, 1000, &Frozen(|index| index));
+            let picks = picks(&LeastRequest::new(&vec![1; n]), n, 1000, frozen(|index| index));
             assert_eq!(picks[0], 1000, "{picks:?}");
         }
     }
@@ -192,7 +178,7 @@ mod tests {
     #[test]
     fn beside_a_slow_one_the_other_may_have_one_request_more() {
         let least = LeastRequest::new(&[1, 1]);
-        let share_of_slow = |loads: [(usize, f32); 2]| picks(&least, 2, 1000, &Timed(&loads))[1];
+        let share_of_slow = |loads: [(usize, f32); 2]| picks(&least, 2, 1000, timed(&loads))[1];
         for (fast, slow, expected) in [(0, 0, 0), (1, 0, 0), (2, 0, 1000), (5, 4, 0), (6, 4, 1000), (4, 5, 0)]
         {
             assert_eq!(share_of_slow([(fast, 1000.0), (slow, 2100.0)]), expected, "{fast} and {slow}");
@@ -208,7 +194,7 @@ mod tests {
     #[test]
     fn slow_or_not_the_load_is_divided_by_the_weight() {
         let least = LeastRequest::new(&[1, 3]);
-        let share_of_slow = |loads: [(usize, f32); 2]| picks(&least, 2, 1000, &Timed(&loads))[1];
+        let share_of_slow = |loads: [(usize, f32); 2]| picks(&least, 2, 1000, timed(&loads))[1];
         for (fast, slow, expected) in [(2, 2, 1000), (1, 2, 0), (1, 3, 0), (0, 0, 0)] {
             assert_eq!(share_of_slow([(fast, 1000.0), (slow, 5000.0)]), expected, "{fast} and {slow}");
         }
@@ -229,7 +215,7 @@ mod tests {
 
     #[test]
     fn one_endpoint_is_always_chosen() {
-        assert_eq!(picks(&LeastRequest::new(&[3]), 1, 100, &Frozen(|_| 9)), [100]);
+        assert_eq!(picks(&LeastRequest::new(&[3]), 1, 100, frozen(|_| 9)), [100]);
     }
 
     /// P6: with frozen loads the k-th best of n gets 2(n-k)/(n(n-1)) of the picks, and the worst none.
@@ -237,7 +223,7 @@ mod tests {
     fn frozen_loads_are_picked_by_rank_and_the_most_loaded_never() {
         const N: usize = 6;
         const ROUNDS: u32 = 300_000;
-        let picks = picks(&LeastRequest::new(&[1; N]), N, ROUNDS, &Frozen(|index| index));
+        let picks = picks(&LeastRequest::new(&[1; N]), N, ROUNDS, frozen(|index| index));
         for (rank, &count) in picks.iter().enumerate() {
             let share = 2.0 * (N - 1 - rank) as f64 / (N * (N - 1)) as f64;
             let expected = share * f64::from(ROUNDS);
@@ -255,7 +241,7 @@ mod tests {
             let mut rng = fastrand::Rng::with_seed(3);
             let mut loads = vec![0usize; n];
             for _ in 0..n * 200 {
-                let choice = least.choose(rng.u64(..), &Frozen(|index| loads[index]));
+                let choice = least.choose(rng.u64(..), frozen(|index| loads[index]));
                 loads[choice] += 1;
             }
             let gap = *loads.iter().max().unwrap() as f64 - 200.0;
@@ -266,7 +252,7 @@ mod tests {
 
     #[test]
     fn idle_endpoints_are_used_in_proportion_to_their_weights() {
-        let picks = picks(&LeastRequest::new(&[6, 3, 1]), 3, 100_000, &Frozen(|_| 0));
+        let picks = picks(&LeastRequest::new(&[6, 3, 1]), 3, 100_000, frozen(|_| 0));
         for (count, expected) in picks.into_iter().zip([60_000, 30_000, 10_000]) {
             assert!(count.abs_diff(expected) < 900, "{count} of {expected}");
         }
@@ -279,7 +265,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(5);
         let mut loads = [0usize; 6];
         for _ in 0..16_000 {
-            let choice = least.choose(rng.u64(..), &Frozen(|index| loads[index]));
+            let choice = least.choose(rng.u64(..), frozen(|index| loads[index]));
             loads[choice] += 1;
         }
         for (load, weight) in loads.into_iter().zip(weights) {

@@ -28,13 +28,20 @@ pub(crate) enum Chooser {
     ConsistentHash(Maglev, LeastRequest),
 }
 
-/// What a choice depends on besides the tables, of the endpoint at a place of the table.
-pub(crate) trait Loads {
+/// What a choice depends on besides the tables, of one endpoint.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
     /// Requests in flight.
-    fn in_flight(&self, place: usize) -> usize;
-
+    pub(crate) in_flight: usize,
     /// The usual response time, in microseconds; 0 if it is not known, or not to be taken into account.
-    fn latency(&self, place: usize) -> f32;
+    pub(crate) latency: f32,
+}
+
+// === impl Load ===
+
+impl Load {
+    /// More than any other.
+    pub(crate) const HEAVIEST: Self = Self { in_flight: usize::MAX, latency: f32::INFINITY };
 }
 
 // === impl Chooser ===
@@ -55,24 +62,22 @@ impl Chooser {
         }
     }
 
-    /// The place of the endpoint of choice.
+    /// The place of the endpoint of choice; `load` tells the load of the endpoint at a place.
+    #[inline]
     pub(crate) fn choose(
         &self,
         random: u64,
         key: Option<KeyHash>,
         cursor: &AtomicU64,
-        loads: &impl Loads,
+        load: impl Fn(usize) -> Load,
     ) -> usize {
         match (self, key) {
             (Self::RoundRobin(round), _) => round.at(cursor.fetch_add(1, Ordering::Relaxed)),
             (Self::Random(lottery), _) => lottery.draw(random),
-            (Self::LeastRequest(least), _) => least.choose(random, loads),
-            (Self::PeakEwma(least), _) => least.choose_by_cost(random, |place| {
-                // Precise enough: what matters are multiples.
-                loads.latency(place) * (loads.in_flight(place) + 1) as f32
-            }),
+            (Self::LeastRequest(least), _) => least.choose(random, load),
+            (Self::PeakEwma(least), _) => least.choose_by_wait(random, load),
             (Self::ConsistentHash(table, _), Some(key)) => table.at(key.0),
-            (Self::ConsistentHash(_, least), None) => least.choose(random, loads),
+            (Self::ConsistentHash(_, least), None) => least.choose(random, load),
         }
     }
 }

@@ -16,7 +16,8 @@ use crates_bench::{Table, Work, alone, exit, two_threads};
 use http::{HeaderMap, HeaderName, Request, Response};
 use nantian_lb::session::{SessionCarrier, SessionConfig, SessionKeys, SessionName, Sessions};
 use nantian_lb::{
-    BalanceConfig, BalanceLayer, Balancer, Endpoint, HashKey, Outcome, PickContext, Routed, Strategy,
+    BalanceConfig, BalanceLayer, Balancer, Endpoint, HashKey, Outcome, PickContext, PickError, Picked,
+    Routed, Strategy,
 };
 use pingora_ketama::{Bucket, Continuum};
 use pingora_load_balancing::selection::consistent::KetamaHashing;
@@ -56,10 +57,10 @@ fn against_tower(table: &mut Table, n: usize) {
         (served(least()), tower_pending(n))
     });
     table.ratio(&format!("peak EWMA, shared, n={n} / tower peak EWMA"), Some(0.1), || {
-        (shared_and_timed(ewma()), tower_ewma(n))
+        (shared(ewma()), tower_ewma(n))
     });
     table.ratio(&format!("peak EWMA, picker, n={n} / tower peak EWMA"), Some(0.1), || {
-        (picker_and_timed(ewma()), tower_ewma(n))
+        (picker(ewma()), tower_ewma(n))
     });
 }
 
@@ -72,6 +73,11 @@ fn against_pingora(table: &mut Table, n: usize) {
         let (peer, keys, mut at) = (pingora::<Consistent>(n), keys(), 0);
         let select = move || drop(black_box(peer.select(&keys[next(&mut at)], 256)));
         (placed(balancer(by_header(), n)), alone(select))
+    });
+    table.ratio(&format!("maglev, picker, n={n} / pingora ketama select"), Some(0.2), || {
+        let (peer, keys, mut at) = (pingora::<Consistent>(n), keys(), 0);
+        let select = move || drop(black_box(peer.select(&keys[next(&mut at)], 256)));
+        (placed_by_picker(balancer(by_header(), n)), alone(select))
     });
     table.ratio(&format!("maglev, picker, n={n} / bare ketama ring lookup"), None, || {
         let (ring, keys, mut at) = (Continuum::new(&buckets(n)), keys(), 0);
@@ -107,7 +113,7 @@ fn by_itself(table: &mut Table) {
                 let each = both.clone();
                 let twice = two_threads(move |_| {
                     let balancer = each.clone();
-                    move || drop(black_box(balancer.pick(&PickContext::new())))
+                    move || end(balancer.pick(&PickContext::new()))
                 });
                 (twice, shared(both))
             });
@@ -129,44 +135,32 @@ fn by_header() -> Strategy {
     Strategy::ConsistentHash(HashKey::Header(HeaderName::from_static("x-user")))
 }
 
+/// A request at the endpoint that was picked, which is answered at once.
+fn end(picked: Result<Picked<usize>, PickError>) {
+    if let Ok(picked) = picked {
+        let (target, mut in_flight) = picked.into_parts();
+        black_box(target);
+        in_flight.record(Outcome::Success);
+    }
+}
+
 fn shared<'a>(balancer: Balancer<usize>) -> Work<'a> {
-    alone(move || drop(black_box(balancer.pick(&PickContext::new()))))
+    alone(move || end(balancer.pick(&PickContext::new())))
 }
 
 fn picker<'a>(balancer: Balancer<usize>) -> Work<'a> {
     let mut picker = balancer.picker();
-    alone(move || drop(black_box(picker.pick(&PickContext::new()))))
-}
-
-fn shared_and_timed<'a>(balancer: Balancer<usize>) -> Work<'a> {
-    alone(move || {
-        if let Ok(picked) = balancer.pick(&PickContext::new()) {
-            let (target, mut in_flight) = picked.into_parts();
-            black_box(target);
-            in_flight.record(Outcome::Success);
-        }
-    })
-}
-
-fn picker_and_timed<'a>(balancer: Balancer<usize>) -> Work<'a> {
-    let mut picker = balancer.picker();
-    alone(move || {
-        if let Ok(picked) = picker.pick(&PickContext::new()) {
-            let (target, mut in_flight) = picked.into_parts();
-            black_box(target);
-            in_flight.record(Outcome::Success);
-        }
-    })
+    alone(move || end(picker.pick(&PickContext::new())))
 }
 
 fn placed<'a>(balancer: Balancer<usize>) -> Work<'a> {
     let (requests, mut at) = (requests(), 0);
-    alone(move || drop(black_box(balancer.pick(&PickContext::new().with_keys(&requests[next(&mut at)])))))
+    alone(move || end(balancer.pick(&PickContext::new().with_keys(&requests[next(&mut at)]))))
 }
 
 fn placed_by_picker<'a>(balancer: Balancer<usize>) -> Work<'a> {
     let (requests, mut at, mut picker) = (requests(), 0, balancer.picker());
-    alone(move || drop(black_box(picker.pick(&PickContext::new().with_keys(&requests[next(&mut at)])))))
+    alone(move || end(picker.pick(&PickContext::new().with_keys(&requests[next(&mut at)]))))
 }
 
 fn served<'a>(balancer: Balancer<usize>) -> Work<'a> {
