@@ -2,12 +2,15 @@
 
 use std::mem::discriminant;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use crate::clock::Timestamp;
 use crate::config::{BalanceConfig, Strategy};
+use crate::hash::KeyHash;
 use crate::health::select::{Candidate, Use, select};
 use crate::in_flight::Seat;
-use crate::strategy::{Chooser, scale};
+use crate::latency::Latency;
+use crate::strategy::{Chooser, Load, scale};
 
 /// The tables to choose by, for one state of the endpoints' health.
 #[derive(Debug)]
@@ -126,8 +129,21 @@ impl Choice {
         Self { chooser, chairs, shares: shares.into(), weight_sum }
     }
 
-    pub(crate) fn chooser(&self) -> &Chooser {
-        &self.chooser
+    /// The place of the endpoint of choice; `latency` tells which response time matters.
+    #[inline]
+    pub(crate) fn place(
+        &self,
+        random: u64,
+        key: Option<KeyHash>,
+        cursor: &AtomicU64,
+        latency: impl Fn(&Latency) -> f32,
+    ) -> usize {
+        self.chooser.choose(random, key, cursor, |place| match self.chairs.get(place) {
+            Some(Chair { seat, .. }) => {
+                Load { in_flight: seat.in_flight(), latency: latency(seat.latency()) }
+            }
+            None => Load::HEAVIEST,
+        })
     }
 
     pub(crate) fn len(&self) -> usize {

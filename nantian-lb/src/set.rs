@@ -18,7 +18,7 @@ use crate::in_flight::{InFlight, Seat, Watch};
 use crate::latency::Latency;
 use crate::members::{Member, Members};
 use crate::plan::{Chair, Choice, Plan};
-use crate::strategy::{Load, scale};
+use crate::strategy::scale;
 
 /// An immutable set of endpoints with the tables to choose from it.
 pub(crate) struct Set<T> {
@@ -186,20 +186,17 @@ impl<T: Clone> Set<T> {
         cursor: &AtomicU64,
         group: &Group,
     ) -> Option<(usize, &'c Chair)> {
-        let latency = |of: &Latency| match self.times {
+        let place = match self.times {
             // By bits that choices hardly depend on.
-            Times::Sampled if !random.is_multiple_of(BLIND) => of.latest(),
-            Times::Faded(decay) => of.at(group.recent(), decay),
-            _ => 0.0,
+            Times::Sampled if !random.is_multiple_of(BLIND) => {
+                choice.place(random, key, cursor, Latency::latest)
+            }
+            Times::Faded(decay) => {
+                let now = group.recent();
+                choice.place(random, key, cursor, |latency| latency.at(now, decay))
+            }
+            _ => choice.place(random, key, cursor, |_| 0.0),
         };
-        let load = |place| {
-            let seat = choice.chair(place).map(|chair| &chair.seat);
-            seat.map_or(Load::HEAVIEST, |seat| Load {
-                in_flight: seat.in_flight(),
-                latency: latency(seat.latency()),
-            })
-        };
-        let place = choice.chooser().choose(random, key, cursor, load);
         Some((place, choice.chair(place)?))
     }
 

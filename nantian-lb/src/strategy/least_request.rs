@@ -53,12 +53,12 @@ impl LeastRequest {
     }
 
     /// The better choice of two, of equals the first.
+    #[inline]
     fn less(&self, first: usize, second: usize, load: &impl Fn(usize) -> Load) -> usize {
         let (one, other) = (load(first), load(second));
         let is_second = match self {
-            Self::Even(_) if one.in_flight.abs_diff(other.in_flight) > 1 => other.in_flight < one.in_flight,
-            Self::Even(_) => other.is_less_than(one, 1, 1),
-            Self::Weighted { .. } => other.is_less_than(one, self.weight(second), self.weight(first)),
+            Self::Even(_) => other.is_less_than(one),
+            Self::Weighted { .. } => other.is_less_by_weight(one, self.weight(second), self.weight(first)),
         };
         if is_second { second } else { first }
     }
@@ -97,8 +97,21 @@ impl LeastRequest {
 // === impl Load ===
 
 impl Load {
+    #[inline]
+    fn is_less_than(self, other: Self) -> bool {
+        let (mine, others) = (self.in_flight, other.in_flight);
+        if mine.abs_diff(others) > 1 {
+            return mine < others;
+        }
+        // Equal, or one more or less: for that, who is slow comes last.
+        match (self.is_slow_beside(other), other.is_slow_beside(self)) {
+            (false, false) => mine < others,
+            (_, is_less) => is_less,
+        }
+    }
+
     /// Whether it is less than the other one, each for its weight.
-    fn is_less_than(self, other: Self, weight: u32, other_weight: u32) -> bool {
+    fn is_less_by_weight(self, other: Self, weight: u32, other_weight: u32) -> bool {
         let (mine, others) = (self.in_flight as u64, other.in_flight as u64);
         let scaled = |load: u64, weight| load.saturating_mul(u64::from(weight));
         if other.is_slow_beside(self) {
