@@ -155,12 +155,9 @@ impl BalanceConfig {
         self.strategy == Strategy::LeastRequest
     }
 
-    /// The decay of response times, if those of all requests are of interest.
+    /// The decay of response times, if all failures are of interest for them.
     pub(crate) fn decay(&self) -> Option<Duration> {
-        match self.strategy {
-            Strategy::PeakEwma { decay } => Some(decay.max(Duration::from_millis(1))),
-            _ => None,
-        }
+        self.strategy.decay()
     }
 }
 
@@ -175,4 +172,11 @@ impl Default for BalanceConfig {
 impl Strategy {
     /// [`Strategy::PeakEwma`] with the usual decay of 10 s.
     pub const PEAK_EWMA: Self = Self::PeakEwma { decay: Duration::from_secs(10) };
+
+    pub(crate) fn decay(&self) -> Option<Duration> {
+        match self {
+            Self::PeakEwma { decay } => Some((*decay).max(Duration::from_millis(1))),
+            _ => None,
+        }
+    }
 }

@@ -100,6 +100,12 @@ impl Seat {
         &self.state.standing
     }
 
+    /// Requests in flight, to compare; one more or less while sets come and go.
+    #[inline]
+    pub(crate) fn load(&self) -> usize {
+        Arc::strong_count(&self.state).saturating_sub(self.state.seats.load(Ordering::Relaxed))
+    }
+
     #[inline]
     pub(crate) fn latency(&self) -> &Latency {
         &self.state.standing.latency

@@ -25,6 +25,14 @@ pub(crate) struct Member<T> {
     pub(crate) tier: u8,
 }
 
+/// A member, as far as choices are concerned.
+#[derive(Debug, Clone)]
+pub(crate) struct Chair {
+    pub(crate) seat: Seat,
+    /// Its number among all.
+    at: u32,
+}
+
 // === impl Members ===
 
 impl<T> Members<T> {
@@ -123,5 +131,18 @@ impl<T> Members<T> {
 impl<T> Member<T> {
     fn candidate(&self, health: Health) -> Candidate {
         Candidate { weight: self.weight, tier: self.tier, readiness: self.readiness, health }
+    }
+}
+
+// === impl Chair ===
+
+impl Chair {
+    pub(crate) fn new(seat: Seat, at: usize) -> Self {
+        Self { seat, at: u32::try_from(at).unwrap_or(u32::MAX) }
+    }
+
+    #[inline]
+    pub(crate) fn at(&self) -> usize {
+        self.at as usize
     }
 }

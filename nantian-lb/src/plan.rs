@@ -6,11 +6,12 @@ use std::sync::atomic::AtomicU64;
 
 use crate::clock::Timestamp;
 use crate::config::{BalanceConfig, Strategy};
+use crate::group::Group;
 use crate::hash::KeyHash;
 use crate::health::select::{Candidate, Use, select};
 use crate::in_flight::Seat;
-use crate::latency::Latency;
-use crate::strategy::{Chooser, Load, scale};
+use crate::members::Chair;
+use crate::strategy::{Chooser, scale};
 
 /// The tables to choose by, for one state of the endpoints' health.
 #[derive(Debug)]
@@ -41,14 +42,6 @@ pub(crate) struct Choice {
     /// Their weights, and what makes their placement: equal shares need no new table.
     shares: Arc<[(Arc<str>, u32)]>,
     pub(crate) weight_sum: u64,
-}
-
-/// A place of the table.
-#[derive(Debug, Clone)]
-pub(crate) struct Chair {
-    pub(crate) seat: Seat,
-    /// The number of the member among all.
-    at: u32,
 }
 
 /// One endpoint, as far as the plan depends on it.
@@ -114,9 +107,7 @@ impl Plan {
 impl Choice {
     fn new(endpoints: &[Planned<'_>], members: &[usize], config: &BalanceConfig, old: Option<&Plan>) -> Self {
         let shares = shares(endpoints, members, matches!(config.strategy, Strategy::ConsistentHash(_)));
-        let chairs = members.iter().filter_map(|&at| {
-            Some(Chair { seat: endpoints.get(at)?.seat.clone(), at: u32::try_from(at).ok()? })
-        });
+        let chairs = members.iter().filter_map(|&at| Some(Chair::new(endpoints.get(at)?.seat.clone(), at)));
         let chairs: Arc<[_]> = chairs.collect();
         let same = old.and_then(|old| {
             old.tiers.iter().map(|tier| &tier.choice).find(|choice| *choice.shares == *shares)
@@ -129,21 +120,16 @@ impl Choice {
         Self { chooser, chairs, shares: shares.into(), weight_sum }
     }
 
-    /// The place of the endpoint of choice; `latency` tells which response time matters.
+    /// The place of the endpoint of choice.
     #[inline]
     pub(crate) fn place(
         &self,
         random: u64,
         key: Option<KeyHash>,
         cursor: &AtomicU64,
-        latency: impl Fn(&Latency) -> f32,
+        group: &Group,
     ) -> usize {
-        self.chooser.choose(random, key, cursor, |place| match self.chairs.get(place) {
-            Some(Chair { seat, .. }) => {
-                Load { in_flight: seat.in_flight(), latency: latency(seat.latency()) }
-            }
-            None => Load::HEAVIEST,
-        })
+        self.chooser.choose(random, key, cursor, &self.chairs, group)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -157,14 +143,6 @@ impl Choice {
     /// The weight of the endpoint at this place.
     pub(crate) fn weight(&self, place: usize) -> u32 {
         self.shares.get(place).map_or(1, |&(_, weight)| weight)
-    }
-}
-
-// === impl Chair ===
-
-impl Chair {
-    pub(crate) fn at(&self) -> usize {
-        self.at as usize
     }
 }
 

@@ -3,7 +3,6 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use crate::balancer::Picked;
 use crate::clock::Timestamp;
@@ -15,9 +14,8 @@ use crate::group::Group;
 use crate::hash::{KeyHash, remix};
 use crate::health::select::Use;
 use crate::in_flight::{InFlight, Seat, Watch};
-use crate::latency::Latency;
-use crate::members::{Member, Members};
-use crate::plan::{Chair, Choice, Plan};
+use crate::members::{Chair, Member, Members};
+use crate::plan::{Choice, Plan};
 use crate::strategy::scale;
 
 /// An immutable set of endpoints with the tables to choose from it.
@@ -26,8 +24,8 @@ pub(crate) struct Set<T> {
     free: Option<Choice>,
     pub(crate) members: Arc<Members<T>>,
     watch: Watch,
-    /// Which response times matter.
-    times: Times,
+    /// Whether response times matter.
+    times: bool,
     config: Arc<BalanceConfig>,
     plan: Plan,
 }
@@ -43,22 +41,8 @@ pub(crate) enum Reason {
     Detour,
 }
 
-/// Of requests that are chosen by the response times of samples, one in so many is chosen as if none were known: who was slow
-/// once could never show that it is well.
-const BLIND: u64 = 64;
-
 /// How often a choice that cannot be taken is made anew before all endpoints are gone through.
 const REDRAWS: u32 = 4;
-
-/// Which response times matter to choices.
-#[derive(Debug, Clone, Copy)]
-enum Times {
-    None,
-    /// The middle of samples.
-    Sampled,
-    /// Averages, faded by this decay.
-    Faded(Duration),
-}
 
 // === impl Set ===
 
@@ -77,11 +61,7 @@ impl<T> Set<T> {
             [only] if plan.is_free && !is_bounded => Some(only.choice.clone()),
             _ => None,
         };
-        let times = match config.decay() {
-            Some(decay) => Times::Faded(decay),
-            None if config.samples_times() => Times::Sampled,
-            None => Times::None,
-        };
+        let times = config.decay().is_some() || config.samples_times();
         Self { free, members, watch: Watch::of(&config), times, config, plan }
     }
 
@@ -186,17 +166,7 @@ impl<T: Clone> Set<T> {
         cursor: &AtomicU64,
         group: &Group,
     ) -> Option<(usize, &'c Chair)> {
-        let place = match self.times {
-            // By bits that choices hardly depend on.
-            Times::Sampled if !random.is_multiple_of(BLIND) => {
-                choice.place(random, key, cursor, Latency::latest)
-            }
-            Times::Faded(decay) => {
-                let now = group.recent();
-                choice.place(random, key, cursor, |latency| latency.at(now, decay))
-            }
-            _ => choice.place(random, key, cursor, |_| 0.0),
-        };
+        let place = choice.place(random, key, cursor, group);
         Some((place, choice.chair(place)?))
     }
 
@@ -289,10 +259,7 @@ impl<T: Clone> Set<T> {
     /// What is of interest about a request there.
     #[inline]
     fn watch(&self, seat: &Seat, random: u64) -> Watch {
-        let is_timed = match self.times {
-            Times::None => false,
-            Times::Sampled | Times::Faded(_) => seat.latency().is_wanted(random),
-        };
+        let is_timed = self.times && seat.latency().is_wanted(random);
         self.watch.timed(is_timed)
     }
 

@@ -41,26 +41,32 @@ impl LeastRequest {
     /// Chooses by the requests in flight, and by response times where those hardly differ.
     #[inline]
     pub(crate) fn choose(&self, random: u64, load: impl Fn(usize) -> Load) -> usize {
-        let (first, second) = self.pair(random);
-        let chosen = self.less(first, second, &load);
-        match self.len() {
-            n @ 3..=FEW => {
-                let others = (first + 1..n).chain(0..first).filter(|&other| other != second);
-                others.fold(chosen, |chosen, other| self.less(chosen, other, &load))
-            }
-            _ => chosen,
+        let n = self.len();
+        if (3..=FEW).contains(&n) {
+            return self.least_of_all(random, n, load);
         }
+        let (first, second) = self.pair(random);
+        if self.is_less(second, first, load(second), load(first)) { second } else { first }
     }
 
-    /// The better choice of two, of equals the first.
+    #[inline(never)]
+    fn least_of_all(&self, random: u64, n: usize, load: impl Fn(usize) -> Load) -> usize {
+        let (first, second) = self.pair(random);
+        let others = (first + 1..n).chain(0..first).filter(|&other| other != second);
+        let least = [second].into_iter().chain(others).fold((first, load(first)), |least, other| {
+            let others = load(other);
+            if self.is_less(other, least.0, others, least.1) { (other, others) } else { least }
+        });
+        least.0
+    }
+
+    /// Whether the load at `this` place is less than that at the `other` one, each for its weight.
     #[inline]
-    fn less(&self, first: usize, second: usize, load: &impl Fn(usize) -> Load) -> usize {
-        let (one, other) = (load(first), load(second));
-        let is_second = match self {
-            Self::Even(_) => other.is_less_than(one),
-            Self::Weighted { .. } => other.is_less_by_weight(one, self.weight(second), self.weight(first)),
-        };
-        if is_second { second } else { first }
+    fn is_less(&self, this: usize, other: usize, mine: Load, others: Load) -> bool {
+        match self {
+            Self::Even(_) => mine.is_less_than(others),
+            Self::Weighted { .. } => mine.is_less_by_weight(others, self.weight(this), self.weight(other)),
+        }
     }
 
     /// Chooses by the wait that each promises, which is divided by the weight; of equals the first drawn.

@@ -10,13 +10,21 @@ mod round_robin;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use self::least_request::LeastRequest;
 use self::lottery::Lottery;
 use self::maglev::Maglev;
 use self::round_robin::RoundRobin;
 use crate::config::Strategy;
+use crate::group::Group;
 use crate::hash::KeyHash;
+use crate::latency::Latency;
+use crate::members::Chair;
+
+/// Of requests that are chosen by the response times of samples, one in so many is chosen as if none were known: who was slow
+/// once could never show that it is well.
+const BLIND: u64 = 64;
 
 /// The tables of one strategy for one set of shares. Clones share them.
 #[derive(Debug, Clone)]
@@ -24,7 +32,8 @@ pub(crate) enum Chooser {
     RoundRobin(RoundRobin),
     Random(Lottery),
     LeastRequest(LeastRequest),
-    PeakEwma(LeastRequest),
+    /// With the decay of response times.
+    PeakEwma(LeastRequest, Duration),
     ConsistentHash(Maglev, LeastRequest),
 }
 
@@ -54,7 +63,9 @@ impl Chooser {
             Strategy::RoundRobin => Self::RoundRobin(RoundRobin::new(&weights)),
             Strategy::Random => Self::Random(Lottery::new(&weights)),
             Strategy::LeastRequest => Self::LeastRequest(LeastRequest::new(&weights)),
-            Strategy::PeakEwma { .. } => Self::PeakEwma(LeastRequest::new(&weights)),
+            Strategy::PeakEwma { .. } => {
+                Self::PeakEwma(LeastRequest::new(&weights), strategy.decay().unwrap_or_default())
+            }
             Strategy::ConsistentHash(_) => {
                 let shares: Vec<_> = shares.iter().map(|(id, weight)| (&**id, *weight)).collect();
                 Self::ConsistentHash(Maglev::new(&shares), LeastRequest::new(&weights))
@@ -62,23 +73,40 @@ impl Chooser {
         }
     }
 
-    /// The place of the endpoint of choice; `load` tells the load of the endpoint at a place.
+    /// The place of the endpoint of choice.
     #[inline]
     pub(crate) fn choose(
         &self,
         random: u64,
         key: Option<KeyHash>,
         cursor: &AtomicU64,
-        load: impl Fn(usize) -> Load,
+        chairs: &[Chair],
+        group: &Group,
     ) -> usize {
         match (self, key) {
             (Self::RoundRobin(round), _) => round.at(cursor.fetch_add(1, Ordering::Relaxed)),
             (Self::Random(lottery), _) => lottery.draw(random),
-            (Self::LeastRequest(least), _) => least.choose(random, load),
-            (Self::PeakEwma(least), _) => least.choose_by_wait(random, load),
+            // By bits that choices hardly depend on.
+            (Self::LeastRequest(least), _) if !random.is_multiple_of(BLIND) => {
+                least.choose(random, loads(chairs, Latency::latest))
+            }
+            (Self::PeakEwma(least, decay), _) => {
+                let now = group.recent();
+                least.choose_by_wait(random, loads(chairs, |latency| latency.at(now, *decay)))
+            }
             (Self::ConsistentHash(table, _), Some(key)) => table.at(key.0),
-            (Self::ConsistentHash(_, least), None) => least.choose(random, load),
+            (Self::LeastRequest(least) | Self::ConsistentHash(_, least), _) => {
+                least.choose(random, loads(chairs, |_| 0.0))
+            }
         }
+    }
+}
+
+/// Looks the loads up; `latency` tells which response time matters.
+fn loads(chairs: &[Chair], latency: impl Fn(&Latency) -> f32) -> impl Fn(usize) -> Load {
+    move |place| match chairs.get(place) {
+        Some(Chair { seat, .. }) => Load { in_flight: seat.load(), latency: latency(seat.latency()) },
+        None => Load::HEAVIEST,
     }
 }
 
