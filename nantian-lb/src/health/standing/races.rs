@@ -26,7 +26,7 @@ impl World {
     }
 
     fn note(&self, outcome: Outcome) {
-        if self.standing.note(outcome, || self.group.clock.now(), &self.config) {
+        if self.standing.note(outcome, || self.group.now(), &self.config) {
             self.group.ask_for_a_look();
         }
     }
@@ -34,8 +34,9 @@ impl World {
     /// As the balancer looks, under its lock.
     fn look(&self) {
         self.group.begin_look();
-        let now = self.group.clock.now();
-        let mut settlement = Settlement { now, outlier: Some(&self.config), ejections_left: 1 };
+        let now = self.group.now();
+        let mut settlement =
+            Settlement { now, outlier: Some(&self.config), ejections_left: 1, spares: false };
         self.standing.settle(&mut settlement);
         self.group.look_at(self.standing.condition(now, None).next);
     }
