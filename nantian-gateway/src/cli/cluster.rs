@@ -74,7 +74,8 @@ fn report(
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "nantian-gateway".to_owned());
     let identity = format!("{host}_{:08x}", fastrand::u32(..));
     let lease = Lease::new(client.clone(), identity.clone());
-    let fronts = to_front.map(|(config, objects)| Fronts::new(client.clone(), config, objects, &lease));
+    let fronts = to_front
+        .map(|(config, objects)| Fronts::new(client.clone(), config, objects, &lease, identity.clone()));
     let fronts = async {
         match fronts {
             Some(fronts) => fronts.run().await,

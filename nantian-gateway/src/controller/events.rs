@@ -34,10 +34,27 @@ struct Line {
     note: String,
 }
 
+/// Writes events in the name of `identity`.
+pub(super) fn recorder(client: Client, identity: String) -> Recorder {
+    let reporter = Reporter { controller: CONTROLLER_NAME.to_owned(), instance: Some(identity) };
+    Recorder::new(client, reporter)
+}
+
+/// An event that warns.
+pub(super) fn warning(reason: &str, mut note: String) -> Event {
+    note.truncate(note.floor_char_boundary(MAX_NOTE));
+    Event {
+        type_: EventType::Warning,
+        reason: reason.to_owned(),
+        note: Some(note),
+        action: "Serve".to_owned(),
+        secondary: None,
+    }
+}
+
 impl Events {
     pub(super) fn new(client: Client, identity: String) -> Self {
-        let reporter = Reporter { controller: CONTROLLER_NAME.to_owned(), instance: Some(identity) };
-        Self { recorder: Recorder::new(client, reporter), told: BTreeSet::new() }
+        Self { recorder: recorder(client, identity), told: BTreeSet::new() }
     }
 
     /// Tells some of what was not told before. Returns whether nothing is left to tell.
@@ -50,13 +67,7 @@ impl Events {
         let mut all = new.len() <= IN_A_ROW;
         new.truncate(IN_A_ROW);
         for (reference, line) in new {
-            let event = Event {
-                type_: EventType::Warning,
-                reason: line.reason.to_owned(),
-                note: Some(line.note.clone()),
-                action: "Serve".to_owned(),
-                secondary: None,
-            };
+            let event = warning(line.reason, line.note.clone());
             match self.recorder.publish(&event, &reference).await {
                 Ok(()) => drop(self.told.insert(line)),
                 // Its namespace is about to go, say: another attempt would end like this one.
@@ -75,10 +86,7 @@ impl Events {
 
 fn lines(config: &ConfigView) -> BTreeSet<Line> {
     let translation = &config.translation;
-    let line = |object: &ObjectRef, reason, mut note: String| {
-        note.truncate(note.floor_char_boundary(MAX_NOTE));
-        Line { object: object.clone(), reason, note }
-    };
+    let line = |object: &ObjectRef, reason, note| Line { object: object.clone(), reason, note };
     let refused = refusals(translation).into_iter().map(|refusal| {
         line(&refusal.object, refusal.code.as_str(), format!("{}: {}", refusal.path, refusal.reason))
     });

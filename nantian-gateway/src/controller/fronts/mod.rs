@@ -6,16 +6,18 @@ mod wanted;
 use std::{sync::Arc, time::Duration};
 
 use kube::{
-    Api, Client, Error,
+    Api, Client, Error, Resource as _,
     api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams},
+    runtime::events::Recorder,
 };
 use tokio::{sync::watch, time::sleep};
 
-use self::plan::{Plan, plan};
-use super::{Lease, writer::RETRY};
+use self::plan::{Obstacle, Plan, plan};
+use super::{Lease, events, writer::RETRY};
 use crate::{
     ir::ObjectName,
     source::{Objects, kube::said},
+    translate::conditions::Reason,
 };
 
 /// Whose fields of an object are ours, as the API server keeps it.
@@ -51,7 +53,8 @@ pub struct Fronts {
     config: FrontConfig,
     objects: watch::Receiver<Arc<Objects>>,
     leads: watch::Receiver<bool>,
-    warned: Vec<String>,
+    recorder: Recorder,
+    told: Vec<Obstacle>,
 }
 
 impl std::fmt::Debug for Fronts {
@@ -61,14 +64,17 @@ impl std::fmt::Debug for Fronts {
 }
 
 impl Fronts {
-    /// Keeps the Services of the Gateways among `objects` as `config` has them, while the process holds `lease`.
+    /// Keeps the Services of the Gateways among `objects` as `config` has them, while the process holds `lease`. Events are
+    /// in the name of `identity`.
     pub fn new(
         client: Client,
         config: FrontConfig,
         objects: watch::Receiver<Arc<Objects>>,
         lease: &Lease,
+        identity: String,
     ) -> Self {
-        Self { client, config, objects, leads: lease.holds(), warned: Vec::new() }
+        let recorder = events::recorder(client.clone(), identity);
+        Self { client, config, objects, leads: lease.holds(), recorder, told: Vec::new() }
     }
 
     /// Writes until the objects are no more.
@@ -92,36 +98,43 @@ impl Fronts {
         let objects = Arc::clone(&self.objects.borrow_and_update());
         let Plan { apply, delete, mut obstacles } = plan(&objects, &self.config);
         let mut again: Option<Duration> = None;
-        let mut note = |resource: &ApiResource, name: &ObjectName, error: Error| {
+        let mut note = |gateway, resource: &ApiResource, name: &ObjectName, error: Error| {
             let Some(wait) = retry_after(&error) else { return };
             again = Some(again.map_or(wait, |before| before.min(wait)));
-            obstacles.push(format!("{} {name} cannot be written: {}", resource.kind, said(&error)));
+            let text = format!("{} {name} cannot be written: {}", resource.kind, said(&error));
+            obstacles.push(Obstacle { gateway, text });
         };
         for object in apply {
             let parameters = PatchParams::apply(FIELD_MANAGER).force();
             let api = self.api(&object.resource, &object.name);
             let written = api.patch(&object.name.name, &parameters, &Patch::Apply(&object.body)).await;
             if let Err(error) = written {
-                note(&object.resource, &object.name, error);
+                note(Some(object.gateway), &object.resource, &object.name, error);
             }
         }
         let services = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
         for service in delete {
             let deleted = self.api(&services, &service).delete(&service.name, &DeleteParams::default()).await;
             if let Err(error) = deleted {
-                note(&services, &service, error);
+                note(None, &services, &service, error);
             }
         }
-        self.warn(obstacles);
+        self.tell(obstacles, &objects).await;
         again
     }
 
-    /// Says once what is in the way.
-    fn warn(&mut self, obstacles: Vec<String>) {
-        for obstacle in obstacles.iter().filter(|obstacle| !self.warned.contains(obstacle)) {
+    /// Says once what is in the way: in the log, and in an event of the Gateway.
+    async fn tell(&mut self, obstacles: Vec<Obstacle>, objects: &Objects) {
+        for obstacle in obstacles.iter().filter(|obstacle| !self.told.contains(obstacle)) {
             tracing::warn!("{obstacle}");
+            let gateway = obstacle.gateway.as_ref().and_then(|name| objects.gateways.get(name));
+            let Some(gateway) = gateway else { continue };
+            let event = events::warning(Reason::AddressNotAssigned.as_str(), obstacle.text.clone());
+            if let Err(error) = self.recorder.publish(&event, &gateway.object_ref(&())).await {
+                tracing::debug!(%error, "an event cannot be written");
+            }
         }
-        self.warned = obstacles;
+        self.told = obstacles;
     }
 
     fn api(&self, resource: &ApiResource, name: &ObjectName) -> Api<DynamicObject> {

@@ -1,6 +1,9 @@
 //! What has to be written, so that every Gateway has its Service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use gateway_api::experimental::gateways::{Gateway, GatewayListeners};
 use k8s_openapi::api::{
@@ -31,12 +34,22 @@ pub(super) struct Plan {
     /// Services to delete, whose Gateways want none any more.
     pub(super) delete: Vec<ObjectName>,
     /// What keeps Gateways from being reached.
-    pub(super) obstacles: Vec<String>,
+    pub(super) obstacles: Vec<Obstacle>,
+}
+
+/// Something that is in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Obstacle {
+    /// The Gateway that it keeps from being reached, if there is one.
+    pub(super) gateway: Option<ObjectName>,
+    pub(super) text: String,
 }
 
 /// The fields of an object that have to be as they are here.
 #[derive(Debug)]
 pub(super) struct Wanted {
+    /// The Gateway that it is for.
+    pub(super) gateway: ObjectName,
     pub(super) resource: ApiResource,
     pub(super) name: ObjectName,
     pub(super) body: Value,
@@ -57,8 +70,7 @@ pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
         let present = objects.services.get(&service_name);
         if present.is_some_and(|service| !belongs_to(service, gateway)) {
             // Nobody's Service is changed but ours.
-            plan.obstacles
-                .push(format!("Gateway {name}: Service {service_name} exists and belongs to somebody else"));
+            plan.obstacle(name, format!("Service {service_name} exists and belongs to somebody else"));
             continue;
         }
         let ports = claims.remove(name).unwrap_or_default();
@@ -69,20 +81,21 @@ pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
         }
         kept.insert(service_name.clone());
         let body = wanted::service(name, gateway, &service_name, config.kind, &ports);
-        plan.add::<Service>(&service_name, body, present.map(|service| &**service));
+        plan.add::<Service>(name, &service_name, body, present.map(|service| &**service));
         if let Some(uid) = present.and_then(|service| service.metadata.uid.as_deref()) {
             if replicas.is_empty() {
                 let own = &config.own_service;
-                plan.obstacles.push(format!(
-                    "Gateway {name}: its Service leads nowhere, for Service {own} has no EndpointSlice"
-                ));
+                plan.obstacle(
+                    name,
+                    format!("its Service leads nowhere, for Service {own} has no EndpointSlice"),
+                );
             }
             for (family, endpoints) in &replicas {
-                let name =
+                let slice =
                     ObjectName::new(&*service_name.namespace, wanted::slice_name(&service_name, family));
-                let body = wanted::slice(&service_name, uid, &name, family, endpoints, &ports);
-                let present = objects.endpoint_slices.get(&name).map(|slice| &**slice);
-                plan.add::<EndpointSlice>(&name, body, present);
+                let body = wanted::slice(&service_name, uid, &slice, family, endpoints, &ports);
+                let present = objects.endpoint_slices.get(&slice).map(|slice| &**slice);
+                plan.add::<EndpointSlice>(name, &slice, body, present);
             }
         }
     }
@@ -94,13 +107,27 @@ pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
 }
 
 impl Plan {
-    fn add<T>(&mut self, name: &ObjectName, body: Value, present: Option<&T>)
+    fn add<T>(&mut self, gateway: &ObjectName, name: &ObjectName, body: Value, present: Option<&T>)
     where
         T: kube::Resource<DynamicType = ()> + serde::Serialize,
     {
         if !present.is_some_and(|present| wanted::is_as(present, &body)) {
-            self.apply.push(Wanted { resource: ApiResource::erase::<T>(&()), name: name.clone(), body });
+            let (gateway, resource) = (gateway.clone(), ApiResource::erase::<T>(&()));
+            self.apply.push(Wanted { gateway, resource, name: name.clone(), body });
         }
+    }
+
+    fn obstacle(&mut self, gateway: &ObjectName, text: String) {
+        self.obstacles.push(Obstacle { gateway: Some(gateway.clone()), text });
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(gateway) = &self.gateway {
+            write!(f, "Gateway {gateway}: ")?;
+        }
+        f.write_str(&self.text)
     }
 }
 

@@ -131,6 +131,13 @@ async fn a_service_that_the_server_refuses_is_told_once_and_not_tried_at_once() 
     let running = world.options(&["--gateway-service", "LoadBalancer"]).start().await;
     let line = running.log.more("Service demo/demo-nantian cannot be written", 0).await;
     assert!(line.contains("may not contain a mix of protocols"), "{line}");
+    eventually("there is an event of the Gateway", async || {
+        server.all("events").iter().any(|event| {
+            let note = event["note"].as_str().unwrap_or_default();
+            event["regarding"]["name"] == "demo" && note.contains("may not contain a mix of protocols")
+        })
+    })
+    .await;
     let tried = server.requests("/api/v1/namespaces/demo/services/demo-nantian");
     // Something else is written meanwhile, more than once.
     for round in 0..3 {

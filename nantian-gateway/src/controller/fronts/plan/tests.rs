@@ -55,7 +55,7 @@ fn gateway(objects: &mut Objects, name: &str, listeners: &[(&str, u16)], infrast
 /// Writes what is planned, as the API server would.
 fn carry_out(objects: &mut Objects) -> Plan {
     let plan = plan(objects, &config());
-    for Wanted { resource, name, body } in &plan.apply {
+    for Wanted { resource, name, body, .. } in &plan.apply {
         let mut body = body.clone();
         body["metadata"]["uid"] = format!("uid-of-{}", name.name).into();
         match resource.kind.as_str() {
@@ -209,7 +209,8 @@ fn nobody_elses_service_is_touched() {
     let plan = plan(&objects, &config());
     assert!(plan.apply.is_empty() && plan.delete.is_empty(), "{plan:?}");
     let obstacle = "Gateway demo/web: Service demo/web-ours exists and belongs to somebody else";
-    assert_eq!(plan.obstacles, [obstacle]);
+    let obstacles: Vec<_> = plan.obstacles.iter().map(ToString::to_string).collect();
+    assert_eq!(obstacles, [obstacle]);
 }
 
 #[test]
