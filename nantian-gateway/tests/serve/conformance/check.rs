@@ -23,6 +23,8 @@ use crate::support::{Caller, Certificate, Port, Running, Wire, World};
 const SHARED: usize = 600;
 /// How far a share may be off, in percent.
 const TOLERANCE: f64 = 10.0;
+/// Requests that are sent to see how many of them are copied.
+const COPIED: usize = 500;
 /// How often a token is made up, over all tests.
 static TOKENS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
@@ -177,8 +179,10 @@ impl Case {
         if !exchange.shares.is_empty() {
             return self.share_out(exchange).await;
         }
-        let number = TOKENS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let token = format!("t{number}");
+        if !exchange.copies.is_empty() {
+            return self.copied(exchange).await;
+        }
+        let token = token();
         let reply = match self.ask(exchange, &token).await {
             Ok(_) if exchange.refused => return Some("not refused".to_owned()),
             Ok(reply) => reply,
@@ -221,7 +225,7 @@ impl Case {
 
     async fn mirrored(&self, exchange: &Exchange, token: &str) -> Option<String> {
         let begun = Instant::now();
-        let is_missing = |service: &&String| !self.backends.has_seen(&format!("infra/{service}"), token);
+        let is_missing = |service: &&String| self.backends.seen(&format!("infra/{service}"), token) == 0;
         while let Some(missing) = exchange.mirrors.iter().find(is_missing) {
             if begun.elapsed() > Duration::from_secs(60) {
                 return Some(format!("no copy has come to {missing}"));
@@ -248,6 +252,27 @@ impl Case {
             (found - **wanted).abs() > TOLERANCE || (**wanted == 0.0 && found > 0.0)
         };
         exchange.shares.iter().find(is_off).map(|(name, _)| format!("{name} got {}", percentage(name)))
+    }
+
+    async fn copied(&self, exchange: &Exchange) -> Option<String> {
+        let token = token();
+        for _ in 0..COPIED {
+            if let Err(error) = self.ask(exchange, &token).await {
+                return Some(error);
+            }
+        }
+        let begun = Instant::now();
+        let count = |service: &String| self.backends.seen(&format!("infra/{service}"), &token);
+        // A twentieth may be missing, or too many.
+        let is_off =
+            |(service, wanted): &(&String, &usize)| count(service).abs_diff(**wanted) > **wanted / 20;
+        while let Some((service, _)) = exchange.copies.iter().find(is_off) {
+            if begun.elapsed() > Duration::from_secs(60) {
+                return Some(format!("{} copies have come to {service}", count(service)));
+            }
+            tokio::task::yield_now().await;
+        }
+        None
     }
 
     async fn ask(&self, exchange: &Exchange, token: &str) -> Result<Reply, String> {
@@ -281,6 +306,10 @@ async fn say(to: SocketAddr, token: &str) -> Reply {
     let (backend, body) = answer.split_once(' ').unwrap();
     assert_eq!(body, token);
     Reply { status: 200, headers: vec![("x-backend".to_owned(), backend.to_owned())], body: Vec::new() }
+}
+
+fn token() -> String {
+    format!("t{}", TOKENS.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
 }
 
 async fn send<T: crate::support::Stream + 'static>(

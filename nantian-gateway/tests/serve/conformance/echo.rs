@@ -1,7 +1,7 @@
 //! The Services of the tests: each says who it is and what it saw.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     convert::Infallible,
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -53,8 +53,8 @@ pub(super) struct Backends {
 
 #[derive(Default)]
 struct Log {
-    /// Service and `x-token` of every request.
-    seen: Mutex<HashSet<(String, String)>>,
+    /// How many requests with this `x-token` came to this Service.
+    seen: Mutex<HashMap<(String, String), usize>>,
     /// How often a request with this token was failed.
     failed: Mutex<HashMap<String, usize>>,
 }
@@ -77,9 +77,10 @@ impl Backends {
         serve(service, Some(config), &self.log).await
     }
 
-    /// Whether a request with this token has come to `service`.
-    pub(super) fn has_seen(&self, service: &str, token: &str) -> bool {
-        self.log.seen.lock().unwrap().contains(&(service.to_owned(), token.to_owned()))
+    /// How many requests with this token have come to `service`.
+    pub(super) fn seen(&self, service: &str, token: &str) -> usize {
+        let seen = self.log.seen.lock().unwrap();
+        seen.get(&(service.to_owned(), token.to_owned())).copied().unwrap_or_default()
     }
 }
 
@@ -147,7 +148,7 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let text = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
     let token = text("x-token").unwrap_or_default();
-    log.seen.lock().unwrap().insert((name.to_string(), token.clone()));
+    *log.seen.lock().unwrap().entry((name.to_string(), token.clone())).or_default() += 1;
     let mut seen = Map::new();
     for (name, value) in request.headers() {
         let value = value.to_str().unwrap();

@@ -85,6 +85,8 @@ pub(super) struct Exchange {
     pub(super) mirrors: Vec<String>,
     /// How many requests share out how: the percentage of each Service.
     pub(super) shares: BTreeMap<String, f64>,
+    /// How many of 500 requests are copied to these Services.
+    pub(super) copies: BTreeMap<String, usize>,
 }
 
 impl Expected {
