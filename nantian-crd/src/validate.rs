@@ -91,27 +91,23 @@ fn walker(kind: NantianKind) -> Walker {
 
 /// The kind by its name; whether `apiVersion` goes with it is for the schema to say.
 fn kind_of(object: &Value) -> Result<NantianKind, Fault> {
-    let fault = |field: &str, value, kind, allowed| Fault {
-        path: FieldPath::root().field(field),
-        value,
-        kind,
-        allowed: Some(allowed),
-    };
+    let fault = |path, value, kind, allowed| Fault { path, value, kind, allowed: Some(allowed) };
     if !object.is_object() {
         let kind = FaultKind::WrongType { found: "the document" };
-        return Err(fault("", None, kind, "an object".to_owned()));
+        return Err(fault(FieldPath::root(), None, kind, "an object".to_owned()));
     }
+    let field = FieldPath::root().field("kind");
     let names = || NantianKind::ALL.into_iter().map(NantianKind::as_str);
     let allowed = names().collect::<Vec<_>>().join(", ");
     match object.get("kind") {
-        None | Some(Value::Null) => Err(fault("kind", None, FaultKind::Missing, allowed)),
+        None | Some(Value::Null) => Err(fault(field, None, FaultKind::Missing, allowed)),
         Some(Value::String(name)) => {
             NantianKind::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| {
                 let kind = FaultKind::NotOneOf { suggestion: suggest(name, names()) };
-                fault("kind", Some(format!("{name:?}")), kind, allowed)
+                fault(field, Some(format!("{name:?}")), kind, allowed)
             })
         }
-        Some(_) => Err(fault("kind", None, FaultKind::NotOneOf { suggestion: None }, allowed)),
+        Some(_) => Err(fault(field, None, FaultKind::NotOneOf { suggestion: None }, allowed)),
     }
 }
 
@@ -149,13 +145,6 @@ fn drop_nulls(value: &mut Value) {
 impl NantianKind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::AiService, Self::TokenPolicy, Self::WasmPlugin, Self::BackendLbPolicy];
-
-    /// The kind of `object`, by its `kind` and the group of its `apiVersion`, whatever the version.
-    pub fn of(object: &Value) -> Option<Self> {
-        let name = object.get("kind")?.as_str()?;
-        let (group, _) = object.get("apiVersion")?.as_str()?.split_once('/')?;
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name && kind.group() == group)
-    }
 
     /// The name, as `kind` has it.
     pub fn as_str(self) -> &'static str {

@@ -10,7 +10,7 @@ use nantian_gateway::cli::validate;
 
 fn lines_of(paths: &[PathBuf]) -> (bool, Vec<String>) {
     let mut out = Vec::new();
-    let is_clean = validate(paths, &mut out).unwrap();
+    let is_clean = validate(paths, &mut out, &mut std::io::sink()).unwrap();
     (is_clean, String::from_utf8(out).unwrap().lines().map(str::to_owned).collect())
 }
 
@@ -138,6 +138,24 @@ fn a_policy_may_wait_for_a_gateway_that_is_elsewhere() {
     fs::write(&file, policy).unwrap();
     let line = "clean: 1 object in 1 file, 1 reference to objects elsewhere".to_owned();
     assert_eq!(lines_of(&[file]), (true, vec![line]));
+}
+
+#[test]
+fn what_is_no_fault_and_takes_no_effect_all_the_same_is_a_warning() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("a.yaml");
+    let policy = "{apiVersion: gateway.nantian.dev/v1alpha1, kind: TokenPolicy, metadata: {name: quota}, spec: \
+        {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: web}], requestsPerMinute: 9}}";
+    let unserved =
+        "{apiVersion: gateway.networking.k8s.io/v1alpha2, kind: ReferencePolicy, metadata: {name: old}}";
+    fs::write(&file, format!("{policy}\n---\n{unserved}")).unwrap();
+    let mut warnings = Vec::new();
+    assert!(validate(&[file], &mut std::io::sink(), &mut warnings).unwrap());
+    let warnings = String::from_utf8(warnings).unwrap();
+    let lines: Vec<_> = warnings.lines().collect();
+    assert_eq!(lines.len(), 2, "{warnings}");
+    assert!(lines[0].starts_with("warning: TokenPolicy default/quota: spec.targetRefs"), "{warnings}");
+    assert!(lines[1].starts_with("warning: ReferencePolicy/"), "{warnings}");
 }
 
 #[test]

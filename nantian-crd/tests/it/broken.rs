@@ -45,6 +45,13 @@ fn sound_variants_have_no_fault() {
 }
 
 #[test]
+fn a_document_that_is_no_object_is_told_without_a_field() {
+    let faults = validate(&serde_json::json!(["spec"])).unwrap_err();
+    let paths: Vec<_> = faults.iter().map(|fault| fault.path.to_string()).collect();
+    assert_eq!(paths, [""]);
+}
+
+#[test]
 fn secrets_appear_in_no_fault() {
     for (variant, faults) in broken() {
         for secret in ["sk-", "s3cret", "12345678"] {

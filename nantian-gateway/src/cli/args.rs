@@ -319,4 +319,17 @@ mod tests {
             assert!(!error.contains("hidden"), "{error}");
         }
     }
+
+    #[test]
+    fn limits_of_a_plugin_have_the_documented_ranges() {
+        for (option, good, bad) in [
+            ("--max-memory-bytes", ["65536", "4294967296"], ["65535", "4294967297"]),
+            ("--max-execution-time-ms", ["1", "60000"], ["0", "60001"]),
+        ] {
+            let parses = |value| {
+                Cli::try_parse_from(["nantian-gateway", "wasm", "check", "a.wasm", option, value]).is_ok()
+            };
+            assert!(good.into_iter().all(parses) && !bad.into_iter().any(parses), "{option}");
+        }
+    }
 }

@@ -51,10 +51,11 @@ pub(super) fn demo(options: &Demo) -> anyhow::Result<()> {
 fn write_manifests(directory: &Path, port: u16, ports: &Ports) -> anyhow::Result<()> {
     for (name, text) in MANIFESTS {
         let text = text
-            .replace(&format!("port: {GATEWAY_PORT}"), &format!("port: {port}"))
             .replace(ECHO_PORTS[0], &ports.echo[0].to_string())
             .replace(ECHO_PORTS[1], &ports.echo[1].to_string())
-            .replace(LLM_PORT, &ports.llm.to_string());
+            .replace(LLM_PORT, &ports.llm.to_string())
+            // Last, for it may be a number that the manifests give to a backend.
+            .replace(&format!("port: {GATEWAY_PORT}"), &format!("port: {port}"));
         let path = directory.join(name);
         fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
     }
@@ -110,4 +111,20 @@ Ctrl-C ends it.
 ",
         manifests = manifests.display(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_may_be_one_that_the_manifests_give_to_a_backend() {
+        let directory = tempfile::tempdir().unwrap();
+        let ports = Ports { echo: [40_001, 40_002], llm: 40_003 };
+        write_manifests(directory.path(), 18_081, &ports).unwrap();
+        let gateway = fs::read_to_string(directory.path().join("gateway.yaml")).unwrap();
+        assert!(gateway.contains("port: 18081"), "{gateway}");
+        let echo = fs::read_to_string(directory.path().join("echo.yaml")).unwrap();
+        assert!(echo.contains("40001") && !echo.contains("18081"), "{echo}");
+    }
 }

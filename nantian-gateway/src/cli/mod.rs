@@ -44,7 +44,7 @@ fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(options) => run(&options).map(|()| ExitCode::SUCCESS),
         Command::Demo(options) => demo(&options).map(|()| ExitCode::SUCCESS),
         Command::Validate { paths } => {
-            let clean = validate(&paths, &mut io::stdout().lock())?;
+            let clean = validate(&paths, &mut io::stdout().lock(), &mut io::stderr().lock())?;
             Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Wasm { command } => {

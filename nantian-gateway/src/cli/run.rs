@@ -219,12 +219,12 @@ async fn reload_until_the_end(
     loop {
         tokio::select! {
             () = changes.changed() => { control.reload().await; }
-            () = modules.changed() => { control.reload().await; }
+            () = modules.changed() => { control.reload_and_retry().await; }
             () = control.retry_due() => control.retry().await,
             () = store_changed.notified() => control.tell_again(),
             _ = signals.hangup.recv() => {
                 tracing::info!("SIGHUP: reloading");
-                control.reload().await;
+                control.reload_and_retry().await;
             }
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,

@@ -6,7 +6,6 @@ use std::{
 };
 
 use super::judge::judge;
-use crate::gates::Feature;
 use crate::source::{Cause, Fault, Files, Load, Refusal, Subject};
 
 /// Writes one line a fault to `out`, sorted by file and document, or one line that says how much is clean. Returns whether
@@ -14,28 +13,25 @@ use crate::source::{Cause, Fault, Files, Load, Refusal, Subject};
 ///
 /// A line reads `file:document: kind/namespace/name: field: reason`; documents are counted from 1. Objects that the
 /// translator refuses are faults too, with every feature gate open. What refers to an object that is in none of the files
-/// is not, for a file is often checked alone: it is logged as a warning and counted.
+/// is not, for a file is often checked alone: it is counted, and told in `warnings`, as is what the gateway does not serve.
 ///
 /// # Errors
 ///
-/// What writing to `out` fails with. A manifest that cannot be read is a fault like any other.
-pub fn validate(paths: &[PathBuf], out: &mut impl Write) -> io::Result<bool> {
+/// What writing to `out` or `warnings` fails with. A manifest that cannot be read is a fault like any other.
+pub fn validate(paths: &[PathBuf], out: &mut impl Write, warnings: &mut impl Write) -> io::Result<bool> {
     let mut files = Files::new(paths.to_vec());
     let load = files.load();
     // What is wrong with an object that cannot be read was told when it was read.
-    let is_readable = |refusal: &Refusal| {
-        let is_plugin = refusal.object.kind == Feature::WasmPlugin.name();
-        !(is_plugin && load.objects.unreadable_plugins.contains_key(&refusal.object.name))
-    };
+    let is_readable = |refusal: &Refusal| !load.objects.unreadable.contains_key(&refusal.object);
     let (dangling, refused): (Vec<_>, Vec<_>) = judge(&load.objects)
         .into_iter()
         .filter(is_readable)
         .partition(|refusal| refusal.cause == Cause::Absence);
     for Refusal { object, path, reason, .. } in &dangling {
-        tracing::warn!(%object, path, "{reason}");
+        writeln!(warnings, "warning: {object}: {path}: {reason}")?;
     }
     for object in &load.unserved {
-        tracing::warn!(%object, "is skipped: the gateway does not serve this kind");
+        writeln!(warnings, "warning: {object}: is skipped: the gateway does not serve this kind")?;
     }
     let refused = refused.into_iter().filter_map(|refusal| fault(&files, refusal));
     let mut faults: Vec<_> = load.faults.iter().cloned().chain(refused).collect();

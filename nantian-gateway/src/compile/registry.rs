@@ -19,6 +19,7 @@ use crate::{
     policy::{
         AiObserver, Limiters, Outside, PolicyLimiter, WasmPlugins, ai_target, rate_limit_policy, service_info,
     },
+    respond::Chain,
     telemetry::Telemetry,
     translate::conditions::Reason,
     upstream::{Destination, Roots, UpstreamTls},
@@ -233,7 +234,7 @@ impl Registry {
     ) -> (Option<PolicyLimiter>, Option<String>) {
         match rate_limit_policy(limit) {
             Ok(policy) => (Some(self.limiters.get(id, &limit.object, policy)), None),
-            Err(error) => (self.limiters.last(id), Some(error.to_string())),
+            Err(error) => (self.limiters.last(id), Some(Chain(&error).to_string())),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::{
     ir::Ir,
     listen::PortKey,
     metrics::Metrics,
+    respond::Chain,
     runtime::Workers,
     snapshot::Snapshot,
     source::{Cause, ObjectRef, Reading, Source, refusals},
@@ -109,21 +110,33 @@ impl Control {
     /// # Cancellation
     /// Dropping the future may leave the view behind the data path; the next reload brings it up to date.
     pub async fn reload(&mut self) -> Reload {
+        self.bring_about(false).await
+    }
+
+    /// As [`reload`](Self::reload), and tries again what could not be served.
+    ///
+    /// # Cancellation
+    /// As that of [`reload`](Self::reload).
+    pub async fn reload_and_retry(&mut self) -> Reload {
+        self.bring_about(!self.unbound.is_empty() || !self.problems.is_empty()).await
+    }
+
+    async fn bring_about(&mut self, retry: bool) -> Reload {
         let begun = Instant::now();
         let Reading { changed, faults: mut source_faults, unserved, is_idle } = self.source.read();
-        source_faults
-            .extend(self.session_keys.reload().err().map(|error| format!("--session-key-file {error}")));
+        source_faults.extend(
+            self.session_keys.reload().err().map(|error| format!("--session-key-file {}", Chain(&error))),
+        );
         let has_new_keys = self.registry.set_session_keys(self.session_keys.keys().clone());
         let is_told = source_faults == self.source_faults && unserved == self.unserved;
         let nothing_new = is_idle && is_told && !has_new_keys;
-        if nothing_new && self.generation > 0 && self.unbound.is_empty() && self.problems.is_empty() {
+        if nothing_new && self.generation > 0 && !retry {
             tracing::debug!("no object has changed");
             let (faults, took) = (source_faults.len() + self.rejected.len(), begun.elapsed());
             return Reload { changed, faults, installed: false, took };
         }
         let mut translation = self.translate(&changed);
         let first = self.generation == 0;
-        let retry = !self.unbound.is_empty() || !self.problems.is_empty();
         let anew = first || retry || has_new_keys;
         let installed = anew || translation.ir != self.served;
         if anew || !translation.ir.routes_like(&self.served) {
@@ -231,13 +244,14 @@ impl Control {
     /// What the objects mean; the status of an edit that was taken back is that of the edit.
     fn translation(&mut self) -> Translation {
         let mut translation = translate_with(self.source.objects(), self.gates, self.registry.patterns());
-        for (object, status) in self.source.unreadable() {
-            translation.statuses.set(object, status);
-        }
         for (object, rejected) in &self.rejected {
             if let Some(status) = &rejected.status {
                 translation.statuses.set(object.clone(), status.clone());
             }
+        }
+        // An edit that cannot be read came after the one that was taken back.
+        for (object, status) in self.source.unreadable() {
+            translation.statuses.set(object, status);
         }
         translation
     }
@@ -248,7 +262,7 @@ impl Control {
         if self.clock.is_none() && !ir.plugins.is_empty() {
             match self.registry.engine() {
                 Ok(engine) => self.clock = Some(EngineClock::start(engine)),
-                Err(error) => tracing::error!(%error, "plugins cannot run"),
+                Err(error) => tracing::error!(error = %Chain(&error), "plugins cannot run"),
             }
         }
         let compiled = compile(ir, &mut self.registry, self.generation);

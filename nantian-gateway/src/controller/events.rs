@@ -24,6 +24,8 @@ const IN_A_ROW: usize = 32;
 pub(super) struct Events {
     recorder: Recorder,
     told: BTreeSet<Line>,
+    /// Why events could not be written.
+    obstacles: BTreeSet<String>,
 }
 
 /// One thing to tell.
@@ -54,7 +56,7 @@ pub(super) fn warning(reason: &str, mut note: String) -> Event {
 
 impl Events {
     pub(super) fn new(client: Client, identity: String) -> Self {
-        Self { recorder: recorder(client, identity), told: BTreeSet::new() }
+        Self { recorder: recorder(client, identity), told: BTreeSet::new(), obstacles: BTreeSet::new() }
     }
 
     /// Tells some of what was not told before. Returns whether nothing is left to tell.
@@ -70,10 +72,19 @@ impl Events {
             let event = warning(line.reason, line.note.clone());
             match self.recorder.publish(&event, &reference).await {
                 Ok(()) => drop(self.told.insert(line)),
-                // Its namespace is about to go, say: another attempt would end like this one.
-                Err(Error::Api(status)) if [403, 404, 422].contains(&status.code) => {
-                    self.told.insert(line);
+                Err(Error::Api(status)) => {
+                    if self.obstacles.insert(status.message.clone()) {
+                        let (error, object) = (&status.message, &line.object);
+                        tracing::warn!(error, %object, "events cannot be written");
+                    }
+                    // Its namespace is about to go, say: another attempt would end like this one.
+                    if [403, 404, 422].contains(&status.code) {
+                        self.told.insert(line);
+                    } else {
+                        all = false;
+                    }
                 }
+                // That the server is away is told already.
                 Err(error) => {
                     tracing::debug!(%error, object = %line.object, "an event cannot be written");
                     all = false;

@@ -16,6 +16,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use crate::source::kube::said;
+
 /// The name of the object, in the namespace of the process.
 const NAME: &str = "nantian-gateway";
 /// How long a leader that says nothing more is waited for.
@@ -34,13 +36,22 @@ pub struct Lease {
     /// The version of the object that was last seen, and since when, by this process' own clock.
     seen: Option<(Option<String>, Instant)>,
     renewed: Instant,
+    failing: Option<Failing>,
+}
+
+/// The lease cannot be read or written.
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    is_told: bool,
 }
 
 impl Lease {
     /// A candidate of this name, which no other replica has.
     pub fn new(client: Client, identity: String) -> Self {
         let api = Api::default_namespaced(client);
-        Self { api, identity, holds: watch::Sender::new(false), seen: None, renewed: Instant::now() }
+        let holds = watch::Sender::new(false);
+        Self { api, identity, holds, seen: None, renewed: Instant::now(), failing: None }
     }
 
     /// Whether the lease is held.
@@ -55,15 +66,18 @@ impl Lease {
     pub async fn run(mut self, end: impl Future<Output = ()>) {
         let mut end = std::pin::pin!(end);
         loop {
-            let holds = match timeout(PERIOD, self.step()).await {
-                Ok(Ok(holds)) => holds,
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "the lease cannot be had");
-                    *self.holds.borrow() && self.renewed.elapsed() < GIVE_UP
+            let failure = match timeout(PERIOD, self.step()).await {
+                Ok(Ok(holds)) => {
+                    self.failing = None;
+                    self.set(holds);
+                    None
                 }
-                Err(_) => *self.holds.borrow() && self.renewed.elapsed() < GIVE_UP,
+                Ok(Err(error)) => Some(said(&error)),
+                Err(_) => Some(format!("no answer within {PERIOD:?}")),
             };
-            self.set(holds);
+            if let Some(error) = failure {
+                self.fail(&error);
+            }
             tokio::select! {
                 () = sleep(PERIOD) => {}
                 () = &mut end => break,
@@ -74,6 +88,17 @@ impl Lease {
             // Whoever comes next waits for it to expire otherwise.
             let _ = timeout(PERIOD, self.give_back()).await;
         }
+    }
+
+    /// Leads on for a while, and says once that something is wrong if that does not end by itself.
+    fn fail(&mut self, error: &str) {
+        let failing = self.failing.get_or_insert(Failing { since: Instant::now(), is_told: false });
+        if !failing.is_told && failing.since.elapsed() >= GIVE_UP {
+            failing.is_told = true;
+            tracing::warn!(error, "the lease cannot be had; no status is written until it can");
+        }
+        let holds = *self.holds.borrow() && self.renewed.elapsed() < GIVE_UP;
+        self.set(holds);
     }
 
     fn set(&self, holds: bool) {

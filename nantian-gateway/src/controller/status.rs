@@ -19,7 +19,16 @@ use crate::{
     },
 };
 
-/// The status of `object`, whose present one is `present`; `None` where nothing has to be written.
+/// What is to become of a status.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Merged {
+    /// The new one; `None` where nothing has to be written.
+    pub(super) status: Option<Value>,
+    /// The ancestors that find no room in it, for others have filled it.
+    pub(super) left_out: usize,
+}
+
+/// The status of `object`, whose present one is `present`.
 ///
 /// What other controllers say stays. Where nothing is said any more of an object that others may speak about too, what was
 /// said is taken back.
@@ -29,7 +38,7 @@ pub(super) fn merged(
     now: &Timestamp,
     truth: Option<&ObjectStatus>,
     features: &[&str],
-) -> Option<Value> {
+) -> Merged {
     let merging = Merging { now: *now };
     let status = match truth {
         Some(ObjectStatus::Plain(plain)) => {
@@ -56,9 +65,9 @@ pub(super) fn merged(
         {
             return merging.policy(present, &[]);
         }
-        None => return None,
+        None => return Merged::default(),
     };
-    (status != *present).then_some(status)
+    Merged { status: (status != *present).then_some(status), left_out: 0 }
 }
 
 struct Merging {
@@ -120,14 +129,14 @@ impl Merging {
         Value::Object(status)
     }
 
-    fn policy(&self, present: &Value, ancestors: &[AncestorStatus]) -> Option<Value> {
+    fn policy(&self, present: &Value, ancestors: &[AncestorStatus]) -> Merged {
         let mut status: PolicyStatus = serde_json::from_value(present.clone()).unwrap_or_default();
         let entries = ancestors.iter().map(|ancestor| {
             let conditions = ancestor.conditions.iter().map(|condition| self.condition(condition));
             (ancestor_ref(&ancestor.ancestor_ref), conditions.collect())
         });
         let applied = status.apply(CONTROLLER_NAME, entries);
-        applied.changed.then(|| json(&status))
+        Merged { status: applied.changed.then(|| json(&status)), left_out: applied.left_out.len() }
     }
 
     /// Conditions of types that are none of ours stay; of ours go those that are not spoken of any more.

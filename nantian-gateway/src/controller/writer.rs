@@ -1,6 +1,10 @@
 //! Brings what is true into the status of each object.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::jiff::Timestamp;
@@ -9,9 +13,16 @@ use kube::{
     api::{ApiResource, DynamicObject, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
-use super::{events::Events, lease::Lease, status::merged};
+use super::{
+    events::Events,
+    lease::Lease,
+    status::{Merged, merged},
+};
 use crate::{
     control::{ConfigView, View},
     source::{
@@ -24,6 +35,8 @@ use crate::{
 const GATHER: Duration = Duration::from_millis(50);
 /// When what could not be written is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
+/// When what the server has looked at and does not want is tried again.
+pub(super) const REFUSED: Duration = Duration::from_secs(30);
 /// Writes that are under way at once.
 const AT_ONCE: usize = 16;
 
@@ -39,6 +52,23 @@ pub struct Writer {
     /// The versions of objects whose status is as `judged_by` wants it.
     judged: HashMap<ObjectRef, Option<String>>,
     judged_by: Option<Arc<ConfigView>>,
+    failures: BTreeMap<ObjectRef, Failure>,
+    /// Why statuses could not be written, by kind.
+    obstacles: BTreeMap<&'static str, String>,
+    /// The objects whose status has no room for all there is to say.
+    full: BTreeSet<ObjectRef>,
+}
+
+/// A status that could not be written.
+#[derive(Debug)]
+struct Failure {
+    object: ObjectRef,
+    /// The version of the object that was to be changed.
+    version: Option<String>,
+    /// When it is tried again.
+    again_at: Instant,
+    /// What the server says, if it is worth a line in the log.
+    obstacle: Option<String>,
 }
 
 /// A status to write.
@@ -67,8 +97,19 @@ impl Writer {
     ) -> Self {
         let events = Events::new(client.clone(), identity);
         let (view, leads) = (view.watch(), lease.holds());
-        let (judged, judged_by) = (HashMap::new(), None);
-        Self { client, mirror, view, leads, events, features, judged, judged_by }
+        Self {
+            client,
+            mirror,
+            view,
+            leads,
+            events,
+            features,
+            judged: HashMap::new(),
+            judged_by: None,
+            failures: BTreeMap::new(),
+            obstacles: BTreeMap::new(),
+            full: BTreeSet::new(),
+        }
     }
 
     /// Writes until `view` is no more.
@@ -77,28 +118,32 @@ impl Writer {
     /// Dropping the future may leave a status unwritten; whoever leads next writes it.
     pub async fn run(mut self) {
         let mut reports = self.mirror.reports();
-        let mut is_done = true;
+        let mut again: Option<Duration> = None;
         loop {
             tokio::select! {
                 changed = self.view.changed() => if changed.is_err() { return },
                 changed = self.leads.changed() => if changed.is_err() { return },
                 changed = reports.changed() => if changed.is_err() { return },
-                () = sleep(RETRY), if !is_done => {}
+                () = sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
             sleep(GATHER).await;
             reports.borrow_and_update();
             let config = self.view.borrow_and_update().clone();
             if !*self.leads.borrow_and_update() {
                 self.judged.clear();
+                again = None;
                 continue;
             }
             let Some(config) = config else { continue };
-            is_done = self.write_all(&config).await && self.events.tell(&config, &self.mirror).await;
+            again = self.write_all(&config).await;
+            if !self.events.tell(&config, &self.mirror).await {
+                again = Some(again.map_or(RETRY, |again| again.min(RETRY)));
+            }
         }
     }
 
-    /// Writes every status that is not as it should be. Returns whether all of them are now.
-    async fn write_all(&mut self, config: &Arc<ConfigView>) -> bool {
+    /// Writes every status that is not as it should be. Returns after what time that has to be tried again.
+    async fn write_all(&mut self, config: &Arc<ConfigView>) -> Option<Duration> {
         if self.judged_by.as_ref().is_none_or(|judged_by| !Arc::ptr_eq(judged_by, config)) {
             self.judged.clear();
             self.judged_by = Some(Arc::clone(config));
@@ -106,25 +151,58 @@ impl Writer {
         let pending = self.pending(config);
         let mirror = &self.mirror;
         let written = stream::iter(pending).map(|pending| write(&self.client, mirror, pending));
-        let failed: Vec<ObjectRef> =
-            written.buffer_unordered(AT_ONCE).filter_map(|failed| async { failed }).collect().await;
-        for object in &failed {
-            self.judged.remove(object);
+        let written: Vec<_> = written.buffer_unordered(AT_ONCE).collect().await;
+        for outcome in written {
+            match outcome {
+                Ok((object, version)) => drop(self.judged.insert(object, version)),
+                Err(failure) => drop(self.failures.insert(failure.object.clone(), failure)),
+            }
         }
-        failed.is_empty()
+        self.warn();
+        let now = Instant::now();
+        self.failures.values().map(|failure| failure.again_at.saturating_duration_since(now)).min()
+    }
+
+    /// Says once what is in the way: of each kind that of its first object, for the others tell the same.
+    fn warn(&mut self) {
+        let mut obstacles = BTreeMap::new();
+        for (object, failure) in &self.failures {
+            if let Some(obstacle) = &failure.obstacle {
+                obstacles.entry(object.kind).or_insert((object, obstacle));
+            }
+        }
+        for (kind, (object, error)) in &obstacles {
+            if self.obstacles.get(kind) != Some(error) {
+                tracing::warn!(error, %object, "a status cannot be written");
+            }
+        }
+        self.obstacles =
+            obstacles.into_iter().map(|(kind, (_, obstacle))| (kind, obstacle.clone())).collect();
     }
 
     fn pending(&mut self, config: &ConfigView) -> Vec<Pending> {
-        let (judged, features, now) = (&mut self.judged, &self.features, Timestamp::now());
+        let Self { judged, features, failures, full, .. } = self;
+        let (now, begun) = (Timestamp::now(), Instant::now());
         self.mirror.with(|all| {
             judged.retain(|object, _| all.contains_key(object));
+            full.retain(|object| all.contains_key(object));
+            failures.retain(|object, failure| {
+                let version = all.get(object).map(|seen| &seen.resource_version);
+                failure.again_at > begun && version == Some(&failure.version)
+            });
             let mut pending = Vec::new();
             for (object, seen) in all.iter().filter(|(object, _)| HAVE_STATUS.contains(&object.kind)) {
-                if judged.get(object) == Some(&seen.resource_version) {
+                if judged.get(object) == Some(&seen.resource_version) || failures.contains_key(object) {
                     continue;
                 }
                 let truth = config.translation.statuses.get(object);
-                match merged(object, &seen.status, &now, truth, features) {
+                let Merged { status, left_out } = merged(object, &seen.status, &now, truth, features);
+                if left_out == 0 {
+                    full.remove(object);
+                } else if full.insert(object.clone()) {
+                    tracing::warn!(%object, left_out, "others have filled the status: ancestors are left out");
+                }
+                match status {
                     Some(status) => {
                         pending.push(Pending { object: object.clone(), seen: seen.clone(), status })
                     }
@@ -153,8 +231,12 @@ const HAVE_STATUS: [&str; 13] = [
     "BackendTLSPolicy",
 ];
 
-/// Writes one status. Returns the object if that has to be tried again.
-async fn write(client: &Client, mirror: &Mirror, pending: Pending) -> Option<ObjectRef> {
+/// Writes one status. Returns the version of the object that has it.
+async fn write(
+    client: &Client,
+    mirror: &Mirror,
+    pending: Pending,
+) -> Result<(ObjectRef, Option<String>), Failure> {
     let Pending { object, seen, status } = pending;
     let (group, version) = seen.api_version.rsplit_once('/').unwrap_or(("", &seen.api_version));
     let resource = ApiResource {
@@ -184,13 +266,25 @@ async fn write(client: &Client, mirror: &Mirror, pending: Pending) -> Option<Obj
                 &written.metadata,
                 written.data.get("status").cloned().unwrap_or_default(),
             );
-            None
+            Ok((object, written.metadata.resource_version))
         }
-        Err(Error::Api(status)) if status.code == 404 => None,
-        Err(Error::Api(status)) if status.code == 409 => Some(object),
+        Err(Error::Api(status)) if status.code == 404 => Ok((object, seen.resource_version)),
         Err(error) => {
             tracing::debug!(%error, %object, "a status cannot be written");
-            Some(object)
+            let (wait, obstacle) = match &error {
+                Error::Api(status) if status.code == 409 => (RETRY, None),
+                Error::Api(status) if is_refusal(status.code) => (REFUSED, Some(status.message.clone())),
+                Error::Api(status) => (RETRY, Some(status.message.clone())),
+                // That the server is away is told already.
+                _ => (RETRY, None),
+            };
+            let again_at = Instant::now() + wait;
+            Err(Failure { object, version: seen.resource_version, again_at, obstacle })
         }
     }
+}
+
+/// Whether the server has looked at something and does not want it.
+pub(super) fn is_refusal(code: u16) -> bool {
+    [400, 403, 422].contains(&code)
 }

@@ -17,6 +17,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{FetchError, MAX_BYTES, SourceNetworks, guard::Hop};
+use crate::ir::public;
 
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 5;
@@ -58,7 +59,7 @@ impl Client {
             }
             uri = next;
         }
-        Err(FetchError::Redirects { url: url.to_owned() })
+        Err(FetchError::Redirects { url: public(url).to_owned() })
     }
 
     /// Gets the bytes at `url`.
@@ -66,7 +67,7 @@ impl Client {
         let response = self.get(url, HeaderMap::new(), true).await?;
         match response.status() {
             StatusCode::OK => Ok(response.into_body()),
-            status => Err(FetchError::Status { url: url.to_owned(), status }),
+            status => Err(FetchError::Status { url: public(url).to_owned(), status }),
         }
     }
 
@@ -151,7 +152,7 @@ fn host(uri: &Uri) -> &str {
 }
 
 fn parse(url: &str) -> Result<Uri, FetchError> {
-    let refused = |reason| FetchError::Url { url: url.to_owned(), reason };
+    let refused = |reason| FetchError::Url { url: public(url).to_owned(), reason };
     let uri = Uri::try_from(url).map_err(|_| refused("it does not parse"))?;
     match uri.scheme_str() {
         Some("https" | "http") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(uri),

@@ -1,6 +1,6 @@
 //! Why a module was not fetched.
 
-use std::{io, net::IpAddr};
+use std::{io, net::IpAddr, time::Duration};
 
 use http::StatusCode;
 
@@ -11,7 +11,7 @@ pub enum FetchError {
     /// The URL cannot be asked.
     #[error("{url:?} is no URL that modules are fetched from: {reason}")]
     Url {
-        /// The URL.
+        /// The URL, as far as it may be shown.
         url: String,
         /// What is wrong with it.
         reason: &'static str,
@@ -47,7 +47,7 @@ pub enum FetchError {
     /// The answer was no module.
     #[error("{url} answers {status}")]
     Status {
-        /// The URL.
+        /// The URL, as far as it may be shown.
         url: String,
         /// The answer.
         status: StatusCode,
@@ -55,7 +55,7 @@ pub enum FetchError {
     /// More redirects than are followed.
     #[error("{url} is redirected too often")]
     Redirects {
-        /// The first URL.
+        /// The first URL, as far as it may be shown.
         url: String,
     },
     /// More bytes than a module may have.
@@ -65,10 +65,10 @@ pub enum FetchError {
         limit: usize,
     },
     /// It took too long.
-    #[error("not there after {seconds} s")]
+    #[error("not there after {limit:?}")]
     Timeout {
         /// The limit.
-        seconds: u64,
+        limit: Duration,
     },
     /// The registry's answer makes no sense.
     #[error("the artifact cannot be read: {reason}")]

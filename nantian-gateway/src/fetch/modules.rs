@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use super::{FetchError, SourceNetworks, client::Client, oci};
-use crate::{ir::Secret, respond::Chain};
+use crate::{
+    ir::{Secret, public},
+    respond::Chain,
+};
 
 /// Time of one attempt, from the first name to the last byte.
 const ATTEMPT: Duration = Duration::from_secs(30);
@@ -47,7 +50,7 @@ struct Inner {
 }
 
 /// What is asked for, and as whom: what a registry gives to one it may not give to another.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct ModuleKey {
     /// Where the module is.
@@ -117,6 +120,13 @@ impl Modules {
     }
 }
 
+impl fmt::Debug for ModuleKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, credentials } = self;
+        f.debug_struct("ModuleKey").field("url", &public(url)).field("credentials", credentials).finish()
+    }
+}
+
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,7 +141,7 @@ async fn fetch(modules: Arc<Inner>, module: ModuleKey) {
     let mut wait = FIRST_WAIT;
     loop {
         let attempt = timeout(ATTEMPT, get(&modules.client, &module)).await;
-        let state = match attempt.unwrap_or(Err(FetchError::Timeout { seconds: ATTEMPT.as_secs() })) {
+        let state = match attempt.unwrap_or(Err(FetchError::Timeout { limit: ATTEMPT })) {
             Ok(bytes) => Fetched::Ready(bytes),
             Err(error) => Fetched::Failed(Chain(&error).to_string()),
         };
@@ -140,7 +150,7 @@ async fn fetch(modules: Arc<Inner>, module: ModuleKey) {
             modules.arrived.notify_one();
         }
         if is_ready {
-            tracing::info!(url = module.url, "module fetched");
+            tracing::info!(url = public(&module.url), "module fetched");
             return;
         }
         sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
@@ -207,7 +217,7 @@ mod tests {
     async fn server_that_says_nothing_is_given_up_after_half_a_minute() {
         let begun = Instant::now();
         let fetched = first_attempt(Vec::new()).await;
-        assert_eq!(fetched, Fetched::Failed("not there after 30 s".to_owned()));
+        assert_eq!(fetched, Fetched::Failed("not there after 30s".to_owned()));
         assert_eq!(begun.elapsed().as_secs(), 30);
     }
 

@@ -4,10 +4,11 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use nantian_wasm::Digest;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::{FetchError, client::Client, guard::names_loopback, unpack};
-use crate::ir::Secret;
+use crate::ir::{Secret, public};
 
 /// What a registry may answer for a reference.
 const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
@@ -30,10 +31,15 @@ struct Descriptor {
     digest: String,
 }
 
+/// What may stand in the query of a URL as it is (RFC 3986, 3.4), but for what separates its parts.
+const QUERY: AsciiSet =
+    NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':').remove(b'/');
+
+/// Registries give the same token one name, the other, or both.
 #[derive(Deserialize)]
 struct Token {
-    #[serde(alias = "access_token")]
-    token: String,
+    token: Option<String>,
+    access_token: Option<String>,
 }
 
 /// A place in a registry.
@@ -63,7 +69,7 @@ pub(super) async fn pull(
     reference: &str,
     credentials: Option<&Secret>,
 ) -> Result<Bytes, FetchError> {
-    let refused = |reason| FetchError::Url { url: format!("oci://{reference}"), reason };
+    let refused = |reason| FetchError::Url { url: format!("oci://{}", public(reference)), reason };
     let (registry, path) = reference.split_once('/').ok_or_else(|| refused("it names no repository"))?;
     let (name, version) = split(path);
     if name.is_empty() {
@@ -173,19 +179,29 @@ impl Repository<'_> {
         if is_own || realm.starts_with("https://") {
             headers.extend(self.basic().map(|value| (header::AUTHORIZATION, value)));
         }
-        let url = format!("{realm}?service={service}&scope=repository:{}:pull", self.name);
+        let url = token_url(realm, service, &self.name);
         let answer = self.client.get(&url, headers, is_own).await?;
         if answer.status() != StatusCode::OK {
             return Err(unauthorized());
         }
-        let token: Token = serde_json::from_slice(answer.body()).map_err(|_| unauthorized())?;
-        secret_value(&format!("Bearer {}", token.token)).ok_or_else(unauthorized)
+        let Token { token, access_token } =
+            serde_json::from_slice(answer.body()).map_err(|_| unauthorized())?;
+        let token = token.or(access_token).ok_or_else(unauthorized)?;
+        secret_value(&format!("Bearer {token}")).ok_or_else(unauthorized)
     }
 
     fn basic(&self) -> Option<HeaderValue> {
         let Secret(credentials) = self.credentials?;
         secret_value(&format!("Basic {}", BASE64_STANDARD.encode(credentials)))
     }
+}
+
+/// Where a token to pull a repository is to be had (Docker registry token authentication).
+fn token_url(realm: &str, service: &str, repository: &str) -> String {
+    let separator = if realm.contains('?') { '&' } else { '?' };
+    let service = utf8_percent_encode(service, &QUERY);
+    let repository = utf8_percent_encode(repository, &QUERY);
+    format!("{realm}{separator}service={service}&scope=repository:{repository}:pull")
 }
 
 /// A header's value that no log shows.
@@ -236,6 +252,15 @@ mod tests {
         assert_eq!(located("docker.io", "plugin"), ("registry-1.docker.io", "library/plugin".to_owned()));
         assert_eq!(located("docker.io", "team/plugin"), ("registry-1.docker.io", "team/plugin".to_owned()));
         assert_eq!(located("ghcr.io", "team/plugin"), ("ghcr.io", "team/plugin".to_owned()));
+    }
+
+    #[test]
+    fn what_a_registry_says_of_itself_keeps_its_place_in_the_url_of_the_token() {
+        let url = token_url("https://auth.test/token?account=x", "a&scope=b c", "team/plugin");
+        assert_eq!(
+            url,
+            "https://auth.test/token?account=x&service=a%26scope%3Db%20c&scope=repository:team/plugin:pull"
+        );
     }
 
     #[test]

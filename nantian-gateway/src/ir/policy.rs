@@ -212,8 +212,8 @@ pub struct Plugin {
 pub enum PluginSource {
     /// The bytes, from `inline` or a ConfigMap.
     Bytes(#[serde(serialize_with = "length_only")] Vec<u8>),
-    /// To be fetched.
-    Url(String),
+    /// To be fetched. What follows `?` is not shown, for it may be a signature that opens the place to whoever has it.
+    Url(#[serde(serialize_with = "public_only")] String),
     /// Not to be had, with the reason: the failure policy applies.
     Missing(String),
 }
@@ -232,10 +232,19 @@ impl fmt::Debug for PluginSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
-            Self::Url(url) => write!(f, "Url({url})"),
+            Self::Url(url) => write!(f, "Url({})", public(url)),
             Self::Missing(reason) => write!(f, "Missing({reason})"),
         }
     }
+}
+
+/// A URL without its query.
+pub(crate) fn public(url: &str) -> &str {
+    url.split_once('?').map_or(url, |(public, _)| public)
+}
+
+fn public_only<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(public(url))
 }
 
 fn length_only<S: Serializer>(bytes: &impl AsRef<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -298,4 +307,18 @@ pub enum FailurePolicy {
     FailClosed,
     /// The request goes on without the plugin.
     FailOpen,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_in_the_url_of_a_module_is_shown_nowhere() {
+        let source = PluginSource::Url("https://s3.test/plugin.wasm?X-Amz-Signature=5afe".to_owned());
+        let shown = [format!("{source:?}"), serde_json::to_string(&source).unwrap()];
+        for shown in shown {
+            assert!(shown.contains("https://s3.test/plugin.wasm") && !shown.contains("5afe"), "{shown}");
+        }
+    }
 }

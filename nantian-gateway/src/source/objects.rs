@@ -62,8 +62,8 @@ pub struct Objects {
     pub wasm_plugins: ByName<WasmPlugin>,
     /// BackendLBPolicies.
     pub backend_lb_policies: ByName<BackendLbPolicy>,
-    /// The WasmPlugins among them that cannot be read, and why: each keeps shut what it was meant to guard.
-    pub unreadable_plugins: BTreeMap<ObjectName, String>,
+    /// Those among them that cannot be read and have no good version, and why: each keeps shut what it was meant to guard.
+    pub unreadable: BTreeMap<ObjectRef, String>,
     /// Where Gateways are reached; not an object, but what the source has made of some.
     pub placements: Placements,
 }
@@ -71,10 +71,12 @@ pub struct Objects {
 impl Objects {
     /// What has to be known to take care of what stands in front of Gateways.
     #[cfg(feature = "kubernetes")]
-    pub(super) fn fronts(&self) -> Self {
+    pub(crate) fn fronts(&self) -> Self {
         Self {
             gateway_classes: self.gateway_classes.clone(),
             gateways: self.gateways.clone(),
+            listener_sets: self.listener_sets.clone(),
+            namespaces: self.namespaces.clone(),
             services: self.services.clone(),
             endpoint_slices: self.endpoint_slices.clone(),
             ..Self::default()

@@ -1,6 +1,9 @@
 //! Where a Gateway is reached that does not say it itself.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::ir::{ObjectName, Transport};
 
@@ -13,6 +16,8 @@ pub enum Placements {
     Here,
     /// On all interfaces, under addresses that nobody knows.
     Nowhere,
+    /// On addresses that are assigned; none was left for these Gateways, which are not served.
+    Exhausted(BTreeSet<ObjectName>),
     /// Through something in front of this process; a Gateway without an entry waits for it.
     InFront(BTreeMap<ObjectName, Placement>),
 }

@@ -57,7 +57,7 @@ impl<O> Versions<O> {
         self.served.values_mut().for_each(|served| served.before = None);
     }
 
-    /// Takes in a good version. Returns whether it is handed out in place of another one, or of none.
+    /// Takes in a good version. Returns whether it is handed out in place of another one, or of none, or lifts a rejection.
     pub(super) fn put(&mut self, name: &ObjectRef, origin: O, object: &Object) -> bool {
         let Some(served) = self.served.get_mut(name).filter(|served| !served.is_stand_in) else {
             if let Some(stand_in) = self.served.remove(name) {
@@ -70,9 +70,9 @@ impl<O> Versions<O> {
         if served.rejected.as_ref().is_some_and(|rejected| rejected.equals(object)) {
             return false;
         }
-        served.rejected = None;
+        let was_rejected = served.rejected.take().is_some();
         if served.object.equals(object) {
-            return false;
+            return was_rejected;
         }
         served.before = Some(mem::replace(&mut served.object, object.clone()));
         self.objects.put(name.name.clone(), object.clone());
@@ -82,13 +82,12 @@ impl<O> Versions<O> {
     /// Takes in what stands for an object of which there is no good version, and why. Returns whether that changed.
     pub(super) fn stand_in(&mut self, name: &ObjectRef, origin: O, object: &Object, reason: &str) -> bool {
         if let Some(served) = self.served.get(name) {
-            let is_known =
-                self.objects.unreadable_plugins.get(&name.name).is_some_and(|known| known == reason);
+            let is_known = self.objects.unreadable.get(name).is_some_and(|known| known == reason);
             if !served.is_stand_in || (is_known && served.object.equals(object)) {
                 return false;
             }
         }
-        self.objects.unreadable_plugins.insert(name.name.clone(), reason.to_owned());
+        self.objects.unreadable.insert(name.clone(), reason.to_owned());
         self.insert(name, origin, object, true);
         true
     }
@@ -140,6 +139,6 @@ impl<O> Versions<O> {
 fn forget<O>(objects: &mut Objects, name: &ObjectRef, served: &Served<O>) {
     objects.remove(&served.object, &name.name);
     if served.is_stand_in {
-        objects.unreadable_plugins.remove(&name.name);
+        objects.unreadable.remove(name);
     }
 }

@@ -76,7 +76,9 @@ impl Redaction {
             }
             Block::ToolCall(call) => {
                 let arguments = self.redact(call.arguments.as_str());
-                let arguments: Value = serde_json::from_str(&arguments).unwrap_or(Value::String(arguments));
+                let mut arguments: Value =
+                    serde_json::from_str(&arguments).unwrap_or(Value::String(arguments));
+                self.redact_strings(&mut arguments);
                 json!({"type": "tool_call", "id": call.id, "name": call.name, "arguments": arguments})
             }
             Block::ToolResult(result) => {
@@ -88,7 +90,44 @@ impl Redaction {
         }
     }
 
+    /// Blacks out in every string and every name of a field, which JSON may have written with escapes.
+    fn redact_strings(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.redact(text),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.redact_strings(item)),
+            Value::Object(fields) => {
+                *fields = std::mem::take(fields)
+                    .into_iter()
+                    .map(|(name, mut field)| {
+                        self.redact_strings(&mut field);
+                        (self.redact(&name), field)
+                    })
+                    .collect();
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
     fn redact(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, pattern| pattern.replace_all(&text, REDACTED).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nantian_ai::ir::{Json, ToolCall};
+
+    use super::*;
+
+    #[test]
+    fn escapes_hide_nothing_in_the_arguments_of_a_tool_call() {
+        let redaction = Redaction::new([&"[a-z]+@[a-z.]+".to_owned()]).unwrap();
+        let arguments =
+            r#"{"to": ["ann\u0040example.org"], "cc": {"bob\u0040example.org": "eve@example.org"}, "n": 1}"#;
+        let arguments = Json::parse(arguments).unwrap();
+        let call = ToolCall { id: "1".to_owned(), name: "send".to_owned(), arguments };
+        let part = redaction.part(&Block::ToolCall(call));
+        let expected = json!({"to": [REDACTED], "cc": {REDACTED: REDACTED}, "n": 1});
+        assert_eq!(part["arguments"], expected);
     }
 }

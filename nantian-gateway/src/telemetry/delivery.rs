@@ -15,7 +15,11 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::Place;
-use crate::{body::Body, ir, upstream::Client};
+use crate::{
+    body::{Body, BoxError},
+    ir,
+    upstream::Client,
+};
 
 /// How long a collector may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,7 +61,7 @@ pub(super) enum NotTaken {
     #[error("the collector did not answer within {PATIENCE:?}")]
     Late,
     #[error("the collector cannot be reached")]
-    Unreachable,
+    Unreachable(#[source] BoxError),
     #[error("the collector answered with status {}", status.as_u16())]
     Refused {
         status: StatusCode,
@@ -94,9 +98,9 @@ impl Delivery {
     pub(super) async fn post(&self, client: &Client, signal: &str, body: Bytes) -> Result<Taken, NotTaken> {
         let mut request = Request::new(Body::full(body));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.place.path(signal).parse().map_err(|_| NotTaken::Unreachable)?;
+        *request.uri_mut() = self.place.path(signal).parse().map_err(unreachable)?;
         let headers = request.headers_mut();
-        let host = HeaderValue::from_str(&self.place.authority).map_err(|_| NotTaken::Unreachable)?;
+        let host = HeaderValue::from_str(&self.place.authority).map_err(unreachable)?;
         headers.insert(HOST, host);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -111,7 +115,7 @@ impl Delivery {
         }
         let exchange = async {
             let sent = client.send(self.place.destination.clone(), request).await;
-            let (head, body) = sent.map_err(|_| NotTaken::Unreachable)?.into_parts();
+            let (head, body) = sent.map_err(|unsent| unreachable(unsent.error))?.into_parts();
             // Read to its end, the connection can be used again.
             let said = Limited::new(body, MOST_SAID).collect().await;
             if !head.status.is_success() {
@@ -131,7 +135,7 @@ impl NotTaken {
     /// drawn from `0.0..1.0`.
     pub(super) fn again_after(&self, attempts: u32, chance: f64) -> Option<Duration> {
         let asked = match self {
-            Self::Late | Self::Unreachable => Duration::ZERO,
+            Self::Late | Self::Unreachable(_) => Duration::ZERO,
             Self::Refused { status, retry_after } if matches!(status.as_u16(), 429 | 502 | 503 | 504) => {
                 retry_after.unwrap_or_default()
             }
@@ -152,6 +156,10 @@ impl Taken {
         let number = |text: &str| text.parse().ok();
         Self { rejected: rejected.as_u64().or_else(|| rejected.as_str().and_then(number)).unwrap_or(0) }
     }
+}
+
+fn unreachable(cause: impl Into<BoxError>) -> NotTaken {
+    NotTaken::Unreachable(cause.into())
 }
 
 /// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3).
@@ -179,7 +187,7 @@ mod tests {
         for status in [400, 401, 404, 413, 500, 501] {
             assert!(refused(status, None).again_after(1, 0.5).is_none(), "{status}");
         }
-        assert!(NotTaken::Unreachable.again_after(1, 0.5).is_some());
+        assert!(unreachable("refused").again_after(1, 0.5).is_some());
         assert!(NotTaken::Authorization.again_after(1, 0.5).is_none());
     }
 

@@ -8,16 +8,19 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     sync::mpsc::Receiver,
-    time::{Instant, interval_at, sleep},
+    time::{Instant, MissedTickBehavior, interval_at, sleep},
 };
 
 use super::{
     CallRecord, ExportCounts, ServiceInfo, content::Redaction, delivery::Delivery, measures::Measures, otlp,
 };
-use crate::{ir, upstream::Client};
+use crate::{ir, respond::Chain, upstream::Client};
 
 /// How many records are told at once at most.
 const BATCH: usize = 512;
+
+/// How long contents may become that are told at once, in bytes; a longer one is told alone.
+const MOST_CONTENT: usize = 2 << 20;
 
 /// How long a record may wait for others.
 const LINGER: Duration = Duration::from_secs(1);
@@ -46,6 +49,7 @@ impl Exporter {
     pub(super) async fn run(self, client: Client, mut inbox: Receiver<CallRecord>) {
         let mut measures = Measures::new(SystemTime::now());
         let mut period = interval_at(Instant::now() + PERIOD, PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let measured = self.collector.kind == ir::CollectorKind::Otlp;
         let mut batch = Vec::new();
         loop {
@@ -61,7 +65,9 @@ impl Exporter {
                         batch.push(record);
                     }
                     batch.iter().for_each(|record| measures.add(record));
-                    self.tell(&client, &batch, &inbox).await;
+                    for part in parts(&batch, |record| record.content_len()) {
+                        self.tell(&client, part, &inbox).await;
+                    }
                     batch.clear();
                 }
                 _ = period.tick(), if measured => self.measure(&client, &measures).await,
@@ -91,7 +97,10 @@ impl Exporter {
         self.counts.failed.fetch_add(rejected, Relaxed);
         let (service, collector) = (&self.service.name, self.delivery.collector());
         match told {
-            Err(error) => tracing::warn!(%service, %collector, spans, attempts, %error, "traces are lost"),
+            Err(error) => {
+                let error = Chain(&error);
+                tracing::warn!(%service, %collector, spans, attempts, %error, "traces are lost");
+            }
             Ok(_) if rejected > 0 => tracing::warn!(%service, %collector, rejected, "traces are refused"),
             Ok(_) => {}
         }
@@ -102,9 +111,24 @@ impl Exporter {
         // They hold all since the start, so the next ones make up for those that are lost.
         if let Err(error) = self.delivery.post(client, "metrics", Bytes::from(body.to_string())).await {
             let (service, collector) = (&self.service.name, self.delivery.collector());
-            tracing::warn!(%service, %collector, %error, "metrics are told later");
+            tracing::warn!(%service, %collector, error = %Chain(&error), "metrics are told later");
         }
     }
+}
+
+/// Cuts a batch where its contents become too long to be told at once.
+fn parts<T>(mut batch: &[T], length: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let mut total = 0_usize;
+        let mut fits = |record: &T| {
+            total = total.saturating_add(length(record));
+            total <= MOST_CONTENT
+        };
+        let count = batch.iter().take_while(|record| fits(record)).count().max(1);
+        let (part, rest) = batch.split_at_checked(count)?;
+        batch = rest;
+        Some(part)
+    })
 }
 
 /// Waits before another attempt; false if nothing more can come, so that the end need not wait.
@@ -118,4 +142,19 @@ async fn pause(wait: Duration, inbox: &Receiver<CallRecord>) -> bool {
         sleep(rest.min(GLANCE)).await;
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_are_told_in_parts_that_are_not_too_long() {
+        let mebibyte = 1 << 20;
+        let batch = [mebibyte, mebibyte, 1, 0, 5 * mebibyte, 7, 7];
+        let parts: Vec<_> = parts(&batch, |length| *length).collect();
+        assert_eq!(parts, [&batch[..2], &batch[2..4], &batch[4..5], &batch[5..]]);
+        assert_eq!(super::parts(&[0; BATCH], |length| *length).count(), 1);
+        assert_eq!(super::parts(&[], |length: &usize| *length).count(), 0);
+    }
 }

@@ -52,6 +52,12 @@ pub struct TraceParent {
 // === impl CallRecord ===
 
 impl CallRecord {
+    /// How long its contents are, in bytes; 0 if they are not kept.
+    pub(super) fn content_len(&self) -> usize {
+        let content = self.report.call.content.as_ref();
+        content.map_or(0, |content| content.request.len().saturating_add(content.reply.len()))
+    }
+
     /// `gen_ai.operation.name`.
     pub(super) fn operation_name(&self) -> &'static str {
         match self.operation {

@@ -50,6 +50,29 @@ async fn a_backend_is_asked_over_tls_by_its_name_and_only_if_it_is_who_it_should
 }
 
 #[tokio::test]
+async fn a_policy_that_cannot_be_read_lets_nothing_through_in_clear_text() {
+    let certificate = Certificate::new(&["a.example.org"]);
+    let (plain, backend) = (Backend::echo("plain").await, Backend::tls(certificate.server()).await);
+    let broken = "hostname: a.example.org, caCertificateRefs: no list";
+    let gateway = world(&certificate, &backend, &["good"])
+        .service("guarded", &[&plain])
+        .route("guarded", &[rule("/guarded", &to("guarded"))])
+        .manifest("guarded-tls", &policy("guarded", "", broken))
+        .manifest("good-tls", &policy("good", "", &trusting("ca", "a.example.org")))
+        .start()
+        .await;
+    assert_eq!(status(&gateway, "/guarded").await, 500);
+    assert!(plain.seen().is_empty(), "nothing has arrived");
+    let accepted = gateway.condition("BackendTLSPolicy demo/guarded", "Accepted").await;
+    assert_eq!((&accepted["status"], &accepted["reason"]), (&"False".into(), &"Invalid".into()));
+    assert!(accepted["message"].to_string().contains("caCertificateRefs"), "{accepted}");
+    gateway.edit("good-tls", &policy("good", "", broken)).await;
+    assert_eq!(status(&gateway, "/good").await, 200, "the last good version stays");
+    gateway.edit("guarded-tls", "").await;
+    assert_eq!(status(&gateway, "/guarded").await, 200);
+}
+
+#[tokio::test]
 async fn a_certificate_needs_one_of_the_names_that_are_listed() {
     let uri = Certificate::of_uri("spiffe://example.org/a");
     let by_uri = Backend::tls(uri.server()).await;

@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tokio::{net::TcpStream, time::Instant};
 
-use crate::support::{Backend, Port, Running, Wire, World, after, eventually, gateway, rule, to};
+use crate::support::{Backend, Port, Running, Wire, World, after, eventually, gateway, plugin, rule, to};
 
 /// A rule whose responses say which version of it served them.
 fn versioned(version: usize) -> String {
@@ -120,8 +121,30 @@ spec: {parentRefs: [{name: demo}], rulez: []}
     gateway.edit_route("edited", &[impossible]).await;
     assert_eq!(version(&mut wire).await, 2, "what the translator refuses is taken back");
     assert_eq!(gateway.metric("nantian_config_faults").await, Some(1.0));
+    assert_eq!(gateway.condition("HTTPRoute demo/edited", "Accepted").await["status"], "False");
     assert_eq!(gateway.metric("nantian_config_reloads_total{result=\"with_faults\"}").await, Some(3.0));
+    gateway.edit_route("edited", &[versioned(2)]).await;
+    assert_eq!(gateway.metric("nantian_config_faults").await, Some(0.0), "the author has taken it back, too");
+    assert_eq!(gateway.condition("HTTPRoute demo/edited", "Accepted").await["status"], "True");
     load.stop().await;
+}
+
+#[tokio::test]
+async fn endpoints_change_alone_while_a_plugin_cannot_be_served() {
+    let (first, second) = (Backend::echo("first").await, Backend::echo("second").await);
+    let module = format!("inline: {}", BASE64_STANDARD.encode("no module"));
+    let gateway = World::new()
+        .service("a", &[&first])
+        .route("r", &[rule("/guarded", &to("a"))])
+        .route("other", &[rule("/", &to("a"))])
+        .manifest("plugin", &plugin("r", &module))
+        .start()
+        .await;
+    assert_eq!(gateway.condition("WasmPlugin demo/r", "Programmed").await["reason"], "ModuleInvalid");
+    let generation = gateway.config().await["generation"].clone();
+    gateway.edit_service("a", &[&second]).await;
+    assert_eq!(gateway.get("/").await.header("x-backend"), Some("second"));
+    assert_eq!(gateway.config().await["generation"], generation, "no route is compiled again");
 }
 
 #[tokio::test]

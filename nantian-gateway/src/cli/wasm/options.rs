@@ -32,10 +32,11 @@ pub(in crate::cli) struct PluginOptions {
     #[arg(long, value_name = "ID", default_value = "")]
     pub(super) root_id: String,
     /// Linear memory the plugin may have, 65536 to 4294967296.
-    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20,
+        value_parser = clap::value_parser!(u64).range(65_536..=4_294_967_296))]
     pub(super) max_memory_bytes: u64,
     /// Time of one call into the plugin, 1 to 60000 ms.
-    #[arg(long, value_name = "MS", default_value_t = 100)]
+    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub(super) max_execution_time_ms: u64,
 }
 

@@ -13,7 +13,10 @@ use kube::{
 use tokio::{sync::watch, time::sleep};
 
 use self::plan::{Obstacle, Plan, plan};
-use super::{Lease, events, writer::RETRY};
+use super::{
+    Lease, events,
+    writer::{REFUSED, RETRY, is_refusal},
+};
 use crate::{
     ir::ObjectName,
     source::{Objects, kube::said},
@@ -22,9 +25,6 @@ use crate::{
 
 /// Whose fields of an object are ours, as the API server keeps it.
 const FIELD_MANAGER: &str = "nantian-gateway";
-
-/// When an object that the API server has refused is tried again.
-const REFUSED: Duration = Duration::from_secs(30);
 
 /// How Gateways are reached that ask for no address.
 #[derive(Debug, Clone)]
@@ -147,7 +147,7 @@ fn retry_after(error: &Error) -> Option<Duration> {
     match error {
         Error::Api(status) if status.code == 404 => None,
         // The server has looked at it and does not want it.
-        Error::Api(status) if [400, 403, 422].contains(&status.code) => Some(REFUSED),
+        Error::Api(status) if is_refusal(status.code) => Some(REFUSED),
         _ => Some(RETRY),
     }
 }

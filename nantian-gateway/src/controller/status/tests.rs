@@ -14,7 +14,7 @@ fn merged(
     now: &Timestamp,
     truth: Option<&ObjectStatus>,
 ) -> Option<Value> {
-    super::merged(object, present, now, truth, &[])
+    super::merged(object, present, now, truth, &[]).status
 }
 
 fn object(kind: &'static str) -> ObjectRef {
@@ -111,7 +111,8 @@ fn conditions_of_others_on_a_gateway_stay() {
 fn a_class_tells_its_features_together_with_its_acceptance() {
     let truth = ObjectStatus::Plain(PlainStatus { conditions: accepted(1, true) });
     let merged = |present, second| {
-        super::merged(&object("GatewayClass"), present, &at(second), Some(&truth), &["GRPCRoute", "Gateway"])
+        let features = ["GRPCRoute", "Gateway"];
+        super::merged(&object("GatewayClass"), present, &at(second), Some(&truth), &features).status
     };
     let status = merged(&Value::Null, 1).unwrap();
     assert_eq!(status["supportedFeatures"], json!([{ "name": "GRPCRoute" }, { "name": "Gateway" }]));
@@ -126,4 +127,29 @@ fn a_judgement_of_an_older_generation_overwrites_no_newer_one() {
 
 fn plain(generation: i64, holds: bool) -> ObjectStatus {
     ObjectStatus::Plain(PlainStatus { conditions: accepted(generation, holds) })
+}
+
+#[test]
+fn ancestors_for_which_others_leave_no_room_are_counted() {
+    let ancestor = |name: String, controller: &str| json!({ "ancestorRef": { "name": name }, "controllerName": controller, "conditions": [] });
+    let others: Vec<_> = (0..15).map(|index| ancestor(format!("g{index}"), "example.com/other")).collect();
+    let ours = |name: &str| AncestorStatus {
+        ancestor_ref: StatusRef {
+            group: None,
+            kind: None,
+            namespace: None,
+            name: name.to_owned(),
+            section_name: None,
+            port: None,
+        },
+        controller_name: CONTROLLER_NAME,
+        conditions: accepted(1, true),
+    };
+    let truth = ObjectStatus::Policy(crate::translate::status::PolicyStatus {
+        ancestors: vec![ours("a"), ours("b")],
+    });
+    let present = json!({ "ancestors": others });
+    let merged = super::merged(&object("TokenPolicy"), &present, &at(1), Some(&truth), &[]);
+    assert_eq!(merged.left_out, 1);
+    assert_eq!(merged.status.unwrap()["ancestors"].as_array().unwrap().len(), 16);
 }

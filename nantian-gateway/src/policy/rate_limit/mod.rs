@@ -19,10 +19,10 @@ pub use self::{
 #[non_exhaustive]
 pub enum InvalidRateLimit {
     /// A scope outside the grammar.
-    #[error("spec.scope: {0}")]
+    #[error("spec.scope")]
     Scope(#[source] InvalidScope),
     /// A limit outside its range.
-    #[error("spec: {0}")]
+    #[error("spec")]
     Policy(#[source] InvalidPolicy),
 }
 

@@ -8,7 +8,10 @@ use http_body_util::{BodyExt as _, StreamBody};
 use nantian_lb::{Balancer, PickContext};
 use nantian_wasm::{GrpcCall, GrpcReplies, GrpcStream};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::timeout,
 };
 
@@ -29,17 +32,25 @@ const UNAVAILABLE: u32 = 14;
 const MAX_MESSAGE: usize = 4 << 20;
 /// A flag and a length stand in front of each message.
 const PREFIX: usize = 5;
+/// How many messages of a guest may wait to be sent.
+const MAX_WAITING: usize = 16;
 
 /// The guest's end of a call. Dropping it cancels the call.
 struct Sending {
-    messages: Option<mpsc::UnboundedSender<Bytes>>,
-    _cancel: oneshot::Sender<()>,
+    messages: Option<mpsc::Sender<Bytes>>,
+    /// Told when more messages wait than may.
+    overflow: Option<oneshot::Sender<()>>,
 }
 
 impl GrpcStream for Sending {
     fn send(&mut self, message: Bytes) {
-        if let Some(messages) = &self.messages {
-            drop(messages.send(message));
+        let Some(messages) = &self.messages else { return };
+        if let Err(TrySendError::Full(_)) = messages.try_send(message) {
+            self.messages = None;
+            if let Some(overflow) = self.overflow.take() {
+                // The call may have ended by now.
+                let _ = overflow.send(());
+            }
         }
     }
 
@@ -61,11 +72,11 @@ pub(super) fn open(
     mut call: GrpcCall,
     replies: GrpcReplies,
 ) -> Box<dyn GrpcStream> {
-    let (messages, outgoing) = mpsc::unbounded_channel();
-    let (cancel, cancelled) = oneshot::channel::<()>();
+    let (messages, outgoing) = mpsc::channel(MAX_WAITING);
+    let (overflow, cancelled) = oneshot::channel::<()>();
     let is_unary = call.message.is_some();
     if let Some(message) = call.message.take() {
-        drop(messages.send(message));
+        drop(messages.try_send(message));
     }
     calls.run(move |client| async move {
         let limit = call.timeout;
@@ -81,17 +92,19 @@ pub(super) fn open(
         };
         tokio::select! {
             ended = timed => replies.close(ended.status, ended.message),
-            _ = cancelled => {}
+            overflow = cancelled => if overflow.is_ok() {
+                replies.close(RESOURCE_EXHAUSTED, format!("more than {MAX_WAITING} messages wait to be sent"));
+            }
         }
     });
-    Box::new(Sending { messages: (!is_unary).then_some(messages), _cancel: cancel })
+    Box::new(Sending { messages: (!is_unary).then_some(messages), overflow: Some(overflow) })
 }
 
 async fn exchange(
     client: Client,
     balancer: &Balancer<Destination>,
     call: GrpcCall,
-    outgoing: mpsc::UnboundedReceiver<Bytes>,
+    outgoing: mpsc::Receiver<Bytes>,
     replies: &GrpcReplies,
     is_unary: bool,
 ) -> Ended {
@@ -144,7 +157,7 @@ async fn exchange(
     Ended { status: INTERNAL, message: "the stream ended without trailers".to_owned() }
 }
 
-fn request(call: GrpcCall, outgoing: mpsc::UnboundedReceiver<Bytes>) -> Request<Body> {
+fn request(call: GrpcCall, outgoing: mpsc::Receiver<Bytes>) -> Request<Body> {
     let frames = stream::unfold(outgoing, |mut outgoing| async move {
         let message = outgoing.recv().await?;
         Some((Ok::<_, BoxError>(Frame::data(framed(&message))), outgoing))
@@ -195,6 +208,24 @@ fn status(headers: &HeaderMap) -> Option<Ended> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_that_sends_faster_than_the_network_is_cut_off() {
+        let (messages, mut outgoing) = mpsc::channel(MAX_WAITING);
+        let (overflow, mut cancelled) = oneshot::channel();
+        let mut sending = Sending { messages: Some(messages), overflow: Some(overflow) };
+        for _ in 0..MAX_WAITING {
+            sending.send(Bytes::from_static(b"message"));
+        }
+        assert!(cancelled.try_recv().is_err(), "as many as may wait do");
+        sending.send(Bytes::from_static(b"one too many"));
+        assert_eq!(cancelled.try_recv(), Ok(()));
+        let mut waiting = 0;
+        while outgoing.try_recv().is_ok() {
+            waiting += 1;
+        }
+        assert_eq!(waiting, MAX_WAITING);
+    }
 
     #[test]
     fn messages_are_cut_at_their_lengths() {

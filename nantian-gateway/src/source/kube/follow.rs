@@ -29,6 +29,8 @@ const COMING_BACK: Duration = Duration::from_secs(10);
 /// How long a kind has to be missing before its objects are forgotten. A CRD that is deleted takes them along one by one;
 /// this is for those of which nobody told.
 const GONE_AFTER: Duration = Duration::from_secs(60);
+/// How long after a failure a watch may break off again without being broken.
+const WELL_AFTER: Duration = Duration::from_secs(30);
 /// The first pause after a failure; it doubles
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// until it is this long.
@@ -119,7 +121,7 @@ async fn follow_kind(
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let mut events = pin!(watcher(api.clone(), selection(kind)));
     let mut listed = BTreeSet::new();
-    let (mut pause, mut missing) = (Pause::default(), None);
+    let (mut pause, mut failed, mut missing) = (Pause::default(), None::<Instant>, None);
     while let Some(event) = events.next().await {
         let error = match event {
             Ok(event) => {
@@ -148,6 +150,11 @@ async fn follow_kind(
         };
         if is_expiry(&error) {
             continue;
+        }
+        // A watch that goes on where it was broken off says so by nothing but its silence.
+        let was_well = failed.replace(Instant::now()).is_some_and(|failed| failed.elapsed() >= WELL_AFTER);
+        if was_well && had_started(&error) {
+            pause.over(&resource.kind);
         }
         match ask(&client, &api).await {
             Answer::Missing => {
@@ -220,6 +227,11 @@ fn is_expiry(error: &watcher::Error) -> bool {
         watcher::Error::WatchStartFailed(Error::Api(status)) => status.code == 410,
         _ => false,
     }
+}
+
+/// Whether the watch had started that fails.
+fn had_started(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchError(_) | watcher::Error::WatchFailed(_))
 }
 
 /// Whether the API server is there, which concerns all kinds at once.

@@ -11,7 +11,10 @@ use gateway_api::experimental::gateways::{Gateway, GatewayAddresses};
 use ipnet::IpNet;
 
 use super::unaddressed::{asks_for_none, ours};
-use crate::{ir::ObjectName, source::objects::Objects};
+use crate::{
+    ir::ObjectName,
+    source::{objects::Objects, placement::Placements},
+};
 
 /// Addresses of this machine, of which each Gateway that asks for none gets one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,14 +29,11 @@ pub struct AddressPool {
 #[non_exhaustive]
 pub struct InvalidPool(pub String);
 
-/// What a Gateway for which there is no address asks for instead, so that it is refused.
-const EXHAUSTED: &str = "no address of the pool is free";
-
 impl AddressPool {
     /// `objects` with an address for each Gateway of ours that asks for none, kept in `assigned`.
     ///
     /// A Gateway keeps the address that `known` tells of its status, or else the one it was assigned before; the older
-    /// Gateway comes first. Where no address is left, the Gateway asks for one that cannot be had.
+    /// Gateway comes first. Where no address is left, the Gateway is placed nowhere.
     pub(super) fn assign(
         &self,
         objects: &Objects,
@@ -53,18 +53,21 @@ impl AddressPool {
             }
         }
         let mut objects = objects.clone();
+        let mut exhausted = BTreeSet::new();
         for (name, gateway) in asking {
             let address = assigned.get(name).copied().or_else(|| self.free(&taken));
-            if let Some(address) = address {
-                taken.insert(address);
-                assigned.insert(name.clone(), address);
-            }
-            let value = address.map_or_else(|| EXHAUSTED.to_owned(), |address| address.to_string());
+            let Some(address) = address else {
+                exhausted.insert(name.clone());
+                continue;
+            };
+            taken.insert(address);
+            assigned.insert(name.clone(), address);
             let mut gateway = gateway.clone();
-            let address = GatewayAddresses { r#type: Some("IPAddress".to_owned()), value: Some(value) };
-            gateway.spec.addresses = Some(vec![address]);
+            let (kind, value) = (Some("IPAddress".to_owned()), Some(address.to_string()));
+            gateway.spec.addresses = Some(vec![GatewayAddresses { r#type: kind, value }]);
             objects.gateways.insert(name.clone(), Arc::new(gateway));
         }
+        objects.placements = Placements::Exhausted(exhausted);
         objects
     }
 
@@ -167,9 +170,8 @@ mod tests {
     }
 
     fn addresses(objects: &Objects) -> Vec<String> {
-        let address =
-            |gateway: &Arc<Gateway>| gateway.spec.addresses.as_ref().unwrap()[0].value.clone().unwrap();
-        objects.gateways.values().map(address).collect()
+        let value = |gateway: &Gateway| gateway.spec.addresses.as_ref()?.first()?.value.clone();
+        objects.gateways.values().map(|gateway| value(gateway).unwrap_or_default()).collect()
     }
 
     #[test]
@@ -181,7 +183,9 @@ mod tests {
         // `a` is gone, a younger one takes its place, and one is too many.
         let world = objects(&[("b", Some("10.0.0.1")), ("c", None), ("d", None), ("e", None)]);
         let second = pool.assign(&world, |_| None, &mut assigned);
-        assert_eq!(addresses(&second), ["10.0.0.1", "10.0.0.3", "10.0.0.2", EXHAUSTED]);
+        assert_eq!(addresses(&second), ["10.0.0.1", "10.0.0.3", "10.0.0.2", ""]);
+        let exhausted = BTreeSet::from([ObjectName::new("demo", "e")]);
+        assert_eq!(second.placements, Placements::Exhausted(exhausted));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Outline {
     generation: Option<i64>,
-    /// `spec.parentRefs` or `spec.targetRefs`.
+    /// `spec.parentRefs`, `spec.targetRefs` or `spec.parentRef`.
     references: Vec<StatusRef>,
     /// `spec.gatewayClassName` or `spec.controllerName`.
     class: Option<String>,
@@ -56,6 +56,7 @@ impl Outline {
         let at = |part: &str, field: &str| object.get(part).and_then(|part| part.get(field));
         let references = at("spec", "parentRefs").or_else(|| at("spec", "targetRefs"));
         let references = references.and_then(Value::as_array).into_iter().flatten();
+        let references = references.chain(at("spec", "parentRef"));
         let text = |field: &str| at("spec", field).and_then(Value::as_str).map(str::to_owned);
         Self {
             generation: at("metadata", "generation").and_then(Value::as_i64),
@@ -79,6 +80,12 @@ impl Unreadable {
             conditions.set(Condition::fails(ConditionType::Accepted, reason, self.lines.join("; ")));
             conditions
         };
+        let gateways: Vec<&ObjectName> = ours(objects).into_iter().map(|(name, _)| name).collect();
+        let is_ours = |reference: &&StatusRef| {
+            let namespace = reference.namespace.as_deref().unwrap_or(&object.name.namespace);
+            reference.kind.as_deref().is_none_or(|kind| kind == Kind::Gateway.info().name)
+                && gateways.contains(&&ObjectName::new(namespace, reference.name.as_str()))
+        };
         match object.kind {
             "GatewayClass" => {
                 let is_ours = class.as_deref() == Some(CONTROLLER_NAME);
@@ -89,7 +96,14 @@ impl Unreadable {
                 let is_ours = objects.gateway_classes.get(&class)?.spec.controller_name == CONTROLLER_NAME;
                 is_ours.then(|| ObjectStatus::Plain(PlainStatus { conditions: says(Reason::Invalid) }))
             }
-            "AIService" => Some(ObjectStatus::Plain(PlainStatus { conditions: says(Reason::Invalid) })),
+            "ListenerSet" => {
+                let is_ours = references.iter().any(|reference| is_ours(&reference));
+                is_ours.then(|| ObjectStatus::Plain(PlainStatus { conditions: says(Reason::Invalid) }))
+            }
+            // For every ancestor, which are up to the routes that lead to its targets.
+            "AIService" | "BackendTLSPolicy" => {
+                Some(ObjectStatus::Plain(PlainStatus { conditions: says(Reason::Invalid) }))
+            }
             "TokenPolicy" | "WasmPlugin" | "BackendLBPolicy" => {
                 let ancestors = references.iter().map(|reference| AncestorStatus {
                     ancestor_ref: reference.clone(),
@@ -99,12 +113,6 @@ impl Unreadable {
                 Some(ObjectStatus::Policy(PolicyStatus { ancestors: ancestors.collect() }))
             }
             kind if kind.ends_with("Route") => {
-                let gateways: Vec<&ObjectName> = ours(objects).into_iter().map(|(name, _)| name).collect();
-                let is_ours = |reference: &&StatusRef| {
-                    let namespace = reference.namespace.as_deref().unwrap_or(&object.name.namespace);
-                    reference.kind.as_deref().is_none_or(|kind| kind == Kind::Gateway.info().name)
-                        && gateways.contains(&&ObjectName::new(namespace, reference.name.as_str()))
-                };
                 let parents = references.iter().filter(is_ours).map(|reference| ParentStatus {
                     parent_ref: reference.clone(),
                     controller_name: CONTROLLER_NAME,

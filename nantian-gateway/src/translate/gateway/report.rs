@@ -62,13 +62,12 @@ fn gateway_status(gateway: &GatewayState<'_>) -> GatewayStatus {
     }
     let asked = gateway.addresses.iter().flatten().copied().map(GatewayAddress::from);
     let addresses = asked.chain(gateway.placed.addresses()).collect();
-    let needs_address = gateway.placed.needs_address();
+    let unreached = gateway.placed.unreached();
     let listeners = gateway.declared_by(None);
     let listeners = listeners.map(|(_, listener)| listener_status(gateway, gateway.generation, listener));
     let listeners = listeners.collect();
     let attached_listener_sets = gateway.sets.iter().filter(|set| is_attached(gateway, set)).count();
-    let mut status =
-        GatewayStatus { addresses, needs_address, conditions, listeners, attached_listener_sets };
+    let mut status = GatewayStatus { addresses, unreached, conditions, listeners, attached_listener_sets };
     status.refresh_programmed();
     status
 }

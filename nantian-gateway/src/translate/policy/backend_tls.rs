@@ -39,7 +39,11 @@ pub(super) fn read(world: &World<'_>, set: &mut PolicySet) {
         });
         let targets = targets.collect();
         let mut unresolved = Faults::default();
-        let (transport, refused) = match backend_tls(world, name, &policy.spec, &mut unresolved) {
+        let tls = match world.objects.unreadable.get(&object) {
+            Some(reason) => Err(Fault::new(Reason::Invalid, reason.clone())),
+            None => backend_tls(world, name, &policy.spec, &mut unresolved),
+        };
+        let (transport, refused) = match tls {
             Ok(tls) => (BackendTransport::Tls(tls), None),
             Err(fault) => (BackendTransport::Refused, Some(fault)),
         };

@@ -221,11 +221,13 @@ impl ModuleState {
         let fails = |reason, message: &str| Condition::fails(ConditionType::Programmed, reason, message);
         match self {
             Self::Missing(fault) | Self::Broken(fault) => fault.condition(ConditionType::Programmed),
-            Self::Unread(FailurePolicy::FailClosed) => {
-                fails(Reason::Invalid, "the plugin is not accepted: its requests fail")
-            }
+            Self::Unread(FailurePolicy::FailClosed) => fails(
+                Reason::Invalid,
+                "the plugin is not accepted: its requests fail unless an earlier version serves",
+            ),
             Self::Unread(FailurePolicy::FailOpen) => {
-                fails(Reason::Invalid, "the plugin is not accepted: its requests go on without it")
+                let message = "the plugin is not accepted: its requests go on without it unless an earlier version serves";
+                fails(Reason::Invalid, message)
             }
             _ if !accepted => fails(Reason::Invalid, "the plugin is not accepted"),
             _ if !in_force => fails(Reason::Idle, "no request reaches the plugin"),

@@ -12,6 +12,7 @@ use crate::{
     gates::Feature,
     ir::{self, ObjectName, RateLimit},
     policy::rate_limit_policy,
+    respond::Chain,
     source::ObjectRef,
     translate::{
         conditions::Reason,
@@ -73,7 +74,7 @@ fn rate_limit(name: &ObjectName, policy: &TokenPolicy) -> Result<RateLimit, Faul
 fn enforceable(limit: RateLimit) -> Result<RateLimit, Fault> {
     match rate_limit_policy(&limit) {
         Ok(_) => Ok(limit),
-        Err(error) => Err(Fault::of_policy(Reason::Invalid, &error)),
+        Err(error) => Err(Fault::of_policy(Reason::Invalid, &Chain(&error))),
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
         let targets: Vec<_> =
             targets.map(|target| Target::resolve(world, gateways, &name.namespace, target)).collect();
         let id = attach::id(plugin.metadata.uid.as_ref(), name);
-        let refused = match world.objects.unreadable_plugins.get(name) {
+        let refused = match world.objects.unreadable.get(&object) {
             Some(reason) => Some(Fault::new(Reason::Invalid, reason.clone())),
             None => attach::validate(plugin).and_then(|()| refuse_the_unserved(plugin)).err(),
         };

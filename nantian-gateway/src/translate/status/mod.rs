@@ -103,9 +103,17 @@ impl Statuses {
         true
     }
 
-    /// Sets the status of an object in place of the one that it has.
+    /// Sets the status of an object in place of the one that it has; of a policy the conditions alone, under every ancestor,
+    /// where no others are named.
     pub fn set(&mut self, object: ObjectRef, status: ObjectStatus) {
-        self.objects.insert(object, status);
+        match (self.objects.get_mut(&object), status) {
+            (Some(ObjectStatus::Policy(policy)), ObjectStatus::Plain(plain)) => {
+                for ancestor in &mut policy.ancestors {
+                    ancestor.conditions.clone_from(&plain.conditions);
+                }
+            }
+            (_, status) => drop(self.objects.insert(object, status)),
+        }
     }
 }
 

@@ -36,9 +36,9 @@ pub struct PlainStatus {
 pub struct GatewayStatus {
     /// The addresses it is reached at; empty where it is bound to all interfaces and nobody has to know them.
     pub addresses: Vec<GatewayAddress>,
-    /// Whether it is reached nowhere as long as it has no address.
+    /// Why it is reached nowhere as long as it has no address; `None` if it is reached all the same.
     #[serde(skip)]
-    pub needs_address: bool,
+    pub unreached: Option<&'static str>,
     /// The conditions of the Gateway itself.
     pub conditions: Conditions,
     /// Its listeners, in the order of the spec.
@@ -163,8 +163,8 @@ impl GatewayStatus {
         let total = self.listeners.len();
         let served = self.listeners.iter().filter(|listener| listener.is_programmed()).count();
         let waits = || served > 0 || self.listeners.iter().any(ListenerStatus::is_pending);
-        let condition = if self.needs_address && self.addresses.is_empty() && waits() {
-            let message = "no address is assigned to it yet";
+        let unreached = self.unreached.filter(|_| self.addresses.is_empty() && waits());
+        let condition = if let Some(message) = unreached {
             Condition::fails(ConditionType::Programmed, Reason::AddressNotAssigned, message)
         } else if served > 0 {
             let message = format!("{served} of {total} listeners served");

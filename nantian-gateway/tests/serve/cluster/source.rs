@@ -67,6 +67,49 @@ async fn an_object_that_cannot_be_read_stalls_no_other() {
 }
 
 #[tokio::test]
+async fn listener_sets_and_tls_policies_that_cannot_be_read_are_told_so() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start(&backend).await;
+    cluster.becomes("/", 200).await;
+    cluster.server.apply(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: broken, namespace: demo}
+spec: {parentRef: {name: demo}, listeners: no list}
+",
+    );
+    let policy = |validation: &str| manifests::backend_tls_policy("a", "", validation);
+    cluster.server.apply(&policy("hostname: a.example.org, caCertificateRefs: no list"));
+    // What was to be encrypted is not sent in clear text.
+    cluster.becomes("/", 500).await;
+    let accepted = |conditions: &serde_json::Value| {
+        conditions.as_array().into_iter().flatten().find(|one| one["type"] == "Accepted").cloned()
+    };
+    let is_told = |conditions: &serde_json::Value| {
+        accepted(conditions).is_some_and(|accepted| {
+            (&accepted["status"], &accepted["reason"]) == (&"False".into(), &"Invalid".into())
+        })
+    };
+    eventually("the ListenerSet is told", async || {
+        let set = cluster.server.get("listenersets", "demo", "broken").unwrap();
+        is_told(&set["status"]["conditions"])
+    })
+    .await;
+    eventually("the policy is told", async || {
+        let policy = cluster.server.get("backendtlspolicies", "demo", "a").unwrap();
+        is_told(&policy["status"]["ancestors"][0]["conditions"])
+    })
+    .await;
+    for name in ["broken", "a"] {
+        eventually("there is an event", async || {
+            cluster.server.all("events").iter().any(|event| event["regarding"]["name"] == name)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn an_edit_that_breaks_an_object_leaves_its_last_good_version() {
     let backend = Backend::echo("a").await;
     let cluster = Cluster::start(&backend).await;
@@ -219,6 +262,7 @@ async fn each_gateway_is_bound_on_an_address_of_its_own() {
     };
     server.apply(&gateway("one"));
     server.apply(&gateway("two"));
+    server.apply(&gateway("zero-too-many"));
     server.apply(&manifests::service("a", "http", &[&backend]));
     server.apply(&route(&rule("/", &to("a"))).replace("{name: demo}]", "{name: two}]"));
     let world = World::of_cluster(port, &server.kubeconfig());
@@ -235,5 +279,16 @@ async fn each_gateway_is_bound_on_an_address_of_its_own() {
         let mut wire = crate::support::Wire::connect((address, number).into()).await;
         assert_eq!(wire.get("/").await.status(), status, "{address}");
     }
+    eventually("a third one waits for an address", async || {
+        let gateway = server.get("gateways", "demo", "zero-too-many").unwrap();
+        let conditions = gateway["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let find = |kind: &str| conditions.iter().find(|condition| condition["type"] == kind).cloned();
+        find("Accepted").is_some_and(|accepted| accepted["status"] == "True")
+            && find("Programmed").is_some_and(|programmed| {
+                programmed["reason"] == "AddressNotAssigned"
+                    && programmed["message"] == "no address of the pool is free"
+            })
+    })
+    .await;
     drop(running);
 }

@@ -1,9 +1,12 @@
 //! What the gateway writes back.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{ApiServer, Cluster, route};
-use crate::support::{Backend, Port, World, eventually, manifests, rule, stream_route, to};
+use crate::support::{Backend, Port, World, after, eventually, manifests, rule, stream_route, to};
 
 impl Cluster {
     fn status(&self, plural: &str, namespace: &str, name: &str) -> Value {
@@ -124,6 +127,60 @@ async fn a_refused_edit_is_told_while_the_version_before_it_serves() {
         cluster.server.all("events").iter().any(|event| event["regarding"]["name"] == "all")
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_status_that_may_not_be_written_is_told_once_and_silences_no_event() {
+    let (server, begun) = (ApiServer::start().await, Instant::now());
+    server.forbid_status("httproutes");
+    let port = Port::reserve();
+    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    server.apply(&route(&rule("/", &to("a"))));
+    let refused =
+        "filters: [{type: ExtensionRef, extensionRef: {group: example.com, kind: Magic, name: x}}],";
+    server.apply(&manifests::route("magic", "", &[rule("/magic", &format!("{refused} {}", to("a")))]));
+    let gateway = World::of_cluster(port, &server.kubeconfig()).start().await;
+    let line = gateway.log.more("a status cannot be written", 0).await;
+    assert!(line.contains("httproutes/status is forbidden"), "{line}");
+    eventually("there is an event", async || {
+        server.all("events").iter().any(|event| event["regarding"]["name"] == "magic")
+    })
+    .await;
+    let path = "/apis/gateway.networking.k8s.io/v1/namespaces/demo/httproutes/all/status";
+    // Something else is written meanwhile, more than once.
+    for round in 0..3 {
+        let name = format!("new-{round}");
+        server.apply(&manifests::gateway(&[gateway.listener(&name, "protocol: HTTP")]));
+        eventually("the Gateway is told", async || {
+            status(&server, "gateways", "demo", "demo")["listeners"][0]["name"] == name.as_str()
+        })
+        .await;
+    }
+    let tried = u64::try_from(server.requests(path)).unwrap();
+    assert!(tried <= 1 + begun.elapsed().as_secs() / 30, "what was refused is left alone for a while");
+    assert_eq!(gateway.log.count("a status cannot be written"), 1);
+}
+
+#[tokio::test]
+async fn a_field_that_the_server_drops_is_not_written_at_every_event() {
+    let backend = Backend::echo("a").await;
+    let server = ApiServer::start().await;
+    server.prune_status("gateways", "attachedListenerSets");
+    let port = Port::reserve();
+    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    server.apply(&manifests::service("a", "http", &[&backend]));
+    let gateway = World::of_cluster(port, &server.kubeconfig()).start().await;
+    let path = "/apis/gateway.networking.k8s.io/v1/namespaces/demo/gateways/demo/status";
+    eventually("the Gateway has a status", async || server.requests(path) > 0).await;
+    let known = server.requests(path);
+    // Each event has its own turn; none changes what is served.
+    for round in 0..4 {
+        server.set_status("services", "demo", "a", json!({ "round": round }));
+        after(Duration::from_millis(200)).await;
+    }
+    let written = server.requests(path);
+    assert!(written <= known + 1, "{written} writes, {known} of them for the first world");
+    drop(gateway);
 }
 
 #[tokio::test]

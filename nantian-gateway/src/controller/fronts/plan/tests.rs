@@ -54,7 +54,8 @@ fn gateway(objects: &mut Objects, name: &str, listeners: &[(&str, u16)], infrast
 
 /// Writes what is planned, as the API server would.
 fn carry_out(objects: &mut Objects) -> Plan {
-    let plan = plan(objects, &config());
+    // No more is known of the world.
+    let plan = plan(&objects.fronts(), &config());
     for Wanted { resource, name, body, .. } in &plan.apply {
         let mut body = body.clone();
         body["metadata"]["uid"] = format!("uid-of-{}", name.name).into();

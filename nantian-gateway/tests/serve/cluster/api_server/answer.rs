@@ -206,6 +206,9 @@ fn write(
             _ => return Err(missing(plural, &name)),
         };
         refuse_mixed_protocols(&target.kind.name, &object)?;
+        if is_status && state.guarded.contains(plural) {
+            return Err(Refusal(403, "Forbidden", format!("{plural}/status is forbidden")));
+        }
         let (object, has_changed) = state.put(&target.kind, &namespace, &name, object, is_status)?;
         Ok((code, target.shown(object), has_changed))
     })

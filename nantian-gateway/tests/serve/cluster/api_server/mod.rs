@@ -121,6 +121,16 @@ impl ApiServer {
         });
     }
 
+    /// Lets nobody write the status of a kind.
+    pub(crate) fn forbid_status(&self, plural: &str) {
+        self.store.change(|state| state.guarded.insert(plural.to_owned()));
+    }
+
+    /// Drops a field of the status of a kind, as an older release of its CRD does.
+    pub(crate) fn prune_status(&self, plural: &str, field: &'static str) {
+        self.store.change(|state| state.pruned.insert(plural.to_owned(), field));
+    }
+
     /// Is as if it had just been started, or not any more: kinds of CRDs are not known, and `/readyz` says so.
     pub(crate) fn set_starting(&self, is_starting: bool) {
         self.store.change(|state| state.is_starting = is_starting);

@@ -1,7 +1,7 @@
 //! Objects, their versions, and the history that watchers follow.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard},
 };
 
@@ -33,6 +33,10 @@ pub(super) struct State {
     /// What each object was applied as by the server side, by the same names; one manager is enough here.
     pub(super) applied: BTreeMap<(String, String, String), Value>,
     writes: Vec<Write>,
+    /// The kinds whose status nobody may write, by plural.
+    pub(super) guarded: BTreeSet<String>,
+    /// The fields of a status that the CRDs do not know, by plural.
+    pub(super) pruned: BTreeMap<String, &'static str>,
     /// The paths that were asked for.
     pub(super) requests: Vec<String>,
 }
@@ -71,6 +75,8 @@ impl Default for Store {
             history: Vec::new(),
             applied: BTreeMap::new(),
             writes: Vec::new(),
+            guarded: BTreeSet::new(),
+            pruned: BTreeMap::new(),
             requests: Vec::new(),
         };
         Self { state: Mutex::new(state), changed: watch::Sender::new(0) }
@@ -191,7 +197,10 @@ impl State {
         }
         if is_status {
             let Some(before) = &before else { return Err(missing(&kind.plural, name)) };
-            let status = object["status"].take();
+            let mut status = object["status"].take();
+            if let (Some(field), Some(fields)) = (self.pruned.get(&kind.plural), status.as_object_mut()) {
+                fields.remove(*field);
+            }
             object = before.clone();
             object["status"] = status;
         } else if kind.has_status && kind.name != "Namespace" {
