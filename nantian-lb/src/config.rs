@@ -1,5 +1,6 @@
 //! How a balancer chooses: plain data.
 
+use std::mem::discriminant;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ pub enum Strategy {
     /// that gets fewer than 250 a second, down to one in 64 of one that gets more.
     ///
     /// Failures that [`BalanceConfig::outlier`] counts say nothing about the time, so that who fails is met until it is left out;
-    /// if it may not be left out, it counts as slow until it answers. Any other failure counts as 5 s.
+    /// if it may not be left out, or is asked all the same, it counts as slow until it answers. Any other failure counts as 5 s.
     LeastRequest,
     /// The endpoint that promises the shorter wait of two that are drawn at random: its usual response time, in which peaks
     /// and failures count at once and fade slowly, times its requests in flight.
@@ -172,6 +173,11 @@ impl Default for BalanceConfig {
 impl Strategy {
     /// [`Strategy::PeakEwma`] with the usual decay of 10 s.
     pub const PEAK_EWMA: Self = Self::PeakEwma { decay: Duration::from_secs(10) };
+
+    /// Whether equal shares have the same tables by this as by the `other` strategy.
+    pub(crate) fn has_tables_of(&self, other: &Self) -> bool {
+        discriminant(self) == discriminant(other) && self.decay() == other.decay()
+    }
 
     pub(crate) fn decay(&self) -> Option<Duration> {
         match self {

@@ -18,10 +18,12 @@ use crate::health::standing::Standing;
 use crate::latency::Latency;
 use crate::outcome::Outcome;
 use crate::patience::Patience;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, fence};
 
 /// How often a pick that lost a race for an endpoint's last place tries again before it takes the endpoint for full.
 const RACES: u32 = 16;
+/// How often an endpoint is to be found full before it is: for a moment a seat that comes or goes looks like a request.
+const LOOKS: u32 = 3;
 
 /// What is known about an endpoint, for as long as a set lists it or a request is in flight.
 ///
@@ -114,10 +116,7 @@ impl Seat {
     /// Requests in flight; more than that for a moment while sets come and go.
     #[inline]
     pub(crate) fn in_flight(&self) -> usize {
-        let seats = || self.state.seats.load(Ordering::Acquire);
-        let before = seats();
-        let references = Arc::strong_count(&self.state);
-        references.saturating_sub(before.min(seats()))
+        without_seats(&self.state.seats, || Arc::strong_count(&self.state))
     }
 
     #[inline]
@@ -134,10 +133,20 @@ impl Seat {
     }
 }
 
+/// The references that are no seats; more than that for a moment while seats come and go.
+#[inline]
+fn without_seats(seats: &AtomicUsize, references: impl Fn() -> usize) -> usize {
+    let before = seats.load(Ordering::Acquire);
+    let references = references();
+    // Whose reference is gone is no seat any more: the count is read without an order of its own.
+    fence(Ordering::Acquire);
+    references.saturating_sub(before.min(seats.load(Ordering::Acquire)))
+}
+
 /// Enters if fewer than `max` are inside.
 fn enter_below<G>(max: usize, inside: impl Fn() -> usize, enter: impl Fn() -> G) -> Option<G> {
     for _ in 0..RACES {
-        if inside() >= max {
+        if (0..LOOKS).all(|_| inside() >= max) {
             return None;
         }
         let guard = enter();
@@ -278,15 +287,14 @@ impl InFlight {
         let (group, standing) = (&self.state.group, &self.state.standing);
         let config = group.config.load();
         let outlier = config.outlier.as_ref();
+        let is_judged = outlier.is_some_and(|outlier| outlier.judges(outcome));
         let penalty = penalty(outcome);
         let is_timed = match (config.decay(), penalty) {
             (_, None) => watch.has(Watch::TIME),
             // A peak, whether it is the turn of the request to be timed or not.
             (Some(_), Some(_)) => true,
             // Who is spared fails too seldom to be ejected; `Standing` spares it if it may not be.
-            (None, Some(_)) => {
-                watch.has(Watch::TIME) && !outlier.is_some_and(|outlier| outlier.judges(outcome))
-            }
+            (None, Some(_)) => watch.has(Watch::TIME) && !is_judged,
         };
         if is_timed {
             let now = group.now();
@@ -297,6 +305,10 @@ impl InFlight {
                 Some(decay) => standing.latency.observe(now, took, decay),
                 None => standing.latency.sample(now, took),
             }
+        }
+        // It is asked all the same while the set panics: who fails at once would always have the fewest requests.
+        if is_judged && config.samples_times() && standing.is_left_out() {
+            standing.latency.despair();
         }
         if outlier.is_some_and(|outlier| standing.note(outcome, || group.now(), outlier)) {
             group.ask_for_a_look();

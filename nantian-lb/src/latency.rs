@@ -23,6 +23,9 @@ struct Reading {
     age: u32,
 }
 
+/// The word of whom no answer can be expected from: an infinite average.
+const DESPAIR: u64 = (f32::INFINITY.to_bits() as u64) << 32;
+
 /// How far a sample moves the middle of samples.
 const STEP: f32 = 1.125;
 
@@ -87,7 +90,13 @@ impl Latency {
 
     /// Takes in that no answer can be expected: the middle of samples is infinite until the next one.
     pub(crate) fn despair(&self) {
-        self.0.store(u64::from(f32::INFINITY.to_bits()) << 32, Relaxed);
+        self.0.store(DESPAIR, Relaxed);
+    }
+
+    /// Ends despair: nothing is known.
+    pub(crate) fn hope(&self) {
+        // Unless somebody has observed something meanwhile.
+        let _ = self.0.compare_exchange(DESPAIR, 0, Relaxed, Relaxed);
     }
 
     /// The average in microseconds as it was made last, 0 if there is none.
@@ -98,8 +107,11 @@ impl Latency {
 
     /// Begins with an average of others, if there is none yet.
     pub(crate) fn begin_with(&self, now: Timestamp, micros: f32) {
-        // Somebody may have observed something better meanwhile.
-        let _ = self.0.compare_exchange(0, pack(now, micros, 0), Relaxed, Relaxed);
+        let word = self.0.load(Relaxed);
+        if matches!(word, 0 | DESPAIR) {
+            // Somebody may have observed something better meanwhile.
+            let _ = self.0.compare_exchange(word, pack(now, micros, 0), Relaxed, Relaxed);
+        }
     }
 
     /// The average in microseconds; one that was not confirmed fades, so that the endpoint is tried again.
@@ -276,5 +288,8 @@ mod tests {
         latency.begin_with(at(5), 2_000.0);
         latency.begin_with(at(5), 9_000.0);
         assert_eq!(latency.average(), Some(Duration::from_millis(2)));
+        latency.despair();
+        latency.begin_with(at(6), 3_000.0);
+        assert!((2_999.0..3_001.0).contains(&latency.latest()), "{}", latency.latest());
     }
 }

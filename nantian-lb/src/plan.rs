@@ -1,6 +1,5 @@
 //! The tables to choose by, for one state of the endpoints' health.
 
-use std::mem::discriminant;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -68,7 +67,7 @@ impl Plan {
         let candidates: Vec<_> = endpoints.iter().map(|endpoint| endpoint.candidate).collect();
         let (uses, shares) = select(&candidates, config.tiers, config.panic_threshold_percent);
         let hashes = matches!(config.strategy, Strategy::ConsistentHash(_));
-        let old = old.filter(|(_, old)| discriminant(&old.strategy) == discriminant(&config.strategy));
+        let old = old.filter(|(_, old)| old.strategy.has_tables_of(&config.strategy));
         let mut end = 0;
         let mut tiers = Vec::new();
         for share in shares {

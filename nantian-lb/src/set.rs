@@ -182,11 +182,12 @@ impl<T: Clone> Set<T> {
         group: &Group,
     ) -> Option<(T, InFlight)> {
         let is_tried = |chair: &Chair| context.tried.contains(chair.seat.id());
+        let bound = self.config.load_bound();
         let (mut random, mut key) = (context.random, key);
         for _ in 0..REDRAWS {
             let (place, chair) = self.choose(choice, random, key, cursor, group)?;
             if !is_tried(chair)
-                && let Some(found) = self.admit(choice, place, context, group)
+                && let Some(found) = self.admit(choice, place, context, group, bound)
             {
                 return Some(found);
             }
@@ -194,12 +195,16 @@ impl<T: Clone> Set<T> {
             key = key.map(|KeyHash(key)| KeyHash(remix(key)));
         }
         let seed = key.map_or(random, |key| key.0);
-        self.scan(choice, seed, context, group, |chair| !is_tried(chair)).or_else(|| {
+        let pass = |bound| {
             let others = self.plan.tiers.iter().map(|tier| &tier.choice);
-            let mut others = others.filter(|other| !std::ptr::eq(*other, choice));
-            others.find_map(|other| self.scan(other, seed, context, group, |chair| !is_tried(chair))).or_else(
-                || self.scan(choice, seed, context, group, |chair| context.may_return && is_tried(chair)),
-            )
+            let others = others.filter(|other| !std::ptr::eq(*other, choice));
+            let mut choices = [choice].into_iter().chain(others);
+            choices
+                .find_map(|choice| self.scan(choice, seed, context, group, bound, |chair| !is_tried(chair)))
+        };
+        // The bound steers and never refuses.
+        pass(bound).or_else(|| bound.and_then(|_| pass(None))).or_else(|| {
+            self.scan(choice, seed, context, group, None, |chair| context.may_return && is_tried(chair))
         })
     }
 
@@ -209,23 +214,29 @@ impl<T: Clone> Set<T> {
         seed: u64,
         context: &PickContext<'_>,
         group: &Group,
+        bound: Option<NonZeroU32>,
         is_wanted: impl Fn(&Chair) -> bool,
     ) -> Option<(T, InFlight)> {
         let n = choice.len();
         let first = scale(remix(seed), n);
         let mut places = (first..n).chain(0..first);
         places.find_map(|place| {
-            if is_wanted(choice.chair(place)?) { self.admit(choice, place, context, group) } else { None }
+            if is_wanted(choice.chair(place)?) {
+                self.admit(choice, place, context, group, bound)
+            } else {
+                None
+            }
         })
     }
 
-    /// Enters the endpoint at this place, if it may have one more request.
+    /// Enters the endpoint at this place, if it may have one more request; `bound` is that of its load, in percent.
     fn admit(
         &self,
         choice: &Choice,
         place: usize,
         context: &PickContext<'_>,
         group: &Group,
+        bound: Option<NonZeroU32>,
     ) -> Option<(T, InFlight)> {
         let chair = choice.chair(place)?;
         let max = match self.plan.uses.get(chair.at())? {
@@ -233,7 +244,7 @@ impl<T: Clone> Set<T> {
             Use::OneAtATime => Some(NonZeroU32::MIN),
             Use::Not => return None,
         };
-        if let Some(percent) = self.config.load_bound()
+        if let Some(percent) = bound
             && chair.seat.in_flight() >= fair_load(choice, place, group.counted(), percent)
         {
             return None;

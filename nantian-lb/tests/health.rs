@@ -461,3 +461,74 @@ fn a_failure_is_a_peak_though_few_requests_are_timed() {
     ask(1, Outcome::Unreachable);
     assert!(world.balancer.status()[0].latency >= Some(Duration::from_millis(4900)));
 }
+
+#[test]
+fn a_dead_endpoint_is_no_black_hole_while_the_set_panics() {
+    let outlier = OutlierConfig::new().with_max_ejected_percent(100);
+    let config = BalanceConfig::new(Strategy::LeastRequest).with_outlier(outlier);
+    let (world, mut rng) = (World::new(3, &config), fastrand::Rng::with_seed(3));
+    run_with_dead(&world, &mut rng, 100, &[]);
+    let mut picks = (0..100).map(|_| world.balancer.pick(&PickContext::seeded(rng.u64(..))).unwrap());
+    let _held = picks.find(|picked| *picked.target() == 2).unwrap();
+    run_with_dead(&world, &mut rng, 40, &[0, 1]);
+    assert_eq!([0, 1].map(|at| world.health(at)), [Health::Ejected; 2]);
+    let tally = run_with_dead(&world, &mut rng, 640, &[0, 1]);
+    assert!(tally[0] + tally[1] <= 640 / 16, "a few that look for them: {tally:?}");
+}
+
+#[test]
+fn after_a_panic_an_endpoint_that_answers_again_is_back_after_its_time() {
+    let outlier = OutlierConfig::new().with_max_ejected_percent(100);
+    let config = BalanceConfig::new(Strategy::LeastRequest).with_outlier(outlier);
+    let (world, mut rng) = (World::new(2, &config), fastrand::Rng::with_seed(4));
+    run_with_dead(&world, &mut rng, 100, &[]);
+    run_with_dead(&world, &mut rng, 100, &[0, 1]);
+    assert_eq!([0, 1].map(|at| world.health(at)), [Health::Ejected; 2]);
+    world.advance(3600);
+    run_with_dead(&world, &mut rng, 20, &[]);
+    assert_eq!([0, 1].map(|at| world.health(at)), [Health::Healthy; 2]);
+}
+
+#[test]
+fn a_bound_that_comes_later_than_the_load_refuses_nothing() {
+    let config = BalanceConfig::new(ALL[4].clone());
+    let world = World::new(1, &config);
+    let pick = || {
+        let request = http::Request::builder().header("x-user", "one").body(()).unwrap();
+        world.balancer.pick(&PickContext::new().with_keys(&request))
+    };
+    let _held = [(); 4].map(|()| pick().unwrap());
+    world.balancer.update(endpoints(1), &config.with_max_load_percent(NonZeroU32::new(125).unwrap()));
+    assert!(pick().is_ok());
+}
+
+#[test]
+fn a_changed_decay_counts_from_then_on() {
+    let decaying = |decay| BalanceConfig::new(Strategy::PeakEwma { decay });
+    let world = World::new(2, &decaying(Duration::from_secs(3600)));
+    let run = |requests| {
+        let mut rng = fastrand::Rng::with_seed(5);
+        let mut tally = [0; 2];
+        for _ in 0..requests {
+            let picked = world.balancer.pick(&PickContext::seeded(rng.u64(..))).unwrap();
+            let (target, mut in_flight) = picked.into_parts();
+            world.clock.advance(Duration::from_millis(if target == 0 { 10 } else { 50 }));
+            in_flight.record(Outcome::Success);
+            tally[target] += 1;
+        }
+        tally
+    };
+    assert!(run(300)[1] <= 2, "the slower one is avoided");
+    world.balancer.update(endpoints(2), &decaying(Duration::from_millis(20)));
+    assert!(run(300)[1] > 20, "its peak is soon forgotten");
+}
+
+#[test]
+fn who_could_not_be_expected_to_answer_is_not_the_fastest_by_another_strategy() {
+    let (world, mut rng) = (World::new(4, &watched(Strategy::LeastRequest)), fastrand::Rng::with_seed(2));
+    run_with_dead(&world, &mut rng, 100, &[]);
+    run_with_dead(&world, &mut rng, 100, &[0, 1]);
+    let spared = usize::from(world.health(0) == Health::Ejected);
+    world.balancer.update(endpoints(4), &watched(Strategy::PEAK_EWMA));
+    assert!(world.balancer.status()[spared].latency >= Some(Duration::from_millis(9)));
+}

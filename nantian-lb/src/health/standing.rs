@@ -145,6 +145,11 @@ impl Standing {
         matches!(self.verdict.load(Ordering::Relaxed), EJECTED | PROBATION)
     }
 
+    /// Whether it is ejected, and its time is not over.
+    pub(crate) fn is_left_out(&self) -> bool {
+        self.verdict.load(Ordering::Relaxed) == EJECTED
+    }
+
     /// Ejections so far.
     pub(crate) fn ejections(&self) -> u64 {
         self.ejections.load(Ordering::Relaxed)
@@ -162,6 +167,7 @@ impl Standing {
         match self.verdict.load(Ordering::Relaxed) {
             EJECTED if now.as_nanos() >= self.ejected_until.load(Ordering::Relaxed) => {
                 self.forget_errors();
+                self.latency.hope();
                 self.verdict.store(PROBATION, Ordering::Relaxed);
             }
             PROBATION if suspected => self.eject(now, config),
@@ -215,6 +221,7 @@ impl Standing {
         self.well_since.store(now.as_nanos(), Ordering::Relaxed);
         self.verdict.store(HEALTHY, Ordering::Relaxed);
         self.forget_errors();
+        self.latency.hope();
     }
 
     fn forget_errors(&self) {

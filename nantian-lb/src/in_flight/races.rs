@@ -1,60 +1,76 @@
-//! Every interleaving of a few picks that race for the last places, explored by loom.
+//! Every interleaving of a few picks that race for the last places while seats go, explored by loom.
 //!
 //! `cargo rustc -p nantian-lb --lib --profile test -- --cfg loom`, then run what it built with `races`.
-
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use loom::model::Builder;
 use loom::sync::Arc;
 use loom::thread;
 
-use super::enter_below;
+use super::{enter_below, without_seats};
+use crate::sync::{AtomicUsize, Ordering};
 
-/// The state of an endpoint, whose references but one are the requests in flight.
-fn try_enter(state: &Arc<()>, max: usize) -> Option<Arc<()>> {
-    enter_below(max, || Arc::strong_count(state) - SEATS, || Arc::clone(state))
+/// The seats of an endpoint. Its other references are the requests in flight.
+type State = AtomicUsize;
+
+fn try_enter(state: &Arc<State>, max: usize) -> Option<Arc<State>> {
+    enter_below(max, || without_seats(state, || Arc::strong_count(state)), || Arc::clone(state))
 }
 
-/// In this model each thread needs a reference of its own to the seat.
-const SEATS: usize = 3;
+/// As a seat is dropped.
+fn leave(state: Arc<State>) {
+    state.fetch_sub(1, Ordering::AcqRel);
+    drop(state);
+}
 
-fn explore(max: usize) {
+/// Three threads with a seat each, of which `leaving` give theirs up when their request is over.
+fn explore(max: usize, leaving: usize) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(move || {
-        let state = Arc::new(());
-        let inside = std::sync::Arc::new(AtomicUsize::new(0));
+        let state = Arc::new(State::new(3));
+        let inside = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let visit = {
             let inside = std::sync::Arc::clone(&inside);
-            move |state: Arc<()>| {
+            move |state: Arc<State>, is_leaving: bool| {
                 let guard = try_enter(&state, max);
                 if guard.is_some() {
-                    assert!(inside.fetch_add(1, SeqCst) < max, "more than {max} are inside");
+                    let before = inside.fetch_add(1, Ordering::SeqCst);
+                    assert!(before < max, "more than {max} are inside");
                     thread::yield_now();
-                    inside.fetch_sub(1, SeqCst);
+                    inside.fetch_sub(1, Ordering::SeqCst);
                 }
                 drop(guard);
+                if is_leaving {
+                    leave(state);
+                    return None;
+                }
                 // Not before all are through, so that the number of seats stays what it is.
-                state
+                Some(state)
             }
         };
-        let racing = [Arc::clone(&state), Arc::clone(&state)].map(|state| {
-            let visit = visit.clone();
-            thread::spawn(move || visit(state))
+        let racing = [0, 1].map(|number| {
+            let (state, visit) = (Arc::clone(&state), visit.clone());
+            thread::spawn(move || visit(state, number < leaving))
         });
-        let state = visit(state);
+        let state = visit(state, false).unwrap();
         let others = racing.map(|thread| thread.join().unwrap());
-        assert_eq!(Arc::strong_count(&state), SEATS, "no guard is lost");
+        assert_eq!(without_seats(&state, || Arc::strong_count(&state)), 0, "no guard is lost");
         drop(others);
     });
 }
 
 #[test]
 fn the_last_place_is_never_taken_twice() {
-    explore(1);
+    explore(1, 0);
 }
 
 #[test]
 fn the_last_two_places_are_never_taken_by_three() {
-    explore(2);
+    explore(2, 0);
+}
+
+#[test]
+fn a_seat_that_goes_makes_no_place() {
+    explore(1, 1);
+    explore(2, 1);
 }
