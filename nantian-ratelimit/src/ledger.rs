@@ -250,8 +250,10 @@ impl Ledger {
                 }
             }
         }
-        // If the slot changed hands and its cells the same values since, its new owner was charged: on the safe side.
-        if slot.belongs_to(tag) { Charge::Done } else { Charge::Lost }
+        let owner = slot.tag();
+        // Nobody's: the key was moved when the table grew, and its charge with it. Another's: if its cells have the same values
+        // since, the new owner was charged, on the safe side.
+        if owner == tag || owner == Key::EMPTY { Charge::Done } else { Charge::Lost }
     }
 
     /// Ends a charge that another request overtook in the column at `position`.

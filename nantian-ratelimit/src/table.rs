@@ -4,9 +4,10 @@
 //! one and a far one. Segments are added as keys arrive, each eight times as large as the one before, up to a fixed total; a
 //! new one takes over the keys in use, and those before it remain for keys that find their pairs full.
 //!
-//! More than nine of ten keys are in the near pair of the largest segment, whatever the load. Both lines of it are fetched
-//! at once and all tags are compared before anything branches, so that a processor foresees the way of a decision and begins
-//! the next one while this one waits for memory.
+//! However full the table is, more than nine of ten keys are in the near pair of the largest segment if they have one limit,
+//! six of seven if they have two or three, and three of four if they have more. Both lines of it are fetched at once and all
+//! tags are compared before anything branches, so that a processor foresees the way of a decision and begins the next one
+//! while this one waits for memory.
 //!
 //! Finding a slot and changing its cells takes no lock. Giving a slot to a key takes the mutex of its shard, which is
 //! what makes keys unique. A slot changes hands only while all its cells are [`SEALED`]. Sealing is one atomic step per

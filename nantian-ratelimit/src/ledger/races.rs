@@ -103,6 +103,25 @@ fn a_slot_that_changes_hands_takes_no_charge_with_it() {
 }
 
 #[test]
+fn a_key_that_moves_when_the_table_grows_pays_once() {
+    let mut builder = Builder::new();
+    builder.max_branches = 100_000;
+    builder.preemption_bound = Some(2);
+    builder.check(|| {
+        // A segment of eight slots, and one of 64.
+        let ledger = Arc::new(Ledger::new(&[Limit::requests_per_minute(2)], 50, std::sync::Weak::new()));
+        for name in 0..8 {
+            assert!(admits(&ledger, at(0), key(name), Cost::REQUEST));
+        }
+        let other = Arc::clone(&ledger);
+        let racing = thread::spawn(move || admits(&other, at(0), key(8), Cost::REQUEST));
+        assert!(admits(&ledger, at(0), key(0), Cost::REQUEST));
+        assert!(racing.join().unwrap());
+        assert_eq!([left(&ledger, at(0), key(0)), left(&ledger, at(0), key(8))], [[0], [1]]);
+    });
+}
+
+#[test]
 fn a_refund_never_reaches_the_next_owner_of_a_slot() {
     explore(|| {
         let limit = Limit::requests_per_minute(2);

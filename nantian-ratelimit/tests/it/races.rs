@@ -48,6 +48,29 @@ fn a_hundred_million_decisions_admit_the_bucket_exactly() {
 }
 
 #[test]
+fn each_of_many_keys_pays_once_while_the_table_grows() {
+    const EACH: u64 = 5;
+    let policy = Policy::builder().limit(Limit::requests_per_minute(EACH)).build().unwrap();
+    let limiter = Limiter::builder(policy).max_keys(20_000).clock(ManualClock::new()).build();
+    let keys: Vec<_> = (0..10_000u64).map(|name| limiter.key(&name.to_be_bytes())).collect();
+    let admitted: Vec<_> = keys.iter().map(|_| AtomicU64::new(0)).collect();
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for (key, admitted) in keys.iter().zip(&admitted) {
+                    let granted = limiter.admit_at(Timestamp::ORIGIN, *key, Cost::REQUEST).is_ok();
+                    admitted.fetch_add(u64::from(granted), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    for (key, admitted) in keys.iter().zip(admitted) {
+        let remaining = limiter.levels_at(Timestamp::ORIGIN, *key).tightest().unwrap().remaining;
+        assert_eq!(admitted.into_inner() + remaining, EACH);
+    }
+}
+
+#[test]
 fn threads_together_admit_no_more_than_bucket_and_refill() {
     let limiter = limiter([Limit::tokens_per_minute(60_000)]);
     let step = 10_000_000;
