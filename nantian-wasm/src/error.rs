@@ -196,9 +196,9 @@ pub enum Cause {
         /// The limit.
         limit: usize,
     },
-    /// The guest changed the body's length after its content-length had left.
-    #[error("body differs from its content-length")]
-    BodyLength,
+    /// The message broke off while the guest held its headers: the sender's fault, not the guest's.
+    #[error("message broke off while its headers were held")]
+    BrokenOff,
     /// The guest closed the stream: it is to be reset. The body of the response that stands for it breaks off before its
     /// first byte, upon which hyper sends nothing of that response.
     #[error("stream closed by the plugin")]
@@ -247,12 +247,16 @@ pub enum Phase {
 // === impl Failure ===
 
 impl Failure {
-    /// The status a client should see: 413 for a body too large to hold, 502 for a response the plugin spoiled, else 503.
+    /// The status a client should see: 413 for a body too large to hold, 502 for a response the plugin spoiled, 400 for a
+    /// request that broke off and 502 for such a response, else 503.
     pub fn status(&self) -> StatusCode {
         match (&self.cause, self.phase) {
             (Cause::BodyTooLarge { .. }, Phase::RequestBody) => StatusCode::PAYLOAD_TOO_LARGE,
             (Cause::InvalidStatus { .. } | Cause::InvalidAnswer { .. }, _) => StatusCode::BAD_GATEWAY,
-            (Cause::InvalidHeader { .. }, phase) if phase.is_response() => StatusCode::BAD_GATEWAY,
+            (Cause::InvalidHeader { .. } | Cause::BrokenOff, phase) if phase.is_response() => {
+                StatusCode::BAD_GATEWAY
+            }
+            (Cause::BrokenOff, _) => StatusCode::BAD_REQUEST,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

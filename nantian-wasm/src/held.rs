@@ -49,7 +49,12 @@ where
             if shared.refusal.is_some() {
                 return Poll::Ready(Action::Continue);
             }
-            match take(&mut shared.context, &mut self.parts) {
+            let action = match take(&mut shared.context, &mut self.parts) {
+                // Nothing more comes that could make the guest let them go.
+                Action::Hold if matches!(self.front, Some(Err(_))) => shared.context.break_off(direction),
+                action => action,
+            };
+            match action {
                 Action::Hold => return Poll::Pending,
                 Action::Pending => ready!(shared.context.poll_wait(direction, cx)),
                 action => return Poll::Ready(action),

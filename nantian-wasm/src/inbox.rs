@@ -12,6 +12,9 @@ use crate::stream::SharedExchange;
 /// Most replies and messages that wait for one instance; more are dropped, and their calls fail.
 const MAX_JOBS: usize = 4_096;
 
+/// Most rounds of waiting calls that are made at once: a guest that posts to its own queue makes a round of each.
+const MAX_ROUNDS: usize = 4;
+
 /// The calls that wait, each with the generation of the instance it is meant for.
 #[derive(Default)]
 pub(crate) struct Inbox {
@@ -85,14 +88,17 @@ impl Slot {
     }
 
     /// Makes the guest calls that wait, unless another thread has the instance and will make them. One that takes longer
-    /// than a slice is left to upkeep.
+    /// than a slice is left to upkeep, and so are those that come of [`MAX_ROUNDS`] rounds.
     pub(crate) fn settle(self: &Arc<Self>) {
         let inbox = self.inbox();
         if inbox.has_deferred.load(Ordering::Acquire) {
             inbox.has_deferred.store(false, Ordering::Release);
             inbox.has_jobs.store(true, Ordering::Release);
         }
-        while inbox.has_jobs.load(Ordering::Acquire) {
+        for _ in 0..MAX_ROUNDS {
+            if !inbox.has_jobs.load(Ordering::Acquire) {
+                return;
+            }
             let Some(mut cell) = self.try_lock() else { return };
             let slot = Arc::downgrade(self);
             let mut running = Running::new(self, async move { work_off(&slot, &mut cell).await });

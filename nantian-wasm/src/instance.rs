@@ -98,9 +98,9 @@ impl Instance {
         u64::try_from(memory).unwrap_or(u64::MAX)
     }
 
-    /// Whether something is under way that may enter the guest later and continue a stream.
-    pub(crate) fn expects_calls(&self) -> bool {
-        !self.entry.store.data().calls.is_empty()
+    /// Whether a call-out of this context is under way, upon whose end the guest may continue the stream.
+    pub(crate) fn expects_calls(&self, context: u32) -> bool {
+        self.entry.store.data().calls.count(context) > 0
     }
 
     /// Takes over what a stream lends; [`give_back`](Self::give_back) returns it.

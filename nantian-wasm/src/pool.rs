@@ -249,10 +249,15 @@ impl Slot {
         self.memory.load(Ordering::Relaxed)
     }
 
-    /// Notes a stream that its guest holds.
+    /// Notes a stream that its guest holds. One that is woken too early, because it holds both messages or its time was
+    /// prolonged, notes itself again.
     pub(crate) fn note_pause(&self, exchange: &SharedExchange, until: u64) {
         let paused = Paused { generation: self.generation(), until, exchange: Arc::downgrade(exchange) };
-        self.paused.lock().unwrap_or_else(PoisonError::into_inner).push(paused);
+        let mut all = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.iter_mut().find(|known| known.exchange.ptr_eq(&paused.exchange)) {
+            Some(known) => known.until = known.until.min(until),
+            None => all.push(paused),
+        }
     }
 
     /// Wakes held streams whose time is over or whose instance has ended.

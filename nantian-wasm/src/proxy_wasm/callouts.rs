@@ -24,6 +24,8 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_BODY: u32 = 1 << 20;
 /// Most call-outs of one stream at a time.
 const MAX_CONCURRENT: usize = 16;
+/// Most call-outs of one instance at a time, for all its streams: as many as replies may wait for it.
+const MAX_OF_INSTANCE: usize = 4_096;
 /// Longest names of upstreams, services, methods and functions, in bytes.
 const MAX_NAME: u32 = 4 << 10;
 
@@ -231,7 +233,7 @@ fn begin(caller: &mut Caller<'_, State>, kind: CallKind, timeout: Duration) -> R
         return Err(Status::InternalFailure.into());
     }
     state.usage.charge_call()?;
-    if state.calls.count(state.caller_context()) >= MAX_CONCURRENT {
+    if state.calls.count(state.caller_context()) >= MAX_CONCURRENT || state.calls.len() >= MAX_OF_INSTANCE {
         return Err(Status::InternalFailure.into());
     }
     let until = state.now.saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));

@@ -91,9 +91,9 @@ impl Calls {
         http + self.grpc.values().filter(|call| call.context == context).count()
     }
 
-    /// Whether anything may still arrive.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.http.is_empty() && self.grpc.is_empty()
+    /// Calls that have not ended, whoever they were made for.
+    pub(crate) fn len(&self) -> usize {
+        self.http.len() + self.grpc.len()
     }
 
     /// The id of the next call of a kind.

@@ -12,10 +12,14 @@ use super::control::unix_nanos;
 use super::headers;
 use super::memory::{Stop, Wanted, hand_over, read, scratch};
 use super::state::State;
+use crate::sandbox::HostTrap;
 use crate::stream::Exchange;
 
 /// Longest path accepted, in bytes.
 const MAX_PATH: u32 = 4 << 10;
+
+/// Most bytes of properties that a stream keeps.
+const MAX_KEPT: usize = 64 << 10;
 
 /// `listener_direction`: traffic comes in.
 const INBOUND: i64 = 1;
@@ -49,6 +53,12 @@ pub(super) fn set(
     state.usage.charge_property(path.len().saturating_add(value.len()))?;
     // A root context has no stream to keep a property for.
     let exchange = state.exchange_mut().ok_or(Status::NotFound)?;
+    // A guest may come back to a stream in any number of callbacks, each with a budget of its own.
+    let others = exchange.properties.iter().filter(|(known, _)| *known != path);
+    let kept = others.map(|(path, value)| path.len() + value.len()).sum::<usize>();
+    if kept.saturating_add(path.len()).saturating_add(value.len()) > MAX_KEPT {
+        return Err(HostTrap::Budget("property bytes").into());
+    }
     match exchange.properties.iter_mut().find(|(known, _)| *known == path) {
         Some((_, old)) => *old = value,
         None => exchange.properties.push((path, value)),

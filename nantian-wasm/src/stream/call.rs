@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use futures_util::lock::OwnedMutexGuard;
 
-use super::exchange::{Direction, Exchange};
+use super::exchange::{Direction, Exchange, Undo};
 use super::seat::Content;
 use super::visit::{Member, Visit};
 use super::wait::Wait;
@@ -183,6 +183,9 @@ impl StreamContext {
             return Visit::Pending;
         };
         if guard.instance_of(lease.slot(), lease.generation()).is_none() {
+            if let Some(exchange) = self.exchange.as_mut() {
+                exchange.begin(index, false);
+            }
             return self.failed(plugin, index, call.phase(), Cause::InstanceLost);
         }
         let Some(Member { context, usage, .. }) = self.members.get(index) else { return Visit::Skipped };
@@ -215,7 +218,8 @@ impl StreamContext {
         let mut slot = None;
         if let Some(member) = self.members.get_mut(index) {
             member.usage = usage;
-            member.expects_calls = cell.instance().is_some_and(|instance| instance.expects_calls());
+            let context = member.context;
+            member.expects_calls = cell.instance().is_some_and(|instance| instance.expects_calls(context));
             slot = member.lease.as_ref().map(|lease| Arc::clone(lease.slot()));
         }
         let visit = match result {
@@ -225,7 +229,13 @@ impl StreamContext {
                 }
                 self.failed(&plugin, index, phase, cause)
             }
-            Ok(code) => self.outcome(&plugin, index, phase).unwrap_or(Visit::Done(code)),
+            Ok(code) => {
+                let outcome = self.outcome(&plugin, index, phase);
+                if let Some(exchange) = self.exchange.as_mut().filter(|_| code == 0) {
+                    exchange.undo = Undo::default();
+                }
+                outcome.unwrap_or(Visit::Done(code))
+            }
         };
         (visit, cell)
     }

@@ -18,7 +18,7 @@ use crate::config::StreamFraming;
 use crate::error::Cause;
 use crate::plugin::Plugin;
 use crate::pool::{CellGuard, Lease};
-use crate::proxy_wasm::BodyVerdict;
+use crate::proxy_wasm::{Abi, BodyVerdict};
 
 /// What a body callback led to.
 pub(super) enum Seen {
@@ -127,6 +127,7 @@ impl StreamContext {
     /// What is done with a part before the plugin sees it: `front` is what it has let go meanwhile.
     fn before_part(&mut self, turn: &Turn<'_>, part: &mut Part<'_>, front: &mut Content) -> Option<Step> {
         let Turn { plugin, index, direction, .. } = *turn;
+        let is_lost = self.members.get(index).is_none_or(Member::is_lost);
         let Some(side) = self.side(index, direction) else { return Some(Step::Next) };
         let has_seen_all = match side.shown {
             Shown::Parts => false,
@@ -140,7 +141,8 @@ impl StreamContext {
                 side.let_go();
                 self.set_holds(index, direction, false);
             }
-            Pause::Until(_) if has_seen_all => {
+            // While the sender is waited for, the guest is not asked to continue; otherwise it is, and in time.
+            Pause::Until(until) if has_seen_all || is_lost || until != u64::MAX => {
                 return Some(match self.held(plugin, index, direction, direction.body_phase()) {
                     Step::Next => self.let_go(index, direction, part),
                     step => step,
@@ -185,7 +187,11 @@ impl StreamContext {
         // Held bytes are shown once more as the end of the body before trailers: a guest that waits for the end to
         // judge a body must not be passed by a peer that adds a trailer.
         let side = self.side(turn.index, turn.direction);
-        let is_to_come = side.is_some_and(|side| side.holds_bytes() && side.shown == Shown::Parts);
+        let is_to_come = side.is_some_and(|side| {
+            // As in Envoy, headers of an empty body wait for trailers; in `pingora` the request's hook is still to run.
+            let is_awaited = side.waits_for_body && turn.plugin.module().abi() == Abi::Pingora;
+            (side.holds_bytes() || is_awaited) && side.shown == Shown::Parts
+        });
         if (is_to_come || matches!(resumed, Some(Call::LastBody { .. })))
             && let Some(step) = self.show_end_before_trailers(turn, cell)
         {

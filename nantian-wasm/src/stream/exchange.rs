@@ -259,9 +259,10 @@ impl Exchange {
         }));
     }
 
-    /// Takes back every change since [`before_change`](Self::before_change) first put the messages by.
-    pub(crate) fn roll_back(&mut self) {
-        if let Some(saved) = self.undo.saved.take() {
+    /// Takes back every change since [`before_change`](Self::before_change) first put the messages by, if the last callback
+    /// was of the plugin in this seat: what others have made of a message since is theirs.
+    pub(crate) fn roll_back(&mut self, seat: usize) {
+        if let Some(saved) = self.undo.saved.take_if(|_| self.seat == seat) {
             self.request = saved.request;
             self.request_trailers = saved.request_trailers;
             self.response = saved.response;

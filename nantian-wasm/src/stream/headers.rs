@@ -10,7 +10,7 @@ use super::seat::{Pause, Seat};
 use super::visit::{Member, Visit};
 use super::wait::Wait;
 use super::{Action, StreamContext, Turn};
-use crate::error::{Cause, Phase};
+use crate::error::{Cause, Failure, Phase};
 use crate::plugin::Plugin;
 use crate::pool::{CellGuard, LeaseError};
 use crate::proxy_wasm::{HeadersVerdict, MapKind, set_kept};
@@ -117,6 +117,9 @@ impl StreamContext {
     }
 
     fn fails_to_join(&mut self, plugin: &Plugin, index: usize, cause: Cause) -> Step {
+        if let Some(exchange) = self.exchange.as_mut() {
+            exchange.begin(index, false);
+        }
         match self.failed(plugin, index, Phase::RequestHeaders, cause) {
             Visit::Over(action) => Step::Over(action),
             _ => Step::Next,
@@ -234,6 +237,22 @@ impl StreamContext {
             }
             _ => Step::Next,
         }
+    }
+
+    /// Ends a message that broke off while a plugin held its headers.
+    pub(crate) fn break_off(&mut self, direction: Direction) -> Action {
+        self.step(direction, |this| {
+            let plugins = Arc::clone(&this.plugins);
+            let Some((_, plugin)) = this.member_at(&plugins, direction, this.course_ref(direction).released)
+            else {
+                return Action::Continue;
+            };
+            let (phase, cause) = (direction.body_phase(), Cause::BrokenOff);
+            let action = Action::Fail(Failure { plugin: plugin.shared_name(), phase, cause });
+            this.course(direction).is_over = true;
+            this.show_as_response(direction, &action);
+            action
+        })
     }
 
     /// Moves a request's headers back to where they came from, unless they are still held.

@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::lock::{Mutex, OwnedMutexGuard};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, request, response};
 
 pub use self::answer::LocalResponse;
@@ -159,7 +159,9 @@ impl StreamContext {
             if !this.response.has_headers {
                 this.response.has_headers = true;
                 this.is_streaming = is_streaming(&parts.headers);
-                this.is_event_stream = essence(&parts.headers).eq_ignore_ascii_case(b"text/event-stream");
+                // Where events end cannot be seen in a stream that is compressed.
+                this.is_event_stream = essence(&parts.headers).eq_ignore_ascii_case(b"text/event-stream")
+                    && !parts.headers.contains_key(CONTENT_ENCODING);
                 if let Some(exchange) = this.exchange.as_mut() {
                     exchange.is_streaming = this.is_streaming;
                     exchange.lend_response(parts);

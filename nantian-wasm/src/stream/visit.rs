@@ -137,7 +137,7 @@ impl StreamContext {
         // A plugin that closes the stream does not fail: its wish is granted under either policy.
         if plugin.failure_policy() == FailurePolicy::FailOpen && failure.cause != Cause::Closed {
             if let Some(exchange) = self.exchange.as_mut() {
-                exchange.roll_back();
+                exchange.roll_back(index);
             }
             return Visit::Skipped;
         }

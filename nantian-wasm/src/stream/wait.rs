@@ -94,7 +94,11 @@ impl StreamContext {
                         continue;
                     };
                     exchange.await_touch(Waiter::from(direction), cx.waker());
-                    if !self.may_go_on(&exchange, index, direction) {
+                    if let Some(deadline) = self.held_until(&exchange, index, direction) {
+                        if let Some(lease) = self.members.get(index).and_then(|member| member.lease.as_ref())
+                        {
+                            lease.slot().note_pause(&self.shared, deadline);
+                        }
                         return Poll::Pending;
                     }
                 }
@@ -119,7 +123,10 @@ impl StreamContext {
         let is_free = |side: &Side| side.pause == Pause::Over;
         let is_ready = exchange.seats.iter().any(|seat| is_free(seat.side_ref(direction)))
             || self.is_interrupted(&exchange)
-            || self.members.iter().any(|member| member.is_lost());
+            || self
+                .members
+                .iter()
+                .any(|member| member.is_active() && member.holds.contains(direction) && member.is_lost());
         if is_ready { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -139,17 +146,18 @@ impl StreamContext {
         action.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Whether a step that waits for the guest in this seat can be taken.
-    fn may_go_on(&self, exchange: &Exchange, index: usize, direction: Direction) -> bool {
-        let Some(seat) = exchange.seats.get(index) else { return true };
+    /// Until when a step waits for the guest in this seat; none when it can be taken.
+    fn held_until(&self, exchange: &Exchange, index: usize, direction: Direction) -> Option<u64> {
+        let seat = exchange.seats.get(index)?;
         let deadline = match seat.side_ref(direction).pause {
             Pause::Until(until) => until.max(seat.calls_until),
-            Pause::None | Pause::Over => return true,
+            Pause::None | Pause::Over => return None,
         };
         let now = self.plugins.get(index).map_or(u64::MAX, crate::plugin::Plugin::now);
-        now >= deadline
+        let may_go_on = now >= deadline
             || self.is_interrupted(exchange)
-            || self.members.get(index).is_none_or(super::visit::Member::is_lost)
+            || self.members.get(index).is_none_or(super::visit::Member::is_lost);
+        (!may_go_on).then_some(deadline)
     }
 
     /// Whether a guest answered or ended the stream from somewhere else.

@@ -12,4 +12,5 @@ mod loading;
 mod pingora;
 mod sdk;
 mod slices;
+mod stalls;
 mod support;
