@@ -147,7 +147,8 @@ where
                 StateProjection::Result { result } => {
                     let mut shared = ready!(stream.poll_lock(cx));
                     let refusal = shared.refusal.take();
-                    let refusal = refusal.and_then(|refusal| local(refusal, &shared.context, this.responder));
+                    let refusal =
+                        refusal.and_then(|refusal| local(*refusal, &shared.context, this.responder));
                     match (refusal, result.take()) {
                         (Some(response), _) => reply_locally(response),
                         (None, Some(Ok(response))) => {
@@ -162,7 +163,7 @@ where
                     let reply =
                         ready!(poll_reply(reply, (*is_local, *this.is_bodiless), stream, this.responder, cx));
                     match reply {
-                        Replied::Done(response) => return Poll::Ready(Ok(*response)),
+                        Replied::Done(response) => return Poll::Ready(Ok(response)),
                         Replied::Held(held) => State::HeldReply { held: Some(*held), is_local: *is_local },
                     }
                 }
@@ -186,8 +187,9 @@ where
 }
 
 /// What showing a response's headers led to.
+#[expect(clippy::large_enum_variant, reason = "nearly every response is the larger one, and is moved once")]
 enum Replied<T> {
-    Done(Box<Response<ResponseBody<T>>>),
+    Done(Response<ResponseBody<T>>),
     Held(Box<Held<http::response::Parts, Source<T>>>),
 }
 
@@ -242,7 +244,7 @@ where
     let Some(waiting) = held.as_mut() else { return Poll::Pending };
     let action = ready!(waiting.poll_request(stream, cx));
     let mut shared = ready!(stream.poll_lock(cx));
-    let refusal = shared.refusal.take().unwrap_or(action);
+    let refusal = shared.refusal.take().map_or(action, |refusal| *refusal);
     if let Some(response) = local(refusal, &shared.context, responder) {
         return Poll::Ready(reply_locally(response));
     }
@@ -283,7 +285,7 @@ where
                 return Poll::Ready(Replied::Held(Box::new(held)));
             }
         };
-        return Poll::Ready(Replied::Done(Box::new(replied)));
+        return Poll::Ready(Replied::Done(replied));
     }
 }
 
@@ -303,7 +305,7 @@ where
     let Some(waiting) = held.as_mut() else { return Poll::Pending };
     let action = ready!(waiting.poll_response(stream, cx));
     let mut shared = ready!(stream.poll_lock(cx));
-    let refusal = shared.refusal.take().unwrap_or(action);
+    let refusal = shared.refusal.take().map_or(action, |refusal| *refusal);
     if let Some(response) = local(refusal, &shared.context, responder) {
         let response = response.map(|bytes| Source::Local { bytes });
         return Poll::Ready(replied(response, false, true, stream));

@@ -18,7 +18,7 @@ pub(crate) struct StreamHandle {
 pub(crate) struct Shared {
     pub(crate) context: StreamContext,
     /// [`Action::Respond`] or [`Action::Fail`]: to be sent instead of what the body belonged to.
-    pub(crate) refusal: Option<Action>,
+    pub(crate) refusal: Option<Box<Action>>,
 }
 
 // === impl StreamHandle ===

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::host::{CallFailure, GrpcEvent, HttpCallResponse};
 use crate::pool::{Cell, Slot};
-use crate::running::Running;
+use crate::running::{Begun, Running};
 use crate::sandbox::Usage;
 use crate::stream::SharedExchange;
 
@@ -101,8 +101,8 @@ impl Slot {
             }
             let Some(mut cell) = self.try_lock() else { return };
             let slot = Arc::downgrade(self);
-            let mut running = Running::new(self, async move { work_off(&slot, &mut cell).await });
-            if running.begin().is_pending() {
+            let work = async move { work_off(&slot, &mut cell).await };
+            if let Begun::Running(running) = Running::begin(self, work) {
                 running.leave(|()| {});
             }
         }

@@ -3,7 +3,6 @@
 //! An instance runs one guest call at a time, so each sits in a slot with a lock that is only ever tried. A thread takes
 //! the slot it used last: with one slot for each thread, none finds its slot taken.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
@@ -337,16 +336,23 @@ impl RebuildBudget {
     }
 }
 
-/// A number that tells threads apart, never zero.
+/// A number that tells running threads apart, never zero: where the thread has something of its own.
 fn thread_key() -> u64 {
-    let mut hasher = DefaultHasher::new();
-    std::thread::current().id().hash(&mut hasher);
-    hasher.finish() | 1
+    thread_local!(static OWN: u8 = const { 0 });
+    OWN.with(|own| u64::try_from(std::ptr::from_ref(own).addr()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_running_thread_has_a_key_of_its_own() {
+        let own = thread_key();
+        let other = std::thread::spawn(thread_key).join().unwrap();
+        assert_eq!(own, thread_key());
+        assert!(own != other && own != 0 && other != 0);
+    }
 
     #[test]
     fn replacements_are_bounded_in_number_and_rate() {

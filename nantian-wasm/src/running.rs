@@ -15,22 +15,30 @@ pub(crate) struct Running<T> {
     future: Pin<Box<dyn Future<Output = T> + Send>>,
 }
 
+/// What the first slice of a call led to.
+pub(crate) enum Begun<T> {
+    /// The call is over, as most are.
+    Over(T),
+    Running(Running<T>),
+}
+
 // === impl Running ===
 
 impl<T: Send + 'static> Running<T> {
-    pub(crate) fn new(slot: &Arc<Slot>, future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { slot: Arc::clone(slot), future: Box::pin(future) }
+    /// Runs the first slice of a call, with nobody to be woken for the next.
+    pub(crate) fn begin(slot: &Arc<Slot>, future: impl Future<Output = T> + Send + 'static) -> Begun<T> {
+        let mut future: Pin<Box<dyn Future<Output = T> + Send>> = Box::pin(future);
+        slot.resume();
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Begun::Over(output),
+            Poll::Pending => Begun::Running(Self { slot: Arc::clone(slot), future }),
+        }
     }
 
     /// One slice.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         self.slot.resume();
         self.future.as_mut().poll(cx)
-    }
-
-    /// The first slice, with nobody to be woken for the next.
-    pub(crate) fn begin(&mut self) -> Poll<T> {
-        self.poll(&mut Context::from_waker(Waker::noop()))
     }
 
     /// Leaves the call to upkeep, since nobody else will poll it: a guest must not be stopped half way.

@@ -233,7 +233,7 @@ fn settle(action: Action, shared: &mut Shared) -> Result<(), BodyError> {
         Action::Fail(failure) => BodyError::Failed(failure.clone()),
     };
     // Whoever waits for headers sends this instead; once a response's have left, nobody does.
-    shared.refusal = Some(action);
+    shared.refusal = Some(Box::new(action));
     Err(error)
 }
 

@@ -173,7 +173,9 @@ pub(crate) fn edit(exchange: &mut Exchange, kind: MapKind, edit: Edit<'_>) -> Re
     let Some(map) = map_mut(exchange, kind) else { return Err(EditError::Unavailable) };
     match edit {
         Edit::Remove(_) => {
-            remove(map, name);
+            if let Ok(name) = HeaderName::from_bytes(name) {
+                remove(map, &name);
+            }
             Ok(())
         }
         Edit::Add(name, value) => add(map, name, value),
@@ -228,26 +230,26 @@ fn add(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), EditError> 
 /// Puts a value in the place of all that are there; as a new header it comes last.
 fn replace(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), EditError> {
     let Some((name, value)) = field(name, value).map_err(EditError::Invalid)? else { return Ok(()) };
-    if !remove(map, name.as_str().as_bytes()) && map.len() >= MAX_ENTRIES {
+    if !remove(map, &name) && map.len() >= MAX_ENTRIES {
         return Err(EditError::TooMany);
     }
     map.try_append(name, value).map(drop).map_err(|_| EditError::TooMany)
 }
 
 /// Removes all values of a name and keeps the order of the others, which the map's own removal does not.
-fn remove(map: &mut HeaderMap, name: &[u8]) -> bool {
-    let Some(name) = HeaderName::from_bytes(name).ok().filter(|name| map.contains_key(name)) else {
+fn remove(map: &mut HeaderMap, name: &HeaderName) -> bool {
+    if !map.contains_key(name) {
         return false;
-    };
-    if map.keys().last() == Some(&name) {
-        map.remove(&name);
+    }
+    if map.keys().last() == Some(name) {
+        map.remove(name);
         return true;
     }
     let mut rest = HeaderMap::with_capacity(map.len());
     let mut present = None;
     for (next, value) in map.drain() {
         present = next.or(present);
-        if let Some(kept) = present.as_ref().filter(|kept| **kept != name) {
+        if let Some(kept) = present.as_ref().filter(|kept| *kept != name) {
             // As many entries as there were fit again.
             rest.append(kept.clone(), value);
         }

@@ -1,6 +1,7 @@
 //! What the host keeps for one instance while its guest runs.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -61,7 +62,7 @@ pub(crate) struct State {
     /// The context host calls work on: the active one unless the guest chose another.
     pub(crate) effective: u32,
     /// Every stream context that lives.
-    pub(crate) contexts: HashMap<u32, Registered>,
+    pub(crate) contexts: Contexts,
     /// The exchange of the effective context.
     exchange: Option<OwnedMutexGuard<Exchange>>,
     /// The exchange of the active context, while another one is effective.
@@ -87,6 +88,13 @@ pub(crate) struct State {
     pub(crate) generation: u64,
 }
 
+/// Stream contexts by their ids.
+pub(crate) type Contexts = HashMap<u32, Registered, BuildHasherDefault<IdHasher>>;
+
+/// Hashes ids that the host gives one after the other: nobody can choose them so that they collide.
+#[derive(Debug, Default)]
+pub(crate) struct IdHasher(u64);
+
 /// A stream context.
 pub(crate) struct Registered {
     pub(crate) exchange: SharedExchange,
@@ -109,7 +117,7 @@ impl State {
             phase: Phase::Start,
             active: ROOT,
             effective: ROOT,
-            contexts: HashMap::new(),
+            contexts: Contexts::default(),
             exchange: None,
             aside: None,
             usage: Usage::default(),
@@ -235,6 +243,23 @@ impl State {
 
 /// How often an exchange is asked for that another thread has: some milliseconds' worth.
 const ATTEMPTS: usize = 10_000;
+
+// === impl IdHasher ===
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        // 2^64 divided by the golden ratio: neighbours differ in the upper bits too, which the map looks at first.
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
 
 // === impl Registered ===
 

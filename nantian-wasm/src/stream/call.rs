@@ -14,7 +14,7 @@ use crate::config::FailurePolicy;
 use crate::error::{Cause, Phase};
 use crate::instance::Instance;
 use crate::pool::{CellGuard, Slot};
-use crate::running::Running;
+use crate::running::{Begun, Running};
 use crate::sandbox::Usage;
 
 /// What a guest is called for.
@@ -46,9 +46,9 @@ pub(super) enum Call {
 /// The calls of a stream: one at a time, for each has the exchange.
 #[derive(Default)]
 pub(super) struct Calls {
-    running: Option<Ongoing>,
-    request: Option<Concluded>,
-    response: Option<Concluded>,
+    running: Option<Box<Ongoing>>,
+    request: Option<Box<Concluded>>,
+    response: Option<Box<Concluded>>,
     /// Bytes that a plugin has let go and that wait for the call that is running, by direction.
     fronts: [Content; 2],
     /// Who is waiting for the running call, by direction.
@@ -78,6 +78,13 @@ struct Visited {
     exchange: Option<OwnedMutexGuard<Exchange>>,
     usage: Usage,
     result: Result<u32, Cause>,
+}
+
+/// What the end of a stream leaves behind.
+struct Closed {
+    cell: CellGuard,
+    usage: Usage,
+    result: Result<(), Cause>,
 }
 
 // === impl Call ===
@@ -119,7 +126,7 @@ impl Calls {
         self.running.is_some()
     }
 
-    fn concluded(&mut self, direction: Direction) -> &mut Option<Concluded> {
+    fn concluded(&mut self, direction: Direction) -> &mut Option<Box<Concluded>> {
         match direction {
             Direction::Request => &mut self.request,
             Direction::Response => &mut self.response,
@@ -153,7 +160,8 @@ impl Calls {
 
     /// How a call ended the message while its step was waiting; forgets one that a plugin which fails open has failed.
     fn take_end(&mut self, direction: Direction) -> Option<Action> {
-        let is_end = |concluded: &mut Concluded| matches!(concluded.visit, Visit::Over(_) | Visit::Skipped);
+        let is_end =
+            |concluded: &mut Box<Concluded>| matches!(concluded.visit, Visit::Over(_) | Visit::Skipped);
         match self.concluded(direction).take_if(is_end)?.visit {
             Visit::Over(action) => Some(action),
             _ => None,
@@ -162,8 +170,20 @@ impl Calls {
 
     /// What a request's plugin did that its own step did not come back for.
     pub(super) fn take_end_of_request(&mut self) -> Option<Visit> {
-        let is_end = |concluded: &mut Concluded| matches!(concluded.visit, Visit::Over(_));
+        let is_end = |concluded: &mut Box<Concluded>| matches!(concluded.visit, Visit::Over(_));
         self.request.take_if(is_end).map(|concluded| concluded.visit)
+    }
+}
+
+// === impl Closed ===
+
+impl Closed {
+    /// Notes what the stream has cost, and that its end was the instance's too.
+    fn note(mut self, slot: &Slot) {
+        slot.peaks().note(&self.usage);
+        if let Err(cause) = self.result {
+            slot.bury(&mut self.cell, Phase::End, &cause);
+        }
     }
 }
 
@@ -192,15 +212,15 @@ impl StreamContext {
         let (context, usage) = (*context, *usage);
         let Some(mut exchange) = self.exchange.take() else { return Visit::Skipped };
         exchange.begin(index, plugin.failure_policy() == FailurePolicy::FailOpen);
-        let mut running = Running::new(lease.slot(), visited(guard, exchange, usage, call, context));
-        match running.begin() {
-            Poll::Ready(visited) => {
+        match Running::begin(lease.slot(), visited(guard, exchange, usage, call, context)) {
+            Begun::Over(visited) => {
                 let (visit, guard) = self.conclude(index, call.phase(), visited);
                 *cell = Some(guard);
                 visit
             }
-            Poll::Pending => {
-                self.calls.running = Some(Ongoing { direction, index, call, running, is_fresh: true });
+            Begun::Running(running) => {
+                let ongoing = Ongoing { direction, index, call, running, is_fresh: true };
+                self.calls.running = Some(Box::new(ongoing));
                 *self.waits.of(direction) = Some(Wait::Running);
                 Visit::Pending
             }
@@ -214,23 +234,21 @@ impl StreamContext {
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.notify();
         }
-        let Some(plugin) = self.plugins.get(index).cloned() else { return (Visit::Skipped, cell) };
-        let mut slot = None;
         if let Some(member) = self.members.get_mut(index) {
             member.usage = usage;
             let context = member.context;
             member.expects_calls = cell.instance().is_some_and(|instance| instance.expects_calls(context));
-            slot = member.lease.as_ref().map(|lease| Arc::clone(lease.slot()));
-        }
-        let visit = match result {
-            Err(cause) => {
-                if let Some(slot) = slot {
-                    slot.bury(&mut cell, phase, &cause);
-                }
-                self.failed(&plugin, index, phase, cause)
+            if let (Err(cause), Some(lease)) = (&result, &member.lease) {
+                lease.slot().bury(&mut cell, phase, cause);
             }
-            Ok(code) => {
-                let outcome = self.outcome(&plugin, index, phase);
+        }
+        let plugin =
+            if result.is_ok() && !self.has_outcome(index) { None } else { self.plugins.get(index).cloned() };
+        let visit = match (result, plugin) {
+            (Err(cause), Some(plugin)) => self.failed(&plugin, index, phase, cause),
+            (Err(_), None) => Visit::Skipped,
+            (Ok(code), plugin) => {
+                let outcome = plugin.and_then(|plugin| self.outcome(&plugin, index, phase));
                 if let Some(exchange) = self.exchange.as_mut().filter(|_| code == 0) {
                     exchange.undo = Undo::default();
                 }
@@ -259,13 +277,12 @@ impl StreamContext {
             *self.calls.waker(waiter) = Some(cx.waker().clone());
         }
         let visited = ready!(polled);
-        let Some(Ongoing { direction, index, call, .. }) = self.calls.running.take() else {
-            return Poll::Ready(());
-        };
+        let Some(ongoing) = self.calls.running.take() else { return Poll::Ready(()) };
+        let Ongoing { direction, index, call, .. } = *ongoing;
         let (visit, cell) = self.conclude(index, call.phase(), visited);
         drop(cell);
         self.exchange = None;
-        *self.calls.concluded(direction) = Some(Concluded { index, call, visit });
+        *self.calls.concluded(direction) = Some(Box::new(Concluded { index, call, visit }));
         self.settle();
         self.calls.wakers.iter_mut().filter_map(Option::take).for_each(Waker::wake);
         Poll::Ready(())
@@ -274,7 +291,8 @@ impl StreamContext {
     /// Ends the stream for every plugin that has seen it.
     pub(super) fn close(&mut self) {
         self.exchange = None;
-        if let Some(Ongoing { call, index, running, .. }) = self.calls.running.take() {
+        if let Some(ongoing) = self.calls.running.take() {
+            let Ongoing { call, index, running, .. } = *ongoing;
             let slot = self.members.get(index).and_then(|member| member.lease.as_ref());
             let slot = slot.map(|lease| Arc::downgrade(lease.slot())).unwrap_or_default();
             running.leave(move |mut visited| {
@@ -293,10 +311,17 @@ impl StreamContext {
                 continue;
             };
             exchange.begin(index, false);
-            let closing = closing(slot, lease.generation(), cell, exchange, member.usage, member.context);
-            let mut running = Running::new(slot, closing);
-            if running.begin().is_pending() {
-                running.leave(|()| {});
+            match Running::begin(slot, closed(cell, exchange, member.usage, member.context, lease.is_lost()))
+            {
+                Begun::Over(closed) => closed.note(slot),
+                Begun::Running(running) => {
+                    let slot = Arc::downgrade(slot);
+                    running.leave(move |closed| {
+                        if let Some(slot) = slot.upgrade() {
+                            closed.note(&slot);
+                        }
+                    });
+                }
             }
             slot.settle();
         }
@@ -320,26 +345,19 @@ async fn visited(
 }
 
 /// Lets a guest log, finish and forget a stream.
-fn closing(
-    slot: &Arc<Slot>,
-    generation: u64,
+async fn closed(
     mut cell: CellGuard,
     exchange: OwnedMutexGuard<Exchange>,
     usage: Usage,
     context: u32,
-) -> impl Future<Output = ()> + Send + use<> {
-    let is_lost = slot.generation() != generation;
-    let slot = Arc::downgrade(slot);
-    async move {
-        let Some(instance) = cell.instance().filter(|_| !is_lost) else { return };
-        instance.lend(exchange, usage);
-        let closed = instance.close(context).await;
-        let (exchange, usage) = instance.give_back();
-        drop(exchange);
-        let Some(slot) = slot.upgrade() else { return };
-        slot.peaks().note(&usage);
-        if let Err(cause) = closed {
-            slot.bury(&mut cell, Phase::End, &cause);
-        }
-    }
+    is_lost: bool,
+) -> Closed {
+    let Some(instance) = cell.instance().filter(|_| !is_lost) else {
+        return Closed { cell, usage, result: Ok(()) };
+    };
+    instance.lend(exchange, usage);
+    let result = instance.close(context).await;
+    let (exchange, usage) = instance.give_back();
+    drop(exchange);
+    Closed { cell, usage, result }
 }

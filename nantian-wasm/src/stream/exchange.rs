@@ -154,7 +154,8 @@ impl Direction {
 // === impl Exchange ===
 
 impl Exchange {
-    pub(crate) fn new(info: StreamInfo) -> Self {
+    /// An exchange that so many plugins will see.
+    pub(crate) fn new(info: StreamInfo, plugins: usize) -> Self {
         Self {
             info,
             started: SystemTime::now(),
@@ -162,7 +163,7 @@ impl Exchange {
             request_trailers: None,
             response: None,
             response_trailers: None,
-            seats: Vec::new(),
+            seats: Vec::with_capacity(plugins),
             seat: 0,
             is_streaming: false,
             is_logged: false,

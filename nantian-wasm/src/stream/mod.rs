@@ -97,8 +97,8 @@ impl StreamContext {
     pub fn new(plugins: Arc<[Plugin]>, info: StreamInfo) -> Self {
         Self {
             members: Vec::with_capacity(plugins.len()),
+            shared: Arc::new(Mutex::new(Exchange::new(info, plugins.len()))),
             plugins,
-            shared: Arc::new(Mutex::new(Exchange::new(info))),
             exchange: None,
             request: Course::default(),
             response: Course::default(),

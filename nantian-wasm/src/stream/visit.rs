@@ -104,6 +104,12 @@ impl Member {
 // === impl StreamContext ===
 
 impl StreamContext {
+    /// Whether a guest did something to the stream besides answering with a verdict.
+    pub(super) fn has_outcome(&self, index: usize) -> bool {
+        let seat = self.exchange.as_ref().and_then(|exchange| exchange.seats.get(index));
+        seat.is_some_and(|seat| seat.fault.is_some() || seat.answer.is_some())
+    }
+
     /// What a guest did to the stream besides answering with a verdict.
     pub(super) fn outcome(&mut self, plugin: &Plugin, index: usize, phase: Phase) -> Option<Visit> {
         let seat = self.exchange.as_mut()?.seats.get_mut(index)?;
