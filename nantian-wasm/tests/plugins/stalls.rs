@@ -1,5 +1,6 @@
 //! Messages that come slowly, break off, or never end, and guests that hold them.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
@@ -23,18 +24,27 @@ use crate::support::{Ticking, configured, data, exchange, frames, get, guest, pl
 #[derive(Clone, Copy)]
 enum Event {
     Data(&'static str),
-    /// Nothing yet; the task is woken at once.
+    /// Nothing before the task's next turn, for which it is woken at once.
     Later,
     /// Nothing more, ever.
     Never,
     Broken,
 }
 
-struct Slow(VecDeque<Event>);
+thread_local! {
+    /// Turns that the task of an exchange has had.
+    static TURN: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Slow {
+    events: VecDeque<Event>,
+    /// The turn in which nothing comes any more.
+    until: Option<u64>,
+}
 
 impl Slow {
     fn of(events: &[Event]) -> Self {
-        Self(events.iter().copied().collect())
+        Self { events: events.iter().copied().collect(), until: None }
     }
 }
 
@@ -46,16 +56,20 @@ impl Body for Slow {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        match self.0.pop_front() {
+        if self.until == Some(TURN.get()) {
+            return Poll::Pending;
+        }
+        match self.events.pop_front() {
             None => Poll::Ready(None),
             Some(Event::Data(bytes)) => Poll::Ready(Some(Ok(data(bytes)))),
             Some(Event::Broken) => Poll::Ready(Some(Err(std::io::ErrorKind::ConnectionReset.into()))),
             Some(Event::Later) => {
+                self.until = Some(TURN.get());
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
             Some(Event::Never) => {
-                self.0.push_front(Event::Never);
+                self.events.push_front(Event::Never);
                 Poll::Pending
             }
         }
@@ -82,10 +96,14 @@ fn send_slowly(
     let post = Request::post("/").header("host", "example.com").header("x-api-key", "k");
     let post = post.body(Slow::of(request)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let (status, body) = runtime.block_on(async {
+    let mut both = Box::pin(async {
         let response = service.oneshot(post).await.unwrap();
         (response.status().as_u16(), response.into_body().collect().await.ok())
     });
+    let (status, body) = runtime.block_on(std::future::poll_fn(|cx| {
+        TURN.set(TURN.get() + 1);
+        both.as_mut().poll(cx)
+    }));
     let request = reached.lock().unwrap().take();
     (status, request, body.map(http_body_util::Collected::to_bytes))
 }
