@@ -2,7 +2,7 @@
 //!
 //! P1 to P13 are numbered as they were set; those that concern one table or one rule stand beside it: P1 (long rounds), P2 (waits)
 //! in `strategy/`, P3 (tables) in `strategy/maglev.rs` and `placement.rs`, P6 in `strategy/least_request.rs`, P8 in
-//! `health/select.rs`, and P4, P5, P9, P10 and P13 in `health.rs`. P11, of sessions, goes on in `sessions.rs`.
+//! `health/select.rs`, and P4, P5, P9, P10 and P13 in `health/`. P11, of sessions, goes on in `sessions.rs`.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
@@ -52,7 +52,7 @@ fn tally(balancer: &Balancer<usize>, n: usize, picks: u32) -> Vec<u32> {
     tally
 }
 
-fn in_flight<T: Clone>(balancer: &Balancer<T>) -> usize {
+fn in_flight<T: Clone + Send + Sync>(balancer: &Balancer<T>) -> usize {
     balancer.status().iter().map(|status| status.in_flight).sum()
 }
 

@@ -1,0 +1,43 @@
+//! Endpoints that are new, or well again.
+
+use std::time::Duration;
+
+use nantian_lb::health::{Health, SlowStartConfig};
+use nantian_lb::{BalanceConfig, Strategy};
+
+use crate::{World, endpoints, failing, watched};
+
+/// P9, for an endpoint that returns.
+#[test]
+fn an_endpoint_that_is_back_is_given_its_share_in_a_straight_line() {
+    let window = Duration::from_secs(100);
+    let world = World::new(4, &watched(Strategy::RoundRobin).with_slow_start(SlowStartConfig::new(window)));
+    assert_eq!(world.tally(400, failing(|_| false)), [100; 4], "a set that is new as a whole starts at once");
+    world.tally(100, failing(|at| at == 2));
+    world.advance(40);
+    world.tally(20, failing(|_| false));
+    assert_eq!(world.health(2), Health::Healthy);
+    for percent in [10u64, 25, 50, 75, 90] {
+        let age = if percent == 10 { 5 } else { percent };
+        let passed = world.balancer.now().as_nanos() / 1_000_000_000 - 1040;
+        world.advance(age - passed);
+        let tally = world.tally(10_000, failing(|_| false));
+        let share = tally[2] as f64 / tally[0] as f64 * 100.0;
+        assert!((share - percent as f64).abs() <= 2.0, "{share} % after {age} s");
+    }
+    world.advance(20);
+    assert_eq!(world.tally(400, failing(|_| false)), [100; 4]);
+}
+
+#[test]
+fn a_new_endpoint_starts_slowly_if_it_is_wanted() {
+    for also in [true, false] {
+        let start = SlowStartConfig::new(Duration::from_secs(100)).with_new_endpoints(also);
+        let config = BalanceConfig::default().with_slow_start(start);
+        let world = World::new(3, &config);
+        world.balancer.update(endpoints(4), &config);
+        let tally = world.tally(4000, failing(|_| false));
+        let expected = if also { 100..150 } else { 1000..1001 };
+        assert!(expected.contains(&tally[3]), "{tally:?}");
+    }
+}
