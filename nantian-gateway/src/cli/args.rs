@@ -129,6 +129,14 @@ pub(super) struct Common {
     /// random, and sessions end with the process.
     #[arg(long, env = "NANTIAN_SESSION_KEY_FILE", value_name = "PATH")]
     pub(super) session_key_file: Option<PathBuf>,
+    /// The zone that this process runs in, such as eu-west-1a: Services with `trafficDistribution: PreferSameZone`, or with
+    /// hints at their endpoints, prefer the endpoints there. By default the zone of the endpoints on --node, or unknown.
+    #[arg(long, env = "NANTIAN_ZONE", value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(super) zone: String,
+    /// The node that this process runs on: Services with `trafficDistribution: PreferSameNode` prefer the endpoints there.
+    /// Unknown by default.
+    #[arg(long, env = "NANTIAN_NODE", value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(super) node: String,
     /// The form of the log.
     #[arg(long, env = "NANTIAN_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub(super) log_format: LogFormat,

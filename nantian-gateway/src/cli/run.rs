@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use nantian_lb::Locality;
 use nantian_ratelimit::redis::RedisStore;
 use tokio::{
     net::TcpListener,
@@ -173,7 +174,9 @@ pub(super) async fn serve(
         .trusting(roots)
         .reaching_out(outside)
         .telling(telemetry);
-    let mut control = Control::new(source, gates, session_keys, workers, metrics, view.clone(), registry);
+    let here = Locality::new("", common.zone.as_str(), common.node.as_str());
+    let mut control =
+        Control::new(source, gates, session_keys, workers, metrics, view.clone(), registry).located(here);
     let is_complete = tokio::select! {
         () = changes.complete() => true,
         () = signals.end() => false,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use nantian_lb::Locality;
 use tokio::time::Instant;
 
 use super::{ConfigView, SessionKeySource, View, backoff::Backoff, clock::EngineClock};
@@ -19,7 +20,7 @@ use crate::{
         Translation, Warning,
         conditions::{Condition, ConditionType, Reason},
         status::ObjectStatus,
-        translate_with,
+        translate_at,
     },
 };
 
@@ -28,6 +29,7 @@ use crate::{
 pub struct Control {
     source: Box<dyn Source>,
     gates: FeatureGates,
+    here: Locality,
     registry: Registry,
     session_keys: SessionKeySource,
     workers: Workers,
@@ -86,6 +88,7 @@ impl Control {
         Self {
             source: Box::new(source),
             gates,
+            here: Locality::default(),
             registry,
             session_keys,
             workers,
@@ -103,6 +106,13 @@ impl Control {
             said: Vec::new(),
             clock: None,
         }
+    }
+
+    /// For a gateway that runs `here`; without, no endpoint is nearer than another one.
+    #[must_use]
+    pub fn located(mut self, here: Locality) -> Self {
+        self.here = here;
+        self
     }
 
     /// Reads what changed, and serves it once every worker has it.
@@ -243,7 +253,8 @@ impl Control {
 
     /// What the objects mean; the status of an edit that was taken back is that of the edit.
     fn translation(&mut self) -> Translation {
-        let mut translation = translate_with(self.source.objects(), self.gates, self.registry.patterns());
+        let mut translation =
+            translate_at(self.source.objects(), self.gates, self.registry.patterns(), &self.here);
         for (object, rejected) in &self.rejected {
             if let Some(status) = &rejected.status {
                 translation.statuses.set(object.clone(), status.clone());

@@ -90,6 +90,7 @@ impl ConfigView {
                     "id": endpoint.id.as_str(),
                     "address": endpoint.target.to_string(),
                     "readiness": format!("{:?}", endpoint.readiness),
+                    "tier": endpoint.tier,
                     "health": format!("{:?}", endpoint.health),
                     "weightPercent": endpoint.weight_percent,
                     "inFlight": endpoint.in_flight,

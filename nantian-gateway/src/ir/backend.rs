@@ -129,6 +129,14 @@ pub struct Endpoint {
     /// It is about to end and still serves: it keeps its sessions, and is the last resort for other requests.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
+    /// How near it is, from 0 on: endpoints of a lower tier are preferred.
+    #[serde(skip_serializing_if = "is_nearest")]
+    pub tier: u8,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_nearest(tier: &u8) -> bool {
+    *tier == 0
 }
 
 /// Where an endpoint listens.

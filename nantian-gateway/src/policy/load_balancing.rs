@@ -75,7 +75,9 @@ pub fn endpoints(
         .map(|endpoint| {
             let destination = Destination { address: endpoint.address.clone(), protocol, tls: tls.cloned() };
             let readiness = if endpoint.draining { Readiness::Draining } else { Readiness::Ready };
-            Endpoint::new(endpoint.id.as_str(), destination).with_readiness(readiness)
+            Endpoint::new(endpoint.id.as_str(), destination)
+                .with_readiness(readiness)
+                .with_tier(endpoint.tier)
         })
         .collect()
 }

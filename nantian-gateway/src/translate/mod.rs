@@ -10,6 +10,7 @@ mod gateway;
 mod gateway_class;
 mod grants;
 mod hostname;
+mod locality;
 mod policy;
 mod route;
 mod service;
@@ -19,6 +20,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nantian_lb::Locality;
 use serde::Serialize;
 
 #[cfg(feature = "kubernetes")]
@@ -29,6 +31,7 @@ pub(crate) use self::world::oldest_first;
 pub use self::world::{Ignored, Warning};
 use self::{
     gateway::{Gateways, ListenerSets},
+    locality::Nearness,
     policy::{AiServices, PolicySet, Reach, TargetKey},
     status::Statuses,
     world::{Report, World},
@@ -37,7 +40,7 @@ use crate::{
     gates::FeatureGates,
     ir::{Backend, BackendId, BackendTransport, Ir, Policies},
     pattern::Patterns,
-    source::Objects,
+    source::{ObjectRef, Objects},
 };
 
 /// What the objects mean.
@@ -55,12 +58,18 @@ pub struct Translation {
 
 /// Translates the objects, with the kinds whose gate is open.
 pub fn translate(objects: &Objects, gates: FeatureGates) -> Translation {
-    translate_with(objects, gates, &Patterns::default())
+    translate_at(objects, gates, &Patterns::default(), &Locality::default())
 }
 
-/// The same, and takes regular expressions from `patterns`, so that none is compiled that was met before.
-pub fn translate_with(objects: &Objects, gates: FeatureGates, patterns: &Patterns) -> Translation {
-    let world = World::new(objects, gates, patterns);
+/// The same for a gateway that runs `here`, and takes regular expressions from `patterns`, so that none is compiled that was
+/// met before.
+pub fn translate_at(
+    objects: &Objects,
+    gates: FeatureGates,
+    patterns: &Patterns,
+    here: &Locality,
+) -> Translation {
+    let world = World::new(objects, gates, patterns, here);
     let mut report = Report::default();
     let classes = gateway_class::translate(&world, &mut report);
     let sets = ListenerSets::read(&world, &mut report);
@@ -74,6 +83,7 @@ pub fn translate_with(objects: &Objects, gates: FeatureGates, patterns: &Pattern
     add_backends(&mut ir, &world, &policies, &ai_services);
     add_policies(&mut ir, &policies);
     add_upstreams(&mut ir, &world, &policies);
+    warn_of_unknown_place(&ir, &world, &mut report);
     gateway::report(&gateways, &mut report);
     policies.report(&reach, &mut report);
     Translation { ir, statuses: report.statuses, ignored: report.ignored, warnings: report.warnings }
@@ -129,6 +139,20 @@ fn add_upstreams(ir: &mut Ir, world: &World<'_>, policies: &PolicySet) {
         if !backends.contains_key(id) {
             backends.insert(id.clone(), connected(world, policies, id));
             endpoints.insert(id.clone(), service::endpoints(world, id));
+        }
+    }
+}
+
+/// Says which Services ask for near endpoints in vain.
+fn warn_of_unknown_place(ir: &Ir, world: &World<'_>, report: &mut Report) {
+    let names: BTreeSet<_> = ir.backends.keys().map(|id| &id.service).collect();
+    for name in names {
+        let service = world.objects.services.get(name);
+        if let Some(preference) = service.and_then(|service| Nearness::unknown(service, &world.here)) {
+            let object = ObjectRef { kind: "Service", name: name.clone() };
+            let option = if preference == "PreferSameNode" { "--node" } else { "--zone" };
+            let message = format!("spec.trafficDistribution: {preference} has no effect without {option}");
+            report.warn(&object, message);
         }
     }
 }

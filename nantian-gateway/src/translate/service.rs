@@ -10,7 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::world::World;
+use super::{locality::Nearness, world::World};
 use crate::ir::{Address, BackendId, Endpoint, ObjectName, Protocol, Transport};
 
 /// A port of a Service.
@@ -63,10 +63,12 @@ pub(super) fn endpoints(world: &World<'_>, id: &BackendId) -> Vec<Endpoint> {
         return vec![named(name.to_owned(), number)];
     }
     let slices = world.slices(&id.service);
+    let nearness = Nearness::of(service, slices, &world.here);
     let mut seen = HashSet::new();
     let mut endpoints = Vec::new();
     for (is_wanted, draining) in [(is_ready as Wanted, false), (is_serving, true)] {
-        let wanted = collect(slices, &port, is_wanted).map(|endpoint| Endpoint { draining, ..endpoint });
+        let wanted =
+            collect(slices, &port, nearness, is_wanted).map(|endpoint| Endpoint { draining, ..endpoint });
         endpoints.extend(wanted.filter(|endpoint| seen.insert(endpoint.id.clone())));
     }
     endpoints
@@ -86,15 +88,21 @@ fn external_name(service: &Service) -> Option<&str> {
     spec.external_name.as_deref().filter(|_| spec.type_.as_deref() == Some("ExternalName"))
 }
 
-fn collect(slices: &[&EndpointSlice], port: &Port<'_>, is_wanted: Wanted) -> impl Iterator<Item = Endpoint> {
+fn collect(
+    slices: &[&EndpointSlice],
+    port: &Port<'_>,
+    nearness: Nearness<'_>,
+    is_wanted: Wanted,
+) -> impl Iterator<Item = Endpoint> {
     slices.iter().filter_map(move |slice| Some((slice, port.in_slice(slice)?))).flat_map(
         move |(slice, number)| {
             let wanted = slice.endpoints.iter().filter(move |endpoint| is_wanted(endpoint));
             wanted.flat_map(move |endpoint| {
                 let pod = endpoint.target_ref.as_ref().and_then(|target| target.name.as_deref());
+                let tier = nearness.tier(endpoint);
                 let addresses = endpoint.addresses.iter();
                 addresses.filter_map(move |address| {
-                    let found = at(address, number, &slice.address_type)?;
+                    let found = Endpoint { tier, ..at(address, number, &slice.address_type)? };
                     Some(match pod {
                         Some(pod) => Endpoint { id: pod.to_owned(), ..found },
                         None => found,
@@ -110,11 +118,11 @@ fn at(address: &str, port: u16, kind: &str) -> Option<Endpoint> {
         return Some(named(address.to_owned(), port));
     }
     let address = SocketAddr::new(address.parse().ok()?, port);
-    Some(Endpoint { id: address.to_string(), address: Address::Ip(address), draining: false })
+    Some(Endpoint { id: address.to_string(), address: Address::Ip(address), draining: false, tier: 0 })
 }
 
 fn named(name: String, port: u16) -> Endpoint {
-    Endpoint { id: format!("{name}:{port}"), address: Address::Dns(name, port), draining: false }
+    Endpoint { id: format!("{name}:{port}"), address: Address::Dns(name, port), draining: false, tier: 0 }
 }
 
 /// Kubernetes: an endpoint that says nothing is ready.

@@ -1,12 +1,14 @@
 //! What every part of the translation looks things up in.
 
-use std::{cmp::Ordering, collections::HashMap};
+use std::{borrow::Cow, cmp::Ordering, collections::HashMap};
 
 use k8s_openapi::api::{core::v1::Secret, discovery::v1::EndpointSlice};
 use kube::Resource;
+use nantian_lb::Locality;
 
 use super::{
     grants::Grants,
+    locality::locate,
     status::{ObjectStatus, Statuses},
 };
 use crate::{
@@ -22,6 +24,8 @@ pub(super) struct World<'a> {
     pub(super) gates: FeatureGates,
     pub(super) grants: Grants<'a>,
     pub(super) patterns: &'a Patterns,
+    /// Where this gateway runs.
+    pub(super) here: Cow<'a, Locality>,
     slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
 }
 
@@ -60,7 +64,12 @@ const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 // === impl World ===
 
 impl<'a> World<'a> {
-    pub(super) fn new(objects: &'a Objects, gates: FeatureGates, patterns: &'a Patterns) -> Self {
+    pub(super) fn new(
+        objects: &'a Objects,
+        gates: FeatureGates,
+        patterns: &'a Patterns,
+        here: &'a Locality,
+    ) -> Self {
         let mut slices: HashMap<_, Vec<_>> = HashMap::new();
         for (name, slice) in &objects.endpoint_slices {
             let labels = slice.metadata.labels.as_ref();
@@ -68,7 +77,8 @@ impl<'a> World<'a> {
                 slices.entry((name.namespace.as_str(), service.as_str())).or_default().push(&**slice);
             }
         }
-        Self { objects, gates, grants: Grants::new(&objects.reference_grants), patterns, slices }
+        let here = locate(here, objects.endpoint_slices.values().map(|slice| &**slice));
+        Self { objects, gates, grants: Grants::new(&objects.reference_grants), patterns, here, slices }
     }
 
     /// The EndpointSlices of a Service, in the order of their names.

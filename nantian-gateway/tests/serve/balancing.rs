@@ -217,3 +217,51 @@ async fn a_hundred_sets_a_second_fail_no_request_and_lose_no_count() {
     assert_eq!(failed, 0, "of {}", took.len());
     eventually("nothing is in flight", async || in_flight(&gateway).await == 0).await;
 }
+
+/// An ejection lasts 30 s, a slow start 10 s, by the clock of the process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute"]
+async fn a_backend_that_is_back_is_given_its_share_gradually() {
+    let delay = Duration::from_millis(2);
+    let (a, b, c) =
+        (Backend::mortal(delay).await, Backend::mortal(delay).await, Backend::mortal(delay).await);
+    let (killed, mut process) = Backend::mortal(delay).await;
+    let gateway = World::new()
+        .service("a", &[&a.0, &b.0, &c.0, &killed])
+        .route("a", &[rule("/", &to("a"))])
+        .start()
+        .await;
+    let percent = async || {
+        let config = gateway.config().await;
+        let endpoints = config["endpoints"]["demo/a:80"].as_array().unwrap().clone();
+        let address = killed.address.to_string();
+        let shown = endpoints.into_iter().find(|endpoint| endpoint["address"] == *address).unwrap();
+        let percent = usize::try_from(shown["weightPercent"].as_u64().unwrap()).unwrap();
+        (shown["health"].as_str().unwrap().to_owned(), percent)
+    };
+    let load = Load::start(&gateway, 8).await;
+    sleep(Duration::from_millis(200)).await;
+    process.kill().await;
+    eventually("it is ejected", async || percent().await.0 == "Ejected").await;
+    process.revive();
+    let begun = Instant::now();
+    while percent().await.0 != "Healthy" {
+        assert!(begun.elapsed() < Duration::from_secs(40));
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(begun.elapsed() > Duration::from_secs(28), "{:?}", begun.elapsed());
+    let mut shown = Vec::new();
+    for _ in 0..4 {
+        let (before, first) = ([process.asked(), a.1.asked()], percent().await.1);
+        sleep(Duration::from_secs(2)).await;
+        let (after, last) = ([process.asked(), a.1.asked()], percent().await.1);
+        let share = (after[0] - before[0]) * 100 / (after[1] - before[1]);
+        let is_between = share + 3 >= first && share <= last + 3;
+        assert!(is_between, "{share} % between {first} and {last}");
+        shown.push(last);
+    }
+    assert!(shown.is_sorted() && shown[0] < 40, "{shown:?}");
+    eventually("it has its share", async || percent().await.1 == 100).await;
+    let (_, failed) = load.stop().await;
+    println!("{shown:?} %, {failed} failed");
+}

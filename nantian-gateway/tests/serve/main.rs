@@ -23,6 +23,7 @@ mod http1;
 mod http2;
 mod limits;
 mod listener_sets;
+mod localities;
 mod mirror;
 mod plugin_fields;
 mod plugin_registries;

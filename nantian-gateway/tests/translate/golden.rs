@@ -6,14 +6,18 @@ use std::{env, fs, path::Path};
 
 use nantian_gateway::{
     gates::FeatureGates,
-    translate::{Translation, translate},
+    pattern::Patterns,
+    translate::{Translation, translate_at},
 };
+use nantian_lb::Locality;
 use serde_json::{Map, Value};
 
 use crate::load;
 
 /// The first line of an input may name the gates: `# gates: AIService=true`. Else all are open.
 const GATES: &str = "# gates:";
+/// Or the zone and the node that the gateway runs in.
+const HERE: &str = "# here:";
 
 #[test]
 fn every_golden_case_translates_as_expected() {
@@ -47,7 +51,9 @@ fn show(input: &str) -> String {
         Some(gates) => gates.trim().parse().unwrap(),
         None => FeatureGates::all(),
     };
-    let translation: Translation = translate(&load::objects(input), gates);
+    let here = input.lines().next().and_then(|line| line.strip_prefix(HERE)?.trim().split_once(' '));
+    let here = here.map_or_else(Locality::default, |(zone, node)| Locality::new("", zone, node));
+    let translation: Translation = translate_at(&load::objects(input), gates, &Patterns::default(), &here);
     let full = serde_json::to_value(&translation).unwrap();
     serde_saphyr::to_string(&shorten(full)).unwrap()
 }

@@ -1,0 +1,120 @@
+//! How near the endpoints of a Service are, where the Service or its EndpointSlices make a difference.
+
+use std::borrow::Cow;
+
+use k8s_openapi::api::{
+    core::v1::Service,
+    discovery::v1::{Endpoint, EndpointSlice},
+};
+use nantian_lb::Locality;
+
+/// What decides about the nearness of endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nearness<'a> {
+    /// Nothing: all are the same.
+    Same,
+    /// Their zone: `trafficDistribution: PreferSameZone`, or `PreferClose` as it was called.
+    Zone(&'a str),
+    /// Their node, then their zone: `trafficDistribution: PreferSameNode`.
+    Node(&'a Locality),
+    /// Which zones they are meant for: their hints.
+    Hints(&'a str),
+}
+
+/// Where this gateway runs: as it is told, or else in the zone that some endpoint on its node is in.
+pub(super) fn locate<'a>(
+    here: &'a Locality,
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+) -> Cow<'a, Locality> {
+    if here.node.is_empty() || !here.zone.is_empty() {
+        return Cow::Borrowed(here);
+    }
+    let mut neighbours = slices.into_iter().flat_map(|slice| &slice.endpoints);
+    let zone = neighbours.find_map(|endpoint| {
+        let is_here = endpoint.node_name.as_deref() == Some(here.node.as_str());
+        endpoint.zone.as_deref().filter(|zone| is_here && !zone.is_empty())
+    });
+    match zone {
+        Some(zone) => Cow::Owned(Locality::new(here.region.as_str(), zone, here.node.as_str())),
+        None => Cow::Borrowed(here),
+    }
+}
+
+// === impl Nearness ===
+
+impl<'a> Nearness<'a> {
+    /// What decides about the endpoints of a Service, as seen from `here`.
+    pub(super) fn of(service: &Service, slices: &[&EndpointSlice], here: &'a Locality) -> Self {
+        let zone = here.zone.as_str();
+        let preference = service.spec.as_ref().and_then(|spec| spec.traffic_distribution.as_deref());
+        match preference {
+            Some("PreferSameNode") => Self::Node(here),
+            _ if zone.is_empty() => Self::Same,
+            Some("PreferSameZone" | "PreferClose") => Self::Zone(zone),
+            // Kubernetes: hints count if all endpoints have them.
+            _ if all_have_hints(slices) => Self::Hints(zone),
+            _ => Self::Same,
+        }
+    }
+
+    /// What a Service asks for and nobody can tell, because it is not known where this gateway runs.
+    pub(super) fn unknown<'s>(service: &'s Service, here: &Locality) -> Option<&'s str> {
+        let preference = service.spec.as_ref()?.traffic_distribution.as_deref()?;
+        let is_known = match preference {
+            "PreferSameNode" => !here.node.is_empty(),
+            _ => !here.zone.is_empty(),
+        };
+        (!is_known).then_some(preference)
+    }
+
+    /// The tier of an endpoint; the lowest is preferred.
+    pub(super) fn tier(self, endpoint: &Endpoint) -> u8 {
+        let is_in = |zone: &str| !zone.is_empty() && endpoint.zone.as_deref() == Some(zone);
+        match self {
+            Self::Same => 0,
+            Self::Zone(zone) => u8::from(!is_in(zone)),
+            Self::Node(here) => {
+                let is_on =
+                    !here.node.is_empty() && endpoint.node_name.as_deref() == Some(here.node.as_str());
+                if is_on { 0 } else { 1 + u8::from(!is_in(&here.zone)) }
+            }
+            Self::Hints(zone) => u8::from(!hints(endpoint).any(|hint| hint == zone)),
+        }
+    }
+}
+
+fn all_have_hints(slices: &[&EndpointSlice]) -> bool {
+    let mut endpoints = slices.iter().flat_map(|slice| &slice.endpoints).peekable();
+    endpoints.peek().is_some() && endpoints.all(|endpoint| hints(endpoint).next().is_some())
+}
+
+fn hints(endpoint: &Endpoint) -> impl Iterator<Item = &str> {
+    let zones = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_deref());
+    zones.unwrap_or_default().iter().map(|zone| zone.name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_zone_of_a_node_is_that_of_the_endpoints_there() {
+        let endpoint = |node: &str, zone: &str| Endpoint {
+            node_name: Some(node.to_owned()),
+            zone: Some(zone.to_owned()),
+            ..Endpoint::default()
+        };
+        let slice = EndpointSlice {
+            endpoints: vec![endpoint("node-2", "b"), endpoint("node-1", ""), endpoint("node-1", "a")],
+            ..EndpointSlice::default()
+        };
+        for (told, expected) in [
+            (Locality::new("", "", "node-1"), "a"),
+            (Locality::new("", "c", "node-1"), "c"),
+            (Locality::new("", "", "node-3"), ""),
+            (Locality::default(), ""),
+        ] {
+            assert_eq!(locate(&told, [&slice]).zone, expected, "{told:?}");
+        }
+    }
+}
