@@ -1,15 +1,17 @@
 //! The shared handle that picks, and the update that keeps what is known.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
-use arc_swap::{ArcSwap, Cache};
+use thread_local::ThreadLocal;
 
 use crate::clock::{Clock, MonotonicClock, Timestamp};
 use crate::config::BalanceConfig;
 use crate::context::PickContext;
+use crate::desk::{Desk, Published};
 use crate::endpoint::{Endpoint, EndpointId, Readiness};
 use crate::error::PickError;
 use crate::group::Group;
@@ -20,17 +22,19 @@ use crate::set::{Reason, Set};
 
 /// Picks endpoints out of a set that can be replaced at any time.
 ///
-/// Clones share everything. A pick takes no lock and never waits for an update.
-pub struct Balancer<T> {
+/// Clones share everything. A pick takes no lock and never waits for an update, and threads that pick share no memory but the
+/// endpoints that they pick: each keeps the set that it saw last, with its targets, until it picks again from a newer one or the
+/// balancer is dropped.
+pub struct Balancer<T: Send + Sync> {
     shared: Arc<Shared<T>>,
 }
 
-/// A [`Balancer`] for one worker, which remembers the set that it saw last and so picks in about half the time.
+/// A [`Balancer`] for one worker, which need not look up what its thread keeps: it keeps the set that it saw last itself.
 ///
-/// A pick always uses the newest set. A picker that is not used keeps the set of its last pick alive.
-pub struct Picker<T> {
+/// A pick always uses the newest set.
+pub struct Picker<T: Send + Sync> {
     shared: Arc<Shared<T>>,
-    set: Cache<SharedSet<T>, Arc<Set<T>>>,
+    desk: Desk<T>,
 }
 
 /// The endpoint that a request is to be sent to, counted as a request in flight until this, or its [`InFlight`] guard, is dropped.
@@ -42,8 +46,10 @@ pub struct Picked<T> {
     pub(crate) reason: Reason,
 }
 
-struct Shared<T> {
-    set: ArcSwap<Set<T>>,
+struct Shared<T: Send + Sync> {
+    set: Published<T>,
+    /// What each thread that picks has at hand, which spares it from being counted as a reader of the set.
+    desks: ThreadLocal<RefCell<Desk<T>>>,
     /// The position in the round, shared by all sets so that it survives their change.
     cursor: Cursor,
     group: Arc<Group>,
@@ -56,11 +62,9 @@ struct Shared<T> {
 #[repr(align(128))]
 struct Cursor(AtomicU64);
 
-struct SharedSet<T>(Arc<Shared<T>>);
-
 // === impl Balancer ===
 
-impl<T> Balancer<T> {
+impl<T: Send + Sync> Balancer<T> {
     /// Balances over `endpoints`. Of endpoints with the same id the first counts.
     ///
     /// Round robin begins at a random endpoint, lest many balancers that start together all begin at the same one.
@@ -79,7 +83,8 @@ impl<T> Balancer<T> {
         let set = Set::new(group.config.load_full(), Arc::new(members), group.now(), None);
         Self {
             shared: Arc::new(Shared {
-                set: ArcSwap::from_pointee(set),
+                set: Published::new(set),
+                desks: ThreadLocal::new(),
                 cursor: Cursor(AtomicU64::new(u64::from(fastrand::u32(..)))),
                 group,
                 departed: Mutex::default(),
@@ -97,7 +102,7 @@ impl<T> Balancer<T> {
     pub fn update(&self, endpoints: impl IntoIterator<Item = Endpoint<T>>, config: &BalanceConfig) {
         let shared = &*self.shared;
         let mut departed = shared.departed.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = shared.set.load_full();
+        let old = shared.set.load();
         let now = shared.group.now();
         // A set that is new altogether has nobody to spare its members.
         let has_past = !old.members.all().is_empty();
@@ -121,7 +126,7 @@ impl<T> Balancer<T> {
         for member in old.members.all().iter().filter(|member| !is_listed(member.seat.id())) {
             departed.insert(member.seat.id().clone(), Departed::new(&member.seat));
         }
-        shared.set.store(Arc::new(new));
+        shared.set.store(new);
     }
 
     /// Notes what an active check of an endpoint found. One that is not in the set is ignored.
@@ -158,11 +163,11 @@ impl<T> Balancer<T> {
     /// A handle for one worker that picks faster.
     #[must_use]
     pub fn picker(&self) -> Picker<T> {
-        Picker { shared: Arc::clone(&self.shared), set: Cache::new(SharedSet(Arc::clone(&self.shared))) }
+        Picker { shared: Arc::clone(&self.shared), desk: Desk::new(&self.shared.set) }
     }
 }
 
-impl<T: Clone> Balancer<T> {
+impl<T: Clone + Send + Sync> Balancer<T> {
     /// Picks the endpoint for a request, and counts the request as in flight there.
     ///
     /// # Errors
@@ -171,11 +176,16 @@ impl<T: Clone> Balancer<T> {
     /// have [`max_inflight_requests`](BalanceConfig::max_inflight_requests), [`PickError::NoneHealthy`] if none is healthy and
     /// that is not to be ignored.
     pub fn pick(&self, context: &PickContext<'_>) -> Result<Picked<T>, PickError> {
-        self.shared.look_if_due();
-        let set = self.shared.set.load();
-        set.pick(context, &self.shared.cursor.0, &self.shared.group)
+        let shared = &*self.shared;
+        match shared.desks.get_or(|| RefCell::new(Desk::new(&shared.set))).try_borrow_mut() {
+            Ok(mut desk) => shared.pick(&mut desk, context),
+            // A pick inside of a pick: the target's clone, or the source of a key, asks the same balancer.
+            Err(_) => shared.pick(&mut Desk::new(&shared.set), context),
+        }
     }
+}
 
+impl<T: Clone + Send + Sync> Balancer<T> {
     /// The endpoints as they stand, in the order of the ids.
     #[must_use]
     pub fn status(&self) -> Vec<EndpointStatus<T>> {
@@ -186,13 +196,13 @@ impl<T: Clone> Balancer<T> {
     }
 }
 
-impl<T> Clone for Balancer<T> {
+impl<T: Send + Sync> Clone for Balancer<T> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
     }
 }
 
-impl<T> fmt::Debug for Balancer<T> {
+impl<T: Send + Sync> fmt::Debug for Balancer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let set = self.shared.set.load();
         f.debug_struct("Balancer")
@@ -204,26 +214,24 @@ impl<T> fmt::Debug for Balancer<T> {
 
 // === impl Picker ===
 
-impl<T: Clone> Picker<T> {
+impl<T: Clone + Send + Sync> Picker<T> {
     /// [`Balancer::pick`] for one worker.
     ///
     /// # Errors
     ///
     /// Those of [`Balancer::pick`].
     pub fn pick(&mut self, context: &PickContext<'_>) -> Result<Picked<T>, PickError> {
-        self.shared.look_if_due();
-        let set = self.set.load();
-        set.pick(context, &self.shared.cursor.0, &self.shared.group)
+        self.shared.pick(&mut self.desk, context)
     }
 }
 
-impl<T> Clone for Picker<T> {
+impl<T: Send + Sync> Clone for Picker<T> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), set: self.set.clone() }
+        Self { shared: Arc::clone(&self.shared), desk: self.desk.clone() }
     }
 }
 
-impl<T> fmt::Debug for Picker<T> {
+impl<T: Send + Sync> fmt::Debug for Picker<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Picker").finish_non_exhaustive()
     }
@@ -231,7 +239,16 @@ impl<T> fmt::Debug for Picker<T> {
 
 // === impl Shared ===
 
-impl<T> Shared<T> {
+impl<T: Clone + Send + Sync> Shared<T> {
+    #[inline]
+    fn pick(&self, desk: &mut Desk<T>, context: &PickContext<'_>) -> Result<Picked<T>, PickError> {
+        self.look_if_due();
+        let (set, dice) = desk.lay(&self.set);
+        set.pick(context, dice, &self.cursor.0, &self.group)
+    }
+}
+
+impl<T: Send + Sync> Shared<T> {
     /// Plans anew if the health of some endpoint has changed, or its time has come.
     fn look_if_due(&self) {
         if self.group.is_due() {
@@ -248,11 +265,11 @@ impl<T> Shared<T> {
             Err(TryLockError::WouldBlock) => return,
         };
         self.group.begin_look();
-        let old = self.set.load_full();
+        let old = self.set.load();
         let (config, members) = (Arc::clone(old.config()), Arc::clone(&old.members));
         let new = Set::new(config, members, self.group.now(), Some(&old));
         self.group.look_at(new.next());
-        self.set.store(Arc::new(new));
+        self.set.store(new);
     }
 }
 
@@ -282,23 +299,8 @@ impl<T> Picked<T> {
     }
 
     /// The target, and the guard to hold until the response has ended.
+    #[inline]
     pub fn into_parts(self) -> (T, InFlight) {
         (self.target, self.in_flight)
-    }
-}
-
-// === impl SharedSet ===
-
-impl<T> std::ops::Deref for SharedSet<T> {
-    type Target = ArcSwap<Set<T>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0.set
-    }
-}
-
-impl<T> Clone for SharedSet<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
     }
 }

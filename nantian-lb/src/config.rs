@@ -60,7 +60,8 @@ pub enum Strategy {
     /// that gets fewer than 250 a second, down to one in 64 of one that gets more.
     ///
     /// Failures that [`BalanceConfig::outlier`] counts say nothing about the time, so that who fails is met until it is left out;
-    /// if it may not be left out, or is asked all the same, it counts as slow until it answers. Any other failure counts as 5 s.
+    /// if it may not be left out, or is asked all the same, all others come before it until it answers, however busy they are. Any
+    /// other failure counts as 5 s.
     LeastRequest,
     /// The endpoint that promises the shorter wait of two that are drawn at random: its usual response time, in which peaks
     /// and failures count at once and fade slowly, times its requests in flight.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::desk::Dice;
 use crate::endpoint::EndpointId;
 use crate::key::KeySource;
 use crate::session::Session;
@@ -10,7 +11,8 @@ use crate::session::Session;
 /// that the request belongs to, and the endpoints that were tried before.
 #[derive(Clone, Copy)]
 pub struct PickContext<'a> {
-    pub(crate) random: u64,
+    /// Drawn when it is needed, if it is not given.
+    pub(crate) random: Option<u64>,
     pub(crate) keys: Option<&'a dyn KeySource>,
     pub(crate) session: Option<&'a Session>,
     pub(crate) tried: &'a [EndpointId],
@@ -20,16 +22,16 @@ pub struct PickContext<'a> {
 // === impl PickContext ===
 
 impl<'a> PickContext<'a> {
-    /// A pick that knows nothing of the request. The random number comes from the thread's generator.
+    /// A pick that knows nothing of the request. If the strategy wants a random number, the balancer draws it.
     #[must_use]
-    pub fn new() -> Self {
-        Self::seeded(fastrand::u64(..))
+    pub const fn new() -> Self {
+        Self { random: None, keys: None, session: None, tried: &[], may_return: true }
     }
 
     /// A pick with the given random number: the same number and the same state of the balancer give the same endpoint.
     #[must_use]
     pub const fn seeded(random: u64) -> Self {
-        Self { random, keys: None, session: None, tried: &[], may_return: true }
+        Self { random: Some(random), ..Self::new() }
     }
 
     /// Lets the pick hash a part of this request.
@@ -51,6 +53,15 @@ impl<'a> PickContext<'a> {
     pub const fn with_tried(mut self, tried: &'a [EndpointId]) -> Self {
         self.tried = tried;
         self
+    }
+
+    /// The random number of the pick.
+    #[inline]
+    pub(crate) fn random(&self, dice: &mut Dice) -> u64 {
+        match self.random {
+            Some(random) => random,
+            None => dice.roll(),
+        }
     }
 
     /// Whether nothing but the strategy decides.

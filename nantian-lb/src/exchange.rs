@@ -9,12 +9,14 @@ use http_body::Body;
 use crate::body::ResponseBody;
 use crate::in_flight::{InFlight, UpgradeGuard};
 use crate::outcome::Outcome;
+use crate::patience::Patience;
 use crate::service::Blame;
 use crate::session::{Session, Sessions};
 
 /// A request on its way, and what is to be done at the head of its response.
 pub(crate) struct Exchange {
     pub(crate) in_flight: InFlight,
+    pub(crate) patience: Option<Patience>,
     pub(crate) keeper: Option<Keeper>,
     pub(crate) blame: Option<Blame>,
     pub(crate) is_connect: bool,
@@ -35,7 +37,7 @@ impl Exchange {
         self,
         response: Result<Response<B>, E>,
     ) -> Result<Response<ResponseBody<B>>, E> {
-        let Self { mut in_flight, keeper, blame, is_connect } = self;
+        let Self { mut in_flight, keeper, blame, is_connect, .. } = self;
         let mut response = match response {
             Ok(response) => response,
             Err(error) => {
@@ -56,6 +58,13 @@ impl Exchange {
             return Ok(response.map(|body| ResponseBody::new(body, None)));
         }
         Ok(response.map(|body| ResponseBody::new(body, Some(in_flight))))
+    }
+
+    /// Nobody waits for the response any more: if there was no patience left, there was no answer.
+    pub(crate) fn give_up(&mut self) {
+        if self.patience.as_ref().is_some_and(Patience::is_over) {
+            self.in_flight.record(Outcome::Unreachable);
+        }
     }
 }
 

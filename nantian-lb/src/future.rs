@@ -22,6 +22,14 @@ pin_project! {
         #[pin]
         state: State<F, B>,
     }
+
+    impl<F, B> PinnedDrop for ResponseFuture<F, B> {
+        fn drop(this: Pin<&mut Self>) {
+            if let StateProj::Sent { exchange: Some(exchange), .. } = this.project().state.project() {
+                exchange.give_up();
+            }
+        }
+    }
 }
 
 pin_project! {

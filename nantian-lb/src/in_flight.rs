@@ -17,7 +17,6 @@ use crate::hash::EndpointHash;
 use crate::health::standing::Standing;
 use crate::latency::Latency;
 use crate::outcome::Outcome;
-use crate::patience::Patience;
 use crate::sync::{AtomicUsize, Ordering, fence};
 
 /// How often a pick that lost a race for an endpoint's last place tries again before it takes the endpoint for full.
@@ -51,18 +50,19 @@ pub(crate) struct Departed {
 }
 
 /// One request in flight at an endpoint: it is counted until this guard is dropped.
+///
+/// Two words, so that it is handed on in registers.
 #[derive(Debug)]
 #[must_use = "dropping the guard ends the count of the request"]
 pub struct InFlight {
     state: Arc<EndpointState>,
-    started: Timestamp,
     watch: Watch,
-    patience: Option<Patience>,
 }
 
-/// What is of interest about a request besides that it is in flight: a set of the constants.
+/// What is of interest about a request besides that it is in flight: a set of the constants, and above them when the request
+/// began, in nanoseconds, if its time is of interest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Watch(u8);
+pub(crate) struct Watch(u64);
 
 /// The request in flight behind an upgraded connection, found in the extensions of the response that upgrades it
 /// (101, or a successful reply to CONNECT).
@@ -199,6 +199,8 @@ impl Watch {
     const OUTCOME: Self = Self(2);
     /// That it counts among all of the balancer.
     const COUNT: Self = Self(4);
+    /// The bits of the constants.
+    const BITS: u32 = 3;
 
     pub(crate) fn of(config: &BalanceConfig) -> Self {
         let outcome = config.outlier.is_some() || config.decay().is_some();
@@ -211,11 +213,25 @@ impl Watch {
     }
 
     fn with(self, part: Self, is_wanted: bool) -> Self {
-        Self(self.0 | (part.0 * u8::from(is_wanted)))
+        Self(self.0 | (part.0 * u64::from(is_wanted)))
     }
 
     fn has(self, part: Self) -> bool {
         self.0 & part.0 != 0
+    }
+
+    /// From now on.
+    fn since(self, now: Timestamp) -> Self {
+        Self(self.0 | (now.as_nanos() << Self::BITS))
+    }
+
+    fn began(self) -> Timestamp {
+        Timestamp::from_nanos(self.0 >> Self::BITS)
+    }
+
+    /// Only that it counts among all.
+    fn after_the_outcome(self) -> Self {
+        Self(self.0 & Self::COUNT.0)
     }
 }
 
@@ -224,11 +240,11 @@ impl Watch {
 impl InFlight {
     #[inline]
     fn new(state: Arc<EndpointState>, watch: Watch) -> Self {
-        let started = if watch.has(Watch::TIME) { state.group.now() } else { Timestamp::ORIGIN };
+        let watch = if watch.has(Watch::TIME) { watch.since(state.group.now()) } else { watch };
         if watch.has(Watch::COUNT) {
             state.group.count();
         }
-        Self { state, started, watch, patience: None }
+        Self { state, watch }
     }
 
     /// The endpoint that works on the request.
@@ -241,18 +257,13 @@ impl InFlight {
         self.state.hash
     }
 
-    /// If the request is given up when this is over, there was no answer.
-    pub(crate) fn wait_with(&mut self, patience: Patience) {
-        self.patience = Some(patience);
-    }
-
     /// Tells what became of the request: call it when the head of the response is there, or none will come.
     ///
     /// The endpoint counts the request on until the guard is dropped. What is told first counts.
     #[inline]
     pub fn record(&mut self, outcome: Outcome) {
         let watch = self.watch;
-        self.watch = Watch(watch.0 & Watch::COUNT.0);
+        self.watch = watch.after_the_outcome();
         // What nearly all requests come to needs no configuration.
         if outcome == Outcome::Success && !watch.has(Watch::TIME) {
             if watch.has(Watch::OUTCOME) && self.state.standing.note_answer() {
@@ -265,9 +276,6 @@ impl InFlight {
 
     /// Ends the count among all, and notes what is known of a request of which nothing was told.
     fn end(&mut self) {
-        if self.patience.as_ref().is_some_and(Patience::is_over) {
-            self.record(Outcome::Unreachable);
-        }
         let group = &self.state.group;
         if self.watch.has(Watch::COUNT) {
             group.uncount();
@@ -275,7 +283,7 @@ impl InFlight {
         // Given up before there was a response: it would have taken longer.
         if self.watch.has(Watch::TIME) {
             let now = group.now();
-            let (latency, took) = (&self.state.standing.latency, now.since(self.started));
+            let (latency, took) = (&self.state.standing.latency, now.since(self.watch.began()));
             match group.config.load().decay() {
                 Some(decay) => latency.observe_at_least(now, took, decay),
                 None => latency.sample_at_least(now, took),
@@ -298,7 +306,7 @@ impl InFlight {
         };
         if is_timed {
             let now = group.now();
-            let took = if watch.has(Watch::TIME) { now.since(self.started) } else { Duration::ZERO };
+            let took = if watch.has(Watch::TIME) { now.since(watch.began()) } else { Duration::ZERO };
             // Who fails fast is not fast.
             let took = took.max(penalty.unwrap_or_default());
             match config.decay() {

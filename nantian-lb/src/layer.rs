@@ -14,7 +14,7 @@ use crate::session::Sessions;
 
 /// Puts a [`Balance`] in front of a service that sends a request to a given target.
 #[derive(Clone)]
-pub struct BalanceLayer<T, R = DefaultResponder> {
+pub struct BalanceLayer<T: Send + Sync, R = DefaultResponder> {
     balancer: Balancer<T>,
     options: Options,
     responder: R,
@@ -22,7 +22,7 @@ pub struct BalanceLayer<T, R = DefaultResponder> {
 
 // === impl BalanceLayer ===
 
-impl<T> BalanceLayer<T> {
+impl<T: Send + Sync> BalanceLayer<T> {
     /// Picks from this balancer; without an endpoint, answers as [`DefaultResponder`] does.
     #[must_use]
     pub fn new(balancer: Balancer<T>) -> Self {
@@ -30,7 +30,7 @@ impl<T> BalanceLayer<T> {
     }
 }
 
-impl<T, R> BalanceLayer<T, R> {
+impl<T: Send + Sync, R> BalanceLayer<T, R> {
     /// Finds the client's address in another place than the extension [`ClientAddr`](crate::ClientAddr).
     #[must_use]
     pub fn client_ip(mut self, client_ip: impl ClientIp + 'static) -> Self {
@@ -64,7 +64,7 @@ impl<T, R> BalanceLayer<T, R> {
     }
 }
 
-impl<S, T, R: Clone> Layer<S> for BalanceLayer<T, R> {
+impl<S, T: Send + Sync, R: Clone> Layer<S> for BalanceLayer<T, R> {
     type Service = Balance<T, S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
@@ -72,7 +72,7 @@ impl<S, T, R: Clone> Layer<S> for BalanceLayer<T, R> {
     }
 }
 
-impl<T, R: fmt::Debug> fmt::Debug for BalanceLayer<T, R> {
+impl<T: Send + Sync, R: fmt::Debug> fmt::Debug for BalanceLayer<T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BalanceLayer")
             .field("balancer", &self.balancer)

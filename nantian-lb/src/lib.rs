@@ -82,6 +82,7 @@ mod balancer;
 mod clock;
 mod config;
 mod context;
+mod desk;
 mod endpoint;
 mod error;
 mod exchange;

@@ -119,6 +119,12 @@ impl Choice {
         Self { chooser, chairs, shares: shares.into(), weight_sum }
     }
 
+    /// Whether the place depends on a random number.
+    #[inline]
+    pub(crate) fn is_by_chance(&self, key: Option<KeyHash>) -> bool {
+        self.chooser.is_by_chance(key)
+    }
+
     /// The place of the endpoint of choice.
     #[inline]
     pub(crate) fn place(

@@ -30,7 +30,7 @@ use crate::tried::Tried;
 ///
 /// The pick happens in `call`; `poll_ready` is that of the inner service.
 #[derive(Clone)]
-pub struct Balance<T, S, R> {
+pub struct Balance<T: Send + Sync, S, R> {
     balancer: Balancer<T>,
     inner: S,
     options: Options,
@@ -65,13 +65,13 @@ struct WithClientIp<'a, B> {
 
 // === impl Balance ===
 
-impl<T, S, R> Balance<T, S, R> {
+impl<T: Send + Sync, S, R> Balance<T, S, R> {
     pub(crate) fn new(balancer: Balancer<T>, inner: S, options: Options, responder: R) -> Self {
         Self { balancer, inner, options, responder }
     }
 }
 
-impl<T: Clone, S, R> Balance<T, S, R> {
+impl<T: Clone + Send + Sync, S, R> Balance<T, S, R> {
     fn pick<B>(&self, request: &Request<B>, session: Option<&Session>) -> Result<Picked<T>, PickError> {
         let mut context = PickContext::new();
         if let Some(session) = session {
@@ -99,7 +99,7 @@ impl<T: Clone, S, R> Balance<T, S, R> {
 
 impl<T, S, R, B, B2> Service<Request<B>> for Balance<T, S, R>
 where
-    T: Clone,
+    T: Clone + Send + Sync,
     S: Service<Routed<T, Request<B>>, Response = Response<B2>>,
     S::Error: 'static,
     B2: Body,
@@ -123,13 +123,12 @@ where
                 if let Some(sessions) = &self.options.sessions {
                     sessions.strip(request.headers_mut());
                 }
-                let (target, mut in_flight) = picked.into_parts();
-                if let Some(patience) = request.extensions().get().cloned() {
-                    in_flight.wait_with(patience);
-                }
+                let (target, in_flight) = picked.into_parts();
+                let patience = request.extensions().get().cloned();
                 let is_connect = request.method() == Method::CONNECT;
                 let response = self.inner.call(Routed { target, request });
-                let exchange = Exchange { in_flight, keeper, blame: self.options.blame.clone(), is_connect };
+                let blame = self.options.blame.clone();
+                let exchange = Exchange { in_flight, patience, keeper, blame, is_connect };
                 ResponseFuture::new(response, exchange)
             }
             Err(error) => ResponseFuture::refused(self.responder.respond(&error)),
@@ -137,7 +136,7 @@ where
     }
 }
 
-impl<T, S: fmt::Debug, R: fmt::Debug> fmt::Debug for Balance<T, S, R> {
+impl<T: Send + Sync, S: fmt::Debug, R: fmt::Debug> fmt::Debug for Balance<T, S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balance")
             .field("balancer", &self.balancer)

@@ -8,6 +8,7 @@ use crate::balancer::Picked;
 use crate::clock::Timestamp;
 use crate::config::{BalanceConfig, Strategy};
 use crate::context::PickContext;
+use crate::desk::Dice;
 use crate::endpoint::Readiness;
 use crate::error::PickError;
 use crate::group::Group;
@@ -87,17 +88,19 @@ impl<T: Clone> Set<T> {
     pub(crate) fn pick(
         &self,
         context: &PickContext<'_>,
+        dice: &mut Dice,
         cursor: &AtomicU64,
         group: &Group,
     ) -> Result<Picked<T>, PickError> {
         if let Some(choice) = self.free.as_ref().filter(|_| context.is_plain()) {
-            let chosen = self.choose(choice, context.random, self.key(context), cursor, group);
-            if let Some((target, in_flight)) = chosen.and_then(|(_, chair)| self.enter(chair, context.random))
-            {
+            let key = self.key(context);
+            let random = if choice.is_by_chance(key) { context.random(dice) } else { 0 };
+            let chosen = self.choose(choice, random, key, cursor, group);
+            if let Some((target, in_flight)) = chosen.and_then(|(_, chair)| self.enter(chair, random)) {
                 return Ok(Picked { target, in_flight, reason: Reason::Chosen });
             }
         }
-        self.pick_with_care(context, cursor, group)
+        self.pick_with_care(context, context.random(dice), cursor, group)
     }
 
     /// A pick of a session, of a request that was tried before, or from a set of which not all can be taken.
@@ -105,23 +108,24 @@ impl<T: Clone> Set<T> {
     fn pick_with_care(
         &self,
         context: &PickContext<'_>,
+        random: u64,
         cursor: &AtomicU64,
         group: &Group,
     ) -> Result<Picked<T>, PickError> {
-        let reason = match self.resume(context) {
+        let reason = match self.resume(context, random) {
             Ok(found) => return Ok(found),
             Err(reason) => reason,
         };
         let key = self.key(context);
-        let spread = key.map_or(context.random, |key| key.0);
+        let spread = key.map_or(random, |key| key.0);
         // The tier is drawn by other bits than the endpoint in it.
         let tier = if self.plan.tiers.len() > 1 { remix(!spread) } else { 0 };
         let choice = &self.plan.tier(tier).ok_or_else(|| self.refusal())?.choice;
         let found = if self.is_free(context) {
-            let chosen = self.choose(choice, context.random, key, cursor, group);
-            chosen.and_then(|(_, chair)| self.enter(chair, context.random))
+            let chosen = self.choose(choice, random, key, cursor, group);
+            chosen.and_then(|(_, chair)| self.enter(chair, random))
         } else {
-            self.search(choice, context, key, cursor, group)
+            self.search(choice, context, random, key, cursor, group)
         };
         let (target, in_flight) = found.ok_or_else(|| self.refusal())?;
         Ok(Picked { target, in_flight, reason })
@@ -136,7 +140,7 @@ impl<T: Clone> Set<T> {
     }
 
     /// The endpoint of the session that the request belongs to, if it is there, well, and has a place.
-    fn resume(&self, context: &PickContext<'_>) -> Result<Picked<T>, Reason> {
+    fn resume(&self, context: &PickContext<'_>, random: u64) -> Result<Picked<T>, Reason> {
         let at = context.session.and_then(|session| self.members.find(session.endpoint));
         let Some((at, member)) = at.and_then(|at| Some((at, self.members.get(at)?))) else {
             return Err(Reason::Chosen);
@@ -150,7 +154,7 @@ impl<T: Clone> Set<T> {
         if is_lost || context.tried.contains(member.seat.id()) {
             return Err(Reason::Chosen);
         }
-        let entered = self.enter_below(&member.seat, self.config.max_inflight_requests, context.random);
+        let entered = self.enter_below(&member.seat, self.config.max_inflight_requests, random);
         match entered.map(|in_flight| (member.target.clone(), in_flight)) {
             Some((target, in_flight)) => Ok(Picked { target, in_flight, reason: Reason::Session }),
             None => Err(Reason::Detour),
@@ -177,17 +181,18 @@ impl<T: Clone> Set<T> {
         &self,
         choice: &Choice,
         context: &PickContext<'_>,
+        random: u64,
         key: Option<KeyHash>,
         cursor: &AtomicU64,
         group: &Group,
     ) -> Option<(T, InFlight)> {
         let is_tried = |chair: &Chair| context.tried.contains(chair.seat.id());
         let bound = self.config.load_bound();
-        let (mut random, mut key) = (context.random, key);
+        let (mut random, mut key) = (random, key);
         for _ in 0..REDRAWS {
             let (place, chair) = self.choose(choice, random, key, cursor, group)?;
             if !is_tried(chair)
-                && let Some(found) = self.admit(choice, place, context, group, bound)
+                && let Some(found) = self.admit(choice, place, random, group, bound)
             {
                 return Some(found);
             }
@@ -199,20 +204,18 @@ impl<T: Clone> Set<T> {
             let others = self.plan.tiers.iter().map(|tier| &tier.choice);
             let others = others.filter(|other| !std::ptr::eq(*other, choice));
             let mut choices = [choice].into_iter().chain(others);
-            choices
-                .find_map(|choice| self.scan(choice, seed, context, group, bound, |chair| !is_tried(chair)))
+            choices.find_map(|choice| self.scan(choice, seed, group, bound, |chair| !is_tried(chair)))
         };
         // The bound steers and never refuses.
-        pass(bound).or_else(|| bound.and_then(|_| pass(None))).or_else(|| {
-            self.scan(choice, seed, context, group, None, |chair| context.may_return && is_tried(chair))
-        })
+        pass(bound)
+            .or_else(|| bound.and_then(|_| pass(None)))
+            .or_else(|| self.scan(choice, seed, group, None, |chair| context.may_return && is_tried(chair)))
     }
 
     fn scan(
         &self,
         choice: &Choice,
         seed: u64,
-        context: &PickContext<'_>,
         group: &Group,
         bound: Option<NonZeroU32>,
         is_wanted: impl Fn(&Chair) -> bool,
@@ -221,11 +224,7 @@ impl<T: Clone> Set<T> {
         let first = scale(remix(seed), n);
         let mut places = (first..n).chain(0..first);
         places.find_map(|place| {
-            if is_wanted(choice.chair(place)?) {
-                self.admit(choice, place, context, group, bound)
-            } else {
-                None
-            }
+            if is_wanted(choice.chair(place)?) { self.admit(choice, place, seed, group, bound) } else { None }
         })
     }
 
@@ -234,7 +233,7 @@ impl<T: Clone> Set<T> {
         &self,
         choice: &Choice,
         place: usize,
-        context: &PickContext<'_>,
+        random: u64,
         group: &Group,
         bound: Option<NonZeroU32>,
     ) -> Option<(T, InFlight)> {
@@ -249,7 +248,7 @@ impl<T: Clone> Set<T> {
         {
             return None;
         }
-        let in_flight = self.enter_below(&chair.seat, max, context.random)?;
+        let in_flight = self.enter_below(&chair.seat, max, random)?;
         Some((self.members.get(chair.at())?.target.clone(), in_flight))
     }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use nantian_lb::{BalanceConfig, Balancer, Endpoint, HashKey, PickContext, PickError, Picked, Strategy};
@@ -40,7 +41,7 @@ fn tally(balancer: &Balancer<&'static str>, picks: usize) -> BTreeMap<&'static s
     tally
 }
 
-fn in_flight<T: Clone>(balancer: &Balancer<T>) -> BTreeMap<String, usize> {
+fn in_flight<T: Clone + Send + Sync>(balancer: &Balancer<T>) -> BTreeMap<String, usize> {
     let status = balancer.status().into_iter();
     status.map(|status| (status.id.to_string(), status.in_flight)).collect()
 }
@@ -315,4 +316,32 @@ proptest! {
             prop_assert_eq!(in_flight(&balancer), model);
         }
     }
+}
+
+/// A target that, while it is cloned, asks the balancer that it is in.
+struct Curious {
+    balancer: Arc<OnceLock<Balancer<Self>>>,
+    asks: bool,
+}
+
+impl Clone for Curious {
+    fn clone(&self) -> Self {
+        if let Some(balancer) = self.balancer.get().filter(|_| self.asks) {
+            // The next turn is that of the other one.
+            drop(balancer.pick(&PickContext::new()).unwrap());
+        }
+        Self { balancer: Arc::clone(&self.balancer), asks: self.asks }
+    }
+}
+
+#[test]
+fn a_pick_inside_of_a_pick_is_a_pick() {
+    let balancer = Arc::<OnceLock<_>>::default();
+    let curious = |asks| Curious { balancer: Arc::clone(&balancer), asks };
+    let endpoints = [Endpoint::new("a", curious(true)), Endpoint::new("b", curious(false))];
+    let all = balancer.get_or_init(|| Balancer::new(endpoints, &BalanceConfig::new(Strategy::RoundRobin)));
+    for _ in 0..10 {
+        drop(all.pick(&PickContext::new()).unwrap());
+    }
+    assert_eq!(in_flight(all).values().sum::<usize>(), 0);
 }

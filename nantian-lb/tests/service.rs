@@ -14,9 +14,10 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Status
 use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
+use nantian_lb::health::{Health, OutlierConfig};
 use nantian_lb::{
-    BalanceConfig, BalanceLayer, Balancer, ClientAddr, Endpoint, HashKey, PickContext, PickError, Routed,
-    Strategy, UpgradeGuard,
+    BalanceConfig, BalanceLayer, Balancer, ClientAddr, Endpoint, HashKey, Patience, PickContext, PickError,
+    Routed, Strategy, UpgradeGuard,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
@@ -115,6 +116,27 @@ async fn dropping_the_future_ends_the_count() {
     assert_eq!(in_flight(&balancer), 1);
     drop(response);
     assert_eq!(in_flight(&balancer), 0);
+}
+
+#[test]
+fn who_answers_nobody_in_time_is_left_out_and_who_is_left_by_its_clients_is_not() {
+    for (is_late, expected) in [(true, Health::Ejected), (false, Health::Healthy)] {
+        let config = BalanceConfig::default().with_outlier(OutlierConfig::new());
+        let balancer = Balancer::new([Endpoint::new("silent", "silent")], &config);
+        let silent = service_fn(|_: Asked| pending::<Result<Response<String>, Infallible>>());
+        let mut client = BalanceLayer::new(balancer.clone()).layer(silent);
+        for _ in 0..5 {
+            let (patience, mut request) = (Patience::new(), Request::new(()));
+            request.extensions_mut().insert(patience.clone());
+            let response = client.call(request);
+            if is_late {
+                patience.run_out();
+            }
+            drop(response);
+        }
+        let status = &balancer.status()[0];
+        assert_eq!((status.health, status.in_flight), (expected, 0));
+    }
 }
 
 #[tokio::test]

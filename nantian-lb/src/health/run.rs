@@ -30,7 +30,7 @@ pub async fn run<T, P, S>(
     probe: impl Fn(T) -> P,
     sleep: impl Fn(Duration) -> S,
 ) where
-    T: Clone,
+    T: Clone + Send + Sync,
     P: Future<Output = Verdict>,
     S: Future<Output = ()>,
 {

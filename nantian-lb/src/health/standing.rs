@@ -35,6 +35,8 @@ pub(crate) struct Standing {
     pub(crate) latency: Latency,
     errors: AtomicU32,
     gateway_errors: AtomicU32,
+    /// Written under the lock of updates.
+    verdict: AtomicU8,
     /// Too many failures in a row, or one in probation.
     suspected: AtomicBool,
     /// An answer in probation.
@@ -44,7 +46,6 @@ pub(crate) struct Standing {
     check_fails: AtomicBool,
     ejections: AtomicU64,
     // What follows is written under the lock of updates.
-    verdict: AtomicU8,
     ejected_until: AtomicU64,
     times_in_a_row: AtomicU32,
     /// Since when it is well; the slow start counts from here.

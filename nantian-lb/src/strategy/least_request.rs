@@ -106,6 +106,13 @@ impl Load {
     #[inline]
     fn is_less_than(self, other: Self) -> bool {
         let (mine, others) = (self.in_flight, other.in_flight);
+        // Hardly anybody is slow, and nobody who is as fast as this.
+        if self.latency.max(other.latency) <= SLOW * NOISE {
+            return mine < others;
+        }
+        if self.is_hopeless() != other.is_hopeless() {
+            return other.is_hopeless();
+        }
         if mine.abs_diff(others) > 1 {
             return mine < others;
         }
@@ -118,6 +125,9 @@ impl Load {
 
     /// Whether it is less than the other one, each for its weight.
     fn is_less_by_weight(self, other: Self, weight: u32, other_weight: u32) -> bool {
+        if self.is_hopeless() != other.is_hopeless() {
+            return other.is_hopeless();
+        }
         let (mine, others) = (self.in_flight as u64, other.in_flight as u64);
         let scaled = |load: u64, weight| load.saturating_mul(u64::from(weight));
         if other.is_slow_beside(self) {
@@ -126,6 +136,11 @@ impl Load {
             let handicap = u64::from(self.is_slow_beside(other));
             scaled(mine.saturating_add(handicap), other_weight) < scaled(others, weight)
         }
+    }
+
+    /// Whether no answer can be expected, however few requests wait for one.
+    fn is_hopeless(self) -> bool {
+        self.latency == f32::INFINITY
     }
 
     fn is_slow_beside(self, other: Self) -> bool {
@@ -208,6 +223,23 @@ mod tests {
         );
         assert!((400..600).contains(&share_of_slow([(3, 0.0), (3, 1900.0)])), "nothing is known of one");
         assert!((400..600).contains(&share_of_slow([(3, 20.0), (3, 190.0)])), "both answer at once");
+    }
+
+    #[test]
+    fn who_is_not_expected_to_answer_comes_last_however_few_requests_wait_for_it() {
+        for weights in [[1, 1], [1, 3]] {
+            let least = LeastRequest::new(&weights);
+            let share_of_dead = |loads: [(usize, f32); 2]| picks(&least, 2, 1000, timed(&loads))[1];
+            for (well, latency) in [(0, 1000.0), (1, 50.0), (50, 1000.0), (50, 0.0)] {
+                assert_eq!(
+                    share_of_dead([(well, latency), (0, f32::INFINITY)]),
+                    0,
+                    "{well} and none, {weights:?}"
+                );
+            }
+            let both = [(50, f32::INFINITY), (0, f32::INFINITY)];
+            assert_eq!(share_of_dead(both), 1000, "nobody is better");
+        }
     }
 
     #[test]

@@ -73,6 +73,16 @@ impl Chooser {
         }
     }
 
+    /// Whether the choice depends on a random number.
+    #[inline]
+    pub(crate) fn is_by_chance(&self, key: Option<KeyHash>) -> bool {
+        match self {
+            Self::RoundRobin(_) => false,
+            Self::ConsistentHash(..) => key.is_none(),
+            Self::Random(_) | Self::LeastRequest(_) | Self::PeakEwma(..) => true,
+        }
+    }
+
     /// The place of the endpoint of choice.
     #[inline]
     pub(crate) fn choose(
