@@ -5,10 +5,7 @@ use std::collections::VecDeque;
 use super::Defaults;
 use crate::dialect::{Dialect, anthropic, bedrock, gemini, ollama, openai, responses};
 use crate::ir::{Event, Fault, Losses, Part, Tokens, ToolIds, ToolNames};
-use crate::wire::{frames, ndjson, sse};
-
-/// The largest event that is read, in bytes.
-const EVENT_LIMIT: usize = 16 * 1024 * 1024;
+use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
 
 /// Reads the stream of a provider, in any chunks.
 ///

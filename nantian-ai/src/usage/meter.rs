@@ -11,10 +11,7 @@ use crate::dialect::signal::{Reported, Signal};
 use crate::dialect::{Dialect, Surface, anthropic, bedrock, gemini, ollama, openai, responses};
 use crate::estimate::Weight;
 use crate::facts::RequestFacts;
-use crate::wire::{frames, ndjson, sse};
-
-/// The largest event that is read. A larger one passes like any other, but its counts are not seen.
-const EVENT_LIMIT: usize = 1024 * 1024;
+use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
 
 /// A meter of one request, without IO: [`begin`](Self::begin) with the head of the reply,
 /// [`push`](Self::push) its body, [`report`](Self::report) at its end.
@@ -22,7 +19,7 @@ const EVENT_LIMIT: usize = 1024 * 1024;
 /// Reported are the provider's own counts: of a buffered reply, of the last chunk of an OpenAI stream, of
 /// `message_start` and `message_delta`, of Ollama's last line. What the provider does not report is
 /// estimated and flagged: an OpenAI stream without `stream_options.include_usage`, one that ended early, a
-/// compressed reply.
+/// compressed reply. An event above 16 MiB passes unread: if it is the last one, the stream counts as complete.
 ///
 /// ```
 /// use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -95,6 +92,8 @@ struct Tally {
     settled: bool,
     complete: bool,
     failed: bool,
+    /// The last event is too large to be read.
+    unread: bool,
 }
 
 // === impl Meter ===
@@ -197,9 +196,9 @@ impl Meter {
         self.tally.complete
     }
 
-    /// Whether the reply has said how it ends: complete, or failed.
+    /// Whether the reply has said how it ends: complete, or failed; or may have, in an event that was not read.
     pub(crate) fn has_end(&self) -> bool {
-        self.tally.complete || self.tally.failed
+        self.tally.complete || self.tally.failed || self.tally.unread
     }
 
     /// Whether the reply says that the answer failed.
@@ -246,6 +245,7 @@ impl Meter {
             (Reader::Refusal, _) | (Reader::Waiting, End::Failed | End::Finished) => Outcome::NotServed,
             _ if self.tally.failed => Outcome::Truncated,
             _ if self.tally.complete => Outcome::Completed,
+            (_, End::Finished) if self.tally.unread => Outcome::Completed,
             (_, End::Dropped) => Outcome::Aborted,
             (_, End::Failed | End::Finished) => Outcome::Truncated,
         }
@@ -340,14 +340,14 @@ impl Tally {
                 };
                 self.add(signal, data);
             }
-            sse::Item::Oversized => self.add(Signal::unreadable(), &[]),
+            sse::Item::Oversized => self.skip(),
         }
     }
 
     fn frame(&mut self, item: frames::Item<'_>) {
         match item {
             frames::Item::Frame(frame) => self.add(bedrock::frame(&frame), frame.payload()),
-            frames::Item::Oversized => self.add(Signal::unreadable(), &[]),
+            frames::Item::Oversized => self.skip(),
             frames::Item::Malformed => self.add(Signal { failed: true, ..Signal::default() }, &[]),
         }
     }
@@ -355,7 +355,7 @@ impl Tally {
     fn line(&mut self, item: ndjson::Item<'_>) {
         match item {
             ndjson::Item::Line(line) => self.add(ollama::line(line), line),
-            ndjson::Item::Oversized => self.add(Signal::unreadable(), &[]),
+            ndjson::Item::Oversized => self.skip(),
         }
     }
 
@@ -384,6 +384,13 @@ impl Tally {
         self.settled |= signal.settled;
         self.complete |= signal.complete;
         self.failed |= signal.failed;
+        self.unread = false;
+    }
+
+    /// An event that is too large to be read.
+    fn skip(&mut self) {
+        self.add(Signal::unreadable(), &[]);
+        self.unread = true;
     }
 }
 

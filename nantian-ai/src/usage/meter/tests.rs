@@ -199,12 +199,31 @@ fn counting_and_listing_use_nothing() {
 #[test]
 fn memory_is_bounded_whatever_the_stream() {
     let mut meter = meter("/v1/chat/completions", SSE);
-    for _ in 0..64 {
+    for _ in 0..=EVENT_LIMIT / (64 * 1024) {
         meter.push(&[b'x'; 64 * 1024]);
     }
     meter.push(b"\n\n");
+    assert!(meter.has_end());
     meter.push(OPENAI.as_bytes());
     assert_eq!(meter.report(End::Finished).usage, reported(20, 4, 16, 30));
+}
+
+#[test]
+fn a_picture_in_the_last_event_ends_a_stream_like_any_other() {
+    let picture = |size| {
+        let picture = "A".repeat(size);
+        format!(
+            "data: {{\"type\":\"response.completed\",\"response\":{{\"output\":[{{\"type\":\"image_generation_call\",\"result\":\"{picture}\"}}],\"usage\":{{\"input_tokens\":9,\"output_tokens\":3}}}}}}\n\n"
+        )
+    };
+    let report = read("/v1/responses", SSE, &picture(3 << 20), End::Finished);
+    assert_eq!((report.outcome, report.usage), (Outcome::Completed, reported(9, 3, 0, 12)));
+    // One that is not read may have been the last as well: nobody must be told that the stream broke off.
+    let mut meter = meter("/v1/responses", SSE);
+    meter.push(picture(EVENT_LIMIT).as_bytes());
+    assert!(meter.has_end());
+    let report = meter.report(End::Finished);
+    assert_eq!((report.outcome, report.usage.estimated), (Outcome::Completed, true));
 }
 
 proptest! {
