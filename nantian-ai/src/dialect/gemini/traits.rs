@@ -3,7 +3,7 @@
 use super::bare_model;
 
 /// What a model takes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Traits {
     /// Thinks by a level: from 3 on.
     pub(super) by_level: bool,
@@ -13,6 +13,8 @@ pub(super) struct Traits {
     pub(super) always_thinks: bool,
     /// Wants to see signatures again: from 3 on.
     pub(super) wants_signatures: bool,
+    /// Tells calls and results apart by ids: from 3 on; older ones refuse the field.
+    pub(super) takes_ids: bool,
     /// Answers in JSON where it may call tools, too: from 3 on.
     pub(super) json_beside_tools: bool,
 }
@@ -20,18 +22,44 @@ pub(super) struct Traits {
 // === impl Traits ===
 
 impl Traits {
+    /// What the model of this name takes. Models of other names, such as Gemma, take nothing of it.
     pub(super) fn of(model: &str) -> Self {
-        let version = bare_model(model).strip_prefix("gemini-").unwrap_or_default();
-        let number: String =
-            version.chars().take_while(|letter| letter.is_ascii_digit() || *letter == '.').collect();
-        let major: u32 = number.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
-        let newer = major >= 3;
+        let Some(name) = bare_model(model).strip_prefix("gemini-") else { return Self::default() };
+        let mut parts = name.split('-');
+        let number = parts.find(|part| part.starts_with(|letter: char| letter.is_ascii_digit()));
+        let major: Option<u32> = number.and_then(|number| number.split('.').next()?.parse().ok());
+        // Of an alias such as `gemini-flash-latest` it is not known what it stands for, but that it is not an old one.
+        let newer = major.is_none_or(|major| major >= 3);
         Self {
             by_level: newer,
-            by_budget: number == "2.5",
-            always_thinks: newer || version.contains("pro"),
+            by_budget: number == Some("2.5"),
+            always_thinks: newer || name.contains("pro"),
             wants_signatures: newer,
+            takes_ids: newer,
             json_beside_tools: newer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_a_number_is_that_of_a_new_model() {
+        for (model, by_level, by_budget) in [
+            ("gemini-2.0-flash", false, false),
+            ("gemini-2.5-flash-lite", false, true),
+            ("gemini-live-2.5-flash", false, true),
+            ("models/gemini-3-pro-preview", true, false),
+            ("gemini-3.1-flash", true, false),
+            ("gemini-flash-latest", true, false),
+            ("gemini-pro-latest", true, false),
+            ("gemma-3-27b-it", false, false),
+        ] {
+            let traits = Traits::of(model);
+            assert_eq!((traits.by_level, traits.by_budget), (by_level, by_budget), "{model}");
+            assert_eq!(traits.wants_signatures, by_level, "{model}");
         }
     }
 }

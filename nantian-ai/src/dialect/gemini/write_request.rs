@@ -6,7 +6,9 @@ use super::own;
 use super::thoughts::Thoughts;
 use super::traits::Traits;
 use crate::codec::{Invalid, List, Object, joined_text, object, text_of, titled_text_of};
-use crate::ir::{Block, Json, Losses, Message, Output, Request, Role, Source, ToolChoice, ToolResult};
+use crate::ir::{
+    Block, Json, Losses, Message, Output, Request, Role, Source, ToolCall, ToolChoice, ToolResult,
+};
 
 /// The most stop sequences that Gemini takes.
 const MOST_STOPS: usize = 5;
@@ -69,11 +71,10 @@ enum Part<'r> {
     Thought(&'r str),
     /// The signature of what comes next.
     Signature(&'r str),
-    Call {
-        name: &'r str,
-        arguments: &'r Json,
-    },
+    Call(&'r ToolCall),
     Result {
+        /// Which call it answers, counted over the conversation.
+        call: usize,
         name: &'r str,
         result: &'r ToolResult,
     },
@@ -102,9 +103,7 @@ fn contents<'r>(
             Role::Assistant => add(&mut contents, "model", said(message, &mut calls, losses)),
             Role::User => {
                 let (results, others) = heard(message, &calls)?;
-                if !results.is_empty() {
-                    contents.push(Content { role: "user", parts: results });
-                }
+                answer(&mut contents, results);
                 add(&mut contents, "user", others);
             }
         }
@@ -115,14 +114,36 @@ fn contents<'r>(
     Ok((system, contents))
 }
 
+/// Adds results to those of the same turn, in the order of the calls: calls of one function are told apart by it.
+fn answer<'r>(contents: &mut Vec<Content<'r>>, results: Vec<Part<'r>>) {
+    if results.is_empty() {
+        return;
+    }
+    let turn = contents.iter().rposition(|content| content.role == "model").map_or(0, |at| at + 1);
+    let open = contents.iter_mut().skip(turn).find(|content| content.is_of_results());
+    let place = |part: &Part<'_>| match part {
+        Part::Result { call, .. } => *call,
+        _ => 0,
+    };
+    match open {
+        Some(open) => {
+            open.parts.extend(results);
+            open.parts.sort_by_key(place);
+        }
+        None => {
+            let mut parts = results;
+            parts.sort_by_key(place);
+            contents.insert(turn, Content { role: "user", parts });
+        }
+    }
+}
+
 /// Adds parts to the last content if it is of the same side and no results.
 fn add<'r>(contents: &mut Vec<Content<'r>>, role: &'static str, parts: Vec<Part<'r>>) {
     if parts.is_empty() {
         return;
     }
-    let is_open = |content: &&mut Content<'_>| {
-        content.role == role && !content.parts.iter().any(|part| matches!(part, Part::Result { .. }))
-    };
+    let is_open = |content: &&mut Content<'_>| content.role == role && !content.is_of_results();
     match contents.last_mut().filter(is_open) {
         Some(last) => last.parts.extend(parts),
         None => contents.push(Content { role, parts }),
@@ -150,7 +171,7 @@ fn said<'r>(message: &'r Message, calls: &mut Vec<(&'r str, &'r str)>, losses: &
             Block::RedactedReasoning(_) => losses.add("messages.reasoning"),
             Block::ToolCall(call) => {
                 calls.push((&call.id, &call.name));
-                parts.push(Part::Call { name: &call.name, arguments: &call.arguments });
+                parts.push(Part::Call(call));
             }
             _ => {}
         }
@@ -167,11 +188,11 @@ fn heard<'r>(
     for block in &message.content {
         match block {
             Block::ToolResult(result) => {
-                let known = calls.iter().rev().find(|(id, _)| *id == result.id);
-                let (_, name) = known.ok_or_else(|| {
+                let known = calls.iter().enumerate().rev().find(|(_, (id, _))| *id == result.id);
+                let (call, (_, name)) = known.ok_or_else(|| {
                     Invalid::new("messages.content.tool_result", format!("`{}` answers no call", result.id))
                 })?;
-                results.push(Part::Result { name, result });
+                results.push(Part::Result { call, name, result });
                 for attached in result.content.iter().filter(|block| !matches!(block, Block::Text(_))) {
                     others.push(Part::Text(format!("Attached to the result of {name}:").into()));
                     others.push(part(attached)?);
@@ -206,6 +227,10 @@ fn part(block: &Block) -> Result<Part<'_>, Invalid> {
 // === impl Content ===
 
 impl Content<'_> {
+    fn is_of_results(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Result { .. }))
+    }
+
     fn write(&self, list: &mut List<'_>, traits: Traits) {
         list.object(|content| {
             content.text("role", self.role);
@@ -217,16 +242,16 @@ impl Content<'_> {
                         signature = Some(*next);
                         continue;
                     }
-                    let is_call = matches!(part, Part::Call { .. });
+                    let is_call = matches!(part, Part::Call(_));
                     let stand_in = is_call && is_first_call && traits.wants_signatures;
                     is_first_call &= !is_call;
                     // Thoughts carry none.
                     let own = if matches!(part, Part::Thought(_)) { None } else { signature.take() };
                     let signed = own.or(stand_in.then_some(UNSIGNED));
-                    list.object(|item| part.write(item, signed));
+                    list.object(|item| part.write(item, signed, traits));
                 }
                 if let Some(signature) = signature {
-                    list.object(|item| Part::Text("".into()).write(item, Some(signature)));
+                    list.object(|item| Part::Text("".into()).write(item, Some(signature), traits));
                 }
             });
         });
@@ -236,7 +261,7 @@ impl Content<'_> {
 // === impl Part ===
 
 impl Part<'_> {
-    fn write(&self, item: &mut Object<'_>, signature: Option<&str>) {
+    fn write(&self, item: &mut Object<'_>, signature: Option<&str>, traits: Traits) {
         match self {
             Self::Text(text) => item.text("text", text),
             Self::Thought(text) => {
@@ -251,11 +276,13 @@ impl Part<'_> {
                     });
                 }
             }
-            Self::Call { name, arguments } => item.object("functionCall", |call| {
-                call.text("name", name);
-                call.json("args", arguments);
+            Self::Call(call) => item.object("functionCall", |item| {
+                item.some_text("id", Some(&*call.id).filter(|_| traits.takes_ids));
+                item.text("name", &call.name);
+                item.json("args", &call.arguments);
             }),
-            Self::Result { name, result } => item.object("functionResponse", |response| {
+            Self::Result { name, result, .. } => item.object("functionResponse", |response| {
+                response.some_text("id", Some(&*result.id).filter(|_| traits.takes_ids));
                 response.text("name", name);
                 write_response(response, result);
             }),
@@ -334,3 +361,6 @@ fn write_config(body: &mut Object<'_>, request: &Request, output: Option<&Output
         body.raw("generationConfig", &config);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+use serde_json::Value;
+
+use super::*;
+
+/// What follows the two calls of one function, as a model is told it: the ids and outputs of results, and texts.
+fn told(model: &str, after: &[&[(&str, &str)]]) -> Vec<Vec<String>> {
+    let call = |id: &str| {
+        let (id, name) = (id.to_owned(), "get_weather".to_owned());
+        Block::ToolCall(ToolCall { id, name, arguments: Json::empty_object() })
+    };
+    let block = |&(id, said): &(&str, &str)| {
+        let text = Block::Text(said.to_owned());
+        match id {
+            "" => text,
+            id => Block::ToolResult(ToolResult { id: id.to_owned(), content: vec![text], is_error: false }),
+        }
+    };
+    let mut messages = vec![Message { role: Role::Assistant, content: vec![call("paris"), call("london")] }];
+    let users = after.iter().map(|said| said.iter().map(block).collect());
+    messages.extend(users.map(|content| Message { role: Role::User, content }));
+    let (body, _) = encode(&Request { model: model.to_owned(), messages, ..Request::default() }).unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let said = |part: &Value| match &part["functionResponse"] {
+        Value::Null => part["text"].as_str().unwrap().to_owned(),
+        response => {
+            let id = response.get("id").map_or("-", |id| id.as_str().unwrap());
+            format!("{id}:{}", response["response"]["output"].as_str().unwrap())
+        }
+    };
+    let contents = body["contents"].as_array().unwrap()[1..].iter();
+    contents.map(|content| content["parts"].as_array().unwrap().iter().map(said).collect()).collect()
+}
+
+#[test]
+fn results_are_told_in_the_order_of_their_calls() {
+    let swapped: &[&[(&str, &str)]] = &[&[("london", "rain"), ("paris", "sun")]];
+    assert_eq!(told("gemini-2.5-pro", swapped), [["-:sun", "-:rain"]]);
+    assert_eq!(told("gemini-3-pro", swapped), [["paris:sun", "london:rain"]]);
+}
+
+#[test]
+fn results_of_several_messages_are_one_content_before_what_the_user_says() {
+    let apart: &[&[(&str, &str)]] =
+        &[&[("london", "rain"), ("", "Wait.")], &[("paris", "sun"), ("", "Well?")]];
+    assert_eq!(told("gemini-3-pro", apart), [["paris:sun", "london:rain"], ["Wait.", "Well?"]]);
+}
