@@ -2,7 +2,7 @@
 
 use super::Traits;
 use crate::codec::Object;
-use crate::ir::{Effort, Losses, Request, Thinking, ToolChoice};
+use crate::ir::{Block, Effort, Losses, Message, Request, Role, Thinking, ToolChoice};
 
 /// The least that Anthropic takes as a budget.
 const LEAST_BUDGET: u64 = 1_024;
@@ -23,8 +23,22 @@ pub(crate) struct Plan {
 // === impl Plan ===
 
 impl Plan {
-    pub(crate) fn of(request: &Request, traits: Traits, losses: &mut Losses) -> Self {
-        let thinking = thinking(request, losses);
+    /// The plan for a request to a model, of which `trusts` says what reasoning comes back to it.
+    pub(crate) fn of(
+        request: &Request,
+        traits: Traits,
+        trusts: impl Fn(&Block) -> bool,
+        losses: &mut Losses,
+    ) -> Self {
+        let thinking = request.thinking.filter(|thinking| {
+            let lost = *thinking != Thinking::Off
+                && (must_call(request)
+                    || traits.takes_budget && has_begun_without(&request.messages, trusts));
+            if lost {
+                losses.add("thinking");
+            }
+            !lost
+        });
         let wanted = match thinking {
             Some(Thinking::Budget(budget)) => Some(budget),
             Some(Thinking::Effort(effort)) => Some(effort.budget()),
@@ -95,13 +109,76 @@ impl Plan {
     }
 }
 
-/// What a model that must call a tool thinks cannot be had.
-fn thinking(request: &Request, losses: &mut Losses) -> Option<Thinking> {
-    let thinking = request.thinking?;
-    let forced = matches!(request.tool_choice, Some(ToolChoice::Any | ToolChoice::Tool(_)));
-    if forced && !request.tools.is_empty() && thinking != Thinking::Off {
-        losses.add("thinking");
-        return None;
+/// Whether the model must call a tool, before which it cannot think.
+fn must_call(request: &Request) -> bool {
+    !request.tools.is_empty() && matches!(request.tool_choice, Some(ToolChoice::Any | ToolChoice::Tool(_)))
+}
+
+/// Whether the model's turn goes on, after results of its calls, that has begun without reasoning which it trusts. A model that
+/// wants a budget cannot think in it then.
+fn has_begun_without(messages: &[Message], trusts: impl Fn(&Block) -> bool) -> bool {
+    let goes_on = |message: &&Message| {
+        message.role == Role::Assistant
+            || message.content.iter().any(|block| matches!(block, Block::ToolResult(_)))
+    };
+    let said = messages.iter().rev().filter(|message| message.role != Role::System);
+    let turn = said.take_while(goes_on).filter(|message| message.role == Role::Assistant);
+    let is_reasoning = |block: &Block| matches!(block, Block::Reasoning(_) | Block::RedactedReasoning(_));
+    turn.last().is_some_and(|begin| {
+        let mut told = begin.content.iter().filter(|block| !block.is_blank());
+        told.find(|block| !is_reasoning(block) || trusts(block)).is_none_or(|block| !is_reasoning(block))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Json, Reasoning, ToolCall, ToolResult};
+
+    fn thinks(turns: &[&str]) -> bool {
+        let message = |turn: &&str| {
+            let block = |kind| match kind {
+                's' => Block::Reasoning(Reasoning { text: String::new(), signature: Some("s".to_owned()) }),
+                'u' => Block::Reasoning(Reasoning { text: "hm".to_owned(), signature: None }),
+                'c' => Block::ToolCall(ToolCall {
+                    id: "c".to_owned(),
+                    name: "f".to_owned(),
+                    arguments: Json::empty_object(),
+                }),
+                'r' => Block::ToolResult(ToolResult { id: "c".to_owned(), content: vec![], is_error: false }),
+                _ => Block::Text("x".to_owned()),
+            };
+            let is_said = turn.contains(['s', 'u', 'c', 'a']);
+            let role = if is_said { Role::Assistant } else { Role::User };
+            Message { role, content: turn.chars().map(block).collect() }
+        };
+        let messages = turns.iter().map(message).collect();
+        let thinking = Some(Thinking::Effort(Effort::High));
+        let request = Request { messages, thinking, ..Request::default() };
+        let trusts =
+            |block: &Block| matches!(block, Block::Reasoning(reasoning) if reasoning.signature.is_some());
+        let mut losses = Losses::default();
+        let plan = Plan::of(&request, Traits::of("claude-sonnet-4-5"), trusts, &mut losses);
+        assert_eq!(losses.is_empty(), plan.thinking.is_some());
+        plan.thinking.is_some()
     }
-    Some(thinking)
+
+    #[test]
+    fn a_turn_that_has_begun_without_reasoning_goes_on_without() {
+        for (turns, thinks_on) in [
+            (&["x"][..], true),
+            (&["x", "c", "r"], false),
+            (&["x", "uc", "r"], false),
+            (&["x", "ac", "r"], false),
+            (&["x", "sc", "r"], true),
+            (&["x", "usc", "r"], true),
+            // Only the beginning of the turn counts,
+            (&["x", "sc", "r", "c", "r"], true),
+            (&["x", "c", "r", "sc", "rx"], false),
+            // and a new turn is a new beginning.
+            (&["x", "c", "r", "a", "x"], true),
+        ] {
+            assert_eq!(thinks(turns), thinks_on, "{turns:?}");
+        }
+    }
 }

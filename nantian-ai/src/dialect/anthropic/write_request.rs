@@ -16,7 +16,7 @@ pub(crate) const ONLY_JSON: &str = "Answer with one JSON object and nothing else
 pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     let mut losses = Losses::default();
     let (system, turns) = turns(request, &mut losses)?;
-    let plan = Plan::of(request, Traits::of(&request.model), &mut losses);
+    let plan = Plan::of(request, Traits::of(&request.model), is_trusted, &mut losses);
     let stops: Vec<_> = request.stop.iter().filter(|stop| !stop.trim().is_empty()).collect();
     if stops.len() < request.stop.len() {
         losses.add("stop");
@@ -167,16 +167,7 @@ impl<'r> Turn<'r> {
     fn take(&mut self, content: &'r [Block], losses: &mut Losses) -> Result<(), Invalid> {
         for block in content.iter().filter(|block| !block.is_blank()) {
             match block {
-                // It trusts only what it has signed.
-                Block::Reasoning(reasoning)
-                    if reasoning.signature.as_deref().is_none_or(|signature| {
-                        responses::is_of_responses(signature) || gemini::is_of_gemini(signature)
-                    }) =>
-                {
-                    losses.add("messages.reasoning");
-                    continue;
-                }
-                Block::RedactedReasoning(data) if bedrock::is_of_bedrock(data) => {
+                Block::Reasoning(_) | Block::RedactedReasoning(_) if !is_trusted(block) => {
                     losses.add("messages.reasoning");
                     continue;
                 }
@@ -193,6 +184,17 @@ impl<'r> Turn<'r> {
             message.text("role", if self.role == Role::Assistant { "assistant" } else { "user" });
             message.list("content", |list| self.blocks.iter().for_each(|block| write_block(list, block)));
         });
+    }
+}
+
+/// Whether reasoning is of this family: it takes back only what it has signed or encrypted.
+fn is_trusted(block: &Block) -> bool {
+    match block {
+        Block::Reasoning(reasoning) => reasoning.signature.as_deref().is_some_and(|signature| {
+            !responses::is_of_responses(signature) && !gemini::is_of_gemini(signature)
+        }),
+        Block::RedactedReasoning(data) => !bedrock::is_of_bedrock(data),
+        _ => false,
     }
 }
 

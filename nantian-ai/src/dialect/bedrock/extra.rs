@@ -3,7 +3,7 @@
 use super::family::Family;
 use crate::codec::{Object, object};
 use crate::dialect::anthropic::Plan;
-use crate::ir::{Effort, Losses, Request, Thinking};
+use crate::ir::{Block, Effort, Losses, Request, Thinking};
 
 /// How a model shall think and draw tokens.
 pub(super) struct Wishes {
@@ -17,9 +17,15 @@ pub(super) struct Wishes {
 // === impl Wishes ===
 
 impl Wishes {
-    pub(super) fn of(request: &Request, family: Family, losses: &mut Losses) -> Self {
+    /// What a family is told, of which `trusts` says what reasoning comes back to it.
+    pub(super) fn of(
+        request: &Request,
+        family: Family,
+        trusts: impl Fn(&Block) -> bool,
+        losses: &mut Losses,
+    ) -> Self {
         match family {
-            Family::Claude(traits) => Self::of_claude(request, &Plan::of(request, traits, losses)),
+            Family::Claude(traits) => Self::of_claude(request, &Plan::of(request, traits, trusts, losses)),
             Family::Nova { thinks } => Self::of_nova(request, thinks, losses),
             Family::GptOss => {
                 let effort = request.thinking.and_then(level);

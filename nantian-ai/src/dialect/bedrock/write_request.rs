@@ -16,7 +16,7 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     let family = Family::of(&request.model);
     let (system, turns) = turns(request, family, &mut losses)?;
     let stops: Vec<_> = request.stop.iter().filter(|stop| !stop.trim().is_empty()).collect();
-    let wishes = Wishes::of(request, family, &mut losses);
+    let wishes = Wishes::of(request, family, |block| !is_distrusted(block, family), &mut losses);
     let tools = Tools::of(request, family, &mut losses);
     name_the_unknown(request, stops.len(), &mut losses);
     let body = object(|body| {
