@@ -39,13 +39,14 @@ fn defaults() -> Defaults {
     }
 }
 
-/// The model that requests are sent to.
-fn model(dialect: Dialect) -> &'static str {
+/// The model that requests are sent to. Of OpenAI's, those that think can be told little of what parameters say.
+fn model(dialect: Dialect, name: &str) -> &'static str {
     match dialect {
         Dialect::Anthropic => "claude-sonnet-4-5",
         Dialect::Bedrock => "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
         Dialect::Gemini => "gemini-3-pro",
         Dialect::Ollama => "qwen3",
+        _ if name == "parameters" => "gpt-4.1",
         _ => "gpt-5",
     }
 }
@@ -96,7 +97,7 @@ fn requests() {
         for (name, body) in inputs("request", from, ".json") {
             for to in PROVIDERS {
                 let translated = from.decode_request(&body).and_then(|(mut request, mut losses)| {
-                    request.model = model(to).to_owned();
+                    request.model = model(to, &name).to_owned();
                     ToolNames::adapt(&mut request);
                     let (body, more) = to.encode_request(&request, to.name())?;
                     losses.extend(more);

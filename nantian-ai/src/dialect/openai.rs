@@ -1,20 +1,22 @@
 //! OpenAI: Chat Completions, Completions, Embeddings, and what is compatible with them.
 
 pub(crate) mod embeddings;
+mod levels;
 mod names;
 mod profile;
 mod read_reply;
 mod read_request;
 mod read_stream;
+mod thinkers;
 mod write_reply;
 mod write_request;
 mod write_stream;
 
 pub(crate) use self::names::older_names;
-pub(crate) use self::profile::thinks;
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{decode as decode_request, read_stop, read_tools};
 pub(crate) use self::read_stream::StreamReader;
+pub(crate) use self::thinkers::Thinker;
 pub(crate) use self::write_reply::encode as encode_reply;
 pub(crate) use self::write_request::{FAILED, encode as encode_request, result_text, write_tools};
 pub(crate) use self::write_stream::StreamWriter;

@@ -1,7 +1,9 @@
 //! What the providers of this dialect, and their models, differ in.
 
+use super::levels::{Levels, THREE};
+use super::thinkers::Thinker;
 use crate::azure;
-use crate::ir::{Effort, Thinking};
+use crate::ir::{Effort, Request, Thinking};
 use crate::provider::Provider;
 
 /// What a provider takes of a model of this name.
@@ -31,6 +33,10 @@ pub(super) struct Profile {
     pub(super) takes_penalties: bool,
     /// Wants ids of tool calls of nine letters and digits.
     pub(super) short_ids: bool,
+    /// The model, if it is one of OpenAI that thinks.
+    thinker: Option<Thinker>,
+    /// Runs OpenAI's models as OpenAI does.
+    is_openai: bool,
 }
 
 /// How a model is told to think.
@@ -48,17 +54,6 @@ pub(super) enum ThinkingBy {
     Template,
 }
 
-/// The levels that a model knows.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Levels {
-    least: Effort,
-    most: Effort,
-    /// Knows no other than these two.
-    ends_only: bool,
-    /// Need not think, which is `none`.
-    can_be_off: bool,
-}
-
 /// The fields that say how much to think.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Wish {
@@ -68,19 +63,9 @@ pub(super) struct Wish {
     pub(super) is_lost: bool,
 }
 
-const OF_OPENAI: Levels =
-    Levels { least: Effort::Minimal, most: Effort::Max, ends_only: false, can_be_off: true };
-
-const THREE: Levels = Levels { least: Effort::Low, most: Effort::High, ends_only: false, can_be_off: false };
-
 /// Models of xAI that think, whether or not they can be told how much, and those that can.
 const GROK_THINKS: [&str; 4] = ["grok-3-mini", "grok-4", "grok-code", "grok-build"];
 const GROK_LEVELS: [&str; 4] = ["grok-4.3", "grok-4.5", "grok-4.7", "grok-5"];
-
-/// Whether a model of OpenAI thinks before it answers.
-pub(crate) fn thinks(model: &str) -> bool {
-    begins(model, &["o1", "o3", "o4", "gpt-5", "gpt-6"])
-}
 
 /// Whether a provider knows a conversation's newer names: `max_completion_tokens`, and the role `developer`.
 pub(crate) fn knows_newer_names(provider: &str) -> bool {
@@ -101,14 +86,14 @@ fn is_one(provider: &str, names: &[&str]) -> bool {
 impl Profile {
     pub(super) fn of(provider: &str, model: &str) -> Self {
         let is = |names: &[&str]| is_one(provider, names);
-        let thinks = thinks(model);
+        let thinker = Thinker::of(model);
         let (deepseek, mistral) = (is(&["deepseek"]), is(&["mistral"]));
         // A deployment of Azure may be named anything.
-        let newer_limit = thinks || is(&[azure::NAME]);
+        let newer_limit = thinker.is_some() || is(&[azure::NAME]);
         let grok_thinks = is(&["xai"]) && begins(model, &GROK_THINKS) && !model.contains("non-reasoning");
         Self {
             echoes_reasoning: is(&["deepseek", "llamacpp", "lmstudio", "moonshot", "vllm"]),
-            thinking: ThinkingBy::of(provider, model),
+            thinking: ThinkingBy::of(provider, model, thinker),
             asks_for_reasoning: is(&["groq"]) && begins(model, &["qwen", "deepseek"]),
             limit: if newer_limit { "max_completion_tokens" } else { "max_tokens" },
             seed: match (deepseek, mistral) {
@@ -121,16 +106,35 @@ impl Profile {
             takes_user: !deepseek && !mistral,
             takes_parallel: !deepseek,
             takes_schema: !deepseek,
-            takes_penalties: !grok_thinks,
+            takes_penalties: !grok_thinks && thinker.is_none(),
             short_ids: mistral,
+            thinker,
+            is_openai: is(&["openai", azure::NAME]),
         }
+    }
+
+    /// What says how much to think, as far as the model can be told.
+    pub(super) fn wish(self, request: &Request) -> Wish {
+        let wish = self.thinking.wish(request.thinking);
+        let calls_without_effort = self.thinker.is_some_and(|thinker| thinker.calls_without_effort);
+        if !self.is_openai || !calls_without_effort || request.tools.is_empty() {
+            return wish;
+        }
+        let off = self.thinking.wish(Some(Thinking::Off)).effort;
+        let is_lost = wish.is_lost || wish.effort.is_some_and(|effort| Some(effort) != off);
+        Wish { effort: off.filter(|_| wish.effort.is_some()), is_lost, ..wish }
+    }
+
+    /// Whether the model can be told how to draw tokens beside the effort of a wish.
+    pub(super) fn takes_sampling(self, wish: Wish) -> bool {
+        self.thinker.is_none_or(|thinker| thinker.takes_sampling(wish.effort))
     }
 }
 
 // === impl ThinkingBy ===
 
 impl ThinkingBy {
-    fn of(provider: &str, model: &str) -> Self {
+    fn of(provider: &str, model: &str, thinker: Option<Thinker>) -> Self {
         let is = |name| is_one(provider, &[name]);
         if is("deepseek") {
             Self::DeepSeek
@@ -138,8 +142,8 @@ impl ThinkingBy {
             Self::Template
         } else if is("groq") && begins(model, &["qwen"]) {
             Self::Switch
-        } else if thinks(model) {
-            Self::Effort(OF_OPENAI)
+        } else if let Some(thinker) = thinker {
+            Self::Effort(thinker.levels)
         } else if begins(model, &["gpt-oss"]) {
             Self::Effort(THREE)
         } else if begins(model, &["grok-3-mini"]) {
@@ -151,8 +155,7 @@ impl ThinkingBy {
         }
     }
 
-    /// What says how much to think, as far as the model can be told.
-    pub(super) fn wish(self, thinking: Option<Thinking>) -> Wish {
+    fn wish(self, thinking: Option<Thinking>) -> Wish {
         let Some(thinking) = thinking else { return Wish::default() };
         let off = thinking == Thinking::Off;
         let level = match thinking {
@@ -164,7 +167,7 @@ impl ThinkingBy {
             // A model that does not think need not be told so.
             Self::Nothing => Wish { is_lost: level.is_some(), ..Wish::default() },
             Self::Effort(levels) if off => {
-                Wish { effort: levels.can_be_off.then_some("none"), is_lost: !levels.can_be_off, on: None }
+                Wish { effort: levels.off(), is_lost: levels.off().is_none(), on: None }
             }
             Self::Effort(levels) => Wish { effort: level.map(|level| levels.name(level)), ..Wish::default() },
             Self::Switch => Wish { effort: Some(if off { "none" } else { "default" }), ..Wish::default() },
@@ -176,26 +179,14 @@ impl ThinkingBy {
     }
 }
 
-// === impl Levels ===
-
-impl Levels {
-    fn name(self, effort: Effort) -> &'static str {
-        let effort = effort.clamp(self.least, self.most);
-        match (self.ends_only, effort > self.least) {
-            (true, true) => self.most,
-            (true, false) => self.least,
-            (false, _) => effort,
-        }
-        .name()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ir::{Json, Tool};
 
     fn wish(provider: &str, model: &str, thinking: Thinking) -> Wish {
-        Profile::of(provider, model).thinking.wish(Some(thinking))
+        let thinking = Some(thinking);
+        Profile::of(provider, model).wish(&Request { thinking, ..Request::default() })
     }
 
     #[test]
@@ -204,8 +195,12 @@ mod tests {
         let lost = Wish { is_lost: true, ..Wish::default() };
         let high = Thinking::Effort(Effort::XHigh);
         for (provider, model, thinking, expected) in [
-            ("openai", "gpt-5", high, effort("xhigh")),
-            ("openai", "gpt-5", Thinking::Off, effort("none")),
+            ("openai", "gpt-5", high, effort("high")),
+            ("openai", "gpt-5", Thinking::Off, lost),
+            ("openai", "gpt-5.2", high, effort("xhigh")),
+            ("azure", "gpt-5.1", Thinking::Off, effort("none")),
+            ("openai", "o4-mini", Thinking::Off, lost),
+            ("openai", "o3", Thinking::Budget(40_000), effort("high")),
             ("openai", "gpt-4o", high, lost),
             ("openai", "gpt-4o", Thinking::Off, Wish::default()),
             ("groq", "openai/gpt-oss-120b", high, effort("high")),
@@ -222,6 +217,24 @@ mod tests {
         ] {
             assert_eq!(wish(provider, model, thinking), expected, "{provider} {model} {thinking:?}");
         }
+    }
+
+    #[test]
+    fn a_model_that_calls_tools_only_without_an_effort_is_told_none() {
+        let tool =
+            Tool { name: "f".to_owned(), description: None, schema: Json::empty_object(), strict: None };
+        let wish = |provider, model, thinking| {
+            let request = Request { thinking, tools: vec![tool.clone()], ..Request::default() };
+            let wish = Profile::of(provider, model).wish(&request);
+            (wish.effort, wish.is_lost)
+        };
+        let high = Some(Thinking::Effort(Effort::High));
+        assert_eq!(wish("openai", "gpt-5.4", high), (Some("none"), true));
+        assert_eq!(wish("openai", "gpt-5.4", Some(Thinking::Off)), (Some("none"), false));
+        assert_eq!(wish("openai", "gpt-5.4", None), (None, false));
+        assert_eq!(wish("openai", "gpt-6", high), (None, true));
+        assert_eq!(wish("openai", "gpt-5.2", high), (Some("high"), false));
+        assert_eq!(wish("openrouter", "openai/gpt-5.4", high), (Some("high"), false));
     }
 
     #[test]

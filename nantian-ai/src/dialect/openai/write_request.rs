@@ -18,7 +18,8 @@ const OF_SCHEMA: &str = "Answer with one JSON object that fits this JSON Schema:
 pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Losses), Invalid> {
     let profile = Profile::of(provider, &request.model);
     let mut losses = Losses::default();
-    let wish = profile.thinking.wish(request.thinking);
+    let wish = profile.wish(request);
+    let sampled = profile.takes_sampling(wish);
     name_the_unknown(request, profile, wish, &mut losses);
     let messages = Turns::of(request, profile, &mut losses)?;
     let body = object(|body| {
@@ -31,8 +32,8 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
         write_output(body, request.output.as_ref(), profile);
         write_thinking(body, profile, wish);
         body.some_count(profile.limit, request.max_output);
-        body.some_number("temperature", request.temperature);
-        body.some_number("top_p", request.top_p);
+        body.some_number("temperature", request.temperature.filter(|_| sampled));
+        body.some_number("top_p", request.top_p.filter(|_| sampled));
         body.some_count("top_k", request.top_k.filter(|_| profile.takes_top_k));
         if profile.takes_penalties {
             body.some_number("frequency_penalty", request.frequency_penalty);
@@ -57,10 +58,14 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
 
 fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mut Losses) {
     let penalises = |penalty: Option<f64>| penalty.is_some_and(|penalty| penalty != 0.0);
+    // 1 is what they take anyway.
+    let draws = |share: Option<f64>| !profile.takes_sampling(wish) && share.is_some_and(|share| share != 1.0);
     let restrained = !profile.takes_penalties;
     let alone = request.parallel_tools == Some(false) && !request.tools.is_empty();
     for (given, name) in [
         (wish.is_lost, "thinking"),
+        (draws(request.temperature), "temperature"),
+        (draws(request.top_p), "top_p"),
         (request.top_k.is_some() && !profile.takes_top_k, "top_k"),
         (request.user.is_some() && !profile.takes_user, "user"),
         (request.seed.is_some() && profile.seed.is_none(), "seed"),

@@ -2,14 +2,14 @@
 
 use super::signature;
 use crate::codec::{Invalid, List, Object, joined_text, object, titled_text_of};
-use crate::dialect::openai::{FAILED, result_text, thinks};
+use crate::dialect::openai::{FAILED, Thinker, result_text};
 use crate::ir::{
     Block, Effort, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice, ToolResult, safe_id,
 };
 
 pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     let mut losses = Losses::default();
-    let thinks = thinks(&request.model);
+    let thinker = Thinker::of(&request.model);
     let (instructions, messages) = match request.messages.split_first() {
         Some((first, rest)) if first.role == Role::System => {
             (Some(joined_text(&first.content, "\n\n")), rest)
@@ -19,8 +19,9 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     for message in messages {
         check(message, &mut losses)?;
     }
-    name_the_unknown(request, &mut losses);
-    let reasoning = Wish::of(request, thinks, &mut losses);
+    let reasoning = Wish::of(request, thinker, &mut losses);
+    let sampled = thinker.is_none_or(|thinker| thinker.takes_sampling(reasoning.effort));
+    name_the_unknown(request, sampled, &mut losses);
     let body = object(|body| {
         body.text("model", &request.model);
         body.some_text("instructions", instructions.as_deref());
@@ -29,12 +30,12 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
         write_output(body, request.output.as_ref());
         reasoning.write(body);
         body.some_count("max_output_tokens", request.max_output);
-        body.some_number("temperature", request.temperature);
-        body.some_number("top_p", request.top_p);
+        body.some_number("temperature", request.temperature.filter(|_| sampled));
+        body.some_number("top_p", request.top_p.filter(|_| sampled));
         body.some_text("user", request.user.as_deref());
         // The client has the conversation; it asks nobody to keep it.
         body.flag("store", false);
-        if thinks {
+        if thinker.is_some() {
             body.list("include", |list| list.text("reasoning.encrypted_content"));
         }
         if request.stream {
@@ -44,8 +45,12 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     Ok((body, losses))
 }
 
-fn name_the_unknown(request: &Request, losses: &mut Losses) {
+fn name_the_unknown(request: &Request, sampled: bool, losses: &mut Losses) {
+    // 1 is what they take anyway.
+    let draws = |share: Option<f64>| !sampled && share.is_some_and(|share| share != 1.0);
     for (given, name) in [
+        (draws(request.temperature), "temperature"),
+        (draws(request.top_p), "top_p"),
         (request.top_k.is_some(), "top_k"),
         (request.frequency_penalty.is_some_and(|penalty| penalty != 0.0), "frequency_penalty"),
         (request.presence_penalty.is_some_and(|penalty| penalty != 0.0), "presence_penalty"),
@@ -80,6 +85,7 @@ fn check(message: &Message, losses: &mut Losses) -> Result<(), Invalid> {
 }
 
 /// How much the model shall think, and whether it shall tell what.
+#[derive(Default)]
 struct Wish {
     effort: Option<&'static str>,
     summary: bool,
@@ -88,19 +94,25 @@ struct Wish {
 // === impl Wish ===
 
 impl Wish {
-    fn of(request: &Request, thinks: bool, losses: &mut Losses) -> Self {
-        let (effort, summary) = match request.thinking {
-            None => (None, false),
-            Some(Thinking::Off) => (Some("none").filter(|_| thinks), false),
-            Some(Thinking::Adaptive) => (None, true),
-            Some(Thinking::Effort(effort)) => (Some(effort.name()), false),
-            // Who names a budget speaks a dialect that shows reasoning.
-            Some(Thinking::Budget(tokens)) => (Some(Effort::of_budget(tokens).name()), true),
+    fn of(request: &Request, thinker: Option<Thinker>, losses: &mut Losses) -> Self {
+        let Some(thinking) = request.thinking else { return Self::default() };
+        let Some(Thinker { levels, .. }) = thinker else {
+            // A model that does not think need not be told so.
+            if thinking != Thinking::Off {
+                losses.add("thinking");
+            }
+            return Self::default();
         };
-        if !thinks && (effort.is_some() || summary) {
+        if thinking == Thinking::Off && levels.off().is_none() {
             losses.add("thinking");
-            return Self { effort: None, summary: false };
         }
+        let (effort, summary) = match thinking {
+            Thinking::Off => (levels.off(), false),
+            Thinking::Adaptive => (None, true),
+            Thinking::Effort(effort) => (Some(levels.name(effort)), false),
+            // Who names a budget speaks a dialect that shows reasoning.
+            Thinking::Budget(tokens) => (Some(levels.name(Effort::of_budget(tokens))), true),
+        };
         Self { effort, summary }
     }
 
