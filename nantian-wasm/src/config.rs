@@ -1,7 +1,7 @@
 //! What an embedder says about a plugin: plain data, nothing running.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +10,19 @@ use crate::error::PluginError;
 
 /// One WebAssembly page.
 const PAGE: usize = 64 * 1024;
+
+/// An engine: how much it can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineConfig {
+    /// Instances of all plugins together. While a plugin is replaced, its successor's instances live beside its own.
+    ///
+    /// Each is reserved 4 GiB of address space, of which it has as much memory as its guest uses.
+    ///
+    /// Range: 1 and upwards; what cannot be reserved is not ([`Engine::allocation`](crate::Engine::allocation)), with 47 bits
+    /// of addresses 30 000 and more. Default: 128 for each thread the machine runs at once, at least 1024, at most 4096.
+    pub max_instances: NonZeroU32,
+}
 
 /// A plugin: which name it runs under, what it is told, and what it may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +135,18 @@ pub enum FailurePolicy {
     FailClosed,
     /// The stream goes on without the plugin; what the failed callback changed is undone.
     FailOpen,
+}
+
+// === impl EngineConfig ===
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let instances = threads.saturating_mul(128).clamp(1024, 4096);
+        let max_instances =
+            u32::try_from(instances).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+        Self { max_instances }
+    }
 }
 
 // === impl PluginConfig ===

@@ -78,7 +78,8 @@ impl Entry {
         let result = function.call_async(&mut self.store, params).await;
         self.alive = result.is_ok();
         result.map_err(|error| {
-            self.store.data().facts.counters.note_backtrace(sandbox::backtrace(&error));
+            let backtrace = sandbox::backtrace(&error, self.engine.host_functions().shim());
+            self.store.data().facts.counters.note_backtrace(backtrace);
             self.cause(&error)
         })
     }

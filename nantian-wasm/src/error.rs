@@ -1,6 +1,7 @@
 //! Everything that can be refused or fail, as types a caller can act on.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +122,12 @@ pub enum PluginError {
         /// Why.
         #[source]
         cause: Cause,
+    },
+    /// The engine has no place for another instance. There is when a plugin is gone, with the last stream that it has seen.
+    #[error("all {max_instances} places for instances of plugins are taken")]
+    Full {
+        /// [`EngineConfig::max_instances`](crate::EngineConfig::max_instances).
+        max_instances: NonZeroU32,
     },
     /// The guest answered that it does not want this configuration.
     #[error("plugin refused its configuration in {phase}")]

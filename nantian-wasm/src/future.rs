@@ -242,13 +242,9 @@ where
     R: Responder,
 {
     let Some(waiting) = held.as_mut() else { return Poll::Pending };
-    let action = ready!(waiting.poll_request(stream, cx));
-    let mut shared = ready!(stream.poll_lock(cx));
-    let refusal = shared.refusal.take().map_or(action, |refusal| *refusal);
-    if let Some(response) = local(refusal, &shared.context, responder) {
+    if let Some(response) = ready!(waiting.poll_request(stream, responder, cx)) {
         return Poll::Ready(reply_locally(response));
     }
-    drop(shared);
     let (Some(mut ready), Some(held)) = (service.take(), held.take()) else { return Poll::Pending };
     Poll::Ready(State::Inner { future: ready.call(held.into_request()) })
 }
@@ -303,14 +299,10 @@ where
     R: Responder,
 {
     let Some(waiting) = held.as_mut() else { return Poll::Pending };
-    let action = ready!(waiting.poll_response(stream, cx));
-    let mut shared = ready!(stream.poll_lock(cx));
-    let refusal = shared.refusal.take().map_or(action, |refusal| *refusal);
-    if let Some(response) = local(refusal, &shared.context, responder) {
+    if let Some(response) = ready!(waiting.poll_response(stream, responder, cx)) {
         let response = response.map(|bytes| Source::Local { bytes });
         return Poll::Ready(replied(response, false, true, stream));
     }
-    drop(shared);
     held.take().map_or(Poll::Pending, |held| Poll::Ready(held.into_response(is_local, stream)))
 }
 

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response};
 use http_body::Body;
@@ -10,7 +11,8 @@ use http_body::Body;
 use crate::body::{Passed, Relay, RequestBody, ResponseBody, Source};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
-use crate::show::reset;
+use crate::respond::Responder;
+use crate::show::{local, reset};
 use crate::stream::{Action, Direction, StreamContext};
 
 /// A message whose headers wait for its body. The headers are in the stream's hands.
@@ -28,14 +30,15 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// Shows the body to the plugins until they let the headers go.
+    /// Shows the body to the plugins until they let the headers go, or until there is something else to send.
     fn poll_body(
         &mut self,
         stream: &mut StreamHandle,
+        responder: &impl Responder,
         cx: &mut Context<'_>,
         direction: Direction,
         take: fn(&mut StreamContext, &mut P) -> Action,
-    ) -> Poll<Action> {
+    ) -> Poll<Option<Response<Bytes>>> {
         loop {
             let polled = match &self.front {
                 // What passed the plugins waits for the headers; more of it is read when they have left.
@@ -46,8 +49,8 @@ where
                 self.front = frame;
             }
             let mut shared = ready!(stream.poll_lock(cx));
-            if shared.refusal.is_some() {
-                return Poll::Ready(Action::Continue);
+            if let Some(refusal) = shared.refusal.take() {
+                return Poll::Ready(local(*refusal, &shared.context, responder));
             }
             let action = match take(&mut shared.context, &mut self.parts) {
                 // Nothing more comes that could make the guest let them go.
@@ -57,7 +60,7 @@ where
             match action {
                 Action::Hold => return Poll::Pending,
                 Action::Pending => ready!(shared.context.poll_wait(direction, cx)),
-                action => return Poll::Ready(action),
+                action => return Poll::Ready(local(action, &shared.context, responder)),
             }
         }
     }
@@ -105,8 +108,14 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn poll_request(&mut self, stream: &mut StreamHandle, cx: &mut Context<'_>) -> Poll<Action> {
-        self.poll_body(stream, cx, Direction::Request, StreamContext::take_request)
+    /// Waits for the headers of a request; ready with what is to be answered instead of passing it on, if anything is.
+    pub(crate) fn poll_request(
+        &mut self,
+        stream: &mut StreamHandle,
+        responder: &impl Responder,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Response<Bytes>>> {
+        self.poll_body(stream, responder, cx, Direction::Request, StreamContext::take_request)
     }
 }
 
@@ -115,7 +124,13 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn poll_response(&mut self, stream: &mut StreamHandle, cx: &mut Context<'_>) -> Poll<Action> {
-        self.poll_body(stream, cx, Direction::Response, StreamContext::take_response)
+    /// Waits for the headers of a response; ready with what is to be sent in its place, if anything is.
+    pub(crate) fn poll_response(
+        &mut self,
+        stream: &mut StreamHandle,
+        responder: &impl Responder,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Response<Bytes>>> {
+        self.poll_body(stream, responder, cx, Direction::Response, StreamContext::take_response)
     }
 }

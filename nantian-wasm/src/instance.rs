@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::lock::OwnedMutexGuard;
 
 use crate::config::Sandbox;
+use crate::engine;
 use crate::entry::Entry;
 use crate::error::{Cause, Phase, PluginError};
 use crate::host::GrpcEvent;
@@ -42,7 +43,12 @@ impl Instance {
         let state = State::new(Arc::clone(facts), module.abi(), sandbox::limits(sandbox), slot);
         let mut entry = Entry::new(module.engine(), state);
         let guest = module.linked().instantiate(&mut entry.store, module.traits()).await;
-        let guest = guest.map_err(|error| started(entry.cause(&error)))?;
+        let guest = guest.map_err(|error| {
+            if engine::is_full(&error) {
+                return PluginError::Full { max_instances: module.engine().max_instances() };
+            }
+            started(entry.cause(&error))
+        })?;
         let mut this = Self { entry, guest, next_context: ROOT, next_tick: 0 };
         this.run_start_functions().await.map_err(started)?;
         this.create_root().await?;

@@ -88,8 +88,10 @@ mod show;
 mod stream;
 
 pub use self::body::{BodyError, RequestBody, ResponseBody};
-pub use self::config::{Capabilities, FailurePolicy, Hooks, PluginConfig, Sandbox, StreamFraming};
-pub use self::engine::Engine;
+pub use self::config::{
+    Capabilities, EngineConfig, FailurePolicy, Hooks, PluginConfig, Sandbox, StreamFraming,
+};
+pub use self::engine::{Allocation, Engine};
 pub use self::error::{Cause, EngineError, Failure, ModuleError, Phase, PluginError};
 pub use self::future::ResponseFuture;
 pub use self::host::{

@@ -10,7 +10,11 @@ use crate::error::Cause;
 use crate::observe::Spent;
 
 /// Most elements of a guest's table; the largest real one has 8 096.
-const MAX_TABLE_ELEMENTS: usize = 16 * 1024;
+pub(crate) const MAX_TABLE_ELEMENTS: usize = 16 * 1024;
+
+/// WebAssembly instances and tables of one instance of a plugin: the guest's, and those of the shim beside it.
+pub(crate) const INSTANCES: u32 = 2;
+pub(crate) const TABLES: u32 = 2;
 
 /// Most functions of a backtrace, and characters of a name, that are kept.
 const MAX_FRAMES: usize = 20;
@@ -59,14 +63,14 @@ pub(crate) enum HostTrap {
     NoMemory,
 }
 
-/// Memory, tables and instances of one store: a guest's, and a table and an instance of the shim beside it.
+/// Memory, tables and instances of one store.
 pub(crate) fn limits(sandbox: &Sandbox) -> StoreLimits {
     StoreLimitsBuilder::new()
         .memory_size(sandbox.max_memory)
         .memories(1)
         .table_elements(MAX_TABLE_ELEMENTS)
-        .tables(2)
-        .instances(2)
+        .tables(TABLES as usize)
+        .instances(INSTANCES as usize)
         .build()
 }
 
@@ -88,8 +92,12 @@ pub(crate) fn cause(error: &wasmtime::Error, limit: Duration) -> Cause {
 }
 
 /// Where the guest was when its call ended, the innermost function first: name or number, and offset in the module.
-pub(crate) fn backtrace(error: &wasmtime::Error) -> Vec<String> {
+///
+/// Functions of the host's own module are left out: `shim` is its code.
+pub(crate) fn backtrace(error: &wasmtime::Error, shim: &wasmtime::Module) -> Vec<String> {
     let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
+    let shim = shim.image_range();
+    let frames = frames.iter().filter(|frame| frame.module().image_range() != shim);
     let frame = |frame: &FrameInfo| {
         let function =
             frame.func_name().map_or_else(|| format!("function {}", frame.func_index()), str::to_owned);
@@ -99,7 +107,7 @@ pub(crate) fn backtrace(error: &wasmtime::Error) -> Vec<String> {
             None => function,
         }
     };
-    frames.iter().take(MAX_FRAMES).map(frame).collect()
+    frames.take(MAX_FRAMES).map(frame).collect()
 }
 
 // === impl Usage ===

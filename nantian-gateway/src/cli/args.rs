@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{ffi::OsStr, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsStr, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::TypedValueParser};
 use nantian_ratelimit::redis::{InvalidRedisUrl, RedisUrl};
@@ -172,6 +172,10 @@ pub(super) struct Common {
     #[arg(long, env = "NANTIAN_MAX_UDP_SESSIONS", value_name = "N", default_value_t = 16_384,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_udp_sessions: u32,
+    /// The most instances of all Wasm plugins together, at least 1: each plugin has one for each core, and twice as many while
+    /// an edit of it is put in its place. By default 128 for each core, at least 1024 and at most 4096.
+    #[arg(long, env = "NANTIAN_MAX_PLUGIN_INSTANCES", value_name = "N")]
+    pub(super) max_plugin_instances: Option<NonZeroU32>,
     /// The most client connections of the process, at least 1; further ones wait until another one ends.
     #[arg(long, env = "NANTIAN_MAX_CONNECTIONS", value_name = "N", default_value_t = 65_536,
           value_parser = clap::value_parser!(u32).range(1..))]

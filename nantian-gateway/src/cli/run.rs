@@ -173,6 +173,7 @@ pub(super) async fn serve(
     let registry = Registry::new(Arc::clone(&metrics), store, session_keys.keys().clone())
         .trusting(roots)
         .reaching_out(outside)
+        .with_plugin_instances(common.max_plugin_instances)
         .telling(telemetry);
     let here = Locality::new("", common.zone.as_str(), common.node.as_str());
     let mut control =

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    num::NonZeroU32,
     sync::Arc,
 };
 
@@ -102,6 +103,15 @@ impl Registry {
     #[must_use]
     pub fn reaching_out(mut self, outside: Outside) -> Self {
         self.plugins.reach_out(outside);
+        self
+    }
+
+    /// With at most so many instances of all plugins together, or the engine's own default.
+    #[must_use]
+    pub fn with_plugin_instances(mut self, most: Option<NonZeroU32>) -> Self {
+        if let Some(most) = most {
+            self.plugins.limit_instances(most);
+        }
         self
     }
 

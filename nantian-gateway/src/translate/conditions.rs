@@ -147,6 +147,8 @@ named! {
         TargetNotFound,
         /// A Wasm module could not be fetched.
         FetchFailed,
+        /// Running it takes more than this process may have.
+        NoResources,
         /// A Wasm module does not compile, or has another digest.
         ModuleInvalid,
     }

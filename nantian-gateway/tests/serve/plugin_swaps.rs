@@ -112,3 +112,26 @@ async fn a_thousand_swaps_under_load_lose_no_request_and_leave_nothing_behind() 
     assert_eq!(instances().await, before, "as many instances as at first");
     assert_eq!(gateway.log.count("plugin instance ended"), 0);
 }
+
+#[tokio::test]
+async fn edit_for_which_no_place_is_left_is_told_and_the_last_one_serves_on() {
+    let backend = telling().await;
+    let edited = |version: usize| {
+        let plugin = plugin("r", &format!("inline: {}", module(0)));
+        plugin.replace("wasm:", &format!("config: '{version}'\n  wasm:"))
+    };
+    let cores = std::thread::available_parallelism().unwrap().to_string();
+    let gateway = World::new()
+        .options(&["--max-plugin-instances", &cores])
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("plugin", &edited(1))
+        .start()
+        .await;
+    gateway.edit("plugin", &edited(2)).await;
+    let condition = gateway.condition("WasmPlugin demo/r", "Programmed").await;
+    assert_eq!((&condition["status"], &condition["reason"]), (&"False".into(), &"NoResources".into()));
+    let message = condition["message"].as_str().unwrap();
+    assert!(message.contains("--max-plugin-instances"), "{message}");
+    assert_eq!(gateway.get("/").await.header("x-config"), Some("1"));
+}

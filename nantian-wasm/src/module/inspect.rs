@@ -8,6 +8,7 @@ use crate::error::ModuleError;
 use crate::proxy_wasm::{
     Abi, GET_BODY, GUEST_EXPORTS, ON_REQUEST, ON_RESPONSE, ON_STREAM_CHUNK, PINGORA, PINGORA_EXPORTS,
 };
+use crate::sandbox::MAX_TABLE_ELEMENTS;
 
 /// Largest module accepted, in bytes.
 pub(super) const MAX_BYTES: u64 = 32 << 20;
@@ -18,6 +19,8 @@ pub(super) const MAX_FUNCTIONS: u64 = 20_000;
 pub(super) const MAX_IMPORTS: u64 = 256;
 pub(super) const MAX_EXPORTS: u64 = 1_000;
 pub(super) const MAX_GLOBALS: u64 = 1_000;
+/// Most tables accepted: no toolchain makes a second one.
+pub(super) const MAX_TABLES: u64 = 1;
 /// Most data segments accepted; a real Go plugin has 69 019.
 pub(super) const MAX_DATA_SEGMENTS: u64 = 100_000;
 
@@ -134,6 +137,13 @@ impl Survey {
                             reason: "shared memories are off".to_owned(),
                         });
                     }
+                }
+            }
+            Payload::TableSection(section) => {
+                limited("tables", section.count(), MAX_TABLES)?;
+                for table in section {
+                    let elements = table.map_err(malformed)?.ty.initial;
+                    limited("table elements", elements, MAX_TABLE_ELEMENTS as u64)?;
                 }
             }
             Payload::GlobalSection(section) => limited("globals", section.count(), MAX_GLOBALS)?,

@@ -81,6 +81,11 @@ impl HostFunctions {
         Ok(Self { linker, shim })
     }
 
+    /// The module beside each guest.
+    pub(crate) fn shim(&self) -> &wasmtime::Module {
+        self.shim.module()
+    }
+
     /// Links a module.
     pub(crate) fn link(&self, module: wasmtime::Module) -> Result<LinkedModule, ModuleError> {
         let mut linker = self.linker.clone();

@@ -846,8 +846,6 @@ fn guest_that_does_not_start_is_told_and_costs_nobody() {
         "(func $s (loop $l (br $l))) (start $s)",
         "(func $s unreachable) (start $s)",
         "(func $s (call $exit (i32.const 1))) (start $s)",
-        "(table 100000000 funcref)",
-        "(table 1 funcref) (table 1 funcref)",
         "(data (i32.const 99999999) \"outside\")",
     ] {
         let refused = started(&engine, &wat::parse_str(module(parts)).unwrap(), SHORT).unwrap_err();
@@ -871,6 +869,8 @@ fn module_that_is_a_bomb_for_the_compiler_is_refused_by_its_counts() {
         ("(global i32 (i32.const 0))".repeat(1_001), "globals"),
         ((0..1_001).map(|index| format!("(func (export \"f{index}\"))")).collect(), "exports"),
         ("(data (i32.const 0) \"\")".repeat(100_001), "data segments"),
+        ("(table 100000000 funcref)".to_owned(), "table elements"),
+        ("(table 1 funcref) (table 1 funcref)".to_owned(), "tables"),
     ] {
         let refused = refusal(parts);
         assert!(

@@ -148,6 +148,7 @@ fn status_tells_where_the_guest_was_when_it_trapped() {
     let functions: Vec<_> =
         backtrace.iter().filter_map(|frame| frame.split_once(" at 0x")).map(|(name, _)| name).collect();
     assert_eq!(functions[..2], ["innermost", "between"], "{backtrace:?}");
+    assert_eq!(functions.len(), 3, "the guest's own functions and no others: {backtrace:?}");
 }
 
 #[test]

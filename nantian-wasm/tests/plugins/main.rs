@@ -10,6 +10,7 @@ mod invariants;
 mod lifecycle;
 mod loading;
 mod pingora;
+mod places;
 mod sdk;
 mod slices;
 mod stalls;

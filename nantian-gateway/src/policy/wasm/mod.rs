@@ -5,13 +5,14 @@ mod foreign;
 mod grpc;
 mod host;
 
-use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use nantian_lb::Balancer;
 use nantian_wasm::{
-    BodyError, Cause, Digest, Engine, EngineError, Host, Module, Plugin, StreamInfo, WasmLayer,
+    Allocation, BodyError, Cause, Digest, Engine, EngineConfig, EngineError, Host, Module, Plugin,
+    PluginError, StreamInfo, WasmLayer,
 };
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 
@@ -33,6 +34,7 @@ use self::host::PluginHost;
 #[derive(Debug, Default)]
 pub struct WasmPlugins {
     engine: Option<Engine>,
+    engine_config: EngineConfig,
     outside: Option<Outside>,
     /// Started when the first plugin may call out.
     calls: Option<CallThread>,
@@ -76,8 +78,22 @@ impl WasmPlugins {
     pub fn engine(&mut self) -> Result<&Engine, EngineError> {
         match &mut self.engine {
             Some(engine) => Ok(engine),
-            none => Ok(none.insert(Engine::new()?)),
+            none => {
+                let engine = none.insert(Engine::with_config(&self.engine_config)?);
+                if let Allocation::OnDemand { reason } = engine.allocation() {
+                    tracing::warn!(
+                        reason,
+                        "no places can be reserved for plugins; they start and run slower"
+                    );
+                }
+                Ok(engine)
+            }
         }
+    }
+
+    /// Runs at most so many instances of all plugins together; to be said before the engine is made.
+    pub fn limit_instances(&mut self, most: NonZeroU32) {
+        self.engine_config.max_instances = most;
     }
 
     /// Fetches modules that are somewhere else, and lets plugins call out of the process.
@@ -171,7 +187,13 @@ impl WasmPlugins {
             (None, Some(host)) => Plugin::with_host(&module, settings, host),
             (None, None) => Plugin::new(&module, settings),
         };
-        plugin.map_err(|error| invalid(format!("spec: {}", Chain(&error))))
+        plugin.map_err(|error| match error {
+            PluginError::Full { .. } => NotRunning {
+                reason: Reason::NoResources,
+                message: format!("{error} (--max-plugin-instances)"),
+            },
+            error => invalid(format!("spec: {}", Chain(&error))),
+        })
     }
 
     /// Every plugin that runs.

@@ -112,6 +112,10 @@ impl Shim {
         Ok(Self { pre: linker.instantiate_pre(&shim)? })
     }
 
+    pub(super) fn module(&self) -> &wasmtime::Module {
+        self.pre.module()
+    }
+
     /// Puts a shim into a store.
     pub(super) async fn start(&self, store: &mut Store<State>) -> wasmtime::Result<Beside> {
         let instance = self.pre.instantiate_async(&mut *store).await?;

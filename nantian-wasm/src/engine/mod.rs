@@ -1,16 +1,19 @@
 //! The engine: compiler, clock and registry, one per process and owned by the embedder.
 
+mod allocation;
+
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+pub use self::allocation::Allocation;
+pub(crate) use self::allocation::is_full;
+use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::module::ModuleCache;
 use crate::plugin;
 use crate::proxy_wasm::HostFunctions;
-
-/// Deepest native stack a guest may use, in bytes.
-const MAX_GUEST_STACK: usize = 512 * 1024;
 
 /// Compiles and runs modules; a cheap handle.
 ///
@@ -24,6 +27,8 @@ pub struct Engine {
 
 struct Inner {
     wasmtime: wasmtime::Engine,
+    allocation: Allocation,
+    max_instances: NonZeroU32,
     host_functions: HostFunctions,
     ticks: AtomicU64,
     modules: ModuleCache,
@@ -33,18 +38,30 @@ struct Inner {
 // === impl Engine ===
 
 impl Engine {
-    /// An engine for this machine.
+    /// An engine for this machine, with every default.
     ///
     /// # Errors
     ///
     /// [`EngineError`] when the machine cannot run compiled WebAssembly.
     pub fn new() -> Result<Self, EngineError> {
+        Self::with_config(&EngineConfig::default())
+    }
+
+    /// An engine for this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] when the machine cannot run compiled WebAssembly. That it cannot reserve places for instances is no
+    /// error: [`allocation`](Self::allocation) tells.
+    pub fn with_config(config: &EngineConfig) -> Result<Self, EngineError> {
         let failed = |error| EngineError { reason: format!("{error:#}") };
-        let wasmtime = wasmtime::Engine::new(&settings()).map_err(failed)?;
+        let (wasmtime, allocation) = allocation::engine(config).map_err(failed)?;
         let host_functions = HostFunctions::new(&wasmtime).map_err(failed)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 wasmtime,
+                allocation,
+                max_instances: config.max_instances,
                 host_functions,
                 ticks: AtomicU64::new(0),
                 modules: ModuleCache::default(),
@@ -82,6 +99,11 @@ impl Engine {
         }
     }
 
+    /// Where instances have their memories, tables and stacks.
+    pub fn allocation(&self) -> &Allocation {
+        &self.inner.allocation
+    }
+
     /// Compiled modules that are in use.
     pub fn module_count(&self) -> usize {
         self.inner.modules.len()
@@ -90,6 +112,10 @@ impl Engine {
     /// Calls of [`tick`](Self::tick) so far: milliseconds of running time.
     pub(crate) fn ticks(&self) -> u64 {
         self.inner.ticks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn max_instances(&self) -> NonZeroU32 {
+        self.inner.max_instances
     }
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -115,23 +141,5 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// What guests may be made of. Proposals that no plugin toolchain needs stay off: each is attack surface.
-///
-/// Threads stay off too: their cargo feature is not enabled here, and should another crate in the build enable it, a module
-/// with a shared memory is refused before it is compiled. In a shared memory a guest could wait for ever
-/// (`memory.atomic.wait32`), and no time limit ends a wait.
-fn settings() -> wasmtime::Config {
-    let mut config = wasmtime::Config::new();
-    config
-        .epoch_interruption(true)
-        .max_wasm_stack(MAX_GUEST_STACK)
-        .wasm_memory64(false)
-        .wasm_multi_memory(false)
-        .wasm_gc(false)
-        .wasm_function_references(false)
-        .wasm_exceptions(false)
-        .wasm_wide_arithmetic(false)
-        .wasm_custom_page_sizes(false)
-        .wasm_relaxed_simd(false);
-    config
-}
+#[cfg(test)]
+mod tests;

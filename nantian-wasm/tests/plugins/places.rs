@@ -1,0 +1,142 @@
+//! Places of instances: reserved, all taken, or not to be had.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::process::Command;
+
+use nantian_wasm::{Allocation, Engine, EngineConfig, Module, Plugin, PluginConfig, PluginError};
+
+use crate::support::{Ticking, get, guest, plugin_of, send};
+
+fn engine_of(places: u32) -> Engine {
+    let mut config = EngineConfig::default();
+    config.max_instances = NonZeroU32::new(places).unwrap();
+    Engine::with_config(&config).unwrap()
+}
+
+fn instances(count: usize) -> impl FnOnce(&mut PluginConfig) {
+    move |config| config.instances = NonZeroUsize::new(count)
+}
+
+/// A module of these parts.
+fn module(parts: &str) -> Vec<u8> {
+    wat::parse_str(format!(r#"(module (func (export "proxy_abi_version_0_2_1")) {parts})"#)).unwrap()
+}
+
+#[test]
+fn plugin_that_finds_no_place_is_refused_and_the_one_it_was_to_replace_serves_on() {
+    let engine = engine_of(3);
+    let present = plugin_of(&engine, &guest("add_header"), instances(2)).unwrap();
+    let mut config = PluginConfig::new("next");
+    config.instances = NonZeroUsize::new(2);
+    let refused = present.successor(present.module(), config.clone(), None).unwrap_err();
+    assert_eq!(refused, PluginError::Full { max_instances: NonZeroU32::new(3).unwrap() });
+    assert_eq!(refused.to_string(), "all 3 places for instances of plugins are taken");
+    assert_eq!(send([present.clone()], get("/")).request_header("x-wasm-plugin"), Some("probe"));
+
+    // What a refused plugin had taken is free again.
+    let third = plugin_of(&engine, &guest("add_header"), instances(1)).unwrap();
+    drop((present, third));
+    let next = plugin_of(&engine, &guest("add_header"), instances(3)).unwrap();
+    assert_eq!(send([next], get("/")).request_header("x-wasm-plugin"), Some("probe"));
+}
+
+#[test]
+fn instance_that_ends_is_replaced_where_every_place_is_taken() {
+    let engine = engine_of(1);
+    let bytes = module(
+        r#"(memory (export "memory") 1)
+           (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) unreachable)"#,
+    );
+    let plugin = plugin_of(&engine, &bytes, instances(1)).unwrap();
+    for rebuilds in 1..=10 {
+        assert_eq!(send([plugin.clone()], get("/")).status(), 503);
+        engine.maintain();
+        let status = plugin.status();
+        assert_eq!((status.rebuilds, status.live_instances), (rebuilds, 1));
+    }
+}
+
+#[test]
+fn largest_modules_that_are_accepted_have_a_place() {
+    let engine = engine_of(1);
+    assert_eq!(*engine.allocation(), Allocation::Pooled);
+    let functions = "(func)".repeat(19_999);
+    let elements = (0..20_000).map(|index| format!("{index} ")).collect::<String>();
+    for parts in [
+        "(memory (export \"memory\") 65536)".to_owned(),
+        "(memory (export \"memory\") 1) (table 16384 funcref)".to_owned(),
+        format!("(memory (export \"memory\") 1) {functions} (elem func {elements})"),
+        format!(
+            "(memory (export \"memory\") 1) {}",
+            "(global (mut v128) (v128.const i64x2 0 0))".repeat(1_000)
+        ),
+    ] {
+        let started = plugin_of(&engine, &module(&parts), |config| config.sandbox.max_memory = 4 << 30);
+        assert!(started.is_ok(), "{}: {started:?}", &parts[..60.min(parts.len())]);
+    }
+}
+
+/// Limits the addresses of a process of its own, in which it goes on.
+#[test]
+#[cfg(target_os = "linux")]
+fn plugins_run_where_no_places_can_be_reserved() {
+    const HERE: &str = "NANTIAN_TEST_HAS_FEW_ADDRESSES";
+    if std::env::var_os(HERE).is_none() {
+        let child = Command::new("sh")
+            .args(["-c", r#"ulimit -v 2097152 && exec "$0" --exact "$1" --nocapture"#])
+            .arg(std::env::current_exe().unwrap())
+            .arg("places::plugins_run_where_no_places_can_be_reserved")
+            .env(HERE, "1")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{child:?}");
+        return;
+    }
+    let engine = Engine::new().unwrap();
+    let Allocation::OnDemand { reason } = engine.allocation() else { panic!("places in so few addresses") };
+    assert!(!reason.is_empty());
+    let _kept = Ticking::with_upkeep(&engine);
+    let plugins: Vec<_> =
+        (0..20).map(|_| plugin_of(&engine, &guest("add_header"), |_| {}).unwrap()).collect();
+    for plugin in plugins {
+        assert_eq!(send([plugin], get("/")).request_header("x-wasm-plugin"), Some("probe"));
+    }
+    // A guest that grows its memory to its limit, finds what it wrote, and then reads behind the end.
+    let bytes = module(
+        r#"(memory (export "memory") 1)
+           (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+               (i32.store (i32.const 64) (i32.const 7))
+               (if (i32.ne (memory.grow (i32.const 15)) (i32.const 1)) (then (return (i32.const 99))))
+               (if (i32.ne (memory.grow (i32.const 1)) (i32.const -1)) (then (return (i32.const 99))))
+               (if (i32.ne (i32.load (i32.const 64)) (i32.const 7)) (then (return (i32.const 99))))
+               (drop (i32.load (i32.const 1048576)))
+               (i32.const 0))"#,
+    );
+    let plugin = plugin_of(&engine, &bytes, |config| config.sandbox.max_memory = 1 << 20).unwrap();
+    assert_eq!(send([plugin.clone()], get("/")).status(), 503);
+    let failure = plugin.status().last_failure.unwrap();
+    assert_eq!(failure.cause.to_string(), "trap: out of bounds memory access");
+}
+
+#[test]
+fn memory_of_a_place_is_empty_for_its_next_guest() {
+    let engine = engine_of(1);
+    // Says by its verdict whether it found anything, and leaves something.
+    let parts = r#"(memory (export "memory") 4)
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (local $at i32)
+            (loop $more
+                (if (i32.load (local.get $at)) (then unreachable))
+                (i32.store (local.get $at) (i32.const -1))
+                (local.set $at (i32.add (local.get $at) (i32.const 4)))
+                (br_if $more (i32.lt_u (local.get $at) (i32.const 262144))))
+            (i32.const 0))"#;
+    let same = Module::compile(&engine, &module(parts), None).unwrap();
+    let other = Module::compile(&engine, &module(&format!("{parts} (func)")), None).unwrap();
+    for module in [&same, &same, &other, &same] {
+        let mut config = PluginConfig::new("probe");
+        config.instances = NonZeroUsize::new(1);
+        let plugin = Plugin::new(module, config).unwrap();
+        assert_eq!(send([plugin], get("/")).status(), 200);
+    }
+}
