@@ -8,6 +8,8 @@ use k8s_openapi::api::{
 };
 use nantian_lb::Locality;
 
+use super::service::is_ready;
+
 /// What decides about the nearness of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nearness<'a> {
@@ -51,7 +53,6 @@ impl<'a> Nearness<'a> {
             Some("PreferSameNode") => Self::Node(here),
             _ if zone.is_empty() => Self::Same,
             Some("PreferSameZone" | "PreferClose") => Self::Zone(zone),
-            // Kubernetes: hints count if all endpoints have them.
             _ if all_have_hints(slices) => Self::Hints(zone),
             _ => Self::Same,
         }
@@ -83,9 +84,11 @@ impl<'a> Nearness<'a> {
     }
 }
 
+/// Kubernetes: hints count if all endpoints that are ready have them. Others are given none.
 fn all_have_hints(slices: &[&EndpointSlice]) -> bool {
-    let mut endpoints = slices.iter().flat_map(|slice| &slice.endpoints).peekable();
-    endpoints.peek().is_some() && endpoints.all(|endpoint| hints(endpoint).next().is_some())
+    let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+    let mut ready = endpoints.filter(|endpoint| is_ready(endpoint)).peekable();
+    ready.peek().is_some() && ready.all(|endpoint| hints(endpoint).next().is_some())
 }
 
 fn hints(endpoint: &Endpoint) -> impl Iterator<Item = &str> {

@@ -126,7 +126,7 @@ fn named(name: String, port: u16) -> Endpoint {
 }
 
 /// Kubernetes: an endpoint that says nothing is ready.
-fn is_ready(endpoint: &SliceEndpoint) -> bool {
+pub(super) fn is_ready(endpoint: &SliceEndpoint) -> bool {
     endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false)
 }
 
