@@ -22,9 +22,8 @@ use crate::set::{Reason, Set};
 
 /// Picks endpoints out of a set that can be replaced at any time.
 ///
-/// Clones share everything. A pick takes no lock and never waits for an update, and threads that pick share no memory but the
-/// endpoints that they pick: each keeps the set that it saw last, with its targets, until it picks again from a newer one or the
-/// balancer is dropped.
+/// Clones share everything. A pick takes no lock and never waits for an update. Each thread keeps the set that it picked from
+/// last, with its targets, until it picks from a newer one or the balancer is dropped.
 pub struct Balancer<T: Send + Sync> {
     shared: Arc<Shared<T>>,
 }

@@ -57,7 +57,7 @@ pub enum Strategy {
     /// One request more or less is nothing beside an endpoint that takes more than twice as long as the other one, and more than
     /// 0.2 ms: an idle slow server would answer later than a busy fast one. One request in 64 is chosen by its load alone,
     /// so that who was slow can show that it is well. Requests are timed that tell something new: all of an endpoint
-    /// that gets fewer than 250 a second, down to one in 64 of one that gets more.
+    /// that gets fewer than 250 a second, down to one in 128 of one that gets more.
     ///
     /// Failures that [`BalanceConfig::outlier`] counts say nothing about the time, so that who fails is met until it is left out;
     /// if it may not be left out, or is asked all the same, all others come before it until it answers, however busy they are. Any

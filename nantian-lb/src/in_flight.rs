@@ -225,8 +225,11 @@ impl Watch {
         Self(self.0 | (now.as_nanos() << Self::BITS))
     }
 
-    fn began(self) -> Timestamp {
-        Timestamp::from_nanos(self.0 >> Self::BITS)
+    /// The time from then to `now`, whatever the bits above were.
+    fn until(self, now: Timestamp) -> Duration {
+        let (then, now) = (self.0 & !((1 << Self::BITS) - 1), now.as_nanos() << Self::BITS);
+        let nanos = now.wrapping_sub(then).cast_signed() >> Self::BITS;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
     }
 
     /// Only that it counts among all.
@@ -283,7 +286,7 @@ impl InFlight {
         // Given up before there was a response: it would have taken longer.
         if self.watch.has(Watch::TIME) {
             let now = group.now();
-            let (latency, took) = (&self.state.standing.latency, now.since(self.watch.began()));
+            let (latency, took) = (&self.state.standing.latency, self.watch.until(now));
             match group.config.load().decay() {
                 Some(decay) => latency.observe_at_least(now, took, decay),
                 None => latency.sample_at_least(now, took),
@@ -306,7 +309,7 @@ impl InFlight {
         };
         if is_timed {
             let now = group.now();
-            let took = if watch.has(Watch::TIME) { now.since(watch.began()) } else { Duration::ZERO };
+            let took = if watch.has(Watch::TIME) { watch.until(now) } else { Duration::ZERO };
             // Who fails fast is not fast.
             let took = took.max(penalty.unwrap_or_default());
             match config.decay() {

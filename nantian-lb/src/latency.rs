@@ -38,8 +38,8 @@ const CLOSE: u32 = 4;
 const PAUSE: u32 = 64;
 /// The rarest of a moving average is one in 8.
 const RAREST_OBSERVED: u32 = 3;
-/// The rarest of samples is one in 64.
-const RAREST_SAMPLED: u32 = 6;
+/// The rarest of samples is one in 128.
+const RAREST_SAMPLED: u32 = 7;
 
 // === impl Latency ===
 
@@ -258,16 +258,16 @@ mod tests {
     #[test]
     fn the_closer_requests_follow_one_another_the_fewer_are_timed() {
         let latency = Latency::default();
-        let timed = |latency: &Latency| (0..64).filter(|&random| latency.is_wanted(random)).count();
-        assert_eq!(timed(&latency), 64);
+        let timed = |latency: &Latency| (0..128).filter(|&random| latency.is_wanted(random)).count();
+        assert_eq!(timed(&latency), 128);
         (0..20).for_each(|number| latency.sample(at(1000 + number), Duration::from_millis(1)));
         assert_eq!(timed(&latency), 1);
         latency.sample(at(1050), Duration::from_millis(1));
         assert_eq!(timed(&latency), 1, "they are not close, and there was no pause");
         latency.sample(at(1200), Duration::from_millis(1));
-        assert_eq!(timed(&latency), 64);
+        assert_eq!(timed(&latency), 128);
         (0..20).for_each(|_| latency.observe(at(1200), Duration::from_millis(1), DECAY));
-        assert_eq!(timed(&latency), 8, "peaks are looked for more often");
+        assert_eq!(timed(&latency), 16, "peaks are looked for more often");
     }
 
     #[test]
@@ -276,7 +276,7 @@ mod tests {
         latency.sample(at(1), Duration::from_millis(3));
         latency.despair();
         assert_eq!((latency.latest(), latency.average()), (f32::INFINITY, None));
-        assert!(latency.is_wanted(63), "the next one is timed, whichever it is");
+        assert!(latency.is_wanted(127), "the next one is timed, whichever it is");
         latency.sample(at(2), Duration::from_millis(5));
         assert!((4_900.0..5_001.0).contains(&latency.latest()), "{}", latency.latest());
     }

@@ -15,6 +15,7 @@ use crate::group::Group;
 use crate::hash::{KeyHash, remix};
 use crate::health::select::Use;
 use crate::in_flight::{InFlight, Seat, Watch};
+use crate::key::HashKey;
 use crate::members::{Chair, Member, Members};
 use crate::plan::{Choice, Plan};
 use crate::strategy::scale;
@@ -27,6 +28,8 @@ pub(crate) struct Set<T> {
     watch: Watch,
     /// Whether response times matter.
     times: bool,
+    /// What places are hashed by.
+    key: Option<HashKey>,
     config: Arc<BalanceConfig>,
     plan: Plan,
 }
@@ -63,7 +66,11 @@ impl<T> Set<T> {
             _ => None,
         };
         let times = config.decay().is_some() || config.samples_times();
-        Self { free, members, watch: Watch::of(&config), times, config, plan }
+        let key = match &config.strategy {
+            Strategy::ConsistentHash(key) => Some(key.clone()),
+            _ => None,
+        };
+        Self { free, members, watch: Watch::of(&config), times, key, config, plan }
     }
 
     pub(crate) fn config(&self) -> &Arc<BalanceConfig> {
@@ -75,11 +82,9 @@ impl<T> Set<T> {
         self.plan.next
     }
 
+    #[inline]
     fn key(&self, context: &PickContext<'_>) -> Option<KeyHash> {
-        match &self.config.strategy {
-            Strategy::ConsistentHash(key) => key.hash(context.keys?),
-            _ => None,
-        }
+        self.key.as_ref()?.hash(context.keys?)
     }
 }
 

@@ -23,6 +23,17 @@ fn the_slower_endpoint_gets_less_by_its_response_times() {
 }
 
 #[test]
+fn times_are_right_however_far_the_clock_is() {
+    let world = World::new(1, &BalanceConfig::new(Strategy::PEAK_EWMA));
+    world.clock.advance(Duration::from_nanos(u64::MAX) - Duration::from_secs(5000));
+    let (_, mut in_flight) = world.balancer.pick(&PickContext::new()).unwrap().into_parts();
+    world.clock.advance(Duration::from_millis(40));
+    in_flight.record(Outcome::Success);
+    let latency = world.balancer.status()[0].latency.unwrap();
+    assert!(latency.abs_diff(Duration::from_millis(40)) < Duration::from_millis(1), "{latency:?}");
+}
+
+#[test]
 fn who_fails_fast_is_not_fast() {
     let world = World::new(2, &BalanceConfig::new(Strategy::PEAK_EWMA));
     let mut tally = [0; 2];
