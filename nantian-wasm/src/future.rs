@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::lock::OwnedMutexGuard;
 use http::{Method, Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -12,7 +13,7 @@ use tower_service::Service;
 
 use crate::body::{RequestBody, ResponseBody, Source};
 use crate::error::BoxError;
-use crate::handle::StreamHandle;
+use crate::handle::{Shared, StreamHandle};
 use crate::held::Held;
 use crate::respond::Responder;
 use crate::show::{Shown, forwarded, local, replied, show_request, show_response};
@@ -119,6 +120,8 @@ where
     /// Polled again after it is ready, it stays pending for ever.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        // From one state to the next, at most.
+        let mut locked = None;
         loop {
             let Some(stream) = this.stream.as_mut() else {
                 let StateProjection::Inner { future } = this.state.as_mut().project() else {
@@ -149,7 +152,7 @@ where
                     let refusal = shared.refusal.take();
                     let refusal =
                         refusal.and_then(|refusal| local(*refusal, &shared.context, this.responder));
-                    match (refusal, result.take()) {
+                    let next = match (refusal, result.take()) {
                         (Some(response), _) => reply_locally(response),
                         (None, Some(Ok(response))) => {
                             let reply = response.map(|body| Source::Upstream { body });
@@ -157,12 +160,17 @@ where
                         }
                         (None, Some(Err(error))) => return Poll::Ready(Err(error)),
                         (None, None) => return Poll::Pending,
-                    }
+                    };
+                    locked = Some(shared);
+                    next
                 }
                 StateProjection::Reply { reply, is_local } => {
-                    let reply =
-                        ready!(poll_reply(reply, (*is_local, *this.is_bodiless), stream, this.responder, cx));
-                    match reply {
+                    let shared = match locked.take() {
+                        Some(shared) => shared,
+                        None => ready!(stream.poll_lock(cx)),
+                    };
+                    let is = (*is_local, *this.is_bodiless);
+                    match ready!(poll_reply(reply, is, shared, stream, this.responder, cx)) {
                         Replied::Done(response) => return Poll::Ready(Ok(response)),
                         Replied::Held(held) => State::HeldReply { held: Some(*held), is_local: *is_local },
                     }
@@ -253,7 +261,8 @@ where
 fn poll_reply<T, R>(
     reply: &mut Option<Response<Source<T>>>,
     (is_local, is_bodiless): (bool, bool),
-    stream: &mut StreamHandle,
+    mut shared: OwnedMutexGuard<Shared>,
+    stream: &StreamHandle,
     responder: &R,
     cx: &mut Context<'_>,
 ) -> Poll<Replied<T>>
@@ -262,7 +271,6 @@ where
     T::Error: Into<BoxError>,
     R: Responder,
 {
-    let mut shared = ready!(stream.poll_lock(cx));
     loop {
         ready!(shared.context.poll_wait(Direction::Response, cx));
         let Some(waiting) = reply.take() else { return Poll::Pending };

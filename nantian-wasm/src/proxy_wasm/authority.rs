@@ -42,7 +42,7 @@ pub(crate) fn set_authority(request: &mut RequestHead, value: &[u8]) -> Option<(
     let authority = Authority::try_from(value).ok()?;
     let header = HeaderValue::from_bytes(value).ok()?;
     if request.uri.authority().is_none() || request.headers.contains_key(HOST) {
-        request.headers.try_insert(HOST, header).ok()?;
+        request.headers.map_mut()?.try_insert(HOST, header).ok()?;
     }
     if request.uri.authority().is_none() {
         return Some(());

@@ -12,7 +12,7 @@ use super::abi::MapKind;
 use super::state::State;
 use super::{authority, pairs};
 use crate::error::Cause;
-use crate::stream::{Exchange, RequestHead, ResponseHead};
+use crate::stream::{Exchange, ResponseHead};
 
 /// Most entries a map may have after a guest added one.
 pub(super) const MAX_ENTRIES: usize = 256;
@@ -99,7 +99,7 @@ impl<'a> Fields<'a> {
         let map = match self {
             Self::Request(exchange) if is_pseudo(true, name) => return request_pseudo(exchange, name),
             Self::Response(status, _) if name == b":status" => return Some(status.as_str().as_bytes()),
-            Self::Request(exchange) => &exchange.request.headers,
+            Self::Request(exchange) => &*exchange.request.headers,
             Self::Response(_, map) | Self::Plain(map) => map,
         };
         std::str::from_utf8(name).ok().and_then(|name| map.get(name)).map(HeaderValue::as_bytes)
@@ -130,7 +130,7 @@ impl<'a> Fields<'a> {
 
     fn pairs(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         let (request, status, map) = match self {
-            Self::Request(exchange) => (Some(exchange), None, &exchange.request.headers),
+            Self::Request(exchange) => (Some(exchange), None, &*exchange.request.headers),
             Self::Response(status, map) => (None, Some((&b":status"[..], status.as_str().as_bytes())), map),
             Self::Plain(map) => (None, None, map),
         };
@@ -343,12 +343,9 @@ fn set_pseudo(exchange: &mut Exchange, kind: MapKind, name: &[u8], value: &[u8])
 
 fn map_mut(exchange: &mut Exchange, kind: MapKind) -> Option<&mut HeaderMap> {
     match kind {
-        MapKind::RequestHeaders => {
-            let RequestHead { headers, .. } = &mut exchange.request;
-            Some(headers)
-        }
+        MapKind::RequestHeaders => exchange.request.headers.map_mut(),
         MapKind::RequestTrailers => exchange.request_trailers.as_mut(),
-        MapKind::ResponseHeaders => exchange.response.as_mut().map(|ResponseHead { headers, .. }| headers),
+        MapKind::ResponseHeaders => exchange.response.as_mut()?.headers.map_mut(),
         MapKind::ResponseTrailers => exchange.response_trailers.as_mut(),
         _ => None,
     }

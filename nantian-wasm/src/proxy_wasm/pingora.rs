@@ -109,9 +109,9 @@ pub(crate) fn carry_out(state: &mut State, verdict: u32) -> u32 {
 /// Puts what a request's hook has set into the headers of the response.
 pub(crate) fn set_kept(exchange: &mut Exchange) {
     let Some(kept) = exchange.own().and_then(|seat| seat.response_headers.take()) else { return };
-    if let Some(response) = exchange.response.as_mut() {
+    if let Some(headers) = exchange.response.as_mut().and_then(|response| response.headers.map_mut()) {
         for (name, value) in kept.iter() {
-            response.headers.insert(name, value.clone());
+            headers.insert(name, value.clone());
         }
     }
 }
@@ -166,7 +166,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         }
         let mut block = Vec::new();
         for (name, value) in
-            caller.data().exchange().into_iter().flat_map(|exchange| &exchange.request.headers)
+            caller.data().exchange().into_iter().flat_map(|exchange| exchange.request.headers.iter())
         {
             for part in [name.as_str().as_bytes(), value.as_bytes()] {
                 block.extend_from_slice(part);

@@ -10,7 +10,7 @@ use wasmtime::Caller;
 use super::abi::{MapKind, Status};
 use super::control::unix_nanos;
 use super::headers;
-use super::memory::{Stop, Wanted, hand_over, read, scratch};
+use super::memory::{Stop, Wanted, hand_over, read, scratch, slice, view};
 use super::state::State;
 use crate::sandbox::HostTrap;
 use crate::stream::Exchange;
@@ -34,9 +34,11 @@ pub(super) fn get(
     if path_length > MAX_PATH {
         return Err(Status::NotFound.into());
     }
-    let path = read(caller, path, path_length)?;
     let mut value = scratch(caller);
-    resolve(caller.data(), &path, &mut value)?;
+    let (memory, state) = view(caller)?;
+    let path = slice(memory, path, path_length)?;
+    state.usage.charge_from_guest(path.len())?;
+    resolve(state, path, &mut value)?;
     hand_over(caller, value, return_pointer, return_length)
 }
 

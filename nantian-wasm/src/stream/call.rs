@@ -192,12 +192,16 @@ impl Closed {
 impl StreamContext {
     /// Runs a guest for this stream, with the exchange in its hands; `cell` is its instance, if that is locked already.
     pub(super) fn visit(&mut self, turn: &Turn<'_>, cell: &mut Option<CellGuard>, call: Call) -> Visit {
-        let Turn { plugin, lease, index, direction } = *turn;
+        let Turn { plugin, index, direction } = *turn;
         let concluded = self.calls.concluded(direction);
         let ended = concluded.take_if(|ended| ended.index == index && ended.call.is_kind_of(call));
         if let Some(ended) = ended {
             return ended.visit;
         }
+        let Some(Member { lease: Some(lease), context, usage, .. }) = self.members.get(index) else {
+            return Visit::Skipped;
+        };
+        let (context, usage) = (*context, *usage);
         let Some(mut guard) = cell.take().or_else(|| lease.slot().try_lock()) else {
             *self.waits.of(direction) = Some(Wait::Instance(lease.slot().wait()));
             return Visit::Pending;
@@ -208,8 +212,6 @@ impl StreamContext {
             }
             return self.failed(plugin, index, call.phase(), Cause::InstanceLost);
         }
-        let Some(Member { context, usage, .. }) = self.members.get(index) else { return Visit::Skipped };
-        let (context, usage) = (*context, *usage);
         let Some(mut exchange) = self.exchange.take() else { return Visit::Skipped };
         exchange.begin(index, plugin.failure_policy() == FailurePolicy::FailOpen);
         match Running::begin(lease.slot(), visited(guard, exchange, usage, call, context)) {

@@ -12,7 +12,6 @@ use super::headers::Step;
 use super::release::Part;
 use super::seat::{Content, Pause, Shown, Side, Window};
 use super::visit::{Course, Member, Visit};
-use super::wait::Wait;
 use super::{Action, StreamContext};
 use crate::config::StreamFraming;
 use crate::error::Cause;
@@ -30,7 +29,6 @@ pub(super) enum Seen {
 /// Whose turn it is with a part.
 pub(super) struct Turn<'a> {
     pub(super) plugin: &'a Plugin,
-    pub(super) lease: &'a Lease,
     pub(super) index: usize,
     pub(super) direction: Direction,
 }
@@ -95,13 +93,10 @@ impl StreamContext {
         direction: Direction,
         part: &mut Part<'_>,
     ) -> Step {
-        let is_active = self.members.get(index).is_some_and(Member::is_active);
-        let Some(lease) =
-            self.lease_of(index).filter(|_| is_active && plugin.wants_body(direction, self.is_streaming))
-        else {
+        if self.lease_of(index).is_none() || !plugin.wants_body(direction, self.is_streaming) {
             return self.let_go(index, direction, part);
-        };
-        let turn = Turn { plugin, lease: &lease, index, direction };
+        }
+        let turn = Turn { plugin, index, direction };
         let (mut front, mut cell) = (Content::default(), None);
         if self.calls.resumes(direction, index).is_some() {
             front = std::mem::take(self.calls.front(direction));
@@ -109,11 +104,11 @@ impl StreamContext {
             if let Some(step) = self.before_part(&turn, part, &mut front) {
                 return step;
             }
-            let Some(guard) = lease.slot().try_lock() else {
+            cell = self.lease_of(index).and_then(|lease| lease.slot().try_lock());
+            if cell.is_none() {
                 // What was let go goes on now; the rest of the part waits for the instance.
-                return self.wait_for_with(&lease, index, direction, front);
-            };
-            cell = Some(guard);
+                return self.wait_for_with(index, direction, front);
+            }
         }
         let step = self.show_part(&turn, &mut cell, part);
         drop(cell);
@@ -126,7 +121,7 @@ impl StreamContext {
 
     /// What is done with a part before the plugin sees it: `front` is what it has let go meanwhile.
     fn before_part(&mut self, turn: &Turn<'_>, part: &mut Part<'_>, front: &mut Content) -> Option<Step> {
-        let Turn { plugin, index, direction, .. } = *turn;
+        let Turn { plugin, index, direction } = *turn;
         let is_lost = self.members.get(index).is_none_or(Member::is_lost);
         let Some(side) = self.side(index, direction) else { return Some(Step::Next) };
         let has_seen_all = match side.shown {
@@ -221,7 +216,7 @@ impl StreamContext {
         chunk: &mut Bytes,
         end: bool,
     ) -> Step {
-        let Turn { plugin, index, direction, .. } = *turn;
+        let Turn { plugin, index, direction } = *turn;
         let phase = direction.body_phase();
         let limit = plugin.max_buffered_body();
         let is_resumed = self.calls.resumes(direction, index).is_some();
@@ -328,17 +323,12 @@ impl StreamContext {
     }
 
     /// The instance of a plugin that still takes part in the stream.
-    pub(super) fn lease_of(&self, index: usize) -> Option<Lease> {
-        self.members.get(index).filter(|member| member.is_active())?.lease.clone()
+    pub(super) fn lease_of(&self, index: usize) -> Option<&Lease> {
+        self.members.get(index).filter(|member| member.is_active())?.lease.as_ref()
     }
 
     pub(super) fn side(&mut self, index: usize, direction: Direction) -> Option<&mut Side> {
         self.exchange.as_mut()?.side(index, direction)
-    }
-
-    pub(super) fn wait_for(&mut self, lease: &Lease, direction: Direction) -> Step {
-        *self.waits.of(direction) = Some(Wait::Instance(lease.slot().wait()));
-        Step::Over(Action::Pending)
     }
 
     pub(super) fn course(&mut self, direction: Direction) -> &mut Course {

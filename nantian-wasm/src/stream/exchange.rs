@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::lock::Mutex;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, request, response};
 
+use super::fields::HeaderFields;
 use super::seat::{Pause, Seat, Side, Window};
 use crate::error::{Cause, Phase};
 use crate::proxy_wasm::MapKind;
@@ -80,13 +81,13 @@ pub(crate) struct RequestHead {
     pub(crate) method: Method,
     pub(crate) uri: Uri,
     pub(crate) version: Version,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: HeaderFields,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct ResponseHead {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: HeaderFields,
 }
 
 /// Which way bytes flow.
@@ -181,7 +182,8 @@ impl Exchange {
     pub(crate) fn swap_request(&mut self, parts: &mut request::Parts) {
         std::mem::swap(&mut self.request.method, &mut parts.method);
         std::mem::swap(&mut self.request.uri, &mut parts.uri);
-        std::mem::swap(&mut self.request.headers, &mut parts.headers);
+        let headers = HeaderFields::from(std::mem::take(&mut parts.headers));
+        parts.headers = std::mem::replace(&mut self.request.headers, headers).into_map();
         self.request.version = parts.version;
     }
 
@@ -191,23 +193,23 @@ impl Exchange {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             version: parts.version,
-            headers: parts.headers.clone(),
+            headers: HeaderFields::copy_of(&parts.headers),
         };
     }
 
     /// Moves the parts of a response in; [`return_response`](Self::return_response) moves them back.
     pub(crate) fn lend_response(&mut self, parts: &mut response::Parts) {
-        self.response =
-            Some(ResponseHead { status: parts.status, headers: std::mem::take(&mut parts.headers) });
+        let headers = std::mem::take(&mut parts.headers).into();
+        self.response = Some(ResponseHead { status: parts.status, headers });
     }
 
     /// Moves the parts of a response back, leaving a copy of the headers if later callbacks may look at them.
     pub(crate) fn return_response(&mut self, parts: &mut response::Parts, keep: bool) {
         let Some(response) = self.response.as_mut() else { return };
         parts.status = response.status;
-        parts.headers = std::mem::take(&mut response.headers);
+        parts.headers = std::mem::take(&mut response.headers).into_map();
         if keep {
-            response.headers = parts.headers.clone();
+            response.headers = HeaderFields::copy_of(&parts.headers);
         }
     }
 

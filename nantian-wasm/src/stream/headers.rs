@@ -85,8 +85,8 @@ impl StreamContext {
         if plugin.hooks().on_request {
             return None;
         }
-        let lease = self.lease_of(index)?;
-        let turn = Turn { plugin, lease: &lease, index, direction: Direction::Request };
+        self.lease_of(index)?;
+        let turn = Turn { plugin, index, direction: Direction::Request };
         match self.visit(&turn, cell, Call::Create) {
             Visit::Pending => Some(Step::Over(Action::Pending)),
             Visit::Over(action) => Some(Step::Over(action)),
@@ -146,14 +146,16 @@ impl StreamContext {
             Direction::Request => plugin.hooks().on_request,
             Direction::Response => plugin.hooks().wants_response_headers(self.is_streaming),
         };
-        let Some(lease) = self.lease_of(index).filter(|_| is_wanted) else { return Step::Next };
+        if !is_wanted || self.lease_of(index).is_none() {
+            return Step::Next;
+        }
         let is_resumed = self.calls.resumes(direction, index).is_some();
         // Those of a request are the guest's once its context is created.
         if let Some(side) = self.side(index, direction).filter(|_| !is_resumed) {
             side.has_headers = direction == Direction::Response;
         }
         let count = self.count(kind);
-        let turn = Turn { plugin, lease: &lease, index, direction };
+        let turn = Turn { plugin, index, direction };
         let verdict = match self.visit(&turn, cell, Call::Headers { phase, count, end }) {
             Visit::Pending => return Step::Over(Action::Pending),
             Visit::Over(action) => {
@@ -293,7 +295,7 @@ impl StreamContext {
             _ => return,
         };
         if let Some(exchange) = self.exchange.as_mut() {
-            exchange.response = Some(ResponseHead { status, headers });
+            exchange.response = Some(ResponseHead { status, headers: headers.into() });
         }
     }
 

@@ -5,6 +5,7 @@ mod call;
 mod course;
 mod events;
 mod exchange;
+mod fields;
 mod headers;
 mod release;
 mod seat;

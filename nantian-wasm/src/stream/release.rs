@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::StreamContext;
 use super::exchange::Direction;
 use super::headers::Step;
 use super::seat::{Content, Pause, Shown};
-use crate::pool::Lease;
+use super::wait::Wait;
+use super::{Action, StreamContext};
 
 /// A part of a message on its way.
 pub(super) struct Part<'a> {
@@ -72,17 +72,13 @@ impl StreamContext {
     }
 
     /// Waits for an instance with bytes in hand that it has let go: they are put back for the next time.
-    pub(super) fn wait_for_with(
-        &mut self,
-        lease: &Lease,
-        index: usize,
-        direction: Direction,
-        front: Content,
-    ) -> Step {
+    pub(super) fn wait_for_with(&mut self, index: usize, direction: Direction, front: Content) -> Step {
         if let Some(side) = self.side(index, direction).filter(|_| !front.is_empty()) {
             side.kept = front;
             side.pause = Pause::Over;
         }
-        self.wait_for(lease, direction)
+        let wait = self.lease_of(index).map(|lease| Wait::Instance(lease.slot().wait()));
+        *self.waits.of(direction) = wait;
+        Step::Over(Action::Pending)
     }
 }

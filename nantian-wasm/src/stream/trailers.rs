@@ -49,7 +49,7 @@ impl StreamContext {
         cell: &mut Option<CellGuard>,
         part: &mut Part<'_>,
     ) -> Step {
-        let Turn { plugin, index, direction, .. } = *turn;
+        let Turn { plugin, index, direction } = *turn;
         if !self.members.get(index).is_some_and(Member::is_active) {
             return self.let_go(index, direction, part);
         }
