@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Object;
+use serde_json::value::RawValue;
+
+use super::{Fields, Object};
 use crate::edit;
 use crate::ir::{Json, Losses};
 
@@ -75,9 +77,13 @@ fn is_below(path: &str, member: &str) -> bool {
 
 /// The tools that are passed on: those that the client runs.
 fn functions(tools: &Json) -> Option<Json> {
-    let mut tools: Vec<serde_json::Value> = serde_json::from_str(tools.as_str()).ok()?;
-    tools.retain(|tool| tool.get("type").is_some_and(|kind| kind == "function"));
-    Json::parse(&serde_json::Value::Array(tools).to_string())
+    let tools: Vec<&RawValue> = serde_json::from_str(tools.as_str()).ok()?;
+    let is_function = |tool: &&str| {
+        let kind = Fields::parse(tool.as_bytes()).ok().and_then(|mut tool| tool.any_text("type"));
+        kind.as_deref() == Some("function")
+    };
+    let tools: Vec<_> = tools.into_iter().map(RawValue::get).filter(is_function).collect();
+    Json::parse(&format!("[{}]", tools.join(",")))
 }
 
 #[cfg(test)]
@@ -92,7 +98,7 @@ mod tests {
         losses.add("tools.web_search");
         let echo = Echo::of_responses(
             br#"{"input":"Hi","temperature": 0.70,"text":{"verbosity":"low"},"top_p":null,
-                "tools":[{"type":"web_search"},{"type":"function","name":"f"}],"metadata":{"a":"b"}}"#,
+                "tools":[{"type":"web_search"},{"type":"function","name":"f","parameters":{"maximum":1.10}}],"metadata":{"a":"b"}}"#,
             &losses,
         );
         let body = object(|body| {
@@ -102,7 +108,7 @@ mod tests {
         });
         assert_eq!(
             String::from_utf8(body).unwrap(),
-            r#"{"temperature":0.70,"text":"default","top_p":"default","tools":[{"type":"function","name":"f"}],"metadata":{"a":"b"},"user":"default"}"#
+            r#"{"temperature":0.70,"text":"default","top_p":"default","tools":[{"type":"function","name":"f","parameters":{"maximum":1.10}}],"metadata":{"a":"b"},"user":"default"}"#
         );
         assert_eq!(Echo::of_responses(b"[]", &losses), Echo::default());
     }

@@ -1,9 +1,8 @@
 //! Vectors of texts: OpenAI's `/embeddings`, Ollama's `/api/embed` and `/api/embeddings`, Gemini's `batchEmbedContents`.
 
 use bytes::Bytes;
-use serde_json::Value;
 
-use super::{Defaults, Invalid};
+use super::{Defaults, Invalid, Value};
 use crate::dialect::{Dialect, gemini, ollama, openai};
 use crate::ir::{EmbedRequest, Embeddings, Fault, Losses, VectorForm};
 

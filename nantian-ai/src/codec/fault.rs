@@ -1,9 +1,8 @@
 //! Errors of providers, read from any of the shapes they come in and written in each dialect.
 
 use http::StatusCode;
-use serde_json::{Value, json};
 
-use super::{Fields, Object};
+use super::{Fields, Object, Value};
 use crate::dialect::{Dialect, gemini};
 use crate::ir::{Fault, FaultKind};
 
@@ -25,10 +24,7 @@ pub(crate) fn of_error(error: Value) -> Fault {
     if is_of_credential(&error) {
         return refused_credential();
     }
-    let code = error.get("code").and_then(|code| match code {
-        Value::Number(number) => number.as_u64().and_then(|code| u16::try_from(code).ok()),
-        _ => None,
-    });
+    let code = error.get("code").and_then(|code| u16::try_from(code.as_number()?.as_u64()?).ok());
     let (message, kind) = said(error);
     let message = message.unwrap_or_else(|| "the provider reports an error".to_owned());
     let status = code.and_then(|code| StatusCode::from_u16(code).ok()).filter(|it| it.as_u16() >= 400);
@@ -41,7 +37,8 @@ pub(crate) fn of_error(error: Value) -> Fault {
 
 /// An error that is an event of its own, as streams of Responses have it.
 pub(crate) fn of_event(event: &mut Fields) -> Fault {
-    of_error(json!({"code": event.take("code"), "message": event.take("message")}))
+    let members = ["code", "message"].map(|name| (name.to_owned(), event.take(name).unwrap_or_default()));
+    of_error(Value::Object(members.into()))
 }
 
 /// The operator's: a client would blame its own, and need not see what the provider says of it.
@@ -53,11 +50,10 @@ fn is_of_credential(error: &Value) -> bool {
     let mut names = ["type", "code", "status"].into_iter().filter_map(|name| error.get(name)?.as_str());
     let named =
         names.any(|name| matches!(name, "authentication_error" | "invalid_api_key" | "UNAUTHENTICATED"));
-    let details = error.get("details").and_then(Value::as_array);
-    let reason = |detail: &Value| detail.get("reason").is_some_and(|reason| reason == "API_KEY_INVALID");
+    let reason = |detail: &Value| detail.get("reason").and_then(Value::as_str) == Some("API_KEY_INVALID");
     named
-        || error.get("code").and_then(Value::as_u64) == Some(401)
-        || details.is_some_and(|details| details.iter().any(reason))
+        || error.get("code").and_then(|code| code.as_number()?.as_u64()) == Some(401)
+        || error.get("details").is_some_and(|details| details.as_list().iter().any(reason))
 }
 
 /// The message, and the kind if it is named.

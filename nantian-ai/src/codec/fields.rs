@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
-
-use crate::ir::Losses;
+use super::Value;
+use crate::ir::{Json, Losses};
 
 /// A request that says something its dialect does not allow, or that the other dialect cannot even approximate.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -19,7 +18,7 @@ pub struct Invalid {
 
 /// The members of an object. `null` is absent.
 pub(crate) struct Fields {
-    map: Map<String, Value>,
+    members: Vec<(String, Value)>,
     at: &'static str,
 }
 
@@ -36,36 +35,64 @@ impl Invalid {
 impl Fields {
     /// Reads the outermost object of a body.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Invalid> {
-        let map = serde_json::from_slice(body).map_err(|error| {
-            Invalid::new("body", format!("is not a JSON object that can be read: {error}"))
-        })?;
-        Ok(Self { map, at: "" })
+        let unreadable = |problem: &dyn std::fmt::Display| {
+            Invalid::new("body", format!("is not a JSON object that can be read: {problem}"))
+        };
+        match Value::parse(body).map_err(|error| unreadable(&error))? {
+            Value::Object(members) => Ok(Self { members, at: "" }),
+            _ => Err(unreadable(&"it is no object")),
+        }
     }
 
     /// The object that stands at a path.
     pub(crate) fn of(value: Value, at: &'static str) -> Result<Self, Invalid> {
         match value {
-            Value::Object(map) => Ok(Self { map, at }),
+            Value::Object(members) => Ok(Self { members, at }),
             _ => Err(Invalid::new(at, "is not an object")),
         }
     }
 
     /// The object of an answer; what is none has no members.
     pub(crate) fn lenient(value: Value) -> Self {
-        let map = match value {
-            Value::Object(map) => map,
-            _ => Map::new(),
+        let members = match value {
+            Value::Object(members) => members,
+            _ => Vec::new(),
         };
-        Self { map, at: "" }
+        Self { members, at: "" }
     }
 
     /// Whether there are no members.
     pub(crate) fn is_empty(&self) -> bool {
-        self.map.is_empty()
+        self.members.is_empty()
     }
 
+    /// Takes a member. Of several with one name the last counts.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
-        self.map.swap_remove(name).filter(|value| !value.is_null())
+        let mut last = None;
+        self.members.retain_mut(|(known, value)| {
+            let is_it = known == name;
+            if is_it {
+                last = Some(std::mem::take(value));
+            }
+            !is_it
+        });
+        last.filter(|value| !value.is_null())
+    }
+
+    /// Any value, to be carried.
+    pub(crate) fn json(&mut self, name: &str) -> Option<Json> {
+        Some(match self.take(name)? {
+            Value::Carried(json) => json,
+            value => Json::of(&value),
+        })
+    }
+
+    /// An object to be carried; anything else is the empty one.
+    pub(crate) fn json_object(&mut self, name: &str) -> Json {
+        match self.take(name) {
+            Some(Value::Carried(json)) => json,
+            _ => Json::empty_object(),
+        }
     }
 
     pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, Invalid> {
@@ -89,11 +116,11 @@ impl Fields {
     }
 
     pub(crate) fn integer(&mut self, name: &str) -> Result<Option<i64>, Invalid> {
-        self.read(name, Value::as_i64, "is not a whole number")
+        self.read(name, |value| value.as_number()?.as_i64(), "is not a whole number")
     }
 
     pub(crate) fn number(&mut self, name: &str) -> Result<Option<f64>, Invalid> {
-        self.read(name, Value::as_f64, "is not a number")
+        self.read(name, |value| value.as_number()?.as_f64(), "is not a number")
     }
 
     pub(crate) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, Invalid> {
@@ -142,9 +169,7 @@ impl Fields {
 
     /// Members that change nothing about the answer.
     pub(crate) fn ignore(&mut self, names: &[&str]) {
-        for name in names {
-            self.map.swap_remove(*name);
-        }
+        self.members.retain(|(known, _)| !names.contains(&known.as_str()));
     }
 
     pub(crate) fn invalid(&self, name: &str, problem: &'static str) -> Invalid {
@@ -162,11 +187,12 @@ impl Fields {
 
     /// Names what nobody has read. Empty lists and objects, and flags that are off, ask for nothing.
     pub(crate) fn rest(self, losses: &mut Losses) {
-        for (name, value) in self.map {
+        for (name, value) in self.members {
             let asks = match value {
                 Value::Null | Value::Bool(false) => false,
                 Value::Array(list) => !list.is_empty(),
-                Value::Object(map) => !map.is_empty(),
+                Value::Object(members) => !members.is_empty(),
+                Value::Carried(json) => json != Json::empty_object(),
                 Value::Bool(true) | Value::Number(_) | Value::String(_) => true,
             };
             if asks {
@@ -190,9 +216,10 @@ impl Fields {
 
 /// A whole number, also where it is written as `3.0`.
 fn whole(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| {
-        let number =
-            value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..9.0e15).contains(number))?;
-        format!("{number}").parse().ok()
+    let number = value.as_number()?;
+    number.as_u64().or_else(|| {
+        let whole =
+            number.as_f64().filter(|number| number.fract() == 0.0 && (0.0..9.0e15).contains(number))?;
+        format!("{whole}").parse().ok()
     })
 }

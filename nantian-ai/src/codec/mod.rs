@@ -34,6 +34,7 @@ mod fields;
 mod out;
 mod stream;
 mod text;
+mod value;
 
 pub use self::defaults::Defaults;
 pub use self::echo::Echo;
@@ -44,6 +45,7 @@ pub(crate) use self::embeddings::read_input;
 pub(crate) use self::fields::Fields;
 pub(crate) use self::out::{List, Object, append, object};
 pub(crate) use self::text::{joined_text, text_of, titled_text_of};
+pub(crate) use self::value::Value;
 
 use bytes::Bytes;
 use http::StatusCode;

@@ -14,17 +14,16 @@ pub(crate) use self::write_request::encode as encode_request;
 use http::StatusCode;
 use http::header::HeaderValue;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::lenient::{Count, Text};
 use super::segment;
 use super::signal::{Reported, Signal};
-use crate::codec::{Fields, fault};
+use crate::codec::{Fields, Value, fault};
 use crate::ir::{Fault, FaultKind, Stop};
 use crate::wire::frames::{self, Frame};
 
 /// What reasoning begins with in the common form that Bedrock has encrypted. No other family can read it.
-const OF_BEDROCK: &str = "aws.";
+pub(super) const OF_BEDROCK: &str = "aws.";
 
 /// The event of a stream that a frame holds.
 const EVENT_TYPE: &str = ":event-type";

@@ -12,13 +12,13 @@ pub(crate) use self::read_stream::StreamReader;
 pub(crate) use self::write_request::encode as encode_request;
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::lenient::{Count, Fold, Join, Present, Text};
 use super::signal::{Reported, Signal};
+use crate::codec::Value;
 
 /// What signatures of Gemini begin with in the common form. No other family trusts them.
-const OF_GEMINI: &str = "google.";
+pub(super) const OF_GEMINI: &str = "google.";
 
 /// A chunk of a stream: an answer of its own form.
 #[derive(Debug, Default, Deserialize)]

@@ -44,7 +44,8 @@ impl Json {
         self.0.starts_with('{')
     }
 
-    pub(crate) fn of(value: &serde_json::Value) -> Self {
+    /// What is written as JSON without insignificant space.
+    pub(crate) fn of(value: &impl fmt::Display) -> Self {
         Self(value.to_string().into())
     }
 }

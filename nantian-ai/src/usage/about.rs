@@ -1,6 +1,6 @@
 //! What an answer says about itself.
 
-use crate::codec::Fields;
+use crate::codec::{Fields, Value};
 
 /// What an answer says about itself.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -33,8 +33,7 @@ impl About {
         };
         let mut details = inner.any_object("incomplete_details");
         let mut delta = event.any_object("delta");
-        let first =
-            |list: Vec<serde_json::Value>| Fields::lenient(list.into_iter().next().unwrap_or_default());
+        let first = |list: Vec<Value>| Fields::lenient(list.into_iter().next().unwrap_or_default());
         let mut choice = first(event.any_list("choices"));
         let mut candidate = first(event.any_list("candidates"));
         let id = event.some_text(ID).or(event.some_text(RESPONSE_ID)).or(inner.some_text(ID));

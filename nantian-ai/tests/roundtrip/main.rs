@@ -46,23 +46,20 @@ fn text() -> impl Strategy<Value = String> {
     "[a-zé🙂\"\\\\\n{}: ]{0,11}x"
 }
 
-fn json() -> impl Strategy<Value = Json> {
-    vec(
-        ("[a-z\"é]{1,3}", prop_oneof![text().prop_map(|text| format!("{text:?}")), Just("1.10".to_owned())]),
-        0..3,
-    )
-    .prop_map(|members| {
-        let members: Vec<_> = members
-            .into_iter()
-            .map(|(name, value)| {
-                let value = if value == "1.10" {
-                    "[1,{}]".to_owned()
-                } else {
-                    serde_json::Value::from(value).to_string()
-                };
-                (name, value)
-            })
-            .collect();
+/// An object with numbers of every spelling. Those of answers that are built here as values keep only the plain ones.
+fn json(dialect: Dialect) -> impl Strategy<Value = Json> {
+    let plain = matches!(dialect, Dialect::Bedrock | Dialect::Gemini);
+    let number = prop_oneof![
+        Just("1.10".to_owned()),
+        Just("-0.0".to_owned()),
+        Just("1E3".to_owned()),
+        "[1-9][0-9]{0,30}",
+        "0\\.[0-9]{1,20}",
+    ];
+    let number = number.prop_map(move |number| if plain { number.len().to_string() } else { number });
+    let string = text().prop_map(|text| serde_json::Value::from(text).to_string());
+    let value = prop_oneof![string, number.prop_map(|number| format!("[{number},{{}}]"))];
+    vec(("[a-z\"é]{1,3}", value), 0..3).prop_map(|members| {
         let mut seen = Vec::new();
         let members: Vec<_> = members
             .into_iter()
@@ -93,7 +90,7 @@ fn reply(dialect: Dialect) -> impl Strategy<Value = Reply> {
         _ => Just(None).boxed(),
     };
     let said = option::of(text().prop_map(Block::Text));
-    let calls = vec(("[a-zA-Z_0-9-]{1,9}", json()), 0..4).prop_map(|calls| {
+    let calls = vec(("[a-zA-Z_0-9-]{1,9}", json(dialect)), 0..4).prop_map(|calls| {
         let call =
             |(at, (name, arguments))| Block::ToolCall(ToolCall { id: format!("call_{at}"), name, arguments });
         calls.into_iter().enumerate().map(call).collect::<Vec<_>>()
@@ -175,7 +172,7 @@ fn request(dialect: Dialect) -> impl Strategy<Value = Request> {
         content.extend(shows.then(|| Block::Image(picture.clone())));
         Message { role: Role::User, content }
     });
-    let turn = (user, option::of(text()), vec(("[a-z_]{1,5}", json(), text()), 0..3));
+    let turn = (user, option::of(text()), vec(("[a-z_]{1,5}", json(dialect), text()), 0..3));
     let messages = (option::of(text()), vec(turn, 1..4)).prop_map(|(system, turns)| {
         let mut messages = Vec::new();
         if let Some(system) = system {

@@ -1,9 +1,7 @@
 //! A Messages reply into the common form.
 
-use serde_json::Value;
-
 use super::read_request::read_block;
-use crate::codec::{Fields, fault};
+use crate::codec::{Fields, Value, fault};
 use crate::ir::{Fault, Losses, Reply, Stop, Tokens};
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Reply, Losses), Fault> {

@@ -2,10 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
 
 use super::SIGNED_HERE;
-use crate::codec::{Fields, Invalid};
+use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::openai::read_stop;
 use crate::ir::{
     Block, Document, Effort, Json, Losses, Media, Message, Output, Reasoning, Request, Role, Source,
@@ -129,11 +128,10 @@ pub(crate) fn read_block(
         "redacted_thinking" => Block::RedactedReasoning(fields.required_text("data")?),
         "tool_use" => {
             fields.ignore(&["caller"]);
-            let input = fields.take("input").unwrap_or_default();
             Block::ToolCall(ToolCall {
                 id: fields.required_text("id")?,
                 name: fields.required_text("name")?,
-                arguments: if input.is_object() { Json::of(&input) } else { Json::empty_object() },
+                arguments: fields.json_object("input"),
             })
         }
         "tool_result" => Block::ToolResult(ToolResult {
@@ -196,7 +194,7 @@ fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<Tool>, Inval
         read.push(Tool {
             name: tool.required_text("name")?,
             description: tool.text("description")?,
-            schema: tool.take("input_schema").as_ref().map_or_else(Json::empty_object, Json::of),
+            schema: tool.json("input_schema").unwrap_or_else(Json::empty_object),
             strict: tool.flag("strict")?,
         });
         tool.rest(losses);
@@ -230,7 +228,7 @@ fn read_output(format: Option<Fields>, losses: &mut Losses) -> Result<Option<Out
         losses.add("output_config.format");
         return Ok(None);
     }
-    let schema = format.take("schema").as_ref().map_or_else(Json::empty_object, Json::of);
+    let schema = format.json("schema").unwrap_or_else(Json::empty_object);
     Ok(Some(Output::Schema { name: None, description: None, schema, strict: None }))
 }
 

@@ -3,7 +3,7 @@
 use super::read_reply::{Counts, read_stop};
 use super::read_request::own_signature;
 use crate::codec::{Fields, fault};
-use crate::ir::{Event, Fault, Losses, Part};
+use crate::ir::{Event, Fault, Json, Losses, Part};
 
 /// Reads the events of one stream.
 #[derive(Clone, Debug, Default)]
@@ -80,10 +80,8 @@ impl StreamReader {
             }
             "redacted_thinking" => Part::RedactedReasoning(block.any_text("data").unwrap_or_default()),
             "tool_use" => {
-                let input = block.take("input");
-                first = input
-                    .filter(|input| input.as_object().is_some_and(|map| !map.is_empty()))
-                    .map(|it| it.to_string());
+                let input = block.json_object("input");
+                first = (input != Json::empty_object()).then(|| input.to_string());
                 Part::ToolCall {
                     id: block.any_text("id").unwrap_or_default(),
                     name: block.any_text("name").unwrap_or_default(),

@@ -2,7 +2,7 @@
 
 use super::{OF_BEDROCK, is_malformed, read_stop};
 use crate::codec::Fields;
-use crate::ir::{Block, Fault, FaultKind, Json, Losses, Reasoning, Reply, Tokens, ToolCall};
+use crate::ir::{Block, Fault, FaultKind, Losses, Reasoning, Reply, Tokens, ToolCall};
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Reply, Losses), Fault> {
     let mut fields = Fields::parse(body).map_err(|_| Fault::unreadable())?;
@@ -34,11 +34,10 @@ fn read_block(mut block: Fields, content: &mut Vec<Block>, losses: &mut Losses) 
     }
     let mut call = block.any_object("toolUse");
     if let Some(name) = call.some_text("name") {
-        let input = call.take("input").filter(serde_json::Value::is_object);
         content.push(Block::ToolCall(ToolCall {
             id: call.any_text("toolUseId").unwrap_or_default(),
             name,
-            arguments: input.as_ref().map_or_else(Json::empty_object, Json::of),
+            arguments: call.json_object("input"),
         }));
         return;
     }

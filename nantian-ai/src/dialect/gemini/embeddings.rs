@@ -1,10 +1,9 @@
 //! Gemini's `batchEmbedContents`, which takes one text as well as many.
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{Usage, bare_model, path_name};
-use crate::codec::{fault, object};
+use crate::codec::{Value, fault, object};
 use crate::ir::{EmbedRequest, Embeddings, Fault, Losses};
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,9 +1,7 @@
 //! A `generateContent` reply into the common form.
 
-use serde_json::Value;
-
 use super::{is_malformed, read_stop, tagged, unlisted};
-use crate::codec::{Fields, fault};
+use crate::codec::{Fields, Value, fault};
 use crate::ir::{Block, Fault, FaultKind, Json, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds};
 
 /// What a part of an answer says.
@@ -21,7 +19,7 @@ pub(super) enum Said {
 }
 
 pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
-    let body: Value = serde_json::from_slice(body).map_err(|_| Fault::unreadable())?;
+    let body = Value::parse(body).map_err(|_| Fault::unreadable())?;
     let Value::Object(_) = &body else { return Err(error_of(body)) };
     let mut fields = Fields::lenient(body);
     if let Some(error) = fields.take("error") {
@@ -76,9 +74,7 @@ pub(super) fn read_part(part: &mut Fields) -> Said {
     }
     let mut call = part.any_object("functionCall");
     if let Some(name) = call.some_text("name") {
-        let arguments = call.take("args").filter(Value::is_object);
-        let arguments = arguments.as_ref().map_or_else(Json::empty_object, Json::of);
-        return Said::Call { id: call.some_text("id"), name, arguments };
+        return Said::Call { id: call.some_text("id"), name, arguments: call.json_object("args") };
     }
     let known = ["inlineData", "fileData", "executableCode", "codeExecutionResult"];
     match known.into_iter().find(|name| part.take(name).is_some()) {

@@ -1,11 +1,9 @@
 //! The events of a `streamGenerateContent` stream into the common form. None of them says that it is the last one: the answer
 //! is complete if one has said why it ends.
 
-use serde_json::Value;
-
 use super::read_reply::{Said, error_of, malformed, read_part, read_tokens};
 use super::{is_malformed, read_stop, tagged};
-use crate::codec::{Fields, fault};
+use crate::codec::{Fields, Value, fault};
 use crate::ir::{Event, Fault, Losses, Part, Stop, Tokens, ToolIds};
 
 /// Reads the events of one stream.
@@ -47,7 +45,7 @@ impl StreamReader {
 
     /// Reads the data of one event.
     pub(crate) fn event(&mut self, data: &[u8], sink: &mut impl FnMut(Event)) {
-        let body = match serde_json::from_slice(data) {
+        let body = match Value::parse(data) {
             Ok(body @ Value::Object(_)) => body,
             Ok(body @ Value::Array(_)) => return sink(Event::Failed(error_of(body))),
             _ => return sink(Event::Failed(Fault::unreadable())),

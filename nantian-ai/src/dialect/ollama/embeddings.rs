@@ -1,9 +1,8 @@
 //! Ollama's `/api/embed`, and the older `/api/embeddings` of its clients.
 
 use serde::Deserialize;
-use serde_json::Value;
 
-use crate::codec::{Defaults, Fields, Invalid, fault, object, read_input};
+use crate::codec::{Defaults, Fields, Invalid, Value, fault, object, read_input};
 use crate::dialect::lenient::Count;
 use crate::ir::{EmbedRequest, Embeddings, Fault, Losses, VectorForm};
 

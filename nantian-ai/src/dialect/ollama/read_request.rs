@@ -1,8 +1,6 @@
 //! A request of Ollama's `/api/chat` into the common form.
 
-use serde_json::Value;
-
-use crate::codec::{Fields, Invalid};
+use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::openai::{read_stop, read_tools};
 use crate::ir::{
     Block, Effort, Json, Losses, Media, Message, Output, Reasoning, Request, Role, Source, Thinking,
@@ -43,8 +41,7 @@ fn read_output(fields: &mut Fields) -> Result<Option<Output>, Invalid> {
         None => Ok(None),
         Some(Value::String(word)) if word.is_empty() => Ok(None),
         Some(Value::String(word)) if word == "json" => Ok(Some(Output::Json)),
-        Some(schema @ Value::Object(_)) => {
-            let schema = Json::of(&schema);
+        Some(Value::Carried(schema)) => {
             Ok(Some(Output::Schema { name: None, description: None, schema, strict: None }))
         }
         Some(_) => Err(Invalid::new("format", "is neither `json` nor a schema")),
@@ -156,7 +153,7 @@ fn assistant(fields: &mut Fields, calls: &mut Calls, losses: &mut Losses) -> Res
         let name = function.required_text("name")?;
         let arguments = match function.take("arguments") {
             None => Json::empty_object(),
-            Some(arguments @ Value::Object(_)) => Json::of(&arguments),
+            Some(Value::Carried(arguments)) => arguments,
             Some(_) => {
                 let problem = format!("of call to `{name}` is not an object");
                 return Err(Invalid::new("messages.tool_calls.function.arguments", problem));

@@ -1,10 +1,8 @@
 //! A reply of Ollama's `/api/chat` from and into the common form.
 
-use serde_json::Value;
-
 use super::write_request::write_call;
-use crate::codec::{Defaults, Fields, Object, fault, object};
-use crate::ir::{Block, Fault, Json, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds};
+use crate::codec::{Defaults, Fields, Object, Value, fault, object};
+use crate::ir::{Block, Fault, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds};
 
 /// What a provider adds about itself, not about the answer.
 pub(super) const ABOUT_ITSELF: [&str; 7] = [
@@ -46,11 +44,10 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
 pub(super) fn read_call(call: Value, ids: &mut ToolIds) -> ToolCall {
     let mut call = Fields::lenient(call);
     let mut function = call.any_object("function");
-    let arguments = function.take("arguments").filter(Value::is_object);
     ToolCall {
         id: call.some_text("id").unwrap_or_else(|| ids.next()),
         name: function.any_text("name").unwrap_or_default(),
-        arguments: arguments.as_ref().map_or_else(Json::empty_object, Json::of),
+        arguments: function.json_object("arguments"),
     }
 }
 

@@ -1,10 +1,8 @@
 //! The lines of an Ollama stream from and into the common form.
 
-use serde_json::Value;
-
 use super::reply::{ABOUT_ITSELF, has_details, head, read_call, read_stop, read_tokens, write_end};
 use super::write_request::write_call;
-use crate::codec::{Defaults, Fields, Object, append, fault};
+use crate::codec::{Defaults, Fields, Object, Value, append, fault};
 use crate::ir::{Event, Fault, Losses, Part, Stop, Tokens, ToolCall, ToolIds, arguments};
 
 /// Reads the lines of one stream.

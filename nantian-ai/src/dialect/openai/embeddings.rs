@@ -3,9 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde_json::Value;
 
-use crate::codec::{Defaults, Fields, Invalid, fault, object, read_input};
+use crate::codec::{Defaults, Fields, Invalid, Value, fault, object, read_input};
 use crate::dialect::lenient::Count;
 use crate::ir::{EmbedRequest, Embeddings, Fault, Losses, VectorForm};
 

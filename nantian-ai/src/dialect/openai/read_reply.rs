@@ -1,9 +1,7 @@
 //! A Chat Completions reply into the common form.
 
-use serde_json::Value;
-
 use super::read_request::read_reasoning;
-use crate::codec::{Fields, fault};
+use crate::codec::{Fields, Value, fault};
 use crate::ir::{Block, Fault, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds, arguments};
 
 /// What a choice says that changes nothing about the answer.

@@ -1,8 +1,6 @@
 //! A Chat Completions request into the common form.
 
-use serde_json::Value;
-
-use crate::codec::{Fields, Invalid};
+use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::anthropic;
 use crate::ir::{
     Block, Document, Effort, Json, Losses, Message, Output, Reasoning, Request, Role, Source, Thinking, Tool,
@@ -82,7 +80,7 @@ pub(crate) fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<T
         read.push(Tool {
             name: function.required_text("name")?,
             description: function.text("description")?,
-            schema: function.take("parameters").as_ref().map_or_else(Json::empty_object, Json::of),
+            schema: function.json("parameters").unwrap_or_else(Json::empty_object),
             strict: function.flag("strict")?,
         });
         function.rest(losses);
@@ -128,7 +126,7 @@ fn read_output(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Output
             let output = Output::Schema {
                 name: schema.text("name")?,
                 description: schema.text("description")?,
-                schema: schema.take("schema").as_ref().map_or_else(Json::empty_object, Json::of),
+                schema: schema.json("schema").unwrap_or_else(Json::empty_object),
                 strict: schema.flag("strict")?,
             };
             schema.rest(losses);

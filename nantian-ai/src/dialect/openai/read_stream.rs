@@ -3,10 +3,8 @@
 //! Parts come one after the other there, while here chunks of several tool calls may be mixed: what is said to a call
 //! that is not open yet is kept until its turn.
 
-use serde_json::Value;
-
 use super::read_reply::{ABOUT_ITSELF, read_content, read_stop, read_tokens};
-use crate::codec::{Fields, fault};
+use crate::codec::{Fields, Value, fault};
 use crate::ir::{Block, Event, Fault, Losses, Part, Stop, Tokens, ToolIds};
 use crate::wire::json::Scanner;
 

@@ -1,10 +1,8 @@
 //! The items of an `input`, which are also those of an `output`.
 
-use serde_json::Value;
-
 use super::read_request::read_content;
 use super::signature::{self, Encrypted};
-use crate::codec::{Fields, Invalid};
+use crate::codec::{Fields, Invalid, Value};
 use crate::ir::{Block, Json, Losses, Message, Reasoning, Role, ToolCall, ToolResult};
 
 /// What an item says.

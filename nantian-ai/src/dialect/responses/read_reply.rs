@@ -1,9 +1,7 @@
 //! A Responses reply into the common form.
 
-use serde_json::Value;
-
 use super::item::read_reasoning;
-use crate::codec::{Fields, fault};
+use crate::codec::{Fields, Value, fault};
 use crate::ir::{Block, Fault, Losses, Reply, Stop, Tokens, ToolCall, ToolIds, arguments};
 
 pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {

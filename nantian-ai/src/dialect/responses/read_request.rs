@@ -1,9 +1,7 @@
 //! A Responses request into the common form.
 
-use serde_json::Value;
-
 use super::item::{Item, read_item};
-use crate::codec::{Fields, Invalid};
+use crate::codec::{Fields, Invalid, Value};
 use crate::ir::{
     Block, Document, Effort, Json, Losses, Message, Output, Request, Role, Source, Thinking, Tool, ToolChoice,
 };
@@ -41,7 +39,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     };
     // Encrypted reasoning is given wherever there is some.
     let wishes = fields.list("include")?.unwrap_or_default();
-    if wishes.iter().any(|wish| wish != "reasoning.encrypted_content") {
+    if wishes.iter().any(|wish| wish.as_str() != Some("reasoning.encrypted_content")) {
         losses.add("include");
     }
     // How events are padded, and what happens when the conversation is too long: as by default.
@@ -94,7 +92,7 @@ fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<Tool>, Inval
         read.push(Tool {
             name: tool.required_text("name")?,
             description: tool.text("description")?,
-            schema: tool.take("parameters").as_ref().map_or_else(Json::empty_object, Json::of),
+            schema: tool.json("parameters").unwrap_or_else(Json::empty_object),
             strict: tool.flag("strict")?,
         });
         tool.rest(losses);
@@ -140,7 +138,7 @@ fn read_output(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Output
             let output = Output::Schema {
                 name: format.text("name")?,
                 description: format.text("description")?,
-                schema: format.take("schema").as_ref().map_or_else(Json::empty_object, Json::of),
+                schema: format.json("schema").unwrap_or_else(Json::empty_object),
                 strict: format.flag("strict")?,
             };
             format.rest(losses);

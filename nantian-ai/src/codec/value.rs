@@ -1,0 +1,231 @@
+//! JSON as a tree, but for what is only carried: arguments and schemas keep the text that they came as.
+
+use std::fmt;
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::Number;
+use serde_json::value::RawValue;
+
+use crate::ir::Json;
+
+/// Members of this name are carried where they are objects: the arguments of calls, and schemas.
+const CARRIED: [&str; 6] = ["args", "arguments", "input", "input_schema", "parameters", "schema"];
+
+/// The same in the outermost object, where Ollama has a schema.
+const CARRIED_OUTERMOST: [&str; 1] = ["format"];
+
+/// A JSON value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Value {
+    #[default]
+    Null,
+    Bool(bool),
+    Number(Number),
+    String(String),
+    Array(Vec<Value>),
+    /// In their order; of several members with one name the last counts.
+    Object(Vec<(String, Value)>),
+    /// An object that is carried.
+    Carried(Json),
+}
+
+/// Reads a value.
+struct Reader {
+    carried: &'static [&'static str],
+}
+
+// === impl Value ===
+
+impl Value {
+    /// Reads a whole body.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
+        read(body, &CARRIED_OUTERMOST)
+    }
+
+    /// A member of an object.
+    pub(crate) fn get(&self, name: &str) -> Option<&Self> {
+        let Self::Object(members) = self else { return None };
+        members.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    pub(crate) fn is_null(&self) -> bool {
+        *self == Self::Null
+    }
+
+    pub(crate) fn as_bool(&self) -> Option<bool> {
+        match self {
+            Self::Bool(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn as_number(&self) -> Option<&Number> {
+        match self {
+            Self::Number(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn as_list(&self) -> &[Self] {
+        match self {
+            Self::Array(list) => list,
+            _ => &[],
+        }
+    }
+}
+
+fn read(text: &[u8], carried: &'static [&'static str]) -> Result<Value, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let value = Reader { carried }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Reader { carried: &CARRIED }.deserialize(deserializer)
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(flag) => flag.fmt(f),
+            Self::Number(number) => number.fmt(f),
+            Self::String(text) => write_text(text, f),
+            Self::Array(list) => {
+                for (at, value) in list.iter().enumerate() {
+                    f.write_str(if at == 0 { "[" } else { "," })?;
+                    value.fmt(f)?;
+                }
+                f.write_str(if list.is_empty() { "[]" } else { "]" })
+            }
+            Self::Object(members) => {
+                for (at, (name, value)) in members.iter().enumerate() {
+                    f.write_str(if at == 0 { "{" } else { "," })?;
+                    write_text(name, f)?;
+                    f.write_str(":")?;
+                    value.fmt(f)?;
+                }
+                f.write_str(if members.is_empty() { "{}" } else { "}" })
+            }
+            Self::Carried(json) => json.fmt(f),
+        }
+    }
+}
+
+fn write_text(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?)
+}
+
+// === impl Reader ===
+
+impl<'de> DeserializeSeed<'de> for Reader {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
+        Ok(Value::Bool(flag))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(Value::Number(number.into()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::Number(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(number).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::String(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(Value::String(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(value) = seq.next_element()? {
+            list.push(value);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let value = if self.carried.contains(&name.as_str()) {
+                let raw = map.next_value::<&RawValue>()?.get();
+                match raw.starts_with('{') {
+                    true => Json::parse(raw)
+                        .map(Value::Carried)
+                        .ok_or_else(|| Error::custom(format!("`{name}` is nested too deeply")))?,
+                    false => read(raw.as_bytes(), &CARRIED).map_err(Error::custom)?,
+                }
+            } else {
+                map.next_value()?
+            };
+            members.push((name, value));
+        }
+        Ok(Value::Object(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_carried_keeps_its_digits_and_everything_else_is_a_tree() {
+        let body = r#"{"input":[{"input":{ "order" : 123456789012345678901,"price":1.10,"e":1E3 }}],
+            "format":{"a":0.30000000000000004},"a":{"format":{"b":1},"arguments":"{\"c\": 2}"}}"#;
+        let value = Value::parse(body.as_bytes()).unwrap();
+        assert_eq!(
+            value.to_string(),
+            r#"{"input":[{"input":{"order":123456789012345678901,"price":1.10,"e":1E3}}],"format":{"a":0.30000000000000004},"a":{"format":{"b":1},"arguments":"{\"c\": 2}"}}"#
+        );
+        assert!(matches!(value.get("format"), Some(Value::Carried(_))));
+        assert!(matches!(value.get("a").and_then(|a| a.get("format")), Some(Value::Object(_))));
+        assert!(matches!(value.get("a").and_then(|a| a.get("arguments")), Some(Value::String(_))));
+    }
+
+    #[test]
+    fn depth_is_bounded_also_where_a_value_is_carried() {
+        for name in ["args", "other"] {
+            let nested =
+                |depth| format!("{{\"a\":{{\"{name}\":{}0{}", "{\"b\":".repeat(depth), "}".repeat(depth + 2));
+            assert!(Value::parse(nested(100).as_bytes()).is_ok(), "{name}");
+            assert!(Value::parse(nested(200).as_bytes()).is_err(), "{name}");
+        }
+        let text = format!("{{\"a\":{{\"input\":{}0{}}}}}", "[".repeat(200), "]".repeat(200));
+        assert!(Value::parse(text.as_bytes()).is_err());
+    }
+}
