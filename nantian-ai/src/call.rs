@@ -8,10 +8,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 
+use crate::DROPPED;
 use crate::attempt::{Answer, Failed, is_encoded, is_json};
 use crate::body::{RequestBody, ResponseBody};
 use crate::budget::BudgetedCall;
@@ -36,6 +37,8 @@ pub(crate) struct Call<K: UsageSink> {
     /// What the client asked for.
     surface: Surface,
     way: Way,
+    /// What is told of a request that passes without all that it says.
+    lost: Option<HeaderValue>,
     /// Gone once the last attempt is under way.
     prepared: Option<Prepared>,
     streaming: bool,
@@ -343,6 +346,9 @@ impl<K: UsageSink> Call<K> {
         self.metering.count_attempts(attempts.0);
         let mut head = answer.head;
         clean_response(&mut head.headers);
+        if let Some(lost) = self.lost.take() {
+            head.headers.insert(DROPPED, lost);
+        }
         let held = answer.held;
         let body = match answer.rest {
             None => {

@@ -85,6 +85,7 @@ mod endpoint;
 mod error;
 mod estimate;
 mod facts;
+mod foreign;
 mod layer;
 mod outbound;
 mod packed;

@@ -16,6 +16,8 @@ use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, op
 use crate::edit::Object;
 use crate::error::Error;
 use crate::facts::RequestFacts;
+use crate::foreign;
+use crate::ir::Losses;
 use crate::packed::{is_packed, unpack};
 use crate::provider::Provider;
 use crate::target::Target;
@@ -31,6 +33,7 @@ pub struct Prepared {
     body: RequestBody,
     facts: RequestFacts,
     way: Way,
+    lost: Losses,
 }
 
 /// How the answer comes back to the client.
@@ -123,6 +126,7 @@ impl Target {
         let query = query.as_deref().filter(|query| !query.is_empty());
         let uri = self.uri(surface.path(), query).ok_or(Error::MalformedQuery)?;
         let mut way = Way::Same;
+        let mut lost = Losses::default();
         let has_body = surface.operation().names_a_model();
         let (facts, body) = if !has_body {
             (RequestFacts::without_body(surface.operation()), RequestBody::default())
@@ -131,15 +135,18 @@ impl Target {
             let facts = self.facts(surface, &object, &body);
             let model = ("model", self.model_json());
             let options = self.usage_wish(surface, &facts, &object);
-            let older = match (surface.dialect(), surface.operation()) {
+            let edits = match (surface.dialect(), surface.operation()) {
                 (Dialect::OpenAi, Operation::Chat) => openai::older_names(&self.config().provider, &object),
-                _ => Vec::new(),
+                _ => foreign::edits(surface, &object, self.model(), &mut lost),
             };
+            if !lost.is_empty() && self.is_strict(&head.headers) {
+                return Err(Error::Lossy { losses: lost });
+            }
             let pieces = match &options {
-                None => object.set_and(&body, &[model], older),
+                None => object.set_and(&body, &[model], edits),
                 Some(options) => {
                     way = Way::HidingUsage;
-                    object.set_and(&body, &[model, ("stream_options", options)], older)
+                    object.set_and(&body, &[model, ("stream_options", options)], edits)
                 }
             };
             (facts, RequestBody::from(pieces))
@@ -150,13 +157,21 @@ impl Target {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
         }
-        Ok(Prepared { method: head.method, uri, headers, extensions: head.extensions, body, facts, way })
+        Ok(Prepared {
+            method: head.method,
+            uri,
+            headers,
+            extensions: head.extensions,
+            body,
+            facts,
+            way,
+            lost,
+        })
     }
 
     fn translate(&self, client: &Surface, head: Parts, body: &Bytes) -> Result<Prepared, Error> {
         let facts = self.facts(client, &Object::parse(body)?, body);
-        let asked = head.headers.get(&crate::STRICT).is_some_and(|value| value == "true");
-        let strict = self.config().strict || asked;
+        let strict = self.is_strict(&head.headers);
         let (translation, body) = Translation::with_facts(self, client, body, &facts, strict)?;
         let surface = translation.upstream_surface();
         let uri = match (self.dialect(), surface.operation()) {
@@ -189,6 +204,7 @@ impl Target {
             extensions: head.extensions,
             body: RequestBody::from(vec![body]),
             facts,
+            lost: translation.losses().clone(),
             way: Way::Translated(Arc::new(translation)),
         })
     }
@@ -198,6 +214,11 @@ impl Target {
         let mut facts = RequestFacts::of_object(surface, object, body);
         facts.input_estimate = self.calibration().apply(facts.input_estimate);
         facts
+    }
+
+    /// Whether nothing may be lost.
+    fn is_strict(&self, headers: &HeaderMap) -> bool {
+        self.config().strict || headers.get(&crate::STRICT).is_some_and(|value| value == "true")
     }
 
     /// The `stream_options` that let a stream tell its usage, where the client's do not.
@@ -250,6 +271,11 @@ impl Prepared {
     /// [`HideUsage`](crate::usage::HideUsage).
     pub fn hides_usage(&self) -> bool {
         matches!(self.way, Way::HidingUsage)
+    }
+
+    /// What the provider is not told of the request: in its own dialect that is reasoning of another family.
+    pub fn losses(&self) -> &Losses {
+        &self.lost
     }
 
     /// How the answer comes back to the client.

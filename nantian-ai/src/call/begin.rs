@@ -37,9 +37,14 @@ impl<O: UsageObserver> Shared<O> {
         }
         let mut metering = Metering::new(meter, sink);
         metering.teach(self.target.calibration());
-        if let Way::Translated(translation) = &way {
-            metering.note_losses(translation.losses());
+        if !prepared.losses().is_empty() {
+            metering.note_losses(prepared.losses());
         }
+        let lost = match &way {
+            // It is named where the answer is written.
+            Way::Translated(_) => None,
+            Way::Same | Way::HidingUsage => prepared.losses().header_value(),
+        };
         if let Some(request) = kept {
             metering.keep(surface.dialect(), request, spoken, keeps);
         }
@@ -49,6 +54,7 @@ impl<O: UsageObserver> Shared<O> {
             onward,
             watch: Watch::new(self.target.config().timeouts, facts.stream),
             prepared: Some(prepared),
+            lost,
             way,
             surface,
             turn: fastrand::usize(..self.target.secrets().max(1)),

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 
 use super::lenient::{Count, Text};
 use super::signal::{Reported, Signal};
+use super::{bedrock, gemini, responses};
 use crate::estimate::Weight;
 
 /// The API version sent when the client names none: the one that the codecs write and read.
@@ -33,6 +34,10 @@ pub(crate) const VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 
 /// What a signature begins with that stands for one which no provider has given. Some clients refuse reasoning without.
 const SIGNED_HERE: &str = "ntn1.";
+
+/// What the signatures and the encrypted reasoning begin with that this family refuses: made here, or by another one.
+pub(crate) const FOREIGN: [&str; 4] =
+    [SIGNED_HERE, gemini::OF_GEMINI, responses::OF_RESPONSES, bedrock::OF_BEDROCK];
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

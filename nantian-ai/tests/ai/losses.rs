@@ -4,7 +4,7 @@ use http_body_util::BodyExt as _;
 use nantian_ai::TargetConfig;
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::support::{Reports, Upstream, events, layer, openai, post, stream_chat};
+use crate::support::{Reports, Upstream, chat, events, json, layer, openai, post, send, stream_chat};
 
 const CITED: [&str; 3] = [
     "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\"}}\n\n\
@@ -63,7 +63,28 @@ async fn what_a_stream_loses_is_named_in_its_trailer_and_told_to_the_observer() 
 #[tokio::test]
 async fn a_stream_that_is_collected_names_what_it_loses_in_the_head() {
     let upstream = Upstream::new().replies(script(&CITED));
-    let (head, _) = crate::support::send(layer(claude()), &upstream, crate::support::chat()).await;
+    let (head, _) = send(layer(claude()), &upstream, chat()).await;
     assert_eq!(head.headers["x-nantian-dropped"], "content.server_tool_use,citations");
     assert!(!head.headers.contains_key("trailer"));
+}
+
+#[tokio::test]
+async fn reasoning_of_another_family_does_not_reach_the_provider_and_is_named() {
+    const CONVERSATION: &str = r#"{"model":"any","max_tokens":9,"messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"thinking","thinking":"hm","signature":"ntn1.none"},{"type":"text","text":"b"}]},{"role":"user","content":"c"}]}"#;
+    let upstream = Upstream::new().replies(json(200, r#"{"content":[]}"#));
+    let reports = Reports::default();
+    let (head, _) =
+        send(layer(claude()).observing(reports.clone()), &upstream, post("/v1/messages", CONVERSATION)).await;
+    assert_eq!(head.headers["x-nantian-dropped"], "messages.reasoning");
+    assert_eq!(reports.only().call.dropped.to_string(), "messages.reasoning");
+    let (_, seen) = upstream.request();
+    let expected = CONVERSATION
+        .replace(r#""any""#, r#""claude-sonnet-4-5""#)
+        .replace(r#"{"type":"thinking","thinking":"hm","signature":"ntn1.none"},"#, "");
+    assert_eq!(seen, expected);
+
+    let mut strict = post("/v1/messages", CONVERSATION);
+    strict.headers_mut().insert("x-nantian-strict", http::HeaderValue::from_static("true"));
+    let (head, _) = send(layer(claude()), &Upstream::new(), strict).await;
+    assert_eq!(head.status, 400);
 }

@@ -82,6 +82,7 @@ pub(super) fn read_reasoning(fields: &mut Fields, id: &str) -> Option<Block> {
         Some(encrypted) => match signature::read(id, &encrypted) {
             Encrypted::Redacted(data) => return Some(Block::RedactedReasoning(data)),
             Encrypted::Signature(signature) => Some(signature),
+            Encrypted::Unsigned => None,
         },
         None => None,
     };

@@ -6,7 +6,13 @@
 use std::borrow::Cow;
 
 /// What signatures of Responses begin with in the common form.
-const OF_RESPONSES: &str = "openai.";
+pub(in crate::dialect) const OF_RESPONSES: &str = "openai.";
+
+/// What `encrypted_content` begins with that no provider of Responses can read.
+pub(crate) const MADE_HERE: &str = "ntn1.";
+
+/// Stands in `encrypted_content` for a signature that no provider has given, so that the item is known when it comes back.
+pub(super) const UNSIGNED: &str = "ntn1.none";
 
 /// What the signature of another family begins with in `encrypted_content`.
 const FOREIGN: &str = "ntn1.signed.";
@@ -21,6 +27,8 @@ pub(super) enum Encrypted {
     Signature(String),
     /// Reasoning that another family has encrypted.
     Redacted(String),
+    /// Nothing that a provider has signed.
+    Unsigned,
 }
 
 /// Whether a signature is one of Responses, which no other family trusts.
@@ -30,7 +38,9 @@ pub(crate) fn is_of_responses(signature: &str) -> bool {
 
 /// Reads `encrypted_content` of the item `id`.
 pub(super) fn read(id: &str, encrypted: &str) -> Encrypted {
-    if let Some(data) = encrypted.strip_prefix(REDACTED) {
+    if encrypted == UNSIGNED {
+        Encrypted::Unsigned
+    } else if let Some(data) = encrypted.strip_prefix(REDACTED) {
         Encrypted::Redacted(data.to_owned())
     } else if let Some(signature) = encrypted.strip_prefix(FOREIGN) {
         Encrypted::Signature(signature.to_owned())

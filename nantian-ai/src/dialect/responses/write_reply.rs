@@ -105,9 +105,9 @@ pub(super) fn write_item(item: &mut Object<'_>, block: &Block, id: &str) {
                     list.object(|part| write_part(part, "summary_text", "text", &reasoning.text));
                 }
             });
-            if let Some(signature) = &reasoning.signature {
-                item.text("encrypted_content", &signature::write(signature).1);
-            }
+            let signature = reasoning.signature.as_deref();
+            let encrypted = signature.map_or(signature::UNSIGNED.into(), |it| signature::write(it).1);
+            item.text("encrypted_content", &encrypted);
         }
         Block::RedactedReasoning(data) => {
             item.text("type", "reasoning");

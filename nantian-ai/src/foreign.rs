@@ -1,0 +1,251 @@
+//! Reasoning of another family in a conversation that passes as it is.
+//!
+//! Clients give back what they got, whoever has answered: after a change of providers a conversation holds signatures that were
+//! made here, or by another family. A provider refuses them, and with them the conversation, so they are cut out in place.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use memchr::memmem;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::dialect::{Dialect, Operation, Surface, anthropic, responses};
+use crate::edit::Object;
+use crate::ir::Losses;
+
+/// What has to change in a body: a place, and what stands there instead.
+type Edit = (Range<usize>, &'static str);
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Message<'a> {
+    #[serde(borrow)]
+    role: Cow<'a, str>,
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+}
+
+/// A block of a message, an item of an `input`, or the configuration of thinking.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Block<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    signature: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Cow<'a, str>,
+    #[serde(borrow)]
+    encrypted_content: Cow<'a, str>,
+}
+
+/// One of a list, and whether it is left out.
+struct Item<'a> {
+    range: Range<usize>,
+    json: &'a str,
+    is_cut: bool,
+}
+
+/// What has to change in a conversation for a model of the dialect's own family; what is left out is named.
+pub(crate) fn edits(surface: &Surface, object: &Object<'_>, model: &str, losses: &mut Losses) -> Vec<Edit> {
+    if !matches!(surface.operation(), Operation::Chat | Operation::Compact | Operation::CountTokens) {
+        return Vec::new();
+    }
+    let edits = match surface.dialect() {
+        Dialect::Anthropic => of_messages(object, model, losses),
+        Dialect::Responses => of_input(object),
+        _ => None,
+    };
+    let edits = edits.unwrap_or_default();
+    if !edits.is_empty() {
+        losses.add("messages.reasoning");
+    }
+    edits
+}
+
+/// The blocks of a conversation with Anthropic. A model that wants a budget does not think in a turn that has lost some.
+fn of_messages(object: &Object<'_>, model: &str, losses: &mut Losses) -> Option<Vec<Edit>> {
+    let (at, json) = object.place("messages")?;
+    if !anthropic::FOREIGN.iter().any(|mark| begins_a_text(json, mark)) {
+        return None;
+    }
+    let mut cuts = Vec::new();
+    let mut in_turn = false;
+    let mut messages = items(json, std::str::from_utf8(json).ok()?)?;
+    for item in &mut messages {
+        let Ok(message) = serde_json::from_str::<Message<'_>>(item.json) else { continue };
+        let mut blocks = message.content.and_then(|content| items(json, content.get())).unwrap_or_default();
+        if message.role != "assistant" {
+            in_turn &= blocks.iter().any(|block| Block::of(block.json).kind == "tool_result");
+            continue;
+        }
+        blocks.iter_mut().for_each(|block| block.is_cut = Block::of(block.json).is_foreign_block());
+        in_turn |= blocks.iter().any(|block| block.is_cut);
+        // A message without content would be refused, too.
+        item.is_cut = !blocks.is_empty() && blocks.iter().all(|block| block.is_cut);
+        if !item.is_cut {
+            cut_out(&blocks, at, &mut cuts);
+        }
+    }
+    cut_out(&messages, at, &mut cuts);
+    if in_turn && anthropic::Traits::of(model).takes_budget {
+        let config = object.place("thinking");
+        if let Some((at, config)) = config.filter(|(_, config)| Block::read(config).kind == "enabled") {
+            losses.add("thinking");
+            cuts.push((at..at + config.len(), r#"{"type":"disabled"}"#));
+        }
+    }
+    Some(cuts)
+}
+
+/// The items of a conversation with Responses.
+fn of_input(object: &Object<'_>) -> Option<Vec<Edit>> {
+    let (at, json) = object.place("input")?;
+    if !begins_a_text(json, responses::MADE_HERE) {
+        return None;
+    }
+    let mut input = items(json, std::str::from_utf8(json).ok()?)?;
+    input.iter_mut().for_each(|item| item.is_cut = Block::of(item.json).is_foreign_item());
+    let mut cuts = Vec::new();
+    cut_out(&input, at, &mut cuts);
+    Some(cuts)
+}
+
+/// Whether a text begins so. Within one its quote would be escaped.
+fn begins_a_text(json: &[u8], mark: &str) -> bool {
+    let quote_before = |at: usize| at.checked_sub(1).and_then(|at| json.get(at)) == Some(&b'"');
+    memmem::find_iter(json, mark).any(quote_before)
+}
+
+/// The items of a list that is in `whole`; `None` if it is no list.
+fn items<'a>(whole: &[u8], list: &'a str) -> Option<Vec<Item<'a>>> {
+    let items: Vec<&RawValue> = serde_json::from_str(list).ok()?;
+    let place = |item: &'a RawValue| {
+        let json = item.get();
+        let start = json.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
+        Some(Item { range: start..start + json.len(), json, is_cut: false })
+    };
+    items.into_iter().map(place).collect()
+}
+
+/// Cuts items out of a list, each with the comma that sets it apart: the one before it, or after it where none is kept before.
+fn cut_out(items: &[Item<'_>], at: usize, cuts: &mut Vec<Edit>) {
+    let first_kept = items.iter().position(|item| !item.is_cut).unwrap_or(items.len());
+    for (index, item) in items.iter().enumerate().filter(|(_, item)| item.is_cut) {
+        let before = index.checked_sub(1).filter(|_| index > first_kept).and_then(|before| items.get(before));
+        let after = items.get(index + 1).filter(|_| index < first_kept);
+        let start = before.map_or(item.range.start, |before| before.range.end);
+        let end = after.map_or(item.range.end, |after| after.range.start);
+        cuts.push((at + start..at + end, ""));
+    }
+}
+
+// === impl Block ===
+
+impl<'a> Block<'a> {
+    fn of(json: &'a str) -> Self {
+        Self::read(json.as_bytes())
+    }
+
+    /// What is none, or of another shape, is left as it is.
+    fn read(json: &'a [u8]) -> Self {
+        serde_json::from_slice(json).unwrap_or_default()
+    }
+
+    fn is_foreign_block(&self) -> bool {
+        let said = match &*self.kind {
+            "thinking" => &self.signature,
+            "redacted_thinking" => &self.data,
+            _ => return false,
+        };
+        anthropic::FOREIGN.iter().any(|mark| said.starts_with(mark))
+    }
+
+    fn is_foreign_item(&self) -> bool {
+        self.kind == "reasoning" && self.encrypted_content.starts_with(responses::MADE_HERE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, Method};
+
+    use super::*;
+
+    /// The body as it is sent to a model, and what is lost of it.
+    fn sent(path: &str, model: &str, body: &str) -> (String, String) {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let surface = Surface::detect(&Method::POST, path, &HeaderMap::new()).unwrap();
+        let object = Object::parse(&body).unwrap();
+        let mut losses = Losses::default();
+        let edits = edits(&surface, &object, model, &mut losses);
+        let sent = object.set_and(&body, &[], edits).concat();
+        serde_json::from_slice::<serde_json::Value>(&sent).unwrap();
+        (String::from_utf8(sent).unwrap(), losses.to_string())
+    }
+
+    #[test]
+    fn reasoning_of_another_family_is_cut_out_of_messages_in_place() {
+        let foreign = r#"{"type":"thinking","thinking":"hm","signature":"ntn1.none"}"#;
+        let other = r#"{ "signature" : "goo\u0067le.x", "type":"thinking","thinking":"" }"#;
+        let redacted = r#"{"type":"redacted_thinking","data":"aws.AA=="}"#;
+        let own = r#"{"type":"thinking","thinking":"","signature":"EqoB"}"#;
+        let text = r#"{"type":"text","text":"\"ntn1.\" {\"type\":\"thinking\"}"}"#;
+        let body = |blocks: &[&str]| {
+            let blocks = blocks.join(" , ");
+            format!(
+                "{{\"model\":\"m\", \"messages\":[{{\"role\":\"user\",\"content\":\"a\"}},\n{{\"role\":\"assistant\",\"content\":[ {blocks} ]}}]}}"
+            )
+        };
+        for (blocks, kept) in [
+            (&[foreign, text][..], &[text][..]),
+            (&[foreign, other, redacted, text], &[text]),
+            (&[own, foreign, text, redacted], &[own, text]),
+            (&[text, other, own], &[text, own]),
+        ] {
+            let (sent, lost) = sent("/v1/messages", "claude-opus-4-6", &body(blocks));
+            assert_eq!((sent, &*lost), (body(kept), "messages.reasoning"));
+        }
+        let untouched = body(&[own, text]);
+        let seen = sent("/v1/messages", "claude-opus-4-6", &untouched);
+        assert_eq!(seen, (untouched, String::new()));
+        let (sent, _) = sent("/v1/messages", "claude-opus-4-6", &body(&[foreign, redacted]));
+        assert_eq!(sent, "{\"model\":\"m\", \"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}");
+    }
+
+    #[test]
+    fn a_model_that_wants_a_budget_does_not_think_in_a_turn_that_has_lost_its_beginning() {
+        let body = |then: &str| {
+            format!(
+                r#"{{"messages":[{{"role":"user","content":"a"}},{{"role":"assistant","content":[{{"type":"thinking","thinking":"","signature":"openai.rs.g"}},{{"type":"tool_use","id":"c","name":"f","input":{{}}}}]}},{{"role":"user","content":[{{"type":"tool_result","tool_use_id":"c"}}]}}{then}],"thinking":{{"type":"enabled","budget_tokens":2000}}}}"#
+            )
+        };
+        let disabled = r#""thinking":{"type":"disabled"}"#;
+        let new_turn = r#",{"role":"assistant","content":"b"},{"role":"user","content":"c"}"#;
+        for (model, then, stops) in [
+            ("claude-sonnet-4-5", "", true),
+            ("claude-sonnet-4-5", new_turn, false),
+            ("claude-opus-4-6", "", false),
+        ] {
+            let (sent, lost) = sent("/v1/messages", model, &body(then));
+            assert!(!sent.contains("openai.rs.g"), "{sent}");
+            assert_eq!(sent.contains(disabled), stops, "{model} {then}");
+            assert_eq!(lost.contains("thinking"), stops, "{model} {then}");
+        }
+    }
+
+    #[test]
+    fn reasoning_that_was_said_anew_is_cut_out_of_an_input() {
+        for (path, marks) in [("/v1/responses", 0), ("/v1/responses/compact", 0), ("/v1/embeddings", 3)] {
+            let body = r#"{"input":[{"role":"user","content":"a"},{"type":"reasoning","id":"rs_0","summary":[],"encrypted_content":"ntn1.none"},
+                {"type":"reasoning","summary":[],"encrypted_content":"gAAA"},{"type":"reasoning","summary":[],"encrypted_content":"ntn1.signed.x"},{"type":"reasoning","summary":[],"encrypted_content":"ntn1.redacted.x"}]}"#;
+            let (sent, _) = sent(path, "gpt-5", body);
+            assert_eq!(sent.matches("ntn1.").count(), marks, "{sent}");
+            assert!(sent.contains("gAAA"));
+        }
+        let text = r#"{"input":"\"ntn1."}"#;
+        assert_eq!(sent("/v1/responses", "gpt-5", text), (text.to_owned(), String::new()));
+    }
+}
