@@ -44,6 +44,7 @@ pub use self::stream::{StreamDecoder, StreamEncoder};
 pub(crate) use self::embeddings::read_input;
 pub(crate) use self::fields::Fields;
 pub(crate) use self::out::{List, Object, append, object};
+pub(crate) use self::stream::lost_of_stop;
 pub(crate) use self::text::{joined_text, text_of, titled_text_of};
 pub(crate) use self::value::Value;
 
@@ -118,9 +119,9 @@ impl Dialect {
             Self::Anthropic => (anthropic::encode_reply(reply, defaults), Losses::default()),
             Self::Ollama => ollama::encode_reply(reply, defaults),
             Self::Bedrock | Self::Gemini | Self::OpenAi => {
-                (openai::encode_reply(reply, defaults), Losses::default())
+                (openai::encode_reply(reply, defaults), lost_of_stop(&reply.stop))
             }
-            Self::Responses => (responses::encode_reply(reply, defaults), Losses::default()),
+            Self::Responses => (responses::encode_reply(reply, defaults), lost_of_stop(&reply.stop)),
         };
         (Bytes::from(body), losses)
     }

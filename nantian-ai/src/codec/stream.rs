@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::Defaults;
 use crate::dialect::{Dialect, anthropic, bedrock, gemini, ollama, openai, responses};
-use crate::ir::{Event, Fault, Losses, Part, Tokens, ToolIds, ToolNames};
+use crate::ir::{Event, Fault, Losses, Part, Stop, Tokens, ToolIds, ToolNames};
 use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
 
 /// Reads the stream of a provider, in any chunks.
@@ -25,6 +25,7 @@ pub struct StreamEncoder {
     names: ToolNames,
     input_estimate: u64,
     knows_input: bool,
+    losses: Losses,
 }
 
 #[derive(Clone, Debug)]
@@ -207,7 +208,7 @@ impl StreamEncoder {
             }
             Dialect::Responses => Writer::Responses(Box::new(responses::StreamWriter::new(defaults))),
         };
-        Self { writer, names, input_estimate, knows_input: false }
+        Self { writer, names, input_estimate, knows_input: false, losses: Losses::default() }
     }
 
     /// The type of the stream.
@@ -223,6 +224,9 @@ impl StreamEncoder {
         match &mut event {
             Event::Open(Part::ToolCall { name, .. }) => self.names.restore(name),
             Event::Tokens(tokens) => self.knows_input |= tokens.input.is_some(),
+            Event::Stop(stop) if !matches!(self.writer, Writer::Anthropic(_)) => {
+                self.losses.extend(lost_of_stop(stop));
+            }
             Event::End if !self.knows_input => {
                 let input = Some(self.input_estimate);
                 self.writer.event(Event::Tokens(Tokens { input, ..Tokens::default() }), out);
@@ -236,10 +240,19 @@ impl StreamEncoder {
     pub fn losses(&self) -> Option<&Losses> {
         match &self.writer {
             Writer::Ollama(writer) => Some(writer.losses()),
-            // They have a place for everything that the common form holds.
-            Writer::Anthropic(_) | Writer::OpenAi(_) | Writer::Responses(_) => None,
+            // They have a place for everything but the sequence that an answer stopped at.
+            _ => Some(&self.losses).filter(|losses| !losses.is_empty()),
         }
     }
+}
+
+/// What is lost of why an answer ends where there is no place for a sequence.
+pub(crate) fn lost_of_stop(stop: &Stop) -> Losses {
+    let mut losses = Losses::default();
+    if matches!(stop, Stop::Sequence(Some(_))) {
+        losses.add("stop_sequence");
+    }
+    losses
 }
 
 // === impl Writer ===

@@ -1,7 +1,12 @@
-//! What a streamed answer loses on its way into another dialect.
+//! What is lost on the way into another dialect.
+
+use std::collections::VecDeque;
+use std::time::SystemTime;
 
 use http_body_util::BodyExt as _;
-use nantian_ai::TargetConfig;
+use nantian_ai::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
+use nantian_ai::ir::{Losses, ToolNames, pieces};
+use nantian_ai::{Dialect, TargetConfig};
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::support::{Reports, Upstream, chat, events, json, layer, openai, post, send, stream_chat};
@@ -87,4 +92,76 @@ async fn reasoning_of_another_family_does_not_reach_the_provider_and_is_named() 
     strict.headers_mut().insert("x-nantian-strict", http::HeaderValue::from_static("true"));
     let (head, _) = send(layer(claude()), &Upstream::new(), strict).await;
     assert_eq!(head.status, 400);
+}
+
+/// The names of what is lost of an answer as a whole and as a stream, each a chunk.
+fn lost(dialect: Dialect, whole: &str, chunk: &str) -> [String; 2] {
+    let (_, of_whole) = dialect.decode_reply(whole.as_bytes(), 7).unwrap();
+    let mut decoder = StreamDecoder::new(dialect, 7);
+    decoder.push(format!("data: {chunk}\n\n").as_bytes(), &mut VecDeque::new());
+    [of_whole.to_string(), decoder.losses().to_string()]
+}
+
+#[test]
+fn what_an_answer_says_beyond_the_dialect_is_named_wherever_it_stands() {
+    for (dialect, whole, chunk, names) in [
+        (
+            Dialect::OpenAi,
+            r#"{"id":"c","object":"chat.completion","created":1,"model":"m","system_fingerprint":"f","service_tier":"default","citations":["u"],"choices":[{"index":0,"message":{"role":"assistant","content":"Hi","annotations":[{}],"tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}","x":1},"extra_content":{"google":{}}}]},"finish_reason":"stop","odd":1}],"usage":{"prompt_tokens":1}}"#,
+            r#"{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","obfuscation":"o","citations":["u"],"choices":[{"index":0,"delta":{"role":"assistant","content":"Hi","annotations":[{}],"tool_calls":[{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":"{}","x":1},"extra_content":{"google":{}}}]},"odd":1}]}"#,
+            ["annotations", "citations", "odd", "tool_calls.extra_content", "tool_calls.function.x"]
+                .as_slice(),
+        ),
+        (
+            Dialect::Gemini,
+            r#"{"responseId":"r","modelVersion":"m","createTime":"t","usageMetadata":{},"odd":1,"candidates":[{"index":0,"finishReason":"STOP","safetyRatings":[{}],"groundingMetadata":{"a":1},"content":{"role":"model","parts":[{"text":"Hi","videoMetadata":{"a":1}},{"functionCall":{"name":"f","args":{},"willContinue":true}},{"inlineData":{"data":"AA=="}}]}}]}"#,
+            r#"{"responseId":"r","modelVersion":"m","createTime":"t","usageMetadata":{},"odd":1,"candidates":[{"index":0,"finishReason":"STOP","safetyRatings":[{}],"groundingMetadata":{"a":1},"content":{"role":"model","parts":[{"text":"Hi","videoMetadata":{"a":1}},{"functionCall":{"name":"f","args":{},"willContinue":true}},{"inlineData":{"data":"AA=="}}]}}]}"#,
+            &[
+                "content.parts.functionCall.willContinue",
+                "content.parts.inlineData",
+                "content.parts.videoMetadata",
+                "groundingMetadata",
+                "odd",
+            ],
+        ),
+    ] {
+        for lost in lost(dialect, whole, chunk) {
+            let mut named: Vec<_> = lost.split(',').collect();
+            named.sort_unstable();
+            assert_eq!(named, names, "{dialect}");
+        }
+    }
+}
+
+#[test]
+fn what_an_item_says_beyond_the_dialect_is_named() {
+    let body = r#"{"model":"m","input":[{"role":"user","content":"a","odd":1},{"type":"reasoning","id":"rs","summary":[],"encrypted_content":"g","status":"completed"},{"type":"function_call","id":"fc","call_id":"c","name":"f","arguments":"{}","status":"completed","namespace":"n"},{"type":"function_call_output","call_id":"c","output":"b"},{"type":"web_search_call","id":"w","action":{"a":1}}]}"#;
+    let (_, lost) = Dialect::Responses.decode_request(body.as_bytes()).unwrap();
+    assert_eq!(lost.to_string(), "input.odd,input.namespace,input.web_search_call");
+}
+
+#[test]
+fn the_sequence_that_an_answer_stopped_at_is_named_where_it_has_no_place() {
+    let body =
+        br#"{"content":[{"type":"text","text":"a"}],"stop_reason":"stop_sequence","stop_sequence":"X"}"#;
+    let (reply, _) = Dialect::Anthropic.decode_reply(body, 7).unwrap();
+    let defaults = Defaults {
+        id: "id".to_owned(),
+        model: "m".to_owned(),
+        created: SystemTime::UNIX_EPOCH,
+        stream_usage: true,
+        input_estimate: 1,
+        echo: Echo::default(),
+    };
+    for (to, lost) in [
+        (Dialect::Anthropic, ""),
+        (Dialect::Ollama, "stop_sequence"),
+        (Dialect::OpenAi, "stop_sequence"),
+        (Dialect::Responses, "stop_sequence"),
+    ] {
+        assert_eq!(to.encode_reply(reply.clone(), &defaults).1.to_string(), lost, "{to}");
+        let mut encoder = StreamEncoder::new(to, defaults.clone(), ToolNames::default());
+        pieces(reply.clone()).into_iter().for_each(|event| encoder.push(event, &mut Vec::new()));
+        assert_eq!(encoder.losses().map(Losses::to_string).unwrap_or_default(), lost, "stream to {to}");
+    }
 }

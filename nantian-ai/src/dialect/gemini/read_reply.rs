@@ -18,6 +18,12 @@ pub(super) enum Said {
     Nothing,
 }
 
+/// What an answer says that changes nothing about it.
+const ABOUT_ITSELF: [&str; 5] = ["avgLogprobs", "finishMessage", "index", "safetyRatings", "tokenCount"];
+
+/// What is said beside the answers.
+const ABOUT_THE_PROVIDER: [&str; 3] = ["createTime", "modelStatus", "promptFeedback"];
+
 pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
     let body = Value::parse(body).map_err(|_| Fault::unreadable())?;
     let Value::Object(_) = &body else { return Err(error_of(body)) };
@@ -35,10 +41,12 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     };
     let mut candidate = Fields::lenient(candidate);
     let mut content = Vec::new();
-    for part in candidate.any_object("content").any_list("parts") {
+    let mut said = candidate.any_object("content");
+    for part in said.any_list("parts") {
         let mut part = Fields::lenient(part);
         let signature = part.some_text("thoughtSignature").map(|signature| tagged(&signature));
-        let said = read_part(&mut part);
+        let said = read_part(&mut part, &mut losses);
+        part.rest_below("content.parts", &mut losses);
         if let (Some(signature), false) = (&signature, matches!(said, Said::Thought(_))) {
             sign(&mut content, signature.clone());
         }
@@ -57,13 +65,29 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     if content.is_empty() && is_malformed(reason.as_deref()) {
         return Err(malformed());
     }
+    rest_of_answer(candidate, said, &mut losses);
+    rest_of_reply(fields, &mut losses);
     let has_calls = content.iter().any(|block| matches!(block, Block::ToolCall(_)));
     let stop = read_stop(reason.as_deref()).with_calls(has_calls);
     Ok((Reply { id, model, content, stop, tokens }, losses))
 }
 
+/// Names what else is said of an answer.
+pub(super) fn rest_of_answer(mut candidate: Fields, mut content: Fields, losses: &mut Losses) {
+    candidate.ignore(&ABOUT_ITSELF);
+    candidate.rest(losses);
+    content.ignore(&["role"]);
+    content.rest_below("content", losses);
+}
+
+/// Names what is said beside the answer.
+pub(super) fn rest_of_reply(mut reply: Fields, losses: &mut Losses) {
+    reply.ignore(&ABOUT_THE_PROVIDER);
+    reply.rest(losses);
+}
+
 /// Reads a part of an answer, but for its signature.
-pub(super) fn read_part(part: &mut Fields) -> Said {
+pub(super) fn read_part(part: &mut Fields, losses: &mut Losses) -> Said {
     let is_thought = matches!(part.take("thought"), Some(Value::Bool(true)));
     if let Some(text) = part.any_text("text") {
         return match (is_thought, text.is_empty()) {
@@ -74,7 +98,9 @@ pub(super) fn read_part(part: &mut Fields) -> Said {
     }
     let mut call = part.any_object("functionCall");
     if let Some(name) = call.some_text("name") {
-        return Said::Call { id: call.some_text("id"), name, arguments: call.json_object("args") };
+        let (id, arguments) = (call.some_text("id"), call.json_object("args"));
+        call.rest_below("content.parts.functionCall", losses);
+        return Said::Call { id, name, arguments };
     }
     let known = ["inlineData", "fileData", "executableCode", "codeExecutionResult"];
     match known.into_iter().find(|name| part.take(name).is_some()) {

@@ -1,7 +1,7 @@
 //! The events of a `streamGenerateContent` stream into the common form. None of them says that it is the last one: the answer
 //! is complete if one has said why it ends.
 
-use super::read_reply::{Said, error_of, malformed, read_part, read_tokens};
+use super::read_reply::{Said, error_of, malformed, read_part, read_tokens, rest_of_answer, rest_of_reply};
 use super::{is_malformed, read_stop, tagged};
 use crate::codec::{Fields, Value, fault};
 use crate::ir::{Event, Fault, Losses, Part, Stop, Tokens, ToolIds};
@@ -57,15 +57,20 @@ impl StreamReader {
         if !std::mem::replace(&mut self.started, true) {
             sink(Event::Start { id: chunk.some_text("responseId"), model: chunk.some_text("modelVersion") });
         }
+        chunk.ignore(&["modelVersion", "responseId"]);
         self.refused |= chunk.any_object("promptFeedback").some_text("blockReason").is_some();
         self.tokens.merge(read_tokens(&mut chunk.any_object("usageMetadata")));
-        let Some(candidate) = chunk.any_list("candidates").into_iter().next() else { return };
+        let candidate = chunk.any_list("candidates").into_iter().next();
+        rest_of_reply(chunk, &mut self.losses);
+        let Some(candidate) = candidate else { return };
         let mut candidate = Fields::lenient(candidate);
-        for part in candidate.any_object("content").any_list("parts") {
-            self.part(&mut Fields::lenient(part), sink);
+        let mut content = candidate.any_object("content");
+        for part in content.any_list("parts") {
+            self.part(Fields::lenient(part), sink);
         }
         // It may come with any chunk; the last one counts.
         self.reason = candidate.some_text("finishReason").or(self.reason.take());
+        rest_of_answer(candidate, content, &mut self.losses);
     }
 
     /// The stream has ended.
@@ -88,9 +93,10 @@ impl StreamReader {
         &self.losses
     }
 
-    fn part(&mut self, part: &mut Fields, sink: &mut impl FnMut(Event)) {
+    fn part(&mut self, mut part: Fields, sink: &mut impl FnMut(Event)) {
         let signature = part.some_text("thoughtSignature");
-        let said = read_part(part);
+        let said = read_part(&mut part, &mut self.losses);
+        part.rest_below("content.parts", &mut self.losses);
         if let (Some(signature), false) = (&signature, matches!(said, Said::Thought(_))) {
             self.open(Open::Reasoning, sink);
             sink(Event::Signature(tagged(signature)));

@@ -1,7 +1,7 @@
 //! A reply of Ollama's `/api/chat` from and into the common form.
 
 use super::write_request::write_call;
-use crate::codec::{Defaults, Fields, Object, Value, fault, object};
+use crate::codec::{Defaults, Fields, Object, Value, fault, lost_of_stop, object};
 use crate::ir::{Block, Fault, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds};
 
 /// What a provider adds about itself, not about the answer.
@@ -69,7 +69,7 @@ pub(super) fn read_tokens(fields: &mut Fields) -> Tokens {
 
 /// What has no place in a reply is named.
 pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> (Vec<u8>, Losses) {
-    let mut losses = Losses::default();
+    let mut losses = lost_of_stop(&reply.stop);
     let mut text = String::new();
     let mut thinking = String::new();
     let mut calls = Vec::new();

@@ -2,7 +2,7 @@
 
 use super::reply::{ABOUT_ITSELF, has_details, head, read_call, read_stop, read_tokens, write_end};
 use super::write_request::write_call;
-use crate::codec::{Defaults, Fields, Object, Value, append, fault};
+use crate::codec::{Defaults, Fields, Object, Value, append, fault, lost_of_stop};
 use crate::ir::{Event, Fault, Losses, Part, Stop, Tokens, ToolCall, ToolIds, arguments};
 
 /// Reads the lines of one stream.
@@ -143,6 +143,7 @@ impl StreamWriter {
                 if stop == Stop::Refused {
                     self.losses.add("stop");
                 }
+                self.losses.extend(lost_of_stop(&stop));
                 self.stop = stop;
             }
             Event::End => self.line(out, |line| {

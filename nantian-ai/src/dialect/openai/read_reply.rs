@@ -7,6 +7,22 @@ use crate::ir::{Block, Fault, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, 
 /// What a choice says that changes nothing about the answer.
 pub(super) const ABOUT_ITSELF: [&str; 3] = ["index", "native_finish_reason", "stop_reason"];
 
+/// What providers say about themselves beside the choices, and how they have judged the prompt.
+pub(super) const ABOUT_THE_PROVIDER: [&str; 12] = [
+    "created",
+    "id",
+    "kv_transfer_params",
+    "model",
+    "object",
+    "obfuscation",
+    "prompt_filter_results",
+    "provider",
+    "service_tier",
+    "system_fingerprint",
+    "timings",
+    "x_groq",
+];
+
 pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
     let mut fields = Fields::parse(body).map_err(|_| Fault::unreadable())?;
     if let Some(error) = fields.take("error") {
@@ -23,7 +39,7 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     content.extend(message.some_text("refusal").map(Block::Refusal));
     let calls = message.any_list("tool_calls");
     let has_calls = !calls.is_empty();
-    content.extend(calls.into_iter().map(|call| read_call(call, ids)));
+    content.extend(calls.into_iter().map(|call| read_call(call, ids, &mut losses)));
     let stop = read_stop(choice.any_text("finish_reason").as_deref()).with_calls(has_calls);
     message.ignore(&["role"]);
     message.rest(&mut losses);
@@ -36,6 +52,8 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
         stop,
         tokens: read_tokens(&mut fields.any_object("usage")),
     };
+    fields.ignore(&ABOUT_THE_PROVIDER);
+    fields.rest(&mut losses);
     Ok((reply, losses))
 }
 
@@ -66,10 +84,10 @@ pub(super) fn read_content(content: Option<Value>) -> Vec<(Block, bool)> {
     }
 }
 
-fn read_call(call: Value, ids: &mut ToolIds) -> Block {
+fn read_call(call: Value, ids: &mut ToolIds, losses: &mut Losses) -> Block {
     let mut call = Fields::lenient(call);
     let mut function = call.any_object("function");
-    Block::ToolCall(ToolCall {
+    let block = Block::ToolCall(ToolCall {
         id: call.some_text("id").unwrap_or_else(|| ids.next()),
         name: function.any_text("name").unwrap_or_default(),
         arguments: match function.take("arguments") {
@@ -77,7 +95,16 @@ fn read_call(call: Value, ids: &mut ToolIds) -> Block {
             Some(other) => arguments(&other.to_string()),
             None => arguments(""),
         },
-    })
+    });
+    rest_of_call(call, function, losses);
+    block
+}
+
+/// Names what else is said of a call.
+pub(super) fn rest_of_call(mut call: Fields, function: Fields, losses: &mut Losses) {
+    call.ignore(&["index", "type"]);
+    call.rest_below("tool_calls", losses);
+    function.rest_below("tool_calls.function", losses);
 }
 
 pub(super) fn read_stop(reason: Option<&str>) -> Stop {

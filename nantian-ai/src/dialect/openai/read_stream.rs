@@ -3,7 +3,9 @@
 //! Parts come one after the other there, while here chunks of several tool calls may be mixed: what is said to a call
 //! that is not open yet is kept until its turn.
 
-use super::read_reply::{ABOUT_ITSELF, read_content, read_stop, read_tokens};
+use super::read_reply::{
+    ABOUT_ITSELF, ABOUT_THE_PROVIDER, read_content, read_stop, read_tokens, rest_of_call,
+};
 use crate::codec::{Fields, Value, fault};
 use crate::ir::{Block, Event, Fault, Losses, Part, Stop, Tokens, ToolIds};
 use crate::wire::json::Scanner;
@@ -94,6 +96,8 @@ impl StreamReader {
             self.tokens = tokens;
             sink(Event::Tokens(tokens));
         }
+        chunk.ignore(&ABOUT_THE_PROVIDER);
+        chunk.rest(&mut self.losses);
     }
 
     /// The stream has ended.
@@ -172,9 +176,9 @@ impl StreamReader {
     }
 
     fn call(&mut self, call: Value, sink: &mut impl FnMut(Event)) -> bool {
-        let mut call = Fields::lenient(call);
-        let mut function = call.any_object("function");
-        let (index, id) = (call.any_count("index"), call.some_text("id"));
+        let mut said = Fields::lenient(call);
+        let mut function = said.any_object("function");
+        let (index, id) = (said.any_count("index"), said.some_text("id"));
         let Some(at) = self.find(index, id) else { return false };
         let Some(call) = self.calls.get_mut(at) else { return false };
         if let Some(name) = function.some_text("name")
@@ -187,6 +191,7 @@ impl StreamReader {
             Some(Value::Null) | None => String::new(),
             Some(whole) => whole.to_string(),
         };
+        rest_of_call(said, function, &mut self.losses);
         if call.done {
             return more.trim().is_empty();
         }

@@ -71,6 +71,7 @@ fn read_input(input: Option<Value>, messages: &mut Vec<Message>, losses: &mut Lo
             Item::Result(result) => (Role::User, vec![Block::ToolResult(result)], true),
             Item::Nothing => continue,
         };
+        fields.rest(losses);
         match messages.last_mut().filter(|_| joins && open == Some(role)) {
             Some(last) => last.content.extend(content),
             None => messages.push(Message { role, content }),
