@@ -22,10 +22,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- .Values.serviceAccount.name | default (ternary (include "nantian.name" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}
 
+{{- /* AllAlpha comes first, for the program lets later ones win. */ -}}
 {{- define "nantian.featureGates" -}}
 {{- $gates := list -}}
 {{- range $name, $open := .Values.featureGates -}}
-{{- $gates = append $gates (printf "%s=%t" $name $open) -}}
+{{- $gate := printf "%s=%t" $name $open -}}
+{{- $gates = ternary (prepend $gates $gate) (append $gates $gate) (eq $name "AllAlpha") -}}
 {{- end -}}
 {{- join "," $gates -}}
+{{- end -}}
+
+{{- /* Pods in the network of their machine are as many as there are machines for them, whatever the load is. */ -}}
+{{- define "nantian.isScaled" -}}
+{{- if and .Values.autoscaling.enabled (not .Values.hostNetwork) }}true{{ end -}}
 {{- end -}}
