@@ -18,15 +18,19 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 
 /// [`crds`] as one YAML stream for `kubectl apply -f -`; the same text each time.
 pub fn crds_yaml() -> String {
-    crds().iter().map(|crd| format!("---\n{}", crd_yaml(crd))).collect()
+    NantianKind::ALL.into_iter().map(crd_yaml).collect()
 }
 
-/// One definition as a YAML document.
+/// The part of [`crds_yaml`] that defines one kind.
+pub fn crd_yaml(kind: NantianKind) -> String {
+    format!("---\n{}", document(&crd(kind)))
+}
+
 #[expect(
     clippy::expect_used,
     reason = "a definition is plain data with text for keys, which YAML can always express"
 )]
-pub(crate) fn crd_yaml(crd: &CustomResourceDefinition) -> String {
+fn document(crd: &CustomResourceDefinition) -> String {
     let mut document = serde_json::to_value(crd).expect("plain data serialises");
     whole_numbers(&mut document);
     serde_saphyr::to_string(&document).expect("plain data serialises")

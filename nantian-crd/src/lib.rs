@@ -73,7 +73,7 @@ pub use self::{
         HashKeyType, LoadBalancing, LoadBalancingType, SessionCookie, SessionHeader, SessionPersistence,
         SessionPersistenceType,
     },
-    crds::{crds, crds_yaml},
+    crds::{crd_yaml, crds, crds_yaml},
     duration::{Duration, InvalidDuration},
     fault::{Fault, FaultKind, Faults, FieldPath},
     secret_text::SecretText,

@@ -3,6 +3,7 @@
 use std::{ffi::OsStr, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::TypedValueParser};
+use nantian_crd::NantianKind;
 use nantian_ratelimit::redis::{InvalidRedisUrl, RedisUrl};
 
 use super::{log_filter::LogFilter, wasm::WasmCommand};
@@ -34,13 +35,24 @@ pub(super) enum Command {
         paths: Vec<PathBuf>,
     },
     /// Print the CRDs for kubectl apply -f -.
-    Crds,
+    Crds {
+        /// AIService, TokenPolicy, WasmPlugin or BackendLBPolicy; all of them if none is named. BackendLBPolicy is in the group
+        /// of the Gateway API, so that a cluster with the standard channel of that refuses its definition.
+        #[arg(value_name = "KIND", value_parser = kind)]
+        kinds: Vec<NantianKind>,
+    },
     /// Try a Wasm plugin before it is deployed.
     Wasm {
         /// What to do with it.
         #[command(subcommand)]
         command: WasmCommand,
     },
+}
+
+/// A kind by its name.
+fn kind(name: &str) -> Result<NantianKind, String> {
+    let known = NantianKind::ALL.into_iter().find(|kind| kind.as_str() == name);
+    known.ok_or_else(|| format!("known are {}", NantianKind::ALL.map(NantianKind::as_str).join(", ")))
 }
 
 /// Options of `run`.

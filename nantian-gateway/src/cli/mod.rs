@@ -16,6 +16,7 @@ use std::{
 };
 
 use clap::Parser as _;
+use nantian_crd::NantianKind;
 
 pub use self::validate::validate;
 use self::{
@@ -51,8 +52,10 @@ fn command(command: Command) -> anyhow::Result<ExitCode> {
             let is_good = wasm(&command, &mut io::stdout().lock())?;
             Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Command::Crds => {
-            io::stdout().lock().write_all(nantian_crd::crds_yaml().as_bytes())?;
+        Command::Crds { kinds } => {
+            let kinds = if kinds.is_empty() { NantianKind::ALL.to_vec() } else { kinds };
+            let text: String = kinds.into_iter().map(nantian_crd::crd_yaml).collect();
+            io::stdout().lock().write_all(text.as_bytes())?;
             Ok(ExitCode::SUCCESS)
         }
     }
