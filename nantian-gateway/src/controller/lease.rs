@@ -20,7 +20,7 @@ use crate::source::kube::said;
 
 /// The name of the object, in the namespace of the process.
 const NAME: &str = "nantian-gateway";
-/// How long a leader that says nothing more is waited for.
+/// How long a leader that says nothing more is waited for, unless its lease tells another time.
 const DURATION: Duration = Duration::from_secs(15);
 /// How often the leader says that it is there, and the others look.
 const PERIOD: Duration = Duration::from_secs(3);
@@ -123,7 +123,9 @@ impl Lease {
         let spec = lease.spec.take().unwrap_or_default();
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
         // Clocks of other machines are not believed: what counts is how long the object has not changed.
-        let is_stale = self.seen.as_ref().is_some_and(|(_, since)| now.duration_since(*since) >= DURATION);
+        let lasts = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let lasts = lasts.map_or(DURATION, Duration::from_secs);
+        let is_stale = self.seen.as_ref().is_some_and(|(_, since)| now.duration_since(*since) >= lasts);
         if holder != self.identity && !holder.is_empty() && !is_stale {
             return Ok(false);
         }
@@ -174,3 +176,6 @@ impl Lease {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

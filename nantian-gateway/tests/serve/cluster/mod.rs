@@ -3,6 +3,7 @@
 mod api_server;
 mod fronts;
 mod kubectl;
+mod leader;
 mod source;
 mod status;
 
