@@ -20,7 +20,7 @@ use crate::{
     ir::ObjectName,
     source::{
         Objects,
-        kube::{Addressing, Cluster, Mirror, follow},
+        kube::{Addressing, Cluster, Mirror, connect, follow},
     },
 };
 
@@ -31,7 +31,7 @@ use crate::{
 pub(super) async fn serve_cluster(options: &ClusterOptions, common: &Common) -> anyhow::Result<()> {
     let config = config(options).await?;
     tracing::info!(server = %config.cluster_url, "serving the objects of a cluster");
-    let client = Client::try_from(config).context("the API server")?;
+    let client = connect(config).context("the API server")?;
     let mirror = Arc::new(Mirror::default());
     let view = View::default();
     let (stop, stopped) = watch::channel(false);

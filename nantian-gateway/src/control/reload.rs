@@ -159,11 +159,12 @@ impl Control {
         self.source_faults = source_faults;
         self.unserved = unserved;
         let faults = self.faults();
+        let is_news = installed || !changed.is_empty() || !is_told;
         let reload = Reload { changed, faults: faults.len(), installed, took: begun.elapsed() };
         let translation = Arc::new(translation);
         // Who reads of the reload in the log finds it in the view.
         self.show(&translation, &faults);
-        self.report(&reload, &faults, &translation);
+        self.report(&reload, is_news, &faults, &translation);
         reload
     }
 
@@ -248,6 +249,7 @@ impl Control {
                 taken_back = true;
             }
         }
+        self.source.stands();
         if taken_back { self.translation() } else { translation }
     }
 
@@ -336,8 +338,8 @@ impl Control {
         }
     }
 
-    /// Says what happened: one line a reload, and each fault and problem once.
-    fn report(&mut self, reload: &Reload, faults: &[String], translation: &Translation) {
+    /// Says what happened: one line a reload that is news, and each fault and problem once.
+    fn report(&mut self, reload: &Reload, is_news: bool, faults: &[String], translation: &Translation) {
         self.metrics.reloaded(reload.took, reload.installed, reload.faults);
         let mut ignored: BTreeMap<Feature, u64> =
             Feature::ALL.into_iter().map(|feature| (feature, 0)).collect();
@@ -367,6 +369,10 @@ impl Control {
             tracing::warn!("{line}");
         }
         self.said = said;
+        if !is_news {
+            tracing::debug!("nothing has changed that is served");
+            return;
+        }
         let changed: Vec<_> = reload.changed.iter().take(LISTED).map(ToString::to_string).collect();
         tracing::info!(
             generation = self.generation,

@@ -3,19 +3,13 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{
-    Client, Error,
-    runtime::events::{Event, EventType, Recorder, Reporter},
-};
+use kube::Error;
 
+use super::recorder::Recorder;
 use crate::{
     control::ConfigView,
     source::{ObjectRef, kube::Mirror, refusals},
-    translate::status::CONTROLLER_NAME,
 };
-
-/// An event has at most 1 kB of text.
-const MAX_NOTE: usize = 1024;
 
 /// Events that are written in a row; status would wait for more of them.
 const IN_A_ROW: usize = 32;
@@ -24,8 +18,8 @@ const IN_A_ROW: usize = 32;
 pub(super) struct Events {
     recorder: Recorder,
     told: BTreeSet<Line>,
-    /// Why events could not be written.
-    obstacles: BTreeSet<String>,
+    /// The codes with which the server has refused events.
+    obstacles: BTreeSet<u16>,
 }
 
 /// One thing to tell.
@@ -36,27 +30,9 @@ struct Line {
     note: String,
 }
 
-/// Writes events in the name of `identity`.
-pub(super) fn recorder(client: Client, identity: String) -> Recorder {
-    let reporter = Reporter { controller: CONTROLLER_NAME.to_owned(), instance: Some(identity) };
-    Recorder::new(client, reporter)
-}
-
-/// An event that warns.
-pub(super) fn warning(reason: &str, mut note: String) -> Event {
-    note.truncate(note.floor_char_boundary(MAX_NOTE));
-    Event {
-        type_: EventType::Warning,
-        reason: reason.to_owned(),
-        note: Some(note),
-        action: "Serve".to_owned(),
-        secondary: None,
-    }
-}
-
 impl Events {
-    pub(super) fn new(client: Client, identity: String) -> Self {
-        Self { recorder: recorder(client, identity), told: BTreeSet::new(), obstacles: BTreeSet::new() }
+    pub(super) fn new(recorder: Recorder) -> Self {
+        Self { recorder, told: BTreeSet::new(), obstacles: BTreeSet::new() }
     }
 
     /// Tells some of what was not told before. Returns whether nothing is left to tell.
@@ -69,11 +45,10 @@ impl Events {
         let mut all = new.len() <= IN_A_ROW;
         new.truncate(IN_A_ROW);
         for (reference, line) in new {
-            let event = warning(line.reason, line.note.clone());
-            match self.recorder.publish(&event, &reference).await {
+            match self.recorder.warn(&reference, line.reason, &line.note).await {
                 Ok(()) => drop(self.told.insert(line)),
                 Err(Error::Api(status)) => {
-                    if self.obstacles.insert(status.message.clone()) {
+                    if self.obstacles.insert(status.code) {
                         let (error, object) = (&status.message, &line.object);
                         tracing::warn!(error, %object, "events cannot be written");
                     }

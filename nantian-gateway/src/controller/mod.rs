@@ -1,13 +1,14 @@
-//! What the gateway writes in a cluster, by one leader among all replicas: status, events, and the Services in front of
-//! Gateways.
+//! What the gateway writes in a cluster: status, events, and the Services in front of Gateways, by one leader among all
+//! replicas; and by each of them the EndpointSlices behind those Services.
 //!
-//! The translator and the control say what is true of each object; here it is only brought into the objects. Nothing
-//! that is served waits for it.
+//! The translator and the control say what is true of each object; here it is only brought into the objects. What is
+//! served already does not wait for it: a new listener waits for its port of the Service, and a Gateway for its address.
 
 mod events;
 mod features;
 mod fronts;
 mod lease;
+mod recorder;
 mod status;
 mod writer;
 

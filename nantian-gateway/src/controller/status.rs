@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 use crate::{
     source::ObjectRef,
     translate::{
-        conditions::{self, ConditionType, Conditions},
+        conditions::{self, ConditionStatus, ConditionType, Conditions, Reason},
         status::{
-            AncestorStatus, CONTROLLER_NAME, GatewayStatus, ListenerStatus, ObjectStatus, ParentStatus,
-            StatusRef,
+            AncestorStatus, CONTROLLER_NAME, GatewayStatus, ListenerSetStatus, ListenerStatus, ObjectStatus,
+            ParentStatus, StatusRef,
         },
     },
 };
@@ -30,8 +30,8 @@ pub(super) struct Merged {
 
 /// The status of `object`, whose present one is `present`.
 ///
-/// What other controllers say stays. Where nothing is said any more of an object that others may speak about too, what was
-/// said is taken back.
+/// What other controllers say stays. Where nothing is said any more of an object, what was said is taken back; but not of
+/// those that have another controller then, who has the whole status.
 pub(super) fn merged(
     object: &ObjectRef,
     present: &Value,
@@ -42,11 +42,7 @@ pub(super) fn merged(
     let merging = Merging { now: *now };
     let status = match truth {
         Some(ObjectStatus::Plain(plain)) => {
-            let mut status = fields(present);
-            status.insert(
-                "conditions".to_owned(),
-                merging.conditions(&present["conditions"], &plain.conditions),
-            );
+            let mut status = merging.plain(present, &plain.conditions);
             if object.kind == "GatewayClass" {
                 let features = features.iter().map(|name| json!({ "name": name })).collect();
                 status.insert("supportedFeatures".to_owned(), features);
@@ -65,9 +61,25 @@ pub(super) fn merged(
         {
             return merging.policy(present, &[]);
         }
+        None if object.kind == "AIService" && !present["conditions"].is_null() => {
+            merging.plain(present, &Conditions::default()).into()
+        }
         None => return Merged::default(),
     };
     Merged { status: (status != *present).then_some(status), left_out: 0 }
+}
+
+/// What is said of a Gateway or a ListenerSet that was ours, once there is no `owner` who decides whose it is.
+pub(super) fn abandoned(object: &ObjectRef, owner: &ObjectRef, generation: Option<i64>) -> ObjectStatus {
+    let mut conditions = Conditions::new(generation);
+    for kind in [ConditionType::Accepted, ConditionType::Programmed] {
+        let message = format!("{owner} does not exist");
+        conditions.set(conditions::Condition::new(kind, ConditionStatus::Unknown, Reason::Pending, message));
+    }
+    match object.kind {
+        "ListenerSet" => ObjectStatus::ListenerSet(ListenerSetStatus { conditions, listeners: Vec::new() }),
+        _ => ObjectStatus::Gateway(GatewayStatus { conditions, ..GatewayStatus::default() }),
+    }
 }
 
 struct Merging {
@@ -75,6 +87,12 @@ struct Merging {
 }
 
 impl Merging {
+    fn plain(&self, present: &Value, conditions: &Conditions) -> Map<String, Value> {
+        let mut status = fields(present);
+        status.insert("conditions".to_owned(), self.conditions(&present["conditions"], conditions));
+        status
+    }
+
     fn gateway(&self, present: &Value, gateway: &GatewayStatus) -> Value {
         let mut status = self.declarer(present, &gateway.conditions, &gateway.listeners);
         status.insert("addresses".to_owned(), json(&gateway.addresses));
@@ -89,8 +107,7 @@ impl Merging {
         conditions: &Conditions,
         listeners: &[ListenerStatus],
     ) -> Map<String, Value> {
-        let mut status = fields(present);
-        status.insert("conditions".to_owned(), self.conditions(&present["conditions"], conditions));
+        let mut status = self.plain(present, conditions);
         let listeners = listeners.iter().map(|listener| self.listener(&present["listeners"], listener));
         status.insert("listeners".to_owned(), listeners.collect());
         status

@@ -21,7 +21,8 @@ use tokio::{
 use super::{
     events::Events,
     lease::Lease,
-    status::{Merged, merged},
+    recorder::Recorder,
+    status::{Merged, abandoned, merged},
 };
 use crate::{
     control::{ConfigView, View},
@@ -29,6 +30,7 @@ use crate::{
         ObjectRef,
         kube::{Mirror, Seen},
     },
+    translate::status::ObjectStatus,
 };
 
 /// Changes that follow one another this closely are written together.
@@ -52,6 +54,8 @@ pub struct Writer {
     /// The versions of objects whose status is as `judged_by` wants it.
     judged: HashMap<ObjectRef, Option<String>>,
     judged_by: Option<Arc<ConfigView>>,
+    /// The objects with an owner that were ours.
+    ours: BTreeSet<ObjectRef>,
     failures: BTreeMap<ObjectRef, Failure>,
     /// Why statuses could not be written, by kind.
     obstacles: BTreeMap<&'static str, String>,
@@ -95,7 +99,7 @@ impl Writer {
         identity: String,
         features: Vec<&'static str>,
     ) -> Self {
-        let events = Events::new(client.clone(), identity);
+        let events = Events::new(Recorder::new(client.clone(), identity));
         let (view, leads) = (view.watch(), lease.holds());
         Self {
             client,
@@ -106,6 +110,7 @@ impl Writer {
             features,
             judged: HashMap::new(),
             judged_by: None,
+            ours: BTreeSet::new(),
             failures: BTreeMap::new(),
             obstacles: BTreeMap::new(),
             full: BTreeSet::new(),
@@ -129,6 +134,10 @@ impl Writer {
             sleep(GATHER).await;
             reports.borrow_and_update();
             let config = self.view.borrow_and_update().clone();
+            if let Some(config) = &config {
+                let spoken_of = config.translation.statuses.iter().map(|(object, _)| object);
+                self.ours.extend(spoken_of.filter(|object| HAVE_OWNER.contains(&object.kind)).cloned());
+            }
             if !*self.leads.borrow_and_update() {
                 self.judged.clear();
                 again = None;
@@ -144,9 +153,10 @@ impl Writer {
 
     /// Writes every status that is not as it should be. Returns after what time that has to be tried again.
     async fn write_all(&mut self, config: &Arc<ConfigView>) -> Option<Duration> {
-        if self.judged_by.as_ref().is_none_or(|judged_by| !Arc::ptr_eq(judged_by, config)) {
-            self.judged.clear();
-            self.judged_by = Some(Arc::clone(config));
+        let before = self.judged_by.replace(Arc::clone(config));
+        if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, config)) {
+            let (before, now) = (&before.translation.statuses, &config.translation.statuses);
+            self.judged.retain(|object, _| before.get(object) == now.get(object));
         }
         let pending = self.pending(config);
         let mirror = &self.mirror;
@@ -181,11 +191,12 @@ impl Writer {
     }
 
     fn pending(&mut self, config: &ConfigView) -> Vec<Pending> {
-        let Self { judged, features, failures, full, .. } = self;
+        let Self { judged, features, failures, full, ours, .. } = self;
         let (now, begun) = (Timestamp::now(), Instant::now());
         self.mirror.with(|all| {
             judged.retain(|object, _| all.contains_key(object));
             full.retain(|object| all.contains_key(object));
+            ours.retain(|object| all.contains_key(object));
             failures.retain(|object, failure| {
                 let version = all.get(object).map(|seen| &seen.resource_version);
                 failure.again_at > begun && version == Some(&failure.version)
@@ -195,7 +206,9 @@ impl Writer {
                 if judged.get(object) == Some(&seen.resource_version) || failures.contains_key(object) {
                     continue;
                 }
-                let truth = config.translation.statuses.get(object);
+                let said = config.translation.statuses.get(object);
+                let no_more = if said.is_none() { given_up(ours, all, object, seen) } else { None };
+                let truth = said.or(no_more.as_ref());
                 let Merged { status, left_out } = merged(object, &seen.status, &now, truth, features);
                 if left_out == 0 {
                     full.remove(object);
@@ -230,6 +243,28 @@ const HAVE_STATUS: [&str; 13] = [
     "BackendLBPolicy",
     "BackendTLSPolicy",
 ];
+
+/// Those of them that are up to another controller if another one has their owner.
+const HAVE_OWNER: [&str; 2] = ["Gateway", "ListenerSet"];
+
+/// What is said of an object that was among `ours`: something only if nobody else may, for it has no owner any more.
+fn given_up(
+    ours: &mut BTreeSet<ObjectRef>,
+    all: &BTreeMap<ObjectRef, Seen>,
+    object: &ObjectRef,
+    seen: &Seen,
+) -> Option<ObjectStatus> {
+    if !ours.contains(object) {
+        return None;
+    }
+    let mut owner = seen.owner.as_ref();
+    while let Some(known) = owner {
+        let Some(seen) = all.get(known) else { return Some(abandoned(object, known, seen.generation)) };
+        owner = seen.owner.as_ref();
+    }
+    ours.remove(object);
+    None
+}
 
 /// Writes one status. Returns the version of the object that has it.
 async fn write(

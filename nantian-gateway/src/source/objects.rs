@@ -79,6 +79,7 @@ impl Objects {
             namespaces: self.namespaces.clone(),
             services: self.services.clone(),
             endpoint_slices: self.endpoint_slices.clone(),
+            placements: self.placements.clone(),
             ..Self::default()
         }
     }

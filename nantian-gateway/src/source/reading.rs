@@ -20,6 +20,9 @@ pub trait Source: fmt::Debug + Send {
 
     /// Brings back the version that the last reading replaced by a refused one. Returns whether there was one.
     fn reject(&mut self, refused: &ObjectRef) -> bool;
+
+    /// Told after each reading, when nothing of it is refused any more: what is handed out now is what is served.
+    fn stands(&mut self) {}
 }
 
 /// What a [`Source`] has taken in.

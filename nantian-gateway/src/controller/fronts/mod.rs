@@ -8,13 +8,13 @@ use std::{sync::Arc, time::Duration};
 use kube::{
     Api, Client, Error, Resource as _,
     api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams},
-    runtime::events::Recorder,
 };
 use tokio::{sync::watch, time::sleep};
 
 use self::plan::{Obstacle, Plan, plan};
 use super::{
-    Lease, events,
+    Lease,
+    recorder::Recorder,
     writer::{REFUSED, RETRY, is_refusal},
 };
 use crate::{
@@ -22,6 +22,10 @@ use crate::{
     source::{Objects, kube::said},
     translate::conditions::Reason,
 };
+
+/// What the leader is ahead of the others. Slices are written by whoever sees that they are not as they should be, for they
+/// are where traffic goes, and a leader that has died stands in them itself.
+const AHEAD: Duration = Duration::from_millis(500);
 
 /// Whose fields of an object are ours, as the API server keeps it.
 const FIELD_MANAGER: &str = "nantian-gateway";
@@ -47,7 +51,7 @@ pub enum ServiceKind {
     ClusterIp,
 }
 
-/// Takes care of them while this replica leads.
+/// Takes care of them: of the Services while this replica leads, of the EndpointSlices in any case.
 pub struct Fronts {
     client: Client,
     config: FrontConfig,
@@ -64,8 +68,8 @@ impl std::fmt::Debug for Fronts {
 }
 
 impl Fronts {
-    /// Keeps the Services of the Gateways among `objects` as `config` has them, while the process holds `lease`. Events are
-    /// in the name of `identity`.
+    /// Keeps the Services of the Gateways among `objects` as `config` has them while the process holds `lease`, and their
+    /// endpoints always. Events are in the name of `identity`.
     pub fn new(
         client: Client,
         config: FrontConfig,
@@ -73,7 +77,7 @@ impl Fronts {
         lease: &Lease,
         identity: String,
     ) -> Self {
-        let recorder = events::recorder(client.clone(), identity);
+        let recorder = Recorder::new(client.clone(), identity);
         Self { client, config, objects, leads: lease.holds(), recorder, told: Vec::new() }
     }
 
@@ -89,14 +93,19 @@ impl Fronts {
                 changed = self.leads.changed() => if changed.is_err() { return },
                 () = sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
-            again = if *self.leads.borrow_and_update() { self.bring_about().await } else { None };
+            let leads = *self.leads.borrow_and_update();
+            if !leads {
+                sleep(AHEAD).await;
+            }
+            again = self.bring_about(leads).await;
         }
     }
 
     /// Writes what is not as it should be. Returns after what time that has to be tried again.
-    async fn bring_about(&mut self) -> Option<Duration> {
+    async fn bring_about(&mut self, leads: bool) -> Option<Duration> {
         let objects = Arc::clone(&self.objects.borrow_and_update());
-        let Plan { apply, delete, mut obstacles } = plan(&objects, &self.config);
+        let plan = plan(&objects, &self.config);
+        let Plan { services, slices, delete, mut obstacles } = if leads { plan } else { plan.of_slices() };
         let mut again: Option<Duration> = None;
         let mut note = |gateway, resource: &ApiResource, name: &ObjectName, error: Error| {
             let Some(wait) = retry_after(&error) else { return };
@@ -104,7 +113,7 @@ impl Fronts {
             let text = format!("{} {name} cannot be written: {}", resource.kind, said(&error));
             obstacles.push(Obstacle { gateway, text });
         };
-        for object in apply {
+        for object in services.into_iter().chain(slices) {
             let parameters = PatchParams::apply(FIELD_MANAGER).force();
             let api = self.api(&object.resource, &object.name);
             let written = api.patch(&object.name.name, &parameters, &Patch::Apply(&object.body)).await;
@@ -119,7 +128,9 @@ impl Fronts {
                 note(None, &services, &service, error);
             }
         }
-        self.tell(obstacles, &objects).await;
+        if leads {
+            self.tell(obstacles, &objects).await;
+        }
         again
     }
 
@@ -129,8 +140,8 @@ impl Fronts {
             tracing::warn!("{obstacle}");
             let gateway = obstacle.gateway.as_ref().and_then(|name| objects.gateways.get(name));
             let Some(gateway) = gateway else { continue };
-            let event = events::warning(Reason::AddressNotAssigned.as_str(), obstacle.text.clone());
-            if let Err(error) = self.recorder.publish(&event, &gateway.object_ref(&())).await {
+            let reason = Reason::AddressNotAssigned.as_str();
+            if let Err(error) = self.recorder.warn(&gateway.object_ref(&()), reason, &obstacle.text).await {
                 tracing::debug!(%error, "an event cannot be written");
             }
         }

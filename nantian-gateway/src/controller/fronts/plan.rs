@@ -5,11 +5,8 @@ use std::{
     fmt,
 };
 
-use gateway_api::experimental::gateways::{Gateway, GatewayListeners};
-use k8s_openapi::api::{
-    core::v1::Service,
-    discovery::v1::{Endpoint, EndpointSlice},
-};
+use gateway_api::experimental::gateways::Gateway;
+use k8s_openapi::api::{core::v1::Service, discovery::v1::Endpoint};
 use kube::api::ApiResource;
 use serde_json::Value;
 
@@ -17,20 +14,25 @@ use super::{FrontConfig, wanted};
 use crate::{
     ir::{ObjectName, Transport},
     source::{
-        Objects,
-        kube::{PORTS, belongs_to, claims, digest, fronted, service_name, transport},
+        Objects, Placements,
+        kube::{PORTS, belongs_to, digest, fronted, listener_ports, names_an_address, service_name},
     },
-    translate::added_listeners,
+    translate::status::CONTROLLER_NAME,
 };
 
 /// The label that ties an EndpointSlice to its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
+/// The families of addresses that replicas can have.
+const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
+
 /// What has to be written.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// Objects to create or to change.
-    pub(super) apply: Vec<Wanted>,
+    /// Services to create or to change.
+    pub(super) services: Vec<Wanted>,
+    /// EndpointSlices to create or to change.
+    pub(super) slices: Vec<Wanted>,
     /// Services to delete, whose Gateways want none any more.
     pub(super) delete: Vec<ObjectName>,
     /// What keeps Gateways from being reached.
@@ -58,11 +60,13 @@ pub(super) struct Wanted {
 /// Compares what there is with what there should be.
 pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
     let mut plan = Plan::default();
-    let mut claims = claims(objects);
-    let mut taken: BTreeSet<(Transport, u16)> = BTreeSet::new();
-    for ports in claims.values() {
-        taken.extend(ports.iter().map(|((transport, _), bound)| (*transport, *bound)));
-    }
+    let bound = |name: &ObjectName| match &objects.placements {
+        Placements::InFront(placed) => placed.get(name).map(|placement| &placement.ports),
+        _ => None,
+    };
+    let all = fronted(objects).filter_map(|(name, _)| bound(name)).flatten();
+    let mut taken: BTreeSet<(Transport, u16)> =
+        all.map(|((transport, _), bound)| (*transport, *bound)).collect();
     let replicas = replicas(objects, &config.own_service);
     let mut kept = BTreeSet::new();
     for (name, gateway) in fronted(objects) {
@@ -73,15 +77,14 @@ pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
             plan.obstacle(name, format!("Service {service_name} exists and belongs to somebody else"));
             continue;
         }
-        let ports = claims.remove(name).unwrap_or_default();
-        let added = added_listeners(objects, name, gateway);
-        let ports = with_all_listeners(gateway, &added, ports, &mut taken);
+        let asked = listener_ports(objects, name, gateway);
+        let ports = with_all_listeners(gateway, asked, bound(name), &mut taken);
         if ports.is_empty() {
             continue;
         }
         kept.insert(service_name.clone());
         let body = wanted::service(name, gateway, &service_name, config.kind, &ports);
-        plan.add::<Service>(name, &service_name, body, present.map(|service| &**service));
+        plan.services.extend(wanted(name, &service_name, body, present.map(|service| &**service)));
         if let Some(uid) = present.and_then(|service| service.metadata.uid.as_deref()) {
             if replicas.is_empty() {
                 let own = &config.own_service;
@@ -90,12 +93,18 @@ pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
                     format!("its Service leads nowhere, for Service {own} has no EndpointSlice"),
                 );
             }
-            for (family, endpoints) in &replicas {
+            for family in FAMILIES {
                 let slice =
                     ObjectName::new(&*service_name.namespace, wanted::slice_name(&service_name, family));
-                let body = wanted::slice(&service_name, uid, &slice, family, endpoints, &ports);
                 let present = objects.endpoint_slices.get(&slice).map(|slice| &**slice);
-                plan.add::<EndpointSlice>(name, &slice, body, present);
+                let endpoints = match (replicas.get(family), present) {
+                    (Some(endpoints), _) => endpoints.as_slice(),
+                    // There is none any more that has such an address.
+                    (None, Some(_)) if !replicas.is_empty() => &[],
+                    (None, _) => continue,
+                };
+                let body = wanted::slice(&service_name, uid, &slice, family, endpoints, &ports);
+                plan.slices.extend(wanted(name, &slice, body, present));
             }
         }
     }
@@ -107,14 +116,10 @@ pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
 }
 
 impl Plan {
-    fn add<T>(&mut self, gateway: &ObjectName, name: &ObjectName, body: Value, present: Option<&T>)
-    where
-        T: kube::Resource<DynamicType = ()> + serde::Serialize,
-    {
-        if !present.is_some_and(|present| wanted::is_as(present, &body)) {
-            let (gateway, resource) = (gateway.clone(), ApiResource::erase::<T>(&()));
-            self.apply.push(Wanted { gateway, resource, name: name.clone(), body });
-        }
+    /// The slices alone, of Services that are as they should be: only the leader chooses ports.
+    pub(super) fn of_slices(mut self) -> Self {
+        self.slices.retain(|slice| self.services.iter().all(|service| service.gateway != slice.gateway));
+        Self { slices: self.slices, ..Self::default() }
     }
 
     fn obstacle(&mut self, gateway: &ObjectName, text: String) {
@@ -131,32 +136,42 @@ impl fmt::Display for Obstacle {
     }
 }
 
+/// `body` as something to write, unless `present` is as it says.
+fn wanted<T>(gateway: &ObjectName, name: &ObjectName, body: Value, present: Option<&T>) -> Option<Wanted>
+where
+    T: kube::Resource<DynamicType = ()> + serde::Serialize,
+{
+    let is_there = present.is_some_and(|present| wanted::is_as(present, &body));
+    let (gateway, name) = (gateway.clone(), name.clone());
+    (!is_there).then(|| Wanted { gateway, resource: ApiResource::erase::<T>(&()), name, body })
+}
+
 /// Whether the Gateway of a Service of ours is there and wants none. With one that is gone the cluster takes its Service
-/// away; to lose sight of a Gateway or its class is no reason to give up an address.
+/// away; to lose sight of a Gateway or its class is no reason to give up an address, nor is an edit that cannot be served.
 fn is_obsolete(objects: &Objects, name: &ObjectName, service: &Service) -> bool {
     let owners = service.metadata.owner_references.iter().flatten();
     let gateways = owners
         .filter_map(|owner| objects.gateways.get(&ObjectName::new(&*name.namespace, owner.name.as_str())));
     gateways.into_iter().any(|gateway| {
         let class = ObjectName::new("", gateway.spec.gateway_class_name.as_str());
-        belongs_to(service, gateway) && objects.gateway_classes.contains_key(&class)
+        let wants_none = objects
+            .gateway_classes
+            .get(&class)
+            .is_some_and(|class| class.spec.controller_name != CONTROLLER_NAME || names_an_address(gateway));
+        belongs_to(service, gateway) && wants_none
     })
 }
 
-/// `known` without the ports that no listener has, and with a free one for each listener that has none.
+/// The port of the process for each of the listener ports that are `asked` for: the one that is `bound`, or a free one.
 fn with_all_listeners(
     gateway: &Gateway,
-    added: &[GatewayListeners],
-    known: BTreeMap<(Transport, u16), u16>,
+    asked: BTreeSet<(Transport, u16)>,
+    bound: Option<&BTreeMap<(Transport, u16), u16>>,
     taken: &mut BTreeSet<(Transport, u16)>,
 ) -> BTreeMap<(Transport, u16), u16> {
-    let listeners = gateway.spec.listeners.iter().chain(added);
-    let asked: BTreeSet<(Transport, u16)> = listeners
-        .filter_map(|listener| Some((transport(listener)?, u16::try_from(listener.port).ok()?)))
-        .collect();
     let mut ports = BTreeMap::new();
     for (transport, port) in asked {
-        let bound = known.get(&(transport, port)).copied();
+        let bound = bound.and_then(|bound| bound.get(&(transport, port))).copied();
         let bound = bound.or_else(|| free_port(gateway, transport, port, taken));
         if let Some(bound) = bound {
             taken.insert((transport, bound));

@@ -85,11 +85,39 @@ fn entries_of_other_controllers_stay_and_our_stale_ones_go() {
 
 #[test]
 fn nothing_is_written_about_what_is_not_ours() {
-    for kind in ["HTTPRoute", "TokenPolicy", "Gateway", "GatewayClass", "AIService"] {
+    for kind in ["HTTPRoute", "TokenPolicy", "Gateway", "ListenerSet", "GatewayClass"] {
         let present = json!({ "conditions": [{ "type": "Accepted" }] });
         assert_eq!(merged(&object(kind), &present, &at(1), None), None, "{kind}");
         assert_eq!(merged(&object(kind), &Value::Null, &at(1), None), None, "{kind}");
     }
+}
+
+#[test]
+fn what_was_said_of_an_ai_service_is_taken_back() {
+    let said = merged(&object("AIService"), &Value::Null, &at(1), Some(&plain(1, true))).unwrap();
+    let left = merged(&object("AIService"), &said, &at(2), None).unwrap();
+    assert_eq!(left["conditions"], json!([]));
+    for present in [left, Value::Null] {
+        assert_eq!(merged(&object("AIService"), &present, &at(3), None), None);
+    }
+}
+
+#[test]
+fn a_gateway_whose_class_is_gone_is_not_said_to_be_served() {
+    let listener = json!({ "name": "http", "supportedKinds": [], "attachedRoutes": 1, "conditions": [] });
+    let condition = |kind: &str| json!({ "type": kind, "status": "True", "reason": kind, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z" });
+    let present = json!({
+        "addresses": [{ "value": "10.0.0.1" }], "listeners": [listener],
+        "conditions": [condition("Accepted"), condition("Programmed")],
+    });
+    let class = ObjectRef { kind: "GatewayClass", name: ObjectName::new("", "nantian") };
+    let truth = abandoned(&object("Gateway"), &class, Some(3));
+    let status = merged(&object("Gateway"), &present, &at(1), Some(&truth)).unwrap();
+    for condition in status["conditions"].as_array().unwrap() {
+        assert_eq!((&condition["status"], &condition["observedGeneration"]), (&json!("Unknown"), &json!(3)));
+        assert_eq!(condition["message"], "GatewayClass nantian does not exist");
+    }
+    assert_eq!((&status["addresses"], &status["listeners"]), (&json!([]), &json!([])));
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub struct Seen {
     pub resource_version: Option<String>,
     /// `metadata.generation`.
     pub generation: Option<i64>,
+    /// What decides whose it is: the GatewayClass of a Gateway, the Gateway of a ListenerSet.
+    pub owner: Option<ObjectRef>,
     /// `status`, or null.
     pub status: Value,
 }
@@ -162,6 +164,7 @@ impl Mirror {
             uid: object.metadata.uid.clone(),
             resource_version: object.metadata.resource_version.clone(),
             generation: object.metadata.generation,
+            owner: owner(kind, &name, &object.data),
             status: object.data.get("status").cloned().unwrap_or_default(),
         };
         let change = Change::Seen(kind, plain(kind, object));
@@ -214,6 +217,22 @@ fn name(kind: Kind, metadata: &ObjectMeta) -> Option<ObjectRef> {
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = ObjectName::new(namespace, metadata.name.as_deref()?);
     Some(ObjectRef { kind: kind.info().name, name })
+}
+
+fn owner(kind: Kind, name: &ObjectRef, object: &Value) -> Option<ObjectRef> {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str);
+    match kind {
+        Kind::Gateway => {
+            let class = ObjectName::new("", text("/spec/gatewayClassName")?);
+            Some(ObjectRef { kind: Kind::GatewayClass.info().name, name: class })
+        }
+        Kind::ListenerSet => {
+            let namespace = text("/spec/parentRef/namespace").unwrap_or(&name.name.namespace);
+            let gateway = ObjectName::new(namespace, text("/spec/parentRef/name")?);
+            Some(ObjectRef { kind: Kind::Gateway.info().name, name: gateway })
+        }
+        _ => None,
+    }
 }
 
 /// The object as its author wrote it: what the server adds at every write is no change of it.

@@ -3,6 +3,7 @@
 //! [`follow`] keeps a [`Mirror`] of every kind that the API server serves, and [`Cluster`] hands out what is in it, after
 //! the same checks that manifests in files go through. An object that breaks keeps its last good version.
 
+mod client;
 mod discovery;
 mod follow;
 mod mirror;
@@ -12,14 +13,23 @@ mod service;
 mod unaddressed;
 mod unreadable;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 pub(crate) use self::said::said;
-pub(crate) use self::service::{PORTS, belongs_to, claims, digest, fronted, service_name, transport};
+pub(crate) use self::service::{
+    PORTS, belongs_to, digest, fronted, listener_ports, placements, service_name,
+};
+pub(crate) use self::unaddressed::names_an_address;
 pub use self::{
+    client::connect,
     follow::follow,
     mirror::{Mirror, Seen},
     pool::{AddressPool, InvalidPool},
@@ -51,8 +61,10 @@ pub struct Cluster {
     assigned: BTreeMap<ObjectName, IpAddr>,
     /// The objects with the addresses of the pool, where there is one.
     addressed: Option<Objects>,
-    /// Where the Gateways with a Service are reached.
+    /// Where the Gateways with a Service were reached when what was handed out stood last.
     placed: BTreeMap<ObjectName, Placement>,
+    /// Whether something has changed that who makes the Services was not shown.
+    is_unshown: bool,
 }
 
 /// Who gives addresses to Gateways that ask for none.
@@ -81,6 +93,7 @@ impl Cluster {
             assigned: BTreeMap::new(),
             addressed: None,
             placed: BTreeMap::new(),
+            is_unshown: false,
         }
     }
 
@@ -98,41 +111,44 @@ impl Cluster {
         }
     }
 
-    fn assign_addresses(&mut self) {
-        let Addressing::Pool(pool) = &self.addressing else { return };
-        let known = |gateway: &ObjectName| {
-            let seen = self.mirror.get(&ObjectRef { kind: "Gateway", name: gateway.clone() })?;
-            seen.status.pointer("/addresses/0/value")?.as_str()?.parse().ok()
-        };
-        self.addressed = Some(pool.assign(self.versions.objects(), known, &mut self.assigned));
-    }
-
-    /// Looks where the Gateways with a Service are reached, and shows the objects to whoever makes the Services if one of
-    /// them has changed. Returns the Gateways that are reached in another way than before.
-    fn place(&mut self, has_changed: bool) -> Vec<ObjectRef> {
-        let Addressing::Services(show) = &self.addressing else { return Vec::new() };
-        let status = |service: &ObjectName| {
-            let seen = self.mirror.get(&ObjectRef { kind: "Service", name: service.clone() });
+    /// Finds out where the Gateways are reached that ask for no address. Returns those that have moved.
+    fn locate(&mut self) -> Vec<ObjectRef> {
+        let status = |kind, name: &ObjectName| {
+            let seen = self.mirror.get(&ObjectRef { kind, name: name.clone() });
             seen.map(|seen| seen.status).unwrap_or_default()
         };
-        let placed = service::placements(self.versions.objects(), status);
-        let has_moved = |name: &&ObjectName| placed.get(*name) != self.placed.get(*name);
-        let names = placed.keys().chain(self.placed.keys().filter(|name| !placed.contains_key(*name)));
-        let moved = names.filter(has_moved).map(|name| ObjectRef { kind: "Gateway", name: name.clone() });
-        let moved: Vec<ObjectRef> = moved.collect();
-        self.placed = placed;
-        self.versions.place(Placements::InFront(self.placed.clone()));
-        if has_changed || !moved.is_empty() {
-            show.send_replace(Arc::new(self.versions.objects().fronts()));
+        match &self.addressing {
+            Addressing::Nobody => Vec::new(),
+            Addressing::Pool(pool) => {
+                let known = |gateway: &ObjectName| {
+                    status("Gateway", gateway).pointer("/addresses/0/value")?.as_str()?.parse().ok()
+                };
+                let before = self.assigned.clone();
+                self.addressed = Some(pool.assign(self.versions.objects(), known, &mut self.assigned));
+                moved(&before, &self.assigned)
+            }
+            Addressing::Services(_) => {
+                let status = |service: &ObjectName| status("Service", service);
+                let placed = placements(self.versions.objects(), &self.placed, status);
+                let moved = moved(&self.placed, &placed);
+                self.versions.place(Placements::InFront(placed));
+                moved
+            }
         }
-        moved
     }
+}
+
+/// The Gateways that are somewhere else than before.
+fn moved<T: PartialEq>(before: &BTreeMap<ObjectName, T>, now: &BTreeMap<ObjectName, T>) -> Vec<ObjectRef> {
+    let names: BTreeSet<&ObjectName> = before.keys().chain(now.keys()).collect();
+    let moved = names.into_iter().filter(|name| before.get(*name) != now.get(*name));
+    moved.map(|name| ObjectRef { kind: "Gateway", name: name.clone() }).collect()
 }
 
 impl Source for Cluster {
     fn read(&mut self) -> Reading {
         self.versions.settle();
-        let (mut changed, mut is_idle) = (Vec::new(), true);
+        let (mut changed, mut is_idle) = (BTreeSet::new(), true);
         for (name, change) in self.mirror.take() {
             let before = self.unreadable.remove(&name);
             let has_changed = match change {
@@ -141,14 +157,12 @@ impl Source for Cluster {
             };
             is_idle &= self.unreadable.get(&name) == before.as_ref();
             if has_changed {
-                changed.push(name);
+                changed.insert(name);
             }
         }
-        if !changed.is_empty() {
-            self.assign_addresses();
-        }
-        let moved = self.place(!changed.is_empty());
-        changed.extend(moved);
+        // Also without a change of an object: addresses are in statuses.
+        changed.extend(self.locate());
+        self.is_unshown |= !changed.is_empty();
         // What else changes in a status changes nothing that is served.
         is_idle &= changed.is_empty();
         let lines = self.unreadable.iter().flat_map(|(name, unreadable)| {
@@ -157,7 +171,7 @@ impl Source for Cluster {
         let faults = lines.collect();
         let absent = self.mirror.absent().into_iter().map(Kind::info);
         let unserved = absent.map(|kind| format!("{} {}", kind.api_version(), kind.name)).collect();
-        Reading { changed, faults, unserved, is_idle }
+        Reading { changed: changed.into_iter().collect(), faults, unserved, is_idle }
     }
 
     fn objects(&self) -> &Objects {
@@ -174,9 +188,20 @@ impl Source for Cluster {
     fn reject(&mut self, refused: &ObjectRef) -> bool {
         let is_rejected = self.versions.reject([refused]);
         if is_rejected {
-            self.assign_addresses();
+            self.locate();
         }
         is_rejected
+    }
+
+    fn stands(&mut self) {
+        let Addressing::Services(show) = &self.addressing else { return };
+        let objects = self.versions.objects();
+        if let Placements::InFront(placed) = &objects.placements {
+            self.placed.clone_from(placed);
+        }
+        if mem::take(&mut self.is_unshown) {
+            show.send_replace(Arc::new(objects.fronts()));
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
         objects::Objects,
         placement::{Placement, PublicAddress},
     },
+    translate::added_listeners,
 };
 
 /// The ports that are bound for listeners of Gateways with a Service: below those from which Linux takes ports for
@@ -60,7 +61,7 @@ pub(crate) fn belongs_to(service: &Service, gateway: &Gateway) -> bool {
 }
 
 /// What the port of a listener is of; `None` for a protocol that is not known.
-pub(crate) fn transport(listener: &GatewayListeners) -> Option<Transport> {
+fn transport(listener: &GatewayListeners) -> Option<Transport> {
     match listener.protocol.as_str() {
         "HTTP" | "HTTPS" | "TLS" | "TCP" => Some(Transport::Tcp),
         "UDP" => Some(Transport::Udp),
@@ -74,19 +75,49 @@ fn service_of<'a>(objects: &'a Objects, name: &ObjectName, gateway: &Gateway) ->
     belongs_to(service, gateway).then_some(service)
 }
 
+/// The ports that the listeners of a Gateway ask for, those of its ListenerSets included.
+pub(crate) fn listener_ports(
+    objects: &Objects,
+    name: &ObjectName,
+    gateway: &Gateway,
+) -> BTreeSet<(Transport, u16)> {
+    let added = added_listeners(objects, name, gateway);
+    let listeners = gateway.spec.listeners.iter().chain(&added);
+    let port = |listener: &GatewayListeners| Some((transport(listener)?, u16::try_from(listener.port).ok()?));
+    listeners.filter_map(port).collect()
+}
+
 /// The ports of the process that the Service of each Gateway leads to.
 ///
-/// A Service counts only for ports that are for this, and that no older Gateway has: whoever may write Services in some
-/// namespace must not reach by one what else the process listens on.
-pub(crate) fn claims(objects: &Objects) -> BTreeMap<ObjectName, BTreeMap<(Transport, u16), u16>> {
-    let mut taken = BTreeSet::new();
-    let mut claims = BTreeMap::new();
-    for (name, gateway) in fronted(objects) {
-        let Some(service) = service_of(objects, name, gateway) else { continue };
+/// A Service counts only for ports that are for this, that its Gateway has listeners for, and that no other Gateway has
+/// already, as `placed` says: whoever may write Services in some namespace must not reach by one what else the process
+/// listens on. Of those who come at once the oldest Gateway has a port.
+fn claims(
+    objects: &Objects,
+    placed: &BTreeMap<ObjectName, Placement>,
+) -> BTreeMap<ObjectName, BTreeMap<(Transport, u16), u16>> {
+    let claimed = |(name, gateway)| {
+        let service = service_of(objects, name, gateway)?;
+        let asked = listener_ports(objects, name, gateway);
         let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).filter_map(bound_port);
-        let own = ports
-            .filter(|((transport, _), bound)| PORTS.contains(bound) && taken.insert((*transport, *bound)));
-        claims.insert(name.clone(), own.collect());
+        let ports = ports.filter(|(port, bound)| PORTS.contains(bound) && asked.contains(port));
+        Some((name, ports.collect::<Vec<_>>()))
+    };
+    let claimed: Vec<(&ObjectName, _)> = fronted(objects).filter_map(claimed).collect();
+    let each =
+        claimed.iter().flat_map(|(name, ports)| ports.iter().map(move |(port, bound)| (*name, port, bound)));
+    let is_kept = |name, port, bound| {
+        placed.get(name).and_then(|placed: &Placement| placed.ports.get(port)) == Some(bound)
+    };
+    let kept = each.filter(|(name, port, bound)| is_kept(name, port, bound));
+    let mut owners: BTreeMap<(Transport, u16), (&ObjectName, u16)> =
+        kept.map(|(name, (transport, port), bound)| ((*transport, *bound), (name, *port))).collect();
+    let mut claims = BTreeMap::new();
+    for (name, ports) in claimed {
+        let is_own = |((transport, port), bound): &((Transport, u16), u16)| {
+            *owners.entry((*transport, *bound)).or_insert((name, *port)) == (name, *port)
+        };
+        claims.insert(name.clone(), ports.into_iter().filter(is_own).collect());
     }
     claims
 }
@@ -101,18 +132,20 @@ fn bound_port(port: &ServicePort) -> Option<((Transport, u16), u16)> {
     Some(((transport, u16::try_from(port.port).ok()?), u16::try_from(target).ok()?))
 }
 
-/// Where the Gateways are reached whose Services are there; `status` gives the status of a Service.
-pub(super) fn placements(
+/// Where the Gateways are reached whose Services are there, after they were reached where `placed` says; `status` gives the
+/// status of a Service.
+pub(crate) fn placements(
     objects: &Objects,
+    placed: &BTreeMap<ObjectName, Placement>,
     status: impl Fn(&ObjectName) -> Value,
 ) -> BTreeMap<ObjectName, Placement> {
-    let mut claims = claims(objects);
-    let placed = |(name, gateway): (&ObjectName, &Gateway)| {
+    let mut claims = claims(objects, placed);
+    let place = |(name, gateway): (&ObjectName, &Gateway)| {
         let service = service_of(objects, name, gateway)?;
         let addresses = addresses(service, &status(&service_name(name, gateway)));
         Some((name.clone(), Placement { ports: claims.remove(name)?, addresses }))
     };
-    fronted(objects).filter_map(placed).collect()
+    fronted(objects).filter_map(place).collect()
 }
 
 fn addresses(service: &Service, status: &Value) -> Vec<PublicAddress> {

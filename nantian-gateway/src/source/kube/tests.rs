@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs};
 
+use gateway_api::experimental::gateways::Gateway;
 use kube::api::{ApiResource, DynamicObject};
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
@@ -179,4 +180,37 @@ proptest! {
         prop_assert_eq!(translate(&here, gates), translate(&standalone.objects, gates));
         prop_assert!(cluster.read().is_idle);
     }
+}
+
+/// Writes a status of a Gateway and reads it back as the watch tells it.
+fn tell_address(world: &mut World, at: usize, address: &str) {
+    let mut gateway = world.shown(at).unwrap();
+    gateway.data["status"] = json!({ "addresses": [{ "type": "IPAddress", "value": address }] });
+    let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
+    world.mirror.put(Kind::Gateway, &resource, gateway);
+}
+
+#[test]
+fn a_replica_binds_the_addresses_that_another_one_has_told() {
+    let mut world = World::default();
+    let pool = "10.0.0.1-10.0.0.2".parse().unwrap();
+    let mut cluster = Cluster::new(Arc::clone(&world.mirror), Addressing::Pool(pool));
+    for at in [0, 1, 2] {
+        world.edit(Edit::Put(at, 0), &mut cluster);
+    }
+    cluster.read();
+    let addresses = |cluster: &Cluster| {
+        let gateways = cluster.objects().gateways.values();
+        let address = |gateway: &Gateway| gateway.spec.addresses.as_ref()?.first()?.value.clone();
+        gateways.filter_map(|gateway| address(gateway)).collect::<Vec<_>>()
+    };
+    assert_eq!(addresses(&cluster), ["10.0.0.1", "10.0.0.2"]);
+    // The leader has met `b` before `a`; nothing but the statuses tells of it.
+    tell_address(&mut world, 1, "10.0.0.2");
+    tell_address(&mut world, 2, "10.0.0.1");
+    let reading = cluster.read();
+    let moved: Vec<_> = reading.changed.iter().map(ToString::to_string).collect();
+    assert_eq!(moved, ["Gateway demo/a", "Gateway demo/b"]);
+    assert_eq!(addresses(&cluster), ["10.0.0.2", "10.0.0.1"]);
+    assert!(cluster.read().is_idle);
 }

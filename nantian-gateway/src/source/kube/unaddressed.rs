@@ -1,5 +1,7 @@
 //! The Gateways that somebody has to find an address for.
 
+use std::net::IpAddr;
+
 use gateway_api::experimental::gateways::{Gateway, GatewayAddresses};
 
 use crate::{
@@ -25,4 +27,10 @@ pub(super) fn asks_for_none(gateway: &Gateway) -> bool {
             && address.r#type.as_deref().is_none_or(|kind| kind == "IPAddress")
     };
     gateway.spec.addresses.iter().flatten().all(leaves_it)
+}
+
+/// Whether a Gateway names an address to be bound on.
+pub(crate) fn names_an_address(gateway: &Gateway) -> bool {
+    let mut values = gateway.spec.addresses.iter().flatten().filter_map(|address| address.value.as_deref());
+    values.any(|value| value.parse::<IpAddr>().is_ok())
 }

@@ -1,9 +1,13 @@
 //! Gateways that are reached through a Service of their own.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{ApiServer, route};
-use crate::support::{Backend, Message, Port, Running, World, eventually, manifests, rule, to};
+use crate::support::{
+    Backend, Message, Port, Running, World, eventually, eventually_within, manifests, rule, to,
+};
 
 /// The condition `Programmed` of the Gateway `demo`: its status and its reason.
 fn programmed(server: &ApiServer) -> (Value, Value) {
@@ -119,6 +123,7 @@ async fn a_gateway_whose_address_nobody_knows_is_not_programmed() {
 #[tokio::test]
 async fn a_service_that_the_server_refuses_is_told_once_and_not_tried_at_once() {
     let server = ApiServer::start().await;
+    server.refuse_mixed_protocols();
     let listeners = |protocol: &str| {
         let gateway = gateway("");
         gateway.replace(
@@ -152,4 +157,60 @@ async fn a_service_that_the_server_refuses_is_told_once_and_not_tried_at_once() 
     assert_eq!(running.log.count("cannot be written"), 1);
     server.apply(&listeners("TCP"));
     eventually("it is there", async || server.get("services", "demo", "demo-nantian").is_some()).await;
+}
+
+#[tokio::test]
+async fn an_edit_of_a_gateway_that_is_refused_costs_it_no_service() {
+    let backend = Backend::echo("a").await;
+    let (server, running) = start(&backend, Port::reserve_behind_service()).await;
+    eventually("the Service leads somewhere", async || {
+        server.get("endpointslices", "demo", "demo-nantian-ipv4").is_some()
+    })
+    .await;
+    let service = || server.get("services", "demo", "demo-nantian").unwrap();
+    let mut wire = running.connect().await;
+    assert_eq!(wire.get("/").await.status(), 200);
+    let (before, deletions) = (service()["spec"].clone(), server.deletions("services"));
+    for address in ["{type: Hostname, value: a.example.org}", "{type: example.com/Odd, value: x}"] {
+        let edited = gateway(&format!("addresses: [{address}]")).replace("port: 80,", "port: 8080,");
+        server.apply(&edited);
+        eventually("the refusal is told", async || {
+            let gateway = server.get("gateways", "demo", "demo").unwrap();
+            let conditions = gateway["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let is_it = |condition: &Value| {
+                condition["reason"] == "UnsupportedAddress"
+                    && condition["observedGeneration"] == gateway["metadata"]["generation"]
+            };
+            conditions.iter().any(is_it)
+        })
+        .await;
+        assert_eq!(wire.get("/").await.status(), 200);
+        assert_eq!(running.get("/").await.status(), 200, "the port is open");
+    }
+    // A change of the Service that the leader takes back comes after anything else that it would do.
+    let mut edited = service();
+    edited["spec"]["type"] = "ClusterIP".into();
+    edited["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    server.apply(&edited.to_string());
+    eventually("the Service is brought back", async || service()["spec"]["type"] == "LoadBalancer").await;
+    assert_eq!((service()["spec"].clone(), server.deletions("services")), (before, deletions));
+}
+
+#[tokio::test]
+async fn a_replica_that_does_not_lead_keeps_the_endpoints_up_to_date() {
+    let backend = Backend::echo("a").await;
+    let (server, first) = start(&backend, Port::reserve_behind_service()).await;
+    let endpoints = || {
+        let slice = server.get("endpointslices", "demo", "demo-nantian-ipv4");
+        slice.and_then(|slice| slice["endpoints"].as_array().map(Vec::len))
+    };
+    eventually("the Service leads to both", async || endpoints() == Some(2)).await;
+    let world = World::of_cluster(Port::reserve(), &server.kubeconfig());
+    let second = world.options(&["--gateway-service", "LoadBalancer"]).start().await;
+    first.signal("KILL");
+    server.delete("endpointslices", "default", "nantian-gateway-1");
+    // The lease of the first one is not over yet.
+    eventually_within(Duration::from_secs(8), "the dead one is left out", async || endpoints() == Some(1))
+        .await;
+    drop(second);
 }

@@ -143,6 +143,44 @@ async fn traffic_goes_on_without_the_api_server_and_the_state_converges_when_it_
 }
 
 #[tokio::test]
+async fn a_request_that_is_never_answered_holds_up_no_watch() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start(&backend).await;
+    cluster.becomes("/", 200).await;
+    // CRDs that are not there are looked for.
+    let looked_for = "/apis/gateway.nantian.dev/v1alpha1";
+    cluster.server.set_silent(Some(looked_for));
+    cluster.server.forget_requests();
+    eventually("it asks which kinds there are", async || cluster.server.requests(looked_for) > 0).await;
+    let edited = Instant::now();
+    cluster.server.apply(&route(&rule("/new", &to("a"))));
+    cluster.becomes("/new", 200).await;
+    // Long before the request is given up.
+    assert!(edited.elapsed() < Duration::from_secs(5), "{:?}", edited.elapsed());
+}
+
+#[tokio::test]
+async fn a_kind_that_is_served_in_another_version_stays() {
+    let backend = Backend::echo("a").await;
+    let server = ApiServer::start().await;
+    server.set_versions("httproutes", &["v1beta1"]);
+    let port = Port::reserve();
+    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    server.apply(&manifests::service("a", "http", &[&backend]));
+    server.apply(&route(&rule("/", &to("a"))).replace("networking.k8s.io/v1", "networking.k8s.io/v1beta1"));
+    let gateway = World::of_cluster(port, &server.kubeconfig()).start().await;
+    let cluster = Cluster { server, gateway };
+    cluster.becomes("/", 200).await;
+    let mut wire = cluster.gateway.connect().await;
+    cluster.server.set_versions("httproutes", &["v1"]);
+    cluster.gateway.log.more("kind is served in another version", 0).await;
+    assert_eq!(wire.get("/").await.status(), 200);
+    cluster.server.apply(&route(&rule("/new", &to("a"))));
+    cluster.becomes("/new", 200).await;
+    assert_eq!(cluster.gateway.log.count("kind is not served any more"), 0);
+}
+
+#[tokio::test]
 async fn a_list_that_is_made_again_opens_no_gap() {
     let backend = Backend::echo("a").await;
     let cluster = Cluster::start(&backend).await;

@@ -1,12 +1,10 @@
 //! What the gateway writes back.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{ApiServer, Cluster, route};
-use crate::support::{Backend, Port, World, after, eventually, manifests, rule, stream_route, to};
+use crate::support::{Backend, Port, World, eventually, manifests, rule, stream_route, to};
 
 impl Cluster {
     fn status(&self, plural: &str, namespace: &str, name: &str) -> Value {
@@ -173,13 +171,18 @@ async fn a_field_that_the_server_drops_is_not_written_at_every_event() {
     let path = "/apis/gateway.networking.k8s.io/v1/namespaces/demo/gateways/demo/status";
     eventually("the Gateway has a status", async || server.requests(path) > 0).await;
     let known = server.requests(path);
-    // Each event has its own turn; none changes what is served.
+    // Each event has its own turn; none changes the Gateway.
     for round in 0..4 {
-        server.set_status("services", "demo", "a", json!({ "round": round }));
-        after(Duration::from_millis(200)).await;
+        server.apply(&route(&rule(&format!("/{round}"), &to("a"))));
+        eventually("the route is told", async || {
+            let status = status(&server, "httproutes", "demo", "all");
+            condition(&status["parents"][0]["conditions"], "Accepted")["observedGeneration"] == round + 1
+        })
+        .await;
     }
+    // For the first world, and once for the route that is attached.
     let written = server.requests(path);
-    assert!(written <= known + 1, "{written} writes, {known} of them for the first world");
+    assert!(written <= known + 2, "{written} writes, {known} of them for the first world");
     drop(gateway);
 }
 
@@ -228,27 +231,112 @@ async fn what_others_say_stays_and_what_we_said_goes_with_the_reference() {
 }
 
 #[tokio::test]
-async fn the_lease_is_given_back_at_the_end_and_another_replica_writes() {
+async fn what_is_not_served_any_more_is_not_said_to_be() {
     let backend = Backend::echo("a").await;
-    let mut cluster = Cluster::start(&backend).await;
-    let holder = |server: &ApiServer| {
-        server.all("leases").first().map(|lease| lease["spec"]["holderIdentity"].clone())
+    let cluster = Cluster::start(&backend).await;
+    let gateway = |class: &str| {
+        let spec = format!("gatewayClassName: {class}\n  allowedListeners: {{namespaces: {{from: Same}}}}");
+        let gateway = manifests::gateway(&[cluster.gateway.listener("http", "protocol: HTTP")]);
+        gateway.replace("gatewayClassName: nantian", &spec)
     };
-    eventually("somebody leads", async || holder(&cluster.server).is_some_and(|holder| holder.is_string()))
-        .await;
-    let first = holder(&cluster.server);
-    let second = World::of_cluster(Port::reserve(), &cluster.server.kubeconfig()).start().await;
-    assert_eq!(holder(&cluster.server), first, "a second replica only serves");
-    cluster.gateway.signal("TERM");
-    assert!(cluster.gateway.exit().await.success());
-    eventually("the other one leads", async || {
-        holder(&cluster.server).is_some_and(|holder| holder.is_string() && Some(&holder) != first.as_ref())
+    cluster.server.apply(&gateway("nantian"));
+    let class = cluster.server.get("gatewayclasses", "", "nantian").unwrap();
+    cluster.server.apply(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: more, namespace: demo}
+spec: {parentRef: {name: demo}, listeners: [{name: more, port: 8099, protocol: HTTP}]}
+",
+    );
+    let programmed = |plural: &str, name: &str| {
+        let status = cluster.status(plural, "demo", name);
+        condition(&status["conditions"], "Programmed")["status"].clone()
+    };
+    let both = [("gateways", "demo"), ("listenersets", "more")];
+    let are = async |expected: &str| {
+        eventually(expected, async || both.iter().all(|(plural, name)| programmed(plural, name) == expected))
+            .await;
+    };
+    are("True").await;
+    cluster.server.delete("gatewayclasses", "", "nantian");
+    are("Unknown").await;
+    assert_eq!(cluster.status("gateways", "demo", "demo")["addresses"], json!([]));
+    cluster.server.apply(&class.to_string());
+    are("True").await;
+    // Who has another controller gets its status from that.
+    let other = class.to_string().replace("gateway.nantian.dev/gateway-controller", "example.com/other");
+    cluster.server.apply(&other.replace("\"nantian\"", "\"other\""));
+    cluster.server.apply(&gateway("other"));
+    eventually("the port is closed", async || {
+        tokio::net::TcpStream::connect(cluster.gateway.address()).await.is_err()
     })
     .await;
-    cluster.server.apply(&manifests::route("late", "", &[rule("/late", &to("a"))]));
-    eventually("it writes", async || cluster.status("httproutes", "demo", "late")["parents"][0].is_object())
-        .await;
-    drop(second);
+    cluster.server.apply(&class.to_string().replace("\"nantian\"", "\"third\""));
+    eventually("the class is told", async || {
+        condition(&cluster.status("gatewayclasses", "", "third")["conditions"], "Accepted")["status"]
+            == "True"
+    })
+    .await;
+    are("True").await;
+}
+
+#[tokio::test]
+async fn each_fault_has_an_event_of_its_own() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start(&backend).await;
+    let notes = |part: &str| {
+        let events = cluster.server.all("events");
+        let about =
+            events.into_iter().filter(|event| event["note"].as_str().unwrap_or_default().contains(part));
+        about.collect::<Vec<_>>()
+    };
+    let broken = |names: &[&str]| {
+        let rules: Vec<String> = names.iter().map(|name| rule(&format!("/{name}"), &to(name))).collect();
+        cluster.server.apply(&manifests::route("broken", "", &rules));
+    };
+    broken(&["no-such-one", "nor-this-one"]);
+    for name in ["no-such-one", "nor-this-one"] {
+        eventually(name, async || notes(name).len() == 1).await;
+    }
+    broken(&["a-third-one"]);
+    eventually("a later fault is told in its own words", async || notes("a-third-one").len() == 1).await;
+    broken(&["no-such-one"]);
+    eventually("what is told again is one event that lasts", async || {
+        notes("no-such-one").len() == 1 && notes("no-such-one")[0]["series"]["count"] == 2
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_said_of_an_ai_service_goes_with_its_gate() {
+    let server = ApiServer::start().await;
+    let port = Port::reserve();
+    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    server.apply(&nantian_crd::crds_yaml());
+    server.apply(
+        "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: AIService
+metadata: {name: chat, namespace: demo}
+spec: {provider: ollama, model: llama3}
+",
+    );
+    let accepted = || {
+        let status = status(&server, "aiservices", "demo", "chat");
+        condition(&status["conditions"], "Accepted")["status"].clone()
+    };
+    let start = async |gate: &str| {
+        let world = World::of_cluster(Port::reserve(), &server.kubeconfig());
+        world.options(&["--feature-gates", gate]).start().await
+    };
+    let mut open = start("AIService=true").await;
+    eventually("it is accepted", async || accepted() == "True").await;
+    open.signal("TERM");
+    assert!(open.exit().await.success());
+    let closed = start("AIService=false").await;
+    eventually("nothing is said any more", async || accepted().is_null()).await;
+    drop(closed);
 }
 
 #[tokio::test]

@@ -5,7 +5,11 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::*;
-use crate::{controller::ServiceKind, source::ByName, translate::status::CONTROLLER_NAME};
+use crate::{
+    controller::ServiceKind,
+    source::{ByName, kube::placements},
+    translate::status::CONTROLLER_NAME,
+};
 
 fn config() -> FrontConfig {
     FrontConfig { kind: ServiceKind::LoadBalancer, own_service: ObjectName::new("system", "nantian-gateway") }
@@ -16,6 +20,12 @@ fn put<T: DeserializeOwned + Resource>(objects: &mut ByName<T>, value: Value) {
     let metadata = object.meta();
     let namespace = metadata.namespace.clone().unwrap_or_default();
     objects.insert(ObjectName::new(namespace, metadata.name.clone().unwrap()), Arc::new(object));
+}
+
+impl Plan {
+    fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.slices.is_empty() && self.delete.is_empty()
+    }
 }
 
 /// A class, two replicas in the namespace `system`, and the Gateway `web`.
@@ -56,7 +66,7 @@ fn gateway(objects: &mut Objects, name: &str, listeners: &[(&str, u16)], infrast
 fn carry_out(objects: &mut Objects) -> Plan {
     // No more is known of the world.
     let plan = plan(&objects.fronts(), &config());
-    for Wanted { resource, name, body, .. } in &plan.apply {
+    for Wanted { resource, name, body, .. } in plan.services.iter().chain(&plan.slices) {
         let mut body = body.clone();
         body["metadata"]["uid"] = format!("uid-of-{}", name.name).into();
         match resource.kind.as_str() {
@@ -67,19 +77,34 @@ fn carry_out(objects: &mut Objects) -> Plan {
     for name in &plan.delete {
         objects.services.remove(name);
     }
+    see(objects);
     plan
 }
 
+/// Takes in where the Gateways are reached.
+fn see(objects: &mut Objects) {
+    let before = match &objects.placements {
+        Placements::InFront(placed) => placed.clone(),
+        _ => BTreeMap::new(),
+    };
+    objects.placements = Placements::InFront(placements(objects, &before, |_| Value::Null));
+}
+
 fn bound(objects: &Objects, gateway: &str) -> Vec<((Transport, u16), u16)> {
-    claims(objects)[&ObjectName::new("demo", gateway)].iter().map(|(port, bound)| (*port, *bound)).collect()
+    let Placements::InFront(placed) = &objects.placements else { panic!("{:?}", objects.placements) };
+    placed[&ObjectName::new("demo", gateway)].ports.iter().map(|(port, bound)| (*port, *bound)).collect()
 }
 
 #[test]
 fn a_gateway_is_given_a_service_that_leads_to_the_replicas() {
     let mut objects = world();
     let first = carry_out(&mut objects);
-    assert_eq!(first.apply.len(), 1, "the slices name the Service that is not there yet");
-    let service = &first.apply[0].body;
+    assert_eq!(
+        (first.services.len(), first.slices.len()),
+        (1, 0),
+        "the slices name the Service that is not there yet"
+    );
+    let service = &first.services[0].body;
     assert_eq!(service["metadata"]["ownerReferences"][0]["uid"], "uid-of-web");
     assert_eq!(service["metadata"]["labels"]["gateway.networking.k8s.io/gateway-name"], "web");
     assert_eq!(service["spec"]["type"], "LoadBalancer");
@@ -89,8 +114,8 @@ fn a_gateway_is_given_a_service_that_leads_to_the_replicas() {
     assert!(http != https && [http, https].iter().all(|port| PORTS.contains(port)));
 
     let second = carry_out(&mut objects);
-    assert_eq!(second.apply.len(), 1);
-    let slice = &second.apply[0].body;
+    assert_eq!((second.services.len(), second.slices.len()), (0, 1));
+    let slice = &second.slices[0].body;
     assert_eq!(slice["metadata"]["labels"][SERVICE_NAME], "web-ours");
     assert_eq!(slice["metadata"]["ownerReferences"][0]["uid"], "uid-of-web-ours");
     let endpoints = json!([
@@ -105,7 +130,7 @@ fn a_gateway_is_given_a_service_that_leads_to_the_replicas() {
     assert_eq!(slice["ports"], ports);
 
     let third = carry_out(&mut objects);
-    assert!(third.apply.is_empty() && third.delete.is_empty(), "{third:?}");
+    assert!(third.is_empty(), "{third:?}");
 }
 
 #[test]
@@ -134,14 +159,7 @@ fn a_service_leads_to_no_port_that_is_not_its_gateways() {
     carry_out(&mut objects);
     let [(_, of_web), _] = bound(&objects, "web")[..] else { panic!("two listeners") };
     gateway(&mut objects, "younger", &[("HTTP", 80), ("HTTP", 81)], json!({}));
-    let owner = json!({ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "younger", "uid": "uid-of-younger" });
-    put(
-        &mut objects.services,
-        json!({
-            "metadata": { "name": "younger-ours", "namespace": "demo", "ownerReferences": [owner] },
-            "spec": { "ports": [{ "port": 80, "targetPort": 19_080 }, { "port": 81, "targetPort": of_web }] },
-        }),
-    );
+    lead(&mut objects, "younger", &[(80, 19_080), (81, of_web)]);
     assert_eq!(bound(&objects, "younger"), []);
     carry_out(&mut objects);
     let ports: Vec<u16> = bound(&objects, "younger").into_iter().map(|(_, port)| port).collect();
@@ -149,6 +167,46 @@ fn a_service_leads_to_no_port_that_is_not_its_gateways() {
         ports.len() == 2 && ports.iter().all(|port| PORTS.contains(port) && *port != of_web),
         "{ports:?}"
     );
+}
+
+/// Lets the Service of a Gateway lead to these ports, each with that of the process, as its owner might.
+fn lead(objects: &mut Objects, gateway: &str, ports: &[(u16, u16)]) {
+    let ports = ports.iter().map(|(port, bound)| json!({ "port": port, "targetPort": bound }));
+    let owner = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": gateway,
+        "uid": format!("uid-of-{gateway}"),
+    });
+    let metadata =
+        json!({ "name": format!("{gateway}-ours"), "namespace": "demo", "ownerReferences": [owner] });
+    put(
+        &mut objects.services,
+        json!({ "metadata": metadata, "spec": { "ports": ports.collect::<Vec<_>>() } }),
+    );
+    see(objects);
+}
+
+#[test]
+fn an_older_gateway_takes_no_port_that_another_one_has() {
+    let mut objects = world();
+    // Names decide where the times are the same.
+    gateway(&mut objects, "older", &[("HTTP", 80), ("HTTP", 81)], json!({}));
+    carry_out(&mut objects);
+    let (web, older) = (bound(&objects, "web"), bound(&objects, "older"));
+    lead(&mut objects, "older", &[(80, web[0].1), (81, web[1].1)]);
+    assert_eq!((bound(&objects, "web"), bound(&objects, "older")), (web.clone(), Vec::new()));
+    carry_out(&mut objects);
+    assert_eq!((bound(&objects, "web"), bound(&objects, "older")), (web, older), "all is as it was");
+    // Ports that no listener of its has are kept from nobody.
+    let many: Vec<(u16, u16)> = (1000..2000).map(|port| (port, port + 9000)).collect();
+    lead(&mut objects, "older", &many);
+    assert_eq!(bound(&objects, "older"), []);
+}
+
+#[test]
+fn two_listeners_never_share_a_port() {
+    let mut objects = world();
+    lead(&mut objects, "web", &[(80, 12_345), (443, 12_345)]);
+    assert_eq!(bound(&objects, "web"), [((Transport::Tcp, 80), 12_345)]);
 }
 
 #[test]
@@ -174,14 +232,14 @@ fn what_infrastructure_asks_for_is_on_the_service() {
     let asked = json!({ "labels": { "team": "a" }, "annotations": { "lb.example.com/internal": "true" } });
     gateway(&mut objects, "web", &[("HTTP", 80)], asked);
     let labelled = carry_out(&mut objects);
-    let metadata = &labelled.apply[0].body["metadata"];
+    let metadata = &labelled.services[0].body["metadata"];
     assert_eq!(metadata["labels"]["team"], "a");
     assert_eq!(metadata["annotations"]["lb.example.com/internal"], "true");
     carry_out(&mut objects);
     gateway(&mut objects, "web", &[("HTTP", 80)], json!({}));
     let plain = carry_out(&mut objects);
-    let metadata = &plain.apply[0].body["metadata"];
-    assert_eq!((&metadata["labels"]["team"], plain.apply.len()), (&Value::Null, 1));
+    let metadata = &plain.services[0].body["metadata"];
+    assert_eq!((&metadata["labels"]["team"], plain.services.len()), (&Value::Null, 1));
 }
 
 #[test]
@@ -196,10 +254,10 @@ fn what_others_add_is_left_alone_and_what_they_take_away_is_brought_back() {
     spec.ports.as_mut().unwrap()[0].node_port = Some(30_080);
     service.metadata.annotations.as_mut().unwrap().insert("their".to_owned(), "own".to_owned());
     objects.services.insert(name.clone(), Arc::new(service.clone()));
-    assert!(plan(&objects, &config()).apply.is_empty());
+    assert!(plan(&objects, &config()).is_empty());
     service.spec.as_mut().unwrap().type_ = Some("ClusterIP".to_owned());
     objects.services.insert(name, Arc::new(service));
-    assert_eq!(plan(&objects, &config()).apply.len(), 1);
+    assert_eq!(plan(&objects, &config()).services.len(), 1);
 }
 
 #[test]
@@ -208,7 +266,7 @@ fn nobody_elses_service_is_touched() {
     put(&mut objects.services, json!({ "metadata": { "name": "web-ours", "namespace": "demo" } }));
     put(&mut objects.services, json!({ "metadata": { "name": "x", "namespace": "demo" } }));
     let plan = plan(&objects, &config());
-    assert!(plan.apply.is_empty() && plan.delete.is_empty(), "{plan:?}");
+    assert!(plan.is_empty(), "{plan:?}");
     let obstacle = "Gateway demo/web: Service demo/web-ours exists and belongs to somebody else";
     let obstacles: Vec<_> = plan.obstacles.iter().map(ToString::to_string).collect();
     assert_eq!(obstacles, [obstacle]);
@@ -224,11 +282,16 @@ fn a_service_goes_when_its_gateway_wants_none_and_not_when_that_is_out_of_sight(
     objects.gateways.clear();
     assert!(plan(&objects, &config()).delete.is_empty());
     (objects.gateway_classes, objects.gateways) = (classes, gateways);
-    let gateway = objects.gateways.values_mut().next().unwrap();
-    let mut with_address = Gateway::clone(gateway);
-    with_address.spec.addresses = serde_json::from_value(json!([{ "value": "10.0.0.9" }])).unwrap();
-    *gateway = Arc::new(with_address);
-    assert_eq!(plan(&objects, &config()).delete, [ObjectName::new("demo", "web-ours")]);
+    let mut ask_for = |address: Value| {
+        let gateway = objects.gateways.values_mut().next().unwrap();
+        let mut asking = Gateway::clone(gateway);
+        asking.spec.addresses = serde_json::from_value(json!([address])).unwrap();
+        *gateway = Arc::new(asking);
+        plan(&objects, &config()).delete
+    };
+    let unsupported = json!({ "type": "Hostname", "value": "a.example.org" });
+    assert_eq!(ask_for(unsupported), [], "what is not served replaces nothing");
+    assert_eq!(ask_for(json!({ "value": "10.0.0.9" })), [ObjectName::new("demo", "web-ours")]);
 }
 
 #[test]
@@ -251,7 +314,48 @@ fn the_listeners_of_a_set_that_its_gateway_takes_have_ports_too() {
         serde_json::from_value(json!({ "namespaces": { "from": "Same" } })).unwrap();
     objects.gateways.insert(web, Arc::new(gateway));
     let plan = plan(&objects, &config());
-    let ports = plan.apply[0].body["spec"]["ports"].as_array().unwrap();
+    let ports = plan.services[0].body["spec"]["ports"].as_array().unwrap();
     let ports: Vec<_> = ports.iter().map(|port| port["port"].as_u64().unwrap()).collect();
     assert_eq!(ports, [80, 443, 8080]);
+}
+
+/// Puts the replicas that have an address of this family in place of those that had.
+fn replace_replicas(objects: &mut Objects, family: &str, addresses: &[&str]) {
+    let endpoints = addresses.iter().map(|address| json!({ "addresses": [address] }));
+    let metadata =
+        json!({ "name": "own-1", "namespace": "system", "labels": { (SERVICE_NAME): "nantian-gateway" } });
+    put(
+        &mut objects.endpoint_slices,
+        json!({ "metadata": metadata, "addressType": family, "endpoints": endpoints.collect::<Vec<_>>(), "ports": [] }),
+    );
+}
+
+#[test]
+fn a_family_of_addresses_that_no_replica_has_any_more_leads_nowhere() {
+    let mut objects = world();
+    carry_out(&mut objects);
+    carry_out(&mut objects);
+    replace_replicas(&mut objects, "IPv6", &["fd00::1"]);
+    let changed = carry_out(&mut objects);
+    let bodies = changed.slices.iter().map(|slice| (&*slice.name.name, &slice.body["endpoints"]));
+    let bodies: Vec<_> = bodies.collect();
+    assert_eq!(
+        bodies,
+        [("web-ours-ipv4", &json!([])), ("web-ours-ipv6", &json!([{ "addresses": ["fd00::1"] }]))]
+    );
+    assert!(carry_out(&mut objects).is_empty());
+}
+
+#[test]
+fn who_does_not_lead_sees_to_the_slices_alone() {
+    let mut objects = world();
+    carry_out(&mut objects);
+    let slices = |objects: &Objects| plan(&objects.fronts(), &config()).of_slices();
+    assert_eq!(slices(&objects).slices.len(), 1);
+    carry_out(&mut objects);
+    replace_replicas(&mut objects, "IPv4", &["10.0.0.2"]);
+    assert_eq!(slices(&objects).slices[0].body["endpoints"], json!([{ "addresses": ["10.0.0.2"] }]));
+    // The leader has not chosen the port of a new listener yet.
+    gateway(&mut objects, "web", &[("HTTP", 80), ("HTTP", 81)], json!({}));
+    assert!(slices(&objects).is_empty());
 }

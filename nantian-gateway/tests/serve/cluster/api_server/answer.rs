@@ -35,6 +35,9 @@ pub(super) type Query = HashMap<String, String>;
 pub(super) async fn answer(store: &Arc<Store>, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     store.state().requests.push(path.clone());
+    if store.state().silent.is_some_and(|silent| path.contains(silent)) {
+        std::future::pending::<()>().await;
+    }
     let query = request.uri().query().unwrap_or_default();
     let query: Query = query
         .split('&')
@@ -205,7 +208,9 @@ fn write(
             }
             _ => return Err(missing(plural, &name)),
         };
-        refuse_mixed_protocols(&target.kind.name, &object)?;
+        if state.refuses_mixed_protocols {
+            refuse_mixed_protocols(&target.kind.name, &object)?;
+        }
         if is_status && state.guarded.contains(plural) {
             return Err(Refusal(403, "Forbidden", format!("{plural}/status is forbidden")));
         }
@@ -214,7 +219,6 @@ fn write(
     })
 }
 
-/// Servers before 1.26 have it so, and some load balancers still do.
 fn refuse_mixed_protocols(kind: &str, object: &Value) -> Result<(), Refusal> {
     let ports = object["spec"]["ports"].as_array().into_iter().flatten();
     let protocols: BTreeSet<_> = ports.filter_map(|port| port["protocol"].as_str()).collect();

@@ -113,6 +113,12 @@ impl ApiServer {
         self.store.writes()
     }
 
+    /// How many objects of a kind were deleted, by whomever, since versions were forgotten last.
+    pub(crate) fn deletions(&self, plural: &str) -> usize {
+        let state = self.store.state();
+        state.history.iter().filter(|entry| entry.plural == plural && entry.kind == "DELETED").count()
+    }
+
     /// Serves a kind in these versions, as another release of its CRDs does.
     pub(crate) fn set_versions(&self, plural: &str, versions: &[&str]) {
         self.store.change(|state| {
@@ -134,6 +140,16 @@ impl ApiServer {
     /// Is as if it had just been started, or not any more: kinds of CRDs are not known, and `/readyz` says so.
     pub(crate) fn set_starting(&self, is_starting: bool) {
         self.store.change(|state| state.is_starting = is_starting);
+    }
+
+    /// Answers no more requests for paths with this in them; their connections stay open.
+    pub(crate) fn set_silent(&self, silent: Option<&'static str>) {
+        self.store.change(|state| state.silent = silent);
+    }
+
+    /// Takes no Service of type LoadBalancer with TCP and UDP, as servers before 1.26 and some load balancers.
+    pub(crate) fn refuse_mixed_protocols(&self) {
+        self.store.change(|state| state.refuses_mixed_protocols = true);
     }
 
     /// How often clients have asked for a path.

@@ -25,6 +25,10 @@ pub(super) struct State {
     pub(super) version: u64,
     /// Whether the kinds of CRDs are not known yet.
     pub(super) is_starting: bool,
+    /// Requests for paths with this in them are never answered.
+    pub(super) silent: Option<&'static str>,
+    /// Whether a load balancer is for one protocol only.
+    pub(super) refuses_mixed_protocols: bool,
     /// Watches from before this version have expired.
     pub(super) oldest: u64,
     /// By plural, namespace and name.
@@ -70,6 +74,8 @@ impl Default for Store {
             kinds: Kind::built_in(),
             version: 1,
             is_starting: false,
+            silent: None,
+            refuses_mixed_protocols: false,
             oldest: 1,
             objects: BTreeMap::new(),
             history: Vec::new(),

@@ -88,8 +88,13 @@ impl Follow {
             lines += &line("BOOKMARK", &self.target.shown(object));
         }
         self.bookmarks_seen = bookmarks;
-        // A watch ends with its kind.
-        let is_it = |kind: &Kind| kind.plural == self.target.kind.plural && state.knows(kind);
+        // A watch ends with the version of its kind.
+        let is_it = |kind: &Kind| {
+            let mut versions = kind.versions.iter().map(|version| kind.api_version(version));
+            kind.plural == self.target.kind.plural
+                && state.knows(kind)
+                && versions.any(|version| version == self.target.api_version)
+        };
         self.is_over = !state.kinds.iter().any(is_it);
         lines
     }

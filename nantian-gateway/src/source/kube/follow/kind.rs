@@ -1,0 +1,221 @@
+//! Keeps one kind in the mirror.
+
+use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
+
+use futures_util::StreamExt as _;
+use kube::{
+    Api, Client, Error,
+    api::{ApiResource, DynamicObject, ListParams},
+    runtime::watcher::{self, Event, watcher},
+};
+use tokio::{sync::watch, time::Instant};
+
+use super::server::{Pause, Server, is_ready};
+use crate::source::{
+    kind::Kind,
+    kube::{discovery::served, mirror::Mirror},
+};
+
+/// How long a kind has to be missing before its objects are forgotten. A CRD that is deleted takes them along one by one;
+/// this is for those of which nobody told.
+const GONE_AFTER: Duration = Duration::from_secs(60);
+/// How long after a failure a watch may break off again without being broken.
+const WELL_AFTER: Duration = Duration::from_secs(30);
+/// How long the server lets a watch last, in seconds. A connection that is dead and has not said so is given up then.
+const WATCH_LASTS: u32 = 60;
+
+/// Follows one kind until no version of it is served any more.
+pub(super) async fn follow_kind(
+    client: Client,
+    kind: Kind,
+    mut resource: ApiResource,
+    mirror: Arc<Mirror>,
+    server: Arc<Server>,
+    done: watch::Sender<bool>,
+) -> Kind {
+    // What was listed in one version is there in the next one, too.
+    while let Some(next) = follow_version(&client, kind, &resource, &mirror, &server, &done).await {
+        resource = next;
+    }
+    kind
+}
+
+/// Follows one version of a kind until it is not served any more. Returns the one that is served in its place.
+async fn follow_version(
+    client: &Client,
+    kind: Kind,
+    resource: &ApiResource,
+    mirror: &Mirror,
+    server: &Server,
+    done: &watch::Sender<bool>,
+) -> Option<ApiResource> {
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), resource);
+    let mut events = pin!(watcher(api.clone(), selection(kind)));
+    let mut listed = BTreeSet::new();
+    let (mut pause, mut failed, mut missing) = (Pause::default(), None::<Instant>, None);
+    while let Some(event) = events.next().await {
+        let error = match event {
+            Ok(event) => {
+                // Before a list there is nothing but the wish for one.
+                if !matches!(event, Event::Init) {
+                    missing = None;
+                    server.find();
+                }
+                match event {
+                    Event::Init => listed.clear(),
+                    Event::InitApply(object) => listed.extend(mirror.put(kind, resource, object)),
+                    Event::InitDone => {
+                        mirror.retain(kind, &listed);
+                        done.send_replace(true);
+                        pause.over(&resource.kind);
+                    }
+                    Event::Apply(object) => {
+                        mirror.put(kind, resource, object);
+                        pause.over(&resource.kind);
+                    }
+                    Event::Delete(object) => mirror.remove(kind, &object.metadata),
+                }
+                continue;
+            }
+            Err(error) => error,
+        };
+        if is_expiry(&error) {
+            continue;
+        }
+        // A watch that goes on where it was broken off says so by nothing but its silence.
+        let was_well = failed.replace(Instant::now()).is_some_and(|failed| failed.elapsed() >= WELL_AFTER);
+        if was_well && had_started(&error) {
+            pause.over(&resource.kind);
+        }
+        match ask(client, &api, kind, resource).await {
+            Answer::Moved(next) => {
+                tracing::info!(
+                    kind = resource.kind,
+                    version = next.version,
+                    "kind is served in another version"
+                );
+                return Some(next);
+            }
+            Answer::Missing => {
+                if missing.get_or_insert_with(Instant::now).elapsed() >= GONE_AFTER {
+                    tracing::info!(kind = resource.kind, "kind is not served any more");
+                    mirror.retain(kind, &BTreeSet::new());
+                    break;
+                }
+            }
+            Answer::Nothing => {
+                missing = None;
+                server.lose(&pause, &error);
+            }
+            Answer::Something => {
+                missing = None;
+                server.tell(&mut pause, &resource.kind, &error);
+            }
+        }
+        if server.wait(pause.next()).await {
+            pause.restart();
+        }
+    }
+    None
+}
+
+/// Which objects of a kind are watched: of Secrets not those that nothing here can refer to, which may be many and large.
+fn selection(kind: Kind) -> watcher::Config {
+    let config = watcher::Config::default().timeout(WATCH_LASTS);
+    match kind {
+        Kind::Secret => config.fields("type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"),
+        _ => config,
+    }
+}
+
+/// What the server says of a kind whose watch has failed.
+#[derive(Debug)]
+enum Answer {
+    /// Nothing: it cannot be reached, or has not started and may not know the kind yet.
+    Nothing,
+    /// There is no such kind.
+    Missing,
+    /// The kind is there in this version.
+    Moved(ApiResource),
+    /// Anything else.
+    Something,
+}
+
+async fn ask(client: &Client, api: &Api<DynamicObject>, kind: Kind, resource: &ApiResource) -> Answer {
+    if !is_ready(client).await {
+        return Answer::Nothing;
+    }
+    match api.list(&ListParams::default().limit(1)).await {
+        Err(Error::Api(status)) if status.code == 404 => {}
+        _ => return Answer::Something,
+    }
+    match served(client, &[kind]).await {
+        Ok(found) => match found.into_iter().next() {
+            None => Answer::Missing,
+            Some((_, found)) if found.version == resource.version => Answer::Something,
+            Some((_, found)) => Answer::Moved(found),
+        },
+        Err(_) => Answer::Something,
+    }
+}
+
+/// Whether the server has forgotten the version from which the watch went on: everything is listed again then.
+fn is_expiry(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::WatchError(status) => status.code == 410,
+        watcher::Error::WatchStartFailed(Error::Api(status)) => status.code == 410,
+        _ => false,
+    }
+}
+
+/// Whether the watch had started that fails.
+fn had_started(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchError(_) | watcher::Error::WatchFailed(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tokio::time::timeout;
+    use tower::service_fn;
+
+    use super::*;
+
+    /// A client of a server that answers every path but `/readyz` with 404, and that with `readyz`.
+    fn client(readyz: u16) -> Client {
+        let answer = move |request: Request<Body>| async move {
+            let code = if request.uri().path() == "/readyz" { readyz } else { 404 };
+            Ok::<_, Infallible>(Response::builder().status(code).body(Body::from(b"text".to_vec())).unwrap())
+        };
+        Client::new(service_fn(answer), "default")
+    }
+
+    /// Follows Services, of which one is known, for `time`. Returns whether it is still known then.
+    async fn is_known_after(time: Duration, readyz: u16) -> bool {
+        let mirror = Arc::new(Mirror::default());
+        let service: Value = json!({ "metadata": { "name": "a", "namespace": "demo" } });
+        let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
+        mirror.put(Kind::Service, &resource, serde_json::from_value(service).unwrap());
+        let (done, _) = watch::channel(false);
+        let following =
+            follow_kind(client(readyz), Kind::Service, resource, Arc::clone(&mirror), Arc::default(), done);
+        // It ends only when the kind is gone.
+        let _ = timeout(time, following).await;
+        !mirror.is_empty()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_is_forgotten_once_it_has_been_missing_for_a_minute() {
+        assert!(is_known_after(Duration::from_secs(50), 200).await);
+        assert!(!is_known_after(Duration::from_secs(80), 200).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_has_not_started_makes_nothing_forgotten() {
+        assert!(is_known_after(Duration::from_secs(3600), 500).await);
+    }
+}

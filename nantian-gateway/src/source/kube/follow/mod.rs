@@ -1,0 +1,141 @@
+//! Keeps a mirror of the cluster, for as long as the process runs.
+
+mod kind;
+mod server;
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use kube::{Client, Error, api::ApiResource};
+use tokio::{sync::watch, time::sleep};
+
+use self::{
+    kind::follow_kind,
+    server::{Pause, Server, is_ready},
+};
+use super::{discovery::served, mirror::Mirror};
+use crate::source::kind::Kind;
+
+/// How often kinds that are not served are looked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
+
+/// Follows every kind that the API server serves, also those whose CRDs appear later, and forgets the objects of those
+/// whose CRDs are deleted. As long as the server cannot be reached, the mirror stays as it is.
+///
+/// # Cancellation
+/// Dropping the future ends the watches; the mirror stays as it is.
+pub async fn follow(client: Client, mirror: Arc<Mirror>) {
+    let mut following = Following::new(client.clone(), Arc::clone(&mirror));
+    let server = Arc::clone(&following.server);
+    let mut pause = Pause::default();
+    loop {
+        let wanted = following.wanted();
+        // A server that is starting may not know the kinds of its CRDs yet.
+        let needs_to_know = !mirror.is_complete() || server.is_lost();
+        let wait = match following.until(look(&client, &wanted, needs_to_know)).await {
+            Look::Starting => pause.next(),
+            Look::Found(found) => {
+                server.find();
+                following.add(&wanted, found);
+                pause = Pause::default();
+                LOOK_AGAIN
+            }
+            Look::Failed(error, is_there) => {
+                match is_there {
+                    true => server.tell(&mut pause, "all", &error),
+                    false => server.lose(&pause, &error),
+                }
+                pause.next()
+            }
+        };
+        following.until(sleep(wait)).await;
+    }
+}
+
+/// What a look for kinds has shown.
+enum Look {
+    /// The server may not know its kinds yet.
+    Starting,
+    /// These are served.
+    Found(Vec<(Kind, ApiResource)>),
+    /// It could not be seen; whether the server is there all the same.
+    Failed(Error, bool),
+}
+
+async fn look(client: &Client, wanted: &[Kind], needs_to_know: bool) -> Look {
+    let has_started = !needs_to_know || is_ready(client).await;
+    match served(client, wanted).await {
+        Ok(_) if !has_started => Look::Starting,
+        Ok(found) => Look::Found(found),
+        Err(error) => Look::Failed(error, has_started && is_ready(client).await),
+    }
+}
+
+/// The kinds that are followed.
+struct Following {
+    client: Client,
+    mirror: Arc<Mirror>,
+    server: Arc<Server>,
+    /// Each ends with its kind.
+    kinds: FuturesUnordered<Pin<Box<dyn Future<Output = Kind> + Send>>>,
+    /// Whether each was listed once.
+    listed: BTreeMap<Kind, watch::Receiver<bool>>,
+    is_discovered: bool,
+}
+
+impl Following {
+    fn new(client: Client, mirror: Arc<Mirror>) -> Self {
+        let (server, kinds, listed) = Default::default();
+        Self { client, mirror, server, kinds, listed, is_discovered: false }
+    }
+
+    /// The kinds that are not followed.
+    fn wanted(&self) -> Vec<Kind> {
+        Kind::ALL.into_iter().filter(|kind| !self.listed.contains_key(kind)).collect()
+    }
+
+    /// Follows those that were found among the wanted ones, too.
+    fn add(&mut self, wanted: &[Kind], found: Vec<(Kind, ApiResource)>) {
+        let is_found = |kind: &Kind| found.iter().any(|(known, _)| known == kind);
+        self.mirror.set_absent(wanted.iter().copied().filter(|kind| !is_found(kind)).collect());
+        for (kind, resource) in found {
+            tracing::debug!(kind = resource.kind, version = resource.version, "kind is served");
+            let (done, is_listed) = watch::channel(false);
+            self.listed.insert(kind, is_listed);
+            let (mirror, server) = (Arc::clone(&self.mirror), Arc::clone(&self.server));
+            self.kinds.push(Box::pin(follow_kind(self.client.clone(), kind, resource, mirror, server, done)));
+        }
+        self.is_discovered = true;
+    }
+
+    /// Follows the kinds until something else is done. Returns what that gives.
+    async fn until<T>(&mut self, done: impl Future<Output = T>) -> T {
+        let mut done = pin!(done);
+        let mut all_listed = pin!(all_listed(self.listed.values().cloned().collect()));
+        loop {
+            tokio::select! {
+                done = &mut done => return done,
+                Some(gone) = self.kinds.next(), if !self.kinds.is_empty() => drop(self.listed.remove(&gone)),
+                () = &mut all_listed, if self.is_discovered && !self.mirror.is_complete() => {
+                    let (kinds, objects) = (self.listed.len(), self.mirror.len());
+                    tracing::info!(kinds, objects, "the cluster is read");
+                    self.mirror.set_complete();
+                }
+            }
+        }
+    }
+}
+
+/// Waits until every kind was listed once, or turned out not to be there.
+async fn all_listed(kinds: Vec<watch::Receiver<bool>>) {
+    for mut is_listed in kinds {
+        // Its sender is dropped when the kind is gone.
+        let _ = is_listed.wait_for(|listed| *listed).await;
+    }
+}
