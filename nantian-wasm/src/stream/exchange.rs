@@ -182,8 +182,9 @@ impl Exchange {
     pub(crate) fn swap_request(&mut self, parts: &mut request::Parts) {
         std::mem::swap(&mut self.request.method, &mut parts.method);
         std::mem::swap(&mut self.request.uri, &mut parts.uri);
-        let headers = HeaderFields::from(std::mem::take(&mut parts.headers));
-        parts.headers = std::mem::replace(&mut self.request.headers, headers).into_map();
+        if let Some(headers) = self.request.headers.map_mut() {
+            std::mem::swap(headers, &mut parts.headers);
+        }
         self.request.version = parts.version;
     }
 
@@ -207,7 +208,9 @@ impl Exchange {
     pub(crate) fn return_response(&mut self, parts: &mut response::Parts, keep: bool) {
         let Some(response) = self.response.as_mut() else { return };
         parts.status = response.status;
-        parts.headers = std::mem::take(&mut response.headers).into_map();
+        if let Some(headers) = response.headers.map_mut() {
+            parts.headers = std::mem::take(headers);
+        }
         if keep {
             response.headers = HeaderFields::copy_of(&parts.headers);
         }

@@ -118,7 +118,7 @@ impl StreamContext {
         self.step(Direction::Request, |this| {
             if !this.request.has_headers {
                 this.request.has_headers = true;
-                this.is_grpc = is_grpc(&parts.headers);
+                this.is_grpc = is_grpc(content_type(&parts.headers));
                 if let Some(exchange) = this.exchange.as_mut() {
                     exchange.swap_request(parts);
                 }
@@ -159,9 +159,10 @@ impl StreamContext {
         self.step(Direction::Response, |this| {
             if !this.response.has_headers {
                 this.response.has_headers = true;
-                this.is_streaming = is_streaming(&parts.headers);
+                let content_type = content_type(&parts.headers);
+                this.is_streaming = is_streaming(content_type);
                 // Where events end cannot be seen in a stream that is compressed.
-                this.is_event_stream = essence(&parts.headers).eq_ignore_ascii_case(b"text/event-stream")
+                this.is_event_stream = essence(content_type).eq_ignore_ascii_case(b"text/event-stream")
                     && !parts.headers.contains_key(CONTENT_ENCODING);
                 if let Some(exchange) = this.exchange.as_mut() {
                     exchange.is_streaming = this.is_streaming;
@@ -263,16 +264,19 @@ impl fmt::Debug for StreamContext {
 }
 
 /// Whether a response is a stream of events whose parts mean something by themselves.
-fn is_streaming(headers: &HeaderMap) -> bool {
-    let essence = essence(headers);
+fn is_streaming(content_type: &[u8]) -> bool {
+    let essence = essence(content_type);
     [&b"text/event-stream"[..], b"application/x-ndjson", b"application/grpc"]
         .iter()
         .any(|streaming| essence.eq_ignore_ascii_case(streaming))
-        || is_grpc(headers)
+        || is_grpc(content_type)
 }
 
-/// The content type without its parameters.
-fn essence(headers: &HeaderMap) -> &[u8] {
-    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+fn content_type(headers: &HeaderMap) -> &[u8] {
+    headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes)
+}
+
+/// A content type without its parameters.
+fn essence(content_type: &[u8]) -> &[u8] {
     content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
