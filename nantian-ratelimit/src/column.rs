@@ -138,9 +138,9 @@ impl Column {
         }
     }
 
-    /// Takes a charge of `cost` back.
-    pub(crate) fn roll_back(&self, slot: Slot<'_>, tag: u64, cell: &AtomicU64, cost: Cost) {
-        update(slot, tag, cell, |tat| self.rate.undo(tat, self.counted(cost)));
+    /// Takes a charge of `cost` back; false if the slot is not that of `tag` or changes hands.
+    pub(crate) fn roll_back(&self, slot: Slot<'_>, tag: u64, cell: &AtomicU64, cost: Cost) -> bool {
+        update(slot, tag, cell, |tat| self.rate.undo(tat, self.counted(cost)))
     }
 
     /// Adds the use that `tat` stands for.

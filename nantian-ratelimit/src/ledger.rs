@@ -1,12 +1,13 @@
 //! The levels of one set of limits: all-or-nothing charges, and corrections, on a table of cells.
 
+mod charge;
 mod succession;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
 
 use crate::clock::Timestamp;
-use crate::column::{Column, Correction, Uncharged};
+use crate::column::{Column, Correction};
 use crate::cost::Cost;
 use crate::key::Key;
 use crate::limiter::Lineage;
@@ -14,6 +15,7 @@ use crate::policy::{Limit, MAX_LIMITS};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::table::{Exclusive, SEALED, Slot, Table};
 
+use self::charge::Charge;
 use self::succession::Custody;
 
 /// The TATs of a slot, in the order of the columns; the rest is unused.
@@ -42,38 +44,15 @@ pub(crate) enum Verdict {
     Retired,
 }
 
-/// What became of a charge.
-enum Charge {
-    /// All limits were charged.
-    Done,
-    /// Nothing was charged: some limit has no room.
-    Full,
-    /// Nothing was charged: the slot is not the key's, or changes hands.
-    Lost,
-}
-
 /// What became of a correction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Corrected {
+enum Corrected {
     Done {
         /// Items that the cap on debt let the caller off.
         forgiven: u64,
     },
     /// Another ledger answers for this key.
     Retired,
-}
-
-// === impl Charge ===
-
-impl Charge {
-    #[inline]
-    fn verdict(self) -> Option<Verdict> {
-        match self {
-            Self::Done => Some(Verdict::Admitted),
-            Self::Full => Some(Verdict::Denied),
-            Self::Lost => None,
-        }
-    }
 }
 
 // === impl Ledger ===
@@ -92,9 +71,8 @@ impl Ledger {
         if self.is_retired() {
             return Verdict::Retired;
         }
-        if self.is_closed && self.closed_to(cost).is_some() {
-            *tats = self.glance(now, key);
-            return Verdict::Denied;
+        if self.is_closed {
+            return self.admit_unless_closed(now, key, cost, tats);
         }
         // A number that the compiler knows takes all loops out of what most requests pay for.
         match self.columns.len() {
@@ -103,6 +81,16 @@ impl Ledger {
             3 => self.admit_near::<3, 4>(now, key, cost, tats),
             _ => self.admit_elsewhere(now, key, cost, tats),
         }
+    }
+
+    /// [`Ledger::admit`] where some limit denies all that it counts.
+    #[cold]
+    fn admit_unless_closed(&self, now: Timestamp, key: Key, cost: Cost, tats: &mut Tats) -> Verdict {
+        if self.closed_to(cost).is_some() {
+            *tats = self.glance(now, key);
+            return Verdict::Denied;
+        }
+        self.admit_elsewhere(now, key, cost, tats)
     }
 
     /// Which limit keeps out longest whom [`Ledger::admit`] denied at these TATs, and until when; `None` is for ever.
@@ -125,13 +113,7 @@ impl Ledger {
     }
 
     /// Corrects the level of the limit that `limit` is, whatever its amount, if there is one.
-    pub(crate) fn correct(
-        &self,
-        now: Timestamp,
-        key: Key,
-        limit: &Limit,
-        correction: Correction,
-    ) -> Corrected {
+    fn correct(&self, now: Timestamp, key: Key, limit: &Limit, correction: Correction) -> Corrected {
         let is_meant = |column: &Column| column.limit().is_same_as(limit);
         let Some(position) = self.columns.iter().position(is_meant) else {
             return Corrected::Done { forgiven: 0 };
@@ -140,6 +122,27 @@ impl Ledger {
         found
             .and_then(|slot| self.correct_slot(slot, key.tag, position, now, correction))
             .unwrap_or_else(|| self.correct_exclusively(now, key, position, correction))
+    }
+
+    /// [`Ledger::correct`] by the ledger that answers for the key; returns what was forgiven. If the limiter is gone, nothing
+    /// happens.
+    pub(crate) fn correct_lastingly(
+        &self,
+        now: Timestamp,
+        key: Key,
+        limit: &Limit,
+        correction: Correction,
+    ) -> u64 {
+        let mut corrected = self.correct(now, key, limit, correction);
+        loop {
+            match corrected {
+                Corrected::Done { forgiven } => return forgiven,
+                Corrected::Retired => match self.successor() {
+                    Some(successor) => corrected = successor.correct(now, key, limit, correction),
+                    None => return 0,
+                },
+            }
+        }
     }
 
     /// Keys whose buckets are not full.
@@ -195,85 +198,15 @@ impl Ledger {
         tats: &mut Tats,
     ) -> Verdict {
         if let Some(columns) = self.columns.first_chunk::<LIMITS>()
-            && let Some(slot) = self.table.find_near::<WIDTH>(key)
-            && let Some(verdict) = self.charge(columns, (slot, key.tag), now, cost, tats).verdict()
+            && let Some(slot) = self.table.find_in_largest::<WIDTH>(key)
         {
-            return verdict;
+            match self.charge(columns, (slot, key.tag), now, cost, tats) {
+                Charge::Done => return Verdict::Admitted,
+                Charge::Full => return Verdict::Denied,
+                Charge::Lost(astray) => self.give_back(now, key, astray, cost),
+            }
         }
         self.admit_elsewhere(now, key, cost, tats)
-    }
-
-    /// Charges the cells of a slot.
-    #[expect(
-        clippy::inline_always,
-        reason = "all it costs is what the compiler knows of the columns where it is called"
-    )]
-    #[inline(always)]
-    fn charge(
-        &self,
-        columns: &[Column],
-        (slot, tag): (Slot<'_>, u64),
-        now: Timestamp,
-        cost: Cost,
-        tats: &mut Tats,
-    ) -> Charge {
-        let mut after = [0; MAX_LIMITS];
-        let mut fits = true;
-        let cells = columns.iter().zip(slot.cells());
-        for ((column, cell), (tat, after)) in cells.zip(tats.iter_mut().zip(&mut after)) {
-            *tat = cell.load(Ordering::Acquire);
-            if *tat == SEALED {
-                return Charge::Lost;
-            }
-            match column.charged(*tat, now, cost) {
-                Some(charged) => *after = charged,
-                None => fits = false,
-            }
-        }
-        if !slot.belongs_to(tag) {
-            return Charge::Lost;
-        }
-        if !fits {
-            return Charge::Full;
-        }
-        let cells = columns.iter().zip(slot.cells());
-        for (position, ((column, cell), (tat, after))) in cells.zip(tats.iter_mut().zip(after)).enumerate() {
-            if *tat == after {
-                continue;
-            }
-            let step = cell.compare_exchange(*tat, after, Ordering::AcqRel, Ordering::Acquire);
-            *tat = after;
-            if let Err(current) = step {
-                match column.charge((slot, tag), (cell, current), now, cost) {
-                    Ok(charged) => *tat = charged,
-                    Err(uncharged) => return self.take_back((slot, tag), (position, uncharged), cost, tats),
-                }
-            }
-        }
-        let owner = slot.tag();
-        // Nobody's: the key was moved when the table grew, and its charge with it. Another's: if its cells have the same values
-        // since, the new owner was charged, on the safe side.
-        if owner == tag || owner == Key::EMPTY { Charge::Done } else { Charge::Lost }
-    }
-
-    /// Ends a charge that another request overtook in the column at `position`.
-    #[cold]
-    fn take_back(
-        &self,
-        (slot, tag): (Slot<'_>, u64),
-        (position, uncharged): (usize, Uncharged),
-        cost: Cost,
-        tats: &mut Tats,
-    ) -> Charge {
-        self.roll_back(slot, tag, position, cost);
-        match (uncharged, self.read(slot, tag)) {
-            (Uncharged::Full(full), Some(read)) => {
-                *tats = read;
-                tats.iter_mut().skip(position).take(1).for_each(|tat| *tat = full);
-                Charge::Full
-            }
-            _ => Charge::Lost,
-        }
     }
 
     /// The TATs after `cost`, if it fits.
@@ -292,20 +225,17 @@ impl Ledger {
         waits.reduce(|longest, wait| if wait.1 > longest.1 { wait } else { longest })
     }
 
-    /// Takes the charges of the first `count` columns back.
-    fn roll_back(&self, slot: Slot<'_>, tag: u64, count: usize, cost: Cost) {
-        for (column, cell) in self.columns.iter().zip(slot.cells()).take(count) {
-            column.roll_back(slot, tag, cell, cost);
-        }
-    }
-
     /// Charges a key that is not where most are.
     #[inline(never)]
     fn admit_elsewhere(&self, now: Timestamp, key: Key, cost: Cost, tats: &mut Tats) -> Verdict {
-        let found = self.table.find(key);
-        let verdict =
-            found.and_then(|slot| self.charge(&self.columns, (slot, key.tag), now, cost, tats).verdict());
-        verdict.unwrap_or_else(|| self.admit_exclusively(now, key, cost, tats))
+        if let Some(slot) = self.table.find(key) {
+            match self.charge(&self.columns, (slot, key.tag), now, cost, tats) {
+                Charge::Done => return Verdict::Admitted,
+                Charge::Full => return Verdict::Denied,
+                Charge::Lost(astray) => self.give_back(now, key, astray, cost),
+            }
+        }
+        self.admit_exclusively(now, key, cost, tats)
     }
 
     /// Charges a key that may have no slot yet, with the right to give it one.
@@ -328,9 +258,11 @@ impl Ledger {
                 (shard.shared(), Key::SHARED)
             }
         };
-        // Nothing is sealed while this shard is ours: there is a verdict.
-        let charge = self.charge(&self.columns, (slot, tag), now, cost, tats);
-        charge.verdict().unwrap_or(Verdict::Retired)
+        match self.charge(&self.columns, (slot, tag), now, cost, tats) {
+            Charge::Done => Verdict::Admitted,
+            // Nothing is sealed, and no key moves, while this shard is ours: it is not lost.
+            Charge::Full | Charge::Lost(_) => Verdict::Denied,
+        }
     }
 
     fn correct_slot(

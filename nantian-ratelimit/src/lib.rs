@@ -94,6 +94,7 @@ mod limiter;
 mod line;
 mod observe;
 mod policy;
+mod poly;
 mod rate;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -101,6 +102,7 @@ mod reservation;
 mod respond;
 mod scope;
 mod service;
+#[cfg(feature = "redis")]
 mod sip;
 mod sync;
 mod table;

@@ -20,7 +20,7 @@ use crate::reservation::Reservation;
 use crate::sync::AtomicU64;
 use crate::sync::{Mutex, Ordering, lock};
 #[cfg(feature = "redis")]
-use crate::{column::Correction, ledger::Corrected, policy::Limit};
+use crate::{column::Correction, policy::Limit};
 
 /// Decides all limits of a policy at once, for any number of keys, without a lock for keys that it knows.
 ///
@@ -235,10 +235,7 @@ impl Limiter {
                 1.. => Correction::Debit(items.unsigned_abs()),
                 _ => Correction::Refund(items.unsigned_abs()),
             };
-            let mut ledger = self.ledger();
-            while ledger.correct(now, key, limit, correction) == Corrected::Retired {
-                ledger = Cow::Owned(self.0.lineage.latest());
-            }
+            self.0.ledger.correct_lastingly(now, key, limit, correction);
         }
     }
 

@@ -1,12 +1,9 @@
 //! Tokens that are taken before they are used, and what follows when the real usage is known.
 
-use std::sync::Arc;
-
 use crate::clock::Timestamp;
 use crate::column::{Column, Correction};
 use crate::cost::Cost;
 use crate::key::Key;
-use crate::ledger::Corrected;
 use crate::levels::Levels;
 use crate::policy::Unit;
 use crate::sync::{AtomicU64, Ordering};
@@ -116,16 +113,7 @@ impl Reservation {
         } else {
             return 0;
         };
-        let mut ledger = Arc::clone(self.levels.ledger());
-        loop {
-            match ledger.correct(now, self.key, column.limit(), correction) {
-                Corrected::Done { forgiven } => return forgiven,
-                Corrected::Retired => match ledger.successor() {
-                    Some(successor) => ledger = successor,
-                    None => return 0,
-                },
-            }
-        }
+        self.levels.ledger().correct_lastingly(now, self.key, column.limit(), correction)
     }
 }
 

@@ -1,12 +1,12 @@
 //! A bounded hash table of atomic cells that never forgets a key in use.
 //!
 //! A *slot* is a tag and one cell per limit, inside one cache line. A tag has two *pairs* of lines in every *segment*, a near
-//! one and a far one. Segments are added as keys arrive, each eight times as large as the one before, up to a fixed total; a
-//! new one takes over the keys in use, and those before it remain for keys that find their pairs full.
+//! one and a far one. Segments are added as keys arrive, each sixteen times as large as the one before, up to a fixed total;
+//! a new one takes over the keys in use, and those before it remain for keys that find their pairs full.
 //!
-//! However full the table is, more than nine of ten keys are in the near pair of the largest segment if they have one limit,
-//! six of seven if they have two or three, and three of four if they have more. Both lines of it are fetched at once and all
-//! tags are compared before anything branches, so that a processor foresees the way of a decision and begins the next one
+//! However full the table is, more than fourteen of fifteen keys are in the near pair of the largest segment if they have one
+//! limit, seven of eight if they have two or three, and three of four if they have more. Both lines of it are fetched at once and
+//! all tags are compared before anything branches, so that a processor foresees the way of a decision and begins the next one
 //! while this one waits for memory.
 //!
 //! Finding a slot and changing its cells takes no lock. Giving a slot to a key takes the mutex of its shard, which is
@@ -24,12 +24,12 @@ pub(crate) const SEALED: u64 = u64::MAX;
 
 /// Words of a cache line, and of the widest slot.
 const LINE: usize = 8;
-const GROWTH: usize = 8;
+const GROWTH: usize = 16;
 /// Enough for 2^30 keys.
-const MAX_SEGMENTS: usize = 10;
+const MAX_SEGMENTS: usize = 8;
 const MAX_SHARDS: usize = 64;
 /// Keys that a shard is to hold at least, before there is a second one.
-const KEYS_IN_SHARD: usize = 64;
+const KEYS_IN_SHARD: usize = 256;
 
 /// A fixed number of slots, spread over shards. `T` is what a shard's mutex guards besides.
 pub(crate) struct Table<T> {
@@ -78,16 +78,17 @@ impl<T> Table<T> {
         let shards = (keys / KEYS_IN_SHARD).next_power_of_two().clamp(1, MAX_SHARDS);
         let width = (cells + 1).next_power_of_two().clamp(2, LINE);
         let slots_in_pair = 2 * LINE / width;
-        // The smaller segments have a seventh more.
-        let largest = (keys.saturating_mul(41) / 32).div_ceil(shards).div_ceil(slots_in_pair);
+        // The smaller segments have a fifteenth more.
+        let largest = (keys.saturating_mul(11) / 8).div_ceil(shards).div_ceil(slots_in_pair);
         let sizes = segment_sizes(largest.max(1));
         Self { shards: (0..shards).map(|_| Shard::new(width, state())).collect(), width, sizes }
     }
 
-    /// The slot of `key`, of `WIDTH` words, if it is where most are.
+    /// The slot of `key`, of `WIDTH` words, if it is in the largest segment.
     #[inline]
-    pub(crate) fn find_near<const WIDTH: usize>(&self, key: Key) -> Option<Slot<'_>> {
-        self.shard(self.position(key)).largest()?.near(key.tag).find::<WIDTH>(key.tag)
+    pub(crate) fn find_in_largest<const WIDTH: usize>(&self, key: Key) -> Option<Slot<'_>> {
+        let segment = self.shard(self.position(key)).largest()?;
+        segment.near(key.tag).find::<WIDTH>(key.tag).or_else(|| segment.find_far::<WIDTH>(key.tag))
     }
 
     /// The slot of `key`. `None` may mean that it is being given one right now: [`Table::lock`] tells.
@@ -128,7 +129,7 @@ impl<T> Table<T> {
     }
 }
 
-/// Sizes of segments, smallest first, each about eight times as large as the one before.
+/// Sizes of segments, smallest first, each about sixteen times as large as the one before.
 fn segment_sizes(largest: usize) -> Box<[usize]> {
     let sizes = std::iter::successors(Some(largest), |size| Some(size / GROWTH).filter(|size| *size > 0));
     let mut sizes: Vec<usize> = sizes.take(MAX_SEGMENTS).collect();
@@ -252,7 +253,13 @@ impl Segment {
 
     /// The slot of `tag`, for slots of `WIDTH` words.
     fn find<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
-        self.near(tag).find::<WIDTH>(tag).or_else(|| self.far(tag).find::<WIDTH>(tag))
+        self.near(tag).find::<WIDTH>(tag).or_else(|| self.find_far::<WIDTH>(tag))
+    }
+
+    /// The slot of a tag that is not near. By itself, so that the processor goes on with those that are.
+    #[inline(never)]
+    fn find_far<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
+        self.far(tag).find::<WIDTH>(tag)
     }
 
     /// The slots that a tag may have, in the order in which they are tried.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use loom::model::Builder;
 use loom::thread;
 
-use crate::clock::Timestamp;
+use crate::clock::{ManualClock, Timestamp};
 use crate::column::Correction;
 use crate::cost::Cost;
 use crate::key::{Key, Secret};
-use crate::policy::{Limit, MAX_LIMITS};
+use crate::limiter::Limiter;
+use crate::policy::{Limit, MAX_LIMITS, Policy};
 
 use super::{Ledger, Verdict};
 
@@ -27,7 +28,7 @@ fn ledger(limits: &[Limit]) -> Arc<Ledger> {
 }
 
 fn key(name: u8) -> Key {
-    let mut hasher = Secret::new(1, 2).hasher();
+    let mut hasher = Secret::new(1 << 63).hasher();
     hasher.value(Some(&[name]));
     hasher.finish()
 }
@@ -102,22 +103,54 @@ fn a_slot_that_changes_hands_takes_no_charge_with_it() {
     });
 }
 
-#[test]
-fn a_key_that_moves_when_the_table_grows_pays_once() {
+/// A full segment of one pair of lines grows into one of 17, while a key in it is charged.
+fn grow_while_charging(limits: &'static [fn(u64) -> Limit], slots_in_pair: u8) {
     let mut builder = Builder::new();
     builder.max_branches = 100_000;
     builder.preemption_bound = Some(2);
-    builder.check(|| {
-        // A segment of eight slots, and one of 64.
-        let ledger = Arc::new(Ledger::new(&[Limit::requests_per_minute(2)], 50, std::sync::Weak::new()));
-        for name in 0..8 {
-            assert!(admits(&ledger, at(0), key(name), Cost::REQUEST));
+    builder.check(move || {
+        let limits: Vec<Limit> = limits.iter().map(|limit| limit(3)).collect();
+        let keys = usize::from(slots_in_pair) * 12;
+        let ledger = Arc::new(Ledger::new(&limits, keys, std::sync::Weak::new()));
+        let cost = Cost::tokens(1);
+        for name in 0..slots_in_pair {
+            assert!(admits(&ledger, at(0), key(name), cost));
         }
         let other = Arc::clone(&ledger);
-        let racing = thread::spawn(move || admits(&other, at(0), key(8), Cost::REQUEST));
-        assert!(admits(&ledger, at(0), key(0), Cost::REQUEST));
+        let racing = thread::spawn(move || admits(&other, at(0), key(slots_in_pair), cost));
+        assert!(admits(&ledger, at(0), key(0), cost));
         assert!(racing.join().unwrap());
-        assert_eq!([left(&ledger, at(0), key(0)), left(&ledger, at(0), key(8))], [[0], [1]]);
+        assert!(left(&ledger, at(0), key(0)).iter().all(|left| *left == 1));
+        assert!(left(&ledger, at(0), key(slots_in_pair)).iter().all(|left| *left == 2));
+    });
+}
+
+#[test]
+fn a_key_that_moves_when_the_table_grows_pays_once() {
+    grow_while_charging(&[Limit::requests_per_minute], 8);
+}
+
+#[test]
+fn a_key_that_moves_when_half_of_it_is_charged_pays_once() {
+    grow_while_charging(&[Limit::requests_per_minute, Limit::tokens_per_minute], 4);
+}
+
+#[test]
+fn a_key_that_is_handed_over_when_half_of_it_is_charged_pays_once() {
+    explore(|| {
+        let policy = |amount| {
+            let limits = [Limit::requests_per_minute(amount), Limit::tokens_per_minute(amount)];
+            limits.into_iter().fold(Policy::builder(), |policy, limit| policy.limit(limit)).build().unwrap()
+        };
+        let limiter = Limiter::builder(policy(3)).max_keys(1).clock(ManualClock::new()).build();
+        let key = limiter.key(b"alice");
+        let pays = |limiter: &Limiter| assert!(limiter.admit_at(at(0), key, Cost::tokens(1)).is_ok());
+        pays(&limiter);
+        let other = limiter.clone();
+        let racing = thread::spawn(move || other.with_policy_at(at(0), policy(4)));
+        pays(&limiter);
+        let changed = racing.join().unwrap();
+        assert!(changed.levels_at(at(0), key).iter().all(|level| level.remaining == 2));
     });
 }
 
@@ -127,7 +160,8 @@ fn a_refund_never_reaches_the_next_owner_of_a_slot() {
         let limit = Limit::requests_per_minute(2);
         let ledger = crowded(limit.clone());
         let other = Arc::clone(&ledger);
-        let racing = thread::spawn(move || other.correct(at(61), key(0), &limit, Correction::Refund(1)));
+        let racing =
+            thread::spawn(move || other.correct_lastingly(at(61), key(0), &limit, Correction::Refund(1)));
         assert!(admits(&ledger, at(61), key(8), Cost { requests: 2, tokens: 0 }));
         racing.join().unwrap();
         assert!(!admits(&ledger, at(61), key(8), Cost::REQUEST));

@@ -18,7 +18,7 @@ use super::fault::StoreFault;
 use super::script::GREET;
 use super::settle::Correction;
 use super::store::{Agreed, Errand, Inner, Link, bytes};
-use crate::key::Secret;
+use crate::key::SharedSecret;
 
 /// How often the server is greeted.
 const GREETINGS: Duration = Duration::from_secs(3);
@@ -51,7 +51,7 @@ pub struct RedisDriver {
 
 impl RedisDriver {
     pub(super) fn new(store: Arc<Inner>, errands: mpsc::Receiver<Errand>) -> Self {
-        Self { store, errands, name: Secret::random_bytes().to_vec() }
+        Self { store, errands, name: SharedSecret::random_bytes().to_vec() }
     }
 
     /// Connects, again and again, until it is dropped.

@@ -114,7 +114,7 @@ impl SharedLimiter {
         let mut remote = agreed.secret.hasher();
         remote.value(Some(self.0.family.id.as_bytes()));
         write(&mut remote);
-        SharedKey { own: own.finish(), remote: remote.finish_whole(), agreed }
+        SharedKey { own: own.finish(), remote: remote.finish(), agreed }
     }
 
     /// Charges `cost` to every limit of the policy, or to none.

@@ -19,7 +19,7 @@ use super::script::{self, Answer, Order};
 use super::settle::Correction;
 use super::shared::{OnOutage, SharedLimiter};
 use super::url::RedisUrl;
-use crate::key::Secret;
+use crate::key::SharedSecret;
 use crate::policy::{MAX_LIMITS, Policy};
 
 /// Errands that may wait for the driver; more corrections are counted as if the server were away.
@@ -121,7 +121,7 @@ pub(super) enum Errand {
 
 /// The secret that replicas hash keys under.
 pub(super) struct Agreed {
-    pub(super) secret: Secret,
+    pub(super) secret: SharedSecret,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -313,13 +313,13 @@ impl Inner {
 impl Agreed {
     /// A secret that nobody has agreed on yet.
     fn proposed() -> Self {
-        let bytes = Secret::random_bytes();
-        Self { secret: Secret::from_array(bytes), bytes: bytes.to_vec() }
+        let bytes = SharedSecret::random_bytes();
+        Self { secret: SharedSecret::from_array(bytes), bytes: bytes.to_vec() }
     }
 
     /// The secret that a server tells; `None` if it is none.
     pub(super) fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
-        let secret = Secret::from_array(bytes.as_slice().try_into().ok()?);
+        let secret = SharedSecret::from_array(bytes.as_slice().try_into().ok()?);
         Some(Self { secret, bytes })
     }
 }

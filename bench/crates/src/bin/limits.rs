@@ -12,6 +12,7 @@ use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -61,11 +62,11 @@ fn against_governor(table: &mut Table) {
         let (ours, peer) = (filled(one_limit()), governed(|key| key));
         (
             two_threads(move |thread| {
-                let (ours, mut keys) = (ours.clone(), Keys::new(thread as u64));
+                let (ours, mut keys) = (ours.clone(), Keys::anywhere(thread));
                 move || keys.step(|key| admit(&ours, key))
             }),
             two_threads(move |thread| {
-                let (peer, mut keys) = (peer, Keys::new(thread as u64));
+                let (peer, mut keys) = (peer, Keys::anywhere(thread));
                 move || keys.step(|key| peer.check_key(&key).is_ok())
             }),
         )
@@ -210,6 +211,12 @@ struct Keys(u64);
 impl Keys {
     fn new(start: u64) -> Self {
         Self(start.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1)
+    }
+
+    /// A walk that begins elsewhere each time: short ones from the same key would meet few of them.
+    fn anywhere(thread: usize) -> Self {
+        static WALKS: AtomicU64 = AtomicU64::new(1);
+        Self::new(WALKS.fetch_add(2, Ordering::Relaxed) + thread as u64)
     }
 
     fn step(&mut self, decide: impl FnOnce(u64) -> bool) {

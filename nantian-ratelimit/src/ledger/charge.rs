@@ -1,0 +1,141 @@
+//! Charging the cells of a slot: one step for each limit, all of them or none.
+//!
+//! A slot may change hands, and its key move with all its cells, between two steps. A cell that was charged before has then taken
+//! the charge along, and it is given back where the key is now.
+
+use crate::clock::Timestamp;
+use crate::column::{Column, Correction, Uncharged};
+use crate::cost::Cost;
+use crate::key::Key;
+use crate::policy::MAX_LIMITS;
+use crate::sync::Ordering;
+use crate::table::{SEALED, Slot};
+
+use super::{Ledger, Tats};
+
+/// What became of a charge.
+pub(super) enum Charge {
+    /// All limits were charged.
+    Done,
+    /// Nothing was charged: some limit has no room.
+    Full,
+    /// The slot is not the key's, or changes hands: nothing is charged once what went astray is given back.
+    Lost(Astray),
+}
+
+/// The limits whose charges moved away with the key: a bit for each.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Astray(u8);
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// Charges the cells of a slot.
+    #[expect(
+        clippy::inline_always,
+        reason = "all it costs is what the compiler knows of the columns where it is called"
+    )]
+    #[inline(always)]
+    pub(super) fn charge(
+        &self,
+        columns: &[Column],
+        (slot, tag): (Slot<'_>, u64),
+        now: Timestamp,
+        cost: Cost,
+        tats: &mut Tats,
+    ) -> Charge {
+        let mut after = [0; MAX_LIMITS];
+        let mut fits = true;
+        let cells = columns.iter().zip(slot.cells());
+        for ((column, cell), (tat, after)) in cells.zip(tats.iter_mut().zip(&mut after)) {
+            *tat = cell.load(Ordering::Acquire);
+            if *tat == SEALED {
+                return Charge::Lost(Astray::default());
+            }
+            match column.charged(*tat, now, cost) {
+                Some(charged) => *after = charged,
+                None => fits = false,
+            }
+        }
+        if !slot.belongs_to(tag) {
+            return Charge::Lost(Astray::default());
+        }
+        if !fits {
+            return Charge::Full;
+        }
+        let cells = columns.iter().zip(slot.cells());
+        for (position, ((column, cell), (tat, after))) in cells.zip(tats.iter_mut().zip(after)).enumerate() {
+            if *tat == after {
+                continue;
+            }
+            let step = cell.compare_exchange(*tat, after, Ordering::AcqRel, Ordering::Acquire);
+            *tat = after;
+            if let Err(current) = step {
+                match column.charge((slot, tag), (cell, current), now, cost) {
+                    Ok(charged) => *tat = charged,
+                    Err(uncharged) => return self.take_back((slot, tag), (position, uncharged), cost, tats),
+                }
+            }
+        }
+        let owner = slot.tag();
+        // Nobody's: the key was moved when the table grew, and its charge with it. Another's: if its cells have the same values
+        // since, the new owner was charged, on the safe side.
+        if owner == tag || owner == Key::EMPTY { Charge::Done } else { Charge::Lost(Astray::default()) }
+    }
+
+    /// Ends a charge that another request overtook in the column at `position`.
+    #[cold]
+    fn take_back(
+        &self,
+        (slot, tag): (Slot<'_>, u64),
+        (position, uncharged): (usize, Uncharged),
+        cost: Cost,
+        tats: &mut Tats,
+    ) -> Charge {
+        let astray = self.roll_back(slot, tag, position, cost);
+        match (uncharged, self.read(slot, tag)) {
+            (Uncharged::Full(full), Some(read)) if astray.is_none() => {
+                *tats = read;
+                tats.iter_mut().skip(position).take(1).for_each(|tat| *tat = full);
+                Charge::Full
+            }
+            _ => Charge::Lost(astray),
+        }
+    }
+
+    /// Takes the charges of the first `count` columns back, and tells which of them are not there any more.
+    fn roll_back(&self, slot: Slot<'_>, tag: u64, count: usize, cost: Cost) -> Astray {
+        let mut astray = Astray::default();
+        for (position, (column, cell)) in self.columns.iter().zip(slot.cells()).take(count).enumerate() {
+            if !column.roll_back(slot, tag, cell, cost) {
+                astray.0 |= 1 << position;
+            }
+        }
+        astray
+    }
+
+    /// Gives back what moved away with the key.
+    #[inline]
+    pub(super) fn give_back(&self, now: Timestamp, key: Key, astray: Astray, cost: Cost) {
+        if !astray.is_none() {
+            self.follow(now, key, astray, cost);
+        }
+    }
+
+    #[cold]
+    fn follow(&self, now: Timestamp, key: Key, Astray(astray): Astray, cost: Cost) {
+        let columns = self.columns.iter().enumerate();
+        for (_, column) in columns.filter(|(position, _)| astray & 1 << position != 0) {
+            let refund = Correction::Refund(column.reserved(cost));
+            self.correct_lastingly(now, key, column.limit(), refund);
+        }
+    }
+}
+
+// === impl Astray ===
+
+impl Astray {
+    fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
