@@ -20,7 +20,7 @@ import ollama
 import openai
 
 import providers
-from providers import ACCOUNT, CITIES, DIALECTS, KEY, PERSON, PICTURE, REGION, SCHEMA, VECTORS
+from providers import ACCOUNT, CITIES, DIALECTS, KEY, MODELS, PERSON, PICTURE, REGION, SCHEMA, VECTORS
 
 GATEWAY = pathlib.Path(__file__).resolve().parents[3] / "target/debug/nantian-gateway"
 PATIENCE = 60
@@ -71,7 +71,7 @@ class OpenAi:
             is_equal("".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices), HELLO)
             is_equal([chunk.usage.completion_tokens for chunk in chunks if chunk.usage], [7] if told else [])
 
-    def follow_up(self, calls):
+    def follow_up(self, calls, **options):
         is_equal([json.loads(call.function.arguments)["city"] for call in calls], CITIES)
         is_equal(len({call.id for call in calls}), 2)
         said = {"role": "assistant", "content": None, "tool_calls": [
@@ -79,7 +79,7 @@ class OpenAi:
             for call in calls]}
         results = [{"role": "tool", "tool_call_id": call.id, "content": result} for call, result in zip(calls, RESULTS)]
         answer = self.client.chat.completions.create(
-            model="any", messages=[{"role": "user", "content": "tools"}, said, *results], tools=self.tools())
+            model="any", messages=[{"role": "user", "content": "tools"}, said, *results], tools=self.tools(), **options)
         is_equal(answer.choices[0].message.content, "3 and 20")
 
     def tools(self):
@@ -95,6 +95,11 @@ class OpenAi:
                 model="any", messages=[{"role": "user", "content": "tools"}], tools=self.tools()) as stream:
             answer = stream.get_final_completion()
         self.follow_up(answer.choices[0].message.tool_calls)
+
+    def reasoning(self):
+        # Nothing of the reasoning is given back: the package has no field for it.
+        answer = self.ask("tools", tools=self.tools(), reasoning_effort="high")
+        self.follow_up(answer.choices[0].message.tool_calls, reasoning_effort="high")
 
     def picture(self):
         content = [{"type": "text", "text": "picture"},
@@ -155,14 +160,14 @@ class Responses:
         return [{"type": "function", "name": "get_weather", "description": "Weather", "parameters": PARAMETERS,
                  "strict": False}]
 
-    def follow_up(self, answer):
+    def follow_up(self, answer, **options):
         calls = [item for item in answer.output if item.type == "function_call"]
         is_equal([json.loads(call.arguments)["city"] for call in calls], CITIES)
         is_equal(len({call.call_id for call in calls}), 2)
         results = [{"type": "function_call_output", "call_id": call.call_id, "output": result}
                    for call, result in zip(calls, RESULTS)]
         said = [item.model_dump(exclude_none=True, exclude={"parsed_arguments"}) for item in answer.output]
-        answer = self.ask([{"role": "user", "content": "tools"}, *said, *results], tools=self.tools())
+        answer = self.ask([{"role": "user", "content": "tools"}, *said, *results], tools=self.tools(), **options)
         is_equal(answer.output_text, "3 and 20")
 
     def tool_calls(self):
@@ -171,6 +176,12 @@ class Responses:
     def streamed_tool_calls(self):
         with self.client.responses.stream(model="any", input="tools", tools=self.tools()) as stream:
             self.follow_up(stream.get_final_response())
+
+    def reasoning(self):
+        options = {"reasoning": {"effort": "high", "summary": "auto"}, "include": ["reasoning.encrypted_content"]}
+        self.follow_up(self.ask("tools", tools=self.tools(), **options), **options)
+        with self.client.responses.stream(model="any", input="tools", tools=self.tools(), **options) as stream:
+            self.follow_up(stream.get_final_response(), **options)
 
     def picture(self):
         content = [{"type": "input_text", "text": "picture"},
@@ -204,8 +215,8 @@ class Anthropic:
         self.client = anthropic.Anthropic(base_url=base, api_key="of-the-client", max_retries=0, timeout=20)
 
     def ask(self, text, **options):
-        return self.client.messages.create(
-            model="any", max_tokens=100, messages=[{"role": "user", "content": text}], **options)
+        options = {"max_tokens": 100, **options}
+        return self.client.messages.create(model="any", messages=[{"role": "user", "content": text}], **options)
 
     def chat(self):
         answer = self.ask("hello", system="Be brief.")
@@ -222,14 +233,15 @@ class Anthropic:
     def tools(self):
         return [{"name": "get_weather", "description": "Weather", "input_schema": PARAMETERS}]
 
-    def follow_up(self, answer):
+    def follow_up(self, answer, **options):
         is_equal(answer.stop_reason, "tool_use")
         calls = [block for block in answer.content if block.type == "tool_use"]
         is_equal([call.input["city"] for call in calls], CITIES)
         results = [{"type": "tool_result", "tool_use_id": call.id, "content": result} for call, result in zip(calls, RESULTS)]
         messages = [{"role": "user", "content": "tools"}, {"role": "assistant", "content": answer.content},
                     {"role": "user", "content": results}]
-        answer = self.client.messages.create(model="any", max_tokens=100, messages=messages, tools=self.tools())
+        options = {"max_tokens": 100, **options}
+        answer = self.client.messages.create(model="any", messages=messages, tools=self.tools(), **options)
         is_equal(answer.content[0].text, "3 and 20")
 
     def tool_calls(self):
@@ -239,6 +251,13 @@ class Anthropic:
         with self.client.messages.stream(model="any", max_tokens=100, tools=self.tools(),
                                          messages=[{"role": "user", "content": "tools"}]) as stream:
             self.follow_up(stream.get_final_message())
+
+    def reasoning(self):
+        options = {"max_tokens": 4000, "thinking": {"type": "enabled", "budget_tokens": 2000}}
+        self.follow_up(self.ask("tools", tools=self.tools(), **options), **options)
+        with self.client.messages.stream(model="any", tools=self.tools(), **options,
+                                         messages=[{"role": "user", "content": "tools"}]) as stream:
+            self.follow_up(stream.get_final_message(), **options)
 
     def picture(self):
         source = {"type": "base64", "media_type": "image/png", "data": PICTURE}
@@ -288,12 +307,12 @@ class Ollama:
     def tools(self):
         return [{"type": "function", "function": {"name": "get_weather", "description": "Weather", "parameters": PARAMETERS}}]
 
-    def follow_up(self, calls):
+    def follow_up(self, calls, **options):
         is_equal([call.function.arguments["city"] for call in calls], CITIES)
         results = [{"role": "tool", "tool_name": "get_weather", "content": result} for result in RESULTS]
         said = {"role": "assistant", "content": "", "tool_calls": calls}
         answer = self.client.chat(
-            model="any", messages=[{"role": "user", "content": "tools"}, said, *results], tools=self.tools())
+            model="any", messages=[{"role": "user", "content": "tools"}, said, *results], tools=self.tools(), **options)
         is_equal(answer.message.content, "3 and 20")
 
     def tool_calls(self):
@@ -302,6 +321,10 @@ class Ollama:
     def streamed_tool_calls(self):
         parts = self.ask("tools", tools=self.tools(), stream=True)
         self.follow_up([call for part in parts for call in part.message.tool_calls or []])
+
+    def reasoning(self):
+        for think in (True, "high", False):
+            self.follow_up(self.ask("tools", tools=self.tools(), think=think).message.tool_calls, think=think)
 
     def picture(self):
         message = {"role": "user", "content": "picture", "images": [base64.b64decode(PICTURE)]}
@@ -331,7 +354,7 @@ class Ollama:
 
 
 CLIENTS = {"openai": OpenAi, "openai-responses": Responses, "anthropic": Anthropic, "ollama": Ollama}
-FEATURES = ["chat", "stream", "tool_calls", "streamed_tool_calls", "picture", "structured", "error", "broken_stream",
+FEATURES = ["chat", "stream", "tool_calls", "streamed_tool_calls", "reasoning", "picture", "structured", "error", "broken_stream",
             "disconnect", "embeddings"]
 # Providers that make none, so that they are refused; and what a refusal is for each client that can ask for them.
 WITHOUT_EMBEDDINGS = ["anthropic", "bedrock"]
@@ -383,15 +406,17 @@ stringData: {{token: {KEY}, account: "{ACCOUNT}:{KEY}"}}
     for dialect, upstream in ports.items():
         prefix = {"ollama": "api", "gemini": "v1beta", "bedrock": ""}.get(dialect, "v1")
         auth = {"anthropic": "apiKey", "gemini": "apiKey", "bedrock": "aws"}.get(dialect, "bearer")
+        # OpenAI itself would be asked in the newer dialect where a client speaks it.
+        provider = {"openai": "fake", "openai-responses": "openai"}.get(dialect, dialect)
         entry, region = ("account", f"\n  region: {REGION}") if auth == "aws" else ("token", "")
         yield f"""
 apiVersion: gateway.nantian.dev/v1alpha1
 kind: AIService
 metadata: {{name: {dialect}, namespace: demo}}
 spec:
-  provider: fake
+  provider: {provider}
   format: {dialect}
-  model: the-model
+  model: "{MODELS[dialect]}"
   endpoint: http://127.0.0.1:{upstream}/{prefix}{region}
   auth: {{type: {auth}, secret: key, key: {entry}}}
 ---

@@ -10,6 +10,7 @@ import http.server
 import json
 import struct
 import threading
+import urllib.parse
 import zlib
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
@@ -24,6 +25,17 @@ CITIES = ["Oslo", "Rome"]
 KEY = "sk-of-the-operator"
 ACCOUNT = "AKID"
 REGION = "eu-central-1"
+# Names that are known, so that requests are those that such a model takes.
+MODELS = {
+    "openai": "gpt-5",
+    "openai-responses": "gpt-5.2",
+    "anthropic": "claude-sonnet-4-5",
+    "bedrock": "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+    "gemini": "gemini-3-pro-preview",
+    "ollama": "qwen3",
+}
+# What a model thinks before it calls tools, if it is asked to think, and what it signs it with.
+THOUGHT, SIGNATURE = "Two cities.", "c2lnbmVk"
 VECTORS = {"one": [0.5, -0.25], "two": [1.0, 2.0]}
 
 
@@ -69,7 +81,7 @@ class Provider(http.server.BaseHTTPRequestHandler):
 
     def check_target(self, body):
         need(self.path == self.path_of_chats, f"no such path: {self.path}")
-        need(body["model"] == "the-model", "the operator's model")
+        need(body["model"] == self.model, "the operator's model")
 
     def scene(self, body):
         told, results = self.told(body), self.results(body)
@@ -150,7 +162,7 @@ class Embeddings(Provider):
 
     def embed(self, body):
         need(self.headers["authorization"] == f"Bearer {KEY}", "the credential")
-        need(body.keys() <= {"model", "input", "encoding_format"} and body["model"] == "the-model", f"fields: {body}")
+        need(body.keys() <= {"model", "input", "encoding_format"} and body["model"] == self.model, f"fields: {body}")
         texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
         packed = body.get("encoding_format") == "base64"
         data = [{"object": "embedding", "index": at, "embedding": pack(VECTORS[text]) if packed else VECTORS[text]}
@@ -170,10 +182,11 @@ class OpenAi(Embeddings):
 
     def check(self, body):
         need(self.headers["authorization"] == f"Bearer {KEY}", "the credential")
-        known = {"model", "messages", "stream", "stream_options", "tools", "tool_choice", "response_format", "max_tokens",
-                 "parallel_tool_calls", "temperature"}
+        known = {"model", "messages", "stream", "stream_options", "tools", "tool_choice", "response_format",
+                 "parallel_tool_calls", "max_completion_tokens", "reasoning_effort"}
         need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
         need(not body.get("stream") or body["stream_options"]["include_usage"], "include_usage")
+        need(body.get("reasoning_effort", "low") in ("minimal", "low", "medium", "high"), "reasoning_effort")
         open_calls = []
         for message in body["messages"]:
             need(message["role"] in ("system", "user", "assistant", "tool"), "the role")
@@ -255,12 +268,13 @@ class Responses(Embeddings):
     def check(self, body):
         need(self.headers["authorization"] == f"Bearer {KEY}", "the credential")
         known = {"model", "input", "instructions", "stream", "store", "tools", "tool_choice", "text", "max_output_tokens",
-                 "parallel_tool_calls", "temperature", "include", "reasoning"}
+                 "parallel_tool_calls", "include", "reasoning"}
         need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
         calls = set()
         for item in self.items(body):
             kind = item.get("type", "message")
-            need(kind in ("message", "function_call", "function_call_output"), f"the item: {kind}")
+            need(kind in ("message", "function_call", "function_call_output", "reasoning"), f"the item: {kind}")
+            need(kind != "reasoning" or item["encrypted_content"] == SIGNATURE, "reasoning of another")
             if kind == "message":
                 need(item["role"] in ("system", "developer", "user", "assistant"), "the role")
                 own = ("output_text", "refusal") if item["role"] == "assistant" else ("input_text", "input_image", "input_file")
@@ -356,8 +370,14 @@ class Responses(Embeddings):
     def call(self, body):
         calls = [{"id": f"fc_{at}", "type": "function_call", "status": "completed", "call_id": f"call_{at}",
                   "name": "get_weather", "arguments": json.dumps({"city": city})} for at, city in enumerate(CITIES)]
-        events = self.begin()
-        for at, call in enumerate(calls):
+        events, output = self.begin(), calls
+        if body.get("reasoning", {}).get("effort", "none") != "none":
+            thought = {"id": "rs_1", "type": "reasoning", "encrypted_content": SIGNATURE,
+                       "summary": [{"type": "summary_text", "text": THOUGHT}]}
+            output = [thought, *calls]
+            events += [{"type": "response.output_item.added", "output_index": 0, "item": {**thought, "summary": []}},
+                       {"type": "response.output_item.done", "output_index": 0, "item": thought}]
+        for at, call in enumerate(calls, len(output) - len(calls)):
             arguments, where = call["arguments"], {"item_id": call["id"], "output_index": at}
             begun = {**call, "arguments": "", "status": "in_progress"}
             events += [{"type": "response.output_item.added", "output_index": at, "item": begun},
@@ -365,7 +385,7 @@ class Responses(Embeddings):
                          for piece in (arguments[:5], arguments[5:])),
                        {"type": "response.function_call_arguments.done", **where, "arguments": arguments},
                        {"type": "response.output_item.done", "output_index": at, "item": call}]
-        self.answer(body, calls, events)
+        self.answer(body, output, events)
 
 
 class Anthropic(Provider):
@@ -376,7 +396,7 @@ class Anthropic(Provider):
         need(self.headers["x-api-key"] == KEY, "the credential")
         need(self.headers["anthropic-version"], "anthropic-version")
         known = {"model", "messages", "stream", "system", "max_tokens", "tools", "tool_choice", "output_config",
-                 "temperature"}
+                 "temperature", "thinking"}
         need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
         need(isinstance(body["max_tokens"], int), "max_tokens")
         last, open_calls = None, []
@@ -392,6 +412,9 @@ class Anthropic(Provider):
             need([block["type"] for block in blocks[:len(results)]] == ["tool_result"] * len(results), "results first")
             open_calls = [block["id"] for block in blocks if block["type"] == "tool_use"]
             need(all(isinstance(block["input"], dict) for block in blocks if block["type"] == "tool_use"), "input")
+            thoughts = [block for block in blocks if block["type"] == "thinking"]
+            need(all(block["signature"] == SIGNATURE for block in thoughts), "reasoning of another")
+            need(not open_calls or thoughts or not self.thinks(body), "a turn begins with reasoning")
 
     def blocks(self, message, kind):
         if isinstance(message["content"], str):
@@ -458,28 +481,38 @@ class Anthropic(Provider):
     def call(self, body):
         calls = [{"type": "tool_use", "id": f"toolu_{at}", "name": "get_weather", "input": {"city": city}}
                  for at, city in enumerate(CITIES)]
-        events = [sse({"type": "message_start", "message": self.message()}, True)]
-        for at, call in enumerate(calls):
+        events, content = [sse({"type": "message_start", "message": self.message()}, True)], calls
+        if self.thinks(body):
+            thought = {"type": "thinking", "thinking": THOUGHT, "signature": SIGNATURE}
+            content = [thought, *calls]
+            begun = {**thought, "thinking": "", "signature": ""}
+            *said, end = self.block_events(0, begun, "thinking_delta", "thinking", [THOUGHT])
+            signed = {"type": "signature_delta", "signature": SIGNATURE}
+            events += [*said, sse({"type": "content_block_delta", "index": 0, "delta": signed}, True), end]
+        for at, call in enumerate(calls, len(content) - len(calls)):
             arguments = json.dumps(call["input"])
             pieces = ["", arguments[:5], arguments[5:]]
             events += self.block_events(at, {**call, "input": {}}, "input_json_delta", "partial_json", pieces)
-        self.answer(body, calls, "tool_use", events)
+        self.answer(body, content, "tool_use", events)
+
+    def thinks(self, body):
+        return body.get("thinking", {}).get("type") == "enabled"
 
 
 class Gemini(Provider):
-    path_of_embeddings = "/v1beta/models/the-model:batchEmbedContents"
+    path_of_embeddings = f"/v1beta/models/{MODELS['gemini']}:batchEmbedContents"
     content_type = "text/event-stream"
 
     def embed(self, body):
         need(self.headers["x-goog-api-key"] == KEY, "the credential")
         need(all(request.keys() == {"model", "content"} for request in body["requests"]), "the fields of a request")
-        need(all(request["model"] == "models/the-model" for request in body["requests"]), "the operator's model")
+        need(all(request["model"] == f"models/{self.model}" for request in body["requests"]), "the operator's model")
         texts = [request["content"]["parts"][0]["text"] for request in body["requests"]]
         self.json(200, {"embeddings": [{"values": VECTORS[text]} for text in texts],
                         "usageMetadata": {"promptTokenCount": 5}})
 
     def check_target(self, body):
-        method = self.path.removeprefix("/v1beta/models/the-model:")
+        method = self.path.removeprefix(f"/v1beta/models/{self.model}:")
         need(method in ("generateContent", "streamGenerateContent?alt=sse"), f"no such path: {self.path}")
         body["stream"] = method != "generateContent"
 
@@ -492,11 +525,13 @@ class Gemini(Provider):
             need(content["role"] in ("user", "model") and content["parts"], "the content")
             results = [part["functionResponse"] for part in content["parts"] if "functionResponse" in part]
             need(len(results) in (0, len(content["parts"])), "results stand alone")
-            need([result["name"] for result in results] == open_calls, f"{results} for {open_calls}")
+            need([(result["name"], result["id"]) for result in results] == open_calls, f"{results} for {open_calls}")
             need(all(isinstance(result["response"], dict) for result in results), "the response")
             calls = [part["functionCall"] for part in content["parts"] if "functionCall" in part]
-            need(all(isinstance(call["args"], dict) and call.keys() == {"name", "args"} for call in calls), "args")
-            open_calls = [call["name"] for call in calls]
+            need(all(isinstance(call["args"], dict) and call.keys() == {"id", "name", "args"} for call in calls), "args")
+            open_calls = [(call["name"], call["id"]) for call in calls]
+            signed = [part.get("thoughtSignature") for part in content["parts"] if "functionCall" in part]
+            need(not signed or signed[0] in (SIGNATURE, "skip_thought_signature_validator"), f"signatures: {signed}")
 
     def parts(self, body, kind):
         return [part[kind] for part in body["contents"][-1]["parts"] if kind in part]
@@ -550,7 +585,11 @@ class Gemini(Provider):
         self.answer(body, [{"text": "".join(pieces)}], self.text_events(pieces))
 
     def call(self, body):
-        calls = [{"functionCall": {"name": "get_weather", "args": {"city": city}}} for city in CITIES]
+        calls = [{"functionCall": {"id": f"gen-{at}", "name": "get_weather", "args": {"city": city}}}
+                 for at, city in enumerate(CITIES)]
+        calls[0]["thoughtSignature"] = SIGNATURE
+        if "thinkingConfig" in body.get("generationConfig", {}):
+            calls.insert(0, {"text": THOUGHT, "thought": True})
         self.answer(body, calls, [sse(self.response([call])) for call in calls])
 
 
@@ -560,7 +599,7 @@ class Bedrock(Provider):
     content_type = "application/vnd.amazon.eventstream"
 
     def check_target(self, body):
-        operation = self.path.removeprefix("/model/the-model/")
+        operation = self.path.removeprefix(f"/model/{urllib.parse.quote(self.model, safe='')}/")
         need(operation in ("converse", "converse-stream"), f"no such path: {self.path}")
         body["stream"] = operation == "converse-stream"
 
@@ -583,7 +622,8 @@ class Bedrock(Provider):
         names = signed.partition("SignedHeaders=")[2].partition(",")[0]
         need({"content-type", "host", "x-amz-date"} <= set(names.split(";")), f"signed headers: {names}")
         need(signed == self.signature(names), "the signature")
-        known = {"messages", "system", "inferenceConfig", "toolConfig", "outputConfig", "stream"}
+        known = {"messages", "system", "inferenceConfig", "toolConfig", "outputConfig", "stream",
+                 "additionalModelRequestFields"}
         need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
         last, open_calls = None, []
         for message in body["messages"]:
@@ -598,6 +638,9 @@ class Bedrock(Provider):
             need(all(isinstance(call["input"], dict) for call in calls), "input")
             need(not calls and not results or body["toolConfig"]["tools"], "calls want tools")
             open_calls = [call["toolUseId"] for call in calls]
+            said = [block["reasoningContent"]["reasoningText"] for block in blocks if "reasoningContent" in block]
+            need(all(text["signature"] == SIGNATURE for text in said), "reasoning of another")
+            need(not calls or said or not self.thinks(body), "a turn begins with reasoning")
 
     def last(self, body, kind):
         return [block[kind] for block in body["messages"][-1]["content"] if kind in block]
@@ -664,14 +707,22 @@ class Bedrock(Provider):
     def call(self, body):
         calls = [{"toolUseId": f"tooluse_{at}", "name": "get_weather", "input": {"city": city}}
                  for at, city in enumerate(CITIES)]
-        events = self.text_events([])
-        for at, call in enumerate(calls):
+        events, content = self.text_events([]), [{"toolUse": call} for call in calls]
+        if self.thinks(body):
+            content.insert(0, {"reasoningContent": {"reasoningText": {"text": THOUGHT, "signature": SIGNATURE}}})
+            events += [self.delta(0, {"reasoningContent": {"text": THOUGHT}}),
+                       self.delta(0, {"reasoningContent": {"signature": SIGNATURE}}),
+                       self.frame("contentBlockStop", {"contentBlockIndex": 0})]
+        for at, call in enumerate(calls, len(content) - len(calls)):
             start = {key: call[key] for key in ("toolUseId", "name")}
             events.append(self.frame("contentBlockStart", {"contentBlockIndex": at, "start": {"toolUse": start}}))
             arguments = json.dumps(call["input"])
             events += [self.delta(at, {"toolUse": {"input": piece}}) for piece in (arguments[:5], arguments[5:])]
             events.append(self.frame("contentBlockStop", {"contentBlockIndex": at}))
-        self.answer(body, [{"toolUse": call} for call in calls], "tool_use", events)
+        self.answer(body, content, "tool_use", events)
+
+    def thinks(self, body):
+        return body.get("additionalModelRequestFields", {}).get("thinking", {}).get("type") == "enabled"
 
 
 class Ollama(Provider):
@@ -688,7 +739,7 @@ class Ollama(Provider):
 
     def embed(self, body):
         need(self.headers["authorization"] == f"Bearer {KEY}", "the credential")
-        need(body.keys() <= {"model", "input", "truncate"} and body["model"] == "the-model", f"fields: {body}")
+        need(body.keys() <= {"model", "input", "truncate"} and body["model"] == self.model, f"fields: {body}")
         need(isinstance(body["input"], list), "the input")
         self.json(200, {"model": "the-model-0", "embeddings": [VECTORS[text] for text in body["input"]],
                         "total_duration": 1, "prompt_eval_count": 5})
@@ -746,8 +797,10 @@ class Ollama(Provider):
 
     def call(self, body):
         calls = [{"function": {"name": "get_weather", "arguments": {"city": city}}} for city in CITIES]
-        events = [json.dumps(self.line({"content": "", "tool_calls": [call]})) + "\n" for call in calls]
-        self.answer(body, {"content": "", "tool_calls": calls}, events)
+        thought = {"thinking": THOUGHT} if body.get("think") else {}
+        events = [json.dumps(self.line({"content": "", **thought})) + "\n"] if thought else []
+        events += [json.dumps(self.line({"content": "", "tool_calls": [call]})) + "\n" for call in calls]
+        self.answer(body, {"content": "", **thought, "tool_calls": calls}, events)
 
 
 DIALECTS = {"openai": OpenAi, "openai-responses": Responses, "anthropic": Anthropic, "bedrock": Bedrock, "gemini": Gemini,
@@ -758,7 +811,7 @@ def start(dialect):
     """Serves a dialect on a free port; gives the port and the event of a client that went away."""
     gone = threading.Event()
     gone.waiting = threading.Event()
-    handler = type(dialect, (DIALECTS[dialect],), {"gone": gone})
+    handler = type(dialect, (DIALECTS[dialect],), {"gone": gone, "model": MODELS[dialect]})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server.server_port, gone
