@@ -70,6 +70,14 @@
 //!
 //! With the feature `redis`, limits can be kept on a Redis or Valkey server: see the module of that name.
 //!
+//! # What it does not do
+//!
+//! - What requests use is learned for each limiter ([`Limiter::typical_tokens`]), not for each model: give models limiters of
+//!   their own, or a [`CostEstimator`] that knows them.
+//! - A token is a token: whoever counts cached ones for less settles with the number that is to count.
+//! - Each decision about shared limits asks the server, unless it has just denied the same; no replica takes a slice of a limit
+//!   ahead of its requests.
+//!
 //! # Fields of responses
 //!
 //! Responses carry `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) and the `x-ratelimit-*`
