@@ -80,10 +80,12 @@ pub struct Hooks {
     pub on_stream_chunk: bool,
 }
 
-/// Host functions and callbacks by name, such as `proxy_http_call` or `proxy_on_request_body`.
+/// Host functions and callbacks by name, such as `proxy_http_call`, `fd_write` or `proxy_on_request_body`; those of
+/// [`Abi::Pingora`](crate::Abi::Pingora) too.
 ///
-/// A host function that is not in the list answers `InternalFailure`, one of WASI "not capable"; a callback that is not in
-/// it is not called. Start functions, the allocator and `proc_exit` are always there: as in Envoy.
+/// A host function that is not in the list answers `InternalFailure`, one of WASI "not capable", one of the module
+/// `pingora` nothing; a callback that is not in it is not called. Always there, as in Envoy, are start functions, the
+/// allocator, `proc_exit` and what Emscripten leaves behind (`pthread_equal`, `emscripten_notify_memory_growth`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Capabilities(Option<BTreeSet<String>>);
 

@@ -19,7 +19,8 @@ pub(crate) const FIRST_SLICE: u64 = 2;
 /// The way into one guest.
 pub(crate) struct Entry {
     pub(crate) store: Store<State>,
-    engine: Engine,
+    /// The code of the module beside the guest, which is not the guest's.
+    shim: wasmtime::Module,
     /// False from the moment a call into the guest begins until it returns: whatever interrupts one leaves a dead guest.
     alive: bool,
     /// Time limit of one callback, in engine ticks; none while the guest starts, when one limit holds for all calls.
@@ -39,7 +40,7 @@ impl Entry {
         });
         store.data_mut().may_run = START_TICKS;
         store.set_epoch_deadline(FIRST_SLICE);
-        Self { store, engine: engine.clone(), alive: true, ticks: None }
+        Self { store, shim: engine.host_functions().shim().clone(), alive: true, ticks: None }
     }
 
     /// Limits each callback from now on.
@@ -68,9 +69,8 @@ impl Entry {
         R: WasmResults + Sync,
     {
         self.alive = false;
-        let now = self.engine.ticks();
         let state = self.store.data_mut();
-        state.now = now;
+        state.now = state.facts.clock.ticks();
         if let Some(ticks) = self.ticks {
             (state.ran, state.may_run) = (0, ticks);
             self.store.set_epoch_deadline(FIRST_SLICE);
@@ -78,7 +78,7 @@ impl Entry {
         let result = function.call_async(&mut self.store, params).await;
         self.alive = result.is_ok();
         result.map_err(|error| {
-            let backtrace = sandbox::backtrace(&error, self.engine.host_functions().shim());
+            let backtrace = sandbox::backtrace(&error, &self.shim);
             self.store.data().facts.counters.note_backtrace(backtrace);
             self.cause(&error)
         })

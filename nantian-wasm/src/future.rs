@@ -16,7 +16,7 @@ use crate::error::BoxError;
 use crate::handle::{Shared, StreamHandle};
 use crate::held::Held;
 use crate::respond::Responder;
-use crate::show::{Shown, forwarded, local, replied, show_request, show_response};
+use crate::show::{Shown, forwarded, local, replied, replied_locally, show_request, show_response};
 use crate::stream::{Direction, StreamContext};
 
 pin_project! {
@@ -275,15 +275,17 @@ where
         ready!(shared.context.poll_wait(Direction::Response, cx));
         let Some(waiting) = reply.take() else { return Poll::Pending };
         let end = is_bodiless || waiting.body().is_end_stream();
-        let replied = match show_response(&mut shared.context, waiting, end, is_local, responder) {
+        let replied = match show_response(&mut shared.context, waiting, end, responder) {
             Shown::Pending(waiting) => {
                 *reply = Some(waiting);
                 continue;
             }
-            Shown::Forward(response, watched) => replied(response, watched, is_local, stream),
-            Shown::Local(response) => {
-                replied(response.map(|bytes| Source::Local { bytes }), false, true, stream)
+            Shown::Forward(response, true) if is_local => {
+                drop(shared);
+                replied_locally(response, stream, cx)
             }
+            Shown::Forward(response, watched) => replied(response, watched, stream),
+            Shown::Local(response) => replied(response.map(|bytes| Source::Local { bytes }), false, stream),
             Shown::Hold(response) => {
                 let held = Held::new(response.into_parts(), Direction::Response, is_local, stream);
                 return Poll::Ready(Replied::Held(Box::new(held)));
@@ -309,7 +311,7 @@ where
     let Some(waiting) = held.as_mut() else { return Poll::Pending };
     if let Some(response) = ready!(waiting.poll_response(stream, responder, cx)) {
         let response = response.map(|bytes| Source::Local { bytes });
-        return Poll::Ready(replied(response, false, true, stream));
+        return Poll::Ready(replied(response, false, stream));
     }
     held.take().map_or(Poll::Pending, |held| Poll::Ready(held.into_response(is_local, stream)))
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,10 @@ use crate::pool::Slot;
 
 /// Largest response body of a call-out that reaches a guest, in bytes.
 const MAX_RESPONSE_BODY: usize = 4 << 20;
+
+/// Statuses of gRPC that calls are closed with here.
+const RESOURCE_EXHAUSTED: u32 = 8;
+const UNAVAILABLE: u32 = 14;
 
 /// The embedder's side of call-outs and foreign functions; every method has a default that refuses.
 ///
@@ -135,6 +140,9 @@ pub enum ForeignError {
     /// The arguments are not what the function takes.
     #[error("bad argument")]
     BadArgument,
+    /// The arguments are not in the form that the function reads: the guest sees a failure of serialization.
+    #[error("unreadable argument")]
+    Unreadable,
     /// The function did not succeed.
     #[error("internal failure")]
     Failed,
@@ -157,9 +165,11 @@ pub struct HttpReply {
 }
 
 /// Where what happens on a gRPC call goes. Dropping it closes the call with status 14 (unavailable), unless it was closed.
+///
+/// A guest that leaves too much of it lying about loses the call: it is closed with status 8 (resource exhausted).
 pub struct GrpcReplies {
     address: Address,
-    is_closed: bool,
+    is_closed: AtomicBool,
 }
 
 /// What can happen on a gRPC call.
@@ -202,6 +212,31 @@ impl HttpCallResponse {
     pub fn new(response: Response<Bytes>, trailers: HeaderMap) -> Self {
         Self { response, trailers }
     }
+
+    /// Bytes it takes.
+    pub(crate) fn weight(&self) -> usize {
+        let headers = weight(self.response.headers()).saturating_add(weight(&self.trailers));
+        self.response.body().len().saturating_add(headers)
+    }
+}
+
+// === impl GrpcEvent ===
+
+impl GrpcEvent {
+    /// Bytes it takes.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::InitialMetadata(metadata) | Self::TrailingMetadata(metadata) => weight(metadata),
+            Self::Message(message) => message.len(),
+            Self::Close { message, .. } => message.len(),
+        }
+    }
+}
+
+/// Bytes of header names and values, and of the entries that keep them.
+fn weight(headers: &HeaderMap) -> usize {
+    const ENTRY: usize = 64;
+    headers.iter().map(|(name, value)| ENTRY + name.as_str().len() + value.len()).sum()
 }
 
 // === impl HttpReply ===
@@ -244,7 +279,7 @@ impl fmt::Debug for HttpReply {
 
 impl GrpcReplies {
     pub(crate) fn new(address: Address) -> Self {
-        Self { address, is_closed: false }
+        Self { address, is_closed: AtomicBool::new(false) }
     }
 
     /// The server's initial metadata.
@@ -263,21 +298,27 @@ impl GrpcReplies {
     }
 
     /// The call is over, with this gRPC status.
-    pub fn close(mut self, status: u32, message: impl Into<String>) {
-        self.is_closed = true;
-        self.post(GrpcEvent::Close { status, message: message.into() });
+    pub fn close(self, status: u32, message: impl Into<String>) {
+        self.end(status, message.into());
     }
 
     fn post(&self, event: GrpcEvent) {
-        self.address.post(|id| Job::Grpc { id, event: Box::new(event) });
+        let is_open = !self.is_closed.load(Ordering::Relaxed);
+        if is_open && !self.address.post(|id| Job::Grpc { id, event: Box::new(event) }) {
+            self.end(RESOURCE_EXHAUSTED, String::new());
+        }
+    }
+
+    fn end(&self, status: u32, message: String) {
+        if !self.is_closed.swap(true, Ordering::Relaxed) {
+            self.address.post(|id| Job::Grpc { id, event: Box::new(GrpcEvent::Close { status, message }) });
+        }
     }
 }
 
 impl Drop for GrpcReplies {
     fn drop(&mut self) {
-        if !self.is_closed {
-            self.post(GrpcEvent::Close { status: 14, message: String::new() });
-        }
+        self.end(UNAVAILABLE, String::new());
     }
 }
 
@@ -290,10 +331,11 @@ impl fmt::Debug for GrpcReplies {
 // === impl Address ===
 
 impl Address {
-    fn post(&self, job: impl FnOnce(u32) -> Job) {
-        if let Some(slot) = self.slot.upgrade() {
-            slot.post(self.generation, job(self.id));
-            slot.settle();
-        }
+    /// False when the instance has no room for it.
+    fn post(&self, job: impl FnOnce(u32) -> Job) -> bool {
+        let Some(slot) = self.slot.upgrade() else { return true };
+        let is_posted = slot.post(self.generation, job(self.id));
+        slot.settle();
+        is_posted
     }
 }

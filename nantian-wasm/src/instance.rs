@@ -1,6 +1,7 @@
 //! One running guest: its store, its callbacks, and whether it may still be entered.
 
 mod messages;
+mod root;
 
 use std::sync::Arc;
 

@@ -61,13 +61,25 @@
 //! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance. Requests that
 //!   come before that and find no other instance fail with [`Cause::NoInstance`].
 //! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are answered.
+//! * A message that has no trailers gets none.
+//! * A plugin that did not see the request does not see its end either.
 //! * Shared data, queues and metrics belong to one plugin; they outlive a new configuration ([`Plugin::successor`]).
+//!
+//! # Properties
+//!
+//! `request`, `response`, `source` and `destination` have what Envoy's have, `connection` its `id`, `mtls`,
+//! `requested_server_name` and `tls_version`, `upstream` its `address` and `port`, `xds` its `route_name`, `cluster_name` and
+//! `listener_direction`; `plugin_name`, `plugin_root_id`, `plugin_vm_id`, `listener_direction` and what guests have set stand
+//! by themselves. What the messages do not say comes from [`StreamInfo`] and [`UpstreamAddress`]; what these do not say is
+//! not found, and neither is what only Envoy has: its `node`, the metadata of its listeners, routes, clusters and hosts (that
+//! of filters is there and empty), and the names in certificates.
 
 mod body;
 mod config;
 mod engine;
 mod entry;
 mod error;
+mod farewell;
 mod future;
 mod handle;
 mod held;
@@ -75,6 +87,7 @@ mod host;
 mod inbox;
 mod instance;
 mod layer;
+mod log_rate;
 mod module;
 mod observe;
 mod plugin;
@@ -105,4 +118,4 @@ pub use self::plugin::Plugin;
 pub use self::proxy_wasm::Abi;
 pub use self::respond::{DefaultResponder, Responder};
 pub use self::service::WasmService;
-pub use self::stream::{Action, LocalResponse, StreamContext, StreamInfo};
+pub use self::stream::{Action, LocalResponse, StreamContext, StreamInfo, UpstreamAddress};

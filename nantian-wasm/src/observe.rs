@@ -29,7 +29,7 @@ pub struct PluginStatus {
     pub failures: u64,
     /// Attempts to replace an instance that ended.
     pub rebuilds: u64,
-    /// Log lines of guests that were dropped for exceeding a stream's budget.
+    /// Log lines of guests that were dropped for exceeding a stream's budget or the plugin's.
     pub dropped_log_lines: u64,
     /// The last failure.
     pub last_failure: Option<Failure>,
@@ -182,9 +182,6 @@ pub(crate) fn denied_call(plugin: &str) {
 
 /// Passes a guest's log line on, cut to a sane length and made printable.
 pub(crate) fn log(plugin: &str, context: u32, level: u32, line: &[u8]) {
-    if level < log_level() {
-        return;
-    }
     let line = printable(line);
     match level {
         0 => event!(target: "nantian_wasm::guest", Level::TRACE, plugin, context, "{line}"),

@@ -10,6 +10,7 @@ use crate::error::{Failure, Phase, PluginError};
 use crate::host::{Host, NoHost};
 use crate::inbox::work_off;
 use crate::instance::Instance;
+use crate::log_rate::LogRate;
 use crate::module::Module;
 use crate::observe::{Counters, PluginStatus};
 use crate::pool::{Cell, CellGuard, Lease, LeaseError, Pool, Slot};
@@ -21,8 +22,12 @@ use crate::stream::Direction;
 /// A running plugin; a cheap handle.
 ///
 /// Its instances are started and configured before [`new`](Self::new) returns, and replaced by
-/// [`Engine::maintain`](crate::Engine::maintain) when they end, so no request waits for one to start. They live until the
-/// last handle and the last stream are gone; a new configuration is a new plugin.
+/// [`Engine::maintain`](crate::Engine::maintain) when they end, so no request waits for one to start. A new configuration is
+/// a new plugin.
+///
+/// They live until the last handle and the last stream are gone. Upkeep then ends what they have begun, calls
+/// `proxy_on_done` of the root context, waits for `proxy_done` if that answers false, at most a minute, and calls
+/// `proxy_on_delete`.
 #[derive(Clone)]
 pub struct Plugin {
     inner: Arc<Inner>,
@@ -101,9 +106,10 @@ impl Plugin {
             hooks: config.hooks,
             allow_network: config.sandbox.allow_network,
             host: host.unwrap_or_else(|| Arc::new(NoHost)),
-            engine: module.engine().clone(),
+            clock: module.engine().clock().clone(),
             shared,
             counters: Counters::default(),
+            log_rate: LogRate::default(),
         });
         let instances = config.instances.or_else(|| std::thread::available_parallelism().ok());
         let slots: Vec<_> =
@@ -135,6 +141,13 @@ impl Plugin {
     /// The module the plugin runs.
     pub fn module(&self) -> &Module {
         &self.inner.module
+    }
+
+    /// Whether the guest can look at properties once the request has left: if not, an
+    /// [`UpstreamAddress`](crate::UpstreamAddress) is of no use to it.
+    pub fn reads_properties_of_responses(&self) -> bool {
+        let traits = self.inner.module.traits();
+        traits.reads_properties && traits.outlives_request
     }
 
     /// Counters, guest metrics and the last failure.
@@ -227,6 +240,12 @@ impl fmt::Debug for Plugin {
             .field("name", &self.name())
             .field("module", &self.inner.module)
             .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.module.engine().see_off(self.pool.slots());
     }
 }
 

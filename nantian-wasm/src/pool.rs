@@ -186,7 +186,7 @@ impl Slot {
 
     /// Notes that the guest is let run from now on.
     pub(crate) fn resume(&self) {
-        self.resumed_at.store(self.facts.engine.ticks(), Ordering::Relaxed);
+        self.resumed_at.store(self.facts.clock.ticks(), Ordering::Relaxed);
     }
 
     pub(crate) fn resumed_at(&self) -> u64 {
@@ -196,6 +196,11 @@ impl Slot {
     /// Takes over a call that nobody polls any more.
     pub(crate) fn adopt(&self, call: Left) {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+    }
+
+    /// Whether there are calls that nobody polls.
+    pub(crate) fn has_left(&self) -> bool {
+        !self.left.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Brings calls that nobody polls to their end.

@@ -1,12 +1,14 @@
 //! Takes the headers of a message past the plugins.
 
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{Request, Response, StatusCode};
-use http_body::Body;
+use http_body::{Body, Frame};
 
 use crate::body::{BodyError, Passed, Relay, RequestBody, ResponseBody, Source};
-use crate::error::{Cause, Failure};
+use crate::error::{BoxError, Cause, Failure};
 use crate::handle::StreamHandle;
 use crate::respond::Responder;
 use crate::stream::{Action, Direction, StreamContext};
@@ -66,7 +68,6 @@ pub(crate) fn show_response<T>(
     context: &mut StreamContext,
     response: Response<Source<T>>,
     end: bool,
-    is_local: bool,
     responder: &impl Responder,
 ) -> Shown<Response<Source<T>>> {
     let (mut parts, body) = response.into_parts();
@@ -76,10 +77,6 @@ pub(crate) fn show_response<T>(
             // Behind a switch of protocols there are no messages to look at.
             let watched =
                 !end && parts.status != StatusCode::SWITCHING_PROTOCOLS && context.wants_response_body();
-            if watched && is_local {
-                // Made here, so the length is not yet promised to anybody.
-                parts.headers.remove(CONTENT_LENGTH);
-            }
             Shown::Forward(Response::from_parts(parts, body), watched)
         }
         Action::Hold => Shown::Hold(Response::from_parts(parts, body)),
@@ -91,17 +88,53 @@ pub(crate) fn show_response<T>(
     }
 }
 
+/// A response that was made here, as the client gets it, once its plugins have seen its body.
+///
+/// The body is there as a whole: what they make of it at once is what its headers announce. Its length is promised to
+/// nobody if they take longer.
+pub(crate) fn replied_locally<T>(
+    response: Response<Source<T>>,
+    stream: &StreamHandle,
+    cx: &mut Context<'_>,
+) -> Response<ResponseBody<T>>
+where
+    T: Body,
+    T::Error: Into<BoxError>,
+{
+    let (mut parts, source) = response.into_parts();
+    let mut source = Box::pin(source);
+    let mut relay = Relay::new(stream.clone(), Direction::Response, true);
+    let mut front = match relay.poll_frame(source.as_mut(), cx) {
+        Poll::Ready(None) => Some(Ok(Frame::data(Bytes::new()))),
+        Poll::Ready(front) => front,
+        Poll::Pending => None,
+    };
+    if relay.is_done()
+        && let Some(Ok(frame)) = front.take_if(|front| front.as_ref().is_ok_and(Frame::is_data))
+    {
+        let bytes = frame.into_data().unwrap_or_default();
+        if parts.headers.contains_key(CONTENT_LENGTH) {
+            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        }
+        return Response::from_parts(
+            parts,
+            ResponseBody::new(Source::Local { bytes }, stream.clone(), None, None),
+        );
+    }
+    parts.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(parts, ResponseBody::begun(source, stream.clone(), relay, front))
+}
+
 /// A response as the client gets it.
 pub(crate) fn replied<T>(
     response: Response<Source<T>>,
     watched: bool,
-    is_local: bool,
     stream: &StreamHandle,
 ) -> Response<ResponseBody<T>> {
     let (mut parts, source) = response.into_parts();
     let front = reset(&mut parts);
     let relay =
-        watched.then(|| Relay::new(stream.clone(), Direction::Response, is_local).declare(&parts.headers));
+        watched.then(|| Relay::new(stream.clone(), Direction::Response, false).declare(&parts.headers));
     Response::from_parts(parts, ResponseBody::new(source, stream.clone(), relay, front))
 }
 

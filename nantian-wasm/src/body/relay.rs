@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::poll_plain;
 use crate::error::{BoxError, Failure};
 use crate::handle::{Shared, StreamHandle};
-use crate::stream::{Action, Direction};
+use crate::stream::{Action, Content, Direction};
 
 /// A plugin ended a body before its time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +39,8 @@ pub(crate) struct Relay {
     direction: Direction,
     stage: Stage,
     chunk: Bytes,
+    /// What the plugins have let pass and nobody has been given yet.
+    passed: Bytes,
     trailers: HeaderMap,
     lengths: Lengths,
     /// The last bytes are shown together with the end, as for bodies that are made whole; others end in a call of
@@ -49,7 +51,11 @@ pub(crate) struct Relay {
 /// What is to be done next.
 enum Stage {
     Read,
-    ShowBytes { end: bool },
+    /// `is_last` when the body has said that nothing follows these bytes.
+    ShowBytes {
+        end: bool,
+        is_last: bool,
+    },
     ShowTrailers,
     SendTrailers,
     Done,
@@ -73,6 +79,7 @@ impl Relay {
             direction,
             stage: Stage::Read,
             chunk: Bytes::new(),
+            passed: Bytes::new(),
             trailers: HeaderMap::new(),
             lengths: Lengths::default(),
             folds_end,
@@ -87,12 +94,12 @@ impl Relay {
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        matches!(self.stage, Stage::Done)
+        matches!(self.stage, Stage::Done) && self.passed.is_empty()
     }
 
     /// Lets go of the stream.
     pub(crate) fn into_done(self) -> Self {
-        Self { stream: None, stage: Stage::Done, ..self }
+        Self { stream: None, stage: Stage::Done, passed: Bytes::new(), ..self }
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
@@ -113,7 +120,7 @@ impl Relay {
                 Stage::Read => {
                     let Poll::Ready(frame) = poll_plain(body.as_mut(), cx) else {
                         ready!(self.poll_released(cx));
-                        self.stage = Stage::ShowBytes { end: false };
+                        self.stage = Stage::ShowBytes { end: false, is_last: false };
                         continue;
                     };
                     if let Some(passed) = self.take_in(frame, body.is_end_stream()) {
@@ -121,12 +128,21 @@ impl Relay {
                     }
                 }
                 Stage::ShowBytes { .. } | Stage::ShowTrailers => {
-                    if let Err(error) = ready!(self.poll_show(cx)) {
+                    let shown = self.poll_show(cx);
+                    if shown.is_pending() && !self.passed.is_empty() {
+                        return self.give();
+                    }
+                    if let Err(error) = ready!(shown) {
                         self.stage = Stage::Done;
+                        self.passed = Bytes::new();
                         return Poll::Ready(Some(Err(error.into())));
                     }
-                    if !self.chunk.is_empty() {
-                        return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.chunk)))));
+                    let passed = Content::Frame(std::mem::take(&mut self.passed));
+                    self.passed = passed.followed_by(std::mem::take(&mut self.chunk)).into_bytes();
+                    // Whoever reads so many bytes as were announced does not ask for the end.
+                    let is_end_next = matches!(self.stage, Stage::ShowBytes { .. });
+                    if !is_end_next && !self.passed.is_empty() {
+                        return self.give();
                     }
                 }
                 Stage::SendTrailers => {
@@ -138,6 +154,11 @@ impl Relay {
         }
     }
 
+    /// Gives what has passed on.
+    fn give(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.passed)))))
+    }
+
     /// Decides what becomes of a frame; what no plugin has a callback for comes back.
     fn take_in(
         &mut self,
@@ -146,7 +167,7 @@ impl Relay {
     ) -> Option<Result<Frame<Bytes>, BoxError>> {
         let frame = match frame {
             None => {
-                self.stage = Stage::ShowBytes { end: true };
+                self.stage = Stage::ShowBytes { end: true, is_last: true };
                 return None;
             }
             Some(Err(error)) => {
@@ -159,7 +180,7 @@ impl Relay {
             Ok(data) => {
                 self.lengths.received = self.lengths.received.saturating_add(length(&data));
                 self.chunk = data;
-                self.stage = Stage::ShowBytes { end: self.folds_end && was_last };
+                self.stage = Stage::ShowBytes { end: self.folds_end && was_last, is_last: was_last };
                 None
             }
             Err(frame) => match frame.into_trailers() {
@@ -200,12 +221,18 @@ impl Relay {
                     (context.on_response_trailers(&mut self.chunk, &mut self.trailers), Stage::SendTrailers)
                 }
                 (stage, direction) => {
-                    let end = matches!(stage, Stage::ShowBytes { end: true });
+                    let end = matches!(stage, Stage::ShowBytes { end: true, .. });
+                    let is_last = matches!(stage, Stage::ShowBytes { is_last: true, .. });
                     let action = match direction {
                         Direction::Request => context.on_request_body(&mut self.chunk, end),
                         Direction::Response => context.on_response_body(&mut self.chunk, end),
                     };
-                    (action, if end { Stage::Done } else { Stage::Read })
+                    let next = match (end, is_last) {
+                        (true, _) => Stage::Done,
+                        (false, true) => Stage::ShowBytes { end: true, is_last },
+                        (false, false) => Stage::Read,
+                    };
+                    (action, next)
                 }
             };
             if !matches!(action, Action::Pending) {

@@ -5,14 +5,16 @@ mod allocation;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 pub use self::allocation::Allocation;
 pub(crate) use self::allocation::is_full;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
+use crate::farewell::Farewell;
 use crate::module::ModuleCache;
 use crate::plugin;
+use crate::pool::Slot;
 use crate::proxy_wasm::HostFunctions;
 
 /// Compiles and runs modules; a cheap handle.
@@ -30,10 +32,16 @@ struct Inner {
     allocation: Allocation,
     max_instances: NonZeroU32,
     host_functions: HostFunctions,
-    ticks: AtomicU64,
+    clock: Clock,
     modules: ModuleCache,
     plugins: Mutex<Vec<Weak<plugin::Inner>>>,
+    /// Instances of plugins that are gone, until they have ended what they began.
+    leaving: Mutex<Vec<Farewell>>,
 }
+
+/// The clock of all time limits. Instances have this and not the engine, which owns those that are leaving.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Clock(Arc<AtomicU64>);
 
 // === impl Engine ===
 
@@ -63,9 +71,10 @@ impl Engine {
                 allocation,
                 max_instances: config.max_instances,
                 host_functions,
-                ticks: AtomicU64::new(0),
+                clock: Clock::default(),
                 modules: ModuleCache::default(),
                 plugins: Mutex::default(),
+                leaving: Mutex::default(),
             }),
         })
     }
@@ -75,12 +84,12 @@ impl Engine {
     /// Guests give way to others at this call and are stopped by it, so it has to come from a thread that never runs one. A thread that wakes late
     /// calls it once for each millisecond it missed, or guests get that much more time.
     pub fn tick(&self) {
-        self.inner.ticks.fetch_add(1, Ordering::Relaxed);
+        self.inner.clock.0.fetch_add(1, Ordering::Relaxed);
         self.inner.wasmtime.increment_epoch();
     }
 
-    /// Replaces instances that ended, finishes streams that were dropped while their instance was busy, and calls
-    /// `proxy_on_tick` where it is due.
+    /// Replaces instances that ended, finishes streams that were dropped while their instance was busy, calls
+    /// `proxy_on_tick` where it is due, and lets the instances of plugins that are gone end: see [`Plugin`](crate::Plugin).
     ///
     /// Nothing else replaces instances: between the end of a plugin's last one and the next round, its requests fail with
     /// [`Cause::NoInstance`](crate::Cause::NoInstance). A plugin that keeps ending gets twenty replacements at once and
@@ -97,6 +106,9 @@ impl Engine {
         for plugin in plugins {
             plugin.maintain();
         }
+        let mut leaving = std::mem::take(&mut *self.leaving());
+        leaving.retain_mut(|farewell| !farewell.is_over_at(self.ticks()));
+        self.leaving().append(&mut leaving);
     }
 
     /// Where instances have their memories, tables and stacks.
@@ -111,7 +123,11 @@ impl Engine {
 
     /// Calls of [`tick`](Self::tick) so far: milliseconds of running time.
     pub(crate) fn ticks(&self) -> u64 {
-        self.inner.ticks.load(Ordering::Relaxed)
+        self.inner.clock.ticks()
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.inner.clock
     }
 
     pub(crate) fn max_instances(&self) -> NonZeroU32 {
@@ -132,6 +148,24 @@ impl Engine {
 
     pub(crate) fn register(&self, plugin: Weak<plugin::Inner>) {
         self.inner.plugins.lock().unwrap_or_else(PoisonError::into_inner).push(plugin);
+    }
+
+    /// Takes over the instances of a plugin that is gone.
+    pub(crate) fn see_off(&self, slots: &[Arc<Slot>]) {
+        self.leaving().extend(slots.iter().filter_map(Farewell::of));
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<Farewell>> {
+        self.inner.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Clock ===
+
+impl Clock {
+    /// Engine ticks so far.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Traits {
     pub(crate) abi: Abi,
     /// The guest can look at the exchange: it imports header maps or properties.
     pub(crate) reads_exchange: bool,
+    /// The guest can look at properties.
+    pub(crate) reads_properties: bool,
     /// The guest has something that runs after the request has left.
     pub(crate) outlives_request: bool,
     /// The guest is called for something else than its streams, and can do something to them then.
@@ -52,6 +54,7 @@ struct Survey {
     markers: Vec<Abi>,
     has_memory: bool,
     reads_exchange: bool,
+    reads_properties: bool,
     outlives_request: bool,
     may_interrupt: bool,
     has_request_body: bool,
@@ -114,8 +117,8 @@ impl Survey {
                 limited("imports", section.count(), MAX_IMPORTS)?;
                 for import in section.into_imports() {
                     let import = import.map_err(malformed)?;
-                    self.reads_exchange |=
-                        import.name.contains("header_map") || import.name == "proxy_get_property";
+                    self.reads_properties |= import.name == "proxy_get_property";
+                    self.reads_exchange |= import.name.contains("header_map") || self.reads_properties;
                     self.is_pingora |= import.module == PINGORA;
                     self.reads_body |= import.module == PINGORA && import.name == GET_BODY;
                     self.may_interrupt |= import.name == "proxy_set_effective_context";
@@ -223,6 +226,7 @@ impl Survey {
         Ok(Traits {
             abi: *abi,
             reads_exchange: self.reads_exchange,
+            reads_properties: self.reads_properties,
             outlives_request: self.outlives_request,
             may_interrupt: self.may_interrupt,
             has_request_body: self.has_request_body,
@@ -244,6 +248,7 @@ impl Survey {
         Ok(Traits {
             abi: Abi::Pingora,
             reads_exchange: true,
+            reads_properties: false,
             outlives_request: has_response || has_chunk,
             may_interrupt: false,
             has_request_body: self.reads_body && has(ON_REQUEST),

@@ -19,9 +19,10 @@ pub(crate) fn authority(request: &RequestHead) -> Option<&[u8]> {
     }
 }
 
-/// `:scheme`: that of the target, else that of the connection.
+/// `:scheme`: that of the target, else what a guest has set, else that of the connection.
 pub(crate) fn scheme(exchange: &Exchange) -> &str {
-    match exchange.request.uri.scheme_str() {
+    let RequestHead { uri, scheme, .. } = &exchange.request;
+    match uri.scheme_str().or_else(|| scheme.as_ref().map(Scheme::as_str)) {
         Some(scheme) => scheme,
         None if exchange.info.tls => "https",
         None => "http",
@@ -50,10 +51,11 @@ pub(crate) fn set_authority(request: &mut RequestHead, value: &[u8]) -> Option<(
     rebuild(request, |parts| parts.authority = Some(authority))
 }
 
-/// Replaces the scheme of an absolute target; any other carries none and stays as it is.
+/// Replaces the scheme of an absolute target; beside any other it is noted for guests.
 pub(crate) fn set_scheme(request: &mut RequestHead, value: &[u8]) -> Option<()> {
     let scheme = Scheme::try_from(value).ok()?;
     if request.uri.scheme().is_none() {
+        request.scheme = Some(scheme);
         return Some(());
     }
     rebuild(request, |parts| parts.scheme = Some(scheme))

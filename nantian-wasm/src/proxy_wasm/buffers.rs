@@ -61,11 +61,13 @@ pub(super) fn set_bytes(
 ) -> Result<(), Stop> {
     let kind = BufferKind::from_code(kind)?;
     let new = read(caller, pointer, length)?;
-    let direction = direction(kind).ok_or(Status::BadArgument)?;
+    let Some(direction) = direction(kind) else {
+        // One that is there can be read only.
+        contents(caller.data(), kind)?;
+        return Err(Status::BadArgument.into());
+    };
     let exchange = caller.data_mut().exchange_mut().ok_or(Status::BadArgument)?;
-    if window(exchange, direction).is_some() {
-        exchange.before_change();
-    }
+    exchange.before_change_of_body(direction);
     let side = exchange.own().map(|seat| seat.side(direction));
     let window = side.and_then(|side| side.window.as_mut()).ok_or(Status::BadArgument)?;
     let changed = spliced(&window.bytes, start, size, new).ok_or(Status::BadArgument)?;

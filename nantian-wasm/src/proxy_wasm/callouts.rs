@@ -11,17 +11,16 @@ use wasmtime::Caller;
 
 use super::abi::Status;
 use super::calls::CallKind;
-use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch};
+use super::memory::{Stop, Wanted, hand_over, put_u32, read, read_body, scratch};
 use super::state::State;
 use super::{headers, pairs};
 use crate::host::{Address, CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply};
 use crate::observe;
-use crate::sandbox::HostTrap;
 
 /// Longest time of a call-out; also that of one without a time limit of its own.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest body of a call-out's request, in bytes.
-const MAX_BODY: u32 = 1 << 20;
+const MAX_BODY: (u32, &str) = (1 << 20, "call-out body");
 /// Most call-outs of one stream at a time.
 const MAX_CONCURRENT: usize = 16;
 /// Most call-outs of one instance at a time, for all its streams: as many as replies may wait for it.
@@ -40,7 +39,6 @@ pub(super) const CONSTANT: &[(&str, Status)] = &[
     ("proxy_get_upstream_hosts", Status::Unimplemented),
     ("proxy_set_upstream_override_host", Status::Unimplemented),
     ("proxy_clear_route_cache", Status::Ok),
-    ("emscripten_notify_memory_growth", Status::Ok),
 ];
 
 /// A pointer and a length, as the guest gives them.
@@ -60,12 +58,9 @@ pub(super) fn http_call(
     timeout: i32,
     return_id: u32,
 ) -> Result<(), Stop> {
-    if body_size > MAX_BODY {
-        return Err(HostTrap::Budget("call-out body").into());
-    }
     let upstream = name(caller, (upstream, upstream_size))?;
     let block = read(caller, headers, headers_size)?;
-    let body = read(caller, body, body_size)?;
+    let body = read_body(caller, body, body_size, MAX_BODY)?;
     let trailer_block = read(caller, trailers, trailers_size)?;
     put_u32(caller, return_id, 0)?;
     let Ok(milliseconds) = u64::try_from(timeout) else { return Err(Status::BadArgument.into()) };
@@ -102,11 +97,8 @@ pub(super) fn grpc_call(
     timeout: u32,
     return_id: u32,
 ) -> Result<(), Stop> {
-    if message_size > MAX_BODY {
-        return Err(HostTrap::Budget("call-out body").into());
-    }
     let names = [(upstream, upstream_size), (service, service_size), (method, method_size)];
-    let message = Bytes::from(read(caller, message, message_size)?);
+    let message = Bytes::from(read_body(caller, message, message_size, MAX_BODY)?);
     let unary = Some((message, limited(u64::from(timeout))));
     open_grpc(caller, names, (metadata, metadata_size), unary, return_id)
 }
@@ -164,10 +156,7 @@ pub(super) fn grpc_send(
     message_size: u32,
     end_of_stream: u32,
 ) -> Result<(), Stop> {
-    if message_size > MAX_BODY {
-        return Err(HostTrap::Budget("call-out body").into());
-    }
-    let message = Bytes::from(read(caller, message, message_size)?);
+    let message = Bytes::from(read_body(caller, message, message_size, MAX_BODY)?);
     if CallKind::of(id) != Some(CallKind::GrpcStream) {
         return Err(Status::BadArgument.into());
     }
@@ -214,6 +203,7 @@ pub(super) fn call_foreign_function(
     let result = match result {
         Some(Ok(result)) => result,
         Some(Err(ForeignError::BadArgument)) => return Err(Status::BadArgument.into()),
+        Some(Err(ForeignError::Unreadable)) => return Err(Status::SerializationFailure.into()),
         Some(Err(ForeignError::Failed)) => return Err(Status::InternalFailure.into()),
         None => return Err(Status::NotFound.into()),
     };

@@ -1,6 +1,7 @@
 //! Call-outs under way, and what arrived for the guest to look at.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -26,6 +27,8 @@ pub(crate) struct Calls {
     /// The context each HTTP call was made for.
     http: HashMap<u32, u32>,
     grpc: HashMap<u32, Grpc>,
+    /// How many of each context: none has zero.
+    of_context: HashMap<u32, usize>,
     last: [u32; 3],
 }
 
@@ -87,8 +90,7 @@ impl CallKind {
 impl Calls {
     /// Calls that were made for a context and have not ended.
     pub(crate) fn count(&self, context: u32) -> usize {
-        let http = self.http.values().filter(|of| **of == context).count();
-        http + self.grpc.values().filter(|call| call.context == context).count()
+        self.of_context.get(&context).copied().unwrap_or(0)
     }
 
     /// Calls that have not ended, whoever they were made for.
@@ -108,6 +110,7 @@ impl Calls {
 
     pub(crate) fn insert_http(&mut self, id: u32, context: u32) {
         self.http.insert(id, context);
+        *self.of_context.entry(context).or_default() += 1;
     }
 
     /// The context a call was made for, while it is under way.
@@ -117,11 +120,13 @@ impl Calls {
 
     /// Ends an HTTP call; none when it had ended.
     pub(crate) fn remove_http(&mut self, id: u32) -> bool {
-        self.http.remove(&id).is_some()
+        let context = self.http.remove(&id);
+        self.end(context)
     }
 
     pub(crate) fn insert_grpc(&mut self, id: u32, context: u32) {
         self.grpc.insert(id, Grpc { context, stream: None });
+        *self.of_context.entry(context).or_default() += 1;
     }
 
     /// Keeps the sending half of a call, unless the call has ended already.
@@ -141,7 +146,20 @@ impl Calls {
 
     /// Ends a gRPC call, which cancels it if it was under way; false when it had ended.
     pub(crate) fn remove_grpc(&mut self, id: u32) -> bool {
-        self.grpc.remove(&id).is_some()
+        let context = self.grpc.remove(&id).map(|call| call.context);
+        self.end(context)
+    }
+
+    /// Notes that a call of this context has ended; false when there was none.
+    fn end(&mut self, context: Option<u32>) -> bool {
+        let Some(context) = context else { return false };
+        if let Entry::Occupied(mut count) = self.of_context.entry(context) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        true
     }
 }
 

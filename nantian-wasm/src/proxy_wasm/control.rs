@@ -7,13 +7,13 @@ use bytes::Bytes;
 use http::HeaderMap;
 use wasmtime::Caller;
 
-use super::abi::Status;
-use super::memory::{Stop, Wanted, hand_over, put_u32, put_u64, read, scratch, slice, view};
+use super::abi::{MapKind, Status};
+use super::joined::join;
+use super::memory::{Stop, Wanted, hand_over, put_u32, put_u64, read, read_body, scratch, slice, view};
 use super::state::{ROOT, State};
 use super::{headers, pairs};
 use crate::error::Cause;
 use crate::observe;
-use crate::sandbox::HostTrap;
 use crate::stream::{Direction, LocalResponse};
 
 /// Shortest period of `proxy_on_tick`, in milliseconds: a shorter one starves the instance's streams.
@@ -23,7 +23,7 @@ const MIN_TICK_PERIOD: u64 = 10;
 const MAX_GRPC_STATUS: u32 = 16;
 
 /// Largest body of an answer, in bytes.
-const MAX_ANSWER_BODY: u32 = 1 << 20;
+const MAX_ANSWER_BODY: (u32, &str) = (1 << 20, "local response body");
 
 pub(super) fn log(caller: &mut Caller<'_, State>, level: u32, message: u32, length: u32) -> Result<(), Stop> {
     if level > 5 {
@@ -59,9 +59,10 @@ pub(super) fn set_effective_context(caller: &mut Caller<'_, State>, context: u32
     Ok(caller.data_mut().choose(context)?)
 }
 
-/// Nothing ever waits for it here: `proxy_on_done` is followed by `proxy_on_delete` whatever it returned.
-pub(super) fn done(_: &mut Caller<'_, State>) -> Result<(), Stop> {
-    Err(Status::NotFound.into())
+/// The root context is done, if that is waited for: a stream is deleted whatever its `proxy_on_done` returned.
+pub(super) fn done(caller: &mut Caller<'_, State>) -> Result<(), Stop> {
+    let was_awaited = std::mem::take(&mut caller.data_mut().is_ending);
+    if was_awaited { Ok(()) } else { Err(Status::NotFound.into()) }
 }
 
 /// How the call-out ended that the running callback is about.
@@ -123,11 +124,8 @@ pub(super) fn send_local_response(
     header_pairs_length: u32,
     grpc_status: i32,
 ) -> Result<(), Stop> {
-    if body_length > MAX_ANSWER_BODY {
-        return Err(HostTrap::Budget("local response body").into());
-    }
     let details = read(caller, details, details_length)?;
-    let body = read(caller, body, body_length)?;
+    let body = read_body(caller, body, body_length, MAX_ANSWER_BODY)?;
     let block = read(caller, header_pairs, header_pairs_length)?;
     let state = caller.data_mut();
     state.usage.charge_header(block.len())?;
@@ -176,18 +174,23 @@ fn answer(status: u32, block: &[u8]) -> Result<(http::StatusCode, HeaderMap), Ca
             map.append(name, value);
         }
     }
+    join(&mut map, MapKind::ResponseHeaders);
     Ok((status, map))
 }
 
 // === impl State ===
 
 impl State {
-    /// Logs a line of the guest, within the stream's budget.
+    /// Logs a line of the guest, within the budgets of the stream and of the plugin. One that nobody hears costs nothing.
     pub(super) fn log(&mut self, level: u32, line: &[u8]) {
-        if self.usage.admits_log(line.len()) {
-            observe::log(&self.facts.name, self.active, level, line);
+        if level < observe::log_level() {
+            return;
+        }
+        let facts = &self.facts;
+        if self.usage.admits_log(line.len()) && facts.log_rate.admits_at(facts.clock.ticks(), line) {
+            observe::log(&facts.name, self.active, level, line);
         } else {
-            self.facts.counters.dropped_log_lines.fetch_add(1, Ordering::Relaxed);
+            facts.counters.dropped_log_lines.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -77,6 +77,9 @@ pub(crate) struct Guest {
     pub(crate) begin: Answer<(u32, u32, u32, u32)>,
     /// Log, done and delete, as many of them as there are.
     pub(crate) end: Option<TypedFunc<u32, ()>>,
+    /// Those of the root context.
+    pub(crate) on_done: Answer<u32>,
+    pub(crate) on_delete: Option<TypedFunc<u32, ()>>,
     /// The hooks of the other ABI, whose modules have none of the callbacks above.
     pub(crate) verdicts: Option<Verdicts>,
 }
@@ -110,11 +113,10 @@ impl Guest {
             on_request: find(instance, store, pingora::ON_REQUEST),
             on_response: find(instance, store, pingora::ON_RESPONSE),
             on_stream_chunk: find(instance, store, pingora::ON_STREAM_CHUNK),
-            alloc: find(instance, store, pingora::ALLOC),
             reads_body: traits.reads_body,
         });
-        let allocator = instance.function(store, ALLOCATOR);
-        let allocator = allocator.or_else(|| instance.function(store, "malloc"));
+        let allocators: &[&str] = if verdicts.is_some() { &[pingora::ALLOC] } else { &[ALLOCATOR, "malloc"] };
+        let allocator = allocators.iter().find_map(|name| instance.function(store, name));
         let on_request_headers = headers(instance, store, "proxy_on_request_headers");
         let on_context_create = find(instance, store, "proxy_on_context_create");
         let ends = [
@@ -136,7 +138,6 @@ impl Guest {
         let memory = instance.instance.get_memory(&mut *store, "memory");
         let state = store.data_mut();
         (state.memory, state.has_allocator) = (memory, allocator.is_some());
-        state.alloc = verdicts.as_ref().and_then(|verdicts| verdicts.alloc.clone());
         Ok(Self {
             memory,
             initialize: find(instance, store, "_initialize"),
@@ -160,6 +161,8 @@ impl Guest {
             on_grpc_close: find(instance, store, "proxy_on_grpc_close"),
             on_queue_ready: find(instance, store, "proxy_on_queue_ready"),
             end: has_end.then_some(shim.end),
+            on_done: find(instance, store, "proxy_on_done"),
+            on_delete: find(instance, store, "proxy_on_delete"),
             verdicts: verdicts.map(|verdicts| verdicts.only(facts.hooks)),
         })
     }
@@ -181,7 +184,8 @@ impl Headers {
 impl Exports<'_> {
     /// A function, unless it is a callback that is not to be called.
     fn function(&self, store: &mut Store<State>, name: &str) -> Option<Func> {
-        if name.starts_with("proxy_on_") && name != ALLOCATOR && !self.capabilities.allow(name) {
+        let is_callback = name.starts_with("proxy_on_") || pingora::HOOKS.contains(&name);
+        if is_callback && name != ALLOCATOR && !self.capabilities.allow(name) {
             return None;
         }
         self.instance.get_func(store, name)

@@ -10,24 +10,12 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::abi::MapKind;
 use super::state::State;
-use super::{authority, pairs};
+use super::{authority, joined, pairs};
 use crate::error::Cause;
 use crate::stream::{Exchange, ResponseHead};
 
 /// Most entries a map may have after a guest added one.
 pub(super) const MAX_ENTRIES: usize = 256;
-
-/// Headers of which Envoy keeps one: another value is appended to it.
-const JOINED: [&str; 8] = [
-    "accept",
-    "accept-encoding",
-    "content-type",
-    "user-agent",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-request-id",
-];
 
 /// A header map to look at.
 #[derive(Clone, Copy)]
@@ -98,11 +86,25 @@ impl<'a> Fields<'a> {
     pub(crate) fn get(self, name: &[u8]) -> Option<&'a [u8]> {
         let map = match self {
             Self::Request(exchange) if is_pseudo(true, name) => return request_pseudo(exchange, name),
-            Self::Response(status, _) if name == b":status" => return Some(status.as_str().as_bytes()),
+            Self::Response(status, _) if Pseudo::of(name) == Some(Pseudo::Status) => {
+                return Some(status.as_str().as_bytes());
+            }
             Self::Request(exchange) => &*exchange.request.headers,
             Self::Response(_, map) | Self::Plain(map) => map,
         };
         std::str::from_utf8(name).ok().and_then(|name| map.get(name)).map(HeaderValue::as_bytes)
+    }
+
+    /// All values of a name, the others than the first each behind a comma.
+    pub(crate) fn others(self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+        let map = match self {
+            Self::Request(exchange) => &*exchange.request.headers,
+            Self::Response(_, map) | Self::Plain(map) => map,
+        };
+        let is_pseudo = is_pseudo(matches!(self, Self::Request(_)), name);
+        let name = std::str::from_utf8(name).ok().filter(|_| !is_pseudo);
+        let values = name.map(|name| map.get_all(name).iter().map(HeaderValue::as_bytes));
+        values.into_iter().flatten().skip(1)
     }
 
     /// Number of pairs, pseudo headers included.
@@ -164,12 +166,13 @@ pub(crate) fn edit(exchange: &mut Exchange, kind: MapKind, edit: Edit<'_>) -> Re
         return match edit {
             Edit::Add(_, value) | Edit::Replace(_, value) => set_pseudo(exchange, kind, name, value),
             // A message without one of these is no message: `:status` ends the stream as it does in Envoy.
-            _ if name == b":status" => {
+            _ if Pseudo::of(name) == Some(Pseudo::Status) => {
                 Err(EditError::Invalid(Cause::InvalidStatus { value: "none".to_owned() }))
             }
             _ => Ok(()),
         };
     }
+    let joined = joined::names(kind);
     let Some(map) = map_mut(exchange, kind) else { return Err(EditError::Unavailable) };
     match edit {
         Edit::Remove(_) => {
@@ -178,7 +181,7 @@ pub(crate) fn edit(exchange: &mut Exchange, kind: MapKind, edit: Edit<'_>) -> Re
             }
             Ok(())
         }
-        Edit::Add(name, value) => add(map, name, value),
+        Edit::Add(name, value) => add(map, joined, name, value),
         Edit::Replace(name, value) => replace(map, name, value),
         Edit::SetAll(_) => Ok(()),
     }
@@ -211,14 +214,11 @@ fn excerpt(bytes: &[u8]) -> String {
     bytes.get(..bytes.len().min(64)).unwrap_or_default().escape_ascii().to_string()
 }
 
-/// Adds a value behind those that are there.
-fn add(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), EditError> {
+/// Adds a value behind those that are there; to the one that is there, if the name is one of `joined`.
+pub(super) fn add(map: &mut HeaderMap, joined: &[&str], name: &[u8], value: &[u8]) -> Result<(), EditError> {
     let Some((name, value)) = field(name, value).map_err(EditError::Invalid)? else { return Ok(()) };
-    if JOINED.contains(&name.as_str())
-        && let Some(present) = map.get_mut(&name)
-    {
-        let joined = [present.as_bytes(), b",", value.as_bytes()].concat();
-        *present = HeaderValue::from_bytes(&joined).map_err(|_| EditError::TooMany)?;
+    if let Some(present) = map.get_mut(&name).filter(|_| joined.contains(&name.as_str())) {
+        *present = joined::both(present, &value).ok_or(EditError::TooMany)?;
         return Ok(());
     }
     if map.len() >= MAX_ENTRIES {
@@ -284,7 +284,7 @@ fn set_all(exchange: &mut Exchange, kind: MapKind, pairs: &[(&[u8], &[u8])]) -> 
         if is_pseudo(is_request, name) {
             set_pseudo(exchange, kind, name, value)?;
         } else if let Some(map) = map_mut(exchange, kind) {
-            add(map, name, value)?;
+            add(map, joined::names(kind), name, value)?;
         }
     }
     Ok(())
@@ -293,6 +293,34 @@ fn set_all(exchange: &mut Exchange, kind: MapKind, pairs: &[(&[u8], &[u8])]) -> 
 /// Pseudo headers of a request in the order guests expect.
 const REQUEST_PSEUDO: [&[u8]; 4] = [b":authority", b":path", b":method", b":scheme"];
 
+/// Parts of a message that stand before its headers, and `host`, which is another name of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pseudo {
+    Authority,
+    Method,
+    Path,
+    Scheme,
+    Status,
+}
+
+// === impl Pseudo ===
+
+impl Pseudo {
+    /// The part of this name, in whichever case: guests' names are lowered before they mean anything.
+    fn of(name: &[u8]) -> Option<Self> {
+        const NAMES: [(&[u8], Pseudo); 6] = [
+            (b":path", Pseudo::Path),
+            (b":method", Pseudo::Method),
+            (b":authority", Pseudo::Authority),
+            (b"host", Pseudo::Authority),
+            (b":scheme", Pseudo::Scheme),
+            (b":status", Pseudo::Status),
+        ];
+        let known = NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        known.map(|(_, pseudo)| *pseudo)
+    }
+}
+
 /// Whether a name stands for a part of the message outside its header fields; `host` is another name of `:authority`.
 fn is_pseudo(is_request: bool, name: &[u8]) -> bool {
     name.starts_with(b":") || (is_request && name.eq_ignore_ascii_case(b"host"))
@@ -300,20 +328,19 @@ fn is_pseudo(is_request: bool, name: &[u8]) -> bool {
 
 fn request_pseudo<'a>(exchange: &'a Exchange, name: &[u8]) -> Option<&'a [u8]> {
     let request = &exchange.request;
-    match name {
-        b":method" => Some(request.method.as_str().as_bytes()),
-        b":path" => authority::path(request).map(str::as_bytes),
-        b":scheme" => Some(authority::scheme(exchange).as_bytes()),
-        b":authority" => authority::authority(request),
-        _ if name.eq_ignore_ascii_case(b"host") => authority::authority(request),
-        _ => None,
+    match Pseudo::of(name)? {
+        Pseudo::Method => Some(request.method.as_str().as_bytes()),
+        Pseudo::Path => authority::path(request).map(str::as_bytes),
+        Pseudo::Scheme => Some(authority::scheme(exchange).as_bytes()),
+        Pseudo::Authority => authority::authority(request),
+        Pseudo::Status => None,
     }
 }
 
 fn set_pseudo(exchange: &mut Exchange, kind: MapKind, name: &[u8], value: &[u8]) -> Result<(), EditError> {
     let invalid = || EditError::Invalid(Cause::InvalidHeader { name: excerpt(name) });
-    match (kind, name) {
-        (MapKind::RequestHeaders, b":method") => {
+    match (kind, Pseudo::of(name).ok_or_else(invalid)?) {
+        (MapKind::RequestHeaders, Pseudo::Method) => {
             let method = Method::from_bytes(value).map_err(|_| invalid())?;
             // CONNECT is another protocol behind the same head: no message turns into one, or back.
             if (method == Method::CONNECT) != (exchange.request.method == Method::CONNECT) {
@@ -321,16 +348,16 @@ fn set_pseudo(exchange: &mut Exchange, kind: MapKind, name: &[u8], value: &[u8])
             }
             exchange.request.method = method;
         }
-        (MapKind::RequestHeaders, b":path") => {
+        (MapKind::RequestHeaders, Pseudo::Path) => {
             authority::set_path(&mut exchange.request, value).ok_or_else(invalid)?;
         }
-        (MapKind::RequestHeaders, b":scheme") => {
+        (MapKind::RequestHeaders, Pseudo::Scheme) => {
             authority::set_scheme(&mut exchange.request, value).ok_or_else(invalid)?;
         }
-        (MapKind::RequestHeaders, _) if name == b":authority" || !name.starts_with(b":") => {
+        (MapKind::RequestHeaders, Pseudo::Authority) => {
             authority::set_authority(&mut exchange.request, value).ok_or_else(invalid)?;
         }
-        (MapKind::ResponseHeaders, b":status") => {
+        (MapKind::ResponseHeaders, Pseudo::Status) => {
             let status = status(value).map_err(EditError::Invalid)?;
             if let Some(response) = exchange.response.as_mut() {
                 response.status = status;

@@ -9,11 +9,11 @@ use crate::sandbox::HostTrap;
 /// Largest scratch buffer an instance keeps, in bytes.
 const KEPT_SCRATCH: usize = 64 << 10;
 
-/// Bytes that wait for the guest to allocate memory for them, and where it wants to be told of them.
+/// Bytes that wait for the guest to allocate memory for them.
 pub(crate) struct Offer {
     bytes: Vec<u8>,
-    return_pointer: u32,
-    return_length: u32,
+    /// Where it wants to be told of their place and their length; none if the call returns both.
+    told_at: Option<(u32, u32)>,
 }
 
 /// Bytes the guest is to allocate before a host call can end; none when it has ended.
@@ -98,6 +98,20 @@ pub(crate) fn read(caller: &mut Caller<'_, State>, pointer: u32, length: u32) ->
     Ok(bytes.to_vec())
 }
 
+/// Bytes the guest points at, if they are there and no more than this: the budget it exceeds otherwise has this name.
+pub(crate) fn read_body(
+    caller: &mut Caller<'_, State>,
+    pointer: u32,
+    length: u32,
+    (most, what): (u32, &'static str),
+) -> Result<Vec<u8>, Stop> {
+    slice(view(caller)?.0, pointer, length)?;
+    if length > most {
+        return Err(HostTrap::Budget(what).into());
+    }
+    read(caller, pointer, length)
+}
+
 /// An empty buffer for bytes on their way into the guest; give it to [`hand_over`], which returns it.
 pub(crate) fn scratch(caller: &mut Caller<'_, State>) -> Vec<u8> {
     let mut scratch = std::mem::take(&mut caller.data_mut().scratch);
@@ -115,54 +129,74 @@ pub(crate) fn hand_over(
     return_pointer: u32,
     return_length: u32,
 ) -> Result<Wanted, Stop> {
-    let offer = Offer { bytes, return_pointer, return_length };
-    if offer.bytes.is_empty() {
-        offer.conclude(caller, 0)?;
+    let told_at = (return_pointer, return_length);
+    if bytes.is_empty() {
+        tell(caller, told_at, 0, 0)?;
+        keep(caller.data_mut(), bytes);
         return Ok(Wanted::NOTHING);
     }
-    let state = caller.data_mut();
-    if state.offer.is_some() {
-        return Err(HostTrap::InsideAllocator.into());
-    }
-    state.usage.charge_into_guest(offer.bytes.len())?;
-    if !state.has_allocator {
-        return Err(Status::InvalidMemoryAccess.into());
-    }
-    let wanted = u32::try_from(offer.bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
-    state.offer = Some(offer);
-    Ok(Wanted(wanted))
+    Ok(Wanted(offer(caller, bytes, Some(told_at))?))
 }
 
 /// The second half of a host call that hands bytes over: the guest has allocated memory for them.
 pub(crate) fn take_over(caller: &mut Caller<'_, State>, pointer: u32) -> Result<(), Stop> {
-    let offer = caller.data_mut().offer.take().ok_or(Status::InternalFailure)?;
-    if pointer == 0 {
+    let (length, told_at) = accept(caller, pointer)?;
+    told_at.map_or(Ok(()), |told_at| tell(caller, told_at, pointer, length))
+}
+
+/// Puts bytes by for the guest to allocate memory for them, and returns how many they are.
+pub(super) fn offer(
+    caller: &mut Caller<'_, State>,
+    bytes: Vec<u8>,
+    told_at: Option<(u32, u32)>,
+) -> Result<u32, Stop> {
+    let state = caller.data_mut();
+    if state.offer.is_some() {
+        return Err(HostTrap::InsideAllocator.into());
+    }
+    state.usage.charge_into_guest(bytes.len())?;
+    if !state.has_allocator {
         return Err(Status::InvalidMemoryAccess.into());
     }
-    put(view(caller)?.0, pointer, &offer.bytes)?;
-    offer.conclude(caller, pointer)
+    let length = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
+    state.offer = Some(Offer { bytes, told_at });
+    Ok(length)
+}
+
+/// Puts the bytes that wait where the guest has allocated memory for them; returns how many, and where to tell of them.
+pub(super) fn accept(
+    caller: &mut Caller<'_, State>,
+    pointer: u32,
+) -> Result<(u32, Option<(u32, u32)>), Stop> {
+    let Offer { bytes, told_at } = caller.data_mut().offer.take().ok_or(Status::InternalFailure)?;
+    if pointer == 0 && !bytes.is_empty() {
+        return Err(Status::InvalidMemoryAccess.into());
+    }
+    let length = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
+    let (memory, state) = view(caller)?;
+    put(memory, pointer, &bytes)?;
+    keep(state, bytes);
+    Ok((length, told_at))
+}
+
+/// Tells the guest where its bytes are.
+fn tell(caller: &mut Caller<'_, State>, at: (u32, u32), pointer: u32, length: u32) -> Result<(), Stop> {
+    let (memory, _) = view(caller)?;
+    put(memory, at.0, &pointer.to_le_bytes())?;
+    Ok(put(memory, at.1, &length.to_le_bytes())?)
+}
+
+/// Keeps a buffer for the next bytes on their way into the guest.
+fn keep(state: &mut State, buffer: Vec<u8>) {
+    if buffer.capacity() <= KEPT_SCRATCH {
+        state.scratch = buffer;
+    }
 }
 
 // === impl Wanted ===
 
 impl Wanted {
     pub(crate) const NOTHING: Self = Self(0);
-}
-
-// === impl Offer ===
-
-impl Offer {
-    /// Tells the guest where its bytes are.
-    fn conclude(self, caller: &mut Caller<'_, State>, pointer: u32) -> Result<(), Stop> {
-        let (memory, state) = view(caller)?;
-        let length = u32::try_from(self.bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
-        put(memory, self.return_pointer, &pointer.to_le_bytes())?;
-        put(memory, self.return_length, &length.to_le_bytes())?;
-        if self.bytes.capacity() <= KEPT_SCRATCH {
-            state.scratch = self.bytes;
-        }
-        Ok(())
-    }
 }
 
 fn range(pointer: u32, length: u32) -> Option<(usize, usize)> {

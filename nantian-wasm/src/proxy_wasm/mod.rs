@@ -8,6 +8,7 @@ mod calls;
 mod control;
 mod guest;
 mod headers;
+mod joined;
 mod maps;
 mod memory;
 mod pairs;
@@ -29,6 +30,7 @@ pub(crate) use self::abi::{BodyVerdict, HeadersVerdict, MapKind};
 pub(crate) use self::calls::{CallKind, Received};
 pub(crate) use self::guest::{GUEST_EXPORTS, Guest, Headers};
 pub(crate) use self::headers::of_exchange;
+pub(crate) use self::joined::join;
 pub(crate) use self::pingora::{
     EXPORTS as PINGORA_EXPORTS, GET_BODY, MODULE as PINGORA, ON_REQUEST, ON_RESPONSE, ON_STREAM_CHUNK, Step,
     carry_out, set_kept,
@@ -179,8 +181,9 @@ fn link_plugin(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         "proxy_increment_metric" => shared::increment_metric, (id: u32, offset: i64);
         "proxy_get_metric" => shared::get_metric, (id: u32, value: u32);
     }
-    // Left behind by Emscripten in C++ guests.
+    // Left behind by Emscripten in C++ guests, and no capabilities: they reach nothing.
     linker.func_wrap("env", "pthread_equal", |left: u32, right: u32| u32::from(left == right))?;
+    linker.func_wrap("env", "emscripten_notify_memory_growth", |_: u32| {})?;
     Ok(())
 }
 
@@ -221,31 +224,45 @@ fn link_as_declared(
     if !ty.results().all(|result| result.is_i32()) {
         return Ok(());
     }
-    let code = match (module, name) {
-        ("env", "proxy_continue_request") => return link_continue(linker, name, ty, 0),
-        ("env", "proxy_continue_response") => return link_continue(linker, name, ty, 1),
-        ("env", _) => {
-            callouts::CONSTANT.iter().find(|(known, _)| *known == name).map(|(_, status)| *status as i32)
-        }
-        _ if wasi::MODULES.contains(&module) => {
-            wasi::INERT.iter().find(|(known, _)| *known == name).map(|(_, errno)| errno.cast_signed())
-        }
-        _ => None,
-    };
-    let Some(code) = code else { return Ok(()) };
-    linker.func_new(module, name, ty, move |_, _, results| {
+    let Some((function, denied)) = as_declared(module, name) else { return Ok(()) };
+    let capability = name.to_owned();
+    linker.func_new(module, name, ty, move |mut caller, _, results| {
+        let code = match function {
+            _ if !caller.data().facts.capabilities.allow(&capability) => denied,
+            AsDeclared::Answer(code) => code,
+            AsDeclared::Continue(stream) => {
+                memory::reply(control::continue_stream(&mut caller, stream))?.cast_signed()
+            }
+        };
         results.fill(Val::I32(code));
         Ok(())
     })?;
     Ok(())
 }
 
-/// 0.1.0's way to continue a stream.
-fn link_continue(linker: &mut Linker<State>, name: &str, ty: FuncType, stream: u32) -> wasmtime::Result<()> {
-    linker.func_new("env", name, ty, move |mut caller, _, results| {
-        let status = memory::reply(control::continue_stream(&mut caller, stream))?;
-        results.fill(Val::I32(status.cast_signed()));
-        Ok(())
-    })?;
-    Ok(())
+/// A function that takes nothing from its arguments.
+#[derive(Clone, Copy)]
+enum AsDeclared {
+    /// It answers this.
+    Answer(i32),
+    /// It is 0.1.0's way to continue this stream.
+    Continue(u32),
+}
+
+/// Such a function, and what it answers a plugin that may not call it.
+fn as_declared(module: &str, name: &str) -> Option<(AsDeclared, i32)> {
+    let denied = Status::InternalFailure as i32;
+    match (module, name) {
+        ("env", "proxy_continue_request") => Some((AsDeclared::Continue(0), denied)),
+        ("env", "proxy_continue_response") => Some((AsDeclared::Continue(1), denied)),
+        ("env", _) => {
+            let (_, status) = callouts::CONSTANT.iter().find(|(known, _)| *known == name)?;
+            Some((AsDeclared::Answer(*status as i32), denied))
+        }
+        _ if wasi::MODULES.contains(&module) => {
+            let (_, errno) = wasi::INERT.iter().find(|(known, _)| *known == name)?;
+            Some((AsDeclared::Answer(errno.cast_signed()), wasi::NOTCAPABLE.cast_signed()))
+        }
+        _ => None,
+    }
 }

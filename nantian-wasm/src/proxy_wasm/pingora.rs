@@ -12,7 +12,7 @@ use wasmtime::{Caller, Linker, TypedFunc};
 use super::abi::{BufferKind, MapKind, Status};
 use super::buffers::contents;
 use super::headers::{self, Edit, EditError};
-use super::memory::{Stop, put, read, slice, view};
+use super::memory::{self, Stop, put, read, slice, view};
 use super::state::State;
 use crate::config::Hooks;
 use crate::error::{Cause, Phase};
@@ -31,8 +31,16 @@ pub(crate) const ON_RESPONSE: &str = "on_response";
 pub(crate) const ON_STREAM_CHUNK: &str = "on_stream_chunk";
 pub(crate) const ALLOC: &str = "alloc";
 
+/// What is called about a part of a message.
+pub(super) const HOOKS: [&str; 3] = [ON_REQUEST, ON_RESPONSE, ON_STREAM_CHUNK];
+
 /// Reads the body of the message that a hook is about.
 pub(crate) const GET_BODY: &str = "get_body";
+/// Gives the value of a header: the shim calls the allocator for it.
+pub(super) const GET_HEADER: &str = "get_header";
+
+/// What stands for the length of a header that is not there.
+const NO_HEADER: i32 = -1;
 
 /// Verdicts of header and body callbacks of Proxy-Wasm: let it go on, or show more of the body first.
 const CONTINUE: u32 = 0;
@@ -46,7 +54,6 @@ pub(crate) struct Verdicts {
     pub(crate) on_request: Option<Hook>,
     pub(crate) on_response: Option<Hook>,
     pub(crate) on_stream_chunk: Option<Hook>,
-    pub(crate) alloc: Option<TypedFunc<u32, u32>>,
     /// The module reads bodies, so that its hooks run when these are there.
     pub(crate) reads_body: bool,
 }
@@ -125,19 +132,10 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             if may_call(&caller, "log") { silent(log(&mut caller, level, line, length)) } else { Ok(()) }
         },
     )?;
-    linker.func_wrap_async(
-        MODULE,
-        "get_header",
-        |mut caller: Caller<'_, State>, (name, length): (u32, u32)| {
-            Box::new(async move {
-                if may_call(&caller, "get_header") {
-                    get_header(&mut caller, name, length).await
-                } else {
-                    Ok(0)
-                }
-            })
-        },
-    )?;
+    // Modules are checked against its type; their instances get the shim's.
+    linker.func_wrap(MODULE, GET_HEADER, |_: u32, _: u32| -> wasmtime::Result<u64> {
+        Err(wasmtime::Error::new(HostTrap::NoMemory))
+    })?;
     linker.func_wrap(
         MODULE,
         "set_header",
@@ -216,28 +214,25 @@ fn log(caller: &mut Caller<'_, State>, level: u32, line: u32, length: u32) -> Re
     Ok(())
 }
 
-/// The first value of a header of the request: its place in the upper half, its length in the lower; zero without one.
-async fn get_header(caller: &mut Caller<'_, State>, name: u32, length: u32) -> wasmtime::Result<u64> {
-    let Some(value) = value_of(caller, name, length) else { return Ok(0) };
-    match copy_in(caller, &value).await {
-        Ok(packed) => Ok(packed),
+/// The first value of a header of the request, as bytes that wait for the guest to allocate memory for them: so many.
+pub(super) fn get_header(caller: &mut Caller<'_, State>, name: u32, length: u32) -> wasmtime::Result<i32> {
+    let value = if may_call(caller, GET_HEADER) { value_of(caller, name, length) } else { None };
+    let Some(value) = value else { return Ok(NO_HEADER) };
+    match memory::offer(caller, value, None) {
+        Ok(length) => Ok(length.cast_signed()),
         // A header that is there must not look as if it were not.
         Err(Stop::Status(_)) => Err(wasmtime::Error::new(HostTrap::NoMemory)),
         Err(Stop::Trap(error)) => Err(error),
     }
 }
 
-/// Puts bytes into memory that the guest allocates.
-async fn copy_in(caller: &mut Caller<'_, State>, bytes: &[u8]) -> Result<u64, Stop> {
-    let length = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
-    let state = caller.data_mut();
-    state.usage.charge_into_guest(bytes.len())?;
-    // Absent while it runs: what it calls must not call it.
-    let alloc = state.alloc.take().ok_or(HostTrap::NoMemory)?;
-    let pointer = alloc.call_async(&mut *caller, length).await.map_err(Stop::Trap)?;
-    caller.data_mut().alloc = Some(alloc);
-    put(view(caller)?.0, pointer, bytes)?;
-    Ok((u64::from(pointer) << 32) | u64::from(length))
+/// The value in memory that the guest has allocated: its place in the upper half, its length in the lower.
+pub(super) fn pack(caller: &mut Caller<'_, State>, pointer: u32) -> wasmtime::Result<u64> {
+    match memory::accept(caller, pointer) {
+        Ok((length, _)) => Ok((u64::from(pointer) << 32) | u64::from(length)),
+        Err(Stop::Status(_)) => Err(wasmtime::Error::new(HostTrap::NoMemory)),
+        Err(Stop::Trap(error)) => Err(error),
+    }
 }
 
 fn value_of(caller: &mut Caller<'_, State>, name: u32, length: u32) -> Option<Vec<u8>> {

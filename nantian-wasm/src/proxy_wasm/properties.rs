@@ -13,13 +13,16 @@ use super::headers;
 use super::memory::{Stop, Wanted, hand_over, read, scratch, slice, view};
 use super::state::State;
 use crate::sandbox::HostTrap;
-use crate::stream::Exchange;
+use crate::stream::{Exchange, UpstreamAddress, grpc_status_of};
 
 /// Longest path accepted, in bytes.
 const MAX_PATH: u32 = 4 << 10;
 
 /// Most bytes of properties that a stream keeps.
 const MAX_KEPT: usize = 64 << 10;
+
+/// A map without entries.
+const NO_ENTRIES: &str = "\0\0\0\0";
 
 /// `listener_direction`: traffic comes in.
 const INBOUND: i64 = 1;
@@ -88,8 +91,7 @@ fn resolve(state: &State, path: &[u8], out: &mut Vec<u8>) -> Result<(), Status> 
         (b"plugin_vm_id", None) => text(out, &state.facts.vm_id),
         (b"listener_direction", None) => int(out, INBOUND),
         (b"metadata", None) => Ok(()),
-        // A map without entries.
-        (b"metadata", Some(b"filter_metadata")) if third.is_none() => text(out, "\0\0\0\0"),
+        (b"metadata", Some(b"filter_metadata")) if third.is_none() => text(out, NO_ENTRIES),
         _ => {
             let exchange = state.exchange().ok_or(Status::NotFound)?;
             match stream(exchange, first, second, third, out) {
@@ -128,7 +130,9 @@ fn stream(
         (b"response", Some(name)) => response(exchange, name, third, out),
         (b"source", Some(name)) => address(info.source, name, out),
         (b"destination", Some(name)) => address(info.destination, name, out),
-        (b"upstream", Some(name)) => address(info.upstream, name, out),
+        (b"upstream", Some(name)) => {
+            address(info.upstream.as_ref().and_then(UpstreamAddress::get), name, out)
+        }
         (b"connection_id", None) | (b"connection", Some(b"id")) => {
             int(out, size(info.connection_id.ok_or(Status::NotFound)?))
         }
@@ -170,9 +174,7 @@ fn request(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<u
         b"duration" => int(out, i64::try_from(elapsed().as_nanos()).unwrap_or(i64::MAX)),
         // What the headers announce is known before a byte has come.
         b"size" => int(out, announced(exchange).unwrap_or(size(exchange.request_bytes))),
-        b"total_size" => {
-            int(out, size(exchange.request_bytes.saturating_add(weight(&exchange.request.headers))))
-        }
+        b"total_size" => total(exchange, MapKind::RequestHeaders, exchange.request_bytes, out),
         b"headers" => match key {
             Some(key) => field(key, out),
             None => map(exchange, MapKind::RequestHeaders, out),
@@ -182,25 +184,29 @@ fn request(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<u
 }
 
 fn response(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<u8>) -> Result<(), Status> {
-    let response = exchange.response.as_ref().ok_or(Status::NotFound)?;
+    let status = || Ok(exchange.response.as_ref().ok_or(Status::NotFound)?.status);
     match name {
-        b"code" => int(out, i64::from(response.status.as_u16())),
+        b"code" => int(out, i64::from(status()?.as_u16())),
         b"flags" => int(out, 0),
-        b"code_details" => text(out, exchange.details.as_deref().unwrap_or("via_upstream")),
+        b"code_details" => {
+            status()?;
+            text(out, exchange.details.as_deref().unwrap_or("via_upstream"))
+        }
         b"grpc_status" => {
             let of = |kind| headers::of_exchange(exchange, kind)?.get(b"grpc-status");
-            let status = of(MapKind::ResponseTrailers).or_else(|| of(MapKind::ResponseHeaders));
-            let status = status.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
-            int(out, status.ok_or(Status::NotFound)?)
+            let told = of(MapKind::ResponseTrailers).or_else(|| of(MapKind::ResponseHeaders));
+            let told = told.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+            int(out, told.map_or_else(|| Ok(grpc_status_of(status()?).into()), Ok)?)
         }
         b"size" => int(out, size(exchange.response_bytes)),
-        b"total_size" => int(out, size(exchange.response_bytes.saturating_add(weight(&response.headers)))),
+        b"total_size" => total(exchange, MapKind::ResponseHeaders, exchange.response_bytes, out),
         b"headers" => match key {
             Some(key) => header(exchange, MapKind::ResponseHeaders, key, out),
             None => map(exchange, MapKind::ResponseHeaders, out),
         },
         b"trailers" => match key {
             Some(key) => header(exchange, MapKind::ResponseTrailers, key, out),
+            None if exchange.response_trailers.is_none() => text(out, NO_ENTRIES),
             None => map(exchange, MapKind::ResponseTrailers, out),
         },
         _ => Err(Status::NotFound),
@@ -217,8 +223,12 @@ fn address(address: Option<SocketAddr>, name: &[u8], out: &mut Vec<u8>) -> Resul
 }
 
 fn header(exchange: &Exchange, kind: MapKind, name: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
-    let value = headers::of_exchange(exchange, kind).and_then(|fields| fields.get(name));
-    out.extend_from_slice(value.ok_or(Status::NotFound)?);
+    let fields = headers::of_exchange(exchange, kind).ok_or(Status::NotFound)?;
+    out.extend_from_slice(fields.get(name).ok_or(Status::NotFound)?);
+    for value in fields.others(name) {
+        out.push(b',');
+        out.extend_from_slice(value);
+    }
     Ok(())
 }
 
@@ -246,10 +256,10 @@ fn size(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Bytes of header names and values.
-fn weight(headers: &http::HeaderMap) -> u64 {
-    let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
-    u64::try_from(bytes).unwrap_or(u64::MAX)
+/// Bytes of a message so far, its headers included.
+fn total(exchange: &Exchange, kind: MapKind, body: u64, out: &mut Vec<u8>) -> Result<(), Status> {
+    let headers = headers::of_exchange(exchange, kind).ok_or(Status::NotFound)?.size();
+    int(out, size(body.saturating_add(u64::try_from(headers).unwrap_or(u64::MAX))))
 }
 
 fn protocol(version: Version) -> &'static str {

@@ -6,16 +6,17 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures_util::lock::OwnedMutexGuard;
-use wasmtime::{Memory, StoreLimits, TypedFunc};
+use wasmtime::{Memory, StoreLimits};
 
 use super::abi::{Abi, Status};
 use super::calls::{Calls, Received};
 use super::memory::Offer;
 use super::shared::Shared;
 use crate::config::{Capabilities, Hooks};
-use crate::engine::Engine;
+use crate::engine::Clock;
 use crate::error::Phase;
 use crate::host::Host;
+use crate::log_rate::LogRate;
 use crate::observe::Counters;
 use crate::pool::Slot;
 use crate::sandbox::Usage;
@@ -36,9 +37,10 @@ pub(crate) struct Facts {
     pub(crate) hooks: Hooks,
     pub(crate) allow_network: bool,
     pub(crate) host: Arc<dyn Host>,
-    pub(crate) engine: Engine,
+    pub(crate) clock: Clock,
     pub(crate) shared: Arc<Shared>,
     pub(crate) counters: Counters,
+    pub(crate) log_rate: LogRate,
 }
 
 /// The data of a store: what host calls work on.
@@ -48,8 +50,6 @@ pub(crate) struct State {
     pub(crate) limits: StoreLimits,
     /// Known once the module is instantiated; a start section runs without.
     pub(crate) memory: Option<Memory>,
-    /// The allocator of a module of the `pingora` ABI; absent while it runs.
-    pub(crate) alloc: Option<TypedFunc<u32, u32>>,
     /// The guest can allocate memory for what it is given.
     pub(crate) has_allocator: bool,
     /// The guest's allocator is running for this: nothing else that needs it may.
@@ -70,6 +70,8 @@ pub(crate) struct State {
     /// The exchange of the context that a reply is for, which the guest will make effective.
     reserved: Option<(u32, OwnedMutexGuard<Exchange>)>,
     pub(crate) usage: Usage,
+    /// The root context is to end, and has said that it will call `proxy_done` when it can.
+    pub(crate) is_ending: bool,
     /// Milliseconds between calls of `proxy_on_tick`, if the guest wants them.
     pub(crate) tick_period: Option<u64>,
     pub(crate) calls: Calls,
@@ -110,7 +112,6 @@ impl State {
             abi,
             limits,
             memory: None,
-            alloc: None,
             has_allocator: false,
             offer: None,
             scratch: Vec::new(),
@@ -121,6 +122,7 @@ impl State {
             exchange: None,
             aside: None,
             usage: Usage::default(),
+            is_ending: false,
             tick_period: None,
             calls: Calls::default(),
             received: Received::default(),
@@ -163,7 +165,7 @@ impl State {
 
     /// Ends a slice of the running callback; whether it may have another one.
     pub(crate) fn may_go_on(&mut self) -> bool {
-        let now = self.facts.engine.ticks();
+        let now = self.facts.clock.ticks();
         let resumed = self.slot.upgrade().map_or(now, |slot| slot.resumed_at());
         self.ran = self.ran.saturating_add(now.saturating_sub(resumed).max(1));
         self.ran <= self.may_run

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::call::Call;
-use super::events;
 use super::exchange::Direction;
 use super::headers::Step;
 use super::release::Part;
@@ -44,7 +43,7 @@ impl StreamContext {
         trailers: Option<&mut HeaderMap>,
     ) -> Action {
         let plugins = Arc::clone(&self.plugins);
-        if self.course(direction).is_at_start()
+        if !std::mem::replace(&mut self.course(direction).is_counted, true)
             && let Some(exchange) = self.exchange.as_mut()
         {
             exchange.count_bytes(direction, chunk.len());
@@ -82,7 +81,8 @@ impl StreamContext {
                 }
             }
         }
-        self.course(direction).progress = 0;
+        let course = self.course(direction);
+        (course.progress, course.is_counted) = (0, false);
         Action::Continue
     }
 
@@ -199,14 +199,11 @@ impl StreamContext {
     fn cut(&mut self, turn: &Turn<'_>, part: &mut Part<'_>) {
         let limit = turn.plugin.max_buffered_body();
         let Some(side) = self.side(turn.index, turn.direction) else { return };
-        let unfinished = std::mem::take(&mut side.unfinished);
-        let mut bytes = unfinished.followed_by(std::mem::take(part.chunk)).into_bytes();
-        let is_last = part.end || part.trailers.is_some();
-        if !is_last && bytes.len() <= limit {
-            let rest = bytes.split_off(events::end_of_last(&bytes));
-            side.unfinished = Content::Frame(rest);
+        let mut whole = Content::Frame(side.events.whole(std::mem::take(part.chunk)));
+        if part.end || part.trailers.is_some() || side.events.len() > limit {
+            whole = whole.followed_by(side.events.take().into_bytes());
         }
-        *part.chunk = bytes;
+        *part.chunk = whole.into_bytes();
     }
 
     fn show_bytes(

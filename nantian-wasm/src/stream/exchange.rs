@@ -7,10 +7,12 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::lock::Mutex;
+use http::uri::Scheme;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, request, response};
 
 use super::fields::HeaderFields;
 use super::seat::{Pause, Seat, Side, Window};
+use super::upstream::UpstreamAddress;
 use crate::error::{Cause, Phase};
 use crate::proxy_wasm::MapKind;
 
@@ -26,8 +28,8 @@ pub struct StreamInfo {
     pub destination: Option<SocketAddr>,
     /// Whether the client's connection is encrypted: `:scheme` where the request does not say.
     pub tls: bool,
-    /// The address of the backend, where it is known before the request leaves: `upstream.address`, `upstream.port`.
-    pub upstream: Option<SocketAddr>,
+    /// Where the request goes, from when it is known on: `upstream.address`, `upstream.port`.
+    pub upstream: Option<UpstreamAddress>,
     /// A number of the client's connection: `connection.id`.
     pub connection_id: Option<u64>,
     /// The host name the client asked for in its TLS handshake: `connection.requested_server_name`.
@@ -78,6 +80,8 @@ pub(crate) type SharedExchange = Arc<Mutex<Exchange>>;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RequestHead {
+    /// What a guest has set it to, where the target has none.
+    pub(crate) scheme: Option<Scheme>,
     pub(crate) method: Method,
     pub(crate) uri: Uri,
     pub(crate) version: Version,
@@ -97,20 +101,28 @@ pub(crate) enum Direction {
     Response,
 }
 
-/// The messages as they were before a callback of a plugin that fails open.
+/// What a callback of a plugin that fails open has changed, as it was before.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Undo {
     pub(crate) wanted: bool,
     saved: Option<Box<Saved>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Saved {
+    messages: Option<Messages>,
+    /// Body bytes in the plugin's hands: a callback can change those of either message.
+    request_window: Option<Window>,
+    response_window: Option<Window>,
+}
+
+/// Both messages without their bodies.
+#[derive(Debug, Clone)]
+struct Messages {
     request: RequestHead,
     request_trailers: Option<HeaderMap>,
     response: Option<ResponseHead>,
     response_trailers: Option<HeaderMap>,
-    window: Option<(Direction, Window)>,
 }
 
 // === impl Direction ===
@@ -148,6 +160,17 @@ impl Direction {
         match self {
             Self::Request => Phase::RequestBody,
             Self::Response => Phase::ResponseBody,
+        }
+    }
+}
+
+// === impl Saved ===
+
+impl Saved {
+    fn window(&mut self, direction: Direction) -> &mut Option<Window> {
+        match direction {
+            Direction::Request => &mut self.request_window,
+            Direction::Response => &mut self.response_window,
         }
     }
 }
@@ -191,6 +214,7 @@ impl Exchange {
     /// Leaves a copy of a request for later callbacks to look at.
     pub(crate) fn keep_request(&mut self, parts: &request::Parts) {
         self.request = RequestHead {
+            scheme: self.request.scheme.take(),
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             version: parts.version,
@@ -246,37 +270,47 @@ impl Exchange {
         self.seats.get_mut(index).map(|seat| seat.side(direction))
     }
 
-    /// Puts the messages by before the first change, for a plugin that fails open.
+    /// Puts headers and trailers by before the first change, for a plugin that fails open.
     pub(crate) fn before_change(&mut self) {
-        if !self.undo.wanted || self.undo.saved.is_some() {
+        if !self.undo.wanted {
             return;
         }
-        let window = |direction: Direction| {
-            let side = self.own_ref()?.side_ref(direction);
-            side.window.clone().map(|window| (direction, window))
-        };
-        let window = window(Direction::Request).or_else(|| window(Direction::Response));
-        self.undo.saved = Some(Box::new(Saved {
+        let saved = self.undo.saved.get_or_insert_default();
+        saved.messages.get_or_insert_with(|| Messages {
             request: self.request.clone(),
             request_trailers: self.request_trailers.clone(),
             response: self.response.clone(),
             response_trailers: self.response_trailers.clone(),
-            window,
-        }));
+        });
     }
 
-    /// Takes back every change since [`before_change`](Self::before_change) first put the messages by, if the last callback
-    /// was of the plugin in this seat: what others have made of a message since is theirs.
+    /// Puts the body bytes in the plugin's hands by before the first change of them, for a plugin that fails open.
+    pub(crate) fn before_change_of_body(&mut self, direction: Direction) {
+        let saved = self.undo.saved.as_mut().and_then(|saved| saved.window(direction).as_ref());
+        if !self.undo.wanted || saved.is_some() {
+            return;
+        }
+        let window = self.own_ref().and_then(|seat| seat.side_ref(direction).window.clone());
+        *self.undo.saved.get_or_insert_default().window(direction) = window;
+    }
+
+    /// Takes back every change since the last callback began, if that was of the plugin in this seat: what others have
+    /// made of a message since is theirs. Body bytes that have left the plugin's hands meanwhile do not come back.
     pub(crate) fn roll_back(&mut self, seat: usize) {
-        if let Some(saved) = self.undo.saved.take_if(|_| self.seat == seat) {
-            self.request = saved.request;
-            self.request_trailers = saved.request_trailers;
-            self.response = saved.response;
-            self.response_trailers = saved.response_trailers;
-            if let Some((direction, window)) = saved.window
-                && let Some(seat) = self.own()
+        let Some(saved) = self.undo.saved.take_if(|_| self.seat == seat) else { return };
+        if let Some(messages) = saved.messages {
+            self.request = messages.request;
+            self.request_trailers = messages.request_trailers;
+            self.response = messages.response;
+            self.response_trailers = messages.response_trailers;
+        }
+        for (direction, window) in
+            [(Direction::Request, saved.request_window), (Direction::Response, saved.response_window)]
+        {
+            if let Some(saved) = window
+                && let Some(window) = self.own().and_then(|seat| seat.side(direction).window.as_mut())
             {
-                seat.side(direction).window = Some(window);
+                *window = saved;
             }
         }
     }
@@ -292,7 +326,7 @@ impl Exchange {
     /// Prepares for one callback of the plugin in this seat.
     pub(crate) fn begin(&mut self, seat: usize, undo: bool) {
         self.seat = seat;
-        self.undo = Undo { wanted: undo, saved: None };
+        self.undo = Undo { wanted: undo, ..Undo::default() };
     }
 
     /// Lets the held message of a direction go, if it is held.

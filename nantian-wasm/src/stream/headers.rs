@@ -290,7 +290,10 @@ impl StreamContext {
             return;
         }
         let (status, headers) = match action {
-            Action::Respond(answer) => (answer.status, answer.headers.clone()),
+            Action::Respond(answer) => {
+                let (parts, _) = answer.clone().into_response(self.is_grpc).into_parts();
+                (parts.status, parts.headers)
+            }
             Action::Fail(failure) => (failure.status(), http::HeaderMap::new()),
             _ => return,
         };

@@ -10,6 +10,7 @@ mod headers;
 mod release;
 mod seat;
 mod trailers;
+mod upstream;
 mod visit;
 mod wait;
 
@@ -23,16 +24,19 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, request, response};
 
 pub use self::answer::LocalResponse;
+pub(crate) use self::answer::grpc_status_of;
 use self::answer::is_grpc;
 use self::call::Calls;
 use self::course::Turn;
 pub use self::exchange::StreamInfo;
 pub(crate) use self::exchange::{Direction, Exchange, RequestHead, ResponseHead, SharedExchange};
 pub(crate) use self::seat::{Content, Window};
+pub use self::upstream::UpstreamAddress;
 use self::visit::{Course, Member};
 use self::wait::Waits;
 use crate::error::Failure;
 use crate::plugin::Plugin;
+use crate::proxy_wasm::{MapKind, join};
 
 /// A stream on its way through a list of plugins: requests pass first to last, responses last to first.
 ///
@@ -120,6 +124,7 @@ impl StreamContext {
                 this.request.has_headers = true;
                 this.is_grpc = is_grpc(content_type(&parts.headers));
                 if let Some(exchange) = this.exchange.as_mut() {
+                    join(&mut parts.headers, MapKind::RequestHeaders);
                     exchange.swap_request(parts);
                 }
             }
@@ -166,6 +171,7 @@ impl StreamContext {
                     && !parts.headers.contains_key(CONTENT_ENCODING);
                 if let Some(exchange) = this.exchange.as_mut() {
                     exchange.is_streaming = this.is_streaming;
+                    join(&mut parts.headers, MapKind::ResponseHeaders);
                     exchange.lend_response(parts);
                 }
             }

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::answer::LocalResponse;
+use super::events::Events;
 use super::exchange::Direction;
 use crate::error::Cause;
 
@@ -36,7 +37,7 @@ pub(crate) struct Side {
     /// Bytes in front of them that it has seen and holds.
     pub(crate) kept: Content,
     /// Bytes behind them that are no whole event yet, where the guest sees whole events.
-    pub(crate) unfinished: Content,
+    pub(super) events: Events,
     pub(crate) pause: Pause,
     /// The headers wait for a body callback to let them go.
     pub(crate) waits_for_body: bool,
@@ -109,7 +110,7 @@ impl Seat {
 impl Side {
     /// Everything the plugin holds back; it holds nothing afterwards.
     pub(crate) fn take_bytes(&mut self) -> Content {
-        let unfinished = std::mem::take(&mut self.unfinished).into_bytes();
+        let unfinished = self.events.take().into_bytes();
         self.take_shown().followed_by(unfinished)
     }
 

@@ -13,6 +13,8 @@ use crate::sandbox::Usage;
 pub(super) struct Course {
     /// Plugins that have seen the part under way; they are not asked again after [`Action::Pending`].
     pub(super) progress: usize,
+    /// The bytes of the part under way are counted.
+    pub(super) is_counted: bool,
     /// Plugins that have seen the headers and let them go.
     pub(super) released: usize,
     /// The headers are in the exchange, or have been.
@@ -54,14 +56,6 @@ pub(super) enum Visit {
     Skipped,
     /// For the whole message.
     Over(Action),
-}
-
-// === impl Course ===
-
-impl Course {
-    pub(super) fn is_at_start(&self) -> bool {
-        self.progress == 0
-    }
 }
 
 // === impl Holds ===

@@ -1,5 +1,34 @@
 //! A table of guests that mean harm, one for each way into the guest and each budget: what becomes of the stream, whether
 //! the instance survives, and that others are served meanwhile and afterwards.
+//!
+//! | harm | guests, here unless another file is named |
+//! |---|---|
+//! | escape from the sandbox | `module_that_is_a_bomb…` (proposals that are off), `loading.rs` (shared memories) |
+//! | errors of the host: pointers, lengths, re-entrancy, contexts that are gone | `lies`, `lies.rs` (each function), `allocators`, `out_of_turn`, `automaton.rs`, `invariants.rs` |
+//! | time: in any callback, in start, in configuration, in ticks | `loops`, `guest_that_does_not_start…`, `tick_that_loops…`, `slices.rs` |
+//! | memory of the host | `floods`, `bulk`, `limits.rs` (what waits for the guest), `suffer_all` (resident memory) |
+//! | memory and tables of the guest | `stack_and_memory`, `allocators`, `guest_that_does_not_start…` |
+//! | the stack | `stack_and_memory` |
+//! | the compiler | `module_that_is_a_bomb…`, `loading.rs` (counts and sizes) |
+//! | what is outside, reached more often than is good: calls, logs, metrics, queues | `floods`, `limits.rs`, `hostile.rs` (log lines of a stream and of a plugin) |
+//! | bytes that are no HTTP, or another message | `smuggling`, `bad_responses`, `call_outs.rs`, `headers.rs` |
+//! | requests in the name of the host | `sdk.rs` (unknown upstreams, no network), `capabilities.rs`; addresses are the embedder's |
+//! | what others have | `sdk.rs` (data of another plugin) |
+//! | modules that are not those that were meant | `loading.rs` (digests) |
+//!
+//! | budget | guests |
+//! |---|---|
+//! | time of a callback, of start and configuration | `loops`, `hostile.rs` |
+//! | pause | `out_of_turn`, `stalls.rs` |
+//! | linear memory, table | `stack_and_memory` |
+//! | header entries and bytes, blocks of pairs | `floods`, `bulk`, `lies` |
+//! | held bodies, growth of bodies, answers | `bulk`, `bodies.rs` |
+//! | bytes out of the guest and into it | `floods` |
+//! | call-outs: of a stream, at a time, of an instance, their bodies, what waits of their answers | `floods`, `bulk`, `limits.rs` |
+//! | log lines and bytes of a stream, rate of a plugin | `hostile.rs` |
+//! | shared data, queues, metrics, properties | `floods`, `limits.rs` |
+//! | ticks | `lifecycle.rs` |
+//! | size, functions, globals, exports, data segments of a module | `module_that_is_a_bomb…`, `loading.rs` |
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Frame;
-use nantian_wasm::{Engine, FailurePolicy, Hooks, Plugin};
+use nantian_wasm::{Action, Engine, FailurePolicy, Hooks, Plugin, StreamContext, StreamInfo};
 use proptest::prelude::*;
 
 use crate::support::{
@@ -214,4 +214,38 @@ proptest! {
         prop_assert_eq!(seen.request_body.unwrap(), parts.concat());
         prop_assert_eq!(seen.body.unwrap(), parts.concat());
     }
+}
+
+/// A guest that holds requests, and in the body of a response changes what it holds of both messages and traps.
+const SPOILS_BOTH: &str = r#"(module
+    (import "env" "proxy_set_buffer_bytes" (func $set (param i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "spoiled")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 1))
+    (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+        (drop (call $set (i32.const 0) (i32.const 0) (i32.const -1) (i32.const 100) (i32.const 7)))
+        (drop (call $set (i32.const 1) (i32.const 0) (i32.const -1) (i32.const 100) (i32.const 7)))
+        (unreachable)))"#;
+
+#[test]
+fn callback_that_fails_open_leaves_the_bodies_of_both_messages_as_they_were() {
+    let engine = Engine::new().unwrap();
+    let plugin = plugin_of(&engine, &wat::parse_str(SPOILS_BOTH).unwrap(), |config| {
+        config.failure_policy = FailurePolicy::FailOpen;
+    });
+    let mut stream = StreamContext::new([plugin.unwrap()].into(), StreamInfo::default());
+    let mut request = Request::new(()).into_parts().0;
+    let mut response = Response::new(()).into_parts().0;
+    let mut chunk = Bytes::from_static(b"abc");
+    assert!(matches!(stream.on_request_headers(&mut request, false), Action::Continue));
+    assert!(matches!(stream.on_request_body(&mut chunk, false), Action::Continue));
+    assert!(chunk.is_empty(), "held");
+    assert!(matches!(stream.on_response_headers(&mut response, false), Action::Continue));
+    chunk = Bytes::from_static(b"xyz");
+    assert!(matches!(stream.on_response_body(&mut chunk, true), Action::Continue));
+    assert_eq!(&chunk[..], b"xyz");
+    chunk = Bytes::from_static(b"def");
+    assert!(matches!(stream.on_request_body(&mut chunk, true), Action::Continue));
+    assert_eq!(&chunk[..], b"abcdef");
 }

@@ -214,9 +214,24 @@ fn header_flood_ends_by_budget() {
 
 #[test]
 fn log_flood_is_dropped_and_counted() {
-    let (_, plugin) = hostile("sh", |_| {});
+    let (engine, plugin) = hostile("sh", |_| {});
     assert_eq!(send([plugin.clone()], attack()).status(), 200);
+    assert_eq!(plugin.status().dropped_log_lines, 0, "nobody listens: nothing is dropped");
+    tracing::subscriber::with_default(TicksWithLogs(engine, 0), || {
+        assert_eq!(send([plugin.clone()], attack()).status(), 200);
+    });
     assert_eq!(plugin.status().dropped_log_lines, 1000 - 64);
+}
+
+#[test]
+fn plugin_whose_streams_all_log_as_much_as_they_may_is_silenced_by_its_rate() {
+    let (engine, plugin) = hostile("sh", |_| {});
+    tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 0), || {
+        // 64 lines of 8 bytes each and of what stands around a line: 1 MiB is logged by the 228th stream.
+        (0..300).for_each(|_| assert_eq!(send([plugin.clone()], attack()).status(), 200));
+    });
+    let admitted = 300 * 1000 - plugin.status().dropped_log_lines;
+    assert_eq!(admitted, (1 << 20) / (64 + 8), "while no time passes");
 }
 
 #[test]

@@ -172,3 +172,52 @@ fn guest_that_answers_when_its_stream_is_created_is_not_shown_the_request() {
     assert_eq!(send([plugin.clone()], get("/")).status(), 418);
     assert_eq!(plugin.status().traps.total(), 0);
 }
+
+/// A guest whose root context is not done before its next tick.
+const FAREWELL: &str = r#"(module
+    (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_increment_metric" (func $add (param i32 i64) (result i32)))
+    (import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))
+    (import "env" "proxy_done" (func $done (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "early")
+    (data (i32.const 110) "asked")
+    (data (i32.const 120) "done")
+    (data (i32.const 130) "deleted")
+    (func $count (param $id i32) (drop (call $add (local.get $id) (i64.const 1))))
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_configure") (param i32 i32) (result i32)
+        (drop (call $define (i32.const 0) (i32.const 100) (i32.const 5) (i32.const 0)))
+        (drop (call $define (i32.const 0) (i32.const 110) (i32.const 5) (i32.const 0)))
+        (drop (call $define (i32.const 0) (i32.const 120) (i32.const 4) (i32.const 0)))
+        (drop (call $define (i32.const 0) (i32.const 130) (i32.const 7) (i32.const 0)))
+        (drop (call $tick (i32.const 10)))
+        (if (i32.eqz (call $done)) (then (call $count (i32.const 4))))
+        (i32.const 1))
+    (func (export "proxy_on_tick") (param i32) (if (i32.eqz (call $done)) (then (call $count (i32.const 12)))))
+    (func (export "proxy_on_done") (param i32) (result i32)
+        (if (i32.eq (local.get 0) (i32.const 1)) (then (call $count (i32.const 8))))
+        (i32.const 0))
+    (func (export "proxy_on_delete") (param i32)
+        (if (i32.eq (local.get 0) (i32.const 1)) (then (call $count (i32.const 16))))))"#;
+
+#[test]
+fn root_context_of_a_plugin_that_is_gone_is_waited_for_and_deleted() {
+    let engine = Engine::new().unwrap();
+    let old = plugin_of(&engine, &wat::parse_str(FAREWELL).unwrap(), |_| {}).unwrap();
+    // Made of the same module: it shares the metrics, and lives on.
+    let new = old.successor(old.module(), nantian_wasm::PluginConfig::new("probe"), None).unwrap();
+    let values = || counts(&new).into_iter().map(|(_, value)| value).collect::<Vec<_>>();
+    let round = || {
+        engine.tick();
+        engine.maintain();
+    };
+    round();
+    assert_eq!(values(), [0, 0, 0, 0], "nobody is done before he is asked");
+    assert_eq!(send([old.clone()], get("/")).status(), 200);
+    drop(old);
+    round();
+    assert_eq!(values(), [0, 1, 0, 0]);
+    (0..20).for_each(|_| round());
+    assert_eq!(values(), [0, 1, 1, 1]);
+}

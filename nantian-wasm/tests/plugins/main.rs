@@ -4,10 +4,15 @@
 mod abuse;
 mod automaton;
 mod bodies;
+mod call_outs;
+mod capabilities;
+mod envoy;
 mod headers;
 mod hostile;
 mod invariants;
+mod lies;
 mod lifecycle;
+mod limits;
 mod loading;
 mod pingora;
 mod places;

@@ -2,7 +2,8 @@
 
 use http::{Request, Response};
 use nantian_wasm::{
-    Abi, Cause, Engine, FailurePolicy, Hooks, Inventory, Module, ModuleError, Plugin, PluginConfig,
+    Abi, Capabilities, Cause, Engine, FailurePolicy, Hooks, Inventory, Module, ModuleError, Plugin,
+    PluginConfig,
 };
 
 use crate::support::{Frames, Seen, built, data, exchange, frames, get, plugin_of};
@@ -162,4 +163,28 @@ fn allocator_that_asks_for_memory_itself_gets_none() {
     let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(module).unwrap(), |_| {}).unwrap();
     assert_eq!(sent(plugin.clone(), get("/")).status(), 503);
     assert_eq!(plugin.status().traps.trap, 1);
+}
+
+#[test]
+fn hook_that_is_not_among_the_capabilities_is_not_called() {
+    let unasked = plugin(|config| config.capabilities = Capabilities::only(["get_header", "on_response"]));
+    assert_eq!(sent(unasked, get("/")).status(), 200, "nobody asks for a key");
+    let blind = plugin(|config| config.capabilities = Capabilities::only(["on_request"]));
+    assert_eq!(sent(blind, keyed(&[])).status(), 401, "the key is there and cannot be seen");
+}
+
+#[test]
+fn module_without_an_allocator_is_told_of_no_header_but_those_that_are_not_there() {
+    let module = r#"(module
+        (import "pingora" "get_header" (func $get (param i32 i32) (result i64)))
+        (memory (export "memory") 1)
+        (data (i32.const 8) "x-none")
+        (func (export "on_request") (result i32)
+            (if (i64.ne (call $get (i32.const 8) (i32.const 6)) (i64.const 0)) (then (return (i32.const 404))))
+            (drop (call $get (i32.const 8) (i32.const 5)))
+            (i32.const 0)))"#;
+    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(module).unwrap(), |_| {}).unwrap();
+    assert_eq!(sent(plugin.clone(), get("/")).status(), 200);
+    let request = Request::get("/").header("x-non", "1").body(frames([])).unwrap();
+    assert_eq!(sent(plugin, request).status(), 503);
 }

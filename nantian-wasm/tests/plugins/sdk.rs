@@ -296,6 +296,8 @@ fn shared_counter_counts_every_stream_of_every_instance() {
     edited.configuration = Bytes::from_static(b"counter edited");
     let successor = plugin.successor(&module, edited, None).unwrap();
     assert_eq!(all(&send([successor], get("/")), "x-count"), ["202"], "a new configuration keeps the data");
+    let stranger = sdk_on(&engine, "counter", Upstream::new(Ok((200, ""))), |_| {}).unwrap();
+    assert_eq!(all(&send([stranger], get("/")), "x-count"), ["1"], "another plugin has none of it");
 }
 
 #[test]

@@ -110,3 +110,66 @@ fn stream_of_a_taken_instance_waits_for_it_and_is_woken() {
     assert!(matches!(second.on_request_headers(&mut parts, true), Action::Continue));
     assert!(matches!(first.on_request_headers(&mut parts, true), Action::Continue));
 }
+
+/// A guest that logs in the request's headers, lets bodies pass, and records the size of the request in the end.
+const COUNTED: &str = r#"(module
+    (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+    (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_record_metric" (func $record (param i32 i64) (result i32)))
+    (import "env" "proxy_get_property" (func $get (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "size")
+    (data (i32.const 110) "request\00size")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (local $rounds i32)
+        (loop $more
+            (drop (call $log (i32.const 2) (i32.const 100) (i32.const 4)))
+            (local.set $rounds (i32.add (local.get $rounds) (i32.const 1)))
+            (br_if $more (i32.lt_u (local.get $rounds) (i32.const 2))))
+        (i32.const 0))
+    (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 0))
+    (func (export "proxy_on_log") (param i32)
+        (drop (call $define (i32.const 0) (i32.const 100) (i32.const 4) (i32.const 8)))
+        (drop (call $get (i32.const 110) (i32.const 12) (i32.const 0) (i32.const 4)))
+        (drop (call $record (i32.load (i32.const 8)) (i64.load (i32.const 1024))))))"#;
+
+#[test]
+fn part_that_waits_for_the_instance_is_counted_once() {
+    let engine = Engine::new().unwrap();
+    let plugin = plugin_of(&engine, &wat::parse_str(COUNTED).unwrap(), |_| {}).unwrap();
+    let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+    let mut parts = Request::new(()).into_parts().0;
+    assert!(matches!(stream.on_request_headers(&mut parts, false), Action::Continue));
+    let mut other = interrupted(&engine, &plugin);
+    let mut chunk = bytes::Bytes::from_static(b"hello");
+    for _ in 0..3 {
+        assert!(matches!(stream.on_request_body(&mut chunk, true), Action::Pending));
+    }
+    let mut context = Context::from_waker(Waker::noop());
+    while other.poll_request(&mut context) == Poll::Pending {}
+    assert_eq!(stream.poll_request(&mut context), Poll::Ready(()));
+    assert!(matches!(stream.on_request_body(&mut chunk, true), Action::Continue));
+    drop(stream);
+    assert_eq!((&chunk[..], plugin.status().metrics[0].value), (&b"hello"[..], 5));
+}
+
+#[test]
+fn stream_of_a_plugin_that_is_replaced_while_its_guest_runs_is_ended_by_its_own_instance() {
+    let engine = Engine::new().unwrap();
+    let old = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
+    let stream = interrupted(&engine, &old);
+    let new = old.successor(old.module(), nantian_wasm::PluginConfig::new("probe"), None).unwrap();
+    drop((stream, old));
+    let metric = |name: &str| {
+        let metrics = new.status().metrics;
+        metrics.iter().find(|metric| metric.name == name).unwrap().value
+    };
+    assert_eq!((metric("headers"), metric("delete")), (0, 0), "the guest stands still");
+    engine.maintain();
+    assert_eq!(
+        (metric("headers"), metric("delete")),
+        (1, 2),
+        "the context of the stream, and that of the root"
+    );
+}

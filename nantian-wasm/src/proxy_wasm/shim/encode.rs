@@ -6,7 +6,8 @@ use wasm_encoder::{
     TypeSection, ValType,
 };
 
-use super::{BEGIN, CALLBACKS, Callback, END, FUNCTIONS, HOST, NEXT, TAKE_OVER};
+use super::{BEGIN, CALLBACKS, Callback, END, FUNCTIONS, HOST, NEXT, PACK, TAKE_OVER};
+use crate::proxy_wasm::pingora;
 
 /// Most parameters of a function that has a result. Type `n` is that of `n` parameters and one result.
 const MOST_PARAMETERS: u32 = 6;
@@ -14,6 +15,9 @@ const MOST_PARAMETERS: u32 = 6;
 const NOTICE: u32 = MOST_PARAMETERS + 1;
 /// The type of two parameters and no result.
 const CREATION: u32 = MOST_PARAMETERS + 2;
+/// The types of one and of two parameters and a result of 64 bits.
+const PACKING: u32 = MOST_PARAMETERS + 3;
+const PACKED: u32 = MOST_PARAMETERS + 4;
 
 /// The sections of the shim, as they come together.
 #[derive(Default)]
@@ -34,11 +38,14 @@ pub(super) fn encode() -> Vec<u8> {
         .iter()
         .map(|(name, parameters)| (*name, *parameters, shim.import("env", name, *parameters)))
         .collect();
+    let header = shim.import(HOST, pingora::GET_HEADER, 2);
     let take_over = shim.import(HOST, TAKE_OVER, 1);
+    let pack = shim.import(HOST, PACK, PACKING);
     let next = shim.import(HOST, NEXT, 0);
     for (name, parameters, first_half) in first_halves {
         shim.define(parameters, Some(name), &handing_over(parameters, first_half, take_over));
     }
+    shim.define(PACKED, Some(pingora::GET_HEADER), &packing(header, pack));
     shim.define(4, Some(BEGIN), &begin(next));
     shim.define(NOTICE, Some(END), &end(next));
     let absent: Vec<_> =
@@ -76,6 +83,8 @@ impl Shim {
         }
         types.ty().function([ValType::I32], []);
         types.ty().function([ValType::I32; 2], []);
+        types.ty().function([ValType::I32], [ValType::I64]);
+        types.ty().function([ValType::I32; 2], [ValType::I64]);
         let places = Callback::Delete.place() + 1;
         let mut tables = TableSection::new();
         tables.table(TableType {
@@ -140,6 +149,18 @@ fn handing_over(parameters: u32, first_half: u32, take_over: u32) -> Function {
     instructions.local_get(wanted);
     Callback::Allocate.call(&mut instructions).call(take_over);
     instructions.else_().i32_const(0).local_get(wanted).i32_sub().end().end();
+    function
+}
+
+/// `length = header(name, name_length); length >= 0 ? pack(allocate(length)) : 0`.
+fn packing(header: u32, pack: u32) -> Function {
+    let (name, name_length, length) = (0, 1, 2);
+    let mut function = Function::new([(1, ValType::I32)]);
+    let mut instructions = function.instructions();
+    instructions.local_get(name).local_get(name_length).call(header).local_tee(length);
+    instructions.i32_const(0).i32_ge_s().if_(BlockType::Result(ValType::I64)).local_get(length);
+    Callback::Allocate.call(&mut instructions).call(pack);
+    instructions.else_().i64_const(0).end().end();
     function
 }
 

@@ -14,13 +14,15 @@ use wasmtime::{AsContextMut as _, Caller, Func, InstancePre, Linker, Ref, Store,
 
 use super::abi::Status;
 use super::state::State;
-use super::{buffers, callouts, control, maps, memory, properties, queues, shared};
+use super::{buffers, callouts, control, maps, memory, pingora, properties, queues, shared};
 use crate::entry::FIRST_SLICE;
 
 /// Where the shim imports from what guests cannot.
 const HOST: &str = "host";
 /// The second half of a function that hands bytes over.
 const TAKE_OVER: &str = "take_over";
+/// That of `get_header`, the one function that returns place and length.
+const PACK: &str = "pack";
 /// What happens between two callbacks.
 const NEXT: &str = "next";
 
@@ -104,6 +106,16 @@ impl Shim {
         linker.func_wrap(HOST, TAKE_OVER, |mut caller: Caller<'_, State>, pointer: u32| {
             memory::reply(memory::take_over(&mut caller, pointer))
         })?;
+        linker.func_wrap(
+            HOST,
+            pingora::GET_HEADER,
+            |mut caller: Caller<'_, State>, name: u32, length: u32| {
+                pingora::get_header(&mut caller, name, length)
+            },
+        )?;
+        linker.func_wrap(HOST, PACK, |mut caller: Caller<'_, State>, pointer: u32| {
+            pingora::pack(&mut caller, pointer)
+        })?;
         linker.func_wrap(HOST, NEXT, |mut caller: Caller<'_, State>| {
             caller.as_context_mut().set_epoch_deadline(FIRST_SLICE);
             u32::from(caller.data_mut().begin_next())
@@ -132,10 +144,12 @@ impl Shim {
 impl Beside {
     /// The function a guest gets for an import, if it is one of the shim's.
     pub(super) fn function(&self, store: &mut Store<State>, module: &str, name: &str) -> Option<Func> {
-        if module != "env" || !FUNCTIONS.iter().any(|(known, _)| *known == name) {
-            return None;
-        }
-        self.instance.get_func(store, name)
+        let is_known = match module {
+            "env" => FUNCTIONS.iter().any(|(known, _)| *known == name),
+            pingora::MODULE => name == pingora::GET_HEADER,
+            _ => false,
+        };
+        if is_known { self.instance.get_func(store, name) } else { None }
     }
 
     /// Lets the shim call a guest's function; its type was checked before the module was compiled.

@@ -186,6 +186,18 @@ impl HttpContext for Stream {
                 self.set_property(vec!["left"], Some(b"behind"));
                 Action::Continue
             }
+            "pseudo" => {
+                for name in self.argument.split(' ') {
+                    if let Some(set) = name.strip_prefix('!') {
+                        self.set_http_request_header(set, Some("https"));
+                        self.add_http_request_header("x-seen", name);
+                    } else {
+                        let value = self.get_http_request_header(name).unwrap_or_default();
+                        self.add_http_request_header("x-seen", &format!("{name}={value}"));
+                    }
+                }
+                Action::Continue
+            }
             "queue" => {
                 let queue = self.resolve_shared_queue("", "jobs").unwrap();
                 self.enqueue_shared_queue(queue, Some(b"job")).unwrap();
@@ -248,6 +260,12 @@ impl HttpContext for Stream {
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
         if self.is("body") || self.is("sse") {
             self.set_http_response_header("content-length", None);
+        }
+        if self.is("response-properties") {
+            for path in self.argument.split(' ') {
+                let value = self.get_property(path.split('.').collect()).unwrap_or_default();
+                self.add_http_response_header("x-property", &format!("{path}={}", value.escape_ascii()));
+            }
         }
         if self.is("response-call") {
             self.call();

@@ -1,0 +1,37 @@
+//! The end of the root context.
+
+use super::Instance;
+use crate::error::{Cause, Phase};
+use crate::proxy_wasm::ROOT;
+
+// === impl Instance ===
+
+impl Instance {
+    /// Whether the guest has anything to do when its root context ends.
+    pub(crate) fn has_root_end(&self) -> bool {
+        self.guest.on_done.is_some() || self.guest.on_delete.is_some()
+    }
+
+    /// Tells the guest that nothing more comes; false if it wants to say itself when it is done.
+    pub(crate) async fn on_root_done(&mut self) -> Result<bool, Cause> {
+        let Some(done) = &self.guest.on_done else { return Ok(true) };
+        self.entry.enter_root(Phase::End);
+        let is_done = self.entry.call(done, ROOT).await? != 0;
+        let state = self.entry.store.data_mut();
+        state.is_ending = !is_done;
+        drop(state.give_back());
+        Ok(is_done)
+    }
+
+    /// Whether the guest has not said yet that it is done.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.entry.store.data().is_ending
+    }
+
+    /// Deletes the root context; the instance is of no use then.
+    pub(crate) async fn on_root_delete(&mut self) -> Result<(), Cause> {
+        let Some(delete) = &self.guest.on_delete else { return Ok(()) };
+        self.entry.enter_root(Phase::End);
+        self.entry.call(delete, ROOT).await
+    }
+}

@@ -1,0 +1,198 @@
+//! What stock Envoy (1.40, V8) was seen to do with a guest that tells all it is told, where no other test says it.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use nantian_wasm::{Engine, Plugin, PluginConfig, RequestBody, StreamInfo, UpstreamAddress, WasmLayer};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+use crate::support::{Frames, Seen, built, configured, data, exchange, frames, get, plugin, plugin_of, send};
+
+fn sdk(configuration: &str) -> Plugin {
+    let configuration = Bytes::copy_from_slice(configuration.as_bytes());
+    let change = |config: &mut PluginConfig| config.configuration = configuration;
+    plugin_of(&Engine::new().unwrap(), &built("sdk_guest"), change).unwrap()
+}
+
+fn of_text(text: &str) -> Plugin {
+    plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |_| {}).unwrap()
+}
+
+fn metric(plugin: &Plugin, name: &str) -> u64 {
+    plugin.status().metrics.iter().find(|metric| metric.name == name).unwrap().value
+}
+
+fn all<'a>(seen: &'a Seen, name: &str) -> Vec<&'a str> {
+    let headers = &seen.request.as_ref().unwrap().headers;
+    headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+}
+
+/// Reads one frame of each message and no more, as those do who know how long a body is.
+fn read_no_further(plugin: &Plugin, body: fn() -> Frames) {
+    let inner = service_fn(async |request: Request<RequestBody<Frames>>| {
+        let first = request.into_body().frame().await.unwrap().unwrap();
+        assert_eq!(first.into_data().unwrap(), "hello");
+        Ok::<_, std::convert::Infallible>(Response::new(body()))
+    });
+    let service = WasmLayer::new([plugin.clone()]).layer(inner);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let response = service.oneshot(Request::post("/").body(body()).unwrap()).await.unwrap();
+        let first = response.into_body().frame().await.unwrap().unwrap();
+        assert_eq!(first.into_data().unwrap(), "hello");
+    });
+}
+
+#[test]
+fn end_of_a_body_that_says_so_is_shown_though_nobody_asks_for_it() {
+    let ends = |body| {
+        let plugin = configured("body", b"u");
+        read_no_further(&plugin, body);
+        ["request-parts", "request-ends", "response-parts", "response-ends"].map(|name| metric(&plugin, name))
+    };
+    assert_eq!(ends(|| frames([data("hello")])), [2, 1, 2, 1], "the end in a callback of its own");
+    assert_eq!(
+        ends(|| frames([data("hello")]).coy()),
+        [1, 0, 1, 0],
+        "nobody knows that it was the last part"
+    );
+}
+
+#[test]
+fn answer_of_a_plugin_has_its_length_whoever_looks_at_its_body() {
+    let seen = send([configured("body", b"u"), plugin("add_header", |_| {})], get("/wasm-teapot"));
+    assert_eq!((seen.status(), seen.text()), (418, "short and stout\n"));
+    assert_eq!(seen.response_header("content-length"), Some("16"));
+    let longer = send([configured("body", b"A"), plugin("add_header", |_| {})], get("/wasm-teapot"));
+    assert_eq!((longer.text(), longer.response_header("content-length")), ("short and stout\n!", Some("17")));
+}
+
+#[test]
+fn answer_without_a_body_says_nothing_of_one() {
+    let guest = r#"(module
+        (import "env" "proxy_send_local_response"
+            (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 100) "\02\00\00\00\0c\00\00\00\09\00\00\00\03\00\00\00\01\00\00\00content-type\00text/html\00x-a\001\00")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $answer (i32.const 401) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                (i32.const 100) (i32.const 49) (i32.const -1)))
+            (i32.const 1)))"#;
+    let seen = send([of_text(guest)], get("/"));
+    assert_eq!((seen.status(), seen.response_header("x-a")), (401, Some("1")));
+    assert_eq!((seen.response_header("content-type"), seen.response_header("content-length")), (None, None));
+}
+
+#[test]
+fn values_of_some_headers_are_one_for_guests_and_for_whom_they_guard() {
+    let request = Request::get("/")
+        .header("host", "h")
+        .header("accept", "a")
+        .header("x-two", "1")
+        .header("authorization", "good")
+        .header("accept", "b")
+        .header("x-two", "2")
+        .header("authorization", "bad")
+        .body(frames([]))
+        .unwrap();
+    let seen = send([sdk("pseudo authorization x-two :PATH HOST")], request);
+    assert_eq!(all(&seen, "x-seen"), ["authorization=good,bad", "x-two=1", ":PATH=/", "HOST=h"]);
+    assert_eq!((all(&seen, "accept"), all(&seen, "authorization")), (vec!["a,b"], vec!["good,bad"]));
+    assert_eq!(all(&seen, "x-two"), ["1", "2"]);
+    let properties = Request::get("/").header("x-two", "1").header("x-two", "2").body(frames([])).unwrap();
+    let seen = send([sdk("properties request.headers.x-two request.headers.X-TWO")], properties);
+    assert_eq!(all(&seen, "x-property"), ["request.headers.x-two=1,2", "request.headers.X-TWO=1,2"]);
+}
+
+#[test]
+fn scheme_that_a_guest_has_set_is_the_one_it_sees() {
+    let seen = send([sdk("pseudo :scheme !:scheme :scheme")], get("/"));
+    assert_eq!(all(&seen, "x-seen"), [":scheme=http", "!:scheme", ":scheme=https"]);
+    assert_eq!(seen.request.as_ref().unwrap().uri, "/");
+}
+
+#[test]
+fn response_has_properties_before_it_is_there_and_some_that_it_does_not_tell() {
+    let paths = "response.flags response.size response.trailers response.code response.grpc_status";
+    let zero = r"\x00".repeat(8);
+    let seen = send([sdk(&format!("properties {paths}"))], get("/"));
+    assert_eq!(
+        all(&seen, "x-property"),
+        [
+            format!("response.flags={zero}"),
+            format!("response.size={zero}"),
+            r"response.trailers=\x00\x00\x00\x00".to_owned(),
+            "response.code=none".to_owned(),
+            "response.grpc_status=none".to_owned(),
+        ]
+    );
+    let response = Response::builder().header("content-type", "text/plain").body(frames([data("ok")]));
+    let seen = exchange(
+        [sdk("response-properties response.total_size response.grpc_status response.headers.content-type")],
+        get("/"),
+        response.unwrap(),
+    );
+    let found: Vec<_> = seen.response.headers().get_all("x-property").iter().collect();
+    assert_eq!(
+        found,
+        [
+            // `:status` and its value count as well: 10 bytes beside 22.
+            r"response.total_size= \x00\x00\x00\x00\x00\x00\x00",
+            r"response.grpc_status=\x02\x00\x00\x00\x00\x00\x00\x00",
+            "response.headers.content-type=text/plain",
+        ]
+    );
+}
+
+#[test]
+fn properties_of_the_connection_and_of_upstream_are_what_the_embedder_says() {
+    let paths = "connection.id connection_id upstream.address upstream.port source.port upstream.nothing";
+    let plugin = sdk(&format!("properties {paths}"));
+    let mut info = StreamInfo::default();
+    (info.connection_id, info.source) = (Some(7), Some(([10, 0, 0, 1], 80).into()));
+    let told = UpstreamAddress::default();
+    info.upstream = Some(told.clone());
+    let ask = || {
+        let mut request = get("/");
+        request.extensions_mut().insert(info.clone());
+        send([plugin.clone()], request)
+    };
+    let number = |low: &str| format!("{low}{}", r"\x00".repeat(7));
+    let known = |seen: &Seen| all(seen, "x-property").iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+    let mut expected = vec![
+        format!("connection.id={}", number(r"\x07")),
+        format!("connection_id={}", number(r"\x07")),
+        "upstream.address=none".to_owned(),
+        "upstream.port=none".to_owned(),
+        format!("source.port={}", number("P")),
+        "upstream.nothing=none".to_owned(),
+    ];
+    assert_eq!(known(&ask()), expected);
+    told.set(([10, 0, 0, 2], 81).into());
+    expected[2] = "upstream.address=10.0.0.2:81".to_owned();
+    expected[3] = format!("upstream.port={}", number("Q"));
+    assert_eq!(known(&ask()), expected);
+}
+
+#[test]
+fn buffer_that_is_not_there_is_not_found_and_one_that_can_only_be_read_is_refused() {
+    let guest = r#"(module
+        (import "env" "proxy_set_buffer_bytes" (func $set (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_send_local_response"
+            (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func $note (param $kind i32)
+            (i32.store8 (i32.add (i32.const 100) (local.get $kind))
+                (call $set (local.get $kind) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1))))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (local $kind i32)
+            (loop $more
+                (call $note (local.get $kind))
+                (local.set $kind (i32.add (local.get $kind) (i32.const 1)))
+                (br_if $more (i32.lt_u (local.get $kind) (i32.const 10))))
+            (drop (call $answer (i32.const 200) (i32.const 0) (i32.const 0) (i32.const 100) (i32.const 10)
+                (i32.const 0) (i32.const 0) (i32.const -1)))
+            (i32.const 0)))"#;
+    assert_eq!(send([of_text(guest)], get("/")).body.unwrap(), [2, 2, 2, 2, 1, 2, 2, 1, 2, 2]);
+}

@@ -1,0 +1,224 @@
+//! What waits for a guest, and what it may have under way, has an end; and what a call ends with is never lost.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use nantian_wasm::{
+    Action, CallError, Engine, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse,
+    HttpReply, Module, Plugin, PluginConfig, StreamContext, StreamInfo,
+};
+
+use crate::support::TicksWithLogs;
+
+/// A guest that opens a gRPC stream when it is configured, makes seventeen calls for each stream, and logs.
+const CALLER: &str = r#"(module
+    (import "env" "proxy_http_call"
+        (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_grpc_stream" (func $open (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+    (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_record_metric" (func $record (param i32 i64) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "auth")
+    (data (i32.const 200) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\01\00\00\00\0a\00\00\00\01\00\00\00:method\00GET\00:path\00/\00:authority\00a\00")
+    (data (i32.const 300) "made")
+    (data (i32.const 310) "refused")
+    (data (i32.const 320) "answered")
+    (data (i32.const 330) "reset")
+    (data (i32.const 340) "messages")
+    (data (i32.const 350) "closed")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func $count (param $id i32) (drop (call $record (local.get $id) (i64.const 1))))
+    (func (export "proxy_on_configure") (param i32 i32) (result i32)
+        (drop (call $define (i32.const 0) (i32.const 300) (i32.const 4) (i32.const 0)))
+        (drop (call $define (i32.const 0) (i32.const 310) (i32.const 7) (i32.const 0)))
+        (drop (call $define (i32.const 0) (i32.const 320) (i32.const 8) (i32.const 0)))
+        (drop (call $define (i32.const 0) (i32.const 330) (i32.const 5) (i32.const 0)))
+        (drop (call $define (i32.const 0) (i32.const 340) (i32.const 8) (i32.const 0)))
+        (drop (call $define (i32.const 1) (i32.const 350) (i32.const 6) (i32.const 0)))
+        (i32.eqz (call $open (i32.const 100) (i32.const 4) (i32.const 100) (i32.const 4)
+            (i32.const 100) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 0))))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (local $left i32) (local $status i32)
+        (local.set $left (i32.const 17))
+        (loop $more
+            (local.set $status (call $call (i32.const 100) (i32.const 4) (i32.const 200) (i32.const 61)
+                (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 0)))
+            (if (i32.eqz (local.get $status)) (then (call $count (i32.const 4))))
+            (if (i32.eq (local.get $status) (i32.const 10)) (then (call $count (i32.const 8))))
+            (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+            (br_if $more (local.get $left)))
+        (local.set $left (i32.const 2))
+        (loop $more
+            (drop (call $log (i32.const 2) (i32.const 100) (i32.const 4)))
+            (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+            (br_if $more (local.get $left)))
+        (i32.const 0))
+    (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+        (call $count (i32.const 12))
+        (if (i32.eqz (local.get 2)) (then (call $count (i32.const 16)))))
+    (func (export "proxy_on_grpc_receive") (param i32 i32 i32) (call $count (i32.const 20)))
+    (func (export "proxy_on_grpc_close") (param i32 i32 i32)
+        (drop (call $record (i32.const 5) (i64.extend_i32_u (local.get 2))))))"#;
+
+/// Keeps what is to be answered.
+#[derive(Default)]
+struct Outside {
+    http: Mutex<Vec<HttpReply>>,
+    grpc: Mutex<Vec<GrpcReplies>>,
+}
+
+struct Open;
+
+impl GrpcStream for Open {
+    fn send(&mut self, _: Bytes) {}
+    fn close(&mut self) {}
+}
+
+impl Host for Outside {
+    fn http_call(&self, _: &str, _: HttpCall, reply: HttpReply) -> Result<(), CallError> {
+        self.http.lock().unwrap().push(reply);
+        Ok(())
+    }
+
+    fn grpc_call(
+        &self,
+        _: &str,
+        _: GrpcCall,
+        replies: GrpcReplies,
+    ) -> Result<Box<dyn GrpcStream>, CallError> {
+        self.grpc.lock().unwrap().push(replies);
+        Ok(Box::new(Open))
+    }
+}
+
+fn calling(engine: &Engine, guest: &str) -> (Plugin, Arc<Outside>) {
+    let module = Module::compile(engine, &wat::parse_str(guest).unwrap(), None).unwrap();
+    let mut config = PluginConfig::new("probe");
+    config.instances = NonZeroUsize::new(1);
+    config.sandbox.allow_network = true;
+    let outside = Arc::<Outside>::default();
+    (Plugin::with_host(&module, config, Arc::clone(&outside) as Arc<dyn Host>).unwrap(), outside)
+}
+
+fn metric(plugin: &Plugin, name: &str) -> u64 {
+    let metrics = plugin.status().metrics;
+    metrics.iter().find(|metric| metric.name == name).unwrap().value
+}
+
+fn begun(plugin: &Plugin) -> StreamContext {
+    let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+    let mut parts = Request::new(()).into_parts().0;
+    assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
+    stream
+}
+
+/// Lets this happen while the instance stands still in the middle of a callback.
+fn while_busy(engine: &Engine, plugin: &Plugin, happens: impl FnOnce()) -> StreamContext {
+    let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+    let mut parts = Request::new(()).into_parts().0;
+    tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 2), || {
+        assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));
+    });
+    happens();
+    let mut context = Context::from_waker(Waker::noop());
+    while stream.poll_request(&mut context).is_pending() {}
+    assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
+    engine.maintain();
+    stream
+}
+
+fn large() -> Bytes {
+    static LARGE: [u8; 4 << 20] = [0; 4 << 20];
+    Bytes::from_static(&LARGE)
+}
+
+#[test]
+fn every_call_out_hears_of_its_end_however_much_waits_for_the_instance() {
+    let engine = Engine::new().unwrap();
+    let (plugin, outside) = calling(&engine, CALLER);
+    let _first = begun(&plugin);
+    let _second = while_busy(&engine, &plugin, || {
+        for reply in std::mem::take(&mut *outside.http.lock().unwrap()) {
+            reply.send(Ok(HttpCallResponse::new(Response::new(large()), HeaderMap::new())));
+        }
+    });
+    assert_eq!((metric(&plugin, "made"), metric(&plugin, "answered")), (32, 32));
+    // 64 MiB wait at most: fifteen answers of 4 MiB and what they weigh besides.
+    assert_eq!(metric(&plugin, "reset"), 32 - 15);
+    assert_eq!(plugin.status().traps.total(), 0);
+}
+
+#[test]
+fn grpc_call_whose_messages_pile_up_is_closed_and_the_guest_told() {
+    let engine = Engine::new().unwrap();
+    let (plugin, outside) = calling(&engine, CALLER);
+    let _stream = while_busy(&engine, &plugin, || {
+        let replies = outside.grpc.lock().unwrap().pop().unwrap();
+        (0..40).for_each(|_| replies.message(large()));
+        replies.close(0, "all is well");
+    });
+    assert_eq!((metric(&plugin, "messages"), metric(&plugin, "closed")), (15, 8));
+}
+
+#[test]
+fn messages_of_no_bytes_are_not_for_nothing() {
+    let engine = Engine::new().unwrap();
+    let (plugin, outside) = calling(&engine, CALLER);
+    let _stream = while_busy(&engine, &plugin, || {
+        let replies = outside.grpc.lock().unwrap().pop().unwrap();
+        (0..300_000).for_each(|_| replies.message(Bytes::new()));
+    });
+    assert_eq!((metric(&plugin, "messages"), metric(&plugin, "closed")), ((64 << 20) / 256, 8));
+}
+
+#[test]
+fn stream_has_sixteen_calls_at_a_time_and_an_instance_four_thousand_and_some() {
+    let engine = Engine::new().unwrap();
+    let (plugin, _outside) = calling(&engine, CALLER);
+    let streams: Vec<_> = (0..256).map(|_| begun(&plugin)).collect();
+    // The gRPC stream that is open is one of the instance's.
+    assert_eq!((metric(&plugin, "made"), metric(&plugin, "refused")), (4_095, 256 + 1));
+    let _one_more = begun(&plugin);
+    assert_eq!((metric(&plugin, "made"), metric(&plugin, "refused")), (4_095, 256 + 1 + 17));
+    drop(streams);
+    assert_eq!(plugin.status().traps.total(), 0);
+}
+
+/// A guest that makes three calls for a stream, and sets a property of it in the callback of each: under its id, so long.
+const PROPERTIES: &str = r#"(module
+    (import "env" "proxy_http_call"
+        (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
+    (import "env" "proxy_set_property" (func $set (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 2)
+    (data (i32.const 100) "auth")
+    (data (i32.const 200) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\01\00\00\00\0a\00\00\00\01\00\00\00:method\00GET\00:path\00/\00:authority\00a\00")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func $ask (drop (call $call (i32.const 100) (i32.const 4) (i32.const 200) (i32.const 61)
+        (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 0))))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (call $ask) (call $ask) (call $ask) (i32.const 0))
+    (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+        (drop (call $become (i32.const 2)))
+        (i32.store (i32.const 0) (local.get 1))
+        (drop (call $set (i32.const 0) (i32.const 4) (i32.const 1000) (i32.const 30000)))))"#;
+
+#[test]
+fn stream_keeps_so_many_properties_whichever_callbacks_set_them() {
+    let engine = Engine::new().unwrap();
+    let (plugin, outside) = calling(&engine, PROPERTIES);
+    let _stream = begun(&plugin);
+    let replies = std::mem::take(&mut *outside.http.lock().unwrap());
+    for (traps, reply) in [0, 0, 1].into_iter().zip(replies) {
+        reply.send(Ok(HttpCallResponse::new(Response::new(Bytes::new()), HeaderMap::new())));
+        assert_eq!(
+            plugin.status().traps.budget,
+            traps,
+            "each callback has a budget of 64 KiB, the stream one too"
+        );
+    }
+}
