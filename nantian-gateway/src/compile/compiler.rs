@@ -369,7 +369,7 @@ impl<'a> Compiler<'a> {
             ir::Target::AiService(name) => Some(name.to_string().into()),
             ir::Target::Invalid => None,
         });
-        let place = PluginPlace { route: Arc::clone(&place.route), backend };
+        let place = PluginPlace { route: Arc::clone(&place.route), backend, wants_address: false };
         self.registry.plugins().chain(distinct(around, outer, |policies| &policies.plugins), place)
     }
 }

@@ -111,6 +111,7 @@ mod tests {
             client: [127, 0, 0, 1].into(),
             peer: ([127, 0, 0, 1], 4000).into(),
             local: ([127, 0, 0, 1], port).into(),
+            connection: 1,
             tls,
             session: None,
             port,

@@ -28,8 +28,17 @@ use super::{
 };
 use crate::{body::BoxError, runtime::Worker, snapshot::Spoken, stream::reset};
 
+/// Bits of the number of a connection that count those of one worker.
+const WORKER_SHIFT: u32 = 48;
+
 /// What an HTTP/2 client begins with (RFC 9113, section 3.4), as far as it tells it from HTTP/1.1.
 const PREFACE: &[u8] = b"PRI ";
+
+/// The number of a connection among those of all workers, which do not count together.
+fn connection_id(worker: usize, number: u64) -> u64 {
+    let worker = u64::try_from(worker).unwrap_or(u64::MAX);
+    number.wrapping_add(worker.wrapping_shl(WORKER_SHIFT))
+}
 
 /// Serves a connection until it ends, is told to, or its client is too slow.
 pub(super) async fn serve(
@@ -47,7 +56,8 @@ pub(super) async fn serve(
     let (spoken, is_tls) = (port.spoken().clone(), port.is_tls());
     drop(snapshot);
     let client = peer;
-    let peer = Peer::new(peer, local, is_tls, &worker.config.trusted_proxies);
+    let mut peer = Peer::new(peer, local, is_tls, &worker.config.trusted_proxies);
+    peer.connection = connection_id(worker.index(), worker.connections.number());
     let mut session = Session { key, worker: Rc::clone(&worker), registration, client, local, peer };
     let served = match spoken {
         Spoken::Http => session.serve_plain(stream).await,

@@ -1,7 +1,7 @@
 //! The connections of one worker, and the clock that ends the slow ones.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
     future::{Future, poll_fn},
     pin::pin,
@@ -31,6 +31,8 @@ pub struct Connections {
 struct Inner {
     clock: Arc<AtomicU32>,
     entries: RefCell<Slab<Entry>>,
+    /// Connections so far.
+    count: Cell<u64>,
     paces: Paces,
     /// Connections that have left HTTP.
     tunnels: Arc<AtomicUsize>,
@@ -47,11 +49,25 @@ impl Default for Connections {
     fn default() -> Self {
         let clock = Arc::<AtomicU32>::default();
         let paces = Paces::new(Arc::clone(&clock));
-        Self { inner: Rc::new(Inner { clock, entries: RefCell::default(), paces, tunnels: Arc::default() }) }
+        Self {
+            inner: Rc::new(Inner {
+                clock,
+                entries: RefCell::default(),
+                count: Cell::new(0),
+                paces,
+                tunnels: Arc::default(),
+            }),
+        }
     }
 }
 
 impl Connections {
+    /// The number of a connection: one that no other has of those that one worker has seen.
+    pub(super) fn number(&self) -> u64 {
+        self.inner.count.set(self.inner.count.get().wrapping_add(1));
+        self.inner.count.get()
+    }
+
     /// Adds a connection from which a head is expected.
     pub(super) fn add(&self, place: OwnedSemaphorePermit) -> Registration {
         let clock = Arc::clone(&self.inner.clock);

@@ -60,6 +60,8 @@ pub struct RequestInfo {
     pub peer: SocketAddr,
     /// This end of it.
     pub local: SocketAddr,
+    /// A number that no other connection of this process has.
+    pub connection: u64,
     /// Whether the client spoke TLS.
     pub tls: bool,
     /// What it said in its handshake.
@@ -96,6 +98,8 @@ pub(super) struct Peer {
     pub(super) tls: bool,
     /// This end of the connection.
     pub(super) local: SocketAddr,
+    /// A number that no other connection of this process has.
+    pub(super) connection: u64,
     /// The name that a client with TLS has asked for, in lower case.
     pub(super) server_name: Option<Arc<str>>,
     /// What else its handshake has settled.
@@ -114,6 +118,7 @@ impl Peer {
             trusted: proxies.contains(address.ip()),
             tls,
             local: canonical(local),
+            connection: 0,
             server_name: None,
             session: None,
             clients: None,

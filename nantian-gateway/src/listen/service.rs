@@ -106,6 +106,7 @@ impl Edge {
                 client: self.peer.client(&parts.headers, &self.worker.config.trusted_proxies),
                 peer: self.peer.address,
                 local: self.peer.local,
+                connection: self.peer.connection,
                 tls: self.peer.tls,
                 session: self.peer.session.clone(),
                 port: port.number,

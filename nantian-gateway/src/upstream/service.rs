@@ -8,10 +8,14 @@ use std::{
 
 use http::{Request, Response};
 use nantian_lb::Routed;
+use nantian_wasm::UpstreamAddress;
 use tower::Service;
 
 use super::{Client, Destination, Unanswered, UpstreamBody, UpstreamTls, client::Exchange};
-use crate::body::{Body, BoxError};
+use crate::{
+    body::{Body, BoxError},
+    ir::Address,
+};
 
 /// Sends each request to the endpoint that was picked for it.
 #[derive(Debug, Clone)]
@@ -55,6 +59,11 @@ impl Service<Routed<Destination, Request<Body>>> for Connect {
     fn call(&mut self, mut routed: Routed<Destination, Request<Body>>) -> Self::Future {
         if self.tls.is_some() {
             routed.target.tls.clone_from(&self.tls);
+        }
+        if let (Some(told), Address::Ip(address)) =
+            (routed.request.extensions().get::<UpstreamAddress>(), &routed.target.address)
+        {
+            told.set(*address);
         }
         self.client.send(routed.target, routed.request)
     }

@@ -134,6 +134,20 @@ async fn guest_knows_where_it_runs_and_what_it_is_called() {
 }
 
 #[tokio::test]
+async fn guest_knows_where_the_request_went_once_it_has_gone_there() {
+    let backend = Backend::echo("a").await;
+    let fields = r#"config: "upstream\0address""#;
+    let gateway = world(&backend, &inline(PROPERTY), fields).start().await;
+    assert_eq!(value(&gateway, &backend).await, None, "no endpoint is picked yet");
+    let in_response = PROPERTY
+        .replace("proxy_on_request_headers", "proxy_on_response_headers")
+        .replace("$add_header (i32.const 0)", "$add_header (i32.const 2)");
+    gateway.edit("plugin", &spec(&inline(&in_response), fields)).await;
+    let address = backend.address.to_string();
+    assert_eq!(gateway.get("/").await.header("x-value"), Some(address.as_str()));
+}
+
+#[tokio::test]
 async fn guest_knows_what_the_handshake_of_the_client_has_settled() {
     let (certificate, backend, port) =
         (Certificate::new(&["h.example"]), Backend::echo("a").await, Port::reserve());

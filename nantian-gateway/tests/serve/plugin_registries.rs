@@ -27,7 +27,7 @@ fn layer(name: &str, content: &[u8]) -> Vec<u8> {
 
 /// Who a registry gives modules to.
 #[derive(Clone, Copy)]
-enum Door {
+pub(crate) enum Door {
     /// Whoever has asked for a token.
     Open,
     /// Whoever gets one with this `Authorization`.
@@ -105,16 +105,16 @@ async fn modules_are_pulled_from_a_registry_with_a_token_as_artifact_or_as_image
 }
 
 /// `robot:sk-registry`, as a registry is told.
-const ROBOT: &str = "Basic cm9ib3Q6c2stcmVnaXN0cnk=";
+pub(crate) const ROBOT: &str = "Basic cm9ib3Q6c2stcmVnaXN0cnk=";
 
 /// A registry with the module in it.
-async fn guarded(door: Door) -> Backend {
+pub(crate) async fn guarded(door: Door) -> Backend {
     let layers = [("application/vnd.module.wasm.content.layer.v1+wasm", add_header())];
     Backend::answering(move |request| registry(request, door, &layers)).await
 }
 
 /// A Secret as `kubectl create secret docker-registry` makes it.
-fn pull_secret(registry: &str, password: &str) -> String {
+pub(crate) fn pull_secret(registry: &str, password: &str) -> String {
     let auth = BASE64_STANDARD.encode(format!("robot:{password}"));
     let config = format!(r#"{{"auths":{{"{registry}":{{"auth":"{auth}"}}}}}}"#);
     format!(

@@ -24,7 +24,7 @@ pub(super) fn call(name: &str, arguments: &[u8]) -> Option<Result<Vec<u8>, Forei
 fn all(reader: impl Read) -> Result<Vec<u8>, ForeignError> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    reader.take(limit).read_to_end(&mut bytes).map_err(|_| ForeignError::BadArgument)?;
+    reader.take(limit).read_to_end(&mut bytes).map_err(|_| ForeignError::Unreadable)?;
     if bytes.len() > MAX_BYTES { Err(ForeignError::Failed) } else { Ok(bytes) }
 }
 
@@ -38,7 +38,7 @@ mod tests {
         let packed = call("compress", &bytes).unwrap().unwrap();
         assert!(packed.len() < bytes.len() / 10);
         assert_eq!(call("uncompress", &packed), Some(Ok(bytes)));
-        assert_eq!(call("uncompress", b"no zlib"), Some(Err(ForeignError::BadArgument)));
+        assert_eq!(call("uncompress", b"no zlib"), Some(Err(ForeignError::Unreadable)));
         assert_eq!(call("sign", b""), None);
     }
 

@@ -12,7 +12,7 @@ use http::{Request, Response, StatusCode};
 use nantian_lb::Balancer;
 use nantian_wasm::{
     Allocation, BodyError, Cause, Digest, Engine, EngineConfig, EngineError, Host, Module, Plugin,
-    PluginError, StreamInfo, WasmLayer,
+    PluginError, StreamInfo, UpstreamAddress, WasmLayer,
 };
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 
@@ -235,7 +235,9 @@ impl WasmPlugins {
                 _ => return Some(Plugins::Missing),
             }
         }
-        (!plugins.is_empty()).then(|| Plugins::Run(WasmLayer::new(plugins), place))
+        let wants_address = plugins.iter().any(Plugin::reads_properties_of_responses);
+        (!plugins.is_empty())
+            .then(|| Plugins::Run(WasmLayer::new(plugins), PluginPlace { wants_address, ..place }))
     }
 }
 
@@ -267,6 +269,8 @@ pub struct PluginPlace {
     pub route: Arc<str>,
     /// The backend, where there is no other one: `cluster_name`.
     pub backend: Option<Arc<str>>,
+    /// Whether a guest can ask where the request went; found out when the plugins are.
+    pub wants_address: bool,
 }
 
 impl<S> Layer<S> for Plugins
@@ -319,12 +323,18 @@ impl PluginPlace {
             let port = if info.client == info.peer.ip() { info.peer.port() } else { 0 };
             stream.source = Some(SocketAddr::new(info.client, port));
             stream.destination = Some(info.local);
+            stream.connection_id = Some(info.connection);
             stream.tls = info.tls;
             if let Some(session) = &info.session {
                 stream.server_name.clone_from(&session.server_name);
                 stream.tls_version.clone_from(&session.version);
                 stream.mutual_tls = session.is_mutual;
             }
+        }
+        if self.wants_address {
+            let upstream = UpstreamAddress::default();
+            stream.upstream = Some(upstream.clone());
+            request.extensions_mut().insert(upstream);
         }
         request.extensions_mut().insert(stream);
         request

@@ -4,6 +4,7 @@ mod api_server;
 mod fronts;
 mod kubectl;
 mod leader;
+mod plugins;
 mod source;
 mod status;
 
