@@ -93,10 +93,10 @@ impl Fronts {
                 changed = self.leads.changed() => if changed.is_err() { return },
                 () = sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
-            let leads = *self.leads.borrow_and_update();
-            if !leads {
+            if !*self.leads.borrow_and_update() {
                 sleep(AHEAD).await;
             }
+            let leads = *self.leads.borrow_and_update();
             again = self.bring_about(leads).await;
         }
     }
