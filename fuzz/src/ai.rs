@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use http::{Request, header::HeaderMap, method::Method};
 use http_body_util::BodyExt as _;
 use nantian_ai::{
-    Dialect, Surface, Target, TargetConfig,
+    ClientDialect, Dialect, Surface, Target, TargetConfig,
     codec::{Defaults, Echo, StreamDecoder, StreamEncoder},
     ir::{Event, ToolNames, VectorForm},
     model_of,
@@ -23,7 +23,7 @@ use nantian_ai::{
 use serde_json::{Map, Value};
 
 const PATH: &str = "/v1/chat/completions";
-const CLIENTS: [Dialect; 4] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
+const CLIENTS: [ClientDialect; 4] = ClientDialect::ALL;
 const PROVIDERS: [Dialect; 6] = [
     Dialect::Anthropic,
     Dialect::Bedrock,
@@ -95,7 +95,7 @@ fn without_developers(value: &mut Value) {
 /// judged again: Ollama's tells no type of a picture, so one that is none is found out only there.
 pub fn ai_request(body: &[u8]) {
     for from in CLIENTS {
-        let Ok((mut request, _)) = from.decode_request(body) else { continue };
+        let Ok((mut request, _)) = Dialect::from(from).decode_request(body) else { continue };
         ToolNames::adapt(&mut request);
         for to in PROVIDERS {
             if let Ok((written, _)) = to.encode_request(&request, "any") {
@@ -112,7 +112,7 @@ pub fn ai_reply(body: &[u8]) {
         let Ok((reply, _)) = from.decode_reply(body, 7) else { continue };
         for to in CLIENTS {
             let (written, _) = to.encode_reply(reply.clone(), &defaults());
-            to.decode_reply(&written, 7).expect("an answer that was written can be read");
+            Dialect::from(to).decode_reply(&written, 7).expect("an answer that was written can be read");
         }
     }
 }
@@ -131,7 +131,7 @@ pub fn ai_stream(stream: &[u8]) {
             let mut encoder = StreamEncoder::new(to, defaults(), ToolNames::default());
             let mut written = Vec::new();
             whole.iter().for_each(|event| encoder.push(event.clone(), &mut written));
-            let again = decoded(to, [&written[..]]);
+            let again = decoded(to.into(), [&written[..]]);
             assert_eq!(
                 again.back() == Some(&Event::End),
                 whole.back() == Some(&Event::End),
@@ -153,12 +153,13 @@ pub fn ai_embed(body: &[u8]) {
         }
         let Ok(reply) = from.decode_embeddings(body) else { continue };
         for (to, form) in [
-            (Dialect::OpenAi, VectorForm::Numbers),
-            (Dialect::OpenAi, VectorForm::Base64),
-            (Dialect::Ollama, VectorForm::Numbers),
+            (ClientDialect::OpenAi, VectorForm::Numbers),
+            (ClientDialect::OpenAi, VectorForm::Base64),
+            (ClientDialect::Ollama, VectorForm::Numbers),
         ] {
             let written = to.encode_embeddings(&reply, form, &defaults());
-            let again = to.decode_embeddings(&written).expect("vectors that were written can be read");
+            let again =
+                Dialect::from(to).decode_embeddings(&written).expect("vectors that were written can be read");
             assert_eq!(again.vectors, reply.vectors, "{from} to {to}");
         }
     }

@@ -186,7 +186,7 @@ fn translated_stream(bencher: Bencher<'_, '_>, pair: &str) {
     };
     bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
         let mut decoder = StreamDecoder::new(from, 7);
-        let mut encoder = StreamEncoder::new(to, defaults.clone(), ToolNames::default());
+        let mut encoder = StreamEncoder::new(to.try_into().unwrap(), defaults.clone(), ToolNames::default());
         let mut events = VecDeque::new();
         let mut written = 0;
         for _ in 0..EVENTS {

@@ -1,6 +1,7 @@
 //! The steps of one call, which [`ResponseFuture`](crate::future::ResponseFuture) puts in order.
 
 mod begin;
+mod identify;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -258,9 +259,7 @@ impl<K: UsageSink> Call<K> {
         }
     }
 
-    /// How long to wait before another attempt; `None` if this one counts.
-    ///
-    /// An attempt that timed out has been paid for: whatever comes of the others, the request was not free.
+    /// How long to wait before another attempt, if any. One that timed out is paid for: the request was not free.
     pub(crate) fn retry(&mut self, target: &Target, failed: &Failed) -> Option<Duration> {
         if let Error::Timeout { .. } = failed.error {
             self.metering.meter_mut().mark_sent();
@@ -270,6 +269,7 @@ impl<K: UsageSink> Call<K> {
                 Failure::Response { status: fault.kind.status(), headers: &failed.headers }
             }
             Error::UpstreamAuth { .. } => return None,
+            Error::Token { source, .. } if !source.is_passing() => return None,
             _ => Failure::NoResponse,
         };
         self.next(target, failure)
@@ -375,6 +375,14 @@ impl<K: UsageSink> Call<K> {
         let sent = self.metering.meter().is_sent();
         self.metering.count_attempts(self.retries + 1);
         self.metering.note_error(failed.error.code());
+        if let Way::Translated(translation) = &self.way
+            && let Some(estimate) = translation.estimate()
+        {
+            self.metering.end(End::Failed);
+            let mut response = shared.count(self.surface.dialect(), estimate);
+            response.extensions_mut().insert(Attempts(self.retries + 1));
+            return response;
+        }
         if self.onward.more && failed.error.may_fail_over() {
             self.metering.pass_on();
         }

@@ -68,9 +68,11 @@ pub struct TargetConfig {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// For a connection to the upstream, its TLS handshake included.
+    /// For a connection to the upstream, its TLS handshake included, as far as the inner service heeds it.
     ///
-    /// Connections are the inner service's: it finds this in the request's extensions, as [`ConnectTimeout`].
+    /// Connections are the inner service's, and nothing here can tell one that is opened from an answer that is awaited. So it is
+    /// not enforced here but told: in the extensions of each request, as [`ConnectTimeout`]. With an inner service that does not look
+    /// there, a connection that does not come is bounded by `total` or `first_token` alone; give its connector the same time.
     ///
     /// Default: 5 s. Source: the operator of the proxy.
     pub connect: Option<Duration>,

@@ -2,21 +2,18 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::Request;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use zeroize::Zeroizing;
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 #[cfg(feature = "aws")]
 use crate::aws::Signer;
-use crate::body::RequestBody;
+use crate::stamp::Stamp;
+use crate::token::{Form, Identity, Source, TokenClient, Workload};
 
-/// A secret string: wiped from memory when dropped, never printed.
-#[derive(Clone, Eq, PartialEq)]
-pub struct Secret(Zeroizing<String>);
+pub use crate::secret::Secret;
 
 /// How a credential is written into a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,10 +24,14 @@ pub enum Scheme {
     /// A signature of the request by an account of AWS; the secret is `access key:secret key` or
     /// `access key:secret key:session token`. Needs the feature `aws`.
     Aws,
+    /// `Bearer` and a token of Entra ID; the secret is an application as `az ad sp create-for-rbac` prints it, an object of JSON.
+    Azure,
     /// `Basic` and the base64 of the secret, which is `user:password`.
     Basic,
     /// `Bearer` and the secret.
     Bearer,
+    /// `Bearer` and a token of Google; the secret is the key of a service account, an object of JSON. Needs the feature `gcp`.
+    Gcp,
     /// No credential at all.
     None,
 }
@@ -48,6 +49,10 @@ pub struct Credential {
     ///
     /// Source: the lines of the entry `AIService.spec.auth.key` of the Secret `AIService.spec.auth.secret`.
     pub secrets: Vec<Secret>,
+    /// The identity that stands for the secrets where there are none: the program's own.
+    ///
+    /// Range: of the same cloud as the scheme. Default: none. Source: the operator of the proxy.
+    pub workload: Option<Workload>,
     /// The header that carries it.
     ///
     /// Range: a header name. Default: by scheme and provider. Source: `AIService.spec.auth.header`.
@@ -76,9 +81,27 @@ pub enum InvalidCredential {
     /// The secret is no pair of keys of AWS, with or without a session token.
     #[error("the secret is not `access key:secret key`, with or without `:session token`")]
     Keys,
-    /// Requests can be signed for AWS only with the feature `aws`.
-    #[error("this build cannot sign requests for AWS")]
-    NotBuiltIn,
+    /// The secret is no account of the cloud, or the workload has no identity there.
+    #[error("not {what}: {problem}")]
+    Account {
+        /// What it should be.
+        what: &'static str,
+        /// Why it is not.
+        problem: &'static str,
+    },
+    /// The credential has to be exchanged for tokens, and there is no client to do so, see
+    /// [`Target::with_tokens`](crate::Target::with_tokens).
+    #[error("credentials of type {scheme} are exchanged for tokens, for which there is no client")]
+    NoClient {
+        /// The scheme.
+        scheme: Scheme,
+    },
+    /// The scheme needs a feature that this build is without.
+    #[error("this build knows no credentials of type {scheme}")]
+    NotBuiltIn {
+        /// The scheme.
+        scheme: Scheme,
+    },
     /// A signature is in the headers that AWS looks for it in.
     #[error("a signature cannot be in header `{header}`")]
     Signature {
@@ -92,53 +115,11 @@ pub enum InvalidCredential {
 
 /// A scheme's name that is not known.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("unknown auth type `{name}`, expected bearer, apiKey, basic, aws or none")]
+#[error("unknown auth type `{name}`, expected bearer, apiKey, basic, aws, azure, gcp or none")]
 #[non_exhaustive]
 pub struct UnknownScheme {
     /// The name as given.
     pub name: String,
-}
-
-/// A checked credential, ready to be written into requests.
-#[derive(Clone, Debug)]
-pub(crate) enum Stamp {
-    /// The same in every request.
-    Header { name: HeaderName, value: Secret },
-    /// Made for each request.
-    #[cfg(feature = "aws")]
-    Signature(Signer),
-}
-
-// === impl Secret ===
-
-impl Secret {
-    /// Takes a secret. Line ends at its end are removed: they come from files, never from providers.
-    pub fn new(value: impl Into<String>) -> Self {
-        let value = Zeroizing::new(value.into());
-        Self(Zeroizing::new(value.trim_end_matches(['\r', '\n']).to_owned()))
-    }
-
-    fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-impl From<String> for Secret {
-    fn from(value: String) -> Self {
-        Self::new(value)
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(value: &str) -> Self {
-        Self::new(value)
-    }
 }
 
 // === impl Scheme ===
@@ -151,11 +132,27 @@ impl FromStr for Scheme {
         match name.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
             "apikey" => Ok(Self::ApiKey),
             "aws" => Ok(Self::Aws),
+            "azure" => Ok(Self::Azure),
             "basic" => Ok(Self::Basic),
             "bearer" => Ok(Self::Bearer),
+            "gcp" => Ok(Self::Gcp),
             "none" => Ok(Self::None),
             _ => Err(UnknownScheme { name: name.to_owned() }),
         }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ApiKey => "apiKey",
+            Self::Aws => "aws",
+            Self::Azure => "azure",
+            Self::Basic => "basic",
+            Self::Bearer => "bearer",
+            Self::Gcp => "gcp",
+            Self::None => "none",
+        })
     }
 }
 
@@ -164,12 +161,12 @@ impl FromStr for Scheme {
 impl Credential {
     /// A credential of any scheme in its customary header.
     pub fn new(scheme: Scheme, secret: impl Into<Secret>) -> Self {
-        Self { scheme, secrets: vec![secret.into()], header: None }
+        Self { scheme, secrets: vec![secret.into()], workload: None, header: None }
     }
 
     /// No credential.
     pub fn none() -> Self {
-        Self { scheme: Scheme::None, secrets: Vec::new(), header: None }
+        Self { scheme: Scheme::None, secrets: Vec::new(), workload: None, header: None }
     }
 
     /// Adds another secret, to be used in turn with the others.
@@ -199,6 +196,21 @@ impl Credential {
         Self::new(Scheme::Aws, keys)
     }
 
+    /// A token of Entra ID; the application is an object of JSON with `tenant`, `appId` and `password`.
+    pub fn azure(application: impl Into<Secret>) -> Self {
+        Self::new(Scheme::Azure, application)
+    }
+
+    /// A token of Google; the key is the JSON of a service account's key file.
+    pub fn gcp(key: impl Into<Secret>) -> Self {
+        Self::new(Scheme::Gcp, key)
+    }
+
+    /// The program's own identity.
+    pub fn workload(workload: Workload) -> Self {
+        Self { scheme: workload.scheme(), secrets: Vec::new(), workload: Some(workload), header: None }
+    }
+
     /// Moves the credential into another header; its value stays what the scheme says.
     #[must_use]
     pub fn in_header(mut self, name: impl Into<String>) -> Self {
@@ -206,60 +218,81 @@ impl Credential {
         self
     }
 
-    /// Checks the credential once, so that writing it cannot fail on a request. Signatures are for a region.
-    pub(crate) fn stamps(&self, region: Option<&str>) -> Result<Vec<Stamp>, InvalidCredential> {
+    /// Checks the credential once, so that writing it cannot fail on a request. Signatures are for a region, and tokens are asked
+    /// for by a client.
+    pub(crate) fn stamps(
+        &self,
+        region: Option<&str>,
+        client: Option<&Arc<dyn TokenClient>>,
+    ) -> Result<Vec<Stamp>, InvalidCredential> {
+        let region = region.unwrap_or_default();
         if self.scheme == Scheme::None {
             return Ok(Vec::new());
         }
-        if self.secrets.is_empty() {
-            return Err(InvalidCredential::Empty);
-        }
-        if self.scheme == Scheme::Aws {
-            return self.signatures(region.unwrap_or_default());
-        }
-        self.secrets.iter().map(|secret| self.stamp(secret.expose())).collect()
-    }
-
-    #[cfg(feature = "aws")]
-    fn signatures(&self, region: &str) -> Result<Vec<Stamp>, InvalidCredential> {
-        if let Some(header) = &self.header {
+        if let (Some(header), Scheme::Aws) = (&self.header, self.scheme) {
             return Err(InvalidCredential::Signature { header: header.clone() });
         }
-        let signers = self.secrets.iter().map(|secret| Signer::new(secret.expose(), region));
-        signers.map(|signer| signer.map(Stamp::Signature).ok_or(InvalidCredential::Keys)).collect()
+        if self.secrets.is_empty() {
+            let workload = self.workload.as_ref().filter(|workload| workload.scheme() == self.scheme);
+            let identity = workload.ok_or(InvalidCredential::Empty)?.identity(region)?;
+            return Ok(vec![self.exchanged(identity, region, client)?]);
+        }
+        self.secrets.iter().map(|secret| self.stamp(secret.expose(), region, client)).collect()
     }
 
-    #[cfg(not(feature = "aws"))]
-    fn signatures(&self, _region: &str) -> Result<Vec<Stamp>, InvalidCredential> {
-        Err(InvalidCredential::NotBuiltIn)
-    }
-
-    fn stamp(&self, secret: &str) -> Result<Stamp, InvalidCredential> {
-        // Room for all that is written: a buffer that grows would leave copies that nobody wipes.
-        let mut value = String::with_capacity(2 * secret.len() + 16);
-        let name = match self.scheme {
-            _ if secret.is_empty() => return Err(InvalidCredential::Empty),
-            Scheme::ApiKey | Scheme::Aws | Scheme::None => {
-                value.push_str(secret);
-                HeaderName::from_static("x-api-key")
-            }
-            Scheme::Bearer => {
-                value.extend(["Bearer ", secret]);
-                AUTHORIZATION
-            }
+    fn stamp(
+        &self,
+        secret: &str,
+        region: &str,
+        client: Option<&Arc<dyn TokenClient>>,
+    ) -> Result<Stamp, InvalidCredential> {
+        match self.scheme {
+            _ if secret.is_empty() => Err(InvalidCredential::Empty),
+            Scheme::Azure => self.exchanged(Identity::of_entra(secret)?, region, client),
+            #[cfg(feature = "gcp")]
+            Scheme::Gcp => self.exchanged(Identity::of_google(secret)?, region, client),
+            #[cfg(feature = "aws")]
+            Scheme::Aws => Signer::new(secret, region).map(Stamp::Signature).ok_or(InvalidCredential::Keys),
+            #[cfg(not(feature = "gcp"))]
+            Scheme::Gcp => Err(InvalidCredential::NotBuiltIn { scheme: self.scheme }),
+            #[cfg(not(feature = "aws"))]
+            Scheme::Aws => Err(InvalidCredential::NotBuiltIn { scheme: self.scheme }),
+            Scheme::ApiKey | Scheme::None => self.written("", secret, HeaderName::from_static("x-api-key")),
+            Scheme::Bearer => self.written("Bearer ", secret, AUTHORIZATION),
             Scheme::Basic => {
-                value.push_str("Basic ");
-                STANDARD.encode_string(secret, &mut value);
-                AUTHORIZATION
+                // Room for all of it: a buffer that grows would leave copies that nobody wipes.
+                let mut encoded = String::with_capacity(2 * secret.len() + 4);
+                STANDARD.encode_string(secret, &mut encoded);
+                self.written("Basic ", Secret::new(encoded).expose(), AUTHORIZATION)
             }
-        };
-        let name = match &self.header {
-            Some(header) => header_name(header)?,
-            None => name,
-        };
-        let value = Secret::new(value);
+        }
+    }
+
+    fn written(&self, before: &str, secret: &str, customary: HeaderName) -> Result<Stamp, InvalidCredential> {
+        let name = self.header_or(customary)?;
+        let value = Secret::joined(&[before, secret]);
         header_value(&value).ok_or(InvalidCredential::Secret)?;
         Ok(Stamp::Header { name, value })
+    }
+
+    #[cfg_attr(not(feature = "aws"), expect(unused_variables, reason = "only AWS has regions"))]
+    fn exchanged(
+        &self,
+        identity: Identity,
+        region: &str,
+        client: Option<&Arc<dyn TokenClient>>,
+    ) -> Result<Stamp, InvalidCredential> {
+        let client = client.ok_or(InvalidCredential::NoClient { scheme: self.scheme })?;
+        let form = match self.scheme {
+            #[cfg(feature = "aws")]
+            Scheme::Aws => Form::Signature { region: region.to_owned() },
+            _ => Form::Bearer(self.header_or(AUTHORIZATION)?),
+        };
+        Ok(Stamp::Token(Arc::new(Source::new(identity, form, Arc::clone(client)))))
+    }
+
+    fn header_or(&self, customary: HeaderName) -> Result<HeaderName, InvalidCredential> {
+        self.header.as_deref().map_or(Ok(customary), header_name)
     }
 }
 
@@ -277,52 +310,21 @@ fn header_name(header: &str) -> Result<HeaderName, InvalidCredential> {
 }
 
 /// A header's value, marked sensitive.
-fn header_value(secret: &Secret) -> Option<HeaderValue> {
+pub(crate) fn header_value(secret: &Secret) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(secret.expose()).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-// === impl Stamp ===
-
-impl Stamp {
-    /// Writes it where it does not depend on the request.
-    pub(crate) fn write(&self, headers: &mut HeaderMap) {
-        match self {
-            Self::Header { name, value } => {
-                // A checked secret is a header's value.
-                if let Some(value) = header_value(value) {
-                    headers.insert(name.clone(), value);
-                }
-            }
-            #[cfg(feature = "aws")]
-            Self::Signature(_) => {}
-        }
-    }
-
-    /// Writes it into a request that is sent now.
-    #[cfg_attr(not(feature = "aws"), expect(unused_variables, reason = "only signatures depend on the time"))]
-    pub(crate) fn sign_at(&self, now: SystemTime, request: &mut Request<RequestBody>) {
-        match self {
-            Self::Header { .. } => self.write(request.headers_mut()),
-            #[cfg(feature = "aws")]
-            Self::Signature(signer) => {
-                // Without one the provider refuses the request, which is told like any refused credential.
-                if let Err(error) = signer.sign_at(now, request) {
-                    tracing::warn!(%error, "a request cannot be signed");
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     fn written(credential: Credential) -> (String, String) {
         let mut headers = HeaderMap::new();
-        credential.stamps(None).unwrap().remove(0).write(&mut headers);
+        credential.stamps(None, None).unwrap().remove(0).write(&mut headers);
         let (name, value) = headers.iter().next().unwrap();
         assert!(value.is_sensitive());
         (name.to_string(), value.to_str().unwrap().to_owned())
@@ -336,7 +338,7 @@ mod tests {
             written(Credential::basic("user:pass")),
             ("authorization".into(), "Basic dXNlcjpwYXNz".into())
         );
-        assert!(Credential::none().stamps(None).unwrap().is_empty());
+        assert!(Credential::none().stamps(None, None).unwrap().is_empty());
     }
 
     #[test]
@@ -356,7 +358,7 @@ mod tests {
             Credential::bearer("secret").in_header("not a header"),
             Credential::bearer("secret").in_header("Host"),
         ] {
-            let error = credential.stamps(None).unwrap_err();
+            let error = credential.stamps(None, None).unwrap_err();
             assert!(!error.to_string().contains("secret\n"), "{error}");
         }
     }
@@ -375,6 +377,8 @@ mod tests {
             ("apiKey", Scheme::ApiKey),
             ("api-key", Scheme::ApiKey),
             ("BASIC", Scheme::Basic),
+            ("AZURE", Scheme::Azure),
+            ("gcp", Scheme::Gcp),
             ("none", Scheme::None),
         ] {
             assert_eq!(name.parse::<Scheme>().unwrap(), scheme);

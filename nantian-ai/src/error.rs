@@ -9,6 +9,7 @@ use http::{Method, StatusCode};
 use crate::codec::{Invalid, fault};
 use crate::dialect::{Dialect, Operation};
 use crate::ir::{Fault, FaultKind, Losses};
+use crate::token::TokenError;
 use crate::wire::json::Malformed;
 
 /// Any error, as services hand it on.
@@ -94,6 +95,15 @@ pub enum Error {
         #[source]
         source: Arc<dyn StdError + Send + Sync>,
     },
+    /// The target's credential could not be exchanged for a token. Maps to 502.
+    #[error("provider of `{target}` was not asked, for the configured credential got no token")]
+    Token {
+        /// The target's name.
+        target: String,
+        /// Why not.
+        #[source]
+        source: TokenError,
+    },
     /// The upstream refused the target's credential. The client's own is not to blame. Maps to 502.
     #[error("provider of `{target}` refused the configured credential")]
     UpstreamAuth {
@@ -159,7 +169,9 @@ impl Error {
     /// Whether another target might serve the request.
     pub fn may_fail_over(&self) -> bool {
         match self {
-            Self::Upstream { .. } | Self::UpstreamAuth { .. } | Self::Timeout { .. } => true,
+            Self::Upstream { .. } | Self::UpstreamAuth { .. } | Self::Token { .. } | Self::Timeout { .. } => {
+                true
+            }
             Self::Provider { fault, .. } => fault.kind.is_passing(),
             // It may know the operation.
             Self::UnsupportedPair { .. } => true,
@@ -210,7 +222,7 @@ impl Error {
             Self::Upstream { .. } => {
                 (StatusCode::BAD_GATEWAY, "upstream_unreachable", "server_error", "api_error")
             }
-            Self::UpstreamAuth { .. } => {
+            Self::UpstreamAuth { .. } | Self::Token { .. } => {
                 (StatusCode::BAD_GATEWAY, "upstream_auth", "upstream_auth_error", "api_error")
             }
             Self::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "timeout", "timeout", "timeout_error"),

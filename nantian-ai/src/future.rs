@@ -25,6 +25,8 @@ use crate::read::ReadBody;
 use crate::receive::Receiving;
 use crate::route::Onward;
 use crate::shared::Shared;
+use crate::stamp::Stamp;
+use crate::token::TokenError;
 use crate::usage::UsageObserver;
 
 pin_project! {
@@ -59,6 +61,9 @@ pin_project! {
             head: Option<(Surface, Parts)>,
         },
         Readying,
+        Identifying {
+            token: Awaited,
+        },
         Calling {
             #[pin]
             response: F,
@@ -72,6 +77,9 @@ pin_project! {
         },
     }
 }
+
+/// A token on its way.
+type Awaited = Pin<Box<dyn Future<Output = Result<Arc<Stamp>, TokenError>> + Send>>;
 
 /// What a turn of an attempt comes to.
 enum Step<B> {
@@ -106,8 +114,17 @@ where
         Self { inner, shared, dialect, onward, call: None, state }
     }
 
-    /// Starts an attempt on the inner service, which is ready.
-    fn start(self: Pin<&mut Self>) {
+    /// Starts an attempt on the inner service, which is ready, once there is a token for it.
+    fn start(mut self: Pin<&mut Self>) {
+        let mut this = self.as_mut().project();
+        let Some(call) = this.call.as_mut() else { return };
+        match call.awaited(&this.shared.target) {
+            Some(source) => this.state.set(State::Identifying { token: Box::pin(source.token()) }),
+            None => self.send(),
+        }
+    }
+
+    fn send(self: Pin<&mut Self>) {
         let mut this = self.project();
         let call = this.call.as_mut();
         if let Some(request) = call.and_then(|call| call.attempt(&this.shared.target)) {
@@ -171,6 +188,17 @@ where
                 }
                 Err(error) => Step::Failed(this.shared.unreachable(error)),
             },
+            StateProj::Identifying { token } => {
+                let token = match token.as_mut().poll(cx) {
+                    Poll::Ready(Ok(_)) => {
+                        self.send();
+                        return Poll::Ready(None);
+                    }
+                    Poll::Ready(Err(error)) => Poll::Ready(error),
+                    Poll::Pending => Poll::Pending,
+                };
+                Step::Failed(ready!(call.poll_no_token(target, token, cx)))
+            }
             StateProj::Calling { response } => match response.poll(cx) {
                 Poll::Ready(Ok(response)) => match call.arrived(target, response) {
                     Arrived::Again(wait) => Step::Again(wait),

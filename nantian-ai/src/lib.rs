@@ -48,7 +48,7 @@
 //! - What the provider's dialect has no words for is left out and named in the header [`DROPPED`], of a streamed answer in a
 //!   trailer of that name, or the request is refused if the client says [`STRICT`]. What it cannot carry at all, such as a recording, is refused.
 //! - The client's credentials end here, see [`Credential`]; the upstream's 401 becomes 502. With the feature `aws` requests
-//!   to Bedrock are signed.
+//!   to Bedrock are signed; accounts of Entra ID and, with the feature `gcp`, of Google are exchanged for [tokens](token).
 //! - In one dialect only the top-level `model` of the body changes, and a stream is asked to tell its usage, see
 //!   [`edit`]. The body is read whole, within [`TargetConfig::max_body`], so that a failed attempt can be repeated,
 //!   see [`RetryPolicy`]; how many calls are repeats at once has a [budget](RetryBudget).
@@ -92,8 +92,10 @@ mod packed;
 mod provider;
 mod receive;
 mod retry;
+mod secret;
 mod service;
 mod shared;
+mod stamp;
 mod target;
 mod timeout;
 mod via;
@@ -106,6 +108,7 @@ pub mod ir;
 pub mod read;
 pub mod respond;
 pub mod route;
+pub mod token;
 pub mod translate;
 pub mod usage;
 pub mod wire;
@@ -129,7 +132,7 @@ pub use self::budget::{BudgetPolicy, BudgetedCall, RetryBudget};
 pub use self::calibration::Calibration;
 pub use self::config::{ConnectTimeout, TargetConfig, Timeouts};
 pub use self::credential::{Credential, InvalidCredential, Scheme, Secret, UnknownScheme};
-pub use self::dialect::{Dialect, Operation, Surface, UnknownDialect};
+pub use self::dialect::{ClientDialect, Dialect, Operation, ProvidersOnly, Surface, UnknownDialect};
 pub use self::edit::model_of;
 pub use self::endpoint::{Endpoint, InvalidEndpoint};
 pub use self::error::{Awaited, BoxError, Error};

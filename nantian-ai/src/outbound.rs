@@ -175,6 +175,9 @@ impl Target {
         let (translation, body) = Translation::with_facts(self, client, body, &facts, strict)?;
         let surface = translation.upstream_surface();
         let uri = match (self.dialect(), surface.operation()) {
+            (Dialect::Bedrock, Operation::CountTokens) => {
+                bedrock::count::path(self.model()).and_then(|path| self.endpoint().uri(&path, None))
+            }
             (Dialect::Bedrock, _) => {
                 self.endpoint().uri(&bedrock::chat_path(self.model(), translation.is_stream()), None)
             }

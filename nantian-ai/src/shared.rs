@@ -9,7 +9,7 @@ use http_body::Body;
 
 use crate::attempt::Failed;
 use crate::body::ResponseBody;
-use crate::dialect::{Dialect, Operation, Surface};
+use crate::dialect::{ClientDialect, Dialect, Operation, Surface};
 use crate::error::{BoxError, Error};
 use crate::facts::RequestFacts;
 use crate::respond::Respond;
@@ -44,21 +44,25 @@ impl<O> Shared<O> {
         surface: &Surface,
         body: &[u8],
     ) -> Option<Result<Response<ResponseBody<B, K>>, Error>> {
-        if surface.operation() != Operation::CountTokens || self.target.speaks(surface) {
+        let asked = self.target.speaks(surface) || self.target.translates(surface);
+        if surface.operation() != Operation::CountTokens || asked {
             return None;
         }
         Some(RequestFacts::read(surface, body).map(|_| {
             let count = self.target.calibration().apply(crate::estimate::estimate_tokens(body));
-            let body = match surface.dialect() {
-                Dialect::Responses => {
-                    format!(r#"{{"object":"response.input_tokens","input_tokens":{count}}}"#)
-                }
-                _ => format!(r#"{{"input_tokens":{count}}}"#),
-            };
-            let mut response = Response::new(Bytes::from(body));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response.map(ResponseBody::local)
+            self.count(surface.dialect(), count)
         }))
+    }
+
+    /// The answer with a count of tokens.
+    pub(crate) fn count<B: Body<Data = Bytes>, K: UsageSink>(
+        &self,
+        dialect: Dialect,
+        count: u64,
+    ) -> Response<ResponseBody<B, K>> {
+        let mut response = Response::new(ClientDialect::or_openai(dialect).encode_count(count));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.map(ResponseBody::local)
     }
 
     /// The inner service has failed.

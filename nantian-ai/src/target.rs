@@ -1,6 +1,7 @@
 //! A checked target: where requests go, in which dialect, with which credential.
 
-use std::borrow::Cow;
+mod place;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,14 +13,15 @@ use crate::body::RequestBody;
 use crate::budget::RetryBudget;
 use crate::calibration::Calibration;
 use crate::config::TargetConfig;
-use crate::credential::{Credential, InvalidCredential, Scheme, Stamp};
+use crate::credential::{InvalidCredential, Scheme};
 use crate::dialect::{Dialect, Operation, Surface, UnknownDialect, bedrock, gemini};
 use crate::endpoint::{Endpoint, InvalidEndpoint};
 use crate::error::Error;
 use crate::provider::Provider;
+use crate::stamp::Stamp;
+use crate::token::{Look, Source, TokenClient, TokenError};
 
-/// What stands for the region in the base URL of a provider.
-const REGION: &str = "{region}";
+use self::place::{base, check_place, in_its_header, is_azure, unknown};
 
 /// A checked [`TargetConfig`], its calls under way, and what they have taught about the model. A changed Secret or spec makes a new one.
 #[derive(Clone, Debug)]
@@ -103,8 +105,20 @@ impl Target {
     /// Checks a configuration and fills in the provider's defaults.
     ///
     /// # Errors
-    /// [`InvalidTarget`] names what is missing or cannot be used.
+    /// [`InvalidTarget`] names what is missing or cannot be used; a credential that is exchanged for tokens cannot.
     pub fn new(config: TargetConfig) -> Result<Self, InvalidTarget> {
+        Self::checked(config, None)
+    }
+
+    /// Checks a configuration whose credential may be one that is exchanged for tokens, by this client.
+    ///
+    /// # Errors
+    /// [`InvalidTarget`] names what is missing or cannot be used.
+    pub fn with_tokens(config: TargetConfig, client: Arc<dyn TokenClient>) -> Result<Self, InvalidTarget> {
+        Self::checked(config, Some(&client))
+    }
+
+    fn checked(config: TargetConfig, client: Option<&Arc<dyn TokenClient>>) -> Result<Self, InvalidTarget> {
         let provider = Provider::find(&config.provider);
         let dialect = match (&config.format, provider) {
             (Some(format), _) => format.parse()?,
@@ -128,7 +142,7 @@ impl Target {
             return Err(InvalidTarget::Model { model: config.model });
         }
         Ok(Self {
-            stamps: in_its_header(&config.credential, provider, dialect).stamps(region)?,
+            stamps: in_its_header(&config.credential, provider, dialect).stamps(region, client)?,
             budget: Arc::new(RetryBudget::new(config.retry.budget)),
             calibration: Arc::default(),
             model_json: serde_json::Value::from(config.model.as_str()).to_string(),
@@ -167,6 +181,9 @@ impl Target {
         match surface.operation() {
             Operation::Chat => true,
             Operation::Embeddings => self.dialect.embeds(),
+            Operation::CountTokens => {
+                self.dialect == Dialect::Bedrock && bedrock::count::path(self.model()).is_some()
+            }
             _ => false,
         }
     }
@@ -227,8 +244,40 @@ impl Target {
         }
     }
 
+    /// Waits until the credential whose turn it is can be written into a request: until there is a token, where it is exchanged
+    /// for one.
+    ///
+    /// # Errors
+    /// [`TokenError`]
+    ///
+    /// # Cancellation
+    /// Dropping the future leaves the exchange to other requests.
+    pub fn ready(&self, turn: usize) -> impl Future<Output = Result<(), TokenError>> + Send + use<> {
+        let source = self.source(turn).cloned();
+        async move {
+            match source {
+                Some(source) => source.token().await.map(drop),
+                None => Ok(()),
+            }
+        }
+    }
+
+    /// What has no token yet that a request which is sent now could show.
+    pub(crate) fn awaited_at(&self, now: SystemTime, turn: usize) -> Option<Arc<Source>> {
+        let source = self.source(turn)?;
+        (!matches!(source.look_at(now), Look::Ready(_))).then(|| Arc::clone(source))
+    }
+
+    fn source(&self, turn: usize) -> Option<&Arc<Source>> {
+        match self.stamp_of(turn)? {
+            Stamp::Token(source) => Some(source),
+            _ => None,
+        }
+    }
+
     /// Gives a [`Prepared`](crate::Prepared) request the credential whose turn it is, in place of any other. A signature holds
-    /// for a few minutes from `now`, so each attempt needs its own; any other credential is there already.
+    /// for a few minutes from `now`, and a token until its end, so each attempt needs its own, and has to wait until the
+    /// credential is [ready](Self::ready); any other credential is there already.
     pub fn sign_at(&self, now: SystemTime, turn: usize, request: &mut Request<RequestBody>) {
         if let Some(stamp) = self.stamp_of(turn) {
             stamp.sign_at(now, request);
@@ -249,76 +298,6 @@ impl PartialEq for Target {
     fn eq(&self, other: &Self) -> bool {
         self.config == other.config
     }
-}
-
-/// A credential in the header where the dialect's providers look for it.
-fn in_its_header(credential: &Credential, provider: Option<&Provider>, dialect: Dialect) -> Credential {
-    let credential = credential.clone();
-    match (dialect, credential.scheme, &credential.header) {
-        (_, Scheme::ApiKey, None) if is_azure(provider) => credential.in_header(azure::KEY_HEADER),
-        (Dialect::Gemini, Scheme::ApiKey, None) => credential.in_header("x-goog-api-key"),
-        _ => credential,
-    }
-}
-
-fn is_azure(provider: Option<&Provider>) -> bool {
-    provider.is_some_and(|provider| provider.name == azure::NAME)
-}
-
-/// Whether region and version can be what they are, and mean something to the provider.
-fn check_place(
-    config: &TargetConfig,
-    provider: Option<&Provider>,
-    dialect: Dialect,
-) -> Result<(), InvalidTarget> {
-    let meaningless = |setting| InvalidTarget::Meaningless { setting, provider: config.provider.clone() };
-    if let Some(region) = &config.region {
-        if !is_region(region) {
-            return Err(InvalidTarget::Region { region: region.clone() });
-        }
-        if dialect != Dialect::Bedrock && config.credential.scheme != Scheme::Aws {
-            return Err(meaningless("region"));
-        }
-    }
-    if let Some(version) = &config.api_version {
-        if !azure::is_version(version) {
-            return Err(InvalidTarget::ApiVersion { version: version.clone() });
-        }
-        if !is_azure(provider) {
-            return Err(meaningless("apiVersion"));
-        }
-    }
-    Ok(())
-}
-
-/// The base URL: the target's own, or the one that its provider has in its region.
-fn base<'c>(
-    config: &'c TargetConfig,
-    provider: Option<&Provider>,
-    dialect: Dialect,
-) -> Result<Cow<'c, str>, InvalidTarget> {
-    if let Some(endpoint) = &config.endpoint {
-        return Ok(endpoint.into());
-    }
-    let provider = provider.ok_or_else(|| unknown(config))?;
-    let named = || provider.name.to_owned();
-    let endpoint = provider.endpoint.filter(|_| provider.has_at_its_base(dialect));
-    let endpoint =
-        endpoint.ok_or_else(|| InvalidTarget::EndpointRequired { provider: named(), format: dialect })?;
-    match (endpoint.contains(REGION), &config.region) {
-        (false, _) => Ok(endpoint.into()),
-        (true, Some(region)) => Ok(endpoint.replace(REGION, region).into()),
-        (true, None) => Err(InvalidTarget::RegionRequired { provider: named() }),
-    }
-}
-
-fn is_region(region: &str) -> bool {
-    let is_safe = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=63).contains(&region.len()) && region.bytes().all(is_safe)
-}
-
-fn unknown(config: &TargetConfig) -> InvalidTarget {
-    InvalidTarget::UnknownProvider { provider: config.provider.clone() }
 }
 
 #[cfg(test)]

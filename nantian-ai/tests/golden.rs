@@ -3,21 +3,22 @@
 //! `GOLDEN=write cargo test -p nantian-ai --test golden` writes the files anew.
 #![cfg(test)]
 
+#[path = "golden/files.rs"]
+mod files;
 mod frames;
+#[path = "golden/matrix.rs"]
+mod matrix;
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use nantian_ai::Dialect;
 use nantian_ai::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
 use nantian_ai::ir::{Losses, ToolNames};
-use serde_json::Value;
+use nantian_ai::{ClientDialect, Dialect};
 
-const CLIENTS: [Dialect; 4] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
+use self::files::{check, inputs, output, show};
+
 const PROVIDERS: [Dialect; 6] = [
     Dialect::Anthropic,
     Dialect::Bedrock,
@@ -27,6 +28,31 @@ const PROVIDERS: [Dialect; 6] = [
     Dialect::Responses,
 ];
 const SEED: u64 = 0x1234_5678;
+
+/// Models and providers of a dialect that differ from its first.
+const OTHERS: [(Dialect, &str, &str, &str); 8] = [
+    (Dialect::Bedrock, "bedrock-gpt-oss", "bedrock", "openai.gpt-oss-120b-1:0"),
+    (Dialect::Bedrock, "bedrock-llama", "bedrock", "us.meta.llama3-3-70b-instruct-v1:0"),
+    (Dialect::Bedrock, "bedrock-nova", "bedrock", "amazon.nova-pro-v1:0"),
+    (Dialect::Bedrock, "bedrock-nova-2", "bedrock", "us.amazon.nova-2-lite-v1:0"),
+    (Dialect::OpenAi, "deepseek", "deepseek", "deepseek-v4-pro"),
+    (Dialect::OpenAi, "groq", "groq", "openai/gpt-oss-120b"),
+    (Dialect::OpenAi, "mistral", "mistral", "mistral-large-latest"),
+    (Dialect::OpenAi, "xai", "xai", "grok-4.5"),
+];
+
+/// The requests that show in what they differ.
+const TELLING: [&str; 9] = [
+    "cache",
+    "json-object",
+    "parameters",
+    "reasoning",
+    "schema",
+    "system",
+    "thinking-adaptive",
+    "tool-choice",
+    "tools",
+];
 
 fn defaults() -> Defaults {
     Defaults {
@@ -51,63 +77,42 @@ fn model(dialect: Dialect, name: &str) -> &'static str {
     }
 }
 
-fn folder(kind: &str, dialect: Dialect) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(kind).join(dialect.name())
-}
-
-/// The inputs of a folder: name and bytes.
-fn inputs(kind: &str, dialect: Dialect, end: &str) -> Vec<(String, Vec<u8>)> {
-    let mut inputs: Vec<_> = fs::read_dir(folder(kind, dialect))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter_map(|path| {
-            let name = path.file_name()?.to_str()?.strip_suffix(end)?.to_owned();
-            Some((name, fs::read(&path).unwrap()))
-        })
-        .collect();
-    inputs.sort();
-    assert!(!inputs.is_empty(), "{kind} of {dialect}");
-    inputs
-}
-
-/// Compares with the file, or writes it.
-fn check(kind: &str, from: Dialect, name: &str, to: Dialect, seen: &str) {
-    let path = folder(kind, from).join(format!("{name}.to-{to}.txt"));
-    if std::env::var("GOLDEN").is_ok_and(|mode| mode == "write") {
-        fs::write(path, seen).unwrap();
-        return;
+/// What a request becomes.
+fn asked(from: Dialect, body: &[u8], to: Dialect, provider: &str, model: &str) -> String {
+    let translated = from.decode_request(body).and_then(|(mut request, mut losses)| {
+        model.clone_into(&mut request.model);
+        ToolNames::adapt(&mut request);
+        let (body, more) = to.encode_request(&request, provider)?;
+        losses.extend(more);
+        Ok((body, losses))
+    });
+    match translated {
+        Ok((body, losses)) => show(&losses, &body),
+        Err(invalid) => format!("refused: {invalid}\n"),
     }
-    let expected = fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(seen, expected, "{}", path.display());
-}
-
-fn show(losses: &Losses, body: &[u8]) -> String {
-    let body: Value = serde_json::from_slice(body).unwrap();
-    let mut shown = String::new();
-    if !losses.is_empty() {
-        writeln!(shown, "dropped: {losses}").unwrap();
-    }
-    writeln!(shown, "{body:#}").unwrap();
-    shown
 }
 
 #[test]
 fn requests() {
-    for from in CLIENTS {
+    for from in ClientDialect::ALL.map(Dialect::from) {
         for (name, body) in inputs("request", from, ".json") {
             for to in PROVIDERS {
-                let translated = from.decode_request(&body).and_then(|(mut request, mut losses)| {
-                    request.model = model(to, &name).to_owned();
-                    ToolNames::adapt(&mut request);
-                    let (body, more) = to.encode_request(&request, to.name())?;
-                    losses.extend(more);
-                    Ok((body, losses))
-                });
-                let seen = match translated {
-                    Ok((body, losses)) => show(&losses, &body),
-                    Err(invalid) => format!("refused: {invalid}\n"),
-                };
-                check("request", from, &name, to, &seen);
+                let seen = asked(from, &body, to, to.name(), model(to, &name));
+                check(&output("request", from, &name, to.name()), &seen);
+            }
+        }
+    }
+}
+
+#[test]
+fn requests_to_models_that_differ() {
+    for from in [Dialect::Anthropic, Dialect::OpenAi] {
+        for (name, body) in inputs("request", from, ".json") {
+            for (to, label, provider, model) in OTHERS {
+                if TELLING.contains(&name.as_str()) {
+                    let seen = asked(from, &body, to, provider, model);
+                    check(&output("request", from, &name, label), &seen);
+                }
             }
         }
     }
@@ -117,7 +122,7 @@ fn requests() {
 fn replies() {
     for from in PROVIDERS {
         for (name, body) in inputs("reply", from, ".json") {
-            for to in CLIENTS {
+            for to in ClientDialect::ALL {
                 let seen = match from.decode_reply(&body, SEED) {
                     Ok((reply, mut losses)) => {
                         let (body, more) = to.encode_reply(reply, &defaults());
@@ -129,7 +134,7 @@ fn replies() {
                         format!("status: {}\n{}", status.as_u16(), show(&Losses::default(), &body))
                     }
                 };
-                check("reply", from, &name, to, &seen);
+                check(&output("reply", from, &name, Dialect::from(to).name()), &seen);
             }
         }
     }
@@ -141,16 +146,16 @@ fn refusals() {
         for (name, body) in inputs("reply", from, ".error") {
             let (status, body) = body.split_at(body.iter().position(|&byte| byte == b'\n').unwrap());
             let status = StatusCode::from_bytes(status).unwrap();
-            for to in CLIENTS {
+            for to in ClientDialect::ALL {
                 let (status, body) = to.encode_fault(&from.decode_fault(status, &body[1..]));
                 let seen = format!("status: {}\n{}", status.as_u16(), show(&Losses::default(), &body));
-                check("reply", from, &name, to, &seen);
+                check(&output("reply", from, &name, Dialect::from(to).name()), &seen);
             }
         }
     }
 }
 
-fn translate(stream: &[u8], chunk: usize, from: Dialect, to: Dialect) -> String {
+fn translate(stream: &[u8], chunk: usize, from: Dialect, to: ClientDialect) -> String {
     let mut decoder = StreamDecoder::new(from, SEED);
     let mut encoder = StreamEncoder::new(to, defaults(), ToolNames::default());
     let mut events = VecDeque::new();
@@ -165,23 +170,16 @@ fn translate(stream: &[u8], chunk: usize, from: Dialect, to: Dialect) -> String 
     String::from_utf8(out).unwrap()
 }
 
-/// Frames of lines, each the name of an event and its payload.
-fn framed(lines: &[u8]) -> Vec<u8> {
-    let lines = std::str::from_utf8(lines).unwrap().lines();
-    frames::frames(lines.map(|line| line.split_once(' ').unwrap()))
-}
-
 #[test]
 fn streams() {
     for from in PROVIDERS {
-        for (name, stream) in inputs("stream", from, ".stream") {
-            let stream = if from == Dialect::Bedrock { framed(&stream) } else { stream };
-            for to in CLIENTS {
+        for (name, stream) in files::streams(from) {
+            for to in ClientDialect::ALL {
                 let seen = translate(&stream, stream.len(), from, to);
                 for chunk in [1, 2, 3, 7, 64] {
                     assert_eq!(translate(&stream, chunk, from, to), seen, "{name}, chunks of {chunk}");
                 }
-                check("stream", from, &name, to, &seen);
+                check(&output("stream", from, &name, Dialect::from(to).name()), &seen);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::SystemTime};
 
 use anyhow::ensure;
 use nantian_ai::{
-    Dialect,
+    ClientDialect, Dialect,
     codec::{Defaults, Echo, StreamDecoder, StreamEncoder},
     ir::ToolNames,
 };
@@ -39,7 +39,7 @@ fn main() -> anyhow::Result<()> {
         echo: Echo::default(),
     };
     let mut decoder = StreamDecoder::new(provider, 1);
-    let mut encoder = StreamEncoder::new(client, defaults, names);
+    let mut encoder = StreamEncoder::new(ClientDialect::try_from(client)?, defaults, names);
     let mut events = VecDeque::new();
     let mut out = Vec::new();
     for chunk in CHUNKS {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Defaults, Invalid, Value};
-use crate::dialect::{Dialect, gemini, ollama, openai};
+use crate::dialect::{ClientDialect, Dialect, gemini, ollama, openai};
 use crate::ir::{EmbedRequest, Embeddings, Fault, Losses, VectorForm};
 
 /// Where the texts are in every dialect that clients speak.
@@ -57,7 +57,12 @@ impl Dialect {
             _ => Err(Fault::unreadable()),
         }
     }
+}
 
+// === impl ClientDialect ===
+
+/// Embeddings.
+impl ClientDialect {
     /// Writes vectors as a client of this dialect has asked for them.
     pub fn encode_embeddings(self, reply: &Embeddings, form: VectorForm, defaults: &Defaults) -> Bytes {
         Bytes::from(match self {

@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use http::StatusCode;
-//! use nantian_ai::Dialect;
+//! use nantian_ai::{ClientDialect, Dialect};
 //!
 //! let (mut request, lost) = Dialect::OpenAi.decode_request(
 //!     br#"{"model":"any","messages":[{"role":"user","content":"Hi"}],"logit_bias":{"50256":-100}}"#,
@@ -20,7 +20,7 @@
 //!     StatusCode::from_u16(529)?,
 //!     br#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
 //! );
-//! let (status, body) = Dialect::OpenAi.encode_fault(&fault);
+//! let (status, body) = ClientDialect::OpenAi.encode_fault(&fault);
 //! assert_eq!(status, 503);
 //! assert_eq!(body, r#"{"error":{"message":"Overloaded","type":"server_error","param":null,"code":"overloaded"}}"#);
 //! # Ok::<_, Box<dyn std::error::Error>>(())
@@ -51,15 +51,14 @@ pub(crate) use self::value::Value;
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::dialect::{Dialect, anthropic, bedrock, gemini, ollama, openai, responses};
+use crate::dialect::{ClientDialect, Dialect, anthropic, bedrock, gemini, ollama, openai, responses};
 use crate::ir::{Fault, Losses, Reply, Request, ToolIds};
 
 // === impl Dialect ===
 
 /// Chats: Chat Completions, Responses, Messages, `/api/chat`; of providers also Converse and `generateContent`.
 ///
-/// Nobody asks in a dialect that only providers speak. What is written for a client of one is OpenAI's, as for a client whose
-/// dialect cannot be told.
+/// What is said for clients is written by [`ClientDialect`]: nobody asks in a dialect that only providers speak.
 impl Dialect {
     /// Reads a request. What the common form cannot hold is named.
     ///
@@ -84,7 +83,7 @@ impl Dialect {
     /// # Errors
     /// [`Invalid`] names content that the dialect cannot carry at all.
     pub fn encode_request(self, request: &Request, provider: &str) -> Result<(Bytes, Losses), Invalid> {
-        let (body, losses) = match self {
+        let (body, mut losses) = match self {
             Self::Anthropic => anthropic::encode_request(request),
             Self::Bedrock => bedrock::encode_request(request),
             Self::Gemini => gemini::encode_request(request),
@@ -92,6 +91,10 @@ impl Dialect {
             Self::OpenAi => openai::encode_request(request, provider),
             Self::Responses => responses::encode_request(request),
         }?;
+        // Others keep beginnings by themselves, or not at all.
+        if !matches!(self, Self::Anthropic | Self::Bedrock) && request.is_to_be_cached() {
+            losses.add("cache_control");
+        }
         Ok((Bytes::from(body), losses))
     }
 
@@ -111,21 +114,6 @@ impl Dialect {
         }
     }
 
-    /// Writes a whole reply. What the dialect cannot say is named.
-    pub fn encode_reply(self, mut reply: Reply, defaults: &Defaults) -> (Bytes, Losses) {
-        reply.tokens.input.get_or_insert(defaults.input_estimate);
-        let reply = &reply;
-        let (body, losses) = match self {
-            Self::Anthropic => (anthropic::encode_reply(reply, defaults), Losses::default()),
-            Self::Ollama => ollama::encode_reply(reply, defaults),
-            Self::Bedrock | Self::Gemini | Self::OpenAi => {
-                (openai::encode_reply(reply, defaults), lost_of_stop(&reply.stop))
-            }
-            Self::Responses => (responses::encode_reply(reply, defaults), lost_of_stop(&reply.stop)),
-        };
-        (Bytes::from(body), losses)
-    }
-
     /// Reads what a provider says with a status that is no success, in whatever shape it says it.
     pub fn decode_fault(self, status: StatusCode, body: &[u8]) -> Fault {
         match self {
@@ -133,10 +121,38 @@ impl Dialect {
             _ => fault::read(status, body),
         }
     }
+}
+
+// === impl ClientDialect ===
+
+/// What clients are told.
+impl ClientDialect {
+    /// Writes a whole reply. What the dialect cannot say is named.
+    pub fn encode_reply(self, mut reply: Reply, defaults: &Defaults) -> (Bytes, Losses) {
+        reply.tokens.input.get_or_insert(defaults.input_estimate);
+        let reply = &reply;
+        let (body, losses) = match self {
+            Self::Anthropic => (anthropic::encode_reply(reply, defaults), Losses::default()),
+            Self::Ollama => ollama::encode_reply(reply, defaults),
+            Self::OpenAi => (openai::encode_reply(reply, defaults), lost_of_stop(&reply.stop)),
+            Self::Responses => (responses::encode_reply(reply, defaults), lost_of_stop(&reply.stop)),
+        };
+        (Bytes::from(body), losses)
+    }
+
+    /// Writes a count of input tokens.
+    pub(crate) fn encode_count(self, count: u64) -> Bytes {
+        Bytes::from(object(|body| {
+            if self == Self::Responses {
+                body.text("object", "response.input_tokens");
+            }
+            body.count("input_tokens", count);
+        }))
+    }
 
     /// Writes an error: its status and its body.
     pub fn encode_fault(self, fault: &Fault) -> (StatusCode, Bytes) {
-        let body = object(|body| fault::write(body, fault, self));
-        (fault::status(fault.kind, self), Bytes::from(body))
+        let body = object(|body| fault::write(body, fault, self.into()));
+        (fault::status(fault.kind, self.into()), Bytes::from(body))
     }
 }

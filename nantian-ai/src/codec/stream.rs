@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Defaults;
-use crate::dialect::{Dialect, anthropic, bedrock, gemini, ollama, openai, responses};
+use crate::dialect::{ClientDialect, Dialect, anthropic, bedrock, gemini, ollama, openai, responses};
 use crate::ir::{Event, Fault, Losses, Part, Stop, Tokens, ToolIds, ToolNames};
 use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
 
@@ -198,23 +198,21 @@ impl Reader {
 
 impl StreamEncoder {
     /// An encoder of one stream. `names` gives tools the names back that the client knows them by.
-    pub fn new(dialect: Dialect, defaults: Defaults, names: ToolNames) -> Self {
+    pub fn new(dialect: ClientDialect, defaults: Defaults, names: ToolNames) -> Self {
         let input_estimate = defaults.input_estimate;
         let writer = match dialect {
-            Dialect::Anthropic => Writer::Anthropic(anthropic::StreamWriter::new(defaults)),
-            Dialect::Ollama => Writer::Ollama(ollama::StreamWriter::new(defaults)),
-            Dialect::Bedrock | Dialect::Gemini | Dialect::OpenAi => {
-                Writer::OpenAi(openai::StreamWriter::new(defaults))
-            }
-            Dialect::Responses => Writer::Responses(Box::new(responses::StreamWriter::new(defaults))),
+            ClientDialect::Anthropic => Writer::Anthropic(anthropic::StreamWriter::new(defaults)),
+            ClientDialect::Ollama => Writer::Ollama(ollama::StreamWriter::new(defaults)),
+            ClientDialect::OpenAi => Writer::OpenAi(openai::StreamWriter::new(defaults)),
+            ClientDialect::Responses => Writer::Responses(Box::new(responses::StreamWriter::new(defaults))),
         };
         Self { writer, names, input_estimate, knows_input: false, losses: Losses::default() }
     }
 
     /// The type of the stream.
-    pub fn content_type(dialect: Dialect) -> &'static str {
+    pub fn content_type(dialect: ClientDialect) -> &'static str {
         match dialect {
-            Dialect::Ollama => "application/x-ndjson",
+            ClientDialect::Ollama => "application/x-ndjson",
             _ => "text/event-stream",
         }
     }

@@ -11,7 +11,9 @@ mod write_stream;
 
 pub(crate) use self::plan::Plan;
 pub(crate) use self::read_reply::decode as decode_reply;
-pub(crate) use self::read_request::{decode as decode_request, read_block, read_thinking_block};
+pub(crate) use self::read_request::{
+    decode as decode_request, read_block, read_thinking_block, take_cache_control,
+};
 pub(crate) use self::read_stream::StreamReader;
 pub(crate) use self::traits::Traits;
 pub(crate) use self::write_reply::encode as encode_reply;

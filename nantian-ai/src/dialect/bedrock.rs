@@ -1,6 +1,7 @@
 //! AWS Bedrock: Converse, one form for the models of many families. Only providers speak it.
 
 mod content;
+pub(crate) mod count;
 mod extra;
 mod family;
 mod read_reply;

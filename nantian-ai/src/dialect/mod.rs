@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 pub(crate) mod anthropic;
 pub(crate) mod bedrock;
+mod client;
 pub(crate) mod gemini;
 mod lenient;
 pub(crate) mod ollama;
@@ -13,6 +14,7 @@ pub(crate) mod responses;
 pub(crate) mod signal;
 mod surface;
 
+pub use self::client::{ClientDialect, ProvidersOnly};
 pub use self::surface::{Operation, Surface};
 
 /// A family of HTTP APIs for language models.

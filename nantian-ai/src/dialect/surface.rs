@@ -156,6 +156,11 @@ impl Surface {
         Self { dialect, operation: Operation::Chat, path: Cow::Borrowed(path) }
     }
 
+    /// Counts of tokens, of a dialect whose path names the model.
+    pub(crate) fn counts(dialect: Dialect) -> Self {
+        Self { dialect, operation: Operation::CountTokens, path: Cow::Borrowed("/model") }
+    }
+
     /// Embeddings of a dialect.
     pub(crate) fn embeddings(dialect: Dialect) -> Self {
         let path = match dialect {

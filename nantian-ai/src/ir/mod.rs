@@ -24,7 +24,9 @@ pub use self::loss::Losses;
 pub use self::names::ToolNames;
 pub use self::pieces::{Collector, pieces};
 pub use self::reply::{Reply, Stop, Tokens};
-pub use self::request::{Effort, Message, Output, Request, Role, Thinking, Tool, ToolChoice};
+pub use self::request::{
+    CacheLife, CachePoint, Effort, Message, Output, Request, Role, Thinking, Tool, ToolChoice,
+};
 
 pub(crate) use self::names::{ToolIds, safe_id, short_id};
 pub(crate) use self::pieces::arguments;

@@ -140,7 +140,13 @@ mod tests {
     use crate::ir::{Json, Tool};
 
     fn tool(name: &str) -> Tool {
-        Tool { name: name.to_owned(), description: None, schema: Json::empty_object(), strict: None }
+        Tool {
+            name: name.to_owned(),
+            description: None,
+            schema: Json::empty_object(),
+            strict: None,
+            cached: None,
+        }
     }
 
     #[test]

@@ -55,6 +55,28 @@ pub struct Message {
     pub role: Role,
     /// What was said. The results of tools are what a user says.
     pub content: Vec<Block>,
+    /// Up to where it is to be kept by the provider, in ascending order.
+    pub cache_points: Vec<CachePoint>,
+}
+
+/// Up to here a conversation is to be kept, so that another one with the same beginning costs less.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "a place and a time are all there is")]
+pub struct CachePoint {
+    /// The index of the last block that is kept.
+    pub block: usize,
+    /// How long.
+    pub life: CacheLife,
+}
+
+/// How long a beginning is kept since it was last used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "codecs must know each")]
+pub enum CacheLife {
+    /// As long as is usual, about five minutes.
+    Usual,
+    /// An hour.
+    Hour,
 }
 
 /// Who said something.
@@ -81,6 +103,8 @@ pub struct Tool {
     pub schema: Json,
     /// Whether arguments are guaranteed to fit the schema.
     pub strict: Option<bool>,
+    /// Whether the tools up to this one are to be kept by the provider, and how long.
+    pub cached: Option<CacheLife>,
 }
 
 /// Whether the model must call a tool.
@@ -196,10 +220,37 @@ impl Effort {
     }
 }
 
+// === impl Message ===
+
+impl Message {
+    /// A message of which nothing is to be kept.
+    pub fn new(role: Role, content: Vec<Block>) -> Self {
+        Self { role, content, cache_points: Vec::new() }
+    }
+
+    /// Adds a block, which is to be kept with all before it for so long.
+    pub(crate) fn push(&mut self, block: Block, cached: Option<CacheLife>) {
+        let at = self.content.len();
+        self.cache_points.extend(cached.map(|life| CachePoint { block: at, life }));
+        self.content.push(block);
+    }
+
+    /// How long the message is to be kept up to the block of this index.
+    pub(crate) fn cached_up_to(&self, block: usize) -> Option<CacheLife> {
+        self.cache_points.iter().find(|point| point.block == block).map(|point| point.life)
+    }
+}
+
 // === impl Request ===
 
 impl Request {
     pub(crate) fn blocks_mut(&mut self) -> impl Iterator<Item = &mut Block> {
         self.messages.iter_mut().flat_map(|message| message.content.iter_mut())
+    }
+
+    /// Whether a beginning of the conversation is to be kept.
+    pub(crate) fn is_to_be_cached(&self) -> bool {
+        self.tools.iter().any(|tool| tool.cached.is_some())
+            || self.messages.iter().any(|message| !message.cache_points.is_empty())
     }
 }

@@ -7,13 +7,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::HeaderMap;
-use http::{Extensions, Method, Request, Response, Uri};
+use http::{Extensions, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::listing::listing;
 use super::{ModelRoute, Onward, RouteBody};
+use crate::Unasked;
 use crate::body::RequestBody;
 use crate::dialect::{Dialect, Operation, Surface};
 use crate::edit::model_of;
@@ -38,6 +39,8 @@ pin_project! {
         // The models that have not been asked, the next one last.
         left: Vec<usize>,
         onward: Onward,
+        // What the first of them has answered whose failure may pass.
+        failed: Option<S::Response>,
         #[pin]
         state: State<S, B>,
     }
@@ -93,6 +96,7 @@ where
             request: Some(request),
             left: Vec::new(),
             onward: Onward::default(),
+            failed: None,
             state: State::Reading { body },
         }
     }
@@ -150,10 +154,17 @@ where
                     let failed =
                         response.extensions().get::<Arc<Error>>().is_some_and(|error| error.may_fail_over());
                     if !(failed && this.onward.more) {
+                        let response = match this.failed.take() {
+                            Some(earlier) if is_refusal(&response) => in_place_of(response, earlier),
+                            _ => response,
+                        };
                         return Poll::Ready(Ok(response.map(RouteBody::of_model)));
                     }
                     let before = response.extensions().get::<Onward>().copied().unwrap_or_default();
                     this.onward.sent |= before.sent;
+                    if this.failed.is_none() && !is_refusal(&response) {
+                        *this.failed = Some(response);
+                    }
                     tracing::debug!(left = this.left.len(), "asking another model");
                 }
             }
@@ -179,6 +190,21 @@ where
             .field("dialect", &self.dialect)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether the request is refused, and would be again.
+fn is_refusal<B>(response: &Response<B>) -> bool {
+    let status = response.status();
+    status.is_client_error() && !matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+}
+
+/// An earlier answer in the place of the last one: what one model refuses that only stands in says nothing of the one that
+/// was meant, which may serve the request later.
+fn in_place_of<B>(last: Response<B>, mut earlier: Response<B>) -> Response<B> {
+    if let Some(unasked) = last.extensions().get::<Unasked>() {
+        earlier.extensions_mut().insert(*unasked);
+    }
+    earlier
 }
 
 // === impl Head ===

@@ -5,7 +5,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::codec::{Object, object};
-use crate::dialect::{Dialect, Surface};
+use crate::dialect::{ClientDialect, Dialect, Surface};
 use crate::ir::{Fault, FaultKind};
 
 /// When a model was made, where nobody knows.
@@ -21,7 +21,7 @@ pub(super) fn listing<'a>(surface: &Surface, names: impl Iterator<Item = &'a str
             Some(name) => object(|body| write_one(body, name, dialect)),
             None => {
                 let fault = Fault::new(FaultKind::NotFound, format!("this route offers no model `{asked}`"));
-                let (status, body) = dialect.encode_fault(&fault);
+                let (status, body) = ClientDialect::or_openai(dialect).encode_fault(&fault);
                 return json(status, body);
             }
         },

@@ -32,7 +32,8 @@ pub struct Choice<S> {
 ///
 /// If the `model` of the request's body names exactly one of them, that one is asked first, else one by weight. If it
 /// cannot be reached, refuses by its own fault or is late, before anything has been sent to the client, the others are
-/// asked, each for itself; the last failure is the answer. Lists of models are answered here.
+/// asked, each for itself; the last failure is the answer, or the first one where those that stand in refuse the request by
+/// rules of their own, for it may be served later. Lists of models are answered here.
 ///
 /// It reads the whole body of a request, at most [`max_body`](Self::max_body) bytes.
 pub struct ModelRoute<S> {

@@ -46,9 +46,10 @@ use http::response::Parts;
 
 use crate::DROPPED;
 use crate::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
-use crate::dialect::{Dialect, Operation, Surface};
+use crate::dialect::{ClientDialect, Dialect, Operation, Surface, bedrock};
 use crate::edit::Object;
 use crate::error::Error;
+use crate::estimate::estimate_tokens;
 use crate::facts::RequestFacts;
 use crate::ir::{Collector, Fault, Losses, Reply, ToolNames, VectorForm, pieces};
 use crate::target::Target;
@@ -58,7 +59,7 @@ pub use self::translator::Translator;
 /// What the answer to a translated request needs to know about it.
 #[derive(Clone, Debug)]
 pub struct Translation {
-    client: Dialect,
+    client: ClientDialect,
     upstream: Dialect,
     asked: Asked,
     losses: Losses,
@@ -71,6 +72,7 @@ pub struct Translation {
 #[derive(Clone, Debug)]
 enum Asked {
     Chat { stream: bool, stream_usage: bool, names: ToolNames },
+    Count { estimate: u64 },
     Embeddings { form: VectorForm },
 }
 
@@ -97,7 +99,7 @@ pub(crate) fn kept_headers(headers: &HeaderMap) -> HeaderMap {
 // === impl Translation ===
 
 impl Translation {
-    /// Says a chat, or a request for embeddings, in the dialect of the target: the body that the provider gets. `strict` refuses
+    /// Says a chat, a request for embeddings, or for a count of tokens, in the dialect of the target: the body that the provider gets. `strict` refuses
     /// what cannot be said whole.
     ///
     /// # Errors
@@ -123,8 +125,10 @@ impl Translation {
         facts: &RequestFacts,
         strict: bool,
     ) -> Result<(Self, Bytes), Error> {
+        let spoken = ClientDialect::try_from(client.dialect()).map_err(|_| target.unsupported(client))?;
         let (asked, body, losses) = match client.operation() {
             Operation::Embeddings => say_embed(target, client.dialect(), request)?,
+            Operation::CountTokens => say_count(target, client.dialect(), request)?,
             _ => say_chat(target, client.dialect(), request)?,
         };
         if strict && !losses.is_empty() {
@@ -135,7 +139,7 @@ impl Translation {
                 Dialect::Responses => Echo::of_responses(request, &losses),
                 _ => Echo::default(),
             },
-            client: client.dialect(),
+            client: spoken,
             upstream: target.dialect(),
             asked,
             losses,
@@ -150,6 +154,14 @@ impl Translation {
         &self.losses
     }
 
+    /// What a count of tokens is answered with where the provider has none: an estimate.
+    pub(crate) fn estimate(&self) -> Option<u64> {
+        match self.asked {
+            Asked::Count { estimate } => Some(estimate),
+            Asked::Chat { .. } | Asked::Embeddings { .. } => None,
+        }
+    }
+
     /// Whether the client asked for a stream.
     pub fn is_stream(&self) -> bool {
         matches!(self.asked, Asked::Chat { stream: true, .. })
@@ -159,6 +171,7 @@ impl Translation {
     pub(crate) fn upstream_surface(&self) -> Surface {
         match self.asked {
             Asked::Chat { .. } => Surface::chat(self.upstream),
+            Asked::Count { .. } => Surface::counts(self.upstream),
             Asked::Embeddings { .. } => Surface::embeddings(self.upstream),
         }
     }
@@ -177,6 +190,10 @@ impl Translation {
         let defaults = self.defaults();
         let (stream, names) = match &self.asked {
             Asked::Chat { stream, names, .. } => (*stream, names),
+            Asked::Count { .. } => {
+                let count = bedrock::count::decode(body)?;
+                return Ok((self.client.encode_count(count), Losses::default()));
+            }
             Asked::Embeddings { form } => {
                 let reply = self.upstream.decode_embeddings(body)?;
                 return Ok((self.client.encode_embeddings(&reply, *form, &defaults), Losses::default()));
@@ -201,7 +218,7 @@ impl Translation {
     pub fn translator(&self) -> Translator {
         let names = match &self.asked {
             Asked::Chat { names, .. } => names.clone(),
-            Asked::Embeddings { .. } => ToolNames::default(),
+            Asked::Count { .. } | Asked::Embeddings { .. } => ToolNames::default(),
         };
         Translator::new(
             StreamDecoder::new(self.upstream, fastrand::u64(..)),
@@ -243,8 +260,8 @@ impl Translation {
 
     fn defaults(&self) -> Defaults {
         let prefix = match self.client {
-            Dialect::OpenAi => "chatcmpl-",
-            Dialect::Responses => "resp_",
+            ClientDialect::OpenAi => "chatcmpl-",
+            ClientDialect::Responses => "resp_",
             _ => "msg_",
         };
         Defaults {
@@ -266,6 +283,16 @@ fn say_chat(target: &Target, client: Dialect, body: &[u8]) -> Result<(Asked, Byt
     losses.extend(more);
     let asked = Asked::Chat { stream: request.stream, stream_usage: request.stream_usage, names };
     Ok((asked, body, losses))
+}
+
+fn say_count(target: &Target, client: Dialect, body: &[u8]) -> Result<(Asked, Bytes, Losses), Error> {
+    let (mut request, mut losses) = client.decode_request(body)?;
+    target.model().clone_into(&mut request.model);
+    ToolNames::adapt(&mut request);
+    let estimate = target.calibration().apply(estimate_tokens(body));
+    let (body, more) = bedrock::count::encode(&request)?;
+    losses.extend(more);
+    Ok((Asked::Count { estimate }, Bytes::from(body), losses))
 }
 
 fn say_embed(target: &Target, client: Dialect, body: &[u8]) -> Result<(Asked, Bytes, Losses), Error> {

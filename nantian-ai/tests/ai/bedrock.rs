@@ -119,6 +119,36 @@ async fn each_attempt_is_signed_anew_and_the_keys_of_an_account_take_turns() {
     assert_eq!(seen, [format!("{start}AKIDONE"), format!("{start}AKIDTWO")]);
 }
 
+#[tokio::test]
+async fn tokens_are_counted_by_bedrock_or_estimated_where_it_does_not() {
+    let asked = r#"{"model":"any","messages":[{"role":"user","content":"How far is the moon?"}]}"#;
+    let refusal = r#"{"message":"The provided model doesn't support counting tokens"}"#;
+    for (path, answer, counted) in [
+        ("/v1/messages/count_tokens", reply(200, r#"{"inputTokens":42}"#), Some(42)),
+        ("/v1/messages/count_tokens", reply(400, refusal), None),
+        ("/v1/messages/count_tokens", reply(403, "{}"), None),
+    ] {
+        let upstream = Upstream::new().replies(answer);
+        let reports = Reports::default();
+        let service = layer(bedrock()).observing(reports.clone());
+        let (head, body) = send(service, &upstream, post(path, asked)).await;
+        assert_eq!(head.status, 200, "{body}");
+        let count = serde_json::from_str::<Value>(&body).unwrap()["input_tokens"].as_u64().unwrap();
+        assert!(counted.map_or((5..40).contains(&count), |counted| counted == count), "{count}");
+        let (head, body) = upstream.request();
+        let path = "/model/anthropic.claude-sonnet-4-5-20250929-v1%3A0/count-tokens";
+        assert_eq!(head.uri.path(), path);
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let said = json!({"converse": {"messages": [{"role": "user", "content": [{"text": "How far is the moon?"}]}]}});
+        assert_eq!(body, json!({ "input": said }));
+        assert_eq!(reports.only().usage.total, 0);
+    }
+    // Of other models nothing is asked.
+    let nova = TargetConfig::new("demo/nova", "bedrock", "amazon.nova-pro-v1:0").region("eu-central-1");
+    let (head, _) = send(layer(nova), &Upstream::new(), post("/v1/messages/count_tokens", asked)).await;
+    assert_eq!(head.status, 200);
+}
+
 #[cfg(feature = "aws")]
 #[test]
 fn keys_that_are_none_and_a_header_for_a_signature_are_refused() {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use http_body_util::BodyExt as _;
 use nantian_ai::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
 use nantian_ai::ir::{Losses, ToolNames, pieces};
-use nantian_ai::{Dialect, TargetConfig};
+use nantian_ai::{ClientDialect, Dialect, TargetConfig};
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::support::{Reports, Upstream, chat, events, json, layer, openai, post, send, stream_chat};
@@ -154,10 +154,10 @@ fn the_sequence_that_an_answer_stopped_at_is_named_where_it_has_no_place() {
         echo: Echo::default(),
     };
     for (to, lost) in [
-        (Dialect::Anthropic, ""),
-        (Dialect::Ollama, "stop_sequence"),
-        (Dialect::OpenAi, "stop_sequence"),
-        (Dialect::Responses, "stop_sequence"),
+        (ClientDialect::Anthropic, ""),
+        (ClientDialect::Ollama, "stop_sequence"),
+        (ClientDialect::OpenAi, "stop_sequence"),
+        (ClientDialect::Responses, "stop_sequence"),
     ] {
         assert_eq!(to.encode_reply(reply.clone(), &defaults).1.to_string(), lost, "{to}");
         let mut encoder = StreamEncoder::new(to, defaults.clone(), ToolNames::default());

@@ -26,6 +26,8 @@ mod support;
 #[cfg(test)]
 mod timeouts;
 #[cfg(test)]
+mod tokens;
+#[cfg(test)]
 mod translation;
 #[cfg(test)]
 mod troubles;

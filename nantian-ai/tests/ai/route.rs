@@ -55,6 +55,29 @@ async fn a_model_is_named_by_its_service_or_by_its_provider() {
     }
 }
 
+#[tokio::test]
+async fn what_the_model_that_stands_in_refuses_does_not_hide_that_the_other_one_failed() {
+    let recording = r#"{"model":"gpt","messages":[{"role":"user","content":[
+        {"type":"input_audio","input_audio":{"data":"AAAA","format":"wav"}}]}]}"#;
+    let refusal =
+        r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long"}}"#;
+    for (request, claude, asked) in [
+        (post("/v1/chat/completions", recording), Upstream::new(), 0),
+        (chat("gpt"), Upstream::new().replies(reply(400, refusal)), 1),
+        (chat("gpt"), Upstream::new().replies(reply(404, refusal)), 1),
+    ] {
+        let failure = r#"{"error":{"message":"busy","type":"server_error","code":"x"}}"#;
+        let openai = Upstream::new().replies(reply(503, failure));
+        let (status, body, _) = ask(&openai, &claude, request).await;
+        assert_eq!((status, &body["error"]["message"]), (503, &json!("busy")));
+        assert_eq!(claude.requests(), asked);
+    }
+    // A failure of both is the last one's.
+    let openai = Upstream::new().replies(reply(503, "{}"));
+    let claude = Upstream::new().replies(reply(429, refusal));
+    assert_eq!(ask(&openai, &claude, chat("gpt")).await.0, 429);
+}
+
 #[tokio::test(start_paused = true)]
 async fn where_one_fails_the_other_is_asked_in_its_own_dialect_and_reported_once() {
     let failures: [fn() -> Upstream; 6] = [

@@ -8,12 +8,12 @@ mod written;
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
-use nantian_ai::Dialect;
 use nantian_ai::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
 use nantian_ai::ir::{
     Block, Collector, Event, Json, Media, Message, Output, Reasoning, Reply, Request, Role, Source, Stop,
     Tokens, Tool, ToolCall, ToolChoice, ToolNames, ToolResult, pieces,
 };
+use nantian_ai::{ClientDialect, Dialect};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -126,7 +126,7 @@ fn sent(reply: Reply, dialect: Dialect) -> Vec<u8> {
         Dialect::Bedrock => written::bedrock_reply(&reply).to_string().into_bytes(),
         Dialect::Gemini => written::gemini_reply(&reply).to_string().into_bytes(),
         _ => {
-            let (body, lost) = dialect.encode_reply(reply, &defaults());
+            let (body, lost) = ClientDialect::try_from(dialect).unwrap().encode_reply(reply, &defaults());
             assert!(lost.is_empty(), "{lost}");
             body.to_vec()
         }
@@ -143,7 +143,7 @@ fn streamed(reply: Reply, dialect: Dialect) -> Vec<u8> {
 }
 
 fn stream(events: Vec<Event>, dialect: Dialect) -> Vec<u8> {
-    let mut encoder = StreamEncoder::new(dialect, defaults(), ToolNames::default());
+    let mut encoder = StreamEncoder::new(dialect.try_into().unwrap(), defaults(), ToolNames::default());
     let mut out = Vec::new();
     events.into_iter().for_each(|event| encoder.push(event, &mut out));
     out
@@ -170,13 +170,13 @@ fn request(dialect: Dialect) -> impl Strategy<Value = Request> {
     let user = (text(), any::<bool>()).prop_map(move |(text, shows)| {
         let mut content = vec![Block::Text(text)];
         content.extend(shows.then(|| Block::Image(picture.clone())));
-        Message { role: Role::User, content }
+        Message::new(Role::User, content)
     });
     let turn = (user, option::of(text()), vec(("[a-z_]{1,5}", json(dialect), text()), 0..3));
     let messages = (option::of(text()), vec(turn, 1..4)).prop_map(|(system, turns)| {
         let mut messages = Vec::new();
         if let Some(system) = system {
-            messages.push(Message { role: Role::System, content: vec![Block::Text(system)] });
+            messages.push(Message::new(Role::System, vec![Block::Text(system)]));
         }
         let mut ids = 0..;
         for (user, said, calls) in turns {
@@ -195,13 +195,13 @@ fn request(dialect: Dialect) -> impl Strategy<Value = Request> {
             if content.is_empty() {
                 content.push(Block::Text("ok".to_owned()));
             }
-            messages.push(Message { role: Role::Assistant, content });
+            messages.push(Message::new(Role::Assistant, content));
             if !results.is_empty() {
-                messages.push(Message { role: Role::User, content: results });
-                messages.push(Message { role: Role::Assistant, content: vec![Block::Text("so".to_owned())] });
+                messages.push(Message::new(Role::User, results));
+                messages.push(Message::new(Role::Assistant, vec![Block::Text("so".to_owned())]));
             }
         }
-        messages.push(Message { role: Role::User, content: vec![Block::Text("And?".to_owned())] });
+        messages.push(Message::new(Role::User, vec![Block::Text("And?".to_owned())]));
         messages
     });
     let schema = Json::parse(r#"{"type":"object","properties":{"b":{},"a":{}}}"#).unwrap();
@@ -210,7 +210,7 @@ fn request(dialect: Dialect) -> impl Strategy<Value = Request> {
         move |(name, description, strict)| {
             // Responses has no schema of which nothing is said.
             let strict = strict.or((dialect == Dialect::Responses).then_some(false));
-            Tool { name, description, schema: schema.clone(), strict }
+            Tool { name, description, schema: schema.clone(), strict, cached: None }
         }
     });
     let forced = dialect != Dialect::Ollama;

@@ -14,21 +14,25 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(RULES))]
 pub struct Auth {
-    /// The scheme: bearer, apiKey, basic, aws or none, in any case.
+    /// The scheme: bearer, apiKey, basic, aws, azure, gcp or none, in any case.
     ///
     /// Default: the provider's own. Source: `spec.auth.type`.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<Spelled<AuthType>>,
     /// Name of the Secret in the namespace of the AIService; required unless type is none.
     ///
-    /// Range: 1 to 253 characters. Source: `spec.auth.secret`.
+    /// Range: 1 to 253 characters. Default: with type aws, azure or gcp the gateway's own identity there, if it may be used in
+    /// this namespace. Source: `spec.auth.secret`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub secret: Option<String>,
     /// Entry of the Secret; each of its lines is a credential, and they are used in turn.
     ///
+    /// With type azure and gcp each object of JSON in it is a credential.
+    ///
     /// Range: 1 to 253 characters. Default: its only entry; with type aws the entries aws_access_key_id, aws_secret_access_key
-    /// and, if there is one, aws_session_token, in lower or upper case. Source: `spec.auth.key`.
+    /// and, if there is one, aws_session_token; with type azure the entries azure_tenant_id, azure_client_id, azure_client_secret
+    /// and, if there is one, azure_authority_host; in lower or upper case. Source: `spec.auth.key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,
@@ -53,24 +57,31 @@ pub enum AuthType {
     Basic,
     /// A signature of each request by an account of AWS; an entry is `access key:secret key`, and `:session token` if needed.
     Aws,
+    /// `Bearer`, then a token of Entra ID for an application, as `az ad sp create-for-rbac` prints it.
+    Azure,
+    /// `Bearer`, then a token of Google for a service account, by the JSON of its key file.
+    Gcp,
     /// Nothing is sent.
     None,
 }
 
 /// The text is no scheme of authentication.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not one of bearer, apiKey, basic, aws, none")]
+#[error("{0:?} is not one of bearer, apiKey, basic, aws, azure, gcp, none")]
 #[non_exhaustive]
 pub struct InvalidAuthType(pub String);
 
 pub(crate) const RULES: &[Rule] = &[
     Rule {
-        cel: "has(self.secret) || (has(self.type) && self.type.matches('^(?i:none)$'))",
-        message: "is required unless type is none",
+        cel: "has(self.secret) || (has(self.type) && self.type.matches('^(?i:none|aws|azure|gcp)$'))",
+        message: "is required unless type is none, aws, azure or gcp",
         field: Some("secret"),
         holds: |auth| {
             has(auth, "secret")
-                || matches!(text(auth, "type").map(str::parse), Some(Ok(AuthType::None) | Err(_)))
+                || matches!(
+                    text(auth, "type").map(str::parse),
+                    Some(Ok(AuthType::None | AuthType::Aws | AuthType::Azure | AuthType::Gcp) | Err(_))
+                )
         },
     },
     Rule {
@@ -81,10 +92,10 @@ pub(crate) const RULES: &[Rule] = &[
     },
 ];
 
-const PATTERN: &str = "^(?i:bearer|api-?key|basic|aws|none)$";
+const PATTERN: &str = "^(?i:bearer|api-?key|basic|aws|azure|gcp|none)$";
 
 pub(crate) const HINTS: &[Hint] =
-    &[Hint { pattern: PATTERN, meaning: "one of bearer, apiKey, basic, aws, none" }];
+    &[Hint { pattern: PATTERN, meaning: "one of bearer, apiKey, basic, aws, azure, gcp, none" }];
 
 // === impl AuthType ===
 
@@ -99,7 +110,9 @@ impl FromStr for AuthType {
             "bearer" => Ok(Self::Bearer),
             "apikey" | "api-key" => Ok(Self::ApiKey),
             "aws" => Ok(Self::Aws),
+            "azure" => Ok(Self::Azure),
             "basic" => Ok(Self::Basic),
+            "gcp" => Ok(Self::Gcp),
             "none" => Ok(Self::None),
             _ => Err(InvalidAuthType(text.to_owned())),
         }
@@ -113,6 +126,8 @@ impl fmt::Display for AuthType {
             Self::ApiKey => "apiKey",
             Self::Basic => "basic",
             Self::Aws => "aws",
+            Self::Azure => "azure",
+            Self::Gcp => "gcp",
             Self::None => "none",
         })
     }

@@ -128,7 +128,7 @@ fn schemes_of_authentication_are_read_in_any_case() {
     }
     assert_eq!(
         "oauth".parse::<AuthType>().expect_err("oauth is no scheme").to_string(),
-        "\"oauth\" is not one of bearer, apiKey, basic, aws, none"
+        "\"oauth\" is not one of bearer, apiKey, basic, aws, azure, gcp, none"
     );
 }
 

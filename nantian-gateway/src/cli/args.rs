@@ -136,6 +136,11 @@ pub(super) struct Common {
     /// Private networks that Wasm modules may be fetched from, also over http, such as 10.0.0.0/8; none by default.
     #[arg(long, env = "NANTIAN_PLUGIN_SOURCES", value_name = "CIDR,…", default_value = "")]
     pub(super) plugin_sources: SourceNetworks,
+    /// Namespaces whose AIServices may use the gateway's own identity at AWS, Azure or Google: those with auth of type aws,
+    /// azure or gcp and without a secret, wherever their endpoint is; none by default. The environment names it, as the
+    /// clouds' own tools expect: IAM roles for service accounts and Pod Identity, workload identity of Azure, the metadata server of Google.
+    #[arg(long, env = "NANTIAN_IDENTITY_NAMESPACES", value_name = "NAMESPACE,…", value_delimiter = ',')]
+    pub(super) identity_namespaces: Vec<String>,
     /// A file with the keys of session tokens, one a line, each 32 random bytes in base64 (`head -c 32 /dev/urandom | base64`):
     /// the first seals, all open, so that replicas with the same file share sessions. It is watched. Without it the key is
     /// random, and sessions end with the process.

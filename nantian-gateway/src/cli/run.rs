@@ -1,6 +1,7 @@
 //! `run` and what it shares with `demo`: the process from start to drain.
 
 use std::{
+    env,
     io::{self, IsTerminal as _},
     path::PathBuf,
     sync::Arc,
@@ -28,7 +29,7 @@ use crate::{
     listen::Timeouts,
     metrics::Metrics,
     observe::{self, AccessLog},
-    policy::Outside,
+    policy::{Outside, OwnIdentities, Tokens},
     runtime::{WorkerConfig, Workers, raise_open_files},
     source::{Files, Source, Watcher},
     stream::UdpConfig,
@@ -169,12 +170,15 @@ pub(super) async fn serve(
     let modules = Modules::new(FetchConfig { networks: common.plugin_sources.clone(), tls });
     let workers = Workers::start(workers, &config, &metrics)?;
     let (telemetry, mut exported) = Telemetry::new(config.client.clone());
+    let own = OwnIdentities::of_environment(common.identity_namespaces.clone(), |name| env::var(name).ok());
+    let tokens = Tokens::new(config.client.clone(), own);
     let outside = Outside { modules: modules.clone(), client: config.client };
     let registry = Registry::new(Arc::clone(&metrics), store, session_keys.keys().clone())
         .trusting(roots)
         .reaching_out(outside)
         .with_plugin_instances(common.max_plugin_instances)
-        .telling(telemetry);
+        .telling(telemetry)
+        .exchanging(tokens);
     let here = Locality::new("", common.zone.as_str(), common.node.as_str());
     let mut control =
         Control::new(source, gates, session_keys, workers, metrics, view.clone(), registry).located(here);

@@ -18,7 +18,8 @@ use crate::{
     metrics::Metrics,
     pattern::Patterns,
     policy::{
-        AiObserver, Limiters, Outside, PolicyLimiter, WasmPlugins, ai_target, rate_limit_policy, service_info,
+        AiObserver, Limiters, Outside, PolicyLimiter, Tokens, WasmPlugins, ai_target, rate_limit_policy,
+        service_info,
     },
     respond::Chain,
     telemetry::Telemetry,
@@ -35,6 +36,8 @@ pub struct Registry {
     ai_services: BTreeMap<ObjectName, AiUpstream>,
     /// Tells collectors; without, they are told nothing.
     telemetry: Option<Telemetry>,
+    /// Exchanges credentials; without, those that need it make no target.
+    tokens: Option<Tokens>,
     limiters: Limiters,
     plugins: WasmPlugins,
     tls: BTreeMap<(PortKey, Inside), TlsPort>,
@@ -81,6 +84,7 @@ impl Registry {
             balancers: BTreeMap::new(),
             ai_services: BTreeMap::new(),
             telemetry: None,
+            tokens: None,
             plugins: WasmPlugins::default(),
             tls: BTreeMap::new(),
             roots: Roots::none(),
@@ -119,6 +123,13 @@ impl Registry {
     #[must_use]
     pub fn telling(mut self, telemetry: Telemetry) -> Self {
         self.telemetry = Some(telemetry);
+        self
+    }
+
+    /// With credentials of AIServices that are exchanged for tokens.
+    #[must_use]
+    pub fn exchanging(mut self, tokens: Tokens) -> Self {
+        self.tokens = Some(tokens);
         self
     }
 
@@ -297,7 +308,7 @@ impl Registry {
                 continue;
             }
             let last_good = self.ai_services.remove(name).and_then(|known| known.target);
-            let (target, fault) = match ai_target(name, config) {
+            let (target, fault) = match ai_target(name, config, self.tokens.as_mut()) {
                 Ok((target, destination)) => {
                     let observer = self.observer(name, &target, &config.collectors);
                     (Some((Arc::new(target), destination, observer)), None)

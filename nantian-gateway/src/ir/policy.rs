@@ -89,7 +89,7 @@ pub struct AiAuth {
     pub kind: AiAuthType,
     /// The header, if the scheme's own is not meant.
     pub header: Option<String>,
-    /// The credential itself; `None` only for [`AiAuthType::None`].
+    /// The credential itself; `None` for [`AiAuthType::None`], and where the gateway's own identity is meant.
     pub secret: Option<Secret>,
 }
 
@@ -106,6 +106,10 @@ pub enum AiAuthType {
     Basic,
     /// A signature by an account of AWS.
     Aws,
+    /// `Bearer` and a token of Entra ID.
+    Azure,
+    /// `Bearer` and a token of Google.
+    Gcp,
     /// No credential.
     #[default]
     None,

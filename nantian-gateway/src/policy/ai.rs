@@ -1,6 +1,7 @@
 //! AIService.
 
 mod observe;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use nantian_ai::{
     AiLayer, Credential, Growth, RequestFacts, RetryPolicy, Scheme, Secret, Target, TargetConfig, Timeouts,
     body::RequestBody,
     route::{Choice, ModelRoute},
+    token::Exchange,
     usage::{Outcome, UsageLayer, UsageReport, UsageSink},
 };
 use nantian_ratelimit::{ReservationHandle, Settlement};
@@ -23,7 +25,10 @@ use crate::{
     upstream::Destination,
 };
 
-pub use self::observe::{AiObserver, service_info};
+pub use self::{
+    observe::{AiObserver, service_info},
+    tokens::{OwnIdentities, Tokens},
+};
 
 /// An AIService that cannot be an upstream.
 #[derive(Debug, thiserror::Error)]
@@ -35,19 +40,69 @@ pub enum InvalidAiService {
     /// The credential is no text.
     #[error("the credential is not UTF-8")]
     Credential,
+    /// The gateway's own identity is meant, and may not be used.
+    #[error(
+        "auth.secret is missing, and AIServices of this namespace may not use the gateway's own identity"
+    )]
+    Own,
+    /// The gateway's own identity is meant, and it has none there.
+    #[error("auth.secret is missing, and the gateway's environment names no identity of type {scheme}")]
+    NoIdentity {
+        /// The cloud.
+        scheme: Scheme,
+    },
+    /// Credentials cannot be exchanged for tokens here.
+    #[error("credentials of type {scheme} cannot be exchanged for tokens here")]
+    NoTokens {
+        /// The cloud.
+        scheme: Scheme,
+    },
     /// The endpoint has no host and port.
     #[error("the endpoint names no host")]
     Endpoint,
 }
 
-/// The target of an AIService and where it is.
+/// The target of an AIService and where it is. What its credential is exchanged for comes from `tokens`.
 ///
 /// # Errors
 /// [`InvalidAiService`].
 pub fn ai_target(
     name: &ObjectName,
     service: &ir::AiService,
+    tokens: Option<&mut Tokens>,
 ) -> Result<(Target, Destination), InvalidAiService> {
+    let mut config = config(name, service)?;
+    let scheme = config.credential.scheme;
+    let is_own = is_own(&service.auth);
+    let target = if is_own || matches!(scheme, Scheme::Azure | Scheme::Gcp) {
+        let tokens = tokens.ok_or(InvalidAiService::NoTokens { scheme })?;
+        if is_own {
+            config.credential.workload = Some(tokens.own(&name.namespace, scheme)?);
+        }
+        Target::with_tokens(config, tokens.client())?
+    } else {
+        Target::new(config)?
+    };
+    let destination = destination(&target).ok_or(InvalidAiService::Endpoint)?;
+    Ok((target, destination))
+}
+
+/// Whether an AIService with a credential of its own could be an upstream.
+///
+/// # Errors
+/// [`InvalidAiService`].
+pub fn check_ai_service(name: &ObjectName, service: &ir::AiService) -> Result<(), InvalidAiService> {
+    // It is never asked.
+    let target = Target::with_tokens(config(name, service)?, Arc::new(drop::<Exchange>))?;
+    destination(&target).map(drop).ok_or(InvalidAiService::Endpoint)
+}
+
+/// Whether the gateway's own identity is meant.
+fn is_own(auth: &ir::AiAuth) -> bool {
+    auth.secret.is_none() && auth.kind != ir::AiAuthType::None
+}
+
+fn config(name: &ObjectName, service: &ir::AiService) -> Result<TargetConfig, InvalidAiService> {
     let mut config = TargetConfig::new(name.to_string(), &service.provider, &service.model)
         .credential(credential(&service.auth)?)
         // The client of the upstreams has a time of its own for connections.
@@ -65,9 +120,7 @@ pub fn ai_target(
     if let Some(version) = &service.api_version {
         config = config.api_version(version);
     }
-    let target = Target::new(config)?;
-    let destination = destination(&target).ok_or(InvalidAiService::Endpoint)?;
-    Ok((target, destination))
+    Ok(config)
 }
 
 fn credential(auth: &ir::AiAuth) -> Result<Credential, InvalidAiService> {
@@ -76,18 +129,40 @@ fn credential(auth: &ir::AiAuth) -> Result<Credential, InvalidAiService> {
         ir::AiAuthType::ApiKey => Scheme::ApiKey,
         ir::AiAuthType::Basic => Scheme::Basic,
         ir::AiAuthType::Aws => Scheme::Aws,
+        ir::AiAuthType::Azure => Scheme::Azure,
+        ir::AiAuthType::Gcp => Scheme::Gcp,
         ir::AiAuthType::None => return Ok(Credential::none()),
     };
     let secret = auth.secret.as_ref().map_or(&b""[..], |secret| secret.0.trim_ascii());
     let secret = std::str::from_utf8(secret).map_err(|_| InvalidAiService::Credential)?;
-    // A line is a key; several are used in turn.
-    let mut keys = secret.lines().map(str::trim).filter(|key| !key.is_empty()).map(Secret::new);
-    let credential = Credential::new(scheme, keys.next().unwrap_or(Secret::new("")));
-    let credential = keys.fold(credential, Credential::or);
+    let mut credential = Credential::new(scheme, "");
+    credential.secrets = match scheme {
+        _ if is_own(auth) => Vec::new(),
+        // Each object of JSON is an account.
+        Scheme::Azure | Scheme::Gcp => objects(secret),
+        // A line is a key; several are used in turn.
+        _ => secret.lines().map(str::trim).filter(|key| !key.is_empty()).map(Secret::new).collect(),
+    };
     Ok(match &auth.header {
         Some(header) => credential.in_header(header),
         None => credential,
     })
+}
+
+/// The objects of JSON in a text, one after the other; where they end, the rest is one that cannot be read.
+fn objects(text: &str) -> Vec<Secret> {
+    let mut objects = serde_json::Deserializer::from_str(text).into_iter::<serde::de::IgnoredAny>();
+    let mut found = Vec::new();
+    let mut start = 0;
+    while let Some(object) = objects.next() {
+        let end = if object.is_ok() { objects.byte_offset() } else { text.len() };
+        found.extend(text.get(start..end).map(|object| Secret::new(object.trim())));
+        if object.is_err() {
+            break;
+        }
+        start = end;
+    }
+    found
 }
 
 fn retry(retry: ir::Retry) -> RetryPolicy {

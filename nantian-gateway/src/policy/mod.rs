@@ -10,7 +10,10 @@ mod unsent;
 mod wasm;
 
 pub use self::{
-    ai::{AiObserver, InvalidAiService, Meter, ModelChoice, ai_layer, ai_target, model_route, service_info},
+    ai::{
+        AiObserver, InvalidAiService, Meter, ModelChoice, OwnIdentities, Tokens, ai_layer, ai_target,
+        check_ai_service, model_route, service_info,
+    },
     load_balancing::{balance_config, balance_layer, endpoints},
     rate_limit::{
         InvalidRateLimit, Limiters, Models, PolicyLimiter, RateLimits, policy as rate_limit_policy,

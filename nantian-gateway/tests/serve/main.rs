@@ -6,6 +6,7 @@ mod ai;
 mod ai_azure;
 mod ai_bedrock;
 mod ai_telemetry;
+mod ai_tokens;
 mod backend_tls;
 mod balancing;
 mod clients;

@@ -15,7 +15,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use nantian_ai::respond::{DialectResponder, Respond as _};
 use nantian_ai::translate::{Translation, Translator};
-use nantian_ai::{BoxError, DROPPED, Dialect, Error, Surface, Target, TargetConfig};
+use nantian_ai::{BoxError, ClientDialect, DROPPED, Dialect, Error, Surface, Target, TargetConfig};
 use nantian_pingora_examples::{backend, post as ask, proxy, respond};
 use pingora_core::{ErrorType, Result, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -96,7 +96,7 @@ impl Exchange {
                 Answer::Refusal(status) => translation.refusal(*status, &self.whole).1,
                 _ => match translation.reply(&self.whole, false) {
                     Ok((reply, _)) => reply,
-                    Err(fault) => Dialect::Anthropic.encode_fault(&fault).1,
+                    Err(fault) => ClientDialect::Anthropic.encode_fault(&fault).1,
                 },
             });
         }

@@ -150,7 +150,7 @@ mod tests {
             };
             let is_said = turn.contains(['s', 'u', 'c', 'a']);
             let role = if is_said { Role::Assistant } else { Role::User };
-            Message { role, content: turn.chars().map(block).collect() }
+            Message::new(role, turn.chars().map(block).collect())
         };
         let messages = turns.iter().map(message).collect();
         let thinking = Some(Thinking::Effort(Effort::High));

@@ -17,7 +17,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Reply, Losses), Fault> {
     for block in blocks {
         let mut block = Fields::lenient(block);
         let kind = block.any_text("type").unwrap_or_default();
-        match read_block(&kind, &mut block, &mut losses) {
+        match read_block(&kind, &mut block, &mut None, &mut losses) {
             Ok(Some(read)) => {
                 block.rest(&mut losses);
                 content.push(read);

@@ -7,20 +7,25 @@ use super::SIGNED_HERE;
 use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::openai::read_stop;
 use crate::ir::{
-    Block, Document, Effort, Json, Losses, Media, Message, Output, Reasoning, Request, Role, Source,
-    Thinking, Tool, ToolCall, ToolChoice, ToolResult,
+    Block, CacheLife, CachePoint, Document, Effort, Json, Losses, Media, Message, Output, Reasoning, Request,
+    Role, Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult,
 };
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     let mut fields = Fields::parse(body)?;
     let mut losses = Losses::default();
     let mut messages = Vec::new();
-    let system = content(fields.take("system"), &mut losses)?;
-    if !system.is_empty() {
-        messages.push(Message { role: Role::System, content: system });
+    let system = content(Role::System, fields.take("system"), &mut losses)?;
+    if !system.content.is_empty() {
+        messages.push(system);
     }
     for message in fields.list("messages")?.unwrap_or_default() {
         messages.push(read_message(message, &mut losses)?);
+    }
+    // Of the whole request it is meant at its end.
+    let life = take_cache_control(&mut fields, &mut losses)?;
+    if let (Some(life), Some(last)) = (life, messages.last_mut()) {
+        last.cache_points.extend(last.content.len().checked_sub(1).map(|block| CachePoint { block, life }));
     }
     let mut config = fields.object("output_config", "output_config")?;
     let (tool_choice, parallel_tools) = read_tool_choice(&mut fields, &mut losses)?;
@@ -78,45 +83,67 @@ fn read_message(message: Value, losses: &mut Losses) -> Result<Message, Invalid>
         "system" => Role::System,
         _ => return Err(Invalid::new("messages.role", "is neither user nor assistant")),
     };
-    let content = content(fields.take("content"), losses)?;
+    let message = content(role, fields.take("content"), losses)?;
     fields.rest(losses);
-    Ok(Message { role, content })
+    Ok(message)
 }
 
-fn content(content: Option<Value>, losses: &mut Losses) -> Result<Vec<Block>, Invalid> {
+fn content(role: Role, content: Option<Value>, losses: &mut Losses) -> Result<Message, Invalid> {
+    let mut message = Message::new(role, Vec::new());
     match content {
-        None => Ok(Vec::new()),
-        Some(Value::String(text)) if text.is_empty() => Ok(Vec::new()),
-        Some(Value::String(text)) => Ok(vec![Block::Text(text)]),
+        None => {}
+        Some(Value::String(text)) if text.is_empty() => {}
+        Some(Value::String(text)) => message.content.push(Block::Text(text)),
         Some(Value::Array(blocks)) => {
-            let mut read = Vec::with_capacity(blocks.len());
             for block in blocks {
                 let mut fields = Fields::of(block, "messages.content")?;
                 let kind = fields.required_text("type")?;
-                match read_block(&kind, &mut fields, losses)? {
+                let mut cached = None;
+                match read_block(&kind, &mut fields, &mut cached, losses)? {
                     Some(block) => {
-                        read.push(block);
+                        message.push(block, cached);
                         fields.rest(losses);
                     }
                     // Blocks of tools that the provider runs itself.
                     None => losses.add_below("messages.content", &kind),
                 }
             }
-            Ok(read)
         }
-        Some(_) => Err(Invalid::new("messages.content", "is neither a string nor a list")),
+        Some(_) => return Err(Invalid::new("messages.content", "is neither a string nor a list")),
     }
+    Ok(message)
 }
 
-/// Reads a block of a kind; `None` for one that has no counterpart.
+/// Reads how long a beginning is to be kept that ends here.
+pub(crate) fn take_cache_control(
+    fields: &mut Fields,
+    losses: &mut Losses,
+) -> Result<Option<CacheLife>, Invalid> {
+    let Some(mut control) = fields.object("cache_control", "cache_control")? else { return Ok(None) };
+    let is_known = control.text("type")?.as_deref() == Some("ephemeral");
+    let life = match control.text("ttl")?.as_deref() {
+        None | Some("5m") => CacheLife::Usual,
+        Some("1h") => CacheLife::Hour,
+        Some(_) => {
+            losses.add("cache_control.ttl");
+            CacheLife::Usual
+        }
+    };
+    control.rest(losses);
+    if !is_known {
+        losses.add("cache_control");
+    }
+    Ok(is_known.then_some(life))
+}
+
+/// Reads a block of a kind, and whether a beginning that is to be kept ends there; `None` for one that has no counterpart.
 pub(crate) fn read_block(
     kind: &str,
     fields: &mut Fields,
+    cached: &mut Option<CacheLife>,
     losses: &mut Losses,
 ) -> Result<Option<Block>, Invalid> {
-    if fields.take("cache_control").is_some() {
-        losses.add("cache_control");
-    }
+    *cached = take_cache_control(fields, losses)?;
     Ok(Some(match kind {
         "text" => Block::Text(fields.required_text("text")?),
         "image" => Block::Image(image(fields)?),
@@ -134,11 +161,16 @@ pub(crate) fn read_block(
                 arguments: fields.json_object("input"),
             })
         }
-        "tool_result" => Block::ToolResult(ToolResult {
-            id: fields.required_text("tool_use_id")?,
-            content: content(fields.take("content"), losses)?,
-            is_error: fields.flag("is_error")?.unwrap_or(false),
-        }),
+        "tool_result" => {
+            let said = content(Role::User, fields.take("content"), losses)?;
+            // Within a result nothing else can end there.
+            *cached = cached.or_else(|| said.cache_points.last().map(|point| point.life));
+            Block::ToolResult(ToolResult {
+                id: fields.required_text("tool_use_id")?,
+                content: said.content,
+                is_error: fields.flag("is_error")?.unwrap_or(false),
+            })
+        }
         _ => return Ok(None),
     }))
 }
@@ -186,9 +218,7 @@ fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<Tool>, Inval
             losses.add_below("tools", &kind);
             continue;
         }
-        if tool.take("cache_control").is_some() {
-            losses.add("cache_control");
-        }
+        let cached = take_cache_control(&mut tool, losses)?;
         // How arguments are streamed; every tool's are.
         tool.ignore(&["eager_input_streaming"]);
         read.push(Tool {
@@ -196,6 +226,7 @@ fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<Tool>, Inval
             description: tool.text("description")?,
             schema: tool.json("input_schema").unwrap_or_else(Json::empty_object),
             strict: tool.flag("strict")?,
+            cached,
         });
         tool.rest(losses);
     }

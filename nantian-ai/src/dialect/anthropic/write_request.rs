@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use super::{Plan, Traits};
 use crate::codec::{Invalid, List, Object, object, text_of};
 use crate::dialect::{bedrock, gemini, responses};
-use crate::ir::{Block, Document, Json, Losses, Message, Output, Request, Role, Source, ToolChoice, safe_id};
+use crate::ir::{
+    Block, CacheLife, Document, Json, Losses, Message, Output, Request, Role, Source, ToolChoice, safe_id,
+};
 
 /// The most tokens of an answer where the client names no limit; Anthropic wants one.
 const DEFAULT_MAX_TOKENS: u64 = 4_096;
@@ -26,7 +28,7 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
         body.text("model", &request.model);
         body.count("max_tokens", plan.limit(request.max_output.unwrap_or(DEFAULT_MAX_TOKENS)));
         if !system.is_empty() {
-            body.list("system", |list| system.iter().for_each(|text| write_text(list, text)));
+            body.list("system", |list| system.iter().for_each(|said| said.write(list)));
         }
         body.list("messages", |list| turns.iter().for_each(|turn| turn.write(list)));
         write_tools(body, request);
@@ -65,38 +67,33 @@ fn name_the_unknown(request: &Request, losses: &mut Losses) {
 }
 
 /// The system prompt, and the turns: neighbours of one role are one turn, and results come first in theirs.
-fn turns<'r>(
-    request: &'r Request,
-    losses: &mut Losses,
-) -> Result<(Vec<Cow<'r, str>>, Vec<Turn<'r>>), Invalid> {
-    let mut system = Vec::new();
+fn turns<'r>(request: &'r Request, losses: &mut Losses) -> Result<(Vec<Said<'r>>, Vec<Turn<'r>>), Invalid> {
+    let mut system = Turn { role: Role::System, said: Vec::new() };
     let mut turns: Vec<Turn<'_>> = Vec::new();
-    for Message { role, content } in &request.messages {
-        if *role == Role::System {
+    for message in &request.messages {
+        if message.role == Role::System {
             if !turns.is_empty() {
                 losses.add("messages.system");
             }
-            system.extend(content.iter().filter(|block| !block.is_blank()).filter_map(|block| match block {
-                Block::Text(text) => Some(Cow::from(text.as_str())),
-                _ => None,
-            }));
+            system.take(message, losses)?;
             continue;
         }
-        if turns.last().is_none_or(|last| last.role != *role) {
-            turns.push(Turn { role: *role, blocks: Vec::new() });
+        if turns.last().is_none_or(|last| last.role != message.role) {
+            turns.push(Turn { role: message.role, said: Vec::new() });
         }
         if let Some(turn) = turns.last_mut() {
-            turn.take(content, losses)?;
+            turn.take(message, losses)?;
         }
     }
     if matches!(request.output, Some(Output::Json)) {
-        system.push(ONLY_JSON.into());
+        let only_json = Cow::Owned(Block::Text(ONLY_JSON.to_owned()));
+        system.said.push(Said { block: only_json, cached: None });
     }
     turns.retain_mut(|turn| {
-        turn.blocks.sort_by_key(|block| !matches!(block, Block::ToolResult(_)));
-        !turn.blocks.is_empty()
+        turn.said.sort_by_key(|said| !matches!(*said.block, Block::ToolResult(_)));
+        !turn.said.is_empty()
     });
-    Ok((system, turns))
+    Ok((system.said, turns))
 }
 
 fn write_config(body: &mut Object<'_>, request: &Request, effort: Option<&'static str>) {
@@ -133,6 +130,7 @@ fn write_tools(body: &mut Object<'_>, request: &Request) {
                     _ => item.json("input_schema", &tool.schema),
                 }
                 item.some_flag("strict", tool.strict);
+                write_cache_control(item, tool.cached);
             });
         }
     });
@@ -158,15 +156,30 @@ fn write_tools(body: &mut Object<'_>, request: &Request) {
 /// A turn that Anthropic can read.
 struct Turn<'r> {
     role: Role,
-    blocks: Vec<&'r Block>,
+    said: Vec<Said<'r>>,
+}
+
+/// A block, and whether a beginning that is to be kept ends there.
+struct Said<'r> {
+    block: Cow<'r, Block>,
+    cached: Option<CacheLife>,
 }
 
 // === impl Turn ===
 
 impl<'r> Turn<'r> {
-    fn take(&mut self, content: &'r [Block], losses: &mut Losses) -> Result<(), Invalid> {
-        for block in content.iter().filter(|block| !block.is_blank()) {
+    fn take(&mut self, message: &'r Message, losses: &mut Losses) -> Result<(), Invalid> {
+        let is_system = self.role == Role::System;
+        for (at, block) in message.content.iter().enumerate() {
+            let cached = message.cached_up_to(at);
             match block {
+                block if block.is_blank() || (is_system && !matches!(block, Block::Text(_))) => {
+                    // What is kept ends with what is said before.
+                    if let (Some(life), Some(last)) = (cached, self.said.last_mut()) {
+                        last.cached = Some(life);
+                    }
+                    continue;
+                }
                 Block::Reasoning(_) | Block::RedactedReasoning(_) if !is_trusted(block) => {
                     losses.add("messages.reasoning");
                     continue;
@@ -174,7 +187,7 @@ impl<'r> Turn<'r> {
                 Block::Document(document) => check(document)?,
                 _ => {}
             }
-            self.blocks.push(block);
+            self.said.push(Said { block: Cow::Borrowed(block), cached });
         }
         Ok(())
     }
@@ -182,7 +195,7 @@ impl<'r> Turn<'r> {
     fn write(&self, list: &mut List<'_>) {
         list.object(|message| {
             message.text("role", if self.role == Role::Assistant { "assistant" } else { "user" });
-            message.list("content", |list| self.blocks.iter().for_each(|block| write_block(list, block)));
+            message.list("content", |list| self.said.iter().for_each(|said| said.write(list)));
         });
     }
 }
@@ -198,6 +211,30 @@ fn is_trusted(block: &Block) -> bool {
     }
 }
 
+// === impl Said ===
+
+impl Said<'_> {
+    fn write(&self, list: &mut List<'_>) {
+        list.object(|item| {
+            write_members(item, &self.block);
+            // Reasoning is kept with what follows it.
+            if !matches!(*self.block, Block::Reasoning(_) | Block::RedactedReasoning(_)) {
+                write_cache_control(item, self.cached);
+            }
+        });
+    }
+}
+
+fn write_cache_control(item: &mut Object<'_>, cached: Option<CacheLife>) {
+    let Some(life) = cached else { return };
+    item.object("cache_control", |control| {
+        control.text("type", "ephemeral");
+        if life == CacheLife::Hour {
+            control.text("ttl", "1h");
+        }
+    });
+}
+
 fn check(document: &Document) -> Result<(), Invalid> {
     match &document.source {
         Source::Inline(media) if media.media_type != "application/pdf" && text_of(document).is_none() => {
@@ -207,15 +244,12 @@ fn check(document: &Document) -> Result<(), Invalid> {
     }
 }
 
-fn write_text(list: &mut List<'_>, text: &str) {
-    list.object(|block| {
-        block.text("type", "text");
-        block.text("text", text);
-    });
+pub(super) fn write_block(list: &mut List<'_>, block: &Block) {
+    list.object(|item| write_members(item, block));
 }
 
-pub(super) fn write_block(list: &mut List<'_>, block: &Block) {
-    list.object(|item| match block {
+fn write_members(item: &mut Object<'_>, block: &Block) {
+    match block {
         Block::Text(text) | Block::Refusal(text) => {
             item.text("type", "text");
             item.text("text", text);
@@ -262,7 +296,7 @@ pub(super) fn write_block(list: &mut List<'_>, block: &Block) {
                 item.flag("is_error", true);
             }
         }
-    });
+    }
 }
 
 fn write_source(item: &mut Object<'_>, source: &Source) {

@@ -2,7 +2,7 @@
 
 use super::OF_BEDROCK;
 use crate::codec::{Invalid, List, Object};
-use crate::ir::{Block, Document, Media, Reasoning, Source, ToolCall, ToolResult, safe_id};
+use crate::ir::{Block, CacheLife, Document, Media, Reasoning, Source, ToolCall, ToolResult, safe_id};
 
 /// The longest name of a document that is kept, of the 200 letters that Bedrock takes.
 const LONGEST_NAME: usize = 180;
@@ -27,6 +27,8 @@ pub(super) enum Piece<'r> {
         result: &'r ToolResult,
         said: Vec<Piece<'r>>,
     },
+    /// What comes before is to be kept.
+    CachePoint(CacheLife),
 }
 
 /// The names of the documents of a request, each once.
@@ -132,8 +134,18 @@ impl<'r> Piece<'r> {
                     item.text("status", "error");
                 }
             }),
+            Self::CachePoint(life) => write_cache_point(block, *life),
         });
     }
+}
+
+pub(super) fn write_cache_point(item: &mut Object<'_>, life: CacheLife) {
+    item.object("cachePoint", |point| {
+        point.text("type", "default");
+        if life == CacheLife::Hour {
+            point.text("ttl", "1h");
+        }
+    });
 }
 
 fn write_source(item: &mut Object<'_>, data: &str) {

@@ -99,11 +99,19 @@ impl Wishes {
                 config.list("stopSequences", |list| stops.iter().for_each(|stop| list.text(stop)));
             }
         });
-        for (name, members) in [("inferenceConfig", &config), ("additionalModelRequestFields", &self.own)] {
-            if members.len() > b"{}".len() {
-                body.raw(name, members);
-            }
-        }
+        write_members(body, "inferenceConfig", &config);
+    }
+
+    /// Writes the fields of the model's own.
+    pub(super) fn write_own(&self, body: &mut Object<'_>) {
+        write_members(body, "additionalModelRequestFields", &self.own);
+    }
+}
+
+/// Writes an object, if it has members.
+fn write_members(body: &mut Object<'_>, name: &'static str, object: &[u8]) {
+    if object.len() > b"{}".len() {
+        body.raw(name, object);
     }
 }
 

@@ -41,6 +41,16 @@ impl Family {
         !matches!(self, Self::Unguided | Self::GptOss)
     }
 
+    /// Whether it keeps beginnings of conversations.
+    pub(super) fn keeps_conversations(self) -> bool {
+        matches!(self, Self::Claude(_) | Self::Nova { .. })
+    }
+
+    /// Whether it keeps tools, and anything for an hour.
+    pub(super) fn keeps_more(self) -> bool {
+        matches!(self, Self::Claude(_))
+    }
+
     /// Whether reasoning comes back to it.
     pub(super) fn takes_reasoning(self) -> bool {
         matches!(self, Self::Claude(_) | Self::Other)

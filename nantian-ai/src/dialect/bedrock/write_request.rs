@@ -1,17 +1,22 @@
 //! The common form into a Converse request.
 
-use super::content::{Names, Piece};
+use super::content::{Names, Piece, write_cache_point};
 use super::extra::Wishes;
 use super::family::Family;
 use super::is_of_bedrock;
 use crate::codec::{Invalid, List, Object, object};
 use crate::dialect::{anthropic, gemini, responses};
-use crate::ir::{Block, Json, Losses, Output, Reasoning, Request, Role, ToolChoice};
+use crate::ir::{Block, CacheLife, Json, Losses, Output, Reasoning, Request, Role, ToolChoice};
 
 /// Stands beside documents where the client says nothing: Bedrock takes none alone.
 const BESIDE_DOCUMENTS: &str = "See the documents.";
 
 pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
+    conversation(request, true)
+}
+
+/// What has been said and may be called, and unless it is only counted, what shall come of it.
+pub(super) fn conversation(request: &Request, to_be_answered: bool) -> Result<(Vec<u8>, Losses), Invalid> {
     let mut losses = Losses::default();
     let family = Family::of(&request.model);
     let (system, turns) = turns(request, family, &mut losses)?;
@@ -21,14 +26,17 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     name_the_unknown(request, stops.len(), &mut losses);
     let body = object(|body| {
         if !system.is_empty() {
-            body.list("system", |list| {
-                system.iter().for_each(|text| list.object(|block| block.text("text", text)));
-            });
+            body.list("system", |list| system.iter().for_each(|piece| piece.write(list)));
         }
         body.list("messages", |list| turns.iter().for_each(|turn| turn.write(list)));
-        wishes.write(body, &stops);
+        if to_be_answered {
+            wishes.write(body, &stops);
+        }
+        wishes.write_own(body);
         tools.write(body);
-        write_output(body, request.output.as_ref());
+        if to_be_answered {
+            write_output(body, request.output.as_ref());
+        }
     });
     Ok((body, losses))
 }
@@ -60,7 +68,7 @@ fn turns<'r>(
     request: &'r Request,
     family: Family,
     losses: &mut Losses,
-) -> Result<(Vec<&'r str>, Vec<Turn<'r>>), Invalid> {
+) -> Result<(Vec<Piece<'r>>, Vec<Turn<'r>>), Invalid> {
     let mut system = Vec::new();
     let mut turns: Vec<Turn<'_>> = Vec::new();
     let mut names = Names::default();
@@ -69,28 +77,29 @@ fn turns<'r>(
             if !turns.is_empty() {
                 losses.add("messages.system");
             }
-            system.extend(message.content.iter().filter(|block| !block.is_blank()).filter_map(|block| {
-                match block {
-                    Block::Text(text) => Some(text.as_str()),
-                    _ => None,
+            for (at, block) in message.content.iter().enumerate() {
+                if let (Block::Text(text), false) = (block, block.is_blank()) {
+                    system.push(Piece::Text(text));
                 }
-            }));
+                keep(&mut system, message.cached_up_to(at), family, losses);
+            }
             continue;
         }
         if turns.last().is_none_or(|last| last.role != message.role) {
             turns.push(Turn { role: message.role, pieces: Vec::new() });
         }
         let Some(turn) = turns.last_mut() else { continue };
-        for block in &message.content {
+        for (at, block) in message.content.iter().enumerate() {
             if is_distrusted(block, family) {
                 losses.add("messages.reasoning");
             } else {
                 turn.pieces.extend(Piece::of(block, &mut names)?);
             }
+            keep(&mut turn.pieces, message.cached_up_to(at), family, losses);
         }
     }
     if matches!(request.output, Some(Output::Json)) {
-        system.push(anthropic::ONLY_JSON);
+        system.push(Piece::Text(anthropic::ONLY_JSON));
     }
     turns.retain_mut(|turn| {
         turn.pieces.sort_by_key(|piece| !piece.is_result());
@@ -100,6 +109,24 @@ fn turns<'r>(
         !turn.pieces.is_empty()
     });
     Ok((system, turns))
+}
+
+/// Has the model keep what it has been told so far, if it can.
+fn keep(pieces: &mut Vec<Piece<'_>>, life: Option<CacheLife>, family: Family, losses: &mut Losses) {
+    let Some(mut life) = life else { return };
+    if !family.keeps_conversations() {
+        return losses.add("cache_control");
+    }
+    if life == CacheLife::Hour && !family.keeps_more() {
+        losses.add("cache_control.ttl");
+        life = CacheLife::Usual;
+    }
+    match pieces.last_mut() {
+        // There is nothing before it.
+        None => {}
+        Some(Piece::CachePoint(last)) => *last = life,
+        Some(_) => pieces.push(Piece::CachePoint(life)),
+    }
 }
 
 /// Whether a block is reasoning that the model does not take: of another family, or that nobody has signed.
@@ -132,6 +159,8 @@ struct Tools<'r> {
     /// Called before, and not offered any more.
     called: Vec<&'r str>,
     choice: Option<&'r ToolChoice>,
+    /// Whether the model keeps them where it is asked to.
+    keeps: bool,
 }
 
 // === impl Tools ===
@@ -153,7 +182,11 @@ impl<'r> Tools<'r> {
             losses.add("tool_choice");
         }
         let choice = choice.filter(|choice| family.takes_tool_choice() || **choice == ToolChoice::Never);
-        let mut tools = Self { request, called, choice };
+        let keeps = family.keeps_more();
+        if !keeps && request.tools.iter().any(|tool| tool.cached.is_some()) {
+            losses.add("cache_control");
+        }
+        let mut tools = Self { request, called, choice, keeps };
         if choice == Some(&ToolChoice::Never) && tools.are_known() {
             losses.add("tool_choice");
             tools.choice = None;
@@ -178,6 +211,9 @@ impl<'r> Tools<'r> {
                 for tool in &self.request.tools {
                     let strict = tool.strict == Some(true);
                     write_tool(list, &tool.name, tool.description.as_deref(), &tool.schema, strict);
+                    if let Some(life) = tool.cached.filter(|_| self.keeps) {
+                        list.object(|item| write_cache_point(item, life));
+                    }
                 }
                 for name in &self.called {
                     write_tool(list, name, None, &Json::empty_object(), false);

@@ -81,11 +81,11 @@ fn read_messages(messages: Vec<Value>, losses: &mut Losses) -> Result<Vec<Messag
         let role = fields.required_text("role")?;
         let is_result = role == "tool";
         match role.as_str() {
-            "system" => read.push(Message { role: Role::System, content: said(&mut fields)? }),
-            "user" => read.push(Message { role: Role::User, content: said(&mut fields)? }),
+            "system" => read.push(Message::new(Role::System, said(&mut fields)?)),
+            "user" => read.push(Message::new(Role::User, said(&mut fields)?)),
             "assistant" => {
                 let content = assistant(&mut fields, &mut calls, losses)?;
-                read.push(Message { role: Role::Assistant, content });
+                read.push(Message::new(Role::Assistant, content));
             }
             "tool" => {
                 let name = fields.text("tool_name")?.or(fields.text("name")?);
@@ -96,7 +96,7 @@ fn read_messages(messages: Vec<Value>, losses: &mut Losses) -> Result<Vec<Messag
                 match read.last_mut().filter(|_| after_result) {
                     Some(last) => last.content.push(Block::ToolResult(result)),
                     None => {
-                        read.push(Message { role: Role::User, content: vec![Block::ToolResult(result)] });
+                        read.push(Message::new(Role::User, vec![Block::ToolResult(result)]));
                     }
                 }
             }

@@ -221,8 +221,13 @@ mod tests {
 
     #[test]
     fn a_model_that_calls_tools_only_without_an_effort_is_told_none() {
-        let tool =
-            Tool { name: "f".to_owned(), description: None, schema: Json::empty_object(), strict: None };
+        let tool = Tool {
+            name: "f".to_owned(),
+            description: None,
+            schema: Json::empty_object(),
+            strict: None,
+            cached: None,
+        };
         let wish = |provider, model, thinking| {
             let request = Request { thinking, tools: vec![tool.clone()], ..Request::default() };
             let wish = Profile::of(provider, model).wish(&request);

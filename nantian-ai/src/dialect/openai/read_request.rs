@@ -3,8 +3,8 @@
 use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::anthropic;
 use crate::ir::{
-    Block, Document, Effort, Json, Losses, Message, Output, Reasoning, Request, Role, Source, Thinking, Tool,
-    ToolCall, ToolChoice, ToolResult,
+    Block, CacheLife, Document, Effort, Json, Losses, Message, Output, Reasoning, Request, Role, Source,
+    Thinking, Tool, ToolCall, ToolChoice, ToolResult,
 };
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
@@ -82,6 +82,7 @@ pub(crate) fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<T
             description: function.text("description")?,
             schema: function.json("parameters").unwrap_or_else(Json::empty_object),
             strict: function.flag("strict")?,
+            cached: anthropic::take_cache_control(&mut tool, losses)?,
         });
         function.rest(losses);
         tool.rest(losses);
@@ -163,15 +164,19 @@ fn read_messages(messages: Vec<Value>, losses: &mut Losses) -> Result<Vec<Messag
             "user" => read.push(plain(Role::User, &mut fields, losses)?),
             "assistant" => read.push(assistant(&mut fields, losses)?),
             "tool" => {
+                let said = plain(Role::User, &mut fields, losses)?;
+                let cached = said.cache_points.last().map(|point| point.life);
                 let result = Block::ToolResult(ToolResult {
                     id: fields.required_text("tool_call_id")?,
-                    content: content(fields.take("content"), losses)?,
+                    content: said.content,
                     is_error: false,
                 });
                 // The results of one turn are one message.
-                match read.last_mut().filter(|_| after_result) {
-                    Some(last) => last.content.push(result),
-                    None => read.push(Message { role: Role::User, content: vec![result] }),
+                if !after_result {
+                    read.push(Message::new(Role::User, Vec::new()));
+                }
+                if let Some(last) = read.last_mut() {
+                    last.push(result, cached);
                 }
             }
             _ => return Err(Invalid::new("messages.role", format!("`{role}` is not known"))),
@@ -183,12 +188,15 @@ fn read_messages(messages: Vec<Value>, losses: &mut Losses) -> Result<Vec<Messag
 }
 
 fn plain(role: Role, fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invalid> {
-    Ok(Message { role, content: content(fields.take("content"), losses)? })
+    let mut message = Message::new(role, Vec::new());
+    read_content(fields.take("content"), &mut message, losses)?;
+    Ok(message)
 }
 
 fn assistant(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invalid> {
-    let mut blocks = read_reasoning(fields);
-    blocks.extend(content(fields.take("content"), losses)?);
+    let mut message = Message::new(Role::Assistant, read_reasoning(fields));
+    read_content(fields.take("content"), &mut message, losses)?;
+    let blocks = &mut message.content;
     blocks.extend(fields.text("refusal")?.filter(|text| !text.is_empty()).map(Block::Refusal));
     for call in fields.list("tool_calls")?.unwrap_or_default() {
         let mut call = Fields::of(call, "messages.tool_calls")?;
@@ -211,7 +219,7 @@ fn assistant(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invali
         blocks.push(Block::ToolCall(ToolCall { id, name, arguments }));
     }
     fields.ignore(&["annotations"]);
-    Ok(Message { role: Role::Assistant, content: blocks })
+    Ok(message)
 }
 
 /// Reasoning beside a message: with its signatures in `thinking_blocks`, else as plain text.
@@ -227,32 +235,41 @@ pub(super) fn read_reasoning(fields: &mut Fields) -> Vec<Block> {
     blocks
 }
 
-fn content(content: Option<Value>, losses: &mut Losses) -> Result<Vec<Block>, Invalid> {
+fn read_content(content: Option<Value>, message: &mut Message, losses: &mut Losses) -> Result<(), Invalid> {
     match content {
-        None => Ok(Vec::new()),
-        Some(Value::String(text)) if text.is_empty() => Ok(Vec::new()),
-        Some(Value::String(text)) => Ok(vec![Block::Text(text)]),
-        Some(Value::Array(parts)) => parts.into_iter().map(|part| read_part(part, losses)).collect(),
-        Some(_) => Err(Invalid::new("messages.content", "is neither a string nor a list")),
+        None => {}
+        Some(Value::String(text)) if text.is_empty() => {}
+        Some(Value::String(text)) => message.content.push(Block::Text(text)),
+        Some(Value::Array(parts)) => {
+            for part in parts {
+                let (block, cached) = read_part(part, losses)?;
+                message.push(block, cached);
+            }
+        }
+        Some(_) => return Err(Invalid::new("messages.content", "is neither a string nor a list")),
     }
+    Ok(())
 }
 
-fn read_part(part: Value, losses: &mut Losses) -> Result<Block, Invalid> {
+/// A part, and whether a beginning that is to be kept ends there, which some clients say as Anthropic has it.
+fn read_part(part: Value, losses: &mut Losses) -> Result<(Block, Option<CacheLife>), Invalid> {
     let mut fields = Fields::of(part, "messages.content")?;
     let kind = fields.required_text("type")?;
+    let mut cached = None;
     let block = match kind.as_str() {
         "text" => Block::Text(fields.required_text("text")?),
         "refusal" => Block::Refusal(fields.required_text("refusal")?),
         "image_url" => image(&mut fields, losses)?,
         "file" => file(&mut fields)?,
         // Some clients mix Anthropic's blocks in.
-        other => match anthropic::read_block(other, &mut fields, losses)? {
+        other => match anthropic::read_block(other, &mut fields, &mut cached, losses)? {
             Some(block) => block,
             None => return Err(Invalid::new("messages.content.type", format!("`{kind}` is not translated"))),
         },
     };
+    let cached = cached.or(anthropic::take_cache_control(&mut fields, losses)?);
     fields.rest(losses);
-    Ok(block)
+    Ok((block, cached))
 }
 
 fn image(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {

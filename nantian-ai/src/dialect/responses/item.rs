@@ -56,7 +56,7 @@ fn read_message(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Inv
         "assistant" => Role::Assistant,
         _ => return Err(Invalid::new("input.role", format!("`{role}` is not known"))),
     };
-    Ok(Message { role, content: read_content(fields.take("content"), losses)? })
+    Ok(Message::new(role, read_content(fields.take("content"), losses)?))
 }
 
 fn read_call(fields: &mut Fields) -> Result<ToolCall, Invalid> {

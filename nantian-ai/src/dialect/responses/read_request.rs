@@ -17,7 +17,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     }
     let mut messages = Vec::new();
     if let Some(text) = fields.text("instructions")?.filter(|text| !text.is_empty()) {
-        messages.push(Message { role: Role::System, content: vec![Block::Text(text)] });
+        messages.push(Message::new(Role::System, vec![Block::Text(text)]));
     }
     read_input(fields.take("input"), &mut messages, &mut losses)?;
     let newer_user = fields.text("safety_identifier")?;
@@ -56,7 +56,7 @@ fn read_input(input: Option<Value>, messages: &mut Vec<Message>, losses: &mut Lo
     let items = match input {
         None => Vec::new(),
         Some(Value::String(text)) => {
-            messages.push(Message { role: Role::User, content: vec![Block::Text(text)] });
+            messages.push(Message::new(Role::User, vec![Block::Text(text)]));
             Vec::new()
         }
         Some(Value::Array(items)) => items,
@@ -66,7 +66,7 @@ fn read_input(input: Option<Value>, messages: &mut Vec<Message>, losses: &mut Lo
     for item in items {
         let mut fields = Fields::of(item, "input")?;
         let (role, content, joins) = match read_item(&mut fields, losses)? {
-            Item::Message(Message { role, content }) => (role, content, role == Role::Assistant),
+            Item::Message(Message { role, content, .. }) => (role, content, role == Role::Assistant),
             Item::Said(block) => (Role::Assistant, vec![block], true),
             Item::Result(result) => (Role::User, vec![Block::ToolResult(result)], true),
             Item::Nothing => continue,
@@ -74,7 +74,7 @@ fn read_input(input: Option<Value>, messages: &mut Vec<Message>, losses: &mut Lo
         fields.rest(losses);
         match messages.last_mut().filter(|_| joins && open == Some(role)) {
             Some(last) => last.content.extend(content),
-            None => messages.push(Message { role, content }),
+            None => messages.push(Message::new(role, content)),
         }
         open = joins.then_some(role);
     }
@@ -95,6 +95,7 @@ fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<Tool>, Inval
             description: tool.text("description")?,
             schema: tool.json("parameters").unwrap_or_else(Json::empty_object),
             strict: tool.flag("strict")?,
+            cached: None,
         });
         tool.rest(losses);
     }

@@ -14,7 +14,7 @@ use super::{attach, telemetry};
 use crate::{
     gates::Feature,
     ir::{self, AiAuth, AiAuthType, ObjectName, Policies, Retry, RetryBackoff},
-    policy::{InvalidAiService, ai_target},
+    policy::{InvalidAiService, check_ai_service},
     source::ObjectRef,
     translate::{
         conditions::{Condition, ConditionType, Conditions, Reason},
@@ -68,9 +68,14 @@ impl AiServices {
 
 /// Whether the service could be an upstream once its credential is there.
 fn usable(name: &ObjectName, draft: &ir::AiService) -> Result<(), Fault> {
-    let stand_in = Some(ir::Secret(b"access:secret".to_vec()));
-    let service = ir::AiService { auth: AiAuth { secret: stand_in, ..draft.auth.clone() }, ..draft.clone() };
-    ai_target(name, &service).map(drop).map_err(|error| refusal(&error))
+    let secret = Some(ir::Secret(b"access:secret".to_vec()));
+    // A token is shown as a key is.
+    let kind = match draft.auth.kind {
+        AiAuthType::Azure | AiAuthType::Gcp => AiAuthType::Bearer,
+        kind => kind,
+    };
+    let service = ir::AiService { auth: AiAuth { kind, secret, ..draft.auth.clone() }, ..draft.clone() };
+    check_ai_service(name, &service).map_err(|error| refusal(&error))
 }
 
 fn refusal(error: &InvalidAiService) -> Fault {
@@ -91,6 +96,9 @@ fn refusal(error: &InvalidAiService) -> Fault {
         // The stand-in can be sent, so it is the header that cannot carry it.
         InvalidAiService::Target(InvalidTarget::Credential(_)) | InvalidAiService::Credential => {
             "spec.auth.header"
+        }
+        InvalidAiService::Own | InvalidAiService::NoIdentity { .. } | InvalidAiService::NoTokens { .. } => {
+            "spec.auth"
         }
         InvalidAiService::Target(_) => "spec",
     };
@@ -179,6 +187,8 @@ fn scheme(service: &AiService) -> AiAuth {
         Some(AuthType::ApiKey) => AiAuthType::ApiKey,
         Some(AuthType::Basic) => AiAuthType::Basic,
         Some(AuthType::Aws) => AiAuthType::Aws,
+        Some(AuthType::Azure) => AiAuthType::Azure,
+        Some(AuthType::Gcp) => AiAuthType::Gcp,
         Some(AuthType::None) => return AiAuth::default(),
         None => providers_own(service),
     };
@@ -192,11 +202,26 @@ fn resolve(
     service: &AiService,
     mut draft: ir::AiService,
 ) -> Result<ir::AiService, Fault> {
-    if let (Some(spec), true) = (&service.spec.auth, draft.auth.kind != AiAuthType::None) {
-        draft.auth.secret = Some(credential(world, name, spec, draft.auth.kind)?);
+    let kind = draft.auth.kind;
+    // Without a secret it is the gateway itself; whether it may be is decided where its identity is known.
+    let is_own = |spec: &Auth| spec.secret.is_none() && is_exchanged(kind);
+    if let Some(spec) = service.spec.auth.as_ref().filter(|spec| kind != AiAuthType::None && !is_own(spec)) {
+        draft.auth.secret = Some(credential(world, name, spec, kind)?);
+        if matches!(kind, AiAuthType::Azure | AiAuthType::Gcp) {
+            check_ai_service(name, &draft).map_err(|error| unusable(&error))?;
+        }
     }
     draft.collectors = telemetry::collectors(world, name, service)?;
     Ok(draft)
+}
+
+/// Whether the gateway's own identity can stand for a credential.
+fn is_exchanged(kind: AiAuthType) -> bool {
+    matches!(kind, AiAuthType::Aws | AiAuthType::Azure | AiAuthType::Gcp)
+}
+
+fn unusable(error: &InvalidAiService) -> Fault {
+    Fault::at(Reason::SecretNotFound, Path::SPEC.field("auth"), format!("the Secret cannot be used: {error}"))
 }
 
 /// The scheme of a provider where `auth.type` names none.
@@ -232,6 +257,10 @@ fn credential(
                 fault(format!("{shown} has not the entries of an account of AWS, or they cannot be sent"))
             });
         }
+        None if kind == AiAuthType::Azure && only_key(secret).is_none() => {
+            return application(secret)
+                .ok_or_else(|| fault(format!("{shown} has not the entries of an application of Entra ID")));
+        }
         None => only_key(secret)
             .ok_or_else(|| fault(format!("{shown} has not exactly one entry, so key is needed")))?,
     };
@@ -252,7 +281,7 @@ pub(super) fn shown(name: &ObjectName) -> String {
 /// Whether each of the credential's lines can be sent: in a header, by Basic as base64, by AWS as keys.
 fn is_sendable(value: &[u8], kind: AiAuthType) -> bool {
     let is_sendable = |line: &str| match kind {
-        AiAuthType::Basic => true,
+        AiAuthType::Basic | AiAuthType::Azure | AiAuthType::Gcp => true,
         AiAuthType::Aws => {
             let mut parts = line.splitn(3, ':');
             let filled = parts.clone().all(|part| !part.is_empty());
@@ -277,6 +306,22 @@ fn account(secret: &Secret) -> Option<ir::Secret> {
     }
     let is_one = !keys.contains(&b'\n') && is_sendable(&keys, AiAuthType::Aws);
     is_one.then_some(ir::Secret(keys))
+}
+
+/// An application of Entra ID, from the entries that Azure's own tools know, as one credential.
+fn application(secret: &Secret) -> Option<ir::Secret> {
+    let entry = |name: &str| {
+        let value =
+            secret_entry(secret, name).or_else(|| secret_entry(secret, &name.to_ascii_uppercase()))?;
+        std::str::from_utf8(value.trim_ascii()).ok()
+    };
+    let application = serde_json::json!({
+        "tenant": entry("azure_tenant_id")?,
+        "appId": entry("azure_client_id")?,
+        "password": entry("azure_client_secret")?,
+        "authority": entry("azure_authority_host"),
+    });
+    Some(ir::Secret(application.to_string().into_bytes()))
 }
 
 pub(super) fn only_key(secret: &Secret) -> Option<&String> {

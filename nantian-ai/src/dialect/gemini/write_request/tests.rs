@@ -15,9 +15,9 @@ fn told(model: &str, after: &[&[(&str, &str)]]) -> Vec<Vec<String>> {
             id => Block::ToolResult(ToolResult { id: id.to_owned(), content: vec![text], is_error: false }),
         }
     };
-    let mut messages = vec![Message { role: Role::Assistant, content: vec![call("paris"), call("london")] }];
+    let mut messages = vec![Message::new(Role::Assistant, vec![call("paris"), call("london")])];
     let users = after.iter().map(|said| said.iter().map(block).collect());
-    messages.extend(users.map(|content| Message { role: Role::User, content }));
+    messages.extend(users.map(|content| Message::new(Role::User, content)));
     let (body, _) = encode(&Request { model: model.to_owned(), messages, ..Request::default() }).unwrap();
     let body: Value = serde_json::from_slice(&body).unwrap();
     let said = |part: &Value| match &part["functionResponse"] {

@@ -9,8 +9,8 @@ fn mistral_is_told_what_it_knows_under_its_names() {
     let result = ToolResult { id: "toolu_01".to_owned(), content: Vec::new(), is_error: false };
     let request = Request {
         messages: vec![
-            Message { role: Role::Assistant, content: vec![Block::ToolCall(call)] },
-            Message { role: Role::User, content: vec![Block::ToolResult(result)] },
+            Message::new(Role::Assistant, vec![Block::ToolCall(call)]),
+            Message::new(Role::User, vec![Block::ToolResult(result)]),
         ],
         seed: Some(7),
         user: Some("u".to_owned()),
