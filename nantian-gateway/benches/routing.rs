@@ -6,7 +6,7 @@ use divan::{Bencher, black_box};
 use http::{HeaderMap, HeaderValue, Method, header};
 use nantian_gateway::{
     ir::{HostPattern, KeyMatch, PathMatch, RouteMatch, ValueMatch},
-    route::{Matched, RequestHead, Router, RouterBuilder, RuleIndex},
+    route::{RequestHead, Router, RouterBuilder, RuleIndex},
 };
 
 const RULES: u32 = 10;
@@ -71,7 +71,7 @@ fn headers() -> HeaderMap {
     headers
 }
 
-fn find(router: &Router, Request { host, path }: &Request, headers: &HeaderMap) -> Option<Matched> {
+fn find(router: &Router, Request { host, path }: &Request, headers: &HeaderMap) -> Option<RuleIndex> {
     let head = RequestHead { host, path, query: Some("a=b"), method: &Method::GET, headers };
     router.find(black_box(&head))
 }

@@ -32,6 +32,7 @@ pub mod runtime;
 pub mod snapshot;
 mod socket;
 pub mod source;
+mod spelling;
 pub mod stream;
 pub mod telemetry;
 pub mod translate;

@@ -113,13 +113,18 @@ impl http_body::Body for Attempt {
             })));
         }
         let polled = Pin::new(&mut kept.source).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            if Rc::strong_count(&this.kept) == 1 {
-                // It will not be sent again.
-                kept.forget();
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if Rc::strong_count(&this.kept) == 1 {
+                    // It will not be sent again.
+                    kept.forget();
+                }
+                kept.keep(frame);
+                this.next = kept.parts.len();
             }
-            kept.keep(frame);
-            this.next = kept.parts.len();
+            // A source may say of its error once, and that it is over from then on.
+            Poll::Ready(Some(Err(_))) => kept.forget(),
+            Poll::Ready(None) | Poll::Pending => {}
         }
         polled
     }
@@ -196,6 +201,15 @@ mod tests {
         attempt.frame().await.unwrap().unwrap();
         assert!(kept.upgrade().unwrap().borrow().parts.is_empty());
         assert!(attempt.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_breaks_off_is_not_whole() {
+        let parts = [Ok(Frame::data(Bytes::from("a"))), Err(BoxError::from("broken"))];
+        let source = Body::boxed(StreamBody::new(stream::iter(parts)));
+        let replay = Replay::of(source, KEPT).unwrap();
+        assert!(replay.next().collect().await.is_err());
+        assert!(!replay.is_whole());
     }
 
     #[tokio::test]

@@ -44,15 +44,18 @@ impl Problem {
         Self { object, listener: None, condition: ConditionType::Programmed, reason, message }
     }
 
-    pub(super) fn of_certificate(fault: InvalidCertificate) -> Self {
-        let message = fault.to_string();
-        Self {
-            object: declarer(&fault.listener),
-            listener: Some(fault.listener),
-            condition: ConditionType::ResolvedRefs,
-            reason: Reason::InvalidCertificateRef,
-            message,
-        }
+    pub(super) fn of_certificate(fault: &InvalidCertificate) -> Self {
+        let (condition, reason) = (ConditionType::ResolvedRefs, Reason::InvalidCertificateRef);
+        Self::of_listener(&fault.listener, condition, reason, fault.to_string())
+    }
+
+    /// A listener that cannot be served.
+    pub(super) fn of_unserved(listener: &ListenerId, message: String) -> Self {
+        Self::of_listener(listener, ConditionType::Programmed, Reason::Invalid, message)
+    }
+
+    fn of_listener(id: &ListenerId, condition: ConditionType, reason: Reason, message: String) -> Self {
+        Self { object: declarer(id), listener: Some(id.clone()), condition, reason, message }
     }
 
     fn of_client_certificate(gateway: &ObjectName, certificate: &ir::Certificate, reason: &str) -> Self {
@@ -187,14 +190,12 @@ impl<'a> Compiler<'a> {
         });
         let mirrors = self.mirrors(&rule.mirrors);
         let redirect = RedirectLayer::new(&rule.filters);
-        let needs_info = filters.is_some()
-            || redirect.is_some()
+        let needs_info = redirect.is_some()
             || plugins.is_some()
             || rate_limits.is_some()
             || mirrors.iter().any(|mirror| mirror.target.asks_for_client())
             || backends.iter().any(|share| {
                 share.mirrors.iter().any(|mirror| mirror.target.asks_for_client())
-                    || share.filters.is_some()
                     || share.redirect.is_some()
                     || share.plugins.is_some()
                     || share.rate_limits.is_some()

@@ -67,6 +67,7 @@ struct TlsPort {
 /// What decides about the TLS of a listener.
 #[derive(Debug, PartialEq)]
 struct TlsListener {
+    id: ir::ListenerId,
     hostname: ir::HostPattern,
     certificates: Vec<ir::Certificate>,
     clients: Option<ir::ClientValidation>,
@@ -269,6 +270,7 @@ impl Registry {
         let wanted: Vec<_> = listeners
             .iter()
             .map(|listener| TlsListener {
+                id: listener.id.clone(),
                 hostname: listener.hostname.clone(),
                 certificates: listener.certificates.clone(),
                 clients: listener.client_validation.clone(),

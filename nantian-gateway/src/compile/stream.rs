@@ -61,11 +61,23 @@ impl<'a> Compiler<'a> {
     fn server(&mut self, key: PortKey, inside: Inside, listeners: &[&ir::Listener]) -> Option<TlsServer> {
         match self.registry.tls(key, inside, listeners) {
             Ok((server, faults)) => {
-                self.problems.extend(faults.into_iter().map(Problem::of_certificate));
+                for fault in &faults {
+                    self.problems.push(Problem::of_certificate(fault));
+                }
+                for fault in faults.iter().filter(|fault| !fault.has_stand_in) {
+                    let message = "it has no certificate that can be served".to_owned();
+                    let problem = Problem::of_unserved(&fault.listener, message);
+                    if !self.problems.contains(&problem) {
+                        self.problems.push(problem);
+                    }
+                }
                 Some(server)
             }
             Err(error) => {
-                tracing::error!(%error, port = %key, "TLS cannot be set up");
+                let unserved = listeners.iter().map(|listener| {
+                    Problem::of_unserved(&listener.id, format!("TLS cannot be set up: {error}"))
+                });
+                self.problems.extend(unserved);
                 None
             }
         }

@@ -15,11 +15,10 @@ use crate::{
     respond::Chain,
     runtime::Workers,
     snapshot::Snapshot,
-    source::{Cause, ObjectRef, Reading, Source, refusals},
+    source::{Cause, ObjectRef, Reading, Source, refusals, verdict},
     translate::{
         Translation, Warning,
         conditions::{Condition, ConditionType, Reason},
-        status::ObjectStatus,
         translate_at,
     },
 };
@@ -58,7 +57,7 @@ struct Rejected {
     /// What is wrong with it.
     lines: Vec<String>,
     /// What its author is told, where a version before it serves on.
-    status: Option<ObjectStatus>,
+    verdict: Option<Condition>,
 }
 
 /// What a reload did.
@@ -245,7 +244,7 @@ impl Control {
             let rejected = self.rejected.entry(refusal.object.clone()).or_default();
             rejected.lines.push(line);
             if is_taken_back {
-                rejected.status = translation.statuses.get(&refusal.object).cloned();
+                rejected.verdict = translation.statuses.get(&refusal.object).and_then(verdict).cloned();
                 taken_back = true;
             }
         }
@@ -253,13 +252,14 @@ impl Control {
         if taken_back { self.translation() } else { translation }
     }
 
-    /// What the objects mean; the status of an edit that was taken back is that of the edit.
+    /// What the objects mean. Where an edit was taken back, the verdict is on the edit, and the rest is true of the version
+    /// that serves.
     fn translation(&mut self) -> Translation {
         let mut translation =
             translate_at(self.source.objects(), self.gates, self.registry.patterns(), &self.here);
         for (object, rejected) in &self.rejected {
-            if let Some(status) = &rejected.status {
-                translation.statuses.set(object.clone(), status.clone());
+            if let Some(verdict) = &rejected.verdict {
+                translation.statuses.judge(object, verdict);
             }
         }
         // An edit that cannot be read came after the one that was taken back.

@@ -6,7 +6,7 @@ use crate::ir;
 
 /// A header name or value that HTTP does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no valid header name or value")]
+#[error("{0:?} is no valid header, or its value is none")]
 pub struct InvalidHeader(pub String);
 
 /// Header changes, ready to be applied.
@@ -40,7 +40,12 @@ impl HeaderChanges {
 }
 
 fn pairs(pairs: &[(String, String)]) -> Result<Vec<(HeaderName, HeaderValue)>, InvalidHeader> {
-    pairs.iter().map(|(name, value)| Ok((header_name(name)?, header_value(value)?))).collect()
+    let pair = |(name, value): &(String, String)| {
+        // The value may be a credential.
+        let value = HeaderValue::from_str(value).map_err(|_| InvalidHeader(name.clone()))?;
+        Ok((header_name(name)?, value))
+    };
+    pairs.iter().map(pair).collect()
 }
 
 /// The framing of a message is not a filter's to change.
@@ -51,8 +56,4 @@ fn header_name(name: &str) -> Result<HeaderName, InvalidHeader> {
             !matches!(*name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::CONNECTION)
         })
         .ok_or_else(|| InvalidHeader(name.to_owned()))
-}
-
-fn header_value(value: &str) -> Result<HeaderValue, InvalidHeader> {
-    HeaderValue::from_str(value).map_err(|_| InvalidHeader(value.to_owned()))
 }

@@ -17,7 +17,7 @@ use super::{
     headers::{HeaderChanges, InvalidHeader},
     rewrite::Rewrite,
 };
-use crate::{body::Body, ir, listen::RequestInfo};
+use crate::{body::Body, ir};
 
 /// Applies filters in their order; CORS, which comes first, answers a preflight without the inner service. A redirect is none
 /// of them: it takes the place of a backend, [`RedirectLayer`](super::RedirectLayer).
@@ -86,13 +86,10 @@ impl Filters {
             }
             *crossing = Some(Crossing { origin: cors.allowed_origin(&parts) });
         }
-        let info = parts.extensions.get::<RequestInfo>().cloned();
         for filter in &self.request {
             match filter {
                 RequestFilter::Headers(changes) => changes.apply(&mut parts.headers),
-                RequestFilter::Rewrite(rewrite) => {
-                    rewrite.apply(&mut parts, info.as_ref().and_then(|info| info.matched_prefix));
-                }
+                RequestFilter::Rewrite(rewrite) => rewrite.apply(&mut parts),
             }
         }
         ControlFlow::Continue(Request::from_parts(parts, body))

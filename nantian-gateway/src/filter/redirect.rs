@@ -79,7 +79,7 @@ fn redirect(redirect: &ir::Redirect, request: &Parts, info: &RequestInfo) -> Res
     let host = redirect.hostname.as_deref().unwrap_or(&info.host);
     let port = redirect.port.unwrap_or(if redirect.scheme.is_some() { own_port } else { info.port });
     let path = match &redirect.path {
-        Some(rewrite) => rewritten(rewrite, request.uri.path(), info.matched_prefix),
+        Some(rewrite) => rewritten(rewrite, request.uri.path()),
         None => request.uri.path().to_owned(),
     };
     let mut location = format!("{scheme}://{host}");
@@ -105,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    fn location(filter: &ir::Redirect, target: &str, tls: bool, port: u16, prefix: usize) -> String {
+    fn location(filter: &ir::Redirect, target: &str, tls: bool, port: u16) -> String {
         let (parts, ()) = Request::get(target).body(()).unwrap().into_parts();
         let info = RequestInfo {
             client: [127, 0, 0, 1].into(),
@@ -116,7 +116,6 @@ mod tests {
             session: None,
             port,
             host: "example.org".into(),
-            matched_prefix: Some(prefix),
         };
         redirect(filter, &parts, &info).headers()[header::LOCATION].to_str().unwrap().to_owned()
     }
@@ -127,25 +126,26 @@ mod tests {
 
     #[test]
     fn what_is_absent_is_that_of_the_request() {
-        assert_eq!(location(&filter(), "/a?b=c", false, 80, 0), "http://example.org/a?b=c");
-        assert_eq!(location(&filter(), "/a", false, 8080, 0), "http://example.org:8080/a");
-        assert_eq!(location(&filter(), "/a", true, 443, 0), "https://example.org/a");
+        assert_eq!(location(&filter(), "/a?b=c", false, 80), "http://example.org/a?b=c");
+        assert_eq!(location(&filter(), "/a", false, 8080), "http://example.org:8080/a");
+        assert_eq!(location(&filter(), "/a", true, 443), "https://example.org/a");
     }
 
     #[test]
     fn the_port_follows_the_scheme_unless_it_is_given() {
         let https = ir::Redirect { scheme: Some(ir::RedirectScheme::Https), ..filter() };
-        assert_eq!(location(&https, "/", false, 8080, 0), "https://example.org/");
+        assert_eq!(location(&https, "/", false, 8080), "https://example.org/");
         let port = ir::Redirect { port: Some(8443), ..https };
-        assert_eq!(location(&port, "/", false, 80, 0), "https://example.org:8443/");
+        assert_eq!(location(&port, "/", false, 80), "https://example.org:8443/");
         let plain = ir::Redirect { port: Some(80), ..filter() };
-        assert_eq!(location(&plain, "/", false, 8080, 0), "http://example.org/");
+        assert_eq!(location(&plain, "/", false, 8080), "http://example.org/");
     }
 
     #[test]
     fn host_and_path_are_replaced() {
-        let path = Some(ir::PathRewrite::PrefixMatch("/new".to_owned()));
+        let path = ir::PathRewrite::Prefix { matched: "/old".to_owned(), replacement: "/new".to_owned() };
+        let path = Some(path);
         let filter = ir::Redirect { hostname: Some("other.org".to_owned()), path, ..filter() };
-        assert_eq!(location(&filter, "/old/x?y", false, 80, 4), "http://other.org/new/x?y");
+        assert_eq!(location(&filter, "/old/x?y", false, 80), "http://other.org/new/x?y");
     }
 }

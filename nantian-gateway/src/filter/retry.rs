@@ -93,9 +93,10 @@ impl Retry {
         // Copies of the parts share it: no endpoint is tried twice while there is another.
         parts.extensions.insert(Tried::new());
         let replay = Replay::of(body, KEPT);
+        let next = || replay.as_ref().map_or_else(Body::empty, Replay::next);
         let mut wait = self.layer.retry.backoff;
+        let mut body = next();
         for _ in 0..self.layer.retry.attempts {
-            let body = replay.as_ref().map_or_else(Body::empty, Replay::next);
             let result = self.inner.call(Request::from_parts(parts.clone(), body)).await;
             let may_repeat = replay.as_ref().is_none_or(Replay::is_whole);
             if !may_repeat
@@ -107,6 +108,8 @@ impl Retry {
             if let Some(shard) = self.layer.metrics.shard(self.layer.worker) {
                 shard.retried();
             }
+            // What has yet to be read of the content is for the next attempt alone.
+            body = next();
             let drained = async {
                 if let Ok(response) = result {
                     // Whether it could be read to its end shows in whether the connection is kept.
@@ -116,7 +119,6 @@ impl Retry {
             tokio::join!(sleep(jittered(wait)), drained);
             wait = (wait * 2).min(self.layer.retry.backoff * LONGEST);
         }
-        let body = replay.as_ref().map_or_else(Body::empty, Replay::next);
         self.inner.call(Request::from_parts(parts, body)).await
     }
 
@@ -127,7 +129,9 @@ impl Retry {
             Ok(response) => self.layer.retry.codes.contains(&response.status().as_u16()),
             Err(error) => match find::<UpstreamError>(error.as_ref()) {
                 Some(UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. }) => true,
-                Some(UpstreamError::Exchange { .. }) => request.method.is_idempotent(),
+                Some(error @ UpstreamError::Exchange { .. }) => {
+                    error.is_of_endpoint() && request.method.is_idempotent()
+                }
                 Some(_) => false,
                 None => find::<TimedOut>(error.as_ref()).is_some() && request.method.is_idempotent(),
             },

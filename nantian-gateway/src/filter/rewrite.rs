@@ -22,10 +22,10 @@ impl Rewrite {
         Ok(Self { hostname, path: rewrite.path.clone() })
     }
 
-    /// Changes authority and path; `prefix` is the length of the path prefix that matched.
-    pub(super) fn apply(&self, parts: &mut Parts, prefix: Option<usize>) {
+    /// Changes authority and path.
+    pub(super) fn apply(&self, parts: &mut Parts) {
         if let Some(path) = &self.path {
-            let path = rewritten(path, parts.uri.path(), prefix);
+            let path = rewritten(path, parts.uri.path());
             replace_path(&mut parts.uri, &path);
         }
         if let Some(hostname) = &self.hostname {
@@ -39,18 +39,18 @@ impl Rewrite {
 /// The path after `rewrite`.
 ///
 /// A prefix is replaced by whole segments (GEP-726): no `//` appears and no `/` is lost at the seam.
-pub(super) fn rewritten(rewrite: &PathRewrite, path: &str, prefix: Option<usize>) -> String {
-    match rewrite {
-        PathRewrite::Full(replacement) => replacement.clone(),
-        PathRewrite::PrefixMatch(replacement) => {
-            let rest = path.get(prefix.unwrap_or(0)..).unwrap_or_default();
-            match (replacement.as_str(), rest) {
-                ("", "") => "/".to_owned(),
-                (replacement, "") => replacement.to_owned(),
-                (replacement, rest) => {
-                    format!("{}{rest}", replacement.strip_suffix('/').unwrap_or(replacement))
-                }
-            }
+pub(super) fn rewritten(rewrite: &PathRewrite, path: &str) -> String {
+    let (matched, replacement) = match rewrite {
+        PathRewrite::Full(replacement) => return replacement.clone(),
+        PathRewrite::Prefix { matched, replacement } => (matched.as_str(), replacement.as_str()),
+    };
+    let rest = path.strip_prefix(matched).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    match (replacement, rest) {
+        (_, None) => path.to_owned(),
+        ("", Some("")) => "/".to_owned(),
+        (replacement, Some("")) => replacement.to_owned(),
+        (replacement, Some(rest)) => {
+            format!("{}{rest}", replacement.strip_suffix('/').unwrap_or(replacement))
         }
     }
 }
@@ -88,21 +88,20 @@ mod tests {
             ("/foo", "/", "/foo/", "/"),
             ("", "/xyz", "/bar", "/xyz/bar"),
             ("", "/xyz", "/", "/xyz/"),
+            ("/foo", "/xyz", "/food", "/food"),
+            ("/foo", "/xyz", "/other/foo", "/other/foo"),
         ];
-        for (prefix, replacement, path, expected) in cases {
-            let rewrite = PathRewrite::PrefixMatch(replacement.to_owned());
-            assert_eq!(
-                rewritten(&rewrite, path, Some(prefix.len())),
-                expected,
-                "{prefix} {replacement} {path}"
-            );
+        for (matched, replacement, path, expected) in cases {
+            let rewrite =
+                PathRewrite::Prefix { matched: matched.to_owned(), replacement: replacement.to_owned() };
+            assert_eq!(rewritten(&rewrite, path), expected, "{matched} {replacement} {path}");
         }
     }
 
     #[test]
     fn a_full_path_replaces_all_but_the_query() {
         let mut uri: Uri = "/a/b?c=d".parse().unwrap();
-        let path = rewritten(&PathRewrite::Full("/x".to_owned()), uri.path(), None);
+        let path = rewritten(&PathRewrite::Full("/x".to_owned()), uri.path());
         replace_path(&mut uri, &path);
         assert_eq!(uri, "/x?c=d");
     }

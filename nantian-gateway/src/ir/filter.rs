@@ -78,6 +78,11 @@ pub struct UrlRewrite {
 pub enum PathRewrite {
     /// The whole path.
     Full(String),
-    /// The prefix that the rule's match named.
-    PrefixMatch(String),
+    /// The prefix of paths that the rule matches; a path that does not have it any more stays as it is.
+    Prefix {
+        /// The prefix, without a `/` at its end; empty is that of every path.
+        matched: String,
+        /// What takes its place.
+        replacement: String,
+    },
 }

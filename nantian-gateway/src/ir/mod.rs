@@ -19,7 +19,6 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub(crate) use self::policy::public;
 pub use self::{
     backend::{
         Address, Backend, BackendId, ConsistentHash, Endpoint, HashKey, LoadBalancing, Protocol, Strategy,
@@ -40,6 +39,10 @@ pub use self::{
     },
     session::{SessionCarrier, SessionPersistence},
     tls::{Authorities, BackendTls, BackendTransport, ClientValidation, SubjectName},
+};
+pub(crate) use self::{
+    policy::public,
+    redact::{REDACTED, is_sensitive},
 };
 
 /// Everything that the gateway should serve in one generation.

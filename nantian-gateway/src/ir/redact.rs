@@ -3,13 +3,13 @@
 use serde::Serializer;
 
 /// What is shown instead.
-pub(super) const REDACTED: &str = "[redacted]";
+pub(crate) const REDACTED: &str = "[redacted]";
 
 /// What is part of the names of headers and parameters that carry credentials.
 const TELLING: [&str; 7] = ["auth", "cookie", "credential", "key", "passw", "secret", "token"];
 
 /// Whether the value under this name may be a credential.
-pub(super) fn is_sensitive(name: &str) -> bool {
+pub(crate) fn is_sensitive(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     TELLING.iter().any(|part| name.contains(part))
 }

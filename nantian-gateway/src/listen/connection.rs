@@ -24,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::{
     accept::PortKey, connections::Registration, forward::Peer, io::Watched, pace::Streams, service::Edge,
-    state::Order,
+    socket::ClientSocket, state::Order,
 };
 use crate::{body::BoxError, runtime::Worker, snapshot::Spoken, stream::reset};
 
@@ -97,15 +97,20 @@ impl Session {
         let Some(first) = self.registration.unless_ended(first_bytes(&mut stream)).await else {
             return Ok(());
         };
-        let first = first?;
+        let (first, socket) = (first?, self.socket(stream));
         if first.starts_with(PREFACE) {
-            self.serve_http2(stream, first).await
+            self.serve_http2(socket, first).await
         } else {
-            self.serve_http1(stream, first).await
+            self.serve_http1(socket, first).await
         }
     }
 
-    pub(super) async fn serve_tls(self, stream: Box<TlsStream<TcpStream>>) -> Served {
+    /// The socket of this connection, whose writes are noted.
+    pub(super) fn socket(&self, stream: TcpStream) -> ClientSocket {
+        ClientSocket::new(stream, self.registration.state.clone())
+    }
+
+    pub(super) async fn serve_tls(self, stream: Box<TlsStream<ClientSocket>>) -> Served {
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
             self.serve_http2(stream, Bytes::new()).await
         } else {

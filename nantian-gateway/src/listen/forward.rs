@@ -70,8 +70,6 @@ pub struct RequestInfo {
     pub port: u16,
     /// The host, lower-case and without port.
     pub host: Box<str>,
-    /// The length of the path prefix that matched, if one did.
-    pub matched_prefix: Option<usize>,
 }
 
 /// What a client's handshake has settled.

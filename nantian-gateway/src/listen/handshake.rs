@@ -10,17 +10,18 @@ use super::{
     connection::Session,
     forward::TlsSession,
     hello::{self, Hello},
+    socket::ClientSocket,
     tls::{Face, TlsServer},
 };
 use crate::body::BoxError;
 
-type Secured = Result<Option<Box<TlsStream<TcpStream>>>, BoxError>;
+type Secured = Result<Option<Box<TlsStream<ClientSocket>>>, BoxError>;
 
 impl Session {
     /// Shakes hands as the listener wants it that the client asks for; `None` if the connection is to end before.
     pub(super) async fn secure(&mut self, server: &TlsServer, mut stream: TcpStream) -> Secured {
         if let Some(face) = server.only_face() {
-            let accept = TlsAcceptor::from(Arc::clone(&face.config)).accept(stream);
+            let accept = TlsAcceptor::from(Arc::clone(&face.config)).accept(self.socket(stream));
             return self.handshake(accept, face).await;
         }
         let hello = Box::pin(hello::read(&mut stream));
@@ -37,11 +38,12 @@ impl Session {
         let Some(face) = server.face(name.as_deref()) else {
             return Err("no listener takes the client".into());
         };
-        let accept = StartHandshake::from_parts(hello.accepted, stream).into_stream(Arc::clone(&face.config));
+        let start = StartHandshake::from_parts(hello.accepted, self.socket(stream));
+        let accept = start.into_stream(Arc::clone(&face.config));
         self.handshake(accept, face).await
     }
 
-    async fn handshake(&mut self, accept: Accept<TcpStream>, face: &Face) -> Secured {
+    async fn handshake(&mut self, accept: Accept<ClientSocket>, face: &Face) -> Secured {
         let Some(stream) = self.registration.unless_ended(Box::pin(accept)).await else { return Ok(None) };
         let stream = stream?;
         let (_, connection) = stream.get_ref();

@@ -1,4 +1,4 @@
-//! The bytes of a downstream connection, watched on their way.
+//! The bytes that a client sends, watched on their way.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{head_scanner::HeadScanner, state::State};
 
-/// A connection whose progress is noted, so that slow clients can be told from slow backends.
+/// A connection of which it is noted when a head begins, and which requests are ambiguous.
 #[derive(Debug)]
 pub(super) struct Watched<T> {
     io: T,
@@ -46,11 +46,6 @@ impl<T> Watched<T> {
     fn is_listening(&self) -> bool {
         self.scanner.as_ref().is_some_and(HeadScanner::is_between_requests) && !self.state.expects_head()
     }
-
-    fn has_written<R>(&self, polled: Poll<R>) -> Poll<R> {
-        self.state.write_waits(polled.is_pending());
-        polled
-    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
@@ -76,8 +71,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.has_written(polled)
+        Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -85,8 +79,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.has_written(polled)
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -94,12 +87,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Under TLS a write only fills a buffer; what the client does not take is seen here.
-        let polled = Pin::new(&mut self.io).poll_flush(cx);
-        if polled.is_pending() {
-            self.state.write_waits(true);
-        }
-        polled
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

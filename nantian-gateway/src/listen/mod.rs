@@ -17,6 +17,7 @@ mod normalize;
 mod pace;
 mod reply;
 mod service;
+mod socket;
 mod state;
 mod stream;
 mod tls;
@@ -30,4 +31,4 @@ pub use self::{
     state::{Timeouts, TunnelGuard},
     tls::{Inside, InvalidCertificate, TlsServer},
 };
-pub(crate) use self::{clock::TICK, forward::client_address, tls::certified_key};
+pub(crate) use self::{clock::TICK, forward::client_address, socket::ClientSocket, tls::certified_key};

@@ -111,7 +111,6 @@ impl Edge {
                 session: self.peer.session.clone(),
                 port: port.number,
                 host: host.as_ref().into(),
-                matched_prefix: found.as_ref().and_then(|found| found.prefix),
             };
             parts.extensions.insert(info);
         }

@@ -143,10 +143,11 @@ impl State {
 
     /// From now on bytes are passed on as they are, for the route of `place`.
     pub(super) fn becomes_stream(&self, place: StreamPlace) {
-        self.head_since.store(Wait::NONE.0, Relaxed);
-        self.idle_since.store(Wait::NONE.0, Relaxed);
         // A connection becomes one once.
         let _ = self.stream.set(place);
+        for since in [&self.head_since, &self.idle_since, &self.write_since] {
+            since.store(Wait::NONE.0, Relaxed);
+        }
         self.hears();
     }
 
@@ -204,18 +205,22 @@ impl State {
         }
     }
 
-    /// The client does not take what is written, or it did.
-    pub(super) fn write_waits(&self, waits: bool) {
-        if !waits {
-            self.write_since.store(Wait::NONE.0, Relaxed);
-        } else if self.write_since.load(Relaxed) == Wait::NONE.0 {
+    /// The client does not take what is written. Over a connection that is passed on as it is only silence counts.
+    pub(super) fn write_waits(&self) {
+        if self.write_since.load(Relaxed) == Wait::NONE.0 && self.stream.get().is_none() {
             self.write_since.store(self.now(), Relaxed);
         }
-        if !waits && self.ended_since.load(Relaxed) != Wait::NONE.0 {
+    }
+
+    /// The client takes what is written.
+    pub(super) fn write_goes_on(&self) {
+        if self.ended_since.load(Relaxed) != Wait::NONE.0 {
             self.ended_since.store(self.now(), Relaxed);
         }
-        // The end of a response is still on its way: the connection is not idle yet.
-        if !waits && self.idle_since.load(Relaxed) != Wait::NONE.0 {
+        let has_waited = self.write_since.swap(Wait::NONE.0, Relaxed) != Wait::NONE.0;
+        // The end of a response was still on its way: the connection has not been idle yet. What is written at once, such as
+        // a ping of HTTP/2, is no use of the connection.
+        if has_waited && self.idle_since.load(Relaxed) != Wait::NONE.0 {
             self.idle_since.store(self.now(), Relaxed);
         }
     }
@@ -265,5 +270,77 @@ struct Tunnel(Arc<AtomicUsize>);
 impl Drop for Tunnel {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::{
+        ir::{ObjectName, RouteId, RouteKind, Transport},
+        listen::PortKey,
+    };
+
+    const TIMEOUTS: Timeouts = Timeouts {
+        header: Duration::from_secs(10),
+        idle: Duration::from_secs(75),
+        stall: Duration::from_secs(60),
+        silence: None,
+    };
+
+    /// A connection and its clock.
+    fn connection() -> (Arc<State>, Arc<AtomicU32>) {
+        let clock = Arc::<AtomicU32>::default();
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        (Arc::new(State::new(Arc::clone(&clock), &Arc::default(), place)), clock)
+    }
+
+    /// What is said `seconds` later.
+    fn after(seconds: u32, (state, clock): &(Arc<State>, Arc<AtomicU32>)) -> Order {
+        let now = clock.load(Relaxed) + 10 * seconds;
+        clock.store(now, Relaxed);
+        state.verdict(now, &TIMEOUTS)
+    }
+
+    #[test]
+    fn a_client_that_went_on_reading_has_not_stalled() {
+        let connection = connection();
+        let request = InFlight::begin(&connection.0);
+        connection.0.write_waits();
+        assert_eq!(after(59, &connection), Order::Serve);
+        connection.0.write_goes_on();
+        assert_eq!(after(1000, &connection), Order::Serve, "it is the backend that takes its time");
+        connection.0.write_waits();
+        assert_eq!(after(61, &connection), Order::Abort);
+        drop(request);
+    }
+
+    #[test]
+    fn a_connection_is_idle_when_its_last_response_was_taken_whatever_is_written_from_then_on() {
+        let connection = connection();
+        let request = InFlight::begin(&connection.0);
+        connection.0.write_waits();
+        drop(request);
+        assert_eq!(after(50, &connection), Order::Serve);
+        connection.0.write_goes_on();
+        assert_eq!(after(50, &connection), Order::Serve, "its last bytes have left 50 seconds ago");
+        connection.0.write_goes_on();
+        assert_eq!(after(26, &connection), Order::Finish, "that was a ping");
+    }
+
+    #[test]
+    fn of_a_connection_that_is_passed_on_only_silence_counts() {
+        let connection = connection();
+        connection.0.write_waits();
+        let name = ObjectName::new("demo", "r");
+        let route = RouteId { kind: RouteKind::Tcp, name };
+        let key = PortKey { address: None, port: 1, transport: Transport::Tcp };
+        connection.0.becomes_stream(StreamPlace { key, local: Ipv4Addr::LOCALHOST.into(), route });
+        connection.0.write_waits();
+        assert_eq!(after(100_000, &connection), Order::Serve);
     }
 }

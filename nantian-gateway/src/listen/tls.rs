@@ -28,6 +28,8 @@ pub struct InvalidCertificate {
     pub secret: String,
     /// What is wrong with it.
     pub reason: String,
+    /// Whether the listener has another one, or the one before.
+    pub has_stand_in: bool,
 }
 
 /// What is inside of TLS.
@@ -84,13 +86,20 @@ impl TlsServer {
             }
             hosts.push((listener.hostname.clone(), place));
             let Some((_, served)) = groups.get_mut(place) else { continue };
+            let (first_fault, first_served) = (faults.len(), served.len());
             for certificate in &listener.certificates {
                 let secret = &certificate.secret;
                 let key = match certified_key(&certificate.chain, &certificate.key.0, &provider) {
                     Ok(key) => Some(Arc::new(key)),
                     Err(reason) => {
                         let listener = listener.id.clone();
-                        faults.push(InvalidCertificate { listener, secret: secret.to_string(), reason });
+                        let fault = InvalidCertificate {
+                            listener,
+                            secret: secret.to_string(),
+                            reason,
+                            has_stand_in: false,
+                        };
+                        faults.push(fault);
                         last.and_then(|last| last.good.get(secret).cloned())
                     }
                 };
@@ -99,6 +108,8 @@ impl TlsServer {
                     served.push(Served { hostname: listener.hostname.clone(), key });
                 }
             }
+            let has_any = served.len() > first_served;
+            faults.iter_mut().skip(first_fault).for_each(|fault| fault.has_stand_in = has_any);
         }
         let faces = groups.into_iter().map(|(clients, served)| Face::new(clients, served, inside, &provider));
         let faces = faces.collect::<Result<_, _>>()?;

@@ -15,5 +15,5 @@ mod router;
 pub(crate) use self::names::{Names, NamesBuilder};
 pub use self::{
     candidate::InvalidMatch,
-    router::{Matched, RequestHead, Router, RouterBuilder, RuleIndex},
+    router::{RequestHead, Router, RouterBuilder, RuleIndex},
 };

@@ -9,7 +9,7 @@ use super::{
     depths::{Depths, depth},
     index::{Index, Space, narrow},
     query::Query,
-    router::{Matched, RequestHead, RuleIndex},
+    router::{RequestHead, RuleIndex},
 };
 use crate::{
     ir::{PathMatch, RouteMatch},
@@ -110,14 +110,13 @@ impl Paths {
     }
 
     /// The match for a request of the host of `key`.
-    pub(super) fn find(&self, key: &PathKey, head: &RequestHead<'_>, query: &Query<'_>) -> Option<Matched> {
+    pub(super) fn find(&self, key: &PathKey, head: &RequestHead<'_>, query: &Query<'_>) -> Option<RuleIndex> {
         let (exact, prefixes) = spaces(key.host);
         let whole = key.has_exact.then(|| self.index.get(exact, head.path)).flatten();
         let whole = whole.and_then(|candidates| self.conditions.first(candidates, head, query));
-        match whole.or_else(|| self.find_regex(key, head, query)) {
-            Some(rule) => Some(Matched { rule, prefix: None }),
-            None => self.find_prefix(key.prefixes, prefixes, head, query),
-        }
+        whole
+            .or_else(|| self.find_regex(key, head, query))
+            .or_else(|| self.find_prefix(key.prefixes, prefixes, head, query))
     }
 
     fn find_regex(&self, key: &PathKey, head: &RequestHead<'_>, query: &Query<'_>) -> Option<RuleIndex> {
@@ -135,7 +134,7 @@ impl Paths {
         space: Space,
         head: &RequestHead<'_>,
         query: &Query<'_>,
-    ) -> Option<Matched> {
+    ) -> Option<RuleIndex> {
         if depths.is_empty() {
             return None;
         }
@@ -145,7 +144,7 @@ impl Paths {
                 && let Some(candidates) = self.index.get(space, prefix)
                 && let Some(rule) = self.conditions.first(candidates, head, query)
             {
-                return Some(Matched { rule, prefix: Some(prefix.len()) });
+                return Some(rule);
             }
             if prefix.is_empty() {
                 return None;

@@ -34,15 +34,6 @@ pub struct RequestHead<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// The rule that a request belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Matched {
-    /// The rule.
-    pub rule: RuleIndex,
-    /// The length of the path prefix that matched, if it was a prefix; 0 for `/`.
-    pub prefix: Option<usize>,
-}
-
 /// The routing table of one socket: a few flat tables, so that a search touches little memory.
 #[derive(Debug)]
 pub struct Router {
@@ -62,7 +53,7 @@ impl Router {
     ///
     /// The listener with the most specific host alone decides (listener isolation); among its routes a less
     /// specific host is tried when nothing under a more specific one matches.
-    pub fn find(&self, head: &RequestHead<'_>) -> Option<Matched> {
+    pub fn find(&self, head: &RequestHead<'_>) -> Option<RuleIndex> {
         let query = Query::new(head.query);
         let listener = *self.listeners.covering(0, head.host).next()?;
         self.hosts.covering(listener, head.host).find_map(|paths| self.paths.find(paths, head, &query))

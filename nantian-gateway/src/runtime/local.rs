@@ -24,8 +24,6 @@ pub(crate) struct Found<'a> {
     pub(crate) service: &'a RouteService,
     /// Whether some stage asks for a [`RequestInfo`](crate::listen::RequestInfo).
     pub(crate) needs_info: bool,
-    /// The length of the path prefix that matched, if one did.
-    pub(crate) prefix: Option<usize>,
 }
 
 impl LocalSnapshot {
@@ -37,11 +35,11 @@ impl LocalSnapshot {
 
     /// The rule that `head` belongs to.
     pub(crate) fn find(&self, port: &Port, head: &RequestHead<'_>) -> Option<Found<'_>> {
-        let matched = port.router.find(head)?;
-        let rule = self.shared.rule(matched.rule)?;
-        let cell = self.rules.get(usize::try_from(matched.rule.0).ok()?)?;
+        let index = port.router.find(head)?;
+        let rule = self.shared.rule(index)?;
+        let cell = self.rules.get(usize::try_from(index.0).ok()?)?;
         let service = cell.get_or_init(|| stack::rule(rule, &self.context));
-        Some(Found { service, needs_info: rule.needs_info(), prefix: matched.prefix })
+        Some(Found { service, needs_info: rule.needs_info() })
     }
 
     /// Answers a request that no rule matches.

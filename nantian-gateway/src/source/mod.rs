@@ -33,6 +33,6 @@ pub use self::{
     objects::{ByName, ObjectRef, Objects},
     placement::{Placement, Placements, PublicAddress},
     reading::{Reading, Source},
-    refusal::{Cause, Refusal, refusals},
+    refusal::{Cause, Refusal, refusals, verdict},
     watch::{WatchError, Watcher},
 };

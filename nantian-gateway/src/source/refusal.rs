@@ -40,21 +40,16 @@ pub enum Cause {
 pub fn refusals(translation: &Translation) -> Vec<Refusal> {
     let mut found = Found::default();
     for (object, status) in translation.statuses.iter() {
-        match status {
-            ObjectStatus::Plain(status) => found.conditions(object, &status.conditions),
-            ObjectStatus::Gateway(status) => found.listeners(object, &status.conditions, &status.listeners),
-            ObjectStatus::ListenerSet(status) => {
-                found.listeners(object, &status.conditions, &status.listeners);
-            }
-            ObjectStatus::Route(status) => {
-                status.parents.iter().for_each(|parent| found.conditions(object, &parent.conditions));
-            }
-            ObjectStatus::Policy(status) => {
-                status.ancestors.iter().for_each(|ancestor| found.conditions(object, &ancestor.conditions));
-            }
-        }
+        status.conditions().for_each(|conditions| found.conditions(object, conditions));
+        found.listeners(object, status.listeners());
     }
     found.refusals.into_iter().collect()
+}
+
+/// The condition that says what is wrong with an object by itself.
+pub fn verdict(status: &ObjectStatus) -> Option<&Condition> {
+    let mut conditions = status.conditions().flat_map(Conditions::iter);
+    conditions.find(|condition| is_refusal(condition) && cause(condition) == Cause::Spec)
 }
 
 /// Refusals so far. An object says the same under each of its parents.
@@ -72,8 +67,7 @@ impl Found {
         }
     }
 
-    fn listeners(&mut self, object: &ObjectRef, conditions: &Conditions, listeners: &[ListenerStatus]) {
-        self.conditions(object, conditions);
+    fn listeners(&mut self, object: &ObjectRef, listeners: &[ListenerStatus]) {
         for (index, listener) in listeners.iter().enumerate() {
             let path = format!("spec.listeners[{index}]");
             for condition in listener.conditions.iter().filter(|condition| is_refusal(condition)) {

@@ -17,6 +17,7 @@ use super::{
     open::{Opened, Unopened, open},
 };
 use crate::{
+    listen::ClientSocket,
     metrics::StreamShard,
     observe::{AccessLog, StreamEntry},
     respond::Chain,
@@ -204,9 +205,9 @@ impl Socket for TcpStream {
     }
 }
 
-impl Socket for TlsStream<TcpStream> {
+impl Socket for TlsStream<ClientSocket> {
     fn socket(&self) -> &TcpStream {
-        self.get_ref().0
+        self.get_ref().0.stream()
     }
 }
 

@@ -232,6 +232,12 @@ impl Conditions {
         Self { generation, list: Vec::new() }
     }
 
+    /// They are about an object in this `metadata.generation`.
+    pub fn observe(&mut self, generation: Option<i64>) {
+        self.generation = generation;
+        self.list.iter_mut().for_each(|condition| condition.observed_generation = generation);
+    }
+
     /// Sets a condition in place of the one of the same type.
     pub fn set(&mut self, condition: Condition) {
         let condition = Condition { observed_generation: self.generation, ..condition };

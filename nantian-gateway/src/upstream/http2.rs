@@ -1,13 +1,20 @@
 //! One HTTP/2 connection in clear text or behind TLS, shared by many requests.
 
-use std::{cell::Cell, fmt, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::{Rc, Weak},
+    time::Duration,
+};
 
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
     client::conn::{
         TrySendError,
-        http2::{self, SendRequest},
+        http2::{self, Connection, SendRequest},
     },
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,13 +27,18 @@ use crate::{
 
 /// How often a backend is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Streams on one connection; what RFC 9113, section 6.5.2 recommends as the least that a peer allows.
+/// Streams on one connection, if the backend allows them; what RFC 9113, section 6.5.2 recommends as the least that a peer
+/// allows.
 const MAX_STREAMS: usize = 100;
+
+type Driver = Connection<TokioIo<Io>, Body, LocalExecutor>;
 
 /// A handle to the connection; its clones share it.
 #[derive(Clone)]
 pub(super) struct Http2 {
     sender: SendRequest<Body>,
+    /// That of its task, which alone keeps it.
+    driver: Weak<RefCell<Driver>>,
     /// How many streams are open.
     streams: Rc<Cell<usize>>,
 }
@@ -49,12 +61,14 @@ impl Http2 {
             .keep_alive_while_idle(true)
             .handshake(TokioIo::new(io))
             .await?;
+        let driver = Rc::new(RefCell::new(driver));
+        let http2 = Self { sender, driver: Rc::downgrade(&driver), streams: Rc::default() };
         spawn_local(async move {
-            if let Err(error) = driver.await {
+            if let Err(error) = poll_fn(|cx| Pin::new(&mut *driver.borrow_mut()).poll(cx)).await {
                 tracing::debug!(%error, "an HTTP/2 connection to a backend ended");
             }
         });
-        Ok(Self { sender, streams: Rc::default() })
+        Ok(http2)
     }
 
     /// Sends `request` and waits for the head of the response.
@@ -75,9 +89,14 @@ impl Http2 {
         Rc::ptr_eq(&self.streams, &other.streams)
     }
 
-    /// Whether it has room for another stream.
+    /// Whether it has room for another stream, here and at the backend: hyper would let a stream too many wait for the end
+    /// of another one, and all further requests behind it.
     pub(super) fn has_room(&self) -> bool {
-        !self.is_closed() && self.streams.get() < MAX_STREAMS
+        let driver = self.driver.upgrade();
+        let allowed =
+            driver.as_ref().and_then(|driver| Some(driver.try_borrow().ok()?.current_max_send_streams()));
+        let allowed = allowed.map_or(MAX_STREAMS, |allowed| allowed.min(MAX_STREAMS));
+        !self.is_closed() && self.streams.get() < allowed
     }
 
     /// Whether no stream is open.

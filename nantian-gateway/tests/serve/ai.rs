@@ -132,7 +132,7 @@ async fn an_anthropic_client_talks_to_an_openai_type_provider() {
     };
     let reply = gateway.ask(post("/v1/messages", &body(false))).await;
     assert_eq!(reply.status(), 200);
-    assert_eq!(reply.header("x-nantian-dropped"), Some("top_k"));
+    assert_eq!(reply.header("x-nantian-dropped"), Some("top_k,odd"));
     let message = reply.json();
     assert_eq!((&message["type"], &message["content"][0]["text"]), (&"message".into(), &"hi".into()));
     assert_eq!(provider.last().start, "POST /v1/chat/completions HTTP/1.1");

@@ -7,7 +7,7 @@ use futures_util::{future::join_all, stream};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::client::conn::http2;
+use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::Notify};
 
@@ -149,6 +149,25 @@ async fn a_stream_that_nobody_reads_holds_its_backend_back_and_no_other_stream()
 }
 
 #[tokio::test]
+async fn a_backend_has_no_more_streams_on_a_connection_than_it_allows() {
+    let mut settings = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    settings.max_concurrent_streams(2);
+    let echo =
+        async |request: Request<Incoming>| Response::new(request.into_body().map_err(|_| unreachable!()));
+    let backend = Backend::h2c_of(settings, echo).await;
+    let gateway = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]).start().await;
+    let client = client(&gateway).await;
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        let (upload, request) = upload("/");
+        let response = soon(client.clone().send_request(request)).await.unwrap();
+        assert_eq!(response.status(), 200);
+        open.push((upload, response));
+    }
+    assert_eq!(backend.connections(), 3);
+}
+
+#[tokio::test]
 async fn quiet_connections_and_streams_are_kept() {
     let backend =
         Backend::h2c(async |request| Response::new(request.into_body().map_err(|_| unreachable!()))).await;
@@ -178,6 +197,23 @@ async fn quiet_connections_and_streams_are_kept() {
         let echoed = soon(body.frame()).await.unwrap().expect("a stream may be quiet");
         assert_eq!(echoed.into_data().unwrap(), part);
     }
+}
+
+#[tokio::test]
+async fn a_connection_on_which_there_are_only_pings_is_closed() {
+    let backend = Backend::echo("a").await;
+    let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
+    let gateway = world.options(&["--idle-timeout", "1s"]).start().await;
+    let stream = soon(TcpStream::connect(gateway.address())).await.unwrap();
+    let mut pinging = http2::Builder::new(TokioExecutor::new());
+    pinging
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_millis(100))
+        .keep_alive_while_idle(true);
+    let (mut client, connection) = soon(pinging.handshake(TokioIo::new(stream))).await.unwrap();
+    let connection = tokio::spawn(connection);
+    assert_eq!(soon(client.send_request(get("/"))).await.unwrap().status(), 200);
+    soon(connection).await.unwrap().expect("it ends well");
 }
 
 #[tokio::test]

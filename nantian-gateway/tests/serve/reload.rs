@@ -130,6 +130,36 @@ spec: {parentRefs: [{name: demo}], rulez: []}
 }
 
 #[tokio::test]
+async fn what_is_told_of_an_edit_that_was_taken_back_stays_true_of_what_serves() {
+    let backend = Backend::echo("a").await;
+    let running = start(&backend).await;
+    let good = gateway(&[running.listener("http", "protocol: HTTP")]);
+    running
+        .edit("gateway", &good.replace("type: IPAddress, value: 127.0.0.1", "type: Hostname, value: h"))
+        .await;
+    let impossible = format!("{{timeouts: {{request: 1s, backendRequest: 2s}}, {}}}", to("a"));
+    running.edit_route("edited", &[impossible]).await;
+    let routes = async || {
+        let config = running.config().await;
+        config["conditions"]["Gateway demo/demo"]["listeners"][0]["attachedRoutes"].as_u64().unwrap()
+    };
+    assert_eq!(running.condition("Gateway demo/demo", "Accepted").await["reason"], "UnsupportedAddress");
+    assert_eq!(running.condition("Gateway demo/demo", "Programmed").await["status"], "True");
+    assert_eq!(running.condition("HTTPRoute demo/edited", "ResolvedRefs").await["status"], "True");
+    assert_eq!(routes().await, 2);
+
+    running.edit_route("third", &[rule("/third", &to("a"))]).await;
+    assert_eq!(routes().await, 3);
+    running.edit("service-a", "").await;
+    assert_eq!(running.condition("HTTPRoute demo/edited", "ResolvedRefs").await["reason"], "BackendNotFound");
+    assert_eq!(running.condition("HTTPRoute demo/edited", "Accepted").await["reason"], "UnsupportedValue");
+    assert_eq!(running.condition("Gateway demo/demo", "Accepted").await["reason"], "UnsupportedAddress");
+
+    running.edit("gateway", &good).await;
+    assert_eq!(running.condition("Gateway demo/demo", "Accepted").await["status"], "True");
+}
+
+#[tokio::test]
 async fn endpoints_change_alone_while_a_plugin_cannot_be_served() {
     let (first, second) = (Backend::echo("first").await, Backend::echo("second").await);
     let module = format!("inline: {}", BASE64_STANDARD.encode("no module"));

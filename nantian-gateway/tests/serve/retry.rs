@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
-use crate::support::{Backend, Port, Running, Wire, World, eventually, rule, to};
+use crate::support::{Backend, Port, Running, Wire, World, eventually, rule, soon, to};
 
 /// Answers with each of `statuses` in turn, and with 200 from then on.
 async fn answering(statuses: &'static [u16]) -> Backend {
@@ -142,6 +142,56 @@ async fn a_body_that_is_too_long_to_be_kept_is_sent_once() {
     let gateway = gateway(&[&backend], "retry: {attempts: 3, backoff: 1ms, codes: [503]}").await;
     assert_eq!(gateway.ask(post(&"x".repeat(1_100_000))).await.status(), 503);
     assert_eq!(backend.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_is_not_repeated_as_if_it_were_whole() {
+    let backend = Backend::echo("a").await;
+    let world = World::new().service("a", &[&backend]).options(&["--max-request-body-bytes", "1000"]);
+    let retry = "retry: {attempts: 1, backoff: 1ms}";
+    let gateway = world.route("r", &[rule("/", &format!("{retry}, {}", to("a")))]).start().await;
+    let put = "PUT /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+    let mut wire = gateway.connect().await;
+    wire.send(format!("{put}3\r\nabc\r\n3\r\nde")).await;
+    wire.finish().await;
+    assert_eq!(wire.reply().await.status(), 400, "the client has ended in the midst of it");
+    let long = format!("{put}258\r\n{0}\r\n258\r\n{0}\r\n0\r\n\r\n", "x".repeat(600));
+    assert_eq!(gateway.ask(long).await.status(), 413);
+
+    assert_eq!(backend.seen(), [], "no backend takes a part of it for the whole");
+    let retries = gateway.metric("nantian_http_retries_total{route=\"demo/r\"}").await;
+    assert_eq!(retries.unwrap_or_default(), 0.0);
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_on_while_a_failed_answer_is_read_is_repeated_whole() {
+    let failed = Arc::new(Notify::new());
+    let (told, turn) = (Arc::clone(&failed), Arc::new(AtomicUsize::new(0)));
+    let backend = Backend::raw(move |mut wire: Wire| {
+        let (told, turn) = (Arc::clone(&told), Arc::clone(&turn));
+        async move {
+            if turn.fetch_add(1, Relaxed) == 0 {
+                let Ok(_) = wire.head().await else { return };
+                wire.send("HTTP/1.1 503 x\r\ncontent-length: 1\r\n\r\n").await;
+                told.notify_one();
+                wire.rest().await;
+            } else {
+                let Ok(request) = wire.message().await else { return };
+                let length = request.body.len().to_string();
+                wire.send(format!("HTTP/1.1 200 x\r\ncontent-length: {}\r\n\r\n{length}", length.len()))
+                    .await;
+            }
+        }
+    })
+    .await;
+    let gateway = gateway(&[&backend], "retry: {attempts: 1, backoff: 500ms, codes: [503]}").await;
+    let mut wire = gateway.connect().await;
+    let length = 1_200_000;
+    wire.send(format!("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n")).await;
+    soon(failed.notified()).await;
+    wire.send("x".repeat(length)).await;
+    assert_eq!(wire.reply().await.text(), length.to_string());
 }
 
 #[tokio::test]

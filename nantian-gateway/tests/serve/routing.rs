@@ -14,6 +14,18 @@ async fn statuses(wire: &mut Wire, path: &str, requests: usize) -> BTreeMap<u16,
 }
 
 #[tokio::test]
+async fn a_path_is_matched_however_its_escapes_are_spelled() {
+    let backend = Backend::echo("a").await;
+    let rules = [rule("/caf%c3%a9/a%2Db", &to("a"))];
+    let gateway = World::new().service("a", &[&backend]).route("r", &rules).start().await;
+    for path in ["/caf%c3%a9/a-b/c", "/caf%C3%A9/a%2db"] {
+        assert_eq!(gateway.get(path).await.status(), 200, "{path}");
+    }
+    assert_eq!(backend.last().start, "GET /caf%C3%A9/a-b HTTP/1.1");
+    assert_eq!(gateway.get("/cafe/a-b").await.status(), 404);
+}
+
+#[tokio::test]
 async fn a_request_without_a_usable_backend_is_told_why() {
     let backend = Backend::echo("a").await;
     let half = "backendRefs: [{name: a, port: 80}, {name: nobody, port: 80}]";

@@ -197,6 +197,38 @@ async fn a_new_certificate_is_served_to_new_connections_while_old_ones_go_on() {
 }
 
 #[tokio::test]
+async fn a_listener_is_programmed_as_long_as_it_has_a_certificate_to_serve() {
+    let (one, two) = (Certificate::new(&["example.org"]), Certificate::new(&["example.org"]));
+    let backend = Backend::echo("a").await;
+    let port = Port::reserve();
+    let listener = https(&port, "https", "", &["one", "two"]);
+    let mismatch = |name: &str| one.secret_with_key_of(name, &two);
+    let gateway = World::with_listeners(port, &[listener])
+        .manifest("one", &mismatch("one"))
+        .manifest("two", &mismatch("two"))
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .start()
+        .await;
+    let status = async |kind| {
+        let config = gateway.config().await;
+        let listener = &config["conditions"]["Gateway demo/demo"]["listeners"][0];
+        let conditions = listener["conditions"].as_array().unwrap().clone();
+        let condition = conditions.into_iter().find(|condition| condition["type"] == kind).unwrap();
+        (condition["status"].as_str().unwrap().to_owned(), condition["reason"].as_str().unwrap().to_owned())
+    };
+    let is = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+    assert_eq!(status("ResolvedRefs").await, is("False", "InvalidCertificateRef"));
+    assert_eq!(status("Programmed").await, is("False", "Invalid"));
+    assert_eq!(gateway.condition("Gateway demo/demo", "Programmed").await["status"], "False");
+
+    gateway.edit("two", &two.secret("two")).await;
+    assert_eq!(status("ResolvedRefs").await.0, "False", "one of its references is still broken");
+    assert_eq!(status("Programmed").await.0, "True");
+    assert!(handshake(&gateway, "example.org", &[&two], &[]).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_provider_is_asked_over_tls_if_its_certificate_names_it() {
     let certificate = Certificate::new(&["localhost"]);
     let acceptor = TlsAcceptor::from(certificate.server());

@@ -56,7 +56,7 @@ fn find_with(router: &Router, host: &str, target: &str, method: &Method, headers
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    router.find(&RequestHead { host, path, query, method, headers }).map(|matched| matched.rule.0)
+    router.find(&RequestHead { host, path, query, method, headers }).map(|rule| rule.0)
 }
 
 #[test]
@@ -162,21 +162,6 @@ fn only_the_most_specific_listener_answers() {
 }
 
 #[test]
-fn the_matched_prefix_is_told() {
-    let mut world = World::default();
-    world.rule("", "", prefix("/a/b"));
-    let router = world.build();
-    let head = RequestHead {
-        host: "",
-        path: "/a/b/c",
-        query: None,
-        method: &Method::GET,
-        headers: &HeaderMap::new(),
-    };
-    assert_eq!(router.find(&head).unwrap().prefix, Some(4));
-}
-
-#[test]
 fn a_request_for_no_path_meets_the_root_alone() {
     let mut world = World::default();
     let root = world.rule("", "", prefix("/"));
@@ -204,7 +189,7 @@ fn prefixes_of_any_depth_are_found() {
 type Entry = (HostPattern, HostPattern, RouteMatch);
 
 /// Every match is looked at, and the best by Gateway API's order is taken.
-fn naive(entries: &[Entry], regexes: &HashMap<&str, Regex>, head: &RequestHead<'_>) -> Option<Matched> {
+fn naive(entries: &[Entry], regexes: &HashMap<&str, Regex>, head: &RequestHead<'_>) -> Option<RuleIndex> {
     let covers = |pattern: &HostPattern| match pattern {
         HostPattern::Any => true,
         HostPattern::Suffix(suffix) => head
@@ -224,19 +209,16 @@ fn naive(entries: &[Entry], regexes: &HashMap<&str, Regex>, head: &RequestHead<'
         .filter(|listener| covers(listener))
         .max_by_key(|l| specific(l))?;
     let matching = (0..).zip(entries).filter_map(|(number, (of, host, found))| {
-        let (class, length, prefix) = match &found.path {
-            PathMatch::Exact(path) => (path == head.path).then_some((2, 0, None))?,
+        let (class, length) = match &found.path {
+            PathMatch::Exact(path) => (path == head.path).then_some((2, 0))?,
             PathMatch::Regex(pattern) => {
-                regexes.get(pattern.as_str())?.is_match(head.path).then_some((1, pattern.len(), None))?
+                regexes.get(pattern.as_str())?.is_match(head.path).then_some((1, pattern.len()))?
             }
             PathMatch::Prefix(prefix) => {
                 let prefix = prefix.trim_end_matches('/');
                 let rest = head.path.strip_prefix(prefix)?;
-                (prefix.is_empty() || rest.is_empty() || rest.starts_with('/')).then_some((
-                    0,
-                    prefix.len(),
-                    Some(prefix.len()),
-                ))?
+                (prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
+                    .then_some((0, prefix.len()))?
             }
         };
         let holds = of == listener
@@ -254,9 +236,9 @@ fn naive(entries: &[Entry], regexes: &HashMap<&str, Regex>, head: &RequestHead<'
             });
         let rank =
             (specific(host), class, length, found.method.is_some(), found.headers.len(), found.query.len());
-        holds.then_some(((rank, Reverse(number)), Matched { rule: RuleIndex(number), prefix }))
+        holds.then_some(((rank, Reverse(number)), RuleIndex(number)))
     });
-    matching.max_by_key(|(rank, _)| *rank).map(|(_, matched)| matched)
+    matching.max_by_key(|(rank, _)| *rank).map(|(_, rule)| rule)
 }
 
 const HOSTS: [&str; 7] = ["", "*.com", "*.a.com", "*.b.a.com", "a.com", "b.a.com", "c.b.a.com"];

@@ -32,15 +32,17 @@ const FRAMING: [&str; 9] = [
 
 /// Where filters stand.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Place<'m> {
     Rule {
-        /// Whether the rule has exactly one match, of a path prefix.
-        one_prefix: bool,
+        /// The prefix of paths, without a `/` at its end, if the rule has exactly one match, of one.
+        prefix: Option<&'m str>,
         /// Whether the rule sends requests anywhere.
         has_backends: bool,
     },
     Backend {
-        one_prefix: bool,
+        prefix: Option<&'m str>,
+        /// Whether the rule has rewritten the path already.
+        is_rewritten: bool,
     },
 }
 
@@ -56,7 +58,7 @@ pub(super) struct Filters<'a> {
 /// Reads a list of filters.
 pub(super) fn read<'a, F>(
     filters: &'a [F],
-    place: Place,
+    place: Place<'_>,
     path: &Path<'_>,
     refused: &mut Faults,
 ) -> Filters<'a>
@@ -149,18 +151,24 @@ fn entries(entries: &[(&str, &str)], path: &Path<'_>) -> Result<Vec<(String, Str
     let read = entries.map(|(index, (name, value))| {
         let path = path.index(index);
         let name = header_name(name, &path.field("name"))?;
-        match HeaderValue::from_str(value) {
-            Ok(_) => Ok((name, (*value).to_owned())),
-            Err(_) => {
-                Err(Fault::unsupported(&path.field("value"), format_args!("{value:?} is not a header value")))
-            }
-        }
+        check_value(value, &path.field("value"))?;
+        Ok((name, (*value).to_owned()))
     });
     let mut read = read.collect::<Result<Vec<(String, String)>, _>>()?;
     // The first of several equivalent names counts (Gateway API, HTTPHeader.name).
     let mut seen = HashSet::new();
     read.retain(|(name, _)| seen.insert(name.clone()));
     Ok(read)
+}
+
+/// What is wrong with a value is told without it: it may be a credential.
+fn check_value(value: &str, path: &Path<'_>) -> Result<(), Fault> {
+    if HeaderValue::from_str(value).is_ok() {
+        return Ok(());
+    }
+    let stray = value.bytes().enumerate().find(|(_, byte)| byte.is_ascii_control() && *byte != b'\t');
+    let (position, byte) = stray.unwrap_or_default();
+    Err(Fault::unsupported(path, format_args!("no header value has a byte {byte:#04x}, as at {position}")))
 }
 
 fn header_name(name: &str, path: &Path<'_>) -> Result<String, Fault> {
@@ -175,7 +183,7 @@ fn header_name(name: &str, path: &Path<'_>) -> Result<String, Fault> {
     Ok(valid.as_str().to_owned())
 }
 
-fn redirect(spec: &RedirectSpec<'_>, place: Place, path: &Path<'_>) -> Result<Redirect, Fault> {
+fn redirect(spec: &RedirectSpec<'_>, place: Place<'_>, path: &Path<'_>) -> Result<Redirect, Fault> {
     match place {
         Place::Rule { has_backends: true, .. } => {
             return Err(Fault::unsupported(path, "a rule that redirects has no backendRefs"));
@@ -204,7 +212,7 @@ fn redirect(spec: &RedirectSpec<'_>, place: Place, path: &Path<'_>) -> Result<Re
     })
 }
 
-fn rewrite(spec: &RewriteSpec<'_>, place: Place, path: &Path<'_>) -> Result<UrlRewrite, Fault> {
+fn rewrite(spec: &RewriteSpec<'_>, place: Place<'_>, path: &Path<'_>) -> Result<UrlRewrite, Fault> {
     Ok(UrlRewrite {
         hostname: host(spec.hostname, path)?,
         path: spec.path.map(|spec| path_rewrite(spec, place, &path.field("path"))).transpose()?,
@@ -220,26 +228,34 @@ fn host(hostname: Option<&str>, path: &Path<'_>) -> Result<Option<String>, Fault
     }
 }
 
-fn path_rewrite(spec: PathSpec<'_>, place: Place, path: &Path<'_>) -> Result<PathRewrite, Fault> {
-    let (Place::Rule { one_prefix, .. } | Place::Backend { one_prefix }) = place;
+fn path_rewrite(spec: PathSpec<'_>, place: Place<'_>, path: &Path<'_>) -> Result<PathRewrite, Fault> {
     match spec {
         PathSpec::Full(full) if is_path(full) => Ok(PathRewrite::Full(full.to_owned())),
         PathSpec::Full(full) => {
             Err(Fault::unsupported(&path.field("replaceFullPath"), format_args!("{full:?} is not a path")))
         }
-        PathSpec::Prefix(_) if !one_prefix => {
-            let message = "needs a rule with exactly one match, of type PathPrefix";
-            Err(Fault::unsupported(&path.field("replacePrefixMatch"), message))
+        PathSpec::Prefix(replacement) => {
+            prefix_rewrite(replacement, place, &path.field("replacePrefixMatch"))
         }
-        PathSpec::Prefix(prefix) if prefix.is_empty() || is_path(prefix) => {
-            Ok(PathRewrite::PrefixMatch(prefix.to_owned()))
-        }
-        PathSpec::Prefix(prefix) => Err(Fault::unsupported(
-            &path.field("replacePrefixMatch"),
-            format_args!("{prefix:?} is not a path"),
-        )),
         PathSpec::Absent(field) => Err(Fault::unsupported(&path.field(field), "the path's type requires it")),
     }
+}
+
+fn prefix_rewrite(replacement: &str, place: Place<'_>, path: &Path<'_>) -> Result<PathRewrite, Fault> {
+    let matched = match place {
+        Place::Backend { is_rewritten: true, .. } => {
+            let message = "the rule has rewritten the path already";
+            return Err(Fault::at(Reason::IncompatibleFilters, path, message));
+        }
+        Place::Rule { prefix, .. } | Place::Backend { prefix, .. } => prefix,
+    };
+    let Some(matched) = matched else {
+        return Err(Fault::unsupported(path, "needs a rule with exactly one match, of type PathPrefix"));
+    };
+    if !replacement.is_empty() && !is_path(replacement) {
+        return Err(Fault::unsupported(path, format_args!("{replacement:?} is not a path")));
+    }
+    Ok(PathRewrite::Prefix { matched: matched.to_owned(), replacement: replacement.to_owned() })
 }
 
 /// Whether the text is an absolute path without query and fragment.

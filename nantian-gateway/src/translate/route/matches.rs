@@ -10,8 +10,9 @@ use http::HeaderName;
 
 use super::filters::is_path;
 use crate::{
-    ir::{KeyMatch, PathMatch, RouteMatch, ValueMatch},
+    ir::{self, KeyMatch, PathMatch, RouteMatch, ValueMatch},
     pattern::Patterns,
+    spelling,
     translate::fault::{Fault, Faults, Path},
 };
 
@@ -54,27 +55,35 @@ fn path_match(
     let path = path.field("value");
     match spec.r#type.as_ref().unwrap_or(&PathType::PathPrefix) {
         PathType::RegularExpression => {
-            check_pattern(value, patterns, &path)?;
+            check_pattern(value, value, patterns, &path)?;
             Ok(PathMatch::Regex(value.to_owned()))
         }
-        PathType::Exact => plain_path(value, &path).map(|value| PathMatch::Exact(value.to_owned())),
+        PathType::Exact => plain_path(value, &path).map(PathMatch::Exact),
         PathType::PathPrefix => {
             let value = plain_path(value, &path)?;
-            let prefix = value.strip_suffix('/').unwrap_or(value);
+            let prefix = value.strip_suffix('/').unwrap_or(&value);
             Ok(PathMatch::Prefix(if prefix.is_empty() { "/" } else { prefix }.to_owned()))
         }
     }
 }
 
-fn plain_path<'a>(value: &'a str, path: &Path<'_>) -> Result<&'a str, Fault> {
+/// A path in the spelling that requests are brought to.
+fn plain_path(value: &str, path: &Path<'_>) -> Result<String, Fault> {
     if !is_path(value) {
         return Err(Fault::unsupported(path, format_args!("{value:?} is not an absolute path")));
     }
-    let stray = UNNORMALISED.into_iter().find(|part| value.contains(part));
-    match stray.or_else(|| ["/..", "/."].into_iter().find(|end| value.ends_with(end))) {
-        Some(part) => Err(Fault::unsupported(path, format_args!("{value:?} contains {part:?}"))),
-        None => Ok(value),
+    let refused = |error| Fault::unsupported(path, format_args!("{value:?}: {error}"));
+    let unescaped = spelling::unescaped(value).map_err(refused)?;
+    let stray = stray(value).or_else(|| stray(&unescaped));
+    if let Some(part) = stray {
+        return Err(Fault::unsupported(path, format_args!("{value:?} contains {part:?}")));
     }
+    spelling::normal(&unescaped).map_err(refused)
+}
+
+fn stray(value: &str) -> Option<&'static str> {
+    let inside = UNNORMALISED.into_iter().find(|part| value.contains(part));
+    inside.or_else(|| ["/..", "/."].into_iter().find(|end| value.ends_with(end)))
 }
 
 /// Of several entries whose names differ in the case of their letters only the first counts.
@@ -94,7 +103,7 @@ fn headers(
             continue;
         }
         let is_regex = spec.r#type == Some(HeaderType::RegularExpression);
-        let value = value_match(&spec.value, is_regex, &path.field("value"), patterns)?;
+        let value = value_match(&spec.name, &spec.value, is_regex, &path.field("value"), patterns)?;
         matches.push(KeyMatch { name: name.as_str().to_owned(), value });
     }
     Ok(matches)
@@ -113,7 +122,7 @@ fn query(
             return Err(Fault::unsupported(&path.field("name"), "\"\" is not a parameter name"));
         }
         let is_regex = spec.r#type == Some(QueryType::RegularExpression);
-        let value = value_match(&spec.value, is_regex, &path.field("value"), patterns)?;
+        let value = value_match(&spec.name, &spec.value, is_regex, &path.field("value"), patterns)?;
         matches.push(KeyMatch { name: spec.name.clone(), value });
     }
     Ok(matches)
@@ -135,6 +144,7 @@ fn refuse_twice<'n>(
 }
 
 fn value_match(
+    name: &str,
     value: &str,
     is_regex: bool,
     path: &Path<'_>,
@@ -143,7 +153,8 @@ fn value_match(
     if !is_regex {
         return Ok(ValueMatch::Exact(value.to_owned()));
     }
-    check_pattern(value, patterns, path)?;
+    let shown = if ir::is_sensitive(name) { ir::REDACTED } else { value };
+    check_pattern(value, shown, patterns, path)?;
     Ok(ValueMatch::Regex(value.to_owned()))
 }
 
@@ -161,11 +172,12 @@ fn method_name(method: &Method) -> &'static str {
     }
 }
 
-fn check_pattern(expression: &str, patterns: &Patterns, path: &Path<'_>) -> Result<(), Fault> {
+/// Refuses what is no regular expression, which is `shown` in its place.
+fn check_pattern(expression: &str, shown: &str, patterns: &Patterns, path: &Path<'_>) -> Result<(), Fault> {
     patterns.whole_match(expression).map(drop).map_err(|error| {
         // The last line of the error says what is wrong; those before it draw an arrow.
         let error = error.to_string();
         let error = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        Fault::unsupported(path, format_args!("{expression:?}: {error}"))
+        Fault::unsupported(path, format_args!("{shown:?}: {error}"))
     })
 }

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 
 use gateway_api::experimental::httproutes::{
     HttpRoute, HttpRouteRules, HttpRouteRulesBackendRefs, HttpRouteRulesMatches,
-    HttpRouteRulesMatchesPathType,
 };
 
 use super::{
@@ -16,8 +15,8 @@ use super::{
 use crate::{
     gates::Feature,
     ir::{
-        BackendId, Filter, Mirror, ObjectName, Policies, PolicyId, RouteId, Rule, SessionPersistence, Target,
-        WeightedBackend,
+        BackendId, Filter, Mirror, ObjectName, PathMatch, Policies, PolicyId, RouteId, RouteMatch, Rule,
+        SessionPersistence, Target, WeightedBackend,
     },
     translate::{
         conditions::Reason,
@@ -89,9 +88,9 @@ impl RuleReader<'_, '_> {
         if !self.route.kind.is_http() {
             matches.clear();
         }
-        let one_prefix = has_one_prefix(match_specs);
+        let prefix = one_prefix(match_specs, &matches);
         let backend_specs = spec.backend_refs.as_deref().unwrap_or_default();
-        let place = Place::Rule { one_prefix, has_backends: !backend_specs.is_empty() };
+        let place = Place::Rule { prefix, has_backends: !backend_specs.is_empty() };
         let path_of_filters = path.field("filters");
         let filter_specs = spec.filters.as_deref().unwrap_or_default();
         let Attached { filters, mirrors, plugins } =
@@ -102,7 +101,11 @@ impl RuleReader<'_, '_> {
                 policies.plugins.push(plugin);
             }
         }
-        let backends = self.backends(backend_specs, one_prefix, &path.field("backendRefs"), rules);
+        let is_rewritten = filters
+            .iter()
+            .any(|filter| matches!(filter, Filter::UrlRewrite(rewrite) if rewrite.path.is_some()));
+        let place = Place::Backend { prefix, is_rewritten };
+        let backends = self.backends(backend_specs, place, &path.field("backendRefs"), rules);
         let retry = spec.retry.as_ref().map(|spec| retry::read(spec, &path.field("retry")));
         let retry = retry.and_then(|retry| rules.refused.keep(retry)).flatten();
         if retry.is_some() && backends.iter().any(|share| matches!(share.target, Target::AiService(_))) {
@@ -115,7 +118,7 @@ impl RuleReader<'_, '_> {
     }
 
     /// Reads filters, and resolves what they refer to.
-    fn filters<'s, F>(&self, specs: &'s [F], place: Place, path: &Path<'_>, rules: &mut Rules) -> Attached
+    fn filters<'s, F>(&self, specs: &'s [F], place: Place<'_>, path: &Path<'_>, rules: &mut Rules) -> Attached
     where
         FilterSpec<'s>: From<&'s F>,
     {
@@ -210,7 +213,7 @@ impl RuleReader<'_, '_> {
     fn backends(
         &self,
         specs: &[HttpRouteRulesBackendRefs],
-        one_prefix: bool,
+        place: Place<'_>,
         path: &Path<'_>,
         rules: &mut Rules,
     ) -> Vec<WeightedBackend> {
@@ -227,7 +230,6 @@ impl RuleReader<'_, '_> {
             );
             let target = rules.unresolved.keep(target).unwrap_or(Target::Invalid);
             let filter_specs = spec.filters.as_deref().unwrap_or_default();
-            let place = Place::Backend { one_prefix };
             let Attached { filters, mirrors, plugins } =
                 self.filters(filter_specs, place, &path.field("filters"), rules);
             let policies = Policies { plugins, ..Policies::default() };
@@ -281,13 +283,14 @@ const DEFAULT_RULE: &HttpRouteRules = &HttpRouteRules {
     timeouts: None,
 };
 
-/// Whether the rule has exactly one match of a path prefix, so that "the prefix that matched" means something.
-fn has_one_prefix(matches: &[HttpRouteRulesMatches]) -> bool {
-    match matches {
-        [] => true,
-        [only] => only.path.as_ref().is_none_or(|path| {
-            path.r#type.as_ref().is_none_or(|kind| *kind == HttpRouteRulesMatchesPathType::PathPrefix)
-        }),
-        _ => false,
+/// The prefix of paths, without a `/` at its end, of a rule that has exactly one match, of one: only then "the prefix that
+/// matched" means something. One that is not valid is refused already.
+fn one_prefix<'m>(specs: &[HttpRouteRulesMatches], matches: &'m [RouteMatch]) -> Option<&'m str> {
+    match (specs, matches) {
+        ([] | [_], [RouteMatch { path: PathMatch::Prefix(prefix), .. }]) => {
+            Some(prefix.strip_suffix('/').unwrap_or(prefix))
+        }
+        ([_], []) => Some(""),
+        _ => None,
     }
 }

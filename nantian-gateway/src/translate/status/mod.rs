@@ -11,7 +11,7 @@ pub use self::shape::{
     ParentStatus, PlainStatus, PolicyStatus, RouteKind, RouteStatus, StatusRef,
 };
 use super::{
-    conditions::{Condition, ConditionType, Conditions},
+    conditions::{Condition, ConditionType},
     grants::GroupKind,
 };
 use crate::{ir::ListenerId, source::ObjectRef};
@@ -45,39 +45,29 @@ impl Statuses {
     /// False if the object has no status.
     pub fn set_condition(&mut self, object: &ObjectRef, condition: &Condition) -> bool {
         let Some(status) = self.objects.get_mut(object) else { return false };
-        match status {
-            ObjectStatus::Plain(plain) => plain.conditions.set(condition.clone()),
-            ObjectStatus::Gateway(gateway) => gateway.conditions.set(condition.clone()),
-            ObjectStatus::ListenerSet(set) => set.conditions.set(condition.clone()),
-            ObjectStatus::Route(route) => {
-                route.parents.iter_mut().for_each(|parent| parent.conditions.set(condition.clone()));
-            }
-            ObjectStatus::Policy(policy) => {
-                policy.ancestors.iter_mut().for_each(|ancestor| ancestor.conditions.set(condition.clone()));
-            }
-        }
+        status.conditions_mut().for_each(|conditions| conditions.set(condition.clone()));
         true
+    }
+
+    /// Sets the verdict on a version of an object that is not the one that serves; it is the newest that was seen.
+    pub fn judge(&mut self, object: &ObjectRef, verdict: &Condition) {
+        let Some(status) = self.objects.get_mut(object) else { return };
+        for conditions in status.conditions_mut() {
+            conditions.observe(verdict.observed_generation);
+            conditions.set(verdict.clone());
+        }
+        for listener in status.listeners_mut() {
+            listener.conditions.observe(verdict.observed_generation);
+        }
     }
 
     /// Adds a remark to the condition of this type wherever the object has it and it holds.
     pub fn remark(&mut self, object: &ObjectRef, kind: ConditionType, remark: &str) {
-        let remark = |conditions: &mut Conditions| {
+        for conditions in self.objects.get_mut(object).into_iter().flat_map(ObjectStatus::conditions_mut) {
             if let Some(known) = conditions.get(kind).filter(|_| conditions.holds(kind)) {
                 let message = format!("{}; {remark}", known.message);
                 conditions.set(Condition { message, ..known.clone() });
             }
-        };
-        match self.objects.get_mut(object) {
-            Some(ObjectStatus::Plain(plain)) => remark(&mut plain.conditions),
-            Some(ObjectStatus::Gateway(gateway)) => remark(&mut gateway.conditions),
-            Some(ObjectStatus::ListenerSet(set)) => remark(&mut set.conditions),
-            Some(ObjectStatus::Route(route)) => {
-                route.parents.iter_mut().for_each(|parent| remark(&mut parent.conditions));
-            }
-            Some(ObjectStatus::Policy(policy)) => {
-                policy.ancestors.iter_mut().for_each(|ancestor| remark(&mut ancestor.conditions));
-            }
-            None => {}
         }
     }
 

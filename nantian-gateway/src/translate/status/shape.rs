@@ -155,6 +155,52 @@ pub struct StatusRef {
     pub port: Option<i32>,
 }
 
+// === impl ObjectStatus ===
+
+impl ObjectStatus {
+    /// The conditions of the object itself; those of a route under each parent, those of a policy under each ancestor.
+    pub fn conditions(&self) -> impl Iterator<Item = &Conditions> {
+        let (own, parents, ancestors): (_, &[ParentStatus], &[AncestorStatus]) = match self {
+            Self::Plain(plain) => (Some(&plain.conditions), &[], &[]),
+            Self::Gateway(gateway) => (Some(&gateway.conditions), &[], &[]),
+            Self::ListenerSet(set) => (Some(&set.conditions), &[], &[]),
+            Self::Route(route) => (None, &route.parents, &[]),
+            Self::Policy(policy) => (None, &[], &policy.ancestors),
+        };
+        let parents = parents.iter().map(|parent| &parent.conditions);
+        own.into_iter().chain(parents).chain(ancestors.iter().map(|ancestor| &ancestor.conditions))
+    }
+
+    pub(super) fn conditions_mut(&mut self) -> impl Iterator<Item = &mut Conditions> {
+        let (own, parents, ancestors): (_, &mut [ParentStatus], &mut [AncestorStatus]) = match self {
+            Self::Plain(plain) => (Some(&mut plain.conditions), &mut [], &mut []),
+            Self::Gateway(gateway) => (Some(&mut gateway.conditions), &mut [], &mut []),
+            Self::ListenerSet(set) => (Some(&mut set.conditions), &mut [], &mut []),
+            Self::Route(route) => (None, &mut route.parents, &mut []),
+            Self::Policy(policy) => (None, &mut [], &mut policy.ancestors),
+        };
+        let parents = parents.iter_mut().map(|parent| &mut parent.conditions);
+        own.into_iter().chain(parents).chain(ancestors.iter_mut().map(|ancestor| &mut ancestor.conditions))
+    }
+
+    /// The listeners that it declares.
+    pub fn listeners(&self) -> &[ListenerStatus] {
+        match self {
+            Self::Gateway(gateway) => &gateway.listeners,
+            Self::ListenerSet(set) => &set.listeners,
+            Self::Plain(_) | Self::Route(_) | Self::Policy(_) => &[],
+        }
+    }
+
+    pub(super) fn listeners_mut(&mut self) -> &mut [ListenerStatus] {
+        match self {
+            Self::Gateway(gateway) => &mut gateway.listeners,
+            Self::ListenerSet(set) => &mut set.listeners,
+            Self::Plain(_) | Self::Route(_) | Self::Policy(_) => &mut [],
+        }
+    }
+}
+
 // === impl GatewayStatus ===
 
 impl GatewayStatus {

@@ -153,16 +153,25 @@ impl Backend {
         F: Future<Output = Response<B>> + Send + 'static,
         B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
     {
+        Self::h2c_of(http2::Builder::new(TokioExecutor::new()), answer).await
+    }
+
+    /// The same with these settings.
+    pub(crate) async fn h2c_of<A, F, B>(settings: http2::Builder<TokioExecutor>, answer: A) -> Self
+    where
+        A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
         Self::accepting(move |stream| {
-            let answer = answer.clone();
+            let (settings, answer) = (settings.clone(), answer.clone());
             let service = service_fn(move |request| {
                 let reply = answer(request);
                 async move { Ok::<_, Infallible>(reply.await) }
             });
             async move {
-                let connection = http2::Builder::new(TokioExecutor::new());
                 // A client that leaves is no concern of the backend.
-                let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+                let _ = settings.serve_connection(TokioIo::new(stream), service).await;
             }
         })
         .await

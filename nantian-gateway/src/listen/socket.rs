@@ -1,0 +1,121 @@
+//! The socket of a client, below TLS.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use super::state::State;
+
+/// The socket of a client; it is noted how long the client takes nothing of what is written.
+///
+/// Only here is that to be seen: above, what TLS has taken looks as if the client had.
+#[derive(Debug)]
+pub(crate) struct ClientSocket {
+    stream: TcpStream,
+    state: Arc<State>,
+}
+
+// === impl ClientSocket ===
+
+impl ClientSocket {
+    pub(super) fn new(stream: TcpStream, state: Arc<State>) -> Self {
+        Self { stream, state }
+    }
+
+    /// The socket itself.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    fn note<R>(&self, written: Poll<R>) -> Poll<R> {
+        match written {
+            Poll::Pending => self.state.write_waits(),
+            Poll::Ready(_) => self.state.write_goes_on(),
+        }
+        written
+    }
+}
+
+impl AsyncRead for ClientSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ClientSocket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, net::Ipv4Addr};
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        sync::Semaphore,
+    };
+
+    use super::*;
+    use crate::listen::state::InFlight;
+
+    #[tokio::test]
+    async fn it_is_noted_when_a_client_takes_nothing_and_when_it_goes_on() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let state = Arc::new(State::new(Arc::default(), &Arc::default(), place));
+        let request = InFlight::begin(&state);
+        let mut socket = ClientSocket::new(stream, state);
+        let content = vec![b'x'; 65_536];
+        let mut written = 0;
+        poll_fn(|cx| {
+            while let Poll::Ready(length) = Pin::new(&mut socket).poll_write(cx, &content) {
+                written += length.unwrap();
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert!(request.is_writing());
+        client.read_exact(&mut vec![0; written]).await.unwrap();
+        socket.write_all(b"x").await.unwrap();
+        assert!(!request.is_writing());
+    }
+}
