@@ -1,10 +1,9 @@
 //! The steps of one call, which [`ResponseFuture`](crate::future::ResponseFuture) puts in order.
 
 mod begin;
+mod end;
 mod identify;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -13,24 +12,21 @@ use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 
-use crate::DROPPED;
 use crate::attempt::{Answer, Failed, is_encoded, is_json};
-use crate::body::{RequestBody, ResponseBody};
+use crate::body::RequestBody;
 use crate::budget::BudgetedCall;
 use crate::config::ConnectTimeout;
 use crate::dialect::Surface;
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, Unsent};
 use crate::ir::{Fault, FaultKind};
-use crate::outbound::{Prepared, Way, clean_response};
-use crate::receive::{Aim, Received, Receiving, Rest};
+use crate::outbound::{Prepared, Way};
+use crate::receive::{Aim, Received, Receiving};
 use crate::respond::fault_in;
-use crate::retry::{Attempts, Failure};
+use crate::retry::Failure;
 use crate::route::Onward;
-use crate::shared::Shared;
 use crate::target::Target;
 use crate::timeout::Watch;
-use crate::translate::kept_headers;
-use crate::usage::{End, MeteredBody, Metering, UsageSink};
+use crate::usage::{Metering, UsageSink};
 use crate::via::Via;
 
 /// A request that has been read and is being tried.
@@ -107,6 +103,13 @@ impl<K: UsageSink> Call<K> {
             self.watch.heard();
         }
         received
+    }
+
+    /// The inner service has failed; unless it says that nothing was sent, the prompt has been paid for.
+    pub(crate) fn broke(&mut self, error: &(dyn std::error::Error + 'static)) {
+        if !Unsent::is_in(error) {
+            self.metering.meter_mut().mark_sent();
+        }
     }
 
     /// Judges a reply by its head.
@@ -298,103 +301,5 @@ impl<K: UsageSink> Call<K> {
         self.retries += 1;
         self.turn = self.turn.wrapping_add(1);
         wait
-    }
-
-    /// The response of an attempt whose reply passes as it comes.
-    pub(crate) fn pass<B, O>(
-        mut self,
-        shared: &Shared<O>,
-        response: Response<B>,
-    ) -> Response<ResponseBody<B, K>>
-    where
-        B: Body<Data = Bytes>,
-    {
-        let (head, body) = response.into_parts();
-        let refusal = (!head.status.is_success()).then(|| {
-            let fault = shared.target.dialect().decode_fault(head.status, &[]);
-            Error::Provider { target: shared.target.name().to_owned(), fault }
-        });
-        let refusal = refusal.filter(Error::may_fail_over);
-        let onward = self.onward;
-        let sent = self.metering.meter().is_sent();
-        if let Some(refusal) = &refusal {
-            self.metering.note_error(refusal.code());
-            self.metering.count_attempts(self.retries + 1);
-            if onward.more {
-                self.metering.pass_on();
-            }
-        }
-        let answer = Answer { head, held: VecDeque::new(), rest: Some((Rest::of(body), Via::Pass)) };
-        let mut response = self.finish(shared, answer);
-        if let Some(error) = refusal {
-            response.extensions_mut().insert(Arc::new(error));
-            response.extensions_mut().insert(Onward { sent, ..onward });
-        }
-        response
-    }
-
-    /// The response with an answer.
-    pub(crate) fn finish<B, O>(
-        mut self,
-        shared: &Shared<O>,
-        answer: Answer<B>,
-    ) -> Response<ResponseBody<B, K>>
-    where
-        B: Body<Data = Bytes>,
-    {
-        let attempts = Attempts(self.retries + 1);
-        self.metering.count_attempts(attempts.0);
-        let mut head = answer.head;
-        clean_response(&mut head.headers);
-        if let Some(lost) = self.lost.take() {
-            head.headers.insert(DROPPED, lost);
-        }
-        let held = answer.held;
-        let body = match answer.rest {
-            None => {
-                self.metering.end(End::Finished);
-                ResponseBody::local(held.into_iter().next().unwrap_or_default())
-            }
-            Some((rest, via)) => {
-                let body = MeteredBody::new(rest, Some(self.metering));
-                let body = if via.is_translated() { body.hold() } else { body };
-                let target = Arc::clone(&shared.target);
-                ResponseBody::upstream(body, held, via, self.watch, target, self.surface)
-            }
-        };
-        let mut response = Response::from_parts(head, body);
-        response.extensions_mut().insert(attempts);
-        response
-    }
-
-    /// The response to a request that nobody has answered.
-    pub(crate) fn fail<B, O>(mut self, shared: &Shared<O>, failed: Failed) -> Response<ResponseBody<B, K>>
-    where
-        B: Body<Data = Bytes>,
-    {
-        let sent = self.metering.meter().is_sent();
-        self.metering.count_attempts(self.retries + 1);
-        self.metering.note_error(failed.error.code());
-        if let Way::Translated(translation) = &self.way
-            && let Some(estimate) = translation.estimate()
-        {
-            self.metering.end(End::Failed);
-            let mut response = shared.count(self.surface.dialect(), estimate);
-            response.extensions_mut().insert(Attempts(self.retries + 1));
-            return response;
-        }
-        if self.onward.more && failed.error.may_fail_over() {
-            self.metering.pass_on();
-        }
-        self.metering.end(End::Failed);
-        let mut response = shared.answer(failed.error, self.surface.dialect());
-        response.extensions_mut().insert(Onward { sent, ..self.onward });
-        for (name, value) in kept_headers(&failed.headers) {
-            if let Some(name) = name {
-                response.headers_mut().entry(name).or_insert(value);
-            }
-        }
-        response.extensions_mut().insert(Attempts(self.retries + 1));
-        response
     }
 }

@@ -132,6 +132,12 @@ pub enum Error {
     },
 }
 
+/// An inner service's error before anything reached the provider, such as a connection that could not be made. In it, or with
+/// it among its sources, an error costs nobody a token; after any other one the provider may have worked on the prompt.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing was sent")]
+pub struct Unsent(#[source] pub BoxError);
+
 /// What a timeout waited for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
@@ -240,6 +246,15 @@ impl From<Malformed> for Error {
 fn words(methods: &[Method]) -> String {
     let names: Vec<_> = methods.iter().map(Method::as_str).collect();
     names.join(" or ")
+}
+
+// === impl Unsent ===
+
+impl Unsent {
+    /// Whether it is `error` or among its sources.
+    pub(crate) fn is_in(error: &(dyn StdError + 'static)) -> bool {
+        error.is::<Self>() || error.source().is_some_and(Self::is_in)
+    }
 }
 
 // === impl Awaited ===

@@ -206,7 +206,11 @@ where
                     Arrived::Receive(receiving) => Step::Receive(receiving),
                     Arrived::Failed(failed) => Step::Failed(failed),
                 },
-                Poll::Ready(Err(error)) => Step::Failed(this.shared.unreachable(error)),
+                Poll::Ready(Err(error)) => {
+                    let error = error.into();
+                    call.broke(error.as_ref());
+                    Step::Failed(this.shared.unreachable(error))
+                }
                 Poll::Pending => Step::Failed(ready!(call.poll_late(target, cx))),
             },
             StateProj::Receiving { receiving } => {

@@ -135,7 +135,7 @@ pub use self::credential::{Credential, InvalidCredential, Scheme, Secret, Unknow
 pub use self::dialect::{ClientDialect, Dialect, Operation, ProvidersOnly, Surface, UnknownDialect};
 pub use self::edit::model_of;
 pub use self::endpoint::{Endpoint, InvalidEndpoint};
-pub use self::error::{Awaited, BoxError, Error};
+pub use self::error::{Awaited, BoxError, Error, Unsent};
 pub use self::estimate::estimate_tokens;
 pub use self::facts::RequestFacts;
 pub use self::layer::AiLayer;

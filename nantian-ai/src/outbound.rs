@@ -1,16 +1,16 @@
 //! A client's request made into the request that the upstream gets, without IO.
 
-use std::borrow::Cow;
+mod headers;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
-    HeaderValue,
-};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Extensions, Method, Request, Uri};
 
+pub(crate) use self::headers::clean_response;
+use self::headers::{is_of_a_dialect, upstream_headers, without_secrets};
 use crate::body::RequestBody;
 use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai};
 use crate::edit::Object;
@@ -46,45 +46,6 @@ pub(crate) enum Way {
     /// In another dialect.
     Translated(Arc<Translation>),
 }
-
-/// Headers of the client that end here, in alphabetical order: its credentials and what selects an account
-/// with them; what concerns only its own connection; what only says who it is.
-const ENDING: &[&str] = &[
-    "accept-encoding",
-    "api-key",
-    "authorization",
-    "connection",
-    "content-length",
-    "cookie",
-    "expect",
-    "forwarded",
-    "host",
-    "keep-alive",
-    "openai-organization",
-    "openai-project",
-    "origin",
-    "proxy-authorization",
-    "proxy-connection",
-    "referer",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "x-amz-content-sha256",
-    "x-amz-date",
-    "x-amz-security-token",
-    "x-api-key",
-    "x-goog-api-key",
-    "x-nantian-strict",
-    "x-real-ip",
-];
-
-/// Headers of the upstream that speak of its own site, not of the answer.
-const SITE_HEADERS: [&str; 3] = ["alt-svc", "set-cookie", "strict-transport-security"];
-
-/// Names under which clients put credentials into a query.
-const SECRET_PARAMETERS: [&str; 4] = ["access_token", "api-key", "api_key", "key"];
 
 // === impl Target ===
 
@@ -304,75 +265,5 @@ impl Prepared {
         *request.headers_mut() = self.headers;
         *request.extensions_mut() = self.extensions;
         request
-    }
-}
-
-/// Removes what an upstream says about its own site, not about the answer.
-pub(crate) fn clean_response(headers: &mut HeaderMap) {
-    for name in SITE_HEADERS {
-        headers.remove(name);
-    }
-}
-
-fn upstream_headers(client: &HeaderMap) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(client.len() + 4);
-    for (name, value) in client {
-        if !ends_here(name) && !is_named_by_connection(client, name) {
-            headers.append(name.clone(), value.clone());
-        }
-    }
-    headers
-}
-
-fn ends_here(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    ENDING.binary_search(&name).is_ok()
-        || name.starts_with("x-forwarded-")
-        || name.starts_with("sec-")
-        || name.starts_with("access-control-")
-}
-
-/// Headers that only providers of one dialect know.
-fn is_of_a_dialect(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    ["anthropic-", "openai-", "x-stainless-"].iter().any(|start| name.starts_with(start))
-}
-
-/// RFC 9110, 7.6.1: headers that `connection` names concern only the connection.
-fn is_named_by_connection(client: &HeaderMap, name: &HeaderName) -> bool {
-    client
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|named| named.trim().eq_ignore_ascii_case(name.as_str()))
-}
-
-fn without_secrets(query: &str) -> Cow<'_, str> {
-    let is_secret = |parameter: &str| {
-        let name = parameter.split('=').next().unwrap_or_default();
-        SECRET_PARAMETERS.iter().any(|secret| secret.eq_ignore_ascii_case(name))
-    };
-    if !query.split('&').any(is_secret) {
-        return Cow::Borrowed(query);
-    }
-    let kept: Vec<_> = query.split('&').filter(|parameter| !is_secret(parameter)).collect();
-    Cow::Owned(kept.join("&"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_list_of_ending_headers_can_be_searched() {
-        assert!(ENDING.is_sorted());
-    }
-
-    #[test]
-    fn credentials_in_a_query_are_left_out() {
-        assert_eq!(without_secrets("beta=true"), "beta=true");
-        assert_eq!(without_secrets("a=1&API_KEY=x&b=2&key=y"), "a=1&b=2");
-        assert_eq!(without_secrets("key=y"), "");
     }
 }

@@ -17,11 +17,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use nantian_ai::body::RequestBody;
 use nantian_ai::usage::{UsageObserver, UsageReport};
-use nantian_ai::{AiLayer, Credential, Target, TargetConfig};
+use nantian_ai::{AiLayer, BoxError, Credential, Target, TargetConfig, Unsent};
 use tower::{Layer as _, Service, ServiceExt as _};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
-type Reply = Pin<Box<dyn Future<Output = io::Result<Response<Body>>> + Send>>;
+type Reply = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
 
 /// Plays its script, one entry for each request, and keeps the requests.
 #[derive(Clone, Default)]
@@ -41,7 +41,7 @@ impl Upstream {
 
     pub(crate) fn then(
         self,
-        reply: impl Future<Output = io::Result<Response<Body>>> + Send + 'static,
+        reply: impl Future<Output = Result<Response<Body>, BoxError>> + Send + 'static,
     ) -> Self {
         self.script.lock().unwrap().push_back(Box::pin(reply));
         self
@@ -52,7 +52,12 @@ impl Upstream {
     }
 
     pub(crate) fn refuses_connection(self) -> Self {
-        self.then(async { Err(io::ErrorKind::ConnectionRefused.into()) })
+        self.then(async { Err(Unsent(io::Error::from(io::ErrorKind::ConnectionRefused).into()).into()) })
+    }
+
+    /// Takes the request, and the connection breaks.
+    pub(crate) fn breaks_off(self) -> Self {
+        self.then(async { Err(io::Error::from(io::ErrorKind::ConnectionReset).into()) })
     }
 
     /// Never answers.
@@ -79,10 +84,10 @@ impl Upstream {
 
 impl Service<Request<RequestBody>> for Upstream {
     type Response = Response<Body>;
-    type Error = io::Error;
+    type Error = BoxError;
     type Future = Reply;
 
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 

@@ -129,6 +129,20 @@ async fn attempts_that_fail_are_not_reported_each() {
     assert_eq!(report.usage.total, 0);
 }
 
+#[tokio::test]
+async fn a_connection_that_breaks_has_cost_the_prompt_and_one_that_cannot_be_made_has_not() {
+    let report = async |upstream: Upstream| {
+        let reports = Reports::default();
+        send(layer(openai()).observing(reports.clone()), &upstream, chat()).await;
+        reports.only()
+    };
+    let broken = report(Upstream::new().breaks_off()).await;
+    assert_eq!((broken.outcome, broken.usage.estimated), (Outcome::Truncated, true));
+    assert!(broken.usage.input > 0);
+    let refused = report(Upstream::new().refuses_connection()).await;
+    assert_eq!((refused.outcome, refused.usage.total), (Outcome::NotServed, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_got_the_prompt_and_timed_out_has_been_paid_for_it() {
     let second = Duration::from_secs(1);
@@ -240,7 +254,7 @@ async fn the_length_of_a_request_stands_for_its_input_where_nobody_read_it() {
 
 #[tokio::test]
 async fn a_metered_call_that_fails_or_times_out_may_have_used_its_input() {
-    for upstream in [Upstream::new().refuses_connection(), Upstream::new().replies(json(504, "{}"))] {
+    for upstream in [Upstream::new().breaks_off(), Upstream::new().replies(json(504, "{}"))] {
         let report = metered(&upstream).await;
         assert_eq!(report.outcome, Outcome::Truncated);
         assert_eq!((report.usage.input, report.usage.output), (100, 0));

@@ -16,7 +16,7 @@ use nantian_ai::{
 use nantian_ratelimit::{ReservationHandle, Settlement};
 use tower::{Layer, Service, ServiceBuilder};
 
-use super::unsent::UnsentLayer;
+use super::unsent::{UnsentLayer, mark_unsent};
 use crate::{
     body::{Body, BoxError},
     compile::LocalService,
@@ -207,6 +207,7 @@ where
                 .layer(UnsentLayer)
                 .map_request(move |request: Request<Body>| if traced { with_trace(request) } else { request })
                 .layer(AiLayer::new(Arc::clone(&self.target)).observing(self.observer.clone()))
+                .map_err(mark_unsent)
                 .service(inner),
         )
     }

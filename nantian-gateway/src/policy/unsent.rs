@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::{Request, Response};
-use nantian_ai::Unasked;
+use nantian_ai::{Unasked, Unsent};
 use nantian_ratelimit::{ReservationHandle, Settlement};
 use tower::{Layer, Service};
 
@@ -63,6 +63,11 @@ where
             result
         })
     }
+}
+
+/// Tells an AIService of an error before which nothing was sent.
+pub(super) fn mark_unsent(error: BoxError) -> BoxError {
+    if is_unsent(error.as_ref()) { Box::new(Unsent(error)) } else { error }
 }
 
 fn is_unsent(error: &(dyn Error + 'static)) -> bool {

@@ -12,7 +12,8 @@ use tokio::{
 };
 
 use super::{
-    CallRecord, ExportCounts, ServiceInfo, content::Redaction, delivery::Delivery, measures::Measures, otlp,
+    CallRecord, ExportCounts, ServiceInfo, content::Redaction, delivery::Delivery, measures::SharedMeasures,
+    otlp,
 };
 use crate::{ir, respond::Chain, upstream::Client};
 
@@ -38,6 +39,8 @@ pub(super) struct Exporter {
     pub(super) collector: ir::Collector,
     pub(super) service: Arc<ServiceInfo>,
     pub(super) counts: Arc<ExportCounts>,
+    /// What calls have been counted; `None` tells no metrics.
+    pub(super) measures: Option<SharedMeasures>,
     /// `None` tells no contents.
     pub(super) redaction: Option<Redaction>,
 }
@@ -47,10 +50,8 @@ pub(super) struct Exporter {
 impl Exporter {
     /// Tells what comes, until nothing more can come and all of it is told.
     pub(super) async fn run(self, client: Client, mut inbox: Receiver<CallRecord>) {
-        let mut measures = Measures::new(SystemTime::now());
         let mut period = interval_at(Instant::now() + PERIOD, PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let measured = self.collector.kind == ir::CollectorKind::Otlp;
         let mut batch = Vec::new();
         loop {
             tokio::select! {
@@ -64,18 +65,15 @@ impl Exporter {
                     while batch.len() < BATCH && let Ok(record) = inbox.try_recv() {
                         batch.push(record);
                     }
-                    batch.iter().for_each(|record| measures.add(record));
                     for part in parts(&batch, |record| record.content_len()) {
                         self.tell(&client, part, &inbox).await;
                     }
                     batch.clear();
                 }
-                _ = period.tick(), if measured => self.measure(&client, &measures).await,
+                _ = period.tick() => self.measure(&client).await,
             }
         }
-        if measured {
-            self.measure(&client, &measures).await;
-        }
+        self.measure(&client).await;
     }
 
     /// Tells a batch, more than once if the collector cannot take it now; it is lost if nothing more can come meanwhile.
@@ -106,7 +104,9 @@ impl Exporter {
         }
     }
 
-    async fn measure(&self, client: &Client, measures: &Measures) {
+    async fn measure(&self, client: &Client) {
+        let Some(measures) = &self.measures else { return };
+        let measures = measures.so_far();
         let Some(body) = measures.to_otlp(&self.service, &self.collector, SystemTime::now()) else { return };
         // They hold all since the start, so the next ones make up for those that are lost.
         if let Err(error) = self.delivery.post(client, "metrics", Bytes::from(body.to_string())).await {

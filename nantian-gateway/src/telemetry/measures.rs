@@ -1,6 +1,10 @@
 //! Histograms of calls, as OTLP metrics: cumulative since the exporter began.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
 
 use nantian_ai::usage::Outcome;
 use serde_json::{Value, json};
@@ -36,8 +40,12 @@ const TOKENS: [f64; 14] = [
 /// Cumulative: each point holds all since the start.
 const CUMULATIVE: u8 = 2;
 
+/// The measures of one AIService, counted by the data path, whether a call is traced or not, and told by its exporter.
+#[derive(Debug, Clone)]
+pub(super) struct SharedMeasures(Arc<Mutex<Measures>>);
+
 /// What is known of the calls of one AIService.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Measures {
     since: SystemTime,
     series: BTreeMap<Series, Histogram>,
@@ -60,21 +68,44 @@ enum Metric {
     Tokens,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Histogram {
     counts: [u64; SECONDS.len() + 1],
     sum: f64,
 }
 
+// === impl SharedMeasures ===
+
+impl SharedMeasures {
+    /// Counts a call.
+    pub(super) fn add(&self, record: &CallRecord) {
+        self.lock().add(record);
+    }
+
+    /// What has been counted until now.
+    pub(super) fn so_far(&self) -> Measures {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Measures> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for SharedMeasures {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Measures::new(SystemTime::now()))))
+    }
+}
+
 // === impl Measures ===
 
 impl Measures {
-    pub(super) fn new(since: SystemTime) -> Self {
+    fn new(since: SystemTime) -> Self {
         Self { since, series: BTreeMap::new() }
     }
 
-    /// Counts a call.
-    pub(super) fn add(&mut self, record: &CallRecord) {
+    fn add(&mut self, record: &CallRecord) {
         let (call, usage) = (&record.report.call, &record.report.usage);
         let error = record.error().map(|error| ("error.type", error));
         let operation = record.operation_name();

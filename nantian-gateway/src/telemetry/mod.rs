@@ -1,7 +1,7 @@
 //! What is known of each call of an AIService, told to collectors: OTLP over HTTP, as JSON.
 //!
-//! The data path only puts a record into a bounded queue, or counts that it was full. Everything else happens on a thread of
-//! its own, one task for each collector of each AIService, so that a collector that hangs holds up neither requests nor
+//! The data path only counts a call and puts its record into a bounded queue, or counts that it was full. Everything else
+//! happens on a thread of its own, one task for each collector of each AIService, so that a collector that hangs holds up neither requests nor
 //! other collectors. Contents of requests and answers are told only where the operator wants it, and blacked out before.
 
 mod content;
@@ -22,7 +22,7 @@ use std::{
 use tokio::sync::mpsc;
 
 pub use self::record::{CallRecord, ServiceInfo, TraceParent};
-use self::{content::Redaction, delivery::Delivery, exporter::Exporter};
+use self::{content::Redaction, delivery::Delivery, exporter::Exporter, measures::SharedMeasures};
 use crate::{
     ir,
     runtime::CallThread,
@@ -49,6 +49,8 @@ pub struct Telemetry {
 #[derive(Debug, Clone)]
 pub struct Export {
     queue: mpsc::Sender<CallRecord>,
+    /// `None` for a collector that takes no metrics.
+    measures: Option<SharedMeasures>,
     tells_contents: bool,
     counts: Arc<ExportCounts>,
 }
@@ -118,7 +120,9 @@ impl Telemetry {
         let place = Place::of(&collector.endpoint)?;
         let tells_contents = collector.redact.is_some();
         let (queue, inbox) = mpsc::channel(if tells_contents { FULL_QUEUE } else { QUEUE });
+        let measures = (collector.kind == ir::CollectorKind::Otlp).then(SharedMeasures::default);
         let exporter = Exporter {
+            measures: measures.clone(),
             delivery: Delivery {
                 place,
                 kind: collector.kind,
@@ -141,7 +145,7 @@ impl Telemetry {
             }
             Err(error) => tracing::error!(%error, "collectors cannot be told anything"),
         }
-        Ok(Export { queue, tells_contents, counts: Arc::clone(counts) })
+        Ok(Export { queue, measures, tells_contents, counts: Arc::clone(counts) })
     }
 
     fn thread(&mut self) -> io::Result<&CallThread> {
@@ -161,8 +165,14 @@ impl Export {
         self.tells_contents
     }
 
-    /// Puts a record into the queue, or drops it if there is no place.
+    /// Counts a call, and puts its record into the queue if its trace is recorded; without a place there it is dropped.
     pub fn tell(&self, record: CallRecord) {
+        if let Some(measures) = &self.measures {
+            measures.add(&record);
+        }
+        if record.parent.is_some_and(|parent| !parent.sampled) {
+            return;
+        }
         if self.queue.try_send(record).is_err() {
             self.counts.dropped.fetch_add(1, Relaxed);
         }

@@ -113,6 +113,28 @@ async fn a_collector_and_langfuse_are_told_of_each_call_and_of_no_content() {
 }
 
 #[tokio::test]
+async fn calls_whose_traces_are_not_recorded_are_counted_all_the_same() {
+    let (provider, otel) = (gpt().await, collector().await);
+    let observability = format!("{{otel: {{endpoint: '{}'}}}}", otel.address);
+    let mut gateway = world(&provider, &observability).start().await;
+    for sampled in ["00", "01", "00"] {
+        let traced = format!("\r\ntraceparent: 00-{TRACE}-00f067aa0ba902b7-{sampled}\r\n");
+        let request = chat("llm.example", false).replacen("\r\n", &traced, 1);
+        assert_eq!(gateway.ask(request).await.status(), 200);
+    }
+    // What is counted is told each minute, and at the end.
+    gateway.signal("TERM");
+    assert!(gateway.exit().await.success());
+    assert_eq!(spans(&otel).len(), 1);
+    let told = otel.seen().into_iter().rfind(|message| message.start.contains("/v1/metrics")).unwrap();
+    let told = told.json();
+    let metrics = told["resourceMetrics"][0]["scopeMetrics"][0]["metrics"].as_array().unwrap();
+    let duration =
+        metrics.iter().find(|metric| metric["name"] == "gen_ai.client.operation.duration").unwrap();
+    assert_eq!(duration["histogram"]["dataPoints"][0]["count"], "3");
+}
+
+#[tokio::test]
 async fn contents_are_told_where_they_are_wanted_and_blacked_out() {
     let (provider, otel) = (gpt().await, collector().await);
     let observability =

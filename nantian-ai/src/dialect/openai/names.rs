@@ -20,11 +20,12 @@ pub(crate) fn older_names(provider: &str, object: &Object<'_>) -> Vec<(Range<usi
     edits
 }
 
-/// Where a message is a developer's. In a text its quotes would be escaped, so that `"role"` cannot be found there.
+/// Where a message is a developer's. In a text quotes are escaped, so that `"role"` can be found there only after a backslash.
 fn developers(messages: &[u8]) -> impl Iterator<Item = Range<usize>> {
     const NAME: &[u8] = b"\"role\"";
     const DEVELOPER: &[u8] = b"\"developer\"";
-    memchr::memmem::find_iter(messages, NAME).filter_map(|at| {
+    let is_escaped = |at: usize| at.checked_sub(1).and_then(|at| messages.get(at)) == Some(&b'\\');
+    memchr::memmem::find_iter(messages, NAME).filter(move |at| !is_escaped(*at)).filter_map(|at| {
         let after = messages.get(at + NAME.len()..)?;
         let value = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
         let start = messages.len() - value.len();
@@ -47,8 +48,8 @@ mod tests {
 
     #[test]
     fn only_names_that_are_not_known_change() {
-        let body = r#"{"max_completion_tokens" : 9,"messages":[ {"role" : "developer","content":"\"role\":\"developer\""},{"role":"user","content":"developer"}],"model":"x","tools":[{"role":"developer"}]}"#;
-        let older = r#"{"max_tokens" : 9,"messages":[ {"role" : "system","content":"\"role\":\"developer\""},{"role":"user","content":"developer"}],"model":"m","tools":[{"role":"developer"}]}"#;
+        let body = r#"{"max_completion_tokens" : 9,"messages":[ {"role" : "developer","content":"\"role\":\"developer\""},{"role":"user","content":"developer","a\"role":"developer"}],"model":"x","tools":[{"role":"developer"}]}"#;
+        let older = r#"{"max_tokens" : 9,"messages":[ {"role" : "system","content":"\"role\":\"developer\""},{"role":"user","content":"developer","a\"role":"developer"}],"model":"m","tools":[{"role":"developer"}]}"#;
         assert_eq!(adapted("DeepSeek", body), older);
         assert_eq!(adapted("mistral", body), older);
         assert_eq!(adapted("openai", body), body.replace(r#""model":"x""#, r#""model":"m""#));

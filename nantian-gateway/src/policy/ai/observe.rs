@@ -72,7 +72,7 @@ fn provider_name(provider: &str) -> String {
 // === impl AiObserver ===
 
 impl AiObserver {
-    /// Tells `metrics` of every call, and collectors of those that no client asks not to record.
+    /// Tells `metrics` and collectors of every call, and traces of those that no client asks not to record.
     pub fn new(service: Arc<ServiceInfo>, metrics: Arc<AiMetrics>, exports: Vec<Export>) -> Self {
         Self { service, metrics, exports: exports.into() }
     }
@@ -125,9 +125,6 @@ impl Call {
     fn tell(self, report: &UsageReport, failed_over: bool) {
         let Self { observer, operation, max_tokens, parent } = self;
         observer.metrics.count(report, failed_over);
-        if parent.is_some_and(|parent| !parent.sampled) {
-            return;
-        }
         for export in observer.exports.iter() {
             export.tell(CallRecord {
                 service: Arc::clone(&observer.service),

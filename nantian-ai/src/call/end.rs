@@ -1,0 +1,124 @@
+//! How a call ends.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+use http_body::Body;
+
+use super::Call;
+use crate::DROPPED;
+use crate::attempt::{Answer, Failed};
+use crate::body::ResponseBody;
+use crate::error::Error;
+use crate::outbound::{Way, clean_response};
+use crate::receive::Rest;
+use crate::retry::Attempts;
+use crate::route::Onward;
+use crate::shared::Shared;
+use crate::translate::kept_headers;
+use crate::usage::{End, MeteredBody, UsageSink};
+use crate::via::Via;
+
+// === impl Call ===
+
+impl<K: UsageSink> Call<K> {
+    /// The response of an attempt whose reply passes as it comes.
+    pub(crate) fn pass<B, O>(
+        mut self,
+        shared: &Shared<O>,
+        response: Response<B>,
+    ) -> Response<ResponseBody<B, K>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let (head, body) = response.into_parts();
+        let refusal = (!head.status.is_success()).then(|| {
+            let fault = shared.target.dialect().decode_fault(head.status, &[]);
+            Error::Provider { target: shared.target.name().to_owned(), fault }
+        });
+        let refusal = refusal.filter(Error::may_fail_over);
+        let onward = self.onward;
+        let sent = self.metering.meter().is_sent();
+        if let Some(refusal) = &refusal {
+            self.metering.note_error(refusal.code());
+            self.metering.count_attempts(self.retries + 1);
+            if onward.more {
+                self.metering.pass_on();
+            }
+        }
+        let answer = Answer { head, held: VecDeque::new(), rest: Some((Rest::of(body), Via::Pass)) };
+        let mut response = self.finish(shared, answer);
+        if let Some(error) = refusal {
+            response.extensions_mut().insert(Arc::new(error));
+            response.extensions_mut().insert(Onward { sent, ..onward });
+        }
+        response
+    }
+
+    /// The response with an answer.
+    pub(crate) fn finish<B, O>(
+        mut self,
+        shared: &Shared<O>,
+        answer: Answer<B>,
+    ) -> Response<ResponseBody<B, K>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let attempts = Attempts(self.retries + 1);
+        self.metering.count_attempts(attempts.0);
+        let mut head = answer.head;
+        clean_response(&mut head.headers);
+        if let Some(lost) = self.lost.take() {
+            head.headers.insert(DROPPED, lost);
+        }
+        let held = answer.held;
+        let body = match answer.rest {
+            None => {
+                self.metering.end(End::Finished);
+                ResponseBody::local(held.into_iter().next().unwrap_or_default())
+            }
+            Some((rest, via)) => {
+                let body = MeteredBody::new(rest, Some(self.metering));
+                let body = if via.is_translated() { body.hold() } else { body };
+                let target = Arc::clone(&shared.target);
+                ResponseBody::upstream(body, held, via, self.watch, target, self.surface)
+            }
+        };
+        let mut response = Response::from_parts(head, body);
+        response.extensions_mut().insert(attempts);
+        response
+    }
+
+    /// The response to a request that nobody has answered.
+    pub(crate) fn fail<B, O>(mut self, shared: &Shared<O>, failed: Failed) -> Response<ResponseBody<B, K>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let sent = self.metering.meter().is_sent();
+        self.metering.count_attempts(self.retries + 1);
+        self.metering.note_error(failed.error.code());
+        if let Way::Translated(translation) = &self.way
+            && let Some(estimate) = translation.estimate()
+        {
+            self.metering.end(End::Failed);
+            let mut response = shared.count(self.surface.dialect(), estimate);
+            response.extensions_mut().insert(Attempts(self.retries + 1));
+            return response;
+        }
+        if self.onward.more && failed.error.may_fail_over() {
+            self.metering.pass_on();
+        }
+        self.metering.end(End::Failed);
+        let mut response = shared.answer(failed.error, self.surface.dialect());
+        response.extensions_mut().insert(Onward { sent, ..self.onward });
+        for (name, value) in kept_headers(&failed.headers) {
+            if let Some(name) = name {
+                response.headers_mut().entry(name).or_insert(value);
+            }
+        }
+        response.extensions_mut().insert(Attempts(self.retries + 1));
+        response
+    }
+}

@@ -1,0 +1,167 @@
+//! Which headers and parameters of a client reach the upstream, and which of the upstream the client.
+
+use std::borrow::Cow;
+
+use http::header::{CONNECTION, HeaderMap, HeaderName};
+
+/// Headers of the client that end here, in alphabetical order: what selects an account with its credentials; what concerns
+/// only its own connection; what only says where it is. Its credentials themselves are told by [`is_credential`].
+const ENDING: &[&str] = &[
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "openai-organization",
+    "openai-project",
+    "origin",
+    "proxy-connection",
+    "referer",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-amz-content-sha256",
+    "x-amz-date",
+    "x-goog-user-project",
+    "x-nantian-strict",
+    "x-real-ip",
+];
+
+/// Headers of the upstream that speak of its own site, not of the answer.
+const SITE_HEADERS: [&str; 3] = ["alt-svc", "set-cookie", "strict-transport-security"];
+
+/// Names under which clients put credentials into a query.
+const SECRET_PARAMETERS: [&str; 4] = ["access_token", "api-key", "api_key", "key"];
+
+/// Removes what an upstream says about its own site, not about the answer.
+pub(crate) fn clean_response(headers: &mut HeaderMap) {
+    for name in SITE_HEADERS {
+        headers.remove(name);
+    }
+}
+
+/// What of a client's headers the upstream gets.
+pub(super) fn upstream_headers(client: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(client.len() + 4);
+    for (name, value) in client {
+        if !ends_here(name) && !is_named_by_connection(client, name) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    headers
+}
+
+fn ends_here(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    ENDING.binary_search(&name).is_ok()
+        || is_credential(name)
+        || name.starts_with("x-forwarded-")
+        || name.starts_with("sec-")
+        || name.starts_with("access-control-")
+}
+
+/// Whether a header holds a credential or what an identity-aware proxy says of the client, by the words of its name: those of
+/// ALB (`x-amzn-oidc-accesstoken`), IAP (`x-goog-iap-jwt-assertion`), Cloudflare Access (`cf-access-jwt-assertion`), App Service
+/// (`x-ms-client-principal`), oauth2-proxy (`x-auth-request-access-token`) and what is like them.
+fn is_credential(name: &str) -> bool {
+    let mut before = "";
+    name.split(['-', '_']).any(|word| {
+        let last = std::mem::replace(&mut before, word);
+        match word {
+            "apikey" | "assertion" | "auth" | "authenticated" | "authorization" | "cookie" | "credential"
+            | "credentials" | "jwt" | "oidc" | "passwd" | "password" | "principal" | "secret" => true,
+            "key" => matches!(last, "access" | "api" | "auth" | "subscription"),
+            _ => word.ends_with("token"),
+        }
+    })
+}
+
+/// Headers that only providers of one dialect know.
+pub(super) fn is_of_a_dialect(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    ["anthropic-", "openai-", "x-stainless-"].iter().any(|start| name.starts_with(start))
+}
+
+/// RFC 9110, 7.6.1: headers that `connection` names concern only the connection.
+fn is_named_by_connection(client: &HeaderMap, name: &HeaderName) -> bool {
+    client
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|named| named.trim().eq_ignore_ascii_case(name.as_str()))
+}
+
+/// A query without the credentials of the client.
+pub(super) fn without_secrets(query: &str) -> Cow<'_, str> {
+    let is_secret = |parameter: &str| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        SECRET_PARAMETERS.iter().any(|secret| secret.eq_ignore_ascii_case(name))
+    };
+    if !query.split('&').any(is_secret) {
+        return Cow::Borrowed(query);
+    }
+    let kept: Vec<_> = query.split('&').filter(|parameter| !is_secret(parameter)).collect();
+    Cow::Owned(kept.join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_ending_headers_can_be_searched() {
+        assert!(ENDING.is_sorted());
+    }
+
+    #[test]
+    fn credentials_are_told_by_their_names() {
+        for name in [
+            "authorization",
+            "proxy-authorization",
+            "cookie",
+            "api-key",
+            "x-api-key",
+            "x-goog-api-key",
+            "ocp-apim-subscription-key",
+            "x-amz-security-token",
+            "x-amzn-oidc-accesstoken",
+            "x-amzn-oidc-data",
+            "x-goog-iap-jwt-assertion",
+            "x-goog-authenticated-user-email",
+            "cf-access-jwt-assertion",
+            "cf-access-client-secret",
+            "x-auth-request-access-token",
+            "x-auth-token",
+            "x-ms-client-principal",
+            "x-ms-token-aad-id-token",
+            "private_token",
+        ] {
+            assert!(is_credential(name), "{name}");
+        }
+        for name in [
+            "accept",
+            "anthropic-beta",
+            "idempotency-key",
+            "openai-beta",
+            "user-agent",
+            "traceparent",
+            "x-claude-code-session-id",
+            "x-stainless-lang",
+            "author",
+        ] {
+            assert!(!is_credential(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn credentials_in_a_query_are_left_out() {
+        assert_eq!(without_secrets("beta=true"), "beta=true");
+        assert_eq!(without_secrets("a=1&API_KEY=x&b=2&key=y"), "a=1&b=2");
+        assert_eq!(without_secrets("key=y"), "");
+    }
+}
