@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body;
 
 use crate::attempt::{Answer, Failed, is_encoded, is_json};
@@ -151,9 +151,11 @@ impl<K: UsageSink> Call<K> {
         B::Error: Into<BoxError>,
     {
         let status = response.status();
-        let is_auth = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED);
-        let other_secret = is_auth && target.secrets() > 1;
-        if other_secret && self.retries < target.config().retry.max_retries && self.may_repeat(target) {
+        // 402: there is no credit behind it.
+        let is_auth = matches!(status.as_u16(), 401 | 402 | 407);
+        let is_of_the_secret = is_auth || matches!(status.as_u16(), 403 | 429);
+        let may_repeat = self.retries < target.config().retry.max_retries;
+        if is_of_the_secret && may_repeat && self.has_other_secret(target) && self.may_repeat(target) {
             return Arrived::Again(self.again(Duration::ZERO));
         }
         let failure = Failure::Response { status, headers: response.headers() };
@@ -286,6 +288,11 @@ impl<K: UsageSink> Call<K> {
         }
         tracing::debug!(target = target.name(), retries = self.retries + 1, ?wait, "trying again");
         Some(self.again(wait))
+    }
+
+    /// Whether there is a secret that no attempt has used.
+    fn has_other_secret(&self, target: &Target) -> bool {
+        usize::try_from(self.retries).is_ok_and(|retries| retries + 1 < target.secrets())
     }
 
     fn may_repeat(&mut self, target: &Target) -> bool {

@@ -179,8 +179,8 @@ impl Error {
                 true
             }
             Self::Provider { fault, .. } => fault.kind.is_passing(),
-            // It may know the operation.
-            Self::UnsupportedPair { .. } => true,
+            // It may know the operation, or have words for what is asked.
+            Self::UnsupportedPair { .. } | Self::Untranslatable(_) | Self::Lossy { .. } => true,
             _ => false,
         }
     }

@@ -122,6 +122,21 @@ async fn several_secrets_are_used_in_turn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_a_secret_is_refused_an_unused_one_is_taken_at_once() {
+    for status in [401, 402, 403, 429] {
+        let config = openai()
+            .credential(Credential::bearer("sk-1").or("sk-2"))
+            .retry(RetryPolicy::new(2, Duration::from_secs(1)));
+        let mut refused = json(status, "{}");
+        refused.headers_mut().insert("retry-after", "3600".parse().unwrap());
+        let upstream = Upstream::new().replies(refused).replies(json(200, "{}"));
+        let begun = Instant::now();
+        let (head, _) = send(layer(config), &upstream, chat()).await;
+        assert_eq!((head.status.as_u16(), begun.elapsed()), (200, Duration::ZERO), "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_provider_in_trouble_is_not_asked_ever_more_often() {
     let mut upstream = Upstream::new();
     for _ in 0..40 {

@@ -80,11 +80,12 @@ async fn what_the_model_that_stands_in_refuses_does_not_hide_that_the_other_one_
 
 #[tokio::test(start_paused = true)]
 async fn where_one_fails_the_other_is_asked_in_its_own_dialect_and_reported_once() {
-    let failures: [fn() -> Upstream; 6] = [
+    let failures: [fn() -> Upstream; 7] = [
         || Upstream::new().refuses_connection(),
         || Upstream::new().replies(reply(429, "{}")),
         || Upstream::new().replies(reply(529, "{}")),
         || Upstream::new().replies(reply(401, "{}")),
+        || Upstream::new().replies(reply(402, "{}")),
         || Upstream::new().hangs(),
         || {
             let error = "data: {\"error\":{\"message\":\"later\"}}\n\n";
@@ -99,6 +100,16 @@ async fn where_one_fails_the_other_is_asked_in_its_own_dialect_and_reported_once
         let report = reports.only();
         assert_eq!((report.outcome, report.usage.total), (Outcome::Completed, 12));
     }
+}
+
+#[tokio::test]
+async fn what_the_dialect_of_one_has_no_words_for_is_asked_of_another() {
+    let recording = r#"{"model":"claude","messages":[{"role":"user","content":[
+        {"type":"input_audio","input_audio":{"data":"AAAA","format":"wav"}}]}]}"#;
+    let (openai, claude) = (Upstream::new().replies(reply(200, COMPLETION)), Upstream::new());
+    let (status, body, _) = ask(&openai, &claude, post("/v1/chat/completions", recording)).await;
+    assert_eq!((status, &body["choices"][0]["message"]["content"]), (200, &json!("from gpt")));
+    assert_eq!(claude.requests(), 0);
 }
 
 #[tokio::test]
