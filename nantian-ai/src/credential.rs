@@ -45,7 +45,7 @@ pub struct Credential {
     /// Default: the provider's. Source: `AIService.spec.auth.type`.
     pub scheme: Scheme,
     /// The secrets, used in turn: the first attempt of a request begins anywhere, each further one takes the next; one that
-    /// is refused with 401, 402, 403, 407 or 429 makes way for one that is yet unused at once. Empty for
+    /// is refused with 401, 402, 403, 407 or 429 makes way for one that is yet unused at once, as far as retries go. Empty for
     /// [`Scheme::None`].
     ///
     /// Source: the lines of the entry `AIService.spec.auth.key` of the Secret `AIService.spec.auth.secret`.

@@ -13,7 +13,9 @@ use crate::target::Target;
 /// Makes a plain HTTP client a model of one [`Target`]: clients' requests in, the provider's replies out.
 ///
 /// The inner service gets requests with absolute URIs and bodies in memory. It needs to be `Clone`, because
-/// a failed attempt is repeated on its own copy.
+/// a failed attempt is repeated on its own copy. An error of it counts as one after which the provider may have worked on
+/// the prompt, which is then charged; it says that nothing was sent, as when no connection could be made, with
+/// [`Unsent`](crate::Unsent).
 pub struct AiLayer<O = ()> {
     shared: Arc<Shared<O>>,
 }
