@@ -126,7 +126,8 @@ pub(super) struct Common {
     /// Where health, metrics and configuration are served; `none` disables it.
     #[arg(long, env = "NANTIAN_ADMIN_ADDR", value_name = "ADDR", default_value = "127.0.0.1:19080")]
     pub(super) admin_addr: AdminAddr,
-    /// Where limits are kept: `memory`, or redis://HOST:PORT/DB for limits that several gateways share.
+    /// Where limits are kept: `memory`, or redis://HOST:PORT/DB for limits that several gateways share; rediss:// over TLS, with
+    /// a certificate that the system trusts (SSL_CERT_FILE names others).
     #[arg(long, env = "NANTIAN_RATELIMIT_STORE", hide_env_values = true, value_name = "STORE",
           default_value = "memory", value_parser = StoreParser)]
     pub(super) ratelimit_store: RateLimitStore,
@@ -266,8 +267,9 @@ impl TypedValueParser for StoreParser {
             Some("memory") => Ok(RateLimitStore::Memory),
             value => value.unwrap_or_default().parse().map(RateLimitStore::Redis).map_err(
                 |error: InvalidRedisUrl| {
-                    let text =
-                        format!("--ratelimit-store is neither `memory` nor redis://HOST:PORT/DB: {error}\n");
+                    let text = format!(
+                        "--ratelimit-store is neither `memory` nor redis[s]://HOST:PORT/DB: {error}\n"
+                    );
                     clap::Error::raw(clap::error::ErrorKind::ValueValidation, text).with_cmd(command)
                 },
             ),
@@ -337,12 +339,13 @@ mod tests {
         assert!(matches!(with("memory").unwrap(), RateLimitStore::Memory));
         let shown = format!("{:?}", with("redis://:hidden@10.0.0.1:6379/3").unwrap());
         assert_eq!(shown, "Redis(redis://10.0.0.1:6379/3)");
-        for wrong in
-            ["disk", "", "rediss://:hidden@h:1/0", "redis://:hidden@h:port/0", "redis://:hidden@h:1/x"]
+        let shown = format!("{:?}", with("rediss://:hidden@limits.example/3").unwrap());
+        assert_eq!(shown, "Redis(rediss://limits.example:6379/3)");
+        for wrong in ["disk", "", "unix://:hidden@h:1/0", "redis://:hidden@h:port/0", "redis://:hidden@h:1/x"]
         {
             let error = with(wrong).unwrap_err().to_string();
             assert!(
-                error.contains("--ratelimit-store is neither `memory` nor redis://HOST:PORT/DB"),
+                error.contains("--ratelimit-store is neither `memory` nor redis[s]://HOST:PORT/DB"),
                 "{error}"
             );
             assert!(!error.contains("hidden"), "{error}");

@@ -160,13 +160,13 @@ pub(super) async fn serve(
     };
     let metrics = Arc::new(Metrics::new(workers));
     let store_changed = Arc::new(Notify::new());
-    let store = start_store(common, &metrics, &store_changed);
     let (stop, stopped) = watch::channel(false);
     let admin = start_admin(common, view, &metrics, stopped).await?;
     let (access_log, last_line) = start_access_log(common)?;
     let roots = Roots::of_system();
     let config = worker_config(common, access_log, &roots)?;
     let tls = Arc::clone(&config.client.tls);
+    let store = start_store(common, Arc::clone(&tls), &metrics, &store_changed);
     let modules = Modules::new(FetchConfig { networks: common.plugin_sources.clone(), tls });
     let workers = Workers::start(workers, &config, &metrics)?;
     let (telemetry, mut exported) = Telemetry::new(config.client.clone());
@@ -208,9 +208,14 @@ pub(super) async fn serve(
 }
 
 /// Connects the store of the limits, if they are not kept here; `changed` is told when it comes or goes.
-fn start_store(common: &Common, metrics: &Metrics, changed: &Arc<Notify>) -> Option<RedisStore> {
+fn start_store(
+    common: &Common,
+    tls: Arc<rustls::ClientConfig>,
+    metrics: &Metrics,
+    changed: &Arc<Notify>,
+) -> Option<RedisStore> {
     let RateLimitStore::Redis(url) = &common.ratelimit_store else { return None };
-    let (store, driver) = RedisStore::builder(url.clone()).build();
+    let (store, driver) = RedisStore::builder(url.clone()).tls(tls).build();
     metrics.show_store(store.clone());
     crate::runtime::spawn(driver.run());
     crate::runtime::spawn(observe::store(store.clone(), Arc::clone(changed)));

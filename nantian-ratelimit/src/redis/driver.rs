@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ErrorKind, Pipeline, RedisError, Value};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -63,11 +62,11 @@ impl RedisDriver {
         let mut pause = PAUSES.0;
         loop {
             let connected = timeout(self.store.connect_timeout, self.connect()).await;
-            match connected.unwrap_or_else(|_| Err(silence())) {
+            match connected.unwrap_or(Err(StoreFault::Timeout)) {
                 Ok((connection, io)) => {
                     let begun = Instant::now();
                     tokio::select! {
-                        () = io => self.store.fault.store(Some(Arc::new(StoreFault::Broken))),
+                        () = io => self.note(StoreFault::Broken),
                         () = self.serve(connection) => {}
                     }
                     self.store.link.store(None);
@@ -76,7 +75,7 @@ impl RedisDriver {
                         pause = PAUSES.0;
                     }
                 }
-                Err(error) => self.note(&error),
+                Err(fault) => self.note(fault),
             }
             self.wait(pause).await;
             pause = (pause * 2).min(PAUSES.1);
@@ -84,8 +83,8 @@ impl RedisDriver {
     }
 
     /// Remembers why the server cannot be asked.
-    fn note(&self, error: &RedisError) {
-        self.store.fault.store(Some(Arc::new(StoreFault::from(error))));
+    fn note(&self, fault: StoreFault) {
+        self.store.fault.store(Some(Arc::new(fault)));
     }
 
     /// Lets `pause` pass while nothing is connected.
@@ -103,12 +102,12 @@ impl RedisDriver {
         }
     }
 
-    async fn connect(&self) -> Result<(MultiplexedConnection, Io), RedisError> {
-        let url = &self.store.url;
-        let stream = TcpStream::connect((url.host.as_str(), url.port)).await?;
-        stream.set_nodelay(true)?;
+    async fn connect(&self) -> Result<(MultiplexedConnection, Io), StoreFault> {
+        let stream = self.store.transport.connect(&self.store.url).await?;
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.store.command_timeout));
-        let (connection, io) = MultiplexedConnection::new_with_config(&url.settings, stream, config).await?;
+        let connected =
+            MultiplexedConnection::new_with_config(&self.store.url.settings, stream, config).await;
+        let (connection, io) = connected.map_err(|error| StoreFault::from(&error))?;
         Ok((connection, Box::pin(io)))
     }
 
@@ -133,7 +132,7 @@ impl RedisDriver {
                     (next, silent) = (Instant::now() + GREETINGS, 0);
                 }
                 Err(error) => {
-                    self.note(&error);
+                    self.note(StoreFault::from(&error));
                     (next, silent) = (Instant::now() + PROBES, silent + 1);
                     if silent == PATIENCE {
                         return;

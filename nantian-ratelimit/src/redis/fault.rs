@@ -9,6 +9,9 @@ pub enum StoreFault {
     /// Nobody listens at the address, or its host is not known.
     #[error("no connection can be opened")]
     Connect,
+    /// TLS is not told how, or the server's certificate is not trusted, or it speaks no TLS.
+    #[error("TLS cannot be agreed on")]
+    Tls,
     /// The server has not answered in time.
     #[error("no answer in time")]
     Timeout,

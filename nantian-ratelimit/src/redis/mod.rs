@@ -3,7 +3,7 @@
 //! A [`RedisStore`] is a connection, a [`SharedLimiter`] a policy on it. One call of one script decides all limits of a
 //! policy, by the server's clock, on one key, so that nothing is half done.
 //!
-//! The server is a single one, or a proxy that looks like one. Redirections of a cluster (`MOVED`, `ASK`) are not followed: they
+//! The server is a single one, or a proxy that looks like one; it is reached over TCP, or TLS with the feature `redis-tls`. Redirections of a cluster (`MOVED`, `ASK`) are not followed: they
 //! count as failures.
 //!
 //! # When the server does not answer
@@ -41,6 +41,7 @@ mod script;
 mod settle;
 mod shared;
 mod store;
+mod transport;
 mod url;
 
 pub use self::{

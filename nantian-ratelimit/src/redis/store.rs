@@ -18,6 +18,7 @@ use super::flight::Orphan;
 use super::script::{self, Answer, Order};
 use super::settle::Correction;
 use super::shared::{OnOutage, SharedLimiter};
+use super::transport::Transport;
 use super::url::RedisUrl;
 use crate::key::SharedSecret;
 use crate::policy::{MAX_LIMITS, Policy};
@@ -46,10 +47,11 @@ const LATENCIES: [Duration; 7] = [
 pub struct RedisStore(pub(super) Arc<Inner>);
 
 /// Makes a [`RedisStore`] with other than default settings.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use]
 pub struct RedisStoreBuilder {
     url: RedisUrl,
+    transport: Transport,
     command_timeout: Duration,
     connect_timeout: Duration,
     on_outage: OnOutage,
@@ -82,6 +84,7 @@ pub struct StoreStatus {
 
 pub(super) struct Inner {
     pub(super) url: RedisUrl,
+    pub(super) transport: Transport,
     pub(super) command_timeout: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) on_outage: OnOutage,
@@ -145,6 +148,7 @@ impl RedisStore {
     pub fn builder(url: RedisUrl) -> RedisStoreBuilder {
         RedisStoreBuilder {
             url,
+            transport: Transport::default(),
             command_timeout: Duration::from_millis(20),
             connect_timeout: Duration::from_millis(200),
             on_outage: OnOutage::default(),
@@ -223,11 +227,20 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// Sets whom to trust, and whom to be, where the address begins with `rediss://`. The server must prove to be its host.
+    /// Without it such a server is never reached, and [`StoreStatus::fault`] says so.
+    #[cfg(feature = "redis-tls")]
+    pub fn tls(mut self, config: Arc<tokio_rustls::rustls::ClientConfig>) -> Self {
+        self.transport.tls = Some(config);
+        self
+    }
+
     /// The store, and the future that connects it.
     pub fn build(self) -> (RedisStore, RedisDriver) {
         let (sender, errands) = mpsc::channel(MOST_ERRANDS);
         let store = RedisStore(Arc::new(Inner {
             url: self.url,
+            transport: self.transport,
             command_timeout: self.command_timeout,
             connect_timeout: self.connect_timeout,
             on_outage: self.on_outage,
@@ -244,6 +257,12 @@ impl RedisStoreBuilder {
         }));
         let driver = RedisDriver::new(Arc::clone(&store.0), errands);
         (store, driver)
+    }
+}
+
+impl fmt::Debug for RedisStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStoreBuilder").field("url", &self.url).finish_non_exhaustive()
     }
 }
 

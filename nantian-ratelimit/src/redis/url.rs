@@ -7,7 +7,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnec
 
 /// The address of a server, with database and credentials: `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`.
 ///
-/// The port is 6379 and the database 0 unless told. `Display` and `Debug` show no credentials.
+/// `rediss://` is the same over TLS (feature `redis-tls`). The port is 6379 and the database 0 unless told. `Display` and `Debug` show no credentials.
 ///
 /// ```
 /// use nantian_ratelimit::redis::RedisUrl;
@@ -21,6 +21,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnec
 pub struct RedisUrl {
     pub(super) host: String,
     pub(super) port: u16,
+    is_tls: bool,
     pub(super) settings: RedisConnectionInfo,
 }
 
@@ -29,21 +30,37 @@ pub struct RedisUrl {
 #[non_exhaustive]
 pub enum InvalidRedisUrl {
     /// Another scheme, or none.
-    #[error("the address does not begin with redis://")]
+    #[error("the address does not begin with redis:// or rediss://")]
     Scheme,
+    /// TLS, in a build without it.
+    #[error("rediss:// needs a build with the feature redis-tls")]
+    Tls,
     /// The rest does not parse.
-    #[error("the address is not redis://HOST:PORT/DATABASE")]
+    #[error("the address is not redis://HOST:PORT/DATABASE, or rediss:// instead")]
     Syntax,
     /// The database is no number from 0.
     #[error("the database is not a number from 0")]
     Database,
 }
 
+impl RedisUrl {
+    /// Whether the server is spoken to over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+}
+
 impl FromStr for RedisUrl {
     type Err = InvalidRedisUrl;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let rest = text.strip_prefix("redis://").ok_or(InvalidRedisUrl::Scheme)?;
+        let (scheme, rest) = text.split_once("://").ok_or(InvalidRedisUrl::Scheme)?;
+        let is_tls = match scheme {
+            "redis" => false,
+            "rediss" if cfg!(feature = "redis-tls") => true,
+            "rediss" => return Err(InvalidRedisUrl::Tls),
+            _ => return Err(InvalidRedisUrl::Scheme),
+        };
         if rest.contains(['?', '#']) {
             return Err(InvalidRedisUrl::Syntax);
         }
@@ -51,7 +68,8 @@ impl FromStr for RedisUrl {
         if !database.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(InvalidRedisUrl::Database);
         }
-        let info: ConnectionInfo = text.into_connection_info().map_err(|_| InvalidRedisUrl::Syntax)?;
+        let plain = format!("redis://{rest}");
+        let info: ConnectionInfo = plain.into_connection_info().map_err(|_| InvalidRedisUrl::Syntax)?;
         let ConnectionAddr::Tcp(host, port) = info.addr().clone() else {
             return Err(InvalidRedisUrl::Syntax);
         };
@@ -59,17 +77,18 @@ impl FromStr for RedisUrl {
             return Err(InvalidRedisUrl::Syntax);
         }
         let settings = info.redis_settings().clone().set_lib_name("nantian", env!("CARGO_PKG_VERSION"));
-        Ok(Self { host, port, settings })
+        Ok(Self { host, port, is_tls, settings })
     }
 }
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (host, port, database) = (&self.host, self.port, self.settings.db());
+        let scheme = if self.is_tls { "rediss" } else { "redis" };
         if host.contains(':') {
-            write!(f, "redis://[{host}]:{port}/{database}")
+            write!(f, "{scheme}://[{host}]:{port}/{database}")
         } else {
-            write!(f, "redis://{host}:{port}/{database}")
+            write!(f, "{scheme}://{host}:{port}/{database}")
         }
     }
 }
@@ -100,11 +119,28 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "redis-tls")]
+    fn an_address_with_tls_is_shown_as_one() {
+        let url: RedisUrl = "rediss://:hidden@h/3".parse().unwrap();
+        assert!(url.is_tls());
+        assert_eq!(url.to_string(), "rediss://h:6379/3");
+        for wrong in ["rediss://", "rediss://:hidden@h:1/0#insecure"] {
+            assert_eq!(wrong.parse::<RedisUrl>().unwrap_err(), InvalidRedisUrl::Syntax, "{wrong}");
+        }
+    }
+
+    #[test]
+    #[cfg(not(feature = "redis-tls"))]
+    fn tls_in_a_build_without_it_is_refused() {
+        assert_eq!("rediss://h:1/0".parse::<RedisUrl>().unwrap_err(), InvalidRedisUrl::Tls);
+    }
+
+    #[test]
     fn what_is_no_address_is_refused_without_repeating_it() {
         for (text, error) in [
             ("", InvalidRedisUrl::Scheme),
             ("127.0.0.1:6379", InvalidRedisUrl::Scheme),
-            ("rediss://h:1/0", InvalidRedisUrl::Scheme),
+            ("unix://h:1/0", InvalidRedisUrl::Scheme),
             ("redis://", InvalidRedisUrl::Syntax),
             ("redis://hidden:99999/0", InvalidRedisUrl::Syntax),
             ("redis://h:1/hidden", InvalidRedisUrl::Database),

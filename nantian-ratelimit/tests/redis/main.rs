@@ -8,3 +8,5 @@ mod measure;
 mod outage;
 mod server;
 mod shared;
+#[cfg(feature = "redis-tls")]
+mod tls;

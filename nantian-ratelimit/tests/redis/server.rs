@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 /// A server that ends with the test.
 pub(crate) struct Server {
     port: u16,
+    options: Vec<String>,
     process: Option<Child>,
     directory: TempDir,
 }
@@ -27,9 +28,14 @@ pub(crate) struct Replica {
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_with(Vec::new).await
+    }
+
+    /// Starts a server with more options, which may name a free port of its own.
+    pub(crate) async fn start_with(options: impl Fn() -> Vec<String>) -> Self {
         for _ in 0..10 {
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-            let mut server = Self { port, process: None, directory: TempDir::new().unwrap() };
+            let directory = TempDir::new().unwrap();
+            let mut server = Self { port: free_port(), options: options(), process: None, directory };
             if server.launch().await {
                 return server;
             }
@@ -48,6 +54,7 @@ impl Server {
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--dir"])
             .arg(self.directory.path())
+            .args(&self.options)
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed, as .ci/setup does");
@@ -98,6 +105,13 @@ impl Server {
         line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
     }
 
+    /// The value of one of the options that it was started with.
+    #[cfg(feature = "redis-tls")]
+    pub(crate) fn option(&self, name: &str) -> &str {
+        let at = self.options.iter().position(|option| option == name).unwrap();
+        &self.options[at + 1]
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -123,6 +137,10 @@ impl Server {
         replica.is_reachable(true).await;
         replica
     }
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 async fn ask(port: u16, command: &str) -> Option<String> {

@@ -1,0 +1,56 @@
+//! The bytes between this process and the server: TCP, and TLS on it.
+
+use std::io;
+#[cfg(feature = "redis-tls")]
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+#[cfg(feature = "redis-tls")]
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, pki_types::ServerName},
+};
+
+use super::fault::StoreFault;
+use super::url::RedisUrl;
+
+/// How a server is reached.
+#[derive(Clone, Default)]
+pub(super) struct Transport {
+    /// Whom to trust where the address wants TLS.
+    #[cfg(feature = "redis-tls")]
+    pub(super) tls: Option<Arc<ClientConfig>>,
+}
+
+/// An open connection.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl Transport {
+    pub(super) async fn connect(&self, url: &RedisUrl) -> Result<Box<dyn Stream>, StoreFault> {
+        let stream = open(url).await.map_err(|error| StoreFault::from(&error.into()))?;
+        if url.is_tls() { self.secure(url, stream).await } else { Ok(Box::new(stream)) }
+    }
+
+    #[cfg(feature = "redis-tls")]
+    async fn secure(&self, url: &RedisUrl, stream: TcpStream) -> Result<Box<dyn Stream>, StoreFault> {
+        let config = self.tls.clone().ok_or(StoreFault::Tls)?;
+        let name = ServerName::try_from(url.host.clone()).map_err(|_| StoreFault::Tls)?;
+        let stream = TlsConnector::from(config).connect(name, stream).await;
+        Ok(Box::new(stream.map_err(|_| StoreFault::Tls)?))
+    }
+
+    #[cfg(not(feature = "redis-tls"))]
+    #[expect(clippy::unused_async, reason = "it is what the other build awaits")]
+    async fn secure(&self, _: &RedisUrl, _: TcpStream) -> Result<Box<dyn Stream>, StoreFault> {
+        Err(StoreFault::Tls)
+    }
+}
+
+async fn open(url: &RedisUrl) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((url.host.as_str(), url.port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
