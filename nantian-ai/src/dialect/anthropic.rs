@@ -72,6 +72,13 @@ struct Usage {
     cache_read_input_tokens: Count,
     cache_creation_input_tokens: Count,
     output_tokens: Count,
+    output_tokens_details: Option<Details>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Details {
+    thinking_tokens: Count,
 }
 
 /// The signature of reasoning, or what stands for one.
@@ -137,6 +144,7 @@ impl Usage {
             cache_read: self.cache_read_input_tokens.0,
             cache_written: self.cache_creation_input_tokens.0,
             output: self.output_tokens.0,
+            reasoning: self.output_tokens_details.as_ref().and_then(|details| details.thinking_tokens.0),
             total: None,
         }
     }

@@ -165,6 +165,7 @@ impl Usage {
             cache_read: self.cache_read_input_tokens.0,
             cache_written: self.cache_write_input_tokens.0,
             output: self.output_tokens.0,
+            reasoning: None,
             total: self.total_tokens.0,
         }
     }

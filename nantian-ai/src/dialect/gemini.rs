@@ -161,6 +161,7 @@ impl Usage {
             cache_read: self.cached_content_token_count.0,
             cache_written: None,
             output: sum(self.candidates_token_count, self.thoughts_token_count),
+            reasoning: self.thoughts_token_count.0,
             total: self.total_token_count.0,
         }
     }

@@ -66,6 +66,8 @@ pub(super) struct Usage {
     total_tokens: Count,
     prompt_tokens_details: Option<Details>,
     input_tokens_details: Option<Details>,
+    completion_tokens_details: Option<Details>,
+    output_tokens_details: Option<Details>,
     prompt_cache_hit_tokens: Count,
 }
 
@@ -73,6 +75,8 @@ pub(super) struct Usage {
 #[serde(default)]
 struct Details {
     cached_tokens: Count,
+    cache_write_tokens: Count,
+    reasoning_tokens: Count,
 }
 
 /// Reads the data of one event of a stream.
@@ -103,6 +107,18 @@ pub(crate) fn usage(data: &[u8]) -> Reported {
         .map_or_else(Reported::default, |usage| usage.reported())
 }
 
+/// All tokens that came out: xAI counts those of reasoning apart from the others, and in the total.
+fn all_output(
+    input: Option<u64>,
+    output: Option<u64>,
+    reasoning: Option<u64>,
+    total: Option<u64>,
+) -> Option<u64> {
+    let with_reasoning = output?.saturating_add(reasoning.unwrap_or(0));
+    let is_apart = total.is_some() && total == input.map(|input| input.saturating_add(with_reasoning));
+    if is_apart { Some(with_reasoning) } else { output }
+}
+
 /// The body of an error.
 pub(crate) fn error(kind: &str, code: &str, message: &str) -> Value {
     json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
@@ -112,15 +128,22 @@ pub(crate) fn error(kind: &str, code: &str, message: &str) -> Value {
 
 impl Usage {
     pub(super) fn reported(&self) -> Reported {
-        let cached = |details: &Option<Details>| details.as_ref().and_then(|details| details.cached_tokens.0);
+        let one = |chat: &Option<Details>, responses: &Option<Details>, count: fn(&Details) -> Count| {
+            [chat, responses].into_iter().flatten().find_map(|details| count(details).0)
+        };
+        let of_input = |count| one(&self.prompt_tokens_details, &self.input_tokens_details, count);
+        let of_output = |count| one(&self.completion_tokens_details, &self.output_tokens_details, count);
+        let input = self.prompt_tokens.0.or(self.input_tokens.0);
+        let output = self.completion_tokens.0.or(self.output_tokens.0);
+        let reasoning = of_output(|details| details.reasoning_tokens);
+        let total = self.total_tokens.0;
         Reported {
-            input: self.prompt_tokens.0.or(self.input_tokens.0),
-            cache_read: cached(&self.prompt_tokens_details)
-                .or(cached(&self.input_tokens_details))
-                .or(self.prompt_cache_hit_tokens.0),
-            cache_written: None,
-            output: self.completion_tokens.0.or(self.output_tokens.0),
-            total: self.total_tokens.0,
+            input,
+            cache_read: of_input(|details| details.cached_tokens).or(self.prompt_cache_hit_tokens.0),
+            cache_written: of_input(|details| details.cache_write_tokens),
+            output: all_output(input, output, reasoning, total),
+            reasoning,
+            total,
         }
     }
 }
@@ -174,17 +197,32 @@ mod tests {
 
     #[test]
     fn the_last_chunk_brings_the_usage() {
-        let signal = event(br#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21,"prompt_tokens_details":{"cached_tokens":4}}}"#);
+        let signal = event(br#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":3},"completion_tokens_details":{"reasoning_tokens":7}}}"#);
         assert_eq!(
             signal.reported,
             Reported {
                 input: Some(9),
                 cache_read: Some(4),
-                cache_written: None,
+                cache_written: Some(3),
                 output: Some(12),
+                reasoning: Some(7),
                 total: Some(21),
             }
         );
+    }
+
+    #[test]
+    fn reasoning_that_is_counted_apart_is_output_too() {
+        for (output, reasoning, total, all) in [
+            (Some(12), Some(7), Some(28), Some(19)),
+            (Some(12), Some(7), Some(21), Some(12)),
+            (Some(12), Some(7), None, Some(12)),
+            (Some(12), None, Some(21), Some(12)),
+            (None, Some(7), Some(16), None),
+        ] {
+            assert_eq!(all_output(Some(9), output, reasoning, total), all);
+        }
+        assert_eq!(all_output(None, Some(12), Some(7), Some(19)), Some(12));
     }
 
     #[test]

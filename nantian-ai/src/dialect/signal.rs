@@ -9,6 +9,7 @@ pub(crate) struct Reported {
     pub(crate) cache_read: Option<u64>,
     pub(crate) cache_written: Option<u64>,
     pub(crate) output: Option<u64>,
+    pub(crate) reasoning: Option<u64>,
     pub(crate) total: Option<u64>,
 }
 
@@ -37,6 +38,7 @@ impl Reported {
         self.cache_read = later.cache_read.or(self.cache_read);
         self.cache_written = later.cache_written.or(self.cache_written);
         self.output = later.output.or(self.output);
+        self.reasoning = later.reasoning.or(self.reasoning);
         self.total = later.total.or(self.total);
     }
 }

@@ -152,8 +152,8 @@ impl Meter {
             Reader::Opaque => tally.token = true,
             Reader::Buffered(reply) => {
                 reply.push(chunk, |name, json| tally.member(surface, name, json));
-                tally.complete |= reply.is_complete();
-                tally.settled |= tally.complete;
+                tally.complete = reply.is_complete();
+                tally.settled = tally.complete;
             }
             Reader::Frames(decoder) => decoder.push(chunk, |item| tally.frame(item)),
             Reader::Sse(decoder) => decoder.push(chunk, |item| tally.sse(surface, item)),
@@ -271,6 +271,8 @@ impl Meter {
             input,
             output,
             cached,
+            cache_written: reported.cache_written.unwrap_or(0),
+            reasoning: reported.reasoning.unwrap_or(0).min(output),
             // Some providers leave reasoning out of the output, yet not out of the total.
             total: match reported.total {
                 Some(total) if !estimated => total.max(sum),

@@ -41,6 +41,10 @@ pub struct Usage {
     pub output: u64,
     /// The part of `input` that the provider read from its cache.
     pub cached: u64,
+    /// The part of `input` that the provider wrote into its cache.
+    pub cache_written: u64,
+    /// The part of `output` that is reasoning, where the provider tells it apart.
+    pub reasoning: u64,
     /// All tokens: what the provider says, or the sum of both.
     pub total: u64,
     /// Whether any of the numbers is an estimate because the provider did not report it.

@@ -1,5 +1,6 @@
 //! A Chat Completions reply into the common form.
 
+use super::all_output;
 use super::read_request::read_reasoning;
 use crate::codec::{Fields, Value, fault};
 use crate::ir::{Block, Fault, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds, arguments};
@@ -120,11 +121,14 @@ pub(super) fn read_tokens(usage: &mut Fields) -> Tokens {
     let mut prompt = usage.any_object("prompt_tokens_details");
     let mut completion = usage.any_object("completion_tokens_details");
     let hits = usage.any_count("prompt_cache_hit_tokens");
+    let input = usage.any_count("prompt_tokens");
+    let output = usage.any_count("completion_tokens");
+    let reasoning = completion.any_count("reasoning_tokens");
     Tokens {
-        input: usage.any_count("prompt_tokens"),
+        input,
         cache_read: prompt.any_count("cached_tokens").or(hits),
         cache_write: prompt.any_count("cache_write_tokens"),
-        output: usage.any_count("completion_tokens"),
-        reasoning: completion.any_count("reasoning_tokens"),
+        output: all_output(input, output, reasoning, usage.any_count("total_tokens")),
+        reasoning,
     }
 }

@@ -50,7 +50,7 @@ fn read(path: &str, content_type: &'static str, body: &str, end: End) -> UsageRe
 }
 
 fn reported(input: u64, output: u64, cached: u64, total: u64) -> Usage {
-    Usage { input, output, cached, total, estimated: false }
+    Usage { input, output, cached, total, ..Usage::default() }
 }
 
 #[test]
@@ -61,9 +61,38 @@ fn each_dialect_reports_at_the_end_of_its_stream() {
         ("/api/chat", NDJSON, OLLAMA, reported(26, 5, 0, 31)),
     ] {
         let report = read(path, content_type, body, End::Finished);
-        assert_eq!(report.usage, usage, "{path}");
+        assert_eq!(Usage { cache_written: 0, ..report.usage }, usage, "{path}");
         assert_eq!(report.outcome, Outcome::Completed, "{path}");
     }
+}
+
+#[test]
+fn what_is_written_into_a_cache_and_what_is_reasoning_is_told_apart() {
+    for (path, body, written, reasoning) in [
+        (
+            "/v1/chat/completions",
+            r#"{"usage":{"prompt_tokens":9,"completion_tokens":12,"prompt_tokens_details":{"cache_write_tokens":3},"completion_tokens_details":{"reasoning_tokens":7}}}"#,
+            3,
+            7,
+        ),
+        (
+            "/v1/responses",
+            r#"{"usage":{"input_tokens":9,"output_tokens":12,"input_tokens_details":{"cache_write_tokens":3},"output_tokens_details":{"reasoning_tokens":7}}}"#,
+            3,
+            7,
+        ),
+        (
+            "/v1/messages",
+            r#"{"usage":{"input_tokens":4,"cache_creation_input_tokens":6,"output_tokens":9,"output_tokens_details":{"thinking_tokens":5}}}"#,
+            6,
+            5,
+        ),
+        ("/api/chat", r#"{"done":true,"prompt_eval_count":3,"eval_count":4}"#, 0, 0),
+    ] {
+        let usage = read(path, JSON, body, End::Finished).usage;
+        assert_eq!((usage.cache_written, usage.reasoning), (written, reasoning), "{path}");
+    }
+    assert_eq!(read("/v1/messages", SSE, ANTHROPIC, End::Finished).usage.cache_written, 7);
 }
 
 #[test]
@@ -194,6 +223,16 @@ fn counting_and_listing_use_nothing() {
     let report = read("/v1/messages/count_tokens", JSON, r#"{"input_tokens":9}"#, End::Finished);
     assert_eq!(report.usage, Usage::default());
     assert_eq!(report.outcome, Outcome::Completed);
+}
+
+#[test]
+fn what_follows_an_answer_breaks_it_in_any_chunks() {
+    let body = br#"{"usage":{"input_tokens":9,"output_tokens":3}} }"#;
+    for size in [1, 2, body.len()] {
+        let mut meter = meter("/v1/messages", JSON);
+        body.chunks(size).for_each(|chunk| meter.push(chunk));
+        assert_eq!(meter.report(End::Finished).outcome, Outcome::Truncated, "{size}");
+    }
 }
 
 #[test]
