@@ -13,13 +13,16 @@
 
 mod ai;
 mod crd;
+mod draw;
 mod host_calls;
 mod lb;
 mod ratelimit;
 mod wasm;
 
 pub use self::{
-    ai::{ai_edit, ai_embed, ai_frames, ai_hide, ai_reply, ai_request, ai_sse, ai_stream},
+    ai::{
+        ai_edit, ai_embed, ai_frames, ai_hide, ai_meter, ai_reply, ai_request, ai_sse, ai_stream, ai_token,
+    },
     crd::validate_manifest,
     host_calls::wasm_host_calls,
     lb::lb_session,
