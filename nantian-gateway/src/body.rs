@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use nantian_lb::body::ResponseBody as Balanced;
+use nantian_wasm::{RequestBody as Shown, ResponseBody as Watched};
 
 use crate::{listen::ClientBody, upstream::UpstreamBody};
 
@@ -26,6 +27,7 @@ enum Kind {
     Client(ClientBody),
     Upstream(UpstreamBody),
     Balanced(Balanced<UpstreamBody>),
+    Watched(Box<Watched<Body>>),
     Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError>>>),
 }
 
@@ -70,6 +72,19 @@ impl From<Balanced<UpstreamBody>> for Body {
     }
 }
 
+impl From<Shown<Body>> for Body {
+    /// A body that no plugin looks at stays what it was.
+    fn from(body: Shown<Body>) -> Self {
+        body.into_untouched().unwrap_or_else(Self::boxed)
+    }
+}
+
+impl From<Watched<Body>> for Body {
+    fn from(body: Watched<Body>) -> Self {
+        Self(Kind::Watched(Box::new(body)))
+    }
+}
+
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
         Self::full(bytes)
@@ -89,6 +104,7 @@ impl http_body::Body for Body {
             Kind::Client(body) => Pin::new(body).poll_frame(cx),
             Kind::Upstream(body) => Pin::new(body).poll_frame(cx),
             Kind::Balanced(body) => Pin::new(body).poll_frame(cx),
+            Kind::Watched(body) => Pin::new(&mut **body).poll_frame(cx),
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -99,6 +115,7 @@ impl http_body::Body for Body {
             Kind::Client(body) => body.is_end_stream(),
             Kind::Upstream(body) => body.is_end_stream(),
             Kind::Balanced(body) => body.is_end_stream(),
+            Kind::Watched(body) => body.is_end_stream(),
             Kind::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -109,6 +126,7 @@ impl http_body::Body for Body {
             Kind::Client(body) => body.size_hint(),
             Kind::Upstream(body) => body.size_hint(),
             Kind::Balanced(body) => body.size_hint(),
+            Kind::Watched(body) => body.size_hint(),
             Kind::Boxed(body) => body.size_hint(),
         }
     }
@@ -127,6 +145,7 @@ impl fmt::Debug for Body {
             Kind::Client(_) => "client",
             Kind::Upstream(_) => "upstream",
             Kind::Balanced(_) => "balanced",
+            Kind::Watched(_) => "watched",
             Kind::Boxed(_) => "boxed",
         };
         f.debug_tuple("Body").field(&kind).finish()

@@ -6,15 +6,14 @@ use wasmtime::{Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
 
 use crate::engine::Engine;
 use crate::error::{Cause, Phase};
-use crate::proxy_wasm::{ROOT, State};
+use crate::proxy_wasm::{Met, ROOT, State};
 use crate::sandbox::{self, Usage};
 
 /// Time limit of instantiation, start and configuration together, in engine ticks: one second.
 const START_TICKS: u64 = 1_000;
 
-/// Ticks until a callback gives way for the first time: the first tick may come at once, and most callbacks take
-/// microseconds.
-pub(crate) const FIRST_SLICE: u64 = 2;
+/// Beats of the clock until a guest is asked whether it may go on.
+pub(crate) const NEXT_BEAT: u64 = 1;
 
 /// The way into one guest.
 pub(crate) struct Entry {
@@ -35,11 +34,14 @@ impl Entry {
         let mut store = Store::new(engine.wasmtime(), state);
         store.limiter(|state| &mut state.limits);
         store.epoch_deadline_callback(|mut store| {
-            let may_go_on = store.data_mut().may_go_on();
-            Ok(if may_go_on { UpdateDeadline::Yield(1) } else { UpdateDeadline::Interrupt })
+            Ok(match store.data_mut().meet_beat() {
+                Met::GoesOn => UpdateDeadline::Continue(NEXT_BEAT),
+                Met::GivesWay => UpdateDeadline::Yield(NEXT_BEAT),
+                Met::Ends => UpdateDeadline::Interrupt,
+            })
         });
         store.data_mut().may_run = START_TICKS;
-        store.set_epoch_deadline(FIRST_SLICE);
+        store.set_epoch_deadline(NEXT_BEAT);
         Self { store, shim: engine.host_functions().shim().clone(), alive: true, ticks: None }
     }
 
@@ -73,7 +75,7 @@ impl Entry {
         state.now = state.facts.clock.ticks();
         if let Some(ticks) = self.ticks {
             (state.ran, state.may_run) = (0, ticks);
-            self.store.set_epoch_deadline(FIRST_SLICE);
+            self.store.set_epoch_deadline(NEXT_BEAT);
         }
         let result = function.call_async(&mut self.store, params).await;
         self.alive = result.is_ok();

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::lock::OwnedMutexGuard;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, request, response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -54,14 +54,17 @@ pin_project! {
     #[project = StateProjection]
     enum State<S, B, F, T, E> {
         // A plugin holds the headers, or all its instances are busy.
-        Request { service: Option<S>, request: Option<Request<B>> },
+        Request { service: Option<S>, request: Option<(request::Parts, B)> },
         // A plugin holds the headers until it has seen parts of the body.
-        HeldRequest { service: Option<S>, held: Option<Held<http::request::Parts, B>> },
+        HeldRequest { service: Option<S>, held: Option<Held<request::Parts, B>> },
         Inner { #[pin] future: F },
-        Result { result: Option<Result<Response<T>, E>> },
-        Reply { reply: Option<Response<Source<T>>>, is_local: bool },
+        // Another task takes a step with the stream.
+        Answered { result: Option<Result<Response<T>, E>> },
+        // A plugin holds the headers.
+        Reply { reply: Option<(response::Parts, Source<T>)>, is_local: bool },
         // A plugin holds the headers until it has seen parts of the body.
-        HeldReply { held: Option<Held<http::response::Parts, Source<T>>>, is_local: bool },
+        HeldReply { held: Option<Held<response::Parts, Source<T>>>, is_local: bool },
+        Over,
     }
 }
 
@@ -84,7 +87,8 @@ where
         R: Responder,
     {
         let is_bodiless = matches!(*request.method(), Method::HEAD | Method::CONNECT);
-        let shown = show_request(&mut context, request, &responder);
+        let (mut parts, body) = request.into_parts();
+        let shown = show_request(&mut context, &mut parts, body.is_end_stream(), &responder);
         let stream = StreamHandle::new(context);
         // The clone is not ready; the service that was polled ready goes with the request.
         let mut ready = || {
@@ -92,14 +96,14 @@ where
             Some(std::mem::replace(inner, clone))
         };
         let state = match shown {
-            Shown::Forward(request, watched) => {
-                State::Inner { future: inner.call(forwarded(request, watched, &stream)) }
+            Shown::Forward { watched } => {
+                State::Inner { future: inner.call(forwarded(parts, body, watched, &stream)) }
             }
             Shown::Local(response) => reply_locally(response),
-            Shown::Pending(request) => State::Request { service: ready(), request: Some(request) },
-            Shown::Hold(request) => State::HeldRequest {
+            Shown::Pending => State::Request { service: ready(), request: Some((parts, body)) },
+            Shown::Hold => State::HeldRequest {
                 service: ready(),
-                held: Some(Held::new(request.into_parts(), Direction::Request, false, &stream)),
+                held: Some(Held::new((parts, body), Direction::Request, false, &stream)),
             },
         };
         Self { state, stream: Some(stream), is_bodiless, responder }
@@ -121,7 +125,6 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         // From one state to the next, at most.
-        let mut locked = None;
         loop {
             let Some(stream) = this.stream.as_mut() else {
                 let StateProjection::Inner { future } = this.state.as_mut().project() else {
@@ -129,57 +132,50 @@ where
                 };
                 return future.poll(cx).map_ok(|response| response.map(ResponseBody::unwatched));
             };
+            let is_bodiless = *this.is_bodiless;
             let next = match this.state.as_mut().project() {
                 StateProjection::Request { service, request } => {
-                    ready!(poll_request(service, request, stream, this.responder, cx))
+                    Next::Go(ready!(poll_request(service, request, stream, this.responder, cx)))
                 }
                 StateProjection::HeldRequest { service, held } => {
-                    ready!(poll_held_request(service, held, stream, this.responder, cx))
+                    Next::Go(ready!(poll_held_request(service, held, stream, this.responder, cx)))
                 }
                 StateProjection::Inner { future } => match future.poll(cx) {
-                    Poll::Ready(result) => State::Result { result: Some(result) },
+                    Poll::Ready(result) => answer(result, is_bodiless, stream, this.responder, cx),
                     Poll::Pending => {
                         let mut shared = ready!(stream.poll_lock(cx));
                         let action = ready!(shared.context.poll_interrupt(cx));
                         match local(action, &shared.context, this.responder) {
-                            Some(response) => reply_locally(response),
+                            Some(response) => Next::Go(reply_locally(response)),
                             None => return Poll::Pending,
                         }
                     }
                 },
-                StateProjection::Result { result } => {
-                    let mut shared = ready!(stream.poll_lock(cx));
-                    let refusal = shared.refusal.take();
-                    let refusal =
-                        refusal.and_then(|refusal| local(*refusal, &shared.context, this.responder));
-                    let next = match (refusal, result.take()) {
-                        (Some(response), _) => reply_locally(response),
-                        (None, Some(Ok(response))) => {
-                            let reply = response.map(|body| Source::Upstream { body });
-                            State::Reply { reply: Some(reply), is_local: false }
-                        }
-                        (None, Some(Err(error))) => return Poll::Ready(Err(error)),
-                        (None, None) => return Poll::Pending,
-                    };
-                    locked = Some(shared);
-                    next
+                StateProjection::Answered { result } => {
+                    let Some(result) = result.take() else { return Poll::Pending };
+                    answer(result, is_bodiless, stream, this.responder, cx)
                 }
                 StateProjection::Reply { reply, is_local } => {
-                    let shared = match locked.take() {
-                        Some(shared) => shared,
-                        None => ready!(stream.poll_lock(cx)),
-                    };
-                    let is = (*is_local, *this.is_bodiless);
-                    match ready!(poll_reply(reply, is, shared, stream, this.responder, cx)) {
-                        Replied::Done(response) => return Poll::Ready(Ok(response)),
-                        Replied::Held(held) => State::HeldReply { held: Some(*held), is_local: *is_local },
-                    }
+                    let shared = ready!(stream.poll_lock(cx));
+                    let Some(reply) = reply.take() else { return Poll::Pending };
+                    show(reply, (*is_local, is_bodiless), shared, stream, this.responder, cx)
                 }
                 StateProjection::HeldReply { held, is_local } => {
-                    return poll_held_reply(held, *is_local, stream, this.responder, cx).map(Ok);
+                    Next::Over(Ok(ready!(poll_held_reply(held, *is_local, stream, this.responder, cx))))
                 }
+                StateProjection::Over => return Poll::Pending,
             };
-            this.state.set(next);
+            match next {
+                Next::Go(state) => this.state.set(state),
+                Next::Wait(state) => {
+                    this.state.set(state);
+                    return Poll::Pending;
+                }
+                Next::Over(result) => {
+                    this.state.set(State::Over);
+                    return Poll::Ready(result);
+                }
+            }
         }
     }
 }
@@ -194,17 +190,19 @@ where
     }
 }
 
-/// What showing a response's headers led to.
-#[expect(clippy::large_enum_variant, reason = "nearly every response is the larger one, and is moved once")]
-enum Replied<T> {
-    Done(Response<ResponseBody<T>>),
-    Held(Box<Held<http::response::Parts, Source<T>>>),
+/// What follows a step.
+enum Next<S, B, F, T, E> {
+    /// This state, to be polled at once.
+    Go(State<S, B, F, T, E>),
+    /// This state, once something has woken the task.
+    Wait(State<S, B, F, T, E>),
+    Over(Result<Response<ResponseBody<T>>, E>),
 }
 
 /// Shows a request's headers again after they had to wait.
 fn poll_request<S, B, R, F, T, E>(
     service: &mut Option<S>,
-    request: &mut Option<Request<B>>,
+    request: &mut Option<(request::Parts, B)>,
     stream: &mut StreamHandle,
     responder: &R,
     cx: &mut Context<'_>,
@@ -217,18 +215,19 @@ where
     let mut shared = ready!(stream.poll_lock(cx));
     loop {
         ready!(shared.context.poll_wait(Direction::Request, cx));
-        let Some(waiting) = request.take() else { return Poll::Pending };
-        match show_request(&mut shared.context, waiting, responder) {
-            Shown::Pending(waiting) => *request = Some(waiting),
+        let Some((mut parts, body)) = request.take() else { return Poll::Pending };
+        match show_request(&mut shared.context, &mut parts, body.is_end_stream(), responder) {
+            Shown::Pending => *request = Some((parts, body)),
             Shown::Local(response) => return Poll::Ready(reply_locally(response)),
-            Shown::Forward(request, watched) => {
+            Shown::Forward { watched } => {
                 drop(shared);
                 let Some(mut ready) = service.take() else { return Poll::Pending };
-                return Poll::Ready(State::Inner { future: ready.call(forwarded(request, watched, stream)) });
+                let request = forwarded(parts, body, watched, stream);
+                return Poll::Ready(State::Inner { future: ready.call(request) });
             }
-            Shown::Hold(request) => {
+            Shown::Hold => {
                 drop(shared);
-                let held = Held::new(request.into_parts(), Direction::Request, false, stream);
+                let held = Held::new((parts, body), Direction::Request, false, stream);
                 return Poll::Ready(State::HeldRequest { service: service.take(), held: Some(held) });
             }
         }
@@ -238,7 +237,7 @@ where
 /// Shows the body of a request whose headers wait for it.
 fn poll_held_request<S, B, R, F, T, E>(
     service: &mut Option<S>,
-    held: &mut Option<Held<http::request::Parts, B>>,
+    held: &mut Option<Held<request::Parts, B>>,
     stream: &mut StreamHandle,
     responder: &R,
     cx: &mut Context<'_>,
@@ -257,47 +256,76 @@ where
     Poll::Ready(State::Inner { future: ready.call(held.into_request()) })
 }
 
-/// Shows a response's headers.
-fn poll_reply<T, R>(
-    reply: &mut Option<Response<Source<T>>>,
-    (is_local, is_bodiless): (bool, bool),
-    mut shared: OwnedMutexGuard<Shared>,
-    stream: &StreamHandle,
+/// Shows what the inner service has answered, or what is to be sent instead.
+fn answer<S, B, F, T, E, R>(
+    result: Result<Response<T>, E>,
+    is_bodiless: bool,
+    stream: &mut StreamHandle,
     responder: &R,
     cx: &mut Context<'_>,
-) -> Poll<Replied<T>>
+) -> Next<S, B, F, T, E>
 where
     T: Body,
     T::Error: Into<BoxError>,
     R: Responder,
 {
+    let Poll::Ready(mut shared) = stream.poll_lock(cx) else {
+        return Next::Wait(State::Answered { result: Some(result) });
+    };
+    let refusal = shared.refusal.take().and_then(|refusal| local(*refusal, &shared.context, responder));
+    let (reply, is_local) = match (refusal, result) {
+        (Some(response), _) => (made_here(response), true),
+        (None, Ok(response)) => {
+            let (parts, body) = response.into_parts();
+            ((parts, Source::Upstream { body }), false)
+        }
+        (None, Err(error)) => return Next::Over(Err(error)),
+    };
+    show(reply, (is_local, is_bodiless), shared, stream, responder, cx)
+}
+
+/// Shows a response's headers.
+fn show<S, B, F, T, E, R>(
+    (mut parts, source): (response::Parts, Source<T>),
+    (is_local, is_bodiless): (bool, bool),
+    mut shared: OwnedMutexGuard<Shared>,
+    stream: &StreamHandle,
+    responder: &R,
+    cx: &mut Context<'_>,
+) -> Next<S, B, F, T, E>
+where
+    T: Body,
+    T::Error: Into<BoxError>,
+    R: Responder,
+{
+    let end = is_bodiless || source.is_end_stream();
     loop {
-        ready!(shared.context.poll_wait(Direction::Response, cx));
-        let Some(waiting) = reply.take() else { return Poll::Pending };
-        let end = is_bodiless || waiting.body().is_end_stream();
-        let replied = match show_response(&mut shared.context, waiting, end, responder) {
-            Shown::Pending(waiting) => {
-                *reply = Some(waiting);
-                continue;
+        if shared.context.poll_wait(Direction::Response, cx).is_pending() {
+            return Next::Wait(State::Reply { reply: Some((parts, source)), is_local });
+        }
+        let response = match show_response(&mut shared.context, &mut parts, end, responder) {
+            Shown::Pending => continue,
+            Shown::Hold => {
+                let held = Held::new((parts, source), Direction::Response, is_local, stream);
+                return Next::Go(State::HeldReply { held: Some(held), is_local });
             }
-            Shown::Forward(response, true) if is_local => {
+            Shown::Forward { watched: true } if is_local => {
                 drop(shared);
-                replied_locally(response, stream, cx)
+                replied_locally(parts, source, stream, cx)
             }
-            Shown::Forward(response, watched) => replied(response, watched, stream),
-            Shown::Local(response) => replied(response.map(|bytes| Source::Local { bytes }), false, stream),
-            Shown::Hold(response) => {
-                let held = Held::new(response.into_parts(), Direction::Response, is_local, stream);
-                return Poll::Ready(Replied::Held(Box::new(held)));
+            Shown::Forward { watched } => replied(parts, source, watched, stream),
+            Shown::Local(response) => {
+                let (parts, source) = made_here(response);
+                replied(parts, source, false, stream)
             }
         };
-        return Poll::Ready(Replied::Done(replied));
+        return Next::Over(Ok(response));
     }
 }
 
 /// Shows the body of a response whose headers wait for it.
 fn poll_held_reply<T, R>(
-    held: &mut Option<Held<http::response::Parts, Source<T>>>,
+    held: &mut Option<Held<response::Parts, Source<T>>>,
     is_local: bool,
     stream: &mut StreamHandle,
     responder: &R,
@@ -310,12 +338,17 @@ where
 {
     let Some(waiting) = held.as_mut() else { return Poll::Pending };
     if let Some(response) = ready!(waiting.poll_response(stream, responder, cx)) {
-        let response = response.map(|bytes| Source::Local { bytes });
-        return Poll::Ready(replied(response, false, stream));
+        let (parts, source) = made_here(response);
+        return Poll::Ready(replied(parts, source, false, stream));
     }
     held.take().map_or(Poll::Pending, |held| Poll::Ready(held.into_response(is_local, stream)))
 }
 
 fn reply_locally<S, B, F, T, E>(response: Response<Bytes>) -> State<S, B, F, T, E> {
-    State::Reply { reply: Some(response.map(|bytes| Source::Local { bytes })), is_local: true }
+    State::Reply { reply: Some(made_here(response)), is_local: true }
+}
+
+fn made_here<T>(response: Response<Bytes>) -> (response::Parts, Source<T>) {
+    let (parts, bytes) = response.into_parts();
+    (parts, Source::Local { bytes })
 }

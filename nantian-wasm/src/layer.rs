@@ -1,12 +1,15 @@
 //! The layer.
 
+use std::fmt;
 use std::sync::Arc;
 
+use http::Extensions;
 use tower_layer::Layer;
 
 use crate::plugin::Plugin;
 use crate::respond::DefaultResponder;
 use crate::service::WasmService;
+use crate::stream::StreamInfo;
 
 /// Runs plugins around a service: requests pass them first to last, responses last to first.
 ///
@@ -22,8 +25,15 @@ use crate::service::WasmService;
 #[derive(Debug, Clone)]
 pub struct WasmLayer<R = DefaultResponder> {
     plugins: Arc<[Plugin]>,
+    teller: Teller,
     responder: R,
 }
+
+/// Tells what the embedder knows of a stream.
+#[derive(Clone)]
+pub(crate) struct Teller(Arc<Tell>);
+
+type Tell = dyn Fn(&mut Extensions) -> StreamInfo + Send + Sync;
 
 // === impl WasmLayer ===
 
@@ -32,14 +42,29 @@ impl WasmLayer {
     ///
     /// Without plugins the layer costs nothing.
     pub fn new(plugins: impl IntoIterator<Item = Plugin>) -> Self {
-        Self { plugins: plugins.into_iter().collect(), responder: DefaultResponder }
+        Self {
+            plugins: plugins.into_iter().collect(),
+            teller: Teller::default(),
+            responder: DefaultResponder,
+        }
     }
 }
 
 impl<R> WasmLayer<R> {
     /// Makes failures look differently to the client.
     pub fn with_responder<T>(self, responder: T) -> WasmLayer<T> {
-        WasmLayer { plugins: self.plugins, responder }
+        WasmLayer { plugins: self.plugins, teller: self.teller, responder }
+    }
+
+    /// Asks this what the messages of a stream do not say, instead of taking it from the request's extensions.
+    ///
+    /// What it gets are the extensions of the request, in which it may leave something for inner services.
+    #[must_use]
+    pub fn with_stream_info(
+        self,
+        tell: impl Fn(&mut Extensions) -> StreamInfo + Send + Sync + 'static,
+    ) -> Self {
+        Self { teller: Teller(Arc::new(tell)), ..self }
     }
 }
 
@@ -47,6 +72,26 @@ impl<S, R: Clone> Layer<S> for WasmLayer<R> {
     type Service = WasmService<S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        WasmService::new(inner, Arc::clone(&self.plugins), self.responder.clone())
+        WasmService::new(inner, Arc::clone(&self.plugins), self.teller.clone(), self.responder.clone())
+    }
+}
+
+// === impl Teller ===
+
+impl Teller {
+    pub(crate) fn tell(&self, known: &mut Extensions) -> StreamInfo {
+        (self.0)(known)
+    }
+}
+
+impl Default for Teller {
+    fn default() -> Self {
+        Self(Arc::new(|known| known.get::<StreamInfo>().cloned().unwrap_or_default()))
+    }
+}
+
+impl fmt::Debug for Teller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Teller").finish_non_exhaustive()
     }
 }

@@ -15,7 +15,7 @@ use crate::instance::Instance;
 use crate::proxy_wasm::Facts;
 use crate::running::finish;
 use crate::sandbox::{Peaks, Usage};
-use crate::stream::SharedExchange;
+use crate::stream::{Berth, SharedExchange};
 
 /// Milliseconds that earn one replacement of an instance.
 const REBUILD_EVERY: u64 = 50;
@@ -45,7 +45,7 @@ pub(crate) struct Slot {
     inbox: Inbox,
     /// Calls under way whose stream is gone: upkeep goes on with them.
     left: StdMutex<Vec<Left>>,
-    /// The engine's clock when the guest that runs was last let run.
+    /// The beat of the engine's clock after which the guest that runs was last let run.
     resumed_at: AtomicU64,
     /// Streams this instance holds, and until when.
     paused: StdMutex<Vec<Paused>>,
@@ -60,6 +60,8 @@ pub(crate) type CellGuard = OwnedMutexGuard<Cell>;
 /// What the lock of a slot protects.
 pub(crate) struct Cell {
     instance: Option<Instance>,
+    /// Where the guest is visited next.
+    berth: Option<Berth>,
 }
 
 /// A stream's hold on the instance it is pinned to.
@@ -139,7 +141,7 @@ impl Slot {
     pub(crate) fn new(facts: Arc<Facts>) -> Arc<Self> {
         Arc::new(Self {
             facts,
-            cell: Arc::new(Mutex::new(Cell { instance: None })),
+            cell: Arc::new(Mutex::new(Cell { instance: None, berth: None })),
             generation: AtomicU64::new(0),
             owner: AtomicU64::new(0),
             streams: AtomicU64::new(0),
@@ -186,7 +188,7 @@ impl Slot {
 
     /// Notes that the guest is let run from now on.
     pub(crate) fn resume(&self) {
-        self.resumed_at.store(self.facts.clock.ticks(), Ordering::Relaxed);
+        self.resumed_at.store(self.facts.clock.beats(), Ordering::Relaxed);
     }
 
     pub(crate) fn resumed_at(&self) -> u64 {
@@ -295,6 +297,14 @@ impl Cell {
 
     pub(crate) fn instance(&mut self) -> Option<&mut Instance> {
         self.instance.as_mut()
+    }
+
+    pub(crate) fn take_berth(&mut self) -> Option<Berth> {
+        self.berth.take()
+    }
+
+    pub(crate) fn keep_berth(&mut self, berth: Berth) {
+        self.berth = Some(berth);
     }
 }
 

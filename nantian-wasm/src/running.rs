@@ -27,12 +27,16 @@ pub(crate) enum Begun<T> {
 impl<T: Send + 'static> Running<T> {
     /// Runs the first slice of a call, with nobody to be woken for the next.
     pub(crate) fn begin(slot: &Arc<Slot>, future: impl Future<Output = T> + Send + 'static) -> Begun<T> {
-        let mut future: Pin<Box<dyn Future<Output = T> + Send>> = Box::pin(future);
-        slot.resume();
-        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        let mut future = Box::pin(future);
+        match first_slice(slot, future.as_mut()) {
             Poll::Ready(output) => Begun::Over(output),
-            Poll::Pending => Begun::Running(Self { slot: Arc::clone(slot), future }),
+            Poll::Pending => Begun::Running(Self::begun(slot, future)),
         }
+    }
+
+    /// A call whose first slice is over.
+    pub(crate) fn begun(slot: &Arc<Slot>, future: Pin<Box<dyn Future<Output = T> + Send>>) -> Self {
+        Self { slot: Arc::clone(slot), future }
     }
 
     /// One slice.
@@ -46,6 +50,12 @@ impl<T: Send + 'static> Running<T> {
         let Self { slot, future } = self;
         slot.adopt(Box::pin(async move { conclude(future.await) }));
     }
+}
+
+/// Runs the first slice of a call, with nobody to be woken for the next.
+pub(crate) fn first_slice<F: Future + ?Sized>(slot: &Slot, future: Pin<&mut F>) -> Poll<F::Output> {
+    slot.resume();
+    future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// Runs a guest call to its end on this thread.

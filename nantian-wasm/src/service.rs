@@ -10,9 +10,10 @@ use tower_service::Service;
 use crate::body::{RequestBody, ResponseBody};
 use crate::error::BoxError;
 use crate::future::ResponseFuture;
+use crate::layer::Teller;
 use crate::plugin::Plugin;
 use crate::respond::Responder;
-use crate::stream::{StreamContext, StreamInfo};
+use crate::stream::StreamContext;
 
 /// Runs plugins around `S`; made by [`WasmLayer`](crate::WasmLayer).
 ///
@@ -21,14 +22,15 @@ use crate::stream::{StreamContext, StreamInfo};
 pub struct WasmService<S, R> {
     inner: S,
     plugins: Arc<[Plugin]>,
+    teller: Teller,
     responder: R,
 }
 
 // === impl WasmService ===
 
 impl<S, R> WasmService<S, R> {
-    pub(crate) fn new(inner: S, plugins: Arc<[Plugin]>, responder: R) -> Self {
-        Self { inner, plugins, responder }
+    pub(crate) fn new(inner: S, plugins: Arc<[Plugin]>, teller: Teller, responder: R) -> Self {
+        Self { inner, plugins, teller, responder }
     }
 
     /// The wrapped service.
@@ -64,7 +66,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let responder = self.responder.clone();
         if self.plugins.is_empty() {
             return ResponseFuture::unwatched(
@@ -72,7 +74,7 @@ where
                 responder,
             );
         }
-        let info = request.extensions().get::<StreamInfo>().cloned().unwrap_or_default();
+        let info = self.teller.tell(request.extensions_mut());
         let stream = StreamContext::new(Arc::clone(&self.plugins), info);
         ResponseFuture::start(stream, &mut self.inner, request, responder)
     }

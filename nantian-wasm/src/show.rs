@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, request, response};
 use http_body::{Body, Frame};
 
 use crate::body::{BodyError, Passed, Relay, RequestBody, ResponseBody, Source};
@@ -14,12 +14,15 @@ use crate::respond::Responder;
 use crate::stream::{Action, Direction, StreamContext};
 
 /// What showing a message's headers led to.
-pub(crate) enum Shown<M> {
-    /// It goes on; `true` when a plugin looks at its body.
-    Forward(M, bool),
+pub(crate) enum Shown {
+    /// It goes on; a plugin looks at its body, or none does.
+    Forward {
+        watched: bool,
+    },
+    /// This is sent instead.
     Local(Response<Bytes>),
-    Pending(M),
-    Hold(M),
+    Pending,
+    Hold,
 }
 
 /// Marks a response of which nothing is to be sent: a plugin has closed the stream.
@@ -27,33 +30,23 @@ pub(crate) enum Shown<M> {
 struct Reset(Failure);
 
 /// Takes a request's headers past the plugins.
-pub(crate) fn show_request<B: Body>(
+pub(crate) fn show_request(
     context: &mut StreamContext,
-    request: Request<B>,
+    parts: &mut request::Parts,
+    end: bool,
     responder: &impl Responder,
-) -> Shown<Request<B>> {
-    let (mut parts, body) = request.into_parts();
-    let end = body.is_end_stream();
-    let action = context.on_request_headers(&mut parts, end);
-    let request = Request::from_parts(parts, body);
-    match action {
-        Action::Continue => Shown::Forward(request, !end && context.wants_request_body()),
-        Action::Hold => Shown::Hold(request),
-        Action::Pending => Shown::Pending(request),
-        action => match local(action, context, responder) {
-            Some(response) => Shown::Local(response),
-            None => Shown::Pending(request),
-        },
-    }
+) -> Shown {
+    let action = context.on_request_headers(parts, end);
+    shown(action, context, responder, |context| !end && context.wants_request_body())
 }
 
 /// A request as the inner service gets it.
 pub(crate) fn forwarded<B>(
-    request: Request<B>,
+    parts: request::Parts,
+    body: B,
     watched: bool,
     stream: &StreamHandle,
 ) -> Request<RequestBody<B>> {
-    let (parts, body) = request.into_parts();
     let body = if watched {
         let relay = Relay::new(stream.clone(), Direction::Request, false);
         RequestBody::watched(body, relay.declare(&parts.headers))
@@ -64,27 +57,29 @@ pub(crate) fn forwarded<B>(
 }
 
 /// Takes a response's headers past the plugins.
-pub(crate) fn show_response<T>(
+pub(crate) fn show_response(
     context: &mut StreamContext,
-    response: Response<Source<T>>,
+    parts: &mut response::Parts,
     end: bool,
     responder: &impl Responder,
-) -> Shown<Response<Source<T>>> {
-    let (mut parts, body) = response.into_parts();
-    let action = context.on_response_headers(&mut parts, end);
+) -> Shown {
+    let action = context.on_response_headers(parts, end);
+    // Behind a switch of protocols there are no messages to look at.
+    let has_messages = parts.status != StatusCode::SWITCHING_PROTOCOLS;
+    shown(action, context, responder, |context| !end && has_messages && context.wants_response_body())
+}
+
+fn shown(
+    action: Action,
+    context: &StreamContext,
+    responder: &impl Responder,
+    is_watched: impl FnOnce(&StreamContext) -> bool,
+) -> Shown {
     match action {
-        Action::Continue => {
-            // Behind a switch of protocols there are no messages to look at.
-            let watched =
-                !end && parts.status != StatusCode::SWITCHING_PROTOCOLS && context.wants_response_body();
-            Shown::Forward(Response::from_parts(parts, body), watched)
-        }
-        Action::Hold => Shown::Hold(Response::from_parts(parts, body)),
-        Action::Pending => Shown::Pending(Response::from_parts(parts, body)),
-        action => match local(action, context, responder) {
-            Some(response) => Shown::Local(response),
-            None => Shown::Pending(Response::from_parts(parts, body)),
-        },
+        Action::Continue => Shown::Forward { watched: is_watched(context) },
+        Action::Hold => Shown::Hold,
+        Action::Pending => Shown::Pending,
+        action => local(action, context, responder).map_or(Shown::Pending, Shown::Local),
     }
 }
 
@@ -93,7 +88,8 @@ pub(crate) fn show_response<T>(
 /// The body is there as a whole: what they make of it at once is what its headers announce. Its length is promised to
 /// nobody if they take longer.
 pub(crate) fn replied_locally<T>(
-    response: Response<Source<T>>,
+    mut parts: response::Parts,
+    source: Source<T>,
     stream: &StreamHandle,
     cx: &mut Context<'_>,
 ) -> Response<ResponseBody<T>>
@@ -101,7 +97,6 @@ where
     T: Body,
     T::Error: Into<BoxError>,
 {
-    let (mut parts, source) = response.into_parts();
     let mut source = Box::pin(source);
     let mut relay = Relay::new(stream.clone(), Direction::Response, true);
     let mut front = match relay.poll_frame(source.as_mut(), cx) {
@@ -127,11 +122,11 @@ where
 
 /// A response as the client gets it.
 pub(crate) fn replied<T>(
-    response: Response<Source<T>>,
+    mut parts: response::Parts,
+    source: Source<T>,
     watched: bool,
     stream: &StreamHandle,
 ) -> Response<ResponseBody<T>> {
-    let (mut parts, source) = response.into_parts();
     let front = reset(&mut parts);
     let relay =
         watched.then(|| Relay::new(stream.clone(), Direction::Response, false).declare(&parts.headers));
@@ -139,7 +134,7 @@ pub(crate) fn replied<T>(
 }
 
 /// What a body begins with that breaks off before its first byte, if it is to do that.
-pub(crate) fn reset(parts: &mut http::response::Parts) -> Option<Passed> {
+pub(crate) fn reset(parts: &mut response::Parts) -> Option<Passed> {
     let Reset(failure) = parts.extensions.remove()?;
     // A server must not take it for one that is over.
     parts.headers.remove(CONTENT_LENGTH);

@@ -137,7 +137,11 @@ impl Head {
             uri: request.uri().clone(),
             version: request.version(),
             headers: request.headers().clone(),
-            info: request.extensions().get().cloned(),
+            // Where a copy goes is nobody's concern.
+            info: request
+                .extensions()
+                .get()
+                .map(|info| RequestInfo { upstream: None, ..RequestInfo::clone(info) }),
         }
     }
 

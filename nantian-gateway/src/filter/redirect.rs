@@ -116,6 +116,7 @@ mod tests {
             session: None,
             port,
             host: "example.org".into(),
+            upstream: None,
         };
         redirect(filter, &parts, &info).headers()[header::LOCATION].to_str().unwrap().to_owned()
     }

@@ -10,6 +10,7 @@ use std::{
 use bytes::{BufMut, BytesMut};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
+use nantian_wasm::UpstreamAddress;
 
 use super::hop_by_hop::HopHeaders;
 use crate::ir::ClientValidation;
@@ -70,6 +71,8 @@ pub struct RequestInfo {
     pub port: u16,
     /// The host, lower-case and without port.
     pub host: Box<str>,
+    /// To be told where the request goes, if a stage wants to know.
+    pub upstream: Option<UpstreamAddress>,
 }
 
 /// What a client's handshake has settled.

@@ -111,6 +111,7 @@ impl Edge {
                 session: self.peer.session.clone(),
                 port: port.number,
                 host: host.as_ref().into(),
+                upstream: None,
             };
             parts.extensions.insert(info);
         }

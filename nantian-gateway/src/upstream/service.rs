@@ -8,13 +8,13 @@ use std::{
 
 use http::{Request, Response};
 use nantian_lb::Routed;
-use nantian_wasm::UpstreamAddress;
 use tower::Service;
 
 use super::{Client, Destination, Unanswered, UpstreamBody, UpstreamTls, client::Exchange};
 use crate::{
     body::{Body, BoxError},
     ir::Address,
+    listen::RequestInfo,
 };
 
 /// Sends each request to the endpoint that was picked for it.
@@ -60,8 +60,9 @@ impl Service<Routed<Destination, Request<Body>>> for Connect {
         if self.tls.is_some() {
             routed.target.tls.clone_from(&self.tls);
         }
+        let info = routed.request.extensions().get::<RequestInfo>();
         if let (Some(told), Address::Ip(address)) =
-            (routed.request.extensions().get::<UpstreamAddress>(), &routed.target.address)
+            (info.and_then(|info| info.upstream.as_ref()), &routed.target.address)
         {
             told.set(*address);
         }

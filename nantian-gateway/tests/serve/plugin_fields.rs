@@ -145,6 +145,13 @@ async fn guest_knows_where_the_request_went_once_it_has_gone_there() {
     gateway.edit("plugin", &spec(&inline(&in_response), fields)).await;
     let address = backend.address.to_string();
     assert_eq!(gateway.get("/").await.header("x-value"), Some(address.as_str()));
+    let of_backend = spec(&inline(&in_response), fields).replace("name: r,", "name: of-backend,").replace(
+        "group: gateway.networking.k8s.io, kind: HTTPRoute, name: r",
+        "group: '', kind: Service, name: a",
+    );
+    let both = format!("{}\n---\n{of_backend}", spec(&inline(&in_response), fields));
+    gateway.edit("plugin", &both).await;
+    assert_eq!(gateway.get("/").await.all("x-value"), [&address, &address], "plugins of both are told");
 }
 
 #[tokio::test]

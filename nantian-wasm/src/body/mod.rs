@@ -23,13 +23,24 @@ pin_project! {
     pub struct RequestBody<B> {
         #[pin]
         inner: Inner<B>,
-        relay: Option<Relay>,
-        front: Option<Passed>,
+        watch: Watch,
     }
 }
 
 /// A frame that plugins have let pass.
 pub(crate) type Passed = Result<Frame<Bytes>, BoxError>;
+
+/// What a body is more than the one inside; nothing, for most. Boxed, because bodies are moved often.
+#[derive(Default)]
+struct Watch(Option<Box<Watched>>);
+
+#[derive(Default)]
+struct Watched {
+    /// The way past the plugins that look at it.
+    relay: Option<Relay>,
+    /// What comes first.
+    front: Option<Passed>,
+}
 
 pin_project! {
     #[project = InnerProjection]
@@ -48,9 +59,8 @@ pin_project! {
     pub struct ResponseBody<B> {
         #[pin]
         source: Source<B>,
-        relay: Option<Relay>,
+        watch: Watch,
         stream: Option<StreamHandle>,
-        front: Option<Passed>,
     }
 }
 
@@ -64,20 +74,77 @@ pin_project! {
     }
 }
 
+// === impl Watch ===
+
+impl Watch {
+    fn new(relay: Option<Relay>, front: Option<Passed>) -> Self {
+        if relay.is_none() && front.is_none() {
+            return Self::default();
+        }
+        Self(Some(Box::new(Watched { relay, front })))
+    }
+
+    fn relay(&self) -> Option<&Relay> {
+        self.0.as_ref()?.relay.as_ref()
+    }
+
+    fn relay_mut(&mut self) -> Option<&mut Relay> {
+        self.0.as_mut()?.relay.as_mut()
+    }
+
+    fn has_front(&self) -> bool {
+        self.0.as_ref().is_some_and(|watched| watched.front.is_some())
+    }
+
+    fn take_front(&mut self) -> Option<Passed> {
+        self.0.as_mut()?.front.take()
+    }
+
+    fn is_end_stream(&self, inner: impl FnOnce() -> bool) -> bool {
+        !self.has_front() && self.relay().map_or_else(inner, Relay::is_done)
+    }
+
+    fn size_hint(&self, inner: impl FnOnce() -> SizeHint) -> SizeHint {
+        if self.has_front() {
+            return SizeHint::default();
+        }
+        self.relay().map_or_else(inner, Relay::size_hint)
+    }
+
+    /// Nothing is shown any more.
+    fn end(&mut self) {
+        if let Some(watched) = self.0.as_mut() {
+            watched.relay = watched.relay.take().map(Relay::into_done);
+        }
+    }
+}
+
 // === impl RequestBody ===
 
 impl<B> RequestBody<B> {
     pub(crate) fn unwatched(body: B) -> Self {
-        Self { inner: Inner::Untouched { body }, relay: None, front: None }
+        Self { inner: Inner::Untouched { body }, watch: Watch::default() }
     }
 
     pub(crate) fn watched(body: B, relay: Relay) -> Self {
-        Self { inner: Inner::Untouched { body }, relay: Some(relay), front: None }
+        Self { inner: Inner::Untouched { body }, watch: Watch::new(Some(relay), None) }
     }
 
     /// A body that was begun while its headers were held: `front` is what has come of it.
     pub(crate) fn begun(body: Pin<Box<B>>, relay: Relay, front: Option<Passed>) -> Self {
-        Self { inner: Inner::Begun { body }, relay: Some(relay), front }
+        Self { inner: Inner::Begun { body }, watch: Watch::new(Some(relay), front) }
+    }
+
+    /// The client's own body.
+    ///
+    /// # Errors
+    ///
+    /// This body, if a plugin looks at it.
+    pub fn into_untouched(self) -> Result<B, Self> {
+        match self {
+            Self { inner: Inner::Untouched { body }, watch: Watch(None) } => Ok(body),
+            watched => Err(watched),
+        }
     }
 }
 
@@ -94,10 +161,10 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
-        if let Some(front) = this.front.take() {
+        if let Some(front) = this.watch.take_front() {
             return Poll::Ready(Some(front));
         }
-        match (this.relay, this.inner.project()) {
+        match (this.watch.relay_mut(), this.inner.project()) {
             (Some(relay), InnerProjection::Untouched { body }) => relay.poll_frame(body, cx),
             (Some(relay), InnerProjection::Begun { body }) => relay.poll_frame(body.as_mut(), cx),
             (None, InnerProjection::Untouched { body }) => poll_plain(body, cx),
@@ -106,17 +173,11 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        if self.front.is_some() {
-            return false;
-        }
-        self.relay.as_ref().map_or_else(|| self.inner.body().is_end_stream(), Relay::is_done)
+        self.watch.is_end_stream(|| self.inner.body().is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.front.is_some() {
-            return SizeHint::default();
-        }
-        self.relay.as_ref().map_or_else(|| self.inner.body().size_hint(), Relay::size_hint)
+        self.watch.size_hint(|| self.inner.body().size_hint())
     }
 }
 
@@ -131,7 +192,7 @@ impl<B> Inner<B> {
 
 impl<B> fmt::Debug for RequestBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestBody").field("watched", &self.relay.is_some()).finish_non_exhaustive()
+        f.debug_struct("RequestBody").field("watched", &self.watch.relay().is_some()).finish_non_exhaustive()
     }
 }
 
@@ -139,7 +200,7 @@ impl<B> fmt::Debug for RequestBody<B> {
 
 impl<B> ResponseBody<B> {
     pub(crate) fn unwatched(body: B) -> Self {
-        Self { source: Source::Upstream { body }, relay: None, stream: None, front: None }
+        Self { source: Source::Upstream { body }, watch: Watch::default(), stream: None }
     }
 
     /// A body, what comes in front of it, and the stream that ends with it.
@@ -149,7 +210,7 @@ impl<B> ResponseBody<B> {
         relay: Option<Relay>,
         front: Option<Passed>,
     ) -> Self {
-        Self { source, relay, stream: Some(stream), front }
+        Self { source, watch: Watch::new(relay, front), stream: Some(stream) }
     }
 
     /// A body that was begun while its headers were held: `front` is what has come of it.
@@ -159,7 +220,7 @@ impl<B> ResponseBody<B> {
         relay: Relay,
         front: Option<Passed>,
     ) -> Self {
-        Self { source: Source::Begun { source }, relay: Some(relay), stream: Some(stream), front }
+        Self::new(Source::Begun { source }, stream, Some(relay), front)
     }
 }
 
@@ -176,36 +237,32 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
-        if let Some(front) = this.front.take() {
+        if let Some(front) = this.watch.take_front() {
             return Poll::Ready(Some(front));
         }
-        let frame = ready!(match this.relay {
+        let frame = ready!(match this.watch.relay_mut() {
             Some(relay) => relay.poll_frame(this.source, cx),
             None => this.source.poll_frame(cx),
         });
         if !matches!(frame, Some(Ok(_))) {
-            *this.relay = this.relay.take().map(Relay::into_done);
+            this.watch.end();
             *this.stream = None;
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.front.is_none()
-            && self.relay.as_ref().map_or_else(|| self.source.is_end_stream(), Relay::is_done)
+        self.watch.is_end_stream(|| self.source.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.front.is_some() {
-            return SizeHint::default();
-        }
-        self.relay.as_ref().map_or_else(|| self.source.size_hint(), Relay::size_hint)
+        self.watch.size_hint(|| self.source.size_hint())
     }
 }
 
 impl<B> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").field("watched", &self.relay.is_some()).finish_non_exhaustive()
+        f.debug_struct("ResponseBody").field("watched", &self.watch.relay().is_some()).finish_non_exhaustive()
     }
 }
 

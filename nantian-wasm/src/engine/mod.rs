@@ -1,14 +1,16 @@
 //! The engine: compiler, clock and registry, one per process and owned by the embedder.
 
 mod allocation;
+mod clock;
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 
 pub use self::allocation::Allocation;
 pub(crate) use self::allocation::is_full;
+pub(crate) use self::clock::Clock;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::farewell::Farewell;
@@ -38,10 +40,6 @@ struct Inner {
     /// Instances of plugins that are gone, until they have ended what they began.
     leaving: Mutex<Vec<Farewell>>,
 }
-
-/// The clock of all time limits. Instances have this and not the engine, which owns those that are leaving.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Clock(Arc<AtomicU64>);
 
 // === impl Engine ===
 
@@ -81,11 +79,26 @@ impl Engine {
 
     /// Moves the clock of all time limits on by one millisecond.
     ///
-    /// Guests give way to others at this call and are stopped by it, so it has to come from a thread that never runs one. A thread that wakes late
-    /// calls it once for each millisecond it missed, or guests get that much more time.
+    /// Guests give way to others at this call and are stopped by it, so it has to come from a thread that never runs one.
+    /// A thread that wakes late calls it once for each millisecond it missed, or guests get that much more time.
     pub fn tick(&self) {
-        self.inner.clock.0.fetch_add(1, Ordering::Relaxed);
+        self.leap(1);
+    }
+
+    /// Moves the clock on by so many milliseconds at once, of which guests that run are charged one: what
+    /// [`poll_hurry`](Self::poll_hurry) lets a clock do.
+    pub fn leap(&self, milliseconds: u64) {
+        self.inner.clock.leap(milliseconds);
         self.inner.wasmtime.increment_epoch();
+    }
+
+    /// Ready while the clock has to tick every millisecond: it has met a guest that runs.
+    ///
+    /// Otherwise it may rest for some milliseconds and [`leap`](Self::leap) over them, which spares a thread most of a
+    /// thousand wake-ups a second. A guest that begins meanwhile runs so much longer until it first gives way; `cx` is woken
+    /// when the leap has met one.
+    pub fn poll_hurry(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.inner.clock.poll_hurry(cx)
     }
 
     /// Replaces instances that ended, finishes streams that were dropped while their instance was busy, calls
@@ -121,7 +134,7 @@ impl Engine {
         self.inner.modules.len()
     }
 
-    /// Calls of [`tick`](Self::tick) so far: milliseconds of running time.
+    /// Milliseconds that the clock has been moved on by.
     pub(crate) fn ticks(&self) -> u64 {
         self.inner.clock.ticks()
     }
@@ -157,15 +170,6 @@ impl Engine {
 
     fn leaving(&self) -> MutexGuard<'_, Vec<Farewell>> {
         self.inner.leaving.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl Clock ===
-
-impl Clock {
-    /// Engine ticks so far.
-    pub(crate) fn ticks(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -1,4 +1,6 @@
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
 
 use super::*;
 use crate::{Module, Plugin, PluginConfig};
@@ -21,4 +23,37 @@ fn places_of_plugins_that_were_replaced_are_free_again() {
     assert_eq!(taken(), one);
     drop((present, module));
     assert_eq!(taken(), (0, 0, 0, 0));
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn clock_may_rest_until_a_beat_meets_a_guest() {
+    let clock = Clock::default();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let cx = Context::from_waker(&waker);
+    assert_eq!(clock.poll_hurry(&cx), Poll::Pending);
+    clock.leap(4);
+    assert_eq!((clock.ticks(), clock.beats()), (4, 1));
+    clock.hurry(false);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    assert_eq!(clock.poll_hurry(&cx), Poll::Ready(()), "the guest gives way at the next beat");
+    clock.leap(1);
+    assert_eq!(clock.poll_hurry(&cx), Poll::Pending, "it has ended before");
+    clock.hurry(true);
+    for _ in 0..10 {
+        assert_eq!(clock.poll_hurry(&cx), Poll::Ready(()), "it may wait for its next slice");
+        clock.leap(1);
+    }
+    assert_eq!(clock.poll_hurry(&cx), Poll::Pending);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 2);
 }

@@ -12,8 +12,9 @@ use wasmtime::Caller;
 use super::abi::Status;
 use super::calls::CallKind;
 use super::memory::{Stop, Wanted, hand_over, put_u32, read, read_body, scratch};
+use super::pairs;
+use super::scribe::Scribe;
 use super::state::State;
-use super::{headers, pairs};
 use crate::host::{Address, CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply};
 use crate::observe;
 
@@ -64,8 +65,10 @@ pub(super) fn http_call(
     let trailer_block = read(caller, trailers, trailers_size)?;
     put_u32(caller, return_id, 0)?;
     let Ok(milliseconds) = u64::try_from(timeout) else { return Err(Status::BadArgument.into()) };
-    let mut request = request(&block).ok_or(Status::BadArgument)?.map(|()| Bytes::from(body));
-    let trailers = fields(&trailer_block).ok_or(Status::BadArgument)?;
+    let mut request = request(&mut caller.data_mut().scribe, &block)
+        .ok_or(Status::BadArgument)?
+        .map(|()| Bytes::from(body));
+    let trailers = fields(&mut caller.data_mut().scribe, &trailer_block).ok_or(Status::BadArgument)?;
     *request.version_mut() = http::Version::HTTP_11;
     let timeout = limited(milliseconds);
     let (id, address) = begin(caller, CallKind::Http, timeout)?;
@@ -130,7 +133,7 @@ fn open_grpc(
     let (upstream, service, method) =
         (name(caller, upstream)?, name(caller, service)?, name(caller, method)?);
     let block = read(caller, metadata.0, metadata.1)?;
-    let metadata = fields(&block).ok_or(Status::InternalFailure)?;
+    let metadata = fields(&mut caller.data_mut().scribe, &block).ok_or(Status::InternalFailure)?;
     put_u32(caller, return_id, 0)?;
     let kind = if unary.is_some() { CallKind::GrpcCall } else { CallKind::GrpcStream };
     let (message, timeout) = unary.unzip();
@@ -264,10 +267,10 @@ fn limited(milliseconds: u64) -> Duration {
 }
 
 /// Header fields of a block; none when one of them is no HTTP.
-fn fields(block: &[u8]) -> Option<HeaderMap> {
+fn fields(scribe: &mut Scribe, block: &[u8]) -> Option<HeaderMap> {
     let mut map = HeaderMap::new();
     for (name, value) in pairs::decode(block).unwrap_or_default() {
-        if let Some((name, value)) = headers::field(name, value).ok()? {
+        if let Some((name, value)) = scribe.field(name, value).ok()? {
             map.append(name, value);
         }
     }
@@ -275,7 +278,7 @@ fn fields(block: &[u8]) -> Option<HeaderMap> {
 }
 
 /// A request made of a block that has `:method`, `:path` and `:authority`.
-fn request(block: &[u8]) -> Option<Request<()>> {
+fn request(scribe: &mut Scribe, block: &[u8]) -> Option<Request<()>> {
     let pairs = pairs::decode(block).unwrap_or_default();
     let pseudo = |wanted: &[u8]| {
         pairs.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| *value)
@@ -289,7 +292,7 @@ fn request(block: &[u8]) -> Option<Request<()>> {
     for (name, value) in
         pairs.iter().filter(|(name, _)| !name.starts_with(b":") && !name.eq_ignore_ascii_case(b"host"))
     {
-        if let Some((name, value)) = headers::field(name, value).ok()? {
+        if let Some((name, value)) = scribe.field(name, value).ok()? {
             request.headers_mut().append(name, value);
         }
     }

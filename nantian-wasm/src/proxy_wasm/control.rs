@@ -10,6 +10,7 @@ use wasmtime::Caller;
 use super::abi::{MapKind, Status};
 use super::joined::join;
 use super::memory::{Stop, Wanted, hand_over, put_u32, put_u64, read, read_body, scratch, slice, view};
+use super::scribe::Scribe;
 use super::state::{ROOT, State};
 use super::{headers, pairs};
 use crate::error::Cause;
@@ -132,11 +133,12 @@ pub(super) fn send_local_response(
     if !state.can_steer() {
         return Ok(());
     }
+    let answered = answer(&mut state.scribe, status, &block);
     let Some(exchange) = state.exchange_mut() else {
         observe::ignored_answer(&state.facts.name, state.effective == ROOT);
         return Ok(());
     };
-    let answered = match answer(status, &block) {
+    let answered = match answered {
         Ok((status, headers)) => Ok(LocalResponse {
             status,
             headers,
@@ -162,14 +164,14 @@ fn details_of(bytes: &[u8]) -> String {
 }
 
 /// Checks status and headers of an answer; headers that frame a message are left out.
-fn answer(status: u32, block: &[u8]) -> Result<(http::StatusCode, HeaderMap), Cause> {
+fn answer(scribe: &mut Scribe, status: u32, block: &[u8]) -> Result<(http::StatusCode, HeaderMap), Cause> {
     let status = headers::status(status.to_string().as_bytes())?;
     let mut map = HeaderMap::new();
     for (name, value) in pairs::decode(block).unwrap_or_default() {
         if name.starts_with(b":") {
             continue;
         }
-        if let Some((name, value)) = headers::field(name, value)? {
+        if let Some((name, value)) = scribe.field(name, value)? {
             // At most 1024 pairs decode: the map has room for all of them.
             map.append(name, value);
         }

@@ -9,6 +9,7 @@ use http::header::{
 use http::{HeaderMap, Method, StatusCode};
 
 use super::abi::MapKind;
+use super::scribe::Scribe;
 use super::state::State;
 use super::{authority, joined, pairs};
 use crate::error::Cause;
@@ -111,9 +112,12 @@ impl<'a> Fields<'a> {
     pub(crate) fn count(self) -> usize {
         match self {
             Self::Request(exchange) => {
-                let map = &exchange.request.headers;
-                let pseudo = REQUEST_PSEUDO.iter().filter(|name| request_pseudo(exchange, name).is_some());
-                pseudo.count() + map.len() - map.get_all(HOST).iter().count()
+                let request = &exchange.request;
+                let has_authority = authority::authority(request).is_some();
+                let has_path = authority::path(request).is_some();
+                // A method and a scheme it has always.
+                let pseudo = 2 + usize::from(has_authority) + usize::from(has_path);
+                pseudo + request.headers.len() - request.headers.get_all(HOST).iter().count()
             }
             Self::Response(_, map) => map.len() + 1,
             Self::Plain(map) => map.len(),
@@ -146,7 +150,12 @@ impl<'a> Fields<'a> {
 }
 
 /// Makes one change.
-pub(crate) fn edit(exchange: &mut Exchange, kind: MapKind, edit: Edit<'_>) -> Result<(), EditError> {
+pub(crate) fn edit(
+    exchange: &mut Exchange,
+    scribe: &mut Scribe,
+    kind: MapKind,
+    edit: Edit<'_>,
+) -> Result<(), EditError> {
     let may_change = exchange.own_ref().is_some_and(|seat| match kind {
         MapKind::RequestHeaders => seat.request.has_headers,
         MapKind::RequestTrailers => seat.request.has_trailers,
@@ -159,7 +168,7 @@ pub(crate) fn edit(exchange: &mut Exchange, kind: MapKind, edit: Edit<'_>) -> Re
     }
     exchange.before_change();
     if let Edit::SetAll(pairs) = edit {
-        return set_all(exchange, kind, pairs);
+        return set_all(exchange, scribe, kind, pairs);
     }
     let (Edit::Add(name, _) | Edit::Replace(name, _) | Edit::Remove(name)) = edit else { return Ok(()) };
     if is_pseudo(kind == MapKind::RequestHeaders, name) {
@@ -176,29 +185,21 @@ pub(crate) fn edit(exchange: &mut Exchange, kind: MapKind, edit: Edit<'_>) -> Re
     let Some(map) = map_mut(exchange, kind) else { return Err(EditError::Unavailable) };
     match edit {
         Edit::Remove(_) => {
-            if let Ok(name) = HeaderName::from_bytes(name) {
+            if let Some(name) = scribe.name(name) {
                 remove(map, &name);
             }
             Ok(())
         }
-        Edit::Add(name, value) => add(map, joined, name, value),
-        Edit::Replace(name, value) => replace(map, name, value),
+        Edit::Add(name, value) => add(map, scribe, joined, (name, value)),
+        Edit::Replace(name, value) => replace(map, scribe, name, value),
         Edit::SetAll(_) => Ok(()),
     }
 }
 
 /// Whether a header frames a message or belongs to one connection: never a guest's to write.
-fn is_framing(name: &HeaderName) -> bool {
+pub(super) fn is_framing(name: &HeaderName) -> bool {
     [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
         || matches!(name.as_str(), "keep-alive" | "proxy-connection")
-}
-
-/// Checks a field before any of it is kept.
-pub(crate) fn field(name: &[u8], value: &[u8]) -> Result<Option<(HeaderName, HeaderValue)>, Cause> {
-    let invalid = |_| Cause::InvalidHeader { name: excerpt(name) };
-    let parsed = HeaderName::from_bytes(name).map_err(|_| Cause::InvalidHeader { name: excerpt(name) })?;
-    let value = HeaderValue::from_bytes(value).map_err(invalid)?;
-    Ok(if is_framing(&parsed) { None } else { Some((parsed, value)) })
 }
 
 /// Reads a final status: three digits, 200 to 999.
@@ -210,13 +211,18 @@ pub(crate) fn status(text: &[u8]) -> Result<StatusCode, Cause> {
 }
 
 /// The first bytes of what a guest wrote, fit for a log.
-fn excerpt(bytes: &[u8]) -> String {
+pub(super) fn excerpt(bytes: &[u8]) -> String {
     bytes.get(..bytes.len().min(64)).unwrap_or_default().escape_ascii().to_string()
 }
 
 /// Adds a value behind those that are there; to the one that is there, if the name is one of `joined`.
-pub(super) fn add(map: &mut HeaderMap, joined: &[&str], name: &[u8], value: &[u8]) -> Result<(), EditError> {
-    let Some((name, value)) = field(name, value).map_err(EditError::Invalid)? else { return Ok(()) };
+fn add(
+    map: &mut HeaderMap,
+    scribe: &mut Scribe,
+    joined: &[&str],
+    (name, value): (&[u8], &[u8]),
+) -> Result<(), EditError> {
+    let Some((name, value)) = scribe.field(name, value).map_err(EditError::Invalid)? else { return Ok(()) };
     if let Some(present) = map.get_mut(&name).filter(|_| joined.contains(&name.as_str())) {
         *present = joined::both(present, &value).ok_or(EditError::TooMany)?;
         return Ok(());
@@ -228,8 +234,8 @@ pub(super) fn add(map: &mut HeaderMap, joined: &[&str], name: &[u8], value: &[u8
 }
 
 /// Puts a value in the place of all that are there; as a new header it comes last.
-fn replace(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), EditError> {
-    let Some((name, value)) = field(name, value).map_err(EditError::Invalid)? else { return Ok(()) };
+fn replace(map: &mut HeaderMap, scribe: &mut Scribe, name: &[u8], value: &[u8]) -> Result<(), EditError> {
+    let Some((name, value)) = scribe.field(name, value).map_err(EditError::Invalid)? else { return Ok(()) };
     if !remove(map, &name) && map.len() >= MAX_ENTRIES {
         return Err(EditError::TooMany);
     }
@@ -259,7 +265,12 @@ fn remove(map: &mut HeaderMap, name: &HeaderName) -> bool {
 }
 
 /// Replaces a map. Pseudo headers that are absent and headers that frame the message stay as they were.
-fn set_all(exchange: &mut Exchange, kind: MapKind, pairs: &[(&[u8], &[u8])]) -> Result<(), EditError> {
+fn set_all(
+    exchange: &mut Exchange,
+    scribe: &mut Scribe,
+    kind: MapKind,
+    pairs: &[(&[u8], &[u8])],
+) -> Result<(), EditError> {
     let Some(old) = map_mut(exchange, kind).map(std::mem::take) else { return Err(EditError::Unavailable) };
     let is_request = kind == MapKind::RequestHeaders;
     let mut new = HeaderMap::with_capacity(pairs.len());
@@ -284,7 +295,7 @@ fn set_all(exchange: &mut Exchange, kind: MapKind, pairs: &[(&[u8], &[u8])]) -> 
         if is_pseudo(is_request, name) {
             set_pseudo(exchange, kind, name, value)?;
         } else if let Some(map) = map_mut(exchange, kind) {
-            add(map, joined::names(kind), name, value)?;
+            add(map, scribe, joined::names(kind), (*name, *value))?;
         }
     }
     Ok(())

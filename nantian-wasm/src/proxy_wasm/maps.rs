@@ -4,7 +4,7 @@ use wasmtime::Caller;
 
 use super::abi::{Abi, MapKind, Status};
 use super::headers::{self, Edit, EditError};
-use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch, slice, view};
+use super::memory::{Stop, Wanted, hand_over, hand_over_found, put_u32, read, scratch, slice, view};
 use super::pairs;
 use super::state::State;
 use crate::error::Phase;
@@ -51,19 +51,19 @@ pub(super) fn get_value(
     return_length: u32,
 ) -> Result<Wanted, Stop> {
     let kind = MapKind::from_code(kind)?;
-    let mut value = scratch(caller);
-    let (memory, state) = view(caller)?;
-    let name = slice(memory, name, name_length)?;
-    let fields = headers::fields(state, kind);
-    let is_logged = state.exchange().is_some_and(|exchange| exchange.is_logged);
-    match fields.map(|fields| fields.get(name)) {
-        Some(Some(found)) => value.extend_from_slice(found),
-        // What a call-out did not bring is missing: an SDK guest would abort for a bad argument.
-        None if !(is_logged || is_about_call(state, kind)) => return Err(Status::BadArgument.into()),
-        _ if state.abi == Abi::V0_1_0 => {}
-        _ => return Err(Status::NotFound.into()),
-    }
-    hand_over(caller, value, return_pointer, return_length)
+    hand_over_found(caller, return_pointer, return_length, |memory, state, value| {
+        let name = slice(memory, name, name_length)?;
+        let fields = headers::fields(state, kind);
+        let is_logged = state.exchange().is_some_and(|exchange| exchange.is_logged);
+        match fields.map(|fields| fields.get(name)) {
+            Some(Some(found)) => value.extend_from_slice(found),
+            // What a call-out did not bring is missing: an SDK guest would abort for a bad argument.
+            None if !(is_logged || is_about_call(state, kind)) => return Err(Status::BadArgument.into()),
+            _ if state.abi == Abi::V0_1_0 => {}
+            _ => return Err(Status::NotFound.into()),
+        }
+        Ok(())
+    })
 }
 
 fn is_about_call(state: &State, kind: MapKind) -> bool {
@@ -136,8 +136,8 @@ fn write(
 
 /// Makes a change, or sees to it that the stream ends: the SDKs accept no status but `Ok` for what is no HTTP.
 fn apply(state: &mut State, kind: MapKind, edit: Edit<'_>) -> Result<(), Stop> {
-    let exchange = state.exchange_mut().ok_or(Status::BadArgument)?;
-    match headers::edit(exchange, kind, edit) {
+    let (exchange, scribe) = state.exchange_to_write().ok_or(Status::BadArgument)?;
+    match headers::edit(exchange, scribe, kind, edit) {
         Ok(()) => Ok(()),
         Err(EditError::Unavailable) => Err(Status::BadArgument.into()),
         Err(EditError::TooMany) => Err(HostTrap::Budget("header entries").into()),

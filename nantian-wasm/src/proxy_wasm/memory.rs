@@ -138,6 +138,22 @@ pub(crate) fn hand_over(
     Ok(Wanted(offer(caller, bytes, Some(told_at))?))
 }
 
+/// Gives the guest what `find` puts into a buffer, as [`hand_over`] does. What is not found leaves the buffer for the next.
+pub(crate) fn hand_over_found(
+    caller: &mut Caller<'_, State>,
+    return_pointer: u32,
+    return_length: u32,
+    find: impl FnOnce(&[u8], &mut State, &mut Vec<u8>) -> Result<(), Stop>,
+) -> Result<Wanted, Stop> {
+    let mut bytes = scratch(caller);
+    let (memory, state) = view(caller)?;
+    if let Err(stop) = find(memory, state, &mut bytes) {
+        keep(state, bytes);
+        return Err(stop);
+    }
+    hand_over(caller, bytes, return_pointer, return_length)
+}
+
 /// The second half of a host call that hands bytes over: the guest has allocated memory for them.
 pub(crate) fn take_over(caller: &mut Caller<'_, State>, pointer: u32) -> Result<(), Stop> {
     let (length, told_at) = accept(caller, pointer)?;

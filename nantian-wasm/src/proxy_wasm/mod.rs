@@ -15,6 +15,7 @@ mod pairs;
 mod pingora;
 mod properties;
 mod queues;
+mod scribe;
 mod shared;
 mod shim;
 mod state;
@@ -37,7 +38,7 @@ pub(crate) use self::pingora::{
 };
 pub(crate) use self::shared::Shared;
 use self::shim::Shim;
-pub(crate) use self::state::{Facts, ROOT, Registered, State};
+pub(crate) use self::state::{Facts, Met, ROOT, Registered, State};
 use crate::error::ModuleError;
 use crate::module::Traits;
 

@@ -13,6 +13,7 @@ use super::abi::{BufferKind, MapKind, Status};
 use super::buffers::contents;
 use super::headers::{self, Edit, EditError};
 use super::memory::{self, Stop, put, read, slice, view};
+use super::scribe::Scribe;
 use super::state::State;
 use crate::config::Hooks;
 use crate::error::{Cause, Phase};
@@ -249,11 +250,11 @@ fn set_header(caller: &mut Caller<'_, State>, name: (u32, u32), value: (u32, u32
     let state = caller.data_mut();
     state.usage.charge_header(name.len().saturating_add(value.len()))?;
     let is_request = matches!(state.phase, Phase::RequestHeaders | Phase::RequestBody);
-    let exchange = state.exchange_mut().ok_or(Status::BadArgument)?;
+    let (exchange, scribe) = state.exchange_to_write().ok_or(Status::BadArgument)?;
     let set = if is_request {
-        keep(exchange, &name, &value)
+        keep(exchange, scribe, &name, &value)
     } else {
-        headers::edit(exchange, MapKind::ResponseHeaders, Edit::Replace(&name, &value))
+        headers::edit(exchange, scribe, MapKind::ResponseHeaders, Edit::Replace(&name, &value))
     };
     match set {
         Ok(()) | Err(EditError::Unavailable) => Ok(()),
@@ -266,8 +267,10 @@ fn set_header(caller: &mut Caller<'_, State>, name: (u32, u32), value: (u32, u32
 }
 
 /// Keeps a header for the response.
-fn keep(exchange: &mut Exchange, name: &[u8], value: &[u8]) -> Result<(), EditError> {
-    let Some((name, value)) = headers::field(name, value).map_err(EditError::Invalid)? else { return Ok(()) };
+fn keep(exchange: &mut Exchange, scribe: &mut Scribe, name: &[u8], value: &[u8]) -> Result<(), EditError> {
+    let Some((name, value)) = scribe.field(name, value).map_err(EditError::Invalid)? else {
+        return Ok(());
+    };
     let Some(seat) = exchange.own() else { return Ok(()) };
     let kept = seat.response_headers.get_or_insert_default();
     if kept.len() >= headers::MAX_ENTRIES && !kept.contains_key(&name) {

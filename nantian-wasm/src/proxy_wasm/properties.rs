@@ -10,7 +10,7 @@ use wasmtime::Caller;
 use super::abi::{MapKind, Status};
 use super::control::unix_nanos;
 use super::headers;
-use super::memory::{Stop, Wanted, hand_over, read, scratch, slice, view};
+use super::memory::{Stop, Wanted, hand_over_found, read, slice};
 use super::state::State;
 use crate::sandbox::HostTrap;
 use crate::stream::{Exchange, UpstreamAddress, grpc_status_of};
@@ -37,12 +37,11 @@ pub(super) fn get(
     if path_length > MAX_PATH {
         return Err(Status::NotFound.into());
     }
-    let mut value = scratch(caller);
-    let (memory, state) = view(caller)?;
-    let path = slice(memory, path, path_length)?;
-    state.usage.charge_from_guest(path.len())?;
-    resolve(state, path, &mut value)?;
-    hand_over(caller, value, return_pointer, return_length)
+    hand_over_found(caller, return_pointer, return_length, |memory, state, value| {
+        let path = slice(memory, path, path_length)?;
+        state.usage.charge_from_guest(path.len())?;
+        Ok(resolve(state, path, value)?)
+    })
 }
 
 pub(super) fn set(

@@ -11,6 +11,7 @@ use wasmtime::{Memory, StoreLimits};
 use super::abi::{Abi, Status};
 use super::calls::{Calls, Received};
 use super::memory::Offer;
+use super::scribe::Scribe;
 use super::shared::Shared;
 use crate::config::{Capabilities, Hooks};
 use crate::engine::Clock;
@@ -56,6 +57,7 @@ pub(crate) struct State {
     pub(crate) offer: Option<Offer>,
     /// Carries bytes on their way into the guest, so that a host call does not allocate.
     pub(crate) scratch: Vec<u8>,
+    pub(crate) scribe: Scribe,
     pub(crate) phase: Phase,
     /// The context the running callback was called for.
     pub(crate) active: u32,
@@ -81,13 +83,27 @@ pub(crate) struct State {
     pub(crate) metrics: [Vec<usize>; 3],
     /// The engine's clock when the callback began.
     pub(crate) now: u64,
-    /// Ticks the callback has run so far, those of the slice that is running not included.
+    /// Beats of the clock the callback has run for so far, those of the slice that is running not included.
     pub(crate) ran: u64,
-    /// Most ticks it may run.
+    /// For how many it may run.
     pub(crate) may_run: u64,
     /// Where this instance lives, for replies to find it.
     pub(crate) slot: Weak<Slot>,
     pub(crate) generation: u64,
+}
+
+/// Beats of the clock until a callback gives way for the first time: the first one may come at once, and most callbacks
+/// take microseconds.
+const FIRST_SLICE: u64 = 2;
+
+/// What a callback does that a beat of the clock has met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Met {
+    GoesOn,
+    /// To other tasks of its thread.
+    GivesWay,
+    /// Its time is over.
+    Ends,
 }
 
 /// Stream contexts by their ids.
@@ -115,6 +131,7 @@ impl State {
             has_allocator: false,
             offer: None,
             scratch: Vec::new(),
+            scribe: Scribe::default(),
             phase: Phase::Start,
             active: ROOT,
             effective: ROOT,
@@ -163,12 +180,18 @@ impl State {
         self.usage = usage;
     }
 
-    /// Ends a slice of the running callback; whether it may have another one.
-    pub(crate) fn may_go_on(&mut self) -> bool {
-        let now = self.facts.clock.ticks();
-        let resumed = self.slot.upgrade().map_or(now, |slot| slot.resumed_at());
-        self.ran = self.ran.saturating_add(now.saturating_sub(resumed).max(1));
-        self.ran <= self.may_run
+    /// Meets the running callback at a beat of the clock, which ends its slice unless that is the first one.
+    pub(crate) fn meet_beat(&mut self) -> Met {
+        let clock = &self.facts.clock;
+        let now = clock.beats();
+        let slice = self.slot.upgrade().map_or(0, |slot| now.saturating_sub(slot.resumed_at()));
+        if self.ran == 0 && slice < FIRST_SLICE {
+            clock.hurry(false);
+            return Met::GoesOn;
+        }
+        clock.hurry(true);
+        self.ran = self.ran.saturating_add(slice.max(1));
+        if self.ran <= self.may_run { Met::GivesWay } else { Met::Ends }
     }
 
     /// Takes the exchange of a context for the callback that follows; false while somebody else has it.
@@ -226,6 +249,11 @@ impl State {
     /// The exchange host calls work on.
     pub(crate) fn exchange(&self) -> Option<&Exchange> {
         self.exchange.as_deref()
+    }
+
+    /// The same, and what writes header fields into it.
+    pub(crate) fn exchange_to_write(&mut self) -> Option<(&mut Exchange, &mut Scribe)> {
+        Some((self.exchange.as_deref_mut()?, &mut self.scribe))
     }
 
     pub(crate) fn exchange_mut(&mut self) -> Option<&mut Exchange> {

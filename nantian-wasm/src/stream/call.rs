@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use futures_util::lock::OwnedMutexGuard;
-
-use super::exchange::{Direction, Exchange, Undo};
+use super::exchange::{Direction, Undo};
 use super::seat::Content;
 use super::visit::{Member, Visit};
+use super::visiting::{Visited, Visiting};
 use super::wait::Wait;
 use super::{Action, StreamContext, Turn};
 use crate::config::FailurePolicy;
@@ -15,7 +14,6 @@ use crate::error::{Cause, Phase};
 use crate::instance::Instance;
 use crate::pool::{CellGuard, Slot};
 use crate::running::{Begun, Running};
-use crate::sandbox::Usage;
 
 /// What a guest is called for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +39,8 @@ pub(super) enum Call {
         phase: Phase,
         count: u32,
     },
+    /// To log, finish and forget the stream.
+    Close,
 }
 
 /// The calls of a stream: one at a time, for each has the exchange.
@@ -72,21 +72,6 @@ struct Concluded {
     visit: Visit,
 }
 
-/// What a call leaves behind.
-struct Visited {
-    cell: CellGuard,
-    exchange: Option<OwnedMutexGuard<Exchange>>,
-    usage: Usage,
-    result: Result<u32, Cause>,
-}
-
-/// What the end of a stream leaves behind.
-struct Closed {
-    cell: CellGuard,
-    usage: Usage,
-    result: Result<(), Cause>,
-}
-
 // === impl Call ===
 
 impl Call {
@@ -97,6 +82,7 @@ impl Call {
             | Self::Body { phase, .. }
             | Self::LastBody { phase, .. }
             | Self::Trailers { phase, .. } => phase,
+            Self::Close => Phase::End,
         }
     }
 
@@ -105,7 +91,7 @@ impl Call {
         std::mem::discriminant(&self) == std::mem::discriminant(&other)
     }
 
-    async fn make(self, instance: &mut Instance, context: u32) -> Result<u32, Cause> {
+    pub(super) async fn make(self, instance: &mut Instance, context: u32) -> Result<u32, Cause> {
         match self {
             Self::Create => instance.on_create(context).await,
             Self::Headers { phase: Phase::RequestHeaders, count, end } => {
@@ -115,6 +101,7 @@ impl Call {
             Self::Body { phase, length, end } => instance.on_body(context, phase, length, end).await,
             Self::LastBody { phase, length } => instance.on_body(context, phase, length, true).await,
             Self::Trailers { phase, count } => instance.on_trailers(context, phase, count).await,
+            Self::Close => instance.close(context).await.map(|()| 0),
         }
     }
 }
@@ -175,18 +162,6 @@ impl Calls {
     }
 }
 
-// === impl Closed ===
-
-impl Closed {
-    /// Notes what the stream has cost, and that its end was the instance's too.
-    fn note(mut self, slot: &Slot) {
-        slot.peaks().note(&self.usage);
-        if let Err(cause) = self.result {
-            slot.bury(&mut self.cell, Phase::End, &cause);
-        }
-    }
-}
-
 // === impl StreamContext ===
 
 impl StreamContext {
@@ -214,7 +189,8 @@ impl StreamContext {
         }
         let Some(mut exchange) = self.exchange.take() else { return Visit::Skipped };
         exchange.begin(index, plugin.failure_policy() == FailurePolicy::FailOpen);
-        match Running::begin(lease.slot(), visited(guard, exchange, usage, call, context)) {
+        let visiting = Visiting { cell: guard, exchange, usage, call, context };
+        match visiting.begin(lease.slot()) {
             Begun::Over(visited) => {
                 let (visit, guard) = self.conclude(index, call.phase(), visited);
                 *cell = Some(guard);
@@ -307,20 +283,24 @@ impl StreamContext {
             let Some(lease) = member.lease else { continue };
             let slot = lease.slot();
             let cell = slot.try_lock();
-            let (Some(cell), Some(mut exchange)) = (cell, self.shared.try_lock_owned()) else {
+            let (Some(mut cell), Some(mut exchange)) = (cell, self.shared.try_lock_owned()) else {
                 lease.orphan(member.context, Arc::clone(&self.shared), member.usage);
                 slot.settle();
                 continue;
             };
+            if cell.instance_of(slot, lease.generation()).is_none() {
+                slot.peaks().note(&member.usage);
+                continue;
+            }
             exchange.begin(index, false);
-            match Running::begin(slot, closed(cell, exchange, member.usage, member.context, lease.is_lost()))
-            {
-                Begun::Over(closed) => closed.note(slot),
+            let (usage, context) = (member.usage, member.context);
+            match (Visiting { cell, exchange, usage, call: Call::Close, context }).begin(slot) {
+                Begun::Over(closed) => note_closed(slot, closed),
                 Begun::Running(running) => {
                     let slot = Arc::downgrade(slot);
                     running.leave(move |closed| {
                         if let Some(slot) = slot.upgrade() {
-                            closed.note(&slot);
+                            note_closed(&slot, closed);
                         }
                     });
                 }
@@ -330,36 +310,12 @@ impl StreamContext {
     }
 }
 
-async fn visited(
-    mut cell: CellGuard,
-    exchange: OwnedMutexGuard<Exchange>,
-    usage: Usage,
-    call: Call,
-    context: u32,
-) -> Visited {
-    let Some(instance) = cell.instance() else {
-        return Visited { cell, exchange: Some(exchange), usage, result: Err(Cause::InstanceLost) };
-    };
-    instance.lend(exchange, usage);
-    let result = call.make(instance, context).await;
-    let (exchange, usage) = instance.give_back();
-    Visited { cell, exchange, usage, result }
-}
-
-/// Lets a guest log, finish and forget a stream.
-async fn closed(
-    mut cell: CellGuard,
-    exchange: OwnedMutexGuard<Exchange>,
-    usage: Usage,
-    context: u32,
-    is_lost: bool,
-) -> Closed {
-    let Some(instance) = cell.instance().filter(|_| !is_lost) else {
-        return Closed { cell, usage, result: Ok(()) };
-    };
-    instance.lend(exchange, usage);
-    let result = instance.close(context).await;
-    let (exchange, usage) = instance.give_back();
+/// Notes what a stream has cost, and that its end was the instance's too.
+fn note_closed(slot: &Slot, closed: Visited) {
+    let Visited { mut cell, exchange, usage, result } = closed;
     drop(exchange);
-    Closed { cell, usage, result }
+    slot.peaks().note(&usage);
+    if let Err(cause) = result {
+        slot.bury(&mut cell, Phase::End, &cause);
+    }
 }

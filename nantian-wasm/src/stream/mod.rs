@@ -12,6 +12,7 @@ mod seat;
 mod trailers;
 mod upstream;
 mod visit;
+mod visiting;
 mod wait;
 
 use std::fmt;
@@ -33,6 +34,7 @@ pub(crate) use self::exchange::{Direction, Exchange, RequestHead, ResponseHead, 
 pub(crate) use self::seat::{Content, Window};
 pub use self::upstream::UpstreamAddress;
 use self::visit::{Course, Member};
+pub(crate) use self::visiting::Berth;
 use self::wait::Waits;
 use crate::error::Failure;
 use crate::plugin::Plugin;
@@ -164,10 +166,10 @@ impl StreamContext {
         self.step(Direction::Response, |this| {
             if !this.response.has_headers {
                 this.response.has_headers = true;
-                let content_type = content_type(&parts.headers);
-                this.is_streaming = is_streaming(content_type);
+                let essence = essence(content_type(&parts.headers));
+                this.is_streaming = is_streaming(essence);
                 // Where events end cannot be seen in a stream that is compressed.
-                this.is_event_stream = essence(content_type).eq_ignore_ascii_case(b"text/event-stream")
+                this.is_event_stream = essence.eq_ignore_ascii_case(EVENT_STREAM)
                     && !parts.headers.contains_key(CONTENT_ENCODING);
                 if let Some(exchange) = this.exchange.as_mut() {
                     exchange.is_streaming = this.is_streaming;
@@ -269,13 +271,14 @@ impl fmt::Debug for StreamContext {
     }
 }
 
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
 /// Whether a response is a stream of events whose parts mean something by themselves.
-fn is_streaming(content_type: &[u8]) -> bool {
-    let essence = essence(content_type);
-    [&b"text/event-stream"[..], b"application/x-ndjson", b"application/grpc"]
+fn is_streaming(essence: &[u8]) -> bool {
+    [EVENT_STREAM, b"application/x-ndjson", b"application/grpc"]
         .iter()
         .any(|streaming| essence.eq_ignore_ascii_case(streaming))
-        || is_grpc(content_type)
+        || is_grpc(essence)
 }
 
 fn content_type(headers: &HeaderMap) -> &[u8] {

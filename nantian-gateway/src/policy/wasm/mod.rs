@@ -8,11 +8,11 @@ mod host;
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Extensions, Request, Response, StatusCode};
 use nantian_lb::Balancer;
 use nantian_wasm::{
     Allocation, BodyError, Cause, Digest, Engine, EngineConfig, EngineError, Host, Module, Plugin,
-    PluginError, StreamInfo, UpstreamAddress, WasmLayer,
+    PluginError, StreamInfo, WasmLayer,
 };
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 
@@ -236,8 +236,10 @@ impl WasmPlugins {
             }
         }
         let wants_address = plugins.iter().any(Plugin::reads_properties_of_responses);
-        (!plugins.is_empty())
-            .then(|| Plugins::Run(WasmLayer::new(plugins), PluginPlace { wants_address, ..place }))
+        (!plugins.is_empty()).then(|| {
+            let place = PluginPlace { wants_address, ..place };
+            Plugins::Run(WasmLayer::new(plugins).with_stream_info(move |known| place.tell(known)))
+        })
     }
 }
 
@@ -256,7 +258,7 @@ fn invalid(message: impl Into<String>) -> NotRunning {
 #[non_exhaustive]
 pub enum Plugins {
     /// They run in this order.
-    Run(WasmLayer, PluginPlace),
+    Run(WasmLayer),
     /// One that fails closed cannot be had: nothing passes.
     Missing,
 }
@@ -282,17 +284,13 @@ where
 
     fn layer(&self, inner: S) -> Self::Service {
         match self {
-            Self::Run(layer, place) => {
-                let place = place.clone();
-                LocalService::new(
-                    ServiceBuilder::new()
-                        .map_request(move |request| place.tell(request))
-                        .map_response(|response: Response<_>| response.map(Body::boxed))
-                        .layer(layer.clone())
-                        .map_request(|request: Request<_>| request.map(Body::boxed))
-                        .service(inner),
-                )
-            }
+            Self::Run(layer) => LocalService::new(
+                ServiceBuilder::new()
+                    .map_response(|response: Response<_>| response.map(Body::from))
+                    .layer(layer.clone())
+                    .map_request(|request: Request<_>| request.map(Body::from))
+                    .service(inner),
+            ),
             Self::Missing => LocalService::new(service_fn(|_: Request<Body>| {
                 let answer =
                     respond::plain(StatusCode::SERVICE_UNAVAILABLE, "a plugin of this route is missing");
@@ -313,30 +311,26 @@ pub fn is_closed_by_plugin(error: &(dyn std::error::Error + 'static)) -> bool {
 // === impl PluginPlace ===
 
 impl PluginPlace {
-    /// Tells the guests what the headers do not say.
-    fn tell(&self, mut request: Request<Body>) -> Request<Body> {
+    /// What the guests are told beside the headers.
+    fn tell(&self, known: &mut Extensions) -> StreamInfo {
         let mut stream = StreamInfo::default();
         stream.route = Some(Arc::clone(&self.route));
         stream.cluster.clone_from(&self.backend);
-        if let Some(info) = request.extensions().get::<RequestInfo>() {
-            // A trusted proxy tells the client's address, not its port.
-            let port = if info.client == info.peer.ip() { info.peer.port() } else { 0 };
-            stream.source = Some(SocketAddr::new(info.client, port));
-            stream.destination = Some(info.local);
-            stream.connection_id = Some(info.connection);
-            stream.tls = info.tls;
-            if let Some(session) = &info.session {
-                stream.server_name.clone_from(&session.server_name);
-                stream.tls_version.clone_from(&session.version);
-                stream.mutual_tls = session.is_mutual;
-            }
+        let Some(info) = known.get_mut::<RequestInfo>() else { return stream };
+        // A trusted proxy tells the client's address, not its port.
+        let port = if info.client == info.peer.ip() { info.peer.port() } else { 0 };
+        stream.source = Some(SocketAddr::new(info.client, port));
+        stream.destination = Some(info.local);
+        stream.connection_id = Some(info.connection);
+        stream.tls = info.tls;
+        if let Some(session) = &info.session {
+            stream.server_name.clone_from(&session.server_name);
+            stream.tls_version.clone_from(&session.version);
+            stream.mutual_tls = session.is_mutual;
         }
         if self.wants_address {
-            let upstream = UpstreamAddress::default();
-            stream.upstream = Some(upstream.clone());
-            request.extensions_mut().insert(upstream);
+            stream.upstream = Some(info.upstream.get_or_insert_default().clone());
         }
-        request.extensions_mut().insert(stream);
-        request
+        stream
     }
 }

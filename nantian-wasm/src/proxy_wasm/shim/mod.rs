@@ -15,7 +15,7 @@ use wasmtime::{AsContextMut as _, Caller, Func, InstancePre, Linker, Ref, Store,
 use super::abi::Status;
 use super::state::State;
 use super::{buffers, callouts, control, maps, memory, pingora, properties, queues, shared};
-use crate::entry::FIRST_SLICE;
+use crate::entry::NEXT_BEAT;
 
 /// Where the shim imports from what guests cannot.
 const HOST: &str = "host";
@@ -117,7 +117,7 @@ impl Shim {
             pingora::pack(&mut caller, pointer)
         })?;
         linker.func_wrap(HOST, NEXT, |mut caller: Caller<'_, State>| {
-            caller.as_context_mut().set_epoch_deadline(FIRST_SLICE);
+            caller.as_context_mut().set_epoch_deadline(NEXT_BEAT);
             u32::from(caller.data_mut().begin_next())
         })?;
         let shim = wasmtime::Module::from_binary(engine, &encode::encode())?;

@@ -1,0 +1,69 @@
+//! The clock of all time limits, and how fast it has to run.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Beats for which the clock goes on beating every millisecond after a guest has used up a slice: so long it may wait for
+/// the next one.
+const HURRY: u64 = 10;
+
+/// The clock of all time limits. Instances have this and not the engine, which owns those that are leaving.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Clock(Arc<Times>);
+
+#[derive(Debug, Default)]
+struct Times {
+    /// Milliseconds.
+    ticks: AtomicU64,
+    /// How often the clock was moved, by one tick or by several: what guests that run are charged for.
+    beats: AtomicU64,
+    /// The beat until which each follows the last one after a millisecond.
+    hurry_until: AtomicU64,
+    /// Who rests, and is to be woken when the clock has to hurry.
+    resting: Mutex<Option<Waker>>,
+}
+
+// === impl Clock ===
+
+impl Clock {
+    /// Engine ticks so far.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.0.ticks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn beats(&self) -> u64 {
+        self.0.beats.load(Ordering::Relaxed)
+    }
+
+    /// Moves on by so many ticks in one beat.
+    pub(super) fn leap(&self, ticks: u64) {
+        self.0.ticks.fetch_add(ticks, Ordering::Relaxed);
+        self.0.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a beat has met a guest: the next one is to come in a millisecond, and some more if the guest has used up
+    /// a slice.
+    pub(crate) fn hurry(&self, has_used_slice: bool) {
+        let until = self.beats().saturating_add(if has_used_slice { HURRY } else { 1 });
+        self.0.hurry_until.fetch_max(until, Ordering::Relaxed);
+        if let Some(waker) = self.resting().take() {
+            waker.wake();
+        }
+    }
+
+    /// Ready while the clock has to hurry.
+    pub(super) fn poll_hurry(&self, cx: &Context<'_>) -> Poll<()> {
+        // Under the lock: whoever makes it hurry finds the waker, or is seen here.
+        let mut resting = self.resting();
+        if self.beats() < self.0.hurry_until.load(Ordering::Relaxed) {
+            return Poll::Ready(());
+        }
+        *resting = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn resting(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.0.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,96 @@
+//! Header fields of what a guest writes, made with few allocations.
+
+use bytes::{BufMut as _, BytesMut};
+use http::header::{HeaderName, HeaderValue};
+
+use super::headers::{excerpt, is_framing};
+use crate::error::Cause;
+
+/// Names that are remembered; most guests write the same few in each exchange.
+const NAMES: usize = 8;
+/// Longest name that is remembered, in bytes.
+const LONGEST_NAME: usize = 64;
+/// Values that share a piece of memory are at most so long, in bytes; it lives as long as one of them.
+const LONGEST_VALUE: usize = 256;
+/// Bytes of such a piece.
+const PIECE: usize = 4 << 10;
+
+/// Makes header fields for one guest.
+#[derive(Debug, Default)]
+pub(crate) struct Scribe {
+    names: Vec<HeaderName>,
+    values: BytesMut,
+}
+
+// === impl Scribe ===
+
+impl Scribe {
+    /// Checks a field before any of it is kept; nothing, if it is not a guest's to write.
+    pub(super) fn field(
+        &mut self,
+        name: &[u8],
+        value: &[u8],
+    ) -> Result<Option<(HeaderName, HeaderValue)>, Cause> {
+        let invalid = || Cause::InvalidHeader { name: excerpt(name) };
+        let parsed = self.name(name).ok_or_else(invalid)?;
+        let value = self.value(value).ok_or_else(invalid)?;
+        Ok(if is_framing(&parsed) { None } else { Some((parsed, value)) })
+    }
+
+    /// A name, in lower case; nothing, if it is none.
+    pub(super) fn name(&mut self, name: &[u8]) -> Option<HeaderName> {
+        if let Some(known) = self.names.iter().find(|known| known.as_str().as_bytes() == name) {
+            return Some(known.clone());
+        }
+        let made = HeaderName::from_bytes(name).ok()?;
+        if name.len() <= LONGEST_NAME {
+            if self.names.len() == NAMES {
+                self.names.remove(0);
+            }
+            self.names.push(made.clone());
+        }
+        Some(made)
+    }
+
+    /// A value; nothing, if it is none.
+    fn value(&mut self, value: &[u8]) -> Option<HeaderValue> {
+        if value.len() > LONGEST_VALUE {
+            return HeaderValue::from_bytes(value).ok();
+        }
+        if self.values.capacity() < value.len() {
+            self.values.reserve(PIECE);
+        }
+        self.values.put_slice(value);
+        HeaderValue::from_maybe_shared(self.values.split().freeze()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn fields_are_those_that_http_makes_of_the_same_bytes(
+            written in prop::collection::vec(
+                ("[a-cX]{1,2}|x-[a-z]{60,70}|[a-z ]{0,3}", prop::collection::vec(any::<u8>(), 0..300)),
+                0..100,
+            ),
+        ) {
+            let mut scribe = Scribe::default();
+            let mut made = Vec::new();
+            for (name, value) in &written {
+                made.push((scribe.name(name.as_bytes()), scribe.value(value)));
+            }
+            for ((name, value), made) in written.iter().zip(made) {
+                let name = HeaderName::from_bytes(name.as_bytes()).ok();
+                prop_assert_eq!((name, HeaderValue::from_bytes(value).ok()), made);
+            }
+            prop_assert!(scribe.names.len() <= NAMES);
+        }
+    }
+}
