@@ -1,4 +1,4 @@
-"""Calls by wrk over one connection, and what they say of latency and of a stream's cost."""
+"""Calls by wrk, and what they say of latency and of a stream's cost."""
 
 import json
 import subprocess
@@ -19,12 +19,12 @@ class Contestant:
     port: int
     provider_port: int
 
-    def drive(self, wrk: str, folder: Path, seconds: int, core: int) -> Summary:
-        """Calls for some seconds, one after the other."""
+    def drive(self, wrk: str, folder: Path, seconds: int, core: int, at_once: int = 1) -> Summary:
+        """Calls for some seconds, so many at a time, each after the last one on its connection."""
         script = folder / f"{self.process.name}-{self.call.name}.lua".replace(" ", "-")
         script.write_text(_script(self.call, self.provider_port))
         command = [
-            *("taskset", "--cpu-list", str(core), wrk, "--threads", "1", "--connections", "1"),
+            *("taskset", "--cpu-list", str(core), wrk, "--threads", "1", "--connections", str(at_once)),
             *("--duration", f"{seconds}s", "--timeout", "5s", "--latency", "--script", str(script)),
             f"http://127.0.0.1:{self.port}{self.call.path}",
         ]
