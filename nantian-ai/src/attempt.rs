@@ -1,16 +1,34 @@
 //! What an attempt comes to.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::response::Parts;
 
 use crate::error::Error;
 use crate::ir::Fault;
-use crate::receive::Rest;
+use crate::receive::{Receiving, Rest};
 use crate::target::Target;
 use crate::via::Via;
+
+/// What a turn of an attempt comes to.
+pub(crate) enum Step<B> {
+    /// Another attempt, after so long.
+    Again(Duration),
+    /// The answer, as far as it has come.
+    Answer(Box<Answer<B>>),
+    /// It failed, and may be repeated.
+    Failed(Failed),
+    /// The client gets the reply, in whatever pieces it comes.
+    Pass(Response<B>),
+    /// More of the reply must come first.
+    Receive(Receiving<B>),
+    /// The provider has refused, and is not asked again.
+    Refused(Failed),
+}
 
 /// An attempt without an answer.
 #[derive(Debug)]

@@ -83,7 +83,6 @@ impl RequestBody {
     }
 
     /// All of it, as one.
-    #[cfg(feature = "aws")]
     pub(crate) fn joined(&self) -> Bytes {
         match self.pieces.len() {
             1 => self.pieces.front().cloned().unwrap_or_default(),

@@ -11,10 +11,12 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{Request, Response};
 use http_body::Body;
+use memchr::memmem;
 
-use crate::attempt::{Answer, Failed, is_encoded, is_json};
+use crate::attempt::{Answer, Failed, Step, is_encoded, is_json};
 use crate::body::RequestBody;
 use crate::budget::BudgetedCall;
+use crate::codec::fault::is_refused_credential;
 use crate::config::ConnectTimeout;
 use crate::dialect::Surface;
 use crate::error::{BoxError, Error, Unsent};
@@ -46,19 +48,19 @@ pub(crate) struct Call<K: UsageSink> {
     /// Whose turn it is among several secrets.
     turn: usize,
     retries: u32,
+    usage: UsageWish,
     budgeted: BudgetedCall,
 }
 
-/// What becomes of a reply whose head has come.
-pub(crate) enum Arrived<B> {
-    /// Another attempt, after so long.
-    Again(Duration),
-    /// The client gets it, in whatever pieces it comes.
-    Pass(Response<B>),
-    /// More of it must come first.
-    Receive(Receiving<B>),
-    /// It is no answer.
-    Failed(Failed),
+/// What has become of the wish that a stream tells its usage.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum UsageWish {
+    /// The client's request says what it says.
+    Unspoken,
+    /// It stands in the request, and the provider may refuse it.
+    Spoken,
+    /// The provider has refused it, and is asked without.
+    Withdrawn,
 }
 
 // === impl Call ===
@@ -68,11 +70,9 @@ impl<K: UsageSink> Call<K> {
     pub(crate) fn attempt(&mut self, target: &Target) -> Option<Request<RequestBody>> {
         let config = target.config();
         self.watch = Watch::new(config.timeouts, self.streaming);
-        let mut request = if self.retries < config.retry.max_retries {
-            self.prepared.as_ref()?.request()
-        } else {
-            self.prepared.take()?.into_request()
-        };
+        let may_repeat = self.retries < config.retry.max_retries || self.usage == UsageWish::Spoken;
+        let mut request =
+            if may_repeat { self.prepared.as_ref()?.request() } else { self.prepared.take()?.into_request() };
         if let Some(connect) = config.timeouts.connect {
             request.extensions_mut().insert(ConnectTimeout(connect));
         }
@@ -113,7 +113,7 @@ impl<K: UsageSink> Call<K> {
     }
 
     /// Judges a reply by its head.
-    pub(crate) fn arrived<B>(&mut self, target: &Target, response: Response<B>) -> Arrived<B>
+    pub(crate) fn arrived<B>(&mut self, target: &Target, response: Response<B>) -> Step<B>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -121,6 +121,9 @@ impl<K: UsageSink> Call<K> {
         let status = response.status();
         if !status.is_success() {
             return self.refused(target, response);
+        }
+        if self.usage == UsageWish::Withdrawn {
+            target.forgo_usage();
         }
         self.metering.begin(status, response.headers());
         let meter = self.metering.meter();
@@ -130,7 +133,7 @@ impl<K: UsageSink> Call<K> {
         if translated && is_encoded(response.headers()) {
             self.metering.meter_mut().refuse();
             let fault = Fault::new(FaultKind::Upstream, "the provider's answer is compressed, unasked");
-            return Arrived::Failed(Failed::of(target, fault, response.headers()));
+            return Step::Failed(Failed::of(target, fault, response.headers()));
         }
         let wants_stream = match &self.way {
             Way::Translated(translation) => translation.is_stream(),
@@ -139,13 +142,13 @@ impl<K: UsageSink> Call<K> {
         let aim = match (events, translated) {
             (true, _) if wants_stream => Aim::FirstToken,
             (_, true) => Aim::Whole,
-            (_, false) => return Arrived::Pass(response),
+            (_, false) => return Step::Pass(response),
         };
         let (head, body) = response.into_parts();
-        Arrived::Receive(Receiving::new(head, body, aim))
+        Step::Receive(Receiving::new(head, body, aim))
     }
 
-    fn refused<B>(&mut self, target: &Target, response: Response<B>) -> Arrived<B>
+    fn refused<B>(&mut self, target: &Target, response: Response<B>) -> Step<B>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -154,25 +157,27 @@ impl<K: UsageSink> Call<K> {
         // 402: there is no credit behind it.
         let is_auth = matches!(status.as_u16(), 401 | 402 | 407);
         let is_of_the_secret = is_auth || matches!(status.as_u16(), 403 | 429);
-        let may_repeat = self.retries < target.config().retry.max_retries;
-        if is_of_the_secret && may_repeat && self.has_other_secret(target) && self.may_repeat(target) {
-            return Arrived::Again(self.again(Duration::ZERO));
+        if is_of_the_secret && self.takes_other_secret(target) {
+            return Step::Again(self.again(Duration::ZERO));
         }
         let failure = Failure::Response { status, headers: response.headers() };
         if let Some(wait) = self.next(target, failure) {
-            return Arrived::Again(wait);
+            return Step::Again(wait);
         }
         self.metering.begin(status, response.headers());
         // A refused credential is this side's fault: passed on, a client would blame its own.
         if is_auth {
-            return Arrived::Failed(Error::UpstreamAuth { target: target.name().to_owned(), status }.into());
+            return Step::Refused(Error::UpstreamAuth { target: target.name().to_owned(), status }.into());
         }
-        let translated = matches!(self.way, Way::Translated(_));
-        if !translated && is_json(response.headers()) {
-            return Arrived::Pass(response);
-        }
+        let passes = !matches!(self.way, Way::Translated(_)) && is_json(response.headers());
+        let of_the_request = matches!(status.as_u16(), 400 | 422);
+        let aim = match passes {
+            true if self.usage == UsageWish::Spoken && of_the_request => Aim::Objection,
+            true => return Step::Pass(response),
+            false => Aim::Refusal,
+        };
         let (head, body) = response.into_parts();
-        Arrived::Receive(Receiving::new(head, body, Aim::Refusal))
+        Step::Receive(Receiving::new(head, body, aim))
     }
 
     /// Judges what has come of a reply.
@@ -181,39 +186,67 @@ impl<K: UsageSink> Call<K> {
         target: &Target,
         receiving: Receiving<B>,
         received: Received,
-    ) -> Result<Answer<B>, Failed>
+    ) -> Step<B>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let meter = self.metering.meter_mut();
+        let headers = &receiving.head.headers;
         match received {
-            Received::Broken if receiving.aim != Aim::Refusal => {
-                return Err(Failed::of(target, Fault::truncated(), &receiving.head.headers));
+            _ if matches!(receiving.aim, Aim::Refusal | Aim::Objection) => {
+                return self.objected(target, receiving);
             }
+            Received::Broken => return Step::Failed(Failed::of(target, Fault::truncated(), headers)),
             Received::TooLarge => {
                 let fault =
                     Fault::new(FaultKind::Upstream, "the provider's answer is too large to be translated");
-                return Err(Failed::of(target, fault, &receiving.head.headers));
+                return Step::Failed(Failed::of(target, fault, headers));
             }
-            Received::Enough | Received::Broken => {}
+            Received::Enough => {}
         }
-        match receiving.aim {
-            Aim::Refusal => {
-                let fault = target.dialect().decode_fault(receiving.head.status, &receiving.joined());
-                Err(Failed::of(target, fault, &receiving.head.headers))
-            }
-            Aim::FirstToken if meter.has_failed() && !meter.has_token() => {
-                meter.refuse();
-                let spoken = self.metering.meter().surface().dialect();
-                let fault = fault_in(&receiving.joined(), spoken);
-                Err(Failed::of(target, fault, &receiving.head.headers))
-            }
-            Aim::FirstToken if receiving.is_over() && !meter.has_token() && !meter.has_end() => {
-                Err(Failed::of(target, Fault::truncated(), &receiving.head.headers))
-            }
-            Aim::FirstToken => Ok(self.stream(receiving)),
-            Aim::Whole => self.whole(target, receiving),
+        if receiving.aim == Aim::Whole {
+            return self.whole(target, receiving);
+        }
+        let meter = self.metering.meter_mut();
+        if meter.has_failed() && !meter.has_token() {
+            meter.refuse();
+            let fault = fault_in(&receiving.joined(), meter.surface().dialect());
+            return Step::Failed(Failed::of(target, fault, headers));
+        }
+        if receiving.is_over() && !meter.has_token() && !meter.has_end() {
+            return Step::Failed(Failed::of(target, Fault::truncated(), headers));
+        }
+        Step::Answer(Box::new(self.stream(receiving)))
+    }
+
+    /// Judges a refusal by what it says, after its status has been judged.
+    fn objected<B>(&mut self, target: &Target, receiving: Receiving<B>) -> Step<B>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let said = receiving.joined();
+        if self.usage == UsageWish::Spoken && memmem::find(&said, b"stream_options").is_some() {
+            self.withdraw_usage_wish();
+            return Step::Again(Duration::ZERO);
+        }
+        if receiving.aim == Aim::Objection {
+            let (head, held, rest) = receiving.into_parts();
+            return Step::Answer(Box::new(Answer { head, held, rest: Some((rest, Via::Pass)) }));
+        }
+        let fault = target.dialect().decode_fault(receiving.head.status, &said);
+        if is_refused_credential(&fault) && self.takes_other_secret(target) {
+            return Step::Again(self.again(Duration::ZERO));
+        }
+        Step::Refused(Failed::of(target, fault, &receiving.head.headers))
+    }
+
+    /// Asks without what the provider refuses. That is no retry: it says nothing of the provider's state.
+    fn withdraw_usage_wish(&mut self) {
+        self.usage = UsageWish::Withdrawn;
+        self.prepared = self.prepared.take().map(Prepared::without_usage_wish);
+        if let Some(prepared) = &self.prepared {
+            self.way = prepared.way().clone();
         }
     }
 
@@ -237,7 +270,7 @@ impl<K: UsageSink> Call<K> {
         Answer { head, held, rest: Some((rest, via)) }
     }
 
-    fn whole<B>(&mut self, target: &Target, receiving: Receiving<B>) -> Result<Answer<B>, Failed>
+    fn whole<B>(&mut self, target: &Target, receiving: Receiving<B>) -> Step<B>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -247,19 +280,19 @@ impl<K: UsageSink> Call<K> {
         let headers = receiving.head.headers.clone();
         let (mut head, ..) = receiving.into_parts();
         let Way::Translated(translation) = &self.way else {
-            return Ok(Answer::whole(head, body));
+            return Step::Answer(Box::new(Answer::whole(head, body)));
         };
         match translation.reply(&body, events) {
             Ok((body, losses)) => {
                 self.metering.note_losses(&losses);
                 translation.write_head(&mut head, losses);
-                Ok(Answer::whole(head, body))
+                Step::Answer(Box::new(Answer::whole(head, body)))
             }
             Err(fault) => {
                 if fault.kind != FaultKind::Truncated {
                     self.metering.meter_mut().refuse();
                 }
-                Err(Failed::of(target, fault, &headers))
+                Step::Failed(Failed::of(target, fault, &headers))
             }
         }
     }
@@ -273,7 +306,6 @@ impl<K: UsageSink> Call<K> {
             Error::Provider { fault, .. } => {
                 Failure::Response { status: fault.kind.status(), headers: &failed.headers }
             }
-            Error::UpstreamAuth { .. } => return None,
             Error::Token { source, .. } if !source.is_passing() => return None,
             _ => Failure::NoResponse,
         };
@@ -290,9 +322,15 @@ impl<K: UsageSink> Call<K> {
         Some(self.again(wait))
     }
 
-    /// Whether there is a secret that no attempt has used.
-    fn has_other_secret(&self, target: &Target) -> bool {
-        usize::try_from(self.retries).is_ok_and(|retries| retries + 1 < target.secrets())
+    /// Whether another attempt may be made with a secret that none has used.
+    fn takes_other_secret(&mut self, target: &Target) -> bool {
+        let unused = usize::try_from(self.retries).is_ok_and(|retries| retries + 1 < target.secrets());
+        unused && self.retries < target.config().retry.max_retries && self.may_repeat(target)
+    }
+
+    /// How often the provider has been asked.
+    fn attempts(&self) -> u32 {
+        self.retries + 1 + u32::from(self.usage == UsageWish::Withdrawn)
     }
 
     fn may_repeat(&mut self, target: &Target) -> bool {

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -15,9 +14,9 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
-use crate::attempt::{Answer, Failed};
+use crate::attempt::Step;
 use crate::body::{RequestBody, ResponseBody};
-use crate::call::{Arrived, Call};
+use crate::call::Call;
 use crate::dialect::{Dialect, Surface};
 use crate::error::{BoxError, Error};
 use crate::packed::unpack;
@@ -80,15 +79,6 @@ pin_project! {
 
 /// A token on its way.
 type Awaited = Pin<Box<dyn Future<Output = Result<Arc<Stamp>, TokenError>> + Send>>;
-
-/// What a turn of an attempt comes to.
-enum Step<B> {
-    Again(Duration),
-    Answer(Box<Answer<B>>),
-    Failed(Failed),
-    Pass(Response<B>),
-    Receive(Receiving<B>),
-}
 
 // === impl ResponseFuture ===
 
@@ -200,12 +190,7 @@ where
                 Step::Failed(ready!(call.poll_no_token(target, token, cx)))
             }
             StateProj::Calling { response } => match response.poll(cx) {
-                Poll::Ready(Ok(response)) => match call.arrived(target, response) {
-                    Arrived::Again(wait) => Step::Again(wait),
-                    Arrived::Pass(response) => Step::Pass(response),
-                    Arrived::Receive(receiving) => Step::Receive(receiving),
-                    Arrived::Failed(failed) => Step::Failed(failed),
-                },
+                Poll::Ready(Ok(response)) => call.arrived(target, response),
                 Poll::Ready(Err(error)) => {
                     let error = error.into();
                     call.broke(error.as_ref());
@@ -220,7 +205,6 @@ where
                 };
                 let Some(reply) = receiving.take() else { return Poll::Pending };
                 call.received(target, reply, received)
-                    .map_or_else(Step::Failed, |answer| Step::Answer(Box::new(answer)))
             }
             StateProj::Waiting { sleep } => {
                 ready!(sleep.poll(cx));
@@ -272,7 +256,7 @@ where
             return Poll::Ready(Ok(match step {
                 Step::Pass(response) => call.pass(this.shared, response),
                 Step::Answer(answer) => call.finish(this.shared, *answer),
-                Step::Failed(failed) => call.fail(this.shared, failed),
+                Step::Failed(failed) | Step::Refused(failed) => call.fail(this.shared, failed),
                 Step::Again(_) | Step::Receive(_) => return Poll::Pending,
             }));
         }

@@ -33,6 +33,8 @@ pub struct Prepared {
     body: RequestBody,
     facts: RequestFacts,
     way: Way,
+    /// The usage of a stream has been asked for here.
+    wishes_usage: bool,
     lost: Losses,
 }
 
@@ -125,6 +127,7 @@ impl Target {
             extensions: head.extensions,
             body,
             facts,
+            wishes_usage: matches!(way, Way::HidingUsage),
             way,
             lost,
         })
@@ -161,16 +164,19 @@ impl Target {
         }
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(Prepared {
+        let asks = self.dialect() == Dialect::OpenAi && translation.is_stream() && self.must_ask_for_usage();
+        let prepared = Prepared {
             method: head.method,
             uri,
             headers,
             extensions: head.extensions,
             body: RequestBody::from(vec![body]),
             facts,
+            wishes_usage: asks,
             lost: translation.losses().clone(),
             way: Way::Translated(Arc::new(translation)),
-        })
+        };
+        Ok(if asks && self.forgoes_usage() { prepared.without_usage_wish() } else { prepared })
     }
 
     /// What is known of a request, with the estimate that the model's earlier ones have taught.
@@ -188,7 +194,7 @@ impl Target {
     /// The `stream_options` that let a stream tell its usage, where the client's do not.
     fn usage_wish(&self, surface: &Surface, facts: &RequestFacts, object: &Object<'_>) -> Option<String> {
         let streams = matches!(surface.operation(), Operation::Chat | Operation::Generate) && facts.stream;
-        let asks = Provider::find(&self.config().provider).is_none_or(|provider| provider.asks_for_usage);
+        let asks = self.must_ask_for_usage() && !self.forgoes_usage();
         if surface.dialect() != Dialect::OpenAi || !streams || !asks {
             return None;
         }
@@ -201,6 +207,10 @@ impl Target {
         }
         let pieces = options.set(&Bytes::copy_from_slice(text), &[WISH]);
         String::from_utf8(pieces.concat()).ok()
+    }
+
+    fn must_ask_for_usage(&self) -> bool {
+        Provider::find(&self.config().provider).is_none_or(|provider| provider.asks_for_usage)
     }
 
     /// Writes what the upstream wants to see of this side, but for a signature.
@@ -235,6 +245,25 @@ impl Prepared {
     /// [`HideUsage`](crate::usage::HideUsage).
     pub fn hides_usage(&self) -> bool {
         matches!(self.way, Way::HidingUsage)
+    }
+
+    /// Whether usage has been asked for that the client has not asked for itself.
+    pub(crate) fn wishes_usage(&self) -> bool {
+        self.wishes_usage
+    }
+
+    /// The request for a provider that refuses to be asked for the usage of a stream.
+    pub(crate) fn without_usage_wish(mut self) -> Self {
+        let body = self.body.joined();
+        if let Ok(object) = Object::parse(&body) {
+            self.body = RequestBody::from(vec![Bytes::from(object.without("stream_options").concat())]);
+            self.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        }
+        if matches!(self.way, Way::HidingUsage) {
+            self.way = Way::Same;
+        }
+        self.wishes_usage = false;
+        self
     }
 
     /// What the provider is not told of the request: in its own dialect that is reasoning of another family.

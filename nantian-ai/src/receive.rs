@@ -39,6 +39,8 @@ pub(crate) enum Aim {
     Whole,
     /// All of it, which is no answer.
     Refusal,
+    /// The same, to be passed on as it is unless it objects to what only this side has asked for.
+    Objection,
 }
 
 /// What has come.
@@ -100,8 +102,10 @@ where
                     }
                 }
                 Aim::Whole if self.size > LARGEST_REPLY => return Poll::Ready(Received::TooLarge),
-                Aim::Refusal if self.size > LARGEST_REFUSAL => return Poll::Ready(Received::Enough),
-                Aim::Whole | Aim::Refusal => {}
+                Aim::Refusal | Aim::Objection if self.size > LARGEST_REFUSAL => {
+                    return Poll::Ready(Received::Enough);
+                }
+                Aim::Whole | Aim::Refusal | Aim::Objection => {}
             }
         }
     }

@@ -3,6 +3,7 @@
 mod place;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use http::header::HeaderMap;
@@ -32,6 +33,8 @@ pub struct Target {
     stamps: Vec<Stamp>,
     budget: Arc<RetryBudget>,
     calibration: Arc<Calibration>,
+    /// The provider refuses to be asked for the usage of a stream.
+    forgoes_usage: Arc<AtomicBool>,
     model_json: String,
 }
 
@@ -145,6 +148,7 @@ impl Target {
             stamps: in_its_header(&config.credential, provider, dialect).stamps(region, client)?,
             budget: Arc::new(RetryBudget::new(config.retry.budget)),
             calibration: Arc::default(),
+            forgoes_usage: Arc::default(),
             model_json: serde_json::Value::from(config.model.as_str()).to_string(),
             dialect,
             endpoint,
@@ -230,6 +234,21 @@ impl Target {
     /// How far estimates of input tokens are from what the provider reports, for this target and its clones.
     pub fn calibration(&self) -> &Arc<Calibration> {
         &self.calibration
+    }
+
+    /// Whether the provider is known to refuse a wish for the usage of a stream, which is estimated then.
+    pub(crate) fn forgoes_usage(&self) -> bool {
+        self.forgoes_usage.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the provider has refused such a wish and served the same request without it.
+    pub(crate) fn forgo_usage(&self) {
+        if !self.forgoes_usage.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                target = self.name(),
+                "the provider refuses `stream_options`: usage of streams is estimated"
+            );
+        }
     }
 
     /// How many secrets there are to be used in turn.

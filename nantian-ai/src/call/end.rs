@@ -43,7 +43,7 @@ impl<K: UsageSink> Call<K> {
         let sent = self.metering.meter().is_sent();
         if let Some(refusal) = &refusal {
             self.metering.note_error(refusal.code());
-            self.metering.count_attempts(self.retries + 1);
+            self.metering.count_attempts(self.attempts());
             if onward.more {
                 self.metering.pass_on();
             }
@@ -66,7 +66,7 @@ impl<K: UsageSink> Call<K> {
     where
         B: Body<Data = Bytes>,
     {
-        let attempts = Attempts(self.retries + 1);
+        let attempts = Attempts(self.attempts());
         self.metering.count_attempts(attempts.0);
         let mut head = answer.head;
         clean_response(&mut head.headers);
@@ -97,14 +97,14 @@ impl<K: UsageSink> Call<K> {
         B: Body<Data = Bytes>,
     {
         let sent = self.metering.meter().is_sent();
-        self.metering.count_attempts(self.retries + 1);
+        self.metering.count_attempts(self.attempts());
         self.metering.note_error(failed.error.code());
         if let Way::Translated(translation) = &self.way
             && let Some(estimate) = translation.estimate()
         {
             self.metering.end(End::Failed);
             let mut response = shared.count(self.surface.dialect(), estimate);
-            response.extensions_mut().insert(Attempts(self.retries + 1));
+            response.extensions_mut().insert(Attempts(self.attempts()));
             return response;
         }
         if self.onward.more && failed.error.may_fail_over() {
@@ -118,7 +118,7 @@ impl<K: UsageSink> Call<K> {
                 response.headers_mut().entry(name).or_insert(value);
             }
         }
-        response.extensions_mut().insert(Attempts(self.retries + 1));
+        response.extensions_mut().insert(Attempts(self.attempts()));
         response
     }
 }

@@ -46,6 +46,11 @@ pub(crate) fn refused_credential() -> Fault {
     Fault::new(FaultKind::Upstream, "the provider refused the configured credential")
 }
 
+/// Whether it is the refusal of the operator's credential.
+pub(crate) fn is_refused_credential(fault: &Fault) -> bool {
+    *fault == refused_credential()
+}
+
 fn is_of_credential(error: &Value) -> bool {
     let mut names = ["type", "code", "status"].into_iter().filter_map(|name| error.get(name)?.as_str());
     let named =

@@ -33,3 +33,5 @@ mod translation;
 mod troubles;
 #[cfg(test)]
 mod usage;
+#[cfg(test)]
+mod usage_wish;

@@ -69,6 +69,58 @@ async fn what_the_client_did_wrong_is_not_repeated() {
     }
 }
 
+fn html(status: u16) -> http::Response<crate::support::Body> {
+    let mut page = json(status, "<html>Not here</html>");
+    page.headers_mut().insert("content-type", "text/html".parse().unwrap());
+    page
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_judged_by_its_status_whether_it_passes_is_translated_or_no_json() {
+    let claude = || TargetConfig::new("demo/claude", "anthropic", "claude").retry(retrying(1).retry);
+    let titan = || {
+        TargetConfig::new("demo/titan", "bedrock", "amazon.nova-pro-v1:0")
+            .region("eu-central-1")
+            .credential(Credential::bearer("one"))
+            .retry(retrying(1).retry)
+    };
+    type Refusal = fn(u16) -> http::Response<crate::support::Body>;
+    let refusals: [(fn() -> TargetConfig, Refusal); 4] = [
+        (|| retrying(1), |status| json(status, "{}")),
+        (|| retrying(1), html),
+        (claude, |status| json(status, r#"{"error":{"type":"api_error","message":"m"}}"#)),
+        (titan, |status| json(status, r#"{"message":"m"}"#)),
+    ];
+    for (config, refusal) in refusals {
+        for status in [301, 400, 403, 404, 409, 501, 505] {
+            let upstream = Upstream::new().replies(refusal(status));
+            let (head, body) = send(layer(config()), &upstream, chat()).await;
+            assert!(!head.status.is_success(), "{status} {body}");
+            assert_eq!(upstream.requests(), 1, "{status} {body}");
+        }
+        for status in [408, 429, 500, 503, 529] {
+            let upstream = Upstream::new().replies(refusal(status)).replies(refusal(status));
+            send(layer(config()), &upstream, chat()).await;
+            assert_eq!(upstream.requests(), 2, "{status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_is_refused_by_a_400_makes_way_too() {
+    const INVALID: &str = r#"{"error":{"code":400,"message":"API key not valid","status":"INVALID_ARGUMENT","details":[{"reason":"API_KEY_INVALID"}]}}"#;
+    let config = TargetConfig::new("demo/gemini", "gemini", "gemini-2.5-flash")
+        .credential(Credential::api_key("one").or("two"))
+        .retry(RetryPolicy::new(1, Duration::from_secs(500)));
+    let answer = r#"{"candidates":[{"content":{"parts":[{"text":"hi"}]},"finishReason":"STOP"}]}"#;
+    let upstream = Upstream::new().replies(json(400, INVALID)).replies(json(200, answer));
+    let (head, body) = send(layer(config), &upstream, chat()).await;
+    assert!(head.status == 200 && body.contains("hi"), "{body}");
+    let keys: Vec<_> =
+        upstream.all().iter().map(|(head, _)| head.headers["x-goog-api-key"].clone()).collect();
+    assert_ne!(keys[0], keys[1]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_times_out_is_repeated() {
     let upstream = Upstream::new().hangs().replies(json(200, "{}"));

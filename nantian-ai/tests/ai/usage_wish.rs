@@ -1,0 +1,92 @@
+//! Providers that refuse to be asked for the usage of a stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::Full;
+use nantian_ai::{AiLayer, Attempts, Target, TargetConfig};
+use serde_json::Value;
+
+use crate::support::{Body, Reports, Upstream, events, json, post, send, stream_chat};
+
+const REFUSAL: &str = r#"{"error":{"message":"Unrecognized request argument supplied: stream_options","type":"invalid_request_error"}}"#;
+
+const STREAM: &str = "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"four score\"},\
+                      \"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+
+fn older(reports: &Reports) -> AiLayer<Reports> {
+    let config = TargetConfig::new("demo/older", "acme", "m").format("openai").endpoint("http://provider");
+    AiLayer::new(Arc::new(Target::new(config).unwrap())).observing(reports.clone())
+}
+
+fn stream() -> Response<Body> {
+    events("text/event-stream", [(Duration::ZERO, Some(STREAM))])
+}
+
+fn anthropic_chat() -> Request<Full<bytes::Bytes>> {
+    let body = r#"{"model":"any","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"stream_options"}]}"#;
+    post("/v1/messages", body)
+}
+
+/// The `stream_options` of each request that the provider got.
+fn asked(upstream: &Upstream) -> Vec<Value> {
+    let all = upstream.all();
+    all.iter()
+        .map(|(head, body)| {
+            assert_eq!(head.headers["content-length"], body.len().to_string());
+            serde_json::from_slice::<Value>(body).unwrap()["stream_options"].clone()
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_refuses_the_wish_is_asked_without_it_from_then_on() {
+    let wish = serde_json::json!({"include_usage": true});
+    for chat in [stream_chat, anthropic_chat] {
+        for (status, said) in [(400, REFUSAL), (422, r#"{"detail":[{"loc":["body","stream_options"]}]}"#)] {
+            let reports = Reports::default();
+            let layer = older(&reports);
+            let upstream = Upstream::new().replies(json(status, said)).replies(stream()).replies(stream());
+            let (head, body) = send(layer.clone(), &upstream, chat()).await;
+            assert!(head.status == 200 && body.contains("four score"), "{body}");
+            assert_eq!(head.extensions.get::<Attempts>(), Some(&Attempts(2)));
+            let (head, _) = send(layer, &upstream, chat()).await;
+            assert_eq!(head.extensions.get::<Attempts>(), Some(&Attempts(1)));
+            assert_eq!(asked(&upstream), [wish.clone(), Value::Null, Value::Null]);
+            for report in reports.all() {
+                assert!(report.usage.estimated && report.usage.output > 0, "{report:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_something_else_is_the_answer_and_teaches_nothing() {
+    // It repeats the request, as those of FastAPI do.
+    const OTHER: &str = r#"{"detail":[{"loc":["body","temperature"],"input":{"stream_options":{}}}]}"#;
+    let layer = older(&Reports::default());
+    let upstream = Upstream::new().replies(json(422, OTHER)).replies(json(422, OTHER)).replies(stream());
+    let (head, body) = send(layer.clone(), &upstream, stream_chat()).await;
+    assert_eq!((head.status.as_u16(), body.as_str()), (422, OTHER));
+    send(layer, &upstream, stream_chat()).await;
+    let asked = asked(&upstream);
+    assert!(asked[0].is_object() && asked[1].is_null() && asked[2].is_object(), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_without_a_word_of_it_passes() {
+    let other = r#"{"error": {"message": "no such parameter", "type": "invalid_request_error"}}"#;
+    let upstream = Upstream::new().replies(json(400, other));
+    let (head, body) = send(older(&Reports::default()), &upstream, stream_chat()).await;
+    assert_eq!((head.status.as_u16(), body.as_str(), upstream.requests()), (400, other, 1));
+}
+
+#[tokio::test]
+async fn a_wish_of_the_client_is_its_own() {
+    let upstream = Upstream::new().replies(json(400, REFUSAL));
+    let body = r#"{"model":"any","messages":[],"stream":true,"stream_options":{"include_usage":true}}"#;
+    let request = post("/v1/chat/completions", body);
+    let (head, body) = send(older(&Reports::default()), &upstream, request).await;
+    assert_eq!((head.status.as_u16(), body.as_str(), upstream.requests()), (400, REFUSAL, 1));
+}
