@@ -58,30 +58,42 @@ pub(crate) fn edits(surface: &Surface, object: &Object<'_>, model: &str, losses:
         _ => None,
     };
     let edits = edits.unwrap_or_default();
-    if !edits.is_empty() {
+    if edits.iter().any(|(_, instead)| instead.is_empty()) {
         losses.add("messages.reasoning");
     }
     edits
 }
 
-/// The blocks of a conversation with Anthropic. A model that wants a budget does not think in a turn that has lost some.
+/// The blocks of a conversation with Anthropic. A model that wants a budget does not think in a turn that has lost some, and Claude
+/// refuses to in one that has begun without: another provider may have begun it that tells nothing of its reasoning.
 fn of_messages(object: &Object<'_>, model: &str, losses: &mut Losses) -> Option<Vec<Edit>> {
     let (at, json) = object.place("messages")?;
-    if !anthropic::FOREIGN.iter().any(|mark| begins_a_text(json, mark)) {
+    let traits = anthropic::Traits::of(model);
+    let thinking = object
+        .place("thinking")
+        .filter(|(_, config)| traits.takes_budget && Block::read(config).kind == "enabled");
+    let must_begin = thinking.is_some() && traits.is_claude;
+    let may_have_begun = must_begin && memmem::find(json, b"tool_result").is_some();
+    if !may_have_begun && !anthropic::FOREIGN.iter().any(|mark| begins_a_text(json, mark)) {
         return None;
     }
     let mut cuts = Vec::new();
-    let mut in_turn = false;
+    // Whether the turn has lost reasoning, and whether it has begun.
+    let (mut has_lost, mut has_begun) = (false, false);
     let mut messages = items(json, std::str::from_utf8(json).ok()?)?;
     for item in &mut messages {
         let Ok(message) = serde_json::from_str::<Message<'_>>(item.json) else { continue };
         let mut blocks = message.content.and_then(|content| items(json, content.get())).unwrap_or_default();
         if message.role != "assistant" {
-            in_turn &= blocks.iter().any(|block| Block::of(block.json).kind == "tool_result");
+            let goes_on = blocks.iter().any(|block| Block::of(block.json).kind == "tool_result");
+            (has_lost, has_begun) = (has_lost && goes_on, has_begun && goes_on);
             continue;
         }
         blocks.iter_mut().for_each(|block| block.is_cut = Block::of(block.json).is_foreign_block());
-        in_turn |= blocks.iter().any(|block| block.is_cut);
+        has_lost |= blocks.iter().any(|block| block.is_cut);
+        let begins_thinking = blocks.first().is_some_and(|block| Block::of(block.json).is_thought());
+        has_lost |= must_begin && !has_begun && !begins_thinking;
+        has_begun = true;
         // A message without content would be refused, too.
         item.is_cut = !blocks.is_empty() && blocks.iter().all(|block| block.is_cut);
         if !item.is_cut {
@@ -89,12 +101,9 @@ fn of_messages(object: &Object<'_>, model: &str, losses: &mut Losses) -> Option<
         }
     }
     cut_out(&messages, at, &mut cuts);
-    if in_turn && anthropic::Traits::of(model).takes_budget {
-        let config = object.place("thinking");
-        if let Some((at, config)) = config.filter(|(_, config)| Block::read(config).kind == "enabled") {
-            losses.add("thinking");
-            cuts.push((at..at + config.len(), r#"{"type":"disabled"}"#));
-        }
+    if let Some((at, config)) = thinking.filter(|_| has_lost) {
+        losses.add("thinking");
+        cuts.push((at..at + config.len(), r#"{"type":"disabled"}"#));
     }
     Some(cuts)
 }
@@ -151,6 +160,10 @@ impl<'a> Block<'a> {
     /// What is none, or of another shape, is left as it is.
     fn read(json: &'a [u8]) -> Self {
         serde_json::from_slice(json).unwrap_or_default()
+    }
+
+    fn is_thought(&self) -> bool {
+        matches!(&*self.kind, "thinking" | "redacted_thinking")
     }
 
     fn is_foreign_block(&self) -> bool {
@@ -233,6 +246,37 @@ mod tests {
             assert!(!sent.contains("openai.rs.g"), "{sent}");
             assert_eq!(sent.contains(disabled), stops, "{model} {then}");
             assert_eq!(lost.contains("thinking"), stops, "{model} {then}");
+        }
+    }
+
+    #[test]
+    fn claude_does_not_think_in_a_turn_that_another_model_has_begun_without_a_thought() {
+        const CALL: &str = r#"{"type":"tool_use","id":"c","name":"f","input":{}}"#;
+        const RESULT: &str = r#"{"role":"user","content":[{"type":"tool_result","tool_use_id":"c"}]}"#;
+        const THOUGHT: &str = r#"{"type":"thinking","thinking":"","signature":"EqoB"}"#;
+        let said = |content: &str| format!(r#"{{"role":"assistant","content":[{content}]}}"#);
+        let body = |turn: &[&str]| {
+            let turn = turn.join(",");
+            format!(
+                r#"{{"messages":[{{"role":"user","content":"a"}},{turn}],"thinking":{{"type":"enabled","budget_tokens":2000}}}}"#
+            )
+        };
+        let (without, begun) = (said(CALL), said(&format!("{THOUGHT},{CALL}")));
+        let asked_anew = r#"{"role":"user","content":"b"}"#;
+        for (model, turn, stops) in [
+            ("claude-sonnet-4-5", &[&*without, RESULT][..], true),
+            ("claude-sonnet-4-5", &[&without, RESULT, &begun, RESULT], true),
+            // Steps after the first one need no thought.
+            ("claude-sonnet-4-5", &[&begun, RESULT, &without, RESULT], false),
+            ("claude-sonnet-4-5", &[&without, RESULT, &without, asked_anew], false),
+            ("claude-opus-4-6", &[&without, RESULT], false),
+            ("glm-4.6", &[&without, RESULT], false),
+        ] {
+            let body = body(turn);
+            let (sent, lost) = sent("/v1/messages", model, &body);
+            let config = r#"{"type":"enabled","budget_tokens":2000}"#;
+            let expected = if stops { body.replace(config, r#"{"type":"disabled"}"#) } else { body };
+            assert_eq!((sent, &*lost), (expected, if stops { "thinking" } else { "" }), "{model} {turn:?}");
         }
     }
 

@@ -355,18 +355,25 @@ class Ollama:
 
 CLIENTS = {"openai": OpenAi, "openai-responses": Responses, "anthropic": Anthropic, "ollama": Ollama}
 FEATURES = ["chat", "stream", "tool_calls", "streamed_tool_calls", "reasoning", "picture", "structured", "error", "broken_stream",
-            "disconnect", "embeddings"]
+            "disconnect", "embeddings", "failover"]
+# What is asked of a provider that stands in for another one.
+STANDING_IN = ["chat", "stream", "tool_calls", "streamed_tool_calls", "reasoning", "structured"]
 # Providers that make none, so that they are refused; and what a refusal is for each client that can ask for them.
 WITHOUT_EMBEDDINGS = ["anthropic", "bedrock"]
 REFUSED = {OpenAi: openai.BadRequestError, Ollama: ollama.ResponseError}
 
 
-def check(feature, client, dialect, gone):
-    """What the table says of a cell that holds."""
+def check(feature, reach, dialect, world):
+    """What the table says of a cell that holds; `reach` makes a client of the route of a name."""
+    client = reach(dialect)
     if feature == "disconnect":
+        gone = world.gone[dialect]
         gone.clear()
         client.leave()
         assert gone.wait(5), "the provider was not told that the client is gone"
+    elif feature == "failover":
+        for first, asked in world.asked.items():
+            stands_in(reach(f"{first}-else-{dialect}"), first, asked)
     elif not hasattr(client, feature):
         return "-"
     elif feature == "embeddings" and dialect in WITHOUT_EMBEDDINGS:
@@ -377,13 +384,24 @@ def check(feature, client, dialect, gone):
     return "ok"
 
 
+def stands_in(client, first, asked):
+    """Whether a client gets all it asks for where the first provider has no room, whichever dialect that speaks."""
+    for feature in STANDING_IN:
+        asked.clear()
+        try:
+            getattr(client, feature)()
+        except Exception as error:
+            raise AssertionError(f"{feature} in place of {first}: {type(error).__name__}: {error}") from error
+        assert asked.is_set(), f"{feature}: {first} was not asked"
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def manifests(port, ports):
+def manifests(port, ports, overloaded):
     yield f"""
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
@@ -404,30 +422,45 @@ metadata: {{name: key, namespace: demo}}
 stringData: {{token: {KEY}, account: "{ACCOUNT}:{KEY}"}}
 """
     for dialect, upstream in ports.items():
-        prefix = {"ollama": "api", "gemini": "v1beta", "bedrock": ""}.get(dialect, "v1")
-        auth = {"anthropic": "apiKey", "gemini": "apiKey", "bedrock": "aws"}.get(dialect, "bearer")
-        # OpenAI itself would be asked in the newer dialect where a client speaks it.
-        provider = {"openai": "fake", "openai-responses": "openai"}.get(dialect, dialect)
-        entry, region = ("account", f"\n  region: {REGION}") if auth == "aws" else ("token", "")
-        yield f"""
+        yield service(dialect, dialect, upstream)
+        yield service(f"{dialect}-overloaded", dialect, overloaded[dialect])
+        yield route(dialect, f"{{group: gateway.nantian.dev, kind: AIService, name: {dialect}}}")
+        for first in ports:
+            # A share that is never left out by chance.
+            yield route(f"{first}-else-{dialect}", f"""
+        {{group: gateway.nantian.dev, kind: AIService, name: {first}-overloaded, weight: 1000000}},
+        {{group: gateway.nantian.dev, kind: AIService, name: {dialect}, weight: 1}}""")
+
+
+def service(name, dialect, upstream):
+    prefix = {"ollama": "api", "gemini": "v1beta", "bedrock": ""}.get(dialect, "v1")
+    auth = {"anthropic": "apiKey", "gemini": "apiKey", "bedrock": "aws"}.get(dialect, "bearer")
+    # OpenAI itself would be asked in the newer dialect where a client speaks it.
+    provider = {"openai": "fake", "openai-responses": "openai"}.get(dialect, dialect)
+    entry, region = ("account", f"\n  region: {REGION}") if auth == "aws" else ("token", "")
+    return f"""
 apiVersion: gateway.nantian.dev/v1alpha1
 kind: AIService
-metadata: {{name: {dialect}, namespace: demo}}
+metadata: {{name: {name}, namespace: demo}}
 spec:
   provider: {provider}
   format: {dialect}
   model: "{MODELS[dialect]}"
   endpoint: http://127.0.0.1:{upstream}/{prefix}{region}
   auth: {{type: {auth}, secret: key, key: {entry}}}
----
+"""
+
+
+def route(name, backends):
+    return f"""
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
-metadata: {{name: {dialect}, namespace: demo}}
+metadata: {{name: {name}, namespace: demo}}
 spec:
   parentRefs: [{{name: gateway}}]
   rules:
-    - matches: [{{path: {{type: PathPrefix, value: /{dialect}}}}}]
-      backendRefs: [{{group: gateway.nantian.dev, kind: AIService, name: {dialect}}}]
+    - matches: [{{path: {{type: PathPrefix, value: /{name}}}}}]
+      backendRefs: [{backends}]
 """
 
 
@@ -445,29 +478,43 @@ def wait_until_ready(admin):
     sys.exit("the gateway is not ready")
 
 
-def run(port, gone):
+class World:
+    """The providers, and what becomes known of them: whose clients went away, and which of those without room were asked."""
+
+    def __init__(self):
+        servers = {dialect: providers.start(dialect) for dialect in DIALECTS}
+        overloaded = {dialect: providers.start_overloaded(dialect) for dialect in DIALECTS}
+        self.ports = {dialect: port for dialect, (port, _) in servers.items()}
+        self.gone = {dialect: gone for dialect, (_, gone) in servers.items()}
+        self.overloaded = {dialect: port for dialect, (port, _) in overloaded.items()}
+        self.asked = {dialect: asked for dialect, (_, asked) in overloaded.items()}
+
+
+def run(port, world):
     """Every cell of the table: its mark, and what is wrong if anything is."""
     for client_name, client in CLIENTS.items():
         for dialect in DIALECTS:
-            base = f"http://127.0.0.1:{port}/{dialect}"
+            def reach(route, client=client):
+                return client(f"http://127.0.0.1:{port}/{route}")
+
             for feature in FEATURES:
                 try:
-                    yield client_name, dialect, feature, check(feature, client(base), dialect, gone[dialect]), None
+                    yield client_name, dialect, feature, check(feature, reach, dialect, world), None
                 except Exception as error:  # whatever it is belongs into the table
                     yield client_name, dialect, feature, "FAILS", f"{type(error).__name__}: {error}"
 
 
 def main():
-    servers = {dialect: providers.start(dialect) for dialect in DIALECTS}
+    world = World()
     port, admin = free_port(), free_port()
     with tempfile.TemporaryDirectory() as directory:
-        text = "\n---\n".join(manifests(port, {dialect: server for dialect, (server, _) in servers.items()}))
+        text = "\n---\n".join(manifests(port, world.ports, world.overloaded))
         pathlib.Path(directory, "world.yaml").write_text(text)
         gateway = subprocess.Popen([GATEWAY, "run", "--manifests", directory, "--feature-gates", "AllAlpha=true",
                                     "--admin-addr", f"127.0.0.1:{admin}", "--log-level", "warn"])
         try:
             wait_until_ready(admin)
-            cells = list(run(port, {dialect: gone for dialect, (_, gone) in servers.items()}))
+            cells = list(run(port, world))
         finally:
             gateway.send_signal(signal.SIGTERM)
             gateway.wait(PATIENCE)

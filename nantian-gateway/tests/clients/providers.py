@@ -807,11 +807,31 @@ DIALECTS = {"openai": OpenAi, "openai-responses": Responses, "anthropic": Anthro
             "ollama": Ollama}
 
 
+class Overloaded:
+    """A provider that takes what it would take and then has no room: told by a status, or as the first event of a stream."""
+
+    def scene(self, body):
+        self.asked.set()
+        if body.get("stream"):
+            return self.stream([self.error_event("no room")])
+        return self.json(503, self.error("overloaded_error", "no room"))
+
+
 def start(dialect):
     """Serves a dialect on a free port; gives the port and the event of a client that went away."""
     gone = threading.Event()
     gone.waiting = threading.Event()
-    handler = type(dialect, (DIALECTS[dialect],), {"gone": gone, "model": MODELS[dialect]})
+    return serve(dialect, (DIALECTS[dialect],), {"gone": gone}), gone
+
+
+def start_overloaded(dialect):
+    """Serves a dialect that has no room on a free port; gives the port and the event of a request."""
+    asked = threading.Event()
+    return serve(dialect, (Overloaded, DIALECTS[dialect]), {"asked": asked}), asked
+
+
+def serve(dialect, bases, members):
+    handler = type(dialect, bases, {"model": MODELS[dialect], **members})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server.server_port, gone
+    return server.server_port

@@ -5,6 +5,8 @@
 pub(crate) struct Traits {
     /// Wants a budget for its thinking; newer models decide by themselves and take an effort.
     pub(crate) takes_budget: bool,
+    /// Is one of Anthropic's, not of others that speak this dialect.
+    pub(crate) is_claude: bool,
     /// Takes temperature and its like at all.
     pub(crate) takes_sampling: bool,
     /// Takes either temperature or `top_p`.
@@ -37,6 +39,7 @@ impl Traits {
         let takes_budget = others || begins(&BUDGETS) || bare == "claude-sonnet-4-0";
         Self {
             takes_budget,
+            is_claude: !others,
             takes_sampling: takes_budget || begins(&SAMPLED),
             takes_one: !others && !bare.starts_with("claude-3"),
         }
