@@ -134,6 +134,20 @@ pub enum Error {
 
 /// An inner service's error before anything reached the provider, such as a connection that could not be made. In it, or with
 /// it among its sources, an error costs nobody a token; after any other one the provider may have worked on the prompt.
+///
+/// No client says so by itself. Of hyper-util's it is known by `is_connect`:
+///
+/// ```
+/// use nantian_ai::{BoxError, Unsent};
+/// # struct Error;
+/// # impl Error { fn is_connect(&self) -> bool { true } }
+/// # impl From<Error> for BoxError { fn from(_: Error) -> Self { "refused".into() } }
+///
+/// fn tell_unsent(error: Error) -> BoxError {
+///     if error.is_connect() { Unsent(error.into()).into() } else { error.into() }
+/// }
+/// # assert!(tell_unsent(Error).is::<Unsent>());
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("nothing was sent")]
 pub struct Unsent(#[source] pub BoxError);

@@ -9,8 +9,11 @@ use axum::{Json, Router, body::Body, routing::post};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, StatusCode};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use nantian_ai::{AiLayer, Credential, DROPPED, Target, TargetConfig, body::RequestBody};
+use hyper_util::{
+    client::legacy::{self, Client},
+    rt::TokioExecutor,
+};
+use nantian_ai::{AiLayer, BoxError, Credential, DROPPED, Target, TargetConfig, Unsent, body::RequestBody};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower::{Layer as _, ServiceBuilder};
@@ -22,6 +25,8 @@ async fn main() -> anyhow::Result<()> {
         .endpoint(format!("http://{provider}/v1"))
         .credential(Credential::bearer("sk-operator"));
     let client = Client::builder(TokioExecutor::new()).build_http::<RequestBody>();
+    // Without this an observer would be told of tokens for calls that never left.
+    let client = ServiceBuilder::new().map_err(tell_unsent).service(client);
     let model = ServiceBuilder::new()
         .map_response(|response: hyper::Response<_>| response.map(Body::new))
         .service(AiLayer::new(Arc::new(Target::new(config)?)).layer(client));
@@ -58,8 +63,13 @@ async fn serve(app: Router) -> anyhow::Result<SocketAddr> {
 }
 
 /// Whatever fails in a call becomes a response; only a client that cannot be used at all is an error.
-async fn unreachable(_: hyper_util::client::legacy::Error) -> StatusCode {
+async fn unreachable(_: BoxError) -> StatusCode {
     StatusCode::BAD_GATEWAY
+}
+
+/// Says which errors come before anything was sent.
+fn tell_unsent(error: legacy::Error) -> BoxError {
+    if error.is_connect() { Unsent(error.into()).into() } else { error.into() }
 }
 
 /// The provider.

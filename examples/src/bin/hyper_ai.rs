@@ -17,18 +17,40 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, header};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{self, Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use nantian_ai::{AiLayer, Credential, Target, TargetConfig, body::RequestBody, usage::UsageReport};
+use nantian_ai::{
+    AiLayer, BoxError, Credential, Target, TargetConfig, Unsent,
+    body::RequestBody,
+    usage::{Outcome, UsageReport},
+};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tower::{Layer as _, ServiceExt as _};
+use tokio::net::{TcpListener, TcpSocket};
+use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
+    let (answer, report) = ask(provider().await?).await?;
+    let model = answer.get("model").and_then(Value::as_str);
+    ensure!(model == Some("gpt-4o"), "the provider is asked for the operator's model: {answer}");
+    let tokens = report.usage.total;
+    ensure!(tokens == 15, "the usage is what the provider reports");
+    println!("an answer for {tokens} tokens: {answer}");
+
+    // It is bound, so that nobody else takes its port, and listens not.
+    let nobody = TcpSocket::new_v4()?;
+    nobody.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let (answer, report) = ask(nobody.local_addr()?).await?;
+    ensure!(report.outcome == Outcome::NotServed, "what was never sent costs nothing: {report:?}");
+    println!("a provider that cannot be reached, for {} tokens: {answer}", report.usage.total);
+    Ok(())
+}
+
+/// Asks the provider at an address, through a client that has become a model of it.
+async fn ask(provider: SocketAddr) -> anyhow::Result<(Value, UsageReport)> {
     let config = TargetConfig::new("example/gpt", "openai", "gpt-4o")
-        .endpoint(format!("http://{}/v1", provider().await?))
+        .endpoint(format!("http://{provider}/v1"))
         .credential(Credential::bearer("sk-operator"));
     // Connections are the client's, and so is the time for them.
     let mut connector = HttpConnector::new();
@@ -39,25 +61,23 @@ async fn main() -> anyhow::Result<()> {
         let reports = reports.clone();
         move |report: UsageReport| {
             // The receiver lives as long as the program.
-            let _ = reports.send(report.usage.total);
+            let _ = reports.send(report);
         }
     });
-    let service = layer.layer(client);
+    let service = layer.layer(ServiceBuilder::new().map_err(tell_unsent).service(client));
 
     let request = Request::post("/v1/chat/completions")
         .header(header::AUTHORIZATION, "Bearer of-the-caller")
         .body(Full::<Bytes>::from(r#"{"model": "any", "messages": [{"role": "user", "content": "Hi"}]}"#))?;
-    let response = service.oneshot(request).await?;
-    ensure!(response.status() == StatusCode::OK, "the provider takes the operator's credential");
+    let response = service.oneshot(request).await.map_err(|error| anyhow!(error))?;
     let body = response.into_body().collect().await.map_err(|error| anyhow!(error))?.to_bytes();
-    let answer: Value = serde_json::from_slice(&body)?;
-    let model = answer.get("model").and_then(Value::as_str);
-    ensure!(model == Some("gpt-4o"), "the provider is asked for the operator's model: {answer}");
-    let tokens = used.recv()?;
-    ensure!(tokens == 15, "the usage is what the provider reports");
+    Ok((serde_json::from_slice(&body)?, used.recv()?))
+}
 
-    println!("an answer for {tokens} tokens: {answer}");
-    Ok(())
+/// Says which errors come before anything was sent; after any other one the provider may have worked on the prompt, and it is
+/// charged.
+fn tell_unsent(error: legacy::Error) -> BoxError {
+    if error.is_connect() { Unsent(error.into()).into() } else { error.into() }
 }
 
 /// Starts a provider that knows one credential.
