@@ -16,7 +16,8 @@ pub struct Observability {
     /// Default: none. Source: `spec.observability.langfuse`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub langfuse: Option<Langfuse>,
-    /// An OpenTelemetry collector.
+    /// An OpenTelemetry collector, told by OTLP over HTTP in the encoding of JSON. What takes protobuf or gRPC alone is reached
+    /// through a Collector.
     ///
     /// Default: none. Source: `spec.observability.otel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -18,8 +18,8 @@ use crate::{
     metrics::Metrics,
     pattern::Patterns,
     policy::{
-        AiObserver, Limiters, Outside, PolicyLimiter, Tokens, WasmPlugins, ai_target, rate_limit_policy,
-        service_info,
+        AiObserver, Limiters, Outside, OwnIdentities, PolicyLimiter, Tokens, WasmPlugins, ai_target,
+        rate_limit_policy, service_info,
     },
     respond::Chain,
     telemetry::Telemetry,
@@ -97,6 +97,11 @@ impl Registry {
     /// The regular expressions of matches.
     pub fn patterns(&self) -> &Patterns {
         &self.patterns
+    }
+
+    /// Who the gateway itself is at the clouds, if credentials can be exchanged for tokens.
+    pub fn identities(&self) -> Option<&OwnIdentities> {
+        self.tokens.as_ref().map(Tokens::identities)
     }
 
     /// Where limits are kept, if not in this process.

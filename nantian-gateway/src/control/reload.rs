@@ -17,7 +17,7 @@ use crate::{
     snapshot::Snapshot,
     source::{Cause, ObjectRef, Reading, Source, refusals, verdict},
     translate::{
-        Translation, Warning,
+        Surroundings, Translation, Warning,
         conditions::{Condition, ConditionType, Reason},
         translate_at,
     },
@@ -255,8 +255,9 @@ impl Control {
     /// What the objects mean. Where an edit was taken back, the verdict is on the edit, and the rest is true of the version
     /// that serves.
     fn translation(&mut self) -> Translation {
+        let surroundings = Surroundings { here: &self.here, identities: self.registry.identities() };
         let mut translation =
-            translate_at(self.source.objects(), self.gates, self.registry.patterns(), &self.here);
+            translate_at(self.source.objects(), self.gates, self.registry.patterns(), surroundings);
         for (object, rejected) in &self.rejected {
             if let Some(verdict) = &rejected.verdict {
                 translation.statuses.judge(object, verdict);

@@ -21,8 +21,8 @@ use crate::telemetry::ExportCounts;
 /// How calls end.
 const OUTCOMES: [&str; 4] = ["completed", "aborted", "truncated", "not_served"];
 
-/// What is counted in tokens; what came from a cache is part of the input.
-const KINDS: [&str; 3] = ["input", "output", "cached"];
+/// What is counted in tokens; what came from a cache or went into one is part of the input, reasoning is part of the output.
+const KINDS: [&str; 5] = ["input", "output", "cached", "cache_written", "reasoning"];
 
 /// Upper bounds of the time to the first token and between tokens, in milliseconds.
 const BOUNDS: [u64; 14] = [1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000];
@@ -60,7 +60,8 @@ impl AiMetrics {
         };
         add(self.outcomes.get(outcome), 1);
         let usage = &report.usage;
-        for (counter, tokens) in self.tokens.iter().zip([usage.input, usage.output, usage.cached]) {
+        let tokens = [usage.input, usage.output, usage.cached, usage.cache_written, usage.reasoning];
+        for (counter, tokens) in self.tokens.iter().zip(tokens) {
             counter.fetch_add(tokens, Relaxed);
         }
         self.attempts.fetch_add(report.call.attempts.into(), Relaxed);
@@ -116,7 +117,8 @@ impl Metrics {
         labelled(encoder, ("nantian_ai_calls", help), services, "outcome", |it| {
             OUTCOMES.into_iter().zip(loads(&it.outcomes)).collect()
         })?;
-        let help = "Tokens by kind; what came from a cache is part of the input";
+        let help =
+            "Tokens by kind; cached and cache_written are parts of input, reasoning is a part of output";
         labelled(encoder, ("nantian_ai_tokens", help), services, "kind", |it| {
             KINDS.into_iter().zip(loads(&it.tokens)).collect()
         })?;

@@ -15,6 +15,7 @@ use std::{
 use http::{HeaderMap, HeaderName, Method, Request, Uri, Version, header, request::Parts};
 use serde::Serialize;
 
+use super::AiCalls;
 use crate::{body::Body, listen::RequestInfo};
 
 /// Lines that may wait for the writer; more are dropped and counted.
@@ -91,14 +92,18 @@ pub(super) struct LoggedRequest {
     client: Option<String>,
     user_agent: Option<String>,
     trace_id: Option<String>,
+    ai_calls: AiCalls,
     /// Why the response broke off.
     pub(super) error: Option<String>,
 }
 
 impl LoggedRequest {
-    pub(super) fn of(request: &Request<Body>) -> Self {
+    pub(super) fn of(request: &mut Request<Body>) -> Self {
+        let ai_calls = AiCalls::default();
+        request.extensions_mut().insert(ai_calls.clone());
         let info = request.extensions().get::<RequestInfo>();
         Self {
+            ai_calls,
             method: Some(request.method().clone()),
             uri: Some(request.uri().clone()),
             version: Some(request.version()),
@@ -123,6 +128,7 @@ impl LoggedRequest {
             client,
             user_agent: text(&parts.headers, &header::USER_AGENT),
             trace_id: trace_id(&parts.headers),
+            ai_calls: AiCalls::default(),
             error: None,
         }
     }
@@ -204,6 +210,10 @@ impl Serialize for Entry<'_> {
         map.serialize_entry("user_agent", &request.user_agent)?;
         map.serialize_entry("trace_id", &request.trace_id)?;
         map.serialize_entry("error", &request.error)?;
+        let ai_calls = request.ai_calls.take();
+        if !ai_calls.is_empty() {
+            map.serialize_entry("ai", &ai_calls)?;
+        }
         map.end()
     }
 }

@@ -59,7 +59,7 @@ pub(super) struct Exchange {
 // === impl Exchange ===
 
 impl Exchange {
-    fn begin(slot: &Rc<Slot>, request: &Request<Body>) -> Self {
+    fn begin(slot: &Rc<Slot>, request: &mut Request<Body>) -> Self {
         if let Some(shard) = slot.metrics.shard(slot.worker) {
             shard.begin();
         }
@@ -124,8 +124,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let exchange = Some(Exchange::begin(&self.slot, &request));
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let exchange = Some(Exchange::begin(&self.slot, &mut request));
         ObserveFuture { inner: self.inner.call(request), exchange }
     }
 }

@@ -1,6 +1,7 @@
 //! Counts and logs each exchange of a route.
 
 mod access_log;
+mod ai_calls;
 mod body;
 mod layer;
 mod refusals;
@@ -8,6 +9,7 @@ mod store;
 
 pub use self::{
     access_log::{AccessLog, StreamEntry},
+    ai_calls::AiCalls,
     body::ObservedBody,
     layer::{Observe, ObserveFuture, ObserveLayer},
     refusals::Refusals,

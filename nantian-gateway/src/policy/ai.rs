@@ -97,6 +97,21 @@ pub fn check_ai_service(name: &ObjectName, service: &ir::AiService) -> Result<()
     destination(&target).map(drop).ok_or(InvalidAiService::Endpoint)
 }
 
+/// Whether an AIService may be what it is, where it means the gateway's own identity.
+///
+/// # Errors
+/// [`InvalidAiService::Own`], [`InvalidAiService::NoIdentity`].
+pub fn check_identity(
+    name: &ObjectName,
+    service: &ir::AiService,
+    own: &OwnIdentities,
+) -> Result<(), InvalidAiService> {
+    if is_own(&service.auth) {
+        own.of(&name.namespace, config(name, service)?.credential.scheme)?;
+    }
+    Ok(())
+}
+
 /// Whether the gateway's own identity is meant.
 fn is_own(auth: &ir::AiAuth) -> bool {
     auth.secret.is_none() && auth.kind != ir::AiAuthType::None

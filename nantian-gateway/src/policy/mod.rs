@@ -12,7 +12,7 @@ mod wasm;
 pub use self::{
     ai::{
         AiObserver, InvalidAiService, Meter, ModelChoice, OwnIdentities, Tokens, ai_layer, ai_target,
-        check_ai_service, model_route, service_info,
+        check_ai_service, check_identity, model_route, service_info,
     },
     load_balancing::{balance_config, balance_layer, endpoints},
     rate_limit::{

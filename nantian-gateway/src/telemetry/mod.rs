@@ -21,6 +21,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
+pub(crate) use self::otlp::outcome_name;
 pub use self::record::{CallRecord, ServiceInfo, TraceParent};
 use self::{content::Redaction, delivery::Delivery, exporter::Exporter, measures::SharedMeasures};
 use crate::{

@@ -115,9 +115,13 @@ fn attributes(record: &CallRecord) -> Vec<Value> {
         attributes.push(count("gen_ai.usage.output_tokens", usage.output));
         attributes.push(json!({"key": "nantian.usage.estimated", "value": {"boolValue": usage.estimated}}));
     }
-    if usage.cached > 0 {
-        attributes.push(count("gen_ai.usage.cache_read.input_tokens", usage.cached));
-    }
+    let details = [
+        ("gen_ai.usage.cache_read.input_tokens", usage.cached),
+        ("gen_ai.usage.cache_creation.input_tokens", usage.cache_written),
+        ("gen_ai.usage.reasoning.output_tokens", usage.reasoning),
+    ];
+    let told = details.into_iter().filter(|(_, tokens)| *tokens > 0);
+    attributes.extend(told.map(|(key, tokens)| count(key, tokens)));
     attributes.extend(seconds("nantian.time_to_first_token", call.first_token));
     attributes.extend(seconds("nantian.time_between_tokens", call.between_tokens));
     attributes.extend(record.error().map(|error| text("error.type", error)));
@@ -158,7 +162,7 @@ fn of_langfuse(record: &CallRecord, started: SystemTime) -> Vec<Value> {
     attributes
 }
 
-pub(super) fn outcome_name(outcome: Outcome) -> &'static str {
+pub(crate) fn outcome_name(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Completed => "completed",
         Outcome::Aborted => "aborted",

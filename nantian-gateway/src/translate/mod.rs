@@ -40,6 +40,7 @@ use crate::{
     gates::FeatureGates,
     ir::{Backend, BackendId, BackendTransport, Ir, Policies},
     pattern::Patterns,
+    policy::OwnIdentities,
     source::{ObjectRef, Objects},
 };
 
@@ -56,20 +57,30 @@ pub struct Translation {
     pub warnings: Vec<Warning>,
 }
 
-/// Translates the objects, with the kinds whose gate is open.
-pub fn translate(objects: &Objects, gates: FeatureGates) -> Translation {
-    translate_at(objects, gates, &Patterns::default(), &Locality::default())
+/// What is known of the place where the gateway runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Its zone and its node.
+    pub here: &'a Locality,
+    /// Who it is at the clouds; `None` where nobody knows, as when manifests are only checked.
+    pub identities: Option<&'a OwnIdentities>,
 }
 
-/// The same for a gateway that runs `here`, and takes regular expressions from `patterns`, so that none is compiled that was
+/// Translates the objects, with the kinds whose gate is open.
+pub fn translate(objects: &Objects, gates: FeatureGates) -> Translation {
+    let nowhere = Surroundings { here: &Locality::default(), identities: None };
+    translate_at(objects, gates, &Patterns::default(), nowhere)
+}
+
+/// The same for a gateway in these `surroundings`, which takes regular expressions from `patterns`, so that none is compiled that was
 /// met before.
 pub fn translate_at(
     objects: &Objects,
     gates: FeatureGates,
     patterns: &Patterns,
-    here: &Locality,
+    surroundings: Surroundings<'_>,
 ) -> Translation {
-    let world = World::new(objects, gates, patterns, here);
+    let world = World::new(objects, gates, patterns, surroundings);
     let mut report = Report::default();
     let classes = gateway_class::translate(&world, &mut report);
     let sets = ListenerSets::read(&world, &mut report);

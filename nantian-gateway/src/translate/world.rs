@@ -7,6 +7,7 @@ use kube::Resource;
 use nantian_lb::Locality;
 
 use super::{
+    Surroundings,
     grants::Grants,
     locality::locate,
     status::{ObjectStatus, Statuses},
@@ -15,6 +16,7 @@ use crate::{
     gates::{Feature, FeatureGates},
     ir::ObjectName,
     pattern::Patterns,
+    policy::OwnIdentities,
     source::{ByName, ObjectRef, Objects},
 };
 
@@ -26,6 +28,8 @@ pub(super) struct World<'a> {
     pub(super) patterns: &'a Patterns,
     /// Where this gateway runs.
     pub(super) here: Cow<'a, Locality>,
+    /// Who it is there, if that is known.
+    pub(super) identities: Option<&'a OwnIdentities>,
     slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
 }
 
@@ -68,8 +72,9 @@ impl<'a> World<'a> {
         objects: &'a Objects,
         gates: FeatureGates,
         patterns: &'a Patterns,
-        here: &'a Locality,
+        surroundings: Surroundings<'a>,
     ) -> Self {
+        let Surroundings { here, identities } = surroundings;
         let mut slices: HashMap<_, Vec<_>> = HashMap::new();
         for (name, slice) in &objects.endpoint_slices {
             let labels = slice.metadata.labels.as_ref();
@@ -78,7 +83,8 @@ impl<'a> World<'a> {
             }
         }
         let here = locate(here, objects.endpoint_slices.values().map(|slice| &**slice));
-        Self { objects, gates, grants: Grants::new(&objects.reference_grants), patterns, here, slices }
+        let grants = Grants::new(&objects.reference_grants);
+        Self { objects, gates, grants, patterns, here, identities, slices }
     }
 
     /// The EndpointSlices of a Service, in the order of their names.

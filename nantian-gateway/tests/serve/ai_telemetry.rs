@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::{Backend, Port, World, chat, eventually, eventually_within, llm, provider, said};
 
-const REPLY: &str = r#"{"id":"chatcmpl-7","model":"fake-large-0","choices":[{"index":0,"message":{"role":"assistant","content":"a secret"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":91,"total_tokens":100}}"#;
+const REPLY: &str = r#"{"id":"chatcmpl-7","model":"fake-large-0","choices":[{"index":0,"message":{"role":"assistant","content":"a secret"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":91,"total_tokens":100,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":3},"completion_tokens_details":{"reasoning_tokens":50}}}"#;
 
 const STREAM: &str = "data: {\"id\":\"chatcmpl-8\",\"model\":\"fake-large-0\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a sec\"}}]}\n\n\
     data: {\"id\":\"chatcmpl-8\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"ret\"},\"finish_reason\":\"stop\"}]}\n\n\
@@ -90,6 +90,13 @@ async fn a_collector_and_langfuse_are_told_of_each_call_and_of_no_content() {
         expected("gen_ai.response.id", if stream { "chatcmpl-8" } else { "chatcmpl-7" });
         expected("gen_ai.usage.input_tokens", "9");
         expected("gen_ai.usage.output_tokens", "91");
+        for (key, tokens) in [
+            ("gen_ai.usage.cache_read.input_tokens", "4"),
+            ("gen_ai.usage.cache_creation.input_tokens", "3"),
+            ("gen_ai.usage.reasoning.output_tokens", "50"),
+        ] {
+            assert_eq!(attribute(&span, key).as_deref(), (!stream).then_some(tokens), "{key}: {span}");
+        }
         expected("server.port", &provider.address.port().to_string());
         assert_eq!(attribute(&span, "nantian.time_to_first_token").is_some(), stream);
         assert_eq!(attribute(&span, "langfuse.observation.type"), None);
@@ -106,8 +113,12 @@ async fn a_collector_and_langfuse_are_told_of_each_call_and_of_no_content() {
     }
     let config = gateway.config().await.to_string();
     assert!(!config.contains("sk-lf") && !config.contains("cGstbGY6c2stbGY="));
-    let counted = r#"nantian_ai_tokens_total{ai_service="demo/llm",kind="output"}"#;
-    assert_eq!(gateway.metric(counted).await, Some(182.0));
+    for (kind, tokens) in
+        [("input", 18.0), ("cached", 4.0), ("cache_written", 3.0), ("output", 182.0), ("reasoning", 50.0)]
+    {
+        let counted = format!("nantian_ai_tokens_total{{ai_service=\"demo/llm\",kind=\"{kind}\"}}");
+        assert_eq!(gateway.metric(&counted).await, Some(tokens), "{kind}");
+    }
     let sent = r#"nantian_ai_exported_records_total{ai_service="demo/llm",result="sent"}"#;
     eventually("four records are sent", async || gateway.metric(sent).await == Some(4.0)).await;
 }

@@ -243,3 +243,19 @@ async fn the_role_of_the_gateway_is_used_in_the_namespaces_that_may() {
     assert_eq!(ask(&distrusting).await.status(), 500);
     assert_eq!(sts.seen().len(), 1);
 }
+
+#[tokio::test]
+async fn an_ai_service_that_no_route_names_is_not_programmed_without_an_identity_either() {
+    let provider = provider(CONVERSE).await;
+    let auth = ", region: eu-central-1, auth: {type: aws}";
+    let service = service("bedrock", "anthropic.claude-haiku-4-5", &provider, auth);
+    for (namespaces, told) in
+        [("other", "may not use the gateway's own identity"), ("demo", "names no identity of type aws")]
+    {
+        let options = ["--identity-namespaces", namespaces];
+        let gateway = World::new().options(&options).manifest("service", &service).start().await;
+        let programmed = gateway.condition("AIService demo/chat", "Programmed").await;
+        assert_eq!(programmed["status"], "False", "{programmed}");
+        assert!(programmed["message"].as_str().unwrap().contains(told), "{programmed}");
+    }
+}

@@ -7,7 +7,7 @@ use std::{env, fs, path::Path};
 use nantian_gateway::{
     gates::FeatureGates,
     pattern::Patterns,
-    translate::{Translation, translate_at},
+    translate::{Surroundings, Translation, translate_at},
 };
 use nantian_lb::Locality;
 use serde_json::{Map, Value};
@@ -53,7 +53,9 @@ fn show(input: &str) -> String {
     };
     let here = input.lines().next().and_then(|line| line.strip_prefix(HERE)?.trim().split_once(' '));
     let here = here.map_or_else(Locality::default, |(zone, node)| Locality::new("", zone, node));
-    let translation: Translation = translate_at(&load::objects(input), gates, &Patterns::default(), &here);
+    let surroundings = Surroundings { here: &here, identities: None };
+    let translation: Translation =
+        translate_at(&load::objects(input), gates, &Patterns::default(), surroundings);
     let full = serde_json::to_value(&translation).unwrap();
     serde_saphyr::to_string(&shorten(full)).unwrap()
 }

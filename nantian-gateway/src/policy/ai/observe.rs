@@ -1,4 +1,4 @@
-//! Who is told of the calls of an AIService: limits, metrics and collectors.
+//! Who is told of the calls of an AIService: limits, metrics, the access log and collectors.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -12,6 +12,7 @@ use super::{Settle, settle};
 use crate::{
     ir::ObjectName,
     metrics::AiMetrics,
+    observe::AiCalls,
     telemetry::{CallRecord, Export, ServiceInfo, TraceParent},
 };
 
@@ -40,6 +41,8 @@ struct Call {
     operation: Option<Operation>,
     max_tokens: Option<u64>,
     parent: Option<TraceParent>,
+    /// Present if there is an access log.
+    noted: Option<AiCalls>,
 }
 
 /// What traces tell of an AIService.
@@ -98,6 +101,7 @@ impl UsageObserver for AiObserver {
             operation: facts.operation,
             max_tokens: facts.max_output(),
             parent: extensions.get::<TraceParent>().copied(),
+            noted: extensions.get::<AiCalls>().cloned(),
         });
         Told { settle: settle(extensions, facts), call }
     }
@@ -123,7 +127,10 @@ impl UsageSink for Told {
 
 impl Call {
     fn tell(self, report: &UsageReport, failed_over: bool) {
-        let Self { observer, operation, max_tokens, parent } = self;
+        let Self { observer, operation, max_tokens, parent, noted } = self;
+        if let Some(noted) = noted {
+            noted.note(&observer.service, report);
+        }
         observer.metrics.count(report, failed_over);
         for export in observer.exports.iter() {
             export.tell(CallRecord {

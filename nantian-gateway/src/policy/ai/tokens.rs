@@ -53,11 +53,12 @@ impl Tokens {
 
     /// The gateway's own identity, for an AIService of this namespace.
     pub(super) fn own(&self, namespace: &str, scheme: Scheme) -> Result<Workload, InvalidAiService> {
-        if !self.own.namespaces.contains(namespace) {
-            return Err(InvalidAiService::Own);
-        }
-        let known = self.own.known.iter().find(|(cloud, _)| *cloud == scheme);
-        known.map(|(_, workload)| workload.clone()).ok_or(InvalidAiService::NoIdentity { scheme })
+        self.own.of(namespace, scheme).cloned()
+    }
+
+    /// Who the gateway itself is.
+    pub fn identities(&self) -> &OwnIdentities {
+        &self.own
     }
 
     /// What exchanges are made by.
@@ -87,6 +88,15 @@ impl OwnIdentities {
         let known = [Scheme::Aws, Scheme::Azure, Scheme::Gcp].into_iter();
         let known = known.filter_map(|scheme| Some((scheme, Workload::of_environment(scheme, &variable)?)));
         Self { namespaces: namespaces.into_iter().collect(), known: known.collect() }
+    }
+
+    /// The identity that AIServices of a namespace may use at a cloud.
+    pub(super) fn of(&self, namespace: &str, scheme: Scheme) -> Result<&Workload, InvalidAiService> {
+        if !self.namespaces.contains(namespace) {
+            return Err(InvalidAiService::Own);
+        }
+        let known = self.known.iter().find(|(cloud, _)| *cloud == scheme);
+        known.map(|(_, workload)| workload).ok_or(InvalidAiService::NoIdentity { scheme })
     }
 }
 

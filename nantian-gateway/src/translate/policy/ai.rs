@@ -14,7 +14,7 @@ use super::{attach, telemetry};
 use crate::{
     gates::Feature,
     ir::{self, AiAuth, AiAuthType, ObjectName, Policies, Retry, RetryBackoff},
-    policy::{InvalidAiService, check_ai_service},
+    policy::{InvalidAiService, check_ai_service, check_identity},
     source::ObjectRef,
     translate::{
         conditions::{Condition, ConditionType, Conditions, Reason},
@@ -54,7 +54,10 @@ impl AiServices {
                 .and_then(|()| usable(name, &draft));
             let resolved = resolve(world, name, service, draft);
             let object = ObjectRef { kind: Feature::AIService.name(), name: name.clone() };
-            let conditions = conditions(service, &accepted, &resolved);
+            let identified = resolved.as_ref().map_or(Ok(()), |ready| {
+                world.identities.map_or(Ok(()), |own| check_identity(name, ready, own))
+            });
+            let conditions = conditions(service, &accepted, &resolved, identified);
             report.status(object, ObjectStatus::Plain(PlainStatus { conditions }));
             services.by_name.insert(name.clone(), accepted.and(resolved));
         }
@@ -109,6 +112,7 @@ fn conditions(
     service: &AiService,
     accepted: &Result<(), Fault>,
     resolved: &Result<ir::AiService, Fault>,
+    identified: Result<(), InvalidAiService>,
 ) -> Conditions {
     let mut conditions = Conditions::new(service.metadata.generation);
     conditions.set(match accepted {
@@ -121,16 +125,15 @@ fn conditions(
         }
         Err(fault) => fault.condition(ConditionType::ResolvedRefs),
     });
-    conditions.set(match (accepted, resolved) {
-        (Ok(()), Ok(_)) => {
-            Condition::holds(ConditionType::Programmed, Reason::Programmed, "routes that name it can use it")
-        }
-        (Err(_), _) => {
-            Condition::fails(ConditionType::Programmed, Reason::Invalid, "the AIService is not accepted")
-        }
-        (Ok(()), Err(_)) => {
-            Condition::fails(ConditionType::Programmed, Reason::Invalid, "its references do not resolve")
-        }
+    let programmed = match (accepted, resolved, identified) {
+        (Ok(()), Ok(_), Ok(())) => Ok("routes that name it can use it"),
+        (Ok(()), Ok(_), Err(error)) => Err(error.to_string()),
+        (Err(_), ..) => Err("the AIService is not accepted".to_owned()),
+        (Ok(()), Err(_), _) => Err("its references do not resolve".to_owned()),
+    };
+    conditions.set(match programmed {
+        Ok(message) => Condition::holds(ConditionType::Programmed, Reason::Programmed, message),
+        Err(message) => Condition::fails(ConditionType::Programmed, Reason::Invalid, message),
     });
     conditions
 }

@@ -1,0 +1,137 @@
+//! AIService: what becomes of a provider's refusals.
+
+use serde_json::Value;
+
+use crate::support::{Backend, World, chat, limits::ai_service, llm, provider, rule, said, to_ai};
+
+const STREAM: &str = "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"four score and seven\"},\"finish_reason\":\"stop\"}]}\n\n\
+    data: [DONE]\n\n";
+
+const MESSAGES: &str = "{\"model\":\"any\",\"max_tokens\":9,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}";
+
+fn post(path: &str, body: &str) -> String {
+    crate::support::limits::post(path, "", body)
+}
+
+/// A provider that always refuses with a status.
+async fn refusing(status: u16, content_type: &'static str, body: &'static str) -> Backend {
+    Backend::answering(move |_| {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+        .into_bytes()
+    })
+    .await
+}
+
+/// A route to one AIService that is asked up to three times.
+fn asked_thrice(provider: &Backend, spec: &str) -> World {
+    const SECRET: &str = "
+apiVersion: v1
+kind: Secret
+metadata: {name: account, namespace: demo}
+stringData: {token: 'AKID:secret'}
+";
+    let service = format!(
+        "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: AIService
+metadata: {{name: llm, namespace: demo}}
+spec: {{{spec}, endpoint: 'http://{}', retry: {{maxRetries: 2, backoff: 1ms}}}}
+",
+        provider.address
+    );
+    World::new()
+        .manifest("secret", SECRET)
+        .manifest("service", &service)
+        .route("llm", &[rule("/", &to_ai("llm"))])
+}
+
+#[tokio::test]
+async fn a_refusal_is_judged_by_its_status_alone() {
+    const HTML: &str = "<html>Not here</html>";
+    const JSON: &str = r#"{"message":"m","error":{"type":"api_error","message":"m"}}"#;
+    const BEDROCK: &str = "provider: bedrock, model: amazon.nova-pro-v1, region: eu-central-1, \
+                           auth: {type: aws, secret: account, key: token}";
+    for (spec, content_type, body) in [
+        ("provider: openai, model: m, auth: {type: none}", "text/html", HTML),
+        ("provider: openai, model: m, auth: {type: none}", "application/json", JSON),
+        ("provider: anthropic, model: m, auth: {type: none}", "application/json", JSON),
+        (BEDROCK, "application/json", JSON),
+    ] {
+        for (status, times) in [(302, 1), (403, 1), (404, 1), (501, 1), (503, 3), (529, 3)] {
+            let provider = refusing(status, content_type, body).await;
+            let gateway = asked_thrice(&provider, spec).start().await;
+            let reply = gateway.ask(chat("llm.example", false)).await;
+            assert!(reply.status() >= 300, "{reply:?}");
+            assert_eq!(provider.seen().len(), times, "{spec} {status} {reply:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_refuses_to_tell_usage_is_asked_without_from_then_on() {
+    const REFUSAL: &str = r#"{"error":{"message":"Unrecognized request argument supplied: stream_options","type":"invalid_request_error"}}"#;
+    let older = Backend::answering(|request| {
+        if request.json().get("stream_options").is_none() {
+            return said("text/event-stream", STREAM);
+        }
+        let length = REFUSAL.len();
+        format!(
+            "HTTP/1.1 400 X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{REFUSAL}"
+        )
+        .into_bytes()
+    })
+    .await;
+    let gateway = llm(&older, "").start().await;
+    for _ in 0..2 {
+        let reply = gateway.ask(chat("llm.example", true)).await;
+        assert_eq!((reply.status(), reply.text().as_str()), (200, STREAM));
+    }
+    let reply = gateway.ask(post("/v1/messages", MESSAGES)).await;
+    assert!(reply.text().contains("four score and seven"), "{reply:?}");
+    assert_eq!(older.seen().len(), 4, "only the first request was refused");
+    let counted = r#"nantian_ai_tokens_total{ai_service="demo/llm",kind="output"}"#;
+    assert!(gateway.metric(counted).await > Some(0.0), "what is not told is estimated");
+    let attempts = r#"nantian_ai_attempts_total{ai_service="demo/llm"}"#;
+    assert_eq!(gateway.metric(attempts).await, Some(4.0));
+}
+
+#[tokio::test]
+async fn a_provider_that_tells_usage_is_asked_for_it() {
+    let newer = provider("{}", STREAM).await;
+    let gateway = llm(&newer, "").start().await;
+    let reply = gateway.ask(post("/v1/messages", MESSAGES)).await;
+    assert_eq!(reply.status(), 200);
+    assert_eq!(newer.last().json()["stream_options"]["include_usage"], true);
+}
+
+#[tokio::test]
+async fn the_access_log_names_the_ai_services_that_were_asked_and_what_they_took() {
+    const ANSWER: &str = r#"{"id":"x","model":"m-0","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":91,"total_tokens":100,"completion_tokens_details":{"reasoning_tokens":50}}}"#;
+    let (full, answering) = (refusing(503, "application/json", "{}").await, provider(ANSWER, STREAM).await);
+    let both = to_ai("llm}, {group: gateway.nantian.dev, kind: AIService, name: other");
+    let mut gateway = asked_thrice(&full, "provider: openai, model: first, auth: {type: none}")
+        .manifest("other", &ai_service("other", "m", &answering))
+        .route("both", &[rule("/both", &both)])
+        .options(&["--access-log", "json"])
+        .start()
+        .await;
+    let ask = r#"{"model":"llm","max_tokens":9,"top_k":3,"messages":[{"role":"user","content":"hi"}]}"#;
+    assert_eq!(gateway.ask(post("/both/v1/messages", ask)).await.status(), 200);
+    assert_eq!(gateway.get("/unknown").await.status(), 404);
+    gateway.signal("TERM");
+    assert!(gateway.exit().await.success());
+    let lines: Vec<Value> =
+        gateway.output.all().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let asked = lines[0]["ai"].as_array().unwrap();
+    let told = |at: usize, field: &str| asked[at][field].clone();
+    assert_eq!((told(0, "service"), told(1, "service")), ("demo/llm".into(), "demo/other".into()));
+    assert_eq!((told(0, "attempts"), told(1, "attempts")), (3.into(), 1.into()));
+    assert_eq!((told(0, "outcome"), told(1, "outcome")), ("not_served".into(), "completed".into()));
+    assert_eq!((told(0, "error"), told(1, "model")), ("overloaded".into(), "m-0".into()));
+    assert_eq!((told(1, "input_tokens"), told(1, "output_tokens")), (9.into(), 91.into()));
+    assert_eq!((told(1, "reasoning_tokens"), told(1, "dropped")), (50.into(), "top_k".into()));
+    assert_eq!((asked.len(), lines[1].get("ai")), (2, None));
+}
