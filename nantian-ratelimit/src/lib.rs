@@ -72,8 +72,8 @@
 //!
 //! # What it does not do
 //!
-//! - What requests use is learned for each limiter ([`Limiter::typical_tokens`]), not for each model: give models limiters of
-//!   their own, or a [`CostEstimator`] that knows them.
+//! - What requests use is learned for each limiter ([`Limiter::typical_tokens`]). Whoever reads bodies knows more: put what is
+//!   expected into [`EstimatedTokens`]; an [`OutputEstimate`] for each model tells how long answers become.
 //! - A token is a token: whoever counts cached ones for less settles with the number that is to count.
 //! - Each decision about shared limits asks the server, unless it has just denied the same; no replica takes a slice of a limit
 //!   ahead of its requests.
@@ -101,6 +101,7 @@ mod levels;
 mod limiter;
 mod line;
 mod observe;
+mod output;
 mod policy;
 mod poly;
 mod rate;
@@ -127,6 +128,7 @@ pub use layer::RateLimitLayer;
 pub use levels::{Level, Levels};
 pub use limiter::{Admitted, Limiter, LimiterBuilder};
 pub use observe::{Decision, Observe};
+pub use output::OutputEstimate;
 pub use policy::{Limit, LimitName, MAX_LIMITS, MissingKey, OnLimit, Policy, PolicyBuilder, Queue, Unit};
 pub use reservation::{Reservation, Settled, Settlement};
 pub use respond::{ByDialect, ProblemJson, Responder};

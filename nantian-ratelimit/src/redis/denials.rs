@@ -39,8 +39,6 @@ pub(super) struct Denial {
     pub(super) at: Timestamp,
     /// When the cost fits.
     pub(super) until: Timestamp,
-    /// The limit that keeps it out.
-    pub(super) column: usize,
     /// What was in use of each limit.
     pub(super) used: Vec<f64>,
 }
@@ -98,7 +96,7 @@ mod tests {
     fn denial(until: u64) -> Denial {
         let at = Timestamp::ORIGIN;
         let until = at.saturating_add(Duration::from_millis(until));
-        Denial { cost: Cost::tokens(10), at, until, column: 0, used: vec![1.0] }
+        Denial { cost: Cost::tokens(10), at, until, used: vec![1.0] }
     }
 
     #[test]

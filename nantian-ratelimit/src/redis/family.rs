@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::denials::{Denial, Denials};
+use super::script;
 use super::store::RedisStore;
 use crate::clock::Timestamp;
+use crate::cost::Cost;
 use crate::error::Denied;
 use crate::key::Key;
 use crate::limiter::Limiter;
@@ -149,10 +151,11 @@ impl Current {
         self.whole.policy().limits().iter()
     }
 
-    /// What a client is told that the server has denied.
-    pub(super) fn denied(&self, now: Timestamp, denial: Denial) -> Denied {
+    /// What a client is told who is denied `cost` as the server has denied no more than that.
+    pub(super) fn denied(&self, now: Timestamp, denial: &Denial, cost: Cost) -> Denied {
+        let (column, until) = script::worst(self.limits(), &denial.used, cost, denial.at);
         let levels = self.whole.levels_of(now, &denial.used);
-        Denied::new(levels, denial.column, Some(denial.until.since(now)))
+        Denied::new(levels, column, Some(until.since(now)))
     }
 
     /// The same levels by another policy, or among another number of replicas. No denial is known yet.
@@ -217,4 +220,31 @@ impl Drop for Report {
 /// The policy for one of `replicas`: each limit divided, at least 1, unless it denies all.
 fn share_of(policy: &Policy, replicas: u32) -> Policy {
     policy.map_amounts(|max| if max == 0 { 0 } else { max.div_ceil(u64::from(replicas.max(1))) })
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::redis::{RedisStore, Verdict};
+    use crate::{Cost, Settlement};
+
+    #[tokio::test]
+    async fn what_ends_long_after_it_was_charged_in_an_outage_is_learned_and_reported() {
+        let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+        let policy = Policy::builder().limit(Limit::tokens_per_minute(1000)).build().unwrap();
+        let limiter = store.limiter("quota", policy);
+        let key = limiter.key(b"alice");
+        let Verdict::Admitted(reservation) = limiter.admit(key.clone(), Cost::tokens(100)).await else {
+            panic!("this process decides alone")
+        };
+        // The charge itself has refilled meanwhile.
+        limiter.family().unreported_until.store(0, Ordering::Relaxed);
+        reservation.settle(Settlement::Used(1500));
+        assert_eq!(limiter.typical_tokens(), 1500);
+        let family = limiter.family();
+        assert!(family.unreported_until.load(Ordering::Relaxed) > family.now().as_nanos());
+        let levels = family.current().unreported.levels_at(family.now(), key.own());
+        assert_eq!(levels.used().map(|(_, used)| used).max(), Some(1500));
+    }
 }

@@ -3,8 +3,26 @@
 //! A [`RedisStore`] is a connection, a [`SharedLimiter`] a policy on it. One call of one script decides all limits of a
 //! policy, by the server's clock, on one key, so that nothing is half done.
 //!
-//! The server is a single one, or a proxy that looks like one; it is reached over TCP, or TLS with the feature `redis-tls`. Redirections of a cluster (`MOVED`, `ASK`) are not followed: they
-//! count as failures.
+//! The server is a single one, or a proxy that looks like one; it is reached over TCP, or TLS with the feature `redis-tls`.
+//! Redirections of a cluster (`MOVED`, `ASK`) are not followed: they count as failures.
+//!
+//! # What is on the server
+//!
+//! A key of a policy is one string, `nrl2:{<digest>}`, of numbers with a fixed width, little-endian:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 for each limit | its unit and window, by which its level is found again after an edit of the policy |
+//! | 8 | the time of the levels in microseconds, as a double |
+//! | 8 | the time until which the string is kept; the server may keep it a second longer |
+//! | 8 for each limit | items in use, as a double |
+//!
+//! A decision reads it once and writes it once: in place, as long as it is kept until all that is used has refilled, else with
+//! an end that is twice as far away. The number in the name is that of this packing: releases with different ones do not
+//! misread each other, and count apart while both run.
+//!
+//! Replicas may have different amounts of a limit while an edit rolls out. A replica that knows fewer limits of a policy than another
+//! forgets the levels of the rest each time it decides: a limit that is added holds once all replicas have it.
 //!
 //! # When the server does not answer
 //!

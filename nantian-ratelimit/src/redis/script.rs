@@ -13,8 +13,12 @@ pub(super) const GREET: &str = include_str!("greet.lua");
 const SIGNATURE: usize = 4;
 /// Bytes of a number.
 const NUMBER: usize = 8;
-/// Numbers that the script is told of each limit.
-const TERMS: usize = 5;
+/// Numbers that the script is told of each limit: its speed, the room it must have, the cost.
+const TERMS: usize = 3;
+/// Numbers that a correction is made of: what it is, and where it ends.
+const CORRECTION: usize = 2;
+/// Numbers of a state besides the levels: its time, and until when it is kept.
+const TIMES: usize = 2;
 
 /// What doubles round away.
 const ROUNDING: f64 = 1e-6;
@@ -26,6 +30,8 @@ pub(super) struct Order {
     pub(super) limits: usize,
     /// Unit and window of each limit, by which the server recognises its level after an edit, then its numbers.
     pub(super) terms: Vec<u8>,
+    /// What each limit is to take more, or less, and the most that can be owed; nothing for a decision alone.
+    pub(super) corrections: Option<Vec<u8>>,
 }
 
 /// What the script answered.
@@ -45,35 +51,42 @@ impl Order {
         cost: Cost,
         mut correction: impl FnMut(&Limit) -> i64,
     ) -> Self {
-        let (mut signatures, mut numbers) = (Vec::new(), Vec::new());
+        let (mut terms, mut numbers, mut corrections) = (Vec::new(), Vec::new(), Vec::new());
+        let mut is_corrected = false;
         for limit in limits {
-            signatures.extend_from_slice(&signature(limit));
+            terms.extend_from_slice(&signature(limit));
             let (max, capacity) = (limit.max().max(1), limit.capacity().max(1));
-            let terms = [
-                per_microsecond(limit),
-                capacity as f64,
-                capacity.saturating_add(max) as f64,
-                correction(limit) as f64,
-                charge(limit, cost) as f64,
-            ];
-            numbers.extend(terms.iter().flat_map(|term| term.to_le_bytes()));
+            let cost = charge(limit, cost);
+            // What costs nothing needs no room: it passes debt too.
+            let room = if cost == 0 { f64::INFINITY } else { (capacity - cost) as f64 + ROUNDING };
+            write(&mut numbers, [per_microsecond(limit), room, cost as f64]);
+            let correction = correction(limit);
+            is_corrected |= correction != 0;
+            write(&mut corrections, [correction as f64, capacity.saturating_add(max) as f64]);
         }
-        let limits = signatures.len() / SIGNATURE;
-        signatures.append(&mut numbers);
-        Self { limits, terms: signatures }
+        let limits = terms.len() / SIGNATURE;
+        terms.append(&mut numbers);
+        Self { limits, terms, corrections: is_corrected.then_some(corrections) }
     }
+}
+
+/// Numbers as the script reads them.
+fn write<const COUNT: usize>(bytes: &mut Vec<u8>, numbers: [f64; COUNT]) {
+    bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
 }
 
 /// The script for a number of limits.
 pub(super) fn decide(limits: usize) -> String {
     let signature = format!("<c{}", limits * SIGNATURE);
-    let state = format!("{signature}d{}", "d".repeat(limits));
-    let terms = format!("{signature}{}", "d".repeat(limits * TERMS));
+    let numbers = |count: usize| "d".repeat(count);
+    let state = format!("{signature}{}", numbers(TIMES + limits));
+    let terms = format!("{signature}{}", numbers(limits * TERMS));
+    let corrections = format!("<{}", numbers(limits * CORRECTION));
     let template = DECIDE.lines().filter(|line| !line.trim_start().starts_with("--"));
     let mut script = String::new();
     for line in template {
-        let line = line.replace("$terms", &terms).replace("$state", &state);
-        let line = line.replace("$size", &state_size(limits).to_string());
+        let line = line.replace("$terms", &terms).replace("$corrections", &corrections);
+        let line = line.replace("$state", &state).replace("$size", &state_size(limits).to_string());
         let numbered = |text: &str| (1..=limits).map(|limit| text.replace('@', &limit.to_string())).collect();
         let lines: Vec<String> =
             match line.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?))) {
@@ -94,7 +107,7 @@ pub(super) fn decide(limits: usize) -> String {
 
 /// Bytes of a state.
 const fn state_size(limits: usize) -> usize {
-    limits * (SIGNATURE + NUMBER) + NUMBER
+    limits * (SIGNATURE + NUMBER) + TIMES * NUMBER
 }
 
 /// What `limit` counts of `cost`; a cost above the capacity asks for a full bucket and takes all of it.
@@ -149,7 +162,7 @@ impl Answer {
         let (numbers, []) = bytes.get(limits * SIGNATURE..)?.as_chunks::<NUMBER>() else { return None };
         let mut numbers = numbers.iter().map(|number| f64::from_le_bytes(*number));
         let fits = numbers.next()? > 0.0;
-        let used: Vec<f64> = numbers.collect();
+        let used: Vec<f64> = numbers.skip(TIMES - 1).collect();
         let is_sane = used.iter().all(|level| level.is_finite() && *level >= 0.0);
         is_sane.then_some(Self { fits, used })
     }
@@ -185,10 +198,11 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_not_read() {
         assert_eq!(Answer::read(b"", 0), None);
-        assert_eq!(Answer::read(&[0; 19], 1), None);
-        assert_eq!(Answer::read(&[0; 32], 1), None);
-        let answer =
-            |time: f64, level: f64| [&b"sign"[..], &time.to_le_bytes(), &level.to_le_bytes()].concat();
+        assert_eq!(Answer::read(&[0; 27], 1), None);
+        assert_eq!(Answer::read(&[0; 40], 1), None);
+        let answer = |time: f64, level: f64| {
+            [&b"sign"[..], &time.to_le_bytes(), &[0; 8], &level.to_le_bytes()].concat()
+        };
         assert_eq!(Answer::read(&answer(1.0, f64::NAN), 1), None);
         assert_eq!(Answer::read(&answer(1.0, -1.0), 1), None);
         assert_eq!(Answer::read(&answer(1.0, 2.5), 1), Some(Answer { fits: true, used: vec![2.5] }));
@@ -200,11 +214,11 @@ mod tests {
     fn the_script_is_written_out_for_each_limit() {
         let script = decide(2);
         for line in [
-            "local signature, speed1, capacity1, ceiling1, correction1, cost1, speed2, capacity2, ceiling2, correction2, cost2 \
-             = unpack('<c8dddddddddd', ARGV[1])",
+            "local signature, speed1, room1, cost1, speed2, room2, cost2 = unpack('<c8dddddd', ARGV[1])",
             "local level2 = 0",
-            "  if #state == 32 then",
-            "    known, at, level1, level2 = unpack('<c8ddd', state)",
+            "  if #state == 40 then",
+            "    known, at, kept, level1, level2 = unpack('<c8dddd', state)",
+            "  local correction1, ceiling1, correction2, ceiling2 = unpack('<dddd', corrections)",
         ] {
             assert!(script.lines().any(|written| written == line), "{line}\n{script}");
         }

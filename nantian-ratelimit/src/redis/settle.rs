@@ -83,7 +83,10 @@ impl SharedReservation {
             Charged::Locally { local, unreported } => {
                 if let Some(unreported) = unreported {
                     unreported.settle_once_at(now, settlement);
+                    // It may have taken longer than what was charged at first takes to refill.
+                    self.0.limiter.family().remember_unreported(now);
                 }
+                settlement.teach(self.0.limiter.whole().typical());
                 let settled = local.settle_once_at(now, settlement);
                 if settled.used < settled.reserved {
                     self.nudge();

@@ -139,7 +139,7 @@ impl SharedLimiter {
         };
         if let Some(denial) = current.denials.find(key.remote, cost, now) {
             family.store.0.count_remembered();
-            return Verdict::Denied(current.denied(now, denial));
+            return Verdict::Denied(current.denied(now, &denial, cost));
         }
         let report = family.report(now, key.own);
         let unreported = |limit: &Limit| report.as_ref().map_or(0, |report| report.items().of(limit));
@@ -152,10 +152,11 @@ impl SharedLimiter {
             let levels = current.whole.levels_of(now, &used);
             Verdict::Admitted(SharedReservation::new(self, key, cost, levels, Charged::Remotely(local)))
         } else {
-            let (column, until) = script::worst(current.limits(), &used, cost, now);
-            let denial = Denial { cost, at: now, until, column, used };
-            current.denials.insert(key.remote, denial.clone());
-            Verdict::Denied(current.denied(now, denial))
+            let (_, until) = script::worst(current.limits(), &used, cost, now);
+            let denial = Denial { cost, at: now, until, used };
+            let denied = current.denied(now, &denial, cost);
+            current.denials.insert(key.remote, denial);
+            Verdict::Denied(denied)
         }
     }
 
@@ -186,7 +187,7 @@ impl SharedLimiter {
     pub(crate) fn known_denial(&self, key: &SharedKey, cost: Cost) -> Option<Denied> {
         let (current, now) = (self.0.family.current(), self.0.family.now());
         let denial = current.denials.find(key.remote, cost, now)?;
-        Some(current.denied(now, denial))
+        Some(current.denied(now, &denial, cost))
     }
 
     /// The policy as it is, and where requests wait for it.
@@ -219,9 +220,10 @@ impl SharedKey {
         self.own
     }
 
-    /// The name of the levels on the server, whole within its hash tag.
+    /// The name of the levels on the server, whole within its hash tag. Its number is that of their packing, so that processes
+    /// of another release do not misread them.
     pub(super) fn name(&self) -> String {
-        format!("nrl:{{{:016x}{:016x}}}", self.remote.shard, self.remote.tag)
+        format!("nrl2:{{{:016x}{:016x}}}", self.remote.shard, self.remote.tag)
     }
 
     pub(super) fn remote(&self) -> Key {

@@ -370,7 +370,7 @@ impl Inner {
 
 fn carry_out(how: &str, script: &str, key: &str, order: &Order) -> Cmd {
     let mut command = Cmd::new();
-    command.arg(how).arg(script).arg(1).arg(key).arg(&order.terms);
+    command.arg(how).arg(script).arg(1).arg(key).arg(&order.terms).arg(&order.corrections);
     command
 }
 

@@ -11,7 +11,7 @@ use nantian_ratelimit::{
     Cost, EstimatedTokens, Limit, LimitName, Limiter, OnLimit, Policy, Queue, RateLimitLayer,
     ReservationHandle, ScopePart, Settlement, Unit,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::server::{Server, eventually, policy};
@@ -40,9 +40,10 @@ async fn whoever_waits_is_woken_by_what_another_gives_back() {
         let verdict = other.admit(key, Cost { requests: 0, tokens: 100 }).await;
         let Verdict::Admitted(reservation) = verdict else { panic!("{verdict:?}") };
         let request = Request::builder().extension(EstimatedTokens(50)).body(()).unwrap();
+        let before = one.store.status().answers;
         let waiting = tokio::spawn(service.oneshot(request));
         // It is refused at first: while it waits, nobody else is asked for.
-        sleep(Duration::from_millis(50)).await;
+        eventually(|| one.store.status().answers > before).await;
         assert!(!waiting.is_finished());
         reservation.settle(Settlement::Used(0));
         let response = timeout(Duration::from_secs(10), waiting).await.expect("it is woken");

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use nantian_ratelimit::redis::{RedisStore, SharedLimiter};
 use nantian_ratelimit::{Cost, Limit, LimitName, Unit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisConnectionInfo};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
@@ -90,17 +91,46 @@ fn keys() -> impl Iterator<Item = u64> {
     (0..200_000u64).map(|step| step.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).map(|key| key % 100_000)
 }
 
-/// Sets as many bytes as a state of three limits has, under names as long as those of levels.
-async fn set_all(server: &Server) {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).await.unwrap();
-    let value = "v".repeat(44);
-    for batch in keys().collect::<Vec<_>>().chunks(16) {
-        let commands: String =
-            batch.iter().map(|key| format!("SET nrl:{{{key:032x}}} {value} PX 61000\r\n")).collect();
-        stream.write_all(commands.as_bytes()).await.unwrap();
-        let mut answers = vec![0; "+OK\r\n".len() * batch.len()];
-        stream.read_exact(&mut answers).await.unwrap();
+/// Has sixteen tasks send `command` for every key, each one when the last is answered, over one connection: as decisions are.
+async fn send_all(server: &Server, command: impl Fn(String) -> Cmd) {
+    let address = (Ipv4Addr::LOCALHOST, server.port());
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let settings = RedisConnectionInfo::default();
+    let (connection, driver) = MultiplexedConnection::new(&settings, stream).await.unwrap();
+    let tasks = (0..16).map(|task| {
+        let mut connection = connection.clone();
+        let commands: Vec<_> =
+            keys().skip(task).step_by(16).map(|key| command(format!("nrl2:{{{key:032x}}}"))).collect();
+        tokio::spawn(async move {
+            for command in commands {
+                connection.send_packed_command(&command).await.unwrap();
+            }
+        })
+    });
+    let all = async {
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = driver => panic!("the server has closed the connection"),
+        () = all => {}
     }
+}
+
+/// Sets as many bytes as a state of three limits has.
+fn set(key: String) -> Cmd {
+    let mut command = Cmd::new();
+    command.arg("SET").arg(key).arg("v".repeat(52)).arg("PX").arg(61000);
+    command
+}
+
+/// Calls the script `name` with as many bytes as a decision over three limits.
+fn call(name: &str, key: String) -> Cmd {
+    let mut command = Cmd::new();
+    command.arg("EVALSHA").arg(name).arg(1).arg(key).arg("v".repeat(84));
+    command
 }
 
 /// Decides with sixteen requests on their way.
@@ -129,17 +159,25 @@ async fn what_three_limits_cost_the_server_beside_a_set() {
     let limits =
         [Limit::requests_per_minute(60), Limit::tokens_per_minute(1000), Limit::tokens_per_hour(1000)];
     let limiter = store.limiter("quota", policy(limits));
-    set_all(&server).await;
+    send_all(&server, set).await;
     decide_all(&limiter).await;
+    let answer = server.ask("SCRIPT LOAD \"return 1\"").await;
+    let name = answer.lines().nth(1).unwrap();
     let mut ratios = Vec::new();
     for _ in 0..5 {
         server.ask("CONFIG RESETSTAT").await;
-        set_all(&server).await;
+        send_all(&server, set).await;
         let set = cost(&server, "set").await;
+        server.ask("CONFIG RESETSTAT").await;
+        send_all(&server, |key| call(name, key)).await;
+        let nothing = cost(&server, "evalsha").await;
         server.ask("CONFIG RESETSTAT").await;
         decide_all(&limiter).await;
         let decide = cost(&server, "evalsha").await;
-        println!("SET {set} µs, a decision {decide} µs: {:.2} times", decide / set);
+        let (all, floor) = (decide / set, nothing / set);
+        println!(
+            "SET {set} µs, an empty script {nothing} µs: {floor:.2} times, a decision {decide} µs: {all:.2} times"
+        );
         ratios.push(decide / set);
     }
     driver.abort();
