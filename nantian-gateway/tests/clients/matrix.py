@@ -47,7 +47,13 @@ def fails_with(kind, status, message, call):
     raise AssertionError("no error")
 
 
-class OpenAi:
+class Client:
+    """What is asked for, whatever the package: a model that the route does not know, unless it is told otherwise."""
+
+    model = "any"
+
+
+class OpenAi(Client):
     """The `openai` package."""
 
     def __init__(self, base):
@@ -55,11 +61,11 @@ class OpenAi:
 
     def ask(self, text, **options):
         return self.client.chat.completions.create(
-            model="any", messages=[{"role": "user", "content": text}], **options)
+            model=self.model, messages=[{"role": "user", "content": text}], **options)
 
     def chat(self):
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
-        answer = self.client.chat.completions.create(model="any", messages=messages)
+        answer = self.client.chat.completions.create(model=self.model, messages=messages)
         is_equal((answer.choices[0].message.content, answer.choices[0].finish_reason), (HELLO, "stop"))
         is_equal((answer.usage.prompt_tokens, answer.usage.completion_tokens), (11, 7))
 
@@ -67,7 +73,7 @@ class OpenAi:
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
         for told in (True, False):
             options = {"stream_options": {"include_usage": True}} if told else {}
-            chunks = list(self.client.chat.completions.create(model="any", messages=messages, stream=True, **options))
+            chunks = list(self.client.chat.completions.create(model=self.model, messages=messages, stream=True, **options))
             is_equal("".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices), HELLO)
             is_equal([chunk.usage.completion_tokens for chunk in chunks if chunk.usage], [7] if told else [])
 
@@ -79,7 +85,7 @@ class OpenAi:
             for call in calls]}
         results = [{"role": "tool", "tool_call_id": call.id, "content": result} for call, result in zip(calls, RESULTS)]
         answer = self.client.chat.completions.create(
-            model="any", messages=[{"role": "user", "content": "tools"}, said, *results], tools=self.tools(), **options)
+            model=self.model, messages=[{"role": "user", "content": "tools"}, said, *results], tools=self.tools(), **options)
         is_equal(answer.choices[0].message.content, "3 and 20")
 
     def tools(self):
@@ -92,7 +98,7 @@ class OpenAi:
 
     def streamed_tool_calls(self):
         with self.client.chat.completions.stream(
-                model="any", messages=[{"role": "user", "content": "tools"}], tools=self.tools()) as stream:
+                model=self.model, messages=[{"role": "user", "content": "tools"}], tools=self.tools()) as stream:
             answer = stream.get_final_completion()
         self.follow_up(answer.choices[0].message.tool_calls)
 
@@ -128,20 +134,20 @@ class OpenAi:
     def embeddings(self):
         # As the client asks by itself, in base64, and as numbers.
         for options in ({}, {"encoding_format": "float"}):
-            answer = self.client.embeddings.create(model="any", input=list(VECTORS), **options)
+            answer = self.client.embeddings.create(model=self.model, input=list(VECTORS), **options)
             vectors = {item.index: list(item.embedding) for item in answer.data}
             is_equal([vectors[at] for at in range(len(VECTORS))], list(VECTORS.values()))
             is_equal(answer.usage.prompt_tokens, 5)
 
 
-class Responses:
+class Responses(Client):
     """The `openai` package, by its newer API."""
 
     def __init__(self, base):
         self.client = openai.OpenAI(base_url=f"{base}/v1", api_key="of-the-client", max_retries=0, timeout=20)
 
     def ask(self, input, **options):
-        return self.client.responses.create(model="any", input=input, **options)
+        return self.client.responses.create(model=self.model, input=input, **options)
 
     def chat(self):
         answer = self.ask("hello", instructions="Be brief.")
@@ -174,13 +180,13 @@ class Responses:
         self.follow_up(self.ask("tools", tools=self.tools()))
 
     def streamed_tool_calls(self):
-        with self.client.responses.stream(model="any", input="tools", tools=self.tools()) as stream:
+        with self.client.responses.stream(model=self.model, input="tools", tools=self.tools()) as stream:
             self.follow_up(stream.get_final_response())
 
     def reasoning(self):
         options = {"reasoning": {"effort": "high", "summary": "auto"}, "include": ["reasoning.encrypted_content"]}
         self.follow_up(self.ask("tools", tools=self.tools(), **options), **options)
-        with self.client.responses.stream(model="any", input="tools", tools=self.tools(), **options) as stream:
+        with self.client.responses.stream(model=self.model, input="tools", tools=self.tools(), **options) as stream:
             self.follow_up(stream.get_final_response(), **options)
 
     def picture(self):
@@ -208,7 +214,7 @@ class Responses:
                     return
 
 
-class Anthropic:
+class Anthropic(Client):
     """The `anthropic` package."""
 
     def __init__(self, base):
@@ -216,7 +222,7 @@ class Anthropic:
 
     def ask(self, text, **options):
         options = {"max_tokens": 100, **options}
-        return self.client.messages.create(model="any", messages=[{"role": "user", "content": text}], **options)
+        return self.client.messages.create(model=self.model, messages=[{"role": "user", "content": text}], **options)
 
     def chat(self):
         answer = self.ask("hello", system="Be brief.")
@@ -225,7 +231,7 @@ class Anthropic:
 
     def stream(self):
         with self.client.messages.stream(
-                model="any", max_tokens=100, system="Be brief.", messages=[{"role": "user", "content": "hello"}]) as stream:
+                model=self.model, max_tokens=100, system="Be brief.", messages=[{"role": "user", "content": "hello"}]) as stream:
             is_equal("".join(stream.text_stream), HELLO)
             answer = stream.get_final_message()
         is_equal((answer.stop_reason, answer.usage.output_tokens), ("end_turn", 7))
@@ -241,21 +247,21 @@ class Anthropic:
         messages = [{"role": "user", "content": "tools"}, {"role": "assistant", "content": answer.content},
                     {"role": "user", "content": results}]
         options = {"max_tokens": 100, **options}
-        answer = self.client.messages.create(model="any", messages=messages, tools=self.tools(), **options)
+        answer = self.client.messages.create(model=self.model, messages=messages, tools=self.tools(), **options)
         is_equal(answer.content[0].text, "3 and 20")
 
     def tool_calls(self):
         self.follow_up(self.ask("tools", tools=self.tools()))
 
     def streamed_tool_calls(self):
-        with self.client.messages.stream(model="any", max_tokens=100, tools=self.tools(),
+        with self.client.messages.stream(model=self.model, max_tokens=100, tools=self.tools(),
                                          messages=[{"role": "user", "content": "tools"}]) as stream:
             self.follow_up(stream.get_final_message())
 
     def reasoning(self):
         options = {"max_tokens": 4000, "thinking": {"type": "enabled", "budget_tokens": 2000}}
         self.follow_up(self.ask("tools", tools=self.tools(), **options), **options)
-        with self.client.messages.stream(model="any", tools=self.tools(), **options,
+        with self.client.messages.stream(model=self.model, tools=self.tools(), **options,
                                          messages=[{"role": "user", "content": "tools"}]) as stream:
             self.follow_up(stream.get_final_message(), **options)
 
@@ -282,25 +288,25 @@ class Anthropic:
                     return
 
 
-class Ollama:
+class Ollama(Client):
     """The `ollama` package."""
 
     def __init__(self, base):
         self.client = ollama.Client(host=base, timeout=20)
 
     def ask(self, text, **options):
-        return self.client.chat(model="any", messages=[{"role": "user", "content": text}], **options)
+        return self.client.chat(model=self.model, messages=[{"role": "user", "content": text}], **options)
 
     def greeting(self):
         return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
 
     def chat(self):
-        answer = self.client.chat(model="any", messages=self.greeting())
+        answer = self.client.chat(model=self.model, messages=self.greeting())
         is_equal((answer.message.content, answer.done_reason), (HELLO, "stop"))
         is_equal((answer.prompt_eval_count, answer.eval_count), (11, 7))
 
     def stream(self):
-        parts = list(self.client.chat(model="any", messages=self.greeting(), stream=True))
+        parts = list(self.client.chat(model=self.model, messages=self.greeting(), stream=True))
         is_equal("".join(part.message.content for part in parts), HELLO)
         is_equal((parts[-1].done, parts[-1].eval_count), (True, 7))
 
@@ -312,7 +318,7 @@ class Ollama:
         results = [{"role": "tool", "tool_name": "get_weather", "content": result} for result in RESULTS]
         said = {"role": "assistant", "content": "", "tool_calls": calls}
         answer = self.client.chat(
-            model="any", messages=[{"role": "user", "content": "tools"}, said, *results], tools=self.tools(), **options)
+            model=self.model, messages=[{"role": "user", "content": "tools"}, said, *results], tools=self.tools(), **options)
         is_equal(answer.message.content, "3 and 20")
 
     def tool_calls(self):
@@ -328,7 +334,7 @@ class Ollama:
 
     def picture(self):
         message = {"role": "user", "content": "picture", "images": [base64.b64decode(PICTURE)]}
-        is_equal(self.client.chat(model="any", messages=[message]).message.content, "a picture")
+        is_equal(self.client.chat(model=self.model, messages=[message]).message.content, "a picture")
 
     def structured(self):
         is_equal(json.loads(self.ask("person", format=SCHEMA).message.content), json.loads(PERSON))
@@ -347,10 +353,10 @@ class Ollama:
 
 
     def embeddings(self):
-        answer = self.client.embed(model="any", input=list(VECTORS))
+        answer = self.client.embed(model=self.model, input=list(VECTORS))
         is_equal(([list(vector) for vector in answer.embeddings], answer.prompt_eval_count), (list(VECTORS.values()), 5))
         for text, vector in VECTORS.items():
-            is_equal(list(self.client.embeddings(model="any", prompt=text).embedding), vector)
+            is_equal(list(self.client.embeddings(model=self.model, prompt=text).embedding), vector)
 
 
 CLIENTS = {"openai": OpenAi, "openai-responses": Responses, "anthropic": Anthropic, "ollama": Ollama}
@@ -386,6 +392,7 @@ def check(feature, reach, dialect, world):
 
 def stands_in(client, first, asked):
     """Whether a client gets all it asks for where the first provider has no room, whichever dialect that speaks."""
+    client.model = f"{first}-overloaded"
     for feature in STANDING_IN:
         asked.clear()
         try:
@@ -426,10 +433,9 @@ stringData: {{token: {KEY}, account: "{ACCOUNT}:{KEY}"}}
         yield service(f"{dialect}-overloaded", dialect, overloaded[dialect])
         yield route(dialect, f"{{group: gateway.nantian.dev, kind: AIService, name: {dialect}}}")
         for first in ports:
-            # A share that is never left out by chance.
             yield route(f"{first}-else-{dialect}", f"""
-        {{group: gateway.nantian.dev, kind: AIService, name: {first}-overloaded, weight: 1000000}},
-        {{group: gateway.nantian.dev, kind: AIService, name: {dialect}, weight: 1}}""")
+        {{group: gateway.nantian.dev, kind: AIService, name: {first}-overloaded}},
+        {{group: gateway.nantian.dev, kind: AIService, name: {dialect}}}""")
 
 
 def service(name, dialect, upstream):
