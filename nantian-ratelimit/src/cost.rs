@@ -50,6 +50,7 @@ impl Cost {
         Self { requests: 1, tokens }
     }
 
+    #[inline]
     pub(crate) fn of(&self, unit: Unit) -> u64 {
         match unit {
             Unit::Requests => self.requests,

@@ -67,6 +67,10 @@ impl Ledger {
     }
 
     /// Charges every limit, or none, and writes down where they stand.
+    ///
+    /// The verdict is a constant of the way that was taken, and nothing that was computed from a cell: a processor foresees the way, so
+    /// that who goes by the verdict does not wait for memory.
+    #[inline(never)]
     pub(crate) fn admit(&self, now: Timestamp, key: Key, cost: Cost, tats: &mut Tats) -> Verdict {
         if self.is_retired() {
             return Verdict::Retired;
@@ -189,7 +193,7 @@ impl Ledger {
     }
 
     /// Charges `LIMITS` limits of a key that is probably where most are, in a slot of `WIDTH` words.
-    #[inline(never)]
+    #[inline]
     fn admit_near<const LIMITS: usize, const WIDTH: usize>(
         &self,
         now: Timestamp,

@@ -87,8 +87,7 @@ impl<T> Table<T> {
     /// The slot of `key`, of `WIDTH` words, if it is in the largest segment.
     #[inline]
     pub(crate) fn find_in_largest<const WIDTH: usize>(&self, key: Key) -> Option<Slot<'_>> {
-        let segment = self.shard(self.position(key)).largest()?;
-        segment.near(key.tag).find::<WIDTH>(key.tag).or_else(|| segment.find_far::<WIDTH>(key.tag))
+        self.shards.get(self.position(key))?.largest()?.find::<WIDTH>(key.tag)
     }
 
     /// The slot of `key`. `None` may mean that it is being given one right now: [`Table::lock`] tells.
@@ -252,13 +251,15 @@ impl Segment {
     }
 
     /// The slot of `tag`, for slots of `WIDTH` words.
+    #[inline]
     fn find<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
-        self.near(tag).find::<WIDTH>(tag).or_else(|| self.find_far::<WIDTH>(tag))
+        let found = self.near(tag).find::<WIDTH>(tag).or_else(|| self.find_far::<WIDTH>(tag));
+        found.map(|words| Slot(words))
     }
 
     /// The slot of a tag that is not near. By itself, so that the processor goes on with those that are.
     #[inline(never)]
-    fn find_far<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
+    fn find_far<const WIDTH: usize>(&self, tag: u64) -> Option<&[AtomicU64; WIDTH]> {
         self.far(tag).find::<WIDTH>(tag)
     }
 
@@ -292,14 +293,14 @@ impl Segment {
 impl Pair {
     /// Compares all tags before it branches: which slot it is cannot be foreseen, that it is here can.
     #[inline]
-    fn find<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
+    fn find<const WIDTH: usize>(&self, tag: u64) -> Option<&[AtomicU64; WIDTH]> {
         let (slots, _) = self.0.as_chunks::<WIDTH>();
         let mut found = slots.len();
         for (position, words) in slots.iter().enumerate() {
             let is_tag = words.first().is_some_and(|word| word.load(Ordering::Acquire) == tag);
             found = if is_tag { position } else { found };
         }
-        slots.get(found).map(|words| Slot(words))
+        slots.get(found)
     }
 
     fn slots(&self, width: usize) -> impl Iterator<Item = Slot<'_>> {

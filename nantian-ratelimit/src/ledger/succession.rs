@@ -63,6 +63,7 @@ impl Ledger {
         self.retired.store(true, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Acquire)
     }
