@@ -16,7 +16,7 @@ use crate::error::BoxError;
 use crate::handle::{Shared, StreamHandle};
 use crate::held::Held;
 use crate::respond::Responder;
-use crate::show::{Shown, forwarded, local, replied, replied_locally, show_request, show_response};
+use crate::show::{Shown, Watching, forwarded, local, replied, replied_locally, show_request, show_response};
 use crate::stream::{Direction, StreamContext};
 
 pin_project! {
@@ -96,8 +96,12 @@ where
             Some(std::mem::replace(inner, clone))
         };
         let state = match shown {
-            Shown::Forward { watched } => {
-                State::Inner { future: inner.call(forwarded(parts, body, watched, &stream)) }
+            Shown::Forward(Watching::Length) => State::HeldRequest {
+                service: ready(),
+                held: Some(Held::until_first_part((parts, body), Direction::Request, &stream)),
+            },
+            Shown::Forward(watching) => {
+                State::Inner { future: inner.call(forwarded(parts, body, watching, &stream)) }
             }
             Shown::Local(response) => reply_locally(response),
             Shown::Pending => State::Request { service: ready(), request: Some((parts, body)) },
@@ -219,10 +223,15 @@ where
         match show_request(&mut shared.context, &mut parts, body.is_end_stream(), responder) {
             Shown::Pending => *request = Some((parts, body)),
             Shown::Local(response) => return Poll::Ready(reply_locally(response)),
-            Shown::Forward { watched } => {
+            Shown::Forward(Watching::Length) => {
+                drop(shared);
+                let held = Held::until_first_part((parts, body), Direction::Request, stream);
+                return Poll::Ready(State::HeldRequest { service: service.take(), held: Some(held) });
+            }
+            Shown::Forward(watching) => {
                 drop(shared);
                 let Some(mut ready) = service.take() else { return Poll::Pending };
-                let request = forwarded(parts, body, watched, stream);
+                let request = forwarded(parts, body, watching, stream);
                 return Poll::Ready(State::Inner { future: ready.call(request) });
             }
             Shown::Hold => {
@@ -309,14 +318,18 @@ where
                 let held = Held::new((parts, source), Direction::Response, is_local, stream);
                 return Next::Go(State::HeldReply { held: Some(held), is_local });
             }
-            Shown::Forward { watched: true } if is_local => {
+            Shown::Forward(Watching::Parts | Watching::Length) if is_local => {
                 drop(shared);
                 replied_locally(parts, source, stream, cx)
             }
-            Shown::Forward { watched } => replied(parts, source, watched, stream),
+            Shown::Forward(Watching::Length) => {
+                let held = Held::until_first_part((parts, source), Direction::Response, stream);
+                return Next::Go(State::HeldReply { held: Some(held), is_local });
+            }
+            Shown::Forward(watching) => replied(parts, source, watching, stream),
             Shown::Local(response) => {
                 let (parts, source) = made_here(response);
-                replied(parts, source, false, stream)
+                replied(parts, source, Watching::No, stream)
             }
         };
         return Next::Over(Ok(response));
@@ -339,7 +352,7 @@ where
     let Some(waiting) = held.as_mut() else { return Poll::Pending };
     if let Some(response) = ready!(waiting.poll_response(stream, responder, cx)) {
         let (parts, source) = made_here(response);
-        return Poll::Ready(replied(parts, source, false, stream));
+        return Poll::Ready(replied(parts, source, Watching::No, stream));
     }
     held.take().map_or(Poll::Pending, |held| Poll::Ready(held.into_response(is_local, stream)))
 }

@@ -1,11 +1,11 @@
-//! Messages whose headers a plugin holds while it looks at their body.
+//! Messages whose headers wait for what plugins do with their body.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body;
 
 use crate::body::{Passed, Relay, RequestBody, ResponseBody, Source};
@@ -21,6 +21,20 @@ pub(crate) struct Held<P, B> {
     body: Pin<Box<B>>,
     relay: Relay,
     front: Option<Passed>,
+    awaited: Awaited,
+    /// A plugin has written a length of its own.
+    is_resized: bool,
+}
+
+/// What the headers wait for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// A plugin that holds them.
+    Plugin,
+    /// The first part that passes the plugins: it shows whether the body keeps the length that they announce.
+    Part,
+    /// Nothing: they are to leave.
+    Nothing,
 }
 
 // === impl Held ===
@@ -47,9 +61,14 @@ where
             };
             if let Poll::Ready(frame) = polled {
                 self.front = frame;
+                if self.awaited == Awaited::Part {
+                    self.awaited = Awaited::Nothing;
+                }
             }
             let mut shared = ready!(stream.poll_lock(cx));
-            if let Some(refusal) = shared.refusal.take() {
+            // A response that its plugins have let go is broken off, as if its headers had left.
+            let is_let_go = direction == Direction::Response && self.awaited != Awaited::Plugin;
+            if let Some(refusal) = shared.refusal.take_if(|_| !is_let_go) {
                 return Poll::Ready(local(*refusal, &shared.context, responder));
             }
             let action = match take(&mut shared.context, &mut self.parts) {
@@ -60,7 +79,17 @@ where
             match action {
                 Action::Hold => return Poll::Pending,
                 Action::Pending => ready!(shared.context.poll_wait(direction, cx)),
-                action => return Poll::Ready(local(action, &shared.context, responder)),
+                Action::Continue if self.awaited == Awaited::Part => {
+                    if is_let_go {
+                        return Poll::Pending;
+                    }
+                    let action = ready!(shared.context.poll_interrupt(cx));
+                    return Poll::Ready(local(action, &shared.context, responder));
+                }
+                action => {
+                    self.is_resized = shared.context.is_resized(direction);
+                    return Poll::Ready(local(action, &shared.context, responder));
+                }
             }
         }
     }
@@ -74,32 +103,62 @@ impl<P, B> Held<P, B> {
         stream: &StreamHandle,
     ) -> Self {
         let relay = Relay::new(stream.clone(), direction, is_local);
-        Self { parts, body: Box::pin(body), relay, front: None }
+        Self { parts, body: Box::pin(body), relay, front: None, awaited: Awaited::Plugin, is_resized: false }
+    }
+
+    /// A message that its plugins have let go, whose headers announce a length.
+    pub(crate) fn until_first_part(
+        (parts, body): (P, B),
+        direction: Direction,
+        stream: &StreamHandle,
+    ) -> Self {
+        Self { awaited: Awaited::Part, ..Self::new((parts, body), direction, false, stream) }
+    }
+
+    /// Whether all of the body has passed, and is in front.
+    fn is_whole(&self) -> bool {
+        self.relay.is_done() && !matches!(self.front, Some(Err(_)))
+    }
+
+    /// Puts the body's length into headers that have not left, as far as it is known; one that is not is not promised.
+    fn announce(&self, headers: &mut HeaderMap) {
+        let (is_promised, keeps) = (headers.contains_key(CONTENT_LENGTH), self.relay.keeps_length());
+        if self.is_whole() && (is_promised || self.is_resized) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(self.relay.sent()));
+        } else if is_promised && (self.is_resized || !keeps) {
+            headers.remove(CONTENT_LENGTH);
+        }
     }
 }
 
 impl<B> Held<http::request::Parts, B> {
     /// The request, once its headers are let go.
-    pub(crate) fn into_request(self) -> Request<RequestBody<B>> {
-        let relay = self.relay.declare(&self.parts.headers);
+    pub(crate) fn into_request(mut self) -> Request<RequestBody<B>> {
+        let mut headers = std::mem::take(&mut self.parts.headers);
+        self.announce(&mut headers);
+        let relay = self.relay.declare(&headers);
+        self.parts.headers = headers;
         Request::from_parts(self.parts, RequestBody::begun(self.body, relay, self.front))
     }
 }
 
 impl<T> Held<http::response::Parts, Source<T>> {
-    /// The response, once its headers are let go; the length of one that is made here is not promised to anybody.
+    /// The response, once its headers are let go; one that is made here is promised no length that it may not have.
     pub(crate) fn into_response(
         mut self,
         is_local: bool,
         stream: &StreamHandle,
     ) -> Response<ResponseBody<T>> {
-        if is_local {
-            self.parts.headers.remove(CONTENT_LENGTH);
+        let mut headers = std::mem::take(&mut self.parts.headers);
+        self.announce(&mut headers);
+        if is_local && !self.is_whole() {
+            headers.remove(CONTENT_LENGTH);
         }
-        let front = reset(&mut self.parts).or(self.front);
+        self.parts.headers = headers;
+        let reset = reset(&mut self.parts);
         let relay = self.relay.declare(&self.parts.headers);
-        let body = ResponseBody::begun(self.body, stream.clone(), relay, front);
-        Response::from_parts(self.parts, body)
+        let body = ResponseBody::begun(self.body, stream.clone(), relay, self.front);
+        Response::from_parts(self.parts, body.broken_by(reset))
     }
 }
 

@@ -4,10 +4,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderValue};
-use http::{Request, Response, StatusCode, request, response};
+use http::{HeaderMap, Request, Response, StatusCode, request, response};
 use http_body::{Body, Frame};
 
-use crate::body::{BodyError, Passed, Relay, RequestBody, ResponseBody, Source};
+use crate::body::{BodyError, Relay, RequestBody, ResponseBody, Source};
 use crate::error::{BoxError, Cause, Failure};
 use crate::handle::StreamHandle;
 use crate::respond::Responder;
@@ -15,14 +15,22 @@ use crate::stream::{Action, Direction, StreamContext};
 
 /// What showing a message's headers led to.
 pub(crate) enum Shown {
-    /// It goes on; a plugin looks at its body, or none does.
-    Forward {
-        watched: bool,
-    },
+    /// It goes on.
+    Forward(Watching),
     /// This is sent instead.
     Local(Response<Bytes>),
     Pending,
     Hold,
+}
+
+/// How plugins look at the body of a message that goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watching {
+    /// Not at all.
+    No,
+    Parts,
+    /// Its headers announce a length, which the body may not keep: they wait for its first part.
+    Length,
 }
 
 /// Marks a response of which nothing is to be sent: a plugin has closed the stream.
@@ -37,21 +45,22 @@ pub(crate) fn show_request(
     responder: &impl Responder,
 ) -> Shown {
     let action = context.on_request_headers(parts, end);
-    shown(action, context, responder, |context| !end && context.wants_request_body())
+    shown(action, context, responder, |context| {
+        let is_watched = !end && context.wants_request_body();
+        watching(context, Direction::Request, is_watched, &parts.headers)
+    })
 }
 
 /// A request as the inner service gets it.
 pub(crate) fn forwarded<B>(
     parts: request::Parts,
     body: B,
-    watched: bool,
+    watching: Watching,
     stream: &StreamHandle,
 ) -> Request<RequestBody<B>> {
-    let body = if watched {
-        let relay = Relay::new(stream.clone(), Direction::Request, false);
-        RequestBody::watched(body, relay.declare(&parts.headers))
-    } else {
-        RequestBody::unwatched(body)
+    let body = match watching {
+        Watching::No => RequestBody::unwatched(body),
+        _ => RequestBody::watched(body, Relay::new(stream.clone(), Direction::Request, false)),
     };
     Request::from_parts(parts, body)
 }
@@ -63,20 +72,42 @@ pub(crate) fn show_response(
     end: bool,
     responder: &impl Responder,
 ) -> Shown {
+    let status = parts.status;
     let action = context.on_response_headers(parts, end);
-    // Behind a switch of protocols there are no messages to look at.
-    let has_messages = parts.status != StatusCode::SWITCHING_PROTOCOLS;
-    shown(action, context, responder, |context| !end && has_messages && context.wants_response_body())
+    shown(action, context, responder, |context| {
+        // A response that a plugin has made one without content has the length of none.
+        let is_emptied = parts.status != status && parts.status == StatusCode::NOT_MODIFIED;
+        if is_emptied || parts.status == StatusCode::NO_CONTENT {
+            parts.headers.remove(CONTENT_LENGTH);
+        }
+        // Behind a switch of protocols there are no messages to look at.
+        let has_messages = parts.status != StatusCode::SWITCHING_PROTOCOLS;
+        let is_watched = !end && has_messages && context.wants_response_body();
+        watching(context, Direction::Response, is_watched, &parts.headers)
+    })
+}
+
+fn watching(
+    context: &StreamContext,
+    direction: Direction,
+    is_watched: bool,
+    headers: &HeaderMap,
+) -> Watching {
+    match is_watched {
+        false => Watching::No,
+        true if headers.contains_key(CONTENT_LENGTH) || context.is_resized(direction) => Watching::Length,
+        true => Watching::Parts,
+    }
 }
 
 fn shown(
     action: Action,
     context: &StreamContext,
     responder: &impl Responder,
-    is_watched: impl FnOnce(&StreamContext) -> bool,
+    watching: impl FnOnce(&StreamContext) -> Watching,
 ) -> Shown {
     match action {
-        Action::Continue => Shown::Forward { watched: is_watched(context) },
+        Action::Continue => Shown::Forward(watching(context)),
         Action::Hold => Shown::Hold,
         Action::Pending => Shown::Pending,
         action => local(action, context, responder).map_or(Shown::Pending, Shown::Local),
@@ -111,10 +142,7 @@ where
         if parts.headers.contains_key(CONTENT_LENGTH) {
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         }
-        return Response::from_parts(
-            parts,
-            ResponseBody::new(Source::Local { bytes }, stream.clone(), None, None),
-        );
+        return Response::from_parts(parts, ResponseBody::new(Source::Local { bytes }, stream.clone(), None));
     }
     parts.headers.remove(CONTENT_LENGTH);
     Response::from_parts(parts, ResponseBody::begun(source, stream.clone(), relay, front))
@@ -124,21 +152,20 @@ where
 pub(crate) fn replied<T>(
     mut parts: response::Parts,
     source: Source<T>,
-    watched: bool,
+    watching: Watching,
     stream: &StreamHandle,
 ) -> Response<ResponseBody<T>> {
-    let front = reset(&mut parts);
-    let relay =
-        watched.then(|| Relay::new(stream.clone(), Direction::Response, false).declare(&parts.headers));
-    Response::from_parts(parts, ResponseBody::new(source, stream.clone(), relay, front))
+    let reset = reset(&mut parts);
+    let relay = (watching != Watching::No).then(|| Relay::new(stream.clone(), Direction::Response, false));
+    Response::from_parts(parts, ResponseBody::new(source, stream.clone(), relay).broken_by(reset))
 }
 
-/// What a body begins with that breaks off before its first byte, if it is to do that.
-pub(crate) fn reset(parts: &mut response::Parts) -> Option<Passed> {
+/// Why the response is to break off before its first byte, if it is.
+pub(crate) fn reset(parts: &mut response::Parts) -> Option<BoxError> {
     let Reset(failure) = parts.extensions.remove()?;
     // A server must not take it for one that is over.
     parts.headers.remove(CONTENT_LENGTH);
-    Some(Err(BodyError::Failed(failure).into()))
+    Some(BodyError::Failed(failure).into())
 }
 
 /// The response a plugin's answer or failure stands for.

@@ -40,6 +40,8 @@ struct Watched {
     relay: Option<Relay>,
     /// What comes first.
     front: Option<Passed>,
+    /// Why the body breaks off when it is polled next.
+    broken_by: Option<BoxError>,
 }
 
 pin_project! {
@@ -81,7 +83,7 @@ impl Watch {
         if relay.is_none() && front.is_none() {
             return Self::default();
         }
-        Self(Some(Box::new(Watched { relay, front })))
+        Self(Some(Box::new(Watched { relay, front, broken_by: None })))
     }
 
     fn relay(&self) -> Option<&Relay> {
@@ -93,7 +95,19 @@ impl Watch {
     }
 
     fn has_front(&self) -> bool {
-        self.0.as_ref().is_some_and(|watched| watched.front.is_some())
+        self.0.as_ref().is_some_and(|watched| watched.front.is_some() || watched.broken_by.is_some())
+    }
+
+    fn front(&self) -> Option<&Passed> {
+        self.0.as_ref()?.front.as_ref()
+    }
+
+    fn break_off(&mut self, error: BoxError) {
+        self.0.get_or_insert_default().broken_by = Some(error);
+    }
+
+    fn take_broken(&mut self) -> Option<BoxError> {
+        self.0.as_mut()?.broken_by.take()
     }
 
     fn take_front(&mut self) -> Option<Passed> {
@@ -105,10 +119,10 @@ impl Watch {
     }
 
     fn size_hint(&self, inner: impl FnOnce() -> SizeHint) -> SizeHint {
-        if self.has_front() {
-            return SizeHint::default();
+        match self.relay() {
+            Some(relay) => relay.size_hint_behind(self.front()),
+            None => inner(),
         }
-        self.relay().map_or_else(inner, Relay::size_hint)
     }
 
     /// Nothing is shown any more.
@@ -203,14 +217,9 @@ impl<B> ResponseBody<B> {
         Self { source: Source::Upstream { body }, watch: Watch::default(), stream: None }
     }
 
-    /// A body, what comes in front of it, and the stream that ends with it.
-    pub(crate) fn new(
-        source: Source<B>,
-        stream: StreamHandle,
-        relay: Option<Relay>,
-        front: Option<Passed>,
-    ) -> Self {
-        Self { source, watch: Watch::new(relay, front), stream: Some(stream) }
+    /// A body, and the stream that ends with it.
+    pub(crate) fn new(source: Source<B>, stream: StreamHandle, relay: Option<Relay>) -> Self {
+        Self { source, watch: Watch::new(relay, None), stream: Some(stream) }
     }
 
     /// A body that was begun while its headers were held: `front` is what has come of it.
@@ -220,7 +229,16 @@ impl<B> ResponseBody<B> {
         relay: Relay,
         front: Option<Passed>,
     ) -> Self {
-        Self::new(Source::Begun { source }, stream, Some(relay), front)
+        let watch = Watch::new(Some(relay), front);
+        Self { source: Source::Begun { source }, watch, stream: Some(stream) }
+    }
+
+    /// Breaks the body off before its first byte, and with it the response: not even its headers are to leave.
+    pub(crate) fn broken_by(mut self, error: Option<BoxError>) -> Self {
+        if let Some(error) = error {
+            self.watch.break_off(error);
+        }
+        self
     }
 }
 
@@ -237,18 +255,29 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
-        if let Some(front) = this.watch.take_front() {
-            return Poll::Ready(Some(front));
+        if let Some(error) = this.watch.take_broken() {
+            return Poll::Ready(Some(Err(error)));
         }
-        let frame = ready!(match this.watch.relay_mut() {
-            Some(relay) => relay.poll_frame(this.source, cx),
-            None => this.source.poll_frame(cx),
-        });
+        let frame = match this.watch.take_front() {
+            Some(front) => Some(front),
+            None => ready!(match this.watch.relay_mut() {
+                Some(relay) => relay.poll_frame(this.source, cx),
+                None => this.source.poll_frame(cx),
+            }),
+        };
         if !matches!(frame, Some(Ok(_))) {
             this.watch.end();
             *this.stream = None;
         }
-        Poll::Ready(frame)
+        match frame {
+            // A server sends what it has before it looks again: the client learns the status of what breaks off.
+            Some(Err(error)) if this.watch.relay().is_some() => {
+                this.watch.break_off(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

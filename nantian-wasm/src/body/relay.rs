@@ -8,7 +8,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 
-use super::poll_plain;
+use super::{Passed, poll_plain};
 use crate::error::{BoxError, Failure};
 use crate::handle::{Shared, StreamHandle};
 use crate::stream::{Action, Content, Direction};
@@ -86,6 +86,16 @@ impl Relay {
         }
     }
 
+    /// Bytes that have passed the plugins.
+    pub(crate) fn sent(&self) -> u64 {
+        self.lengths.sent
+    }
+
+    /// Whether as many bytes have passed as have come.
+    pub(crate) fn keeps_length(&self) -> bool {
+        self.lengths.sent == self.lengths.received
+    }
+
     /// Holds the body to the length its headers promise.
     pub(crate) fn declare(mut self, headers: &HeaderMap) -> Self {
         let declared = headers.get(CONTENT_LENGTH).map(HeaderValue::to_str);
@@ -102,8 +112,14 @@ impl Relay {
         Self { stream: None, stage: Stage::Done, passed: Bytes::new(), ..self }
     }
 
-    pub(crate) fn size_hint(&self) -> SizeHint {
-        if self.is_done() { SizeHint::with_exact(0) } else { SizeHint::default() }
+    /// What is to come, with what has come and was not given yet in front of it.
+    pub(crate) fn size_hint_behind(&self, front: Option<&Passed>) -> SizeHint {
+        let front = match front {
+            None => Some(0),
+            Some(Ok(frame)) => frame.data_ref().map(length),
+            Some(Err(_)) => None,
+        };
+        front.filter(|_| self.is_done()).map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 
     pub(crate) fn poll_frame<B>(

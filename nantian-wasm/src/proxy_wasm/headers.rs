@@ -167,6 +167,7 @@ pub(crate) fn edit(
         return Err(EditError::Unavailable);
     }
     exchange.before_change();
+    note_length(exchange, kind, edit);
     if let Edit::SetAll(pairs) = edit {
         return set_all(exchange, scribe, kind, pairs);
     }
@@ -193,6 +194,25 @@ pub(crate) fn edit(
         Edit::Add(name, value) => add(map, scribe, joined, (name, value)),
         Edit::Replace(name, value) => replace(map, scribe, name, value),
         Edit::SetAll(_) => Ok(()),
+    }
+}
+
+/// Notes that a guest has written a content-length. It is not kept: the right one is known when the body is.
+fn note_length(exchange: &mut Exchange, kind: MapKind, edit: Edit<'_>) {
+    let is_length = |name: &[u8]| name.eq_ignore_ascii_case(b"content-length");
+    let is_written = match edit {
+        Edit::Add(name, _) | Edit::Replace(name, _) => is_length(name),
+        Edit::SetAll(pairs) => pairs.iter().any(|(name, value)| {
+            let present = map_mut(exchange, kind).and_then(|map| map.get(CONTENT_LENGTH));
+            is_length(name) && present.is_none_or(|present| present != value)
+        }),
+        Edit::Remove(_) => false,
+    };
+    let Some(seat) = exchange.own().filter(|_| is_written) else { return };
+    match kind {
+        MapKind::RequestHeaders => seat.request.is_resized = true,
+        MapKind::ResponseHeaders => seat.response.is_resized = true,
+        _ => {}
     }
 }
 

@@ -265,6 +265,8 @@ impl StreamContext {
         self.request.is_released = true;
         let keep = self.plugins.iter().any(Plugin::needs_request_later);
         if let Some(exchange) = self.exchange.as_mut() {
+            let is_resized = |seat: &Seat| seat.request.is_resized;
+            self.request.is_resized = exchange.seats.iter().any(is_resized);
             exchange.swap_request(parts);
             if keep {
                 exchange.keep_request(parts);
@@ -280,6 +282,8 @@ impl StreamContext {
         self.response.is_released = true;
         let keep = self.plugins.iter().any(Plugin::reads_exchange);
         if let Some(exchange) = self.exchange.as_mut() {
+            let is_resized = |seat: &Seat| seat.response.is_resized;
+            self.response.is_resized = exchange.seats.iter().any(is_resized);
             exchange.return_response(parts, keep);
         }
     }

@@ -245,6 +245,11 @@ impl StreamContext {
         self.poll_interrupted(cx)
     }
 
+    /// Whether a plugin has written a length of its own into the headers of a message that have left the stream.
+    pub(crate) fn is_resized(&self, direction: Direction) -> bool {
+        self.course_ref(direction).is_resized
+    }
+
     fn wants_body(&self, direction: Direction) -> bool {
         let course = match direction {
             Direction::Request => &self.request,

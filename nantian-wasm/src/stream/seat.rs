@@ -41,6 +41,8 @@ pub(crate) struct Side {
     pub(crate) pause: Pause,
     /// The headers wait for a body callback to let them go.
     pub(crate) waits_for_body: bool,
+    /// The guest has written a content-length, which says that the body will not keep the one it has.
+    pub(crate) is_resized: bool,
     pub(crate) shown: Shown,
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Course {
     pub(super) has_headers: bool,
     /// The headers have left the stream again.
     pub(super) is_released: bool,
+    /// A plugin has written a length of its own into the headers.
+    pub(super) is_resized: bool,
     /// The message was answered, refused or broken off: nothing more of it reaches a plugin.
     pub(super) is_over: bool,
 }

@@ -10,6 +10,7 @@ mod envoy;
 mod headers;
 mod hostile;
 mod invariants;
+mod lengths;
 mod lies;
 mod lifecycle;
 mod limits;
