@@ -254,11 +254,12 @@ pub enum Phase {
 // === impl Failure ===
 
 impl Failure {
-    /// The status a client should see: 413 for a body too large to hold, 502 for a response the plugin spoiled, 400 for a
+    /// The status a client should see: 413 for a request's body too large to hold and 500 for a response's, 502 for a response the plugin spoiled, 400 for a
     /// request that broke off and 502 for such a response, else 503.
     pub fn status(&self) -> StatusCode {
         match (&self.cause, self.phase) {
             (Cause::BodyTooLarge { .. }, Phase::RequestBody) => StatusCode::PAYLOAD_TOO_LARGE,
+            (Cause::BodyTooLarge { .. }, Phase::ResponseBody) => StatusCode::INTERNAL_SERVER_ERROR,
             (Cause::InvalidStatus { .. } | Cause::InvalidAnswer { .. }, _) => StatusCode::BAD_GATEWAY,
             (Cause::InvalidHeader { .. } | Cause::BrokenOff, phase) if phase.is_response() => {
                 StatusCode::BAD_GATEWAY

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use futures_util::FutureExt as _;
 use futures_util::lock::{Mutex, OwnedMutexGuard, OwnedMutexLockFuture};
 
-use crate::stream::{Action, StreamContext};
+use crate::stream::{Action, Direction, StreamContext};
 
 /// One owner's way to a shared stream. The lock is held for one step of a poll, never across a pending one.
 pub(crate) struct StreamHandle {
@@ -39,6 +39,13 @@ impl StreamHandle {
         let shared = ready!(waiting.poll_unpin(cx));
         self.waiting = None;
         Poll::Ready(shared)
+    }
+
+    /// Counts bytes of a body that no plugin was shown.
+    pub(crate) fn count(&self, direction: Direction, bytes: usize) {
+        if let Some(shared) = self.shared.try_lock().filter(|_| bytes > 0) {
+            shared.context.count_unseen(direction, bytes);
+        }
     }
 }
 

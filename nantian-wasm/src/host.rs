@@ -128,6 +128,9 @@ pub enum CallFailure {
     /// No connection could be made: the guest sees status 503.
     #[error("no connection")]
     Unreachable,
+    /// The upstream has no endpoint that could be asked: the guest sees status 503.
+    #[error("no endpoint")]
+    NoEndpoint,
     /// The response broke off or was too large: the guest sees no headers at all.
     #[error("reset")]
     Reset,

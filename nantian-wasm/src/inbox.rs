@@ -46,6 +46,7 @@ pub(crate) enum Job {
         context: u32,
         exchange: SharedExchange,
         usage: Usage,
+        is_logged: bool,
     },
     HttpReply {
         id: u32,

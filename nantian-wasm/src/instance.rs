@@ -142,13 +142,24 @@ impl Instance {
         Ok(0)
     }
 
-    /// Logs, finishes and deletes a stream context. As in Envoy, a stream is deleted whatever its guest says.
-    pub(crate) async fn close(&mut self, context: u32) -> Result<(), Cause> {
+    /// Logs a stream, without finishing it.
+    pub(crate) async fn log(&mut self, context: u32) -> Result<(), Cause> {
         self.entry.enter(context, Phase::End);
-        if let Some(end) = &self.guest.end {
-            if let Some(exchange) = self.entry.store.data_mut().exchange_mut() {
-                exchange.is_logged = true;
-            }
+        if let Some(log) = &self.guest.on_log {
+            self.entry.store.data_mut().set_logged(true);
+            self.entry.call(log, context).await?;
+            self.entry.store.data_mut().set_logged(false);
+        }
+        Ok(())
+    }
+
+    /// Logs, unless that was done, finishes and deletes a stream context. As in Envoy, a stream is deleted whatever its
+    /// guest says.
+    pub(crate) async fn close(&mut self, context: u32, is_logged: bool) -> Result<(), Cause> {
+        self.entry.enter(context, Phase::End);
+        let end = if is_logged { &self.guest.finish } else { &self.guest.end };
+        if let Some(end) = end {
+            self.entry.store.data_mut().set_logged(!is_logged);
             self.entry.call(end, context).await?;
         }
         self.entry.store.data_mut().contexts.remove(&context);
@@ -158,7 +169,7 @@ impl Instance {
     /// Whether the exchange a job works on can be had now; it is kept for the job then.
     pub(crate) fn prepare(&mut self, job: &Job) -> bool {
         match job {
-            Job::Close { context, exchange, usage } => {
+            Job::Close { context, exchange, usage, .. } => {
                 let Some(mut exchange) = exchange.try_lock_owned() else { return false };
                 let seat =
                     self.entry.store.data().contexts.get(context).map_or(0, |registered| registered.seat);
@@ -177,7 +188,7 @@ impl Instance {
     /// Makes a call that waited until the instance was free.
     pub(crate) async fn run(&mut self, job: Job) -> Result<(), (Phase, Cause)> {
         let (phase, result) = match job {
-            Job::Close { context, .. } => (Phase::End, self.close(context).await),
+            Job::Close { context, is_logged, .. } => (Phase::End, self.close(context, is_logged).await),
             Job::HttpReply { id, outcome } => {
                 let mut result = Ok(());
                 if self.entry.store.data_mut().calls.remove_http(id) {

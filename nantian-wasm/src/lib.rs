@@ -49,8 +49,13 @@
 //!
 //! * A header that is no HTTP ends the stream and never reaches the wire: 503 for one of the request, 502 for one of a
 //!   response or of the plugin's own answer.
-//! * `content-length` and the headers of one connection are not a plugin's to write; such writes are ignored. Removing
-//!   them is honoured.
+//! * The headers of one connection are not a plugin's to write; such writes are ignored. Removing them is honoured.
+//! * A `content-length` that leaves is that of the body that plugins have made: headers that announce one wait for the
+//!   first part of a body that a plugin looks at. If more of it is to come and its length has changed, or the plugin has
+//!   written one itself, none is announced. One that has left is binding: a body that changes later breaks off.
+//! * A response that a plugin has made one without content (204, 304) has the length of none.
+//! * Changing a request's headers or path, or clearing the cache of routes, does not choose another route.
+//! * A stream has budgets: bytes that go in and out of its guests, header fields they add, lines they log, call-outs.
 //! * A message may be held for [`Sandbox::max_pause`], or as long as a call-out made for it takes; then the failure policy
 //!   decides. Waiting for more of a body does not count. Holding a body back buffers up to
 //!   [`Sandbox::max_buffered_body`].
@@ -61,7 +66,6 @@
 //! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance. Requests that
 //!   come before that and find no other instance fail with [`Cause::NoInstance`].
 //! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are answered.
-//! * A message that has no trailers gets none.
 //! * A plugin that did not see the request does not see its end either.
 //! * Shared data, queues and metrics belong to one plugin; they outlive a new configuration ([`Plugin::successor`]).
 //!

@@ -180,6 +180,12 @@ pub(crate) fn denied_call(plugin: &str) {
     debug!(plugin, "call-out of a plugin without network denied");
 }
 
+/// The part of a guest's log line that is written: a longer one is cut.
+pub(crate) fn written(line: &[u8]) -> &[u8] {
+    let line = line.trim_ascii_end();
+    line.get(..line.len().min(MAX_LOG_LINE)).unwrap_or_default()
+}
+
 /// Passes a guest's log line on, cut to a sane length and made printable.
 pub(crate) fn log(plugin: &str, context: u32, level: u32, line: &[u8]) {
     let line = printable(line);
@@ -194,9 +200,10 @@ pub(crate) fn log(plugin: &str, context: u32, level: u32, line: &[u8]) {
 
 /// One line of text: a guest cannot forge a second one.
 fn printable(line: &[u8]) -> String {
-    let line = line.trim_ascii_end();
-    let line = String::from_utf8_lossy(line.get(..line.len().min(MAX_LOG_LINE)).unwrap_or_default());
-    line.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+    String::from_utf8_lossy(written(line))
+        .chars()
+        .map(|char| if char.is_control() { ' ' } else { char })
+        .collect()
 }
 
 /// The lowest level of guest logs that anybody listens to, in the ABI's numbers; 5 ("critical") when nobody does.

@@ -329,8 +329,8 @@ impl Lease {
     }
 
     /// Leaves a stream to whoever uses the instance next.
-    pub(crate) fn orphan(&self, context: u32, exchange: SharedExchange, usage: Usage) {
-        self.slot.post(self.generation, Job::Close { context, exchange, usage });
+    pub(crate) fn orphan(&self, context: u32, exchange: SharedExchange, usage: Usage, is_logged: bool) {
+        self.slot.post(self.generation, Job::Close { context, exchange, usage, is_logged });
     }
 }
 

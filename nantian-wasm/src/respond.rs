@@ -14,7 +14,7 @@ pub trait Responder: Clone {
     fn respond(&self, failure: &Failure) -> Response<Bytes>;
 }
 
-/// Answers with [`Failure::status`] and, as Envoy does, without a body; only a body too large to be held is told so.
+/// Answers with [`Failure::status`] and, as Envoy does, without a body; only of a body too large to be held it says more.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct DefaultResponder;
@@ -24,7 +24,11 @@ pub struct DefaultResponder;
 impl Responder for DefaultResponder {
     fn respond(&self, failure: &Failure) -> Response<Bytes> {
         let status = failure.status();
-        let text = if status == StatusCode::PAYLOAD_TOO_LARGE { "Payload Too Large" } else { "" };
+        let text = match status {
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::INTERNAL_SERVER_ERROR => status.canonical_reason(),
+            _ => None,
+        };
+        let text = text.unwrap_or_default();
         let mut response = Response::new(Bytes::from_static(text.as_bytes()));
         if !text.is_empty() {
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));

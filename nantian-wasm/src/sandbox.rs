@@ -29,6 +29,8 @@ const MAX_HEADER_BYTES: u64 = 64 << 10;
 /// Lines and bytes one stream may log; the rest is dropped and counted.
 const MAX_LOG_LINES: u32 = 64;
 const MAX_LOG_BYTES: u64 = 16 << 10;
+/// Header fields one stream may add to its messages.
+const MAX_ENTRIES: u64 = 512;
 /// Bytes of properties one stream may set.
 const MAX_PROPERTY_BYTES: u64 = 64 << 10;
 /// Call-outs one stream may make.
@@ -40,6 +42,7 @@ pub(crate) struct Usage {
     from_guest: u64,
     into_guest: u64,
     header_bytes: u64,
+    header_entries: u64,
     property_bytes: u64,
     log_bytes: u64,
     log_lines: u32,
@@ -48,7 +51,7 @@ pub(crate) struct Usage {
 
 /// The most that one stream has cost so far, by budget in the order of [`Usage::by_budget`].
 #[derive(Debug, Default)]
-pub(crate) struct Peaks([AtomicU64; 7]);
+pub(crate) struct Peaks([AtomicU64; 8]);
 
 /// Why a host call ends the guest instead of answering it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -125,6 +128,10 @@ impl Usage {
         charge(&mut self.header_bytes, bytes, MAX_HEADER_BYTES, "header bytes")
     }
 
+    pub(crate) fn charge_entries(&mut self, entries: usize) -> Result<(), HostTrap> {
+        charge(&mut self.header_entries, entries, MAX_ENTRIES, "header entries")
+    }
+
     pub(crate) fn charge_property(&mut self, bytes: usize) -> Result<(), HostTrap> {
         charge(&mut self.property_bytes, bytes, MAX_PROPERTY_BYTES, "property bytes")
     }
@@ -135,12 +142,13 @@ impl Usage {
     }
 
     /// What was spent of each budget.
-    fn by_budget(&self) -> [Spent; 7] {
+    fn by_budget(&self) -> [Spent; 8] {
         let spent = |what, used, limit| Spent { what, used, limit };
         [
             spent("bytes from the guest", self.from_guest, MAX_FROM_GUEST),
             spent("bytes into the guest", self.into_guest, MAX_INTO_GUEST),
             spent("header bytes", self.header_bytes, MAX_HEADER_BYTES),
+            spent("header entries", self.header_entries, MAX_ENTRIES),
             spent("property bytes", self.property_bytes, MAX_PROPERTY_BYTES),
             spent("log bytes", self.log_bytes, MAX_LOG_BYTES),
             spent("log lines", self.log_lines.into(), MAX_LOG_LINES.into()),

@@ -11,7 +11,7 @@ use crate::body::{BodyError, Relay, RequestBody, ResponseBody, Source};
 use crate::error::{BoxError, Cause, Failure};
 use crate::handle::StreamHandle;
 use crate::respond::Responder;
-use crate::stream::{Action, Direction, StreamContext};
+use crate::stream::{Action, Direction, LocalResponse, StreamContext};
 
 /// What showing a message's headers led to.
 pub(crate) enum Shown {
@@ -142,7 +142,7 @@ where
         if parts.headers.contains_key(CONTENT_LENGTH) {
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         }
-        return Response::from_parts(parts, ResponseBody::new(Source::Local { bytes }, stream.clone(), None));
+        return Response::from_parts(parts, ResponseBody::whole(bytes, stream.clone()));
     }
     parts.headers.remove(CONTENT_LENGTH);
     Response::from_parts(parts, ResponseBody::begun(source, stream.clone(), relay, front))
@@ -178,6 +178,9 @@ pub(crate) fn local(
         Action::Respond(answer) => Some(answer.into_response(context.is_grpc())),
         Action::Fail(failure) => {
             let mut response = responder.respond(&failure);
+            if context.is_grpc() {
+                response = LocalResponse::of(response).into_response(true);
+            }
             if failure.cause == Cause::Closed {
                 response.extensions_mut().insert(Reset(failure));
             }

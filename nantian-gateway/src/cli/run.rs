@@ -3,6 +3,7 @@
 use std::{
     env,
     io::{self, IsTerminal as _},
+    num::NonZeroUsize,
     path::PathBuf,
     sync::Arc,
     thread,
@@ -158,6 +159,7 @@ pub(super) async fn serve(
         Some(workers) => usize::from(workers),
         None => thread::available_parallelism().map_or(1, usize::from),
     };
+    let instances = NonZeroUsize::new(workers);
     let metrics = Arc::new(Metrics::new(workers));
     let store_changed = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
@@ -176,7 +178,7 @@ pub(super) async fn serve(
     let registry = Registry::new(Arc::clone(&metrics), store, session_keys.keys().clone())
         .trusting(roots)
         .reaching_out(outside)
-        .with_plugin_instances(common.max_plugin_instances)
+        .with_plugin_instances(common.max_plugin_instances, instances)
         .telling(telemetry)
         .exchanging(tokens);
     let here = Locality::new("", common.zone.as_str(), common.node.as_str());

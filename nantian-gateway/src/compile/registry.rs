@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroUsize},
     sync::Arc,
 };
 
@@ -116,12 +116,14 @@ impl Registry {
         self
     }
 
-    /// With at most so many instances of all plugins together, or the engine's own default.
+    /// With at most so many instances of all plugins together, or the engine's own default, and of each plugin one for
+    /// each of so many workers, or for each core.
     #[must_use]
-    pub fn with_plugin_instances(mut self, most: Option<NonZeroU32>) -> Self {
+    pub fn with_plugin_instances(mut self, most: Option<NonZeroU32>, workers: Option<NonZeroUsize>) -> Self {
         if let Some(most) = most {
             self.plugins.limit_instances(most);
         }
+        self.plugins.serve(workers);
         self
     }
 

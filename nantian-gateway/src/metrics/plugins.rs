@@ -3,7 +3,10 @@
 use std::{fmt, sync::PoisonError};
 
 use nantian_wasm::{MetricKind, Plugin, PluginStatus};
-use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::{
+    encoding::{DescriptorEncoder, NoLabelSet},
+    metrics::MetricType,
+};
 
 use super::{
     Metrics,
@@ -88,7 +91,25 @@ fn encode_guests(encoder: &mut DescriptorEncoder<'_>, plugins: &[(String, Plugin
     let help = "Counters that plugins have defined";
     counters(encoder, "nantian_wasm_guest_counter", help, of_kind(MetricKind::Counter))?;
     let help = "Gauges that plugins have defined";
-    gauges(encoder, "nantian_wasm_guest_gauge", help, of_kind(MetricKind::Gauge))
+    gauges(encoder, "nantian_wasm_guest_gauge", help, of_kind(MetricKind::Gauge))?;
+    encode_histograms(encoder, plugins)
+}
+
+/// The guests' histograms: how often they observed something, and the sum of it.
+fn encode_histograms(encoder: &mut DescriptorEncoder<'_>, plugins: &[(String, PluginStatus)]) -> fmt::Result {
+    let (name, help) = ("nantian_wasm_guest_histogram", "Histograms that plugins have defined");
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for (plugin, status) in plugins {
+        let metrics = status.metrics.iter().take(MAX_GUEST_METRICS);
+        for metric in metrics.filter(|metric| metric.kind == MetricKind::Histogram) {
+            #[expect(clippy::cast_precision_loss, reason = "the format has no other numbers for sums")]
+            let (sum, count) = (metric.value as f64, metric.observations);
+            let labels = [("plugin", plugin.as_str()), ("name", metric.name.as_str())];
+            let mut encoder = family.encode_family(&labels)?;
+            encoder.encode_histogram::<NoLabelSet>(sum, count, &[(f64::INFINITY, count)], None)?;
+        }
+    }
+    Ok(())
 }
 
 fn count(number: usize) -> u64 {

@@ -14,6 +14,7 @@ pub use self::relay::BodyError;
 pub(crate) use self::relay::Relay;
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
+use crate::stream::Direction;
 
 pin_project! {
     /// A request's body, as the inner service reads it.
@@ -62,8 +63,15 @@ pin_project! {
         #[pin]
         source: Source<B>,
         watch: Watch,
-        stream: Option<StreamHandle>,
+        end: Option<End>,
     }
+}
+
+/// The end of a stream, which comes with that of its response.
+struct End {
+    stream: StreamHandle,
+    /// Bytes of a body that plugins are not shown; none where they are.
+    unseen: Option<usize>,
 }
 
 pin_project! {
@@ -73,6 +81,14 @@ pin_project! {
         Local { bytes: Bytes },
         // Was polled while its headers were held.
         Begun { source: Pin<Box<Source<B>>> },
+    }
+}
+
+// === impl End ===
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.stream.count(Direction::Response, self.unseen.unwrap_or_default());
     }
 }
 
@@ -121,6 +137,8 @@ impl Watch {
     fn size_hint(&self, inner: impl FnOnce() -> SizeHint) -> SizeHint {
         match self.relay() {
             Some(relay) => relay.size_hint_behind(self.front()),
+            // What breaks off has no length.
+            None if self.has_front() => SizeHint::default(),
             None => inner(),
         }
     }
@@ -214,12 +232,19 @@ impl<B> fmt::Debug for RequestBody<B> {
 
 impl<B> ResponseBody<B> {
     pub(crate) fn unwatched(body: B) -> Self {
-        Self { source: Source::Upstream { body }, watch: Watch::default(), stream: None }
+        Self { source: Source::Upstream { body }, watch: Watch::default(), end: None }
     }
 
     /// A body, and the stream that ends with it.
     pub(crate) fn new(source: Source<B>, stream: StreamHandle, relay: Option<Relay>) -> Self {
-        Self { source, watch: Watch::new(relay, None), stream: Some(stream) }
+        let unseen = if relay.is_some() { None } else { Some(0) };
+        Self { source, watch: Watch::new(relay, None), end: Some(End { stream, unseen }) }
+    }
+
+    /// A body that its plugins have made as a whole.
+    pub(crate) fn whole(bytes: Bytes, stream: StreamHandle) -> Self {
+        let end = Some(End { stream, unseen: None });
+        Self { source: Source::Local { bytes }, watch: Watch::default(), end }
     }
 
     /// A body that was begun while its headers were held: `front` is what has come of it.
@@ -229,8 +254,8 @@ impl<B> ResponseBody<B> {
         relay: Relay,
         front: Option<Passed>,
     ) -> Self {
-        let watch = Watch::new(Some(relay), front);
-        Self { source: Source::Begun { source }, watch, stream: Some(stream) }
+        let end = Some(End { stream, unseen: None });
+        Self { source: Source::Begun { source }, watch: Watch::new(Some(relay), front), end }
     }
 
     /// Breaks the body off before its first byte, and with it the response: not even its headers are to leave.
@@ -265,9 +290,12 @@ where
                 None => this.source.poll_frame(cx),
             }),
         };
+        if let (Some(End { unseen: Some(unseen), .. }), Some(Ok(frame))) = (this.end.as_mut(), &frame) {
+            *unseen = unseen.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        }
         if !matches!(frame, Some(Ok(_))) {
             this.watch.end();
-            *this.stream = None;
+            *this.end = None;
         }
         match frame {
             // A server sends what it has before it looks again: the client learns the status of what breaks off.

@@ -252,6 +252,14 @@ impl Relay {
                 }
             };
             if !matches!(action, Action::Pending) {
+                let added = match self.direction {
+                    Direction::Request => context.take_request_trailers(),
+                    Direction::Response => context.take_response_trailers(),
+                };
+                if let (Some(trailers), Action::Continue) = (added, &action) {
+                    self.trailers = trailers;
+                    break (action, Stage::SendTrailers);
+                }
                 break (action, next);
             }
             ready!(shared.context.poll_wait(self.direction, cx));

@@ -12,9 +12,9 @@ use wasmtime::Caller;
 use super::abi::Status;
 use super::calls::CallKind;
 use super::memory::{Stop, Wanted, hand_over, put_u32, read, read_body, scratch};
-use super::pairs;
 use super::scribe::Scribe;
 use super::state::State;
+use super::{grpc_service, pairs};
 use crate::host::{Address, CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply};
 use crate::observe;
 
@@ -130,8 +130,10 @@ fn open_grpc(
     unary: Option<(Bytes, Duration)>,
     return_id: u32,
 ) -> Result<(), Stop> {
-    let (upstream, service, method) =
-        (name(caller, upstream)?, name(caller, service)?, name(caller, method)?);
+    let target = short(caller, upstream)?;
+    let upstream = grpc_service::cluster(&target)
+        .map_or_else(|| String::from_utf8_lossy(&target).into_owned(), str::to_owned);
+    let (service, method) = (name(caller, service)?, name(caller, method)?);
     let block = read(caller, metadata.0, metadata.1)?;
     let metadata = fields(&mut caller.data_mut().scribe, &block).ok_or(Status::InternalFailure)?;
     put_u32(caller, return_id, 0)?;
@@ -251,11 +253,16 @@ fn known_grpc(id: u32) -> Result<CallKind, Status> {
     }
 }
 
-fn name(caller: &mut Caller<'_, State>, (pointer, length): Span) -> Result<String, Stop> {
+fn name(caller: &mut Caller<'_, State>, span: Span) -> Result<String, Stop> {
+    Ok(String::from_utf8_lossy(&short(caller, span)?).into_owned())
+}
+
+/// The bytes of a name.
+fn short(caller: &mut Caller<'_, State>, (pointer, length): Span) -> Result<Vec<u8>, Stop> {
     if length > MAX_NAME {
         return Err(Status::BadArgument.into());
     }
-    Ok(String::from_utf8_lossy(&read(caller, pointer, length)?).into_owned())
+    read(caller, pointer, length)
 }
 
 /// Zero asks for no limit and gets the longest.

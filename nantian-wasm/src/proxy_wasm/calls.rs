@@ -181,6 +181,9 @@ impl Received {
                 "upstream connect error or disconnect/reset before headers. \
                  reset reason: remote connection failure",
             ),
+            Err(CallFailure::NoEndpoint) => {
+                Response::local(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream")
+            }
             Err(CallFailure::Reset) => {
                 return Self {
                     status: BROKEN_CONNECTION,

@@ -12,7 +12,7 @@ use super::joined::join;
 use super::memory::{Stop, Wanted, hand_over, put_u32, put_u64, read, read_body, scratch, slice, view};
 use super::scribe::Scribe;
 use super::state::{ROOT, State};
-use super::{headers, pairs};
+use super::{edits, pairs};
 use crate::error::Cause;
 use crate::observe;
 use crate::stream::{Direction, LocalResponse};
@@ -165,7 +165,7 @@ fn details_of(bytes: &[u8]) -> String {
 
 /// Checks status and headers of an answer; headers that frame a message are left out.
 fn answer(scribe: &mut Scribe, status: u32, block: &[u8]) -> Result<(http::StatusCode, HeaderMap), Cause> {
-    let status = headers::status(status.to_string().as_bytes())?;
+    let status = edits::status(status.to_string().as_bytes())?;
     let mut map = HeaderMap::new();
     for (name, value) in pairs::decode(block).unwrap_or_default() {
         if name.starts_with(b":") {
@@ -188,7 +188,7 @@ impl State {
         if level < observe::log_level() {
             return;
         }
-        let facts = &self.facts;
+        let (facts, line) = (&self.facts, observe::written(line));
         if self.usage.admits_log(line.len()) && facts.log_rate.admits_at(facts.clock.ticks(), line) {
             observe::log(&facts.name, self.active, level, line);
         } else {

@@ -77,6 +77,9 @@ pub(crate) struct Guest {
     pub(crate) begin: Answer<(u32, u32, u32, u32)>,
     /// Log, done and delete, as many of them as there are.
     pub(crate) end: Option<TypedFunc<u32, ()>>,
+    /// Log alone, for streams of several plugins, and what follows it.
+    pub(crate) on_log: Option<TypedFunc<u32, ()>>,
+    pub(crate) finish: Option<TypedFunc<u32, ()>>,
     /// Those of the root context.
     pub(crate) on_done: Answer<u32>,
     pub(crate) on_delete: Option<TypedFunc<u32, ()>>,
@@ -161,6 +164,8 @@ impl Guest {
             on_grpc_close: find(instance, store, "proxy_on_grpc_close"),
             on_queue_ready: find(instance, store, "proxy_on_queue_ready"),
             end: has_end.then_some(shim.end),
+            on_log: find(instance, store, "proxy_on_log"),
+            finish: has_end.then_some(shim.finish),
             on_done: find(instance, store, "proxy_on_done"),
             on_delete: find(instance, store, "proxy_on_delete"),
             verdicts: verdicts.map(|verdicts| verdicts.only(facts.hooks)),

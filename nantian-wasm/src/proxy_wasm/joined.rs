@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::abi::MapKind;
 
 /// Those of a request.
-const REQUEST: [&str; 27] = [
+const REQUEST: [&str; 28] = [
     "accept",
     "accept-encoding",
     "access-control-request-headers",
@@ -29,6 +29,7 @@ const REQUEST: [&str; 27] = [
     "referer",
     "user-agent",
     "via",
+    "x-client-trace-id",
     "x-forwarded-client-cert",
     "x-forwarded-for",
     "x-forwarded-host",

@@ -3,12 +3,12 @@
 use wasmtime::Caller;
 
 use super::abi::{Abi, MapKind, Status};
-use super::headers::{self, Edit, EditError};
+use super::edits::{self, Edit, EditError};
+use super::headers;
 use super::memory::{Stop, Wanted, hand_over, hand_over_found, put_u32, read, scratch, slice, view};
 use super::pairs;
 use super::state::State;
-use crate::error::Phase;
-use crate::sandbox::HostTrap;
+use crate::error::{Cause, Phase};
 
 /// Bytes of all names and values: the size Envoy gives.
 pub(super) fn get_size(caller: &mut Caller<'_, State>, kind: u32, return_size: u32) -> Result<(), Stop> {
@@ -79,7 +79,9 @@ pub(super) fn set_pairs(
     let kind = MapKind::from_code(kind)?;
     let block = read(caller, block, length)?;
     let state = caller.data_mut();
-    state.usage.charge_header(block.len())?;
+    // What was there before is not the guest's: a client must not be able to use up what its budget is.
+    let before = headers::fields(state, kind).map_or(0, headers::Fields::block_length);
+    state.usage.charge_header(block.len().saturating_sub(before))?;
     // A block that does not decode empties the map, as it does in Envoy.
     let pairs = pairs::decode(&block).unwrap_or_default();
     apply(state, kind, Edit::SetAll(&pairs))
@@ -135,15 +137,16 @@ fn write(
 }
 
 /// Makes a change, or sees to it that the stream ends: the SDKs accept no status but `Ok` for what is no HTTP.
-fn apply(state: &mut State, kind: MapKind, edit: Edit<'_>) -> Result<(), Stop> {
+pub(super) fn apply(state: &mut State, kind: MapKind, edit: Edit<'_>) -> Result<(), Stop> {
     let (exchange, scribe) = state.exchange_to_write().ok_or(Status::BadArgument)?;
-    match headers::edit(exchange, scribe, kind, edit) {
-        Ok(()) => Ok(()),
-        Err(EditError::Unavailable) => Err(Status::BadArgument.into()),
-        Err(EditError::TooMany) => Err(HostTrap::Budget("header entries").into()),
-        Err(EditError::Invalid(cause)) => {
-            exchange.fail(cause);
-            Ok(())
-        }
+    let before = edits::entries(exchange, kind);
+    match edits::edit(exchange, scribe, kind, edit) {
+        Ok(()) => {}
+        Err(EditError::Unavailable) => return Err(Status::BadArgument.into()),
+        // Whoever sent the message may have filled the map.
+        Err(EditError::TooMany) => exchange.fail(Cause::Budget { what: "header entries" }),
+        Err(EditError::Invalid(cause)) => exchange.fail(cause),
     }
+    let added = edits::entries(exchange, kind).saturating_sub(before);
+    Ok(state.usage.charge_entries(added)?)
 }

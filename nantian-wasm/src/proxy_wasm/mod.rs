@@ -6,6 +6,8 @@ mod buffers;
 mod callouts;
 mod calls;
 mod control;
+mod edits;
+mod grpc_service;
 mod guest;
 mod headers;
 mod joined;

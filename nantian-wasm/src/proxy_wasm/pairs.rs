@@ -1,7 +1,7 @@
 //! The ABI's block of key-value pairs: count, sizes, then each key and value with a NUL behind it; little endian.
 
-/// Highest number of pairs accepted from a guest.
-const MAX_PAIRS: usize = 1024;
+/// Highest number of pairs accepted from a guest: more than clients may send, for it may write back what they sent.
+const MAX_PAIRS: usize = 4096;
 
 /// Largest block accepted from a guest, in bytes.
 const MAX_BYTES: usize = 1 << 20;

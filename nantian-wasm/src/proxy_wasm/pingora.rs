@@ -11,10 +11,11 @@ use wasmtime::{Caller, Linker, TypedFunc};
 
 use super::abi::{BufferKind, MapKind, Status};
 use super::buffers::contents;
-use super::headers::{self, Edit, EditError};
+use super::edits::{Edit, EditError};
 use super::memory::{self, Stop, put, read, slice, view};
 use super::scribe::Scribe;
 use super::state::State;
+use super::{headers, maps};
 use crate::config::Hooks;
 use crate::error::{Cause, Phase};
 use crate::sandbox::HostTrap;
@@ -250,13 +251,14 @@ fn set_header(caller: &mut Caller<'_, State>, name: (u32, u32), value: (u32, u32
     let state = caller.data_mut();
     state.usage.charge_header(name.len().saturating_add(value.len()))?;
     let is_request = matches!(state.phase, Phase::RequestHeaders | Phase::RequestBody);
+    if !is_request {
+        return match maps::apply(state, MapKind::ResponseHeaders, Edit::Replace(&name, &value)) {
+            Err(Stop::Status(_)) => Ok(()),
+            applied => applied,
+        };
+    }
     let (exchange, scribe) = state.exchange_to_write().ok_or(Status::BadArgument)?;
-    let set = if is_request {
-        keep(exchange, scribe, &name, &value)
-    } else {
-        headers::edit(exchange, scribe, MapKind::ResponseHeaders, Edit::Replace(&name, &value))
-    };
-    match set {
+    match keep(exchange, scribe, &name, &value) {
         Ok(()) | Err(EditError::Unavailable) => Ok(()),
         Err(EditError::TooMany) => Err(HostTrap::Budget("header entries").into()),
         Err(EditError::Invalid(cause)) => {
@@ -266,6 +268,9 @@ fn set_header(caller: &mut Caller<'_, State>, name: (u32, u32), value: (u32, u32
     }
 }
 
+/// Most headers that are kept for a response.
+const MAX_KEPT: usize = 256;
+
 /// Keeps a header for the response.
 fn keep(exchange: &mut Exchange, scribe: &mut Scribe, name: &[u8], value: &[u8]) -> Result<(), EditError> {
     let Some((name, value)) = scribe.field(name, value).map_err(EditError::Invalid)? else {
@@ -273,7 +278,7 @@ fn keep(exchange: &mut Exchange, scribe: &mut Scribe, name: &[u8], value: &[u8])
     };
     let Some(seat) = exchange.own() else { return Ok(()) };
     let kept = seat.response_headers.get_or_insert_default();
-    if kept.len() >= headers::MAX_ENTRIES && !kept.contains_key(&name) {
+    if kept.len() >= MAX_KEPT && !kept.contains_key(&name) {
         return Err(EditError::TooMany);
     }
     kept.try_insert(name, value).map(drop).map_err(|_| EditError::TooMany)

@@ -3,7 +3,7 @@
 use bytes::{BufMut as _, BytesMut};
 use http::header::{HeaderName, HeaderValue};
 
-use super::headers::{excerpt, is_framing};
+use super::edits::{excerpt, is_framing};
 use crate::error::Cause;
 
 /// Names that are remembered; most guests write the same few in each exchange.

@@ -174,6 +174,13 @@ impl State {
         seat.answer.is_none() && seat.fault.is_none()
     }
 
+    /// Says whether the stream is over and being logged.
+    pub(crate) fn set_logged(&mut self, is_logged: bool) {
+        if let Some(exchange) = self.exchange_mut() {
+            exchange.is_logged = is_logged;
+        }
+    }
+
     /// Takes over the exchange of the context that will be active.
     pub(crate) fn lend(&mut self, exchange: OwnedMutexGuard<Exchange>, usage: Usage) {
         self.exchange = Some(exchange);

@@ -34,6 +34,14 @@ impl LocalResponse {
         }
     }
 
+    /// What a responder answers.
+    pub(crate) fn of(response: Response<Bytes>) -> Self {
+        let (parts, body) = response.into_parts();
+        let mut headers = parts.headers;
+        headers.remove(CONTENT_LENGTH);
+        Self { status: parts.status, headers, body, details: String::new(), grpc_status: None }
+    }
+
     /// The response to a request; a gRPC request gets status 200 and the failure in `grpc-status`, as its clients expect.
     pub fn into_response(mut self, is_grpc: bool) -> Response<Bytes> {
         if is_grpc {
@@ -56,7 +64,7 @@ impl LocalResponse {
     fn into_grpc_response(mut self) -> Response<Bytes> {
         let code = self.grpc_status.unwrap_or_else(|| grpc_status_of(self.status));
         self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        self.headers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from(code));
+        self.headers.entry(HeaderName::from_static("grpc-status")).or_insert(HeaderValue::from(code));
         if let Some(message) = grpc_message(&self.body) {
             self.headers.insert(HeaderName::from_static("grpc-message"), message);
         }
@@ -89,7 +97,7 @@ pub(crate) fn grpc_status_of(status: StatusCode) -> u32 {
 fn grpc_message(body: &[u8]) -> Option<HeaderValue> {
     let mut message = Vec::with_capacity(body.len());
     for &byte in body {
-        if matches!(byte, b' '..=b'~') && byte != b'%' {
+        if matches!(byte, b' '..b'~') && byte != b'%' {
             message.push(byte);
         } else {
             message.extend_from_slice(format!("%{byte:02X}").as_bytes());
@@ -123,10 +131,13 @@ mod tests {
 
     #[test]
     fn a_grpc_client_gets_the_refusal_as_grpc_status() {
-        let response = answer(403, "no, 100%\n").into_response(true);
+        let response = answer(403, "no, ~100%\n").into_response(true);
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "7");
-        assert_eq!(response.headers()["grpc-message"], "no, 100%25%0A");
+        assert_eq!(response.headers()["grpc-message"], "no, %7E100%25%0A");
         assert!(response.body().is_empty());
+        let mut own = answer(403, "");
+        own.headers.insert("grpc-status", HeaderValue::from_static("16"));
+        assert_eq!(own.into_response(true).headers()["grpc-status"], "16", "which the plugin gave itself");
     }
 }

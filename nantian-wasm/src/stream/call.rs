@@ -12,7 +12,7 @@ use super::{Action, StreamContext, Turn};
 use crate::config::FailurePolicy;
 use crate::error::{Cause, Phase};
 use crate::instance::Instance;
-use crate::pool::{CellGuard, Slot};
+use crate::pool::CellGuard;
 use crate::running::{Begun, Running};
 
 /// What a guest is called for.
@@ -39,8 +39,12 @@ pub(super) enum Call {
         phase: Phase,
         count: u32,
     },
-    /// To log, finish and forget the stream.
-    Close,
+    /// To log the stream, of which other plugins are told next.
+    Log,
+    /// To log it, unless that was done, and to finish and forget it.
+    Close {
+        is_logged: bool,
+    },
 }
 
 /// The calls of a stream: one at a time, for each has the exchange.
@@ -82,7 +86,7 @@ impl Call {
             | Self::Body { phase, .. }
             | Self::LastBody { phase, .. }
             | Self::Trailers { phase, .. } => phase,
-            Self::Close => Phase::End,
+            Self::Log | Self::Close { .. } => Phase::End,
         }
     }
 
@@ -101,7 +105,8 @@ impl Call {
             Self::Body { phase, length, end } => instance.on_body(context, phase, length, end).await,
             Self::LastBody { phase, length } => instance.on_body(context, phase, length, true).await,
             Self::Trailers { phase, count } => instance.on_trailers(context, phase, count).await,
-            Self::Close => instance.close(context).await.map(|()| 0),
+            Self::Log => instance.log(context).await.map(|()| 0),
+            Self::Close { is_logged } => instance.close(context, is_logged).await.map(|()| 0),
         }
     }
 }
@@ -266,9 +271,8 @@ impl StreamContext {
         Poll::Ready(())
     }
 
-    /// Ends the stream for every plugin that has seen it.
-    pub(super) fn close(&mut self) {
-        self.exchange = None;
+    /// Leaves the call that is running to upkeep: nobody will poll it any more.
+    pub(super) fn leave_running(&mut self) {
         if let Some(ongoing) = self.calls.running.take() {
             let Ongoing { call, index, running, .. } = *ongoing;
             let slot = self.members.get(index).and_then(|member| member.lease.as_ref());
@@ -279,43 +283,5 @@ impl StreamContext {
                 }
             });
         }
-        for (index, member) in std::mem::take(&mut self.members).into_iter().enumerate() {
-            let Some(lease) = member.lease else { continue };
-            let slot = lease.slot();
-            let cell = slot.try_lock();
-            let (Some(mut cell), Some(mut exchange)) = (cell, self.shared.try_lock_owned()) else {
-                lease.orphan(member.context, Arc::clone(&self.shared), member.usage);
-                slot.settle();
-                continue;
-            };
-            if cell.instance_of(slot, lease.generation()).is_none() {
-                slot.peaks().note(&member.usage);
-                continue;
-            }
-            exchange.begin(index, false);
-            let (usage, context) = (member.usage, member.context);
-            match (Visiting { cell, exchange, usage, call: Call::Close, context }).begin(slot) {
-                Begun::Over(closed) => note_closed(slot, closed),
-                Begun::Running(running) => {
-                    let slot = Arc::downgrade(slot);
-                    running.leave(move |closed| {
-                        if let Some(slot) = slot.upgrade() {
-                            note_closed(&slot, closed);
-                        }
-                    });
-                }
-            }
-            slot.settle();
-        }
-    }
-}
-
-/// Notes what a stream has cost, and that its end was the instance's too.
-fn note_closed(slot: &Slot, closed: Visited) {
-    let Visited { mut cell, exchange, usage, result } = closed;
-    drop(exchange);
-    slot.peaks().note(&usage);
-    if let Err(cause) = result {
-        slot.bury(&mut cell, Phase::End, &cause);
     }
 }

@@ -42,6 +42,21 @@ impl StreamContext {
         end: bool,
         trailers: Option<&mut HeaderMap>,
     ) -> Action {
+        // Those that a plugin adds are a part for the ones behind it, as if they had come.
+        let mut added = self.course(direction).added.take();
+        let action = self.drive_part(direction, chunk, end, trailers, &mut added);
+        self.course(direction).added = added;
+        action
+    }
+
+    fn drive_part(
+        &mut self,
+        direction: Direction,
+        chunk: &mut Bytes,
+        end: bool,
+        mut trailers: Option<&mut HeaderMap>,
+        added: &mut Option<Box<HeaderMap>>,
+    ) -> Action {
         let plugins = Arc::clone(&self.plugins);
         if !std::mem::replace(&mut self.course(direction).is_counted, true)
             && let Some(exchange) = self.exchange.as_mut()
@@ -52,7 +67,6 @@ impl StreamContext {
             self.course(direction).is_over = true;
             return action;
         }
-        let mut part = Part { chunk, end, trailers };
         loop {
             let Course { progress, released, is_over, .. } = *self.course_ref(direction);
             if is_over {
@@ -65,9 +79,19 @@ impl StreamContext {
                 }
             }
             let Some((index, plugin)) = self.member_at(&plugins, direction, progress) else { break };
+            let trailers = trailers.as_deref_mut().or(added.as_deref_mut());
+            let ends_here = end && trailers.is_none();
+            let mut part = Part { chunk: &mut *chunk, end: ends_here, trailers };
             match self.body_step(plugin, index, direction, &mut part) {
                 Step::Next if self.side(index, direction).is_some_and(|side| side.waits_for_body) => break,
                 Step::Next => {
+                    if ends_here && let Some(exchange) = self.exchange.as_mut() {
+                        let trailers = exchange.trailers_mut(direction).clone();
+                        *added = trailers.filter(|trailers| !trailers.is_empty()).map(Box::new);
+                        if let Some(side) = exchange.side(index, direction) {
+                            side.has_trailers = false;
+                        }
+                    }
                     let course = self.course(direction);
                     course.progress += 1;
                     course.released = course.released.max(course.progress);
@@ -294,7 +318,15 @@ impl StreamContext {
         let window = self.side(turn.index, turn.direction).and_then(|side| side.window.as_ref());
         let length = u32::try_from(window.map_or(0, |window| window.bytes.len())).unwrap_or(u32::MAX);
         let call = if is_last { Call::LastBody { phase, length } } else { Call::Body { phase, length, end } };
-        match self.visit(turn, cell, call) {
+        if let Some(side) = self.side(turn.index, turn.direction) {
+            side.may_add_trailers = end && !is_last;
+        }
+        let visit = self.visit(turn, cell, call);
+        if let Some(side) = self.side(turn.index, turn.direction).filter(|_| !matches!(visit, Visit::Pending))
+        {
+            side.may_add_trailers = false;
+        }
+        match visit {
             Visit::Pending => Seen::Instead(Step::Over(Action::Pending)),
             Visit::Done(code) => Seen::Verdict(BodyVerdict::of(code)),
             Visit::Skipped => Seen::Instead(Step::Next),

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::lock::Mutex;
+use http::header::TRANSFER_ENCODING;
 use http::uri::Scheme;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, request, response};
 
@@ -237,7 +238,7 @@ impl Exchange {
             parts.headers = std::mem::take(headers);
         }
         if keep {
-            response.headers = HeaderFields::copy_of(&parts.headers);
+            response.headers = HeaderFields::copy_without(&parts.headers, &TRANSFER_ENCODING);
         }
     }
 

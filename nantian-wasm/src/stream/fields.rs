@@ -20,7 +20,13 @@ pub(crate) struct HeaderFields {
 
 impl HeaderFields {
     pub(crate) fn copy_of(map: &HeaderMap) -> Self {
-        Self { map: OnceCell::new(), packed: pack(map) }
+        Self { map: OnceCell::new(), packed: pack(map.iter(), map.len()) }
+    }
+
+    /// A copy without one that says how the message came.
+    pub(crate) fn copy_without(map: &HeaderMap, left_out: &HeaderName) -> Self {
+        let fields = map.iter().filter(|(name, _)| *name != left_out);
+        Self { map: OnceCell::new(), packed: pack(fields, map.len()) }
     }
 
     /// The map, to be changed; it is always there.
@@ -44,10 +50,10 @@ impl Deref for HeaderFields {
     }
 }
 
-fn pack(map: &HeaderMap) -> Vec<u8> {
+fn pack<'a>(fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>, count: usize) -> Vec<u8> {
     // Room for most requests.
-    let mut packed = Vec::with_capacity(map.len().saturating_mul(64));
-    for (name, value) in map {
+    let mut packed = Vec::with_capacity(count.saturating_mul(64));
+    for (name, value) in fields {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
         let lengths = (length(value) << 32) | length(name);
         packed.extend_from_slice(&lengths.to_le_bytes());

@@ -3,6 +3,7 @@
 mod answer;
 mod call;
 mod course;
+mod end;
 mod events;
 mod exchange;
 mod fields;
@@ -21,7 +22,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::lock::{Mutex, OwnedMutexGuard};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, request, response};
 
 pub use self::answer::LocalResponse;
@@ -69,6 +70,8 @@ pub struct StreamContext {
     request: Course,
     response: Course,
     is_grpc: bool,
+    /// The client has asked for a stream of events.
+    awaits_events: bool,
     is_streaming: bool,
     is_event_stream: bool,
     waits: Waits,
@@ -110,6 +113,7 @@ impl StreamContext {
             request: Course::default(),
             response: Course::default(),
             is_grpc: false,
+            awaits_events: false,
             is_streaming: false,
             is_event_stream: false,
             waits: Waits::default(),
@@ -125,6 +129,7 @@ impl StreamContext {
             if !this.request.has_headers {
                 this.request.has_headers = true;
                 this.is_grpc = is_grpc(content_type(&parts.headers));
+                this.awaits_events = accepts_events(&parts.headers);
                 if let Some(exchange) = this.exchange.as_mut() {
                     join(&mut parts.headers, MapKind::RequestHeaders);
                     exchange.swap_request(parts);
@@ -167,7 +172,8 @@ impl StreamContext {
             if !this.response.has_headers {
                 this.response.has_headers = true;
                 let essence = essence(content_type(&parts.headers));
-                this.is_streaming = is_streaming(essence);
+                this.is_streaming = is_streaming(essence)
+                    || (this.awaits_events && !parts.headers.contains_key(CONTENT_LENGTH));
                 // Where events end cannot be seen in a stream that is compressed.
                 this.is_event_stream = essence.eq_ignore_ascii_case(EVENT_STREAM)
                     && !parts.headers.contains_key(CONTENT_ENCODING);
@@ -208,6 +214,18 @@ impl StreamContext {
         })
     }
 
+    /// Takes the trailers that plugins have added to a request that has none of its own: to be asked for when the end of
+    /// its body was shown, and sent behind it.
+    pub fn take_request_trailers(&mut self) -> Option<HeaderMap> {
+        self.request.added.take().map(|trailers| *trailers)
+    }
+
+    /// Takes the trailers that plugins have added to a response, as
+    /// [`take_request_trailers`](Self::take_request_trailers) does those of a request.
+    pub fn take_response_trailers(&mut self) -> Option<HeaderMap> {
+        self.response.added.take().map(|trailers| *trailers)
+    }
+
     /// Whether a plugin looks at the request's body; if none does, it need not be shown.
     pub fn wants_request_body(&self) -> bool {
         self.wants_body(Direction::Request)
@@ -243,6 +261,13 @@ impl StreamContext {
     /// To be polled while the response is awaited; never ready when no plugin can do so.
     pub fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Action> {
         self.poll_interrupted(cx)
+    }
+
+    /// Counts bytes of a body that no plugin was shown.
+    pub(crate) fn count_unseen(&self, direction: Direction, bytes: usize) {
+        if let Some(mut exchange) = self.shared.try_lock() {
+            exchange.count_bytes(direction, bytes);
+        }
     }
 
     /// Whether a plugin has written a length of its own into the headers of a message that have left the stream.
@@ -288,6 +313,13 @@ fn is_streaming(essence: &[u8]) -> bool {
 
 fn content_type(headers: &HeaderMap) -> &[u8] {
     headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes)
+}
+
+/// Whether a client asks for a stream of events.
+fn accepts_events(headers: &HeaderMap) -> bool {
+    let mut types =
+        headers.get_all(ACCEPT).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    types.any(|one| essence(one).eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 /// A content type without its parameters.

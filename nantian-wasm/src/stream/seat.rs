@@ -32,6 +32,8 @@ pub(crate) struct Side {
     pub(crate) has_headers: bool,
     /// The guest has the trailers.
     pub(crate) has_trailers: bool,
+    /// The guest is shown the end of a body without trailers, and may add some.
+    pub(crate) may_add_trailers: bool,
     /// Bytes the guest can look at.
     pub(crate) window: Option<Window>,
     /// Bytes in front of them that it has seen and holds.

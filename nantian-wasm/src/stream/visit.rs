@@ -1,5 +1,7 @@
 //! One plugin's turn: its guest runs, and its failure policy decides what a bad end means.
 
+use http::HeaderMap;
+
 use super::exchange::Direction;
 use super::{Action, StreamContext};
 use crate::config::FailurePolicy;
@@ -9,12 +11,14 @@ use crate::pool::Lease;
 use crate::sandbox::Usage;
 
 /// How far the message of one direction has come.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub(super) struct Course {
     /// Plugins that have seen the part under way; they are not asked again after [`Action::Pending`].
     pub(super) progress: usize,
     /// The bytes of the part under way are counted.
     pub(super) is_counted: bool,
+    /// Trailers that a plugin has added to a body that came without, until they are passed on.
+    pub(super) added: Option<Box<HeaderMap>>,
     /// Plugins that have seen the headers and let them go.
     pub(super) released: usize,
     /// The headers are in the exchange, or have been.
@@ -39,6 +43,8 @@ pub(super) struct Member {
     /// The plugin failed this stream: it is not asked any more.
     is_out: bool,
     pub(super) holds: Holds,
+    /// The stream is over, and the plugin has logged it.
+    pub(super) is_logged: bool,
 }
 
 /// Directions in which a plugin holds something.

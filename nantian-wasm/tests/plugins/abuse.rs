@@ -533,14 +533,6 @@ fn lies() -> Vec<Abuse> {
                 "(drop (call $write (i32.const 1) (i32.const 40) (i32.const -1) (i32.const 0)))",
             )),
         ),
-        harmless(
-            "verdict that does not exist",
-            module(&returning(
-                "proxy_on_request_trailers",
-                "(drop (call $continue (i32.const 0)))",
-                "(i32.const 0)",
-            )),
-        ),
     ]
 }
 
@@ -674,10 +666,24 @@ fn bad_responses() -> Vec<Abuse> {
 /// Streams that are held, continued and answered out of turn.
 fn out_of_turn() -> Vec<Abuse> {
     let paused = |name: &str| module(&returning(name, "", "(i32.const 1)"));
+    let undecided = |name: &str| module(&returning(name, "", "(i32.const 77)"));
     let steer = format!(
         "(drop (call $continue (i32.const 0))) (drop (call $close (i32.const 0))) (drop (call $close (i32.const 1))) {RESPOND}"
     );
     vec![
+        fails(
+            "headers and a verdict that does not exist",
+            undecided("proxy_on_request_headers"),
+            Answered(503),
+            "held",
+        ),
+        harmless("a body and a verdict that does not exist", undecided("proxy_on_request_body")),
+        fails(
+            "trailers and a verdict that does not exist",
+            undecided("proxy_on_request_trailers"),
+            Answered(503),
+            "held",
+        ),
         fails("request headers held for ever", paused("proxy_on_request_headers"), Answered(503), "held"),
         fails("request body held for ever", paused("proxy_on_request_body"), Answered(503), "held"),
         fails("request trailers held for ever", paused("proxy_on_request_trailers"), Answered(503), "held"),
@@ -920,6 +926,18 @@ fn module_that_is_a_bomb_for_the_compiler_is_refused_by_its_counts() {
             &parts[..20.min(parts.len())]
         );
     }
+}
+
+#[test]
+fn module_that_nests_as_deep_as_a_function_can_is_compiled_and_ends() {
+    let engine = Engine::new().unwrap();
+    let depth = 80_000;
+    let nested = format!("{} {}", "block ".repeat(depth), "end ".repeat(depth));
+    let plugin = started(&engine, &wat::parse_str(module(&headers(&nested))).unwrap(), SHORT).unwrap();
+    assert_eq!(send([plugin], get("/")).status(), 200);
+    let far = "(data (i32.const 2147483000) \"beyond\")";
+    let refused = started(&engine, &wat::parse_str(module(far)).unwrap(), SHORT).unwrap_err();
+    assert!(matches!(refused, PluginError::Start { .. }), "{refused:?}");
 }
 
 #[test]

@@ -3,10 +3,15 @@
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
-use nantian_wasm::{Engine, Plugin, PluginConfig, RequestBody, StreamInfo, UpstreamAddress, WasmLayer};
+use nantian_wasm::{
+    Action, Engine, FailurePolicy, Hooks, Plugin, PluginConfig, RequestBody, StreamContext, StreamInfo,
+    UpstreamAddress, WasmLayer,
+};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Frames, Seen, built, configured, data, exchange, frames, get, plugin, plugin_of, send};
+use crate::support::{
+    Frames, Logged, Seen, built, configured, data, exchange, frames, get, plugin, plugin_of, send,
+};
 
 fn sdk(configuration: &str) -> Plugin {
     let configuration = Bytes::copy_from_slice(configuration.as_bytes());
@@ -195,4 +200,158 @@ fn buffer_that_is_not_there_is_not_found_and_one_that_can_only_be_read_is_refuse
                 (i32.const 0) (i32.const 0) (i32.const -1)))
             (i32.const 0)))"#;
     assert_eq!(send([of_text(guest)], get("/")).body.unwrap(), [2, 2, 2, 2, 1, 2, 2, 1, 2, 2]);
+}
+
+#[test]
+fn trailers_can_be_added_when_a_body_ends_and_are_those_of_the_message() {
+    let adds = plugin("trailers", |_| {});
+    let seen = send([adds.clone()], get("/"));
+    assert_eq!(seen.trailers.unwrap()["x-added"], "1");
+    assert_eq!(metric(&adds, "status"), 0);
+    let seen = send([plugin("trailers", |_| {}), adds], get("/"));
+    let trailers = seen.trailers.unwrap();
+    assert_eq!(
+        (&trailers["x-added"], &trailers["x-seen"], trailers.len()),
+        (&"1".parse().unwrap(), &"1".parse().unwrap(), 2)
+    );
+
+    let mut stream = StreamContext::new([plugin("trailers", |_| {})].into(), StreamInfo::default());
+    let (mut parts, ()) = Request::post("/").body(()).unwrap().into_parts();
+    assert!(matches!(stream.on_request_headers(&mut parts, false), Action::Continue));
+    let mut chunk = Bytes::from_static(b"part");
+    assert!(matches!(stream.on_request_body(&mut chunk, false), Action::Continue));
+    assert!(stream.take_request_trailers().is_none(), "nothing is added before the end");
+    assert!(matches!(stream.on_request_body(&mut Bytes::new(), true), Action::Continue));
+    assert_eq!(stream.take_request_trailers().unwrap()["x-added"], "1");
+}
+
+#[test]
+fn trailers_that_a_plugin_adds_and_then_fails_open_are_taken_back() {
+    let guest = r#"(module
+        (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "x-a")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+            (drop (call $add (i32.const 3) (i32.const 16) (i32.const 3) (i32.const 16) (i32.const 3)))
+            (if (local.get 2) (then unreachable))
+            (i32.const 0)))"#;
+    let open = |config: &mut PluginConfig| config.failure_policy = FailurePolicy::FailOpen;
+    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(guest).unwrap(), open).unwrap();
+    let seen = send([plugin], get("/"));
+    assert_eq!((seen.text(), &seen.trailers), ("ok", &None));
+}
+
+#[test]
+fn several_plugins_log_a_stream_before_the_first_of_them_forgets_it() {
+    let named = |name: &str| plugin("trailers", |config| config.name = name.to_owned());
+    let plugins = ["a", "b", "c"].map(named);
+    let ends = |plugins: Vec<Plugin>| Logged::during(|| drop(send(plugins, get("/"))));
+    assert_eq!(
+        ends(plugins.to_vec()),
+        [
+            "a: log",
+            "b: log",
+            "c: log",
+            "a: done",
+            "a: delete",
+            "b: done",
+            "b: delete",
+            "c: done",
+            "c: delete"
+        ]
+    );
+    assert_eq!(ends(vec![named("one")]), ["one: log", "one: done", "one: delete"]);
+}
+
+#[test]
+fn stream_of_events_is_known_by_what_its_client_asks_for() {
+    let parts = |accept: &str, length: Option<&str>| {
+        let chunks = plugin("body", |config| {
+            config.configuration = Bytes::from_static(b"u");
+            config.hooks = Hooks { on_request: false, on_response: false, on_stream_chunk: true };
+        });
+        let mut response = Response::builder();
+        if let Some(length) = length {
+            response = response.header("content-length", length);
+        }
+        let request = Request::get("/").header("accept", accept).body(frames([])).unwrap();
+        exchange([chunks.clone()], request, response.body(frames([data("ok")])).unwrap());
+        metric(&chunks, "response-parts")
+    };
+    assert_eq!(parts("text/html, Text/Event-Stream;q=0.5", None), 2);
+    assert_eq!((parts("text/event-stream", Some("2")), parts("*/*", None)), (0, 0));
+}
+
+#[test]
+fn failed_stream_of_a_grpc_client_has_a_status_that_it_knows() {
+    let guest = r#"(module
+        (memory (export "memory") 1)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) unreachable))"#;
+    let request =
+        Request::post("/a.B/C").header("content-type", "application/grpc").body(frames([])).unwrap();
+    let seen = send([of_text(guest)], request);
+    assert_eq!((seen.status(), seen.response_header("content-type")), (200, Some("application/grpc")));
+    assert_eq!(
+        (seen.response_header("grpc-status"), seen.response_header("grpc-message")),
+        (Some("14"), None)
+    );
+}
+
+#[test]
+fn client_with_many_headers_does_not_use_up_what_a_guest_may_add() {
+    let mut request = get("/");
+    for number in 0..1_500 {
+        request.headers_mut().append("x-many", number.into());
+        request
+            .headers_mut()
+            .insert(http::HeaderName::try_from(format!("x-{number}")).unwrap(), number.into());
+    }
+    let adds = plugin("add_header", |_| {});
+    let seen = send([adds.clone()], request);
+    assert_eq!((seen.status(), seen.request_header("x-wasm-plugin")), (200, Some("probe")));
+    assert_eq!(adds.status().traps.total(), 0);
+}
+
+#[test]
+fn guest_that_writes_all_headers_back_loses_none_of_them() {
+    let guest = r#"(module
+        (import "env" "proxy_get_header_map_pairs" (func $get (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_set_header_map_pairs" (func $set (param i32 i32 i32) (result i32)))
+        (memory (export "memory") 32)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $get (i32.const 0) (i32.const 0) (i32.const 4)))
+            (drop (call $set (i32.const 0) (i32.const 1024) (i32.load (i32.const 4))))
+            (i32.const 0)))"#;
+    let mut request = get("/");
+    for _ in 0..2_000 {
+        request.headers_mut().append("x-many", "and a value that is as long as forty chars".parse().unwrap());
+    }
+    let back = of_text(guest);
+    let seen = send([back.clone(), back.clone()], request);
+    assert_eq!((seen.status(), all(&seen, "x-many").len(), back.status().traps.total()), (200, 2_000, 0));
+}
+
+#[test]
+fn log_knows_the_size_of_a_response_that_no_plugin_was_shown() {
+    let guest = r#"(module
+        (import "env" "proxy_get_property" (func $get (param i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_record_metric" (func $record (param i32 i64) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "response\00size")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+        (func (export "proxy_on_configure") (param i32 i32) (result i32)
+            (i32.eqz (call $define (i32.const 1) (i32.const 25) (i32.const 4) (i32.const 8))))
+        (func (export "proxy_on_log") (param i32)
+            (drop (call $get (i32.const 16) (i32.const 13) (i32.const 0) (i32.const 4)))
+            (drop (call $record (i32.load (i32.const 8)) (i64.load (i32.const 1024))))))"#;
+    let logs = of_text(guest);
+    let response = Response::new(frames([data("four"), data("seven !")]));
+    assert_eq!(exchange([logs.clone()], get("/"), response).text(), "fourseven !");
+    assert_eq!(metric(&logs, "size"), 11);
 }

@@ -21,3 +21,4 @@ mod sdk;
 mod slices;
 mod stalls;
 mod support;
+mod toolchains;

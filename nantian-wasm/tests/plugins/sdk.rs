@@ -253,6 +253,8 @@ fn grpc_calls_end_with_a_message_or_a_status() {
     assert_eq!((seen.status(), all(&seen, "x-grpc")), (200, vec!["5 0 ping"]));
     let seen = send([quiet("grpc elsewhere")], get("/"));
     assert_eq!((seen.status(), seen.response_header("x-grpc")), (503, Some("5 13 ")));
+    let serialized = send([quiet("grpc \n\u{6}\n\u{4}auth")], get("/"));
+    assert_eq!(all(&serialized, "x-grpc"), ["5 0 ping"], "an upstream as the C++ SDK names it");
 }
 
 #[test]

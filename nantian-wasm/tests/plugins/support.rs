@@ -100,12 +100,17 @@ pub(crate) struct Ticking {
 
 impl Ticking {
     pub(crate) fn of(engine: &Engine) -> Self {
-        Self::start(engine, Engine::tick)
+        Self::start(engine, Self::FAST, Engine::tick)
+    }
+
+    /// At the speed of real time, for what must not end before a test has seen it.
+    pub(crate) fn in_real_time(engine: &Engine) -> Self {
+        Self::start(engine, Duration::from_millis(1), Engine::tick)
     }
 
     /// With upkeep, for guests that do not loop.
     pub(crate) fn with_upkeep(engine: &Engine) -> Self {
-        Self::start(engine, |engine| {
+        Self::start(engine, Self::FAST, |engine| {
             engine.tick();
             engine.maintain();
         })
@@ -113,16 +118,18 @@ impl Ticking {
 
     /// Upkeep alone, on a thread that may run guests.
     pub(crate) fn upkeep(engine: &Engine) -> Self {
-        Self::start(engine, Engine::maintain)
+        Self::start(engine, Self::FAST, Engine::maintain)
     }
 
-    fn start(engine: &Engine, turn: fn(&Engine)) -> Self {
+    const FAST: Duration = Duration::from_micros(50);
+
+    fn start(engine: &Engine, pause: Duration, turn: fn(&Engine)) -> Self {
         let (engine, stop) = (engine.clone(), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 turn(&engine);
-                std::thread::park_timeout(Duration::from_micros(50));
+                std::thread::park_timeout(pause);
             }
         });
         Self { stop, thread: Some(thread) }
@@ -154,6 +161,58 @@ impl tracing::Subscriber for TicksWithLogs {
 
     fn event(&self, _: &tracing::Event<'_>) {
         (0..self.1).for_each(|_| self.0.tick());
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Keeps what guests log: the plugin's name and the line.
+#[derive(Clone, Default)]
+pub(crate) struct Logged(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl Logged {
+    /// What guests log meanwhile.
+    pub(crate) fn during(run: impl FnOnce()) -> Vec<String> {
+        let logged = Self::default();
+        tracing::subscriber::with_default(logged.clone(), run);
+        let lines = logged.0.lock().unwrap();
+        lines.clone()
+    }
+}
+
+impl tracing::Subscriber for Logged {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "nantian_wasm::guest" && *metadata.level() <= tracing::Level::INFO
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Line(String);
+        impl tracing::field::Visit for Line {
+            fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+                if field.name() == "plugin" {
+                    self.0 = format!("{value}: {}", self.0);
+                }
+            }
+
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0.push_str(&format!("{value:?}"));
+                }
+            }
+        }
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.0.lock().unwrap().push(line.0);
     }
 
     fn enter(&self, _: &tracing::span::Id) {}

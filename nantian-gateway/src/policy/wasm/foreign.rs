@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 1 << 20;
 /// Calls a function; `None` if there is none of this name.
 pub(super) fn call(name: &str, arguments: &[u8]) -> Option<Result<Vec<u8>, ForeignError>> {
     let function = match name {
-        "compress" => |bytes| all(ZlibEncoder::new(bytes, Compression::fast())),
+        "compress" => |bytes| all(ZlibEncoder::new(bytes, Compression::default())),
         "uncompress" => |bytes| all(ZlibDecoder::new(bytes)),
         _ => return None,
     };

@@ -121,7 +121,7 @@ async fn http(
     call: HttpCall,
 ) -> Result<HttpCallResponse, CallFailure> {
     let exchange = async {
-        let picked = balancer.pick(&PickContext::default()).map_err(|_| CallFailure::Unreachable)?;
+        let picked = balancer.pick(&PickContext::default()).map_err(|_| CallFailure::NoEndpoint)?;
         // Counted as in flight to its end.
         let (destination, _in_flight) = picked.into_parts();
         let (parts, body) = call.request.into_parts();

@@ -5,7 +5,13 @@ mod foreign;
 mod grpc;
 mod host;
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, str::FromStr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    str::FromStr,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{Extensions, Request, Response, StatusCode};
@@ -35,6 +41,7 @@ use self::host::PluginHost;
 pub struct WasmPlugins {
     engine: Option<Engine>,
     engine_config: EngineConfig,
+    workers: Option<NonZeroUsize>,
     outside: Option<Outside>,
     /// Started when the first plugin may call out.
     calls: Option<CallThread>,
@@ -94,6 +101,11 @@ impl WasmPlugins {
     /// Runs at most so many instances of all plugins together; to be said before the engine is made.
     pub fn limit_instances(&mut self, most: NonZeroU32) {
         self.engine_config.max_instances = most;
+    }
+
+    /// Keeps an instance of each plugin for each of so many workers, or for each core of the machine.
+    pub fn serve(&mut self, workers: Option<NonZeroUsize>) {
+        self.workers = workers;
     }
 
     /// Fetches modules that are somewhere else, and lets plugins call out of the process.
@@ -179,7 +191,8 @@ impl WasmPlugins {
             .map_err(|error| invalid(format!("spec.wasm.sha256: {error}")))?;
         let module = Module::compile(engine, &bytes, expected)
             .map_err(|error| invalid(format!("spec.wasm: {}", Chain(&error))))?;
-        let settings = config::plugin(config);
+        let mut settings = config::plugin(config);
+        settings.instances = self.workers;
         let host: Option<Arc<dyn Host>> = host.map(|host| host as _);
         let plugin = match (last_good, host) {
             // Shared data, queues and metrics survive an edit.

@@ -6,7 +6,7 @@ use wasm_encoder::{
     TypeSection, ValType,
 };
 
-use super::{BEGIN, CALLBACKS, Callback, END, FUNCTIONS, HOST, NEXT, PACK, TAKE_OVER};
+use super::{BEGIN, CALLBACKS, Callback, END, FINISH, FUNCTIONS, HOST, NEXT, PACK, TAKE_OVER};
 use crate::proxy_wasm::pingora;
 
 /// Most parameters of a function that has a result. Type `n` is that of `n` parameters and one result.
@@ -48,6 +48,7 @@ pub(super) fn encode() -> Vec<u8> {
     shim.define(PACKED, Some(pingora::GET_HEADER), &packing(header, pack));
     shim.define(4, Some(BEGIN), &begin(next));
     shim.define(NOTICE, Some(END), &end(next));
+    shim.define(NOTICE, Some(FINISH), &finish(next));
     let absent: Vec<_> =
         [Callback::Create, Callback::RequestHeaders, Callback::Log, Callback::Done, Callback::Delete]
             .iter()
@@ -182,9 +183,21 @@ fn end(next: u32) -> Function {
     let mut function = Function::new([]);
     let mut instructions = function.instructions();
     Callback::Log.call(instructions.local_get(context)).call(next).drop();
+    done_and_delete(&mut instructions, next);
+    function
+}
+
+/// `done(context); next(); delete(context)`.
+fn finish(next: u32) -> Function {
+    let mut function = Function::new([]);
+    done_and_delete(&mut function.instructions(), next);
+    function
+}
+
+fn done_and_delete(instructions: &mut InstructionSink<'_>, next: u32) {
+    let context = 0;
     Callback::Done.call(instructions.local_get(context)).drop().call(next).drop();
     Callback::Delete.call(instructions.local_get(context)).end();
-    function
 }
 
 /// A callback that does nothing.

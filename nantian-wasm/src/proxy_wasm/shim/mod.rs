@@ -29,6 +29,7 @@ const NEXT: &str = "next";
 /// What the shim exports besides those functions.
 const BEGIN: &str = "begin";
 const END: &str = "end";
+const FINISH: &str = "finish";
 const CALLBACKS: &str = "callbacks";
 
 /// Functions of a guest that the shim calls, by their places in its table.
@@ -95,6 +96,7 @@ pub(super) struct Beside {
     callbacks: Table,
     pub(super) begin: TypedFunc<(u32, u32, u32, u32), u32>,
     pub(super) end: TypedFunc<u32, ()>,
+    pub(super) finish: TypedFunc<u32, ()>,
 }
 
 // === impl Shim ===
@@ -135,7 +137,8 @@ impl Shim {
         let callbacks = callbacks.ok_or_else(|| wasmtime::Error::msg("the shim has no table"))?;
         let begin = instance.get_typed_func(&mut *store, BEGIN)?;
         let end = instance.get_typed_func(&mut *store, END)?;
-        Ok(Beside { instance, callbacks, begin, end })
+        let finish = instance.get_typed_func(&mut *store, FINISH)?;
+        Ok(Beside { instance, callbacks, begin, end, finish })
     }
 }
 

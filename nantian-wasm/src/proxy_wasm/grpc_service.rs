@@ -1,0 +1,81 @@
+//! The upstream of a gRPC call as guests of the C++ SDK name it: a serialized `envoy.config.core.v3.GrpcService`.
+
+/// Kinds of a protobuf field, by the lowest bits of its tag.
+const VARINT: u64 = 0;
+const FIXED_64: u64 = 1;
+const LENGTH_DELIMITED: u64 = 2;
+const FIXED_32: u64 = 5;
+
+/// Number of `GrpcService.envoy_grpc`, and of `EnvoyGrpc.cluster_name` in it.
+const FIRST: u64 = 1;
+
+/// The name of the cluster in a serialized message; none if these bytes are not one, and a name by themselves.
+pub(super) fn cluster(message: &[u8]) -> Option<&str> {
+    let target = first(message)?;
+    std::str::from_utf8(first(target)?).ok().filter(|name| !name.is_empty())
+}
+
+/// The content of the last first field of a message; none if a part of the message is none.
+fn first(mut message: &[u8]) -> Option<&[u8]> {
+    let mut found = None;
+    while !message.is_empty() {
+        let (tag, rest) = varint(message)?;
+        let (content, rest) = match tag & 7 {
+            VARINT => (None, varint(rest)?.1),
+            FIXED_64 => (None, rest.get(8..)?),
+            FIXED_32 => (None, rest.get(4..)?),
+            LENGTH_DELIMITED => {
+                let (length, rest) = varint(rest)?;
+                let (content, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+                (Some(content), rest)
+            }
+            _ => return None,
+        };
+        if tag >> 3 == FIRST {
+            found = Some(content?);
+        }
+        message = rest;
+    }
+    found
+}
+
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0_u64;
+    for (index, byte) in bytes.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f).checked_shl(u32::try_from(index * 7).ok()?)?;
+        if byte & 0x80 == 0 {
+            return Some((value, bytes.get(index + 1..)?));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serialized_service_names_its_cluster() {
+        // envoy_grpc { cluster_name: "auth", authority: "a" }, timeout { seconds: 5 }.
+        assert_eq!(cluster(b"\x0a\x09\x0a\x04auth\x12\x01a\x1a\x02\x08\x05"), Some("auth"));
+        assert_eq!(cluster(b"\x1a\x02\x08\x05\x0a\x06\x0a\x04auth"), Some("auth"), "in any order");
+    }
+
+    #[test]
+    fn names_and_everything_else_are_no_service() {
+        for other in [
+            &b""[..],
+            b"auth",
+            b"outbound|80||auth.shop.svc.cluster.local",
+            b"\x0a",
+            b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01auth",
+            b"\x0a\x06\x0a\x04aut",
+            b"\x0a\x02\x0a\x00",
+            b"\x12\x06\x0a\x04auth",
+            b"\x0b\x0c",
+            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        ] {
+            assert_eq!(cluster(other), None, "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The end of a stream for its plugins: each logs it, is asked whether it is done, and forgets it.
+
+use std::sync::Arc;
+
+use super::StreamContext;
+use super::call::Call;
+use super::visit::Member;
+use super::visiting::{Visited, Visiting};
+use crate::error::Phase;
+use crate::pool::Slot;
+use crate::running::Begun;
+use crate::sandbox::Usage;
+
+// === impl StreamContext ===
+
+impl StreamContext {
+    /// Ends the stream for every plugin that has seen it.
+    pub(super) fn close(&mut self) {
+        self.exchange = None;
+        self.leave_running();
+        let mut members = std::mem::take(&mut self.members);
+        // All of them log before the first one forgets the stream, as in Envoy.
+        if members.len() > 1 {
+            for (index, member) in members.iter_mut().enumerate() {
+                self.log(index, member);
+            }
+        }
+        for (index, member) in members.into_iter().enumerate() {
+            let Member { lease: Some(lease), context, usage, is_logged, .. } = member else { continue };
+            let slot = lease.slot();
+            let cell = slot.try_lock();
+            let (Some(mut cell), Some(mut exchange)) = (cell, self.shared.try_lock_owned()) else {
+                lease.orphan(context, Arc::clone(&self.shared), usage, is_logged);
+                slot.settle();
+                continue;
+            };
+            if cell.instance_of(slot, lease.generation()).is_none() {
+                slot.peaks().note(&usage);
+                continue;
+            }
+            exchange.begin(index, false);
+            let call = Call::Close { is_logged };
+            note(slot, Visiting { cell, exchange, usage, call, context }.begin(slot));
+            slot.settle();
+        }
+    }
+
+    /// Lets a plugin log the stream, if its instance and the exchange are free: otherwise it does when it is closed.
+    fn log(&self, index: usize, member: &mut Member) {
+        let Some(lease) = &member.lease else { return };
+        let slot = lease.slot();
+        let (Some(mut cell), Some(mut exchange)) = (slot.try_lock(), self.shared.try_lock_owned()) else {
+            return;
+        };
+        if cell.instance_of(slot, lease.generation()).is_none() {
+            return;
+        }
+        exchange.begin(index, false);
+        let (usage, context) = (member.usage, member.context);
+        let begun = Visiting { cell, exchange, usage, call: Call::Log, context }.begin(slot);
+        member.usage = note(slot, begun).unwrap_or(usage);
+        member.is_logged = true;
+    }
+}
+
+/// Notes what the stream has cost, and that its end was the instance's too: now, or when it has come.
+fn note(slot: &Arc<Slot>, begun: Begun<Visited>) -> Option<Usage> {
+    let note = |slot: &Slot, Visited { mut cell, exchange, usage, result }: Visited| {
+        drop(exchange);
+        slot.peaks().note(&usage);
+        if let Err(cause) = result {
+            slot.bury(&mut cell, Phase::End, &cause);
+        }
+        usage
+    };
+    match begun {
+        Begun::Over(visited) => Some(note(slot, visited)),
+        Begun::Running(running) => {
+            let slot = Arc::downgrade(slot);
+            running.leave(move |visited| {
+                if let Some(slot) = slot.upgrade() {
+                    note(&slot, visited);
+                }
+            });
+            None
+        }
+    }
+}

@@ -1,0 +1,43 @@
+;; Adds the trailer `x-added` to both messages when their bodies end without trailers, `x-seen` to those that it is shown,
+;; and logs each callback of its end. The gauge `status` is what the last addition answered.
+(module
+  (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_record_metric" (func $record (param i32 i64) (result i32)))
+  (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 16) "x-added")
+  (data (i32.const 32) "x-seen")
+  (data (i32.const 48) "1")
+  (data (i32.const 64) "status")
+  (data (i32.const 80) "log")
+  (data (i32.const 96) "done")
+  (data (i32.const 112) "delete")
+
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+  (func (export "proxy_on_configure") (param i32 i32) (result i32)
+    (drop (call $define (i32.const 1) (i32.const 64) (i32.const 6) (i32.const 8)))
+    (i32.const 1))
+
+  (func $body (param $map i32) (result i32)
+    (drop (call $record (i32.load (i32.const 8)) (i64.extend_i32_u
+      (call $add (local.get $map) (i32.const 16) (i32.const 7) (i32.const 48) (i32.const 1)))))
+    (i32.const 0))
+  (func $trailers (param $map i32) (result i32)
+    (drop (call $add (local.get $map) (i32.const 32) (i32.const 6) (i32.const 48) (i32.const 1)))
+    (i32.const 0))
+  (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+    (call $body (i32.const 1)))
+  (func (export "proxy_on_request_trailers") (param i32 i32) (result i32) (call $trailers (i32.const 1)))
+  (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+    (call $body (i32.const 3)))
+  (func (export "proxy_on_response_trailers") (param i32 i32) (result i32) (call $trailers (i32.const 3)))
+
+  (func (export "proxy_on_log") (param i32)
+    (drop (call $log (i32.const 2) (i32.const 80) (i32.const 3))))
+  (func (export "proxy_on_done") (param i32) (result i32)
+    (drop (call $log (i32.const 2) (i32.const 96) (i32.const 4)))
+    (i32.const 1))
+  (func (export "proxy_on_delete") (param i32)
+    (drop (call $log (i32.const 2) (i32.const 112) (i32.const 6)))))
