@@ -117,15 +117,20 @@ impl<P, B> Held<P, B> {
 
     /// Whether all of the body has passed, and is in front.
     fn is_whole(&self) -> bool {
-        self.relay.is_done() && !matches!(self.front, Some(Err(_)))
+        self.relay.is_done() && !self.is_broken()
+    }
+
+    fn is_broken(&self) -> bool {
+        matches!(self.front, Some(Err(_)))
     }
 
     /// Puts the body's length into headers that have not left, as far as it is known; one that is not is not promised.
+    /// What breaks off keeps the length that it does not come to.
     fn announce(&self, headers: &mut HeaderMap) {
         let (is_promised, keeps) = (headers.contains_key(CONTENT_LENGTH), self.relay.keeps_length());
         if self.is_whole() && (is_promised || self.is_resized) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(self.relay.sent()));
-        } else if is_promised && (self.is_resized || !keeps) {
+        } else if is_promised && !self.is_broken() && (self.is_resized || !keeps) {
             headers.remove(CONTENT_LENGTH);
         }
     }

@@ -2,10 +2,15 @@
 
 use http::{Request, Response};
 use http_body_util::Limited;
-use nantian_wasm::{RequestBody, WasmLayer};
+use nantian_wasm::{Engine, RequestBody, WasmLayer};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Frames, Seen, configured, data, exchange, frames, get, send};
+use crate::support::{Frames, Seen, configured, data, exchange, frames, get, plugin_of, send};
+
+const TRAP: &str = r#"(module
+    (memory (export "memory") 1)
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) unreachable))"#;
 
 /// Sends these parts both ways past the guest, announced by their length.
 fn resized(configuration: &str, parts: &[&'static str]) -> Seen {
@@ -72,6 +77,15 @@ fn body_that_changes_when_its_length_has_left_breaks_off() {
     let seen = exchange([configured("resize", b"ekand more")], get("/"), response());
     assert_eq!((seen.status(), seen.response_header("content-length")), (200, Some("6")));
     assert_eq!(seen.body.unwrap_err(), "plugins made 14 bytes of a body whose content-length is 6");
+}
+
+#[test]
+fn response_that_its_plugin_ends_early_keeps_the_length_it_does_not_come_to() {
+    let trap = plugin_of(&Engine::new().unwrap(), &wat::parse_str(TRAP).unwrap(), |_| {}).unwrap();
+    let response = Response::builder().header("content-length", "5").body(frames([data("hello")]));
+    let seen = exchange([trap], get("/"), response.unwrap());
+    assert_eq!((seen.status(), seen.response_header("content-length")), (200, Some("5")));
+    assert!(seen.body.is_err());
 }
 
 #[test]
