@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, SocketAddrV4},
     str::FromStr,
     sync::Arc,
 };
@@ -135,7 +135,7 @@ impl Peer {
         let mut client = self.address.ip();
         let values = headers.get_all(X_FORWARDED_FOR).iter().rev();
         for hop in values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(',')) {
-            let Ok(address) = hop.trim().parse::<IpAddr>() else {
+            let Some(address) = address_of(hop.trim()) else {
                 return client;
             };
             client = address.to_canonical();
@@ -196,6 +196,25 @@ impl Peer {
         }
         element.push_str(if self.tls { ";proto=https" } else { ";proto=http" });
         element
+    }
+}
+
+/// The address of a hop, which some proxies write with a port, and IPv6 also in brackets or with a zone.
+fn address_of(hop: &str) -> Option<IpAddr> {
+    let host = match hop.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            let is_port = |port: &str| port.parse::<u16>().is_ok();
+            (port.is_empty() || port.strip_prefix(':').is_some_and(is_port)).then_some(host)?
+        }
+        None => match hop.parse::<SocketAddrV4>() {
+            Ok(address) => return Some(IpAddr::V4(*address.ip())),
+            Err(_) => hop,
+        },
+    };
+    match host.split_once('%') {
+        Some((address, _zone)) => address.parse().map(IpAddr::V6).ok(),
+        None => host.parse().ok(),
     }
 }
 

@@ -50,3 +50,34 @@ fn the_chain_of_a_trusted_proxy_is_extended_and_believed_up_to_the_first_strange
     assert_eq!(map["x-forwarded-proto"], "https");
     assert_eq!(map["forwarded"], "for=7.7.7.7, for=10.1.2.3;host=\"shop.example\";proto=http");
 }
+
+#[test]
+fn hops_may_have_ports_brackets_and_zones() {
+    let proxies: TrustedProxies = "10.0.0.0/8".parse().unwrap();
+    let peer = peer("10.1.2.3", &proxies);
+    let client = |chain: &str| peer.client(&headers(&[("x-forwarded-for", chain)]), &proxies).to_string();
+    for (hop, address) in [
+        ("203.0.113.7:51234", "203.0.113.7"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("[fe80::1%25eth0]:443", "fe80::1"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("6.6.6.6, 203.0.113.7:51234 , 10.0.0.1:80", "203.0.113.7"),
+    ] {
+        assert_eq!(client(hop), address, "{hop}");
+    }
+    // Nothing left of what is no address is believed.
+    for hop in [
+        "unknown",
+        "203.0.113.7:",
+        "203.0.113.7:port",
+        "[2001:db8::1]443",
+        "[2001:db8::1",
+        "203.0.113.7%1",
+        "",
+    ] {
+        assert_eq!(client(&format!("6.6.6.6, {hop}")), "10.1.2.3", "{hop}");
+    }
+}
