@@ -131,6 +131,10 @@ pub(super) struct Common {
     #[arg(long, env = "NANTIAN_RATELIMIT_STORE", hide_env_values = true, value_name = "STORE",
           default_value = "memory", value_parser = StoreParser)]
     pub(super) ratelimit_store: RateLimitStore,
+    /// How many gateways share the limits of the store, this one included, by which each takes its share while the store is
+    /// away; as many as the store has counted by default.
+    #[arg(long, env = "NANTIAN_RATELIMIT_REPLICAS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) ratelimit_replicas: Option<u32>,
     /// Networks whose X-Forwarded-For is believed, such as 10.0.0.0/8,192.168.1.1; none by default.
     #[arg(long, env = "NANTIAN_TRUSTED_PROXIES", value_name = "CIDR,…", default_value = "")]
     pub(super) trusted_proxies: TrustedProxies,

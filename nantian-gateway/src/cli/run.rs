@@ -217,7 +217,12 @@ fn start_store(
     changed: &Arc<Notify>,
 ) -> Option<RedisStore> {
     let RateLimitStore::Redis(url) = &common.ratelimit_store else { return None };
-    let (store, driver) = RedisStore::builder(url.clone()).tls(tls).build();
+    let builder = RedisStore::builder(url.clone()).tls(tls);
+    let builder = match common.ratelimit_replicas {
+        Some(replicas) => builder.replicas(replicas),
+        None => builder,
+    };
+    let (store, driver) = builder.build();
     metrics.show_store(store.clone());
     crate::runtime::spawn(driver.run());
     crate::runtime::spawn(observe::store(store.clone(), Arc::clone(changed)));

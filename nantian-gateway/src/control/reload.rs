@@ -12,6 +12,7 @@ use crate::{
     ir::Ir,
     listen::PortKey,
     metrics::Metrics,
+    observe::store_remark,
     respond::Chain,
     runtime::Workers,
     snapshot::Snapshot,
@@ -314,10 +315,10 @@ impl Control {
         if self.session_keys.path().is_none() {
             self.tell_of_random_key(translation);
         }
-        if self.registry.limit_store().is_some_and(|store| !store.status().is_reachable) {
+        if let Some(remark) = self.registry.limit_store().and_then(store_remark) {
             for name in self.source.objects().token_policies.keys() {
                 let object = ObjectRef { kind: Feature::TokenPolicy.name(), name: name.clone() };
-                translation.statuses.remark(&object, ConditionType::Accepted, STORE_AWAY);
+                translation.statuses.remark(&object, ConditionType::Accepted, remark);
             }
         }
     }
@@ -390,10 +391,6 @@ impl Control {
 /// What is to be known of sessions without a key file.
 const RANDOM_KEY: &str = "sessions end with this process and are not shared with others, for their key is random: \
      --session-key-file keeps and shares them";
-
-/// What is to be known of limits while their store is away.
-const STORE_AWAY: &str =
-    "the store of the limits does not answer: each gateway goes on with its share of them";
 
 /// Changed objects that a reload's line names.
 const LISTED: usize = 8;

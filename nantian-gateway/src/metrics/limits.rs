@@ -64,7 +64,7 @@ impl Metrics {
             encoder,
             "nantian_rate_limit_store_replicas",
             "Processes that share the limits",
-            status.replicas.into(),
+            status.replicas.unwrap_or(1).into(),
         )?;
         let decisions = [
             ("answered", status.answers),

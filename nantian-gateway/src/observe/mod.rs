@@ -13,5 +13,5 @@ pub use self::{
     body::ObservedBody,
     layer::{Observe, ObserveFuture, ObserveLayer},
     refusals::Refusals,
-    store::store,
+    store::{store, store_remark},
 };

@@ -11,6 +11,19 @@ use tokio::{
 /// How often the store is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
 
+/// What is to be known of limits while their store is away.
+const AWAY: &str = "the store of the limits does not answer: each gateway goes on with its share of them";
+/// The same, before the store has told how many gateways there are.
+const NOT_MET: &str = "the store of the limits has not answered since this gateway started: it goes on with the whole \
+     limits, as if it were alone, unless --ratelimit-replicas says how many gateways share them";
+
+/// What is to be known of the limits in `store` at present.
+pub fn store_remark(store: &RedisStore) -> Option<&'static str> {
+    let status = store.status();
+    let remark = if status.replicas.is_some() { AWAY } else { NOT_MET };
+    (!status.is_reachable).then_some(remark)
+}
+
 /// Logs each change of a store's reachability, and why it is away, for ever; `changed` is told when it comes or goes.
 pub async fn store(store: RedisStore, changed: Arc<Notify>) {
     let mut ticks = interval(INTERVAL);
@@ -33,7 +46,7 @@ pub async fn store(store: RedisStore, changed: Arc<Notify>) {
             }
             (false, fault) => {
                 let reason = fault.map(tracing::field::display);
-                let text = "the store of the limits does not answer: going on with this replica's share";
+                let text = if status.replicas.is_some() { AWAY } else { NOT_MET };
                 match before {
                     Some((false, _)) => {
                         tracing::debug!(store = %store.url(), reason, "the store is still away")

@@ -23,6 +23,8 @@ async fn sharing(store: &str, backend: &Backend, spec: &str) -> Running {
 
 const AWAY: &str = "the store of the limits does not answer: each gateway goes on with its share of them";
 
+const ALONE: &str = "has not answered since this gateway started: it goes on with the whole limits";
+
 /// What the status of the policy says.
 async fn status(gateway: &Running) -> String {
     let accepted = gateway.condition("TokenPolicy demo/limits", "Accepted").await;
@@ -115,6 +117,17 @@ async fn a_gateway_starts_without_its_server() {
     let store = format!("redis://{}/0", nobody.address());
     let gateway = sharing(&store, &backend, "requestsPerMinute: 2").await;
     assert_eq!(statuses(&gateway, "/", 4).await, [200, 200, 429, 429]);
+    is_shared(&gateway, 0.0).await;
+    eventually("its status says so", async || status(&gateway).await.contains(ALONE)).await;
+    // One that has been told of others takes its share.
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("web", &[rule("/", &to("a"))])
+        .manifest("limits", &on_route("requestsPerMinute: 2"))
+        .options(&["--ratelimit-store", &store, "--ratelimit-replicas", "2"])
+        .start()
+        .await;
+    assert_eq!(statuses(&gateway, "/", 2).await, [200, 429]);
     is_shared(&gateway, 0.0).await;
     eventually("its status says so", async || status(&gateway).await.ends_with(AWAY)).await;
 }

@@ -66,8 +66,8 @@ pub struct StoreStatus {
     pub is_reachable: bool,
     /// Why the last attempt to reach it failed; `None` once one has succeeded.
     pub fault: Option<StoreFault>,
-    /// Processes that share the limits, this one included.
-    pub replicas: u32,
+    /// Processes that share the limits, this one included; `None` until the server or [`RedisStoreBuilder::replicas`] has told.
+    pub replicas: Option<u32>,
     /// Decisions of the server.
     pub answers: u64,
     /// Decisions that the server was asked for in vain.
@@ -89,6 +89,7 @@ pub(super) struct Inner {
     pub(super) connect_timeout: Duration,
     pub(super) on_outage: OnOutage,
     fixed_replicas: Option<u32>,
+    /// As many as the server has counted; 0 until it has.
     pub(super) replicas: AtomicU32,
     /// The text of the script for each number of limits, from 1.
     pub(super) scripts: Box<[String]>,
@@ -182,7 +183,7 @@ impl RedisStore {
         StoreStatus {
             is_reachable: self.0.link().is_some(),
             fault: self.0.fault.load().as_deref().copied(),
-            replicas: self.0.replicas(),
+            replicas: self.0.known_replicas(),
             answers: answers + slow,
             failures: counts.failures.load(Ordering::Relaxed),
             unasked: counts.unasked.load(Ordering::Relaxed),
@@ -245,7 +246,7 @@ impl RedisStoreBuilder {
             connect_timeout: self.connect_timeout,
             on_outage: self.on_outage,
             fixed_replicas: self.replicas,
-            replicas: AtomicU32::new(1),
+            replicas: AtomicU32::new(0),
             scripts: (1..=MAX_LIMITS).map(script::decide).collect(),
             agreed: ArcSwap::from_pointee(Agreed::proposed()),
             link: ArcSwapOption::empty(),
@@ -255,8 +256,7 @@ impl RedisStoreBuilder {
             errands: sender,
             counts: Counts::default(),
         }));
-        let driver = RedisDriver::new(Arc::clone(&store.0), errands);
-        (store, driver)
+        (store.clone(), RedisDriver::new(store.0, errands))
     }
 }
 
@@ -277,8 +277,12 @@ impl Inner {
         self.link.load_full()
     }
 
+    fn known_replicas(&self) -> Option<u32> {
+        self.fixed_replicas.or(Some(self.replicas.load(Ordering::Relaxed)).filter(|counted| *counted > 0))
+    }
+
     pub(super) fn replicas(&self) -> u32 {
-        self.fixed_replicas.unwrap_or_else(|| self.replicas.load(Ordering::Relaxed)).max(1)
+        self.known_replicas().unwrap_or(1)
     }
 
     /// Asks the server; whatever goes wrong is counted.

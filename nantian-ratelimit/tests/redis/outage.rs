@@ -146,8 +146,10 @@ async fn a_limiter_works_before_the_server_does() {
     let limiter = store.limiter("quota", policy([per_day(10)]));
     assert_eq!(admitted(&limiter, "alice", 15).await, 10);
     assert_eq!(store.status().failures, 0, "nobody waits for what was never there");
+    assert_eq!(store.status().replicas, None, "nobody has told");
     server.restart().await;
     eventually(|| store.status().is_reachable).await;
+    assert_eq!(store.status().replicas, Some(1));
     assert_eq!(admitted(&limiter, "alice", 15).await, 0, "what was used counts");
     driver.abort();
     eventually(|| !store.status().is_reachable).await;

@@ -168,7 +168,7 @@ impl Replica {
 
     /// Waits until this many replicas are known.
     pub(crate) async fn knows(&self, replicas: u32) {
-        eventually(|| self.store.status().replicas == replicas).await;
+        eventually(|| self.store.status().replicas == Some(replicas)).await;
     }
 }
 

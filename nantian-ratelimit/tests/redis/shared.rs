@@ -291,7 +291,7 @@ async fn processes_count_one_another() {
     let two = server.replica().await;
     two.knows(2).await;
     one.knows(2).await;
-    assert_eq!(server.replica_that(OnOutage::Local, Some(7)).await.store.status().replicas, 7);
+    assert_eq!(server.replica_that(OnOutage::Local, Some(7)).await.store.status().replicas, Some(7));
 }
 
 /// What happens to one key.
