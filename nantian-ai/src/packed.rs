@@ -31,7 +31,7 @@ pub(crate) fn is_packed(headers: &HeaderMap) -> Result<bool, Error> {
 ///
 /// # Errors
 /// [`Error::UnsupportedEncoding`], [`Error::BodyTooLarge`], and [`Error::BodyRead`] if it is broken.
-pub(crate) fn unpack(headers: &mut HeaderMap, body: Bytes, limit: u64) -> Result<Bytes, Error> {
+pub fn unpack(headers: &mut HeaderMap, body: Bytes, limit: u64) -> Result<Bytes, Error> {
     if !is_packed(headers)? {
         return Ok(body);
     }

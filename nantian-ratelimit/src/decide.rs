@@ -88,8 +88,8 @@ impl Decider {
         }
     }
 
-    /// Decides, at once if that is possible.
-    pub(crate) fn decide(&self, claim: Claim, cost: Cost) -> Decided {
+    /// Decides, at once if that is possible; a request that must wait holds so many bytes.
+    pub(crate) fn decide(&self, claim: Claim, cost: Cost, held: u64) -> Decided {
         let queue = match self.policy().on_limit() {
             OnLimit::Queue(queue) => Some(queue),
             _ => None,
@@ -98,19 +98,19 @@ impl Decider {
         if !is_behind && let Some(outcome) = self.decide_at_once(&claim, cost) {
             match (outcome, queue) {
                 (Outcome::Denied(denied), Some(queue)) if denied.retry_after().is_some() => {
-                    return self.clone().line_up(claim, cost, queue, Some(denied));
+                    return self.clone().line_up(claim, cost, held, queue, Some(denied));
                 }
                 (outcome, _) => return Decided::Now(outcome),
             }
         }
         match queue {
-            Some(queue) if is_behind => self.clone().line_up(claim, cost, queue, None),
+            Some(queue) if is_behind => self.clone().line_up(claim, cost, held, queue, None),
             Some(queue) => {
                 let decider = self.clone();
                 Decided::Later(Box::pin(async move {
                     match decider.decide_later(&claim, cost).await {
                         Outcome::Denied(denied) if denied.retry_after().is_some() => {
-                            match decider.line_up(claim, cost, queue, Some(denied)) {
+                            match decider.line_up(claim, cost, held, queue, Some(denied)) {
                                 Decided::Now(outcome) => outcome,
                                 Decided::Later(decision) => decision.await,
                             }
@@ -127,8 +127,8 @@ impl Decider {
     }
 
     /// Waits for room behind all that wait already; `denied` is what was decided a moment ago, if anything was.
-    fn line_up(self, claim: Claim, cost: Cost, queue: Queue, denied: Option<Denied>) -> Decided {
-        let Some(place) = self.lines().join(claim.key(), &queue) else {
+    fn line_up(self, claim: Claim, cost: Cost, held: u64, queue: Queue, denied: Option<Denied>) -> Decided {
+        let Some(place) = self.lines().join(claim.key(), held, &queue) else {
             let denied = denied.unwrap_or_else(|| self.denial(&claim, cost));
             return Decided::Now(Outcome::Denied(denied));
         };

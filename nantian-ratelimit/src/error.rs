@@ -17,7 +17,7 @@ pub enum InvalidPolicy {
     #[error("{0} limits, at most {MAX_LIMITS} are allowed")]
     TooManyLimits(usize),
     /// A name that headers cannot carry.
-    #[error("limit name {0:?} is not 1 to 64 characters of A-Z a-z 0-9 . _ -")]
+    #[error("limit name {0:?} is not 1 to {max} characters of A-Z a-z 0-9 . _ -", max = LimitName::MAX_LEN)]
     Name(String),
     /// The window is out of range.
     #[error("{limit}: window {window:?} is not within 1 s and 31 days")]

@@ -15,7 +15,7 @@ use tower_service::Service;
 use crate::body::ResponseBody;
 use crate::decide::Decision;
 use crate::error::{Denied, Lacking, Unavailable};
-use crate::handle::Ticket;
+use crate::handle::{Attempted, Ticket};
 use crate::headers;
 use crate::layer::Settings;
 use crate::service::Verdict;
@@ -152,7 +152,8 @@ fn finish<B, E>(
         || extensions.get::<Unavailable>().is_some()
         || extensions.get::<Lacking>().is_some();
     if is_refused {
-        if let Some(ticket) = ticket.take() {
+        let is_attempted = extensions.get::<Attempted>().is_some();
+        if let Some(ticket) = ticket.take_if(|_| !is_attempted) {
             ticket.cancel();
         }
     } else if let Some(ticket) = &mut ticket {

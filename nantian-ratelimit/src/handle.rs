@@ -14,13 +14,21 @@ use crate::sync::{AtomicBool, Ordering};
 /// nobody settles, the end of the response does:
 ///
 /// - a 5xx response other than 504 as [`Settlement::NotServed`]: whoever fails does not bill,
-/// - everything else as [`Settlement::AsReserved`]: served responses, requests that are given up, 504, and calls that end in
+/// - everything else as [`RateLimitLayer::if_unsettled`](crate::RateLimitLayer::if_unsettled) says, which is
+///   [`Settlement::AsReserved`] by default: served responses, requests that are given up, 504, and calls that end in
 ///   an error. Behind a timeout somebody has the prompt and may have used the tokens, and an error does not tell whether it
 ///   is one. Whoever knows that nothing was sent, as when no connection was made, settles as [`Settlement::NotServed`].
 ///
 /// Under several limiters it settles the reservations of all of them.
 #[derive(Debug, Clone)]
 pub struct ReservationHandle(Arc<Handle>);
+
+/// In the extensions of a response: somebody has been asked before the request was refused further in.
+///
+/// Limiters around do not take their charge back then. Whoever asks one backend after another puts it there once one was
+/// asked: else the one that stands in and refuses would make all that the others were asked free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempted;
 
 /// Settles a reservation when the response ends, however it ends.
 #[derive(Debug)]
@@ -33,6 +41,8 @@ pub(crate) struct Ticket {
 struct Handle {
     charge: Charge,
     is_settled: AtomicBool,
+    /// An attempt at the request has used tokens.
+    is_used: AtomicBool,
     settings: Arc<Settings>,
     /// The handle of the limiter around this one.
     outer: Option<ReservationHandle>,
@@ -42,7 +52,8 @@ struct Handle {
 
 impl ReservationHandle {
     pub(crate) fn new(charge: Charge, settings: Arc<Settings>, outer: Option<Self>) -> Self {
-        Self(Arc::new(Handle { charge, is_settled: AtomicBool::new(false), settings, outer }))
+        let [is_settled, is_used] = [(); 2].map(|()| AtomicBool::new(false));
+        Self(Arc::new(Handle { charge, is_settled, is_used, settings, outer }))
     }
 
     /// Settles the request's tokens now, unless they are settled.
@@ -52,10 +63,18 @@ impl ReservationHandle {
 
     /// Settles only what was reserved for this attempt at the request, by the limiters that are
     /// [`of_attempt`](crate::RateLimitLayer::of_attempt), up to the first that is not: for an attempt that failed where
-    /// another one follows. The reservations around it are settled by that one.
+    /// another one follows. The reservations around it are settled by that one; if nobody does, they count as used unless all
+    /// attempts were settled as [`Settlement::NotServed`].
     pub fn settle_attempt(&self, settlement: Settlement) {
-        let of_attempt = self.outwards().take_while(|handle| handle.0.settings.of_attempt);
-        of_attempt.for_each(|handle| handle.settle_own(settlement));
+        let mut is_of_attempt = true;
+        for handle in self.outwards() {
+            is_of_attempt &= handle.0.settings.of_attempt;
+            if is_of_attempt {
+                handle.settle_own(settlement);
+            } else if settlement != Settlement::NotServed {
+                handle.0.is_used.store(true, Ordering::Release);
+            }
+        }
     }
 
     /// Tokens that were estimated for the request.
@@ -96,7 +115,8 @@ impl ReservationHandle {
 
 impl Ticket {
     pub(crate) fn new(handle: ReservationHandle) -> Self {
-        Self { handle, end: Settlement::AsReserved }
+        let end = handle.0.settings.if_unsettled;
+        Self { handle, end }
     }
 
     /// The request was not served: its end refunds the tokens, unless somebody settled otherwise.
@@ -116,6 +136,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.handle.settle_own(self.end);
+        let is_used = self.handle.0.is_used.load(Ordering::Acquire);
+        self.handle.settle_own(if is_used { Settlement::AsReserved } else { self.end });
     }
 }

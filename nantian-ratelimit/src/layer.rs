@@ -14,6 +14,7 @@ use crate::observe::Observe;
 use crate::policy::{MissingKey, Unit};
 #[cfg(feature = "redis")]
 use crate::redis::SharedLimiter;
+use crate::reservation::Settlement;
 use crate::respond::{ByDialect, Responder};
 use crate::scope::ScopePart;
 use crate::service::RateLimit;
@@ -36,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) observe: Arc<dyn Observe>,
     pub(crate) preflight_exempt: bool,
     pub(crate) of_attempt: bool,
+    pub(crate) if_unsettled: Settlement,
 }
 
 /// Who a request is counted for.
@@ -71,6 +73,7 @@ impl RateLimitLayer {
                 observe: Arc::new(()),
                 preflight_exempt: true,
                 of_attempt: false,
+                if_unsettled: Settlement::AsReserved,
             }),
         }
     }
@@ -119,6 +122,17 @@ impl RateLimitLayer {
     #[must_use]
     pub fn of_attempt(self, of_attempt: bool) -> Self {
         self.with(|settings| settings.of_attempt = of_attempt)
+    }
+
+    /// Sets what becomes of the tokens of a request that nobody settles: see [`ReservationHandle`](crate::ReservationHandle).
+    ///
+    /// [`Settlement::NotServed`] where whoever sends requests to a model settles each of them: what did not get there, as a
+    /// redirect, has used none.
+    ///
+    /// Default: [`Settlement::AsReserved`].
+    #[must_use]
+    pub fn if_unsettled(self, settlement: Settlement) -> Self {
+        self.with(|settings| settings.if_unsettled = settlement)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {

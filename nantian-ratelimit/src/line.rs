@@ -16,13 +16,26 @@ use crate::policy::Queue;
 /// The longest that anybody waits, whatever a policy says.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// A request extension: the bytes of its body that are in memory while it waits.
+///
+/// Whoever reads the body before the limiter puts it there, so that [`Queue::max_held_bytes`] bounds them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HeldBytes(pub u64);
+
 /// The lines before one limiter, one for each key that somebody waits for.
 ///
 /// Whoever waits has been charged nothing: leaving the line costs nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     waiting: AtomicUsize,
-    by_key: Mutex<HashMap<Key, VecDeque<Arc<Notify>>>>,
+    lines: Mutex<ByKey>,
+}
+
+#[derive(Debug, Default)]
+struct ByKey {
+    by_key: HashMap<Key, VecDeque<Arc<Notify>>>,
+    /// What those that wait hold together.
+    held: u64,
 }
 
 /// A place in a line; dropping it lets the next one in.
@@ -30,6 +43,8 @@ pub(crate) struct Lines {
 pub(crate) struct Place {
     lines: Arc<Lines>,
     key: Key,
+    /// Bytes that whoever has it holds.
+    held: u64,
     /// Told when the place is the first, and when its turn may have come.
     turn: Arc<Notify>,
 }
@@ -37,16 +52,20 @@ pub(crate) struct Place {
 impl Lines {
     /// Whether somebody waits for `key`.
     pub(crate) fn is_waiting(&self, key: Key) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0 && self.lock().contains_key(&key)
+        self.waiting.load(Ordering::Acquire) > 0 && self.lock().by_key.contains_key(&key)
     }
 
-    /// A place at the end of the line for `key`; `None` if the line, or all lines together, are full.
-    pub(crate) fn join(self: &Arc<Self>, key: Key, queue: &Queue) -> Option<Place> {
-        let mut by_key = self.lock();
-        if self.waiting.load(Ordering::Acquire) >= queue.max_waiting {
+    /// A place at the end of the line for `key`, for a request that holds so many bytes; `None` if the line, or all lines
+    /// together, are full.
+    pub(crate) fn join(self: &Arc<Self>, key: Key, held: u64, queue: &Queue) -> Option<Place> {
+        let mut lines = self.lock();
+        let held_with_it = lines.held.saturating_add(held);
+        if self.waiting.load(Ordering::Acquire) >= queue.max_waiting
+            || (held > 0 && held_with_it > queue.max_held_bytes)
+        {
             return None;
         }
-        let line = by_key.entry(key).or_default();
+        let line = lines.by_key.entry(key).or_default();
         if line.len() >= queue.max_waiting_for_key.max(1) {
             return None;
         }
@@ -55,21 +74,22 @@ impl Lines {
             turn.notify_one();
         }
         line.push_back(Arc::clone(&turn));
+        lines.held = held_with_it;
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        Some(Place { lines: Arc::clone(self), key, turn })
+        Some(Place { lines: Arc::clone(self), key, held, turn })
     }
 
     /// Tells the first in the line for `key` that something was given back.
     pub(crate) fn nudge(&self, key: Key) {
         if self.waiting.load(Ordering::Acquire) > 0
-            && let Some(first) = self.lock().get(&key).and_then(VecDeque::front)
+            && let Some(first) = self.lock().by_key.get(&key).and_then(VecDeque::front)
         {
             first.notify_one();
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, VecDeque<Arc<Notify>>>> {
-        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, ByKey> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,10 +131,12 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut by_key = self.lines.lock();
+        let mut lines = self.lines.lock();
+        let ByKey { by_key, held } = &mut *lines;
         let Some(line) = by_key.get_mut(&self.key) else { return };
         let Some(position) = line.iter().position(|turn| Arc::ptr_eq(turn, &self.turn)) else { return };
         line.remove(position);
+        *held = held.saturating_sub(self.held);
         self.lines.waiting.fetch_sub(1, Ordering::AcqRel);
         match line.front() {
             Some(next) if position == 0 => next.notify_one(),

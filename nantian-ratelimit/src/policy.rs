@@ -67,6 +67,8 @@ pub struct Queue {
     pub max_waiting_for_key: usize,
     /// How many wait for all keys together at most. Default: 10 000.
     pub max_waiting: usize,
+    /// How many bytes those that wait may hold together, as far as their [`HeldBytes`](crate::HeldBytes) say. Default: 64 MiB.
+    pub max_held_bytes: u64,
 }
 
 /// What happens to a request that lacks a part of the scope, such as an API key.
@@ -107,7 +109,12 @@ pub struct PolicyBuilder {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { max_wait: Duration::from_secs(30), max_waiting_for_key: 100, max_waiting: 10_000 }
+        Self {
+            max_wait: Duration::from_secs(30),
+            max_waiting_for_key: 100,
+            max_waiting: 10_000,
+            max_held_bytes: 64 << 20,
+        }
     }
 }
 
@@ -126,13 +133,20 @@ impl Queue {
         self.max_waiting = together;
         self
     }
+
+    /// Sets how many bytes those that wait may hold together.
+    #[must_use]
+    pub fn with_held_bytes(mut self, together: u64) -> Self {
+        self.max_held_bytes = together;
+        self
+    }
 }
 
 // === impl LimitName ===
 
 impl LimitName {
-    /// Longest name, in bytes.
-    pub const MAX_LEN: usize = 64;
+    /// Longest name, in bytes: room for a namespace, the name of an object, and what it counts.
+    pub const MAX_LEN: usize = 384;
 
     /// Checks `name`.
     ///
@@ -190,6 +204,13 @@ impl Limit {
     /// `max` tokens per hour, named `tokens-per-hour`.
     pub fn tokens_per_hour(max: u64) -> Self {
         Self::named("tokens-per-hour", Unit::Tokens, max, 3600)
+    }
+
+    /// The same limit under another name.
+    #[must_use]
+    pub fn with_name(mut self, name: LimitName) -> Self {
+        self.name = name;
+        self
     }
 
     /// The same limit with a bucket of `burst` times the amount.

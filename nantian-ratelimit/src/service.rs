@@ -16,6 +16,7 @@ use crate::future::ResponseFuture;
 use crate::handle::{ReservationHandle, Ticket};
 use crate::headers;
 use crate::layer::{Claimed, Settings};
+use crate::line::HeldBytes;
 use crate::observe::Decision;
 use crate::policy::OnLimit;
 
@@ -73,7 +74,8 @@ where
                 return ResponseFuture::refused(response);
             }
         };
-        match settings.decider.decide(claim, settings.cost(&parts)) {
+        let held = parts.extensions.get().map_or(0, |HeldBytes(bytes)| *bytes);
+        match settings.decider.decide(claim, settings.cost(&parts), held) {
             Decided::Now(outcome) => match settings.act(outcome, parts, body) {
                 Verdict::Pass(request, ticket) => ResponseFuture::passed(self.inner.call(request), ticket),
                 Verdict::Refuse(response) => ResponseFuture::refused(response),

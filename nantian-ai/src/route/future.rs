@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::listing::listing;
-use super::{ModelRoute, Onward, RouteBody};
+use super::{ModelRoute, Onward, RouteBody, StandIn};
 use crate::Unasked;
 use crate::body::RequestBody;
 use crate::dialect::{Dialect, Operation, Surface};
@@ -39,6 +39,8 @@ pin_project! {
         // The models that have not been asked, the next one last.
         left: Vec<usize>,
         onward: Onward,
+        // A provider was asked, or could not be reached.
+        tried: bool,
         // What the first of them has answered whose failure may pass.
         failed: Option<S::Response>,
         #[pin]
@@ -96,6 +98,7 @@ where
             request: Some(request),
             left: Vec::new(),
             onward: Onward::default(),
+            tried: false,
             failed: None,
             state: State::Reading { body },
         }
@@ -154,14 +157,19 @@ where
                     let failed =
                         response.extensions().get::<Arc<Error>>().is_some_and(|error| error.may_fail_over());
                     if !(failed && this.onward.more) {
-                        let response = match this.failed.take() {
+                        let mut response = match this.failed.take() {
                             Some(earlier) if is_refusal(&response) => in_place_of(response, earlier),
                             _ => response,
                         };
+                        if *this.tried {
+                            response.extensions_mut().insert(StandIn);
+                        }
                         return Poll::Ready(Ok(response.map(RouteBody::of_model)));
                     }
-                    let before = response.extensions().get::<Onward>().copied().unwrap_or_default();
-                    this.onward.sent |= before.sent;
+                    if let Some(before) = response.extensions().get::<Onward>() {
+                        this.onward.sent |= before.sent;
+                        *this.tried = true;
+                    }
                     if this.failed.is_none() && !is_refusal(&response) {
                         *this.failed = Some(response);
                     }

@@ -49,6 +49,13 @@ pub use self::body::RouteBody;
 pub use self::future::RouteFuture;
 pub use self::service::{Choice, ModelRoute};
 
+/// In the extensions of a response for which another model was asked before, which failed.
+///
+/// Whoever counts requests around the route has one to count, whatever this model or what stands before it has made of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
+pub struct StandIn;
+
 /// In the extensions of a request that may go on to another model: what its failure means to those who count.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Onward {

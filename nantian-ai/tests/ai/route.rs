@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
-use nantian_ai::route::{Choice, ModelRoute};
+use nantian_ai::route::{Choice, ModelRoute, StandIn};
 use nantian_ai::usage::Outcome;
 use nantian_ai::{TargetConfig, Timeouts};
 use serde_json::{Value, json};
@@ -22,6 +22,16 @@ async fn ask(
     claude: &Upstream,
     request: Request<Full<bytes::Bytes>>,
 ) -> (u16, Value, Reports) {
+    let (status, body, reports, _) = ask_and_see(openai, claude, request).await;
+    (status, body, reports)
+}
+
+/// The same, and whether another one was asked before the one that has answered.
+async fn ask_and_see(
+    openai: &Upstream,
+    claude: &Upstream,
+    request: Request<Full<bytes::Bytes>>,
+) -> (u16, Value, Reports, bool) {
     let reports = Reports::default();
     let choice = |name: &str, provider: &str, model: &str, upstream: &Upstream| {
         let config = TargetConfig::new(format!("demo/{name}"), provider, model)
@@ -35,8 +45,9 @@ async fn ask(
     ]);
     let response = route.oneshot(request).await.unwrap();
     let status = response.status().as_u16();
+    let stands_in = response.extensions().get::<StandIn>().is_some();
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    (status, serde_json::from_slice(&body).unwrap_or_default(), reports)
+    (status, serde_json::from_slice(&body).unwrap_or_default(), reports, stands_in)
 }
 
 fn chat(model: &str) -> Request<Full<bytes::Bytes>> {
@@ -99,6 +110,23 @@ async fn where_one_fails_the_other_is_asked_in_its_own_dialect_and_reported_once
         assert_eq!(body["choices"][0]["message"]["content"], "from claude");
         let report = reports.only();
         assert_eq!((report.outcome, report.usage.total), (Outcome::Completed, 12));
+    }
+}
+
+#[tokio::test]
+async fn whoever_counts_around_is_told_that_another_one_was_asked() {
+    let recording = r#"{"model":"claude","messages":[{"role":"user","content":[
+        {"type":"input_audio","input_audio":{"data":"AAAA","format":"wav"}}]}]}"#;
+    for (openai, request, stands_in) in [
+        (reply(200, COMPLETION), chat("gpt"), false),
+        (reply(503, "{}"), chat("gpt"), true),
+        // The dialect of the other one has no words for it: it was not asked.
+        (reply(200, COMPLETION), post("/v1/chat/completions", recording), false),
+    ] {
+        let (openai, claude) =
+            (Upstream::new().replies(openai), Upstream::new().replies(reply(200, MESSAGE)));
+        let (status, .., seen) = ask_and_see(&openai, &claude, request).await;
+        assert_eq!((status, seen), (200, stands_in));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     filter::{FilterLayer, RedirectLayer},
     ir::{self, Ir, ListenerId, ObjectName, Policies, PolicyId, RouteId},
     listen::{InvalidCertificate, PortKey},
-    policy::{Meter, Models, PluginPlace, Plugins, RateLimits, SessionScope},
+    policy::{Ahead, Meter, PluginPlace, Plugins, RateLimits, SessionScope},
     route::{RouterBuilder, RuleIndex},
     snapshot::{Port, Snapshot},
     source::ObjectRef,
@@ -99,7 +99,7 @@ pub fn compile(ir: &Ir, registry: &mut Registry, generation: u64) -> Compiled {
 }
 
 pub(super) struct Compiler<'a> {
-    ir: &'a Ir,
+    pub(super) ir: &'a Ir,
     pub(super) registry: &'a mut Registry,
     pub(super) routes: HashMap<&'a RouteId, &'a ir::Route>,
     rules: Vec<Arc<CompiledRule>>,
@@ -174,8 +174,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn rule(&mut self, rule: &ir::Rule, place: &Place, around: &[&'a Policies]) -> CompiledRule {
-        let models = self.models(rule);
-        let rate_limits = self.rate_limits(around, &[], place, &models);
+        let rate_limits = self.rate_limits(around, &[], place, &self.ahead_of_rule(rule));
         let only = match &*rule.backends {
             [only] => Some(&only.target),
             _ => None,
@@ -239,15 +238,8 @@ impl<'a> Compiler<'a> {
             }
             ir::Target::Invalid => (Target::Invalid, None),
         };
-        let models = match &share.target {
-            ir::Target::AiService(name) => {
-                self.ir.ai_services.get(name).map(|service| Arc::from(&*service.model))
-            }
-            _ => None,
-        };
-        let models = models.map_or(Models::Asked, Models::Only);
         let around: Vec<&Policies> = [&share.policies].into_iter().chain(policies).collect();
-        let rate_limits = self.rate_limits(&around, outer, place, &models);
+        let rate_limits = self.rate_limits(&around, outer, place, &self.ahead_of_share(share));
         let counts_tokens = counts_tokens || rate_limits.as_ref().is_some_and(RateLimits::counts_tokens);
         let filters = self.filters(&share.filters, place).unwrap_or_else(|Broken| {
             target = Target::Invalid;
@@ -323,27 +315,12 @@ impl<'a> Compiler<'a> {
         })
     }
 
-    /// What the models of a rule are: an AIService goes by its name and by that of its model.
-    fn models(&self, rule: &ir::Rule) -> Models {
-        let services = rule.backends.iter().filter_map(|share| match &share.target {
-            ir::Target::AiService(name) => Some((name, self.ir.ai_services.get(name)?)),
-            _ => None,
-        });
-        let mut models = BTreeMap::new();
-        for (name, service) in services {
-            let model: Arc<str> = Arc::from(&*service.model);
-            models.insert(name.name.to_string(), Arc::clone(&model));
-            models.insert(service.model.clone(), model);
-        }
-        if models.is_empty() { Models::Asked } else { Models::Known(Arc::new(models)) }
-    }
-
     fn rate_limits(
         &mut self,
         around: &[&Policies],
         outer: &[&Policies],
         place: &Place,
-        models: &Models,
+        ahead: &Ahead,
     ) -> Option<RateLimits> {
         let mut limiters = Vec::new();
         for id in distinct(around, outer, |policies| &policies.rate_limits) {
@@ -354,7 +331,7 @@ impl<'a> Compiler<'a> {
                 fault.map(|fault| Problem::new("TokenPolicy", limit.object.clone(), Reason::Invalid, fault));
             self.problems.extend(problem.filter(|problem| !self.problems.contains(problem)));
         }
-        RateLimits::new(limiters, place, models, &self.registry.metrics)
+        RateLimits::new(limiters, place, ahead, &self.registry.metrics)
     }
 
     /// The plugins at a place; `backend` is where every request goes on to.

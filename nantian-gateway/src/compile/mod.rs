@@ -1,5 +1,6 @@
 //! From plain data to something that serves: the IR and the state that outlives it become a snapshot.
 
+mod ahead;
 mod backends;
 mod balanced;
 mod compiler;

@@ -9,11 +9,11 @@ use http::{Extensions, Request, Response};
 use nantian_ai::{
     AiLayer, Credential, Growth, RequestFacts, RetryPolicy, Scheme, Secret, Target, TargetConfig, Timeouts,
     body::RequestBody,
-    route::{Choice, ModelRoute},
+    route::{Choice, ModelRoute, StandIn},
     token::Exchange,
     usage::{Outcome, UsageLayer, UsageReport, UsageSink},
 };
-use nantian_ratelimit::{ReservationHandle, Settlement};
+use nantian_ratelimit::{Attempted, HeldBytes, ReservationHandle, Settlement};
 use tower::{Layer, Service, ServiceBuilder};
 
 use super::unsent::{UnsentLayer, mark_unsent};
@@ -247,15 +247,27 @@ pub fn model_route(models: impl IntoIterator<Item = ModelChoice>) -> LocalServic
         model: model.model,
         weight: model.weight,
         service: ServiceBuilder::new()
-            .map_request(|request: Request<RequestBody>| request.map(Body::boxed))
+            .map_request(|mut request: Request<RequestBody>| {
+                let held = HeldBytes(request.body().len());
+                request.extensions_mut().insert(held);
+                request.map(Body::boxed)
+            })
             .service(model.service),
     });
     LocalService::new(
         ServiceBuilder::new()
-            .map_response(|response: Response<_>| response.map(Body::boxed))
+            .map_response(|response: Response<_>| note_attempts(response).map(Body::boxed))
             .layer(UnsentLayer)
             .service(ModelRoute::new(models)),
     )
+}
+
+/// Tells the limits around that an AIService was asked before the one that has answered, or was refused by its limits.
+fn note_attempts<B>(mut response: Response<B>) -> Response<B> {
+    if response.extensions().get::<StandIn>().is_some() {
+        response.extensions_mut().insert(Attempted);
+    }
+    response
 }
 
 /// Meters the replies of a plain Service that speaks a dialect, for a TokenPolicy that counts tokens.

@@ -85,6 +85,11 @@ async fn policies_at_several_places_must_all_admit_and_a_denial_costs_nothing_at
     gateway.edit("5", "").await;
     let reply = gateway.get("/").await;
     assert_eq!(reply.status(), 200);
+    let policies = reply.all("ratelimit-policy").join(", ");
+    for (policy, max) in [("gateway", 100), ("listener", 90), ("route", 80), ("rule", 70)] {
+        let told = format!("\"demo.{policy}.requests-per-minute\";q={max};w=60");
+        assert!(policies.contains(&told), "{told}: {policies}");
+    }
     let left: u64 = reply.header("x-ratelimit-remaining-requests").unwrap().parse().unwrap();
     assert!((67..70).contains(&left), "of the 70 of the rule, two and this one are used: {left}");
 }
@@ -183,8 +188,10 @@ async fn a_limit_by_model_counts_the_models_there_are() {
                      {group: gateway.nantian.dev, kind: AIService, name: large}]",
                 ),
                 rule("/v1", &to("plain")),
+                rule("/one", &to_ai("single")),
             ],
         )
+        .manifest("single", &ai_service("single", "model-1", &provider))
         .manifest("limits", &on_route("requestsPerMinute: 1, scope: model"))
         .start()
         .await;
@@ -196,11 +203,14 @@ async fn a_limit_by_model_counts_the_models_there_are() {
     assert_eq!(ask(path, "model-s").await, 200);
     assert_eq!(ask(path, "small").await, 429, "two names of one model");
     assert_eq!(ask(path, "model-l").await, 200);
+    assert_eq!(ask(path, r#"x","model":"model-l"#).await, 429, "the last name is the one that is asked");
     assert_eq!(ask(path, "invented-1").await, 200);
     assert_eq!(ask(path, "invented-2").await, 429, "who invents models invents no bucket");
     assert_eq!(ask("/v1/chat/completions", "gpt").await, 200);
     assert_eq!(ask("/v1/chat/completions", "gpt").await, 429);
     assert_eq!(ask("/v1/chat/completions", "other").await, 200);
+    assert_eq!(ask("/one/v1/chat/completions", "single").await, 200);
+    assert_eq!(ask("/one/v1/chat/completions", "invented").await, 429, "there is only one to be asked");
     let seen = provider.seen();
     assert!(seen.iter().all(|request| request.json()["messages"][0]["content"] == "hi"), "bodies pass");
 }

@@ -1,5 +1,7 @@
 //! TokenPolicy: what streams, errors and large requests cost, of an AIService and of a Service that speaks like a provider.
 
+use tokio::time::Instant;
+
 use crate::support::{
     Backend, Port, Running, World, eventually,
     limits::{ai_service, completion, limits, on_route, post},
@@ -126,8 +128,65 @@ async fn what_is_refused_or_answered_before_any_provider_costs_no_tokens() {
             );
         }
     }
-    eventually("it is settled", async || tokens(&gateway, "limits", "refunded").await > 5000.0).await;
+    eventually("it is settled", async || tokens(&gateway, "limits", "refunded").await > 2000.0).await;
     assert_eq!(tokens(&gateway, "limits", "used").await, 0.0);
+}
+
+#[tokio::test]
+async fn what_is_no_call_of_a_model_costs_no_tokens_and_waits_for_none() {
+    let provider = Backend::answering(|_| completion(1400)).await;
+    let site = Backend::echo("site").await;
+    let redirect = "filters: [{type: RequestRedirect, requestRedirect: {hostname: example.net}}]";
+    let gateway = World::new()
+        .manifest("llm", &ai_service("llm", "m", &provider))
+        .service("site", &[&site])
+        .route("web", &[rule("/v1", &to_ai("llm")), rule("/", &to("site"))])
+        .route("old", &[rule("/old", redirect)])
+        .manifest("1", &limits("all", "kind: Gateway, name: demo", "tokensPerMinute: 1000, scope: gateway"))
+        .manifest("2", &limits("old", "kind: HTTPRoute, name: old", "tokensPerMinute: 10000"))
+        .start()
+        .await;
+    let long = "word ".repeat(400);
+    for _ in 0..25 {
+        let reply = gateway.ask(chat("/old/v1/chat/completions", &long, "")).await;
+        assert_eq!(reply.status(), 302, "twenty-five times five hundred tokens are not used: {reply:?}");
+    }
+    assert_eq!(gateway.ask(chat("/v1/chat/completions", "hi", "")).await.status(), 200);
+    assert_eq!(used(&gateway, "all").await, 1400.0);
+    assert_eq!(gateway.ask(chat("/v1/chat/completions", "hi", "")).await.status(), 429, "it is in debt");
+    assert_eq!(gateway.get("/index.html").await.status(), 200);
+    assert_eq!(gateway.ask(post("/form", "", &long)).await.status(), 200);
+    assert_eq!(tokens(&gateway, "all", "used").await, 1400.0);
+    assert_eq!(tokens(&gateway, "old", "used").await, 0.0);
+}
+
+#[tokio::test]
+async fn what_an_ai_service_was_asked_counts_though_the_limits_of_the_next_one_deny() {
+    let busy = Backend::answering(|_| {
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+    })
+    .await;
+    let backends = "backendRefs: [{group: gateway.nantian.dev, kind: AIService, name: busy}, \
+         {group: gateway.nantian.dev, kind: AIService, name: spent}]";
+    let gateway = World::new()
+        .manifest("busy", &ai_service("busy", "m", &busy))
+        .manifest("spent", &ai_service("spent", "other", &busy))
+        .route("web", &[rule("/v1", backends)])
+        .manifest("1", &limits("of-spent", "kind: AIService, name: spent", "requestsPerMinute: 0"))
+        .manifest(
+            "2",
+            &limits("of-route", "kind: HTTPRoute, name: web", "requestsPerMinute: 3, tokensPerMinute: 1000"),
+        )
+        .start()
+        .await;
+    let begun = Instant::now();
+    for _ in 0..6 {
+        let reply = gateway.ask(chat("/v1/chat/completions", &"word ".repeat(100), "")).await;
+        assert_eq!(reply.status(), 429, "{reply:?}");
+    }
+    let (asked, refilled) = (busy.seen().len() as u64, begun.elapsed().as_secs() / 20 + 1);
+    assert!((3..3 + refilled).contains(&asked), "{asked}: as many as the route may ask");
+    assert_eq!(tokens(&gateway, "of-route", "used").await, 0.0, "who is busy bills nothing");
 }
 
 #[tokio::test]

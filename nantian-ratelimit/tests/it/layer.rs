@@ -52,7 +52,7 @@ fn get() -> Request<()> {
     Request::new(())
 }
 
-fn estimated(tokens: u64) -> Request<()> {
+pub(crate) fn estimated(tokens: u64) -> Request<()> {
     Request::builder().extension(EstimatedTokens(tokens)).body(()).unwrap()
 }
 

@@ -17,3 +17,4 @@ mod responders;
 mod scope;
 mod settle;
 mod simulation;
+mod unsettled;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use nantian_ratelimit::{
-    Clock, EstimatedTokens, Limit, Limiter, OnLimit, Policy, Queue, RateLimit, RateLimitLayer,
+    Clock, EstimatedTokens, HeldBytes, Limit, Limiter, OnLimit, Policy, Queue, RateLimit, RateLimitLayer,
     ReservationHandle, ScopePart, Settlement, Timestamp,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -183,6 +183,32 @@ async fn lines_are_bounded_for_each_key_and_together() {
 
 /// Dropped at every await there is. Loom cannot do this: places wait on tokio's `Notify` and timers, which under `cfg(loom)` run only
 /// in tokio's own tests. The state of the lines is behind one mutex, so what threads can interleave are whole steps of it.
+#[tokio::test(start_paused = true)]
+async fn what_those_that_wait_hold_is_bounded() {
+    let limiter = limiter(Limit::requests_per_minute(60), Queue::default().with_held_bytes(100));
+    let service = service(&limiter);
+    for _ in 0..60 {
+        ask(&service, of("a")).await;
+    }
+    let holding = |bytes: u64| {
+        let mut request = of("a");
+        request.extensions_mut().insert(HeldBytes(bytes));
+        request
+    };
+    let mut context = Context::from_waker(Waker::noop());
+    let mut waiting = Vec::new();
+    for (bytes, waits) in [(101, false), (60, true), (41, false), (40, true), (1, false), (0, true)] {
+        let mut answer = Box::pin(ask(&service, holding(bytes)));
+        match answer.as_mut().poll(&mut context) {
+            Poll::Ready(status) => assert!(!waits && status == 429, "{bytes}"),
+            Poll::Pending => assert!(waits, "{bytes}"),
+        }
+        waiting.push(answer);
+    }
+    drop(waiting);
+    assert_eq!(ask(&service, holding(100)).await, 200, "who leaves makes room");
+}
+
 #[tokio::test(start_paused = true)]
 async fn leaving_the_line_at_any_point_costs_nothing_and_lets_the_next_one_in() {
     for polls in 0..6 {

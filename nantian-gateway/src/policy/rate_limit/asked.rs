@@ -12,15 +12,19 @@ use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, Request,
     header::{AUTHORIZATION, CONTENT_TYPE},
+    request::Parts,
 };
 use http_body::{Body as _, Frame, SizeHint};
+use nantian_ai::{Surface, TargetConfig, edit::Object, read::unpack};
+use nantian_ratelimit::HeldBytes;
 use tower::{Layer, Service};
 
-use super::fields::Fields;
 use crate::body::{Body, BoxError};
 
 /// The most bytes of a body that are read before the limits are asked; a longer one says nothing.
-const MOST: usize = 1 << 20;
+const MOST: u64 = 1 << 20;
+/// The same where the body is read in any case, to choose an AIService by it.
+const MOST_ROUTED: u64 = TargetConfig::DEFAULT_MAX_BODY;
 
 /// What a request says of itself; whoever can send it can say anything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,12 +39,17 @@ pub(super) struct Asked {
 ///
 /// It waits for the end of a body of at most [`MOST`] bytes that is JSON by its type, or whose length is known from the
 /// beginning: clients forget the type, and some providers do not mind. Every other body passes on at once, and says nothing.
+///
+/// Where an AIService is chosen by the body, it is read as it is there: up to [`MOST_ROUTED`] bytes of any type, compressed or
+/// not, or a client could be counted for one model and served by another.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AskedLayer {
     /// Somebody counts by the model that the body names.
     pub(super) model: bool,
     /// Somebody counts by the user.
     pub(super) user: bool,
+    /// An AIService is chosen by the model that the body names.
+    pub(super) is_routed_by_model: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -52,6 +61,7 @@ pub(super) struct AskedService<S> {
 /// What was read of a body, then the rest of it.
 struct Replay {
     data: Bytes,
+    is_whole: bool,
     /// Trailers, or what broke it off.
     end: Option<Result<Frame<Bytes>, BoxError>>,
     rest: Option<Body>,
@@ -85,13 +95,18 @@ where
             let (mut parts, mut body) = request.into_parts();
             let user = basic_user(&parts.headers);
             let asks = layer.model || (layer.user && user.is_none());
-            let asked = if asks && may_be_json(&parts.headers, &body.size_hint()) {
-                let replay = Replay::read(&mut body).await;
-                let asked = Asked::of(user, replay.whole());
-                body = replay.then(body);
-                asked
-            } else {
-                Asked { model: None, user }
+            let asked = match layer.most(&parts, &body.size_hint()).filter(|_| asks) {
+                Some(most) => {
+                    let mut replay = Replay::read(&mut body, most).await;
+                    if layer.is_routed_by_model {
+                        replay.unpack(&mut parts.headers);
+                    }
+                    parts.extensions.insert(HeldBytes(replay.data.len() as u64));
+                    let asked = Asked::of(user, replay.whole());
+                    body = replay.then(body);
+                    asked
+                }
+                None => Asked { model: None, user },
             };
             parts.extensions.insert(asked);
             inner.call(Request::from_parts(parts, body)).await
@@ -99,13 +114,34 @@ where
     }
 }
 
-impl Asked {
-    /// What `body` says, unless the credentials have named the user.
-    fn of(user: Option<Arc<str>>, body: &[u8]) -> Self {
-        let fields: Fields<'_> = serde_json::from_slice(body).unwrap_or_default();
-        let user = user.or_else(|| fields.user().map(Arc::from));
-        Self { model: fields.model().map(Arc::from), user }
+impl AskedLayer {
+    /// How much of the body is read before the limits are asked, if anything is.
+    fn most(&self, request: &Parts, size: &SizeHint) -> Option<u64> {
+        if !self.is_routed_by_model {
+            return may_be_json(&request.headers, size).then_some(MOST);
+        }
+        // What is no operation is refused before its body is read.
+        let surface = Surface::detect(&request.method, request.uri.path(), &request.headers);
+        surface.is_ok().then_some(MOST_ROUTED).filter(|most| size.lower() <= *most)
     }
+}
+
+impl Asked {
+    /// What `body` says, unless the credentials have named the user. Of several members with one name the last counts, as
+    /// it does where an AIService is chosen.
+    fn of(user: Option<Arc<str>>, body: &[u8]) -> Self {
+        let Ok(body) = Object::parse(body) else { return Self { model: None, user } };
+        Self { model: body.text("model").map(Arc::from), user: user.or_else(|| user_of(&body)) }
+    }
+}
+
+/// The user, as the APIs of OpenAI, old and new, and of Anthropic call it.
+fn user_of(body: &Object<'_>) -> Option<Arc<str>> {
+    if let Some(user) = body.text("user").or_else(|| body.text("safety_identifier")) {
+        return Some(Arc::from(user));
+    }
+    let metadata = Object::parse(body.value("metadata")?).ok()?;
+    metadata.text("user_id").map(Arc::from)
 }
 
 /// The user's name of Basic credentials (RFC 7617).
@@ -125,23 +161,24 @@ fn may_be_json(headers: &HeaderMap, size: &SizeHint) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let is_json = media_type == "application/json" || media_type.ends_with("+json");
-    size.lower() <= MOST as u64
-        && !media_type.starts_with("application/grpc")
-        && (is_json || size.exact().is_some())
+    size.lower() <= MOST && !media_type.starts_with("application/grpc") && (is_json || size.exact().is_some())
 }
 
 // === impl Replay ===
 
 impl Replay {
     /// Reads `body` to its end, or as far as anybody looks.
-    async fn read(body: &mut Body) -> Self {
+    async fn read(body: &mut Body, most: u64) -> Self {
         let (mut first, mut more) = (Bytes::new(), BytesMut::new());
         let mut end = None;
-        while first.len() + more.len() <= MOST && !body.is_end_stream() {
+        while (first.len() + more.len()) as u64 <= most && !body.is_end_stream() {
             match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if first.is_empty() => first = data,
-                    Ok(data) => more.extend_from_slice(&data),
+                    Ok(data) if first.is_empty() && more.is_empty() => first = data,
+                    Ok(data) => {
+                        more.extend_from_slice(&std::mem::take(&mut first));
+                        more.extend_from_slice(&data);
+                    }
                     Err(trailers) => end = Some(Ok(trailers)),
                 },
                 Some(Err(error)) => end = Some(Err(error)),
@@ -151,13 +188,25 @@ impl Replay {
                 break;
             }
         }
-        let data = if more.is_empty() { first } else { [&first[..], &more].concat().into() };
-        Self { data, end, rest: None }
+        let data = if more.is_empty() { first } else { more.freeze() };
+        let is_whole = data.len() as u64 <= most && !matches!(end, Some(Err(_)));
+        Self { data, is_whole, end, rest: None }
+    }
+
+    /// Unpacks a compressed body; one that cannot be is refused further in.
+    fn unpack(&mut self, headers: &mut HeaderMap) {
+        if !self.is_whole {
+            return;
+        }
+        match unpack(headers, self.data.clone(), MOST_ROUTED) {
+            Ok(plain) => self.data = plain,
+            Err(_) => self.is_whole = false,
+        }
     }
 
     /// What was read, if that is the whole.
     fn whole(&self) -> &[u8] {
-        if self.data.len() > MOST || matches!(self.end, Some(Err(_))) { &[] } else { &self.data }
+        if self.is_whole { &self.data } else { &[] }
     }
 
     fn then(mut self, rest: Body) -> Body {
@@ -205,123 +254,4 @@ impl http_body::Body for Replay {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-
-    use http::HeaderValue;
-    use http_body_util::{BodyExt, StreamBody};
-    use tower::{ServiceExt, service_fn};
-
-    use super::*;
-
-    fn asked(body: &str) -> (Option<String>, Option<String>) {
-        let asked = Asked::of(None, body.as_bytes());
-        (asked.model.map(|model| model.to_string()), asked.user.map(|user| user.to_string()))
-    }
-
-    /// What the inner service sees of a request with these chunks.
-    async fn seen(layer: AskedLayer, content_type: &str, chunks: Vec<Bytes>) -> (Asked, Bytes) {
-        let frames = chunks.into_iter().map(|chunk| Ok::<_, Infallible>(Frame::data(chunk)));
-        let body = Body::boxed(StreamBody::new(futures_util::stream::iter(frames)));
-        let request = Request::builder().header(CONTENT_TYPE, content_type).body(body).unwrap();
-        let inner = service_fn(async |request: Request<Body>| {
-            let asked = request.extensions().get::<Asked>().unwrap().clone();
-            Ok::<_, BoxError>((asked, request.into_body().collect().await?.to_bytes()))
-        });
-        layer.layer(inner).oneshot(request).await.unwrap()
-    }
-
-    const BOTH: AskedLayer = AskedLayer { model: true, user: true };
-
-    #[test]
-    fn a_body_says_model_and_user_in_every_dialect() {
-        let some = |text: &str| Some(text.to_owned());
-        assert_eq!(asked(r#"{"model":"m","messages":[],"user":"u"}"#), (some("m"), some("u")));
-        assert_eq!(asked(r#"{"metadata":{"user_id":"u"},"model":"m"}"#), (some("m"), some("u")));
-        assert_eq!(asked(r#"{"model":"m","safety_identifier":"s"}"#), (some("m"), some("s")));
-        assert_eq!(asked(r#"{"model":7,"user":["u"],"metadata":{"user_id":"u"}}"#), (None, some("u")));
-        let odd =
-            r#"{"model":{"user_id":"m"},"user":null,"metadata":{"a":[1,{}],"user_id":"\u0075","b":-1.5}}"#;
-        assert_eq!(asked(odd), (None, some("u")));
-        assert_eq!(asked(r#"{"mod\u0065l":"m","user":true,"metadata":"u"}"#), (some("m"), None));
-        for nothing in ["", "[]", "{", "text", r#"{"model":"a","model":"b"}"#] {
-            assert_eq!(asked(nothing), (None, None), "{nothing}");
-        }
-    }
-
-    #[test]
-    fn basic_credentials_name_the_user() {
-        let mut headers = HeaderMap::new();
-        let encoded = format!("Basic {}", BASE64_STANDARD.encode("alice:secret:more"));
-        headers.insert(AUTHORIZATION, HeaderValue::try_from(encoded).unwrap());
-        let asked = Asked::of(basic_user(&headers), br#"{"user":"somebody else"}"#);
-        assert_eq!(asked.user.as_deref(), Some("alice"));
-        headers.insert(AUTHORIZATION, HeaderValue::from_static("Basic ???"));
-        assert_eq!(basic_user(&headers), None);
-    }
-
-    #[tokio::test]
-    async fn a_json_body_is_read_however_it_comes_and_passes_on_whole() {
-        let text = r#"{"model":"m","user":"u"}"#;
-        for content_type in ["application/json", "Application/JSON; charset=utf-8", "application/x+json"] {
-            for size in [1, 7, text.len()] {
-                let chunks = text.as_bytes().chunks(size).map(Bytes::copy_from_slice).collect();
-                let (asked, body) = seen(BOTH, content_type, chunks).await;
-                assert_eq!((asked.model.as_deref(), asked.user.as_deref()), (Some("m"), Some("u")));
-                assert_eq!(body, text);
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn the_type_may_be_missing_where_the_length_is_known() {
-        let inner = service_fn(async |request: Request<Body>| {
-            Ok::<_, BoxError>(request.extensions().get::<Asked>().unwrap().clone())
-        });
-        let ask = async |content_type| {
-            let request = Request::builder().header(CONTENT_TYPE, content_type);
-            let request = request.body(Body::full(r#"{"model":"m"}"#)).unwrap();
-            BOTH.layer(inner).oneshot(request).await.unwrap().model
-        };
-        assert_eq!(ask("application/x-www-form-urlencoded").await.as_deref(), Some("m"));
-        assert_eq!(ask("application/grpc+json").await, None);
-    }
-
-    #[tokio::test]
-    async fn a_body_beyond_the_most_says_nothing_and_passes_on_whole() {
-        let mut text = format!(r#"{{"model":"m","prompt":"{}"}}"#, "x".repeat(MOST));
-        text.push_str(&" ".repeat(MOST));
-        let chunks = text.as_bytes().chunks(50_000).map(Bytes::copy_from_slice).collect();
-        let (asked, body) = seen(BOTH, "application/json", chunks).await;
-        assert_eq!(asked, Asked::default());
-        assert!(body == text);
-    }
-
-    #[tokio::test]
-    async fn what_is_no_json_or_need_not_be_read_is_decided_on_before_it_ends() {
-        let endless = || {
-            let first =
-                futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{")))]);
-            Body::boxed(StreamBody::new(futures_util::StreamExt::chain(
-                first,
-                futures_util::stream::pending(),
-            )))
-        };
-        let decided = service_fn(async |request: Request<Body>| {
-            Ok::<_, BoxError>(request.extensions().get::<Asked>().unwrap().clone())
-        });
-        for content_type in ["application/grpc", "application/grpc+json", "text/plain", "application/ndjson"]
-        {
-            let request = Request::builder().header(CONTENT_TYPE, content_type).body(endless()).unwrap();
-            assert_eq!(BOTH.layer(decided).oneshot(request).await.unwrap(), Asked::default());
-        }
-        let request = Request::builder()
-            .header(CONTENT_TYPE, "application/json")
-            .header(AUTHORIZATION, format!("Basic {}", BASE64_STANDARD.encode("alice:secret")))
-            .body(endless())
-            .unwrap();
-        let by_user = AskedLayer { model: false, user: true };
-        let asked = by_user.layer(decided).oneshot(request).await.unwrap();
-        assert_eq!(asked.user.as_deref(), Some("alice"));
-    }
-}
+mod tests;

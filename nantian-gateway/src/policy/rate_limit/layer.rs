@@ -4,13 +4,14 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use http::{Request, Response, request::Parts};
 use nantian_ratelimit::{
-    Decision, KeyExtractor, Observe, RateLimitLayer, ScopePart, ScopeValues, Settled, Unit,
+    Decision, KeyExtractor, Observe, RateLimitLayer, ScopePart, ScopeValues, Settled, Settlement, Unit,
 };
 use tower::{Layer, Service, ServiceBuilder};
 
 use super::{
     PolicyLimiter,
     asked::{Asked, AskedLayer},
+    costs::Costs,
 };
 use crate::{
     body::{Body, BoxError},
@@ -26,6 +27,20 @@ pub struct RateLimits {
     asked: Option<AskedLayer>,
     layers: Arc<[RateLimitLayer]>,
     counts_tokens: bool,
+}
+
+/// What the limits at a place have to know of what follows them.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "the compiler makes it")]
+pub struct Ahead {
+    /// Which models there are.
+    pub models: Models,
+    /// It is one of several attempts at a request, of which another one may serve it.
+    pub is_attempt: bool,
+    /// An AIService is chosen by the model that the body names, so that the body is read in any case.
+    pub is_routed_by_model: bool,
+    /// Filters or plugins that may make another operation of a request.
+    pub may_rewrite: bool,
 }
 
 /// Which models there are at a place: whoever could invent models would invent buckets.
@@ -45,7 +60,7 @@ impl RateLimits {
     pub fn new(
         limiters: Vec<PolicyLimiter>,
         place: &Place,
-        models: &Models,
+        ahead: &Ahead,
         metrics: &Arc<Metrics>,
     ) -> Option<Self> {
         if limiters.is_empty() {
@@ -55,7 +70,9 @@ impl RateLimits {
         let counts_by = |wanted: &ScopePart| {
             limiters.iter().any(|limiter| limiter.policy().scope().parts().contains(wanted))
         };
+        let models = &ahead.models;
         let asked = AskedLayer {
+            is_routed_by_model: ahead.is_routed_by_model,
             model: counts_by(&ScopePart::Model) && !matches!(models, Models::Only(_)),
             user: counts_by(&ScopePart::User),
         };
@@ -68,14 +85,20 @@ impl RateLimits {
                 of_policy: limiter.metrics(),
                 of_process: Arc::clone(metrics),
             };
-            limiter
+            let costs = Costs::of(limiter.policy(), ahead.may_rewrite);
+            let layer = limiter
                 .layer()
-                // No filter of the gateway answers a preflight: it reaches the backend and costs what it costs.
+                // One that no CORS filter has answered reaches the backend, and costs what it costs.
                 .preflight_exempt(false)
-                // The rule may have another AIService to ask.
-                .of_attempt(matches!(models, Models::Only(_)))
+                // What is sent to a model is settled by whoever meters it: a redirect has used nothing.
+                .if_unsettled(Settlement::NotServed)
+                .of_attempt(ahead.is_attempt)
                 .keys(Keys { values: values.clone(), models: models.clone() })
-                .observe(counted)
+                .observe(counted);
+            match costs {
+                Some(costs) => layer.costs(costs),
+                None => layer,
+            }
         };
         Some(Self { asked, layers: limiters.into_iter().map(layer).collect(), counts_tokens })
     }

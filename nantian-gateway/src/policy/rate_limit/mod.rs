@@ -1,16 +1,18 @@
 //! TokenPolicy.
 
 mod asked;
-mod fields;
+mod costs;
 mod layer;
 mod limiters;
 
-use nantian_ratelimit::{InvalidPolicy, InvalidScope, Limit, OnLimit, Policy, Queue};
+use nantian_ratelimit::{
+    InvalidPolicy, InvalidScope, Limit, LimitName, OnLimit, Policy, PolicyBuilder, Queue,
+};
 
-use crate::ir;
+use crate::ir::{self, ObjectName};
 
 pub use self::{
-    layer::{Models, RateLimits},
+    layer::{Ahead, Models, RateLimits},
     limiters::{Limiters, PolicyLimiter},
 };
 
@@ -26,7 +28,8 @@ pub enum InvalidRateLimit {
     Policy(#[source] InvalidPolicy),
 }
 
-/// The policy of the limiter crate.
+/// The policy of the limiter crate. Clients meet each limit by a name that no limit of another policy has,
+/// `<namespace>.<name>.requests-per-minute`.
 ///
 /// # Errors
 /// [`InvalidRateLimit`] names the field.
@@ -43,7 +46,10 @@ pub fn policy(limit: &ir::RateLimit) -> Result<Policy, InvalidRateLimit> {
         limit.tokens_per_hour.map(Limit::tokens_per_hour),
     ];
     let builder = Policy::builder().scope(scope).on_limit(on_limit);
-    let builder =
-        limits.into_iter().flatten().fold(builder, |builder, max| builder.limit(max.with_burst(limit.burst)));
-    builder.build().map_err(InvalidRateLimit::Policy)
+    let ObjectName { namespace, name } = &limit.object;
+    let builder = limits.into_iter().flatten().try_fold(builder, |builder, max| {
+        let name = LimitName::new(format!("{namespace}.{name}.{}", max.name()))?;
+        Ok(builder.limit(max.with_burst(limit.burst).with_name(name)))
+    });
+    builder.and_then(PolicyBuilder::build).map_err(InvalidRateLimit::Policy)
 }

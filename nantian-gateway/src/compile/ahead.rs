@@ -1,0 +1,68 @@
+//! What limits have to know of what follows them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::compiler::Compiler;
+use crate::{
+    ir,
+    policy::{Ahead, Models},
+};
+
+impl Compiler<'_> {
+    /// What follows the limits of a rule.
+    pub(super) fn ahead_of_rule(&self, rule: &ir::Rule) -> Ahead {
+        Ahead {
+            models: self.models(rule),
+            is_attempt: false,
+            is_routed_by_model: !rule.backends.is_empty()
+                && rule.backends.iter().all(|share| matches!(share.target, ir::Target::AiService(_))),
+            may_rewrite: rule.backends.iter().any(|share| self.may_rewrite(share)),
+        }
+    }
+
+    /// What follows the limits of a share, and of what it leads to.
+    pub(super) fn ahead_of_share(&self, share: &ir::WeightedBackend) -> Ahead {
+        let service = match &share.target {
+            ir::Target::AiService(name) => self.ir.ai_services.get(name),
+            ir::Target::Backend(_) | ir::Target::Invalid => None,
+        };
+        let models = service.map_or(Models::Asked, |service| Models::Only(Arc::from(&*service.model)));
+        // The rule may have another AIService to ask.
+        Ahead { models, is_attempt: service.is_some(), is_routed_by_model: false, may_rewrite: false }
+    }
+
+    /// What the models of a rule are: an AIService goes by its name and by that of its model.
+    fn models(&self, rule: &ir::Rule) -> Models {
+        let services = rule.backends.iter().filter_map(|share| match &share.target {
+            ir::Target::AiService(name) => Some((name, self.ir.ai_services.get(name)?)),
+            _ => None,
+        });
+        let (mut models, mut count) = (BTreeMap::new(), 0);
+        for (name, service) in services {
+            let model: Arc<str> = Arc::from(&*service.model);
+            models.insert(name.name.to_string(), Arc::clone(&model));
+            models.insert(service.model.clone(), model);
+            count += 1;
+        }
+        let first = models.values().next().filter(|first| {
+            // Whatever the body says, it is the only one.
+            count == rule.backends.len() && models.values().all(|model| model == *first)
+        });
+        match first {
+            Some(only) => Models::Only(Arc::clone(only)),
+            None if models.is_empty() => Models::Asked,
+            None => Models::Known(Arc::new(models)),
+        }
+    }
+
+    /// Whether the filters or plugins of a share may make another operation of a request.
+    fn may_rewrite(&self, share: &ir::WeightedBackend) -> bool {
+        let of_target = match &share.target {
+            ir::Target::Backend(id) => self.ir.backends.get(id).map(|backend| &backend.policies),
+            ir::Target::AiService(name) => self.ir.ai_services.get(name).map(|service| &service.policies),
+            ir::Target::Invalid => None,
+        };
+        share.filters.iter().any(|filter| matches!(filter, ir::Filter::UrlRewrite(_)))
+            || [&share.policies].into_iter().chain(of_target).any(|policies| !policies.plugins.is_empty())
+    }
+}

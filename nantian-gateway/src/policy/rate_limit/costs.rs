@@ -1,0 +1,80 @@
+//! What a request is charged before its usage is known.
+
+use http::{Method, request::Parts};
+use nantian_ai::{Error, Surface};
+use nantian_ratelimit::{Cost, CostEstimator, Policy, TypicalCost, Unit};
+
+/// Reserves tokens for the operations of models; all else that passes the same limits uses none.
+pub(super) struct Costs {
+    /// What is no operation of a model here may become one further in.
+    pub(super) may_rewrite: bool,
+}
+
+impl Costs {
+    /// The costs for `policy`, if it counts tokens and does not deny everything by a limit of 0.
+    pub(super) fn of(policy: &Policy, may_rewrite: bool) -> Option<Self> {
+        let mut limits = policy.limits().iter().filter(|limit| limit.unit() == Unit::Tokens).peekable();
+        let counts_tokens = limits.peek().is_some();
+        (counts_tokens && limits.all(|limit| limit.max() > 0)).then_some(Self { may_rewrite })
+    }
+
+    fn may_spend(&self, request: &Parts) -> bool {
+        match Surface::detect(&request.method, request.uri.path(), &request.headers) {
+            Ok(surface) => surface.operation().spends(),
+            Err(Error::UnknownPath { .. }) => self.may_rewrite && request.method == Method::POST,
+            Err(_) => false,
+        }
+    }
+}
+
+impl CostEstimator for Costs {
+    fn estimate(&self, request: &Parts, typical: u64) -> Cost {
+        if self.may_spend(request) { TypicalCost.estimate(request, typical) } else { Cost::REQUEST }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use nantian_ratelimit::Limit;
+
+    use super::*;
+
+    fn tokens(may_rewrite: bool, method: Method, path: &str) -> u64 {
+        let (request, ()) = Request::builder().method(method).uri(path).body(()).unwrap().into_parts();
+        let cost = Costs { may_rewrite }.estimate(&request, 1400);
+        assert_eq!(cost.requests, 1);
+        cost.tokens
+    }
+
+    #[test]
+    fn only_operations_of_models_are_charged_tokens() {
+        for path in ["/v1/chat/completions", "/any/v1/messages/", "/v1/embeddings?x=1", "/api/generate"] {
+            assert_eq!(tokens(false, Method::POST, path), 1400, "{path}");
+        }
+        for (method, path) in [
+            (Method::GET, "/"),
+            (Method::GET, "/index.html"),
+            (Method::POST, "/form"),
+            (Method::GET, "/v1/models"),
+            (Method::POST, "/v1/messages/count_tokens"),
+            (Method::OPTIONS, "/v1/chat/completions"),
+        ] {
+            assert_eq!(tokens(false, method.clone(), path), 0, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_no_tokens_denies_everything() {
+        let costs = |limit: Limit| Costs::of(&Policy::builder().limit(limit).build().unwrap(), false);
+        assert!(costs(Limit::tokens_per_minute(1)).is_some());
+        assert!(costs(Limit::tokens_per_minute(0)).is_none());
+        assert!(costs(Limit::requests_per_minute(1)).is_none());
+    }
+
+    #[test]
+    fn what_may_become_an_operation_further_in_is_charged_like_one() {
+        assert_eq!(tokens(true, Method::POST, "/ask"), 1400);
+        assert_eq!(tokens(true, Method::GET, "/ask"), 0);
+    }
+}
