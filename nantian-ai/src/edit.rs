@@ -67,6 +67,14 @@ impl<'a> Object<'a> {
         self.named(name).map(|member| member.key.clone())
     }
 
+    /// The names of the members as they are written, and where each is with its value.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&'a [u8], Range<usize>)> {
+        self.members.iter().map(|member| {
+            let name = self.body.get(member.key.clone()).unwrap_or_default();
+            (name, member.key.start - 1..member.value.end)
+        })
+    }
+
     /// A member that is a string.
     pub fn text(&self, name: &str) -> Option<Cow<'a, str>> {
         let value = self.value(name)?;
@@ -95,7 +103,7 @@ impl<'a> Object<'a> {
         self.set_and(body, values, Vec::new())
     }
 
-    /// The same, and other places of the body replaced besides.
+    /// The same, and other places of the body replaced besides. Of two that overlap the one that begins first is.
     pub(crate) fn set_and<'e>(
         &self,
         body: &Bytes,
@@ -125,6 +133,10 @@ impl<'a> Object<'a> {
             pieces.push(Bytes::from(absent));
         }
         for (range, value) in edits {
+            // It is in what has been replaced.
+            if range.start < from {
+                continue;
+            }
             pieces.push(body.slice(from..range.start));
             pieces.push(Bytes::copy_from_slice(value.as_bytes()));
             from = range.end;

@@ -11,6 +11,7 @@ use http::{Extensions, Method, Request, Uri};
 
 pub(crate) use self::headers::clean_response;
 use self::headers::{is_of_a_dialect, upstream_headers, without_secrets};
+use crate::azure;
 use crate::body::RequestBody;
 use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai};
 use crate::edit::Object;
@@ -99,7 +100,13 @@ impl Target {
             let model = ("model", self.model_json());
             let options = self.usage_wish(surface, &facts, &object);
             let edits = match (surface.dialect(), surface.operation()) {
-                (Dialect::OpenAi, Operation::Chat) => openai::older_names(&self.config().provider, &object),
+                (Dialect::OpenAi, Operation::Chat) => {
+                    let mut edits = openai::older_names(&self.config().provider, &object);
+                    if self.refuses_reasoning() {
+                        edits.extend(foreign::of_chat(&object, &mut lost));
+                    }
+                    edits
+                }
                 _ => foreign::edits(surface, &object, self.model(), &mut lost),
             };
             if !lost.is_empty() && self.is_strict(&head.headers) {
@@ -141,6 +148,9 @@ impl Target {
         let uri = match (self.dialect(), surface.operation()) {
             (Dialect::Bedrock, Operation::CountTokens) => {
                 bedrock::count::path(self.model()).and_then(|path| self.endpoint().uri(&path, None))
+            }
+            (Dialect::Bedrock, Operation::Embeddings) => {
+                self.endpoint().uri(&bedrock::embeddings::path(self.model()), None)
             }
             (Dialect::Bedrock, _) => {
                 self.endpoint().uri(&bedrock::chat_path(self.model(), translation.is_stream()), None)
@@ -189,6 +199,14 @@ impl Target {
     /// Whether nothing may be lost.
     fn is_strict(&self, headers: &HeaderMap) -> bool {
         self.config().strict || headers.get(&crate::STRICT).is_some_and(|value| value == "true")
+    }
+
+    /// Whether the provider refuses conversations in which reasoning comes back. What is behind an endpoint of the operator's
+    /// own may be anything, but for Azure, where each customer has one.
+    fn refuses_reasoning(&self) -> bool {
+        let config = self.config();
+        let is_azure = config.provider.eq_ignore_ascii_case(azure::NAME);
+        is_azure || config.endpoint.is_none() && openai::refuses_reasoning(&config.provider)
     }
 
     /// The `stream_options` that let a stream tell its usage, where the client's do not.

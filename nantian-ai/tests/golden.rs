@@ -8,6 +8,8 @@ mod files;
 mod frames;
 #[path = "golden/matrix.rs"]
 mod matrix;
+#[path = "golden/unread.rs"]
+mod unread;
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};

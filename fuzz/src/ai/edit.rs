@@ -28,6 +28,9 @@ pub fn ai_edit(input: &[u8]) {
     expected.insert("model".to_owned(), MODEL.into());
     let mut edited: Map<String, Value> =
         serde_json::from_slice(&edit(body, provider)).expect("the edited body is JSON");
+    // Neither takes reasoning back. It is cut out where it is spelt without escapes.
+    without_reasoning(&mut expected);
+    without_reasoning(&mut edited);
     if provider == "mistral" {
         // It knows only older names and is told them, however the newer ones are spelt.
         assert_eq!(with_older_names(edited), with_older_names(expected));
@@ -54,6 +57,15 @@ pub fn ai_hide(input: &[u8]) {
     assert_eq!(hide(size), whole, "chunks of {size}");
     if !stream.windows(7).any(|window| window == b"\"usage\"") {
         assert_eq!(whole, stream);
+    }
+}
+
+fn without_reasoning(body: &mut Map<String, Value>) {
+    for message in body.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(message) = message.as_object_mut() {
+            message.remove("reasoning_content");
+            message.remove("thinking_blocks");
+        }
     }
 }
 

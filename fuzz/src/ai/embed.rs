@@ -6,15 +6,14 @@ use serde_json::{Map, Value};
 use super::{PROVIDERS, defaults};
 use crate::draw::Draw;
 
-/// Whatever is a request for vectors in one dialect becomes one in each other; vectors that are written can be read, and are the
+/// Whatever is a request for vectors in one dialect becomes one in each other, or is refused; vectors that are written can be read, and are the
 /// same.
 pub fn ai_embed(input: &[u8]) {
     let Some((mut draw, body)) = Draw::split(input) else { return };
     let (from, to) = (draw.of(&PROVIDERS), draw.of(&PROVIDERS));
     if let Ok((request, _)) = from.decode_embed_request(body)
-        && to.embeds()
+        && let Ok((written, _)) = to.encode_embed_request(&request)
     {
-        let (written, _) = to.encode_embed_request(&request).expect("it has embeddings");
         serde_json::from_slice::<Map<String, Value>>(&written).expect("what is written is an object");
     }
     let Ok(reply) = from.decode_embeddings(body) else { return };

@@ -1,9 +1,10 @@
-//! Vectors of texts: OpenAI's `/embeddings`, Ollama's `/api/embed` and `/api/embeddings`, Gemini's `batchEmbedContents`.
+//! Vectors of texts: OpenAI's `/embeddings`, Ollama's `/api/embed` and `/api/embeddings`, Gemini's `batchEmbedContents`, and
+//! Bedrock's `InvokeModel` in the forms of Titan and of Cohere.
 
 use bytes::Bytes;
 
 use super::{Defaults, Invalid, Value};
-use crate::dialect::{ClientDialect, Dialect, gemini, ollama, openai};
+use crate::dialect::{ClientDialect, Dialect, bedrock, gemini, ollama, openai};
 use crate::ir::{EmbedRequest, Embeddings, Fault, Losses, VectorForm};
 
 /// Where the texts are in every dialect that clients speak.
@@ -15,7 +16,7 @@ const INPUT: &str = "input";
 impl Dialect {
     /// Whether providers of this dialect make vectors of texts.
     pub fn embeds(self) -> bool {
-        matches!(self, Self::Gemini | Self::Ollama | Self::OpenAi | Self::Responses)
+        matches!(self, Self::Bedrock | Self::Gemini | Self::Ollama | Self::OpenAi | Self::Responses)
     }
 
     /// Reads a request for vectors. What the common form cannot hold is named.
@@ -34,13 +35,14 @@ impl Dialect {
     /// Writes a request for vectors. What the dialect cannot say is named.
     ///
     /// # Errors
-    /// [`Invalid`] in a dialect that has none.
+    /// [`Invalid`] in a dialect that has none, and of what a model cannot be asked.
     pub fn encode_embed_request(self, request: &EmbedRequest) -> Result<(Bytes, Losses), Invalid> {
         let (body, losses) = match self {
             Self::OpenAi | Self::Responses => openai::embeddings::encode_request(request),
             Self::Ollama => ollama::embeddings::encode_request(request),
             Self::Gemini => gemini::embeddings::encode_request(request),
-            _ => return Err(unknown(self)),
+            Self::Bedrock => bedrock::embeddings::encode_request(request)?,
+            Self::Anthropic => return Err(unknown(self)),
         };
         Ok((Bytes::from(body), losses))
     }
@@ -54,7 +56,8 @@ impl Dialect {
             Self::OpenAi | Self::Responses => openai::embeddings::decode_reply(body),
             Self::Ollama => ollama::embeddings::decode_reply(body),
             Self::Gemini => gemini::embeddings::decode_reply(body),
-            _ => Err(Fault::unreadable()),
+            Self::Bedrock => bedrock::embeddings::decode_reply(body),
+            Self::Anthropic => Err(Fault::unreadable()),
         }
     }
 }

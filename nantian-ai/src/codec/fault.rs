@@ -31,7 +31,7 @@ pub(crate) fn of_error(error: Value) -> Fault {
     match (kind, status) {
         // A status says more than that something went wrong.
         (None | Some(FaultKind::Upstream), Some(status)) => Fault::of_status(status, Some(message)),
-        (kind, _) => Fault::new(kind.unwrap_or(FaultKind::Upstream), message),
+        (kind, _) => Fault::said(kind.unwrap_or(FaultKind::Upstream), message),
     }
 }
 
@@ -73,14 +73,16 @@ fn said(value: Value) -> (Option<String>, Option<FaultKind>) {
     let kind = fields.any_text("type");
     let code = fields.any_text("code");
     let status = fields.any_text("status");
-    let kind = [kind, code, status].into_iter().flatten().find_map(|name| kind_of(&name));
+    // A code says more than a type.
+    let kind = [code, kind, status].into_iter().flatten().find_map(|name| kind_of(&name));
     let message = fields.some_text("message");
     (message.or_else(|| fields.some_text("detail")), kind)
 }
 
 fn kind_of(name: &str) -> Option<FaultKind> {
     Some(match name.to_ascii_lowercase().as_str() {
-        "invalid_request_error" | "invalid_argument" | "context_length_exceeded" => FaultKind::Invalid,
+        "context_length_exceeded" => FaultKind::ContextLength,
+        "invalid_request_error" | "invalid_argument" | "invalid_prompt" => FaultKind::Invalid,
         "permission_error" | "permission_denied" | "billing_error" | "insufficient_quota" => {
             FaultKind::Permission
         }
@@ -128,16 +130,21 @@ pub(crate) fn write_openai(body: &mut Object<'_>, fault: &Fault) {
 }
 
 pub(crate) fn write_anthropic(body: &mut Object<'_>, fault: &Fault) {
+    /// By these words clients know that they have to shorten a conversation: there is no type for it.
+    const TOO_LONG: &str = "prompt is too long";
+    let message = &fault.message;
+    let is_unnamed = fault.kind == FaultKind::ContextLength && !message.contains(TOO_LONG);
     body.text("type", "error");
     body.object("error", |error| {
         error.text("type", anthropic_name(fault.kind));
-        error.text("message", &fault.message);
+        error.text("message", &if is_unnamed { format!("{TOO_LONG}: {message}") } else { message.clone() });
     });
 }
 
 /// OpenAI's `type` and `code`.
 pub(crate) fn openai_names(kind: FaultKind) -> (&'static str, &'static str) {
     match kind {
+        FaultKind::ContextLength => ("invalid_request_error", "context_length_exceeded"),
         FaultKind::Invalid => ("invalid_request_error", "invalid_request"),
         FaultKind::Permission => ("invalid_request_error", "permission_denied"),
         FaultKind::NotFound => ("invalid_request_error", "model_not_found"),
@@ -152,7 +159,7 @@ pub(crate) fn openai_names(kind: FaultKind) -> (&'static str, &'static str) {
 
 pub(crate) fn anthropic_name(kind: FaultKind) -> &'static str {
     match kind {
-        FaultKind::Invalid => "invalid_request_error",
+        FaultKind::ContextLength | FaultKind::Invalid => "invalid_request_error",
         FaultKind::Permission => "permission_error",
         FaultKind::NotFound => "not_found_error",
         FaultKind::TooLarge => "request_too_large",

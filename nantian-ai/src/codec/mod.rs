@@ -51,7 +51,9 @@ pub(crate) use self::value::Value;
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::dialect::{ClientDialect, Dialect, anthropic, bedrock, gemini, ollama, openai, responses};
+use crate::dialect::{
+    ClientDialect, Dialect, GUARDRAIL, anthropic, bedrock, gemini, ollama, openai, responses,
+};
 use crate::ir::{Fault, Losses, Reply, Request, ToolIds};
 
 // === impl Dialect ===
@@ -94,6 +96,9 @@ impl Dialect {
         // Others keep beginnings by themselves, or not at all.
         if !matches!(self, Self::Anthropic | Self::Bedrock) && request.is_to_be_cached() {
             losses.add("cache_control");
+        }
+        if self != Self::Bedrock && request.guardrail.is_some() {
+            losses.add(GUARDRAIL);
         }
         Ok((Bytes::from(body), losses))
     }

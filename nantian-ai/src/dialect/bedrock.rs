@@ -1,7 +1,8 @@
-//! AWS Bedrock: Converse, one form for the models of many families. Only providers speak it.
+//! AWS Bedrock: Converse, one form for the models of many families, and embeddings by `InvokeModel`. Only providers speak it.
 
 mod content;
 pub(crate) mod count;
+pub(crate) mod embeddings;
 mod extra;
 mod family;
 mod read_reply;
@@ -72,8 +73,18 @@ pub(crate) fn frame(frame: &Frame<'_>) -> Signal {
     }
 }
 
-/// Reads the `usage` member of a buffered reply.
-pub(crate) fn usage(data: &[u8]) -> Reported {
+/// The header in which `InvokeModel` tells how many tokens went in.
+pub(crate) const INPUT_TOKENS: &str = "x-amzn-bedrock-input-token-count";
+
+/// Where Titan tells it of its vectors.
+pub(crate) const INPUT_TEXT_TOKENS: &str = "inputTextTokenCount";
+
+/// Reads one of the members of a buffered reply that tell counts.
+pub(crate) fn usage(name: &str, data: &[u8]) -> Reported {
+    if name == INPUT_TEXT_TOKENS {
+        let input = serde_json::from_slice::<Count>(data).map_or(None, |count| count.0);
+        return Reported { input, ..Reported::default() };
+    }
     serde_json::from_slice::<Option<Usage>>(data)
         .ok()
         .flatten()
@@ -107,7 +118,7 @@ fn exception(frame: &Frame<'_>) -> Fault {
         "resourcenotfound" => FaultKind::NotFound,
         _ => FaultKind::Upstream,
     };
-    Fault::new(kind, said.unwrap_or_else(|| "the provider reports an error".to_owned()))
+    Fault::said(kind, said.unwrap_or_else(|| "the provider reports an error".to_owned()))
 }
 
 fn message(body: &[u8]) -> Option<String> {

@@ -5,6 +5,15 @@ use http::StatusCode;
 /// The longest message that is passed on, in bytes.
 const LONGEST: usize = 1_024;
 
+/// Words by which Anthropic, Bedrock, Gemini, Ollama and those like OpenAI say that a conversation is too long.
+const TOO_LONG: [&str; 5] = [
+    "context length",
+    "context window",
+    "exceeds the maximum number of tokens",
+    "input is too long",
+    "prompt is too long",
+];
+
 /// An error of a provider, whatever its dialect.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{message}")]
@@ -20,6 +29,8 @@ pub struct Fault {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum FaultKind {
+    /// The conversation is longer than the model can read. 400.
+    ContextLength,
     /// The request cannot be served as it is. 400.
     Invalid,
     /// What is asked for needs a permission or a payment. 403.
@@ -53,6 +64,16 @@ impl Fault {
         Self { kind, message }
     }
 
+    /// What a provider says. That a conversation is too long is told by its words alone at most of them.
+    pub(crate) fn said(kind: FaultKind, message: impl Into<String>) -> Self {
+        let mut fault = Self::new(kind, message);
+        let words = fault.message.to_ascii_lowercase();
+        if kind == FaultKind::Invalid && TOO_LONG.iter().any(|known| words.contains(known)) {
+            fault.kind = FaultKind::ContextLength;
+        }
+        fault
+    }
+
     /// The stream ended before the answer did.
     pub fn truncated() -> Self {
         Self::new(FaultKind::Truncated, "the provider's answer broke off")
@@ -69,7 +90,7 @@ impl Fault {
         let message = said
             .filter(|said| !said.trim().is_empty())
             .unwrap_or_else(|| format!("the provider answered with status {}", status.as_u16()));
-        Self::new(FaultKind::of_status(status), message)
+        Self::said(FaultKind::of_status(status), message)
     }
 }
 
@@ -97,7 +118,7 @@ impl FaultKind {
     /// The status of the response to the client.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Invalid => StatusCode::BAD_REQUEST,
+            Self::ContextLength | Self::Invalid => StatusCode::BAD_REQUEST,
             Self::Permission => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

@@ -41,6 +41,8 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Who asks, as an opaque id.
     pub user: Option<String>,
+    /// What the provider checks of what is said, in the words of Bedrock's `guardrailConfig`: only it has them.
+    pub guardrail: Option<Json>,
     /// Whether the answer is streamed.
     pub stream: bool,
     /// Whether a stream tells its usage.

@@ -3,12 +3,12 @@
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
-use super::about::{self, About};
+use super::about::About;
 use super::format::Format;
 use super::reply::Reply;
+use super::tally::{Tally, members};
 use super::{CallReport, Outcome, Usage, UsageReport};
-use crate::dialect::signal::{Reported, Signal};
-use crate::dialect::{Dialect, Surface, anthropic, bedrock, gemini, ollama, openai, responses};
+use crate::dialect::{Dialect, Surface, bedrock};
 use crate::estimate::Weight;
 use crate::facts::RequestFacts;
 use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
@@ -78,24 +78,6 @@ enum Reader {
     Opaque,
 }
 
-/// What has been learnt so far.
-#[derive(Clone, Debug, Default)]
-struct Tally {
-    about: About,
-    /// Events, and those that say something.
-    events: u64,
-    spoken: u64,
-    reported: Reported,
-    text: Weight,
-    bytes: u64,
-    token: bool,
-    settled: bool,
-    complete: bool,
-    failed: bool,
-    /// The last event is too large to be read.
-    unread: bool,
-}
-
 // === impl Meter ===
 
 impl Meter {
@@ -128,10 +110,13 @@ impl Meter {
     pub fn begin(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.sent |= status == StatusCode::GATEWAY_TIMEOUT;
         self.tally = Tally::default();
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let format = text(CONTENT_TYPE).map_or(Format::Other, Format::of);
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        if self.surface.dialect() == Dialect::Bedrock {
+            self.tally.reported.input = text(bedrock::INPUT_TOKENS).and_then(|count| count.parse().ok());
+        }
+        let format = text(CONTENT_TYPE.as_str()).map_or(Format::Other, Format::of);
         self.stream = format.is_stream();
-        let plain = text(CONTENT_ENCODING).is_none_or(|it| it.eq_ignore_ascii_case("identity"));
+        let plain = text(CONTENT_ENCODING.as_str()).is_none_or(|it| it.eq_ignore_ascii_case("identity"));
         self.reader = match format {
             _ if !status.is_success() => Reader::Refusal,
             _ if !plain => Reader::Opaque,
@@ -310,89 +295,6 @@ impl Meter {
             Reader::Buffered(_) | Reader::Opaque => Weight::of_bytes(self.tally.bytes),
         };
         counted.tokens().max(self.tally.reported.output.unwrap_or(0))
-    }
-}
-
-/// The members of a buffered reply that hold counts, or say what it is.
-fn members(dialect: Dialect) -> &'static [&'static str] {
-    match dialect {
-        Dialect::Ollama => &["prompt_eval_count", "eval_count", about::MODEL, about::DONE_REASON],
-        Dialect::Anthropic => &["usage", about::ID, about::MODEL, about::STOP_REASON],
-        Dialect::Bedrock => &["usage", about::STOP_REASON_OF_BEDROCK],
-        Dialect::Gemini => &["usageMetadata", about::RESPONSE_ID, about::MODEL_VERSION],
-        Dialect::OpenAi => &["usage", about::ID, about::MODEL],
-        Dialect::Responses => &["usage", about::ID, about::MODEL, about::STATUS],
-    }
-}
-
-// === impl Tally ===
-
-impl Tally {
-    fn sse(&mut self, surface: &Surface, item: sse::Item<'_>) {
-        match item {
-            sse::Item::Event { data, .. } => {
-                let signal = match surface.dialect() {
-                    Dialect::Anthropic => anthropic::event(data),
-                    // It speaks in frames.
-                    Dialect::Bedrock => Signal::unreadable(),
-                    Dialect::Gemini => gemini::event(data),
-                    Dialect::Ollama => ollama::line(data),
-                    Dialect::OpenAi => openai::event(data),
-                    Dialect::Responses => responses::event(data),
-                };
-                self.add(signal, data);
-            }
-            sse::Item::Oversized => self.skip(),
-        }
-    }
-
-    fn frame(&mut self, item: frames::Item<'_>) {
-        match item {
-            frames::Item::Frame(frame) => self.add(bedrock::frame(&frame), frame.payload()),
-            frames::Item::Oversized => self.skip(),
-            frames::Item::Malformed => self.add(Signal { failed: true, ..Signal::default() }, &[]),
-        }
-    }
-
-    fn line(&mut self, item: ndjson::Item<'_>) {
-        match item {
-            ndjson::Item::Line(line) => self.add(ollama::line(line), line),
-            ndjson::Item::Oversized => self.skip(),
-        }
-    }
-
-    fn member(&mut self, surface: &Surface, name: &str, json: &[u8]) {
-        if self.about.member(name, json) {
-            return;
-        }
-        self.reported.merge(match surface.dialect() {
-            Dialect::Anthropic => anthropic::usage(json),
-            Dialect::Bedrock => bedrock::usage(json),
-            Dialect::Gemini => gemini::usage(json),
-            Dialect::Ollama => ollama::count(name, json),
-            Dialect::OpenAi | Dialect::Responses => openai::usage(json),
-        });
-    }
-
-    fn add(&mut self, signal: Signal, data: &[u8]) {
-        if self.events == 0 || signal.complete || signal.settled {
-            self.about.read(data);
-        }
-        self.events += 1;
-        self.spoken += u64::from(signal.token);
-        self.reported.merge(signal.reported);
-        self.text += signal.text;
-        self.token |= signal.token;
-        self.settled |= signal.settled;
-        self.complete |= signal.complete;
-        self.failed |= signal.failed;
-        self.unread = false;
-    }
-
-    /// An event that is too large to be read.
-    fn skip(&mut self) {
-        self.add(Signal::unreadable(), &[]);
-        self.unread = true;
     }
 }
 

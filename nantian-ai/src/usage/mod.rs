@@ -15,6 +15,7 @@ mod layer;
 mod meter;
 mod reply;
 mod service;
+mod tally;
 
 pub use self::body::MeteredBody;
 pub use self::call::CallReport;

@@ -12,12 +12,20 @@ const OLLAMA: &str =
 const GEMINI: &str =
     r#"{"embeddings":[{"values":[0.5,-0.25]},{"values":[1,2]}],"usageMetadata":{"promptTokenCount":8}}"#;
 
+const COHERE: &str =
+    r#"{"embeddings":[[0.5,-0.25],[1,2]],"id":"i","response_type":"embeddings_floats","texts":["a","b"]}"#;
+
 fn ollama() -> TargetConfig {
     TargetConfig::new("demo/nomic", "ollama", "nomic")
 }
 
 fn gemini() -> TargetConfig {
     TargetConfig::new("demo/gemini", "gemini", "gemini-embedding-001")
+}
+
+fn bedrock(model: &str) -> TargetConfig {
+    TargetConfig::new("demo/vectors", "bedrock", model)
+        .endpoint("https://bedrock-runtime.eu-central-1.amazonaws.com")
 }
 
 fn parsed(body: &[u8]) -> Value {
@@ -74,6 +82,52 @@ async fn an_openai_client_gets_vectors_of_every_provider_that_makes_them() {
         assert_eq!((report.outcome, report.usage.input, report.usage.output), (Outcome::Completed, 8, 0));
         assert!(!report.usage.estimated);
     }
+}
+
+#[tokio::test]
+async fn vectors_of_bedrock_are_asked_of_each_maker_in_its_own_form() {
+    for (model, input, answer, path, asked) in [
+        (
+            "cohere.embed-v4:0",
+            json!(["a", "b"]),
+            COHERE,
+            "cohere.embed-v4%3A0",
+            json!({"texts": ["a", "b"], "input_type": "search_document", "output_dimension": 2}),
+        ),
+        (
+            "amazon.titan-embed-text-v2:0",
+            json!("a"),
+            r#"{"embedding":[0.5,-0.25],"embeddingsByType":{"float":[0.5,-0.25]},"inputTextTokenCount":8}"#,
+            "amazon.titan-embed-text-v2%3A0",
+            json!({"inputText": "a", "dimensions": 2}),
+        ),
+    ] {
+        let reports = Reports::default();
+        let mut answer = reply(200, answer);
+        // Of Cohere's vectors only this tells it.
+        answer.headers_mut().insert("x-amzn-bedrock-input-token-count", 8.into());
+        let upstream = Upstream::new().replies(answer);
+        let request = json!({"model": "any", "input": input, "dimensions": 2}).to_string();
+        let (head, body) = send(
+            layer(bedrock(model)).observing(reports.clone()),
+            &upstream,
+            post("/v1/embeddings", request.as_str()),
+        )
+        .await;
+        let (sent, seen) = upstream.request();
+        let host = "https://bedrock-runtime.eu-central-1.amazonaws.com";
+        assert_eq!(sent.uri.to_string(), format!("{host}/model/{path}/invoke"));
+        assert_eq!(parsed(&seen), asked);
+        assert_eq!(head.status, 200);
+        assert_eq!(parsed(body.as_bytes())["data"][0]["embedding"], json!([0.5, -0.25]));
+        let report = reports.only();
+        assert_eq!((report.usage.input, report.usage.estimated), (8, false), "{model}");
+    }
+    let upstream = Upstream::new();
+    let titan = bedrock("amazon.titan-embed-text-v2:0");
+    let (head, body) = send(layer(titan), &upstream, post("/v1/embeddings", r#"{"input":["a","b"]}"#)).await;
+    assert_eq!((head.status.as_u16(), upstream.requests()), (400, 0));
+    assert!(body.contains("takes one at a time"), "{body}");
 }
 
 #[tokio::test]

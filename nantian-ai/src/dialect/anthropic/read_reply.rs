@@ -4,6 +4,9 @@ use super::read_request::read_block;
 use crate::codec::{Fields, Value, fault};
 use crate::ir::{Fault, Losses, Reply, Stop, Tokens};
 
+/// What a reply says that changes nothing about it.
+pub(super) const ABOUT_ITSELF: [&str; 2] = ["role", "type"];
+
 pub(crate) fn decode(body: &[u8]) -> Result<(Reply, Losses), Fault> {
     let mut fields = Fields::parse(body).map_err(|_| Fault::unreadable())?;
     if let Some(error) = fields.take("error") {
@@ -36,6 +39,8 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Reply, Losses), Fault> {
         stop: read_stop(fields.any_text("stop_reason").as_deref(), sequence),
         tokens: usage.tokens(),
     };
+    fields.ignore(&ABOUT_ITSELF);
+    fields.rest(&mut losses);
     Ok((reply, losses))
 }
 

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::SIGNED_HERE;
 use crate::codec::{Fields, Invalid, Value};
+use crate::dialect::GUARDRAIL;
 use crate::dialect::openai::read_stop;
 use crate::ir::{
     Block, CacheLife, CachePoint, Document, Effort, Json, Losses, Media, Message, Output, Reasoning, Request,
@@ -65,6 +66,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         seed: None,
         stop: read_stop(&mut fields, "stop_sequences")?,
         user,
+        guardrail: fields.json(GUARDRAIL),
         stream,
         stream_usage: true,
     };
@@ -146,8 +148,8 @@ pub(crate) fn read_block(
     *cached = take_cache_control(fields, losses)?;
     Ok(Some(match kind {
         "text" => Block::Text(fields.required_text("text")?),
-        "image" => Block::Image(image(fields)?),
-        "document" => document(fields)?,
+        "image" => Block::Image(image(fields, losses)?),
+        "document" => document(fields, losses)?,
         "thinking" => Block::Reasoning(Reasoning {
             text: fields.text("thinking")?.unwrap_or_default(),
             signature: fields.text("signature")?.and_then(own_signature),
@@ -175,39 +177,45 @@ pub(crate) fn read_block(
     }))
 }
 
-fn image(fields: &mut Fields) -> Result<Source, Invalid> {
-    const AT: &str = "messages.content.source";
-    let mut source = fields.object("source", AT)?.ok_or_else(|| Invalid::new(AT, "is missing"))?;
-    match source.required_text("type")?.as_str() {
-        "base64" => Ok(Source::Inline(Media {
-            media_type: source.required_text("media_type")?,
-            base64: source.required_text("data")?,
-        })),
-        "url" => Ok(Source::Url(source.required_text("url")?)),
-        _ => Err(Invalid::new("messages.content.source.type", "names what only its own provider has")),
-    }
+fn image(fields: &mut Fields, losses: &mut Losses) -> Result<Source, Invalid> {
+    read_source(fields, losses, |_, _| Err(stored()))
 }
 
-fn document(fields: &mut Fields) -> Result<Block, Invalid> {
+/// Where an image or a document is; `other` reads the kinds that only one of them has.
+fn read_source(
+    fields: &mut Fields,
+    losses: &mut Losses,
+    other: impl FnOnce(&str, &mut Fields) -> Result<Source, Invalid>,
+) -> Result<Source, Invalid> {
     const AT: &str = "messages.content.source";
-    let title = fields.text("title")?;
     let mut source = fields.object("source", AT)?.ok_or_else(|| Invalid::new(AT, "is missing"))?;
-    let source = match source.required_text("type")?.as_str() {
+    let read = match source.required_text("type")?.as_str() {
         "base64" => Source::Inline(Media {
             media_type: source.required_text("media_type")?,
             base64: source.required_text("data")?,
         }),
-        "text" => Source::Inline(Media {
-            media_type: "text/plain".to_owned(),
-            base64: STANDARD.encode(source.required_text("data")?),
-        }),
         "url" => Source::Url(source.required_text("url")?),
-        _ => {
-            let problem = "names what only its own provider has";
-            return Err(Invalid::new("messages.content.source.type", problem));
-        }
+        kind => other(kind, &mut source)?,
     };
+    source.rest(losses);
+    Ok(read)
+}
+
+fn document(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {
+    let title = fields.text("title")?;
+    let source = read_source(fields, losses, |kind, source| match kind {
+        "text" => {
+            source.ignore(&["media_type"]);
+            let base64 = STANDARD.encode(source.required_text("data")?);
+            Ok(Source::Inline(Media { media_type: "text/plain".to_owned(), base64 }))
+        }
+        _ => Err(stored()),
+    })?;
     Ok(Block::Document(Document { title, source }))
+}
+
+fn stored() -> Invalid {
+    Invalid::new("messages.content.source.type", "names what only its own provider has")
 }
 
 fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<Tool>, Invalid> {
@@ -260,6 +268,7 @@ fn read_output(format: Option<Fields>, losses: &mut Losses) -> Result<Option<Out
         return Ok(None);
     }
     let schema = format.json("schema").unwrap_or_else(Json::empty_object);
+    format.rest(losses);
     Ok(Some(Output::Schema { name: None, description: None, schema, strict: None }))
 }
 
@@ -296,16 +305,22 @@ fn read_thinking(
 }
 
 /// A block of reasoning that a client of another dialect gives back.
-pub(crate) fn read_thinking_block(block: Value) -> Option<Block> {
+pub(crate) fn read_thinking_block(block: Value, losses: &mut Losses) -> Option<Block> {
     let mut fields = Fields::lenient(block);
-    match fields.any_text("type").as_deref() {
+    let read = match fields.any_text("type").as_deref() {
         Some("redacted_thinking") => fields.any_text("data").map(Block::RedactedReasoning),
         Some("thinking") => Some(Block::Reasoning(Reasoning {
             text: fields.any_text("thinking").unwrap_or_default(),
             signature: fields.any_text("signature").and_then(own_signature),
         })),
         _ => None,
+    };
+    if read.is_none() {
+        losses.add("thinking_blocks");
     }
+    fields.ignore(&["cache_control"]);
+    fields.rest_below("thinking_blocks", losses);
+    read
 }
 
 /// A signature that a provider has given.

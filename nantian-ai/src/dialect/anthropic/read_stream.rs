@@ -1,6 +1,6 @@
 //! The events of a Messages stream into the common form.
 
-use super::read_reply::{Counts, read_stop};
+use super::read_reply::{ABOUT_ITSELF, Counts, read_stop};
 use super::read_request::own_signature;
 use crate::codec::{Fields, fault};
 use crate::ir::{Event, Fault, Json, Losses, Part};
@@ -30,12 +30,17 @@ impl StreamReader {
                     sink(Event::Start { id: message.some_text("id"), model: message.some_text("model") });
                     self.count(message.any_object("usage"), sink);
                 }
+                message.ignore(&ABOUT_ITSELF);
+                message.ignore(&["stop_reason"]);
+                message.rest(&mut self.losses);
             }
             "content_block_start" => {
                 self.close(sink);
                 self.begin(event.any_object("content_block"), sink);
             }
             "content_block_delta" if self.open => self.delta(event.any_object("delta"), sink),
+            // The block has been named.
+            "content_block_delta" => event.ignore(&["delta"]),
             "content_block_stop" => self.close(sink),
             "message_delta" => {
                 self.close(sink);
@@ -45,15 +50,18 @@ impl StreamReader {
                 if let Some(reason) = delta.any_text("stop_reason") {
                     sink(Event::Stop(read_stop(Some(&reason), sequence)));
                 }
+                delta.rest(&mut self.losses);
             }
             "message_stop" => {
                 self.close(sink);
                 sink(Event::End);
             }
             "error" => sink(Event::Failed(fault::of_error(event.take("error").unwrap_or_default()))),
-            // Pings, and whatever is added.
-            _ => {}
+            "ping" => {}
+            added => self.losses.add_below("", added),
         }
+        event.ignore(&["index"]);
+        event.rest(&mut self.losses);
     }
 
     /// The stream has ended without saying so.

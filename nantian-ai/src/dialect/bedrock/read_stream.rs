@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::read_reply::{malformed, read_tokens};
+use super::read_reply::{malformed, read_tokens, rest_beside};
 use super::{EVENT_TYPE, OF_BEDROCK, exception, is_malformed, read_stop};
 use crate::codec::Fields;
 use crate::ir::{Event, Fault, Losses, Part};
@@ -60,9 +60,13 @@ impl StreamReader {
                     sink(Event::End);
                 }
             }
-            // The start of the message, and whatever is added.
-            _ => {}
+            "messageStart" => event.ignore(&["role"]),
+            added => {
+                self.losses.add_below("", added);
+                return;
+            }
         }
+        rest_beside(event, &mut self.losses);
     }
 
     /// The stream has ended.
@@ -78,12 +82,15 @@ impl StreamReader {
     /// Only tool calls are begun so; other blocks begin with what is said.
     fn begin(&mut self, index: Option<u64>, mut start: Fields, sink: &mut impl FnMut(Event)) {
         let mut call = start.any_object("toolUse");
-        let Some(name) = call.some_text("name") else { return start.rest_below("content", &mut self.losses) };
+        let name = call.some_text("name");
+        let id = call.any_text("toolUseId").unwrap_or_default();
+        call.rest_below("content.toolUse", &mut self.losses);
+        start.rest_below("content", &mut self.losses);
+        let Some(name) = name else { return };
         self.close(sink);
         self.calls = true;
         self.said = true;
         self.open = Some(Open::Call(index));
-        let id = call.any_text("toolUseId").unwrap_or_default();
         sink(Event::Open(Part::ToolCall { id, name }));
     }
 
@@ -92,11 +99,13 @@ impl StreamReader {
             self.open(Open::Text, sink);
             sink(Event::Delta(text));
         }
-        if let Some(more) = delta.any_object("toolUse").some_text("input")
+        let mut call = delta.any_object("toolUse");
+        if let Some(more) = call.some_text("input")
             && self.open == Some(Open::Call(index))
         {
             sink(Event::Delta(more));
         }
+        call.rest_below("content.toolUse", &mut self.losses);
         let mut reasoning = delta.any_object("reasoningContent");
         if let Some(text) = reasoning.some_text("text") {
             self.open(Open::Reasoning, sink);
@@ -109,6 +118,7 @@ impl StreamReader {
         if let Some(data) = reasoning.some_text("redactedContent") {
             self.encrypted(&data, sink);
         }
+        reasoning.rest_below("content.reasoningContent", &mut self.losses);
         delta.rest_below("content", &mut self.losses);
     }
 

@@ -5,7 +5,7 @@ use super::extra::Wishes;
 use super::family::Family;
 use super::is_of_bedrock;
 use crate::codec::{Invalid, List, Object, object};
-use crate::dialect::{anthropic, gemini, responses};
+use crate::dialect::{GUARDRAIL, anthropic, gemini, responses};
 use crate::ir::{Block, CacheLife, Json, Losses, Output, Reasoning, Request, Role, ToolChoice};
 
 /// Stands beside documents where the client says nothing: Bedrock takes none alone.
@@ -36,6 +36,9 @@ pub(super) fn conversation(request: &Request, to_be_answered: bool) -> Result<(V
         tools.write(body);
         if to_be_answered {
             write_output(body, request.output.as_ref());
+            if let Some(guardrail) = &request.guardrail {
+                body.json(GUARDRAIL, guardrail);
+            }
         }
     });
     Ok((body, losses))

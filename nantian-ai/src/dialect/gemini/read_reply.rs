@@ -37,6 +37,7 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     let Some(candidate) = fields.any_list("candidates").into_iter().next() else {
         // A prompt that is refused has no answer.
         fields.any_object("promptFeedback").some_text("blockReason").ok_or_else(Fault::unreadable)?;
+        rest_of_reply(fields, &mut losses);
         return Ok((Reply { id, model, content: Vec::new(), stop: Stop::Refused, tokens }, losses));
     };
     let mut candidate = Fields::lenient(candidate);

@@ -161,6 +161,8 @@ fn assistant(fields: &mut Fields, calls: &mut Calls, losses: &mut Losses) -> Res
         };
         let id = calls.called(call.text("id")?, &name);
         blocks.push(Block::ToolCall(ToolCall { id, name, arguments }));
+        function.ignore(&["index"]);
+        function.rest(losses);
         call.ignore(&["type"]);
         call.rest(losses);
     }

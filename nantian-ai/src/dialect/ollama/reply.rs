@@ -31,7 +31,7 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     content.extend(message.some_text("content").map(Block::Text));
     let calls = message.any_list("tool_calls");
     let stop = read_stop(fields.any_text("done_reason").as_deref()).with_calls(!calls.is_empty());
-    content.extend(calls.into_iter().map(|call| Block::ToolCall(read_call(call, ids))));
+    content.extend(calls.into_iter().map(|call| Block::ToolCall(read_call(call, ids, &mut losses))));
     let tokens = read_tokens(&mut fields);
     let model = fields.some_text("model");
     message.ignore(&["role"]);
@@ -41,14 +41,19 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     Ok((Reply { id: None, model, content, stop, tokens }, losses))
 }
 
-pub(super) fn read_call(call: Value, ids: &mut ToolIds) -> ToolCall {
+pub(super) fn read_call(call: Value, ids: &mut ToolIds, losses: &mut Losses) -> ToolCall {
     let mut call = Fields::lenient(call);
     let mut function = call.any_object("function");
-    ToolCall {
+    let read = ToolCall {
         id: call.some_text("id").unwrap_or_else(|| ids.next()),
         name: function.any_text("name").unwrap_or_default(),
         arguments: function.json_object("arguments"),
-    }
+    };
+    function.ignore(&["index"]);
+    function.rest_below("message.tool_calls.function", losses);
+    call.ignore(&["type"]);
+    call.rest_below("message.tool_calls", losses);
+    read
 }
 
 pub(super) fn read_stop(reason: Option<&str>) -> Stop {

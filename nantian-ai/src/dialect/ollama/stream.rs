@@ -55,7 +55,7 @@ impl StreamReader {
         for call in message.any_list("tool_calls") {
             self.close(sink);
             self.called = true;
-            let call = read_call(call, &mut self.ids);
+            let call = read_call(call, &mut self.ids, &mut self.losses);
             sink(Event::Open(Part::ToolCall { id: call.id, name: call.name }));
             sink(Event::Delta(call.arguments.to_string()));
             sink(Event::Close);

@@ -72,6 +72,11 @@ pub(crate) fn knows_newer_names(provider: &str) -> bool {
     !is_one(provider, &["deepseek", "mistral"])
 }
 
+/// Whether a provider refuses the reasoning of earlier turns, in whatever member of a message.
+pub(crate) fn refuses_reasoning(provider: &str) -> bool {
+    is_one(provider, &["groq", "mistral", "openai"])
+}
+
 fn begins(model: &str, starts: &[&str]) -> bool {
     let bare = model.rsplit('/').next().unwrap_or(model);
     starts.iter().any(|start| bare.starts_with(start))

@@ -33,10 +33,8 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     let choice = fields.any_list("choices").into_iter().next().ok_or_else(Fault::unreadable)?;
     let mut choice = Fields::lenient(choice);
     let mut message = choice.any_object("message");
-    let mut content = read_reasoning(&mut message);
-    for (block, _) in read_content(message.take("content")) {
-        content.push(block);
-    }
+    let mut content = read_reasoning(&mut message, &mut losses);
+    content.extend(read_content(message.take("content"), &mut losses));
     content.extend(message.some_text("refusal").map(Block::Refusal));
     let calls = message.any_list("tool_calls");
     let has_calls = !calls.is_empty();
@@ -58,31 +56,31 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     Ok((reply, losses))
 }
 
-/// The content of a message or a delta: text, or Mistral's list of text and thinking. Whether each is reasoning.
-pub(super) fn read_content(content: Option<Value>) -> Vec<(Block, bool)> {
-    let text = |text: String| (!text.is_empty()).then_some((Block::Text(text), false));
+/// The content of a message or a delta: text, or Mistral's list of text and thinking.
+pub(super) fn read_content(content: Option<Value>, losses: &mut Losses) -> Vec<Block> {
     match content {
-        Some(Value::String(said)) => text(said).into_iter().collect(),
-        Some(Value::Array(parts)) => parts
-            .into_iter()
-            .filter_map(|part| {
-                let mut part = Fields::lenient(part);
-                match part.take("thinking") {
-                    Some(thinking) => {
-                        let said =
-                            read_content(Some(thinking)).into_iter().filter_map(|(block, _)| match block {
-                                Block::Text(text) => Some(text),
-                                _ => None,
-                            });
-                        let reasoning = Reasoning { text: said.collect(), signature: None };
-                        Some((Block::Reasoning(reasoning), true))
-                    }
-                    None => part.any_text("text").and_then(text),
-                }
-            })
-            .collect(),
+        Some(Value::String(text)) if !text.is_empty() => vec![Block::Text(text)],
+        Some(Value::Array(parts)) => {
+            parts.into_iter().filter_map(|part| read_part(Fields::lenient(part), losses)).collect()
+        }
         _ => Vec::new(),
     }
+}
+
+fn read_part(mut part: Fields, losses: &mut Losses) -> Option<Block> {
+    let block = match part.take("thinking") {
+        Some(thinking) => {
+            let said = read_content(Some(thinking), losses).into_iter().filter_map(|block| match block {
+                Block::Text(text) => Some(text),
+                _ => None,
+            });
+            Some(Block::Reasoning(Reasoning { text: said.collect(), signature: None }))
+        }
+        None => part.some_text("text").map(Block::Text),
+    };
+    part.ignore(&["closed", "type"]);
+    part.rest_below("content", losses);
+    block
 }
 
 fn read_call(call: Value, ids: &mut ToolIds, losses: &mut Losses) -> Block {

@@ -1,7 +1,7 @@
 //! A Chat Completions request into the common form.
 
 use crate::codec::{Fields, Invalid, Value};
-use crate::dialect::anthropic;
+use crate::dialect::{GUARDRAIL, anthropic};
 use crate::ir::{
     Block, CacheLife, Document, Effort, Json, Losses, Message, Output, Reasoning, Request, Role, Source,
     Thinking, Tool, ToolCall, ToolChoice, ToolResult,
@@ -39,6 +39,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         seed: fields.integer("seed")?,
         stop: read_stop(&mut fields, "stop")?,
         user: fields.text("user")?.or(newer_user),
+        guardrail: fields.json(GUARDRAIL),
         stream: fields.flag("stream")?.unwrap_or(false),
         stream_usage: false,
     };
@@ -104,22 +105,24 @@ fn read_tool_choice(fields: &mut Fields, losses: &mut Losses) -> Result<Option<T
         },
         choice => {
             let mut choice = Fields::of(choice, "tool_choice")?;
-            match choice.object("function", "tool_choice.function")? {
-                Some(mut function) => Some(ToolChoice::Tool(function.required_text("name")?)),
-                None => {
-                    losses.add("tool_choice");
-                    None
-                }
-            }
+            let Some(mut function) = choice.object("function", "tool_choice.function")? else {
+                losses.add("tool_choice");
+                return Ok(None);
+            };
+            let name = function.required_text("name")?;
+            function.rest(losses);
+            choice.ignore(&["type"]);
+            choice.rest(losses);
+            Some(ToolChoice::Tool(name))
         }
     })
 }
 
 fn read_output(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Output>, Invalid> {
     let Some(mut format) = fields.object("response_format", "response_format")? else { return Ok(None) };
-    match format.text("type")?.as_deref() {
-        None | Some("text") => Ok(None),
-        Some("json_object") => Ok(Some(Output::Json)),
+    let output = match format.text("type")?.as_deref() {
+        None | Some("text") => None,
+        Some("json_object") => Some(Output::Json),
         Some("json_schema") => {
             let mut schema = format
                 .object("json_schema", "response_format.json_schema")?
@@ -131,13 +134,15 @@ fn read_output(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Output
                 strict: schema.flag("strict")?,
             };
             schema.rest(losses);
-            Ok(Some(output))
+            Some(output)
         }
         Some(_) => {
             losses.add("response_format");
-            Ok(None)
+            return Ok(None);
         }
-    }
+    };
+    format.rest(losses);
+    Ok(output)
 }
 
 fn read_thinking(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Thinking>, Invalid> {
@@ -194,7 +199,7 @@ fn plain(role: Role, fields: &mut Fields, losses: &mut Losses) -> Result<Message
 }
 
 fn assistant(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invalid> {
-    let mut message = Message::new(Role::Assistant, read_reasoning(fields));
+    let mut message = Message::new(Role::Assistant, read_reasoning(fields, losses));
     read_content(fields.take("content"), &mut message, losses)?;
     let blocks = &mut message.content;
     blocks.extend(fields.text("refusal")?.filter(|text| !text.is_empty()).map(Block::Refusal));
@@ -217,17 +222,22 @@ fn assistant(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invali
             })?,
         };
         blocks.push(Block::ToolCall(ToolCall { id, name, arguments }));
+        function.rest(losses);
+        // Of an answer that was streamed.
+        call.ignore(&["index"]);
+        call.rest(losses);
     }
     fields.ignore(&["annotations"]);
     Ok(message)
 }
 
 /// Reasoning beside a message: with its signatures in `thinking_blocks`, else as plain text.
-pub(super) fn read_reasoning(fields: &mut Fields) -> Vec<Block> {
-    let thinking = fields.any_list("thinking_blocks");
+pub(super) fn read_reasoning(fields: &mut Fields, losses: &mut Losses) -> Vec<Block> {
+    let thinking = fields.any_list("thinking_blocks").into_iter();
     let plain = fields.some_text("reasoning_content");
     let other = fields.some_text("reasoning");
-    let mut blocks: Vec<_> = thinking.into_iter().filter_map(anthropic::read_thinking_block).collect();
+    let mut blocks: Vec<_> =
+        thinking.filter_map(|block| anthropic::read_thinking_block(block, losses)).collect();
     if blocks.is_empty() {
         let text = plain.or(other);
         blocks.extend(text.map(|text| Block::Reasoning(Reasoning { text, signature: None })));
@@ -260,7 +270,7 @@ fn read_part(part: Value, losses: &mut Losses) -> Result<(Block, Option<CacheLif
         "text" => Block::Text(fields.required_text("text")?),
         "refusal" => Block::Refusal(fields.required_text("refusal")?),
         "image_url" => image(&mut fields, losses)?,
-        "file" => file(&mut fields)?,
+        "file" => file(&mut fields, losses)?,
         // Some clients mix Anthropic's blocks in.
         other => match anthropic::read_block(other, &mut fields, &mut cached, losses)? {
             Some(block) => block,
@@ -297,7 +307,7 @@ fn image(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {
     })
 }
 
-fn file(fields: &mut Fields) -> Result<Block, Invalid> {
+fn file(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {
     const AT: &str = "messages.content.file";
     let mut file = fields.object("file", AT)?.ok_or_else(|| Invalid::new(AT, "is missing"))?;
     let data = file.text("file_data")?.ok_or_else(|| {
@@ -306,5 +316,7 @@ fn file(fields: &mut Fields) -> Result<Block, Invalid> {
     let source = Source::of_url(&data)
         .filter(|source| matches!(source, Source::Inline(_)))
         .ok_or_else(|| Invalid::new("messages.content.file.file_data", "is not a data URL in base64"))?;
-    Ok(Block::Document(Document { title: file.text("filename")?, source }))
+    let title = file.text("filename")?;
+    file.rest(losses);
+    Ok(Block::Document(Document { title, source }))
 }

@@ -7,7 +7,8 @@ use super::read_reply::{
     ABOUT_ITSELF, ABOUT_THE_PROVIDER, read_content, read_stop, read_tokens, rest_of_call,
 };
 use crate::codec::{Fields, Value, fault};
-use crate::ir::{Block, Event, Fault, Losses, Part, Stop, Tokens, ToolIds};
+use crate::dialect::anthropic;
+use crate::ir::{Block, Event, Fault, Losses, Part, Reasoning, Stop, Tokens, ToolIds};
 use crate::wire::json::Scanner;
 
 /// The most tool calls of one answer.
@@ -128,10 +129,15 @@ impl StreamReader {
         let mut delta = choice.any_object("delta");
         let plain = delta.some_text("reasoning_content");
         let other = delta.some_text("reasoning");
-        if let Some(text) = plain.or(other) {
+        let plain = plain.or(other);
+        let is_plain = plain.is_some();
+        if let Some(text) = plain {
             self.say(Open::Reasoning, text, sink);
         }
-        for (block, _) in read_content(delta.take("content")) {
+        for block in delta.any_list("thinking_blocks") {
+            self.think(block, is_plain, sink);
+        }
+        for block in read_content(delta.take("content"), &mut self.losses) {
             match block {
                 Block::Text(text) => self.say(Open::Text, text, sink),
                 Block::Reasoning(reasoning) => self.say(Open::Reasoning, reasoning.text, sink),
@@ -154,25 +160,51 @@ impl StreamReader {
         true
     }
 
+    /// Reasoning as Anthropic has it. Its text is told in plain words too, with it or before its signature comes.
+    fn think(&mut self, block: Value, is_plain: bool, sink: &mut impl FnMut(Event)) {
+        match anthropic::read_thinking_block(block, &mut self.losses) {
+            Some(Block::Reasoning(Reasoning { text, signature })) => {
+                let is_told = is_plain || signature.is_some() && self.open == Some(Open::Reasoning);
+                if !is_told {
+                    self.say(Open::Reasoning, text, sink);
+                }
+                if let Some(signature) = signature {
+                    self.open(Open::Reasoning, sink);
+                    sink(Event::Signature(signature));
+                    self.close(sink);
+                }
+            }
+            Some(Block::RedactedReasoning(data)) => {
+                self.flush_calls(sink);
+                self.close(sink);
+                sink(Event::Open(Part::RedactedReasoning(data)));
+                sink(Event::Close);
+            }
+            _ => {}
+        }
+    }
+
     fn say(&mut self, what: Open, text: String, sink: &mut impl FnMut(Event)) {
-        if text.is_empty() {
+        // Some providers write line ends between calls.
+        let is_between = text.trim().is_empty() && matches!(self.open, Some(Open::Call(_)));
+        if !text.is_empty() && !is_between {
+            self.open(what, sink);
+            sink(Event::Delta(text));
+        }
+    }
+
+    fn open(&mut self, what: Open, sink: &mut impl FnMut(Event)) {
+        if self.open == Some(what) {
             return;
         }
-        if self.open != Some(what) {
-            // Some providers write line ends between calls.
-            if text.trim().is_empty() && matches!(self.open, Some(Open::Call(_))) {
-                return;
-            }
-            self.flush_calls(sink);
-            self.close(sink);
-            self.open = Some(what);
-            sink(Event::Open(match what {
-                Open::Refusal => Part::Refusal,
-                Open::Reasoning => Part::Reasoning,
-                Open::Text | Open::Call(_) => Part::Text,
-            }));
-        }
-        sink(Event::Delta(text));
+        self.flush_calls(sink);
+        self.close(sink);
+        self.open = Some(what);
+        sink(Event::Open(match what {
+            Open::Refusal => Part::Refusal,
+            Open::Reasoning => Part::Reasoning,
+            Open::Text | Open::Call(_) => Part::Text,
+        }));
     }
 
     fn call(&mut self, call: Value, sink: &mut impl FnMut(Event)) -> bool {

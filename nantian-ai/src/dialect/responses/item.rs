@@ -36,7 +36,7 @@ pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item
             content: read_content(fields.take("output"), losses)?,
             is_error: false,
         }),
-        Some("reasoning") => read_reasoning(fields, &id).map_or(Item::Nothing, Item::Said),
+        Some("reasoning") => read_reasoning(fields, &id, losses).map_or(Item::Nothing, Item::Said),
         Some("item_reference") => {
             return Err(Invalid::new("input.item_reference", "names what only its own provider has stored"));
         }
@@ -73,10 +73,10 @@ fn read_call(fields: &mut Fields) -> Result<ToolCall, Invalid> {
 }
 
 /// Reads a reasoning item; `None` for one that says nothing.
-pub(super) fn read_reasoning(fields: &mut Fields, id: &str) -> Option<Block> {
+pub(super) fn read_reasoning(fields: &mut Fields, id: &str, losses: &mut Losses) -> Option<Block> {
     let summary = fields.any_list("summary");
     let content = fields.any_list("content");
-    let texts = summary.into_iter().chain(content).filter_map(text_of);
+    let texts = summary.into_iter().chain(content).filter_map(|part| text_of(part, losses));
     let text = texts.collect::<Vec<_>>().join(BETWEEN_PARTS);
     let signature = match fields.some_text("encrypted_content") {
         Some(encrypted) => match signature::read(id, &encrypted) {
@@ -90,6 +90,10 @@ pub(super) fn read_reasoning(fields: &mut Fields, id: &str) -> Option<Block> {
     says.then_some(Block::Reasoning(Reasoning { text, signature }))
 }
 
-fn text_of(part: Value) -> Option<String> {
-    Fields::lenient(part).some_text("text")
+fn text_of(part: Value, losses: &mut Losses) -> Option<String> {
+    let mut part = Fields::lenient(part);
+    let text = part.some_text("text");
+    part.ignore(&["type"]);
+    part.rest_below("reasoning", losses);
+    text
 }

@@ -4,6 +4,43 @@ use super::item::read_reasoning;
 use crate::codec::{Fields, Value, fault};
 use crate::ir::{Block, Fault, Losses, Reply, Stop, Tokens, ToolCall, ToolIds, arguments};
 
+/// What is said beside an answer: how it came to be, and what was asked for.
+const ABOUT_ITSELF: [&str; 33] = [
+    "background",
+    "billing",
+    "completed_at",
+    "content_filters",
+    "conversation",
+    "created_at",
+    "frequency_penalty",
+    "id",
+    "instructions",
+    "max_output_tokens",
+    "max_tool_calls",
+    "metadata",
+    "model",
+    "moderation",
+    "object",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "previous_response_id",
+    "prompt",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "reasoning",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "temperature",
+    "text",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+    "top_p",
+    "truncation",
+    "user",
+];
+
 pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
     let mut fields = Fields::parse(body).map_err(|_| Fault::unreadable())?;
     if let Some(error) = fields.take("error") {
@@ -16,7 +53,7 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     let mut losses = Losses::default();
     let mut content = Vec::new();
     for item in output {
-        read_output(&mut Fields::lenient(item), ids, &mut content, &mut losses);
+        read_output(Fields::lenient(item), ids, &mut content, &mut losses);
     }
     let has_calls = content.iter().any(|block| matches!(block, Block::ToolCall(_)));
     let reply = Reply {
@@ -26,12 +63,19 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
         stop: stop.with_calls(has_calls),
         tokens: read_tokens(&mut fields.any_object("usage")),
     };
+    rest_beside(fields, &mut losses);
     Ok((reply, losses))
+}
+
+/// Names what else is said beside an answer.
+pub(super) fn rest_beside(mut response: Fields, losses: &mut Losses) {
+    response.ignore(&ABOUT_ITSELF);
+    response.rest(losses);
 }
 
 /// Reads an item of an `output`.
 pub(super) fn read_output(
-    item: &mut Fields,
+    mut item: Fields,
     ids: &mut ToolIds,
     content: &mut Vec<Block>,
     losses: &mut Losses,
@@ -46,18 +90,21 @@ pub(super) fn read_output(
                 let refusal = part.some_text("refusal").map(Block::Refusal);
                 content.extend(text.or(refusal));
                 part.ignore(&["type", "parsed"]);
-                part.rest(losses);
+                part.rest_below("output.content", losses);
             }
+            item.ignore(&["phase", "role"]);
         }
-        "reasoning" => content.extend(read_reasoning(item, &id)),
+        "reasoning" => content.extend(read_reasoning(&mut item, &id, losses)),
         "function_call" => content.push(Block::ToolCall(ToolCall {
             id: item.some_text("call_id").unwrap_or_else(|| ids.next()),
             name: item.any_text("name").unwrap_or_default(),
             arguments: arguments(&item.any_text("arguments").unwrap_or_default()),
         })),
         // Tools that the provider has run itself, and whatever it adds.
-        kind => losses.add_below("output", kind),
+        kind => return losses.add_below("output", kind),
     }
+    item.ignore(&["status"]);
+    item.rest_below("output", losses);
 }
 
 /// Why the answer ends; `None` if it is none, or none yet.

@@ -2,6 +2,7 @@
 
 use super::item::{Item, read_item};
 use crate::codec::{Fields, Invalid, Value};
+use crate::dialect::GUARDRAIL;
 use crate::ir::{
     Block, Document, Effort, Json, Losses, Message, Output, Request, Role, Source, Thinking, Tool, ToolChoice,
 };
@@ -33,6 +34,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         temperature: fields.number("temperature")?,
         top_p: fields.number("top_p")?,
         user: fields.text("user")?.or(newer_user),
+        guardrail: fields.json(GUARDRAIL),
         stream: fields.flag("stream")?.unwrap_or(false),
         stream_usage: true,
         ..Request::default()
@@ -114,7 +116,11 @@ fn read_tool_choice(fields: &mut Fields, losses: &mut Losses) -> Result<Option<T
         choice => {
             let mut choice = Fields::of(choice, "tool_choice")?;
             match choice.text("type")?.as_deref() {
-                Some("function") => Some(ToolChoice::Tool(choice.required_text("name")?)),
+                Some("function") => {
+                    let name = choice.required_text("name")?;
+                    choice.rest(losses);
+                    Some(ToolChoice::Tool(name))
+                }
                 _ => None,
             }
         }
@@ -133,24 +139,22 @@ fn read_output(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Output
     let format = text.object("format", "text.format")?;
     text.rest(losses);
     let Some(mut format) = format else { return Ok(None) };
-    match format.text("type")?.as_deref() {
-        None | Some("text") => Ok(None),
-        Some("json_object") => Ok(Some(Output::Json)),
-        Some("json_schema") => {
-            let output = Output::Schema {
-                name: format.text("name")?,
-                description: format.text("description")?,
-                schema: format.json("schema").unwrap_or_else(Json::empty_object),
-                strict: format.flag("strict")?,
-            };
-            format.rest(losses);
-            Ok(Some(output))
-        }
+    let output = match format.text("type")?.as_deref() {
+        None | Some("text") => None,
+        Some("json_object") => Some(Output::Json),
+        Some("json_schema") => Some(Output::Schema {
+            name: format.text("name")?,
+            description: format.text("description")?,
+            schema: format.json("schema").unwrap_or_else(Json::empty_object),
+            strict: format.flag("strict")?,
+        }),
         Some(_) => {
             losses.add("text.format");
-            Ok(None)
+            return Ok(None);
         }
-    }
+    };
+    format.rest(losses);
+    Ok(output)
 }
 
 fn read_thinking(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Thinking>, Invalid> {

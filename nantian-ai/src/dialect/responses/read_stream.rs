@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::item::BETWEEN_PARTS;
-use super::read_reply::{read_output, read_stop, read_tokens};
+use super::read_reply::{read_output, read_stop, read_tokens, rest_beside};
 use crate::codec::{Fields, fault};
 use crate::ir::{Block, Event, Fault, Losses, Part, ToolIds};
 
@@ -93,7 +93,7 @@ impl StreamReader {
         let fits = match kind.as_str() {
             "response.output_item.added" => self.add(&mut event),
             "response.output_item.done" => self.complete(&mut event),
-            "response.completed" | "response.incomplete" => return self.end(&mut response, sink),
+            "response.completed" | "response.incomplete" => return self.end(response, sink),
             kind => match kind.strip_suffix(".delta").and_then(|kind| kind.strip_prefix("response.")) {
                 Some(kind) => self.say(kind, &mut event),
                 None => return,
@@ -191,10 +191,10 @@ impl StreamReader {
     /// An item is complete. What has not come in pieces comes as a whole.
     fn complete(&mut self, event: &mut Fields) -> bool {
         let index = event.any_count("output_index").unwrap_or(0);
-        let mut whole = event.any_object("item");
+        let whole = event.any_object("item");
         let is_call = self.items.iter().any(|item| item.index == index && !item.done && item.call.is_some());
         let mut blocks = Vec::new();
-        read_output(&mut whole, &mut self.ids, &mut blocks, &mut self.losses);
+        read_output(whole, &mut self.ids, &mut blocks, &mut self.losses);
         self.calls |= blocks.iter().any(|block| matches!(block, Block::ToolCall(_)));
         let Some(item) = self.item(index) else { return false };
         for (at, block) in (0..).zip(blocks) {
@@ -239,13 +239,16 @@ impl StreamReader {
         }
     }
 
-    fn end(&mut self, response: &mut Fields, sink: &mut impl FnMut(Event)) {
+    fn end(&mut self, mut response: Fields, sink: &mut impl FnMut(Event)) {
         self.items.iter_mut().for_each(|item| item.done = true);
         self.tell(sink);
         sink(Event::Tokens(read_tokens(&mut response.any_object("usage"))));
-        let Some(stop) = read_stop(response) else {
+        let Some(stop) = read_stop(&mut response) else {
             return sink(Event::Failed(Fault::unreadable()));
         };
+        // It has been told.
+        response.ignore(&["output"]);
+        rest_beside(response, &mut self.losses);
         sink(Event::Stop(stop.with_calls(self.calls)));
         sink(Event::End);
     }

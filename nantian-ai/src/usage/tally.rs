@@ -1,0 +1,108 @@
+//! What a meter has learnt of a reply so far.
+
+use super::about::{self, About};
+use crate::dialect::signal::{Reported, Signal};
+use crate::dialect::{Dialect, Surface, anthropic, bedrock, gemini, ollama, openai, responses};
+use crate::estimate::Weight;
+use crate::wire::{frames, ndjson, sse};
+
+/// What has been learnt so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) about: About,
+    /// Events, and those that say something.
+    pub(super) events: u64,
+    pub(super) spoken: u64,
+    pub(super) reported: Reported,
+    pub(super) text: Weight,
+    pub(super) bytes: u64,
+    pub(super) token: bool,
+    pub(super) settled: bool,
+    pub(super) complete: bool,
+    pub(super) failed: bool,
+    /// The last event is too large to be read.
+    pub(super) unread: bool,
+}
+
+/// The members of a buffered reply that hold counts, or say what it is.
+pub(super) fn members(dialect: Dialect) -> &'static [&'static str] {
+    match dialect {
+        Dialect::Ollama => &["prompt_eval_count", "eval_count", about::MODEL, about::DONE_REASON],
+        Dialect::Anthropic => &["usage", about::ID, about::MODEL, about::STOP_REASON],
+        Dialect::Bedrock => &["usage", bedrock::INPUT_TEXT_TOKENS, about::STOP_REASON_OF_BEDROCK],
+        Dialect::Gemini => &["usageMetadata", about::RESPONSE_ID, about::MODEL_VERSION],
+        Dialect::OpenAi => &["usage", about::ID, about::MODEL],
+        Dialect::Responses => &["usage", about::ID, about::MODEL, about::STATUS],
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    pub(super) fn sse(&mut self, surface: &Surface, item: sse::Item<'_>) {
+        match item {
+            sse::Item::Event { data, .. } => {
+                let signal = match surface.dialect() {
+                    Dialect::Anthropic => anthropic::event(data),
+                    // It speaks in frames.
+                    Dialect::Bedrock => Signal::unreadable(),
+                    Dialect::Gemini => gemini::event(data),
+                    Dialect::Ollama => ollama::line(data),
+                    Dialect::OpenAi => openai::event(data),
+                    Dialect::Responses => responses::event(data),
+                };
+                self.add(signal, data);
+            }
+            sse::Item::Oversized => self.skip(),
+        }
+    }
+
+    pub(super) fn frame(&mut self, item: frames::Item<'_>) {
+        match item {
+            frames::Item::Frame(frame) => self.add(bedrock::frame(&frame), frame.payload()),
+            frames::Item::Oversized => self.skip(),
+            frames::Item::Malformed => self.add(Signal { failed: true, ..Signal::default() }, &[]),
+        }
+    }
+
+    pub(super) fn line(&mut self, item: ndjson::Item<'_>) {
+        match item {
+            ndjson::Item::Line(line) => self.add(ollama::line(line), line),
+            ndjson::Item::Oversized => self.skip(),
+        }
+    }
+
+    pub(super) fn member(&mut self, surface: &Surface, name: &str, json: &[u8]) {
+        if self.about.member(name, json) {
+            return;
+        }
+        self.reported.merge(match surface.dialect() {
+            Dialect::Anthropic => anthropic::usage(json),
+            Dialect::Bedrock => bedrock::usage(name, json),
+            Dialect::Gemini => gemini::usage(json),
+            Dialect::Ollama => ollama::count(name, json),
+            Dialect::OpenAi | Dialect::Responses => openai::usage(json),
+        });
+    }
+
+    fn add(&mut self, signal: Signal, data: &[u8]) {
+        if self.events == 0 || signal.complete || signal.settled {
+            self.about.read(data);
+        }
+        self.events += 1;
+        self.spoken += u64::from(signal.token);
+        self.reported.merge(signal.reported);
+        self.text += signal.text;
+        self.token |= signal.token;
+        self.settled |= signal.settled;
+        self.complete |= signal.complete;
+        self.failed |= signal.failed;
+        self.unread = false;
+    }
+
+    /// An event that is too large to be read.
+    fn skip(&mut self) {
+        self.add(Signal::unreadable(), &[]);
+        self.unread = true;
+    }
+}
