@@ -94,6 +94,26 @@ async fn reasoning_of_another_family_does_not_reach_the_provider_and_is_named() 
     assert_eq!(head.status, 400);
 }
 
+#[tokio::test]
+async fn reasoning_comes_back_in_a_chat_but_to_providers_that_refuse_it() {
+    const CHAT: &str =
+        r#"{"model":"any","messages":[{"role":"assistant","reasoning_content":"hm","content":"a"}]}"#;
+    let own_host = openai().endpoint("http://localhost:8000/v1");
+    let deepseek = TargetConfig::new("demo/deep", "deepseek", "deepseek-v4-pro");
+    for (config, is_lost) in [(openai(), true), (own_host, false), (deepseek, false)] {
+        let upstream = Upstream::new().replies(json(200, r#"{"choices":[]}"#));
+        let (head, _) = send(layer(config), &upstream, post("/v1/chat/completions", CHAT)).await;
+        let (_, seen) = upstream.request();
+        let seen: serde_json::Value = serde_json::from_slice(&seen).unwrap();
+        let message = &seen["messages"][0];
+        assert_eq!(
+            (message["content"].as_str(), message["reasoning_content"].is_null()),
+            (Some("a"), is_lost)
+        );
+        assert_eq!(head.headers.contains_key("x-nantian-dropped"), is_lost);
+    }
+}
+
 /// The names of what is lost of an answer as a whole and as a stream, each a chunk.
 fn lost(dialect: Dialect, whole: &str, chunk: &str) -> [String; 2] {
     let (_, of_whole) = dialect.decode_reply(whole.as_bytes(), 7).unwrap();
