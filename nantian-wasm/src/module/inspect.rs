@@ -1,7 +1,8 @@
 //! Judges a module by its bytes, before any of it is compiled.
 
 use wasmparser::{
-    BinaryReaderError, CompositeInnerType, ExternalKind, FuncType, Parser, Payload, TypeRef, ValType,
+    BinaryReaderError, CompositeInnerType, Element, ElementItems, ElementSectionReader, ExternalKind,
+    FuncType, Parser, Payload, TypeRef, TypeSectionReader, ValType,
 };
 
 use crate::error::ModuleError;
@@ -23,6 +24,14 @@ pub(super) const MAX_GLOBALS: u64 = 1_000;
 pub(super) const MAX_TABLES: u64 = 1;
 /// Most data segments accepted; a real Go plugin has 69 019.
 pub(super) const MAX_DATA_SEGMENTS: u64 = 100_000;
+/// Most function types accepted; real plugins have some hundreds.
+pub(super) const MAX_TYPES: u64 = 10_000;
+/// Most element segments accepted, and elements of all of them; real plugins have one, of as many as their table.
+pub(super) const MAX_ELEMENT_SEGMENTS: u64 = 10_000;
+pub(super) const MAX_ELEMENTS: u64 = 100_000;
+
+/// The byte that begins a group of types that refer to each other, which may be larger than the number of groups tells.
+const GROUP: u8 = 0x4e;
 
 /// What the bytes say about the guest.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +55,9 @@ pub(crate) struct Traits {
 
 /// Types and functions seen so far, and the verdicts they lead to.
 #[derive(Default)]
-struct Survey {
+struct Survey<'a> {
+    /// The module.
+    bytes: &'a [u8],
     /// Function types by index; other types leave a gap.
     types: Vec<Option<FuncType>>,
     /// Type index of each function, imported ones first.
@@ -76,7 +87,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Traits, ModuleError> {
     if Parser::is_component(bytes) {
         return Err(ModuleError::UnknownAbi { found: "a component".to_owned() });
     }
-    let mut survey = Survey::default();
+    let mut survey = Survey { bytes, ..Survey::default() };
     for payload in Parser::new(0).parse_all(bytes) {
         survey.visit(payload.map_err(malformed)?)?;
     }
@@ -92,6 +103,15 @@ pub(super) fn malformed(error: BinaryReaderError) -> ModuleError {
     ModuleError::Malformed { reason: error.to_string() }
 }
 
+/// Elements of all segments together.
+pub(super) fn elements(section: ElementSectionReader<'_>) -> Result<u64, BinaryReaderError> {
+    let count = |segment: Element<'_>| match segment.items {
+        ElementItems::Functions(functions) => u64::from(functions.count()),
+        ElementItems::Expressions(_, expressions) => expressions.count().into(),
+    };
+    section.into_iter().map(|segment| segment.map(count)).sum()
+}
+
 /// Writes a type the way the specification does: `(i32, i32) -> (i32)`.
 fn signature(params: &[ValType], results: &[ValType]) -> String {
     let list = |types: &[ValType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -100,22 +120,13 @@ fn signature(params: &[ValType], results: &[ValType]) -> String {
 
 // === impl Survey ===
 
-impl Survey {
+impl Survey<'_> {
     fn visit(&mut self, payload: Payload<'_>) -> Result<(), ModuleError> {
         match payload {
-            Payload::TypeSection(section) => {
-                for group in section {
-                    self.types.extend(group.map_err(malformed)?.into_types().map(|ty| {
-                        match ty.composite_type.inner {
-                            CompositeInnerType::Func(function) => Some(function),
-                            _ => None,
-                        }
-                    }));
-                }
-            }
+            Payload::TypeSection(section) => self.visit_types(section)?,
             Payload::ImportSection(section) => {
-                limited("imports", section.count(), MAX_IMPORTS)?;
-                for import in section.into_imports() {
+                for (before, import) in (0_u64..).zip(section.into_imports()) {
+                    limited("imports", before + 1, MAX_IMPORTS)?;
                     let import = import.map_err(malformed)?;
                     self.reads_properties |= import.name == "proxy_get_property";
                     self.reads_exchange |= import.name.contains("header_map") || self.reads_properties;
@@ -150,6 +161,10 @@ impl Survey {
                 }
             }
             Payload::GlobalSection(section) => limited("globals", section.count(), MAX_GLOBALS)?,
+            Payload::ElementSection(section) => {
+                limited("element segments", section.count(), MAX_ELEMENT_SEGMENTS)?;
+                limited("elements", elements(section).map_err(malformed)?, MAX_ELEMENTS)?;
+            }
             Payload::DataSection(section) => limited("data segments", section.count(), MAX_DATA_SEGMENTS)?,
             Payload::CodeSectionEntry(body) => {
                 limited("bytes of a function", body.range().len(), MAX_FUNCTION_BYTES)?;
@@ -168,6 +183,21 @@ impl Survey {
             _ => {}
         }
         Ok(())
+    }
+
+    fn visit_types(&mut self, section: TypeSectionReader<'_>) -> Result<(), ModuleError> {
+        limited("types", section.count(), MAX_TYPES)?;
+        let mut types = section.into_iter();
+        loop {
+            if self.bytes.get(types.original_position()) == Some(&GROUP) {
+                return Err(ModuleError::Uncompilable { reason: "groups of types are off".to_owned() });
+            }
+            let Some(ty) = types.next() else { return Ok(()) };
+            self.types.extend(ty.map_err(malformed)?.into_types().map(|ty| match ty.composite_type.inner {
+                CompositeInnerType::Func(function) => Some(function),
+                _ => None,
+            }));
+        }
     }
 
     fn visit_function(&mut self, name: &str, index: u32) -> Result<(), ModuleError> {

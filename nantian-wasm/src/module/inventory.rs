@@ -4,8 +4,8 @@ use wasmparser::{BinaryReaderError, ExternalKind, Parser, Payload, TypeRef};
 
 use super::Digest;
 use super::inspect::{
-    self, MAX_BYTES, MAX_DATA_SEGMENTS, MAX_EXPORTS, MAX_FUNCTION_BYTES, MAX_FUNCTIONS, MAX_GLOBALS,
-    MAX_IMPORTS,
+    self, MAX_BYTES, MAX_DATA_SEGMENTS, MAX_ELEMENT_SEGMENTS, MAX_ELEMENTS, MAX_EXPORTS, MAX_FUNCTION_BYTES,
+    MAX_FUNCTIONS, MAX_GLOBALS, MAX_IMPORTS, MAX_TYPES,
 };
 use crate::error::ModuleError;
 use crate::observe::Spent;
@@ -67,11 +67,14 @@ impl Inventory {
         let size = |what, used, limit| Spent { what, used, limit };
         this.sizes = vec![
             size("bytes", u64::try_from(bytes.len()).unwrap_or(u64::MAX), MAX_BYTES),
+            size("types", counts.types, MAX_TYPES),
             size("functions", counts.functions, MAX_FUNCTIONS),
             size("bytes of the largest function", counts.largest_function, MAX_FUNCTION_BYTES),
             size("imports", counts.imports, MAX_IMPORTS),
             size("exports", counts.exports, MAX_EXPORTS),
             size("globals", counts.globals, MAX_GLOBALS),
+            size("element segments", counts.element_segments, MAX_ELEMENT_SEGMENTS),
+            size("elements", counts.elements, MAX_ELEMENTS),
             size("data segments", counts.data_segments, MAX_DATA_SEGMENTS),
         ];
         Ok(this)
@@ -79,6 +82,7 @@ impl Inventory {
 
     fn visit(&mut self, payload: Payload<'_>, counts: &mut Counts) -> Result<(), BinaryReaderError> {
         match payload {
+            Payload::TypeSection(section) => counts.types = section.count().into(),
             Payload::ImportSection(section) => {
                 counts.imports = section.count().into();
                 for import in section.into_imports() {
@@ -95,6 +99,10 @@ impl Inventory {
             }
             Payload::FunctionSection(section) => counts.functions = section.count().into(),
             Payload::GlobalSection(section) => counts.globals = section.count().into(),
+            Payload::ElementSection(section) => {
+                counts.element_segments = section.count().into();
+                counts.elements = inspect::elements(section)?;
+            }
             Payload::DataSection(section) => counts.data_segments = section.count().into(),
             Payload::CodeSectionEntry(body) => {
                 let length = u64::try_from(body.range().len()).unwrap_or(u64::MAX);
@@ -121,11 +129,14 @@ impl Inventory {
 
 #[derive(Default)]
 struct Counts {
+    types: u64,
     functions: u64,
     largest_function: u64,
     imports: u64,
     exports: u64,
     globals: u64,
+    element_segments: u64,
+    elements: u64,
     data_segments: u64,
 }
 
