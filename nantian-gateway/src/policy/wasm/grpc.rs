@@ -2,7 +2,7 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::stream;
-use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use nantian_lb::{Balancer, PickContext};
@@ -24,9 +24,12 @@ use crate::{
 
 const DEADLINE_EXCEEDED: u32 = 4;
 const UNKNOWN: u32 = 2;
+const PERMISSION_DENIED: u32 = 7;
 const RESOURCE_EXHAUSTED: u32 = 8;
+const UNIMPLEMENTED: u32 = 12;
 const INTERNAL: u32 = 13;
 const UNAVAILABLE: u32 = 14;
+const UNAUTHENTICATED: u32 = 16;
 
 /// Largest message that is read, in bytes.
 const MAX_MESSAGE: usize = 4 << 20;
@@ -60,6 +63,7 @@ impl GrpcStream for Sending {
 }
 
 /// How a call ended.
+#[derive(Debug, PartialEq, Eq)]
 struct Ended {
     status: u32,
     message: String,
@@ -121,8 +125,12 @@ async fn exchange(
     if let Some(ended) = status(&parts.headers) {
         return ended;
     }
+    let refused = refusal(parts.status);
     if !is_unary {
         replies.initial_metadata(parts.headers);
+    }
+    if let Some(refused) = refused {
+        return refused;
     }
     let (mut buffer, mut message) = (BytesMut::new(), None);
     while let Some(frame) = body.frame().await {
@@ -132,7 +140,12 @@ async fn exchange(
                 if buffer.len() > MAX_MESSAGE + PREFIX {
                     return Ended { status: RESOURCE_EXHAUSTED, message: "message too large".to_owned() };
                 }
-                while let Some(next) = next_message(&mut buffer) {
+                loop {
+                    let next = match next_message(&mut buffer) {
+                        Ok(Some(next)) => next,
+                        Ok(None) => break,
+                        Err(ended) => return ended,
+                    };
                     match is_unary {
                         true => message = Some(next),
                         false => replies.message(next),
@@ -188,15 +201,34 @@ fn framed(message: &Bytes) -> Bytes {
     frame.freeze()
 }
 
-/// Takes a whole message from the front.
-fn next_message(buffer: &mut BytesMut) -> Option<Bytes> {
-    let length = buffer.get(1..PREFIX)?;
-    let length = usize::try_from(u32::from_be_bytes(length.try_into().ok()?)).ok()?;
-    if buffer.len() < PREFIX.checked_add(length)? {
-        return None;
+/// Takes a whole message from the front, if there is one.
+///
+/// No compression is offered: a message that has another flag than that of plain bytes ends the call.
+fn next_message(buffer: &mut BytesMut) -> Result<Option<Bytes>, Ended> {
+    let Some(&[flag, a, b, c, d]) = buffer.first_chunk::<PREFIX>() else { return Ok(None) };
+    if flag != 0 {
+        return Err(Ended { status: INTERNAL, message: format!("message with flag {flag}") });
+    }
+    let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+    if buffer.len() - PREFIX < length {
+        return Ok(None);
     }
     buffer.advance(PREFIX);
-    Some(buffer.split_to(length).freeze())
+    Ok(Some(buffer.split_to(length).freeze()))
+}
+
+/// What an answer means that is not of a gRPC server, by its HTTP status, as the gRPC protocol has it.
+fn refusal(status: StatusCode) -> Option<Ended> {
+    let code = match status.as_u16() {
+        200 => return None,
+        400 => INTERNAL,
+        401 => UNAUTHENTICATED,
+        403 => PERMISSION_DENIED,
+        404 => UNIMPLEMENTED,
+        429 | 502 | 503 | 504 => UNAVAILABLE,
+        _ => UNKNOWN,
+    };
+    Some(Ended { status: code, message: format!("HTTP status {}", status.as_u16()) })
 }
 
 fn status(headers: &HeaderMap) -> Option<Ended> {
@@ -235,10 +267,20 @@ mod tests {
         }
         buffer.extend_from_slice(&[0, 0, 0]);
         let mut messages = Vec::new();
-        while let Some(message) = next_message(&mut buffer) {
+        while let Some(message) = next_message(&mut buffer).unwrap() {
             messages.push(message);
         }
         assert_eq!(messages, ["one", "", "three"]);
         assert_eq!(&buffer[..], [0, 0, 0]);
+    }
+
+    #[test]
+    fn answer_of_a_proxy_is_told_by_its_http_status_and_not_read_as_messages() {
+        let code = |status| refusal(StatusCode::from_u16(status).unwrap()).map(|ended| ended.status);
+        let told = [200, 400, 401, 403, 404, 418, 429, 500, 502, 503, 504].map(code);
+        let expected = [None, Some(13), Some(16), Some(7), Some(12), Some(2), Some(14), Some(2)];
+        assert_eq!((&told[..8], &told[8..]), (&expected[..], &[Some(14); 3][..]));
+        let ended = next_message(&mut BytesMut::from("<html><body>")).unwrap_err();
+        assert_eq!((ended.status, &*ended.message), (INTERNAL, "message with flag 60"));
     }
 }
