@@ -78,6 +78,9 @@ impl Entry {
             self.store.set_epoch_deadline(NEXT_BEAT);
         }
         let result = function.call_async(&mut self.store, params).await;
+        if self.ticks.is_some() {
+            self.store.data_mut().end_callback();
+        }
         self.alive = result.is_ok();
         result.map_err(|error| {
             let backtrace = sandbox::backtrace(&error, &self.shim);

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::host::{CallFailure, GrpcEvent, HttpCallResponse};
 use crate::pool::{Cell, Slot};
-use crate::running::{Begun, Running};
 use crate::sandbox::Usage;
 use crate::stream::SharedExchange;
 
@@ -172,16 +171,13 @@ impl Slot {
             }
             let Some(mut cell) = self.try_lock() else { return };
             let slot = Arc::downgrade(self);
-            let work = async move { work_off(&slot, &mut cell).await };
-            if let Begun::Running(running) = Running::begin(self, work) {
-                running.leave(|()| {});
-            }
+            self.set_off(async move { work_off(&slot, &mut cell).await });
         }
     }
 }
 
 /// Makes the guest calls that wait. Those about an exchange that somebody has wait on, in their order.
-pub(crate) async fn work_off(slot: &Weak<Slot>, cell: &mut Cell) {
+async fn work_off(slot: &Weak<Slot>, cell: &mut Cell) {
     let jobs = slot.upgrade().map(|slot| slot.inbox().take()).unwrap_or_default();
     let mut deferred: Vec<(u64, Job)> = Vec::new();
     for (generation, job) in jobs {

@@ -27,22 +27,24 @@ pub(crate) struct Instance {
     entry: Entry,
     guest: Guest,
     next_context: u32,
-    next_tick: u64,
 }
 
 // === impl Instance ===
 
 impl Instance {
     /// Instantiates, starts and configures a guest that will live in this slot.
-    pub(crate) async fn start(
+    pub(crate) fn start(
         module: &Module,
         sandbox: &Sandbox,
         slot: &Arc<Slot>,
-    ) -> Result<Self, PluginError> {
-        let started = |cause| PluginError::Start { phase: Phase::Start, cause };
+    ) -> impl Future<Output = Result<Self, PluginError>> + Send + use<> {
         let facts = slot.facts();
         let state = State::new(Arc::clone(facts), module.abi(), sandbox::limits(sandbox), slot);
-        let mut entry = Entry::new(module.engine(), state);
+        Self::start_in(module.clone(), Entry::new(module.engine(), state), sandbox.ticks())
+    }
+
+    async fn start_in(module: Module, mut entry: Entry, ticks: u64) -> Result<Self, PluginError> {
+        let started = |cause| PluginError::Start { phase: Phase::Start, cause };
         let guest = module.linked().instantiate(&mut entry.store, module.traits()).await;
         let guest = guest.map_err(|error| {
             if engine::is_full(&error) {
@@ -50,10 +52,10 @@ impl Instance {
             }
             started(entry.cause(&error))
         })?;
-        let mut this = Self { entry, guest, next_context: ROOT, next_tick: 0 };
+        let mut this = Self { entry, guest, next_context: ROOT };
         this.run_start_functions().await.map_err(started)?;
         this.create_root().await?;
-        this.entry.limit_each_callback(sandbox.ticks());
+        this.entry.limit_each_callback(ticks);
         Ok(this)
     }
 
@@ -267,20 +269,20 @@ impl Instance {
         Ok(())
     }
 
-    /// Calls `proxy_on_tick` when the guest's period has passed.
-    pub(crate) async fn tick_at(&mut self, now: u64) -> Result<(), Cause> {
-        let Some(period) = self.entry.store.data().tick_period else {
-            self.next_tick = 0;
-            return Ok(());
-        };
-        if self.next_tick == 0 {
-            self.next_tick = now.saturating_add(period);
-        }
-        let Some(tick) = self.guest.on_tick.as_ref().filter(|_| now >= self.next_tick) else { return Ok(()) };
-        self.next_tick = now.saturating_add(period);
+    /// Whether the guest's period has passed.
+    pub(crate) fn is_tick_due_at(&self, now: u64) -> bool {
+        let state = self.entry.store.data();
+        self.guest.on_tick.is_some() && state.tick_period.is_some() && now >= state.next_tick
+    }
+
+    /// Calls `proxy_on_tick`; the next period begins when that is over.
+    pub(crate) async fn tick(&mut self) -> Result<(), Cause> {
+        let Some(tick) = &self.guest.on_tick else { return Ok(()) };
         self.entry.enter_root(Phase::Tick);
         let result = self.entry.call(tick, ROOT).await;
-        drop(self.give_back());
+        let state = self.entry.store.data_mut();
+        state.expect_tick();
+        drop(state.give_back());
         result
     }
 }

@@ -65,6 +65,9 @@
 //! * Replacing all headers keeps pseudo headers that the plugin left out.
 //! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance. Requests that
 //!   come before that and find no other instance fail with [`Cause::NoInstance`].
+//! * All callbacks of a stream together have ten times the time limit of one, which comes back in twenty times the time that
+//!   it was spent in; one that has none left fails. A guest whose `proxy_on_tick` takes long ticks more rarely than it asked for.
+//! * A body too large to be held, and an answer that is no response, end the stream under either failure policy.
 //! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are answered.
 //! * A plugin that did not see the request does not see its end either.
 //! * Shared data, queues and metrics belong to one plugin; they outlive a new configuration ([`Plugin::successor`]).
@@ -103,6 +106,7 @@ mod sandbox;
 mod service;
 mod show;
 mod stream;
+mod unattended;
 
 pub use self::body::{BodyError, RequestBody, ResponseBody};
 pub use self::config::{

@@ -2,21 +2,20 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use crate::config::{FailurePolicy, Hooks, PluginConfig, Sandbox, StreamFraming};
 use crate::error::{Failure, Phase, PluginError};
 use crate::host::{Host, NoHost};
-use crate::inbox::work_off;
 use crate::instance::Instance;
 use crate::log_rate::LogRate;
 use crate::module::Module;
 use crate::observe::{Counters, PluginStatus};
-use crate::pool::{Cell, CellGuard, Lease, LeaseError, Pool, Slot};
+use crate::pool::{CellGuard, Lease, LeaseError, Pool, Slot};
 use crate::proxy_wasm::{Facts, Shared};
 use crate::running::finish;
-use crate::sandbox::Peaks;
+use crate::sandbox::{Peaks, Usage};
 use crate::stream::Direction;
 
 /// A running plugin; a cheap handle.
@@ -95,6 +94,8 @@ impl Plugin {
         shared: Arc<Shared>,
     ) -> Result<Self, PluginError> {
         config.sandbox.validate(host.is_some())?;
+        let instances = config.instances.or_else(|| std::thread::available_parallelism().ok());
+        let instances = instances.unwrap_or(NonZeroUsize::MIN);
         let facts = Arc::new(Facts {
             name: config.name.into(),
             root_id: config.root_id,
@@ -109,11 +110,10 @@ impl Plugin {
             clock: module.engine().clock().clone(),
             shared,
             counters: Counters::default(),
+            instances: u64::try_from(instances.get()).unwrap_or(u64::MAX),
             log_rate: LogRate::default(),
         });
-        let instances = config.instances.or_else(|| std::thread::available_parallelism().ok());
-        let slots: Vec<_> =
-            (0..instances.map_or(1, NonZeroUsize::get)).map(|_| Slot::new(Arc::clone(&facts))).collect();
+        let slots: Vec<_> = (0..instances.get()).map(|_| Slot::new(Arc::clone(&facts))).collect();
         for slot in &slots {
             if let Some(mut cell) = slot.try_lock() {
                 let instance = finish(slot, Instance::start(module, &config.sandbox, slot))?;
@@ -225,6 +225,11 @@ impl Plugin {
         self.now().saturating_add(self.inner.sandbox.pause_ticks())
     }
 
+    /// Whether a stream that has cost so much has time left for another callback.
+    pub(crate) fn has_time_for(&self, usage: &Usage) -> bool {
+        usage.has_time_at(self.now(), self.inner.sandbox.ticks())
+    }
+
     pub(crate) fn stream_framing(&self) -> StreamFraming {
         self.inner.stream_framing
     }
@@ -252,39 +257,63 @@ impl Drop for Inner {
 // === impl Inner ===
 
 impl Inner {
-    /// One round of upkeep: replaces dead instances, makes calls that wait, calls `proxy_on_tick` where due.
-    pub(crate) fn maintain(&self) {
-        let now = self.module.engine().ticks();
+    /// Wakes held streams whose time is over.
+    pub(crate) fn wake_at(&self, now: u64) {
+        self.pool.slots().iter().for_each(|slot| slot.wake_at(now));
+    }
+
+    /// One round of upkeep: replaces dead instances, makes calls that wait, calls `proxy_on_tick` where due before the round
+    /// is over. A guest that takes longer than a slice goes on with [`give_turns`](Self::give_turns).
+    pub(crate) fn look_after(self: &Arc<Self>, round_ends: u64) {
+        let engine = self.module.engine();
         for slot in self.pool.slots() {
-            slot.wake_at(now);
-            slot.finish_left();
+            slot.adopt_stalled();
+            slot.settle();
+            slot.wake_waiting();
             // A slot that is taken is being looked after.
             let Some(mut cell) = slot.try_lock() else { continue };
-            if cell.instance().is_none() {
-                if self.pool.may_rebuild_at(now) {
-                    self.replace(slot, &mut cell);
+            let now = engine.ticks();
+            match cell.instance() {
+                None if self.pool.may_rebuild_at(now) => self.replace(slot, cell),
+                Some(instance) if now < round_ends && instance.is_tick_due_at(now) => {
+                    slot.set_off(tick(Arc::downgrade(slot), cell));
+                    slot.settle();
                 }
-                continue;
+                _ => slot.measure(&mut cell),
             }
-            finish(slot, work_off(&Arc::downgrade(slot), &mut cell));
-            if let Some(Err(cause)) = cell.instance().map(|instance| finish(slot, instance.tick_at(now))) {
-                slot.bury(&mut cell, Phase::Tick, &cause);
-            }
-            slot.measure(&mut cell);
-            drop(cell);
-            slot.settle();
         }
     }
 
-    /// Puts a new instance in the place of one that ended; a guest that does not start again is tried again later.
-    fn replace(&self, slot: &Arc<Slot>, cell: &mut Cell) {
-        self.facts.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
-        let engine = self.module.engine();
-        let began = engine.ticks();
-        match finish(slot, Instance::start(&self.module, &self.sandbox, slot)) {
-            Ok(instance) => slot.fill(cell, instance),
-            Err(error) => self.facts.counters.not_replaced(&self.facts.name, &error),
-        }
-        self.pool.rebuilt_in(engine.ticks().saturating_sub(began));
+    /// Gives each guest that nobody else lets run a slice; whether some go on.
+    pub(crate) fn give_turns(&self) -> bool {
+        self.pool.slots().iter().filter(|slot| slot.give_turns()).count() > 0
     }
+
+    /// Puts a new instance in the place of one that ended; a guest that does not start again is tried again later.
+    fn replace(self: &Arc<Self>, slot: &Arc<Slot>, mut cell: CellGuard) {
+        self.facts.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
+        let began = self.module.engine().ticks();
+        let start = Instance::start(&self.module, &self.sandbox, slot);
+        let (this, slot_of) = (Arc::downgrade(self), Arc::downgrade(slot));
+        slot.set_off(async move {
+            let started = start.await;
+            let (Some(this), Some(slot)) = (this.upgrade(), slot_of.upgrade()) else { return };
+            match started {
+                Ok(instance) => slot.fill(&mut cell, instance),
+                Err(error) => this.facts.counters.not_replaced(&this.facts.name, &error),
+            }
+            this.pool.rebuilt_in(this.module.engine().ticks().saturating_sub(began));
+        });
+    }
+}
+
+/// Lets an instance tick.
+async fn tick(slot: Weak<Slot>, mut cell: CellGuard) {
+    let Some(instance) = cell.instance() else { return };
+    let ticked = instance.tick().await;
+    let Some(slot) = slot.upgrade() else { return };
+    if let Err(cause) = ticked {
+        slot.bury(&mut cell, Phase::Tick, &cause);
+    }
+    slot.measure(&mut cell);
 }

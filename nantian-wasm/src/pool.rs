@@ -3,19 +3,19 @@
 //! An instance runs one guest call at a time, so each sits in a slot with a lock that is only ever tried. A thread takes
 //! the slot it used last: with one slot for each thread, none finds its slot taken.
 
-use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 
 use futures_util::lock::{Mutex, OwnedMutexGuard, OwnedMutexLockFuture};
 
+use crate::engine::Clock;
 use crate::error::{Cause, Phase};
 use crate::inbox::{Inbox, Job};
 use crate::instance::Instance;
 use crate::proxy_wasm::Facts;
-use crate::running::finish;
 use crate::sandbox::{Peaks, Usage};
 use crate::stream::{Berth, SharedExchange};
+use crate::unattended::Unattended;
 
 /// Milliseconds that earn one replacement of an instance.
 const REBUILD_EVERY: u64 = 50;
@@ -43,16 +43,10 @@ pub(crate) struct Slot {
     memory: AtomicU64,
     peaks: Peaks,
     inbox: Inbox,
-    /// Calls under way whose stream is gone: upkeep goes on with them.
-    left: StdMutex<Vec<Left>>,
+    unattended: Unattended,
     /// The beat of the engine's clock after which the guest that runs was last let run.
     resumed_at: AtomicU64,
-    /// Streams this instance holds, and until when.
-    paused: StdMutex<Vec<Paused>>,
 }
-
-/// A call that nobody polls.
-type Left = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The lock of a slot.
 pub(crate) type CellGuard = OwnedMutexGuard<Cell>;
@@ -69,12 +63,6 @@ pub(crate) struct Cell {
 pub(crate) struct Lease {
     slot: Arc<Slot>,
     generation: u64,
-}
-
-struct Paused {
-    generation: u64,
-    until: u64,
-    exchange: Weak<Mutex<crate::stream::Exchange>>,
 }
 
 /// Why no instance was leased.
@@ -149,9 +137,8 @@ impl Slot {
             memory: AtomicU64::new(0),
             peaks: Peaks::default(),
             inbox: Inbox::default(),
-            left: StdMutex::default(),
+            unattended: Unattended::default(),
             resumed_at: AtomicU64::new(0),
-            paused: StdMutex::default(),
         })
     }
 
@@ -186,6 +173,10 @@ impl Slot {
         self.cell.try_lock_owned()
     }
 
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.facts.clock
+    }
+
     /// Notes that the guest is let run from now on.
     pub(crate) fn resume(&self) {
         self.resumed_at.store(self.facts.clock.beats(), Ordering::Relaxed);
@@ -193,22 +184,6 @@ impl Slot {
 
     pub(crate) fn resumed_at(&self) -> u64 {
         self.resumed_at.load(Ordering::Relaxed)
-    }
-
-    /// Takes over a call that nobody polls any more.
-    pub(crate) fn adopt(&self, call: Left) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(call);
-    }
-
-    /// Whether there are calls that nobody polls.
-    pub(crate) fn has_left(&self) -> bool {
-        !self.left.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
-    /// Brings calls that nobody polls to their end.
-    pub(crate) fn finish_left(&self) {
-        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
-        left.into_iter().for_each(|call| finish(self, call));
     }
 
     /// Waits for the slot; the lock is let go again by whoever polls this.
@@ -243,6 +218,10 @@ impl Slot {
         self.streams.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn unattended(&self) -> &Unattended {
+        &self.unattended
+    }
+
     pub(crate) fn inbox(&self) -> &Inbox {
         &self.inbox
     }
@@ -253,30 +232,6 @@ impl Slot {
 
     pub(crate) fn memory(&self) -> u64 {
         self.memory.load(Ordering::Relaxed)
-    }
-
-    /// Notes a stream that its guest holds. One that is woken too early, because it holds both messages or its time was
-    /// prolonged, notes itself again.
-    pub(crate) fn note_pause(&self, exchange: &SharedExchange, until: u64) {
-        let paused = Paused { generation: self.generation(), until, exchange: Arc::downgrade(exchange) };
-        let mut all = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
-        match all.iter_mut().find(|known| known.exchange.ptr_eq(&paused.exchange)) {
-            Some(known) => known.until = known.until.min(until),
-            None => all.push(paused),
-        }
-    }
-
-    /// Wakes held streams whose time is over or whose instance has ended.
-    pub(crate) fn wake_at(&self, now: u64) {
-        let generation = self.generation();
-        self.paused.lock().unwrap_or_else(PoisonError::into_inner).retain(|paused| {
-            let Some(exchange) = paused.exchange.upgrade() else { return false };
-            if paused.until > now && paused.generation == generation {
-                return true;
-            }
-            // Somebody who has the exchange is awake; should another wait, it is woken in the next round.
-            exchange.try_lock().map(|mut exchange| exchange.wake()).is_none()
-        });
     }
 
     /// Notes how much memory the guest has now.

@@ -1,8 +1,8 @@
 //! Guest calls that may take several slices of time.
 
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker, ready};
 
 use crate::pool::Slot;
 
@@ -11,8 +11,14 @@ use crate::pool::Slot;
 /// A guest that runs when the engine ticks gives way: the call is pending then, and goes on when it is polled again.
 pub(crate) struct Running<T> {
     slot: Arc<Slot>,
-    /// Holds no slot: a call that is left to its slot must not keep it.
-    future: Pin<Box<dyn Future<Output = T> + Send>>,
+    stage: Arc<Mutex<Stage<T>>>,
+}
+
+/// How far a call has come. Holds no slot: a call that is left to its slot must not keep it.
+enum Stage<T> {
+    Going(Pin<Box<dyn Future<Output = T> + Send>>),
+    Over(T),
+    Gone,
 }
 
 /// What the first slice of a call led to.
@@ -20,6 +26,18 @@ pub(crate) enum Begun<T> {
     /// The call is over, as most are.
     Over(T),
     Running(Running<T>),
+}
+
+/// What a call leaves behind for whoever waits for it.
+pub(crate) trait Outcome: Send + 'static {
+    /// Lets the instance go, since whoever waits may not come for long.
+    fn let_go(&mut self, slot: &Slot);
+}
+
+/// A call that somebody else may go on with.
+pub(crate) trait Turn: Send + Sync {
+    /// One slice; ready when the call is over.
+    fn turn(&self, slot: &Weak<Slot>, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 // === impl Running ===
@@ -36,20 +54,56 @@ impl<T: Send + 'static> Running<T> {
 
     /// A call whose first slice is over.
     pub(crate) fn begun(slot: &Arc<Slot>, future: Pin<Box<dyn Future<Output = T> + Send>>) -> Self {
-        Self { slot: Arc::clone(slot), future }
+        Self { slot: Arc::clone(slot), stage: Arc::new(Mutex::new(Stage::Going(future))) }
     }
 
     /// One slice.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
-        self.slot.resume();
-        self.future.as_mut().poll(cx)
+        let mut stage = locked(&self.stage);
+        if let Stage::Going(future) = &mut *stage {
+            self.slot.resume();
+            *stage = Stage::Over(ready!(future.as_mut().poll(cx)));
+        }
+        match std::mem::replace(&mut *stage, Stage::Gone) {
+            Stage::Over(output) => Poll::Ready(output),
+            Stage::Going(_) | Stage::Gone => Poll::Pending,
+        }
     }
 
     /// Leaves the call to upkeep, since nobody else will poll it: a guest must not be stopped half way.
     pub(crate) fn leave(self, conclude: impl FnOnce(T) + Send + 'static) {
-        let Self { slot, future } = self;
-        slot.adopt(Box::pin(async move { conclude(future.await) }));
+        match std::mem::replace(&mut *locked(&self.stage), Stage::Gone) {
+            Stage::Going(future) => self.slot.adopt(Box::pin(async move { conclude(future.await) })),
+            Stage::Over(output) => conclude(output),
+            Stage::Gone => {}
+        }
     }
+}
+
+impl<T: Outcome> Running<T> {
+    /// Lets upkeep go on with the call while whoever waits for it does not.
+    pub(crate) fn share(&self) {
+        let stage: Weak<Mutex<Stage<T>>> = Arc::downgrade(&self.stage);
+        self.slot.watch(stage);
+    }
+}
+
+impl<T: Outcome> Turn for Mutex<Stage<T>> {
+    fn turn(&self, slot: &Weak<Slot>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut stage = locked(self);
+        if let Stage::Going(future) = &mut *stage {
+            let mut output = ready!(future.as_mut().poll(cx));
+            if let Some(slot) = slot.upgrade() {
+                output.let_go(&slot);
+            }
+            *stage = Stage::Over(output);
+        }
+        Poll::Ready(())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs the first slice of a call, with nobody to be woken for the next.

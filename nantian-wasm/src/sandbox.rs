@@ -20,9 +20,9 @@ pub(crate) const TABLES: u32 = 2;
 const MAX_FRAMES: usize = 20;
 const MAX_FRAME: usize = 200;
 
-/// Bytes one stream may make the host copy out of a guest.
+/// Bytes one callback may make the host copy out of a guest, and into it: nothing of them is kept, and a stream as long as its
+/// bodies may need more.
 const MAX_FROM_GUEST: u64 = 16 << 20;
-/// Bytes one stream may make the host copy into a guest.
 const MAX_INTO_GUEST: u64 = 32 << 20;
 /// Bytes of header names and values one stream may write.
 const MAX_HEADER_BYTES: u64 = 64 << 10;
@@ -35,18 +35,34 @@ const MAX_ENTRIES: u64 = 512;
 const MAX_PROPERTY_BYTES: u64 = 64 << 10;
 /// Call-outs one stream may make.
 const MAX_CALLS: u32 = 64;
+/// Time all callbacks of one stream may take, in time limits of one.
+const MAX_LIMITS: u64 = 10;
+/// How long a stream lasts, in times of what it has spent, to have that time again: what a long stream takes for its bodies, and
+/// what a busy machine took from it.
+const TIME_RETURNS_IN: u64 = 20;
 
 /// What one stream has cost the host so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
-    from_guest: u64,
-    into_guest: u64,
+    from_guest: Copied,
+    into_guest: Copied,
     header_bytes: u64,
     header_entries: u64,
     property_bytes: u64,
     log_bytes: u64,
     log_lines: u32,
     calls: u32,
+    /// The tick of the engine at which all its time is there again.
+    rested_at: u64,
+}
+
+/// Bytes that the callbacks of a stream copied.
+#[derive(Debug, Clone, Copy, Default)]
+struct Copied {
+    /// By the one that runs.
+    now: u64,
+    /// By the one that copied most.
+    most: u64,
 }
 
 /// The most that one stream has cost so far, by budget in the order of [`Usage::by_budget`].
@@ -117,11 +133,27 @@ pub(crate) fn backtrace(error: &wasmtime::Error, shim: &wasmtime::Module) -> Vec
 
 impl Usage {
     pub(crate) fn charge_from_guest(&mut self, bytes: usize) -> Result<(), HostTrap> {
-        charge(&mut self.from_guest, bytes, MAX_FROM_GUEST, "bytes from the guest")
+        self.from_guest.charge(bytes, MAX_FROM_GUEST, "bytes from the guest")
     }
 
     pub(crate) fn charge_into_guest(&mut self, bytes: usize) -> Result<(), HostTrap> {
-        charge(&mut self.into_guest, bytes, MAX_INTO_GUEST, "bytes into the guest")
+        self.into_guest.charge(bytes, MAX_INTO_GUEST, "bytes into the guest")
+    }
+
+    /// A callback begins.
+    pub(crate) fn begin_callback(&mut self) {
+        (self.from_guest.now, self.into_guest.now) = (0, 0);
+    }
+
+    /// Notes that a callback ran for so many ticks.
+    pub(crate) fn ran_until(&mut self, now: u64, ticks: u64) {
+        self.rested_at = self.rested_at.max(now).saturating_add(ticks.saturating_mul(TIME_RETURNS_IN));
+    }
+
+    /// Whether the stream has time left; `limit` is that of one callback.
+    pub(crate) fn has_time_at(&self, now: u64, limit: u64) -> bool {
+        let spent = self.rested_at.saturating_sub(now);
+        spent < limit.saturating_mul(MAX_LIMITS).saturating_mul(TIME_RETURNS_IN)
     }
 
     pub(crate) fn charge_header(&mut self, bytes: usize) -> Result<(), HostTrap> {
@@ -145,8 +177,8 @@ impl Usage {
     fn by_budget(&self) -> [Spent; 8] {
         let spent = |what, used, limit| Spent { what, used, limit };
         [
-            spent("bytes from the guest", self.from_guest, MAX_FROM_GUEST),
-            spent("bytes into the guest", self.into_guest, MAX_INTO_GUEST),
+            spent("bytes from the guest", self.from_guest.most, MAX_FROM_GUEST),
+            spent("bytes into the guest", self.into_guest.most, MAX_INTO_GUEST),
             spent("header bytes", self.header_bytes, MAX_HEADER_BYTES),
             spent("header entries", self.header_entries, MAX_ENTRIES),
             spent("property bytes", self.property_bytes, MAX_PROPERTY_BYTES),
@@ -189,6 +221,16 @@ impl Peaks {
     }
 }
 
+// === impl Copied ===
+
+impl Copied {
+    fn charge(&mut self, bytes: usize, limit: u64, what: &'static str) -> Result<(), HostTrap> {
+        let charged = charge(&mut self.now, bytes, limit, what);
+        self.most = self.most.max(self.now);
+        charged
+    }
+}
+
 fn charge(spent: &mut u64, bytes: usize, limit: u64, what: &'static str) -> Result<(), HostTrap> {
     *spent = spent.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
     if *spent > limit { Err(HostTrap::Budget(what)) } else { Ok(()) }
@@ -199,11 +241,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_that_copies_more_than_its_budget_is_ended() {
+    fn a_callback_that_copies_more_than_its_budget_is_ended() {
         let mut usage = Usage::default();
-        assert_eq!(usage.charge_from_guest(16 << 20), Ok(()));
+        for _ in 0..3 {
+            usage.begin_callback();
+            assert_eq!(usage.charge_from_guest(16 << 20), Ok(()));
+        }
         assert_eq!(usage.charge_from_guest(1), Err(HostTrap::Budget("bytes from the guest")));
         assert_eq!(usage.charge_header(usize::MAX), Err(HostTrap::Budget("header bytes")));
+    }
+
+    #[test]
+    fn a_stream_has_ten_limits_of_time_and_a_twentieth_of_its_life() {
+        let mut usage = Usage::default();
+        let mut now = 0;
+        while usage.has_time_at(now, 100) {
+            now += 99;
+            usage.ran_until(now, 99);
+        }
+        assert!((1_000..=1_200).contains(&now), "{now} ms, one after the other");
+        let mut usage = Usage::default();
+        for now in (0..100_000).step_by(1_000) {
+            assert!(usage.has_time_at(now, 100), "{now}");
+            usage.ran_until(now, 40);
+        }
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::plugin;
 use crate::pool::Slot;
 use crate::proxy_wasm::HostFunctions;
 
+/// How long guests get one slice after the other in a round of upkeep, in ticks.
+const ROUND: u64 = 10;
+
 /// Compiles and runs modules; a cheap handle.
 ///
 /// Nothing here runs by itself. The embedder calls [`tick`](Self::tick) every millisecond from a thread that runs no
@@ -108,19 +111,21 @@ impl Engine {
     /// [`Cause::NoInstance`](crate::Cause::NoInstance). A plugin that keeps ending gets twenty replacements at once and
     /// then one every 50 ms, fewer if it takes long to start.
     ///
-    /// Runs guests, each call within its time limit and a start within one second: not for the thread that calls
-    /// [`tick`](Self::tick).
+    /// Runs guests, in turn and for a slice of a millisecond each, for ten milliseconds at most and each once at least: not for the thread
+    /// that calls [`tick`](Self::tick). A guest whose ticks take long is called for a quarter of a thread's time.
     pub fn maintain(&self) {
         let plugins: Vec<_> = {
             let mut plugins = self.inner.plugins.lock().unwrap_or_else(PoisonError::into_inner);
             plugins.retain(|plugin| plugin.strong_count() > 0);
             plugins.iter().filter_map(Weak::upgrade).collect()
         };
-        for plugin in plugins {
-            plugin.maintain();
-        }
+        let round_ends = self.ticks().saturating_add(ROUND);
+        plugins.iter().for_each(|plugin| plugin.wake_at(self.ticks()));
+        plugins.iter().for_each(|plugin| plugin.look_after(round_ends));
+        // In turn, so that none waits for another's guest to end.
+        while plugins.iter().filter(|plugin| plugin.give_turns()).count() > 0 && self.ticks() < round_ends {}
         let mut leaving = std::mem::take(&mut *self.leaving());
-        leaving.retain_mut(|farewell| !farewell.is_over_at(self.ticks()));
+        leaving.retain(|farewell| !farewell.is_over_at(self.ticks()));
         self.leaving().append(&mut leaving);
     }
 

@@ -9,7 +9,7 @@ use wasmtime::Caller;
 
 use super::abi::{MapKind, Status};
 use super::joined::join;
-use super::memory::{Stop, Wanted, hand_over, put_u32, put_u64, read, read_body, scratch, slice, view};
+use super::memory::{Stop, Wanted, hand_over, put_u32, put_u64, read, scratch, slice, view};
 use super::scribe::Scribe;
 use super::state::{ROOT, State};
 use super::{edits, pairs};
@@ -24,7 +24,7 @@ const MIN_TICK_PERIOD: u64 = 10;
 const MAX_GRPC_STATUS: u32 = 16;
 
 /// Largest body of an answer, in bytes.
-const MAX_ANSWER_BODY: (u32, &str) = (1 << 20, "local response body");
+const MAX_ANSWER_BODY: u32 = 1 << 20;
 
 pub(super) fn log(caller: &mut Caller<'_, State>, level: u32, message: u32, length: u32) -> Result<(), Stop> {
     if level > 5 {
@@ -52,7 +52,10 @@ pub(super) fn unix_nanos(time: SystemTime) -> u64 {
 
 pub(super) fn set_tick_period(caller: &mut Caller<'_, State>, milliseconds: u32) -> Result<(), Stop> {
     let period = Some(u64::from(milliseconds)).filter(|period| *period > 0);
-    caller.data_mut().tick_period = period.map(|period| period.max(MIN_TICK_PERIOD));
+    let state = caller.data_mut();
+    state.tick_period = period.map(|period| period.max(MIN_TICK_PERIOD));
+    // From now on, whatever is left of the last one; of a tick's own callback, from its end.
+    state.next_tick = state.facts.clock.ticks().saturating_add(state.tick_period.unwrap_or_default());
     Ok(())
 }
 
@@ -126,19 +129,26 @@ pub(super) fn send_local_response(
     grpc_status: i32,
 ) -> Result<(), Stop> {
     let details = read(caller, details, details_length)?;
-    let body = read_body(caller, body, body_length, MAX_ANSWER_BODY)?;
+    slice(view(caller)?.0, body, body_length)?;
+    let is_too_large = body_length > MAX_ANSWER_BODY;
+    let body = if is_too_large { Vec::new() } else { read(caller, body, body_length)? };
     let block = read(caller, header_pairs, header_pairs_length)?;
     let state = caller.data_mut();
-    state.usage.charge_header(block.len())?;
+    let charged = state.usage.charge_header(block.len());
     if !state.can_steer() {
         return Ok(());
     }
-    let answered = answer(&mut state.scribe, status, &block);
+    // An answer that is too large is a refusal all the same: the guest lives on, and the stream ends under either policy.
+    let head = match charged {
+        _ if is_too_large => Err(format!("body of {body_length} bytes")),
+        Err(budget) => Err(budget.to_string()),
+        Ok(()) => answer(&mut state.scribe, status, &block).map_err(|cause| cause.to_string()),
+    };
     let Some(exchange) = state.exchange_mut() else {
         observe::ignored_answer(&state.facts.name, state.effective == ROOT);
         return Ok(());
     };
-    let answered = match answered {
+    let answered = match head {
         Ok((status, headers)) => Ok(LocalResponse {
             status,
             headers,
@@ -146,7 +156,7 @@ pub(super) fn send_local_response(
             details: details_of(&details),
             grpc_status: u32::try_from(grpc_status).ok().filter(|status| *status <= MAX_GRPC_STATUS),
         }),
-        Err(cause) => Err(Cause::InvalidAnswer { reason: cause.to_string() }),
+        Err(reason) => Err(Cause::InvalidAnswer { reason }),
     };
     exchange.is_touched = true;
     if let Some(seat) = exchange.own().filter(|seat| seat.answer.is_none()) {

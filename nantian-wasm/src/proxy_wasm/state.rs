@@ -41,6 +41,8 @@ pub(crate) struct Facts {
     pub(crate) clock: Clock,
     pub(crate) shared: Arc<Shared>,
     pub(crate) counters: Counters,
+    /// How many there are of the plugin.
+    pub(crate) instances: u64,
     pub(crate) log_rate: LogRate,
 }
 
@@ -76,6 +78,8 @@ pub(crate) struct State {
     pub(crate) is_ending: bool,
     /// Milliseconds between calls of `proxy_on_tick`, if the guest wants them.
     pub(crate) tick_period: Option<u64>,
+    /// The tick of the engine at which it is to be called next.
+    pub(crate) next_tick: u64,
     pub(crate) calls: Calls,
     /// What arrived from outside and is being shown to the guest.
     pub(crate) received: Received,
@@ -141,6 +145,7 @@ impl State {
             usage: Usage::default(),
             is_ending: false,
             tick_period: None,
+            next_tick: 0,
             calls: Calls::default(),
             received: Received::default(),
             metrics: Default::default(),
@@ -160,11 +165,13 @@ impl State {
         self.effective = context;
         self.phase = phase;
         self.offer = None;
+        self.usage.begin_callback();
     }
 
     /// Goes on to the next callback of those that are entered at once; whether there is still a stream for it.
     pub(crate) fn begin_next(&mut self) -> bool {
         self.enter(self.active, self.phase);
+        self.end_callback();
         self.ran = 0;
         let is_beginning = self.phase == Phase::RequestHeaders;
         let Some(exchange) = self.exchange_mut() else { return true };
@@ -178,6 +185,13 @@ impl State {
     pub(crate) fn set_logged(&mut self, is_logged: bool) {
         if let Some(exchange) = self.exchange_mut() {
             exchange.is_logged = is_logged;
+        }
+    }
+
+    /// Charges the stream for the time of a callback.
+    pub(crate) fn end_callback(&mut self) {
+        if self.ran > 0 {
+            self.usage.ran_until(self.facts.clock.ticks(), self.ran);
         }
     }
 
@@ -199,6 +213,14 @@ impl State {
         clock.hurry(true);
         self.ran = self.ran.saturating_add(slice.max(1));
         if self.ran <= self.may_run { Met::GivesWay } else { Met::Ends }
+    }
+
+    /// Lets the guest's period begin. A callback that has taken long is followed by a rest, that of all instances of the
+    /// plugin together being such that they have a fifth of a thread's time: theirs is not the only plugin.
+    pub(crate) fn expect_tick(&mut self) {
+        let Some(period) = self.tick_period else { return };
+        let rest = self.ran.saturating_mul(TICK_REST).saturating_mul(self.facts.instances);
+        self.next_tick = self.facts.clock.ticks().saturating_add(period.max(rest));
     }
 
     /// Takes the exchange of a context for the callback that follows; false while somebody else has it.
@@ -277,6 +299,9 @@ impl State {
         self.phase != Phase::End || self.effective != self.active
     }
 }
+
+/// How many times as long as `proxy_on_tick` took it is not called again.
+const TICK_REST: u64 = 4;
 
 /// How often an exchange is asked for that another thread has: some milliseconds' worth.
 const ATTEMPTS: usize = 10_000;

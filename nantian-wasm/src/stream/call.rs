@@ -13,7 +13,7 @@ use crate::config::FailurePolicy;
 use crate::error::{Cause, Phase};
 use crate::instance::Instance;
 use crate::pool::CellGuard;
-use crate::running::{Begun, Running};
+use crate::running::{Begun, Outcome as _, Running};
 
 /// What a guest is called for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,7 @@ struct Concluded {
 // === impl Call ===
 
 impl Call {
-    fn phase(self) -> Phase {
+    pub(super) fn phase(self) -> Phase {
         match self {
             Self::Create => Phase::RequestHeaders,
             Self::Headers { phase, .. }
@@ -182,8 +182,14 @@ impl StreamContext {
             return Visit::Skipped;
         };
         let (context, usage) = (*context, *usage);
+        if !plugin.has_time_for(&usage) {
+            if let Some(exchange) = self.exchange.as_mut() {
+                exchange.begin(index, false);
+            }
+            return self.failed(plugin, index, call.phase(), Cause::Budget { what: "time of the stream" });
+        }
         let Some(mut guard) = cell.take().or_else(|| lease.slot().try_lock()) else {
-            *self.waits.of(direction) = Some(Wait::Instance(lease.slot().wait()));
+            *self.waits.of(direction) = Some(Wait::for_instance(lease.slot()));
             return Visit::Pending;
         };
         if guard.instance_of(lease.slot(), lease.generation()).is_none() {
@@ -198,10 +204,11 @@ impl StreamContext {
         match visiting.begin(lease.slot()) {
             Begun::Over(visited) => {
                 let (visit, guard) = self.conclude(index, call.phase(), visited);
-                *cell = Some(guard);
+                *cell = guard;
                 visit
             }
             Begun::Running(running) => {
+                running.share();
                 let ongoing = Ongoing { direction, index, call, running, is_fresh: true };
                 self.calls.running = Some(Box::new(ongoing));
                 *self.waits.of(direction) = Some(Wait::Running);
@@ -211,18 +218,17 @@ impl StreamContext {
     }
 
     /// Takes back what a call had, and looks at what the guest did.
-    fn conclude(&mut self, index: usize, phase: Phase, visited: Visited) -> (Visit, CellGuard) {
-        let Visited { mut cell, exchange, usage, result } = visited;
+    fn conclude(&mut self, index: usize, phase: Phase, visited: Visited) -> (Visit, Option<CellGuard>) {
+        let Visited { mut cell, exchange, usage, result, expects_calls, .. } = visited;
         self.exchange = exchange;
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.notify();
         }
         if let Some(member) = self.members.get_mut(index) {
             member.usage = usage;
-            let context = member.context;
-            member.expects_calls = cell.instance().is_some_and(|instance| instance.expects_calls(context));
-            if let (Err(cause), Some(lease)) = (&result, &member.lease) {
-                lease.slot().bury(&mut cell, phase, cause);
+            member.expects_calls = expects_calls;
+            if let (Err(cause), Some(lease), Some(cell)) = (&result, &member.lease, &mut cell) {
+                lease.slot().bury(cell, phase, cause);
             }
         }
         let plugin =
@@ -274,12 +280,12 @@ impl StreamContext {
     /// Leaves the call that is running to upkeep: nobody will poll it any more.
     pub(super) fn leave_running(&mut self) {
         if let Some(ongoing) = self.calls.running.take() {
-            let Ongoing { call, index, running, .. } = *ongoing;
+            let Ongoing { index, running, .. } = *ongoing;
             let slot = self.members.get(index).and_then(|member| member.lease.as_ref());
             let slot = slot.map(|lease| Arc::downgrade(lease.slot())).unwrap_or_default();
             running.leave(move |mut visited| {
-                if let (Err(cause), Some(slot)) = (visited.result, slot.upgrade()) {
-                    slot.bury(&mut visited.cell, call.phase(), &cause);
+                if let Some(slot) = slot.upgrade() {
+                    visited.let_go(&slot);
                 }
             });
         }

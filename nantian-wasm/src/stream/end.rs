@@ -6,9 +6,8 @@ use super::StreamContext;
 use super::call::Call;
 use super::visit::Member;
 use super::visiting::{Visited, Visiting};
-use crate::error::Phase;
 use crate::pool::Slot;
-use crate::running::Begun;
+use crate::running::{Begun, Outcome as _};
 use crate::sandbox::Usage;
 
 // === impl StreamContext ===
@@ -65,13 +64,10 @@ impl StreamContext {
 
 /// Notes what the stream has cost, and that its end was the instance's too: now, or when it has come.
 fn note(slot: &Arc<Slot>, begun: Begun<Visited>) -> Option<Usage> {
-    let note = |slot: &Slot, Visited { mut cell, exchange, usage, result }: Visited| {
-        drop(exchange);
-        slot.peaks().note(&usage);
-        if let Err(cause) = result {
-            slot.bury(&mut cell, Phase::End, &cause);
-        }
-        usage
+    let note = |slot: &Slot, mut visited: Visited| {
+        slot.peaks().note(&visited.usage);
+        visited.let_go(slot);
+        visited.usage
     };
     match begun {
         Begun::Over(visited) => Some(note(slot, visited)),

@@ -99,7 +99,7 @@ impl StreamContext {
         let (lease, mut guard) = match plugin.lease() {
             Ok(leased) => leased,
             Err(LeaseError::Busy(slot)) => {
-                *self.waits.of(Direction::Request) = Some(Wait::Instance(slot.wait()));
+                *self.waits.of(Direction::Request) = Some(Wait::for_instance(&slot));
                 return Some(Step::Over(Action::Pending));
             }
             Err(LeaseError::Dead(cause)) => {

@@ -77,7 +77,7 @@ impl StreamContext {
             side.kept = front;
             side.pause = Pause::Over;
         }
-        let wait = self.lease_of(index).map(|lease| Wait::Instance(lease.slot().wait()));
+        let wait = self.lease_of(index).map(|lease| Wait::for_instance(lease.slot()));
         *self.waits.of(direction) = wait;
         Step::Over(Action::Pending)
     }

@@ -9,9 +9,9 @@ use pin_project_lite::pin_project;
 
 use super::call::Call;
 use super::exchange::Exchange;
-use crate::error::Cause;
+use crate::error::{Cause, Phase};
 use crate::pool::{CellGuard, Slot};
-use crate::running::{Begun, Running, first_slice};
+use crate::running::{Begun, Outcome, Running, first_slice};
 use crate::sandbox::Usage;
 
 /// What a guest is given for one call.
@@ -25,10 +25,14 @@ pub(super) struct Visiting {
 
 /// What a call leaves behind.
 pub(crate) struct Visited {
-    pub(super) cell: CellGuard,
+    /// None if the instance has been let go meanwhile.
+    pub(super) cell: Option<CellGuard>,
     pub(super) exchange: Option<OwnedMutexGuard<Exchange>>,
     pub(super) usage: Usage,
     pub(super) result: Result<u32, Cause>,
+    pub(super) phase: Phase,
+    /// Something is under way that may enter the guest later.
+    pub(super) expects_calls: bool,
 }
 
 /// Memory for one visit after the other to the guest of one instance: what was used last is nearest to the processor.
@@ -56,7 +60,9 @@ impl Visiting {
         place.as_mut().occupy(self);
         match first_slice(slot, place.as_mut()) {
             Poll::Ready(mut visited) => {
-                visited.cell.keep_berth(Berth(place));
+                if let Some(cell) = &mut visited.cell {
+                    cell.keep_berth(Berth(place));
+                }
                 Begun::Over(visited)
             }
             Poll::Pending => Begun::Running(Running::begun(slot, place)),
@@ -65,13 +71,30 @@ impl Visiting {
 
     async fn visit(self) -> Visited {
         let Self { mut cell, exchange, usage, call, context } = self;
+        let phase = call.phase();
         let Some(instance) = cell.instance() else {
-            return Visited { cell, exchange: Some(exchange), usage, result: Err(Cause::InstanceLost) };
+            let (cell, exchange, result) = (Some(cell), Some(exchange), Err(Cause::InstanceLost));
+            return Visited { cell, exchange, usage, result, phase, expects_calls: false };
         };
         instance.lend(exchange, usage);
         let result = call.make(instance, context).await;
         let (exchange, usage) = instance.give_back();
-        Visited { cell, exchange, usage, result }
+        let expects_calls = instance.expects_calls(context);
+        Visited { cell: Some(cell), exchange, usage, result, phase, expects_calls }
+    }
+}
+
+// === impl Visited ===
+
+impl Outcome for Visited {
+    fn let_go(&mut self, slot: &Slot) {
+        let Some(mut cell) = self.cell.take() else { return };
+        if let Err(cause) = &self.result {
+            slot.bury(&mut cell, self.phase, cause);
+        }
+        if let Some(exchange) = self.exchange.as_mut() {
+            exchange.notify();
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::exchange::{Direction, Exchange, Waiter};
 use super::seat::{Pause, Side};
 use super::{Action, StreamContext};
 use crate::error::Phase;
-use crate::pool::Cell;
+use crate::pool::{Cell, Slot};
 
 /// What each direction waits for.
 #[derive(Default)]
@@ -22,13 +22,21 @@ pub(super) struct Waits {
 /// What a step waits for.
 pub(super) enum Wait {
     /// An instance that another thread is using.
-    Instance(OwnedMutexLockFuture<Cell>),
+    Instance(Arc<Slot>, OwnedMutexLockFuture<Cell>),
     /// The exchange, which another thread's guest has.
     Exchange(OwnedMutexLockFuture<Exchange>),
     /// The guest in this seat.
     Guest(usize),
     /// A guest that is running.
     Running,
+}
+
+// === impl Wait ===
+
+impl Wait {
+    pub(super) fn for_instance(slot: &Arc<Slot>) -> Self {
+        Self::Instance(Arc::clone(slot), slot.wait())
+    }
 }
 
 // === impl Waits ===
@@ -84,7 +92,13 @@ impl StreamContext {
         ready!(self.poll_running(direction, cx));
         loop {
             match self.waits.of(direction).as_mut() {
-                Some(Wait::Instance(instance)) => drop(ready!(instance.poll_unpin(cx))),
+                Some(Wait::Instance(slot, instance)) => match instance.poll_unpin(cx) {
+                    Poll::Ready(cell) => drop(cell),
+                    Poll::Pending => {
+                        slot.note_waiting(cx.waker());
+                        return Poll::Pending;
+                    }
+                },
                 Some(Wait::Exchange(exchange)) => drop(ready!(exchange.poll_unpin(cx))),
                 Some(Wait::Guest(index)) => {
                     let index = *index;

@@ -19,6 +19,7 @@
 //! | budget | guests |
 //! |---|---|
 //! | time of a callback, of start and configuration | `loops`, `hostile.rs` |
+//! | time of a stream | `slices.rs` |
 //! | pause | `out_of_turn`, `stalls.rs` |
 //! | linear memory, table | `stack_and_memory` |
 //! | header entries and bytes, blocks of pairs | `floods`, `bulk`, `lies` |
@@ -28,7 +29,7 @@
 //! | log lines and bytes of a stream, rate of a plugin | `hostile.rs` |
 //! | shared data, queues, metrics, properties | `floods`, `limits.rs` |
 //! | ticks | `lifecycle.rs` |
-//! | size, functions, globals, exports, data segments of a module | `module_that_is_a_bomb…`, `loading.rs` |
+//! | size, types, functions, globals, exports, elements, data segments of a module | `module_that_is_a_bomb…`, `loading.rs` |
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
@@ -460,13 +461,13 @@ fn bulk() -> Vec<Abuse> {
             Answered(503),
             "body bytes",
         ),
-        ends(
+        fails(
             "answer of two megabytes",
             module(&headers(
                 "(drop (call $respond (i32.const 200) (i32.const 0) (i32.const 0) (i32.const 70000) (i32.const 2000000) (i32.const 0) (i32.const 0) (i32.const -1)))",
             )),
-            Answered(503),
-            "local response body",
+            Answered(502),
+            "invalid local response: body of 2000000 bytes",
         ),
         ends(
             "call-out of two megabytes",
@@ -904,6 +905,10 @@ fn module_that_is_a_bomb_for_the_compiler_is_refused_by_its_counts() {
         ("(global i32 (i32.const 0))".repeat(1_001), "globals"),
         ((0..1_001).map(|index| format!("(func (export \"f{index}\"))")).collect(), "exports"),
         ("(data (i32.const 0) \"\")".repeat(100_001), "data segments"),
+        ("(type (func))".repeat(10_001), "types"),
+        ("(elem func)".repeat(10_001), "element segments"),
+        (format!("(func $f) (elem func {})", "$f ".repeat(100_001)), "elements"),
+        (format!("(func $f) {}", format!("(elem func {})", "$f ".repeat(50_001)).repeat(2)), "elements"),
         ("(table 100000000 funcref)".to_owned(), "table elements"),
         ("(table 1 funcref) (table 1 funcref)".to_owned(), "tables"),
     ] {
@@ -918,6 +923,7 @@ fn module_that_is_a_bomb_for_the_compiler_is_refused_by_its_counts() {
         "(memory 1)".to_owned(),
         "(memory i64 1)".to_owned(),
         "(tag (param i32))".to_owned(),
+        format!("(rec {})", "(type (func))".repeat(10_001)),
     ] {
         let refused = refusal(parts.clone());
         assert!(

@@ -67,6 +67,46 @@ fn ticks_come_when_their_period_has_passed() {
     assert_eq!(counts(&plugin).last().unwrap().1, 3);
 }
 
+/// A guest that ticks every 100 ms, from its first tick on every 20 ms, and when it has seen a request every 10 ms.
+const PERIODS: &str = r#"(module
+    (import "env" "proxy_set_tick_period_milliseconds" (func $period (param i32) (result i32)))
+    (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_increment_metric" (func $increment (param i32 i64) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "ticks")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_configure") (param i32 i32) (result i32)
+        (drop (call $define (i32.const 0) (i32.const 100) (i32.const 5) (i32.const 0)))
+        (drop (call $period (i32.const 100)))
+        (i32.const 1))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $period (i32.const 10)))
+    (func (export "proxy_on_tick") (param i32)
+        (drop (call $increment (i32.load (i32.const 0)) (i64.const 1)))
+        (drop (call $period (i32.const 20)))))"#;
+
+#[test]
+fn new_period_of_ticks_begins_at_once() {
+    let engine = Engine::new().unwrap();
+    let plugin = plugin_of(&engine, &wat::parse_str(PERIODS).unwrap(), |_| {}).unwrap();
+    let ticks_in = |milliseconds: u32| {
+        let before = plugin.status().metrics[0].value;
+        for _ in 0..milliseconds {
+            engine.tick();
+            engine.maintain();
+        }
+        plugin.status().metrics[0].value - before
+    };
+    assert_eq!(ticks_in(99), 0);
+    assert_eq!(ticks_in(1), 1, "the first period is over");
+    assert_eq!(
+        (ticks_in(19), ticks_in(1), ticks_in(40)),
+        (0, 1, 2),
+        "the next ones are as the tick has said"
+    );
+    assert_eq!(send([plugin.clone()], get("/")).status(), 200);
+    assert_eq!((ticks_in(9), ticks_in(1)), (0, 1), "and as a request has");
+}
+
 #[test]
 fn compiled_modules_live_as_long_as_somebody_uses_them() {
     let engine = Engine::new().unwrap();

@@ -11,7 +11,7 @@ use nantian_wasm::{
     HttpReply, Module, Plugin, PluginConfig, StreamContext, StreamInfo,
 };
 
-use crate::support::TicksWithLogs;
+use crate::support::{TicksWithLogs, plugin_of};
 
 /// A guest that opens a gRPC stream when it is configured, makes seventeen calls for each stream, and logs.
 const CALLER: &str = r#"(module
@@ -221,4 +221,29 @@ fn stream_keeps_so_many_properties_whichever_callbacks_set_them() {
             "each callback has a budget of 64 KiB, the stream one too"
         );
     }
+}
+
+#[test]
+fn body_of_any_length_passes_a_guest_that_reads_and_writes_each_part() {
+    let text = r#"(module
+        (import "env" "proxy_get_buffer_bytes" (func $get (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_set_buffer_bytes" (func $set (param i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 40)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 65536))
+        (func (export "proxy_on_request_body") (param i32) (param $length i32) (param i32) (result i32)
+            (drop (call $get (i32.const 0) (i32.const 0) (local.get $length) (i32.const 0) (i32.const 4)))
+            (drop (call $set (i32.const 0) (i32.const 0) (local.get $length) (i32.const 65536) (local.get $length)))
+            (i32.const 0)))"#;
+    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |_| {}).unwrap();
+    let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+    let mut parts = Request::new(()).into_parts().0;
+    assert!(matches!(stream.on_request_headers(&mut parts, false), Action::Continue));
+    for megabyte in 0..40 {
+        let mut chunk = Bytes::from(vec![1; 1 << 20]);
+        assert!(matches!(stream.on_request_body(&mut chunk, false), Action::Continue), "{megabyte}");
+        assert_eq!(chunk.len(), 1 << 20);
+    }
+    drop(stream);
+    assert_eq!(plugin.status().peaks[0].used, 1 << 20, "those of the callback that copied most");
 }

@@ -338,7 +338,7 @@ fn ticks_reach_the_root_context() {
         engine.tick();
         engine.maintain();
     }
-    assert_eq!(counts(&plugin), [("ticks".to_owned(), 2)]);
+    assert_eq!(counts(&plugin), [("ticks".to_owned(), 3)]);
 }
 
 #[test]

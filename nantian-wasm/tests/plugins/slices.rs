@@ -1,11 +1,15 @@
 //! Guests run in slices of a millisecond: one that takes long holds up its own stream, and no other.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use http::{Request, Response};
-use nantian_wasm::{Action, Engine, Plugin, StreamContext, StreamInfo, WasmLayer};
+use nantian_wasm::{
+    Action, Cause, Engine, ForeignError, Host, Module, Plugin, PluginConfig, StreamContext, StreamInfo,
+    WasmLayer,
+};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{Ticking, TicksWithLogs, data, frames, get, guest, plugin_of};
@@ -104,6 +108,123 @@ fn stream_of_a_taken_instance_waits_for_it_and_is_woken() {
     assert!(matches!(first.on_request_headers(&mut parts, true), Action::Continue));
 }
 
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn instance_of_a_stream_that_nobody_polls_any_more_is_let_go_by_upkeep() {
+    let engine = Engine::new().unwrap();
+    let plugin = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
+    let mut stalled = interrupted(&engine, &plugin);
+    let mut other = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+    let mut parts = Request::new(()).into_parts().0;
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(matches!(other.on_request_headers(&mut parts, true), Action::Pending));
+    engine.maintain();
+    assert!(other.poll_request(&mut context).is_pending(), "who has it may still come");
+    (0..10).for_each(|_| engine.tick());
+    engine.maintain();
+    assert_eq!(other.poll_request(&mut context), Poll::Ready(()));
+    assert!(matches!(other.on_request_headers(&mut parts, true), Action::Continue));
+    // It finds its call done when it comes after all.
+    while stalled.poll_request(&mut context) == Poll::Pending {}
+    assert!(matches!(stalled.on_request_headers(&mut parts, true), Action::Continue));
+    drop((stalled, other));
+    let metrics = plugin.status().metrics;
+    assert!(metrics.iter().all(|metric| metric.value == 2), "{metrics:?}");
+}
+
+#[test]
+fn guest_whose_stream_is_not_polled_is_stopped_by_its_time_limit() {
+    let engine = Engine::new().unwrap();
+    let plugin = plugin_of(&engine, &guest("hostile"), |config| config.configuration = "lh".into()).unwrap();
+    let (_ticking, _kept) = (Ticking::of(&engine), Ticking::upkeep(&engine));
+    let mut stalled = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+    let mut attack = Request::get("/").header("x-attack", "1").body(()).unwrap().into_parts().0;
+    assert!(matches!(stalled.on_request_headers(&mut attack, true), Action::Pending));
+    while plugin.status().rebuilds == 0 || plugin.status().live_instances == 0 {
+        std::thread::yield_now();
+    }
+    let mut context = Context::from_waker(Waker::noop());
+    while stalled.poll_request(&mut context) == Poll::Pending {}
+    assert!(matches!(stalled.on_request_headers(&mut attack, true), Action::Fail(_)));
+    assert_eq!((plugin.status().traps.time_limit, plugin.status().traps.total()), (1, 1));
+}
+
+#[test]
+fn stream_that_waits_behind_one_that_does_not_come_is_woken_by_upkeep() {
+    let engine = Engine::new().unwrap();
+    let plugin = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
+    let mut running = interrupted(&engine, &plugin);
+    let wait = |woken: &Arc<Woken>| {
+        let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+        let mut parts = Request::new(()).into_parts().0;
+        assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));
+        let waker = Waker::from(Arc::clone(woken));
+        assert!(stream.poll_request(&mut Context::from_waker(&waker)).is_pending());
+        stream
+    };
+    let woken: [Arc<Woken>; 2] = Default::default();
+    let _streams = [wait(&woken[0]), wait(&woken[1])];
+    let mut context = Context::from_waker(Waker::noop());
+    while running.poll_request(&mut context) == Poll::Pending {}
+    assert_eq!(woken.each_ref().map(|woken| woken.0.load(Ordering::Relaxed)), [1, 0]);
+    engine.maintain();
+    assert!(woken[1].0.load(Ordering::Relaxed) > 0);
+}
+
+/// A guest that ticks for 60 lines of its log, each a millisecond long, and counts its ticks.
+const TICKS: &str = r#"(module
+    (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+    (import "env" "proxy_set_tick_period_milliseconds" (func $period (param i32) (result i32)))
+    (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_increment_metric" (func $increment (param i32 i64) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "ticks")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_configure") (param i32 i32) (result i32)
+        (drop (call $define (i32.const 0) (i32.const 100) (i32.const 5) (i32.const 0)))
+        (drop (call $period (i32.const 10)))
+        (i32.const 1))
+    (func (export "proxy_on_tick") (param i32) (local $rounds i32)
+        (loop $more
+            (drop (call $log (i32.const 2) (i32.const 100) (i32.const 5)))
+            (local.set $rounds (i32.add (local.get $rounds) (i32.const 1)))
+            (br_if $more (i32.lt_u (local.get $rounds) (i32.const 60))))
+        (drop (call $increment (i32.load (i32.const 0)) (i64.const 1)))))"#;
+
+#[test]
+fn ticks_that_take_long_hold_up_no_other_plugin_and_come_more_rarely() {
+    let engine = Engine::new().unwrap();
+    let ticking = plugin_of(&engine, &wat::parse_str(TICKS).unwrap(), |_| {}).unwrap();
+    let trapping = plugin_of(&engine, &guest("hostile"), |config| config.configuration = "th".into());
+    let trapping = trapping.unwrap();
+    let ticks = || ticking.status().metrics[0].value;
+    (0..10).for_each(|_| engine.tick());
+    tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 1), || {
+        let attack = || Request::get("/").header("x-attack", "1").body(frames([])).unwrap();
+        assert_eq!(crate::support::send([trapping.clone()], attack()).status(), 503);
+        engine.maintain();
+        assert_eq!((ticks(), trapping.status().live_instances), (0, 1), "replaced while the other one ticks");
+        (0..10).for_each(|_| engine.maintain());
+        assert_eq!(ticks(), 1);
+        // Four times as long as it took.
+        (0..230).for_each(|_| engine.tick());
+        (0..10).for_each(|_| engine.maintain());
+        assert_eq!(ticks(), 1);
+        (0..20).for_each(|_| engine.tick());
+        (0..10).for_each(|_| engine.maintain());
+        assert_eq!(ticks(), 2);
+    });
+}
+
 /// A guest that logs in the request's headers, lets bodies pass, and records the size of the request in the end.
 const COUNTED: &str = r#"(module
     (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
@@ -152,7 +273,7 @@ fn stream_of_a_plugin_that_is_replaced_while_its_guest_runs_is_ended_by_its_own_
     let engine = Engine::new().unwrap();
     let old = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
     let stream = interrupted(&engine, &old);
-    let new = old.successor(old.module(), nantian_wasm::PluginConfig::new("probe"), None).unwrap();
+    let new = old.successor(old.module(), PluginConfig::new("probe"), None).unwrap();
     drop((stream, old));
     let metric = |name: &str| {
         let metrics = new.status().metrics;
@@ -165,4 +286,54 @@ fn stream_of_a_plugin_that_is_replaced_while_its_guest_runs_is_ended_by_its_own_
         (1, 2),
         "the context of the stream, and that of the root"
     );
+}
+
+/// A guest that takes 60 ms for each part of a request's body.
+const TOILS: &str = r#"(module
+    (import "env" "proxy_call_foreign_function" (func $call (param i32 i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (local $rounds i32)
+        (loop $more
+            (drop (call $call (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 8) (i32.const 12)))
+            (local.set $rounds (i32.add (local.get $rounds) (i32.const 1)))
+            (br_if $more (i32.lt_u (local.get $rounds) (i32.const 60))))
+        (i32.const 0)))"#;
+
+/// Lets a millisecond pass with each call.
+struct Toil(Engine);
+
+impl Host for Toil {
+    fn foreign_function(&self, _: &str, _: &str, _: &[u8]) -> Option<Result<Vec<u8>, ForeignError>> {
+        self.0.tick();
+        None
+    }
+}
+
+#[test]
+fn stream_whose_callbacks_together_take_too_long_fails_and_its_instance_lives_on() {
+    let engine = Engine::new().unwrap();
+    let module = Module::compile(&engine, &wat::parse_str(TOILS).unwrap(), None).unwrap();
+    let plugin =
+        Plugin::with_host(&module, PluginConfig::new("toils"), Arc::new(Toil(engine.clone()))).unwrap();
+    let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+    let mut parts = Request::new(()).into_parts().0;
+    assert!(matches!(stream.on_request_headers(&mut parts, false), Action::Continue));
+    let mut context = Context::from_waker(Waker::noop());
+    let mut shown = 0;
+    let failure = loop {
+        assert!(shown < 100, "never stopped");
+        let mut chunk = bytes::Bytes::from_static(b"part");
+        match stream.on_request_body(&mut chunk, false) {
+            Action::Continue => shown += 1,
+            Action::Pending => while stream.poll_request(&mut context).is_pending() {},
+            Action::Fail(failure) => break failure,
+            action => panic!("{action:?}"),
+        }
+    };
+    // A second of 60 ms each, and what came back meanwhile.
+    assert!((16..=19).contains(&shown), "{shown} parts");
+    assert_eq!(failure.cause, Cause::Budget { what: "time of the stream" });
+    let status = plugin.status();
+    assert_eq!((status.traps.total(), status.live_instances), (0, status.instances));
 }

@@ -1,0 +1,130 @@
+//! What upkeep goes on with when whoever began it does not: calls, and streams that wait.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Waker};
+
+use futures_util::lock;
+
+use crate::pool::Slot;
+use crate::running::{Begun, Running, Turn};
+use crate::stream::{Exchange, SharedExchange};
+
+/// Beats of the clock for which a call that has used up a slice is not polled before upkeep goes on with it.
+const PATIENCE: u64 = 10;
+
+/// A call that nobody polls.
+type Left = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What one slot has for upkeep.
+#[derive(Default)]
+pub(crate) struct Unattended {
+    /// Calls under way whose stream is gone.
+    left: Mutex<Vec<Left>>,
+    /// The call under way that whoever waits for it may not poll.
+    watched: Mutex<Option<Weak<dyn Turn>>>,
+    /// Streams that wait for the instance, also those that have been woken and did not come.
+    waiting: Mutex<Vec<Waker>>,
+    /// Streams this instance holds, and until when.
+    paused: Mutex<Vec<Paused>>,
+}
+
+struct Paused {
+    generation: u64,
+    until: u64,
+    exchange: Weak<lock::Mutex<Exchange>>,
+}
+
+// === impl Slot ===
+
+impl Slot {
+    /// Takes over a call that nobody polls any more.
+    pub(crate) fn adopt(&self, call: Left) {
+        locked(&self.unattended().left).push(call);
+    }
+
+    /// Whether there are calls that nobody polls.
+    pub(crate) fn has_left(&self) -> bool {
+        !locked(&self.unattended().left).is_empty()
+    }
+
+    /// Gives each call that nobody polls a slice, then makes the calls that waited for it; whether some go on.
+    pub(crate) fn give_turns(self: &Arc<Self>) -> bool {
+        let mut left = std::mem::take(&mut *locked(&self.unattended().left));
+        left.retain_mut(|call| {
+            self.resume();
+            call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+        });
+        locked(&self.unattended().left).append(&mut left);
+        self.settle();
+        self.has_left()
+    }
+
+    /// Begins a call of nobody's.
+    pub(crate) fn set_off(self: &Arc<Self>, call: impl Future<Output = ()> + Send + 'static) {
+        if let Begun::Running(running) = Running::begin(self, call) {
+            running.leave(|()| {});
+        }
+    }
+
+    /// Notes the call under way, for upkeep to go on with it should its stream be polled no more: a client that does not
+    /// read must not keep the instance.
+    pub(crate) fn watch(&self, call: Weak<dyn Turn>) {
+        *locked(&self.unattended().watched) = Some(call);
+    }
+
+    /// Takes over the call under way if nobody has polled it for long; whoever waits for it finds it further on, or over.
+    pub(crate) fn adopt_stalled(self: &Arc<Self>) {
+        if self.clock().beats().saturating_sub(self.resumed_at()) < PATIENCE {
+            return;
+        }
+        if let Some(call) = locked(&self.unattended().watched).take().as_ref().and_then(Weak::upgrade) {
+            let slot = Arc::downgrade(self);
+            self.adopt(Box::pin(std::future::poll_fn(move |cx| call.turn(&slot, cx))));
+        }
+    }
+
+    /// Notes who waits for the instance. The lock wakes one of them at a time, who may not come.
+    pub(crate) fn note_waiting(&self, waker: &Waker) {
+        let mut waiting = locked(&self.unattended().waiting);
+        if !waiting.iter().any(|known| known.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    }
+
+    /// Wakes all who wait for the instance, if nobody has it.
+    pub(crate) fn wake_waiting(&self) {
+        let is_waited_for = !locked(&self.unattended().waiting).is_empty();
+        if is_waited_for && self.try_lock().is_some() {
+            std::mem::take(&mut *locked(&self.unattended().waiting)).into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Notes a stream that its guest holds. One that is woken too early, because it holds both messages or its time was
+    /// prolonged, notes itself again.
+    pub(crate) fn note_pause(&self, exchange: &SharedExchange, until: u64) {
+        let paused = Paused { generation: self.generation(), until, exchange: Arc::downgrade(exchange) };
+        let mut all = locked(&self.unattended().paused);
+        match all.iter_mut().find(|known| known.exchange.ptr_eq(&paused.exchange)) {
+            Some(known) => known.until = known.until.min(until),
+            None => all.push(paused),
+        }
+    }
+
+    /// Wakes held streams whose time is over or whose instance has ended.
+    pub(crate) fn wake_at(&self, now: u64) {
+        let generation = self.generation();
+        locked(&self.unattended().paused).retain(|paused| {
+            let Some(exchange) = paused.exchange.upgrade() else { return false };
+            if paused.until > now && paused.generation == generation {
+                return true;
+            }
+            // Somebody who has the exchange is awake; should another wait, it is woken in the next round.
+            exchange.try_lock().map(|mut exchange| exchange.wake()).is_none()
+        });
+    }
+}
+
+fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
