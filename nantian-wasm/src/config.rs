@@ -109,11 +109,13 @@ pub struct Sandbox {
     /// Unit: bytes. Range: 64 KiB..=4 GiB. Default: 64 MiB. Source: `sandbox.maxMemoryBytes`.
     pub max_memory: usize,
     /// Time one callback may run, counted in calls of [`Engine::tick`](crate::Engine::tick) and rounded up to 1 ms. While
-    /// its guest waits for the next slice, no time passes.
+    /// its guest waits for the next slice, no time passes. All callbacks of a stream together have ten times as much, which
+    /// comes back in twenty times the time that it was spent in.
     ///
     /// Range: 1 ms..=60 s. Default: 100 ms. Source: `sandbox.maxExecutionTimeMs`.
     pub max_execution_time: Duration,
-    /// Body bytes held back for one stream and direction while the guest asks to buffer.
+    /// Body bytes held back for one stream and direction while the guest asks to buffer. More of them end the stream under
+    /// either failure policy: a request with 413.
     ///
     /// Unit: bytes. Range: 0..=1 GiB. Default: 1 MiB.
     pub max_buffered_body: usize,
@@ -136,6 +138,9 @@ pub enum FailurePolicy {
     #[default]
     FailClosed,
     /// The stream goes on without the plugin; what the failed callback changed is undone.
+    ///
+    /// What the plugin refuses is refused all the same: an answer stands although its guest traps afterwards, one that is no
+    /// response or comes too late ends the stream, and so does a body too large to be held. Clients could bring those about.
     FailOpen,
 }
 

@@ -270,6 +270,19 @@ impl Failure {
     }
 }
 
+// === impl Cause ===
+
+impl Cause {
+    /// Whether the guest refused the stream, in however bad a way, or could not be shown all that it wanted to judge: what a
+    /// plugin that fails open must not let pass, since clients could make it so.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Closed | Self::LateAnswer | Self::InvalidAnswer { .. } | Self::BodyTooLarge { .. }
+        )
+    }
+}
+
 // === impl Phase ===
 
 impl Phase {

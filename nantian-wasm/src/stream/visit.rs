@@ -3,7 +3,7 @@
 use http::HeaderMap;
 
 use super::exchange::Direction;
-use super::{Action, StreamContext};
+use super::{Action, LocalResponse, StreamContext};
 use crate::config::FailurePolicy;
 use crate::error::{Cause, Failure, Phase};
 use crate::plugin::Plugin;
@@ -119,31 +119,37 @@ impl StreamContext {
         if let Some(fault) = fault {
             return Some(self.failed(plugin, index, phase, fault));
         }
-        let answer = answer?;
+        answer.map(|answer| self.answered(plugin, index, phase, answer))
+    }
+
+    /// Sends a guest's own answer, unless a response's headers have left already.
+    fn answered(&mut self, plugin: &Plugin, index: usize, phase: Phase, answer: LocalResponse) -> Visit {
         if phase.is_past_response_headers() && self.response.is_released {
-            return Some(self.failed(plugin, index, phase, Cause::LateAnswer));
+            return self.failed(plugin, index, phase, Cause::LateAnswer);
         }
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.details = Some(answer.details.clone());
         }
         self.request.is_over = true;
-        Some(Visit::Over(Action::Respond(answer)))
+        Visit::Over(Action::Respond(answer))
     }
 
-    /// Applies the failure policy: whatever happens to the stream, the plugin sees no more of it.
+    /// Applies the failure policy: whatever happens to the stream, the plugin sees no more of it. A refusal stands under
+    /// either policy, and so does one that the guest had spoken before it failed.
     pub(super) fn failed(&mut self, plugin: &Plugin, index: usize, phase: Phase, cause: Cause) -> Visit {
         if let Some(member) = self.members.get_mut(index) {
             member.is_out = true;
         }
         let failure = Failure { plugin: plugin.shared_name(), phase, cause };
         plugin.note_failure(&failure);
-        // What the guest wanted as well has no meaning any more.
-        let exchange = self.exchange.as_mut();
-        if let Some(seat) = exchange.and_then(|exchange| exchange.seats.get_mut(index)) {
-            (seat.answer, seat.fault) = (None, None);
-        }
-        // A plugin that closes the stream does not fail: its wish is granted under either policy.
-        if plugin.failure_policy() == FailurePolicy::FailOpen && failure.cause != Cause::Closed {
+        let seat = self.exchange.as_mut().and_then(|exchange| exchange.seats.get_mut(index));
+        let (answer, fault) = seat.map(|seat| (seat.answer.take(), seat.fault.take())).unwrap_or_default();
+        let is_refused = [Some(&failure.cause), fault.as_ref()].into_iter().flatten().any(Cause::is_refusal);
+        if plugin.failure_policy() == FailurePolicy::FailOpen && !is_refused {
+            // A guest that has answered had judged the message before it failed.
+            if let Some(answer) = answer {
+                return self.answered(plugin, index, phase, answer);
+            }
             if let Some(exchange) = self.exchange.as_mut() {
                 exchange.roll_back(index);
             }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use nantian_wasm::{Action, Engine, Module, Plugin, PluginConfig, StreamContext, StreamInfo};
+use nantian_wasm::{Action, Engine, FailurePolicy, Module, Plugin, PluginConfig, StreamContext, StreamInfo};
 use proptest::prelude::*;
 
 use crate::support::{TicksWithLogs, guest};
@@ -56,6 +56,9 @@ struct Reference {
     place: usize,
     trace: u64,
     sides: [Side; 2],
+    fails_open: bool,
+    /// It trapped and fails open: it is not asked any more, and holds nothing.
+    is_out: bool,
 }
 
 enum End {
@@ -74,6 +77,9 @@ impl Side {
 
 impl Reference {
     fn call(&mut self, direction: usize, callback: u64, length: usize, end: bool) -> Result<u8, End> {
+        if self.is_out {
+            return Ok(0);
+        }
         let code = (callback << 40) + ((length as u64) << 1) + u64::from(end);
         self.trace = self.trace.wrapping_mul(1_000_003).wrapping_add(code);
         let what = self.script.get(self.place).copied().unwrap_or_default();
@@ -83,12 +89,17 @@ impl Reference {
                 (side.is_held, side.is_let_go) = (false, true);
             }
         }
-        if what & TRAPS != 0 {
+        if what & TRAPS != 0 && !self.fails_open {
             return Err(End::Failed);
         }
+        self.is_out = what & TRAPS != 0;
+        // A guest that has answered before it traps has refused the message all the same.
         if what & ANSWERS != 0 {
             // Behind the response's headers there is nobody to answer.
             return Err(if direction == RESPONSE && callback > 4 { End::Failed } else { End::Answered });
+        }
+        if self.is_out {
+            return Ok(0);
         }
         Ok(what & 3)
     }
@@ -170,7 +181,7 @@ impl Reference {
 
     /// A stuck part goes on, if the guest has let it go since.
     fn retry(&mut self, direction: usize) -> Outcome {
-        if self.sides[direction].is_let_go {
+        if self.sides[direction].is_let_go || self.is_out {
             Outcome::Passed(self.sides[direction].take())
         } else {
             Outcome::Stuck
@@ -277,8 +288,11 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new().unwrap());
 static MODULE: LazyLock<Module> =
     LazyLock::new(|| Module::compile(&ENGINE, &guest("scripted"), None).unwrap());
 
-fn scripted(script: &[u8]) -> Plugin {
+fn scripted(script: &[u8], fails_open: bool) -> Plugin {
     let mut config = PluginConfig::new("scripted");
+    if fails_open {
+        config.failure_policy = FailurePolicy::FailOpen;
+    }
     config.configuration = Bytes::copy_from_slice(script);
     config.instances = NonZeroUsize::new(1);
     Plugin::new(&MODULE, config).unwrap()
@@ -319,13 +333,14 @@ proptest! {
         // Milliseconds that pass in the middle of each callback: the guest gives way, and goes on later.
         slices in 0..3_u32,
         is_polled_elsewhere: bool,
+        fails_open: bool,
     ) {
         let engine = Engine::clone(&ENGINE);
         let _clock = tracing::subscriber::set_default(TicksWithLogs(engine, slices));
-        let plugin = scripted(&script);
+        let plugin = scripted(&script, fails_open);
         let mut machine = Machine::new(&plugin, is_polled_elsewhere);
         let mut reference =
-            Reference { script, place: 0, trace: 0, sides: Default::default() };
+            Reference { script, place: 0, trace: 0, sides: Default::default(), fails_open, is_out: false };
         let mut waiting = [request.into_iter().collect::<std::collections::VecDeque<_>>(), response.into()];
         let mut stuck: [Option<Part>; 2] = [None, None];
         let mut order = order.into_iter();

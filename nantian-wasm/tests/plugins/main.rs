@@ -17,6 +17,7 @@ mod limits;
 mod loading;
 mod pingora;
 mod places;
+mod refusals;
 mod sdk;
 mod slices;
 mod stalls;
