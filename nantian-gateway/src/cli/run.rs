@@ -30,7 +30,7 @@ use crate::{
     listen::Timeouts,
     metrics::Metrics,
     observe::{self, AccessLog},
-    policy::{Outside, OwnIdentities, Tokens},
+    policy::{Outside, OwnIdentities, PluginNews, Tokens},
     runtime::{WorkerConfig, Workers, raise_open_files},
     source::{Files, Source, Watcher},
     stream::UdpConfig,
@@ -181,6 +181,7 @@ pub(super) async fn serve(
         .with_plugin_instances(common.max_plugin_instances, instances)
         .telling(telemetry)
         .exchanging(tokens);
+    let plugins = registry.plugin_news().clone();
     let here = Locality::new("", common.zone.as_str(), common.node.as_str());
     let mut control =
         Control::new(source, gates, session_keys, workers, metrics, view.clone(), registry).located(here);
@@ -191,7 +192,8 @@ pub(super) async fn serve(
     if is_complete {
         control.reload().await;
         ready();
-        reload_until_the_end(&mut control, &mut changes, &modules, &store_changed, &mut signals).await;
+        let news = News { modules, plugins, store_changed };
+        reload_until_the_end(&mut control, &mut changes, &news, &mut signals).await;
     }
     tracing::info!(timeout = ?common.drain_timeout, "draining");
     crate::runtime::blocking(move || control.drain()).await?;
@@ -229,19 +231,26 @@ fn start_store(
     Some(store)
 }
 
+/// What changes besides the objects.
+struct News {
+    modules: Modules,
+    plugins: PluginNews,
+    store_changed: Arc<Notify>,
+}
+
 async fn reload_until_the_end(
     control: &mut Control,
     changes: &mut impl Changes,
-    modules: &Modules,
-    store_changed: &Notify,
+    news: &News,
     signals: &mut Signals,
 ) {
     loop {
         tokio::select! {
             () = changes.changed() => { control.reload().await; }
-            () = modules.changed() => { control.reload_and_retry().await; }
+            () = news.modules.changed() => { control.reload_and_retry().await; }
+            () = news.plugins.changed() => { control.reload_and_retry().await; }
             () = control.retry_due() => control.retry().await,
-            () = store_changed.notified() => control.tell_again(),
+            () = news.store_changed.notified() => control.tell_again(),
             _ = signals.hangup.recv() => {
                 tracing::info!("SIGHUP: reloading");
                 control.reload_and_retry().await;

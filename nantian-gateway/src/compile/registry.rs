@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     num::{NonZeroU32, NonZeroUsize},
     sync::Arc,
+    time::Duration,
 };
 
 use nantian_lb::{Balancer, session::SessionKeys};
@@ -18,14 +19,20 @@ use crate::{
     metrics::Metrics,
     pattern::Patterns,
     policy::{
-        AiObserver, Limiters, Outside, OwnIdentities, PolicyLimiter, Tokens, WasmPlugins, ai_target,
-        rate_limit_policy, service_info,
+        AiObserver, Limiters, NotRunning, Outside, OwnIdentities, PluginNews, PolicyLimiter, Tokens,
+        WasmPlugins, ai_target, rate_limit_policy, service_info,
     },
     respond::Chain,
     telemetry::Telemetry,
     translate::conditions::Reason,
     upstream::{Destination, Roots, UpstreamTls},
 };
+
+/// How long the first snapshot waits for its plugins: nobody is served before.
+const START: Duration = Duration::from_secs(10);
+/// How long another one waits for those that are new to it: most take effect with the edit that brings them, and one that is
+/// slow to compile does not hold up what else changes.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// State that outlives a snapshot.
 #[derive(Debug)]
@@ -149,6 +156,21 @@ impl Registry {
         self
     }
 
+    /// Tells when a plugin has started since the last snapshot was compiled, or is to be tried again.
+    pub fn plugin_news(&self) -> &PluginNews {
+        self.plugins.news()
+    }
+
+    /// Lets the plugins of `ir` start, and waits for those that are new, for each no longer than the snapshot may wait.
+    ///
+    /// # Cancellation
+    /// They go on starting.
+    pub async fn start_plugins(&mut self, ir: &Ir, is_first: bool) {
+        self.update_balancers(ir);
+        self.update_plugins(ir);
+        self.plugins.started_within(if is_first { START } else { GRACE }).await;
+    }
+
     /// The engine of the plugins. Its clock must run before the first plugin is compiled in.
     ///
     /// # Errors
@@ -193,9 +215,7 @@ impl Registry {
     pub(super) fn update(&mut self, ir: &Ir) -> Vec<Problem> {
         self.update_balancers(ir);
         let mut problems = self.update_ai_services(ir);
-        let Self { plugins, balancers, .. } = self;
-        let upstream = |id: &BackendId| balancers.get(id).and_then(BalancedBackend::usable);
-        for (id, why) in plugins.update(&ir.plugins, upstream) {
+        for (id, why) in self.update_plugins(ir) {
             if let Some(plugin) = ir.plugins.get(&id) {
                 let object = plugin.object.clone();
                 problems.push(Problem::new("WasmPlugin", object, why.reason, why.message));
@@ -208,6 +228,11 @@ impl Registry {
         let routes: HashSet<_> = ir.routes.iter().map(|route| &route.id).collect();
         self.retries.retain(|(route, id), _| routes.contains(route) && ir.backends.contains_key(id));
         problems
+    }
+
+    fn update_plugins(&mut self, ir: &Ir) -> Vec<(PolicyId, NotRunning)> {
+        let Self { plugins, balancers, .. } = self;
+        plugins.update(&ir.plugins, |id| balancers.get(id).and_then(BalancedBackend::usable))
     }
 
     /// The balancer of a backend, if something may be sent there; its endpoints and strategy change without a new snapshot.

@@ -280,6 +280,7 @@ impl Control {
                 Err(error) => tracing::error!(error = %Chain(&error), "plugins cannot run"),
             }
         }
+        self.registry.start_plugins(ir, self.generation == 1).await;
         let compiled = compile(ir, &mut self.registry, self.generation);
         self.problems = compiled.problems;
         self.snapshot = compiled.snapshot;

@@ -19,5 +19,5 @@ pub use self::{
         Ahead, InvalidRateLimit, Limiters, Models, PolicyLimiter, RateLimits, policy as rate_limit_policy,
     },
     session::SessionScope,
-    wasm::{Outside, PluginPlace, Plugins, WasmPlugins, is_closed_by_plugin},
+    wasm::{NotRunning, Outside, PluginNews, PluginPlace, Plugins, WasmPlugins, is_closed_by_plugin},
 };

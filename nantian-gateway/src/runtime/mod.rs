@@ -1,5 +1,6 @@
 //! Threads and tasks: the only place that spawns.
 
+mod background;
 mod calls;
 mod local;
 mod open_files;
@@ -8,6 +9,7 @@ mod worker;
 mod workers;
 
 pub use self::{
+    background::Background,
     calls::CallThread,
     local::LocalSnapshot,
     open_files::raise_open_files,

@@ -4,22 +4,25 @@ mod config;
 mod foreign;
 mod grpc;
 mod host;
+mod running;
+mod start;
 
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
-    str::FromStr,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{Extensions, Request, Response, StatusCode};
 use nantian_lb::Balancer;
 use nantian_wasm::{
-    Allocation, BodyError, Cause, Digest, Engine, EngineConfig, EngineError, Host, Module, Plugin,
-    PluginError, StreamInfo, WasmLayer,
+    Allocation, BodyError, Cause, Engine, EngineConfig, EngineError, Plugin, StreamInfo, WasmLayer,
 };
+use tokio::time::sleep_until;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 
 use crate::{
@@ -28,13 +31,18 @@ use crate::{
     fetch::{Fetched, ModuleKey, Modules},
     ir::{self, BackendId, PluginSource, PolicyId},
     listen::RequestInfo,
-    respond::{self, Chain},
+    respond,
     runtime::CallThread,
     translate::conditions::Reason,
     upstream::{ClientConfig, Destination},
 };
 
-use self::host::PluginHost;
+pub use self::start::PluginNews;
+use self::{
+    host::PluginHost,
+    running::{Running, State},
+    start::{Starter, Wanted},
+};
 
 /// The running plugins of the process.
 #[derive(Debug, Default)]
@@ -45,6 +53,7 @@ pub struct WasmPlugins {
     outside: Option<Outside>,
     /// Started when the first plugin may call out.
     calls: Option<CallThread>,
+    starter: Starter,
     running: BTreeMap<PolicyId, Running>,
 }
 
@@ -56,16 +65,6 @@ pub struct Outside {
     pub modules: Modules,
     /// Limits and roots of the client for call-outs.
     pub client: ClientConfig,
-}
-
-#[derive(Debug)]
-struct Running {
-    config: ir::Plugin,
-    /// The last good one: an edit that cannot be started leaves it in place.
-    plugin: Option<Plugin>,
-    host: Option<Arc<PluginHost>>,
-    /// Why the present configuration is not the one that runs.
-    failed: Option<NotRunning>,
 }
 
 /// Why a plugin's configuration does not run.
@@ -113,9 +112,15 @@ impl WasmPlugins {
         self.outside = Some(outside);
     }
 
-    /// Starts what is new or edited, tries again what has failed, and ends what is gone.
+    /// Tells when to [`update`](Self::update) again.
+    pub fn news(&self) -> &PluginNews {
+        self.starter.news()
+    }
+
+    /// Lets what is new or edited be started, tries again what has failed and may do better, and ends what is gone.
     ///
-    /// Returns the plugins whose configuration does not run, and why. Compiles on the calling thread.
+    /// Returns the plugins whose configuration does not run, and why: also because they are being started, which is done
+    /// elsewhere and told by [`news`](Self::news).
     pub fn update(
         &mut self,
         plugins: &BTreeMap<PolicyId, ir::Plugin>,
@@ -140,25 +145,39 @@ impl WasmPlugins {
                 running.config.upstreams.clone_from(&config.upstreams);
             }
             let mut running = match known {
-                Some(running) if running.failed.is_none() && running.config == *config => running,
-                known => {
-                    let last_good = known.and_then(|running| running.plugin);
-                    let (plugin, failed) = match self.start(config, last_good.as_ref(), host.clone()) {
-                        Ok(plugin) => (Some(plugin), None),
-                        Err(reason) => (last_good, Some(reason)),
-                    };
-                    Running { config: config.clone(), plugin, host: None, failed }
-                }
+                Some(running) if running.config == *config => running,
+                known => Running::new(config, known),
             };
             running.host = host;
+            running.look();
+            if running.is_to_start() {
+                self.start(&mut running);
+            }
             self.running.insert(id.clone(), running);
         }
+        self.starter.news().remind_at(self.running.values().filter_map(Running::due).min());
         // Why a module is missing has been said already.
         let failed = self
             .running
             .iter()
             .filter(|(_, running)| !matches!(running.config.source, PluginSource::Missing(_)));
-        failed.filter_map(|(id, running)| Some((id.clone(), running.failed.clone()?))).collect()
+        failed.filter_map(|(id, running)| Some((id.clone(), running.fault()?))).collect()
+    }
+
+    /// Waits until every plugin that is new has started, for each no longer than this since it was let.
+    ///
+    /// # Cancellation
+    /// They go on starting.
+    pub async fn started_within(&self, patience: Duration) {
+        let news = self.starter.news();
+        while let Some(until) = self.running.values().filter_map(|running| running.awaited(patience)).min() {
+            tokio::select! {
+                () = news.arrived() => {}
+                () = sleep_until(until) => {}
+            }
+        }
+        // Whoever waited here has heard.
+        let _ = news.arrived().now_or_never();
     }
 
     /// What a plugin may reach; `None` if it may call out and cannot.
@@ -175,38 +194,27 @@ impl WasmPlugins {
         self.calls.clone()
     }
 
-    fn start(
-        &self,
-        config: &ir::Plugin,
-        last_good: Option<&Plugin>,
-        host: Option<Arc<PluginHost>>,
-    ) -> Result<Plugin, NotRunning> {
-        let bytes = self.bytes(config)?;
-        let engine = self.engine.as_ref().ok_or_else(|| invalid("this machine cannot run WebAssembly"))?;
-        let expected = config
-            .sha256
-            .as_deref()
-            .map(Digest::from_str)
-            .transpose()
-            .map_err(|error| invalid(format!("spec.wasm.sha256: {error}")))?;
-        let module = Module::compile(engine, &bytes, expected)
-            .map_err(|error| invalid(format!("spec.wasm: {}", Chain(&error))))?;
-        let mut settings = config::plugin(config);
-        settings.instances = self.workers;
-        let host: Option<Arc<dyn Host>> = host.map(|host| host as _);
-        let plugin = match (last_good, host) {
-            // Shared data, queues and metrics survive an edit.
-            (Some(last_good), host) => last_good.successor(&module, settings, host),
-            (None, Some(host)) => Plugin::with_host(&module, settings, host),
-            (None, None) => Plugin::new(&module, settings),
-        };
-        plugin.map_err(|error| match error {
-            PluginError::Full { .. } => NotRunning {
+    /// Lets a plugin be started, if its module is there.
+    fn start(&mut self, running: &mut Running) {
+        let started = self.fetched(&running.config).and_then(|fetched| {
+            let engine = self.engine.clone();
+            let wanted = Wanted {
+                engine: engine.ok_or_else(|| invalid("this machine cannot run WebAssembly"))?,
+                config: running.config.clone(),
+                fetched,
+                last_good: running.plugin.clone(),
+                host: running.host.clone(),
+                instances: self.workers,
+            };
+            self.starter.begin(wanted).map_err(|error| NotRunning {
                 reason: Reason::NoResources,
-                message: format!("{error} (--max-plugin-instances)"),
-            },
-            error => invalid(format!("spec: {}", Chain(&error))),
-        })
+                message: format!("no thread to start it on: {error}"),
+            })
+        });
+        running.state = match started {
+            Ok(start) => State::Starts(start),
+            Err(why) => State::Waits(why),
+        };
     }
 
     /// Every plugin that runs.
@@ -214,16 +222,17 @@ impl WasmPlugins {
         self.running.values().filter_map(|running| running.plugin.as_ref())
     }
 
-    fn bytes(&self, config: &ir::Plugin) -> Result<Bytes, NotRunning> {
+    /// What was fetched for a plugin; nothing for one that brings its module.
+    fn fetched(&self, config: &ir::Plugin) -> Result<Option<Bytes>, NotRunning> {
         match &config.source {
-            PluginSource::Bytes(bytes) => return Ok(Bytes::copy_from_slice(bytes)),
+            PluginSource::Bytes(_) => return Ok(None),
             PluginSource::Missing(reason) => return Err(invalid(reason.clone())),
             PluginSource::Url(_) => {}
         }
         let outside = self.outside.as_ref().zip(module_key(config));
         let (outside, key) = outside.ok_or_else(|| invalid("spec.wasm.url: nothing is fetched here"))?;
         match outside.modules.get(&key) {
-            Fetched::Ready(bytes) => Ok(bytes),
+            Fetched::Ready(bytes) => Ok(Some(bytes)),
             Fetched::Pending => Err(NotRunning {
                 reason: Reason::Pending,
                 message: "spec.wasm.url: the module is being fetched".to_owned(),
@@ -347,3 +356,6 @@ impl PluginPlace {
         stream
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! A plugin of the process, and how far its present configuration has come.
+
+use std::{sync::Arc, time::Duration};
+
+use nantian_wasm::Plugin;
+use tokio::time::Instant;
+
+use super::{
+    NotRunning,
+    host::PluginHost,
+    start::{Compiled, Failed, Outcome, Retry, Start},
+};
+use crate::{ir, translate::conditions::Reason};
+
+/// A plugin of the process.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) config: ir::Plugin,
+    /// The last good one: an edit that cannot be started leaves it in place.
+    pub(super) plugin: Option<Plugin>,
+    pub(super) host: Option<Arc<PluginHost>>,
+    /// The module of the configuration, once it is known: not compiled again for as long as it is kept.
+    pub(super) module: Option<Arc<Compiled>>,
+    pub(super) state: State,
+    pub(super) retry: Option<Retry>,
+}
+
+/// How far the present configuration of a plugin has come.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Its module is not there.
+    Waits(NotRunning),
+    /// It is being compiled and started.
+    Starts(Start),
+    Runs,
+    Fails(NotRunning),
+}
+
+// === impl Running ===
+
+impl Running {
+    /// A plugin that is new or edited: what served before serves on until it has started.
+    pub(super) fn new(config: &ir::Plugin, last: Option<Self>) -> Self {
+        let (plugin, module) = last.map(|last| (last.plugin, last.module)).unwrap_or_default();
+        let config = config.clone();
+        Self { config, plugin, host: None, module, state: State::Waits(starting()), retry: None }
+    }
+
+    /// Takes in what has become of its being started.
+    pub(super) fn look(&mut self) {
+        let State::Starts(start) = &self.state else { return };
+        let Some(Outcome { module, result }) = start.take() else { return };
+        self.module = module;
+        self.state = match result {
+            Ok(plugin) => {
+                (self.plugin, self.retry) = (Some(plugin), None);
+                State::Runs
+            }
+            Err(Failed { why, may_pass }) => {
+                self.retry = may_pass.then(|| Retry::after(self.retry));
+                State::Fails(why)
+            }
+        };
+    }
+
+    pub(super) fn is_to_start(&self) -> bool {
+        match self.state {
+            State::Waits(_) => true,
+            State::Fails(_) => self.due().is_some_and(|due| due <= Instant::now()),
+            State::Starts(_) | State::Runs => false,
+        }
+    }
+
+    /// When to try again.
+    pub(super) fn due(&self) -> Option<Instant> {
+        matches!(self.state, State::Fails(_)).then_some(self.retry?.at)
+    }
+
+    /// Why the present configuration is not the one that runs.
+    pub(super) fn fault(&self) -> Option<NotRunning> {
+        match &self.state {
+            State::Waits(why) | State::Fails(why) => Some(why.clone()),
+            State::Starts(_) => Some(starting()),
+            State::Runs => None,
+        }
+    }
+
+    /// Until when a reload waits for it: not at all for one that is tried again.
+    pub(super) fn awaited(&self, patience: Duration) -> Option<Instant> {
+        let State::Starts(start) = &self.state else { return None };
+        let until = start.begun + patience;
+        (self.retry.is_none() && !start.is_over() && Instant::now() < until).then_some(until)
+    }
+}
+
+fn starting() -> NotRunning {
+    NotRunning {
+        reason: Reason::Pending,
+        message: "spec.wasm: the module is being compiled and started".to_owned(),
+    }
+}

@@ -1,0 +1,249 @@
+//! Plugins are compiled and started apart from reloads, one after the other.
+
+use std::{
+    collections::HashMap,
+    io,
+    num::NonZeroUsize,
+    str::FromStr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use nantian_wasm::{Digest, Engine, Host, Module, ModuleError, Plugin, PluginError};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use super::{NotRunning, config, host::PluginHost, invalid};
+use crate::{ir, respond::Chain, runtime::Background, translate::conditions::Reason};
+
+/// The first wait until a plugin that did not start is tried again.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// The longest one.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// What a module was compiled to, or why it cannot be: remembered by the digest of its bytes while a plugin is made of them.
+pub(super) type Compiled = Result<Module, ModuleError>;
+
+/// Starts plugins.
+#[derive(Debug, Default)]
+pub(super) struct Starter {
+    /// Started with the first plugin.
+    thread: Option<Background>,
+    compiled: Arc<Mutex<HashMap<Digest, Weak<Compiled>>>>,
+    news: PluginNews,
+}
+
+/// Tells when there is news of plugins. A cheap handle.
+#[derive(Debug, Clone, Default)]
+pub struct PluginNews {
+    inner: Arc<News>,
+}
+
+#[derive(Debug, Default)]
+struct News {
+    arrived: Notify,
+    /// When a plugin is to be tried again.
+    due: Mutex<Option<Instant>>,
+}
+
+/// A plugin on its way; dropped, it does not set out any more.
+#[derive(Debug)]
+pub(super) struct Start {
+    outcome: Arc<Mutex<Option<Outcome>>>,
+    pub(super) begun: Instant,
+}
+
+/// What it needs to set out.
+pub(super) struct Wanted {
+    pub(super) engine: Engine,
+    pub(super) config: ir::Plugin,
+    /// The bytes that were fetched; none if the configuration has them.
+    pub(super) fetched: Option<Bytes>,
+    pub(super) last_good: Option<Plugin>,
+    pub(super) host: Option<Arc<PluginHost>>,
+    /// How many instances it has; one for each core if nothing is said.
+    pub(super) instances: Option<NonZeroUsize>,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) module: Option<Arc<Compiled>>,
+    pub(super) result: Result<Plugin, Failed>,
+}
+
+/// Why a plugin did not start.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) why: NotRunning,
+    /// Whether it can be otherwise another time.
+    pub(super) may_pass: bool,
+}
+
+/// When to try again what has failed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retry {
+    pub(super) at: Instant,
+    wait: Duration,
+}
+
+// === impl Starter ===
+
+impl Starter {
+    pub(super) fn news(&self) -> &PluginNews {
+        &self.news
+    }
+
+    /// Lets a plugin set out.
+    ///
+    /// # Errors
+    /// When there is no thread for it.
+    pub(super) fn begin(&mut self, wanted: Wanted) -> io::Result<Start> {
+        let thread = match &mut self.thread {
+            Some(thread) => thread,
+            none => none.insert(Background::start("wasm-start")?),
+        };
+        let outcome = Arc::default();
+        let (told, compiled, news) =
+            (Arc::downgrade(&outcome), Arc::clone(&self.compiled), self.news.clone());
+        thread.run(move || {
+            if let Some(told) = Weak::<Mutex<Option<Outcome>>>::upgrade(&told) {
+                let outcome = wanted.start(&compiled);
+                *locked(&told) = Some(outcome);
+                news.inner.arrived.notify_one();
+            }
+        });
+        Ok(Start { outcome, begun: Instant::now() })
+    }
+}
+
+// === impl PluginNews ===
+
+impl PluginNews {
+    /// Waits until there is news of a plugin, or one is to be tried again.
+    ///
+    /// # Cancellation
+    /// News that comes before the next call is not lost.
+    pub async fn changed(&self) {
+        let due = *locked(&self.inner.due);
+        match due {
+            Some(due) => tokio::select! {
+                () = self.arrived() => {}
+                () = sleep_until(due) => {}
+            },
+            None => self.arrived().await,
+        }
+    }
+
+    /// Waits until a plugin has started or has not been able to.
+    pub(super) async fn arrived(&self) {
+        self.inner.arrived.notified().await;
+    }
+
+    /// To be told when `due` has come, and not before.
+    pub(super) fn remind_at(&self, due: Option<Instant>) {
+        *locked(&self.inner.due) = due;
+    }
+}
+
+// === impl Start ===
+
+impl Start {
+    pub(super) fn is_over(&self) -> bool {
+        locked(&self.outcome).is_some()
+    }
+
+    /// What became of it, once.
+    pub(super) fn take(&self) -> Option<Outcome> {
+        locked(&self.outcome).take()
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    fn start(self, compiled: &Mutex<HashMap<Digest, Weak<Compiled>>>) -> Outcome {
+        let bytes: &[u8] = match (&self.fetched, &self.config.source) {
+            (Some(bytes), _) => &bytes[..],
+            (None, ir::PluginSource::Bytes(bytes)) => bytes,
+            (None, _) => &[],
+        };
+        let module = match self.compile(bytes, compiled) {
+            Ok(module) => module,
+            Err(why) => return Outcome { module: None, result: Err(Failed { why, may_pass: false }) },
+        };
+        let result = match &*module {
+            Ok(module) => self.run(module),
+            Err(error) => {
+                let why = invalid(format!("spec.wasm: {}", Chain(error)));
+                Err(Failed { why, may_pass: false })
+            }
+        };
+        Outcome { module: Some(module), result }
+    }
+
+    /// The module of these bytes, or why there is none, compiled once for as long as a plugin is made of them.
+    fn compile(
+        &self,
+        bytes: &[u8],
+        compiled: &Mutex<HashMap<Digest, Weak<Compiled>>>,
+    ) -> Result<Arc<Compiled>, NotRunning> {
+        let expected = self.config.sha256.as_deref().map(Digest::from_str).transpose();
+        let expected = expected.map_err(|error| invalid(format!("spec.wasm.sha256: {error}")))?;
+        let actual = Digest::of(bytes);
+        if let Some(expected) = expected.filter(|expected| *expected != actual) {
+            let error = ModuleError::Digest { expected, actual };
+            return Err(invalid(format!("spec.wasm: {error}")));
+        }
+        if let Some(known) = locked(compiled).get(&actual).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        let module = Arc::new(Module::compile(&self.engine, bytes, None));
+        let mut compiled = locked(compiled);
+        compiled.retain(|_, module| module.strong_count() > 0);
+        compiled.insert(actual, Arc::downgrade(&module));
+        Ok(module)
+    }
+
+    fn run(&self, module: &Module) -> Result<Plugin, Failed> {
+        let mut settings = config::plugin(&self.config);
+        settings.instances = self.instances;
+        let host: Option<Arc<dyn Host>> = self.host.clone().map(|host| host as _);
+        let plugin = match (&self.last_good, host) {
+            // Shared data, queues and metrics survive an edit.
+            (Some(last_good), host) => last_good.successor(module, settings, host),
+            (None, Some(host)) => Plugin::with_host(module, settings, host),
+            (None, None) => Plugin::new(module, settings),
+        };
+        plugin.map_err(|error| match error {
+            PluginError::Full { .. } => Failed {
+                why: NotRunning {
+                    reason: Reason::NoResources,
+                    message: format!("{error} (--max-plugin-instances)"),
+                },
+                may_pass: true,
+            },
+            error => Failed {
+                may_pass: matches!(error, PluginError::Start { .. } | PluginError::Rejected { .. }),
+                why: invalid(format!("spec: {}", Chain(&error))),
+            },
+        })
+    }
+}
+
+// === impl Retry ===
+
+impl Retry {
+    /// After one more failure: soon at first, then ever more seldom.
+    pub(super) fn after(last: Option<Self>) -> Self {
+        let wait = last.map_or(FIRST_WAIT, |last| (last.wait * 2).min(LONGEST_WAIT));
+        Self { at: Instant::now() + wait, wait }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,112 @@
+use super::*;
+use crate::ir::{FailurePolicy, ObjectName, Sandbox, StreamFraming};
+
+fn plugin(module: Vec<u8>, config: &str) -> ir::Plugin {
+    ir::Plugin {
+        object: ObjectName::new("demo", "p"),
+        source: PluginSource::Bytes(module),
+        credentials: None,
+        sha256: None,
+        hooks: Vec::new(),
+        config: config.to_owned(),
+        root_id: String::new(),
+        environment: Vec::new(),
+        stream_framing: StreamFraming::Frames,
+        sandbox: Sandbox {
+            max_memory_bytes: 1 << 20,
+            max_execution_time: Duration::from_millis(100),
+            max_pause: Duration::from_secs(1),
+            max_buffered_body_bytes: 1 << 20,
+            allowed_capabilities: None,
+            allow_network: false,
+            allow_file_system: false,
+        },
+        upstreams: Vec::new(),
+        failure_policy: FailurePolicy::FailClosed,
+    }
+}
+
+/// Plugins of a process that has reloaded once, with this one.
+struct Process {
+    plugins: WasmPlugins,
+    id: PolicyId,
+}
+
+impl Process {
+    fn new() -> Self {
+        let mut plugins = WasmPlugins::default();
+        plugins.engine().unwrap();
+        Self { plugins, id: PolicyId("demo/p".to_owned()) }
+    }
+
+    /// Why the plugin does not run with this configuration.
+    fn reload(&mut self, plugin: &ir::Plugin) -> Option<NotRunning> {
+        let wanted = BTreeMap::from([(self.id.clone(), plugin.clone())]);
+        self.plugins.update(&wanted, |_| None).pop().map(|(_, why)| why)
+    }
+
+    /// As [`reload`](Self::reload), once it has started or has not been able to.
+    async fn reload_and_wait(&mut self, plugin: &ir::Plugin) -> Option<NotRunning> {
+        self.reload(plugin);
+        self.plugins.started_within(Duration::from_secs(60)).await;
+        self.reload(plugin)
+    }
+
+    fn running(&self) -> &Running {
+        &self.plugins.running[&self.id]
+    }
+}
+
+fn module(text: &str) -> Vec<u8> {
+    wat::parse_str(format!(
+        r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1")) {text})"#
+    ))
+    .unwrap()
+}
+
+#[tokio::test]
+async fn reload_does_not_compile_and_what_served_before_serves_on() {
+    let mut process = Process::new();
+    let good = plugin(module(""), "");
+    let why = process.reload(&good).unwrap();
+    assert_eq!((why.reason, process.plugins.running().count()), (Reason::Pending, 0));
+    assert_eq!(process.reload_and_wait(&good).await, None);
+
+    let another = plugin(module("(func nop)"), "");
+    assert_eq!(process.reload(&another).unwrap().reason, Reason::Pending);
+    assert_eq!(process.plugins.running().count(), 1, "the last good one");
+    process.plugins.started_within(Duration::from_secs(60)).await;
+    assert_eq!((process.reload(&another), process.plugins.running().count()), (None, 1));
+}
+
+#[tokio::test]
+async fn module_that_does_not_compile_is_not_compiled_again_before_its_bytes_change() {
+    let mut process = Process::new();
+    let broken = module("(func (result i32) nop)");
+    let why = process.reload_and_wait(&plugin(broken.clone(), "")).await.unwrap();
+    assert!(why.message.contains("does not compile"), "{why:?}");
+    let compiled = process.running().module.clone().unwrap();
+    assert_eq!(process.reload_and_wait(&plugin(broken, "edited")).await, Some(why));
+    assert!(Arc::ptr_eq(&compiled, process.running().module.as_ref().unwrap()));
+    assert_eq!(process.reload_and_wait(&plugin(module(""), "edited")).await, None);
+}
+
+#[tokio::test]
+async fn plugin_that_refuses_its_configuration_is_tried_again_later_and_its_module_is_kept() {
+    let mut process = Process::new();
+    let refuses = plugin(
+        module(r#"(func (export "proxy_on_configure") (param i32 i32) (result i32) (i32.const 0))"#),
+        "",
+    );
+    let why = process.reload_and_wait(&refuses).await.unwrap();
+    assert!(why.message.contains("refused its configuration"), "{why:?}");
+    assert_eq!(process.plugins.engine().unwrap().module_count(), 1, "is not to be compiled again");
+    assert_eq!(process.reload(&refuses), Some(why), "nothing is tried at every reload");
+    assert!(matches!(process.running().state, State::Fails(_)));
+
+    tokio::time::pause();
+    process.plugins.news().changed().await;
+    process.reload(&refuses);
+    assert!(matches!(process.running().state, State::Starts(_)), "its time has come");
+    process.plugins.started_within(Duration::ZERO).await;
+}
