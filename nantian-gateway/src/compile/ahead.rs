@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::compiler::Compiler;
 use crate::{
     ir,
-    policy::{Ahead, Models},
+    policy::{Ahead, Models, Upstream},
 };
 
 impl Compiler<'_> {
@@ -14,6 +14,7 @@ impl Compiler<'_> {
         Ahead {
             models: self.models(rule),
             is_attempt: false,
+            upstreams: rule.backends.iter().filter_map(|share| self.upstream(&share.target)).collect(),
             is_routed_by_model: !rule.backends.is_empty()
                 && rule.backends.iter().all(|share| matches!(share.target, ir::Target::AiService(_))),
             may_rewrite: rule.backends.iter().any(|share| self.may_rewrite(share)),
@@ -27,8 +28,17 @@ impl Compiler<'_> {
             ir::Target::Backend(_) | ir::Target::Invalid => None,
         };
         let models = service.map_or(Models::Asked, |service| Models::Only(Arc::from(&*service.model)));
+        let upstreams = self.upstream(&share.target).into_iter().collect();
         // The rule may have another AIService to ask.
-        Ahead { models, is_attempt: service.is_some(), is_routed_by_model: false, may_rewrite: false }
+        let is_attempt = service.is_some();
+        Ahead { models, is_attempt, upstreams, is_routed_by_model: false, may_rewrite: false }
+    }
+
+    /// A target that is an AIService.
+    fn upstream(&self, target: &ir::Target) -> Option<Upstream> {
+        let ir::Target::AiService(name) = target else { return None };
+        let (target, _, observer) = self.registry.ai_service(name)?;
+        Some(Upstream { target, outputs: observer.outputs() })
     }
 
     /// What the models of a rule are: an AIService goes by its name and by that of its model.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nantian_lb::{Balancer, session::SessionKeys};
-use nantian_ratelimit::redis::RedisStore;
+use nantian_ratelimit::{OutputEstimate, redis::RedisStore};
 use nantian_wasm::{Engine, EngineError};
 
 use super::{Problem, balanced::BalancedBackend, identities::Identities};
@@ -324,6 +324,7 @@ impl Registry {
         name: &ObjectName,
         target: &nantian_ai::Target,
         collectors: &[ir::Collector],
+        outputs: Arc<OutputEstimate>,
     ) -> AiObserver {
         let (service, metrics) = (service_info(name, target), self.metrics.ai_service(&name.to_string()));
         let exports = collectors.iter().filter_map(|collector| {
@@ -331,7 +332,7 @@ impl Registry {
             export.inspect_err(|error| tracing::error!(%name, %error, "a collector is told nothing")).ok()
         });
         let exports = exports.collect();
-        AiObserver::new(service, metrics, exports)
+        AiObserver::new(service, metrics, outputs, exports)
     }
 
     fn update_ai_services(&mut self, ir: &Ir) -> Vec<Problem> {
@@ -344,7 +345,9 @@ impl Registry {
             let last_good = self.ai_services.remove(name).and_then(|known| known.target);
             let (target, fault) = match ai_target(name, config, self.tokens.as_mut()) {
                 Ok((target, destination)) => {
-                    let observer = self.observer(name, &target, &config.collectors);
+                    let of_model = last_good.filter(|(known, ..)| known.model() == target.model());
+                    let outputs = of_model.map(|(_, _, observer)| observer.outputs()).unwrap_or_default();
+                    let observer = self.observer(name, &target, &config.collectors, outputs);
                     (Some((Arc::new(target), destination, observer)), None)
                 }
                 Err(error) => (last_good, Some(error.to_string())),

@@ -13,10 +13,13 @@ use nantian_ai::{
     token::Exchange,
     usage::{Outcome, UsageLayer, UsageReport, UsageSink},
 };
-use nantian_ratelimit::{Attempted, HeldBytes, ReservationHandle, Settlement};
+use nantian_ratelimit::{Attempted, HeldBytes, OutputEstimate, ReservationHandle, Settlement};
 use tower::{Layer, Service, ServiceBuilder};
 
-use super::unsent::{UnsentLayer, mark_unsent};
+use super::{
+    rate_limit::Learns,
+    unsent::{UnsentLayer, mark_unsent},
+};
 use crate::{
     body::{Body, BoxError},
     compile::LocalService,
@@ -294,36 +297,60 @@ where
 }
 
 /// The observer of both: whoever reserved is told what was used.
-fn settle(extensions: &Extensions, _: &RequestFacts) -> Settle {
-    Settle(extensions.get::<ReservationHandle>().cloned())
+fn settle(extensions: &Extensions, facts: &RequestFacts) -> Settle {
+    Settle {
+        reservation: extensions.get::<ReservationHandle>().cloned(),
+        learns: extensions.get::<Learns>().cloned(),
+        most: facts.max_output(),
+        is_read: facts.operation.is_some(),
+    }
 }
 
 /// Settles a reservation by a usage report.
 #[derive(Debug)]
-pub(super) struct Settle(Option<ReservationHandle>);
+pub(super) struct Settle {
+    reservation: Option<ReservationHandle>,
+    learns: Option<Learns>,
+    most: Option<u64>,
+    /// The prompt was read, so that estimates of the usage count it.
+    is_read: bool,
+}
 
 impl Settle {
     /// Settles what was reserved for an AIService that failed where another one is asked.
     fn attempt(self, report: &UsageReport) {
-        if let Some(reservation) = self.0 {
-            reservation.settle_attempt(settlement(report));
+        if let Some(reservation) = self.reservation {
+            reservation.settle_attempt(settlement(report, self.is_read));
         }
     }
 }
 
 impl UsageSink for Settle {
     fn finish(self, report: UsageReport) {
-        if let Some(reservation) = self.0 {
-            reservation.settle(settlement(&report));
+        if let Some(Learns(outputs)) = self.learns {
+            learn(&outputs, &report, self.most);
+        }
+        if let Some(reservation) = self.reservation {
+            reservation.settle(settlement(&report, self.is_read));
         }
     }
 }
 
-fn settlement(report: &UsageReport) -> Settlement {
+fn settlement(report: &UsageReport, is_read: bool) -> Settlement {
+    let usage = &report.usage;
     match report.outcome {
-        // An estimate may raise the charge and never lowers it, or prompts would be free where usage is not told.
-        Outcome::Completed if !report.usage.estimated => Settlement::Used(report.usage.total),
+        Outcome::Completed if !usage.estimated => Settlement::Used(usage.total),
         Outcome::NotServed => Settlement::NotServed,
-        _ => Settlement::AtLeast(report.usage.total),
+        // The prompt as it was estimated and what was seen of the answer: who leaves early pays what was generated.
+        _ if is_read && usage.output > 0 => Settlement::Used(usage.total),
+        // An estimate of less may raise the charge and never lowers it, or prompts would be free where usage is not told.
+        _ => Settlement::AtLeast(usage.total),
+    }
+}
+
+/// Learns from a whole answer whose provider has counted it.
+fn learn(outputs: &OutputEstimate, report: &UsageReport, most: Option<u64>) {
+    if report.outcome == Outcome::Completed && !report.usage.estimated {
+        outputs.learn(report.usage.output, most);
     }
 }

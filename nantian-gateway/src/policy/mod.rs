@@ -16,7 +16,8 @@ pub use self::{
     },
     load_balancing::{balance_config, balance_layer, endpoints},
     rate_limit::{
-        Ahead, InvalidRateLimit, Limiters, Models, PolicyLimiter, RateLimits, policy as rate_limit_policy,
+        Ahead, InvalidRateLimit, Limiters, Models, PolicyLimiter, RateLimits, Upstream,
+        policy as rate_limit_policy,
     },
     session::SessionScope,
     wasm::{NotRunning, Outside, PluginNews, PluginPlace, Plugins, WasmPlugins, is_closed_by_plugin},

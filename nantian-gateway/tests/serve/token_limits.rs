@@ -286,3 +286,52 @@ async fn a_stream_is_settled_with_what_the_provider_says() {
         assert_eq!(used(&gateway, policy).await, 100.0, "{policy}");
     }
 }
+
+#[tokio::test]
+async fn a_picture_is_reserved_by_what_it_costs_and_not_by_its_bytes() {
+    let provider = telling().await;
+    let gateway = both_kinds(&provider, "tokensPerMinute: 5000").await;
+    let picture = "iVBORw0KGgo".repeat(300_000);
+    let prompt =
+        format!(r#""}},{{"type":"image_url","url":"data:image/png;base64,{picture}"}},{{"text":"and"#);
+    for (policy, path) in BOTH {
+        let wish = r#""stream":true,"stream_options":{"include_usage":true},"max_tokens":1500,"#;
+        for asked in 1..=3 {
+            let reply = gateway.ask(chat(path, &prompt, wish)).await;
+            assert_eq!(reply.status(), 200, "{policy}: {reply:?}");
+            let settled = f64::from(asked) * 100.0;
+            eventually("it is settled", async || tokens(&gateway, policy, "used").await == settled).await;
+        }
+        let reserved = tokens(&gateway, policy, "reserved").await / 3.0;
+        assert!((1000.0..3000.0).contains(&reserved), "{policy}: {reserved} each");
+    }
+}
+
+#[tokio::test]
+async fn requests_at_once_reserve_the_answers_they_allow_themselves() {
+    let provider = Backend::raw(async |mut wire| {
+        if wire.message().await.is_ok() {
+            wire.send(STREAM_HEAD).await;
+            wire.send(words()).await;
+            // It goes on until the client leaves.
+            let _ = wire.head().await;
+        }
+    })
+    .await;
+    let gateway = both_kinds(&provider, "tokensPerMinute: 3600").await;
+    for (policy, path) in BOTH {
+        let mut wires = Vec::new();
+        let mut statuses = Vec::new();
+        for _ in 0..6 {
+            let mut wire = gateway.connect().await;
+            wire.send(chat(path, "hi", r#""stream":true,"max_tokens":4000,"#)).await;
+            statuses.push(wire.reply_head().await.status());
+            wires.push(wire);
+        }
+        assert_eq!(
+            statuses,
+            [200, 200, 200, 429, 429, 429],
+            "{policy}: a thousand each, until more is known"
+        );
+    }
+}

@@ -7,8 +7,9 @@ use nantian_ai::{
     Operation, RequestFacts, Target,
     usage::{UsageObserver, UsageReport, UsageSink},
 };
+use nantian_ratelimit::OutputEstimate;
 
-use super::{Settle, settle};
+use super::{Settle, learn, settle};
 use crate::{
     ir::ObjectName,
     metrics::AiMetrics,
@@ -24,6 +25,7 @@ const CONTENT: usize = 64 * 1024;
 pub struct AiObserver {
     service: Arc<ServiceInfo>,
     metrics: Arc<AiMetrics>,
+    outputs: Arc<OutputEstimate>,
     exports: Arc<[Export]>,
 }
 
@@ -76,8 +78,19 @@ fn provider_name(provider: &str) -> String {
 
 impl AiObserver {
     /// Tells `metrics` and collectors of every call, and traces of those that no client asks not to record.
-    pub fn new(service: Arc<ServiceInfo>, metrics: Arc<AiMetrics>, exports: Vec<Export>) -> Self {
-        Self { service, metrics, exports: exports.into() }
+    /// `outputs` learns how long the answers are.
+    pub fn new(
+        service: Arc<ServiceInfo>,
+        metrics: Arc<AiMetrics>,
+        outputs: Arc<OutputEstimate>,
+        exports: Vec<Export>,
+    ) -> Self {
+        Self { service, metrics, outputs, exports: exports.into() }
+    }
+
+    /// How long the answers are, as far as it has been told.
+    pub fn outputs(&self) -> Arc<OutputEstimate> {
+        Arc::clone(&self.outputs)
     }
 
     /// Whether anybody wants to know which trace a call belongs to.
@@ -132,6 +145,7 @@ impl Call {
             noted.note(&observer.service, report);
         }
         observer.metrics.count(report, failed_over);
+        learn(&observer.outputs, report, max_tokens);
         for export in observer.exports.iter() {
             export.tell(CallRecord {
                 service: Arc::clone(&observer.service),

@@ -1,4 +1,4 @@
-//! What the body of a request says of its model and its user, for scopes that count by them.
+//! What the body of a request says of its model and its user, for scopes that count by them, and of the tokens it will use.
 
 use std::{
     future::{Future, poll_fn},
@@ -19,9 +19,11 @@ use nantian_ai::{Surface, TargetConfig, edit::Object, read::unpack};
 use nantian_ratelimit::HeldBytes;
 use tower::{Layer, Service};
 
+use super::expected::Expected;
 use crate::body::{Body, BoxError};
 
-/// The most bytes of a body that are read before the limits are asked; a longer one says nothing.
+/// The most bytes of a body that are read before the limits are asked; a longer one says nothing of its
+/// model and its user.
 const MOST: u64 = 1 << 20;
 /// The same where the body is read in any case, to choose an AIService by it.
 const MOST_ROUTED: u64 = TargetConfig::DEFAULT_MAX_BODY;
@@ -42,14 +44,18 @@ pub(super) struct Asked {
 ///
 /// Where an AIService is chosen by the body, it is read as it is there: up to [`MOST_ROUTED`] bytes of any type, compressed or
 /// not, or a client could be counted for one model and served by another.
-#[derive(Debug, Clone, Copy)]
+///
+/// Where tokens are counted, an operation that spends some gets an estimate, by the beginning of its body where that is long.
+#[derive(Debug, Clone)]
 pub(super) struct AskedLayer {
     /// Somebody counts by the model that the body names.
     pub(super) model: bool,
     /// Somebody counts by the user.
     pub(super) user: bool,
-    /// An AIService is chosen by the model that the body names.
+    /// An AIService reads the body in any case.
     pub(super) is_routed_by_model: bool,
+    /// Somebody counts tokens.
+    pub(super) tokens: Option<Arc<Expected>>,
 }
 
 #[derive(Debug, Clone)]
@@ -71,7 +77,7 @@ impl<S> Layer<S> for AskedLayer {
     type Service = AskedService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AskedService { inner, layer: *self }
+        AskedService { inner, layer: self.clone() }
     }
 }
 
@@ -90,19 +96,25 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
-        let layer = self.layer;
+        let layer = self.layer.clone();
         Box::pin(async move {
             let (mut parts, mut body) = request.into_parts();
             let user = basic_user(&parts.headers);
             let asks = layer.model || (layer.user && user.is_none());
-            let asked = match layer.most(&parts, &body.size_hint()).filter(|_| asks) {
+            let spends = layer.spends(&parts);
+            let most = layer.most(&parts, &body.size_hint(), spends.is_some());
+            let asked = match most.filter(|_| asks || spends.is_some()) {
                 Some(most) => {
                     let mut replay = Replay::read(&mut body, most).await;
                     if layer.is_routed_by_model {
                         replay.unpack(&mut parts.headers);
                     }
                     parts.extensions.insert(HeldBytes(replay.data.len() as u64));
-                    let asked = Asked::of(user, replay.whole());
+                    if let Some((surface, expected)) = spends {
+                        expected.note(&surface, &parts.headers, &replay.data, &mut parts.extensions);
+                    }
+                    let asked =
+                        if asks { Asked::of(user, replay.whole()) } else { Asked { model: None, user } };
                     body = replay.then(body);
                     asked
                 }
@@ -115,10 +127,19 @@ where
 }
 
 impl AskedLayer {
-    /// How much of the body is read before the limits are asked, if anything is.
-    fn most(&self, request: &Parts, size: &SizeHint) -> Option<u64> {
+    /// The operation, if it spends tokens and somebody counts them.
+    fn spends(&self, request: &Parts) -> Option<(Surface, Arc<Expected>)> {
+        let expected = self.tokens.as_ref()?;
+        let surface = Surface::detect(&request.method, request.uri.path(), &request.headers).ok()?;
+        surface.operation().spends().then(|| (surface, Arc::clone(expected)))
+    }
+
+    /// How much of the body is read before the limits are asked, if anything is; of one that spends tokens at least the
+    /// beginning.
+    fn most(&self, request: &Parts, size: &SizeHint, spends: bool) -> Option<u64> {
         if !self.is_routed_by_model {
-            return may_be_json(&request.headers, size).then_some(MOST);
+            let is_short = spends || size.lower() <= MOST;
+            return (is_short && may_be_json(&request.headers, size)).then_some(MOST);
         }
         // What is no operation is refused before its body is read.
         let surface = Surface::detect(&request.method, request.uri.path(), &request.headers);
@@ -161,7 +182,7 @@ fn may_be_json(headers: &HeaderMap, size: &SizeHint) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let is_json = media_type == "application/json" || media_type.ends_with("+json");
-    size.lower() <= MOST && !media_type.starts_with("application/grpc") && (is_json || size.exact().is_some())
+    !media_type.starts_with("application/grpc") && (is_json || size.exact().is_some())
 }
 
 // === impl Replay ===

@@ -12,6 +12,7 @@ use super::{
     PolicyLimiter,
     asked::{Asked, AskedLayer},
     costs::Costs,
+    expected::{Expected, Upstream},
 };
 use crate::{
     body::{Body, BoxError},
@@ -39,6 +40,8 @@ pub struct Ahead {
     pub is_attempt: bool,
     /// An AIService is chosen by the model that the body names, so that the body is read in any case.
     pub is_routed_by_model: bool,
+    /// The AIServices.
+    pub upstreams: Vec<Upstream>,
     /// Filters or plugins that may make another operation of a request.
     pub may_rewrite: bool,
 }
@@ -71,12 +74,16 @@ impl RateLimits {
             limiters.iter().any(|limiter| limiter.policy().scope().parts().contains(wanted))
         };
         let models = &ahead.models;
+        let outputs = limiters.iter().find(|limiter| limiter.policy().counts(Unit::Tokens));
+        let expected =
+            outputs.map(|limiter| Arc::new(Expected::new(ahead.upstreams.clone(), limiter.outputs())));
         let asked = AskedLayer {
-            is_routed_by_model: ahead.is_routed_by_model,
+            is_routed_by_model: ahead.is_routed_by_model || ahead.is_attempt,
+            tokens: expected,
             model: counts_by(&ScopePart::Model) && !matches!(models, Models::Only(_)),
             user: counts_by(&ScopePart::User),
         };
-        let asked = Some(asked).filter(|asked| asked.model || asked.user);
+        let asked = Some(asked).filter(|asked| asked.model || asked.user || asked.tokens.is_some());
         let values =
             ScopeValues::new().with_gateway(Arc::clone(&place.gateway)).with_route(Arc::clone(&place.route));
         let layer = |limiter: PolicyLimiter| {
@@ -124,7 +131,7 @@ where
                 .service(inner);
             LocalService::new(limited)
         });
-        match self.asked {
+        match &self.asked {
             Some(asked) => LocalService::new(asked.layer(limited)),
             None => limited,
         }

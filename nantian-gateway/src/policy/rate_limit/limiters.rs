@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use nantian_ratelimit::{
-    Limiter, Policy, RateLimitLayer,
+    Limiter, OutputEstimate, Policy, RateLimitLayer,
     redis::{RedisStore, SharedLimiter},
 };
 
@@ -16,6 +16,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct PolicyLimiter {
     levels: Levels,
+    /// How long the answers were that its Services gave.
+    outputs: Arc<OutputEstimate>,
     metrics: Arc<LimitMetrics>,
     object: Arc<str>,
 }
@@ -55,11 +57,12 @@ impl Limiters {
             (None, Some(store)) => Levels::Shared(store.limiter(&id.0, policy)),
             (None, None) => Levels::Process(Limiter::new(policy)),
         };
+        let outputs = self.by_policy.get(id).map(PolicyLimiter::outputs).unwrap_or_default();
         let name = object.to_string();
         let metrics = self.metrics.limits(&name);
         let counted = levels.clone();
         metrics.count_keys(move || counted.live_keys());
-        let limiter = PolicyLimiter { levels, metrics, object: name.into() };
+        let limiter = PolicyLimiter { levels, outputs, metrics, object: name.into() };
         self.by_policy.insert(id.clone(), limiter.clone());
         limiter
     }
@@ -90,6 +93,10 @@ impl PolicyLimiter {
             Levels::Process(limiter) => RateLimitLayer::new(limiter),
             Levels::Shared(limiter) => RateLimitLayer::shared(limiter),
         }
+    }
+
+    pub(super) fn outputs(&self) -> Arc<OutputEstimate> {
+        Arc::clone(&self.outputs)
     }
 
     pub(super) fn metrics(&self) -> Arc<LimitMetrics> {

@@ -2,6 +2,7 @@
 
 mod asked;
 mod costs;
+mod expected;
 mod layer;
 mod limiters;
 
@@ -11,7 +12,9 @@ use nantian_ratelimit::{
 
 use crate::ir::{self, ObjectName};
 
+pub(super) use self::expected::Learns;
 pub use self::{
+    expected::Upstream,
     layer::{Ahead, Models, RateLimits},
     limiters::{Limiters, PolicyLimiter},
 };

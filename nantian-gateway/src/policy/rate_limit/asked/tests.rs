@@ -26,7 +26,7 @@ async fn seen(layer: AskedLayer, content_type: &str, chunks: Vec<Bytes>) -> (Ask
     layer.layer(inner).oneshot(request).await.unwrap()
 }
 
-const BOTH: AskedLayer = AskedLayer { model: true, user: true, is_routed_by_model: false };
+const BOTH: AskedLayer = AskedLayer { model: true, user: true, is_routed_by_model: false, tokens: None };
 
 #[test]
 fn a_body_says_model_and_user_in_every_dialect() {

@@ -1,0 +1,155 @@
+//! What a request is expected to use, before it is sent.
+
+use std::sync::Arc;
+
+use http::{Extensions, HeaderMap, header::CONTENT_ENCODING};
+use nantian_ai::{RequestFacts, Surface, Target, estimate_tokens};
+use nantian_ratelimit::{EstimatedTokens, OutputEstimate};
+
+/// Those who may serve the requests at a place, by which it is estimated what these use.
+#[derive(Debug, Clone)]
+pub(super) struct Expected {
+    models: Vec<Upstream>,
+    /// What the answers of Services were like, which say nothing of themselves.
+    others: Arc<OutputEstimate>,
+}
+
+/// An AIService, and what its answers were like.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "the compiler makes it")]
+pub struct Upstream {
+    /// How its provider counts.
+    pub target: Arc<Target>,
+    /// How long its answers are.
+    pub outputs: Arc<OutputEstimate>,
+}
+
+/// In the extensions of a request: who learns how long the answer was.
+#[derive(Debug, Clone)]
+pub(crate) struct Learns(pub(crate) Arc<OutputEstimate>);
+
+// === impl Expected ===
+
+impl Expected {
+    pub(super) fn new(models: Vec<Upstream>, others: Arc<OutputEstimate>) -> Self {
+        Self { models, others }
+    }
+
+    /// Leaves in `extensions` what the operation `surface` is expected to use, by its body or the beginning of that.
+    pub(super) fn note(
+        &self,
+        surface: &Surface,
+        headers: &HeaderMap,
+        body: &[u8],
+        extensions: &mut Extensions,
+    ) {
+        // Limits further out have looked; of what is compressed nothing can be said.
+        if extensions.get::<EstimatedTokens>().is_some() || headers.contains_key(CONTENT_ENCODING) {
+            return;
+        }
+        let facts = RequestFacts::read(surface, body).unwrap_or_else(|_| {
+            let mut facts = RequestFacts::default();
+            facts.input_estimate = estimate_tokens(body);
+            facts
+        });
+        extensions.insert(EstimatedTokens(self.tokens(&facts).max(1)));
+        if self.models.is_empty() {
+            extensions.insert(Learns(Arc::clone(&self.others)));
+            extensions.insert(facts);
+        }
+    }
+
+    /// Prompt and answer together: of the model that is named, else of the dearest.
+    fn tokens(&self, facts: &RequestFacts) -> u64 {
+        let of = |upstream: &Upstream| {
+            let input = upstream.target.calibration().apply(facts.input_estimate);
+            input.saturating_add(output(&upstream.outputs, facts))
+        };
+        let named = facts.model.as_deref();
+        let tokens = match self.models.iter().find(|upstream| named.is_some_and(|name| upstream.is(name))) {
+            Some(upstream) => Some(of(upstream)),
+            None => self.models.iter().map(of).max(),
+        };
+        tokens.unwrap_or_else(|| facts.input_estimate.saturating_add(output(&self.others, facts)))
+    }
+}
+
+fn output(outputs: &OutputEstimate, facts: &RequestFacts) -> u64 {
+    match facts.max_output() {
+        Some(most) => outputs.expect(Some(most)),
+        None => outputs.expect(None).saturating_mul(facts.choices.max(1)),
+    }
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// Whether it goes by this name.
+    fn is(&self, name: &str) -> bool {
+        let object = self.target.name();
+        name == self.target.model() || name == object.split_once('/').map_or(object, |(_, name)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use nantian_ai::TargetConfig;
+
+    use super::*;
+
+    fn upstream(name: &str, model: &str) -> Upstream {
+        let config = TargetConfig::new(name, "openai", model).credential(nantian_ai::Credential::none());
+        Upstream { target: Arc::new(Target::new(config).unwrap()), outputs: Arc::default() }
+    }
+
+    fn estimated(expected: &Expected, path: &str, body: &str) -> (Option<u64>, bool) {
+        let surface = Surface::detect(&Method::POST, path, &HeaderMap::new()).unwrap();
+        let mut extensions = Extensions::new();
+        expected.note(&surface, &HeaderMap::new(), body.as_bytes(), &mut extensions);
+        let tokens = extensions.get::<EstimatedTokens>().map(|tokens| tokens.0);
+        (tokens, extensions.get::<Learns>().is_some())
+    }
+
+    #[test]
+    fn prompt_and_answer_are_expected() {
+        let expected = Expected::new(Vec::new(), Arc::default());
+        for (path, body, output) in [
+            ("/v1/chat/completions", r#"{"messages":[]}"#, 1024),
+            ("/v1/chat/completions", r#"{"messages":[],"n":3}"#, 3 * 1024),
+            ("/v1/chat/completions", r#"{"messages":[],"max_tokens":100,"n":2}"#, 200),
+            ("/v1/messages", r#"{"messages":[],"max_tokens":32000}"#, 4000),
+            ("/v1/embeddings", r#"{"input":"a word"}"#, 0),
+        ] {
+            let (tokens, learns) = estimated(&expected, path, body);
+            assert_eq!(tokens, Some(estimate_tokens(body.as_bytes()) + output), "{body}");
+            assert!(learns);
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_a_body_tells_its_picture_apart_from_text() {
+        let expected = Expected::new(Vec::new(), Arc::default());
+        let picture = format!(r#"{{"url":"data:image/png;base64,{}"#, "iVBORw0KGgo".repeat(90_000));
+        let (tokens, _) = estimated(&expected, "/v1/chat/completions", &picture);
+        assert!((2000..2100).contains(&tokens.unwrap()), "{tokens:?}");
+    }
+
+    #[test]
+    fn each_model_is_estimated_by_what_is_known_of_it() {
+        let models = vec![upstream("demo/small", "mini"), upstream("demo/large", "maxi")];
+        for _ in 0..2000 {
+            models[0].outputs.learn(50, None);
+            models[1].outputs.learn(9000, None);
+        }
+        let expected = Expected::new(models, Arc::default());
+        let of = |name: &str| {
+            let (tokens, learns) =
+                estimated(&expected, "/v1/chat/completions", &format!(r#"{{"model":"{name}"}}"#));
+            assert!(!learns, "an AIService learns for itself");
+            tokens.unwrap()
+        };
+        assert!((50..60).contains(&of("small")) && (50..60).contains(&of("mini")));
+        assert!((9000..9020).contains(&of("maxi")) && (9000..9020).contains(&of("any other")));
+    }
+}
