@@ -36,6 +36,8 @@ pin_project! {
         stream: Option<StreamHandle>,
         // The response has no body, whatever its headers say.
         is_bodiless: bool,
+        // A plugin may answer or end the stream while the response is awaited.
+        may_interrupt: bool,
         responder: R,
     }
 }
@@ -76,7 +78,13 @@ where
 {
     /// An exchange without plugins.
     pub(crate) fn unwatched(future: S::Future, responder: R) -> Self {
-        Self { state: State::Inner { future }, stream: None, is_bodiless: false, responder }
+        Self {
+            state: State::Inner { future },
+            stream: None,
+            is_bodiless: false,
+            may_interrupt: false,
+            responder,
+        }
     }
 
     /// Shows the request's headers to the plugins at once; the inner service is cloned only if that has to wait.
@@ -87,6 +95,7 @@ where
         R: Responder,
     {
         let is_bodiless = matches!(*request.method(), Method::HEAD | Method::CONNECT);
+        let may_interrupt = context.may_interrupt();
         let (mut parts, body) = request.into_parts();
         let shown = show_request(&mut context, &mut parts, body.is_end_stream(), &responder);
         let stream = StreamHandle::new(context);
@@ -110,7 +119,7 @@ where
                 held: Some(Held::new((parts, body), Direction::Request, false, &stream)),
             },
         };
-        Self { state, stream: Some(stream), is_bodiless, responder }
+        Self { state, stream: Some(stream), is_bodiless, may_interrupt, responder }
     }
 }
 
@@ -146,6 +155,7 @@ where
                 }
                 StateProjection::Inner { future } => match future.poll(cx) {
                     Poll::Ready(result) => answer(result, is_bodiless, stream, this.responder, cx),
+                    Poll::Pending if !*this.may_interrupt => return Poll::Pending,
                     Poll::Pending => {
                         let mut shared = ready!(stream.poll_lock(cx));
                         let action = ready!(shared.context.poll_interrupt(cx));

@@ -85,3 +85,47 @@ fn look_after(engine: &Engine, running: &AtomicBool) {
         engine.maintain();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use http::Request;
+    use nantian_wasm::{Action, Cause, Module, Plugin, PluginConfig, StreamContext, StreamInfo};
+
+    use super::*;
+
+    /// Loops in the request's headers for ever.
+    const LOOPING: &str = r#"(module
+        (memory (export "memory") 1)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (loop $more (br $more)) (i32.const 0)))"#;
+
+    #[test]
+    fn clock_that_rests_meets_a_guest_that_loops_and_stops_it_in_its_time() {
+        let engine = Engine::new().unwrap();
+        let _clock = EngineClock::start(&engine);
+        let module = Module::compile(&engine, &wat::parse_str(LOOPING).unwrap(), None).unwrap();
+        let mut config = PluginConfig::new("looping");
+        config.instances = NonZeroUsize::new(1);
+        config.sandbox.max_execution_time = Duration::from_millis(20);
+        let plugin = Plugin::new(&module, config).unwrap();
+        let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
+        let (mut parts, ()) = Request::new(()).into_parts();
+        let mut slices = 0;
+        let failure = loop {
+            match stream.on_request_headers(&mut parts, true) {
+                Action::Pending => {
+                    while stream.poll_request(&mut Context::from_waker(Waker::noop())).is_pending() {
+                        slices += 1;
+                    }
+                }
+                Action::Fail(failure) => break failure,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(matches!(failure.cause, Cause::TimeLimit { .. }), "{failure}");
+        assert!(slices > 1, "it gives way before it is stopped");
+    }
+}

@@ -90,7 +90,8 @@ impl Client {
                 Err(error) => {
                     drop(connection);
                     let request = unsent(&destination, error, copy)?;
-                    client.send_fresh(destination, request, upgrade).await
+                    // Boxed, because few need it: every exchange would have room for a handshake, and touch it.
+                    Box::pin(client.send_fresh(destination, request, upgrade)).await
                 }
             }
         })

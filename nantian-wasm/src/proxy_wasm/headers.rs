@@ -1,6 +1,6 @@
 //! Header maps as the ABI shows them: pseudo headers in front, names in lower case, in the order of their arrival.
 
-use http::header::{HOST, HeaderValue};
+use http::header::{HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use super::abi::MapKind;
@@ -64,6 +64,16 @@ impl<'a> Fields<'a> {
             Self::Response(_, map) | Self::Plain(map) => map,
         };
         std::str::from_utf8(name).ok().and_then(|name| map.get(name)).map(HeaderValue::as_bytes)
+    }
+
+    /// The first value of a name that is a header's.
+    pub(crate) fn get_known(self, name: &HeaderName) -> Option<&'a [u8]> {
+        let map = match self {
+            Self::Request(exchange) if *name == HOST => return authority::authority(&exchange.request),
+            Self::Request(exchange) => &*exchange.request.headers,
+            Self::Response(_, map) | Self::Plain(map) => map,
+        };
+        map.get(name).map(HeaderValue::as_bytes)
     }
 
     /// All values of a name, the others than the first each behind a comma.

@@ -53,9 +53,11 @@ pub(super) fn get_value(
     let kind = MapKind::from_code(kind)?;
     hand_over_found(caller, return_pointer, return_length, |memory, state, value| {
         let name = slice(memory, name, name_length)?;
+        let place = state.scribe.learn(name);
+        let known = place.and_then(|place| state.scribe.known(place));
         let fields = headers::fields(state, kind);
         let is_logged = state.exchange().is_some_and(|exchange| exchange.is_logged);
-        match fields.map(|fields| fields.get(name)) {
+        match fields.map(|fields| known.map_or_else(|| fields.get(name), |known| fields.get_known(known))) {
             Some(Some(found)) => value.extend_from_slice(found),
             // What a call-out did not bring is missing: an SDK guest would abort for a bad argument.
             None if !(is_logged || is_about_call(state, kind)) => return Err(Status::BadArgument.into()),

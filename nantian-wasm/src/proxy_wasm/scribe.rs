@@ -1,4 +1,4 @@
-//! Header fields of what a guest writes, made with few allocations.
+//! Header fields of what a guest writes, made with few allocations, and the names of those it reads.
 
 use bytes::{BufMut as _, BytesMut};
 use http::header::{HeaderName, HeaderValue};
@@ -6,8 +6,8 @@ use http::header::{HeaderName, HeaderValue};
 use super::edits::{excerpt, is_framing};
 use crate::error::Cause;
 
-/// Names that are remembered; most guests write the same few in each exchange.
-const NAMES: usize = 8;
+/// Names that are remembered; most guests read and write the same few in each exchange.
+const NAMES: usize = 16;
 /// Longest name that is remembered, in bytes.
 const LONGEST_NAME: usize = 64;
 /// Values that share a piece of memory are at most so long, in bytes; it lives as long as one of them.
@@ -39,17 +39,35 @@ impl Scribe {
 
     /// A name, in lower case; nothing, if it is none.
     pub(super) fn name(&mut self, name: &[u8]) -> Option<HeaderName> {
-        if let Some(known) = self.names.iter().find(|known| known.as_str().as_bytes() == name) {
-            return Some(known.clone());
+        if name.len() > LONGEST_NAME {
+            return HeaderName::from_bytes(name).ok();
+        }
+        let place = self.learn(name)?;
+        self.names.get(place).cloned()
+    }
+
+    /// Where a name is remembered from now on; nothing, if it is none or too long for that.
+    pub(super) fn learn(&mut self, name: &[u8]) -> Option<usize> {
+        let place = |names: &[HeaderName], name: &[u8]| {
+            names.iter().position(|known| known.as_str().as_bytes() == name)
+        };
+        let known = place(&self.names, name);
+        if known.is_some() || name.len() > LONGEST_NAME {
+            return known;
         }
         let made = HeaderName::from_bytes(name).ok()?;
-        if name.len() <= LONGEST_NAME {
+        if place(&self.names, made.as_str().as_bytes()).is_none() {
             if self.names.len() == NAMES {
                 self.names.remove(0);
             }
             self.names.push(made.clone());
         }
-        Some(made)
+        place(&self.names, made.as_str().as_bytes())
+    }
+
+    /// The name that was learned there.
+    pub(super) fn known(&self, place: usize) -> Option<&HeaderName> {
+        self.names.get(place)
     }
 
     /// A value; nothing, if it is none.
@@ -90,7 +108,8 @@ mod tests {
                 let name = HeaderName::from_bytes(name.as_bytes()).ok();
                 prop_assert_eq!((name, HeaderValue::from_bytes(value).ok()), made);
             }
-            prop_assert!(scribe.names.len() <= NAMES);
+            let names: std::collections::HashSet<_> = scribe.names.iter().collect();
+            prop_assert!(names.len() == scribe.names.len() && names.len() <= NAMES);
         }
     }
 }

@@ -144,8 +144,13 @@ impl StreamContext {
         if is_ready { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Whether a plugin may answer or end the stream outside of its callbacks.
+    pub(crate) fn may_interrupt(&self) -> bool {
+        self.plugins.iter().any(crate::plugin::Plugin::may_interrupt)
+    }
+
     pub(super) fn poll_interrupted(&mut self, cx: &mut Context<'_>) -> Poll<Action> {
-        if !self.plugins.iter().any(crate::plugin::Plugin::may_interrupt) {
+        if !self.may_interrupt() {
             return Poll::Pending;
         }
         ready!(self.poll_running(Direction::Response, cx));
