@@ -364,8 +364,8 @@ FEATURES = ["chat", "stream", "tool_calls", "streamed_tool_calls", "reasoning", 
             "disconnect", "embeddings", "failover"]
 # What is asked of a provider that stands in for another one.
 STANDING_IN = ["chat", "stream", "tool_calls", "streamed_tool_calls", "reasoning", "structured"]
-# Providers that make none, so that they are refused; and what a refusal is for each client that can ask for them.
-WITHOUT_EMBEDDINGS = ["anthropic", "bedrock"]
+# Providers that make none, or not with this model, with what a refusal says; and what it is for each client that can ask.
+WITHOUT_EMBEDDINGS = {"anthropic": "cannot be asked of a provider that speaks", "bedrock": "whose form of embeddings is known"}
 REFUSED = {OpenAi: openai.BadRequestError, Ollama: ollama.ResponseError}
 
 
@@ -383,7 +383,7 @@ def check(feature, reach, dialect, world):
     elif not hasattr(client, feature):
         return "-"
     elif feature == "embeddings" and dialect in WITHOUT_EMBEDDINGS:
-        fails_with(REFUSED[type(client)], 400, "cannot be asked of a provider that speaks", client.embeddings)
+        fails_with(REFUSED[type(client)], 400, WITHOUT_EMBEDDINGS[dialect], client.embeddings)
         return "refused"
     else:
         getattr(client, feature)()
