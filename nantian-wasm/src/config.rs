@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::PluginError;
+use crate::stream::Streaming;
 
 /// One WebAssembly page.
 const PAGE: usize = 64 * 1024;
@@ -74,9 +75,11 @@ pub struct PluginConfig {
 pub struct Hooks {
     /// Request headers, body and trailers. Default: true.
     pub on_request: bool,
-    /// Response headers, body and trailers; of streaming responses the headers only. Default: true.
+    /// Response headers, body and trailers; of responses that are streaming by their content type the headers only.
+    /// Default: true.
     pub on_response: bool,
-    /// Headers and body frames of streaming responses (server-sent events, NDJSON, gRPC). Default: true.
+    /// Headers and body frames of streaming responses: by their content type (server-sent events, NDJSON, gRPC), or those
+    /// without a content-length whose client accepts server-sent events. Default: true.
     pub on_stream_chunk: bool,
 }
 
@@ -110,7 +113,7 @@ pub struct Sandbox {
     pub max_memory: usize,
     /// Time one callback may run, counted in calls of [`Engine::tick`](crate::Engine::tick) and rounded up to 1 ms. While
     /// its guest waits for the next slice, no time passes. All callbacks of a stream together have ten times as much, which
-    /// comes back in twenty times the time that it was spent in.
+    /// comes back in twenty times the time that it was spent in; replies to its call-outs are not counted among them.
     ///
     /// Range: 1 ms..=60 s. Default: 100 ms. Source: `sandbox.maxExecutionTimeMs`.
     pub max_execution_time: Duration,
@@ -187,13 +190,17 @@ impl Hooks {
     pub const NONE: Self = Self { on_request: false, on_response: false, on_stream_chunk: false };
 
     /// Whether response headers reach the guest.
-    pub(crate) fn wants_response_headers(self, streaming: bool) -> bool {
-        self.on_response || (self.on_stream_chunk && streaming)
+    pub(crate) fn wants_response_headers(self, streaming: Streaming) -> bool {
+        self.on_response || (self.on_stream_chunk && streaming != Streaming::No)
     }
 
     /// Whether response body frames reach the guest.
-    pub(crate) fn wants_response_body(self, streaming: bool) -> bool {
-        if streaming { self.on_stream_chunk } else { self.on_response }
+    pub(crate) fn wants_response_body(self, streaming: Streaming) -> bool {
+        match streaming {
+            Streaming::No => self.on_response,
+            Streaming::AskedFor => self.on_response || self.on_stream_chunk,
+            Streaming::Declared => self.on_stream_chunk,
+        }
     }
 }
 

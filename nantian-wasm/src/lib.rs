@@ -66,7 +66,8 @@
 //! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance. Requests that
 //!   come before that and find no other instance fail with [`Cause::NoInstance`].
 //! * All callbacks of a stream together have ten times the time limit of one, which comes back in twenty times the time that
-//!   it was spent in; one that has none left fails. A guest whose `proxy_on_tick` takes long ticks more rarely than it asked for.
+//!   it was spent in; one that has none left fails. Replies to its call-outs are not counted: each has a time limit and
+//!   budgets of its own. A guest whose `proxy_on_tick` takes long ticks more rarely than it asked for.
 //! * A body too large to be held, and an answer that is no response, end the stream under either failure policy.
 //! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are answered.
 //! * A plugin that did not see the request does not see its end either.

@@ -16,7 +16,7 @@ use crate::pool::{CellGuard, Lease, LeaseError, Pool, Slot};
 use crate::proxy_wasm::{Facts, Shared};
 use crate::running::finish;
 use crate::sandbox::{Peaks, Usage};
-use crate::stream::Direction;
+use crate::stream::{Direction, Streaming};
 
 /// A running plugin; a cheap handle.
 ///
@@ -197,7 +197,7 @@ impl Plugin {
     }
 
     /// Whether the guest has a callback for bodies of this direction that runs.
-    pub(crate) fn wants_body(&self, direction: Direction, streaming: bool) -> bool {
+    pub(crate) fn wants_body(&self, direction: Direction, streaming: Streaming) -> bool {
         let traits = self.inner.module.traits();
         match direction {
             Direction::Request => traits.has_request_body && self.hooks().on_request,

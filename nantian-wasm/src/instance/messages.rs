@@ -78,12 +78,13 @@ impl Instance {
     /// Asks a guest that has hooks in the place of callbacks.
     async fn judge(&mut self, phase: Phase, end: bool) -> Option<Result<u32, Cause>> {
         let verdicts = self.guest.verdicts.as_ref()?;
-        let is_streaming = self.entry.store.data().exchange().is_some_and(|exchange| exchange.is_streaming);
+        let exchange = self.entry.store.data().exchange();
+        let is_streaming = exchange.is_some_and(|exchange| verdicts.takes_parts(exchange.streaming));
         match verdicts.step(phase, end, is_streaming) {
             Step::Done(code) => Some(Ok(code)),
             Step::Call(hook) => {
                 let called = self.entry.call(hook, ()).await;
-                Some(called.map(|verdict| carry_out(self.entry.store.data_mut(), verdict)))
+                Some(called.map(|verdict| carry_out(self.entry.store.data_mut(), verdict, is_streaming)))
             }
         }
     }

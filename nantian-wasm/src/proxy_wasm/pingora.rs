@@ -19,7 +19,7 @@ use super::{headers, maps};
 use crate::config::Hooks;
 use crate::error::{Cause, Phase};
 use crate::sandbox::HostTrap;
-use crate::stream::{Exchange, LocalResponse};
+use crate::stream::{Exchange, LocalResponse, Streaming};
 
 /// The module that its functions are imported from.
 pub(crate) const MODULE: &str = "pingora";
@@ -79,6 +79,16 @@ impl Verdicts {
         self
     }
 
+    /// Whether the hook for parts sees a response's body: of one that its client would have as a stream, only where the hook
+    /// for responses does not wait for that body.
+    pub(crate) fn takes_parts(&self, streaming: Streaming) -> bool {
+        match streaming {
+            Streaming::No => false,
+            Streaming::AskedFor => self.on_response.is_none() || !self.reads_body,
+            Streaming::Declared => true,
+        }
+    }
+
     /// What is to be done in this phase; `end` says that no more of the message follows.
     pub(crate) fn step(&self, phase: Phase, end: bool, is_streaming: bool) -> Step<'_> {
         let (hook, waits) = match phase {
@@ -100,10 +110,10 @@ impl Verdicts {
 }
 
 /// Carries a hook's verdict out; returns that of the callback.
-pub(crate) fn carry_out(state: &mut State, verdict: u32) -> u32 {
+pub(crate) fn carry_out(state: &mut State, verdict: u32, is_streaming: bool) -> u32 {
     let phase = state.phase;
     let Some(exchange) = state.exchange_mut().filter(|_| verdict != 0) else { return CONTINUE };
-    if phase == Phase::ResponseBody && exchange.is_streaming {
+    if phase == Phase::ResponseBody && is_streaming {
         exchange.fail(Cause::Closed);
         return CONTINUE;
     }

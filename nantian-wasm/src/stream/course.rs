@@ -117,7 +117,7 @@ impl StreamContext {
         direction: Direction,
         part: &mut Part<'_>,
     ) -> Step {
-        if self.lease_of(index).is_none() || !plugin.wants_body(direction, self.is_streaming) {
+        if self.lease_of(index).is_none() || !plugin.wants_body(direction, self.streaming) {
             return self.let_go(index, direction, part);
         }
         let turn = Turn { plugin, index, direction };

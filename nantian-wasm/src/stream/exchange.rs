@@ -11,6 +11,7 @@ use http::header::TRANSFER_ENCODING;
 use http::uri::Scheme;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, request, response};
 
+use super::Streaming;
 use super::fields::HeaderFields;
 use super::seat::{Pause, Seat, Side, Window};
 use super::upstream::UpstreamAddress;
@@ -59,8 +60,7 @@ pub(crate) struct Exchange {
     pub(crate) seats: Vec<Seat>,
     /// Whose seat the guest sits in that has the exchange.
     pub(crate) seat: usize,
-    /// The response is a stream of parts that mean something by themselves.
-    pub(crate) is_streaming: bool,
+    pub(crate) streaming: Streaming,
     /// The stream is over and being logged: everything can be read, nothing changed.
     pub(crate) is_logged: bool,
     /// Properties that guests of this stream set, under their raw paths.
@@ -191,7 +191,7 @@ impl Exchange {
             response_trailers: None,
             seats: Vec::with_capacity(plugins),
             seat: 0,
-            is_streaming: false,
+            streaming: Streaming::No,
             is_logged: false,
             properties: Vec::new(),
             request_bytes: 0,
@@ -317,11 +317,13 @@ impl Exchange {
         }
     }
 
-    /// Ends the stream for a reason other than a trap; the first reason stays.
+    /// Ends the stream for a reason other than a trap; the first reason stays, unless only the second one is a refusal.
     pub(crate) fn fail(&mut self, cause: Cause) {
         self.is_touched = true;
-        if let Some(seat) = self.own() {
-            seat.fault.get_or_insert(cause);
+        if let Some(seat) = self.own()
+            && seat.fault.as_ref().is_none_or(|first| cause.is_refusal() && !first.is_refusal())
+        {
+            seat.fault = Some(cause);
         }
     }
 

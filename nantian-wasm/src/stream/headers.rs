@@ -144,7 +144,7 @@ impl StreamContext {
         let (phase, kind) = (direction.headers_phase(), direction.headers_kind());
         let is_wanted = match direction {
             Direction::Request => plugin.hooks().on_request,
-            Direction::Response => plugin.hooks().wants_response_headers(self.is_streaming),
+            Direction::Response => plugin.hooks().wants_response_headers(self.streaming),
         };
         if !is_wanted || self.lease_of(index).is_none() {
             return Step::Next;
@@ -173,7 +173,7 @@ impl StreamContext {
                 }
                 Step::Next
             }
-            HeadersVerdict::Stop if !end && plugin.wants_body(direction, self.is_streaming) => {
+            HeadersVerdict::Stop if !end && plugin.wants_body(direction, self.streaming) => {
                 self.pause(index, direction, u64::MAX);
                 if let Some(side) = self.side(index, direction) {
                     side.waits_for_body = true;

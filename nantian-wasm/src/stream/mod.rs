@@ -72,7 +72,7 @@ pub struct StreamContext {
     is_grpc: bool,
     /// The client has asked for a stream of events.
     awaits_events: bool,
-    is_streaming: bool,
+    streaming: Streaming,
     is_event_stream: bool,
     waits: Waits,
     calls: Calls,
@@ -100,6 +100,17 @@ pub enum Action {
     Pending,
 }
 
+/// Whether a response is a stream of parts that mean something by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Streaming {
+    No,
+    /// Its client asks for a stream of events, and it has no length. A client must not choose who looks at a response:
+    /// those who look at other responses look at this one too.
+    AskedFor,
+    /// Its content type says so.
+    Declared,
+}
+
 // === impl StreamContext ===
 
 impl StreamContext {
@@ -114,7 +125,7 @@ impl StreamContext {
             response: Course::default(),
             is_grpc: false,
             awaits_events: false,
-            is_streaming: false,
+            streaming: Streaming::No,
             is_event_stream: false,
             waits: Waits::default(),
             calls: Calls::default(),
@@ -172,13 +183,13 @@ impl StreamContext {
             if !this.response.has_headers {
                 this.response.has_headers = true;
                 let essence = essence(content_type(&parts.headers));
-                this.is_streaming = is_streaming(essence)
-                    || (this.awaits_events && !parts.headers.contains_key(CONTENT_LENGTH));
+                let is_asked_for = this.awaits_events && !parts.headers.contains_key(CONTENT_LENGTH);
+                this.streaming = Streaming::of(essence, is_asked_for);
                 // Where events end cannot be seen in a stream that is compressed.
                 this.is_event_stream = essence.eq_ignore_ascii_case(EVENT_STREAM)
                     && !parts.headers.contains_key(CONTENT_ENCODING);
                 if let Some(exchange) = this.exchange.as_mut() {
-                    exchange.is_streaming = this.is_streaming;
+                    exchange.streaming = this.streaming;
                     join(&mut parts.headers, MapKind::ResponseHeaders);
                     exchange.lend_response(parts);
                 }
@@ -285,7 +296,7 @@ impl StreamContext {
                 .members
                 .iter()
                 .zip(self.plugins.iter())
-                .any(|(member, plugin)| member.is_active() && plugin.wants_body(direction, self.is_streaming))
+                .any(|(member, plugin)| member.is_active() && plugin.wants_body(direction, self.streaming))
     }
 }
 
@@ -301,15 +312,23 @@ impl fmt::Debug for StreamContext {
     }
 }
 
-const EVENT_STREAM: &[u8] = b"text/event-stream";
+// === impl Streaming ===
 
-/// Whether a response is a stream of events whose parts mean something by themselves.
-fn is_streaming(essence: &[u8]) -> bool {
-    [EVENT_STREAM, b"application/x-ndjson", b"application/grpc"]
-        .iter()
-        .any(|streaming| essence.eq_ignore_ascii_case(streaming))
-        || is_grpc(essence)
+impl Streaming {
+    fn of(essence: &[u8], is_asked_for: bool) -> Self {
+        let is_declared = [EVENT_STREAM, b"application/x-ndjson", b"application/grpc"]
+            .iter()
+            .any(|streaming| essence.eq_ignore_ascii_case(streaming))
+            || is_grpc(essence);
+        match (is_declared, is_asked_for) {
+            (true, _) => Self::Declared,
+            (false, true) => Self::AskedFor,
+            (false, false) => Self::No,
+        }
+    }
 }
+
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 fn content_type(headers: &HeaderMap) -> &[u8] {
     headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes)

@@ -115,11 +115,11 @@ impl StreamContext {
     /// What a guest did to the stream besides answering with a verdict.
     pub(super) fn outcome(&mut self, plugin: &Plugin, index: usize, phase: Phase) -> Option<Visit> {
         let seat = self.exchange.as_mut()?.seats.get_mut(index)?;
-        let (fault, answer) = (seat.fault.take(), seat.answer.take());
-        if let Some(fault) = fault {
+        if let Some(fault) = seat.fault.take() {
             return Some(self.failed(plugin, index, phase, fault));
         }
-        answer.map(|answer| self.answered(plugin, index, phase, answer))
+        let answer = seat.answer.take()?;
+        Some(self.answered(plugin, index, phase, answer))
     }
 
     /// Sends a guest's own answer, unless a response's headers have left already.

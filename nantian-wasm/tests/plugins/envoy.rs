@@ -284,6 +284,24 @@ fn stream_of_events_is_known_by_what_its_client_asks_for() {
 }
 
 #[test]
+fn client_that_asks_for_events_hides_no_body_from_those_who_look_at_responses() {
+    for on_stream_chunk in [false, true] {
+        let looks = plugin("body", |config| {
+            config.configuration = Bytes::from_static(b"a");
+            config.hooks = Hooks { on_request: true, on_response: true, on_stream_chunk };
+        });
+        let request = Request::get("/").header("accept", "application/json, text/event-stream");
+        let response = Response::builder().header("content-type", "application/json");
+        let seen = exchange(
+            [looks],
+            request.body(frames([])).unwrap(),
+            response.body(frames([data("ok")])).unwrap(),
+        );
+        assert_eq!(seen.text(), "ok!!");
+    }
+}
+
+#[test]
 fn failed_stream_of_a_grpc_client_has_a_status_that_it_knows() {
     let guest = r#"(module
         (memory (export "memory") 1)

@@ -109,6 +109,20 @@ fn stream_is_cut_before_the_part_that_is_refused_under_either_policy() {
 }
 
 #[test]
+fn response_whose_client_would_have_a_stream_is_shown_as_a_whole_where_it_is_waited_for() {
+    let sent = |hooks: Hooks, parts: [&'static str; 2]| {
+        let mut request = keyed(&[]);
+        request.headers_mut().insert("accept", http::HeaderValue::from_static("text/event-stream"));
+        let response = Response::new(frames(parts.map(data)));
+        exchange([plugin(|config| config.hooks = hooks)], request, response)
+    };
+    let seen = sent(Hooks::ALL, ["o", "k"]);
+    assert_eq!((seen.response_header("x-response-body"), seen.text()), (Some("ok"), "ok"));
+    let seen = sent(Hooks { on_response: false, ..Hooks::ALL }, ["o", "secret"]);
+    assert_eq!((seen.response_header("x-response-body"), seen.body.is_err()), (None, true));
+}
+
+#[test]
 fn hooks_that_are_off_let_pass() {
     let only = |change: fn(&mut Hooks)| {
         plugin(|config| {

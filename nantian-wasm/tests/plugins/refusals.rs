@@ -67,6 +67,45 @@ fn answer_of_a_guest_that_traps_afterwards_stands() {
     );
 }
 
+/// A guest that writes a header that is no HTTP, and does this then.
+fn spoiling(then: &str) -> Plugin {
+    let text = format!(
+        r#"(module
+          (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
+          (import "env" "proxy_send_local_response"
+            (func $respond (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+          (import "env" "proxy_close_stream" (func $close (param i32) (result i32)))
+          (memory (export "memory") 1)
+          (data (i32.const 500) "\01\00\00\00\03\00\00\00\09\00\00\00x-a\00a\0d\0ax-b: 1\00")
+          (data (i32.const 600) "x-reason")
+          (data (i32.const 620) "a\0d\0ab")
+          (func $answer (param $block i32) (param $size i32)
+            (drop (call $respond (i32.const 403) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+              (local.get $block) (local.get $size) (i32.const -1))))
+          (func (export "proxy_abi_version_0_2_1"))
+          (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $add (i32.const 0) (i32.const 600) (i32.const 8) (i32.const 620) (i32.const 4)))
+            {then}
+            (i32.const 0)))"#
+    );
+    open(&wat::parse_str(text).unwrap(), |_| {})
+}
+
+#[test]
+fn refusal_of_a_guest_that_has_written_a_bad_header_before_stands() {
+    let only_spoiled = sent(&spoiling(""));
+    assert_eq!((only_spoiled.status(), only_spoiled.request.is_some()), (200, true));
+    let rows = [
+        ("(call $answer (i32.const 0) (i32.const 0))", 403),
+        ("(call $answer (i32.const 500) (i32.const 26))", 502),
+        ("(drop (call $close (i32.const 0)))", 503),
+    ];
+    for (then, status) in rows {
+        let seen = sent(&spoiling(then));
+        assert_eq!((seen.status(), seen.request.is_none()), (status, true), "{then}");
+    }
+}
+
 #[test]
 fn answer_behind_the_headers_of_the_response_breaks_the_body_off() {
     for then in ["", "unreachable"] {

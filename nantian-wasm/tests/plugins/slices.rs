@@ -1,5 +1,6 @@
 //! Guests run in slices of a millisecond: one that takes long holds up its own stream, and no other.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -144,17 +145,17 @@ fn instance_of_a_stream_that_nobody_polls_any_more_is_let_go_by_upkeep() {
 #[test]
 fn guest_whose_stream_is_not_polled_is_stopped_by_its_time_limit() {
     let engine = Engine::new().unwrap();
-    let plugin = plugin_of(&engine, &guest("hostile"), |config| config.configuration = "lh".into()).unwrap();
-    let (_ticking, _kept) = (Ticking::of(&engine), Ticking::upkeep(&engine));
+    // As good as for ever.
+    let plugin = toiling(&engine, "proxy_on_request_headers", u32::MAX);
     let mut stalled = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
-    let mut attack = Request::get("/").header("x-attack", "1").body(()).unwrap().into_parts().0;
-    assert!(matches!(stalled.on_request_headers(&mut attack, true), Action::Pending));
-    while plugin.status().rebuilds == 0 || plugin.status().live_instances == 0 {
-        std::thread::yield_now();
-    }
+    let mut parts = Request::new(()).into_parts().0;
+    assert!(matches!(stalled.on_request_headers(&mut parts, true), Action::Pending));
+    (0..10).for_each(|_| engine.tick());
+    (0..100).for_each(|_| engine.maintain());
+    assert_eq!((plugin.status().rebuilds, plugin.status().live_instances), (1, 1));
     let mut context = Context::from_waker(Waker::noop());
     while stalled.poll_request(&mut context) == Poll::Pending {}
-    assert!(matches!(stalled.on_request_headers(&mut attack, true), Action::Fail(_)));
+    assert!(matches!(stalled.on_request_headers(&mut parts, true), Action::Fail(_)));
     assert_eq!((plugin.status().traps.time_limit, plugin.status().traps.total()), (1, 1));
 }
 
@@ -288,17 +289,26 @@ fn stream_of_a_plugin_that_is_replaced_while_its_guest_runs_is_ended_by_its_own_
     );
 }
 
-/// A guest that takes 60 ms for each part of a request's body.
-const TOILS: &str = r#"(module
-    (import "env" "proxy_call_foreign_function" (func $call (param i32 i32 i32 i32 i32 i32) (result i32)))
-    (memory (export "memory") 1)
-    (func (export "proxy_abi_version_0_2_1"))
-    (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (local $rounds i32)
-        (loop $more
-            (drop (call $call (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 8) (i32.const 12)))
-            (local.set $rounds (i32.add (local.get $rounds) (i32.const 1)))
-            (br_if $more (i32.lt_u (local.get $rounds) (i32.const 60))))
-        (i32.const 0)))"#;
+/// A plugin of one instance, whose guest takes so many milliseconds for each such callback.
+fn toiling(engine: &Engine, callback: &str, milliseconds: u32) -> Plugin {
+    let text = format!(
+        r#"(module
+          (import "env" "proxy_call_foreign_function"
+            (func $call (param i32 i32 i32 i32 i32 i32) (result i32)))
+          (memory (export "memory") 1)
+          (func (export "proxy_abi_version_0_2_1"))
+          (func (export "{callback}") (param i32 i32 i32) (result i32) (local $rounds i32)
+            (loop $more
+              (drop (call $call (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 8) (i32.const 12)))
+              (local.set $rounds (i32.add (local.get $rounds) (i32.const 1)))
+              (br_if $more (i32.lt_u (local.get $rounds) (i32.const {milliseconds}))))
+            (i32.const 0)))"#
+    );
+    let module = Module::compile(engine, &wat::parse_str(text).unwrap(), None).unwrap();
+    let mut config = PluginConfig::new("toils");
+    config.instances = NonZeroUsize::new(1);
+    Plugin::with_host(&module, config, Arc::new(Toil(engine.clone()))).unwrap()
+}
 
 /// Lets a millisecond pass with each call.
 struct Toil(Engine);
@@ -313,9 +323,7 @@ impl Host for Toil {
 #[test]
 fn stream_whose_callbacks_together_take_too_long_fails_and_its_instance_lives_on() {
     let engine = Engine::new().unwrap();
-    let module = Module::compile(&engine, &wat::parse_str(TOILS).unwrap(), None).unwrap();
-    let plugin =
-        Plugin::with_host(&module, PluginConfig::new("toils"), Arc::new(Toil(engine.clone()))).unwrap();
+    let plugin = toiling(&engine, "proxy_on_request_body", 60);
     let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
     let mut parts = Request::new(()).into_parts().0;
     assert!(matches!(stream.on_request_headers(&mut parts, false), Action::Continue));
