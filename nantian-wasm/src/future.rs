@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::lock::OwnedMutexGuard;
-use http::{Method, Request, Response, request, response};
+use http::{Method, Request, Response, StatusCode, request, response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -16,7 +16,9 @@ use crate::error::BoxError;
 use crate::handle::{Shared, StreamHandle};
 use crate::held::Held;
 use crate::respond::Responder;
-use crate::show::{Shown, Watching, forwarded, local, replied, replied_locally, show_request, show_response};
+use crate::show::{
+    Shown, Watching, forwarded, has_content, local, replied, replied_locally, show_request, show_response,
+};
 use crate::stream::{Direction, StreamContext};
 
 pin_project! {
@@ -372,6 +374,7 @@ fn reply_locally<S, B, F, T, E>(response: Response<Bytes>) -> State<S, B, F, T, 
 }
 
 fn made_here<T>(response: Response<Bytes>) -> (response::Parts, Source<T>) {
-    let (parts, bytes) = response.into_parts();
+    let (mut parts, bytes) = response.into_parts();
+    let bytes = if has_content(&mut parts, StatusCode::OK) { bytes } else { Bytes::new() };
     (parts, Source::Local { bytes })
 }

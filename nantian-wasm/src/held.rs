@@ -12,7 +12,7 @@ use crate::body::{Passed, Relay, RequestBody, ResponseBody, Source};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
 use crate::respond::Responder;
-use crate::show::{local, reset};
+use crate::show::{has_content, local, reset};
 use crate::stream::{Action, Direction, StreamContext};
 
 /// A message whose headers wait for its body. The headers are in the stream's hands.
@@ -154,6 +154,12 @@ impl<T> Held<http::response::Parts, Source<T>> {
         is_local: bool,
         stream: &StreamHandle,
     ) -> Response<ResponseBody<T>> {
+        let status = self.parts.status;
+        if !has_content(&mut self.parts, status) {
+            let reset = reset(&mut self.parts);
+            let body = ResponseBody::whole(Bytes::new(), stream.clone());
+            return Response::from_parts(self.parts, body.broken_by(reset));
+        }
         let mut headers = std::mem::take(&mut self.parts.headers);
         self.announce(&mut headers);
         if is_local && !self.is_whole() {
@@ -195,6 +201,10 @@ where
         responder: &impl Responder,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Response<Bytes>>> {
-        self.poll_body(stream, responder, cx, Direction::Response, StreamContext::take_response)
+        let found = self.parts.status;
+        let replaced =
+            ready!(self.poll_body(stream, responder, cx, Direction::Response, StreamContext::take_response));
+        has_content(&mut self.parts, found);
+        Poll::Ready(replaced)
     }
 }

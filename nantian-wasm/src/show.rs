@@ -31,6 +31,8 @@ pub(crate) enum Watching {
     Parts,
     /// Its headers announce a length, which the body may not keep: they wait for its first part.
     Length,
+    /// Not at all, and nobody gets it: a plugin has made the response one without content.
+    Emptied,
 }
 
 /// Marks a response of which nothing is to be sent: a plugin has closed the stream.
@@ -75,16 +77,25 @@ pub(crate) fn show_response(
     let status = parts.status;
     let action = context.on_response_headers(parts, end);
     shown(action, context, responder, |context| {
-        // A response that a plugin has made one without content has the length of none.
-        let is_emptied = parts.status != status && parts.status == StatusCode::NOT_MODIFIED;
-        if is_emptied || parts.status == StatusCode::NO_CONTENT {
-            parts.headers.remove(CONTENT_LENGTH);
+        if !has_content(parts, status) && parts.status != status {
+            return Watching::Emptied;
         }
         // Behind a switch of protocols there are no messages to look at.
         let has_messages = parts.status != StatusCode::SWITCHING_PROTOCOLS;
         let is_watched = !end && has_messages && context.wants_response_body();
         watching(context, Direction::Response, is_watched, &parts.headers)
     })
+}
+
+/// Whether a response has content, by its status. The length of content that it has not is taken away, but for that of a
+/// 304 that was `found` as one: it is what has not changed that is so long.
+pub(crate) fn has_content(parts: &mut response::Parts, found: StatusCode) -> bool {
+    let is_empty = parts.status == StatusCode::NO_CONTENT;
+    let is_unmodified = parts.status == StatusCode::NOT_MODIFIED;
+    if is_empty || is_unmodified && found != parts.status {
+        parts.headers.remove(CONTENT_LENGTH);
+    }
+    !is_empty && !is_unmodified
 }
 
 fn watching(
@@ -156,8 +167,13 @@ pub(crate) fn replied<T>(
     stream: &StreamHandle,
 ) -> Response<ResponseBody<T>> {
     let reset = reset(&mut parts);
-    let relay = (watching != Watching::No).then(|| Relay::new(stream.clone(), Direction::Response, false));
-    Response::from_parts(parts, ResponseBody::new(source, stream.clone(), relay).broken_by(reset))
+    let relay = || Relay::new(stream.clone(), Direction::Response, false);
+    let body = match watching {
+        Watching::No => ResponseBody::new(source, stream.clone(), None),
+        Watching::Parts | Watching::Length => ResponseBody::new(source, stream.clone(), Some(relay())),
+        Watching::Emptied => ResponseBody::whole(Bytes::new(), stream.clone()),
+    };
+    Response::from_parts(parts, body.broken_by(reset))
 }
 
 /// Why the response is to break off before its first byte, if it is.

@@ -98,8 +98,8 @@ impl Engine {
     /// Ready while the clock has to tick every millisecond: it has met a guest that runs.
     ///
     /// Otherwise it may rest for some milliseconds and [`leap`](Self::leap) over them, which spares a thread most of a
-    /// thousand wake-ups a second. A guest that begins meanwhile runs so much longer until it first gives way; `cx` is woken
-    /// when the leap has met one.
+    /// thousand wake-ups a second. A guest that begins meanwhile runs so much longer until it first gives way, for five
+    /// milliseconds at most if the clock rests for four; `cx` is woken when the leap has met one.
     pub fn poll_hurry(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.inner.clock.poll_hurry(cx)
     }
@@ -111,8 +111,9 @@ impl Engine {
     /// [`Cause::NoInstance`](crate::Cause::NoInstance). A plugin that keeps ending gets twenty replacements at once and
     /// then one every 50 ms, fewer if it takes long to start.
     ///
-    /// Runs guests, in turn and for a slice of a millisecond each, for ten milliseconds at most and each once at least: not for the thread
-    /// that calls [`tick`](Self::tick). A guest whose ticks take long is called for a quarter of a thread's time.
+    /// Runs guests, in turn and for a slice of a millisecond each (the first one is longer under a clock that
+    /// [rests](Self::poll_hurry)), for ten milliseconds at most and each once at least: not for the thread that calls
+    /// [`tick`](Self::tick). A guest whose ticks take long is called for a fifth of a thread's time.
     pub fn maintain(&self) {
         let plugins: Vec<_> = {
             let mut plugins = self.inner.plugins.lock().unwrap_or_else(PoisonError::into_inner);

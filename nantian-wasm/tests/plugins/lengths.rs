@@ -12,6 +12,26 @@ const TRAP: &str = r#"(module
     (func (export "proxy_abi_version_0_2_1"))
     (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) unreachable))"#;
 
+/// Makes responses that have no content in the callbacks that `HEADERS` and `BODY` stand for.
+const EMPTYING: &str = r#"(module
+    (import "env" "proxy_replace_header_map_value" (func $replace (param i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_send_local_response"
+        (func $send_local_response (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 16) ":statusSTATUS")
+    (data (i32.const 32) "content-length0")
+    (func (export "proxy_abi_version_0_2_100"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func $status
+        (drop (call $replace (i32.const 2) (i32.const 16) (i32.const 7) (i32.const 23) (i32.const 3))))
+    (func $length
+        (drop (call $replace (i32.const 2) (i32.const 32) (i32.const 14) (i32.const 46) (i32.const 1))))
+    (func $answer
+        (drop (call $send_local_response (i32.const STATUS) (i32.const 0) (i32.const 0)
+            (i32.const 32) (i32.const 14) (i32.const 0) (i32.const 0) (i32.const -1))))
+    (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) HEADERS)
+    (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) BODY))"#;
+
 /// Sends these parts both ways past the guest, announced by their length.
 fn resized(configuration: &str, parts: &[&'static str]) -> Seen {
     let length = parts.concat().len();
@@ -129,4 +149,40 @@ fn response_without_content_has_no_length_of_one() {
     let seen = exchange([configured("resize", b"nk")], get("/"), unmodified);
     assert_eq!(seen.response_header("content-length"), Some("5"), "the length of what has not changed");
     assert_eq!(send([configured("resize", b"pkx")], get("/")).text(), "x");
+}
+
+/// What a guest makes of a response with a content-length of 5.
+fn emptied(status: &str, headers: &str, body: &str, (found, frames): (u16, Frames)) -> Seen {
+    let text = EMPTYING.replace("STATUS", status).replace("HEADERS", headers).replace("BODY", body);
+    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |_| {}).unwrap();
+    let response = Response::builder().status(found).header("content-length", "5").body(frames);
+    exchange([plugin], get("/"), response.unwrap())
+}
+
+#[test]
+fn response_that_a_plugin_makes_one_without_content_has_none_wherever_it_does_so() {
+    let (goes_on, stops) = ("(i32.const 0)", "(i32.const 1)");
+    for status in ["204", "304"] {
+        for (headers, body) in [
+            ("(call $status) (i32.const 0)", goes_on),
+            ("(call $status) (call $length) (i32.const 0)", goes_on),
+            (stops, "(call $status) (i32.const 0)"),
+            (stops, "(call $status) (call $length) (i32.const 0)"),
+            ("(call $answer) (i32.const 1)", goes_on),
+            (stops, "(call $answer) (i32.const 1)"),
+        ] {
+            let seen = emptied(status, headers, body, (200, frames([data("hello")])));
+            let case = format!("{status} by {headers} and {body}");
+            assert_eq!(seen.status().to_string(), status, "{case}");
+            assert_eq!((seen.response_header("content-length"), seen.text()), (None, ""), "{case}");
+        }
+    }
+}
+
+#[test]
+fn length_of_what_has_not_changed_is_not_that_of_the_body_that_its_plugin_sees() {
+    for headers in ["(i32.const 0)", "(i32.const 1)"] {
+        let seen = emptied("304", headers, "(i32.const 0)", (304, frames([]).coy()));
+        assert_eq!((seen.status(), seen.response_header("content-length")), (304, Some("5")));
+    }
 }
