@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use memchr::memmem;
 
@@ -55,7 +55,7 @@ pub(crate) struct Call<K: UsageSink> {
 /// What has become of the wish that a stream tells its usage.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum UsageWish {
-    /// The client's request says what it says.
+    /// The client's request says what it says, perhaps in the same field: a refusal is the client's.
     Unspoken,
     /// It stands in the request, and the provider may refuse it.
     Spoken,
@@ -170,9 +170,8 @@ impl<K: UsageSink> Call<K> {
             return Step::Refused(Error::UpstreamAuth { target: target.name().to_owned(), status }.into());
         }
         let passes = !matches!(self.way, Way::Translated(_)) && is_json(response.headers());
-        let of_the_request = matches!(status.as_u16(), 400 | 422);
         let aim = match passes {
-            true if self.usage == UsageWish::Spoken && of_the_request => Aim::Objection,
+            true if self.may_withdraw(status) => Aim::Objection,
             true => return Step::Pass(response),
             false => Aim::Refusal,
         };
@@ -226,7 +225,8 @@ impl<K: UsageSink> Call<K> {
         B::Error: Into<BoxError>,
     {
         let said = receiving.joined();
-        if self.usage == UsageWish::Spoken && memmem::find(&said, b"stream_options").is_some() {
+        let may_withdraw = self.may_withdraw(receiving.head.status);
+        if may_withdraw && memmem::find(&said, b"stream_options").is_some() {
             self.withdraw_usage_wish();
             return Step::Again(Duration::ZERO);
         }
@@ -239,6 +239,11 @@ impl<K: UsageSink> Call<K> {
             return Step::Again(self.again(Duration::ZERO));
         }
         Step::Refused(Failed::of(target, fault, &receiving.head.headers))
+    }
+
+    /// Whether a refusal with this status can be one of the wish for usage.
+    fn may_withdraw(&self, status: StatusCode) -> bool {
+        self.usage == UsageWish::Spoken && matches!(status.as_u16(), 400 | 422)
     }
 
     /// Asks without what the provider refuses. That is no retry: it says nothing of the provider's state.

@@ -34,7 +34,7 @@ pub struct Prepared {
     body: RequestBody,
     facts: RequestFacts,
     way: Way,
-    /// The usage of a stream has been asked for here.
+    /// The usage of a stream has been asked for here, in a field where the client says nothing.
     wishes_usage: bool,
     lost: Losses,
 }
@@ -90,6 +90,7 @@ impl Target {
         let query = query.as_deref().filter(|query| !query.is_empty());
         let uri = self.uri(surface.path(), query).ok_or(Error::MalformedQuery)?;
         let mut way = Way::Same;
+        let mut wishes_usage = false;
         let mut lost = Losses::default();
         let has_body = surface.operation().names_a_model();
         let (facts, body) = if !has_body {
@@ -116,6 +117,7 @@ impl Target {
                 None => object.set_and(&body, &[model], edits),
                 Some(options) => {
                     way = Way::HidingUsage;
+                    wishes_usage = object.value("stream_options").is_none_or(|given| given == b"null");
                     object.set_and(&body, &[model, ("stream_options", options)], edits)
                 }
             };
@@ -134,7 +136,7 @@ impl Target {
             extensions: head.extensions,
             body,
             facts,
-            wishes_usage: matches!(way, Way::HidingUsage),
+            wishes_usage,
             way,
             lost,
         })
@@ -265,7 +267,7 @@ impl Prepared {
         matches!(self.way, Way::HidingUsage)
     }
 
-    /// Whether usage has been asked for that the client has not asked for itself.
+    /// Whether usage has been asked for in a field where the client says nothing: a refusal of the field means this wish.
     pub(crate) fn wishes_usage(&self) -> bool {
         self.wishes_usage
     }

@@ -90,3 +90,41 @@ async fn a_wish_of_the_client_is_its_own() {
     let (head, body) = send(older(&Reports::default()), &upstream, request).await;
     assert_eq!((head.status.as_u16(), body.as_str(), upstream.requests()), (400, REFUSAL, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_what_the_client_says_in_the_field_is_the_answer_and_teaches_nothing() {
+    let wish = serde_json::json!({"include_usage": true});
+    for said in [r#"{"include_obfuscation":5}"#, r#"{"include_usage":false}"#, "{}", "5"] {
+        let layer = older(&Reports::default());
+        let upstream = Upstream::new().replies(json(400, REFUSAL)).replies(stream());
+        let asking = format!(r#"{{"model":"any","messages":[],"stream":true,"stream_options":{said}}}"#);
+        let (head, body) = send(layer.clone(), &upstream, post("/v1/chat/completions", &asking)).await;
+        assert_eq!((head.status.as_u16(), body.as_str(), upstream.requests()), (400, REFUSAL, 1), "{said}");
+        send(layer, &upstream, stream_chat()).await;
+        assert_eq!(asked(&upstream)[1], wish, "{said}: all others are still asked for");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_null_in_the_field_says_nothing() {
+    let upstream = Upstream::new().replies(json(400, REFUSAL)).replies(stream());
+    let body = r#"{"model":"any","messages":[],"stream":true,"stream_options":null}"#;
+    let (head, _) = send(older(&Reports::default()), &upstream, post("/v1/chat/completions", body)).await;
+    assert_eq!(head.status, 200);
+    assert_eq!(asked(&upstream), [serde_json::json!({"include_usage": true}), Value::Null]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_names_the_field_teaches_nothing() {
+    let wish = serde_json::json!({"include_usage": true});
+    for chat in [stream_chat, anthropic_chat] {
+        for status in [403, 404, 500, 503] {
+            let layer = older(&Reports::default());
+            let upstream = Upstream::new().replies(json(status, REFUSAL)).replies(stream());
+            let (head, _) = send(layer.clone(), &upstream, chat()).await;
+            assert!(!head.status.is_success() && upstream.requests() == 1, "{status}: {head:?}");
+            send(layer, &upstream, chat()).await;
+            assert_eq!(asked(&upstream), [wish.clone(), wish.clone()], "{status}");
+        }
+    }
+}
