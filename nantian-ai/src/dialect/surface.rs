@@ -112,6 +112,17 @@ impl Surface {
         Ok(surface)
     }
 
+    /// Like [`detect`](Self::detect), for a backend that may take a `%2F` of the path for a slash, as servers of ASGI do.
+    ///
+    /// # Errors
+    /// Those of [`detect`](Self::detect).
+    pub fn detect_decoded(method: &Method, path: &str, headers: &HeaderMap) -> Result<Self, Error> {
+        Self::detect(method, path, headers).or_else(|error| match path.contains("%2") {
+            true => Self::detect(method, &path.replace("%2F", "/").replace("%2f", "/"), headers),
+            false => Err(error),
+        })
+    }
+
     fn of_path(path: &str, headers: &HeaderMap) -> Option<Self> {
         let path = path.strip_suffix('/').unwrap_or(path);
         let known = PATHS.iter().find(|(prefix, suffix, ..)| {
@@ -268,6 +279,22 @@ mod tests {
             assert_eq!(surface.operation(), operation, "{path}");
             assert_eq!(surface.path(), below, "{path}");
         }
+    }
+
+    #[test]
+    fn an_encoded_slash_is_one_to_some_backends() {
+        for path in
+            ["/v1/chat%2Fcompletions", "/v1%2fchat/completions%2F", "/v1/models%2Fx%2Fchat%2Fcompletions"]
+        {
+            detect(Method::POST, path).unwrap_err();
+            let surface = Surface::detect_decoded(&Method::POST, path, &HeaderMap::new()).unwrap();
+            assert_eq!(
+                (surface.operation(), surface.path()),
+                (Operation::Chat, "/chat/completions"),
+                "{path}"
+            );
+        }
+        Surface::detect_decoded(&Method::POST, "/form%2F%20", &HeaderMap::new()).unwrap_err();
     }
 
     #[test]

@@ -52,7 +52,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        let surface = Surface::detect(&head.method, head.uri.path(), &head.headers).ok();
+        let surface = Surface::detect_decoded(&head.method, head.uri.path(), &head.headers).ok();
         let metering = surface.map(|surface| {
             head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             let known = head.extensions.get::<RequestFacts>();

@@ -17,7 +17,7 @@ impl Compiler<'_> {
             upstreams: rule.backends.iter().filter_map(|share| self.upstream(&share.target)).collect(),
             is_routed_by_model: !rule.backends.is_empty()
                 && rule.backends.iter().all(|share| matches!(share.target, ir::Target::AiService(_))),
-            may_rewrite: rule.backends.iter().any(|share| self.may_rewrite(share)),
+            others_spend: rule.backends.iter().any(|share| is_service(share) || self.may_rewrite(share)),
         }
     }
 
@@ -31,7 +31,7 @@ impl Compiler<'_> {
         let upstreams = self.upstream(&share.target).into_iter().collect();
         // The rule may have another AIService to ask.
         let is_attempt = service.is_some();
-        Ahead { models, is_attempt, upstreams, is_routed_by_model: false, may_rewrite: false }
+        Ahead { models, is_attempt, upstreams, is_routed_by_model: false, others_spend: is_service(share) }
     }
 
     /// A target that is an AIService.
@@ -75,4 +75,9 @@ impl Compiler<'_> {
         share.filters.iter().any(|filter| matches!(filter, ir::Filter::UrlRewrite(_)))
             || [&share.policies].into_iter().chain(of_target).any(|policies| !policies.plugins.is_empty())
     }
+}
+
+/// Whether it leads to a Service, which may know operations of models that have no path here.
+fn is_service(share: &ir::WeightedBackend) -> bool {
+    matches!(share.target, ir::Target::Backend(_))
 }

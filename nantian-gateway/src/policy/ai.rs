@@ -1,25 +1,25 @@
 //! AIService.
 
 mod observe;
+mod settle;
 mod tokens;
+mod unmetered;
 
 use std::sync::Arc;
 
-use http::{Extensions, Request, Response};
+use http::{Request, Response};
 use nantian_ai::{
-    AiLayer, Credential, Growth, RequestFacts, RetryPolicy, Scheme, Secret, Target, TargetConfig, Timeouts,
+    AiLayer, Credential, Growth, RetryPolicy, Scheme, Secret, Target, TargetConfig, Timeouts,
     body::RequestBody,
     route::{Choice, ModelRoute, StandIn},
     token::Exchange,
-    usage::{Outcome, UsageLayer, UsageReport, UsageSink},
+    usage::UsageLayer,
 };
-use nantian_ratelimit::{Attempted, HeldBytes, OutputEstimate, ReservationHandle, Settlement};
+use nantian_ratelimit::{Attempted, HeldBytes};
 use tower::{Layer, Service, ServiceBuilder};
 
-use super::{
-    rate_limit::Learns,
-    unsent::{UnsentLayer, mark_unsent},
-};
+use self::{settle::settle, unmetered::UnmeteredLayer};
+use super::unsent::{UnsentLayer, mark_unsent};
 use crate::{
     body::{Body, BoxError},
     compile::LocalService,
@@ -290,67 +290,9 @@ where
                 .map_response(|response: Response<_>| response.map(Body::boxed))
                 .layer(UsageLayer::new(settle))
                 .map_request(|request: Request<_>| request.map(Body::boxed))
+                .layer(UnmeteredLayer)
                 .layer(UnsentLayer)
                 .service(inner),
         )
-    }
-}
-
-/// The observer of both: whoever reserved is told what was used.
-fn settle(extensions: &Extensions, facts: &RequestFacts) -> Settle {
-    Settle {
-        reservation: extensions.get::<ReservationHandle>().cloned(),
-        learns: extensions.get::<Learns>().cloned(),
-        most: facts.max_output(),
-        is_read: facts.operation.is_some(),
-    }
-}
-
-/// Settles a reservation by a usage report.
-#[derive(Debug)]
-pub(super) struct Settle {
-    reservation: Option<ReservationHandle>,
-    learns: Option<Learns>,
-    most: Option<u64>,
-    /// The prompt was read, so that estimates of the usage count it.
-    is_read: bool,
-}
-
-impl Settle {
-    /// Settles what was reserved for an AIService that failed where another one is asked.
-    fn attempt(self, report: &UsageReport) {
-        if let Some(reservation) = self.reservation {
-            reservation.settle_attempt(settlement(report, self.is_read));
-        }
-    }
-}
-
-impl UsageSink for Settle {
-    fn finish(self, report: UsageReport) {
-        if let Some(Learns(outputs)) = self.learns {
-            learn(&outputs, &report, self.most);
-        }
-        if let Some(reservation) = self.reservation {
-            reservation.settle(settlement(&report, self.is_read));
-        }
-    }
-}
-
-fn settlement(report: &UsageReport, is_read: bool) -> Settlement {
-    let usage = &report.usage;
-    match report.outcome {
-        Outcome::Completed if !usage.estimated => Settlement::Used(usage.total),
-        Outcome::NotServed => Settlement::NotServed,
-        // The prompt as it was estimated and what was seen of the answer: who leaves early pays what was generated.
-        _ if is_read && usage.output > 0 => Settlement::Used(usage.total),
-        // An estimate of less may raise the charge and never lowers it, or prompts would be free where usage is not told.
-        _ => Settlement::AtLeast(usage.total),
-    }
-}
-
-/// Learns from a whole answer whose provider has counted it.
-fn learn(outputs: &OutputEstimate, report: &UsageReport, most: Option<u64>) {
-    if report.outcome == Outcome::Completed && !report.usage.estimated {
-        outputs.learn(report.usage.output, most);
     }
 }

@@ -9,7 +9,7 @@ use nantian_ai::{
 };
 use nantian_ratelimit::OutputEstimate;
 
-use super::{Settle, learn, settle};
+use super::settle::{Answers, Settle, settle};
 use crate::{
     ir::ObjectName,
     metrics::AiMetrics,
@@ -42,6 +42,7 @@ struct Call {
     observer: AiObserver,
     operation: Option<Operation>,
     max_tokens: Option<u64>,
+    asked: Answers,
     parent: Option<TraceParent>,
     /// Present if there is an access log.
     noted: Option<AiCalls>,
@@ -113,6 +114,7 @@ impl UsageObserver for AiObserver {
             observer: self.clone(),
             operation: facts.operation,
             max_tokens: facts.max_output(),
+            asked: Answers::of(facts),
             parent: extensions.get::<TraceParent>().copied(),
             noted: extensions.get::<AiCalls>().cloned(),
         });
@@ -140,12 +142,12 @@ impl UsageSink for Told {
 
 impl Call {
     fn tell(self, report: &UsageReport, failed_over: bool) {
-        let Self { observer, operation, max_tokens, parent, noted } = self;
+        let Self { observer, operation, max_tokens, asked, parent, noted } = self;
         if let Some(noted) = noted {
             noted.note(&observer.service, report);
         }
         observer.metrics.count(report, failed_over);
-        learn(&observer.outputs, report, max_tokens);
+        asked.teach(&observer.outputs, report);
         for export in observer.exports.iter() {
             export.tell(CallRecord {
                 service: Arc::clone(&observer.service),

@@ -130,7 +130,8 @@ impl AskedLayer {
     /// The operation, if it spends tokens and somebody counts them.
     fn spends(&self, request: &Parts) -> Option<(Surface, Arc<Expected>)> {
         let expected = self.tokens.as_ref()?;
-        let surface = Surface::detect(&request.method, request.uri.path(), &request.headers).ok()?;
+        let path = request.uri.path();
+        let surface = Surface::detect_decoded(&request.method, path, &request.headers).ok()?;
         surface.operation().spends().then(|| (surface, Arc::clone(expected)))
     }
 

@@ -1,28 +1,27 @@
 //! What a request is charged before its usage is known.
 
 use http::{Method, request::Parts};
-use nantian_ai::{Error, Surface};
+use nantian_ai::Surface;
 use nantian_ratelimit::{Cost, CostEstimator, Policy, TypicalCost, Unit};
 
-/// Reserves tokens for the operations of models; all else that passes the same limits uses none.
+/// Reserves tokens for the operations of models, and for what may be one; all else that passes the same limits uses none.
 pub(super) struct Costs {
-    /// What is no operation of a model here may become one further in.
-    pub(super) may_rewrite: bool,
+    /// A `POST` that is no operation of a model here may be one further in.
+    pub(super) others_spend: bool,
 }
 
 impl Costs {
     /// The costs for `policy`, if it counts tokens and does not deny everything by a limit of 0.
-    pub(super) fn of(policy: &Policy, may_rewrite: bool) -> Option<Self> {
+    pub(super) fn of(policy: &Policy, others_spend: bool) -> Option<Self> {
         let mut limits = policy.limits().iter().filter(|limit| limit.unit() == Unit::Tokens).peekable();
         let counts_tokens = limits.peek().is_some();
-        (counts_tokens && limits.all(|limit| limit.max() > 0)).then_some(Self { may_rewrite })
+        (counts_tokens && limits.all(|limit| limit.max() > 0)).then_some(Self { others_spend })
     }
 
     fn may_spend(&self, request: &Parts) -> bool {
-        match Surface::detect(&request.method, request.uri.path(), &request.headers) {
+        match Surface::detect_decoded(&request.method, request.uri.path(), &request.headers) {
             Ok(surface) => surface.operation().spends(),
-            Err(Error::UnknownPath { .. }) => self.may_rewrite && request.method == Method::POST,
-            Err(_) => false,
+            Err(_) => self.others_spend && request.method == Method::POST,
         }
     }
 }
@@ -40,9 +39,9 @@ mod tests {
 
     use super::*;
 
-    fn tokens(may_rewrite: bool, method: Method, path: &str) -> u64 {
+    fn tokens(others_spend: bool, method: Method, path: &str) -> u64 {
         let (request, ()) = Request::builder().method(method).uri(path).body(()).unwrap().into_parts();
-        let cost = Costs { may_rewrite }.estimate(&request, 1400);
+        let cost = Costs { others_spend }.estimate(&request, 1400);
         assert_eq!(cost.requests, 1);
         cost.tokens
     }
@@ -73,8 +72,13 @@ mod tests {
     }
 
     #[test]
-    fn what_may_become_an_operation_further_in_is_charged_like_one() {
-        assert_eq!(tokens(true, Method::POST, "/ask"), 1400);
-        assert_eq!(tokens(true, Method::GET, "/ask"), 0);
+    fn what_may_be_an_operation_further_in_is_charged_like_one() {
+        for path in ["/ask", "/v1/audio/speech", "/v1beta/models/gemini-pro:generateContent"] {
+            assert_eq!(tokens(true, Method::POST, path), 1400, "{path}");
+            assert_eq!(tokens(true, Method::GET, path), 0, "{path}");
+            assert_eq!(tokens(false, Method::POST, path), 0, "{path}");
+        }
+        assert_eq!(tokens(false, Method::POST, "/v1/chat%2Fcompletions"), 1400);
+        assert_eq!(tokens(true, Method::POST, "/v1/messages/count_tokens"), 0);
     }
 }

@@ -42,8 +42,9 @@ pub struct Ahead {
     pub is_routed_by_model: bool,
     /// The AIServices.
     pub upstreams: Vec<Upstream>,
-    /// Filters or plugins that may make another operation of a request.
-    pub may_rewrite: bool,
+    /// What is no operation of a model by its path may use tokens all the same: a Service may know more of them, filters or
+    /// plugins may make one of it.
+    pub others_spend: bool,
 }
 
 /// Which models there are at a place: whoever could invent models would invent buckets.
@@ -92,12 +93,12 @@ impl RateLimits {
                 of_policy: limiter.metrics(),
                 of_process: Arc::clone(metrics),
             };
-            let costs = Costs::of(limiter.policy(), ahead.may_rewrite);
+            let costs = Costs::of(limiter.policy(), ahead.others_spend);
             let layer = limiter
                 .layer()
                 // One that no CORS filter has answered reaches the backend, and costs what it costs.
                 .preflight_exempt(false)
-                // What is sent to a model is settled by whoever meters it: a redirect has used nothing.
+                // What is sent to a backend is settled there: a redirect has used nothing.
                 .if_unsettled(Settlement::NotServed)
                 .of_attempt(ahead.is_attempt)
                 .keys(Keys { values: values.clone(), models: models.clone() })

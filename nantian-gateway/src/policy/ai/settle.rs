@@ -1,0 +1,150 @@
+//! What a metered call used, for whoever reserved it, and what is learnt of it.
+
+use http::Extensions;
+use nantian_ai::{
+    RequestFacts,
+    usage::{Outcome, UsageReport, UsageSink},
+};
+use nantian_ratelimit::{OutputEstimate, ReservationHandle, Settlement};
+
+use crate::policy::rate_limit::Learns;
+
+/// The observer of AIServices and Services: whoever reserved is told what was used.
+pub(super) fn settle(extensions: &Extensions, facts: &RequestFacts) -> Settle {
+    Settle {
+        reservation: extensions.get::<ReservationHandle>().cloned(),
+        learns: extensions.get::<Learns>().cloned(),
+        asked: Answers::of(facts),
+        is_read: facts.operation.is_some(),
+    }
+}
+
+/// Settles a reservation by a usage report.
+#[derive(Debug)]
+pub(super) struct Settle {
+    reservation: Option<ReservationHandle>,
+    learns: Option<Learns>,
+    asked: Answers,
+    /// The prompt was read, so that estimates of the usage count it.
+    is_read: bool,
+}
+
+/// The answers that a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answers {
+    /// How many, at least 1.
+    count: u64,
+    /// The most tokens that each may have.
+    most: Option<u64>,
+}
+
+// === impl Settle ===
+
+impl Settle {
+    /// Settles what was reserved for an AIService that failed where another one is asked.
+    pub(super) fn attempt(self, report: &UsageReport) {
+        if let Some(reservation) = self.reservation {
+            reservation.settle_attempt(settlement(report, self.is_read));
+        }
+    }
+}
+
+impl UsageSink for Settle {
+    fn finish(self, report: UsageReport) {
+        if let Some(Learns(outputs)) = self.learns {
+            self.asked.teach(&outputs, &report);
+        }
+        if let Some(reservation) = self.reservation {
+            reservation.settle(settlement(&report, self.is_read));
+        }
+    }
+}
+
+fn settlement(report: &UsageReport, is_read: bool) -> Settlement {
+    let usage = &report.usage;
+    match report.outcome {
+        Outcome::Completed if !usage.estimated => Settlement::Used(usage.total),
+        Outcome::NotServed => Settlement::NotServed,
+        // The prompt as it was estimated and what was seen of the answer: who leaves a stream early pays what was generated.
+        Outcome::Aborted if is_read && report.call.stream && usage.output > 0 => {
+            Settlement::Used(usage.total)
+        }
+        // An estimate of less may raise the charge and never lowers it: of a whole answer it lacks the reasoning that nobody
+        // saw, and prompts would be free where usage is not told.
+        _ => Settlement::AtLeast(usage.total),
+    }
+}
+
+// === impl Answers ===
+
+impl Answers {
+    pub(super) fn of(facts: &RequestFacts) -> Self {
+        Self { count: facts.choices.max(1), most: facts.max_tokens }
+    }
+
+    /// Learns from whole answers whose provider has counted them, how long each was.
+    pub(super) fn teach(self, outputs: &OutputEstimate, report: &UsageReport) {
+        if report.outcome == Outcome::Completed && !report.usage.estimated {
+            outputs.learn(report.usage.output.div_ceil(self.count), self.most);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method, StatusCode};
+    use nantian_ai::{
+        Surface,
+        usage::{End, Meter},
+    };
+
+    use super::*;
+
+    const COUNTED: &str = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":9000}}"#;
+    const WORD: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"word\"}}]}\n\n";
+    const LAST: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+
+    fn report(request: &str, content_type: &str, reply: &str, end: End) -> (RequestFacts, UsageReport) {
+        let surface = Surface::detect(&Method::POST, "/v1/chat/completions", &HeaderMap::new()).unwrap();
+        let facts = RequestFacts::read(&surface, request.as_bytes()).unwrap();
+        let mut meter = Meter::new(surface, &facts);
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", content_type.parse().unwrap());
+        meter.begin(StatusCode::OK, &headers);
+        meter.push(reply.as_bytes());
+        (facts, meter.report(end))
+    }
+
+    #[test]
+    fn an_estimate_lowers_the_charge_of_streams_alone_that_are_left_before_their_end() {
+        let stream = "text/event-stream";
+        let whole = format!("{WORD}{LAST}");
+        for (content_type, reply, end, lowers) in [
+            (stream, WORD, End::Dropped, true),
+            (stream, WORD, End::Failed, false),
+            (stream, &*whole, End::Dropped, false),
+            (stream, &*whole, End::Finished, false),
+            ("application/json", &COUNTED[..20], End::Dropped, false),
+            ("text/plain", "words", End::Finished, false),
+        ] {
+            let (_, report) = report("{}", content_type, reply, end);
+            let settled = settlement(&report, true);
+            let is_lowering = matches!(settled, Settlement::Used(1..));
+            let expected = lowers || matches!(settled, Settlement::AtLeast(1..));
+            assert!(is_lowering == lowers && expected, "{content_type} {end:?} {reply}: {settled:?}");
+            assert!(matches!(settlement(&report, false), Settlement::AtLeast(_)), "nobody read the prompt");
+        }
+        let (_, report) = report("{}", "application/json", COUNTED, End::Finished);
+        assert_eq!(settlement(&report, false), Settlement::Used(9009));
+    }
+
+    #[test]
+    fn several_answers_teach_how_long_one_is() {
+        let outputs = OutputEstimate::default();
+        for _ in 0..200 {
+            let (facts, report) = report(r#"{"n":3}"#, "application/json", COUNTED, End::Finished);
+            Answers::of(&facts).teach(&outputs, &report);
+        }
+        assert_eq!(outputs.expect(None), 3000);
+    }
+}
