@@ -55,7 +55,7 @@ async fn the_provider_sees_its_own_credential_and_model_and_the_client_its_bytes
 #[tokio::test]
 async fn the_usage_of_replies_counts_against_a_limit_on_tokens() {
     let provider = gpt().await;
-    let limits = limits("limits", "kind: HTTPRoute, name: llm", "tokensPerMinute: 250");
+    let limits = limits("limits", "kind: HTTPRoute, name: llm", "tokensPerHour: 250");
     let gateway = llm(&provider, "").manifest("limits", &limits).start().await;
     for stream in [false, true] {
         assert_eq!(ask(&gateway, stream).await.status(), 200);

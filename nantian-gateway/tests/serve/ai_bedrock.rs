@@ -205,7 +205,7 @@ async fn other_keys_are_used_without_a_restart_and_refused_ones_are_this_sides_f
 #[tokio::test]
 async fn the_usage_of_frames_counts_against_a_limit_on_tokens() {
     let provider = bedrock(FIRST).await;
-    let gateway = gateway(&provider, FIRST, Some("tokensPerMinute: 210")).await;
+    let gateway = gateway(&provider, FIRST, Some("tokensPerHour: 210")).await;
     for stream in [false, true] {
         assert_eq!(gateway.ask(ask("/v1/messages", "messages", stream)).await.status(), 200);
     }
