@@ -14,6 +14,13 @@ const CARRIED: [&str; 6] = ["args", "arguments", "input", "input_schema", "param
 /// The same in the outermost object, where Ollama has a schema.
 const CARRIED_OUTERMOST: [&str; 1] = ["format"];
 
+/// Containers within containers, at most. What is read again counts on: the depth of a whole body is bounded, not that of a text.
+const MAX_DEPTH: u8 = 128;
+
+/// How many levels a list counts that stands where an object would be carried. Each of them is read once more than what is around
+/// it, so that many within one another would be read again and again.
+const LEVELS_OF_A_LIST: u8 = 32;
+
 /// A JSON value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Value {
@@ -30,8 +37,11 @@ pub(crate) enum Value {
 }
 
 /// Reads a value.
+#[derive(Clone, Copy)]
 struct Reader {
     carried: &'static [&'static str],
+    /// Of what is around it.
+    depth: u8,
 }
 
 // === impl Value ===
@@ -39,7 +49,7 @@ struct Reader {
 impl Value {
     /// Reads a whole body.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
-        read(body, &CARRIED_OUTERMOST)
+        Reader { carried: &CARRIED_OUTERMOST, depth: 0 }.read(body)
     }
 
     /// A member of an object.
@@ -81,16 +91,9 @@ impl Value {
     }
 }
 
-fn read(text: &[u8], carried: &'static [&'static str]) -> Result<Value, serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let value = Reader { carried }.deserialize(&mut deserializer)?;
-    deserializer.end()?;
-    Ok(value)
-}
-
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Reader { carried: &CARRIED }.deserialize(deserializer)
+        Reader { carried: &CARRIED, depth: 0 }.deserialize(deserializer)
     }
 }
 
@@ -127,6 +130,23 @@ fn write_text(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 // === impl Reader ===
+
+impl Reader {
+    fn read(self, text: &[u8]) -> Result<Value, serde_json::Error> {
+        let mut deserializer = serde_json::Deserializer::from_slice(text);
+        let value = self.deserialize(&mut deserializer)?;
+        deserializer.end()?;
+        Ok(value)
+    }
+
+    /// Of what is so many levels further in.
+    fn within<E: Error>(self, levels: u8) -> Result<Self, E> {
+        match self.depth.checked_add(levels).filter(|depth| *depth <= MAX_DEPTH) {
+            Some(depth) => Ok(Self { carried: &CARRIED, depth }),
+            None => Err(E::custom("nested too deeply")),
+        }
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for Reader {
     type Value = Value;
@@ -172,14 +192,16 @@ impl<'de> Visitor<'de> for Reader {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let inner = self.within(1)?;
         let mut list = Vec::new();
-        while let Some(value) = seq.next_element()? {
+        while let Some(value) = seq.next_element_seed(inner)? {
             list.push(value);
         }
         Ok(Value::Array(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let inner = self.within(1)?;
         let mut members = Vec::new();
         while let Some(name) = map.next_key::<String>()? {
             let value = if self.carried.contains(&name.as_str()) {
@@ -188,10 +210,13 @@ impl<'de> Visitor<'de> for Reader {
                     true => Json::parse(raw)
                         .map(Value::Carried)
                         .ok_or_else(|| Error::custom(format!("`{name}` is nested too deeply")))?,
-                    false => read(raw.as_bytes(), &CARRIED).map_err(Error::custom)?,
+                    false if raw.starts_with('[') => {
+                        inner.within(LEVELS_OF_A_LIST)?.read(raw.as_bytes()).map_err(Error::custom)?
+                    }
+                    false => inner.read(raw.as_bytes()).map_err(Error::custom)?,
                 }
             } else {
-                map.next_value()?
+                map.next_value_seed(inner)?
             };
             members.push((name, value));
         }
@@ -227,5 +252,18 @@ mod tests {
         }
         let text = format!("{{\"a\":{{\"input\":{}0{}}}}}", "[".repeat(200), "]".repeat(200));
         assert!(Value::parse(text.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_text_within_a_text_does_not_begin_to_count_anew() {
+        for name in CARRIED {
+            let nested =
+                |depth| format!("{}0{}", format!("{{\"{name}\":[").repeat(depth), "]}".repeat(depth));
+            // The outermost is not carried.
+            assert!(Value::parse(nested(4).as_bytes()).is_ok(), "{name}");
+            for depth in [5, 10_000] {
+                assert!(Value::parse(nested(depth).as_bytes()).is_err(), "{name} {depth}");
+            }
+        }
     }
 }
