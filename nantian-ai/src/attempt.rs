@@ -22,6 +22,8 @@ pub(crate) enum Step<B> {
     Answer(Box<Answer<B>>),
     /// It failed, and may be repeated.
     Failed(Failed),
+    /// The provider has refused, the client gets that as it is, and what it says is known.
+    Objected(Box<Answer<B>>, Fault),
     /// The client gets the reply, in whatever pieces it comes.
     Pass(Response<B>),
     /// More of the reply must come first.

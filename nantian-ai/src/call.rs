@@ -3,20 +3,19 @@
 mod begin;
 mod end;
 mod identify;
+mod refusal;
 
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body;
-use memchr::memmem;
 
-use crate::attempt::{Answer, Failed, Step, is_encoded, is_json};
+use crate::attempt::{Answer, Failed, Step, is_encoded};
 use crate::body::RequestBody;
 use crate::budget::BudgetedCall;
-use crate::codec::fault::is_refused_credential;
 use crate::config::ConnectTimeout;
 use crate::dialect::Surface;
 use crate::error::{BoxError, Error, Unsent};
@@ -122,12 +121,13 @@ impl<K: UsageSink> Call<K> {
         if !status.is_success() {
             return self.refused(target, response);
         }
-        if self.usage == UsageWish::Withdrawn {
-            target.forgo_usage();
-        }
         self.metering.begin(status, response.headers());
         let meter = self.metering.meter();
         let events = meter.reads_events();
+        // An answer in one piece says nothing of streams: the provider may have read another request than was read here.
+        if self.usage == UsageWish::Withdrawn && events {
+            target.forgo_usage();
+        }
         self.watch.expect_stream(meter.is_stream());
         let translated = matches!(self.way, Way::Translated(_));
         if translated && is_encoded(response.headers()) {
@@ -148,37 +148,6 @@ impl<K: UsageSink> Call<K> {
         Step::Receive(Receiving::new(head, body, aim))
     }
 
-    fn refused<B>(&mut self, target: &Target, response: Response<B>) -> Step<B>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<BoxError>,
-    {
-        let status = response.status();
-        // 402: there is no credit behind it.
-        let is_auth = matches!(status.as_u16(), 401 | 402 | 407);
-        let is_of_the_secret = is_auth || matches!(status.as_u16(), 403 | 429);
-        if is_of_the_secret && self.takes_other_secret(target) {
-            return Step::Again(self.again(Duration::ZERO));
-        }
-        let failure = Failure::Response { status, headers: response.headers() };
-        if let Some(wait) = self.next(target, failure) {
-            return Step::Again(wait);
-        }
-        self.metering.begin(status, response.headers());
-        // A refused credential is this side's fault: passed on, a client would blame its own.
-        if is_auth {
-            return Step::Refused(Error::UpstreamAuth { target: target.name().to_owned(), status }.into());
-        }
-        let passes = !matches!(self.way, Way::Translated(_)) && is_json(response.headers());
-        let aim = match passes {
-            true if self.may_withdraw(status) => Aim::Objection,
-            true => return Step::Pass(response),
-            false => Aim::Refusal,
-        };
-        let (head, body) = response.into_parts();
-        Step::Receive(Receiving::new(head, body, aim))
-    }
-
     /// Judges what has come of a reply.
     pub(crate) fn received<B>(
         &mut self,
@@ -192,9 +161,7 @@ impl<K: UsageSink> Call<K> {
     {
         let headers = &receiving.head.headers;
         match received {
-            _ if matches!(receiving.aim, Aim::Refusal | Aim::Objection) => {
-                return self.objected(target, receiving);
-            }
+            _ if receiving.is_refusal() => return self.objected(target, receiving),
             Received::Broken => return Step::Failed(Failed::of(target, Fault::truncated(), headers)),
             Received::TooLarge => {
                 let fault =
@@ -216,43 +183,6 @@ impl<K: UsageSink> Call<K> {
             return Step::Failed(Failed::of(target, Fault::truncated(), headers));
         }
         Step::Answer(Box::new(self.stream(receiving)))
-    }
-
-    /// Judges a refusal by what it says, after its status has been judged.
-    fn objected<B>(&mut self, target: &Target, receiving: Receiving<B>) -> Step<B>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<BoxError>,
-    {
-        let said = receiving.joined();
-        let may_withdraw = self.may_withdraw(receiving.head.status);
-        if may_withdraw && memmem::find(&said, b"stream_options").is_some() {
-            self.withdraw_usage_wish();
-            return Step::Again(Duration::ZERO);
-        }
-        if receiving.aim == Aim::Objection {
-            let (head, held, rest) = receiving.into_parts();
-            return Step::Answer(Box::new(Answer { head, held, rest: Some((rest, Via::Pass)) }));
-        }
-        let fault = target.dialect().decode_fault(receiving.head.status, &said);
-        if is_refused_credential(&fault) && self.takes_other_secret(target) {
-            return Step::Again(self.again(Duration::ZERO));
-        }
-        Step::Refused(Failed::of(target, fault, &receiving.head.headers))
-    }
-
-    /// Whether a refusal with this status can be one of the wish for usage.
-    fn may_withdraw(&self, status: StatusCode) -> bool {
-        self.usage == UsageWish::Spoken && matches!(status.as_u16(), 400 | 422)
-    }
-
-    /// Asks without what the provider refuses. That is no retry: it says nothing of the provider's state.
-    fn withdraw_usage_wish(&mut self) {
-        self.usage = UsageWish::Withdrawn;
-        self.prepared = self.prepared.take().map(Prepared::without_usage_wish);
-        if let Some(prepared) = &self.prepared {
-            self.way = prepared.way().clone();
-        }
     }
 
     fn stream<B>(&self, receiving: Receiving<B>) -> Answer<B>

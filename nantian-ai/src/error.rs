@@ -192,7 +192,7 @@ impl Error {
             Self::Upstream { .. } | Self::UpstreamAuth { .. } | Self::Token { .. } | Self::Timeout { .. } => {
                 true
             }
-            Self::Provider { fault, .. } => fault.kind.is_passing(),
+            Self::Provider { fault, .. } => fault.kind.is_of_the_provider(),
             // It may know the operation, or have words for what is asked.
             Self::UnsupportedPair { .. } | Self::Untranslatable(_) | Self::Lossy { .. } => true,
             _ => false,

@@ -201,7 +201,12 @@ where
             StateProj::Receiving { receiving } => {
                 let Some(reply) = receiving.as_mut() else { return Poll::Pending };
                 let Poll::Ready(received) = call.poll_receive(reply, cx) else {
-                    return call.poll_late(target, cx).map(|failed| Some(Step::Failed(failed)));
+                    let late = ready!(call.poll_late(target, cx));
+                    // A refusal has come in time, if not its reasons.
+                    return Poll::Ready(Some(match reply.is_refusal() {
+                        true => call.unexplained(target, reply),
+                        false => Step::Failed(late),
+                    }));
                 };
                 let Some(reply) = receiving.take() else { return Poll::Pending };
                 call.received(target, reply, received)
@@ -255,6 +260,7 @@ where
             let Some(call) = this.call.take() else { return Poll::Pending };
             return Poll::Ready(Ok(match step {
                 Step::Pass(response) => call.pass(this.shared, response),
+                Step::Objected(answer, fault) => call.pass_refusal(this.shared, *answer, fault),
                 Step::Answer(answer) => call.finish(this.shared, *answer),
                 Step::Failed(failed) | Step::Refused(failed) => call.fail(this.shared, failed),
                 Step::Again(_) | Step::Receive(_) => return Poll::Pending,

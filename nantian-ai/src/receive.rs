@@ -39,7 +39,7 @@ pub(crate) enum Aim {
     Whole,
     /// All of it, which is no answer.
     Refusal,
-    /// The same, to be passed on as it is unless it objects to what only this side has asked for.
+    /// The same, to be passed on as it is unless it objects to what only this side has said.
     Objection,
 }
 
@@ -108,6 +108,11 @@ where
                 Aim::Whole | Aim::Refusal | Aim::Objection => {}
             }
         }
+    }
+
+    /// Whether it is the refusal of a request.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self.aim, Aim::Refusal | Aim::Objection)
     }
 
     /// Whether nothing comes after what has come.

@@ -12,6 +12,7 @@ use crate::DROPPED;
 use crate::attempt::{Answer, Failed};
 use crate::body::ResponseBody;
 use crate::error::Error;
+use crate::ir::Fault;
 use crate::outbound::{Way, clean_response};
 use crate::receive::Rest;
 use crate::retry::Attempts;
@@ -25,35 +26,43 @@ use crate::via::Via;
 
 impl<K: UsageSink> Call<K> {
     /// The response of an attempt whose reply passes as it comes.
-    pub(crate) fn pass<B, O>(
-        mut self,
-        shared: &Shared<O>,
-        response: Response<B>,
-    ) -> Response<ResponseBody<B, K>>
+    pub(crate) fn pass<B, O>(self, shared: &Shared<O>, response: Response<B>) -> Response<ResponseBody<B, K>>
     where
         B: Body<Data = Bytes>,
     {
         let (head, body) = response.into_parts();
-        let refusal = (!head.status.is_success()).then(|| {
-            let fault = shared.target.dialect().decode_fault(head.status, &[]);
-            Error::Provider { target: shared.target.name().to_owned(), fault }
-        });
-        let refusal = refusal.filter(Error::may_fail_over);
-        let onward = self.onward;
-        let sent = self.metering.meter().is_sent();
-        if let Some(refusal) = &refusal {
-            self.metering.note_error(refusal.code());
-            self.metering.count_attempts(self.attempts());
-            if onward.more {
-                self.metering.pass_on();
-            }
-        }
+        let status = head.status;
         let answer = Answer { head, held: VecDeque::new(), rest: Some((Rest::of(body), Via::Pass)) };
-        let mut response = self.finish(shared, answer);
-        if let Some(error) = refusal {
-            response.extensions_mut().insert(Arc::new(error));
-            response.extensions_mut().insert(Onward { sent, ..onward });
+        if status.is_success() {
+            return self.finish(shared, answer);
         }
+        let fault = shared.target.dialect().decode_fault(status, &[]);
+        self.pass_refusal(shared, answer, fault)
+    }
+
+    /// The response of an attempt that was refused, in the provider's words.
+    pub(crate) fn pass_refusal<B, O>(
+        mut self,
+        shared: &Shared<O>,
+        answer: Answer<B>,
+        fault: Fault,
+    ) -> Response<ResponseBody<B, K>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let error = Error::Provider { target: shared.target.name().to_owned(), fault };
+        if !error.may_fail_over() {
+            return self.finish(shared, answer);
+        }
+        let onward = Onward { sent: self.metering.meter().is_sent(), ..self.onward };
+        self.metering.note_error(error.code());
+        self.metering.count_attempts(self.attempts());
+        if onward.more {
+            self.metering.pass_on();
+        }
+        let mut response = self.finish(shared, answer);
+        response.extensions_mut().insert(Arc::new(error));
+        response.extensions_mut().insert(onward);
         response
     }
 

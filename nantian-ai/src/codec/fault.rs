@@ -16,7 +16,14 @@ pub(crate) fn read(status: StatusCode, body: &[u8]) -> Fault {
     if body.get("error").is_some_and(is_of_credential) {
         return refused_credential();
     }
-    Fault::of_status(status, said(body).0)
+    let (message, kind) = said(body);
+    let fault = Fault::of_status(status, message);
+    match kind {
+        Some(FaultKind::ContextLength) if fault.kind == FaultKind::Invalid => {
+            Fault { kind: FaultKind::ContextLength, ..fault }
+        }
+        _ => fault,
+    }
 }
 
 /// An error inside a reply or a stream, where no status says what it is: the value of `error`.
@@ -81,7 +88,7 @@ fn said(value: Value) -> (Option<String>, Option<FaultKind>) {
 
 fn kind_of(name: &str) -> Option<FaultKind> {
     Some(match name.to_ascii_lowercase().as_str() {
-        "context_length_exceeded" => FaultKind::ContextLength,
+        "context_length_exceeded" | "exceed_context_size_error" => FaultKind::ContextLength,
         "invalid_request_error" | "invalid_argument" | "invalid_prompt" => FaultKind::Invalid,
         "permission_error" | "permission_denied" | "billing_error" | "insufficient_quota" => {
             FaultKind::Permission
@@ -189,6 +196,33 @@ mod tests {
             let fault = read(StatusCode::TOO_MANY_REQUESTS, body.as_bytes());
             assert_eq!((fault.kind, fault.message.as_str()), (FaultKind::RateLimit, message), "{body}");
         }
+    }
+
+    #[test]
+    fn that_a_conversation_is_too_long_is_told_by_a_code_or_by_words() {
+        for error in [
+            r#"{"message":"m","type":"invalid_request_error","code":"context_length_exceeded"}"#,
+            r#"{"message":"m","type":"exceed_context_size_error","code":400}"#,
+            r#"{"message":"Input tokens exceed the configured limit of 272000 tokens."}"#,
+            r#"{"message":"input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000"}"#,
+            r#"{"message":"The decoder prompt (length 5000) is longer than the maximum model length of 4096."}"#,
+            r#"{"message":"the request exceeds the available context size, try increasing it"}"#,
+            r#"{"message":"This model's maximum prompt length is 131072 but the request contains 537812 tokens."}"#,
+            r#"{"message":"Please reduce the length of the messages or completion."}"#,
+            r#"{"message":"Your request exceeded model token limit: 8192"}"#,
+        ] {
+            let body = format!(r#"{{"error":{error}}}"#);
+            assert_eq!(
+                read(StatusCode::BAD_REQUEST, body.as_bytes()).kind,
+                FaultKind::ContextLength,
+                "{error}"
+            );
+            // A status that says something else is believed.
+            let limited = read(StatusCode::TOO_MANY_REQUESTS, body.as_bytes());
+            assert_eq!(limited.kind, FaultKind::RateLimit, "{error}");
+        }
+        let other = br#"{"error":{"message":"m","code":"invalid_value"}}"#;
+        assert_eq!(read(StatusCode::BAD_REQUEST, other).kind, FaultKind::Invalid);
     }
 
     #[test]

@@ -5,13 +5,25 @@ use http::StatusCode;
 /// The longest message that is passed on, in bytes.
 const LONGEST: usize = 1_024;
 
-/// Words by which Anthropic, Bedrock, Gemini, Ollama and those like OpenAI say that a conversation is too long.
-const TOO_LONG: [&str; 5] = [
+/// Words by which providers say that a conversation is too long.
+const TOO_LONG: [&str; 12] = [
+    // OpenAI and most of those like it, Ollama.
     "context length",
     "context window",
-    "exceeds the maximum number of tokens",
-    "input is too long",
+    "input tokens exceed",
+    // Anthropic: the prompt alone, and with the answer it asks for.
     "prompt is too long",
+    "context limit",
+    // Bedrock.
+    "input is too long",
+    // Gemini.
+    "exceeds the maximum number of tokens",
+    // vLLM, llama.cpp, xAI, Groq, Moonshot.
+    "maximum model length",
+    "context size",
+    "maximum prompt length",
+    "reduce the length of the messages",
+    "model token limit",
 ];
 
 /// An error of a provider, whatever its dialect.
@@ -110,9 +122,14 @@ impl FaultKind {
         }
     }
 
-    /// Whether it says nothing about the request, so that another attempt or another provider may serve it.
-    pub(crate) fn is_passing(self) -> bool {
-        matches!(self, Self::RateLimit | Self::Overloaded | Self::Timeout | Self::Truncated | Self::Upstream)
+    /// Whether it is about this provider or its model, and not about the request alone, so that another one may serve it.
+    pub(crate) fn is_of_the_provider(self) -> bool {
+        match self {
+            // Others read more.
+            Self::ContextLength => true,
+            Self::RateLimit | Self::Overloaded | Self::Timeout | Self::Truncated | Self::Upstream => true,
+            Self::Invalid | Self::Permission | Self::NotFound | Self::TooLarge => false,
+        }
     }
 
     /// The status of the response to the client.

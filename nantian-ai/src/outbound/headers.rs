@@ -57,11 +57,11 @@ pub(super) fn upstream_headers(client: &HeaderMap) -> HeaderMap {
 
 fn ends_here(name: &HeaderName) -> bool {
     let name = name.as_str();
-    ENDING.binary_search(&name).is_ok()
-        || is_credential(name)
-        || name.starts_with("x-forwarded-")
+    name.starts_with("x-forwarded-")
         || name.starts_with("sec-")
         || name.starts_with("access-control-")
+        || ENDING.binary_search(&name).is_ok()
+        || is_credential(name)
 }
 
 /// Whether a header holds a credential or what an identity-aware proxy says of the client, by the words of its name: those of

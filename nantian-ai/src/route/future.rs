@@ -19,6 +19,7 @@ use crate::body::RequestBody;
 use crate::dialect::{Dialect, Operation, Surface};
 use crate::edit::model_of;
 use crate::error::{BoxError, Error};
+use crate::ir::FaultKind;
 use crate::packed::unpack;
 use crate::read::ReadBody;
 use crate::respond::{DialectResponder, Respond as _};
@@ -41,7 +42,7 @@ pin_project! {
         onward: Onward,
         // A provider was asked, or could not be reached.
         tried: bool,
-        // What the first of them has answered whose failure may pass.
+        // What the first of them has answered whose failure may pass, or for which the conversation is too long.
         failed: Option<S::Response>,
         #[pin]
         state: State<S, B>,
@@ -138,7 +139,11 @@ where
                         Ok(body) => body,
                         Err(error) => return refuse(&error),
                     };
-                    *this.left = this.route.order(model_of(&body).as_deref(), |below| fastrand::u64(..below));
+                    let order = |model| this.route.order(model, |below| fastrand::u64(..below));
+                    *this.left = match this.route.chooses() {
+                        true => order(model_of(&body).as_deref()),
+                        false => order(None),
+                    };
                     request.body = body;
                 }
                 StateProj::Readying { service } => {
@@ -170,7 +175,7 @@ where
                         this.onward.sent |= before.sent;
                         *this.tried = true;
                     }
-                    if this.failed.is_none() && !is_refusal(&response) {
+                    if this.failed.is_none() && (!is_refusal(&response) || is_too_long(&response)) {
                         *this.failed = Some(response);
                     }
                     tracing::debug!(left = this.left.len(), "asking another model");
@@ -206,8 +211,14 @@ fn is_refusal<B>(response: &Response<B>) -> bool {
     status.is_client_error() && !matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
 }
 
+/// Whether the model cannot read all of the conversation: clients act on that, and not on what a model says that stands in.
+fn is_too_long<B>(response: &Response<B>) -> bool {
+    let error = response.extensions().get::<Arc<Error>>().map(Arc::as_ref);
+    matches!(error, Some(Error::Provider { fault, .. }) if fault.kind == FaultKind::ContextLength)
+}
+
 /// An earlier answer in the place of the last one: what one model refuses that only stands in says nothing of the one that
-/// was meant, which may serve the request later.
+/// was meant, which may serve the request later or once it is shorter.
 fn in_place_of<B>(last: Response<B>, mut earlier: Response<B>) -> Response<B> {
     if let Some(unasked) = last.extensions().get::<Unasked>() {
         earlier.extensions_mut().insert(*unasked);

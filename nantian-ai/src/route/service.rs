@@ -31,9 +31,9 @@ pub struct Choice<S> {
 /// The service of a route: one of several models for each request.
 ///
 /// If the `model` of the request's body names exactly one of them, that one is asked first, else one by weight. If it
-/// cannot be reached, refuses by its own fault or is late, before anything has been sent to the client, the others are
-/// asked, each for itself; the last failure is the answer, or the first one where those that stand in refuse the request by
-/// rules of their own, for it may be served later. Lists of models are answered here.
+/// cannot be reached, refuses by its own fault or is late, or the conversation is too long for it, before anything has been sent to
+/// the client, the others are asked, each for itself; the last failure is the answer, or the first one where those that stand in
+/// refuse the request by rules of their own, for it may be served later, or once it is shorter. Lists of models are answered here.
 ///
 /// It reads the whole body of a request, at most [`max_body`](Self::max_body) bytes.
 pub struct ModelRoute<S> {
@@ -59,6 +59,11 @@ impl<S> ModelRoute<S> {
 
     pub(super) fn largest_body(&self) -> u64 {
         self.max_body
+    }
+
+    /// Whether there is more than one model to ask.
+    pub(super) fn chooses(&self) -> bool {
+        self.choices.len() > 1
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {

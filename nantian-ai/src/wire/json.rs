@@ -301,18 +301,15 @@ fn is_space(byte: u8) -> bool {
 }
 
 /// How many bytes of a string go before its end, an escape or a byte that may not be there. Most bytes of
-/// a large body are here, so blocks are looked at without branches.
+/// a large body are here, so many are looked at together: first for where to stop, then for what may not come before.
 fn plain_run(bytes: &[u8]) -> usize {
-    const BLOCK: usize = 32;
-    let stops = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
-    let clean = bytes
-        .chunks_exact(BLOCK)
-        .take_while(|block| !block.iter().fold(false, |any, &byte| any | stops(byte)))
-        .count()
-        * BLOCK;
-    let rest = bytes.get(clean..).unwrap_or_default();
-    let more = rest.iter().position(|&byte| stops(byte));
-    clean + more.unwrap_or(rest.len())
+    let end = memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+    let run = bytes.get(..end).unwrap_or_default();
+    let least = run.iter().fold(u8::MAX, |least, &byte| least.min(byte));
+    if least >= b' ' {
+        return end;
+    }
+    run.iter().position(|&byte| byte < b' ').unwrap_or(end)
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ mod timeouts;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]
+mod too_long;
+#[cfg(test)]
 mod translation;
 #[cfg(test)]
 mod troubles;

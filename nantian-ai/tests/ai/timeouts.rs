@@ -1,11 +1,12 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use nantian_ai::{TargetConfig, Timeouts};
+use nantian_ai::usage::Outcome;
+use nantian_ai::{RetryPolicy, TargetConfig, Timeouts};
 use tokio::time::Instant;
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::support::{Upstream, chat, events, layer, openai, post, send, stream_chat};
+use crate::support::{Reports, Upstream, chat, events, layer, openai, post, send, stream_chat};
 
 const ROLE: &str = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
 const TOKEN: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
@@ -124,4 +125,26 @@ async fn without_timeouts_nothing_is_late() {
     let config = openai().timeouts(Timeouts::none());
     let (_, body) = send(layer(config), &Upstream::new().replies(reply), stream_chat()).await;
     assert_eq!(body, TOKEN.to_owned() + DONE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_whose_reasons_do_not_come_is_the_refusal_and_is_not_asked_again() {
+    for (provider, status, code) in
+        [("openai", 400, 400), ("openai", 422, 400), ("anthropic", 403, 403), ("gemini", 404, 404)]
+    {
+        let reply =
+            events("application/json", [(seconds(1), Some("{\"error\":{")), (seconds(99), Some("}"))]);
+        let (mut head, body) = reply.into_parts();
+        head.status = http::StatusCode::from_u16(status).unwrap();
+        let upstream = Upstream::new().replies(http::Response::from_parts(head, body));
+        let config = TargetConfig::new("demo/model", provider, "m").timeouts(hasty().timeouts);
+        let config = config.retry(RetryPolicy::new(3, Duration::ZERO));
+        let reports = Reports::default();
+        let started = Instant::now();
+        let (head, body) = send(layer(config).observing(reports.clone()), &upstream, chat()).await;
+        assert_eq!((head.status.as_u16(), upstream.requests()), (code, 1), "{provider}: {body}");
+        assert!(body.contains(&format!("the provider answered with status {status}")), "{body}");
+        assert_eq!(started.elapsed().as_secs(), 10);
+        assert_eq!(reports.only().outcome, Outcome::NotServed);
+    }
 }

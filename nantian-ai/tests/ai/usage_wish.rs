@@ -128,3 +128,21 @@ async fn a_failure_that_names_the_field_teaches_nothing() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_one_piece_teaches_nothing() {
+    let wish = serde_json::json!({"include_usage": true});
+    let whole = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"four score"},"finish_reason":"stop"}]}"#;
+    // Providers may read the first of two members of one name.
+    let twice =
+        || post("/v1/chat/completions", r#"{"model":"any","messages":[],"stream":false,"stream":true}"#);
+    for request in [twice, stream_chat, anthropic_chat] {
+        let layer = older(&Reports::default());
+        let upstream =
+            Upstream::new().replies(json(400, REFUSAL)).replies(json(200, whole)).replies(stream());
+        let (head, _) = send(layer.clone(), &upstream, request()).await;
+        assert_eq!(head.status, 200);
+        send(layer, &upstream, stream_chat()).await;
+        assert_eq!(asked(&upstream), [wish.clone(), Value::Null, wish.clone()]);
+    }
+}

@@ -1,0 +1,108 @@
+//! What a provider's refusal comes to.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body::Body;
+use memchr::memmem;
+
+use super::{Call, UsageWish};
+use crate::attempt::{Answer, Failed, Step, is_json};
+use crate::codec::fault::is_refused_credential;
+use crate::error::{BoxError, Error};
+use crate::outbound::{Prepared, Way};
+use crate::receive::{Aim, Receiving};
+use crate::retry::Failure;
+use crate::target::Target;
+use crate::usage::UsageSink;
+use crate::via::Via;
+
+// === impl Call ===
+
+impl<K: UsageSink> Call<K> {
+    /// Judges a refusal by its status.
+    pub(super) fn refused<B>(&mut self, target: &Target, response: Response<B>) -> Step<B>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let status = response.status();
+        // 402: there is no credit behind it.
+        let is_auth = matches!(status.as_u16(), 401 | 402 | 407);
+        let is_of_the_secret = is_auth || matches!(status.as_u16(), 403 | 429);
+        if is_of_the_secret && self.takes_other_secret(target) {
+            return Step::Again(self.again(Duration::ZERO));
+        }
+        let failure = Failure::Response { status, headers: response.headers() };
+        if let Some(wait) = self.next(target, failure) {
+            return Step::Again(wait);
+        }
+        self.metering.begin(status, response.headers());
+        // A refused credential is this side's fault: passed on, a client would blame its own.
+        if is_auth {
+            return Step::Refused(Error::UpstreamAuth { target: target.name().to_owned(), status }.into());
+        }
+        let passes = !matches!(self.way, Way::Translated(_)) && is_json(response.headers());
+        let aim = match passes {
+            true if is_of_the_request(status) => Aim::Objection,
+            true => return Step::Pass(response),
+            false => Aim::Refusal,
+        };
+        let (head, body) = response.into_parts();
+        Step::Receive(Receiving::new(head, body, aim))
+    }
+
+    /// Judges a refusal by what it says, after its status has been judged.
+    pub(super) fn objected<B>(&mut self, target: &Target, receiving: Receiving<B>) -> Step<B>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let said = receiving.joined();
+        let status = receiving.head.status;
+        if self.may_withdraw(status) && memmem::find(&said, b"stream_options").is_some() {
+            self.withdraw_usage_wish();
+            return Step::Again(Duration::ZERO);
+        }
+        let fault = target.dialect().decode_fault(status, &said);
+        let is_of_the_secret = is_refused_credential(&fault);
+        if is_of_the_secret && self.takes_other_secret(target) {
+            return Step::Again(self.again(Duration::ZERO));
+        }
+        if receiving.aim == Aim::Objection && !is_of_the_secret {
+            let (head, held, rest) = receiving.into_parts();
+            return Step::Objected(Box::new(Answer { head, held, rest: Some((rest, Via::Pass)) }), fault);
+        }
+        Step::Refused(Failed::of(target, fault, &receiving.head.headers))
+    }
+
+    /// What a refusal is whose reasons have not come in time: the provider has decided, and is not to be asked again.
+    pub(crate) fn unexplained<B>(&self, target: &Target, receiving: &Receiving<B>) -> Step<B>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let fault = target.dialect().decode_fault(receiving.head.status, &receiving.joined());
+        Step::Refused(Failed::of(target, fault, &receiving.head.headers))
+    }
+
+    /// Whether a refusal with this status can be one of the wish for usage.
+    fn may_withdraw(&self, status: StatusCode) -> bool {
+        self.usage == UsageWish::Spoken && is_of_the_request(status)
+    }
+
+    /// Asks without what the provider refuses. That is no retry: it says nothing of the provider's state.
+    fn withdraw_usage_wish(&mut self) {
+        self.usage = UsageWish::Withdrawn;
+        self.prepared = self.prepared.take().map(Prepared::without_usage_wish);
+        if let Some(prepared) = &self.prepared {
+            self.way = prepared.way().clone();
+        }
+    }
+}
+
+/// Statuses by which providers say that something in a request cannot be.
+fn is_of_the_request(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 422)
+}

@@ -1,0 +1,140 @@
+//! Conversations that are too long for one model of a route.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use nantian_ai::route::{Choice, ModelRoute};
+use nantian_ai::usage::Outcome;
+use nantian_ai::{Attempts, Credential, RetryPolicy, TargetConfig};
+use serde_json::Value;
+use tower::{Layer as _, ServiceExt as _};
+
+use crate::support::{Reports, Upstream, chat, events, json, layer, openai, post, send, stream_chat};
+
+const OPENAI: &str = r#"{"error":{"message":"Your input exceeds what the model can take.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#;
+const ANTHROPIC: &str = r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 208310 tokens > 200000 maximum"}}"#;
+const BOTH: &str = r#"{"type":"error","error":{"type":"invalid_request_error","message":"input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000"}}"#;
+const BEDROCK: &str = r#"{"message":"Input is too long for requested model."}"#;
+const GEMINI: &str = r#"{"error":{"code":400,"message":"The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).","status":"INVALID_ARGUMENT"}}"#;
+const OLLAMA: &str = r#"{"error":"the input length exceeds the context length"}"#;
+const COMPLETION: &str = r#"{"choices":[{"message":{"content":"read all of it"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
+
+const DONE: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"read all of it\"},\"finish_reason\":\"stop\"}]}\n\n\
+                    data: [DONE]\n\n";
+
+/// A model that reads little, and repeats what can be repeated.
+fn short(provider: &str) -> TargetConfig {
+    let config =
+        TargetConfig::new("demo/short", provider, "short-1").retry(RetryPolicy::new(3, Duration::ZERO));
+    let config = config.endpoint("http://short").credential(Credential::bearer("key"));
+    if provider == "bedrock" { config.region("eu-central-1") } else { config }
+}
+
+fn bare(provider: &str) -> Request<Full<Bytes>> {
+    let (path, body) = match provider {
+        "anthropic" => (
+            "/v1/messages",
+            r#"{"model":"short","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#,
+        ),
+        "ollama" => {
+            ("/api/chat", r#"{"model":"short","stream":false,"messages":[{"role":"user","content":"Hi"}]}"#)
+        }
+        "responses" => ("/v1/responses", r#"{"model":"short","input":"Hi"}"#),
+        _ => ("/v1/chat/completions", r#"{"model":"short","messages":[{"role":"user","content":"Hi"}]}"#),
+    };
+    post(path, body)
+}
+
+/// What a client gets of a route to a model of `provider` that is named, and one of OpenAI's that reads more.
+async fn ask(
+    provider: &str,
+    upstreams: [&Upstream; 2],
+    request: Request<Full<Bytes>>,
+) -> (u16, String, Reports) {
+    let reports = Reports::default();
+    let choice = |name: &str, config: TargetConfig, upstream: &Upstream| {
+        let service = layer(config).observing(reports.clone()).layer(upstream.clone());
+        Choice { name: name.to_owned(), model: format!("{name}-1"), weight: 1, service }
+    };
+    let [little, more] = upstreams;
+    let route = ModelRoute::new([choice("short", short(provider), little), choice("long", openai(), more)]);
+    let response = route.oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap(), reports)
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_model_reads_it_and_the_first_is_not_asked_twice() {
+    for (provider, client, refusal) in [
+        ("openai", "openai", OPENAI),
+        ("openai", "responses", OPENAI),
+        ("openai", "anthropic", OPENAI),
+        ("anthropic", "anthropic", ANTHROPIC),
+        ("anthropic", "anthropic", BOTH),
+        ("anthropic", "openai", ANTHROPIC),
+        ("bedrock", "openai", BEDROCK),
+        ("bedrock", "ollama", BEDROCK),
+        ("gemini", "openai", GEMINI),
+        ("gemini", "anthropic", GEMINI),
+        ("ollama", "ollama", OLLAMA),
+        ("ollama", "openai", OLLAMA),
+    ] {
+        let little = Upstream::new().replies(json(400, refusal));
+        let answer = if client == "responses" {
+            r#"{"id":"r","object":"response","status":"completed","output":[{"type":"message","role":"assistant","content":[{"type":"output_text","text":"read all of it"}]}],"usage":{"input_tokens":5,"output_tokens":2,"total_tokens":7}}"#
+        } else {
+            COMPLETION
+        };
+        let more = Upstream::new().replies(json(200, answer));
+        let (status, body, reports) = ask(provider, [&little, &more], bare(client)).await;
+        assert!(status == 200 && body.contains("read all of it"), "{provider}, {client}: {status} {body}");
+        assert_eq!((little.requests(), more.requests()), (1, 1), "{provider}, {client}");
+        let report = reports.only();
+        assert_eq!((report.outcome, report.usage.total), (Outcome::Completed, 7));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_in_the_first_frame_of_a_stream_counts_too() {
+    let error = format!("data: {OPENAI}\n\n");
+    let little = Upstream::new().replies(events("text/event-stream", [(Duration::ZERO, Some(error))]));
+    let more = Upstream::new().replies(events("text/event-stream", [(Duration::ZERO, Some(DONE))]));
+    let body = r#"{"model":"short","messages":[],"stream":true}"#;
+    let (status, body, _) = ask("openai", [&little, &more], post("/v1/chat/completions", body)).await;
+    assert!(status == 200 && body.contains("read all of it"), "{status} {body}");
+    assert_eq!(little.requests(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_all_find_too_long_is_refused_in_the_words_of_the_one_that_was_meant() {
+    let longer = r#"{"error":{"message":"This model's maximum context length is 9 tokens","code":"context_length_exceeded"}}"#;
+    let (little, more) =
+        (Upstream::new().replies(json(400, OPENAI)), Upstream::new().replies(json(400, longer)));
+    let (status, body, reports) = ask("openai", [&little, &more], bare("openai")).await;
+    assert_eq!((status, body.as_str()), (400, OPENAI));
+    assert_eq!(reports.only().outcome, Outcome::NotServed);
+    // It is no answer to a client that could shorten its conversation that another model knows no such parameter.
+    let other = Upstream::new().replies(json(400, r#"{"error":{"message":"no such parameter"}}"#));
+    let little = Upstream::new().replies(json(400, ANTHROPIC));
+    let (status, body, _) = ask("anthropic", [&little, &other], bare("openai")).await;
+    assert_eq!(status, 400);
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["error"]["code"], "context_length_exceeded");
+    // One that may read it later is worth asking again.
+    let busy = Upstream::new().replies(json(503, "{}"));
+    let little = Upstream::new().replies(json(400, OPENAI));
+    assert_eq!(ask("openai", [&little, &busy], bare("openai")).await.0, 503);
+}
+
+#[tokio::test]
+async fn where_there_is_no_other_model_the_refusal_passes_as_it_is() {
+    for request in [chat(), stream_chat()] {
+        let upstream = Upstream::new().replies(json(400, OPENAI));
+        let (head, body) = send(layer(openai()), &upstream, request).await;
+        assert_eq!((head.status.as_u16(), body.as_str()), (400, OPENAI));
+        assert_eq!(head.extensions.get::<Attempts>(), Some(&Attempts(1)));
+    }
+}
