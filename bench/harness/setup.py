@@ -43,9 +43,10 @@ def install_ai() -> None:
 
 
 def build() -> None:
-    """The gateway and the hyper baseline, both with the release profile into the same target folder."""
+    """The gateway, the hyper baseline and the load of the open loop, with the release profile into one target folder."""
     cargo = ["cargo", "build", "--release", "--locked", "--target-dir", str(TARGET)]
-    subprocess.run([*cargo, "--manifest-path", str(BENCH / "hyper-proxy/Cargo.toml")], cwd=PROJECT, check=True)
+    for tool in ("hyper-proxy", "open-loop"):
+        subprocess.run([*cargo, "--manifest-path", str(BENCH / tool / "Cargo.toml")], cwd=PROJECT, check=True)
     subprocess.run([*cargo, "-p", "nantian-gateway", "--bin", "nantian-gateway"], cwd=PROJECT, check=True)
 
 
@@ -56,6 +57,10 @@ def envoy() -> Path | None:
 
 def hyper_proxy() -> Path | None:
     return _executable(TARGET / "release/hyper-proxy")
+
+
+def open_loop() -> Path | None:
+    return _executable(TARGET / "release/open-loop")
 
 
 def gateway() -> Path | None:

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from harness import ai, ai_load, machine, streams  # noqa: E402
+from harness import ai, ai_load, machine, open_load, streams  # noqa: E402
+from harness.load import Spoiled  # noqa: E402
 
 
 class Calls(unittest.TestCase):
@@ -28,6 +29,25 @@ class Calls(unittest.TestCase):
         self.assertIn('wrk.method = "POST"', script)
         self.assertIn(json.dumps(ai.prompt()), script)
         self.assertIn("wrk-summary", script)
+
+
+class CallsAtARate(unittest.TestCase):
+    def test_the_request_is_whole(self) -> None:
+        head, body = open_load.request(ai.DIRECT, 1, 2).decode().split("\r\n\r\n")
+        self.assertTrue(head.startswith("POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:1\r\n"))
+        self.assertIn(f"Content-Length: {len(body)}", head)
+        self.assertEqual(body, ai.prompt())
+
+    def test_a_server_that_falls_behind_is_saturated(self) -> None:
+        behind = open_load.parse('{"planned":2000,"answered":1800,"p50_us":90000,"p99_us":null}', 2)
+        self.assertTrue(behind.saturated)
+        self.assertEqual(behind.throughput, 900)
+        self.assertTrue(open_load.parse('{"planned":9,"answered":9,"p50_us":null,"p99_us":null}', 2).saturated)
+        self.assertFalse(open_load.parse('{"planned":2000,"answered":1998,"p50_us":90,"p99_us":200}', 2).saturated)
+
+    def test_what_is_no_summary_spoils_the_round(self) -> None:
+        with self.assertRaisesRegex(Spoiled, "refused"):
+            open_load.parse("connection refused", 2)
 
 
 class OpenStreams(unittest.TestCase):
