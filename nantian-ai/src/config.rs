@@ -89,6 +89,10 @@ pub struct Timeouts {
     ///
     /// Default: 10 min. Source: `AIService.spec.timeout`.
     pub idle: Option<Duration>,
+    /// From the start of an attempt to the last byte of its reply, streamed or not.
+    ///
+    /// Default: none. Source: `HTTPRoute.spec.rules[].timeouts.backendRequest`.
+    pub attempt: Option<Duration>,
 }
 
 /// In the extensions of every request to the inner service: how long it may take to open a connection, if that is bounded.
@@ -194,12 +198,13 @@ impl Timeouts {
     /// token and then between chunks. Connections have their default.
     pub const fn uniform(timeout: Duration) -> Self {
         let connect = Some(Self::DEFAULT_CONNECT);
-        Self { connect, total: Some(timeout), first_token: Some(timeout), idle: Some(timeout) }
+        Self { connect, total: Some(timeout), first_token: Some(timeout), idle: Some(timeout), attempt: None }
     }
 
     /// No limits but that on connections.
     pub const fn none() -> Self {
-        Self { connect: Some(Self::DEFAULT_CONNECT), total: None, first_token: None, idle: None }
+        let connect = Some(Self::DEFAULT_CONNECT);
+        Self { connect, total: None, first_token: None, idle: None, attempt: None }
     }
 
     /// Sets the time for a connection; `None` leaves it to the inner service.
@@ -220,6 +225,13 @@ impl Timeouts {
     #[must_use]
     pub const fn first_token(mut self, first_token: Duration) -> Self {
         self.first_token = Some(first_token);
+        self
+    }
+
+    /// Sets the time of a whole attempt, that of a stream included.
+    #[must_use]
+    pub const fn attempt(mut self, attempt: Duration) -> Self {
+        self.attempt = Some(attempt);
         self
     }
 

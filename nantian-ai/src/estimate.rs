@@ -1,6 +1,10 @@
 //! Token counts without a tokenizer: good enough to reserve, replaced by what the provider reports.
 
+mod attachment;
+
 use std::ops::AddAssign;
+
+use self::attachment::Attachments;
 
 /// Text in quarters of a token: about four ASCII characters, two of a two-byte script such as Cyrillic, one
 /// of a three-byte script such as Chinese, or half an emoji make a token.
@@ -10,19 +14,16 @@ pub(crate) struct Weight(u64);
 /// Bytes looked at together.
 const BLOCK: usize = 64;
 
-/// So many blocks in a row without a space or a quote are no text but base64.
-const BLOB_BLOCKS: u32 = 8;
-
-/// What an image or another document in base64 costs, in tokens: the order of magnitude of a picture of
-/// one megapixel at the large providers.
-const BLOB_TOKENS: u64 = 1_000;
+/// So many blocks in a row that may be base64 are worth a look at where they stand.
+const RUN_BLOCKS: u32 = 8;
 
 /// Estimates the input tokens of a request body.
 ///
 /// Every byte of the JSON counts, names and brackets included, which stands for the few tokens that each
-/// message costs besides its text: about four ASCII characters, two Cyrillic, one Chinese to a token. An
-/// unbroken run of 512 or more base64 characters counts as one document of 1000 tokens, whatever its
-/// length. Expect the right order of magnitude, mostly a little too much.
+/// message costs besides its text: about four ASCII characters, two Cyrillic, one Chinese to a token. Of pictures, recordings
+/// and documents in base64, 512 bytes or more in the members in which the dialects have them, a picture or a recording counts
+/// 1000 tokens, and anything else at least as much and one for every 32 bytes. Expect the right order of magnitude, mostly a
+/// little too much.
 ///
 /// ```
 /// let body = br#"{"model":"m","messages":[{"role":"user","content":"How far is the moon?"}]}"#;
@@ -30,37 +31,36 @@ const BLOB_TOKENS: u64 = 1_000;
 /// ```
 pub fn estimate_tokens(body: &[u8]) -> u64 {
     let mut sum = Weight::default();
-    let mut blocks = 0;
-    let mut rest = body;
-    while let Some((block, after)) = rest.split_first_chunk::<BLOCK>() {
-        rest = after;
+    let mut run = 0;
+    let mut attachments = Attachments::default();
+    let mut at = 0;
+    while let Some(block) = body.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>()) {
+        at += BLOCK;
         sum += Weight::of(block);
-        blocks = if is_blob(block) { blocks + 1 } else { 0 };
-        if blocks == BLOB_BLOCKS {
-            sum.0 -= u64::from(BLOB_BLOCKS) * BLOCK as u64;
-            sum.0 += BLOB_TOKENS * 4;
-            blocks = 0;
-            let end = memchr::memchr3(b'"', b' ', b'\\', rest).unwrap_or(rest.len());
-            rest = rest.get(end..).unwrap_or_default();
+        run = if may_be_base64(block) { run + 1 } else { 0 };
+        if run != RUN_BLOCKS {
+            continue;
+        }
+        let start = at - RUN_BLOCKS as usize * BLOCK;
+        if let Some(attachment) = attachments.find(body, start) {
+            sum.0 -= (at - start) as u64;
+            sum.0 += attachment.tokens() * 4;
+            at = attachment.end;
+            run = 0;
         }
     }
-    sum += Weight::of(rest);
+    sum += Weight::of(body.get(at..).unwrap_or_default());
     sum.tokens()
 }
 
-fn is_blob(block: &[u8; BLOCK]) -> bool {
+fn may_be_base64(block: &[u8; BLOCK]) -> bool {
     // Most text has one within a few bytes.
     if memchr::memchr2(b' ', b'"', block).is_some() {
         return false;
     }
     // Without branches, so that the compiler can look at many bytes at once.
     block.iter().fold(true, |all, &byte| {
-        all & (byte.is_ascii_alphanumeric()
-            | (byte == b'+')
-            | (byte == b'/')
-            | (byte == b'-')
-            | (byte == b'_')
-            | (byte == b'='))
+        all & (byte.is_ascii_alphanumeric() | (byte == b'+') | (byte == b'/') | (byte == b'='))
     })
 }
 
@@ -118,9 +118,61 @@ mod tests {
     #[test]
     fn an_image_in_base64_does_not_count_by_its_bytes() {
         let image = "iVBORw0KGgo".repeat(100_000);
-        let body = format!(r#"{{"url":"data:image/png;base64,{image}","text":"what is it?"}}"#);
+        for body in [
+            format!(r#"{{"url":"data:image/png;base64,{image}","text":"what is it?"}}"#),
+            format!(
+                r#"{{"image_url" : "data:image/jpeg;charset=utf-8;base64,/9j/{image}","text":"what is it?"}}"#
+            ),
+            format!(r#"{{"type":"base64","media_type":"image/png","data":"{image}"}}"#),
+            format!(r#"{{"images": [ "{image}" ],"text":"what is it?"}}"#),
+            format!(r#"{{"input_audio":{{"data":"UklGR{image}","format":"wav"}}}}"#),
+        ] {
+            let tokens = estimate_tokens(body.as_bytes());
+            assert!((1_000..1_200).contains(&tokens), "{tokens} {}", &body[..60]);
+        }
+        let two = format!(r#"{{"images":["{image}", "{image}"]}}"#);
+        assert!((2_000..2_200).contains(&estimate_tokens(two.as_bytes())));
+    }
+
+    #[test]
+    fn a_document_counts_by_its_length() {
+        let document = "JVBERi0xLjcK".repeat(100_000);
+        let body = format!(r#"{{"file_data":"data:application/pdf;base64,{document}"}}"#);
         let tokens = estimate_tokens(body.as_bytes());
-        assert!((1_000..1_200).contains(&tokens), "{tokens}");
+        assert!((30_000..60_000).contains(&tokens), "{tokens}");
+        let short = format!(r#"{{"data":"{}"}}"#, "A".repeat(700));
+        assert!((1_000..1_100).contains(&estimate_tokens(short.as_bytes())));
+    }
+
+    #[test]
+    fn text_counts_by_its_bytes_however_it_is_spelled() {
+        let letters = "thecatsatonthemat".repeat(50_000);
+        for text in [
+            "the_cat_sat_on_the_mat-".repeat(40_000),
+            letters.clone(),
+            format!("data:image/png;base64,iVBOR{letters}"),
+            format!("iVBORw0KGgo{letters}"),
+            format!("iVBORw0KGgo {letters}"),
+            format!(r#"\"data\":\"{letters}"#),
+            format!(r#"see the \"data\": \"iVBOR{letters}"#),
+        ] {
+            for body in [
+                format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}]}}"#),
+                format!(r#"{{"data":"x","input":["{text}"],"url":7}}"#),
+                format!(r#"{{"images":["x","{text}"]}}"#),
+                format!(r#"{{"url":"a {text}"}}"#),
+            ] {
+                let (tokens, bytes) = (estimate_tokens(body.as_bytes()), body.len() as u64);
+                assert!((bytes / 5..bytes / 3).contains(&tokens), "{tokens} of {bytes}: {}", &body[..80]);
+            }
+        }
+    }
+
+    #[test]
+    fn runs_that_are_nothing_do_not_take_long() {
+        // Each is looked at once, and no further back than a head of an attachment is long.
+        let body = format!(r#"{{"content":"{}"}}"#, format!("{} ", "A".repeat(700)).repeat(20_000));
+        assert_eq!(estimate_tokens(body.as_bytes()), (body.len() as u64).div_ceil(4));
     }
 
     #[test]

@@ -80,9 +80,17 @@ impl RequestFacts {
             stream: operation.generates()
                 && object.flag("stream").unwrap_or_else(|| surface.streams_by_default()),
             max_tokens: if operation.generates() { max_tokens(surface.dialect(), object) } else { Some(0) },
-            choices: object.number("n").unwrap_or(1),
+            choices: choices(surface, object),
             input_estimate: if operation.spends() { estimate_tokens(body) } else { 0 },
         }
+    }
+}
+
+/// OpenAI's other dialects and those of others give one answer, whatever they are told.
+fn choices(surface: &Surface, object: &Object<'_>) -> u64 {
+    match surface.dialect() {
+        Dialect::OpenAi => object.number("n").unwrap_or(1),
+        _ => 1,
     }
 }
 
@@ -94,9 +102,9 @@ fn max_tokens(dialect: Dialect, object: &Object<'_>) -> Option<u64> {
             options.number("num_predict")
         }
         Dialect::Responses => object.number("max_output_tokens"),
-        Dialect::Anthropic | Dialect::OpenAi => {
-            object.number("max_completion_tokens").or_else(|| object.number("max_tokens"))
-        }
+        Dialect::Anthropic => object.number("max_tokens"),
+        // Some providers obey the one, some the other.
+        Dialect::OpenAi => object.number("max_completion_tokens").max(object.number("max_tokens")),
     }
 }
 
@@ -118,6 +126,11 @@ mod tests {
             ("/v1/chat/completions", r#"{"max_tokens":5,"n":3}"#, Some(15)),
             ("/v1/responses", r#"{"max_output_tokens":9}"#, Some(9)),
             ("/v1/messages", r#"{"max_tokens":32000}"#, Some(32_000)),
+            // What a dialect does not know says nothing in it.
+            ("/v1/messages", r#"{"max_tokens":32000,"max_completion_tokens":1,"n":9}"#, Some(32_000)),
+            ("/v1/chat/completions", r#"{"max_tokens":900,"max_completion_tokens":7}"#, Some(900)),
+            ("/v1/responses", r#"{"max_output_tokens":9,"max_tokens":1,"n":9}"#, Some(9)),
+            ("/api/chat", r#"{"options":{"num_predict":11},"n":1000000}"#, Some(11)),
             ("/api/chat", r#"{"options":{"num_predict":11}}"#, Some(11)),
             ("/api/chat", r#"{"options":{"num_predict":-1}}"#, None),
             ("/v1/chat/completions", "{}", None),

@@ -4,7 +4,7 @@ mod place;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::HeaderMap;
 use http::{Request, Uri};
@@ -154,6 +154,14 @@ impl Target {
             endpoint,
             config,
         })
+    }
+
+    /// The same target with another time for each attempt: what it has learnt, its budget and its tokens are shared.
+    #[must_use]
+    pub fn with_attempt_timeout(&self, timeout: Duration) -> Self {
+        let mut target = self.clone();
+        target.config.timeouts.attempt = Some(timeout);
+        target
     }
 
     /// The name shown in errors and logs.

@@ -45,11 +45,14 @@ impl Watch {
 
     /// Ready when something has not come in time: what, and in what time.
     pub(crate) fn poll_late(&mut self, cx: &mut Context<'_>, has_token: bool) -> Poll<(Awaited, Duration)> {
-        let (awaited, since, timeout) = self.awaited(has_token);
+        let whole = (Awaited::Reply, self.started, self.timeouts.attempt);
         // A deadline beyond what an instant can hold never comes.
-        let Some((timeout, deadline)) =
-            timeout.and_then(|timeout| Some((timeout, since.checked_add(timeout)?)))
-        else {
+        let deadlines =
+            [self.awaited(has_token), whole].into_iter().filter_map(|(awaited, since, timeout)| {
+                let timeout = timeout?;
+                Some((since.checked_add(timeout)?, awaited, timeout))
+            });
+        let Some((deadline, awaited, timeout)) = deadlines.min_by_key(|(deadline, ..)| *deadline) else {
             return Poll::Pending;
         };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));

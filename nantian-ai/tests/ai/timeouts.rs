@@ -148,3 +148,27 @@ async fn a_refusal_whose_reasons_do_not_come_is_the_refusal_and_is_not_asked_aga
         assert_eq!(reports.only().outcome, Outcome::NotServed);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_takes_too_long_as_a_whole_is_repeated_before_its_first_token_and_ended_in_words_after_it()
+ {
+    let config = openai().timeouts(Timeouts::none().first_token(seconds(60)).attempt(seconds(10)));
+    let config = config.retry(RetryPolicy::new(1, Duration::ZERO));
+    let whole = events("text/event-stream", [(seconds(1), Some(TOKEN)), (seconds(1), Some(DONE))]);
+    let started = Instant::now();
+    let upstream = Upstream::new().hangs().replies(whole);
+    let (_, body) = send(layer(config.clone()), &upstream, stream_chat()).await;
+    assert_eq!((body, started.elapsed().as_secs()), (format!("{TOKEN}{DONE}"), 12));
+
+    let started = Instant::now();
+    let endless = events("text/event-stream", (0..20).map(|_| (seconds(4), Some(TOKEN))));
+    let reports = Reports::default();
+    let service = layer(config.clone()).observing(reports.clone());
+    let (_, body) = send(service, &Upstream::new().replies(endless), stream_chat()).await;
+    assert!(body.starts_with(TOKEN) && body.contains("sent no complete reply within 10s"), "{body}");
+    assert_eq!((started.elapsed().as_secs(), reports.only().outcome), (10, Outcome::Truncated));
+
+    let started = Instant::now();
+    let (head, _) = send(layer(config), &Upstream::new().hangs().hangs(), chat()).await;
+    assert_eq!((head.status.as_u16(), started.elapsed().as_secs()), (504, 20));
+}

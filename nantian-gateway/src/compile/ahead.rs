@@ -15,8 +15,7 @@ impl Compiler<'_> {
             models: self.models(rule),
             is_attempt: false,
             upstreams: rule.backends.iter().filter_map(|share| self.upstream(&share.target)).collect(),
-            is_routed_by_model: !rule.backends.is_empty()
-                && rule.backends.iter().all(|share| matches!(share.target, ir::Target::AiService(_))),
+            is_routed_by_model: !rule.backends.iter().any(is_service) && rule.backends.iter().any(is_model),
             others_spend: rule.backends.iter().any(|share| is_service(share) || self.may_rewrite(share)),
         }
     }
@@ -55,8 +54,10 @@ impl Compiler<'_> {
             count += 1;
         }
         let first = models.values().next().filter(|first| {
-            // Whatever the body says, it is the only one.
-            count == rule.backends.len() && models.values().all(|model| model == *first)
+            // Whatever the body says, it is the only one: what does not resolve is passed over.
+            let is_asked = |share: &&ir::WeightedBackend| is_service(share) || is_model(share);
+            count == rule.backends.iter().filter(is_asked).count()
+                && models.values().all(|model| model == *first)
         });
         match first {
             Some(only) => Models::Only(Arc::clone(only)),
@@ -75,6 +76,11 @@ impl Compiler<'_> {
         share.filters.iter().any(|filter| matches!(filter, ir::Filter::UrlRewrite(_)))
             || [&share.policies].into_iter().chain(of_target).any(|policies| !policies.plugins.is_empty())
     }
+}
+
+/// Whether it leads to an AIService.
+fn is_model(share: &ir::WeightedBackend) -> bool {
+    matches!(share.target, ir::Target::AiService(_))
 }
 
 /// Whether it leads to a Service, which may know operations of models that have no path here.

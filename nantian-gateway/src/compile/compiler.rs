@@ -232,6 +232,11 @@ impl<'a> Compiler<'a> {
             ir::Target::AiService(name) => {
                 let target = self.registry.ai_service(name);
                 let target = target.map_or(Target::Invalid, |(target, to, observer)| {
+                    let target = match rule.timeouts.backend_request {
+                        // It ends attempts in the words of a dialect, and asks again.
+                        Some(timeout) => Arc::new(target.with_attempt_timeout(timeout)),
+                        None => target,
+                    };
                     Target::AiService(target, to, observer)
                 });
                 (target, self.ir.ai_services.get(name).map(|service| &service.policies))
@@ -258,7 +263,7 @@ impl<'a> Compiler<'a> {
             rate_limits,
             redirect: RedirectLayer::new(&share.filters),
             mirrors: self.mirrors(&share.mirrors),
-            timeout: rule.timeouts.backend_request,
+            timeout: rule.timeouts.backend_request.filter(|_| !matches!(target, Target::AiService(..))),
             retry,
             meter: (counts_tokens && matches!(target, Target::Service(..))).then_some(Meter),
             sessions: None,

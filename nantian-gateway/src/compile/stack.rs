@@ -72,20 +72,20 @@ fn time(rule: &CompiledRule) -> Option<TimeoutLayer> {
     rule.timeout.map(TimeoutLayer::new).or(of_calls)
 }
 
-/// One of a rule's backends: by weight, or, of AIServices, by the model that the request names.
+/// One of a rule's backends: by weight, or, of AIServices, by the model that the request names. An AIService that cannot be used is
+/// passed over as one that fails is.
 fn backends(rule: &CompiledRule, context: &Context) -> BackendService {
-    let models: Option<Vec<_>> = rule.backends.iter().map(|share| model(share, rule, context)).collect();
-    match models {
-        Some(models) if !models.is_empty() => policy::model_route(models),
-        _ => {
-            let shares = rule.backends.iter().map(|share| Share {
-                weight: share.weight,
-                service: backend(share, rule, context),
-                home: share.home(),
-            });
-            LocalService::new(Backends::new(shares))
-        }
+    let has_service = rule.backends.iter().any(|share| matches!(share.target, Target::Service(..)));
+    let models: Vec<_> = rule.backends.iter().filter_map(|share| model(share, rule, context)).collect();
+    if !has_service && !models.is_empty() {
+        return policy::model_route(models);
     }
+    let shares = rule.backends.iter().map(|share| Share {
+        weight: share.weight,
+        service: backend(share, rule, context),
+        home: share.home(),
+    });
+    LocalService::new(Backends::new(shares))
 }
 
 /// A share that is an AIService.

@@ -173,6 +173,71 @@ async fn a_request_goes_to_the_model_that_it_names_and_on_to_the_other_where_tha
 }
 
 #[tokio::test]
+async fn an_ai_service_that_cannot_be_used_is_passed_over() {
+    let gpt = gpt().await;
+    let service = |name: &str, auth: &str| {
+        format!(
+            "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: AIService
+metadata: {{name: {name}, namespace: demo}}
+spec: {{provider: openai, model: fake-{name}, endpoint: \"http://{}/v1\"{auth}}}
+",
+            gpt.address
+        )
+    };
+    let services =
+        [service("large", ""), service("small", ", auth: {type: bearer, secret: gone}")].join("---\n");
+    let reference = |name: &str, weight: u8| {
+        format!("{{group: gateway.nantian.dev, kind: AIService, name: {name}, weight: {weight}}}")
+    };
+    let backends = |weight: u8| {
+        let references = [reference("large", weight), reference("small", 1), reference("canary", 0)];
+        format!("backendRefs: [{}]", references.join(", "))
+    };
+    let rules = [rule("/v1", &backends(1)), rule("/none/v1", &backends(0))];
+    let gateway = World::new().manifest("services", &services).route("llm", &rules).start().await;
+    let ask = |path: &str, model: &str| {
+        post(path, &format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}]}}"#))
+    };
+    for model in ["large", "small", "canary", "any"].repeat(5) {
+        let reply = gateway.ask(ask("/v1/chat/completions", model)).await;
+        assert_eq!((reply.status(), &reply.json()["model"]), (200, &"fake-large".into()), "{model}");
+    }
+    let listed = gateway.ask("GET /v1/models HTTP/1.1\r\nHost: llm.example\r\n\r\n".to_owned()).await.json();
+    let ids: Vec<_> = listed["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect();
+    assert_eq!(ids, ["large"]);
+    // Where no other can be asked nothing is.
+    assert_eq!(gateway.ask(ask("/none/v1/chat/completions", "small")).await.status(), 500);
+}
+
+#[tokio::test]
+async fn an_attempt_that_takes_longer_than_the_rule_gives_it_makes_way_for_another_ai_service() {
+    let gpt = gpt().await;
+    let silent = Backend::raw(|mut wire| async move { while wire.message().await.is_ok() {} }).await;
+    let service = |name: &str, backend: &Backend| {
+        format!(
+            "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: AIService
+metadata: {{name: {name}, namespace: demo}}
+spec: {{provider: openai, model: fake-{name}, endpoint: \"http://{}/v1\"}}
+",
+            backend.address
+        )
+    };
+    let services = [service("silent", &silent), service("large", &gpt)].join("---\n");
+    let backends = "timeouts: {backendRequest: 3s}, \
+      backendRefs: [{group: gateway.nantian.dev, kind: AIService, name: silent}, \
+      {group: gateway.nantian.dev, kind: AIService, name: large}]";
+    let gateway =
+        World::new().manifest("services", &services).route("llm", &[rule("/v1", backends)]).start().await;
+    let body = r#"{"model":"silent","messages":[{"role":"user","content":"hi"}]}"#;
+    let reply = gateway.ask(post("/v1/chat/completions", body)).await;
+    assert_eq!((reply.status(), &reply.json()["model"]), (200, &"fake-large".into()));
+}
+
+#[tokio::test]
 async fn long_prompts_and_large_pictures_pass() {
     let provider = gpt().await;
     let gateway = gateway(&provider).await;
