@@ -126,7 +126,12 @@ impl<'a> Object<'a> {
         let mut from = 0;
         if !absent.is_empty() {
             from = self.body.iter().position(|&byte| byte == b'{').unwrap_or(0) + 1;
-            if !self.members.is_empty() {
+            let is_cut = |member: &&Member| {
+                let around =
+                    |range: &Range<usize>| range.start < member.key.start && member.value.end <= range.end;
+                edits.iter().any(|(range, value)| value.is_empty() && around(range))
+            };
+            if !self.members.iter().all(|member| is_cut(&member)) {
                 absent.push(',');
             }
             pieces.push(body.slice(..from));
@@ -225,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn every_duplicate_and_every_spelling_is_replaced() {
+    fn every_duplicate_and_every_escape_is_replaced() {
         let body = r#"{"model":"a","mod\u0065l":"b","model":{"c":1}}"#;
         let expected = r#"{"model":"x","mod\u0065l":"x","model":"x"}"#;
         assert_eq!(set(body, "\"x\""), expected);

@@ -10,12 +10,10 @@ use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::cut::{Edit, Item, cut_out};
 use crate::dialect::{Dialect, Operation, Surface, anthropic, responses};
 use crate::edit::Object;
 use crate::ir::Losses;
-
-/// What has to change in a body: a place, and what stands there instead.
-type Edit = (Range<usize>, &'static str);
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -38,13 +36,6 @@ struct Block<'a> {
     data: Cow<'a, str>,
     #[serde(borrow)]
     encrypted_content: Cow<'a, str>,
-}
-
-/// One of a list, and whether it is left out.
-struct Item<'a> {
-    range: Range<usize>,
-    json: &'a str,
-    is_cut: bool,
 }
 
 /// What has to change in a conversation for a model of the dialect's own family; what is left out is named.
@@ -168,18 +159,6 @@ fn items<'a>(whole: &[u8], list: &'a str) -> Option<Vec<Item<'a>>> {
         Some(Item { range: start..start + json.len(), json, is_cut: false })
     };
     items.into_iter().map(place).collect()
-}
-
-/// Cuts items out of a list, each with the comma that sets it apart: the one before it, or after it where none is kept before.
-fn cut_out(items: &[Item<'_>], at: usize, cuts: &mut Vec<Edit>) {
-    let first_kept = items.iter().position(|item| !item.is_cut).unwrap_or(items.len());
-    for (index, item) in items.iter().enumerate().filter(|(_, item)| item.is_cut) {
-        let before = index.checked_sub(1).filter(|_| index > first_kept).and_then(|before| items.get(before));
-        let after = items.get(index + 1).filter(|_| index < first_kept);
-        let start = before.map_or(item.range.start, |before| before.range.end);
-        let end = after.map_or(item.range.end, |after| after.range.start);
-        cuts.push((at + start..at + end, ""));
-    }
 }
 
 // === impl Block ===

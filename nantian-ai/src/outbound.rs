@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{Extensions, Method, Request, Uri};
 
 pub(crate) use self::headers::clean_response;
-use self::headers::{is_of_a_dialect, upstream_headers, without_secrets};
+use self::headers::{is_of_a_dialect, upstream_headers, upstream_query};
 use crate::azure;
 use crate::body::RequestBody;
 use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai};
@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::facts::RequestFacts;
 use crate::foreign;
 use crate::ir::Losses;
+use crate::lookalike;
 use crate::packed::{is_packed, unpack};
 use crate::provider::Provider;
 use crate::target::Target;
@@ -86,7 +87,7 @@ impl Target {
     }
 
     fn pass(&self, surface: &Surface, head: Parts, body: Bytes) -> Result<Prepared, Error> {
-        let query = head.uri.query().map(without_secrets);
+        let query = head.uri.query().map(upstream_query);
         let query = query.as_deref().filter(|query| !query.is_empty());
         let uri = self.uri(surface.path(), query).ok_or(Error::MalformedQuery)?;
         let mut way = Way::Same;
@@ -100,7 +101,7 @@ impl Target {
             let facts = self.facts(surface, &object, &body);
             let model = ("model", self.model_json());
             let options = self.usage_wish(surface, &facts, &object);
-            let edits = match (surface.dialect(), surface.operation()) {
+            let mut edits = match (surface.dialect(), surface.operation()) {
                 (Dialect::OpenAi, Operation::Chat) => {
                     let mut edits = openai::older_names(&self.config().provider, &object);
                     if self.refuses_reasoning() {
@@ -110,6 +111,7 @@ impl Target {
                 }
                 _ => foreign::edits(surface, &object, self.model(), &mut lost),
             };
+            edits.extend(lookalike::edits(&object, &mut lost));
             if !lost.is_empty() && self.is_strict(&head.headers) {
                 return Err(Error::Lossy { losses: lost });
             }

@@ -34,8 +34,25 @@ const ENDING: &[&str] = &[
 /// Headers of the upstream that speak of its own site, not of the answer.
 const SITE_HEADERS: [&str; 3] = ["alt-svc", "set-cookie", "strict-transport-security"];
 
-/// Names under which clients put credentials into a query.
-const SECRET_PARAMETERS: [&str; 4] = ["access_token", "api-key", "api_key", "key"];
+/// Parameters of the operations that pass, encoded or not, in alphabetical order. All others end here: clients put credentials
+/// under any name into a query, and those that a route knows are no business of the provider.
+const PARAMETERS: [&str; 15] = [
+    "after",
+    "after_id",
+    "api-version",
+    "before",
+    "before_id",
+    "beta",
+    "include",
+    "include%5B%5D",
+    "include%5b%5d",
+    "include[]",
+    "include_obfuscation",
+    "limit",
+    "order",
+    "starting_after",
+    "stream",
+];
 
 /// Removes what an upstream says about its own site, not about the answer.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
@@ -96,16 +113,16 @@ fn is_named_by_connection(client: &HeaderMap, name: &HeaderName) -> bool {
         .any(|named| named.trim().eq_ignore_ascii_case(name.as_str()))
 }
 
-/// A query without the credentials of the client.
-pub(super) fn without_secrets(query: &str) -> Cow<'_, str> {
-    let is_secret = |parameter: &str| {
+/// What of a client's query the upstream gets.
+pub(super) fn upstream_query(query: &str) -> Cow<'_, str> {
+    let passes = |parameter: &&str| {
         let name = parameter.split('=').next().unwrap_or_default();
-        SECRET_PARAMETERS.iter().any(|secret| secret.eq_ignore_ascii_case(name))
+        PARAMETERS.binary_search(&name).is_ok()
     };
-    if !query.split('&').any(is_secret) {
+    if query.split('&').all(|parameter| passes(&parameter)) {
         return Cow::Borrowed(query);
     }
-    let kept: Vec<_> = query.split('&').filter(|parameter| !is_secret(parameter)).collect();
+    let kept: Vec<_> = query.split('&').filter(passes).collect();
     Cow::Owned(kept.join("&"))
 }
 
@@ -114,8 +131,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_of_ending_headers_can_be_searched() {
-        assert!(ENDING.is_sorted());
+    fn the_lists_can_be_searched() {
+        assert!(ENDING.is_sorted() && PARAMETERS.is_sorted());
     }
 
     #[test]
@@ -159,9 +176,25 @@ mod tests {
     }
 
     #[test]
-    fn credentials_in_a_query_are_left_out() {
-        assert_eq!(without_secrets("beta=true"), "beta=true");
-        assert_eq!(without_secrets("a=1&API_KEY=x&b=2&key=y"), "a=1&b=2");
-        assert_eq!(without_secrets("key=y"), "");
+    fn only_what_belongs_to_an_operation_is_left_of_a_query() {
+        for query in ["beta=true", "include%5B%5D=a&include[]=b&limit=2&order=asc&after=x&stream=true"] {
+            assert_eq!(upstream_query(query), query);
+        }
+        assert_eq!(upstream_query("beta=true&API_KEY=x&limit=2&key=y"), "beta=true&limit=2");
+        for name in [
+            "key",
+            "apikey",
+            "api%5Fkey",
+            "x-api-key",
+            "subscription-key",
+            "token",
+            "auth_token",
+            "accessToken",
+            "code",
+            "sig",
+            "",
+        ] {
+            assert_eq!(upstream_query(&format!("{name}=y")), "", "{name}");
+        }
     }
 }

@@ -18,7 +18,7 @@ fn names_and_values(headers: &HeaderMap) -> Vec<String> {
 #[tokio::test]
 async fn a_request_reaches_the_provider_with_our_credential_and_model_and_nothing_else_changed() {
     let upstream = Upstream::new().replies(json(200, r#"{"choices":[]}"#));
-    let request = Request::post("/team-a/v1/chat/completions?trace=1&api_key=theirs")
+    let request = Request::post("/team-a/v1/chat/completions?trace=1&beta=true&apikey=theirs")
         .header("host", "ai.example")
         .header("authorization", "Bearer of-the-client")
         .header("x-api-key", "of-the-client")
@@ -46,7 +46,7 @@ async fn a_request_reaches_the_provider_with_our_credential_and_model_and_nothin
     assert_eq!(body, r#"{"choices":[]}"#);
     let (head, body) = upstream.request();
     assert_eq!(head.method, "POST");
-    assert_eq!(head.uri, "https://api.openai.com/v1/chat/completions?trace=1");
+    assert_eq!(head.uri, "https://api.openai.com/v1/chat/completions?beta=true");
     let expected_body =
         "{\n  \"messages\": [{\"content\": \"\\u00e9\", \"model\": \"x\"}],\n  \"model\": \"gpt-4o\" }";
     assert_eq!(body, expected_body);
@@ -253,4 +253,18 @@ async fn the_extensions_of_a_request_go_with_it() {
     send(layer(openai()), &upstream, request).await;
     let (head, _) = upstream.request();
     assert_eq!(head.extensions.get::<&str>(), Some(&"of an earlier layer"));
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_name_gets_past_what_an_operator_decides() {
+    let config = TargetConfig::new("demo/ollama", "ollama", "llama3.2");
+    let asked = r#"{"model":"llama3.2","MODEL":"deepseek-v3.1:671b-cloud","messages":[],"Options":{"num_predict":99999}}"#;
+    let upstream = Upstream::new().replies(json(200, "{}"));
+    let (head, _) = send(layer(config.clone()), &upstream, post("/api/chat", asked)).await;
+    assert_eq!(upstream.request().1, r#"{"model":"llama3.2","messages":[]}"#);
+    assert_eq!(head.headers["x-nantian-dropped"], "options");
+
+    let upstream = Upstream::new();
+    let (head, body) = send(layer(config.strict()), &upstream, post("/api/chat", asked)).await;
+    assert!(head.status == 400 && body.contains("options"), "{body}");
 }

@@ -1,0 +1,104 @@
+//! Members that some readers take for others: Go's JSON knows a name also by letters of another case, and of several members
+//! the last counts. A provider written in Go (Ollama, LocalAI) would serve the model of `"MODEL"`, whatever `"model"` says.
+
+use std::borrow::Cow;
+
+use crate::cut::{Edit, Item, cut_out};
+use crate::edit::Object;
+use crate::ir::Losses;
+
+/// The members of a body by which an operator decides: what is asked for must be what has been read.
+const DECISIVE: [&str; 8] = [
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_tokens",
+    "model",
+    "n",
+    "options",
+    "stream",
+    "stream_options",
+];
+
+/// What has to change in a body so that no reader finds anything else than what has been read here; what is cut out is named, but
+/// for a model, which is never the client's.
+pub(crate) fn edits(object: &Object<'_>, losses: &mut Losses) -> Vec<Edit> {
+    let mut cuts = Vec::new();
+    if object.members().all(|(name, _)| resembles(name).is_none()) {
+        return cuts;
+    }
+    let item = |(name, range)| {
+        let meant = resembles(name);
+        if let Some(meant) = meant.filter(|meant| *meant != "model") {
+            losses.add(meant);
+        }
+        Item { range, json: "", is_cut: meant.is_some() }
+    };
+    let members: Vec<_> = object.members().map(item).collect();
+    cut_out(&members, 0, &mut cuts);
+    cuts
+}
+
+/// The name that another one looks like to some readers, and is not. `written` may hold escapes.
+fn resembles(written: &[u8]) -> Option<&'static str> {
+    // Most names have none of what could make them so.
+    let is_plain = |byte: &u8| byte.is_ascii_lowercase() || *byte == b'_';
+    if written.iter().all(is_plain) {
+        return None;
+    }
+    let written = std::str::from_utf8(written).ok()?;
+    let name: Cow<'_, str> = match written.contains('\\') {
+        true => serde_json::from_str::<String>(&format!("\"{written}\"")).ok()?.into(),
+        false => written.into(),
+    };
+    DECISIVE.into_iter().find(|known| *known != name && name.chars().map(folded).eq(known.chars()))
+}
+
+/// A letter as Go compares it: `ſ` and the sign of the kelvin are an `s` and a `k`, too.
+fn folded(letter: char) -> char {
+    match letter {
+        'ſ' => 's',
+        '\u{212A}' => 'k',
+        letter => letter.to_ascii_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn sent(body: &str) -> (String, String) {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let object = Object::parse(&body).unwrap();
+        let mut losses = Losses::default();
+        let edits = edits(&object, &mut losses);
+        let sent = object.set_and(&body, &[("model", "\"m\"")], edits).concat();
+        serde_json::from_slice::<serde_json::Value>(&sent).unwrap();
+        (String::from_utf8(sent).unwrap(), losses.to_string())
+    }
+
+    #[test]
+    fn no_reader_finds_another_model_or_limit() {
+        for (body, expected, lost) in [
+            (r#"{"model":"a","MODEL":"b"}"#, r#"{"model":"m"}"#, ""),
+            (r#"{"Model":"a" , "x":1}"#, r#"{"model":"m","x":1}"#, ""),
+            (r#"{"MODEL":"b"}"#, r#"{"model":"m"}"#, ""),
+            (r#"{"mod\u0045l":"b","model":"a"}"#, r#"{"model":"m"}"#, ""),
+            (
+                r#"{"model":"a","OPTIONS":{"num_predict":9},"x":1,"Stream":true}"#,
+                r#"{"model":"m","x":1}"#,
+                "options,stream",
+            ),
+            (r#"{"max_to\u212aens":9,"max_tokenſ":8,"model":"a"}"#, r#"{"model":"m"}"#, "max_tokens"),
+        ] {
+            assert_eq!(sent(body), (expected.to_owned(), lost.to_owned()), "{body}");
+        }
+    }
+
+    #[test]
+    fn all_other_names_stay() {
+        let body = r#"{"model":"m","Models":1,"mode":2,"x\"MODEL":3,"é":4,"\u00C9":5,"max_tokens":6}"#;
+        assert_eq!(sent(body), (body.to_owned(), String::new()));
+    }
+}
