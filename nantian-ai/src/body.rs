@@ -208,7 +208,7 @@ where
             }
         };
         let last = via.fail(&error, body.meter(), surface).filter(|_| !sized);
-        body.as_mut().conclude(&via.losses());
+        conclude(body.as_mut(), via);
         body.as_mut().fail();
         Poll::Ready(last.map_or(Turn::Break(source), |last| Turn::Last(Some(last))))
     }
@@ -219,11 +219,22 @@ where
         if !via.is_ended() {
             return None;
         }
-        let losses = via.losses();
-        body.as_mut().conclude(&losses);
-        let trailers = losses.header_value().map(|lost| HeaderMap::from_iter([(DROPPED, lost)]));
+        conclude(body.as_mut(), via);
+        let trailers = via.losses().header_value().map(|lost| HeaderMap::from_iter([(DROPPED, lost)]));
         trailers.map(Box::new)
     }
+}
+
+/// Tells the meter how a translated answer has ended for the client, and what of it is lost.
+fn conclude<B, K>(mut body: Pin<&mut MeteredBody<Rest<B>, K>>, via: &Via)
+where
+    B: Body<Data = Bytes>,
+    K: UsageSink,
+{
+    if via.has_failed() {
+        body.as_mut().refute();
+    }
+    body.conclude(&via.losses());
 }
 
 impl<B, K> Body for ResponseBody<B, K>

@@ -53,6 +53,8 @@ impl Via {
     /// What the client gets when the body breaks off; `None` if it can only be told by breaking off too.
     pub(crate) fn fail(&mut self, error: &Error, meter: Option<&Meter>, surface: &Surface) -> Option<Bytes> {
         match (self, meter) {
+            // It has told all that makes it whole.
+            (Self::Translate(translator), Some(meter)) if meter.is_complete() => Some(translator.finish()),
             (Self::Translate(translator), _) => Some(translator.fail(error.fault())),
             (_, Some(meter)) if meter.reads_events() => Some(match meter.has_end() {
                 true => Bytes::new(),
@@ -65,6 +67,11 @@ impl Via {
     /// Whether the client has all that it will get.
     pub(crate) fn is_ended(&self) -> bool {
         matches!(self, Self::Translate(translator) if translator.is_ended())
+    }
+
+    /// Whether that is a failure.
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(self, Self::Translate(translator) if translator.has_failed())
     }
 
     /// What could not be said of the answer so far.

@@ -107,6 +107,7 @@ pub(crate) fn event(data: &[u8]) -> Signal {
         text: text.unwrap_or_default(),
         settled: kind == "message_delta",
         complete: kind == "message_stop",
+        ended: 0,
         failed: kind == "error",
     }
 }

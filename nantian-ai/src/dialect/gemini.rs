@@ -25,8 +25,16 @@ pub(super) const OF_GEMINI: &str = "google.";
 #[serde(default, rename_all = "camelCase")]
 struct Chunk {
     candidates: Fold<Candidate>,
+    prompt_feedback: Option<Feedback>,
     usage_metadata: Option<Usage>,
     error: Present,
+}
+
+/// What is said of a prompt; one that is blocked gets no candidate.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Feedback {
+    block_reason: Present,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -75,13 +83,15 @@ pub(crate) fn event(data: &[u8]) -> Signal {
     };
     let Fold(candidate) = chunk.candidates;
     let text = candidate.content.map(|content| content.parts).unwrap_or_default();
-    let ended = candidate.finish_reason.0;
+    let is_blocked = chunk.prompt_feedback.is_some_and(|feedback| feedback.block_reason.0);
+    let ended = candidate.finish_reason.0 || is_blocked;
     Signal {
         reported: chunk.usage_metadata.map_or_else(Reported::default, |usage| usage.reported()),
         text: text.0,
         token: !text.is_empty(),
         settled: ended,
         complete: ended,
+        ended: 0,
         failed: chunk.error.0,
     }
 }
@@ -190,6 +200,15 @@ mod tests {
         assert!(last.complete && last.settled && !last.token);
         let Reported { input, cache_read, output, total, .. } = last.reported;
         assert_eq!((input, cache_read, output, total), (Some(9), Some(4), Some(7), Some(16)));
+    }
+
+    #[test]
+    fn a_blocked_prompt_is_a_complete_answer() {
+        let blocked = event(
+            br#"{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":9,"totalTokenCount":9}}"#,
+        );
+        assert!(blocked.complete && blocked.settled && !blocked.token);
+        assert!(!event(br#"{"promptFeedback":{"safetyRatings":[]}}"#).complete);
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub(crate) fn line(data: &[u8]) -> Signal {
         token: !text.is_empty(),
         settled: line.done,
         complete: line.done,
+        ended: 0,
         failed: line.error.0,
     }
 }

@@ -1,5 +1,6 @@
 //! OpenAI: Chat Completions, Completions, Embeddings, and what is compatible with them.
 
+mod delta;
 pub(crate) mod embeddings;
 mod levels;
 mod names;
@@ -25,6 +26,7 @@ pub(crate) use self::write_stream::StreamWriter;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::delta::Delta;
 use super::lenient::{Count, Fold, Join, Present, Text};
 use super::signal::{Reported, Signal};
 
@@ -40,20 +42,16 @@ struct Event {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Choice {
+    index: Count,
     delta: Option<Delta>,
     text: Text,
     finish_reason: Present,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Delta {
-    content: Text,
-    reasoning_content: Text,
-    reasoning: Text,
-    refusal: Text,
-    tool_calls: Text,
-    function_call: Text,
+    /// The choices that end, a bit each.
+    #[serde(skip)]
+    ended: u128,
+    /// Something of an answer is in it.
+    #[serde(skip)]
+    speaks: bool,
 }
 
 /// The names of Chat Completions and those of Responses; some providers send both.
@@ -88,14 +86,14 @@ pub(crate) fn event(data: &[u8]) -> Signal {
     let Ok(event) = serde_json::from_slice::<Event>(data) else {
         return Signal::unreadable();
     };
-    let Fold(choice) = &event.choices;
-    let text = choice.text.0;
+    let Fold(choices) = &event.choices;
     Signal {
         reported: event.usage.as_ref().map_or_else(Reported::default, Usage::reported),
-        text,
-        token: !choice.text.is_empty(),
+        text: choices.text.0,
+        token: choices.speaks,
         settled: false,
-        complete: choice.finish_reason.0,
+        complete: false,
+        ended: choices.ended,
         failed: event.error.0,
     }
 }
@@ -154,20 +152,14 @@ impl Usage {
 impl Join for Choice {
     /// Keeps the text of all choices in `text`.
     fn join(&mut self, other: Self) {
+        let delta = other.delta.unwrap_or_default();
         self.text.0 += other.text.0;
-        if let Some(delta) = other.delta {
-            for text in [
-                delta.content,
-                delta.reasoning_content,
-                delta.reasoning,
-                delta.refusal,
-                delta.tool_calls,
-                delta.function_call,
-            ] {
-                self.text.0 += text.0;
-            }
+        self.text.0 += delta.text.0;
+        self.speaks |= delta.other || !delta.text.is_empty() || !other.text.is_empty();
+        if other.finish_reason.0 {
+            let index = other.index.0.unwrap_or(0).min(u128::BITS as u64 - 1);
+            self.ended |= 1 << index;
         }
-        self.finish_reason.0 |= other.finish_reason.0;
     }
 }
 
@@ -194,6 +186,42 @@ mod tests {
             assert!(signal.token, "{delta}");
             assert!(!signal.complete);
         }
+    }
+
+    #[test]
+    fn whatever_a_delta_holds_is_a_token_and_no_text_unless_it_is_known_to_be() {
+        for delta in [
+            r#"{"audio":{"id":"audio_1"}}"#,
+            r#"{"audio":{"data":"UklGRg=="}}"#,
+            r#"{"content":"","images":[{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBOR"}}]}"#,
+            r#"{"role":"assistant","reasoning_details":[{"type":"reasoning.encrypted","data":"x"}]}"#,
+        ] {
+            let signal = event(format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#).as_bytes());
+            assert!(signal.token && signal.text == Default::default(), "{delta}");
+        }
+        for delta in [
+            r#"{"role":"assistant","name":"MiniMax AI","audio_content":""}"#,
+            r#"{"role":"assistant","content":null,"annotations":[],"provider_specific_fields":{"a":null}}"#,
+        ] {
+            let signal = event(format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#).as_bytes());
+            assert!(!signal.token, "{delta}");
+        }
+    }
+
+    #[test]
+    fn each_choice_ends_for_itself() {
+        for (choices, ended) in [
+            (r#"{"delta":{},"finish_reason":"stop"}"#, 1),
+            (r#"{"index":2,"delta":{},"finish_reason":"stop"}"#, 4),
+            (r#"{"index":0,"finish_reason":"stop"},{"index":1,"finish_reason":"length"}"#, 3),
+            (r#"{"index":0,"finish_reason":null}"#, 0),
+            (r#"{"index":1e300,"finish_reason":"stop"},{"index":-1,"finish_reason":"stop"}"#, 1),
+            (r#"{"index":500,"finish_reason":"stop"}"#, 1 << 127),
+        ] {
+            let signal = event(format!(r#"{{"choices":[{choices}]}}"#).as_bytes());
+            assert_eq!((signal.ended, signal.complete), (ended, false), "{choices}");
+        }
+        assert!(event(b"[DONE]").complete);
     }
 
     #[test]

@@ -51,18 +51,27 @@ pub(crate) fn event(data: &[u8]) -> Signal {
         return Signal::unreadable();
     };
     let kind = event.kind.as_ref();
-    let is_delta = kind.ends_with(".delta");
     let complete = matches!(kind, "response.completed" | "response.incomplete");
+    // Without a type it is an error of the kind that Chat Completions sends.
+    let failed = matches!(kind, "" | "error" | "response.failed" | "response.cancelled");
     let usage = event.response.and_then(|response| response.usage);
     Signal {
         reported: usage.map_or_else(Reported::default, |usage| usage.reported()),
-        text: if is_delta { event.delta.0 } else { Text::default().0 },
-        token: is_delta,
+        text: if kind.ends_with(".delta") { event.delta.0 } else { Text::default().0 },
+        token: !complete && !failed && is_of_an_answer(kind),
         settled: complete,
         complete,
-        // Without a type it is an error of the kind that Chat Completions sends.
-        failed: matches!(kind, "" | "error" | "response.failed" | "response.cancelled"),
+        failed,
+        ended: 0,
     }
+}
+
+/// Whether an event tells something of the answer, and not only that there will be one.
+fn is_of_an_answer(kind: &str) -> bool {
+    kind.strip_prefix("response.").is_some_and(|what| {
+        let last = what.rsplit('.').next().unwrap_or(what);
+        !matches!(last, "created" | "in_progress" | "queued" | "added")
+    })
 }
 
 /// An error as an event of a stream.
@@ -82,6 +91,27 @@ mod tests {
         assert!(done.complete && done.settled);
         assert_eq!(done.reported.input, Some(7));
         assert_eq!(done.reported.cache_read, Some(2));
+    }
+
+    #[test]
+    fn all_that_is_of_the_answer_is_a_token() {
+        for (kind, token) in [
+            ("response.output_text.delta", true),
+            ("response.audio.delta", true),
+            ("response.image_generation_call.partial_image", true),
+            ("response.web_search_call.searching", true),
+            ("response.output_item.done", true),
+            ("response.created", false),
+            ("response.queued", false),
+            ("response.in_progress", false),
+            ("response.image_generation_call.in_progress", false),
+            ("response.output_item.added", false),
+            ("response.completed", false),
+            ("response.failed", false),
+            ("keepalive", false),
+        ] {
+            assert_eq!(event(format!(r#"{{"type":"{kind}"}}"#).as_bytes()).token, token, "{kind}");
+        }
     }
 
     #[test]

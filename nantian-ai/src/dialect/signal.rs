@@ -26,6 +26,8 @@ pub(crate) struct Signal {
     pub(crate) settled: bool,
     /// Whether the answer is complete with it.
     pub(crate) complete: bool,
+    /// Which of several answers are complete with it, a bit each; the last bit stands for all later ones.
+    pub(crate) ended: u128,
     /// Whether it says that the answer failed.
     pub(crate) failed: bool,
 }

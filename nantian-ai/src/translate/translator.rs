@@ -14,13 +14,14 @@ pub struct Translator {
     encoder: StreamEncoder,
     events: VecDeque<Event>,
     ended: bool,
+    failed: bool,
 }
 
 // === impl Translator ===
 
 impl Translator {
     pub(super) fn new(decoder: StreamDecoder, encoder: StreamEncoder) -> Self {
-        Self { decoder, encoder, events: VecDeque::new(), ended: false }
+        Self { decoder, encoder, events: VecDeque::new(), ended: false, failed: false }
     }
 
     /// The next chunk, said anew; may be empty.
@@ -48,6 +49,11 @@ impl Translator {
         self.ended
     }
 
+    /// Whether that end is a failure.
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// What could not be said of the answer so far.
     pub fn losses(&self) -> Losses {
         let mut losses = self.decoder.losses().clone();
@@ -59,6 +65,7 @@ impl Translator {
         let mut out = Vec::new();
         while let Some(event) = self.events.pop_front() {
             self.ended |= event.is_last();
+            self.failed |= matches!(event, Event::Failed(_));
             self.encoder.push(event, &mut out);
         }
         Bytes::from(out)

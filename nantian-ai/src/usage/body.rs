@@ -96,6 +96,13 @@ where
         self.metering.as_ref().map(|metering| &metering.meter)
     }
 
+    /// Notes that the client has been told of a failure, whatever the body says.
+    pub(crate) fn refute(self: Pin<&mut Self>) {
+        if let Some(metering) = self.project().metering {
+            metering.meter.fail();
+        }
+    }
+
     /// Ends the metering of a body that will not be read on.
     pub(crate) fn fail(self: Pin<&mut Self>) {
         if let Some(metering) = self.project().metering {

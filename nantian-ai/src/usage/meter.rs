@@ -45,6 +45,7 @@ use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
 pub struct Meter {
     surface: Surface,
     input_estimate: u64,
+    choices: u64,
     /// The upstream has the prompt, even if no answer comes of it.
     sent: bool,
     reader: Reader,
@@ -86,6 +87,7 @@ impl Meter {
         Self {
             surface,
             input_estimate: facts.input_estimate,
+            choices: facts.choices,
             sent: false,
             reader: Reader::Waiting,
             stream: false,
@@ -109,7 +111,7 @@ impl Meter {
     /// Takes the head of the reply, and forgets an earlier one. A 504 says that somebody further on has the prompt.
     pub fn begin(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.sent |= status == StatusCode::GATEWAY_TIMEOUT;
-        self.tally = Tally::default();
+        self.tally = Tally::of(self.choices);
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         if self.surface.dialect() == Dialect::Bedrock {
             self.tally.reported.input = text(bedrock::INPUT_TOKENS).and_then(|count| count.parse().ok());
@@ -189,6 +191,11 @@ impl Meter {
     /// Whether the reply says that the answer failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.tally.failed
+    }
+
+    /// Notes that the client has been told of a failure: what has come of the answer could not be said.
+    pub(crate) fn fail(&mut self) {
+        self.tally.failed = true;
     }
 
     /// Notes that the reply is no answer, whatever its status says.

@@ -19,6 +19,9 @@ pub(super) struct Tally {
     pub(super) token: bool,
     pub(super) settled: bool,
     pub(super) complete: bool,
+    /// How many answers are asked for, and which of them have ended, a bit each.
+    choices: u64,
+    ended: u128,
     pub(super) failed: bool,
     /// The last event is too large to be read.
     pub(super) unread: bool,
@@ -39,6 +42,11 @@ pub(super) fn members(dialect: Dialect) -> &'static [&'static str] {
 // === impl Tally ===
 
 impl Tally {
+    /// Of so many answers.
+    pub(super) fn of(choices: u64) -> Self {
+        Self { choices, ..Self::default() }
+    }
+
     pub(super) fn sse(&mut self, surface: &Surface, item: sse::Item<'_>) {
         match item {
             sse::Item::Event { data, .. } => {
@@ -86,7 +94,7 @@ impl Tally {
     }
 
     fn add(&mut self, signal: Signal, data: &[u8]) {
-        if self.events == 0 || signal.complete || signal.settled {
+        if self.events == 0 || signal.complete || signal.settled || signal.ended != 0 {
             self.about.read(data);
         }
         self.events += 1;
@@ -95,7 +103,9 @@ impl Tally {
         self.text += signal.text;
         self.token |= signal.token;
         self.settled |= signal.settled;
-        self.complete |= signal.complete;
+        self.ended |= signal.ended;
+        let all_ended = self.ended != 0 && u64::from(self.ended.count_ones()) >= self.choices;
+        self.complete |= signal.complete || all_ended;
         self.failed |= signal.failed;
         self.unread = false;
     }

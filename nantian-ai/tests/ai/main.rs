@@ -9,8 +9,14 @@ mod depth;
 #[cfg(test)]
 mod embeddings;
 #[cfg(test)]
+#[path = "../golden/files.rs"]
+#[expect(dead_code, reason = "only streams are read here")]
+mod files;
+#[cfg(test)]
 #[path = "../frames/mod.rs"]
 mod frames;
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod losses;
 #[cfg(test)]

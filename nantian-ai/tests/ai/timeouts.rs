@@ -62,6 +62,21 @@ async fn a_role_is_no_first_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sound_and_pictures_are_tokens() {
+    const SOUND: &str = "data: {\"choices\":[{\"delta\":{\"audio\":{\"data\":\"UklGRg==\"}}}]}\n\n";
+    const PICTURE: &str = "data: {\"type\":\"response.image_generation_call.partial_image\",\"partial_image_b64\":\"iVBOR\"}\n\n";
+    for (path, token) in [("/v1/chat/completions", SOUND), ("/v1/responses", PICTURE)] {
+        let chunks = (0..20).map(move |_| (seconds(4), Some(token)));
+        let service = layer(hasty()).layer(Upstream::new().replies(events("text/event-stream", chunks)));
+        let started = Instant::now();
+        let response = service.oneshot(post(path, r#"{"stream":true}"#)).await.unwrap();
+        assert_eq!(started.elapsed().as_secs(), 4, "the head comes with the first one");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(body.starts_with(token.repeat(20).as_bytes()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_stream_passes_as_long_as_chunks_come() {
     let chunks = (0..20).map(|_| (seconds(4), Some(TOKEN)));
     let reply = events("text/event-stream", chunks.chain([(seconds(4), Some(DONE))]));

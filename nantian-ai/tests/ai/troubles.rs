@@ -13,9 +13,10 @@ use serde_json::Value;
 use crate::frames::frames;
 use crate::support::{Body, Reports, Upstream, events, json, layer, post, send};
 
-const DIALECTS: [Dialect; 4] = [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
+pub(crate) const DIALECTS: [Dialect; 4] =
+    [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
 
-const PROVIDERS: [Dialect; 6] = [
+pub(crate) const PROVIDERS: [Dialect; 6] = [
     Dialect::Anthropic,
     Dialect::Bedrock,
     Dialect::Gemini,
@@ -24,14 +25,14 @@ const PROVIDERS: [Dialect; 6] = [
     Dialect::Responses,
 ];
 
-fn target(dialect: Dialect) -> TargetConfig {
+pub(crate) fn target(dialect: Dialect) -> TargetConfig {
     TargetConfig::new("demo/x", "acme", "m")
         .format(dialect.name())
         .endpoint("http://provider")
         .timeouts(Timeouts::uniform(Duration::from_secs(5)))
 }
 
-fn path(dialect: Dialect) -> &'static str {
+pub(crate) fn path(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Anthropic => "/v1/messages",
         Dialect::Ollama => "/api/chat",
@@ -40,7 +41,7 @@ fn path(dialect: Dialect) -> &'static str {
     }
 }
 
-fn content_type(dialect: Dialect) -> &'static str {
+pub(crate) fn content_type(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Bedrock => "application/vnd.amazon.eventstream",
         Dialect::Ollama => "application/x-ndjson",

@@ -118,6 +118,30 @@ async fn a_stalled_stream_is_reported_as_truncated() {
     assert_eq!(report.usage.output, 3);
 }
 
+#[tokio::test]
+async fn a_stream_of_several_answers_is_complete_with_the_last_of_them() {
+    let end = |index: u32| {
+        format!(
+            "data: {{\"choices\":[{{\"index\":{index},\"delta\":{{\"content\":\"a\"}},\"finish_reason\":\"stop\"}}]}}\n\n"
+        )
+    };
+    for (stream, outcome) in [
+        (end(0), Outcome::Truncated),
+        // Some say it twice.
+        (end(0) + &end(0), Outcome::Truncated),
+        (end(1) + &end(0), Outcome::Completed),
+        (end(0) + "data: [DONE]\n\n", Outcome::Completed),
+    ] {
+        let reports = Reports::default();
+        let chunks = [(Duration::ZERO, Some(stream.clone()))];
+        let upstream = Upstream::new().replies(events("text/event-stream", chunks));
+        let asked = post("/v1/chat/completions", r#"{"model":"any","messages":[],"stream":true,"n":2}"#);
+        let (_, body) = send(layer(openai()).observing(reports.clone()), &upstream, asked).await;
+        assert_eq!(reports.only().outcome, outcome, "{stream}");
+        assert_eq!(body.contains("upstream_truncated"), outcome == Outcome::Truncated, "{body}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn attempts_that_fail_are_not_reported_each() {
     let reports = Reports::default();
