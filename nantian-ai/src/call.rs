@@ -217,7 +217,7 @@ impl<K: UsageSink> Call<K> {
         let Way::Translated(translation) = &self.way else {
             return Step::Answer(Box::new(Answer::whole(head, body)));
         };
-        match translation.reply(&body, events) {
+        match translation.reply_with(&body, events, self.metering.meter().told_input()) {
             Ok((body, losses)) => {
                 self.metering.note_losses(&losses);
                 translation.write_head(&mut head, losses);

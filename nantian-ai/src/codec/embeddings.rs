@@ -1,5 +1,5 @@
 //! Vectors of texts: OpenAI's `/embeddings`, Ollama's `/api/embed` and `/api/embeddings`, Gemini's `batchEmbedContents`, and
-//! Bedrock's `InvokeModel` in the forms of Titan and of Cohere.
+//! Bedrock's `InvokeModel` in the forms of Titan, Nova and Cohere.
 
 use bytes::Bytes;
 

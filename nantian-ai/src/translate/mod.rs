@@ -187,6 +187,16 @@ impl Translation {
     /// # Errors
     /// What the provider says instead of an answer, or that this is none.
     pub fn reply(&self, body: &[u8], events: bool) -> Result<(Bytes, Losses), Fault> {
+        self.reply_with(body, events, None)
+    }
+
+    /// The same, with the count of input tokens that the head of the answer tells.
+    pub(crate) fn reply_with(
+        &self,
+        body: &[u8],
+        events: bool,
+        input: Option<u64>,
+    ) -> Result<(Bytes, Losses), Fault> {
         let defaults = self.defaults();
         let (stream, names) = match &self.asked {
             Asked::Chat { stream, names, .. } => (*stream, names),
@@ -195,7 +205,8 @@ impl Translation {
                 return Ok((self.client.encode_count(count), Losses::default()));
             }
             Asked::Embeddings { form } => {
-                let reply = self.upstream.decode_embeddings(body)?;
+                let mut reply = self.upstream.decode_embeddings(body)?;
+                reply.tokens = reply.tokens.or(input);
                 return Ok((self.client.encode_embeddings(&reply, *form, &defaults), Losses::default()));
             }
         };

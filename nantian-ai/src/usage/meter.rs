@@ -153,6 +153,11 @@ impl Meter {
         self.input_estimate
     }
 
+    /// The input tokens that the provider has told so far.
+    pub(crate) fn told_input(&self) -> Option<u64> {
+        self.tally.reported.input
+    }
+
     /// What the upstream was asked for.
     pub(crate) fn surface(&self) -> &Surface {
         &self.surface

@@ -101,6 +101,17 @@ async fn vectors_of_bedrock_are_asked_of_each_maker_in_its_own_form() {
             "amazon.titan-embed-text-v2%3A0",
             json!({"inputText": "a", "dimensions": 2}),
         ),
+        (
+            "amazon.nova-2-multimodal-embeddings-v1:0",
+            json!("a"),
+            r#"{"embeddings":[{"embeddingType":"TEXT","embedding":[0.5,-0.25]}]}"#,
+            "amazon.nova-2-multimodal-embeddings-v1%3A0",
+            json!({"taskType": "SINGLE_EMBEDDING", "singleEmbeddingParams": {
+                "embeddingPurpose": "GENERIC_INDEX",
+                "embeddingDimension": 2,
+                "text": {"truncationMode": "NONE", "value": "a"},
+            }}),
+        ),
     ] {
         let reports = Reports::default();
         let mut answer = reply(200, answer);
@@ -119,7 +130,9 @@ async fn vectors_of_bedrock_are_asked_of_each_maker_in_its_own_form() {
         assert_eq!(sent.uri.to_string(), format!("{host}/model/{path}/invoke"));
         assert_eq!(parsed(&seen), asked);
         assert_eq!(head.status, 200);
-        assert_eq!(parsed(body.as_bytes())["data"][0]["embedding"], json!([0.5, -0.25]));
+        let body = parsed(body.as_bytes());
+        assert_eq!(body["data"][0]["embedding"], json!([0.5, -0.25]));
+        assert_eq!(body["usage"]["prompt_tokens"], 8, "{model}");
         let report = reports.only();
         assert_eq!((report.usage.input, report.usage.estimated), (8, false), "{model}");
     }

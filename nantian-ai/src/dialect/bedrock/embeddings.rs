@@ -14,6 +14,8 @@ enum Maker {
     Titan { sizes: bool },
     /// Cohere's Embed; the fourth version can be told how long vectors are to be, and has other words for where texts are cut.
     Cohere { sizes: bool },
+    /// Amazon's Nova, which takes one text and is told what becomes of one that is too long.
+    Nova,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -31,6 +33,12 @@ struct Reply {
 enum Vectors {
     Plain(Vec<Vec<f32>>),
     ByType { float: Vec<Vec<f32>> },
+    OfNova(Vec<OfNova>),
+}
+
+#[derive(Debug, Deserialize)]
+struct OfNova {
+    embedding: Vec<f32>,
 }
 
 /// The path below the base URL.
@@ -51,9 +59,7 @@ pub(crate) fn encode_request(request: &EmbedRequest) -> Result<(Vec<u8>, Losses)
     let dimensions = request.dimensions.filter(|_| maker.sizes());
     let body = match maker {
         Maker::Titan { .. } => {
-            let [text] = request.input.as_slice() else {
-                return Err(Invalid::new("input", "holds several texts, and this model takes one at a time"));
-            };
+            let text = only_text(request)?;
             // It refuses texts that are too long.
             if request.truncate == Some(true) {
                 losses.add("truncate");
@@ -72,8 +78,32 @@ pub(crate) fn encode_request(request: &EmbedRequest) -> Result<(Vec<u8>, Losses)
             }
             body.some_count("output_dimension", dimensions);
         }),
+        Maker::Nova => {
+            let text = only_text(request)?;
+            object(|body| {
+                body.text("taskType", "SINGLE_EMBEDDING");
+                body.object("singleEmbeddingParams", |params| {
+                    params.text("embeddingPurpose", "GENERIC_INDEX");
+                    params.some_count("embeddingDimension", dimensions);
+                    params.object("text", |body| {
+                        body.text(
+                            "truncationMode",
+                            if request.truncate == Some(true) { "END" } else { "NONE" },
+                        );
+                        body.text("value", text);
+                    });
+                });
+            })
+        }
     };
     Ok((body, losses))
+}
+
+fn only_text(request: &EmbedRequest) -> Result<&str, Invalid> {
+    match request.input.as_slice() {
+        [text] => Ok(text),
+        _ => Err(Invalid::new("input", "holds several texts, and this model takes one at a time")),
+    }
 }
 
 pub(crate) fn decode_reply(body: &[u8]) -> Result<Embeddings, Fault> {
@@ -81,6 +111,7 @@ pub(crate) fn decode_reply(body: &[u8]) -> Result<Embeddings, Fault> {
     let vectors = match (reply.embedding, reply.embeddings) {
         (Some(one), _) => vec![one],
         (None, Some(Vectors::Plain(many) | Vectors::ByType { float: many })) => many,
+        (None, Some(Vectors::OfNova(many))) => many.into_iter().map(|one| one.embedding).collect(),
         (None, None) => Vec::new(),
     };
     if vectors.is_empty() || !vectors.iter().flatten().all(|number| number.is_finite()) {
@@ -97,12 +128,17 @@ impl Maker {
         if let Some(version) = after("amazon.titan-embed-text-") {
             return Some(Self::Titan { sizes: version.starts_with("v2") });
         }
+        if after("amazon.nova-").is_some_and(|rest| rest.contains("-embeddings")) {
+            return Some(Self::Nova);
+        }
         after("cohere.embed-").map(|version| Self::Cohere { sizes: version.starts_with("v4") })
     }
 
     fn sizes(self) -> bool {
-        let (Self::Titan { sizes } | Self::Cohere { sizes }) = self;
-        sizes
+        match self {
+            Self::Titan { sizes } | Self::Cohere { sizes } => sizes,
+            Self::Nova => true,
+        }
     }
 }
 
@@ -154,6 +190,13 @@ mod tests {
                 r#"{"texts":["a","b"],"input_type":"search_document","truncate":"RIGHT","output_dimension":256}"#,
                 "user",
             ),
+            (
+                "amazon.nova-2-multimodal-embeddings-v1:0",
+                &["a"],
+                None,
+                r#"{"taskType":"SINGLE_EMBEDDING","singleEmbeddingParams":{"embeddingPurpose":"GENERIC_INDEX","embeddingDimension":256,"text":{"truncationMode":"NONE","value":"a"}}}"#,
+                "user",
+            ),
         ] {
             assert_eq!(asked(model, input, truncate), (body.to_owned(), lost.to_owned()), "{model}");
         }
@@ -169,6 +212,7 @@ mod tests {
         for (model, field) in [
             ("amazon.titan-embed-text-v2:0", "input"),
             ("amazon.nova-pro-v1:0", "model"),
+            ("amazon.nova-2-multimodal-embeddings-v1:0", "input"),
             ("arn:aws:bedrock:us-east-1:1:application-inference-profile/x", "model"),
         ] {
             assert_eq!(encode_request(&request(model)).unwrap_err().field, field, "{model}");
@@ -181,6 +225,7 @@ mod tests {
             (r#"{"embedding":[0.5,1],"inputTextTokenCount":3}"#, vec![vec![0.5, 1.0]], Some(3)),
             (r#"{"embeddings":[[0.5],[1]],"id":"i","texts":["a","b"]}"#, vec![vec![0.5], vec![1.0]], None),
             (r#"{"embeddings":{"float":[[0.5]]}}"#, vec![vec![0.5]], None),
+            (r#"{"embeddings":[{"embeddingType":"TEXT","embedding":[0.5,1]}]}"#, vec![vec![0.5, 1.0]], None),
         ] {
             let read = decode_reply(body.as_bytes()).unwrap();
             assert_eq!((read.vectors, read.tokens), (vectors, tokens), "{body}");
