@@ -113,7 +113,7 @@ pub struct Sandbox {
     pub max_memory: usize,
     /// Time one callback may run, counted in calls of [`Engine::tick`](crate::Engine::tick) and rounded up to 1 ms. While
     /// its guest waits for the next slice, no time passes. All callbacks of a stream together have ten times as much, which
-    /// comes back in twenty times the time that it was spent in; replies to its call-outs are not counted among them.
+    /// comes back in twenty times the time that it was spent in; replies to its call-outs are counted among them.
     ///
     /// Range: 1 ms..=60 s. Default: 100 ms. Source: `sandbox.maxExecutionTimeMs`.
     pub max_execution_time: Duration,

@@ -65,6 +65,13 @@ impl Entry {
         self.store.data_mut().usage = Usage::default();
     }
 
+    /// Enters a callback about something that a stream has asked for, which pays for it. False if it cannot.
+    pub(crate) fn enter_reply(&mut self) -> bool {
+        self.enter_root(Phase::CallResponse);
+        let limit = self.ticks.unwrap_or(START_TICKS);
+        self.store.data_mut().charge_asker(limit)
+    }
+
     pub(crate) async fn call<P, R>(&mut self, function: &TypedFunc<P, R>, params: P) -> Result<R, Cause>
     where
         P: WasmParams + Sync,

@@ -291,7 +291,7 @@ impl Phase {
         matches!(self, Self::ResponseBody | Self::ResponseTrailers)
     }
 
-    fn is_response(self) -> bool {
+    pub(crate) fn is_response(self) -> bool {
         matches!(self, Self::ResponseHeaders | Self::ResponseBody | Self::ResponseTrailers)
     }
 }

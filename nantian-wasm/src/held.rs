@@ -8,7 +8,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body;
 
-use crate::body::{Passed, Relay, RequestBody, ResponseBody, Source};
+use crate::body::{BodyError, Passed, Relay, RequestBody, ResponseBody, Source};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
 use crate::respond::Responder;
@@ -88,6 +88,10 @@ where
                 }
                 action => {
                     self.is_resized = shared.context.is_resized(direction);
+                    if is_let_go && let Some(error) = BodyError::of(&action) {
+                        self.front = Some(Err(error.into()));
+                        return Poll::Ready(None);
+                    }
                     return Poll::Ready(local(action, &shared.context, responder));
                 }
             }

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::host::{CallFailure, GrpcEvent, HttpCallResponse};
 use crate::pool::{Cell, Slot};
-use crate::sandbox::Usage;
 use crate::stream::SharedExchange;
 
 /// Bytes of replies and messages that wait for one instance: as many as one stream may await, 16 replies of 4 MiB.
@@ -44,7 +43,6 @@ pub(crate) enum Job {
     Close {
         context: u32,
         exchange: SharedExchange,
-        usage: Usage,
         is_logged: bool,
     },
     HttpReply {

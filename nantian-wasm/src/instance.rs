@@ -16,7 +16,7 @@ use crate::inbox::Job;
 use crate::module::Module;
 use crate::pool::Slot;
 use crate::proxy_wasm::{CallKind, Guest, MapKind, ROOT, Received, Registered, State};
-use crate::sandbox::{self, Usage};
+use crate::sandbox;
 use crate::stream::{Exchange, SharedExchange};
 
 /// Most stream contexts one instance has at a time.
@@ -113,11 +113,11 @@ impl Instance {
     }
 
     /// Takes over what a stream lends; [`give_back`](Self::give_back) returns it.
-    pub(crate) fn lend(&mut self, exchange: OwnedMutexGuard<Exchange>, usage: Usage) {
-        self.entry.store.data_mut().lend(exchange, usage);
+    pub(crate) fn lend(&mut self, exchange: OwnedMutexGuard<Exchange>) {
+        self.entry.store.data_mut().lend(exchange);
     }
 
-    pub(crate) fn give_back(&mut self) -> (Option<OwnedMutexGuard<Exchange>>, Usage) {
+    pub(crate) fn give_back(&mut self) -> Option<OwnedMutexGuard<Exchange>> {
         self.entry.store.data_mut().give_back()
     }
 
@@ -171,12 +171,12 @@ impl Instance {
     /// Whether the exchange a job works on can be had now; it is kept for the job then.
     pub(crate) fn prepare(&mut self, job: &Job) -> bool {
         match job {
-            Job::Close { context, exchange, usage, .. } => {
+            Job::Close { context, exchange, .. } => {
                 let Some(mut exchange) = exchange.try_lock_owned() else { return false };
                 let seat =
                     self.entry.store.data().contexts.get(context).map_or(0, |registered| registered.seat);
                 exchange.begin(seat, false);
-                self.lend(exchange, *usage);
+                self.lend(exchange);
                 true
             }
             Job::HttpReply { id, .. } | Job::Grpc { id, .. } => {
@@ -223,7 +223,9 @@ impl Instance {
             u32::try_from(body).unwrap_or(u32::MAX),
             received.count(MapKind::CallTrailers),
         );
-        self.entry.enter_root(Phase::CallResponse);
+        if !self.entry.enter_reply() {
+            return Ok(());
+        }
         self.entry.store.data_mut().received = received;
         self.entry.call(callback, arguments).await
     }
@@ -260,9 +262,10 @@ impl Instance {
             }
             return Ok(());
         };
-        self.entry.enter_root(Phase::CallResponse);
-        self.entry.store.data_mut().received = received;
-        self.entry.call(callback, (ROOT, id, argument)).await?;
+        if self.entry.enter_reply() {
+            self.entry.store.data_mut().received = received;
+            self.entry.call(callback, (ROOT, id, argument)).await?;
+        }
         if ends {
             self.entry.store.data_mut().calls.remove_grpc(id);
         }

@@ -66,11 +66,13 @@
 //! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance. Requests that
 //!   come before that and find no other instance fail with [`Cause::NoInstance`].
 //! * All callbacks of a stream together have ten times the time limit of one, which comes back in twenty times the time that
-//!   it was spent in; one that has none left fails. Replies to its call-outs are not counted: each has a time limit and
-//!   budgets of its own. A guest whose `proxy_on_tick` takes long ticks more rarely than it asked for.
+//!   it was spent in; one that has none left fails. Replies to its call-outs are counted among them, and cost its other
+//!   budgets too. A guest ticks every ten milliseconds at most, and more rarely if its `proxy_on_tick` takes long.
 //! * A body too large to be held, and an answer that is no response, end the stream under either failure policy.
 //! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are answered.
+//! * What a plugin that fails open has changed in the callback that failed is taken back.
 //! * A plugin that did not see the request does not see its end either.
+//! * Headers of one name stand beside one another, and pseudo headers in front, in whichever order they were written.
 //! * Shared data, queues and metrics belong to one plugin; they outlive a new configuration ([`Plugin::successor`]).
 //!
 //! # Properties

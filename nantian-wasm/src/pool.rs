@@ -13,7 +13,7 @@ use crate::error::{Cause, Phase};
 use crate::inbox::{Inbox, Job};
 use crate::instance::Instance;
 use crate::proxy_wasm::Facts;
-use crate::sandbox::{Peaks, Usage};
+use crate::sandbox::Peaks;
 use crate::stream::{Berth, SharedExchange};
 use crate::unattended::Unattended;
 
@@ -284,8 +284,8 @@ impl Lease {
     }
 
     /// Leaves a stream to whoever uses the instance next.
-    pub(crate) fn orphan(&self, context: u32, exchange: SharedExchange, usage: Usage, is_logged: bool) {
-        self.slot.post(self.generation, Job::Close { context, exchange, usage, is_logged });
+    pub(crate) fn orphan(&self, context: u32, exchange: SharedExchange, is_logged: bool) {
+        self.slot.post(self.generation, Job::Close { context, exchange, is_logged });
     }
 }
 

@@ -1,10 +1,10 @@
 //! How a refused stream looks to the client.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use http::{Response, StatusCode};
+use http::Response;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 
-use crate::error::Failure;
+use crate::error::{Cause, Failure};
 
 /// Turns a failure into a response.
 ///
@@ -14,7 +14,8 @@ pub trait Responder: Clone {
     fn respond(&self, failure: &Failure) -> Response<Bytes>;
 }
 
-/// Answers with [`Failure::status`] and, as Envoy does, without a body; only of a body too large to be held it says more.
+/// Answers with [`Failure::status`] and what Envoy says: nothing, but of a body too large to be held, and of a header or
+/// status that is no HTTP.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct DefaultResponder;
@@ -23,19 +24,33 @@ pub struct DefaultResponder;
 
 impl Responder for DefaultResponder {
     fn respond(&self, failure: &Failure) -> Response<Bytes> {
-        let status = failure.status();
-        let text = match status {
-            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::INTERNAL_SERVER_ERROR => status.canonical_reason(),
-            _ => None,
-        };
-        let text = text.unwrap_or_default();
-        let mut response = Response::new(Bytes::from_static(text.as_bytes()));
+        let text = text(failure);
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = failure.status();
         if !text.is_empty() {
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         }
-        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
-        *response.status_mut() = status;
+        *response.body_mut() = Bytes::from(text);
         response
+    }
+}
+
+fn text(failure: &Failure) -> String {
+    let status = failure.status();
+    match &failure.cause {
+        Cause::BodyTooLarge { .. } => status.canonical_reason().unwrap_or_default().to_owned(),
+        Cause::InvalidHeader { .. } if failure.phase.is_response() => String::new(),
+        Cause::InvalidHeader { name }
+            if HeaderName::from_bytes(name.trim_start_matches(':').as_bytes()).is_err() =>
+        {
+            format!("invalid header name: {name}")
+        }
+        Cause::InvalidHeader { name } => format!("invalid header value for: {name}"),
+        Cause::InvalidStatus { value } if value.parse::<u64>().is_err() => {
+            "missing required header: :status".to_owned()
+        }
+        _ => String::new(),
     }
 }
 

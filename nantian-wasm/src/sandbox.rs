@@ -41,6 +41,9 @@ const MAX_LIMITS: u64 = 10;
 /// what a busy machine took from it.
 const TIME_RETURNS_IN: u64 = 20;
 
+/// Why a stream ends that has used up its time.
+pub(crate) const NO_TIME: Cause = Cause::Budget { what: "time of the stream" };
+
 /// What one stream has cost the host so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {

@@ -65,10 +65,10 @@ pub async fn serve(
     }
 }
 
-/// Ready once listeners are bound and the first snapshot serves.
+/// Ready once listeners are bound and the first snapshot serves, with the plugins that routes cannot do without.
 async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
     match shared.view.get() {
-        Some(view) if view.listening => (StatusCode::OK, "ready\n"),
+        Some(view) if view.is_ready() => (StatusCode::OK, "ready\n"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
     }
 }

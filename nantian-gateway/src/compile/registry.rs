@@ -171,6 +171,11 @@ impl Registry {
         self.plugins.started_within(if is_first { START } else { GRACE }).await;
     }
 
+    /// Whether a plugin is still to come that fails closed: its targets answer nobody meanwhile.
+    pub fn awaits_plugins(&self) -> bool {
+        self.plugins.are_awaited()
+    }
+
     /// The engine of the plugins. Its clock must run before the first plugin is compiled in.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! From changed objects to a new generation of the data path, and the truth about it.
 
+mod awaited;
 mod backoff;
 mod clock;
 mod reload;

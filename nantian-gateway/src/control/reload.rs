@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use nantian_lb::Locality;
 use tokio::time::Instant;
 
-use super::{ConfigView, SessionKeySource, View, backoff::Backoff, clock::EngineClock};
+use super::{ConfigView, SessionKeySource, View, awaited::Awaited, backoff::Backoff, clock::EngineClock};
 use crate::{
     compile::{Problem, Registry, compile},
     gates::{Feature, FeatureGates},
@@ -50,6 +50,7 @@ pub struct Control {
     snapshot: Arc<Snapshot>,
     said: Vec<String>,
     clock: Option<EngineClock>,
+    awaited: Awaited,
 }
 
 /// An edit that was taken back.
@@ -105,6 +106,7 @@ impl Control {
             snapshot: Arc::default(),
             said: Vec::new(),
             clock: None,
+            awaited: Awaited::default(),
         }
     }
 
@@ -163,7 +165,7 @@ impl Control {
         let reload = Reload { changed, faults: faults.len(), installed, took: begun.elapsed() };
         let translation = Arc::new(translation);
         // Who reads of the reload in the log finds it in the view.
-        self.show(&translation, &faults);
+        self.show(&translation);
         self.report(&reload, is_news, &faults, &translation);
         reload
     }
@@ -196,7 +198,7 @@ impl Control {
     pub fn tell_again(&mut self) {
         let mut translation = self.translation();
         self.tell_truth(&mut translation);
-        self.show(&Arc::new(translation), &self.faults());
+        self.show(&Arc::new(translation));
     }
 
     /// Faults in the manifests, and in edits that were taken back.
@@ -208,7 +210,7 @@ impl Control {
             .collect()
     }
 
-    fn show(&self, translation: &Arc<Translation>, faults: &[String]) {
+    fn show(&mut self, translation: &Arc<Translation>) {
         let ports = translation.ir.ports.len();
         let balancers = self.registry.balancers().map(|(id, one)| (id.clone(), one.clone()));
         let balancers: Vec<_> = balancers.collect();
@@ -217,9 +219,10 @@ impl Control {
             generation: self.generation,
             translation: Arc::clone(translation),
             problems: self.problems.clone(),
-            faults: faults.to_vec(),
+            faults: self.faults(),
             unserved: self.unserved.clone(),
             listening: ports == 0 || self.unbound.len() < ports,
+            awaits_plugins_until: self.awaited.until(self.registry.awaits_plugins()),
             balancers,
         });
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nantian_lb::Balancer;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{compile::Problem, ir::BackendId, translate::Translation, upstream::Destination};
 
@@ -24,6 +24,8 @@ pub struct ConfigView {
     pub unserved: Vec<String>,
     /// Whether a socket is bound, or none is asked for.
     pub listening: bool,
+    /// Until when readiness waits for plugins that routes cannot do without; none once it need not.
+    pub awaits_plugins_until: Option<Instant>,
     /// The endpoints of each backend; what is told of them is as of the moment of the question.
     pub balancers: Vec<(BackendId, Balancer<Destination>)>,
 }
@@ -57,6 +59,11 @@ impl View {
 }
 
 impl ConfigView {
+    /// Whether clients may be sent here.
+    pub fn is_ready(&self) -> bool {
+        self.listening && self.awaits_plugins_until.is_none_or(|until| until <= Instant::now())
+    }
+
     /// The view as JSON; secrets are redacted by their type.
     pub fn to_json(&self) -> Value {
         let problems: Vec<Value> = self
@@ -105,4 +112,23 @@ impl ConfigView {
 
 fn value(part: &impl Serialize) -> Value {
     serde_json::to_value(part).unwrap_or_else(|error| Value::String(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn plugins_that_never_come_keep_nobody_from_being_ready_for_ever() {
+        let patience = Duration::from_secs(60);
+        let mut view = ConfigView { listening: true, ..ConfigView::default() };
+        assert!(view.is_ready());
+        view.awaits_plugins_until = Some(Instant::now() + patience);
+        assert!(!view.is_ready());
+        tokio::time::advance(patience).await;
+        assert!(view.is_ready());
+        assert!(!ConfigView::default().is_ready(), "without a socket");
+    }
 }

@@ -69,6 +69,19 @@ struct Lengths {
     sent: u64,
 }
 
+// === impl BodyError ===
+
+impl BodyError {
+    /// What an action makes of a body, if it ends it.
+    pub(crate) fn of(action: &Action) -> Option<Self> {
+        match action {
+            Action::Continue | Action::Hold | Action::Pending => None,
+            Action::Respond(_) => Some(Self::Answered),
+            Action::Fail(failure) => Some(Self::Failed(failure.clone())),
+        }
+    }
+}
+
 // === impl Relay ===
 
 impl Relay {
@@ -278,11 +291,7 @@ impl Relay {
 
 /// What an action means for a body.
 fn settle(action: Action, shared: &mut Shared) -> Result<(), BodyError> {
-    let error = match &action {
-        Action::Continue | Action::Hold | Action::Pending => return Ok(()),
-        Action::Respond(_) => BodyError::Answered,
-        Action::Fail(failure) => BodyError::Failed(failure.clone()),
-    };
+    let Some(error) = BodyError::of(&action) else { return Ok(()) };
     // Whoever waits for headers sends this instead; once a response's have left, nobody does.
     shared.refusal = Some(Box::new(action));
     Err(error)

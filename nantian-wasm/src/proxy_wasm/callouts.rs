@@ -9,8 +9,9 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Uri};
 use wasmtime::Caller;
 
-use super::abi::Status;
+use super::abi::{MapKind, Status};
 use super::calls::CallKind;
+use super::joined::join;
 use super::memory::{Stop, Wanted, hand_over, put_u32, read, read_body, scratch};
 use super::scribe::Scribe;
 use super::state::State;
@@ -303,5 +304,6 @@ fn request(scribe: &mut Scribe, block: &[u8]) -> Option<Request<()>> {
             request.headers_mut().append(name, value);
         }
     }
+    join(request.headers_mut(), MapKind::RequestHeaders);
     Some(request)
 }

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue};
 use wasmtime::Caller;
 
 use super::abi::{MapKind, Status};
@@ -159,11 +160,13 @@ pub(super) fn send_local_response(
         Err(reason) => Err(Cause::InvalidAnswer { reason }),
     };
     exchange.is_touched = true;
-    if let Some(seat) = exchange.own().filter(|seat| seat.answer.is_none()) {
-        match answered {
-            Ok(answer) => seat.answer = Some(answer),
-            Err(cause) => exchange.fail(cause),
-        }
+    let Some(seat) = exchange.own() else { return Ok(()) };
+    match (&mut seat.answer, answered) {
+        // The first one is sent; for logs, the reason is the last one's.
+        (Some(first), Ok(answer)) => first.details = answer.details,
+        (Some(_), Err(_)) => {}
+        (None, Ok(answer)) => seat.answer = Some(answer),
+        (None, Err(cause)) => exchange.fail(cause),
     }
     Ok(())
 }
@@ -181,7 +184,10 @@ fn answer(scribe: &mut Scribe, status: u32, block: &[u8]) -> Result<(http::Statu
         if name.starts_with(b":") {
             continue;
         }
-        if let Some((name, value)) = scribe.field(name, value)? {
+        if name.eq_ignore_ascii_case(b"content-length") {
+            // The right one takes its place.
+            map.insert(CONTENT_LENGTH, HeaderValue::from(0));
+        } else if let Some((name, value)) = scribe.field(name, value)? {
             // At most 1024 pairs decode: the map has room for all of them.
             map.append(name, value);
         }

@@ -20,7 +20,7 @@ use crate::host::Host;
 use crate::log_rate::LogRate;
 use crate::observe::Counters;
 use crate::pool::Slot;
-use crate::sandbox::Usage;
+use crate::sandbox::{NO_TIME, Usage};
 use crate::stream::{Exchange, SharedExchange};
 
 /// Id of the one root context of an instance; streams count upwards from here.
@@ -71,8 +71,11 @@ pub(crate) struct State {
     exchange: Option<OwnedMutexGuard<Exchange>>,
     /// The exchange of the active context, while another one is effective.
     aside: Option<OwnedMutexGuard<Exchange>>,
-    /// The exchange of the context that a reply is for, which the guest will make effective.
-    reserved: Option<(u32, OwnedMutexGuard<Exchange>)>,
+    /// The context that a reply is for.
+    asker: Option<u32>,
+    /// Its exchange, while another one is effective.
+    reserved: Option<OwnedMutexGuard<Exchange>>,
+    /// What the stream has cost that the running callback is for.
     pub(crate) usage: Usage,
     /// The root context is to end, and has said that it will call `proxy_done` when it can.
     pub(crate) is_ending: bool,
@@ -152,6 +155,7 @@ impl State {
             now: 0,
             ran: 0,
             may_run: 0,
+            asker: None,
             reserved: None,
             slot: Arc::downgrade(slot),
             generation: slot.generation(),
@@ -195,10 +199,23 @@ impl State {
         }
     }
 
-    /// Takes over the exchange of the context that will be active.
-    pub(crate) fn lend(&mut self, exchange: OwnedMutexGuard<Exchange>, usage: Usage) {
+    /// Takes over the exchange of the context that will be active, whose stream is charged from now on.
+    pub(crate) fn lend(&mut self, exchange: OwnedMutexGuard<Exchange>) {
+        self.usage = exchange.own_ref().map(|seat| seat.usage).unwrap_or_default();
         self.exchange = Some(exchange);
-        self.usage = usage;
+    }
+
+    /// Charges the stream that a reply is for from now on, if there is one. False if it has no time left, and ends; `limit`
+    /// is that of one callback.
+    pub(crate) fn charge_asker(&mut self, limit: u64) -> bool {
+        let Some(exchange) = self.reserved.as_mut() else { return true };
+        self.usage = exchange.own_ref().map(|seat| seat.usage).unwrap_or_default();
+        self.usage.begin_callback();
+        let has_time = self.usage.has_time_at(self.facts.clock.ticks(), limit);
+        if !has_time {
+            exchange.fail(NO_TIME);
+        }
+        has_time
     }
 
     /// Meets the running callback at a beat of the clock, which ends its slice unless that is the first one.
@@ -228,18 +245,25 @@ impl State {
         let Some(registered) = self.contexts.get(&context) else { return true };
         let Some(mut exchange) = registered.exchange.try_lock_owned() else { return false };
         exchange.begin(registered.seat, false);
-        self.reserved = Some((context, exchange));
+        (self.asker, self.reserved) = (Some(context), Some(exchange));
         true
     }
 
-    /// Gives up every exchange; the active context's comes back.
-    pub(crate) fn give_back(&mut self) -> (Option<OwnedMutexGuard<Exchange>>, Usage) {
+    /// Gives up every exchange, with what its stream has cost; the active context's comes back.
+    pub(crate) fn give_back(&mut self) -> Option<OwnedMutexGuard<Exchange>> {
         self.choose_active();
         self.received = Received::default();
-        if let Some((_, mut exchange)) = self.reserved.take() {
+        self.asker = None;
+        let usage = std::mem::take(&mut self.usage);
+        if let Some(seat) =
+            self.reserved.as_mut().or(self.exchange.as_mut()).and_then(|exchange| exchange.own())
+        {
+            seat.usage = usage;
+        }
+        if let Some(mut exchange) = self.reserved.take() {
             exchange.notify();
         }
-        (self.exchange.take(), std::mem::take(&mut self.usage))
+        self.exchange.take()
     }
 
     /// Lets host calls work on the active context again.
@@ -261,13 +285,15 @@ impl State {
         let present = self.exchange.take();
         if self.effective == self.active {
             self.aside = present;
+        } else if self.asker == Some(self.effective) {
+            self.reserved = present;
         } else if let Some(mut present) = present {
             present.notify();
         }
         self.exchange = if context == self.active {
             self.aside.take()
-        } else if let Some((_, exchange)) = self.reserved.take_if(|(reserved, _)| *reserved == context) {
-            Some(exchange)
+        } else if self.asker == Some(context) {
+            self.reserved.take()
         } else {
             self.contexts.get(&context).and_then(Registered::borrow)
         };

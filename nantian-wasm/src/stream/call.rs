@@ -14,6 +14,7 @@ use crate::error::{Cause, Phase};
 use crate::instance::Instance;
 use crate::pool::CellGuard;
 use crate::running::{Begun, Outcome as _, Running};
+use crate::sandbox::NO_TIME;
 
 /// What a guest is called for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,15 +179,16 @@ impl StreamContext {
         if let Some(ended) = ended {
             return ended.visit;
         }
-        let Some(Member { lease: Some(lease), context, usage, .. }) = self.members.get(index) else {
+        let Some(Member { lease: Some(lease), context, .. }) = self.members.get(index) else {
             return Visit::Skipped;
         };
-        let (context, usage) = (*context, *usage);
-        if !plugin.has_time_for(&usage) {
+        let context = *context;
+        let seat = self.exchange.as_ref().and_then(|exchange| exchange.seats.get(index));
+        if !seat.is_none_or(|seat| plugin.has_time_for(&seat.usage)) {
             if let Some(exchange) = self.exchange.as_mut() {
                 exchange.begin(index, false);
             }
-            return self.failed(plugin, index, call.phase(), Cause::Budget { what: "time of the stream" });
+            return self.failed(plugin, index, call.phase(), NO_TIME);
         }
         let Some(mut guard) = cell.take().or_else(|| lease.slot().try_lock()) else {
             *self.waits.of(direction) = Some(Wait::for_instance(lease.slot()));
@@ -200,7 +202,7 @@ impl StreamContext {
         }
         let Some(mut exchange) = self.exchange.take() else { return Visit::Skipped };
         exchange.begin(index, plugin.failure_policy() == FailurePolicy::FailOpen);
-        let visiting = Visiting { cell: guard, exchange, usage, call, context };
+        let visiting = Visiting { cell: guard, exchange, call, context };
         match visiting.begin(lease.slot()) {
             Begun::Over(visited) => {
                 let (visit, guard) = self.conclude(index, call.phase(), visited);
@@ -219,13 +221,12 @@ impl StreamContext {
 
     /// Takes back what a call had, and looks at what the guest did.
     fn conclude(&mut self, index: usize, phase: Phase, visited: Visited) -> (Visit, Option<CellGuard>) {
-        let Visited { mut cell, exchange, usage, result, expects_calls, .. } = visited;
+        let Visited { mut cell, exchange, result, expects_calls, .. } = visited;
         self.exchange = exchange;
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.notify();
         }
         if let Some(member) = self.members.get_mut(index) {
-            member.usage = usage;
             member.expects_calls = expects_calls;
             if let (Err(cause), Some(lease), Some(cell)) = (&result, &member.lease, &mut cell) {
                 lease.slot().bury(cell, phase, cause);

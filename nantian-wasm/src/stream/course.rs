@@ -58,10 +58,9 @@ impl StreamContext {
         added: &mut Option<Box<HeaderMap>>,
     ) -> Action {
         let plugins = Arc::clone(&self.plugins);
-        if !std::mem::replace(&mut self.course(direction).is_counted, true)
-            && let Some(exchange) = self.exchange.as_mut()
+        if !std::mem::replace(&mut self.course(direction).is_counted, true) && direction == Direction::Request
         {
-            exchange.count_bytes(direction, chunk.len());
+            self.count_bytes(direction, chunk.len());
         }
         if let Some(action) = self.take_end(direction) {
             self.course(direction).is_over = true;
@@ -107,7 +106,17 @@ impl StreamContext {
         }
         let course = self.course(direction);
         (course.progress, course.is_counted) = (0, false);
+        // Those of a request as they come, those of a response as they leave: as in Envoy.
+        if direction == Direction::Response {
+            self.count_bytes(direction, chunk.len());
+        }
         Action::Continue
+    }
+
+    fn count_bytes(&mut self, direction: Direction, bytes: usize) {
+        if let Some(exchange) = self.exchange.as_mut() {
+            exchange.count_bytes(direction, bytes);
+        }
     }
 
     fn body_step(

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::StreamContext;
 use super::call::Call;
+use super::seat::Seat;
 use super::visit::Member;
 use super::visiting::{Visited, Visiting};
 use crate::pool::Slot;
 use crate::running::{Begun, Outcome as _};
-use crate::sandbox::Usage;
 
 // === impl StreamContext ===
 
@@ -25,21 +25,21 @@ impl StreamContext {
             }
         }
         for (index, member) in members.into_iter().enumerate() {
-            let Member { lease: Some(lease), context, usage, is_logged, .. } = member else { continue };
+            let Member { lease: Some(lease), context, is_logged, .. } = member else { continue };
             let slot = lease.slot();
             let cell = slot.try_lock();
             let (Some(mut cell), Some(mut exchange)) = (cell, self.shared.try_lock_owned()) else {
-                lease.orphan(context, Arc::clone(&self.shared), usage, is_logged);
+                lease.orphan(context, Arc::clone(&self.shared), is_logged);
                 slot.settle();
                 continue;
             };
             if cell.instance_of(slot, lease.generation()).is_none() {
-                slot.peaks().note(&usage);
+                note_cost(slot, exchange.seats.get(index));
                 continue;
             }
             exchange.begin(index, false);
             let call = Call::Close { is_logged };
-            note(slot, Visiting { cell, exchange, usage, call, context }.begin(slot));
+            let_end(slot, Visiting { cell, exchange, call, context }.begin(slot));
             slot.settle();
         }
     }
@@ -55,22 +55,20 @@ impl StreamContext {
             return;
         }
         exchange.begin(index, false);
-        let (usage, context) = (member.usage, member.context);
-        let begun = Visiting { cell, exchange, usage, call: Call::Log, context }.begin(slot);
-        member.usage = note(slot, begun).unwrap_or(usage);
+        let visiting = Visiting { cell, exchange, call: Call::Log, context: member.context };
+        let_end(slot, visiting.begin(slot));
         member.is_logged = true;
     }
 }
 
 /// Notes what the stream has cost, and that its end was the instance's too: now, or when it has come.
-fn note(slot: &Arc<Slot>, begun: Begun<Visited>) -> Option<Usage> {
+fn let_end(slot: &Arc<Slot>, begun: Begun<Visited>) {
     let note = |slot: &Slot, mut visited: Visited| {
-        slot.peaks().note(&visited.usage);
+        note_cost(slot, visited.exchange.as_ref().and_then(|exchange| exchange.own_ref()));
         visited.let_go(slot);
-        visited.usage
     };
     match begun {
-        Begun::Over(visited) => Some(note(slot, visited)),
+        Begun::Over(visited) => note(slot, visited),
         Begun::Running(running) => {
             let slot = Arc::downgrade(slot);
             running.leave(move |visited| {
@@ -78,7 +76,12 @@ fn note(slot: &Arc<Slot>, begun: Begun<Visited>) -> Option<Usage> {
                     note(&slot, visited);
                 }
             });
-            None
         }
+    }
+}
+
+fn note_cost(slot: &Slot, seat: Option<&Seat>) {
+    if let Some(seat) = seat {
+        slot.peaks().note(&seat.usage);
     }
 }

@@ -289,7 +289,7 @@ impl StreamContext {
     }
 
     /// Lets later callbacks see the response that replaced upstream's.
-    fn show_as_response(&mut self, direction: Direction, action: &Action) {
+    pub(super) fn show_as_response(&mut self, direction: Direction, action: &Action) {
         if direction == Direction::Request {
             return;
         }

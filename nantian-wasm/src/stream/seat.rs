@@ -9,6 +9,7 @@ use super::answer::LocalResponse;
 use super::events::Events;
 use super::exchange::Direction;
 use crate::error::Cause;
+use crate::sandbox::Usage;
 
 /// What one plugin has of an exchange.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,8 @@ pub(crate) struct Seat {
     pub(crate) response_headers: Option<Box<HeaderMap>>,
     /// Engine tick until which a call-out of this stream may last.
     pub(crate) calls_until: u64,
+    /// What the stream has cost: in the guest's callbacks, and in the replies to its call-outs.
+    pub(crate) usage: Usage,
 }
 
 /// What one plugin has of one message.

@@ -8,7 +8,6 @@ use crate::config::FailurePolicy;
 use crate::error::{Cause, Failure, Phase};
 use crate::plugin::Plugin;
 use crate::pool::Lease;
-use crate::sandbox::Usage;
 
 /// How far the message of one direction has come.
 #[derive(Default)]
@@ -37,7 +36,6 @@ pub(super) struct Member {
     /// Absent when the plugin had no instance to give and fails open.
     pub(super) lease: Option<Lease>,
     pub(super) context: u32,
-    pub(super) usage: Usage,
     /// Something is under way that may enter the guest later and continue the stream.
     pub(super) expects_calls: bool,
     /// The plugin failed this stream: it is not asked any more.
@@ -137,15 +135,13 @@ impl StreamContext {
     /// Applies the failure policy: whatever happens to the stream, the plugin sees no more of it. A refusal stands under
     /// either policy, and so does one that the guest had spoken before it failed.
     pub(super) fn failed(&mut self, plugin: &Plugin, index: usize, phase: Phase, cause: Cause) -> Visit {
-        if let Some(member) = self.members.get_mut(index) {
-            member.is_out = true;
-        }
         let failure = Failure { plugin: plugin.shared_name(), phase, cause };
         plugin.note_failure(&failure);
         let seat = self.exchange.as_mut().and_then(|exchange| exchange.seats.get_mut(index));
         let (answer, fault) = seat.map(|seat| (seat.answer.take(), seat.fault.take())).unwrap_or_default();
         let is_refused = [Some(&failure.cause), fault.as_ref()].into_iter().flatten().any(Cause::is_refusal);
         if plugin.failure_policy() == FailurePolicy::FailOpen && !is_refused {
+            self.leave_out(index);
             // A guest that has answered had judged the message before it failed.
             if let Some(answer) = answer {
                 return self.answered(plugin, index, phase, answer);
@@ -155,10 +151,21 @@ impl StreamContext {
             }
             return Visit::Skipped;
         }
+        // As in Envoy, a guest whose header is no HTTP sees what is made of its request.
+        if failure.phase.is_response() || !matches!(failure.cause, Cause::InvalidHeader { .. }) {
+            self.leave_out(index);
+        }
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.details = Some("wasm_fail_stream".to_owned());
         }
         self.request.is_over = true;
         Visit::Over(Action::Fail(failure))
+    }
+
+    /// Calls a plugin no more for this stream.
+    fn leave_out(&mut self, index: usize) {
+        if let Some(member) = self.members.get_mut(index) {
+            member.is_out = true;
+        }
     }
 }

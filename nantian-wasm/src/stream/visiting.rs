@@ -12,13 +12,11 @@ use super::exchange::Exchange;
 use crate::error::{Cause, Phase};
 use crate::pool::{CellGuard, Slot};
 use crate::running::{Begun, Outcome, Running, first_slice};
-use crate::sandbox::Usage;
 
 /// What a guest is given for one call.
 pub(super) struct Visiting {
     pub(super) cell: CellGuard,
     pub(super) exchange: OwnedMutexGuard<Exchange>,
-    pub(super) usage: Usage,
     pub(super) call: Call,
     pub(super) context: u32,
 }
@@ -28,7 +26,6 @@ pub(crate) struct Visited {
     /// None if the instance has been let go meanwhile.
     pub(super) cell: Option<CellGuard>,
     pub(super) exchange: Option<OwnedMutexGuard<Exchange>>,
-    pub(super) usage: Usage,
     pub(super) result: Result<u32, Cause>,
     pub(super) phase: Phase,
     /// Something is under way that may enter the guest later.
@@ -70,17 +67,17 @@ impl Visiting {
     }
 
     async fn visit(self) -> Visited {
-        let Self { mut cell, exchange, usage, call, context } = self;
+        let Self { mut cell, exchange, call, context } = self;
         let phase = call.phase();
         let Some(instance) = cell.instance() else {
             let (cell, exchange, result) = (Some(cell), Some(exchange), Err(Cause::InstanceLost));
-            return Visited { cell, exchange, usage, result, phase, expects_calls: false };
+            return Visited { cell, exchange, result, phase, expects_calls: false };
         };
-        instance.lend(exchange, usage);
+        instance.lend(exchange);
         let result = call.make(instance, context).await;
-        let (exchange, usage) = instance.give_back();
+        let exchange = instance.give_back();
         let expects_calls = instance.expects_calls(context);
-        Visited { cell: Some(cell), exchange, usage, result, phase, expects_calls }
+        Visited { cell: Some(cell), exchange, result, phase, expects_calls }
     }
 }
 

@@ -189,19 +189,24 @@ impl StreamContext {
         if direction == Direction::Response
             && let Some(super::visit::Visit::Over(action)) = self.calls.take_end_of_request()
         {
-            self.course(direction).is_over = true;
-            return Some(action);
+            return Some(self.replaced(direction, action));
         }
         let exchange = self.exchange.as_ref()?;
         let index = exchange.seats.iter().position(|seat| seat.answer.is_some() || seat.fault.is_some())?;
         let plugin = self.plugins.get(index)?.clone();
         let phase = if self.response.is_released { direction.body_phase() } else { Phase::CallResponse };
         match self.outcome(&plugin, index, phase)? {
-            super::visit::Visit::Over(action) => {
-                self.course(direction).is_over = true;
-                Some(action)
-            }
+            super::visit::Visit::Over(action) => Some(self.replaced(direction, action)),
             _ => None,
         }
+    }
+
+    /// Ends a message in whose place something else is sent.
+    fn replaced(&mut self, direction: Direction, action: Action) -> Action {
+        self.course(direction).is_over = true;
+        if !self.response.is_released {
+            self.show_as_response(direction, &action);
+        }
+        action
     }
 }

@@ -354,7 +354,7 @@ fn guest_that_writes_all_headers_back_loses_none_of_them() {
 }
 
 #[test]
-fn log_knows_the_size_of_a_response_that_no_plugin_was_shown() {
+fn log_knows_the_size_of_a_response_as_it_was_sent() {
     let guest = r#"(module
         (import "env" "proxy_get_property" (func $get (param i32 i32 i32 i32) (result i32)))
         (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
@@ -372,4 +372,6 @@ fn log_knows_the_size_of_a_response_that_no_plugin_was_shown() {
     let response = Response::new(frames([data("four"), data("seven !")]));
     assert_eq!(exchange([logs.clone()], get("/"), response).text(), "fourseven !");
     assert_eq!(metric(&logs, "size"), 11);
+    assert_eq!(send([logs.clone(), configured("resize", b"pkshorter")], get("/")).text(), "shorter");
+    assert_eq!(metric(&logs, "size"), 7, "what has left");
 }

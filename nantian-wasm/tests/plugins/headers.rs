@@ -140,6 +140,9 @@ fn header_that_is_no_http_ends_the_stream_before_the_wire() {
         let seen = written('s', '2', b"", &pairs(&[(name, value)]));
         assert_eq!(seen.status(), 502, "whole map {name:?}: {value:?}");
     }
+    let said = |name, value| written('a', '0', name, value).text().to_owned();
+    assert_eq!(said(b"x-nul", b"a\0b"), "invalid header value for: x-nul", "as in Envoy");
+    assert_eq!(said(b"x split", b"a"), "invalid header name: x split");
     let answer = written('l', '0', b"", &pairs(&[(b"x-split", b"a\r\nb")]));
     assert_eq!((answer.status(), answer.request.is_none()), (502, true));
 }

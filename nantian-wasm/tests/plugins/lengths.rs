@@ -5,7 +5,7 @@ use http_body_util::Limited;
 use nantian_wasm::{Engine, RequestBody, WasmLayer};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Frames, Seen, configured, data, exchange, frames, get, plugin_of, send};
+use crate::support::{Frames, Seen, TicksWithLogs, configured, data, exchange, frames, get, plugin_of, send};
 
 const TRAP: &str = r#"(module
     (memory (export "memory") 1)
@@ -106,6 +106,44 @@ fn response_that_its_plugin_ends_early_keeps_the_length_it_does_not_come_to() {
     let seen = exchange([trap], get("/"), response.unwrap());
     assert_eq!((seen.status(), seen.response_header("content-length")), (200, Some("5")));
     assert!(seen.body.is_err());
+}
+
+#[test]
+fn response_whose_end_a_plugin_spoils_breaks_off_however_long_the_plugin_takes() {
+    for (then, lines) in
+        [("unreachable", 0), ("unreachable", 2), ("(call $answer)", 0), ("(call $answer)", 2)]
+    {
+        let text = format!(
+            r#"(module
+              (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+              (import "env" "proxy_send_local_response"
+                (func $send_local_response (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+              (memory (export "memory") 1)
+              (func (export "proxy_abi_version_0_2_1"))
+              (func $answer
+                (drop (call $send_local_response (i32.const 403) (i32.const 0) (i32.const 0) (i32.const 0)
+                    (i32.const 0) (i32.const 0) (i32.const 0) (i32.const -1))))
+              (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+                (if (local.get 2) (then
+                    (drop (call $log (i32.const 2) (i32.const 0) (i32.const 1)))
+                    (drop (call $log (i32.const 2) (i32.const 0) (i32.const 1)))
+                    {then}))
+                (i32.const 0)))"#
+        );
+        let engine = Engine::new().unwrap();
+        let plugin = plugin_of(&engine, &wat::parse_str(text).unwrap(), |_| {}).unwrap();
+        let response =
+            Response::builder().header("content-length", "5").body(frames([data("hello")])).unwrap();
+        let seen = tracing::subscriber::with_default(TicksWithLogs(engine, lines), || {
+            exchange([plugin], get("/"), response)
+        });
+        assert_eq!(
+            (seen.status(), seen.response_header("content-length")),
+            (200, Some("5")),
+            "{then} {lines}"
+        );
+        assert!(seen.body.is_err(), "{then} {lines}");
+    }
 }
 
 #[test]

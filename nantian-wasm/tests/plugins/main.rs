@@ -18,6 +18,7 @@ mod loading;
 mod pingora;
 mod places;
 mod refusals;
+mod replies;
 mod sdk;
 mod slices;
 mod stalls;

@@ -180,6 +180,13 @@ impl WasmPlugins {
         let _ = news.arrived().now_or_never();
     }
 
+    /// Whether one is still to come without which its targets serve nobody.
+    pub fn are_awaited(&self) -> bool {
+        let fails_closed =
+            |running: &&Running| running.config.failure_policy == ir::FailurePolicy::FailClosed;
+        self.running.values().filter(fails_closed).any(Running::is_to_come)
+    }
+
     /// What a plugin may reach; `None` if it may call out and cannot.
     fn host(&mut self, config: &ir::Plugin) -> Option<Arc<PluginHost>> {
         let calls = if config.sandbox.allow_network { Some(self.calls()?) } else { None };

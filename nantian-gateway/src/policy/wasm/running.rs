@@ -85,6 +85,16 @@ impl Running {
         }
     }
 
+    /// Whether it has not run yet, and may do so soon.
+    pub(super) fn is_to_come(&self) -> bool {
+        let is_on_its_way = match &self.state {
+            State::Waits(why) => why.reason == Reason::Pending,
+            State::Starts(_) => true,
+            State::Runs | State::Fails(_) => false,
+        };
+        self.plugin.is_none() && self.retry.is_none() && is_on_its_way
+    }
+
     /// Until when a reload waits for it: not at all for one that is tried again.
     pub(super) fn awaited(&self, patience: Duration) -> Option<Instant> {
         let State::Starts(start) = &self.state else { return None };

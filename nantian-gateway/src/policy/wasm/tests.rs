@@ -80,6 +80,29 @@ async fn reload_does_not_compile_and_what_served_before_serves_on() {
 }
 
 #[tokio::test]
+async fn gateway_waits_for_plugins_that_fail_closed_until_they_run_or_cannot_be_had() {
+    let mut process = Process::new();
+    let closed = plugin(module(""), "");
+    process.reload(&closed);
+    assert!(process.plugins.are_awaited());
+    process.reload_and_wait(&closed).await;
+    assert!(!process.plugins.are_awaited(), "it runs");
+    process.reload(&plugin(module("(func nop)"), ""));
+    assert!(!process.plugins.are_awaited(), "the last good one runs");
+
+    let mut process = Process::new();
+    let open = ir::Plugin { failure_policy: FailurePolicy::FailOpen, ..closed.clone() };
+    process.reload(&open);
+    assert!(!process.plugins.are_awaited(), "its targets serve without it");
+    let broken = plugin(module("(func (result i32) nop)"), "");
+    process.reload_and_wait(&broken).await;
+    assert!(!process.plugins.are_awaited(), "it never will");
+    let missing = ir::Plugin { source: PluginSource::Missing("no such key".to_owned()), ..closed };
+    process.reload(&missing);
+    assert!(!process.plugins.are_awaited(), "nobody brings it");
+}
+
+#[tokio::test]
 async fn module_that_does_not_compile_is_not_compiled_again_before_its_bytes_change() {
     let mut process = Process::new();
     let broken = module("(func (result i32) nop)");
