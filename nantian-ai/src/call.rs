@@ -29,6 +29,7 @@ use crate::target::Target;
 use crate::timeout::Watch;
 use crate::usage::{Metering, UsageSink};
 use crate::via::Via;
+use crate::wish::Wish;
 
 /// A request that has been read and is being tried.
 pub(crate) struct Call<K: UsageSink> {
@@ -47,19 +48,19 @@ pub(crate) struct Call<K: UsageSink> {
     /// Whose turn it is among several secrets.
     turn: usize,
     retries: u32,
-    usage: UsageWish,
+    asking: Asking,
     budgeted: BudgetedCall,
 }
 
-/// What has become of the wish that a stream tells its usage.
+/// What has become of a wish.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum UsageWish {
+enum Asking {
     /// The client's request says what it says, perhaps in the same field: a refusal is the client's.
-    Unspoken,
+    Plainly,
     /// It stands in the request, and the provider may refuse it.
-    Spoken,
+    For(Wish),
     /// The provider has refused it, and is asked without.
-    Withdrawn,
+    Without(Wish),
 }
 
 // === impl Call ===
@@ -69,7 +70,7 @@ impl<K: UsageSink> Call<K> {
     pub(crate) fn attempt(&mut self, target: &Target) -> Option<Request<RequestBody>> {
         let config = target.config();
         self.watch = Watch::new(config.timeouts, self.streaming);
-        let may_repeat = self.retries < config.retry.max_retries || self.usage == UsageWish::Spoken;
+        let may_repeat = self.retries < config.retry.max_retries || matches!(self.asking, Asking::For(_));
         let mut request =
             if may_repeat { self.prepared.as_ref()?.request() } else { self.prepared.take()?.into_request() };
         if let Some(connect) = config.timeouts.connect {
@@ -124,9 +125,10 @@ impl<K: UsageSink> Call<K> {
         self.metering.begin(status, response.headers());
         let meter = self.metering.meter();
         let events = meter.reads_events();
-        // An answer in one piece says nothing of streams: the provider may have read another request than was read here.
-        if self.usage == UsageWish::Withdrawn && events {
-            target.forgo_usage();
+        if let Asking::Without(wish) = self.asking
+            && wish.is_given_up(events)
+        {
+            target.forgo_wish(wish);
         }
         self.watch.expect_stream(meter.is_stream());
         let translated = matches!(self.way, Way::Translated(_));
@@ -265,7 +267,7 @@ impl<K: UsageSink> Call<K> {
 
     /// How often the provider has been asked.
     fn attempts(&self) -> u32 {
-        self.retries + 1 + u32::from(self.usage == UsageWish::Withdrawn)
+        self.retries + 1 + u32::from(matches!(self.asking, Asking::Without(_)))
     }
 
     fn may_repeat(&mut self, target: &Target) -> bool {

@@ -101,6 +101,7 @@ mod stamp;
 mod target;
 mod timeout;
 mod via;
+mod wish;
 
 pub mod body;
 pub mod codec;

@@ -5,12 +5,14 @@ mod headers;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
+};
 use http::request::Parts;
 use http::{Extensions, Method, Request, Uri};
 
-pub(crate) use self::headers::clean_response;
-use self::headers::{is_of_a_dialect, upstream_headers, upstream_query};
+pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
+use self::headers::{is_of_a_dialect, names_features_of, upstream_headers, upstream_query};
 use crate::azure;
 use crate::body::RequestBody;
 use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai};
@@ -24,6 +26,7 @@ use crate::packed::{is_packed, unpack};
 use crate::provider::Provider;
 use crate::target::Target;
 use crate::translate::Translation;
+use crate::wish::Wish;
 
 /// A request as the upstream gets it, to be made as often as it is tried.
 #[derive(Clone, Debug)]
@@ -35,8 +38,8 @@ pub struct Prepared {
     body: RequestBody,
     facts: RequestFacts,
     way: Way,
-    /// The usage of a stream has been asked for here, in a field where the client says nothing.
-    wishes_usage: bool,
+    /// What the provider may refuse, and is asked without then.
+    wish: Option<Wish>,
     lost: Losses,
 }
 
@@ -91,7 +94,7 @@ impl Target {
         let query = query.as_deref().filter(|query| !query.is_empty());
         let uri = self.uri(surface.path(), query).ok_or(Error::MalformedQuery)?;
         let mut way = Way::Same;
-        let mut wishes_usage = false;
+        let mut wish = None;
         let mut lost = Losses::default();
         let has_body = surface.operation().names_a_model();
         let (facts, body) = if !has_body {
@@ -119,7 +122,8 @@ impl Target {
                 None => object.set_and(&body, &[model], edits),
                 Some(options) => {
                     way = Way::HidingUsage;
-                    wishes_usage = object.value("stream_options").is_none_or(|given| given == b"null");
+                    let is_unsaid = object.value("stream_options").is_none_or(|given| given == b"null");
+                    wish = is_unsaid.then_some(Wish::Usage);
                     object.set_and(&body, &[model, ("stream_options", options)], edits)
                 }
             };
@@ -138,7 +142,7 @@ impl Target {
             extensions: head.extensions,
             body,
             facts,
-            wishes_usage,
+            wish,
             way,
             lost,
         })
@@ -147,7 +151,7 @@ impl Target {
     fn translate(&self, client: &Surface, head: Parts, body: &Bytes) -> Result<Prepared, Error> {
         let facts = self.facts(client, &Object::parse(body)?, body);
         let strict = self.is_strict(&head.headers);
-        let (translation, body) = Translation::with_facts(self, client, body, &facts, strict)?;
+        let (translation, body) = Translation::with_facts(self, client, &head.headers, body, &facts, strict)?;
         let surface = translation.upstream_surface();
         let uri = match (self.dialect(), surface.operation()) {
             (Dialect::Bedrock, Operation::CountTokens) => {
@@ -168,7 +172,9 @@ impl Target {
         };
         let uri = uri.ok_or(Error::MalformedQuery)?;
         let mut headers = upstream_headers(&head.headers);
-        let theirs: Vec<_> = headers.keys().filter(|name| is_of_a_dialect(name)).cloned().collect();
+        let is_foreign =
+            |name: &&HeaderName| is_of_a_dialect(name) && !names_features_of(name, self.dialect());
+        let theirs: Vec<_> = headers.keys().filter(is_foreign).cloned().collect();
         for name in theirs {
             headers.remove(name);
         }
@@ -178,7 +184,12 @@ impl Target {
         }
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let asks = self.dialect() == Dialect::OpenAi && translation.is_stream() && self.must_ask_for_usage();
+        let asks_usage = translation.is_stream() && self.must_ask_for_usage();
+        let wish = translation.wish().filter(|wish| match wish {
+            Wish::Usage => asks_usage,
+            // What would be lost is refused.
+            Wish::Betas | Wish::Thinking => !strict,
+        });
         let prepared = Prepared {
             method: head.method,
             uri,
@@ -186,11 +197,11 @@ impl Target {
             extensions: head.extensions,
             body: RequestBody::from(vec![body]),
             facts,
-            wishes_usage: asks,
+            wish,
             lost: translation.losses().clone(),
             way: Way::Translated(Arc::new(translation)),
         };
-        Ok(if asks && self.forgoes_usage() { prepared.without_usage_wish() } else { prepared })
+        Ok(if self.forgoes_wish() { prepared.without_wish() } else { prepared })
     }
 
     /// What is known of a request, with the estimate that the model's earlier ones have taught.
@@ -216,7 +227,7 @@ impl Target {
     /// The `stream_options` that let a stream tell its usage, where the client's do not.
     fn usage_wish(&self, surface: &Surface, facts: &RequestFacts, object: &Object<'_>) -> Option<String> {
         let streams = matches!(surface.operation(), Operation::Chat | Operation::Generate) && facts.stream;
-        let asks = self.must_ask_for_usage() && !self.forgoes_usage();
+        let asks = self.must_ask_for_usage() && !self.forgoes_wish();
         if surface.dialect() != Dialect::OpenAi || !streams || !asks {
             return None;
         }
@@ -269,22 +280,26 @@ impl Prepared {
         matches!(self.way, Way::HidingUsage)
     }
 
-    /// Whether usage has been asked for in a field where the client says nothing: a refusal of the field means this wish.
-    pub(crate) fn wishes_usage(&self) -> bool {
-        self.wishes_usage
+    /// What the provider may refuse, where the client has not said it in the provider's own words.
+    pub(crate) fn wish(&self) -> Option<Wish> {
+        self.wish
     }
 
-    /// The request for a provider that refuses to be asked for the usage of a stream.
-    pub(crate) fn without_usage_wish(mut self) -> Self {
-        let body = self.body.joined();
-        if let Ok(object) = Object::parse(&body) {
-            self.body = RequestBody::from(vec![Bytes::from(object.without("stream_options").concat())]);
+    /// The request for a provider that refuses what is wished.
+    pub(crate) fn without_wish(mut self) -> Self {
+        let Some(wish) = self.wish.take() else { return self };
+        if let Some(body) = wish.taken_out(&self.body.joined()) {
+            self.body = RequestBody::from(vec![body]);
             self.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         }
-        if matches!(self.way, Way::HidingUsage) {
-            self.way = Way::Same;
+        if let Some(loss) = wish.loss() {
+            self.lost.add(loss);
         }
-        self.wishes_usage = false;
+        match &mut self.way {
+            Way::Same => {}
+            Way::HidingUsage => self.way = Way::Same,
+            Way::Translated(translation) => Arc::make_mut(translation).lose(wish),
+        }
         self
     }
 

@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::provider::Provider;
 use crate::stamp::Stamp;
 use crate::token::{Look, Source, TokenClient, TokenError};
+use crate::wish::Wish;
 
 use self::place::{base, check_place, in_its_header, is_azure, unknown};
 
@@ -33,8 +34,8 @@ pub struct Target {
     stamps: Vec<Stamp>,
     budget: Arc<RetryBudget>,
     calibration: Arc<Calibration>,
-    /// The provider refuses to be asked for the usage of a stream.
-    forgoes_usage: Arc<AtomicBool>,
+    /// The provider refuses the wish of its dialect.
+    forgoes_wish: Arc<AtomicBool>,
     model_json: String,
 }
 
@@ -148,7 +149,7 @@ impl Target {
             stamps: in_its_header(&config.credential, provider, dialect).stamps(region, client)?,
             budget: Arc::new(RetryBudget::new(config.retry.budget)),
             calibration: Arc::default(),
-            forgoes_usage: Arc::default(),
+            forgoes_wish: Arc::default(),
             model_json: serde_json::Value::from(config.model.as_str()).to_string(),
             dialect,
             endpoint,
@@ -244,18 +245,15 @@ impl Target {
         &self.calibration
     }
 
-    /// Whether the provider is known to refuse a wish for the usage of a stream, which is estimated then.
-    pub(crate) fn forgoes_usage(&self) -> bool {
-        self.forgoes_usage.load(Ordering::Relaxed)
+    /// Whether the provider is known to refuse the [`Wish`] of its dialect.
+    pub(crate) fn forgoes_wish(&self) -> bool {
+        self.forgoes_wish.load(Ordering::Relaxed)
     }
 
     /// Notes that the provider has refused such a wish and served the same request without it.
-    pub(crate) fn forgo_usage(&self) {
-        if !self.forgoes_usage.swap(true, Ordering::Relaxed) {
-            tracing::info!(
-                target = self.name(),
-                "the provider refuses `stream_options`: usage of streams is estimated"
-            );
+    pub(crate) fn forgo_wish(&self, wish: Wish) {
+        if !self.forgoes_wish.swap(true, Ordering::Relaxed) {
+            tracing::info!(target = self.name(), "{}", wish.farewell());
         }
     }
 

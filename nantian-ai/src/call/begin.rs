@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::request::Parts;
 
-use super::{Call, UsageWish};
+use super::{Asking, Call};
 use crate::dialect::{Operation, Surface};
 use crate::error::Error;
 use crate::outbound::Way;
@@ -25,7 +25,7 @@ impl<O: UsageObserver> Shared<O> {
         let sink = self.observer.begin(prepared.extensions(), facts);
         let onward = prepared.extensions().get::<Onward>().copied().unwrap_or_default();
         let way = prepared.way().clone();
-        let wish = if prepared.wishes_usage() { UsageWish::Spoken } else { UsageWish::Unspoken };
+        let asking = prepared.wish().map_or(Asking::Plainly, Asking::For);
         // What is metered is what the upstream says.
         let upstream = match &way {
             Way::Same | Way::HidingUsage => surface.clone(),
@@ -60,7 +60,7 @@ impl<O: UsageObserver> Shared<O> {
             surface,
             turn: fastrand::usize(..self.target.secrets().max(1)),
             retries: 0,
-            usage: wish,
+            asking,
             budgeted: self.target.budget().begin(),
         })
     }

@@ -5,9 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body::Body;
-use memchr::memmem;
 
-use super::{Call, UsageWish};
+use super::{Asking, Call};
 use crate::attempt::{Answer, Failed, Step, is_json};
 use crate::codec::fault::is_refused_credential;
 use crate::error::{BoxError, Error};
@@ -17,6 +16,7 @@ use crate::retry::Failure;
 use crate::target::Target;
 use crate::usage::UsageSink;
 use crate::via::Via;
+use crate::wish::Wish;
 
 // === impl Call ===
 
@@ -61,8 +61,10 @@ impl<K: UsageSink> Call<K> {
     {
         let said = receiving.joined();
         let status = receiving.head.status;
-        if self.may_withdraw(status) && memmem::find(&said, b"stream_options").is_some() {
-            self.withdraw_usage_wish();
+        if let Asking::For(wish) = self.asking
+            && wish.is_refused(status, &said)
+        {
+            self.withdraw(wish);
             return Step::Again(Duration::ZERO);
         }
         let fault = target.dialect().decode_fault(status, &said);
@@ -87,17 +89,13 @@ impl<K: UsageSink> Call<K> {
         Step::Refused(Failed::of(target, fault, &receiving.head.headers))
     }
 
-    /// Whether a refusal with this status can be one of the wish for usage.
-    fn may_withdraw(&self, status: StatusCode) -> bool {
-        self.usage == UsageWish::Spoken && is_of_the_request(status)
-    }
-
     /// Asks without what the provider refuses. That is no retry: it says nothing of the provider's state.
-    fn withdraw_usage_wish(&mut self) {
-        self.usage = UsageWish::Withdrawn;
-        self.prepared = self.prepared.take().map(Prepared::without_usage_wish);
+    fn withdraw(&mut self, wish: Wish) {
+        self.asking = Asking::Without(wish);
+        self.prepared = self.prepared.take().map(Prepared::without_wish);
         if let Some(prepared) = &self.prepared {
             self.way = prepared.way().clone();
+            self.metering.note_losses(prepared.losses());
         }
     }
 }

@@ -55,6 +55,7 @@ use crate::dialect::{
     ClientDialect, Dialect, GUARDRAIL, anthropic, bedrock, gemini, ollama, openai, responses,
 };
 use crate::ir::{Fault, Losses, Reply, Request, ToolIds};
+use crate::outbound::ANTHROPIC_BETA;
 
 // === impl Dialect ===
 
@@ -96,6 +97,9 @@ impl Dialect {
         // Others keep beginnings by themselves, or not at all.
         if !matches!(self, Self::Anthropic | Self::Bedrock) && request.is_to_be_cached() {
             losses.add("cache_control");
+        }
+        if !matches!(self, Self::Anthropic | Self::Bedrock) && !request.betas.is_empty() {
+            losses.add(ANTHROPIC_BETA);
         }
         if self != Self::Bedrock && request.guardrail.is_some() {
             losses.add(GUARDRAIL);

@@ -11,7 +11,7 @@ mod write_request;
 
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_stream::StreamReader;
-pub(crate) use self::write_request::encode as encode_request;
+pub(crate) use self::write_request::{encode as encode_request, names_features};
 
 use http::StatusCode;
 use http::header::HeaderValue;

@@ -43,6 +43,8 @@ pub struct Request {
     pub user: Option<String>,
     /// What the provider checks of what is said, in the words of Bedrock's `guardrailConfig`: only it has them.
     pub guardrail: Option<Json>,
+    /// Features of Claude that are asked for by their names, beside the body where Anthropic is asked (`anthropic-beta`).
+    pub betas: Vec<String>,
     /// Whether the answer is streamed.
     pub stream: bool,
     /// Whether a stream tells its usage.

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use http::header::{CONNECTION, HeaderMap, HeaderName};
 
+use crate::dialect::Dialect;
+
 /// Headers of the client that end here, in alphabetical order: what selects an account with its credentials; what concerns
 /// only its own connection; what only says where it is. Its credentials themselves are told by [`is_credential`].
 const ENDING: &[&str] = &[
@@ -30,6 +32,10 @@ const ENDING: &[&str] = &[
     "x-nantian-strict",
     "x-real-ip",
 ];
+
+/// In which features are asked for by their names.
+pub(crate) const ANTHROPIC_BETA: &str = "anthropic-beta";
+pub(crate) const OPENAI_BETA: &str = "openai-beta";
 
 /// Headers of the upstream that speak of its own site, not of the answer.
 const SITE_HEADERS: [&str; 3] = ["alt-svc", "set-cookie", "strict-transport-security"];
@@ -101,6 +107,15 @@ fn is_credential(name: &str) -> bool {
 pub(super) fn is_of_a_dialect(name: &HeaderName) -> bool {
     let name = name.as_str();
     ["anthropic-", "openai-", "x-stainless-"].iter().any(|start| name.starts_with(start))
+}
+
+/// Whether a header names features that providers of a dialect know.
+pub(super) fn names_features_of(name: &HeaderName, dialect: Dialect) -> bool {
+    match name.as_str() {
+        ANTHROPIC_BETA => dialect == Dialect::Anthropic,
+        OPENAI_BETA => matches!(dialect, Dialect::OpenAi | Dialect::Responses),
+        _ => false,
+    }
 }
 
 /// RFC 9110, 7.6.1: headers that `connection` names concern only the connection.

@@ -51,8 +51,10 @@ use crate::edit::Object;
 use crate::error::Error;
 use crate::estimate::estimate_tokens;
 use crate::facts::RequestFacts;
-use crate::ir::{Collector, Fault, Losses, Reply, ToolNames, VectorForm, pieces};
+use crate::ir::{Collector, Fault, Losses, Reply, Thinking, ToolNames, VectorForm, pieces};
+use crate::outbound::{ANTHROPIC_BETA, OPENAI_BETA};
 use crate::target::Target;
+use crate::wish::Wish;
 
 pub use self::translator::Translator;
 
@@ -71,7 +73,7 @@ pub struct Translation {
 /// What was asked for.
 #[derive(Clone, Debug)]
 enum Asked {
-    Chat { stream: bool, stream_usage: bool, names: ToolNames },
+    Chat { stream: bool, stream_usage: bool, names: ToolNames, wish: Option<Wish> },
     Count { estimate: u64 },
     Embeddings { form: VectorForm },
 }
@@ -115,12 +117,13 @@ impl Translation {
             return Err(target.unsupported(client));
         }
         let facts = target.facts(client, &Object::parse(body)?, body);
-        Self::with_facts(target, client, body, &facts, strict)
+        Self::with_facts(target, client, &HeaderMap::new(), body, &facts, strict)
     }
 
     pub(crate) fn with_facts(
         target: &Target,
         client: &Surface,
+        headers: &HeaderMap,
         request: &[u8],
         facts: &RequestFacts,
         strict: bool,
@@ -129,7 +132,7 @@ impl Translation {
         let (asked, body, losses) = match client.operation() {
             Operation::Embeddings => say_embed(target, client.dialect(), request)?,
             Operation::CountTokens => say_count(target, client.dialect(), request)?,
-            _ => say_chat(target, client.dialect(), request)?,
+            _ => say_chat(target, client.dialect(), headers, request)?,
         };
         if strict && !losses.is_empty() {
             return Err(Error::Lossy { losses });
@@ -159,6 +162,21 @@ impl Translation {
         match self.asked {
             Asked::Count { estimate } => Some(estimate),
             Asked::Chat { .. } | Asked::Embeddings { .. } => None,
+        }
+    }
+
+    /// What the provider may refuse.
+    pub(crate) fn wish(&self) -> Option<Wish> {
+        match self.asked {
+            Asked::Chat { wish, .. } => wish,
+            Asked::Count { .. } | Asked::Embeddings { .. } => None,
+        }
+    }
+
+    /// Notes that a wish has been withdrawn.
+    pub(crate) fn lose(&mut self, wish: Wish) {
+        if let Some(loss) = wish.loss() {
+            self.losses.add(loss);
         }
     }
 
@@ -286,14 +304,36 @@ impl Translation {
     }
 }
 
-fn say_chat(target: &Target, client: Dialect, body: &[u8]) -> Result<(Asked, Bytes, Losses), Error> {
+fn say_chat(
+    target: &Target,
+    client: Dialect,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(Asked, Bytes, Losses), Error> {
     let (mut request, mut losses) = client.decode_request(body)?;
+    request.betas = named_in(headers, ANTHROPIC_BETA).map(str::to_owned).collect();
     target.model().clone_into(&mut request.model);
     let names = ToolNames::adapt(&mut request);
     let (body, more) = target.dialect().encode_request(&request, &target.config().provider)?;
     losses.extend(more);
-    let asked = Asked::Chat { stream: request.stream, stream_usage: request.stream_usage, names };
+    let is_openai = matches!(target.dialect(), Dialect::OpenAi | Dialect::Responses);
+    if !is_openai && named_in(headers, OPENAI_BETA).next().is_some() {
+        losses.add(OPENAI_BETA);
+    }
+    let wish = match target.dialect() {
+        Dialect::Bedrock => bedrock::names_features(&request).then_some(Wish::Betas),
+        Dialect::Ollama => request.thinking.is_some_and(|it| it != Thinking::Off).then_some(Wish::Thinking),
+        Dialect::OpenAi => Some(Wish::Usage),
+        Dialect::Anthropic | Dialect::Gemini | Dialect::Responses => None,
+    };
+    let asked = Asked::Chat { stream: request.stream, stream_usage: request.stream_usage, names, wish };
     Ok((asked, body, losses))
+}
+
+/// The names in a header that is a list.
+fn named_in<'h>(headers: &'h HeaderMap, header: &str) -> impl Iterator<Item = &'h str> + use<'h> {
+    let values = headers.get_all(header).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty())
 }
 
 fn say_count(target: &Target, client: Dialect, body: &[u8]) -> Result<(Asked, Bytes, Losses), Error> {

@@ -45,3 +45,5 @@ mod troubles;
 mod usage;
 #[cfg(test)]
 mod usage_wish;
+#[cfg(test)]
+mod wishes;

@@ -52,7 +52,7 @@ async fn an_openai_client_talks_to_anthropic() {
     assert_eq!(asked["tools"][0]["name"], "fs_read_d154e2a4");
 
     assert_eq!(head.status, 200);
-    assert_eq!(head.headers["x-nantian-dropped"], "seed");
+    assert_eq!(head.headers["x-nantian-dropped"], "seed,openai-beta");
     assert_eq!(head.headers["content-type"], "application/json");
     assert_eq!(head.headers["request-id"], "req_1");
     assert_eq!(head.headers.len(), 3);

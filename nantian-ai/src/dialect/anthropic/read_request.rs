@@ -68,6 +68,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         user,
         guardrail: fields.json(GUARDRAIL),
         stream,
+        betas: Vec::new(),
         stream_usage: true,
     };
     if let Some(config) = config {

@@ -5,6 +5,16 @@ use crate::codec::{Object, object};
 use crate::dialect::anthropic::Plan;
 use crate::ir::{Block, Effort, Losses, Request, Thinking};
 
+/// The features of Claude that Bedrock's documentation names and that change nothing about the form of a request: what belongs to
+/// the others has no place in the common form, and Bedrock refuses a request with a name that it does not know.
+const FEATURES: [&str; 5] = [
+    "context-1m-2025-08-07",
+    "dev-full-thinking-2025-05-14",
+    "interleaved-thinking-2025-05-14",
+    "output-128k-2025-02-19",
+    "token-efficient-tools-2025-02-19",
+];
+
 /// How a model shall think and draw tokens.
 pub(super) struct Wishes {
     limit: Option<u64>,
@@ -46,6 +56,9 @@ impl Wishes {
 
     fn of_claude(request: &Request, plan: &Plan) -> Self {
         let own = object(|own| {
+            if features(request).next().is_some() {
+                own.list("anthropic_beta", |list| features(request).for_each(|name| list.text(name)));
+            }
             plan.write_thinking(own);
             if let Some(effort) = plan.effort() {
                 own.object("output_config", |config| config.text("effort", effort));
@@ -106,6 +119,11 @@ impl Wishes {
     pub(super) fn write_own(&self, body: &mut Object<'_>) {
         write_members(body, "additionalModelRequestFields", &self.own);
     }
+}
+
+/// The features of Claude that are asked for and that Bedrock knows.
+pub(super) fn features(request: &Request) -> impl Iterator<Item = &str> {
+    request.betas.iter().map(String::as_str).filter(|name| FEATURES.contains(name))
 }
 
 /// Writes an object, if it has members.

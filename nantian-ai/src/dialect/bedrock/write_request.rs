@@ -1,18 +1,24 @@
 //! The common form into a Converse request.
 
 use super::content::{Names, Piece, write_cache_point};
-use super::extra::Wishes;
+use super::extra::{Wishes, features};
 use super::family::Family;
 use super::is_of_bedrock;
 use crate::codec::{Invalid, List, Object, object};
 use crate::dialect::{GUARDRAIL, anthropic, gemini, responses};
 use crate::ir::{Block, CacheLife, Json, Losses, Output, Reasoning, Request, Role, ToolChoice};
+use crate::outbound::ANTHROPIC_BETA;
 
 /// Stands beside documents where the client says nothing: Bedrock takes none alone.
 const BESIDE_DOCUMENTS: &str = "See the documents.";
 
 pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     conversation(request, true)
+}
+
+/// Whether features of Claude are asked for by their names.
+pub(crate) fn names_features(request: &Request) -> bool {
+    matches!(Family::of(&request.model), Family::Claude(_)) && features(request).next().is_some()
 }
 
 /// What has been said and may be called, and unless it is only counted, what shall come of it.
@@ -23,7 +29,7 @@ pub(super) fn conversation(request: &Request, to_be_answered: bool) -> Result<(V
     let stops: Vec<_> = request.stop.iter().filter(|stop| !stop.trim().is_empty()).collect();
     let wishes = Wishes::of(request, family, |block| !is_distrusted(block, family), &mut losses);
     let tools = Tools::of(request, family, &mut losses);
-    name_the_unknown(request, stops.len(), &mut losses);
+    name_the_unknown(request, family, stops.len(), &mut losses);
     let body = object(|body| {
         if !system.is_empty() {
             body.list("system", |list| system.iter().for_each(|piece| piece.write(list)));
@@ -44,11 +50,13 @@ pub(super) fn conversation(request: &Request, to_be_answered: bool) -> Result<(V
     Ok((body, losses))
 }
 
-fn name_the_unknown(request: &Request, stops: usize, losses: &mut Losses) {
+fn name_the_unknown(request: &Request, family: Family, stops: usize, losses: &mut Losses) {
+    let passed = if matches!(family, Family::Claude(_)) { features(request).count() } else { 0 };
     for (given, name) in [
         (request.frequency_penalty.is_some_and(|penalty| penalty != 0.0), "frequency_penalty"),
         (request.presence_penalty.is_some_and(|penalty| penalty != 0.0), "presence_penalty"),
         (request.seed.is_some(), "seed"),
+        (passed < request.betas.len(), ANTHROPIC_BETA),
         (request.user.is_some(), "user"),
         (stops < request.stop.len(), "stop"),
         (matches!(request.output, Some(Output::Json)), "response_format"),

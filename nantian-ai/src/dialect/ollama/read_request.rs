@@ -17,6 +17,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         output: read_output(&mut fields)?,
         thinking: read_thinking(&mut fields, &mut losses)?,
         stream: fields.flag("stream")?.unwrap_or(true),
+        betas: Vec::new(),
         stream_usage: true,
         ..Request::default()
     };

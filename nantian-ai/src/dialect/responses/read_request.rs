@@ -36,6 +36,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         user: fields.text("user")?.or(newer_user),
         guardrail: fields.json(GUARDRAIL),
         stream: fields.flag("stream")?.unwrap_or(false),
+        betas: Vec::new(),
         stream_usage: true,
         ..Request::default()
     };

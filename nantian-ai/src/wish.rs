@@ -1,0 +1,100 @@
+//! What a request asks for that a provider may refuse, so that it is asked without: what this side has added, or said in words
+//! that some of a dialect's providers and models do not know.
+
+use bytes::Bytes;
+use http::StatusCode;
+use memchr::memmem;
+
+use crate::edit::Object;
+
+/// What may be refused. Each dialect has one at most.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Wish {
+    /// Bedrock: features of Claude by their names, of which each model knows others.
+    Betas,
+    /// Ollama: that a model thinks, which not every model can.
+    Thinking,
+    /// OpenAI: the usage of a stream.
+    Usage,
+}
+
+/// Where Bedrock is told what is Claude's own.
+const OWN: &str = "additionalModelRequestFields";
+
+// === impl Wish ===
+
+impl Wish {
+    /// Whether a refusal is one of this wish.
+    pub(crate) fn is_refused(self, status: StatusCode, said: &[u8]) -> bool {
+        let words = match self {
+            Self::Betas => "invalid beta flag",
+            Self::Thinking => "does not support thinking",
+            Self::Usage => "stream_options",
+        };
+        matches!(status.as_u16(), 400 | 422) && memmem::find(said, words.as_bytes()).is_some()
+    }
+
+    /// Whether an answer to the same request without it says that it is always refused; `streams` is whether that is a stream. The
+    /// names of features are the client's, so that nothing is learnt of them.
+    pub(crate) fn is_given_up(self, streams: bool) -> bool {
+        match self {
+            Self::Betas => false,
+            Self::Thinking => true,
+            // An answer in one piece says nothing of streams: the provider may have read another request than was read here.
+            Self::Usage => streams,
+        }
+    }
+
+    /// What the client loses without it.
+    pub(crate) fn loss(self) -> Option<&'static str> {
+        match self {
+            Self::Betas => Some("anthropic-beta"),
+            Self::Thinking => Some("thinking"),
+            Self::Usage => None,
+        }
+    }
+
+    /// What is said where it is given up.
+    pub(crate) fn farewell(self) -> &'static str {
+        match self {
+            Self::Betas => "the provider refuses `anthropic_beta`: features are left out",
+            Self::Thinking => "the model does not think: `think` is left out",
+            Self::Usage => "the provider refuses `stream_options`: usage of streams is estimated",
+        }
+    }
+
+    /// A body without it; `None` if it is not there.
+    pub(crate) fn taken_out(self, body: &Bytes) -> Option<Bytes> {
+        let object = Object::parse(body).ok()?;
+        let left = match self {
+            Self::Betas => {
+                let own = Object::parse(object.value(OWN)?).ok()?.without("anthropic_beta").concat();
+                object.set(body, &[(OWN, std::str::from_utf8(&own).ok()?)]).concat()
+            }
+            Self::Thinking => object.without("think").concat(),
+            Self::Usage => object.without("stream_options").concat(),
+        };
+        Some(Bytes::from(left))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_is_taken_out_and_nothing_else() {
+        for (wish, body, left) in [
+            (Wish::Usage, r#"{"model":"m","stream_options":{"include_usage":true}}"#, r#"{"model":"m"}"#),
+            (Wish::Thinking, r#"{"model":"m","think":true,"stream":true}"#, r#"{"model":"m","stream":true}"#),
+            (
+                Wish::Betas,
+                r#"{"messages":[],"additionalModelRequestFields":{"anthropic_beta":["a"],"top_k":1}}"#,
+                r#"{"messages":[],"additionalModelRequestFields":{"top_k":1}}"#,
+            ),
+        ] {
+            assert_eq!(wish.taken_out(&Bytes::from_static(body.as_bytes())).unwrap(), left);
+        }
+        assert_eq!(Wish::Betas.taken_out(&Bytes::from_static(b"{}")), None);
+    }
+}

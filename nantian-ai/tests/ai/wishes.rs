@@ -1,0 +1,167 @@
+//! What a client asks for in words that only some of a provider's models know: they are asked without, and it is named.
+
+use bytes::Bytes;
+use http::{HeaderValue, Request};
+use http_body_util::Full;
+use nantian_ai::{Attempts, Credential, TargetConfig};
+use serde_json::{Value, json};
+
+use crate::support::{Reports, Upstream, json as reply, layer, openai, post, send};
+
+const DOES_NOT_THINK: &str = r#"{"error":"\"llama3.1:8b\" does not support thinking"}"#;
+const OF_OLLAMA: &str =
+    r#"{"message":{"role":"assistant","content":"Hi"},"done":true,"prompt_eval_count":3,"eval_count":4}"#;
+const OF_BEDROCK: &str = r#"{"output":{"message":{"role":"assistant","content":[{"text":"Hi"}]}},"stopReason":"end_turn","usage":{"inputTokens":3,"outputTokens":4}}"#;
+const OF_ANTHROPIC: &str = r#"{"id":"m","type":"message","role":"assistant","content":[{"type":"text","text":"Hi"}],"stop_reason":"end_turn","usage":{"input_tokens":3,"output_tokens":4}}"#;
+
+fn llama() -> TargetConfig {
+    TargetConfig::new("demo/llama", "ollama", "llama3.1:8b")
+}
+
+fn bedrock() -> TargetConfig {
+    TargetConfig::new("demo/claude", "bedrock", "eu.anthropic.claude-sonnet-4-5-20250929-v1:0")
+        .region("eu-central-1")
+        .credential(Credential::bearer("bedrock-key"))
+}
+
+/// A conversation with Claude, with more members and headers.
+fn messages(more: &str, headers: &[(&'static str, &'static str)]) -> Request<Full<Bytes>> {
+    let body =
+        format!(r#"{{"model":"any","max_tokens":2000,"messages":[{{"role":"user","content":"Hi"}}]{more}}}"#);
+    let mut request = post("/v1/messages", &body);
+    for (name, value) in headers {
+        request.headers_mut().append(*name, HeaderValue::from_static(value));
+    }
+    request
+}
+
+fn thinking() -> Request<Full<Bytes>> {
+    messages(r#","thinking":{"type":"enabled","budget_tokens":1024}"#, &[])
+}
+
+/// A member of each request that the provider got.
+fn asked(upstream: &Upstream, path: &str) -> Vec<Value> {
+    let all = upstream.all();
+    all.iter()
+        .map(|(head, body)| {
+            assert_eq!(head.headers["content-length"], body.len().to_string());
+            serde_json::from_slice::<Value>(body).unwrap().pointer(path).cloned().unwrap_or_default()
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_model_that_does_not_think_is_not_asked_to_from_then_on() {
+    let adaptive = || messages(r#","thinking":{"type":"adaptive"}"#, &[]);
+    let effort = || {
+        let body = r#"{"model":"any","reasoning_effort":"high","messages":[{"role":"user","content":"Hi"}]}"#;
+        post("/v1/chat/completions", body)
+    };
+    for request in [thinking, adaptive, effort] {
+        let reports = Reports::default();
+        let layer = layer(llama()).observing(reports.clone());
+        let upstream = Upstream::new()
+            .replies(reply(400, DOES_NOT_THINK))
+            .replies(reply(200, OF_OLLAMA))
+            .replies(reply(200, OF_OLLAMA));
+        for attempts in [2, 1] {
+            let (head, body) = send(layer.clone(), &upstream, request()).await;
+            assert_eq!(head.status, 200, "{body}");
+            assert_eq!(head.headers["x-nantian-dropped"], "thinking");
+            assert_eq!(head.extensions.get::<Attempts>(), Some(&Attempts(attempts)));
+        }
+        assert_eq!(asked(&upstream, "/think"), [json!(true), Value::Null, Value::Null]);
+        for report in reports.all() {
+            assert!(report.call.dropped.to_string() == "thinking" && report.usage.output == 4, "{report:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_thinks_is_asked_to() {
+    let upstream = Upstream::new().replies(reply(200, OF_OLLAMA));
+    send(layer(llama()), &upstream, thinking()).await;
+    assert_eq!(asked(&upstream, "/think"), [json!(true)]);
+}
+
+#[tokio::test]
+async fn nothing_is_left_out_where_nothing_may_be_lost_and_what_the_client_says_itself_is_its_own() {
+    // A level of effort would be lost at once.
+    let adaptive = messages(r#","thinking":{"type":"adaptive"}"#, &[]);
+    let own = post("/api/chat", r#"{"model":"any","messages":[],"think":true,"stream":false}"#);
+    for (config, request) in [(llama().strict(), adaptive), (llama(), own)] {
+        let upstream = Upstream::new().replies(reply(400, DOES_NOT_THINK));
+        let (head, body) = send(layer(config), &upstream, request).await;
+        assert_eq!((head.status.as_u16(), upstream.requests()), (400, 1));
+        assert!(body.contains("does not support thinking"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn features_of_claude_are_told_to_bedrock_as_far_as_it_knows_them() {
+    const PATH: &str = "/additionalModelRequestFields/anthropic_beta";
+    for (headers, told, dropped) in [
+        (&[("anthropic-beta", "context-1m-2025-08-07")][..], json!(["context-1m-2025-08-07"]), None),
+        (
+            &[
+                ("anthropic-beta", "claude-code-20250219, interleaved-thinking-2025-05-14"),
+                ("anthropic-beta", "context-1m-2025-08-07"),
+            ],
+            json!(["interleaved-thinking-2025-05-14", "context-1m-2025-08-07"]),
+            Some("anthropic-beta"),
+        ),
+        (&[("anthropic-beta", "files-api-2025-04-14")], Value::Null, Some("anthropic-beta")),
+        (&[], Value::Null, None),
+    ] {
+        let upstream = Upstream::new().replies(reply(200, OF_BEDROCK));
+        let (head, _) = send(layer(bedrock()), &upstream, messages("", headers)).await;
+        assert_eq!(asked(&upstream, PATH), [told]);
+        let named = head.headers.get("x-nantian-dropped").map(|value| value.to_str().unwrap());
+        assert_eq!(named, dropped, "{headers:?}");
+        assert!(!upstream.request().0.headers.contains_key("anthropic-beta"));
+    }
+}
+
+#[tokio::test]
+async fn a_feature_that_a_model_at_bedrock_does_not_know_is_left_out_of_that_request() {
+    const REFUSED: &str = r#"{"message":"The model returned the following errors: invalid beta flag"}"#;
+    let layer = layer(bedrock());
+    let upstream = Upstream::new()
+        .replies(reply(400, REFUSED))
+        .replies(reply(200, OF_BEDROCK))
+        .replies(reply(200, OF_BEDROCK));
+    let request = || messages(r#","top_k":3"#, &[("anthropic-beta", "context-1m-2025-08-07")]);
+    let (head, _) = send(layer.clone(), &upstream, request()).await;
+    assert_eq!(
+        (head.status.as_u16(), &head.headers["x-nantian-dropped"]),
+        (200, &HeaderValue::from_static("anthropic-beta"))
+    );
+    // The names are the client's: another one may name features that the model knows.
+    send(layer, &upstream, request()).await;
+    let told = json!({"anthropic_beta": ["context-1m-2025-08-07"], "top_k": 3});
+    let own = asked(&upstream, "/additionalModelRequestFields");
+    assert_eq!(own, [told.clone(), json!({"top_k": 3}), told]);
+}
+
+#[tokio::test]
+async fn features_that_a_provider_does_not_know_are_named() {
+    let request = || messages("", &[("anthropic-beta", "context-1m-2025-08-07")]);
+    let upstream = Upstream::new().replies(reply(200, r#"{"choices":[{"message":{"content":"Hi"}}]}"#));
+    let (head, _) = send(layer(openai()), &upstream, request()).await;
+    assert_eq!(head.headers["x-nantian-dropped"], "anthropic-beta");
+    assert!(!upstream.request().0.headers.contains_key("anthropic-beta"));
+    let (head, body) = send(layer(openai().strict()), &Upstream::new(), request()).await;
+    assert!(head.status == 400 && body.contains("anthropic-beta"), "{body}");
+}
+
+#[tokio::test]
+async fn features_reach_the_provider_that_knows_them_from_any_client() {
+    let claude = TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
+    let mut request =
+        post("/v1/chat/completions", r#"{"model":"any","messages":[{"role":"user","content":"Hi"}]}"#);
+    request.headers_mut().insert("anthropic-beta", HeaderValue::from_static("context-1m-2025-08-07"));
+    let upstream = Upstream::new().replies(reply(200, OF_ANTHROPIC));
+    let (head, _) = send(layer(claude), &upstream, request).await;
+    assert!(!head.headers.contains_key("x-nantian-dropped"));
+    assert_eq!(upstream.request().0.headers["anthropic-beta"], "context-1m-2025-08-07");
+}
