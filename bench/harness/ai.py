@@ -85,6 +85,8 @@ CALLS = (
         headers=(("x-portkey-provider", "openai"), ("x-portkey-custom-host", "http://127.0.0.1:@PROVIDER_PORT@/v1")),
     ),
 )
+OURS = CALLS[0]
+TOLD = Call("nantian, collectors that fail", "ai-nantian", "/told" + OPENAI_PATH)
 HELD = Call("held", "ai-nantian", "/held" + OPENAI_PATH, stream=True)
 STREAMS = (
     Call("passed on", "ai-nantian", "/stream" + OPENAI_PATH, stream=True, expects="[DONE]"),
@@ -97,12 +99,18 @@ class AiPlace(Place):
     """Where a server lives, and where its provider is."""
 
     stream_port: int
+    hanging_port: int
+    """A collector that takes connections and says nothing."""
+    refusing_port: int
+    """One that nobody is."""
 
     def values(self) -> dict[str, str]:
         return {
             **super().values(),
             "PROVIDER_PORT": str(self.backend_port),
             "STREAM_PORT": str(self.stream_port),
+            "HANGING_PORT": str(self.hanging_port),
+            "REFUSING_PORT": str(self.refusing_port),
             "REPLY": REPLY,
         }
 
