@@ -185,6 +185,28 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
+        fn no_body_is_estimated_far_from_its_bytes(
+            pieces in proptest::collection::vec(
+                prop_oneof![
+                    Just("\"data\":\"".to_owned()),
+                    Just("\"images\": [\"".to_owned()),
+                    Just("data:image/png;base64,iVBOR".to_owned()),
+                    Just("\"url\":\"data:,".to_owned()),
+                    "[\\\\\", {}\\[\\]:é]{0,3}",
+                    (0_usize..1_500).prop_map(|length| "A".repeat(length)),
+                ],
+                0..12,
+            ),
+        ) {
+            let body = pieces.concat();
+            let by_bytes = Weight::of(body.as_bytes()).tokens();
+            // An attachment has 512 bytes at least, and counts a thousand at least.
+            let tokens = estimate_tokens(body.as_bytes());
+            prop_assert!(tokens <= by_bytes + 1_000 * (body.len() as u64 / 512), "{tokens} {body}");
+            prop_assert!(tokens >= by_bytes / 8, "{tokens} {body}");
+        }
+
+        #[test]
         fn weight_does_not_depend_on_where_text_is_cut(text in ".{0,200}", at in 0_usize..200) {
             let bytes = text.as_bytes();
             let (head, tail) = bytes.split_at(at.min(bytes.len()));

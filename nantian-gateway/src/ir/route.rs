@@ -215,7 +215,7 @@ pub enum Target {
     Backend(BackendId),
     /// An AI service.
     AiService(ObjectName),
-    /// A reference that does not resolve: its share is answered with 500.
+    /// A reference that does not resolve: its share is answered with 500, or by the AIServices of the rule.
     Invalid,
 }
 
