@@ -291,5 +291,6 @@ impl Default for Sandbox {
 
 /// Engine ticks of a duration, rounded up.
 fn ticks(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
+    let rest = u64::from(duration.subsec_micros().div_ceil(1000));
+    duration.as_secs().saturating_mul(1000).saturating_add(rest)
 }

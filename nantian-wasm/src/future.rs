@@ -55,19 +55,20 @@ impl<T> Reply for Response<T> {
 }
 
 pin_project! {
+    // Messages that wait are in boxes: most never do, and the future is moved before it is polled.
     #[project = StateProjection]
     enum State<S, B, F, T, E> {
         // A plugin holds the headers, or all its instances are busy.
-        Request { service: Option<S>, request: Option<(request::Parts, B)> },
+        Request { service: Option<S>, request: Option<Box<(request::Parts, B)>> },
         // A plugin holds the headers until it has seen parts of the body.
-        HeldRequest { service: Option<S>, held: Option<Held<request::Parts, B>> },
+        HeldRequest { service: Option<S>, held: Option<Box<Held<request::Parts, B>>> },
         Inner { #[pin] future: F },
         // Another task takes a step with the stream.
-        Answered { result: Option<Result<Response<T>, E>> },
+        Answered { result: Option<Box<Result<Response<T>, E>>> },
         // A plugin holds the headers.
-        Reply { reply: Option<(response::Parts, Source<T>)>, is_local: bool },
+        Reply { reply: Option<Box<(response::Parts, Source<T>)>>, is_local: bool },
         // A plugin holds the headers until it has seen parts of the body.
-        HeldReply { held: Option<Held<response::Parts, Source<T>>>, is_local: bool },
+        HeldReply { held: Option<Box<Held<response::Parts, Source<T>>>>, is_local: bool },
         Over,
     }
 }
@@ -109,16 +110,16 @@ where
         let state = match shown {
             Shown::Forward(Watching::Length) => State::HeldRequest {
                 service: ready(),
-                held: Some(Held::until_first_part((parts, body), Direction::Request, &stream)),
+                held: Some(Box::new(Held::until_first_part((parts, body), Direction::Request, &stream))),
             },
             Shown::Forward(watching) => {
                 State::Inner { future: inner.call(forwarded(parts, body, watching, &stream)) }
             }
             Shown::Local(response) => reply_locally(response),
-            Shown::Pending => State::Request { service: ready(), request: Some((parts, body)) },
+            Shown::Pending => State::Request { service: ready(), request: Some(Box::new((parts, body))) },
             Shown::Hold => State::HeldRequest {
                 service: ready(),
-                held: Some(Held::new((parts, body), Direction::Request, false, &stream)),
+                held: Some(Box::new(Held::new((parts, body), Direction::Request, false, &stream))),
             },
         };
         Self { state, stream: Some(stream), is_bodiless, may_interrupt, responder }
@@ -169,12 +170,12 @@ where
                 },
                 StateProjection::Answered { result } => {
                     let Some(result) = result.take() else { return Poll::Pending };
-                    answer(result, is_bodiless, stream, this.responder, cx)
+                    answer(*result, is_bodiless, stream, this.responder, cx)
                 }
                 StateProjection::Reply { reply, is_local } => {
                     let shared = ready!(stream.poll_lock(cx));
                     let Some(reply) = reply.take() else { return Poll::Pending };
-                    show(reply, (*is_local, is_bodiless), shared, stream, this.responder, cx)
+                    show(*reply, (*is_local, is_bodiless), shared, stream, this.responder, cx)
                 }
                 StateProjection::HeldReply { held, is_local } => {
                     Next::Over(Ok(ready!(poll_held_reply(held, *is_local, stream, this.responder, cx))))
@@ -218,7 +219,7 @@ enum Next<S, B, F, T, E> {
 /// Shows a request's headers again after they had to wait.
 fn poll_request<S, B, R, F, T, E>(
     service: &mut Option<S>,
-    request: &mut Option<(request::Parts, B)>,
+    request: &mut Option<Box<(request::Parts, B)>>,
     stream: &mut StreamHandle,
     responder: &R,
     cx: &mut Context<'_>,
@@ -231,14 +232,18 @@ where
     let mut shared = ready!(stream.poll_lock(cx));
     loop {
         ready!(shared.context.poll_wait(Direction::Request, cx));
-        let Some((mut parts, body)) = request.take() else { return Poll::Pending };
+        let Some(waiting) = request.take() else { return Poll::Pending };
+        let (mut parts, body) = *waiting;
         match show_request(&mut shared.context, &mut parts, body.is_end_stream(), responder) {
-            Shown::Pending => *request = Some((parts, body)),
+            Shown::Pending => *request = Some(Box::new((parts, body))),
             Shown::Local(response) => return Poll::Ready(reply_locally(response)),
             Shown::Forward(Watching::Length) => {
                 drop(shared);
                 let held = Held::until_first_part((parts, body), Direction::Request, stream);
-                return Poll::Ready(State::HeldRequest { service: service.take(), held: Some(held) });
+                return Poll::Ready(State::HeldRequest {
+                    service: service.take(),
+                    held: Some(Box::new(held)),
+                });
             }
             Shown::Forward(watching) => {
                 drop(shared);
@@ -249,7 +254,10 @@ where
             Shown::Hold => {
                 drop(shared);
                 let held = Held::new((parts, body), Direction::Request, false, stream);
-                return Poll::Ready(State::HeldRequest { service: service.take(), held: Some(held) });
+                return Poll::Ready(State::HeldRequest {
+                    service: service.take(),
+                    held: Some(Box::new(held)),
+                });
             }
         }
     }
@@ -258,7 +266,7 @@ where
 /// Shows the body of a request whose headers wait for it.
 fn poll_held_request<S, B, R, F, T, E>(
     service: &mut Option<S>,
-    held: &mut Option<Held<request::Parts, B>>,
+    held: &mut Option<Box<Held<request::Parts, B>>>,
     stream: &mut StreamHandle,
     responder: &R,
     cx: &mut Context<'_>,
@@ -291,7 +299,7 @@ where
     R: Responder,
 {
     let Poll::Ready(mut shared) = stream.poll_lock(cx) else {
-        return Next::Wait(State::Answered { result: Some(result) });
+        return Next::Wait(State::Answered { result: Some(Box::new(result)) });
     };
     let refusal = shared.refusal.take().and_then(|refusal| local(*refusal, &shared.context, responder));
     let (reply, is_local) = match (refusal, result) {
@@ -322,13 +330,13 @@ where
     let end = is_bodiless || source.is_end_stream();
     loop {
         if shared.context.poll_wait(Direction::Response, cx).is_pending() {
-            return Next::Wait(State::Reply { reply: Some((parts, source)), is_local });
+            return Next::Wait(State::Reply { reply: Some(Box::new((parts, source))), is_local });
         }
         let response = match show_response(&mut shared.context, &mut parts, end, responder) {
             Shown::Pending => continue,
             Shown::Hold => {
                 let held = Held::new((parts, source), Direction::Response, is_local, stream);
-                return Next::Go(State::HeldReply { held: Some(held), is_local });
+                return Next::Go(State::HeldReply { held: Some(Box::new(held)), is_local });
             }
             Shown::Forward(Watching::Parts | Watching::Length) if is_local => {
                 drop(shared);
@@ -336,7 +344,7 @@ where
             }
             Shown::Forward(Watching::Length) => {
                 let held = Held::until_first_part((parts, source), Direction::Response, stream);
-                return Next::Go(State::HeldReply { held: Some(held), is_local });
+                return Next::Go(State::HeldReply { held: Some(Box::new(held)), is_local });
             }
             Shown::Forward(watching) => replied(parts, source, watching, stream),
             Shown::Local(response) => {
@@ -350,7 +358,7 @@ where
 
 /// Shows the body of a response whose headers wait for it.
 fn poll_held_reply<T, R>(
-    held: &mut Option<Held<response::Parts, Source<T>>>,
+    held: &mut Option<Box<Held<response::Parts, Source<T>>>>,
     is_local: bool,
     stream: &mut StreamHandle,
     responder: &R,
@@ -370,7 +378,7 @@ where
 }
 
 fn reply_locally<S, B, F, T, E>(response: Response<Bytes>) -> State<S, B, F, T, E> {
-    State::Reply { reply: Some(made_here(response)), is_local: true }
+    State::Reply { reply: Some(Box::new(made_here(response))), is_local: true }
 }
 
 fn made_here<T>(response: Response<Bytes>) -> (response::Parts, Source<T>) {

@@ -165,7 +165,7 @@ pub(super) fn send_local_response(
         // The first one is sent; for logs, the reason is the last one's.
         (Some(first), Ok(answer)) => first.details = answer.details,
         (Some(_), Err(_)) => {}
-        (None, Ok(answer)) => seat.answer = Some(answer),
+        (None, Ok(answer)) => seat.answer = Some(Box::new(answer)),
         (None, Err(cause)) => exchange.fail(cause),
     }
     Ok(())

@@ -60,7 +60,7 @@ pub(crate) fn edit(
     }
     exchange.before_change();
     if let Some(direction) = added {
-        *exchange.trailers_mut(direction) = Some(HeaderMap::new());
+        *exchange.trailers_mut(direction) = Some(Box::default());
         if let Some(seat) = exchange.own() {
             seat.side(direction).has_trailers = true;
         }
@@ -257,9 +257,9 @@ fn set_pseudo(exchange: &mut Exchange, kind: MapKind, name: &[u8], value: &[u8])
 fn map_mut(exchange: &mut Exchange, kind: MapKind) -> Option<&mut HeaderMap> {
     match kind {
         MapKind::RequestHeaders => exchange.request.headers.map_mut(),
-        MapKind::RequestTrailers => exchange.request_trailers.as_mut(),
+        MapKind::RequestTrailers => exchange.request_trailers.as_deref_mut(),
         MapKind::ResponseHeaders => exchange.response.as_mut()?.headers.map_mut(),
-        MapKind::ResponseTrailers => exchange.response_trailers.as_mut(),
+        MapKind::ResponseTrailers => exchange.response_trailers.as_deref_mut(),
         _ => None,
     }
 }

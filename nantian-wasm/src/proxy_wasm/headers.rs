@@ -40,12 +40,12 @@ pub(crate) fn fields(state: &State, kind: MapKind) -> Option<Fields<'_>> {
 pub(crate) fn of_exchange(exchange: &Exchange, kind: MapKind) -> Option<Fields<'_>> {
     match kind {
         MapKind::RequestHeaders => Some(Fields::Request(exchange)),
-        MapKind::RequestTrailers => exchange.request_trailers.as_ref().map(Fields::Plain),
+        MapKind::RequestTrailers => exchange.request_trailers.as_deref().map(Fields::Plain),
         MapKind::ResponseHeaders => exchange
             .response
             .as_ref()
             .map(|ResponseHead { status, headers }| Fields::Response(status, headers)),
-        MapKind::ResponseTrailers => exchange.response_trailers.as_ref().map(Fields::Plain),
+        MapKind::ResponseTrailers => exchange.response_trailers.as_deref().map(Fields::Plain),
         _ => None,
     }
 }
@@ -93,11 +93,12 @@ impl<'a> Fields<'a> {
         match self {
             Self::Request(exchange) => {
                 let request = &exchange.request;
-                let has_authority = authority::authority(request).is_some();
+                let hosts = request.headers.get_all(HOST).iter().count();
+                let has_authority = hosts > 0 || request.uri.authority().is_some();
                 let has_path = authority::path(request).is_some();
                 // A method and a scheme it has always.
                 let pseudo = 2 + usize::from(has_authority) + usize::from(has_path);
-                pseudo + request.headers.len() - request.headers.get_all(HOST).iter().count()
+                pseudo + request.headers.len() - hosts
             }
             Self::Response(_, map) => map.len() + 1,
             Self::Plain(map) => map.len(),

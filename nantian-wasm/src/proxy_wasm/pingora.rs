@@ -120,7 +120,7 @@ pub(crate) fn carry_out(state: &mut State, verdict: u32, is_streaming: bool) -> 
     let status = u16::try_from(verdict).ok().filter(|status| *status >= 200);
     let status = status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::FORBIDDEN);
     if let Some(seat) = exchange.own() {
-        seat.answer.get_or_insert_with(|| LocalResponse::refusing(status));
+        seat.answer.get_or_insert_with(|| Box::new(LocalResponse::refusing(status)));
     }
     CONTINUE
 }

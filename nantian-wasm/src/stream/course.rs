@@ -86,7 +86,7 @@ impl StreamContext {
                 Step::Next => {
                     if ends_here && let Some(exchange) = self.exchange.as_mut() {
                         let trailers = exchange.trailers_mut(direction).clone();
-                        *added = trailers.filter(|trailers| !trailers.is_empty()).map(Box::new);
+                        *added = trailers.filter(|trailers| !trailers.is_empty());
                         if let Some(side) = exchange.side(index, direction) {
                             side.has_trailers = false;
                         }

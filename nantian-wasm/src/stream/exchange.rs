@@ -53,9 +53,9 @@ pub(crate) struct Exchange {
     pub(crate) info: StreamInfo,
     pub(crate) started: SystemTime,
     pub(crate) request: RequestHead,
-    pub(crate) request_trailers: Option<HeaderMap>,
+    pub(crate) request_trailers: Option<Box<HeaderMap>>,
     pub(crate) response: Option<ResponseHead>,
-    pub(crate) response_trailers: Option<HeaderMap>,
+    pub(crate) response_trailers: Option<Box<HeaderMap>>,
     /// One for each plugin the request has reached.
     pub(crate) seats: Vec<Seat>,
     /// Whose seat the guest sits in that has the exchange.
@@ -122,9 +122,9 @@ struct Saved {
 #[derive(Debug, Clone)]
 struct Messages {
     request: RequestHead,
-    request_trailers: Option<HeaderMap>,
+    request_trailers: Option<Box<HeaderMap>>,
     response: Option<ResponseHead>,
-    response_trailers: Option<HeaderMap>,
+    response_trailers: Option<Box<HeaderMap>>,
 }
 
 // === impl Direction ===
@@ -251,7 +251,7 @@ impl Exchange {
         *total = total.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
-    pub(crate) fn trailers_mut(&mut self, direction: Direction) -> &mut Option<HeaderMap> {
+    pub(crate) fn trailers_mut(&mut self, direction: Direction) -> &mut Option<Box<HeaderMap>> {
         match direction {
             Direction::Request => &mut self.request_trailers,
             Direction::Response => &mut self.response_trailers,

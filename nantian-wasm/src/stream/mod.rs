@@ -90,7 +90,7 @@ pub enum Action {
     Hold,
     /// Send this instead. In the request's phases, its headers go through
     /// [`on_response_headers`](StreamContext::on_response_headers) first.
-    Respond(LocalResponse),
+    Respond(Box<LocalResponse>),
     /// Refuse the stream; once response headers have left, break it off.
     Fail(Failure),
     /// A plugin holds the message, its guest has used up a slice of time, or its instance is running another stream's guest:
@@ -336,9 +336,18 @@ fn content_type(headers: &HeaderMap) -> &[u8] {
 
 /// Whether a client asks for a stream of events.
 fn accepts_events(headers: &HeaderMap) -> bool {
-    let mut types =
-        headers.get_all(ACCEPT).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    types.any(|one| essence(one).eq_ignore_ascii_case(b"text/event-stream"))
+    let mut values = headers.get_all(ACCEPT).iter().map(HeaderValue::as_bytes);
+    // Few types have a hyphen, and to look for one is a fraction of the work.
+    values.any(|value| value.contains(&b'-') && value.split(|byte| *byte == b',').any(is_events))
+}
+
+/// Whether a type is that of a stream of events, whatever its parameters are.
+fn is_events(one: &[u8]) -> bool {
+    let parts = one.trim_ascii_start().split_at_checked(EVENT_STREAM.len());
+    parts.is_some_and(|(name, rest)| {
+        let rest = rest.trim_ascii_start();
+        name.eq_ignore_ascii_case(EVENT_STREAM) && (rest.is_empty() || rest.starts_with(b";"))
+    })
 }
 
 /// A content type without its parameters.

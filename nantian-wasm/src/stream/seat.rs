@@ -17,7 +17,7 @@ pub(crate) struct Seat {
     pub(crate) request: Side,
     pub(crate) response: Side,
     /// The guest's own answer, if it gave one.
-    pub(crate) answer: Option<LocalResponse>,
+    pub(crate) answer: Option<Box<LocalResponse>>,
     /// What ends the stream although the guest did not trap.
     pub(crate) fault: Option<Cause>,
     /// Headers that the guest has set before there was a response to set them in.

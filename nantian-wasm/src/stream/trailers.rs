@@ -55,7 +55,7 @@ impl StreamContext {
         }
         if self.calls.resumes(direction, index).is_none() {
             if let (Some(exchange), Some(trailers)) = (self.exchange.as_mut(), part.trailers.as_deref_mut()) {
-                *exchange.trailers_mut(direction) = Some(trailers.clone());
+                *exchange.trailers_mut(direction) = Some(Box::new(trailers.clone()));
             }
             if let Some(side) = self.side(index, direction) {
                 side.has_trailers = true;

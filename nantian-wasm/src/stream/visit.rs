@@ -121,7 +121,7 @@ impl StreamContext {
     }
 
     /// Sends a guest's own answer, unless a response's headers have left already.
-    fn answered(&mut self, plugin: &Plugin, index: usize, phase: Phase, answer: LocalResponse) -> Visit {
+    fn answered(&mut self, plugin: &Plugin, index: usize, phase: Phase, answer: Box<LocalResponse>) -> Visit {
         if phase.is_past_response_headers() && self.response.is_released {
             return self.failed(plugin, index, phase, Cause::LateAnswer);
         }
