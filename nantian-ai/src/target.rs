@@ -240,6 +240,13 @@ impl Target {
         &self.budget
     }
 
+    /// Goes on with what another target has learned of the provider's counting, as after an edit of the first one.
+    #[must_use]
+    pub fn with_calibration(mut self, calibration: Arc<Calibration>) -> Self {
+        self.calibration = calibration;
+        self
+    }
+
     /// How far estimates of input tokens are from what the provider reports, for this target and its clones.
     pub fn calibration(&self) -> &Arc<Calibration> {
         &self.calibration

@@ -10,7 +10,7 @@ use crate::error::Denied;
 use crate::key::{Key, KeyHasher};
 use crate::levels::Levels;
 use crate::limiter::Limiter;
-use crate::line::Lines;
+use crate::line::{Line, Lines};
 use crate::policy::{OnLimit, Policy, Queue};
 #[cfg(feature = "redis")]
 use crate::redis::{SharedKey, SharedLimiter, SharedReservation, Verdict};
@@ -30,6 +30,28 @@ pub(crate) enum Claim {
     Process(Key),
     #[cfg(feature = "redis")]
     Shared(SharedKey),
+}
+
+/// What is asked for a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Asking {
+    pub(crate) claim: Claim,
+    pub(crate) cost: Cost,
+    /// How much of the cost it is.
+    pub(crate) part: Part,
+    /// Bytes that the request holds while it waits.
+    pub(crate) held: u64,
+    /// How long it has waited before.
+    pub(crate) waited: Duration,
+}
+
+/// How much of the cost of a request is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Part {
+    /// All, or what is left of it.
+    Rest,
+    /// What is known before its body is read; where it will use tokens, there must be some left.
+    Opening { spends: bool },
 }
 
 /// What was charged.
@@ -88,91 +110,122 @@ impl Decider {
         }
     }
 
-    /// Decides, at once if that is possible; a request that must wait holds so many bytes.
-    pub(crate) fn decide(&self, claim: Claim, cost: Cost, held: u64) -> Decided {
+    /// Decides, at once if that is possible.
+    pub(crate) fn decide(&self, asking: Asking) -> Decided {
         let queue = match self.policy().on_limit() {
             OnLimit::Queue(queue) => Some(queue),
             _ => None,
         };
-        let is_behind = queue.is_some() && self.lines().is_waiting(claim.key());
-        if !is_behind && let Some(outcome) = self.decide_at_once(&claim, cost) {
+        let is_behind = queue.is_some() && self.lines().is_waiting(asking.line());
+        if !is_behind && let Some(outcome) = self.decide_at_once(&asking) {
             match (outcome, queue) {
                 (Outcome::Denied(denied), Some(queue)) if denied.retry_after().is_some() => {
-                    return self.clone().line_up(claim, cost, held, queue, Some(denied));
+                    return self.clone().line_up(asking, queue, Some(denied));
                 }
                 (outcome, _) => return Decided::Now(outcome),
             }
         }
+        let decider = self.clone();
         match queue {
-            Some(queue) if is_behind => self.clone().line_up(claim, cost, held, queue, None),
-            Some(queue) => {
-                let decider = self.clone();
-                Decided::Later(Box::pin(async move {
-                    match decider.decide_later(&claim, cost).await {
-                        Outcome::Denied(denied) if denied.retry_after().is_some() => {
-                            match decider.line_up(claim, cost, held, queue, Some(denied)) {
-                                Decided::Now(outcome) => outcome,
-                                Decided::Later(decision) => decision.await,
-                            }
+            Some(queue) if is_behind => decider.line_up(asking, queue, None),
+            Some(queue) => Decided::Later(Box::pin(async move {
+                match decider.decide_later(&asking).await {
+                    Outcome::Denied(denied) if denied.retry_after().is_some() => {
+                        match decider.line_up(asking, queue, Some(denied)) {
+                            Decided::Now(outcome) => outcome,
+                            Decided::Later(decision) => decision.await,
                         }
-                        outcome => outcome,
                     }
-                }))
-            }
-            None => {
-                let decider = self.clone();
-                Decided::Later(Box::pin(async move { decider.decide_later(&claim, cost).await }))
-            }
+                    outcome => outcome,
+                }
+            })),
+            None => Decided::Later(Box::pin(async move { decider.decide_later(&asking).await })),
         }
     }
 
     /// Waits for room behind all that wait already; `denied` is what was decided a moment ago, if anything was.
-    fn line_up(self, claim: Claim, cost: Cost, held: u64, queue: Queue, denied: Option<Denied>) -> Decided {
-        let Some(place) = self.lines().join(claim.key(), held, &queue) else {
-            let denied = denied.unwrap_or_else(|| self.denial(&claim, cost));
+    fn line_up(self, asking: Asking, queue: Queue, denied: Option<Denied>) -> Decided {
+        let Some(place) = self.lines().join(asking.line(), asking.held, &queue) else {
+            let denied = denied.unwrap_or_else(|| self.denial(&asking));
             return Decided::Now(Outcome::Denied(denied));
         };
         Decided::Later(Box::pin(async move {
             let decide = || async {
-                match self.decide_later(&claim, cost).await {
+                match self.decide_later(&asking).await {
                     Outcome::Denied(denied) => Err(denied),
                     outcome => Ok(outcome),
                 }
             };
-            match place.wait(queue.max_wait, self.longest_sleep(), decide).await {
+            let longest = queue.max_wait.saturating_sub(asking.waited);
+            match place.wait(longest, self.longest_sleep(), decide).await {
                 Some(Ok(outcome)) => outcome,
                 Some(Err(denied)) => Outcome::Denied(denied),
-                None => Outcome::Denied(self.denial(&claim, cost)),
+                None => Outcome::Denied(self.denial(&asking)),
             }
         }))
     }
 
     /// Decides, if nobody else must be asked.
-    fn decide_at_once(&self, claim: &Claim, cost: Cost) -> Option<Outcome> {
-        match (self, claim) {
-            (Self::Process(limiter), Claim::Process(key)) => Some(match limiter.admit(*key, cost) {
+    fn decide_at_once(&self, asking: &Asking) -> Option<Outcome> {
+        if let Some(denied) = self.used_up(asking) {
+            return Some(Outcome::Denied(denied));
+        }
+        match (self, &asking.claim) {
+            (Self::Process(limiter), Claim::Process(key)) => Some(match limiter.admit(*key, asking.cost) {
                 Ok(admitted) => Outcome::Admitted(Charge::Process(limiter.clone(), admitted.reserve())),
                 Err(denied) => Outcome::Denied(denied),
             }),
+            #[cfg(feature = "redis")]
+            // What takes nothing need not be asked for.
+            _ if asking.part != Part::Rest && !self.charges(asking.cost) => Some(Outcome::Unchecked),
             #[cfg(feature = "redis")]
             _ => None,
         }
     }
 
-    async fn decide_later(&self, claim: &Claim, cost: Cost) -> Outcome {
-        match (self, claim) {
+    async fn decide_later(&self, asking: &Asking) -> Outcome {
+        match (self, &asking.claim) {
             #[cfg(feature = "redis")]
-            (Self::Shared(limiter), Claim::Shared(key)) => match limiter.admit(key.clone(), cost).await {
-                Verdict::Admitted(reservation) => Outcome::Admitted(Charge::Shared(reservation)),
-                Verdict::Denied(denied) => Outcome::Denied(denied),
-                Verdict::Unchecked => Outcome::Unchecked,
-                Verdict::Unavailable => Outcome::Unavailable,
-            },
-            _ => self.decide_at_once(claim, cost).unwrap_or_else(|| {
+            (Self::Shared(limiter), Claim::Shared(key)) => {
+                if let Some(outcome) = self.decide_at_once(asking) {
+                    return outcome;
+                }
+                match limiter.admit(key.clone(), asking.cost).await {
+                    Verdict::Admitted(reservation) => Outcome::Admitted(Charge::Shared(reservation)),
+                    Verdict::Denied(denied) => Outcome::Denied(denied),
+                    Verdict::Unchecked => Outcome::Unchecked,
+                    Verdict::Unavailable => Outcome::Unavailable,
+                }
+            }
+            _ => self.decide_at_once(asking).unwrap_or_else(|| {
                 // A claim of another limiter: nobody makes one.
-                Outcome::Denied(self.denial(claim, cost))
+                Outcome::Denied(self.denial(asking))
             }),
         }
+    }
+
+    /// The denial of a request that will use tokens, of which none are left as far as this process knows.
+    fn used_up(&self, asking: &Asking) -> Option<Denied> {
+        const ONE: Cost = Cost { requests: 0, tokens: 1 };
+        if asking.part != (Part::Opening { spends: true }) {
+            return None;
+        }
+        match (self, &asking.claim) {
+            #[cfg(feature = "redis")]
+            (Self::Shared(limiter), Claim::Shared(key)) => limiter.known_shortage(key, ONE),
+            _ => {
+                let limiter = self.limiter();
+                let levels = limiter.levels_at(limiter.now(), asking.claim.key());
+                let (column, wait) = levels.shortage(ONE)?;
+                Some(Denied::new(levels, column, Some(wait)))
+            }
+        }
+    }
+
+    /// Whether some limit counts what is asked for.
+    #[cfg(feature = "redis")]
+    fn charges(&self, cost: Cost) -> bool {
+        self.policy().limits().iter().any(|limit| cost.of(limit.unit()) > 0)
     }
 
     fn lines(&self) -> &Arc<Lines> {
@@ -189,7 +242,8 @@ impl Decider {
     }
 
     /// The denial of a request whose turn does not come, by what is known without asking.
-    fn denial(&self, claim: &Claim, cost: Cost) -> Denied {
+    fn denial(&self, asking: &Asking) -> Denied {
+        let (claim, cost) = (&asking.claim, asking.cost);
         match (self, claim) {
             #[cfg(feature = "redis")]
             (Self::Shared(limiter), Claim::Shared(key)) => {
@@ -206,6 +260,15 @@ impl Decider {
             #[cfg(feature = "redis")]
             Self::Shared(_) => Duration::from_secs(1),
         }
+    }
+}
+
+// === impl Asking ===
+
+impl Asking {
+    /// Where it waits: those whose bodies are still to be read stand in nobody's way.
+    fn line(&self) -> Line {
+        Line { key: self.claim.key(), is_opening: self.part != Part::Rest }
     }
 }
 
@@ -237,6 +300,17 @@ impl Charge {
             Self::Process(_, reservation) => reservation.levels(),
             #[cfg(feature = "redis")]
             Self::Shared(reservation) => reservation.levels(),
+        }
+    }
+
+    /// Denied beside it, with the levels as they are without it.
+    pub(crate) fn denied_beside(&self, denied: Denied) -> Denied {
+        match self {
+            Self::Process(limiter, reservation) => {
+                denied.with_levels(limiter.levels_at(limiter.now(), reservation.key()))
+            }
+            #[cfg(feature = "redis")]
+            Self::Shared(_) => denied,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What can be wrong with a policy, and what a refused caller is told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::levels::Levels;
@@ -112,6 +113,11 @@ struct Wait(Option<Duration>);
 impl Denied {
     pub(crate) fn new(levels: Levels, limit: usize, retry_after: Option<Duration>) -> Self {
         Self { levels, limit, retry_after }
+    }
+
+    /// The same denial with other levels of the same limits.
+    pub(crate) fn with_levels(self, levels: Levels) -> Self {
+        if Arc::ptr_eq(self.levels.ledger(), levels.ledger()) { Self { levels, ..self } } else { self }
     }
 
     /// The limit that keeps the caller out longest.

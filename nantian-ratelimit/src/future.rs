@@ -15,7 +15,7 @@ use tower_service::Service;
 use crate::body::ResponseBody;
 use crate::decide::Decision;
 use crate::error::{Denied, Lacking, Unavailable};
-use crate::handle::{Attempted, Ticket};
+use crate::handle::{Attempted, ReservationHandle, Ticket};
 use crate::headers;
 use crate::layer::Settings;
 use crate::service::Verdict;
@@ -26,7 +26,8 @@ pin_project! {
     /// # Cancellation
     ///
     /// Dropping it drops the inner call; its request stays charged, its tokens as they were reserved, unless somebody
-    /// settled them. One that waits in a queue leaves it and has cost nothing.
+    /// settled them. One that waits in a queue leaves it and has cost nothing but what
+    /// [`begin`](crate::RateLimitLayer::begin) has taken.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B>
     where
@@ -58,11 +59,13 @@ pin_project! {
 }
 
 /// A request that was not decided on yet, and the service that is ready for it.
-struct Waiting<S, B> {
-    settings: Arc<Settings>,
-    service: S,
-    parts: Parts,
-    body: B,
+pub(crate) struct Waiting<S, B> {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) service: S,
+    /// What was taken before its body was read.
+    pub(crate) begun: Option<ReservationHandle>,
+    pub(crate) parts: Parts,
+    pub(crate) body: B,
 }
 
 // === impl ResponseFuture ===
@@ -80,15 +83,8 @@ where
         Self { state: State::Refused { response } }
     }
 
-    pub(crate) fn deciding(
-        decision: Decision,
-        settings: Arc<Settings>,
-        service: S,
-        parts: Parts,
-        body: B,
-    ) -> Self {
-        let waiting = Some(Waiting { settings, service, parts, body });
-        Self { state: State::Deciding { decision, waiting } }
+    pub(crate) fn deciding(decision: Decision, waiting: Waiting<S, B>) -> Self {
+        Self { state: State::Deciding { decision, waiting: Some(waiting) } }
     }
 }
 
@@ -114,10 +110,10 @@ where
                 }
                 StateProj::Deciding { decision, waiting } => {
                     let outcome = ready!(decision.as_mut().poll(cx));
-                    let Some(Waiting { settings, mut service, parts, body }) = waiting.take() else {
+                    let Some(Waiting { settings, mut service, begun, parts, body }) = waiting.take() else {
                         return Poll::Pending;
                     };
-                    match settings.act(outcome, parts, body) {
+                    match settings.act(outcome, begun, parts, body) {
                         Verdict::Pass(request, ticket) => {
                             State::Passed { inner: service.call(request), ticket }
                         }

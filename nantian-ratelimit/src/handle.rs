@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::decide::Charge;
+use crate::error::Denied;
 use crate::layer::Settings;
 use crate::levels::Levels;
 use crate::reservation::Settlement;
@@ -34,6 +35,8 @@ pub struct Attempted;
 #[derive(Debug)]
 pub(crate) struct Ticket {
     handle: ReservationHandle,
+    /// What was taken before the body was read.
+    begun: Option<ReservationHandle>,
     end: Settlement,
 }
 
@@ -99,10 +102,17 @@ impl ReservationHandle {
         }
     }
 
-    fn cancel_own(&self) {
+    /// Takes the charge back, unless it is settled.
+    pub(crate) fn cancel_own(&self) {
         if self.take() {
             self.0.charge.cancel_once();
         }
+    }
+
+    /// Takes the charge back because more than it was denied; returns the denial as it is without it.
+    pub(crate) fn cancel_beside(&self, denied: Denied) -> Denied {
+        self.cancel_own();
+        self.0.charge.denied_beside(denied)
     }
 
     /// Whether the reservation is the caller's to settle.
@@ -114,9 +124,9 @@ impl ReservationHandle {
 // === impl Ticket ===
 
 impl Ticket {
-    pub(crate) fn new(handle: ReservationHandle) -> Self {
+    pub(crate) fn new(handle: ReservationHandle, begun: Option<ReservationHandle>) -> Self {
         let end = handle.0.settings.if_unsettled;
-        Self { handle, end }
+        Self { handle, begun, end }
     }
 
     /// The request was not served: its end refunds the tokens, unless somebody settled otherwise.
@@ -127,6 +137,9 @@ impl Ticket {
     /// The request was refused further in: it costs nothing.
     pub(crate) fn cancel(self) {
         self.handle.cancel_own();
+        if let Some(begun) = &self.begun {
+            begun.cancel_own();
+        }
     }
 
     pub(crate) fn levels(&self) -> &Levels {

@@ -25,7 +25,7 @@ use crate::service::RateLimit;
 /// [`preflight_exempt`](Self::preflight_exempt) says otherwise.
 #[derive(Debug, Clone)]
 pub struct RateLimitLayer {
-    settings: Arc<Settings>,
+    pub(crate) settings: Arc<Settings>,
 }
 
 #[derive(Clone)]

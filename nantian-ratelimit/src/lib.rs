@@ -84,6 +84,7 @@
 //! fields of OpenAI; refusals also `Retry-After`. Limiters may be stacked: all must admit, what an inner one denies costs
 //! nothing on the outer ones, and usage settles them all.
 
+mod begin;
 mod body;
 mod clock;
 mod column;

@@ -22,18 +22,27 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HeldBytes(pub u64);
 
-/// The lines before one limiter, one for each key that somebody waits for.
+/// The lines before one limiter: for each key that somebody waits for one, and another one for those whose bodies are still to
+/// be read.
 ///
 /// Whoever waits has been charged nothing: leaving the line costs nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     waiting: AtomicUsize,
-    lines: Mutex<ByKey>,
+    lines: Mutex<ByLine>,
+}
+
+/// Whom a line is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Line {
+    pub(crate) key: Key,
+    /// Its bodies are still to be read.
+    pub(crate) is_opening: bool,
 }
 
 #[derive(Debug, Default)]
-struct ByKey {
-    by_key: HashMap<Key, VecDeque<Arc<Notify>>>,
+struct ByLine {
+    by_line: HashMap<Line, VecDeque<Arc<Notify>>>,
     /// What those that wait hold together.
     held: u64,
 }
@@ -42,7 +51,7 @@ struct ByKey {
 #[derive(Debug)]
 pub(crate) struct Place {
     lines: Arc<Lines>,
-    key: Key,
+    line: Line,
     /// Bytes that whoever has it holds.
     held: u64,
     /// Told when the place is the first, and when its turn may have come.
@@ -50,14 +59,14 @@ pub(crate) struct Place {
 }
 
 impl Lines {
-    /// Whether somebody waits for `key`.
-    pub(crate) fn is_waiting(&self, key: Key) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0 && self.lock().by_key.contains_key(&key)
+    /// Whether somebody waits in `line`.
+    pub(crate) fn is_waiting(&self, line: Line) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0 && self.lock().by_line.contains_key(&line)
     }
 
-    /// A place at the end of the line for `key`, for a request that holds so many bytes; `None` if the line, or all lines
+    /// A place at the end of a line, for a request that holds so many bytes; `None` if the line, or all lines
     /// together, are full.
-    pub(crate) fn join(self: &Arc<Self>, key: Key, held: u64, queue: &Queue) -> Option<Place> {
+    pub(crate) fn join(self: &Arc<Self>, line: Line, held: u64, queue: &Queue) -> Option<Place> {
         let mut lines = self.lock();
         let held_with_it = lines.held.saturating_add(held);
         if self.waiting.load(Ordering::Acquire) >= queue.max_waiting
@@ -65,30 +74,35 @@ impl Lines {
         {
             return None;
         }
-        let line = lines.by_key.entry(key).or_default();
-        if line.len() >= queue.max_waiting_for_key.max(1) {
+        let places = lines.by_line.entry(line).or_default();
+        if places.len() >= queue.max_waiting_for_key.max(1) {
             return None;
         }
         let turn = Arc::new(Notify::new());
-        if line.is_empty() {
+        if places.is_empty() {
             turn.notify_one();
         }
-        line.push_back(Arc::clone(&turn));
+        places.push_back(Arc::clone(&turn));
         lines.held = held_with_it;
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        Some(Place { lines: Arc::clone(self), key, held, turn })
+        Some(Place { lines: Arc::clone(self), line, held, turn })
     }
 
-    /// Tells the first in the line for `key` that something was given back.
+    /// Tells those that are the first to wait for `key` that something was given back.
     pub(crate) fn nudge(&self, key: Key) {
-        if self.waiting.load(Ordering::Acquire) > 0
-            && let Some(first) = self.lock().by_key.get(&key).and_then(VecDeque::front)
-        {
-            first.notify_one();
+        if self.waiting.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let lines = self.lock();
+        for is_opening in [false, true] {
+            let places = lines.by_line.get(&Line { key, is_opening });
+            if let Some(first) = places.and_then(VecDeque::front) {
+                first.notify_one();
+            }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, ByKey> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ByLine> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -132,8 +146,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut lines = self.lines.lock();
-        let ByKey { by_key, held } = &mut *lines;
-        let Some(line) = by_key.get_mut(&self.key) else { return };
+        let ByLine { by_line, held } = &mut *lines;
+        let Some(line) = by_line.get_mut(&self.line) else { return };
         let Some(position) = line.iter().position(|turn| Arc::ptr_eq(turn, &self.turn)) else { return };
         line.remove(position);
         *held = held.saturating_sub(self.held);
@@ -142,7 +156,7 @@ impl Drop for Place {
             Some(next) if position == 0 => next.notify_one(),
             Some(_) => {}
             None => {
-                by_key.remove(&self.key);
+                by_line.remove(&self.line);
             }
         }
     }

@@ -1,33 +1,64 @@
 //! How long answers are, before they are there.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// How many tokens the answers of one model have: an estimate of the 95th percentile, which learns from what they had.
 ///
 /// To reserve all that a request allows itself starves a limit: clients ask for room for 32 000 tokens and use 1400. To
 /// reserve what is typical of the model fills it, and what an answer has more is paid as debt.
 ///
+/// As long as little is known, 1024 tokens are expected, or a quarter of the bucket if that is less, so that small limits admit more
+/// than one request at a time. This fades: the answers that are there first are the short ones, and there are as many of
+/// them as a bucket admits at once.
+///
 /// ```
 /// use nantian_ratelimit::OutputEstimate;
 ///
 /// let outputs = OutputEstimate::default();
-/// assert_eq!(outputs.expect(None), 1024);
-/// assert_eq!(outputs.expect(Some(200)), 200);
+/// assert_eq!(outputs.expect(None, 100_000), 1024);
+/// assert_eq!(outputs.expect(None, 1000), 250);
+/// assert_eq!(outputs.expect(Some(200), 100_000), 200);
 /// for _ in 0..500 {
 ///     outputs.learn(300, None);
 /// }
-/// assert_eq!(outputs.expect(None), 300);
-/// assert_eq!(outputs.expect(Some(32_000)), 4000);
+/// assert_eq!(outputs.expect(None, 100_000), 300);
+/// assert_eq!(outputs.expect(Some(32_000), 100_000), 4000);
 /// ```
 #[derive(Debug, Default)]
-pub struct OutputEstimate(AtomicU64);
+pub struct OutputEstimate {
+    /// What was learnt in the lower [`LEARNT_BITS`], above it how many answers that was learnt from.
+    learnt: AtomicU64,
+    /// The longest answer, which fades with every one that is shorter.
+    longest: AtomicU64,
+    hides: AtomicBool,
+}
+
+const LEARNT_BITS: u32 = 48;
+const MOST_LEARNT: u64 = (1 << LEARNT_BITS) - 1;
+const MOST_ANSWERS: u64 = u64::MAX >> LEARNT_BITS;
 
 /// What is expected of a model of which nothing is known.
 const UNKNOWN: u64 = 1024;
 
+/// The share of a bucket that is expected of an unknown model at most: one in so many.
+const MOST_OF_BUCKET: u64 = 4;
+
+/// After how many answers half of what was expected of an unknown model is left, at least and at most.
+const HALVES: (u64, u64) = (16, 4096);
+
+/// The same, for each so many tokens in the bucket: about twice as many as such requests fit into it.
+const BUCKET_OF_ONE: u64 = UNKNOWN / 2;
+
+/// Of so many answers the longest is about the 95th percentile.
+const FIRST: u64 = 20;
+
 /// The share of what a request allows itself that is expected at least: one in so many. Short answers that were asked for to
-/// lower the estimate hide no more than that.
+/// lower the estimate hide no more than that. One that names no limit allows itself the longest answer there was, and what is
+/// expected of an unknown model at least, but no more than the whole bucket.
 const LEAST_SHARE: u64 = 8;
+
+/// How much of the longest answer an answer that is shorter makes forget: one in so many.
+const FADING: u64 = 4096;
 
 /// How much an answer below the estimate lowers it: one in so many.
 const STEP: u64 = 256;
@@ -38,13 +69,14 @@ const STEPS_UP: u64 = 19;
 // === impl OutputEstimate ===
 
 impl OutputEstimate {
-    /// Tokens to expect of an answer that may have `most`, or as many as it likes.
-    pub fn expect(&self, most: Option<u64>) -> u64 {
-        let learnt = match self.0.load(Ordering::Relaxed) {
-            0 => UNKNOWN,
-            learnt => learnt,
-        };
-        most.map_or(learnt, |most| learnt.max(most / LEAST_SHARE).min(most))
+    /// Tokens to expect of an answer that may have `most`, or as many as it likes, where the smallest limit of tokens has a bucket
+    /// of so many.
+    pub fn expect(&self, most: Option<u64>, bucket: u64) -> u64 {
+        let (learnt, answers) = self.load();
+        let expected = learnt.max(of_unknown(answers, bucket));
+        let allowed = most.unwrap_or_else(|| self.longest.load(Ordering::Relaxed).max(UNKNOWN).min(bucket));
+        let expected = expected.max(allowed / LEAST_SHARE);
+        most.map_or(expected, |most| expected.min(most))
     }
 
     /// Takes note of an answer that had `output` tokens and might have had `most`.
@@ -52,21 +84,51 @@ impl OutputEstimate {
     /// One that ended where it had to says only that it would have been as long, or longer. Racing reports may lose one
     /// another, which an estimate bears.
     pub fn learn(&self, output: u64, most: Option<u64>) {
-        let estimate = self.0.load(Ordering::Relaxed);
+        let (learnt, answers) = self.load();
         let is_cut = most.is_some_and(|most| output >= most);
-        if output == 0 || (is_cut && output <= estimate.max(UNKNOWN)) {
+        if output == 0 || (is_cut && output <= learnt.max(UNKNOWN)) {
             return;
         }
-        let step = (estimate / STEP).max(1);
-        let next = if estimate == 0 {
-            output
-        } else if output > estimate {
-            estimate.saturating_add(step.saturating_mul(STEPS_UP))
+        let longest = self.longest.load(Ordering::Relaxed);
+        self.longest.store(output.max(longest - longest / FADING), Ordering::Relaxed);
+        let step = (learnt / STEP).max(1);
+        let next = if answers < FIRST {
+            learnt.max(output)
+        } else if output > learnt {
+            learnt.saturating_add(step.saturating_mul(STEPS_UP))
         } else {
-            estimate - (estimate - output).min(step)
+            learnt - (learnt - output).min(step)
         };
-        self.0.store(next, Ordering::Relaxed);
+        let answers = (answers + 1).min(MOST_ANSWERS);
+        self.learnt.store(answers << LEARNT_BITS | next.min(MOST_LEARNT), Ordering::Relaxed);
     }
+
+    /// Takes note of an answer with tokens that its reader is not shown, as those of reasoning.
+    pub fn learn_hidden(&self) {
+        if !self.hides() {
+            self.hides.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether answers are known to have tokens that their readers are not shown: what was seen of one that was broken off says little
+    /// of what it has used.
+    pub fn hides(&self) -> bool {
+        self.hides.load(Ordering::Relaxed)
+    }
+
+    /// What was learnt, and from how many answers.
+    fn load(&self) -> (u64, u64) {
+        let packed = self.learnt.load(Ordering::Relaxed);
+        (packed & MOST_LEARNT, packed >> LEARNT_BITS)
+    }
+}
+
+/// What is expected of an unknown model, as far as that has not faded.
+fn of_unknown(answers: u64, bucket: u64) -> u64 {
+    let unknown = UNKNOWN.min(bucket / MOST_OF_BUCKET).max(1);
+    let half = (bucket / BUCKET_OF_ONE).clamp(HALVES.0, HALVES.1);
+    let halved = unknown.checked_shr(u32::try_from(answers / half).unwrap_or(u32::MAX)).unwrap_or(0);
+    halved - halved * (answers % half) / (2 * half)
 }
 
 #[cfg(test)]
@@ -75,6 +137,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const BUCKET: u64 = 20_000;
 
     #[test]
     fn it_settles_where_one_of_twenty_answers_is_longer() {
@@ -86,7 +150,7 @@ mod tests {
             let output = 1 + (seed >> 33) % 2000;
             if round > 2000 {
                 counted += 1;
-                longer += u64::from(output > outputs.expect(None));
+                longer += u64::from(output > outputs.expect(None, BUCKET));
             }
             outputs.learn(output, None);
         }
@@ -100,16 +164,30 @@ mod tests {
         for _ in 0..1000 {
             outputs.learn(1, Some(1));
         }
-        assert_eq!(outputs.expect(Some(4000)), 1024, "nothing was learnt of one that is not cut");
+        assert_eq!(outputs.expect(Some(4000), BUCKET), 1024, "nothing was learnt of one that is not cut");
         for _ in 0..100 {
             outputs.learn(1400, None);
             outputs.learn(1, Some(1));
         }
-        assert_eq!(outputs.expect(None), 1400);
+        assert_eq!(outputs.expect(None, BUCKET), 1400);
         for _ in 0..100 {
             outputs.learn(8000, Some(8000));
         }
-        assert!((8000..8700).contains(&outputs.expect(None)), "they raise it");
+        assert!((8000..8700).contains(&outputs.expect(None, BUCKET)), "they raise it");
+    }
+
+    #[test]
+    fn what_is_expected_of_an_unknown_model_fades_and_leaves_room_in_small_buckets() {
+        assert_eq!(of_unknown(0, 1_000_000), 1024);
+        assert_eq!(of_unknown(0, 400), 100);
+        assert_eq!((of_unknown(8, 400), of_unknown(16, 400), of_unknown(160, 400)), (75, 50, 0));
+        assert_eq!(of_unknown(0, 0), 1);
+        let fading: Vec<u64> = (0..5000).map(|answers| of_unknown(answers, 50_000)).collect();
+        assert!(fading.is_sorted_by(|earlier, later| earlier >= later));
+        assert_eq!(of_unknown(MOST_ANSWERS, u64::MAX), 0);
+        let outputs = OutputEstimate::default();
+        outputs.learn(9, None);
+        assert!(outputs.expect(None, 100_000) > 1000, "one short answer says little");
     }
 
     #[test]
@@ -118,8 +196,16 @@ mod tests {
         for _ in 0..10_000 {
             outputs.learn(1, None);
         }
-        assert_eq!(outputs.expect(Some(4000)), 500);
-        assert_eq!(outputs.expect(None), 1);
+        assert_eq!(outputs.expect(Some(4000), BUCKET), 500);
+        assert_eq!(outputs.expect(Some(1), BUCKET), 1);
+        assert_eq!(outputs.expect(None, BUCKET), 128, "as if 1024 were allowed");
+        assert_eq!(outputs.expect(None, 400), 50, "a small bucket has room for eight");
+        outputs.learn(8000, None);
+        assert!((1000..1100).contains(&outputs.expect(None, BUCKET)), "as if that were allowed again");
+        for _ in 0..2000 {
+            outputs.learn(1, None);
+        }
+        assert!((600..1000).contains(&outputs.expect(None, BUCKET)), "short answers take long to hide it");
     }
 
     proptest! {
@@ -132,12 +218,13 @@ mod tests {
             let outputs = OutputEstimate::default();
             let (mut least, mut most) = (UNKNOWN, UNKNOWN);
             for (output, limit) in answers {
+                let output = output.min(MOST_LEARNT);
                 outputs.learn(output, limit);
                 (least, most) = (least.min(output), most.max(output));
-                let expected = outputs.expect(None);
+                let expected = outputs.expect(None, BUCKET);
                 let beyond = most.saturating_add(most / 13).saturating_add(STEPS_UP);
                 prop_assert!((least..=beyond).contains(&expected));
-                prop_assert!(outputs.expect(Some(7)) <= 7);
+                prop_assert!(outputs.expect(Some(7), BUCKET) <= 7);
             }
         }
     }

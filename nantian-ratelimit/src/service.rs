@@ -3,22 +3,26 @@
 use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
 use tower_service::Service;
 
+use crate::begin::{self, Beginning, Begun};
 use crate::body::ResponseBody;
-use crate::cost::is_preflight;
-use crate::decide::{Charge, Decided, Outcome};
+use crate::cost::{Cost, is_preflight};
+use crate::decide::{Asking, Decided, Outcome, Part};
 use crate::error::{Denied, Lacking};
-use crate::future::ResponseFuture;
+use crate::future::{ResponseFuture, Waiting};
 use crate::handle::{ReservationHandle, Ticket};
 use crate::headers;
 use crate::layer::{Claimed, Settings};
 use crate::line::HeldBytes;
 use crate::observe::Decision;
 use crate::policy::OnLimit;
+use crate::scope::ScopePart;
 
 /// Passes on the requests that a limiter admits and answers the others.
 ///
@@ -33,7 +37,7 @@ pub struct RateLimit<S> {
 /// A request that passes, or the answer to one that does not.
 pub(crate) enum Verdict<B> {
     Pass(Request<B>, Option<Ticket>),
-    Refuse(Response<bytes::Bytes>),
+    Refuse(Response<Bytes>),
 }
 
 impl<S> RateLimit<S> {
@@ -60,7 +64,7 @@ where
             settings.observe.decided(&Decision::Exempt);
             return ResponseFuture::passed(self.inner.call(request), None);
         }
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let claim = match settings.claim(&parts) {
             Claimed::By(claim) => claim,
             Claimed::Nobody => {
@@ -68,22 +72,33 @@ where
                 return ResponseFuture::passed(self.inner.call(Request::from_parts(parts, body)), None);
             }
             Claimed::Lacks(part) => {
-                settings.observe.decided(&Decision::Unknown(&part));
-                let mut response = settings.responder.unknown(&part, &parts);
-                response.extensions_mut().insert(Lacking);
-                return ResponseFuture::refused(response);
+                begin::cancel(&mut parts.extensions);
+                return ResponseFuture::refused(settings.unknown(&part, &parts));
             }
         };
+        let begun = Begun::take(&mut parts.extensions, settings);
+        let cost = settings.cost(&parts);
+        let (cost, begun, waited) = match begun {
+            Some(Beginning { taken, .. }) if cost.tokens == 0 => {
+                let mut request = Request::from_parts(parts, body);
+                let ticket = settings.admitted(taken, None, &mut request);
+                return ResponseFuture::passed(self.inner.call(request), Some(ticket));
+            }
+            Some(Beginning { taken, waited, .. }) => (Cost { requests: 0, ..cost }, Some(taken), waited),
+            None => (cost, None, Duration::ZERO),
+        };
         let held = parts.extensions.get().map_or(0, |HeldBytes(bytes)| *bytes);
-        match settings.decider.decide(claim, settings.cost(&parts), held) {
-            Decided::Now(outcome) => match settings.act(outcome, parts, body) {
+        let asking = Asking { claim, cost, part: Part::Rest, held, waited };
+        match settings.decider.decide(asking) {
+            Decided::Now(outcome) => match settings.act(outcome, begun, parts, body) {
                 Verdict::Pass(request, ticket) => ResponseFuture::passed(self.inner.call(request), ticket),
                 Verdict::Refuse(response) => ResponseFuture::refused(response),
             },
             Decided::Later(decision) => {
                 let next = self.inner.clone();
                 let ready = mem::replace(&mut self.inner, next);
-                ResponseFuture::deciding(decision, Arc::clone(settings), ready, parts, body)
+                let waiting = Waiting { settings: Arc::clone(settings), service: ready, begun, parts, body };
+                ResponseFuture::deciding(decision, waiting)
             }
         }
     }
@@ -92,12 +107,20 @@ where
 // === impl Settings ===
 
 impl Settings {
-    /// Does with a request what was decided.
-    pub(crate) fn act<B>(self: &Arc<Self>, outcome: Outcome, parts: Parts, body: B) -> Verdict<B> {
+    /// Does with a request what was decided; `begun` was taken of its cost before.
+    pub(crate) fn act<B>(
+        self: &Arc<Self>,
+        outcome: Outcome,
+        begun: Option<ReservationHandle>,
+        mut parts: Parts,
+        body: B,
+    ) -> Verdict<B> {
         match (outcome, self.decider.policy().on_limit()) {
             (Outcome::Admitted(charge), _) => {
                 let mut request = Request::from_parts(parts, body);
-                let ticket = self.admitted(charge, &mut request);
+                let outer = request.extensions().get::<ReservationHandle>().cloned();
+                let handle = ReservationHandle::new(charge, Arc::clone(self), outer);
+                let ticket = self.admitted(handle, begun, &mut request);
                 Verdict::Pass(request, Some(ticket))
             }
             (Outcome::Denied(denied), OnLimit::Warn) => {
@@ -105,41 +128,67 @@ impl Settings {
                 Verdict::Pass(Request::from_parts(parts, body), None)
             }
             (Outcome::Denied(denied), _) => {
-                self.observe.decided(&Decision::Denied(&denied));
-                let mut response = self.responder.refuse(&denied, &parts);
-                headers::refused(response.headers_mut(), &denied);
-                response.extensions_mut().insert::<Denied>(denied);
-                Verdict::Refuse(response)
+                begin::cancel(&mut parts.extensions);
+                let denied = match begun {
+                    Some(begun) => begun.cancel_beside(denied),
+                    None => denied,
+                };
+                Verdict::Refuse(self.refuse(denied, &parts))
             }
             #[cfg(feature = "redis")]
-            (Outcome::Unchecked, _) => {
+            (Outcome::Unavailable, OnLimit::Reject | OnLimit::Queue(_)) => {
+                begin::cancel(&mut parts.extensions);
+                if let Some(begun) = begun {
+                    begun.cancel_own();
+                }
+                Verdict::Refuse(self.unavailable(&parts))
+            }
+            #[cfg(feature = "redis")]
+            (Outcome::Unchecked | Outcome::Unavailable, _) => {
                 self.observe.decided(&Decision::Unchecked);
                 Verdict::Pass(Request::from_parts(parts, body), None)
-            }
-            #[cfg(feature = "redis")]
-            (Outcome::Unavailable, OnLimit::Warn) => {
-                self.observe.decided(&Decision::Unchecked);
-                Verdict::Pass(Request::from_parts(parts, body), None)
-            }
-            #[cfg(feature = "redis")]
-            (Outcome::Unavailable, _) => {
-                self.observe.decided(&Decision::Unavailable);
-                let mut response = self.responder.unavailable(&parts);
-                headers::unavailable(response.headers_mut());
-                response.extensions_mut().insert(crate::error::Unavailable);
-                Verdict::Refuse(response)
             }
         }
     }
 
+    /// The response to a request that a limit denies.
+    pub(crate) fn refuse(&self, denied: Denied, request: &Parts) -> Response<Bytes> {
+        self.observe.decided(&Decision::Denied(&denied));
+        let mut response = self.responder.refuse(&denied, request);
+        headers::refused(response.headers_mut(), &denied);
+        response.extensions_mut().insert::<Denied>(denied);
+        response
+    }
+
+    /// The response to a request of which nobody knows whose it is.
+    pub(crate) fn unknown(&self, part: &ScopePart, request: &Parts) -> Response<Bytes> {
+        self.observe.decided(&Decision::Unknown(part));
+        let mut response = self.responder.unknown(part, request);
+        response.extensions_mut().insert(Lacking);
+        response
+    }
+
+    /// The response to a request that cannot be decided on.
+    #[cfg(feature = "redis")]
+    pub(crate) fn unavailable(&self, request: &Parts) -> Response<Bytes> {
+        self.observe.decided(&Decision::Unavailable);
+        let mut response = self.responder.unavailable(request);
+        headers::unavailable(response.headers_mut());
+        response.extensions_mut().insert(crate::error::Unavailable);
+        response
+    }
+
     /// The ticket of an admitted request, whose handle is left in its extensions if there are tokens to settle.
-    fn admitted<B>(self: &Arc<Self>, charge: Charge, request: &mut Request<B>) -> Ticket {
-        self.observe.decided(&Decision::Admitted(charge.levels()));
-        let outer = request.extensions().get::<ReservationHandle>().cloned();
-        let handle = ReservationHandle::new(charge, Arc::clone(self), outer);
+    fn admitted<B>(
+        &self,
+        handle: ReservationHandle,
+        begun: Option<ReservationHandle>,
+        request: &mut Request<B>,
+    ) -> Ticket {
+        self.observe.decided(&Decision::Admitted(handle.levels()));
         if self.counts_tokens() {
             request.extensions_mut().insert(handle.clone());
         }
-        Ticket::new(handle)
+        Ticket::new(handle, begun)
     }
 }

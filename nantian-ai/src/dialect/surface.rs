@@ -112,14 +112,15 @@ impl Surface {
         Ok(surface)
     }
 
-    /// Like [`detect`](Self::detect), for a backend that may take a `%2F` of the path for a slash, as servers of ASGI do.
+    /// Like [`detect`](Self::detect), for a backend that may read a path otherwise: take a `%2F` for a slash, as servers of ASGI
+    /// do, or capital letters for small ones, as Express and ASP.NET do.
     ///
     /// # Errors
     /// Those of [`detect`](Self::detect).
     pub fn detect_decoded(method: &Method, path: &str, headers: &HeaderMap) -> Result<Self, Error> {
-        Self::detect(method, path, headers).or_else(|error| match path.contains("%2") {
-            true => Self::detect(method, &path.replace("%2F", "/").replace("%2f", "/"), headers),
-            false => Err(error),
+        Self::detect(method, path, headers).or_else(|error| {
+            let loosely = path.to_ascii_lowercase().replace("%2f", "/");
+            if loosely == path { Err(error) } else { Self::detect(method, &loosely, headers).map_err(|_| error) }
         })
     }
 
@@ -282,10 +283,14 @@ mod tests {
     }
 
     #[test]
-    fn an_encoded_slash_is_one_to_some_backends() {
-        for path in
-            ["/v1/chat%2Fcompletions", "/v1%2fchat/completions%2F", "/v1/models%2Fx%2Fchat%2Fcompletions"]
-        {
+    fn an_encoded_slash_is_one_to_some_backends_and_capital_letters_are_small_ones() {
+        for path in [
+            "/v1/chat%2Fcompletions",
+            "/v1%2fchat/completions%2F",
+            "/v1/models%2Fx%2Fchat%2Fcompletions",
+            "/v1/Chat/Completions",
+            "/V1/CHAT%2FCOMPLETIONS/",
+        ] {
             detect(Method::POST, path).unwrap_err();
             let surface = Surface::detect_decoded(&Method::POST, path, &HeaderMap::new()).unwrap();
             assert_eq!(

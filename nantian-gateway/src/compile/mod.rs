@@ -6,6 +6,7 @@ mod balanced;
 mod compiler;
 mod erased;
 mod identities;
+mod learnt;
 mod registry;
 mod rule;
 pub mod stack;

@@ -11,7 +11,7 @@ use nantian_lb::{Balancer, session::SessionKeys};
 use nantian_ratelimit::{OutputEstimate, redis::RedisStore};
 use nantian_wasm::{Engine, EngineError};
 
-use super::{Problem, balanced::BalancedBackend, identities::Identities};
+use super::{Problem, balanced::BalancedBackend, identities::Identities, learnt::Learnt};
 use crate::{
     filter::RetryBudget,
     ir::{self, BackendId, Ir, ObjectName, PolicyId, RouteId},
@@ -41,6 +41,7 @@ pub struct Registry {
     pub(super) patterns: Patterns,
     balancers: BTreeMap<BackendId, BalancedBackend>,
     ai_services: BTreeMap<ObjectName, AiUpstream>,
+    learnt: Learnt,
     /// Tells collectors; without, they are told nothing.
     telemetry: Option<Telemetry>,
     /// Exchanges credentials; without, those that need it make no target.
@@ -91,6 +92,7 @@ impl Registry {
             session_keys,
             balancers: BTreeMap::new(),
             ai_services: BTreeMap::new(),
+            learnt: Learnt::default(),
             telemetry: None,
             tokens: None,
             plugins: WasmPlugins::default(),
@@ -342,6 +344,7 @@ impl Registry {
 
     fn update_ai_services(&mut self, ir: &Ir) -> Vec<Problem> {
         self.ai_services.retain(|name, _| ir.ai_services.contains_key(name));
+        self.learnt.retain(|name| ir.ai_services.contains_key(name));
         self.metrics.retain_ai_services(|name| ir.ai_services.keys().any(|known| known.to_string() == name));
         for (name, config) in &ir.ai_services {
             if self.ai_services.get(name).is_some_and(|known| known.config == *config) {
@@ -350,9 +353,9 @@ impl Registry {
             let last_good = self.ai_services.remove(name).and_then(|known| known.target);
             let (target, fault) = match ai_target(name, config, self.tokens.as_mut()) {
                 Ok((target, destination)) => {
-                    let of_model = last_good.filter(|(known, ..)| known.model() == target.model());
-                    let outputs = of_model.map(|(_, _, observer)| observer.outputs()).unwrap_or_default();
-                    let observer = self.observer(name, &target, &config.collectors, outputs);
+                    let learnt = self.learnt.of(name, target.model());
+                    let target = target.with_calibration(learnt.calibration);
+                    let observer = self.observer(name, &target, &config.collectors, learnt.outputs);
                     (Some((Arc::new(target), destination, observer)), None)
                 }
                 Err(error) => (last_good, Some(error.to_string())),

@@ -78,7 +78,11 @@ fn backends(rule: &CompiledRule, context: &Context) -> BackendService {
     let has_service = rule.backends.iter().any(|share| matches!(share.target, Target::Service(..)));
     let models: Vec<_> = rule.backends.iter().filter_map(|share| model(share, rule, context)).collect();
     if !has_service && !models.is_empty() {
-        return policy::model_route(models);
+        let route = policy::model_route(models);
+        return match before_route(rule) {
+            Some(limits) => LocalService::new(limits.layer(route)),
+            None => route,
+        };
     }
     let shares = rule.backends.iter().map(|share| Share {
         weight: share.weight,
@@ -86,6 +90,13 @@ fn backends(rule: &CompiledRule, context: &Context) -> BackendService {
         home: share.home(),
     });
     LocalService::new(Backends::new(shares))
+}
+
+/// The limits of the only AIService, as far as they can be asked before its body is read and nothing of its own comes before them.
+fn before_route(rule: &CompiledRule) -> Option<policy::BeforeBody> {
+    let [share] = &*rule.backends else { return None };
+    let is_first = share.weight > 0 && share.filters.is_none() && share.plugins.is_none();
+    share.rate_limits.as_ref().filter(|_| is_first)?.before_route()
 }
 
 /// A share that is an AIService.

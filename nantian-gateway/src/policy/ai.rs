@@ -3,7 +3,6 @@
 mod observe;
 mod settle;
 mod tokens;
-mod unmetered;
 
 use std::sync::Arc;
 
@@ -18,8 +17,8 @@ use nantian_ai::{
 use nantian_ratelimit::{Attempted, HeldBytes};
 use tower::{Layer, Service, ServiceBuilder};
 
-use self::{settle::settle, unmetered::UnmeteredLayer};
-use super::unsent::{UnsentLayer, mark_unsent};
+use self::settle::settle;
+use super::verdict::{UNMETERED, UNSENT, mark_unsent};
 use crate::{
     body::{Body, BoxError},
     compile::LocalService,
@@ -222,7 +221,7 @@ where
         LocalService::new(
             ServiceBuilder::new()
                 .map_response(|response: Response<_>| response.map(Body::boxed))
-                .layer(UnsentLayer)
+                .layer(UNSENT)
                 .map_request(move |request: Request<Body>| if traced { with_trace(request) } else { request })
                 .layer(AiLayer::new(Arc::clone(&self.target)).observing(self.observer.clone()))
                 .map_err(mark_unsent)
@@ -260,7 +259,7 @@ pub fn model_route(models: impl IntoIterator<Item = ModelChoice>) -> LocalServic
     LocalService::new(
         ServiceBuilder::new()
             .map_response(|response: Response<_>| note_attempts(response).map(Body::boxed))
-            .layer(UnsentLayer)
+            .layer(UNSENT)
             .service(ModelRoute::new(models)),
     )
 }
@@ -290,8 +289,8 @@ where
                 .map_response(|response: Response<_>| response.map(Body::boxed))
                 .layer(UsageLayer::new(settle))
                 .map_request(|request: Request<_>| request.map(Body::boxed))
-                .layer(UnmeteredLayer)
-                .layer(UnsentLayer)
+                .layer(UNMETERED)
+                .layer(UNSENT)
                 .service(inner),
         )
     }

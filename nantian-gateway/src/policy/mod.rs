@@ -6,7 +6,7 @@ mod ai;
 mod load_balancing;
 mod rate_limit;
 mod session;
-mod unsent;
+mod verdict;
 mod wasm;
 
 pub use self::{
@@ -16,7 +16,7 @@ pub use self::{
     },
     load_balancing::{balance_config, balance_layer, endpoints},
     rate_limit::{
-        Ahead, InvalidRateLimit, Limiters, Models, PolicyLimiter, RateLimits, Upstream,
+        Ahead, BeforeBody, InvalidRateLimit, Limiters, Models, PolicyLimiter, RateLimits, Upstream,
         policy as rate_limit_policy,
     },
     session::SessionScope,

@@ -48,5 +48,6 @@ mod tls_routes;
 mod token_flow;
 mod token_limits;
 mod udp;
+mod unread_bodies;
 mod upgrade;
 mod upstream;

@@ -46,11 +46,16 @@ pub(super) struct Denial {
 impl Denials {
     /// The denial that tells the answer for `cost` now.
     pub(super) fn find(&self, key: Key, cost: Cost, now: Timestamp) -> Option<Denial> {
+        self.last(key, now).filter(|denial| denial.covers(cost))
+    }
+
+    /// The last denial, as long as its levels are believed.
+    pub(super) fn last(&self, key: Key, now: Timestamp) -> Option<Denial> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.by_key.get(&key).filter(|denial| denial.holds(now) && denial.covers(cost)).cloned()
+        known.by_key.get(&key).filter(|denial| denial.holds(now)).cloned()
     }
 
     /// Remembers a denial, if there is room.

@@ -190,6 +190,15 @@ impl SharedLimiter {
         Some(current.denied(now, &denial, cost))
     }
 
+    /// That `cost` does not fit either, by the levels at which the server has denied something to `key` lately.
+    pub(crate) fn known_shortage(&self, key: &SharedKey, cost: Cost) -> Option<Denied> {
+        let (current, now) = (self.0.family.current(), self.0.family.now());
+        let denial = current.denials.last(key.remote, now)?;
+        let levels = current.whole.levels_of(denial.at, &denial.used);
+        let (_, wait) = levels.shortage(cost)?;
+        (denial.at.saturating_add(wait) > now).then(|| current.denied(now, &denial, cost))
+    }
+
     /// The policy as it is, and where requests wait for it.
     pub(crate) fn whole(&self) -> &Limiter {
         &self.0.whole

@@ -4,10 +4,12 @@
 #![cfg(not(loom))]
 
 mod admit;
+mod begin;
 mod cancel;
 mod flood;
 mod headers;
 mod layer;
+mod line_model;
 mod model;
 mod policy_change;
 mod preflight;

@@ -18,7 +18,7 @@ use tower::{Layer, ServiceExt, service_fn};
 
 /// The clock of the runtime, which stands still until everybody waits.
 #[derive(Debug)]
-pub(crate) struct Paused(Instant);
+pub(crate) struct Paused(pub(crate) Instant);
 
 impl Clock for Paused {
     fn now(&self) -> Timestamp {

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use nantian_ratelimit::{Cost, Limit, Reservation, Settlement, Timestamp};
+use nantian_ratelimit::{Cost, Limit, Limiter, OutputEstimate, Reservation, Settlement, Timestamp};
 
 use crate::admit::limiter;
 
@@ -29,10 +29,10 @@ impl Random {
         (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }
 
-    /// Tokens of a response: log-normal, mean 1400.
-    fn tokens(&mut self) -> u64 {
+    /// Tokens of a response: log-normal, with this mean.
+    fn tokens(&mut self, mean: f64) -> u64 {
         #[expect(clippy::cast_possible_truncation, reason = "six deviations are far below u64::MAX")]
-        let tokens = (6.9 + 0.8 * self.normal()).exp() as u64;
+        let tokens = (mean * (0.8 * self.normal() - 0.32).exp()) as u64;
         tokens
     }
 
@@ -48,9 +48,16 @@ enum Event {
     Finish(Reservation, u64),
 }
 
-/// When responses ended and what they used.
-fn simulate(seed: u64, minutes: u64) -> Vec<(u64, u64)> {
-    let limiter = limiter([Limit::tokens_per_minute(PER_MINUTE).with_burst(BURST)]);
+/// When responses ended and what they used, where so much is expected of each.
+fn simulate(
+    limit: Limit,
+    seed: u64,
+    minutes: u64,
+    mean: f64,
+    expected: impl Fn(&Limiter) -> u64,
+    learn: impl Fn(u64),
+) -> Vec<(u64, u64)> {
+    let limiter = limiter([limit]);
     let key = limiter.key(b"everyone");
     let mut random = Random(seed);
     let mut queue: BinaryHeap<Reverse<(u64, usize)>> =
@@ -64,12 +71,13 @@ fn simulate(seed: u64, minutes: u64) -> Vec<(u64, u64)> {
         let wait = match std::mem::replace(&mut next[client], Event::Ask) {
             Event::Finish(reservation, tokens) => {
                 reservation.settle_at(now, Settlement::Used(tokens));
+                learn(tokens);
                 used.push((time, tokens));
                 Duration::ZERO
             }
-            Event::Ask => match limiter.admit_at(now, key, Cost::tokens(limiter.typical_tokens().max(1))) {
+            Event::Ask => match limiter.admit_at(now, key, Cost::tokens(expected(&limiter).max(1))) {
                 Ok(admitted) => {
-                    next[client] = Event::Finish(admitted.reserve(), random.tokens());
+                    next[client] = Event::Finish(admitted.reserve(), random.tokens(mean));
                     random.stream()
                 }
                 Err(denied) => denied.retry_after().unwrap(),
@@ -84,8 +92,9 @@ fn simulate(seed: u64, minutes: u64) -> Vec<(u64, u64)> {
 fn learned_reservations_hold_the_long_run_and_every_minute() {
     for seed in 1..=3 {
         let minutes = 240;
-        let warm: Vec<(u64, u64)> =
-            simulate(seed, minutes).into_iter().filter(|(time, _)| *time >= 5 * MINUTE).collect();
+        let limit = Limit::tokens_per_minute(PER_MINUTE).with_burst(BURST);
+        let used = simulate(limit, seed, minutes, 1400.0, Limiter::typical_tokens, |_| {});
+        let warm: Vec<(u64, u64)> = used.into_iter().filter(|(time, _)| *time >= 5 * MINUTE).collect();
         let total: u64 = warm.iter().map(|(_, tokens)| tokens).sum();
         let share = total as f64 / (PER_MINUTE * (minutes - 5)) as f64;
         assert!((0.98..=1.01).contains(&share), "seed {seed}: {share} of the limit in the long run");
@@ -102,4 +111,50 @@ fn learned_reservations_hold_the_long_run_and_every_minute() {
         let worst = worst as f64 / PER_MINUTE as f64;
         assert!(worst <= BURST + 0.15, "seed {seed}: {worst} of the limit in the worst minute");
     }
+}
+
+/// Of a model that nobody knows yet: not a window of any length sees more than its refill, the burst and 0.15 of the limit.
+#[test]
+fn expected_answers_hold_every_window_from_a_cold_start() {
+    for (per_minute, burst, mean) in
+        [(100_000, 1.0, 1400.0), (100_000, 1.5, 1400.0), (20_000, 1.0, 300.0), (20_000, 1.5, 300.0)]
+    {
+        let mut first_answers = 0.0;
+        for seed in 1..=10 {
+            let limit = Limit::tokens_per_minute(per_minute).with_burst(burst);
+            let (outputs, bucket) = (OutputEstimate::default(), limit.capacity());
+            let expected = |_: &Limiter| outputs.expect(None, bucket);
+            let used = simulate(limit, seed, 10, mean, expected, |tokens| outputs.learn(tokens, None));
+            let (mut level, mut last, mut worst) = (0.0_f64, 0, 0.0_f64);
+            for (time, tokens) in &used {
+                let refill = (time - last) as f64 / MINUTE as f64;
+                level = (level - refill).max(0.0) + *tokens as f64 / per_minute as f64;
+                (last, worst) = (*time, level.max(worst));
+            }
+            assert!(
+                worst <= burst + 0.15,
+                "{per_minute}, burst {burst}, seed {seed}: {worst} of the limit at once"
+            );
+            first_answers += used.iter().filter(|(time, _)| *time < MINUTE).count() as f64;
+        }
+        let share = first_answers * mean / 10.0 / per_minute as f64;
+        assert!(share > 0.8, "{per_minute}: only {share} of the limit is used in the first minute");
+    }
+}
+
+/// A bucket that what is expected of an unknown model would not fit into is used all the same.
+#[test]
+fn small_limits_are_used_from_a_cold_start() {
+    let limit = Limit::tokens_per_minute(500);
+    let (outputs, bucket) = (OutputEstimate::default(), limit.capacity());
+    let limiter = limiter([limit]);
+    let key = limiter.key(b"one");
+    let now = Timestamp::ORIGIN;
+    let mut answers = 0;
+    while let Ok(admitted) = limiter.admit_at(now, key, Cost::tokens(outputs.expect(None, bucket))) {
+        admitted.reserve().settle_at(now, Settlement::Used(20));
+        outputs.learn(20, None);
+        answers += 1;
+    }
+    assert!(answers >= 18, "{answers} of 25 answers of 20 tokens at once");
 }

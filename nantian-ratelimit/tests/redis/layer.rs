@@ -108,3 +108,41 @@ async fn a_closed_outage_is_told_as_such() {
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["retry-after"], "1");
 }
+
+#[tokio::test]
+async fn a_body_is_read_only_for_whoever_has_requests_and_tokens_left() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limits = [per_day(Unit::Requests, 3), per_day(Unit::Tokens, 100)];
+    let layer = RateLimitLayer::shared(replica.store.limiter("quota", policy(limits)));
+    let service = layer.layer(service_fn(|request: Request<()>| {
+        if let Some(reservation) = request.extensions().get::<ReservationHandle>() {
+            reservation.settle(Settlement::AsReserved);
+        }
+        std::future::ready(Ok::<_, Infallible>(Response::new(String::new())))
+    }));
+    let ask = async |tokens: u64| {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        if let Err(response) = layer.begin(&mut parts).await {
+            return (response.status().as_u16(), false);
+        }
+        parts.extensions.insert(EstimatedTokens(tokens));
+        let response = service.clone().oneshot(Request::from_parts(parts, ())).await.unwrap();
+        (response.status().as_u16(), true)
+    };
+    assert_eq!(ask(60).await, (200, true));
+    // A denial by tokens gives the request back. The server is told of that on the way, so it is asked until it knows.
+    assert_eq!(ask(60).await, (429, true));
+    assert_eq!(ask(40).await, (200, true));
+    assert_eq!(ask(1).await, (429, true), "nobody here knows yet that none are left");
+    assert_eq!(ask(1).await, (429, false), "a remembered denial needs neither a body nor the server");
+
+    let limits = [per_day(Unit::Requests, 2)];
+    let layer = RateLimitLayer::shared(replica.store.limiter("requests", policy(limits)));
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        statuses.push(layer.begin(&mut parts).await.is_ok());
+    }
+    assert_eq!(statuses, [true, true, false]);
+}

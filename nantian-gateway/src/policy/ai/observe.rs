@@ -9,7 +9,7 @@ use nantian_ai::{
 };
 use nantian_ratelimit::OutputEstimate;
 
-use super::settle::{Answers, Settle, settle};
+use super::settle::Settle;
 use crate::{
     ir::ObjectName,
     metrics::AiMetrics,
@@ -42,7 +42,6 @@ struct Call {
     observer: AiObserver,
     operation: Option<Operation>,
     max_tokens: Option<u64>,
-    asked: Answers,
     parent: Option<TraceParent>,
     /// Present if there is an access log.
     noted: Option<AiCalls>,
@@ -114,11 +113,11 @@ impl UsageObserver for AiObserver {
             observer: self.clone(),
             operation: facts.operation,
             max_tokens: facts.max_output(),
-            asked: Answers::of(facts),
             parent: extensions.get::<TraceParent>().copied(),
             noted: extensions.get::<AiCalls>().cloned(),
         });
-        Told { settle: settle(extensions, facts), call }
+        let outputs = answers.then(|| Arc::clone(&self.outputs));
+        Told { settle: Settle::new(extensions, facts, outputs), call }
     }
 }
 
@@ -142,12 +141,11 @@ impl UsageSink for Told {
 
 impl Call {
     fn tell(self, report: &UsageReport, failed_over: bool) {
-        let Self { observer, operation, max_tokens, asked, parent, noted } = self;
+        let Self { observer, operation, max_tokens, parent, noted } = self;
         if let Some(noted) = noted {
             noted.note(&observer.service, report);
         }
         observer.metrics.count(report, failed_over);
-        asked.teach(&observer.outputs, report);
         for export in observer.exports.iter() {
             export.tell(CallRecord {
                 service: Arc::clone(&observer.service),

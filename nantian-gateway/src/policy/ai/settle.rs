@@ -1,5 +1,7 @@
 //! What a metered call used, for whoever reserved it, and what is learnt of it.
 
+use std::sync::Arc;
+
 use http::Extensions;
 use nantian_ai::{
     RequestFacts,
@@ -9,21 +11,17 @@ use nantian_ratelimit::{OutputEstimate, ReservationHandle, Settlement};
 
 use crate::policy::rate_limit::Learns;
 
-/// The observer of AIServices and Services: whoever reserved is told what was used.
+/// The observer of Services: whoever reserved is told what was used.
 pub(super) fn settle(extensions: &Extensions, facts: &RequestFacts) -> Settle {
-    Settle {
-        reservation: extensions.get::<ReservationHandle>().cloned(),
-        learns: extensions.get::<Learns>().cloned(),
-        asked: Answers::of(facts),
-        is_read: facts.operation.is_some(),
-    }
+    Settle::new(extensions, facts, extensions.get::<Learns>().map(|Learns(outputs)| Arc::clone(outputs)))
 }
 
 /// Settles a reservation by a usage report.
 #[derive(Debug)]
 pub(super) struct Settle {
     reservation: Option<ReservationHandle>,
-    learns: Option<Learns>,
+    /// What is known of the answers of whoever is asked.
+    outputs: Option<Arc<OutputEstimate>>,
     asked: Answers,
     /// The prompt was read, so that estimates of the usage count it.
     is_read: bool,
@@ -31,7 +29,7 @@ pub(super) struct Settle {
 
 /// The answers that a request asks for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Answers {
+struct Answers {
     /// How many, at least 1.
     count: u64,
     /// The most tokens that each may have.
@@ -41,32 +39,55 @@ pub(super) struct Answers {
 // === impl Settle ===
 
 impl Settle {
+    /// `outputs` learns from the answer.
+    pub(super) fn new(
+        extensions: &Extensions,
+        facts: &RequestFacts,
+        outputs: Option<Arc<OutputEstimate>>,
+    ) -> Self {
+        Self {
+            reservation: extensions.get::<ReservationHandle>().cloned(),
+            outputs,
+            asked: Answers::of(facts),
+            is_read: facts.operation.is_some(),
+        }
+    }
+
     /// Settles what was reserved for an AIService that failed where another one is asked.
     pub(super) fn attempt(self, report: &UsageReport) {
+        let settlement = self.learn(report);
         if let Some(reservation) = self.reservation {
-            reservation.settle_attempt(settlement(report, self.is_read));
+            reservation.settle_attempt(settlement);
         }
+    }
+
+    /// Learns from the answer; what the request has used.
+    fn learn(&self, report: &UsageReport) -> Settlement {
+        if let Some(outputs) = &self.outputs {
+            self.asked.teach(outputs, report);
+        }
+        let hides = self.outputs.as_ref().is_some_and(|outputs| outputs.hides());
+        settlement(report, self.is_read && !hides)
     }
 }
 
 impl UsageSink for Settle {
     fn finish(self, report: UsageReport) {
-        if let Some(Learns(outputs)) = self.learns {
-            self.asked.teach(&outputs, &report);
-        }
+        let settlement = self.learn(&report);
         if let Some(reservation) = self.reservation {
-            reservation.settle(settlement(&report, self.is_read));
+            reservation.settle(settlement);
         }
     }
 }
 
-fn settlement(report: &UsageReport, is_read: bool) -> Settlement {
+/// What a request has used; `is_seen` if all of it is, the prompt and, as far as it has come, the answer.
+fn settlement(report: &UsageReport, is_seen: bool) -> Settlement {
     let usage = &report.usage;
     match report.outcome {
         Outcome::Completed if !usage.estimated => Settlement::Used(usage.total),
         Outcome::NotServed => Settlement::NotServed,
         // The prompt as it was estimated and what was seen of the answer: who leaves a stream early pays what was generated.
-        Outcome::Aborted if is_read && report.call.stream && usage.output > 0 => {
+        Outcome::Aborted if is_seen && report.call.stream && usage.output > 0 => {
             Settlement::Used(usage.total)
         }
         // An estimate of less may raise the charge and never lowers it: of a whole answer it lacks the reasoning that nobody
@@ -78,14 +99,17 @@ fn settlement(report: &UsageReport, is_read: bool) -> Settlement {
 // === impl Answers ===
 
 impl Answers {
-    pub(super) fn of(facts: &RequestFacts) -> Self {
+    fn of(facts: &RequestFacts) -> Self {
         Self { count: facts.choices.max(1), most: facts.max_tokens }
     }
 
-    /// Learns from whole answers whose provider has counted them, how long each was.
-    pub(super) fn teach(self, outputs: &OutputEstimate, report: &UsageReport) {
+    /// Learns from whole answers whose provider has counted them, how long each was, and whether all of it could be seen.
+    fn teach(self, outputs: &OutputEstimate, report: &UsageReport) {
         if report.outcome == Outcome::Completed && !report.usage.estimated {
             outputs.learn(report.usage.output.div_ceil(self.count), self.most);
+            if report.usage.reasoning > 0 {
+                outputs.learn_hidden();
+            }
         }
     }
 }
@@ -145,6 +169,23 @@ mod tests {
             let (facts, report) = report(r#"{"n":3}"#, "application/json", COUNTED, End::Finished);
             Answers::of(&facts).teach(&outputs, &report);
         }
-        assert_eq!(outputs.expect(None), 3000);
+        assert_eq!(outputs.expect(None, 100_000), 3000);
+    }
+
+    #[test]
+    fn whoever_leaves_a_stream_pays_what_was_reserved_where_reasoning_is_known_to_be_hidden() {
+        const REASONED: &str = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":900,
+            "completion_tokens_details":{"reasoning_tokens":800}}}"#;
+        let outputs = Arc::new(OutputEstimate::default());
+        let settled = |content_type: &str, reply: &str, end: End| {
+            let (facts, report) = report("{}", content_type, reply, end);
+            Settle::new(&Extensions::new(), &facts, Some(Arc::clone(&outputs))).learn(&report)
+        };
+        let leaves = || settled("text/event-stream", WORD, End::Dropped);
+        assert!(matches!(leaves(), Settlement::Used(1..)));
+        assert_eq!(settled("application/json", COUNTED, End::Finished), Settlement::Used(9009));
+        assert!(matches!(leaves(), Settlement::Used(1..)), "nothing was hidden");
+        assert_eq!(settled("application/json", REASONED, End::Finished), Settlement::Used(909));
+        assert!(matches!(leaves(), Settlement::AtLeast(1..)));
     }
 }

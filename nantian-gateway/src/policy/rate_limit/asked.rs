@@ -11,7 +11,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, Request,
-    header::{AUTHORIZATION, CONTENT_TYPE},
+    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE},
     request::Parts,
 };
 use http_body::{Body as _, Frame, SizeHint};
@@ -45,7 +45,8 @@ pub(super) struct Asked {
 /// Where an AIService is chosen by the body, it is read as it is there: up to [`MOST_ROUTED`] bytes of any type, compressed or
 /// not, or a client could be counted for one model and served by another.
 ///
-/// Where tokens are counted, an operation that spends some gets an estimate, by the beginning of its body where that is long.
+/// Where tokens are counted, an operation that spends some gets an estimate, by the beginning of its body where that is long: of any
+/// type, since whoever serves it takes it for JSON.
 #[derive(Debug, Clone)]
 pub(super) struct AskedLayer {
     /// Somebody counts by the model that the body names.
@@ -100,21 +101,22 @@ where
         Box::pin(async move {
             let (mut parts, mut body) = request.into_parts();
             let user = basic_user(&parts.headers);
-            let asks = layer.model || (layer.user && user.is_none());
+            let asks = layer.asks(user.is_some());
             let spends = layer.spends(&parts);
-            let most = layer.most(&parts, &body.size_hint(), spends.is_some());
-            let asked = match most.filter(|_| asks || spends.is_some()) {
+            let asked = match layer.most(&parts, &body.size_hint(), asks, spends.is_some()) {
                 Some(most) => {
                     let mut replay = Replay::read(&mut body, most).await;
                     if layer.is_routed_by_model {
                         replay.unpack(&mut parts.headers);
                     }
                     parts.extensions.insert(HeldBytes(replay.data.len() as u64));
-                    if let Some((surface, expected)) = spends {
-                        expected.note(&surface, &parts.headers, &replay.data, &mut parts.extensions);
+                    let plain = replay.plain(&parts.headers);
+                    if let (Some((surface, expected)), Some(plain)) = (spends, &plain) {
+                        expected.note(&surface, plain, &mut parts.extensions);
                     }
-                    let asked =
-                        if asks { Asked::of(user, replay.whole()) } else { Asked { model: None, user } };
+                    let whole = plain.as_deref().filter(|_| asks && replay.is_whole);
+                    let asked = whole
+                        .map_or(Asked { model: None, user: user.clone() }, |whole| Asked::of(user, whole));
                     body = replay.then(body);
                     asked
                 }
@@ -127,6 +129,9 @@ where
 }
 
 impl AskedLayer {
+    /// One that stands for the body's being read to choose an AIService.
+    pub(super) const ROUTED: Self = Self { model: true, user: false, is_routed_by_model: true, tokens: None };
+
     /// The operation, if it spends tokens and somebody counts them.
     fn spends(&self, request: &Parts) -> Option<(Surface, Arc<Expected>)> {
         let expected = self.tokens.as_ref()?;
@@ -135,12 +140,26 @@ impl AskedLayer {
         surface.operation().spends().then(|| (surface, Arc::clone(expected)))
     }
 
+    /// Whether the body is asked for more than the tokens it will use.
+    fn asks(&self, is_user_known: bool) -> bool {
+        self.model || (self.user && !is_user_known)
+    }
+
+    /// Whether anything is read of the body before all limits are asked.
+    pub(super) fn reads(&self, request: &Parts, size: &SizeHint) -> bool {
+        let asks = self.asks(basic_user(&request.headers).is_some());
+        self.most(request, size, asks, self.spends(request).is_some()).is_some()
+    }
+
     /// How much of the body is read before the limits are asked, if anything is; of one that spends tokens at least the
     /// beginning.
-    fn most(&self, request: &Parts, size: &SizeHint, spends: bool) -> Option<u64> {
+    fn most(&self, request: &Parts, size: &SizeHint, asks: bool, spends: bool) -> Option<u64> {
+        if !(asks || spends) {
+            return None;
+        }
         if !self.is_routed_by_model {
-            let is_short = spends || size.lower() <= MOST;
-            return (is_short && may_be_json(&request.headers, size)).then_some(MOST);
+            let may_say = spends || (size.lower() <= MOST && may_be_json(&request.headers, size));
+            return may_say.then_some(MOST);
         }
         // What is no operation is refused before its body is read.
         let surface = Surface::detect(&request.method, request.uri.path(), &request.headers);
@@ -226,9 +245,14 @@ impl Replay {
         }
     }
 
-    /// What was read, if that is the whole.
-    fn whole(&self) -> &[u8] {
-        if self.is_whole { &self.data } else { &[] }
+    /// What was read, unpacked if it is compressed; nothing can be told of the beginning of what is.
+    fn plain(&self, headers: &HeaderMap) -> Option<Bytes> {
+        let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+        if codings.all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity")) {
+            return Some(self.data.clone());
+        }
+        let whole = Some(self.data.clone()).filter(|_| self.is_whole)?;
+        unpack(&mut headers.clone(), whole, MOST).ok()
     }
 
     fn then(mut self, rest: Body) -> Body {

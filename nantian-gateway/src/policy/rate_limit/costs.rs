@@ -1,34 +1,41 @@
 //! What a request is charged before its usage is known.
 
+use std::sync::Arc;
+
 use http::{Method, request::Parts};
 use nantian_ai::Surface;
-use nantian_ratelimit::{Cost, CostEstimator, Policy, TypicalCost, Unit};
+use nantian_ratelimit::{Cost, CostEstimator, EstimatedTokens, Policy, TypicalCost, Unit};
+
+use super::expected::Expected;
 
 /// Reserves tokens for the operations of models, and for what may be one; all else that passes the same limits uses none.
 pub(super) struct Costs {
     /// A `POST` that is no operation of a model here may be one further in.
-    pub(super) others_spend: bool,
+    others_spend: bool,
+    /// What is expected of an answer.
+    expected: Arc<Expected>,
 }
 
 impl Costs {
-    /// The costs for `policy`, if it counts tokens and does not deny everything by a limit of 0.
-    pub(super) fn of(policy: &Policy, others_spend: bool) -> Option<Self> {
-        let mut limits = policy.limits().iter().filter(|limit| limit.unit() == Unit::Tokens).peekable();
-        let counts_tokens = limits.peek().is_some();
-        (counts_tokens && limits.all(|limit| limit.max() > 0)).then_some(Self { others_spend })
-    }
-
-    fn may_spend(&self, request: &Parts) -> bool {
-        match Surface::detect_decoded(&request.method, request.uri.path(), &request.headers) {
-            Ok(surface) => surface.operation().spends(),
-            Err(_) => self.others_spend && request.method == Method::POST,
-        }
+    /// The costs for `policy`, unless it denies everything by a limit of 0.
+    pub(super) fn of(policy: &Policy, others_spend: bool, expected: Arc<Expected>) -> Option<Self> {
+        let mut limits = policy.limits().iter().filter(|limit| limit.unit() == Unit::Tokens);
+        limits.all(|limit| limit.max() > 0).then_some(Self { others_spend, expected })
     }
 }
 
 impl CostEstimator for Costs {
     fn estimate(&self, request: &Parts, typical: u64) -> Cost {
-        if self.may_spend(request) { TypicalCost.estimate(request, typical) } else { Cost::REQUEST }
+        match Surface::detect_decoded(&request.method, request.uri.path(), &request.headers) {
+            Ok(surface) if !surface.operation().spends() => Cost::REQUEST,
+            // Its body says nothing: it is packed in a way that nobody knows here, or broken.
+            Ok(_) if request.extensions.get::<EstimatedTokens>().is_none() => {
+                let prompt = TypicalCost.estimate(request, 0).tokens;
+                Cost::tokens(typical.max(prompt.saturating_add(self.expected.answer())))
+            }
+            Err(_) if !self.others_spend || request.method != Method::POST => Cost::REQUEST,
+            Ok(_) | Err(_) => TypicalCost.estimate(request, typical),
+        }
     }
 }
 
@@ -39,11 +46,34 @@ mod tests {
 
     use super::*;
 
+    fn costs(others_spend: bool) -> Costs {
+        let policy = Policy::builder().limit(Limit::tokens_per_minute(10_000)).build().unwrap();
+        let expected = Expected::new(Vec::new(), Arc::default(), 10_000);
+        Costs::of(&policy, others_spend, Arc::new(expected)).unwrap()
+    }
+
     fn tokens(others_spend: bool, method: Method, path: &str) -> u64 {
         let (request, ()) = Request::builder().method(method).uri(path).body(()).unwrap().into_parts();
-        let cost = Costs { others_spend }.estimate(&request, 1400);
+        let cost = costs(others_spend).estimate(&request, 1400);
         assert_eq!(cost.requests, 1);
         cost.tokens
+    }
+
+    #[test]
+    fn an_answer_is_reserved_where_the_body_says_nothing() {
+        let estimate = |extension: Option<EstimatedTokens>, typical: u64| {
+            let request = Request::post("/v1/messages").header("content-length", "4000");
+            let (mut request, ()) = request.body(()).unwrap().into_parts();
+            request.extensions.extend(extension.map(|extension| {
+                let mut extensions = http::Extensions::new();
+                extensions.insert(extension);
+                extensions
+            }).unwrap_or_default());
+            costs(false).estimate(&request, typical).tokens
+        };
+        assert_eq!(estimate(None, 0), 2024);
+        assert_eq!(estimate(None, 3000), 3000);
+        assert_eq!(estimate(Some(EstimatedTokens(7)), 3000), 7);
     }
 
     #[test]
@@ -65,10 +95,9 @@ mod tests {
 
     #[test]
     fn a_limit_of_no_tokens_denies_everything() {
-        let costs = |limit: Limit| Costs::of(&Policy::builder().limit(limit).build().unwrap(), false);
-        assert!(costs(Limit::tokens_per_minute(1)).is_some());
-        assert!(costs(Limit::tokens_per_minute(0)).is_none());
-        assert!(costs(Limit::requests_per_minute(1)).is_none());
+        let policy = Policy::builder().limit(Limit::tokens_per_minute(0)).build().unwrap();
+        let expected = Arc::new(Expected::new(Vec::new(), Arc::default(), 0));
+        assert!(Costs::of(&policy, false, expected).is_none());
     }
 
     #[test]

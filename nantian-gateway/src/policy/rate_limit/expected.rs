@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Extensions, HeaderMap, header::CONTENT_ENCODING};
+use http::Extensions;
 use nantian_ai::{RequestFacts, Surface, Target, estimate_tokens};
 use nantian_ratelimit::{EstimatedTokens, OutputEstimate};
 
@@ -12,6 +12,8 @@ pub(super) struct Expected {
     models: Vec<Upstream>,
     /// What the answers of Services were like, which say nothing of themselves.
     others: Arc<OutputEstimate>,
+    /// The smallest bucket of the limits there.
+    bucket: u64,
 }
 
 /// An AIService, and what its answers were like.
@@ -31,20 +33,14 @@ pub(crate) struct Learns(pub(crate) Arc<OutputEstimate>);
 // === impl Expected ===
 
 impl Expected {
-    pub(super) fn new(models: Vec<Upstream>, others: Arc<OutputEstimate>) -> Self {
-        Self { models, others }
+    pub(super) fn new(models: Vec<Upstream>, others: Arc<OutputEstimate>, bucket: u64) -> Self {
+        Self { models, others, bucket }
     }
 
     /// Leaves in `extensions` what the operation `surface` is expected to use, by its body or the beginning of that.
-    pub(super) fn note(
-        &self,
-        surface: &Surface,
-        headers: &HeaderMap,
-        body: &[u8],
-        extensions: &mut Extensions,
-    ) {
-        // Limits further out have looked; of what is compressed nothing can be said.
-        if extensions.get::<EstimatedTokens>().is_some() || headers.contains_key(CONTENT_ENCODING) {
+    pub(super) fn note(&self, surface: &Surface, body: &[u8], extensions: &mut Extensions) {
+        // Limits further out have looked.
+        if extensions.get::<EstimatedTokens>().is_some() {
             return;
         }
         let facts = RequestFacts::read(surface, body).unwrap_or_else(|_| {
@@ -63,21 +59,28 @@ impl Expected {
     fn tokens(&self, facts: &RequestFacts) -> u64 {
         let of = |upstream: &Upstream| {
             let input = upstream.target.calibration().apply(facts.input_estimate);
-            input.saturating_add(output(&upstream.outputs, facts))
+            input.saturating_add(self.output(&upstream.outputs, facts))
         };
         let named = facts.model.as_deref();
         let tokens = match self.models.iter().find(|upstream| named.is_some_and(|name| upstream.is(name))) {
             Some(upstream) => Some(of(upstream)),
             None => self.models.iter().map(of).max(),
         };
-        tokens.unwrap_or_else(|| facts.input_estimate.saturating_add(output(&self.others, facts)))
+        tokens.unwrap_or_else(|| facts.input_estimate.saturating_add(self.output(&self.others, facts)))
     }
-}
 
-fn output(outputs: &OutputEstimate, facts: &RequestFacts) -> u64 {
-    match facts.max_output() {
-        Some(most) => outputs.expect(Some(most)),
-        None => outputs.expect(None).saturating_mul(facts.choices.max(1)),
+    /// The answer of whoever answers longest, to a request of which nothing can be told.
+    pub(super) fn answer(&self) -> u64 {
+        let of = |outputs: &OutputEstimate| outputs.expect(None, self.bucket);
+        let longest = self.models.iter().map(|upstream| of(&upstream.outputs)).max();
+        longest.unwrap_or_else(|| of(&self.others))
+    }
+
+    fn output(&self, outputs: &OutputEstimate, facts: &RequestFacts) -> u64 {
+        match facts.max_output() {
+            Some(most) => outputs.expect(Some(most), self.bucket),
+            None => outputs.expect(None, self.bucket).saturating_mul(facts.choices.max(1)),
+        }
     }
 }
 
@@ -93,10 +96,12 @@ impl Upstream {
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
+    use http::{HeaderMap, Method};
     use nantian_ai::TargetConfig;
 
     use super::*;
+
+    const BUCKET: u64 = 100_000;
 
     fn upstream(name: &str, model: &str) -> Upstream {
         let config = TargetConfig::new(name, "openai", model).credential(nantian_ai::Credential::none());
@@ -106,14 +111,14 @@ mod tests {
     fn estimated(expected: &Expected, path: &str, body: &str) -> (Option<u64>, bool) {
         let surface = Surface::detect(&Method::POST, path, &HeaderMap::new()).unwrap();
         let mut extensions = Extensions::new();
-        expected.note(&surface, &HeaderMap::new(), body.as_bytes(), &mut extensions);
+        expected.note(&surface, body.as_bytes(), &mut extensions);
         let tokens = extensions.get::<EstimatedTokens>().map(|tokens| tokens.0);
         (tokens, extensions.get::<Learns>().is_some())
     }
 
     #[test]
     fn prompt_and_answer_are_expected() {
-        let expected = Expected::new(Vec::new(), Arc::default());
+        let expected = Expected::new(Vec::new(), Arc::default(), BUCKET);
         for (path, body, output) in [
             ("/v1/chat/completions", r#"{"messages":[]}"#, 1024),
             ("/v1/chat/completions", r#"{"messages":[],"n":3}"#, 3 * 1024),
@@ -129,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_beginning_of_a_body_tells_its_picture_apart_from_text() {
-        let expected = Expected::new(Vec::new(), Arc::default());
+        let expected = Expected::new(Vec::new(), Arc::default(), BUCKET);
         let picture = format!(r#"{{"url":"data:image/png;base64,{}"#, "iVBORw0KGgo".repeat(90_000));
         let (tokens, _) = estimated(&expected, "/v1/chat/completions", &picture);
         assert!((2000..2100).contains(&tokens.unwrap()), "{tokens:?}");
@@ -139,17 +144,17 @@ mod tests {
     fn each_model_is_estimated_by_what_is_known_of_it() {
         let models = vec![upstream("demo/small", "mini"), upstream("demo/large", "maxi")];
         for _ in 0..2000 {
-            models[0].outputs.learn(50, None);
+            models[0].outputs.learn(500, None);
             models[1].outputs.learn(9000, None);
         }
-        let expected = Expected::new(models, Arc::default());
+        let expected = Expected::new(models, Arc::default(), BUCKET);
         let of = |name: &str| {
             let (tokens, learns) =
                 estimated(&expected, "/v1/chat/completions", &format!(r#"{{"model":"{name}"}}"#));
             assert!(!learns, "an AIService learns for itself");
             tokens.unwrap()
         };
-        assert!((50..60).contains(&of("small")) && (50..60).contains(&of("mini")));
+        assert!((500..510).contains(&of("small")) && (500..510).contains(&of("mini")));
         assert!((9000..9020).contains(&of("maxi")) && (9000..9020).contains(&of("any other")));
     }
 }

@@ -4,13 +4,14 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use http::{Request, Response, request::Parts};
 use nantian_ratelimit::{
-    Decision, KeyExtractor, Observe, RateLimitLayer, ScopePart, ScopeValues, Settled, Settlement, Unit,
+    Decision, KeyExtractor, Limit, Observe, RateLimitLayer, ScopePart, ScopeValues, Settled, Settlement, Unit,
 };
 use tower::{Layer, Service, ServiceBuilder};
 
 use super::{
     PolicyLimiter,
     asked::{Asked, AskedLayer},
+    before::BeforeBody,
     costs::Costs,
     expected::{Expected, Upstream},
 };
@@ -26,6 +27,9 @@ use crate::{
 pub struct RateLimits {
     /// Reads the body for scopes that ask for it.
     asked: Option<AskedLayer>,
+    /// Asks what can be asked before a body is read.
+    before_body: Option<BeforeBody>,
+    is_attempt: bool,
     layers: Arc<[RateLimitLayer]>,
     counts_tokens: bool,
 }
@@ -75,16 +79,21 @@ impl RateLimits {
             limiters.iter().any(|limiter| limiter.policy().scope().parts().contains(wanted))
         };
         let models = &ahead.models;
-        let outputs = limiters.iter().find(|limiter| limiter.policy().counts(Unit::Tokens));
-        let expected =
-            outputs.map(|limiter| Arc::new(Expected::new(ahead.upstreams.clone(), limiter.outputs())));
+        let is_model_asked = !matches!(models, Models::Only(_));
+        let expected = expected(&limiters, ahead);
         let asked = AskedLayer {
             is_routed_by_model: ahead.is_routed_by_model || ahead.is_attempt,
-            tokens: expected,
-            model: counts_by(&ScopePart::Model) && !matches!(models, Models::Only(_)),
+            tokens: expected.clone(),
+            model: is_model_asked && counts_by(&ScopePart::Model),
             user: counts_by(&ScopePart::User),
         };
         let asked = Some(asked).filter(|asked| asked.model || asked.user || asked.tokens.is_some());
+        let is_known = |limiter: &PolicyLimiter| {
+            let mut parts = limiter.policy().scope().parts().iter();
+            !parts
+                .any(|part| matches!(part, ScopePart::User) || (is_model_asked && *part == ScopePart::Model))
+        };
+        let known: Vec<bool> = limiters.iter().map(is_known).collect();
         let values =
             ScopeValues::new().with_gateway(Arc::clone(&place.gateway)).with_route(Arc::clone(&place.route));
         let layer = |limiter: PolicyLimiter| {
@@ -93,7 +102,8 @@ impl RateLimits {
                 of_policy: limiter.metrics(),
                 of_process: Arc::clone(metrics),
             };
-            let costs = Costs::of(limiter.policy(), ahead.others_spend);
+            let expected = expected.clone().filter(|_| limiter.policy().counts(Unit::Tokens));
+            let costs = expected.and_then(|expected| Costs::of(limiter.policy(), ahead.others_spend, expected));
             let layer = limiter
                 .layer()
                 // One that no CORS filter has answered reaches the backend, and costs what it costs.
@@ -108,7 +118,21 @@ impl RateLimits {
                 None => layer,
             }
         };
-        Some(Self { asked, layers: limiters.into_iter().map(layer).collect(), counts_tokens })
+        let layers: Arc<[_]> = limiters.into_iter().map(layer).collect();
+        let known = layers
+            .iter()
+            .zip(known)
+            .filter(|(_, is_known)| *is_known)
+            .map(|(layer, _)| layer.clone())
+            .collect();
+        let reader = if ahead.is_attempt { Some(AskedLayer::ROUTED) } else { asked.clone() };
+        let before_body = reader.and_then(|reader| BeforeBody::new(reader, known));
+        Some(Self { asked, before_body, is_attempt: ahead.is_attempt, layers, counts_tokens })
+    }
+
+    /// What limits of an AIService say before its rule reads the body, for a rule that has no other one.
+    pub fn before_route(&self) -> Option<BeforeBody> {
+        self.before_body.clone().filter(|_| self.is_attempt)
     }
 
     /// Whether the usage of replies must be metered.
@@ -132,11 +156,25 @@ where
                 .service(inner);
             LocalService::new(limited)
         });
-        match &self.asked {
+        let asked = match &self.asked {
             Some(asked) => LocalService::new(asked.layer(limited)),
             None => limited,
+        };
+        match &self.before_body {
+            // Where an attempt is made the body has been read.
+            Some(before_body) if !self.is_attempt => LocalService::new(before_body.layer(asked)),
+            _ => asked,
         }
     }
+}
+
+/// What requests are expected to use, if some limit counts tokens.
+fn expected(limiters: &[PolicyLimiter], ahead: &Ahead) -> Option<Arc<Expected>> {
+    let first = limiters.iter().find(|limiter| limiter.policy().counts(Unit::Tokens))?;
+    let limits = limiters.iter().flat_map(|limiter| limiter.policy().limits());
+    let buckets = limits.filter(|limit| limit.unit() == Unit::Tokens).map(Limit::capacity);
+    let smallest = buckets.min().unwrap_or(u64::MAX);
+    Some(Arc::new(Expected::new(ahead.upstreams.clone(), first.outputs(), smallest)))
 }
 
 /// What a scope's parts mean in the gateway.

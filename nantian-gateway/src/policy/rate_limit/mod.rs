@@ -1,6 +1,7 @@
 //! TokenPolicy.
 
 mod asked;
+mod before;
 mod costs;
 mod expected;
 mod layer;
@@ -14,6 +15,7 @@ use crate::ir::{self, ObjectName};
 
 pub(super) use self::expected::Learns;
 pub use self::{
+    before::BeforeBody,
     expected::Upstream,
     layer::{Ahead, Models, RateLimits},
     limiters::{Limiters, PolicyLimiter},

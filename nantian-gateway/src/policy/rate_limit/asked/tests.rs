@@ -2,6 +2,7 @@ use std::{convert::Infallible, io::Write as _};
 
 use http::HeaderValue;
 use http_body_util::{BodyExt, StreamBody};
+use nantian_ratelimit::EstimatedTokens;
 use tower::{ServiceExt, service_fn};
 
 use super::*;
@@ -159,4 +160,44 @@ async fn what_is_no_json_or_need_not_be_read_is_decided_on_before_it_ends() {
     let by_user = AskedLayer { model: false, ..BOTH };
     let asked = by_user.layer(decided).oneshot(request).await.unwrap();
     assert_eq!(asked.user.as_deref(), Some("alice"));
+}
+
+#[tokio::test]
+async fn a_compressed_body_says_as_much_as_a_plain_one_and_passes_on_as_it_came() {
+    let expected = Expected::new(Vec::new(), Arc::default(), 100_000);
+    let layer = AskedLayer { tokens: Some(Arc::new(expected)), ..BOTH };
+    let inner = service_fn(async |request: Request<Body>| {
+        let (parts, body) = request.into_parts();
+        let asked = parts.extensions.get::<Asked>().unwrap().clone();
+        let tokens = parts.extensions.get::<EstimatedTokens>().map(|EstimatedTokens(tokens)| *tokens);
+        Ok::<_, BoxError>((asked, tokens, body.collect().await?.to_bytes()))
+    });
+    let text = format!(r#"{{"model":"m","user":"u","max_tokens":100,"prompt":"{}"}}"#, "word ".repeat(400));
+    let packed = gzip(text.as_bytes());
+    let bomb = gzip(&vec![b' '; 2 * LONG]);
+    let ask = async |encoding: Option<&str>, body: Body| {
+        let mut request = Request::post("/v1/completions");
+        if let Some(encoding) = encoding {
+            request = request.header(CONTENT_ENCODING, encoding);
+        }
+        layer.layer(inner).oneshot(request.body(body).unwrap()).await.unwrap()
+    };
+    let frames = text
+        .as_bytes()
+        .chunks(100)
+        .map(|chunk| Ok::<_, Infallible>(Frame::data(Bytes::copy_from_slice(chunk))));
+    let frames: Vec<_> = frames.collect();
+    let chunked = Body::boxed(StreamBody::new(futures_util::stream::iter(frames)));
+    let (asked, plain, _) = ask(None, chunked).await;
+    assert_eq!(asked.model.as_deref(), Some("m"), "no type and no length, but the path tells");
+    assert!((500..1000).contains(&plain.unwrap()), "{plain:?}");
+    let (asked, tokens, passed) = ask(Some("gzip"), Body::full(packed.clone())).await;
+    assert_eq!((asked.model.as_deref(), asked.user.as_deref()), (Some("m"), Some("u")));
+    assert_eq!((tokens, passed), (plain, packed.clone()));
+    let (_, tokens, _) = ask(Some("Identity"), Body::full(text.clone())).await;
+    assert_eq!(tokens, plain, "that is no compression");
+    assert_eq!(ask(Some("zstd"), Body::full(packed)).await.1, None);
+    let (asked, tokens, passed) = ask(Some("gzip"), Body::full(bomb.clone())).await;
+    assert_eq!((asked, tokens), (Asked::default(), None));
+    assert!(passed == bomb);
 }

@@ -1,0 +1,72 @@
+//! What was learned of the models of AIServices, which outlives their edits.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use nantian_ai::Calibration;
+use nantian_ratelimit::OutputEstimate;
+
+use crate::ir::ObjectName;
+
+/// Most models that are remembered of one AIService, as it goes from one to another and back.
+const MOST: usize = 8;
+
+/// What was learned, by AIService and model.
+#[derive(Debug, Default)]
+pub(super) struct Learnt(BTreeMap<ObjectName, Vec<OfModel>>);
+
+/// What was learned of one model.
+#[derive(Debug, Clone)]
+pub(super) struct OfModel {
+    model: String,
+    /// How far estimates of prompts are from what the provider counts.
+    pub(super) calibration: Arc<Calibration>,
+    /// How long the answers are.
+    pub(super) outputs: Arc<OutputEstimate>,
+}
+
+impl Learnt {
+    /// What an AIService has learned of a model, and goes on learning.
+    pub(super) fn of(&mut self, name: &ObjectName, model: &str) -> OfModel {
+        let models = self.0.entry(name.clone()).or_default();
+        let known = models.iter().position(|known| known.model == model).map(|at| models.remove(at));
+        if models.len() >= MOST {
+            models.remove(0);
+        }
+        let learnt = known.unwrap_or_else(|| OfModel {
+            model: model.to_owned(),
+            calibration: Arc::default(),
+            outputs: Arc::default(),
+        });
+        models.push(learnt.clone());
+        learnt
+    }
+
+    /// Forgets the AIServices that `keep` does not know.
+    pub(super) fn retain(&mut self, keep: impl Fn(&ObjectName) -> bool) {
+        self.0.retain(|name, _| keep(name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_models_of_an_ai_service_are_remembered() {
+        let name = ObjectName::new("demo", "llm");
+        let mut learnt = Learnt::default();
+        let first = learnt.of(&name, "0").outputs;
+        for model in 1..MOST {
+            assert!(!Arc::ptr_eq(&first, &learnt.of(&name, &model.to_string()).outputs));
+        }
+        assert!(Arc::ptr_eq(&first, &learnt.of(&name, "0").outputs), "it is asked again");
+        let second = learnt.of(&name, "1").outputs;
+        for model in 0..2 * MOST {
+            learnt.of(&name, &format!("other-{model}"));
+        }
+        assert!(!Arc::ptr_eq(&second, &learnt.of(&name, "1").outputs), "there were too many others");
+        assert_eq!(learnt.0[&name].len(), MOST);
+        learnt.retain(|_| false);
+        assert!(learnt.0.is_empty());
+    }
+}

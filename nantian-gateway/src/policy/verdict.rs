@@ -1,0 +1,144 @@
+//! What becomes of a reservation that somebody on the way knows more of than whoever meters the reply.
+
+use std::{
+    error::Error,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{Extensions, Request, Response, StatusCode};
+use nantian_ai::{Surface, Unasked, Unsent};
+use nantian_ratelimit::{ReservationHandle, Settlement};
+use tower::{Layer, Service};
+
+use crate::{
+    body::{Body, BoxError},
+    respond::find,
+    upstream::UpstreamError,
+};
+
+/// Settles the reservations of requests by how these end, before anybody who knows less does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct VerdictLayer {
+    /// Whether it is about this request.
+    concerns: fn(&Request<Body>) -> bool,
+    /// What a request has used that ends like this; `None` leaves it to others to settle.
+    verdict: fn(End<'_>) -> Option<Settlement>,
+}
+
+/// How a request ends, as far as this can be told before its reply is read.
+#[derive(Debug, Clone, Copy)]
+enum End<'a> {
+    Answered(StatusCode, &'a Extensions),
+    Failed(&'a (dyn Error + 'static)),
+    /// Nobody waits for it any more.
+    GivenUp,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct VerdictService<S> {
+    inner: S,
+    layer: VerdictLayer,
+}
+
+/// A reservation whose request has not ended yet.
+struct Open {
+    reservation: Option<ReservationHandle>,
+    verdict: fn(End<'_>) -> Option<Settlement>,
+}
+
+/// Refunds what was reserved for requests that reached nobody, and for those that are refused or answered before any provider.
+pub(super) const UNSENT: VerdictLayer = VerdictLayer {
+    concerns: |_| true,
+    verdict: |end| {
+        let is_unsent = match end {
+            End::Answered(_, extensions) => extensions.get::<Unasked>().is_some(),
+            End::Failed(error) => is_unsent(error),
+            End::GivenUp => false,
+        };
+        is_unsent.then_some(Settlement::NotServed)
+    },
+};
+
+/// Keeps what was reserved for a request that a Service serves and nobody can meter: it is no operation of a model by its path,
+/// and may use tokens all the same.
+pub(super) const UNMETERED: VerdictLayer = VerdictLayer {
+    concerns: |request| {
+        Surface::detect_decoded(request.method(), request.uri().path(), request.headers()).is_err()
+    },
+    verdict: |end| {
+        let may_have_asked = match end {
+            // Who redirects, refuses or fails has not asked a model; behind a timeout somebody may have.
+            End::Answered(status, _) => status.is_success() || status == StatusCode::GATEWAY_TIMEOUT,
+            End::Failed(_) | End::GivenUp => true,
+        };
+        may_have_asked.then_some(Settlement::AsReserved)
+    },
+};
+
+/// Tells an AIService of an error before which nothing was sent.
+pub(super) fn mark_unsent(error: BoxError) -> BoxError {
+    if is_unsent(error.as_ref()) { Box::new(Unsent(error)) } else { error }
+}
+
+fn is_unsent(error: &(dyn Error + 'static)) -> bool {
+    let error = find::<UpstreamError>(error);
+    matches!(error, Some(UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. }))
+}
+
+impl<S> Layer<S> for VerdictLayer {
+    type Service = VerdictService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        VerdictService { inner, layer: *self }
+    }
+}
+
+impl<S, B> Service<Request<Body>> for VerdictService<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
+    S::Future: 'static,
+    B: 'static,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let VerdictLayer { concerns, verdict } = self.layer;
+        let reservation = request.extensions().get::<ReservationHandle>().filter(|_| concerns(&request));
+        let mut open = Open { reservation: reservation.cloned(), verdict };
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let result = answer.await;
+            open.end(match &result {
+                Ok(response) => End::Answered(response.status(), response.extensions()),
+                Err(error) => End::Failed(error.as_ref()),
+            });
+            result
+        })
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn end(&mut self, end: End<'_>) {
+        if let Some(reservation) = self.reservation.take()
+            && let Some(settlement) = (self.verdict)(end)
+        {
+            reservation.settle(settlement);
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.end(End::GivenUp);
+    }
+}

@@ -1,0 +1,128 @@
+//! What is decided of a request before its body is read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Extensions, Response};
+use tokio::time::Instant;
+
+use crate::cost::{Cost, is_preflight};
+use crate::decide::{Asking, Decided, Outcome, Part};
+use crate::handle::ReservationHandle;
+use crate::layer::{Claimed, RateLimitLayer, Settings};
+use crate::policy::{OnLimit, Unit};
+
+/// In the extensions of a request: what layers took of their limits before its body was read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Begun(Vec<Beginning>);
+
+/// What one layer took.
+#[derive(Debug, Clone)]
+pub(crate) struct Beginning {
+    settings: Arc<Settings>,
+    pub(crate) taken: ReservationHandle,
+    /// How long it took to get it.
+    pub(crate) waited: Duration,
+}
+
+// === impl RateLimitLayer ===
+
+impl RateLimitLayer {
+    /// Decides on what can be decided before the body of a request is read, for whoever reads bodies to tell how many tokens
+    /// they will use: else a caller over its limits could have any number of them read.
+    ///
+    /// The request is taken from the limits of requests, after its turn if it has to wait for it; where it will use tokens
+    /// ([`CostEstimator`](crate::CostEstimator)), some must be left. The service that the layer makes then takes the tokens; if
+    /// these are denied, or another layer denies the request, what was taken comes back. Call it for each of several layers, from
+    /// the outermost on, where nothing but the body has still to be read that their keys are made of.
+    ///
+    /// A policy that only warns is left to the service.
+    ///
+    /// # Errors
+    ///
+    /// The response to a request that is refused: it has cost nothing.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future costs nothing. Who gives up a request after it was taken has made one.
+    pub async fn begin(&self, request: &mut Parts) -> Result<(), Response<Bytes>> {
+        let settings = &self.settings;
+        let is_exempt = settings.preflight_exempt && is_preflight(&request.method, &request.headers);
+        if is_exempt || settings.decider.policy().on_limit() == OnLimit::Warn {
+            return Ok(());
+        }
+        let claim = match settings.claim(request) {
+            Claimed::By(claim) => claim,
+            Claimed::Nobody => return Ok(()),
+            Claimed::Lacks(part) => {
+                cancel(&mut request.extensions);
+                return Err(settings.unknown(&part, request));
+            }
+        };
+        let cost = settings.cost(request);
+        let asking = Asking {
+            claim,
+            cost: settings.opening(cost),
+            part: Part::Opening { spends: cost.tokens > 0 },
+            held: 0,
+            waited: Duration::ZERO,
+        };
+        let (outcome, waited) = match settings.decider.decide(asking) {
+            Decided::Now(outcome) => (outcome, Duration::ZERO),
+            Decided::Later(decision) => {
+                let begun = Instant::now();
+                (decision.await, begun.elapsed())
+            }
+        };
+        match outcome {
+            Outcome::Admitted(charge) => {
+                let taken = ReservationHandle::new(charge, Arc::clone(settings), None);
+                let beginning = Beginning { settings: Arc::clone(settings), taken, waited };
+                request.extensions.get_or_insert_default::<Begun>().0.push(beginning);
+                Ok(())
+            }
+            Outcome::Denied(denied) => {
+                cancel(&mut request.extensions);
+                Err(settings.refuse(denied, request))
+            }
+            #[cfg(feature = "redis")]
+            Outcome::Unchecked => Ok(()),
+            #[cfg(feature = "redis")]
+            Outcome::Unavailable => {
+                cancel(&mut request.extensions);
+                Err(settings.unavailable(request))
+            }
+        }
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// What is taken of `cost` before the body is read. A limit of no tokens needs none to be known.
+    fn opening(&self, cost: Cost) -> Cost {
+        let mut limits = self.decider.policy().limits().iter();
+        let is_closed = limits.any(|limit| limit.unit() == Unit::Tokens && limit.max() == 0);
+        Cost { tokens: if is_closed { cost.tokens } else { 0 }, ..cost }
+    }
+}
+
+// === impl Begun ===
+
+impl Begun {
+    /// What the layer with these settings took.
+    pub(crate) fn take(extensions: &mut Extensions, settings: &Arc<Settings>) -> Option<Beginning> {
+        let Self(begun) = extensions.get_mut()?;
+        let position = begun.iter().position(|beginning| Arc::ptr_eq(&beginning.settings, settings))?;
+        Some(begun.remove(position))
+    }
+}
+
+/// Gives back what was taken for a request that is refused.
+pub(crate) fn cancel(extensions: &mut Extensions) {
+    if let Some(Begun(begun)) = extensions.remove() {
+        begun.iter().for_each(|beginning| beginning.taken.cancel_own());
+    }
+}

@@ -1,0 +1,221 @@
+//! Requests that are decided on before their bodies are read.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use nantian_ratelimit::{
+    EstimatedTokens, Limit, Limiter, OnLimit, Policy, Queue, RateLimitLayer, ReservationHandle, Settlement,
+};
+use tokio::task::yield_now;
+use tokio::time::{Instant, advance, timeout};
+use tower::{Layer, ServiceExt, service_fn};
+
+use crate::admit::limiter;
+use crate::layer::{Log, echo};
+use crate::queue::Paused;
+
+/// What is left of each limit.
+fn left(limiter: &Limiter) -> Vec<u64> {
+    let mut hasher = limiter.hasher();
+    hasher.part(&nantian_ratelimit::ScopePart::Route, None);
+    let levels = limiter.levels_at(limiter.now(), hasher.finish());
+    levels.iter().map(|level| level.remaining).collect()
+}
+
+/// A journey through `layers`, the outermost first, which are asked before and after the body is read: it turns out to use so many
+/// tokens.
+async fn journey(layers: &[RateLimitLayer], tokens: u64) -> Response<()> {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    for layer in layers {
+        if let Err(response) = layer.begin(&mut parts).await {
+            return response.map(drop);
+        }
+    }
+    yield_now().await;
+    parts.extensions.insert(EstimatedTokens(tokens));
+    let request = Request::from_parts(parts, ());
+    match layers {
+        [one] => one.layer(service_fn(echo)).oneshot(request).await.unwrap().map(drop),
+        [outer, inner] => {
+            outer.layer(inner.layer(service_fn(echo))).oneshot(request).await.unwrap().map(drop)
+        }
+        _ => panic!("one or two"),
+    }
+}
+
+fn per_minute(requests: u64, tokens: u64) -> Limiter {
+    limiter([Limit::requests_per_minute(requests), Limit::tokens_per_minute(tokens)])
+}
+
+#[tokio::test]
+async fn a_request_is_taken_before_its_body_and_its_tokens_after() {
+    let limiter = per_minute(10, 100);
+    let log = Log::default();
+    let layer = RateLimitLayer::new(limiter.clone()).observe(log.clone());
+    let (mut parts, ()) = Request::new(()).into_parts();
+    layer.begin(&mut parts).await.unwrap();
+    assert_eq!((left(&limiter), log.entries().len()), (vec![9, 100], 0));
+    parts.extensions.insert(EstimatedTokens(40));
+    let service = layer.layer(service_fn(async |request: Request<()>| {
+        request.extensions().get::<ReservationHandle>().unwrap().settle(Settlement::Used(30));
+        Ok::<_, Infallible>(Response::new(String::new()))
+    }));
+    let response = service.oneshot(Request::from_parts(parts, ())).await.unwrap();
+    assert_eq!(left(&limiter), [9, 70]);
+    assert_eq!(log.entries(), ["admitted", "settled 30 of 40"], "one decision, one settlement");
+    assert_eq!(response.headers()["x-ratelimit-remaining-requests"], "9");
+    assert_eq!(response.headers()["x-ratelimit-remaining-tokens"], "60", "told before it was settled");
+}
+
+#[tokio::test]
+async fn whoever_is_over_a_limit_of_requests_is_refused_before_the_body_is_read() {
+    let limiter = per_minute(2, 1000);
+    let layer = RateLimitLayer::new(limiter.clone());
+    let mut reading = Vec::new();
+    for _ in 0..2 {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        layer.begin(&mut parts).await.unwrap();
+        reading.push(parts);
+    }
+    let (mut parts, ()) = Request::new(()).into_parts();
+    let refused = layer.begin(&mut parts).await.unwrap_err();
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "though none of the others was read");
+    assert_eq!(refused.headers()["retry-after"], "30");
+    assert_eq!(left(&limiter), [0, 1000]);
+}
+
+#[tokio::test]
+async fn whoever_has_used_up_its_tokens_is_refused_before_the_body_is_read() {
+    let limiter = per_minute(10, 100);
+    let layer = RateLimitLayer::new(limiter.clone());
+    assert_eq!(journey(&[layer.clone()], 100).await.status(), 200);
+    let (mut parts, ()) = Request::new(()).into_parts();
+    assert_eq!(layer.begin(&mut parts).await.unwrap_err().status(), 429);
+    assert_eq!(left(&limiter), [9, 0]);
+    let unread = layer.costs(|_: &_, _| nantian_ratelimit::Cost::REQUEST);
+    let (mut parts, ()) = Request::new(()).into_parts();
+    assert!(unread.begin(&mut parts).await.is_ok(), "what uses no tokens needs none");
+}
+
+#[tokio::test]
+async fn a_limit_of_no_tokens_needs_no_body_to_deny() {
+    let layer = RateLimitLayer::new(per_minute(10, 0));
+    let (mut parts, ()) = Request::new(()).into_parts();
+    let refused = layer.begin(&mut parts).await.unwrap_err();
+    assert!(!refused.headers().contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn what_is_denied_in_either_step_costs_nothing_anywhere() {
+    let (outer, inner) = (per_minute(10, 1000), per_minute(10, 100));
+    let layers = [&outer, &inner].map(|limiter| RateLimitLayer::new(limiter.clone()));
+    assert_eq!(journey(&layers, 60).await.status(), 200);
+    let refused = journey(&layers, 60).await;
+    assert_eq!(refused.status(), 429, "by the tokens of the inner limiter");
+    assert_eq!(refused.headers()["x-ratelimit-remaining-requests"], "9", "this one costs nothing");
+    assert_eq!((left(&outer), left(&inner)), (vec![9, 940], vec![9, 40]));
+
+    let (outer, inner) = (per_minute(10, 100), per_minute(1, 1000));
+    let layers = [&outer, &inner].map(|limiter| RateLimitLayer::new(limiter.clone()));
+    assert_eq!(journey(&layers, 60).await.status(), 200);
+    assert_eq!(journey(&layers, 10).await.status(), 429, "by the requests of the inner limiter");
+    assert_eq!((left(&outer), left(&inner)), (vec![9, 40], vec![0, 940]));
+
+    let (outer, inner) = (per_minute(10, 100), per_minute(10, 1000));
+    let layers = [&outer, &inner].map(|limiter| RateLimitLayer::new(limiter.clone()));
+    assert_eq!(journey(&layers, 60).await.status(), 200);
+    assert_eq!(journey(&layers, 60).await.status(), 429, "by the tokens of the outer limiter");
+    assert_eq!((left(&outer), left(&inner)), (vec![9, 40], vec![9, 940]));
+}
+
+#[tokio::test]
+async fn a_policy_that_warns_is_left_to_the_service() {
+    let policy = Policy::builder().limit(Limit::requests_per_minute(1)).on_limit(OnLimit::Warn);
+    let limiter = Limiter::new(policy.build().unwrap());
+    let log = Log::default();
+    let layer = RateLimitLayer::new(limiter.clone()).observe(log.clone());
+    for _ in 0..2 {
+        assert_eq!(journey(&[layer.clone()], 1).await.status(), 200);
+    }
+    assert_eq!(log.entries(), ["admitted", "warned by requests-per-minute"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_wait_for_requests_hold_no_body_and_stand_in_nobodys_way() {
+    let queue = Queue::default().with_max_wait(Duration::from_secs(3));
+    let policy = Policy::builder()
+        .limit(Limit::requests_per_minute(60))
+        .limit(Limit::tokens_per_minute(60))
+        .on_limit(OnLimit::Queue(queue));
+    let limiter = Limiter::builder(policy.build().unwrap()).clock(Paused(Instant::now())).build();
+    let layer = RateLimitLayer::new(limiter.clone());
+    let mut begun: Vec<_> = (0..60).map(|_| Request::new(()).into_parts().0).collect();
+    for parts in &mut begun {
+        layer.begin(parts).await.unwrap();
+    }
+    let mut late = Request::new(()).into_parts().0;
+    let mut waiting = Box::pin(layer.begin(&mut late));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    let mut begun = begun.pop().unwrap();
+    begun.extensions.insert(EstimatedTokens(60));
+    let request = Request::from_parts(begun, ());
+    let now = layer.layer(service_fn(echo)).oneshot(request);
+    let response = timeout(Duration::ZERO, now).await.expect("its turn is over").unwrap();
+    assert_eq!(response.status(), 200);
+    advance(Duration::from_millis(1010)).await;
+    assert!(matches!(waiting.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
+    drop(waiting);
+
+    late.extensions.insert(EstimatedTokens(4));
+    let started = Instant::now();
+    let response = layer.layer(service_fn(echo)).oneshot(Request::from_parts(late, ())).await.unwrap();
+    assert_eq!(response.status(), 429, "four tokens take three seconds more, and one second is over");
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+/// The whole way of a request, given up after any number of polls. Whoever leaves a line has cost nothing, whoever was taken has
+/// made a request; tokens are charged with the decision on them.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_given_up_at_any_point_costs_what_was_decided_and_leaks_nothing() {
+    let mut outcomes = Vec::new();
+    for polls in 0..12 {
+        let queue = Queue::default().with_places(1, 1);
+        let policy = Policy::builder()
+            .limit(Limit::requests_per_minute(60))
+            .limit(Limit::tokens_per_minute(600))
+            .on_limit(OnLimit::Queue(queue));
+        let limiter = Limiter::builder(policy.build().unwrap()).clock(Paused(Instant::now())).build();
+        let layer = RateLimitLayer::new(limiter.clone());
+        let layers = [layer.clone()];
+        for number in 0..60 {
+            assert_eq!(journey(&layers, if number < 59 { 1 } else { 541 }).await.status(), 200);
+        }
+        assert_eq!(left(&limiter), [0, 0]);
+        let mut leaving = Box::pin(journey(&layers, 20));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut is_over = false;
+        for _ in 0..polls {
+            is_over = leaving.as_mut().poll(&mut context).is_ready();
+            if is_over {
+                break;
+            }
+            advance(Duration::from_millis(500)).await;
+        }
+        drop(leaving);
+        // There is one place, and it is free again.
+        let begun = Instant::now();
+        assert_eq!(journey(&layers, 1).await.status(), 200, "after {polls} polls");
+        assert!(begun.elapsed() <= Duration::from_millis(2010), "{:?} after {polls} polls", begun.elapsed());
+        advance(Duration::from_secs(60)).await;
+        assert_eq!(left(&limiter), [60, 600], "after {polls} polls");
+        outcomes.push(is_over);
+    }
+    assert_eq!(
+        outcomes.iter().filter(|over| !**over).count(),
+        7,
+        "{outcomes:?}: every await was one to leave at"
+    );
+}
