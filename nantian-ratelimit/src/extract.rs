@@ -28,10 +28,11 @@ pub trait KeyExtractor: Send + Sync {
 /// |---|---|
 /// | `route` `gateway` `user` `model` | that of the extension, else that of the layer |
 /// | `ip` | the extension's client address; an IPv6 address counts by its /64 network, a mapped IPv4 address as IPv4 |
-/// | `apiKey` | the bearer token or other credentials of `Authorization`, else `x-api-key`, `api-key`, `x-goog-api-key` |
+/// | `apiKey` | the bearer token or other credentials of `Authorization`, else `x-api-key`, `api-key`, `x-goog-api-key`, else `key` of the query |
 /// | `header:<name>` | all values of the header, in order |
 ///
-/// An API key is taken as sent: authenticate before limiting, or clients choose their buckets.
+/// An API key is taken as sent: authenticate before limiting, or clients choose their buckets. Where one header is checked and others
+/// are passed over, count by that one (`header:x-api-key`), or a client adds an `Authorization` of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScopeValues {
@@ -152,7 +153,10 @@ impl KeyExtractor for ScopeValues {
             ScopePart::Route => text(|values| values.route.as_ref()),
             ScopePart::User => text(|values| values.user.as_ref()),
             ScopePart::Model => text(|values| values.model.as_ref()),
-            ScopePart::ApiKey => api_key(&request.headers).map(Cow::Borrowed),
+            ScopePart::ApiKey => {
+                let key = api_key(&request.headers).or_else(|| query_key(request.uri.query()?));
+                key.map(Cow::Borrowed)
+            }
             ScopePart::Ip => {
                 let client = own.and_then(|values| values.client).or(self.client)?;
                 Some(Cow::Owned(network(client)))
@@ -174,6 +178,11 @@ fn api_key(headers: &HeaderMap) -> Option<&[u8]> {
     }
     let value = API_KEY_HEADERS.iter().find_map(|name| headers.get(name));
     value.map(|value| value.as_bytes())
+}
+
+/// The key in a query, where clients of Gemini put it.
+fn query_key(query: &str) -> Option<&[u8]> {
+    query.split('&').find_map(|member| member.strip_prefix("key=")).map(str::as_bytes)
 }
 
 /// All values of a header, joined by a byte that no value can hold.

@@ -211,6 +211,7 @@ impl Limiter {
     pub fn with_policy_at(&self, now: Timestamp, policy: Policy) -> Self {
         let lineage = &self.0.lineage;
         let ledger = lineage.succeed(now, &policy);
+        lineage.lines.nudge_all();
         Self(Arc::new(Bound { policy, ledger, lineage: Arc::clone(lineage) }))
     }
 

@@ -102,6 +102,11 @@ impl Lines {
         }
     }
 
+    /// Tells the first of every line that the limits have changed.
+    pub(crate) fn nudge_all(&self) {
+        self.lock().by_line.values().filter_map(VecDeque::front).for_each(|first| first.notify_one());
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, ByLine> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -32,7 +32,7 @@ pub enum Decision<'a> {
     Warned(&'a Denied),
     /// It was passed on without a look at its limits: a CORS preflight, or one that lacks a part of the scope.
     Exempt,
-    /// It was refused because it lacks a part of the scope.
+    /// It lacks a part of the scope: it was refused, or passed on without a charge if the policy only warns.
     Unknown(&'a ScopePart),
     /// It was passed on without a charge because the store of the limits is away.
     Unchecked,

@@ -22,7 +22,7 @@ pub enum Unit {
 
 /// The name of a limit as clients see it in `RateLimit` headers and error bodies.
 ///
-/// 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
+/// 1 to [`MAX_LEN`](Self::MAX_LEN) characters of `A-Z a-z 0-9 . _ -`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LimitName(Cow<'static, str>);
 

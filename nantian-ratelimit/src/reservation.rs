@@ -40,7 +40,7 @@ pub enum Settlement {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settled {
-    /// Tokens that had been estimated.
+    /// Tokens that had been taken: the most of any limit. It is the estimate, or a whole bucket if that is less.
     pub reserved: u64,
     /// Tokens that counted in the end: the most of any limit. 0 if no limit counts tokens.
     pub used: u64,
@@ -84,12 +84,13 @@ impl Reservation {
 
     /// [`Reservation::settle_at`] for whoever sees to it that the reservation is not settled again.
     pub(crate) fn settle_once_at(&self, now: Timestamp, settlement: Settlement) -> Settled {
-        let mut settled = Settled { reserved: self.cost.tokens, used: 0, forgiven: 0 };
+        let mut settled = Settled { reserved: 0, used: 0, forgiven: 0 };
         let columns = self.levels.ledger().columns().iter();
         for column in columns.filter(|column| column.limit().unit() == Unit::Tokens) {
             let reserved = column.reserved(self.cost);
             let used = settlement.used(reserved);
             let forgiven = self.correct(now, column, reserved, used);
+            settled.reserved = reserved.max(settled.reserved);
             settled.used = used.max(settled.used);
             settled.forgiven = forgiven.max(settled.forgiven);
         }

@@ -71,6 +71,10 @@ where
                 settings.observe.decided(&Decision::Exempt);
                 return ResponseFuture::passed(self.inner.call(Request::from_parts(parts, body)), None);
             }
+            Claimed::Lacks(part) if settings.decider.policy().on_limit() == OnLimit::Warn => {
+                settings.observe.decided(&Decision::Unknown(&part));
+                return ResponseFuture::passed(self.inner.call(Request::from_parts(parts, body)), None);
+            }
             Claimed::Lacks(part) => {
                 begin::cancel(&mut parts.extensions);
                 return ResponseFuture::refused(settings.unknown(&part, &parts));

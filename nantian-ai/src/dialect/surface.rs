@@ -120,7 +120,11 @@ impl Surface {
     pub fn detect_decoded(method: &Method, path: &str, headers: &HeaderMap) -> Result<Self, Error> {
         Self::detect(method, path, headers).or_else(|error| {
             let loosely = path.to_ascii_lowercase().replace("%2f", "/");
-            if loosely == path { Err(error) } else { Self::detect(method, &loosely, headers).map_err(|_| error) }
+            if loosely == path {
+                Err(error)
+            } else {
+                Self::detect(method, &loosely, headers).map_err(|_| error)
+            }
         })
     }
 

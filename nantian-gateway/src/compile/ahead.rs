@@ -1,6 +1,9 @@
 //! What limits have to know of what follows them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::compiler::Compiler;
 use crate::{
@@ -14,7 +17,7 @@ impl Compiler<'_> {
         Ahead {
             models: self.models(rule),
             is_attempt: false,
-            upstreams: rule.backends.iter().filter_map(|share| self.upstream(&share.target)).collect(),
+            upstreams: asked(rule).filter_map(|share| self.upstream(&share.target)).collect(),
             is_routed_by_model: !rule.backends.iter().any(is_service) && rule.backends.iter().any(is_model),
             others_spend: rule.backends.iter().any(|share| is_service(share) || self.may_rewrite(share)),
         }
@@ -40,30 +43,33 @@ impl Compiler<'_> {
         Some(Upstream { target, outputs: observer.outputs() })
     }
 
-    /// What the models of a rule are: an AIService goes by its name and by that of its model.
+    /// What the models of a rule are: an AIService goes by its name and by that of its model. A name that several have is
+    /// none, and their shares decide, as where an AIService is chosen.
     fn models(&self, rule: &ir::Rule) -> Models {
-        let services = rule.backends.iter().filter_map(|share| match &share.target {
-            ir::Target::AiService(name) => Some((name, self.ir.ai_services.get(name)?)),
-            _ => None,
-        });
-        let (mut models, mut count) = (BTreeMap::new(), 0);
+        let services: Vec<_> = asked(rule)
+            .filter_map(|share| match &share.target {
+                ir::Target::AiService(name) => Some((name, self.ir.ai_services.get(name)?)),
+                _ => None,
+            })
+            .collect();
+        let Some((_, first)) = services.first() else { return Models::Asked };
+        // Whatever the body says, it is the only one.
+        if services.len() == asked(rule).count()
+            && services.iter().all(|(_, service)| service.model == first.model)
+        {
+            return Models::Only(Arc::from(&*first.model));
+        }
+        let (mut models, mut shared) = (BTreeMap::new(), Vec::new());
         for (name, service) in services {
             let model: Arc<str> = Arc::from(&*service.model);
-            models.insert(name.name.to_string(), Arc::clone(&model));
-            models.insert(service.model.clone(), model);
-            count += 1;
+            for known_as in BTreeSet::from([&*name.name, &*service.model]) {
+                if models.insert(known_as.to_owned(), Arc::clone(&model)).is_some() {
+                    shared.push(known_as);
+                }
+            }
         }
-        let first = models.values().next().filter(|first| {
-            // Whatever the body says, it is the only one: what does not resolve is passed over.
-            let is_asked = |share: &&ir::WeightedBackend| is_service(share) || is_model(share);
-            count == rule.backends.iter().filter(is_asked).count()
-                && models.values().all(|model| model == *first)
-        });
-        match first {
-            Some(only) => Models::Only(Arc::clone(only)),
-            None if models.is_empty() => Models::Asked,
-            None => Models::Known(Arc::new(models)),
-        }
+        shared.into_iter().for_each(|name| drop(models.remove(name)));
+        Models::Known(Arc::new(models))
     }
 
     /// Whether the filters or plugins of a share may make another operation of a request.
@@ -76,6 +82,11 @@ impl Compiler<'_> {
         share.filters.iter().any(|filter| matches!(filter, ir::Filter::UrlRewrite(_)))
             || [&share.policies].into_iter().chain(of_target).any(|policies| !policies.plugins.is_empty())
     }
+}
+
+/// The shares of a rule that get requests: what has no weight, or does not resolve beside others, is passed over.
+fn asked(rule: &ir::Rule) -> impl Iterator<Item = &ir::WeightedBackend> {
+    rule.backends.iter().filter(|share| share.weight > 0 && (is_service(share) || is_model(share)))
 }
 
 /// Whether it leads to an AIService.

@@ -97,12 +97,13 @@ impl SharedReservation {
                 if let Some(local) = local {
                     local.settle_once_at(now, settlement);
                 }
-                let mut settled = Settled { reserved: self.0.cost.tokens, used: 0, forgiven: 0 };
+                let mut settled = Settled { reserved: 0, used: 0, forgiven: 0 };
                 self.correct(|limit, reserved| {
                     if limit.unit() != Unit::Tokens {
                         return reserved;
                     }
                     let used = settlement.used(reserved);
+                    settled.reserved = reserved.max(settled.reserved);
                     settled.used = used.max(settled.used);
                     used
                 });

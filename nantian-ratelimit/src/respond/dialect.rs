@@ -103,16 +103,19 @@ impl Dialect {
         {
             return Some(Self::Grpc);
         }
-        let mut segments = request.uri.path().split('/').skip(1);
-        let ends_in = |wanted: &[&str]| wanted.iter().any(|end| request.uri.path().ends_with(end));
+        let path = request.uri.path().trim_end_matches('/');
+        let mut segments = path.split('/').skip(1);
+        let ends_in = |wanted: &[&str]| wanted.iter().any(|end| path.ends_with(end));
         if request.headers.contains_key("anthropic-version")
-            || ends_in(&["/v1/messages"])
-            || request.uri.path().contains("/v1/messages/")
+            || ends_in(&["/messages", "/messages/count_tokens"])
+            || path.contains("/v1/messages/")
         {
             Some(Self::Anthropic)
         } else if ends_in(&["/api/chat", "/api/generate", "/api/embed", "/api/embeddings"]) {
             Some(Self::Ollama)
-        } else if segments.any(|segment| segment == "v1") {
+        } else if ends_in(&["/chat/completions", "/completions", "/responses", "/embeddings"])
+            || segments.any(|segment| segment == "v1")
+        {
             Some(Self::OpenAi)
         } else {
             None

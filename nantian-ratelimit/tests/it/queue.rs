@@ -296,3 +296,21 @@ async fn a_line_admits_no_more_than_bucket_and_refill() {
     let elapsed = begun.elapsed().as_secs();
     assert!(passed.len() as u64 >= 60 + elapsed - 25, "{} in {elapsed} s: nothing is lost", passed.len());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_higher_limit_lets_those_who_wait_pass_at_once() {
+    let before = limiter(Limit::requests_per_minute(2), Queue::default());
+    let service = service(&before);
+    for _ in 0..2 {
+        assert_eq!(ask(&service, of("a")).await, 200);
+    }
+    let begun = Instant::now();
+    let waiting: Vec<_> = (0..3).map(|_| tokio::spawn(ask(&service, of("a")))).collect();
+    sleep(Duration::from_secs(1)).await;
+    let policy = Policy::builder().limit(Limit::requests_per_minute(6000)).scope("header:x".parse().unwrap());
+    before.with_policy(policy.build().unwrap());
+    for task in waiting {
+        assert_eq!(task.await.unwrap(), 200);
+    }
+    assert_eq!(begun.elapsed(), Duration::from_secs(1));
+}

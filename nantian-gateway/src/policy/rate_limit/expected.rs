@@ -62,7 +62,9 @@ impl Expected {
             input.saturating_add(self.output(&upstream.outputs, facts))
         };
         let named = facts.model.as_deref();
-        let tokens = match self.models.iter().find(|upstream| named.is_some_and(|name| upstream.is(name))) {
+        let mut called = self.models.iter().filter(|upstream| named.is_some_and(|name| upstream.is(name)));
+        // A name that several have is none.
+        let tokens = match called.next().filter(|_| called.next().is_none()) {
             Some(upstream) => Some(of(upstream)),
             None => self.models.iter().map(of).max(),
         };

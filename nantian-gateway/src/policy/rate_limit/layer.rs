@@ -103,7 +103,8 @@ impl RateLimits {
                 of_process: Arc::clone(metrics),
             };
             let expected = expected.clone().filter(|_| limiter.policy().counts(Unit::Tokens));
-            let costs = expected.and_then(|expected| Costs::of(limiter.policy(), ahead.others_spend, expected));
+            let costs =
+                expected.and_then(|expected| Costs::of(limiter.policy(), ahead.others_spend, expected));
             let layer = limiter
                 .layer()
                 // One that no CORS filter has answered reaches the backend, and costs what it costs.
