@@ -189,9 +189,16 @@ async fn a_limit_by_model_counts_the_models_there_are() {
                 ),
                 rule("/v1", &to("plain")),
                 rule("/one", &to_ai("single")),
+                rule(
+                    "/moved",
+                    "backendRefs: [{group: gateway.nantian.dev, kind: AIService, name: new}, \
+                     {group: gateway.nantian.dev, kind: AIService, name: old, weight: 0}]",
+                ),
             ],
         )
         .manifest("single", &ai_service("single", "model-1", &provider))
+        .manifest("new", &ai_service("new", "model-2", &provider))
+        .manifest("old", &ai_service("old", "model-3", &provider))
         .manifest("limits", &on_route("requestsPerMinute: 1, scope: model"))
         .start()
         .await;
@@ -211,6 +218,8 @@ async fn a_limit_by_model_counts_the_models_there_are() {
     assert_eq!(ask("/v1/chat/completions", "other").await, 200);
     assert_eq!(ask("/one/v1/chat/completions", "single").await, 200);
     assert_eq!(ask("/one/v1/chat/completions", "invented").await, 429, "there is only one to be asked");
+    assert_eq!(ask("/moved/v1/chat/completions", "new").await, 200);
+    assert_eq!(ask("/moved/v1/chat/completions", "old").await, 429, "nobody asks that one");
     let seen = provider.seen();
     assert!(seen.iter().all(|request| request.json()["messages"][0]["content"] == "hi"), "bodies pass");
 }

@@ -1,6 +1,7 @@
 //! Requests that are decided on before their bodies are read.
 
 use std::convert::Infallible;
+use std::slice;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -90,7 +91,7 @@ async fn whoever_is_over_a_limit_of_requests_is_refused_before_the_body_is_read(
 async fn whoever_has_used_up_its_tokens_is_refused_before_the_body_is_read() {
     let limiter = per_minute(10, 100);
     let layer = RateLimitLayer::new(limiter.clone());
-    assert_eq!(journey(&[layer.clone()], 100).await.status(), 200);
+    assert_eq!(journey(slice::from_ref(&layer), 100).await.status(), 200);
     let (mut parts, ()) = Request::new(()).into_parts();
     assert_eq!(layer.begin(&mut parts).await.unwrap_err().status(), 429);
     assert_eq!(left(&limiter), [9, 0]);
@@ -137,7 +138,7 @@ async fn a_policy_that_warns_is_left_to_the_service() {
     let log = Log::default();
     let layer = RateLimitLayer::new(limiter.clone()).observe(log.clone());
     for _ in 0..2 {
-        assert_eq!(journey(&[layer.clone()], 1).await.status(), 200);
+        assert_eq!(journey(slice::from_ref(&layer), 1).await.status(), 200);
     }
     assert_eq!(log.entries(), ["admitted", "warned by requests-per-minute"]);
 }

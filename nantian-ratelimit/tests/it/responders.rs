@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use axum::body::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use nantian_ratelimit::{Limit, Limiter, MissingKey, Policy, RateLimitLayer};
+use nantian_ratelimit::{Limit, Limiter, MissingKey, OnLimit, Policy, RateLimitLayer};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::layer::echo;
@@ -44,6 +44,7 @@ async fn a_refusal_is_in_the_words_of_the_clients_api() {
         second_answer(requests(), || post("/v1/messages")).await,
         second_answer(requests(), || post("/v1/messages/count_tokens")).await,
         second_answer(requests(), || post("/").header("anthropic-version", "2023-06-01")).await,
+        second_answer(requests(), || post("/any/messages/")).await,
     ] {
         assert_eq!(anthropic.0.status(), 429);
         assert!(
@@ -51,6 +52,10 @@ async fn a_refusal_is_in_the_words_of_the_clients_api() {
                 .1
                 .starts_with(r#"{"type":"error","error":{"type":"rate_limit_error","message":"rate limit"#)
         );
+    }
+    for path in ["/chat/completions", "/openai/deployments/x/chat/completions/", "/embeddings"] {
+        let (_, body) = second_answer(requests(), || post(path)).await;
+        assert!(body.starts_with(r#"{"error":{"message":"rate limit"#), "{path}: {body}");
     }
     let (_, body) = second_answer(requests(), || post("/api/chat")).await;
     assert!(body.starts_with(r#"{"error":"rate limit reached"#));
@@ -101,6 +106,14 @@ async fn a_request_that_lacks_its_key_shares_passes_or_is_refused() {
     assert_eq!(ask(MissingKey::Reject, "apiKey", "/v1/models").await, [401, 401]);
     assert_eq!(ask(MissingKey::Reject, "user", "/").await, [401, 401]);
     assert_eq!(ask(MissingKey::Reject, "header:x-tenant", "/").await, [400, 400]);
+}
+
+#[tokio::test]
+async fn a_policy_that_warns_refuses_nobody_who_lacks_its_key() {
+    let policy = Policy::builder().limit(Limit::requests_per_minute(1)).scope("apiKey".parse().unwrap());
+    let policy = policy.missing_key(MissingKey::Reject).on_limit(OnLimit::Warn).build().unwrap();
+    let service = RateLimitLayer::new(Limiter::new(policy)).layer(service_fn(echo));
+    assert_eq!(service.oneshot(Request::new(())).await.unwrap().status(), 200);
 }
 
 #[tokio::test]

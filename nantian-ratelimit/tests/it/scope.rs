@@ -71,6 +71,9 @@ fn an_api_key_is_the_credential_however_it_is_sent() {
     }
     assert_eq!(value("apiKey", with_header("authorization", "Basic eDp5")), Some(b"Basic eDp5".to_vec()));
     assert_eq!(value("apiKey", Request::new(())), None);
+    let asked = |uri: &str| value("apiKey", Request::builder().uri(uri).body(()).unwrap());
+    assert_eq!(asked("/v1beta/models/x:generateContent?alt=sse&key=sk-1"), key);
+    assert_eq!(asked("/?monkey=sk-1"), None);
 }
 
 #[test]

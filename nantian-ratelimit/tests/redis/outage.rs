@@ -32,7 +32,7 @@ async fn an_outage_begins_where_the_server_left_off_and_ends_without_a_burst() {
 #[tokio::test]
 async fn a_frozen_server_costs_a_few_timeouts_then_nothing() {
     let server = Server::start().await;
-    let replica = server.replica_that(OnOutage::Local, Some(1)).await;
+    let replica = server.hasty_replica(Some(1)).await;
     let limiter = replica.store.limiter("quota", policy([per_day(10_000)]));
     assert_eq!(admitted(&limiter, "alice", 10).await, 10);
     server.freeze();
@@ -100,7 +100,7 @@ async fn settlements_of_an_outage_count_afterwards() {
 #[tokio::test]
 async fn it_is_told_why_the_server_is_away() {
     let mut server = Server::start().await;
-    let replica = server.replica().await;
+    let replica = server.hasty_replica(None).await;
     assert_eq!(replica.store.status().fault, None);
     let url = server.url().to_string().replace("redis://", "redis://:wrong@").parse().unwrap();
     let (stranger, driver) = RedisStore::builder(url).connect_timeout(Duration::from_secs(10)).build();

@@ -8,13 +8,15 @@ use nantian_ratelimit::redis::{OnOutage, RedisStore, RedisUrl, SharedLimiter, Sh
 use nantian_ratelimit::{Cost, Denied, Policy};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 /// A server that ends with the test.
 pub(crate) struct Server {
     port: u16,
+    /// Bound and not listening: the port is nobody else's while the server is away.
+    _held: TcpSocket,
     options: Vec<String>,
     process: Option<Child>,
     directory: TempDir,
@@ -35,7 +37,8 @@ impl Server {
     pub(crate) async fn start_with(options: impl Fn() -> Vec<String>) -> Self {
         for _ in 0..10 {
             let directory = TempDir::new().unwrap();
-            let mut server = Self { port: free_port(), options: options(), process: None, directory };
+            let (port, held) = held_port();
+            let mut server = Self { port, _held: held, options: options(), process: None, directory };
             if server.launch().await {
                 return server;
             }
@@ -126,9 +129,17 @@ impl Server {
     }
 
     pub(crate) async fn replica_that(&self, on_outage: OnOutage, replicas: Option<u32>) -> Replica {
-        let builder = RedisStore::builder(self.url()).on_outage(on_outage);
-        // A busy machine is no outage: the tests of outages bring about what takes longer.
-        let builder = builder.command_timeout(TIMEOUT);
+        // A busy machine is no outage.
+        self.replica_within(Duration::from_secs(5), on_outage, replicas).await
+    }
+
+    /// A replica that soon notices that the server is frozen.
+    pub(crate) async fn hasty_replica(&self, replicas: Option<u32>) -> Replica {
+        self.replica_within(TIMEOUT, OnOutage::Local, replicas).await
+    }
+
+    async fn replica_within(&self, timeout: Duration, on_outage: OnOutage, replicas: Option<u32>) -> Replica {
+        let builder = RedisStore::builder(self.url()).on_outage(on_outage).command_timeout(timeout);
         let (store, driver) = match replicas {
             Some(replicas) => builder.replicas(replicas).build(),
             None => builder.build(),
@@ -137,6 +148,13 @@ impl Server {
         replica.is_reachable(true).await;
         replica
     }
+}
+
+fn held_port() -> (u16, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    (socket.local_addr().unwrap().port(), socket)
 }
 
 pub(crate) fn free_port() -> u16 {
@@ -151,7 +169,7 @@ async fn ask(port: u16, command: &str) -> Option<String> {
     Some(answer.strip_suffix("+OK\r\n")?.to_owned())
 }
 
-/// How long the replicas of these tests wait for an answer.
+/// How long hasty replicas wait for an answer.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Drop for Server {
