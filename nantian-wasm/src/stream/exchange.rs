@@ -203,25 +203,25 @@ impl Exchange {
         }
     }
 
-    /// Moves the parts of a request in, or back out again.
-    pub(crate) fn swap_request(&mut self, parts: &mut request::Parts) {
+    /// Moves the parts of a request in; [`return_request`](Self::return_request) moves them back.
+    pub(crate) fn lend_request(&mut self, parts: &mut request::Parts) {
         std::mem::swap(&mut self.request.method, &mut parts.method);
         std::mem::swap(&mut self.request.uri, &mut parts.uri);
-        if let Some(headers) = self.request.headers.map_mut() {
-            std::mem::swap(headers, &mut parts.headers);
-        }
         self.request.version = parts.version;
+        self.request.headers = std::mem::take(&mut parts.headers).into();
     }
 
-    /// Leaves a copy of a request for later callbacks to look at.
-    pub(crate) fn keep_request(&mut self, parts: &request::Parts) {
-        self.request = RequestHead {
-            scheme: self.request.scheme.take(),
-            method: parts.method.clone(),
-            uri: parts.uri.clone(),
-            version: parts.version,
-            headers: HeaderFields::copy_of(&parts.headers),
-        };
+    /// Moves the parts of a request back, leaving a copy of them if later callbacks may look at them.
+    pub(crate) fn return_request(&mut self, parts: &mut request::Parts, keep: bool) {
+        let request = &mut self.request;
+        std::mem::swap(&mut request.method, &mut parts.method);
+        std::mem::swap(&mut request.uri, &mut parts.uri);
+        parts.headers = request.headers.take();
+        if keep {
+            request.method.clone_from(&parts.method);
+            request.uri.clone_from(&parts.uri);
+            request.headers = HeaderFields::copy_of(&parts.headers);
+        }
     }
 
     /// Moves the parts of a response in; [`return_response`](Self::return_response) moves them back.
@@ -234,9 +234,7 @@ impl Exchange {
     pub(crate) fn return_response(&mut self, parts: &mut response::Parts, keep: bool) {
         let Some(response) = self.response.as_mut() else { return };
         parts.status = response.status;
-        if let Some(headers) = response.headers.map_mut() {
-            parts.headers = std::mem::take(headers);
-        }
+        parts.headers = response.headers.take();
         if keep {
             response.headers = HeaderFields::copy_without(&parts.headers, &TRANSFER_ENCODING);
         }

@@ -29,6 +29,12 @@ impl HeaderFields {
         Self { map: OnceCell::new(), packed: pack(fields, map.len()) }
     }
 
+    /// Takes the map out, which leaves an empty one.
+    pub(crate) fn take(&mut self) -> HeaderMap {
+        let _: &HeaderMap = self;
+        std::mem::take(self).map.into_inner().unwrap_or_default()
+    }
+
     /// The map, to be changed; it is always there.
     pub(crate) fn map_mut(&mut self) -> Option<&mut HeaderMap> {
         let _: &HeaderMap = self;

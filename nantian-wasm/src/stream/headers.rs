@@ -267,10 +267,7 @@ impl StreamContext {
         if let Some(exchange) = self.exchange.as_mut() {
             let is_resized = |seat: &Seat| seat.request.is_resized;
             self.request.is_resized = exchange.seats.iter().any(is_resized);
-            exchange.swap_request(parts);
-            if keep {
-                exchange.keep_request(parts);
-            }
+            exchange.return_request(parts, keep);
         }
     }
 

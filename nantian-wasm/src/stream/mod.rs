@@ -143,7 +143,7 @@ impl StreamContext {
                 this.awaits_events = accepts_events(&parts.headers);
                 if let Some(exchange) = this.exchange.as_mut() {
                     join(&mut parts.headers, MapKind::RequestHeaders);
-                    exchange.swap_request(parts);
+                    exchange.lend_request(parts);
                 }
             }
             let action = this.drive_headers(Direction::Request, end_of_stream);
