@@ -361,7 +361,7 @@ class Ollama(Client):
 
 CLIENTS = {"openai": OpenAi, "openai-responses": Responses, "anthropic": Anthropic, "ollama": Ollama}
 FEATURES = ["chat", "stream", "tool_calls", "streamed_tool_calls", "reasoning", "picture", "structured", "error", "broken_stream",
-            "disconnect", "embeddings", "failover"]
+            "disconnect", "embeddings", "failover", "thoughtless"]
 # What is asked of a provider that stands in for another one.
 STANDING_IN = ["chat", "stream", "tool_calls", "streamed_tool_calls", "reasoning", "structured"]
 # Providers that make none, or not with this model, with what a refusal says; and what it is for each client that can ask.
@@ -380,6 +380,8 @@ def check(feature, reach, dialect, world):
     elif feature == "failover":
         for first, asked in world.asked.items():
             stands_in(reach(f"{first}-else-{dialect}"), first, asked)
+    elif feature == "thoughtless":
+        return does_without(reach, dialect)
     elif not hasattr(client, feature):
         return "-"
     elif feature == "embeddings" and dialect in WITHOUT_EMBEDDINGS:
@@ -402,13 +404,26 @@ def stands_in(client, first, asked):
         assert asked.is_set(), f"{feature}: {first} was not asked"
 
 
+def does_without(reach, dialect):
+    """Whether a client that asks for thinking is served by a model at Ollama that does not think. Its own clients ask it themselves."""
+    if dialect != "ollama":
+        return "-"
+    client = reach("thoughtless")
+    if isinstance(client, Ollama):
+        fails_with(ollama.ResponseError, 400, providers.DOES_NOT_THINK, client.reasoning)
+        return "refused"
+    client.reasoning()
+    return "ok"
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def manifests(port, ports, overloaded):
+def manifests(port, world):
+    ports = world.ports
     yield f"""
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
@@ -430,15 +445,17 @@ stringData: {{token: {KEY}, account: "{ACCOUNT}:{KEY}"}}
 """
     for dialect, upstream in ports.items():
         yield service(dialect, dialect, upstream)
-        yield service(f"{dialect}-overloaded", dialect, overloaded[dialect])
+        yield service(f"{dialect}-overloaded", dialect, world.overloaded[dialect])
         yield route(dialect, f"{{group: gateway.nantian.dev, kind: AIService, name: {dialect}}}")
         for first in ports:
             yield route(f"{first}-else-{dialect}", f"""
         {{group: gateway.nantian.dev, kind: AIService, name: {first}-overloaded}},
         {{group: gateway.nantian.dev, kind: AIService, name: {dialect}}}""")
+    yield service("thoughtless", "ollama", world.thoughtless, providers.THOUGHTLESS)
+    yield route("thoughtless", "{group: gateway.nantian.dev, kind: AIService, name: thoughtless}")
 
 
-def service(name, dialect, upstream):
+def service(name, dialect, upstream, model=None):
     prefix = {"ollama": "api", "gemini": "v1beta", "bedrock": ""}.get(dialect, "v1")
     auth = {"anthropic": "apiKey", "gemini": "apiKey", "bedrock": "aws"}.get(dialect, "bearer")
     # OpenAI itself would be asked in the newer dialect where a client speaks it.
@@ -451,7 +468,7 @@ metadata: {{name: {name}, namespace: demo}}
 spec:
   provider: {provider}
   format: {dialect}
-  model: "{MODELS[dialect]}"
+  model: "{model or MODELS[dialect]}"
   endpoint: http://127.0.0.1:{upstream}/{prefix}{region}
   auth: {{type: {auth}, secret: key, key: {entry}}}
 """
@@ -492,6 +509,7 @@ class World:
         overloaded = {dialect: providers.start_overloaded(dialect) for dialect in DIALECTS}
         self.ports = {dialect: port for dialect, (port, _) in servers.items()}
         self.gone = {dialect: gone for dialect, (_, gone) in servers.items()}
+        self.thoughtless = providers.start_thoughtless()
         self.overloaded = {dialect: port for dialect, (port, _) in overloaded.items()}
         self.asked = {dialect: asked for dialect, (_, asked) in overloaded.items()}
 
@@ -514,7 +532,7 @@ def main():
     world = World()
     port, admin = free_port(), free_port()
     with tempfile.TemporaryDirectory() as directory:
-        text = "\n---\n".join(manifests(port, world.ports, world.overloaded))
+        text = "\n---\n".join(manifests(port, world))
         pathlib.Path(directory, "world.yaml").write_text(text)
         gateway = subprocess.Popen([GATEWAY, "run", "--manifests", directory, "--feature-gates", "AllAlpha=true",
                                     "--admin-addr", f"127.0.0.1:{admin}", "--log-level", "warn"])

@@ -34,6 +34,8 @@ MODELS = {
     "gemini": "gemini-3-pro-preview",
     "ollama": "qwen3",
 }
+# A model at Ollama that does not think, and what is said of that.
+THOUGHTLESS, DOES_NOT_THINK = "llama3.1:8b", "does not support thinking"
 # What a model thinks before it calls tools, if it is asked to think, and what it signs it with.
 THOUGHT, SIGNATURE = "Two cities.", "c2lnbmVk"
 VECTORS = {"one": [0.5, -0.25], "two": [1.0, 2.0]}
@@ -815,6 +817,20 @@ class Overloaded:
         if body.get("stream"):
             return self.stream([self.error_event("no room")])
         return self.json(503, self.error("overloaded_error", "no room"))
+
+
+class Thoughtless:
+    """Ollama with a model that does not think: a wish for it is refused, however it is put."""
+
+    def check(self, body):
+        if body.get("think"):
+            raise Refusal(f'"{self.model}" {DOES_NOT_THINK}')
+        super().check(body)
+
+
+def start_thoughtless():
+    """Serves a model at Ollama that does not think on a free port."""
+    return serve("ollama", (Thoughtless, DIALECTS["ollama"]), {"model": THOUGHTLESS})
 
 
 def start(dialect):
