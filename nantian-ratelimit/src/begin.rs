@@ -78,7 +78,7 @@ impl RateLimitLayer {
         };
         match outcome {
             Outcome::Admitted(charge) => {
-                let taken = ReservationHandle::new(charge, Arc::clone(settings), None);
+                let taken = ReservationHandle::new(charge, Arc::clone(settings));
                 let beginning = Beginning { settings: Arc::clone(settings), taken, waited };
                 request.extensions.get_or_insert_default::<Begun>().0.push(beginning);
                 Ok(())

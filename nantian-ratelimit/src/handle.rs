@@ -1,6 +1,8 @@
 //! The reservation of a request that is on its way, for whoever learns what it used.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use http::Extensions;
 
 use crate::decide::Charge;
 use crate::error::Denied;
@@ -47,16 +49,24 @@ struct Handle {
     /// An attempt at the request has used tokens.
     is_used: AtomicBool,
     settings: Arc<Settings>,
-    /// The handle of the limiter around this one.
-    outer: Option<ReservationHandle>,
+    /// The handle of the limiter around this one, once the request has come here from there.
+    outer: OnceLock<ReservationHandle>,
 }
 
 // === impl ReservationHandle ===
 
 impl ReservationHandle {
-    pub(crate) fn new(charge: Charge, settings: Arc<Settings>, outer: Option<Self>) -> Self {
+    pub(crate) fn new(charge: Charge, settings: Arc<Settings>) -> Self {
         let [is_settled, is_used] = [(); 2].map(|()| AtomicBool::new(false));
-        Self(Arc::new(Handle { charge, is_settled, is_used, settings, outer }))
+        Self(Arc::new(Handle { charge, is_settled, is_used, settings, outer: OnceLock::new() }))
+    }
+
+    /// Takes its place in a request, within the limiter around.
+    pub(crate) fn enter(&self, request: &mut Extensions) {
+        if let Some(outer) = request.insert(self.clone()) {
+            // It enters once.
+            let _ = self.0.outer.set(outer);
+        }
     }
 
     /// Settles the request's tokens now, unless they are settled.
@@ -91,7 +101,7 @@ impl ReservationHandle {
 
     /// This handle, then that of the limiter around it, and so on.
     fn outwards(&self) -> impl Iterator<Item = &Self> {
-        std::iter::successors(Some(self), |handle| handle.0.outer.as_ref())
+        std::iter::successors(Some(self), |handle| handle.0.outer.get())
     }
 
     fn settle_own(&self, settlement: Settlement) {

@@ -73,7 +73,8 @@
 //! # What it does not do
 //!
 //! - What requests use is learned for each limiter ([`Limiter::typical_tokens`]). Whoever reads bodies knows more: put what is
-//!   expected into [`EstimatedTokens`]; an [`OutputEstimate`] for each model tells how long answers become.
+//!   expected into [`EstimatedTokens`]; an [`OutputEstimate`] for each model tells how long answers become. Ask
+//!   [`RateLimitLayer::begin`] before a body is read, or callers over their limits have theirs read, too.
 //! - A token is a token: whoever counts cached ones for less settles with the number that is to count.
 //! - Each decision about shared limits asks the server, unless it has just denied the same; no replica takes a slice of a limit
 //!   ahead of its requests.

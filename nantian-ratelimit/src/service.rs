@@ -122,8 +122,7 @@ impl Settings {
         match (outcome, self.decider.policy().on_limit()) {
             (Outcome::Admitted(charge), _) => {
                 let mut request = Request::from_parts(parts, body);
-                let outer = request.extensions().get::<ReservationHandle>().cloned();
-                let handle = ReservationHandle::new(charge, Arc::clone(self), outer);
+                let handle = ReservationHandle::new(charge, Arc::clone(self));
                 let ticket = self.admitted(handle, begun, &mut request);
                 Verdict::Pass(request, Some(ticket))
             }
@@ -191,7 +190,7 @@ impl Settings {
     ) -> Ticket {
         self.observe.decided(&Decision::Admitted(handle.levels()));
         if self.counts_tokens() {
-            request.extensions_mut().insert(handle.clone());
+            handle.enter(request.extensions_mut());
         }
         Ticket::new(handle, begun)
     }

@@ -39,7 +39,7 @@ impl Metrics {
         counters(
             encoder,
             "nantian_rate_limit_tokens",
-            "LLM tokens of requests that are over: reserved before, used after, the difference, and debt that nobody pays",
+            "LLM tokens of requests that are over: reserved before, used after, the difference, and debt that nobody pays, which only limits of this process tell",
             tokens,
         )?;
         gauges(
@@ -57,7 +57,7 @@ impl Metrics {
         gauge(
             encoder,
             "nantian_rate_limit_store_up",
-            "Whether the store of the limits is asked; 0 means that each replica goes on with its share",
+            "Whether the store of the limits is asked; 0 means that each replica goes on with its share, or with all as long as it knows of no others",
             status.is_reachable.into(),
         )?;
         gauge(

@@ -13,10 +13,12 @@ use redis::{AsyncConnectionConfig, ErrorKind, Pipeline, RedisError, Value};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::agreed::Agreed;
+use super::census::Census;
 use super::fault::StoreFault;
 use super::script::GREET;
 use super::settle::Correction;
-use super::store::{Agreed, Errand, Inner, Link, bytes};
+use super::store::{Errand, Inner, Link, bytes};
 use crate::key::SharedSecret;
 
 /// How often the server is greeted.
@@ -46,11 +48,12 @@ pub struct RedisDriver {
     errands: mpsc::Receiver<Errand>,
     /// What this process is called.
     name: Vec<u8>,
+    census: Census,
 }
 
 impl RedisDriver {
     pub(super) fn new(store: Arc<Inner>, errands: mpsc::Receiver<Errand>) -> Self {
-        Self { store, errands, name: SharedSecret::random_bytes().to_vec() }
+        Self { store, errands, name: SharedSecret::random_bytes().to_vec(), census: Census::default() }
     }
 
     /// Connects, again and again, until it is dropped.
@@ -70,6 +73,7 @@ impl RedisDriver {
                         () = self.serve(connection) => {}
                     }
                     self.store.link.store(None);
+                    self.census.interrupted();
                     // One that held was no failure.
                     if begun.elapsed() > PAUSES.1 {
                         pause = PAUSES.0;
@@ -93,11 +97,7 @@ impl RedisDriver {
         loop {
             tokio::select! {
                 () = &mut over => return,
-                Some(errand) = self.errands.recv() => {
-                    if let Errand::Correct(correction) = errand {
-                        correction.lose();
-                    }
-                }
+                Some(errand) = self.errands.recv() => drop(errand),
             }
         }
     }
@@ -130,6 +130,7 @@ impl RedisDriver {
                     store.breaker.close();
                     store.fault.store(None);
                     (next, silent) = (Instant::now() + GREETINGS, 0);
+                    self.report().await;
                 }
                 Err(error) => {
                     self.note(StoreFault::from(&error));
@@ -143,8 +144,8 @@ impl RedisDriver {
     }
 
     /// Agrees with the other replicas on the secret, and counts them.
-    async fn greet(&self, connection: &MultiplexedConnection) -> Result<(), RedisError> {
-        let store = &self.store;
+    async fn greet(&mut self, connection: &MultiplexedConnection) -> Result<(), RedisError> {
+        let store = Arc::clone(&self.store);
         let mut commands = Pipeline::new();
         let greeting = commands.cmd("EVAL").arg(GREET).arg(2).arg(SECRET_KEY).arg(REPLICAS_KEY);
         // A server that has forgotten the secret is told the one that all replicas still know.
@@ -155,7 +156,8 @@ impl RedisDriver {
         let [secret, replicas] = <[Value; 2]>::try_from(greeted).map_err(|_| strange())?;
         let secret = bytes(Ok(secret))?;
         if let Value::Int(replicas) = replicas {
-            store.replicas.store(u32::try_from(replicas).unwrap_or(1).max(1), Ordering::Relaxed);
+            let told = u32::try_from(replicas).unwrap_or(1).max(1);
+            store.replicas.store(self.census.told(Instant::now(), told), Ordering::Relaxed);
         }
         let mut agreed = store.agreed.load_full();
         if agreed.bytes != secret {
@@ -209,25 +211,39 @@ impl RedisDriver {
         }
     }
 
+    /// Tells the server what was used without it.
+    async fn report(&self) {
+        // What is sent in vain may arrive all the same: not while answers fail to come.
+        if !self.store.breaker.is_clean() {
+            return;
+        }
+        let owed = self.store.owed.take();
+        let mut corrections = owed.iter().filter_map(|(limiter, key)| {
+            let limiter = limiter.upgrade()?;
+            let report = limiter.family().report(limiter.family().now(), key.own())?;
+            let items = report.into_items();
+            Some(Correction::new(limiter, key.clone(), items))
+        });
+        loop {
+            let batch: Vec<_> = corrections.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return;
+            }
+            self.send(batch).await;
+        }
+    }
+
     /// Sends corrections in one go; what the server does not take is owed.
     async fn send(&self, batch: Vec<Correction>) {
-        let Some(link) = self.store.link() else {
-            batch.into_iter().for_each(Correction::lose);
-            return;
-        };
-        let (batch, strangers): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|correction| correction.is_known_by(&link));
-        strangers.into_iter().for_each(Correction::lose);
+        let Some(link) = self.store.link() else { return };
+        let batch: Vec<_> = batch.into_iter().filter(|correction| correction.is_known_by(&link)).collect();
         let mut commands = Pipeline::new();
         for correction in &batch {
             commands.add_command(link.command(&correction.name(), &correction.order()));
         }
         let mut connection = link.connection.clone();
         let answers = connection.send_packed_commands(&commands, 0, batch.len());
-        let Ok(Ok(answers)) = timeout(self.store.command_timeout, answers).await else {
-            batch.into_iter().for_each(Correction::lose);
-            return;
-        };
+        let Ok(Ok(answers)) = timeout(self.store.command_timeout, answers).await else { return };
         for (correction, answer) in batch.into_iter().zip(answers) {
             if bytes(Ok(answer)).is_ok() {
                 correction.done();
@@ -235,9 +251,9 @@ impl RedisDriver {
             }
             // It may have lost the script.
             let (name, order) = (correction.name(), correction.order());
-            match timeout(self.store.command_timeout, self.store.decide(&link, &name, &order)).await {
-                Ok(Ok(_)) => correction.done(),
-                _ => correction.lose(),
+            let answer = timeout(self.store.command_timeout, self.store.decide(&link, &name, &order)).await;
+            if matches!(answer, Ok(Ok(_))) {
+                correction.done();
             }
         }
     }

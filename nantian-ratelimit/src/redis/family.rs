@@ -1,5 +1,6 @@
 //! What all limiters over the same levels have in common, whichever policy each was made for.
 
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -204,8 +205,13 @@ impl Report {
     }
 
     /// The server has answered.
-    pub(super) fn delivered(mut self) {
-        self.items = Items::default();
+    pub(super) fn delivered(self) {
+        self.into_items();
+    }
+
+    /// What is to be reported, for whoever sees to it.
+    pub(super) fn into_items(mut self) -> Items {
+        mem::take(&mut self.items)
     }
 }
 

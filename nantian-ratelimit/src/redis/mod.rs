@@ -29,10 +29,11 @@
 //! A decision waits at most [`RedisStoreBuilder::command_timeout`]. After five failures in a row, or ten of twenty, nobody
 //! asks any more until the [`RedisDriver`] has heard from the server again; meanwhile [`OnOutage`] decides. The default is
 //! the share of one replica: each process has a limiter for `limit / replicas` that also sees every decision of the
-//! server's, so that an outage begins where the server left off. What is used during the outage is reported afterwards,
-//! so that its end is no second burst.
+//! server's, so that an outage begins where the server left off. What is used during the outage is reported as soon as the server
+//! is back, of up to 4096 keys by the driver and of the others with the next decision on them, so that its end is no second burst.
 //!
-//! Replicas are counted by their greetings to the server. A process that starts while it is away knows of no others, and takes
+//! Replicas are counted by their greetings to the server. More are believed at once, fewer when ten seconds have told of them without a
+//! break: a server that restarts counts from one on. A process that starts while it is away knows of no others, and takes
 //! the whole limit until it has heard from it, unless [`RedisStoreBuilder::replicas`] says how many there are.
 //!
 //! # How much may pass
@@ -49,12 +50,15 @@
 //!   most.
 //! - A request whose answer was lost may have been charged on the server all the same: on the safe side.
 
+mod agreed;
 mod breaker;
+mod census;
 mod denials;
 mod driver;
 mod family;
 mod fault;
 mod flight;
+mod owed;
 mod script;
 mod settle;
 mod shared;

@@ -1,6 +1,7 @@
 //! What was charged on a server, and what it is told when the real usage is known.
 
 use std::fmt;
+use std::mem;
 
 use super::family::Items;
 use super::script::{self, Order};
@@ -36,6 +37,8 @@ pub(super) enum Charged {
 }
 
 /// A correction on its way to the server.
+///
+/// Dropped before it is done, what the server is owed is reported later; what it owes refills by itself.
 pub(super) struct Correction {
     limiter: SharedLimiter,
     key: SharedKey,
@@ -85,6 +88,7 @@ impl SharedReservation {
                     unreported.settle_once_at(now, settlement);
                     // It may have taken longer than what was charged at first takes to refill.
                     self.0.limiter.family().remember_unreported(now);
+                    self.0.limiter.store().0.owed.note(&self.0.limiter, &self.0.key);
                 }
                 settlement.teach(self.0.limiter.whole().typical());
                 let settled = local.settle_once_at(now, settlement);
@@ -143,10 +147,12 @@ impl SharedReservation {
         if items.is_empty() {
             return;
         }
-        let correction = Correction::new(limiter.clone(), key.clone(), items);
-        if let Err(Errand::Correct(correction)) = limiter.store().0.hand_over(Errand::Correct(correction)) {
-            correction.lose();
-        }
+        // What the driver does not take is owed.
+        let _ = limiter.store().0.hand_over(Errand::Correct(Correction::new(
+            limiter.clone(),
+            key.clone(),
+            items,
+        )));
     }
 
     /// Whoever waits may find room now.
@@ -179,16 +185,20 @@ impl Correction {
     }
 
     /// The server has carried it out: whoever waits may find room now.
-    pub(super) fn done(self) {
-        if self.items.give_back() {
+    pub(super) fn done(mut self) {
+        if mem::take(&mut self.items).give_back() {
             self.limiter.family().current().denials.remove(self.key.remote());
             self.limiter.whole().lines().nudge(self.key.own());
         }
     }
+}
 
-    /// The server cannot be told: what it is owed is reported later, what it owes refills by itself.
-    pub(super) fn lose(self) {
-        self.limiter.family().owe(self.key.own(), &self.items);
+impl Drop for Correction {
+    fn drop(&mut self) {
+        if !self.items.is_empty() {
+            self.limiter.family().owe(self.key.own(), &self.items);
+            self.limiter.store().0.owed.note(&self.limiter, &self.key);
+        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! A policy whose levels are on a server.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use super::agreed::Agreed;
 use super::denials::Denial;
 use super::family::Family;
 use super::flight::Flight;
 use super::script::{self, Answer, Order};
 use super::settle::{Charged, SharedReservation};
-use super::store::{Agreed, Link, RedisStore};
+use super::store::{Link, RedisStore};
 use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::error::Denied;
@@ -35,6 +36,9 @@ pub enum OnOutage {
     /// Nobody: every request is refused, with 503.
     Closed,
 }
+
+/// A limiter that may be gone.
+pub(super) struct WeakLimiter(Weak<Shared>);
 
 /// Whose levels a request uses: one digest for this process, another that all replicas have in common.
 ///
@@ -175,6 +179,7 @@ impl SharedLimiter {
                 let unreported = current.unreported.admit_at(now, key.own, cost);
                 let unreported = unreported.ok().map(|unreported| unreported.reserve());
                 family.remember_unreported(now);
+                family.store.0.owed.note(self, key);
                 let levels = local.levels().clone();
                 let charged = Charged::Locally { local, unreported };
                 Verdict::Admitted(SharedReservation::new(self, key.clone(), cost, levels, charged))
@@ -199,6 +204,10 @@ impl SharedLimiter {
         (denial.at.saturating_add(wait) > now).then(|| current.denied(now, &denial, cost))
     }
 
+    pub(super) fn downgrade(&self) -> WeakLimiter {
+        WeakLimiter(Arc::downgrade(&self.0))
+    }
+
     /// The policy as it is, and where requests wait for it.
     pub(crate) fn whole(&self) -> &Limiter {
         &self.0.whole
@@ -209,7 +218,7 @@ impl SharedLimiter {
         self.0.family.current().local.clone()
     }
 
-    pub(super) fn family(&self) -> &Family {
+    pub(super) fn family(&self) -> &Arc<Family> {
         &self.0.family
     }
 }
@@ -218,6 +227,14 @@ impl fmt::Debug for SharedLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (policy, store) = (self.policy(), self.store());
         f.debug_struct("SharedLimiter").field("policy", policy).field("store", store).finish_non_exhaustive()
+    }
+}
+
+// === impl WeakLimiter ===
+
+impl WeakLimiter {
+    pub(super) fn upgrade(&self) -> Option<SharedLimiter> {
+        self.0.upgrade().map(SharedLimiter)
     }
 }
 

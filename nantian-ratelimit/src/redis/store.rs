@@ -11,16 +11,17 @@ use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 
+use super::agreed::Agreed;
 use super::breaker::Breaker;
 use super::driver::RedisDriver;
 use super::fault::StoreFault;
 use super::flight::Orphan;
+use super::owed::Owed;
 use super::script::{self, Answer, Order};
 use super::settle::Correction;
 use super::shared::{OnOutage, SharedLimiter};
 use super::transport::Transport;
 use super::url::RedisUrl;
-use crate::key::SharedSecret;
 use crate::policy::{MAX_LIMITS, Policy};
 
 /// Errands that may wait for the driver; more corrections are counted as if the server were away.
@@ -103,6 +104,8 @@ pub(super) struct Inner {
     /// Wakes the driver when the breaker has opened.
     pub(super) tripped: Notify,
     errands: mpsc::Sender<Errand>,
+    /// Keys whose use the server has not been told of.
+    pub(super) owed: Owed,
     counts: Counts,
 }
 
@@ -121,12 +124,6 @@ pub(super) enum Errand {
     Correct(Correction),
     /// Waits for an answer that nobody else waits for.
     SeeThrough(Orphan),
-}
-
-/// The secret that replicas hash keys under.
-pub(super) struct Agreed {
-    pub(super) secret: SharedSecret,
-    pub(super) bytes: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -254,6 +251,7 @@ impl RedisStoreBuilder {
             breaker: Breaker::default(),
             tripped: Notify::new(),
             errands: sender,
+            owed: Owed::default(),
             counts: Counts::default(),
         }));
         (store.clone(), RedisDriver::new(store.0, errands))
@@ -328,22 +326,6 @@ impl Inner {
 
     pub(super) fn count_remembered(&self) {
         self.counts.remembered.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-// === impl Agreed ===
-
-impl Agreed {
-    /// A secret that nobody has agreed on yet.
-    fn proposed() -> Self {
-        let bytes = SharedSecret::random_bytes();
-        Self { secret: SharedSecret::from_array(bytes), bytes: bytes.to_vec() }
-    }
-
-    /// The secret that a server tells; `None` if it is none.
-    pub(super) fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
-        let secret = SharedSecret::from_array(bytes.as_slice().try_into().ok()?);
-        Some(Self { secret, bytes })
     }
 }
 

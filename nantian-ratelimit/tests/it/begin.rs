@@ -132,6 +132,23 @@ async fn what_is_denied_in_either_step_costs_nothing_anywhere() {
 }
 
 #[tokio::test]
+async fn what_was_expected_to_use_no_tokens_settles_all_limits_around_all_the_same() {
+    let (outer, inner) = (per_minute(10, 1000), per_minute(10, 100));
+    let inner_layer = RateLimitLayer::new(inner.clone());
+    let service = RateLimitLayer::new(outer.clone()).layer(inner_layer.layer(service_fn(
+        async |request: Request<()>| {
+            request.extensions().get::<ReservationHandle>().unwrap().settle(Settlement::Used(30));
+            Ok::<_, Infallible>(Response::new(String::new()))
+        },
+    )));
+    let (mut parts, ()) = Request::new(()).into_parts();
+    inner_layer.begin(&mut parts).await.unwrap();
+    parts.extensions.insert(EstimatedTokens(0));
+    service.oneshot(Request::from_parts(parts, ())).await.unwrap();
+    assert_eq!((left(&outer), left(&inner)), (vec![9, 970], vec![9, 70]));
+}
+
+#[tokio::test]
 async fn a_policy_that_warns_is_left_to_the_service() {
     let policy = Policy::builder().limit(Limit::requests_per_minute(1)).on_limit(OnLimit::Warn);
     let limiter = Limiter::new(policy.build().unwrap());

@@ -6,7 +6,7 @@ use nantian_ratelimit::redis::{OnOutage, RedisStore, StoreFault, Verdict};
 use nantian_ratelimit::{Cost, Limit, LimitName, Settlement, Unit};
 use tokio::time::Instant;
 
-use crate::server::{Server, TIMEOUT, admit, admitted, eventually, policy};
+use crate::server::{Server, TIMEOUT, admit, admitted, eventually, policy, reaches};
 
 fn per_day(max: u64) -> Limit {
     let name = LimitName::new("requests-per-day").unwrap();
@@ -27,6 +27,24 @@ async fn an_outage_begins_where_the_server_left_off_and_ends_without_a_burst() {
     // The server has forgotten the thirty, but is told of the twenty.
     assert_eq!(admitted(&limiter, "alice", 200).await, 80);
     assert_eq!(admitted(&limiter, "bob", 200).await, 100);
+}
+
+#[tokio::test]
+async fn what_passed_in_an_outage_is_told_though_its_key_comes_back_elsewhere() {
+    let mut server = Server::start().await;
+    let one = server.replica_that(OnOutage::Local, Some(2)).await;
+    let two = server.replica_that(OnOutage::Local, Some(2)).await;
+    let [first, second] = [&one, &two].map(|replica| replica.store.limiter("quota", policy([per_day(100)])));
+    server.kill();
+    one.is_reachable(false).await;
+    two.is_reachable(false).await;
+    assert_eq!(admitted(&first, "alice", 100).await, 50);
+    server.restart().await;
+    one.is_reachable(true).await;
+    two.is_reachable(true).await;
+    reaches(&second, "alice", &[50]).await;
+    assert_eq!(admitted(&second, "alice", 100).await, 50);
+    assert_eq!(admitted(&first, "alice", 100).await, 0, "and it is told once");
 }
 
 #[tokio::test]

@@ -1,0 +1,25 @@
+//! What all replicas of a server agree on.
+
+use crate::key::SharedSecret;
+
+/// The secret that replicas hash keys under.
+pub(super) struct Agreed {
+    pub(super) secret: SharedSecret,
+    pub(super) bytes: Vec<u8>,
+}
+
+// === impl Agreed ===
+
+impl Agreed {
+    /// A secret that nobody has agreed on yet.
+    pub(super) fn proposed() -> Self {
+        let bytes = SharedSecret::random_bytes();
+        Self { secret: SharedSecret::from_array(bytes), bytes: bytes.to_vec() }
+    }
+
+    /// The secret that a server tells; `None` if it is none.
+    pub(super) fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
+        let secret = SharedSecret::from_array(bytes.as_slice().try_into().ok()?);
+        Some(Self { secret, bytes })
+    }
+}
