@@ -20,3 +20,13 @@ pub(crate) fn keep_alive<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     let keep_alive = TcpKeepalive::new().with_time(SILENCE).with_interval(INTERVAL).with_retries(QUESTIONS);
     socket.into().set_tcp_keepalive(&keep_alive)
 }
+
+/// Lets the kernel notice within the same two minutes that what was sent does not arrive; keep-alive is for silence only.
+///
+/// # Errors
+/// When the system refuses.
+pub(crate) fn limit_unanswered<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    socket.into().set_tcp_user_timeout(Some(SILENCE + INTERVAL * QUESTIONS))?;
+    Ok(())
+}

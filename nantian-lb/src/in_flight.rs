@@ -131,6 +131,22 @@ impl Seat {
         let state = enter_below(max, || self.in_flight(), || Arc::clone(&self.state))?;
         Some(InFlight::new(state, watch))
     }
+
+    /// Enters with `enter` as the one request that probation allows, if there is none yet.
+    pub(crate) fn probe(
+        &self,
+        watch: Watch,
+        enter: impl FnOnce(Watch) -> Option<InFlight>,
+    ) -> Option<InFlight> {
+        if !self.standing().begin_probe() {
+            return None;
+        }
+        let entered = enter(watch.probing());
+        if entered.is_none() {
+            self.standing().end_probe();
+        }
+        entered
+    }
 }
 
 /// The references that are no seats; more than that for a moment while seats come and go.
@@ -199,8 +215,10 @@ impl Watch {
     const OUTCOME: Self = Self(2);
     /// That it counts among all of the balancer.
     const COUNT: Self = Self(4);
+    /// That it is the one which shows how an endpoint in probation is.
+    const PROBE: Self = Self(8);
     /// The bits of the constants.
-    const BITS: u32 = 3;
+    const BITS: u32 = 4;
 
     pub(crate) fn of(config: &BalanceConfig) -> Self {
         let outcome = config.outlier.is_some() || config.decay().is_some();
@@ -210,6 +228,11 @@ impl Watch {
     /// This, and how long the response takes if `is_timed`.
     pub(crate) fn timed(self, is_timed: bool) -> Self {
         self.with(Self::TIME, is_timed)
+    }
+
+    /// This, of a request that shows how an endpoint in probation is.
+    fn probing(self) -> Self {
+        self.with(Self::PROBE, true)
     }
 
     fn with(self, part: Self, is_wanted: bool) -> Self {
@@ -232,9 +255,9 @@ impl Watch {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
     }
 
-    /// Only that it counts among all.
+    /// What is to be undone at the end.
     fn after_the_outcome(self) -> Self {
-        Self(self.0 & Self::COUNT.0)
+        Self(self.0 & (Self::COUNT.0 | Self::PROBE.0))
     }
 }
 
@@ -277,11 +300,14 @@ impl InFlight {
         }
     }
 
-    /// Ends the count among all, and notes what is known of a request of which nothing was told.
+    /// Ends the count among all and the probe, and notes what is known of a request of which nothing was told.
     fn end(&mut self) {
         let group = &self.state.group;
         if self.watch.has(Watch::COUNT) {
             group.uncount();
+        }
+        if self.watch.has(Watch::PROBE) {
+            self.state.standing.end_probe();
         }
         // Given up before there was a response: it would have taken longer.
         if self.watch.has(Watch::TIME) {

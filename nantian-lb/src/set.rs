@@ -159,7 +159,7 @@ impl<T: Clone> Set<T> {
         if is_lost || context.tried.contains(member.seat.id()) {
             return Err(Reason::Chosen);
         }
-        let entered = self.enter_below(&member.seat, self.config.max_inflight_requests, random);
+        let entered = self.enter_below(&member.seat, self.watch(&member.seat, random));
         match entered.map(|in_flight| (member.target.clone(), in_flight)) {
             Some((target, in_flight)) => Ok(Picked { target, in_flight, reason: Reason::Session }),
             None => Err(Reason::Detour),
@@ -243,9 +243,9 @@ impl<T: Clone> Set<T> {
         bound: Option<NonZeroU32>,
     ) -> Option<(T, InFlight)> {
         let chair = choice.chair(place)?;
-        let max = match self.plan.uses.get(chair.at())? {
-            Use::Free => self.config.max_inflight_requests,
-            Use::OneAtATime => Some(NonZeroU32::MIN),
+        let is_probe = match self.plan.uses.get(chair.at())? {
+            Use::Free => false,
+            Use::OneAtATime => true,
             Use::Not => return None,
         };
         if let Some(percent) = bound
@@ -253,7 +253,9 @@ impl<T: Clone> Set<T> {
         {
             return None;
         }
-        let in_flight = self.enter_below(&chair.seat, max, random)?;
+        let watch = self.watch(&chair.seat, random);
+        let enter = |watch| self.enter_below(&chair.seat, watch);
+        let in_flight = if is_probe { chair.seat.probe(watch, enter) } else { enter(watch) }?;
         Some((self.members.get(chair.at())?.target.clone(), in_flight))
     }
 
@@ -263,9 +265,8 @@ impl<T: Clone> Set<T> {
         Some((target, chair.seat.enter(self.watch(&chair.seat, random))))
     }
 
-    fn enter_below(&self, seat: &Seat, max: Option<NonZeroU32>, random: u64) -> Option<InFlight> {
-        let watch = self.watch(seat, random);
-        match max {
+    fn enter_below(&self, seat: &Seat, watch: Watch) -> Option<InFlight> {
+        match self.config.max_inflight_requests {
             None => Some(seat.enter(watch)),
             Some(max) => seat.try_enter(max, watch),
         }

@@ -156,6 +156,8 @@ impl Session {
             .timer(TokioTimer::new())
             .max_header_list_size(max_head)
             .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(Some(KEEP_ALIVE))
             .serve_connection(TokioIo::new(io), edge);
         supervise(Box::pin(connection), &self.registration, Order::Drain, |it| it.graceful_shutdown()).await
@@ -179,6 +181,10 @@ const MAX_HEADERS: usize = 256;
 const MIN_BUFFER: usize = 8192;
 /// Streams of one HTTP/2 connection; what RFC 9113, section 6.5.2 recommends as the least.
 const MAX_STREAMS: u32 = 128;
+/// What a client may send of a request before its backend takes it, in bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// What it may send of all: some uploads that stall hold up no other one, and memory stays bounded.
+const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
 /// How often an HTTP/2 client is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 

@@ -44,8 +44,9 @@ pub fn balance_config(balancing: &ir::LoadBalancing) -> BalanceConfig {
             hash_key(&hash.key).map_or(Strategy::LeastRequest, Strategy::ConsistentHash)
         }
     };
-    // Not for an ordinary 500: one client's bad request would decide for all.
-    let outlier = OutlierConfig::new().with_consecutive_errors(None);
+    // Not for an ordinary 500 nor for 429: one client would decide for all.
+    let outlier =
+        OutlierConfig::new().with_consecutive_errors(None).with_busy(Duration::ZERO, Duration::ZERO);
     // A Service that grows has its new endpoints at once: requests are to be spread as they were before.
     let slow_start = SlowStartConfig::new(SLOW_START).with_new_endpoints(false);
     let config = BalanceConfig::new(strategy).with_outlier(outlier).with_slow_start(slow_start);

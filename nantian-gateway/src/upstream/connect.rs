@@ -20,7 +20,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{Destination, UpstreamError, UpstreamTls};
 use crate::{
     ir::{Address, Protocol},
-    socket::keep_alive,
+    socket::{keep_alive, limit_unanswered},
 };
 
 /// A connection in clear text or behind TLS.
@@ -94,6 +94,10 @@ async fn open_tcp(destination: &Destination, limit: Duration) -> io::Result<TcpS
 
 async fn open(destination: &Destination, tls: &Arc<TlsConfig>, limit: Duration) -> io::Result<Io> {
     let stream = open_tcp(destination, limit).await?;
+    if destination.protocol == Protocol::H2c {
+        // Many requests share it, and a vanished backend is not to take them all for as long as the kernel sends again.
+        limit_unanswered(&stream)?;
+    }
     let Some(expected) = &destination.tls else {
         return Ok(Io::Plain(stream));
     };

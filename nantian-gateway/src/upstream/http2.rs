@@ -6,7 +6,6 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     rc::{Rc, Weak},
-    time::Duration,
 };
 
 use http::{Request, Response};
@@ -17,7 +16,7 @@ use hyper::{
         http2::{self, Connection, SendRequest},
     },
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 
 use super::connect::Io;
 use crate::{
@@ -25,11 +24,13 @@ use crate::{
     runtime::{LocalExecutor, spawn_local},
 };
 
-/// How often a backend is asked whether it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Streams on one connection, if the backend allows them; what RFC 9113, section 6.5.2 recommends as the least that a peer
 /// allows.
 const MAX_STREAMS: usize = 100;
+/// What a backend may send of a response before the client takes it, in bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// As much for all streams, so that clients who read slowly hold up nobody else's response.
+const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 
 type Driver = Connection<TokioIo<Io>, Body, LocalExecutor>;
 
@@ -56,9 +57,9 @@ impl Http2 {
     /// Wraps a fresh connection and starts the task that drives it.
     pub(super) async fn handshake(io: Io) -> hyper::Result<Self> {
         let (sender, driver) = http2::Builder::new(LocalExecutor)
-            .timer(TokioTimer::new())
-            .keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
+            // No PINGs: servers of gRPC end connections on which there are more than one in five minutes.
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(TokioIo::new(io))
             .await?;
         let driver = Rc::new(RefCell::new(driver));

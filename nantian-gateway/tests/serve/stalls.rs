@@ -1,9 +1,9 @@
 //! Clients that hold up one HTTP/2 stream.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http2::Builder};
 use hyper_util::rt::TokioExecutor;
@@ -155,4 +155,53 @@ async fn an_upload_that_stalls_ends_its_own_stream_with_408() {
     }
     let refused = "nantian_http_requests_total{route=\"demo/r\",code_class=\"4xx\"}";
     assert_eq!(gateway.metric(refused).await, Some(2.0));
+}
+
+#[tokio::test]
+async fn who_reads_slowly_holds_up_no_other_response_of_a_connection_to_a_backend() {
+    let backend = Backend::h2c(async |request: Request<Incoming>| {
+        let length = if request.uri().path() == "/large" { 3 << 20 } else { 1 << 16 };
+        Response::new(Full::from(vec![0; length]))
+    })
+    .await;
+    let gateway = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]).start().await;
+    let mut settings = Builder::new(TokioExecutor::new());
+    settings.initial_stream_window_size(65_536);
+    let mut client = client_of(&gateway, &settings).await;
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        unread.push(soon(client.send_request(get("/large"))).await.unwrap());
+    }
+    for _ in 0..100 {
+        let small = soon(client.send_request(get("/small"))).await.unwrap();
+        assert_eq!(soon(small.collect()).await.unwrap().to_bytes().len(), 1 << 16);
+    }
+    assert_eq!(backend.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_stalls_holds_up_no_other_one_of_its_connection() {
+    let deaf = Backend::raw(|wire| async move {
+        pending::<()>().await;
+        drop(wire);
+    })
+    .await;
+    let echo =
+        Backend::h2c(async |request| Response::new(request.into_body().map_err(|_| unreachable!()))).await;
+    let world = World::new().service("deaf", &[&deaf]).h2c_service("echo", &echo);
+    let rules = [rule("/deaf", &to("deaf")), rule("/echo", &to("echo"))];
+    let gateway = world.route("r", &rules).start().await;
+    let mut client = client(&gateway).await;
+    let (stalled, request) = upload("/deaf");
+    stalled.send("x".repeat(8 << 20)).unwrap();
+    let asked = tokio::spawn(client.send_request(request));
+    eventually("it is under way", async || deaf.connections() == 1).await;
+    for _ in 0..100 {
+        let (parts, request) = upload("/echo");
+        parts.send("y".repeat(1 << 16)).unwrap();
+        drop(parts);
+        let echoed = soon(client.send_request(request)).await.unwrap();
+        assert_eq!(soon(echoed.collect()).await.unwrap().to_bytes().len(), 1 << 16);
+    }
+    asked.abort();
 }

@@ -82,6 +82,13 @@ impl OutlierConfig {
         self
     }
 
+    /// Sets [`busy`](Self::busy).
+    #[must_use]
+    pub fn with_busy(mut self, usual: Duration, most: Duration) -> Self {
+        self.busy = (usual, most);
+        self
+    }
+
     /// Whether failures of this kind can lead to an ejection.
     pub(crate) fn judges(&self, failure: Outcome) -> bool {
         match failure {

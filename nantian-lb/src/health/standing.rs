@@ -41,6 +41,8 @@ pub(crate) struct Standing {
     suspected: AtomicBool,
     /// An answer in probation.
     acquitted: AtomicBool,
+    /// Whether the one request that probation allows is on its way.
+    is_probed: AtomicBool,
     /// The end of the time for which it is spared.
     spared_until: AtomicU64,
     check_fails: AtomicBool,
@@ -136,6 +138,15 @@ impl Standing {
         is_suspected
     }
 
+    /// Whether the caller's request is the one that shows how the endpoint is; those that were there before tell nothing.
+    pub(crate) fn begin_probe(&self) -> bool {
+        !self.is_probed.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn end_probe(&self) {
+        self.is_probed.store(false, Ordering::Relaxed);
+    }
+
     /// Notes what an active check found; whether that is news.
     pub(crate) fn note_check(&self, fails: bool) -> bool {
         self.check_fails.swap(fails, Ordering::Relaxed) != fails
@@ -169,6 +180,7 @@ impl Standing {
             EJECTED if now.as_nanos() >= self.ejected_until.load(Ordering::Relaxed) => {
                 self.forget_errors();
                 self.latency.hope();
+                self.end_probe();
                 self.verdict.store(PROBATION, Ordering::Relaxed);
             }
             PROBATION if suspected => self.eject(now, config),

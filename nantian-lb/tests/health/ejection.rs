@@ -127,6 +127,26 @@ fn after_its_time_one_request_decides_whether_an_endpoint_is_back() {
 }
 
 #[test]
+fn requests_from_before_its_ejection_do_not_keep_an_endpoint_out() {
+    let world = World::new(4, &watched(Strategy::RoundRobin));
+    let long: Vec<_> =
+        (0..8).map(|_| world.balancer.pick(&PickContext::new()).unwrap().into_parts().1).collect();
+    let mut long: Vec<_> = long.into_iter().filter(|guard| guard.endpoint().as_str() == "pod-002").collect();
+    long.iter_mut().for_each(|guard| guard.record(Outcome::Success));
+    world.tally(100, failing(|at| at == 2));
+    assert_eq!((world.health(2), long.len()), (Health::Ejected, 2));
+    world.advance(34);
+    assert_eq!(world.health(2), Health::Probation);
+    let held: Vec<_> = (0..40).map(|_| world.balancer.pick(&PickContext::new()).unwrap()).collect();
+    let mut probes = held.into_iter().filter(|picked| *picked.target() == 2);
+    let (probe, none) = (probes.next().unwrap(), probes.next());
+    assert!(none.is_none());
+    drop(probe);
+    world.tally(8, failing(|_| false));
+    assert_eq!(world.health(2), Health::Healthy, "a probe that was given up makes way for another one");
+}
+
+#[test]
 fn what_fails_its_checks_is_passed_over_until_it_passes() {
     for strategy in ALL {
         let world = World::new(3, &BalanceConfig::new(strategy));
