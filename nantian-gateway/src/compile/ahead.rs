@@ -18,7 +18,7 @@ impl Compiler<'_> {
             models: self.models(rule),
             is_attempt: false,
             upstreams: asked(rule).filter_map(|share| self.upstream(&share.target)).collect(),
-            is_routed_by_model: !rule.backends.iter().any(is_service) && rule.backends.iter().any(is_model),
+            is_routed_by_model: rule.is_routed_by_model(),
             others_spend: rule.backends.iter().any(|share| is_service(share) || self.may_rewrite(share)),
         }
     }
@@ -27,7 +27,7 @@ impl Compiler<'_> {
     pub(super) fn ahead_of_share(&self, share: &ir::WeightedBackend) -> Ahead {
         let service = match &share.target {
             ir::Target::AiService(name) => self.ir.ai_services.get(name),
-            ir::Target::Backend(_) | ir::Target::Invalid => None,
+            _ => None,
         };
         let models = service.map_or(Models::Asked, |service| Models::Only(Arc::from(&*service.model)));
         let upstreams = self.upstream(&share.target).into_iter().collect();
@@ -77,7 +77,7 @@ impl Compiler<'_> {
         let of_target = match &share.target {
             ir::Target::Backend(id) => self.ir.backends.get(id).map(|backend| &backend.policies),
             ir::Target::AiService(name) => self.ir.ai_services.get(name).map(|service| &service.policies),
-            ir::Target::Invalid => None,
+            ir::Target::InvalidAiService | ir::Target::Invalid => None,
         };
         share.filters.iter().any(|filter| matches!(filter, ir::Filter::UrlRewrite(_)))
             || [&share.policies].into_iter().chain(of_target).any(|policies| !policies.plugins.is_empty())

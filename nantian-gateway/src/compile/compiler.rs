@@ -210,6 +210,7 @@ impl<'a> Compiler<'a> {
             redirect,
             mirrors,
             backends,
+            is_routed_by_model: rule.is_routed_by_model(),
             needs_info,
         }
     }
@@ -241,7 +242,7 @@ impl<'a> Compiler<'a> {
                 });
                 (target, self.ir.ai_services.get(name).map(|service| &service.policies))
             }
-            ir::Target::Invalid => (Target::Invalid, None),
+            ir::Target::InvalidAiService | ir::Target::Invalid => (Target::Invalid, None),
         };
         let around: Vec<&Policies> = [&share.policies].into_iter().chain(policies).collect();
         let rate_limits = self.rate_limits(&around, outer, place, &self.ahead_of_share(share));
@@ -254,7 +255,7 @@ impl<'a> Compiler<'a> {
             ir::Target::Backend(id) => {
                 rule.retry.clone().map(|retry| (retry, self.registry.retry_budget(&place.id, id)))
             }
-            ir::Target::AiService(_) | ir::Target::Invalid => None,
+            _ => None,
         };
         CompiledBackend {
             weight: share.weight,
@@ -350,7 +351,7 @@ impl<'a> Compiler<'a> {
         let backend = backend.and_then(|target| match target {
             ir::Target::Backend(id) => Some(id.to_string().into()),
             ir::Target::AiService(name) => Some(name.to_string().into()),
-            ir::Target::Invalid => None,
+            ir::Target::InvalidAiService | ir::Target::Invalid => None,
         });
         let place = PluginPlace { route: Arc::clone(&place.route), backend, wants_address: false };
         self.registry.plugins().chain(distinct(around, outer, |policies| &policies.plugins), place)

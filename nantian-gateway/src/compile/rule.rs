@@ -26,6 +26,8 @@ pub struct CompiledRule {
     pub(crate) redirect: Option<RedirectLayer>,
     pub(crate) mirrors: Vec<CompiledMirror>,
     pub(crate) backends: Vec<CompiledBackend>,
+    /// The model that a request names says which of them it is for.
+    pub(crate) is_routed_by_model: bool,
     /// Some stage asks what the headers do not say.
     pub(crate) needs_info: bool,
 }

@@ -75,14 +75,15 @@ fn time(rule: &CompiledRule) -> Option<TimeoutLayer> {
 /// One of a rule's backends: by weight, or, of AIServices, by the model that the request names. An AIService that cannot be used is
 /// passed over as one that fails is.
 fn backends(rule: &CompiledRule, context: &Context) -> BackendService {
-    let has_service = rule.backends.iter().any(|share| matches!(share.target, Target::Service(..)));
-    let models: Vec<_> = rule.backends.iter().filter_map(|share| model(share, rule, context)).collect();
-    if !has_service && !models.is_empty() {
-        let route = policy::model_route(models);
-        return match before_route(rule) {
-            Some(limits) => LocalService::new(limits.layer(route)),
-            None => route,
-        };
+    if rule.is_routed_by_model {
+        let models: Vec<_> = rule.backends.iter().filter_map(|share| model(share, rule, context)).collect();
+        if !models.is_empty() {
+            let route = policy::model_route(models);
+            return match before_route(rule) {
+                Some(limits) => LocalService::new(limits.layer(route)),
+                None => route,
+            };
+        }
     }
     let shares = rule.backends.iter().map(|share| Share {
         weight: share.weight,

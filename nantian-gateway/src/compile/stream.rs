@@ -91,7 +91,7 @@ impl<'a> Compiler<'a> {
         let shares = route.rules.iter().flat_map(|rule| &rule.backends).map(|share| {
             let backend = match &share.target {
                 ir::Target::Backend(id) => self.stream_backend(id, listener.protocol),
-                ir::Target::AiService(_) | ir::Target::Invalid => None,
+                ir::Target::AiService(_) | ir::Target::InvalidAiService | ir::Target::Invalid => None,
             };
             (share.weight, backend)
         });

@@ -215,7 +215,10 @@ pub enum Target {
     Backend(BackendId),
     /// An AI service.
     AiService(ObjectName),
-    /// A reference that does not resolve: its share is answered with 500, or by the AIServices of the rule.
+    /// A reference to an AI service that does not resolve: it is passed over as one that fails is, or answers with 500 if no
+    /// other one can be asked.
+    InvalidAiService,
+    /// Any other reference that does not resolve: its share is answered with 500.
     Invalid,
 }
 
@@ -259,16 +262,23 @@ impl Rule {
         let mirrors = self.backends.iter().flat_map(|share| &share.mirrors).chain(&self.mirrors);
         let targets = self.backends.iter().filter_map(|share| match &share.target {
             Target::Backend(id) => Some(id),
-            Target::AiService(_) | Target::Invalid => None,
+            Target::AiService(_) | Target::InvalidAiService | Target::Invalid => None,
         });
         targets.chain(mirrors.map(|mirror| &mirror.backend))
+    }
+
+    /// Whether the model that a request names says where it goes: all backends are AIServices.
+    pub fn is_routed_by_model(&self) -> bool {
+        let is_model =
+            |share: &WeightedBackend| matches!(share.target, Target::AiService(_) | Target::InvalidAiService);
+        !self.backends.is_empty() && self.backends.iter().all(is_model)
     }
 
     /// The AIServices that requests reach.
     pub fn ai_services(&self) -> impl Iterator<Item = &ObjectName> {
         self.backends.iter().filter_map(|share| match &share.target {
             Target::AiService(name) => Some(name),
-            Target::Backend(_) | Target::Invalid => None,
+            Target::Backend(_) | Target::InvalidAiService | Target::Invalid => None,
         })
     }
 }

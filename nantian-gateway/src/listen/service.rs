@@ -250,6 +250,10 @@ impl Service<Request<Incoming>> for Edge {
         let is_grpc = grpc::is_call(request.version(), request.headers());
         let mut pace = self.streams.as_ref().map(|streams| {
             let pace = self.worker.connections.pace();
+            if is_grpc {
+                // Both sides of a call speak when they like, also before the head of its response.
+                pace.free();
+            }
             streams.announce(Rc::clone(&pace));
             pace
         });

@@ -195,7 +195,9 @@ spec: {{provider: openai, model: fake-{name}, endpoint: \"http://{}/v1\"{auth}}}
         let references = [reference("large", weight), reference("small", 1), reference("canary", 0)];
         format!("backendRefs: [{}]", references.join(", "))
     };
-    let rules = [rule("/v1", &backends(1)), rule("/none/v1", &backends(0))];
+    // What a Service was to get is for no provider.
+    let mixed = format!("backendRefs: [{{name: absent, port: 80}}, {}]", reference("large", 0));
+    let rules = [rule("/v1", &backends(1)), rule("/none/v1", &backends(0)), rule("/mixed/v1", &mixed)];
     let gateway = World::new().manifest("services", &services).route("llm", &rules).start().await;
     let ask = |path: &str, model: &str| {
         post(path, &format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}]}}"#))
@@ -209,6 +211,7 @@ spec: {{provider: openai, model: fake-{name}, endpoint: \"http://{}/v1\"{auth}}}
     assert_eq!(ids, ["large"]);
     // Where no other can be asked nothing is.
     assert_eq!(gateway.ask(ask("/none/v1/chat/completions", "small")).await.status(), 500);
+    assert_eq!(gateway.ask(ask("/mixed/v1/chat/completions", "large")).await.status(), 500);
 }
 
 #[tokio::test]

@@ -193,15 +193,36 @@ async fn an_upload_that_stalls_holds_up_no_other_one_of_its_connection() {
     let gateway = world.route("r", &rules).start().await;
     let mut client = client(&gateway).await;
     let (stalled, request) = upload("/deaf");
-    stalled.send("x".repeat(8 << 20)).unwrap();
+    stalled.send(content(8 << 20)).unwrap();
     let asked = tokio::spawn(client.send_request(request));
     eventually("it is under way", async || deaf.connections() == 1).await;
     for _ in 0..100 {
         let (parts, request) = upload("/echo");
-        parts.send("y".repeat(1 << 16)).unwrap();
+        parts.send(content(1 << 16)).unwrap();
         drop(parts);
         let echoed = soon(client.send_request(request)).await.unwrap();
         assert_eq!(soon(echoed.collect()).await.unwrap().to_bytes().len(), 1 << 16);
     }
     asked.abort();
+}
+
+#[tokio::test]
+async fn a_call_of_grpc_may_be_silent_before_its_head() {
+    let backend = Backend::h2c(async |request: Request<Incoming>| {
+        after(Duration::from_millis(2500)).await;
+        Response::new(request.into_body().map_err(|_| unreachable!()))
+    })
+    .await;
+    let world = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]);
+    let gateway = impatient(world).await;
+    let mut client = client(&gateway).await;
+    let (parts, mut request) = upload("/watch.Service/Watch");
+    request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    parts.send("subscribe").unwrap();
+    let mut body = soon(client.send_request(request)).await.unwrap().into_body();
+    assert_eq!(next(&mut body).await, "subscribe");
+}
+
+fn content(length: usize) -> &'static str {
+    "x".repeat(length).leak()
 }

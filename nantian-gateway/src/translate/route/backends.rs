@@ -29,6 +29,16 @@ pub(super) fn weight(weight: Option<i32>, path: &Path<'_>) -> Result<u32, Fault>
     }
 }
 
+/// What a reference is that does not resolve.
+pub(super) fn invalid(spec: &RefSpec<'_>) -> Target {
+    if kind_of(spec) == GroupKind::AI_SERVICE { Target::InvalidAiService } else { Target::Invalid }
+}
+
+fn kind_of<'s>(spec: &RefSpec<'s>) -> GroupKind<'s> {
+    let (group, kind) = (GroupKind::SERVICE.group, GroupKind::SERVICE.kind);
+    GroupKind::new(spec.group.unwrap_or(group), spec.kind.unwrap_or(kind))
+}
+
 /// Resolves a reference of a route.
 pub(super) fn resolve(
     world: &World<'_>,
@@ -38,8 +48,7 @@ pub(super) fn resolve(
     spec: &RefSpec<'_>,
     path: &Path<'_>,
 ) -> Result<Target, Fault> {
-    let group = spec.group.unwrap_or(GroupKind::SERVICE.group);
-    let kind = GroupKind::new(group, spec.kind.unwrap_or(GroupKind::SERVICE.kind));
+    let kind = kind_of(spec);
     let fault = |reason, message: String| Fault::at(reason, path, message);
     if !route.kind.is_http() && kind != GroupKind::SERVICE {
         return Err(fault(Reason::InvalidKind, format!("{kind} is not served, only Service is")));

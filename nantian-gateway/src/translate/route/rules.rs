@@ -147,7 +147,7 @@ impl RuleReader<'_, '_> {
         match backends::resolve(self.world, self.policies, self.ai_services, self.route, &spec.backend, path)?
         {
             Target::Backend(id) => Ok(id),
-            Target::AiService(_) | Target::Invalid => {
+            Target::AiService(_) | Target::InvalidAiService | Target::Invalid => {
                 Err(Fault::at(Reason::InvalidKind, path, "only a Service can be a mirror"))
             }
         }
@@ -175,7 +175,7 @@ impl RuleReader<'_, '_> {
                 Target::AiService(name) => Some(format!("AIService {name} keeps no sessions")),
                 Target::Backend(id) => service::affinity(self.world, &id.service)
                     .map(|affinity| format!("Service {} has sessionAffinity {affinity}", id.service)),
-                Target::Invalid => None,
+                Target::InvalidAiService | Target::Invalid => None,
             };
             if let Some(problem) = problem {
                 rules.refused.push(Fault::unsupported(&path, problem));
@@ -220,15 +220,10 @@ impl RuleReader<'_, '_> {
         let mut backends = Vec::with_capacity(specs.len());
         for (index, spec) in specs.iter().enumerate() {
             let path = path.index(index);
-            let target = backends::resolve(
-                self.world,
-                self.policies,
-                self.ai_services,
-                self.route,
-                &ref_spec!(spec),
-                &path,
-            );
-            let target = rules.unresolved.keep(target).unwrap_or(Target::Invalid);
+            let reference = ref_spec!(spec);
+            let target =
+                backends::resolve(self.world, self.policies, self.ai_services, self.route, &reference, &path);
+            let target = rules.unresolved.keep(target).unwrap_or_else(|| backends::invalid(&reference));
             let filter_specs = spec.filters.as_deref().unwrap_or_default();
             let Attached { filters, mirrors, plugins } =
                 self.filters(filter_specs, place, &path.field("filters"), rules);
