@@ -47,12 +47,13 @@ impl Metrics {
         counters(
             encoder,
             "nantian_http_requests",
-            "Requests by route and status class; an empty route means that none matched",
+            "Requests by route and status class, aborted where the client left before there was a status; an empty \
+             route means that none matched",
             classes,
         )?;
         let mut durations = encoder.encode_descriptor(
             "nantian_http_request_duration_seconds",
-            "Time from the head of a request to the end of its response",
+            "Time from the head of a request to the end of its response, or until its client left",
             None,
             MetricType::Histogram,
         )?;

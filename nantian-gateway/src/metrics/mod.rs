@@ -95,7 +95,7 @@ impl Metrics {
         self.workers
     }
 
-    /// The metrics of a route, the same for as long as the process lives.
+    /// The metrics of a route, the same for as long as there is one of this name.
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         match routes.get(name) {

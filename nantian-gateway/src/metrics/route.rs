@@ -25,8 +25,8 @@ pub(super) const BOUNDS: [Duration; 14] = [
     Duration::from_secs(10),
 ];
 
-/// The status classes, by their first digit less one.
-pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+/// The status classes, by their first digit less one, and last what ended without a status because its client left.
+pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
 
 /// Counters of one route, one shard a worker.
 #[derive(Debug)]
@@ -107,11 +107,13 @@ impl Shard {
         counter.fetch_add(1, Relaxed);
     }
 
-    /// The response of a request is over; `None` if there never was one.
+    /// A request is over; without a status if its client left before there was a response.
     pub fn end(&self, status: Option<StatusCode>, took: Duration) {
         self.in_flight.fetch_sub(1, Relaxed);
-        let Some(status) = status else { return };
-        if let Some(counter) = self.classes.get(usize::from(status.as_u16() / 100).saturating_sub(1)) {
+        // A class that nobody knows is taken for that of the server's errors (RFC 9110, section 15).
+        let of_status = |status: StatusCode| usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
+        let class = status.map_or(CLASSES.len() - 1, of_status);
+        if let Some(counter) = self.classes.get(class) {
             counter.fetch_add(1, Relaxed);
         }
         let bucket = BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(BOUNDS.len());
@@ -137,10 +139,26 @@ mod tests {
         }
         metrics.shard(0).unwrap().end(None, Duration::ZERO);
         let totals = metrics.totals();
-        assert_eq!(totals.classes, [0, 2, 0, 0, 0]);
-        assert_eq!(totals.buckets.iter().sum::<u64>(), 2);
+        assert_eq!(totals.classes, [0, 2, 0, 0, 0, 1]);
+        assert_eq!(totals.buckets.iter().sum::<u64>(), 3);
         assert_eq!(totals.buckets[3], 2);
         assert_eq!(totals.in_flight, 1);
         assert!((totals.seconds - 0.006).abs() < 1e-9);
+    }
+
+    #[test]
+    fn each_request_is_counted_also_those_whose_client_left_and_those_of_unknown_statuses() {
+        let metrics = RouteMetrics::new(1);
+        let shard = metrics.shard(0).unwrap();
+        for status in [Some(200), Some(799), None] {
+            shard.begin();
+            shard.end(status.map(|status| StatusCode::from_u16(status).unwrap()), Duration::from_secs(7));
+        }
+        let totals = metrics.totals();
+        let mut counted: Vec<_> = CLASSES.into_iter().zip(totals.classes).collect();
+        counted.retain(|(_, count)| *count > 0);
+        assert_eq!(counted, [("2xx", 1), ("5xx", 1), ("aborted", 1)]);
+        assert_eq!(totals.buckets.iter().sum::<u64>(), 3, "and how long each client waited");
+        assert_eq!(totals.in_flight, 0);
     }
 }

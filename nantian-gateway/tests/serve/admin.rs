@@ -40,6 +40,22 @@ async fn health_metrics_and_configuration_are_served() {
 }
 
 #[tokio::test]
+async fn a_request_whose_client_leaves_before_it_is_answered_is_counted() {
+    let backend = Backend::raw(async |mut wire| {
+        let _ = wire.message().await;
+        std::future::pending().await
+    })
+    .await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let mut wire = gateway.connect().await;
+    wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    eventually("the request has arrived", async || backend.connections() == 1).await;
+    drop(wire);
+    let counted = "nantian_http_requests_total{route=\"demo/r\",code_class=\"aborted\"}";
+    eventually("it is counted", async || gateway.metric(counted).await == Some(1.0)).await;
+}
+
+#[tokio::test]
 async fn secrets_are_shown_nowhere() {
     let certificate = Certificate::new(&["example.org"]);
     let provider = Backend::echo("llm").await;
