@@ -62,7 +62,8 @@
 //! * Continuing a stream that is not held has no effect, and neither have answers while a stream is logged and deleted.
 //! * The end of a body cannot be withheld by discarding it, unless a call-out is under way.
 //! * A held body is shown once more, as its end, before trailers.
-//! * Replacing all headers keeps pseudo headers that the plugin left out.
+//! * Replacing all headers keeps pseudo headers that the plugin left out. One that it removes is hidden from plugins: without
+//!   a path or a method a request is answered as in Envoy, and it keeps its authority.
 //! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance. Requests that
 //!   come before that and find no other instance fail with [`Cause::NoInstance`].
 //! * All callbacks of a stream together have ten times the time limit of one, which comes back in twenty times the time that
@@ -82,7 +83,7 @@
 //! `listener_direction`; `plugin_name`, `plugin_root_id`, `plugin_vm_id`, `listener_direction` and what guests have set stand
 //! by themselves. What the messages do not say comes from [`StreamInfo`] and [`UpstreamAddress`]; what these do not say is
 //! not found, and neither is what only Envoy has: its `node`, the metadata of its listeners, routes, clusters and hosts (that
-//! of filters is there and empty), and the names in certificates.
+//! of filters is there and empty), the names in certificates, and how long the backend took.
 
 mod body;
 mod config;

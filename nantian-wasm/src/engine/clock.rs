@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Beats for which the clock goes on beating every millisecond after a guest has used up a slice: so long it may wait for
 /// the next one.
@@ -22,6 +23,14 @@ struct Times {
     hurry_until: AtomicU64,
     /// Who rests, and is to be woken when the clock has to hurry.
     resting: Mutex<Option<Waker>>,
+    origin: Origin,
+}
+
+/// When the clock was made, by the clocks of the machine.
+#[derive(Debug)]
+struct Origin {
+    instant: Instant,
+    since_epoch: Duration,
 }
 
 // === impl Clock ===
@@ -30,6 +39,13 @@ impl Clock {
     /// Engine ticks so far.
     pub(crate) fn ticks(&self) -> u64 {
         self.0.ticks.load(Ordering::Relaxed)
+    }
+
+    /// A time that never goes back, whatever becomes of the machine's wall clock, and is not zero: Go's runtime starts at no
+    /// such time.
+    pub(crate) fn monotonic(&self) -> Duration {
+        let Origin { instant, since_epoch } = self.0.origin;
+        since_epoch.saturating_add(instant.elapsed())
     }
 
     pub(crate) fn beats(&self) -> u64 {
@@ -65,5 +81,14 @@ impl Clock {
 
     fn resting(&self) -> MutexGuard<'_, Option<Waker>> {
         self.0.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Origin ===
+
+impl Default for Origin {
+    fn default() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::from_secs(1));
+        Self { instant: Instant::now(), since_epoch }
     }
 }

@@ -31,9 +31,6 @@ pub(crate) fn scheme(exchange: &Exchange) -> &str {
 
 /// Replaces path and query, or nothing when they are no request target.
 pub(crate) fn set_path(request: &mut RequestHead, value: &[u8]) -> Option<()> {
-    if !value.starts_with(b"/") && value != b"*" {
-        return None;
-    }
     let path = PathAndQuery::try_from(value).ok()?;
     rebuild(request, |parts| parts.path_and_query = Some(path))
 }

@@ -15,7 +15,7 @@ use super::joined::join;
 use super::memory::{Stop, Wanted, hand_over, put_u32, read, read_body, scratch};
 use super::scribe::Scribe;
 use super::state::State;
-use super::{grpc_service, pairs};
+use super::{pairs, protobuf};
 use crate::host::{Address, CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply};
 use crate::observe;
 
@@ -132,7 +132,7 @@ fn open_grpc(
     return_id: u32,
 ) -> Result<(), Stop> {
     let target = short(caller, upstream)?;
-    let upstream = grpc_service::cluster(&target)
+    let upstream = protobuf::cluster(&target)
         .map_or_else(|| String::from_utf8_lossy(&target).into_owned(), str::to_owned);
     let (service, method) = (name(caller, service)?, name(caller, method)?);
     let block = read(caller, metadata.0, metadata.1)?;
@@ -204,6 +204,9 @@ pub(super) fn call_foreign_function(
     let result = match name.as_str() {
         // Routes are chosen before plugins run.
         "clear_route_cache" => Some(Ok(Vec::new())),
+        // Properties that guests set are bytes, and last as long as their stream, whatever they are declared to be.
+        "declare_property" if protobuf::is_message(&arguments) => Some(Ok(Vec::new())),
+        "declare_property" => Some(Err(ForeignError::BadArgument)),
         name => facts.host.foreign_function(&facts.name, name, &arguments),
     };
     let result = match result {

@@ -1,7 +1,7 @@
 //! State calls that steer: time, logs, contexts, streams and answers.
 
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -47,8 +47,12 @@ pub(super) fn get_current_time(caller: &mut Caller<'_, State>, return_time: u32)
 
 /// Nanoseconds since 1970; zero before, and the end of time after the year 2554.
 pub(super) fn unix_nanos(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    nanos(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Nanoseconds, of at most 584 years.
+pub(super) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn set_tick_period(caller: &mut Caller<'_, State>, milliseconds: u32) -> Result<(), Stop> {
@@ -188,7 +192,7 @@ fn answer(scribe: &mut Scribe, status: u32, block: &[u8]) -> Result<(http::Statu
             // The right one takes its place.
             map.insert(CONTENT_LENGTH, HeaderValue::from(0));
         } else if let Some((name, value)) = scribe.field(name, value)? {
-            // At most 1024 pairs decode: the map has room for all of them.
+            // No more pairs decode than a map has room for.
             map.append(name, value);
         }
     }

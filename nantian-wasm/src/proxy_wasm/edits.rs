@@ -3,6 +3,7 @@
 //! Whatever a guest writes passes through here. Names and values that are no HTTP, a `:status` that is no final status,
 //! and anything in the headers that frame a message never reach the exchange.
 
+use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
@@ -13,7 +14,7 @@ use super::headers::{Pseudo, is_pseudo};
 use super::scribe::Scribe;
 use super::{authority, joined};
 use crate::error::Cause;
-use crate::stream::{Direction, Exchange};
+use crate::stream::{Direction, Exchange, Lacking, RequestHead};
 
 /// One change a guest makes to a map.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +78,12 @@ pub(crate) fn edit(
             _ if Pseudo::of(name) == Some(Pseudo::Status) => {
                 Err(EditError::Invalid(Cause::InvalidStatus { value: "none".to_owned() }))
             }
-            _ => Ok(()),
+            _ => {
+                if kind == MapKind::RequestHeaders {
+                    take_pseudo(&mut exchange.request, name);
+                }
+                Ok(())
+            }
         };
     }
     let joined = joined::names(kind);
@@ -223,6 +229,18 @@ fn set_all(
     Ok(())
 }
 
+/// Takes a part of a request out of the guests' sight; whether it can do without is judged when it leaves.
+fn take_pseudo(request: &mut RequestHead, name: &[u8]) {
+    let lacking = request.lacking.get_or_insert_default();
+    match Pseudo::of(name) {
+        Some(Pseudo::Path) => lacking.path = Some(Bytes::new()),
+        Some(Pseudo::Method) => lacking.method = true,
+        Some(Pseudo::Authority) => lacking.authority = true,
+        Some(Pseudo::Scheme) => lacking.scheme = true,
+        Some(Pseudo::Status) | None => {}
+    }
+}
+
 fn set_pseudo(exchange: &mut Exchange, kind: MapKind, name: &[u8], value: &[u8]) -> Result<(), EditError> {
     let invalid = || EditError::Invalid(Cause::InvalidHeader { name: excerpt(name) });
     match (kind, Pseudo::of(name).ok_or_else(invalid)?) {
@@ -233,15 +251,27 @@ fn set_pseudo(exchange: &mut Exchange, kind: MapKind, name: &[u8], value: &[u8])
                 return Err(invalid());
             }
             exchange.request.method = method;
+            found(exchange, |lacking| lacking.method = false);
         }
         (MapKind::RequestHeaders, Pseudo::Path) => {
-            authority::set_path(&mut exchange.request, value).ok_or_else(invalid)?;
+            let is_path =
+                value.starts_with(b"/") || (value == b"*" && exchange.request.method == Method::OPTIONS);
+            if is_path {
+                authority::set_path(&mut exchange.request, value).ok_or_else(invalid)?;
+                found(exchange, |lacking| lacking.path = None);
+            } else {
+                HeaderValue::from_bytes(value).map_err(|_| invalid())?;
+                let lacking = exchange.request.lacking.get_or_insert_default();
+                lacking.path = Some(Bytes::copy_from_slice(value));
+            }
         }
         (MapKind::RequestHeaders, Pseudo::Scheme) => {
             authority::set_scheme(&mut exchange.request, value).ok_or_else(invalid)?;
+            found(exchange, |lacking| lacking.scheme = false);
         }
         (MapKind::RequestHeaders, Pseudo::Authority) => {
             authority::set_authority(&mut exchange.request, value).ok_or_else(invalid)?;
+            found(exchange, |lacking| lacking.authority = false);
         }
         (MapKind::ResponseHeaders, Pseudo::Status) => {
             let status = status(value).map_err(EditError::Invalid)?;
@@ -252,6 +282,13 @@ fn set_pseudo(exchange: &mut Exchange, kind: MapKind, name: &[u8], value: &[u8])
         _ => return Err(invalid()),
     }
     Ok(())
+}
+
+/// Notes that a request has again what was taken from it.
+fn found(exchange: &mut Exchange, note: impl FnOnce(&mut Lacking)) {
+    if let Some(lacking) = &mut exchange.request.lacking {
+        note(lacking);
+    }
 }
 
 fn map_mut(exchange: &mut Exchange, kind: MapKind) -> Option<&mut HeaderMap> {

@@ -69,7 +69,7 @@ impl<'a> Fields<'a> {
     /// The first value of a name that is a header's.
     pub(crate) fn get_known(self, name: &HeaderName) -> Option<&'a [u8]> {
         let map = match self {
-            Self::Request(exchange) if *name == HOST => return authority::authority(&exchange.request),
+            Self::Request(exchange) if *name == HOST => return request_pseudo(exchange, b"host"),
             Self::Request(exchange) => &*exchange.request.headers,
             Self::Response(_, map) | Self::Plain(map) => map,
         };
@@ -94,10 +94,17 @@ impl<'a> Fields<'a> {
             Self::Request(exchange) => {
                 let request = &exchange.request;
                 let hosts = request.headers.get_all(HOST).iter().count();
-                let has_authority = hosts > 0 || request.uri.authority().is_some();
-                let has_path = authority::path(request).is_some();
-                // A method and a scheme it has always.
-                let pseudo = 2 + usize::from(has_authority) + usize::from(has_path);
+                let pseudo = match request.lacking {
+                    Some(_) => {
+                        let has = |name: &&&[u8]| request_pseudo(exchange, name).is_some();
+                        REQUEST_PSEUDO.iter().filter(has).count()
+                    }
+                    // A method and a scheme it has always.
+                    None => {
+                        let has_authority = hosts > 0 || request.uri.authority().is_some();
+                        2 + usize::from(has_authority) + usize::from(authority::path(request).is_some())
+                    }
+                };
                 pseudo + request.headers.len() - hosts
             }
             Self::Response(_, map) => map.len() + 1,
@@ -173,7 +180,19 @@ pub(super) fn is_pseudo(is_request: bool, name: &[u8]) -> bool {
 
 fn request_pseudo<'a>(exchange: &'a Exchange, name: &[u8]) -> Option<&'a [u8]> {
     let request = &exchange.request;
-    match Pseudo::of(name)? {
+    let pseudo = Pseudo::of(name)?;
+    if let Some(lacking) = &request.lacking {
+        match pseudo {
+            Pseudo::Path if lacking.path.is_some() => {
+                return lacking.path.as_deref().filter(|path| !path.is_empty());
+            }
+            Pseudo::Method if lacking.method => return None,
+            Pseudo::Scheme if lacking.scheme => return None,
+            Pseudo::Authority if lacking.authority => return None,
+            _ => {}
+        }
+    }
+    match pseudo {
         Pseudo::Method => Some(request.method.as_str().as_bytes()),
         Pseudo::Path => authority::path(request).map(str::as_bytes),
         Pseudo::Scheme => Some(authority::scheme(exchange).as_bytes()),

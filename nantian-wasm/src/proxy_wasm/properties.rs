@@ -9,7 +9,7 @@ use wasmtime::Caller;
 
 use super::abi::{MapKind, Status};
 use super::control::unix_nanos;
-use super::headers;
+use super::headers::{self, Fields};
 use super::memory::{Stop, Wanted, hand_over_found, read, slice};
 use super::state::State;
 use crate::sandbox::HostTrap;
@@ -198,7 +198,11 @@ fn response(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<
             int(out, told.map_or_else(|| Ok(grpc_status_of(status()?).into()), Ok)?)
         }
         b"size" => int(out, size(exchange.response_bytes)),
-        b"total_size" => total(exchange, MapKind::ResponseHeaders, exchange.response_bytes, out),
+        b"total_size" => {
+            let trailers = headers::of_exchange(exchange, MapKind::ResponseTrailers).map_or(0, Fields::size);
+            let behind = exchange.response_bytes.saturating_add(u64::try_from(trailers).unwrap_or(u64::MAX));
+            total(exchange, MapKind::ResponseHeaders, behind, out)
+        }
         b"headers" => match key {
             Some(key) => header(exchange, MapKind::ResponseHeaders, key, out),
             None => map(exchange, MapKind::ResponseHeaders, out),
@@ -255,10 +259,10 @@ fn size(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Bytes of a message so far, its headers included.
-fn total(exchange: &Exchange, kind: MapKind, body: u64, out: &mut Vec<u8>) -> Result<(), Status> {
+/// Bytes of a message so far: its headers, and what is behind them.
+fn total(exchange: &Exchange, kind: MapKind, behind: u64, out: &mut Vec<u8>) -> Result<(), Status> {
     let headers = headers::of_exchange(exchange, kind).ok_or(Status::NotFound)?.size();
-    int(out, size(body.saturating_add(u64::try_from(headers).unwrap_or(u64::MAX))))
+    int(out, size(behind.saturating_add(u64::try_from(headers).unwrap_or(u64::MAX))))
 }
 
 fn protocol(version: Version) -> &'static str {

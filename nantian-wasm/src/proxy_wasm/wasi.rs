@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use wasmtime::{Caller, Linker};
 
-use super::control::unix_nanos;
+use super::control::{nanos, unix_nanos};
 use super::memory::{Stop, put, put_u32, put_u64, slice, view};
 use super::state::State;
 use crate::sandbox::HostTrap;
@@ -20,7 +20,12 @@ const FAULT: u32 = 21;
 const INVAL: u32 = 28;
 const NOENT: u32 = 44;
 const NOSYS: u32 = 52;
+const NOTSUP: u32 = 58;
 pub(super) const NOTCAPABLE: u32 = 76;
+
+/// Ids of clocks.
+const REALTIME: u32 = 0;
+const MONOTONIC: u32 = 1;
 
 /// Most random bytes given in one call.
 const MAX_RANDOM: usize = 64 << 10;
@@ -164,12 +169,14 @@ fn clock_resolution(caller: &mut Caller<'_, State>, clock: u32, out: u32) -> Res
     Ok(put_u64(caller, out, 1))
 }
 
-/// Realtime and monotonic clocks both show wall time, the one `proxy_get_current_time_nanoseconds` shows.
+/// The clock of wall time shows what `proxy_get_current_time_nanoseconds` shows.
 fn clock_time(caller: &mut Caller<'_, State>, clock: u32, out: u32) -> Result<Result<(), Stop>, u32> {
-    if clock > 1 {
-        return Err(INVAL);
-    }
-    Ok(put_u64(caller, out, unix_nanos(SystemTime::now())))
+    let time = match clock {
+        REALTIME => unix_nanos(SystemTime::now()),
+        MONOTONIC => nanos(caller.data().facts.clock.monotonic()),
+        _ => return Err(NOTSUP),
+    };
+    Ok(put_u64(caller, out, time))
 }
 
 /// Standard streams are character devices that can be written to.

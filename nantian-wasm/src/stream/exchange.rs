@@ -13,6 +13,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version, request, response};
 
 use super::Streaming;
 use super::fields::HeaderFields;
+use super::lacking::Lacking;
 use super::seat::{Pause, Seat, Side, Window};
 use super::upstream::UpstreamAddress;
 use crate::error::{Cause, Phase};
@@ -88,6 +89,8 @@ pub(crate) struct RequestHead {
     pub(crate) uri: Uri,
     pub(crate) version: Version,
     pub(crate) headers: HeaderFields,
+    /// What of it guests have taken away; absent while they have taken nothing.
+    pub(crate) lacking: Option<Box<Lacking>>,
 }
 
 #[derive(Debug, Clone)]

@@ -45,7 +45,19 @@ impl StreamContext {
                 Step::Over(action) => return action,
             }
         }
-        Action::Continue
+        self.unroutable(direction).unwrap_or(Action::Continue)
+    }
+
+    /// What is answered to a request from which plugins have taken what nobody could send it on without.
+    fn unroutable(&mut self, direction: Direction) -> Option<Action> {
+        if direction == Direction::Response || self.request.is_released {
+            return None;
+        }
+        let exchange = self.exchange.as_mut()?;
+        let answer = exchange.request.lacking.as_ref()?.answer()?;
+        exchange.details = Some(answer.details.clone());
+        self.request.is_over = true;
+        Some(Action::Respond(answer))
     }
 
     fn headers_step(&mut self, plugin: &Plugin, index: usize, direction: Direction, end: bool) -> Step {

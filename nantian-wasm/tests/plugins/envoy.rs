@@ -354,6 +354,28 @@ fn guest_that_writes_all_headers_back_loses_none_of_them() {
 }
 
 #[test]
+fn clocks_are_those_of_wall_time_and_of_a_time_that_never_goes_back() {
+    let guest = r#"(module
+        (import "wasi_snapshot_preview1" "clock_time_get" (func $time (param i32 i64 i32) (result i32)))
+        (import "env" "proxy_send_local_response"
+            (func $respond (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            ;; 18 September 2020
+            (if (i32.or (call $time (i32.const 0) (i64.const 0) (i32.const 0))
+                    (i64.lt_u (i64.load (i32.const 0)) (i64.const 1600387200000000000))) (then unreachable))
+            (if (i32.or (call $time (i32.const 1) (i64.const 0) (i32.const 0))
+                    (i64.eqz (i64.load (i32.const 0)))) (then unreachable))
+            (if (i32.or (call $time (i32.const 1) (i64.const 0) (i32.const 8))
+                    (i64.lt_u (i64.load (i32.const 8)) (i64.load (i32.const 0)))) (then unreachable))
+            (drop (call $respond (i32.add (i32.const 500) (call $time (i32.const 2) (i64.const 0) (i32.const 0)))
+                (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const -1)))
+            (i32.const 1)))"#;
+    assert_eq!(send([of_text(guest)], get("/")).status(), 558, "no other clock");
+}
+
+#[test]
 fn log_knows_the_size_of_a_response_as_it_was_sent() {
     let guest = r#"(module
         (import "env" "proxy_get_property" (func $get (param i32 i32 i32 i32) (result i32)))

@@ -188,12 +188,50 @@ fn path_method_and_authority_can_be_rewritten() {
     assert_eq!(request(rewritten(":method", "PURGE")).method, "PURGE");
     assert_eq!(request(rewritten(":authority", "other.example:8443")).headers["host"], "other.example:8443");
     assert_eq!(request(rewritten("Host", "other.example")).headers["host"], "other.example");
-    for (name, value) in
-        [(":path", "no-slash"), (":path", "/a b"), (":path", ""), (":authority", "a b"), (":method", "")]
-    {
+    for (name, value) in [(":path", "/a b"), (":path", "a\r\nb"), (":authority", "a b"), (":method", "")] {
         assert_eq!(rewritten(name, value).status(), 503, "{name}: {value:?}");
     }
     assert_eq!(rewritten(":method", "CONNECT").status(), 503);
+}
+
+#[test]
+fn request_that_leads_nowhere_is_answered_as_by_the_router_of_envoy() {
+    let removed = |name: &str| written('d', '0', name.as_bytes(), b"");
+    let answered = |seen: Seen| {
+        assert!(seen.request.is_none());
+        (seen.status(), seen.text().to_owned())
+    };
+    for path in ["no-slash", "", "*", "?q"] {
+        let seen = written('r', '0', b":path", path.as_bytes());
+        assert_eq!(answered(seen), (404, String::new()), "{path:?}");
+    }
+    assert_eq!(answered(removed(":path")), (404, String::new()));
+    assert_eq!(answered(removed(":method")), (503, "missing required header: :method".to_owned()));
+    for name in [":authority", "host", ":scheme"] {
+        let seen = removed(name);
+        assert_eq!((seen.status(), seen.request_header("host")), (200, Some("example.com")), "{name}");
+    }
+}
+
+#[test]
+fn path_that_was_removed_is_not_there_until_another_one_is() {
+    let text = r#"(module
+        (import "env" "proxy_remove_header_map_value" (func $remove (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) ":path/?0")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $remove (i32.const 0) (i32.const 16) (i32.const 5)))
+            (i32.store8 (i32.const 23) (i32.add (i32.const 48)
+                (call $get (i32.const 0) (i32.const 16) (i32.const 5) (i32.const 0) (i32.const 4))))
+            (drop (call $add (i32.const 0) (i32.const 16) (i32.const 5) (i32.const 21) (i32.const 3)))
+            (i32.const 0)))"#;
+    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |_| {}).unwrap();
+    let seen = send([plugin], get("/old"));
+    assert_eq!(seen.request.unwrap().uri, "/?1", "what it is set to, and that it was not found meanwhile");
 }
 
 #[test]

@@ -104,6 +104,7 @@ pub(super) fn open(
     Box::new(Sending { messages: (!is_unary).then_some(messages), overflow: Some(overflow) })
 }
 
+/// Makes a call. As in Envoy, a stream that ends without trailers is told of empty ones before it ends.
 async fn exchange(
     client: Client,
     balancer: &Balancer<Destination>,
@@ -112,25 +113,45 @@ async fn exchange(
     replies: &GrpcReplies,
     is_unary: bool,
 ) -> Ended {
+    let (ended, trailers) = converse(client, balancer, call, outgoing, replies, is_unary).await;
+    if !is_unary {
+        replies.trailing_metadata(trailers);
+    }
+    ended
+}
+
+/// How a call ended, and its trailers.
+async fn converse(
+    client: Client,
+    balancer: &Balancer<Destination>,
+    call: GrpcCall,
+    outgoing: mpsc::Receiver<Bytes>,
+    replies: &GrpcReplies,
+    is_unary: bool,
+) -> (Ended, HeaderMap) {
+    let failed = |status, message: String| (Ended { status, message }, HeaderMap::new());
     let Ok(picked) = balancer.pick(&PickContext::default()) else {
-        return Ended { status: UNAVAILABLE, message: "no endpoint is ready".to_owned() };
+        return failed(UNAVAILABLE, "no endpoint is ready".to_owned());
     };
     let (mut destination, _in_flight) = picked.into_parts();
     destination.protocol = Protocol::H2c;
     let response = match client.send(destination, request(call, outgoing)).await {
         Ok(response) => response,
-        Err(error) => return Ended { status: UNAVAILABLE, message: error.error.to_string() },
+        Err(error) => return failed(UNAVAILABLE, error.error.to_string()),
     };
     let (parts, mut body) = response.into_parts();
     if let Some(ended) = status(&parts.headers) {
-        return ended;
+        if !is_unary {
+            replies.initial_metadata(HeaderMap::new());
+        }
+        return (ended, parts.headers);
     }
     let refused = refusal(parts.status);
     if !is_unary {
         replies.initial_metadata(parts.headers);
     }
     if let Some(refused) = refused {
-        return refused;
+        return (refused, HeaderMap::new());
     }
     let (mut buffer, mut message) = (BytesMut::new(), None);
     while let Some(frame) = body.frame().await {
@@ -138,13 +159,13 @@ async fn exchange(
             Ok(Ok(data)) => {
                 buffer.extend_from_slice(&data);
                 if buffer.len() > MAX_MESSAGE + PREFIX {
-                    return Ended { status: RESOURCE_EXHAUSTED, message: "message too large".to_owned() };
+                    return failed(RESOURCE_EXHAUSTED, "message too large".to_owned());
                 }
                 loop {
                     let next = match next_message(&mut buffer) {
                         Ok(Some(next)) => next,
                         Ok(None) => break,
-                        Err(ended) => return ended,
+                        Err(ended) => return (ended, HeaderMap::new()),
                     };
                     match is_unary {
                         true => message = Some(next),
@@ -154,20 +175,16 @@ async fn exchange(
                 continue;
             }
             Ok(Err(frame)) => frame,
-            Err(error) => return Ended { status: UNAVAILABLE, message: error.to_string() },
+            Err(error) => return failed(UNAVAILABLE, error.to_string()),
         };
         let Ok(trailers) = frame.into_trailers() else { continue };
         let ended = status(&trailers);
-        if is_unary {
-            if let (Some(message), Some(Ended { status: 0, .. })) = (message.take(), &ended) {
-                replies.message(message);
-            }
-        } else {
-            replies.trailing_metadata(trailers);
+        if let (Some(message), Some(Ended { status: 0, .. })) = (message.take(), &ended) {
+            replies.message(message);
         }
-        return ended.unwrap_or(Ended { status: UNKNOWN, message: "no grpc-status".to_owned() });
+        return (ended.unwrap_or(Ended { status: UNKNOWN, message: "no grpc-status".to_owned() }), trailers);
     }
-    Ended { status: INTERNAL, message: "the stream ended without trailers".to_owned() }
+    failed(INTERNAL, "the stream ended without trailers".to_owned())
 }
 
 fn request(call: GrpcCall, outgoing: mpsc::Receiver<Bytes>) -> Request<Body> {

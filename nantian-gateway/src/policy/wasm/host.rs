@@ -96,7 +96,7 @@ impl Host for PluginHost {
 }
 
 /// The Service and port of a name: `svc`, `svc.ns`, `svc.ns.svc.cluster.local`, each with `:port` or without, and
-/// `outbound|port||host` as Istio has it. Without a port the Service's first one is meant.
+/// `outbound|port||host` as Istio has it. Without a port the Service's lowest one is meant.
 fn parse(name: &str, namespace: &str) -> Option<(ObjectName, Option<u16>)> {
     let (host, port) = match name.strip_prefix("outbound|") {
         Some(rest) => {

@@ -1,4 +1,4 @@
-//! The upstream of a gRPC call as guests of the C++ SDK name it: a serialized `envoy.config.core.v3.GrpcService`.
+//! Messages of Envoy that guests serialize, as far as something in them matters here.
 
 /// Kinds of a protobuf field, by the lowest bits of its tag.
 const VARINT: u64 = 0;
@@ -9,14 +9,20 @@ const FIXED_32: u64 = 5;
 /// Number of `GrpcService.envoy_grpc`, and of `EnvoyGrpc.cluster_name` in it.
 const FIRST: u64 = 1;
 
-/// The name of the cluster in a serialized message; none if these bytes are not one, and a name by themselves.
+/// The upstream of a gRPC call as guests of the C++ SDK name it: that of an `envoy.config.core.v3.GrpcService`; none if these
+/// bytes are not one, and a name by themselves.
 pub(super) fn cluster(message: &[u8]) -> Option<&str> {
-    let target = first(message)?;
-    std::str::from_utf8(first(target)?).ok().filter(|name| !name.is_empty())
+    let target = first(message)??;
+    std::str::from_utf8(first(target)??).ok().filter(|name| !name.is_empty())
 }
 
-/// The content of the last first field of a message; none if a part of the message is none.
-fn first(mut message: &[u8]) -> Option<&[u8]> {
+/// Whether these bytes are a message that begins with a text, such as a name.
+pub(super) fn is_message(bytes: &[u8]) -> bool {
+    first(bytes).is_some()
+}
+
+/// The content of the last first field of a message, if it has one; none if a part of the message is none.
+fn first(mut message: &[u8]) -> Option<Option<&[u8]>> {
     let mut found = None;
     while !message.is_empty() {
         let (tag, rest) = varint(message)?;
@@ -36,7 +42,7 @@ fn first(mut message: &[u8]) -> Option<&[u8]> {
         }
         message = rest;
     }
-    found
+    Some(found)
 }
 
 fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
@@ -76,6 +82,16 @@ mod tests {
             b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
         ] {
             assert_eq!(cluster(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_cut_short_is_no_message() {
+        // name: "mine", readonly: true.
+        for (bytes, is_one) in
+            [(&b"\x0a\x04mine\x10\x01"[..], true), (b"", true), (b"\x0a\x04mi", false), (b"x", false)]
+        {
+            assert_eq!(is_message(bytes), is_one, "{bytes:?}");
         }
     }
 }
