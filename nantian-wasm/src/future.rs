@@ -17,9 +17,10 @@ use crate::handle::{Shared, StreamHandle};
 use crate::held::Held;
 use crate::respond::Responder;
 use crate::show::{
-    Shown, Watching, forwarded, has_content, local, replied, replied_locally, show_request, show_response,
+    Shown, Watching, has_content, local, replied, replied_locally, show_request, show_response,
 };
 use crate::stream::{Direction, StreamContext};
+use crate::waiting::{Released, Waiting};
 
 pin_project! {
     /// Takes one exchange through the plugins and the inner service.
@@ -59,14 +60,14 @@ pin_project! {
     #[project = StateProjection]
     enum State<S, B, F, T, E> {
         // A plugin holds the headers, or all its instances are busy.
-        Request { service: Option<S>, request: Option<Box<(request::Parts, B)>> },
+        Request { service: Option<S>, request: Option<Box<Waiting<request::Parts, B>>> },
         // A plugin holds the headers until it has seen parts of the body.
         HeldRequest { service: Option<S>, held: Option<Box<Held<request::Parts, B>>> },
         Inner { #[pin] future: F },
         // Another task takes a step with the stream.
         Answered { result: Option<Box<Result<Response<T>, E>>> },
         // A plugin holds the headers.
-        Reply { reply: Option<Box<(response::Parts, Source<T>)>>, is_local: bool },
+        Reply { reply: Option<Box<Waiting<response::Parts, Source<T>>>>, is_local: bool },
         // A plugin holds the headers until it has seen parts of the body.
         HeldReply { held: Option<Box<Held<response::Parts, Source<T>>>>, is_local: bool },
         Over,
@@ -99,8 +100,10 @@ where
     {
         let is_bodiless = matches!(*request.method(), Method::HEAD | Method::CONNECT);
         let may_interrupt = context.may_interrupt();
-        let (mut parts, body) = request.into_parts();
-        let shown = show_request(&mut context, &mut parts, body.is_end_stream(), &responder);
+        let (parts, body) = request.into_parts();
+        let end = body.is_end_stream();
+        let mut waiting = Waiting::new(parts, body, end);
+        let shown = show_request(&mut context, &mut waiting.parts, end, &responder);
         let stream = StreamHandle::new(context);
         // The clone is not ready; the service that was polled ready goes with the request.
         let mut ready = || {
@@ -108,18 +111,15 @@ where
             Some(std::mem::replace(inner, clone))
         };
         let state = match shown {
-            Shown::Forward(Watching::Length) => State::HeldRequest {
-                service: ready(),
-                held: Some(Box::new(Held::until_first_part((parts, body), Direction::Request, &stream))),
+            Shown::Forward(watching) => match waiting.released(watching, &stream) {
+                Released::Now(request) => State::Inner { future: inner.call(request) },
+                Released::Later(held) => State::HeldRequest { service: ready(), held: Some(held) },
             },
-            Shown::Forward(watching) => {
-                State::Inner { future: inner.call(forwarded(parts, body, watching, &stream)) }
-            }
             Shown::Local(response) => reply_locally(response),
-            Shown::Pending => State::Request { service: ready(), request: Some(Box::new((parts, body))) },
+            Shown::Pending => State::Request { service: ready(), request: Some(Box::new(waiting)) },
             Shown::Hold => State::HeldRequest {
                 service: ready(),
-                held: Some(Box::new(Held::new((parts, body), Direction::Request, false, &stream))),
+                held: Some(Box::new(waiting.into_held(Direction::Request, false, &stream))),
             },
         };
         Self { state, stream: Some(stream), is_bodiless, may_interrupt, responder }
@@ -174,8 +174,9 @@ where
                 }
                 StateProjection::Reply { reply, is_local } => {
                     let shared = ready!(stream.poll_lock(cx));
-                    let Some(reply) = reply.take() else { return Poll::Pending };
-                    show(*reply, (*is_local, is_bodiless), shared, stream, this.responder, cx)
+                    let Some(mut reply) = reply.take() else { return Poll::Pending };
+                    reply.end |= is_bodiless;
+                    show(*reply, *is_local, shared, stream, this.responder, cx)
                 }
                 StateProjection::HeldReply { held, is_local } => {
                     Next::Over(Ok(ready!(poll_held_reply(held, *is_local, stream, this.responder, cx))))
@@ -219,7 +220,7 @@ enum Next<S, B, F, T, E> {
 /// Shows a request's headers again after they had to wait.
 fn poll_request<S, B, R, F, T, E>(
     service: &mut Option<S>,
-    request: &mut Option<Box<(request::Parts, B)>>,
+    request: &mut Option<Box<Waiting<request::Parts, B>>>,
     stream: &mut StreamHandle,
     responder: &R,
     cx: &mut Context<'_>,
@@ -227,39 +228,40 @@ fn poll_request<S, B, R, F, T, E>(
 where
     S: Service<Request<RequestBody<B>>, Future = F>,
     B: Body,
+    B::Error: Into<BoxError>,
     R: Responder,
+    T: Body,
+    T::Error: Into<BoxError>,
 {
     let mut shared = ready!(stream.poll_lock(cx));
     loop {
-        ready!(shared.context.poll_wait(Direction::Request, cx));
-        let Some(waiting) = request.take() else { return Poll::Pending };
-        let (mut parts, body) = *waiting;
-        match show_request(&mut shared.context, &mut parts, body.is_end_stream(), responder) {
-            Shown::Pending => *request = Some(Box::new((parts, body))),
-            Shown::Local(response) => return Poll::Ready(reply_locally(response)),
-            Shown::Forward(Watching::Length) => {
-                drop(shared);
-                let held = Held::until_first_part((parts, body), Direction::Request, stream);
-                return Poll::Ready(State::HeldRequest {
-                    service: service.take(),
-                    held: Some(Box::new(held)),
-                });
-            }
-            Shown::Forward(watching) => {
-                drop(shared);
-                let Some(mut ready) = service.take() else { return Poll::Pending };
-                let request = forwarded(parts, body, watching, stream);
-                return Poll::Ready(State::Inner { future: ready.call(request) });
-            }
-            Shown::Hold => {
-                drop(shared);
-                let held = Held::new((parts, body), Direction::Request, false, stream);
-                return Poll::Ready(State::HeldRequest {
-                    service: service.take(),
-                    held: Some(Box::new(held)),
-                });
-            }
+        let is_free = shared.context.poll_wait(Direction::Request, cx).is_ready();
+        let Some(mut waiting) = request.take() else { return Poll::Pending };
+        if !is_free {
+            *request = Some(match shared.context.gathers(Direction::Request) {
+                Some(limit) => Box::new(waiting.gather(limit, cx)),
+                None => waiting,
+            });
+            return Poll::Pending;
         }
+        let end = waiting.end;
+        let held = match show_request(&mut shared.context, &mut waiting.parts, end, responder) {
+            Shown::Pending => {
+                *request = Some(waiting);
+                continue;
+            }
+            Shown::Local(response) => return Poll::Ready(reply_locally(response)),
+            Shown::Forward(watching) => match waiting.released(watching, stream) {
+                Released::Now(request) => {
+                    drop(shared);
+                    let Some(mut ready) = service.take() else { return Poll::Pending };
+                    return Poll::Ready(State::Inner { future: ready.call(request) });
+                }
+                Released::Later(held) => held,
+            },
+            Shown::Hold => Box::new(waiting.into_held(Direction::Request, false, stream)),
+        };
+        return Poll::Ready(State::HeldRequest { service: service.take(), held: Some(held) });
     }
 }
 
@@ -310,13 +312,15 @@ where
         }
         (None, Err(error)) => return Next::Over(Err(error)),
     };
-    show(reply, (is_local, is_bodiless), shared, stream, responder, cx)
+    let (parts, source): (_, Source<T>) = reply;
+    let end = is_bodiless || source.is_end_stream();
+    show(Waiting::new(parts, source, end), is_local, shared, stream, responder, cx)
 }
 
 /// Shows a response's headers.
 fn show<S, B, F, T, E, R>(
-    (mut parts, source): (response::Parts, Source<T>),
-    (is_local, is_bodiless): (bool, bool),
+    mut waiting: Waiting<response::Parts, Source<T>>,
+    is_local: bool,
     mut shared: OwnedMutexGuard<Shared>,
     stream: &StreamHandle,
     responder: &R,
@@ -327,26 +331,29 @@ where
     T::Error: Into<BoxError>,
     R: Responder,
 {
-    let end = is_bodiless || source.is_end_stream();
+    let end = waiting.end;
     loop {
         if shared.context.poll_wait(Direction::Response, cx).is_pending() {
-            return Next::Wait(State::Reply { reply: Some(Box::new((parts, source))), is_local });
+            if let Some(limit) = shared.context.gathers(Direction::Response).filter(|_| !is_local) {
+                waiting = waiting.gather(limit, cx);
+            }
+            return Next::Wait(State::Reply { reply: Some(Box::new(waiting)), is_local });
         }
-        let response = match show_response(&mut shared.context, &mut parts, end, responder) {
+        let response = match show_response(&mut shared.context, &mut waiting.parts, end, responder) {
             Shown::Pending => continue,
             Shown::Hold => {
-                let held = Held::new((parts, source), Direction::Response, is_local, stream);
+                let held = waiting.into_held(Direction::Response, is_local, stream);
                 return Next::Go(State::HeldReply { held: Some(Box::new(held)), is_local });
             }
             Shown::Forward(Watching::Parts | Watching::Length) if is_local => {
                 drop(shared);
-                replied_locally(parts, source, stream, cx)
+                let (parts, source, relay) = waiting.open(Direction::Response, true, stream);
+                replied_locally(parts, source, relay, stream, cx)
             }
-            Shown::Forward(Watching::Length) => {
-                let held = Held::until_first_part((parts, source), Direction::Response, stream);
-                return Next::Go(State::HeldReply { held: Some(Box::new(held)), is_local });
-            }
-            Shown::Forward(watching) => replied(parts, source, watching, stream),
+            Shown::Forward(watching) => match waiting.released(watching, stream) {
+                Released::Now(response) => response,
+                Released::Later(held) => return Next::Go(State::HeldReply { held: Some(held), is_local }),
+            },
             Shown::Local(response) => {
                 let (parts, source) = made_here(response);
                 replied(parts, source, Watching::No, stream)
@@ -378,7 +385,9 @@ where
 }
 
 fn reply_locally<S, B, F, T, E>(response: Response<Bytes>) -> State<S, B, F, T, E> {
-    State::Reply { reply: Some(Box::new(made_here(response))), is_local: true }
+    let (parts, source) = made_here(response);
+    let end = matches!(&source, Source::Local { bytes } if bytes.is_empty());
+    State::Reply { reply: Some(Box::new(Waiting::new(parts, source, end))), is_local: true }
 }
 
 fn made_here<T>(response: Response<Bytes>) -> (response::Parts, Source<T>) {

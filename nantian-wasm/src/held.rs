@@ -100,23 +100,13 @@ where
 }
 
 impl<P, B> Held<P, B> {
-    pub(crate) fn new(
-        (parts, body): (P, B),
-        direction: Direction,
-        is_local: bool,
-        stream: &StreamHandle,
-    ) -> Self {
-        let relay = Relay::new(stream.clone(), direction, is_local);
-        Self { parts, body: Box::pin(body), relay, front: None, awaited: Awaited::Plugin, is_resized: false }
+    pub(crate) fn new(parts: P, body: Pin<Box<B>>, relay: Relay) -> Self {
+        Self { parts, body, relay, front: None, awaited: Awaited::Plugin, is_resized: false }
     }
 
     /// A message that its plugins have let go, whose headers announce a length.
-    pub(crate) fn until_first_part(
-        (parts, body): (P, B),
-        direction: Direction,
-        stream: &StreamHandle,
-    ) -> Self {
-        Self { awaited: Awaited::Part, ..Self::new((parts, body), direction, false, stream) }
+    pub(crate) fn until_first_part(self) -> Self {
+        Self { awaited: Awaited::Part, ..self }
     }
 
     /// Whether all of the body has passed, and is in front.

@@ -111,6 +111,7 @@ mod service;
 mod show;
 mod stream;
 mod unattended;
+mod waiting;
 
 pub use self::body::{BodyError, RequestBody, ResponseBody};
 pub use self::config::{

@@ -1,5 +1,6 @@
 //! Takes the headers of a message past the plugins.
 
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -131,7 +132,8 @@ fn shown(
 /// nobody if they take longer.
 pub(crate) fn replied_locally<T>(
     mut parts: response::Parts,
-    source: Source<T>,
+    mut source: Pin<Box<Source<T>>>,
+    mut relay: Relay,
     stream: &StreamHandle,
     cx: &mut Context<'_>,
 ) -> Response<ResponseBody<T>>
@@ -139,8 +141,6 @@ where
     T: Body,
     T::Error: Into<BoxError>,
 {
-    let mut source = Box::pin(source);
-    let mut relay = Relay::new(stream.clone(), Direction::Response, true);
     let mut front = match relay.poll_frame(source.as_mut(), cx) {
         Poll::Ready(None) => Some(Ok(Frame::data(Bytes::new()))),
         Poll::Ready(front) => front,

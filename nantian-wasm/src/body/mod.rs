@@ -365,7 +365,10 @@ where
 }
 
 /// A body's next frame as bytes; bytes that are `Bytes` already are not copied.
-fn poll_plain<B>(body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
+pub(crate) fn poll_plain<B>(
+    body: Pin<&mut B>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
 where
     B: Body,
     B::Error: Into<BoxError>,

@@ -12,6 +12,7 @@ use super::{Passed, poll_plain};
 use crate::error::{BoxError, Failure};
 use crate::handle::{Shared, StreamHandle};
 use crate::stream::{Action, Content, Direction};
+use crate::waiting::{Ending, Gathered};
 
 /// A plugin ended a body before its time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +43,8 @@ pub(crate) struct Relay {
     /// What the plugins have let pass and nobody has been given yet.
     passed: Bytes,
     trailers: HeaderMap,
+    /// Why the body breaks off behind what was read of it before.
+    broken: Option<BoxError>,
     lengths: Lengths,
     /// The last bytes are shown together with the end, as for bodies that are made whole; others end in a call of
     /// their own, since nobody knows that a frame is the last before the next one fails to come.
@@ -94,9 +97,32 @@ impl Relay {
             chunk: Bytes::new(),
             passed: Bytes::new(),
             trailers: HeaderMap::new(),
+            broken: None,
             lengths: Lengths::default(),
             folds_end,
         }
+    }
+
+    /// With what was read of the body before.
+    pub(crate) fn having(mut self, gathered: Gathered) -> Self {
+        self.chunk = gathered.bytes.into_bytes();
+        self.lengths.received = length(&self.chunk);
+        let has_bytes = !self.chunk.is_empty();
+        self.stage = match gathered.ending {
+            Some(Ending::Whole) => Stage::ShowBytes { end: true, is_last: true },
+            Some(Ending::Trailers(trailers)) => {
+                self.trailers = trailers;
+                Stage::ShowTrailers
+            }
+            ending => {
+                self.broken = match ending {
+                    Some(Ending::Broken(error)) => Some(error),
+                    _ => None,
+                };
+                if has_bytes { Stage::ShowBytes { end: false, is_last: false } } else { Stage::Read }
+            }
+        };
+        self
     }
 
     /// Bytes that have passed the plugins.
@@ -147,6 +173,10 @@ impl Relay {
         loop {
             match self.stage {
                 Stage::Read => {
+                    if let Some(error) = self.broken.take() {
+                        self.stage = Stage::Done;
+                        return Poll::Ready(Some(Err(error)));
+                    }
                     let Poll::Ready(frame) = poll_plain(body.as_mut(), cx) else {
                         ready!(self.poll_released(cx));
                         self.stage = Stage::ShowBytes { end: false, is_last: false };

@@ -123,6 +123,15 @@ impl StreamContext {
         }
     }
 
+    /// How many bytes of a body may be read while a plugin holds its headers; none if nobody looks at them, or something else
+    /// is waited for.
+    pub(crate) fn gathers(&mut self, direction: Direction) -> Option<usize> {
+        let Some(Wait::Guest(index)) = self.waits.of(direction) else { return None };
+        let holder = self.plugins.get(*index)?;
+        let is_watched = self.plugins.iter().any(|plugin| plugin.wants_body(direction, self.streaming));
+        is_watched.then(|| holder.max_buffered_body())
+    }
+
     /// Between the parts of a message: ready when a guest let go what it held of it.
     fn poll_released(&self, direction: Direction, waker: &Waker) -> Poll<()> {
         if !self.members.iter().any(|member| member.holds.contains(direction)) {

@@ -1,9 +1,9 @@
 //! Request and response headers, answers, and what must never reach the wire.
 
 use http::{Request, Response, Version};
-use nantian_wasm::{Action, FailurePolicy, Hooks, StreamContext, StreamInfo};
+use nantian_wasm::{Action, Engine, FailurePolicy, Hooks, StreamContext, StreamInfo};
 
-use crate::support::{Seen, configured, data, exchange, frames, get, plugin, send};
+use crate::support::{Seen, configured, data, exchange, frames, get, plugin, plugin_of, send};
 
 /// Configuration of `write_header.wat`.
 fn write(how: char, map: char, name: &[u8], value: &[u8]) -> Vec<u8> {

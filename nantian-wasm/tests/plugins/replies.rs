@@ -1,18 +1,21 @@
 //! Replies to call-outs: whose time they take, and what becomes of a message that they answer.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
+use http_body::Frame;
+use http_body_util::BodyExt as _;
 use nantian_wasm::{
     Action, CallError, Cause, Engine, ForeignError, Host, HttpCall, HttpCallResponse, HttpReply, Module,
-    Plugin, PluginConfig, StreamContext, StreamInfo,
+    Plugin, PluginConfig, RequestBody, StreamContext, StreamInfo, WasmLayer,
 };
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Logged, get, plugin_of, send};
+use crate::support::{Frames, Logged, Ticking, frames, get, plugin_of, send};
 
 /// Answers each call-out at once, and lets a millisecond pass with each foreign call.
 struct Answering {
@@ -145,4 +148,146 @@ fn first_answer_is_sent_and_the_details_of_the_last_one_are_logged() {
         assert_eq!(seen.response_header("content-length"), Some("5"), "the right one");
     });
     assert!(lines.iter().any(|line| line.ends_with("second")), "{lines:?}");
+}
+
+/// A guest that holds both messages for a call-out each, and logs the length of each part of a body and whether it is the
+/// last one.
+const HOLDS: &str = r#"(module
+    (import "env" "proxy_http_call" (func $http_call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
+    (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
+    (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "auth")
+    (data (i32.const 200) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\01\00\00\00\0a\00\00\00\01\00\00\00:method\00GET\00:path\00/\00:authority\00a\00")
+    (global $held (mut i32) (i32.const 0))
+    (func (export "proxy_abi_version_0_2_1"))
+    (func $hold (param $stream i32) (result i32)
+        (global.set $held (local.get $stream))
+        (drop (call $http_call (i32.const 100) (i32.const 4) (i32.const 200) (i32.const 61) (i32.const 0) (i32.const 0)
+            (i32.const 0) (i32.const 0) (i32.const 60000) (i32.const 8)))
+        (i32.const 1))
+    (func $tell (param $name i32) (param $length i32) (param $end i32) (result i32)
+        (i32.store8 (i32.const 0) (local.get $name))
+        (i32.store8 (i32.const 1) (i32.add (i32.const 48) (local.get $length)))
+        (i32.store8 (i32.const 2) (i32.add (i32.const 48) (local.get $end)))
+        (drop (call $log (i32.const 2) (i32.const 0) (i32.const 3)))
+        (i32.const 0))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $hold (i32.const 0)))
+    (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (call $hold (i32.const 1)))
+    (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+        (call $tell (i32.const 113) (local.get 1) (local.get 2)))
+    (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+        (call $tell (i32.const 112) (local.get 1) (local.get 2)))
+    (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+        (drop (call $become (i32.const 2)))
+        (drop (call $continue (global.get $held)))))"#;
+
+/// Answers a call-out when it is told to.
+#[derive(Default)]
+struct Later(Mutex<Option<HttpReply>>);
+
+impl Later {
+    fn answer(&self) {
+        let reply = self.0.lock().unwrap().take().unwrap();
+        reply.send(Ok(HttpCallResponse::new(Response::new(Bytes::new()), HeaderMap::new())));
+    }
+}
+
+impl Host for Later {
+    fn http_call(&self, _: &str, _: HttpCall, reply: HttpReply) -> Result<(), CallError> {
+        *self.0.lock().unwrap() = Some(reply);
+        Ok(())
+    }
+}
+
+/// A body of these parts, whose reader's call-out is answered before what comes last: its end or its trailers.
+fn answered_at_the_end(
+    host: &Arc<Later>,
+    parts: &'static [&'static str],
+    has_trailers: bool,
+) -> impl http_body::Body<Data = Bytes, Error = std::convert::Infallible> + Unpin + use<> {
+    let host = Arc::clone(host);
+    let frames = futures_util::stream::unfold(0, move |place| {
+        let frame = parts.get(place).map(|part| Frame::data(Bytes::from_static(part.as_bytes())));
+        let frame = frame.or_else(|| {
+            if place == parts.len() {
+                host.answer();
+            }
+            (has_trailers && place == parts.len()).then(|| Frame::trailers(HeaderMap::new()))
+        });
+        std::future::ready(frame.map(|frame| (Ok(frame), place + 1)))
+    });
+    http_body_util::StreamBody::new(frames)
+}
+
+fn holding() -> (Engine, Plugin, Arc<Later>) {
+    let engine = Engine::new().unwrap();
+    let module = Module::compile(&engine, &wat::parse_str(HOLDS).unwrap(), None).unwrap();
+    let mut config = PluginConfig::new("holds");
+    config.instances = NonZeroUsize::new(1);
+    config.sandbox.allow_network = true;
+    let host = Arc::<Later>::default();
+    let plugin = Plugin::with_host(&module, config, Arc::clone(&host) as Arc<dyn Host>).unwrap();
+    (engine, plugin, host)
+}
+
+#[test]
+fn messages_without_bodies_that_were_held_have_none() {
+    let (engine, plugin, host) = holding();
+    let answering = std::thread::spawn(move || {
+        for _ in 0..2 {
+            while host.0.lock().unwrap().is_none() {
+                std::thread::yield_now();
+            }
+            host.answer();
+        }
+    });
+    let lines = Logged::during(|| {
+        let _upkeep = Ticking::upkeep(&engine);
+        let inner = service_fn(async |request: Request<RequestBody<Frames>>| {
+            let is_empty = http_body::Body::is_end_stream(request.body());
+            let response = Response::builder().status(if is_empty { 200 } else { 500 });
+            Ok::<_, std::convert::Infallible>(response.body(frames([])).unwrap())
+        });
+        let service = WasmLayer::new([plugin]).layer(inner);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let response = runtime.block_on(service.oneshot(get("/"))).unwrap();
+        assert_eq!(
+            (response.status().as_u16(), http_body::Body::is_end_stream(response.body())),
+            (200, true)
+        );
+    });
+    answering.join().unwrap();
+    assert_eq!(lines, [""; 0], "no callback about a body");
+}
+
+#[test]
+fn what_comes_of_a_body_while_its_headers_are_held_is_shown_as_one_part() {
+    for (has_trailers, expected) in [(false, ["q61", "p61"]), (true, ["q60", "p60"])] {
+        let (engine, plugin, host) = holding();
+        let request = Request::post("/").header("host", "a").body(answered_at_the_end(
+            &host,
+            &["one", "two"],
+            has_trailers,
+        ));
+        let inner = service_fn(async |request: Request<RequestBody<_>>| {
+            let body = request.into_body().collect().await.unwrap();
+            assert_eq!(body.to_bytes(), "onetwo");
+            let body = answered_at_the_end(&host, &["six", "ty!"], has_trailers);
+            Ok::<_, std::convert::Infallible>(Response::new(body))
+        });
+        let lines = Logged::during(|| {
+            let _upkeep = Ticking::upkeep(&engine);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let body = runtime.block_on(async {
+                let service = WasmLayer::new([plugin]).layer(inner);
+                let response = service.oneshot(request.unwrap()).await.unwrap();
+                response.into_body().collect().await.unwrap().to_bytes()
+            });
+            assert_eq!(body, "sixty!");
+        });
+        let lines: Vec<_> = lines.iter().map(|line| line.trim_start_matches("holds: ")).collect();
+        assert_eq!(lines, expected);
+    }
 }

@@ -1,0 +1,159 @@
+//! A message whose headers wait for a plugin, and what comes of its body meanwhile.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Request, Response, request, response};
+use http_body::{Body, Frame};
+
+use crate::body::{Relay, RequestBody, ResponseBody, Source, poll_plain};
+use crate::error::BoxError;
+use crate::handle::StreamHandle;
+use crate::held::Held;
+use crate::show::{Watching, forwarded, replied};
+use crate::stream::{Content, Direction};
+
+/// Headers that wait, and their body.
+pub(crate) struct Waiting<P, B> {
+    pub(crate) parts: P,
+    /// Neither a body nor trailers follow.
+    pub(crate) end: bool,
+    body: Incoming<B>,
+}
+
+enum Incoming<B> {
+    Untouched(B),
+    /// What comes while a plugin holds the headers is shown as one part, as in Envoy.
+    Gathered(Pin<Box<B>>, Gathered),
+}
+
+/// What has come of a body.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    pub(crate) bytes: Content,
+    pub(crate) ending: Option<Ending>,
+}
+
+/// How a body ended that was gathered to its end.
+pub(crate) enum Ending {
+    Whole,
+    Trailers(HeaderMap),
+    Broken(BoxError),
+}
+
+/// A message whose plugins have let its headers go.
+pub(crate) enum Released<M, H> {
+    Now(M),
+    /// They wait for the first part of its body.
+    Later(Box<H>),
+}
+
+// === impl Waiting ===
+
+impl<P, B> Waiting<P, B> {
+    pub(crate) fn new(parts: P, body: B, end: bool) -> Self {
+        Self { parts, end, body: Incoming::Untouched(body) }
+    }
+
+    /// As a message that its plugins hold until they have seen more of it.
+    pub(crate) fn into_held(self, direction: Direction, is_local: bool, stream: &StreamHandle) -> Held<P, B> {
+        let (parts, body, relay) = self.open(direction, is_local, stream);
+        Held::new(parts, body, relay)
+    }
+
+    /// The headers, and the body with its way past the plugins.
+    pub(crate) fn open(
+        self,
+        direction: Direction,
+        is_local: bool,
+        stream: &StreamHandle,
+    ) -> (P, Pin<Box<B>>, Relay) {
+        let relay = Relay::new(stream.clone(), direction, is_local);
+        match self.body {
+            Incoming::Untouched(body) => (self.parts, Box::pin(body), relay),
+            Incoming::Gathered(body, gathered) => (self.parts, body, relay.having(gathered)),
+        }
+    }
+}
+
+impl<P, B> Waiting<P, B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    /// Reads what is there of the body, if there is one, up to so many bytes.
+    pub(crate) fn gather(mut self, limit: usize, cx: &mut Context<'_>) -> Self {
+        if self.end {
+            return self;
+        }
+        let (mut body, mut gathered) = match self.body {
+            Incoming::Untouched(body) => (Box::pin(body), Gathered::default()),
+            Incoming::Gathered(body, gathered) => (body, gathered),
+        };
+        while gathered.ending.is_none() && gathered.bytes.len() < limit {
+            let Poll::Ready(frame) = poll_plain(body.as_mut(), cx) else { break };
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                None => gathered.ending = Some(Ending::Whole),
+                Some(Err(error)) => gathered.ending = Some(Ending::Broken(error)),
+                Some(Ok(Ok(data))) => {
+                    gathered.bytes = gathered.bytes.followed_by(data);
+                    if body.is_end_stream() {
+                        gathered.ending = Some(Ending::Whole);
+                    }
+                }
+                Some(Ok(Err(frame))) => gathered.ending = frame.into_trailers().ok().map(Ending::Trailers),
+            }
+        }
+        self.body = Incoming::Gathered(body, gathered);
+        self
+    }
+}
+
+impl<B> Waiting<request::Parts, B> {
+    /// The request, whose plugins have let its headers go.
+    pub(crate) fn released(
+        self,
+        watching: Watching,
+        stream: &StreamHandle,
+    ) -> Released<Request<RequestBody<B>>, Held<request::Parts, B>> {
+        let has_length = self.parts.headers.contains_key(CONTENT_LENGTH);
+        match self.body {
+            Incoming::Untouched(body) if watching != Watching::Length => {
+                Released::Now(forwarded(self.parts, body, watching, stream))
+            }
+            Incoming::Gathered(..) if watching != Watching::Length && !has_length => {
+                Released::Now(self.into_held(Direction::Request, false, stream).into_request())
+            }
+            _ => Released::Later(Box::new(
+                self.into_held(Direction::Request, false, stream).until_first_part(),
+            )),
+        }
+    }
+}
+
+impl<T> Waiting<response::Parts, Source<T>> {
+    /// The response, whose plugins have let its headers go.
+    pub(crate) fn released(
+        self,
+        watching: Watching,
+        stream: &StreamHandle,
+    ) -> Released<Response<ResponseBody<T>>, Held<response::Parts, Source<T>>> {
+        let has_length = self.parts.headers.contains_key(CONTENT_LENGTH);
+        match self.body {
+            Incoming::Untouched(source) if watching != Watching::Length => {
+                Released::Now(replied(self.parts, source, watching, stream))
+            }
+            Incoming::Gathered(..) if watching == Watching::Emptied => {
+                Released::Now(replied(self.parts, Source::Local { bytes: Bytes::new() }, watching, stream))
+            }
+            Incoming::Gathered(..) if watching != Watching::Length && !has_length => {
+                Released::Now(self.into_held(Direction::Response, false, stream).into_response(false, stream))
+            }
+            _ => Released::Later(Box::new(
+                self.into_held(Direction::Response, false, stream).until_first_part(),
+            )),
+        }
+    }
+}
