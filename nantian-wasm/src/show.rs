@@ -29,6 +29,8 @@ pub(crate) enum Shown {
 pub(crate) enum Watching {
     /// Not at all.
     No,
+    /// Not at all, but one may ask for the size of a request whose headers do not tell it.
+    Counted,
     Parts,
     /// Its headers announce a length, which the body may not keep: they wait for its first part.
     Length,
@@ -50,6 +52,10 @@ pub(crate) fn show_request(
     let action = context.on_request_headers(parts, end);
     shown(action, context, responder, |context| {
         let is_watched = !end && context.wants_request_body();
+        let has_length = end || parts.headers.contains_key(CONTENT_LENGTH);
+        if !is_watched && !has_length && context.counts_requests() {
+            return Watching::Counted;
+        }
         watching(context, Direction::Request, is_watched, &parts.headers)
     })
 }
@@ -63,6 +69,7 @@ pub(crate) fn forwarded<B>(
 ) -> Request<RequestBody<B>> {
     let body = match watching {
         Watching::No => RequestBody::unwatched(body),
+        Watching::Counted => RequestBody::counted(body, stream.clone()),
         _ => RequestBody::watched(body, Relay::new(stream.clone(), Direction::Request, false)),
     };
     Request::from_parts(parts, body)
@@ -169,7 +176,7 @@ pub(crate) fn replied<T>(
     let reset = reset(&mut parts);
     let relay = || Relay::new(stream.clone(), Direction::Response, false);
     let body = match watching {
-        Watching::No => ResponseBody::new(source, stream.clone(), None),
+        Watching::No | Watching::Counted => ResponseBody::new(source, stream.clone(), None),
         Watching::Parts | Watching::Length => ResponseBody::new(source, stream.clone(), Some(relay())),
         Watching::Emptied => ResponseBody::whole(Bytes::new(), stream.clone()),
     };

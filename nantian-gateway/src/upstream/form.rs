@@ -1,6 +1,6 @@
 //! The form that a request has on a connection.
 
-use http::{HeaderValue, Request, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderValue, Method, Request, Uri, Version, header, uri::PathAndQuery};
 use http_body::Body as _;
 
 use super::Destination;
@@ -25,6 +25,13 @@ pub(super) fn to_origin_form(request: &mut Request<Body>, destination: &Destinat
     {
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
+    // RFC 9110, section 8.6: methods that usually have content say that they have none; some servers answer 411 without.
+    if request.body().is_end_stream()
+        && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH)
+        && !request.headers().contains_key(header::CONTENT_LENGTH)
+    {
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+    }
 }
 
 /// A URI with scheme and authority, as HTTP/2 wants it, and no Host header.
@@ -47,5 +54,26 @@ fn authority(request: &Request<Body>, destination: &Destination) -> String {
     match request.uri().authority() {
         Some(authority) => authority.to_string(),
         None => destination.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn method_that_usually_has_content_says_that_it_has_none() {
+        let authority = "a.example:80".parse().unwrap();
+        let destination = Destination::of_url(&authority, false).unwrap();
+        for (method, length) in [("POST", Some("0")), ("PUT", Some("0")), ("GET", None), ("DELETE", None)] {
+            let request = Request::builder().method(method).uri("/");
+            let mut request = request.body(Body::empty()).unwrap();
+            to_origin_form(&mut request, &destination);
+            let found = request.headers().get(header::CONTENT_LENGTH).map(|length| length.to_str().unwrap());
+            assert_eq!(found, length, "{method}");
+        }
+        let mut full = Request::post("/").body(Body::full("hello")).unwrap();
+        to_origin_form(&mut full, &destination);
+        assert_eq!(full.headers().get(header::CONTENT_LENGTH), None, "hyper says how long it is");
     }
 }

@@ -1,6 +1,7 @@
 //! Bodies that plugins look at as they pass.
 
 mod relay;
+mod watch;
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,6 +13,7 @@ use pin_project_lite::pin_project;
 
 pub use self::relay::BodyError;
 pub(crate) use self::relay::Relay;
+use self::watch::Watch;
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
 use crate::stream::Direction;
@@ -30,20 +32,6 @@ pin_project! {
 
 /// A frame that plugins have let pass.
 pub(crate) type Passed = Result<Frame<Bytes>, BoxError>;
-
-/// What a body is more than the one inside; nothing, for most. Boxed, because bodies are moved often.
-#[derive(Default)]
-struct Watch(Option<Box<Watched>>);
-
-#[derive(Default)]
-struct Watched {
-    /// The way past the plugins that look at it.
-    relay: Option<Relay>,
-    /// What comes first.
-    front: Option<Passed>,
-    /// Why the body breaks off when it is polled next.
-    broken_by: Option<BoxError>,
-}
 
 pin_project! {
     #[project = InnerProjection]
@@ -92,65 +80,6 @@ impl Drop for End {
     }
 }
 
-// === impl Watch ===
-
-impl Watch {
-    fn new(relay: Option<Relay>, front: Option<Passed>) -> Self {
-        if relay.is_none() && front.is_none() {
-            return Self::default();
-        }
-        Self(Some(Box::new(Watched { relay, front, broken_by: None })))
-    }
-
-    fn relay(&self) -> Option<&Relay> {
-        self.0.as_ref()?.relay.as_ref()
-    }
-
-    fn relay_mut(&mut self) -> Option<&mut Relay> {
-        self.0.as_mut()?.relay.as_mut()
-    }
-
-    fn has_front(&self) -> bool {
-        self.0.as_ref().is_some_and(|watched| watched.front.is_some() || watched.broken_by.is_some())
-    }
-
-    fn front(&self) -> Option<&Passed> {
-        self.0.as_ref()?.front.as_ref()
-    }
-
-    fn break_off(&mut self, error: BoxError) {
-        self.0.get_or_insert_default().broken_by = Some(error);
-    }
-
-    fn take_broken(&mut self) -> Option<BoxError> {
-        self.0.as_mut()?.broken_by.take()
-    }
-
-    fn take_front(&mut self) -> Option<Passed> {
-        self.0.as_mut()?.front.take()
-    }
-
-    fn is_end_stream(&self, inner: impl FnOnce() -> bool) -> bool {
-        !self.has_front() && self.relay().map_or_else(inner, Relay::is_done)
-    }
-
-    fn size_hint(&self, inner: impl FnOnce() -> SizeHint) -> SizeHint {
-        match self.relay() {
-            Some(relay) => relay.size_hint_behind(self.front()),
-            // What breaks off has no length.
-            None if self.has_front() => SizeHint::default(),
-            None => inner(),
-        }
-    }
-
-    /// Nothing is shown any more.
-    fn end(&mut self) {
-        if let Some(watched) = self.0.as_mut() {
-            watched.relay = watched.relay.take().map(Relay::into_done);
-        }
-    }
-}
-
 // === impl RequestBody ===
 
 impl<B> RequestBody<B> {
@@ -160,6 +89,11 @@ impl<B> RequestBody<B> {
 
     pub(crate) fn watched(body: B, relay: Relay) -> Self {
         Self { inner: Inner::Untouched { body }, watch: Watch::new(Some(relay), None) }
+    }
+
+    /// A body that no plugin looks at, and whose size one may ask for when it is gone.
+    pub(crate) fn counted(body: B, stream: StreamHandle) -> Self {
+        Self { inner: Inner::Untouched { body }, watch: Watch::counting(stream) }
     }
 
     /// A body that was begun while its headers were held: `front` is what has come of it.
@@ -199,7 +133,11 @@ where
         match (this.watch.relay_mut(), this.inner.project()) {
             (Some(relay), InnerProjection::Untouched { body }) => relay.poll_frame(body, cx),
             (Some(relay), InnerProjection::Begun { body }) => relay.poll_frame(body.as_mut(), cx),
-            (None, InnerProjection::Untouched { body }) => poll_plain(body, cx),
+            (None, InnerProjection::Untouched { body }) => {
+                let frame = ready!(poll_plain(body, cx));
+                this.watch.count(frame.as_ref());
+                Poll::Ready(frame)
+            }
             (None, InnerProjection::Begun { body }) => poll_plain(body.as_mut(), cx),
         }
     }

@@ -276,6 +276,11 @@ impl StreamContext {
         self.poll_interrupted(cx)
     }
 
+    /// Whether a plugin may ask for the size of a request when that has passed.
+    pub(crate) fn counts_requests(&self) -> bool {
+        self.plugins.iter().any(Plugin::reads_properties_of_responses)
+    }
+
     /// Counts bytes of a body that no plugin was shown.
     pub(crate) fn count_unseen(&self, direction: Direction, bytes: usize) {
         if let Some(mut exchange) = self.shared.try_lock() {

@@ -375,22 +375,37 @@ fn clocks_are_those_of_wall_time_and_of_a_time_that_never_goes_back() {
     assert_eq!(send([of_text(guest)], get("/")).status(), 558, "no other clock");
 }
 
-#[test]
-fn log_knows_the_size_of_a_response_as_it_was_sent() {
-    let guest = r#"(module
+/// A guest that knows the size of a message in the end, and is shown no body.
+fn sizing(message: &str) -> Plugin {
+    let text = r#"(module
         (import "env" "proxy_get_property" (func $get (param i32 i32 i32 i32) (result i32)))
         (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
         (import "env" "proxy_record_metric" (func $record (param i32 i64) (result i32)))
         (memory (export "memory") 1)
-        (data (i32.const 16) "response\00size")
+        (data (i32.const 16) "MESSAGE\00size")
         (func (export "proxy_abi_version_0_2_1"))
         (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
         (func (export "proxy_on_configure") (param i32 i32) (result i32)
-            (i32.eqz (call $define (i32.const 1) (i32.const 25) (i32.const 4) (i32.const 8))))
+            (i32.eqz (call $define (i32.const 1) (i32.const {SIZE}) (i32.const 4) (i32.const 8))))
         (func (export "proxy_on_log") (param i32)
-            (drop (call $get (i32.const 16) (i32.const 13) (i32.const 0) (i32.const 4)))
+            (drop (call $get (i32.const 16) (i32.const {LENGTH}) (i32.const 0) (i32.const 4)))
             (drop (call $record (i32.load (i32.const 8)) (i64.load (i32.const 1024))))))"#;
-    let logs = of_text(guest);
+    let text = text.replace("MESSAGE", message).replace("{SIZE}", &(17 + message.len()).to_string());
+    of_text(&text.replace("{LENGTH}", &(message.len() + 5).to_string()))
+}
+
+#[test]
+fn log_knows_the_size_of_a_request_that_says_nothing_of_it() {
+    let logs = sizing("request");
+    let request =
+        Request::post("/").header("host", "a").body(frames([data("four"), data("seven !")])).unwrap();
+    let seen = exchange([logs.clone()], request, Response::new(frames([data("ok")])));
+    assert_eq!((seen.request_body.unwrap(), metric(&logs, "size")), (b"fourseven !".to_vec(), 11));
+}
+
+#[test]
+fn log_knows_the_size_of_a_response_as_it_was_sent() {
+    let logs = sizing("response");
     let response = Response::new(frames([data("four"), data("seven !")]));
     assert_eq!(exchange([logs.clone()], get("/"), response).text(), "fourseven !");
     assert_eq!(metric(&logs, "size"), 11);
