@@ -72,7 +72,8 @@
 //! * A body too large to be held, and an answer that is no response, end the stream under either failure policy.
 //! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are answered.
 //! * What a plugin that fails open has changed in the callback that failed is taken back.
-//! * A plugin that did not see the request does not see its end either.
+//! * A plugin that did not see the request does not see its end either, and one that answers as its context is created is not
+//!   shown the request.
 //! * Headers of one name stand beside one another, and pseudo headers in front, in whichever order they were written.
 //! * Shared data, queues and metrics belong to one plugin; they outlive a new configuration ([`Plugin::successor`]).
 //!

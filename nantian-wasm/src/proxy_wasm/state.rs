@@ -182,7 +182,8 @@ impl State {
         exchange.is_logged = false;
         let Some(seat) = exchange.own() else { return true };
         seat.request.has_headers |= is_beginning;
-        seat.answer.is_none() && seat.fault.is_none()
+        // A stream is forgotten whatever became of it.
+        !is_beginning || (seat.answer.is_none() && seat.fault.is_none())
     }
 
     /// Says whether the stream is over and being logged.

@@ -67,7 +67,8 @@ const ASKING: &str = r#"(module
         REPLY)
     (func (export "proxy_on_log") (param i32)
         (drop (call $value (i32.const 2) (i32.const 110) (i32.const 7) (i32.const 8) (i32.const 12)))
-        (drop (call $log (i32.const 2) (i32.load (i32.const 8)) (i32.load (i32.const 12))))))"#;
+        (drop (call $log (i32.const 2) (i32.load (i32.const 8)) (i32.load (i32.const 12)))))
+    (func (export "proxy_on_delete") (param i32) (drop (call $log (i32.const 2) (i32.const 100) (i32.const 4)))))"#;
 
 fn asking(held: &str, reply: &str) -> (Plugin, Arc<Answering>) {
     let engine = Engine::new().unwrap();
@@ -105,6 +106,19 @@ fn time_of_replies_is_that_of_the_stream_that_has_asked() {
     assert!((16..=20).contains(&calls), "{calls} calls");
     let status = plugin.status();
     assert_eq!((status.traps.total(), status.live_instances), (0, 1), "the instance lives on");
+}
+
+#[test]
+fn stream_that_is_dropped_with_an_answer_that_nobody_took_is_forgotten_all_the_same() {
+    let (plugin, host) = asking("proxy_on_request_headers", "(call $answer)");
+    let lines = Logged::during(|| {
+        let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
+        let mut parts = Request::new(()).into_parts().0;
+        assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));
+        host.engine.maintain();
+        drop(stream);
+    });
+    assert!(lines.iter().any(|line| line.ends_with("auth")), "{lines:?}");
 }
 
 #[test]
