@@ -53,7 +53,7 @@
 //! * A `content-length` that leaves is that of the body that plugins have made: headers that announce one wait for the
 //!   first part of a body that a plugin looks at. If more of it is to come and its length has changed, or the plugin has
 //!   written one itself, none is announced. One that has left is binding: a body that changes later breaks off.
-//! * A response that a plugin has made one without content (204, 304) has none, and the length of none.
+//! * A response that a plugin has made one without content (204, 304) has none, shows none, and has the length of none.
 //! * Changing a request's headers or path, or clearing the cache of routes, does not choose another route.
 //! * A stream has budgets: bytes that go in and out of its guests, header fields they add, lines they log, call-outs.
 //! * A message may be held for [`Sandbox::max_pause`], or as long as a call-out made for it takes; then the failure policy
