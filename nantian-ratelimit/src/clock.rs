@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A point on the time line of one [`Clock`]: nanoseconds since its origin.
+/// A point on the time line of one [`Clock`]: nanoseconds since its origin, up to 2^62, which are 146 years.
 ///
 /// Two timestamps compare only if they come from the same clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,9 +41,12 @@ impl Timestamp {
     /// The origin of the clock.
     pub const ORIGIN: Self = Self(0);
 
-    /// The point `nanos` nanoseconds after the origin.
+    /// The last point there is.
+    pub(crate) const END: Self = Self(1 << 62);
+
+    /// The point `nanos` nanoseconds after the origin, or the last one.
     pub const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
+        if nanos < Self::END.0 { Self(nanos) } else { Self::END }
     }
 
     /// Nanoseconds since the origin.
@@ -56,9 +59,9 @@ impl Timestamp {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The point `duration` later, or the end of time.
+    /// The point `duration` later, or the last one.
     pub fn saturating_add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(nanos(duration)))
+        Self::from_nanos(self.0.saturating_add(nanos(duration)))
     }
 }
 
@@ -83,7 +86,7 @@ impl Default for MonotonicClock {
 
 impl Clock for MonotonicClock {
     fn now(&self) -> Timestamp {
-        Timestamp(nanos(self.origin.elapsed()))
+        Timestamp::from_nanos(nanos(self.origin.elapsed()))
     }
 }
 
@@ -108,7 +111,7 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::Acquire))
+        Timestamp::from_nanos(self.0.load(Ordering::Acquire))
     }
 }
 

@@ -121,7 +121,8 @@ impl Column {
     #[cold]
     pub(crate) fn charge(
         &self,
-        (slot, tag): (Slot<'_>, u64),
+        slot: Slot<'_>,
+        tag: u64,
         (cell, mut tat): (&AtomicU64, u64),
         now: Timestamp,
         cost: Cost,

@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 
-use crate::poly::Poly;
+use crate::poly::{Point, Poly};
 use crate::scope::ScopePart;
 #[cfg(feature = "redis")]
 use crate::sip::Sip;
@@ -20,7 +20,6 @@ use crate::sip::Sip;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
     pub(crate) tag: u64,
-    pub(crate) shard: u64,
 }
 
 /// Builds a [`Key`] from values, one after the other.
@@ -30,7 +29,7 @@ pub struct KeyHasher(Digest);
 
 /// The secret that keys of this process are hashed under.
 #[derive(Clone)]
-pub(crate) struct Secret(Poly);
+pub(crate) struct Secret(Point);
 
 /// The secret that keys on a server are hashed under.
 #[cfg(feature = "redis")]
@@ -50,9 +49,9 @@ impl Key {
     pub(crate) const EMPTY: u64 = Poly::NONE;
     pub(crate) const SHARED: u64 = Poly::OTHER;
 
-    /// A key that has this tag in the shard at `position`.
-    pub(crate) const fn at(position: usize, tag: u64) -> Self {
-        Self { tag, shard: position as u64 }
+    /// The key that has this tag.
+    pub(crate) const fn of(tag: u64) -> Self {
+        Self { tag }
     }
 }
 
@@ -86,32 +85,33 @@ impl KeyHasher {
     #[inline]
     pub fn finish(self) -> Key {
         match self.0 {
-            Digest::OfProcess(poly) => {
-                let hash = poly.finish();
-                // Not the bits of the tag that decide most about the pairs of lines: those are to be even within a shard.
-                Key { tag: hash, shard: hash >> 32 }
-            }
+            Digest::OfProcess(poly) => Key::of(poly.finish()),
             #[cfg(feature = "redis")]
+            Digest::OfServer(sip) => Key::of(sip.finish().0),
+        }
+    }
+
+    /// The digest of what was added, as long as a name on a server is.
+    #[cfg(feature = "redis")]
+    pub(crate) fn finish_for_server(self) -> u128 {
+        match self.0 {
+            Digest::OfProcess(poly) => u128::from(poly.finish()),
             Digest::OfServer(sip) => {
-                let (tag, shard) = sip.finish();
-                Key { tag, shard }
+                let (low, high) = sip.finish();
+                u128::from(high) << 64 | u128::from(low)
             }
         }
     }
 
     #[inline]
     fn write(&mut self, code: u8, value: Option<&[u8]>) {
-        let length = value.map_or(0, |value| value.len() as u64);
-        let header = length << 8 | u64::from(code) << 1 | u64::from(value.is_some());
+        let kind = code << 1 | u8::from(value.is_some());
         let value = value.unwrap_or_default();
         match &mut self.0 {
-            Digest::OfProcess(poly) => {
-                poly.word(header);
-                poly.bytes(value);
-            }
+            Digest::OfProcess(poly) => poly.value(kind, value),
             #[cfg(feature = "redis")]
             Digest::OfServer(sip) => {
-                sip.word(header);
+                sip.word((value.len() as u64) << 8 | u64::from(kind));
                 sip.bytes(value);
             }
         }
@@ -133,12 +133,12 @@ impl Secret {
     }
 
     pub(crate) const fn new(secret: u64) -> Self {
-        Self(Poly::new(secret))
+        Self(Point::new(secret))
     }
 
     #[inline]
     pub(crate) fn hasher(&self) -> KeyHasher {
-        KeyHasher(Digest::OfProcess(self.0))
+        KeyHasher(Digest::OfProcess(Poly::at(self.0)))
     }
 }
 

@@ -69,32 +69,17 @@ impl Ledger {
     /// Charges every limit, or none, and writes down where they stand.
     ///
     /// The verdict is a constant of the way that was taken, and nothing that was computed from a cell: a processor foresees the way, so
-    /// that who goes by the verdict does not wait for memory.
+    /// that who goes by the verdict does not wait for memory. It looks ahead as far as its registers last: the less most requests
+    /// have to do, the more decisions wait for memory at the same time.
     #[inline(never)]
     pub(crate) fn admit(&self, now: Timestamp, key: Key, cost: Cost, tats: &mut Tats) -> Verdict {
-        if self.is_retired() {
-            return Verdict::Retired;
-        }
-        if self.is_closed {
-            return self.admit_unless_closed(now, key, cost, tats);
-        }
-        // A number that the compiler knows takes all loops out of what most requests pay for.
+        // A number that the compiler knows takes all loops out.
         match self.columns.len() {
-            1 => self.admit_near::<1, 2>(now, key, cost, tats),
-            2 => self.admit_near::<2, 4>(now, key, cost, tats),
-            3 => self.admit_near::<3, 4>(now, key, cost, tats),
+            1 if !self.is_closed => self.admit_near::<1, 1>(now, key, cost, tats),
+            2 if !self.is_closed => self.admit_near::<2, 2>(now, key, cost, tats),
+            3 if !self.is_closed => self.admit_near::<3, 2>(now, key, cost, tats),
             _ => self.admit_elsewhere(now, key, cost, tats),
         }
-    }
-
-    /// [`Ledger::admit`] where some limit denies all that it counts.
-    #[cold]
-    fn admit_unless_closed(&self, now: Timestamp, key: Key, cost: Cost, tats: &mut Tats) -> Verdict {
-        if self.closed_to(cost).is_some() {
-            *tats = self.glance(now, key);
-            return Verdict::Denied;
-        }
-        self.admit_elsewhere(now, key, cost, tats)
     }
 
     /// Which limit keeps out longest whom [`Ledger::admit`] denied at these TATs, and until when; `None` is for ever.
@@ -192,9 +177,9 @@ impl Ledger {
         slot.belongs_to(tag).then_some(tats)
     }
 
-    /// Charges `LIMITS` limits of a key that is probably where most are, in a slot of `WIDTH` words.
-    #[inline]
-    fn admit_near<const LIMITS: usize, const WIDTH: usize>(
+    /// Charges `LIMITS` limits of a key that is probably where most are, in a bucket of `LINES` lines.
+    #[inline(never)]
+    fn admit_near<const LIMITS: usize, const LINES: usize>(
         &self,
         now: Timestamp,
         key: Key,
@@ -202,9 +187,9 @@ impl Ledger {
         tats: &mut Tats,
     ) -> Verdict {
         if let Some(columns) = self.columns.first_chunk::<LIMITS>()
-            && let Some(slot) = self.table.find_in_largest::<WIDTH>(key)
+            && let Some(slot) = self.table.find_near::<LINES>(key)
         {
-            match self.charge(columns, (slot, key.tag), now, cost, tats) {
+            match self.charge(columns, slot, key.tag, now, cost, tats) {
                 Charge::Done => return Verdict::Admitted,
                 Charge::Full => return Verdict::Denied,
                 Charge::Lost(astray) => self.give_back(now, key, astray, cost),
@@ -229,11 +214,18 @@ impl Ledger {
         waits.reduce(|longest, wait| if wait.1 > longest.1 { wait } else { longest })
     }
 
-    /// Charges a key that is not where most are.
+    /// Charges a key that is not where most are, or limits that few policies have.
     #[inline(never)]
     fn admit_elsewhere(&self, now: Timestamp, key: Key, cost: Cost, tats: &mut Tats) -> Verdict {
+        if self.is_retired() {
+            return Verdict::Retired;
+        }
+        if self.is_closed && self.closed_to(cost).is_some() {
+            *tats = self.glance(now, key);
+            return Verdict::Denied;
+        }
         if let Some(slot) = self.table.find(key) {
-            match self.charge(&self.columns, (slot, key.tag), now, cost, tats) {
+            match self.charge(&self.columns, slot, key.tag, now, cost, tats) {
                 Charge::Done => return Verdict::Admitted,
                 Charge::Full => return Verdict::Denied,
                 Charge::Lost(astray) => self.give_back(now, key, astray, cost),
@@ -262,7 +254,7 @@ impl Ledger {
                 (shard.shared(), Key::SHARED)
             }
         };
-        match self.charge(&self.columns, (slot, tag), now, cost, tats) {
+        match self.charge(&self.columns, slot, tag, now, cost, tats) {
             Charge::Done => Verdict::Admitted,
             // Nothing is sealed, and no key moves, while this shard is ours: it is not lost.
             Charge::Full | Charge::Lost(_) => Verdict::Denied,

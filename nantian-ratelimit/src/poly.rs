@@ -4,18 +4,32 @@
 //! 1979). That is proven, not hoped, as long as lists are chosen without knowledge of the point. Who sends keys learns no hash,
 //! only whether two of them are one, which is what that chance is about.
 
-/// Bits of a word.
+/// Bytes of a word, and their bits.
+const BYTES: u64 = 7;
 const WORD: u32 = 56;
+/// What the last word of a value has beside the number of its bytes.
+const LAST: u64 = 8;
 const PRIME_BITS: u32 = 61;
 const POINT_BITS: u32 = 60;
 
 /// A hash on its way, under a secret.
 #[derive(Clone, Copy)]
 pub(crate) struct Poly {
-    /// Where the polynomial is evaluated: 1 to 2^60.
-    point: u64,
+    point: Point,
     /// The value so far modulo the prime, not fully reduced: at least 1 and less than 3 × 2^61.
     sum: u64,
+}
+
+/// Where a polynomial is evaluated: 1 to 2^60.
+#[derive(Clone, Copy)]
+pub(crate) struct Point(u64);
+
+// === impl Point ===
+
+impl Point {
+    pub(crate) const fn new(secret: u64) -> Self {
+        Self((secret >> (u64::BITS - POINT_BITS)) + 1)
+    }
 }
 
 // === impl Poly ===
@@ -26,31 +40,44 @@ impl Poly {
     /// Another one.
     pub(crate) const OTHER: u64 = spread(u64::MAX);
 
-    pub(crate) const fn new(secret: u64) -> Self {
+    #[inline]
+    pub(crate) const fn at(point: Point) -> Self {
         // The 1 keeps leading words of 0 from being lost.
-        Self { point: (secret >> (u64::BITS - POINT_BITS)) + 1, sum: 1 }
+        Self { point, sum: 1 }
     }
 
-    /// Adds a word, of which 56 bits count.
+    /// Adds a value and what kind it is, so that no two lists of values add the same words.
+    ///
+    /// Its bytes, behind that of the kind, are seven in a word; the last word is marked, and says how many it has. Memory is read
+    /// in steps of eight, where a caller that has just written the value wrote it: what is read across two writes waits for both.
     #[inline]
-    pub(crate) fn word(&mut self, word: u64) {
+    pub(crate) fn value(&mut self, kind: u8, bytes: &[u8]) {
+        let (chunks, rest) = bytes.as_chunks();
+        let (mut held, mut bits) = (u64::from(kind), u8::BITS);
+        for chunk in chunks {
+            let chunk = u64::from_le_bytes(*chunk);
+            self.word((held | chunk << bits) & mask(WORD));
+            (held, bits) = (chunk >> (WORD - bits), bits + u8::BITS);
+            if bits == WORD {
+                self.word(held);
+                (held, bits) = (0, 0);
+            }
+        }
+        let (last, mut count) = (padded(rest), u64::from(bits / u8::BITS) + rest.len() as u64);
+        held |= last << bits;
+        if count > BYTES {
+            self.word(held & mask(WORD));
+            (held, count) = (last >> (WORD - bits), count - BYTES);
+        }
+        self.word(held | (LAST | count) << WORD);
+    }
+
+    /// Adds a word of [`POINT_BITS`] bits.
+    #[inline]
+    fn word(&mut self, word: u64) {
         // Less than 2^63 times 2^60 at most, so that both parts together stay below 3 × 2^61.
-        let sum = self.sum + (word & mask(WORD));
-        let product = u128::from(sum) * u128::from(self.point);
+        let product = u128::from(self.sum + word) * u128::from(self.point.0);
         self.sum = (low(product) & mask(PRIME_BITS)) + low(product >> PRIME_BITS);
-    }
-
-    /// Adds bytes, seven in a word, padded with zeros.
-    #[inline]
-    pub(crate) fn bytes(&mut self, mut bytes: &[u8]) {
-        // Eight are read, for they are one step.
-        while let (Some(word), Some((_, rest))) = (bytes.first_chunk(), bytes.split_first_chunk::<7>()) {
-            self.word(u64::from_le_bytes(*word));
-            bytes = rest;
-        }
-        if !bytes.is_empty() {
-            self.word(padded(bytes));
-        }
     }
 
     /// The hash.
@@ -61,11 +88,10 @@ impl Poly {
     }
 }
 
-/// A bijection that lets the high bits decide about the low ones too.
+/// A bijection that lets all bits decide about the high ones, and both halves about the low ones.
 #[inline]
 const fn spread(word: u64) -> u64 {
-    let word = (word ^ word >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    word ^ word >> 32
+    (word ^ word >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the low half")]
@@ -77,7 +103,7 @@ const fn mask(bits: u32) -> u64 {
     (1 << bits) - 1
 }
 
-/// One to seven bytes as a word: reads that overlap, instead of one for each byte.
+/// Up to seven bytes as a word: reads that overlap, instead of one for each byte.
 #[inline]
 pub(crate) fn padded(bytes: &[u8]) -> u64 {
     let length = bytes.len();
@@ -87,7 +113,7 @@ pub(crate) fn padded(bytes: &[u8]) -> u64 {
             let last = u64::from(u32::from_le_bytes(*last)) << (8 * (length - 4));
             u64::from(u32::from_le_bytes(*first)) | last
         }
-        _ => at(0) | at(length / 2) | at(length - 1),
+        _ => at(0) | at(length / 2) | at(length.saturating_sub(1)),
     }
 }
 
@@ -113,24 +139,25 @@ mod tests {
             secret: u64,
             values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..4),
         ) {
-            let mut poly = Poly::new(secret);
+            let mut poly = Poly::at(Point::new(secret));
             let mut words = Vec::new();
             for value in &values {
-                poly.word(value.len() as u64);
-                poly.bytes(value);
-                words.push(value.len() as u64);
-                words.extend(value.chunks(7).map(|chunk| {
+                poly.value(5, value);
+                let bytes = [&[5], &value[..]].concat();
+                words.extend(bytes.chunks(7).map(|chunk| {
                     chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
                 }));
+                let count = (bytes.len() as u64 - 1) % 7 + 1;
+                *words.last_mut().unwrap() += (8 + count) << 56;
             }
             prop_assert_eq!(poly.sum % PRIME, evaluated((secret >> 4) + 1, &words));
         }
 
         #[test]
         fn sums_stay_in_their_range(secret: u64, words in prop::collection::vec(any::<u64>(), 0..60)) {
-            let mut poly = Poly::new(secret);
+            let mut poly = Poly::at(Point::new(secret));
             for word in words {
-                poly.word(word);
+                poly.word(word & mask(POINT_BITS));
                 prop_assert!((1..3 << PRIME_BITS).contains(&poly.sum));
             }
         }
@@ -139,9 +166,9 @@ mod tests {
     #[test]
     fn extreme_sums_stay_in_their_range() {
         for (secret, word) in [(u64::MAX, u64::MAX), (u64::MAX, 0), (0, u64::MAX), (0, 0)] {
-            let mut poly = Poly::new(secret);
+            let mut poly = Poly::at(Point::new(secret));
             for _ in 0..100_000 {
-                poly.word(word);
+                poly.word(word & mask(POINT_BITS));
                 assert!((1..3 << PRIME_BITS).contains(&poly.sum));
             }
         }
@@ -155,8 +182,8 @@ mod tests {
         for bits in bits {
             let mut counts = [0_u32; 1 << 10];
             for key in 0..1_000_000_u64 {
-                let mut poly = Poly::new(0x0123_4567_89ab_cdef);
-                poly.bytes(&key.to_be_bytes());
+                let mut poly = Poly::at(Point::new(0x0123_4567_89ab_cdef));
+                poly.value(1, &key.to_be_bytes());
                 counts[usize::try_from(bits(poly.finish()) % BINS).unwrap()] += 1;
             }
             // Five standard deviations of chance.

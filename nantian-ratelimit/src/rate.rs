@@ -9,11 +9,10 @@
 use crate::clock::{Timestamp, nanos};
 use crate::policy::Limit;
 
-/// Time stops after 146 years, so that no sum below overflows: a tick is less than 2^63, and a bucket holds 1000 windows of
-/// 31 days at most, a little more than half of that.
-const LAST_NANOSECOND: u64 = 1 << 62;
-
 /// How one bucket fills and what fits into it, in units.
+///
+/// No sum below overflows: a tick is less than twice the last nanosecond of a clock, which is 2^63, and a bucket holds 1000 windows
+/// of 31 days at most, a little more than half of that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
     item: u64,
@@ -22,8 +21,8 @@ pub(crate) struct Rate {
     speed: u64,
     /// The window in nanoseconds.
     window: u64,
-    /// Units that pass in a nanosecond beyond the first, in 2^-64, rounded down.
-    surplus: u64,
+    /// Units that pass in a nanosecond beyond the first, in 2^-128, rounded up.
+    surplus: [u64; 2],
 }
 
 /// A TAT after a correction.
@@ -44,19 +43,16 @@ impl Rate {
         let item = window.div_ceil(max);
         let speed = max.saturating_mul(item);
         let capacity = limit.capacity().max(1).saturating_mul(item);
-        let surplus = (u128::from(speed - window) << 64) / u128::from(window);
-        Self { item, capacity, speed, window, surplus: u64::try_from(surplus).unwrap_or(u64::MAX) }
+        Self { item, capacity, speed, window, surplus: fraction(speed - window, window) }
     }
 
     /// `now` in units: `floor(now × speed / window)`, without a division.
     #[inline]
     pub(crate) fn tick(&self, now: Timestamp) -> u64 {
-        let now = now.as_nanos().min(LAST_NANOSECOND);
-        // At most one less than the whole surplus, as `now` is below 2^64; what is missing tells.
-        let surplus = high_half(now, self.surplus);
-        let missing =
-            now.wrapping_mul(self.speed - self.window).wrapping_sub(surplus.wrapping_mul(self.window));
-        now + surplus + u64::from(missing >= self.window)
+        let now = now.as_nanos();
+        // Too much by less than 2^-66, which is less than what is missing to the next unit if anything is: 1/window.
+        let [high, low] = self.surplus;
+        now + high_half(now, high, high_half(now, low, 0))
     }
 
     /// The TAT after `cost` items, if they fit.
@@ -65,8 +61,7 @@ impl Rate {
     #[inline]
     pub(crate) fn charge(&self, tat: u64, tick: u64, cost: u64) -> Option<u64> {
         let (held, cost) = (tat.max(tick), self.charged(cost));
-        let room = (tick + self.capacity).saturating_sub(held);
-        (cost <= room).then(|| held + cost)
+        (held <= tick + (self.capacity - cost)).then(|| held + cost)
     }
 
     /// When `cost` items fit, if they do not fit now.
@@ -146,10 +141,17 @@ impl Rate {
     }
 }
 
-/// The upper 64 bits of a product.
+/// The upper 64 bits of `a × b + c`.
 #[inline]
-fn high_half(a: u64, b: u64) -> u64 {
-    ((u128::from(a) * u128::from(b)) >> 64) as u64
+fn high_half(a: u64, b: u64, c: u64) -> u64 {
+    ((u128::from(a) * u128::from(b) + u128::from(c)) >> 64) as u64
+}
+
+/// `numerator / denominator`, which is less than 1, in 2^-128, rounded up; the upper half first.
+fn fraction(numerator: u64, denominator: u64) -> [u64; 2] {
+    let (numerator, denominator) = (u128::from(numerator) << 64, u128::from(denominator));
+    let (high, rest) = (numerator / denominator, (numerator % denominator) << 64);
+    [high, rest.div_ceil(denominator)].map(|half| u64::try_from(half).unwrap_or(u64::MAX))
 }
 
 /// `ceil(value × numerator / denominator)`, saturating.

@@ -1,13 +1,12 @@
 //! A bounded hash table of atomic cells that never forgets a key in use.
 //!
-//! A *slot* is a tag and one cell per limit, inside one cache line. A tag has two *pairs* of lines in every *segment*, a near
-//! one and a far one. Segments are added as keys arrive, each sixteen times as large as the one before, up to a fixed total;
-//! a new one takes over the keys in use, and those before it remain for keys that find their pairs full.
+//! A *slot* is a tag and one cell per limit, inside one cache line; four slots are a *bucket*. A tag has two buckets in every
+//! *segment*, a near one and a far one. Segments are added as keys arrive, each sixteen times as large as the one before, up to a
+//! fixed total; a new one takes over the keys in use, and those before it remain for keys that find their buckets full.
 //!
-//! However full the table is, more than fourteen of fifteen keys are in the near pair of the largest segment if they have one
-//! limit, seven of eight if they have two or three, and three of four if they have more. Both lines of it are fetched at once and
-//! all tags are compared before anything branches, so that a processor foresees the way of a decision and begins the next one
-//! while this one waits for memory.
+//! However full the table is, seven of eight keys are in the near bucket of the largest segment, which is one line for keys with
+//! one limit. All its tags are compared before anything branches, so that a processor foresees the way of a decision and begins
+//! the next ones while this one waits for memory.
 //!
 //! Finding a slot and changing its cells takes no lock. Giving a slot to a key takes the mutex of its shard, which is
 //! what makes keys unique. A slot changes hands only while all its cells are [`SEALED`]. Sealing is one atomic step per
@@ -24,6 +23,7 @@ pub(crate) const SEALED: u64 = u64::MAX;
 
 /// Words of a cache line, and of the widest slot.
 const LINE: usize = 8;
+const SLOTS_IN_BUCKET: usize = 4;
 const GROWTH: usize = 16;
 /// Enough for 2^30 keys.
 const MAX_SEGMENTS: usize = 8;
@@ -36,7 +36,7 @@ pub(crate) struct Table<T> {
     shards: Box<[Shard<T>]>,
     /// Words of a slot: 2, 4 or 8.
     width: usize,
-    /// Pairs of lines in each segment, the same in all shards.
+    /// Buckets in each segment, the same in all shards.
     sizes: Box<[usize]>,
 }
 
@@ -63,12 +63,12 @@ struct Shard<T> {
 }
 
 struct Segment {
-    pairs: Box<[Pair]>,
+    lines: Box<[Line]>,
 }
 
-/// Two lines that the processor likes to fetch together.
-#[repr(align(128))]
-struct Pair([AtomicU64; 2 * LINE]);
+/// What the processor fetches at once.
+#[repr(align(64))]
+struct Line([AtomicU64; LINE]);
 
 // === impl Table ===
 
@@ -77,17 +77,16 @@ impl<T> Table<T> {
     pub(crate) fn new(keys: usize, cells: usize, mut state: impl FnMut() -> T) -> Self {
         let shards = (keys / KEYS_IN_SHARD).next_power_of_two().clamp(1, MAX_SHARDS);
         let width = (cells + 1).next_power_of_two().clamp(2, LINE);
-        let slots_in_pair = 2 * LINE / width;
         // The smaller segments have a fifteenth more.
-        let largest = (keys.saturating_mul(11) / 8).div_ceil(shards).div_ceil(slots_in_pair);
+        let largest = (keys.saturating_mul(11) / 8).div_ceil(shards).div_ceil(SLOTS_IN_BUCKET);
         let sizes = segment_sizes(largest.max(1));
         Self { shards: (0..shards).map(|_| Shard::new(width, state())).collect(), width, sizes }
     }
 
-    /// The slot of `key`, of `WIDTH` words, if it is in the largest segment.
+    /// The slot of `key`, if it is where most are: in the near bucket, of `LINES` lines, of the largest segment.
     #[inline]
-    pub(crate) fn find_in_largest<const WIDTH: usize>(&self, key: Key) -> Option<Slot<'_>> {
-        self.shards.get(self.position(key))?.largest()?.find::<WIDTH>(key.tag)
+    pub(crate) fn find_near<const LINES: usize>(&self, key: Key) -> Option<Slot<'_>> {
+        self.shards.get(self.position(key))?.largest()?.find_near::<LINES>(key.tag)
     }
 
     /// The slot of `key`. `None` may mean that it is being given one right now: [`Table::lock`] tells.
@@ -103,8 +102,9 @@ impl<T> Table<T> {
     /// The position of the shard of `key`.
     #[inline]
     pub(crate) fn position(&self, key: Key) -> usize {
-        // The number of shards is a power of two, and small.
-        usize::try_from(key.shard & (self.shards.len() as u64 - 1)).unwrap_or(0)
+        // Of the bits that choose the near bucket those that decide least: it is to be even within a shard. The number of shards is
+        // a power of two.
+        usize::try_from(key.tag >> 32 & (self.shards.len() as u64 - 1)).unwrap_or(0)
     }
 
     /// The right to give out the slots of the shard at `position`.
@@ -136,11 +136,10 @@ fn segment_sizes(largest: usize) -> Box<[usize]> {
     sizes.into()
 }
 
-/// Maps the low half of `hash` to `0..count` evenly.
+/// Maps the high half of `hash` to `0..count` evenly.
 #[inline]
 fn choose(hash: u64, count: usize) -> usize {
-    let scaled = ((hash & u64::from(u32::MAX)) * count as u64) >> 32;
-    usize::try_from(scaled).unwrap_or(0)
+    usize::try_from(((hash >> 32) * count as u64) >> 32).unwrap_or(0)
 }
 
 // === impl Exclusive ===
@@ -217,9 +216,9 @@ impl<T> Shard<T> {
 
     fn find(&self, key: Key, width: usize) -> Option<Slot<'_>> {
         match width {
-            2 => self.segments().find_map(|segment| segment.find::<2>(key.tag)),
-            4 => self.segments().find_map(|segment| segment.find::<4>(key.tag)),
-            _ => self.segments().find_map(|segment| segment.find::<LINE>(key.tag)),
+            2 => self.segments().find_map(|segment| segment.find::<1>(key.tag)),
+            4 => self.segments().find_map(|segment| segment.find::<2>(key.tag)),
+            _ => self.segments().find_map(|segment| segment.find::<4>(key.tag)),
         }
     }
 
@@ -236,76 +235,72 @@ impl<T> Shard<T> {
     }
 
     fn slots(&self, width: usize) -> impl Iterator<Item = Slot<'_>> {
-        self.segments()
-            .flat_map(|segment| segment.pairs.iter())
-            .flat_map(move |pair| pair.slots(width))
-            .filter(|slot| !slot.is_empty())
+        self.segments().flat_map(move |segment| slots(&segment.lines, width)).filter(|slot| !slot.is_empty())
     }
 }
 
 // === impl Segment ===
 
 impl Segment {
-    fn new(pairs: usize, width: usize) -> Self {
-        Self { pairs: (0..pairs).map(|_| Pair(vacant(width))).collect() }
+    fn new(buckets: usize, width: usize) -> Self {
+        Self { lines: (0..buckets * lines(width)).map(|_| Line(vacant(width))).collect() }
     }
 
-    /// The slot of `tag`, for slots of `WIDTH` words.
+    /// The slot of `tag`, in buckets of `LINES` lines.
+    fn find<const LINES: usize>(&self, tag: u64) -> Option<Slot<'_>> {
+        self.find_near::<LINES>(tag).or_else(|| self.find_in::<LINES>(far(tag), tag))
+    }
+
     #[inline]
-    fn find<const WIDTH: usize>(&self, tag: u64) -> Option<Slot<'_>> {
-        let found = self.near(tag).find::<WIDTH>(tag).or_else(|| self.find_far::<WIDTH>(tag));
-        found.map(|words| Slot(words))
+    fn find_near<const LINES: usize>(&self, tag: u64) -> Option<Slot<'_>> {
+        self.find_in::<LINES>(near(tag), tag)
     }
 
-    /// The slot of a tag that is not near. By itself, so that the processor goes on with those that are.
-    #[inline(never)]
-    fn find_far<const WIDTH: usize>(&self, tag: u64) -> Option<&[AtomicU64; WIDTH]> {
-        self.far(tag).find::<WIDTH>(tag)
+    /// The slot of `tag` in the bucket that `hash` chooses. Compares all tags before it branches: which slot it is cannot be
+    /// foreseen, that it is here can.
+    #[inline]
+    fn find_in<const LINES: usize>(&self, hash: u64, tag: u64) -> Option<Slot<'_>> {
+        let (buckets, _) = self.lines.as_chunks::<LINES>();
+        let bucket = buckets.get(choose(hash, buckets.len()))?;
+        let width = LINES * LINE / SLOTS_IN_BUCKET;
+        let slot = |position: usize| {
+            let (line, word) = (position * width / LINE, position * width % LINE);
+            bucket.get(line)?.0.get(word..word + width).map(Slot)
+        };
+        let mut found = SLOTS_IN_BUCKET;
+        for position in 0..SLOTS_IN_BUCKET {
+            let is_tag = slot(position).is_some_and(|slot| slot.belongs_to(tag));
+            found = if is_tag { position } else { found };
+        }
+        slot(found)
     }
 
-    /// The slots that a tag may have, in the order in which they are tried.
+    /// The slots that a tag may have, of `width` words, in the order in which they are tried.
     fn choices(&self, tag: u64, width: usize) -> impl Iterator<Item = Slot<'_>> {
-        self.near(tag).slots(width).chain(self.far(tag).slots(width))
-    }
-
-    #[inline]
-    fn near(&self, tag: u64) -> &Pair {
-        self.pair(tag)
-    }
-
-    /// The other pair of a tag; in a small segment it may be the same.
-    fn far(&self, tag: u64) -> &Pair {
-        self.pair(tag.rotate_left(32))
-    }
-
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "choose stays below the number of pairs, of which there is one"
-    )]
-    #[inline]
-    fn pair(&self, hash: u64) -> &Pair {
-        &self.pairs[choose(hash, self.pairs.len())]
+        [near(tag), far(tag)].into_iter().flat_map(move |hash| {
+            let mut buckets = self.lines.chunks_exact(lines(width));
+            slots(buckets.nth(choose(hash, buckets.len())).unwrap_or_default(), width)
+        })
     }
 }
 
-// === impl Pair ===
+/// What chooses the bucket that is looked at first.
+const fn near(tag: u64) -> u64 {
+    tag
+}
 
-impl Pair {
-    /// Compares all tags before it branches: which slot it is cannot be foreseen, that it is here can.
-    #[inline]
-    fn find<const WIDTH: usize>(&self, tag: u64) -> Option<&[AtomicU64; WIDTH]> {
-        let (slots, _) = self.0.as_chunks::<WIDTH>();
-        let mut found = slots.len();
-        for (position, words) in slots.iter().enumerate() {
-            let is_tag = words.first().is_some_and(|word| word.load(Ordering::Acquire) == tag);
-            found = if is_tag { position } else { found };
-        }
-        slots.get(found)
-    }
+/// What chooses the other bucket; in a small segment it may be the same.
+const fn far(tag: u64) -> u64 {
+    tag.rotate_left(32)
+}
 
-    fn slots(&self, width: usize) -> impl Iterator<Item = Slot<'_>> {
-        self.0.chunks_exact(width).map(Slot)
-    }
+/// The lines of a bucket of slots of `width` words.
+const fn lines(width: usize) -> usize {
+    width * SLOTS_IN_BUCKET / LINE
+}
+
+fn slots(lines: &[Line], width: usize) -> impl Iterator<Item = Slot<'_>> {
+    lines.iter().flat_map(move |line| line.0.chunks_exact(width)).map(Slot)
 }
 
 /// Words of slots that nobody has.

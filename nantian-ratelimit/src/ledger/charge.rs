@@ -39,15 +39,17 @@ impl Ledger {
     pub(super) fn charge(
         &self,
         columns: &[Column],
-        (slot, tag): (Slot<'_>, u64),
+        slot: Slot<'_>,
+        tag: u64,
         now: Timestamp,
         cost: Cost,
         tats: &mut Tats,
     ) -> Charge {
-        let mut after = [0; MAX_LIMITS];
+        // Not in `tats` until the end, so that they can stay in registers.
+        let (mut before, mut after) = ([0; MAX_LIMITS], [0; MAX_LIMITS]);
         let mut fits = true;
         let cells = columns.iter().zip(slot.cells());
-        for ((column, cell), (tat, after)) in cells.zip(tats.iter_mut().zip(&mut after)) {
+        for ((column, cell), (tat, after)) in cells.zip(before.iter_mut().zip(&mut after)) {
             *tat = cell.load(Ordering::Acquire);
             if *tat == SEALED {
                 return Charge::Lost(Astray::default());
@@ -61,22 +63,24 @@ impl Ledger {
             return Charge::Lost(Astray::default());
         }
         if !fits {
+            tats.iter_mut().zip(before).take(columns.len()).for_each(|(tat, before)| *tat = before);
             return Charge::Full;
         }
         let cells = columns.iter().zip(slot.cells());
-        for (position, ((column, cell), (tat, after))) in cells.zip(tats.iter_mut().zip(after)).enumerate() {
-            if *tat == after {
+        for (position, ((column, cell), (tat, after))) in cells.zip(before.iter().zip(&mut after)).enumerate()
+        {
+            if tat == after {
                 continue;
             }
-            let step = cell.compare_exchange(*tat, after, Ordering::AcqRel, Ordering::Acquire);
-            *tat = after;
+            let step = cell.compare_exchange(*tat, *after, Ordering::AcqRel, Ordering::Acquire);
             if let Err(current) = step {
-                match column.charge((slot, tag), (cell, current), now, cost) {
-                    Ok(charged) => *tat = charged,
-                    Err(uncharged) => return self.take_back((slot, tag), (position, uncharged), cost, tats),
+                match column.charge(slot, tag, (cell, current), now, cost) {
+                    Ok(charged) => *after = charged,
+                    Err(uncharged) => return self.take_back(slot, tag, (position, uncharged), cost, tats),
                 }
             }
         }
+        tats.iter_mut().zip(after).take(columns.len()).for_each(|(tat, after)| *tat = after);
         let owner = slot.tag();
         // Nobody's: the key was moved when the table grew, and its charge with it. Another's: if its cells have the same values
         // since, the new owner was charged, on the safe side.
@@ -87,7 +91,8 @@ impl Ledger {
     #[cold]
     fn take_back(
         &self,
-        (slot, tag): (Slot<'_>, u64),
+        slot: Slot<'_>,
+        tag: u64,
         (position, uncharged): (usize, Uncharged),
         cost: Cost,
         tats: &mut Tats,

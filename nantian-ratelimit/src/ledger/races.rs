@@ -77,11 +77,11 @@ fn a_new_key_gets_one_bucket() {
     });
 }
 
-/// A ledger whose eight slots have keys, of which only that of `key(0)` is spent, at 61 s.
+/// A ledger whose four slots have keys, of which only that of `key(0)` is spent, at 61 s.
 fn crowded(limit: Limit) -> Arc<Ledger> {
     let ledger = ledger(&[limit]);
     assert!(admits(&ledger, at(0), key(0), Cost::REQUEST));
-    for name in 1..8 {
+    for name in 1..4 {
         assert!(admits(&ledger, at(20), key(name), Cost { requests: 2, tokens: 0 }));
     }
     ledger
@@ -103,36 +103,37 @@ fn a_slot_that_changes_hands_takes_no_charge_with_it() {
     });
 }
 
-/// A full segment of one pair of lines grows into one of 17, while a key in it is charged.
-fn grow_while_charging(limits: &'static [fn(u64) -> Limit], slots_in_pair: u8) {
+/// A full segment of one bucket grows into one of 17, while a key in it is charged.
+fn grow_while_charging(limits: &'static [fn(u64) -> Limit]) {
+    const SLOTS: u8 = 4;
     let mut builder = Builder::new();
     builder.max_branches = 100_000;
     builder.preemption_bound = Some(2);
     builder.check(move || {
         let limits: Vec<Limit> = limits.iter().map(|limit| limit(3)).collect();
-        let keys = usize::from(slots_in_pair) * 12;
+        let keys = usize::from(SLOTS) * 12;
         let ledger = Arc::new(Ledger::new(&limits, keys, std::sync::Weak::new()));
         let cost = Cost::tokens(1);
-        for name in 0..slots_in_pair {
+        for name in 0..SLOTS {
             assert!(admits(&ledger, at(0), key(name), cost));
         }
         let other = Arc::clone(&ledger);
-        let racing = thread::spawn(move || admits(&other, at(0), key(slots_in_pair), cost));
+        let racing = thread::spawn(move || admits(&other, at(0), key(SLOTS), cost));
         assert!(admits(&ledger, at(0), key(0), cost));
         assert!(racing.join().unwrap());
         assert!(left(&ledger, at(0), key(0)).iter().all(|left| *left == 1));
-        assert!(left(&ledger, at(0), key(slots_in_pair)).iter().all(|left| *left == 2));
+        assert!(left(&ledger, at(0), key(SLOTS)).iter().all(|left| *left == 2));
     });
 }
 
 #[test]
 fn a_key_that_moves_when_the_table_grows_pays_once() {
-    grow_while_charging(&[Limit::requests_per_minute], 8);
+    grow_while_charging(&[Limit::requests_per_minute]);
 }
 
 #[test]
 fn a_key_that_moves_when_half_of_it_is_charged_pays_once() {
-    grow_while_charging(&[Limit::requests_per_minute, Limit::tokens_per_minute], 4);
+    grow_while_charging(&[Limit::requests_per_minute, Limit::tokens_per_minute]);
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl Ledger {
         shard.shared().install(Key::SHARED, self.used(&tats));
         for slot in old.slots() {
             let tats = self.taken(source, slot, now);
-            if self.insert(shard, Key::at(position, slot.tag()), &tats, now).is_none() {
+            if self.insert(shard, Key::of(slot.tag()), &tats, now).is_none() {
                 let shared = shard.shared();
                 for ((column, cell), tat) in self.columns.iter().zip(shared.cells()).zip(tats) {
                     column.add(shared, Key::SHARED, cell, tat, now);

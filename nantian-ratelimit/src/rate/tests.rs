@@ -166,7 +166,7 @@ proptest! {
     }
 
     #[test]
-    fn a_tick_is_the_exact_quotient_rounded_down(limit in any_limit(), now in 0..=LAST_NANOSECOND) {
+    fn a_tick_is_the_exact_quotient_rounded_down(limit in any_limit(), now in 0..=Timestamp::END.as_nanos()) {
         let rate = Rate::of(&limit);
         let exact = u128::from(now) * u128::from(rate.speed) / u128::from(rate.window);
         prop_assert_eq!(u128::from(rate.tick(at(now))), exact);

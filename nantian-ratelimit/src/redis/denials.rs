@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::cost::Cost;
-use crate::key::Key;
 
 /// Most denials that are remembered.
 const MOST: usize = 4096;
@@ -16,7 +15,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// The shortest pause between two searches for denials that are over: each looks at all of them.
 const SWEEPS: Duration = Duration::from_millis(10);
 
-/// What was denied lately, by key.
+/// What was denied lately, by the digest of the key.
 #[derive(Debug, Default)]
 pub(super) struct Denials {
     count: AtomicUsize,
@@ -25,7 +24,7 @@ pub(super) struct Denials {
 
 #[derive(Debug, Default)]
 struct Known {
-    by_key: HashMap<Key, Denial>,
+    by_key: HashMap<u128, Denial>,
     /// When to look for those that are over.
     next_sweep: Option<Timestamp>,
 }
@@ -45,12 +44,12 @@ pub(super) struct Denial {
 
 impl Denials {
     /// The denial that tells the answer for `cost` now.
-    pub(super) fn find(&self, key: Key, cost: Cost, now: Timestamp) -> Option<Denial> {
+    pub(super) fn find(&self, key: u128, cost: Cost, now: Timestamp) -> Option<Denial> {
         self.last(key, now).filter(|denial| denial.covers(cost))
     }
 
     /// The last denial, as long as its levels are believed.
-    pub(super) fn last(&self, key: Key, now: Timestamp) -> Option<Denial> {
+    pub(super) fn last(&self, key: u128, now: Timestamp) -> Option<Denial> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
@@ -59,7 +58,7 @@ impl Denials {
     }
 
     /// Remembers a denial, if there is room.
-    pub(super) fn insert(&self, key: Key, denial: Denial) {
+    pub(super) fn insert(&self, key: u128, denial: Denial) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Known { by_key, next_sweep } = &mut *known;
         if by_key.len() >= MOST && next_sweep.is_none_or(|next| next <= denial.at) {
@@ -73,7 +72,7 @@ impl Denials {
     }
 
     /// Forgets what was denied to `key`: it was given tokens back.
-    pub(super) fn remove(&self, key: Key) {
+    pub(super) fn remove(&self, key: u128) {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -107,13 +106,13 @@ mod tests {
     #[test]
     fn a_denial_holds_until_its_end_for_what_costs_as_much() {
         let denials = Denials::default();
-        let key = Key::at(0, 7);
+        let key = 7;
         denials.insert(key, denial(500));
         let at = |millis| Timestamp::ORIGIN.saturating_add(Duration::from_millis(millis));
         assert!(denials.find(key, Cost::tokens(10), at(499)).is_some());
         assert!(denials.find(key, Cost::tokens(9), at(499)).is_none());
         assert!(denials.find(key, Cost::tokens(10), at(500)).is_none());
-        assert!(denials.find(Key::at(0, 8), Cost::tokens(10), at(0)).is_none());
+        assert!(denials.find(8, Cost::tokens(10), at(0)).is_none());
         denials.insert(key, denial(60_000));
         assert!(denials.find(key, Cost::tokens(10), at(999)).is_some());
         assert!(denials.find(key, Cost::tokens(10), at(1000)).is_none());
@@ -125,12 +124,12 @@ mod tests {
     #[test]
     fn denials_are_bounded() {
         let denials = Denials::default();
-        for tag in 0..2 * MOST as u64 {
-            denials.insert(Key::at(0, tag), denial(500));
+        for key in 0..2 * MOST as u128 {
+            denials.insert(key, denial(500));
         }
         assert_eq!(denials.count.load(Ordering::Relaxed), MOST);
         let later = Denial { at: Timestamp::from_nanos(600_000_000), ..denial(900) };
-        denials.insert(Key::at(1, 0), later);
+        denials.insert(u128::MAX, later);
         assert_eq!(denials.count.load(Ordering::Relaxed), 1, "what is over makes room");
     }
 }

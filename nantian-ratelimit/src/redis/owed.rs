@@ -5,14 +5,13 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::shared::{SharedKey, SharedLimiter, WeakLimiter};
-use crate::key::Key;
 
 /// Most keys that are remembered; what the others owe is told with the next decision on them.
 const MOST: usize = 4096;
 
 /// The keys, and whose they are.
 #[derive(Default)]
-pub(super) struct Owed(Mutex<HashMap<Key, (WeakLimiter, SharedKey)>>);
+pub(super) struct Owed(Mutex<HashMap<u128, (WeakLimiter, SharedKey)>>);
 
 impl Owed {
     /// Remembers that the use of a key is to be told.
@@ -28,7 +27,7 @@ impl Owed {
         std::mem::take(&mut *self.lock()).into_values().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (WeakLimiter, SharedKey)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u128, (WeakLimiter, SharedKey)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

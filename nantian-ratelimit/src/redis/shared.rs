@@ -47,7 +47,7 @@ pub(super) struct WeakLimiter(Weak<Shared>);
 pub struct SharedKey {
     own: Key,
     /// The name of the levels on the server, and what it was hashed under.
-    remote: Key,
+    remote: u128,
     agreed: Arc<Agreed>,
 }
 
@@ -118,7 +118,7 @@ impl SharedLimiter {
         let mut remote = agreed.secret.hasher();
         remote.value(Some(self.0.family.id.as_bytes()));
         write(&mut remote);
-        SharedKey { own: own.finish(), remote: remote.finish(), agreed }
+        SharedKey { own: own.finish(), remote: remote.finish_for_server(), agreed }
     }
 
     /// Charges `cost` to every limit of the policy, or to none.
@@ -249,10 +249,10 @@ impl SharedKey {
     /// The name of the levels on the server, whole within its hash tag. Its number is that of their packing, so that processes
     /// of another release do not misread them.
     pub(super) fn name(&self) -> String {
-        format!("nrl2:{{{:016x}{:016x}}}", self.remote.shard, self.remote.tag)
+        format!("nrl2:{{{:032x}}}", self.remote)
     }
 
-    pub(super) fn remote(&self) -> Key {
+    pub(super) fn remote(&self) -> u128 {
         self.remote
     }
 

@@ -86,30 +86,25 @@ fn spent_keys_are_left_behind_when_the_table_grows() {
     assert!(table.slots().count() < 500);
 }
 
-/// The keys of a full table that are near, of 50 000 with `cells` cells each, in slots of `WIDTH` words.
-fn near<const WIDTH: usize>(cells: usize) -> usize {
+/// The keys of a full table that are near, of 50 000 with `cells` cells each, in buckets of `LINES` lines.
+fn near<const LINES: usize>(cells: usize) -> usize {
     let table = Table::new(50_000, cells, || ());
     let keys = keys(50_000);
     for key in &keys {
         assert!(insert(&table, *key, &values(1, cells), |_, _| false));
     }
-    let is_near = |key: &&Key| {
-        let largest = table.shard(table.position(**key)).largest();
-        largest.is_some_and(|segment| segment.near(key.tag).find::<WIDTH>(key.tag).is_some())
-    };
-    keys.iter().filter(is_near).count()
+    keys.iter().filter(|key| table.find_near::<LINES>(**key).is_some()).count()
 }
 
 #[test]
 fn most_keys_of_a_full_table_are_near() {
-    let one = near::<2>(1);
-    assert!(one > 46_700, "{one} of 50000 with one limit");
-    let three = near::<4>(3);
-    assert!(three > 43_800, "{three} of 50000 with three limits");
+    for near in [near::<1>(1), near::<2>(3), near::<4>(7)] {
+        assert!(near > 43_800, "{near} of 50000");
+    }
 }
 
 #[test]
 fn a_slot_stays_within_a_cache_line() {
-    assert_eq!((size_of::<Pair>(), align_of::<Pair>()), (128, 128));
+    assert_eq!((size_of::<Line>(), align_of::<Line>()), (64, 64));
     assert!([2, 4, LINE].iter().all(|width| LINE.is_multiple_of(*width)));
 }
