@@ -61,13 +61,15 @@ async fn two_gateways_on_one_server_admit_together_what_one_would() {
         }
     }
     let refilled = begun.elapsed().as_secs() / 3 + 1;
-    assert!(passed <= 20 + refilled, "{passed} of 60 in {:?}", begun.elapsed());
+    let elapsed = begun.elapsed();
     let mut late = 0.0;
     for gateway in &gateways {
         let failed = gateway.metric("nantian_rate_limit_store_decisions_total{how=\"failed\"}").await;
         late += failed.unwrap();
     }
-    assert!(passed as f64 + late >= 20.0, "{passed} of 60, and {late} may have been charged twice");
+    // What the server answers too late is decided by what one gateway has seen, and may be charged twice.
+    let within = 20.0 - late..=(20 + refilled) as f64 + late;
+    assert!(within.contains(&(passed as f64)), "{passed} of 60 in {elapsed:?}, {late} of them late");
     for gateway in &gateways {
         eventually("they know each other", async || {
             gateway.metric("nantian_rate_limit_store_replicas").await == Some(2.0)
