@@ -10,7 +10,7 @@ use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::cut::{Edit, Item, cut_out};
+use crate::cut::{Edit, cut_out};
 use crate::dialect::{Dialect, Operation, Surface, anthropic, responses};
 use crate::edit::Object;
 use crate::ir::Losses;
@@ -22,6 +22,13 @@ struct Message<'a> {
     role: Cow<'a, str>,
     #[serde(borrow)]
     content: Option<&'a RawValue>,
+}
+
+/// One of a list.
+struct Item<'a> {
+    range: Range<usize>,
+    json: &'a str,
+    is_cut: bool,
 }
 
 /// A block of a message, an item of an `input`, or the configuration of thinking.
@@ -88,10 +95,10 @@ fn of_messages(object: &Object<'_>, model: &str, losses: &mut Losses) -> Option<
         // A message without content would be refused, too.
         item.is_cut = !blocks.is_empty() && blocks.iter().all(|block| block.is_cut);
         if !item.is_cut {
-            cut_out(&blocks, at, &mut cuts);
+            cut_out(blocks.into_iter().map(Item::place), at, &mut cuts);
         }
     }
-    cut_out(&messages, at, &mut cuts);
+    cut_out(messages.into_iter().map(Item::place), at, &mut cuts);
     if let Some((at, config)) = thinking.filter(|_| has_lost) {
         losses.add("thinking");
         cuts.push((at..at + config.len(), r#"{"type":"disabled"}"#));
@@ -105,10 +112,10 @@ fn of_input(object: &Object<'_>) -> Option<Vec<Edit>> {
     if !begins_a_text(json, responses::MADE_HERE) {
         return None;
     }
-    let mut input = items(json, std::str::from_utf8(json).ok()?)?;
-    input.iter_mut().for_each(|item| item.is_cut = Block::of(item.json).is_foreign_item());
+    let input = items(json, std::str::from_utf8(json).ok()?)?;
+    let place = |item: Item<'_>| (item.range, Block::of(item.json).is_foreign_item());
     let mut cuts = Vec::new();
-    cut_out(&input, at, &mut cuts);
+    cut_out(input.into_iter().map(place), at, &mut cuts);
     Some(cuts)
 }
 
@@ -132,14 +139,9 @@ fn in_messages(object: &Object<'_>) -> Option<Vec<Edit>> {
     let mut cuts = Vec::new();
     for message in items(json, std::str::from_utf8(json).ok()?)? {
         let Ok(object) = Object::parse(message.json.as_bytes()) else { continue };
-        let start = message.range.start;
-        let member = |(name, range): (&[u8], Range<usize>)| Item {
-            range: start + range.start..start + range.end,
-            json: "",
-            is_cut: IN_CHATS.iter().any(|cut| cut.as_bytes() == name),
-        };
-        let members: Vec<_> = object.members().map(member).collect();
-        cut_out(&members, at, &mut cuts);
+        let is_cut = |name: &[u8]| IN_CHATS.iter().any(|cut| cut.as_bytes() == name);
+        let members = object.members().map(|(name, range)| (range, is_cut(name)));
+        cut_out(members, at + message.range.start, &mut cuts);
     }
     Some(cuts)
 }
@@ -159,6 +161,15 @@ fn items<'a>(whole: &[u8], list: &'a str) -> Option<Vec<Item<'a>>> {
         Some(Item { range: start..start + json.len(), json, is_cut: false })
     };
     items.into_iter().map(place).collect()
+}
+
+// === impl Item ===
+
+impl Item<'_> {
+    /// Where it is, and whether it is left out.
+    fn place(self) -> (Range<usize>, bool) {
+        (self.range, self.is_cut)
+    }
 }
 
 // === impl Block ===

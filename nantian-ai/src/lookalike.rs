@@ -3,9 +3,10 @@
 
 use std::borrow::Cow;
 
-use crate::cut::{Edit, Item, cut_out};
+use crate::cut::{Edit, cut_out};
 use crate::edit::Object;
 use crate::ir::Losses;
+use crate::wire::json::Malformed;
 
 /// The members of a body by which an operator decides: what is asked for must be what has been read.
 const DECISIVE: [&str; 8] = [
@@ -19,23 +20,33 @@ const DECISIVE: [&str; 8] = [
     "stream_options",
 ];
 
+/// Members that look like others, at most: each that is cut out leaves pieces of the body, and who sends more means harm.
+const MOST: usize = 64;
+
 /// What has to change in a body so that no reader finds anything else than what has been read here; what is cut out is named, but
 /// for a model, which is never the client's.
-pub(crate) fn edits(object: &Object<'_>, losses: &mut Losses) -> Vec<Edit> {
+///
+/// # Errors
+/// [`Malformed`] where there is more of it than anyone means.
+pub(crate) fn edits(object: &Object<'_>, losses: &mut Losses) -> Result<Vec<Edit>, Malformed> {
     let mut cuts = Vec::new();
-    if object.members().all(|(name, _)| resembles(name).is_none()) {
-        return cuts;
-    }
-    let item = |(name, range)| {
-        let meant = resembles(name);
-        if let Some(meant) = meant.filter(|meant| *meant != "model") {
+    let mut seen = 0;
+    for (meant, range) in object.members().filter_map(|(name, range)| Some((resembles(name)?, range))) {
+        if seen == MOST {
+            return Err(Malformed {
+                offset: range.start as u64,
+                reason: "too many names that look like others",
+            });
+        }
+        seen += 1;
+        if meant != "model" {
             losses.add(meant);
         }
-        Item { range, json: "", is_cut: meant.is_some() }
-    };
-    let members: Vec<_> = object.members().map(item).collect();
-    cut_out(&members, 0, &mut cuts);
-    cuts
+    }
+    if seen > 0 {
+        cut_out(object.members().map(|(name, range)| (range, resembles(name).is_some())), 0, &mut cuts);
+    }
+    Ok(cuts)
 }
 
 /// The name that another one looks like to some readers, and is not. `written` may hold escapes.
@@ -72,7 +83,7 @@ mod tests {
         let body = Bytes::copy_from_slice(body.as_bytes());
         let object = Object::parse(&body).unwrap();
         let mut losses = Losses::default();
-        let edits = edits(&object, &mut losses);
+        let edits = edits(&object, &mut losses).unwrap();
         let sent = object.set_and(&body, &[("model", "\"m\"")], edits).concat();
         serde_json::from_slice::<serde_json::Value>(&sent).unwrap();
         (String::from_utf8(sent).unwrap(), losses.to_string())
@@ -100,5 +111,17 @@ mod tests {
     fn all_other_names_stay() {
         let body = r#"{"model":"m","Models":1,"mode":2,"x\"MODEL":3,"é":4,"\u00C9":5,"max_tokens":6}"#;
         assert_eq!(sent(body), (body.to_owned(), String::new()));
+    }
+
+    #[test]
+    fn a_body_of_many_is_refused_at_once() {
+        let of = |many: usize| format!("{{{}\"N\":1 }}", "\"N\":1,".repeat(many - 1));
+        assert_eq!(sent(&of(MOST)), (r#"{"model":"m" }"#.to_owned(), "n".to_owned()));
+        for many in [MOST + 1, 175_000] {
+            let body = of(many);
+            let object = Object::parse(body.as_bytes()).unwrap();
+            let refused = edits(&object, &mut Losses::default()).unwrap_err();
+            assert_eq!(refused.offset, 6 * MOST as u64 + 1);
+        }
     }
 }

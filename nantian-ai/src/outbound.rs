@@ -114,7 +114,7 @@ impl Target {
                 }
                 _ => foreign::edits(surface, &object, self.model(), &mut lost),
             };
-            edits.extend(lookalike::edits(&object, &mut lost));
+            edits.extend(lookalike::edits(&object, &mut lost)?);
             if !lost.is_empty() && self.is_strict(&head.headers) {
                 return Err(Error::Lossy { losses: lost });
             }
