@@ -18,11 +18,12 @@ class Spoiled(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """How wrk drives: its threads, its connections, the seconds of a round."""
+    """How wrk drives: its threads, its connections, the seconds of a round, the milliseconds that each connection rests."""
 
     threads: int
     connections: int
     seconds: int
+    pause: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def drive(wrk: str, port: int, load: Load, core: int) -> Summary:
         *("--script", str(SCRIPT), "--header", f"Host: {job.HOST}"),
         *("--header", f"User-Agent: {job.USER_AGENT}"),
         f"http://127.0.0.1:{port}{job.PATH}",
+        *(["--", str(load.pause)] if load.pause else []),
     ]
     try:
         ended = subprocess.run(

@@ -1,3 +1,11 @@
+-- With an argument each connection rests between its requests, for so many milliseconds on average.
+init = function(args)
+    local pause = tonumber(args[1])
+    if pause then
+        delay = function() return math.random(0, 2 * pause) end
+    end
+end
+
 -- Prints the summary of a run as one line of JSON; latencies in microseconds.
 done = function(summary, latency)
     io.write(string.format(
