@@ -112,6 +112,9 @@ fn status_of(error: &(dyn Error + 'static)) -> (StatusCode, &'static str) {
         Some(UpstreamError::ConnectTimeout { .. }) => {
             (StatusCode::GATEWAY_TIMEOUT, "the backend does not answer")
         }
+        Some(UpstreamError::Refused { .. }) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "this route has no valid backend")
+        }
         Some(_) => (StatusCode::BAD_GATEWAY, "the backend cannot be reached"),
         None => (StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
     }

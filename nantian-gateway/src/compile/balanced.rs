@@ -5,7 +5,7 @@ use nantian_lb::Balancer;
 use crate::{
     ir::{self, BackendTransport},
     policy::{balance_config, endpoints},
-    upstream::{Destination, Roots, UpstreamTls},
+    upstream::{Destination, Roots, Security, UpstreamTls},
 };
 
 /// The balancer of a backend, and what it was made of.
@@ -15,32 +15,23 @@ pub(super) struct BalancedBackend {
     protocol: ir::Protocol,
     transport: BackendTransport,
     load_balancing: ir::LoadBalancing,
-    connections: Connections,
+    security: Security,
     balancer: Balancer<Destination>,
-}
-
-/// How connections are opened.
-#[derive(Debug)]
-enum Connections {
-    Plain,
-    Tls(UpstreamTls),
-    /// Not at all.
-    None,
 }
 
 // === impl BalancedBackend ===
 
 impl BalancedBackend {
     pub(super) fn new(backend: &ir::Backend, of_backend: &[ir::Endpoint], roots: &Roots) -> Self {
-        let connections = Connections::new(&backend.transport, roots);
-        let targets = endpoints(of_backend, backend.protocol, connections.tls());
+        let security = security(&backend.transport, roots);
+        let targets = endpoints(of_backend, backend.protocol, &security);
         let balancer = Balancer::new(targets, &balance_config(&backend.load_balancing));
         Self {
             endpoints: of_backend.to_vec(),
             protocol: backend.protocol,
             transport: backend.transport.clone(),
             load_balancing: backend.load_balancing.clone(),
-            connections,
+            security,
             balancer,
         }
     }
@@ -56,9 +47,9 @@ impl BalancedBackend {
             return;
         }
         if !is_same_transport {
-            self.connections = Connections::new(&backend.transport, roots);
+            self.security = security(&backend.transport, roots);
         }
-        let targets = endpoints(of_backend, backend.protocol, self.connections.tls());
+        let targets = endpoints(of_backend, backend.protocol, &self.security);
         self.balancer.update(targets, &balance_config(&backend.load_balancing));
         self.endpoints = of_backend.to_vec();
         self.protocol = backend.protocol;
@@ -72,40 +63,27 @@ impl BalancedBackend {
 
     /// The balancer, if something may be sent to what it picks.
     pub(super) fn usable(&self) -> Option<Balancer<Destination>> {
-        match self.connections {
-            Connections::None => None,
-            Connections::Plain | Connections::Tls(_) => Some(self.balancer.clone()),
-        }
+        (self.security != Security::Refused).then(|| self.balancer.clone())
     }
 
     /// How the backend is verified, if it is.
     pub(super) fn tls(&self) -> Option<&UpstreamTls> {
-        self.connections.tls()
+        self.security.tls()
     }
 }
 
-// === impl Connections ===
-
-impl Connections {
-    fn new(transport: &BackendTransport, roots: &Roots) -> Self {
-        match transport {
-            BackendTransport::Plain => Self::Plain,
-            BackendTransport::Tls(policy) => match UpstreamTls::of_backend(policy, roots) {
-                Ok(tls) => Self::Tls(tls),
-                // The translator accepts only what can be set up.
-                Err(error) => {
-                    tracing::error!(error = %crate::respond::Chain(&error), "a backend is not served");
-                    Self::None
-                }
-            },
-            BackendTransport::Refused => Self::None,
-        }
-    }
-
-    fn tls(&self) -> Option<&UpstreamTls> {
-        match self {
-            Self::Tls(tls) => Some(tls),
-            Self::Plain | Self::None => None,
-        }
+/// How connections are opened.
+fn security(transport: &BackendTransport, roots: &Roots) -> Security {
+    match transport {
+        BackendTransport::Plain => Security::Plain,
+        BackendTransport::Tls(policy) => match UpstreamTls::of_backend(policy, roots) {
+            Ok(tls) => Security::Tls(tls),
+            // The translator accepts only what can be set up.
+            Err(error) => {
+                tracing::error!(error = %crate::respond::Chain(&error), "a backend is not served");
+                Security::Refused
+            }
+        },
+        BackendTransport::Refused => Security::Refused,
     }
 }

@@ -252,11 +252,6 @@ impl Registry {
         self.balancers.get(id).map(|backend| backend.balancer().clone())
     }
 
-    /// TLS to a backend as its policy wants it; `None` if it is spoken to in clear text.
-    pub(super) fn tls_to(&self, id: &BackendId) -> Option<UpstreamTls> {
-        self.balancers.get(id)?.tls().cloned()
-    }
-
     /// The retries of a route to a backend: what an edit of the route or a reload leaves of them.
     pub(super) fn retry_budget(&mut self, route: &RouteId, id: &BackendId) -> Arc<RetryBudget> {
         let budget = self.retries.entry((route.clone(), id.clone()));

@@ -8,7 +8,7 @@ use crate::{
     listen::{Inside, PortKey, TlsServer},
     route::NamesBuilder,
     snapshot::{Spoken, TlsNames, TlsUse},
-    stream::{StreamBackend, StreamRoute},
+    stream::{StreamBackend, StreamRoute, StreamSecurity},
     weighted::Weighted,
 };
 
@@ -107,9 +107,10 @@ impl<'a> Compiler<'a> {
     fn stream_backend(&mut self, id: &ir::BackendId, protocol: ListenerProtocol) -> Option<StreamBackend> {
         if protocol == ListenerProtocol::TlsPassthrough {
             // The client verifies the backend, whatever its policy is (GEP-1897).
-            return Some(StreamBackend { balancer: self.registry.endpoints(id)?, tls: None });
+            let balancer = self.registry.endpoints(id)?;
+            return Some(StreamBackend { balancer, security: StreamSecurity::OfClient });
         }
         let (balancer, presented) = self.service(id)?;
-        Some(StreamBackend { balancer, tls: presented.or_else(|| self.registry.tls_to(id)) })
+        Some(StreamBackend { balancer, security: StreamSecurity::OfBackend(presented) })
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     ir,
     listen::client_address,
     respond,
-    upstream::{Destination, Unanswered, UpstreamBody, UpstreamTls},
+    upstream::{Destination, Security, Unanswered, UpstreamBody},
 };
 
 /// How long an endpoint that was left out takes to get its whole share again.
@@ -69,12 +69,13 @@ fn hash_key(key: &ir::HashKey) -> Option<HashKey> {
 pub fn endpoints(
     endpoints: &[ir::Endpoint],
     protocol: ir::Protocol,
-    tls: Option<&UpstreamTls>,
+    security: &Security,
 ) -> Vec<Endpoint<Destination>> {
     endpoints
         .iter()
         .map(|endpoint| {
-            let destination = Destination { address: endpoint.address.clone(), protocol, tls: tls.cloned() };
+            let security = security.clone();
+            let destination = Destination { address: endpoint.address.clone(), protocol, security };
             let readiness = if endpoint.draining { Readiness::Draining } else { Readiness::Ready };
             Endpoint::new(endpoint.id.as_str(), destination)
                 .with_readiness(readiness)

@@ -84,7 +84,14 @@ pub(super) fn mark_unsent(error: BoxError) -> BoxError {
 
 fn is_unsent(error: &(dyn Error + 'static)) -> bool {
     let error = find::<UpstreamError>(error);
-    matches!(error, Some(UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. }))
+    matches!(
+        error,
+        Some(
+            UpstreamError::Refused { .. }
+                | UpstreamError::Connect { .. }
+                | UpstreamError::ConnectTimeout { .. }
+        )
+    )
 }
 
 impl<S> Layer<S> for VerdictLayer {

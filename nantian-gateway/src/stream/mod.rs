@@ -10,5 +10,5 @@ pub(crate) mod udp;
 pub use self::udp::UdpConfig;
 pub(crate) use self::{
     carry::{Carrier, Socket, reset},
-    route::{Caller, StreamBackend, StreamRoute},
+    route::{Caller, StreamBackend, StreamRoute, StreamSecurity},
 };

@@ -47,17 +47,18 @@ pub(super) async fn open(
     caller: &Caller<'_>,
     limit: Duration,
 ) -> Result<Opened, Unopened> {
-    let StreamBackend { balancer, tls } = route.choose().ok_or(Unopened::NoBackend)?;
+    let StreamBackend { balancer, security } = route.choose().ok_or(Unopened::NoBackend)?;
     let mut tried = Vec::new();
     loop {
         let picked = balancer.pick(&PickContext::new().with_keys(caller).with_tried(&tried))?;
-        let (destination, mut in_flight) = picked.into_parts();
+        let (endpoint, mut in_flight) = picked.into_parts();
         let is_new = !tried.contains(in_flight.endpoint());
-        match connect_stream(&destination, tls.as_ref(), limit).await {
+        match connect_stream(&security.apply(endpoint), limit).await {
             Ok(stream) => {
                 in_flight.record(Outcome::Success);
                 return Ok(Opened { stream, in_flight });
             }
+            Err(error) if !error.is_of_endpoint() => return Err(error.into()),
             Err(error) => {
                 in_flight.record(Outcome::Unreachable);
                 tried.push(in_flight.endpoint().clone());

@@ -8,7 +8,7 @@ use nantian_lb::{Balancer, KeySource};
 use crate::{
     ir::RouteId,
     metrics::StreamMetrics,
-    upstream::{Destination, UpstreamTls},
+    upstream::{Destination, Security, UpstreamTls},
     weighted::Weighted,
 };
 
@@ -28,8 +28,17 @@ pub(crate) struct StreamRoute {
 #[derive(Debug)]
 pub(crate) struct StreamBackend {
     pub(crate) balancer: Balancer<Destination>,
-    /// What connections go on behind; `None` is as they are.
-    pub(crate) tls: Option<UpstreamTls>,
+    /// What connections go on behind.
+    pub(crate) security: StreamSecurity,
+}
+
+/// What connections to a backend go on behind.
+#[derive(Debug)]
+pub(crate) enum StreamSecurity {
+    /// The TLS of the client, which goes on as it is and verifies the backend itself.
+    OfClient,
+    /// What the endpoints want, over the TLS that takes the place of theirs if there is any.
+    OfBackend(Option<UpstreamTls>),
 }
 
 /// Who connects, as far as a balancer asks.
@@ -39,6 +48,20 @@ pub(crate) struct Caller<'a> {
     pub(crate) address: IpAddr,
     /// The server name of TLS that it asked for.
     pub(crate) server_name: Option<&'a str>,
+}
+
+// === impl StreamSecurity ===
+
+impl StreamSecurity {
+    /// An endpoint as it is reached.
+    pub(super) fn apply(&self, mut destination: Destination) -> Destination {
+        match self {
+            Self::OfClient => destination.security = Security::Plain,
+            Self::OfBackend(Some(tls)) => destination.over(tls),
+            Self::OfBackend(None) => {}
+        }
+        destination
+    }
 }
 
 // === impl StreamRoute ===

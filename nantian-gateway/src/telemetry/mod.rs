@@ -252,7 +252,7 @@ mod tests {
         ] {
             let place = Place::of(endpoint).unwrap();
             assert_eq!((place.authority.as_str(), place.path("traces").as_str()), (authority, path));
-            assert_eq!(place.destination.tls.is_some(), endpoint.starts_with("https"));
+            assert_eq!(place.destination.security.tls().is_some(), endpoint.starts_with("https"));
         }
         for endpoint in ["", "collector:4318", "ftp://collector", "/v1/traces"] {
             assert!(Place::of(endpoint).is_err(), "{endpoint}");

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Destination, UpstreamError, UpstreamTls};
+use super::{Destination, Security, UpstreamError, UpstreamTls};
 use crate::{
     ir::{Address, Protocol},
     socket::{keep_alive, limit_unanswered},
@@ -33,7 +33,7 @@ pub(crate) enum Io {
 /// Opens a connection to `destination` within `limit`, the TLS handshake included.
 ///
 /// # Errors
-/// [`UpstreamError::Connect`] and [`UpstreamError::ConnectTimeout`].
+/// [`UpstreamError::Refused`], [`UpstreamError::Connect`] and [`UpstreamError::ConnectTimeout`].
 ///
 /// # Cancellation
 /// Dropping the future closes what was opened.
@@ -42,31 +42,48 @@ pub(super) async fn connect(
     tls: &Arc<TlsConfig>,
     limit: Duration,
 ) -> Result<Io, UpstreamError> {
-    within(limit, destination, open(destination, tls, limit)).await
+    let expected = expected(destination)?;
+    let opening = async {
+        let stream = open_tcp(destination, limit).await?;
+        if destination.protocol == Protocol::H2c {
+            // Many requests share it, and a vanished backend is not to take them all for as long as the kernel sends again.
+            limit_unanswered(&stream)?;
+        }
+        let Some(expected) = expected else { return Ok(Io::Plain(stream)) };
+        let protocols = [alpn(destination.protocol).to_vec()];
+        handshake(expected, expected.config().unwrap_or(tls), &protocols, stream).await
+    };
+    within(limit, destination, opening).await
 }
 
-/// Opens a connection whose bytes are the client's to `destination` within `limit`, behind `tls` without ALPN if there is
-/// any: what is spoken inside is not known.
+/// Opens a connection whose bytes are the client's to `destination` within `limit`, over TLS without ALPN if it is to be TLS:
+/// what is spoken inside is not known.
 ///
 /// # Errors
-/// [`UpstreamError::Connect`] and [`UpstreamError::ConnectTimeout`].
+/// [`UpstreamError::Refused`], [`UpstreamError::Connect`] and [`UpstreamError::ConnectTimeout`].
 ///
 /// # Cancellation
 /// Dropping the future closes what was opened.
-pub(crate) async fn connect_stream(
-    destination: &Destination,
-    tls: Option<&UpstreamTls>,
-    limit: Duration,
-) -> Result<Io, UpstreamError> {
+pub(crate) async fn connect_stream(destination: &Destination, limit: Duration) -> Result<Io, UpstreamError> {
+    let expected = expected(destination)?;
     let opening = async {
         let stream = open_tcp(destination, limit).await?;
-        match tls.map(|expected| (expected, expected.config())) {
+        match expected.map(|expected| (expected, expected.config())) {
             None => Ok(Io::Plain(stream)),
             Some((expected, Some(config))) => handshake(expected, config, &[], stream).await,
             Some((_, None)) => Err(io::Error::other("nothing says whom to trust there")),
         }
     };
     within(limit, destination, opening).await
+}
+
+/// Who is expected at `destination`, if it is spoken to over TLS.
+fn expected(destination: &Destination) -> Result<Option<&UpstreamTls>, UpstreamError> {
+    match &destination.security {
+        Security::Plain => Ok(None),
+        Security::Tls(tls) => Ok(Some(tls)),
+        Security::Refused => Err(UpstreamError::Refused { destination: destination.to_string() }),
+    }
 }
 
 /// What opening a connection came to, if it did within `limit`.
@@ -90,19 +107,6 @@ async fn open_tcp(destination: &Destination, limit: Duration) -> io::Result<TcpS
     stream.set_nodelay(true)?;
     keep_alive(&stream)?;
     Ok(stream)
-}
-
-async fn open(destination: &Destination, tls: &Arc<TlsConfig>, limit: Duration) -> io::Result<Io> {
-    let stream = open_tcp(destination, limit).await?;
-    if destination.protocol == Protocol::H2c {
-        // Many requests share it, and a vanished backend is not to take them all for as long as the kernel sends again.
-        limit_unanswered(&stream)?;
-    }
-    let Some(expected) = &destination.tls else {
-        return Ok(Io::Plain(stream));
-    };
-    let protocols = [alpn(destination.protocol).to_vec()];
-    handshake(expected, expected.config().unwrap_or(tls), &protocols, stream).await
 }
 
 async fn handshake(

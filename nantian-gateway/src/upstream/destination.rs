@@ -7,7 +7,7 @@ use http::uri::Authority;
 use super::UpstreamTls;
 use crate::ir::{Address, Protocol};
 
-/// An upstream address, how it is spoken to, and whose certificate is expected there.
+/// An upstream address, and how it is spoken to.
 ///
 /// Connections are pooled by this value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -16,8 +16,21 @@ pub struct Destination {
     pub address: Address,
     /// What it speaks.
     pub protocol: Protocol,
-    /// Whose certificate is expected there; `None` is clear text.
-    pub tls: Option<UpstreamTls>,
+    /// What is below that.
+    pub security: Security,
+}
+
+/// How connections to a destination are opened.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Security {
+    /// In clear text.
+    Plain,
+    /// Over TLS, with whom it says.
+    Tls(UpstreamTls),
+    /// Not at all: TLS is asked for, and nothing says how a certificate is verified. A state of the destination itself, so
+    /// that nobody who has picked it can take it for one in clear text.
+    Refused,
 }
 
 impl Destination {
@@ -33,7 +46,27 @@ impl Destination {
             Ok(address) => Address::Ip(SocketAddr::new(address, port)),
             Err(_) => Address::Dns(host.to_owned(), port),
         };
-        Some(Self { address, protocol: Protocol::Http1, tls: tls.then(|| UpstreamTls::named(host)) })
+        let security = if tls { Security::Tls(UpstreamTls::named(host)) } else { Security::Plain };
+        Some(Self { address, protocol: Protocol::Http1, security })
+    }
+
+    /// The same over `tls`, unless nothing may be sent there.
+    pub(crate) fn over(&mut self, tls: &UpstreamTls) {
+        if self.security != Security::Refused {
+            self.security = Security::Tls(tls.clone());
+        }
+    }
+}
+
+// === impl Security ===
+
+impl Security {
+    /// Who is expected, if it is TLS.
+    pub fn tls(&self) -> Option<&UpstreamTls> {
+        match self {
+            Self::Tls(tls) => Some(tls),
+            Self::Plain | Self::Refused => None,
+        }
     }
 }
 

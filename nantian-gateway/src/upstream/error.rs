@@ -28,6 +28,12 @@ pub enum UpstreamError {
         /// The limit.
         limit: Duration,
     },
+    /// No connection, because nothing says how the backend is verified. Nothing was sent. Maps to 500.
+    #[error("nothing says who may answer for {destination}, and TLS is asked for")]
+    Refused {
+        /// Where to.
+        destination: String,
+    },
     /// The connection broke, or what came was not HTTP. Maps to 502.
     #[error("the exchange with {destination} broke off")]
     Exchange {
@@ -58,7 +64,7 @@ impl UpstreamError {
     /// Whether it speaks against the endpoint; what goes wrong with the content that the client sends does not.
     pub fn is_of_endpoint(&self) -> bool {
         match self {
-            Self::Upload { .. } => false,
+            Self::Refused { .. } | Self::Upload { .. } => false,
             Self::Exchange { source, .. } => !source.is_user(),
             _ => true,
         }

@@ -105,7 +105,8 @@ where
                 Ok(response) => return Poll::Ready(Ok(response)),
                 Err(unanswered) => unanswered,
             };
-            let again = unsent.filter(|_| *this.others > 0).and_then(|unsent| this.shared.again(*unsent));
+            let is_worth_it = *this.others > 0 && error.is_of_endpoint();
+            let again = unsent.filter(|_| is_worth_it).and_then(|unsent| this.shared.again(*unsent));
             let Some(request) = again else { return Poll::Ready(Err(error)) };
             tracing::debug!(error = %crate::respond::Chain(&error), "another endpoint is tried");
             *this.others -= 1;
@@ -158,12 +159,12 @@ mod tests {
     use super::*;
     use crate::{
         ir::{Address, Protocol},
-        upstream::UpstreamBody,
+        upstream::{Security, UpstreamBody},
     };
 
     fn destination(port: u16) -> Destination {
         let address = Address::Ip((Ipv4Addr::LOCALHOST, port).into());
-        Destination { address, protocol: Protocol::Http1, tls: None }
+        Destination { address, protocol: Protocol::Http1, security: Security::Plain }
     }
 
     fn balancer(endpoints: u16, config: &BalanceConfig) -> Balancer<Destination> {

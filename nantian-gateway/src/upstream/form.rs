@@ -37,7 +37,7 @@ pub(super) fn to_origin_form(request: &mut Request<Body>, destination: &Destinat
 /// A URI with scheme and authority, as HTTP/2 wants it, and no Host header.
 pub(super) fn to_absolute_form(request: &mut Request<Body>, destination: &Destination) {
     *request.version_mut() = Version::HTTP_2;
-    let uri = Uri::builder().scheme(if destination.tls.is_some() { "https" } else { "http" });
+    let uri = Uri::builder().scheme(if destination.security.tls().is_some() { "https" } else { "http" });
     let uri = match request.headers_mut().remove(header::HOST) {
         Some(host) => uri.authority(host.as_bytes()),
         None => uri.authority(authority(request, destination)),

@@ -27,7 +27,7 @@ pub(crate) use self::connect::{Io, connect_stream};
 pub use self::{
     body::UpstreamBody,
     client::{Client, ClientConfig},
-    destination::Destination,
+    destination::{Destination, Security},
     error::{Unanswered, UpstreamError},
     failover::{Failover, FailoverFuture, FailoverLayer},
     service::{Connect, ConnectTo},

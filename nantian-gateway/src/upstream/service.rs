@@ -57,8 +57,8 @@ impl Service<Routed<Destination, Request<Body>>> for Connect {
     }
 
     fn call(&mut self, mut routed: Routed<Destination, Request<Body>>) -> Self::Future {
-        if self.tls.is_some() {
-            routed.target.tls.clone_from(&self.tls);
+        if let Some(tls) = &self.tls {
+            routed.target.over(tls);
         }
         let info = routed.request.extensions().get::<RequestInfo>();
         if let (Some(told), Address::Ip(address)) =
