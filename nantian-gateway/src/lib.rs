@@ -35,6 +35,7 @@ pub mod source;
 mod spelling;
 pub mod stream;
 pub mod telemetry;
+pub mod tenancy;
 pub mod translate;
 pub mod upstream;
 mod weighted;

@@ -35,6 +35,7 @@ use crate::{
     source::{Files, Source, Watcher},
     stream::UdpConfig,
     telemetry::Telemetry,
+    tenancy::Tenancy,
     upstream::{ClientConfig, Roots, tls_client_config},
 };
 
@@ -166,10 +167,11 @@ pub(super) async fn serve(
     let admin = start_admin(common, view, &metrics, stopped).await?;
     let (access_log, last_line) = start_access_log(common)?;
     let roots = Roots::of_system();
-    let config = worker_config(common, access_log, &roots)?;
+    let config = worker_config(common, access_log, &roots, source.tenancy())?;
     let tls = Arc::clone(&config.client.tls);
     let store = start_store(common, Arc::clone(&tls), &metrics, &store_changed);
-    let modules = Modules::new(FetchConfig { networks: common.plugin_sources.clone(), tls });
+    let (networks, tenancy) = (common.plugin_sources.clone(), config.client.tenancy);
+    let modules = Modules::new(FetchConfig { networks, tenancy, tls });
     let workers = Workers::start(workers, &config, &metrics)?;
     let (telemetry, mut exported) = Telemetry::new(config.client.clone());
     let own = OwnIdentities::of_environment(common.identity_namespaces.clone(), |name| env::var(name).ok());
@@ -300,6 +302,7 @@ fn worker_config(
     common: &Common,
     access_log: Option<AccessLog>,
     roots: &Roots,
+    tenancy: Tenancy,
 ) -> anyhow::Result<WorkerConfig> {
     Ok(WorkerConfig {
         timeouts: Timeouts {
@@ -317,6 +320,7 @@ fn worker_config(
             idle_timeout: UPSTREAM_IDLE,
             tunnel_idle_timeout: Some(common.tunnel_idle_timeout).filter(|limit| !limit.is_zero()),
             tls: tls_client_config(roots)?,
+            tenancy,
         },
         udp: UdpConfig {
             session_timeout: common.udp_session_timeout,

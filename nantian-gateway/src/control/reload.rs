@@ -259,9 +259,9 @@ impl Control {
     /// What the objects mean. Where an edit was taken back, the verdict is on the edit, and the rest is true of the version
     /// that serves.
     fn translation(&mut self) -> Translation {
-        let surroundings = Surroundings { here: &self.here, identities: self.registry.identities() };
-        let mut translation =
-            translate_at(self.source.objects(), self.gates, self.registry.patterns(), surroundings);
+        let (identities, tenancy) = (self.registry.identities(), self.source.tenancy());
+        let here = Surroundings { here: &self.here, identities, tenancy };
+        let mut translation = translate_at(self.source.objects(), self.gates, self.registry.patterns(), here);
         for (object, rejected) in &self.rejected {
             if let Some(verdict) = &rejected.verdict {
                 translation.statuses.judge(object, verdict);

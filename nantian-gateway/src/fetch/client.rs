@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{FetchError, MAX_BYTES, SourceNetworks, guard::Hop};
-use crate::ir::public;
+use crate::{ir::public, tenancy::Tenancy};
 
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 5;
@@ -28,6 +28,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     pub(super) networks: SourceNetworks,
+    pub(super) tenancy: Tenancy,
     pub(super) tls: Arc<TlsConfig>,
 }
 
@@ -117,7 +118,7 @@ impl Client {
         let mut stream = None;
         for address in lookup_host((hop.host, port)).await.map_err(failed)? {
             let ip = address.ip();
-            self.networks.judge(hop, ip).map_err(|reason| FetchError::Denied {
+            self.networks.judge(self.tenancy, hop, ip).map_err(|reason| FetchError::Denied {
                 host: hop.host.to_owned(),
                 address: ip,
                 reason,

@@ -1,12 +1,14 @@
 //! Which addresses modules may be fetched from.
 //!
 //! Whoever may write a WasmPlugin chooses what the gateway connects to. So the address is judged in the moment it is
-//! dialled, whatever name it was found under and however many redirects led there: only the internet, this machine when
-//! the URL says so, and what the operator names.
+//! dialled, whatever name it was found under and however many redirects led there: only the internet, what the operator
+//! names and, where the operator writes the URLs, this machine when one says so.
 
 use std::{net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
+
+use crate::tenancy::{Tenancy, never_asked};
 
 /// Networks inside of which modules may be fetched too, also without TLS.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,19 +35,21 @@ pub(super) struct Hop<'a> {
 
 impl SourceNetworks {
     /// Whether a module may be fetched from this address, or why not.
-    pub(super) fn judge(&self, hop: Hop<'_>, address: IpAddr) -> Result<(), &'static str> {
+    pub(super) fn judge(&self, tenancy: Tenancy, hop: Hop<'_>, address: IpAddr) -> Result<(), &'static str> {
         let address = address.to_canonical();
-        if is_never_a_source(address) {
-            return Err("link-local, metadata and multicast addresses are never asked");
+        if let Some(reason) = never_asked(address) {
+            return Err(reason);
         }
         if self.0.iter().any(|network| network.contains(&address)) {
             return Ok(());
         }
         if address.is_loopback() {
-            return if hop.is_first && names_loopback(hop.host) {
-                Ok(())
-            } else {
-                Err("this machine is asked only where the URL names it")
+            return match tenancy {
+                Tenancy::Shared => {
+                    Err("this machine is asked in a cluster only where --plugin-sources names it")
+                }
+                Tenancy::Single if hop.is_first && names_loopback(hop.host) => Ok(()),
+                Tenancy::Single => Err("this machine is asked only where the URL names it"),
             };
         }
         if is_private(address) {
@@ -75,25 +79,6 @@ pub(super) fn names_loopback(host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Link-local, which is where clouds keep credentials, and what is no host at all.
-fn is_never_a_source(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            address.is_link_local()
-                || address.is_unspecified()
-                || address.is_multicast()
-                || address.is_broadcast()
-                || matches!(address.octets(), [100, 100, 100, 200] | [192, 0, 0, 192])
-        }
-        IpAddr::V6(address) => {
-            address.is_unicast_link_local()
-                || address.is_unspecified()
-                || address.is_multicast()
-                || address.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
-        }
-    }
-}
-
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
@@ -110,7 +95,8 @@ mod tests {
 
     fn judge(networks: &str, host: &str, is_encrypted: bool, address: &str) -> bool {
         let hop = Hop { host, is_encrypted, is_first: true };
-        networks.parse::<SourceNetworks>().unwrap().judge(hop, address.parse().unwrap()).is_ok()
+        let networks = networks.parse::<SourceNetworks>().unwrap();
+        networks.judge(Tenancy::Single, hop, address.parse().unwrap()).is_ok()
     }
 
     #[test]
@@ -125,7 +111,13 @@ mod tests {
         assert!(judge("", "127.0.0.1", false, "127.0.0.1"));
         assert!(!judge("", "evil.example", true, "127.0.0.1"));
         let redirected = Hop { host: "127.0.0.1", is_encrypted: true, is_first: false };
-        assert!(SourceNetworks::default().judge(redirected, "127.0.0.1".parse().unwrap()).is_err());
+        let of_nobody = SourceNetworks::default();
+        let (named, address) = (Hop { is_first: true, ..redirected }, "127.0.0.1".parse().unwrap());
+        assert!(of_nobody.judge(Tenancy::Single, redirected, address).is_err());
+        assert!(of_nobody.judge(Tenancy::Single, named, address).is_ok());
+        assert!(of_nobody.judge(Tenancy::Shared, named, address).is_err());
+        let of_operator = "127.0.0.1".parse::<SourceNetworks>().unwrap();
+        assert!(of_operator.judge(Tenancy::Shared, named, address).is_ok());
     }
 
     #[test]

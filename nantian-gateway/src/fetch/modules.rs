@@ -19,6 +19,7 @@ use super::{FetchError, SourceNetworks, client::Client, oci};
 use crate::{
     ir::{Secret, public},
     respond::Chain,
+    tenancy::Tenancy,
 };
 
 /// Time of one attempt, from the first name to the last byte.
@@ -33,6 +34,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub struct FetchConfig {
     /// Networks inside of which modules may be fetched.
     pub networks: SourceNetworks,
+    /// Whether those who write the URLs trust one another.
+    pub tenancy: Tenancy,
     /// Roots for TLS.
     pub tls: Arc<TlsConfig>,
 }
@@ -81,7 +84,7 @@ pub enum Fetched {
 impl Modules {
     /// Fetches nothing yet.
     pub fn new(config: FetchConfig) -> Self {
-        let client = Client { networks: config.networks, tls: config.tls };
+        let client = Client { networks: config.networks, tenancy: config.tenancy, tls: config.tls };
         let inner = Inner { client, entries: Mutex::default(), arrived: Notify::new() };
         Self { inner: Arc::new(inner) }
     }
@@ -191,7 +194,8 @@ mod tests {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = TlsConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
-        Modules::new(FetchConfig { networks: SourceNetworks::default(), tls: Arc::new(tls) })
+        let (networks, tenancy) = (SourceNetworks::default(), Tenancy::Single);
+        Modules::new(FetchConfig { networks, tenancy, tls: Arc::new(tls) })
     }
 
     /// What becomes of the first attempt at a server that answers with these bytes, then says nothing.

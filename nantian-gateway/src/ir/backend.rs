@@ -144,8 +144,8 @@ fn is_nearest(tier: &u8) -> bool {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Address {
-    /// An IP address and port.
+    /// An IP address and port, of an EndpointSlice.
     Ip(SocketAddr),
-    /// A name to be resolved when a connection is opened, and a port (`externalName`).
+    /// The host of a URL or an `externalName`, which is resolved when a connection is opened, and a port.
     Dns(String, u16),
 }

@@ -81,7 +81,7 @@ pub fn ai_target(
         if is_own {
             config.credential.workload = Some(tokens.own(&name.namespace, scheme)?);
         }
-        Target::with_tokens(config, tokens.client())?
+        Target::with_tokens(config, tokens.client(is_own))?
     } else {
         Target::new(config)?
     };

@@ -81,7 +81,7 @@ impl Worker {
             unmatched: metrics.unmatched(),
         };
         let snapshot = LocalSnapshot::new(Arc::default(), context.clone());
-        let carrier = Carrier::new(index, config.client.connect_timeout, config.access_log.clone());
+        let carrier = Carrier::new(index, &config.client, config.access_log.clone());
         let refusals = Refusals::new(metrics.unmatched(), index, config.access_log.clone());
         Self {
             config,

@@ -19,6 +19,7 @@ use super::{
     scan::{Scan, Stamp},
     versions::Versions,
 };
+use crate::tenancy::Tenancy;
 
 /// Manifests on disk: every `*.yaml` and `*.yml` file below the given paths.
 ///
@@ -200,6 +201,11 @@ impl Source for Files {
         let faults = faults.iter().map(ToString::to_string).collect();
         let unserved = unserved.iter().map(ToString::to_string).collect();
         Reading { is_idle: reread == 0 && changed.is_empty(), changed, faults, unserved }
+    }
+
+    /// Whoever gives the gateway its files is its operator.
+    fn tenancy(&self) -> Tenancy {
+        Tenancy::Single
     }
 
     fn objects(&self) -> &Objects {

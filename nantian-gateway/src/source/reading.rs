@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::objects::{ObjectRef, Objects};
-use crate::translate::status::ObjectStatus;
+use crate::{tenancy::Tenancy, translate::status::ObjectStatus};
 
 /// A place that objects come from; it keeps the last good version of each.
 pub trait Source: fmt::Debug + Send {
@@ -16,6 +16,11 @@ pub trait Source: fmt::Debug + Send {
     /// The status of each object that cannot be read, as of the last reading.
     fn unreadable(&self) -> Vec<(ObjectRef, ObjectStatus)> {
         Vec::new()
+    }
+
+    /// Whether those who write the objects trust one another.
+    fn tenancy(&self) -> Tenancy {
+        Tenancy::Shared
     }
 
     /// Brings back the version that the last reading replaced by a refused one. Returns whether there was one.

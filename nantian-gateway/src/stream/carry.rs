@@ -21,6 +21,8 @@ use crate::{
     metrics::StreamShard,
     observe::{AccessLog, StreamEntry},
     respond::Chain,
+    tenancy::Tenancy,
+    upstream::ClientConfig,
 };
 
 /// What the connections of one worker share.
@@ -28,6 +30,7 @@ use crate::{
 pub(crate) struct Carrier {
     worker: usize,
     connect_timeout: Duration,
+    tenancy: Tenancy,
     access_log: Option<AccessLog>,
     buffers: Buffers,
 }
@@ -72,9 +75,10 @@ pub(crate) fn reset(socket: &TcpStream) {
 // === impl Carrier ===
 
 impl Carrier {
-    /// For the connections of `worker`; endpoints are to be reached within `connect_timeout`.
-    pub(crate) fn new(worker: usize, connect_timeout: Duration, access_log: Option<AccessLog>) -> Self {
-        Self { worker, connect_timeout, access_log, buffers: Buffers::default() }
+    /// For the connections of `worker`; endpoints are reached as `config` wants it.
+    pub(crate) fn new(worker: usize, config: &ClientConfig, access_log: Option<AccessLog>) -> Self {
+        let ClientConfig { connect_timeout, tenancy, .. } = *config;
+        Self { worker, connect_timeout, tenancy, access_log, buffers: Buffers::default() }
     }
 
     /// The buffers of the worker.
@@ -125,7 +129,7 @@ impl Carried<'_> {
         heard: impl Fn(),
     ) -> Result<(), Broken> {
         let caller = Caller { address: self.client.ip(), server_name: self.server_name };
-        let opened = open(self.route, &caller, self.carrier.connect_timeout).await;
+        let opened = open(self.route, &caller, self.carrier.connect_timeout, self.carrier.tenancy).await;
         let Opened { stream: mut backend, in_flight } = opened.inspect_err(|_| reset(client.socket()))?;
         self.has_backend.set(true);
         heard();

@@ -7,6 +7,7 @@ use nantian_lb::{InFlight, Outcome, PickContext, PickError};
 use super::{Caller, StreamBackend, StreamRoute};
 use crate::{
     respond::Chain,
+    tenancy::Tenancy,
     upstream::{Io, UpstreamError, connect_stream},
 };
 
@@ -46,6 +47,7 @@ pub(super) async fn open(
     route: &StreamRoute,
     caller: &Caller<'_>,
     limit: Duration,
+    tenancy: Tenancy,
 ) -> Result<Opened, Unopened> {
     let StreamBackend { balancer, security } = route.choose().ok_or(Unopened::NoBackend)?;
     let mut tried = Vec::new();
@@ -53,7 +55,7 @@ pub(super) async fn open(
         let picked = balancer.pick(&PickContext::new().with_keys(caller).with_tried(&tried))?;
         let (endpoint, mut in_flight) = picked.into_parts();
         let is_new = !tried.contains(in_flight.endpoint());
-        match connect_stream(&security.apply(endpoint), limit).await {
+        match connect_stream(&security.apply(endpoint), limit, tenancy).await {
             Ok(stream) => {
                 in_flight.record(Outcome::Success);
                 return Ok(Opened { stream, in_flight });

@@ -42,6 +42,7 @@ use crate::{
     pattern::Patterns,
     policy::OwnIdentities,
     source::{ObjectRef, Objects},
+    tenancy::Tenancy,
 };
 
 /// What the objects mean.
@@ -64,11 +65,13 @@ pub struct Surroundings<'a> {
     pub here: &'a Locality,
     /// Who it is at the clouds; `None` where nobody knows, as when manifests are only checked.
     pub identities: Option<&'a OwnIdentities>,
+    /// Whether those who write the objects trust one another.
+    pub tenancy: Tenancy,
 }
 
 /// Translates the objects, with the kinds whose gate is open.
 pub fn translate(objects: &Objects, gates: FeatureGates) -> Translation {
-    let nowhere = Surroundings { here: &Locality::default(), identities: None };
+    let nowhere = Surroundings { here: &Locality::default(), identities: None, tenancy: Tenancy::Single };
     translate_at(objects, gates, &Patterns::default(), nowhere)
 }
 

@@ -11,7 +11,10 @@ use k8s_openapi::{
 };
 
 use super::{locality::Nearness, world::World};
-use crate::ir::{Address, BackendId, Endpoint, ObjectName, Protocol, Transport};
+use crate::{
+    ir::{Address, BackendId, Endpoint, ObjectName, Protocol, Transport},
+    tenancy::Tenancy,
+};
 
 /// A port of a Service.
 pub(super) struct Port<'a> {
@@ -59,6 +62,9 @@ pub(super) fn endpoints(world: &World<'_>, id: &BackendId) -> Vec<Endpoint> {
     let Some(service) = world.objects.services.get(&id.service) else { return Vec::new() };
     let Some(port) = port(service, id.port, id.transport) else { return Vec::new() };
     if let Some(name) = external_name(service) {
+        if !is_followed(service, world.tenancy) {
+            return Vec::new();
+        }
         let number = port.target_number().unwrap_or(id.port);
         return vec![named(name.to_owned(), number)];
     }
@@ -81,6 +87,12 @@ type Wanted = fn(&SliceEndpoint) -> bool;
 pub(super) fn affinity<'a>(world: &World<'a>, name: &ObjectName) -> Option<&'a str> {
     let spec = world.objects.services.get(name)?.spec.as_ref()?;
     spec.session_affinity.as_deref().filter(|affinity| *affinity != "None")
+}
+
+/// Whether requests go where a Service leads: in a cluster not to a mere name, by which whoever writes a Service would reach
+/// what no ReferenceGrant lets him refer to (Gateway API, `BackendObjectReference`; CVE-2021-25740).
+pub(super) fn is_followed(service: &Service, tenancy: Tenancy) -> bool {
+    tenancy == Tenancy::Single || external_name(service).is_none()
 }
 
 fn external_name(service: &Service) -> Option<&str> {

@@ -18,6 +18,7 @@ use crate::{
     pattern::Patterns,
     policy::OwnIdentities,
     source::{ByName, ObjectRef, Objects},
+    tenancy::Tenancy,
 };
 
 /// The objects, and indexes over them.
@@ -30,6 +31,7 @@ pub(super) struct World<'a> {
     pub(super) here: Cow<'a, Locality>,
     /// Who it is there, if that is known.
     pub(super) identities: Option<&'a OwnIdentities>,
+    pub(super) tenancy: Tenancy,
     slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
 }
 
@@ -74,7 +76,7 @@ impl<'a> World<'a> {
         patterns: &'a Patterns,
         surroundings: Surroundings<'a>,
     ) -> Self {
-        let Surroundings { here, identities } = surroundings;
+        let Surroundings { here, identities, tenancy } = surroundings;
         let mut slices: HashMap<_, Vec<_>> = HashMap::new();
         for (name, slice) in &objects.endpoint_slices {
             let labels = slice.metadata.labels.as_ref();
@@ -84,7 +86,7 @@ impl<'a> World<'a> {
         }
         let here = locate(here, objects.endpoint_slices.values().map(|slice| &**slice));
         let grants = Grants::new(&objects.reference_grants);
-        Self { objects, gates, grants, patterns, here, identities, slices }
+        Self { objects, gates, grants, patterns, here, identities, tenancy, slices }
     }
 
     /// The EndpointSlices of a Service, in the order of their names.

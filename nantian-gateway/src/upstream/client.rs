@@ -17,7 +17,7 @@ use super::{
     pool::Pool,
     tunnel,
 };
-use crate::{body::Body, grpc, ir::Protocol};
+use crate::{body::Body, grpc, ir::Protocol, tenancy::Tenancy};
 
 /// An exchange on its way to the head of the response.
 pub(super) type Exchange = Pin<Box<dyn Future<Output = Result<Response<UpstreamBody>, Unanswered>>>>;
@@ -33,6 +33,8 @@ pub struct ClientConfig {
     pub tunnel_idle_timeout: Option<Duration>,
     /// Roots and protocols for destinations whose TLS has none of its own.
     pub tls: Arc<TlsConfig>,
+    /// Where destinations may be.
+    pub tenancy: Tenancy,
 }
 
 /// One worker's client; its clones share the connections.
@@ -130,7 +132,7 @@ impl Client {
     }
 
     async fn open_http1(&self, destination: &Destination) -> Result<Box<Http1>, UpstreamError> {
-        let io = connect(destination, &self.inner.config.tls, self.inner.config.connect_timeout).await?;
+        let io = connect(destination, &self.inner.config).await?;
         let connection = Http1::handshake(io, destination.clone()).await;
         Ok(Box::new(connection.map_err(|source| broken(destination, source))?))
     }
@@ -184,7 +186,7 @@ impl Client {
     }
 
     async fn open_http2(&self, destination: &Destination) -> Result<Http2, UpstreamError> {
-        let io = connect(destination, &self.inner.config.tls, self.inner.config.connect_timeout).await?;
+        let io = connect(destination, &self.inner.config).await?;
         let connection = Http2::handshake(io).await.map_err(|source| broken(destination, source))?;
         self.inner.pool.share(destination, connection.clone());
         Ok(connection)

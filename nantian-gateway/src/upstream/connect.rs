@@ -17,10 +17,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Destination, Security, UpstreamError, UpstreamTls};
+use super::{ClientConfig, Destination, Security, UpstreamError, UpstreamTls};
 use crate::{
     ir::{Address, Protocol},
     socket::{keep_alive, limit_unanswered},
+    tenancy::Tenancy,
 };
 
 /// A connection in clear text or behind TLS.
@@ -30,28 +31,25 @@ pub(crate) enum Io {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Opens a connection to `destination` within `limit`, the TLS handshake included.
+/// Opens a connection to `destination` within the time of `config`, the TLS handshake included.
 ///
 /// # Errors
 /// [`UpstreamError::Refused`], [`UpstreamError::Connect`] and [`UpstreamError::ConnectTimeout`].
 ///
 /// # Cancellation
 /// Dropping the future closes what was opened.
-pub(super) async fn connect(
-    destination: &Destination,
-    tls: &Arc<TlsConfig>,
-    limit: Duration,
-) -> Result<Io, UpstreamError> {
+pub(super) async fn connect(destination: &Destination, config: &ClientConfig) -> Result<Io, UpstreamError> {
     let expected = expected(destination)?;
+    let limit = config.connect_timeout;
     let opening = async {
-        let stream = open_tcp(destination, limit).await?;
+        let stream = open_tcp(destination, limit, config.tenancy).await?;
         if destination.protocol == Protocol::H2c {
             // Many requests share it, and a vanished backend is not to take them all for as long as the kernel sends again.
             limit_unanswered(&stream)?;
         }
         let Some(expected) = expected else { return Ok(Io::Plain(stream)) };
         let protocols = [alpn(destination.protocol).to_vec()];
-        handshake(expected, expected.config().unwrap_or(tls), &protocols, stream).await
+        handshake(expected, expected.config().unwrap_or(&config.tls), &protocols, stream).await
     };
     within(limit, destination, opening).await
 }
@@ -64,10 +62,14 @@ pub(super) async fn connect(
 ///
 /// # Cancellation
 /// Dropping the future closes what was opened.
-pub(crate) async fn connect_stream(destination: &Destination, limit: Duration) -> Result<Io, UpstreamError> {
+pub(crate) async fn connect_stream(
+    destination: &Destination,
+    limit: Duration,
+    tenancy: Tenancy,
+) -> Result<Io, UpstreamError> {
     let expected = expected(destination)?;
     let opening = async {
-        let stream = open_tcp(destination, limit).await?;
+        let stream = open_tcp(destination, limit, tenancy).await?;
         match expected.map(|expected| (expected, expected.config())) {
             None => Ok(Io::Plain(stream)),
             Some((expected, Some(config))) => handshake(expected, config, &[], stream).await,
@@ -99,10 +101,13 @@ async fn within(
     }
 }
 
-async fn open_tcp(destination: &Destination, limit: Duration) -> io::Result<TcpStream> {
+async fn open_tcp(destination: &Destination, limit: Duration, tenancy: Tenancy) -> io::Result<TcpStream> {
     let stream = match &destination.address {
-        Address::Ip(address) => TcpStream::connect(address).await?,
-        Address::Dns(name, port) => connect_by_name(name, *port, limit).await?,
+        Address::Ip(address) => {
+            tenancy.judge_endpoint(address.ip())?;
+            TcpStream::connect(address).await?
+        }
+        Address::Dns(name, port) => connect_by_name(name, *port, limit, tenancy).await?,
     };
     stream.set_nodelay(true)?;
     keep_alive(&stream)?;
@@ -129,12 +134,17 @@ fn alpn(protocol: Protocol) -> &'static [u8] {
     }
 }
 
-/// Tries the addresses of `name` in the order in which the resolver gives them, each for its share of the time.
-async fn connect_by_name(name: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
+/// Tries the addresses of `name` that may be dialled in the order in which the resolver gives them, each for its share of the
+/// time.
+async fn connect_by_name(name: &str, port: u16, limit: Duration, tenancy: Tenancy) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{name} has no address"));
     let addresses: Vec<_> = lookup_host((name, port)).await?.collect();
     let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     for address in addresses {
+        if let Err(forbidden) = tenancy.judge(address.ip()) {
+            last = forbidden.into();
+            continue;
+        }
         match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = error,
@@ -203,5 +213,62 @@ impl AsyncWrite for Io {
             Self::Plain(io) => Pin::new(io).poll_shutdown(cx),
             Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::{
+        respond::Chain,
+        upstream::{Roots, tls_client_config},
+    };
+
+    fn config(tenancy: Tenancy) -> ClientConfig {
+        ClientConfig {
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(10),
+            tunnel_idle_timeout: None,
+            tls: tls_client_config(&Roots::none()).unwrap(),
+            tenancy,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_stands_for_the_gateways_own_machine_is_dialled_for_an_operator_alone() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for host in ["127.0.0.1", "localhost"] {
+            let authority = format!("{host}:{port}").parse().unwrap();
+            let destination = Destination::of_url(&authority, false).unwrap();
+            connect(&destination, &config(Tenancy::Single)).await.unwrap();
+            listener.accept().unwrap();
+            let limit = Duration::from_secs(10);
+            for error in [
+                connect(&destination, &config(Tenancy::Shared)).await.unwrap_err(),
+                connect_stream(&destination, limit, Tenancy::Shared).await.unwrap_err(),
+            ] {
+                let told = Chain(&error).to_string();
+                let reason = "no reference in a cluster leads to the gateway's own machine";
+                assert!(told.starts_with(&format!("no connection to {host}:{port}: ")), "{told}");
+                assert!(told.ends_with(reason), "{told}");
+            }
+        }
+        listener.set_nonblocking(true).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "nobody else has come");
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_is_a_metadata_server_is_not_dialled_in_a_cluster() {
+        let address = Address::Ip("169.254.169.254:80".parse().unwrap());
+        let destination = Destination { address, protocol: Protocol::Http1, security: Security::Plain };
+        let error = connect(&destination, &config(Tenancy::Shared)).await.unwrap_err();
+        assert_eq!(
+            Chain(&error).to_string(),
+            "no connection to 169.254.169.254:80: 169.254.169.254 is not dialled: link-local, metadata and multicast \
+             addresses are never asked"
+        );
     }
 }

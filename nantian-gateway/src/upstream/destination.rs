@@ -1,6 +1,6 @@
 //! Where a request is sent.
 
-use std::{fmt, net::SocketAddr};
+use std::fmt;
 
 use http::uri::Authority;
 
@@ -42,10 +42,7 @@ impl Destination {
         if host.is_empty() {
             return None;
         }
-        let address = match host.parse() {
-            Ok(address) => Address::Ip(SocketAddr::new(address, port)),
-            Err(_) => Address::Dns(host.to_owned(), port),
-        };
+        let address = Address::Dns(host.to_owned(), port);
         let security = if tls { Security::Tls(UpstreamTls::named(host)) } else { Security::Plain };
         Some(Self { address, protocol: Protocol::Http1, security })
     }
@@ -74,6 +71,7 @@ impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
             Address::Ip(address) => write!(f, "{address}"),
+            Address::Dns(address, port) if address.contains(':') => write!(f, "[{address}]:{port}"),
             Address::Dns(name, port) => write!(f, "{name}:{port}"),
         }
     }

@@ -7,6 +7,7 @@ use std::{env, fs, path::Path};
 use nantian_gateway::{
     gates::FeatureGates,
     pattern::Patterns,
+    tenancy::Tenancy,
     translate::{Surroundings, Translation, translate_at},
 };
 use nantian_lb::Locality;
@@ -53,7 +54,7 @@ fn show(input: &str) -> String {
     };
     let here = input.lines().next().and_then(|line| line.strip_prefix(HERE)?.trim().split_once(' '));
     let here = here.map_or_else(Locality::default, |(zone, node)| Locality::new("", zone, node));
-    let surroundings = Surroundings { here: &here, identities: None };
+    let surroundings = Surroundings { here: &here, identities: None, tenancy: Tenancy::Single };
     let translation: Translation =
         translate_at(&load::objects(input), gates, &Patterns::default(), surroundings);
     let full = serde_json::to_value(&translation).unwrap();

@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     compile::compile,
     ir::{BackendTls, BackendTransport, Policies, Route, RouteKind, Transport},
+    tenancy::Tenancy,
     upstream::{Client, ClientConfig, tls_client_config},
 };
 
@@ -63,6 +64,7 @@ async fn a_snapshot_from_before_sends_nothing_to_a_backend_whose_tls_is_refused(
         idle_timeout: Duration::from_secs(5),
         tunnel_idle_timeout: None,
         tls: tls_client_config(&Roots::none()).unwrap(),
+        tenancy: Tenancy::Single,
     });
     tokio::select! {
         biased;

@@ -15,6 +15,7 @@ use super::InvalidAiService;
 use crate::{
     body::{Body, BoxError},
     runtime::CallThread,
+    tenancy::Tenancy,
     upstream::{Client, ClientConfig, Destination},
 };
 
@@ -29,8 +30,17 @@ const MOST_SAID: usize = 64 * 1024;
 pub struct Tokens {
     config: ClientConfig,
     own: OwnIdentities,
-    /// Started with the first credential that needs it.
-    thread: Option<CallThread>,
+    /// Each is started with the first credential that needs it, and has connections of its own.
+    threads: Threads,
+}
+
+/// Where exchanges are made.
+#[derive(Debug, Default)]
+struct Threads {
+    /// Those of the gateway itself, whose URLs come from its environment: metadata servers, as a rule.
+    own: Option<CallThread>,
+    /// Those of accounts in Secrets, which may name a URL.
+    of_secrets: Option<CallThread>,
 }
 
 /// Who the gateway is at the clouds, and whose AIServices may use that.
@@ -48,7 +58,7 @@ struct OnThread(CallThread);
 impl Tokens {
     /// No exchange yet; the client of their thread is made of `config`.
     pub fn new(config: ClientConfig, own: OwnIdentities) -> Self {
-        Self { config, own, thread: None }
+        Self { config, own, threads: Threads::default() }
     }
 
     /// The gateway's own identity, for an AIService of this namespace.
@@ -61,14 +71,16 @@ impl Tokens {
         &self.own
     }
 
-    /// What exchanges are made by.
-    pub(super) fn client(&mut self) -> Arc<dyn TokenClient> {
-        let thread = match self.thread.take() {
+    /// What exchanges are made by: those of the gateway's own identity, or those of accounts in Secrets.
+    pub(super) fn client(&mut self, is_own: bool) -> Arc<dyn TokenClient> {
+        let Threads { own, of_secrets } = &mut self.threads;
+        let (kept, tenancy) = if is_own { (own, Tenancy::Single) } else { (of_secrets, self.config.tenancy) };
+        let thread = match kept.take() {
             Some(thread) => Ok(thread),
-            None => CallThread::start("tokens", self.config.clone()),
+            None => CallThread::start("tokens", ClientConfig { tenancy, ..self.config.clone() }),
         };
         match thread {
-            Ok(thread) => Arc::new(OnThread(self.thread.insert(thread).clone())),
+            Ok(thread) => Arc::new(OnThread(kept.insert(thread).clone())),
             Err(error) => {
                 tracing::error!(%error, "credentials cannot be exchanged for tokens");
                 Arc::new(drop::<Exchange>)
@@ -145,6 +157,7 @@ mod tests {
             idle_timeout: PATIENCE,
             tunnel_idle_timeout: None,
             tls: crate::upstream::tls_client_config(&crate::upstream::Roots::none()).unwrap(),
+            tenancy: Tenancy::Shared,
         };
         Tokens::new(config, own).own(namespace, scheme)
     }

@@ -24,6 +24,7 @@ use crate::{
     ir::Address,
     metrics::StreamShard,
     stream::{StreamRoute, buffers::Buffers},
+    tenancy::Tenancy,
     upstream::Destination,
 };
 
@@ -39,6 +40,7 @@ pub(super) struct Session {
     pub(super) received: Cell<u64>,
     pub(super) sent: Cell<u64>,
     worker: usize,
+    tenancy: Tenancy,
     destination: Destination,
     in_flight: RefCell<InFlight>,
     /// Connected to the endpoint; absent until its name is resolved.
@@ -56,7 +58,7 @@ impl Session {
     /// A session with the endpoint that was picked.
     ///
     /// # Errors
-    /// When there is no socket to be had.
+    /// When there is no socket to be had, or the endpoint is not to be dialled.
     pub(super) fn new(
         client: Client,
         route: Arc<StreamRoute>,
@@ -64,10 +66,14 @@ impl Session {
         picked: (Destination, InFlight),
         worker: usize,
         place: OwnedSemaphorePermit,
+        tenancy: Tenancy,
     ) -> io::Result<Self> {
         let (destination, in_flight) = picked;
         let socket = match &destination.address {
-            Address::Ip(address) => OnceCell::from(connect(*address)?),
+            Address::Ip(address) => {
+                tenancy.judge_endpoint(address.ip())?;
+                OnceCell::from(connect(*address)?)
+            }
             Address::Dns(..) => OnceCell::new(),
         };
         let now = Instant::now();
@@ -79,6 +85,7 @@ impl Session {
             received: Cell::new(0),
             sent: Cell::new(0),
             worker,
+            tenancy,
             destination,
             in_flight: RefCell::new(in_flight),
             socket,
@@ -191,6 +198,7 @@ impl Session {
         let Address::Dns(name, port) = &self.destination.address else { return Ok(()) };
         let address = lookup_host((name.as_str(), *port)).await?.next();
         let address = address.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        self.tenancy.judge(address.ip())?;
         // Nobody else sets it.
         let _ = self.socket.set(connect(address)?);
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());

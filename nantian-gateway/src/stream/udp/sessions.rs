@@ -135,7 +135,8 @@ impl Sessions {
         let balancer = route.choose()?.balancer.clone();
         let caller = Caller { address: client.address.ip(), server_name: None };
         let picked = balancer.pick(&PickContext::new().with_keys(&caller)).ok()?.into_parts();
-        let session = Session::new(client, route, balancer, picked, self.worker.index(), place);
+        let (index, tenancy) = (self.worker.index(), self.worker.config.client.tenancy);
+        let session = Session::new(client, route, balancer, picked, index, place, tenancy);
         session
             .inspect_err(|error| tracing::warn!(%error, port = %self.key, "there is no socket for a client"))
             .ok()

@@ -86,6 +86,10 @@ pub(super) fn resolve(
     let service = world.objects.services.get(&name);
     let service = service
         .ok_or_else(|| fault(Reason::BackendNotFound, format!("Service {name} does not exist")).absent())?;
+    if !service::is_followed(service, world.tenancy) {
+        let message = format!("Service {name} is of type ExternalName, which is not served in a cluster");
+        return Err(fault(Reason::InvalidKind, message).absent());
+    }
     let path_of_port = path.field("port");
     let Some(port) = spec.port else {
         return Err(Fault::at(Reason::BackendNotFound, path_of_port, "a Service needs it"));

@@ -5,6 +5,7 @@ mod fronts;
 mod kubectl;
 mod leader;
 mod plugins;
+mod references;
 mod source;
 mod status;
 
@@ -20,12 +21,17 @@ struct Cluster {
 impl Cluster {
     /// Serves the Service `a` on `/`.
     async fn start(backend: &Backend) -> Self {
+        Self::start_with(backend, &[]).await
+    }
+
+    /// The same, with further options of the gateway.
+    async fn start_with(backend: &Backend, options: &[&str]) -> Self {
         let server = ApiServer::start().await;
         let port = Port::reserve();
         server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
         server.apply(&manifests::service("a", "http", &[backend]));
         server.apply(&route(&rule("/", &to("a"))));
-        let gateway = World::of_cluster(port, &server.kubeconfig()).start().await;
+        let gateway = World::of_cluster(port, &server.kubeconfig()).options(options).start().await;
         Self { server, gateway }
     }
 

@@ -20,7 +20,7 @@ async fn pull_secret_of_a_cluster_opens_a_registry_of_passwords_and_one_of_token
     for door in [Door::Basic(ROBOT), Door::Token(ROBOT)] {
         let (origin, backend) = (guarded(door).await, Backend::echo("a").await);
         let registry = origin.address.to_string();
-        let cluster = Cluster::start(&backend).await;
+        let cluster = Cluster::start_with(&backend, &["--plugin-sources", "127.0.0.1"]).await;
         cluster.server.apply(&nantian_crd::crds_yaml());
         let wasm = format!("url: \"oci://{registry}/team/plugin:1.0\", imagePullSecret: registry");
         cluster.server.apply(&plugin("all", &wasm));
