@@ -286,11 +286,6 @@ impl Cause {
 // === impl Phase ===
 
 impl Phase {
-    /// Whether response headers have left by then.
-    pub(crate) fn is_past_response_headers(self) -> bool {
-        matches!(self, Self::ResponseBody | Self::ResponseTrailers)
-    }
-
     pub(crate) fn is_response(self) -> bool {
         matches!(self, Self::ResponseHeaders | Self::ResponseBody | Self::ResponseTrailers)
     }

@@ -333,6 +333,12 @@ where
 {
     let end = waiting.end;
     loop {
+        // The request may have been answered or failed while its response was waiting.
+        let refusal = shared.refusal.take().and_then(|refusal| local(*refusal, &shared.context, responder));
+        if let Some(response) = refusal {
+            let (parts, source) = made_here(response);
+            return Next::Over(Ok(replied(parts, source, Watching::No, stream)));
+        }
         if shared.context.poll_wait(Direction::Response, cx).is_pending() {
             if let Some(limit) = shared.context.gathers(Direction::Response).filter(|_| !is_local) {
                 waiting = waiting.gather(limit, cx);

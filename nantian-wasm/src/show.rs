@@ -209,6 +209,6 @@ pub(crate) fn local(
             }
             Some(response)
         }
-        Action::Continue | Action::Hold | Action::Pending => None,
+        Action::Continue | Action::Hold | Action::Pending | Action::BreakOff(_) => None,
     }
 }

@@ -75,12 +75,13 @@ struct Lengths {
 // === impl BodyError ===
 
 impl BodyError {
-    /// What an action makes of a body, if it ends it.
+    /// How an action ends the message that it was the answer to.
     pub(crate) fn of(action: &Action) -> Option<Self> {
         match action {
             Action::Continue | Action::Hold | Action::Pending => None,
             Action::Respond(_) => Some(Self::Answered),
             Action::Fail(failure) => Some(Self::Failed(failure.clone())),
+            Action::BreakOff(end) => Some(end.clone()),
         }
     }
 }
@@ -170,6 +171,7 @@ impl Relay {
         B: Body,
         B::Error: Into<BoxError>,
     {
+        let mut has_asked = false;
         loop {
             match self.stage {
                 Stage::Read => {
@@ -179,6 +181,11 @@ impl Relay {
                     }
                     let Poll::Ready(frame) = poll_plain(body.as_mut(), cx) else {
                         ready!(self.poll_released(cx));
+                        // What lets go again and again lets the thread do something else in between.
+                        if std::mem::replace(&mut has_asked, true) {
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
                         self.stage = Stage::ShowBytes { end: false, is_last: false };
                         continue;
                     };
@@ -194,6 +201,7 @@ impl Relay {
                     if let Err(error) = ready!(shown) {
                         self.stage = Stage::Done;
                         self.passed = Bytes::new();
+                        self.stream = None;
                         return Poll::Ready(Some(Err(error.into())));
                     }
                     let passed = Content::Frame(std::mem::take(&mut self.passed));
@@ -323,7 +331,9 @@ impl Relay {
 fn settle(action: Action, shared: &mut Shared) -> Result<(), BodyError> {
     let Some(error) = BodyError::of(&action) else { return Ok(()) };
     // Whoever waits for headers sends this instead; once a response's have left, nobody does.
-    shared.refusal = Some(Box::new(action));
+    if !matches!(action, Action::BreakOff(_)) {
+        shared.refusal = Some(Box::new(action));
+    }
     Err(error)
 }
 

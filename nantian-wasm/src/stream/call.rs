@@ -248,8 +248,13 @@ impl StreamContext {
         (visit, cell)
     }
 
-    pub(super) fn take_end(&mut self, direction: Direction) -> Option<Action> {
-        self.calls.take_end(direction)
+    /// How the message of a direction has ended, if it has: told by whatever ended it, and from then on as an end.
+    pub(super) fn ended(&mut self, direction: Direction) -> Option<Action> {
+        if let Some(action) = self.calls.take_end(direction) {
+            self.end_by(direction, &action);
+            return Some(action);
+        }
+        self.course_ref(direction).over.clone().map(Action::BreakOff)
     }
 
     /// Goes on with the call that is running, whichever direction it is for; ready when none is.

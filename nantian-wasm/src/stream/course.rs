@@ -62,15 +62,11 @@ impl StreamContext {
         {
             self.count_bytes(direction, chunk.len());
         }
-        if let Some(action) = self.take_end(direction) {
-            self.course(direction).is_over = true;
+        if let Some(action) = self.ended(direction) {
             return action;
         }
         loop {
-            let Course { progress, released, is_over, .. } = *self.course_ref(direction);
-            if is_over {
-                break;
-            }
+            let Course { progress, released, .. } = *self.course_ref(direction);
             if progress >= released {
                 match self.drive_headers(direction, false) {
                     Action::Continue | Action::Hold => {}
@@ -97,9 +93,7 @@ impl StreamContext {
                 }
                 Step::Kept => break,
                 Step::Over(action) => {
-                    if matches!(action, Action::Respond(_) | Action::Fail(_)) {
-                        self.course(direction).is_over = true;
-                    }
+                    self.end_by(direction, &action);
                     return action;
                 }
             }
@@ -166,8 +160,7 @@ impl StreamContext {
             Pause::Over if has_seen_all => return Some(self.let_go(index, direction, part)),
             Pause::Over => {
                 *front = side.take_shown();
-                side.let_go();
-                self.set_holds(index, direction, false);
+                self.release(index, direction);
             }
             // While the sender is waited for, the guest is not asked to continue; otherwise it is, and in time.
             Pause::Until(until) if has_seen_all || is_lost || until != u64::MAX => {
@@ -268,8 +261,7 @@ impl StreamContext {
         match verdict {
             BodyVerdict::Continue => {
                 *chunk = side.take_shown().into_bytes();
-                side.let_go();
-                self.set_holds(index, direction, false);
+                self.release(index, direction);
                 return Step::Next;
             }
             BodyVerdict::Buffer => {}
@@ -292,8 +284,7 @@ impl StreamContext {
         if verdict == BodyVerdict::Discard && end && !may_be_continued {
             // The end of a stream cannot be withheld by forgetting it; what the guest kept before goes with it.
             *chunk = side.take_shown().into_bytes();
-            side.let_go();
-            self.set_holds(index, direction, false);
+            self.release(index, direction);
             return Step::Next;
         }
         let is_full = verdict == BodyVerdict::Watermark && length >= limit;
@@ -350,9 +341,6 @@ impl StreamContext {
         direction: Direction,
         place: usize,
     ) -> Option<(usize, &'a Plugin)> {
-        if self.course_ref(direction).is_over {
-            return None;
-        }
         let index = match direction {
             Direction::Request => place,
             Direction::Response => self.members.len().checked_sub(place + 1)?,

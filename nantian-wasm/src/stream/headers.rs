@@ -10,6 +10,7 @@ use super::seat::{Pause, Seat};
 use super::visit::{Member, Visit};
 use super::wait::Wait;
 use super::{Action, StreamContext, Turn};
+use crate::body::BodyError;
 use crate::error::{Cause, Failure, Phase};
 use crate::plugin::Plugin;
 use crate::pool::{CellGuard, LeaseError};
@@ -30,8 +31,7 @@ pub(super) enum Step {
 impl StreamContext {
     /// Shows headers to every plugin that has not let them go.
     pub(super) fn drive_headers(&mut self, direction: Direction, end: bool) -> Action {
-        if let Some(action) = self.take_end(direction) {
-            self.course(direction).is_over = true;
+        if let Some(action) = self.ended(direction) {
             self.show_as_response(direction, &action);
             return action;
         }
@@ -56,7 +56,7 @@ impl StreamContext {
         let exchange = self.exchange.as_mut()?;
         let answer = exchange.request.lacking.as_ref()?.answer()?;
         exchange.details = Some(answer.details.clone());
-        self.request.is_over = true;
+        self.end_message(direction, &BodyError::Answered);
         Some(Action::Respond(answer))
     }
 
@@ -69,6 +69,10 @@ impl StreamContext {
             return step;
         }
         if !self.members.get(index).is_some_and(Member::is_active) {
+            // Bytes that it held go on with the body's next step.
+            if self.side(index, direction).is_some_and(|side| !side.holds_bytes()) {
+                self.release(index, direction);
+            }
             return Step::Next;
         }
         let phase = direction.headers_phase();
@@ -78,8 +82,7 @@ impl StreamContext {
         match side.pause {
             Pause::None => self.show_headers(plugin, index, direction, end, &mut cell),
             Pause::Over => {
-                side.let_go();
-                self.set_holds(index, direction, false);
+                self.release(index, direction);
                 Step::Next
             }
             Pause::Until(_) if waits_for_body => Step::Kept,
@@ -171,7 +174,7 @@ impl StreamContext {
         let verdict = match self.visit(&turn, cell, Call::Headers { phase, count, end }) {
             Visit::Pending => return Step::Over(Action::Pending),
             Visit::Over(action) => {
-                self.course(direction).is_over = true;
+                self.end_by(direction, &action);
                 self.show_as_response(direction, &action);
                 return Step::Over(action);
             }
@@ -218,7 +221,15 @@ impl StreamContext {
         self.set_holds(index, direction, true);
     }
 
-    pub(super) fn set_holds(&mut self, index: usize, direction: Direction, holds: bool) {
+    /// Notes that a guest holds nothing of a message any more.
+    pub(super) fn release(&mut self, index: usize, direction: Direction) {
+        if let Some(side) = self.side(index, direction) {
+            (side.pause, side.has_headers, side.waits_for_body) = (Pause::None, false, false);
+        }
+        self.set_holds(index, direction, false);
+    }
+
+    fn set_holds(&mut self, index: usize, direction: Direction, holds: bool) {
         if let Some(member) = self.members.get_mut(index) {
             member.holds.set(direction, holds);
         }
@@ -245,7 +256,7 @@ impl StreamContext {
         };
         match self.failed(plugin, index, phase, cause) {
             Visit::Over(action) => {
-                self.course(direction).is_over = true;
+                self.end_by(direction, &action);
                 self.show_as_response(direction, &action);
                 Step::Over(action)
             }
@@ -263,7 +274,7 @@ impl StreamContext {
             };
             let (phase, cause) = (direction.body_phase(), Cause::BrokenOff);
             let action = Action::Fail(Failure { plugin: plugin.shared_name(), phase, cause });
-            this.course(direction).is_over = true;
+            this.end_by(direction, &action);
             this.show_as_response(direction, &action);
             action
         })

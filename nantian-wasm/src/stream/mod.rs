@@ -39,6 +39,7 @@ pub use self::upstream::UpstreamAddress;
 use self::visit::{Course, Member};
 pub(crate) use self::visiting::Berth;
 use self::wait::Waits;
+use crate::body::BodyError;
 use crate::error::Failure;
 use crate::plugin::Plugin;
 use crate::proxy_wasm::{MapKind, join};
@@ -95,6 +96,9 @@ pub enum Action {
     Respond(Box<LocalResponse>),
     /// Refuse the stream; once response headers have left, break it off.
     Fail(Failure),
+    /// Break this message off: nothing more of it may go on. A plugin has answered or failed the stream in another step,
+    /// which has said what to send.
+    BreakOff(BodyError),
     /// A plugin holds the message, its guest has used up a slice of time, or its instance is running another stream's guest:
     /// wait with
     /// [`poll_request`](StreamContext::poll_request) or [`poll_response`](StreamContext::poll_response), then call the same
@@ -255,7 +259,7 @@ impl StreamContext {
     }
 
     /// Waits until the request's next step can be taken, after [`Action::Pending`]; and between its parts, until a plugin
-    /// lets go what it holds: then an empty part is to be shown.
+    /// lets go what it holds or the request is over: then an empty part is to be shown.
     ///
     /// # Cancellation
     ///
@@ -298,7 +302,7 @@ impl StreamContext {
             Direction::Request => &self.request,
             Direction::Response => &self.response,
         };
-        !course.is_over
+        course.over.is_none()
             && self
                 .members
                 .iter()

@@ -47,14 +47,13 @@ impl StreamContext {
 
     /// Passes on everything a plugin holds, in front of what comes.
     pub(super) fn let_go(&mut self, index: usize, direction: Direction, part: &mut Part<'_>) -> Step {
-        self.set_holds(index, direction, false);
+        self.release(index, direction);
         let Some(exchange) = self.exchange.as_mut() else { return Step::Next };
         let Some(side) = exchange.side(index, direction) else { return Step::Next };
         *part.chunk = side.take_bytes().followed_by(std::mem::take(part.chunk)).into_bytes();
         // Whether or not it can still look at them: a guest that continued the stream cannot.
         let has_seen_trailers = side.shown == Shown::Trailers;
         side.has_trailers = false;
-        side.let_go();
         if has_seen_trailers
             && let (Some(trailers), Some(kept)) =
                 (part.trailers.as_deref_mut(), exchange.trailers_mut(direction).as_ref())
@@ -67,8 +66,8 @@ impl StreamContext {
     pub(super) fn take_bytes_into(&mut self, index: usize, direction: Direction, chunk: &mut Bytes) {
         if let Some(side) = self.side(index, direction) {
             *chunk = side.take_bytes().followed_by(std::mem::take(chunk)).into_bytes();
-            side.let_go();
         }
+        self.release(index, direction);
     }
 
     /// Waits for an instance with bytes in hand that it has let go: they are put back for the next time.

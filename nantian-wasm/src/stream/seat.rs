@@ -127,11 +127,6 @@ impl Side {
         std::mem::take(&mut self.kept).followed_by(window.bytes.into_bytes())
     }
 
-    /// Nothing of the message is held any more.
-    pub(crate) fn let_go(&mut self) {
-        (self.pause, self.has_headers, self.waits_for_body) = (Pause::None, false, false);
-    }
-
     pub(crate) fn holds_bytes(&self) -> bool {
         !self.kept.is_empty() || self.window.as_ref().is_some_and(|window| !window.bytes.is_empty())
     }

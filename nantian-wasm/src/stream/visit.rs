@@ -1,9 +1,12 @@
 //! One plugin's turn: its guest runs, and its failure policy decides what a bad end means.
 
+use std::task::Waker;
+
 use http::HeaderMap;
 
 use super::exchange::Direction;
 use super::{Action, LocalResponse, StreamContext};
+use crate::body::BodyError;
 use crate::config::FailurePolicy;
 use crate::error::{Cause, Failure, Phase};
 use crate::plugin::Plugin;
@@ -26,8 +29,10 @@ pub(super) struct Course {
     pub(super) is_released: bool,
     /// A plugin has written a length of its own into the headers.
     pub(super) is_resized: bool,
-    /// The message was answered, refused or broken off: nothing more of it reaches a plugin.
-    pub(super) is_over: bool,
+    /// How the message was answered, refused or broken off: nothing more of it reaches a plugin, or goes on.
+    pub(super) over: Option<BodyError>,
+    /// Who waits for its next part.
+    pub(super) waiting: Option<Waker>,
 }
 
 /// One plugin's side of a stream.
@@ -122,13 +127,13 @@ impl StreamContext {
 
     /// Sends a guest's own answer, unless a response's headers have left already.
     fn answered(&mut self, plugin: &Plugin, index: usize, phase: Phase, answer: Box<LocalResponse>) -> Visit {
-        if phase.is_past_response_headers() && self.response.is_released {
+        if self.response.is_released {
             return self.failed(plugin, index, phase, Cause::LateAnswer);
         }
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.details = Some(answer.details.clone());
         }
-        self.request.is_over = true;
+        self.end_message(Direction::Request, &BodyError::Answered);
         Visit::Over(Action::Respond(answer))
     }
 
@@ -149,6 +154,9 @@ impl StreamContext {
             if let Some(exchange) = self.exchange.as_mut() {
                 exchange.roll_back(index);
             }
+            // What it holds goes on.
+            self.wake_waiting(Direction::Request);
+            self.wake_waiting(Direction::Response);
             return Visit::Skipped;
         }
         // As in Envoy, a guest whose header is no HTTP sees what is made of its request.
@@ -158,7 +166,12 @@ impl StreamContext {
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.details = Some("wasm_fail_stream".to_owned());
         }
-        self.request.is_over = true;
+        let end = BodyError::Failed(failure.clone());
+        self.end_message(Direction::Request, &end);
+        // Before that, whoever waits for the response's headers sends what the failure stands for.
+        if self.response.is_released {
+            self.end_message(Direction::Response, &end);
+        }
         Visit::Over(Action::Fail(failure))
     }
 
@@ -166,6 +179,28 @@ impl StreamContext {
     fn leave_out(&mut self, index: usize) {
         if let Some(member) = self.members.get_mut(index) {
             member.is_out = true;
+        }
+    }
+
+    /// Nothing more of a message goes on; the first end is the one that is told.
+    pub(super) fn end_message(&mut self, direction: Direction, end: &BodyError) {
+        self.course(direction).over.get_or_insert_with(|| end.clone());
+        self.wake_waiting(direction);
+        if let Some(exchange) = self.exchange.as_mut() {
+            exchange.wake();
+        }
+    }
+
+    /// Ends the message of a direction if this is what its step led to.
+    pub(super) fn end_by(&mut self, direction: Direction, action: &Action) {
+        if let Some(end) = BodyError::of(action) {
+            self.end_message(direction, &end);
+        }
+    }
+
+    fn wake_waiting(&mut self, direction: Direction) {
+        if let Some(waiting) = self.course(direction).waiting.take() {
+            waiting.wake();
         }
     }
 }

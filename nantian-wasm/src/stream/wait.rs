@@ -7,7 +7,8 @@ use futures_util::FutureExt as _;
 use futures_util::lock::OwnedMutexLockFuture;
 
 use super::exchange::{Direction, Exchange, Waiter};
-use super::seat::{Pause, Side};
+use super::seat::{Pause, Seat};
+use super::visit::Member;
 use super::{Action, StreamContext};
 use crate::error::Phase;
 use crate::pool::{Cell, Slot};
@@ -132,8 +133,17 @@ impl StreamContext {
         is_watched.then(|| holder.max_buffered_body())
     }
 
-    /// Between the parts of a message: ready when a guest let go what it held of it.
-    fn poll_released(&self, direction: Direction, waker: &Waker) -> Poll<()> {
+    /// Between the parts of a message: ready when a guest let go what it held of it, and when the message is over.
+    ///
+    /// Whatever makes it ready is gone when an empty part was shown: the message has gone on, or is broken off.
+    fn poll_released(&mut self, direction: Direction, waker: &Waker) -> Poll<()> {
+        let course = self.course(direction);
+        if course.over.is_some() {
+            return Poll::Ready(());
+        }
+        if !course.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(waker)) {
+            course.waiting = Some(waker.clone());
+        }
         if !self.members.iter().any(|member| member.holds.contains(direction)) {
             return Poll::Pending;
         }
@@ -143,13 +153,12 @@ impl StreamContext {
             return Poll::Pending;
         };
         exchange.await_touch(Waiter::from(direction), waker);
-        let is_free = |side: &Side| side.pause == Pause::Over;
-        let is_ready = exchange.seats.iter().any(|seat| is_free(seat.side_ref(direction)))
-            || self.is_interrupted(&exchange)
-            || self
-                .members
-                .iter()
-                .any(|member| member.is_active() && member.holds.contains(direction) && member.is_lost());
+        let lets_go = |(member, seat): (&Member, &Seat)| {
+            member.holds.contains(direction)
+                && (seat.side_ref(direction).pause == Pause::Over || !member.is_active() || member.is_lost())
+        };
+        let is_ready =
+            self.members.iter().zip(&exchange.seats).any(lets_go) || self.is_interrupted(&exchange);
         if is_ready { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -183,8 +192,9 @@ impl StreamContext {
         };
         let now = self.plugins.get(index).map_or(u64::MAX, crate::plugin::Plugin::now);
         let may_go_on = now >= deadline
+            || self.course_ref(direction).over.is_some()
             || self.is_interrupted(exchange)
-            || self.members.get(index).is_none_or(super::visit::Member::is_lost);
+            || self.members.get(index).is_none_or(Member::is_lost);
         (!may_go_on).then_some(deadline)
     }
 
@@ -200,6 +210,9 @@ impl StreamContext {
         {
             return Some(self.replaced(direction, action));
         }
+        if self.course_ref(direction).over.is_some() {
+            return None;
+        }
         let exchange = self.exchange.as_ref()?;
         let index = exchange.seats.iter().position(|seat| seat.answer.is_some() || seat.fault.is_some())?;
         let plugin = self.plugins.get(index)?.clone();
@@ -212,7 +225,7 @@ impl StreamContext {
 
     /// Ends a message in whose place something else is sent.
     fn replaced(&mut self, direction: Direction, action: Action) -> Action {
-        self.course(direction).is_over = true;
+        self.end_by(direction, &action);
         if !self.response.is_released {
             self.show_as_response(direction, &action);
         }

@@ -35,6 +35,8 @@ enum Outcome {
     Stuck,
     Answered,
     Failed,
+    /// The stream has ended in a callback of the other message.
+    BrokenOff,
 }
 
 /// One direction of the reference.
@@ -47,6 +49,10 @@ struct Side {
     is_held: bool,
     /// It held the message and has let it go from a callback of the other direction.
     is_let_go: bool,
+    /// The headers have left.
+    has_left: bool,
+    /// Nothing more of it goes on.
+    is_over: bool,
 }
 
 /// The automaton: what the documentation says of one plugin that holds, continues, answers and traps.
@@ -76,7 +82,7 @@ impl Side {
 }
 
 impl Reference {
-    fn call(&mut self, direction: usize, callback: u64, length: usize, end: bool) -> Result<u8, End> {
+    fn call(&mut self, callback: u64, length: usize, end: bool) -> Result<u8, End> {
         if self.is_out {
             return Ok(0);
         }
@@ -96,7 +102,7 @@ impl Reference {
         // A guest that has answered before it traps has refused the message all the same.
         if what & ANSWERS != 0 {
             // Behind the response's headers there is nobody to answer.
-            return Err(if direction == RESPONSE && callback > 4 { End::Failed } else { End::Answered });
+            return Err(if self.sides[RESPONSE].has_left { End::Failed } else { End::Answered });
         }
         if self.is_out {
             return Ok(0);
@@ -105,19 +111,31 @@ impl Reference {
     }
 
     fn step(&mut self, direction: usize, part: &Part) -> Outcome {
+        if self.sides[direction].is_over {
+            return Outcome::BrokenOff;
+        }
         let result = match part {
             Part::Headers { end } => self.headers(direction, *end),
             Part::Body { bytes, end } => self.body(direction, bytes, *end),
             Part::Trailers => self.trailers(direction),
         };
-        result.unwrap_or_else(|end| match end {
-            End::Answered => Outcome::Answered,
-            End::Failed => Outcome::Failed,
+        self.sides[direction].has_left |= matches!(result, Ok(Outcome::Passed(_)));
+        result.unwrap_or_else(|end| {
+            self.sides[REQUEST].is_over = true;
+            // Before its headers have left, a response takes the place of the one that was to come.
+            self.sides[RESPONSE].is_over |= direction == RESPONSE || self.sides[RESPONSE].has_left;
+            match end {
+                End::Answered => Outcome::Answered,
+                End::Failed => {
+                    self.is_out = true;
+                    Outcome::Failed
+                }
+            }
         })
     }
 
     fn headers(&mut self, direction: usize, end: bool) -> Result<Outcome, End> {
-        match self.call(direction, direction as u64 * 3 + 1, 0, end)? {
+        match self.call(direction as u64 * 3 + 1, 0, end)? {
             0 | 2 => Ok(Outcome::Passed(Vec::new())),
             _ => {
                 self.sides[direction].is_held = true;
@@ -131,7 +149,7 @@ impl Reference {
             if self.sides[direction].is_let_go { self.sides[direction].take() } else { Vec::new() };
         self.sides[direction].shown.extend_from_slice(bytes);
         let length = self.sides[direction].shown.len();
-        let verdict = self.call(direction, direction as u64 * 3 + 2, length, end)?;
+        let verdict = self.call(direction as u64 * 3 + 2, length, end)?;
         let side = &mut self.sides[direction];
         match verdict {
             0 => {
@@ -163,12 +181,12 @@ impl Reference {
         let held = self.sides[direction].kept.len() + self.sides[direction].shown.len();
         if held > 0 {
             // The whole of it, as the end; it stays until the trailers have been seen.
-            if self.call(direction, direction as u64 * 3 + 2, held, true)? == 3 {
+            if self.call(direction as u64 * 3 + 2, held, true)? == 3 {
                 let side = &mut self.sides[direction];
                 (side.kept, side.shown) = (Vec::new(), Vec::new());
             }
         }
-        let verdict = self.call(direction, direction as u64 * 3 + 3, 0, false)?;
+        let verdict = self.call(direction as u64 * 3 + 3, 0, false)?;
         let side = &mut self.sides[direction];
         let bytes = [front, std::mem::take(&mut side.kept), std::mem::take(&mut side.shown)].concat();
         if verdict == 0 {
@@ -181,11 +199,25 @@ impl Reference {
 
     /// A stuck part goes on, if the guest has let it go since.
     fn retry(&mut self, direction: usize) -> Outcome {
-        if self.sides[direction].is_let_go || self.is_out {
-            Outcome::Passed(self.sides[direction].take())
+        let side = &mut self.sides[direction];
+        if side.is_over {
+            Outcome::BrokenOff
+        } else if side.is_let_go || self.is_out {
+            side.has_left = true;
+            Outcome::Passed(side.take())
         } else {
             Outcome::Stuck
         }
+    }
+
+    /// What goes on between two parts of a message, because the guest has let it go since or holds nothing any more.
+    fn let_go(&mut self, direction: usize) -> Option<Outcome> {
+        let side = &mut self.sides[direction];
+        if side.is_over {
+            return Some(Outcome::BrokenOff);
+        }
+        let goes_on = side.is_let_go || (side.is_held && self.is_out);
+        goes_on.then(|| Outcome::Passed(side.take()))
     }
 }
 
@@ -271,6 +303,7 @@ impl Machine {
                 Outcome::Answered
             }
             Action::Fail(_) => Outcome::Failed,
+            Action::BreakOff(_) => Outcome::BrokenOff,
             action => panic!("{action:?}"),
         }
     }
@@ -281,6 +314,12 @@ impl Machine {
             Poll::Ready(()) => self.show_until_held(direction, part),
             Poll::Pending => Outcome::Stuck,
         }
+    }
+
+    /// Shows an empty part if the machine says that something is let go.
+    fn let_go(&mut self, direction: usize) -> Option<Outcome> {
+        let empty = Part::Body { bytes: Vec::new(), end: false };
+        self.poll(direction).is_ready().then(|| self.step(direction, &empty))
     }
 }
 
@@ -334,6 +373,8 @@ proptest! {
         slices in 0..3_u32,
         is_polled_elsewhere: bool,
         fails_open: bool,
+        // Between its parts, a message is waited for.
+        is_waited_for: bool,
     ) {
         let engine = Engine::clone(&ENGINE);
         let _clock = tracing::subscriber::set_default(TicksWithLogs(engine, slices));
@@ -344,7 +385,7 @@ proptest! {
         let mut waiting = [request.into_iter().collect::<std::collections::VecDeque<_>>(), response.into()];
         let mut stuck: [Option<Part>; 2] = [None, None];
         let mut order = order.into_iter();
-        let mut has_passed_headers = false;
+        let (mut has_passed_headers, mut has_response_come) = (false, false);
         loop {
             // Nothing is answered before the request's headers have left.
             let may_respond = has_passed_headers;
@@ -360,17 +401,21 @@ proptest! {
                 (false, false) => break,
             };
             let part = waiting[direction].pop_front().unwrap();
+            let had_come = has_response_come;
+            has_response_come |= direction == RESPONSE;
             let outcome = machine.step(direction, &part);
             prop_assert_eq!(&outcome, &reference.step(direction, &part), "{} {:?}", direction, part);
             match outcome {
                 Outcome::Passed(_) => has_passed_headers = true,
                 Outcome::Stuck => stuck[direction] = Some(part),
-                Outcome::Answered if direction == REQUEST && !has_passed_headers => {
-                    // The answer is shown as a response of its own, and nothing more of the request.
+                // What stands for it is shown as a response of its own, if none has come so far.
+                Outcome::Answered | Outcome::Failed if direction == REQUEST && !had_come => {
                     has_passed_headers = true;
-                    waiting = [Default::default(), [Part::Headers { end: true }].into()];
+                    waiting[RESPONSE] = [Part::Headers { end: true }].into();
                 }
-                Outcome::Answered | Outcome::Failed => break,
+                // It is sent instead of the response that waits.
+                Outcome::Answered | Outcome::Failed if matches!(stuck[RESPONSE], Some(Part::Headers { .. })) => break,
+                Outcome::Answered | Outcome::Failed | Outcome::BrokenOff => {}
             }
             let other = 1 - direction;
             if let Some(part) = stuck[other].take() {
@@ -379,6 +424,15 @@ proptest! {
                 if outcome == Outcome::Stuck {
                     stuck[other] = Some(part);
                 }
+            }
+            for direction in [REQUEST, RESPONSE] {
+                if !is_waited_for || stuck[direction].is_some() {
+                    continue;
+                }
+                let outcome = machine.let_go(direction);
+                prop_assert_eq!(&outcome, &reference.let_go(direction), "{} between parts", direction);
+                let is_over = outcome == Some(Outcome::BrokenOff);
+                prop_assert_eq!(machine.poll(direction).is_ready(), is_over, "{} is let go once", direction);
             }
         }
         let metrics = plugin.status().metrics;

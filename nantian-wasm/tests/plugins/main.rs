@@ -6,6 +6,7 @@ mod automaton;
 mod bodies;
 mod call_outs;
 mod capabilities;
+mod ends;
 mod envoy;
 mod headers;
 mod hostile;
