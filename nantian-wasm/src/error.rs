@@ -197,7 +197,7 @@ pub enum Cause {
         /// What is wrong with it.
         reason: String,
     },
-    /// The guest wants to hold back more body than allowed.
+    /// The guest wants to hold back more body than allowed, or makes it longer than that.
     #[error("held body exceeds {limit} bytes")]
     BodyTooLarge {
         /// The limit.

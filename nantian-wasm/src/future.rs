@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::lock::OwnedMutexGuard;
-use http::{Method, Request, Response, StatusCode, request, response};
+use http::{Method, Request, Response, request, response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -16,9 +16,7 @@ use crate::error::BoxError;
 use crate::handle::{Shared, StreamHandle};
 use crate::held::Held;
 use crate::respond::Responder;
-use crate::show::{
-    Shown, Watching, has_content, local, replied, replied_locally, show_request, show_response,
-};
+use crate::show::{Shown, Watching, local, made_here, replied, replied_locally, show_request, show_response};
 use crate::stream::{Direction, StreamContext};
 use crate::waiting::{Released, Waiting};
 
@@ -394,10 +392,4 @@ fn reply_locally<S, B, F, T, E>(response: Response<Bytes>) -> State<S, B, F, T, 
     let (parts, source) = made_here(response);
     let end = matches!(&source, Source::Local { bytes } if bytes.is_empty());
     State::Reply { reply: Some(Box::new(Waiting::new(parts, source, end))), is_local: true }
-}
-
-fn made_here<T>(response: Response<Bytes>) -> (response::Parts, Source<T>) {
-    let (mut parts, bytes) = response.into_parts();
-    let bytes = if has_content(&mut parts, StatusCode::OK) { bytes } else { Bytes::new() };
-    (parts, Source::Local { bytes })
 }

@@ -69,7 +69,11 @@
 //! * All callbacks of a stream together have ten times the time limit of one, which comes back in twenty times the time that
 //!   it was spent in; one that has none left fails. Replies to its call-outs are counted among them, and cost its other
 //!   budgets too. A guest ticks every ten milliseconds at most, and more rarely if its `proxy_on_tick` takes long.
-//! * A body too large to be held, and an answer that is no response, end the stream under either failure policy.
+//! * What clients can make much of costs no instance. A stream that writes more headers or properties than it may fails; a
+//!   thousand metrics have names of their own, of at most 256 bytes, and all others of a kind are one that is not shown; shared
+//!   data keeps what was written last, a thousand keys and 4 MiB of it, and so do queues. [`PluginStatus`] counts what is lost.
+//! * A body too large to be held, or made longer than one that may be held, and an answer that is no response, end the stream
+//!   under either failure policy.
 //! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are answered.
 //! * What a plugin that fails open has changed in the callback that failed is taken back.
 //! * A plugin that did not see the request does not see its end either, and one that answers as its context is created is not

@@ -31,6 +31,12 @@ pub struct PluginStatus {
     pub rebuilds: u64,
     /// Log lines of guests that were dropped for exceeding a stream's budget or the plugin's.
     pub dropped_log_lines: u64,
+    /// Metrics that guests defined and that were left out, because their names were too many: each definition counts.
+    pub dropped_metrics: u64,
+    /// Values of shared data that made room for others, or were too large to be kept.
+    pub dropped_shared_data: u64,
+    /// Items that were lost from queues that were full.
+    pub dropped_queue_items: u64,
     /// The last failure.
     pub last_failure: Option<Failure>,
     /// Where the guest was when an instance last ended, the innermost function first: its name, or its number where the
@@ -104,6 +110,9 @@ pub(crate) struct Counters {
     pub(crate) failures: AtomicU64,
     pub(crate) rebuilds: AtomicU64,
     pub(crate) dropped_log_lines: AtomicU64,
+    pub(crate) dropped_metrics: AtomicU64,
+    pub(crate) dropped_shared_data: AtomicU64,
+    pub(crate) dropped_queue_items: AtomicU64,
     last_failure: Mutex<Option<Failure>>,
     last_backtrace: Mutex<Vec<String>>,
 }

@@ -35,6 +35,9 @@ const MAX_ENTRIES: u64 = 512;
 const MAX_PROPERTY_BYTES: u64 = 64 << 10;
 /// Call-outs one stream may make.
 const MAX_CALLS: u32 = 64;
+/// How many times a budget that a client's headers can use up has to be exceeded before the guest is ended, and not only its
+/// stream: what a client sends is copied a few times, a guest that floods goes on.
+const FLOOD: u64 = 16;
 /// Time all callbacks of one stream may take, in time limits of one.
 const MAX_LIMITS: u64 = 10;
 /// How long a stream lasts, in times of what it has spent, to have that time again: what a long stream takes for its bodies, and
@@ -159,16 +162,18 @@ impl Usage {
         spent < limit.saturating_mul(MAX_LIMITS).saturating_mul(TIME_RETURNS_IN)
     }
 
-    pub(crate) fn charge_header(&mut self, bytes: usize) -> Result<(), HostTrap> {
-        charge(&mut self.header_bytes, bytes, MAX_HEADER_BYTES, "header bytes")
+    /// Whether the stream can afford to write so many bytes of headers.
+    pub(crate) fn affords_header(&mut self, bytes: usize) -> Result<Result<(), Cause>, HostTrap> {
+        afford(&mut self.header_bytes, bytes, MAX_HEADER_BYTES, "header bytes")
     }
 
     pub(crate) fn charge_entries(&mut self, entries: usize) -> Result<(), HostTrap> {
         charge(&mut self.header_entries, entries, MAX_ENTRIES, "header entries")
     }
 
-    pub(crate) fn charge_property(&mut self, bytes: usize) -> Result<(), HostTrap> {
-        charge(&mut self.property_bytes, bytes, MAX_PROPERTY_BYTES, "property bytes")
+    /// Whether the stream can afford to set so many bytes of properties.
+    pub(crate) fn affords_property(&mut self, bytes: usize) -> Result<Result<(), Cause>, HostTrap> {
+        afford(&mut self.property_bytes, bytes, MAX_PROPERTY_BYTES, "property bytes")
     }
 
     pub(crate) fn charge_call(&mut self) -> Result<(), HostTrap> {
@@ -239,6 +244,17 @@ fn charge(spent: &mut u64, bytes: usize, limit: u64, what: &'static str) -> Resu
     if *spent > limit { Err(HostTrap::Budget(what)) } else { Ok(()) }
 }
 
+/// Charges for what a client may have sent: beyond the budget, the stream is to fail for this cause and nothing is done.
+fn afford(
+    spent: &mut u64,
+    bytes: usize,
+    limit: u64,
+    what: &'static str,
+) -> Result<Result<(), Cause>, HostTrap> {
+    charge(spent, bytes, limit.saturating_mul(FLOOD), what)?;
+    Ok(if *spent > limit { Err(Cause::Budget { what }) } else { Ok(()) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,7 +267,9 @@ mod tests {
             assert_eq!(usage.charge_from_guest(16 << 20), Ok(()));
         }
         assert_eq!(usage.charge_from_guest(1), Err(HostTrap::Budget("bytes from the guest")));
-        assert_eq!(usage.charge_header(usize::MAX), Err(HostTrap::Budget("header bytes")));
+        assert_eq!(usage.affords_header(64 << 10), Ok(Ok(())));
+        assert_eq!(usage.affords_header(1), Ok(Err(Cause::Budget { what: "header bytes" })));
+        assert_eq!(usage.affords_header(usize::MAX), Err(HostTrap::Budget("header bytes")));
     }
 
     #[test]

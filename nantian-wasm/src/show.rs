@@ -191,6 +191,13 @@ pub(crate) fn reset(parts: &mut response::Parts) -> Option<BoxError> {
     Some(BodyError::Failed(failure).into())
 }
 
+/// A response that was made here, and its body.
+pub(crate) fn made_here<T>(response: Response<Bytes>) -> (response::Parts, Source<T>) {
+    let (mut parts, bytes) = response.into_parts();
+    let bytes = if has_content(&mut parts, StatusCode::OK) { bytes } else { Bytes::new() };
+    (parts, Source::Local { bytes })
+}
+
 /// The response a plugin's answer or failure stands for.
 pub(crate) fn local(
     action: Action,

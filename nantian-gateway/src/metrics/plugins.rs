@@ -19,13 +19,20 @@ const MAX_GUEST_METRICS: usize = 200;
 /// A number of a plugin's status.
 type Number = fn(&PluginStatus) -> u64;
 
-const COUNTERS: [(&str, &str, Number); 4] = [
+const COUNTERS: [(&str, &str, Number); 7] = [
     ("nantian_wasm_streams", "Streams that a plugin has seen", |status| status.streams),
     ("nantian_wasm_failures", "Streams that a plugin has failed", |status| status.failures),
     ("nantian_wasm_rebuilds", "Attempts to replace an instance that ended", |status| status.rebuilds),
     ("nantian_wasm_dropped_log_lines", "Log lines over the budget of a stream", |status| {
         status.dropped_log_lines
     }),
+    ("nantian_wasm_dropped_metrics", "Definitions of metrics for which there was no room", |status| {
+        status.dropped_metrics
+    }),
+    ("nantian_wasm_dropped_shared_data", "Values of shared data that made room for others", |status| {
+        status.dropped_shared_data
+    }),
+    ("nantian_wasm_dropped_queue_items", "Items lost from full queues", |status| status.dropped_queue_items),
 ];
 
 const GAUGES: [(&str, &str, Number); 3] = [

@@ -29,6 +29,7 @@ mod localities;
 mod mirror;
 mod plugin_fields;
 mod plugin_registries;
+mod plugin_streams;
 mod plugin_swaps;
 mod plugins;
 mod policies;

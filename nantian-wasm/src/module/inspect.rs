@@ -33,6 +33,15 @@ pub(super) const MAX_ELEMENTS: u64 = 100_000;
 /// The byte that begins a group of types that refer to each other, which may be larger than the number of groups tells.
 const GROUP: u8 = 0x4e;
 
+/// Callbacks that never run once a request has left.
+const RUN_BEFORE: [&str; 5] = [
+    "proxy_on_memory_allocate",
+    "proxy_on_context_create",
+    "proxy_on_vm_start",
+    "proxy_on_configure",
+    "proxy_on_request_headers",
+];
+
 /// What the bytes say about the guest.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Traits {
@@ -206,8 +215,8 @@ impl Survey<'_> {
             "proxy_on_response_body" | "proxy_on_response_trailers" => self.has_response_body = true,
             _ => {}
         }
-        self.outlives_request |=
-            name.starts_with("proxy_on_response_") || matches!(name, "proxy_on_log" | "proxy_on_done");
+        // A guest can look at the streams it serves in any callback, its own or that of another.
+        self.outlives_request |= name.starts_with("proxy_on_") && !RUN_BEFORE.contains(&name);
         if let Some(abi) = Abi::from_marker(name) {
             self.markers.push(abi);
             return self.expect_type(name, index, &[(0, 0)]);

@@ -6,8 +6,7 @@ use wasmtime::Caller;
 use super::abi::{BufferKind, Status};
 use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch};
 use super::state::State;
-use crate::error::Phase;
-use crate::sandbox::HostTrap;
+use crate::error::{Cause, Phase};
 use crate::stream::{Content, Direction, Exchange, Window};
 
 pub(super) fn get_bytes(
@@ -71,9 +70,11 @@ pub(super) fn set_bytes(
     let side = exchange.own().map(|seat| seat.side(direction));
     let window = side.and_then(|side| side.window.as_mut()).ok_or(Status::BadArgument)?;
     let changed = spliced(&window.bytes, start, size, new).ok_or(Status::BadArgument)?;
-    // A frame may be larger than the limit as it comes; only growth is the guest's doing.
-    if changed.len() > window.limit.max(window.bytes.len()) {
-        return Err(HostTrap::Budget("body bytes").into());
+    // A frame may be larger than the limit as it comes; growth is the guest's doing, if of what a client has sent.
+    let limit = window.limit;
+    if changed.len() > limit.max(window.bytes.len()) {
+        exchange.fail(Cause::BodyTooLarge { limit });
+        return Ok(());
     }
     window.bytes = Content::Frame(changed);
     Ok(())

@@ -139,7 +139,7 @@ pub(super) fn send_local_response(
     let body = if is_too_large { Vec::new() } else { read(caller, body, body_length)? };
     let block = read(caller, header_pairs, header_pairs_length)?;
     let state = caller.data_mut();
-    let charged = state.usage.charge_header(block.len());
+    let charged = state.usage.affords_header(block.len());
     if !state.can_steer() {
         return Ok(());
     }
@@ -147,7 +147,8 @@ pub(super) fn send_local_response(
     let head = match charged {
         _ if is_too_large => Err(format!("body of {body_length} bytes")),
         Err(budget) => Err(budget.to_string()),
-        Ok(()) => answer(&mut state.scribe, status, &block).map_err(|cause| cause.to_string()),
+        Ok(Err(budget)) => Err(budget.to_string()),
+        Ok(Ok(())) => answer(&mut state.scribe, status, &block).map_err(|cause| cause.to_string()),
     };
     let Some(exchange) = state.exchange_mut() else {
         observe::ignored_answer(&state.facts.name, state.effective == ROOT);

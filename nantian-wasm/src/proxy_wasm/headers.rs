@@ -39,7 +39,7 @@ pub(crate) fn fields(state: &State, kind: MapKind) -> Option<Fields<'_>> {
 /// The map of a kind, whatever the stream's phase: properties can always be read.
 pub(crate) fn of_exchange(exchange: &Exchange, kind: MapKind) -> Option<Fields<'_>> {
     match kind {
-        MapKind::RequestHeaders => Some(Fields::Request(exchange)),
+        MapKind::RequestHeaders => exchange.has_request.then_some(Fields::Request(exchange)),
         MapKind::RequestTrailers => exchange.request_trailers.as_deref().map(Fields::Plain),
         MapKind::ResponseHeaders => exchange
             .response

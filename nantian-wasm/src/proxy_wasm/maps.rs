@@ -83,7 +83,10 @@ pub(super) fn set_pairs(
     let state = caller.data_mut();
     // What was there before is not the guest's: a client must not be able to use up what its budget is.
     let before = headers::fields(state, kind).map_or(0, headers::Fields::block_length);
-    state.usage.charge_header(block.len().saturating_sub(before))?;
+    if let Err(cause) = state.usage.affords_header(block.len().saturating_sub(before))? {
+        fail(state, cause);
+        return Ok(());
+    }
     // A block that does not decode empties the map, as it does in Envoy.
     let pairs = pairs::decode(&block).unwrap_or_default();
     apply(state, kind, Edit::SetAll(&pairs))
@@ -134,8 +137,18 @@ fn write(
     let (memory, state) = view(caller)?;
     let name = slice(memory, name.0, name.1)?;
     let value = slice(memory, value.0, value.1)?;
-    state.usage.charge_header(name.len().saturating_add(value.len()))?;
+    if let Err(cause) = state.usage.affords_header(name.len().saturating_add(value.len()))? {
+        fail(state, cause);
+        return Ok(());
+    }
     apply(state, kind, edit(name, value))
+}
+
+/// Ends the stream for what its client may have brought about: the guest lives on.
+pub(super) fn fail(state: &mut State, cause: Cause) {
+    if let Some(exchange) = state.exchange_mut() {
+        exchange.fail(cause);
+    }
 }
 
 /// Makes a change, or sees to it that the stream ends: the SDKs accept no status but `Ok` for what is no HTTP.

@@ -12,6 +12,7 @@ mod headers;
 mod joined;
 mod maps;
 mod memory;
+mod metrics;
 mod pairs;
 mod pingora;
 mod properties;
@@ -179,10 +180,10 @@ fn link_plugin(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         "proxy_set_effective_context" => control::set_effective_context, (context: u32);
         "proxy_done" => control::done, ();
         "proxy_set_shared_data" => shared::set_data, (key: u32, key_size: u32, data: u32, size: u32, cas: u32);
-        "proxy_define_metric" => shared::define_metric, (kind: u32, name: u32, name_size: u32, id: u32);
-        "proxy_record_metric" => shared::record_metric, (id: u32, value: u64);
-        "proxy_increment_metric" => shared::increment_metric, (id: u32, offset: i64);
-        "proxy_get_metric" => shared::get_metric, (id: u32, value: u32);
+        "proxy_define_metric" => metrics::define_metric, (kind: u32, name: u32, name_size: u32, id: u32);
+        "proxy_record_metric" => metrics::record_metric, (id: u32, value: u64);
+        "proxy_increment_metric" => metrics::increment_metric, (id: u32, offset: i64);
+        "proxy_get_metric" => metrics::get_metric, (id: u32, value: u32);
     }
     // Left behind by Emscripten in C++ guests, and no capabilities: they reach nothing.
     linker.func_wrap("env", "pthread_equal", |left: u32, right: u32| u32::from(left == right))?;

@@ -259,7 +259,10 @@ fn set_header(caller: &mut Caller<'_, State>, name: (u32, u32), value: (u32, u32
     let name = read(caller, name.0, name.1)?;
     let value = read(caller, value.0, value.1)?;
     let state = caller.data_mut();
-    state.usage.charge_header(name.len().saturating_add(value.len()))?;
+    if let Err(cause) = state.usage.affords_header(name.len().saturating_add(value.len()))? {
+        maps::fail(state, cause);
+        return Ok(());
+    }
     let is_request = matches!(state.phase, Phase::RequestHeaders | Phase::RequestBody);
     if !is_request {
         return match maps::apply(state, MapKind::ResponseHeaders, Edit::Replace(&name, &value)) {

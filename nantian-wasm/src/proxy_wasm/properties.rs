@@ -10,9 +10,10 @@ use wasmtime::Caller;
 use super::abi::{MapKind, Status};
 use super::control::unix_nanos;
 use super::headers::{self, Fields};
+use super::maps;
 use super::memory::{Stop, Wanted, hand_over_found, read, slice};
 use super::state::State;
-use crate::sandbox::HostTrap;
+use crate::error::Cause;
 use crate::stream::{Exchange, UpstreamAddress, grpc_status_of};
 
 /// Longest path accepted, in bytes.
@@ -54,14 +55,18 @@ pub(super) fn set(
     let path = Bytes::from(read(caller, path, path_length)?);
     let value = Bytes::from(read(caller, value, value_length)?);
     let state = caller.data_mut();
-    state.usage.charge_property(path.len().saturating_add(value.len()))?;
+    if let Err(cause) = state.usage.affords_property(path.len().saturating_add(value.len()))? {
+        maps::fail(state, cause);
+        return Ok(());
+    }
     // A root context has no stream to keep a property for.
     let exchange = state.exchange_mut().ok_or(Status::NotFound)?;
     // A guest may come back to a stream in any number of callbacks, each with a budget of its own.
     let others = exchange.properties.iter().filter(|(known, _)| *known != path);
     let kept = others.map(|(path, value)| path.len() + value.len()).sum::<usize>();
     if kept.saturating_add(path.len()).saturating_add(value.len()) > MAX_KEPT {
-        return Err(HostTrap::Budget("property bytes").into());
+        exchange.fail(Cause::Budget { what: "property bytes" });
+        return Ok(());
     }
     match exchange.properties.iter_mut().find(|(known, _)| *known == path) {
         Some((_, old)) => *old = value,
@@ -160,6 +165,7 @@ fn request(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<u
     let elapsed = || SystemTime::now().duration_since(exchange.started).unwrap_or_default();
     match name {
         b"path" => field(b":path", out),
+        b"url_path" | b"query" | b"protocol" if !exchange.has_request => Err(Status::NotFound),
         b"url_path" => text(out, exchange.request.uri.path()),
         b"query" => text(out, exchange.request.uri.query().unwrap_or_default()),
         b"host" => field(b":authority", out),

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 
 use wasmtime::Caller;
 
@@ -39,6 +40,26 @@ impl Queues {
     fn queue(&mut self, token: u32) -> Result<&mut Queue, Status> {
         let place = usize::try_from(token).unwrap_or(0).checked_sub(1);
         place.and_then(|place| self.queues.get_mut(place)).ok_or(Status::NotFound)
+    }
+
+    /// Puts an item behind those that wait. How many items that cost: the first ones of a queue that is full, and one for
+    /// which there is no room at all.
+    fn push(&mut self, token: u32, item: Vec<u8>) -> Result<u64, Status> {
+        let mut bytes = self.bytes;
+        let queue = self.queue(token)?;
+        let mut lost = 0;
+        while queue.items.len() >= MAX_ITEMS || bytes.saturating_add(item.len()) > MAX_BYTES {
+            lost += 1;
+            let Some(first) = queue.items.pop_front() else {
+                self.bytes = bytes;
+                return Ok(lost);
+            };
+            bytes -= first.len();
+        }
+        bytes += item.len();
+        queue.items.push_back(item);
+        self.bytes = bytes;
+        Ok(lost)
     }
 }
 
@@ -100,18 +121,14 @@ pub(super) fn enqueue(
     item_length: u32,
 ) -> Result<(), Stop> {
     let item = read(caller, item, item_length)?;
-    let (slot, generation) = {
-        let mut queues = locked(&caller.data().facts.shared.queues);
-        let bytes = queues.bytes.saturating_add(item.len());
+    let facts = &caller.data().facts;
+    let (lost, slot, generation) = {
+        let mut queues = locked(&facts.shared.queues);
+        let lost = queues.push(token, item)?;
         let queue = queues.queue(token)?;
-        if queue.items.len() >= MAX_ITEMS || bytes > MAX_BYTES {
-            return Err(HostTrap::Budget("queued items").into());
-        }
-        queue.items.push_back(item);
-        let target = (queue.slot.clone(), queue.generation);
-        queues.bytes = bytes;
-        target
+        (lost, queue.slot.clone(), queue.generation)
     };
+    facts.counters.dropped_queue_items.fetch_add(lost, Ordering::Relaxed);
     if let Some(slot) = slot.upgrade() {
         slot.post(generation, Job::QueueReady { token });
     }
@@ -132,4 +149,21 @@ pub(super) fn dequeue(
         out.extend_from_slice(&item);
     }
     hand_over(caller, out, return_pointer, return_length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_that_is_full_loses_what_has_waited_longest() {
+        let queue = || Queue { items: VecDeque::new(), slot: Weak::new(), generation: 0 };
+        let mut queues = Queues { queues: vec![queue(), queue()], ..Queues::default() };
+        let lost: u64 = (0..=MAX_ITEMS).map(|item| queues.push(1, item.to_be_bytes().into()).unwrap()).sum();
+        assert_eq!((lost, queues.queues[0].items.len()), (1, MAX_ITEMS));
+        assert_eq!(queues.queues[0].items[0], 1_usize.to_be_bytes());
+        assert_eq!(queues.push(2, vec![0; MAX_BYTES]), Ok(1), "the other queue keeps its own");
+        assert_eq!(queues.bytes, queues.queues[0].items.iter().map(Vec::len).sum::<usize>());
+        assert_eq!(queues.push(3, Vec::new()), Err(Status::NotFound));
+    }
 }

@@ -1,46 +1,48 @@
 //! What all instances of a plugin share: key-value data, metrics and queues.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmtime::Caller;
 
 use super::abi::Status;
-use super::memory::{Stop, Wanted, hand_over, put_u32, put_u64, read, scratch};
+use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch};
+use super::metrics::Metrics;
 use super::queues::Queues;
 use super::state::State;
-use crate::observe::{Metric, MetricKind};
-use crate::sandbox::HostTrap;
+use crate::observe::Metric;
 
 const MAX_KEYS: usize = 1_000;
-const MAX_KEY_BYTES: usize = 4 << 10;
-const MAX_VALUE_BYTES: usize = 256 << 10;
+/// Longest key and value together, in bytes.
+const MAX_ENTRY_BYTES: usize = 260 << 10;
 const MAX_DATA_BYTES: usize = 4 << 20;
-const MAX_METRICS: usize = 1_000;
-const MAX_METRIC_NAME: usize = 256;
-/// Most definitions of one instance, repeated ones included.
-const MAX_DEFINITIONS: usize = 16_000;
-/// Distance of the ids of one kind of metric: as in Envoy.
-const METRIC_STEP: usize = 4;
 
 /// Shared state of one plugin. Its locks are held for a map access, never while a guest runs.
 #[derive(Default)]
 pub(crate) struct Shared {
     data: Mutex<Data>,
-    metrics: Mutex<Vec<Metric>>,
+    pub(super) metrics: Mutex<Metrics>,
     pub(super) queues: Mutex<Queues>,
 }
 
+/// Values by key. Keys may be made of what clients send, and guests cannot delete one: those that were written longest ago
+/// make room for others.
 #[derive(Default)]
 struct Data {
-    entries: HashMap<Vec<u8>, Entry>,
+    entries: HashMap<Arc<[u8]>, Entry>,
+    /// All keys in the order in which they were written last.
+    order: BTreeMap<u64, Arc<[u8]>>,
+    /// Of all keys and values.
     bytes: usize,
     last_cas: u32,
+    writes: u64,
 }
 
 struct Entry {
     value: Vec<u8>,
     cas: u32,
+    written: u64,
 }
 
 // === impl Shared ===
@@ -48,7 +50,7 @@ struct Entry {
 impl Shared {
     /// The metrics the guest defined, in the order of their definition.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
-        locked(&self.metrics).clone()
+        locked(&self.metrics).named().to_vec()
     }
 }
 
@@ -59,22 +61,37 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // === impl Data ===
 
 impl Data {
-    /// Writes a value; a token of zero writes always, another only over the version it names.
-    fn set(&mut self, key: Vec<u8>, value: Vec<u8>, cas: u32) -> Result<(), Stop> {
-        let old = self.entries.get(&key);
-        if old.is_some_and(|old| cas != 0 && cas != old.cas) {
-            return Err(Status::CasMismatch.into());
+    /// Writes a value; a token of zero writes always, another only over the version it names. How many values that cost,
+    /// this one included where it is too large.
+    fn set(&mut self, key: Vec<u8>, value: Vec<u8>, cas: u32) -> Result<u64, Status> {
+        if self.entries.get(key.as_slice()).is_some_and(|old| cas != 0 && cas != old.cas) {
+            return Err(Status::CasMismatch);
         }
-        let replaced = old.map_or(0, |old| key.len() + old.value.len());
-        let bytes = self.bytes - replaced + key.len() + value.len();
-        let too_large = key.len() > MAX_KEY_BYTES || value.len() > MAX_VALUE_BYTES || bytes > MAX_DATA_BYTES;
-        if too_large || (old.is_none() && self.entries.len() >= MAX_KEYS) {
-            return Err(HostTrap::Budget("shared data").into());
+        self.remove(&key);
+        let bytes = key.len().saturating_add(value.len());
+        if bytes > MAX_ENTRY_BYTES {
+            return Ok(1);
         }
-        self.bytes = bytes;
+        let mut lost = 0;
+        while self.entries.len() >= MAX_KEYS || self.bytes.saturating_add(bytes) > MAX_DATA_BYTES {
+            let Some(oldest) = self.order.first_key_value().map(|(_, key)| Arc::clone(key)) else { break };
+            self.remove(&oldest);
+            lost += 1;
+        }
+        self.bytes += bytes;
+        self.writes += 1;
         self.last_cas = self.last_cas.checked_add(1).unwrap_or(1);
-        self.entries.insert(key, Entry { value, cas: self.last_cas });
-        Ok(())
+        let key: Arc<[u8]> = key.into();
+        self.order.insert(self.writes, Arc::clone(&key));
+        self.entries.insert(key, Entry { value, cas: self.last_cas, written: self.writes });
+        Ok(lost)
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        if let Some(old) = self.entries.remove(key) {
+            self.order.remove(&old.written);
+            self.bytes -= key.len() + old.value.len();
+        }
     }
 }
 
@@ -90,7 +107,7 @@ pub(super) fn get_data(
     let mut value = scratch(caller);
     let cas = {
         let data = locked(&caller.data().facts.shared.data);
-        let entry = data.entries.get(&key).ok_or(Status::NotFound)?;
+        let entry = data.entries.get(key.as_slice()).ok_or(Status::NotFound)?;
         value.extend_from_slice(&entry.value);
         entry.cas
     };
@@ -108,96 +125,60 @@ pub(super) fn set_data(
 ) -> Result<(), Stop> {
     let key = read(caller, key, key_length)?;
     let value = read(caller, value, value_length)?;
-    locked(&caller.data().facts.shared.data).set(key, value, cas)
+    let facts = &caller.data().facts;
+    let lost = locked(&facts.shared.data).set(key, value, cas)?;
+    facts.counters.dropped_shared_data.fetch_add(lost, Ordering::Relaxed);
+    Ok(())
 }
 
-/// Each definition gets an id of its own, also of a metric that was there.
-pub(super) fn define_metric(
-    caller: &mut Caller<'_, State>,
-    kind: u32,
-    name: u32,
-    name_length: u32,
-    return_id: u32,
-) -> Result<(), Stop> {
-    let (code, kind) = match kind {
-        0 => (0, MetricKind::Counter),
-        1 => (1, MetricKind::Gauge),
-        2 => (2, MetricKind::Histogram),
-        _ => return Err(Status::BadArgument.into()),
-    };
-    let name = String::from_utf8_lossy(&read(caller, name, name_length)?).into_owned();
-    let state = caller.data_mut();
-    let index = {
-        let mut metrics = locked(&state.facts.shared.metrics);
-        match metrics.iter().position(|metric| metric.kind == kind && metric.name == name) {
-            Some(index) => index,
-            None if metrics.len() >= MAX_METRICS || name.len() > MAX_METRIC_NAME => {
-                return Err(HostTrap::Budget("metrics").into());
-            }
-            None => {
-                metrics.push(Metric { name, kind, value: 0, observations: 0 });
-                metrics.len() - 1
-            }
-        }
-    };
-    let known: &mut Vec<usize> = state.metrics.get_mut(code).ok_or(Status::BadArgument)?;
-    if known.len() >= MAX_DEFINITIONS {
-        return Err(HostTrap::Budget("metrics").into());
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn keys(data: &Data) -> Vec<&[u8]> {
+        data.order.values().map(|key| &**key).collect()
     }
-    known.push(index);
-    let id = known.len() * METRIC_STEP + code;
-    put_u32(caller, return_id, u32::try_from(id).unwrap_or(u32::MAX))
-}
 
-/// Sets a gauge, adds to a counter, observes a value in a histogram.
-pub(super) fn record_metric(caller: &mut Caller<'_, State>, id: u32, value: u64) -> Result<(), Stop> {
-    with_metric(caller, id, |metric| {
-        metric.observations = metric.observations.wrapping_add(1);
-        metric.value = match metric.kind {
-            MetricKind::Gauge => value,
-            MetricKind::Counter | MetricKind::Histogram => metric.value.wrapping_add(value),
-        };
-        Ok(())
-    })
-}
-
-pub(super) fn increment_metric(caller: &mut Caller<'_, State>, id: u32, offset: i64) -> Result<(), Stop> {
-    scalar(id)?;
-    with_metric(caller, id, |metric| {
-        if metric.kind == MetricKind::Counter && offset <= 0 {
-            return Err(Status::BadArgument);
+    #[test]
+    fn value_that_was_written_longest_ago_makes_room() {
+        let mut data = Data::default();
+        for number in 0..MAX_KEYS {
+            assert_eq!(data.set(number.to_be_bytes().into(), vec![1], 0), Ok(0));
         }
-        metric.observations = metric.observations.wrapping_add(1);
-        metric.value = metric.value.wrapping_add_signed(offset);
-        Ok(())
-    })
-}
+        assert_eq!(data.set(0_usize.to_be_bytes().into(), vec![2], 0), Ok(0), "it was there");
+        assert_eq!(data.set(b"new".into(), vec![3], 0), Ok(1));
+        let second = 1_usize.to_be_bytes();
+        assert!(!data.entries.contains_key(&second[..]), "the oldest by now");
+        assert_eq!(keys(&data).last(), Some(&&b"new"[..]));
+        assert_eq!(data.set(second.into(), vec![4], 7), Ok(1), "a key that is gone is a new one");
+    }
 
-pub(super) fn get_metric(caller: &mut Caller<'_, State>, id: u32, return_value: u32) -> Result<(), Stop> {
-    scalar(id)?;
-    let mut value = 0;
-    with_metric(caller, id, |metric| {
-        value = metric.value;
-        Ok(())
-    })?;
-    put_u64(caller, return_value, value)
-}
+    #[test]
+    fn value_that_is_too_large_is_left_out_and_replaces_none() {
+        let mut data = Data::default();
+        assert_eq!(data.set(b"a".into(), vec![0; 1_000], 0), Ok(0));
+        assert_eq!(data.set(b"a".into(), vec![0; MAX_ENTRY_BYTES], 0), Ok(1));
+        assert_eq!((data.entries.len(), data.bytes), (0, 0), "an older value does not stand for it");
+    }
 
-/// Refuses ids of metrics that have no one value.
-fn scalar(id: u32) -> Result<(), Status> {
-    if id % 4 < 2 { Ok(()) } else { Err(Status::BadArgument) }
-}
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
 
-fn with_metric(
-    caller: &Caller<'_, State>,
-    id: u32,
-    change: impl FnOnce(&mut Metric) -> Result<(), Status>,
-) -> Result<(), Stop> {
-    let state = caller.data();
-    let id = usize::try_from(id).unwrap_or(usize::MAX);
-    let known = state.metrics.get(id % METRIC_STEP);
-    let index = (id / METRIC_STEP).checked_sub(1).and_then(|place| known?.get(place).copied());
-    let mut metrics = locked(&state.facts.shared.metrics);
-    let metric = index.and_then(|index| metrics.get_mut(index)).ok_or(Status::NotFound)?;
-    Ok(change(metric)?)
+        #[test]
+        fn data_stays_within_its_bounds_whatever_is_written(
+            writes in prop::collection::vec((0..40_u8, 0..300_000_usize, any::<bool>()), 0..80),
+        ) {
+            let mut data = Data::default();
+            for (key, length, is_stale) in writes {
+                let _ = data.set(vec![key; 9], vec![0; length], u32::from(is_stale) * u32::MAX);
+                let bytes: usize = data.entries.iter().map(|(key, entry)| key.len() + entry.value.len()).sum();
+                prop_assert_eq!(data.bytes, bytes);
+                prop_assert!(bytes <= MAX_DATA_BYTES && data.entries.len() <= MAX_KEYS);
+                prop_assert_eq!(data.order.len(), data.entries.len());
+                prop_assert!(data.order.iter().all(|(written, key)| data.entries[key].written == *written));
+            }
+        }
+    }
 }

@@ -258,21 +258,14 @@ impl StreamContext {
         };
         let may_be_continued = self.members.get(index).is_some_and(|member| member.expects_calls);
         let Some(side) = self.side(index, direction) else { return Step::Next };
-        match verdict {
-            BodyVerdict::Continue => {
-                *chunk = side.take_shown().into_bytes();
-                self.release(index, direction);
-                return Step::Next;
-            }
-            BodyVerdict::Buffer => {}
-            BodyVerdict::Watermark => {
-                let window = side.window.take().unwrap_or_default();
-                side.kept = std::mem::take(&mut side.kept).followed_by(window.bytes.into_bytes());
-            }
-            BodyVerdict::Discard => side.window = None,
+        let is_kept = side.keep(verdict);
+        if verdict == BodyVerdict::Continue {
+            *chunk = side.take_shown().into_bytes();
+            self.release(index, direction);
+            return Step::Next;
         }
         let length = side.kept.len() + side.window.as_ref().map_or(0, |window| window.bytes.len());
-        if length > limit && verdict == BodyVerdict::Buffer {
+        if length > limit && is_kept && verdict != BodyVerdict::Watermark {
             return match self.failed(plugin, index, phase, Cause::BodyTooLarge { limit }) {
                 Visit::Over(action) => Step::Over(action),
                 _ => {

@@ -54,6 +54,8 @@ pub(crate) struct Exchange {
     pub(crate) info: StreamInfo,
     pub(crate) started: SystemTime,
     pub(crate) request: RequestHead,
+    /// The request is here, or a copy of it.
+    pub(crate) has_request: bool,
     pub(crate) request_trailers: Option<Box<HeaderMap>>,
     pub(crate) response: Option<ResponseHead>,
     pub(crate) response_trailers: Option<Box<HeaderMap>>,
@@ -189,6 +191,7 @@ impl Exchange {
             info,
             started: SystemTime::now(),
             request: RequestHead::default(),
+            has_request: true,
             request_trailers: None,
             response: None,
             response_trailers: None,

@@ -221,10 +221,10 @@ impl StreamContext {
         self.set_holds(index, direction, true);
     }
 
-    /// Notes that a guest holds nothing of a message any more.
+    /// Notes that a guest holds nothing of a message any more; its headers it can still look at, as in Envoy.
     pub(super) fn release(&mut self, index: usize, direction: Direction) {
         if let Some(side) = self.side(index, direction) {
-            (side.pause, side.has_headers, side.waits_for_body) = (Pause::None, false, false);
+            (side.pause, side.waits_for_body) = (Pause::None, false);
         }
         self.set_holds(index, direction, false);
     }
@@ -291,6 +291,7 @@ impl StreamContext {
             let is_resized = |seat: &Seat| seat.request.is_resized;
             self.request.is_resized = exchange.seats.iter().any(is_resized);
             exchange.return_request(parts, keep);
+            exchange.has_request = keep;
         }
     }
 

@@ -51,9 +51,7 @@ impl StreamContext {
         let Some(exchange) = self.exchange.as_mut() else { return Step::Next };
         let Some(side) = exchange.side(index, direction) else { return Step::Next };
         *part.chunk = side.take_bytes().followed_by(std::mem::take(part.chunk)).into_bytes();
-        // Whether or not it can still look at them: a guest that continued the stream cannot.
         let has_seen_trailers = side.shown == Shown::Trailers;
-        side.has_trailers = false;
         if has_seen_trailers
             && let (Some(trailers), Some(kept)) =
                 (part.trailers.as_deref_mut(), exchange.trailers_mut(direction).as_ref())

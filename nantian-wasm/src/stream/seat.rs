@@ -9,6 +9,7 @@ use super::answer::LocalResponse;
 use super::events::Events;
 use super::exchange::Direction;
 use crate::error::Cause;
+use crate::proxy_wasm::BodyVerdict;
 use crate::sandbox::Usage;
 
 /// What one plugin has of an exchange.
@@ -31,7 +32,8 @@ pub(crate) struct Seat {
 /// What one plugin has of one message.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Side {
-    /// The guest has the headers: its callback runs, or holds them.
+    /// The guest has the headers: its callback runs, or has held them. What it writes when they have left changes what is
+    /// remembered of them.
     pub(crate) has_headers: bool,
     /// The guest has the trailers.
     pub(crate) has_trailers: bool,
@@ -41,6 +43,8 @@ pub(crate) struct Side {
     pub(crate) window: Option<Window>,
     /// Bytes in front of them that it has seen and holds.
     pub(crate) kept: Content,
+    /// It has asked to see the last part again, together with the next one.
+    is_buffering: bool,
     /// Bytes behind them that are no whole event yet, where the guest sees whole events.
     pub(super) events: Events,
     pub(crate) pause: Pause,
@@ -119,6 +123,26 @@ impl Side {
     pub(crate) fn take_bytes(&mut self) -> Content {
         let unfinished = self.events.take().into_bytes();
         self.take_shown().followed_by(unfinished)
+    }
+
+    /// Keeps what was shown as the guest has asked; true unless it is forgotten.
+    ///
+    /// A message has one buffer, as in Envoy: bytes that are in it stay there whatever the guest asks for next, and those
+    /// that come while it is shown are in it before the guest sees them.
+    pub(super) fn keep(&mut self, verdict: BodyVerdict) -> bool {
+        let was_buffering = std::mem::replace(&mut self.is_buffering, verdict == BodyVerdict::Buffer);
+        match verdict {
+            BodyVerdict::Discard if !was_buffering => {
+                self.window = None;
+                return false;
+            }
+            BodyVerdict::Buffer => {
+                let limit = self.window.as_ref().map_or(0, |window| window.limit);
+                self.window = Some(Window { bytes: self.take_shown(), limit });
+            }
+            _ => self.kept = self.take_shown(),
+        }
+        true
     }
 
     /// What the plugin holds back of what it has seen.

@@ -8,7 +8,6 @@ use super::seat::{Shown, Window};
 use super::visit::{Member, Visit};
 use super::{Action, StreamContext};
 use crate::pool::CellGuard;
-use crate::proxy_wasm::BodyVerdict;
 
 // === impl StreamContext ===
 
@@ -32,12 +31,7 @@ impl StreamContext {
             side.shown = Shown::End;
         }
         match seen {
-            Seen::Verdict(BodyVerdict::Discard) => {
-                if let Some(side) = self.side(turn.index, turn.direction) {
-                    side.window = None;
-                }
-                None
-            }
+            // All of it was held before, and whatever the guest asks for is not forgotten.
             Seen::Verdict(_) | Seen::Instead(Step::Next) => None,
             Seen::Instead(step) => Some(step),
         }
@@ -76,7 +70,11 @@ impl StreamContext {
                     return step;
                 }
             }
-            Visit::Done(_) | Visit::Skipped => {}
+            Visit::Done(_) | Visit::Skipped => {
+                if let Some(side) = self.side(index, direction) {
+                    side.has_trailers = false;
+                }
+            }
         }
         self.let_go(index, direction, part)
     }

@@ -379,7 +379,7 @@ fn floods() -> Vec<Abuse> {
         ),
         flooding(
             "flood of one header",
-            "(drop (call $replace (i32.const 0) (i32.const 100) (i32.const 3) (i32.const 110) (i32.const 5)))",
+            "(drop (call $replace (i32.const 0) (i32.const 100) (i32.const 3) (i32.const 70000) (i32.const 1000)))",
             "header bytes",
         ),
         flooding(
@@ -389,7 +389,7 @@ fn floods() -> Vec<Abuse> {
         ),
         flooding(
             "flood of properties",
-            "(drop (call $set_property (i32.const 100) (i32.const 3) (i32.const 110) (i32.const 5)))",
+            "(drop (call $set_property (i32.const 100) (i32.const 3) (i32.const 70000) (i32.const 1000)))",
             "property bytes",
         ),
         flooding(
@@ -402,17 +402,17 @@ fn floods() -> Vec<Abuse> {
             &format!(
                 "(i32.store (i32.const 40) (i32.add (i32.load (i32.const 40)) (i32.const 1))) (drop (call $share (i32.const 40) (i32.const 4) {big} (i32.const 0)))"
             ),
-            "shared data",
+            "bytes from the guest",
         ),
         flooding(
             "flood of metrics",
             "(i32.store (i32.const 40) (i32.add (i32.load (i32.const 40)) (i32.const 1))) (drop (call $define (i32.const 0) (i32.const 40) (i32.const 4) (i32.const 0)))",
-            "metrics",
+            "time limit",
         ),
         flooding(
             "flood of definitions of one metric",
             "(drop (call $define (i32.const 0) (i32.const 100) (i32.const 3) (i32.const 0)))",
-            "metrics",
+            "time limit",
         ),
         flooding(
             "flood of queues",
@@ -422,7 +422,7 @@ fn floods() -> Vec<Abuse> {
         flooding(
             "flood of queued items",
             "(drop (call $register (i32.const 260) (i32.const 5) (i32.const 0))) (drop (call $enqueue (i32.const 1) (i32.const 100) (i32.const 3)))",
-            "queued items",
+            "time limit",
         ),
         flooding(
             "flood of random bytes",
@@ -459,7 +459,7 @@ fn bulk() -> Vec<Abuse> {
                 ),
             )),
             Answered(503),
-            "body bytes",
+            "bytes from the guest",
         ),
         fails(
             "answer of two megabytes",
@@ -477,7 +477,7 @@ fn bulk() -> Vec<Abuse> {
             Answered(503),
             "call-out body",
         ),
-        ends(
+        fails(
             "headers of one megabyte",
             module(&headers("(drop (call $set_pairs (i32.const 0) (i32.const 70000) (i32.const 1048577)))")),
             Answered(503),

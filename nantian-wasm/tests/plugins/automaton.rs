@@ -42,10 +42,10 @@ enum Outcome {
 /// One direction of the reference.
 #[derive(Debug, Default)]
 struct Side {
-    /// Bytes that the guest has seen and keeps, and does not see again.
-    kept: Vec<u8>,
-    /// Bytes that it sees again with the next.
-    shown: Vec<u8>,
+    /// Bytes that the guest has seen and keeps: the one buffer of the message.
+    buffer: Vec<u8>,
+    /// It sees them again with the next part, which is in the buffer then, whatever the guest makes of it.
+    is_buffering: bool,
     is_held: bool,
     /// It held the message and has let it go from a callback of the other direction.
     is_let_go: bool,
@@ -75,9 +75,7 @@ enum End {
 impl Side {
     fn take(&mut self) -> Vec<u8> {
         (self.is_held, self.is_let_go) = (false, false);
-        let mut bytes = std::mem::take(&mut self.kept);
-        bytes.append(&mut self.shown);
-        bytes
+        std::mem::take(&mut self.buffer)
     }
 }
 
@@ -147,53 +145,44 @@ impl Reference {
     fn body(&mut self, direction: usize, bytes: &[u8], end: bool) -> Result<Outcome, End> {
         let mut front =
             if self.sides[direction].is_let_go { self.sides[direction].take() } else { Vec::new() };
-        self.sides[direction].shown.extend_from_slice(bytes);
-        let length = self.sides[direction].shown.len();
+        let side = &mut self.sides[direction];
+        let length = bytes.len() + if side.is_buffering { side.buffer.len() } else { 0 };
         let verdict = self.call(direction as u64 * 3 + 2, length, end)?;
         let side = &mut self.sides[direction];
-        match verdict {
-            0 => {
-                front.append(&mut side.take());
-                return Ok(Outcome::Passed(front));
-            }
-            1 => {}
-            2 => side.kept.append(&mut side.shown),
-            _ => {
-                side.shown.clear();
-                if end {
-                    // The end is not withheld, and takes with it what was kept.
-                    front.append(&mut side.take());
-                    return Ok(Outcome::Passed(front));
-                }
-            }
+        let was_buffering = std::mem::replace(&mut side.is_buffering, verdict == 1);
+        if verdict != 3 || was_buffering {
+            side.buffer.extend_from_slice(bytes);
+        }
+        // The end is not withheld by forgetting it, and takes with it what was kept.
+        if verdict == 0 || verdict == 3 && end {
+            front.append(&mut side.take());
+            return Ok(Outcome::Passed(front));
         }
         (side.is_held, side.is_let_go) = (true, false);
         if end {
-            front.append(&mut side.kept);
-            side.kept = front;
+            front.append(&mut side.buffer);
+            side.buffer = front;
             return Ok(Outcome::Stuck);
         }
         Ok(Outcome::Passed(front))
     }
 
     fn trailers(&mut self, direction: usize) -> Result<Outcome, End> {
-        let front = if self.sides[direction].is_let_go { self.sides[direction].take() } else { Vec::new() };
-        let held = self.sides[direction].kept.len() + self.sides[direction].shown.len();
+        let mut bytes =
+            if self.sides[direction].is_let_go { self.sides[direction].take() } else { Vec::new() };
+        let held = self.sides[direction].buffer.len();
         if held > 0 {
             // The whole of it, as the end; it stays until the trailers have been seen.
-            if self.call(direction as u64 * 3 + 2, held, true)? == 3 {
-                let side = &mut self.sides[direction];
-                (side.kept, side.shown) = (Vec::new(), Vec::new());
-            }
+            self.call(direction as u64 * 3 + 2, held, true)?;
         }
         let verdict = self.call(direction as u64 * 3 + 3, 0, false)?;
         let side = &mut self.sides[direction];
-        let bytes = [front, std::mem::take(&mut side.kept), std::mem::take(&mut side.shown)].concat();
+        bytes.append(&mut side.buffer);
         if verdict == 0 {
             (side.is_held, side.is_let_go) = (false, false);
             return Ok(Outcome::Passed(bytes));
         }
-        (side.kept, side.is_held, side.is_let_go) = (bytes, true, false);
+        (side.buffer, side.is_held, side.is_let_go) = (bytes, true, false);
         Ok(Outcome::Stuck)
     }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use nantian_wasm::{
-    Action, CallError, Engine, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse,
+    Action, CallError, Cause, Engine, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse,
     HttpReply, Module, Plugin, PluginConfig, StreamContext, StreamInfo,
 };
 
@@ -66,8 +66,8 @@ const CALLER: &str = r#"(module
 
 /// Keeps what is to be answered.
 #[derive(Default)]
-struct Outside {
-    http: Mutex<Vec<HttpReply>>,
+pub(crate) struct Outside {
+    pub(crate) http: Mutex<Vec<HttpReply>>,
     grpc: Mutex<Vec<GrpcReplies>>,
 }
 
@@ -95,7 +95,7 @@ impl Host for Outside {
     }
 }
 
-fn calling(engine: &Engine, guest: &str) -> (Plugin, Arc<Outside>) {
+pub(crate) fn calling(engine: &Engine, guest: &str) -> (Plugin, Arc<Outside>) {
     let module = Module::compile(engine, &wat::parse_str(guest).unwrap(), None).unwrap();
     let mut config = PluginConfig::new("probe");
     config.instances = NonZeroUsize::new(1);
@@ -211,16 +211,16 @@ const PROPERTIES: &str = r#"(module
 fn stream_keeps_so_many_properties_whichever_callbacks_set_them() {
     let engine = Engine::new().unwrap();
     let (plugin, outside) = calling(&engine, PROPERTIES);
-    let _stream = begun(&plugin);
+    let mut stream = begun(&plugin);
+    let mut context = Context::from_waker(Waker::noop());
     let replies = std::mem::take(&mut *outside.http.lock().unwrap());
-    for (traps, reply) in [0, 0, 1].into_iter().zip(replies) {
+    for (fails, reply) in [false, false, true].into_iter().zip(replies) {
         reply.send(Ok(HttpCallResponse::new(Response::new(Bytes::new()), HeaderMap::new())));
-        assert_eq!(
-            plugin.status().traps.budget,
-            traps,
-            "each callback has a budget of 64 KiB, the stream one too"
-        );
+        assert_eq!(stream.poll_interrupt(&mut context).is_ready(), fails, "a stream may set 64 KiB");
     }
+    let status = plugin.status();
+    assert_eq!(status.last_failure.unwrap().cause, Cause::Budget { what: "property bytes" });
+    assert_eq!(status.traps.total(), 0, "clients may have sent what it sets");
 }
 
 #[test]
