@@ -71,14 +71,16 @@ impl Denials {
         self.count.store(by_key.len(), Ordering::Relaxed);
     }
 
-    /// Forgets what was denied to `key`: it was given tokens back.
-    pub(super) fn remove(&self, key: u128) {
+    /// Forgets what was denied to `key` if `is_over` says so.
+    pub(super) fn remove_if(&self, key: u128, is_over: impl FnOnce(&Denial) -> bool) {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.by_key.remove(&key);
-        self.count.store(known.by_key.len(), Ordering::Relaxed);
+        if known.by_key.get(&key).is_some_and(is_over) {
+            known.by_key.remove(&key);
+            self.count.store(known.by_key.len(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -117,7 +119,9 @@ mod tests {
         assert!(denials.find(key, Cost::tokens(10), at(999)).is_some());
         assert!(denials.find(key, Cost::tokens(10), at(1000)).is_none());
         denials.insert(key, denial(60_000));
-        denials.remove(key);
+        denials.remove_if(key, |_| false);
+        assert!(denials.find(key, Cost::tokens(10), at(0)).is_some());
+        denials.remove_if(key, |_| true);
         assert!(denials.find(key, Cost::tokens(10), at(0)).is_none());
     }
 

@@ -159,6 +159,17 @@ impl Current {
         Denied::new(levels, column, Some(until.since(now)))
     }
 
+    /// Forgets what was denied to `key` if `items` give back some of what it lacked. Else it is denied still: a request that comes
+    /// back because its tokens were denied must not make the next one ask for them.
+    pub(super) fn give_back(&self, key: u128, items: &Items) {
+        self.denials.remove_if(key, |denial| {
+            // Whatever was asked for, the levels also tell whether a token is left.
+            let cost = Cost { tokens: denial.cost.tokens.max(1), ..denial.cost };
+            let mut limits = self.limits().zip(&denial.used);
+            limits.any(|(limit, used)| items.of(limit) < 0 && script::lacks(limit, *used, cost))
+        });
+    }
+
     /// The same levels by another policy, or among another number of replicas. No denial is known yet.
     fn shared_among(&self, replicas: u32, policy: &Policy) -> Self {
         let (now, of_one) = (self.whole.now(), share_of(policy, replicas));

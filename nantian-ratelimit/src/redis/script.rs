@@ -123,14 +123,22 @@ pub(super) fn worst<'a>(
     now: Timestamp,
 ) -> (usize, Timestamp) {
     let waits = limits.zip(used).map(|(limit, used)| {
-        let charge = charge(limit, cost);
-        let missing = used + charge as f64 - limit.capacity().max(1) as f64;
-        if charge == 0 || missing <= ROUNDING { 0.0 } else { missing / per_microsecond(limit) }
+        if lacks(limit, *used, cost) { missing(limit, *used, cost) / per_microsecond(limit) } else { 0.0 }
     });
     let worst = waits.enumerate().fold((0, 0.0), |worst, next| if next.1 > worst.1 { next } else { worst });
     #[expect(clippy::cast_possible_truncation, reason = "float casts saturate")]
     let micros = worst.1.ceil().max(1.0) as u64;
     (worst.0, now.saturating_add(std::time::Duration::from_micros(micros)))
+}
+
+/// Whether `limit` has no room for `cost` while so much is in use.
+pub(super) fn lacks(limit: &Limit, used: f64, cost: Cost) -> bool {
+    charge(limit, cost) > 0 && missing(limit, used, cost) > ROUNDING
+}
+
+/// Items that must refill until `cost` fits.
+fn missing(limit: &Limit, used: f64, cost: Cost) -> f64 {
+    used + charge(limit, cost) as f64 - limit.capacity().max(1) as f64
 }
 
 /// Items that `limit` refills in a microsecond.

@@ -186,8 +186,9 @@ impl Correction {
 
     /// The server has carried it out: whoever waits may find room now.
     pub(super) fn done(mut self) {
-        if mem::take(&mut self.items).give_back() {
-            self.limiter.family().current().denials.remove(self.key.remote());
+        let items = mem::take(&mut self.items);
+        if items.give_back() {
+            self.limiter.family().current().give_back(self.key.remote(), &items);
             self.limiter.whole().lines().nudge(self.key.own());
         }
     }
@@ -214,5 +215,40 @@ pub(super) fn difference(used: u64, reserved: u64) -> i64 {
         i64::try_from(used - reserved).unwrap_or(i64::MAX)
     } else {
         -i64::try_from(reserved - used).unwrap_or(i64::MAX)
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+    use crate::redis::RedisStore;
+    use crate::redis::denials::Denial;
+
+    #[tokio::test]
+    async fn what_is_given_back_ends_a_denial_only_where_it_was_lacking() {
+        let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+        let (requests, tokens) = (Limit::requests_per_minute(3), Limit::tokens_per_minute(100));
+        let policy = Policy::builder().limit(requests.clone()).limit(tokens.clone()).build().unwrap();
+        let limiter = store.limiter("quota", policy);
+        let key = limiter.key(b"alice");
+        let (current, at) = (limiter.family().current(), limiter.family().now());
+        let until = at.saturating_add(std::time::Duration::from_secs(60));
+        let is_denied_after = |cost: Cost, used: [f64; 2], limit: &Limit| {
+            current.denials.insert(key.remote(), Denial { cost, at, until, used: used.to_vec() });
+            let items = Items::new([(limit, -1)].into_iter());
+            Correction::new(limiter.clone(), key.clone(), items).done();
+            current.denials.last(key.remote(), at).is_some()
+        };
+        let of_tokens = Cost { requests: 0, tokens: 1 };
+        for used in [[1.0, 100.0], [3.0, 100.0]] {
+            assert!(is_denied_after(of_tokens, used, &requests), "tokens are lacking still: {used:?}");
+            assert!(!is_denied_after(of_tokens, used, &tokens));
+        }
+        assert!(!is_denied_after(Cost::REQUEST, [3.0, 50.0], &requests));
+        assert!(is_denied_after(Cost::REQUEST, [3.0, 50.0], &tokens));
+        assert!(!is_denied_after(Cost::REQUEST, [3.0, 100.0], &tokens), "nobody knows that none are left");
+        assert!(!is_denied_after(Cost::tokens(50), [3.0, 80.0], &requests));
     }
 }
