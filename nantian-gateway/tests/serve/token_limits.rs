@@ -317,7 +317,7 @@ async fn a_stream_is_settled_with_what_the_provider_says() {
 async fn a_picture_is_reserved_by_what_it_costs_and_not_by_its_bytes() {
     let provider = telling().await;
     let gateway = both_kinds(&provider, "tokensPerMinute: 5000").await;
-    let picture = "iVBORw0KGgo".repeat(300_000);
+    let picture = "iVBORw0KGgo".repeat(100_000);
     let prompt =
         format!(r#""}},{{"type":"image_url","url":"data:image/png;base64,{picture}"}},{{"text":"and"#);
     for (policy, path) in BOTH {
