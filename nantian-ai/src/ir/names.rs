@@ -1,6 +1,7 @@
 //! Names and ids that every provider takes.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use super::{Block, Reply, Request, ToolChoice};
 
@@ -12,8 +13,10 @@ const LONGEST: usize = 64;
 /// OpenAI and Anthropic take 64 letters, digits, `_` and `-`; others take more.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ToolNames {
-    /// As the client has it, as the provider has it.
-    changed: Vec<(String, String)>,
+    /// As the provider has it, by what the client has.
+    sent: HashMap<String, String>,
+    /// The other way round.
+    told: HashMap<String, String>,
 }
 
 /// Makes ids for tool calls of providers that give none.
@@ -29,7 +32,7 @@ impl ToolNames {
     /// Gives every tool of a request a name that every provider takes.
     pub fn adapt(request: &mut Request) -> Self {
         let mut names = Self::default();
-        let taken: Vec<String> = request.tools.iter().map(|tool| tool.name.clone()).collect();
+        let taken: HashSet<String> = request.tools.iter().map(|tool| tool.name.clone()).collect();
         for tool in &mut request.tools {
             names.replace(&mut tool.name, &taken);
         }
@@ -46,7 +49,7 @@ impl ToolNames {
 
     /// Gives a tool that the provider names its name back.
     pub fn restore(&self, name: &mut String) {
-        if let Some((before, _)) = self.changed.iter().find(|(_, after)| after == name) {
+        if let Some(before) = self.told.get(name) {
             name.clone_from(before);
         }
     }
@@ -60,19 +63,23 @@ impl ToolNames {
         }
     }
 
-    fn replace(&mut self, name: &mut String, taken: &[String]) {
+    fn replace(&mut self, name: &mut String, taken: &HashSet<String>) {
         if is_safe(name) {
             return;
         }
-        if let Some((_, after)) = self.changed.iter().find(|(before, _)| before == name) {
+        if let Some(after) = self.sent.get(name) {
             name.clone_from(after);
             return;
         }
         let mut after = safe(name);
-        while taken.contains(&after) || self.changed.iter().any(|(_, other)| *other == after) {
-            after = safe(&format!("{after}+"));
+        // With a number of its own none meets the names again that others with the same digest have met.
+        let number = self.sent.len();
+        while taken.contains(&after) || self.told.contains_key(&after) {
+            after = safe(&format!("{after}+{number}"));
         }
-        self.changed.push((std::mem::replace(name, after.clone()), after));
+        let before = std::mem::replace(name, after.clone());
+        self.told.insert(after.clone(), before.clone());
+        self.sent.insert(before, after);
     }
 }
 
@@ -168,6 +175,19 @@ mod tests {
         for (mut name, before) in sent.into_iter().zip(["fs.read", "fs:read", &long]) {
             names.restore(&mut name);
             assert_eq!(name, before);
+        }
+    }
+
+    #[test]
+    fn many_names_do_not_take_long() {
+        // With a look at all of those before for each it would take minutes.
+        let tools: Vec<_> = (0..200_000).map(|at| tool(&format!("a.{at}"))).collect();
+        let mut request = Request { tools, ..Request::default() };
+        let names = ToolNames::adapt(&mut request);
+        assert_eq!((names.sent.len(), names.told.len()), (200_000, 200_000));
+        for at in [0, 99_999, 199_999] {
+            names.restore(&mut request.tools[at].name);
+            assert_eq!(request.tools[at].name, format!("a.{at}"));
         }
     }
 

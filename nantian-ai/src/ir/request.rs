@@ -241,7 +241,8 @@ impl Message {
 
     /// How long the message is to be kept up to the block of this index.
     pub(crate) fn cached_up_to(&self, block: usize) -> Option<CacheLife> {
-        self.cache_points.iter().find(|point| point.block == block).map(|point| point.life)
+        let at = self.cache_points.partition_point(|point| point.block < block);
+        self.cache_points.get(at).filter(|point| point.block == block).map(|point| point.life)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The common form into a Converse request.
 
+use std::collections::HashSet;
+
 use super::content::{Names, Piece, write_cache_point};
 use super::extra::{Wishes, features};
 use super::family::Family;
@@ -178,13 +180,13 @@ struct Tools<'r> {
 
 impl<'r> Tools<'r> {
     fn of(request: &'r Request, family: Family, losses: &mut Losses) -> Self {
-        let mut called: Vec<&str> = Vec::new();
+        let mut known: HashSet<&str> = request.tools.iter().map(|tool| tool.name.as_str()).collect();
+        let mut called = Vec::new();
         for block in request.messages.iter().flat_map(|message| &message.content) {
             if let Block::ToolCall(call) = block
-                && !request.tools.iter().any(|tool| tool.name == call.name)
-                && !called.contains(&call.name.as_str())
+                && known.insert(&call.name)
             {
-                called.push(&call.name);
+                called.push(call.name.as_str());
             }
         }
         let choice = request.tool_choice.as_ref().filter(|_| !request.tools.is_empty());

@@ -65,6 +65,9 @@ fn read_thinking(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Thin
     })
 }
 
+/// Calls of one message, at most: each result is looked for among them.
+const MOST_OPEN: usize = 1_024;
+
 /// Gives calls without an id one, and results the id of the call that they answer.
 #[derive(Default)]
 struct Calls {
@@ -160,6 +163,9 @@ fn assistant(fields: &mut Fields, calls: &mut Calls, losses: &mut Losses) -> Res
                 return Err(Invalid::new("messages.tool_calls.function.arguments", problem));
             }
         };
+        if calls.open.len() == MOST_OPEN {
+            return Err(Invalid::new("messages.tool_calls", "holds too many calls"));
+        }
         let id = calls.called(call.text("id")?, &name);
         blocks.push(Block::ToolCall(ToolCall { id, name, arguments }));
         function.ignore(&["index"]);
