@@ -212,17 +212,16 @@ impl RedisDriver {
     }
 
     /// Tells the server what was used without it.
-    async fn report(&self) {
-        // What is sent in vain may arrive all the same: not while answers fail to come.
-        if !self.store.breaker.is_clean() {
-            return;
-        }
-        let owed = self.store.owed.take();
-        let mut corrections = owed.iter().filter_map(|(limiter, key)| {
-            let limiter = limiter.upgrade()?;
-            let report = limiter.family().report(limiter.family().now(), key.own())?;
-            let items = report.into_items();
-            Some(Correction::new(limiter, key.clone(), items))
+    pub(super) async fn report(&self) {
+        let mut corrections = self.store.owed.take().filter_map(|(family, key)| {
+            let family = family.upgrade()?;
+            // What is sent in vain may arrive all the same: not while answers fail to come.
+            if !self.store.breaker.is_clean() {
+                self.store.owed.note(&family, &key);
+                return None;
+            }
+            let items = family.report(family.now(), &key)?.into_items();
+            Some(Correction::new(family, key, items))
         });
         loop {
             let batch: Vec<_> = corrections.by_ref().take(BATCH).collect();

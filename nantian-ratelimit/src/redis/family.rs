@@ -8,11 +8,11 @@ use arc_swap::ArcSwap;
 
 use super::denials::{Denial, Denials};
 use super::script;
+use super::shared::SharedKey;
 use super::store::RedisStore;
 use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::error::Denied;
-use crate::key::Key;
 use crate::limiter::Limiter;
 use crate::policy::{Limit, Policy};
 
@@ -47,7 +47,7 @@ pub(super) struct Items(Vec<(Limit, i64)>);
 /// Use that the server is being told of. Dropped before it was delivered, it is owed again.
 pub(super) struct Report {
     family: Arc<Family>,
-    key: Key,
+    key: SharedKey,
     items: Items,
 }
 
@@ -106,8 +106,8 @@ impl Family {
         self.current.load().whole.now()
     }
 
-    /// Use that the server must be told of, from now on.
-    pub(super) fn remember_unreported(&self, now: Timestamp) {
+    /// The server must be told what `key` has used, from now on.
+    pub(super) fn remember_unreported(self: &Arc<Self>, now: Timestamp, key: &SharedKey) {
         let current = self.current.load();
         let longest = current.limits().map(|limit| {
             // A bucket, rounded up, and its debt.
@@ -116,32 +116,31 @@ impl Family {
         });
         let until = now.saturating_add(longest.max().unwrap_or_default());
         self.unreported_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
+        self.store.0.owed.note(self, key);
     }
 
     /// Takes the use of `key` that the server was not told of.
-    pub(super) fn report(self: &Arc<Self>, now: Timestamp, key: Key) -> Option<Report> {
-        // What is sent in vain may arrive all the same: not while answers fail to come.
-        if self.unreported_until.load(Ordering::Relaxed) <= now.as_nanos() || !self.store.0.breaker.is_clean()
-        {
+    pub(super) fn report(self: &Arc<Self>, now: Timestamp, key: &SharedKey) -> Option<Report> {
+        if self.unreported_until.load(Ordering::Relaxed) <= now.as_nanos() {
             return None;
         }
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.current.load();
-        let levels = current.unreported.levels_at(now, key);
+        let levels = current.unreported.levels_at(now, key.own());
         let used = levels.used().map(|(limit, used)| (limit, i64::try_from(used).unwrap_or(i64::MAX)));
         let items = Items::new(used);
         if items.is_empty() {
             return None;
         }
-        current.unreported.correct_at(now, key, |limit| -items.of(limit));
-        Some(Report { family: Arc::clone(self), key, items })
+        current.unreported.correct_at(now, key.own(), |limit| -items.of(limit));
+        Some(Report { family: Arc::clone(self), key: key.clone(), items })
     }
 
     /// Owes the server what `items` takes; what they give back refills by itself.
-    pub(super) fn owe(&self, key: Key, items: &Items) {
+    pub(super) fn owe(self: &Arc<Self>, key: &SharedKey, items: &Items) {
         let now = self.now();
-        self.current().unreported.correct_at(now, key, |limit| items.of(limit).max(0));
-        self.remember_unreported(now);
+        self.current().unreported.correct_at(now, key.own(), |limit| items.of(limit).max(0));
+        self.remember_unreported(now, key);
     }
 }
 
@@ -229,7 +228,7 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         if !self.items.is_empty() {
-            self.family.owe(self.key, &self.items);
+            self.family.owe(&self.key, &self.items);
         }
     }
 }
@@ -263,5 +262,24 @@ mod tests {
         assert!(family.unreported_until.load(Ordering::Relaxed) > family.now().as_nanos());
         let levels = family.current().unreported.levels_at(family.now(), key.own());
         assert_eq!(levels.used().map(|(_, used)| used).max(), Some(1500));
+    }
+
+    #[tokio::test]
+    async fn a_report_that_is_not_delivered_is_owed_again() {
+        let (store, driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+        let policy = Policy::builder().limit(Limit::tokens_per_hour(1000)).build().unwrap();
+        let limiter = store.limiter("quota", policy);
+        let (key, family) = (limiter.key(b"alice"), limiter.family());
+        drop(limiter.admit(key.clone(), Cost::tokens(100)).await);
+        assert_eq!(store.0.owed.take().count(), 1);
+        let report = family.report(family.now(), &key).expect("the server knows nothing of it");
+        assert_eq!(store.0.owed.take().count(), 0);
+        drop(report);
+        // While answers fail to come it is not told, and remembered all the same.
+        let _ = store.0.breaker.failed();
+        driver.report().await;
+        assert_eq!(store.0.owed.take().count(), 1);
+        let levels = family.current().unreported.levels_at(family.now(), key.own());
+        assert_eq!(levels.used().map(|(_, used)| used).max(), Some(100));
     }
 }

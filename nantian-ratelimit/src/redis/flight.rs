@@ -92,7 +92,7 @@ impl Orphan {
         let current = limiter.family().current();
         let items =
             Items::new(current.limits().map(|limit| (limit, difference(0, script::charge(limit, cost)))));
-        (!items.is_empty()).then(|| Correction::new(limiter, key, items))
+        (!items.is_empty()).then(|| Correction::new(Arc::clone(limiter.family()), key, items))
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::mem;
+use std::sync::Arc;
 
-use super::family::Items;
+use super::family::{Family, Items};
 use super::script::{self, Order};
 use super::shared::{SharedKey, SharedLimiter};
 use super::store::{Errand, Link};
@@ -40,7 +41,7 @@ pub(super) enum Charged {
 ///
 /// Dropped before it is done, what the server is owed is reported later; what it owes refills by itself.
 pub(super) struct Correction {
-    limiter: SharedLimiter,
+    family: Arc<Family>,
     key: SharedKey,
     /// What each limit is to take more, or less.
     items: Items,
@@ -87,8 +88,7 @@ impl SharedReservation {
                 if let Some(unreported) = unreported {
                     unreported.settle_once_at(now, settlement);
                     // It may have taken longer than what was charged at first takes to refill.
-                    self.0.limiter.family().remember_unreported(now);
-                    self.0.limiter.store().0.owed.note(&self.0.limiter, &self.0.key);
+                    self.0.limiter.family().remember_unreported(now, &self.0.key);
                 }
                 settlement.teach(self.0.limiter.whole().typical());
                 let settled = local.settle_once_at(now, settlement);
@@ -149,7 +149,7 @@ impl SharedReservation {
         }
         // What the driver does not take is owed.
         let _ = limiter.store().0.hand_over(Errand::Correct(Correction::new(
-            limiter.clone(),
+            Arc::clone(limiter.family()),
             key.clone(),
             items,
         )));
@@ -164,8 +164,8 @@ impl SharedReservation {
 // === impl Correction ===
 
 impl Correction {
-    pub(super) fn new(limiter: SharedLimiter, key: SharedKey, items: Items) -> Self {
-        Self { limiter, key, items }
+    pub(super) fn new(family: Arc<Family>, key: SharedKey, items: Items) -> Self {
+        Self { family, key, items }
     }
 
     /// Whether the levels are on this server.
@@ -181,15 +181,16 @@ impl Correction {
     /// What the server is told, in the terms of the newest policy: it forgets limits that it is not asked about.
     pub(super) fn order(&self) -> Order {
         let cost = Cost { requests: 0, tokens: 0 };
-        Order::new(self.limiter.family().current().limits(), cost, |limit| self.items.of(limit))
+        Order::new(self.family.current().limits(), cost, |limit| self.items.of(limit))
     }
 
     /// The server has carried it out: whoever waits may find room now.
     pub(super) fn done(mut self) {
         let items = mem::take(&mut self.items);
         if items.give_back() {
-            self.limiter.family().current().give_back(self.key.remote(), &items);
-            self.limiter.whole().lines().nudge(self.key.own());
+            let current = self.family.current();
+            current.give_back(self.key.remote(), &items);
+            current.whole.lines().nudge(self.key.own());
         }
     }
 }
@@ -197,8 +198,7 @@ impl Correction {
 impl Drop for Correction {
     fn drop(&mut self) {
         if !self.items.is_empty() {
-            self.limiter.family().owe(self.key.own(), &self.items);
-            self.limiter.store().0.owed.note(&self.limiter, &self.key);
+            self.family.owe(&self.key, &self.items);
         }
     }
 }
@@ -238,7 +238,7 @@ mod tests {
         let is_denied_after = |cost: Cost, used: [f64; 2], limit: &Limit| {
             current.denials.insert(key.remote(), Denial { cost, at, until, used: used.to_vec() });
             let items = Items::new([(limit, -1)].into_iter());
-            Correction::new(limiter.clone(), key.clone(), items).done();
+            Correction::new(Arc::clone(limiter.family()), key.clone(), items).done();
             current.denials.last(key.remote(), at).is_some()
         };
         let of_tokens = Cost { requests: 0, tokens: 1 };

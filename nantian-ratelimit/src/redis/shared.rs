@@ -1,7 +1,7 @@
 //! A policy whose levels are on a server.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::agreed::Agreed;
 use super::denials::Denial;
@@ -36,9 +36,6 @@ pub enum OnOutage {
     /// Nobody: every request is refused, with 503.
     Closed,
 }
-
-/// A limiter that may be gone.
-pub(super) struct WeakLimiter(Weak<Shared>);
 
 /// Whose levels a request uses: one digest for this process, another that all replicas have in common.
 ///
@@ -145,7 +142,9 @@ impl SharedLimiter {
             family.store.0.count_remembered();
             return Verdict::Denied(current.denied(now, &denial, cost));
         }
-        let report = family.report(now, key.own);
+        // What is sent in vain may arrive all the same: not while answers fail to come.
+        let is_clean = family.store.0.breaker.is_clean();
+        let report = if is_clean { family.report(now, &key) } else { None };
         let unreported = |limit: &Limit| report.as_ref().map_or(0, |report| report.items().of(limit));
         let order = Order::new(current.limits(), cost, unreported);
         let Ok(Answer { fits, used }) = Flight::new(self, link, &key, cost, order, report).await else {
@@ -178,8 +177,7 @@ impl SharedLimiter {
                 let local = local.reserve();
                 let unreported = current.unreported.admit_at(now, key.own, cost);
                 let unreported = unreported.ok().map(|unreported| unreported.reserve());
-                family.remember_unreported(now);
-                family.store.0.owed.note(self, key);
+                family.remember_unreported(now, key);
                 let levels = local.levels().clone();
                 let charged = Charged::Locally { local, unreported };
                 Verdict::Admitted(SharedReservation::new(self, key.clone(), cost, levels, charged))
@@ -204,10 +202,6 @@ impl SharedLimiter {
         (denial.at.saturating_add(wait) > now).then(|| current.denied(now, &denial, cost))
     }
 
-    pub(super) fn downgrade(&self) -> WeakLimiter {
-        WeakLimiter(Arc::downgrade(&self.0))
-    }
-
     /// The policy as it is, and where requests wait for it.
     pub(crate) fn whole(&self) -> &Limiter {
         &self.0.whole
@@ -227,14 +221,6 @@ impl fmt::Debug for SharedLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (policy, store) = (self.policy(), self.store());
         f.debug_struct("SharedLimiter").field("policy", policy).field("store", store).finish_non_exhaustive()
-    }
-}
-
-// === impl WeakLimiter ===
-
-impl WeakLimiter {
-    pub(super) fn upgrade(&self) -> Option<SharedLimiter> {
-        self.0.upgrade().map(SharedLimiter)
     }
 }
 
