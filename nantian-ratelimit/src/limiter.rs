@@ -209,9 +209,15 @@ impl Limiter {
 
     /// [`Limiter::with_policy`] at a given time.
     pub fn with_policy_at(&self, now: Timestamp, policy: Policy) -> Self {
+        let next = self.succeeded_by(now, policy);
+        next.lines().nudge_all();
+        next
+    }
+
+    /// [`Limiter::with_policy_at`], for whoever wakes those that wait.
+    pub(crate) fn succeeded_by(&self, now: Timestamp, policy: Policy) -> Self {
         let lineage = &self.0.lineage;
         let ledger = lineage.succeed(now, &policy);
-        lineage.lines.nudge_all();
         Self(Arc::new(Bound { policy, ledger, lineage: Arc::clone(lineage) }))
     }
 

@@ -94,10 +94,12 @@ impl Family {
     pub(super) fn change(&self, policy: Policy) -> Limiter {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.current.load();
-        let whole = current.whole.with_policy(policy);
+        let whole = current.whole.succeeded_by(current.whole.now(), policy);
         let next =
             Current { whole: whole.clone(), ..current.shared_among(self.store.0.replicas(), whole.policy()) };
         self.current.store(Arc::new(next));
+        // Whoever wakes asks by what is current.
+        whole.lines().nudge_all();
         whole
     }
 
@@ -241,7 +243,13 @@ fn share_of(policy: &Policy, replicas: u32) -> Policy {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Wake};
+    use std::time::Duration;
+
     use super::*;
+    use crate::line::Line;
+    use crate::policy::Queue;
     use crate::redis::{RedisStore, Verdict};
     use crate::{Cost, Settlement};
 
@@ -281,5 +289,32 @@ mod tests {
         assert_eq!(store.0.owed.take().count(), 1);
         let levels = family.current().unreported.levels_at(family.now(), key.own());
         assert_eq!(levels.used().map(|(_, used)| used).max(), Some(100));
+    }
+
+    /// Notes the amount of the limit that was current when it was woken.
+    struct Waiter(Arc<Family>, Mutex<Vec<u64>>);
+
+    impl Wake for Waiter {
+        fn wake(self: Arc<Self>) {
+            let amounts = self.0.current().limits().map(Limit::max).collect::<Vec<_>>();
+            self.1.lock().unwrap().extend(amounts);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_are_woken_once_a_new_policy_is_there() {
+        let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+        let policy = |max| Policy::builder().limit(Limit::requests_per_minute(max)).build().unwrap();
+        let limiter = store.limiter("quota", policy(2));
+        let (key, whole) = (limiter.key(b"alice").own(), limiter.whole().clone());
+        let line = Line { key, is_opening: false };
+        let place = whole.lines().join(line, 0, &Queue::default()).unwrap();
+        let denies = || std::future::ready(Err::<(), _>(whole.denial(key, Cost::REQUEST)));
+        let mut waiting = pin!(place.wait(Duration::from_secs(60), Duration::from_secs(60), denies));
+        let waiter = Arc::new(Waiter(Arc::clone(limiter.family()), Mutex::default()));
+        let waker = Arc::clone(&waiter).into();
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        limiter.with_policy(policy(6000));
+        assert_eq!(*waiter.1.lock().unwrap(), [6000]);
     }
 }
