@@ -217,7 +217,7 @@ impl Decider {
                 let limiter = self.limiter();
                 let levels = limiter.levels_at(limiter.now(), asking.claim.key());
                 let (column, wait) = levels.shortage(ONE)?;
-                Some(Denied::new(levels, column, Some(wait)))
+                Some(Denied::new(levels, column, wait))
             }
         }
     }

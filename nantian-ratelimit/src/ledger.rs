@@ -146,7 +146,7 @@ impl Ledger {
     }
 
     /// The limit that denies all, whatever is left.
-    fn closed_to(&self, cost: Cost) -> Option<usize> {
+    pub(crate) fn closed_to(&self, cost: Cost) -> Option<usize> {
         self.columns.iter().position(|column| column.is_closed() && column.counted(cost) > 0)
     }
 

@@ -51,10 +51,13 @@ impl Levels {
         self.iter().reduce(|tightest, level| if level.is_tighter_than(&tightest) { level } else { tightest })
     }
 
-    /// Which limit lacks room for `cost`, and how long, if one does: the one that does longest.
-    pub(crate) fn shortage(&self, cost: Cost) -> Option<(usize, Duration)> {
+    /// Which limit lacks room for `cost`, and how long, if one does: the one that does longest. `None` is for ever.
+    pub(crate) fn shortage(&self, cost: Cost) -> Option<(usize, Option<Duration>)> {
+        if let Some(column) = self.ledger.closed_to(cost) {
+            return Some((column, None));
+        }
         let (column, until) = self.ledger.longest_wait(&self.tats, self.now, cost)?;
-        Some((column, until.since(self.now)))
+        Some((column, Some(until.since(self.now))))
     }
 
     /// Items in use of each limit, rounded up.

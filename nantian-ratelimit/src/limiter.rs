@@ -186,12 +186,13 @@ impl Limiter {
         }
     }
 
-    /// The denial of a request that comes too late in its line: with the time until there is room, or a second if there is.
+    /// The denial of a request that comes too late in its line: with the time until there is room, if there ever is, or a second if
+    /// there is now.
     pub(crate) fn denial(&self, key: Key, cost: Cost) -> Denied {
         const NEXT_TURN: Duration = Duration::from_secs(1);
         let levels = self.levels_at(self.now(), key);
-        let (column, wait) = levels.shortage(cost).unwrap_or((0, NEXT_TURN));
-        Denied::new(levels, column, Some(wait))
+        let (column, wait) = levels.shortage(cost).unwrap_or((0, Some(NEXT_TURN)));
+        Denied::new(levels, column, wait)
     }
 
     /// Where requests wait.

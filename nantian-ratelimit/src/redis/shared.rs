@@ -198,8 +198,12 @@ impl SharedLimiter {
         let (current, now) = (self.0.family.current(), self.0.family.now());
         let denial = current.denials.last(key.remote, now)?;
         let levels = current.whole.levels_of(denial.at, &denial.used);
-        let (_, wait) = levels.shortage(cost)?;
-        (denial.at.saturating_add(wait) > now).then(|| current.denied(now, &denial, cost))
+        match levels.shortage(cost)? {
+            (column, None) => Some(Denied::new(levels, column, None)),
+            (_, Some(wait)) => {
+                (denial.at.saturating_add(wait) > now).then(|| current.denied(now, &denial, cost))
+            }
+        }
     }
 
     /// The policy as it is, and where requests wait for it.

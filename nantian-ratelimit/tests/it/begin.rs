@@ -108,6 +108,25 @@ async fn a_limit_of_no_tokens_needs_no_body_to_deny() {
     assert!(!refused.headers().contains_key("retry-after"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_comes_to_allow_no_tokens_denies_at_once_and_for_ever() {
+    let policy = |tokens| {
+        let builder = Policy::builder().limit(Limit::tokens_per_minute(tokens));
+        builder.on_limit(OnLimit::Queue(Queue::default())).build().unwrap()
+    };
+    let limiter = Limiter::builder(policy(1000)).clock(Paused(Instant::now())).build();
+    let before = RateLimitLayer::new(limiter.clone());
+    assert_eq!(journey(slice::from_ref(&before), 500).await.status(), 200);
+    let after = RateLimitLayer::new(limiter.with_policy(policy(0)));
+    for layer in [before, after] {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        let refused = timeout(Duration::ZERO, layer.begin(&mut parts)).await.expect("it does not wait");
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.status(), 429);
+        assert!(!refused.headers().contains_key("retry-after"));
+    }
+}
+
 #[tokio::test]
 async fn what_is_denied_in_either_step_costs_nothing_anywhere() {
     let (outer, inner) = (per_minute(10, 1000), per_minute(10, 100));
