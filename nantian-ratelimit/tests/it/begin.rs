@@ -213,6 +213,35 @@ async fn those_that_wait_for_requests_hold_no_body_and_stand_in_nobodys_way() {
     assert_eq!(started.elapsed(), Duration::ZERO);
 }
 
+#[tokio::test(start_paused = true)]
+async fn those_whose_bodies_are_still_to_be_read_have_places_of_their_own() {
+    let policy = Policy::builder()
+        .limit(Limit::requests_per_minute(3))
+        .limit(Limit::tokens_per_minute(60))
+        .on_limit(OnLimit::Queue(Queue::default().with_places(1, 10)));
+    let limiter = Limiter::builder(policy.build().unwrap()).clock(Paused(Instant::now())).build();
+    let layer = RateLimitLayer::new(limiter.clone());
+    let mut read: Vec<_> = (0..3).map(|_| Request::new(()).into_parts().0).collect();
+    for parts in &mut read {
+        layer.begin(parts).await.unwrap();
+    }
+    let mut context = Context::from_waker(Waker::noop());
+    let mut late: Vec<_> = (0..2).map(|_| Request::new(()).into_parts().0).collect();
+    let mut opening: Vec<_> = late.iter_mut().map(|parts| Box::pin(layer.begin(parts))).collect();
+    let is_waiting = opening.iter_mut().map(|begin| begin.as_mut().poll(&mut context).is_pending());
+    assert_eq!(is_waiting.collect::<Vec<_>>(), [true, false]);
+    let mut rest: Vec<_> = [60, 10, 10]
+        .into_iter()
+        .zip(read)
+        .map(|(tokens, mut parts)| {
+            parts.extensions.insert(EstimatedTokens(tokens));
+            Box::pin(layer.layer(service_fn(echo)).oneshot(Request::from_parts(parts, ())))
+        })
+        .collect();
+    let is_waiting = rest.iter_mut().map(|answer| answer.as_mut().poll(&mut context).is_pending());
+    assert_eq!(is_waiting.collect::<Vec<_>>(), [false, true, false]);
+}
+
 /// The whole way of a request, given up after any number of polls. Whoever leaves a line has cost nothing, whoever was taken has
 /// made a request; tokens are charged with the decision on them.
 #[tokio::test(start_paused = true)]
