@@ -17,7 +17,7 @@ use crate::scope::ScopePart;
 /// | client | told by | body |
 /// |---|---|---|
 /// | gRPC | `Content-Type: application/grpc…` | none: status 200 with `grpc-status: 8` (RESOURCE_EXHAUSTED), as gRPC demands |
-/// | Anthropic | the header `anthropic-version`, or `/v1/messages` at the end of the path or above it | `rate_limit_error` |
+/// | Anthropic | the header `anthropic-version`, or a path that ends in `/messages` or `/messages/count_tokens`, or has `/v1/messages/`; not the messages of OpenAI's `threads` and `completions` | `rate_limit_error` |
 /// | Ollama | a path that ends in `/api/chat`, `/api/generate`, `/api/embed` or `/api/embeddings` | `error` |
 /// | OpenAI | a path with a segment `v1` | `rate_limit_exceeded` |
 /// | others | | a problem document, as [`ProblemJson`] writes it |
@@ -106,10 +106,11 @@ impl Dialect {
         let path = request.uri.path().trim_end_matches('/');
         let mut segments = path.split('/').skip(1);
         let ends_in = |wanted: &[&str]| wanted.iter().any(|end| path.ends_with(end));
-        if request.headers.contains_key("anthropic-version")
-            || ends_in(&["/messages", "/messages/count_tokens"])
-            || path.contains("/v1/messages/")
-        {
+        let has_messages =
+            ends_in(&["/messages", "/messages/count_tokens"]) || path.contains("/v1/messages/");
+        // Those of OpenAI's threads and stored completions are a part of these.
+        let is_part = segments.clone().any(|segment| matches!(segment, "threads" | "completions"));
+        if request.headers.contains_key("anthropic-version") || (has_messages && !is_part) {
             Some(Self::Anthropic)
         } else if ends_in(&["/api/chat", "/api/generate", "/api/embed", "/api/embeddings"]) {
             Some(Self::Ollama)

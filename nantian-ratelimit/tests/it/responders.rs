@@ -53,7 +53,14 @@ async fn a_refusal_is_in_the_words_of_the_clients_api() {
                 .starts_with(r#"{"type":"error","error":{"type":"rate_limit_error","message":"rate limit"#)
         );
     }
-    for path in ["/chat/completions", "/openai/deployments/x/chat/completions/", "/embeddings"] {
+    for path in [
+        "/chat/completions",
+        "/openai/deployments/x/chat/completions/",
+        "/embeddings",
+        "/v1/threads/thread_1/messages",
+        "/v1/threads/thread_1/messages/msg_1",
+        "/v1/chat/completions/chatcmpl-1/messages",
+    ] {
         let (_, body) = second_answer(requests(), || post(path)).await;
         assert!(body.starts_with(r#"{"error":{"message":"rate limit"#), "{path}: {body}");
     }
