@@ -205,7 +205,7 @@ impl StreamContext {
         let visiting = Visiting { cell: guard, exchange, call, context };
         match visiting.begin(lease.slot()) {
             Begun::Over(visited) => {
-                let (visit, guard) = self.conclude(index, call.phase(), visited);
+                let (visit, guard) = self.conclude(direction, index, call.phase(), visited);
                 *cell = guard;
                 visit
             }
@@ -220,11 +220,21 @@ impl StreamContext {
     }
 
     /// Takes back what a call had, and looks at what the guest did.
-    fn conclude(&mut self, index: usize, phase: Phase, visited: Visited) -> (Visit, Option<CellGuard>) {
+    fn conclude(
+        &mut self,
+        direction: Direction,
+        index: usize,
+        phase: Phase,
+        visited: Visited,
+    ) -> (Visit, Option<CellGuard>) {
         let Visited { mut cell, exchange, result, expects_calls, .. } = visited;
         self.exchange = exchange;
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.notify();
+            // What it has let go so far is not what its verdict holds.
+            if let Some(side) = exchange.side(index, direction) {
+                side.is_continued = false;
+            }
         }
         if let Some(member) = self.members.get_mut(index) {
             member.expects_calls = expects_calls;
@@ -274,7 +284,7 @@ impl StreamContext {
         let visited = ready!(polled);
         let Some(ongoing) = self.calls.running.take() else { return Poll::Ready(()) };
         let Ongoing { direction, index, call, .. } = *ongoing;
-        let (visit, cell) = self.conclude(index, call.phase(), visited);
+        let (visit, cell) = self.conclude(direction, index, call.phase(), visited);
         drop(cell);
         self.exchange = None;
         *self.calls.concluded(direction) = Some(Box::new(Concluded { index, call, visit }));

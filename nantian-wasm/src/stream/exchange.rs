@@ -337,7 +337,7 @@ impl Exchange {
         self.undo = Undo { wanted: undo, ..Undo::default() };
     }
 
-    /// Lets the held message of a direction go, if it is held.
+    /// Lets the held message of a direction go, if it is held or turns out to be.
     pub(crate) fn resume(&mut self, direction: Direction) {
         let Some(seat) = self.own() else { return };
         // Whichever way is continued, the request is out of the guest's hands then, as it is in Envoy.
@@ -347,6 +347,8 @@ impl Exchange {
         if side.pause.is_held() {
             side.pause = Pause::Over;
             self.is_touched = true;
+        } else {
+            side.is_continued = true;
         }
     }
 

@@ -213,10 +213,10 @@ impl StreamContext {
         }
     }
 
-    /// Notes that a guest holds a message.
+    /// Notes that a guest holds a message, which it may have let go by now: others ran between its callback's end and this.
     pub(super) fn pause(&mut self, index: usize, direction: Direction, until: u64) {
         if let Some(side) = self.side(index, direction) {
-            side.pause = Pause::Until(until);
+            side.pause = if side.is_continued { Pause::Over } else { Pause::Until(until) };
         }
         self.set_holds(index, direction, true);
     }

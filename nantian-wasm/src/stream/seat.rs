@@ -48,6 +48,8 @@ pub(crate) struct Side {
     /// Bytes behind them that are no whole event yet, where the guest sees whole events.
     pub(super) events: Events,
     pub(crate) pause: Pause,
+    /// The guest has let the message go since its last callback ended, whose verdict may be to hold it.
+    pub(crate) is_continued: bool,
     /// The headers wait for a body callback to let them go.
     pub(crate) waits_for_body: bool,
     /// The guest has written a content-length, which says that the body will not keep the one it has.

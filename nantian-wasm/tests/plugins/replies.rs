@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -36,12 +36,13 @@ impl Host for Answering {
     }
 }
 
-/// A guest that makes a call-out and holds the message in the callback `HELD`, does `REPLY` when one returns, and logs the
-/// status of the response at its end.
+/// A guest that makes a call-out and does `MORE` before it holds the message in the callback `HELD`, does `REPLY` when one
+/// returns, and logs the status of the response at its end.
 const ASKING: &str = r#"(module
     (import "env" "proxy_http_call" (func $http_call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_call_foreign_function" (func $foreign (param i32 i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
+    (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
     (import "env" "proxy_send_local_response" (func $respond (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_get_header_map_value" (func $value (param i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
@@ -61,7 +62,7 @@ const ASKING: &str = r#"(module
             (br_if $more (local.get $milliseconds))))
     (func $answer (drop (call $respond (i32.const 418) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
         (i32.const 0) (i32.const 0) (i32.const -1))))
-    (func (export "HELD") (param i32 i32 i32) (result i32) (call $call) (i32.const 1))
+    (func (export "HELD") (param i32 i32 i32) (result i32) (call $call) MORE (i32.const 1))
     (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
         (drop (call $become (i32.const 2)))
         REPLY)
@@ -71,8 +72,12 @@ const ASKING: &str = r#"(module
     (func (export "proxy_on_delete") (param i32) (drop (call $log (i32.const 2) (i32.const 100) (i32.const 4)))))"#;
 
 fn asking(held: &str, reply: &str) -> (Plugin, Arc<Answering>) {
+    asking_and(held, "", reply)
+}
+
+fn asking_and(held: &str, more: &str, reply: &str) -> (Plugin, Arc<Answering>) {
     let engine = Engine::new().unwrap();
-    let text = ASKING.replace("HELD", held).replace("REPLY", reply);
+    let text = ASKING.replace("HELD", held).replace("MORE", more).replace("REPLY", reply);
     let module = Module::compile(&engine, &wat::parse_str(text).unwrap(), None).unwrap();
     let mut config = PluginConfig::new("asks");
     config.instances = NonZeroUsize::new(1);
@@ -303,5 +308,68 @@ fn what_comes_of_a_body_while_its_headers_are_held_is_shown_as_one_part() {
         });
         let lines: Vec<_> = lines.iter().map(|line| line.trim_start_matches("holds: ")).collect();
         assert_eq!(lines, expected);
+    }
+}
+
+/// Takes a step until it is no longer pending.
+fn passed(
+    stream: &mut StreamContext,
+    mut step: impl FnMut(&mut StreamContext) -> Action,
+    poll: impl Fn(&mut StreamContext, &mut Context<'_>) -> Poll<()>,
+) -> Action {
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        match step(stream) {
+            Action::Pending => {
+                let is_ready = (0..10).any(|_| poll(stream, &mut context).is_ready());
+                assert!(is_ready, "waits for what has come already");
+            }
+            action => return action,
+        }
+    }
+}
+
+#[test]
+fn message_is_let_go_by_a_reply_that_comes_before_its_guest_has_said_that_it_holds_it() {
+    for (callback, direction) in [
+        ("proxy_on_request_headers", 0),
+        ("proxy_on_request_body", 0),
+        ("proxy_on_response_headers", 1),
+        ("proxy_on_response_body", 1),
+    ] {
+        for milliseconds in 1..=3 {
+            let toil = format!("(call $toil (i32.const {milliseconds}))");
+            let reply = format!("(drop (call $continue (i32.const {direction})))");
+            let (plugin, _) = asking_and(callback, &toil, &reply);
+            let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
+            let mut request = Request::new(()).into_parts().0;
+            let mut response = Response::new(()).into_parts().0;
+            let [mut sent, mut received] = [Bytes::from_static(b"ping"), Bytes::from_static(b"pong")];
+            let actions = [
+                passed(
+                    &mut stream,
+                    |stream| stream.on_request_headers(&mut request, false),
+                    StreamContext::poll_request,
+                ),
+                passed(
+                    &mut stream,
+                    |stream| stream.on_request_body(&mut sent, true),
+                    StreamContext::poll_request,
+                ),
+                passed(
+                    &mut stream,
+                    |stream| stream.on_response_headers(&mut response, false),
+                    StreamContext::poll_response,
+                ),
+                passed(
+                    &mut stream,
+                    |stream| stream.on_response_body(&mut received, true),
+                    StreamContext::poll_response,
+                ),
+            ];
+            let have_passed = actions.iter().all(|action| matches!(action, Action::Continue));
+            assert!(have_passed, "{callback}: {actions:?}");
+            assert_eq!((&sent[..], &received[..]), (&b"ping"[..], &b"pong"[..]));
+        }
     }
 }
