@@ -112,4 +112,9 @@ impl CompiledRule {
     pub(crate) fn needs_info(&self) -> bool {
         self.needs_info
     }
+
+    /// Whether it is one of a GRPCRoute.
+    pub(crate) fn is_of_calls(&self) -> bool {
+        self.place.id.kind == ir::RouteKind::Grpc
+    }
 }

@@ -17,7 +17,6 @@ use super::{
 use crate::{
     body::{Body, BoxError},
     filter::{Mirror, MirrorLayer, RetryLayer, TimeoutLayer},
-    ir::RouteKind,
     metrics::RouteMetrics,
     observe::{AccessLog, ObserveLayer, ObservedBody},
     policy,
@@ -68,7 +67,7 @@ pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
 
 /// The time of a rule; calls of gRPC have that of their clients.
 fn time(rule: &CompiledRule) -> Option<TimeoutLayer> {
-    let of_calls = (rule.place.id.kind == RouteKind::Grpc).then(TimeoutLayer::of_calls);
+    let of_calls = rule.is_of_calls().then(TimeoutLayer::of_calls);
     rule.timeout.map(TimeoutLayer::new).or(of_calls)
 }
 

@@ -122,6 +122,10 @@ impl Edge {
         if upgrades {
             parts.headers.remove(header::UPGRADE);
         }
+        if let (true, Some(pace)) = (found.is_of_calls, &pace) {
+            // Both sides of a call speak when they like, also before the head of its response.
+            pace.free();
+        }
         let body = self.body(incoming, pace);
         Ok(found.service.call(Request::from_parts(parts, body)))
     }
@@ -250,10 +254,6 @@ impl Service<Request<Incoming>> for Edge {
         let is_grpc = grpc::is_call(request.version(), request.headers());
         let mut pace = self.streams.as_ref().map(|streams| {
             let pace = self.worker.connections.pace();
-            if is_grpc {
-                // Both sides of a call speak when they like, also before the head of its response.
-                pace.free();
-            }
             streams.announce(Rc::clone(&pace));
             pace
         });

@@ -24,6 +24,8 @@ pub(crate) struct Found<'a> {
     pub(crate) service: &'a RouteService,
     /// Whether some stage asks for a [`RequestInfo`](crate::listen::RequestInfo).
     pub(crate) needs_info: bool,
+    /// Whether it is one of a GRPCRoute.
+    pub(crate) is_of_calls: bool,
 }
 
 impl LocalSnapshot {
@@ -39,7 +41,7 @@ impl LocalSnapshot {
         let rule = self.shared.rule(index)?;
         let cell = self.rules.get(usize::try_from(index.0).ok()?)?;
         let service = cell.get_or_init(|| stack::rule(rule, &self.context));
-        Some(Found { service, needs_info: rule.needs_info() })
+        Some(Found { service, needs_info: rule.needs_info(), is_of_calls: rule.is_of_calls() })
     }
 
     /// Answers a request that no rule matches.

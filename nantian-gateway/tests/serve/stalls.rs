@@ -213,8 +213,13 @@ async fn a_call_of_grpc_may_be_silent_before_its_head() {
         Response::new(request.into_body().map_err(|_| unreachable!()))
     })
     .await;
-    let world = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]);
-    let gateway = impatient(world).await;
+    let route = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls, namespace: demo}
+spec: {parentRefs: [{name: demo}], rules: [{backendRefs: [{name: a, port: 80}]}]}
+";
+    let gateway = impatient(World::new().h2c_service("a", &backend).manifest("route", route)).await;
     let mut client = client(&gateway).await;
     let (parts, mut request) = upload("/watch.Service/Watch");
     request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());

@@ -138,7 +138,8 @@ impl Standing {
         is_suspected
     }
 
-    /// Whether the caller's request is the one that shows how the endpoint is; those that were there before tell nothing.
+    /// Whether the caller's request may go there to show how the endpoint is; those that were there before are no reason
+    /// to wait, for they may have told all they will.
     pub(crate) fn begin_probe(&self) -> bool {
         !self.is_probed.swap(true, Ordering::Relaxed)
     }
