@@ -275,10 +275,10 @@ mod tests {
     #[tokio::test]
     async fn a_report_that_is_not_delivered_is_owed_again() {
         let (store, driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
-        let policy = Policy::builder().limit(Limit::tokens_per_hour(1000)).build().unwrap();
+        let policy = Policy::builder().limit(Limit::tokens_per_hour(10)).build().unwrap();
         let limiter = store.limiter("quota", policy);
         let (key, family) = (limiter.key(b"alice"), limiter.family());
-        drop(limiter.admit(key.clone(), Cost::tokens(100)).await);
+        drop(limiter.admit(key.clone(), Cost::tokens(10)).await);
         assert_eq!(store.0.owed.take().count(), 1);
         let report = family.report(family.now(), &key).expect("the server knows nothing of it");
         assert_eq!(store.0.owed.take().count(), 0);
@@ -288,7 +288,7 @@ mod tests {
         driver.report().await;
         assert_eq!(store.0.owed.take().count(), 1);
         let levels = family.current().unreported.levels_at(family.now(), key.own());
-        assert_eq!(levels.used().map(|(_, used)| used).max(), Some(100));
+        assert_eq!(levels.used().map(|(_, used)| used).max(), Some(10));
     }
 
     /// Notes the amount of the limit that was current when it was woken.
