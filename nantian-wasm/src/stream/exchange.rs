@@ -344,11 +344,10 @@ impl Exchange {
         seat.request.has_headers = false;
         seat.request.has_trailers = false;
         let side = seat.side(direction);
+        side.is_continued = true;
         if side.pause.is_held() {
             side.pause = Pause::Over;
             self.is_touched = true;
-        } else {
-            side.is_continued = true;
         }
     }
 

@@ -373,3 +373,25 @@ fn message_is_let_go_by_a_reply_that_comes_before_its_guest_has_said_that_it_hol
         }
     }
 }
+
+#[test]
+fn body_is_let_go_by_a_reply_that_comes_before_its_guest_has_said_that_it_holds_the_next_part_too() {
+    let second = "(i32.store (i32.const 16) (i32.add (i32.load (i32.const 16)) (i32.const 1)))
+        (if (i32.eq (i32.load (i32.const 16)) (i32.const 2)) (then (drop (call $continue (i32.const 0)))))";
+    let (plugin, _) = asking_and("proxy_on_request_body", "(call $toil (i32.const 3))", second);
+    let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
+    let mut request = Request::new(()).into_parts().0;
+    assert!(matches!(stream.on_request_headers(&mut request, false), Action::Continue));
+    let mut sent = Vec::new();
+    for (part, end) in [("pi", false), ("ng", true)] {
+        let mut chunk = Bytes::from_static(part.as_bytes());
+        let action = passed(
+            &mut stream,
+            |stream| stream.on_request_body(&mut chunk, end),
+            StreamContext::poll_request,
+        );
+        assert!(matches!(action, Action::Continue), "{action:?}");
+        sent.push(chunk);
+    }
+    assert_eq!(sent, ["", "ping"]);
+}
