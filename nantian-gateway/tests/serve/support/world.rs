@@ -234,7 +234,7 @@ impl Running {
         self.admin("/config").await.json()
     }
 
-    /// The condition of this kind that `/config` shows for an object.
+    /// The condition of this kind that `/config` shows for an object, once there is one.
     pub(crate) async fn condition(&self, object: &str, kind: &str) -> Value {
         fn find<'a>(value: &'a Value, kind: &str) -> Option<&'a Value> {
             match value {
@@ -244,11 +244,13 @@ impl Running {
                 _ => None,
             }
         }
-        let config = self.config().await;
-        let status = &config["conditions"][object];
-        find(status, kind)
-            .unwrap_or_else(|| panic!("no {kind} of {object} in {}", config["conditions"]))
-            .clone()
+        let mut found = None;
+        eventually(&format!("there is {kind} of {object}"), async || {
+            found = find(&self.config().await["conditions"][object], kind).cloned();
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
     }
 
     /// The value of a metric, by its name and labels as they are written.
