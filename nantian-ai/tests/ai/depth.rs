@@ -7,18 +7,10 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use nantian_ai::codec::StreamDecoder;
 use nantian_ai::ir::Event;
 use nantian_ai::usage::{End, Meter};
-use nantian_ai::{Dialect, RequestFacts, Surface};
+use nantian_ai::{RequestFacts, Surface};
 
 use crate::support::{Upstream, events, json, layer, openai, post, send, stream_chat};
-
-const PROVIDERS: [Dialect; 6] = [
-    Dialect::Anthropic,
-    Dialect::Bedrock,
-    Dialect::Gemini,
-    Dialect::Ollama,
-    Dialect::OpenAi,
-    Dialect::Responses,
-];
+use crate::troubles::PROVIDERS;
 
 /// What opens a level, and what closes it. Values of some names are carried as text and read apart.
 const LEVELS: [(&str, &str); 9] = [

@@ -8,14 +8,14 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use http_body::{Body, Frame};
+use http_body::Body;
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
     Action, BodyError, Engine, FailurePolicy, Plugin, RequestBody, StreamContext, StreamInfo, WasmLayer,
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Frames, data, frames, guest, plugin_of};
+use crate::support::{Frames, ThenSilent, data, frames, guest, plugin_of};
 
 const HOLDS: u8 = 1;
 const ANSWERS: u8 = 0x10;
@@ -115,21 +115,6 @@ fn what_a_plugin_held_goes_on_at_once_when_it_fails_open_elsewhere() {
         let mut chunk = Bytes::new();
         assert!(matches!(stream.on_request_body(&mut chunk, false), Action::Continue));
         assert_eq!((&chunk[..], poll_request(&mut stream)), (&b"secret"[..], Poll::Pending), "and once");
-    }
-}
-
-/// Has one part now, and nothing more for ever.
-struct ThenSilent(Option<Frame<Bytes>>);
-
-impl Body for ThenSilent {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.take().map_or(Poll::Pending, |frame| Poll::Ready(Some(Ok(frame))))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
@@ -17,7 +17,9 @@ use nantian_wasm::{
 use proptest::prelude::*;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Frames, configured, data, exchange, frames, get, guest, plugin, plugin_of, send};
+use crate::support::{
+    Frames, ThenSilent, configured, data, exchange, frames, get, guest, plugin, plugin_of, send,
+};
 
 fn metric(plugin: &Plugin, name: &str) -> u64 {
     plugin.status().metrics.iter().find(|metric| metric.name == name).map_or(0, |metric| metric.value)
@@ -121,29 +123,11 @@ fn i7_a_dead_instance_and_its_successor_are_not_entered_by_its_streams() {
     assert_eq!(metric(&plugin, "trace"), trace, "no callback was called since");
 }
 
-/// Has one event now, and the next never.
-struct OneEvent(bool);
-
-impl Body for OneEvent {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if std::mem::replace(&mut self.0, false) {
-            return Poll::Ready(Some(Ok(data("data: 1\n\n"))));
-        }
-        Poll::Pending
-    }
-}
-
 #[tokio::test]
 async fn i8_the_first_event_does_not_wait_for_the_second() {
     let inner = service_fn(async |_: Request<_>| {
         let response = Response::builder().header("content-type", "text/event-stream");
-        Ok::<_, Infallible>(response.body(OneEvent(true)).unwrap())
+        Ok::<_, Infallible>(response.body(ThenSilent(Some(data("data: 1\n\n")))).unwrap())
     });
     let service = WasmLayer::new([configured("body", b"u"), configured("body", b"u")]).layer(inner);
     let mut body = pin!(service.oneshot(get("/")).await.unwrap().into_body());

@@ -48,6 +48,21 @@ impl Body for Frames {
     }
 }
 
+/// Has one part now, and nothing more for ever.
+pub(crate) struct ThenSilent(pub(crate) Option<Frame<Bytes>>);
+
+impl Body for ThenSilent {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.take().map_or(Poll::Pending, |frame| Poll::Ready(Some(Ok(frame))))
+    }
+}
+
 /// The bytes of a guest in `tests/guests`.
 pub(crate) fn guest(name: &str) -> Vec<u8> {
     wat::parse_file(format!("{}/tests/guests/{name}.wat", env!("CARGO_MANIFEST_DIR"))).unwrap()

@@ -64,15 +64,9 @@ mod tests {
         let estimate = |extension: Option<EstimatedTokens>, typical: u64| {
             let request = Request::post("/v1/messages").header("content-length", "4000");
             let (mut request, ()) = request.body(()).unwrap().into_parts();
-            request.extensions.extend(
-                extension
-                    .map(|extension| {
-                        let mut extensions = http::Extensions::new();
-                        extensions.insert(extension);
-                        extensions
-                    })
-                    .unwrap_or_default(),
-            );
+            if let Some(extension) = extension {
+                request.extensions.insert(extension);
+            }
             costs(false).estimate(&request, typical).tokens
         };
         assert_eq!(estimate(None, 0), 2024);

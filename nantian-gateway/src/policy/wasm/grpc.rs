@@ -87,24 +87,34 @@ pub(super) fn open(
         let exchange = exchange(client, &balancer, call, outgoing, &replies, is_unary);
         let timed = async {
             match limit {
-                Some(limit) => timeout(limit, exchange).await.unwrap_or_else(|_| Ended {
-                    status: DEADLINE_EXCEEDED,
-                    message: "deadline exceeded".to_owned(),
-                }),
+                Some(limit) => timeout(limit, exchange)
+                    .await
+                    .unwrap_or_else(|_| failed(DEADLINE_EXCEEDED, "deadline exceeded".to_owned())),
                 None => exchange.await,
             }
         };
-        tokio::select! {
-            ended = timed => replies.close(ended.status, ended.message),
-            overflow = cancelled => if overflow.is_ok() {
-                replies.close(RESOURCE_EXHAUSTED, format!("more than {MAX_WAITING} messages wait to be sent"));
-            }
+        let (ended, trailers) = tokio::select! {
+            ended = timed => ended,
+            overflow = cancelled => match overflow {
+                Ok(()) => failed(RESOURCE_EXHAUSTED, format!("more than {MAX_WAITING} messages wait to be sent")),
+                Err(_) => return,
+            },
+        };
+        // As in Envoy, a stream that ends without trailers is told of empty ones before it ends.
+        if !is_unary {
+            replies.trailing_metadata(trailers);
         }
+        replies.close(ended.status, ended.message);
     });
     Box::new(Sending { messages: (!is_unary).then_some(messages), overflow: Some(overflow) })
 }
 
-/// Makes a call. As in Envoy, a stream that ends without trailers is told of empty ones before it ends.
+/// The end of a call that failed before its trailers.
+fn failed(status: u32, message: String) -> (Ended, HeaderMap) {
+    (Ended { status, message }, HeaderMap::new())
+}
+
+/// Makes a call; how it ended, and its trailers.
 async fn exchange(
     client: Client,
     balancer: &Balancer<Destination>,
@@ -112,24 +122,7 @@ async fn exchange(
     outgoing: mpsc::Receiver<Bytes>,
     replies: &GrpcReplies,
     is_unary: bool,
-) -> Ended {
-    let (ended, trailers) = converse(client, balancer, call, outgoing, replies, is_unary).await;
-    if !is_unary {
-        replies.trailing_metadata(trailers);
-    }
-    ended
-}
-
-/// How a call ended, and its trailers.
-async fn converse(
-    client: Client,
-    balancer: &Balancer<Destination>,
-    call: GrpcCall,
-    outgoing: mpsc::Receiver<Bytes>,
-    replies: &GrpcReplies,
-    is_unary: bool,
 ) -> (Ended, HeaderMap) {
-    let failed = |status, message: String| (Ended { status, message }, HeaderMap::new());
     let Ok(picked) = balancer.pick(&PickContext::default()) else {
         return failed(UNAVAILABLE, "no endpoint is ready".to_owned());
     };
