@@ -1,6 +1,7 @@
 //! The body of a request, as it comes from the client.
 
 use std::{
+    fmt,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::pace::Pace;
+use super::{pace::Pace, unread::Unread};
 use crate::body::BoxError;
 
 /// A body that breaks off or breaks the rules of its framing. Maps to 400.
@@ -24,17 +25,26 @@ pub struct BrokenBody(#[source] hyper::Error);
 pub struct LateBody;
 
 /// The body of a request; it notes when the client keeps it waiting.
-#[derive(Debug)]
 pub struct ClientBody {
-    incoming: Incoming,
+    /// There until it is dropped.
+    incoming: Option<Incoming>,
     pace: Rc<Pace>,
+    /// Who gets what is left when nobody wants more, while there may be more. `None` over HTTP/2.
+    unread: Option<Unread>,
+    /// The client waits for 100, which the first look at the body sends.
+    waits_for_100: bool,
 }
 
 // === impl ClientBody ===
 
 impl ClientBody {
-    pub(super) fn new(incoming: Incoming, pace: Rc<Pace>) -> Self {
-        Self { incoming, pace }
+    pub(super) fn new(
+        incoming: Incoming,
+        pace: Rc<Pace>,
+        unread: Option<Unread>,
+        waits_for_100: bool,
+    ) -> Self {
+        Self { incoming: Some(incoming), pace, unread, waits_for_100 }
     }
 }
 
@@ -46,26 +56,46 @@ impl Body for ClientBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.waits_for_100 = false;
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let polled = Pin::new(incoming).poll_frame(cx);
         match &polled {
-            Poll::Pending if self.pace.is_late() => return Poll::Ready(Some(Err(LateBody.into()))),
+            Poll::Pending if self.pace.is_late() => {
+                self.unread = None;
+                return Poll::Ready(Some(Err(LateBody.into())));
+            }
             Poll::Pending => self.pace.upload_waits(cx),
-            Poll::Ready(_) => self.pace.upload_goes_on(),
+            Poll::Ready(frame) => {
+                self.pace.upload_goes_on();
+                if !matches!(frame, Some(Ok(_))) {
+                    self.unread = None;
+                }
+            }
         }
         polled.map_err(|error| BrokenBody(error).into())
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map_or_else(SizeHint::default, Incoming::size_hint)
     }
 }
 
 impl Drop for ClientBody {
     fn drop(&mut self) {
         self.pace.upload_goes_on();
+        let incoming = self.incoming.take().filter(|incoming| !incoming.is_end_stream());
+        if let (Some(unread), Some(incoming)) = (&self.unread, incoming) {
+            unread.leave(incoming, self.waits_for_100);
+        }
+    }
+}
+
+impl fmt::Debug for ClientBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBody").field("incoming", &self.incoming).finish_non_exhaustive()
     }
 }

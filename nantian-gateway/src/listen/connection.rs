@@ -24,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::{
     accept::PortKey, connections::Registration, forward::Peer, io::Watched, pace::Streams, service::Edge,
-    socket::ClientSocket, state::Order,
+    socket::ClientSocket, state::Order, unread::Unread,
 };
 use crate::{body::BoxError, runtime::Worker, snapshot::Spoken, stream::reset};
 
@@ -125,7 +125,9 @@ impl Session {
         let io = Watched::http1(io, first, self.registration.state.clone());
         let max_head = self.worker.config.max_request_head;
         let (worker, client) = (Rc::clone(&self.worker), self.peer.address.ip());
-        let edge = Edge::http1(self.key, self.worker, self.peer, self.registration.state.clone());
+        let state = self.registration.state.clone();
+        let unread = Unread::new(state.clone());
+        let edge = Edge::http1(self.key, self.worker, self.peer, state, unread.clone());
         let connection = http1::Builder::new()
             .header_read_timeout(None)
             .max_headers(MAX_HEADERS)
@@ -134,7 +136,9 @@ impl Session {
             .serve_connection(TokioIo::new(io), edge)
             .with_upgrades();
         let served =
-            supervise(Box::pin(connection), &self.registration, Order::Finish, |it| it.graceful_shutdown());
+            supervise(Box::pin(connection), &self.registration, Some(&unread), Order::Finish, |it| {
+                it.graceful_shutdown()
+            });
         let served = served.await;
         if let Some(status) = served.as_ref().err().and_then(|error| answer_of_hyper(error.as_ref())) {
             worker.refusals.note(None, client, status, 0);
@@ -160,7 +164,8 @@ impl Session {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(Some(KEEP_ALIVE))
             .serve_connection(TokioIo::new(io), edge);
-        supervise(Box::pin(connection), &self.registration, Order::Drain, |it| it.graceful_shutdown()).await
+        let last = Order::Drain;
+        supervise(Box::pin(connection), &self.registration, None, last, |it| it.graceful_shutdown()).await
     }
 }
 
@@ -192,6 +197,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 async fn supervise<C>(
     mut connection: Pin<Box<C>>,
     registration: &Registration,
+    unread: Option<&Unread>,
     last: Order,
     finish: fn(Pin<&mut C>),
 ) -> Served
@@ -209,6 +215,9 @@ where
             // What has arrived already is served, whatever the order is.
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended.map_err(Into::into));
+            }
+            if unread.is_some_and(|unread| unread.poll(cx)) {
+                continue;
             }
             match registration.order() {
                 Order::Abort => return Poll::Ready(Err("the client is too slow".into())),

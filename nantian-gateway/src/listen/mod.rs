@@ -21,6 +21,7 @@ mod socket;
 mod state;
 mod stream;
 mod tls;
+mod unread;
 
 pub use self::{
     accept::{Listeners, PortKey},

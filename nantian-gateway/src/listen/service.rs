@@ -24,6 +24,7 @@ use super::{
     pace::{Pace, Streams},
     reply::{Content, ReplyBody},
     state::{InFlight, State},
+    unread::Unread,
 };
 use crate::{
     body::Body, compile::RouteFuture, grpc, respond, route::RequestHead, runtime::Worker, snapshot::Port,
@@ -38,6 +39,8 @@ pub(super) struct Edge {
     state: Arc<State>,
     /// Where the streams of an HTTP/2 connection run.
     streams: Option<Streams>,
+    /// What is left of the request of an HTTP/1.1 connection.
+    unread: Option<Unread>,
 }
 
 /// A request that is refused before it has a route; the connection is closed after it.
@@ -60,8 +63,14 @@ impl Refusal {
 const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
 
 impl Edge {
-    pub(super) fn http1(key: PortKey, worker: Rc<Worker>, peer: Peer, state: Arc<State>) -> Self {
-        Self { key, worker, peer, state, streams: None }
+    pub(super) fn http1(
+        key: PortKey,
+        worker: Rc<Worker>,
+        peer: Peer,
+        state: Arc<State>,
+        unread: Unread,
+    ) -> Self {
+        Self { key, worker, peer, state, streams: None, unread: Some(unread) }
     }
 
     pub(super) fn http2(
@@ -71,13 +80,14 @@ impl Edge {
         state: Arc<State>,
         streams: Streams,
     ) -> Self {
-        Self { key, worker, peer, state, streams: Some(streams) }
+        Self { key, worker, peer, state, streams: Some(streams), unread: None }
     }
 
     /// Finds the route of a request and starts it; `pace` is that of its HTTP/2 stream, or of an upload.
     fn route(&self, request: Request<Incoming>, pace: &mut Option<Rc<Pace>>) -> Result<RouteFuture, Refusal> {
         let (mut parts, incoming) = request.into_parts();
-        let seen = self.check(&mut parts, &incoming).map_err(|refusal| self.note(refusal, &parts))?;
+        let body = self.body(incoming, parts.headers.contains_key(header::EXPECT), pace);
+        let seen = self.check(&mut parts, &body).map_err(|refusal| self.note(refusal, &parts))?;
         // What is matched is what is forwarded; a rule may ask for the protocol of an upgrade besides.
         let upgrades = self.prepare(&mut parts, seen);
         let host = normalize::host(&parts.uri, &parts.headers, parts.version != Version::HTTP_10)
@@ -126,17 +136,16 @@ impl Edge {
             // Both sides of a call speak when they like, also before the head of its response.
             pace.free();
         }
-        let body = self.body(incoming, pace);
         Ok(found.service.call(Request::from_parts(parts, body)))
     }
 
     /// Refuses what cannot be forwarded truly; gives the path its one spelling.
-    fn check(&self, parts: &mut http::request::Parts, incoming: &Incoming) -> Result<HopHeaders, Refusal> {
+    fn check(&self, parts: &mut http::request::Parts, body: &Body) -> Result<HopHeaders, Refusal> {
         if self.state.is_refused() {
             return Err(Refusal::bad_request("both Content-Length and Transfer-Encoding"));
         }
         let limit = self.worker.config.max_request_body;
-        if incoming.size_hint().lower() > limit {
+        if body.size_hint().lower() > limit {
             let reason = format!("a request body may have at most {limit} bytes");
             return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason));
         }
@@ -175,12 +184,12 @@ impl Edge {
     }
 
     /// The request's body, which is not known to be too large; one of unknown size is cut at the limit.
-    fn body(&self, incoming: Incoming, pace: &mut Option<Rc<Pace>>) -> Body {
+    fn body(&self, incoming: Incoming, waits_for_100: bool, pace: &mut Option<Rc<Pace>>) -> Body {
         if incoming.is_end_stream() {
             return Body::empty();
         }
         let pace = pace.get_or_insert_with(|| self.worker.connections.pace());
-        let body = ClientBody::new(incoming, Rc::clone(pace));
+        let body = ClientBody::new(incoming, Rc::clone(pace), self.unread.clone(), waits_for_100);
         match usize::try_from(self.worker.config.max_request_body) {
             Ok(limit) if body.size_hint().upper().is_none() => Body::boxed(Limited::new(body, limit)),
             _ => body.into(),
@@ -261,7 +270,8 @@ impl Service<Request<Incoming>> for Edge {
             Ok(future) => Reply::Route { future },
             Err(refusal) => Reply::Refused { refusal: Some(refusal) },
         };
-        EdgeFuture { reply, pace, is_http2: self.streams.is_some(), is_grpc, guard }
+        let unread = self.unread.clone();
+        EdgeFuture { reply, pace, unread, is_http2: self.streams.is_some(), is_grpc, guard }
     }
 }
 
@@ -271,6 +281,7 @@ pin_project! {
         #[pin]
         reply: Reply,
         pace: Option<Rc<Pace>>,
+        unread: Option<Unread>,
         is_http2: bool,
         is_grpc: bool,
         guard: Option<InFlight>,
@@ -308,7 +319,8 @@ impl Future for EdgeFuture {
             pace.free();
         }
         let pace = pace.filter(|_| *this.is_http2);
-        let is_last = !*this.is_http2 && guard.as_ref().is_some_and(InFlight::is_draining);
+        let is_last = !*this.is_http2 && guard.as_ref().is_some_and(InFlight::is_draining)
+            || this.unread.as_ref().is_some_and(Unread::is_long);
         let response = response.map(|body| ReplyBody::new(body, pace, guard));
         let mut response = without_hop_by_hop(response);
         if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -41,7 +41,7 @@ pub(super) struct State {
     head_since: AtomicU32,
     idle_since: AtomicU32,
     write_since: AtomicU32,
-    /// Requests whose response is not over.
+    /// Requests that are not over, and responses.
     in_flight: AtomicU32,
     order: AtomicU8,
     /// Requests that have begun.
@@ -185,6 +185,10 @@ impl State {
 
     fn request_begins(&self) {
         self.requests.store(self.requests.load(Relaxed).wrapping_add(1), Relaxed);
+        self.request_goes_on();
+    }
+
+    fn request_goes_on(&self) {
         self.head_since.store(Wait::NONE.0, Relaxed);
         self.idle_since.store(Wait::NONE.0, Relaxed);
         self.in_flight.store(self.in_flight.load(Relaxed).saturating_add(1), Relaxed);
@@ -233,6 +237,12 @@ impl InFlight {
     /// A request has begun.
     pub(super) fn begin(state: &Arc<State>) -> Self {
         state.request_begins();
+        Self(Arc::clone(state))
+    }
+
+    /// The last request goes on, whether or not its response is over.
+    pub(super) fn resume(state: &Arc<State>) -> Self {
+        state.request_goes_on();
         Self(Arc::clone(state))
     }
 

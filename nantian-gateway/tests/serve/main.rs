@@ -17,6 +17,7 @@ mod conformance;
 mod connections;
 mod cors;
 mod drain;
+mod early_responses;
 mod forwarding;
 mod grpc;
 mod grpc_peers;
