@@ -32,7 +32,9 @@ const PROVIDERS: [Dialect; 6] = [
 const SEED: u64 = 0x1234_5678;
 
 /// Models and providers of a dialect that differ from its first.
-const OTHERS: [(Dialect, &str, &str, &str); 8] = [
+const OTHERS: [(Dialect, &str, &str, &str); 11] = [
+    (Dialect::Anthropic, "claude-opus-5-5", "anthropic", "claude-opus-5-5"),
+    (Dialect::Anthropic, "claude-sonnet-5-5", "anthropic", "claude-sonnet-5-5"),
     (Dialect::Bedrock, "bedrock-gpt-oss", "bedrock", "openai.gpt-oss-120b-1:0"),
     (Dialect::Bedrock, "bedrock-llama", "bedrock", "us.meta.llama3-3-70b-instruct-v1:0"),
     (Dialect::Bedrock, "bedrock-nova", "bedrock", "amazon.nova-pro-v1:0"),
@@ -40,17 +42,19 @@ const OTHERS: [(Dialect, &str, &str, &str); 8] = [
     (Dialect::OpenAi, "deepseek", "deepseek", "deepseek-v4-pro"),
     (Dialect::OpenAi, "groq", "groq", "openai/gpt-oss-120b"),
     (Dialect::OpenAi, "mistral", "mistral", "mistral-large-latest"),
+    (Dialect::OpenAi, "vllm", "vllm", "Qwen/Qwen3-8B"),
     (Dialect::OpenAi, "xai", "xai", "grok-4.5"),
 ];
 
 /// The requests that show in what they differ.
-const TELLING: [&str; 9] = [
+const TELLING: [&str; 10] = [
     "cache",
     "json-object",
     "parameters",
     "reasoning",
     "schema",
     "system",
+    "system-later",
     "thinking-adaptive",
     "tool-choice",
     "tools",

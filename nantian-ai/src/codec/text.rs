@@ -19,6 +19,12 @@ pub(crate) fn joined_text(content: &[Block], separator: &str) -> String {
     joined
 }
 
+/// What the system says in the midst of a conversation, where a provider lets it say nothing there: a user says it, marked. Said at
+/// the beginning it would change what every provider keeps a conversation by.
+pub(crate) fn said_by_user(text: &str) -> String {
+    format!("<system>\n{text}\n</system>")
+}
+
 /// The text of a document that is text.
 pub(crate) fn text_of(document: &Document) -> Option<String> {
     let Source::Inline(media) = &document.source else { return None };

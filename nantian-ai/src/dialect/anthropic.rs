@@ -5,6 +5,7 @@ mod read_reply;
 mod read_request;
 mod read_stream;
 mod traits;
+mod turns;
 mod write_reply;
 mod write_request;
 mod write_stream;

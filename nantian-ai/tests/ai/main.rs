@@ -22,6 +22,8 @@ mod losses;
 #[cfg(test)]
 mod passthrough;
 #[cfg(test)]
+mod prefix;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod retries;

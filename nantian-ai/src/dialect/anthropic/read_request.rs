@@ -104,7 +104,9 @@ fn content(role: Role, content: Option<Value>, losses: &mut Losses) -> Result<Me
                 let mut cached = None;
                 match read_block(&kind, &mut fields, &mut cached, losses)? {
                     Some(block) => {
-                        message.push(block, cached);
+                        if role != Role::System || !is_billing(&block) {
+                            message.push(block, cached);
+                        }
                         fields.rest(losses);
                     }
                     // Blocks of tools that the provider runs itself.
@@ -115,6 +117,12 @@ fn content(role: Role, content: Option<Value>, losses: &mut Losses) -> Result<Me
         Some(_) => return Err(Invalid::new("messages.content", "is neither a string nor a list")),
     }
     Ok(message)
+}
+
+/// Whether a block of a system prompt is Claude Code's note about the request, which is for Anthropic alone, and which would change the
+/// beginning of every conversation each time.
+fn is_billing(block: &Block) -> bool {
+    matches!(block, Block::Text(text) if text.starts_with("x-anthropic-billing-header:"))
 }
 
 /// Reads how long a beginning is to be kept that ends here.

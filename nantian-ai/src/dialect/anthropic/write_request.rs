@@ -1,13 +1,9 @@
 //! The common form into a Messages request.
 
-use std::borrow::Cow;
-
+use super::turns::{Turns, is_trusted};
 use super::{Plan, Traits};
 use crate::codec::{Invalid, List, Object, object, text_of};
-use crate::dialect::{bedrock, gemini, responses};
-use crate::ir::{
-    Block, CacheLife, Document, Json, Losses, Message, Output, Request, Role, Source, ToolChoice, safe_id,
-};
+use crate::ir::{Block, CacheLife, Json, Losses, Output, Request, Source, ToolChoice, safe_id};
 
 /// The most tokens of an answer where the client names no limit; Anthropic wants one.
 const DEFAULT_MAX_TOKENS: u64 = 4_096;
@@ -17,8 +13,9 @@ pub(crate) const ONLY_JSON: &str = "Answer with one JSON object and nothing else
 
 pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     let mut losses = Losses::default();
-    let (system, turns) = turns(request, &mut losses)?;
-    let plan = Plan::of(request, Traits::of(&request.model), is_trusted, &mut losses);
+    let traits = Traits::of(&request.model);
+    let Turns { system, turns, .. } = Turns::of(request, traits, &mut losses)?;
+    let plan = Plan::of(request, traits, is_trusted, &mut losses);
     let stops: Vec<_> = request.stop.iter().filter(|stop| !stop.trim().is_empty()).collect();
     if stops.len() < request.stop.len() {
         losses.add("stop");
@@ -64,36 +61,6 @@ fn name_the_unknown(request: &Request, losses: &mut Losses) {
     if let Some(Output::Schema { description: Some(_), .. }) = &request.output {
         losses.add("response_format.description");
     }
-}
-
-/// The system prompt, and the turns: neighbours of one role are one turn, and results come first in theirs.
-fn turns<'r>(request: &'r Request, losses: &mut Losses) -> Result<(Vec<Said<'r>>, Vec<Turn<'r>>), Invalid> {
-    let mut system = Turn { role: Role::System, said: Vec::new() };
-    let mut turns: Vec<Turn<'_>> = Vec::new();
-    for message in &request.messages {
-        if message.role == Role::System {
-            if !turns.is_empty() {
-                losses.add("messages.system");
-            }
-            system.take(message, losses)?;
-            continue;
-        }
-        if turns.last().is_none_or(|last| last.role != message.role) {
-            turns.push(Turn { role: message.role, said: Vec::new() });
-        }
-        if let Some(turn) = turns.last_mut() {
-            turn.take(message, losses)?;
-        }
-    }
-    if matches!(request.output, Some(Output::Json)) {
-        let only_json = Cow::Owned(Block::Text(ONLY_JSON.to_owned()));
-        system.said.push(Said { block: only_json, cached: None });
-    }
-    turns.retain_mut(|turn| {
-        turn.said.sort_by_key(|said| !matches!(*said.block, Block::ToolResult(_)));
-        !turn.said.is_empty()
-    });
-    Ok((system.said, turns))
 }
 
 fn write_config(body: &mut Object<'_>, request: &Request, effort: Option<&'static str>) {
@@ -153,79 +120,7 @@ fn write_tools(body: &mut Object<'_>, request: &Request) {
     });
 }
 
-/// A turn that Anthropic can read.
-struct Turn<'r> {
-    role: Role,
-    said: Vec<Said<'r>>,
-}
-
-/// A block, and whether a beginning that is to be kept ends there.
-struct Said<'r> {
-    block: Cow<'r, Block>,
-    cached: Option<CacheLife>,
-}
-
-// === impl Turn ===
-
-impl<'r> Turn<'r> {
-    fn take(&mut self, message: &'r Message, losses: &mut Losses) -> Result<(), Invalid> {
-        let is_system = self.role == Role::System;
-        for (at, block) in message.content.iter().enumerate() {
-            let cached = message.cached_up_to(at);
-            match block {
-                block if block.is_blank() || (is_system && !matches!(block, Block::Text(_))) => {
-                    // What is kept ends with what is said before.
-                    if let (Some(life), Some(last)) = (cached, self.said.last_mut()) {
-                        last.cached = Some(life);
-                    }
-                    continue;
-                }
-                Block::Reasoning(_) | Block::RedactedReasoning(_) if !is_trusted(block) => {
-                    losses.add("messages.reasoning");
-                    continue;
-                }
-                Block::Document(document) => check(document)?,
-                _ => {}
-            }
-            self.said.push(Said { block: Cow::Borrowed(block), cached });
-        }
-        Ok(())
-    }
-
-    fn write(&self, list: &mut List<'_>) {
-        list.object(|message| {
-            message.text("role", if self.role == Role::Assistant { "assistant" } else { "user" });
-            message.list("content", |list| self.said.iter().for_each(|said| said.write(list)));
-        });
-    }
-}
-
-/// Whether reasoning is of this family: it takes back only what it has signed or encrypted.
-fn is_trusted(block: &Block) -> bool {
-    match block {
-        Block::Reasoning(reasoning) => reasoning.signature.as_deref().is_some_and(|signature| {
-            !responses::is_of_responses(signature) && !gemini::is_of_gemini(signature)
-        }),
-        Block::RedactedReasoning(data) => !bedrock::is_of_bedrock(data),
-        _ => false,
-    }
-}
-
-// === impl Said ===
-
-impl Said<'_> {
-    fn write(&self, list: &mut List<'_>) {
-        list.object(|item| {
-            write_members(item, &self.block);
-            // Reasoning is kept with what follows it.
-            if !matches!(*self.block, Block::Reasoning(_) | Block::RedactedReasoning(_)) {
-                write_cache_control(item, self.cached);
-            }
-        });
-    }
-}
-
-fn write_cache_control(item: &mut Object<'_>, cached: Option<CacheLife>) {
+pub(super) fn write_cache_control(item: &mut Object<'_>, cached: Option<CacheLife>) {
     let Some(life) = cached else { return };
     item.object("cache_control", |control| {
         control.text("type", "ephemeral");
@@ -235,20 +130,11 @@ fn write_cache_control(item: &mut Object<'_>, cached: Option<CacheLife>) {
     });
 }
 
-fn check(document: &Document) -> Result<(), Invalid> {
-    match &document.source {
-        Source::Inline(media) if media.media_type != "application/pdf" && text_of(document).is_none() => {
-            Err(Invalid::new("messages.content.document", "is neither PDF nor text"))
-        }
-        _ => Ok(()),
-    }
-}
-
 pub(super) fn write_block(list: &mut List<'_>, block: &Block) {
     list.object(|item| write_members(item, block));
 }
 
-fn write_members(item: &mut Object<'_>, block: &Block) {
+pub(super) fn write_members(item: &mut Object<'_>, block: &Block) {
     match block {
         Block::Text(text) | Block::Refusal(text) => {
             item.text("type", "text");

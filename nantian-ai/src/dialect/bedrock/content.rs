@@ -1,5 +1,7 @@
 //! Blocks as Converse has them: each an object with one member that says what it is.
 
+use std::borrow::Cow;
+
 use super::OF_BEDROCK;
 use crate::codec::{Invalid, List, Object};
 use crate::ir::{Block, CacheLife, Document, Media, Reasoning, Source, ToolCall, ToolResult, safe_id};
@@ -9,7 +11,7 @@ const LONGEST_NAME: usize = 180;
 
 /// A block that Bedrock can read.
 pub(super) enum Piece<'r> {
-    Text(&'r str),
+    Text(Cow<'r, str>),
     Image {
         format: &'static str,
         data: &'r str,
@@ -62,7 +64,7 @@ impl<'r> Piece<'r> {
     pub(super) fn of(block: &'r Block, names: &mut Names) -> Result<Option<Self>, Invalid> {
         Ok(Some(match block {
             block if block.is_blank() => return Ok(None),
-            Block::Text(text) | Block::Refusal(text) => Self::Text(text),
+            Block::Text(text) | Block::Refusal(text) => Self::Text(text.as_str().into()),
             Block::Image(source) => image(source)?,
             Block::Document(document) => Self::document(document, names)?,
             Block::Reasoning(reasoning) => Self::Reasoning(reasoning),

@@ -6,7 +6,7 @@ use super::content::{Names, Piece, write_cache_point};
 use super::extra::{Wishes, features};
 use super::family::Family;
 use super::is_of_bedrock;
-use crate::codec::{Invalid, List, Object, object};
+use crate::codec::{Invalid, List, Object, object, said_by_user};
 use crate::dialect::{GUARDRAIL, anthropic, gemini, responses};
 use crate::ir::{Block, CacheLife, Json, Losses, Output, Reasoning, Request, Role, ToolChoice};
 use crate::outbound::ANTHROPIC_BETA;
@@ -86,42 +86,43 @@ fn turns<'r>(
     let mut turns: Vec<Turn<'_>> = Vec::new();
     let mut names = Names::default();
     for message in &request.messages {
-        if message.role == Role::System {
-            if !turns.is_empty() {
-                losses.add("messages.system");
-            }
-            for (at, block) in message.content.iter().enumerate() {
-                if let (Block::Text(text), false) = (block, block.is_blank()) {
-                    system.push(Piece::Text(text));
-                }
-                keep(&mut system, message.cached_up_to(at), family, losses);
-            }
-            continue;
-        }
-        if turns.last().is_none_or(|last| last.role != message.role) {
-            turns.push(Turn { role: message.role, pieces: Vec::new() });
-        }
-        let Some(turn) = turns.last_mut() else { continue };
+        let is_later = message.role == Role::System && !turns.is_empty();
+        let pieces = match message.role {
+            Role::System if !is_later => &mut system,
+            // No model there takes it where it stands.
+            Role::System | Role::User => said_by(Role::User, &mut turns),
+            Role::Assistant => said_by(Role::Assistant, &mut turns),
+        };
         for (at, block) in message.content.iter().enumerate() {
-            if is_distrusted(block, family) {
-                losses.add("messages.reasoning");
-            } else {
-                turn.pieces.extend(Piece::of(block, &mut names)?);
+            match block {
+                Block::Text(text) if is_later && !block.is_blank() => {
+                    losses.add("messages.system");
+                    pieces.push(Piece::Text(said_by_user(text).into()));
+                }
+                block if message.role == Role::System && !matches!(block, Block::Text(_)) => {}
+                block if is_distrusted(block, family) => losses.add("messages.reasoning"),
+                block => pieces.extend(Piece::of(block, &mut names)?),
             }
-            keep(&mut turn.pieces, message.cached_up_to(at), family, losses);
+            keep(pieces, message.cached_up_to(at), family, losses);
         }
     }
     if matches!(request.output, Some(Output::Json)) {
-        system.push(Piece::Text(anthropic::ONLY_JSON));
+        system.push(Piece::Text(anthropic::ONLY_JSON.into()));
     }
     turns.retain_mut(|turn| {
         turn.pieces.sort_by_key(|piece| !piece.is_result());
         if turn.pieces.iter().any(Piece::is_document) && !turn.pieces.iter().any(Piece::is_text) {
-            turn.pieces.push(Piece::Text(BESIDE_DOCUMENTS));
+            turn.pieces.push(Piece::Text(BESIDE_DOCUMENTS.into()));
         }
         !turn.pieces.is_empty()
     });
     Ok((system, turns))
+}
+
+/// What this side says until the other does.
+fn said_by<'t, 'r>(role: Role, turns: &'t mut Vec<Turn<'r>>) -> &'t mut Vec<Piece<'r>> {
+    let open = turns.pop_if(|last| last.role == role);
+    &mut turns.push_mut(open.unwrap_or(Turn { role, pieces: Vec::new() })).pieces
 }
 
 /// Has the model keep what it has been told so far, if it can.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::own;
 use super::thoughts::Thoughts;
 use super::traits::Traits;
-use crate::codec::{Invalid, List, Object, joined_text, object, text_of, titled_text_of};
+use crate::codec::{Invalid, List, Object, joined_text, object, said_by_user, text_of, titled_text_of};
 use crate::ir::{
     Block, Json, Losses, Message, Output, Request, Role, Source, ToolCall, ToolChoice, ToolResult,
 };
@@ -90,15 +90,15 @@ fn contents<'r>(
     let mut calls: Vec<(&str, &str)> = Vec::new();
     for message in &request.messages {
         match message.role {
+            Role::System if contents.is_empty() => {
+                system.extend(texts(message).map(Cow::from));
+            }
             Role::System => {
-                if !contents.is_empty() {
+                let said: Vec<_> = texts(message).map(|text| Part::Text(said_by_user(text).into())).collect();
+                if !said.is_empty() {
                     losses.add("messages.system");
                 }
-                let texts = message.content.iter().filter(|block| !block.is_blank());
-                system.extend(texts.filter_map(|block| match block {
-                    Block::Text(text) => Some(Cow::from(text.as_str())),
-                    _ => None,
-                }));
+                add(&mut contents, "user", said);
             }
             Role::Assistant => add(&mut contents, "model", said(message, &mut calls, losses)),
             Role::User => {
@@ -112,6 +112,14 @@ fn contents<'r>(
         contents.push(Content { role: "user", parts: vec![Part::Text(" ".into())] });
     }
     Ok((system, contents))
+}
+
+/// What the system says.
+fn texts(message: &Message) -> impl Iterator<Item = &str> {
+    message.content.iter().filter(|block| !block.is_blank()).filter_map(|block| match block {
+        Block::Text(text) => Some(text.as_str()),
+        _ => None,
+    })
 }
 
 /// Adds results to those of the same turn, in the order of the calls: calls of one function are told apart by it.

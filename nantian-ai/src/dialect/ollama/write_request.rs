@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::codec::{Invalid, List, Object, joined_text, object, titled_text_of};
+use crate::codec::{Invalid, List, Object, joined_text, object, said_by_user, titled_text_of};
 use crate::dialect::openai::{result_text, write_tools};
 use crate::ir::{
     Block, Effort, Losses, Message, Output, Request, Role, Source, Thinking, ToolCall, ToolChoice,
@@ -115,21 +115,43 @@ impl<'r> Turns<'r> {
     fn of(request: &'r Request, losses: &mut Losses) -> Result<Self, Invalid> {
         let mut turns = Vec::with_capacity(request.messages.len());
         let mut names: HashMap<&str, &str> = HashMap::new();
+        // What the system has said since the model has. Models' templates let it at the beginning alone, so a user says it.
+        let mut later = Vec::new();
         for message in &request.messages {
             match message.role {
                 Role::System => {
                     let text = joined_text(&message.content, SEPARATOR);
-                    turns.push(Turn { text, ..Turn::new("system") });
+                    match turns.last_mut() {
+                        None => turns.push(Turn { text, ..Turn::new("system") }),
+                        Some(first) if first.role == "system" => first.add(&text),
+                        Some(_) => {
+                            losses.add("messages.system");
+                            later.push(said_by_user(&text));
+                        }
+                    }
                 }
                 Role::User => Self::user(message, &names, &mut turns)?,
                 Role::Assistant => {
+                    Self::end_turn(&mut later, &mut turns);
                     let turn = Self::assistant(message, losses);
                     names.extend(turn.calls.iter().map(|call| (call.id.as_str(), call.name.as_str())));
                     turns.push(turn);
                 }
             }
         }
+        Self::end_turn(&mut later, &mut turns);
         Ok(Self(turns))
+    }
+
+    /// Lets the user say more before the model speaks.
+    fn end_turn(later: &mut Vec<String>, turns: &mut Vec<Turn<'r>>) {
+        if later.is_empty() {
+            return;
+        }
+        let open = turns.pop_if(|last| last.role == "user");
+        let mut said = open.unwrap_or_else(|| Turn::new("user"));
+        later.drain(..).for_each(|text| said.add(&text));
+        turns.push(said);
     }
 
     fn assistant(message: &'r Message, losses: &mut Losses) -> Turn<'r> {

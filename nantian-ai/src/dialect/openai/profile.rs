@@ -11,6 +11,8 @@ use crate::provider::Provider;
 pub(super) struct Profile {
     /// Takes back the reasoning of earlier turns as `reasoning_content`.
     pub(super) echoes_reasoning: bool,
+    /// Lets the system speak anywhere in a conversation. Many models' chat templates let it at the beginning alone, and once.
+    pub(super) takes_later_system: bool,
     /// How it is told to think.
     pub(super) thinking: ThinkingBy,
     /// Tells reasoning apart from the answer only if it is asked to.
@@ -98,6 +100,7 @@ impl Profile {
         let grok_thinks = is(&["xai"]) && begins(model, &GROK_THINKS) && !model.contains("non-reasoning");
         Self {
             echoes_reasoning: is(&["deepseek", "llamacpp", "lmstudio", "moonshot", "vllm"]),
+            takes_later_system: !is(&["llamacpp", "lmstudio", "vllm"]),
             thinking: ThinkingBy::of(provider, model, thinker),
             asks_for_reasoning: is(&["groq"]) && begins(model, &["qwen", "deepseek"]),
             limit: if newer_limit { "max_completion_tokens" } else { "max_tokens" },

@@ -1,7 +1,7 @@
 //! The common form into a Chat Completions request.
 
 use super::profile::{Profile, ThinkingBy, Wish};
-use crate::codec::{Invalid, List, Object, joined_text, object, titled_text_of};
+use crate::codec::{Invalid, List, Object, joined_text, object, said_by_user, titled_text_of};
 use crate::ir::{
     Block, Losses, Message, Output, Request, Role, Source, Tool, ToolChoice, ToolResult, safe_id, short_id,
 };
@@ -182,11 +182,27 @@ impl<'r> Turns<'r> {
         if let (Some(Output::Schema { schema, .. }), false) = (&request.output, profile.takes_schema) {
             turns.push(Turn::System(format!("{OF_SCHEMA}{schema}")));
         }
+        // What the system has said since the model has, where a user has to say it.
+        let mut later = Vec::new();
         for message in &request.messages {
             match message.role {
-                Role::System => turns.push(Turn::System(joined_text(&message.content, "\n\n"))),
+                Role::System => {
+                    let text = joined_text(&message.content, "\n\n");
+                    match turns.last_mut() {
+                        Some(Turn::System(before)) if !profile.takes_later_system => {
+                            before.push_str("\n\n");
+                            before.push_str(&text);
+                        }
+                        Some(_) if !profile.takes_later_system => {
+                            losses.add("messages.system");
+                            later.push(UserPart::Text(said_by_user(&text).into()));
+                        }
+                        _ => turns.push(Turn::System(text)),
+                    }
+                }
                 Role::User => Self::user(message, &mut turns)?,
                 Role::Assistant => {
+                    Self::end_turn(&mut later, &mut turns);
                     let echoes_reasoning = profile.echoes_reasoning;
                     let lost = message.content.iter().any(|block| match block {
                         Block::Reasoning(reasoning) => !echoes_reasoning && !reasoning.text.is_empty(),
@@ -205,7 +221,17 @@ impl<'r> Turns<'r> {
                 }
             }
         }
+        Self::end_turn(&mut later, &mut turns);
         Ok(Self(turns))
+    }
+
+    /// Lets the user say more before the model speaks.
+    fn end_turn(later: &mut Vec<UserPart<'r>>, turns: &mut Vec<Turn<'r>>) {
+        match turns.last_mut() {
+            _ if later.is_empty() => {}
+            Some(Turn::User(parts)) => parts.append(later),
+            _ => turns.push(Turn::User(std::mem::take(later))),
+        }
     }
 
     /// Results come first, as the calls before them want it.

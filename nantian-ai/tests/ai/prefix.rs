@@ -1,0 +1,172 @@
+//! What has been said stays what it was: providers keep conversations by their beginnings, and some models trust their own
+//! reasoning only after the beginning that it had.
+
+use nantian_ai::Dialect;
+use nantian_ai::ir::ToolNames;
+use serde_json::{Value, json};
+
+/// The models of each dialect, and the member in which a conversation stands.
+const MODELS: [(Dialect, &str, &str, &str); 10] = [
+    (Dialect::Anthropic, "anthropic", "claude-opus-5-5", "messages"),
+    (Dialect::Anthropic, "anthropic", "claude-sonnet-4-5", "messages"),
+    (Dialect::Bedrock, "bedrock", "us.anthropic.claude-opus-5-5", "messages"),
+    (Dialect::Bedrock, "bedrock", "amazon.nova-pro-v1:0", "messages"),
+    (Dialect::Gemini, "gemini", "gemini-3-pro", "contents"),
+    (Dialect::Ollama, "ollama", "qwen3", "messages"),
+    (Dialect::OpenAi, "openai", "gpt-5", "messages"),
+    (Dialect::OpenAi, "vllm", "Qwen/Qwen3-8B", "messages"),
+    (Dialect::OpenAi, "deepseek", "deepseek-v4-pro", "messages"),
+    (Dialect::Responses, "openai", "gpt-5", "input"),
+];
+
+/// Requests one after the other of a conversation as Claude Code leads it.
+fn of_claude_code(requests: usize) -> Vec<Value> {
+    let mut messages = vec![json!({"role": "user", "content": "Look."})];
+    let request = |number: usize, messages: &[Value]| {
+        let mut messages = messages.to_vec();
+        // The mark moves with the end of the conversation.
+        let last = messages.last_mut().unwrap();
+        last["content"] =
+            json!([{"type": "text", "text": last["content"], "cache_control": {"type": "ephemeral"}}]);
+        json!({
+            "model": "any", "max_tokens": 9, "messages": messages,
+            "system": [
+                {"type": "text", "text": format!("x-anthropic-billing-header: cc_version=2; cch={number:05x};")},
+                {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}},
+            ],
+            "tools": [{"name": "look", "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}}}],
+        })
+    };
+    let mut all = Vec::new();
+    for number in 0..requests {
+        messages.push(
+            json!({"role": "system", "content": format!("<total_tokens>{}</total_tokens>", 9 - number)}),
+        );
+        all.push(request(number, &messages));
+        let id = format!("call_{number}");
+        messages.extend([
+            json!({"role": "assistant", "content": [{"type": "tool_use", "id": id, "name": "look", "input": {"at": id}}]}),
+            json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": id, "content": "Nothing."}]}),
+        ]);
+    }
+    all
+}
+
+/// The same as Codex leads it: `developer` speaks before the user does.
+fn of_codex(requests: usize) -> Vec<Value> {
+    let mut input = Vec::new();
+    let mut all = Vec::new();
+    for number in 0..requests {
+        input.extend([
+            json!({"type": "message", "role": "developer", "content": [{"type": "input_text", "text": format!("Mode {number}.")}]}),
+            json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Look."}]}),
+        ]);
+        all.push(json!({"model": "any", "instructions": "Be brief.", "input": input}));
+        input.push(json!({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Nothing."}]}));
+    }
+    all
+}
+
+/// A body without the marks of what is to be kept, which move.
+fn without_marks(value: Value) -> Value {
+    match value {
+        Value::Array(items) => {
+            let said = items.into_iter().filter(|item| item.get("cachePoint").is_none());
+            said.map(without_marks).collect()
+        }
+        Value::Object(members) => {
+            let said = members.into_iter().filter(|(name, _)| name != "cache_control");
+            said.map(|(name, value)| (name, without_marks(value))).collect()
+        }
+        value => value,
+    }
+}
+
+#[test]
+fn the_requests_of_a_conversation_begin_with_those_before_them() {
+    for (from, conversation) in [(Dialect::Anthropic, of_claude_code(4)), (Dialect::Responses, of_codex(4))] {
+        for (to, provider, model, name) in MODELS {
+            let mut before = Vec::new();
+            let mut around = None;
+            for request in &conversation {
+                let (mut request, _) = from.decode_request(request.to_string().as_bytes()).unwrap();
+                model.clone_into(&mut request.model);
+                ToolNames::adapt(&mut request);
+                let (body, _) = to.encode_request(&request, provider).unwrap();
+                let mut body = without_marks(serde_json::from_slice(&body).unwrap());
+                let said = body[name].take().as_array().unwrap().clone();
+                assert!(said.len() > before.len(), "{from} to {model}");
+                assert_eq!(said[..before.len()], before, "{from} to {model}");
+                assert_eq!(around.get_or_insert_with(|| body.clone()), &body, "{from} to {model}");
+                before = said;
+            }
+            let all = json!([around, before]).to_string();
+            assert!(!all.contains("billing"), "{from} to {model}");
+            assert_eq!(all.matches("Be brief.").count(), 1, "{from} to {model}");
+            assert_eq!(all.matches("Nothing.").count(), 3, "{from} to {model}");
+        }
+    }
+}
+
+/// The conversation that a model is sent, shortly: role and text of each turn, and what is lost.
+fn sent(to: Dialect, provider: &str, model: &str, messages: Value) -> (Vec<String>, String) {
+    let body = json!({"model": "any", "messages": messages}).to_string();
+    let (mut request, _) = Dialect::OpenAi.decode_request(body.as_bytes()).unwrap();
+    model.clone_into(&mut request.model);
+    let (body, losses) = to.encode_request(&request, provider).unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let turns = body["messages"].as_array().unwrap().iter().map(|turn| {
+        let said = match turn["content"].as_str() {
+            Some(text) => vec![text],
+            None => turn["content"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|block| block["text"].as_str())
+                .collect(),
+        };
+        format!("{}: {}", turn["role"].as_str().unwrap(), said.join(" | "))
+    });
+    (turns.collect(), losses.to_string())
+}
+
+#[test]
+fn what_the_system_says_later_is_said_by_it_where_that_is_taken() {
+    let say = |turns: &[(&str, &str)]| {
+        Value::from_iter(turns.iter().map(|(role, text)| json!({"role": role, "content": text})))
+    };
+    let opus = |turns| sent(Dialect::Anthropic, "anthropic", "claude-opus-4-8", say(turns));
+    let sonnet = |turns| sent(Dialect::Anthropic, "anthropic", "claude-sonnet-5", say(turns));
+    let vllm = |turns| sent(Dialect::OpenAi, "vllm", "Qwen/Qwen3-8B", say(turns));
+    let openai = |turns| sent(Dialect::OpenAi, "openai", "gpt-5", say(turns));
+    let lines = |lines: &[&str]| lines.iter().map(|&line| line.to_owned()).collect::<Vec<_>>();
+
+    let talk = &[
+        ("system", "a"),
+        ("user", "b"),
+        ("system", "c"),
+        ("assistant", "d"),
+        ("system", "e"),
+        ("user", "f"),
+    ][..];
+    assert_eq!(
+        opus(talk),
+        (lines(&["user: b", "system: c", "assistant: d", "user: f", "system: e"]), String::new())
+    );
+    let as_user = ["user: b | <system>\nc\n</system>", "assistant: d", "user: <system>\ne\n</system> | f"];
+    assert_eq!(sonnet(talk), (lines(&as_user), "messages.system".to_owned()));
+    let (said, lost) = vllm(talk);
+    let after =
+        ["system: a", "user: b | <system>\nc\n</system>", "assistant: d", "user: f | <system>\ne\n</system>"];
+    assert_eq!((said, &*lost), (lines(&after), "messages.system"));
+    let in_place = ["system: a", "user: b", "system: c", "assistant: d", "system: e", "user: f"];
+    assert_eq!(openai(talk), (lines(&in_place), String::new()));
+
+    // It needs a user's turn before it.
+    let (said, lost) = opus(&[("user", "a"), ("assistant", "b"), ("system", "c")]);
+    assert_eq!(said, lines(&["user: a", "assistant: b", "user: <system>\nc\n</system>"]));
+    assert_eq!(lost, "messages.system");
+    let (said, lost) =
+        opus(&[("user", "a"), ("system", "b"), ("assistant", ""), ("user", "c"), ("system", "d")]);
+    assert_eq!((said, &*lost), (lines(&["user: a | c", "system: b | d"]), ""));
+}
