@@ -27,6 +27,7 @@ mod versions;
 mod watch;
 mod yaml;
 
+pub(crate) use self::placement::FRONT_PORTS;
 pub use self::{
     fault::{Fault, Place, Subject},
     files::{Files, Load},

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    ops::RangeInclusive,
 };
 
 use crate::ir::{ObjectName, Transport};
@@ -16,11 +17,20 @@ pub enum Placements {
     Here,
     /// On all interfaces, under addresses that nobody knows.
     Nowhere,
-    /// On addresses that are assigned; none was left for these Gateways, which are not served.
-    Exhausted(BTreeSet<ObjectName>),
+    /// On addresses that are assigned, but for these Gateways, which are not served.
+    Assigned {
+        /// None was left for them.
+        exhausted: BTreeSet<ObjectName>,
+        /// They name one that another Gateway has.
+        taken: BTreeSet<ObjectName>,
+    },
     /// Through something in front of this process; a Gateway without an entry waits for it.
     InFront(BTreeMap<ObjectName, Placement>),
 }
+
+/// The ports that are bound for listeners of Gateways with a Service: below those from which Linux takes ports for
+/// connections to others, and below that of the admin server.
+pub(crate) const FRONT_PORTS: RangeInclusive<u16> = 10_000..=18_999;
 
 /// What stands in front of the process for one Gateway.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

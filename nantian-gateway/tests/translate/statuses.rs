@@ -3,13 +3,17 @@
 use nantian_gateway::{
     gates::FeatureGates,
     ir::{ListenerId, ObjectName},
+    pattern::Patterns,
     source::ObjectRef,
+    tenancy::Tenancy,
     translate::{
+        Surroundings,
         conditions::{Condition, ConditionType, Reason},
         status::Statuses,
-        translate,
+        translate, translate_at,
     },
 };
+use nantian_lb::Locality;
 use serde_json::{Value, json};
 
 use crate::load;
@@ -85,6 +89,44 @@ fn a_gateway_stays_programmed_as_long_as_one_listener_is() {
     let bound = Condition::holds(ConditionType::Programmed, Reason::Programmed, "listener is served");
     assert!(statuses.set_listener_condition(&listener("b"), bound));
     assert_eq!(programmed(&statuses), ["True", "Programmed", "1 of 2 listeners served"]);
+}
+
+/// A class, and Gateways of these namespaces on these addresses, port 80, from the oldest to the youngest.
+fn gateways(of: &[(&str, &str)]) -> String {
+    let class = WORLD.split("---").next().unwrap().to_owned();
+    let gateways = of.iter().enumerate().map(|(second, (namespace, addresses))| {
+        let metadata = format!(
+            "{{ name: g, namespace: {namespace}, creationTimestamp: '2026-01-01T00:00:0{second}Z' }}"
+        );
+        let listener = "{ name: a, port: 80, protocol: HTTP }";
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {metadata}\nspec: {{ gatewayClassName: \
+             nantian, addresses: [{addresses}], listeners: [{listener}] }}\n"
+        )
+    });
+    [class].into_iter().chain(gateways).collect::<Vec<_>>().join("---\n")
+}
+
+#[test]
+fn nobody_takes_clients_from_gateways_of_others_by_naming_an_address() {
+    let (open, bound, every) = ("", "{ value: 10.0.0.5 }", "{ value: 0.0.0.0 }");
+    for (tenancy, of, programmed) in [
+        (Tenancy::Shared, [("a", open), ("b", bound)], ["True", "False"]),
+        (Tenancy::Shared, [("a", open), ("b", every)], ["True", "False"]),
+        (Tenancy::Shared, [("b", bound), ("a", open)], ["True", "True"]),
+        (Tenancy::Single, [("a", open), ("b", bound)], ["True", "True"]),
+    ] {
+        let surroundings = Surroundings { here: &Locality::default(), identities: None, tenancy };
+        let objects = load::objects(&gateways(&of));
+        let world = translate_at(&objects, FeatureGates::all(), &Patterns::default(), surroundings);
+        let statuses = shown(&world.statuses);
+        let seen = of.map(|(namespace, _)| {
+            let conditions = &statuses[format!("Gateway {namespace}/g")]["listeners"][0]["conditions"];
+            let conditions = conditions.as_array().unwrap();
+            conditions.iter().find(|it| it["type"] == "Programmed").unwrap()["status"].clone()
+        });
+        assert_eq!(seen, programmed, "{tenancy:?} {of:?}");
+    }
 }
 
 #[test]

@@ -14,8 +14,8 @@ use super::{FrontConfig, wanted};
 use crate::{
     ir::{ObjectName, Transport},
     source::{
-        Objects, Placements,
-        kube::{PORTS, belongs_to, digest, fronted, listener_ports, names_an_address, service_name},
+        FRONT_PORTS, Objects, Placements,
+        kube::{belongs_to, digest, fronted, listener_ports, names_an_address, service_name},
     },
     translate::status::CONTROLLER_NAME,
 };
@@ -78,7 +78,14 @@ pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
             continue;
         }
         let asked = listener_ports(objects, name, gateway);
+        let count = asked.len();
         let ports = with_all_listeners(gateway, asked, bound(name), &mut taken);
+        if ports.len() < count {
+            plan.obstacle(
+                name,
+                format!("all ports of {FRONT_PORTS:?} are used, of its {count} it has {}", ports.len()),
+            );
+        }
         if ports.is_empty() {
             continue;
         }
@@ -192,9 +199,9 @@ fn free_port(
     taken: &BTreeSet<(Transport, u16)>,
 ) -> Option<u16> {
     let identity = format!("{:?} {transport:?} {port}", gateway.metadata.uid);
-    let count = PORTS.len();
+    let count = FRONT_PORTS.len();
     let first = usize::try_from(digest(identity.as_bytes()) % u64::try_from(count).ok()?).ok()?;
-    let mut ports = PORTS.cycle().skip(first).take(count);
+    let mut ports = FRONT_PORTS.cycle().skip(first).take(count);
     ports.find(|bound| !taken.contains(&(transport, *bound)))
 }
 

@@ -24,9 +24,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 pub(crate) use self::said::said;
-pub(crate) use self::service::{
-    PORTS, belongs_to, digest, fronted, listener_ports, placements, service_name,
-};
+pub(crate) use self::service::{belongs_to, digest, fronted, listener_ports, placements, service_name};
 pub(crate) use self::unaddressed::names_an_address;
 pub use self::{
     client::connect,

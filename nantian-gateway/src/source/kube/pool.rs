@@ -32,17 +32,21 @@ pub struct InvalidPool(pub String);
 impl AddressPool {
     /// `objects` with an address for each Gateway of ours that asks for none, kept in `assigned`.
     ///
-    /// A Gateway keeps the address that `known` tells of its status, or else the one it was assigned before; the older
-    /// Gateway comes first. Where no address is left, the Gateway is placed nowhere.
+    /// A Gateway keeps the address that `known` tells of its status, or else the one it was assigned before, also from one that
+    /// names it; the older Gateway comes first. Where no address is left, or the one that is named is another's, the Gateway is
+    /// placed nowhere.
     pub(super) fn assign(
         &self,
         objects: &Objects,
         known: impl Fn(&ObjectName) -> Option<IpAddr>,
         assigned: &mut BTreeMap<ObjectName, IpAddr>,
     ) -> Objects {
-        let ours = ours(objects);
-        let mut taken: BTreeSet<IpAddr> = ours.iter().flat_map(|(_, gateway)| asked_for(gateway)).collect();
-        let asking: Vec<_> = ours.into_iter().filter(|(_, gateway)| asks_for_none(gateway)).collect();
+        let (asking, naming): (Vec<_>, Vec<_>) =
+            ours(objects).into_iter().partition(|(_, gateway)| asks_for_none(gateway));
+        let mut taken: BTreeSet<IpAddr> = naming
+            .iter()
+            .flat_map(|(name, gateway)| asked_for(gateway).filter(|address| known(name) == Some(*address)))
+            .collect();
         let before = std::mem::take(assigned);
         for (name, _) in &asking {
             let kept = known(name).or_else(|| before.get(*name).copied());
@@ -52,6 +56,11 @@ impl AddressPool {
                 assigned.insert((*name).clone(), address);
             }
         }
+        let held: BTreeSet<_> = assigned.values().copied().collect();
+        let (refused, usable): (Vec<_>, Vec<_>) =
+            naming.iter().partition(|(_, gateway)| asked_for(gateway).any(|address| held.contains(&address)));
+        taken.extend(usable.iter().flat_map(|(_, gateway)| asked_for(gateway)));
+        let refused = refused.into_iter().map(|(name, _)| (*name).clone()).collect();
         let mut objects = objects.clone();
         let mut exhausted = BTreeSet::new();
         for (name, gateway) in asking {
@@ -67,7 +76,7 @@ impl AddressPool {
             gateway.spec.addresses = Some(vec![GatewayAddresses { r#type: kind, value }]);
             objects.gateways.insert(name.clone(), Arc::new(gateway));
         }
-        objects.placements = Placements::Exhausted(exhausted);
+        objects.placements = Placements::Assigned { exhausted, taken: refused };
         objects
     }
 
@@ -185,7 +194,21 @@ mod tests {
         let second = pool.assign(&world, |_| None, &mut assigned);
         assert_eq!(addresses(&second), ["10.0.0.1", "10.0.0.3", "10.0.0.2", ""]);
         let exhausted = BTreeSet::from([ObjectName::new("demo", "e")]);
-        assert_eq!(second.placements, Placements::Exhausted(exhausted));
+        assert_eq!(second.placements, Placements::Assigned { exhausted, taken: BTreeSet::new() });
+    }
+
+    #[test]
+    fn an_address_is_not_taken_from_the_gateway_that_has_it() {
+        let (pool, mut assigned) = (pool("10.0.0.1-10.0.0.3"), BTreeMap::new());
+        pool.assign(&objects(&[("web", None)]), |_| None, &mut assigned);
+        let world = objects(&[("a", Some("10.0.0.1")), ("b", Some("10.0.0.2")), ("web", None), ("x", None)]);
+        let placed = |name: &ObjectName| (&*name.name == "b").then(|| "10.0.0.2".parse().unwrap());
+        for known in [&|_: &ObjectName| None, &placed as &dyn Fn(&ObjectName) -> Option<IpAddr>] {
+            let now = pool.assign(&world, known, &mut assigned);
+            assert_eq!(addresses(&now), ["10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.3"]);
+            let taken = BTreeSet::from([ObjectName::new("demo", "a")]);
+            assert_eq!(now.placements, Placements::Assigned { exhausted: BTreeSet::new(), taken });
+        }
     }
 
     #[test]

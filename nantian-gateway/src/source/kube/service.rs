@@ -1,9 +1,6 @@
 //! The Service through which a Gateway is reached.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use gateway_api::experimental::gateways::{Gateway, GatewayListeners};
 use k8s_openapi::{
@@ -18,14 +15,10 @@ use crate::{
     ir::{ObjectName, Transport},
     source::{
         objects::Objects,
-        placement::{Placement, PublicAddress},
+        placement::{FRONT_PORTS, Placement, PublicAddress},
     },
     translate::added_listeners,
 };
-
-/// The ports that are bound for listeners of Gateways with a Service: below those from which Linux takes ports for
-/// connections to others, and below that of the admin server.
-pub(crate) const PORTS: RangeInclusive<u16> = 10_000..=18_999;
 
 /// The longest name of a Service.
 const MAX_NAME: usize = 63;
@@ -100,7 +93,7 @@ fn claims(
         let service = service_of(objects, name, gateway)?;
         let asked = listener_ports(objects, name, gateway);
         let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).filter_map(bound_port);
-        let ports = ports.filter(|(port, bound)| PORTS.contains(bound) && asked.contains(port));
+        let ports = ports.filter(|(port, bound)| FRONT_PORTS.contains(bound) && asked.contains(port));
         Some((name, ports.collect::<Vec<_>>()))
     };
     let claimed: Vec<(&ObjectName, _)> = fronted(objects).filter_map(claimed).collect();

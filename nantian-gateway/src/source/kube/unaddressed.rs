@@ -23,7 +23,8 @@ pub(super) fn ours(objects: &Objects) -> Vec<(&ObjectName, &Gateway)> {
 /// Whether a Gateway leaves its address to the gateway.
 pub(super) fn asks_for_none(gateway: &Gateway) -> bool {
     let leaves_it = |address: &GatewayAddresses| {
-        address.value.as_deref().is_none_or(str::is_empty)
+        let named = address.value.as_deref().filter(|value| !value.is_empty());
+        named.is_none_or(|named| named.parse().is_ok_and(|address: IpAddr| address.is_unspecified()))
             && address.r#type.as_deref().is_none_or(|kind| kind == "IPAddress")
     };
     gateway.spec.addresses.iter().flatten().all(leaves_it)
@@ -32,5 +33,5 @@ pub(super) fn asks_for_none(gateway: &Gateway) -> bool {
 /// Whether a Gateway names an address to be bound on.
 pub(crate) fn names_an_address(gateway: &Gateway) -> bool {
     let mut values = gateway.spec.addresses.iter().flatten().filter_map(|address| address.value.as_deref());
-    values.any(|value| value.parse::<IpAddr>().is_ok())
+    values.any(|value| value.parse().is_ok_and(|address: IpAddr| !address.is_unspecified()))
 }

@@ -8,7 +8,9 @@ use std::{
 use super::{GatewayState, ListenerState, placement};
 use crate::{
     ir::{HostPattern, ListenerProtocol, ObjectName, SocketProtocol, Transport},
-    translate::{conditions::Reason, fault::Fault},
+    source::{FRONT_PORTS, Placements},
+    tenancy::Tenancy,
+    translate::{conditions::Reason, fault::Fault, world::World},
 };
 
 /// The listeners of a Gateway that share a port and what carries its bytes.
@@ -96,8 +98,29 @@ struct Socket<'a> {
     hostnames: HashMap<HostPattern, &'a ObjectName>,
 }
 
+/// Whom a listener on addresses of its own must not take clients from.
+///
+/// The kernel prefers the socket of an address to that of all interfaces, so that whoever names an address would get the
+/// clients of all others there. One operator may want that; teams that need not trust one another are kept from it.
+fn rightful(
+    world: &World<'_>,
+    (name, addresses): (&ObjectName, &[Option<IpAddr>]),
+    port: u16,
+    everywhere: Option<&Socket<'_>>,
+) -> Option<String> {
+    if world.tenancy == Tenancy::Single || addresses.contains(&None) {
+        return None;
+    }
+    if matches!(world.objects.placements, Placements::InFront(_)) && FRONT_PORTS.contains(&port) {
+        return Some(format!("port {port} is for Services of Gateways, as are all of {FRONT_PORTS:?}"));
+    }
+    let mut others = everywhere?.hostnames.values();
+    let other = others.find(|other| other.namespace != name.namespace)?;
+    Some(format!("Gateway {other} uses port {port} on all interfaces"))
+}
+
 /// Marks listeners whose socket an older Gateway uses with a different protocol, or with the same hostname.
-pub(super) fn between_gateways(gateways: &mut [GatewayState<'_>]) {
+pub(super) fn between_gateways(world: &World<'_>, gateways: &mut [GatewayState<'_>]) {
     let mut sockets: HashMap<(Option<IpAddr>, u16, Transport), Socket<'_>> = HashMap::new();
     for gateway in gateways.iter_mut().filter(|gateway| gateway.verdict.is_ok()) {
         for listener in gateway.listeners.iter_mut().filter(|listener| listener.is_servable()) {
@@ -110,7 +133,11 @@ pub(super) fn between_gateways(gateways: &mut [GatewayState<'_>]) {
             let present: Vec<_> = own.clone().filter_map(|socket| sockets.get(&socket)).collect();
             let other = present.iter().find(|socket| socket.protocol != protocol);
             let taken = present.iter().find_map(|socket| socket.hostnames.get(&listener.hostname));
-            if let Some(Socket { protocol, holder, .. }) = other {
+            let everywhere = sockets.get(&(None, port, protocol.transport()));
+            let rightful = rightful(world, (gateway.name, &gateway.addresses), port, everywhere);
+            if let Some(message) = rightful {
+                listener.refused.push(Fault::new(Reason::PortUnavailable, message));
+            } else if let Some(Socket { protocol, holder, .. }) = other {
                 let message = format!("Gateway {holder} uses port {} for {protocol}", listener.port);
                 listener.refused.push(Fault::new(Reason::PortUnavailable, message));
             } else if let Some(holder) = taken {

@@ -81,7 +81,7 @@ impl<'a> Gateways<'a> {
                 None => warn_of_an_absent_class(world, &object, gateway, report),
             }
         }
-        clash::between_gateways(&mut list);
+        clash::between_gateways(world, &mut list);
         let by_name = list.iter().enumerate().map(|(index, gateway)| (gateway.name, index)).collect();
         let sets = list.iter().enumerate().flat_map(|(index, gateway): (_, &GatewayState<'a>)| {
             gateway.sets.iter().enumerate().map(move |(place, set)| (set.name, (index, place)))
@@ -137,7 +137,7 @@ impl<'a> GatewayState<'a> {
         };
         let placed = match addresses.as_slice() {
             [None] => Placed::find(&world.objects.placements, name),
-            _ => Placed::AsAsked,
+            _ => Placed::as_asked(&world.objects.placements, name),
         };
         let verdict = class_verdict(gateway, class).and_then(|()| parameters(gateway)).and(bindable);
         let own = Declarer { gateway: name, spec: gateway, set: None };
@@ -237,7 +237,8 @@ fn parameters(gateway: &Gateway) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The addresses to bind. An entry without a value leaves the choice to the gateway.
+/// The addresses to bind. An entry without a value leaves the choice to the gateway, and so does one that names none in
+/// particular.
 fn addresses(gateway: &Gateway) -> Result<Vec<Option<IpAddr>>, Fault> {
     let root = Path::SPEC.field("addresses");
     let mut addresses = Vec::new();
@@ -256,6 +257,7 @@ fn addresses(gateway: &Gateway) -> Result<Vec<Option<IpAddr>>, Fault> {
         let parsed = parsed.map_err(|_| {
             unsupported("value", format!("{:?} is not an IP address", value.unwrap_or_default()))
         })?;
+        let parsed = parsed.filter(|address: &IpAddr| !address.is_unspecified());
         if !addresses.contains(&parsed) {
             addresses.push(parsed);
         }

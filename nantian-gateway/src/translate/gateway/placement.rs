@@ -3,7 +3,7 @@
 use crate::{
     ir::{ObjectName, Transport},
     source::{Placement, Placements, PublicAddress},
-    translate::status::GatewayAddress,
+    translate::{conditions::Reason, status::GatewayAddress},
 };
 
 /// What is known of where a Gateway is reached, beside its spec.
@@ -15,6 +15,8 @@ pub(super) enum Placed<'a> {
     Unknown,
     /// Nowhere: no address was left for it.
     Exhausted,
+    /// Nowhere: it names an address that another Gateway has.
+    Taken,
     /// Through what stands in front of the process; nothing does yet where there is none.
     InFront(Option<&'a Placement>),
 }
@@ -27,18 +29,34 @@ impl<'a> Placed<'a> {
         match placements {
             Placements::Here => Self::AsAsked,
             Placements::Nowhere => Self::Unknown,
-            Placements::Exhausted(gateways) if gateways.contains(gateway) => Self::Exhausted,
-            Placements::Exhausted(_) => Self::Unknown,
+            Placements::Assigned { exhausted, .. } if exhausted.contains(gateway) => Self::Exhausted,
+            Placements::Assigned { .. } => Self::Unknown,
             Placements::InFront(known) => Self::InFront(known.get(gateway)),
         }
     }
 
+    /// That of a Gateway which names addresses.
+    pub(super) fn as_asked(placements: &Placements, gateway: &ObjectName) -> Self {
+        match placements {
+            Placements::Assigned { taken, .. } if taken.contains(gateway) => Self::Taken,
+            _ => Self::AsAsked,
+        }
+    }
+
+    /// Whether no socket is bound for it, whatever its listeners are.
+    pub(super) fn is_nowhere(self) -> bool {
+        matches!(self, Self::Exhausted | Self::Taken)
+    }
+
     /// Why the Gateway is reached nowhere as long as it has no address; `None` if it is.
-    pub(super) fn unreached(self) -> Option<&'static str> {
+    pub(super) fn unreached(self) -> Option<(Reason, &'static str)> {
         match self {
             Self::AsAsked => None,
-            Self::Exhausted => Some("no address of the pool is free"),
-            Self::Unknown | Self::InFront(_) => Some("no address is assigned to it yet"),
+            Self::Exhausted => Some((Reason::AddressNotAssigned, "no address of the pool is free")),
+            Self::Taken => Some((Reason::AddressNotUsable, "another Gateway has this address")),
+            Self::Unknown | Self::InFront(_) => {
+                Some((Reason::AddressNotAssigned, "no address is assigned to it yet"))
+            }
         }
     }
 
@@ -46,7 +64,7 @@ impl<'a> Placed<'a> {
     pub(super) fn addresses(self) -> impl Iterator<Item = GatewayAddress> + 'a {
         let placement = match self {
             Self::InFront(placement) => placement,
-            Self::AsAsked | Self::Unknown | Self::Exhausted => None,
+            Self::AsAsked | Self::Unknown | Self::Exhausted | Self::Taken => None,
         };
         placement.into_iter().flat_map(|placement| &placement.addresses).map(|address| match address {
             PublicAddress::Ip(address) => GatewayAddress::from(*address),
@@ -59,7 +77,7 @@ impl<'a> Placed<'a> {
 pub(super) fn bound_port(placed: Placed<'_>, transport: Transport, port: u16) -> Option<u16> {
     match placed {
         Placed::AsAsked | Placed::Unknown => Some(port),
-        Placed::Exhausted => None,
+        Placed::Exhausted | Placed::Taken => None,
         Placed::InFront(placement) => placement?.ports.get(&(transport, port)).copied(),
     }
 }

@@ -60,7 +60,8 @@ fn gateway_status(gateway: &GatewayState<'_>) -> GatewayStatus {
         let message = "all references of the Gateway itself resolve";
         conditions.set(references.condition(ConditionType::ResolvedRefs, Reason::ResolvedRefs, message));
     }
-    let asked = gateway.addresses.iter().flatten().copied().map(GatewayAddress::from);
+    let asked = gateway.addresses.iter().flatten().filter(|_| !gateway.placed.is_nowhere());
+    let asked = asked.copied().map(GatewayAddress::from);
     let addresses = asked.chain(gateway.placed.addresses()).collect();
     let unreached = gateway.placed.unreached();
     let listeners = gateway.declared_by(None);

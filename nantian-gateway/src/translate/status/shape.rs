@@ -38,7 +38,7 @@ pub struct GatewayStatus {
     pub addresses: Vec<GatewayAddress>,
     /// Why it is reached nowhere as long as it has no address; `None` if it is reached all the same.
     #[serde(skip)]
-    pub unreached: Option<&'static str>,
+    pub unreached: Option<(Reason, &'static str)>,
     /// The conditions of the Gateway itself.
     pub conditions: Conditions,
     /// Its listeners, in the order of the spec.
@@ -210,8 +210,8 @@ impl GatewayStatus {
         let served = self.listeners.iter().filter(|listener| listener.is_programmed()).count();
         let waits = || served > 0 || self.listeners.iter().any(ListenerStatus::is_pending);
         let unreached = self.unreached.filter(|_| self.addresses.is_empty() && waits());
-        let condition = if let Some(message) = unreached {
-            Condition::fails(ConditionType::Programmed, Reason::AddressNotAssigned, message)
+        let condition = if let Some((reason, message)) = unreached {
+            Condition::fails(ConditionType::Programmed, reason, message)
         } else if served > 0 {
             let message = format!("{served} of {total} listeners served");
             Condition::holds(ConditionType::Programmed, Reason::Programmed, message)

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     controller::ServiceKind,
-    source::{ByName, kube::placements},
+    source::{ByName, FRONT_PORTS, kube::placements},
     translate::status::CONTROLLER_NAME,
 };
 
@@ -111,7 +111,7 @@ fn a_gateway_is_given_a_service_that_leads_to_the_replicas() {
     let [((Transport::Tcp, 80), http), ((Transport::Tcp, 443), https)] = bound(&objects, "web")[..] else {
         panic!("{:?}", bound(&objects, "web"));
     };
-    assert!(http != https && [http, https].iter().all(|port| PORTS.contains(port)));
+    assert!(http != https && [http, https].iter().all(|port| FRONT_PORTS.contains(port)));
 
     let second = carry_out(&mut objects);
     assert_eq!((second.services.len(), second.slices.len()), (0, 1));
@@ -164,7 +164,7 @@ fn a_service_leads_to_no_port_that_is_not_its_gateways() {
     carry_out(&mut objects);
     let ports: Vec<u16> = bound(&objects, "younger").into_iter().map(|(_, port)| port).collect();
     assert!(
-        ports.len() == 2 && ports.iter().all(|port| PORTS.contains(port) && *port != of_web),
+        ports.len() == 2 && ports.iter().all(|port| FRONT_PORTS.contains(port) && *port != of_web),
         "{ports:?}"
     );
 }
@@ -212,12 +212,12 @@ fn two_listeners_never_share_a_port() {
 #[test]
 fn every_port_can_be_found() {
     let all = |except: u16| {
-        let ports = PORTS.filter(|port| *port != except);
+        let ports = FRONT_PORTS.filter(|port| *port != except);
         ports.map(|port| (Transport::Tcp, port)).collect::<BTreeSet<_>>()
     };
     let objects = world();
     let gateway = objects.gateways.values().next().unwrap();
-    for left in [*PORTS.start(), 12_345, *PORTS.end()] {
+    for left in [*FRONT_PORTS.start(), 12_345, *FRONT_PORTS.end()] {
         assert_eq!(free_port(gateway, Transport::Tcp, 80, &all(left)), Some(left));
     }
     assert_eq!(free_port(gateway, Transport::Tcp, 80, &all(0)), None);
