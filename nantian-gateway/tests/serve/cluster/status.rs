@@ -33,13 +33,17 @@ fn condition<'a>(conditions: &'a Value, kind: &str) -> &'a Value {
 async fn conditions_appear_on_everything_that_is_ours() {
     let backend = Backend::echo("a").await;
     let cluster = Cluster::start(&backend).await;
-    eventually("the route is accepted", async || {
-        let status = cluster.status("httproutes", "demo", "all");
-        condition(&status["parents"][0]["conditions"], "Accepted")["status"] == "True"
+    // Each is written by itself, in no order.
+    eventually("all are accepted", async || {
+        let class = cluster.status("gatewayclasses", "", "nantian");
+        let gateway = cluster.status("gateways", "demo", "demo");
+        let route = cluster.status("httproutes", "demo", "all");
+        condition(&class["conditions"], "Accepted")["reason"] == "Accepted"
+            && condition(&gateway["conditions"], "Programmed")["status"] == "True"
+            && condition(&route["parents"][0]["conditions"], "Accepted")["status"] == "True"
     })
     .await;
     let class = cluster.status("gatewayclasses", "", "nantian");
-    assert_eq!(condition(&class["conditions"], "Accepted")["reason"], "Accepted");
     assert_eq!(class["supportedFeatures"][0], json!({ "name": "BackendTLSPolicy" }));
     let gateway = cluster.status("gateways", "demo", "demo");
     assert_eq!(gateway["addresses"], json!([{ "type": "IPAddress", "value": "127.0.0.1" }]));
