@@ -19,6 +19,7 @@ pub mod fetch;
 pub mod filter;
 pub mod gates;
 mod grpc;
+pub mod hops;
 pub mod ir;
 pub mod listen;
 pub mod metrics;

@@ -27,6 +27,7 @@ use crate::{
     control::{Control, SessionKeySource, View},
     fetch::{FetchConfig, Modules},
     gates::FeatureGates,
+    hops::Hop,
     listen::Timeouts,
     metrics::Metrics,
     observe::{self, AccessLog},
@@ -321,6 +322,7 @@ fn worker_config(
             tunnel_idle_timeout: Some(common.tunnel_idle_timeout).filter(|limit| !limit.is_zero()),
             tls: tls_client_config(roots)?,
             tenancy,
+            hop: Hop::default(),
         },
         udp: UdpConfig {
             session_timeout: common.udp_session_timeout,

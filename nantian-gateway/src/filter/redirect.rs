@@ -72,12 +72,14 @@ where
 /// The answer to `request`: a redirect whose absent parts are those of the request.
 ///
 /// The port follows Gateway API: the filter's, else the well-known one of its scheme, else the listener's; a
-/// port that is the scheme's own is left out.
+/// port that is the scheme's own is left out. Nobody knows the port of a proxy that ends TLS in front of the listener, which is
+/// that of its scheme then.
 fn redirect(redirect: &ir::Redirect, request: &Parts, info: &RequestInfo) -> Response<Body> {
-    let tls = redirect.scheme.map_or(info.tls, |scheme| scheme == ir::RedirectScheme::Https);
+    let tls = redirect.scheme.map_or(info.is_secure, |scheme| scheme == ir::RedirectScheme::Https);
     let (scheme, own_port) = if tls { ("https", 443) } else { ("http", 80) };
     let host = redirect.hostname.as_deref().unwrap_or(&info.host);
-    let port = redirect.port.unwrap_or(if redirect.scheme.is_some() { own_port } else { info.port });
+    let is_elsewhere = redirect.scheme.is_some() || info.is_secure != info.tls;
+    let port = redirect.port.unwrap_or(if is_elsewhere { own_port } else { info.port });
     let path = match &redirect.path {
         Some(rewrite) => rewritten(rewrite, request.uri.path()),
         None => request.uri.path().to_owned(),
@@ -113,6 +115,7 @@ mod tests {
             local: ([127, 0, 0, 1], port).into(),
             connection: 1,
             tls,
+            is_secure: tls,
             session: None,
             port,
             host: "example.org".into(),

@@ -162,7 +162,7 @@ impl Registration {
 
     /// What `future` gives, or nothing if the connection is to end before.
     pub(super) async fn unless_ended<F: Future>(&self, future: F) -> Option<F::Output> {
-        self.unless(Order::Drain, future).await
+        self.unless(Order::Finish, future).await
     }
 
     /// What `future` gives, or nothing if the connection is not to finish what it has begun.

@@ -23,8 +23,8 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// Headers that are written into a request.
-const WRITTEN: usize = 3;
+/// Headers that are written into a request, that of [`Hop`](crate::hops::Hop) among them.
+const WRITTEN: usize = 4;
 
 /// Networks whose word about the client is believed. Default: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,8 +63,10 @@ pub struct RequestInfo {
     pub local: SocketAddr,
     /// A number that no other connection of this process has.
     pub connection: u64,
-    /// Whether the client spoke TLS.
+    /// Whether the peer spoke TLS.
     pub tls: bool,
+    /// Whether the client did, to this end or to a trusted proxy.
+    pub is_secure: bool,
     /// What it said in its handshake.
     pub session: Option<Arc<TlsSession>>,
     /// The port of the listener.
@@ -144,6 +146,12 @@ impl Peer {
             }
         }
         client
+    }
+
+    /// Whether the client spoke TLS: what a trusted proxy says of it, else whether the peer did.
+    pub(super) fn is_secure(&self, headers: &HeaderMap) -> bool {
+        let told = headers.get(X_FORWARDED_PROTO).filter(|_| self.trusted);
+        told.map_or(self.tls, |scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
     }
 
     /// Writes `X-Forwarded-*`. What an untrusted peer claims is replaced; a trusted proxy's chain is extended.

@@ -18,6 +18,7 @@ impl HopHeaders {
     const UPGRADE: u16 = 1 << 5;
     const EXPECT: u16 = 1 << 6;
     const CLAIM: u16 = 1 << 7;
+    const CDN_LOOP: u16 = 1 << 8;
     const HOP_BY_HOP: u16 = Self::CONNECTION
         | Self::KEEP_ALIVE
         | Self::PROXY_CONNECTION
@@ -36,6 +37,7 @@ impl HopHeaders {
             2 if name == "te" => Self::TE,
             6 if name == "expect" => Self::EXPECT,
             7 if name == "upgrade" => Self::UPGRADE,
+            8 if name == "cdn-loop" => Self::CDN_LOOP,
             9 if matches!(name, "forwarded" | "x-real-ip") => Self::CLAIM,
             10 if name == "connection" => Self::CONNECTION,
             10 if name == "keep-alive" => Self::KEEP_ALIVE,
@@ -58,6 +60,11 @@ impl HopHeaders {
     /// Whether the client waits for 100.
     pub(crate) fn expect(self) -> bool {
         self.has(Self::EXPECT)
+    }
+
+    /// Whether it has been said where the message was before.
+    pub(crate) fn cdn_loop(self) -> bool {
+        self.has(Self::CDN_LOOP)
     }
 
     /// Whether the peer says something about hops before it.

@@ -118,6 +118,7 @@ impl Edge {
                 local: self.peer.local,
                 connection: self.peer.connection,
                 tls: self.peer.tls,
+                is_secure: self.peer.is_secure(&parts.headers),
                 session: self.peer.session.clone(),
                 port: port.number,
                 host: host.as_ref().into(),
@@ -132,10 +133,14 @@ impl Edge {
         if upgrades {
             parts.headers.remove(header::UPGRADE);
         }
-        if let (true, Some(pace)) = (found.is_of_calls, &pace) {
-            // Both sides of a call speak when they like, also before the head of its response.
-            pace.free();
-        }
+        let body = match &pace {
+            Some(pace) if found.is_of_calls => {
+                // Both sides of a call speak when they like and as long as they like, also before the head of its response.
+                pace.free();
+                body
+            }
+            _ => self.limited(body),
+        };
         Ok(found.service.call(Request::from_parts(parts, body)))
     }
 
@@ -151,6 +156,10 @@ impl Edge {
         }
         let seen = HopHeaders::of(&parts.headers);
         check_message(parts, seen)?;
+        if seen.cdn_loop() {
+            let passed = self.worker.config.client.hop.note(&parts.headers, &mut parts.extensions);
+            passed.map_err(|error| Refusal::new(StatusCode::LOOP_DETECTED, error))?;
+        }
         if parts.version == Version::HTTP_2 {
             forward::join_cookies(&mut parts.headers);
         }
@@ -183,16 +192,20 @@ impl Edge {
         refusal
     }
 
-    /// The request's body, which is not known to be too large; one of unknown size is cut at the limit.
+    /// The request's body.
     fn body(&self, incoming: Incoming, waits_for_100: bool, pace: &mut Option<Rc<Pace>>) -> Body {
         if incoming.is_end_stream() {
             return Body::empty();
         }
         let pace = pace.get_or_insert_with(|| self.worker.connections.pace());
-        let body = ClientBody::new(incoming, Rc::clone(pace), self.unread.clone(), waits_for_100);
+        ClientBody::new(incoming, Rc::clone(pace), self.unread.clone(), waits_for_100).into()
+    }
+
+    /// A body that is not known to be too large; one of unknown size is cut at the limit.
+    fn limited(&self, body: Body) -> Body {
         match usize::try_from(self.worker.config.max_request_body) {
             Ok(limit) if body.size_hint().upper().is_none() => Body::boxed(Limited::new(body, limit)),
-            _ => body.into(),
+            _ => body,
         }
     }
 
@@ -314,7 +327,10 @@ impl Future for EdgeFuture {
             }
             response => response,
         };
-        let (pace, guard) = (this.pace.take(), this.guard.take());
+        let (pace, mut guard) = (this.pace.take(), this.guard.take());
+        if let Some(guard) = &mut guard {
+            guard.answered();
+        }
         if let Some(pace) = &pace {
             pace.free();
         }

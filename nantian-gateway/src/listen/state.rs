@@ -30,6 +30,10 @@ pub struct Timeouts {
 /// more to ask, until something is written; and a call that nobody waits for must end.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
 
+/// How many requests a client may leave before there is a response, whatever it has answered; Envoy's default for resets that
+/// are premature.
+const MOST_ABANDONED: u32 = 500;
+
 /// What one connection is doing.
 ///
 /// Only its worker touches it; it is atomic because hyper wants connections that could move between threads.
@@ -46,6 +50,8 @@ pub(super) struct State {
     order: AtomicU8,
     /// Requests that have begun.
     requests: AtomicU32,
+    /// Those of them whose client left before there was a response.
+    abandoned: AtomicU32,
     /// The number of the request that must be refused; 0 is none.
     refused: AtomicU32,
     /// When anything was last heard over a connection that is passed on as it is.
@@ -87,6 +93,7 @@ impl State {
             in_flight: 0.into(),
             order: (Order::Serve as u8).into(),
             requests: 0.into(),
+            abandoned: 0.into(),
             refused: 0.into(),
             heard: Wait::NONE.0.into(),
             stream: OnceLock::new(),
@@ -126,6 +133,7 @@ impl State {
             || timeouts.silence.is_some_and(|limit| over(&self.heard, limit))
             // One that was told to finish, and does not: it has not even said its preface.
             || over(&self.idle_since, timeouts.idle.saturating_add(timeouts.header))
+            || self.is_fickle()
         {
             Order::Abort
         } else if over(&self.idle_since, timeouts.idle) {
@@ -133,6 +141,12 @@ impl State {
         } else {
             Order::Serve
         }
+    }
+
+    /// Whether most requests are abandoned, which costs the client nothing and backends much.
+    fn is_fickle(&self) -> bool {
+        let abandoned = self.abandoned.load(Relaxed);
+        abandoned > MOST_ABANDONED && abandoned > self.requests.load(Relaxed) / 2
     }
 
     /// Nothing is owed until the first request: an HTTP/2 client may connect ahead of need.
@@ -231,35 +245,46 @@ impl State {
 }
 
 /// The connection is busy while this lives.
-pub(super) struct InFlight(Arc<State>);
+pub(super) struct InFlight {
+    state: Arc<State>,
+    is_answered: bool,
+}
 
 impl InFlight {
     /// A request has begun.
     pub(super) fn begin(state: &Arc<State>) -> Self {
         state.request_begins();
-        Self(Arc::clone(state))
+        Self { state: Arc::clone(state), is_answered: false }
     }
 
     /// The last request goes on, whether or not its response is over.
     pub(super) fn resume(state: &Arc<State>) -> Self {
         state.request_goes_on();
-        Self(Arc::clone(state))
+        Self { state: Arc::clone(state), is_answered: true }
+    }
+
+    /// There is a response.
+    pub(super) fn answered(&mut self) {
+        self.is_answered = true;
     }
 
     /// Whether the client has not taken what was written last.
     pub(super) fn is_writing(&self) -> bool {
-        self.0.write_since.load(Relaxed) != Wait::NONE.0
+        self.state.write_since.load(Relaxed) != Wait::NONE.0
     }
 
     /// Whether the process is about to end.
     pub(super) fn is_draining(&self) -> bool {
-        self.0.order() != Order::Serve
+        self.state.order() != Order::Serve
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.response_ends();
+        if !self.is_answered {
+            self.state.abandoned.store(self.state.abandoned.load(Relaxed).saturating_add(1), Relaxed);
+        }
+        self.state.response_ends();
     }
 }
 
@@ -327,6 +352,22 @@ mod tests {
         connection.0.write_waits();
         assert_eq!(after(61, &connection), Order::Abort);
         drop(request);
+    }
+
+    #[test]
+    fn a_client_that_leaves_most_of_what_it_asks_is_ended() {
+        let (fickle, busy) = (connection(), connection());
+        for _ in 0..MOST_ABANDONED {
+            drop(InFlight::begin(&fickle.0));
+            drop(InFlight::begin(&busy.0));
+            for _ in 0..2 {
+                InFlight::begin(&busy.0).answered();
+            }
+        }
+        assert_eq!(after(0, &fickle), Order::Serve);
+        drop(InFlight::begin(&fickle.0));
+        drop(InFlight::begin(&busy.0));
+        assert_eq!((after(0, &fickle), after(0, &busy)), (Order::Abort, Order::Serve));
     }
 
     #[test]

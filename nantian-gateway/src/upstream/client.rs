@@ -17,7 +17,7 @@ use super::{
     pool::Pool,
     tunnel,
 };
-use crate::{body::Body, grpc, ir::Protocol, tenancy::Tenancy};
+use crate::{body::Body, grpc, hops::Hop, ir::Protocol, tenancy::Tenancy};
 
 /// An exchange on its way to the head of the response.
 pub(super) type Exchange = Pin<Box<dyn Future<Output = Result<Response<UpstreamBody>, Unanswered>>>>;
@@ -35,6 +35,8 @@ pub struct ClientConfig {
     pub tls: Arc<TlsConfig>,
     /// Where destinations may be.
     pub tenancy: Tenancy,
+    /// Who requests say that they come from.
+    pub hop: Hop,
 }
 
 /// One worker's client; its clones share the connections.
@@ -67,6 +69,7 @@ impl Client {
     /// Dropping the future, or the body of the response, closes the connection.
     pub fn send(&self, mut destination: Destination, mut request: Request<Body>) -> Exchange {
         let client = self.clone();
+        self.inner.config.hop.write(&mut request);
         if grpc::is_call(request.version(), request.headers()) {
             // Nothing else carries a call, whatever is said of the Service.
             destination.protocol = Protocol::H2c;

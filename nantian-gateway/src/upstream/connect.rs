@@ -222,6 +222,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        hops::Hop,
         respond::Chain,
         upstream::{Roots, tls_client_config},
     };
@@ -233,6 +234,7 @@ mod tests {
             tunnel_idle_timeout: None,
             tls: tls_client_config(&Roots::none()).unwrap(),
             tenancy,
+            hop: Hop::default(),
         }
     }
 

@@ -133,3 +133,29 @@ async fn a_rule_for_the_host_header_is_one_for_the_authority() {
     let response = soon(client(&gateway).await.send_request(get("/"))).await.unwrap();
     assert_eq!(response.headers()["x-backend"], "matched");
 }
+
+#[tokio::test]
+async fn a_request_that_its_route_leads_back_ends() {
+    let backend = Backend::echo("a").await;
+    let gateway = gateway(&backend, &[]).await;
+    assert_eq!(gateway.get("/").await.status(), 200);
+    assert!(backend.last().header("cdn-loop").unwrap().starts_with("nantian-"));
+    gateway.edit_service("a", &[&Backend::at(gateway.address())]).await;
+    assert_eq!(gateway.get("/").await.status(), 508);
+}
+
+#[tokio::test]
+async fn a_redirect_stays_with_the_scheme_that_a_trusted_proxy_has_seen() {
+    let backend = Backend::echo("a").await;
+    let redirect = "filters: [{type: RequestRedirect, requestRedirect: {path: {type: ReplaceFullPath, replaceFullPath: /new}}}]";
+    let ask = "GET /old HTTP/1.1\r\nHost: example.org\r\nX-Forwarded-Proto: https\r\n\r\n";
+    for (options, from) in
+        [(&["--trusted-proxies", "127.0.0.1"][..], "https://example.org"), (&[], "http://example.org:")]
+    {
+        let world = World::new().service("a", &[&backend]).route("r", &[rule("/old", redirect)]);
+        let gateway = world.options(options).start().await;
+        let location = gateway.ask(ask).await.header("location").unwrap().to_owned();
+        let port = if from.ends_with(':') { gateway.address().port().to_string() } else { String::new() };
+        assert_eq!(location, format!("{from}{port}/new"));
+    }
+}

@@ -113,6 +113,25 @@ async fn calls_are_routed_by_method_and_header_and_keep_their_trailers() {
 }
 
 #[tokio::test]
+async fn a_call_may_say_more_in_its_life_than_a_request_may_hold() {
+    let server = server("a").await;
+    let world = World::new().h2c_service("a", &server).route_of("web", "web.org", &[rule("/", &to("a"))]);
+    let world = world.manifest("route", &route("r", "example.org", &format!("{{{}}}", to("a"))));
+    let gateway = world.options(&["--max-request-body-bytes", "65536"]).start().await;
+    let client = client(&gateway).await;
+    for (host, status) in [("example.org", 200), ("web.org", 413)] {
+        let messages = stream::iter((0..256).map(|_| Ok(Frame::data(Bytes::from_static(&[b'x'; 1024])))));
+        let kind = if status == 200 { "application/grpc" } else { "text/plain" };
+        let request = Request::post(format!("http://{host}/s/M")).header("content-type", kind);
+        let request = request.body(BodyExt::boxed(StreamBody::new(messages))).unwrap();
+        let response = soon(client.clone().send_request(request)).await.unwrap();
+        assert_eq!(response.status(), status, "{host}");
+        let length = soon(response.into_body().collect()).await.unwrap().to_bytes().len();
+        assert_eq!(length == 256 * 1024, status == 200, "{host}");
+    }
+}
+
+#[tokio::test]
 async fn what_goes_wrong_is_told_in_grpc() {
     let server = server("a").await;
     let gone = Port::reserve();

@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::{
     compile::compile,
+    hops::Hop,
     ir::{BackendTls, BackendTransport, Policies, Route, RouteKind, Transport},
     tenancy::Tenancy,
     upstream::{Client, ClientConfig, tls_client_config},
@@ -65,6 +66,7 @@ async fn a_snapshot_from_before_sends_nothing_to_a_backend_whose_tls_is_refused(
         tunnel_idle_timeout: None,
         tls: tls_client_config(&Roots::none()).unwrap(),
         tenancy: Tenancy::Single,
+        hop: Hop::default(),
     });
     tokio::select! {
         biased;

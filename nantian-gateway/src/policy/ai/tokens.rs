@@ -158,6 +158,7 @@ mod tests {
             tunnel_idle_timeout: None,
             tls: crate::upstream::tls_client_config(&crate::upstream::Roots::none()).unwrap(),
             tenancy: Tenancy::Shared,
+            hop: crate::hops::Hop::default(),
         };
         Tokens::new(config, own).own(namespace, scheme)
     }
