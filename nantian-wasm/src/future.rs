@@ -1,11 +1,11 @@
 //! The future of an exchange.
 
 use std::fmt;
+use std::ops::DerefMut;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::lock::OwnedMutexGuard;
 use http::{Method, Request, Response, request, response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -298,7 +298,10 @@ where
     T::Error: Into<BoxError>,
     R: Responder,
 {
-    let Poll::Ready(mut shared) = stream.poll_lock(cx) else {
+    let Some(mut shared) = stream.try_lock() else {
+        if stream.poll_lock(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
         return Next::Wait(State::Answered { result: Some(Box::new(result)) });
     };
     let refusal = shared.refusal.take().and_then(|refusal| local(*refusal, &shared.context, responder));
@@ -319,7 +322,7 @@ where
 fn show<S, B, F, T, E, R>(
     mut waiting: Waiting<response::Parts, Source<T>>,
     is_local: bool,
-    mut shared: OwnedMutexGuard<Shared>,
+    mut shared: impl DerefMut<Target = Shared>,
     stream: &StreamHandle,
     responder: &R,
     cx: &mut Context<'_>,

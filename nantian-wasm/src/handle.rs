@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt as _;
-use futures_util::lock::{Mutex, OwnedMutexGuard, OwnedMutexLockFuture};
+use futures_util::lock::{Mutex, MutexGuard, OwnedMutexGuard, OwnedMutexLockFuture};
 
 use crate::stream::{Action, Direction, StreamContext};
 
@@ -28,7 +28,12 @@ impl StreamHandle {
         Self { shared: Arc::new(Mutex::new(Shared { context, refusal: None })), waiting: None }
     }
 
-    /// Locks the stream; pending only while another task takes a step with it.
+    /// Locks the stream, unless another task takes a step with it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Shared>> {
+        self.shared.try_lock()
+    }
+
+    /// Locks the stream for an owner that is borrowed meanwhile; pending only while another task takes a step with it.
     pub(crate) fn poll_lock(&mut self, cx: &mut Context<'_>) -> Poll<OwnedMutexGuard<Shared>> {
         if self.waiting.is_none()
             && let Some(shared) = self.shared.try_lock_owned()
@@ -43,7 +48,9 @@ impl StreamHandle {
 
     /// Counts bytes of a body that no plugin was shown.
     pub(crate) fn count(&self, direction: Direction, bytes: usize) {
-        if let Some(shared) = self.shared.try_lock().filter(|_| bytes > 0) {
+        if bytes > 0
+            && let Some(mut shared) = self.shared.try_lock()
+        {
             shared.context.count_unseen(direction, bytes);
         }
     }

@@ -226,7 +226,7 @@ impl Instance {
         if !self.entry.enter_reply() {
             return Ok(());
         }
-        self.entry.store.data_mut().received = received;
+        self.entry.store.data_mut().received = Some(Box::new(received));
         self.entry.call(callback, arguments).await
     }
 
@@ -263,7 +263,7 @@ impl Instance {
             return Ok(());
         };
         if self.entry.enter_reply() {
-            self.entry.store.data_mut().received = received;
+            self.entry.store.data_mut().received = Some(Box::new(received));
             self.entry.call(callback, (ROOT, id, argument)).await?;
         }
         if ends {

@@ -13,7 +13,7 @@ use crate::log_rate::LogRate;
 use crate::module::Module;
 use crate::observe::{Counters, PluginStatus};
 use crate::pool::{CellGuard, Lease, LeaseError, Pool, Slot};
-use crate::proxy_wasm::{Facts, Shared};
+use crate::proxy_wasm::{Abi, Facts, Shared};
 use crate::running::finish;
 use crate::sandbox::{Peaks, Usage};
 use crate::stream::{Direction, Streaming};
@@ -197,6 +197,12 @@ impl Plugin {
     /// Whether a callback that runs after the request has left can look at it.
     pub(crate) fn needs_request_later(&self) -> bool {
         self.reads_exchange() && self.inner.module.traits().outlives_request
+    }
+
+    /// Whether the guest sees another part of a response whose client has asked for a stream of events.
+    pub(crate) fn tells_streams_apart(&self) -> bool {
+        let Hooks { on_response, on_stream_chunk, .. } = self.hooks();
+        on_stream_chunk && !on_response || self.inner.module.abi() == Abi::Pingora
     }
 
     /// Whether the guest has a callback for bodies of this direction that runs.

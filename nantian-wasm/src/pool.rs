@@ -158,7 +158,8 @@ impl Slot {
         if !self.is_own(thread) {
             self.owner.store(thread, Ordering::Relaxed);
         }
-        self.streams.fetch_add(1, Ordering::Relaxed);
+        // Written by whoever has the instance only: what is read is current.
+        self.streams.store(self.streams().saturating_add(1), Ordering::Relaxed);
     }
 
     pub(crate) fn facts(&self) -> &Arc<Facts> {

@@ -118,12 +118,11 @@ impl<B> Waiting<request::Parts, B> {
         watching: Watching,
         stream: &StreamHandle,
     ) -> Released<Request<RequestBody<B>>, Held<request::Parts, B>> {
-        let has_length = self.parts.headers.contains_key(CONTENT_LENGTH);
         match self.body {
             Incoming::Untouched(body) if watching != Watching::Length => {
                 Released::Now(forwarded(self.parts, body, watching, stream))
             }
-            Incoming::Gathered(..) if watching != Watching::Length && !has_length => {
+            Incoming::Gathered(..) if watching != Watching::Length && !has_length(&self.parts.headers) => {
                 Released::Now(self.into_held(Direction::Request, false, stream).into_request())
             }
             _ => Released::Later(Box::new(
@@ -140,7 +139,6 @@ impl<T> Waiting<response::Parts, Source<T>> {
         watching: Watching,
         stream: &StreamHandle,
     ) -> Released<Response<ResponseBody<T>>, Held<response::Parts, Source<T>>> {
-        let has_length = self.parts.headers.contains_key(CONTENT_LENGTH);
         match self.body {
             Incoming::Untouched(source) if watching != Watching::Length => {
                 Released::Now(replied(self.parts, source, watching, stream))
@@ -148,7 +146,7 @@ impl<T> Waiting<response::Parts, Source<T>> {
             Incoming::Gathered(..) if watching == Watching::Emptied => {
                 Released::Now(replied(self.parts, Source::Local { bytes: Bytes::new() }, watching, stream))
             }
-            Incoming::Gathered(..) if watching != Watching::Length && !has_length => {
+            Incoming::Gathered(..) if watching != Watching::Length && !has_length(&self.parts.headers) => {
                 Released::Now(self.into_held(Direction::Response, false, stream).into_response(false, stream))
             }
             _ => Released::Later(Box::new(
@@ -156,4 +154,8 @@ impl<T> Waiting<response::Parts, Source<T>> {
             )),
         }
     }
+}
+
+fn has_length(headers: &HeaderMap) -> bool {
+    headers.contains_key(CONTENT_LENGTH)
 }

@@ -89,8 +89,10 @@ pub(super) fn contents(state: &State, kind: BufferKind) -> Result<&[u8], Status>
         }
         BufferKind::PluginConfiguration if state.phase == Phase::Configure => Ok(&state.facts.configuration),
         BufferKind::PluginConfiguration => Err(Status::NotFound),
-        BufferKind::CallBody => state.received.call_body().ok_or(Status::NotFound),
-        BufferKind::GrpcMessage => Ok(state.received.message()),
+        BufferKind::CallBody => {
+            state.received.as_ref().and_then(|received| received.call_body()).ok_or(Status::NotFound)
+        }
+        BufferKind::GrpcMessage => Ok(state.received.as_ref().map_or(&[], |received| received.message())),
         BufferKind::VmConfiguration => Ok(&state.facts.vm_configuration),
         BufferKind::Empty => Ok(&[]),
     }

@@ -81,10 +81,12 @@ pub(super) fn get_status(
     return_pointer: u32,
     return_length: u32,
 ) -> Result<Wanted, Stop> {
-    let code = caller.data().received.status;
+    let code = caller.data().received.as_ref().map_or(0, |received| received.status);
     put_u32(caller, return_code, code)?;
     let mut message = scratch(caller);
-    message.extend_from_slice(caller.data().received.status_message.as_bytes());
+    if let Some(received) = &caller.data().received {
+        message.extend_from_slice(received.status_message.as_bytes());
+    }
     hand_over(caller, message, return_pointer, return_length)
 }
 

@@ -4,9 +4,7 @@
 //! and anything in the headers that frame a message never reach the exchange.
 
 use bytes::Bytes;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::abi::MapKind;
@@ -133,8 +131,17 @@ fn note_length(exchange: &mut Exchange, kind: MapKind, edit: Edit<'_>) {
 
 /// Whether a header frames a message or belongs to one connection: never a guest's to write.
 pub(super) fn is_framing(name: &HeaderName) -> bool {
-    [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+    matches!(
+        name.as_str(),
+        "connection"
+            | "content-length"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 /// Reads a final status: three digits, 200 to 999.

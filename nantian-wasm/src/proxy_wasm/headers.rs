@@ -20,7 +20,7 @@ pub(crate) enum Fields<'a> {
 pub(crate) fn fields(state: &State, kind: MapKind) -> Option<Fields<'_>> {
     match kind {
         MapKind::CallHeaders | MapKind::CallTrailers | MapKind::GrpcInitial | MapKind::GrpcTrailing => {
-            state.received.fields(kind)
+            state.received.as_ref()?.fields(kind)
         }
         _ => {
             let exchange = state.exchange()?;

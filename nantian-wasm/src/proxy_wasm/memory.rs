@@ -82,12 +82,19 @@ pub(crate) fn put(memory: &mut [u8], pointer: u32, bytes: &[u8]) -> Result<(), S
 
 /// Writes a number through an out-pointer.
 pub(crate) fn put_u32(caller: &mut Caller<'_, State>, pointer: u32, value: u32) -> Result<(), Stop> {
-    Ok(put(view(caller)?.0, pointer, &value.to_le_bytes())?)
+    Ok(put_number(view(caller)?.0, pointer, value.to_le_bytes())?)
 }
 
 /// Writes a number through an out-pointer.
 pub(crate) fn put_u64(caller: &mut Caller<'_, State>, pointer: u32, value: u64) -> Result<(), Stop> {
-    Ok(put(view(caller)?.0, pointer, &value.to_le_bytes())?)
+    Ok(put_number(view(caller)?.0, pointer, value.to_le_bytes())?)
+}
+
+/// The same as [`put`], for so few bytes that most of its work would be to find out how many they are.
+fn put_number<const N: usize>(memory: &mut [u8], pointer: u32, number: [u8; N]) -> Result<(), Status> {
+    let place = usize::try_from(pointer).ok().and_then(|start| memory.get_mut(start..)?.first_chunk_mut());
+    *place.ok_or(Status::InvalidMemoryAccess)? = number;
+    Ok(())
 }
 
 /// Bytes the guest points at, copied out and charged for.
@@ -198,8 +205,8 @@ pub(super) fn accept(
 /// Tells the guest where its bytes are.
 fn tell(caller: &mut Caller<'_, State>, at: (u32, u32), pointer: u32, length: u32) -> Result<(), Stop> {
     let (memory, _) = view(caller)?;
-    put(memory, at.0, &pointer.to_le_bytes())?;
-    Ok(put(memory, at.1, &length.to_le_bytes())?)
+    put_number(memory, at.0, pointer.to_le_bytes())?;
+    Ok(put_number(memory, at.1, length.to_le_bytes())?)
 }
 
 /// Keeps a buffer for the next bytes on their way into the guest.

@@ -234,6 +234,9 @@ fn address(address: Option<SocketAddr>, name: &[u8], out: &mut Vec<u8>) -> Resul
 fn header(exchange: &Exchange, kind: MapKind, name: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
     let fields = headers::of_exchange(exchange, kind).ok_or(Status::NotFound)?;
     out.extend_from_slice(fields.get(name).ok_or(Status::NotFound)?);
+    if name.starts_with(b":") {
+        return Ok(());
+    }
     for value in fields.others(name) {
         out.push(b',');
         out.extend_from_slice(value);

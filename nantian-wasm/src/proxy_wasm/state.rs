@@ -85,7 +85,7 @@ pub(crate) struct State {
     pub(crate) next_tick: u64,
     pub(crate) calls: Calls,
     /// What arrived from outside and is being shown to the guest.
-    pub(crate) received: Received,
+    pub(crate) received: Option<Box<Received>>,
     /// Metrics by the id this guest knows them under: those of one kind in the order of their definition.
     pub(crate) metrics: [Vec<usize>; 3],
     /// The engine's clock when the callback began.
@@ -150,7 +150,7 @@ impl State {
             tick_period: None,
             next_tick: 0,
             calls: Calls::default(),
-            received: Received::default(),
+            received: None,
             metrics: Default::default(),
             now: 0,
             ran: 0,
@@ -253,7 +253,7 @@ impl State {
     /// Gives up every exchange, with what its stream has cost; the active context's comes back.
     pub(crate) fn give_back(&mut self) -> Option<OwnedMutexGuard<Exchange>> {
         self.choose_active();
-        self.received = Received::default();
+        self.received = None;
         self.asker = None;
         let usage = std::mem::take(&mut self.usage);
         if let Some(seat) =

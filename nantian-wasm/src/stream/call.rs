@@ -205,7 +205,7 @@ impl StreamContext {
         let visiting = Visiting { cell: guard, exchange, call, context };
         match visiting.begin(lease.slot()) {
             Begun::Over(visited) => {
-                let (visit, guard) = self.conclude(direction, index, call.phase(), visited);
+                let (visit, guard) = self.conclude(turn, call.phase(), visited);
                 *cell = guard;
                 visit
             }
@@ -220,13 +220,8 @@ impl StreamContext {
     }
 
     /// Takes back what a call had, and looks at what the guest did.
-    fn conclude(
-        &mut self,
-        direction: Direction,
-        index: usize,
-        phase: Phase,
-        visited: Visited,
-    ) -> (Visit, Option<CellGuard>) {
+    fn conclude(&mut self, turn: &Turn<'_>, phase: Phase, visited: Visited) -> (Visit, Option<CellGuard>) {
+        let Turn { plugin, index, direction } = *turn;
         let Visited { mut cell, exchange, result, expects_calls, .. } = visited;
         self.exchange = exchange;
         if let Some(exchange) = self.exchange.as_mut() {
@@ -242,13 +237,10 @@ impl StreamContext {
                 lease.slot().bury(cell, phase, cause);
             }
         }
-        let plugin =
-            if result.is_ok() && !self.has_outcome(index) { None } else { self.plugins.get(index).cloned() };
-        let visit = match (result, plugin) {
-            (Err(cause), Some(plugin)) => self.failed(&plugin, index, phase, cause),
-            (Err(_), None) => Visit::Skipped,
-            (Ok(code), plugin) => {
-                let outcome = plugin.and_then(|plugin| self.outcome(&plugin, index, phase));
+        let visit = match result {
+            Err(cause) => self.failed(plugin, index, phase, cause),
+            Ok(code) => {
+                let outcome = self.outcome(plugin, index, phase);
                 if let Some(exchange) = self.exchange.as_mut().filter(|_| code == 0) {
                     exchange.undo = Undo::default();
                 }
@@ -284,7 +276,9 @@ impl StreamContext {
         let visited = ready!(polled);
         let Some(ongoing) = self.calls.running.take() else { return Poll::Ready(()) };
         let Ongoing { direction, index, call, .. } = *ongoing;
-        let (visit, cell) = self.conclude(direction, index, call.phase(), visited);
+        let plugins = self.plugins.clone().unwrap_or_default();
+        let Some(plugin) = plugins.get(index) else { return Poll::Ready(()) };
+        let (visit, cell) = self.conclude(&Turn { plugin, index, direction }, call.phase(), visited);
         drop(cell);
         self.exchange = None;
         *self.calls.concluded(direction) = Some(Box::new(Concluded { index, call, visit }));

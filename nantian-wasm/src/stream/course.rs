@@ -1,7 +1,5 @@
 //! The way of a body and its trailers from plugin to plugin.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::HeaderMap;
 
@@ -57,7 +55,7 @@ impl StreamContext {
         mut trailers: Option<&mut HeaderMap>,
         added: &mut Option<Box<HeaderMap>>,
     ) -> Action {
-        let plugins = Arc::clone(&self.plugins);
+        let plugins = self.plugins.clone().unwrap_or_default();
         if !std::mem::replace(&mut self.course(direction).is_counted, true) && direction == Direction::Request
         {
             self.count_bytes(direction, chunk.len());

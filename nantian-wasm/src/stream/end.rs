@@ -15,9 +15,9 @@ use crate::running::{Begun, Outcome as _};
 impl StreamContext {
     /// Ends the stream for every plugin that has seen it.
     pub(super) fn close(&mut self) {
-        self.exchange = None;
         self.leave_running();
         let mut members = std::mem::take(&mut self.members);
+        let mut exchange = self.exchange.take().filter(|_| members.len() == 1);
         // All of them log before the first one forgets the stream, as in Envoy.
         if members.len() > 1 {
             for (index, member) in members.iter_mut().enumerate() {
@@ -27,8 +27,8 @@ impl StreamContext {
         for (index, member) in members.into_iter().enumerate() {
             let Member { lease: Some(lease), context, is_logged, .. } = member else { continue };
             let slot = lease.slot();
-            let cell = slot.try_lock();
-            let (Some(mut cell), Some(mut exchange)) = (cell, self.shared.try_lock_owned()) else {
+            let exchange = exchange.take().or_else(|| self.shared.try_lock_owned());
+            let (Some(mut cell), Some(mut exchange)) = (slot.try_lock(), exchange) else {
                 lease.orphan(context, Arc::clone(&self.shared), is_logged);
                 slot.settle();
                 continue;

@@ -35,9 +35,15 @@ impl StreamContext {
             self.show_as_response(direction, &action);
             return action;
         }
-        let plugins = Arc::clone(&self.plugins);
+        let Some(plugins) = self.plugins.take() else { return Action::Continue };
+        let action = self.pass_headers(&plugins, direction, end);
+        self.plugins = Some(plugins);
+        action
+    }
+
+    fn pass_headers(&mut self, plugins: &[Plugin], direction: Direction, end: bool) -> Action {
         while let Some((index, plugin)) =
-            self.member_at(&plugins, direction, self.course_ref(direction).released)
+            self.member_at(plugins, direction, self.course_ref(direction).released)
         {
             match self.headers_step(plugin, index, direction, end) {
                 Step::Next => self.course(direction).released += 1,
@@ -267,13 +273,12 @@ impl StreamContext {
     /// Ends a message that broke off while a plugin held its headers.
     pub(crate) fn break_off(&mut self, direction: Direction) -> Action {
         self.step(direction, |this| {
-            let plugins = Arc::clone(&this.plugins);
-            let Some((_, plugin)) = this.member_at(&plugins, direction, this.course_ref(direction).released)
-            else {
+            let holder = this.member_at(this.plugins(), direction, this.course_ref(direction).released);
+            let Some(plugin) = holder.map(|(_, plugin)| plugin.shared_name()) else {
                 return Action::Continue;
             };
-            let (phase, cause) = (direction.body_phase(), Cause::BrokenOff);
-            let action = Action::Fail(Failure { plugin: plugin.shared_name(), phase, cause });
+            let action =
+                Action::Fail(Failure { plugin, phase: direction.body_phase(), cause: Cause::BrokenOff });
             this.end_by(direction, &action);
             this.show_as_response(direction, &action);
             action
@@ -286,7 +291,7 @@ impl StreamContext {
             return;
         }
         self.request.is_released = true;
-        let keep = self.plugins.iter().any(Plugin::needs_request_later);
+        let keep = self.plugins().iter().any(Plugin::needs_request_later);
         if let Some(exchange) = self.exchange.as_mut() {
             let is_resized = |seat: &Seat| seat.request.is_resized;
             self.request.is_resized = exchange.seats.iter().any(is_resized);
@@ -301,7 +306,7 @@ impl StreamContext {
             return;
         }
         self.response.is_released = true;
-        let keep = self.plugins.iter().any(Plugin::reads_exchange);
+        let keep = self.plugins().iter().any(Plugin::reads_exchange);
         if let Some(exchange) = self.exchange.as_mut() {
             let is_resized = |seat: &Seat| seat.response.is_resized;
             self.response.is_resized = exchange.seats.iter().any(is_resized);

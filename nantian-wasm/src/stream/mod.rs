@@ -25,6 +25,7 @@ use bytes::Bytes;
 use futures_util::lock::{Mutex, OwnedMutexGuard};
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, request, response};
+use smallvec::SmallVec;
 
 pub use self::answer::LocalResponse;
 pub(crate) use self::answer::grpc_status_of;
@@ -64,12 +65,13 @@ use crate::proxy_wasm::{MapKind, join};
 /// # assert!(request_filter(&mut StreamContext::new([].into(), StreamInfo::default()), parts).is_some());
 /// ```
 pub struct StreamContext {
-    plugins: Arc<[Plugin]>,
+    /// Absent while headers are on their way past them: who takes them along has them then.
+    plugins: Option<Arc<[Plugin]>>,
     shared: SharedExchange,
-    /// Present only during a call.
+    /// Present during a step, and until the next one if no guest wants it meanwhile.
     exchange: Option<OwnedMutexGuard<Exchange>>,
     /// One for each plugin the request has reached.
-    members: Vec<Member>,
+    members: SmallVec<[Member; 1]>,
     request: Course,
     response: Course,
     is_grpc: bool,
@@ -123,9 +125,9 @@ impl StreamContext {
     /// A stream that no plugin has seen yet.
     pub fn new(plugins: Arc<[Plugin]>, info: StreamInfo) -> Self {
         Self {
-            members: Vec::with_capacity(plugins.len()),
+            members: SmallVec::with_capacity(plugins.len()),
             shared: Arc::new(Mutex::new(Exchange::new(info, plugins.len()))),
-            plugins,
+            plugins: Some(plugins),
             exchange: None,
             request: Course::default(),
             response: Course::default(),
@@ -146,7 +148,8 @@ impl StreamContext {
             if !this.request.has_headers {
                 this.request.has_headers = true;
                 this.is_grpc = is_grpc(content_type(&parts.headers));
-                this.awaits_events = accepts_events(&parts.headers);
+                this.awaits_events =
+                    this.plugins().iter().any(Plugin::tells_streams_apart) && accepts_events(&parts.headers);
                 if let Some(exchange) = this.exchange.as_mut() {
                     join(&mut parts.headers, MapKind::RequestHeaders);
                     exchange.lend_request(parts);
@@ -282,12 +285,14 @@ impl StreamContext {
 
     /// Whether a plugin may ask for the size of a request when that has passed.
     pub(crate) fn counts_requests(&self) -> bool {
-        self.plugins.iter().any(Plugin::reads_properties_of_responses)
+        self.plugins().iter().any(Plugin::reads_properties_of_responses)
     }
 
     /// Counts bytes of a body that no plugin was shown.
-    pub(crate) fn count_unseen(&self, direction: Direction, bytes: usize) {
-        if let Some(mut exchange) = self.shared.try_lock() {
+    pub(crate) fn count_unseen(&mut self, direction: Direction, bytes: usize) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.count_bytes(direction, bytes);
+        } else if let Some(mut exchange) = self.shared.try_lock() {
             exchange.count_bytes(direction, bytes);
         }
     }
@@ -295,6 +300,10 @@ impl StreamContext {
     /// Whether a plugin has written a length of its own into the headers of a message that have left the stream.
     pub(crate) fn is_resized(&self, direction: Direction) -> bool {
         self.course_ref(direction).is_resized
+    }
+
+    fn plugins(&self) -> &[Plugin] {
+        self.plugins.as_deref().unwrap_or_default()
     }
 
     fn wants_body(&self, direction: Direction) -> bool {
@@ -306,7 +315,7 @@ impl StreamContext {
             && self
                 .members
                 .iter()
-                .zip(self.plugins.iter())
+                .zip(self.plugins())
                 .any(|(member, plugin)| member.is_active() && plugin.wants_body(direction, self.streaming))
     }
 }
@@ -319,7 +328,7 @@ impl Drop for StreamContext {
 
 impl fmt::Debug for StreamContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamContext").field("plugins", &self.plugins).finish_non_exhaustive()
+        f.debug_struct("StreamContext").field("plugins", &self.plugins()).finish_non_exhaustive()
     }
 }
 

@@ -96,6 +96,11 @@ impl Member {
         Self { lease, context: context.unwrap_or_default(), ..Self::default() }
     }
 
+    /// Whether something is to happen to the stream before its next step.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.expects_calls || self.holds.request || self.holds.response
+    }
+
     pub(super) fn is_active(&self) -> bool {
         !self.is_out
     }
@@ -109,12 +114,6 @@ impl Member {
 // === impl StreamContext ===
 
 impl StreamContext {
-    /// Whether a guest did something to the stream besides answering with a verdict.
-    pub(super) fn has_outcome(&self, index: usize) -> bool {
-        let seat = self.exchange.as_ref().and_then(|exchange| exchange.seats.get(index));
-        seat.is_some_and(|seat| seat.fault.is_some() || seat.answer.is_some())
-    }
-
     /// What a guest did to the stream besides answering with a verdict.
     pub(super) fn outcome(&mut self, plugin: &Plugin, index: usize, phase: Phase) -> Option<Visit> {
         let seat = self.exchange.as_mut()?.seats.get_mut(index)?;

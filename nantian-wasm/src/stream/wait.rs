@@ -57,19 +57,27 @@ impl StreamContext {
     /// Takes one step with the exchange in hand; what waits for the instances is done before and after.
     pub(super) fn step(&mut self, direction: Direction, run: impl FnOnce(&mut Self) -> Action) -> Action {
         self.settle();
-        let Some(exchange) = self.shared.try_lock_owned() else {
+        self.exchange = self.exchange.take().or_else(|| self.shared.try_lock_owned());
+        if self.exchange.is_none() {
             *self.waits.of(direction) = Some(Wait::Exchange(Arc::clone(&self.shared).lock_owned()));
             return Action::Pending;
-        };
-        self.exchange = Some(exchange);
+        }
         *self.waits.of(direction) = None;
         let action = match self.interrupted(direction) {
             Some(action) => action,
             None => run(self),
         };
-        self.exchange = None;
+        if !matches!(action, Action::Continue) || self.is_wanted() {
+            self.exchange = None;
+        }
         self.settle();
         action
+    }
+
+    /// Whether a guest may want the exchange between two steps: one that is entered for something else, has calls under way
+    /// or holds a message. Otherwise it is locked once for all steps.
+    fn is_wanted(&self) -> bool {
+        self.may_interrupt() || self.members.iter().any(Member::is_waiting)
     }
 
     /// Makes guest calls that wait for the instances of this stream.
@@ -128,8 +136,9 @@ impl StreamContext {
     /// is waited for.
     pub(crate) fn gathers(&mut self, direction: Direction) -> Option<usize> {
         let Some(Wait::Guest(index)) = self.waits.of(direction) else { return None };
-        let holder = self.plugins.get(*index)?;
-        let is_watched = self.plugins.iter().any(|plugin| plugin.wants_body(direction, self.streaming));
+        let index = *index;
+        let holder = self.plugins().get(index)?;
+        let is_watched = self.plugins().iter().any(|plugin| plugin.wants_body(direction, self.streaming));
         is_watched.then(|| holder.max_buffered_body())
     }
 
@@ -164,7 +173,7 @@ impl StreamContext {
 
     /// Whether a plugin may answer or end the stream outside of its callbacks.
     pub(crate) fn may_interrupt(&self) -> bool {
-        self.plugins.iter().any(crate::plugin::Plugin::may_interrupt)
+        self.plugins().iter().any(crate::plugin::Plugin::may_interrupt)
     }
 
     pub(super) fn poll_interrupted(&mut self, cx: &mut Context<'_>) -> Poll<Action> {
@@ -190,7 +199,7 @@ impl StreamContext {
             Pause::Until(until) => until.max(seat.calls_until),
             Pause::None | Pause::Over => return None,
         };
-        let now = self.plugins.get(index).map_or(u64::MAX, crate::plugin::Plugin::now);
+        let now = self.plugins().get(index).map_or(u64::MAX, crate::plugin::Plugin::now);
         let may_go_on = now >= deadline
             || self.course_ref(direction).over.is_some()
             || self.is_interrupted(exchange)
@@ -215,7 +224,7 @@ impl StreamContext {
         }
         let exchange = self.exchange.as_ref()?;
         let index = exchange.seats.iter().position(|seat| seat.answer.is_some() || seat.fault.is_some())?;
-        let plugin = self.plugins.get(index)?.clone();
+        let plugin = self.plugins().get(index)?.clone();
         let phase = if self.response.is_released { direction.body_phase() } else { Phase::CallResponse };
         match self.outcome(&plugin, index, phase)? {
             super::visit::Visit::Over(action) => Some(self.replaced(direction, action)),
