@@ -19,7 +19,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 use http_body_util::Empty;
 use nantian_wasm::{Engine, Module, Plugin, PluginConfig, StreamContext, StreamInfo, WasmLayer};
 use tower::util::service_fn;
@@ -165,27 +165,31 @@ fn request() -> Request<Body> {
         ("referer", "https://shop.example.com/api/v1"),
         ("x-request-id", "6f1cbd2a-9d0e-4a52-8a39-6cf5d0c2c6a2"),
     ];
-    let mut request = Request::get("/api/v1/things?page=2").body(Empty::new()).unwrap();
-    *request.headers_mut() = received(&headers);
+    let mut request = Request::new(Empty::new());
+    let target;
+    (target, *request.headers_mut()) = received("/api/v1/things?page=2", &headers);
+    *request.uri_mut() = Uri::from_maybe_shared(target).unwrap();
     request
 }
 
 fn response() -> Response<Body> {
     let mut response = Response::new(Empty::new());
-    *response.headers_mut() = received(&[("content-type", "application/json"), ("server", "bench")]);
+    *response.headers_mut() = received("", &[("content-type", "application/json"), ("server", "bench")]).1;
     response
 }
 
-/// Headers as a server receives them: their values are parts of one buffer.
-fn received(headers: &[(&'static str, &str)]) -> HeaderMap {
-    let buffer = Bytes::from(headers.iter().map(|(_, value)| *value).collect::<String>());
-    let mut start = 0;
+/// A target and headers as a server receives them: target and values are parts of one buffer.
+fn received(target: &str, headers: &[(&'static str, &str)]) -> (Bytes, HeaderMap) {
+    let values = headers.iter().map(|(_, value)| *value);
+    let buffer = Bytes::from([target].into_iter().chain(values).collect::<String>());
+    let mut start = target.len();
     let fields = headers.iter().map(|(name, value)| {
         let part = buffer.slice(start..start + value.len());
         start += value.len();
         (HeaderName::from_static(name), HeaderValue::from_maybe_shared(part).unwrap())
     });
-    fields.collect()
+    let headers = fields.collect();
+    (buffer.slice(..target.len()), headers)
 }
 
 /// Polls until it is ready: a guest that the clock interrupts goes on at once.
