@@ -9,8 +9,8 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+pub(crate) use self::watch::Watch;
 use crate::clock::Timestamp;
-use crate::config::BalanceConfig;
 use crate::endpoint::EndpointId;
 use crate::group::Group;
 use crate::hash::EndpointHash;
@@ -18,6 +18,8 @@ use crate::health::standing::Standing;
 use crate::latency::Latency;
 use crate::outcome::Outcome;
 use crate::sync::{AtomicUsize, Ordering, fence};
+
+mod watch;
 
 /// How often a pick that lost a race for an endpoint's last place tries again before it takes the endpoint for full.
 const RACES: u32 = 16;
@@ -58,11 +60,6 @@ pub struct InFlight {
     state: Arc<EndpointState>,
     watch: Watch,
 }
-
-/// What is of interest about a request besides that it is in flight: a set of the constants, and above them when the request
-/// began, in nanoseconds, if its time is of interest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Watch(u64);
 
 /// The request in flight behind an upgraded connection, found in the extensions of the response that upgrades it
 /// (101, or a successful reply to CONNECT).
@@ -205,68 +202,13 @@ impl Departed {
     }
 }
 
-// === impl Watch ===
-
-impl Watch {
-    const NOTHING: Self = Self(0);
-    /// How long the response takes.
-    const TIME: Self = Self(1);
-    /// Whether it fails.
-    const OUTCOME: Self = Self(2);
-    /// That it counts among all of the balancer.
-    const COUNT: Self = Self(4);
-    /// That it is the one which shows how an endpoint in probation is.
-    const PROBE: Self = Self(8);
-    /// The bits of the constants.
-    const BITS: u32 = 4;
-
-    pub(crate) fn of(config: &BalanceConfig) -> Self {
-        let outcome = config.outlier.is_some() || config.decay().is_some();
-        Self::NOTHING.with(Self::OUTCOME, outcome).with(Self::COUNT, config.load_bound().is_some())
-    }
-
-    /// This, and how long the response takes if `is_timed`.
-    pub(crate) fn timed(self, is_timed: bool) -> Self {
-        self.with(Self::TIME, is_timed)
-    }
-
-    /// This, of a request that shows how an endpoint in probation is.
-    fn probing(self) -> Self {
-        self.with(Self::PROBE, true)
-    }
-
-    fn with(self, part: Self, is_wanted: bool) -> Self {
-        Self(self.0 | (part.0 * u64::from(is_wanted)))
-    }
-
-    fn has(self, part: Self) -> bool {
-        self.0 & part.0 != 0
-    }
-
-    /// From now on.
-    fn since(self, now: Timestamp) -> Self {
-        Self(self.0 | (now.as_nanos() << Self::BITS))
-    }
-
-    /// The time from then to `now`, whatever the bits above were.
-    fn until(self, now: Timestamp) -> Duration {
-        let (then, now) = (self.0 & !((1 << Self::BITS) - 1), now.as_nanos() << Self::BITS);
-        let nanos = now.wrapping_sub(then).cast_signed() >> Self::BITS;
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
-    }
-
-    /// What is to be undone at the end.
-    fn after_the_outcome(self) -> Self {
-        Self(self.0 & (Self::COUNT.0 | Self::PROBE.0))
-    }
-}
-
 // === impl InFlight ===
 
 impl InFlight {
     #[inline]
     fn new(state: Arc<EndpointState>, watch: Watch) -> Self {
         let watch = if watch.has(Watch::TIME) { watch.since(state.group.now()) } else { watch };
+        let watch = if watch.has(Watch::OUTCOME) { watch.in_term(state.standing.term()) } else { watch };
         if watch.has(Watch::COUNT) {
             state.group.count();
         }
@@ -292,8 +234,9 @@ impl InFlight {
         self.watch = watch.after_the_outcome();
         // What nearly all requests come to needs no configuration.
         if outcome == Outcome::Success && !watch.has(Watch::TIME) {
-            if watch.has(Watch::OUTCOME) && self.state.standing.note_answer() {
-                self.state.group.ask_for_a_look();
+            let (group, standing) = (&self.state.group, &self.state.standing);
+            if watch.has(Watch::OUTCOME) && watch.term() == standing.term() && standing.note_answer() {
+                group.ask_for_a_look();
             }
         } else if self.watch != watch {
             self.note(watch, outcome);
@@ -347,6 +290,7 @@ impl InFlight {
         if is_judged && config.samples_times() && standing.is_left_out() {
             standing.latency.despair();
         }
+        let outlier = outlier.filter(|_| watch.term() == standing.term());
         if outlier.is_some_and(|outlier| standing.note(outcome, || group.now(), outlier)) {
             group.ask_for_a_look();
         }

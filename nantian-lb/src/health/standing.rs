@@ -37,6 +37,8 @@ pub(crate) struct Standing {
     gateway_errors: AtomicU32,
     /// Written under the lock of updates.
     verdict: AtomicU8,
+    /// How often its probation has begun, up to [`Term::COUNT`]; written under the lock of updates.
+    term: AtomicU8,
     /// Too many failures in a row, or one in probation.
     suspected: AtomicBool,
     /// An answer in probation.
@@ -59,6 +61,10 @@ const EJECTED: u8 = 1;
 const PROBATION: u8 = 2;
 const FAILING: u8 = 3;
 
+/// The time from one probation of an endpoint to the next one. Requests that began in an earlier one tell how it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Term(u8);
+
 /// What a settlement may spend, and what it works with.
 pub(crate) struct Settlement<'a> {
     pub(crate) now: Timestamp,
@@ -77,6 +83,28 @@ pub(crate) struct Condition {
     pub(crate) percent: u32,
     /// When to look again.
     pub(crate) next: Timestamp,
+}
+
+// === impl Term ===
+
+impl Term {
+    /// The bits of its number.
+    pub(crate) const BITS: u32 = 4;
+    /// After so many terms the numbers begin anew.
+    const COUNT: u8 = 1 << Self::BITS;
+
+    /// The term with this number, of which only the lowest bits count.
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self(bits.to_le_bytes()[0] % Self::COUNT)
+    }
+
+    pub(crate) fn to_bits(self) -> u64 {
+        u64::from(self.0)
+    }
+
+    fn next(self) -> Self {
+        Self((self.0 + 1) % Self::COUNT)
+    }
 }
 
 // === impl Standing ===
@@ -138,6 +166,12 @@ impl Standing {
         is_suspected
     }
 
+    /// The present term.
+    #[inline]
+    pub(crate) fn term(&self) -> Term {
+        Term(self.term.load(Ordering::Relaxed))
+    }
+
     /// Whether the caller's request may go there to show how the endpoint is; those that were there before are no reason
     /// to wait, for they may have told all they will.
     pub(crate) fn begin_probe(&self) -> bool {
@@ -182,6 +216,7 @@ impl Standing {
                 self.forget_errors();
                 self.latency.hope();
                 self.end_probe();
+                self.term.store(self.term().next().0, Ordering::Relaxed);
                 self.verdict.store(PROBATION, Ordering::Relaxed);
             }
             PROBATION if suspected => self.eject(now, config),

@@ -147,6 +147,36 @@ fn requests_from_before_its_ejection_do_not_keep_an_endpoint_out() {
 }
 
 #[test]
+fn what_began_before_its_ejection_does_not_judge_an_endpoint_in_probation() {
+    for outcome in [Outcome::Success, Outcome::Unreachable, Outcome::Busy { retry_after: None }] {
+        let world = World::new(4, &watched(Strategy::RoundRobin));
+        let guards = (0..32).map(|_| world.balancer.pick(&PickContext::new()).unwrap().into_parts().1);
+        let mut old: Vec<_> = guards.filter(|guard| guard.endpoint().as_str() == "pod-002").collect();
+        world.tally(100, failing(|at| at == 2));
+        assert_eq!((world.health(2), old.len()), (Health::Ejected, 8));
+        world.advance(34);
+        assert_eq!(world.health(2), Health::Probation);
+        old.iter_mut().take(2).for_each(|guard| guard.record(outcome));
+        assert_eq!(world.health(2), Health::Probation, "{outcome:?}");
+        world.tally(8, failing(|_| false));
+        assert_eq!(world.health(2), Health::Healthy);
+        old.iter_mut().for_each(|guard| guard.record(outcome));
+        assert_eq!(world.health(2), Health::Healthy, "{outcome:?}");
+        assert_eq!(world.balancer.status()[2].ejections, 1);
+    }
+}
+
+#[test]
+fn a_request_that_is_sent_to_all_there_is_ends_its_probation() {
+    let world = World::new(1, &watched(Strategy::RoundRobin));
+    world.tally(20, failing(|_| true));
+    world.advance(34);
+    assert_eq!(world.health(0), Health::Probation);
+    assert_eq!(world.ask(0, failing(|_| false)), 0);
+    assert_eq!(world.health(0), Health::Healthy);
+}
+
+#[test]
 fn what_fails_its_checks_is_passed_over_until_it_passes() {
     for strategy in ALL {
         let world = World::new(3, &BalanceConfig::new(strategy));
