@@ -278,6 +278,13 @@ impl Running {
         self.log.more(RELOADED, known).await;
     }
 
+    /// Puts manifests in place of others and waits until they have been read.
+    pub(crate) async fn edit_all(&self, manifests: &[(&str, String)]) {
+        let known = self.log.count(RELOADED);
+        manifests.iter().for_each(|(name, text)| self.replace(name, text));
+        self.log.more(RELOADED, known).await;
+    }
+
     /// Edits the listeners of the Gateway.
     pub(crate) async fn edit_listeners(&self, listeners: &[String]) {
         self.edit("gateway", &manifests::gateway(listeners)).await;
