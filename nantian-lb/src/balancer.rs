@@ -140,6 +140,12 @@ impl<T: Send + Sync> Balancer<T> {
         }
     }
 
+    /// Whether it has an endpoint of this id, whatever is to be said of it.
+    #[must_use]
+    pub fn has(&self, id: &EndpointId) -> bool {
+        self.shared.set.load().members.seat(id).is_some()
+    }
+
     /// Whether it has no endpoint that takes requests, be it those of sessions alone.
     #[must_use]
     pub fn is_empty(&self) -> bool {

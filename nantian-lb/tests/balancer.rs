@@ -98,6 +98,16 @@ fn an_empty_set_answers_at_once() {
 }
 
 #[test]
+fn it_has_the_endpoints_of_its_last_update_in_use_or_not() {
+    let balancer = Balancer::new(endpoints(&[("a", 1), ("b", 1)]), &BalanceConfig::default());
+    let has = || ["a", "b", "c"].map(|id| balancer.has(&id.into()));
+    assert_eq!(has(), [true, true, false]);
+    let _held = [pick(&balancer), pick(&balancer)];
+    balancer.update(endpoints(&[("b", 0), ("c", 1)]), &BalanceConfig::default());
+    assert_eq!(has(), [false, true, true], "requests in flight make it no member");
+}
+
+#[test]
 fn a_full_endpoint_is_passed_over_until_a_request_ends() {
     for strategy in ALL {
         let balancer = Balancer::new(endpoints(&[("a", 1), ("b", 9)]), &limited(strategy, 2));

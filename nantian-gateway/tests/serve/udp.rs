@@ -116,6 +116,18 @@ async fn an_endpoint_that_listens_no_more_makes_way_for_another_one() {
 }
 
 #[tokio::test]
+async fn a_session_ends_when_its_endpoint_leaves_the_service() {
+    let (a, b) = (Echo::new("a").await, Echo::new("b").await);
+    let gateway = world(&[("a", &[a.address])]).manifest("route", &route(TO_A)).start().await;
+    let caller = Caller::new(gateway.address()).await;
+    assert_eq!(caller.ask("x").await, "ax");
+    gateway.edit("service-a", &stream_service("a", "UDP", &[a.address, b.address])).await;
+    assert_eq!(caller.ask("x").await, "ax");
+    gateway.edit("service-a", &stream_service("a", "UDP", &[b.address])).await;
+    eventually("the other one is asked", async || caller.ask("x").await == "bx").await;
+}
+
+#[tokio::test]
 async fn weights_and_references_hold_for_datagrams() {
     let (a, b) = (Echo::new("a").await, Echo::new("b").await);
     let gateway = world(&[("a", &[a.address]), ("b", &[b.address])])

@@ -116,8 +116,7 @@ impl Session {
 
     /// Whether its endpoint is still one of its backend.
     pub(super) fn has_endpoint(&self) -> bool {
-        let in_flight = self.in_flight.borrow();
-        self.balancer.status().iter().any(|endpoint| endpoint.id == *in_flight.endpoint())
+        self.balancer.has(self.in_flight.borrow().endpoint())
     }
 
     /// Sends a datagram of the client to the endpoint, without waiting for room.
