@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
@@ -102,7 +102,6 @@ impl Listeners {
 }
 
 async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut closed: watch::Receiver<()>) {
-    let mut is_full = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -111,13 +110,8 @@ async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut clo
         };
         match accepted {
             Ok((stream, peer)) => {
-                if worker.room.available_permits() > 0 {
-                    is_full = false;
-                } else if !is_full {
-                    is_full = true;
-                    let limit = worker.config.max_connections;
-                    tracing::warn!(limit, port = %key, "new connections wait until another one ends");
-                }
+                worker.shortages.socket(key);
+                tell_of_room(&worker, key);
                 tokio::select! {
                     biased;
                     _ = closed.changed() => break,
@@ -128,9 +122,10 @@ async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut clo
                     }
                 }
             }
+            // The client is gone already.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                // Out of file descriptors, or the peer is gone already: neither may end the loop.
-                tracing::warn!(%error, port = %key, "a connection cannot be accepted");
+                worker.shortages.no_socket(&error, key);
                 sleep(Duration::from_millis(10)).await;
             }
         }
@@ -143,6 +138,19 @@ async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut clo
     while let Ok(Ok((stream, peer))) = timeout_at(end, listener.accept()).await {
         let Ok(place) = Arc::clone(&worker.room).try_acquire_owned() else { break };
         start(stream, peer, key, &worker, place);
+    }
+}
+
+/// Logs that a connection has to wait for a place, or that none has to any more, if it is time to.
+fn tell_of_room(worker: &Worker, key: PortKey) {
+    let shortage = &worker.shortages.connections;
+    if worker.room.available_permits() > 0 {
+        if shortage.end_at(Instant::now()) {
+            tracing::info!(port = %key, "new connections need not wait any more");
+        }
+    } else if shortage.meet_at(Instant::now()) {
+        let limit = worker.config.max_connections;
+        tracing::warn!(limit, port = %key, "new connections wait until another one ends");
     }
 }
 

@@ -17,6 +17,7 @@ mod normalize;
 mod pace;
 mod reply;
 mod service;
+mod shortage;
 mod socket;
 mod state;
 mod stream;
@@ -32,4 +33,6 @@ pub use self::{
     state::{Timeouts, TunnelGuard},
     tls::{Inside, InvalidCertificate, TlsServer},
 };
-pub(crate) use self::{clock::TICK, forward::client_address, socket::ClientSocket, tls::certified_key};
+pub(crate) use self::{
+    clock::TICK, forward::client_address, shortage::Shortages, socket::ClientSocket, tls::certified_key,
+};

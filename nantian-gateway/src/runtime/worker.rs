@@ -7,7 +7,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::LocalSnapshot;
 use crate::{
     compile::Context,
-    listen::{Connections, Timeouts, TrustedProxies},
+    listen::{Connections, Shortages, Timeouts, TrustedProxies},
     metrics::Metrics,
     observe::{AccessLog, Refusals},
     snapshot::Snapshot,
@@ -38,17 +38,22 @@ pub struct WorkerConfig {
     pub drain_timeout: Duration,
 }
 
-/// What all workers together have room for.
+/// What all workers together have room for, and where there is not enough.
 #[derive(Debug, Clone)]
 pub(super) struct Rooms {
-    pub(super) connections: Arc<Semaphore>,
-    pub(super) sessions: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+    sessions: Arc<Semaphore>,
+    shortages: Arc<Shortages>,
 }
 
 impl Rooms {
     pub(super) fn new(config: &WorkerConfig) -> Self {
         let room = |places: usize| Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
-        Self { connections: room(config.max_connections), sessions: room(config.udp.max_sessions) }
+        Self {
+            connections: room(config.max_connections),
+            sessions: room(config.udp.max_sessions),
+            shortages: Arc::default(),
+        }
     }
 }
 
@@ -61,6 +66,8 @@ pub struct Worker {
     pub(crate) room: Arc<Semaphore>,
     /// Room for sessions of datagrams, shared by all workers.
     pub(crate) udp_room: Arc<Semaphore>,
+    /// What there is not enough of, shared by all workers.
+    pub(crate) shortages: Arc<Shortages>,
     pub(crate) refusals: Refusals,
     metrics: Arc<Metrics>,
     carrier: Carrier,
@@ -71,7 +78,7 @@ impl Worker {
     pub(super) fn new(
         index: usize,
         config: WorkerConfig,
-        Rooms { connections: room, sessions: udp_room }: Rooms,
+        Rooms { connections: room, sessions: udp_room, shortages }: Rooms,
         metrics: Arc<Metrics>,
     ) -> Self {
         let context = Context {
@@ -88,6 +95,7 @@ impl Worker {
             connections: Connections::default(),
             room,
             udp_room,
+            shortages,
             refusals,
             metrics,
             carrier,

@@ -32,6 +32,35 @@ async fn over_the_limit_a_connection_waits_until_another_one_ends() {
     }
     drop(open.pop());
     assert_eq!(waiting.reply().await.status(), 200);
+    drop((open, waiting));
+    eventually("the log says that it is over", async || {
+        gateway.get("/").await;
+        gateway.log.count("new connections need not wait any more") == 1
+    })
+    .await;
+    assert_eq!(gateway.log.count("new connections wait"), 1);
+}
+
+#[tokio::test]
+async fn that_there_are_no_files_for_sockets_is_told_once_and_so_is_its_end() {
+    let gateway = World::new().limited("-n 256").start().await;
+    let mut open = Vec::new();
+    eventually("there are too many", async || {
+        open.push(gateway.connect().await);
+        gateway.log.count("there is no socket for a client") > 0
+    })
+    .await;
+    // They are looked for a hundred times a second.
+    after(Duration::from_millis(300)).await;
+    assert_eq!(gateway.log.count("there is no socket for a client"), 1);
+    assert!(gateway.log.text().contains("ulimit -n"), "the log says what to do");
+    drop(open);
+    eventually("the log says that it is over", async || {
+        assert_eq!(gateway.get("/").await.status(), 404);
+        gateway.log.count("there are sockets for clients again") == 1
+    })
+    .await;
+    assert_eq!(gateway.log.count("there is no socket for a client"), 1);
 }
 
 #[tokio::test]

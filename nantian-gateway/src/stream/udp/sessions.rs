@@ -17,19 +17,14 @@ use crate::{
     stream::{Caller, StreamRoute, buffers::Buffers},
 };
 
-/// Sweeps from one look at the endpoints of sessions to the next: asking a balancer costs more than looking at a clock.
-const ENDPOINT_SWEEPS: u32 = 5;
-
 /// The sessions of one socket, by client.
 pub(super) struct Sessions {
     front: Rc<Front>,
     key: PortKey,
     worker: Rc<Worker>,
     open: HashMap<Client, Open>,
-    sweeps: u32,
     /// No new ones are begun.
     is_closed: bool,
-    is_full: bool,
 }
 
 /// A session, and the task of its answers.
@@ -42,7 +37,7 @@ struct Open {
 
 impl Sessions {
     pub(super) fn new(front: Rc<Front>, key: PortKey, worker: Rc<Worker>) -> Self {
-        Self { front, key, worker, open: HashMap::new(), sweeps: 0, is_closed: false, is_full: false }
+        Self { front, key, worker, open: HashMap::new(), is_closed: false }
     }
 
     pub(super) fn buffers(&self) -> Buffers {
@@ -76,8 +71,6 @@ impl Sessions {
 
     /// Ends the sessions that were silent for too long, whose route is gone, or whose endpoint is.
     pub(super) fn sweep(&mut self, now: Instant) {
-        self.sweeps = self.sweeps.wrapping_add(1);
-        let asks_for_endpoints = self.sweeps.is_multiple_of(ENDPOINT_SWEEPS);
         let snapshot = self.worker.snapshot();
         let routes = snapshot.port(&self.key).map(|port| port.streams.as_slice()).unwrap_or_default();
         let limit = self.worker.config.udp.session_timeout;
@@ -85,7 +78,7 @@ impl Sessions {
             now.saturating_duration_since(session.last()) >= limit
                 || session.is_broken()
                 || !routes.contains(&session.route.id)
-                || asks_for_endpoints && !session.has_endpoint()
+                || !session.has_endpoint()
         };
         let over: Vec<_> =
             self.open.iter().filter(|(_, open)| is_over(&open.session)).map(|(client, _)| *client).collect();
@@ -124,22 +117,23 @@ impl Sessions {
 
     fn open(&mut self, client: Client, route: Arc<StreamRoute>) -> Option<Session> {
         let Ok(place) = Arc::clone(&self.worker.udp_room).try_acquire_owned() else {
-            if !self.is_full {
-                self.is_full = true;
+            if self.worker.shortages.sessions.meet_at(Instant::now()) {
                 let limit = self.worker.config.udp.max_sessions;
                 tracing::warn!(limit, port = %self.key, "new clients are not heard until a session ends");
             }
             return None;
         };
-        self.is_full = false;
+        if self.worker.shortages.sessions.end_at(Instant::now()) {
+            tracing::info!(port = %self.key, "new clients are heard again");
+        }
         let balancer = route.choose()?.balancer.clone();
         let caller = Caller { address: client.address.ip(), server_name: None };
         let picked = balancer.pick(&PickContext::new().with_keys(&caller)).ok()?.into_parts();
         let (index, tenancy) = (self.worker.index(), self.worker.config.client.tenancy);
         let session = Session::new(client, route, balancer, picked, index, place, tenancy);
-        session
-            .inspect_err(|error| tracing::warn!(%error, port = %self.key, "there is no socket for a client"))
-            .ok()
+        let session = session.inspect_err(|error| self.worker.shortages.no_socket(error, self.key)).ok()?;
+        self.worker.shortages.socket(self.key);
+        Some(session)
     }
 
     /// Ends a session, counts and logs it.
