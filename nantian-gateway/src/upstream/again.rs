@@ -6,19 +6,23 @@ use http::Request;
 use http_body::Body as _;
 use hyper::client::conn::TrySendError;
 
-use super::{Destination, UpstreamError, http2::Http2, upload::Failure};
+use super::{Destination, Unanswered, UpstreamError, http2::Http2, upload::Failure};
 use crate::{body::Body, replay::Replay};
 
 /// The most bytes of a body that are kept until it is known that the backend has accepted an HTTP/2 stream.
 const KEPT: usize = 65_536;
 
-/// One attempt, and a second one, to send a request over HTTP/2.
+/// How often a request comes back of which nothing was written: connections that are going away may not know it yet.
+const RETURNS: u32 = 16;
+
+/// The attempts to send a request over HTTP/2: one, another one if that is safe, and any that nothing is written in.
 pub(super) struct Attempt {
     replay: Option<Replay>,
-    /// The head of the request; there is none in the second attempt.
+    /// The head of the request; there is none once something was written twice.
     copy: Option<Request<Body>>,
     failure: Option<Failure>,
     failed_on: Option<Http2>,
+    returns: u32,
 }
 
 // === impl Attempt ===
@@ -31,7 +35,7 @@ impl Attempt {
         if let Some(replay) = &replay {
             *request.body_mut() = replay.next();
         }
-        Self { replay, copy, failure: None, failed_on: None }
+        Self { replay, copy, failure: None, failed_on: None, returns: 0 }
     }
 
     /// Keeps what goes wrong with the body of `request`.
@@ -39,12 +43,12 @@ impl Attempt {
         self.failure = Failure::of(request);
     }
 
-    /// The connection of the first attempt, in the second one.
+    /// The connection of the last attempt.
     pub(super) fn failed_on(&self) -> Option<&Http2> {
         self.failed_on.as_ref()
     }
 
-    /// The request for the second attempt; or the error, if that is not safe or there was one.
+    /// The request for another attempt; or the error, if that is not safe.
     ///
     /// It is safe if nothing was written, if the backend says that it has not looked at the request, or if the request
     /// is idempotent, has no body, and a pooled connection died under it.
@@ -54,25 +58,26 @@ impl Attempt {
         mut error: TrySendError<Request<Body>>,
         connection: Http2,
         is_pooled: bool,
-    ) -> Result<Request<Body>, UpstreamError> {
+    ) -> Result<Request<Body>, Unanswered> {
         let unsent = error.take_message();
         let error = error.into_error();
-        let failed = self.failure.take().and_then(|failure| failure.take());
-        let (Some(mut copy), None) = (self.copy.take(), &failed) else {
-            return Err(match failed {
-                Some(source) => UpstreamError::Upload { destination: destination.to_string(), source },
-                None => broken(destination, error),
-            });
-        };
+        if let Some(source) = self.failure.take().and_then(|failure| failure.take()) {
+            return Err(UpstreamError::Upload { destination: destination.to_string(), source }.into());
+        }
         self.failed_on = Some(connection);
         if let Some(request) = unsent {
+            self.returns += 1;
+            if self.returns > RETURNS {
+                return Err(Unanswered::unsent(broken(destination, error), request, destination.clone()));
+            }
             return Ok(request);
         }
+        let Some(mut copy) = self.copy.take() else { return Err(broken(destination, error).into()) };
         match &self.replay {
             Some(replay) if was_refused(&error) && replay.is_whole() => *copy.body_mut() = replay.next(),
             None if was_refused(&error) => {}
             None if is_pooled && copy.method().is_idempotent() && has_died(&error) => {}
-            _ => return Err(broken(destination, error)),
+            _ => return Err(broken(destination, error).into()),
         }
         Ok(copy)
     }

@@ -4,7 +4,7 @@ use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode};
 use rustls::ClientConfig as TlsConfig;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Destination, Unanswered, Upgrade, UpstreamBody, UpstreamError,
@@ -170,13 +170,7 @@ impl Client {
     ) -> Result<Response<UpstreamBody>, Unanswered> {
         let mut attempt = Attempt::first(&mut request);
         loop {
-            let pooled = self.inner.pool.shared(&destination, attempt.failed_on());
-            let is_pooled = pooled.is_some();
-            let opened = match pooled {
-                Some(connection) => Ok(connection),
-                None => self.open_http2(&destination).await,
-            };
-            let connection = match opened {
+            let (connection, is_pooled) = match self.shared(&destination, attempt.failed_on()).await {
                 Ok(connection) => connection,
                 Err(error) => return Err(Unanswered::unsent(error, request, destination)),
             };
@@ -188,10 +182,41 @@ impl Client {
         }
     }
 
+    /// A connection, other than `except`, with room for another stream, and whether others have used it. One that is being
+    /// opened is waited for, as long as one may take to open.
+    async fn shared(
+        &self,
+        destination: &Destination,
+        except: Option<&Http2>,
+    ) -> Result<(Http2, bool), UpstreamError> {
+        let pool = &self.inner.pool;
+        let mut end = None;
+        loop {
+            if let Some(known) = pool.shared(destination, except) {
+                return Ok((known, true));
+            }
+            let end = *end.get_or_insert_with(|| Instant::now() + self.inner.config.connect_timeout);
+            let Some(place) = pool.place(destination).filter(|_| Instant::now() < end) else {
+                return Ok((self.open_http2(destination).await?, false));
+            };
+            if let Ok(opened) = timeout_at(end, place.opened()).await {
+                opened?;
+            }
+        }
+    }
+
     async fn open_http2(&self, destination: &Destination) -> Result<Http2, UpstreamError> {
-        let io = connect(destination, &self.inner.config).await?;
-        let connection = Http2::handshake(io).await.map_err(|source| broken(destination, source))?;
+        let opening = self.inner.pool.open(destination);
+        let opened = async {
+            let io = connect(destination, &self.inner.config).await?;
+            let connection = Http2::handshake(io, destination, Rc::clone(&opening)).await;
+            connection.map_err(|source| broken(destination, source))
+        };
+        let connection = opened.await.inspect_err(|error| opening.fail(error))?;
         self.inner.pool.share(destination, connection.clone());
         Ok(connection)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,15 +61,52 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
-    /// Whether it speaks against the endpoint; what goes wrong with the content that the client sends does not.
+    /// Whether it speaks against the endpoint; what goes wrong with the content that the client sends does not, nor does what
+    /// this machine has not enough of.
     pub fn is_of_endpoint(&self) -> bool {
         match self {
             Self::Refused { .. } | Self::Upload { .. } => false,
             Self::Exchange { source, .. } => !source.is_user(),
+            Self::Connect { source, .. } => !is_of_this_machine(source),
             _ => true,
         }
     }
 }
+
+impl UpstreamError {
+    /// The same for another request that waited for the same connection.
+    pub(super) fn for_another(&self) -> Self {
+        let connect =
+            |destination: &String, source| Self::Connect { destination: destination.clone(), source };
+        match self {
+            Self::Connect { destination, source } => {
+                let told = || io::Error::new(source.kind(), source.to_string());
+                connect(destination, source.raw_os_error().map_or_else(told, io::Error::from_raw_os_error))
+            }
+            Self::ConnectTimeout { destination, limit } => {
+                Self::ConnectTimeout { destination: destination.clone(), limit: *limit }
+            }
+            Self::Refused { destination } => Self::Refused { destination: destination.clone() },
+            Self::Exchange { destination, source } => {
+                connect(destination, io::Error::other(source.to_string()))
+            }
+            Self::Upload { destination, .. } | Self::Switched { destination } => {
+                connect(destination, io::Error::other(self.to_string()))
+            }
+        }
+    }
+}
+
+/// Whether there was no connection for want of files, memory or ports here.
+fn is_of_this_machine(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory)
+        || error.raw_os_error().is_some_and(|code| [EMFILE, ENFILE, ENOBUFS].contains(&code))
+}
+
+/// "Too many open files", here and in the system, and "no buffer space", as Linux numbers them (errno(3)).
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+const ENOBUFS: i32 = 105;
 
 /// A request without an answer, and the request itself if nothing of it was written.
 #[derive(Debug)]
@@ -101,5 +138,25 @@ impl From<UpstreamError> for Unanswered {
 impl From<Unanswered> for BoxError {
     fn from(unanswered: Unanswered) -> Self {
         unanswered.error.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_has_not_enough_of_does_not_speak_against_an_endpoint() {
+        let of_endpoint = |source| {
+            let error = UpstreamError::Connect { destination: "a".to_owned(), source };
+            assert_eq!(error.is_of_endpoint(), error.for_another().is_of_endpoint());
+            error.is_of_endpoint()
+        };
+        for code in [EMFILE, ENFILE, ENOBUFS] {
+            assert!(!of_endpoint(io::Error::from_raw_os_error(code)), "{code}");
+        }
+        assert!(!of_endpoint(io::ErrorKind::AddrNotAvailable.into()));
+        assert!(of_endpoint(io::ErrorKind::ConnectionRefused.into()));
+        assert!(of_endpoint(io::Error::other("no certificate")));
     }
 }

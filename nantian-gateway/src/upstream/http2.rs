@@ -4,8 +4,10 @@ use std::{
     cell::{Cell, RefCell},
     fmt,
     future::{Future, poll_fn},
-    pin::Pin,
+    io,
+    pin::{Pin, pin},
     rc::{Rc, Weak},
+    task::Waker,
 };
 
 use http::{Request, Response};
@@ -18,21 +20,47 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::connect::Io;
-use crate::{
-    body::Body,
-    runtime::{LocalExecutor, spawn_local},
-};
+use super::{Destination, UpstreamError, connect::Io, opening::Opening};
+use crate::{body::Body, runtime::spawn_local};
 
 /// Streams on one connection, if the backend allows them; what RFC 9113, section 6.5.2 recommends as the least that a peer
 /// allows.
-const MAX_STREAMS: usize = 100;
+pub(super) const MAX_STREAMS: usize = 100;
+/// The streams that a backend allows before it has said how many: more than it can say.
+const UNSAID: usize = usize::MAX - 1;
 /// What a backend may send of a response before the client takes it, in bytes.
-const STREAM_WINDOW: u32 = 256 * 1024;
-/// As much for all streams, so that clients who read slowly hold up nobody else's response.
-const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// More than for all streams, so that clients who read slowly hold up nobody else's response. Half of it is also what h2 lets
+/// small frames that wait cost, 256 bytes less their length each, before it ends the connection: a hundred streams of
+/// messages of 15 bytes whose clients do not read cost 100 MiB.
+const CONNECTION_WINDOW: u32 = 256 * 1024 * 1024;
+/// What is held of the request on each stream when the connection takes no more, in bytes.
+const SEND_BUFFER: usize = 64 * 1024;
 
-type Driver = Connection<TokioIo<Io>, Body, LocalExecutor>;
+type Driver = Connection<TokioIo<Io>, Body, Tasks>;
+
+/// hyper's executor for the tasks of one connection, of which one reads and another one, the [`Driver`], is not told what
+/// was read: who has left his waker is woken when something may have been.
+#[derive(Clone, Default)]
+struct Tasks(Rc<Cell<Option<Waker>>>);
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future + 'static,
+{
+    fn execute(&self, future: F) {
+        let waiting = Rc::clone(&self.0);
+        spawn_local(async move {
+            let mut future = pin!(future);
+            let polled = poll_fn(|cx| {
+                let polled = future.as_mut().poll(cx);
+                waiting.take().into_iter().for_each(Waker::wake);
+                polled
+            });
+            polled.await;
+        });
+    }
+}
 
 /// A handle to the connection; its clones share it.
 #[derive(Clone)]
@@ -54,19 +82,42 @@ impl Drop for Stream {
 }
 
 impl Http2 {
-    /// Wraps a fresh connection and starts the task that drives it.
-    pub(super) async fn handshake(io: Io) -> hyper::Result<Self> {
-        let (sender, driver) = http2::Builder::new(LocalExecutor)
+    /// Wraps a fresh connection and starts the task that drives it. The opening lasts until the backend has said how many
+    /// streams it allows, for which the first request does not wait.
+    pub(super) async fn handshake(
+        io: Io,
+        destination: &Destination,
+        opening: Rc<Opening>,
+    ) -> hyper::Result<Self> {
+        let tasks = Tasks::default();
+        let (sender, driver) = http2::Builder::new(tasks.clone())
             // No PINGs: servers of gRPC end connections on which there are more than one in five minutes.
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .initial_max_send_streams(UNSAID)
             .handshake(TokioIo::new(io))
             .await?;
         let driver = Rc::new(RefCell::new(driver));
         let http2 = Self { sender, driver: Rc::downgrade(&driver), streams: Rc::default() };
+        let (destination, mut opening) = (destination.to_string(), Some(opening));
         spawn_local(async move {
-            if let Err(error) = poll_fn(|cx| Pin::new(&mut *driver.borrow_mut()).poll(cx)).await {
+            let driven = poll_fn(|cx| {
+                let mut driver = driver.borrow_mut();
+                let polled = Pin::new(&mut *driver).poll(cx);
+                opening = opening.take().filter(|_| driver.current_max_send_streams() == UNSAID);
+                if opening.is_some() {
+                    tasks.0.set(Some(cx.waker().clone()));
+                }
+                polled
+            });
+            let ended = driven.await;
+            if let Err(error) = &ended {
                 tracing::debug!(%error, "an HTTP/2 connection to a backend ended");
+            }
+            if let Some(opening) = opening {
+                let source = ended.map_or_else(io::Error::other, |()| io::ErrorKind::UnexpectedEof.into());
+                opening.fail(&UpstreamError::Connect { destination, source });
             }
         });
         Ok(http2)
@@ -93,11 +144,13 @@ impl Http2 {
     /// Whether it has room for another stream, here and at the backend: hyper would let a stream too many wait for the end
     /// of another one, and all further requests behind it.
     pub(super) fn has_room(&self) -> bool {
-        let driver = self.driver.upgrade();
-        let allowed =
-            driver.as_ref().and_then(|driver| Some(driver.try_borrow().ok()?.current_max_send_streams()));
-        let allowed = allowed.map_or(MAX_STREAMS, |allowed| allowed.min(MAX_STREAMS));
-        !self.is_closed() && self.streams.get() < allowed
+        !self.is_closed() && self.streams.get() < self.allowed().unwrap_or(1)
+    }
+
+    /// The streams that it may have, once the backend has said how many.
+    pub(super) fn allowed(&self) -> Option<usize> {
+        let allowed = self.driver.upgrade()?.try_borrow().ok()?.current_max_send_streams();
+        (allowed != UNSAID).then(|| allowed.min(MAX_STREAMS))
     }
 
     /// Whether no stream is open.

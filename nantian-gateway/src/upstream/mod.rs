@@ -15,6 +15,7 @@ mod failover;
 mod form;
 mod http1;
 mod http2;
+mod opening;
 mod pool;
 mod read_out;
 mod service;

@@ -1,11 +1,22 @@
 //! Idle HTTP/1.1 connections and shared HTTP/2 connections of one worker.
 
-use std::{cell::RefCell, collections::HashMap, fmt, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fmt,
+    rc::{Rc, Weak},
+    time::Duration,
+};
 
 use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
-use super::{Destination, http1::Http1, http2::Http2};
+use super::{
+    Destination,
+    http1::Http1,
+    http2::{Http2, MAX_STREAMS},
+    opening::{Opening, Place},
+};
 
 /// Idle connections kept for one destination.
 const MAX_IDLE_PER_DESTINATION: usize = 1024;
@@ -21,6 +32,7 @@ struct Slot {
     /// The one used last is on top, so that the others can grow old.
     idle: Vec<Idle>,
     shared: Vec<Shared>,
+    opening: Vec<Weak<Opening>>,
 }
 
 struct Shared {
@@ -69,6 +81,24 @@ impl Pool {
         connections.find(|known| known.has_room() && except.is_none_or(|except| !known.is(except))).cloned()
     }
 
+    /// A place with an HTTP/2 connection that is being opened, if one is left.
+    pub(super) fn place(&self, destination: &Destination) -> Option<Place> {
+        let slots = self.slots.borrow();
+        slots.get(destination)?.opening.iter().filter_map(Weak::upgrade).find_map(|opening| opening.place())
+    }
+
+    /// Lets further requests wait for an HTTP/2 connection that somebody begins to open: as many as the backend allows
+    /// streams on others.
+    pub(super) fn open(&self, destination: &Destination) -> Rc<Opening> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.entry(destination.clone()).or_default();
+        let allowed = slot.shared.iter().filter_map(|shared| shared.connection.allowed()).min();
+        let opening = Rc::new(Opening::new(allowed.unwrap_or(MAX_STREAMS).saturating_sub(1)));
+        slot.opening.retain(|known| known.strong_count() > 0);
+        slot.opening.push(Rc::downgrade(&opening));
+        opening
+    }
+
     /// Lets further requests share `connection`.
     pub(super) fn share(&self, destination: &Destination, connection: Http2) {
         let shared = Shared { connection, idle_since: None };
@@ -80,7 +110,8 @@ impl Pool {
         self.slots.borrow_mut().retain(|_, slot| {
             slot.idle.retain_mut(|idle| now - idle.since < limit && idle.connection.is_ready());
             slot.shared.retain_mut(|shared| shared.is_wanted_at(now, limit));
-            !slot.idle.is_empty() || !slot.shared.is_empty()
+            slot.opening.retain(|opening| opening.strong_count() > 0);
+            !slot.idle.is_empty() || !slot.shared.is_empty() || !slot.opening.is_empty()
         });
     }
 }

@@ -1,0 +1,204 @@
+//! How many connections are opened to an endpoint of HTTP/2, on real sockets.
+
+use std::{cell::Cell, convert::Infallible, future::poll_fn, net::Ipv4Addr, task::Poll};
+
+use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use hyper::{server::conn::http2, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{LocalSet, spawn_local},
+};
+
+use super::*;
+use crate::{
+    ir::Address,
+    runtime::LocalExecutor,
+    upstream::{Roots, Security, tls_client_config},
+};
+
+/// A server that has not been asked yet, and the connections to it.
+struct Server {
+    destination: Destination,
+    connections: Rc<Cell<usize>>,
+}
+
+impl Server {
+    /// Does with each connection what `serve` does.
+    async fn start<F: Future<Output = ()> + 'static>(serve: impl Fn(TcpStream) -> F + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = Address::Ip(listener.local_addr().unwrap());
+        let connections = Rc::<Cell<usize>>::default();
+        let count = Rc::clone(&connections);
+        spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                count.set(count.get() + 1);
+                spawn_local(serve(stream));
+            }
+        });
+        let destination = Destination { address, protocol: Protocol::H2c, security: Security::Plain };
+        Self { destination, connections }
+    }
+
+    /// Allows so many streams on each connection, and answers none before so many requests have come.
+    async fn answering(streams: u32, requests: usize) -> Self {
+        let (came, _) = watch::channel(0);
+        Self::start(move |stream| {
+            let came = came.clone();
+            async move {
+                let service = service_fn(move |_| {
+                    came.send_modify(|came| *came += 1);
+                    let mut all = came.subscribe();
+                    async move {
+                        all.wait_for(|came| *came >= requests).await.unwrap();
+                        Ok::<_, Infallible>(Response::new(Body::empty()))
+                    }
+                });
+                let mut settings = http2::Builder::new(LocalExecutor);
+                let connection = settings.max_concurrent_streams(streams);
+                connection.serve_connection(TokioIo::new(stream), service).await.unwrap();
+            }
+        })
+        .await
+    }
+}
+
+fn client(connect_timeout: Duration) -> Client {
+    Client::new(ClientConfig {
+        connect_timeout,
+        idle_timeout: Duration::from_secs(60),
+        tunnel_idle_timeout: None,
+        tls: tls_client_config(&Roots::none()).unwrap(),
+        tenancy: Tenancy::Single,
+        hop: Hop::default(),
+    })
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn many_first_requests_share_as_few_connections_as_they_need() {
+    LocalSet::new()
+        .run_until(async {
+            for (streams, requests, needed) in [(1000, 1000, 10), (10, 100, 10), (1, 20, 20)] {
+                let server = Server::answering(streams, requests).await;
+                let client = client(LONG);
+                let asked =
+                    (0..requests).map(|_| client.send(server.destination.clone(), Request::default()));
+                assert!(join_all(asked).await.iter().all(Result::is_ok));
+                assert_eq!(server.connections.get(), needed, "{streams} streams on each");
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn why_there_is_no_connection_is_told_to_all_who_wait_for_it() {
+    LocalSet::new()
+        .run_until(async {
+            let server = Server::start(async |stream| drop(stream)).await;
+            let client = client(LONG);
+            let asked = (0..50).map(|_| client.send(server.destination.clone(), Request::default()));
+            let errors = join_all(asked).await.into_iter().map(|answer| answer.unwrap_err().error);
+            let waited = errors.filter(|error| matches!(error, UpstreamError::Connect { .. })).count();
+            assert_eq!((waited, server.connections.get()), (49, 1));
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn who_gives_up_opening_a_connection_leaves_it_to_another_one() {
+    LocalSet::new()
+        .run_until(async {
+            let server = Server::answering(100, 1).await;
+            let client = client(LONG);
+            let mut first = client.send(server.destination.clone(), Request::default());
+            let mut second = client.send(server.destination.clone(), Request::default());
+            poll_fn(|cx| {
+                assert!(first.as_mut().poll(cx).is_pending() && second.as_mut().poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            drop(first);
+            assert!(second.await.is_ok());
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_waited_for_as_long_as_a_connection_may_take_to_open() {
+    LocalSet::new()
+        .run_until(async {
+            let (accepted, mut count) = watch::channel(0);
+            let server = Server::start(move |stream| {
+                accepted.send_modify(|accepted| *accepted += 1);
+                async move {
+                    let _open = stream;
+                    std::future::pending().await
+                }
+            })
+            .await;
+            let client = client(Duration::from_millis(50));
+            let asked = (0..3).map(|_| client.send(server.destination.clone(), Request::default()));
+            tokio::select! {
+                _ = join_all(asked) => panic!("it has answered"),
+                _ = count.wait_for(|accepted| *accepted == 3) => {}
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_call_finds_its_way_past_connections_that_are_going_away() {
+    LocalSet::new()
+        .run_until(async {
+            // Of two calls on each connection the first is answered when both have come, the second one never.
+            let (leave, leaving) = watch::channel(false);
+            let server = Server::start(move |stream| {
+                let (came, mut leaving) = (watch::Sender::new(0), leaving.clone());
+                async move {
+                    let is_late = leaving.clone();
+                    let service = service_fn(move |_| {
+                        came.send_modify(|came| *came += 1);
+                        let (number, mut both) = (*came.borrow(), came.subscribe());
+                        let is_late = *is_late.borrow();
+                        async move {
+                            if number == 1 && !is_late {
+                                both.wait_for(|came| *came == 2).await.unwrap();
+                            } else if !is_late {
+                                std::future::pending::<()>().await;
+                            }
+                            Ok::<_, Infallible>(Response::new(Body::empty()))
+                        }
+                    });
+                    let mut settings = http2::Builder::new(LocalExecutor);
+                    let connection = settings.max_concurrent_streams(2);
+                    let mut connection = Box::pin(connection.serve_connection(TokioIo::new(stream), service));
+                    tokio::select! {
+                        _ = &mut connection => return,
+                        _ = leaving.wait_for(|leaving| *leaving) => {}
+                    }
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.await;
+                }
+            })
+            .await;
+            let client = client(LONG);
+            let ask = || client.send(server.destination.clone(), Request::default());
+            let mut asked: FuturesUnordered<_> = (0..6).map(|_| ask()).collect();
+            for _ in 0..3 {
+                assert!(asked.next().await.unwrap().is_ok());
+            }
+            assert_eq!(server.connections.get(), 3);
+            leave.send_replace(true);
+            // Until all have heard of it, as a rule.
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+            for _ in 0..3 {
+                assert!(ask().await.is_ok());
+            }
+        })
+        .await;
+}
