@@ -20,7 +20,7 @@ struct Kept {
     source: Body,
     /// What was read of the source so far.
     parts: Vec<Part>,
-    /// How many bytes may still be kept.
+    /// How many bytes may still be kept, counting what it takes to keep them.
     room: usize,
     /// Whether `parts` is all that was read.
     is_whole: bool,
@@ -31,7 +31,8 @@ struct Kept {
 #[derive(Clone)]
 enum Part {
     Data(Bytes),
-    Trailers(HeaderMap),
+    /// Rare, and larger than the others.
+    Trailers(Box<HeaderMap>),
 }
 
 /// The body of one attempt.
@@ -45,7 +46,8 @@ struct Attempt {
 // === impl Replay ===
 
 impl Replay {
-    /// Keeps up to `room` bytes of `source`; there is nothing to keep if it is empty.
+    /// Keeps up to `room` bytes of `source`, in which each part counts for what it takes to keep it, lest clients make a lot
+    /// of small ones; there is nothing to keep if it is empty.
     pub(crate) fn of(source: Body, room: usize) -> Option<Self> {
         let kept = Kept { source, parts: Vec::new(), room, is_whole: true, attempt: 0 };
         (!kept.source.is_end_stream()).then(|| Self(Rc::new(RefCell::new(kept))))
@@ -71,16 +73,16 @@ impl Kept {
         if !self.is_whole {
             return;
         }
-        let length = frame.data_ref().map_or(0, Bytes::len);
-        if length > self.room {
+        let size = frame.data_ref().map_or(0, Bytes::len) + size_of::<Part>();
+        if size > self.room {
             self.forget();
             return;
         }
-        self.room -= length;
+        self.room -= size;
         if let Some(data) = frame.data_ref() {
             self.parts.push(Part::Data(data.clone()));
         } else if let Some(trailers) = frame.trailers_ref() {
-            self.parts.push(Part::Trailers(trailers.clone()));
+            self.parts.push(Part::Trailers(Box::new(trailers.clone())));
         }
     }
 
@@ -109,7 +111,7 @@ impl http_body::Body for Attempt {
             this.next += 1;
             return Poll::Ready(Some(Ok(match part.clone() {
                 Part::Data(data) => Frame::data(data),
-                Part::Trailers(trailers) => Frame::trailers(trailers),
+                Part::Trailers(trailers) => Frame::trailers(*trailers),
             })));
         }
         let polled = Pin::new(&mut kept.source).poll_frame(cx);
@@ -209,6 +211,18 @@ mod tests {
         let source = Body::boxed(StreamBody::new(stream::iter(parts)));
         let replay = Replay::of(source, KEPT).unwrap();
         assert!(replay.next().collect().await.is_err());
+        assert!(!replay.is_whole());
+    }
+
+    #[tokio::test]
+    async fn small_parts_count_for_what_it_takes_to_keep_them() {
+        let replay = Replay::of(source(&["x"; KEPT / 2]), KEPT).unwrap();
+        let mut attempt = replay.next();
+        for _ in 0..KEPT / 2 {
+            attempt.frame().await.unwrap().unwrap();
+            let kept = replay.0.borrow();
+            assert!(kept.parts.len() * size_of::<Part>() <= KEPT, "{} parts", kept.parts.len());
+        }
         assert!(!replay.is_whole());
     }
 
