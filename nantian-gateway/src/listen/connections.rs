@@ -160,7 +160,8 @@ impl Registration {
         self.state.order()
     }
 
-    /// What `future` gives, or nothing if the connection is to end before.
+    /// What `future` gives, or nothing if the connection is to end before: one that begins while the process drains is given
+    /// the time in which others may still have a request on its way.
     pub(super) async fn unless_ended<F: Future>(&self, future: F) -> Option<F::Output> {
         self.unless(Order::Finish, future).await
     }

@@ -66,9 +66,12 @@ async fn requests_in_flight_are_finished_and_nothing_new_is_taken() {
     let mut asking = scene.ask(GET).await;
     let mut uploading = scene.ask("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nha").await;
 
+    let begun = Instant::now();
     scene.gateway.signal("TERM");
-    assert!(idle.is_closed().await, "who asks nothing is let go");
-    assert!(fresh.is_closed().await, "and so is who has never asked");
+    assert!(fresh.is_closed().await, "who has never asked is let go");
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(900), "not before a first request could have come: {took:?}");
+    assert!(idle.is_closed().await, "and so is who asks nothing more");
     let refused = async || TcpStream::connect(scene.gateway.address()).await.is_err();
     eventually("nobody listens", refused).await;
     assert_eq!(scene.gateway.admin("/healthz").await.status(), 200, "it can be watched while it drains");
