@@ -162,6 +162,7 @@ impl Session {
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(Some(KEEP_ALIVE))
             .serve_connection(TokioIo::new(io), edge);
         let last = Order::Drain;
@@ -188,8 +189,12 @@ const MIN_BUFFER: usize = 8192;
 const MAX_STREAMS: u32 = 128;
 /// What a client may send of a request before its backend takes it, in bytes.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// What it may send of all: some uploads that stall hold up no other one, and memory stays bounded.
-const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
+/// What it may send of all: some uploads that stall hold up no other one, and memory stays bounded. Half of it is also what
+/// h2 lets small frames that wait cost, 256 bytes less their length each, before it ends the connection: so a stream of
+/// messages that its backend does not take for a moment has to wait long before.
+const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
+/// What is held of the response on each stream when the connection takes no more, in bytes.
+const SEND_BUFFER: usize = 64 * 1024;
 /// How often an HTTP/2 client is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 

@@ -342,6 +342,27 @@ async fn a_flood_of_frames_ends_the_connection_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn responses_that_nobody_takes_are_held_in_little_memory() {
+    let (flooding, written) = Backend::flooding(8 << 20).await;
+    let gateway = World::new().service("a", &[&flooding]).route("r", &[rule("/", &to("a"))]).start().await;
+    let before = gateway.memory();
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut wire = raw(&gateway).await;
+        // Windows without an end, for each stream and for all.
+        wire.send(frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff])).await;
+        wire.send(frame(8, 0, 0, &[0x7f, 0xff, 0, 0])).await;
+        for stream in (1..200).step_by(2) {
+            wire.send(frame(HEADERS, END_STREAM | END_HEADERS, stream, GET)).await;
+        }
+        clients.push(wire);
+    }
+    when_stuck(&written).await;
+    let more = gateway.memory().saturating_sub(before);
+    assert!(more < 100 << 20, "{} KiB for a response", more / 400 / 1024);
+}
+
+#[tokio::test]
 async fn malformed_heads_reset_their_stream_and_reach_no_backend() {
     let (backend, gateway) = world_of_one().await;
     for (what, fields) in [
