@@ -1,10 +1,20 @@
 //! Clients that hold up one HTTP/2 stream.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{body::Incoming, client::conn::http2::Builder};
 use hyper_util::rt::TokioExecutor;
 use tokio::{sync::Notify, time::interval};
@@ -12,7 +22,7 @@ use tokio::{sync::Notify, time::interval};
 use crate::support::{
     Backend, Running, World, after, eventually,
     http2::{client, client_of, get, reply, upload},
-    rule, soon, to,
+    rule, soon, to, when_stuck,
 };
 
 /// A gateway that has little patience.
@@ -175,6 +185,42 @@ async fn who_reads_slowly_holds_up_no_other_response_of_a_connection_to_a_backen
     for _ in 0..100 {
         let small = soon(client.send_request(get("/small"))).await.unwrap();
         assert_eq!(soon(small.collect()).await.unwrap().to_bytes().len(), 1 << 16);
+    }
+    assert_eq!(backend.connections(), 1);
+}
+
+#[tokio::test]
+async fn who_takes_no_small_messages_ends_no_connection_to_a_backend() {
+    let sent = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&sent);
+    let backend = Backend::h2c(move |request: Request<Incoming>| {
+        let count = Arc::clone(&count);
+        let is_endless = request.uri().path() == "/endless";
+        let message = move |()| {
+            count.fetch_add(1, Relaxed);
+            Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"twenty bytes of news")))
+        };
+        async move {
+            let messages = stream::repeat(()).take(if is_endless { usize::MAX } else { 1 });
+            Response::new(StreamBody::new(messages.map(message)))
+        }
+    })
+    .await;
+    let gateway = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]).start().await;
+    let mut settings = Builder::new(TokioExecutor::new());
+    settings.initial_stream_window_size(1000);
+    let mut client = client_of(&gateway, &settings).await;
+    let mut unread = Vec::new();
+    for _ in 0..16 {
+        unread.push(soon(client.send_request(get("/endless"))).await.unwrap());
+    }
+    when_stuck(&sent).await;
+    for _ in 0..10 {
+        let news = soon(client.send_request(get("/news"))).await.unwrap();
+        assert_eq!(soon(news.collect()).await.unwrap().to_bytes().len(), 20);
+    }
+    for unread in &mut unread {
+        assert_eq!(next(unread.body_mut()).await.len(), 20);
     }
     assert_eq!(backend.connections(), 1);
 }
