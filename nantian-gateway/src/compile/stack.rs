@@ -127,7 +127,7 @@ fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> B
 
 /// As many attempts at the target as the rule wants, each in time.
 fn attempts(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> BackendService {
-    let mut attempt = target(&share.target, share.sessions.as_ref(), context);
+    let mut attempt = target(&share.target, share.sessions.as_ref(), rule, context);
     if let Some(limit) = share.timeout {
         attempt = LocalService::new(TimeoutLayer::of_attempt(limit).layer(attempt));
     }
@@ -142,13 +142,18 @@ fn attempts(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> 
 /// Copies of requests go straight to an endpoint of each mirror.
 fn mirrors(mirrors: &[CompiledMirror], rule: &CompiledRule, context: &Context) -> Option<MirrorLayer> {
     MirrorLayer::new(mirrors.iter().map(|mirror| {
-        let service = target(&mirror.target, None, context);
+        let service = target(&mirror.target, None, rule, context);
         Mirror::new(mirror.share, service, Arc::clone(&rule.metrics), context.worker)
     }))
 }
 
 /// A target: an endpoint of a Service by its balancer, or the provider of an AIService in its dialect.
-fn target(target: &Target, sessions: Option<&Sessions>, context: &Context) -> BackendService {
+fn target(
+    target: &Target,
+    sessions: Option<&Sessions>,
+    rule: &CompiledRule,
+    context: &Context,
+) -> BackendService {
     match target {
         Target::Service(balancer, tls) => LocalService::new(
             ServiceBuilder::new()
@@ -156,7 +161,7 @@ fn target(target: &Target, sessions: Option<&Sessions>, context: &Context) -> Ba
                 .map_err(BoxError::from)
                 .layer(FailoverLayer::new(balancer.clone()))
                 .layer(policy::balance_layer(balancer, sessions))
-                .service(Connect::new(context.client.clone(), tls.clone())),
+                .service(Connect::new(context.client.clone(), tls.clone(), rule.is_of_calls())),
         ),
         Target::AiService(provider, destination, observer) => LocalService::new(
             ServiceBuilder::new()

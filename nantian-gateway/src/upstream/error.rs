@@ -43,6 +43,15 @@ pub enum UpstreamError {
         #[source]
         source: hyper::Error,
     },
+    /// The client calls as of gRPC what nobody has said of the backend. Maps to 502.
+    #[error("{destination} does not seem to speak HTTP/2, as calls of gRPC do")]
+    Unspoken {
+        /// Where to.
+        destination: String,
+        /// What came of it.
+        #[source]
+        source: BoxError,
+    },
     /// The body of the request broke off. Maps to what its own error maps to.
     #[error("the request to {destination} cannot be sent whole")]
     Upload {
@@ -65,7 +74,7 @@ impl UpstreamError {
     /// this machine has not enough of.
     pub fn is_of_endpoint(&self) -> bool {
         match self {
-            Self::Refused { .. } | Self::Upload { .. } => false,
+            Self::Refused { .. } | Self::Upload { .. } | Self::Unspoken { .. } => false,
             Self::Exchange { source, .. } => !source.is_user(),
             Self::Connect { source, .. } => !is_of_this_machine(source),
             _ => true,
@@ -90,9 +99,9 @@ impl UpstreamError {
             Self::Exchange { destination, source } => {
                 connect(destination, io::Error::other(source.to_string()))
             }
-            Self::Upload { destination, .. } | Self::Switched { destination } => {
-                connect(destination, io::Error::other(self.to_string()))
-            }
+            Self::Upload { destination, .. }
+            | Self::Switched { destination }
+            | Self::Unspoken { destination, .. } => connect(destination, io::Error::other(self.to_string())),
         }
     }
 }
@@ -101,6 +110,11 @@ impl UpstreamError {
 fn is_of_this_machine(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory)
         || error.raw_os_error().is_some_and(|code| [EMFILE, ENFILE, ENOBUFS].contains(&code))
+}
+
+/// Whether it is a handshake that failed.
+fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<rustls::Error>())
 }
 
 /// "Too many open files", here and in the system, and "no buffer space", as Linux numbers them (errno(3)).
@@ -126,6 +140,19 @@ pub(super) struct Unsent {
 impl Unanswered {
     pub(super) fn unsent(error: UpstreamError, request: Request<Body>, destination: Destination) -> Self {
         Self { error, unsent: Some(Box::new(Unsent { request, destination })) }
+    }
+
+    /// The same of a call in a protocol that the client alone has chosen: an endpoint that does not speak it is well, and
+    /// others will not speak it either.
+    pub(super) fn of_chosen_protocol(self) -> Self {
+        let (destination, source): (_, BoxError) = match self.error {
+            UpstreamError::Exchange { destination, source } => (destination, source.into()),
+            UpstreamError::Connect { destination, source } if is_of_tls(&source) => {
+                (destination, source.into())
+            }
+            error => return Self { error, ..self },
+        };
+        UpstreamError::Unspoken { destination, source }.into()
     }
 }
 

@@ -13,7 +13,8 @@ use tower::Service;
 use super::{Client, Destination, Unanswered, UpstreamBody, UpstreamTls, client::Exchange};
 use crate::{
     body::{Body, BoxError},
-    ir::Address,
+    grpc,
+    ir::{Address, Protocol},
     listen::RequestInfo,
 };
 
@@ -22,6 +23,8 @@ use crate::{
 pub struct Connect {
     client: Client,
     tls: Option<UpstreamTls>,
+    /// The route is one of calls of gRPC.
+    is_of_calls: bool,
 }
 
 /// Sends each request to one destination.
@@ -32,9 +35,10 @@ pub struct ConnectTo {
 }
 
 impl Connect {
-    /// Uses the connections of `client`, and `tls` in the place of that of the endpoints.
-    pub fn new(client: Client, tls: Option<UpstreamTls>) -> Self {
-        Self { client, tls }
+    /// Uses the connections of `client`, and `tls` in the place of that of the endpoints. `is_of_calls`: the route says that
+    /// its backends take calls of gRPC, which on others are what a client makes of them.
+    pub fn new(client: Client, tls: Option<UpstreamTls>, is_of_calls: bool) -> Self {
+        Self { client, tls, is_of_calls }
     }
 }
 
@@ -66,7 +70,15 @@ impl Service<Routed<Destination, Request<Body>>> for Connect {
         {
             told.set(*address);
         }
-        self.client.send(routed.target, routed.request)
+        let Routed { target, request, .. } = routed;
+        let is_chosen_by_client = !self.is_of_calls
+            && target.protocol != Protocol::H2c
+            && grpc::is_call(request.version(), request.headers());
+        let exchange = self.client.send(target, request);
+        if is_chosen_by_client {
+            return Box::pin(async move { exchange.await.map_err(Unanswered::of_chosen_protocol) });
+        }
+        exchange
     }
 }
 

@@ -313,3 +313,22 @@ async fn a_method_without_its_service_comes_after_a_service_and_before_any_call(
         assert_eq!(answer.header("x-server"), expected, "{path}");
     }
 }
+
+#[tokio::test]
+async fn who_calls_what_takes_no_calls_ejects_nobody() {
+    let (a, b) = (Backend::echo("a").await, Backend::echo("b").await);
+    let gateway = World::new().service("a", &[&a, &b]).route("r", &[rule("/", &to("a"))]).start().await;
+    let mut client = client(&gateway).await;
+    for _ in 0..12 {
+        let request = Request::post("http://example.org/a.B/C").header("content-type", "application/grpc");
+        let answer = soon(client.send_request(request.body(Full::default().boxed()).unwrap())).await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "14");
+    }
+    for backend in [a, b] {
+        let ejections = format!(
+            "nantian_endpoint_ejections_total{{backend=\"demo/a:80\",endpoint=\"{}\"}}",
+            backend.address
+        );
+        assert_eq!(gateway.metric(&ejections).await, Some(0.0));
+    }
+}
