@@ -88,15 +88,24 @@ async fn requests_in_flight_are_finished_and_nothing_new_is_taken() {
 
 #[tokio::test]
 async fn a_request_that_was_on_its_way_to_an_idle_connection_is_answered() {
+    while !is_answered_that_was_on_its_way().await {}
+}
+
+/// A test that says nothing where the machine takes too long for the second in which a request may come.
+async fn is_answered_that_was_on_its_way() -> bool {
     let mut scene = Scene::new(&[]).await;
     let mut idle = scene.ask(GET).await;
     scene.answer.notify_one();
     assert_eq!(idle.reply().await.status(), 200);
     let mut asking = scene.ask(GET).await;
+    let begun = Instant::now();
     scene.gateway.signal("TERM");
     scene.gateway.log.more("\"draining\"", 0).await;
     let known = scene.begun.load(Relaxed);
     idle.send(GET).await;
+    if begun.elapsed() > Duration::from_millis(900) {
+        return false;
+    }
     eventually("the backend is asked", async || scene.begun.load(Relaxed) > known).await;
     for wire in [&mut asking, &mut idle] {
         scene.answer.notify_one();
@@ -105,6 +114,7 @@ async fn a_request_that_was_on_its_way_to_an_idle_connection_is_answered() {
         assert!(wire.is_closed().await);
     }
     assert_eq!(scene.gateway.exit().await.code(), Some(0));
+    true
 }
 
 #[tokio::test]
