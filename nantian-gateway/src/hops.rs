@@ -22,7 +22,7 @@ pub struct Hop {
 
 /// Where a request has been before. In its extensions, where neither a filter nor a plugin gets at it.
 #[derive(Debug, Clone)]
-struct Hops(Vec<u8>);
+pub(crate) struct Hops(Vec<u8>);
 
 /// A request that has been here too often. Maps to 508.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

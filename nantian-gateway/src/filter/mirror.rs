@@ -20,6 +20,7 @@ use super::tee::Tee;
 use crate::{
     body::{Body, BoxError},
     compile::LocalService,
+    hops::Hops,
     ir::Share,
     listen::RequestInfo,
     metrics::RouteMetrics,
@@ -77,6 +78,8 @@ struct Head {
     version: Version,
     headers: HeaderMap,
     info: Option<RequestInfo>,
+    /// A mirror may lead back here, too.
+    hops: Option<Hops>,
 }
 
 // === impl MirrorLayer ===
@@ -142,6 +145,7 @@ impl Head {
                 .extensions()
                 .get()
                 .map(|info| RequestInfo { upstream: None, ..RequestInfo::clone(info) }),
+            hops: request.extensions().get().cloned(),
         }
     }
 
@@ -154,6 +158,9 @@ impl Head {
         *request.headers_mut() = self.headers.clone();
         if let Some(info) = self.info.clone() {
             request.extensions_mut().insert(info);
+        }
+        if let Some(hops) = self.hops.clone() {
+            request.extensions_mut().insert(hops);
         }
         request
     }

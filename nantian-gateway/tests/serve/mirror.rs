@@ -110,3 +110,16 @@ async fn what_is_long_or_breaks_off_or_is_refused_is_not_mirrored() {
     assert_eq!(gateway.ask(post("/short", "content")).await.text(), "content");
     assert!(only(&mirrored).await.start.starts_with("POST /short "));
 }
+
+#[tokio::test]
+async fn a_mirror_that_leads_back_ends() {
+    let backend = Backend::echo("a").await;
+    let rule = rule("/", &format!("filters: [{}], {}", mirror("here", ""), to("a")));
+    let world = World::new().service("a", &[&backend]).service("here", &[]).route("r", &[rule]);
+    let gateway = world.start().await;
+    gateway.edit_service("here", &[&Backend::at(gateway.address())]).await;
+    for round in 1..=2 {
+        assert_eq!(gateway.get("/").await.status(), 200);
+        eventually("each copy that may come by has", async || backend.seen().len() == 3 * round).await;
+    }
+}
