@@ -83,7 +83,8 @@ pub struct WasmPluginSpec {
     /// Default: 64 MiB, 100 ms, no network, no file system. Source: `spec.sandbox`.
     #[serde(default)]
     pub sandbox: Sandbox,
-    /// What becomes of a request when the module traps, exceeds a limit, or is missing; what it refuses is refused.
+    /// What becomes of a request when the module traps, exceeds a limit, or is missing; what it refuses is refused, and so is a
+    /// request for which it writes more headers or makes more call-outs than one may cost: clients can bring that about.
     ///
     /// Default: FailClosed. Source: `spec.failurePolicy`.
     #[serde(default)]
@@ -222,7 +223,8 @@ pub struct Sandbox {
     /// Unit: milliseconds. Range: 1 to 600000. Default: 15000. Source: `spec.sandbox.maxPauseMs`.
     #[schemars(range(min = 1, max = 600_000))]
     pub max_pause_ms: u64,
-    /// Bytes of one body that the module may hold back; a longer request gets 413 under either failure policy.
+    /// Bytes of one body that the module may hold back; a longer request gets 413 under either failure policy. What a call-out
+    /// sends may be twice as long, and 1 MiB in any case.
     ///
     /// Unit: bytes. Range: 0 to 1073741824. Default: 1048576 (1 MiB). Source: `spec.sandbox.maxBufferedBodyBytes`.
     #[schemars(range(max = 1_073_741_824))]

@@ -143,7 +143,8 @@ pub enum FailurePolicy {
     /// The stream goes on without the plugin; what the failed callback changed is undone.
     ///
     /// What the plugin refuses is refused all the same: an answer stands although its guest traps afterwards, one that is no
-    /// response or comes too late ends the stream, and so does a body too large to be held. Clients could bring those about.
+    /// response or comes too late ends the stream, and so do a body too large to be held and
+    /// [more than a stream may cost](crate::Cause::StreamBudget). Clients could bring those about.
     FailOpen,
 }
 

@@ -170,6 +170,13 @@ pub enum Cause {
         /// Which budget.
         what: &'static str,
     },
+    /// The stream cost more than it may, which its client can have brought about: what a guest copies or asks about is often
+    /// the client's. It ends under either failure policy, and its guest lives on.
+    #[error("budget of the stream exceeded: {what}")]
+    StreamBudget {
+        /// Which budget.
+        what: &'static str,
+    },
     /// The guest ended itself.
     #[error("guest exited with code {code}")]
     Exit {
@@ -273,12 +280,16 @@ impl Failure {
 // === impl Cause ===
 
 impl Cause {
-    /// Whether the guest refused the stream, in however bad a way, or could not be shown all that it wanted to judge: what a
-    /// plugin that fails open must not let pass, since clients could make it so.
+    /// Whether the guest refused the stream, in however bad a way, or could not be shown or do all that it wanted to judge by:
+    /// what a plugin that fails open must not let pass, since clients could make it so.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::Closed | Self::LateAnswer | Self::InvalidAnswer { .. } | Self::BodyTooLarge { .. }
+            Self::Closed
+                | Self::LateAnswer
+                | Self::InvalidAnswer { .. }
+                | Self::BodyTooLarge { .. }
+                | Self::StreamBudget { .. }
         )
     }
 }

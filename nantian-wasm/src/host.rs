@@ -10,6 +10,7 @@ use http::{HeaderMap, Request, Response};
 
 use crate::inbox::Job;
 use crate::pool::Slot;
+use crate::under_way::Place;
 
 /// Largest response body of a call-out that reaches a guest, in bytes.
 const MAX_RESPONSE_BODY: usize = 4 << 20;
@@ -189,6 +190,8 @@ pub(crate) struct Address {
     pub(crate) slot: Weak<Slot>,
     pub(crate) generation: u64,
     pub(crate) id: u32,
+    /// Free for another call when nothing more of this one can come.
+    pub(crate) place: Place,
 }
 
 // === impl NoHost ===
@@ -249,6 +252,12 @@ impl HttpReply {
         Self { address, is_sent: false }
     }
 
+    /// Notes that so many bytes of the response have been read by now. False if all that the plugin's call-outs have read and are
+    /// to send is more than 64 MiB then: this one is to end, by [`CallFailure::Reset`].
+    pub fn holds(&self, bytes: usize) -> bool {
+        self.address.place.holds(bytes)
+    }
+
     /// Hands the outcome to the guest. Runs it here when its instance is free.
     pub fn send(mut self, outcome: Result<HttpCallResponse, CallFailure>) {
         self.post(outcome);
@@ -283,6 +292,12 @@ impl fmt::Debug for HttpReply {
 impl GrpcReplies {
     pub(crate) fn new(address: Address) -> Self {
         Self { address, is_closed: AtomicBool::new(false) }
+    }
+
+    /// Notes that so many bytes have been read of a message that is not yet complete. False if that is too much, as for
+    /// [`HttpReply::holds`]: the call is to end.
+    pub fn holds(&self, bytes: usize) -> bool {
+        self.address.place.holds(bytes)
     }
 
     /// The server's initial metadata.

@@ -55,7 +55,12 @@
 //!   written one itself, none is announced. One that has left is binding: a body that changes later breaks off.
 //! * A response that a plugin has made one without content (204, 304) has none, shows none, and has the length of none.
 //! * Changing a request's headers or path, or clearing the cache of routes, does not choose another route.
-//! * A stream has budgets: bytes that go in and out of its guests, header fields they add, lines they log, call-outs.
+//! * A stream has budgets: bytes that go in and out of its guests, header fields they add, lines they log, call-outs. The reason
+//!   that a plugin gives for its answer is cut at 256 bytes.
+//! * Call-outs are over in 60 s at most. A stream makes sixteen at a time, and 64 of them and one for each KiB of its bodies; a
+//!   plugin makes 1024 at a time, with 64 MiB of requests to be sent and responses to be read. One too many at a time is an
+//!   internal failure, as where Envoy's circuit breaker is open. What is sent is twice [`Sandbox::max_buffered_body`] long at
+//!   most, and 1 MiB in any case; a response is 4 MiB.
 //! * A message may be held for [`Sandbox::max_pause`], or as long as a call-out made for it takes; then the failure policy
 //!   decides. Waiting for more of a body does not count. Holding a body back buffers up to
 //!   [`Sandbox::max_buffered_body`].
@@ -69,7 +74,8 @@
 //! * All callbacks of a stream together have ten times the time limit of one, which comes back in twenty times the time that
 //!   it was spent in; one that has none left fails. Replies to its call-outs are counted among them, and cost its other
 //!   budgets too. A guest ticks every ten milliseconds at most, and more rarely if its `proxy_on_tick` takes long.
-//! * What clients can make much of costs no instance. A stream that writes more headers or properties than it may fails; a
+//! * What clients can make much of costs no instance. A stream that writes more headers or properties, makes more call-outs or
+//!   sends more by one of them than it may fails under either failure policy ([`Cause::StreamBudget`]); a
 //!   thousand metrics have names of their own, of at most 256 bytes, and all others of a kind are one that is not shown; shared
 //!   data keeps what was written last, a thousand keys and 4 MiB of it, and so do queues. [`PluginStatus`] counts what is lost.
 //! * A body too large to be held, or made longer than one that may be held, and an answer that is no response, end the stream
@@ -116,6 +122,7 @@ mod service;
 mod show;
 mod stream;
 mod unattended;
+mod under_way;
 mod waiting;
 
 pub use self::body::{BodyError, RequestBody, ResponseBody};

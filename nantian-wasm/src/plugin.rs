@@ -15,7 +15,7 @@ use crate::observe::{Counters, PluginStatus};
 use crate::pool::{CellGuard, Lease, LeaseError, Pool, Slot};
 use crate::proxy_wasm::{Abi, Facts, Shared};
 use crate::running::finish;
-use crate::sandbox::{Peaks, Usage};
+use crate::sandbox::{Budgets, Peaks, Usage};
 use crate::stream::{Direction, Streaming};
 
 /// A running plugin; a cheap handle.
@@ -106,6 +106,7 @@ impl Plugin {
             capabilities: config.capabilities,
             hooks: config.hooks,
             allow_network: config.sandbox.allow_network,
+            budgets: Budgets::of(&config.sandbox),
             host: host.unwrap_or_else(|| Arc::new(NoHost)),
             clock: module.engine().clock().clone(),
             shared,
@@ -169,7 +170,7 @@ impl Plugin {
             last_failure: counters.last_failure(),
             last_backtrace: counters.last_backtrace(),
             metrics: facts.shared.metrics(),
-            peaks: Peaks::highest(pool.slots().iter().map(|slot| slot.peaks())),
+            peaks: Peaks::highest(pool.slots().iter().map(|slot| slot.peaks()), &facts.budgets),
         }
     }
 

@@ -20,10 +20,15 @@ pub(crate) const TABLES: u32 = 2;
 const MAX_FRAMES: usize = 20;
 const MAX_FRAME: usize = 200;
 
-/// Bytes one callback may make the host copy out of a guest, and into it: nothing of them is kept, and a stream as long as its
-/// bodies may need more.
-const MAX_FROM_GUEST: u64 = 16 << 20;
-const MAX_INTO_GUEST: u64 = 32 << 20;
+/// Bytes one callback may make the host copy out of a guest, and into it, at least: nothing of them is kept, and a stream as
+/// long as its bodies may need more.
+const MIN_FROM_GUEST: u64 = 16 << 20;
+const MIN_INTO_GUEST: u64 = 32 << 20;
+/// How many held bodies one callback may have copied, be they longer than that: to read, to write, and to ask about.
+const COPIES: u64 = 4;
+/// Largest body of a call-out's request, at least; and in held bodies, of which it may be made: Base64 takes four thirds.
+const MIN_CALL_BODY: u64 = 1 << 20;
+const CALL_BODIES: u64 = 2;
 /// Bytes of header names and values one stream may write.
 const MAX_HEADER_BYTES: u64 = 64 << 10;
 /// Lines and bytes one stream may log; the rest is dropped and counted.
@@ -33,10 +38,11 @@ const MAX_LOG_BYTES: u64 = 16 << 10;
 const MAX_ENTRIES: u64 = 512;
 /// Bytes of properties one stream may set.
 const MAX_PROPERTY_BYTES: u64 = 64 << 10;
-/// Call-outs one stream may make.
-const MAX_CALLS: u32 = 64;
-/// How many times a budget that a client's headers can use up has to be exceeded before the guest is ended, and not only its
-/// stream: what a client sends is copied a few times, a guest that floods goes on.
+/// Call-outs one stream may make, besides one for so many bytes of its bodies: what is asked about piece by piece may be long.
+const MAX_CALLS: u64 = 64;
+const BYTES_OF_CALL: u64 = 1 << 10;
+/// How many times a budget that a client can use up has to be exceeded before the guest is ended, and not only its stream: what
+/// a client sends is copied a few times, a guest that floods goes on.
 const FLOOD: u64 = 16;
 /// Time all callbacks of one stream may take, in time limits of one.
 const MAX_LIMITS: u64 = 10;
@@ -46,6 +52,14 @@ const TIME_RETURNS_IN: u64 = 20;
 
 /// Why a stream ends that has used up its time.
 pub(crate) const NO_TIME: Cause = Cause::Budget { what: "time of the stream" };
+
+/// Budgets that follow from how long a body may be held.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budgets {
+    from_guest: u64,
+    into_guest: u64,
+    call_body: u64,
+}
 
 /// What one stream has cost the host so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,7 +71,9 @@ pub(crate) struct Usage {
     property_bytes: u64,
     log_bytes: u64,
     log_lines: u32,
-    calls: u32,
+    calls: u64,
+    /// As many of them as its bodies are long enough for.
+    calls_of_bodies: u64,
     /// The tick of the engine at which all its time is there again.
     rested_at: u64,
 }
@@ -71,7 +87,7 @@ struct Copied {
     most: u64,
 }
 
-/// The most that one stream has cost so far, by budget in the order of [`Usage::by_budget`].
+/// The most that one stream has cost so far, by budget in the order of [`Budgets::all`].
 #[derive(Debug, Default)]
 pub(crate) struct Peaks([AtomicU64; 8]);
 
@@ -135,15 +151,58 @@ pub(crate) fn backtrace(error: &wasmtime::Error, shim: &wasmtime::Module) -> Vec
     frames.take(MAX_FRAMES).map(frame).collect()
 }
 
+// === impl Budgets ===
+
+impl Budgets {
+    pub(crate) fn of(sandbox: &Sandbox) -> Self {
+        let held = count(sandbox.max_buffered_body);
+        let bodies = |bodies: u64, least: u64| held.saturating_mul(bodies).max(least);
+        Self {
+            from_guest: bodies(COPIES, MIN_FROM_GUEST),
+            into_guest: bodies(COPIES, MIN_INTO_GUEST),
+            call_body: bodies(CALL_BODIES, MIN_CALL_BODY),
+        }
+    }
+
+    /// Each by its name, and how much of it there is.
+    fn all(&self) -> [(&'static str, u64); 8] {
+        [
+            ("bytes from the guest", self.from_guest),
+            ("bytes into the guest", self.into_guest),
+            ("header bytes", MAX_HEADER_BYTES),
+            ("header entries", MAX_ENTRIES),
+            ("property bytes", MAX_PROPERTY_BYTES),
+            ("log bytes", MAX_LOG_BYTES),
+            ("log lines", MAX_LOG_LINES.into()),
+            ("call-outs", MAX_CALLS),
+        ]
+    }
+
+    /// Whether a callback may copy so much of a body out of the guest at once.
+    pub(crate) fn admits_from_guest(&self, bytes: usize) -> bool {
+        count(bytes) <= self.from_guest
+    }
+
+    /// Whether a callback may copy so much of a body into the guest at once.
+    pub(crate) fn admits_into_guest(&self, bytes: usize) -> bool {
+        count(bytes) <= self.into_guest
+    }
+
+    /// Whether the body of a call-out's request may be so long.
+    pub(crate) fn admits_call_body(&self, bytes: u32) -> bool {
+        u64::from(bytes) <= self.call_body
+    }
+}
+
 // === impl Usage ===
 
 impl Usage {
-    pub(crate) fn charge_from_guest(&mut self, bytes: usize) -> Result<(), HostTrap> {
-        self.from_guest.charge(bytes, MAX_FROM_GUEST, "bytes from the guest")
+    pub(crate) fn charge_from_guest(&mut self, bytes: usize, budgets: &Budgets) -> Result<(), HostTrap> {
+        self.from_guest.charge(bytes, budgets.from_guest, "bytes from the guest")
     }
 
-    pub(crate) fn charge_into_guest(&mut self, bytes: usize) -> Result<(), HostTrap> {
-        self.into_guest.charge(bytes, MAX_INTO_GUEST, "bytes into the guest")
+    pub(crate) fn charge_into_guest(&mut self, bytes: usize, budgets: &Budgets) -> Result<(), HostTrap> {
+        self.into_guest.charge(bytes, budgets.into_guest, "bytes into the guest")
     }
 
     /// A callback begins.
@@ -167,8 +226,9 @@ impl Usage {
         afford(&mut self.header_bytes, bytes, MAX_HEADER_BYTES, "header bytes")
     }
 
-    pub(crate) fn charge_entries(&mut self, entries: usize) -> Result<(), HostTrap> {
-        charge(&mut self.header_entries, entries, MAX_ENTRIES, "header entries")
+    /// Whether the stream can afford to have added so many header fields.
+    pub(crate) fn affords_entries(&mut self, entries: usize) -> Result<Result<(), Cause>, HostTrap> {
+        afford(&mut self.header_entries, entries, MAX_ENTRIES, "header entries")
     }
 
     /// Whether the stream can afford to set so many bytes of properties.
@@ -176,23 +236,23 @@ impl Usage {
         afford(&mut self.property_bytes, bytes, MAX_PROPERTY_BYTES, "property bytes")
     }
 
-    pub(crate) fn charge_call(&mut self) -> Result<(), HostTrap> {
-        self.calls = self.calls.saturating_add(1);
-        if self.calls > MAX_CALLS { Err(HostTrap::Budget("call-outs")) } else { Ok(()) }
+    /// Whether the stream, whose bodies have been so long until now, can afford one more call-out.
+    pub(crate) fn affords_call(&mut self, of_bodies: u64) -> Result<Result<(), Cause>, HostTrap> {
+        self.calls_of_bodies = of_bodies / BYTES_OF_CALL;
+        afford(&mut self.calls, 1, MAX_CALLS.saturating_add(self.calls_of_bodies), "call-outs")
     }
 
-    /// What was spent of each budget.
-    fn by_budget(&self) -> [Spent; 8] {
-        let spent = |what, used, limit| Spent { what, used, limit };
+    /// What was spent of each budget, in the order of [`Budgets::all`].
+    fn used(&self) -> [u64; 8] {
         [
-            spent("bytes from the guest", self.from_guest.most, MAX_FROM_GUEST),
-            spent("bytes into the guest", self.into_guest.most, MAX_INTO_GUEST),
-            spent("header bytes", self.header_bytes, MAX_HEADER_BYTES),
-            spent("header entries", self.header_entries, MAX_ENTRIES),
-            spent("property bytes", self.property_bytes, MAX_PROPERTY_BYTES),
-            spent("log bytes", self.log_bytes, MAX_LOG_BYTES),
-            spent("log lines", self.log_lines.into(), MAX_LOG_LINES.into()),
-            spent("call-outs", self.calls.into(), MAX_CALLS.into()),
+            self.from_guest.most,
+            self.into_guest.most,
+            self.header_bytes,
+            self.header_entries,
+            self.property_bytes,
+            self.log_bytes,
+            self.log_lines.into(),
+            self.calls.saturating_sub(self.calls_of_bodies),
         ]
     }
 
@@ -209,17 +269,17 @@ impl Usage {
 impl Peaks {
     /// Notes what a stream has cost.
     pub(crate) fn note(&self, usage: &Usage) {
-        for (peak, spent) in self.0.iter().zip(usage.by_budget()) {
+        for (peak, used) in self.0.iter().zip(usage.used()) {
             // Written by whoever has the instance only: what is read is current.
-            if spent.used > peak.load(Ordering::Relaxed) {
-                peak.store(spent.used, Ordering::Relaxed);
+            if used > peak.load(Ordering::Relaxed) {
+                peak.store(used, Ordering::Relaxed);
             }
         }
     }
 
     /// The highest of several instances.
-    pub(crate) fn highest<'a>(all: impl IntoIterator<Item = &'a Self>) -> Vec<Spent> {
-        let mut highest = Usage::default().by_budget();
+    pub(crate) fn highest<'a>(all: impl IntoIterator<Item = &'a Self>, budgets: &Budgets) -> Vec<Spent> {
+        let mut highest = budgets.all().map(|(what, limit)| Spent { what, used: 0, limit });
         for peaks in all {
             for (highest, peak) in highest.iter_mut().zip(&peaks.0) {
                 highest.used = highest.used.max(peak.load(Ordering::Relaxed));
@@ -240,7 +300,7 @@ impl Copied {
 }
 
 fn charge(spent: &mut u64, bytes: usize, limit: u64, what: &'static str) -> Result<(), HostTrap> {
-    *spent = spent.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    *spent = spent.saturating_add(count(bytes));
     if *spent > limit { Err(HostTrap::Budget(what)) } else { Ok(()) }
 }
 
@@ -252,7 +312,11 @@ fn afford(
     what: &'static str,
 ) -> Result<Result<(), Cause>, HostTrap> {
     charge(spent, bytes, limit.saturating_mul(FLOOD), what)?;
-    Ok(if *spent > limit { Err(Cause::Budget { what }) } else { Ok(()) })
+    Ok(if *spent > limit { Err(Cause::StreamBudget { what }) } else { Ok(()) })
+}
+
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -261,15 +325,28 @@ mod tests {
 
     #[test]
     fn a_callback_that_copies_more_than_its_budget_is_ended() {
-        let mut usage = Usage::default();
+        let (mut usage, budgets) = (Usage::default(), Budgets::of(&Sandbox::default()));
         for _ in 0..3 {
             usage.begin_callback();
-            assert_eq!(usage.charge_from_guest(16 << 20), Ok(()));
+            assert_eq!(usage.charge_from_guest(16 << 20, &budgets), Ok(()));
         }
-        assert_eq!(usage.charge_from_guest(1), Err(HostTrap::Budget("bytes from the guest")));
+        assert_eq!(usage.charge_from_guest(1, &budgets), Err(HostTrap::Budget("bytes from the guest")));
         assert_eq!(usage.affords_header(64 << 10), Ok(Ok(())));
-        assert_eq!(usage.affords_header(1), Ok(Err(Cause::Budget { what: "header bytes" })));
+        assert_eq!(usage.affords_header(1), Ok(Err(Cause::StreamBudget { what: "header bytes" })));
         assert_eq!(usage.affords_header(usize::MAX), Err(HostTrap::Budget("header bytes")));
+    }
+
+    #[test]
+    fn a_stream_may_ask_about_each_kibibyte_of_its_bodies_and_some_times_more() {
+        let mut usage = Usage::default();
+        for call in 0..100_u64 {
+            let refused = Err(Cause::StreamBudget { what: "call-outs" });
+            let expected = if call < 64 + 10 { Ok(()) } else { refused };
+            assert_eq!(usage.affords_call(10 << 10), Ok(expected), "{call}");
+        }
+        assert_eq!(usage.used().last(), Some(&90), "those that its bodies pay for are not among them");
+        let traps = (0..2_000).filter(|_| usage.affords_call(10 << 10).is_err()).count();
+        assert_eq!(traps, 2_000 + 100 - 16 * 74);
     }
 
     #[test]

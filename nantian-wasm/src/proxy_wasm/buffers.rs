@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use wasmtime::Caller;
 
 use super::abi::{BufferKind, Status};
-use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch};
+use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch, slice, view};
 use super::state::State;
 use crate::error::{Cause, Phase};
 use crate::stream::{Content, Direction, Exchange, Window};
@@ -19,7 +19,16 @@ pub(super) fn get_bytes(
 ) -> Result<Wanted, Stop> {
     let kind = BufferKind::from_code(kind)?;
     let mut out = scratch(caller);
-    out.extend_from_slice(part(contents(caller.data(), kind)?, start, max));
+    let state = caller.data();
+    let bytes = part(contents(state, kind)?, start, max);
+    if let Some(direction) = direction(kind)
+        && !state.facts.budgets.admits_into_guest(bytes.len())
+    {
+        // How long bodies are is for clients to say.
+        refuse_body(caller.data_mut(), direction);
+        return Err(Status::NotFound.into());
+    }
+    out.extend_from_slice(bytes);
     hand_over(caller, out, return_pointer, return_length)
 }
 
@@ -59,25 +68,53 @@ pub(super) fn set_bytes(
     length: u32,
 ) -> Result<(), Stop> {
     let kind = BufferKind::from_code(kind)?;
-    let new = read(caller, pointer, length)?;
+    slice(view(caller)?.0, pointer, length)?;
     let Some(direction) = direction(kind) else {
         // One that is there can be read only.
         contents(caller.data(), kind)?;
         return Err(Status::BadArgument.into());
     };
-    let exchange = caller.data_mut().exchange_mut().ok_or(Status::BadArgument)?;
-    exchange.before_change_of_body(direction);
-    let side = exchange.own().map(|seat| seat.side(direction));
-    let window = side.and_then(|side| side.window.as_mut()).ok_or(Status::BadArgument)?;
+    let state = caller.data_mut();
+    let longest = longest(own_window(state, direction)?);
+    let added = usize::try_from(length).unwrap_or(usize::MAX);
+    // What would be too long is not copied.
+    if added > longest || !state.facts.budgets.admits_from_guest(added) {
+        refuse_body(state, direction);
+        return Ok(());
+    }
+    let new = read(caller, pointer, length)?;
+    let state = caller.data_mut();
+    if let Some(exchange) = state.exchange_mut() {
+        exchange.before_change_of_body(direction);
+    }
+    let window = own_window(state, direction)?;
     let changed = spliced(&window.bytes, start, size, new).ok_or(Status::BadArgument)?;
-    // A frame may be larger than the limit as it comes; growth is the guest's doing, if of what a client has sent.
-    let limit = window.limit;
-    if changed.len() > limit.max(window.bytes.len()) {
-        exchange.fail(Cause::BodyTooLarge { limit });
+    if changed.len() > longest {
+        refuse_body(state, direction);
         return Ok(());
     }
     window.bytes = Content::Frame(changed);
     Ok(())
+}
+
+/// The part of a body that the guest is shown.
+fn own_window(state: &mut State, direction: Direction) -> Result<&mut Window, Status> {
+    let seat = state.exchange_mut().and_then(Exchange::own).ok_or(Status::BadArgument)?;
+    seat.side(direction).window.as_mut().ok_or(Status::BadArgument)
+}
+
+/// How long the guest may make it. A frame may be larger than the limit as it comes; growth is the guest's doing, if of what a
+/// client has sent.
+fn longest(window: &Window) -> usize {
+    window.limit.max(window.bytes.len())
+}
+
+/// Ends the stream for the length of a body.
+fn refuse_body(state: &mut State, direction: Direction) {
+    let limit = own_window(state, direction).map_or(0, |window| window.limit);
+    if let Some(exchange) = state.exchange_mut() {
+        exchange.fail(Cause::BodyTooLarge { limit });
+    }
 }
 
 /// The buffer as a whole; one that does not exist now is empty.

@@ -12,21 +12,18 @@ use wasmtime::Caller;
 use super::abi::{MapKind, Status};
 use super::calls::CallKind;
 use super::joined::join;
-use super::memory::{Stop, Wanted, hand_over, put_u32, read, read_body, scratch};
+use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch, slice, view};
 use super::scribe::Scribe;
 use super::state::State;
 use super::{pairs, protobuf};
+use crate::error::Cause;
 use crate::host::{Address, CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply};
 use crate::observe;
 
 /// Longest time of a call-out; also that of one without a time limit of its own.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
-/// Largest body of a call-out's request, in bytes.
-const MAX_BODY: (u32, &str) = (1 << 20, "call-out body");
 /// Most call-outs of one stream at a time.
 const MAX_CONCURRENT: usize = 16;
-/// Most call-outs of one instance at a time, for all its streams: as many as replies may wait for it.
-const MAX_OF_INSTANCE: usize = 4_096;
 /// Longest names of upstreams, services, methods and functions, in bytes.
 const MAX_NAME: u32 = 4 << 10;
 
@@ -62,17 +59,17 @@ pub(super) fn http_call(
 ) -> Result<(), Stop> {
     let upstream = name(caller, (upstream, upstream_size))?;
     let block = read(caller, headers, headers_size)?;
-    let body = read_body(caller, body, body_size, MAX_BODY)?;
+    let body = body_of(caller, (body, body_size), Status::InternalFailure)?;
     let trailer_block = read(caller, trailers, trailers_size)?;
     put_u32(caller, return_id, 0)?;
     let Ok(milliseconds) = u64::try_from(timeout) else { return Err(Status::BadArgument.into()) };
-    let mut request = request(&mut caller.data_mut().scribe, &block)
-        .ok_or(Status::BadArgument)?
-        .map(|()| Bytes::from(body));
+    let request = request(&mut caller.data_mut().scribe, &block).ok_or(Status::BadArgument)?;
     let trailers = fields(&mut caller.data_mut().scribe, &trailer_block).ok_or(Status::BadArgument)?;
-    *request.version_mut() = http::Version::HTTP_11;
     let timeout = limited(milliseconds);
-    let (id, address) = begin(caller, CallKind::Http, timeout)?;
+    let (id, address) = begin(caller, CallKind::Http, timeout, block.len() + trailer_block.len())?;
+    let body = counted(caller, body).ok_or(Status::InternalFailure)?;
+    let mut request = request.map(|()| body);
+    *request.version_mut() = http::Version::HTTP_11;
     let state = caller.data_mut();
     let context = state.caller_context();
     state.calls.insert_http(id, context);
@@ -102,7 +99,7 @@ pub(super) fn grpc_call(
     return_id: u32,
 ) -> Result<(), Stop> {
     let names = [(upstream, upstream_size), (service, service_size), (method, method_size)];
-    let message = Bytes::from(read_body(caller, message, message_size, MAX_BODY)?);
+    let message = body_of(caller, (message, message_size), Status::InternalFailure)?;
     let unary = Some((message, limited(u64::from(timeout))));
     open_grpc(caller, names, (metadata, metadata_size), unary, return_id)
 }
@@ -128,7 +125,7 @@ fn open_grpc(
     caller: &mut Caller<'_, State>,
     [upstream, service, method]: [Span; 3],
     metadata: Span,
-    unary: Option<(Bytes, Duration)>,
+    unary: Option<(Vec<u8>, Duration)>,
     return_id: u32,
 ) -> Result<(), Stop> {
     let target = short(caller, upstream)?;
@@ -140,7 +137,9 @@ fn open_grpc(
     put_u32(caller, return_id, 0)?;
     let kind = if unary.is_some() { CallKind::GrpcCall } else { CallKind::GrpcStream };
     let (message, timeout) = unary.unzip();
-    let (id, address) = begin(caller, kind, timeout.unwrap_or(MAX_TIMEOUT))?;
+    let (id, address) = begin(caller, kind, timeout.unwrap_or(MAX_TIMEOUT), block.len())?;
+    let message = message.map(|message| counted(caller, message).ok_or(Status::InternalFailure));
+    let message = message.transpose()?;
     let state = caller.data_mut();
     let context = state.caller_context();
     state.calls.insert_grpc(id, context);
@@ -162,10 +161,15 @@ pub(super) fn grpc_send(
     message_size: u32,
     end_of_stream: u32,
 ) -> Result<(), Stop> {
-    let message = Bytes::from(read_body(caller, message, message_size, MAX_BODY)?);
+    let message = body_of(caller, (message, message_size), Status::BadArgument)?;
     if CallKind::of(id) != Some(CallKind::GrpcStream) {
         return Err(Status::BadArgument.into());
     }
+    if caller.data_mut().calls.grpc_stream(id).is_none() {
+        return Err(Status::NotFound.into());
+    }
+    // The guest hears of a message that is not sent, in one of the words that its SDK knows.
+    let message = counted(caller, message).ok_or(Status::BadArgument)?;
     let stream = caller.data_mut().calls.grpc_stream(id).ok_or(Status::NotFound)?;
     stream.send(message);
     if end_of_stream != 0 {
@@ -224,23 +228,55 @@ pub(super) fn call_foreign_function(
     hand_over(caller, out, return_pointer, return_length)
 }
 
-/// Charges for a call-out of the effective context, and lets a pause last as long.
-fn begin(caller: &mut Caller<'_, State>, kind: CallKind, timeout: Duration) -> Result<(u32, Address), Stop> {
+/// Charges for a call-out of the effective context with a head of so many bytes, and lets a pause last as long.
+fn begin(
+    caller: &mut Caller<'_, State>,
+    kind: CallKind,
+    timeout: Duration,
+    head: usize,
+) -> Result<(u32, Address), Stop> {
     let state = caller.data_mut();
     if !state.facts.allow_network {
         observe::denied_call(&state.facts.name);
         return Err(Status::InternalFailure.into());
     }
-    state.usage.charge_call()?;
-    if state.calls.count(state.caller_context()) >= MAX_CONCURRENT || state.calls.len() >= MAX_OF_INSTANCE {
+    let of_bodies =
+        state.charged().map_or(0, |exchange| exchange.request_bytes.saturating_add(exchange.response_bytes));
+    if let Err(cause) = state.usage.affords_call(of_bodies)? {
+        // What it does not hear of may be what it lets pass.
+        state.fail_charged(cause);
         return Err(Status::InternalFailure.into());
     }
+    if state.calls.count(state.caller_context()) >= MAX_CONCURRENT {
+        return Err(Status::InternalFailure.into());
+    }
+    let place = state.facts.shared.under_way.begin(head).ok_or(Status::InternalFailure)?;
     let until = state.now.saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
     if let Some(seat) = state.exchange_mut().and_then(|exchange| exchange.own()) {
         seat.calls_until = seat.calls_until.max(until);
     }
     let id = state.calls.next_id(kind);
-    Ok((id, Address { slot: state.slot.clone(), generation: state.generation, id }))
+    Ok((id, Address { slot: state.slot.clone(), generation: state.generation, id, place }))
+}
+
+/// What the guest wants to send, if it is no more than may be sent at once; this status otherwise.
+fn body_of(
+    caller: &mut Caller<'_, State>,
+    (pointer, length): Span,
+    refused: Status,
+) -> Result<Vec<u8>, Stop> {
+    slice(view(caller)?.0, pointer, length)?;
+    let state = caller.data_mut();
+    if !state.facts.budgets.admits_call_body(length) {
+        state.fail_charged(Cause::StreamBudget { what: "call-out body" });
+        return Err(refused.into());
+    }
+    read(caller, pointer, length)
+}
+
+/// Bytes to be sent; none if the plugin has no room for them.
+fn counted(caller: &Caller<'_, State>, bytes: Vec<u8>) -> Option<Bytes> {
+    caller.data().facts.shared.under_way.count(bytes)
 }
 
 fn refusal(error: CallError, unknown: Status) -> Status {

@@ -93,11 +93,6 @@ impl Calls {
         self.of_context.get(&context).copied().unwrap_or(0)
     }
 
-    /// Calls that have not ended, whoever they were made for.
-    pub(crate) fn len(&self) -> usize {
-        self.http.len() + self.grpc.len()
-    }
-
     /// The id of the next call of a kind.
     pub(crate) fn next_id(&mut self, kind: CallKind) -> u32 {
         let code = kind.code();

@@ -10,7 +10,7 @@ use wasmtime::Caller;
 
 use super::abi::{MapKind, Status};
 use super::joined::join;
-use super::memory::{Stop, Wanted, hand_over, put_u32, put_u64, read, scratch, slice, view};
+use super::memory::{Stop, Wanted, hand_over, put_u32, put_u64, read, read_text, scratch, slice, view};
 use super::scribe::Scribe;
 use super::state::{ROOT, State};
 use super::{edits, pairs};
@@ -23,6 +23,9 @@ const MIN_TICK_PERIOD: u64 = 10;
 
 /// Highest gRPC status there is.
 const MAX_GRPC_STATUS: u32 = 16;
+
+/// Longest reason for an answer, in bytes; the rest is cut off.
+const MAX_DETAILS: usize = 256;
 
 /// Largest body of an answer, in bytes.
 const MAX_ANSWER_BODY: u32 = 1 << 20;
@@ -135,7 +138,7 @@ pub(super) fn send_local_response(
     header_pairs_length: u32,
     grpc_status: i32,
 ) -> Result<(), Stop> {
-    let details = read(caller, details, details_length)?;
+    let details = read_text(caller, details, details_length, MAX_DETAILS)?;
     slice(view(caller)?.0, body, body_length)?;
     let is_too_large = body_length > MAX_ANSWER_BODY;
     let body = if is_too_large { Vec::new() } else { read(caller, body, body_length)? };
@@ -179,8 +182,8 @@ pub(super) fn send_local_response(
 }
 
 /// Details as one word.
-fn details_of(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).replace(|char: char| char.is_ascii_whitespace(), "_")
+fn details_of(details: &str) -> String {
+    details.replace(|char: char| char.is_ascii_whitespace(), "_")
 }
 
 /// Checks status and headers of an answer; headers that frame a message are left out.

@@ -159,9 +159,12 @@ pub(super) fn apply(state: &mut State, kind: MapKind, edit: Edit<'_>) -> Result<
         Ok(()) => {}
         Err(EditError::Unavailable) => return Err(Status::BadArgument.into()),
         // Whoever sent the message may have filled the map.
-        Err(EditError::TooMany) => exchange.fail(Cause::Budget { what: "header entries" }),
+        Err(EditError::TooMany) => exchange.fail(Cause::StreamBudget { what: "header entries" }),
         Err(EditError::Invalid(cause)) => exchange.fail(cause),
     }
     let added = edits::entries(exchange, kind).saturating_sub(before);
-    Ok(state.usage.charge_entries(added)?)
+    if let Err(cause) = state.usage.affords_entries(added)? {
+        fail(state, cause);
+    }
+    Ok(())
 }

@@ -101,22 +101,26 @@ fn put_number<const N: usize>(memory: &mut [u8], pointer: u32, number: [u8; N]) 
 pub(crate) fn read(caller: &mut Caller<'_, State>, pointer: u32, length: u32) -> Result<Vec<u8>, Stop> {
     let (memory, state) = view(caller)?;
     let bytes = slice(memory, pointer, length)?;
-    state.usage.charge_from_guest(bytes.len())?;
+    state.charge_from_guest(bytes.len())?;
     Ok(bytes.to_vec())
 }
 
-/// Bytes the guest points at, if they are there and no more than this: the budget it exceeds otherwise has this name.
-pub(crate) fn read_body(
+/// The beginning of the text that the guest points at: no more than so many bytes of it are looked at and kept, though all of it
+/// must be there. What is no UTF-8 is replaced, and no character is cut in two.
+pub(crate) fn read_text(
     caller: &mut Caller<'_, State>,
     pointer: u32,
     length: u32,
-    (most, what): (u32, &'static str),
-) -> Result<Vec<u8>, Stop> {
-    slice(view(caller)?.0, pointer, length)?;
-    if length > most {
-        return Err(HostTrap::Budget(what).into());
-    }
-    read(caller, pointer, length)
+    most: usize,
+) -> Result<String, Stop> {
+    /// Bytes of a character behind its first.
+    const REST: usize = 3;
+    let (memory, state) = view(caller)?;
+    let bytes = slice(memory, pointer, length)?;
+    let bytes = bytes.get(..most.saturating_add(REST)).unwrap_or(bytes);
+    state.charge_from_guest(bytes.len())?;
+    let text = String::from_utf8_lossy(bytes);
+    Ok(text.get(..text.floor_char_boundary(most)).unwrap_or_default().to_owned())
 }
 
 /// An empty buffer for bytes on their way into the guest; give it to [`hand_over`], which returns it.
@@ -177,7 +181,7 @@ pub(super) fn offer(
     if state.offer.is_some() {
         return Err(HostTrap::InsideAllocator.into());
     }
-    state.usage.charge_into_guest(bytes.len())?;
+    state.charge_into_guest(bytes.len())?;
     if !state.has_allocator {
         return Err(Status::InvalidMemoryAccess.into());
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use wasmtime::Caller;
 
 use super::abi::Status;
-use super::memory::{Stop, put_u32, put_u64, read};
+use super::memory::{Stop, put_u32, put_u64, read_text};
 use super::shared::locked;
 use super::state::State;
 use crate::observe::{Metric, MetricKind};
@@ -34,14 +34,14 @@ impl Metrics {
     }
 
     /// The place of a metric.
-    fn place(&mut self, kind: MetricKind, name: String) -> usize {
+    fn place(&mut self, kind: MetricKind, name: &str) -> usize {
         if let Some(place) = self.named.iter().position(|metric| metric.kind == kind && metric.name == name) {
             return place;
         }
         if self.named.len() >= MAX_METRICS {
             return place_of_others(kind);
         }
-        self.named.push(Metric { name, kind, value: 0, observations: 0 });
+        self.named.push(Metric { name: name.to_owned(), kind, value: 0, observations: 0 });
         self.named.len() - 1
     }
 
@@ -87,10 +87,9 @@ pub(super) fn define_metric(
         2 => MetricKind::Histogram,
         _ => return Err(Status::BadArgument.into()),
     };
-    let mut name = String::from_utf8_lossy(&read(caller, name, name_length)?).into_owned();
-    name.truncate(name.floor_char_boundary(MAX_NAME));
+    let name = read_text(caller, name, name_length, MAX_NAME)?;
     let state = caller.data_mut();
-    let place = locked(&state.facts.shared.metrics).place(kind, name);
+    let place = locked(&state.facts.shared.metrics).place(kind, &name);
     let known: &mut Vec<usize> = state.metrics.get_mut(code(kind)).ok_or(Status::BadArgument)?;
     let (index, place) = defined(known, place, place_of_others(kind));
     if place == place_of_others(kind) {
@@ -174,14 +173,14 @@ mod tests {
     fn names_for_which_there_is_no_room_are_one_metric_of_their_kind() {
         let mut metrics = Metrics::default();
         for number in 0..MAX_METRICS {
-            assert_eq!(metrics.place(MetricKind::Counter, number.to_string()), number);
+            assert_eq!(metrics.place(MetricKind::Counter, &number.to_string()), number);
         }
-        let one = metrics.place(MetricKind::Counter, "one more".to_owned());
-        let two = metrics.place(MetricKind::Counter, "and another".to_owned());
-        let gauge = metrics.place(MetricKind::Gauge, "7".to_owned());
+        let one = metrics.place(MetricKind::Counter, "one more");
+        let two = metrics.place(MetricKind::Counter, "and another");
+        let gauge = metrics.place(MetricKind::Gauge, "7");
         assert_eq!((one, two), (place_of_others(MetricKind::Counter), one));
         assert_ne!(gauge, one);
-        assert_eq!(metrics.place(MetricKind::Counter, "7".to_owned()), 7, "it was there");
+        assert_eq!(metrics.place(MetricKind::Counter, "7"), 7, "it was there");
         assert_eq!(
             (metrics.at(one).unwrap().kind, metrics.at(gauge).unwrap().kind),
             (MetricKind::Counter, MetricKind::Gauge)

@@ -208,7 +208,7 @@ fn first(bytes: &[u8], length: u32) -> &[u8] {
 /// Writes bytes where the guest wants them, and returns how many: none, if there is no such place.
 fn fill(caller: &mut Caller<'_, State>, bytes: &[u8], out: u32) -> wasmtime::Result<u32> {
     let written = view(caller).and_then(|(memory, state)| {
-        state.usage.charge_into_guest(bytes.len())?;
+        state.charge_into_guest(bytes.len())?;
         Ok(put(memory, out, bytes)?)
     });
     match written {
@@ -273,7 +273,10 @@ fn set_header(caller: &mut Caller<'_, State>, name: (u32, u32), value: (u32, u32
     let (exchange, scribe) = state.exchange_to_write().ok_or(Status::BadArgument)?;
     match keep(exchange, scribe, &name, &value) {
         Ok(()) | Err(EditError::Unavailable) => Ok(()),
-        Err(EditError::TooMany) => Err(HostTrap::Budget("header entries").into()),
+        Err(EditError::TooMany) => {
+            exchange.fail(Cause::StreamBudget { what: "header entries" });
+            Ok(())
+        }
         Err(EditError::Invalid(cause)) => {
             exchange.fail(cause);
             Ok(())

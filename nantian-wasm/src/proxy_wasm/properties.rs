@@ -40,7 +40,7 @@ pub(super) fn get(
     }
     hand_over_found(caller, return_pointer, return_length, |memory, state, value| {
         let path = slice(memory, path, path_length)?;
-        state.usage.charge_from_guest(path.len())?;
+        state.charge_from_guest(path.len())?;
         Ok(resolve(state, path, value)?)
     })
 }
@@ -65,7 +65,7 @@ pub(super) fn set(
     let others = exchange.properties.iter().filter(|(known, _)| *known != path);
     let kept = others.map(|(path, value)| path.len() + value.len()).sum::<usize>();
     if kept.saturating_add(path.len()).saturating_add(value.len()) > MAX_KEPT {
-        exchange.fail(Cause::Budget { what: "property bytes" });
+        exchange.fail(Cause::StreamBudget { what: "property bytes" });
         return Ok(());
     }
     match exchange.properties.iter_mut().find(|(known, _)| *known == path) {

@@ -1,4 +1,4 @@
-//! What all instances of a plugin share: key-value data, metrics and queues.
+//! What all instances of a plugin share: key-value data, metrics, queues, and places for call-outs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
@@ -12,6 +12,7 @@ use super::metrics::Metrics;
 use super::queues::Queues;
 use super::state::State;
 use crate::observe::Metric;
+use crate::under_way::UnderWay;
 
 const MAX_KEYS: usize = 1_000;
 /// Longest key and value together, in bytes.
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     data: Mutex<Data>,
     pub(super) metrics: Mutex<Metrics>,
     pub(super) queues: Mutex<Queues>,
+    pub(super) under_way: Arc<UnderWay>,
 }
 
 /// Values by key. Keys may be made of what clients send, and guests cannot delete one: those that were written longest ago

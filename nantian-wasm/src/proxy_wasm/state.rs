@@ -15,12 +15,12 @@ use super::scribe::Scribe;
 use super::shared::Shared;
 use crate::config::{Capabilities, Hooks};
 use crate::engine::Clock;
-use crate::error::Phase;
+use crate::error::{Cause, Phase};
 use crate::host::Host;
 use crate::log_rate::LogRate;
 use crate::observe::Counters;
 use crate::pool::Slot;
-use crate::sandbox::{NO_TIME, Usage};
+use crate::sandbox::{Budgets, HostTrap, NO_TIME, Usage};
 use crate::stream::{Exchange, SharedExchange};
 
 /// Id of the one root context of an instance; streams count upwards from here.
@@ -37,6 +37,7 @@ pub(crate) struct Facts {
     pub(crate) capabilities: Capabilities,
     pub(crate) hooks: Hooks,
     pub(crate) allow_network: bool,
+    pub(crate) budgets: Budgets,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) clock: Clock,
     pub(crate) shared: Arc<Shared>,
@@ -217,6 +218,34 @@ impl State {
             exchange.fail(NO_TIME);
         }
         has_time
+    }
+
+    /// Charges for bytes that are copied out of the guest.
+    pub(crate) fn charge_from_guest(&mut self, bytes: usize) -> Result<(), HostTrap> {
+        self.usage.charge_from_guest(bytes, &self.facts.budgets)
+    }
+
+    /// Charges for bytes that are copied into the guest.
+    pub(crate) fn charge_into_guest(&mut self, bytes: usize) -> Result<(), HostTrap> {
+        self.usage.charge_into_guest(bytes, &self.facts.budgets)
+    }
+
+    /// Ends the stream that is charged, if there is one, for what its client may have brought about: the guest lives on.
+    pub(crate) fn fail_charged(&mut self, cause: Cause) {
+        if let Some(exchange) = self.charged() {
+            exchange.fail(cause);
+        }
+    }
+
+    /// The exchange of the stream that is charged: the one that the callback is for, wherever the guest has gone.
+    pub(crate) fn charged(&mut self) -> Option<&mut Exchange> {
+        let stream = self.asker.unwrap_or(self.active);
+        let exchange = match self.asker {
+            _ if stream == self.effective => &mut self.exchange,
+            Some(_) => &mut self.reserved,
+            None => &mut self.aside,
+        };
+        exchange.as_deref_mut()
     }
 
     /// Meets the running callback at a beat of the clock, which ends its slice unless that is the first one.

@@ -225,7 +225,7 @@ fn gather(caller: &mut Caller<'_, State>, vectors: u32, count: u32) -> Result<Ve
         let Some((pointer, rest)) = vector.split_first_chunk::<4>() else { continue };
         let Some((length, _)) = rest.split_first_chunk::<4>() else { continue };
         let bytes = slice(memory, u32::from_le_bytes(*pointer), u32::from_le_bytes(*length))?;
-        state.usage.charge_from_guest(bytes.len())?;
+        state.charge_from_guest(bytes.len())?;
         line.extend_from_slice(bytes);
     }
     Ok(line)

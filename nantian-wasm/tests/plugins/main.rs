@@ -3,9 +3,11 @@
 
 mod abuse;
 mod automaton;
+mod beats;
 mod bodies;
 mod call_outs;
 mod capabilities;
+mod costs;
 mod crowds;
 mod ends;
 mod envoy;
