@@ -3,6 +3,10 @@
 //! Clients give back what they got, whoever has answered: after a change of providers a conversation holds signatures that were
 //! made here, or by another family. A provider refuses them, and with them the conversation, so they are cut out in place.
 
+mod chats;
+
+pub(crate) use self::chats::{filled, without};
+
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -119,33 +123,6 @@ fn of_input(object: &Object<'_>) -> Option<Vec<Edit>> {
     Some(cuts)
 }
 
-/// The members of messages in which reasoning comes back. Who does not know them refuses the conversation.
-const IN_CHATS: [&str; 2] = ["reasoning_content", "thinking_blocks"];
-
-/// The messages of a conversation of Chat Completions, for a provider that is known not to take reasoning back.
-pub(crate) fn of_chat(object: &Object<'_>, losses: &mut Losses) -> Vec<Edit> {
-    let cuts = in_messages(object).unwrap_or_default();
-    if !cuts.is_empty() {
-        losses.add("messages.reasoning");
-    }
-    cuts
-}
-
-fn in_messages(object: &Object<'_>) -> Option<Vec<Edit>> {
-    let (at, json) = object.place("messages")?;
-    if !IN_CHATS.iter().any(|name| memmem::find(json, name.as_bytes()).is_some()) {
-        return None;
-    }
-    let mut cuts = Vec::new();
-    for message in items(json, std::str::from_utf8(json).ok()?)? {
-        let Ok(object) = Object::parse(message.json.as_bytes()) else { continue };
-        let is_cut = |name: &[u8]| IN_CHATS.iter().any(|cut| cut.as_bytes() == name);
-        let members = object.members().map(|(name, range)| (range, is_cut(name)));
-        cut_out(members, at + message.range.start, &mut cuts);
-    }
-    Some(cuts)
-}
-
 /// Whether a text begins so. Within one its quote would be escaped.
 fn begins_a_text(json: &[u8], mark: &str) -> bool {
     let quote_before = |at: usize| at.checked_sub(1).and_then(|at| json.get(at)) == Some(&b'"');
@@ -219,39 +196,6 @@ mod tests {
         let sent = object.set_and(&body, &[], edits).concat();
         serde_json::from_slice::<serde_json::Value>(&sent).unwrap();
         (String::from_utf8(sent).unwrap(), losses.to_string())
-    }
-
-    #[test]
-    fn reasoning_that_comes_back_is_cut_out_of_chats_in_place() {
-        let sent = |message: &str| {
-            let body = Bytes::from(format!(r#"{{"messages":[{message}], "n":1}}"#));
-            let object = Object::parse(&body).unwrap();
-            let mut losses = Losses::default();
-            let edits = of_chat(&object, &mut losses);
-            let sent = String::from_utf8(object.set_and(&body, &[], edits).concat()).unwrap();
-            let sent = sent.strip_prefix(r#"{"messages":["#).unwrap().strip_suffix(r#"], "n":1}"#).unwrap();
-            (sent.to_owned(), losses.to_string())
-        };
-        let cut = "messages.reasoning";
-        for (message, kept, lost) in [
-            (r#"{"role":"assistant", "content":"a"}"#, r#"{"role":"assistant", "content":"a"}"#, ""),
-            (
-                r#"{"role":"assistant", "reasoning_content":"b" ,"content":"a"}"#,
-                r#"{"role":"assistant" ,"content":"a"}"#,
-                cut,
-            ),
-            (
-                r#"{"thinking_blocks":[{}], "reasoning_content":"b", "content":"a"}"#,
-                r#"{"content":"a"}"#,
-                cut,
-            ),
-            (r#"{"content":"a","thinking_blocks":[{"a":1}]}"#, r#"{"content":"a"}"#, cut),
-            (r#"{"thinking_blocks":[]}"#, "{}", cut),
-            (r#"{"content":"\"thinking_blocks\":1"}"#, r#"{"content":"\"thinking_blocks\":1"}"#, ""),
-            ("1", "1", ""),
-        ] {
-            assert_eq!(sent(message), (kept.to_owned(), lost.to_owned()), "{message}");
-        }
     }
 
     #[test]

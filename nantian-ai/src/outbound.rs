@@ -107,8 +107,9 @@ impl Target {
             let mut edits = match (surface.dialect(), surface.operation()) {
                 (Dialect::OpenAi, Operation::Chat) => {
                     let mut edits = openai::older_names(&self.config().provider, &object);
-                    if self.refuses_reasoning() {
-                        edits.extend(foreign::of_chat(&object, &mut lost));
+                    edits.extend(foreign::without(&object, self.refused_reasoning(), &mut lost));
+                    if openai::wants_reasoning(&self.config().provider, self.model()) {
+                        edits.extend(foreign::filled(&object));
                     }
                     edits
                 }
@@ -216,12 +217,13 @@ impl Target {
         self.config().strict || headers.get(&crate::STRICT).is_some_and(|value| value == "true")
     }
 
-    /// Whether the provider refuses conversations in which reasoning comes back. What is behind an endpoint of the operator's
-    /// own may be anything, but for Azure, where each customer has one.
-    fn refuses_reasoning(&self) -> bool {
+    /// The members of messages with which the provider refuses a conversation in which reasoning comes back. What is behind an
+    /// endpoint of the operator's own may be anything, but for Azure, where each customer has one.
+    fn refused_reasoning(&self) -> &'static [&'static str] {
         let config = self.config();
         let is_azure = config.provider.eq_ignore_ascii_case(azure::NAME);
-        is_azure || config.endpoint.is_none() && openai::refuses_reasoning(&config.provider)
+        let is_known = is_azure || config.endpoint.is_none();
+        if is_known { openai::refused_reasoning(&config.provider) } else { &[] }
     }
 
     /// The `stream_options` that let a stream tell its usage, where the client's do not.

@@ -14,13 +14,13 @@ mod write_request;
 mod write_stream;
 
 pub(crate) use self::names::older_names;
-pub(crate) use self::profile::refuses_reasoning;
+pub(crate) use self::profile::{refused_reasoning, wants_reasoning};
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{decode as decode_request, read_stop, read_tools};
 pub(crate) use self::read_stream::StreamReader;
 pub(crate) use self::thinkers::Thinker;
 pub(crate) use self::write_reply::encode as encode_reply;
-pub(crate) use self::write_request::{FAILED, encode as encode_request, result_text, write_tools};
+pub(crate) use self::write_request::{FAILED, OF_SCHEMA, encode as encode_request, result_text, write_tools};
 pub(crate) use self::write_stream::StreamWriter;
 
 use serde::Deserialize;

@@ -11,6 +11,10 @@ use crate::provider::Provider;
 pub(super) struct Profile {
     /// Takes back the reasoning of earlier turns as `reasoning_content`.
     pub(super) echoes_reasoning: bool,
+    /// Knows the same under its newer name, too: `reasoning`.
+    pub(super) echoes_by_newer_name: bool,
+    /// Wants reasoning in each message that it has said.
+    pub(super) wants_reasoning: bool,
     /// Lets the system speak anywhere in a conversation. Many models' chat templates let it at the beginning alone, and once.
     pub(super) takes_later_system: bool,
     /// How it is told to think.
@@ -74,9 +78,20 @@ pub(crate) fn knows_newer_names(provider: &str) -> bool {
     !is_one(provider, &["deepseek", "mistral"])
 }
 
-/// Whether a provider refuses the reasoning of earlier turns, in whatever member of a message.
-pub(crate) fn refuses_reasoning(provider: &str) -> bool {
-    is_one(provider, &["groq", "mistral", "openai"])
+/// The members of messages in which a provider refuses the reasoning of earlier turns, that of others or its own.
+pub(crate) fn refused_reasoning(provider: &str) -> &'static [&'static str] {
+    const MEMBERS: [&str; 4] = ["reasoning_content", "reasoning_details", "thinking_blocks", "reasoning"];
+    match provider.to_ascii_lowercase().as_str() {
+        azure::NAME | "mistral" | "openai" => &MEMBERS,
+        // It takes back what it tells in the last one.
+        "groq" => MEMBERS.split_last().map_or(&[], |(_, others)| others),
+        _ => &[],
+    }
+}
+
+/// Whether a model wants reasoning in each message that it has said, at least an empty one. Those of DeepSeek do that think.
+pub(crate) fn wants_reasoning(provider: &str, model: &str) -> bool {
+    is_one(provider, &["deepseek"]) && !begins(model, &["deepseek-chat"])
 }
 
 fn begins(model: &str, starts: &[&str]) -> bool {
@@ -100,6 +115,8 @@ impl Profile {
         let grok_thinks = is(&["xai"]) && begins(model, &GROK_THINKS) && !model.contains("non-reasoning");
         Self {
             echoes_reasoning: is(&["deepseek", "llamacpp", "lmstudio", "moonshot", "vllm"]),
+            echoes_by_newer_name: is(&["vllm"]),
+            wants_reasoning: wants_reasoning(provider, model),
             takes_later_system: !is(&["llamacpp", "lmstudio", "vllm"]),
             thinking: ThinkingBy::of(provider, model, thinker),
             asks_for_reasoning: is(&["groq"]) && begins(model, &["qwen", "deepseek"]),

@@ -4,7 +4,7 @@ use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::{GUARDRAIL, anthropic};
 use crate::ir::{
     Block, CacheLife, Document, Effort, Json, Losses, Message, Output, Reasoning, Request, Role, Source,
-    Thinking, Tool, ToolCall, ToolChoice, ToolResult,
+    Thinking, Tool, ToolCall, ToolChoice, ToolResult, arguments,
 };
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
@@ -214,14 +214,7 @@ fn assistant(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invali
             .object("function", "messages.tool_calls.function")?
             .ok_or_else(|| Invalid::new("messages.tool_calls.function", "is missing"))?;
         let name = function.required_text("name")?;
-        let arguments = function.text("arguments")?.unwrap_or_default();
-        let arguments = match arguments.trim() {
-            "" => Json::empty_object(),
-            text => Json::parse(text).filter(Json::is_object).ok_or_else(|| {
-                let problem = format!("of call `{id}` is not a JSON object");
-                Invalid::new("messages.tool_calls.function.arguments", problem)
-            })?,
-        };
+        let arguments = arguments(&function.text("arguments")?.unwrap_or_default());
         blocks.push(Block::ToolCall(ToolCall { id, name, arguments }));
         function.rest(losses);
         // Of an answer that was streamed.

@@ -12,13 +12,14 @@ const MOST_STOPS: usize = 4;
 /// How a message says that its tool failed: there is no field for it.
 pub(crate) const FAILED: &str = "[tool error] ";
 
-/// Stands for the schema of an answer where a provider takes none; it wants to read the word JSON, too.
-const OF_SCHEMA: &str = "Answer with one JSON object that fits this JSON Schema: ";
+/// Stands for the schema of an answer where a provider takes none; DeepSeek wants to read the word JSON, too.
+pub(crate) const OF_SCHEMA: &str = "Answer with one JSON object that fits this JSON Schema: ";
 
 pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Losses), Invalid> {
-    let profile = Profile::of(provider, &request.model);
+    let mut profile = Profile::of(provider, &request.model);
     let mut losses = Losses::default();
     let wish = profile.wish(request);
+    profile.wants_reasoning &= wish.on != Some(false);
     let sampled = profile.takes_sampling(wish);
     name_the_unknown(request, profile, wish, &mut losses);
     let messages = Turns::of(request, profile, &mut losses)?;
@@ -314,7 +315,7 @@ impl Turn<'_> {
             }
             Self::Assistant(said) => {
                 message.text("role", "assistant");
-                write_assistant(message, &said.content, profile.echoes_reasoning);
+                write_assistant(message, &said.content, profile);
                 super::write_reply::write_calls(message, &said.content, id_of);
             }
         });
@@ -344,7 +345,7 @@ impl UserPart<'_> {
 }
 
 /// What the model said, in the fields of its message.
-fn write_assistant(message: &mut Object<'_>, content: &[Block], echoes_reasoning: bool) {
+fn write_assistant(message: &mut Object<'_>, content: &[Block], profile: Profile) {
     let of = |pick: fn(&Block) -> Option<&str>| content.iter().filter_map(pick).collect::<Vec<_>>();
     let reasoning = of(|block| match block {
         Block::Reasoning(reasoning) => Some(&reasoning.text),
@@ -358,8 +359,11 @@ fn write_assistant(message: &mut Object<'_>, content: &[Block], echoes_reasoning
         Block::Refusal(text) => Some(text),
         _ => None,
     });
-    if echoes_reasoning && !reasoning.is_empty() {
+    if profile.echoes_reasoning && (profile.wants_reasoning || !reasoning.is_empty()) {
         message.text("reasoning_content", &reasoning.concat());
+        if profile.echoes_by_newer_name {
+            message.text("reasoning", &reasoning.concat());
+        }
     }
     if text.is_empty() {
         message.null("content");

@@ -1,0 +1,128 @@
+//! Reasoning that comes back in a chat.
+
+use memchr::memmem;
+
+use super::items;
+use crate::cut::{Edit, cut_out};
+use crate::edit::Object;
+use crate::ir::Losses;
+
+/// A message that the model has said begins so, where it says nothing of what it thought.
+const NO_REASONING: &str = r#""reasoning_content":"","#;
+
+/// Cuts the members of these names out of the messages, for a provider that is known not to take reasoning back.
+pub(crate) fn without(object: &Object<'_>, names: &[&str], losses: &mut Losses) -> Vec<Edit> {
+    let mut cuts = Vec::new();
+    let is_cut = |name: &[u8]| names.iter().any(|cut| cut.as_bytes() == name);
+    let is_there =
+        |json: &[u8]| names.iter().any(|name| memmem::find(json, format!("\"{name}\"").as_bytes()).is_some());
+    each_message(object, is_there, |at, message| {
+        cut_out(message.members().map(|(name, range)| (range, is_cut(name))), at, &mut cuts);
+    });
+    if !cuts.is_empty() {
+        losses.add("messages.reasoning");
+    }
+    cuts
+}
+
+/// Puts empty reasoning into what the model has said without any, for a provider that wants some in each of its messages: another
+/// one may have said it, or the client does not give it back.
+pub(crate) fn filled(object: &Object<'_>) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    let thinks =
+        object.value("thinking").is_none_or(|config| memmem::find(config, b"\"disabled\"").is_none());
+    let is_there = |json: &[u8]| thinks && memmem::find(json, b"assistant").is_some();
+    each_message(object, is_there, |at, message| {
+        let said = message.text("role").as_deref() == Some("assistant");
+        if said && message.value("reasoning_content").is_none() {
+            edits.push((at + 1..at + 1, NO_REASONING));
+        }
+    });
+    edits
+}
+
+/// Looks at each message, and where it is, of a conversation in which something is.
+fn each_message(
+    object: &Object<'_>,
+    is_there: impl Fn(&[u8]) -> bool,
+    mut look: impl FnMut(usize, &Object<'_>),
+) {
+    let Some((at, json)) = object.place("messages").filter(|(_, json)| is_there(json)) else { return };
+    let messages = std::str::from_utf8(json).ok().and_then(|list| items(json, list)).unwrap_or_default();
+    for message in messages {
+        if let Ok(object) = Object::parse(message.json.as_bytes()) {
+            look(at + message.range.start, &object);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::dialect::openai;
+
+    /// A message as it is sent, and what is lost of it.
+    fn sent(provider: &str, message: &str) -> (String, String) {
+        let body = Bytes::from(format!(r#"{{"messages":[{message}], "n":1}}"#));
+        let object = Object::parse(&body).unwrap();
+        let mut losses = Losses::default();
+        let edits = without(&object, openai::refused_reasoning(provider), &mut losses);
+        let sent = String::from_utf8(object.set_and(&body, &[], edits).concat()).unwrap();
+        let sent = sent.strip_prefix(r#"{"messages":["#).unwrap().strip_suffix(r#"], "n":1}"#).unwrap();
+        (sent.to_owned(), losses.to_string())
+    }
+
+    #[test]
+    fn reasoning_that_comes_back_is_cut_out_in_place() {
+        let cut = "messages.reasoning";
+        for (message, kept, lost) in [
+            (r#"{"role":"assistant", "content":"a"}"#, r#"{"role":"assistant", "content":"a"}"#, ""),
+            (
+                r#"{"role":"assistant", "reasoning_content":"b" ,"content":"a"}"#,
+                r#"{"role":"assistant" ,"content":"a"}"#,
+                cut,
+            ),
+            (
+                r#"{"thinking_blocks":[{}], "reasoning_content":"b", "content":"a"}"#,
+                r#"{"content":"a"}"#,
+                cut,
+            ),
+            (r#"{"content":"a","thinking_blocks":[{"a":1}]}"#, r#"{"content":"a"}"#, cut),
+            (r#"{"content":"a","reasoning":"b","reasoning_details":[{}]}"#, r#"{"content":"a"}"#, cut),
+            (r#"{"thinking_blocks":[]}"#, "{}", cut),
+            (r#"{"content":"\"thinking_blocks\":1"}"#, r#"{"content":"\"thinking_blocks\":1"}"#, ""),
+            (r#"{"content":[{"reasoning":1}]}"#, r#"{"content":[{"reasoning":1}]}"#, ""),
+            ("1", "1", ""),
+        ] {
+            assert_eq!(sent("mistral", message), (kept.to_owned(), lost.to_owned()), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_a_provider_tells_it_takes_back() {
+        let message = r#"{"reasoning":"b","reasoning_content":"b"}"#;
+        for (provider, kept) in
+            [("groq", r#"{"reasoning":"b"}"#), ("OpenAI", "{}"), ("azure-openai", "{}"), ("vllm", message)]
+        {
+            assert_eq!(sent(provider, message).0, kept, "{provider}");
+        }
+    }
+
+    #[test]
+    fn what_the_model_has_said_without_reasoning_gets_an_empty_one() {
+        let said = r#"{"role":"user","content":"assistant"}, { "role":"assistant","content":"a"},{"role":"assistant","reasoning_content":"b"}"#;
+        let filled_in = r#"{"role":"user","content":"assistant"}, {"reasoning_content":"", "role":"assistant","content":"a"},{"role":"assistant","reasoning_content":"b"}"#;
+        for (rest, expected) in [
+            ("", filled_in),
+            (r#","thinking":{"type":"enabled"}"#, filled_in),
+            (r#","thinking":{"type": "disabled"}"#, said),
+        ] {
+            let body = Bytes::from(format!(r#"{{"messages":[{said}]{rest}}}"#));
+            let object = Object::parse(&body).unwrap();
+            let sent = object.set_and(&body, &[], filled(&object)).concat();
+            assert_eq!(String::from_utf8(sent).unwrap(), format!(r#"{{"messages":[{expected}]{rest}}}"#));
+        }
+    }
+}
