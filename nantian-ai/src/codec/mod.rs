@@ -13,7 +13,7 @@
 //! let (body, _) = Dialect::Anthropic.encode_request(&request, "anthropic")?;
 //! assert_eq!(
 //!     body,
-//!     r#"{"model":"claude-sonnet-4-5","max_tokens":4096,"messages":[{"role":"user","content":[{"type":"text","text":"Hi"}]}]}"#
+//!     r#"{"model":"claude-sonnet-4-5","max_tokens":64000,"messages":[{"role":"user","content":[{"type":"text","text":"Hi"}]}]}"#
 //! );
 //!
 //! let fault = Dialect::Anthropic.decode_fault(

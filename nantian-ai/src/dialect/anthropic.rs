@@ -1,15 +1,18 @@
 //! Anthropic: Messages.
 
+mod enforcement;
 mod plan;
 mod read_reply;
 mod read_request;
 mod read_stream;
+mod schema;
 mod traits;
 mod turns;
 mod write_reply;
 mod write_request;
 mod write_stream;
 
+pub(crate) use self::enforcement::Enforcement;
 pub(crate) use self::plan::Plan;
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{

@@ -20,7 +20,7 @@ import ollama
 import openai
 
 import providers
-from providers import ACCOUNT, CITIES, DIALECTS, KEY, MODELS, PERSON, PICTURE, REGION, SCHEMA, VECTORS
+from providers import ACCOUNT, CITIES, DIALECTS, KEY, MODELS, OPEN_SCHEMA, PERSON, PICTURE, REGION, SCHEMA, VECTORS
 
 GATEWAY = pathlib.Path(__file__).resolve().parents[3] / "target/debug/nantian-gateway"
 PATIENCE = 60
@@ -337,7 +337,7 @@ class Ollama(Client):
         is_equal(self.client.chat(model=self.model, messages=[message]).message.content, "a picture")
 
     def structured(self):
-        is_equal(json.loads(self.ask("person", format=SCHEMA).message.content), json.loads(PERSON))
+        is_equal(json.loads(self.ask("person", format=OPEN_SCHEMA).message.content), json.loads(PERSON))
 
     def error(self):
         fails_with(ollama.ResponseError, 429, SLOW_DOWN, lambda: self.ask("error"))

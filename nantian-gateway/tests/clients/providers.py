@@ -20,6 +20,8 @@ SCHEMA = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
+# The same as pydantic writes it: open.
+OPEN_SCHEMA = {name: value for name, value in SCHEMA.items() if name != "additionalProperties"}
 PERSON = '{"name": "Ada", "age": 36}'
 CITIES = ["Oslo", "Rome"]
 KEY = "sk-of-the-operator"
@@ -48,6 +50,17 @@ class Refusal(Exception):
 def need(holds, what):
     if not holds:
         raise Refusal(what)
+
+
+def is_enforceable(schema):
+    """Whether Claude takes a schema: objects are closed, and nothing has bounds."""
+    if isinstance(schema, list):
+        return all(map(is_enforceable, schema))
+    if not isinstance(schema, dict):
+        return True
+    is_closed = schema.get("type") != "object" or schema.get("additionalProperties") is False
+    bounds = {"minimum", "maximum", "multipleOf", "minLength", "maxLength", "maxItems", "pattern"}
+    return is_closed and not schema.keys() & bounds and all(map(is_enforceable, schema.values()))
 
 
 class Provider(http.server.BaseHTTPRequestHandler):
@@ -103,7 +116,7 @@ class Provider(http.server.BaseHTTPRequestHandler):
             need(self.pictures(body) == [PICTURE], "the picture")
             return self.say(body, ["a pic", "ture"])
         if "person" in told:
-            need(self.schema(body) == SCHEMA, f"the schema: {self.schema(body)}")
+            need({**self.schema(body), "additionalProperties": False} == SCHEMA, f"the schema: {self.schema(body)}")
             return self.say(body, [PERSON[:9], PERSON[9:]])
         need(self.system(body) == "Be brief.", "the system prompt")
         return self.say(body, ["Hello ", "wörld"])
@@ -400,7 +413,7 @@ class Anthropic(Provider):
         known = {"model", "messages", "stream", "system", "max_tokens", "tools", "tool_choice", "output_config",
                  "temperature", "thinking"}
         need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
-        need(isinstance(body["max_tokens"], int), "max_tokens")
+        need(0 < body["max_tokens"] <= 64_000, "max_tokens")
         last, open_calls = None, []
         for message in body["messages"]:
             need(message["role"] in ("user", "assistant") and message["role"] != last, "the roles alternate")
@@ -446,7 +459,9 @@ class Anthropic(Provider):
         return [source["data"] for source in sources if source["media_type"] == "image/png"]
 
     def schema(self, body):
-        return body["output_config"]["format"]["schema"]
+        schema = body["output_config"]["format"]["schema"]
+        need(is_enforceable(schema), "a closed schema without bounds")
+        return schema
 
     def error(self, kind, message):
         return {"type": "error", "error": {"type": kind, "message": message}}
@@ -668,7 +683,9 @@ class Bedrock(Provider):
     def schema(self, body):
         form = body["outputConfig"]["textFormat"]
         need(form["type"] == "json_schema", "the type of the form")
-        return json.loads(form["structure"]["jsonSchema"]["schema"])
+        schema = json.loads(form["structure"]["jsonSchema"]["schema"])
+        need(is_enforceable(schema), "a closed schema without bounds")
+        return schema
 
     def error(self, kind, message):
         return {"message": message}

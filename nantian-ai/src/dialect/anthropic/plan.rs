@@ -1,6 +1,7 @@
 //! How much a model thinks before it answers, and how it draws tokens.
 
 use super::Traits;
+use super::traits::Off;
 use crate::codec::Object;
 use crate::ir::{Block, Effort, Losses, Message, Request, Role, Thinking, ToolChoice};
 
@@ -12,6 +13,7 @@ pub(crate) struct Plan {
     thinking: Option<Thinking>,
     budget: Option<u64>,
     effort: Option<&'static str>,
+    off: Off,
     /// The temperature, 0 to 1.
     pub(crate) temperature: Option<f64>,
     /// The share of probability that tokens are drawn from.
@@ -32,7 +34,7 @@ impl Plan {
     ) -> Self {
         let thinking = request.thinking.filter(|thinking| {
             let lost = *thinking != Thinking::Off
-                && (must_call(request)
+                && (traits.takes_forced_tools && must_call(request)
                     || traits.takes_budget && has_begun_without(&request.messages, trusts));
             if lost {
                 losses.add("thinking");
@@ -48,12 +50,18 @@ impl Plan {
         let effort = match thinking {
             Some(Thinking::Effort(effort)) => Some(effort),
             Some(Thinking::Budget(budget)) => Some(Effort::of_budget(budget)),
+            // That is as near as it comes.
+            Some(Thinking::Off) if traits.off == Off::Never => Some(Effort::Low),
             Some(Thinking::Adaptive | Thinking::Off) | None => None,
         };
+        if thinking == Some(Thinking::Off) && traits.off != Off::Disabled {
+            losses.add("thinking");
+        }
         let mut plan = Self {
             thinking,
             budget: wanted.filter(|_| traits.takes_budget).map(|budget| budget.max(LEAST_BUDGET)),
-            effort: effort.filter(|_| !traits.takes_budget).map(|effort| effort.max(Effort::Low).name()),
+            effort: effort.filter(|_| !traits.takes_budget).map(|effort| traits.effort(effort).name()),
+            off: traits.off,
             temperature: request.temperature,
             top_p: request.top_p,
             top_k: request.top_k,
@@ -97,8 +105,10 @@ impl Plan {
     }
 
     pub(crate) fn write_thinking(&self, body: &mut Object<'_>) {
-        let Some(thinking) = self.thinking else { return };
+        let is_said = |thinking: &Thinking| *thinking != Thinking::Off || self.off != Off::Never;
+        let Some(thinking) = self.thinking.filter(is_said) else { return };
         body.object("thinking", |config| match (thinking, self.budget) {
+            (Thinking::Off, _) if self.off == Off::BetweenTools => config.text("type", "between_tools"),
             (Thinking::Off, _) => config.text("type", "disabled"),
             (_, Some(budget)) => {
                 config.text("type", "enabled");

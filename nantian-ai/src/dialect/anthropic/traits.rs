@@ -1,5 +1,7 @@
 //! What Anthropic's models differ in, as far as requests have to.
 
+use crate::ir::Effort;
+
 /// What a model takes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Traits {
@@ -13,6 +15,27 @@ pub(crate) struct Traits {
     pub(crate) takes_one: bool,
     /// Takes messages of the role `system` after what a user has said.
     pub(crate) takes_later_system: bool,
+    /// Answers, and calls tools, by schemas that are enforced.
+    pub(crate) takes_schemas: bool,
+    /// Can be made to call a tool.
+    pub(crate) takes_forced_tools: bool,
+    /// How it is told not to think.
+    pub(crate) off: Off,
+    /// Knows the effort between `high` and `max`.
+    takes_xhigh: bool,
+    /// The most tokens that it answers with.
+    pub(crate) most_output: u64,
+}
+
+/// How a model is told not to think.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Off {
+    /// By the type `disabled`.
+    Disabled,
+    /// It thinks at least between calls of tools, where it is told `between_tools`.
+    BetweenTools,
+    /// It always thinks.
+    Never,
 }
 
 /// Which of Anthropic's models it is, as far as its name says.
@@ -37,16 +60,49 @@ impl Traits {
             takes_sampling: version <= (4, 6),
             takes_one: version >= (4, 0),
             takes_later_system: version >= (4, 8) && !(family == "sonnet" && version < (5, 5)),
+            takes_schemas: version >= (4, 5),
+            takes_forced_tools: version < (5, 1) || family == "haiku",
+            off: match family {
+                "fable" | "mythos" => Off::Never,
+                "opus" if version >= (5, 5) => Off::Never,
+                "sonnet" if version >= (5, 5) => Off::BetweenTools,
+                _ => Off::Disabled,
+            },
+            takes_xhigh: version >= (4, 7),
+            most_output: match (family, version) {
+                // It is not known.
+                (_, (u32::MAX, _)) => 32_000,
+                (_, version) if version >= (4, 6) => 128_000,
+                (_, (4, 5) | (3, 7)) | ("sonnet", (4, _)) => 64_000,
+                (_, (4, _)) => 32_000,
+                (_, (3, 5)) => 8_192,
+                _ => 4_096,
+            },
         }
     }
 
-    fn of_others() -> Self {
+    /// What models of others take.
+    pub(crate) fn of_others() -> Self {
         Self {
             takes_budget: true,
             is_claude: false,
             takes_sampling: true,
             takes_one: false,
             takes_later_system: false,
+            takes_schemas: true,
+            takes_forced_tools: true,
+            off: Off::Disabled,
+            takes_xhigh: true,
+            most_output: 4_096,
+        }
+    }
+
+    /// The nearest effort that it knows.
+    pub(crate) fn effort(self, effort: Effort) -> Effort {
+        match effort {
+            Effort::Minimal => Effort::Low,
+            Effort::XHigh if !self.takes_xhigh => Effort::High,
+            effort => effort,
         }
     }
 }
@@ -113,6 +169,53 @@ mod tests {
         }
         assert!(Traits::of("claude-opus-4-6").takes_sampling);
         assert!(!Traits::of("claude-opus-4-7").takes_sampling);
+    }
+
+    #[test]
+    fn an_answer_is_as_long_as_a_model_can_make_it() {
+        for (model, most) in [
+            ("claude-3-haiku-20240307", 4_096),
+            ("claude-3-5-sonnet-20241022", 8_192),
+            ("claude-3-7-sonnet-20250219", 64_000),
+            ("claude-opus-4-20250514", 32_000),
+            ("claude-opus-4-1-20250805", 32_000),
+            ("claude-sonnet-4-20250514", 64_000),
+            ("claude-haiku-4-5", 64_000),
+            ("claude-opus-4-5", 64_000),
+            ("claude-opus-4-6", 128_000),
+            ("claude-haiku-5-5", 128_000),
+            ("claude-next", 32_000),
+            ("glm-4.6", 4_096),
+        ] {
+            assert_eq!(Traits::of(model).most_output, most, "{model}");
+        }
+    }
+
+    #[test]
+    fn newer_models_cannot_be_forced_nor_kept_from_thinking() {
+        for (model, forced, off) in [
+            ("claude-sonnet-4-5", true, Off::Disabled),
+            ("claude-opus-5", true, Off::Disabled),
+            ("claude-opus-5-5", false, Off::Never),
+            ("claude-sonnet-5", true, Off::Disabled),
+            ("claude-sonnet-5-5", false, Off::BetweenTools),
+            ("claude-haiku-5-5", true, Off::Disabled),
+            ("claude-fable-5", true, Off::Never),
+            ("claude-fable-5-1", false, Off::Never),
+            ("claude-mythos-5-1", false, Off::Never),
+        ] {
+            let traits = Traits::of(model);
+            assert_eq!((traits.takes_forced_tools, traits.off), (forced, off), "{model}");
+        }
+    }
+
+    #[test]
+    fn an_effort_that_is_not_known_is_the_nearest() {
+        for (model, effort) in [("claude-opus-4-6", Effort::High), ("claude-opus-4-7", Effort::XHigh)] {
+            let traits = Traits::of(model);
+            assert_eq!(traits.effort(Effort::XHigh), effort, "{model}");
+            assert_eq!(traits.effort(Effort::Max), Effort::Max, "{model}");
+        }
     }
 
     #[test]

@@ -45,7 +45,13 @@ pub(super) fn is_trusted(block: &Block) -> bool {
 // === impl Turns ===
 
 impl<'r> Turns<'r> {
-    pub(super) fn of(request: &'r Request, traits: Traits, losses: &mut Losses) -> Result<Self, Invalid> {
+    /// The conversation of a request; `schema` is what the system says of the answer.
+    pub(super) fn of(
+        request: &'r Request,
+        traits: Traits,
+        schema: Option<&str>,
+        losses: &mut Losses,
+    ) -> Result<Self, Invalid> {
         let mut turns = Self { system: Vec::new(), turns: Vec::new(), later: Vec::new() };
         for message in &request.messages {
             let said = turns.read(message, losses)?;
@@ -62,9 +68,9 @@ impl<'r> Turns<'r> {
             }
         }
         turns.place_later(losses);
-        if matches!(request.output, Some(Output::Json)) {
-            turns.system.push(Said::new(Block::Text(ONLY_JSON.to_owned()), None));
-        }
+        let only_json = matches!(request.output, Some(Output::Json)).then_some(ONLY_JSON);
+        let of_the_answer = schema.or(only_json).map(|text| Said::new(Block::Text(text.to_owned()), None));
+        turns.system.extend(of_the_answer);
         for turn in &mut turns.turns {
             turn.said.sort_by_key(|said| !matches!(*said.block, Block::ToolResult(_)));
         }

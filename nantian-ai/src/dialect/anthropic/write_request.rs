@@ -1,12 +1,9 @@
 //! The common form into a Messages request.
 
 use super::turns::{Turns, is_trusted};
-use super::{Plan, Traits};
+use super::{Enforcement, Plan, Traits};
 use crate::codec::{Invalid, List, Object, object, text_of};
 use crate::ir::{Block, CacheLife, Json, Losses, Output, Request, Source, ToolChoice, safe_id};
-
-/// The most tokens of an answer where the client names no limit; Anthropic wants one.
-const DEFAULT_MAX_TOKENS: u64 = 4_096;
 
 /// Stands for `response_format: json_object`, which has no counterpart without a schema.
 pub(crate) const ONLY_JSON: &str = "Answer with one JSON object and nothing else.";
@@ -14,23 +11,26 @@ pub(crate) const ONLY_JSON: &str = "Answer with one JSON object and nothing else
 pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     let mut losses = Losses::default();
     let traits = Traits::of(&request.model);
-    let Turns { system, turns, .. } = Turns::of(request, traits, &mut losses)?;
+    let enforcement = Enforcement::of(request, traits, &mut losses);
+    let Turns { system, turns, .. } = Turns::of(request, traits, enforcement.said.as_deref(), &mut losses)?;
     let plan = Plan::of(request, traits, is_trusted, &mut losses);
     let stops: Vec<_> = request.stop.iter().filter(|stop| !stop.trim().is_empty()).collect();
     if stops.len() < request.stop.len() {
         losses.add("stop");
     }
     name_the_unknown(request, &mut losses);
+    let choice = choice(request, traits, &mut losses);
     let body = object(|body| {
         body.text("model", &request.model);
-        body.count("max_tokens", plan.limit(request.max_output.unwrap_or(DEFAULT_MAX_TOKENS)));
+        // Anthropic wants a limit also where the client names none.
+        body.count("max_tokens", plan.limit(request.max_output.unwrap_or(traits.most_output)));
         if !system.is_empty() {
             body.list("system", |list| system.iter().for_each(|said| said.write(list)));
         }
         body.list("messages", |list| turns.iter().for_each(|turn| turn.write(list)));
-        write_tools(body, request);
+        write_tools(body, request, choice, &enforcement);
         plan.write_thinking(body);
-        write_config(body, request, plan.effort());
+        write_config(body, enforcement.output.as_deref(), plan.effort());
         body.some_number("temperature", plan.temperature);
         body.some_number("top_p", plan.top_p);
         body.some_count("top_k", plan.top_k);
@@ -63,11 +63,7 @@ fn name_the_unknown(request: &Request, losses: &mut Losses) {
     }
 }
 
-fn write_config(body: &mut Object<'_>, request: &Request, effort: Option<&'static str>) {
-    let schema = match &request.output {
-        Some(Output::Schema { schema, .. }) => Some(schema),
-        _ => None,
-    };
+fn write_config(body: &mut Object<'_>, schema: Option<&Json>, effort: Option<&'static str>) {
     if effort.is_none() && schema.is_none() {
         return;
     }
@@ -82,27 +78,44 @@ fn write_config(body: &mut Object<'_>, request: &Request, effort: Option<&'stati
     });
 }
 
-fn write_tools(body: &mut Object<'_>, request: &Request) {
+/// Which tool is to be called, if the model can be told.
+fn choice<'r>(request: &'r Request, traits: Traits, losses: &mut Losses) -> Option<&'r ToolChoice> {
+    let choice = request.tool_choice.as_ref().filter(|_| !request.tools.is_empty())?;
+    if matches!(choice, ToolChoice::Any | ToolChoice::Tool(_)) && !traits.takes_forced_tools {
+        losses.add("tool_choice");
+        return Some(&ToolChoice::Auto);
+    }
+    Some(choice)
+}
+
+fn write_tools(
+    body: &mut Object<'_>,
+    request: &Request,
+    choice: Option<&ToolChoice>,
+    enforcement: &Enforcement<'_>,
+) {
     if request.tools.is_empty() {
         return;
     }
     let any_object = Json::parse(r#"{"type":"object","properties":{}}"#);
     body.list("tools", |list| {
-        for tool in &request.tools {
+        for (tool, strict) in enforcement.tools(request) {
             list.object(|item| {
                 item.text("name", &tool.name);
                 item.some_text("description", tool.description.as_deref());
-                match (&any_object, tool.schema.as_str()) {
-                    (Some(any_object), "{}") => item.json("input_schema", any_object),
-                    _ => item.json("input_schema", &tool.schema),
+                match (&any_object, strict.unwrap_or(&tool.schema)) {
+                    (Some(any_object), schema) if schema.as_str() == "{}" => {
+                        item.json("input_schema", any_object);
+                    }
+                    (_, schema) => item.json("input_schema", schema),
                 }
-                item.some_flag("strict", tool.strict);
+                item.some_flag("strict", strict.map(|_| true).or(tool.strict.filter(|strict| !strict)));
                 write_cache_control(item, tool.cached);
             });
         }
     });
     let alone = request.parallel_tools.map(|parallel| !parallel);
-    let choice = request.tool_choice.as_ref().or_else(|| alone.map(|_| &ToolChoice::Auto));
+    let choice = choice.or_else(|| alone.map(|_| &ToolChoice::Auto));
     let Some(choice) = choice else { return };
     body.object("tool_choice", |item| {
         match choice {

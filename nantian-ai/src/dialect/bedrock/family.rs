@@ -36,9 +36,17 @@ impl Family {
         }
     }
 
+    /// What it takes of what Claude differs in.
+    pub(super) fn traits(self) -> anthropic::Traits {
+        match self {
+            Self::Claude(traits) => traits,
+            _ => anthropic::Traits::of_others(),
+        }
+    }
+
     /// Whether a tool can be demanded.
     pub(super) fn takes_tool_choice(self) -> bool {
-        !matches!(self, Self::Unguided | Self::GptOss)
+        !matches!(self, Self::Unguided | Self::GptOss) && self.traits().takes_forced_tools
     }
 
     /// Whether it keeps beginnings of conversations.

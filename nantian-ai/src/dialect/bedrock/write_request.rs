@@ -7,7 +7,8 @@ use super::extra::{Wishes, features};
 use super::family::Family;
 use super::is_of_bedrock;
 use crate::codec::{Invalid, List, Object, object, said_by_user};
-use crate::dialect::{GUARDRAIL, anthropic, gemini, responses};
+use crate::dialect::anthropic::{Enforcement, ONLY_JSON};
+use crate::dialect::{GUARDRAIL, gemini, responses};
 use crate::ir::{Block, CacheLife, Json, Losses, Output, Reasoning, Request, Role, ToolChoice};
 use crate::outbound::ANTHROPIC_BETA;
 
@@ -27,7 +28,10 @@ pub(crate) fn names_features(request: &Request) -> bool {
 pub(super) fn conversation(request: &Request, to_be_answered: bool) -> Result<(Vec<u8>, Losses), Invalid> {
     let mut losses = Losses::default();
     let family = Family::of(&request.model);
-    let (system, turns) = turns(request, family, &mut losses)?;
+    let enforcement = Enforcement::of(request, family.traits(), &mut losses);
+    let (mut system, turns) = turns(request, family, &mut losses)?;
+    let only_json = matches!(request.output, Some(Output::Json)).then_some(ONLY_JSON);
+    system.extend(enforcement.said.as_deref().or(only_json).map(|text| Piece::Text(text.into())));
     let stops: Vec<_> = request.stop.iter().filter(|stop| !stop.trim().is_empty()).collect();
     let wishes = Wishes::of(request, family, |block| !is_distrusted(block, family), &mut losses);
     let tools = Tools::of(request, family, &mut losses);
@@ -41,9 +45,9 @@ pub(super) fn conversation(request: &Request, to_be_answered: bool) -> Result<(V
             wishes.write(body, &stops);
         }
         wishes.write_own(body);
-        tools.write(body);
+        tools.write(body, &enforcement);
         if to_be_answered {
-            write_output(body, request.output.as_ref());
+            write_output(body, request.output.as_ref(), enforcement.output.as_deref());
             if let Some(guardrail) = &request.guardrail {
                 body.json(GUARDRAIL, guardrail);
             }
@@ -105,9 +109,6 @@ fn turns<'r>(
             }
             keep(pieces, message.cached_up_to(at), family, losses);
         }
-    }
-    if matches!(request.output, Some(Output::Json)) {
-        system.push(Piece::Text(anthropic::ONLY_JSON.into()));
     }
     turns.retain_mut(|turn| {
         turn.pieces.sort_by_key(|piece| !piece.is_result());
@@ -214,7 +215,7 @@ impl<'r> Tools<'r> {
         blocks.into_iter().any(|block| matches!(block, Block::ToolCall(_) | Block::ToolResult(_)))
     }
 
-    fn write(&self, body: &mut Object<'_>) {
+    fn write(&self, body: &mut Object<'_>, enforcement: &Enforcement<'r>) {
         // A model that must call nothing is offered nothing.
         let is_offered = self.choice != Some(&ToolChoice::Never);
         if !is_offered || (self.request.tools.is_empty() && self.called.is_empty()) {
@@ -222,9 +223,10 @@ impl<'r> Tools<'r> {
         }
         body.object("toolConfig", |config| {
             config.list("tools", |list| {
-                for tool in &self.request.tools {
-                    let strict = tool.strict == Some(true);
-                    write_tool(list, &tool.name, tool.description.as_deref(), &tool.schema, strict);
+                for (tool, strict) in enforcement.tools(self.request) {
+                    let schema = strict.unwrap_or(&tool.schema);
+                    let description = tool.description.as_deref();
+                    write_tool(list, &tool.name, description, schema, strict.is_some());
                     if let Some(life) = tool.cached.filter(|_| self.keeps) {
                         list.object(|item| write_cache_point(item, life));
                     }
@@ -265,8 +267,8 @@ fn write_tool(list: &mut List<'_>, name: &str, description: Option<&str>, schema
 }
 
 /// The form of the answer; the schema stands there as a text.
-fn write_output(body: &mut Object<'_>, output: Option<&Output>) {
-    let Some(Output::Schema { name, description, schema, .. }) = output else { return };
+fn write_output(body: &mut Object<'_>, output: Option<&Output>, schema: Option<&Json>) {
+    let (Some(Output::Schema { name, description, .. }), Some(schema)) = (output, schema) else { return };
     body.object("outputConfig", |config| {
         config.object("textFormat", |format| {
             format.text("type", "json_schema");

@@ -3,7 +3,7 @@
 use super::read_request::read_content;
 use super::signature::{self, Encrypted};
 use crate::codec::{Fields, Invalid, Value};
-use crate::ir::{Block, Json, Losses, Message, Reasoning, Role, ToolCall, ToolResult};
+use crate::ir::{Block, Losses, Message, Reasoning, Role, ToolCall, ToolResult, arguments};
 
 /// What an item says.
 pub(super) enum Item {
@@ -62,13 +62,7 @@ fn read_message(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Inv
 fn read_call(fields: &mut Fields) -> Result<ToolCall, Invalid> {
     let id = fields.required_text("call_id")?;
     let name = fields.required_text("name")?;
-    let arguments = fields.text("arguments")?.unwrap_or_default();
-    let arguments = match arguments.trim() {
-        "" => Json::empty_object(),
-        text => Json::parse(text)
-            .filter(Json::is_object)
-            .ok_or_else(|| Invalid::new("input.arguments", format!("of call `{id}` is not a JSON object")))?,
-    };
+    let arguments = arguments(&fields.text("arguments")?.unwrap_or_default());
     Ok(ToolCall { id, name, arguments })
 }
 
