@@ -1,12 +1,18 @@
 //! What an answer repeats of its request.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use memchr::memmem;
 use serde_json::value::RawValue;
 
 use super::{Fields, Object};
+use crate::dialect::responses::{OwnName, RUN_BY_CLIENTS, Tools};
 use crate::edit;
 use crate::ir::{Json, Losses};
+
+/// The kind of item in which a client tells tools in the midst of a conversation.
+const ADDITIONAL: &str = "additional_tools";
 
 /// The members of a Responses request that its answer repeats, in alphabetical order.
 const REPEATED: [&str; 13] = [
@@ -27,9 +33,16 @@ const REPEATED: [&str; 13] = [
 
 /// What an answer of Responses repeats of its request: what was asked for and has been passed on.
 ///
-/// Other dialects repeat nothing.
+/// It calls tools as the client does. Other dialects repeat nothing.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Echo(Arc<[(&'static str, Json)]>);
+pub struct Echo(Arc<Repeated>);
+
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Repeated {
+    members: Vec<(&'static str, Json)>,
+    /// What the client calls tools whose names are other ones elsewhere.
+    own_names: HashMap<String, OwnName>,
+}
 
 // === impl Echo ===
 
@@ -49,7 +62,17 @@ impl Echo {
             };
             Some((*name, json))
         });
-        Self(members.collect())
+        Self(Arc::new(Repeated { members: members.collect(), own_names: own_names(&request) }))
+    }
+
+    /// What the client calls a tool of this name, where that is more than the name.
+    pub(crate) fn own_name(&self, name: &str) -> Option<&OwnName> {
+        self.0.own_names.get(name)
+    }
+
+    /// Whether the client's tool of this name takes any text instead of arguments.
+    pub(crate) fn takes_text(&self, name: &str) -> bool {
+        self.own_name(name).is_some_and(|own| own.takes_text)
     }
 
     /// Writes a member as it was asked for, else what stands for it.
@@ -66,7 +89,7 @@ impl Echo {
     }
 
     fn get(&self, name: &str) -> Option<&Json> {
-        self.0.iter().find(|(known, _)| *known == name).map(|(_, json)| json)
+        self.0.members.iter().find(|(known, _)| *known == name).map(|(_, json)| json)
     }
 }
 
@@ -78,12 +101,35 @@ fn is_below(path: &str, member: &str) -> bool {
 /// The tools that are passed on: those that the client runs.
 fn functions(tools: &Json) -> Option<Json> {
     let tools: Vec<&RawValue> = serde_json::from_str(tools.as_str()).ok()?;
-    let is_function = |tool: &&str| {
+    let is_passed_on = |tool: &&str| {
         let kind = Fields::parse(tool.as_bytes()).ok().and_then(|mut tool| tool.any_text("type"));
-        kind.as_deref() == Some("function")
+        kind.is_some_and(|kind| RUN_BY_CLIENTS.contains(&kind.as_str()))
     };
-    let tools: Vec<_> = tools.into_iter().map(RawValue::get).filter(is_function).collect();
+    let tools: Vec<_> = tools.into_iter().map(RawValue::get).filter(is_passed_on).collect();
     Json::parse(&format!("[{}]", tools.join(",")))
+}
+
+/// What the client calls its tools, wherever in the request they are.
+fn own_names(request: &edit::Object<'_>) -> HashMap<String, OwnName> {
+    let mut tools = Tools::default();
+    let list = request.value("tools").and_then(|json| serde_json::from_slice(json).ok());
+    let items: Option<Vec<&RawValue>> = request
+        .value("input")
+        .filter(|json| memmem::find(json, ADDITIONAL.as_bytes()).is_some())
+        .and_then(|json| serde_json::from_slice(json).ok());
+    let items = items.unwrap_or_default().into_iter().map(RawValue::get);
+    let more = items.filter(|item| item.contains(ADDITIONAL)).filter_map(|item| {
+        let mut item = Fields::parse(item.as_bytes()).ok()?;
+        let is_it = item.any_text("type").as_deref() == Some(ADDITIONAL);
+        is_it.then(|| item.any_list("tools"))
+    });
+    for list in list.into_iter().chain(more) {
+        // Those of a request that is refused have no names.
+        if tools.read(list, &mut Losses::default()).is_err() {
+            return HashMap::new();
+        }
+    }
+    tools.into_own_names()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::read_request::read_content;
 use super::signature::{self, Encrypted};
+use super::tools::{arguments_of, flat_name};
 use crate::codec::{Fields, Invalid, Value};
 use crate::ir::{Block, Losses, Message, Reasoning, Role, ToolCall, ToolResult, arguments};
 
@@ -11,6 +12,8 @@ pub(super) enum Item {
     /// A part of what the model says.
     Said(Block),
     Result(ToolResult),
+    /// Tools that the client runs.
+    Tools(Vec<Value>),
     /// Nothing that has a counterpart; it has been named.
     Nothing,
 }
@@ -31,14 +34,26 @@ pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item
             Item::Message(message)
         }
         Some("function_call") => Item::Said(Block::ToolCall(read_call(fields)?)),
-        Some("function_call_output") => Item::Result(ToolResult {
+        Some("custom_tool_call") => Item::Said(Block::ToolCall(ToolCall {
+            id: fields.required_text("call_id")?,
+            name: read_name(fields)?,
+            arguments: arguments_of(&fields.required_text("input")?),
+        })),
+        Some("additional_tools") => {
+            fields.ignore(&["role"]);
+            Item::Tools(fields.list("tools")?.unwrap_or_default())
+        }
+        Some("function_call_output" | "custom_tool_call_output") => Item::Result(ToolResult {
             id: fields.required_text("call_id")?,
             content: read_content(fields.take("output"), losses)?,
             is_error: false,
         }),
         Some("reasoning") => read_reasoning(fields, &id, losses).map_or(Item::Nothing, Item::Said),
         Some("item_reference") => {
-            return Err(Invalid::new("input.item_reference", "names what only its own provider has stored"));
+            return Err(Invalid::new(
+                "input.item_reference",
+                "names what only its own provider has stored; clients that are told `store: false` send items whole",
+            ));
         }
         // Tools that the provider runs itself, and whatever is added.
         Some(kind) => {
@@ -61,9 +76,15 @@ fn read_message(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Inv
 
 fn read_call(fields: &mut Fields) -> Result<ToolCall, Invalid> {
     let id = fields.required_text("call_id")?;
-    let name = fields.required_text("name")?;
+    let name = read_name(fields)?;
     let arguments = arguments(&fields.text("arguments")?.unwrap_or_default());
     Ok(ToolCall { id, name, arguments })
+}
+
+/// The name of a tool as it is known elsewhere.
+fn read_name(fields: &mut Fields) -> Result<String, Invalid> {
+    let namespace = fields.text("namespace")?;
+    Ok(flat_name(namespace.as_deref(), &fields.required_text("name")?))
 }
 
 /// Reads a reasoning item; `None` for one that says nothing.

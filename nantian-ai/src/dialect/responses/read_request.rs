@@ -1,10 +1,11 @@
 //! A Responses request into the common form.
 
 use super::item::{Item, read_item};
+use super::tools::{Tools, flat_name};
 use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::GUARDRAIL;
 use crate::ir::{
-    Block, Document, Effort, Json, Losses, Message, Output, Request, Role, Source, Thinking, Tool, ToolChoice,
+    Block, Document, Effort, Json, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice,
 };
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
@@ -20,12 +21,14 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     if let Some(text) = fields.text("instructions")?.filter(|text| !text.is_empty()) {
         messages.push(Message::new(Role::System, vec![Block::Text(text)]));
     }
-    read_input(fields.take("input"), &mut messages, &mut losses)?;
+    let mut tools = Tools::default();
+    tools.read(fields.list("tools")?.unwrap_or_default(), &mut losses)?;
+    read_input(fields.take("input"), &mut messages, &mut tools, &mut losses)?;
     let newer_user = fields.text("safety_identifier")?;
     let request = Request {
         model: fields.text("model")?.unwrap_or_default(),
         messages,
-        tools: read_tools(fields.list("tools")?.unwrap_or_default(), &mut losses)?,
+        tools: tools.into_tools(),
         tool_choice: read_tool_choice(&mut fields, &mut losses)?,
         parallel_tools: fields.flag("parallel_tool_calls")?,
         output: read_output(&mut fields, &mut losses)?,
@@ -55,7 +58,12 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
 }
 
 /// Items of the model that follow one another are one message, and so are results of tools.
-fn read_input(input: Option<Value>, messages: &mut Vec<Message>, losses: &mut Losses) -> Result<(), Invalid> {
+fn read_input(
+    input: Option<Value>,
+    messages: &mut Vec<Message>,
+    tools: &mut Tools,
+    losses: &mut Losses,
+) -> Result<(), Invalid> {
     let items = match input {
         None => Vec::new(),
         Some(Value::String(text)) => {
@@ -72,6 +80,11 @@ fn read_input(input: Option<Value>, messages: &mut Vec<Message>, losses: &mut Lo
             Item::Message(Message { role, content, .. }) => (role, content, role == Role::Assistant),
             Item::Said(block) => (Role::Assistant, vec![block], true),
             Item::Result(result) => (Role::User, vec![Block::ToolResult(result)], true),
+            Item::Tools(more) => {
+                tools.read(more, losses)?;
+                fields.rest(losses);
+                continue;
+            }
             Item::Nothing => continue,
         };
         fields.rest(losses);
@@ -82,27 +95,6 @@ fn read_input(input: Option<Value>, messages: &mut Vec<Message>, losses: &mut Lo
         open = joins.then_some(role);
     }
     Ok(())
-}
-
-fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<Tool>, Invalid> {
-    let mut read = Vec::with_capacity(tools.len());
-    for tool in tools {
-        let mut tool = Fields::of(tool, "tools")?;
-        let kind = tool.required_text("type")?;
-        if kind != "function" {
-            losses.add_below("tools", &kind);
-            continue;
-        }
-        read.push(Tool {
-            name: tool.required_text("name")?,
-            description: tool.text("description")?,
-            schema: tool.json("parameters").unwrap_or_else(Json::empty_object),
-            strict: tool.flag("strict")?,
-            cached: None,
-        });
-        tool.rest(losses);
-    }
-    Ok(read)
 }
 
 fn read_tool_choice(fields: &mut Fields, losses: &mut Losses) -> Result<Option<ToolChoice>, Invalid> {
@@ -117,8 +109,9 @@ fn read_tool_choice(fields: &mut Fields, losses: &mut Losses) -> Result<Option<T
         choice => {
             let mut choice = Fields::of(choice, "tool_choice")?;
             match choice.text("type")?.as_deref() {
-                Some("function") => {
-                    let name = choice.required_text("name")?;
+                Some("custom" | "function") => {
+                    let namespace = choice.text("namespace")?;
+                    let name = flat_name(namespace.as_deref(), &choice.required_text("name")?);
                     choice.rest(losses);
                     Some(ToolChoice::Tool(name))
                 }

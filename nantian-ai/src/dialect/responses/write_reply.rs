@@ -1,7 +1,8 @@
 //! The common form into a Responses reply.
 
 use super::signature;
-use crate::codec::{Defaults, List, Object, object};
+use super::tools::text_of;
+use crate::codec::{Defaults, Echo, List, Object, object};
 use crate::ir::{Block, Fault, FaultKind, Reply, Stop, Tokens, safe_id};
 
 /// How far a response has come.
@@ -20,11 +21,13 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
             for (index, block) in reply.content.iter().filter(said).enumerate() {
                 let prefix = match block {
                     Block::Reasoning(_) | Block::RedactedReasoning(_) => "rs",
+                    Block::ToolCall(call) if defaults.echo.takes_text(&call.name) => "ctc",
                     Block::ToolCall(_) => "fc",
                     _ => "msg",
                 };
                 let made = item_id(prefix, id, index);
-                list.object(|item| write_item(item, block, signed_id(block).unwrap_or(&made)));
+                let id = signed_id(block).unwrap_or(&made);
+                list.object(|item| write_item(item, block, id, &defaults.echo));
             }
         });
     })
@@ -95,7 +98,7 @@ pub(super) fn write_response(
 }
 
 /// An item that is complete.
-pub(super) fn write_item(item: &mut Object<'_>, block: &Block, id: &str) {
+pub(super) fn write_item(item: &mut Object<'_>, block: &Block, id: &str, echo: &Echo) {
     item.text("id", id);
     match block {
         Block::Reasoning(reasoning) => {
@@ -115,11 +118,16 @@ pub(super) fn write_item(item: &mut Object<'_>, block: &Block, id: &str) {
             item.text("encrypted_content", &signature::redacted(data));
         }
         Block::ToolCall(call) => {
-            item.text("type", "function_call");
+            let takes_text = echo.takes_text(&call.name);
+            item.text("type", if takes_text { "custom_tool_call" } else { "function_call" });
             item.text("status", "completed");
-            item.text("arguments", call.arguments.as_str());
+            if takes_text {
+                item.text("input", &text_of(&call.arguments));
+            } else {
+                item.text("arguments", call.arguments.as_str());
+            }
             item.text("call_id", &safe_id(&call.id));
-            item.text("name", &call.name);
+            write_name(item, &call.name, echo);
         }
         block => {
             item.text("type", "message");
@@ -133,6 +141,13 @@ pub(super) fn write_item(item: &mut Object<'_>, block: &Block, id: &str) {
             });
         }
     }
+}
+
+/// The name of a tool as the client knows it.
+pub(super) fn write_name(item: &mut Object<'_>, name: &str, echo: &Echo) {
+    let own = echo.own_name(name);
+    item.text("name", own.map_or(name, |own| &own.name));
+    item.some_text("namespace", own.and_then(|own| own.namespace.as_deref()));
 }
 
 pub(super) fn write_text(part: &mut Object<'_>, text: &str) {

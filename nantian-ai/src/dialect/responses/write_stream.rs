@@ -1,8 +1,11 @@
 //! The events of the common form into a Responses stream.
 
-use super::write_reply::{State, item_id, signed_id, write_item, write_part, write_response, write_text};
-use crate::codec::{Defaults, Object, append};
-use crate::ir::{Event, Part, Stop, Tokens, safe_id};
+use super::tools::text_of;
+use super::write_reply::{
+    State, item_id, signed_id, write_item, write_name, write_part, write_response, write_text,
+};
+use crate::codec::{Defaults, Echo, Object, append};
+use crate::ir::{Event, Part, Stop, Tokens, arguments, safe_id};
 
 /// Writes the events of one stream.
 #[derive(Clone, Debug)]
@@ -80,12 +83,14 @@ impl StreamWriter {
         let prefix = match &part {
             Part::Text | Part::Refusal => "msg",
             Part::Reasoning | Part::RedactedReasoning(_) => "rs",
+            Part::ToolCall { name, .. } if self.defaults.echo.takes_text(name) => "ctc",
             Part::ToolCall { .. } => "fc",
         };
         let id = item_id(prefix, self.response_id(), self.items);
+        let echo = self.defaults.echo.clone();
         self.write(out, "response.output_item.added", |event, index| {
             event.count("output_index", index);
-            event.object("item", |item| write_begun(item, &part, &id));
+            event.object("item", |item| write_begun(item, &part, &id, &echo));
         });
         match &part {
             Part::Text | Part::Refusal => self.write(out, "response.content_part.added", |event, index| {
@@ -103,6 +108,12 @@ impl StreamWriter {
             Part::Text => ("response.output_text.delta", Some("content_index")),
             Part::Refusal => ("response.refusal.delta", Some("content_index")),
             Part::Reasoning => ("response.reasoning_summary_text.delta", Some("summary_index")),
+            // Its text is an argument, and is known when they all are.
+            Part::ToolCall { name, .. } if self.defaults.echo.takes_text(name) => {
+                open.text.push_str(text);
+                self.open = Some(open);
+                return;
+            }
             Part::ToolCall { .. } => ("response.function_call_arguments.delta", None),
             Part::RedactedReasoning(_) => {
                 self.open = Some(open);
@@ -129,6 +140,7 @@ impl StreamWriter {
     fn close(&mut self, out: &mut Vec<u8>) {
         let Some(open) = self.open.take() else { return };
         let Open { part, id, text, signature } = open;
+        let echo = self.defaults.echo.clone();
         match &part {
             Part::Text | Part::Refusal => {
                 let (kind, name) = match &part {
@@ -157,12 +169,21 @@ impl StreamWriter {
                     event.object("part", |part| write_part(part, "summary_text", "text", &text));
                 });
             }
+            Part::ToolCall { name, .. } if echo.takes_text(name) => {
+                let input = text_of(&arguments(&text));
+                for (kind, member) in [("delta", "delta"), ("done", "input")] {
+                    self.write(out, &format!("response.custom_tool_call_input.{kind}"), |event, index| {
+                        place(event, &id, index, None);
+                        event.text(member, &input);
+                    });
+                }
+            }
             Part::ToolCall { name, .. } => {
                 let written = if text.trim().is_empty() { "{}" } else { &text };
                 self.write(out, "response.function_call_arguments.done", |event, index| {
                     place(event, &id, index, None);
                     event.text("arguments", written);
-                    event.text("name", name);
+                    event.text("name", echo.own_name(name).map_or(name, |own| &own.name));
                 });
             }
             Part::Reasoning | Part::RedactedReasoning(_) => {}
@@ -171,12 +192,12 @@ impl StreamWriter {
         let id = signed_id(&block).unwrap_or(&id);
         self.write(out, "response.output_item.done", |event, index| {
             event.count("output_index", index);
-            event.object("item", |item| write_item(item, &block, id));
+            event.object("item", |item| write_item(item, &block, id, &echo));
         });
         if self.items > 0 {
             self.output.push(b',');
         }
-        append(&mut self.output, |item| write_item(item, &block, id));
+        append(&mut self.output, |item| write_item(item, &block, id, &echo));
         self.items += 1;
     }
 
@@ -223,7 +244,7 @@ fn place(event: &mut Object<'_>, id: &str, index: u64, place_in_item: Option<&'s
 }
 
 /// An item of which nothing has been said.
-fn write_begun(item: &mut Object<'_>, part: &Part, id: &str) {
+fn write_begun(item: &mut Object<'_>, part: &Part, id: &str, echo: &Echo) {
     item.text("id", id);
     match part {
         Part::Text | Part::Refusal => {
@@ -237,11 +258,12 @@ fn write_begun(item: &mut Object<'_>, part: &Part, id: &str) {
             item.list("summary", |_| {});
         }
         Part::ToolCall { id: call, name } => {
-            item.text("type", "function_call");
+            let takes_text = echo.takes_text(name);
+            item.text("type", if takes_text { "custom_tool_call" } else { "function_call" });
             item.text("status", "in_progress");
-            item.text("arguments", "");
+            item.text(if takes_text { "input" } else { "arguments" }, "");
             item.text("call_id", &safe_id(call));
-            item.text("name", name);
+            write_name(item, name, echo);
         }
     }
 }

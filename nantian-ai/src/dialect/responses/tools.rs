@@ -1,0 +1,169 @@
+//! The tools that clients of Responses run: functions, those that take any text, and both in namespaces, as Codex has them.
+//!
+//! Elsewhere there are functions alone, so a namespace becomes the beginning of their names, and a text the one argument of a function.
+
+use std::collections::HashMap;
+
+use crate::codec::{Fields, Invalid, Value};
+use crate::ir::{Json, Losses, Tool};
+
+/// The kinds of tools that the client runs.
+pub(crate) const RUN_BY_CLIENTS: [&str; 3] = ["custom", "function", "namespace"];
+
+/// The namespace that tools are in which name none.
+const USUAL: &str = "functions";
+
+/// The argument that is the text of a tool which takes any.
+const TEXT: &str = "input";
+
+/// The schema of its arguments.
+const OF_TEXT: &str = r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"],"additionalProperties":false}"#;
+
+/// What a client calls a tool, where that is more than a name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct OwnName {
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+    pub(crate) takes_text: bool,
+}
+
+/// The tools of a request, each once: of several of one name the last counts.
+#[derive(Debug, Default)]
+pub(crate) struct Tools {
+    read: Vec<Tool>,
+    places: HashMap<String, usize>,
+    own_names: HashMap<String, OwnName>,
+}
+
+/// The name by which other dialects know a tool.
+pub(super) fn flat_name(namespace: Option<&str>, name: &str) -> String {
+    match namespace.filter(|namespace| !matches!(*namespace, "" | USUAL)) {
+        Some(namespace) => format!("{namespace}__{name}"),
+        None => name.to_owned(),
+    }
+}
+
+/// The arguments of a call of a tool that takes any text.
+pub(super) fn arguments_of(text: &str) -> Json {
+    Json::of(&serde_json::json!({ TEXT: text }))
+}
+
+/// The text of such a call; what the model has written, where it has written something else.
+pub(super) fn text_of(arguments: &Json) -> String {
+    let text = Fields::parse(arguments.as_str().as_bytes()).ok().and_then(|mut it| it.any_text(TEXT));
+    text.unwrap_or_else(|| arguments.to_string())
+}
+
+// === impl Tools ===
+
+impl Tools {
+    /// Reads tools; those that the provider would run are named.
+    pub(crate) fn read(&mut self, tools: Vec<Value>, losses: &mut Losses) -> Result<(), Invalid> {
+        for tool in tools {
+            let mut tool = Fields::of(tool, "tools")?;
+            let kind = tool.required_text("type")?;
+            if kind != "namespace" {
+                self.read_one(&kind, tool, None, losses)?;
+                continue;
+            }
+            let namespace = tool.required_text("name")?;
+            // It is about all of them, and is said with the first.
+            let mut about = tool.text("description")?.filter(|text| !text.trim().is_empty());
+            for tool in tool.list("tools")?.unwrap_or_default() {
+                let mut tool = Fields::of(tool, "tools")?;
+                let kind = tool.required_text("type")?;
+                let before = self.read.len();
+                self.read_one(&kind, tool, Some(&namespace), losses)?;
+                if let Some(first) = self.read.get_mut(before)
+                    && let Some(text) = about.take()
+                {
+                    first.description = Some(join(text, first.description.take()));
+                }
+            }
+            if about.is_some() {
+                losses.add("tools.description");
+            }
+            tool.rest(losses);
+        }
+        Ok(())
+    }
+
+    fn read_one(
+        &mut self,
+        kind: &str,
+        mut tool: Fields,
+        namespace: Option<&str>,
+        losses: &mut Losses,
+    ) -> Result<(), Invalid> {
+        let takes_text = match kind {
+            "function" => false,
+            "custom" => true,
+            kind => {
+                losses.add_below("tools", kind);
+                return Ok(());
+            }
+        };
+        let name = tool.required_text("name")?;
+        let mut description = tool.text("description")?;
+        let schema = if takes_text {
+            if let Some(grammar) = read_grammar(tool.object("format", "tools.format")?, losses)? {
+                description = Some(join(description.unwrap_or_default(), Some(grammar)));
+            }
+            Json::parse(OF_TEXT)
+        } else {
+            tool.json("parameters")
+        };
+        let strict = tool.flag("strict")?;
+        tool.rest(losses);
+        let flat = flat_name(namespace, &name);
+        let read = Tool {
+            name: flat.clone(),
+            description,
+            schema: schema.unwrap_or_else(Json::empty_object),
+            strict,
+            cached: None,
+        };
+        self.own_names.remove(&flat);
+        if takes_text || flat != name {
+            let namespace = namespace.filter(|_| flat != name).map(str::to_owned);
+            self.own_names.insert(flat.clone(), OwnName { namespace, name, takes_text });
+        }
+        let at = *self.places.entry(flat).or_insert(self.read.len());
+        match self.read.get_mut(at) {
+            Some(before) => *before = read,
+            None => self.read.push(read),
+        }
+        Ok(())
+    }
+
+    pub(super) fn into_tools(self) -> Vec<Tool> {
+        self.read
+    }
+
+    /// What the client calls them, by their names elsewhere.
+    pub(crate) fn into_own_names(self) -> HashMap<String, OwnName> {
+        self.own_names
+    }
+}
+
+/// What a text has to look like, in words: nobody else can enforce it.
+fn read_grammar(format: Option<Fields>, losses: &mut Losses) -> Result<Option<String>, Invalid> {
+    let Some(mut format) = format else { return Ok(None) };
+    let kind = format.text("type")?.unwrap_or_default();
+    let syntax = format.text("syntax")?.unwrap_or_default();
+    let definition = format.text("definition")?;
+    format.rest(losses);
+    if kind == "text" {
+        return Ok(None);
+    }
+    losses.add("tools.format");
+    Ok(definition.map(|definition| format!("The input must fit this grammar ({syntax}):\n{definition}")))
+}
+
+fn join(first: String, then: Option<String>) -> String {
+    match then.filter(|then| !then.is_empty()) {
+        Some(then) if first.is_empty() => then,
+        Some(then) => format!("{first}\n\n{then}"),
+        None => first,
+    }
+}
