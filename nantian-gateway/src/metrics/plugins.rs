@@ -13,9 +13,6 @@ use super::{
     family::{counters, gauges},
 };
 
-/// Guest metrics shown of one plugin: their names are the guest's, their number must not be.
-const MAX_GUEST_METRICS: usize = 200;
-
 /// A number of a plugin's status.
 type Number = fn(&PluginStatus) -> u64;
 
@@ -84,12 +81,11 @@ fn encode_traps(encoder: &mut DescriptorEncoder<'_>, plugins: &[(String, PluginS
     counters(encoder, "nantian_wasm_traps", "Guest calls that cost their instance, by cause", traps)
 }
 
-/// The guests' own metrics, each kind under one name.
+/// The guests' own metrics, each kind under one name: all that have a name, which are a thousand of a plugin at most.
 fn encode_guests(encoder: &mut DescriptorEncoder<'_>, plugins: &[(String, PluginStatus)]) -> fmt::Result {
     let of_kind = |kind: MetricKind| {
         plugins.iter().flat_map(move |(plugin, status)| {
-            let metrics = status.metrics.iter().take(MAX_GUEST_METRICS);
-            let metrics = metrics.filter(move |metric| metric.kind == kind);
+            let metrics = status.metrics.iter().filter(move |metric| metric.kind == kind);
             metrics.map(move |metric| {
                 ([("plugin", plugin.as_str()), ("name", metric.name.as_str())], metric.value)
             })
@@ -107,8 +103,7 @@ fn encode_histograms(encoder: &mut DescriptorEncoder<'_>, plugins: &[(String, Pl
     let (name, help) = ("nantian_wasm_guest_histogram", "Histograms that plugins have defined");
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
     for (plugin, status) in plugins {
-        let metrics = status.metrics.iter().take(MAX_GUEST_METRICS);
-        for metric in metrics.filter(|metric| metric.kind == MetricKind::Histogram) {
+        for metric in status.metrics.iter().filter(|metric| metric.kind == MetricKind::Histogram) {
             #[expect(clippy::cast_precision_loss, reason = "the format has no other numbers for sums")]
             let (sum, count) = (metric.value as f64, metric.observations);
             let labels = [("plugin", plugin.as_str()), ("name", metric.name.as_str())];

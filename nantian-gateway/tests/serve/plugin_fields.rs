@@ -405,3 +405,30 @@ async fn plugins_run_from_the_gateway_to_the_backend_and_the_older_first() {
         ["gateway", "listener", "route-old-a", "route-old-b", "route-young", "filter", "service"]
     );
 }
+
+/// Defines three hundred counters of two letters each, from `aa` to `nl`, and adds seven to the last.
+const COUNTING: &str = r#"(module
+    (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_record_metric" (func $record (param i32 i64) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_configure") (param i32 i32) (result i32) (local $number i32)
+        (loop $more
+            (i32.store8 (i32.const 8) (i32.add (i32.const 97) (i32.rem_u (local.get $number) (i32.const 26))))
+            (i32.store8 (i32.const 9) (i32.add (i32.const 97) (i32.div_u (local.get $number) (i32.const 26))))
+            (drop (call $define (i32.const 0) (i32.const 8) (i32.const 2) (i32.const 0)))
+            (local.set $number (i32.add (local.get $number) (i32.const 1)))
+            (br_if $more (i32.lt_u (local.get $number) (i32.const 300))))
+        (drop (call $record (i32.load (i32.const 0)) (i64.const 7)))
+        (i32.const 1)))"#;
+
+#[tokio::test]
+async fn metrics_of_a_guest_are_shown_however_late_it_defines_them() {
+    let backend = Backend::echo("a").await;
+    let gateway = world(&backend, &inline(COUNTING), "config: ''").start().await;
+    value(&gateway, &backend).await;
+    let last = r#"nantian_wasm_guest_counter_total{plugin="demo/r",name="nl"}"#;
+    let shown = gateway.metric(last).await;
+    assert_eq!(shown.map(|value| value % 7.0), Some(0.0), "each instance adds seven");
+    assert!(shown > Some(0.0));
+}

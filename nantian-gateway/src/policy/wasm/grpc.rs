@@ -165,6 +165,9 @@ async fn exchange(
                         false => replies.message(next),
                     }
                 }
+                if !replies.holds(buffer.len() + message.as_ref().map_or(0, Bytes::len)) {
+                    return failed(RESOURCE_EXHAUSTED, "too much is read for the plugin".to_owned());
+                }
                 continue;
             }
             Ok(Err(frame)) => frame,

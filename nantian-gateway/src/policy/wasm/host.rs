@@ -5,9 +5,9 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt as _, Full, Limited};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt as _, Full};
 use nantian_lb::{Balancer, PickContext};
 use nantian_wasm::{
     CallError, CallFailure, ForeignError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall,
@@ -71,7 +71,10 @@ impl PluginHost {
 impl Host for PluginHost {
     fn http_call(&self, _: &str, call: HttpCall, reply: HttpReply) -> Result<(), CallError> {
         let (calls, balancer) = self.find(&call.upstream)?;
-        calls.run(move |client| async move { reply.send(http(client, &balancer, call).await) });
+        calls.run(move |client| async move {
+            let outcome = http(client, &balancer, call, &reply).await;
+            reply.send(outcome);
+        });
         Ok(())
     }
 
@@ -119,6 +122,7 @@ async fn http(
     client: Client,
     balancer: &Balancer<Destination>,
     call: HttpCall,
+    reply: &HttpReply,
 ) -> Result<HttpCallResponse, CallFailure> {
     let exchange = async {
         let picked = balancer.pick(&PickContext::default()).map_err(|_| CallFailure::NoEndpoint)?;
@@ -134,17 +138,67 @@ async fn http(
         };
         let response = client.send(destination, Request::from_parts(parts, body)).await;
         let (parts, body) = response.map_err(|_| CallFailure::Unreachable)?.into_parts();
-        let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| CallFailure::Reset)?;
-        let trailers = body.trailers().cloned().unwrap_or_default();
-        let body: Bytes = body.to_bytes();
+        let head = weight(&parts.headers);
+        let (body, trailers) = read(body, |bytes| bytes <= MAX_BODY && reply.holds(head + bytes))
+            .await
+            .ok_or(CallFailure::Reset)?;
         Ok(HttpCallResponse::new(http::Response::from_parts(parts, body), trailers))
     };
     timeout(call.timeout, exchange).await.unwrap_or(Err(CallFailure::Timeout))
 }
 
+/// The whole of a body and its trailers; none if it breaks off, or takes more bytes than are admitted.
+async fn read<B>(mut body: B, admits: impl Fn(usize) -> bool) -> Option<(Bytes, HeaderMap)>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    let (mut bytes, mut trailers) = (BytesMut::new(), HeaderMap::new());
+    while let Some(frame) = body.frame().await {
+        match frame.ok()?.into_data() {
+            Ok(data) => bytes.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().ok()?,
+        }
+        if !admits(bytes.len() + weight(&trailers)) {
+            return None;
+        }
+    }
+    Some((bytes.freeze(), trailers))
+}
+
+/// Bytes of header names and values.
+fn weight(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{cell::RefCell, convert::Infallible};
+
+    use futures_util::{FutureExt as _, stream};
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
     use super::*;
+
+    /// A body of four and five bytes, and a trailer of three.
+    fn response() -> impl http_body::Body<Data = Bytes, Error = Infallible> + Unpin {
+        let trailers = HeaderMap::from_iter([("x-t".parse().unwrap(), http::HeaderValue::from_static(""))]);
+        let frames = ["four", "fiver"].map(|text| Frame::data(Bytes::from_static(text.as_bytes())));
+        StreamBody::new(stream::iter(frames.into_iter().chain([Frame::trailers(trailers)]).map(Ok)))
+    }
+
+    #[test]
+    fn response_to_a_call_out_is_read_while_there_is_room_for_it() {
+        let told = RefCell::new(Vec::new());
+        let whole = read(response(), |bytes| {
+            told.borrow_mut().push(bytes);
+            true
+        });
+        let (body, trailers) = whole.now_or_never().unwrap().unwrap();
+        assert_eq!((&body[..], trailers.len(), told.into_inner()), (&b"fourfiver"[..], 1, vec![4, 9, 12]));
+        assert_eq!(read(response(), |bytes| bytes <= 11).now_or_never(), Some(None), "trailers count");
+        assert_eq!(read(response(), |bytes| bytes < 9).now_or_never(), Some(None));
+    }
 
     #[test]
     fn services_are_known_by_the_names_that_plugins_use() {
