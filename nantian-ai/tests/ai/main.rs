@@ -22,6 +22,8 @@ mod golden;
 #[cfg(test)]
 mod losses;
 #[cfg(test)]
+mod newer_claude;
+#[cfg(test)]
 mod passthrough;
 #[cfg(test)]
 mod prefix;

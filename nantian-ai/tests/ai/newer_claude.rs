@@ -1,0 +1,90 @@
+//! What Claude's newer models refuse is not sent to them.
+
+use nantian_ai::Dialect;
+use serde_json::{Value, json};
+
+/// What a model is sent of a chat, and what is lost.
+fn sent(to: Dialect, model: &str, more: Value) -> (Value, String) {
+    let mut body = json!({"model": "any", "messages": [{"role": "user", "content": "Hi"}]});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let (mut request, _) = Dialect::OpenAi.decode_request(body.to_string().as_bytes()).unwrap();
+    model.clone_into(&mut request.model);
+    let (body, losses) = to.encode_request(&request, to.name()).unwrap();
+    (serde_json::from_slice(&body).unwrap(), losses.to_string())
+}
+
+fn tool(name: &str) -> Value {
+    let parameters = json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]});
+    json!({"type": "function", "function": {"name": name, "strict": true, "parameters": parameters}})
+}
+
+#[test]
+fn a_model_that_always_thinks_is_told_to_think_little() {
+    for (model, thinking, effort, lost) in [
+        ("claude-opus-5", json!({"type": "disabled"}), Value::Null, ""),
+        ("claude-haiku-5-5", json!({"type": "disabled"}), Value::Null, ""),
+        ("claude-sonnet-5-5", json!({"type": "between_tools"}), Value::Null, "thinking"),
+        ("claude-opus-5-5", Value::Null, json!("low"), "thinking"),
+        ("claude-fable-5", Value::Null, json!("low"), "thinking"),
+    ] {
+        let off = json!({"reasoning_effort": "none"});
+        let (body, losses) = sent(Dialect::Anthropic, model, off.clone());
+        let told = (&body["thinking"], &body["output_config"]["effort"], losses.as_str());
+        assert_eq!(told, (&thinking, &effort, lost), "{model}");
+        let (body, losses) = sent(Dialect::Bedrock, &format!("us.anthropic.{model}"), off);
+        let own = &body["additionalModelRequestFields"];
+        let told = (&own["thinking"], &own["output_config"]["effort"], losses.as_str());
+        assert_eq!(told, (&thinking, &effort, lost), "{model} at Bedrock");
+    }
+}
+
+#[test]
+fn a_model_that_cannot_be_forced_is_left_the_choice() {
+    let forced = json!({"tools": [tool("f")], "tool_choice": "required", "reasoning_effort": "xhigh"});
+    for (model, choice, effort, lost) in [
+        ("claude-opus-4-6", "any", Value::Null, "thinking"),
+        ("claude-opus-5-5", "auto", json!("xhigh"), "tool_choice"),
+        ("claude-sonnet-5-5", "auto", json!("xhigh"), "tool_choice"),
+    ] {
+        let (body, losses) = sent(Dialect::Anthropic, model, forced.clone());
+        let told = (&body["tool_choice"]["type"], &body["output_config"]["effort"], losses.as_str());
+        assert_eq!(told, (&json!(choice), &effort, lost), "{model}");
+        let (body, losses) = sent(Dialect::Bedrock, &format!("us.anthropic.{model}"), forced.clone());
+        let is_forced = body["toolConfig"]["toolChoice"].get("any").is_some();
+        assert_eq!((is_forced, losses.as_str()), (choice == "any", lost), "{model} at Bedrock");
+    }
+    let (body, _) = sent(Dialect::Anthropic, "claude-opus-4-6", json!({"reasoning_effort": "xhigh"}));
+    assert_eq!(body["output_config"]["effort"], "high");
+}
+
+#[test]
+fn a_request_has_no_more_strict_tools_than_claude_takes() {
+    let tools: Vec<_> = (0..22).map(|at| tool(&format!("f{at}"))).collect();
+    let (body, losses) = sent(Dialect::Anthropic, "claude-sonnet-4-5", json!({"tools": tools}));
+    let tools = body["tools"].as_array().unwrap();
+    assert_eq!(tools.iter().filter(|tool| tool["strict"] == true).count(), 20);
+    assert_eq!(tools[0]["input_schema"]["additionalProperties"], false);
+    assert_eq!(losses, "tools.strict");
+    let (body, losses) = sent(Dialect::Anthropic, "claude-3-7-sonnet-latest", json!({"tools": [tool("f")]}));
+    assert_eq!((body["tools"][0].get("strict"), losses.as_str()), (None, "tools.strict"));
+}
+
+#[test]
+fn a_schema_that_cannot_be_enforced_is_said_by_the_system() {
+    let any_keys = json!({"type": "object", "additionalProperties": {"type": "integer"}});
+    let closed = json!({"type": "object", "properties": {}});
+    for (model, schema, is_enforced) in [
+        ("claude-sonnet-4-5", &any_keys, false),
+        ("claude-sonnet-4-5", &closed, true),
+        ("claude-3-7-sonnet-latest", &closed, false),
+    ] {
+        let format = json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}});
+        let (body, losses) = sent(Dialect::Anthropic, model, format.clone());
+        assert_eq!(body.get("output_config").is_some(), is_enforced, "{model}");
+        let said = body["system"][0]["text"].as_str().unwrap_or_default().contains(&schema.to_string());
+        assert_eq!((said, losses.is_empty()), (!is_enforced, is_enforced), "{model}");
+        let (body, losses) = sent(Dialect::Bedrock, &format!("us.anthropic.{model}"), format);
+        assert_eq!(body.get("outputConfig").is_some(), is_enforced, "{model}");
+        assert_eq!((body.get("system").is_none(), losses.is_empty()), (is_enforced, is_enforced), "{model}");
+    }
+}
