@@ -128,7 +128,7 @@ impl Instance {
             return Err(Cause::StreamBudget { what: "stream contexts" });
         }
         let mut context = self.next_context;
-        while context <= ROOT || contexts.contains_key(&context) {
+        while context <= ROOT || contexts.contains(context) {
             context = context.wrapping_add(1);
         }
         contexts.insert(context, Registered { exchange, seat });
@@ -164,7 +164,7 @@ impl Instance {
             self.entry.store.data_mut().set_logged(!is_logged);
             self.entry.call(end, context).await?;
         }
-        self.entry.store.data_mut().contexts.remove(&context);
+        self.entry.store.data_mut().contexts.remove(context);
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl Instance {
             Job::Close { context, exchange, .. } => {
                 let Some(mut exchange) = exchange.try_lock_owned() else { return false };
                 let seat =
-                    self.entry.store.data().contexts.get(context).map_or(0, |registered| registered.seat);
+                    self.entry.store.data().contexts.get(*context).map_or(0, |registered| registered.seat);
                 exchange.begin(seat, false);
                 self.lend(exchange);
                 true

@@ -5,6 +5,7 @@ mod authority;
 mod buffers;
 mod callouts;
 mod calls;
+mod contexts;
 mod control;
 mod edits;
 mod guest;
@@ -32,6 +33,7 @@ pub use self::abi::Abi;
 use self::abi::Status;
 pub(crate) use self::abi::{BodyVerdict, HeadersVerdict, MapKind};
 pub(crate) use self::calls::{CallKind, Received};
+pub(crate) use self::contexts::Registered;
 pub(crate) use self::guest::{GUEST_EXPORTS, Guest, Headers};
 pub(crate) use self::headers::of_exchange;
 pub(crate) use self::joined::join;
@@ -41,7 +43,7 @@ pub(crate) use self::pingora::{
 };
 pub(crate) use self::shared::Shared;
 use self::shim::Shim;
-pub(crate) use self::state::{Facts, Met, ROOT, Registered, State};
+pub(crate) use self::state::{Facts, Met, ROOT, State};
 use crate::error::ModuleError;
 use crate::module::Traits;
 

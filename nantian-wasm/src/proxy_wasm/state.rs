@@ -1,7 +1,5 @@
 //! What the host keeps for one instance while its guest runs.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -10,6 +8,7 @@ use wasmtime::{Memory, StoreLimits};
 
 use super::abi::{Abi, Status};
 use super::calls::{Calls, Received};
+use super::contexts::{Contexts, Registered};
 use super::memory::Offer;
 use super::scribe::Scribe;
 use super::shared::Shared;
@@ -21,7 +20,7 @@ use crate::log_rate::LogRate;
 use crate::observe::Counters;
 use crate::pool::Slot;
 use crate::sandbox::{Budgets, HostTrap, NO_TIME, Usage};
-use crate::stream::{Exchange, SharedExchange};
+use crate::stream::Exchange;
 
 /// Id of the one root context of an instance; streams count upwards from here.
 pub(crate) const ROOT: u32 = 1;
@@ -112,19 +111,6 @@ pub(crate) enum Met {
     GivesWay,
     /// Its time is over.
     Ends,
-}
-
-/// Stream contexts by their ids.
-pub(crate) type Contexts = HashMap<u32, Registered, BuildHasherDefault<IdHasher>>;
-
-/// Hashes ids that the host gives one after the other: nobody can choose them so that they collide.
-#[derive(Debug, Default)]
-pub(crate) struct IdHasher(u64);
-
-/// A stream context.
-pub(crate) struct Registered {
-    pub(crate) exchange: SharedExchange,
-    pub(crate) seat: usize,
 }
 
 // === impl State ===
@@ -272,7 +258,7 @@ impl State {
 
     /// Takes the exchange of a context for the callback that follows; false while somebody else has it.
     pub(crate) fn reserve(&mut self, context: u32) -> bool {
-        let Some(registered) = self.contexts.get(&context) else { return true };
+        let Some(registered) = self.contexts.get(context) else { return true };
         let Some(mut exchange) = registered.exchange.try_lock_owned() else { return false };
         exchange.begin(registered.seat, false);
         (self.asker, self.reserved) = (Some(context), Some(exchange));
@@ -309,7 +295,7 @@ impl State {
         if context == self.effective {
             return Ok(());
         }
-        if context != ROOT && context != self.active && !self.contexts.contains_key(&context) {
+        if context != ROOT && context != self.active && !self.contexts.contains(context) {
             return Err(Status::BadArgument);
         }
         let present = self.exchange.take();
@@ -325,7 +311,7 @@ impl State {
         } else if self.asker == Some(context) {
             self.reserved.take()
         } else {
-            self.contexts.get(&context).and_then(Registered::borrow)
+            self.contexts.get(context).and_then(Registered::borrow)
         };
         self.effective = context;
         Ok(())
@@ -358,43 +344,3 @@ impl State {
 
 /// How many times as long as `proxy_on_tick` took it is not called again.
 const TICK_REST: u64 = 4;
-
-/// How often an exchange is asked for that another thread has: some milliseconds' worth.
-const ATTEMPTS: usize = 10_000;
-
-// === impl IdHasher ===
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
-    }
-
-    fn write_u32(&mut self, id: u32) {
-        // 2^64 divided by the golden ratio: neighbours differ in the upper bits too, which the map looks at first.
-        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-// === impl Registered ===
-
-impl Registered {
-    /// The exchange, unless another thread works on it for long.
-    ///
-    /// A thread that only looks whether it can go on has it for a moment, in which what the guest wants must not get lost.
-    /// Nobody waits for ever: two threads may want each other's.
-    fn borrow(&self) -> Option<OwnedMutexGuard<Exchange>> {
-        let mut exchange = (0..ATTEMPTS).find_map(|_| {
-            let exchange = self.exchange.try_lock_owned();
-            if exchange.is_none() {
-                std::thread::yield_now();
-            }
-            exchange
-        })?;
-        exchange.begin(self.seat, false);
-        Some(exchange)
-    }
-}
