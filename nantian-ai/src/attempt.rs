@@ -8,7 +8,7 @@ use http::Response;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::response::Parts;
 
-use crate::error::Error;
+use crate::error::{Awaited, Error};
 use crate::ir::Fault;
 use crate::receive::{Receiving, Rest};
 use crate::target::Target;
@@ -28,7 +28,7 @@ pub(crate) enum Step<B> {
     Pass(Response<B>),
     /// More of the reply must come first.
     Receive(Receiving<B>),
-    /// The provider has refused, and is not asked again.
+    /// It failed, and is not repeated: the provider has refused, or there is no time.
     Refused(Failed),
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Failed {
 /// An answer as the client gets it.
 pub(crate) struct Answer<B> {
     pub(crate) head: Parts,
-    /// What has come of it.
+    /// What has come of it, as the client gets it.
     pub(crate) held: VecDeque<Bytes>,
     /// What has yet to come, and how it is passed on.
     pub(crate) rest: Option<(Rest<B>, Via)>,
@@ -55,6 +55,11 @@ impl Failed {
     pub(crate) fn of(target: &Target, fault: Fault, headers: &HeaderMap) -> Self {
         let target = target.name().to_owned();
         Self { error: Error::Provider { target, fault }, headers: Box::new(headers.clone()) }
+    }
+
+    /// Something has not come in time.
+    pub(crate) fn late(target: &Target, (awaited, after): (Awaited, Duration)) -> Self {
+        Self::from(Error::Timeout { target: target.name().to_owned(), awaited, after })
     }
 }
 

@@ -134,7 +134,7 @@ impl<B: Body<Data = Bytes>, K: UsageSink> ResponseBody<B, K> {
         Self { kind: Kind::Local { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), trailers: None } }
     }
 
-    /// What has been `held` back, which is metered already, and the rest; in a stream of `surface`.
+    /// What has been `held` back, which is metered and has gone its way already, and the rest; in a stream of `surface`.
     pub(crate) fn upstream(
         body: MeteredBody<Rest<B>, K>,
         held: VecDeque<Bytes>,
@@ -178,16 +178,26 @@ where
                 (body, held, via, **sized, watch, target, surface)
             }
         };
+        if let Some(chunk) = held.pop_front() {
+            return Poll::Ready(Turn::Chunk(chunk));
+        }
         if via.is_ended() {
             // The end of the body is here, as a rule: a connection that has been read to it can be used again.
             let _ = body.as_mut().poll_frame(cx);
             return Poll::Ready(Turn::Last(None));
         }
-        if let Some(chunk) = held.pop_front() {
-            return Poll::Ready(Turn::Chunk(via.push(chunk)));
-        }
-        let (error, source) = match body.as_mut().poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+        // The time first: a client that reads slowly must not stretch it.
+        let polled = match watch.out_of_time() {
+            Some(late) => Err(late),
+            None => Ok(body.as_mut().poll_frame(cx)),
+        };
+        let late = |(awaited, after)| {
+            let error = Error::Timeout { target: target.name().to_owned(), awaited, after };
+            (error.clone(), error.into())
+        };
+        let (error, source) = match polled {
+            Err(passed) => late(passed),
+            Ok(Poll::Ready(Some(Ok(frame)))) => {
                 watch.heard();
                 return Poll::Ready(match frame.into_data() {
                     Ok(data) => Turn::Chunk(via.push(data)),
@@ -195,21 +205,20 @@ where
                     Err(_) => Turn::Chunk(Bytes::new()),
                 });
             }
-            Poll::Ready(None) if sized => return Poll::Ready(Turn::Last(None)),
-            Poll::Ready(None) => {
+            Ok(Poll::Ready(None)) if sized => return Poll::Ready(Turn::Last(None)),
+            Ok(Poll::Ready(None)) => {
                 return Poll::Ready(Turn::Last(Some(via.finish(body.meter(), surface, target.name()))));
             }
-            Poll::Ready(Some(Err(source))) => (Error::truncated(target.name()), source.into()),
-            Poll::Pending => {
+            Ok(Poll::Ready(Some(Err(source)))) => (Error::truncated(target.name()), source.into()),
+            Ok(Poll::Pending) => {
                 let has_token = body.meter().is_some_and(|meter| meter.has_token());
-                let (awaited, after) = ready!(watch.poll_late(cx, has_token));
-                let error = Error::Timeout { target: target.name().to_owned(), awaited, after };
-                (error.clone(), error.into())
+                late(ready!(watch.poll_late(cx, has_token)))
             }
         };
         let last = via.fail(&error, body.meter(), surface).filter(|_| !sized);
+        let is_cut = body.meter().is_some_and(|meter| !meter.has_end());
         conclude(body.as_mut(), via);
-        body.as_mut().fail();
+        body.as_mut().fail(is_cut.then(|| error.code()));
         Poll::Ready(last.map_or(Turn::Break(source), |last| Turn::Last(Some(last))))
     }
 

@@ -17,8 +17,9 @@ use crate::attempt::{Answer, Failed, Step, is_encoded};
 use crate::body::RequestBody;
 use crate::budget::BudgetedCall;
 use crate::config::ConnectTimeout;
+use crate::deadline::Deadline;
 use crate::dialect::Surface;
-use crate::error::{BoxError, Error, Unsent};
+use crate::error::{Awaited, BoxError, Error, Unsent};
 use crate::ir::{Fault, FaultKind};
 use crate::outbound::{Prepared, Way};
 use crate::receive::{Aim, Received, Receiving};
@@ -43,12 +44,15 @@ pub(crate) struct Call<K: UsageSink> {
     streaming: bool,
     metering: Metering<K>,
     watch: Watch,
+    deadline: Option<Deadline>,
     /// What a failure means to those who count.
     onward: Onward,
     /// Whose turn it is among several secrets.
     turn: usize,
     retries: u32,
     asking: Asking,
+    /// A lower limit has been asked for than the client's.
+    lowered: bool,
     budgeted: BudgetedCall,
 }
 
@@ -69,8 +73,10 @@ impl<K: UsageSink> Call<K> {
     /// The request of the next attempt, which begins now.
     pub(crate) fn attempt(&mut self, target: &Target) -> Option<Request<RequestBody>> {
         let config = target.config();
-        self.watch = Watch::new(config.timeouts, self.streaming);
-        let may_repeat = self.retries < config.retry.max_retries || matches!(self.asking, Asking::For(_));
+        self.watch = Watch::new(config.timeouts, self.deadline, self.streaming);
+        let may_lower = !self.lowered && self.prepared.as_ref().is_some_and(Prepared::may_lower);
+        let may_ask_anew = may_lower || matches!(self.asking, Asking::For(_));
+        let may_repeat = self.retries < config.retry.max_retries || may_ask_anew;
         let mut request =
             if may_repeat { self.prepared.as_ref()?.request() } else { self.prepared.take()?.into_request() };
         if let Some(connect) = config.timeouts.connect {
@@ -82,10 +88,12 @@ impl<K: UsageSink> Call<K> {
 
     /// Ready when the reply has not come in time.
     pub(crate) fn poll_late(&mut self, target: &Target, cx: &mut Context<'_>) -> Poll<Failed> {
-        let late = self.watch.poll_late(cx, false);
-        late.map(|(awaited, after)| {
-            Failed::from(Error::Timeout { target: target.name().to_owned(), awaited, after })
-        })
+        self.watch.poll_late(cx, false).map(|late| Failed::late(target, late))
+    }
+
+    /// What becomes of a call for which there is no time to ask anybody.
+    pub(crate) fn out_of_time(&self, target: &Target) -> Option<Failed> {
+        self.watch.out_of_time().map(|late| Failed::late(target, late))
     }
 
     /// More of a reply; ready when enough of it has come.
@@ -133,8 +141,8 @@ impl<K: UsageSink> Call<K> {
         self.watch.expect_stream(meter.is_stream());
         let translated = matches!(self.way, Way::Translated(_));
         if translated && is_encoded(response.headers()) {
-            self.metering.meter_mut().refuse();
-            let fault = Fault::new(FaultKind::Upstream, "the provider's answer is compressed, unasked");
+            self.metering.meter_mut().mark_unread();
+            let fault = Fault::new(FaultKind::Unreadable, "the provider's answer is compressed, unasked");
             return Step::Failed(Failed::of(target, fault, response.headers()));
         }
         let wants_stream = match &self.way {
@@ -167,7 +175,7 @@ impl<K: UsageSink> Call<K> {
             Received::Broken => return Step::Failed(Failed::of(target, Fault::truncated(), headers)),
             Received::TooLarge => {
                 let fault =
-                    Fault::new(FaultKind::Upstream, "the provider's answer is too large to be translated");
+                    Fault::new(FaultKind::Unreadable, "the provider's answer is too large to be translated");
                 return Step::Failed(Failed::of(target, fault, headers));
             }
             Received::Enough => {}
@@ -184,16 +192,25 @@ impl<K: UsageSink> Call<K> {
         if receiving.is_over() && !meter.has_token() && !meter.has_end() {
             return Step::Failed(Failed::of(target, Fault::truncated(), headers));
         }
-        Step::Answer(Box::new(self.stream(receiving)))
+        let answer = self.stream(receiving);
+        if let Some((_, via)) = &answer.rest
+            && let Some(fault) = via.failed_at_once()
+        {
+            let failed = Failed::of(target, fault.clone(), &answer.head.headers);
+            self.discard(fault.kind);
+            return Step::Failed(failed);
+        }
+        Step::Answer(Box::new(answer))
     }
 
+    /// A stream on its way, as far as it has come.
     fn stream<B>(&self, receiving: Receiving<B>) -> Answer<B>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
         let (mut head, held, rest) = receiving.into_parts();
-        let via = match &self.way {
+        let mut via = match &self.way {
             Way::Same => Via::Pass,
             Way::HidingUsage => Via::Hide(Box::default()),
             Way::Translated(translation) => {
@@ -204,6 +221,7 @@ impl<K: UsageSink> Call<K> {
         if !via.is_pass() {
             head.headers.remove(CONTENT_LENGTH);
         }
+        let held = held.into_iter().map(|chunk| via.push(chunk)).collect();
         Answer { head, held, rest: Some((rest, via)) }
     }
 
@@ -226,11 +244,19 @@ impl<K: UsageSink> Call<K> {
                 Step::Answer(Box::new(Answer::whole(head, body)))
             }
             Err(fault) => {
-                if fault.kind != FaultKind::Truncated {
-                    self.metering.meter_mut().refuse();
-                }
+                self.discard(fault.kind);
                 Step::Failed(Failed::of(target, fault, &headers))
             }
+        }
+    }
+
+    /// Notes what an answer is for which the client is told of a failure.
+    fn discard(&mut self, kind: FaultKind) {
+        let meter = self.metering.meter_mut();
+        match kind {
+            FaultKind::Truncated => {}
+            FaultKind::Unreadable => meter.mark_unread(),
+            _ => meter.refuse(),
         }
     }
 
@@ -244,6 +270,7 @@ impl<K: UsageSink> Call<K> {
                 Failure::Response { status: fault.kind.status(), headers: &failed.headers }
             }
             Error::Token { source, .. } if !source.is_passing() => return None,
+            Error::Timeout { awaited: Awaited::Answer, .. } => return None,
             _ => Failure::NoResponse,
         };
         self.next(target, failure)
@@ -252,7 +279,8 @@ impl<K: UsageSink> Call<K> {
     fn next(&mut self, target: &Target, failure: Failure<'_>) -> Option<Duration> {
         let retry = &target.config().retry;
         let wait = retry.next_at(SystemTime::now(), self.retries, failure, fastrand::f64())?;
-        if !self.may_repeat(target) {
+        // What would be too late is not waited for: another target may serve the request in time.
+        if !self.watch.leaves(wait) || !self.may_repeat(target) {
             return None;
         }
         tracing::debug!(target = target.name(), retries = self.retries + 1, ?wait, "trying again");
@@ -267,7 +295,8 @@ impl<K: UsageSink> Call<K> {
 
     /// How often the provider has been asked.
     fn attempts(&self) -> u32 {
-        self.retries + 1 + u32::from(matches!(self.asking, Asking::Without(_)))
+        let anew = [matches!(self.asking, Asking::Without(_)), self.lowered];
+        self.retries + 1 + anew.map(u32::from).iter().sum::<u32>()
     }
 
     fn may_repeat(&mut self, target: &Target) -> bool {

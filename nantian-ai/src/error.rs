@@ -162,6 +162,8 @@ pub enum Awaited {
     NextChunk,
     /// The whole of a buffered reply.
     Reply,
+    /// The whole answer, in the time of the whole exchange: a [`Deadline`](crate::Deadline).
+    Answer,
 }
 
 /// How an error reads in each dialect.
@@ -189,14 +191,20 @@ impl Error {
     /// Whether another target might serve the request.
     pub fn may_fail_over(&self) -> bool {
         match self {
+            // No other one has any time left.
+            Self::Timeout { awaited: Awaited::Answer, .. } => false,
             Self::Upstream { .. } | Self::UpstreamAuth { .. } | Self::Token { .. } | Self::Timeout { .. } => {
                 true
             }
             Self::Provider { fault, .. } => fault.kind.is_of_the_provider(),
             // It may know the operation, or have words for what is asked.
-            Self::UnsupportedPair { .. } | Self::Untranslatable(_) | Self::Lossy { .. } => true,
-            _ => false,
+            _ => self.is_of_words(),
         }
+    }
+
+    /// Whether nobody was asked because the target's dialect has no words for the request.
+    pub(crate) fn is_of_words(&self) -> bool {
+        matches!(self, Self::UnsupportedPair { .. } | Self::Untranslatable(_) | Self::Lossy { .. })
     }
 
     /// The answer of the target's provider broke off.
@@ -279,6 +287,7 @@ impl std::fmt::Display for Awaited {
             Self::FirstToken => "token",
             Self::NextChunk => "further chunk",
             Self::Reply => "complete reply",
+            Self::Answer => "complete answer",
         })
     }
 }

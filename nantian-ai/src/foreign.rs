@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::cut::{Edit, cut_out};
-use crate::dialect::{Dialect, Operation, Surface, anthropic, responses};
+use crate::dialect::{Dialect, Few, Operation, Surface, anthropic, responses};
 use crate::edit::Object;
 use crate::ir::Losses;
 
@@ -129,9 +129,9 @@ fn begins_a_text(json: &[u8], mark: &str) -> bool {
     memmem::find_iter(json, mark).any(quote_before)
 }
 
-/// The items of a list that is in `whole`; `None` if it is no list.
+/// The items of a list that is in `whole`; `None` if it is no list, or a longer one than any conversation is.
 fn items<'a>(whole: &[u8], list: &'a str) -> Option<Vec<Item<'a>>> {
-    let items: Vec<&RawValue> = serde_json::from_str(list).ok()?;
+    let Few::<&RawValue>(items) = serde_json::from_str(list).ok()?;
     let place = |item: &'a RawValue| {
         let json = item.get();
         let start = json.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;

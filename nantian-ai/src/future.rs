@@ -161,7 +161,7 @@ where
             Ok(Err(answer)) => return unasked(answer),
             Err(error) => return unasked(this.shared.answer(error, *this.dialect)),
         }
-        self.start();
+        self.as_mut().project().state.set(State::Readying);
         Poll::Ready(None)
     }
 
@@ -171,13 +171,18 @@ where
         let Some(call) = this.call.as_mut() else { return Poll::Pending };
         let target = &this.shared.target;
         Poll::Ready(Some(match this.state.as_mut().project() {
-            StateProj::Readying => match ready!(this.inner.poll_ready(cx)) {
-                Ok(()) => {
-                    self.start();
-                    return Poll::Ready(None);
+            StateProj::Readying => {
+                if let Some(late) = call.out_of_time(target) {
+                    return Poll::Ready(Some(Step::Refused(late)));
                 }
-                Err(error) => Step::Failed(this.shared.unreachable(error)),
-            },
+                match ready!(this.inner.poll_ready(cx)) {
+                    Ok(()) => {
+                        self.start();
+                        return Poll::Ready(None);
+                    }
+                    Err(error) => Step::Failed(this.shared.unreachable(error)),
+                }
+            }
             StateProj::Identifying { token } => {
                 let token = match token.as_mut().poll(cx) {
                     Poll::Ready(Ok(_)) => {

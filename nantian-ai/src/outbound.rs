@@ -15,6 +15,7 @@ pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
 use self::headers::{is_of_a_dialect, names_features_of, upstream_headers, upstream_query};
 use crate::azure;
 use crate::body::RequestBody;
+use crate::ceiling::LIMITS;
 use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai};
 use crate::edit::Object;
 use crate::error::Error;
@@ -40,6 +41,8 @@ pub struct Prepared {
     way: Way,
     /// What the provider may refuse, and is asked without then.
     wish: Option<Wish>,
+    /// A limit on the tokens of the answer may be lowered.
+    may_lower: bool,
     lost: Losses,
 }
 
@@ -144,6 +147,7 @@ impl Target {
             body,
             facts,
             wish,
+            may_lower: false,
             way,
             lost,
         })
@@ -197,6 +201,7 @@ impl Target {
             headers,
             extensions: head.extensions,
             body: RequestBody::from(vec![body]),
+            may_lower: !strict && facts.max_tokens.is_some(),
             facts,
             wish,
             lost: translation.losses().clone(),
@@ -300,9 +305,33 @@ impl Prepared {
         match &mut self.way {
             Way::Same => {}
             Way::HidingUsage => self.way = Way::Same,
-            Way::Translated(translation) => Arc::make_mut(translation).lose(wish),
+            Way::Translated(translation) => {
+                if let Some(loss) = wish.loss() {
+                    Arc::make_mut(translation).lose(loss);
+                }
+            }
         }
         self
+    }
+
+    /// Asks for no more tokens than this; false if that is what has been asked for, or the client must get what it has asked for.
+    pub(crate) fn lower(&mut self, most: u64) -> bool {
+        const LOST: &str = "max_tokens";
+        let (true, Way::Translated(translation)) = (self.may_lower, &mut self.way) else { return false };
+        let body = self.body.joined();
+        let Ok(object) = Object::parse(&body) else { return false };
+        let asks_more = |name: &&str| object.number(name).is_some_and(|asked| asked > most);
+        let Some(name) = LIMITS.into_iter().find(asks_more) else { return false };
+        self.body = RequestBody::from(object.set(&body, &[(name, &most.to_string())]));
+        self.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        Arc::make_mut(translation).lose(LOST);
+        self.lost.add(LOST);
+        true
+    }
+
+    /// Whether it may be asked with a lower limit.
+    pub(crate) fn may_lower(&self) -> bool {
+        self.may_lower
     }
 
     /// What the provider is not told of the request: in its own dialect that is reasoning of another family.

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use http::Response;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
 
 use crate::codec::{StreamDecoder, fault};
 use crate::dialect::{Dialect, anthropic, ollama, openai, responses};
@@ -52,15 +52,33 @@ impl Respond for DialectResponder {
     }
 }
 
+/// A refusal of the proxy's own, which has no [`Error`]: its status, and a message in the JSON that clients of the dialect expect.
+pub fn refusal(status: StatusCode, message: &str, dialect: Dialect) -> Response<Bytes> {
+    let (openai, code, anthropic) = match status.as_u16() {
+        408 | 504 => ("timeout", "timeout", "timeout_error"),
+        413 => ("invalid_request_error", "request_too_large", "request_too_large"),
+        400..500 => ("invalid_request_error", "invalid_request", "invalid_request_error"),
+        503 => ("server_error", "unavailable", "api_error"),
+        _ => ("server_error", "server_error", "api_error"),
+    };
+    let mut response = Response::new(worded(dialect, (openai, code), anthropic, message));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 /// The JSON of an error in a dialect, for responders that only add to it.
 pub fn error_body(error: &Error, dialect: Dialect) -> Bytes {
     let label = error.label();
-    let message = error.to_string();
+    worded(dialect, (label.openai, label.code), label.anthropic, &error.to_string())
+}
+
+fn worded(dialect: Dialect, (openai, code): (&str, &str), anthropic: &str, message: &str) -> Bytes {
     let value = match dialect {
-        Dialect::Anthropic => anthropic::error(label.anthropic, &message),
-        Dialect::Ollama => ollama::error(&message),
+        Dialect::Anthropic => anthropic::error(anthropic, message),
+        Dialect::Ollama => ollama::error(message),
         Dialect::Bedrock | Dialect::Gemini | Dialect::OpenAi | Dialect::Responses => {
-            openai::error(label.openai, label.code, &message)
+            openai::error(openai, code, message)
         }
     };
     Bytes::from(value.to_string())

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::config::Timeouts;
+use crate::deadline::Deadline;
 use crate::error::Awaited;
 
 /// Waits for what comes too late. Its timer moves only when it fires or must fire earlier, not with every
@@ -17,6 +18,8 @@ pub(crate) struct Watch {
     /// Made when there is something to wait for. In a box, so that it goes on in the body of the reply.
     timer: Option<Pin<Box<Sleep>>>,
     timeouts: Timeouts,
+    /// The end of all attempts.
+    deadline: Option<Deadline>,
     streaming: bool,
     started: Instant,
     heard: Instant,
@@ -26,9 +29,9 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// The watch of an attempt that starts now.
-    pub(crate) fn new(timeouts: Timeouts, streaming: bool) -> Self {
+    pub(crate) fn new(timeouts: Timeouts, deadline: Option<Deadline>, streaming: bool) -> Self {
         let started = Instant::now();
-        Self { timer: None, timeouts, streaming, started, heard: started }
+        Self { timer: None, timeouts, deadline, streaming, started, heard: started }
     }
 
     /// Whether a stream is awaited: the reply's head knows better than the request.
@@ -43,16 +46,30 @@ impl Watch {
         }
     }
 
+    /// Whether there is more time than this for all that is left to do.
+    pub(crate) fn leaves(&self, wait: Duration) -> bool {
+        self.deadline.is_none_or(|deadline| deadline.leaves(wait))
+    }
+
+    /// What has not come in time, and in what time, if no attempt may go on. A body that always has more never waits.
+    pub(crate) fn out_of_time(&self) -> Option<(Awaited, Duration)> {
+        let passed = self.deadline.filter(|deadline| deadline.has_passed());
+        passed.map(|deadline| (Awaited::Answer, deadline.limit()))
+    }
+
     /// Ready when something has not come in time: what, and in what time.
     pub(crate) fn poll_late(&mut self, cx: &mut Context<'_>, has_token: bool) -> Poll<(Awaited, Duration)> {
         let whole = (Awaited::Reply, self.started, self.timeouts.attempt);
         // A deadline beyond what an instant can hold never comes.
-        let deadlines =
+        let of_attempt =
             [self.awaited(has_token), whole].into_iter().filter_map(|(awaited, since, timeout)| {
                 let timeout = timeout?;
                 Some((since.checked_add(timeout)?, awaited, timeout))
             });
-        let Some((deadline, awaited, timeout)) = deadlines.min_by_key(|(deadline, ..)| *deadline) else {
+        let of_all = self.deadline.and_then(|it| Some((it.at()?, Awaited::Answer, it.limit())));
+        // Of two at once the one of all attempts says more.
+        let first = of_all.into_iter().chain(of_attempt).min_by_key(|(deadline, ..)| *deadline);
+        let Some((deadline, awaited, timeout)) = first else {
             return Poll::Pending;
         };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::dialect::{Operation, Surface};
 use crate::error::Error;
-use crate::ir::Losses;
+use crate::ir::{Fault, Losses};
 use crate::respond::error_event;
 use crate::translate::Translator;
 use crate::usage::{HideUsage, Meter};
@@ -72,6 +72,14 @@ impl Via {
     /// Whether that is a failure.
     pub(crate) fn has_failed(&self) -> bool {
         matches!(self, Self::Translate(translator) if translator.has_failed())
+    }
+
+    /// The failure of a stream of which the client has been told nothing before.
+    pub(crate) fn failed_at_once(&self) -> Option<&Fault> {
+        match self {
+            Self::Translate(translator) => translator.failed_at_once(),
+            Self::Pass | Self::Hide(_) => None,
+        }
     }
 
     /// What could not be said of the answer so far.

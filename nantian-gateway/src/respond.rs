@@ -5,6 +5,7 @@ use std::{
     error::Error,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -21,6 +22,11 @@ use crate::{
     upstream::UpstreamError,
 };
 
+/// In the extensions of a response of the gateway's own: its text, for whoever says it in the words of an API.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "it is one text")]
+pub struct OwnWords(pub Arc<str>);
+
 /// A response of the gateway's own: a status and one line of text.
 pub fn plain<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<B> {
     let mut response = Response::new(B::from(format!("{text}\n").into()));
@@ -28,6 +34,7 @@ pub fn plain<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<B> {
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.extensions_mut().insert(OwnWords(text.into()));
     response
 }
 
@@ -95,15 +102,21 @@ fn respond(error: &(dyn Error + 'static)) -> Response<Body> {
     plain(status, text)
 }
 
-fn status_of(error: &(dyn Error + 'static)) -> (StatusCode, &'static str) {
+/// What an error of the request's body is, if it is one.
+pub(crate) fn of_body(error: &(dyn Error + 'static)) -> Option<(StatusCode, &'static str)> {
     if find::<LengthLimitError>(error).is_some() {
-        return (StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large");
+        return Some((StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large"));
     }
     if find::<BrokenBody>(error).is_some() {
-        return (StatusCode::BAD_REQUEST, "the request body is malformed");
+        return Some((StatusCode::BAD_REQUEST, "the request body is malformed"));
     }
-    if find::<LateBody>(error).is_some() {
-        return (StatusCode::REQUEST_TIMEOUT, "the request body takes too long");
+    let is_late = find::<LateBody>(error).is_some();
+    is_late.then_some((StatusCode::REQUEST_TIMEOUT, "the request body takes too long"))
+}
+
+fn status_of(error: &(dyn Error + 'static)) -> (StatusCode, &'static str) {
+    if let Some(of_body) = of_body(error) {
+        return of_body;
     }
     if find::<TimedOut>(error).is_some() {
         return (StatusCode::GATEWAY_TIMEOUT, "the request took too long");

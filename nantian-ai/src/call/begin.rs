@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::request::Parts;
 
 use super::{Asking, Call};
+use crate::deadline::Deadline;
 use crate::dialect::{Operation, Surface};
 use crate::error::Error;
 use crate::outbound::Way;
@@ -18,12 +19,13 @@ impl<O: UsageObserver> Shared<O> {
     /// Takes a request whose body has been read.
     pub(crate) fn begin(&self, surface: Surface, head: Parts, body: Bytes) -> Result<Call<O::Sink>, Error> {
         let keeps = self.observer.keeps();
-        let kept = surface.operation() == Operation::Chat && (1..=keeps).contains(&body.len());
+        let kept = surface.operation() == Operation::Chat && keeps > 0;
         let kept = kept.then(|| body.clone());
         let prepared = self.target.prepare(&surface, head, body)?;
         let facts = prepared.facts();
         let sink = self.observer.begin(prepared.extensions(), facts);
         let onward = prepared.extensions().get::<Onward>().copied().unwrap_or_default();
+        let deadline = prepared.extensions().get::<Deadline>().copied();
         let way = prepared.way().clone();
         let asking = prepared.wish().map_or(Asking::Plainly, Asking::For);
         // What is metered is what the upstream says.
@@ -47,13 +49,14 @@ impl<O: UsageObserver> Shared<O> {
             Way::Same | Way::HidingUsage => prepared.losses().header_value(),
         };
         if let Some(request) = kept {
-            metering.keep(surface.dialect(), request, spoken, keeps);
+            metering.keep(surface.dialect(), &request, spoken, keeps);
         }
         Ok(Call {
             streaming: facts.stream,
             metering,
             onward,
-            watch: Watch::new(self.target.config().timeouts, facts.stream),
+            watch: Watch::new(self.target.config().timeouts, deadline, facts.stream),
+            deadline,
             prepared: Some(prepared),
             lost,
             way,
@@ -61,6 +64,7 @@ impl<O: UsageObserver> Shared<O> {
             turn: fastrand::usize(..self.target.secrets().max(1)),
             retries: 0,
             asking,
+            lowered: false,
             budgeted: self.target.budget().begin(),
         })
     }

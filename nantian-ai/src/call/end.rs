@@ -11,6 +11,7 @@ use super::Call;
 use crate::DROPPED;
 use crate::attempt::{Answer, Failed};
 use crate::body::ResponseBody;
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::ir::Fault;
 use crate::outbound::{Way, clean_response};
@@ -97,6 +98,7 @@ impl<K: UsageSink> Call<K> {
         };
         let mut response = Response::from_parts(head, body);
         response.extensions_mut().insert(attempts);
+        keep(self.deadline, &mut response);
         response
     }
 
@@ -122,6 +124,7 @@ impl<K: UsageSink> Call<K> {
         self.metering.end(End::Failed);
         let mut response = shared.answer(failed.error, self.surface.dialect());
         response.extensions_mut().insert(Onward { sent, ..self.onward });
+        keep(self.deadline, &mut response);
         for (name, value) in kept_headers(&failed.headers) {
             if let Some(name) = name {
                 response.headers_mut().entry(name).or_insert(value);
@@ -129,5 +132,12 @@ impl<K: UsageSink> Call<K> {
         }
         response.extensions_mut().insert(Attempts(self.attempts()));
         response
+    }
+}
+
+/// Tells whoever has set a time that the response keeps to it.
+fn keep<B>(deadline: Option<Deadline>, response: &mut Response<B>) {
+    if let Some(deadline) = deadline {
+        response.extensions_mut().insert(deadline);
     }
 }

@@ -18,7 +18,7 @@ impl<K: UsageSink> Call<K> {
     /// What has to be waited for before the next attempt, from now on.
     pub(crate) fn awaited(&mut self, target: &Target) -> Option<Arc<Source>> {
         let source = target.awaited_at(SystemTime::now(), self.turn)?;
-        self.watch = Watch::new(target.config().timeouts, self.streaming);
+        self.watch = Watch::new(target.config().timeouts, self.deadline, self.streaming);
         Some(source)
     }
 

@@ -8,6 +8,7 @@ use http_body::Body;
 
 use super::{Asking, Call};
 use crate::attempt::{Answer, Failed, Step, is_json};
+use crate::ceiling::Ceiling;
 use crate::codec::fault::is_refused_credential;
 use crate::error::{BoxError, Error};
 use crate::outbound::{Prepared, Way};
@@ -67,6 +68,9 @@ impl<K: UsageSink> Call<K> {
             self.withdraw(wish);
             return Step::Again(Duration::ZERO);
         }
+        if self.lowers(target, status, &said) {
+            return Step::Again(Duration::ZERO);
+        }
         let fault = target.dialect().decode_fault(status, &said);
         let is_of_the_secret = is_refused_credential(&fault);
         if is_of_the_secret && self.takes_other_secret(target) {
@@ -87,6 +91,23 @@ impl<K: UsageSink> Call<K> {
     {
         let fault = target.dialect().decode_fault(receiving.head.status, &receiving.joined());
         Step::Refused(Failed::of(target, fault, &receiving.head.headers))
+    }
+
+    /// Asks for as many tokens as the provider allows, if it says so and has been asked for more; once, as that is no retry.
+    fn lowers(&mut self, target: &Target, status: StatusCode, said: &[u8]) -> bool {
+        let Some(ceiling) = Ceiling::in_refusal(status, said) else { return false };
+        let (Some(most), Some(prepared), false) = (ceiling.tokens(), &mut self.prepared, self.lowered) else {
+            return false;
+        };
+        self.lowered = prepared.lower(most);
+        if self.lowered {
+            self.way = prepared.way().clone();
+            self.metering.note_losses(prepared.losses());
+            if let Ceiling::OfModel(most) = ceiling {
+                target.note_most_output(most);
+            }
+        }
+        self.lowered
     }
 
     /// Asks without what the provider refuses. That is no retry: it says nothing of the provider's state.

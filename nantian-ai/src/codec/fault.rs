@@ -160,7 +160,7 @@ pub(crate) fn openai_names(kind: FaultKind) -> (&'static str, &'static str) {
         FaultKind::Overloaded => ("server_error", "overloaded"),
         FaultKind::Timeout => ("timeout", "timeout"),
         FaultKind::Truncated => ("server_error", "upstream_truncated"),
-        FaultKind::Upstream => ("server_error", "upstream_error"),
+        FaultKind::Unreadable | FaultKind::Upstream => ("server_error", "upstream_error"),
     }
 }
 
@@ -173,7 +173,7 @@ pub(crate) fn anthropic_name(kind: FaultKind) -> &'static str {
         FaultKind::RateLimit => "rate_limit_error",
         FaultKind::Overloaded => "overloaded_error",
         FaultKind::Timeout => "timeout_error",
-        FaultKind::Truncated | FaultKind::Upstream => "api_error",
+        FaultKind::Truncated | FaultKind::Unreadable | FaultKind::Upstream => "api_error",
     }
 }
 

@@ -1,5 +1,6 @@
 //! JSON as a tree, but for what is only carried: arguments and schemas keep the text that they came as.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -21,6 +22,9 @@ const MAX_DEPTH: u8 = 128;
 /// it, so that many within one another would be read again and again.
 const LEVELS_OF_A_LIST: u8 = 32;
 
+/// Values in a body, at most. Each takes much more memory than the two bytes in which it can be written.
+const MOST_VALUES: u32 = 1 << 19;
+
 /// A JSON value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Value {
@@ -38,10 +42,12 @@ pub(crate) enum Value {
 
 /// Reads a value.
 #[derive(Clone, Copy)]
-struct Reader {
+struct Reader<'r> {
     carried: &'static [&'static str],
     /// Of what is around it.
     depth: u8,
+    /// How many more values the body may have.
+    left: &'r Cell<u32>,
 }
 
 // === impl Value ===
@@ -49,7 +55,8 @@ struct Reader {
 impl Value {
     /// Reads a whole body.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
-        Reader { carried: &CARRIED_OUTERMOST, depth: 0 }.read(body)
+        let left = Cell::new(MOST_VALUES);
+        Reader { carried: &CARRIED_OUTERMOST, depth: 0, left: &left }.read(body)
     }
 
     /// A member of an object.
@@ -93,7 +100,8 @@ impl Value {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Reader { carried: &CARRIED, depth: 0 }.deserialize(deserializer)
+        let left = Cell::new(MOST_VALUES);
+        Reader { carried: &CARRIED, depth: 0, left: &left }.deserialize(deserializer)
     }
 }
 
@@ -131,7 +139,7 @@ fn write_text(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 // === impl Reader ===
 
-impl Reader {
+impl Reader<'_> {
     fn read(self, text: &[u8]) -> Result<Value, serde_json::Error> {
         let mut deserializer = serde_json::Deserializer::from_slice(text);
         let value = self.deserialize(&mut deserializer)?;
@@ -142,13 +150,20 @@ impl Reader {
     /// Of what is so many levels further in.
     fn within<E: Error>(self, levels: u8) -> Result<Self, E> {
         match self.depth.checked_add(levels).filter(|depth| *depth <= MAX_DEPTH) {
-            Some(depth) => Ok(Self { carried: &CARRIED, depth }),
+            Some(depth) => Ok(Self { carried: &CARRIED, depth, left: self.left }),
             None => Err(E::custom("nested too deeply")),
         }
     }
+
+    /// Counts a value of a list or an object.
+    fn count<E: Error>(self) -> Result<(), E> {
+        let left = self.left.get().checked_sub(1);
+        self.left.set(left.ok_or_else(|| E::custom(format!("more than {MOST_VALUES} values")))?);
+        Ok(())
+    }
 }
 
-impl<'de> DeserializeSeed<'de> for Reader {
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -156,7 +171,7 @@ impl<'de> DeserializeSeed<'de> for Reader {
     }
 }
 
-impl<'de> Visitor<'de> for Reader {
+impl<'de> Visitor<'de> for Reader<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -195,6 +210,7 @@ impl<'de> Visitor<'de> for Reader {
         let inner = self.within(1)?;
         let mut list = Vec::new();
         while let Some(value) = seq.next_element_seed(inner)? {
+            self.count()?;
             list.push(value);
         }
         Ok(Value::Array(list))
@@ -204,6 +220,7 @@ impl<'de> Visitor<'de> for Reader {
         let inner = self.within(1)?;
         let mut members = Vec::new();
         while let Some(name) = map.next_key::<String>()? {
+            self.count()?;
             let value = if self.carried.contains(&name.as_str()) {
                 let raw = map.next_value::<&RawValue>()?.get();
                 match raw.starts_with('{') {
@@ -252,6 +269,26 @@ mod tests {
         }
         let text = format!("{{\"a\":{{\"input\":{}0{}}}}}", "[".repeat(200), "]".repeat(200));
         assert!(Value::parse(text.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn the_number_of_values_is_bounded_wherever_they_are() {
+        let most = MOST_VALUES as usize;
+        let list = |count: usize| format!("[{}1]", "1,".repeat(count - 1));
+        let members = |count: usize| format!("{{{}\"\":0}}", "\"\":0,".repeat(count - 1));
+        for (body, is_read) in [
+            (list(most), true),
+            (list(most + 1), false),
+            (members(most), true),
+            (members(most + 1), false),
+            // In lists within lists, and where an object would be carried.
+            (format!("[{0},{0}]", list(most / 2)), false),
+            (format!("{{\"input\":{0},\"a\":{0}}}", list(most / 2)), false),
+            // What is carried is text.
+            (format!("{{\"format\":{{\"a\":{}}}}}", list(most + 1)), true),
+        ] {
+            assert_eq!(Value::parse(body.as_bytes()).is_ok(), is_read, "{}", body.get(..20).unwrap());
+        }
     }
 
     #[test]

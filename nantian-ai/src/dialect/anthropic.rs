@@ -31,7 +31,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::lenient::{Count, Text};
-use super::signal::{Reported, Signal};
+use super::signal::{Reasoning, Reported, Signal};
 use super::{bedrock, gemini, responses};
 use crate::estimate::Weight;
 
@@ -51,6 +51,8 @@ struct Event<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     message: Option<Message>,
+    #[serde(borrow)]
+    content_block: Option<Begun<'a>>,
     delta: Option<Delta>,
     usage: Option<Usage>,
 }
@@ -59,6 +61,16 @@ struct Event<'a> {
 #[serde(default)]
 struct Message {
     usage: Option<Usage>,
+}
+
+/// A block that begins.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Begun<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    text: Text,
+    thinking: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -101,14 +113,17 @@ pub(crate) fn event(data: &[u8]) -> Signal {
         "message_delta" => event.usage,
         _ => None,
     };
-    let text = match kind {
-        "content_block_delta" => event.delta.map(|delta| delta.weight()),
-        _ => None,
-    };
+    let delta = event.delta.filter(|_| kind == "content_block_delta");
+    let begun = event.content_block.filter(|_| kind == "content_block_start");
     Signal {
         reported: usage.map_or_else(Reported::default, |usage| usage.reported()),
-        token: text.is_some(),
-        text: text.unwrap_or_default(),
+        token: delta.is_some() || begun.as_ref().is_some_and(Begun::is_token),
+        text: delta.as_ref().map(Delta::weight).unwrap_or_default(),
+        reasoning: match (&delta, &begun) {
+            (Some(delta), _) => Some(Reasoning::Shown).filter(|_| !delta.thinking.is_empty()),
+            (None, Some(begun)) => Some(Reasoning::Begins).filter(|_| begun.is_reasoning()),
+            (None, None) => None,
+        },
         settled: kind == "message_delta",
         complete: kind == "message_stop",
         ended: 0,
@@ -127,6 +142,20 @@ pub(crate) fn usage(data: &[u8]) -> Reported {
 /// The body of an error, and the data of an `error` event.
 pub(crate) fn error(kind: &str, message: &str) -> Value {
     json!({"type": "error", "error": {"type": kind, "message": message}})
+}
+
+// === impl Begun ===
+
+impl Begun<'_> {
+    /// Whether the model has begun with something of its answer. Text is always begun without any, and reasoning that is not to
+    /// be shown has nothing but its beginning for minutes.
+    fn is_token(&self) -> bool {
+        self.kind != "text" || !self.text.is_empty()
+    }
+
+    fn is_reasoning(&self) -> bool {
+        matches!(self.kind.as_ref(), "thinking" | "redacted_thinking") && self.thinking.is_empty()
+    }
 }
 
 // === impl Delta ===
@@ -175,12 +204,23 @@ mod tests {
     }
 
     #[test]
-    fn only_deltas_of_content_are_tokens() {
+    fn content_and_the_beginning_of_all_but_text_are_tokens() {
         assert!(!event(br#"{"type":"ping"}"#).token);
         assert!(
             !event(br#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#)
                 .token
         );
+        for block in [
+            r#"{"type":"thinking","thinking":"","signature":""}"#,
+            r#"{"type":"redacted_thinking","data":"x"}"#,
+            r#"{"type":"tool_use","id":"t","name":"n","input":{}}"#,
+        ] {
+            let begun =
+                event(format!(r#"{{"type":"content_block_start","content_block":{block}}}"#).as_bytes());
+            assert!(
+                begun.token && (begun.reasoning == Some(Reasoning::Begins)) == block.contains("thinking")
+            );
+        }
         for delta in [
             r#"{"type":"text_delta","text":"Hi"}"#,
             r#"{"type":"thinking_delta","thinking":"Hm"}"#,

@@ -93,6 +93,7 @@ pub(crate) fn event(data: &[u8]) -> Signal {
         complete: ended,
         ended: 0,
         failed: chunk.error.0,
+        reasoning: None,
     }
 }
 

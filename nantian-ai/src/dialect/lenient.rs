@@ -23,6 +23,15 @@ pub(super) struct Present(pub(super) bool);
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fold<T>(pub(super) T);
 
+/// The items of a list that is not as long as nobody makes one: each may take many times its bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Few<T>(pub(crate) Vec<T>);
+
+/// Items of such a list, at most.
+const MOST_ITEMS: usize = 1 << 16;
+
+struct FewVisitor<T>(PhantomData<T>);
+
 /// What can be folded.
 pub(super) trait Join: Default {
     fn join(&mut self, other: Self);
@@ -38,6 +47,33 @@ macro_rules! otherwise {
         $(fn $visit<E>(self, _: $type) -> Result<Self::Value, E> { Ok($value) })*
         fn visit_unit<E>(self) -> Result<Self::Value, E> { Ok($value) }
     };
+}
+
+// === impl Few ===
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(FewVisitor(PhantomData))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for FewVisitor<T> {
+    type Value = Few<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Few<T>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            if items.len() == MOST_ITEMS {
+                return Err(serde::de::Error::custom("too many items"));
+            }
+            items.push(item);
+        }
+        Ok(Few(items))
+    }
 }
 
 // === impl Count ===

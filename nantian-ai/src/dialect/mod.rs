@@ -15,6 +15,7 @@ pub(crate) mod signal;
 mod surface;
 
 pub use self::client::{ClientDialect, ProvidersOnly};
+pub(crate) use self::lenient::Few;
 pub use self::surface::{Operation, Surface};
 
 /// A family of HTTP APIs for language models.

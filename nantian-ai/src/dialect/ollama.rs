@@ -62,6 +62,7 @@ pub(crate) fn line(data: &[u8]) -> Signal {
         complete: line.done,
         ended: 0,
         failed: line.error.0,
+        reasoning: None,
     }
 }
 

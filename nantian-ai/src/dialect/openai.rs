@@ -95,6 +95,7 @@ pub(crate) fn event(data: &[u8]) -> Signal {
         complete: false,
         ended: choices.ended,
         failed: event.error.0,
+        reasoning: None,
     }
 }
 

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 
 use super::lenient::Text;
 use super::openai::Usage;
-use super::signal::{Reported, Signal};
+use super::signal::{Reasoning, Reported, Signal};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -35,7 +35,16 @@ struct Event<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     delta: Text,
+    #[serde(borrow)]
+    item: Option<Item<'a>>,
     response: Option<Response>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Item<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -57,10 +66,19 @@ pub(crate) fn event(data: &[u8]) -> Signal {
     // Without a type it is an error of the kind that Chat Completions sends.
     let failed = matches!(kind, "" | "error" | "response.failed" | "response.cancelled");
     let usage = event.response.and_then(|response| response.usage);
+    // The model has begun, and for a long time nothing else may come of that.
+    let thinks = kind == "response.output_item.added" && event.item.is_some_and(|it| it.kind == "reasoning");
     Signal {
         reported: usage.map_or_else(Reported::default, |usage| usage.reported()),
         text: if kind.ends_with(".delta") { event.delta.0 } else { Text::default().0 },
-        token: !complete && !failed && is_of_an_answer(kind),
+        token: thinks || (!complete && !failed && is_of_an_answer(kind)),
+        reasoning: match kind {
+            _ if thinks => Some(Reasoning::Begins),
+            "response.reasoning_summary_text.delta" | "response.reasoning_text.delta" => {
+                Some(Reasoning::Shown)
+            }
+            _ => None,
+        },
         settled: complete,
         complete,
         failed,
@@ -90,6 +108,8 @@ mod tests {
         let delta = event(br#"{"type":"response.output_text.delta","delta":"Hi"}"#);
         assert!(delta.token && !delta.complete);
         let done = event(br#"{"type":"response.completed","response":{"id":"r","usage":{"input_tokens":7,"output_tokens":3,"input_tokens_details":{"cached_tokens":2}}}}"#);
+        let thinks = event(br#"{"type":"response.output_item.added","item":{"type":"reasoning"}}"#);
+        assert!(thinks.token && thinks.reasoning == Some(Reasoning::Begins));
         assert!(done.complete && done.settled);
         assert_eq!(done.reported.input, Some(7));
         assert_eq!(done.reported.cache_read, Some(2));

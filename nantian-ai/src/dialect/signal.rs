@@ -30,6 +30,17 @@ pub(crate) struct Signal {
     pub(crate) ended: u128,
     /// Whether it says that the answer failed.
     pub(crate) failed: bool,
+    /// What it tells of reasoning, if it is about that.
+    pub(crate) reasoning: Option<Reasoning>,
+}
+
+/// Reasoning may be kept from whoever reads the stream, though it is paid for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Reasoning {
+    /// It begins, without any text.
+    Begins,
+    /// Some of its text is shown.
+    Shown,
 }
 
 // === impl Reported ===

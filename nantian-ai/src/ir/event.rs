@@ -5,7 +5,7 @@ use super::{Fault, Stop, Tokens};
 /// One step of a streamed answer.
 ///
 /// A stream is `Start`, then any number of parts, each `Open`, its deltas, `Close`, one after the other; then `Stop`, and
-/// `End`. `Tokens` may come at any time. `Failed` may come instead of anything. Nothing comes after `End` or `Failed`, and
+/// `End`. `Tokens` and `Ping` may come at any time. `Failed` may come instead of anything. Nothing comes after `End` or `Failed`, and
 /// every stream has exactly one of them.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -25,6 +25,8 @@ pub enum Event {
     Signature(String),
     /// The part is complete.
     Close,
+    /// The provider is at work, and has nothing to say yet.
+    Ping,
     /// Token counts.
     Tokens(Tokens),
     /// Why the answer ends.

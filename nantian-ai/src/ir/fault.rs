@@ -59,6 +59,8 @@ pub enum FaultKind {
     Timeout,
     /// The answer broke off. 502.
     Truncated,
+    /// There is an answer, and it cannot be read. 502.
+    Unreadable,
     /// Anything else on the provider's side. 502.
     Upstream,
 }
@@ -93,7 +95,7 @@ impl Fault {
 
     /// The stream holds what cannot be read.
     pub(crate) fn unreadable() -> Self {
-        Self::new(FaultKind::Upstream, "the provider's answer cannot be read")
+        Self::new(FaultKind::Unreadable, "the provider's answer cannot be read")
     }
 
     /// The error that a response with this status stands for. `said` is what the provider says about it, if it says it
@@ -127,7 +129,8 @@ impl FaultKind {
         match self {
             // Others read more.
             Self::ContextLength => true,
-            Self::RateLimit | Self::Overloaded | Self::Timeout | Self::Truncated | Self::Upstream => true,
+            Self::RateLimit | Self::Overloaded | Self::Timeout => true,
+            Self::Truncated | Self::Unreadable | Self::Upstream => true,
             Self::Invalid | Self::Permission | Self::NotFound | Self::TooLarge => false,
         }
     }
@@ -142,7 +145,7 @@ impl FaultKind {
             Self::RateLimit => StatusCode::TOO_MANY_REQUESTS,
             Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Truncated | Self::Upstream => StatusCode::BAD_GATEWAY,
+            Self::Truncated | Self::Unreadable | Self::Upstream => StatusCode::BAD_GATEWAY,
         }
     }
 }

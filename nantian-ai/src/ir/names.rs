@@ -180,12 +180,12 @@ mod tests {
 
     #[test]
     fn many_names_do_not_take_long() {
-        // With a look at all of those before for each it would take minutes.
-        let tools: Vec<_> = (0..200_000).map(|at| tool(&format!("a.{at}"))).collect();
+        // About as many as a body can hold; with a look at all of those before for each it would take longer than all other tests.
+        let tools: Vec<_> = (0..60_000).map(|at| tool(&format!("a.{at}"))).collect();
         let mut request = Request { tools, ..Request::default() };
         let names = ToolNames::adapt(&mut request);
-        assert_eq!((names.sent.len(), names.told.len()), (200_000, 200_000));
-        for at in [0, 99_999, 199_999] {
+        assert_eq!((names.sent.len(), names.told.len()), (60_000, 60_000));
+        for at in [0, 29_999, 59_999] {
             names.restore(&mut request.tools[at].name);
             assert_eq!(request.tools[at].name, format!("a.{at}"));
         }

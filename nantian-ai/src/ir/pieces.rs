@@ -71,6 +71,7 @@ impl Collector {
                 }
             }
             Event::Close => self.close(),
+            Event::Ping => {}
             Event::Tokens(tokens) => self.reply.tokens.merge(tokens),
             Event::Stop(stop) => self.reply.stop = stop,
             Event::End => {

@@ -39,10 +39,13 @@ pin_project! {
         request: Option<Head>,
         // The models that have not been asked, the next one last.
         left: Vec<usize>,
+        // The one that is being asked.
+        asked: usize,
         onward: Onward,
         // A provider was asked, or could not be reached.
         tried: bool,
-        // What the first of them has answered whose failure may pass, or for which the conversation is too long.
+        // What the first of them has answered whose failure may pass, for which the conversation is too long, or which does not have
+        // what is looked for.
         failed: Option<S::Response>,
         #[pin]
         state: State<S, B>,
@@ -98,6 +101,7 @@ where
             dialect,
             request: Some(request),
             left: Vec::new(),
+            asked: 0,
             onward: Onward::default(),
             tried: false,
             failed: None,
@@ -118,17 +122,13 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let mut this = self.as_mut().project();
+            let makes_vectors = operation(this.surface) == Some(Operation::Embeddings);
             match this.state.as_mut().project() {
                 StateProj::Reading { body } => {
-                    let own = |mut response: Response<Bytes>| {
-                        Onward::default().mark(&mut response);
-                        Poll::Ready(Ok(response.map(RouteBody::own)))
-                    };
-                    let refuse = |error: &Error| own(DialectResponder.respond(error, *this.dialect));
                     match this.surface {
-                        Err(error) => return refuse(error),
+                        Err(error) => return Poll::Ready(Ok(refuse(error.clone(), *this.dialect))),
                         Ok(surface) if surface.operation() == Operation::Models => {
-                            return own(listing(surface, this.route.names()));
+                            return Poll::Ready(Ok(own(listing(surface, this.route.names()))));
                         }
                         Ok(_) => {}
                     }
@@ -137,7 +137,7 @@ where
                     let read = ready!(body.poll(cx));
                     let body = match read.and_then(|body| unpack(&mut request.headers, body, most)) {
                         Ok(body) => body,
-                        Err(error) => return refuse(&error),
+                        Err(error) => return Poll::Ready(Ok(refuse(error, *this.dialect))),
                     };
                     let order = |model| this.route.order(model, |below| fastrand::u64(..below));
                     *this.left = match this.route.chooses() {
@@ -148,9 +148,9 @@ where
                 }
                 StateProj::Readying { service } => {
                     ready!(service.poll_ready(cx))?;
-                    let request = match this.onward.more {
-                        true => this.request.clone(),
-                        false => this.request.take(),
+                    let request = match this.left.is_empty() {
+                        true => this.request.take(),
+                        false => this.request.clone(),
                     };
                     let Some(request) = request else { return Poll::Pending };
                     let answer = service.call(request.into_request(*this.onward));
@@ -159,9 +159,8 @@ where
                 }
                 StateProj::Asking { answer } => {
                     let response = ready!(answer.poll(cx))?;
-                    let failed =
-                        response.extensions().get::<Arc<Error>>().is_some_and(|error| error.may_fail_over());
-                    if !(failed && this.onward.more) {
+                    let judged = Judged::of(&response, operation(this.surface));
+                    if !judged.goes_on(this.onward.more, this.left) {
                         let mut response = match this.failed.take() {
                             Some(earlier) if is_refusal(&response) => in_place_of(response, earlier),
                             _ => response,
@@ -175,14 +174,19 @@ where
                         this.onward.sent |= before.sent;
                         *this.tried = true;
                     }
-                    if this.failed.is_none() && (!is_refusal(&response) || is_too_long(&response)) {
+                    if this.failed.is_none() && judged.counts {
                         *this.failed = Some(response);
+                    }
+                    if judged.binds {
+                        this.left.retain(|at| this.route.are_alike(*at, *this.asked));
                     }
                     tracing::debug!(left = this.left.len(), "asking another model");
                 }
             }
             let next = this.left.pop();
-            this.onward.more = !this.left.is_empty();
+            *this.asked = next.unwrap_or_default();
+            let may_stand_in = |at: &usize| !makes_vectors || this.route.are_alike(*at, *this.asked);
+            this.onward.more = this.left.iter().any(may_stand_in);
             let Some(service) = next.and_then(|at| this.route.service(at)).cloned() else {
                 let error = Error::NoModel;
                 let response = DialectResponder.respond(&error, *this.dialect);
@@ -202,6 +206,57 @@ where
             .field("route", &self.route)
             .field("dialect", &self.dialect)
             .finish_non_exhaustive()
+    }
+}
+
+/// An answer that needs no model.
+fn own<B>(mut response: Response<Bytes>) -> Response<RouteBody<B>> {
+    Onward::default().mark(&mut response);
+    response.map(RouteBody::own)
+}
+
+fn refuse<B>(error: Error, dialect: Dialect) -> Response<RouteBody<B>> {
+    let mut response = DialectResponder.respond(&error, dialect);
+    response.extensions_mut().insert(Arc::new(error));
+    own(response)
+}
+
+/// What is asked for.
+fn operation(surface: &Result<Surface, Error>) -> Option<Operation> {
+    surface.as_ref().ok().map(Surface::operation)
+}
+
+/// What an answer means for the models that have not been asked.
+#[derive(Clone, Copy, Debug)]
+struct Judged {
+    /// One of them may serve the request.
+    failed: bool,
+    /// The model was not asked, for its dialect has no words for the request.
+    is_unheard: bool,
+    /// Nothing that a model says which stands in takes its place, but an answer.
+    counts: bool,
+    /// Only the same model may stand in: vectors of two cannot be compared.
+    binds: bool,
+}
+
+// === impl Judged ===
+
+impl Judged {
+    fn of<B>(response: &Response<B>, operation: Option<Operation>) -> Self {
+        let error = response.extensions().get::<Arc<Error>>();
+        let is_unheard = error.is_some_and(|error| error.is_of_words());
+        let is_elsewhere = operation == Some(Operation::Stored) && response.status() == StatusCode::NOT_FOUND;
+        Self {
+            failed: is_elsewhere || error.is_some_and(|error| error.may_fail_over()),
+            is_unheard,
+            counts: is_elsewhere || !is_refusal(response) || is_too_long(response),
+            binds: operation == Some(Operation::Embeddings) && !is_unheard,
+        }
+    }
+
+    /// Whether another one is asked; `more` if one may stand in for the one that has answered.
+    fn goes_on(self, more: bool, left: &[usize]) -> bool {
+        self.failed && (more || (self.is_unheard && !left.is_empty()))
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Choice<S> {
 /// cannot be reached, refuses by its own fault or is late, or the conversation is too long for it, before anything has been sent to
 /// the client, the others are asked, each for itself; the last failure is the answer, or the first one where those that stand in
 /// refuse the request by rules of their own, for it may be served later, or once it is shorter. Lists of models are answered here.
+/// For vectors only targets of the same model stand in, since those of another one cannot be compared with them; a stored answer is
+/// looked for at all of them.
 ///
 /// It reads the whole body of a request, at most [`max_body`](Self::max_body) bytes.
 pub struct ModelRoute<S> {
@@ -72,6 +74,12 @@ impl<S> ModelRoute<S> {
 
     pub(super) fn service(&self, at: usize) -> Option<&S> {
         self.choices.get(at).map(|choice| &choice.service)
+    }
+
+    /// Whether two of them are one model to their providers.
+    pub(super) fn are_alike(&self, at: usize, other: usize) -> bool {
+        let model = |at: usize| self.choices.get(at).map(|choice| &choice.model);
+        model(at) == model(other)
     }
 
     /// The models in the order in which they are asked, the last one first. `draw` gives an even number below its

@@ -13,15 +13,17 @@ pub struct Translator {
     decoder: StreamDecoder,
     encoder: StreamEncoder,
     events: VecDeque<Event>,
+    /// Something of the answer itself has been said.
+    spoken: bool,
     ended: bool,
-    failed: bool,
+    failed: Option<Fault>,
 }
 
 // === impl Translator ===
 
 impl Translator {
     pub(super) fn new(decoder: StreamDecoder, encoder: StreamEncoder) -> Self {
-        Self { decoder, encoder, events: VecDeque::new(), ended: false, failed: false }
+        Self { decoder, encoder, events: VecDeque::new(), spoken: false, ended: false, failed: None }
     }
 
     /// The next chunk, said anew; may be empty.
@@ -51,7 +53,12 @@ impl Translator {
 
     /// Whether that end is a failure.
     pub fn has_failed(&self) -> bool {
-        self.failed
+        self.failed.is_some()
+    }
+
+    /// The failure of a stream of which nothing has been said before.
+    pub(crate) fn failed_at_once(&self) -> Option<&Fault> {
+        self.failed.as_ref().filter(|_| !self.spoken)
     }
 
     /// What could not be said of the answer so far.
@@ -65,7 +72,11 @@ impl Translator {
         let mut out = Vec::new();
         while let Some(event) = self.events.pop_front() {
             self.ended |= event.is_last();
-            self.failed |= matches!(event, Event::Failed(_));
+            match &event {
+                Event::Failed(fault) => self.failed = Some(fault.clone()),
+                Event::Start { .. } | Event::Ping | Event::Tokens(_) => {}
+                _ => self.spoken = true,
+            }
             self.encoder.push(event, &mut out);
         }
         Bytes::from(out)

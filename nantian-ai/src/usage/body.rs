@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use super::{CallReport, Content, End, Meter, UsageReport, UsageSink};
+use super::{CallReport, Content, End, Meter, UsageReport, UsageSink, excerpt};
 use crate::calibration::Calibration;
 use crate::dialect::Dialect;
 use crate::ir::Losses;
@@ -53,6 +53,7 @@ pub(crate) struct Metering<K: UsageSink> {
 struct Kept {
     client: Dialect,
     request: Bytes,
+    partial: bool,
     upstream: Dialect,
     reply: Vec<u8>,
     most: usize,
@@ -103,9 +104,10 @@ where
         }
     }
 
-    /// Ends the metering of a body that will not be read on.
-    pub(crate) fn fail(self: Pin<&mut Self>) {
+    /// Ends the metering of a body that will not be read on, because of an error unless the answer had ended before.
+    pub(crate) fn fail(self: Pin<&mut Self>, code: Option<&'static str>) {
         if let Some(metering) = self.project().metering {
+            metering.call.error = code;
             metering.end(End::Failed);
         }
     }
@@ -167,9 +169,11 @@ impl<K: UsageSink> Metering<K> {
         self.calibration = Some(Arc::clone(calibration));
     }
 
-    /// Keeps the request, and of the answer as much as `most` bytes.
-    pub(crate) fn keep(&mut self, client: Dialect, request: Bytes, upstream: Dialect, most: usize) {
-        self.kept = Some(Kept { client, request, upstream, reply: Vec::new(), most });
+    /// Keeps of the request and of the answer as much as `most` bytes each.
+    pub(crate) fn keep(&mut self, client: Dialect, request: &Bytes, upstream: Dialect, most: usize) {
+        let partial = request.len() > most;
+        let request = if partial { excerpt(request, most).unwrap_or_default() } else { request.clone() };
+        self.kept = Some(Kept { client, request, partial, upstream, reply: Vec::new(), most });
     }
 
     /// Takes the next chunk of the reply's body.
@@ -265,6 +269,7 @@ impl<K: UsageSink> Metering<K> {
             content: self.kept.take().map(|kept| Content {
                 client: kept.client,
                 request: kept.request,
+                partial: kept.partial,
                 upstream: kept.upstream,
                 reply: kept.reply.into(),
                 stream: report.call.stream,

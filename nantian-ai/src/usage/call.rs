@@ -23,6 +23,9 @@ pub struct CallReport {
     pub between_tokens: Option<Duration>,
     /// Whether the answer was a stream.
     pub stream: bool,
+    /// Whether a stream that is left now has cost more than can be counted by what has come of it: nothing was shown, or
+    /// reasoning whose text its provider keeps back.
+    pub unseen: bool,
     /// The id that the provider gave the answer.
     pub id: Option<String>,
     /// The model that the provider says has written it.

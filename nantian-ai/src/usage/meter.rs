@@ -203,6 +203,12 @@ impl Meter {
         self.tally.failed = true;
     }
 
+    /// Notes that the upstream has answered, and that nobody can read it: it was not free, and the client gets nothing of it.
+    pub(crate) fn mark_unread(&mut self) {
+        self.mark_sent();
+        self.fail();
+    }
+
     /// Notes that the reply is no answer, whatever its status says.
     pub(crate) fn refuse(&mut self) {
         self.reader = Reader::Refusal;
@@ -219,7 +225,9 @@ impl Meter {
             _ => self.usage(),
         };
         let About { id, model, finish_reason } = std::mem::take(&mut self.tally.about);
-        let call = CallReport { stream: self.stream, id, model, finish_reason, ..CallReport::default() };
+        let unseen = self.tally.is_unseen();
+        let call =
+            CallReport { stream: self.stream, unseen, id, model, finish_reason, ..CallReport::default() };
         UsageReport { usage, outcome, call }
     }
 

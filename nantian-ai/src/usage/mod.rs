@@ -8,6 +8,7 @@ mod about;
 mod body;
 mod call;
 mod content;
+mod excerpt;
 mod format;
 mod future;
 mod hide;
@@ -27,6 +28,7 @@ pub use self::meter::{End, Meter};
 pub use self::service::UsageService;
 
 pub(crate) use self::body::Metering;
+pub(crate) use self::excerpt::excerpt;
 
 use http::Extensions;
 
@@ -93,8 +95,8 @@ pub trait UsageObserver {
     /// such as a reservation. Not called for requests that are refused before.
     fn begin(&self, extensions: &Extensions, facts: &RequestFacts) -> Self::Sink;
 
-    /// How much of a conversation and of its answer is kept to be told, in bytes each. A longer request is not kept at all, a
-    /// longer answer up to there. Nothing unless it is implemented; only an [`AiService`](crate::AiService) asks.
+    /// How much of a conversation and of its answer is kept to be told, in bytes each. Of a longer request the latest messages are
+    /// kept that fit, of a longer answer its beginning. Nothing unless it is implemented; only an [`AiService`](crate::AiService) asks.
     fn keeps(&self) -> usize {
         0
     }

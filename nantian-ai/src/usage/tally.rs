@@ -1,7 +1,7 @@
 //! What a meter has learnt of a reply so far.
 
 use super::about::{self, About};
-use crate::dialect::signal::{Reported, Signal};
+use crate::dialect::signal::{Reasoning, Reported, Signal};
 use crate::dialect::{Dialect, Surface, anthropic, bedrock, gemini, ollama, openai, responses};
 use crate::estimate::Weight;
 use crate::wire::{frames, ndjson, sse};
@@ -23,6 +23,9 @@ pub(super) struct Tally {
     choices: u64,
     ended: u128,
     pub(super) failed: bool,
+    /// Nothing has been shown of the reasoning that came last, or of some before.
+    conceals: bool,
+    concealed: bool,
     /// The last event is too large to be read.
     pub(super) unread: bool,
 }
@@ -107,7 +110,17 @@ impl Tally {
         let all_ended = self.ended != 0 && u64::from(self.ended.count_ones()) >= self.choices;
         self.complete |= signal.complete || all_ended;
         self.failed |= signal.failed;
+        match signal.reasoning {
+            Some(Reasoning::Begins) => self.concealed |= std::mem::replace(&mut self.conceals, true),
+            Some(Reasoning::Shown) => self.conceals = false,
+            None => {}
+        }
         self.unread = false;
+    }
+
+    /// Whether more has been generated than can be counted by what has come: nothing was shown, or reasoning is kept back.
+    pub(super) fn is_unseen(&self) -> bool {
+        self.text == Weight::default() || self.conceals || self.concealed
     }
 
     /// An event that is too large to be read.

@@ -33,6 +33,9 @@ pub enum Item<'a> {
     Oversized,
 }
 
+/// A comment, which keeps a connection alive and says nothing.
+pub(crate) const PING: &[u8] = b": ping\n\n";
+
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
 // === impl SseDecoder ===

@@ -7,6 +7,8 @@ mod bounds;
 #[cfg(test)]
 mod codex;
 #[cfg(test)]
+mod deadline;
+#[cfg(test)]
 mod depth;
 #[cfg(test)]
 mod embeddings;

@@ -200,3 +200,78 @@ async fn models_are_listed_as_each_client_expects() {
     let (status, body, _) = ask(&none, &none, post("/v1/files", "{}")).await;
     assert_eq!((status, &body["error"]["code"]), (404, &json!("unknown_path")));
 }
+
+/// A route to OpenAI-type providers by their models, which are asked in this order if none is named, the first one first.
+fn alike<'a>(
+    models: impl IntoIterator<Item = (&'a str, &'a str, &'a Upstream)>,
+) -> ModelRoute<
+    impl Clone
+    + tower::Service<
+        Request<nantian_ai::body::RequestBody>,
+        Response = http::Response<nantian_ai::body::ResponseBody<crate::support::Body, ()>>,
+        Error = nantian_ai::BoxError,
+        Future: Send,
+    >,
+> {
+    ModelRoute::new(models.into_iter().map(|(name, model, upstream)| {
+        let config = TargetConfig::new(format!("demo/{name}"), "openai", model);
+        Choice {
+            name: name.to_owned(),
+            model: model.to_owned(),
+            weight: 1,
+            service: layer(config).layer(upstream.clone()),
+        }
+    }))
+}
+
+const VECTORS: &str = r#"{"data":[{"index":0,"embedding":[0.5]}],"usage":{"prompt_tokens":8}}"#;
+
+#[tokio::test]
+async fn vectors_of_another_model_never_stand_in() {
+    let embed = || post("/v1/embeddings", r#"{"model":"small","input":"a"}"#);
+    let down = || Upstream::new().replies(reply(503, "{}"));
+    let (small, large, other) = (down(), Upstream::new(), Upstream::new().replies(reply(200, VECTORS)));
+    let models = [("small", "embed-small", &small), ("large", "embed-large", &large)];
+    let response = alike(models).oneshot(embed()).await.unwrap();
+    assert_eq!((response.status().as_u16(), small.requests(), large.requests()), (503, 1, 0));
+
+    let small = down();
+    let models =
+        [("small", "embed-small", &small), ("large", "embed-large", &large), ("eu", "embed-small", &other)];
+    let response = alike(models).oneshot(embed()).await.unwrap();
+    assert_eq!((response.status().as_u16(), large.requests(), other.requests()), (200, 0, 1));
+
+    // One that makes no vectors has not been asked for any.
+    let request = post("/v1/embeddings", r#"{"model":"claude","input":"a"}"#);
+    let openai = Upstream::new().replies(reply(200, VECTORS));
+    let (status, ..) = ask(&openai, &Upstream::new(), request).await;
+    assert_eq!((status, openai.requests()), (200, 1));
+}
+
+#[tokio::test]
+async fn a_stored_answer_is_looked_for_at_all_of_them() {
+    let lost = || reply(404, r#"{"error":{"message":"not found"}}"#);
+    let found = || reply(200, r#"{"id":"resp_1"}"#);
+    let retrieve = || Request::get("/v1/responses/resp_1").body(Full::default()).unwrap();
+    for _ in 0..20 {
+        let (one, other) = (Upstream::new().replies(lost()), Upstream::new().replies(found()));
+        let models = [("one", "gpt", &one), ("other", "gpt", &other)];
+        let response = alike(models).oneshot(retrieve()).await.unwrap();
+        assert_eq!((response.status().as_u16(), other.requests()), (200, 1));
+    }
+    let (one, other) = (Upstream::new().replies(lost()), Upstream::new().replies(lost()));
+    let response = alike([("one", "gpt", &one), ("other", "gpt", &other)]).oneshot(retrieve()).await.unwrap();
+    assert_eq!((response.status().as_u16(), one.requests(), other.requests()), (404, 1, 1));
+    // It may be at the one that is down.
+    for _ in 0..20 {
+        let (one, other) = (Upstream::new().replies(lost()), Upstream::new().replies(reply(503, "{}")));
+        let response =
+            alike([("one", "gpt", &one), ("other", "gpt", &other)]).oneshot(retrieve()).await.unwrap();
+        assert_eq!(response.status(), 503);
+    }
+    // Claude keeps none.
+    for _ in 0..20 {
+        let openai = Upstream::new().replies(lost());
+        assert_eq!(ask(&openai, &Upstream::new(), retrieve()).await.0, 404);
+    }
+}

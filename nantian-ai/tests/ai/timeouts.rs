@@ -187,3 +187,46 @@ async fn an_attempt_that_takes_too_long_as_a_whole_is_repeated_before_its_first_
     let (head, _) = send(layer(config), &Upstream::new().hangs().hangs(), chat()).await;
     assert_eq!((head.status.as_u16(), started.elapsed().as_secs()), (504, 20));
 }
+
+/// What Claude streams while it thinks and does not show it: a block without text, and pings.
+fn silent_thought() -> impl Iterator<Item = (Duration, Option<&'static str>)> + Send {
+    const BEGUN: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"usage\":{\"input_tokens\":9,\"output_tokens\":1}}}\n\n\
+        event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}}\n\n";
+    const PING: &str = "event: ping\ndata: {\"type\": \"ping\"}\n\n";
+    const SAID: &str = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"signature_delta\",\"signature\":\"s\"}}\n\n\
+        event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n\
+        event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":900}}\n\n\
+        event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    [(seconds(1), Some(BEGUN))]
+        .into_iter()
+        .chain((0..20).map(|_| (seconds(4), Some(PING))))
+        .chain([(seconds(1), Some(SAID))])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_thinks_in_silence_is_not_late_and_its_pings_reach_the_client() {
+    for (path, ping) in [
+        ("/v1/messages", "event: ping\ndata: {\"type\": \"ping\"}\n\n"),
+        ("/v1/chat/completions", ": ping\n\n"),
+        ("/v1/responses", ": ping\n\n"),
+        ("/api/chat", ""),
+    ] {
+        let config = TargetConfig::new("demo/claude", "anthropic", "claude-opus-5-5");
+        let config = config.timeouts(hasty().timeouts).retry(RetryPolicy::new(1, Duration::ZERO));
+        let upstream = Upstream::new().replies(events("text/event-stream", silent_thought()));
+        let reports = Reports::default();
+        let service = layer(config).observing(reports.clone()).layer(upstream);
+        let input = if path == "/v1/responses" { "input" } else { "messages" };
+        let body = format!(r#"{{"model":"m","stream":true,"{input}":[{{"role":"user","content":"Hi"}}]}}"#);
+        let started = Instant::now();
+        let response = service.oneshot(post(path, &body)).await.unwrap();
+        assert_eq!((response.status().as_u16(), started.elapsed().as_secs()), (200, 1), "{path}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = std::str::from_utf8(&body).unwrap();
+        assert!(ping.is_empty() || body.matches(ping).count() == 20, "{body}");
+        assert!(!ping.is_empty() || !body.contains("ping"), "{body}");
+        let report = reports.only();
+        assert_eq!((report.outcome, report.usage.output), (Outcome::Completed, 900), "{path}: {body}");
+        assert!(report.call.unseen);
+    }
+}

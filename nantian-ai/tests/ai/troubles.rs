@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
+use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use nantian_ai::usage::Outcome;
-use nantian_ai::{Dialect, Error, TargetConfig, Timeouts};
+use nantian_ai::{Dialect, Error, RetryPolicy, TargetConfig, Timeouts};
 use serde_json::Value;
 
 use crate::frames::frames;
@@ -50,7 +50,7 @@ pub(crate) fn content_type(dialect: Dialect) -> &'static str {
 }
 
 /// A first token, as a provider of the dialect streams it.
-fn token(dialect: Dialect) -> Bytes {
+pub(crate) fn token(dialect: Dialect) -> Bytes {
     Bytes::from(match dialect {
         Dialect::Bedrock => {
             let delta = r#"{"contentBlockIndex":0,"delta":{"text":"a"}}"#;
@@ -92,7 +92,7 @@ fn overloaded(dialect: Dialect) -> Bytes {
 }
 
 /// The message of an error, if the body is one of the dialect.
-fn message(dialect: Dialect, body: &str) -> String {
+pub(crate) fn message(dialect: Dialect, body: &str) -> String {
     let body: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{dialect}: {body}"));
     let message = match dialect {
         Dialect::Anthropic => {
@@ -116,7 +116,7 @@ fn message(dialect: Dialect, body: &str) -> String {
 }
 
 /// The last event of a stream.
-fn last_event(body: &str) -> &str {
+pub(crate) fn last_event(body: &str) -> &str {
     let last = body.trim_end().rsplit('\n').next().unwrap();
     last.strip_prefix("data: ").unwrap_or(last)
 }
@@ -129,20 +129,21 @@ struct Seen {
     reports: Reports,
 }
 
+/// A chat, as clients of a dialect ask for it.
+pub(crate) fn request(client: Dialect, stream: bool) -> Request<Full<Bytes>> {
+    let conversation = if client == Dialect::Responses { "input" } else { "messages" };
+    let body =
+        format!(r#"{{"model":"any","stream":{stream},"{conversation}":[{{"role":"user","content":"Hi"}}]}}"#);
+    post(path(client), &body)
+}
+
 /// Asks a provider of each dialect as a client of each.
 async fn each_pair(stream: bool, answer: impl Fn(Dialect) -> Upstream, check: impl Fn(&Seen)) {
     for client in DIALECTS {
         for upstream in PROVIDERS {
             let reports = Reports::default();
-            let request = post(
-                path(client),
-                &format!(
-                    r#"{{"model":"any","stream":{stream},"{}":[{{"role":"user","content":"Hi"}}]}}"#,
-                    if client == Dialect::Responses { "input" } else { "messages" },
-                ),
-            );
             let service = layer(target(upstream)).observing(reports.clone());
-            let (head, body) = send(service, &answer(upstream), request).await;
+            let (head, body) = send(service, &answer(upstream), request(client, stream)).await;
             check(&Seen { client, upstream, head, body, reports });
         }
     }
@@ -299,4 +300,78 @@ async fn what_is_no_answer_of_the_dialect_is_502() {
         )
         .await;
     }
+}
+
+/// An event that is none of the dialect.
+fn unreadable(dialect: Dialect) -> Bytes {
+    match dialect {
+        Dialect::Bedrock => frames([("contentBlockDelta", "{")]).into(),
+        Dialect::Ollama => "no json\n".into(),
+        _ => "data: no json\n\n".into(),
+    }
+}
+
+#[tokio::test]
+async fn a_stream_whose_first_event_cannot_be_read_is_asked_for_again() {
+    for client in DIALECTS {
+        for provider in PROVIDERS {
+            let now = |event| events(content_type(provider), [(Duration::ZERO, Some(event))]);
+            let upstream = Upstream::new().replies(now(unreadable(provider))).replies(now(token(provider)));
+            let config = target(provider).retry(RetryPolicy::new(1, Duration::ZERO));
+            let (head, body) = send(layer(config), &upstream, request(client, true)).await;
+            let pair = format!("{client} to {provider}: {body}");
+            // Where bytes pass, the client may read what nobody here can.
+            let passes = client == provider;
+            assert_eq!((head.status.as_u16(), upstream.requests()), (200, 2 - usize::from(passes)), "{pair}");
+        }
+    }
+    let answer = |dialect| {
+        let events = events(content_type(dialect), [(Duration::ZERO, Some(unreadable(dialect)))]);
+        Upstream::new().replies(events)
+    };
+    each_pair(true, answer, |seen| {
+        if seen.client != seen.upstream {
+            assert_eq!(seen.head.status, 502, "{} to {}", seen.client, seen.upstream);
+            assert!(message(seen.client, &seen.body).contains("cannot be read"));
+            assert!(seen.head.extensions.get::<Arc<Error>>().unwrap().may_fail_over());
+            assert_eq!(seen.reports.only().outcome, Outcome::Truncated);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_said_anew_was_not_free() {
+    let odd = |dialect| match dialect {
+        Dialect::Anthropic => r#"{"type":"odd","usage":{"input_tokens":900,"output_tokens":70}}"#,
+        Dialect::Bedrock => r#"{"output":7,"usage":{"inputTokens":900,"outputTokens":70}}"#,
+        Dialect::Gemini => {
+            r#"{"candidates":[],"usageMetadata":{"promptTokenCount":900,"candidatesTokenCount":70}}"#
+        }
+        Dialect::Ollama => r#"{"message":7,"prompt_eval_count":900,"eval_count":70,"done":true}"#,
+        Dialect::Responses => r#"{"status":"odd","usage":{"input_tokens":900,"output_tokens":70}}"#,
+        _ => r#"{"choices":[],"usage":{"prompt_tokens":900,"completion_tokens":70}}"#,
+    };
+    each_pair(
+        false,
+        |dialect| Upstream::new().replies(json(200, odd(dialect))),
+        |seen| {
+            if seen.client != seen.upstream && seen.head.status != 200 {
+                let report = seen.reports.only();
+                let pair = format!("{} to {}: {report:?}", seen.client, seen.upstream);
+                assert_eq!((seen.head.status.as_u16(), report.outcome), (502, Outcome::Truncated), "{pair}");
+                assert_eq!((report.usage.input, report.usage.output), (900, 70), "{pair}");
+                assert!(!report.usage.estimated, "{pair}");
+            }
+        },
+    )
+    .await;
+    let error = |_| Upstream::new().replies(json(200, r#"{"error":{"message":"later"}}"#));
+    each_pair(false, error, |seen| {
+        if seen.client != seen.upstream && seen.upstream != Dialect::Bedrock {
+            let outcome = seen.reports.only().outcome;
+            assert_eq!((seen.head.status.as_u16(), outcome), (502, Outcome::NotServed), "{}", seen.upstream);
+        }
+    })
+    .await;
 }

@@ -165,3 +165,81 @@ async fn features_reach_the_provider_that_knows_them_from_any_client() {
     assert!(!head.headers.contains_key("x-nantian-dropped"));
     assert_eq!(upstream.request().0.headers["anthropic-beta"], "context-1m-2025-08-07");
 }
+
+const OF_OPENAI: &str = r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
+
+/// What a coding agent asks for.
+fn agent(headers: &[(&'static str, &'static str)]) -> Request<Full<Bytes>> {
+    let mut request = post(
+        "/v1/messages",
+        r#"{"model":"any","max_tokens":32000,"messages":[{"role":"user","content":"Hi"}]}"#,
+    );
+    for (name, value) in headers {
+        request.headers_mut().append(*name, HeaderValue::from_static(value));
+    }
+    request
+}
+
+fn refused(message: &str) -> http::Response<crate::support::Body> {
+    let error =
+        json!({"error": {"message": message, "type": "invalid_request_error", "param": "max_tokens"}});
+    reply(400, &error.to_string())
+}
+
+#[tokio::test]
+async fn a_limit_that_a_model_does_not_have_is_lowered_to_its_own_and_named() {
+    const TOO_LARGE: &str = "max_tokens is too large: 32000. This model supports at most 16384 completion tokens, whereas you provided 32000.";
+    let layer = layer(openai());
+    let upstream = Upstream::new()
+        .replies(refused(TOO_LARGE))
+        .replies(reply(200, OF_OPENAI))
+        .replies(reply(200, OF_OPENAI));
+    for attempts in [2, 1] {
+        let (head, body) = send(layer.clone(), &upstream, agent(&[])).await;
+        assert_eq!(
+            (head.status.as_u16(), &head.headers["x-nantian-dropped"]),
+            (200, &HeaderValue::from_static("max_tokens")),
+            "{body}"
+        );
+        assert_eq!(head.extensions.get::<Attempts>(), Some(&Attempts(attempts)));
+    }
+    assert_eq!(asked(&upstream, "/max_tokens"), [json!(32_000), json!(16_384), json!(16_384)]);
+}
+
+#[tokio::test]
+async fn a_limit_for_which_a_conversation_leaves_no_room_is_lowered_for_it_alone() {
+    const NO_ROOM: &str = "'max_tokens' or 'max_completion_tokens' is too large: 32000. This model's maximum context length is 40000 tokens and your request has 10000 input tokens (32000 > 40000 - 10000).";
+    let vllm = TargetConfig::new("demo/vllm", "vllm", "qwen").endpoint("http://vllm/v1");
+    let layer = layer(vllm);
+    let upstream = Upstream::new()
+        .replies(refused(NO_ROOM))
+        .replies(reply(200, OF_OPENAI))
+        .replies(reply(200, OF_OPENAI));
+    for _ in 0..2 {
+        let (head, body) = send(layer.clone(), &upstream, agent(&[])).await;
+        assert_eq!(head.status, 200, "{body}");
+    }
+    let named = asked(&upstream, "/max_tokens");
+    let named = if named[0].is_null() { asked(&upstream, "/max_completion_tokens") } else { named };
+    assert_eq!(named, [json!(32_000), json!(30_000), json!(32_000)]);
+}
+
+#[tokio::test]
+async fn a_limit_is_not_lowered_where_nothing_may_be_lost_nor_twice() {
+    const TOO_LARGE: &str =
+        "max_tokens is too large: 32000. This model supports at most 16384 completion tokens.";
+    let upstream = Upstream::new().replies(refused(TOO_LARGE));
+    let (head, _) = send(layer(openai()), &upstream, agent(&[("x-nantian-strict", "true")])).await;
+    assert_eq!((head.status.as_u16(), upstream.requests()), (400, 1));
+
+    let again = "max_tokens is too large: 16384. This model supports at most 4096 completion tokens.";
+    let upstream = Upstream::new().replies(refused(TOO_LARGE)).replies(refused(again));
+    let (head, body) = send(layer(openai()), &upstream, agent(&[])).await;
+    assert_eq!((head.status.as_u16(), upstream.requests()), (400, 2));
+    assert!(body.contains("4096"), "{body}");
+
+    // In its own dialect a client knows what it asks for.
+    let upstream = Upstream::new().replies(refused(TOO_LARGE));
+    let same = post("/v1/chat/completions", r#"{"model":"any","max_tokens":32000,"messages":[]}"#);
+    assert_eq!(send(layer(openai()), &upstream, same).await.0.status, 400);
+}

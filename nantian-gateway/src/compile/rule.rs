@@ -113,6 +113,12 @@ impl CompiledRule {
         self.needs_info
     }
 
+    /// Whether some request may be for an AIService.
+    pub(super) fn asks_models(&self) -> bool {
+        let is_model = |share: &CompiledBackend| matches!(share.target, Target::AiService(..));
+        self.is_routed_by_model || self.backends.iter().any(is_model)
+    }
+
     /// Whether it is one of a GRPCRoute.
     pub(crate) fn is_of_calls(&self) -> bool {
         self.place.id.kind == ir::RouteKind::Grpc

@@ -43,7 +43,8 @@ pub struct Context {
     pub unmatched: Arc<RouteMetrics>,
 }
 
-/// A rule: counted and logged, filtered, then in time, seen by plugins, within limits, to one of its backends, or redirected.
+/// A rule: counted and logged, filtered, answered in the words of its clients, then in time, seen by plugins, within limits, to one
+/// of its backends, or redirected.
 pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
     let observe = ObserveLayer::new(
         Arc::clone(&rule.place.route),
@@ -55,6 +56,7 @@ pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
         ServiceBuilder::new()
             .layer(observe)
             .option_layer(rule.filters.clone())
+            .option_layer(rule.asks_models().then_some(policy::WordsLayer))
             .layer(RespondLayer)
             .option_layer(time(rule))
             .option_layer(rule.plugins.clone())
@@ -68,7 +70,8 @@ pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
 /// The time of a rule; calls of gRPC have that of their clients.
 fn time(rule: &CompiledRule) -> Option<TimeoutLayer> {
     let of_calls = rule.is_of_calls().then(TimeoutLayer::of_calls);
-    rule.timeout.map(TimeoutLayer::new).or(of_calls)
+    let layer = if rule.asks_models() { TimeoutLayer::told } else { TimeoutLayer::new };
+    rule.timeout.map(layer).or(of_calls)
 }
 
 /// One of a rule's backends: by weight, or, of AIServices, by the model that the request names. An AIService that cannot be used is

@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
+use nantian_ai::Deadline;
 use nantian_lb::Patience;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
@@ -22,6 +23,9 @@ use crate::{
     body::{Body, BoxError},
     grpc,
 };
+
+/// How long whatever stands around a body that ends in time may hold up its end.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The exchange took longer than its limit. Maps to 504 if the response has not begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,22 +39,29 @@ pub struct TimeoutLayer {
     limit: Option<Duration>,
     /// Whether an endpoint that was asked and does not answer in time has failed.
     blames: bool,
+    /// Whether AIServices are told, which end in their clients' words.
+    tells: bool,
 }
 
 impl TimeoutLayer {
     /// Allows `limit` for each exchange.
     pub const fn new(limit: Duration) -> Self {
-        Self { limit: Some(limit), blames: false }
+        Self { limit: Some(limit), blames: false, tells: false }
+    }
+
+    /// The same, and tells those who answer how long they have.
+    pub const fn told(limit: Duration) -> Self {
+        Self { limit: Some(limit), blames: false, tells: true }
     }
 
     /// Allows `limit` for each attempt at one endpoint, which has failed if it does not answer in time.
     pub const fn of_attempt(limit: Duration) -> Self {
-        Self { limit: Some(limit), blames: true }
+        Self { limit: Some(limit), blames: true, tells: false }
     }
 
     /// Allows each call of gRPC what its client does.
     pub const fn of_calls() -> Self {
-        Self { limit: None, blames: false }
+        Self { limit: None, blames: false, tells: false }
     }
 }
 
@@ -86,7 +97,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let TimeoutLayer { limit, blames } = self.layer;
+        let TimeoutLayer { limit, blames, tells } = self.layer;
         let blame = blames.then(|| Blame::of(&mut request));
         // How little time a client has is no fault of an endpoint.
         let of_client = grpc::timeout(&request).filter(|_| !blames);
@@ -94,6 +105,10 @@ where
             (Some(limit), Some(of_client)) => Some(limit.min(of_client)),
             (limit, of_client) => limit.or(of_client),
         };
+        if let Some(limit) = limit.filter(|_| tells) {
+            // Before the timer starts, so that theirs is never the later one.
+            request.extensions_mut().insert(Deadline::after(limit));
+        }
         let sleep = limit.map(|limit| Box::pin(sleep(limit)));
         TimeoutFuture { inner: self.inner.call(request), sleep, limit: limit.unwrap_or_default(), blame }
     }
@@ -124,8 +139,15 @@ where
         if let Poll::Ready(result) = this.inner.poll(cx) {
             let (sleep, limit) = (this.sleep.take(), *this.limit);
             return Poll::Ready(result.map(|response| {
+                let ends_in_time = response.extensions().get::<Deadline>().is_some();
                 response.map(|body| match sleep {
-                    Some(sleep) if !body.is_end_stream() => Body::boxed(TimeoutBody { body, sleep, limit }),
+                    Some(mut sleep) if !body.is_end_stream() => {
+                        if ends_in_time {
+                            let last = sleep.deadline() + GRACE;
+                            sleep.as_mut().reset(last);
+                        }
+                        Body::boxed(TimeoutBody { body, sleep, limit, ends_in_time })
+                    }
                     _ => body,
                 })
             }));
@@ -147,6 +169,8 @@ struct TimeoutBody {
     body: Body,
     sleep: Pin<Box<Sleep>>,
     limit: Duration,
+    /// It sees to that itself, unless something around it is held up.
+    ends_in_time: bool,
 }
 
 // === impl TimeoutBody ===
@@ -159,11 +183,17 @@ impl http_body::Body for TimeoutBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.ends_in_time {
+            let polled = Pin::new(&mut self.body).poll_frame(cx);
+            if polled.is_ready() {
+                return polled;
+            }
+        }
         // The time first: a client that reads slowly must not stretch it.
         if self.sleep.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Some(Err(TimedOut(self.limit).into())));
         }
-        Pin::new(&mut self.body).poll_frame(cx)
+        if self.ends_in_time { Poll::Pending } else { Pin::new(&mut self.body).poll_frame(cx) }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -9,6 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Scheme};
 use http_body::Body as _;
 use http_body_util::Limited;
@@ -27,8 +28,8 @@ use super::{
     unread::Unread,
 };
 use crate::{
-    body::Body, compile::RouteFuture, grpc, respond, route::RequestHead, runtime::Worker, snapshot::Port,
-    upstream::Upgrade,
+    body::Body, compile::RouteFuture, grpc, policy, respond, route::RequestHead, runtime::Worker,
+    snapshot::Port, upstream::Upgrade,
 };
 
 /// The service of one connection.
@@ -44,14 +45,11 @@ pub(super) struct Edge {
 }
 
 /// A request that is refused before it has a route; the connection is closed after it.
-struct Refusal {
-    status: StatusCode,
-    reason: String,
-}
+struct Refusal(Box<Response<Bytes>>);
 
 impl Refusal {
     fn new(status: StatusCode, reason: impl ToString) -> Self {
-        Self { status, reason: reason.to_string() }
+        Self(Box::new(respond::plain(status, &reason.to_string())))
     }
 
     fn bad_request(reason: impl ToString) -> Self {
@@ -152,7 +150,8 @@ impl Edge {
         let limit = self.worker.config.max_request_body;
         if body.size_hint().lower() > limit {
             let reason = format!("a request body may have at most {limit} bytes");
-            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason));
+            let refusal = policy::refusal(parts, StatusCode::PAYLOAD_TOO_LARGE, &reason);
+            return Err(Refusal(Box::new(refusal)));
         }
         let seen = HopHeaders::of(&parts.headers);
         check_message(parts, seen)?;
@@ -187,8 +186,8 @@ impl Edge {
 
     /// Counts and logs a refusal.
     fn note(&self, refusal: Refusal, parts: &http::request::Parts) -> Refusal {
-        let length = refusal.reason.len() + 1;
-        self.worker.refusals.note(Some(parts), self.peer.address.ip(), refusal.status, length);
+        let (status, length) = (refusal.0.status(), refusal.0.body().len());
+        self.worker.refusals.note(Some(parts), self.peer.address.ip(), status, length);
         refusal
     }
 
@@ -347,10 +346,11 @@ impl Future for EdgeFuture {
 }
 
 fn refuse(refusal: Option<Refusal>) -> Response<Body> {
-    let Some(Refusal { status, reason }) = refusal else {
+    let Some(Refusal(response)) = refusal else {
         return Response::default();
     };
-    let mut response = respond::plain(status, &reason);
+    let status = response.status();
+    let mut response = (*response).map(Body::full);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(ALLOWED));

@@ -3,6 +3,7 @@
 mod observe;
 mod settle;
 mod tokens;
+mod words;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::{
 pub use self::{
     observe::{AiObserver, service_info},
     tokens::{OwnIdentities, Tokens},
+    words::{WordsLayer, refusal_of as refusal},
 };
 
 /// An AIService that cannot be an upstream.

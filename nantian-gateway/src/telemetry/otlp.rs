@@ -68,6 +68,9 @@ fn span(record: &CallRecord, kind: ir::CollectorKind, redaction: Option<&Redacti
     }
     if let (Some(redaction), Some(content)) = (redaction, &record.report.call.content) {
         attributes.extend(contents(redaction.tell(content), kind));
+        if content.partial {
+            attributes.push(json!({"key": "nantian.content.partial", "value": {"boolValue": true}}));
+        }
     }
     let mut span = json!({
         "traceId": format!("{trace:032x}"),

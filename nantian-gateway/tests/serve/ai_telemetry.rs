@@ -170,6 +170,29 @@ async fn contents_are_told_where_they_are_wanted_and_blacked_out() {
 }
 
 #[tokio::test]
+async fn of_a_conversation_that_is_too_long_to_be_told_the_latest_and_the_answer_are() {
+    let (provider, otel) = (gpt().await, collector().await);
+    let observability = format!("{{otel: {{endpoint: '{}'}}, captureContent: true}}", otel.address);
+    let gateway = world(&provider, &observability).start().await;
+    let body = format!(
+        r#"{{"model":"any","messages":[{{"role":"user","content":"{}"}},{{"role":"user","content":"and now?"}}]}}"#,
+        "long ago ".repeat(9_000)
+    );
+    let length = body.len();
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: llm.example\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    assert_eq!(gateway.ask(request).await.status(), 200);
+    eventually("the call is told", async || spans(&otel).len() == 1).await;
+    let span = &spans(&otel)[0];
+    let input = r#"[{"role":"user","parts":[{"type":"text","content":"and now?"}]}]"#;
+    assert_eq!(attribute(span, "gen_ai.input.messages").as_deref(), Some(input));
+    assert!(attribute(span, "gen_ai.output.messages").unwrap().contains("a secret"));
+    assert_eq!(attribute(span, "nantian.content.partial").as_deref(), Some("true"));
+}
+
+#[tokio::test]
 async fn a_collector_that_cannot_take_traces_now_is_told_again_and_one_that_refuses_them_is_not() {
     for (status, lost) in [("503 Busy", false), ("400 Bad", true)] {
         let times = Arc::new(AtomicUsize::new(0));

@@ -8,6 +8,7 @@ mod ai_bedrock;
 mod ai_refusals;
 mod ai_telemetry;
 mod ai_tokens;
+mod ai_words;
 mod backend_tls;
 mod balancing;
 mod clients;

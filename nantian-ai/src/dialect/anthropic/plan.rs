@@ -114,7 +114,11 @@ impl Plan {
                 config.text("type", "enabled");
                 config.count("budget_tokens", budget);
             }
-            (_, None) => config.text("type", "adaptive"),
+            (_, None) => {
+                config.text("type", "adaptive");
+                // Clients show it, and newer models keep it back unless they are asked.
+                config.text("display", "summarized");
+            }
         });
     }
 }

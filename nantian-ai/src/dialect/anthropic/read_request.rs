@@ -305,7 +305,7 @@ fn read_thinking(
         }
     };
     thinking.ignore(&["budget_tokens"]);
-    // The default of `display`: reasoning is shown.
+    // Reasoning is asked for in words, whatever a model's default is.
     if thinking.text("display")?.is_some_and(|display| display != "summarized") {
         losses.add("thinking.display");
     }

@@ -57,7 +57,7 @@ impl StreamReader {
                 sink(Event::End);
             }
             "error" => sink(Event::Failed(fault::of_error(event.take("error").unwrap_or_default()))),
-            "ping" => {}
+            "ping" => sink(Event::Ping),
             added => self.losses.add_below("", added),
         }
         event.ignore(&["index"]);

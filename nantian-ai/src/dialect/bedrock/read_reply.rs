@@ -94,5 +94,5 @@ pub(super) fn read_tokens(usage: &mut Fields) -> Tokens {
 }
 
 pub(super) fn malformed() -> Fault {
-    Fault::new(FaultKind::Upstream, "the model has written what cannot be read")
+    Fault::new(FaultKind::Unreadable, "the model has written what cannot be read")
 }

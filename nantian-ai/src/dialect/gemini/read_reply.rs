@@ -132,7 +132,7 @@ pub(super) fn error_of(body: Value) -> Fault {
 }
 
 pub(super) fn malformed() -> Fault {
-    Fault::new(FaultKind::Upstream, "the model has written a tool call that cannot be read")
+    Fault::new(FaultKind::Unreadable, "the model has written a tool call that cannot be read")
 }
 
 /// Signs the reasoning before a part.

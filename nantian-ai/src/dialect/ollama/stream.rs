@@ -132,6 +132,8 @@ impl StreamWriter {
                 _ => self.message(out, |message| message.text("content", &text)),
             },
             Event::Close => self.close(out),
+            // Each line is an answer to its clients.
+            Event::Ping => {}
             Event::Signature(_) => self.losses.add("reasoning.signature"),
             Event::Tokens(tokens) => {
                 self.tokens.merge(tokens);

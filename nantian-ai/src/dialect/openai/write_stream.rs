@@ -3,6 +3,7 @@
 use super::write_reply::{head, stop_name, write_thinking_block, write_tokens};
 use crate::codec::{Defaults, Object, append, fault};
 use crate::ir::{Block, Event, Part, Reasoning, Stop, Tokens, safe_id};
+use crate::wire::sse::PING;
 
 /// Writes the events of one stream.
 #[derive(Clone, Debug)]
@@ -53,6 +54,7 @@ impl StreamWriter {
             Event::Delta(text) => self.say(&text, out),
             Event::Signature(signature) => self.signature = Some(signature),
             Event::Close => self.close(out),
+            Event::Ping => out.extend_from_slice(PING),
             Event::Tokens(tokens) => self.tokens.merge(tokens),
             Event::Stop(stop) => self.stop = stop,
             Event::End => self.end(out),

@@ -6,6 +6,7 @@ use super::write_reply::{
 };
 use crate::codec::{Defaults, Echo, Object, append};
 use crate::ir::{Event, Part, Stop, Tokens, arguments, safe_id};
+use crate::wire::sse::PING;
 
 /// Writes the events of one stream.
 #[derive(Clone, Debug)]
@@ -65,6 +66,7 @@ impl StreamWriter {
                 }
             }
             Event::Close => self.close(out),
+            Event::Ping => out.extend_from_slice(PING),
             Event::Tokens(tokens) => self.tokens.merge(tokens),
             Event::Stop(stop) => self.stop = stop,
             Event::End => {

@@ -84,10 +84,11 @@ impl UsageSink for Settle {
 fn settlement(report: &UsageReport, is_seen: bool) -> Settlement {
     let usage = &report.usage;
     match report.outcome {
-        Outcome::Completed if !usage.estimated => Settlement::Used(usage.total),
+        // Also of an answer that nobody can read: the provider has counted it.
+        Outcome::Completed | Outcome::Truncated if !usage.estimated => Settlement::Used(usage.total),
         Outcome::NotServed => Settlement::NotServed,
         // The prompt as it was estimated and what was seen of the answer: who leaves a stream early pays what was generated.
-        Outcome::Aborted if is_seen && report.call.stream && usage.output > 0 => {
+        Outcome::Aborted if is_seen && report.call.stream && !report.call.unseen => {
             Settlement::Used(usage.total)
         }
         // An estimate of less may raise the charge and never lowers it: of a whole answer it lacks the reasoning that nobody
@@ -116,7 +117,7 @@ impl Answers {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Method, StatusCode};
+    use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
     use nantian_ai::{
         Surface,
         usage::{End, Meter},
@@ -137,6 +138,26 @@ mod tests {
         meter.begin(StatusCode::OK, &headers);
         meter.push(reply.as_bytes());
         (facts, meter.report(end))
+    }
+
+    /// What is reported of a stream of Claude's.
+    fn claudes(stream: &str, end: End) -> UsageReport {
+        let surface = Surface::detect(&Method::POST, "/v1/messages", &HeaderMap::new()).unwrap();
+        let facts = RequestFacts::read(&surface, b"{}").unwrap();
+        let mut meter = Meter::new(surface, &facts);
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, "text/event-stream".parse().unwrap())]);
+        meter.begin(StatusCode::OK, &headers);
+        meter.push(stream.as_bytes());
+        meter.report(end)
+    }
+
+    #[test]
+    fn an_answer_that_fails_costs_what_its_provider_has_counted() {
+        const FAILED: &str = "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9}}}\n\n\
+            data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":900}}\n\n\
+            data: {\"type\":\"error\",\"error\":{}}\n\n";
+        let report = claudes(FAILED, End::Finished);
+        assert_eq!((report.outcome, settlement(&report, true)), (Outcome::Truncated, Settlement::Used(909)));
     }
 
     #[test]
@@ -160,6 +181,27 @@ mod tests {
         }
         let (_, report) = report("{}", "application/json", COUNTED, End::Finished);
         assert_eq!(settlement(&report, false), Settlement::Used(9009));
+    }
+
+    #[test]
+    fn whoever_leaves_a_stream_that_has_shown_nothing_of_what_it_costs_pays_what_was_reserved() {
+        const START: &str = "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9,\"output_tokens\":1}}}\n\n\
+            data: {\"type\":\"ping\"}\n\n";
+        const BEGUN: &str = "data: {\"type\":\"content_block_start\",\"content_block\":{\"type\":\"thinking\",\"thinking\":\"\"}}\n\n";
+        const SHOWN: &str = "data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"thinking_delta\",\"thinking\":\"Hm\"}}\n\n";
+        const TEXT: &str = "data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"four score\"}}\n\n";
+        for (stream, is_seen) in [
+            (START.to_owned(), false),
+            (format!("{START}{BEGUN}"), false),
+            (format!("{START}{TEXT}"), true),
+            (format!("{START}{BEGUN}{SHOWN}{TEXT}"), true),
+            // Nothing of the reasoning was shown, or of the first piece of two.
+            (format!("{START}{BEGUN}{TEXT}"), false),
+            (format!("{START}{BEGUN}{BEGUN}{SHOWN}{TEXT}"), false),
+        ] {
+            let settled = settlement(&claudes(&stream, End::Dropped), true);
+            assert_eq!(matches!(settled, Settlement::Used(_)), is_seen, "{stream}: {settled:?}");
+        }
     }
 
     #[test]

@@ -20,7 +20,8 @@ use futures_util::FutureExt as _;
 use http::{Extensions, Request, Response, StatusCode};
 use nantian_lb::Balancer;
 use nantian_wasm::{
-    Allocation, BodyError, Cause, Engine, EngineConfig, EngineError, Plugin, StreamInfo, WasmLayer,
+    Allocation, BodyError, Cause, DefaultResponder, Engine, EngineConfig, EngineError, Failure, Plugin,
+    Responder as _, StreamInfo, WasmLayer,
 };
 use tokio::time::sleep_until;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
@@ -31,7 +32,7 @@ use crate::{
     fetch::{Fetched, ModuleKey, Modules},
     ir::{self, BackendId, PluginSource, PolicyId},
     listen::RequestInfo,
-    respond,
+    respond::{self, OwnWords},
     runtime::CallThread,
     translate::conditions::Reason,
     upstream::{ClientConfig, Destination},
@@ -267,7 +268,8 @@ impl WasmPlugins {
         let wants_address = plugins.iter().any(Plugin::reads_properties_of_responses);
         (!plugins.is_empty()).then(|| {
             let place = PluginPlace { wants_address, ..place };
-            Plugins::Run(WasmLayer::new(plugins).with_stream_info(move |known| place.tell(known)))
+            let layer = WasmLayer::new(plugins).with_stream_info(move |known| place.tell(known));
+            Plugins::Run(layer.with_responder(refuse as Refusing))
         })
     }
 }
@@ -287,7 +289,7 @@ fn invalid(message: impl Into<String>) -> NotRunning {
 #[non_exhaustive]
 pub enum Plugins {
     /// They run in this order.
-    Run(WasmLayer),
+    Run(WasmLayer<Refusing>),
     /// One that fails closed cannot be had: nothing passes.
     Missing,
 }
@@ -327,6 +329,21 @@ where
             })),
         }
     }
+}
+
+/// How streams are refused.
+type Refusing = fn(&Failure) -> Response<Bytes>;
+
+/// What Envoy says, with words for whoever has to say more than nothing.
+fn refuse(failure: &Failure) -> Response<Bytes> {
+    let mut response = DefaultResponder::default().respond(failure);
+    let words = match std::str::from_utf8(response.body()) {
+        Ok("") | Err(_) => "a plugin of this route has failed",
+        Ok(words) => words,
+    };
+    let words = OwnWords(words.into());
+    response.extensions_mut().insert(words);
+    response
 }
 
 /// Whether a body breaks off because a plugin has closed its stream.
