@@ -10,6 +10,7 @@ const WORD: u32 = 56;
 /// What the last word of a value has beside the number of its bytes.
 const LAST: u64 = 8;
 const PRIME_BITS: u32 = 61;
+const UNUSED: u32 = u64::BITS - PRIME_BITS;
 const POINT_BITS: u32 = 60;
 
 /// A hash on its way, under a secret.
@@ -20,7 +21,7 @@ pub(crate) struct Poly {
     sum: u64,
 }
 
-/// Where a polynomial is evaluated: 1 to 2^60.
+/// Where a polynomial is evaluated: 1 to 2^60, times 8, so that the bits of a product above the prime's are its upper half.
 #[derive(Clone, Copy)]
 pub(crate) struct Point(u64);
 
@@ -28,7 +29,7 @@ pub(crate) struct Point(u64);
 
 impl Point {
     pub(crate) const fn new(secret: u64) -> Self {
-        Self((secret >> (u64::BITS - POINT_BITS)) + 1)
+        Self(((secret >> (u64::BITS - POINT_BITS)) + 1) << UNUSED)
     }
 }
 
@@ -75,9 +76,9 @@ impl Poly {
     /// Adds a word of [`POINT_BITS`] bits.
     #[inline]
     fn word(&mut self, word: u64) {
-        // Less than 2^63 times 2^60 at most, so that both parts together stay below 3 × 2^61.
+        // Less than 2^63 times 2^63 at most, so that both parts together stay below 3 × 2^61.
         let product = u128::from(self.sum + word) * u128::from(self.point.0);
-        self.sum = (low(product) & mask(PRIME_BITS)) + low(product >> PRIME_BITS);
+        self.sum = (low(product) >> UNUSED) + low(product >> u64::BITS);
     }
 
     /// The hash.
