@@ -16,6 +16,8 @@ use crate::policy::Limit;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
     item: u64,
+    /// Items that a full bucket holds, and their units.
+    most: u64,
     capacity: u64,
     /// Units that pass in one window, and what a bucket can owe beyond its capacity. Less than twice the window.
     speed: u64,
@@ -42,8 +44,9 @@ impl Rate {
         let max = limit.max().clamp(1, window);
         let item = window.div_ceil(max);
         let speed = max.saturating_mul(item);
-        let capacity = limit.capacity().max(1).saturating_mul(item);
-        Self { item, capacity, speed, window, surplus: fraction(speed - window, window) }
+        let most = limit.capacity().max(1);
+        let surplus = fraction(speed - window, window);
+        Self { item, most, capacity: most.saturating_mul(item), speed, window, surplus }
     }
 
     /// `now` in units: `floor(now × speed / window)`, without a division.
@@ -77,8 +80,9 @@ impl Rate {
     }
 
     /// Items that a charge of `cost` takes: the cost, or a whole bucket if it is larger.
+    #[inline]
     pub(crate) fn reserved(&self, cost: u64) -> u64 {
-        cost.min(self.capacity / self.item)
+        cost.min(self.most)
     }
 
     /// Takes `items` more, into debt if need be, up to one window of debt.
@@ -132,7 +136,7 @@ impl Rate {
 
     #[inline]
     fn charged(&self, cost: u64) -> u64 {
-        cost.saturating_mul(self.item).min(self.capacity)
+        self.reserved(cost) * self.item
     }
 
     /// The first instant whose tick is at least `tick`.

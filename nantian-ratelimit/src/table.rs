@@ -6,7 +6,7 @@
 //!
 //! However full the table is, seven of eight keys are in the near bucket of the largest segment, which is one line for keys with
 //! one limit. All its tags are compared before anything branches, so that a processor foresees the way of a decision and begins
-//! the next ones while this one waits for memory.
+//! the next ones while this one waits for memory. A segment is one piece for all shards, so that this line is found in few steps.
 //!
 //! Finding a slot and changing its cells takes no lock. Giving a slot to a key takes the mutex of its shard, which is
 //! what makes keys unique. A slot changes hands only while all its cells are [`SEALED`]. Sealing is one atomic step per
@@ -33,18 +33,21 @@ const KEYS_IN_SHARD: usize = 256;
 
 /// A fixed number of slots, spread over shards. `T` is what a shard's mutex guards besides.
 pub(crate) struct Table<T> {
-    shards: Box<[Shard<T>]>,
+    /// How many segments there are.
+    made: AtomicUsize,
+    /// The smallest first. Not on the heap, where finding them would be one more step.
+    segments: [OnceLock<Segment>; MAX_SEGMENTS],
+    /// Buckets of a shard in each segment.
+    sizes: Box<[usize]>,
     /// Words of a slot: 2, 4 or 8.
     width: usize,
-    /// Buckets in each segment, the same in all shards.
-    sizes: Box<[usize]>,
+    shards: Box<[Shard<T>]>,
 }
 
 /// The right to give the slots of one shard to keys.
 pub(crate) struct Exclusive<'t, T> {
-    shard: &'t Shard<T>,
-    sizes: &'t [usize],
-    width: usize,
+    table: &'t Table<T>,
+    position: usize,
     pub(crate) state: MutexGuard<'t, T>,
 }
 
@@ -53,17 +56,18 @@ pub(crate) struct Exclusive<'t, T> {
 pub(crate) struct Slot<'t>(&'t [AtomicU64]);
 
 struct Shard<T> {
-    /// Segments in use.
+    /// Segments in which it has keys.
     used: AtomicUsize,
-    /// The smallest first. Not on the heap, where finding them would be one more step.
-    segments: [OnceLock<Segment>; MAX_SEGMENTS],
     /// The slot of the keys that found none.
     shared: [AtomicU64; LINE],
     state: Mutex<T>,
 }
 
 struct Segment {
+    /// Those of the first shard first.
     lines: Box<[Line]>,
+    /// Buckets of a shard.
+    share: usize,
 }
 
 /// What the processor fetches at once.
@@ -79,19 +83,32 @@ impl<T> Table<T> {
         let width = (cells + 1).next_power_of_two().clamp(2, LINE);
         // The smaller segments have a fifteenth more.
         let largest = (keys.saturating_mul(11) / 8).div_ceil(shards).div_ceil(SLOTS_IN_BUCKET);
-        let sizes = segment_sizes(largest.max(1));
-        Self { shards: (0..shards).map(|_| Shard::new(width, state())).collect(), width, sizes }
+        let mut shard =
+            || Shard { used: AtomicUsize::new(0), shared: vacant(width), state: Mutex::new(state()) };
+        Self {
+            made: AtomicUsize::new(0),
+            segments: std::array::from_fn(|_| OnceLock::new()),
+            sizes: segment_sizes(largest.max(1)),
+            width,
+            shards: (0..shards).map(|_| shard()).collect(),
+        }
     }
 
-    /// The slot of `key`, if it is where most are: in the near bucket, of `LINES` lines, of the largest segment.
+    /// The slot of `key`, if it is where most are, or another's: in the near bucket, of `LINES` lines, of the largest segment.
     #[inline]
     pub(crate) fn find_near<const LINES: usize>(&self, key: Key) -> Option<Slot<'_>> {
-        self.shards.get(self.position(key))?.largest()?.find_near::<LINES>(key.tag)
+        let largest = self.made.load(Ordering::Acquire).wrapping_sub(1);
+        self.segments.get(largest)?.get()?.find_near::<LINES>(key.tag)
     }
 
     /// The slot of `key`. `None` may mean that it is being given one right now: [`Table::lock`] tells.
     pub(crate) fn find(&self, key: Key) -> Option<Slot<'_>> {
-        self.shard(self.position(key)).find(key, self.width)
+        let mut segments = self.segments(self.position(key));
+        match self.width {
+            2 => segments.find_map(|segment| segment.find::<1>(key.tag)),
+            4 => segments.find_map(|segment| segment.find::<2>(key.tag)),
+            _ => segments.find_map(|segment| segment.find::<4>(key.tag)),
+        }
     }
 
     /// The number of shards.
@@ -100,29 +117,36 @@ impl<T> Table<T> {
     }
 
     /// The position of the shard of `key`.
-    #[inline]
     pub(crate) fn position(&self, key: Key) -> usize {
-        // Of the bits that choose the near bucket those that decide least: it is to be even within a shard. The number of shards is
-        // a power of two.
-        usize::try_from(key.tag >> 32 & (self.shards.len() as u64 - 1)).unwrap_or(0)
+        choose(near(key.tag), self.shards.len())
     }
 
     /// The right to give out the slots of the shard at `position`.
     pub(crate) fn lock(&self, position: usize) -> Exclusive<'_, T> {
-        let shard = self.shard(position);
-        Exclusive { shard, sizes: &self.sizes, width: self.width, state: lock(&shard.state) }
+        Exclusive { table: self, position, state: lock(&self.shard(position).state) }
     }
 
     /// All slots that keys have.
     pub(crate) fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
-        self.shards.iter().flat_map(|shard| shard.slots(self.width))
+        (0..self.shards()).flat_map(|position| self.slots_of(position))
+    }
+
+    /// The slots that keys of the shard at `position` have.
+    fn slots_of(&self, position: usize) -> impl Iterator<Item = Slot<'_>> {
+        let lines = self.segments(position).flat_map(move |segment| segment.part(position, self.width));
+        slots(lines, self.width).filter(|slot| !slot.is_empty())
+    }
+
+    /// The segments in which the shard at `position` has keys, largest first: most keys are there.
+    fn segments(&self, position: usize) -> impl Iterator<Item = &Segment> {
+        let used = self.shard(position).used.load(Ordering::Acquire);
+        self.segments.get(..used).unwrap_or_default().iter().rev().filter_map(OnceLock::get)
     }
 
     #[expect(
         clippy::indexing_slicing,
         reason = "positions come from Table::position or count up to Table::shards"
     )]
-    #[inline]
     fn shard(&self, position: usize) -> &Shard<T> {
         &self.shards[position]
     }
@@ -147,17 +171,17 @@ fn choose(hash: u64, count: usize) -> usize {
 impl<'t, T> Exclusive<'t, T> {
     /// The slot of `key`.
     pub(crate) fn find(&self, key: Key) -> Option<Slot<'t>> {
-        self.shard.find(key, self.width)
+        self.table.find(key)
     }
 
     /// The slot that keys without a slot share.
     pub(crate) fn shared(&self) -> Slot<'t> {
-        Slot(&self.shard.shared)
+        Slot(&self.shard().shared)
     }
 
     /// All slots that keys have, without the shared one.
     pub(crate) fn slots(&self) -> impl Iterator<Item = Slot<'t>> + use<'t, T> {
-        self.shard.slots(self.width)
+        self.table.slots_of(self.position)
     }
 
     /// Gives `key`, which has none, a slot with these cells. `spent(position, value)` tells whether a cell may be
@@ -168,11 +192,15 @@ impl<'t, T> Exclusive<'t, T> {
         cells: &[u64],
         spent: impl Fn(usize, u64) -> bool,
     ) -> Option<Slot<'t>> {
+        // Keys are looked for in the largest segment first, whichever shard it was made for.
+        while self.shard().used.load(Ordering::Acquire) < self.table.made.load(Ordering::Acquire) {
+            self.grow(cells.len(), &spent)?;
+        }
         let vacant = |slot: &Slot<'t>| slot.is_empty() || slot.seal(cells.len(), &spent);
         loop {
-            let mut segments = self.shard.segments();
-            if let Some(slot) = segments.find_map(|segment| segment.choices(key.tag, self.width).find(vacant))
-            {
+            let mut segments = self.table.segments(self.position);
+            let width = self.table.width;
+            if let Some(slot) = segments.find_map(|segment| segment.choices(key.tag, width).find(vacant)) {
                 slot.install(key.tag, cells);
                 return Some(slot);
             }
@@ -180,15 +208,16 @@ impl<'t, T> Exclusive<'t, T> {
         }
     }
 
-    /// Adds a segment, if there may be one more, and moves the keys in use there.
+    /// Moves the keys in use to one more segment, which is made unless another shard has it already. `None` if there are all.
     fn grow(&self, cells: usize, spent: impl Fn(usize, u64) -> bool) -> Option<()> {
-        let used = self.shard.used.load(Ordering::Acquire);
-        let (segment, size) = (self.shard.segments.get(used)?, self.sizes.get(used)?);
-        let segment = segment.get_or_init(|| Segment::new(*size, self.width));
+        let table = self.table;
+        let used = self.shard().used.load(Ordering::Acquire);
+        let (segment, share) = (table.segments.get(used)?, table.sizes.get(used)?);
+        let segment = segment.get_or_init(|| Segment::new(*share, table.shards(), table.width));
         for slot in self.slots() {
             if slot.seal(cells, &spent) {
                 slot.abandon();
-            } else if let Some(free) = segment.choices(slot.tag(), self.width).find(Slot::is_empty) {
+            } else if let Some(free) = segment.choices(slot.tag(), table.width).find(Slot::is_empty) {
                 let mut values = [SEALED; LINE];
                 for (value, cell) in values.iter_mut().zip(slot.cells()).take(cells) {
                     *value = Slot::take(cell);
@@ -197,91 +226,71 @@ impl<'t, T> Exclusive<'t, T> {
                 slot.abandon();
             }
         }
-        self.shard.used.store(used + 1, Ordering::Release);
+        self.shard().used.store(used + 1, Ordering::Release);
+        table.made.fetch_max(used + 1, Ordering::AcqRel);
         Some(())
     }
-}
 
-// === impl Shard ===
-
-impl<T> Shard<T> {
-    fn new(width: usize, state: T) -> Self {
-        Self {
-            used: AtomicUsize::new(0),
-            segments: std::array::from_fn(|_| OnceLock::new()),
-            shared: vacant(width),
-            state: Mutex::new(state),
-        }
-    }
-
-    fn find(&self, key: Key, width: usize) -> Option<Slot<'_>> {
-        match width {
-            2 => self.segments().find_map(|segment| segment.find::<1>(key.tag)),
-            4 => self.segments().find_map(|segment| segment.find::<2>(key.tag)),
-            _ => self.segments().find_map(|segment| segment.find::<4>(key.tag)),
-        }
-    }
-
-    #[inline]
-    fn largest(&self) -> Option<&Segment> {
-        let used = self.used.load(Ordering::Acquire);
-        self.segments.get(used.wrapping_sub(1))?.get()
-    }
-
-    /// The segments in use, largest first: most keys are there.
-    fn segments(&self) -> impl Iterator<Item = &Segment> {
-        let used = self.used.load(Ordering::Acquire);
-        self.segments.get(..used).unwrap_or_default().iter().rev().filter_map(OnceLock::get)
-    }
-
-    fn slots(&self, width: usize) -> impl Iterator<Item = Slot<'_>> {
-        self.segments().flat_map(move |segment| slots(&segment.lines, width)).filter(|slot| !slot.is_empty())
+    fn shard(&self) -> &'t Shard<T> {
+        self.table.shard(self.position)
     }
 }
 
 // === impl Segment ===
 
 impl Segment {
-    fn new(buckets: usize, width: usize) -> Self {
-        Self { lines: (0..buckets * lines(width)).map(|_| Line(vacant(width))).collect() }
+    fn new(share: usize, shards: usize, width: usize) -> Self {
+        let lines = (0..share * shards * lines(width)).map(|_| Line(vacant(width)));
+        Self { lines: lines.collect(), share }
     }
 
     /// The slot of `tag`, in buckets of `LINES` lines.
     fn find<const LINES: usize>(&self, tag: u64) -> Option<Slot<'_>> {
-        self.find_near::<LINES>(tag).or_else(|| self.find_in::<LINES>(far(tag), tag))
+        let (buckets, _) = self.lines.as_chunks::<LINES>();
+        let choices = self.positions(tag, buckets.len()).into_iter();
+        choices.filter_map(|position| find_in(buckets.get(position)?, tag)).find(|slot| slot.belongs_to(tag))
     }
 
     #[inline]
     fn find_near<const LINES: usize>(&self, tag: u64) -> Option<Slot<'_>> {
-        self.find_in::<LINES>(near(tag), tag)
-    }
-
-    /// The slot of `tag` in the bucket that `hash` chooses. Compares all tags before it branches: which slot it is cannot be
-    /// foreseen, that it is here can.
-    #[inline]
-    fn find_in<const LINES: usize>(&self, hash: u64, tag: u64) -> Option<Slot<'_>> {
         let (buckets, _) = self.lines.as_chunks::<LINES>();
-        let bucket = buckets.get(choose(hash, buckets.len()))?;
-        let width = LINES * LINE / SLOTS_IN_BUCKET;
-        let slot = |position: usize| {
-            let (line, word) = (position * width / LINE, position * width % LINE);
-            bucket.get(line)?.0.get(word..word + width).map(Slot)
-        };
-        let mut found = SLOTS_IN_BUCKET;
-        for position in 0..SLOTS_IN_BUCKET {
-            let is_tag = slot(position).is_some_and(|slot| slot.belongs_to(tag));
-            found = if is_tag { position } else { found };
-        }
-        slot(found)
+        find_in(buckets.get(choose(near(tag), buckets.len()))?, tag)
     }
 
     /// The slots that a tag may have, of `width` words, in the order in which they are tried.
     fn choices(&self, tag: u64, width: usize) -> impl Iterator<Item = Slot<'_>> {
-        [near(tag), far(tag)].into_iter().flat_map(move |hash| {
-            let mut buckets = self.lines.chunks_exact(lines(width));
-            slots(buckets.nth(choose(hash, buckets.len())).unwrap_or_default(), width)
-        })
+        let buckets = self.lines.chunks_exact(lines(width));
+        let positions = self.positions(tag, buckets.len()).into_iter();
+        slots(positions.filter_map(move |position| buckets.clone().nth(position)).flatten(), width)
     }
+
+    /// The near bucket of `tag` and the far one, of `count`.
+    fn positions(&self, tag: u64, count: usize) -> [usize; 2] {
+        let near = choose(near(tag), count);
+        [near, near - near % self.share + choose(far(tag), self.share)]
+    }
+
+    /// The lines of the shard at `position`.
+    fn part(&self, position: usize, width: usize) -> &[Line] {
+        self.lines.chunks_exact(self.share * lines(width)).nth(position).unwrap_or_default()
+    }
+}
+
+/// The slot of `tag` in a bucket, or another one if it is not there. Compares all tags before it branches: which slot it is cannot
+/// be foreseen, that it is here can.
+#[inline]
+fn find_in<const LINES: usize>(bucket: &[Line; LINES], tag: u64) -> Option<Slot<'_>> {
+    let width = LINES * LINE / SLOTS_IN_BUCKET;
+    let slot = |position: usize| {
+        let (line, word) = (position * width / LINE, position * width % LINE);
+        bucket.get(line)?.0.get(word..word + width).map(Slot)
+    };
+    let mut found = slot(0);
+    for position in 1..SLOTS_IN_BUCKET {
+        let is_tag = slot(position).is_some_and(|slot| slot.belongs_to(tag));
+        found = if is_tag { slot(position) } else { found };
+    }
+    found
 }
 
 /// What chooses the bucket that is looked at first.
@@ -289,7 +298,7 @@ const fn near(tag: u64) -> u64 {
     tag
 }
 
-/// What chooses the other bucket; in a small segment it may be the same.
+/// What chooses the other bucket in the part of the same shard; in a small segment it may be the same.
 const fn far(tag: u64) -> u64 {
     tag.rotate_left(32)
 }
@@ -299,8 +308,8 @@ const fn lines(width: usize) -> usize {
     width * SLOTS_IN_BUCKET / LINE
 }
 
-fn slots(lines: &[Line], width: usize) -> impl Iterator<Item = Slot<'_>> {
-    lines.iter().flat_map(move |line| line.0.chunks_exact(width)).map(Slot)
+fn slots<'t>(lines: impl Iterator<Item = &'t Line>, width: usize) -> impl Iterator<Item = Slot<'t>> {
+    lines.flat_map(move |line| line.0.chunks_exact(width)).map(Slot)
 }
 
 /// Words of slots that nobody has.
