@@ -3,7 +3,7 @@
 mod place;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::header::HeaderMap;
@@ -36,8 +36,6 @@ pub struct Target {
     calibration: Arc<Calibration>,
     /// The provider refuses the wish of its dialect.
     forgoes_wish: Arc<AtomicBool>,
-    /// The most tokens of an answer that the provider has named; the largest number if it has named none.
-    most_output: Arc<AtomicU64>,
     model_json: String,
 }
 
@@ -152,7 +150,6 @@ impl Target {
             budget: Arc::new(RetryBudget::new(config.retry.budget)),
             calibration: Arc::default(),
             forgoes_wish: Arc::default(),
-            most_output: Arc::new(AtomicU64::new(u64::MAX)),
             model_json: serde_json::Value::from(config.model.as_str()).to_string(),
             dialect,
             endpoint,
@@ -264,18 +261,6 @@ impl Target {
     pub(crate) fn forgo_wish(&self, wish: Wish) {
         if !self.forgoes_wish.swap(true, Ordering::Relaxed) {
             tracing::info!(target = self.name(), "{}", wish.farewell());
-        }
-    }
-
-    /// The most tokens of an answer, as far as the provider has named it.
-    pub(crate) fn most_output(&self) -> u64 {
-        self.most_output.load(Ordering::Relaxed)
-    }
-
-    /// Notes what the provider has named.
-    pub(crate) fn note_most_output(&self, tokens: u64) {
-        if self.most_output.swap(tokens, Ordering::Relaxed) != tokens {
-            tracing::info!(target = self.name(), tokens, "the model writes no longer answers");
         }
     }
 

@@ -8,7 +8,7 @@ use http_body::Body;
 
 use super::{Asking, Call};
 use crate::attempt::{Answer, Failed, Step, is_json};
-use crate::ceiling::Ceiling;
+use crate::ceiling::most_allowed;
 use crate::codec::fault::is_refused_credential;
 use crate::error::{BoxError, Error};
 use crate::outbound::{Prepared, Way};
@@ -68,7 +68,7 @@ impl<K: UsageSink> Call<K> {
             self.withdraw(wish);
             return Step::Again(Duration::ZERO);
         }
-        if self.lowers(target, status, &said) {
+        if self.lowers(status, &said) {
             return Step::Again(Duration::ZERO);
         }
         let fault = target.dialect().decode_fault(status, &said);
@@ -94,18 +94,13 @@ impl<K: UsageSink> Call<K> {
     }
 
     /// Asks for as many tokens as the provider allows, if it says so and has been asked for more; once, as that is no retry.
-    fn lowers(&mut self, target: &Target, status: StatusCode, said: &[u8]) -> bool {
-        let Some(ceiling) = Ceiling::in_refusal(status, said) else { return false };
-        let (Some(most), Some(prepared), false) = (ceiling.tokens(), &mut self.prepared, self.lowered) else {
-            return false;
-        };
+    fn lowers(&mut self, status: StatusCode, said: &[u8]) -> bool {
+        let Some(most) = most_allowed(status, said) else { return false };
+        let (Some(prepared), false) = (&mut self.prepared, self.lowered) else { return false };
         self.lowered = prepared.lower(most);
         if self.lowered {
             self.way = prepared.way().clone();
             self.metering.note_losses(prepared.losses());
-            if let Ceiling::OfModel(most) = ceiling {
-                target.note_most_output(most);
-            }
         }
         self.lowered
     }

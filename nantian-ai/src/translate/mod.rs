@@ -311,11 +311,6 @@ fn say_chat(
     let (mut request, mut losses) = client.decode_request(body)?;
     request.betas = named_in(headers, ANTHROPIC_BETA).map(str::to_owned).collect();
     target.model().clone_into(&mut request.model);
-    let most = target.most_output();
-    if request.max_output.is_some_and(|asked| asked > most) {
-        request.max_output = Some(most);
-        losses.add("max_tokens");
-    }
     let names = ToolNames::adapt(&mut request);
     let (body, more) = target.dialect().encode_request(&request, &target.config().provider)?;
     losses.extend(more);

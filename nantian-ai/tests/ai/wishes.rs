@@ -189,21 +189,27 @@ fn refused(message: &str) -> http::Response<crate::support::Body> {
 #[tokio::test]
 async fn a_limit_that_a_model_does_not_have_is_lowered_to_its_own_and_named() {
     const TOO_LARGE: &str = "max_tokens is too large: 32000. This model supports at most 16384 completion tokens, whereas you provided 32000.";
+    let upstream = Upstream::new().replies(refused(TOO_LARGE)).replies(reply(200, OF_OPENAI));
+    let (head, body) = send(layer(openai()), &upstream, agent(&[])).await;
+    assert_eq!(
+        (head.status.as_u16(), &head.headers["x-nantian-dropped"]),
+        (200, &HeaderValue::from_static("max_tokens")),
+        "{body}"
+    );
+    assert_eq!(head.extensions.get::<Attempts>(), Some(&Attempts(2)));
+    assert_eq!(asked(&upstream, "/max_tokens"), [json!(32_000), json!(16_384)]);
+}
+
+#[tokio::test]
+async fn a_refusal_that_quotes_one_client_lowers_no_limit_of_another_one() {
+    const QUOTED: &str = "Invalid schema for function 'f': 'max_tokens supports at most 1 token' is not valid under any of the given schemas.";
     let layer = layer(openai());
-    let upstream = Upstream::new()
-        .replies(refused(TOO_LARGE))
-        .replies(reply(200, OF_OPENAI))
-        .replies(reply(200, OF_OPENAI));
-    for attempts in [2, 1] {
-        let (head, body) = send(layer.clone(), &upstream, agent(&[])).await;
-        assert_eq!(
-            (head.status.as_u16(), &head.headers["x-nantian-dropped"]),
-            (200, &HeaderValue::from_static("max_tokens")),
-            "{body}"
-        );
-        assert_eq!(head.extensions.get::<Attempts>(), Some(&Attempts(attempts)));
-    }
-    assert_eq!(asked(&upstream, "/max_tokens"), [json!(32_000), json!(16_384), json!(16_384)]);
+    let upstream =
+        Upstream::new().replies(refused(QUOTED)).replies(refused(QUOTED)).replies(reply(200, OF_OPENAI));
+    assert_eq!(send(layer.clone(), &upstream, agent(&[])).await.0.status, 400);
+    let (head, body) = send(layer, &upstream, agent(&[])).await;
+    assert!(head.status == 200 && !head.headers.contains_key("x-nantian-dropped"), "{body}");
+    assert_eq!(asked(&upstream, "/max_tokens").last(), Some(&json!(32_000)));
 }
 
 #[tokio::test]
