@@ -1,11 +1,13 @@
 //! What a proxy wants to know about a request before it is sent.
 
 use http::header::{CONTENT_LENGTH, HeaderMap};
+use serde::de::IgnoredAny;
 
 use crate::dialect::{Dialect, Operation, Surface};
 use crate::edit::Object;
 use crate::error::Error;
 use crate::estimate::estimate_tokens;
+use crate::lookalike;
 
 /// Bytes of an average request body for each token.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -34,9 +36,9 @@ pub struct RequestFacts {
     /// Whether the client wants a stream.
     pub stream: bool,
     /// The most tokens that one answer may have, as the client limits it; zero for operations that
-    /// generate nothing.
+    /// generate nothing. `None` also for what some provider takes for no limit, such as 0.
     pub max_tokens: Option<u64>,
-    /// How many answers are asked for.
+    /// How many answers are generated.
     pub choices: u64,
     /// The input tokens, as [`estimate_tokens`] counts them, and for a request to a [`Target`](crate::Target) as its
     /// [`Calibration`](crate::Calibration) corrects that; zero for operations that spend none.
@@ -88,24 +90,59 @@ impl RequestFacts {
 
 /// OpenAI's other dialects and those of others give one answer, whatever they are told.
 fn choices(surface: &Surface, object: &Object<'_>) -> u64 {
-    match surface.dialect() {
-        Dialect::OpenAi => object.number("n").unwrap_or(1),
+    if surface.dialect() != Dialect::OpenAi {
+        return 1;
+    }
+    let shown = count(object, "n");
+    match surface.operation() {
+        Operation::Generate => {
+            let prompts = object.value("prompt").map_or(1, prompts);
+            shown.max(count(object, "best_of")).saturating_mul(prompts)
+        }
+        _ => shown,
+    }
+}
+
+/// At least 1. Servers in Python take `3.0` and `"3"` for 3, too.
+fn count(object: &Object<'_>, name: &str) -> u64 {
+    let number: Option<f64> = match object.text(name) {
+        Some(text) => text.trim().parse().ok(),
+        None => object.value(name).and_then(|value| serde_json::from_slice(value).ok()),
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "float casts saturate")]
+    number.map_or(1, |number| number as u64).max(1)
+}
+
+/// How many texts, or lists of tokens, there are; one list of tokens is one.
+fn prompts(json: &[u8]) -> u64 {
+    let first = json.strip_prefix(b"[").and_then(|list| list.trim_ascii_start().first());
+    match first {
+        // A vector of nothing takes no memory.
+        Some(b'"' | b'[') => serde_json::from_slice(json).map_or(1, |all: Vec<IgnoredAny>| all.len() as u64),
         _ => 1,
     }
 }
 
 fn max_tokens(dialect: Dialect, object: &Object<'_>) -> Option<u64> {
+    // A backend in Go may find a limit by another spelling.
+    if lookalike::any(object) {
+        return None;
+    }
     match dialect {
         Dialect::Bedrock | Dialect::Gemini => None,
-        Dialect::Ollama => {
-            let options = Object::parse(object.value("options")?).ok()?;
-            options.number("num_predict")
-        }
-        Dialect::Responses => object.number("max_output_tokens"),
-        Dialect::Anthropic => object.number("max_tokens"),
-        // Some providers obey the one, some the other.
-        Dialect::OpenAi => object.number("max_completion_tokens").max(object.number("max_tokens")),
+        Dialect::Ollama => most(&Object::parse(object.value("options")?).ok()?, &["num_predict"]),
+        Dialect::Responses => most(object, &["max_output_tokens"]),
+        Dialect::Anthropic => most(object, &["max_tokens"]),
+        // Some providers obey the one, some the other, and llama.cpp the last before all.
+        Dialect::OpenAi => most(object, &["max_completion_tokens", "max_tokens", "n_predict"]),
     }
+}
+
+/// The most that any of `names` allows. One that is no whole number above 0 may be no limit: Ollama takes 0 so, others -1.
+fn most(object: &Object<'_>, names: &[&str]) -> Option<u64> {
+    let given = names.iter().filter(|name| object.value(name).is_some_and(|value| value != b"null"));
+    let limits = given.map(|name| object.number(name).filter(|tokens| *tokens > 0));
+    limits.reduce(|most, limit| Some(most?.max(limit?))).flatten()
 }
 
 #[cfg(test)]
@@ -133,10 +170,39 @@ mod tests {
             ("/api/chat", r#"{"options":{"num_predict":11},"n":1000000}"#, Some(11)),
             ("/api/chat", r#"{"options":{"num_predict":11}}"#, Some(11)),
             ("/api/chat", r#"{"options":{"num_predict":-1}}"#, None),
+            // Who serves it may know no limit there, or another one.
+            ("/api/chat", r#"{"options":{"num_predict":0}}"#, None),
+            ("/v1/chat/completions", r#"{"max_tokens":0}"#, None),
+            ("/v1/chat/completions", r#"{"max_tokens":"9"}"#, None),
+            ("/v1/chat/completions", r#"{"max_completion_tokens":1,"max_tokens":-1}"#, None),
+            ("/v1/chat/completions", r#"{"max_completion_tokens":7,"max_tokens":null}"#, Some(7)),
+            ("/v1/chat/completions", r#"{"max_tokens":1,"n_predict":-1}"#, None),
+            ("/v1/chat/completions", r#"{"max_tokens":1,"n_predict":500}"#, Some(500)),
+            ("/v1/chat/completions", r#"{"max_tokens":1,"MAX_TOKENS":500}"#, None),
             ("/v1/chat/completions", "{}", None),
             ("/v1/embeddings", r#"{"input":"x"}"#, Some(0)),
         ] {
             assert_eq!(facts(path, body).max_output(), expected, "{path} {body}");
+        }
+    }
+
+    #[test]
+    fn every_answer_that_is_generated_counts() {
+        for (path, body, expected) in [
+            ("/v1/chat/completions", r#"{"n":3,"best_of":9,"prompt":["a","b"]}"#, 3),
+            ("/v1/chat/completions", r#"{"n":"50"}"#, 50),
+            ("/v1/chat/completions", r#"{"n":5e1}"#, 50),
+            ("/v1/chat/completions", r#"{"n":null}"#, 1),
+            ("/v1/chat/completions", r#"{"n":-3}"#, 1),
+            ("/v1/completions", r#"{"prompt":"a, b","n":2}"#, 2),
+            ("/v1/completions", r#"{"prompt":"a","n":2,"best_of":5}"#, 5),
+            ("/v1/completions", r#"{"prompt":[ "a", "b,c" ],"n":2}"#, 4),
+            ("/v1/completions", r#"{"prompt":[1,2,3]}"#, 1),
+            ("/v1/completions", r#"{"prompt":[[1,2],[3],[]],"best_of":2}"#, 6),
+            ("/v1/completions", r#"{"prompt":[]}"#, 1),
+            ("/v1/messages", r#"{"n":3}"#, 1),
+        ] {
+            assert_eq!(facts(path, body).choices, expected, "{path} {body}");
         }
     }
 

@@ -49,6 +49,11 @@ pub(crate) fn edits(object: &Object<'_>, losses: &mut Losses) -> Result<Vec<Edit
     Ok(cuts)
 }
 
+/// Whether some reader may find something else in a body than what has been read here.
+pub(crate) fn any(object: &Object<'_>) -> bool {
+    object.members().any(|(name, _)| resembles(name).is_some())
+}
+
 /// The name that another one looks like to some readers, and is not. `written` may hold escapes.
 fn resembles(written: &[u8]) -> Option<&'static str> {
     // Most names have none of what could make them so.

@@ -79,10 +79,7 @@ impl Expected {
     }
 
     fn output(&self, outputs: &OutputEstimate, facts: &RequestFacts) -> u64 {
-        match facts.max_output() {
-            Some(most) => outputs.expect(Some(most), self.bucket),
-            None => outputs.expect(None, self.bucket).saturating_mul(facts.choices.max(1)),
-        }
+        outputs.expect(facts.max_tokens, self.bucket).saturating_mul(facts.choices.max(1))
     }
 }
 
@@ -131,6 +128,21 @@ mod tests {
             let (tokens, learns) = estimated(&expected, path, body);
             assert_eq!(tokens, Some(estimate_tokens(body.as_bytes()) + output), "{body}");
             assert!(learns);
+        }
+    }
+
+    #[test]
+    fn every_answer_is_expected_to_be_as_long_as_one() {
+        let outputs = Arc::new(OutputEstimate::default());
+        (0..2000).for_each(|_| outputs.learn(1000, None));
+        let expected = Expected::new(Vec::new(), outputs, BUCKET);
+        for (path, body, answers) in [
+            ("/v1/chat/completions", r#"{"n":50}"#.to_owned(), 50),
+            ("/v1/chat/completions", r#"{"n":50,"max_tokens":1100}"#.to_owned(), 50),
+            ("/v1/completions", format!(r#"{{"prompt":[{}""],"max_tokens":5000}}"#, r#""","#.repeat(39)), 40),
+        ] {
+            let (tokens, _) = estimated(&expected, path, &body);
+            assert_eq!(tokens, Some(estimate_tokens(body.as_bytes()) + answers * 1000), "{body}");
         }
     }
 
