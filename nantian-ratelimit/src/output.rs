@@ -31,6 +31,8 @@ pub struct OutputEstimate {
     /// The longest answer, which fades with every one that is shorter.
     longest: AtomicU64,
     hides: AtomicBool,
+    /// An answer was longer than it might be.
+    exceeds: AtomicBool,
 }
 
 const LEARNT_BITS: u32 = 48;
@@ -57,6 +59,9 @@ const FIRST: u64 = 20;
 /// expected of an unknown model at least, but no more than the whole bucket.
 const LEAST_SHARE: u64 = 8;
 
+/// How much longer than it may be an answer is that counts in its own way what it may have: one in so many, and as many tokens.
+const SLACK: u64 = 16;
+
 /// How much of the longest answer an answer that is shorter makes forget: one in so many.
 const FADING: u64 = 4096;
 
@@ -70,22 +75,34 @@ const STEPS_UP: u64 = 19;
 
 impl OutputEstimate {
     /// Tokens to expect of an answer that may have `most`, or as many as it likes, where the smallest limit of tokens has a bucket
-    /// of so many.
+    /// of so many. Of a model that has given a longer answer than it might `most` is not believed.
     pub fn expect(&self, most: Option<u64>, bucket: u64) -> u64 {
         let (learnt, answers) = self.load();
         let expected = learnt.max(of_unknown(answers, bucket));
-        let allowed = most.unwrap_or_else(|| self.longest.load(Ordering::Relaxed).max(UNKNOWN).min(bucket));
-        let expected = expected.max(allowed / LEAST_SHARE);
-        most.map_or(expected, |most| expected.min(most))
+        let longest = || self.longest.load(Ordering::Relaxed).max(UNKNOWN).min(bucket);
+        match most {
+            // Nothing is generated.
+            Some(0) => 0,
+            Some(most) if self.exceeds.load(Ordering::Relaxed) => {
+                expected.max(longest().max(most) / LEAST_SHARE)
+            }
+            Some(most) => expected.max(most / LEAST_SHARE).min(most),
+            None => expected.max(longest() / LEAST_SHARE),
+        }
     }
 
     /// Takes note of an answer that had `output` tokens and might have had `most`.
     ///
-    /// One that ended where it had to says only that it would have been as long, or longer. Racing reports may lose one
+    /// One that ended where it had to says only that it would have been as long, or longer. One that went on says that
+    /// whoever serves the model does not obey all limits that are read here, or obeys another one. Racing reports may lose one
     /// another, which an estimate bears.
     pub fn learn(&self, output: u64, most: Option<u64>) {
         let (learnt, answers) = self.load();
-        let is_cut = most.is_some_and(|most| output >= most);
+        let exceeds = most.is_some_and(|most| output - output / SLACK > most.saturating_add(SLACK));
+        if exceeds {
+            self.exceeds.store(true, Ordering::Relaxed);
+        }
+        let is_cut = most.is_some_and(|most| output >= most) && !exceeds;
         if output == 0 || (is_cut && output <= learnt.max(UNKNOWN)) {
             return;
         }
@@ -208,6 +225,23 @@ mod tests {
         assert!((600..1000).contains(&outputs.expect(None, BUCKET)), "short answers take long to hide it");
     }
 
+    #[test]
+    fn limits_that_were_not_obeyed_are_not_believed_again() {
+        let outputs = OutputEstimate::default();
+        for _ in 0..1000 {
+            outputs.learn(300, None);
+            outputs.learn(11, Some(10));
+            outputs.learn(1050, Some(1000));
+        }
+        assert_eq!(outputs.expect(Some(1), BUCKET), 1, "some count the end of an answer, too");
+        outputs.learn(4000, Some(1));
+        let expected = outputs.expect(None, BUCKET);
+        assert!(expected >= 300);
+        assert_eq!(outputs.expect(Some(1), BUCKET), expected);
+        assert_eq!(outputs.expect(Some(16_000), BUCKET), 2000);
+        assert_eq!(outputs.expect(Some(0), BUCKET), 0, "a vector");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -224,7 +258,9 @@ mod tests {
                 let expected = outputs.expect(None, BUCKET);
                 let beyond = most.saturating_add(most / 13).saturating_add(STEPS_UP);
                 prop_assert!((least..=beyond).contains(&expected));
-                prop_assert!(outputs.expect(Some(7), BUCKET) <= 7);
+                let is_believed = !outputs.exceeds.load(Ordering::Relaxed);
+                let limit = if is_believed { 7 } else { beyond };
+                prop_assert!(outputs.expect(Some(7), BUCKET) <= limit);
             }
         }
     }
