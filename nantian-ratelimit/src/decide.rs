@@ -116,7 +116,7 @@ impl Decider {
             OnLimit::Queue(queue) => Some(queue),
             _ => None,
         };
-        let is_behind = queue.is_some() && self.lines().is_waiting(asking.line());
+        let is_behind = queue.is_some() && self.wants(&asking) && self.lines().is_waiting(asking.line());
         if !is_behind && let Some(outcome) = self.decide_at_once(&asking) {
             match (outcome, queue) {
                 (Outcome::Denied(denied), Some(queue)) if denied.retry_after().is_some() => {
@@ -222,8 +222,12 @@ impl Decider {
         }
     }
 
+    /// Whether it takes something of a limit, or looks whether something is left: all else passes those that wait.
+    fn wants(&self, asking: &Asking) -> bool {
+        asking.part == (Part::Opening { spends: true }) || self.charges(asking.cost)
+    }
+
     /// Whether some limit counts what is asked for.
-    #[cfg(feature = "redis")]
     fn charges(&self, cost: Cost) -> bool {
         self.policy().limits().iter().any(|limit| cost.of(limit.unit()) > 0)
     }

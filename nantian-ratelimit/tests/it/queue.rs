@@ -108,6 +108,27 @@ async fn whoever_comes_later_does_not_overtake() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_no_limit_counts_waits_behind_nobody() {
+    let limiter = limiter(Limit::tokens_per_minute(60), Queue::default().with_places(1, 1));
+    let service = service(&limiter);
+    let asking = |tokens: u64| {
+        let mut request = of("a");
+        request.extensions_mut().insert(EstimatedTokens(tokens));
+        request
+    };
+    assert_eq!(ask(&service, asking(60)).await, 200);
+    let mut chat = pin!(ask(&service, asking(20)));
+    assert!(chat.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let begun = Instant::now();
+    for _ in 0..200 {
+        assert_eq!(ask(&service, asking(0)).await, 200, "a page waits for no tokens");
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(ask(&service, asking(1)).await, 429, "the line is full");
+    assert_eq!(chat.await, 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_that_cannot_end_in_time_is_refused_at_once() {
     let queue = Queue::default().with_max_wait(Duration::from_secs(5));
     let limiter = limiter(Limit::tokens_per_minute(60), queue);
