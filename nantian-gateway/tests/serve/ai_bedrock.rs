@@ -14,14 +14,14 @@ use crate::support::{
 const MODEL: &str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0";
 const PATH: &str = "/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0";
 
-const REPLY: &str = r#"{"output":{"message":{"role":"assistant","content":[{"text":"hi"}]}},"stopReason":"end_turn","usage":{"inputTokens":9,"outputTokens":91,"totalTokens":100}}"#;
+const REPLY: &str = r#"{"output":{"message":{"role":"assistant","content":[{"text":"hi"}]}},"stopReason":"end_turn","usage":{"inputTokens":91,"outputTokens":9,"totalTokens":100}}"#;
 
 const EVENTS: [(&str, &str); 5] = [
     ("messageStart", r#"{"role":"assistant"}"#),
     ("contentBlockDelta", r#"{"contentBlockIndex":0,"delta":{"text":"hi"}}"#),
     ("contentBlockStop", r#"{"contentBlockIndex":0}"#),
     ("messageStop", r#"{"stopReason":"end_turn"}"#),
-    ("metadata", r#"{"usage":{"inputTokens":9,"outputTokens":91,"totalTokens":100}}"#),
+    ("metadata", r#"{"usage":{"inputTokens":91,"outputTokens":9,"totalTokens":100}}"#),
 ];
 
 /// Keys of an account.
