@@ -40,6 +40,8 @@ pub struct RequestFacts {
     pub max_tokens: Option<u64>,
     /// How many answers are generated.
     pub choices: u64,
+    /// The answer is made after its request has ended, for whoever fetches it later: `background` of Responses.
+    pub background: bool,
     /// The input tokens, as [`estimate_tokens`] counts them, and for a request to a [`Target`](crate::Target) as its
     /// [`Calibration`](crate::Calibration) corrects that; zero for operations that spend none.
     pub input_estimate: u64,
@@ -83,9 +85,15 @@ impl RequestFacts {
                 && object.flag("stream").unwrap_or_else(|| surface.streams_by_default()),
             max_tokens: if operation.generates() { max_tokens(surface.dialect(), object) } else { Some(0) },
             choices: choices(surface, object),
+            background: surface.dialect() == Dialect::Responses && says(object, "background"),
             input_estimate: if operation.spends() { estimate_tokens(body) } else { 0 },
         }
     }
+}
+
+/// Whether a member says anything but no.
+fn says(object: &Object<'_>, name: &str) -> bool {
+    object.value(name).is_some_and(|value| !matches!(value, b"null" | b"false"))
 }
 
 /// OpenAI's other dialects and those of others give one answer, whatever they are told.
@@ -203,6 +211,19 @@ mod tests {
             ("/v1/messages", r#"{"n":3}"#, 1),
         ] {
             assert_eq!(facts(path, body).choices, expected, "{path} {body}");
+        }
+    }
+
+    #[test]
+    fn responses_may_be_made_in_the_background() {
+        assert!(facts("/v1/responses", r#"{"background":true}"#).background);
+        for (path, body) in [
+            ("/v1/responses", "{}"),
+            ("/v1/responses", r#"{"background":false}"#),
+            ("/v1/responses", r#"{"background":null}"#),
+            ("/v1/chat/completions", r#"{"background":true}"#),
+        ] {
+            assert!(!facts(path, body).background, "{path} {body}");
         }
     }
 

@@ -9,7 +9,7 @@ use nantian_ai::{
 };
 use nantian_ratelimit::{OutputEstimate, ReservationHandle, Settlement};
 
-use crate::policy::rate_limit::Learns;
+use crate::policy::rate_limit::{Learns, unseen};
 
 /// The observer of Services: whoever reserved is told what was used.
 pub(super) fn settle(extensions: &Extensions, facts: &RequestFacts) -> Settle {
@@ -23,6 +23,8 @@ pub(super) struct Settle {
     /// What is known of the answers of whoever is asked.
     outputs: Option<Arc<OutputEstimate>>,
     asked: Answers,
+    /// What the answer may have, if nobody will see its end.
+    unseen: Option<u64>,
     /// The prompt was read, so that estimates of the usage count it.
     is_read: bool,
 }
@@ -49,6 +51,7 @@ impl Settle {
             reservation: extensions.get::<ReservationHandle>().cloned(),
             outputs,
             asked: Answers::of(facts),
+            unseen: unseen(facts),
             is_read: facts.operation.is_some(),
         }
     }
@@ -65,6 +68,9 @@ impl Settle {
     fn learn(&self, report: &UsageReport) -> Settlement {
         if let Some(outputs) = &self.outputs {
             self.asked.teach(outputs, report);
+        }
+        if let Some(most) = self.unseen.filter(|_| report.usage.estimated) {
+            return Settlement::AtLeast(report.usage.input.saturating_add(most));
         }
         let hides = self.outputs.as_ref().is_some_and(|outputs| outputs.hides());
         settlement(report, self.is_read && !hides)
@@ -130,7 +136,17 @@ mod tests {
     const LAST: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
 
     fn report(request: &str, content_type: &str, reply: &str, end: End) -> (RequestFacts, UsageReport) {
-        let surface = Surface::detect(&Method::POST, "/v1/chat/completions", &HeaderMap::new()).unwrap();
+        report_of("/v1/chat/completions", request, content_type, reply, end)
+    }
+
+    fn report_of(
+        path: &str,
+        request: &str,
+        content_type: &str,
+        reply: &str,
+        end: End,
+    ) -> (RequestFacts, UsageReport) {
+        let surface = Surface::detect(&Method::POST, path, &HeaderMap::new()).unwrap();
         let facts = RequestFacts::read(&surface, request.as_bytes()).unwrap();
         let mut meter = Meter::new(surface, &facts);
         let mut headers = HeaderMap::new();
@@ -202,6 +218,27 @@ mod tests {
             let settled = settlement(&claudes(&stream, End::Dropped), true);
             assert_eq!(matches!(settled, Settlement::Used(_)), is_seen, "{stream}: {settled:?}");
         }
+    }
+
+    #[test]
+    fn an_answer_in_the_background_is_paid_in_advance_unless_its_usage_is_told() {
+        const QUEUED: &str = r#"{"id":"resp_1","status":"queued","output":[],"usage":null}"#;
+        const CREATED: &str =
+            "data: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\",\"status\":\"queued\"}}\n\n";
+        const COUNTED: &str = r#"{"status":"completed","usage":{"input_tokens":9,"output_tokens":7,"total_tokens":16}}"#;
+        let settled = |request: &str, content_type: &str, reply: &str, end: End| {
+            let (facts, report) = report_of("/v1/responses", request, content_type, reply, end);
+            Settle::new(&Extensions::new(), &facts, None).learn(&report)
+        };
+        let (json, stream) = ("application/json", "text/event-stream");
+        let limited = r#"{"background":true,"max_output_tokens":9000}"#;
+        let prompt = nantian_ai::estimate_tokens(limited.as_bytes());
+        for (content_type, reply, end) in [(json, QUEUED, End::Finished), (stream, CREATED, End::Dropped)] {
+            assert_eq!(settled(limited, content_type, reply, end), Settlement::AtLeast(prompt + 9000));
+        }
+        let unlimited = settled(r#"{"background":true}"#, json, QUEUED, End::Finished);
+        assert!(matches!(unlimited, Settlement::AtLeast(128_000..)), "{unlimited:?}");
+        assert_eq!(settled(limited, json, COUNTED, End::Finished), Settlement::Used(16));
     }
 
     #[test]

@@ -6,6 +6,9 @@ use http::Extensions;
 use nantian_ai::{RequestFacts, Surface, Target, estimate_tokens};
 use nantian_ratelimit::{EstimatedTokens, OutputEstimate};
 
+/// The most that an answer in the background is taken to have whose request names no limit: models give no longer ones.
+const LONGEST: u64 = 128_000;
+
 /// Those who may serve the requests at a place, by which it is estimated what these use.
 #[derive(Debug, Clone)]
 pub(super) struct Expected {
@@ -29,6 +32,11 @@ pub struct Upstream {
 /// In the extensions of a request: who learns how long the answer was.
 #[derive(Debug, Clone)]
 pub(crate) struct Learns(pub(crate) Arc<OutputEstimate>);
+
+/// What an answer may have of which nobody will see the end here: one in the background.
+pub(crate) fn unseen(facts: &RequestFacts) -> Option<u64> {
+    facts.background.then(|| facts.max_tokens.unwrap_or(LONGEST))
+}
 
 // === impl Expected ===
 
@@ -79,7 +87,10 @@ impl Expected {
     }
 
     fn output(&self, outputs: &OutputEstimate, facts: &RequestFacts) -> u64 {
-        outputs.expect(facts.max_tokens, self.bucket).saturating_mul(facts.choices.max(1))
+        let one = outputs.expect(facts.max_tokens, self.bucket);
+        // Half of a bucket at most, or it would never pass beside others: it is charged the rest when it was sent.
+        let unseen = unseen(facts).map_or(0, |most| most.min(self.bucket / 2));
+        one.max(unseen).saturating_mul(facts.choices.max(1))
     }
 }
 
@@ -143,6 +154,22 @@ mod tests {
         ] {
             let (tokens, _) = estimated(&expected, path, &body);
             assert_eq!(tokens, Some(estimate_tokens(body.as_bytes()) + answers * 1000), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_answer_in_the_background_may_be_as_long_as_it_likes() {
+        let outputs = Arc::new(OutputEstimate::default());
+        (0..2000).for_each(|_| outputs.learn(100, None));
+        for (bucket, body, output) in [
+            (1_000_000, r#"{"background":true,"max_output_tokens":9000}"#, 9000),
+            (1_000_000, r#"{"background":true}"#, LONGEST),
+            (100_000, r#"{"background":true}"#, 50_000),
+            (1000, r#"{"background":true,"max_output_tokens":90}"#, 90),
+        ] {
+            let expected = Expected::new(Vec::new(), Arc::clone(&outputs), bucket);
+            let (tokens, _) = estimated(&expected, "/v1/responses", body);
+            assert_eq!(tokens, Some(estimate_tokens(body.as_bytes()) + output), "{body}");
         }
     }
 

@@ -13,7 +13,7 @@ use nantian_ratelimit::{
 
 use crate::ir::{self, ObjectName};
 
-pub(super) use self::expected::Learns;
+pub(super) use self::expected::{Learns, unseen};
 pub use self::{
     before::BeforeBody,
     expected::Upstream,
