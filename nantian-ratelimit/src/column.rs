@@ -112,9 +112,11 @@ impl Column {
         self.rate.room_at(tat, self.rate.tick(now), items)
     }
 
-    /// The TAT of the same use in the column `to`, which has the same limit but for its amount.
+    /// The TAT of the same use in the column `to`, which has the same limit but for its amount, as far as it can owe that. One that
+    /// denies all keeps it for the amount that follows.
     pub(crate) fn converted(&self, tat: u64, to: &Self, now: Timestamp) -> u64 {
-        self.rate.convert(tat, &to.rate, now)
+        let most = if to.is_closed() { SEALED - 1 } else { to.rate.most(to.full(now)) };
+        self.rate.convert(tat, &to.rate, now).min(most)
     }
 
     /// Charges a cell of the slot of `tag` that was overtaken and held `tat` last.

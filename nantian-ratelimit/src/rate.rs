@@ -88,7 +88,7 @@ impl Rate {
     /// Takes `items` more, into debt if need be, up to one window of debt.
     pub(crate) fn debit(&self, tat: u64, tick: u64, items: u64) -> Adjusted {
         let held = tat.max(tick);
-        let ceiling = tick.saturating_add(self.capacity).saturating_add(self.speed);
+        let ceiling = self.most(tick);
         let owed = held.saturating_add(items.saturating_mul(self.item));
         let capped = owed.min(ceiling.max(tat));
         let taken = capped.saturating_sub(held).div_ceil(self.item);
@@ -128,10 +128,12 @@ impl Rate {
     /// The TAT of the same use at the rate `to`.
     pub(crate) fn convert(&self, tat: u64, to: &Self, now: Timestamp) -> u64 {
         let used = tat.saturating_sub(self.tick(now));
-        let items = scale_up(used, to.item, self.item);
-        let tick = to.tick(now);
-        let ceiling = to.capacity.saturating_add(to.speed);
-        tick.saturating_add(items.min(ceiling))
+        to.tick(now).saturating_add(scale_up(used, to.item, self.item))
+    }
+
+    /// The latest TAT that a bucket can have: empty, and one window in debt.
+    pub(crate) fn most(&self, tick: u64) -> u64 {
+        tick.saturating_add(self.capacity).saturating_add(self.speed)
     }
 
     #[inline]

@@ -53,13 +53,17 @@ fn a_limit_below_what_was_used_keeps_the_caller_out_for_two_windows_at_most() {
 
 #[test]
 fn closing_a_limit_for_a_while_keeps_what_was_used() {
-    let limiter = limiter([Limit::requests_per_minute(10)]);
-    let key = limiter.key(b"k");
-    drop(limiter.admit(key, Cost { requests: 2, tokens: 0 }));
-    let closed = limiter.with_policy(policy([Limit::requests_per_minute(0)]));
-    assert_eq!(remaining(&closed, key), [0]);
-    let reopened = closed.with_policy(policy([Limit::requests_per_minute(10)]));
-    assert_eq!(remaining(&reopened, key), [8]);
+    for (max, used) in [(10, 2), (10, 5), (1000, 900), (1_000_000, 800_000)] {
+        let limit = |max| policy([Limit::tokens_per_hour(max)]);
+        let limiter = Limiter::new(limit(max));
+        let key = limiter.key(b"k");
+        drop(limiter.admit(key, Cost::tokens(used)));
+        let closed = limiter.with_policy(limit(0));
+        assert_eq!(remaining(&closed, key), [0]);
+        assert!(closed.admit(key, Cost::tokens(1)).is_err());
+        let reopened = closed.with_policy(limit(max));
+        assert_eq!(remaining(&reopened, key), [max - used]);
+    }
 }
 
 #[test]
