@@ -7,14 +7,14 @@
 --
 -- KEYS[1]  the state: the signature of the limits, its time, the time until which it is kept, what is used of each limit
 -- ARGV[1]  the signature, four bytes for each limit, then for each limit: items refilled in a microsecond, the level above
---          which there is no room for the cost, the cost
--- ARGV[2]  may be absent; for each limit: correction, most that can be owed
+--          which there is no room for the cost, the cost, the most that can be in use
+-- ARGV[2]  may be absent; for each limit: correction
 -- returns  the state, with its time below zero if the cost was not charged
 local call, pack, unpack = redis.call, struct.pack, struct.unpack
 local key, corrections = KEYS[1], ARGV[2]
 local time, state = call('TIME'), call('GET', key)
-local now, kept, fits = time[1] * 1000000 + time[2], 0, true
-local signature, {speed@, room@, cost@} = unpack('$terms', ARGV[1])
+local now, kept, fits, stale = time[1] * 1000000 + time[2], 0, true, false
+local signature, {speed@, room@, cost@, most@} = unpack('$terms', ARGV[1])
 local level@ = 0
 if state then
   local known, at
@@ -37,17 +37,20 @@ if state then
     level@ = level@ - elapsed * speed@
     if level@ < 0 then level@ = 0 end
   end
+  -- Amounts that were lowered, and a clock that was set back: neither is to hold until it has been denied for long.
+  stale = elapsed < 0
+  if level@ > most@ then level@, stale = most@, true end
 end
 if corrections then
-  local {correction@, ceiling@} = unpack('$corrections', corrections)
-  if correction@ > 0 then level@ = math.max(level@, math.min(level@ + correction@, ceiling@)) end
+  local {correction@} = unpack('$corrections', corrections)
+  if correction@ > 0 then level@ = math.min(level@ + correction@, most@) end
   if correction@ < 0 then level@ = math.max(level@ + correction@, 0) end
 end
 if level@ > room@ then fits = false end
 if fits then
   level@ = level@ + cost@
 end
-if fits or corrections then
+if fits or corrections or stale then
   local left = kept - now
   local lasts = left > 0
   if level@ > left * speed@ then lasts = false end

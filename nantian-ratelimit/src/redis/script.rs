@@ -13,10 +13,10 @@ pub(super) const GREET: &str = include_str!("greet.lua");
 const SIGNATURE: usize = 4;
 /// Bytes of a number.
 const NUMBER: usize = 8;
-/// Numbers that the script is told of each limit: its speed, the room it must have, the cost.
-const TERMS: usize = 3;
-/// Numbers that a correction is made of: what it is, and where it ends.
-const CORRECTION: usize = 2;
+/// Numbers that the script is told of each limit: its speed, the room it must have, the cost, the most that can be in use.
+const TERMS: usize = 4;
+/// Numbers that a correction is made of.
+const CORRECTION: usize = 1;
 /// Numbers of a state besides the levels: its time, and until when it is kept.
 const TIMES: usize = 2;
 
@@ -30,7 +30,7 @@ pub(super) struct Order {
     pub(super) limits: usize,
     /// Unit and window of each limit, by which the server recognises its level after an edit, then its numbers.
     pub(super) terms: Vec<u8>,
-    /// What each limit is to take more, or less, and the most that can be owed; nothing for a decision alone.
+    /// What each limit is to take more, or less; nothing for a decision alone.
     pub(super) corrections: Option<Vec<u8>>,
 }
 
@@ -59,10 +59,12 @@ impl Order {
             let cost = charge(limit, cost);
             // What costs nothing needs no room: it passes debt too.
             let room = if cost == 0 { f64::INFINITY } else { (capacity - cost) as f64 + ROUNDING };
-            write(&mut numbers, [per_microsecond(limit), room, cost as f64]);
+            // A limit that denies all keeps what was used before.
+            let most = if limit.max() == 0 { f64::INFINITY } else { capacity.saturating_add(max) as f64 };
+            write(&mut numbers, [per_microsecond(limit), room, cost as f64, most]);
             let correction = correction(limit);
             is_corrected |= correction != 0;
-            write(&mut corrections, [correction as f64, capacity.saturating_add(max) as f64]);
+            write(&mut corrections, [correction as f64]);
         }
         let limits = terms.len() / SIGNATURE;
         terms.append(&mut numbers);
@@ -222,11 +224,11 @@ mod tests {
     fn the_script_is_written_out_for_each_limit() {
         let script = decide(2);
         for line in [
-            "local signature, speed1, room1, cost1, speed2, room2, cost2 = unpack('<c8dddddd', ARGV[1])",
+            "local signature, speed1, room1, cost1, most1, speed2, room2, cost2, most2 = unpack('<c8dddddddd', ARGV[1])",
             "local level2 = 0",
             "  if #state == 40 then",
             "    known, at, kept, level1, level2 = unpack('<c8dddd', state)",
-            "  local correction1, ceiling1, correction2, ceiling2 = unpack('<dddd', corrections)",
+            "  local correction1, correction2 = unpack('<dd', corrections)",
         ] {
             assert!(script.lines().any(|written| written == line), "{line}\n{script}");
         }

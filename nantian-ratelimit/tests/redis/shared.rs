@@ -7,7 +7,7 @@ use nantian_ratelimit::redis::{OnOutage, SharedLimiter};
 use nantian_ratelimit::{Cost, Limit, LimitName, Limiter, Settlement, Unit};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::server::{Server, admit, admitted, policy, reaches, remaining};
 
@@ -173,6 +173,48 @@ async fn a_new_amount_keeps_what_was_used_and_limits_come_and_go() {
 }
 
 #[tokio::test]
+async fn a_limit_below_what_was_used_keeps_the_caller_out_for_two_windows_at_most() {
+    const DAY: u64 = 24 * 3600;
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", policy([tokens_per_day(1_000_000)]));
+    admit(&limiter, "alice", Cost::tokens(800_000)).await.unwrap();
+    let lowered = limiter.with_policy(policy([tokens_per_day(24)]));
+    let denied = admit(&lowered, "alice", Cost::tokens(1)).await.unwrap_err();
+    let wait = denied.retry_after().unwrap().as_secs();
+    assert!((DAY..=DAY + DAY / 24).contains(&wait), "{wait}");
+    let raised = lowered.with_policy(policy([tokens_per_day(1_000_000)]));
+    reaches(&raised, "alice", &[1_000_000 - 48]).await;
+    let closed = raised.with_policy(policy([tokens_per_day(0)]));
+    assert!(admit(&closed, "alice", Cost::tokens(1)).await.is_err());
+    admit(&closed, "alice", Cost::tokens(0)).await.unwrap();
+    let reopened = closed.with_policy(policy([tokens_per_day(1_000_000)]));
+    reaches(&reopened, "alice", &[1_000_000 - 48]).await;
+}
+
+#[tokio::test]
+async fn whoever_is_denied_gets_something_back_from_the_moment_on_at_which_a_clock_was_set_back() {
+    const WINDOW: Duration = Duration::from_secs(1);
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limit = Limit::new(LimitName::new("short").unwrap(), Unit::Requests, 1, WINDOW);
+    let limiter = replica.store.limiter("quota", policy([limit]));
+    assert_eq!(admitted(&limiter, "alice", 1).await, 1);
+    let keys = server.ask("KEYS nrl2:*").await;
+    let key = keys.lines().find(|line| line.starts_with("nrl2:{")).unwrap();
+    // As if the server's clock had been a day ahead; the key ends by the same clock.
+    let ahead = "local state = redis.call('GET', KEYS[1]) \
+        local time = struct.pack('<d', struct.unpack('<d', state, 5) + 86400000000) \
+        return redis.call('SET', KEYS[1], string.sub(state, 1, 4) .. time .. string.sub(state, 13))";
+    assert_eq!(server.ask(&format!("EVAL \"{ahead}\" 1 {key}")).await, "+OK\r\n");
+    let begun = Instant::now();
+    while admitted(&limiter, "alice", 1).await == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "nothing comes back");
+        sleep(WINDOW / 20).await;
+    }
+}
+
+#[tokio::test]
 async fn the_amounts_of_the_newest_policy_hold_whichever_limiter_is_asked() {
     let server = Server::start().await;
     let replica = server.replica().await;
@@ -191,7 +233,7 @@ async fn the_amounts_of_the_newest_policy_hold_whichever_limiter_is_asked() {
 async fn keys_are_told_by_digest_and_end_by_themselves() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_minute(60)]));
+    let limiter = replica.store.limiter("quota", policy([per_day(24)]));
     admit(&limiter, "sk-secret", Cost::REQUEST).await.unwrap();
     let keys = server.ask("KEYS *").await;
     assert!(!keys.contains("sk-secret"));
@@ -199,7 +241,7 @@ async fn keys_are_told_by_digest_and_end_by_themselves() {
     assert_eq!(key.len(), "nrl2:{}".len() + 32, "whole within its hash tag");
     let answer = server.ask(&format!("PTTL {key}")).await;
     let left: u64 = answer.trim_start_matches(':').trim_end().parse().unwrap();
-    assert!((1..=3000).contains(&left), "one of sixty is back after a second: {left}");
+    assert!((3_600_000..=7_201_000).contains(&left), "one of 24 is back after an hour: {left}");
 }
 
 #[tokio::test]
@@ -299,6 +341,7 @@ async fn processes_count_one_another() {
 enum Step {
     Admit { tokens: u64, settlement: Option<Settlement> },
     Cancel { tokens: u64 },
+    Edit { max: u64 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -311,6 +354,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..150u64, settlement).prop_map(|(tokens, settlement)| Step::Admit { tokens, settlement }),
         1 => (0..150u64).prop_map(|tokens| Step::Cancel { tokens }),
+        1 => prop::sample::select(vec![25, 400, 800]).prop_map(|max| Step::Edit { max }),
     ]
 }
 
@@ -326,17 +370,21 @@ fn every_history_is_decided_as_in_one_process() {
     let case = Cell::new(0);
     let mut runner = TestRunner::new(Config { cases: 60, ..Config::default() });
     let steps = prop::collection::vec(step(), 1..25);
-    let limits = || policy([per_day(12), tokens_per_day(400).with_burst(2.0)]);
+    let limits = |max| policy([per_day(12), tokens_per_day(max).with_burst(2.0)]);
     let result = runner.run(&steps, |steps| {
         case.set(case.get() + 1);
-        let model = Limiter::new(limits());
-        let limiter = replica.store.limiter(&format!("case {}", case.get()), limits());
+        let mut model = Limiter::new(limits(400));
+        let mut limiter = replica.store.limiter(&format!("case {}", case.get()), limits(400));
         runtime.block_on(async {
             let key = model.key(b"alice");
             for step in steps {
                 let (tokens, settlement, cancel) = match step {
                     Step::Admit { tokens, settlement } => (tokens, settlement, false),
                     Step::Cancel { tokens } => (tokens, None, true),
+                    Step::Edit { max } => {
+                        (model, limiter) = (model.with_policy(limits(max)), limiter.with_policy(limits(max)));
+                        (0, None, false)
+                    }
                 };
                 let expected = model.admit(key, Cost::tokens(tokens)).map(|admitted| admitted.reserve());
                 let found = admit(&limiter, "alice", Cost::tokens(tokens)).await;
