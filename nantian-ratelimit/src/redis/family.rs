@@ -138,6 +138,18 @@ impl Family {
         Some(Report { family: Arc::clone(self), key: key.clone(), items })
     }
 
+    /// Gives back what `items` say, by `settle`, of the use of `key` that the server was not told of; returns what is still to be given
+    /// back of what it was told.
+    pub(super) fn take_back(&self, key: &SharedKey, items: &Items, settle: impl FnOnce()) -> Items {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let levels = self.current.load().unreported.levels_at(self.now(), key.own());
+        let untold = levels.used().map(|(limit, used)| (limit, i64::try_from(used).unwrap_or(i64::MAX)));
+        let told =
+            Items::new(untold.map(|(limit, used)| (limit, items.of(limit).saturating_add(used).min(0))));
+        settle();
+        told
+    }
+
     /// Owes the server what `items` takes; what they give back refills by itself.
     pub(super) fn owe(self: &Arc<Self>, key: &SharedKey, items: &Items) {
         let now = self.now();

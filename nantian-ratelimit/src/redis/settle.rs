@@ -86,7 +86,9 @@ impl SharedReservation {
         match &self.0.charged {
             Charged::Locally { local, unreported } => {
                 if let Some(unreported) = unreported {
-                    unreported.settle_once_at(now, settlement);
+                    self.make_up(unreported, of_tokens(settlement), || {
+                        unreported.settle_once_at(now, settlement);
+                    });
                     // It may have taken longer than what was charged at first takes to refill.
                     self.0.limiter.family().remember_unreported(now, &self.0.key);
                 }
@@ -102,13 +104,13 @@ impl SharedReservation {
                     local.settle_once_at(now, settlement);
                 }
                 let mut settled = Settled { reserved: 0, used: 0, forgiven: 0 };
+                let used = of_tokens(settlement);
                 self.correct(|limit, reserved| {
-                    if limit.unit() != Unit::Tokens {
-                        return reserved;
+                    let used = used(limit, reserved);
+                    if limit.unit() == Unit::Tokens {
+                        settled.reserved = reserved.max(settled.reserved);
+                        settled.used = used.max(settled.used);
                     }
-                    let used = settlement.used(reserved);
-                    settled.reserved = reserved.max(settled.reserved);
-                    settled.used = used.max(settled.used);
                     used
                 });
                 settlement.teach(self.0.limiter.whole().typical());
@@ -124,7 +126,7 @@ impl SharedReservation {
             Charged::Locally { local, unreported } => {
                 local.cancel_once_at(now);
                 if let Some(unreported) = unreported {
-                    unreported.cancel_once_at(now);
+                    self.make_up(unreported, |_, _| 0, || unreported.cancel_once_at(now));
                 }
                 self.nudge();
             }
@@ -138,15 +140,30 @@ impl SharedReservation {
     }
 
     /// Makes up for the difference between what each limit was charged and what `used` says, given that charge.
-    fn correct(&self, mut used: impl FnMut(&Limit, u64) -> u64) {
-        let Held { limiter, key, cost, levels, .. } = &*self.0;
-        let items = Items::new(levels.iter().map(|level| {
-            let reserved = script::charge(level.limit, *cost);
+    fn correct(&self, used: impl FnMut(&Limit, u64) -> u64) {
+        self.hand_over(self.items(&self.0.levels, used));
+    }
+
+    /// The same where the server was to be told later: `settle` corrects what it has not been told yet, and the server gives back
+    /// what it has.
+    fn make_up(&self, unreported: &Reservation, used: impl FnMut(&Limit, u64) -> u64, settle: impl FnOnce()) {
+        let items = self.items(unreported.levels(), used);
+        self.hand_over(self.0.limiter.family().take_back(&self.0.key, &items, settle));
+    }
+
+    /// What `used` says beyond what the limits of `levels` were charged.
+    fn items(&self, levels: &Levels, mut used: impl FnMut(&Limit, u64) -> u64) -> Items {
+        Items::new(levels.iter().map(|level| {
+            let reserved = script::charge(level.limit, self.0.cost);
             (level.limit, difference(used(level.limit, reserved), reserved))
-        }));
+        }))
+    }
+
+    fn hand_over(&self, items: Items) {
         if items.is_empty() {
             return;
         }
+        let Held { limiter, key, .. } = &*self.0;
         // What the driver does not take is owed.
         let _ = limiter.store().0.hand_over(Errand::Correct(Correction::new(
             Arc::clone(limiter.family()),
@@ -207,6 +224,11 @@ impl fmt::Debug for Correction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Correction").field("items", &self.items).finish_non_exhaustive()
     }
+}
+
+/// What a settlement leaves of a charge.
+fn of_tokens(settlement: Settlement) -> impl Fn(&Limit, u64) -> u64 {
+    move |limit, reserved| if limit.unit() == Unit::Tokens { settlement.used(reserved) } else { reserved }
 }
 
 /// What is to be taken more, or given back.

@@ -116,6 +116,30 @@ async fn settlements_of_an_outage_count_afterwards() {
 }
 
 #[tokio::test]
+async fn what_an_outage_was_charged_too_much_comes_back_though_it_was_reported() {
+    let mut server = Server::start().await;
+    let replica = server.replica_that(OnOutage::Local, Some(1)).await;
+    let tokens = Limit::new(LimitName::new("t").unwrap(), Unit::Tokens, 1000, Duration::from_secs(24 * 3600));
+    let limiter = replica.store.limiter("quota", policy([tokens, per_day(10)]));
+    server.kill();
+    replica.is_reachable(false).await;
+    let [settled, cancelled, late] = [
+        admit(&limiter, "alice", Cost::tokens(300)).await.unwrap(),
+        admit(&limiter, "alice", Cost::tokens(200)).await.unwrap(),
+        admit(&limiter, "alice", Cost::tokens(100)).await.unwrap(),
+    ];
+    server.restart().await;
+    replica.is_reachable(true).await;
+    reaches(&limiter, "alice", &[400, 7]).await;
+    settled.settle(Settlement::Used(20));
+    reaches(&limiter, "alice", &[680, 7]).await;
+    cancelled.cancel();
+    reaches(&limiter, "alice", &[880, 8]).await;
+    late.settle(Settlement::Used(150));
+    reaches(&limiter, "alice", &[830, 8]).await;
+}
+
+#[tokio::test]
 async fn it_is_told_why_the_server_is_away() {
     let mut server = Server::start().await;
     let replica = server.hasty_replica(None).await;
