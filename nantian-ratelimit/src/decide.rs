@@ -145,6 +145,11 @@ impl Decider {
 
     /// Waits for room behind all that wait already; `denied` is what was decided a moment ago, if anything was.
     fn line_up(self, asking: Asking, queue: Queue, denied: Option<Denied>) -> Decided {
+        let longest = queue.max_wait.saturating_sub(asking.waited);
+        let denied = denied.or_else(|| self.known_denial(&asking));
+        if let Some(late) = denied.as_ref().and_then(|denied| self.comes_later(&asking, denied, longest)) {
+            return Decided::Now(Outcome::Denied(late));
+        }
         let Some(place) = self.lines().join(asking.line(), asking.held, &queue) else {
             let denied = denied.unwrap_or_else(|| self.denial(&asking));
             return Decided::Now(Outcome::Denied(denied));
@@ -156,13 +161,21 @@ impl Decider {
                     outcome => Ok(outcome),
                 }
             };
-            let longest = queue.max_wait.saturating_sub(asking.waited);
             match place.wait(longest, self.longest_sleep(), decide).await {
                 Some(Ok(outcome)) => outcome,
                 Some(Err(denied)) => Outcome::Denied(denied),
                 None => Outcome::Denied(self.denial(&asking)),
             }
         }))
+    }
+
+    /// The denial of a request whose turn comes in more than `longest`, since others are before it: each takes requests, and those do not
+    /// come back. What they will leave of their tokens nobody knows.
+    fn comes_later(&self, asking: &Asking, denied: &Denied, longest: Duration) -> Option<Denied> {
+        let before = self.lines().length(asking.line()) as u64;
+        let requests = asking.cost.requests.saturating_mul(before.saturating_add(1));
+        let (column, wait) = denied.levels().requests_in(requests)?;
+        (wait > longest).then(|| Denied::new(denied.levels().clone(), column, Some(wait)))
     }
 
     /// Decides, if nobody else must be asked.
@@ -247,13 +260,25 @@ impl Decider {
 
     /// The denial of a request whose turn does not come, by what is known without asking.
     fn denial(&self, asking: &Asking) -> Denied {
-        let (claim, cost) = (&asking.claim, asking.cost);
-        match (self, claim) {
-            #[cfg(feature = "redis")]
-            (Self::Shared(limiter), Claim::Shared(key)) => {
-                limiter.known_denial(key, cost).unwrap_or_else(|| limiter.local().denial(key.own(), cost))
+        self.known_denial(asking).unwrap_or_else(|| {
+            let (key, cost) = (asking.claim.key(), asking.cost);
+            match self {
+                Self::Process(limiter) => limiter.denial(key, cost),
+                #[cfg(feature = "redis")]
+                Self::Shared(limiter) => limiter.local().denial(key, cost),
             }
-            _ => self.limiter().denial(claim.key(), cost),
+        })
+    }
+
+    /// The same, if whoever has the levels is known to deny it.
+    fn known_denial(&self, asking: &Asking) -> Option<Denied> {
+        match (self, &asking.claim) {
+            (Self::Process(limiter), Claim::Process(key)) => Some(limiter.denial(*key, asking.cost)),
+            #[cfg(feature = "redis")]
+            (Self::Shared(limiter), Claim::Shared(key)) => limiter.known_denial(key, asking.cost),
+            // A claim of another limiter: nobody makes one.
+            #[cfg(feature = "redis")]
+            _ => None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::ledger::{Ledger, Tats};
-use crate::policy::Limit;
+use crate::policy::{Limit, Unit};
 
 /// Where the limits of a policy stand for one key, at the time of a decision.
 #[derive(Clone)]
@@ -58,6 +58,18 @@ impl Levels {
         }
         let (column, until) = self.ledger.longest_wait(&self.tats, self.now, cost)?;
         Some((column, Some(until.since(self.now))))
+    }
+
+    /// When so many requests will have had room, one after the other, if they have it not now; and by which limit.
+    pub(crate) fn requests_in(&self, requests: u64) -> Option<(usize, Duration)> {
+        let waits = self.iter().enumerate().filter(|(_, level)| level.limit.unit() == Unit::Requests);
+        let waits = waits.map(|(column, level)| {
+            let missing = requests.saturating_sub(level.remaining) as f64;
+            let windows = missing / level.limit.max().max(1) as f64;
+            let wait = level.limit.window().as_secs_f64() * windows;
+            (column, Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX))
+        });
+        waits.max_by_key(|(_, wait)| *wait).filter(|(_, wait)| !wait.is_zero())
     }
 
     /// Items in use of each limit, rounded up.

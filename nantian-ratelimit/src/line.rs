@@ -64,6 +64,11 @@ impl Lines {
         self.waiting.load(Ordering::Acquire) > 0 && self.lock().by_line.contains_key(&line)
     }
 
+    /// How many wait in `line`.
+    pub(crate) fn length(&self, line: Line) -> usize {
+        self.lock().by_line.get(&line).map_or(0, VecDeque::len)
+    }
+
     /// A place at the end of a line, for a request that holds so many bytes; `None` if the line, or all lines
     /// together, are full.
     pub(crate) fn join(self: &Arc<Self>, line: Line, held: u64, queue: &Queue) -> Option<Place> {

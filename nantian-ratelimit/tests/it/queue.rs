@@ -108,6 +108,34 @@ async fn whoever_comes_later_does_not_overtake() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_cannot_have_a_turn_in_time_is_refused_at_once_and_told_when_it_would_be() {
+    let limiter = limiter(Limit::requests_per_minute(60), Queue::default());
+    let service = service(&limiter);
+    for _ in 0..60 {
+        assert_eq!(ask(&service, of("a")).await, 200);
+    }
+    let mut context = Context::from_waker(Waker::noop());
+    let mut waiting = Vec::new();
+    for _ in 0..30 {
+        let mut asking = Box::pin(ask(&service, of("a")));
+        assert!(asking.as_mut().poll(&mut context).is_pending());
+        waiting.push(asking);
+    }
+    for _ in 0..70 {
+        let mut refused = pin!(service.clone().oneshot(of("a")));
+        let Poll::Ready(refused) = refused.as_mut().poll(&mut context) else { panic!("it waits in vain") };
+        let refused = refused.unwrap();
+        assert_eq!(
+            (refused.status().as_u16(), refused.headers()["retry-after"].to_str().unwrap()),
+            (429, "31")
+        );
+    }
+    for asking in waiting {
+        assert_eq!(asking.await, 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_no_limit_counts_waits_behind_nobody() {
     let limiter = limiter(Limit::tokens_per_minute(60), Queue::default().with_places(1, 1));
     let service = service(&limiter);
@@ -320,7 +348,8 @@ async fn a_line_admits_no_more_than_bucket_and_refill() {
 
 #[tokio::test(start_paused = true)]
 async fn a_higher_limit_lets_those_who_wait_pass_at_once() {
-    let before = limiter(Limit::requests_per_minute(2), Queue::default());
+    let queue = Queue::default().with_max_wait(Duration::from_secs(120));
+    let before = limiter(Limit::requests_per_minute(2), queue);
     let service = service(&before);
     for _ in 0..2 {
         assert_eq!(ask(&service, of("a")).await, 200);
