@@ -8,7 +8,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::{FetchError, client::Client, guard::names_loopback, unpack};
-use crate::ir::{Secret, public};
+use crate::{
+    ir::{Secret, public},
+    runtime::blocking,
+};
 
 /// What a registry may answer for a reference.
 const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
@@ -87,8 +90,10 @@ pub(super) async fn pull(
     let layer = choose(&manifest.layers)
         .ok_or_else(|| FetchError::Artifact { reason: "it has no layers".to_owned() })?;
     let blob = repository.get("blobs", &layer.digest, None).await?;
-    let bytes = verified(blob.into_body(), &layer.digest)?;
-    unpack::module(bytes)
+    let (bytes, digest) = (blob.into_body(), layer.digest.clone());
+    // Of a large one it takes long, and whoever decides for all replicas is heard on this thread.
+    let unpacked = blocking(move || unpack::module(verified(bytes, &digest)?)).await;
+    unpacked.unwrap_or_else(|error| Err(FetchError::Artifact { reason: error.to_string() }))
 }
 
 /// Where a repository really is: Docker Hub's registry has another host than its images' names.
