@@ -70,7 +70,10 @@ pub(super) const UNMETERED: VerdictLayer = VerdictLayer {
     verdict: |end| {
         let may_have_asked = match end {
             // Who redirects, refuses or fails has not asked a model; behind a timeout somebody may have.
-            End::Answered(status, _) => status.is_success() || status == StatusCode::GATEWAY_TIMEOUT,
+            End::Answered(status, _) => {
+                status.is_success()
+                    || matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::GATEWAY_TIMEOUT)
+            }
             End::Failed(_) | End::GivenUp => true,
         };
         may_have_asked.then_some(Settlement::AsReserved)

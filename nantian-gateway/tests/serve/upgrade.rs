@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Backend, Running, Wire, World, after, eventually, rule, soon, to};
+use crate::support::{Backend, Running, Wire, World, after, eventually, limits::limits, rule, soon, to};
 
 /// Changes the protocol and sends every byte back in upper case, until the client ends or sends a `q`.
 async fn shouting() -> Backend {
@@ -117,6 +117,21 @@ async fn a_refused_upgrade_is_a_response_like_any_other() {
     let seen = backend.last();
     assert_eq!((seen.header("upgrade"), seen.header("sec-websocket-key")), (Some("websocket"), Some("eA==")));
     assert_eq!(backend.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_tunnel_to_a_service_is_reserved_like_an_operation_that_nobody_knows() {
+    let backend = shouting().await;
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("limits", &limits("limits", "kind: HTTPRoute, name: r", "tokensPerHour: 2"))
+        .start()
+        .await;
+    let _open = [tunnel(&gateway).await, tunnel(&gateway).await];
+    let refused = gateway.connect().await.ask(UPGRADE).await;
+    assert_eq!((refused.status(), refused.header("x-ratelimit-remaining-tokens")), (429, Some("0")));
+    assert_eq!(gateway.get("/").await.status(), 400, "what asks no model needs no tokens");
 }
 
 #[tokio::test]

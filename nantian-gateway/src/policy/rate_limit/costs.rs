@@ -7,10 +7,11 @@ use nantian_ai::Surface;
 use nantian_ratelimit::{Cost, CostEstimator, EstimatedTokens, Policy, TypicalCost, Unit};
 
 use super::expected::Expected;
+use crate::upstream::Upgrade;
 
 /// Reserves tokens for the operations of models, and for what may be one; all else that passes the same limits uses none.
 pub(super) struct Costs {
-    /// A `POST` that is no operation of a model here may be one further in.
+    /// A `POST`, or a change of protocol, that is no operation of a model here may be one further in.
     others_spend: bool,
     /// What is expected of an answer.
     expected: Arc<Expected>,
@@ -33,10 +34,15 @@ impl CostEstimator for Costs {
                 let prompt = TypicalCost.estimate(request, 0).tokens;
                 Cost::tokens(typical.max(prompt.saturating_add(self.expected.answer())))
             }
-            Err(_) if !self.others_spend || request.method != Method::POST => Cost::REQUEST,
+            Err(_) if !self.others_spend || !may_ask(request) => Cost::REQUEST,
             Ok(_) | Err(_) => TypicalCost.estimate(request, typical),
         }
     }
+}
+
+/// Whether a request that is no known operation may ask a model: conversations are held over WebSockets, too.
+fn may_ask(request: &Parts) -> bool {
+    request.method == Method::POST || request.extensions.get::<Upgrade>().is_some()
 }
 
 #[cfg(test)]
