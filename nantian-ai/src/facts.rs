@@ -5,6 +5,7 @@ use serde::de::IgnoredAny;
 
 use crate::dialect::{Dialect, Operation, Surface};
 use crate::edit::Object;
+use crate::elsewhere;
 use crate::error::Error;
 use crate::estimate::estimate_tokens;
 use crate::lookalike;
@@ -42,6 +43,9 @@ pub struct RequestFacts {
     pub choices: u64,
     /// The answer is made after its request has ended, for whoever fetches it later: `background` of Responses.
     pub background: bool,
+    /// The model is given what the body only refers to: a conversation or a file that the provider has stored, or what lies behind a
+    /// URL.
+    pub refers: bool,
     /// The input tokens, as [`estimate_tokens`] counts them, and for a request to a [`Target`](crate::Target) as its
     /// [`Calibration`](crate::Calibration) corrects that; zero for operations that spend none.
     pub input_estimate: u64,
@@ -85,6 +89,7 @@ impl RequestFacts {
                 && object.flag("stream").unwrap_or_else(|| surface.streams_by_default()),
             max_tokens: if operation.generates() { max_tokens(surface.dialect(), object) } else { Some(0) },
             choices: choices(surface, object),
+            refers: operation.spends() && elsewhere::refers(surface.dialect(), object, body),
             background: surface.dialect() == Dialect::Responses && says(object, "background"),
             input_estimate: if operation.spends() { estimate_tokens(body) } else { 0 },
         }

@@ -84,6 +84,7 @@ mod credential;
 mod cut;
 mod deadline;
 mod dialect;
+mod elsewhere;
 mod endpoint;
 mod error;
 mod estimate;

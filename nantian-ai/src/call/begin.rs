@@ -39,7 +39,9 @@ impl<O: UsageObserver> Shared<O> {
             meter.mark_sent();
         }
         let mut metering = Metering::new(meter, sink);
-        metering.teach(self.target.calibration());
+        if !facts.refers {
+            metering.teach(self.target.calibration());
+        }
         if !prepared.losses().is_empty() {
             metering.note_losses(prepared.losses());
         }

@@ -40,7 +40,7 @@ impl Compiler<'_> {
     fn upstream(&self, target: &ir::Target) -> Option<Upstream> {
         let ir::Target::AiService(name) = target else { return None };
         let (target, _, observer) = self.registry.ai_service(name)?;
-        Some(Upstream { target, outputs: observer.outputs() })
+        Some(Upstream { target, lengths: observer.lengths() })
     }
 
     /// What the models of a rule are: an AIService goes by its name and by that of its model. A name that several have is

@@ -3,9 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use nantian_ai::Calibration;
-use nantian_ratelimit::OutputEstimate;
 
-use crate::ir::ObjectName;
+use crate::{ir::ObjectName, policy::Lengths};
 
 /// Most models that are remembered of one AIService, as it goes from one to another and back.
 const MOST: usize = 8;
@@ -20,8 +19,8 @@ pub(super) struct OfModel {
     model: String,
     /// How far estimates of prompts are from what the provider counts.
     pub(super) calibration: Arc<Calibration>,
-    /// How long the answers are.
-    pub(super) outputs: Arc<OutputEstimate>,
+    /// How long prompts and answers are.
+    pub(super) lengths: Arc<Lengths>,
 }
 
 impl Learnt {
@@ -35,7 +34,7 @@ impl Learnt {
         let learnt = known.unwrap_or_else(|| OfModel {
             model: model.to_owned(),
             calibration: Arc::default(),
-            outputs: Arc::default(),
+            lengths: Arc::default(),
         });
         models.push(learnt.clone());
         learnt
@@ -55,16 +54,16 @@ mod tests {
     fn a_few_models_of_an_ai_service_are_remembered() {
         let name = ObjectName::new("demo", "llm");
         let mut learnt = Learnt::default();
-        let first = learnt.of(&name, "0").outputs;
+        let first = learnt.of(&name, "0").lengths;
         for model in 1..MOST {
-            assert!(!Arc::ptr_eq(&first, &learnt.of(&name, &model.to_string()).outputs));
+            assert!(!Arc::ptr_eq(&first, &learnt.of(&name, &model.to_string()).lengths));
         }
-        assert!(Arc::ptr_eq(&first, &learnt.of(&name, "0").outputs), "it is asked again");
-        let second = learnt.of(&name, "1").outputs;
+        assert!(Arc::ptr_eq(&first, &learnt.of(&name, "0").lengths), "it is asked again");
+        let second = learnt.of(&name, "1").lengths;
         for model in 0..2 * MOST {
             learnt.of(&name, &format!("other-{model}"));
         }
-        assert!(!Arc::ptr_eq(&second, &learnt.of(&name, "1").outputs), "there were too many others");
+        assert!(!Arc::ptr_eq(&second, &learnt.of(&name, "1").lengths), "there were too many others");
         assert_eq!(learnt.0[&name].len(), MOST);
         learnt.retain(|_| false);
         assert!(learnt.0.is_empty());

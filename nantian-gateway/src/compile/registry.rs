@@ -8,7 +8,7 @@ use std::{
 };
 
 use nantian_lb::{Balancer, session::SessionKeys};
-use nantian_ratelimit::{OutputEstimate, redis::RedisStore};
+use nantian_ratelimit::redis::RedisStore;
 use nantian_wasm::{Engine, EngineError};
 
 use super::{Problem, balanced::BalancedBackend, identities::Identities, learnt::Learnt};
@@ -19,7 +19,7 @@ use crate::{
     metrics::Metrics,
     pattern::Patterns,
     policy::{
-        AiObserver, Limiters, NotRunning, Outside, OwnIdentities, PluginNews, PolicyLimiter, Tokens,
+        AiObserver, Lengths, Limiters, NotRunning, Outside, OwnIdentities, PluginNews, PolicyLimiter, Tokens,
         WasmPlugins, ai_target, rate_limit_policy, service_info,
     },
     respond::Chain,
@@ -326,7 +326,7 @@ impl Registry {
         name: &ObjectName,
         target: &nantian_ai::Target,
         collectors: &[ir::Collector],
-        outputs: Arc<OutputEstimate>,
+        lengths: Arc<Lengths>,
     ) -> AiObserver {
         let (service, metrics) = (service_info(name, target), self.metrics.ai_service(&name.to_string()));
         let exports = collectors.iter().filter_map(|collector| {
@@ -334,7 +334,7 @@ impl Registry {
             export.inspect_err(|error| tracing::error!(%name, %error, "a collector is told nothing")).ok()
         });
         let exports = exports.collect();
-        AiObserver::new(service, metrics, outputs, exports)
+        AiObserver::new(service, metrics, lengths, exports)
     }
 
     fn update_ai_services(&mut self, ir: &Ir) -> Vec<Problem> {
@@ -350,7 +350,7 @@ impl Registry {
                 Ok((target, destination)) => {
                     let learnt = self.learnt.of(name, target.model());
                     let target = target.with_calibration(learnt.calibration);
-                    let observer = self.observer(name, &target, &config.collectors, learnt.outputs);
+                    let observer = self.observer(name, &target, &config.collectors, learnt.lengths);
                     (Some((Arc::new(target), destination, observer)), None)
                 }
                 Err(error) => (last_good, Some(error.to_string())),

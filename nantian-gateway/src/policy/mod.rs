@@ -16,7 +16,7 @@ pub use self::{
     },
     load_balancing::{balance_config, balance_layer, endpoints},
     rate_limit::{
-        Ahead, BeforeBody, InvalidRateLimit, Limiters, Models, PolicyLimiter, RateLimits, Upstream,
+        Ahead, BeforeBody, InvalidRateLimit, Lengths, Limiters, Models, PolicyLimiter, RateLimits, Upstream,
         policy as rate_limit_policy,
     },
     session::SessionScope,

@@ -7,13 +7,13 @@ use nantian_ai::{
     Operation, RequestFacts, Target,
     usage::{UsageObserver, UsageReport, UsageSink},
 };
-use nantian_ratelimit::OutputEstimate;
 
 use super::settle::Settle;
 use crate::{
     ir::ObjectName,
     metrics::AiMetrics,
     observe::AiCalls,
+    policy::Lengths,
     telemetry::{CallRecord, Export, ServiceInfo, TraceParent},
 };
 
@@ -25,7 +25,7 @@ const CONTENT: usize = 64 * 1024;
 pub struct AiObserver {
     service: Arc<ServiceInfo>,
     metrics: Arc<AiMetrics>,
-    outputs: Arc<OutputEstimate>,
+    lengths: Arc<Lengths>,
     exports: Arc<[Export]>,
 }
 
@@ -78,19 +78,19 @@ fn provider_name(provider: &str) -> String {
 
 impl AiObserver {
     /// Tells `metrics` and collectors of every call, and traces of those that no client asks not to record.
-    /// `outputs` learns how long the answers are.
+    /// `lengths` learns how long prompts and answers are.
     pub fn new(
         service: Arc<ServiceInfo>,
         metrics: Arc<AiMetrics>,
-        outputs: Arc<OutputEstimate>,
+        lengths: Arc<Lengths>,
         exports: Vec<Export>,
     ) -> Self {
-        Self { service, metrics, outputs, exports: exports.into() }
+        Self { service, metrics, lengths, exports: exports.into() }
     }
 
-    /// How long the answers are, as far as it has been told.
-    pub fn outputs(&self) -> Arc<OutputEstimate> {
-        Arc::clone(&self.outputs)
+    /// How long prompts and answers are, as far as it has been told.
+    pub fn lengths(&self) -> Arc<Lengths> {
+        Arc::clone(&self.lengths)
     }
 
     /// Whether anybody wants to know which trace a call belongs to.
@@ -116,8 +116,8 @@ impl UsageObserver for AiObserver {
             parent: extensions.get::<TraceParent>().copied(),
             noted: extensions.get::<AiCalls>().cloned(),
         });
-        let outputs = answers.then(|| Arc::clone(&self.outputs));
-        Told { settle: Settle::new(extensions, facts, outputs), call }
+        let lengths = answers.then(|| Arc::clone(&self.lengths));
+        Told { settle: Settle::new(extensions, facts, lengths), call }
     }
 }
 

@@ -7,21 +7,21 @@ use nantian_ai::{
     RequestFacts,
     usage::{Outcome, UsageReport, UsageSink},
 };
-use nantian_ratelimit::{OutputEstimate, ReservationHandle, Settlement};
+use nantian_ratelimit::{ReservationHandle, Settlement};
 
-use crate::policy::rate_limit::{Learns, unseen};
+use crate::policy::rate_limit::{Learns, Lengths, unseen};
 
 /// The observer of Services: whoever reserved is told what was used.
 pub(super) fn settle(extensions: &Extensions, facts: &RequestFacts) -> Settle {
-    Settle::new(extensions, facts, extensions.get::<Learns>().map(|Learns(outputs)| Arc::clone(outputs)))
+    Settle::new(extensions, facts, extensions.get::<Learns>().map(|Learns(lengths)| Arc::clone(lengths)))
 }
 
 /// Settles a reservation by a usage report.
 #[derive(Debug)]
 pub(super) struct Settle {
     reservation: Option<ReservationHandle>,
-    /// What is known of the answers of whoever is asked.
-    outputs: Option<Arc<OutputEstimate>>,
+    /// What is known of whoever is asked.
+    lengths: Option<Arc<Lengths>>,
     asked: Answers,
     /// What the answer may have, if nobody will see its end.
     unseen: Option<u64>,
@@ -36,20 +36,18 @@ struct Answers {
     count: u64,
     /// The most tokens that each may have.
     most: Option<u64>,
+    /// The prompt refers to what is stored elsewhere.
+    refers: bool,
 }
 
 // === impl Settle ===
 
 impl Settle {
-    /// `outputs` learns from the answer.
-    pub(super) fn new(
-        extensions: &Extensions,
-        facts: &RequestFacts,
-        outputs: Option<Arc<OutputEstimate>>,
-    ) -> Self {
+    /// `lengths` learns from the answer.
+    pub(super) fn new(extensions: &Extensions, facts: &RequestFacts, lengths: Option<Arc<Lengths>>) -> Self {
         Self {
             reservation: extensions.get::<ReservationHandle>().cloned(),
-            outputs,
+            lengths,
             asked: Answers::of(facts),
             unseen: unseen(facts),
             is_read: facts.operation.is_some(),
@@ -66,13 +64,13 @@ impl Settle {
 
     /// Learns from the answer; what the request has used.
     fn learn(&self, report: &UsageReport) -> Settlement {
-        if let Some(outputs) = &self.outputs {
-            self.asked.teach(outputs, report);
+        if let Some(lengths) = &self.lengths {
+            self.asked.teach(lengths, report);
         }
         if let Some(most) = self.unseen.filter(|_| report.usage.estimated) {
             return Settlement::AtLeast(report.usage.input.saturating_add(most));
         }
-        let hides = self.outputs.as_ref().is_some_and(|outputs| outputs.hides());
+        let hides = self.lengths.as_ref().is_some_and(|lengths| lengths.outputs.hides());
         settlement(report, self.is_read && !hides)
     }
 }
@@ -107,12 +105,16 @@ fn settlement(report: &UsageReport, is_seen: bool) -> Settlement {
 
 impl Answers {
     fn of(facts: &RequestFacts) -> Self {
-        Self { count: facts.choices.max(1), most: facts.max_tokens }
+        Self { count: facts.choices.max(1), most: facts.max_tokens, refers: facts.refers }
     }
 
     /// Learns from whole answers whose provider has counted them, how long each was, and whether all of it could be seen.
-    fn teach(self, outputs: &OutputEstimate, report: &UsageReport) {
+    fn teach(self, lengths: &Lengths, report: &UsageReport) {
         if report.outcome == Outcome::Completed && !report.usage.estimated {
+            let Lengths { outputs, inputs } = lengths;
+            if self.refers {
+                inputs.learn(report.usage.input, None);
+            }
             outputs.learn(report.usage.output.div_ceil(self.count), self.most);
             if report.usage.reasoning > 0 {
                 outputs.learn_hidden();
@@ -223,9 +225,9 @@ mod tests {
     #[test]
     fn an_answer_in_the_background_is_paid_in_advance_unless_its_usage_is_told() {
         const QUEUED: &str = r#"{"id":"resp_1","status":"queued","output":[],"usage":null}"#;
-        const CREATED: &str =
-            "data: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\",\"status\":\"queued\"}}\n\n";
-        const COUNTED: &str = r#"{"status":"completed","usage":{"input_tokens":9,"output_tokens":7,"total_tokens":16}}"#;
+        const CREATED: &str = "data: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\",\"status\":\"queued\"}}\n\n";
+        const COUNTED: &str =
+            r#"{"status":"completed","usage":{"input_tokens":9,"output_tokens":7,"total_tokens":16}}"#;
         let settled = |request: &str, content_type: &str, reply: &str, end: End| {
             let (facts, report) = report_of("/v1/responses", request, content_type, reply, end);
             Settle::new(&Extensions::new(), &facts, None).learn(&report)
@@ -243,22 +245,23 @@ mod tests {
 
     #[test]
     fn several_answers_teach_how_long_one_is() {
-        let outputs = OutputEstimate::default();
+        let lengths = Lengths::default();
         for _ in 0..200 {
             let (facts, report) = report(r#"{"n":3}"#, "application/json", COUNTED, End::Finished);
-            Answers::of(&facts).teach(&outputs, &report);
+            Answers::of(&facts).teach(&lengths, &report);
         }
-        assert_eq!(outputs.expect(None, 100_000), 3000);
+        assert_eq!(lengths.outputs.expect(None, 100_000), 3000);
+        assert_eq!(lengths.inputs.expect(None, 100_000), 1024, "nothing was stored elsewhere");
     }
 
     #[test]
     fn whoever_leaves_a_stream_pays_what_was_reserved_where_reasoning_is_known_to_be_hidden() {
         const REASONED: &str = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":900,
             "completion_tokens_details":{"reasoning_tokens":800}}}"#;
-        let outputs = Arc::new(OutputEstimate::default());
+        let lengths = Arc::new(Lengths::default());
         let settled = |content_type: &str, reply: &str, end: End| {
             let (facts, report) = report("{}", content_type, reply, end);
-            Settle::new(&Extensions::new(), &facts, Some(Arc::clone(&outputs))).learn(&report)
+            Settle::new(&Extensions::new(), &facts, Some(Arc::clone(&lengths))).learn(&report)
         };
         let leaves = || settled("text/event-stream", WORD, End::Dropped);
         assert!(matches!(leaves(), Settlement::Used(1..)));

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use http::Extensions;
 use nantian_ai::{RequestFacts, Surface, Target, estimate_tokens};
-use nantian_ratelimit::{EstimatedTokens, OutputEstimate};
+use nantian_ratelimit::EstimatedTokens;
+
+use super::lengths::Lengths;
 
 /// The most that an answer in the background is taken to have whose request names no limit: models give no longer ones.
 const LONGEST: u64 = 128_000;
@@ -14,7 +16,7 @@ const LONGEST: u64 = 128_000;
 pub(super) struct Expected {
     models: Vec<Upstream>,
     /// What the answers of Services were like, which say nothing of themselves.
-    others: Arc<OutputEstimate>,
+    others: Arc<Lengths>,
     /// The smallest bucket of the limits there.
     bucket: u64,
 }
@@ -25,13 +27,13 @@ pub(super) struct Expected {
 pub struct Upstream {
     /// How its provider counts.
     pub target: Arc<Target>,
-    /// How long its answers are.
-    pub outputs: Arc<OutputEstimate>,
+    /// How long its prompts and answers are.
+    pub lengths: Arc<Lengths>,
 }
 
 /// In the extensions of a request: who learns how long the answer was.
 #[derive(Debug, Clone)]
-pub(crate) struct Learns(pub(crate) Arc<OutputEstimate>);
+pub(crate) struct Learns(pub(crate) Arc<Lengths>);
 
 /// What an answer may have of which nobody will see the end here: one in the background.
 pub(crate) fn unseen(facts: &RequestFacts) -> Option<u64> {
@@ -41,7 +43,7 @@ pub(crate) fn unseen(facts: &RequestFacts) -> Option<u64> {
 // === impl Expected ===
 
 impl Expected {
-    pub(super) fn new(models: Vec<Upstream>, others: Arc<OutputEstimate>, bucket: u64) -> Self {
+    pub(super) fn new(models: Vec<Upstream>, others: Arc<Lengths>, bucket: u64) -> Self {
         Self { models, others, bucket }
     }
 
@@ -67,7 +69,7 @@ impl Expected {
     fn tokens(&self, facts: &RequestFacts) -> u64 {
         let of = |upstream: &Upstream| {
             let input = upstream.target.calibration().apply(facts.input_estimate);
-            input.saturating_add(self.output(&upstream.outputs, facts))
+            self.both(&upstream.lengths, input, facts)
         };
         let named = facts.model.as_deref();
         let mut called = self.models.iter().filter(|upstream| named.is_some_and(|name| upstream.is(name)));
@@ -76,18 +78,22 @@ impl Expected {
             Some(upstream) => Some(of(upstream)),
             None => self.models.iter().map(of).max(),
         };
-        tokens.unwrap_or_else(|| facts.input_estimate.saturating_add(self.output(&self.others, facts)))
+        tokens.unwrap_or_else(|| self.both(&self.others, facts.input_estimate, facts))
     }
 
     /// The answer of whoever answers longest, to a request of which nothing can be told.
     pub(super) fn answer(&self) -> u64 {
-        let of = |outputs: &OutputEstimate| outputs.expect(None, self.bucket);
-        let longest = self.models.iter().map(|upstream| of(&upstream.outputs)).max();
+        let of = |lengths: &Lengths| lengths.outputs.expect(None, self.bucket);
+        let longest = self.models.iter().map(|upstream| of(&upstream.lengths)).max();
         longest.unwrap_or_else(|| of(&self.others))
     }
 
-    fn output(&self, outputs: &OutputEstimate, facts: &RequestFacts) -> u64 {
-        let one = outputs.expect(facts.max_tokens, self.bucket);
+    fn both(&self, lengths: &Lengths, input: u64, facts: &RequestFacts) -> u64 {
+        lengths.input(facts, input, self.bucket).saturating_add(self.output(lengths, facts))
+    }
+
+    fn output(&self, lengths: &Lengths, facts: &RequestFacts) -> u64 {
+        let one = lengths.outputs.expect(facts.max_tokens, self.bucket);
         // Half of a bucket at most, or it would never pass beside others: it is charged the rest when it was sent.
         let unseen = unseen(facts).map_or(0, |most| most.min(self.bucket / 2));
         one.max(unseen).saturating_mul(facts.choices.max(1))
@@ -115,7 +121,7 @@ mod tests {
 
     fn upstream(name: &str, model: &str) -> Upstream {
         let config = TargetConfig::new(name, "openai", model).credential(nantian_ai::Credential::none());
-        Upstream { target: Arc::new(Target::new(config).unwrap()), outputs: Arc::default() }
+        Upstream { target: Arc::new(Target::new(config).unwrap()), lengths: Arc::default() }
     }
 
     fn estimated(expected: &Expected, path: &str, body: &str) -> (Option<u64>, bool) {
@@ -144,9 +150,9 @@ mod tests {
 
     #[test]
     fn every_answer_is_expected_to_be_as_long_as_one() {
-        let outputs = Arc::new(OutputEstimate::default());
-        (0..2000).for_each(|_| outputs.learn(1000, None));
-        let expected = Expected::new(Vec::new(), outputs, BUCKET);
+        let lengths = Arc::new(Lengths::default());
+        (0..2000).for_each(|_| lengths.outputs.learn(1000, None));
+        let expected = Expected::new(Vec::new(), lengths, BUCKET);
         for (path, body, answers) in [
             ("/v1/chat/completions", r#"{"n":50}"#.to_owned(), 50),
             ("/v1/chat/completions", r#"{"n":50,"max_tokens":1100}"#.to_owned(), 50),
@@ -159,18 +165,33 @@ mod tests {
 
     #[test]
     fn an_answer_in_the_background_may_be_as_long_as_it_likes() {
-        let outputs = Arc::new(OutputEstimate::default());
-        (0..2000).for_each(|_| outputs.learn(100, None));
+        let lengths = Arc::new(Lengths::default());
+        (0..2000).for_each(|_| lengths.outputs.learn(100, None));
         for (bucket, body, output) in [
             (1_000_000, r#"{"background":true,"max_output_tokens":9000}"#, 9000),
             (1_000_000, r#"{"background":true}"#, LONGEST),
             (100_000, r#"{"background":true}"#, 50_000),
             (1000, r#"{"background":true,"max_output_tokens":90}"#, 90),
         ] {
-            let expected = Expected::new(Vec::new(), Arc::clone(&outputs), bucket);
+            let expected = Expected::new(Vec::new(), Arc::clone(&lengths), bucket);
             let (tokens, _) = estimated(&expected, "/v1/responses", body);
             assert_eq!(tokens, Some(estimate_tokens(body.as_bytes()) + output), "{body}");
         }
+    }
+
+    #[test]
+    fn what_is_only_referred_to_is_expected_as_it_was_lately() {
+        const BODY: &str = r#"{"previous_response_id":"resp_1","max_output_tokens":7}"#;
+        let lengths = Arc::new(Lengths::default());
+        let input = |body: &str, bucket: u64| {
+            let expected = Expected::new(Vec::new(), Arc::clone(&lengths), bucket);
+            estimated(&expected, "/v1/responses", body).0.unwrap() - 7
+        };
+        assert_eq!((input(BODY, BUCKET), input(BODY, 1000)), (1024, 250));
+        (0..2000).for_each(|_| lengths.inputs.learn(20_000, None));
+        assert_eq!(input(BODY, BUCKET), 20_000);
+        let whole = format!(r#"{{"input":"{}","max_output_tokens":7}}"#, "word ".repeat(500));
+        assert_eq!(input(&whole, BUCKET), estimate_tokens(whole.as_bytes()));
     }
 
     #[test]
@@ -185,8 +206,8 @@ mod tests {
     fn each_model_is_estimated_by_what_is_known_of_it() {
         let models = vec![upstream("demo/small", "mini"), upstream("demo/large", "maxi")];
         for _ in 0..2000 {
-            models[0].outputs.learn(500, None);
-            models[1].outputs.learn(9000, None);
+            models[0].lengths.outputs.learn(500, None);
+            models[1].lengths.outputs.learn(9000, None);
         }
         let expected = Expected::new(models, Arc::default(), BUCKET);
         let of = |name: &str| {

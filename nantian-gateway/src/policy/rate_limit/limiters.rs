@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use nantian_ratelimit::{
-    Limiter, OutputEstimate, Policy, RateLimitLayer,
+    Limiter, Policy, RateLimitLayer,
     redis::{RedisStore, SharedLimiter},
 };
 
+use super::lengths::Lengths;
 use crate::{
     ir::{ObjectName, PolicyId},
     metrics::{LimitMetrics, Metrics},
@@ -16,8 +17,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct PolicyLimiter {
     levels: Levels,
-    /// How long the answers were that its Services gave.
-    outputs: Arc<OutputEstimate>,
+    /// How long prompts to its Services and their answers were.
+    lengths: Arc<Lengths>,
     metrics: Arc<LimitMetrics>,
     object: Arc<str>,
 }
@@ -57,12 +58,12 @@ impl Limiters {
             (None, Some(store)) => Levels::Shared(store.limiter(&id.0, policy)),
             (None, None) => Levels::Process(Limiter::new(policy)),
         };
-        let outputs = self.by_policy.get(id).map(PolicyLimiter::outputs).unwrap_or_default();
+        let lengths = self.by_policy.get(id).map(PolicyLimiter::lengths).unwrap_or_default();
         let name = object.to_string();
         let metrics = self.metrics.limits(&name);
         let counted = levels.clone();
         metrics.count_keys(move || counted.live_keys());
-        let limiter = PolicyLimiter { levels, outputs, metrics, object: name.into() };
+        let limiter = PolicyLimiter { levels, lengths, metrics, object: name.into() };
         self.by_policy.insert(id.clone(), limiter.clone());
         limiter
     }
@@ -95,8 +96,8 @@ impl PolicyLimiter {
         }
     }
 
-    pub(super) fn outputs(&self) -> Arc<OutputEstimate> {
-        Arc::clone(&self.outputs)
+    pub(super) fn lengths(&self) -> Arc<Lengths> {
+        Arc::clone(&self.lengths)
     }
 
     pub(super) fn metrics(&self) -> Arc<LimitMetrics> {

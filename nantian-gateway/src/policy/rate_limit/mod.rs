@@ -5,6 +5,7 @@ mod before;
 mod costs;
 mod expected;
 mod layer;
+mod lengths;
 mod limiters;
 
 use nantian_ratelimit::{
@@ -18,6 +19,7 @@ pub use self::{
     before::BeforeBody,
     expected::Upstream,
     layer::{Ahead, Models, RateLimits},
+    lengths::Lengths,
     limiters::{Limiters, PolicyLimiter},
 };
 
