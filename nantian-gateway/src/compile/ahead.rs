@@ -17,14 +17,15 @@ impl Compiler<'_> {
         Ahead {
             models: self.models(rule),
             is_attempt: false,
+            is_read: false,
             upstreams: asked(rule).filter_map(|share| self.upstream(&share.target)).collect(),
             is_routed_by_model: rule.is_routed_by_model(),
             others_spend: rule.backends.iter().any(|share| is_service(share) || self.may_rewrite(share)),
         }
     }
 
-    /// What follows the limits of a share, and of what it leads to.
-    pub(super) fn ahead_of_share(&self, share: &ir::WeightedBackend) -> Ahead {
+    /// What follows the limits of a share of `rule`, and of what it leads to.
+    pub(super) fn ahead_of_share(&self, rule: &ir::Rule, share: &ir::WeightedBackend) -> Ahead {
         let service = match &share.target {
             ir::Target::AiService(name) => self.ir.ai_services.get(name),
             _ => None,
@@ -33,7 +34,14 @@ impl Compiler<'_> {
         let upstreams = self.upstream(&share.target).into_iter().collect();
         // The rule may have another AIService to ask.
         let is_attempt = service.is_some();
-        Ahead { models, is_attempt, upstreams, is_routed_by_model: false, others_spend: is_service(share) }
+        Ahead {
+            models,
+            is_attempt,
+            is_read: is_attempt && rule.is_routed_by_model(),
+            upstreams,
+            is_routed_by_model: false,
+            others_spend: is_service(share),
+        }
     }
 
     /// A target that is an AIService.
@@ -58,6 +66,10 @@ impl Compiler<'_> {
             && services.iter().all(|(_, service)| service.model == first.model)
         {
             return Models::Only(Arc::from(&*first.model));
+        }
+        // The model decides nothing: a bucket for each would be one more for the same backends.
+        if !rule.is_routed_by_model() {
+            return Models::Only(Arc::default());
         }
         let (mut models, mut shared) = (BTreeMap::new(), Vec::new());
         for (name, service) in services {

@@ -245,7 +245,7 @@ impl<'a> Compiler<'a> {
             ir::Target::InvalidAiService | ir::Target::Invalid => (Target::Invalid, None),
         };
         let around: Vec<&Policies> = [&share.policies].into_iter().chain(policies).collect();
-        let rate_limits = self.rate_limits(&around, outer, place, &self.ahead_of_share(share));
+        let rate_limits = self.rate_limits(&around, outer, place, &self.ahead_of_share(rule, share));
         let counts_tokens = counts_tokens || rate_limits.as_ref().is_some_and(RateLimits::counts_tokens);
         let filters = self.filters(&share.filters, place).unwrap_or_else(|Broken| {
             target = Target::Invalid;

@@ -190,6 +190,12 @@ async fn a_limit_by_model_counts_the_models_there_are() {
                 rule("/v1", &to("plain")),
                 rule("/one", &to_ai("single")),
                 rule(
+                    "/mixed",
+                    "filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}], \
+                     backendRefs: [{group: gateway.nantian.dev, kind: AIService, name: small}, \
+                     {group: gateway.nantian.dev, kind: AIService, name: new}, {name: plain, port: 80, weight: 0}]",
+                ),
+                rule(
                     "/moved",
                     "backendRefs: [{group: gateway.nantian.dev, kind: AIService, name: new}, \
                      {group: gateway.nantian.dev, kind: AIService, name: old, weight: 0}]",
@@ -220,6 +226,12 @@ async fn a_limit_by_model_counts_the_models_there_are() {
     assert_eq!(ask("/one/v1/chat/completions", "invented").await, 429, "there is only one to be asked");
     assert_eq!(ask("/moved/v1/chat/completions", "new").await, 200);
     assert_eq!(ask("/moved/v1/chat/completions", "old").await, 429, "nobody asks that one");
+    assert_eq!(ask("/mixed/v1/chat/completions", "invented-3").await, 200);
+    assert_eq!(
+        ask("/mixed/v1/chat/completions", "small").await,
+        429,
+        "it is served by weight, whatever is asked for"
+    );
     let seen = provider.seen();
     assert!(seen.iter().all(|request| request.json()["messages"][0]["content"] == "hi"), "bodies pass");
 }

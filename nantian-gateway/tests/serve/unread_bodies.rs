@@ -53,6 +53,26 @@ async fn whoever_is_over_a_limit_of_requests_gets_no_body_read() {
 }
 
 #[tokio::test]
+async fn an_ai_service_beside_a_service_gets_no_body_read_either() {
+    let provider = Backend::answering(|_| completion(60)).await;
+    let shares = "backendRefs: [{group: gateway.nantian.dev, kind: AIService, name: llm}, {name: plain, port: 80, weight: 0}]";
+    let spec = "requestsPerMinute: 2, tokensPerMinute: 100000";
+    let gateway = World::new()
+        .manifest("llm", &ai_service("llm", "m", &provider))
+        .service("plain", &[&provider])
+        .route("web", &[rule("/v1", shares)])
+        .manifest("limits", &limits("limits", "kind: AIService, name: llm", spec))
+        .start()
+        .await;
+    let mut offers = Vec::new();
+    for _ in 0..3 {
+        offers.push(offer(&gateway, "/v1/chat/completions").await);
+    }
+    let statuses: Vec<_> = offers.iter().map(|(status, _)| *status).collect();
+    assert_eq!(statuses, [100, 100, 429]);
+}
+
+#[tokio::test]
 async fn whoever_is_in_debt_gets_no_body_read() {
     let provider = Backend::answering(|_| completion(160)).await;
     for path in ["/v1/chat/completions", "/plain/v1/chat/completions"] {

@@ -29,7 +29,7 @@ pub struct RateLimits {
     asked: Option<AskedLayer>,
     /// Asks what can be asked before a body is read.
     before_body: Option<BeforeBody>,
-    is_attempt: bool,
+    is_read: bool,
     layers: Arc<[RateLimitLayer]>,
     counts_tokens: bool,
 }
@@ -42,6 +42,8 @@ pub struct Ahead {
     pub models: Models,
     /// It is one of several attempts at a request, of which another one may serve it.
     pub is_attempt: bool,
+    /// The body has been read by whoever chose what follows.
+    pub is_read: bool,
     /// An AIService is chosen by the model that the body names, so that the body is read in any case.
     pub is_routed_by_model: bool,
     /// The AIServices.
@@ -128,12 +130,12 @@ impl RateLimits {
             .collect();
         let reader = if ahead.is_attempt { Some(AskedLayer::ROUTED) } else { asked.clone() };
         let before_body = reader.and_then(|reader| BeforeBody::new(reader, known));
-        Some(Self { asked, before_body, is_attempt: ahead.is_attempt, layers, counts_tokens })
+        Some(Self { asked, before_body, is_read: ahead.is_read, layers, counts_tokens })
     }
 
     /// What limits of an AIService say before its rule reads the body, for a rule that has no other one.
     pub fn before_route(&self) -> Option<BeforeBody> {
-        self.before_body.clone().filter(|_| self.is_attempt)
+        self.before_body.clone().filter(|_| self.is_read)
     }
 
     /// Whether the usage of replies must be metered.
@@ -162,8 +164,7 @@ where
             None => limited,
         };
         match &self.before_body {
-            // Where an attempt is made the body has been read.
-            Some(before_body) if !self.is_attempt => LocalService::new(before_body.layer(asked)),
+            Some(before_body) if !self.is_read => LocalService::new(before_body.layer(asked)),
             _ => asked,
         }
     }
@@ -175,7 +176,7 @@ fn expected(limiters: &[PolicyLimiter], ahead: &Ahead) -> Option<Arc<Expected>> 
     let limits = limiters.iter().flat_map(|limiter| limiter.policy().limits());
     let buckets = limits.filter(|limit| limit.unit() == Unit::Tokens).map(Limit::capacity);
     let smallest = buckets.min().unwrap_or(u64::MAX);
-    Some(Arc::new(Expected::new(ahead.upstreams.clone(), first.outputs(), smallest)))
+    Some(Arc::new(Expected::new(ahead.upstreams.clone(), first.lengths(), smallest)))
 }
 
 /// What a scope's parts mean in the gateway.
