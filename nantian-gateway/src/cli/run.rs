@@ -32,7 +32,7 @@ use crate::{
     metrics::Metrics,
     observe::{self, AccessLog},
     policy::{Outside, OwnIdentities, PluginNews, Tokens},
-    runtime::{WorkerConfig, Workers, raise_open_files},
+    runtime::{Alone, WorkerConfig, Workers, raise_open_files},
     source::{Files, Source, Watcher},
     stream::UdpConfig,
     telemetry::Telemetry,
@@ -170,7 +170,7 @@ pub(super) async fn serve(
     let roots = Roots::of_system();
     let config = worker_config(common, access_log, &roots, source.tenancy())?;
     let tls = Arc::clone(&config.client.tls);
-    let store = start_store(common, Arc::clone(&tls), &metrics, &store_changed);
+    let (store, _driver) = start_store(common, Arc::clone(&tls), &metrics, &store_changed)?.unzip();
     let (networks, tenancy) = (common.plugin_sources.clone(), config.client.tenancy);
     let modules = Modules::new(FetchConfig { networks, tenancy, tls });
     let workers = Workers::start(workers, &config, &metrics)?;
@@ -214,14 +214,15 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// Connects the store of the limits, if they are not kept here; `changed` is told when it comes or goes.
+/// Connects the store of the limits, if they are not kept here; `changed` is told when it comes or goes. It is heard on a thread of its
+/// own, which nothing that takes long holds up: every decision of every worker waits for it.
 fn start_store(
     common: &Common,
     tls: Arc<rustls::ClientConfig>,
     metrics: &Metrics,
     changed: &Arc<Notify>,
-) -> Option<RedisStore> {
-    let RateLimitStore::Redis(url) = &common.ratelimit_store else { return None };
+) -> anyhow::Result<Option<(RedisStore, Alone)>> {
+    let RateLimitStore::Redis(url) = &common.ratelimit_store else { return Ok(None) };
     let builder = RedisStore::builder(url.clone()).tls(tls);
     let builder = match common.ratelimit_replicas {
         Some(replicas) => builder.replicas(replicas),
@@ -229,9 +230,9 @@ fn start_store(
     };
     let (store, driver) = builder.build();
     metrics.show_store(store.clone());
-    crate::runtime::spawn(driver.run());
+    let driver = Alone::start("limits-store", driver.run())?;
     crate::runtime::spawn(observe::store(store.clone(), Arc::clone(changed)));
-    Some(store)
+    Ok(Some((store, driver)))
 }
 
 /// What changes besides the objects.

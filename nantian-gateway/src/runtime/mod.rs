@@ -1,5 +1,6 @@
 //! Threads and tasks: the only place that spawns.
 
+mod alone;
 mod background;
 mod calls;
 mod local;
@@ -9,6 +10,7 @@ mod worker;
 mod workers;
 
 pub use self::{
+    alone::Alone,
     background::Background,
     calls::CallThread,
     local::LocalSnapshot,
