@@ -79,8 +79,12 @@ impl Family {
         if current.replicas == self.store.0.replicas() {
             return current;
         }
-        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever counts the levels anew takes long where there are many keys: nobody waits for that.
+        let Ok(_change) = self.change.try_lock() else { return current };
         let current = self.current.load_full();
+        if current.replicas == self.store.0.replicas() {
+            return current;
+        }
         let next = Arc::new(Current {
             whole: current.whole.clone(),
             denials: Arc::clone(&current.denials),
@@ -301,6 +305,19 @@ mod tests {
         assert_eq!(store.0.owed.take().count(), 1);
         let levels = family.current().unreported.levels_at(family.now(), key.own());
         assert_eq!(levels.used().map(|(_, used)| used).max(), Some(10));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_whoever_counts_the_levels_anew_for_more_replicas() {
+        let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+        let policy = Policy::builder().limit(Limit::requests_per_minute(10)).build().unwrap();
+        let limiter = store.limiter("quota", policy);
+        let family = limiter.family();
+        store.0.replicas.store(2, Ordering::Relaxed);
+        let change = family.change.lock().unwrap();
+        assert_eq!(family.current().replicas, 1);
+        drop(change);
+        assert_eq!(family.current().replicas, 2);
     }
 
     /// Notes the amount of the limit that was current when it was woken.
