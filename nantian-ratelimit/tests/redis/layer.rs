@@ -11,7 +11,7 @@ use nantian_ratelimit::{
     Cost, EstimatedTokens, Limit, LimitName, Limiter, OnLimit, Policy, Queue, RateLimitLayer,
     ReservationHandle, ScopePart, Settlement, Unit,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::server::{Server, eventually, policy};
@@ -135,7 +135,14 @@ async fn a_body_is_read_only_for_whoever_has_requests_and_tokens_left() {
     assert_eq!(ask(60).await, (429, true));
     assert_eq!(ask(40).await, (200, true));
     assert_eq!(ask(1).await, (429, true), "nobody here knows yet that none are left");
-    assert_eq!(ask(1).await, (429, false), "a remembered denial needs neither a body nor the server");
+    // It is remembered for a second, which a busy machine may let pass.
+    let begun = Instant::now();
+    while ask(1).await != (429, false) {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "a remembered denial needs neither a body nor the server"
+        );
+    }
 
     let limits = [per_day(Unit::Requests, 2)];
     let layer = RateLimitLayer::shared(replica.store.limiter("requests", policy(limits)));
