@@ -1,20 +1,20 @@
 -- Decides all limits of a policy for one key, by the server's clock.
 --
 -- A template: a line with `@` is written once for each limit, with the limit's number in its place, and what stands
--- between `{` and `}` once for each limit, with commas. `$terms`, `$corrections` and `$state` are formats, `$size` bytes of
--- the latter. Calls of the server are what costs here, then numbers that become text, then strings; of arithmetic there is
--- next to nothing.
+-- between `{` and `}` once for each limit, with commas. `$terms`, `$most`, `$corrections` and `$state` are formats, `$rest`
+-- is where the second begins, `$size` bytes of the last. Calls of the server are what costs here, then numbers that become
+-- text, then strings; of arithmetic there is next to nothing.
 --
 -- KEYS[1]  the state: the signature of the limits, its time, the time until which it is kept, what is used of each limit
 -- ARGV[1]  the signature, four bytes for each limit, then for each limit: items refilled in a microsecond, the level above
---          which there is no room for the cost, the cost, the most that can be in use
--- ARGV[2]  may be absent; for each limit: correction
+--          which there is no room for the cost, the cost; then for each the most that can be in use
+-- ARGV[2]  may be absent; for each limit: correction, most that can be owed
 -- returns  the state, with its time below zero if the cost was not charged
 local call, pack, unpack = redis.call, struct.pack, struct.unpack
 local key, corrections = KEYS[1], ARGV[2]
 local time, state = call('TIME'), call('GET', key)
 local now, kept, fits, stale = time[1] * 1000000 + time[2], 0, true, false
-local signature, {speed@, room@, cost@, most@} = unpack('$terms', ARGV[1])
+local signature, {speed@, room@, cost@} = unpack('$terms', ARGV[1])
 local level@ = 0
 if state then
   local known, at
@@ -37,18 +37,21 @@ if state then
     level@ = level@ - elapsed * speed@
     if level@ < 0 then level@ = 0 end
   end
-  -- Amounts that were lowered, and a clock that was set back: neither is to hold until it has been denied for long.
+  -- The clock was set back: from now on it refills.
   stale = elapsed < 0
-  if level@ > most@ then level@, stale = most@, true end
 end
 if corrections then
-  local {correction@} = unpack('$corrections', corrections)
-  if correction@ > 0 then level@ = math.min(level@ + correction@, most@) end
+  local {correction@, ceiling@} = unpack('$corrections', corrections)
+  if correction@ > 0 then level@ = math.max(level@, math.min(level@ + correction@, ceiling@)) end
   if correction@ < 0 then level@ = math.max(level@ + correction@, 0) end
 end
 if level@ > room@ then fits = false end
 if fits then
   level@ = level@ + cost@
+else
+  -- More was used than an amount that was lowered can owe.
+  local {most@} = unpack('$most', ARGV[1], $rest)
+  if level@ > most@ then level@, stale = most@, true end
 end
 if fits or corrections or stale then
   local left = kept - now

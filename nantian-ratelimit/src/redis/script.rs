@@ -13,10 +13,10 @@ pub(super) const GREET: &str = include_str!("greet.lua");
 const SIGNATURE: usize = 4;
 /// Bytes of a number.
 const NUMBER: usize = 8;
-/// Numbers that the script is told of each limit: its speed, the room it must have, the cost, the most that can be in use.
-const TERMS: usize = 4;
-/// Numbers that a correction is made of.
-const CORRECTION: usize = 1;
+/// Numbers that the script is told of each limit: its speed, the room it must have, the cost.
+const TERMS: usize = 3;
+/// Numbers that a correction is made of: what it is, and where it ends.
+const CORRECTION: usize = 2;
 /// Numbers of a state besides the levels: its time, and until when it is kept.
 const TIMES: usize = 2;
 
@@ -30,7 +30,7 @@ pub(super) struct Order {
     pub(super) limits: usize,
     /// Unit and window of each limit, by which the server recognises its level after an edit, then its numbers.
     pub(super) terms: Vec<u8>,
-    /// What each limit is to take more, or less; nothing for a decision alone.
+    /// What each limit is to take more, or less, and the most that can be owed; nothing for a decision alone.
     pub(super) corrections: Option<Vec<u8>>,
 }
 
@@ -52,6 +52,7 @@ impl Order {
         mut correction: impl FnMut(&Limit) -> i64,
     ) -> Self {
         let (mut terms, mut numbers, mut corrections) = (Vec::new(), Vec::new(), Vec::new());
+        let mut ceilings = Vec::new();
         let mut is_corrected = false;
         for limit in limits {
             terms.extend_from_slice(&signature(limit));
@@ -61,13 +62,15 @@ impl Order {
             let room = if cost == 0 { f64::INFINITY } else { (capacity - cost) as f64 + ROUNDING };
             // A limit that denies all keeps what was used before.
             let most = if limit.max() == 0 { f64::INFINITY } else { capacity.saturating_add(max) as f64 };
-            write(&mut numbers, [per_microsecond(limit), room, cost as f64, most]);
+            write(&mut numbers, [per_microsecond(limit), room, cost as f64]);
+            write(&mut ceilings, [most]);
             let correction = correction(limit);
             is_corrected |= correction != 0;
-            write(&mut corrections, [correction as f64]);
+            write(&mut corrections, [correction as f64, most]);
         }
         let limits = terms.len() / SIGNATURE;
         terms.append(&mut numbers);
+        terms.append(&mut ceilings);
         Self { limits, terms, corrections: is_corrected.then_some(corrections) }
     }
 }
@@ -83,11 +86,13 @@ pub(super) fn decide(limits: usize) -> String {
     let numbers = |count: usize| "d".repeat(count);
     let state = format!("{signature}{}", numbers(TIMES + limits));
     let terms = format!("{signature}{}", numbers(limits * TERMS));
+    let (most, rest) = (format!("<{}", numbers(limits)), limits * (SIGNATURE + TERMS * NUMBER) + 1);
     let corrections = format!("<{}", numbers(limits * CORRECTION));
     let template = DECIDE.lines().filter(|line| !line.trim_start().starts_with("--"));
     let mut script = String::new();
     for line in template {
         let line = line.replace("$terms", &terms).replace("$corrections", &corrections);
+        let line = line.replace("$most", &most).replace("$rest", &rest.to_string());
         let line = line.replace("$state", &state).replace("$size", &state_size(limits).to_string());
         let numbered = |text: &str| (1..=limits).map(|limit| text.replace('@', &limit.to_string())).collect();
         let lines: Vec<String> =
@@ -224,11 +229,12 @@ mod tests {
     fn the_script_is_written_out_for_each_limit() {
         let script = decide(2);
         for line in [
-            "local signature, speed1, room1, cost1, most1, speed2, room2, cost2, most2 = unpack('<c8dddddddd', ARGV[1])",
+            "local signature, speed1, room1, cost1, speed2, room2, cost2 = unpack('<c8dddddd', ARGV[1])",
+            "  local most1, most2 = unpack('<dd', ARGV[1], 57)",
             "local level2 = 0",
             "  if #state == 40 then",
             "    known, at, kept, level1, level2 = unpack('<c8dddd', state)",
-            "  local correction1, correction2 = unpack('<dd', corrections)",
+            "  local correction1, ceiling1, correction2, ceiling2 = unpack('<dddd', corrections)",
         ] {
             assert!(script.lines().any(|written| written == line), "{line}\n{script}");
         }
