@@ -198,13 +198,9 @@ impl Error {
             }
             Self::Provider { fault, .. } => fault.kind.is_of_the_provider(),
             // It may know the operation, or have words for what is asked.
-            _ => self.is_of_words(),
+            Self::UnsupportedPair { .. } | Self::Untranslatable(_) | Self::Lossy { .. } => true,
+            _ => false,
         }
-    }
-
-    /// Whether nobody was asked because the target's dialect has no words for the request.
-    pub(crate) fn is_of_words(&self) -> bool {
-        matches!(self, Self::UnsupportedPair { .. } | Self::Untranslatable(_) | Self::Lossy { .. })
     }
 
     /// The answer of the target's provider broke off.

@@ -231,7 +231,7 @@ fn operation(surface: &Result<Surface, Error>) -> Option<Operation> {
 struct Judged {
     /// One of them may serve the request.
     failed: bool,
-    /// The model was not asked, for its dialect has no words for the request.
+    /// The model's dialect does not have the operation at all: it makes no vectors that others could be mixed with.
     is_unheard: bool,
     /// Nothing that a model says which stands in takes its place, but an answer.
     counts: bool,
@@ -244,7 +244,7 @@ struct Judged {
 impl Judged {
     fn of<B>(response: &Response<B>, operation: Option<Operation>) -> Self {
         let error = response.extensions().get::<Arc<Error>>();
-        let is_unheard = error.is_some_and(|error| error.is_of_words());
+        let is_unheard = matches!(error.map(Arc::as_ref), Some(Error::UnsupportedPair { .. }));
         let is_elsewhere = operation == Some(Operation::Stored) && response.status() == StatusCode::NOT_FOUND;
         Self {
             failed: is_elsewhere || error.is_some_and(|error| error.may_fail_over()),

@@ -249,6 +249,28 @@ async fn vectors_of_another_model_never_stand_in() {
 }
 
 #[tokio::test]
+async fn vectors_of_another_model_do_not_stand_in_for_a_request_that_the_first_one_has_no_words_for() {
+    let upstream = Upstream::new();
+    let choice = |name: &str, provider: &str, model: &str| Choice {
+        name: name.to_owned(),
+        model: model.to_owned(),
+        weight: 1,
+        service: layer(TargetConfig::new(format!("demo/{name}"), provider, model)).layer(upstream.clone()),
+    };
+    let route = ModelRoute::new([
+        choice("gem", "gemini", "gemini-embedding-001"),
+        choice("small", "openai", "text-embedding-3-small"),
+    ]);
+    let numbers = post("/v1/embeddings", r#"{"model":"gem","input":[[1,2]]}"#);
+    let mut strict = post("/v1/embeddings", r#"{"model":"gem","input":"a","user":"u"}"#);
+    strict.headers_mut().insert("x-nantian-strict", http::HeaderValue::from_static("true"));
+    for request in [numbers, strict] {
+        let response = route.clone().oneshot(request).await.unwrap();
+        assert_eq!((response.status().as_u16(), upstream.requests()), (400, 0));
+    }
+}
+
+#[tokio::test]
 async fn a_stored_answer_is_looked_for_at_all_of_them() {
     let lost = || reply(404, r#"{"error":{"message":"not found"}}"#);
     let found = || reply(200, r#"{"id":"resp_1"}"#);
