@@ -86,8 +86,23 @@ impl Room {
         }
         let Enforced { schema, is_whole, optional, unions } =
             Some(schema).filter(|_| traits.takes_schemas).and_then(enforced)?;
-        self.optional = self.optional.checked_sub(optional)?;
-        self.unions = self.unions.checked_sub(unions)?;
+        // What is refused for one takes nothing of the other.
+        let (optional, unions) = (self.optional.checked_sub(optional)?, self.unions.checked_sub(unions)?);
+        (self.optional, self.unions) = (optional, unions);
         Some((Cow::Owned(schema), is_whole))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_that_is_not_enforced_takes_no_room() {
+        let traits = Traits::of("claude-sonnet-4-5");
+        let mut room = Room { strict: 1, optional: 1, unions: 0 };
+        let schema = |kind| Json::parse(&format!(r#"{{"properties":{{"a":{{"type":{kind}}}}}}}"#)).unwrap();
+        assert!(room.enforce(&schema(r#"["string","null"]"#), traits).is_none());
+        assert!(room.enforce(&schema(r#""string""#), traits).is_some());
     }
 }

@@ -18,6 +18,19 @@ const OF_THE_SCHEMA: [&str; 3] = ["$comment", "$id", "$schema"];
 /// What is kept as it is.
 const KEPT: [&str; 3] = ["description", "title", "default"];
 
+/// What says which keys an object has, beside where they are closed: both could not be met together.
+const OF_KEYS: [&str; 9] = [
+    "additionalProperties",
+    "anyOf",
+    "dependentSchemas",
+    "if",
+    "oneOf",
+    "patternProperties",
+    "properties",
+    "required",
+    "unevaluatedProperties",
+];
+
 /// The most definitions, and the most levels of one schema.
 const MOST_DEFINITIONS: usize = 128;
 const MOST_LEVELS: u8 = 64;
@@ -140,6 +153,10 @@ fn text(text: &str) -> Value {
     Value::String(text.to_owned())
 }
 
+fn speaks_of_keys(schema: &Members) -> bool {
+    schema.iter().any(|(name, _)| OF_KEYS.contains(&name.as_str()))
+}
+
 fn is_plain(value: &Value) -> bool {
     !matches!(value, Value::Array(_) | Value::Object(_) | Value::Carried(_))
 }
@@ -169,6 +186,7 @@ impl Reader {
         }
         if let Some(reference) = take(&mut schema, "$ref") {
             let known = reference.as_str().is_some_and(|name| self.definitions.iter().any(|it| it == name));
+            let known = known && !speaks_of_keys(&schema);
             // Nothing may stand beside it.
             self.is_whole &= schema.is_empty();
             return known.then(|| vec![("$ref".to_owned(), reference)]);
@@ -195,17 +213,19 @@ impl Reader {
             let into = if is_known { &mut written } else { &mut *schema };
             into.push((name.to_owned(), value));
         }
-        let is_listed = !written.is_empty();
         for name in ["anyOf", "oneOf"] {
             let Some(variants) = take(schema, name) else { continue };
             let Value::Array(variants) = variants else { return None };
+            if !written.is_empty() || speaks_of_keys(schema) {
+                return None;
+            }
             let read = |variant| Some(Value::Object(self.read(members(variant)?, level + 1)?));
             let read = variants.into_iter().map(read).collect::<Option<Vec<_>>>()?;
             self.is_whole &= name == "anyOf";
             self.unions += 1;
             written.push(("anyOf".to_owned(), Value::Array(read)));
         }
-        if is_listed || !written.is_empty() {
+        if !written.is_empty() {
             return Some(written);
         }
         let has = |name: &str| schema.iter().any(|(known, _)| known == name);
@@ -244,6 +264,10 @@ impl Reader {
         };
         let required = take(schema, "required").unwrap_or_else(|| Value::Array(Vec::new()));
         let needed: HashSet<_> = required.as_list().iter().filter_map(Value::as_str).collect();
+        let is_named = |key: &&str| properties.iter().any(|(name, _)| name == key);
+        if speaks_of_keys(schema) || !needed.iter().all(is_named) {
+            return None;
+        }
         let mut read = Vec::with_capacity(properties.len());
         for (name, value) in properties {
             self.optional += usize::from(!needed.contains(name.as_str()));
