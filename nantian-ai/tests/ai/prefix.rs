@@ -162,6 +162,16 @@ fn what_the_system_says_later_is_said_by_it_where_that_is_taken() {
     let in_place = ["system: a", "user: b", "system: c", "assistant: d", "system: e", "user: f"];
     assert_eq!(openai(talk), (lines(&in_place), String::new()));
 
+    // Where it says nothing, nobody else does.
+    let bedrock = |turns| sent(Dialect::Bedrock, "bedrock", "amazon.nova-pro-v1:0", say(turns));
+    let ollama = |turns| sent(Dialect::Ollama, "ollama", "llama3.1:8b", say(turns));
+    let silent = &[("user", "a"), ("assistant", "b"), ("system", " "), ("assistant", "c"), ("user", "d")][..];
+    let (said, lost) = bedrock(silent);
+    assert_eq!((said, &*lost), (lines(&["user: a", "assistant: b | c", "user: d"]), ""));
+    for (said, lost) in [vllm(silent), ollama(silent)] {
+        assert_eq!((said.last().unwrap().as_str(), &*lost), ("user: d", ""), "{said:?}");
+    }
+
     // It needs a user's turn before it.
     let (said, lost) = opus(&[("user", "a"), ("assistant", "b"), ("system", "c")]);
     assert_eq!(said, lines(&["user: a", "assistant: b", "user: <system>\nc\n</system>"]));

@@ -122,6 +122,8 @@ fn turns<'r>(
 
 /// What this side says until the other does.
 fn said_by<'t, 'r>(role: Role, turns: &'t mut Vec<Turn<'r>>) -> &'t mut Vec<Piece<'r>> {
+    // Who has said nothing has had no turn.
+    turns.pop_if(|last| last.pieces.is_empty());
     let open = turns.pop_if(|last| last.role == role);
     &mut turns.push_mut(open.unwrap_or(Turn { role, pieces: Vec::new() })).pieces
 }

@@ -124,6 +124,7 @@ impl<'r> Turns<'r> {
                     match turns.last_mut() {
                         None => turns.push(Turn { text, ..Turn::new("system") }),
                         Some(first) if first.role == "system" => first.add(&text),
+                        Some(_) if text.trim().is_empty() => {}
                         Some(_) => {
                             losses.add("messages.system");
                             later.push(said_by_user(&text));

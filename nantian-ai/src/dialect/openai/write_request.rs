@@ -194,6 +194,7 @@ impl<'r> Turns<'r> {
                             before.push_str("\n\n");
                             before.push_str(&text);
                         }
+                        Some(_) if !profile.takes_later_system && text.trim().is_empty() => {}
                         Some(_) if !profile.takes_later_system => {
                             losses.add("messages.system");
                             later.push(UserPart::Text(said_by_user(&text).into()));
