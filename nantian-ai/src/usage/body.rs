@@ -217,6 +217,7 @@ impl<K: UsageSink> Metering<K> {
     /// Takes the head of the reply.
     pub(crate) fn begin(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.meter.begin(status, headers);
+        self.tokens = None;
         if let Some(kept) = &mut self.kept {
             kept.reply.clear();
         }

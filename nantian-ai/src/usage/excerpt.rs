@@ -12,7 +12,7 @@ const CONVERSATIONS: [&str; 2] = ["messages", "input"];
 /// The members beside it that say what it is about.
 const ABOUT: [&str; 4] = ["model", "max_tokens", "system", "instructions"];
 
-/// A request of at most `most` bytes that says as much of a longer one as fits: what is said of the model, unless it takes more than
+/// A request of at most `most` bytes that says as much of a longer one as fits: what is said of the model, in no more than a
 /// half, and of the conversation the latest messages, then the first; what is too long by itself is left out. `None` if it is no JSON
 /// or has no conversation.
 pub(crate) fn excerpt(body: &[u8], most: usize) -> Option<Bytes> {
@@ -23,8 +23,9 @@ pub(crate) fn excerpt(body: &[u8], most: usize) -> Option<Bytes> {
         let Some(value) = object.value(name).and_then(|value| std::str::from_utf8(value).ok()) else {
             continue;
         };
-        if value.len() < most / 2 {
-            left = left.saturating_sub(name.len() + value.len() + 4);
+        let rest = left.checked_sub(name.len() + value.len() + 4);
+        if let Some(rest) = rest.filter(|rest| *rest >= most / 2) {
+            left = rest;
             members.push(format!("\"{name}\":{value}"));
         }
     }
@@ -71,12 +72,15 @@ mod tests {
         #[test]
         fn an_excerpt_is_json_and_no_longer_than_it_may_be(
             lengths in proptest::collection::vec(0_usize..200, 0..20),
-            system in 0_usize..400,
+            about in proptest::array::uniform3(0_usize..400),
             most in 100_usize..1000,
         ) {
             let messages: Vec<String> = lengths.iter().map(|length| format!("\"{}\"", "x".repeat(*length))).collect();
-            let system = "y".repeat(system);
-            let body = format!(r#"{{"input":[{}],"system":"{system}"}}"#, messages.join(","));
+            let [model, system, instructions] = about.map(|length| "y".repeat(length));
+            let body = format!(
+                r#"{{"input":[{}],"system":"{system}","instructions":"{instructions}","model":"{model}"}}"#,
+                messages.join(","),
+            );
             let kept = excerpt(body.as_bytes(), most).unwrap();
             prop_assert!(kept.len() <= most, "{} of {most}", kept.len());
             prop_assert!(serde_json::from_slice::<Value>(&kept).is_ok());

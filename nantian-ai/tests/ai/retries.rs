@@ -7,7 +7,7 @@ use nantian_ai::{
 use tokio::time::Instant;
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::support::{Reports, Upstream, chat, events, json, layer, openai, send, stream_chat};
+use crate::support::{Reports, Upstream, chat, events, json, layer, openai, post, send, stream_chat};
 
 fn retrying(max_retries: u32) -> TargetConfig {
     openai().retry(RetryPolicy::new(max_retries, Duration::from_millis(500)))
@@ -154,6 +154,24 @@ async fn a_stream_that_breaks_off_or_fails_before_its_first_token_is_repeated() 
     let (head, body) = send(layer(retrying(3)), &upstream, stream_chat()).await;
     assert_eq!((head.status.as_u16(), body.as_str()), (200, "data: [DONE]\n\n"));
     assert_eq!(upstream.requests(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_token_is_that_of_the_answer() {
+    const TOKEN: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\n";
+    let seconds = Duration::from_secs;
+    let upstream = Upstream::new()
+        .replies(events("text/event-stream", [(seconds(1), Some("data: no json\n\n"))]))
+        .replies(events("text/event-stream", [(seconds(8), Some(TOKEN)), (seconds(2), Some(TOKEN))]));
+    let reports = Reports::default();
+    let request = post(
+        "/v1/messages",
+        r#"{"model":"any","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"Hi"}]}"#,
+    );
+    send(layer(retrying(1)).observing(reports.clone()), &upstream, request).await;
+    let call = reports.only().call;
+    assert_eq!((upstream.requests(), call.between_tokens), (2, Some(seconds(2))));
+    assert!(call.first_token >= Some(seconds(9)), "{call:?}");
 }
 
 #[tokio::test(start_paused = true)]
