@@ -1,6 +1,7 @@
 //! Where plugins come from, and what is shut while they are not there.
 
 use std::{
+    convert::Infallible,
     io::ErrorKind,
     sync::{
         Arc,
@@ -8,6 +9,10 @@ use std::{
     },
 };
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use nantian_wasm::Digest;
 
 use crate::support::{Backend, World, eventually, http2, plugin, rule, soon, to};
@@ -128,6 +133,67 @@ async fn plugin_asks_a_service_whether_a_request_may_pass() {
     gateway.edit("plugin", &asking("auth.elsewhere")).await;
     assert_eq!(gateway.get("/").await.status(), 200, "the guest lets pass what it cannot ask about");
     assert_eq!(auth.seen().len(), 2, "a Service of another namespace is not there for it");
+}
+
+/// Asks `auth` over gRPC whether a request may pass: 200 if it brings a message, else 400 and the status of gRPC.
+const ASKING: &str = r#"(module
+    (import "env" "proxy_grpc_call"
+        (func $ask (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
+    (import "env" "proxy_send_local_response"
+        (func $respond (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 64) "auth")
+    (global $stream (mut i32) (i32.const 0))
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func $answer (param i32)
+        (drop (call $become (global.get $stream)))
+        (drop (call $respond (local.get 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+            (i32.const 0) (i32.const 0) (i32.const -1))))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (global.set $stream (local.get 0))
+        (drop (call $ask (i32.const 64) (i32.const 4) (i32.const 64) (i32.const 4) (i32.const 64) (i32.const 4)
+            (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 10000) (i32.const 0)))
+        (i32.const 1))
+    (func (export "proxy_on_grpc_receive") (param i32 i32 i32) (call $answer (i32.const 200)))
+    (func (export "proxy_on_grpc_close") (param i32 i32 i32)
+        (call $answer (i32.add (i32.const 400) (local.get 2)))))"#;
+
+#[tokio::test]
+async fn unary_call_that_ends_well_without_a_message_has_failed() {
+    let answers = Arc::new(AtomicUsize::new(0));
+    let auth = Backend::h2c(move |_| {
+        let number = answers.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let ended =
+                HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from(0))]);
+            let message = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 1, b'x']));
+            let (frames, headers) = match number {
+                0 => (vec![], ended),
+                1 => (vec![Frame::trailers(ended)], HeaderMap::new()),
+                _ => (vec![message, Frame::trailers(ended)], HeaderMap::new()),
+            };
+            let frames = futures_util::stream::iter(frames.into_iter().map(Ok::<_, Infallible>));
+            let mut response = http::Response::new(StreamBody::new(frames));
+            *response.headers_mut() = headers;
+            response
+        }
+    })
+    .await;
+    let backend = Backend::echo("a").await;
+    let module = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, wat::parse_str(ASKING).unwrap());
+    let asking = plugin("r", &format!("inline: {module}"));
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .h2c_service("auth", &auth)
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("plugin", &asking.replace("wasm:", "sandbox: {allowNetwork: true}\n  wasm:"))
+        .start()
+        .await;
+    for (answer, status) in [("no body at all", 413), ("trailers alone", 413), ("a message", 200)] {
+        assert_eq!(gateway.get("/").await.status(), status, "{answer}");
+    }
 }
 
 /// Closes the stream of every request, before or after it has got a response.

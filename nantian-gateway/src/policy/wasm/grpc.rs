@@ -22,6 +22,7 @@ use crate::{
     upstream::{Client, Destination},
 };
 
+const OK: u32 = 0;
 const DEADLINE_EXCEEDED: u32 = 4;
 const UNKNOWN: u32 = 2;
 const PERMISSION_DENIED: u32 = 7;
@@ -137,7 +138,7 @@ async fn exchange(
         if !is_unary {
             replies.initial_metadata(HeaderMap::new());
         }
-        return (ended, parts.headers);
+        return (concluded(ended, is_unary, None, replies), parts.headers);
     }
     let refused = refusal(parts.status);
     if !is_unary {
@@ -175,12 +176,22 @@ async fn exchange(
         };
         let Ok(trailers) = frame.into_trailers() else { continue };
         let ended = status(&trailers);
-        if let (Some(message), Some(Ended { status: 0, .. })) = (message.take(), &ended) {
-            replies.message(message);
-        }
-        return (ended.unwrap_or(Ended { status: UNKNOWN, message: "no grpc-status".to_owned() }), trailers);
+        let ended = ended.unwrap_or(Ended { status: UNKNOWN, message: "no grpc-status".to_owned() });
+        return (concluded(ended, is_unary, message, replies), trailers);
     }
     failed(INTERNAL, "the stream ended without trailers".to_owned())
+}
+
+/// How a call has ended: as in Envoy, a unary one that succeeds brings a message, or it has failed.
+fn concluded(ended: Ended, is_unary: bool, message: Option<Bytes>, replies: &GrpcReplies) -> Ended {
+    match message {
+        _ if !is_unary || ended.status != OK => ended,
+        Some(message) => {
+            replies.message(message);
+            ended
+        }
+        None => Ended { status: INTERNAL, message: String::new() },
+    }
 }
 
 fn request(call: GrpcCall, outgoing: mpsc::Receiver<Bytes>) -> Request<Body> {
