@@ -153,13 +153,24 @@ fn host(uri: &Uri) -> &str {
 }
 
 fn parse(url: &str) -> Result<Uri, FetchError> {
-    let refused = |reason| FetchError::Url { url: public(url).to_owned(), reason };
+    let refused = |reason| FetchError::Url { url: without_credentials(public(url)), reason };
     let uri = Uri::try_from(url).map_err(|_| refused("it does not parse"))?;
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(refused("credentials are sent in no URL"));
+    }
     match uri.scheme_str() {
         Some("https" | "http") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(uri),
         Some("https" | "http") => Err(refused("it names no host")),
         _ => Err(refused("only https, http and oci are asked")),
     }
+}
+
+/// A URL as it may be shown; a server may redirect to one that shows more.
+fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find(['/', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
 }
 
 /// Where a redirect leads.
@@ -182,6 +193,19 @@ mod tests {
         assert_eq!(resolve(&from, "https://b.example/z").unwrap(), "https://b.example/z");
         for refused in ["ftp://a/b", "file:///etc/passwd", "//b.example/z", ""] {
             assert!(resolve(&from, refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn credentials_in_a_url_are_neither_sent_nor_shown() {
+        let from = parse("https://a.example/").unwrap();
+        for (url, shown) in [
+            ("https://user:secret@b.example/z?q", "https://b.example/z"),
+            ("https://user:secret@b.example /", "https://b.example /"),
+            ("ftp://secret@b.example", "ftp://b.example"),
+        ] {
+            let error = resolve(&from, url).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{shown:?} is no URL")), "{error}");
         }
     }
 }
