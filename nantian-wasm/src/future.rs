@@ -35,8 +35,9 @@ pin_project! {
         state: State<S, B, S::Future, <S::Response as Reply>::Body, S::Error>,
         // Absent without plugins.
         stream: Option<StreamHandle>,
-        // The response has no body, whatever its headers say.
+        // The response has no body, whatever its headers say; one to HEAD not even a body that is made here.
         is_bodiless: bool,
+        is_head: bool,
         // A plugin may answer or end the stream while the response is awaited.
         may_interrupt: bool,
         responder: R,
@@ -84,6 +85,7 @@ where
             state: State::Inner { future },
             stream: None,
             is_bodiless: false,
+            is_head: false,
             may_interrupt: false,
             responder,
         }
@@ -96,7 +98,8 @@ where
         B: Body,
         R: Responder,
     {
-        let is_bodiless = matches!(*request.method(), Method::HEAD | Method::CONNECT);
+        let is_head = *request.method() == Method::HEAD;
+        let is_bodiless = is_head || *request.method() == Method::CONNECT;
         let may_interrupt = context.may_interrupt();
         let (parts, body) = request.into_parts();
         let end = body.is_end_stream();
@@ -120,7 +123,7 @@ where
                 held: Some(Box::new(waiting.into_held(Direction::Request, false, &stream))),
             },
         };
-        Self { state, stream: Some(stream), is_bodiless, may_interrupt, responder }
+        Self { state, stream: Some(stream), is_bodiless, is_head, may_interrupt, responder }
     }
 }
 
@@ -146,7 +149,6 @@ where
                 };
                 return future.poll(cx).map_ok(|response| response.map(ResponseBody::unwatched));
             };
-            let is_bodiless = *this.is_bodiless;
             let next = match this.state.as_mut().project() {
                 StateProjection::Request { service, request } => {
                     Next::Go(ready!(poll_request(service, request, stream, this.responder, cx)))
@@ -155,7 +157,7 @@ where
                     Next::Go(ready!(poll_held_request(service, held, stream, this.responder, cx)))
                 }
                 StateProjection::Inner { future } => match future.poll(cx) {
-                    Poll::Ready(result) => answer(result, is_bodiless, stream, this.responder, cx),
+                    Poll::Ready(result) => answer(result, *this.is_bodiless, stream, this.responder, cx),
                     Poll::Pending if !*this.may_interrupt => return Poll::Pending,
                     Poll::Pending => {
                         let mut shared = ready!(stream.poll_lock(cx));
@@ -168,12 +170,12 @@ where
                 },
                 StateProjection::Answered { result } => {
                     let Some(result) = result.take() else { return Poll::Pending };
-                    answer(*result, is_bodiless, stream, this.responder, cx)
+                    answer(*result, *this.is_bodiless, stream, this.responder, cx)
                 }
                 StateProjection::Reply { reply, is_local } => {
                     let shared = ready!(stream.poll_lock(cx));
                     let Some(mut reply) = reply.take() else { return Poll::Pending };
-                    reply.end |= is_bodiless;
+                    reply.end |= *this.is_bodiless;
                     show(*reply, *is_local, shared, stream, this.responder, cx)
                 }
                 StateProjection::HeldReply { held, is_local } => {
@@ -189,7 +191,7 @@ where
                 }
                 Next::Over(result) => {
                     this.state.set(State::Over);
-                    return Poll::Ready(result);
+                    return Poll::Ready(result.map(|reply| reply.map(|body| body.sent(*this.is_head))));
                 }
             }
         }

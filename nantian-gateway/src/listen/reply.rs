@@ -39,6 +39,25 @@ pub(super) enum Content {
     Plain(Body),
 }
 
+// === impl Content ===
+
+impl Content {
+    /// Without its bytes.
+    pub(super) fn emptied(self) -> Self {
+        match self {
+            Self::Observed(body) => Self::Observed(body.emptied()),
+            Self::Plain(_) => Self::Plain(Body::empty()),
+        }
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Observed(body) => body.size_hint(),
+            Self::Plain(body) => body.size_hint(),
+        }
+    }
+}
+
 // === impl ReplyBody ===
 
 impl ReplyBody {
@@ -126,10 +145,7 @@ impl http_body::Body for ReplyBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let content = match &self.body {
-            Content::Observed(body) => body.size_hint(),
-            Content::Plain(body) => body.size_hint(),
-        };
+        let content = self.body.size_hint();
         let rest = self.rest.len() as u64;
         let mut hint = SizeHint::new();
         if let Some(upper) = content.upper() {

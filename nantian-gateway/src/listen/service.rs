@@ -273,6 +273,8 @@ impl Service<Request<Incoming>> for Edge {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let guard = Some(InFlight::begin(&self.state));
         let is_grpc = grpc::is_call(request.version(), request.headers());
+        // Over HTTP/1.1 hyper sees to that.
+        let is_head = self.streams.is_some() && *request.method() == Method::HEAD;
         let mut pace = self.streams.as_ref().map(|streams| {
             let pace = self.worker.connections.pace();
             streams.announce(Rc::clone(&pace));
@@ -283,7 +285,7 @@ impl Service<Request<Incoming>> for Edge {
             Err(refusal) => Reply::Refused { refusal: Some(refusal) },
         };
         let unread = self.unread.clone();
-        EdgeFuture { reply, pace, unread, is_http2: self.streams.is_some(), is_grpc, guard }
+        EdgeFuture { reply, pace, unread, is_http2: self.streams.is_some(), is_grpc, is_head, guard }
     }
 }
 
@@ -296,6 +298,7 @@ pin_project! {
         unread: Option<Unread>,
         is_http2: bool,
         is_grpc: bool,
+        is_head: bool,
         guard: Option<InFlight>,
     }
 }
@@ -324,6 +327,7 @@ impl Future for EdgeFuture {
             foreign if *this.is_grpc && grpc::is_foreign(&foreign) => {
                 grpc::translated(foreign, Content::Plain(Body::empty()))
             }
+            response if *this.is_head => without_content(response),
             response => response,
         };
         let (pace, mut guard) = (this.pace.take(), this.guard.take());
@@ -355,6 +359,18 @@ fn refuse(refusal: Option<Refusal>) -> Response<Body> {
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
     }
+    response
+}
+
+/// A response to HEAD, which has no content and says how long it would be (RFC 9110, section 9.3.2).
+///
+/// Content of unknown length is not made here: a backend has sent none, and what breaks off is to break off.
+fn without_content(response: Response<Content>) -> Response<Content> {
+    let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) else {
+        return response;
+    };
+    let mut response = response.map(Content::emptied);
+    response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
     response
 }
 

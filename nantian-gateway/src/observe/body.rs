@@ -22,6 +22,11 @@ impl ObservedBody {
     pub(super) fn new(body: Body, exchange: Option<Exchange>) -> Self {
         Self { body, exchange }
     }
+
+    /// Without its bytes: they are not sent.
+    pub(crate) fn emptied(self) -> Self {
+        Self { body: Body::empty(), ..self }
+    }
 }
 
 // === impl ObservedBody ===

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{future::join_all, stream};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::Notify};
@@ -62,6 +62,22 @@ async fn a_request_becomes_one_of_http_1_1_for_a_backend_that_speaks_that() {
     let (status, _) = reply(&client, get("/a/..%2fb")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "one stream is refused");
     assert_eq!(reply(&client, get("/")).await.0, StatusCode::OK, "and the others go on");
+}
+
+#[tokio::test]
+async fn response_to_head_has_no_content_wherever_it_is_made() {
+    let backend = Backend::echo("a").await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/a", &to("a"))]).start().await;
+    let mut client = client(&gateway).await;
+    for (path, status) in [("/a", 200), ("/nobody", 404), ("/a/..%2fb", 400)] {
+        let length = reply(&client, get(path)).await.1.len().to_string();
+        let head = Request::head(format!("http://example.org{path}")).body(Empty::new().boxed()).unwrap();
+        let response = soon(client.send_request(head)).await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+        assert_eq!(response.headers()["content-length"], *length, "{path}");
+        // A client takes bytes behind such a head for an error.
+        assert_eq!(soon(response.collect()).await.unwrap().to_bytes(), "", "{path}");
+    }
 }
 
 #[tokio::test]

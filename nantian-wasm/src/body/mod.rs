@@ -196,6 +196,14 @@ impl<B> ResponseBody<B> {
         Self { source: Source::Begun { source }, watch: Watch::new(Some(relay), front), end }
     }
 
+    /// As it is sent: to HEAD without bytes that were made here.
+    pub(crate) fn sent(mut self, is_head: bool) -> Self {
+        if let (true, Source::Local { bytes }) = (is_head, &mut self.source) {
+            bytes.clear();
+        }
+        self
+    }
+
     /// Breaks the body off before its first byte, and with it the response: not even its headers are to leave.
     pub(crate) fn broken_by(mut self, error: Option<BoxError>) -> Self {
         if let Some(error) = error {

@@ -54,6 +54,17 @@ fn answer_that_is_no_response_lets_nothing_pass() {
 }
 
 #[test]
+fn answer_to_head_says_how_long_it_would_be_and_has_no_body() {
+    for (callback, reaches) in [(HEADERS, false), ("proxy_on_response_headers", true)] {
+        let request = Request::head("/").header("host", "example.com").body(frames([])).unwrap();
+        let response = Response::builder().header("content-length", "5").body(frames([])).unwrap();
+        let seen = exchange([refusing(callback, 9, (0, 0), "")], request, response);
+        assert_eq!((seen.status(), seen.request.is_some()), (403, reaches));
+        assert_eq!((seen.response_header("content-length"), seen.text()), (Some("9"), ""), "{callback}");
+    }
+}
+
+#[test]
 fn answer_of_a_guest_that_traps_afterwards_stands() {
     let plugin = refusing(HEADERS, 0, (0, 0), "unreachable");
     let seen = sent(&plugin);
