@@ -116,6 +116,7 @@ impl<'a> Compiler<'a> {
         for listener in &port.listeners {
             router.listener(&listener.hostname);
             self.identity = self.identity(listener);
+            self.others(listener, &mut router);
             for attachment in &listener.routes {
                 if attachment.route.kind.is_http() {
                     self.attach(listener, attachment, is_secure, &mut router);
@@ -139,6 +140,16 @@ impl<'a> Compiler<'a> {
             }
         }
         Some(certificate.secret.clone())
+    }
+
+    /// Plugins of a listener see what none of its routes is for, too.
+    fn others(&mut self, listener: &ir::Listener, router: &mut RouterBuilder) {
+        let place = Place::of_others(&listener.id);
+        let Some(plugins) = self.plugins(&[&listener.policies], &[], &place, None) else { return };
+        let Ok(index) = u32::try_from(self.rules.len()) else { return };
+        let metrics = self.registry.metrics.unmatched();
+        self.rules.push(Arc::new(CompiledRule::of_others(place, plugins, metrics)));
+        router.others(&listener.hostname, RuleIndex(index));
     }
 
     fn attach(
@@ -211,6 +222,7 @@ impl<'a> Compiler<'a> {
             mirrors,
             backends,
             is_routed_by_model: rule.is_routed_by_model(),
+            is_of_others: false,
             needs_info,
         }
     }

@@ -28,6 +28,8 @@ pub struct CompiledRule {
     pub(crate) backends: Vec<CompiledBackend>,
     /// The model that a request names says which of them it is for.
     pub(crate) is_routed_by_model: bool,
+    /// It is for requests that no route is for.
+    pub(crate) is_of_others: bool,
     /// Some stage asks what the headers do not say.
     pub(crate) needs_info: bool,
 }
@@ -105,9 +107,37 @@ impl CompiledBackend {
     }
 }
 
+// === impl Place ===
+
+impl Place {
+    /// That of requests that none of the routes of a listener is for; in metrics and logs they have no route.
+    pub(super) fn of_others(listener: &ir::ListenerId) -> Self {
+        let id = ir::RouteId { kind: ir::RouteKind::Http, name: listener.gateway.clone() };
+        Self { gateway: listener.gateway.to_string().into(), route: Arc::from(""), id }
+    }
+}
+
 // === impl CompiledRule ===
 
 impl CompiledRule {
+    /// The rule of a listener for requests that none of its routes is for.
+    pub(super) fn of_others(place: Place, plugins: Plugins, metrics: Arc<RouteMetrics>) -> Self {
+        Self {
+            place,
+            metrics,
+            timeout: None,
+            filters: None,
+            plugins: Some(plugins),
+            rate_limits: None,
+            redirect: None,
+            mirrors: Vec::new(),
+            backends: Vec::new(),
+            is_routed_by_model: false,
+            is_of_others: true,
+            needs_info: true,
+        }
+    }
+
     /// Whether some stage asks for a [`RequestInfo`](crate::listen::RequestInfo).
     pub(crate) fn needs_info(&self) -> bool {
         self.needs_info

@@ -7,7 +7,12 @@ use std::{convert::Infallible, sync::Arc};
 
 use http::{Request, Response, StatusCode};
 use nantian_lb::session::Sessions;
-use tower::{Layer as _, ServiceBuilder, service_fn};
+use tower::{
+    Layer as _, ServiceBuilder,
+    layer::util::{Identity, Stack},
+    service_fn,
+    util::MapErrLayer,
+};
 
 use super::{
     LocalFuture, LocalService,
@@ -29,6 +34,8 @@ pub type RouteService = LocalService<Response<ObservedBody>, Infallible>;
 /// The future of a [`RouteService`].
 pub type RouteFuture = LocalFuture<Response<ObservedBody>, Infallible>;
 type BackendService = LocalService<Response<Body>, BoxError>;
+type Answers =
+    Stack<TimeoutLayer, Stack<RespondLayer, Stack<MapErrLayer<fn(Infallible) -> BoxError>, Identity>>>;
 
 /// What the services of one worker share.
 #[derive(Debug, Clone)]
@@ -43,8 +50,8 @@ pub struct Context {
     pub unmatched: Arc<RouteMetrics>,
 }
 
-/// A rule: counted and logged, filtered, answered in the words of its clients, then in time, seen by plugins, within limits, to one
-/// of its backends, or redirected.
+/// A rule: counted and logged, filtered, answered in the words of its clients, then in time, seen by plugins as is whatever it comes
+/// to, within limits, to one of its backends, or redirected.
 pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
     let observe = ObserveLayer::new(
         Arc::clone(&rule.place.route),
@@ -60,6 +67,7 @@ pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
             .layer(RespondLayer)
             .option_layer(time(rule))
             .option_layer(rule.plugins.clone())
+            .option_layer(rule.plugins.as_ref().map(|_| answers()))
             .option_layer(rule.rate_limits.clone())
             .option_layer(rule.redirect.clone())
             .option_layer(mirrors(&rule.mirrors, rule, context))
@@ -67,16 +75,33 @@ pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
     )
 }
 
+/// Responses in the place of errors, for plugins: as in Envoy, they see those of the gateway too.
+fn answers() -> Answers {
+    ServiceBuilder::new()
+        .map_err(never as fn(Infallible) -> BoxError)
+        .layer(RespondLayer)
+        .layer(TimeoutLayer::inside())
+        .into_inner()
+}
+
+fn never(never: Infallible) -> BoxError {
+    match never {}
+}
+
 /// The time of a rule; calls of gRPC have that of their clients.
 fn time(rule: &CompiledRule) -> Option<TimeoutLayer> {
     let of_calls = rule.is_of_calls().then(TimeoutLayer::of_calls);
+    let is_asked = rule.plugins.is_some() || rule.backends.iter().any(|share| share.plugins.is_some());
     let layer = if rule.asks_models() { TimeoutLayer::told } else { TimeoutLayer::new };
-    rule.timeout.map(layer).or(of_calls)
+    Some(rule.timeout.map(layer).or(of_calls)?.asked_inside(is_asked))
 }
 
 /// One of a rule's backends: by weight, or, of AIServices, by the model that the request names. An AIService that cannot be used is
 /// passed over as one that fails is.
 fn backends(rule: &CompiledRule, context: &Context) -> BackendService {
+    if rule.is_of_others {
+        return not_found();
+    }
     if rule.is_routed_by_model {
         let models: Vec<_> = rule.backends.iter().filter_map(|share| model(share, rule, context)).collect();
         if !models.is_empty() {
@@ -116,10 +141,13 @@ fn model(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> Opt
 
 /// A share of a rule: its own filters, plugins and limits, then the target, again if that fails.
 fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> BackendService {
+    // An AIService that fails is passed over.
+    let is_final = !matches!(share.target, Target::AiService(..));
     LocalService::new(
         ServiceBuilder::new()
             .option_layer(share.filters.clone())
             .option_layer(share.plugins.clone())
+            .option_layer(share.plugins.as_ref().filter(|_| is_final).map(|_| answers()))
             .option_layer(share.rate_limits.clone())
             .option_layer(share.redirect.clone())
             .option_layer(mirrors(&share.mirrors, rule, context))
@@ -175,7 +203,7 @@ fn target(
     }
 }
 
-/// A request that no rule matches.
+/// A request that no rule matches, and no plugin of its listener looks at.
 pub fn unmatched(context: &Context) -> RouteService {
     let observe = ObserveLayer::new(
         Arc::from(""),
@@ -183,8 +211,11 @@ pub fn unmatched(context: &Context) -> RouteService {
         context.worker,
         context.access_log.clone(),
     );
-    let not_found = service_fn(|_: Request<Body>| {
+    LocalService::new(ServiceBuilder::new().layer(observe).layer(RespondLayer).service(not_found()))
+}
+
+fn not_found() -> BackendService {
+    LocalService::new(service_fn(|_: Request<Body>| {
         std::future::ready(Ok(respond::plain(StatusCode::NOT_FOUND, "no route matches this request")))
-    });
-    LocalService::new(ServiceBuilder::new().layer(observe).service(not_found))
+    }))
 }

@@ -16,7 +16,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use nantian_ai::Deadline;
 use nantian_lb::Patience;
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{Layer, Service};
 
 use crate::{
@@ -37,31 +37,81 @@ pub struct TimedOut(pub Duration);
 #[derive(Debug, Clone, Copy)]
 pub struct TimeoutLayer {
     limit: Option<Duration>,
-    /// Whether an endpoint that was asked and does not answer in time has failed.
-    blames: bool,
+    place: Place,
     /// Whether AIServices are told, which end in their clients' words.
     tells: bool,
+}
+
+/// Where on the way of an exchange a limit stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Around all of it; whoever is further inside may ask when it is over.
+    Outside { is_asked: bool },
+    /// Further inside.
+    Inside,
+    /// Around an attempt at an endpoint, which has failed if it was asked and does not answer in time.
+    Attempt,
+}
+
+/// When an exchange is over, and how long it may take.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    at: Instant,
+    limit: Duration,
 }
 
 impl TimeoutLayer {
     /// Allows `limit` for each exchange.
     pub const fn new(limit: Duration) -> Self {
-        Self { limit: Some(limit), blames: false, tells: false }
+        Self { limit: Some(limit), place: Place::Outside { is_asked: false }, tells: false }
     }
 
     /// The same, and tells those who answer how long they have.
     pub const fn told(limit: Duration) -> Self {
-        Self { limit: Some(limit), blames: false, tells: true }
+        Self { tells: true, ..Self::new(limit) }
     }
 
     /// Allows `limit` for each attempt at one endpoint, which has failed if it does not answer in time.
     pub const fn of_attempt(limit: Duration) -> Self {
-        Self { limit: Some(limit), blames: true, tells: false }
+        Self { limit: Some(limit), place: Place::Attempt, tells: false }
     }
 
     /// Allows each call of gRPC what its client does.
     pub const fn of_calls() -> Self {
-        Self { limit: None, blames: false, tells: false }
+        Self { limit: None, place: Place::Outside { is_asked: false }, tells: false }
+    }
+
+    /// Lets a layer further [`inside`](Self::inside) end the exchange at the same time.
+    pub const fn asked_inside(self, is_asked: bool) -> Self {
+        Self { place: Place::Outside { is_asked }, ..self }
+    }
+
+    /// Ends the exchange when a layer around it would: what is in between sees the answer.
+    pub const fn inside() -> Self {
+        Self { limit: None, place: Place::Inside, tells: false }
+    }
+
+    /// When an exchange that begins now is over; tells who is inside.
+    fn end(&self, request: &mut Request<Body>) -> Option<End> {
+        let of_client = match self.place {
+            Place::Inside => return request.extensions().get().copied(),
+            // How little time a client has is no fault of an endpoint.
+            Place::Attempt => None,
+            Place::Outside { .. } => grpc::timeout(request),
+        };
+        let limit = match (self.limit, of_client) {
+            (Some(limit), Some(of_client)) => limit.min(of_client),
+            (limit, of_client) => limit.or(of_client)?,
+        };
+        if self.tells {
+            // Before the timer starts, so that theirs is never the later one.
+            request.extensions_mut().insert(Deadline::after(limit));
+        }
+        let end = End { at: Instant::now().checked_add(limit)?, limit };
+        if self.place == (Place::Outside { is_asked: true }) {
+            request.extensions_mut().insert(end);
+        }
+        Some(end)
     }
 }
 
@@ -97,20 +147,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let TimeoutLayer { limit, blames, tells } = self.layer;
-        let blame = blames.then(|| Blame::of(&mut request));
-        // How little time a client has is no fault of an endpoint.
-        let of_client = grpc::timeout(&request).filter(|_| !blames);
-        let limit = match (limit, of_client) {
-            (Some(limit), Some(of_client)) => Some(limit.min(of_client)),
-            (limit, of_client) => limit.or(of_client),
-        };
-        if let Some(limit) = limit.filter(|_| tells) {
-            // Before the timer starts, so that theirs is never the later one.
-            request.extensions_mut().insert(Deadline::after(limit));
-        }
-        let sleep = limit.map(|limit| Box::pin(sleep(limit)));
-        TimeoutFuture { inner: self.inner.call(request), sleep, limit: limit.unwrap_or_default(), blame }
+        let place = self.layer.place;
+        let blame = (place == Place::Attempt).then(|| Blame::of(&mut request));
+        let end = self.layer.end(&mut request);
+        let sleep = end.map(|end| Box::pin(sleep_until(end.at)));
+        let limit = end.map(|end| end.limit).unwrap_or_default();
+        TimeoutFuture { inner: self.inner.call(request), sleep, limit, place, blame }
     }
 }
 
@@ -122,6 +164,7 @@ pin_project! {
         inner: F,
         sleep: Option<Pin<Box<Sleep>>>,
         limit: Duration,
+        place: Place,
         blame: Option<Blame>,
     }
 }
@@ -138,6 +181,9 @@ where
         let this = self.project();
         if let Poll::Ready(result) = this.inner.poll(cx) {
             let (sleep, limit) = (this.sleep.take(), *this.limit);
+            // What comes when the time is over is the answer of who is inside, and to be sent whole.
+            let is_asked = *this.place == Place::Outside { is_asked: true };
+            let sleep = sleep.filter(|sleep| !is_asked || Instant::now() < sleep.deadline());
             return Poll::Ready(result.map(|response| {
                 let ends_in_time = response.extensions().get::<Deadline>().is_some();
                 response.map(|body| match sleep {

@@ -41,12 +41,19 @@ pub struct Router {
     listeners: Hosts<u32>,
     hosts: Hosts<PathKey>,
     paths: Paths,
+    /// The rules of listeners for what nothing else matches, by their numbers.
+    others: Vec<Option<RuleIndex>>,
 }
 
 impl Router {
     /// The number of the listener that alone answers for `host`, if there is one.
     pub fn listener(&self, host: &str) -> Option<u32> {
         self.listeners.covering(0, host).next().copied()
+    }
+
+    /// The rule of the listener that answers for `host` for what nothing else matches, if it has one.
+    pub fn others(&self, host: &str) -> Option<RuleIndex> {
+        *self.others.get(usize::try_from(self.listener(host)?).ok()?)?
     }
 
     /// The rule for a request, or `None` where nothing matches.
@@ -65,6 +72,7 @@ impl Router {
 pub struct RouterBuilder {
     patterns: Patterns,
     listeners: BTreeMap<HostPattern, BTreeMap<HostPattern, PathTable>>,
+    others: BTreeMap<HostPattern, RuleIndex>,
 }
 
 impl RouterBuilder {
@@ -76,6 +84,11 @@ impl RouterBuilder {
     /// Makes a listener known, even if it has no routes: it answers for its host.
     pub fn listener(&mut self, listener: &HostPattern) {
         self.listeners.entry(listener.clone()).or_default();
+    }
+
+    /// Gives a listener a rule for the requests that none of its routes is for.
+    pub fn others(&mut self, listener: &HostPattern, rule: RuleIndex) {
+        self.others.insert(listener.clone(), rule);
     }
 
     /// Adds one match of one rule for one host of a listener.
@@ -98,7 +111,9 @@ impl RouterBuilder {
         let mut listeners = BTreeMap::new();
         let mut hosts = Vec::new();
         let mut tables = Vec::new();
+        let mut others = Vec::new();
         for (number, (listener, routes)) in (0..).zip(self.listeners) {
+            others.push(self.others.get(&listener).copied());
             listeners.insert(listener, number);
             let (patterns, paths): (Vec<_>, Vec<_>) = routes.into_iter().unzip();
             hosts.push(patterns);
@@ -108,7 +123,7 @@ impl RouterBuilder {
         let mut keys = keys.into_iter();
         let hosts: Vec<_> =
             hosts.into_iter().map(|patterns| patterns.into_iter().zip(&mut keys).collect()).collect();
-        Router { listeners: Hosts::new(&[listeners]), hosts: Hosts::new(&hosts), paths }
+        Router { listeners: Hosts::new(&[listeners]), hosts: Hosts::new(&hosts), paths, others }
     }
 }
 

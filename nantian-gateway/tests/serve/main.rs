@@ -29,6 +29,7 @@ mod limits;
 mod listener_sets;
 mod localities;
 mod mirror;
+mod plugin_answers;
 mod plugin_fields;
 mod plugin_registries;
 mod plugin_streams;
