@@ -1,5 +1,6 @@
 //! What upkeep goes on with when whoever began it does not: calls, and streams that wait.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Waker};
@@ -23,10 +24,10 @@ pub(crate) struct Unattended {
     left: Mutex<Vec<Left>>,
     /// The call under way that whoever waits for it may not poll.
     watched: Mutex<Option<Weak<dyn Turn>>>,
-    /// Streams that wait for the instance, also those that have been woken and did not come.
-    waiting: Mutex<Vec<Waker>>,
-    /// Streams this instance holds, and until when.
-    paused: Mutex<Vec<Paused>>,
+    /// Streams that wait for the instance, also those that have been woken and did not come, by what a waker is made of.
+    waiting: Mutex<HashMap<(usize, usize), Waker>>,
+    /// Streams this instance holds, and until when, by the address of their exchange.
+    paused: Mutex<HashMap<usize, Paused>>,
 }
 
 struct Paused {
@@ -86,35 +87,35 @@ impl Slot {
 
     /// Notes who waits for the instance. The lock wakes one of them at a time, who may not come.
     pub(crate) fn note_waiting(&self, waker: &Waker) {
-        let mut waiting = locked(&self.unattended().waiting);
-        if !waiting.iter().any(|known| known.will_wake(waker)) {
-            waiting.push(waker.clone());
-        }
+        let parts = (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr());
+        locked(&self.unattended().waiting).entry(parts).or_insert_with(|| waker.clone());
     }
 
     /// Wakes all who wait for the instance, if nobody has it.
     pub(crate) fn wake_waiting(&self) {
         let is_waited_for = !locked(&self.unattended().waiting).is_empty();
         if is_waited_for && self.try_lock().is_some() {
-            std::mem::take(&mut *locked(&self.unattended().waiting)).into_iter().for_each(Waker::wake);
+            std::mem::take(&mut *locked(&self.unattended().waiting)).into_values().for_each(Waker::wake);
         }
     }
 
     /// Notes a stream that its guest holds. One that is woken too early, because it holds both messages or its time was
     /// prolonged, notes itself again.
     pub(crate) fn note_pause(&self, exchange: &SharedExchange, until: u64) {
-        let paused = Paused { generation: self.generation(), until, exchange: Arc::downgrade(exchange) };
         let mut all = locked(&self.unattended().paused);
-        match all.iter_mut().find(|known| known.exchange.ptr_eq(&paused.exchange)) {
-            Some(known) => known.until = known.until.min(until),
-            None => all.push(paused),
-        }
+        // What is noted keeps its address, whether the stream lives or not.
+        let noted = all.entry(Arc::as_ptr(exchange).addr());
+        noted.and_modify(|known| known.until = known.until.min(until)).or_insert_with(|| Paused {
+            generation: self.generation(),
+            until,
+            exchange: Arc::downgrade(exchange),
+        });
     }
 
     /// Wakes held streams whose time is over or whose instance has ended.
     pub(crate) fn wake_at(&self, now: u64) {
         let generation = self.generation();
-        locked(&self.unattended().paused).retain(|paused| {
+        locked(&self.unattended().paused).retain(|_, paused| {
             let Some(exchange) = paused.exchange.upgrade() else { return false };
             if paused.until > now && paused.generation == generation {
                 return true;
