@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::lock::Mutex;
 use http::{HeaderMap, Request, Response};
 
 use crate::inbox::Job;
 use crate::pool::Slot;
+use crate::stream::Exchange;
 use crate::under_way::Place;
 
 /// Largest response body of a call-out that reaches a guest, in bytes.
@@ -22,8 +24,17 @@ const UNAVAILABLE: u32 = 14;
 /// The embedder's side of call-outs and foreign functions; every method has a default that refuses.
 ///
 /// A guest is running while these methods are called, on whichever thread it runs: they must start what is asked for and
-/// return. Replies may come later from any thread; they run the guest there, or leave the reply to whoever runs it.
+/// return. Replies may come later from any thread, which runs the guest if it [may](Host::may_run_guests), or else leaves the
+/// reply to whoever does.
 pub trait Host: Send + Sync + 'static {
+    /// Whether a thread that brings a reply runs the guest, if its instance is free: for a slice of a millisecond or two.
+    ///
+    /// Where it must not, because it brings the replies of many plugins, the task of the stream runs the guest that has called
+    /// out and waits, or else [`Engine::maintain`](crate::Engine::maintain) does in its next round. Default: it runs it.
+    fn may_run_guests(&self) -> bool {
+        true
+    }
+
     /// Sends a request to `call.upstream` and gives the outcome to `reply`; dropping `reply` counts as
     /// [`CallFailure::Unreachable`].
     ///
@@ -192,6 +203,15 @@ pub(crate) struct Address {
     pub(crate) id: u32,
     /// Free for another call when nothing more of this one can come.
     pub(crate) place: Place,
+    pub(crate) runner: Runner,
+}
+
+/// Who runs the guest when there is something for it.
+pub(crate) enum Runner {
+    /// Whoever brings it.
+    Bringer,
+    /// The task of this stream, or else upkeep.
+    Stream(Weak<Mutex<Exchange>>),
 }
 
 // === impl NoHost ===
@@ -258,7 +278,8 @@ impl HttpReply {
         self.address.place.holds(bytes)
     }
 
-    /// Hands the outcome to the guest. Runs it here when its instance is free.
+    /// Hands the outcome to the guest. Runs it here when its instance is free, if its host
+    /// [lets it](Host::may_run_guests).
     pub fn send(mut self, outcome: Result<HttpCallResponse, CallFailure>) {
         self.post(outcome);
     }
@@ -353,7 +374,16 @@ impl Address {
     fn post(&self, job: impl FnOnce(u32) -> Job) -> bool {
         let Some(slot) = self.slot.upgrade() else { return true };
         let is_posted = slot.post(self.generation, job(self.id));
-        slot.settle();
+        match &self.runner {
+            Runner::Bringer => slot.settle(),
+            Runner::Stream(exchange) => {
+                let exchange = exchange.upgrade();
+                // Whoever has it now looks for what has come before it waits.
+                if let Some(mut exchange) = exchange.as_ref().and_then(|exchange| exchange.try_lock()) {
+                    exchange.wake();
+                }
+            }
+        }
         is_posted
     }
 }

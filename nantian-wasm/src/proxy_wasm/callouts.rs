@@ -2,6 +2,7 @@
 //!
 //! Each answers a status its SDKs accept. Without `allow_network` every call-out is an internal failure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use super::scribe::Scribe;
 use super::state::State;
 use super::{pairs, protobuf};
 use crate::error::Cause;
-use crate::host::{Address, CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply};
+use crate::host::{Address, CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply, Runner};
 use crate::observe;
 
 /// Longest time of a call-out; also that of one without a time limit of its own.
@@ -256,7 +257,13 @@ fn begin(
         seat.calls_until = seat.calls_until.max(until);
     }
     let id = state.calls.next_id(kind);
-    Ok((id, Address { slot: state.slot.clone(), generation: state.generation, id, place }))
+    let runner = if state.facts.host.may_run_guests() {
+        Runner::Bringer
+    } else {
+        let stream = state.contexts.get(state.caller_context());
+        Runner::Stream(stream.map(|stream| Arc::downgrade(&stream.exchange)).unwrap_or_default())
+    };
+    Ok((id, Address { slot: state.slot.clone(), generation: state.generation, id, place, runner }))
 }
 
 /// What the guest wants to send, if it is no more than may be sent at once; this status otherwise.

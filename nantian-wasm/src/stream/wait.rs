@@ -80,7 +80,8 @@ impl StreamContext {
         self.may_interrupt() || self.members.iter().any(Member::is_waiting)
     }
 
-    /// Makes guest calls that wait for the instances of this stream.
+    /// Makes guest calls that wait for the instances of this stream. Whoever waits for one of them does so after it has left
+    /// word: replies that wake it come before or after.
     pub(super) fn settle(&self) {
         for lease in self.members.iter().filter_map(|member| member.lease.as_ref()) {
             lease.slot().settle();
@@ -122,6 +123,8 @@ impl StreamContext {
                         {
                             lease.slot().note_pause(&self.shared, deadline);
                         }
+                        drop(exchange);
+                        self.settle();
                         return Poll::Pending;
                     }
                 }
@@ -168,7 +171,12 @@ impl StreamContext {
         };
         let is_ready =
             self.members.iter().zip(&exchange.seats).any(lets_go) || self.is_interrupted(&exchange);
-        if is_ready { Poll::Ready(()) } else { Poll::Pending }
+        if is_ready {
+            return Poll::Ready(());
+        }
+        drop(exchange);
+        self.settle();
+        Poll::Pending
     }
 
     /// Whether a plugin may answer or end the stream outside of its callbacks.
@@ -189,7 +197,11 @@ impl StreamContext {
         self.exchange = Some(exchange);
         let action = self.interrupted(Direction::Request);
         self.exchange = None;
-        action.map_or(Poll::Pending, Poll::Ready)
+        if let Some(action) = action {
+            return Poll::Ready(action);
+        }
+        self.settle();
+        Poll::Pending
     }
 
     /// Until when a step waits for the guest in this seat; none when it can be taken.

@@ -28,4 +28,5 @@ mod sdk;
 mod slices;
 mod stalls;
 mod support;
+mod threads;
 mod toolchains;

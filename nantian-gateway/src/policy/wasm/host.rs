@@ -30,45 +30,56 @@ const MAX_BODY: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) struct PluginHost {
     namespace: String,
+    allowed: RwLock<Allowed>,
+}
+
+/// What a plugin may reach now.
+#[derive(Debug, Default)]
+struct Allowed {
     /// Absent for a plugin that may not call out.
     calls: Option<CallThread>,
-    upstreams: RwLock<BTreeMap<BackendId, Balancer<Destination>>>,
+    upstreams: BTreeMap<BackendId, Balancer<Destination>>,
 }
 
 // === impl PluginHost ===
 
 impl PluginHost {
-    pub(super) fn new(namespace: &str, calls: Option<CallThread>) -> Self {
-        Self { namespace: namespace.to_owned(), calls, upstreams: RwLock::default() }
+    /// That of a plugin in this namespace, which may reach nothing yet.
+    pub(super) fn new(namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), allowed: RwLock::default() }
     }
 
     pub(super) fn may_call(&self) -> bool {
-        self.calls.is_some()
+        self.allowed.read().unwrap_or_else(PoisonError::into_inner).calls.is_some()
     }
 
-    /// Replaces the Services; calls under way are not touched.
-    pub(super) fn allow(&self, upstreams: BTreeMap<BackendId, Balancer<Destination>>) {
-        *self.upstreams.write().unwrap_or_else(PoisonError::into_inner) = upstreams;
+    /// Replaces who makes its calls, if it may make any, and the Services; calls under way are not touched.
+    pub(super) fn allow(
+        &self,
+        calls: Option<CallThread>,
+        upstreams: BTreeMap<BackendId, Balancer<Destination>>,
+    ) {
+        *self.allowed.write().unwrap_or_else(PoisonError::into_inner) = Allowed { calls, upstreams };
     }
 
     /// Who makes the call, and the balancer of the Service that the guest means.
-    fn find(&self, name: &str) -> Result<(&CallThread, Balancer<Destination>), CallError> {
-        let calls = self.calls.as_ref().ok_or(CallError::Unavailable)?;
-        let balancer = self.balancer(name).ok_or(CallError::UnknownUpstream)?;
-        Ok((calls, balancer))
-    }
-
-    fn balancer(&self, name: &str) -> Option<Balancer<Destination>> {
-        let (service, port) = parse(name, &self.namespace)?;
-        let upstreams = self.upstreams.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found = upstreams
-            .iter()
-            .filter(|(id, _)| id.service == service && port.is_none_or(|port| port == id.port));
-        found.next().map(|(_, balancer)| balancer.clone())
+    fn find(&self, name: &str) -> Result<(CallThread, Balancer<Destination>), CallError> {
+        let allowed = self.allowed.read().unwrap_or_else(PoisonError::into_inner);
+        let calls = allowed.calls.clone().ok_or(CallError::Unavailable)?;
+        let (service, port) = parse(name, &self.namespace).ok_or(CallError::UnknownUpstream)?;
+        let means = |id: &BackendId| id.service == service && port.is_none_or(|port| port == id.port);
+        let found = allowed.upstreams.iter().find(|(id, _)| means(id));
+        let (_, balancer) = found.ok_or(CallError::UnknownUpstream)?;
+        Ok((calls, balancer.clone()))
     }
 }
 
 impl Host for PluginHost {
+    /// One thread makes the calls of all plugins.
+    fn may_run_guests(&self) -> bool {
+        false
+    }
+
     fn http_call(&self, _: &str, call: HttpCall, reply: HttpReply) -> Result<(), CallError> {
         let (calls, balancer) = self.find(&call.upstream)?;
         calls.run(move |client| async move {
@@ -85,7 +96,7 @@ impl Host for PluginHost {
         replies: GrpcReplies,
     ) -> Result<Box<dyn GrpcStream>, CallError> {
         let (calls, balancer) = self.find(&call.upstream)?;
-        Ok(grpc::open(calls, balancer, call, replies))
+        Ok(grpc::open(&calls, balancer, call, replies))
     }
 
     fn foreign_function(

@@ -133,23 +133,22 @@ impl WasmPlugins {
         }
         for (id, config) in plugins {
             let mut known = self.running.remove(id);
-            let host = known.as_ref().and_then(|running| running.host.clone());
-            let host = host
-                .filter(|host| host.may_call() == config.sandbox.allow_network)
-                .or_else(|| self.host(config));
-            if let Some(host) = &host {
-                let upstreams = config.upstreams.iter();
-                host.allow(upstreams.filter_map(|id| Some((id.clone(), upstream(id)?))).collect());
-            }
+            // That of the last good one too: what an edit forbids is forbidden whether it starts or not.
+            let host = match &known {
+                Some(running) => Arc::clone(&running.host),
+                None => Arc::new(PluginHost::new(&config.object.namespace)),
+            };
+            let calls = if config.sandbox.allow_network { self.calls() } else { None };
+            let upstreams = config.upstreams.iter();
+            host.allow(calls, upstreams.filter_map(|id| Some((id.clone(), upstream(id)?))).collect());
             if let Some(running) = &mut known {
                 // The host has been told.
                 running.config.upstreams.clone_from(&config.upstreams);
             }
             let mut running = match known {
                 Some(running) if running.config == *config => running,
-                known => Running::new(config, known),
+                known => Running::new(config, host, known),
             };
-            running.host = host;
             running.look();
             if running.is_to_start() {
                 self.start(&mut running);
@@ -188,12 +187,7 @@ impl WasmPlugins {
         self.running.values().filter(fails_closed).any(Running::is_to_come)
     }
 
-    /// What a plugin may reach; `None` if it may call out and cannot.
-    fn host(&mut self, config: &ir::Plugin) -> Option<Arc<PluginHost>> {
-        let calls = if config.sandbox.allow_network { Some(self.calls()?) } else { None };
-        Some(Arc::new(PluginHost::new(&config.object.namespace, calls)))
-    }
-
+    /// Who makes call-outs, if anybody can.
     fn calls(&mut self) -> Option<CallThread> {
         if self.calls.is_none() {
             let started = CallThread::start("wasm-calls", self.outside.as_ref()?.client.clone());
@@ -211,7 +205,7 @@ impl WasmPlugins {
                 config: running.config.clone(),
                 fetched,
                 last_good: running.plugin.clone(),
-                host: running.host.clone(),
+                host: running.reachable(),
                 instances: self.workers,
             };
             self.starter.begin(wanted).map_err(|error| NotRunning {

@@ -18,7 +18,8 @@ pub(super) struct Running {
     pub(super) config: ir::Plugin,
     /// The last good one: an edit that cannot be started leaves it in place.
     pub(super) plugin: Option<Plugin>,
-    pub(super) host: Option<Arc<PluginHost>>,
+    /// What it may reach, whichever configuration runs.
+    pub(super) host: Arc<PluginHost>,
     /// The module of the configuration, once it is known: not compiled again for as long as it is kept.
     pub(super) module: Option<Arc<Compiled>>,
     pub(super) state: State,
@@ -40,10 +41,16 @@ pub(super) enum State {
 
 impl Running {
     /// A plugin that is new or edited: what served before serves on until it has started.
-    pub(super) fn new(config: &ir::Plugin, last: Option<Self>) -> Self {
+    pub(super) fn new(config: &ir::Plugin, host: Arc<PluginHost>, last: Option<Self>) -> Self {
         let (plugin, module) = last.map(|last| (last.plugin, last.module)).unwrap_or_default();
         let config = config.clone();
-        Self { config, plugin, host: None, module, state: State::Waits(starting()), retry: None }
+        Self { config, plugin, host, module, state: State::Waits(starting()), retry: None }
+    }
+
+    /// What it may reach; `None` if it may call out and cannot.
+    pub(super) fn reachable(&self) -> Option<Arc<PluginHost>> {
+        let is_there = !self.config.sandbox.allow_network || self.host.may_call();
+        is_there.then(|| Arc::clone(&self.host))
     }
 
     /// Takes in what has become of its being started.

@@ -80,6 +80,18 @@ async fn reload_does_not_compile_and_what_served_before_serves_on() {
 }
 
 #[tokio::test]
+async fn last_good_plugin_reaches_what_an_edit_allows_that_does_not_start() {
+    let mut process = Process::new();
+    assert_eq!(process.reload_and_wait(&plugin(module(""), "")).await, None);
+    let host = Arc::clone(&process.running().host);
+    let mut broken = plugin(module("(func (result i32) nop)"), "");
+    broken.sandbox.allow_network = true;
+    assert!(process.reload_and_wait(&broken).await.is_some());
+    assert_eq!(process.plugins.running().count(), 1);
+    assert!(Arc::ptr_eq(&host, &process.running().host), "its host is the one that is told");
+}
+
+#[tokio::test]
 async fn gateway_waits_for_plugins_that_fail_closed_until_they_run_or_cannot_be_had() {
     let mut process = Process::new();
     let closed = plugin(module(""), "");

@@ -1,0 +1,108 @@
+//! Which thread runs a guest that a reply is for.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
+
+use bytes::Bytes;
+use futures_util::future::join;
+use http::{HeaderMap, Response};
+use nantian_wasm::{
+    CallError, Engine, ForeignError, Host, HttpCall, HttpCallResponse, HttpReply, Module, Plugin,
+    PluginConfig, WasmLayer,
+};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+use crate::support::{data, frames, get, send};
+
+/// Keeps replies until somebody brings them, and notes on which threads the guest was when it called a foreign function.
+#[derive(Default)]
+struct Apart {
+    replies: Mutex<Vec<HttpReply>>,
+    ran_on: Mutex<Vec<ThreadId>>,
+}
+
+impl Host for Apart {
+    fn may_run_guests(&self) -> bool {
+        false
+    }
+
+    fn http_call(&self, _: &str, _: HttpCall, reply: HttpReply) -> Result<(), CallError> {
+        self.replies.lock().unwrap().push(reply);
+        Ok(())
+    }
+
+    fn foreign_function(&self, _: &str, _: &str, _: &[u8]) -> Option<Result<Vec<u8>, ForeignError>> {
+        self.ran_on.lock().unwrap().push(thread::current().id());
+        None
+    }
+}
+
+impl Apart {
+    /// Brings the reply to a call-out from a thread of its own.
+    fn bring(&self) {
+        let reply = self.replies.lock().unwrap().remove(0);
+        let response = HttpCallResponse::new(Response::new(Bytes::new()), HeaderMap::new());
+        thread::spawn(move || reply.send(Ok(response))).join().unwrap();
+    }
+
+    fn ran_on(&self) -> Vec<ThreadId> {
+        self.ran_on.lock().unwrap().clone()
+    }
+}
+
+/// A guest that calls out in this callback, and calls a foreign function and continues the request when the reply is there.
+fn calling(callback: &str) -> (Engine, Plugin, Arc<Apart>) {
+    let text = r#"(module
+        (import "env" "proxy_http_call"
+            (func $http_call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_call_foreign_function" (func $foreign (param i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
+        (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 100) "auth")
+        (data (i32.const 200) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\01\00\00\00\0a\00\00\00\01\00\00\00:method\00GET\00:path\00/\00:authority\00a\00")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+        (func $call (drop (call $http_call (i32.const 100) (i32.const 4) (i32.const 200) (i32.const 61)
+            (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const 8))))
+        (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+            (drop (call $foreign (i32.const 100) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 8) (i32.const 12)))
+            (if (i32.eqz (call $become (i32.const 2))) (then (drop (call $continue (i32.const 0))))))
+        CALLBACK)"#;
+    let engine = Engine::new().unwrap();
+    let module = wat::parse_str(text.replace("CALLBACK", callback)).unwrap();
+    let module = Module::compile(&engine, &module, None).unwrap();
+    let mut config = PluginConfig::new("apart");
+    config.instances = NonZeroUsize::new(1);
+    config.sandbox.allow_network = true;
+    let host = Arc::<Apart>::default();
+    let plugin = Plugin::with_host(&module, config, Arc::clone(&host) as Arc<dyn Host>).unwrap();
+    (engine, plugin, host)
+}
+
+const HOLDING: &str = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+    (call $call) (i32.const 1))"#;
+const LOGGING: &str = r#"(func (export "proxy_on_log") (param i32) (call $call))"#;
+
+#[test]
+fn reply_is_for_the_thread_of_the_stream_that_waits_for_it() {
+    let (_engine, plugin, host) = calling(HOLDING);
+    let inner = service_fn(async |_| Ok::<_, String>(Response::new(frames([data("ok")]))));
+    let service = WasmLayer::new([plugin]).layer(inner);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    // It waits when the reply comes.
+    let (response, ()) = runtime.block_on(join(service.oneshot(get("/")), async { host.bring() }));
+    assert_eq!(response.unwrap().status(), 200);
+    assert_eq!(host.ran_on(), [thread::current().id()]);
+}
+
+#[test]
+fn reply_that_no_stream_waits_for_is_left_to_upkeep() {
+    let (engine, plugin, host) = calling(LOGGING);
+    assert_eq!(send([plugin.clone()], get("/")).status(), 200);
+    host.bring();
+    assert_eq!(host.ran_on(), []);
+    engine.maintain();
+    assert_eq!(host.ran_on(), [thread::current().id()]);
+}
