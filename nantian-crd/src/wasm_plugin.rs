@@ -40,7 +40,7 @@ pub struct WasmPluginSpec {
     ///
     /// Source: `spec.wasm`.
     pub wasm: WasmSource,
-    /// What the module runs on, in the namespace of the plugin.
+    /// What the module runs on, in the namespace of the plugin. On a Gateway it also sees requests that no route is for.
     ///
     /// Range: up to 16 different targets. Default: only where an ExtensionRef filter names the plugin. Source: `spec.targetRefs`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -223,7 +223,8 @@ pub struct Sandbox {
     /// Unit: milliseconds. Range: 1 to 600000. Default: 15000. Source: `spec.sandbox.maxPauseMs`.
     #[schemars(range(min = 1, max = 600_000))]
     pub max_pause_ms: u64,
-    /// Bytes of one body that the module may hold back; a longer request gets 413 under either failure policy. What a call-out
+    /// Bytes of one body that the module may hold back; a longer request gets 413 under either failure policy. What a module
+    /// made for Higress sets as set_decoder_buffer_limit and set_encoder_buffer_limit makes it less, never more. What a call-out
     /// sends may be twice as long, and 1 MiB in any case.
     ///
     /// Unit: bytes. Range: 0 to 1073741824. Default: 1048576 (1 MiB). Source: `spec.sandbox.maxBufferedBodyBytes`.

@@ -118,7 +118,7 @@ pub struct Sandbox {
     /// Range: 1 ms..=60 s. Default: 100 ms. Source: `sandbox.maxExecutionTimeMs`.
     pub max_execution_time: Duration,
     /// Body bytes held back for one stream and direction while the guest asks to buffer. More of them end the stream under
-    /// either failure policy: a request with 413.
+    /// either failure policy: a request with 413. A guest may say that it holds less, not more.
     ///
     /// Unit: bytes. Range: 0..=1 GiB. Default: 1 MiB.
     pub max_buffered_body: usize,

@@ -63,11 +63,14 @@
 //!   most, and 1 MiB in any case; a response is 4 MiB.
 //! * A message may be held for [`Sandbox::max_pause`], or as long as a call-out made for it takes; then the failure policy
 //!   decides. Waiting for more of a body does not count. Holding a body back buffers up to
-//!   [`Sandbox::max_buffered_body`].
-//! * Continuing a stream that is not held has no effect, and neither have answers while a stream is logged and deleted.
+//!   [`Sandbox::max_buffered_body`], or less where the plugin says so as it does in Higress (`set_decoder_buffer_limit`,
+//!   `set_encoder_buffer_limit`): these raise nothing.
+//! * Continuing a stream that is not held has no effect, and neither have answers for the root context, or while a stream is
+//!   logged and deleted.
+//! * A call-out takes a minute at most, brings no more than a mebibyte, and fails where its response has more than four.
 //! * The end of a body cannot be withheld by discarding it, unless a call-out is under way.
 //! * A held body is shown once more, as its end, before trailers.
-//! * Replacing all headers keeps pseudo headers that the plugin left out. One that it removes is hidden from plugins: without
+//! * Adding to a pseudo header replaces it. Replacing all headers keeps pseudo headers that the plugin left out. One that it removes is hidden from plugins: without
 //!   a path or a method a request is answered as in Envoy, and it keeps its authority.
 //! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance. Requests that
 //!   come before that and find no other instance fail with [`Cause::NoInstance`].

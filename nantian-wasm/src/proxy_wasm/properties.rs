@@ -14,7 +14,7 @@ use super::maps;
 use super::memory::{Stop, Wanted, hand_over_found, read, slice};
 use super::state::State;
 use crate::error::Cause;
-use crate::stream::{Exchange, UpstreamAddress, grpc_status_of};
+use crate::stream::{Direction, Exchange, UpstreamAddress, grpc_status_of};
 
 /// Longest path accepted, in bytes.
 const MAX_PATH: u32 = 4 << 10;
@@ -68,11 +68,26 @@ pub(super) fn set(
         exchange.fail(Cause::StreamBudget { what: "property bytes" });
         return Ok(());
     }
+    if let Some(direction) = limited(&path)
+        && let Some(most) = std::str::from_utf8(&value).ok().and_then(|most| most.parse().ok())
+        && let Some(seat) = exchange.own()
+    {
+        seat.side(direction).most = Some(most);
+    }
     match exchange.properties.iter_mut().find(|(known, _)| *known == path) {
         Some((_, old)) => *old = value,
         None => exchange.properties.push((path, value)),
     }
     Ok(())
+}
+
+/// The message of which a property, one of Higress', says how many bytes of the body the plugin may hold back.
+fn limited(path: &[u8]) -> Option<Direction> {
+    match path.strip_suffix(b"\0").unwrap_or(path) {
+        b"set_decoder_buffer_limit" => Some(Direction::Request),
+        b"set_encoder_buffer_limit" => Some(Direction::Response),
+        _ => None,
+    }
 }
 
 /// Puts the value of a NUL-separated path into `out`.

@@ -221,7 +221,7 @@ impl StreamContext {
 
     /// Leaves whole events in the part, and puts the rest by for the next one.
     fn cut(&mut self, turn: &Turn<'_>, part: &mut Part<'_>) {
-        let limit = turn.plugin.max_buffered_body();
+        let limit = self.most_of(turn);
         let Some(side) = self.side(turn.index, turn.direction) else { return };
         let mut whole = Content::Frame(side.events.whole(std::mem::take(part.chunk)));
         if part.end || part.trailers.is_some() || side.events.len() > limit {
@@ -239,7 +239,7 @@ impl StreamContext {
     ) -> Step {
         let Turn { plugin, index, direction } = *turn;
         let phase = direction.body_phase();
-        let limit = plugin.max_buffered_body();
+        let limit = self.most_of(turn);
         let is_resumed = self.calls.resumes(direction, index).is_some();
         if let Some(side) = self.side(index, direction).filter(|_| !is_resumed) {
             let shown = side.window.take().unwrap_or_default().bytes;
@@ -295,6 +295,13 @@ impl StreamContext {
             }
             step => step,
         }
+    }
+
+    /// How many bytes of a body a plugin may hold back: those of its sandbox, or fewer if it has said so.
+    pub(super) fn most_of(&self, turn: &Turn<'_>) -> usize {
+        let seat = self.exchange.as_ref().and_then(|exchange| exchange.seats.get(turn.index));
+        let said = seat.and_then(|seat| seat.side_ref(turn.direction).most);
+        said.unwrap_or(usize::MAX).min(turn.plugin.max_buffered_body())
     }
 
     /// Runs a body callback.

@@ -45,6 +45,8 @@ pub(crate) struct Side {
     pub(crate) kept: Content,
     /// It has asked to see the last part again, together with the next one.
     is_buffering: bool,
+    /// How many bytes of the body it has said that it may hold back, if it has.
+    pub(crate) most: Option<usize>,
     /// Bytes behind them that are no whole event yet, where the guest sees whole events.
     pub(super) events: Events,
     pub(crate) pause: Pause,

@@ -18,7 +18,7 @@ impl StreamContext {
         turn: &Turn<'_>,
         cell: &mut Option<CellGuard>,
     ) -> Option<Step> {
-        let limit = turn.plugin.max_buffered_body();
+        let limit = self.most_of(turn);
         let is_resumed = self.calls.resumes(turn.direction, turn.index).is_some();
         if let Some(side) = self.side(turn.index, turn.direction).filter(|_| !is_resumed) {
             let bytes = side.take_bytes();

@@ -7,7 +7,7 @@ use http::{HeaderMap, Request, Response};
 use nantian_wasm::{Action, Engine, HttpCallResponse, Plugin, StreamContext, StreamInfo};
 
 use crate::limits::calling;
-use crate::support::{configured, plugin_of};
+use crate::support::{configured, data, exchange, frames, plugin_of};
 
 const PRELUDE: &str = r#"
     (import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
@@ -187,4 +187,41 @@ fn buffered_request_whose_end_waits_for_a_call_out_goes_on_whole() {
     assert_eq!(stream.poll_request(&mut Context::from_waker(Waker::noop())), Poll::Ready(()));
     assert!(matches!(stream.on_request_body(&mut end, true), Action::Continue));
     assert_eq!(&end[..], b"onetwo");
+}
+
+/// Holds a request's body to its end, of which it may hold so many bytes, as its sandbox and as it has said itself.
+fn holding(sandbox: usize, said: &str) -> Plugin {
+    let text = format!(
+        r#"(module
+        (import "env" "proxy_set_property" (func $set (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 100) "set_decoder_buffer_limit")
+        (data (i32.const 200) "{said}")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (call $set (i32.const 100) (i32.const 24) (i32.const 200) (i32.const {})))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.eqz (local.get 2))))"#,
+        said.len()
+    );
+    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |config| {
+        config.sandbox.max_buffered_body = sandbox;
+    });
+    plugin.unwrap()
+}
+
+#[test]
+fn plugin_holds_as_much_of_a_body_as_it_says_and_its_sandbox_lets_it() {
+    for (sandbox, said, status) in [
+        (10, "5", 413),
+        (10, "6", 200),
+        (5, "10", 413),
+        (10, "99999999999999999999", 200),
+        (5, "x", 413),
+        (10, "x", 200),
+    ] {
+        let request =
+            Request::post("/").header("host", "h").body(frames([data("abc"), data("def")])).unwrap();
+        let seen = exchange([holding(sandbox, said)], request, Response::new(frames([])));
+        assert_eq!(seen.status(), status, "{sandbox} {said}");
+    }
 }
