@@ -67,11 +67,10 @@
 //!   `set_encoder_buffer_limit`): these raise nothing.
 //! * Continuing a stream that is not held has no effect, and neither have answers for the root context, or while a stream is
 //!   logged and deleted.
-//! * A call-out takes a minute at most, brings no more than a mebibyte, and fails where its response has more than four.
 //! * The end of a body cannot be withheld by discarding it, unless a call-out is under way.
 //! * A held body is shown once more, as its end, before trailers.
-//! * Adding to a pseudo header replaces it. Replacing all headers keeps pseudo headers that the plugin left out. One that it removes is hidden from plugins: without
-//!   a path or a method a request is answered as in Envoy, and it keeps its authority.
+//! * Adding to a pseudo header replaces it. Replacing all headers keeps pseudo headers that the plugin left out. One that it
+//!   removes is hidden from plugins: without a path or a method a request is answered as in Envoy, and it keeps its authority.
 //! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance. Requests that
 //!   come before that and find no other instance fail with [`Cause::NoInstance`].
 //! * All callbacks of a stream together have ten times the time limit of one, which comes back in twenty times the time that
