@@ -97,7 +97,7 @@ impl UpstreamError {
             }
             Self::Refused { destination } => Self::Refused { destination: destination.clone() },
             Self::Exchange { destination, source } => {
-                connect(destination, io::Error::other(source.to_string()))
+                connect(destination, io::Error::new(NOT_SPOKEN, source.to_string()))
             }
             Self::Upload { destination, .. }
             | Self::Switched { destination }
@@ -112,10 +112,9 @@ fn is_of_this_machine(error: &io::Error) -> bool {
         || error.raw_os_error().is_some_and(|code| [EMFILE, ENFILE, ENOBUFS].contains(&code))
 }
 
-/// Whether it is a handshake that failed.
-fn is_of_tls(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|error| error.is::<rustls::Error>())
-}
+/// The kind of what goes wrong once there is a connection, but the other side does not speak what was expected: of failed
+/// handshakes of TLS, and of those of HTTP/2 as others who wait for the connection are told of them.
+pub(super) const NOT_SPOKEN: io::ErrorKind = io::ErrorKind::InvalidData;
 
 /// "Too many open files", here and in the system, and "no buffer space", as Linux numbers them (errno(3)).
 const EMFILE: i32 = 24;
@@ -147,7 +146,7 @@ impl Unanswered {
     pub(super) fn of_chosen_protocol(self) -> Self {
         let (destination, source): (_, BoxError) = match self.error {
             UpstreamError::Exchange { destination, source } => (destination, source.into()),
-            UpstreamError::Connect { destination, source } if is_of_tls(&source) => {
+            UpstreamError::Connect { destination, source } if source.kind() == NOT_SPOKEN => {
                 (destination, source.into())
             }
             error => return Self { error, ..self },

@@ -20,7 +20,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::{Destination, UpstreamError, connect::Io, opening::Opening};
+use super::{Destination, UpstreamError, connect::Io, error::NOT_SPOKEN, opening::Opening};
 use crate::{body::Body, runtime::spawn_local};
 
 /// Streams on one connection, if the backend allows them; what RFC 9113, section 6.5.2 recommends as the least that a peer
@@ -116,7 +116,8 @@ impl Http2 {
                 tracing::debug!(%error, "an HTTP/2 connection to a backend ended");
             }
             if let Some(opening) = opening {
-                let source = ended.map_or_else(io::Error::other, |()| io::ErrorKind::UnexpectedEof.into());
+                let source =
+                    ended.map_or_else(|error| io::Error::new(NOT_SPOKEN, error), |()| NOT_SPOKEN.into());
                 opening.fail(&UpstreamError::Connect { destination, source });
             }
         });
