@@ -60,9 +60,11 @@ pub(super) async fn open(
                 in_flight.record(Outcome::Success);
                 return Ok(Opened { stream, in_flight });
             }
-            Err(error) if !error.is_of_endpoint() => return Err(error.into()),
+            Err(error) if !error.is_worth_another() => return Err(error.into()),
             Err(error) => {
-                in_flight.record(Outcome::Unreachable);
+                if error.is_of_endpoint() {
+                    in_flight.record(Outcome::Unreachable);
+                }
                 tried.push(in_flight.endpoint().clone());
                 // One that was tried already is picked only where there is no other.
                 if tried.len() > OTHERS || !is_new || balancer.status().len() <= tried.len() {

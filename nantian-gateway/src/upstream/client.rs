@@ -1,6 +1,6 @@
 //! One worker's HTTP client.
 
-use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{future::Future, mem, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode};
 use rustls::ClientConfig as TlsConfig;
@@ -183,14 +183,15 @@ impl Client {
     }
 
     /// A connection, other than `except`, with room for another stream, and whether others have used it. One that is being
-    /// opened is waited for, as long as one may take to open.
+    /// opened is waited for, as long as one may take to open; if there will be none, another one once more, because the first
+    /// may have met a backend that begins or ends.
     async fn shared(
         &self,
         destination: &Destination,
         except: Option<&Http2>,
     ) -> Result<(Http2, bool), UpstreamError> {
         let pool = &self.inner.pool;
-        let mut end = None;
+        let (mut end, mut has_failed) = (None, false);
         loop {
             if let Some(known) = pool.shared(destination, except) {
                 return Ok((known, true));
@@ -199,8 +200,10 @@ impl Client {
             let Some(place) = pool.place(destination).filter(|_| Instant::now() < end) else {
                 return Ok((self.open_http2(destination).await?, false));
             };
-            if let Ok(opened) = timeout_at(end, place.opened()).await {
-                opened?;
+            if let Ok(Err(error)) = timeout_at(end, place.opened()).await
+                && mem::replace(&mut has_failed, true)
+            {
+                return Err(error);
             }
         }
     }

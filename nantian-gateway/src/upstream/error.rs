@@ -80,9 +80,13 @@ impl UpstreamError {
             _ => true,
         }
     }
-}
 
-impl UpstreamError {
+    /// Whether another endpoint may answer a request of which nothing was written: ports run out for each address, and
+    /// where files did another endpoint may have a connection.
+    pub fn is_worth_another(&self) -> bool {
+        matches!(self, Self::Connect { .. }) || self.is_of_endpoint()
+    }
+
     /// The same for another request that waited for the same connection.
     pub(super) fn for_another(&self) -> Self {
         let connect =

@@ -105,7 +105,7 @@ where
                 Ok(response) => return Poll::Ready(Ok(response)),
                 Err(unanswered) => unanswered,
             };
-            let is_worth_it = *this.others > 0 && error.is_of_endpoint();
+            let is_worth_it = *this.others > 0 && error.is_worth_another();
             let again = unsent.filter(|_| is_worth_it).and_then(|unsent| this.shared.again(*unsent));
             let Some(request) = again else { return Poll::Ready(Err(error)) };
             tracing::debug!(error = %crate::respond::Chain(&error), "another endpoint is tried");
@@ -173,12 +173,15 @@ mod tests {
     }
 
     /// The ports that a request is sent to, none of which can be reached, and the status of its answer, if it has one.
-    async fn tried(balancer: Balancer<Destination>) -> (Vec<Address>, Option<http::StatusCode>) {
+    async fn tried(
+        balancer: Balancer<Destination>,
+        why: io::ErrorKind,
+    ) -> (Vec<Address>, Option<http::StatusCode>) {
         let tried = Rc::<RefCell<Vec<_>>>::default();
         let seen = Rc::clone(&tried);
         let connect = service_fn(move |Routed { target, request }: Routed<Destination, Request<Body>>| {
             seen.borrow_mut().push(target.address.clone());
-            let source = io::ErrorKind::ConnectionRefused.into();
+            let source = why.into();
             let error = UpstreamError::Connect { destination: target.to_string(), source };
             let unanswered = Unanswered::unsent(error, request, target);
             std::future::ready(Err::<http::Response<UpstreamBody>, _>(unanswered))
@@ -191,8 +194,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_few_endpoints_are_tried_and_none_twice() {
-        for endpoints in [1, 2, 3, 20] {
-            let (tried, answer) = tried(balancer(endpoints, &BalanceConfig::new(Strategy::Random))).await;
+        // Ports that have run out towards one address are there for others.
+        let reasons = [io::ErrorKind::ConnectionRefused, io::ErrorKind::AddrNotAvailable];
+        for (endpoints, why) in [1, 2, 3, 20].into_iter().flat_map(|n| reasons.map(|why| (n, why))) {
+            let balancer = balancer(endpoints, &BalanceConfig::new(Strategy::Random));
+            let (tried, answer) = tried(balancer, why).await;
             assert_eq!(answer, None);
             assert_eq!(tried.len(), usize::from(endpoints).min(1 + OTHERS), "of {endpoints}");
             for (at, address) in tried.iter().enumerate() {
@@ -206,7 +212,7 @@ mod tests {
         let config = BalanceConfig::default().with_max_inflight_requests(std::num::NonZeroU32::MIN);
         let balancer = balancer(3, &config);
         let _held = [(); 2].map(|()| balancer.pick(&nantian_lb::PickContext::new()).unwrap());
-        let (tried, answer) = tried(balancer).await;
+        let (tried, answer) = tried(balancer, io::ErrorKind::ConnectionRefused).await;
         assert_eq!(tried.len(), 1, "{tried:?}");
         assert_eq!(answer, Some(http::StatusCode::SERVICE_UNAVAILABLE));
     }

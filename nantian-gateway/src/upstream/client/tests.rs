@@ -102,7 +102,31 @@ async fn why_there_is_no_connection_is_told_to_all_who_wait_for_it() {
             let asked = (0..50).map(|_| client.send(server.destination.clone(), Request::default()));
             let errors = join_all(asked).await.into_iter().map(|answer| answer.unwrap_err().error);
             let waited = errors.filter(|error| matches!(error, UpstreamError::Connect { .. })).count();
-            assert_eq!((waited, server.connections.get()), (49, 1));
+            assert_eq!((waited, server.connections.get()), (48, 2));
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_fails_only_who_has_opened_it() {
+    LocalSet::new()
+        .run_until(async {
+            let has_lost = Cell::new(false);
+            let server = Server::start(move |stream| {
+                let is_lost = !has_lost.replace(true);
+                async move {
+                    if !is_lost {
+                        let service =
+                            service_fn(|_| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
+                        let settings = http2::Builder::new(LocalExecutor);
+                        settings.serve_connection(TokioIo::new(stream), service).await.unwrap();
+                    }
+                }
+            })
+            .await;
+            let client = client(LONG);
+            let asked = (0..50).map(|_| client.send(server.destination.clone(), Request::default()));
+            assert_eq!(join_all(asked).await.iter().filter(|answer| answer.is_err()).count(), 1);
         })
         .await;
 }
