@@ -148,10 +148,15 @@ impl Peer {
         client
     }
 
-    /// Whether the client spoke TLS: what a trusted proxy says of it, else whether the peer did.
+    /// Whether the client spoke TLS: what the first of the trusted proxies says of it, else whether the peer did.
     pub(super) fn is_secure(&self, headers: &HeaderMap) -> bool {
         let told = headers.get(X_FORWARDED_PROTO).filter(|_| self.trusted);
-        told.map_or(self.tls, |scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
+        let first = told.and_then(|told| told.to_str().ok()?.split(',').next());
+        match first.map(str::trim) {
+            Some(scheme) if ["https", "wss"].iter().any(|it| scheme.eq_ignore_ascii_case(it)) => true,
+            Some(scheme) if ["http", "ws"].iter().any(|it| scheme.eq_ignore_ascii_case(it)) => false,
+            _ => self.tls,
+        }
     }
 
     /// Writes `X-Forwarded-*`. What an untrusted peer claims is replaced; a trusted proxy's chain is extended.

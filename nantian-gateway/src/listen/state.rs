@@ -30,9 +30,11 @@ pub struct Timeouts {
 /// more to ask, until something is written; and a call that nobody waits for must end.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
 
-/// How many requests a client may leave before there is a response, whatever it has answered; Envoy's default for resets that
-/// are premature.
+/// How many requests a client may leave within [`ABANDONED_WITHIN`], before there is a response; Envoy's default for resets
+/// that are premature.
 const MOST_ABANDONED: u32 = 500;
+/// Who leaves later has waited, as the clients of long polls do.
+const ABANDONED_WITHIN: Duration = Duration::from_secs(1);
 
 /// What one connection is doing.
 ///
@@ -50,7 +52,7 @@ pub(super) struct State {
     order: AtomicU8,
     /// Requests that have begun.
     requests: AtomicU32,
-    /// Those of them whose client left before there was a response.
+    /// Those of them whose client left soon, before there was a response.
     abandoned: AtomicU32,
     /// The number of the request that must be refused; 0 is none.
     refused: AtomicU32,
@@ -247,25 +249,26 @@ impl State {
 /// The connection is busy while this lives.
 pub(super) struct InFlight {
     state: Arc<State>,
-    is_answered: bool,
+    /// Until there is a response.
+    unanswered: Wait,
 }
 
 impl InFlight {
     /// A request has begun.
     pub(super) fn begin(state: &Arc<State>) -> Self {
         state.request_begins();
-        Self { state: Arc::clone(state), is_answered: false }
+        Self { state: Arc::clone(state), unanswered: Wait(state.now()) }
     }
 
     /// The last request goes on, whether or not its response is over.
     pub(super) fn resume(state: &Arc<State>) -> Self {
         state.request_goes_on();
-        Self { state: Arc::clone(state), is_answered: true }
+        Self { state: Arc::clone(state), unanswered: Wait::NONE }
     }
 
     /// There is a response.
     pub(super) fn answered(&mut self) {
-        self.is_answered = true;
+        self.unanswered = Wait::NONE;
     }
 
     /// Whether the client has not taken what was written last.
@@ -281,7 +284,8 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if !self.is_answered {
+        let is_answered = self.unanswered == Wait::NONE;
+        if !is_answered && !self.unanswered.is_over(self.state.now(), ABANDONED_WITHIN) {
             self.state.abandoned.store(self.state.abandoned.load(Relaxed).saturating_add(1), Relaxed);
         }
         self.state.response_ends();
@@ -309,89 +313,4 @@ impl Drop for Tunnel {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use tokio::sync::Semaphore;
-
-    use super::*;
-    use crate::{
-        ir::{ObjectName, RouteId, RouteKind, Transport},
-        listen::PortKey,
-    };
-
-    const TIMEOUTS: Timeouts = Timeouts {
-        header: Duration::from_secs(10),
-        idle: Duration::from_secs(75),
-        stall: Duration::from_secs(60),
-        silence: None,
-    };
-
-    /// A connection and its clock.
-    fn connection() -> (Arc<State>, Arc<AtomicU32>) {
-        let clock = Arc::<AtomicU32>::default();
-        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        (Arc::new(State::new(Arc::clone(&clock), &Arc::default(), place)), clock)
-    }
-
-    /// What is said `seconds` later.
-    fn after(seconds: u32, (state, clock): &(Arc<State>, Arc<AtomicU32>)) -> Order {
-        let now = clock.load(Relaxed) + 10 * seconds;
-        clock.store(now, Relaxed);
-        state.verdict(now, &TIMEOUTS)
-    }
-
-    #[test]
-    fn a_client_that_went_on_reading_has_not_stalled() {
-        let connection = connection();
-        let request = InFlight::begin(&connection.0);
-        connection.0.write_waits();
-        assert_eq!(after(59, &connection), Order::Serve);
-        connection.0.write_goes_on();
-        assert_eq!(after(1000, &connection), Order::Serve, "it is the backend that takes its time");
-        connection.0.write_waits();
-        assert_eq!(after(61, &connection), Order::Abort);
-        drop(request);
-    }
-
-    #[test]
-    fn a_client_that_leaves_most_of_what_it_asks_is_ended() {
-        let (fickle, busy) = (connection(), connection());
-        for _ in 0..MOST_ABANDONED {
-            drop(InFlight::begin(&fickle.0));
-            drop(InFlight::begin(&busy.0));
-            for _ in 0..2 {
-                InFlight::begin(&busy.0).answered();
-            }
-        }
-        assert_eq!(after(0, &fickle), Order::Serve);
-        drop(InFlight::begin(&fickle.0));
-        drop(InFlight::begin(&busy.0));
-        assert_eq!((after(0, &fickle), after(0, &busy)), (Order::Abort, Order::Serve));
-    }
-
-    #[test]
-    fn a_connection_is_idle_when_its_last_response_was_taken_whatever_is_written_from_then_on() {
-        let connection = connection();
-        let request = InFlight::begin(&connection.0);
-        connection.0.write_waits();
-        drop(request);
-        assert_eq!(after(50, &connection), Order::Serve);
-        connection.0.write_goes_on();
-        assert_eq!(after(50, &connection), Order::Serve, "its last bytes have left 50 seconds ago");
-        connection.0.write_goes_on();
-        assert_eq!(after(26, &connection), Order::Finish, "that was a ping");
-    }
-
-    #[test]
-    fn of_a_connection_that_is_passed_on_only_silence_counts() {
-        let connection = connection();
-        connection.0.write_waits();
-        let name = ObjectName::new("demo", "r");
-        let route = RouteId { kind: RouteKind::Tcp, name };
-        let key = PortKey { address: None, port: 1, transport: Transport::Tcp };
-        connection.0.becomes_stream(StreamPlace { key, local: Ipv4Addr::LOCALHOST.into(), route });
-        connection.0.write_waits();
-        assert_eq!(after(100_000, &connection), Order::Serve);
-    }
-}
+mod tests;

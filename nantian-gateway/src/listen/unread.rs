@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::state::{InFlight, State};
 
-/// Of a request with more to come than this, in bytes, the client is told that its connection closes, so that it may stop
+/// Of a request with more to come than this, in bytes, or nobody knows how much, the client is told that its connection closes, so that it may stop
 /// sending: less is sooner sent than a new connection opened. Go's `net/http` draws the line there, too.
 const WORTH_READING: u64 = 256 * 1024;
 
@@ -70,8 +70,9 @@ impl Unread {
     /// Whether the connection had better close after the response that begins now.
     pub(super) fn is_long(&self) -> bool {
         let rest = self.0.rest.borrow();
+        let length = rest.as_ref().map(|rest| rest.incoming.size_hint().upper());
         self.0.is_unclear.get()
-            || rest.as_ref().is_some_and(|rest| rest.incoming.size_hint().lower() > WORTH_READING)
+            || length.is_some_and(|length| length.is_none_or(|length| length > WORTH_READING))
     }
 
     /// Reads on; returns whether the connection, whose task this is, has to be polled again.

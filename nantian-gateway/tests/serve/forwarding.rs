@@ -148,7 +148,7 @@ async fn a_request_that_its_route_leads_back_ends() {
 async fn a_redirect_stays_with_the_scheme_that_a_trusted_proxy_has_seen() {
     let backend = Backend::echo("a").await;
     let redirect = "filters: [{type: RequestRedirect, requestRedirect: {path: {type: ReplaceFullPath, replaceFullPath: /new}}}]";
-    let ask = "GET /old HTTP/1.1\r\nHost: example.org\r\nX-Forwarded-Proto: https\r\n\r\n";
+    let ask = "GET /old HTTP/1.1\r\nHost: example.org\r\nX-Forwarded-Proto: https, http\r\n\r\n";
     for (options, from) in
         [(&["--trusted-proxies", "127.0.0.1"][..], "https://example.org"), (&[], "http://example.org:")]
     {

@@ -212,6 +212,19 @@ mod tests {
     }
 
     #[test]
+    fn who_may_be_bound_anywhere_is_given_an_address() {
+        for any in ["0.0.0.0", "::", ""] {
+            let mut world = objects(&[("a", Some("10.9.9.9"))]);
+            let mut gateway = Gateway::clone(&world.gateways[&ObjectName::new("demo", "a")]);
+            let other = GatewayAddresses { r#type: None, value: Some(any.to_owned()) };
+            gateway.spec.addresses.as_mut().unwrap().push(other);
+            world.gateways.insert(ObjectName::new("demo", "a"), Arc::new(gateway));
+            let assigned = pool("10.0.0.1-10.0.0.3").assign(&world, |_| None, &mut BTreeMap::new());
+            assert_eq!(addresses(&assigned), ["10.0.0.1"], "{any:?}");
+        }
+    }
+
+    #[test]
     fn an_address_that_cannot_be_had_is_not_replaced_by_another_one() {
         let mut world = objects(&[("a", Some("example.com"))]);
         let mut gateway = Gateway::clone(&world.gateways[&ObjectName::new("demo", "a")]);

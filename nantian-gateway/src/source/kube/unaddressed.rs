@@ -20,18 +20,19 @@ pub(super) fn ours(objects: &Objects) -> Vec<(&ObjectName, &Gateway)> {
     oldest_first(&objects.gateways).into_iter().filter(|(_, gateway)| is_ours(gateway)).collect()
 }
 
-/// Whether a Gateway leaves its address to the gateway.
+/// Whether a Gateway leaves its address to the gateway; whoever may be bound on any address is asking for none.
 pub(super) fn asks_for_none(gateway: &Gateway) -> bool {
     let leaves_it = |address: &GatewayAddresses| {
         let named = address.value.as_deref().filter(|value| !value.is_empty());
         named.is_none_or(|named| named.parse().is_ok_and(|address: IpAddr| address.is_unspecified()))
             && address.r#type.as_deref().is_none_or(|kind| kind == "IPAddress")
     };
-    gateway.spec.addresses.iter().flatten().all(leaves_it)
+    let addresses = gateway.spec.addresses.as_deref().unwrap_or_default();
+    addresses.is_empty() || addresses.iter().any(leaves_it)
 }
 
 /// Whether a Gateway names an address to be bound on.
 pub(crate) fn names_an_address(gateway: &Gateway) -> bool {
     let mut values = gateway.spec.addresses.iter().flatten().filter_map(|address| address.value.as_deref());
-    values.any(|value| value.parse().is_ok_and(|address: IpAddr| !address.is_unspecified()))
+    !asks_for_none(gateway) && values.any(|value| value.parse::<IpAddr>().is_ok())
 }

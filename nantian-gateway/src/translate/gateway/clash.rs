@@ -114,8 +114,8 @@ fn rightful(
     if matches!(world.objects.placements, Placements::InFront(_)) && FRONT_PORTS.contains(&port) {
         return Some(format!("port {port} is for Services of Gateways, as are all of {FRONT_PORTS:?}"));
     }
-    let mut others = everywhere?.hostnames.values();
-    let other = others.find(|other| other.namespace != name.namespace)?;
+    let others = everywhere?.hostnames.values();
+    let other = others.filter(|other| other.namespace != name.namespace).min()?;
     Some(format!("Gateway {other} uses port {port} on all interfaces"))
 }
 

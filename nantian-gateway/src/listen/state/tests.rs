@@ -1,0 +1,88 @@
+use std::net::Ipv4Addr;
+
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::{
+    ir::{ObjectName, RouteId, RouteKind, Transport},
+    listen::PortKey,
+};
+
+const TIMEOUTS: Timeouts = Timeouts {
+    header: Duration::from_secs(10),
+    idle: Duration::from_secs(75),
+    stall: Duration::from_secs(60),
+    silence: None,
+};
+
+/// A connection and its clock.
+fn connection() -> (Arc<State>, Arc<AtomicU32>) {
+    let clock = Arc::<AtomicU32>::default();
+    let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    (Arc::new(State::new(Arc::clone(&clock), &Arc::default(), place)), clock)
+}
+
+/// What is said `seconds` later.
+fn after(seconds: u32, (state, clock): &(Arc<State>, Arc<AtomicU32>)) -> Order {
+    let now = clock.load(Relaxed) + 10 * seconds;
+    clock.store(now, Relaxed);
+    state.verdict(now, &TIMEOUTS)
+}
+
+#[test]
+fn a_client_that_went_on_reading_has_not_stalled() {
+    let connection = connection();
+    let request = InFlight::begin(&connection.0);
+    connection.0.write_waits();
+    assert_eq!(after(59, &connection), Order::Serve);
+    connection.0.write_goes_on();
+    assert_eq!(after(1000, &connection), Order::Serve, "it is the backend that takes its time");
+    connection.0.write_waits();
+    assert_eq!(after(61, &connection), Order::Abort);
+    drop(request);
+}
+
+#[test]
+fn a_client_that_leaves_most_of_what_it_asks_is_ended() {
+    let (fickle, busy, patient) = (connection(), connection(), connection());
+    let waits: Vec<_> = (0..=MOST_ABANDONED).map(|_| InFlight::begin(&patient.0)).collect();
+    after(2, &patient);
+    drop(waits);
+    assert_eq!(after(0, &patient), Order::Serve);
+    for _ in 0..MOST_ABANDONED {
+        drop(InFlight::begin(&fickle.0));
+        drop(InFlight::begin(&busy.0));
+        for _ in 0..2 {
+            InFlight::begin(&busy.0).answered();
+        }
+    }
+    assert_eq!(after(0, &fickle), Order::Serve);
+    drop(InFlight::begin(&fickle.0));
+    drop(InFlight::begin(&busy.0));
+    assert_eq!((after(0, &fickle), after(0, &busy)), (Order::Abort, Order::Serve));
+}
+
+#[test]
+fn a_connection_is_idle_when_its_last_response_was_taken_whatever_is_written_from_then_on() {
+    let connection = connection();
+    let request = InFlight::begin(&connection.0);
+    connection.0.write_waits();
+    drop(request);
+    assert_eq!(after(50, &connection), Order::Serve);
+    connection.0.write_goes_on();
+    assert_eq!(after(50, &connection), Order::Serve, "its last bytes have left 50 seconds ago");
+    connection.0.write_goes_on();
+    assert_eq!(after(26, &connection), Order::Finish, "that was a ping");
+}
+
+#[test]
+fn of_a_connection_that_is_passed_on_only_silence_counts() {
+    let connection = connection();
+    connection.0.write_waits();
+    let name = ObjectName::new("demo", "r");
+    let route = RouteId { kind: RouteKind::Tcp, name };
+    let key = PortKey { address: None, port: 1, transport: Transport::Tcp };
+    connection.0.becomes_stream(StreamPlace { key, local: Ipv4Addr::LOCALHOST.into(), route });
+    connection.0.write_waits();
+    assert_eq!(after(100_000, &connection), Order::Serve);
+}
