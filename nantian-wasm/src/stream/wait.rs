@@ -109,6 +109,8 @@ impl StreamContext {
                         return Poll::Pending;
                     }
                 },
+                // A step of the other direction may have left it here.
+                Some(Wait::Exchange(_)) if self.exchange.is_some() => {}
                 Some(Wait::Exchange(exchange)) => drop(ready!(exchange.poll_unpin(cx))),
                 Some(Wait::Guest(index)) => {
                     let index = *index;

@@ -321,6 +321,23 @@ impl Host for Toil {
 }
 
 #[test]
+fn response_that_comes_while_the_request_is_shown_waits_for_that_and_no_longer() {
+    let engine = Engine::new().unwrap();
+    let plugin = toiling(&engine, "proxy_on_request_body", 3);
+    let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
+    let (mut request, mut response) = (Request::new(()).into_parts().0, Response::new(()).into_parts().0);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut chunk = bytes::Bytes::from_static(b"part");
+    assert!(matches!(stream.on_request_headers(&mut request, false), Action::Continue));
+    assert!(matches!(stream.on_request_body(&mut chunk, true), Action::Pending));
+    assert!(matches!(stream.on_response_headers(&mut response, true), Action::Pending));
+    while stream.poll_request(&mut context).is_pending() {}
+    assert!(matches!(stream.on_request_body(&mut chunk, true), Action::Continue));
+    assert_eq!(stream.poll_response(&mut context), Poll::Ready(()));
+    assert!(matches!(stream.on_response_headers(&mut response, true), Action::Continue));
+}
+
+#[test]
 fn stream_whose_callbacks_together_take_too_long_fails_and_its_instance_lives_on() {
     let engine = Engine::new().unwrap();
     let plugin = toiling(&engine, "proxy_on_request_body", 60);
