@@ -125,7 +125,7 @@ impl Instance {
     pub(crate) fn register(&mut self, exchange: SharedExchange, seat: usize) -> Result<u32, Cause> {
         let contexts = &mut self.entry.store.data_mut().contexts;
         if contexts.len() >= MAX_CONTEXTS {
-            return Err(Cause::StreamBudget { what: "stream contexts" });
+            return Err(Cause::Budget { what: "stream contexts" });
         }
         let mut context = self.next_context;
         while context <= ROOT || contexts.contains(context) {
