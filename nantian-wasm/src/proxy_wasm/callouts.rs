@@ -241,8 +241,7 @@ fn begin(
         observe::denied_call(&state.facts.name);
         return Err(Status::InternalFailure.into());
     }
-    let of_bodies =
-        state.charged().map_or(0, |exchange| exchange.request_bytes.saturating_add(exchange.response_bytes));
+    let of_bodies = state.charged().map_or(0, |exchange| exchange.bytes_come);
     if let Err(cause) = state.usage.affords_call(of_bodies)? {
         // What it does not hear of may be what it lets pass.
         state.fail_charged(cause);

@@ -56,9 +56,14 @@ impl StreamContext {
         added: &mut Option<Box<HeaderMap>>,
     ) -> Action {
         let plugins = self.plugins.clone().unwrap_or_default();
-        if !std::mem::replace(&mut self.course(direction).is_counted, true) && direction == Direction::Request
-        {
-            self.count_bytes(direction, chunk.len());
+        if !std::mem::replace(&mut self.course(direction).is_counted, true) {
+            if let Some(exchange) = self.exchange.as_mut() {
+                let bytes = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+                exchange.bytes_come = exchange.bytes_come.saturating_add(bytes);
+            }
+            if direction == Direction::Request {
+                self.count_bytes(direction, chunk.len());
+            }
         }
         if let Some(action) = self.ended(direction) {
             return action;

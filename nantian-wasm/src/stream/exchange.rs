@@ -71,6 +71,8 @@ pub(crate) struct Exchange {
     /// Body bytes that have passed.
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
+    /// Bytes of both bodies that have come, whoever holds them.
+    pub(crate) bytes_come: u64,
     /// Why the response is what it is: `response.code_details`.
     pub(crate) details: Option<String>,
     pub(crate) undo: Undo,
@@ -202,6 +204,7 @@ impl Exchange {
             properties: Vec::new(),
             request_bytes: 0,
             response_bytes: 0,
+            bytes_come: 0,
             details: None,
             undo: Undo::default(),
             is_touched: false,

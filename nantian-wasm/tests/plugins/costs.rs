@@ -148,6 +148,30 @@ fn plugin_may_ask_about_each_piece_of_a_body_that_it_may_hold() {
 }
 
 #[test]
+fn plugin_may_ask_about_each_piece_of_a_response_that_it_holds() {
+    let guest = asking("(i32.div_u (local.get 1) (i32.const 2048))")
+        .replace("proxy_on_request_body", "proxy_on_response_body")
+        .replace("(call $continue (i32.const 0))", "(call $continue (i32.const 1))");
+    let engine = Engine::new().unwrap();
+    let (plugin, outside) = calling(&engine, &guest);
+    let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+    let (mut request, mut response) = (Request::new(()).into_parts().0, Response::new(()).into_parts().0);
+    assert!(matches!(stream.on_request_headers(&mut request, true), Action::Continue));
+    assert!(matches!(stream.on_response_headers(&mut response, false), Action::Continue));
+    let mut chunk = Bytes::from(vec![b'a'; 200 << 10]);
+    assert!(matches!(stream.on_response_body(&mut chunk, true), Action::Pending));
+    let mut asked = 0;
+    while let Some(reply) = { outside.http.lock().unwrap().pop() } {
+        asked += 1;
+        reply.send(Ok(HttpCallResponse::new(Response::new(Bytes::new()), HeaderMap::new())));
+        let _ = stream.poll_response(&mut Context::from_waker(Waker::noop()));
+    }
+    let action = stream.on_response_body(&mut chunk, true);
+    assert!(matches!(action, Action::Continue), "{action:?}");
+    assert_eq!((asked, chunk.len(), plugin.status().traps.total()), (100, 200 << 10, 0));
+}
+
+#[test]
 fn stream_that_asks_for_ever_ends_and_its_instance_lives_on() {
     let (action, asked, plugin) = judged(&asking("(i32.const 100000)"), 4);
     assert!(matches!(action, Action::Fail(_)), "{action:?}");
