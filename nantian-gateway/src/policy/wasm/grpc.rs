@@ -1,7 +1,7 @@
 //! gRPC calls of plugins: messages in frames over HTTP/2.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use futures_util::stream;
+use futures_util::{Stream, StreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -195,11 +195,7 @@ fn concluded(ended: Ended, is_unary: bool, message: Option<Bytes>, replies: &Grp
 }
 
 fn request(call: GrpcCall, outgoing: mpsc::Receiver<Bytes>) -> Request<Body> {
-    let frames = stream::unfold(outgoing, |mut outgoing| async move {
-        let message = outgoing.recv().await?;
-        Some((Ok::<_, BoxError>(Frame::data(framed(&message))), outgoing))
-    });
-    let mut request = Request::new(Body::boxed(StreamBody::new(frames)));
+    let mut request = Request::new(Body::boxed(StreamBody::new(frames(outgoing))));
     *request.method_mut() = Method::POST;
     let path = format!("/{}/{}", call.service, call.method);
     *request.uri_mut() = http::Uri::try_from(path).unwrap_or_default();
@@ -217,12 +213,21 @@ fn request(call: GrpcCall, outgoing: mpsc::Receiver<Bytes>) -> Request<Body> {
     request
 }
 
-fn framed(message: &Bytes) -> Bytes {
-    let mut frame = BytesMut::with_capacity(PREFIX + message.len());
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    frame.extend_from_slice(message);
-    frame.freeze()
+/// Each message behind its prefix. None is copied: its bytes are counted as long as they are there.
+fn frames(outgoing: mpsc::Receiver<Bytes>) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> {
+    let messages =
+        stream::unfold(outgoing, |mut outgoing| async move { Some((outgoing.recv().await?, outgoing)) });
+    messages.flat_map(|message| {
+        let parts = [prefix(&message), message].into_iter().filter(|part| !part.is_empty());
+        stream::iter(parts.map(|part| Ok(Frame::data(part))))
+    })
+}
+
+fn prefix(message: &Bytes) -> Bytes {
+    let mut prefix = BytesMut::with_capacity(PREFIX);
+    prefix.put_u8(0);
+    prefix.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    prefix.freeze()
 }
 
 /// Takes a whole message from the front, if there is one.
@@ -263,6 +268,8 @@ fn status(headers: &HeaderMap) -> Option<Ended> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -283,12 +290,26 @@ mod tests {
         assert_eq!(waiting, MAX_WAITING);
     }
 
+    /// The parts of what is sent for these messages.
+    fn sent(messages: &[Bytes]) -> Vec<Bytes> {
+        let (sender, outgoing) = mpsc::channel(MAX_WAITING);
+        messages.iter().for_each(|message| sender.try_send(message.clone()).unwrap());
+        drop(sender);
+        let frames: Vec<_> = frames(outgoing).collect().now_or_never().unwrap();
+        frames.into_iter().map(|frame| frame.unwrap().into_data().unwrap()).collect()
+    }
+
+    #[test]
+    fn message_is_sent_without_a_copy_that_nobody_counts() {
+        let message = Bytes::from(vec![7; 1 << 20]);
+        let sent = sent(std::slice::from_ref(&message));
+        assert_eq!((sent.len(), &sent[0][..]), (2, &[0, 0, 16, 0, 0][..]));
+        assert_eq!((sent[1].as_ptr(), sent[1].len()), (message.as_ptr(), message.len()));
+    }
+
     #[test]
     fn messages_are_cut_at_their_lengths() {
-        let mut buffer = BytesMut::new();
-        for message in ["one", "", "three"] {
-            buffer.extend_from_slice(&framed(&Bytes::from_static(message.as_bytes())));
-        }
+        let mut buffer = BytesMut::from(&sent(&["one", "", "three"].map(Bytes::from)).concat()[..]);
         buffer.extend_from_slice(&[0, 0, 0]);
         let mut messages = Vec::new();
         while let Some(message) = next_message(&mut buffer).unwrap() {
