@@ -150,15 +150,14 @@ async fn http(
         let response = client.send(destination, Request::from_parts(parts, body)).await;
         let (parts, body) = response.map_err(|_| CallFailure::Unreachable)?.into_parts();
         let head = weight(&parts.headers);
-        let (body, trailers) = read(body, |bytes| bytes <= MAX_BODY && reply.holds(head + bytes))
-            .await
-            .ok_or(CallFailure::Reset)?;
+        let (body, trailers) =
+            read(body, |bytes| reply.holds(head + bytes)).await.ok_or(CallFailure::Reset)?;
         Ok(HttpCallResponse::new(http::Response::from_parts(parts, body), trailers))
     };
     timeout(call.timeout, exchange).await.unwrap_or(Err(CallFailure::Timeout))
 }
 
-/// The whole of a body and its trailers; none if it breaks off, or takes more bytes than are admitted.
+/// The whole of a body and its trailers; none if it breaks off, is too long, or takes more bytes than are admitted.
 async fn read<B>(mut body: B, admits: impl Fn(usize) -> bool) -> Option<(Bytes, HeaderMap)>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
@@ -169,7 +168,7 @@ where
             Ok(data) => bytes.extend_from_slice(&data),
             Err(frame) => trailers = frame.into_trailers().ok()?,
         }
-        if !admits(bytes.len() + weight(&trailers)) {
+        if bytes.len() > MAX_BODY || !admits(bytes.len() + weight(&trailers)) {
             return None;
         }
     }
@@ -209,6 +208,18 @@ mod tests {
         assert_eq!((&body[..], trailers.len(), told.into_inner()), (&b"fourfiver"[..], 1, vec![4, 9, 12]));
         assert_eq!(read(response(), |bytes| bytes <= 11).now_or_never(), Some(None), "trailers count");
         assert_eq!(read(response(), |bytes| bytes < 9).now_or_never(), Some(None));
+    }
+
+    #[test]
+    fn body_as_long_as_may_be_is_read_with_its_trailers() {
+        let read_of = |length| {
+            let trailers =
+                HeaderMap::from_iter([("x-t".parse().unwrap(), http::HeaderValue::from_static(""))]);
+            let frames = [Frame::data(Bytes::from(vec![0; length])), Frame::trailers(trailers)];
+            let body = StreamBody::new(stream::iter(frames.map(Ok::<_, Infallible>)));
+            read(body, |_| true).now_or_never().unwrap().map(|(body, _)| body.len())
+        };
+        assert_eq!((read_of(MAX_BODY), read_of(MAX_BODY + 1)), (Some(MAX_BODY), None));
     }
 
     #[test]
