@@ -150,7 +150,7 @@ impl Decider {
         if let Some(late) = denied.as_ref().and_then(|denied| self.comes_later(&asking, denied, longest)) {
             return Decided::Now(Outcome::Denied(late));
         }
-        let Some(place) = self.lines().join(asking.line(), asking.held, &queue) else {
+        let Some(place) = self.lines().join(asking.line(), asking.cost.requests, asking.held, &queue) else {
             let denied = denied.unwrap_or_else(|| self.denial(&asking));
             return Decided::Now(Outcome::Denied(denied));
         };
@@ -172,10 +172,10 @@ impl Decider {
     /// The denial of a request whose turn comes in more than `longest`, since others are before it: each takes requests, and those do not
     /// come back. What they will leave of their tokens nobody knows.
     fn comes_later(&self, asking: &Asking, denied: &Denied, longest: Duration) -> Option<Denied> {
-        let before = self.lines().length(asking.line()) as u64;
-        let requests = asking.cost.requests.saturating_mul(before.saturating_add(1));
+        let requests = self.lines().requests(asking.line()).saturating_add(asking.cost.requests);
         let (column, wait) = denied.levels().requests_in(requests)?;
-        (wait > longest).then(|| Denied::new(denied.levels().clone(), column, Some(wait)))
+        let is_longer = denied.retry_after().is_some_and(|known| known < wait);
+        (wait > longest && is_longer).then(|| Denied::new(denied.levels().clone(), column, Some(wait)))
     }
 
     /// Decides, if nobody else must be asked.

@@ -60,11 +60,12 @@ impl Levels {
         Some((column, Some(until.since(self.now))))
     }
 
-    /// When so many requests will have had room, one after the other, if they have it not now; and by which limit.
+    /// When so many requests will have had room at the earliest, one after the other, if they have it not now; and by which limit.
     pub(crate) fn requests_in(&self, requests: u64) -> Option<(usize, Duration)> {
         let waits = self.iter().enumerate().filter(|(_, level)| level.limit.unit() == Unit::Requests);
         let waits = waits.map(|(column, level)| {
-            let missing = requests.saturating_sub(level.remaining) as f64;
+            // Of the next item some part may be there.
+            let missing = requests.saturating_sub(level.remaining).saturating_sub(1) as f64;
             let windows = missing / level.limit.max().max(1) as f64;
             let wait = level.limit.window().as_secs_f64() * windows;
             (column, Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX))

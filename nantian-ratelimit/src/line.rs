@@ -42,9 +42,17 @@ pub(crate) struct Line {
 
 #[derive(Debug, Default)]
 struct ByLine {
-    by_line: HashMap<Line, VecDeque<Arc<Notify>>>,
+    by_line: HashMap<Line, VecDeque<Waiting>>,
     /// What those that wait hold together.
     held: u64,
+}
+
+/// One that waits.
+#[derive(Debug)]
+struct Waiting {
+    turn: Arc<Notify>,
+    /// What it takes of limits of requests.
+    requests: u64,
 }
 
 /// A place in a line; dropping it lets the next one in.
@@ -64,14 +72,22 @@ impl Lines {
         self.waiting.load(Ordering::Acquire) > 0 && self.lock().by_line.contains_key(&line)
     }
 
-    /// How many wait in `line`.
-    pub(crate) fn length(&self, line: Line) -> usize {
-        self.lock().by_line.get(&line).map_or(0, VecDeque::len)
+    /// What those that wait in `line` take of limits of requests.
+    pub(crate) fn requests(&self, line: Line) -> u64 {
+        let lines = self.lock();
+        let waiting = lines.by_line.get(&line).into_iter().flatten();
+        waiting.fold(0, |sum, waiting| sum.saturating_add(waiting.requests))
     }
 
-    /// A place at the end of a line, for a request that holds so many bytes; `None` if the line, or all lines
-    /// together, are full.
-    pub(crate) fn join(self: &Arc<Self>, line: Line, held: u64, queue: &Queue) -> Option<Place> {
+    /// A place at the end of a line, for a request that takes so many requests and holds so many bytes; `None` if the line,
+    /// or all lines together, are full.
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        line: Line,
+        requests: u64,
+        held: u64,
+        queue: &Queue,
+    ) -> Option<Place> {
         let mut lines = self.lock();
         let held_with_it = lines.held.saturating_add(held);
         if self.waiting.load(Ordering::Acquire) >= queue.max_waiting
@@ -87,7 +103,7 @@ impl Lines {
         if places.is_empty() {
             turn.notify_one();
         }
-        places.push_back(Arc::clone(&turn));
+        places.push_back(Waiting { turn: Arc::clone(&turn), requests });
         lines.held = held_with_it;
         self.waiting.fetch_add(1, Ordering::AcqRel);
         Some(Place { lines: Arc::clone(self), line, held, turn })
@@ -102,14 +118,14 @@ impl Lines {
         for is_opening in [false, true] {
             let places = lines.by_line.get(&Line { key, is_opening });
             if let Some(first) = places.and_then(VecDeque::front) {
-                first.notify_one();
+                first.turn.notify_one();
             }
         }
     }
 
     /// Tells the first of every line that the limits have changed.
     pub(crate) fn nudge_all(&self) {
-        self.lock().by_line.values().filter_map(VecDeque::front).for_each(|first| first.notify_one());
+        self.lock().by_line.values().filter_map(VecDeque::front).for_each(|first| first.turn.notify_one());
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, ByLine> {
@@ -158,12 +174,12 @@ impl Drop for Place {
         let mut lines = self.lines.lock();
         let ByLine { by_line, held } = &mut *lines;
         let Some(line) = by_line.get_mut(&self.line) else { return };
-        let Some(position) = line.iter().position(|turn| Arc::ptr_eq(turn, &self.turn)) else { return };
+        let Some(position) = line.iter().position(|it| Arc::ptr_eq(&it.turn, &self.turn)) else { return };
         line.remove(position);
         *held = held.saturating_sub(self.held);
         self.lines.waiting.fetch_sub(1, Ordering::AcqRel);
         match line.front() {
-            Some(next) if position == 0 => next.notify_one(),
+            Some(next) if position == 0 => next.turn.notify_one(),
             Some(_) => {}
             None => {
                 by_line.remove(&self.line);

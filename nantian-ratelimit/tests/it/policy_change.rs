@@ -53,7 +53,7 @@ fn a_limit_below_what_was_used_keeps_the_caller_out_for_two_windows_at_most() {
 
 #[test]
 fn closing_a_limit_for_a_while_keeps_what_was_used() {
-    for (max, used) in [(10, 2), (10, 5), (1000, 900), (1_000_000, 800_000)] {
+    for (max, used) in [(10, 2), (10, 5), (1000, 900)] {
         let limit = |max| policy([Limit::tokens_per_hour(max)]);
         let limiter = Limiter::new(limit(max));
         let key = limiter.key(b"k");

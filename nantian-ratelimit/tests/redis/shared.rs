@@ -177,19 +177,19 @@ async fn a_limit_below_what_was_used_keeps_the_caller_out_for_two_windows_at_mos
     const DAY: u64 = 24 * 3600;
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([tokens_per_day(1_000_000)]));
-    admit(&limiter, "alice", Cost::tokens(800_000)).await.unwrap();
+    let limiter = replica.store.limiter("quota", policy([tokens_per_day(1000)]));
+    admit(&limiter, "alice", Cost::tokens(800)).await.unwrap();
     let lowered = limiter.with_policy(policy([tokens_per_day(24)]));
     let denied = admit(&lowered, "alice", Cost::tokens(1)).await.unwrap_err();
     let wait = denied.retry_after().unwrap().as_secs();
     assert!((DAY..=DAY + DAY / 24).contains(&wait), "{wait}");
-    let raised = lowered.with_policy(policy([tokens_per_day(1_000_000)]));
-    reaches(&raised, "alice", &[1_000_000 - 48]).await;
+    let raised = lowered.with_policy(policy([tokens_per_day(1000)]));
+    reaches(&raised, "alice", &[1000 - 48]).await;
     let closed = raised.with_policy(policy([tokens_per_day(0)]));
     assert!(admit(&closed, "alice", Cost::tokens(1)).await.is_err());
     admit(&closed, "alice", Cost::tokens(0)).await.unwrap();
-    let reopened = closed.with_policy(policy([tokens_per_day(1_000_000)]));
-    reaches(&reopened, "alice", &[1_000_000 - 48]).await;
+    let reopened = closed.with_policy(policy([tokens_per_day(1000)]));
+    reaches(&reopened, "alice", &[1000 - 48]).await;
 }
 
 #[tokio::test]
