@@ -300,10 +300,8 @@ where
     T::Error: Into<BoxError>,
     R: Responder,
 {
-    let Some(mut shared) = stream.try_lock() else {
-        if stream.poll_lock(cx).is_ready() {
-            cx.waker().wake_by_ref();
-        }
+    // A lock that is tried would leave the wait for it behind, which takes the wake of the next task that waits.
+    let Poll::Ready(mut shared) = stream.poll_lock(cx) else {
         return Next::Wait(State::Answered { result: Some(Box::new(result)) });
     };
     let refusal = shared.refusal.take().and_then(|refusal| local(*refusal, &shared.context, responder));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt as _;
-use futures_util::lock::{Mutex, MutexGuard, OwnedMutexGuard, OwnedMutexLockFuture};
+use futures_util::lock::{Mutex, OwnedMutexGuard, OwnedMutexLockFuture};
 
 use crate::stream::{Action, Direction, StreamContext};
 
@@ -26,11 +26,6 @@ pub(crate) struct Shared {
 impl StreamHandle {
     pub(crate) fn new(context: StreamContext) -> Self {
         Self { shared: Arc::new(Mutex::new(Shared { context, refusal: None })), waiting: None }
-    }
-
-    /// Locks the stream, unless another task takes a step with it.
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Shared>> {
-        self.shared.try_lock()
     }
 
     /// Locks the stream for an owner that is borrowed meanwhile; pending only while another task takes a step with it.
