@@ -1,5 +1,7 @@
 //! The stream contexts of an instance.
 
+use std::collections::VecDeque;
+
 use futures_util::lock::OwnedMutexGuard;
 
 use crate::stream::{Exchange, SharedExchange};
@@ -7,10 +9,10 @@ use crate::stream::{Exchange, SharedExchange};
 /// How often an exchange is asked for that another thread has: some milliseconds' worth.
 const ATTEMPTS: usize = 10_000;
 
-/// Stream contexts by their ids. Ids are given in ascending order, so a new one comes last, and short streams leave from there:
-/// a map costs each of them several times as much.
+/// Stream contexts by their ids. Ids are given in ascending order, so a new one comes last; short streams leave from there, and
+/// long ones often from the front: a map costs each of them several times as much.
 #[derive(Default)]
-pub(crate) struct Contexts(Vec<(u32, Registered)>);
+pub(crate) struct Contexts(VecDeque<(u32, Registered)>);
 
 /// A stream context.
 pub(crate) struct Registered {
