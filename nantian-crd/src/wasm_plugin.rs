@@ -225,7 +225,7 @@ pub struct Sandbox {
     pub max_pause_ms: u64,
     /// Bytes of one body that the module may hold back; a longer request gets 413 under either failure policy. What a module
     /// made for Higress sets as set_decoder_buffer_limit and set_encoder_buffer_limit makes it less, never more. What a call-out
-    /// sends may be twice as long, and 1 MiB in any case.
+    /// sends may be twice as long, but no more than 63 MiB, and 1 MiB in any case.
     ///
     /// Unit: bytes. Range: 0 to 1073741824. Default: 1048576 (1 MiB). Source: `spec.sandbox.maxBufferedBodyBytes`.
     #[schemars(range(max = 1_073_741_824))]

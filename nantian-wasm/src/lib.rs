@@ -60,7 +60,7 @@
 //! * Call-outs are over in 60 s at most. A stream makes sixteen at a time, and 64 of them and one for each KiB of its bodies; a
 //!   plugin makes 1024 at a time, with 64 MiB of requests to be sent and responses to be read. One too many at a time is an
 //!   internal failure, as where Envoy's circuit breaker is open. What is sent is twice [`Sandbox::max_buffered_body`] long at
-//!   most, and 1 MiB in any case; a response is 4 MiB.
+//!   most, but no more than 63 MiB, and 1 MiB in any case; a response is 4 MiB.
 //! * A message may be held for [`Sandbox::max_pause`], or as long as a call-out made for it takes; then the failure policy
 //!   decides. Waiting for more of a body does not count. Holding a body back buffers up to
 //!   [`Sandbox::max_buffered_body`], or less where the plugin says so as it does in Higress (`set_decoder_buffer_limit`,

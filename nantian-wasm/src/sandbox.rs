@@ -8,6 +8,7 @@ use wasmtime::{FrameInfo, StoreLimits, StoreLimitsBuilder, Trap, WasmBacktrace};
 use crate::config::Sandbox;
 use crate::error::Cause;
 use crate::observe::Spent;
+use crate::under_way;
 
 /// Most elements of a guest's table; the largest real one has 8 096.
 pub(crate) const MAX_TABLE_ELEMENTS: usize = 16 * 1024;
@@ -160,7 +161,7 @@ impl Budgets {
         Self {
             from_guest: bodies(COPIES, MIN_FROM_GUEST),
             into_guest: bodies(COPIES, MIN_INTO_GUEST),
-            call_body: bodies(CALL_BODIES, MIN_CALL_BODY),
+            call_body: bodies(CALL_BODIES, MIN_CALL_BODY).min(count(under_way::MAX_BODY)),
         }
     }
 
@@ -334,6 +335,13 @@ mod tests {
         assert_eq!(usage.affords_header(64 << 10), Ok(Ok(())));
         assert_eq!(usage.affords_header(1), Ok(Err(Cause::StreamBudget { what: "header bytes" })));
         assert_eq!(usage.affords_header(usize::MAX), Err(HostTrap::Budget("header bytes")));
+    }
+
+    #[test]
+    fn a_call_out_for_which_there_is_never_room_fails_its_stream() {
+        let of = |max_buffered_body| Budgets::of(&Sandbox { max_buffered_body, ..Sandbox::default() });
+        assert!(of(1 << 30).admits_call_body(63 << 20) && !of(1 << 30).admits_call_body(64 << 20));
+        assert!(of(20 << 20).admits_call_body(40 << 20) && !of(20 << 20).admits_call_body(41 << 20));
     }
 
     #[test]

@@ -11,6 +11,9 @@ const MAX_CALLS: usize = 1_024;
 /// Bytes of their requests that are still to be sent, and of their responses that have been read.
 const MAX_BYTES: usize = 64 << 20;
 
+/// Longest body of one that ever finds room, with a head of a mebibyte.
+pub(crate) const MAX_BODY: usize = MAX_BYTES - (1 << 20);
+
 /// The call-outs of all instances of a plugin, those of its predecessors among them.
 #[derive(Debug, Default)]
 pub(crate) struct UnderWay {
