@@ -1,6 +1,6 @@
 //! A real redis-server on a free port.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -155,10 +155,6 @@ fn held_port() -> (u16, TcpSocket) {
     socket.set_reuseaddr(true).unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     (socket.local_addr().unwrap().port(), socket)
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 async fn ask(port: u16, command: &str) -> Option<String> {

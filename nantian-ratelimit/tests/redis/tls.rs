@@ -1,6 +1,7 @@
 //! A server that is reached over TLS.
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::server::{Server, admitted, eventually, free_port, policy};
+use crate::server::{Server, admitted, eventually, policy};
 
 /// A server that also listens with TLS, as `localhost`.
 struct Secured {
@@ -32,7 +33,9 @@ impl Secured {
         };
         let (certificate, key) = (file("cert.pem", cert.pem()), file("key.pem", signing_key.serialize_pem()));
         let server = Server::start_with(|| {
-            let port = free_port().to_string();
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let port = free.local_addr().unwrap().port().to_string();
+            drop(free);
             let options = ["--tls-port", &port, "--tls-auth-clients", "no", "--tls-cert-file", &certificate]
                 .into_iter()
                 .chain(["--tls-key-file", &key, "--tls-ca-cert-file", &certificate]);
