@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Scheme};
 use http_body::Body as _;
 use http_body_util::Limited;
 use hyper::{body::Incoming, service::Service, upgrade::OnUpgrade};
@@ -84,7 +84,7 @@ impl Edge {
     /// Finds the route of a request and starts it; `pace` is that of its HTTP/2 stream, or of an upload.
     fn route(&self, request: Request<Incoming>, pace: &mut Option<Rc<Pace>>) -> Result<RouteFuture, Refusal> {
         let (mut parts, incoming) = request.into_parts();
-        let body = self.body(incoming, parts.headers.contains_key(header::EXPECT), pace);
+        let body = self.body(incoming, &parts.headers, pace);
         let seen = self.check(&mut parts, &body).map_err(|refusal| self.note(refusal, &parts))?;
         // What is matched is what is forwarded; a rule may ask for the protocol of an upgrade besides.
         let upgrades = self.prepare(&mut parts, seen);
@@ -192,11 +192,12 @@ impl Edge {
     }
 
     /// The request's body.
-    fn body(&self, incoming: Incoming, waits_for_100: bool, pace: &mut Option<Rc<Pace>>) -> Body {
+    fn body(&self, incoming: Incoming, headers: &HeaderMap, pace: &mut Option<Rc<Pace>>) -> Body {
         if incoming.is_end_stream() {
             return Body::empty();
         }
         let pace = pace.get_or_insert_with(|| self.worker.connections.pace());
+        let waits_for_100 = headers.contains_key(header::EXPECT);
         ClientBody::new(incoming, Rc::clone(pace), self.unread.clone(), waits_for_100).into()
     }
 
