@@ -142,7 +142,7 @@ impl Client {
 
     fn respond(
         &self,
-        connection: Box<Http1>,
+        mut connection: Box<Http1>,
         mut response: Response<hyper::body::Incoming>,
         upgrade: Option<Upgrade>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
@@ -158,6 +158,7 @@ impl Client {
             return Ok(response.map(|_| UpstreamBody::default()));
         }
         let (parts, incoming) = response.into_parts();
+        connection.learn(&parts.headers);
         let lease = Lease { connection, client: self.clone() };
         Ok(Response::from_parts(parts, UpstreamBody::http1(incoming, lease)))
     }

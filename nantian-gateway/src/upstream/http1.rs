@@ -6,10 +6,11 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body as _, Frame};
 use hyper::{
     body::Incoming,
@@ -19,7 +20,7 @@ use hyper::{
     },
 };
 use hyper_util::rt::TokioIo;
-use tokio::task::unconstrained;
+use tokio::{task::unconstrained, time::Instant};
 
 use super::{Destination, alarm::Alarm, connect::Io, read_out::ReadOut};
 use crate::body::Body;
@@ -44,6 +45,8 @@ pub(super) struct Http1 {
     waker: Waker,
     /// The driver has ended and must not be polled again.
     ended: bool,
+    /// How long it may be unused, as far as the backend has said.
+    kept_for: Option<Duration>,
 }
 
 impl Http1 {
@@ -54,7 +57,15 @@ impl Http1 {
         let (sender, driver) = builder.handshake(TokioIo::new(ReadOut::new(io))).await?;
         let alarm = Arc::new(Alarm::default());
         let waker = Waker::from(Arc::clone(&alarm));
-        Ok(Self { sender, driver: Box::pin(driver.with_upgrades()), destination, alarm, waker, ended: false })
+        Ok(Self {
+            sender,
+            driver: Box::pin(driver.with_upgrades()),
+            destination,
+            alarm,
+            waker,
+            ended: false,
+            kept_for: None,
+        })
     }
 
     /// Hands `request` to the connection, which writes it as soon as it is polled.
@@ -81,6 +92,16 @@ impl Http1 {
             response.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         })
         .await
+    }
+
+    /// Notes what the head of a response says of the connection.
+    pub(super) fn learn(&mut self, response: &HeaderMap) {
+        self.kept_for = response.get("keep-alive").and_then(kept_for);
+    }
+
+    /// Whether the backend still keeps it after it was unused since `since`.
+    pub(super) fn is_kept(&self, since: Instant) -> bool {
+        self.kept_for.is_none_or(|kept_for| since.elapsed() < kept_for)
     }
 
     /// Polls the body of the response.
@@ -128,6 +149,19 @@ impl Http1 {
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
+}
+
+/// How long a connection is safe to use after a response with this `Keep-Alive` field (RFC 2068, section 19.7.1; node and
+/// Apache write it): a second less than the backend says, but at least half of it, because a request on its way when the
+/// backend closes is lost, and cannot be sent again if it is not idempotent.
+fn kept_for(field: &HeaderValue) -> Option<Duration> {
+    let seconds = field.to_str().ok()?.split(',').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        let is_time = name.trim().eq_ignore_ascii_case("timeout");
+        is_time.then(|| value.trim().trim_matches('"').parse::<u32>().ok())?
+    })?;
+    let said = Duration::from_secs(seconds.into());
+    Some(said.saturating_sub(Duration::from_secs(1)).max(said / 2))
 }
 
 /// Polls a body without a waker: only the driver makes it ready, and that is polled right after.

@@ -51,8 +51,8 @@ impl Pool {
     pub(super) fn take(&self, destination: &Destination) -> Option<Box<Http1>> {
         let mut slots = self.slots.borrow_mut();
         let idle = &mut slots.get_mut(destination)?.idle;
-        while let Some(Idle { mut connection, .. }) = idle.pop() {
-            if connection.is_ready() {
+        while let Some(Idle { mut connection, since }) = idle.pop() {
+            if connection.is_kept(since) && connection.is_ready() {
                 return Some(connection);
             }
         }
@@ -108,7 +108,9 @@ impl Pool {
     /// Closes what was idle for `limit` and forgets what is closed.
     pub(super) fn sweep(&self, now: Instant, limit: Duration) {
         self.slots.borrow_mut().retain(|_, slot| {
-            slot.idle.retain_mut(|idle| now - idle.since < limit && idle.connection.is_ready());
+            slot.idle.retain_mut(|Idle { connection, since }| {
+                now - *since < limit && connection.is_kept(*since) && connection.is_ready()
+            });
             slot.shared.retain_mut(|shared| shared.is_wanted_at(now, limit));
             slot.opening.retain(|opening| opening.strong_count() > 0);
             !slot.idle.is_empty() || !slot.shared.is_empty() || !slot.opening.is_empty()

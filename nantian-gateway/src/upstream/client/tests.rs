@@ -6,6 +6,7 @@ use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::{LocalSet, spawn_local},
@@ -76,6 +77,46 @@ fn client(connect_timeout: Duration) -> Client {
 }
 
 const LONG: Duration = Duration::from_secs(60);
+
+/// How many connections two requests open to a backend that answers with `fields`, the second `pause` after the first.
+async fn connections_of_two(fields: &'static str, pause: Duration) -> usize {
+    let mut server = Server::start(move |mut stream| async move {
+        let mut head = [0; 1024];
+        while stream.read(&mut head).await.is_ok_and(|read| read > 0) {
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{fields}\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    server.destination.protocol = Protocol::Http1;
+    let client = client(LONG);
+    assert!(client.send(server.destination.clone(), Request::default()).await.is_ok());
+    tokio::time::pause();
+    tokio::time::advance(pause).await;
+    tokio::time::resume();
+    assert!(client.send(server.destination.clone(), Request::default()).await.is_ok());
+    server.connections.get()
+}
+
+#[tokio::test]
+async fn a_connection_is_left_before_its_backend_closes_it() {
+    LocalSet::new()
+        .run_until(async {
+            let seconds = Duration::from_secs_f32;
+            for (fields, pause, connections) in [
+                ("", seconds(50.0), 1),
+                ("keep-alive: timeout=5\r\n", seconds(3.9), 1),
+                ("keep-alive: timeout=5\r\n", seconds(4.1), 2),
+                ("keep-alive: max=100, Timeout=\"5\"\r\n", seconds(4.1), 2),
+                ("keep-alive: timeout=1\r\n", seconds(0.4), 1),
+                ("keep-alive: timeout=1\r\n", seconds(0.6), 2),
+                ("keep-alive: timeout=soon\r\n", seconds(50.0), 1),
+            ] {
+                assert_eq!(connections_of_two(fields, pause).await, connections, "{fields:?} {pause:?}");
+            }
+        })
+        .await;
+}
 
 #[tokio::test]
 async fn many_first_requests_share_as_few_connections_as_they_need() {
