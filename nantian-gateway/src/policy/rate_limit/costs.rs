@@ -29,13 +29,15 @@ impl CostEstimator for Costs {
     fn estimate(&self, request: &Parts, typical: u64) -> Cost {
         match Surface::detect_decoded(&request.method, request.uri.path(), &request.headers) {
             Ok(surface) if !surface.operation().spends() => Cost::REQUEST,
-            // Its body says nothing: it is packed in a way that nobody knows here, or broken.
-            Ok(_) if request.extensions.get::<EstimatedTokens>().is_none() => {
+            Err(_) if !self.others_spend || !may_ask(request) => Cost::REQUEST,
+            Ok(_) if request.extensions.get::<EstimatedTokens>().is_some() => {
+                TypicalCost.estimate(request, typical)
+            }
+            // Its body says nothing: it is packed in a way that nobody knows here, or broken, or of an unknown operation.
+            Ok(_) | Err(_) => {
                 let prompt = TypicalCost.estimate(request, 0).tokens;
                 Cost::tokens(typical.max(prompt.saturating_add(self.expected.answer())))
             }
-            Err(_) if !self.others_spend || !may_ask(request) => Cost::REQUEST,
-            Ok(_) | Err(_) => TypicalCost.estimate(request, typical),
         }
     }
 }
@@ -59,8 +61,12 @@ mod tests {
     }
 
     fn tokens(others_spend: bool, method: Method, path: &str) -> u64 {
+        tokens_where(others_spend, method, path, 1400)
+    }
+
+    fn tokens_where(others_spend: bool, method: Method, path: &str, typical: u64) -> u64 {
         let (request, ()) = Request::builder().method(method).uri(path).body(()).unwrap().into_parts();
-        let cost = costs(others_spend).estimate(&request, 1400);
+        let cost = costs(others_spend).estimate(&request, typical);
         assert_eq!(cost.requests, 1);
         cost.tokens
     }
@@ -110,6 +116,10 @@ mod tests {
             assert_eq!(tokens(true, Method::POST, path), 1400, "{path}");
             assert_eq!(tokens(true, Method::GET, path), 0, "{path}");
             assert_eq!(tokens(false, Method::POST, path), 0, "{path}");
+        }
+        for path in ["/completion", "/generate", "/v1/audio/speech"] {
+            let tokens = tokens_where(true, Method::POST, path, 0);
+            assert_eq!(tokens, 1025, "{path}: an answer is expected though nothing was learnt");
         }
         assert_eq!(tokens(false, Method::POST, "/v1/chat%2Fcompletions"), 1400);
         assert_eq!(tokens(true, Method::POST, "/v1/messages/count_tokens"), 0);
