@@ -87,6 +87,7 @@
 
 mod begin;
 mod body;
+mod client;
 mod clock;
 mod column;
 mod cost;
@@ -119,6 +120,7 @@ mod sync;
 mod table;
 
 pub use body::ResponseBody;
+pub use client::client_address;
 pub use clock::{Clock, ManualClock, MonotonicClock, Timestamp};
 pub use cost::{Cost, CostEstimator, EstimatedTokens, TypicalCost};
 pub use error::{Denied, InvalidPolicy, InvalidScope, MissingPart, Unavailable};

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    net::{IpAddr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     str::FromStr,
     sync::Arc,
 };
@@ -131,21 +131,11 @@ impl Peer {
 
     /// The client: the last hop in `X-Forwarded-For` that is no trusted proxy, if the peer is one, else the peer.
     pub(super) fn client(&self, headers: &HeaderMap, proxies: &TrustedProxies) -> IpAddr {
-        if !self.trusted {
-            return self.address.ip();
+        if self.trusted {
+            nantian_ratelimit::client_address(self.address.ip(), headers, |address| proxies.contains(address))
+        } else {
+            self.address.ip()
         }
-        let mut client = self.address.ip();
-        let values = headers.get_all(X_FORWARDED_FOR).iter().rev();
-        for hop in values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(',')) {
-            let Some(address) = address_of(hop.trim()) else {
-                return client;
-            };
-            client = address.to_canonical();
-            if !proxies.contains(client) {
-                return client;
-            }
-        }
-        client
     }
 
     /// Whether the client spoke TLS: what the first of the trusted proxies says of it, else whether the peer did.
@@ -209,25 +199,6 @@ impl Peer {
         }
         element.push_str(if self.tls { ";proto=https" } else { ";proto=http" });
         element
-    }
-}
-
-/// The address of a hop, which some proxies write with a port, and IPv6 also in brackets or with a zone.
-fn address_of(hop: &str) -> Option<IpAddr> {
-    let host = match hop.strip_prefix('[') {
-        Some(rest) => {
-            let (host, port) = rest.split_once(']')?;
-            let is_port = |port: &str| port.parse::<u16>().is_ok();
-            (port.is_empty() || port.strip_prefix(':').is_some_and(is_port)).then_some(host)?
-        }
-        None => match hop.parse::<SocketAddrV4>() {
-            Ok(address) => return Some(IpAddr::V4(*address.ip())),
-            Err(_) => hop,
-        },
-    };
-    match host.split_once('%') {
-        Some((address, _zone)) => address.parse().map(IpAddr::V6).ok(),
-        None => host.parse().ok(),
     }
 }
 

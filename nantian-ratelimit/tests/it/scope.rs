@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use http::Request;
-use nantian_ratelimit::{InvalidScope, KeyExtractor, Scope, ScopePart, ScopeValues};
+use nantian_ratelimit::{InvalidScope, KeyExtractor, Scope, ScopePart, ScopeValues, client_address};
 use proptest::prelude::*;
 
 fn parse(text: &str) -> Result<Scope, InvalidScope> {
@@ -126,6 +126,27 @@ proptest! {
             }
             hasher.finish()
         };
+#[test]
+fn the_client_is_the_last_hop_that_is_no_trusted_proxy() {
+    let client = |peer: &str, chain: &[&str]| {
+        let mut headers = http::HeaderMap::new();
+        for part in chain {
+            headers.append("x-forwarded-for", part.parse().unwrap());
+        }
+        let is_trusted = |address: IpAddr| matches!(address, IpAddr::V4(address) if address.is_private());
+        client_address(peer.parse().unwrap(), &headers, is_trusted).to_string()
+    };
+    assert_eq!(client("192.0.2.1", &["203.0.113.1"]), "192.0.2.1", "who is no proxy is not believed");
+    assert_eq!(client("10.0.0.1", &["6.6.6.6, 203.0.113.1", "10.0.0.2"]), "203.0.113.1");
+    assert_eq!(client("::ffff:10.0.0.1", &["[2001:db8::1]:443"]), "2001:db8::1");
+    assert_eq!(
+        client("10.0.0.1", &["203.0.113.1, unknown, 10.0.0.2"]),
+        "10.0.0.2",
+        "nobody knows whom it serves"
+    );
+    assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+}
+
         prop_assert_eq!(key(&a) == key(&b), a == b);
     }
 }
