@@ -27,11 +27,13 @@ pub trait KeyExtractor: Send + Sync {
 /// | part | value |
 /// |---|---|
 /// | `route` `gateway` `user` `model` | that of the extension, else that of the layer |
-/// | `ip` | the extension's client address; an IPv6 address counts by its /64 network, a mapped IPv4 address as IPv4 |
-/// | `apiKey` | the bearer token or other credentials of `Authorization`, else `x-api-key`, `api-key`, `x-goog-api-key`, else `key` of the query |
+/// | `ip` | the extension's client address ([`client_address`](crate::client_address) tells it), without which all share one bucket; an IPv6 address counts by its /64 network, a mapped IPv4 address as IPv4 |
+/// | `apiKey` | the bearer token or other credentials of `Authorization`, else `x-api-key`, `api-key`, `x-goog-api-key`, else the only `key` of the query |
 /// | `header:<name>` | all values of the header, in order |
 ///
-/// An API key is taken as sent: authenticate before limiting, or clients choose their buckets. Where one header is checked and others
+/// An API key is not checked: authenticate before limiting, or clients choose their buckets. One key has one value however its scheme
+/// is spelled; Basic credentials that readers take differently count as one, and so do several keys in a query. Credentials that are made
+/// anew for each request (Digest, signatures) are no keys: count by something else. Where one header is checked and others
 /// are passed over, count by that one (`header:x-api-key`), or a client adds an `Authorization` of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -153,10 +155,7 @@ impl KeyExtractor for ScopeValues {
             ScopePart::Route => text(|values| values.route.as_ref()),
             ScopePart::User => text(|values| values.user.as_ref()),
             ScopePart::Model => text(|values| values.model.as_ref()),
-            ScopePart::ApiKey => {
-                let key = api_key(&request.headers).or_else(|| query_key(request.uri.query()?));
-                key.map(Cow::Borrowed)
-            }
+            ScopePart::ApiKey => api_key(&request.headers).or_else(|| query_key(request.uri.query()?)),
             ScopePart::Ip => {
                 let client = own.and_then(|values| values.client).or(self.client)?;
                 Some(Cow::Owned(network(client)))
@@ -166,23 +165,73 @@ impl KeyExtractor for ScopeValues {
     }
 }
 
-/// The credential of a request, without its scheme if that is `Bearer`.
-fn api_key(headers: &HeaderMap) -> Option<&[u8]> {
-    const BEARER: &[u8] = b"bearer ";
+/// The credential of a request.
+fn api_key(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
     if let Some(authorization) = headers.get(AUTHORIZATION) {
-        let value = authorization.as_bytes();
-        return Some(match value.split_at_checked(BEARER.len()) {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case(BEARER) => token.trim_ascii(),
-            _ => value,
-        });
+        return Some(credential(authorization.as_bytes().trim_ascii()));
     }
     let value = API_KEY_HEADERS.iter().find_map(|name| headers.get(name));
-    value.map(|value| value.as_bytes())
+    value.map(|value| Cow::Borrowed(value.as_bytes()))
 }
 
-/// The key in a query, where clients of Gemini put it.
-fn query_key(query: &str) -> Option<&[u8]> {
-    query.split('&').find_map(|member| member.strip_prefix("key=")).map(str::as_bytes)
+/// The token of `Bearer`; of other schemes the one spelling of all that mean the same (RFC 9110, section 11.4).
+fn credential(written: &[u8]) -> Cow<'_, [u8]> {
+    let Some(end) = written.iter().position(u8::is_ascii_whitespace) else { return Cow::Borrowed(written) };
+    let (scheme, rest) = written.split_at(end);
+    let rest = rest.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return Cow::Borrowed(rest);
+    }
+    let mut one = scheme.to_ascii_lowercase();
+    if one != b"basic" || is_strict_base64(rest) {
+        one.push(b' ');
+        one.extend_from_slice(rest);
+    }
+    Cow::Owned(one)
+}
+
+/// Whether base64 is written in the only way that every reader takes: some pass over other letters, missing padding, or bits that are left
+/// over.
+fn is_strict_base64(written: &[u8]) -> bool {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let padding = written.iter().rev().take_while(|byte| **byte == b'=').count();
+    let left_over = match padding {
+        0 => 0,
+        1 => 0b11,
+        2 => 0b1111,
+        _ => return false,
+    };
+    let digits = written.iter().take(written.len() - padding);
+    let mut values = digits.map(|byte| DIGITS.iter().position(|digit| digit == byte));
+    let last = values.try_fold(0, |_, value| value);
+    written.len().is_multiple_of(4) && last.is_some_and(|last| last & left_over == 0)
+}
+
+/// The key in a query, where clients of Gemini put it. Of several nobody knows which one counts: they are as good as none of them.
+fn query_key(query: &str) -> Option<Cow<'_, [u8]>> {
+    let members = query.split('&').filter_map(|member| member.split_once('='));
+    let mut keys = members.filter(|(name, _)| *decoded(name) == *b"key").map(|(_, key)| decoded(key));
+    let key = keys.next()?;
+    Some(if keys.next().is_none() { key } else { Cow::Borrowed(b"") })
+}
+
+/// A part of a query without its percent-encoding.
+fn decoded(written: &str) -> Cow<'_, [u8]> {
+    let mut rest = written.as_bytes();
+    if !rest.contains(&b'%') {
+        return Cow::Borrowed(rest);
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut plain = Vec::with_capacity(rest.len());
+    while let Some((first, after)) = rest.split_first() {
+        let code = match after {
+            [high, low, ..] if *first == b'%' => digit(*high).zip(digit(*low)),
+            _ => None,
+        };
+        plain.push(code.map_or(*first, |(high, low)| high << 4 | low));
+        rest = if code.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    Cow::Owned(plain)
 }
 
 /// All values of a header, joined by a byte that no value can hold.

@@ -69,11 +69,48 @@ fn an_api_key_is_the_credential_however_it_is_sent() {
     ] {
         assert_eq!(value("apiKey", with_header(name, sent)), key, "{name}: {sent}");
     }
-    assert_eq!(value("apiKey", with_header("authorization", "Basic eDp5")), Some(b"Basic eDp5".to_vec()));
     assert_eq!(value("apiKey", Request::new(())), None);
     let asked = |uri: &str| value("apiKey", Request::builder().uri(uri).body(()).unwrap());
-    assert_eq!(asked("/v1beta/models/x:generateContent?alt=sse&key=sk-1"), key);
-    assert_eq!(asked("/?monkey=sk-1"), None);
+    for query in ["alt=sse&key=sk-1", "key=%73k%2d1", "k%65y=sk%2D1&alt"] {
+        assert_eq!(asked(&format!("/v1beta/models/x:generateContent?{query}")), key, "{query}");
+    }
+    assert_eq!(asked("/?monkey=sk-1&keys"), None);
+    assert_eq!(asked("/?key=100%&x=%2"), Some(b"100%".to_vec()));
+}
+
+#[test]
+fn a_credential_has_one_value_however_it_is_spelled() {
+    let sent = |text: &str| value("apiKey", with_header("authorization", text)).unwrap();
+    for spelled in ["basic dTpw", "bASIC   dTpw", "BASIC dTpw "] {
+        assert_eq!(sent(spelled), sent("Basic dTpw"), "{spelled}");
+    }
+    assert_eq!(sent("TOKEN  abc"), sent("token abc"));
+    for other in ["Basic dTpx", "Token dTpw", "Bearer dTpw", "dTpw"] {
+        assert_ne!(sent(other), sent("Basic dTpw"), "{other}");
+    }
+    // Some readers pass over odd letters, missing padding and bits that are left over.
+    for loose in [
+        "Basic dT*pw",
+        "Basic dTpwOg",
+        "Basic dTpwOh==",
+        "Basic dTpwOmE",
+        "Basic dTpwOmF=",
+        "Basic dTp=w",
+        "Basic =",
+    ] {
+        assert_eq!(sent(loose), sent("basic ?"), "{loose}");
+    }
+    for strict in ["Basic dTpwOg==", "Basic dTpwOmE="] {
+        assert_ne!(sent(strict), sent("basic ?"), "{strict}");
+    }
+}
+
+#[test]
+fn several_keys_in_a_query_are_as_good_as_one_bucket() {
+    let asked = |query: &str| value("apiKey", Request::builder().uri(format!("/?{query}")).body(()).unwrap());
+    assert_eq!(asked("key=random-1&key=real"), asked("key=real&k%65y=random-2"));
+    assert!(asked("key=random-1&key=real").is_some());
+    assert_eq!(asked("key=real&key=real"), asked("key=a&key=b"));
 }
 
 #[test]
@@ -87,6 +124,27 @@ fn a_client_counts_by_its_address_or_its_network() {
         assert_ne!(value("ip", from_client(one)), value("ip", from_client(other)));
     }
     assert_eq!(value("ip", Request::new(())), None);
+}
+
+#[test]
+fn the_client_is_the_last_hop_that_is_no_trusted_proxy() {
+    let client = |peer: &str, chain: &[&str]| {
+        let mut headers = http::HeaderMap::new();
+        for part in chain {
+            headers.append("x-forwarded-for", part.parse().unwrap());
+        }
+        let is_trusted = |address: IpAddr| matches!(address, IpAddr::V4(address) if address.is_private());
+        client_address(peer.parse().unwrap(), &headers, is_trusted).to_string()
+    };
+    assert_eq!(client("192.0.2.1", &["203.0.113.1"]), "192.0.2.1", "who is no proxy is not believed");
+    assert_eq!(client("10.0.0.1", &["6.6.6.6, 203.0.113.1", "10.0.0.2"]), "203.0.113.1");
+    assert_eq!(client("::ffff:10.0.0.1", &["[2001:db8::1]:443"]), "2001:db8::1");
+    assert_eq!(
+        client("10.0.0.1", &["203.0.113.1, unknown, 10.0.0.2"]),
+        "10.0.0.2",
+        "nobody knows whom it serves"
+    );
+    assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
 }
 
 #[test]
@@ -126,27 +184,6 @@ proptest! {
             }
             hasher.finish()
         };
-#[test]
-fn the_client_is_the_last_hop_that_is_no_trusted_proxy() {
-    let client = |peer: &str, chain: &[&str]| {
-        let mut headers = http::HeaderMap::new();
-        for part in chain {
-            headers.append("x-forwarded-for", part.parse().unwrap());
-        }
-        let is_trusted = |address: IpAddr| matches!(address, IpAddr::V4(address) if address.is_private());
-        client_address(peer.parse().unwrap(), &headers, is_trusted).to_string()
-    };
-    assert_eq!(client("192.0.2.1", &["203.0.113.1"]), "192.0.2.1", "who is no proxy is not believed");
-    assert_eq!(client("10.0.0.1", &["6.6.6.6, 203.0.113.1", "10.0.0.2"]), "203.0.113.1");
-    assert_eq!(client("::ffff:10.0.0.1", &["[2001:db8::1]:443"]), "2001:db8::1");
-    assert_eq!(
-        client("10.0.0.1", &["203.0.113.1, unknown, 10.0.0.2"]),
-        "10.0.0.2",
-        "nobody knows whom it serves"
-    );
-    assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
-}
-
         prop_assert_eq!(key(&a) == key(&b), a == b);
     }
 }
