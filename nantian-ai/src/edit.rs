@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::lookalike::resembled;
 use crate::wire::json::{Malformed, Mark, Scanner};
 
 /// The members of the outermost object of a body.
@@ -93,6 +94,12 @@ impl<'a> Object<'a> {
         } else {
             std::str::from_utf8(inside).ok().map(Cow::Borrowed)
         }
+    }
+
+    /// Whether some readers take another member for one of these names: Go's JSON knows a name also by letters of another case, and of
+    /// several members the last counts. Of names by which nothing is decided here it is not known.
+    pub fn is_shadowed(&self, name: &str) -> bool {
+        self.members().any(|(written, _)| resembled(written) == Some(name))
     }
 
     /// A member that is a whole number, not negative.

@@ -31,7 +31,7 @@ const MOST: usize = 64;
 pub(crate) fn edits(object: &Object<'_>, losses: &mut Losses) -> Result<Vec<Edit>, Malformed> {
     let mut cuts = Vec::new();
     let mut seen = 0;
-    for (meant, range) in object.members().filter_map(|(name, range)| Some((resembles(name)?, range))) {
+    for (meant, range) in object.members().filter_map(|(name, range)| Some((resembled(name)?, range))) {
         if seen == MOST {
             return Err(Malformed {
                 offset: range.start as u64,
@@ -44,18 +44,18 @@ pub(crate) fn edits(object: &Object<'_>, losses: &mut Losses) -> Result<Vec<Edit
         }
     }
     if seen > 0 {
-        cut_out(object.members().map(|(name, range)| (range, resembles(name).is_some())), 0, &mut cuts);
+        cut_out(object.members().map(|(name, range)| (range, resembled(name).is_some())), 0, &mut cuts);
     }
     Ok(cuts)
 }
 
 /// Whether some reader may find something else in a body than what has been read here.
 pub(crate) fn any(object: &Object<'_>) -> bool {
-    object.members().any(|(name, _)| resembles(name).is_some())
+    object.members().any(|(name, _)| resembled(name).is_some())
 }
 
 /// The name that another one looks like to some readers, and is not. `written` may hold escapes.
-fn resembles(written: &[u8]) -> Option<&'static str> {
+pub(crate) fn resembled(written: &[u8]) -> Option<&'static str> {
     // Most names have none of what could make them so.
     let is_plain = |byte: &u8| byte.is_ascii_lowercase() || *byte == b'_';
     if written.iter().all(is_plain) {

@@ -172,6 +172,48 @@ async fn requests_wait_for_their_turn_if_the_policy_says_so() {
 }
 
 #[tokio::test]
+async fn who_would_have_to_wait_longer_than_its_time_is_told_when_to_come_back() {
+    let backend = Backend::echo("a").await;
+    for timed in ["timeouts: {request: 5s}, ", ""] {
+        let gateway = World::new()
+            .service("a", &[&backend])
+            .route("web", &[rule("/", &format!("{timed}{}", to("a")))])
+            .manifest("limits", &on_route("requestsPerMinute: 3, onLimit: queue"))
+            .start()
+            .await;
+        assert_eq!(statuses(&gateway, "/", 3).await, [200; 3]);
+        let mut wire = gateway.connect().await;
+        if timed.is_empty() {
+            wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+            assert!(
+                tokio::time::timeout(Duration::from_millis(300), wire.reply_head()).await.is_err(),
+                "it waits"
+            );
+            continue;
+        }
+        let reply = wire.get("/").await;
+        assert_eq!(reply.status(), 429, "no time-out");
+        let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+        assert!((10..=20).contains(&wait), "{wait}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_some_readers_do_not_see_has_no_bucket_of_its_own() {
+    let backend = Backend::echo("a").await;
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("web", &[rule("/", &to("a"))])
+        .manifest("limits", &on_route("requestsPerMinute: 1, scope: model"))
+        .start()
+        .await;
+    let ask = async |body: &str| gateway.ask(post("/api/chat", "", body)).await.status();
+    assert_eq!(ask(r#"{"model":"random-1","MODEL":"llama3"}"#).await, 200);
+    assert_eq!(ask(r#"{"model":"random-2","Model":"llama3"}"#).await, 429, "Go reads the last of both");
+    assert_eq!(ask(r#"{"model":"llama3"}"#).await, 200);
+}
+
+#[tokio::test]
 async fn a_limit_by_model_counts_the_models_there_are() {
     let provider = Backend::answering(|_| completion(10)).await;
     let gateway = World::new()
@@ -217,6 +259,7 @@ async fn a_limit_by_model_counts_the_models_there_are() {
     assert_eq!(ask(path, "small").await, 429, "two names of one model");
     assert_eq!(ask(path, "model-l").await, 200);
     assert_eq!(ask(path, r#"x","model":"model-l"#).await, 429, "the last name is the one that is asked");
+    assert_eq!(ask(path, r#"model-l","MODEL":"x"#).await, 429, "an AIService is asked for no other one");
     assert_eq!(ask(path, "invented-1").await, 200);
     assert_eq!(ask(path, "invented-2").await, 429, "who invents models invents no bucket");
     assert_eq!(ask("/v1/chat/completions", "gpt").await, 200);
@@ -252,6 +295,14 @@ async fn a_limit_by_user_counts_by_credentials_or_what_the_body_says() {
     let carol = "Authorization: Basic Y2Fyb2w6c2VjcmV0\r\n";
     assert_eq!(ask(carol, r#"{"user":"alice"}"#).await, 200);
     assert_eq!(ask(carol, "").await, 429);
+    // Python's base64 passes over the star.
+    let odd = "Authorization: Basic Y2Fy*b2w6c2VjcmV0\r\n";
+    assert_eq!(ask(odd, r#"{"user":"random-1"}"#).await, 200);
+    assert_eq!(
+        ask(odd, r#"{"user":"random-2"}"#).await,
+        429,
+        "who has credentials does not choose another name"
+    );
     let chunked = "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
         a\r\n{\"user\":\"d\r\n6\r\nave\"} \r\n0\r\n\r\n";
     assert_eq!(gateway.ask(chunked).await.text(), "{\"user\":\"dave\"} ");

@@ -33,6 +33,8 @@ const MOST_ROUTED: u64 = TargetConfig::DEFAULT_MAX_BODY;
 pub(super) struct Asked {
     /// The model.
     pub(super) model: Option<Arc<str>>,
+    /// Some readers find another one in the body.
+    pub(super) is_model_shadowed: bool,
     /// The user's name of Basic credentials, else what the body says: `user`, `safety_identifier` or `metadata.user_id`.
     pub(super) user: Option<Arc<str>>,
 }
@@ -63,6 +65,18 @@ pub(super) struct AskedLayer {
 pub(super) struct AskedService<S> {
     inner: S,
     layer: AskedLayer,
+}
+
+/// Whom the credentials of a request name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Authorized {
+    /// Nobody: the body may say.
+    #[default]
+    Nobody,
+    /// This user.
+    User(Arc<str>),
+    /// Somebody: what cannot be read here may be read by whoever checks it, so that nobody chooses a user beside it.
+    Somebody,
 }
 
 /// What was read of a body, then the rest of it.
@@ -100,8 +114,8 @@ where
         let layer = self.layer.clone();
         Box::pin(async move {
             let (mut parts, mut body) = request.into_parts();
-            let user = basic_user(&parts.headers);
-            let asks = layer.asks(user.is_some());
+            let authorized = Authorized::by(&parts.headers);
+            let asks = layer.asks(&authorized);
             let spends = layer.spends(&parts);
             let asked = match layer.most(&parts, &body.size_hint(), asks, spends.is_some()) {
                 Some(most) => {
@@ -115,12 +129,11 @@ where
                         expected.note(&surface, plain, &mut parts.extensions);
                     }
                     let whole = plain.as_deref().filter(|_| asks && replay.is_whole);
-                    let asked = whole
-                        .map_or(Asked { model: None, user: user.clone() }, |whole| Asked::of(user, whole));
+                    let asked = Asked::of(authorized, whole.unwrap_or_default());
                     body = replay.then(body);
                     asked
                 }
-                None => Asked { model: None, user },
+                None => Asked::of(authorized, &[]),
             };
             parts.extensions.insert(asked);
             inner.call(Request::from_parts(parts, body)).await
@@ -141,13 +154,13 @@ impl AskedLayer {
     }
 
     /// Whether the body is asked for more than the tokens it will use.
-    fn asks(&self, is_user_known: bool) -> bool {
-        self.model || (self.user && !is_user_known)
+    fn asks(&self, authorized: &Authorized) -> bool {
+        self.model || (self.user && *authorized == Authorized::Nobody)
     }
 
     /// Whether anything is read of the body before all limits are asked.
     pub(super) fn reads(&self, request: &Parts, size: &SizeHint) -> bool {
-        let asks = self.asks(basic_user(&request.headers).is_some());
+        let asks = self.asks(&Authorized::by(&request.headers));
         self.most(request, size, asks, self.spends(request).is_some()).is_some()
     }
 
@@ -170,9 +183,35 @@ impl AskedLayer {
 impl Asked {
     /// What `body` says, unless the credentials have named the user. Of several members with one name the last counts, as
     /// it does where an AIService is chosen.
-    fn of(user: Option<Arc<str>>, body: &[u8]) -> Self {
-        let Ok(body) = Object::parse(body) else { return Self { model: None, user } };
-        Self { model: body.text("model").map(Arc::from), user: user.or_else(|| user_of(&body)) }
+    fn of(authorized: Authorized, body: &[u8]) -> Self {
+        let body = Object::parse(body).ok();
+        let user = match authorized {
+            Authorized::User(user) => Some(user),
+            Authorized::Somebody => None,
+            Authorized::Nobody => body.as_ref().and_then(user_of),
+        };
+        let is_model_shadowed = body.as_ref().is_some_and(|body| body.is_shadowed("model"));
+        let model = body.and_then(|body| body.text("model").map(Arc::from));
+        Self { model, is_model_shadowed, user }
+    }
+}
+
+impl Authorized {
+    /// By Basic credentials (RFC 7617), of which the password may be in any encoding.
+    fn by(headers: &HeaderMap) -> Self {
+        let Some(credentials) = headers.get(AUTHORIZATION) else { return Self::Nobody };
+        let credentials = credentials.as_bytes().trim_ascii();
+        let scheme = credentials.split(|byte| *byte == b' ').next().unwrap_or_default();
+        if !scheme.eq_ignore_ascii_case(b"basic") {
+            return Self::Nobody;
+        }
+        let encoded = credentials.get(scheme.len()..).unwrap_or_default();
+        let Ok(decoded) = BASE64_STANDARD.decode(encoded.trim_ascii()) else { return Self::Somebody };
+        let mut parts = decoded.splitn(2, |byte| *byte == b':');
+        match (parts.next(), parts.next()) {
+            (Some(user), Some(_)) => Self::User(String::from_utf8_lossy(user).into()),
+            _ => Self::Somebody,
+        }
     }
 }
 
@@ -183,18 +222,6 @@ fn user_of(body: &Object<'_>) -> Option<Arc<str>> {
     }
     let metadata = Object::parse(body.value("metadata")?).ok()?;
     metadata.text("user_id").map(Arc::from)
-}
-
-/// The user's name of Basic credentials (RFC 7617).
-fn basic_user(headers: &HeaderMap) -> Option<Arc<str>> {
-    let credentials = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, encoded) = credentials.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let decoded = BASE64_STANDARD.decode(encoded.trim()).ok()?;
-    let (user, _) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
-    Some(Arc::from(user))
 }
 
 /// Whether the body may be one JSON text; gRPC's messages of JSON are many.

@@ -198,6 +198,8 @@ impl KeyExtractor for Keys {
             ScopePart::Model => {
                 let model = match &self.models {
                     Models::Only(model) => &**model,
+                    // Of a Service nobody knows which of them it reads.
+                    Models::Asked if asked()?.is_model_shadowed => return None,
                     Models::Asked => asked()?.model.as_deref()?,
                     Models::Known(models) => models.get(asked()?.model.as_deref()?)?,
                 };

@@ -11,7 +11,7 @@ use super::*;
 const LONG: usize = 1 << 20;
 
 fn asked(body: &str) -> (Option<String>, Option<String>) {
-    let asked = Asked::of(None, body.as_bytes());
+    let asked = Asked::of(Authorized::default(), body.as_bytes());
     (asked.model.map(|model| model.to_string()), asked.user.map(|user| user.to_string()))
 }
 
@@ -51,10 +51,17 @@ fn basic_credentials_name_the_user() {
     let mut headers = HeaderMap::new();
     let encoded = format!("Basic {}", BASE64_STANDARD.encode("alice:secret:more"));
     headers.insert(AUTHORIZATION, HeaderValue::try_from(encoded).unwrap());
-    let asked = Asked::of(basic_user(&headers), br#"{"user":"somebody else"}"#);
-    assert_eq!(asked.user.as_deref(), Some("alice"));
-    headers.insert(AUTHORIZATION, HeaderValue::from_static("Basic ???"));
-    assert_eq!(basic_user(&headers), None);
+    let asked = |headers: &HeaderMap| Asked::of(Authorized::by(headers), br#"{"user":"somebody else"}"#);
+    assert_eq!(asked(&headers).user.as_deref(), Some("alice"));
+    // The password is Latin-1: alice:geheimnisvöll.
+    headers.insert(AUTHORIZATION, HeaderValue::from_static("basic  YWxpY2U6Z2VoZWltbmlzdvZsbA=="));
+    assert_eq!(asked(&headers).user.as_deref(), Some("alice"));
+    for odd in ["Basic ???", "Basic", "Basic YWxp*Y2U6c2VjcmV0", "Basic YWxpY2U6eA", "Basic YWxpY2U="] {
+        headers.insert(AUTHORIZATION, HeaderValue::from_static(odd));
+        assert_eq!(asked(&headers).user, None, "{odd}: whoever reads it may find any name");
+    }
+    headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer sk-1"));
+    assert_eq!(asked(&headers).user.as_deref(), Some("somebody else"));
 }
 
 #[tokio::test]
