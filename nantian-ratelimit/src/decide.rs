@@ -297,7 +297,11 @@ impl Decider {
 impl Asking {
     /// Where it waits: those whose bodies are still to be read stand in nobody's way.
     fn line(&self) -> Line {
-        Line { key: self.claim.key(), is_opening: self.part != Part::Rest }
+        let (is_opening, needs_tokens) = match self.part {
+            Part::Rest => (false, self.cost.tokens > 0),
+            Part::Opening { spends } => (true, spends),
+        };
+        Line { key: self.claim.key(), is_opening, needs_tokens }
     }
 }
 

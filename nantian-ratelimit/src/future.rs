@@ -46,6 +46,11 @@ pin_project! {
             decision: Decision,
             waiting: Option<Waiting<S, B>>,
         },
+        Admitted {
+            service: S,
+            request: Option<Request<B>>,
+            ticket: Option<Ticket>,
+        },
         Passed {
             // Before the ticket, so that a usage observer inside may settle when both are dropped.
             #[pin]
@@ -58,7 +63,7 @@ pin_project! {
     }
 }
 
-/// A request that was not decided on yet, and the service that is ready for it.
+/// A request that was not decided on yet, and the service that is to be made ready for it.
 pub(crate) struct Waiting<S, B> {
     pub(crate) settings: Arc<Settings>,
     pub(crate) service: S,
@@ -108,14 +113,24 @@ where
                     let result = ready!(inner.poll(cx));
                     return Poll::Ready(finish(result, ticket.take()));
                 }
+                StateProj::Admitted { service, request, ticket } => {
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                        if let Some(ticket) = ticket.take() {
+                            ticket.cancel();
+                        }
+                        return Poll::Ready(Err(error));
+                    }
+                    let Some(request) = request.take() else { return Poll::Pending };
+                    State::Passed { inner: service.call(request), ticket: ticket.take() }
+                }
                 StateProj::Deciding { decision, waiting } => {
                     let outcome = ready!(decision.as_mut().poll(cx));
-                    let Some(Waiting { settings, mut service, begun, parts, body }) = waiting.take() else {
+                    let Some(Waiting { settings, service, begun, parts, body }) = waiting.take() else {
                         return Poll::Pending;
                     };
                     match settings.act(outcome, begun, parts, body) {
                         Verdict::Pass(request, ticket) => {
-                            State::Passed { inner: service.call(request), ticket }
+                            State::Admitted { service, request: Some(request), ticket }
                         }
                         Verdict::Refuse(response) => State::Refused { response: Some(response) },
                     }

@@ -191,7 +191,8 @@ impl Limiter {
     pub(crate) fn denial(&self, key: Key, cost: Cost) -> Denied {
         const NEXT_TURN: Duration = Duration::from_secs(1);
         let levels = self.levels_at(self.now(), key);
-        let (column, wait) = levels.shortage(cost).unwrap_or((0, Some(NEXT_TURN)));
+        let needed = || levels.iter().position(|level| cost.of(level.limit.unit()) > 0).unwrap_or(0);
+        let (column, wait) = levels.shortage(cost).unwrap_or_else(|| (needed(), Some(NEXT_TURN)));
         Denied::new(levels, column, wait)
     }
 

@@ -22,8 +22,18 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HeldBytes(pub u64);
 
-/// The lines before one limiter: for each key that somebody waits for one, and another one for those whose bodies are still to
-/// be read.
+/// A request extension: how long whoever asks will wait for an answer, at most.
+///
+/// Who has a time limit puts it there, so that a request whose turn would come later ([`OnLimit::Queue`](crate::OnLimit::Queue)) is
+/// refused at once, and told when to come back, instead of being given up while it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxWait {
+    /// Absent if it is too far away for an instant.
+    until: Option<Instant>,
+}
+
+/// The lines before one limiter: for each key that somebody waits for one for those who need tokens and one for those who do not, and as
+/// many for those whose bodies are still to be read.
 ///
 /// Whoever waits has been charged nothing: leaving the line costs nothing.
 #[derive(Debug, Default)]
@@ -38,6 +48,8 @@ pub(crate) struct Line {
     pub(crate) key: Key,
     /// Its bodies are still to be read.
     pub(crate) is_opening: bool,
+    /// Tokens are needed: who needs none waits behind nobody who waits for some.
+    pub(crate) needs_tokens: bool,
 }
 
 #[derive(Debug, Default)]
@@ -115,8 +127,8 @@ impl Lines {
             return;
         }
         let lines = self.lock();
-        for is_opening in [false, true] {
-            let places = lines.by_line.get(&Line { key, is_opening });
+        for (is_opening, needs_tokens) in [(false, false), (false, true), (true, false), (true, true)] {
+            let places = lines.by_line.get(&Line { key, is_opening, needs_tokens });
             if let Some(first) = places.and_then(VecDeque::front) {
                 first.turn.notify_one();
             }

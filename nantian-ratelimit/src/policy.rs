@@ -63,8 +63,9 @@ pub enum OnLimit {
 pub struct Queue {
     /// How long a request waits at most. Range: up to a day; more counts as a day. Default: 30 s.
     pub max_wait: Duration,
-    /// How many wait for one key at most, and as many whose bodies are still to be read
-    /// ([`RateLimitLayer::begin`](crate::RateLimitLayer::begin)): these keep out nobody whose body is there. Range: from 1. Default: 100.
+    /// How many wait for one key at most, in each of its lines: one is for requests that need tokens and one for those that do not, and
+    /// two more for those whose bodies are still to be read ([`RateLimitLayer::begin`](crate::RateLimitLayer::begin)), which keep
+    /// out nobody whose body is there. Range: from 1. Default: 100.
     pub max_waiting_for_key: usize,
     /// How many wait for all keys together at most. Default: 10 000.
     pub max_waiting: usize,

@@ -1,6 +1,5 @@
 //! The Service: one decision per call.
 
-use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -26,8 +25,8 @@ use crate::scope::ScopePart;
 
 /// Passes on the requests that a limiter admits and answers the others.
 ///
-/// Clones share the limiter. `poll_ready` is that of the inner service; where a decision takes time, the instance that was
-/// ready is kept for the request.
+/// Clones share the limiter. `poll_ready` is that of the inner service; where a decision takes time, the instance that was ready is
+/// dropped, and another one asked for readiness when the request passes: who waits keeps nothing that others need.
 #[derive(Debug, Clone)]
 pub struct RateLimit<S> {
     inner: S,
@@ -92,16 +91,18 @@ where
             None => (cost, None, Duration::ZERO),
         };
         let held = parts.extensions.get().map_or(0, |HeldBytes(bytes)| *bytes);
-        let asking = Asking { claim, cost, part: Part::Rest, held, waited };
+        let max_wait = parts.extensions.get().copied();
+        let asking = Asking { claim, cost, part: Part::Rest, held, waited, max_wait };
         match settings.decider.decide(asking) {
             Decided::Now(outcome) => match settings.act(outcome, begun, parts, body) {
                 Verdict::Pass(request, ticket) => ResponseFuture::passed(self.inner.call(request), ticket),
                 Verdict::Refuse(response) => ResponseFuture::refused(response),
             },
             Decided::Later(decision) => {
-                let next = self.inner.clone();
-                let ready = mem::replace(&mut self.inner, next);
-                let waiting = Waiting { settings: Arc::clone(settings), service: ready, begun, parts, body };
+                let service = self.inner.clone();
+                // The one that is ready may have what others wait for.
+                self.inner = service.clone();
+                let waiting = Waiting { settings: Arc::clone(settings), service, begun, parts, body };
                 ResponseFuture::deciding(decision, waiting)
             }
         }

@@ -336,7 +336,7 @@ mod tests {
         let policy = |max| Policy::builder().limit(Limit::requests_per_minute(max)).build().unwrap();
         let limiter = store.limiter("quota", policy(2));
         let (key, whole) = (limiter.key(b"alice").own(), limiter.whole().clone());
-        let line = Line { key, is_opening: false };
+        let line = Line { key, is_opening: false, needs_tokens: false };
         let place = whole.lines().join(line, 1, 0, &Queue::default()).unwrap();
         let denies = || std::future::ready(Err::<(), _>(whole.denial(key, Cost::REQUEST)));
         let mut waiting = pin!(place.wait(Duration::from_secs(60), Duration::from_secs(60), denies));
