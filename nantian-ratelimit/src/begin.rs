@@ -68,6 +68,7 @@ impl RateLimitLayer {
             part: Part::Opening { spends: cost.tokens > 0 },
             held: 0,
             waited: Duration::ZERO,
+            max_wait: request.extensions.get().copied(),
         };
         let (outcome, waited) = match settings.decider.decide(asking) {
             Decided::Now(outcome) => (outcome, Duration::ZERO),

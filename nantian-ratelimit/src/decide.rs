@@ -10,7 +10,7 @@ use crate::error::Denied;
 use crate::key::{Key, KeyHasher};
 use crate::levels::Levels;
 use crate::limiter::Limiter;
-use crate::line::{Line, Lines};
+use crate::line::{Line, Lines, MaxWait};
 use crate::policy::{OnLimit, Policy, Queue};
 #[cfg(feature = "redis")]
 use crate::redis::{SharedKey, SharedLimiter, SharedReservation, Verdict};
@@ -43,6 +43,8 @@ pub(crate) struct Asking {
     pub(crate) held: u64,
     /// How long it has waited before.
     pub(crate) waited: Duration,
+    /// How long whoever asks waits for an answer.
+    pub(crate) max_wait: Option<MaxWait>,
 }
 
 /// How much of the cost of a request is asked for.
@@ -145,7 +147,7 @@ impl Decider {
 
     /// Waits for room behind all that wait already; `denied` is what was decided a moment ago, if anything was.
     fn line_up(self, asking: Asking, queue: Queue, denied: Option<Denied>) -> Decided {
-        let longest = queue.max_wait.saturating_sub(asking.waited);
+        let longest = queue.max_wait.saturating_sub(asking.waited).min(asking.patience());
         let denied = denied.or_else(|| self.known_denial(&asking));
         if let Some(late) = denied.as_ref().and_then(|denied| self.comes_later(&asking, denied, longest)) {
             return Decided::Now(Outcome::Denied(late));
@@ -295,7 +297,12 @@ impl Decider {
 // === impl Asking ===
 
 impl Asking {
-    /// Where it waits: those whose bodies are still to be read stand in nobody's way.
+    /// How long it is worth waiting.
+    fn patience(&self) -> Duration {
+        self.max_wait.map_or(Duration::MAX, |wait| wait.left())
+    }
+
+    /// Where it waits: those whose bodies are still to be read stand in nobody's way, nor do those who wait for tokens in that of others.
     fn line(&self) -> Line {
         let (is_opening, needs_tokens) = match self.part {
             Part::Rest => (false, self.cost.tokens > 0),

@@ -131,7 +131,7 @@ pub use key::{Key, KeyHasher};
 pub use layer::RateLimitLayer;
 pub use levels::{Level, Levels};
 pub use limiter::{Admitted, Limiter, LimiterBuilder};
-pub use line::HeldBytes;
+pub use line::{HeldBytes, MaxWait};
 pub use observe::{Decision, Observe};
 pub use output::OutputEstimate;
 pub use policy::{Limit, LimitName, MAX_LIMITS, MissingKey, OnLimit, Policy, PolicyBuilder, Queue, Unit};

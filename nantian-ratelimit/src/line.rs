@@ -78,6 +78,18 @@ pub(crate) struct Place {
     turn: Arc<Notify>,
 }
 
+impl MaxWait {
+    /// So long from now.
+    pub fn from_now(wait: Duration) -> Self {
+        Self { until: Instant::now().checked_add(wait) }
+    }
+
+    /// What is left of it.
+    pub(crate) fn left(&self) -> Duration {
+        self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()))
+    }
+}
+
 impl Lines {
     /// Whether somebody waits in `line`.
     pub(crate) fn is_waiting(&self, line: Line) -> bool {

@@ -61,7 +61,8 @@ pub enum OnLimit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Queue {
-    /// How long a request waits at most. Range: up to a day; more counts as a day. Default: 30 s.
+    /// How long a request waits at most, if its [`MaxWait`](crate::MaxWait) is not shorter. Range: up to a day; more counts as a day.
+    /// Default: 30 s.
     pub max_wait: Duration,
     /// How many wait for one key at most, in each of its lines: one is for requests that need tokens and one for those that do not, and
     /// two more for those whose bodies are still to be read ([`RateLimitLayer::begin`](crate::RateLimitLayer::begin)), which keep

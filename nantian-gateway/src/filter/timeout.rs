@@ -15,6 +15,7 @@ use http::{Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use nantian_ai::Deadline;
 use nantian_lb::Patience;
+use nantian_ratelimit::MaxWait;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{Layer, Service};
@@ -40,6 +41,8 @@ pub struct TimeoutLayer {
     place: Place,
     /// Whether AIServices are told, which end in their clients' words.
     tells: bool,
+    /// Whether limits are told, behind which nobody is to wait longer.
+    bounds_waits: bool,
 }
 
 /// Where on the way of an exchange a limit stands.
@@ -63,7 +66,7 @@ struct End {
 impl TimeoutLayer {
     /// Allows `limit` for each exchange.
     pub const fn new(limit: Duration) -> Self {
-        Self { limit: Some(limit), place: Place::Outside { is_asked: false }, tells: false }
+        Self { limit: Some(limit), ..Self::of_calls() }
     }
 
     /// The same, and tells those who answer how long they have.
@@ -73,12 +76,13 @@ impl TimeoutLayer {
 
     /// Allows `limit` for each attempt at one endpoint, which has failed if it does not answer in time.
     pub const fn of_attempt(limit: Duration) -> Self {
-        Self { limit: Some(limit), place: Place::Attempt, tells: false }
+        Self { place: Place::Attempt, ..Self::new(limit) }
     }
 
     /// Allows each call of gRPC what its client does.
     pub const fn of_calls() -> Self {
-        Self { limit: None, place: Place::Outside { is_asked: false }, tells: false }
+        let place = Place::Outside { is_asked: false };
+        Self { limit: None, place, tells: false, bounds_waits: false }
     }
 
     /// Lets a layer further [`inside`](Self::inside) end the exchange at the same time.
@@ -86,9 +90,14 @@ impl TimeoutLayer {
         Self { place: Place::Outside { is_asked }, ..self }
     }
 
+    /// Tells limits further inside how long a request may wait for its turn: who would come later is refused at once.
+    pub const fn bounding_waits(self, bounds_waits: bool) -> Self {
+        Self { bounds_waits, ..self }
+    }
+
     /// Ends the exchange when a layer around it would: what is in between sees the answer.
     pub const fn inside() -> Self {
-        Self { limit: None, place: Place::Inside, tells: false }
+        Self { place: Place::Inside, ..Self::of_calls() }
     }
 
     /// When an exchange that begins now is over; tells who is inside.
@@ -106,6 +115,9 @@ impl TimeoutLayer {
         if self.tells {
             // Before the timer starts, so that theirs is never the later one.
             request.extensions_mut().insert(Deadline::after(limit));
+        }
+        if self.bounds_waits {
+            request.extensions_mut().insert(MaxWait::from_now(limit));
         }
         let end = End { at: Instant::now().checked_add(limit)?, limit };
         if self.place == (Place::Outside { is_asked: true }) {

@@ -10,6 +10,7 @@ mod flood;
 mod headers;
 mod layer;
 mod line_model;
+mod lines;
 mod model;
 mod policy_change;
 mod preflight;
