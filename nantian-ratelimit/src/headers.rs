@@ -17,6 +17,9 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
+/// The largest integer of a structured field (RFC 9651, section 3.3.1): with a larger one a reader passes over the whole field.
+const LARGEST: u64 = 999_999_999_999_999;
+
 /// The fields for one unit: limit, remaining, reset.
 struct Fields {
     unit: Unit,
@@ -132,7 +135,7 @@ fn tighter<'a>(a: Level<'a>, b: Level<'a>) -> Level<'a> {
 fn write_policy(out: &mut String, level: &Level<'_>) {
     let (limit, separator) = (level.limit, separator(out));
     let window = seconds(limit.window());
-    let _ = write!(out, "{separator}\"{}\";q={}", limit.name(), limit.max());
+    let _ = write!(out, "{separator}\"{}\";q={}", limit.name(), limit.max().min(LARGEST));
     if limit.unit() == Unit::Tokens {
         out.push_str(";qu=\"tokens\"");
     }
@@ -142,7 +145,7 @@ fn write_policy(out: &mut String, level: &Level<'_>) {
 fn write_status(out: &mut String, level: &Level<'_>, wait: Option<Duration>) {
     let (name, separator) = (level.limit.name(), separator(out));
     let reset = wait.map_or(level.reset, |wait| level.reset.min(wait));
-    let (left, reset) = (level.remaining, seconds(reset));
+    let (left, reset) = (level.remaining.min(LARGEST), seconds(reset));
     let _ = write!(out, "{separator}\"{name}\";r={left};t={reset}");
 }
 

@@ -172,3 +172,24 @@ async fn the_core_writes_the_fields_of_the_layer() {
         assert_eq!(all(&by_core, name), all(refused.headers(), name), "{name}");
     }
 }
+
+#[tokio::test]
+async fn no_number_has_more_digits_than_a_structured_field_may() {
+    let clock = ManualClock::new();
+    let per_second = 1_000_000_000;
+    let name = || nantian_ratelimit::LimitName::new("a").unwrap();
+    let longest = Limit::MAX_WINDOW;
+    let most = per_second * longest.as_secs();
+    for limit in [
+        Limit::tokens_per_hour(3_600_000_000_000).with_burst(1000.0),
+        Limit::new(name(), nantian_ratelimit::Unit::Tokens, most, longest),
+    ] {
+        let service = RateLimitLayer::new(limiter(&clock, [limit])).layer(service_fn(ok));
+        let headers = answer(service, 1).await;
+        for name in ["ratelimit", "ratelimit-policy"] {
+            let field = all(&headers, name)[0].to_owned();
+            let longest = field.split(|letter: char| !letter.is_ascii_digit()).map(str::len).max();
+            assert!(longest.is_some_and(|digits| digits <= 15), "{field}");
+        }
+    }
+}
