@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nantian_ratelimit::redis::RedisStore;
+use nantian_ratelimit::redis::{RedisStore, StoreStatus};
 use tokio::{
     sync::Notify,
     time::{MissedTickBehavior, interval},
@@ -17,14 +17,24 @@ const AWAY: &str = "the store of the limits does not answer: each gateway goes o
 const NOT_MET: &str = "the store of the limits has not answered since this gateway started: it goes on with the whole \
      limits, as if it were alone, unless --ratelimit-replicas says how many gateways share them";
 
+/// What is to be known of limits whose store answers and may forget them.
+const FORGETS: &str = "the store of the limits makes room for new keys by forgetting others, and the limits that they are of: its \
+     maxmemory-policy should be noeviction";
+
 /// What is to be known of the limits in `store` at present.
 pub fn store_remark(store: &RedisStore) -> Option<&'static str> {
-    let status = store.status();
-    let remark = if status.replicas.is_some() { AWAY } else { NOT_MET };
-    (!status.is_reachable).then_some(remark)
+    remark(&store.status())
 }
 
-/// Logs each change of a store's reachability, and why it is away, for ever; `changed` is told when it comes or goes.
+fn remark(status: &StoreStatus) -> Option<&'static str> {
+    match (status.is_reachable, status.replicas) {
+        (true, _) => status.may_evict.then_some(FORGETS),
+        (false, Some(_)) => Some(AWAY),
+        (false, None) => Some(NOT_MET),
+    }
+}
+
+/// Logs each change of a store's reachability, and why it is away, for ever; `changed` is told when another remark is due.
 pub async fn store(store: RedisStore, changed: Arc<Notify>) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -34,26 +44,25 @@ pub async fn store(store: RedisStore, changed: Arc<Notify>) {
     loop {
         ticks.tick().await;
         let status = store.status();
-        let state = (status.is_reachable, status.fault.filter(|_| !status.is_reachable));
+        let remark = remark(&status);
+        let state = (status.is_reachable, remark, status.fault.filter(|_| !status.is_reachable));
         let before = known.replace(state);
-        if before.is_none_or(|(was_reachable, _)| was_reachable != status.is_reachable) {
+        if before.is_none_or(|(_, before, _)| before != remark) {
             changed.notify_one();
         }
-        match state {
-            _ if before == Some(state) => {}
-            (true, _) => {
-                tracing::info!(store = %store.url(), replicas = status.replicas, "limits are shared");
+        if before == Some(state) {
+            continue;
+        }
+        if status.is_reachable {
+            tracing::info!(store = %store.url(), replicas = status.replicas, "limits are shared");
+        }
+        let reason = state.2.map(tracing::field::display);
+        match (remark, before) {
+            (Some(_), Some((false, ..))) if !status.is_reachable => {
+                tracing::debug!(store = %store.url(), reason, "the store is still away");
             }
-            (false, fault) => {
-                let reason = fault.map(tracing::field::display);
-                let text = if status.replicas.is_some() { AWAY } else { NOT_MET };
-                match before {
-                    Some((false, _)) => {
-                        tracing::debug!(store = %store.url(), reason, "the store is still away")
-                    }
-                    _ => tracing::warn!(store = %store.url(), reason, "{text}"),
-                }
-            }
+            (Some(remark), _) => tracing::warn!(store = %store.url(), reason, "{remark}"),
+            (None, _) => {}
         }
     }
 }

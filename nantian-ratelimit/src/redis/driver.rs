@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::iter;
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -9,17 +10,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, Pipeline, RedisError, Value};
+use redis::{AsyncConnectionConfig, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::agreed::Agreed;
 use super::census::Census;
 use super::fault::StoreFault;
-use super::script::GREET;
+use super::script::{GREET, Order};
 use super::settle::Correction;
-use super::store::{Errand, Inner, Link, bytes};
+use super::shared::name_of;
+use super::store::{Errand, Inner, Link, bytes, carry_out};
+use crate::cost::Cost;
 use crate::key::SharedSecret;
+use crate::policy::Limit;
 
 /// How often the server is greeted.
 const GREETINGS: Duration = Duration::from_secs(3);
@@ -47,13 +51,18 @@ pub struct RedisDriver {
     store: Arc<Inner>,
     errands: mpsc::Receiver<Errand>,
     /// What this process is called.
-    name: Vec<u8>,
+    name: u128,
     census: Census,
 }
 
 impl RedisDriver {
     pub(super) fn new(store: Arc<Inner>, errands: mpsc::Receiver<Errand>) -> Self {
-        Self { store, errands, name: SharedSecret::random_bytes().to_vec(), census: Census::default() }
+        Self {
+            store,
+            errands,
+            name: u128::from_le_bytes(SharedSecret::random_bytes()),
+            census: Census::default(),
+        }
     }
 
     /// Connects, again and again, until it is dropped.
@@ -143,16 +152,21 @@ impl RedisDriver {
         }
     }
 
-    /// Agrees with the other replicas on the secret, and counts them.
+    /// Agrees with the other replicas on the secret, counts them, and has the server decide as it does for requests: one that permits
+    /// greetings alone is none to ask.
     async fn greet(&mut self, connection: &MultiplexedConnection) -> Result<(), RedisError> {
         let store = Arc::clone(&self.store);
         let mut commands = Pipeline::new();
         let greeting = commands.cmd("EVAL").arg(GREET).arg(2).arg(SECRET_KEY).arg(REPLICAS_KEY);
         // A server that has forgotten the secret is told the one that all replicas still know.
-        greeting.arg(&store.agreed.load().bytes).arg(&self.name).arg(REPLICA_GONE);
-        let answers = self.answers(connection, &commands, 1).await?;
-        let [greeted] = <[Value; 1]>::try_from(answers).map_err(|_| strange())?;
+        greeting.arg(&store.agreed.load().bytes).arg(&self.name.to_le_bytes()[..]).arg(REPLICA_GONE);
+        self.rehearse(&mut commands);
+        let answers = self.answers(connection, &commands, 3).await?;
+        let [greeted, made, rewritten] = <[Value; 3]>::try_from(answers).map_err(|_| strange())?;
         let Value::Array(greeted) = greeted.extract_error()? else { return Err(strange()) };
+        for rehearsed in [made, rewritten] {
+            bytes(Ok(rehearsed))?;
+        }
         let [secret, replicas] = <[Value; 2]>::try_from(greeted).map_err(|_| strange())?;
         let secret = bytes(Ok(secret))?;
         if let Value::Int(replicas) = replicas {
@@ -166,8 +180,38 @@ impl RedisDriver {
         }
         let known = store.link.load();
         if known.as_ref().is_none_or(|known| known.agreed.bytes != agreed.bytes) {
+            self.look(connection).await?;
             let scripts = self.load_scripts(connection).await?;
             store.link.store(Some(Arc::new(Link { connection: connection.clone(), agreed, scripts })));
+        }
+        Ok(())
+    }
+
+    /// Adds two decisions on a key of this replica's own: one makes the levels, the next one writes them in place.
+    fn rehearse(&self, commands: &mut Pipeline) {
+        let limit = Limit::tokens_per_minute(6000);
+        let key = name_of(self.name);
+        let script = self.store.scripts.first().map(String::as_str).unwrap_or_default();
+        // The second one needs fewer than the first has the levels kept for.
+        for tokens in [2, 1] {
+            let order = Order::new(iter::once(&limit), Cost { requests: 0, tokens }, |_| 0);
+            commands.add_command(carry_out("EVAL", script, &key, &order));
+        }
+    }
+
+    /// Looks whether the server has all keys, and whether it keeps them. It need not say.
+    async fn look(&self, connection: &MultiplexedConnection) -> Result<(), RedisError> {
+        let mut commands = Pipeline::new();
+        commands.cmd("INFO").arg("memory").cmd("CLUSTER").arg("INFO");
+        let answers = self.answers(connection, &commands, 2).await?;
+        let mut texts = answers.into_iter().map(|answer| bytes(Ok(answer)).unwrap_or_default());
+        let [memory, cluster] = [(); 2].map(|()| texts.next().unwrap_or_default());
+        let is_bounded = field(&memory, "maxmemory").is_some_and(|most| most != "0");
+        let forgets = field(&memory, "maxmemory_policy").is_some_and(|policy| policy != "noeviction");
+        self.store.may_evict.store(is_bounded && forgets, Ordering::Relaxed);
+        let nodes = field(&cluster, "cluster_size").and_then(|nodes| nodes.parse().ok());
+        if nodes.is_some_and(|nodes: u32| nodes > 1) {
+            return Err((ErrorKind::Server(ServerErrorKind::CrossSlot), "one of several nodes").into());
         }
         Ok(())
     }
@@ -268,6 +312,12 @@ impl fmt::Debug for RedisDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisDriver").field("url", &self.store.url).finish_non_exhaustive()
     }
+}
+
+/// The value of a field of what a server says of itself.
+fn field<'a>(text: &'a [u8], name: &str) -> Option<&'a str> {
+    let mut lines = std::str::from_utf8(text).ok()?.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }
 
 fn silence() -> RedisError {

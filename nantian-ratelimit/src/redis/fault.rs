@@ -24,6 +24,9 @@ pub enum StoreFault {
     /// The server is still reading its data.
     #[error("the server is loading")]
     Loading,
+    /// The server is one of several nodes of a cluster, and has but a part of the keys.
+    #[error("the server is one of several of a cluster")]
+    Cluster,
     /// The connection broke off.
     #[error("the connection broke off")]
     Broken,
@@ -37,6 +40,8 @@ impl From<&RedisError> for StoreFault {
         match (error.kind(), error.code()) {
             (ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm), _)
             | (_, Some("NOAUTH" | "WRONGPASS")) => Self::Credentials,
+            _ if is_forbidden_to_scripts(error) => Self::Credentials,
+            (_, Some("MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN")) => Self::Cluster,
             (ErrorKind::Server(ServerErrorKind::ReadOnly), _) | (_, Some("OOM" | "MISCONF")) => {
                 Self::ReadOnly
             }
@@ -48,4 +53,10 @@ impl From<&RedisError> for StoreFault {
             _ => Self::Strange,
         }
     }
+}
+
+/// Whether a script was not permitted something, which is an error like others: `ERR The user executing the script can't run this command`.
+fn is_forbidden_to_scripts(error: &RedisError) -> bool {
+    let told = error.detail().unwrap_or_default();
+    told.contains("user executing the script") || told.contains("NOPERM")
 }

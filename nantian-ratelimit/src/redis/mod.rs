@@ -4,7 +4,21 @@
 //! policy, by the server's clock, on one key, so that nothing is half done.
 //!
 //! The server is a single one, or a proxy that looks like one; it is reached over TCP, or TLS with the feature `redis-tls`.
-//! Redirections of a cluster (`MOVED`, `ASK`) are not followed: they count as failures.
+//! One of several nodes of a cluster is not asked: [`StoreFault::Cluster`].
+//!
+//! # What the server has to permit
+//!
+//! Its user (`ACL SETUSER`) needs these keys and commands, and `+info +cluster|info` for its settings to be looked at:
+//!
+//! ```text
+//! ~nrl:* ~nrl2:* +eval +evalsha +script|load +time +get +set +setrange +zadd +zremrangebyscore +zcard +expire
+//! ```
+//!
+//! Each greeting of the driver tries a decision: where less is permitted, the server is away ([`StoreFault::Credentials`]).
+//!
+//! All keys have an end. So a server with another `maxmemory-policy` than `noeviction` forgets limits when its memory is full, and
+//! clients that choose keys can fill it; [`StoreStatus::may_evict`] tells. With `noeviction` one that is full is away
+//! ([`StoreFault::ReadOnly`]).
 //!
 //! # What is on the server
 //!
@@ -40,7 +54,7 @@
 //!
 //! With `L` for what a limit lets through in some time, its bucket included, and `R` for the number of replicas:
 //!
-//! - While the server answers, all replicas together admit at most `L`: each decision is one step of the server.
+//! - While the server answers, all replicas together admit at most `L`, unless it evicts keys: each decision is one step of the server.
 //! - While it does not, each replica admits at most its share of `L`, rounded up to a whole item: together `L` and less than one
 //!   item for each replica. Of what was used before, a replica knows only what it admitted itself. If one was given more than its
 //!   share, the others do not know, and the first bucket's time of an outage may see up to `(R - 1) / R` of a bucket more than `L`.

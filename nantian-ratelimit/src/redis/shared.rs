@@ -102,6 +102,11 @@ impl SharedLimiter {
         self.0.family.current().local.live_keys_at(self.0.whole.now())
     }
 
+    /// Decisions so far about keys of which this process cannot keep apart what it knows: see [`Limiter::overflows`].
+    pub fn overflows(&self) -> u64 {
+        self.0.family.current().local.overflows()
+    }
+
     /// The key of a single value.
     pub fn key(&self, value: &[u8]) -> SharedKey {
         self.key_of(|hasher| hasher.value(Some(value)))
@@ -228,6 +233,12 @@ impl fmt::Debug for SharedLimiter {
     }
 }
 
+/// The name of levels on the server, whole within its hash tag. Its number is that of their packing, so that processes of another
+/// release do not misread them.
+pub(super) fn name_of(levels: u128) -> String {
+    format!("nrl2:{{{levels:032x}}}")
+}
+
 // === impl SharedKey ===
 
 impl SharedKey {
@@ -236,10 +247,9 @@ impl SharedKey {
         self.own
     }
 
-    /// The name of the levels on the server, whole within its hash tag. Its number is that of their packing, so that processes
-    /// of another release do not misread them.
+    /// The name of the levels on the server.
     pub(super) fn name(&self) -> String {
-        format!("nrl2:{{{:032x}}}", self.remote)
+        name_of(self.remote)
     }
 
     pub(super) fn remote(&self) -> u128 {

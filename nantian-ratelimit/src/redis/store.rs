@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -67,6 +67,9 @@ pub struct StoreStatus {
     pub is_reachable: bool,
     /// Why the last attempt to reach it failed; `None` once one has succeeded.
     pub fault: Option<StoreFault>,
+    /// Whether the server makes room for new keys by forgetting others (`maxmemory-policy` other than `noeviction`), if it says so: limits
+    /// are then forgotten as well.
+    pub may_evict: bool,
     /// Processes that share the limits, this one included; `None` until the server or [`RedisStoreBuilder::replicas`] has told.
     pub replicas: Option<u32>,
     /// Decisions of the server.
@@ -100,6 +103,7 @@ pub(super) struct Inner {
     pub(super) link: ArcSwapOption<Link>,
     /// Why the driver has not.
     pub(super) fault: ArcSwapOption<StoreFault>,
+    pub(super) may_evict: AtomicBool,
     pub(super) breaker: Breaker,
     /// Wakes the driver when the breaker has opened.
     pub(super) tripped: Notify,
@@ -180,6 +184,7 @@ impl RedisStore {
         StoreStatus {
             is_reachable: self.0.link().is_some(),
             fault: self.0.fault.load().as_deref().copied(),
+            may_evict: self.0.may_evict.load(Ordering::Relaxed),
             replicas: self.0.known_replicas(),
             answers: answers + slow,
             failures: counts.failures.load(Ordering::Relaxed),
@@ -248,6 +253,7 @@ impl RedisStoreBuilder {
             agreed: ArcSwap::from_pointee(Agreed::proposed()),
             link: ArcSwapOption::empty(),
             fault: ArcSwapOption::empty(),
+            may_evict: AtomicBool::new(false),
             breaker: Breaker::default(),
             tripped: Notify::new(),
             errands: sender,
@@ -354,7 +360,8 @@ impl Inner {
     }
 }
 
-fn carry_out(how: &str, script: &str, key: &str, order: &Order) -> Cmd {
+/// The command that has a script, by its text or its name, carry out `order`.
+pub(super) fn carry_out(how: &str, script: &str, key: &str, order: &Order) -> Cmd {
     let mut command = Cmd::new();
     command.arg(how).arg(script).arg(1).arg(key).arg(&order.terms).arg(&order.corrections);
     command

@@ -7,6 +7,7 @@ mod layer;
 mod measure;
 mod outage;
 mod server;
+mod settings;
 mod shared;
 #[cfg(feature = "redis-tls")]
 mod tls;

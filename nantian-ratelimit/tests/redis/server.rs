@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nantian_ratelimit::redis::{OnOutage, RedisStore, RedisUrl, SharedLimiter, SharedReservation, Verdict};
+use nantian_ratelimit::redis::{
+    OnOutage, RedisDriver, RedisStore, RedisUrl, SharedLimiter, SharedReservation, Verdict,
+};
 use nantian_ratelimit::{Cost, Denied, Policy};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -109,7 +111,6 @@ impl Server {
     }
 
     /// The value of one of the options that it was started with.
-    #[cfg(feature = "redis-tls")]
     pub(crate) fn option(&self, name: &str) -> &str {
         let at = self.options.iter().position(|option| option == name).unwrap();
         &self.options[at + 1]
@@ -144,7 +145,7 @@ impl Server {
             Some(replicas) => builder.replicas(replicas).build(),
             None => builder.build(),
         };
-        let replica = Replica { store, driver: tokio::spawn(driver.run()) };
+        let replica = Replica::new(store, driver);
         replica.is_reachable(true).await;
         replica
     }
@@ -175,6 +176,10 @@ impl Drop for Server {
 }
 
 impl Replica {
+    pub(crate) fn new(store: RedisStore, driver: RedisDriver) -> Self {
+        Self { store, driver: tokio::spawn(driver.run()) }
+    }
+
     /// Waits until the server is reachable, or is not.
     pub(crate) async fn is_reachable(&self, wanted: bool) {
         eventually(|| self.store.status().is_reachable == wanted).await;

@@ -1,0 +1,118 @@
+//! Servers whose settings let nobody keep limits there, or not for sure.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use nantian_ratelimit::redis::{RedisStore, StoreFault};
+use nantian_ratelimit::{Cost, Limit};
+use tokio::time::{Instant, sleep};
+
+use crate::server::{Replica, Server, admit, admitted, eventually, policy};
+
+/// What the documentation says that a user must be permitted.
+const PERMITTED: &str = "~nrl:* ~nrl2:* +eval +evalsha +script|load +time +get +set +setrange +zadd +zremrangebyscore +zcard +expire";
+
+/// A replica that is a user with these permissions, and may not be connected.
+async fn permitted(server: &Server, permissions: &str) -> Replica {
+    let answer = server.ask(&format!("ACL SETUSER nantian reset on >p {permissions}")).await;
+    assert_eq!(answer, "+OK\r\n");
+    let url = server.url().to_string().replace("redis://", "redis://nantian:p@").parse().unwrap();
+    let builder = RedisStore::builder(url).command_timeout(Duration::from_secs(5));
+    let (store, driver) = builder.connect_timeout(Duration::from_secs(10)).build();
+    Replica::new(store, driver)
+}
+
+#[tokio::test]
+async fn a_user_needs_no_more_than_the_documented_permissions() {
+    let server = Server::start().await;
+    for more in ["", " +info +cluster|info"] {
+        let replica = permitted(&server, &format!("{PERMITTED}{more}")).await;
+        replica.is_reachable(true).await;
+        let limiter = replica.store.limiter("quota", policy([Limit::requests_per_minute(100)]));
+        assert_eq!(admitted(&limiter, &format!("alice{more}"), 10).await, 10);
+        assert_eq!((replica.store.status().failures, replica.store.status().fault), (0, None));
+        assert_eq!(server.calls("evalsha").await % 10, 0, "each was decided by the server");
+    }
+}
+
+#[tokio::test]
+async fn limits_are_not_said_to_be_shared_where_the_server_permits_no_decision() {
+    for lacking in [" -setrange", " -set", " -get", " resetkeys ~nrl:*"] {
+        let server = Server::start().await;
+        let replica = permitted(&server, &format!("{PERMITTED}{lacking}")).await;
+        eventually(|| replica.store.status().fault == Some(StoreFault::Credentials)).await;
+        assert!(!replica.store.status().is_reachable, "{lacking}");
+    }
+}
+
+#[tokio::test]
+async fn a_permission_that_is_taken_away_is_told_until_it_is_back() {
+    let server = Server::start().await;
+    let replica = permitted(&server, PERMITTED).await;
+    replica.is_reachable(true).await;
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_minute(100)]));
+    assert_eq!(admitted(&limiter, "alice", 2).await, 2);
+    server.ask("ACL SETUSER nantian -setrange").await;
+    // It is told when decisions fail, not only with the next greeting.
+    let begun = Instant::now();
+    while replica.store.status().is_reachable {
+        assert!(begun.elapsed() < Duration::from_secs(10), "nobody notices");
+        let _ = admit(&limiter, "alice", Cost::REQUEST).await;
+    }
+    eventually(|| replica.store.status().fault == Some(StoreFault::Credentials)).await;
+    let failures = replica.store.status().failures;
+    assert_eq!(admitted(&limiter, "alice", 20).await, 20);
+    assert_eq!(replica.store.status().failures, failures, "nobody asks in vain any more");
+    server.ask("ACL SETUSER nantian +setrange").await;
+    replica.is_reachable(true).await;
+    assert_eq!(replica.store.status().fault, None);
+}
+
+#[tokio::test]
+async fn a_server_that_may_forget_limits_is_told_apart() {
+    for (options, evicts) in [
+        (&["--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru"][..], true),
+        (&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lfu"], true),
+        (&["--maxmemory", "100mb", "--maxmemory-policy", "noeviction"], false),
+        (&["--maxmemory", "0", "--maxmemory-policy", "allkeys-lru"], false),
+    ] {
+        let server = Server::start_with(|| options.iter().map(|&option| option.to_owned()).collect()).await;
+        let replica = server.replica().await;
+        assert_eq!(replica.store.status().may_evict, evicts, "{options:?}");
+    }
+}
+
+async fn cluster_node() -> Server {
+    Server::start_with(|| {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = free.local_addr().unwrap().port().to_string();
+        ["--cluster-enabled", "yes", "--cluster-port", &port].map(str::to_owned).to_vec()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn one_of_several_nodes_of_a_cluster_is_none_to_ask_and_the_only_one_is() {
+    let [one, other] = [cluster_node().await, cluster_node().await];
+    assert_eq!(one.ask("CLUSTER ADDSLOTSRANGE 0 16383").await, "+OK\r\n");
+    let replica = one.replica().await;
+    drop(replica);
+    one.ask("FLUSHALL").await;
+    // From now on half of all keys are elsewhere.
+    assert_eq!(one.ask("CLUSTER DELSLOTSRANGE 0 8191").await, "+OK\r\n");
+    assert_eq!(other.ask("CLUSTER ADDSLOTSRANGE 0 8191").await, "+OK\r\n");
+    let (port, bus) = (other.port(), other.option("--cluster-port").to_owned());
+    one.ask(&format!("CLUSTER MEET 127.0.0.1 {port} {bus}")).await;
+    for node in [&one, &other] {
+        let begun = Instant::now();
+        while !node.ask("CLUSTER INFO").await.contains("cluster_size:2") {
+            assert!(begun.elapsed() < Duration::from_secs(20), "they do not meet");
+            sleep(Duration::from_millis(20)).await;
+        }
+        let (store, driver) =
+            RedisStore::builder(node.url()).connect_timeout(Duration::from_secs(10)).build();
+        let replica = Replica::new(store, driver);
+        eventually(|| replica.store.status().fault == Some(StoreFault::Cluster)).await;
+        assert!(!replica.store.status().is_reachable);
+    }
+}
