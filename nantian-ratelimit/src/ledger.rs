@@ -30,6 +30,8 @@ pub(crate) struct Ledger {
     table: Table<Custody>,
     /// What recent requests used, in tokens; outlives the ledger.
     typical: Arc<AtomicU64>,
+    /// Decisions about keys that share a bucket because there is no room for one more; outlives the ledger.
+    overflows: Arc<AtomicU64>,
     lineage: Weak<Lineage>,
 }
 
@@ -64,6 +66,10 @@ impl Ledger {
 
     pub(crate) fn typical(&self) -> &AtomicU64 {
         &self.typical
+    }
+
+    pub(crate) fn overflows(&self) -> u64 {
+        self.overflows.load(Ordering::Relaxed)
     }
 
     /// Charges every limit, or none, and writes down where they stand.
@@ -251,6 +257,7 @@ impl Ledger {
                     *tats = charged;
                     return Verdict::Admitted;
                 }
+                self.overflows.fetch_add(1, Ordering::Relaxed);
                 (shard.shared(), Key::SHARED)
             }
         };

@@ -253,6 +253,11 @@ impl Limiter {
         self.ledger().live_keys(now)
     }
 
+    /// Decisions so far about keys that found no room and share a bucket with others: see [`LimiterBuilder::max_keys`].
+    pub fn overflows(&self) -> u64 {
+        self.0.ledger.overflows()
+    }
+
     /// What four of five recent requests used at most, in tokens; 0 as long as nothing was settled.
     pub fn typical_tokens(&self) -> u64 {
         self.0.ledger.typical().load(Ordering::Relaxed)

@@ -30,7 +30,17 @@ pub(super) const TOKENS: [&str; 5] = ["reserved", "used", "refunded", "debt", "f
 pub struct LimitMetrics {
     decisions: [AtomicU64; DECISIONS.len()],
     tokens: [AtomicU64; TOKENS.len()],
-    keys: Mutex<Option<Box<dyn Fn() -> usize + Send>>>,
+    keys: Mutex<Option<Box<dyn Fn() -> Keys + Send>>>,
+}
+
+/// The keys by which the limits of one TokenPolicy count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "whoever counts them knows all of it")]
+pub struct Keys {
+    /// Those in use.
+    pub live: usize,
+    /// Decisions about those that share a bucket for want of room.
+    pub overflows: u64,
 }
 
 impl LimitMetrics {
@@ -54,8 +64,8 @@ impl LimitMetrics {
         }
     }
 
-    /// Sets who counts the keys in use.
-    pub fn count_keys(&self, keys: impl Fn() -> usize + Send + 'static) {
+    /// Sets who counts the keys.
+    pub fn count_keys(&self, keys: impl Fn() -> Keys + Send + 'static) {
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(keys));
     }
 
@@ -67,8 +77,12 @@ impl LimitMetrics {
         TOKENS.into_iter().zip(self.tokens.iter().map(|count| count.load(Relaxed)))
     }
 
-    pub(super) fn keys(&self) -> u64 {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, |count| count() as u64)
+    pub(super) fn keys(&self) -> Keys {
+        self.keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map_or_else(Keys::default, |count| count())
     }
 }
 

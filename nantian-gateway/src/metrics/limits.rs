@@ -42,11 +42,19 @@ impl Metrics {
             "LLM tokens of requests that are over: reserved before, used after, the difference, and debt that nobody pays, which only limits of this process tell",
             tokens,
         )?;
+        let keys: Vec<_> =
+            limits.iter().map(|(policy, metrics)| ([("policy", policy.as_str())], metrics.keys())).collect();
         gauges(
             encoder,
             "nantian_rate_limit_live_keys",
             "Keys whose buckets this process knows not to be full",
-            limits.iter().map(|(policy, metrics)| ([("policy", policy.as_str())], metrics.keys())),
+            keys.iter().map(|(labels, keys)| (*labels, keys.live as u64)),
+        )?;
+        counters(
+            encoder,
+            "nantian_rate_limit_overflows",
+            "Decisions about keys that share a bucket with others: a process keeps 131072 of a TokenPolicy apart",
+            keys.iter().map(|(labels, keys)| (*labels, keys.overflows)),
         )?;
         self.encode_store(encoder)
     }

@@ -31,7 +31,7 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 
 pub use self::{
     ai::AiMetrics,
-    limit::{LimitMetrics, Limited},
+    limit::{Keys, LimitMetrics, Limited},
     route::{RouteMetrics, Shard},
     stream::{StreamMetrics, StreamShard},
 };

@@ -37,6 +37,7 @@ impl Ledger {
             columns,
             retired: AtomicBool::new(false),
             typical: Arc::default(),
+            overflows: Arc::default(),
             lineage,
         }
     }
@@ -45,6 +46,7 @@ impl Ledger {
     pub(crate) fn succeeding(predecessor: &Arc<Self>, limits: &[Limit], keys: usize) -> Self {
         let mut ledger = Self::new(limits, keys, Weak::clone(&predecessor.lineage));
         ledger.typical = Arc::clone(&predecessor.typical);
+        ledger.overflows = Arc::clone(&predecessor.overflows);
         for position in 0..ledger.table.shards() {
             ledger.table.lock(position).state.source = Some(Arc::clone(predecessor));
         }

@@ -63,9 +63,13 @@ fn keys_beyond_the_bound_share_a_few_buckets() {
         let names = from..from + count;
         names.filter(|name| limiter.admit_at(seconds(0), key(&limiter, *name), Cost::REQUEST).is_ok()).count()
     };
+    admitted(0, 10);
+    assert_eq!(limiter.overflows(), 0);
     let first = admitted(0, 10 * MAX_KEYS);
     assert!(first < 3 * MAX_KEYS, "{first} admitted");
+    let before = limiter.overflows();
     assert!(admitted(10 * MAX_KEYS, 10 * MAX_KEYS) < 64);
+    assert_eq!(limiter.overflows() - before, 10 * MAX_KEYS as u64, "and it is told");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use nantian_ratelimit::{
 use super::lengths::Lengths;
 use crate::{
     ir::{ObjectName, PolicyId},
-    metrics::{LimitMetrics, Metrics},
+    metrics::{Keys, LimitMetrics, Metrics},
 };
 
 /// The limiter of a TokenPolicy, and what it counts.
@@ -62,7 +62,7 @@ impl Limiters {
         let name = object.to_string();
         let metrics = self.metrics.limits(&name);
         let counted = levels.clone();
-        metrics.count_keys(move || counted.live_keys());
+        metrics.count_keys(move || counted.keys());
         let limiter = PolicyLimiter { levels, lengths, metrics, object: name.into() };
         self.by_policy.insert(id.clone(), limiter.clone());
         limiter
@@ -118,10 +118,12 @@ impl Levels {
         }
     }
 
-    fn live_keys(&self) -> usize {
+    fn keys(&self) -> Keys {
         match self {
-            Self::Process(limiter) => limiter.live_keys_at(limiter.now()),
-            Self::Shared(limiter) => limiter.live_keys(),
+            Self::Process(limiter) => {
+                Keys { live: limiter.live_keys_at(limiter.now()), overflows: limiter.overflows() }
+            }
+            Self::Shared(limiter) => Keys { live: limiter.live_keys(), overflows: limiter.overflows() },
         }
     }
 }
