@@ -24,8 +24,10 @@ pub(super) struct Family {
     current: ArcSwap<Current>,
     /// When all use that was not reported will have refilled.
     unreported_until: AtomicU64,
-    /// Held while unreported use is taken, or what is current is made anew.
+    /// Held while what is current is made anew, which takes long where there are many keys.
     change: Mutex<()>,
+    /// Held for a moment while unreported use is taken, or corrected.
+    report: Mutex<()>,
 }
 
 /// The newest policy, and what this process knows of its levels.
@@ -70,6 +72,7 @@ impl Family {
             current: ArcSwap::from_pointee(current),
             unreported_until: AtomicU64::new(0),
             change: Mutex::new(()),
+            report: Mutex::new(()),
         }
     }
 
@@ -130,7 +133,7 @@ impl Family {
         if self.unreported_until.load(Ordering::Relaxed) <= now.as_nanos() {
             return None;
         }
-        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let _report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.current.load();
         let levels = current.unreported.levels_at(now, key.own());
         let used = levels.used().map(|(limit, used)| (limit, i64::try_from(used).unwrap_or(i64::MAX)));
@@ -145,7 +148,7 @@ impl Family {
     /// Gives back what `items` say, by `settle`, of the use of `key` that the server was not told of; returns what is still to be given
     /// back of what it was told.
     pub(super) fn take_back(&self, key: &SharedKey, items: &Items, settle: impl FnOnce()) -> Items {
-        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let _report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         let levels = self.current.load().unreported.levels_at(self.now(), key.own());
         let untold = levels.used().map(|(limit, used)| (limit, i64::try_from(used).unwrap_or(i64::MAX)));
         let told =
@@ -310,12 +313,18 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_for_whoever_counts_the_levels_anew_for_more_replicas() {
         let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
-        let policy = Policy::builder().limit(Limit::requests_per_minute(10)).build().unwrap();
+        let policy = Policy::builder().limit(Limit::tokens_per_minute(100)).build().unwrap();
         let limiter = store.limiter("quota", policy);
-        let family = limiter.family();
+        let (key, family) = (limiter.key(b"alice"), limiter.family());
+        let Verdict::Admitted(reservation) = limiter.admit(key.clone(), Cost::tokens(50)).await else {
+            panic!("this process decides alone")
+        };
         store.0.replicas.store(2, Ordering::Relaxed);
         let change = family.change.lock().unwrap();
         assert_eq!(family.current().replicas, 1);
+        reservation.settle(Settlement::Used(20));
+        let report = family.report(family.now(), &key);
+        assert_eq!(report.map(|report| report.items().is_empty()), Some(false), "nor does a settlement");
         drop(change);
         assert_eq!(family.current().replicas, 2);
     }
