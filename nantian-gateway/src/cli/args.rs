@@ -126,8 +126,8 @@ pub(super) struct Common {
     /// Where health, metrics and configuration are served; `none` disables it.
     #[arg(long, env = "NANTIAN_ADMIN_ADDR", value_name = "ADDR", default_value = "127.0.0.1:19080")]
     pub(super) admin_addr: AdminAddr,
-    /// Where limits are kept: `memory`, or redis://HOST:PORT/DB for limits that several gateways share; rediss:// over TLS, with
-    /// a certificate that the system trusts (SSL_CERT_FILE names others).
+    /// Where limits are kept: `memory`, or redis://HOST:PORT/DB for limits that several gateways of one cluster share; rediss:// over
+    /// TLS, with a certificate that the system trusts (SSL_CERT_FILE names others).
     #[arg(long, env = "NANTIAN_RATELIMIT_STORE", hide_env_values = true, value_name = "STORE",
           default_value = "memory", value_parser = StoreParser)]
     pub(super) ratelimit_store: RateLimitStore,
