@@ -15,3 +15,6 @@ pub use self::{
 
 /// Largest module, and largest response on the way to one, in bytes.
 const MAX_BYTES: usize = 32 << 20;
+
+/// What every module begins with.
+const WASM: &[u8] = b"\0asm";

@@ -113,9 +113,10 @@ fn split(path: &str) -> (&str, &str) {
     path.rsplit_once(':').unwrap_or((path, "latest"))
 }
 
-/// The layer that says it is WebAssembly; else the last, which is the uppermost of an image.
+/// The layer that is WebAssembly by its media type; else the last, which is the uppermost of an image, and where Higress has
+/// the module behind what is told of it (`application/vnd.module.wasm.spec.v1+yaml`).
 fn choose(layers: &[Descriptor]) -> Option<&Descriptor> {
-    layers.iter().find(|layer| layer.media_type.contains("wasm")).or_else(|| layers.last())
+    layers.iter().find(|layer| layer.media_type.ends_with("wasm")).or_else(|| layers.last())
 }
 
 /// Bytes whose digest is the one they were asked for by.

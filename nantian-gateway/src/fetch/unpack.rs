@@ -5,9 +5,8 @@ use std::io::Read as _;
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 
-use super::{FetchError, MAX_BYTES};
+use super::{FetchError, MAX_BYTES, WASM};
 
-const WASM: &[u8] = b"\0asm";
 const GZIP: &[u8] = &[0x1f, 0x8b];
 /// A tar archive is made of blocks of this many bytes.
 const BLOCK: usize = 512;
@@ -40,7 +39,8 @@ fn inflate(bytes: &[u8]) -> Result<Bytes, FetchError> {
     }
 }
 
-/// The first `plugin.wasm` of a tar archive.
+/// The first `plugin.wasm` of a tar archive that is a module. In front of files there may be entries of their name that tell
+/// more of them (POSIX.1-2001, pax).
 fn in_archive(archive: &Bytes) -> Option<Bytes> {
     let mut position = 0_usize;
     loop {
@@ -52,9 +52,12 @@ fn in_archive(archive: &Bytes) -> Option<Bytes> {
         let size = octal(header.get(124..136)?)?;
         let start = position.checked_add(BLOCK)?;
         let end = start.checked_add(size)?;
-        if name.rsplit(|byte| *byte == b'/').next() == Some(NAME) {
-            let module = archive.get(start..end)?;
-            return module.starts_with(WASM).then(|| archive.slice(start..end));
+        let is_file = matches!(header.get(156)?, 0 | b'0');
+        if is_file
+            && name.rsplit(|byte| *byte == b'/').next() == Some(NAME)
+            && archive.get(start..end)?.starts_with(WASM)
+        {
+            return Some(archive.slice(start..end));
         }
         position = start.checked_add(size.checked_next_multiple_of(BLOCK)?)?;
     }
@@ -101,6 +104,12 @@ mod tests {
             assert_eq!(module(layer).unwrap(), &b"\0asm1"[..]);
         }
         assert!(module(archive(&[("plugin.wasm", b"text")]).into()).is_err());
+        let mut described =
+            archive(&[("./PaxHeaders/plugin.wasm", b"\0asm of another"), ("plugin.wasm", b"\0asm1")]);
+        described[156] = b'x';
+        assert_eq!(module(described.into()).unwrap(), &b"\0asm1"[..]);
+        let twice = archive(&[("old/plugin.wasm", b"text"), ("plugin.wasm", b"\0asm1")]);
+        assert_eq!(module(twice.into()).unwrap(), &b"\0asm1"[..]);
         assert!(module(Bytes::from_static(b"text")).is_err());
     }
 

@@ -88,7 +88,17 @@ async fn modules_are_pulled_from_a_registry_with_a_token_as_artifact_or_as_image
         ("application/vnd.oci.image.layer.v1.tar+gzip", layer("etc/passwd", b"root")),
         ("application/vnd.oci.image.layer.v1.tar+gzip", layer("plugin.wasm", &add_header())),
     ];
-    for layers in [artifact, image] {
+    // What is told of a module is no module, wherever it stands.
+    let described = vec![
+        ("application/vnd.module.wasm.config.v1+json", b"{}".to_vec()),
+        ("application/vnd.module.wasm.content.layer.v1+wasm", add_header()),
+    ];
+    let higress = vec![
+        ("application/vnd.module.wasm.spec.v1+yaml", b"apiVersion: 1.0.0".to_vec()),
+        ("application/vnd.module.wasm.doc.v1+markdown", b"# Plugin".to_vec()),
+        ("application/vnd.oci.image.layer.v1.tar+gzip", layer("plugin.wasm", &add_header())),
+    ];
+    for layers in [artifact, image, described, higress] {
         let origin = Backend::answering(move |request| registry(request, Door::Open, &layers)).await;
         let backend = Backend::echo("a").await;
         let gateway = World::new()
