@@ -3,6 +3,7 @@
 use std::{io, net::IpAddr, time::Duration};
 
 use http::StatusCode;
+use nantian_wasm::Digest;
 
 /// A module could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +70,20 @@ pub enum FetchError {
     Timeout {
         /// The limit.
         limit: Duration,
+    },
+    /// The bytes are no module.
+    #[error("{url} answers with what is no WebAssembly module")]
+    NoModule {
+        /// The URL, as far as it may be shown.
+        url: String,
+    },
+    /// The bytes are not those that were asked for.
+    #[error("sha256 is {actual}, expected {expected}")]
+    Digest {
+        /// What was asked for.
+        expected: String,
+        /// What came.
+        actual: Digest,
     },
     /// The registry's answer makes no sense.
     #[error("the artifact cannot be read: {reason}")]

@@ -8,17 +8,19 @@ use std::{
 };
 
 use bytes::Bytes;
+use nantian_wasm::Digest;
 use rustls::ClientConfig as TlsConfig;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
     time::{sleep, timeout},
 };
 
-use super::{FetchError, SourceNetworks, client::Client, oci};
+use super::{FetchError, SourceNetworks, WASM, client::Client, oci};
 use crate::{
     ir::{Secret, public},
     respond::Chain,
+    runtime::blocking,
     tenancy::Tenancy,
 };
 
@@ -28,6 +30,9 @@ const ATTEMPT: Duration = Duration::from_secs(30);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// Longest wait between attempts.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Modules that are on their way at a time, from the first byte that is fetched until nobody has their bytes any more. More
+/// of them wait: whoever may write plugins must not decide how much memory that takes.
+const ON_THE_WAY: usize = 8;
 
 /// How modules are fetched.
 #[derive(Debug, Clone)]
@@ -40,7 +45,8 @@ pub struct FetchConfig {
     pub tls: Arc<TlsConfig>,
 }
 
-/// Modules by their URL and the credentials that they are asked for with. A cheap handle; what it fetches ends when nobody asks for it any more.
+/// Modules on their way to those who asked for them. A cheap handle; what it fetches ends when nobody
+/// [asks](Self::retain) for it any more.
 #[derive(Debug, Clone)]
 pub struct Modules {
     inner: Arc<Inner>,
@@ -49,6 +55,7 @@ pub struct Modules {
 struct Inner {
     client: Client,
     entries: Mutex<BTreeMap<ModuleKey, Entry>>,
+    room: Arc<Semaphore>,
     arrived: Notify,
 }
 
@@ -60,11 +67,19 @@ pub struct ModuleKey {
     pub url: String,
     /// What a registry is told, as `user:password`.
     pub credentials: Option<Secret>,
+    /// The digest of its bytes in hexadecimal digits; any module will do without.
+    pub sha256: Option<String>,
 }
 
 struct Entry {
     state: Fetched,
     task: JoinHandle<()>,
+}
+
+/// Bytes that have their place among those on their way.
+struct Placed {
+    bytes: Bytes,
+    _place: OwnedSemaphorePermit,
 }
 
 /// What is known of a module.
@@ -85,7 +100,8 @@ impl Modules {
     /// Fetches nothing yet.
     pub fn new(config: FetchConfig) -> Self {
         let client = Client { networks: config.networks, tenancy: config.tenancy, tls: config.tls };
-        let inner = Inner { client, entries: Mutex::default(), arrived: Notify::new() };
+        let room = Arc::new(Semaphore::new(ON_THE_WAY));
+        let inner = Inner { client, entries: Mutex::default(), room, arrived: Notify::new() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -102,7 +118,7 @@ impl Modules {
         Fetched::Pending
     }
 
-    /// Forgets all but these modules.
+    /// Forgets all but these modules: their bytes too, and whoever asks for one again has it fetched anew.
     pub fn retain(&self, modules: &[ModuleKey]) {
         let mut entries = self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|module, entry| {
@@ -125,8 +141,12 @@ impl Modules {
 
 impl fmt::Debug for ModuleKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url, credentials } = self;
-        f.debug_struct("ModuleKey").field("url", &public(url)).field("credentials", credentials).finish()
+        let Self { url, credentials, sha256 } = self;
+        f.debug_struct("ModuleKey")
+            .field("url", &public(url))
+            .field("credentials", credentials)
+            .field("sha256", sha256)
+            .finish()
     }
 }
 
@@ -143,8 +163,7 @@ impl fmt::Debug for Inner {
 async fn fetch(modules: Arc<Inner>, module: ModuleKey) {
     let mut wait = FIRST_WAIT;
     loop {
-        let attempt = timeout(ATTEMPT, get(&modules.client, &module)).await;
-        let state = match attempt.unwrap_or(Err(FetchError::Timeout { limit: ATTEMPT })) {
+        let state = match attempt(&modules, &module).await {
             Ok(bytes) => Fetched::Ready(bytes),
             Err(error) => Fetched::Failed(Chain(&error).to_string()),
         };
@@ -161,10 +180,40 @@ async fn fetch(modules: Arc<Inner>, module: ModuleKey) {
     }
 }
 
+/// Fetches a module once there is room for it, which its bytes have until they are dropped.
+async fn attempt(modules: &Inner, module: &ModuleKey) -> Result<Bytes, FetchError> {
+    let limit = ATTEMPT;
+    let place = Arc::clone(&modules.room).acquire_owned().await;
+    let place = place.map_err(|_| FetchError::Timeout { limit })?;
+    let bytes = timeout(limit, get(&modules.client, module)).await;
+    let bytes = bytes.unwrap_or(Err(FetchError::Timeout { limit }))?;
+    Ok(Bytes::from_owner(Placed { bytes, _place: place }))
+}
+
 async fn get(client: &Client, module: &ModuleKey) -> Result<Bytes, FetchError> {
-    match module.url.strip_prefix("oci://") {
-        Some(reference) => oci::pull(client, reference, module.credentials.as_ref()).await,
-        None => client.bytes(&module.url).await,
+    let bytes = match module.url.strip_prefix("oci://") {
+        Some(reference) => oci::pull(client, reference, module.credentials.as_ref()).await?,
+        None => client.bytes(&module.url).await?,
+    };
+    if !bytes.starts_with(WASM) {
+        return Err(FetchError::NoModule { url: public(&module.url).to_owned() });
+    }
+    let Some(expected) = module.sha256.clone() else { return Ok(bytes) };
+    // What is wrong now may be right at the next attempt. Of many bytes a digest takes long.
+    let verified = blocking(move || {
+        let actual = Digest::of(&bytes);
+        if expected.parse::<Digest>() == Ok(actual) {
+            Ok(bytes)
+        } else {
+            Err(FetchError::Digest { expected, actual })
+        }
+    });
+    verified.await.unwrap_or_else(|error| Err(FetchError::Artifact { reason: error.to_string() }))
+}
+
+impl AsRef<[u8]> for Placed {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -202,7 +251,7 @@ mod tests {
     async fn first_attempt(answer: Vec<u8>) -> Fetched {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", server.local_addr().unwrap());
-        let (modules, key) = (modules(), ModuleKey { url, credentials: None });
+        let (modules, key) = (modules(), ModuleKey { url, credentials: None, sha256: None });
         assert_eq!(modules.get(&key), Fetched::Pending);
         let serving = async {
             let (mut stream, _) = server.accept().await.unwrap();
@@ -230,5 +279,41 @@ mod tests {
         let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n".to_vec();
         let fetched = first_attempt([head, vec![0; crate::fetch::MAX_BYTES + 1]].concat()).await;
         assert_eq!(fetched, Fetched::Failed("more than 33554432 bytes".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_module_is_asked_for_again() {
+        let error_page = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>".to_vec();
+        let Fetched::Failed(why) = first_attempt(error_page).await else { panic!("it is kept") };
+        assert!(why.ends_with("no WebAssembly module"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn bytes_on_their_way_are_bounded_until_nobody_has_them() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = server.local_addr().unwrap();
+        crate::runtime::spawn(async move {
+            while let Ok((mut stream, _)) = server.accept().await {
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n\0asm").await;
+            }
+        });
+        let modules = modules();
+        let keys: Vec<_> = (0..=ON_THE_WAY)
+            .map(|n| ModuleKey { url: format!("http://{origin}/{n}"), credentials: None, sha256: None })
+            .collect();
+        let ready = || keys.iter().filter(|key| matches!(modules.get(key), Fetched::Ready(_))).count();
+        while ready() < ON_THE_WAY {
+            modules.changed().await;
+        }
+        let held = keys.iter().map(|key| modules.get(key)).collect::<Vec<_>>();
+        let last = keys.iter().position(|key| modules.get(key) == Fetched::Pending).unwrap();
+        modules.retain(&keys[last..=last]);
+        assert_eq!(modules.get(&keys[last]), Fetched::Pending, "the bytes are still somebody's");
+        drop(held);
+        while modules.get(&keys[last]) == Fetched::Pending {
+            modules.changed().await;
+        }
+        assert!(matches!(modules.get(&keys[last]), Fetched::Ready(_)));
     }
 }

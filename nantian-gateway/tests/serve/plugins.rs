@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     io::ErrorKind,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -74,6 +74,52 @@ async fn module_is_fetched_once_and_tried_again_until_it_is_there() {
 }
 
 #[tokio::test]
+async fn module_is_fetched_anew_for_another_digest_and_when_what_came_was_none() {
+    let answers: Arc<Mutex<Vec<u8>>> = Arc::new(Mutex::new(b"<html>not yet</html>".to_vec()));
+    let origin = Backend::answering({
+        let answers = Arc::clone(&answers);
+        move |_| ok(&answers.lock().unwrap())
+    })
+    .await;
+    let backend = Backend::echo("a").await;
+    let at = |more: &str| plugin("r", &format!("url: \"http://{}/plugin.wasm\"{more}", origin.address));
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("plugin", &at(""))
+        .start()
+        .await;
+    eventually("an error page is no module", async || {
+        gateway.condition("WasmPlugin demo/r", "Programmed").await["reason"] == "FetchFailed"
+    })
+    .await;
+    // A part of one: it ends where its connection broke off.
+    *answers.lock().unwrap() = add_header()[..20].to_vec();
+    eventually("nor is half a module", async || {
+        gateway.condition("WasmPlugin demo/r", "Programmed").await["reason"] == "ModuleInvalid"
+    })
+    .await;
+    *answers.lock().unwrap() = add_header();
+    eventually("the module is served", async || gateway.get("/").await.status() == 200).await;
+    assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/r"));
+
+    let next =
+        wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1")))"#)
+            .unwrap();
+    gateway.edit("plugin", &at(&format!(", sha256: {}", Digest::of(&next)))).await;
+    eventually("the old bytes are not those", async || {
+        gateway.condition("WasmPlugin demo/r", "Programmed").await["reason"] == "FetchFailed"
+    })
+    .await;
+    assert_eq!(gateway.get("/").await.status(), 200, "the last good one serves on");
+    *answers.lock().unwrap() = next;
+    eventually("the new module is served", async || {
+        gateway.get("/").await.status() == 200 && backend.last().header("x-wasm-plugin").is_none()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn module_of_another_digest_or_from_a_private_place_is_not_served() {
     let origin = Backend::answering(|_| ok(&add_header())).await;
     let backend = Backend::echo("a").await;
@@ -87,7 +133,7 @@ async fn module_of_another_digest_or_from_a_private_place_is_not_served() {
         .start()
         .await;
     for (path, object, reason, words) in [
-        ("/digest", "WasmPlugin demo/digest", "ModuleInvalid", "sha256 is"),
+        ("/digest", "WasmPlugin demo/digest", "FetchFailed", "sha256 is"),
         ("/metadata", "WasmPlugin demo/metadata", "FetchFailed", "never asked"),
     ] {
         eventually(path, async || gateway.condition(object, "Programmed").await["reason"] == reason).await;

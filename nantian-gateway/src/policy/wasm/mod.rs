@@ -128,9 +128,6 @@ impl WasmPlugins {
         upstream: impl Fn(&BackendId) -> Option<Balancer<Destination>>,
     ) -> Vec<(PolicyId, NotRunning)> {
         self.running.retain(|id, _| plugins.contains_key(id));
-        if let Some(Outside { modules, .. }) = &self.outside {
-            modules.retain(&plugins.values().filter_map(module_key).collect::<Vec<_>>());
-        }
         for (id, config) in plugins {
             let mut known = self.running.remove(id);
             // That of the last good one too: what an edit forbids is forbidden whether it starts or not.
@@ -154,6 +151,11 @@ impl WasmPlugins {
                 self.start(&mut running);
             }
             self.running.insert(id.clone(), running);
+        }
+        if let Some(Outside { modules, .. }) = &self.outside {
+            // Who has its module needs the bytes no more.
+            let waiting = self.running.values().filter(|running| matches!(running.state, State::Waits(_)));
+            modules.retain(&waiting.filter_map(|running| module_key(&running.config)).collect::<Vec<_>>());
         }
         self.starter.news().remind_at(self.running.values().filter_map(Running::due).min());
         // Why a module is missing has been said already.
@@ -198,12 +200,21 @@ impl WasmPlugins {
 
     /// Lets a plugin be started, if its module is there.
     fn start(&mut self, running: &mut Running) {
-        let started = self.fetched(&running.config).and_then(|fetched| {
+        // One that is tried again fails as before until it is known to do better.
+        let told = running.retry.and_then(|_| running.fault());
+        let known = running.module.clone();
+        let key = module_key(&running.config);
+        let is_known =
+            known.as_ref().is_some_and(|known| key.is_some() && known.key == key && known.result.is_ok());
+        let fetched = if is_known { Ok(None) } else { self.fetched(&running.config, key.as_ref()) };
+        let started = fetched.and_then(|fetched| {
             let engine = self.engine.clone();
             let wanted = Wanted {
                 engine: engine.ok_or_else(|| invalid("this machine cannot run WebAssembly"))?,
                 config: running.config.clone(),
                 fetched,
+                known,
+                key,
                 last_good: running.plugin.clone(),
                 host: running.reachable(),
                 instances: self.workers,
@@ -214,7 +225,8 @@ impl WasmPlugins {
             })
         });
         running.state = match started {
-            Ok(start) => State::Starts(start),
+            Ok(start) => State::Starts(start, told.unwrap_or_else(running::starting)),
+            Err(why) if why.reason == Reason::Pending => State::Waits(told.unwrap_or(why)),
             Err(why) => State::Waits(why),
         };
     }
@@ -225,15 +237,15 @@ impl WasmPlugins {
     }
 
     /// What was fetched for a plugin; nothing for one that brings its module.
-    fn fetched(&self, config: &ir::Plugin) -> Result<Option<Bytes>, NotRunning> {
+    fn fetched(&self, config: &ir::Plugin, key: Option<&ModuleKey>) -> Result<Option<Bytes>, NotRunning> {
         match &config.source {
             PluginSource::Bytes(_) => return Ok(None),
             PluginSource::Missing(reason) => return Err(invalid(reason.clone())),
             PluginSource::Url(_) => {}
         }
-        let outside = self.outside.as_ref().zip(module_key(config));
+        let outside = self.outside.as_ref().zip(key);
         let (outside, key) = outside.ok_or_else(|| invalid("spec.wasm.url: nothing is fetched here"))?;
-        match outside.modules.get(&key) {
+        match outside.modules.get(key) {
             Fetched::Ready(bytes) => Ok(Some(bytes)),
             Fetched::Pending => Err(NotRunning {
                 reason: Reason::Pending,
@@ -271,7 +283,7 @@ impl WasmPlugins {
 /// What is to be fetched for a plugin, if anything is.
 fn module_key(config: &ir::Plugin) -> Option<ModuleKey> {
     let url = config.source.url()?.to_owned();
-    Some(ModuleKey { url, credentials: config.credentials.clone() })
+    Some(ModuleKey { url, credentials: config.credentials.clone(), sha256: config.sha256.clone() })
 }
 
 fn invalid(message: impl Into<String>) -> NotRunning {

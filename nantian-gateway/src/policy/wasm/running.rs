@@ -31,8 +31,8 @@ pub(super) struct Running {
 pub(super) enum State {
     /// Its module is not there.
     Waits(NotRunning),
-    /// It is being compiled and started.
-    Starts(Start),
+    /// It is being compiled and started; meanwhile this is told.
+    Starts(Start, NotRunning),
     Runs,
     Fails(NotRunning),
 }
@@ -55,7 +55,7 @@ impl Running {
 
     /// Takes in what has become of its being started.
     pub(super) fn look(&mut self) {
-        let State::Starts(start) = &self.state else { return };
+        let State::Starts(start, _) = &self.state else { return };
         let Some(Outcome { module, result }) = start.take() else { return };
         self.module = module;
         self.state = match result {
@@ -74,7 +74,7 @@ impl Running {
         match self.state {
             State::Waits(_) => true,
             State::Fails(_) => self.due().is_some_and(|due| due <= Instant::now()),
-            State::Starts(_) | State::Runs => false,
+            State::Starts(..) | State::Runs => false,
         }
     }
 
@@ -86,8 +86,7 @@ impl Running {
     /// Why the present configuration is not the one that runs.
     pub(super) fn fault(&self) -> Option<NotRunning> {
         match &self.state {
-            State::Waits(why) | State::Fails(why) => Some(why.clone()),
-            State::Starts(_) => Some(starting()),
+            State::Waits(why) | State::Starts(_, why) | State::Fails(why) => Some(why.clone()),
             State::Runs => None,
         }
     }
@@ -96,7 +95,7 @@ impl Running {
     pub(super) fn is_to_come(&self) -> bool {
         let is_on_its_way = match &self.state {
             State::Waits(why) => why.reason == Reason::Pending,
-            State::Starts(_) => true,
+            State::Starts(..) => true,
             State::Runs | State::Fails(_) => false,
         };
         self.plugin.is_none() && self.retry.is_none() && is_on_its_way
@@ -104,13 +103,13 @@ impl Running {
 
     /// Until when a reload waits for it: not at all for one that is tried again.
     pub(super) fn awaited(&self, patience: Duration) -> Option<Instant> {
-        let State::Starts(start) = &self.state else { return None };
+        let State::Starts(start, _) = &self.state else { return None };
         let until = start.begun + patience;
         (self.retry.is_none() && !start.is_over() && Instant::now() < until).then_some(until)
     }
 }
 
-fn starting() -> NotRunning {
+pub(super) fn starting() -> NotRunning {
     NotRunning {
         reason: Reason::Pending,
         message: "spec.wasm: the module is being compiled and started".to_owned(),

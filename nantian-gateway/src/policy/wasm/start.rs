@@ -1,7 +1,6 @@
 //! Plugins are compiled and started apart from reloads, one after the other.
 
 use std::{
-    collections::HashMap,
     io,
     num::NonZeroUsize,
     str::FromStr,
@@ -17,22 +16,27 @@ use tokio::{
 };
 
 use super::{NotRunning, config, host::PluginHost, invalid};
-use crate::{ir, respond::Chain, runtime::Background, translate::conditions::Reason};
+use crate::{fetch::ModuleKey, ir, respond::Chain, runtime::Background, translate::conditions::Reason};
 
 /// The first wait until a plugin that did not start is tried again.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest one.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// What a module was compiled to, or why it cannot be: remembered by the digest of its bytes while a plugin is made of them.
-pub(super) type Compiled = Result<Module, ModuleError>;
+/// What a plugin's module was compiled to.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    /// What was fetched, if it was.
+    pub(super) key: Option<ModuleKey>,
+    /// The module, or why the bytes of this digest are none.
+    pub(super) result: Result<Module, (Digest, ModuleError)>,
+}
 
 /// Starts plugins.
 #[derive(Debug, Default)]
 pub(super) struct Starter {
     /// Started with the first plugin.
     thread: Option<Background>,
-    compiled: Arc<Mutex<HashMap<Digest, Weak<Compiled>>>>,
     news: PluginNews,
 }
 
@@ -60,8 +64,12 @@ pub(super) struct Start {
 pub(super) struct Wanted {
     pub(super) engine: Engine,
     pub(super) config: ir::Plugin,
-    /// The bytes that were fetched; none if the configuration has them.
+    /// The bytes that were fetched; none if the configuration has them, or the module is known.
     pub(super) fetched: Option<Bytes>,
+    /// The plugin's module as far as it is known.
+    pub(super) known: Option<Arc<Compiled>>,
+    /// What was to be fetched, if anything.
+    pub(super) key: Option<ModuleKey>,
     pub(super) last_good: Option<Plugin>,
     pub(super) host: Option<Arc<PluginHost>>,
     /// How many instances it has; one for each core if nothing is said.
@@ -107,11 +115,10 @@ impl Starter {
             none => none.insert(Background::start("wasm-start")?),
         };
         let outcome = Arc::default();
-        let (told, compiled, news) =
-            (Arc::downgrade(&outcome), Arc::clone(&self.compiled), self.news.clone());
+        let (told, news) = (Arc::downgrade(&outcome), self.news.clone());
         thread.run(move || {
             if let Some(told) = Weak::<Mutex<Option<Outcome>>>::upgrade(&told) {
-                let outcome = wanted.start(&compiled);
+                let outcome = wanted.start();
                 *locked(&told) = Some(outcome);
                 news.inner.arrived.notify_one();
             }
@@ -165,47 +172,38 @@ impl Start {
 // === impl Wanted ===
 
 impl Wanted {
-    fn start(self, compiled: &Mutex<HashMap<Digest, Weak<Compiled>>>) -> Outcome {
-        let bytes: &[u8] = match (&self.fetched, &self.config.source) {
-            (Some(bytes), _) => &bytes[..],
-            (None, ir::PluginSource::Bytes(bytes)) => bytes,
-            (None, _) => &[],
+    fn start(self) -> Outcome {
+        let compiled = match (&self.fetched, &self.config.source, &self.known) {
+            (Some(bytes), ..) => self.compile(bytes),
+            (None, ir::PluginSource::Bytes(bytes), _) => self.compile(bytes),
+            (None, _, Some(known)) => Ok(Arc::clone(known)),
+            (None, _, None) => self.compile(&[]),
         };
-        let module = match self.compile(bytes, compiled) {
+        let module = match compiled {
             Ok(module) => module,
             Err(why) => return Outcome { module: None, result: Err(Failed { why, may_pass: false }) },
         };
-        let result = match &*module {
+        let result = match &module.result {
             Ok(module) => self.run(module),
-            Err(error) => {
-                let why = invalid(format!("spec.wasm: {}", Chain(error)));
-                Err(Failed { why, may_pass: false })
-            }
+            // What is somewhere else may be a module the next time.
+            Err((_, error)) => Err(Failed {
+                why: invalid(format!("spec.wasm: {}", Chain(error))),
+                may_pass: self.key.is_some(),
+            }),
         };
         Outcome { module: Some(module), result }
     }
 
-    /// The module of these bytes, or why there is none, compiled once for as long as a plugin is made of them.
-    fn compile(
-        &self,
-        bytes: &[u8],
-        compiled: &Mutex<HashMap<Digest, Weak<Compiled>>>,
-    ) -> Result<Arc<Compiled>, NotRunning> {
+    /// The module of these bytes, or why there is none. The engine knows those that are in use by their digest.
+    fn compile(&self, bytes: &[u8]) -> Result<Arc<Compiled>, NotRunning> {
         let expected = self.config.sha256.as_deref().map(Digest::from_str).transpose();
         let expected = expected.map_err(|error| invalid(format!("spec.wasm.sha256: {error}")))?;
-        let actual = Digest::of(bytes);
-        if let Some(expected) = expected.filter(|expected| *expected != actual) {
-            let error = ModuleError::Digest { expected, actual };
-            return Err(invalid(format!("spec.wasm: {error}")));
+        if let Some(known) = self.known.as_ref().filter(|known| known.cannot_be(bytes)) {
+            return Ok(Arc::clone(known));
         }
-        if let Some(known) = locked(compiled).get(&actual).and_then(Weak::upgrade) {
-            return Ok(known);
-        }
-        let module = Arc::new(Module::compile(&self.engine, bytes, None));
-        let mut compiled = locked(compiled);
-        compiled.retain(|_, module| module.strong_count() > 0);
-        compiled.insert(actual, Arc::downgrade(&module));
-        Ok(module)
+        let module = Module::compile(&self.engine, bytes, expected);
+        let result = module.map_err(|error| (Digest::of(bytes), error));
+        Ok(Arc::new(Compiled { key: self.key.clone(), result }))
     }
 
     fn run(&self, module: &Module) -> Result<Plugin, Failed> {
@@ -231,6 +229,16 @@ impl Wanted {
                 why: invalid(format!("spec: {}", Chain(&error))),
             },
         })
+    }
+}
+
+// === impl Compiled ===
+
+impl Compiled {
+    /// Whether these are the bytes that have turned out to be no module.
+    fn cannot_be(&self, bytes: &[u8]) -> bool {
+        let Err((digest, error)) = &self.result else { return false };
+        !matches!(error, ModuleError::Digest { .. }) && *digest == Digest::of(bytes)
     }
 }
 
