@@ -151,14 +151,11 @@ impl Calls {
             .map(|ended| ended.call)
     }
 
-    /// How a call ended the message while its step was waiting; forgets one that a plugin which fails open has failed.
-    fn take_end(&mut self, direction: Direction) -> Option<Action> {
+    /// A call that has ended without a verdict while its step was waiting.
+    fn take_end(&mut self, direction: Direction) -> Option<Box<Concluded>> {
         let is_end =
             |concluded: &mut Box<Concluded>| matches!(concluded.visit, Visit::Over(_) | Visit::Skipped);
-        match self.concluded(direction).take_if(is_end)?.visit {
-            Visit::Over(action) => Some(action),
-            _ => None,
-        }
+        self.concluded(direction).take_if(is_end)
     }
 
     /// What a request's plugin did that its own step did not come back for.
@@ -252,9 +249,16 @@ impl StreamContext {
 
     /// How the message of a direction has ended, if it has: told by whatever ended it, and from then on as an end.
     pub(super) fn ended(&mut self, direction: Direction) -> Option<Action> {
-        if let Some(action) = self.calls.take_end(direction) {
-            self.end_by(direction, &action);
-            return Some(action);
+        if let Some(ended) = self.calls.take_end(direction) {
+            let front = std::mem::take(self.calls.front(direction));
+            if let Visit::Over(action) = ended.visit {
+                self.end_by(direction, &action);
+                return Some(action);
+            }
+            // What a plugin had let go before it failed open goes on with what it held.
+            if let Some(side) = self.side(ended.index, direction) {
+                side.kept = front.followed_by(std::mem::take(&mut side.kept).into_bytes());
+            }
         }
         self.course_ref(direction).over.clone().map(Action::BreakOff)
     }

@@ -326,6 +326,24 @@ fn scripted(script: &[u8], fails_open: bool) -> Plugin {
     Plugin::new(&MODULE, config).unwrap()
 }
 
+#[test]
+fn bytes_that_a_plugin_has_let_go_pass_though_it_fails_open_with_the_next_part() {
+    // It runs for two slices with each part, and traps with the second one of the body.
+    let _clock = tracing::subscriber::set_default(TicksWithLogs(Engine::clone(&ENGINE), 2));
+    let plugin = scripted(&[0, 2, CONTINUES[REQUEST], TRAPS], true);
+    let mut machine = Machine::new(&plugin, false);
+    let headers = Part::Headers { end: false };
+    let body = |bytes: &[u8]| Part::Body { bytes: bytes.to_vec(), end: false };
+    for (direction, part, passed) in [
+        (REQUEST, headers.clone(), &b""[..]),
+        (REQUEST, body(b"one"), b""),
+        (RESPONSE, headers, b""),
+        (REQUEST, body(b"two"), b"onetwo"),
+    ] {
+        assert_eq!(machine.step(direction, &part), Outcome::Passed(passed.to_vec()), "{part:?}");
+    }
+}
+
 /// A message: headers, pieces of a body, and perhaps trailers.
 fn message() -> impl Strategy<Value = Vec<Part>> {
     let pieces = prop::collection::vec(prop::collection::vec(any::<u8>(), 1..4), 0..4);
