@@ -209,6 +209,9 @@ impl Instance {
                 (Phase::QueueReady, result)
             }
         };
+        if result.is_err() {
+            self.entry.store.data_mut().undo_reply();
+        }
         drop(self.give_back());
         result.map_err(|cause| (phase, cause))
     }

@@ -106,6 +106,7 @@ impl Plugin {
             capabilities: config.capabilities,
             hooks: config.hooks,
             allow_network: config.sandbox.allow_network,
+            fails_open: config.failure_policy == FailurePolicy::FailOpen,
             budgets: Budgets::of(&config.sandbox),
             host: host.unwrap_or_else(|| Arc::new(NoHost)),
             clock: module.engine().clock().clone(),

@@ -1,13 +1,15 @@
 //! The stream contexts of an instance.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use futures_util::lock::OwnedMutexGuard;
 
+use super::state::Facts;
 use crate::stream::{Exchange, SharedExchange};
 
-/// How often an exchange is asked for that another thread has: some milliseconds' worth.
-const ATTEMPTS: usize = 10_000;
+/// How long an exchange is waited for that another thread has.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Stream contexts by their ids. Ids are given in ascending order, so a new one comes last; short streams leave from there, and
 /// long ones often from the front: a map costs each of them several times as much.
@@ -61,16 +63,21 @@ impl Registered {
     /// The exchange, unless another thread works on it for long.
     ///
     /// A thread that only looks whether it can go on has it for a moment, in which what the guest wants must not get lost.
-    /// Nobody waits for ever: two threads may want each other's.
-    pub(super) fn borrow(&self) -> Option<OwnedMutexGuard<Exchange>> {
-        let mut exchange = (0..ATTEMPTS).find_map(|_| {
-            let exchange = self.exchange.try_lock_owned();
-            if exchange.is_none() {
-                std::thread::yield_now();
-            }
-            exchange
-        })?;
-        exchange.begin(self.seat, false);
+    /// Nobody waits for long: two threads may want each other's, and whoever waits here holds up all that its thread does.
+    pub(super) fn borrow(&self, facts: &Facts) -> Option<OwnedMutexGuard<Exchange>> {
+        let mut exchange = self.exchange.try_lock_owned().or_else(|| self.wait(facts))?;
+        exchange.begin(self.seat, facts.fails_open);
         Some(exchange)
+    }
+
+    fn wait(&self, facts: &Facts) -> Option<OwnedMutexGuard<Exchange>> {
+        let until = facts.clock.monotonic() + PATIENCE;
+        while facts.clock.monotonic() < until {
+            std::thread::yield_now();
+            if let Some(exchange) = self.exchange.try_lock_owned() {
+                return Some(exchange);
+            }
+        }
+        None
     }
 }

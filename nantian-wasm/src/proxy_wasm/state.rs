@@ -8,7 +8,7 @@ use wasmtime::{Memory, StoreLimits};
 
 use super::abi::{Abi, Status};
 use super::calls::{Calls, Received};
-use super::contexts::{Contexts, Registered};
+use super::contexts::Contexts;
 use super::memory::Offer;
 use super::scribe::Scribe;
 use super::shared::Shared;
@@ -36,6 +36,7 @@ pub(crate) struct Facts {
     pub(crate) capabilities: Capabilities,
     pub(crate) hooks: Hooks,
     pub(crate) allow_network: bool,
+    pub(crate) fails_open: bool,
     pub(crate) budgets: Budgets,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) clock: Clock,
@@ -260,9 +261,18 @@ impl State {
     pub(crate) fn reserve(&mut self, context: u32) -> bool {
         let Some(registered) = self.contexts.get(context) else { return true };
         let Some(mut exchange) = registered.exchange.try_lock_owned() else { return false };
-        exchange.begin(registered.seat, false);
+        exchange.begin(registered.seat, self.facts.fails_open);
         (self.asker, self.reserved) = (Some(context), Some(exchange));
         true
+    }
+
+    /// Takes back what the callback of a reply has changed of the stream that the reply is for.
+    pub(crate) fn undo_reply(&mut self) {
+        self.choose_active();
+        if let Some(exchange) = self.reserved.as_mut() {
+            let seat = exchange.seat;
+            exchange.roll_back(seat);
+        }
     }
 
     /// Gives up every exchange, with what its stream has cost; the active context's comes back.
@@ -311,7 +321,7 @@ impl State {
         } else if self.asker == Some(context) {
             self.reserved.take()
         } else {
-            self.contexts.get(context).and_then(Registered::borrow)
+            self.contexts.get(context).and_then(|registered| registered.borrow(&self.facts))
         };
         self.effective = context;
         Ok(())
