@@ -123,7 +123,7 @@ pub struct Sandbox {
     /// Unit: bytes. Range: 0..=1 GiB. Default: 1 MiB.
     pub max_buffered_body: usize,
     /// Time a guest may hold a message of a stream before it must continue it; a call-out made for the stream extends it to
-    /// the call-out's own time limit.
+    /// the call-out's own time limit, and a second more in which the guest hears that it was reached.
     ///
     /// Range: 1 ms..=10 min. Default: 15 s.
     pub max_pause: Duration,

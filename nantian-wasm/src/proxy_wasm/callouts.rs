@@ -23,6 +23,9 @@ use crate::observe;
 
 /// Longest time of a call-out; also that of one without a time limit of its own.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long after the end of its time a call-out may still be waited for: the guest is to hear of that end, and its host may
+/// have begun later than the guest's callback and be late to tell.
+const GRACE: Duration = Duration::from_secs(1);
 /// Most call-outs of one stream at a time.
 const MAX_CONCURRENT: usize = 16;
 /// Longest names of upstreams, services, methods and functions, in bytes.
@@ -251,7 +254,7 @@ fn begin(
         return Err(Status::InternalFailure.into());
     }
     let place = state.facts.shared.under_way.begin(head).ok_or(Status::InternalFailure)?;
-    let until = state.now.saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+    let until = state.now.saturating_add(u64::try_from((timeout + GRACE).as_millis()).unwrap_or(u64::MAX));
     if let Some(seat) = state.exchange_mut().and_then(|exchange| exchange.own()) {
         seat.calls_until = seat.calls_until.max(until);
     }

@@ -13,8 +13,8 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
-    Action, CallError, Engine, FailurePolicy, Host, HttpCall, HttpCallResponse, HttpReply, Module, Plugin,
-    PluginConfig, RequestBody, StreamContext, StreamFraming, StreamInfo, WasmLayer,
+    Action, CallError, CallFailure, Engine, FailurePolicy, Host, HttpCall, HttpCallResponse, HttpReply,
+    Module, Plugin, PluginConfig, RequestBody, StreamContext, StreamFraming, StreamInfo, WasmLayer,
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -119,6 +119,7 @@ fn text(parts: &str) -> Vec<u8> {
           (import "env" "proxy_enqueue_shared_queue" (func $enqueue (param i32 i32 i32) (result i32)))
           (import "env" "proxy_dequeue_shared_queue" (func $dequeue (param i32 i32 i32) (result i32)))
           (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
+          (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
           (memory (export "memory") 2)
           (global $calls (mut i32) (i32.const 0))
           (data (i32.const 100) "x-a")
@@ -251,11 +252,16 @@ impl Host for Later {
 }
 
 fn calling(engine: &Engine, host: &Arc<Later>, parts: &str) -> Plugin {
+    calling_under(FailurePolicy::FailClosed, engine, host, parts)
+}
+
+fn calling_under(policy: FailurePolicy, engine: &Engine, host: &Arc<Later>, parts: &str) -> Plugin {
     let module = Module::compile(engine, &text(parts), None).unwrap();
     let mut config = PluginConfig::new("probe");
     config.instances = NonZeroUsize::new(1);
     config.sandbox.allow_network = true;
     config.sandbox.max_pause = Duration::from_millis(50);
+    config.failure_policy = policy;
     Plugin::with_host(&module, config, Arc::<Later>::clone(host)).unwrap()
 }
 
@@ -306,10 +312,59 @@ fn pause_that_a_second_call_prolongs_ends_with_that_call() {
     assert!(stream.poll_request(&mut cx).is_pending());
     run(600);
     assert!(stream.poll_request(&mut cx).is_pending(), "the second call has 400 ms left");
+    run(1_000);
+    assert!(stream.poll_request(&mut cx).is_pending(), "and a second to tell");
     woken.0.store(false, std::sync::atomic::Ordering::Relaxed);
     run(600);
     assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed), "its time is over");
     assert!(stream.poll_request(&mut cx).is_ready());
+}
+
+/// Holds a request until its call-out returns, of which it makes `REPLY`.
+fn asking(reply: &str) -> String {
+    format!(
+        r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (call $call_later) (i32.const 1))
+        (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+          (drop (call $become (i32.const 2))) {reply})"#
+    )
+}
+
+#[test]
+fn guest_hears_that_its_call_has_taken_too_long_before_its_pause_is_over() {
+    let (engine, host) = (Engine::new().unwrap(), Arc::<Later>::default());
+    let plugin = calling(&engine, &host, &asking("(drop (call $continue (i32.const 0)))"));
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
+    assert!(!passes(&mut stream));
+    // The call's time is a second, and its host is a little late.
+    (0..1_010).for_each(|_| engine.tick());
+    engine.maintain();
+    assert!(stream.poll_request(&mut cx).is_pending(), "the guest is to decide");
+    host.0.lock().unwrap().remove(0).send(Err(CallFailure::Timeout));
+    assert!(stream.poll_request(&mut cx).is_ready());
+    assert!(passes(&mut stream));
+}
+
+#[test]
+fn what_a_plugin_that_fails_open_has_changed_in_a_reply_that_fails_is_taken_back() {
+    // Whether it lets the request go before it traps or not.
+    for goes_on in ["", "(drop (call $continue (i32.const 0)))"] {
+        let (engine, host) = (Engine::new().unwrap(), Arc::<Later>::default());
+        let add =
+            "(drop (call $add (i32.const 0) (i32.const 100) (i32.const 3) (i32.const 100) (i32.const 3)))";
+        let reply = asking(&format!("{add} {goes_on} (unreachable)"));
+        let plugin = calling_under(FailurePolicy::FailOpen, &engine, &host, &reply);
+        let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+        let (mut parts, ()) = Request::new(()).into_parts();
+        assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));
+        let reply = host.0.lock().unwrap().remove(0);
+        reply.send(Ok(HttpCallResponse::new(Response::new(Bytes::new()), HeaderMap::new())));
+        assert_eq!(plugin.status().traps.total(), 1);
+        assert!(stream.poll_request(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
+        assert!(parts.headers.is_empty(), "{:?}", parts.headers);
+    }
 }
 
 /// Whether a task was woken.
