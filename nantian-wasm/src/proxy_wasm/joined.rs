@@ -1,7 +1,7 @@
 //! Headers of which a guest sees one, whatever number of them there is: their values stand behind one another, with commas
 //! between them. They are those of Envoy, whose guests look at the first value of a name and at no other.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE};
 
 use super::abi::MapKind;
 
@@ -91,6 +91,19 @@ pub(crate) fn join(map: &mut HeaderMap, kind: MapKind) {
         if let Some(joined) = values.try_fold(first, |joined, next| both(&joined, next)) {
             map.insert(name, joined);
         }
+    }
+}
+
+/// Joins the parts of a Cookie header, which clients of HTTP/2 may send one by one (RFC 9113, section 8.2.3).
+pub(crate) fn join_cookies(map: &mut HeaderMap) {
+    if map.len() == map.keys_len() {
+        return;
+    }
+    let parts: Vec<_> = map.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if parts.len() > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&parts.join(&b"; "[..]))
+    {
+        map.insert(COOKIE, cookie);
     }
 }
 

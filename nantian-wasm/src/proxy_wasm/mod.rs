@@ -36,7 +36,7 @@ pub(crate) use self::calls::{CallKind, Received};
 pub(crate) use self::contexts::Registered;
 pub(crate) use self::guest::{GUEST_EXPORTS, Guest, Headers};
 pub(crate) use self::headers::of_exchange;
-pub(crate) use self::joined::join;
+pub(crate) use self::joined::{join, join_cookies};
 pub(crate) use self::pingora::{
     EXPORTS as PINGORA_EXPORTS, GET_BODY, MODULE as PINGORA, ON_REQUEST, ON_RESPONSE, ON_STREAM_CHUNK, Step,
     carry_out, set_kept,

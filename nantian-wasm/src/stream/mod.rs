@@ -24,7 +24,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::lock::{Mutex, OwnedMutexGuard};
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, request, response};
+use http::{HeaderMap, HeaderValue, Version, request, response};
 use smallvec::SmallVec;
 
 pub use self::answer::LocalResponse;
@@ -43,7 +43,7 @@ use self::wait::Waits;
 use crate::body::BodyError;
 use crate::error::Failure;
 use crate::plugin::Plugin;
-use crate::proxy_wasm::{MapKind, join};
+use crate::proxy_wasm::{MapKind, join, join_cookies};
 
 /// A stream on its way through a list of plugins: requests pass first to last, responses last to first.
 ///
@@ -152,6 +152,9 @@ impl StreamContext {
                     this.plugins().iter().any(Plugin::tells_streams_apart) && accepts_events(&parts.headers);
                 if let Some(exchange) = this.exchange.as_mut() {
                     join(&mut parts.headers, MapKind::RequestHeaders);
+                    if parts.version >= Version::HTTP_2 {
+                        join_cookies(&mut parts.headers);
+                    }
                     exchange.lend_request(parts);
                 }
             }

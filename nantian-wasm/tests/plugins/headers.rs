@@ -242,6 +242,20 @@ fn absolute_targets_keep_scheme_and_authority_together() {
 }
 
 #[test]
+fn cookies_that_http2_has_apart_are_one_header_for_guests_and_backends() {
+    for (version, expected) in
+        [(Version::HTTP_2, vec!["theme=dark; token=t"]), (Version::HTTP_11, vec!["theme=dark", "token=t"])]
+    {
+        let request = Request::get("/").version(version).header("host", "a.example");
+        let request =
+            request.header("cookie", "theme=dark").header("cookie", "token=t").body(frames([])).unwrap();
+        let seen = send([configured("write_header", &write('a', '0', b"x-seen", b"1"))], request);
+        let cookies = seen.request.as_ref().unwrap().headers.get_all("cookie").iter();
+        assert_eq!(cookies.map(|cookie| cookie.to_str().unwrap()).collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
 fn replacing_all_headers_keeps_the_message_whole() {
     let request = Request::post("/upload").header("host", "a.example").header("content-length", "2");
     let request =
