@@ -15,6 +15,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,10 @@ const SLICE: Duration = Duration::from_millis(4);
 fn main() -> ExitCode {
     let mut table = Table::from_args();
     let engine = Engine::new().unwrap();
-    tick(&engine);
+    for run in [Engine::run_clock, Engine::run_upkeep] {
+        let engine = engine.clone();
+        std::thread::spawn(move || run(&engine, &AtomicBool::new(false)));
+    }
     let headers = Module::compile(&engine, &wat::parse_str(HEADERS).unwrap(), None).unwrap();
     let body = Module::compile(&engine, &wat::parse_str(BODY).unwrap(), None).unwrap();
 
@@ -67,19 +71,6 @@ fn sdk_guest() -> Option<PathBuf> {
     build.arg(manifest).arg("--target-dir").arg(&target);
     let is_built = build.status().is_ok_and(|status| status.success());
     is_built.then(|| target.join("wasm32-wasip1/release/sdk_guest.wasm"))
-}
-
-/// Runs the engine's clock and upkeep for as long as the process lives.
-fn tick(engine: &Engine) {
-    for (period, turn) in [(1, Engine::tick as fn(&Engine)), (10, Engine::maintain)] {
-        let engine = engine.clone();
-        std::thread::spawn(move || {
-            loop {
-                std::thread::park_timeout(Duration::from_millis(period));
-                turn(&engine);
-            }
-        });
-    }
 }
 
 fn plugin(module: &Module, configuration: &[u8]) -> Plugin {

@@ -5,14 +5,18 @@
 //! else: no network, no files, no way to put bytes on the wire that are not HTTP.
 //!
 //! ```
+//! use std::sync::atomic::AtomicBool;
 //! use nantian_wasm::{Engine, Module, Plugin, PluginConfig, WasmLayer};
 //! use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 //!
 //! # let guest = wat::parse_str(include_str!("../tests/guests/add_header.wat")).unwrap();
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! let engine = Engine::new()?;
-//! // Guests give way and are stopped by `engine.tick()`: call it every millisecond, from a thread that runs none.
-//! // Instances that end are replaced by `engine.maintain()`: call it every ten milliseconds, from another thread.
+//! // Without its clock no time limit holds, and without upkeep an instance that traps is never replaced.
+//! for run in [Engine::run_clock, Engine::run_upkeep] {
+//!     let engine = engine.clone();
+//!     std::thread::spawn(move || run(&engine, &AtomicBool::new(false)));
+//! }
 //!
 //! let module = Module::compile(&engine, &guest, None)?;
 //! let plugin = Plugin::new(&module, PluginConfig::new("greeter"))?;

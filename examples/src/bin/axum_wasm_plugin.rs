@@ -1,6 +1,6 @@
 //! An axum application behind a Proxy-Wasm plugin, which adds a request header and answers one path by itself.
 
-use std::{thread, time::Duration};
+use std::{sync::atomic::AtomicBool, thread};
 
 use anyhow::ensure;
 use axum::{
@@ -19,7 +19,11 @@ const PLUGIN: &str = include_str!("../../../nantian-wasm/tests/guests/add_header
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let engine = Engine::new()?;
-    keep_time(engine.clone());
+    // Without its clock no time limit holds, and without upkeep an instance that traps is never replaced.
+    for run in [Engine::run_clock, Engine::run_upkeep] {
+        let engine = engine.clone();
+        thread::spawn(move || run(&engine, &AtomicBool::new(false)));
+    }
     let module = Module::compile(&engine, &wat::parse_str(PLUGIN)?, None)?;
     let plugin = Plugin::new(&module, PluginConfig::new("greeter"))?;
 
@@ -38,16 +42,6 @@ async fn main() -> anyhow::Result<()> {
 async fn greet(headers: HeaderMap) -> String {
     let plugin = headers.get("x-wasm-plugin").and_then(|name| name.to_str().ok());
     format!("hello from {}\n", plugin.unwrap_or("nobody"))
-}
-
-/// Gives the plugins' time limits their clock, from a thread that runs no plugin.
-fn keep_time(engine: Engine) {
-    thread::spawn(move || {
-        loop {
-            thread::park_timeout(Duration::from_millis(1));
-            engine.tick();
-        }
-    });
 }
 
 async fn ask(app: &Router, path: &str) -> anyhow::Result<(StatusCode, String)> {

@@ -1,6 +1,6 @@
 //! A reverse proxy of plain hyper that runs a Proxy-Wasm plugin on what it forwards.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::{net::SocketAddr, sync::atomic::AtomicBool, thread};
 
 use anyhow::ensure;
 use axum::{Router, http::HeaderMap, routing::get};
@@ -22,8 +22,11 @@ const PLUGIN: &str = include_str!("../../../nantian-wasm/tests/guests/add_header
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let engine = Engine::new()?;
-    every(Duration::from_millis(1), engine.clone(), Engine::tick);
-    every(Duration::from_millis(10), engine.clone(), Engine::maintain);
+    // Its time, and what it looks after, are kept by threads of their own.
+    for run in [Engine::run_clock, Engine::run_upkeep] {
+        let engine = engine.clone();
+        thread::spawn(move || run(&engine, &AtomicBool::new(false)));
+    }
     let module = Module::compile(&engine, &wat::parse_str(PLUGIN)?, None)?;
     let plugin = Plugin::new(&module, PluginConfig::new("greeter"))?;
 
@@ -38,16 +41,6 @@ async fn main() -> anyhow::Result<()> {
 
     println!("the backend said {greeting:?}, the plugin {teapot:?}");
     Ok(())
-}
-
-/// Keeps the engine's time, and what it looks after, from threads of their own.
-fn every(period: Duration, engine: Engine, turn: fn(&Engine)) {
-    thread::spawn(move || {
-        loop {
-            thread::park_timeout(period);
-            turn(&engine);
-        }
-    });
 }
 
 /// Accepts connections and forwards each request past the plugin.

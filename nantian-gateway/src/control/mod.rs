@@ -2,12 +2,12 @@
 
 mod awaited;
 mod backoff;
-mod clock;
+mod engine_threads;
 mod reload;
 mod session_keys;
 mod view;
 
-pub(crate) use self::clock::EngineClock;
+pub(crate) use self::engine_threads::EngineThreads;
 pub use self::{
     reload::{Control, Reload},
     session_keys::{InvalidKeyFile, SessionKeySource},

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use nantian_lb::Locality;
 use tokio::time::Instant;
 
-use super::{ConfigView, SessionKeySource, View, awaited::Awaited, backoff::Backoff, clock::EngineClock};
+use super::{ConfigView, EngineThreads, SessionKeySource, View, awaited::Awaited, backoff::Backoff};
 use crate::{
     compile::{Problem, Registry, compile},
     gates::{Feature, FeatureGates},
@@ -49,7 +49,7 @@ pub struct Control {
     backoff: Backoff,
     snapshot: Arc<Snapshot>,
     said: Vec<String>,
-    clock: Option<EngineClock>,
+    engine_threads: Option<EngineThreads>,
     awaited: Awaited,
 }
 
@@ -105,7 +105,7 @@ impl Control {
             backoff: Backoff::default(),
             snapshot: Arc::default(),
             said: Vec::new(),
-            clock: None,
+            engine_threads: None,
             awaited: Awaited::default(),
         }
     }
@@ -277,9 +277,9 @@ impl Control {
     async fn install(&mut self, ir: &Ir) {
         self.generation += 1;
         // Starting a plugin runs its code, which nothing but the clock can end.
-        if self.clock.is_none() && !ir.plugins.is_empty() {
+        if self.engine_threads.is_none() && !ir.plugins.is_empty() {
             match self.registry.engine() {
-                Ok(engine) => self.clock = Some(EngineClock::start(engine)),
+                Ok(engine) => self.engine_threads = Some(EngineThreads::start(engine)),
                 Err(error) => tracing::error!(error = %Chain(&error), "plugins cannot run"),
             }
         }

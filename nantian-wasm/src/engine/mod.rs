@@ -2,6 +2,7 @@
 
 mod allocation;
 mod clock;
+mod threads;
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -24,9 +25,23 @@ const ROUND: u64 = 10;
 
 /// Compiles and runs modules; a cheap handle.
 ///
-/// Nothing here runs by itself. The embedder calls [`tick`](Self::tick) every millisecond from a thread that runs no
-/// plugin, or time limits do not hold, and [`maintain`](Self::maintain) every ten milliseconds or so from another one, or
-/// instances that end are not replaced.
+/// Nothing here runs by itself. The embedder gives it two threads: one for [`run_clock`](Self::run_clock), or time limits do
+/// not hold and guests that take long hold up everybody, and another one for [`run_upkeep`](Self::run_upkeep), or instances
+/// that end are not replaced and messages are held for ever.
+///
+/// ```
+/// # fn main() -> Result<(), nantian_wasm::EngineError> {
+/// use std::sync::atomic::AtomicBool;
+/// use nantian_wasm::Engine;
+///
+/// let engine = Engine::new()?;
+/// for run in [Engine::run_clock, Engine::run_upkeep] {
+///     let engine = engine.clone();
+///     std::thread::spawn(move || run(&engine, &AtomicBool::new(false)));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
@@ -80,7 +95,8 @@ impl Engine {
         })
     }
 
-    /// Moves the clock of all time limits on by one millisecond.
+    /// Moves the clock of all time limits on by one millisecond: for embedders whose clock is not
+    /// [`run_clock`](Self::run_clock), and for tests.
     ///
     /// Guests give way to others at this call and are stopped by it, so it has to come from a thread that never runs one.
     /// A thread that wakes late calls it once for each millisecond it missed, or guests get that much more time.
@@ -88,19 +104,15 @@ impl Engine {
         self.leap(1);
     }
 
-    /// Moves the clock on by so many milliseconds at once, of which guests that run are charged one: what
-    /// [`poll_hurry`](Self::poll_hurry) lets a clock do.
-    pub fn leap(&self, milliseconds: u64) {
+    /// Moves the clock on by so many milliseconds at once, of which guests that run are charged one.
+    fn leap(&self, milliseconds: u64) {
         self.inner.clock.leap(milliseconds);
         self.inner.wasmtime.increment_epoch();
     }
 
-    /// Ready while the clock has to tick every millisecond: it has met a guest that runs.
-    ///
-    /// Otherwise it may rest for some milliseconds and [`leap`](Self::leap) over them, which spares a thread most of a
-    /// thousand wake-ups a second. A guest that begins meanwhile runs so much longer until it first gives way, for five
-    /// milliseconds at most if the clock rests for four; `cx` is woken when the leap has met one.
-    pub fn poll_hurry(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready while the clock has to tick every millisecond: it has met a guest that runs. Otherwise it may rest for some
+    /// milliseconds and leap over them; `cx` is woken when the leap has met one.
+    fn poll_hurry(&self, cx: &Context<'_>) -> Poll<()> {
         self.inner.clock.poll_hurry(cx)
     }
 
@@ -112,7 +124,7 @@ impl Engine {
     /// then one every 50 ms, fewer if it takes long to start.
     ///
     /// Runs guests, in turn and for a slice of a millisecond each (the first one is longer under a clock that
-    /// [rests](Self::poll_hurry)), for ten milliseconds at most and each once at least: not for the thread that calls
+    /// [rests](Self::run_clock)), for ten milliseconds at most and each once at least: not for the thread that calls
     /// [`tick`](Self::tick). A guest whose ticks take long is called for a fifth of a thread's time.
     pub fn maintain(&self) {
         let plugins: Vec<_> = {

@@ -1,9 +1,13 @@
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use http::Request;
 
 use super::*;
-use crate::{Module, Plugin, PluginConfig};
+use crate::{Action, Cause, Module, Plugin, PluginConfig, StreamContext, StreamInfo};
 
 #[test]
 fn places_of_plugins_that_were_replaced_are_free_again() {
@@ -56,4 +60,67 @@ fn clock_may_rest_until_a_beat_meets_a_guest() {
     }
     assert_eq!(clock.poll_hurry(&cx), Poll::Pending);
     assert_eq!(woken.0.load(Ordering::Relaxed), 2);
+}
+
+/// Keeps an engine's time until it is dropped.
+struct Running(Arc<AtomicBool>, Option<JoinHandle<()>>);
+
+impl Running {
+    fn clock_of(engine: &Engine) -> Self {
+        let (engine, stop) = (engine.clone(), Arc::<AtomicBool>::default());
+        let stopped = Arc::clone(&stop);
+        Self(stop, Some(std::thread::spawn(move || engine.run_clock(&stopped))))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.take().unwrap().join().unwrap();
+    }
+}
+
+/// A stream of a plugin that loops in the request's headers for ever, with this time for each callback.
+fn stream_that_loops(engine: &Engine, limit: Duration) -> StreamContext {
+    let text = r#"(module
+        (memory (export "memory") 1)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (loop $more (br $more)) (i32.const 0)))"#;
+    let module = Module::compile(engine, &wat::parse_str(text).unwrap(), None).unwrap();
+    let mut config = PluginConfig::new("looping");
+    config.instances = NonZeroUsize::new(1);
+    config.sandbox.max_execution_time = limit;
+    StreamContext::new([Plugin::new(&module, config).unwrap()].into(), StreamInfo::default())
+}
+
+#[test]
+fn clock_that_rests_stops_a_guest_that_loops_at_its_time_limit() {
+    let engine = Engine::new().unwrap();
+    let _clock = Running::clock_of(&engine);
+    let mut stream = stream_that_loops(&engine, Duration::from_millis(20));
+    let (mut parts, ()) = Request::new(()).into_parts();
+    let failure = loop {
+        match stream.on_request_headers(&mut parts, true) {
+            Action::Pending => {
+                while stream.poll_request(&mut Context::from_waker(Waker::noop())).is_pending() {}
+            }
+            Action::Fail(failure) => break failure,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(matches!(failure.cause, Cause::TimeLimit { .. }), "{failure}");
+}
+
+/// The time limit is far away, however late the clock's thread wakes.
+#[test]
+fn clock_that_rests_makes_a_guest_that_loops_give_way_again_and_again() {
+    let engine = Engine::new().unwrap();
+    let _clock = Running::clock_of(&engine);
+    let mut stream = stream_that_loops(&engine, Duration::from_secs(60));
+    let (mut parts, ()) = Request::new(()).into_parts();
+    assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));
+    for _ in 0..3 {
+        assert!(stream.poll_request(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
 }

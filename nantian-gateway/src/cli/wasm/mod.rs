@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use nantian_wasm::{Engine, PluginConfig};
 
-use crate::control::EngineClock;
+use crate::control::EngineThreads;
 
 pub(super) use self::options::WasmCommand;
 use self::{
@@ -32,17 +32,17 @@ pub(super) fn wasm(command: &WasmCommand, out: &mut impl Write) -> anyhow::Resul
     }
 }
 
-/// An engine whose clock runs as long as this lives.
+/// An engine whose threads run as long as this lives.
 struct Bench {
     engine: Engine,
-    _clock: EngineClock,
+    _threads: EngineThreads,
 }
 
 impl Bench {
     fn new() -> anyhow::Result<Self> {
         let engine = Engine::new()?;
-        let clock = EngineClock::start(&engine);
-        Ok(Self { engine, _clock: clock })
+        let threads = EngineThreads::start(&engine);
+        Ok(Self { engine, _threads: threads })
     }
 }
 
