@@ -27,6 +27,10 @@ use crate::{
 #[expect(clippy::exhaustive_structs, reason = "it is one text")]
 pub struct OwnWords(pub Arc<str>);
 
+/// In the extensions of a response of the gateway's own: why it is one, for the access log. Clients are not told.
+#[derive(Debug, Clone)]
+pub(crate) struct LoggedError(pub(crate) Arc<str>);
+
 /// A response of the gateway's own: a status and one line of text.
 pub fn plain<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<B> {
     let mut response = Response::new(B::from(format!("{text}\n").into()));

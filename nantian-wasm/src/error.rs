@@ -282,6 +282,27 @@ impl Failure {
 impl Cause {
     /// Whether the guest refused the stream, in however bad a way, or could not be shown or do all that it wanted to judge by:
     /// what a plugin that fails open must not let pass, since clients could make it so.
+    /// One word for metrics, the same for all causes of a kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Trap(_) => "trap",
+            Self::TimeLimit { .. } => "time_limit",
+            Self::Budget { .. } => "budget",
+            Self::StreamBudget { .. } => "stream_budget",
+            Self::Exit { .. } => "exit",
+            Self::Paused => "paused",
+            Self::InvalidHeader { .. } => "invalid_header",
+            Self::InvalidStatus { .. } => "invalid_status",
+            Self::InvalidAnswer { .. } => "invalid_answer",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BrokenOff => "broken_off",
+            Self::Closed => "closed",
+            Self::LateAnswer => "late_answer",
+            Self::InstanceLost => "instance_lost",
+            Self::NoInstance => "no_instance",
+        }
+    }
+
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(
             self,

@@ -1,8 +1,9 @@
 //! What can be seen of a plugin from outside: counters, guest metrics, guest logs.
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing::{Level, debug, enabled, event, warn};
 
@@ -10,6 +11,9 @@ use crate::error::{Cause, Failure, Phase, PluginError};
 
 /// Longest log line taken from a guest, in bytes; the rest is cut off.
 const MAX_LOG_LINE: usize = 4 << 10;
+
+/// Most frames of a backtrace that are logged.
+const LOGGED_FRAMES: usize = 3;
 
 /// A plugin's state at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct PluginStatus {
     pub traps: Traps,
     /// Streams the plugin failed, traps included, whatever the failure policy made of it.
     pub failures: u64,
+    /// Of these, how many for each [kind](Cause::kind) of cause.
+    pub failures_by_cause: BTreeMap<&'static str, u64>,
     /// Attempts to replace an instance that ended.
     pub rebuilds: u64,
     /// Log lines of guests that were dropped for exceeding a stream's budget or the plugin's.
@@ -107,14 +113,20 @@ pub(crate) struct Counters {
     time_limit: AtomicU64,
     budget: AtomicU64,
     exit: AtomicU64,
-    pub(crate) failures: AtomicU64,
     pub(crate) rebuilds: AtomicU64,
     pub(crate) dropped_log_lines: AtomicU64,
     pub(crate) dropped_metrics: AtomicU64,
     pub(crate) dropped_shared_data: AtomicU64,
     pub(crate) dropped_queue_items: AtomicU64,
-    last_failure: Mutex<Option<Failure>>,
+    failures: Mutex<Failures>,
     last_backtrace: Mutex<Vec<String>>,
+}
+
+/// Streams that failed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Failures {
+    pub(crate) by_cause: BTreeMap<&'static str, u64>,
+    pub(crate) last: Option<Failure>,
 }
 
 // === impl Traps ===
@@ -132,9 +144,10 @@ impl Traps {
 impl Counters {
     /// Notes a failed stream.
     pub(crate) fn failed(&self, failure: &Failure) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
         debug!(plugin = %failure.plugin, phase = %failure.phase, cause = %failure.cause, "plugin failed a stream");
-        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure.clone());
+        let mut failures = self.failures_locked();
+        *failures.by_cause.entry(failure.cause.kind()).or_default() += 1;
+        failures.last = Some(failure.clone());
     }
 
     /// Notes an instance that ended.
@@ -146,7 +159,9 @@ impl Counters {
             _ => &self.trap,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        warn!(plugin, %phase, %cause, "plugin instance ended");
+        let mut innermost = self.last_backtrace();
+        innermost.truncate(LOGGED_FRAMES);
+        warn!(plugin, %phase, %cause, backtrace = innermost.join(", "), "plugin instance ended");
     }
 
     /// Notes where a guest was when its call ended.
@@ -174,8 +189,12 @@ impl Counters {
         warn!(plugin, %error, cause, "plugin instance not replaced");
     }
 
-    pub(crate) fn last_failure(&self) -> Option<Failure> {
-        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn failures(&self) -> Failures {
+        self.failures_locked().clone()
+    }
+
+    fn failures_locked(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -156,19 +156,21 @@ impl Plugin {
     pub fn status(&self) -> PluginStatus {
         let Inner { facts, pool, .. } = &*self.inner;
         let counters = &facts.counters;
+        let failures = counters.failures();
         PluginStatus {
             instances: pool.slots().len(),
             live_instances: pool.slots().iter().filter(|slot| slot.is_live()).count(),
             streams: pool.slots().iter().map(|slot| slot.streams()).sum(),
             memory: pool.slots().iter().map(|slot| slot.memory()).sum(),
             traps: counters.traps(),
-            failures: counters.failures.load(Ordering::Relaxed),
+            failures: failures.by_cause.values().sum(),
+            failures_by_cause: failures.by_cause,
             rebuilds: counters.rebuilds.load(Ordering::Relaxed),
             dropped_log_lines: counters.dropped_log_lines.load(Ordering::Relaxed),
             dropped_metrics: counters.dropped_metrics.load(Ordering::Relaxed),
             dropped_shared_data: counters.dropped_shared_data.load(Ordering::Relaxed),
             dropped_queue_items: counters.dropped_queue_items.load(Ordering::Relaxed),
-            last_failure: counters.last_failure(),
+            last_failure: failures.last,
             last_backtrace: counters.last_backtrace(),
             metrics: facts.shared.metrics(),
             peaks: Peaks::highest(pool.slots().iter().map(|slot| slot.peaks()), &facts.budgets),

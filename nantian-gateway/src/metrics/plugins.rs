@@ -16,9 +16,8 @@ use super::{
 /// A number of a plugin's status.
 type Number = fn(&PluginStatus) -> u64;
 
-const COUNTERS: [(&str, &str, Number); 7] = [
+const COUNTERS: [(&str, &str, Number); 6] = [
     ("nantian_wasm_streams", "Streams that a plugin has seen", |status| status.streams),
-    ("nantian_wasm_failures", "Streams that a plugin has failed", |status| status.failures),
     ("nantian_wasm_rebuilds", "Attempts to replace an instance that ended", |status| status.rebuilds),
     ("nantian_wasm_dropped_log_lines", "Log lines over the budget of a stream", |status| {
         status.dropped_log_lines
@@ -62,9 +61,18 @@ impl Metrics {
                 plugins.iter().map(|(plugin, status)| ([("plugin", plugin.as_str())], number(status)));
             gauges(encoder, name, help, samples)?;
         }
+        encode_failures(encoder, &plugins)?;
         encode_traps(encoder, &plugins)?;
         encode_guests(encoder, &plugins)
     }
+}
+
+fn encode_failures(encoder: &mut DescriptorEncoder<'_>, plugins: &[(String, PluginStatus)]) -> fmt::Result {
+    let failures = plugins.iter().flat_map(|(plugin, status)| {
+        let by_cause = status.failures_by_cause.iter();
+        by_cause.map(move |(cause, count)| ([("plugin", plugin.as_str()), ("cause", *cause)], *count))
+    });
+    counters(encoder, "nantian_wasm_failures", "Streams that a plugin has failed, by cause", failures)
 }
 
 fn encode_traps(encoder: &mut DescriptorEncoder<'_>, plugins: &[(String, PluginStatus)]) -> fmt::Result {

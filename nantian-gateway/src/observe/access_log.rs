@@ -93,7 +93,7 @@ pub(super) struct LoggedRequest {
     user_agent: Option<String>,
     trace_id: Option<String>,
     ai_calls: AiCalls,
-    /// Why the response broke off.
+    /// Why the response broke off, or why a plugin has refused the request.
     pub(super) error: Option<String>,
 }
 

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     body::{Body, BoxError},
     metrics::RouteMetrics,
-    respond::Chain,
+    respond::{Chain, LoggedError},
 };
 
 /// Counts the exchanges of a route, and logs them if there is an access log.
@@ -154,6 +154,11 @@ where
         let mut exchange = this.exchange.take();
         if let Some(exchange) = &mut exchange {
             exchange.status = Some(response.status());
+            if let (Some(request), Some(LoggedError(why))) =
+                (&mut exchange.request, response.extensions().get())
+            {
+                request.error = Some(why.to_string());
+            }
         }
         Poll::Ready(Ok(response.map(|body| ObservedBody::new(body, exchange))))
     }

@@ -198,6 +198,30 @@ async fn guest_logs_under_the_names_of_plugin_and_stream() {
     assert_eq!(gateway.metric("nantian_wasm_streams_total{plugin=\"demo/r\"}").await, Some(1.0));
 }
 
+/// Traps with every request.
+const TRAPPING: &str = r#"(module
+    (memory (export "memory") 1)
+    (func (export "proxy_abi_version_0_2_1"))
+    (func $judge (unreachable))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $judge) (i32.const 0)))"#;
+
+#[tokio::test]
+async fn operator_is_told_why_and_where_a_plugin_fails() {
+    let backend = Backend::echo("a").await;
+    let world = world(&backend, &inline(TRAPPING), "config: ''").options(&["--access-log", "json"]);
+    let mut gateway = world.start().await;
+    assert_eq!(gateway.get("/").await.status(), 503);
+    let failures = r#"nantian_wasm_failures_total{plugin="demo/r",cause="trap"}"#;
+    assert_eq!(gateway.metric(failures).await, Some(1.0));
+    let line = gateway.log.more("plugin instance ended", 0).await;
+    assert!(line.contains("judge at 0x"), "{line}");
+    gateway.signal("TERM");
+    assert!(gateway.exit().await.success());
+    let line: serde_json::Value = serde_json::from_str(&gateway.output.all()[0]).unwrap();
+    let error = line["error"].to_string();
+    assert!(error.contains("plugin demo/r failed in request headers: trap"), "{line}");
+}
+
 #[tokio::test]
 async fn guest_has_the_environment_and_nobody_is_shown_it() {
     let backend = Backend::echo("a").await;

@@ -32,7 +32,7 @@ use crate::{
     fetch::{Fetched, ModuleKey, Modules},
     ir::{self, BackendId, PluginSource, PolicyId},
     listen::RequestInfo,
-    respond::{self, OwnWords},
+    respond::{self, Chain, LoggedError, OwnWords},
     runtime::CallThread,
     translate::conditions::Reason,
     upstream::{ClientConfig, Destination},
@@ -349,6 +349,7 @@ fn refuse(failure: &Failure) -> Response<Bytes> {
     };
     let words = OwnWords(words.into());
     response.extensions_mut().insert(words);
+    response.extensions_mut().insert(LoggedError(Chain(failure).to_string().into()));
     response
 }
 
