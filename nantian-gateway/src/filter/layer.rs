@@ -8,16 +8,16 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{
     cors::Cors,
     headers::{HeaderChanges, InvalidHeader},
-    rewrite::Rewrite,
+    rewrite::{Rewrite, TargetTooLong},
 };
-use crate::{body::Body, ir};
+use crate::{body::Body, ir, respond};
 
 /// Applies filters in their order; CORS, which comes first, answers a preflight without the inner service. A redirect is none
 /// of them: it takes the place of a backend, [`RedirectLayer`](super::RedirectLayer).
@@ -89,7 +89,12 @@ impl Filters {
         for filter in &self.request {
             match filter {
                 RequestFilter::Headers(changes) => changes.apply(&mut parts.headers),
-                RequestFilter::Rewrite(rewrite) => rewrite.apply(&mut parts),
+                RequestFilter::Rewrite(rewrite) => {
+                    if let Err(TargetTooLong) = rewrite.apply(&mut parts) {
+                        let text = "the request target is too long to be rewritten";
+                        return ControlFlow::Break(respond::plain(StatusCode::URI_TOO_LONG, text));
+                    }
+                }
             }
         }
         ControlFlow::Continue(Request::from_parts(parts, body))

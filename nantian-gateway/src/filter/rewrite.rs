@@ -12,6 +12,10 @@ pub(super) struct Rewrite {
     path: Option<PathRewrite>,
 }
 
+/// The rewritten target is longer than a URI can be, and the one from before must not be sent on in its place.
+#[derive(Debug)]
+pub(super) struct TargetTooLong;
+
 impl Rewrite {
     pub(super) fn new(rewrite: &ir::UrlRewrite) -> Result<Self, InvalidHeader> {
         let hostname = rewrite
@@ -23,16 +27,17 @@ impl Rewrite {
     }
 
     /// Changes authority and path.
-    pub(super) fn apply(&self, parts: &mut Parts) {
+    pub(super) fn apply(&self, parts: &mut Parts) -> Result<(), TargetTooLong> {
         if let Some(path) = &self.path {
             let path = rewritten(path, parts.uri.path());
-            replace_path(&mut parts.uri, &path);
+            parts.uri = with_path(&parts.uri, &path).ok_or(TargetTooLong)?;
         }
         if let Some(hostname) = &self.hostname {
             parts.headers.insert(header::HOST, hostname.clone());
             let target = parts.uri.path_and_query().cloned();
             parts.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
         }
+        Ok(())
     }
 }
 
@@ -55,20 +60,16 @@ pub(super) fn rewritten(rewrite: &PathRewrite, path: &str) -> String {
     }
 }
 
-/// Puts `path` in the place of the path of `uri`; the query stays.
-fn replace_path(uri: &mut Uri, path: &str) {
+/// `uri` with another path; the query stays. `None` if that is more than a URI can hold: the translator accepts only paths that
+/// one can carry.
+fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
     let target = match uri.query() {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
     };
     let mut parts = uri.clone().into_parts();
-    // The translator accepts only paths that a URI can carry.
-    if let Ok(target) = PathAndQuery::try_from(target) {
-        parts.path_and_query = Some(target);
-        if let Ok(rewritten) = Uri::from_parts(parts) {
-            *uri = rewritten;
-        }
-    }
+    parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 #[cfg(test)]
@@ -100,9 +101,8 @@ mod tests {
 
     #[test]
     fn a_full_path_replaces_all_but_the_query() {
-        let mut uri: Uri = "/a/b?c=d".parse().unwrap();
+        let uri: Uri = "/a/b?c=d".parse().unwrap();
         let path = rewritten(&PathRewrite::Full("/x".to_owned()), uri.path());
-        replace_path(&mut uri, &path);
-        assert_eq!(uri, "/x?c=d");
+        assert_eq!(with_path(&uri, &path).unwrap(), "/x?c=d");
     }
 }

@@ -182,6 +182,25 @@ async fn filters_change_the_request_and_the_response() {
 }
 
 #[tokio::test]
+async fn a_target_that_a_rewrite_makes_too_long_is_not_sent_on_as_it_was() {
+    let backend = Backend::echo("a").await;
+    for path in [
+        "{type: ReplacePrefixMatch, replacePrefixMatch: /tenants/acme-production-eu}",
+        "{type: ReplaceFullPath, replaceFullPath: /tenants/acme-production-eu/all}",
+    ] {
+        let rewritten = format!("filters: [{{type: URLRewrite, urlRewrite: {{path: {path}}}}}], {}", to("a"));
+        let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &rewritten)]);
+        let gateway = world.options(&["--max-request-head-bytes", "131072"]).start().await;
+        let reply = gateway.get(&format!("/x?{}", "a".repeat(65_000))).await;
+        assert_eq!(reply.status(), 200, "{path}");
+        let known = backend.seen().len();
+        let reply = gateway.get(&format!("/x?{}", "a".repeat(65_520))).await;
+        assert_eq!(reply.status(), 414, "{path}");
+        assert_eq!(backend.seen().len(), known, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_backend_that_takes_too_long_is_answered_for() {
     let silent = Backend::raw(async |mut wire| {
         let _ = wire.head().await;
