@@ -132,6 +132,9 @@ fn status_of(error: &(dyn Error + 'static)) -> (StatusCode, &'static str) {
         Some(UpstreamError::Refused { .. }) => {
             (StatusCode::INTERNAL_SERVER_ERROR, "this route has no valid backend")
         }
+        Some(UpstreamError::InvalidHost { .. }) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "this route makes a host that is not valid")
+        }
         Some(_) => (StatusCode::BAD_GATEWAY, "the backend cannot be reached"),
         None => (StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
     }

@@ -1,6 +1,6 @@
 //! One spelling for each authority and each path, so that no spelling dodges a route.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::Ipv6Addr};
 
 use http::{HeaderMap, Uri, header, uri::PathAndQuery};
 
@@ -51,8 +51,10 @@ pub(super) fn host<'a>(
     if host.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'0'..=b'9' | b'.' | b'-')) {
         return Ok(Cow::Borrowed(host));
     }
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=[]:".contains(&byte);
-    if !host.bytes().all(valid) {
+    // Brackets stand around an IPv6 address alone: HTTP/2 to a backend has no words for others.
+    let literal = host.strip_prefix('[').and_then(|literal| literal.strip_suffix(']'));
+    let named = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte);
+    if !literal.is_some_and(|literal| literal.parse::<Ipv6Addr>().is_ok()) && !host.bytes().all(named) {
         return Err(InvalidTarget::Host);
     }
     Ok(Cow::Owned(host.to_ascii_lowercase()))

@@ -1,6 +1,13 @@
 //! One worker's HTTP client.
 
-use std::{future::Future, mem, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    future::{Future, ready},
+    mem,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Request, Response, StatusCode};
 use rustls::ClientConfig as TlsConfig;
@@ -75,7 +82,9 @@ impl Client {
             destination.protocol = Protocol::H2c;
         }
         if destination.protocol == Protocol::H2c {
-            to_absolute_form(&mut request, &destination);
+            if let Err(error) = to_absolute_form(&mut request, &destination) {
+                return Box::pin(ready(Err(error.into())));
+            }
             return Box::pin(client.send_http2(destination, request));
         }
         to_origin_form(&mut request, &destination);

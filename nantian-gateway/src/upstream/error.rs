@@ -34,6 +34,12 @@ pub enum UpstreamError {
         /// Where to.
         destination: String,
     },
+    /// The Host header, as a filter or a plugin has written it, cannot be said in HTTP/2. Nothing was sent. Maps to 500.
+    #[error("the Host header of a request to {destination} is no authority")]
+    InvalidHost {
+        /// Where to.
+        destination: String,
+    },
     /// The connection broke, or what came was not HTTP. Maps to 502.
     #[error("the exchange with {destination} broke off")]
     Exchange {
@@ -74,7 +80,9 @@ impl UpstreamError {
     /// this machine has not enough of.
     pub fn is_of_endpoint(&self) -> bool {
         match self {
-            Self::Refused { .. } | Self::Upload { .. } | Self::Unspoken { .. } => false,
+            Self::Refused { .. } | Self::InvalidHost { .. } | Self::Upload { .. } | Self::Unspoken { .. } => {
+                false
+            }
             Self::Exchange { source, .. } => !source.is_user(),
             Self::Connect { source, .. } => !is_of_this_machine(source),
             _ => true,
@@ -100,6 +108,7 @@ impl UpstreamError {
                 Self::ConnectTimeout { destination: destination.clone(), limit: *limit }
             }
             Self::Refused { destination } => Self::Refused { destination: destination.clone() },
+            Self::InvalidHost { destination } => Self::InvalidHost { destination: destination.clone() },
             Self::Exchange { destination, source } => {
                 connect(destination, io::Error::new(NOT_SPOKEN, source.to_string()))
             }

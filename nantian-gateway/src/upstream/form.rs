@@ -3,7 +3,7 @@
 use http::{HeaderValue, Method, Request, Uri, Version, header, uri::PathAndQuery};
 use http_body::Body as _;
 
-use super::Destination;
+use super::{Destination, UpstreamError};
 use crate::body::Body;
 
 /// `GET /path` with a Host header, and a framing for content of unknown length, as HTTP/1.1 wants it.
@@ -35,7 +35,13 @@ pub(super) fn to_origin_form(request: &mut Request<Body>, destination: &Destinat
 }
 
 /// A URI with scheme and authority, as HTTP/2 wants it, and no Host header.
-pub(super) fn to_absolute_form(request: &mut Request<Body>, destination: &Destination) {
+///
+/// # Errors
+/// When the Host header is no authority: clients may not send such a one, but filters and plugins may write it.
+pub(super) fn to_absolute_form(
+    request: &mut Request<Body>,
+    destination: &Destination,
+) -> Result<(), UpstreamError> {
     *request.version_mut() = Version::HTTP_2;
     let uri = Uri::builder().scheme(if destination.security.tls().is_some() { "https" } else { "http" });
     let uri = match request.headers_mut().remove(header::HOST) {
@@ -43,10 +49,10 @@ pub(super) fn to_absolute_form(request: &mut Request<Body>, destination: &Destin
         None => uri.authority(authority(request, destination)),
     };
     let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-    // An authority that no URI can carry was refused at the listener.
-    if let Ok(uri) = uri.path_and_query(path).build() {
-        *request.uri_mut() = uri;
-    }
+    let uri = uri.path_and_query(path).build();
+    let uri = uri.map_err(|_| UpstreamError::InvalidHost { destination: destination.to_string() })?;
+    *request.uri_mut() = uri;
+    Ok(())
 }
 
 /// What a request is for that has no Host header: what its URI says, else, for HTTP/1.0 names nothing, `destination`.

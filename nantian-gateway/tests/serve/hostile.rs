@@ -26,6 +26,7 @@ async fn a_head_that_two_parsers_could_read_differently_is_refused() {
         ("a host with a path", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
         ("a host with a user", "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400),
         ("a host with a bad port", "GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", 400),
+        ("a host with a bracket", "GET / HTTP/1.1\r\nHost: a]\r\n\r\n", 400),
         ("two hosts in one", "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
         (
             "length and chunks",

@@ -104,6 +104,44 @@ async fn a_backend_that_does_not_speak_http_is_answered_for() {
         let Ok(request) = wire.message().await else { return };
         let large = format!("HTTP/1.1 200 OK\r\nx-large: {}\r\n\r\n", "a".repeat(1_000_000));
         wire.send(match request.start.split(' ').nth(1) {
+#[tokio::test]
+async fn large_heads_and_trailers_of_a_backend_that_speaks_http_2_are_passed_on_whole() {
+    const LARGE: usize = 100_000;
+    let backend = Backend::h2c(async |_| {
+        let large = HeaderValue::from_str(&"a".repeat(LARGE)).unwrap();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-details", large.clone());
+        trailers.insert("x-status", HeaderValue::from_static("0"));
+        let frames = [Frame::data(Bytes::from("abc")), Frame::trailers(trailers)];
+        let body = StreamBody::new(stream::iter(frames.map(Ok::<_, Infallible>)));
+        Response::builder().header("x-large", large).body(body).unwrap()
+    })
+    .await;
+    let gateway = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]).start().await;
+    let mut settings = client::conn::http2::Builder::new(TokioExecutor::new());
+    let client = client_of(&gateway, settings.max_header_list_size(1 << 20)).await;
+    let response = soon(client.clone().send_request(get("/"))).await.unwrap();
+    assert_eq!(response.headers().get("x-large").map(HeaderValue::len), Some(LARGE));
+    let body = soon(response.collect()).await.unwrap();
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    assert_eq!(trailers.get("x-details").map(HeaderValue::len), Some(LARGE));
+    assert_eq!(trailers.get("x-status").map(HeaderValue::as_bytes), Some(&b"0"[..]));
+}
+
+#[tokio::test]
+async fn a_host_that_http_2_has_no_words_for_is_not_the_fault_of_the_backend() {
+    let backend = Backend::h2c(async |_| Response::new(Full::new(Bytes::new()))).await;
+    let host =
+        "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: host, value: 'a]'}]}}]";
+    let rule = rule("/", &format!("{host}, {}", to("a")));
+    let gateway = World::new().h2c_service("a", &backend).route("r", &[rule]).start().await;
+    let mut wire = gateway.connect().await;
+    for _ in 0..6 {
+        assert_eq!(wire.get("/").await.status(), 500);
+    }
+    assert_eq!(backend.connections(), 0);
+}
+
             Some("/garbage") => "SSH-2.0-OpenSSH_9.2\r\n",
             Some("/nothing") => "",
             Some("/half") => "HTTP/1.1 200 OK\r\nx-half: ",

@@ -39,9 +39,22 @@ fn a_host_that_could_mean_two_things_is_refused() {
     assert_eq!(host_of("/", &[]), Err(InvalidTarget::NoHost));
     assert_eq!(host_of("/", &["a", "b"]), Err(InvalidTarget::ManyHosts));
     let long = "a.".repeat(200);
-    for value in
-        [long.as_str(), "", ":80", "a%41", "a b", "user@a", "a/b", "a:80:80", "[::1", "[::1]x", "a:8a"]
-    {
+    for value in [
+        long.as_str(),
+        "",
+        ":80",
+        "a%41",
+        "a b",
+        "user@a",
+        "a/b",
+        "a:80:80",
+        "[::1",
+        "[::1]x",
+        "a:8a",
+        "a]",
+        "a[b",
+        "a[b]c",
+    ] {
         assert_eq!(host_of("/", &[value]), Err(InvalidTarget::Host), "{value}");
     }
 }
