@@ -3,7 +3,8 @@
 //! The path that is matched is the path that the backend sees:
 //!
 //! - `%41` becomes `A`, `%2d` becomes `-`: unreserved characters are not encoded (RFC 3986, section 6.2.2.2);
-//!   other escapes are kept, in upper case.
+//!   other escapes are kept, in upper case. What is not ASCII is written as the escapes of its UTF-8, which is what was meant
+//!   (RFC 3987, section 3.1).
 //! - `/a/./b/../c` becomes `/a/c` (section 5.2.4); `..` above the root is refused.
 //! - `//` becomes `/`.
 //! - `\`, control characters, `%00` and broken escapes are refused, and so is an encoded slash or backslash (`%2F`, `%5C`)
@@ -102,7 +103,15 @@ fn push_checked(out: &mut String, text: &str) -> Result<(), InvalidPath> {
     if text.bytes().any(|byte| byte == b'\\' || byte <= b' ' || byte == 0x7f) {
         return Err(InvalidPath::Character);
     }
-    out.push_str(text);
+    for character in text.chars() {
+        if character.is_ascii() {
+            out.push(character);
+        } else {
+            let mut bytes = [0; 4];
+            let escapes = character.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}"));
+            out.extend(escapes);
+        }
+    }
     Ok(())
 }
 
@@ -129,6 +138,8 @@ mod tests {
             ("/a/..b/c", "/a/..b/c"),
             ("/a%2fb", "/a%2Fb"),
             ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/caf\u{e9}", "/caf%C3%A9"),
+            ("/\u{20ac}/%41", "/%E2%82%AC/A"),
             ("/a%20b", "/a%20b"),
             ("/a%0d%0ab%09%7f", "/a%0D%0Ab%09%7F"),
         ];

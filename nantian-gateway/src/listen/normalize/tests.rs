@@ -9,6 +9,13 @@ fn the_query_stays_as_it_is() {
     assert_eq!(uri, "/b-c?q=%2e%2e/%zz");
 }
 
+#[test]
+fn a_path_that_is_no_ascii_is_spelled_as_it_should_have_been() {
+    let mut uri: Uri = "/caf\u{e9}/admin?\u{e9}".parse().unwrap();
+    path(&mut uri).unwrap();
+    assert_eq!(uri, "/caf%C3%A9/admin?\u{e9}");
+}
+
 fn host_of(target: &str, hosts: &[&str]) -> Result<String, InvalidTarget> {
     let mut request = Request::get(target);
     for value in hosts {
