@@ -39,7 +39,7 @@ fn read_one(spec: &HttpRouteRulesMatches, path: &Path<'_>, patterns: &Patterns) 
             Some(spec) => path_match(spec, &path.field("path"), patterns)?,
             None => RouteMatch::default().path,
         },
-        method: spec.method.as_ref().map(|method| method_name(method).to_owned()),
+        method: spec.method.as_ref().map(|method| method_name(method, &path.field("method"))).transpose()?,
         headers: headers(spec.headers.as_deref().unwrap_or_default(), &path.field("headers"), patterns)?,
         query: query(spec.query_params.as_deref().unwrap_or_default(), &path.field("queryParams"), patterns)?,
         call: None,
@@ -158,18 +158,20 @@ fn value_match(
     Ok(ValueMatch::Regex(value.to_owned()))
 }
 
-fn method_name(method: &Method) -> &'static str {
-    match method {
+fn method_name(method: &Method, path: &Path<'_>) -> Result<String, Fault> {
+    let name = match method {
         Method::Get => "GET",
         Method::Head => "HEAD",
         Method::Post => "POST",
         Method::Put => "PUT",
         Method::Delete => "DELETE",
-        Method::Connect => "CONNECT",
+        // It has no path to be routed by.
+        Method::Connect => return Err(Fault::unsupported(path, "CONNECT is not served")),
         Method::Options => "OPTIONS",
         Method::Trace => "TRACE",
         Method::Patch => "PATCH",
-    }
+    };
+    Ok(name.to_owned())
 }
 
 /// Refuses what is no regular expression, which is `shown` in its place.
