@@ -97,7 +97,7 @@ impl AddressPool {
 /// The addresses that a Gateway asks for itself.
 fn asked_for(gateway: &Gateway) -> impl Iterator<Item = IpAddr> {
     let values = gateway.spec.addresses.iter().flatten().filter_map(|address| address.value.as_deref());
-    values.filter_map(|value| value.parse().ok())
+    values.filter_map(|value| value.parse().ok()).map(|address: IpAddr| address.to_canonical())
 }
 
 fn next(address: IpAddr) -> Option<IpAddr> {
@@ -222,6 +222,20 @@ mod tests {
             let assigned = pool("10.0.0.1-10.0.0.3").assign(&world, |_| None, &mut BTreeMap::new());
             assert_eq!(addresses(&assigned), ["10.0.0.1"], "{any:?}");
         }
+    }
+
+    #[test]
+    fn an_address_of_ipv4_is_the_same_in_the_spelling_of_ipv6() {
+        let pool = pool("10.0.0.1-10.0.0.3");
+        let world = objects(&[("a", None), ("b", Some("::ffff:10.0.0.1"))]);
+        let assigned = pool.assign(&world, |_| None, &mut BTreeMap::new());
+        assert_eq!(addresses(&assigned), ["10.0.0.2", "::ffff:10.0.0.1"], "who names it was there first");
+        let mut held = BTreeMap::from([(ObjectName::new("demo", "a"), "10.0.0.1".parse().unwrap())]);
+        let assigned = pool.assign(&world, |_| None, &mut held);
+        let Placements::Assigned { taken, .. } = &assigned.placements else { panic!("{assigned:?}") };
+        assert!(taken.contains(&ObjectName::new("demo", "b")));
+        let world = objects(&[("a", Some("::ffff:0.0.0.0"))]);
+        assert_eq!(addresses(&pool.assign(&world, |_| None, &mut BTreeMap::new())), ["10.0.0.1"]);
     }
 
     #[test]

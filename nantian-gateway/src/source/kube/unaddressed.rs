@@ -24,8 +24,9 @@ pub(super) fn ours(objects: &Objects) -> Vec<(&ObjectName, &Gateway)> {
 pub(super) fn asks_for_none(gateway: &Gateway) -> bool {
     let leaves_it = |address: &GatewayAddresses| {
         let named = address.value.as_deref().filter(|value| !value.is_empty());
-        named.is_none_or(|named| named.parse().is_ok_and(|address: IpAddr| address.is_unspecified()))
-            && address.r#type.as_deref().is_none_or(|kind| kind == "IPAddress")
+        named.is_none_or(|named| {
+            named.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_unspecified())
+        }) && address.r#type.as_deref().is_none_or(|kind| kind == "IPAddress")
     };
     let addresses = gateway.spec.addresses.as_deref().unwrap_or_default();
     addresses.is_empty() || addresses.iter().any(leaves_it)

@@ -257,7 +257,9 @@ fn addresses(gateway: &Gateway) -> Result<Vec<Option<IpAddr>>, Fault> {
         let parsed = parsed.map_err(|_| {
             unsupported("value", format!("{:?} is not an IP address", value.unwrap_or_default()))
         })?;
-        let parsed = parsed.filter(|address: &IpAddr| !address.is_unspecified());
+        // An IPv4 address in the spelling of IPv6 is bound as what it is.
+        let parsed = parsed.map(|address: IpAddr| address.to_canonical());
+        let parsed = parsed.filter(|address| !address.is_unspecified());
         if !addresses.contains(&parsed) {
             addresses.push(parsed);
         }
