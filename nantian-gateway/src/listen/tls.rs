@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use rustls::{
-    ServerConfig,
+    ServerConfig, SignatureScheme,
     crypto::{CryptoProvider, aws_lc_rs},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
@@ -212,20 +212,22 @@ fn specificity(pattern: &HostPattern) -> (u8, usize) {
 }
 
 impl BySni {
-    /// Of the most specific listener that covers the host, the certificate that names it, else the first.
-    fn choose(&self, host: &str) -> Option<&Served> {
+    /// Of the most specific listener that covers the host, the certificate that names it, if possible one whose signatures the
+    /// client can verify; else the first.
+    fn choose(&self, host: &str, schemes: &[SignatureScheme]) -> Option<&Served> {
         let covering = self.served.iter().filter(|served| served.hostname.covers(host));
         let best = covering.clone().map(|served| specificity(&served.hostname)).max()?;
-        let mut of_listener = covering.filter(|served| specificity(&served.hostname) == best);
-        let first = of_listener.clone().next();
-        of_listener.find(|served| served.certifies(host)).or(first)
+        let of_listener = covering.filter(|served| specificity(&served.hostname) == best);
+        let naming = of_listener.clone().filter(|served| served.certifies(host));
+        let mut fitting = naming.clone().filter(|served| served.key.key.choose_scheme(schemes).is_some());
+        fitting.next().or_else(|| naming.chain(of_listener).next())
     }
 }
 
 impl ResolvesServerCert for BySni {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let chosen = match hello.server_name() {
-            Some(host) => self.choose(&host.to_ascii_lowercase()),
+            Some(host) => self.choose(&host.to_ascii_lowercase(), hello.signature_schemes()),
             None => self.served.first(),
         };
         chosen.map(|served| Arc::clone(&served.key))

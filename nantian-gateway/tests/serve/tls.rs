@@ -4,6 +4,7 @@ use http::{Request, StatusCode, Version};
 use http_body_util::Empty;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::SignatureScheme;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
@@ -116,6 +117,26 @@ async fn a_request_over_the_connection_of_another_listener_is_misdirected() {
         (&condition["status"], &condition["reason"]),
         (&"True".into(), &"OverlappingHostnames".into())
     );
+}
+
+#[tokio::test]
+async fn of_two_certificates_for_a_name_a_client_is_presented_the_one_that_it_can_verify() {
+    let ecdsa = Certificate::new(&["example.org"]);
+    let ed25519 = Certificate::of_key(&["example.org"], &rcgen::PKCS_ED25519);
+    let port = Port::reserve();
+    let listener = https(&port, "https", "", &["ecdsa", "ed25519"]);
+    let gateway = World::with_listeners(port, &[listener])
+        .manifest("ecdsa", &ecdsa.secret("ecdsa"))
+        .manifest("ed25519", &ed25519.secret("ed25519"))
+        .start()
+        .await;
+    let stream = handshake(&gateway, "example.org", &[&ecdsa, &ed25519], &[]).await.unwrap();
+    assert_eq!(presented(&stream), ecdsa.der(), "the first one");
+    let config = Certificate::client_verifying(&[&ecdsa, &ed25519], SignatureScheme::ED25519);
+    let stream = soon(TcpStream::connect(gateway.address())).await.unwrap();
+    let name = ServerName::try_from("example.org").unwrap();
+    let stream = soon(TlsConnector::from(config).connect(name, stream)).await.unwrap();
+    assert_eq!(presented(&stream), ed25519.der());
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, CertifiedKey, KeyPair, SanType};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::aws_lc_rs, server::WebPkiClientVerifier};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig, SignatureScheme, crypto::aws_lc_rs,
+    server::WebPkiClientVerifier,
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 /// A certificate that signs itself.
@@ -14,6 +17,14 @@ impl Certificate {
     pub(crate) fn new(names: &[&str]) -> Self {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         Self(rcgen::generate_simple_self_signed(names).unwrap())
+    }
+
+    /// A certificate for these names whose key is of this kind.
+    pub(crate) fn of_key(names: &[&str], kind: &'static rcgen::SignatureAlgorithm) -> Self {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let signing_key = KeyPair::generate_for(kind).unwrap();
+        let cert = CertificateParams::new(names).unwrap().self_signed(&signing_key).unwrap();
+        Self(CertifiedKey { cert, signing_key })
     }
 
     /// A certificate for a URI.
@@ -117,11 +128,28 @@ stringData:
 
     /// A client that trusts `certificates` and offers `protocols`.
     pub(crate) fn client(certificates: &[&Self], protocols: &[&str]) -> Arc<ClientConfig> {
+        Self::client_of(certificates, protocols, aws_lc_rs::default_provider())
+    }
+
+    /// A client that trusts `certificates` and can verify signatures of one kind alone.
+    pub(crate) fn client_verifying(certificates: &[&Self], scheme: SignatureScheme) -> Arc<ClientConfig> {
+        let mut provider = aws_lc_rs::default_provider();
+        let known = provider.signature_verification_algorithms.mapping.iter().copied();
+        let mapping: Vec<_> = known.filter(|(known, _)| *known == scheme).collect();
+        provider.signature_verification_algorithms.mapping = mapping.leak();
+        Self::client_of(certificates, &[], provider)
+    }
+
+    fn client_of(
+        certificates: &[&Self],
+        protocols: &[&str],
+        provider: rustls::crypto::CryptoProvider,
+    ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates {
             roots.add(certificate.der()).unwrap();
         }
-        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
