@@ -34,6 +34,9 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 /// small frames that wait cost, 256 bytes less their length each, before it ends the connection: a hundred streams of
 /// messages of 15 bytes whose clients do not read cost 100 MiB.
 const CONNECTION_WINDOW: u32 = 256 * 1024 * 1024;
+/// The bytes of a head, or of trailers, that a backend may send, as HTTP/2 counts them: about what hyper takes over HTTP/1.1. Of
+/// larger trailers h2 would leave out the rest without a word.
+const MAX_HEADER_LIST: u32 = 256 * 1024;
 /// What is held of the request on each stream when the connection takes no more, in bytes.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -94,6 +97,7 @@ impl Http2 {
             // No PINGs: servers of gRPC end connections on which there are more than one in five minutes.
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEADER_LIST)
             .max_send_buf_size(SEND_BUFFER)
             .initial_max_send_streams(UNSAID)
             .handshake(TokioIo::new(io))

@@ -1,19 +1,27 @@
 //! Connections to backends.
 
 use std::{
+    convert::Infallible,
     net::Ipv4Addr,
     sync::Arc,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::{body::Incoming, client, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use socket2::{Domain, Socket, Type};
 use tokio::{net::TcpStream, sync::Notify};
 
-use crate::support::{Backend, Port, World, rule, to};
+use crate::support::{
+    Backend, Port, World,
+    http2::{client_of, get},
+    rule, soon, to,
+};
 
 /// Answers the first request of each connection, and closes when it has read the second.
 async fn forgetful() -> (Backend, Arc<AtomicUsize>) {
@@ -97,14 +105,6 @@ async fn a_shared_connection_that_ends_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_backend_that_does_not_speak_http_is_answered_for() {
-    let port = Port::reserve();
-    let refusing = Backend::at(port.address());
-    let rude = Backend::raw(async |mut wire| {
-        let Ok(request) = wire.message().await else { return };
-        let large = format!("HTTP/1.1 200 OK\r\nx-large: {}\r\n\r\n", "a".repeat(1_000_000));
-        wire.send(match request.start.split(' ').nth(1) {
-#[tokio::test]
 async fn large_heads_and_trailers_of_a_backend_that_speaks_http_2_are_passed_on_whole() {
     const LARGE: usize = 100_000;
     let backend = Backend::h2c(async |_| {
@@ -142,6 +142,14 @@ async fn a_host_that_http_2_has_no_words_for_is_not_the_fault_of_the_backend() {
     assert_eq!(backend.connections(), 0);
 }
 
+#[tokio::test]
+async fn a_backend_that_does_not_speak_http_is_answered_for() {
+    let port = Port::reserve();
+    let refusing = Backend::at(port.address());
+    let rude = Backend::raw(async |mut wire| {
+        let Ok(request) = wire.message().await else { return };
+        let large = format!("HTTP/1.1 200 OK\r\nx-large: {}\r\n\r\n", "a".repeat(1_000_000));
+        wire.send(match request.start.split(' ').nth(1) {
             Some("/garbage") => "SSH-2.0-OpenSSH_9.2\r\n",
             Some("/nothing") => "",
             Some("/half") => "HTTP/1.1 200 OK\r\nx-half: ",
