@@ -77,6 +77,15 @@ pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
             plan.obstacle(name, format!("Service {service_name} exists and belongs to somebody else"));
             continue;
         }
+        if let Some(other) = present.and_then(|service| other_replicas(objects, service, &config.own_service))
+        {
+            let text = format!(
+                "Service {service_name} leads to the replicas of Service {other}: one installation serves all \
+                 GatewayClasses of a cluster"
+            );
+            plan.obstacle(name, text);
+            continue;
+        }
         let asked = listener_ports(objects, name, gateway);
         let count = asked.len();
         let ports = with_all_listeners(gateway, asked, bound(name), &mut taken);
@@ -90,7 +99,7 @@ pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
             continue;
         }
         kept.insert(service_name.clone());
-        let body = wanted::service(name, gateway, &service_name, config.kind, &ports);
+        let body = wanted::service(name, gateway, &service_name, config, &ports);
         plan.services.extend(wanted(name, &service_name, body, present.map(|service| &**service)));
         if let Some(uid) = present.and_then(|service| service.metadata.uid.as_deref()) {
             if replicas.is_empty() {
@@ -153,20 +162,34 @@ where
     (!is_there).then(|| Wanted { gateway, resource: ApiResource::erase::<T>(&()), name, body })
 }
 
-/// Whether the Gateway of a Service of ours is there and wants none. With one that is gone the cluster takes its Service
-/// away; to lose sight of a Gateway or its class is no reason to give up an address, nor is an edit that cannot be served.
+/// The Service of another installation to whose replicas a Service leads, as long as that is there: the two would take it from
+/// each other for ever.
+fn other_replicas(objects: &Objects, service: &Service, own: &ObjectName) -> Option<ObjectName> {
+    let (namespace, name) = service.metadata.annotations.as_ref()?.get(wanted::REPLICAS)?.split_once('/')?;
+    let other = ObjectName::new(namespace, name);
+    (other != *own && objects.services.contains_key(&other)).then_some(other)
+}
+
+/// Whether the Gateway of a Service of ours is there and wants none, or has another one by the name of another class, which has an
+/// address. With one that is gone the cluster takes its Service away; to lose sight of a Gateway or its class is no reason to
+/// give up an address, nor is an edit that cannot be served.
 fn is_obsolete(objects: &Objects, name: &ObjectName, service: &Service) -> bool {
     let owners = service.metadata.owner_references.iter().flatten();
-    let gateways = owners
-        .filter_map(|owner| objects.gateways.get(&ObjectName::new(&*name.namespace, owner.name.as_str())));
-    gateways.into_iter().any(|gateway| {
+    owners.map(|owner| ObjectName::new(&*name.namespace, owner.name.as_str())).any(|owner| {
+        let Some(gateway) = objects.gateways.get(&owner).filter(|it| belongs_to(service, it)) else {
+            return false;
+        };
         let class = ObjectName::new("", gateway.spec.gateway_class_name.as_str());
-        let wants_none = objects
-            .gateway_classes
-            .get(&class)
-            .is_some_and(|class| class.spec.controller_name != CONTROLLER_NAME || names_an_address(gateway));
-        belongs_to(service, gateway) && wants_none
+        let Some(class) = objects.gateway_classes.get(&class) else { return false };
+        let has_another = || service_name(&owner, gateway) != *name && has_address(objects, &owner);
+        class.spec.controller_name != CONTROLLER_NAME || names_an_address(gateway) || has_another()
     })
+}
+
+/// Whether the Service of a Gateway has an address.
+fn has_address(objects: &Objects, gateway: &ObjectName) -> bool {
+    let Placements::InFront(placed) = &objects.placements else { return false };
+    placed.get(gateway).is_some_and(|placed| !placed.addresses.is_empty())
 }
 
 /// The port of the process for each of the listener ports that are `asked` for: the one that is `bound`, or a free one.

@@ -7,7 +7,7 @@ use k8s_openapi::{api::discovery::v1::Endpoint, apimachinery::pkg::apis::meta::v
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::ServiceKind;
+use super::{FrontConfig, ServiceKind};
 use crate::{
     ir::{ObjectName, Transport},
     source::kube::digest,
@@ -24,6 +24,8 @@ const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 const GATEWAY_CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
 /// The annotation with a digest of what was written last.
 const APPLIED: &str = "gateway.nantian.dev/applied";
+/// The annotation that names the Service whose replicas a Service leads to.
+pub(super) const REPLICAS: &str = "gateway.nantian.dev/replicas";
 
 /// Whether an object was made by this program.
 pub(super) fn is_ours(metadata: &ObjectMeta) -> bool {
@@ -40,7 +42,7 @@ pub(super) fn service(
     gateway_name: &ObjectName,
     gateway: &Gateway,
     name: &ObjectName,
-    kind: ServiceKind,
+    config: &FrontConfig,
     ports: &BTreeMap<(Transport, u16), u16>,
 ) -> Value {
     let infrastructure = gateway.spec.infrastructure.as_ref();
@@ -50,7 +52,9 @@ pub(super) fn service(
     labels.insert(MANAGED_BY.to_owned(), MANAGER.into());
     labels.insert(GATEWAY_NAME.to_owned(), label(&gateway_name.name).into());
     labels.insert(GATEWAY_CLASS_NAME.to_owned(), label(&gateway.spec.gateway_class_name).into());
-    let annotations = infrastructure.and_then(|infrastructure| infrastructure.annotations.as_ref());
+    let asked = infrastructure.and_then(|infrastructure| infrastructure.annotations.as_ref());
+    let mut annotations = asked.cloned().unwrap_or_default();
+    annotations.insert(REPLICAS.to_owned(), config.own_service.to_string());
     let ports = ports.iter().map(|((transport, port), bound)| {
         json!({
             "name": port_name(*transport, *port),
@@ -60,9 +64,9 @@ pub(super) fn service(
         })
     });
     let mut spec = Map::new();
-    spec.insert("type".to_owned(), kind_name(kind).into());
+    spec.insert("type".to_owned(), kind_name(config.kind).into());
     spec.insert("ports".to_owned(), ports.collect());
-    if kind == ServiceKind::LoadBalancer {
+    if config.kind == ServiceKind::LoadBalancer {
         // The address of the client is kept, and no second hop is made.
         spec.insert("externalTrafficPolicy".to_owned(), "Local".into());
     }
@@ -80,7 +84,7 @@ pub(super) fn service(
             "name": name.name,
             "namespace": name.namespace,
             "labels": labels,
-            "annotations": annotations.cloned().unwrap_or_default(),
+            "annotations": annotations,
             "ownerReferences": [owner],
         },
         "spec": spec,

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     controller::ServiceKind,
-    source::{ByName, FRONT_PORTS, kube::placements},
+    source::{ByName, FRONT_PORTS, PublicAddress, kube::placements},
     translate::status::CONTROLLER_NAME,
 };
 
@@ -273,6 +273,23 @@ fn nobody_elses_service_is_touched() {
 }
 
 #[test]
+fn two_installations_do_not_take_a_service_from_each_other() {
+    let mut objects = world();
+    let replicas =
+        |namespace: &str| json!({ "metadata": { "name": "nantian-gateway", "namespace": namespace } });
+    put(&mut objects.services, replicas("system"));
+    carry_out(&mut objects);
+    let second = FrontConfig { own_service: ObjectName::new("second", "nantian-gateway"), ..config() };
+    let refused = plan(&objects, &second);
+    assert!(
+        refused.is_empty() && refused.obstacles[0].text.contains("system/nantian-gateway"),
+        "{refused:?}"
+    );
+    objects.services.remove(&ObjectName::new("system", "nantian-gateway"));
+    assert_eq!(plan(&objects, &second).services.len(), 1, "the first one is gone");
+}
+
+#[test]
 fn a_service_goes_when_its_gateway_wants_none_and_not_when_that_is_out_of_sight() {
     let mut objects = world();
     carry_out(&mut objects);
@@ -292,6 +309,23 @@ fn a_service_goes_when_its_gateway_wants_none_and_not_when_that_is_out_of_sight(
     let unsupported = json!({ "type": "Hostname", "value": "a.example.org" });
     assert_eq!(ask_for(unsupported), [], "what is not served replaces nothing");
     assert_eq!(ask_for(json!({ "value": "10.0.0.9" })), [ObjectName::new("demo", "web-ours")]);
+}
+
+#[test]
+fn a_service_of_another_class_goes_when_the_one_of_this_class_has_an_address() {
+    let mut objects = world();
+    carry_out(&mut objects);
+    let class = json!({ "metadata": { "name": "other" }, "spec": { "controllerName": CONTROLLER_NAME } });
+    put(&mut objects.gateway_classes, class);
+    let web = ObjectName::new("demo", "web");
+    let mut moved = Gateway::clone(&objects.gateways[&web]);
+    moved.spec.gateway_class_name = "other".to_owned();
+    objects.gateways.insert(web.clone(), Arc::new(moved));
+    assert_eq!(carry_out(&mut objects).services.len(), 1);
+    assert_eq!(carry_out(&mut objects).delete, [], "clients still come by the old one");
+    let Placements::InFront(placed) = &mut objects.placements else { panic!("{:?}", objects.placements) };
+    placed.get_mut(&web).unwrap().addresses = vec![PublicAddress::Host("lb.example.com".to_owned())];
+    assert_eq!(plan(&objects, &config()).delete, [ObjectName::new("demo", "web-ours")]);
 }
 
 #[test]
