@@ -1,5 +1,7 @@
 //! A backend with its endpoints.
 
+use std::sync::{Arc, Weak};
+
 use nantian_lb::Balancer;
 
 use crate::{
@@ -17,6 +19,7 @@ pub(super) struct BalancedBackend {
     load_balancing: ir::LoadBalancing,
     security: Security,
     balancer: Balancer<Destination>,
+    registration: Arc<()>,
 }
 
 // === impl BalancedBackend ===
@@ -33,6 +36,7 @@ impl BalancedBackend {
             load_balancing: backend.load_balancing.clone(),
             security,
             balancer,
+            registration: Arc::default(),
         }
     }
 
@@ -66,6 +70,16 @@ impl BalancedBackend {
         (self.security != Security::Refused).then(|| self.balancer.clone())
     }
 
+    /// Whether it is reached by nothing but TLS of clients that is passed on.
+    pub(super) fn is_passthrough(&self) -> bool {
+        self.transport == BackendTransport::Passthrough
+    }
+
+    /// Gone when the backend is none any more: nobody brings its balancer up to date from then on.
+    pub(super) fn registration(&self) -> Weak<()> {
+        Arc::downgrade(&self.registration)
+    }
+
     /// How the backend is verified, if it is.
     pub(super) fn tls(&self) -> Option<&UpstreamTls> {
         self.security.tls()
@@ -84,6 +98,6 @@ fn security(transport: &BackendTransport, roots: &Roots) -> Security {
                 Security::Refused
             }
         },
-        BackendTransport::Refused => Security::Refused,
+        BackendTransport::Passthrough | BackendTransport::Refused => Security::Refused,
     }
 }

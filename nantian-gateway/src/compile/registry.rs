@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     num::{NonZeroU32, NonZeroUsize},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -250,6 +250,16 @@ impl Registry {
     /// The endpoints of a backend, whatever its policy is: for bytes whose TLS is the client's.
     pub(super) fn endpoints(&self, id: &BackendId) -> Option<Balancer<Destination>> {
         self.balancers.get(id).map(|backend| backend.balancer().clone())
+    }
+
+    /// Whether a backend is reached by nothing but TLS of clients that is passed on.
+    pub(super) fn is_passthrough(&self, id: &BackendId) -> bool {
+        self.balancers.get(id).is_some_and(BalancedBackend::is_passthrough)
+    }
+
+    /// Gone when the backend is none any more: nobody brings its balancer up to date from then on.
+    pub(super) fn registration(&self, id: &BackendId) -> Option<Weak<()>> {
+        self.balancers.get(id).map(BalancedBackend::registration)
     }
 
     /// The retries of a route to a backend: what an edit of the route or a reload leaves of them.

@@ -105,12 +105,18 @@ impl<'a> Compiler<'a> {
     }
 
     fn stream_backend(&mut self, id: &ir::BackendId, protocol: ListenerProtocol) -> Option<StreamBackend> {
-        if protocol == ListenerProtocol::TlsPassthrough {
+        let registration = self.registry.registration(id)?;
+        let is_of_client = match protocol {
             // The client verifies the backend, whatever its policy is (GEP-1897).
+            ListenerProtocol::TlsPassthrough => true,
+            ListenerProtocol::Tcp => self.registry.is_passthrough(id),
+            _ => false,
+        };
+        if is_of_client {
             let balancer = self.registry.endpoints(id)?;
-            return Some(StreamBackend { balancer, security: StreamSecurity::OfClient });
+            return Some(StreamBackend { balancer, security: StreamSecurity::OfClient, registration });
         }
         let (balancer, presented) = self.service(id)?;
-        Some(StreamBackend { balancer, security: StreamSecurity::OfBackend(presented) })
+        Some(StreamBackend { balancer, security: StreamSecurity::OfBackend(presented), registration })
     }
 }

@@ -14,6 +14,9 @@ pub enum BackendTransport {
     Plain,
     /// Over TLS, from its BackendTLSPolicy.
     Tls(BackendTls),
+    /// Not at all for requests: the port speaks TLS, and nothing says how a certificate is verified. What clients of a TCPRoute, or
+    /// of a TLSRoute whose TLS is passed through, say in TLS of their own is passed on as it is.
+    Passthrough,
     /// Not at all: TLS is asked for, and nothing says how a certificate is verified.
     Refused,
 }

@@ -49,7 +49,7 @@ pub(super) async fn open(
     limit: Duration,
     tenancy: Tenancy,
 ) -> Result<Opened, Unopened> {
-    let StreamBackend { balancer, security } = route.choose().ok_or(Unopened::NoBackend)?;
+    let StreamBackend { balancer, security, .. } = route.choose().ok_or(Unopened::NoBackend)?;
     let mut tried = Vec::new();
     loop {
         let picked = balancer.pick(&PickContext::new().with_keys(caller).with_tried(&tried))?;

@@ -1,6 +1,9 @@
 //! A route of connections or datagrams, ready to be used.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Weak},
+};
 
 use http::HeaderName;
 use nantian_lb::{Balancer, KeySource};
@@ -30,6 +33,8 @@ pub(crate) struct StreamBackend {
     pub(crate) balancer: Balancer<Destination>,
     /// What connections go on behind.
     pub(crate) security: StreamSecurity,
+    /// Gone when the backend is none any more: nobody brings its balancer up to date from then on.
+    pub(crate) registration: Weak<()>,
 }
 
 /// What connections to a backend go on behind.

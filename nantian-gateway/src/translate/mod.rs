@@ -38,7 +38,7 @@ use self::{
 };
 use crate::{
     gates::FeatureGates,
-    ir::{Backend, BackendId, BackendTransport, Ir, Policies},
+    ir::{Backend, BackendId, BackendTransport, Ir, Policies, Transport},
     pattern::Patterns,
     policy::OwnIdentities,
     source::{ObjectRef, Objects},
@@ -139,7 +139,10 @@ fn connected(world: &World<'_>, policies: &PolicySet, id: &BackendId) -> Backend
     let port = service.and_then(|service| service::port(service, id.port, id.transport));
     let needs_tls = port.as_ref().is_some_and(service::Port::needs_tls);
     let transport = match policies.transport(id) {
-        BackendTransport::Plain if needs_tls => BackendTransport::Refused,
+        // Datagrams are sent as they are, those of QUIC too.
+        BackendTransport::Plain if needs_tls && id.transport == Transport::Tcp => {
+            BackendTransport::Passthrough
+        }
         transport => transport,
     };
     let protocol = port.and_then(|port| port.protocol().ok()).unwrap_or_default();

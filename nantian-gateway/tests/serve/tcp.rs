@@ -295,3 +295,14 @@ async fn a_connection_counts_among_those_of_the_process() {
     first.rest().await;
     assert_eq!(soon(second.exactly(1)).await.unwrap(), b"a");
 }
+
+#[tokio::test]
+async fn tls_of_the_client_is_passed_on_to_a_service_that_speaks_https() {
+    let backend = Backend::greeting("a").await;
+    for protocol in ["https", "kubernetes.io/wss"] {
+        let service = stream_service("a", "TCP", &[backend.address]).replace("whatever", protocol);
+        let gateway =
+            world(&[]).manifest("service-a", &service).manifest("route", &route(TO_A)).start().await;
+        assert_eq!(name(&gateway).await, b'a', "{protocol}");
+    }
+}

@@ -152,11 +152,24 @@ async fn a_session_outlives_edits_of_its_route_and_ends_with_it() {
         world(&[("a", &[a.address]), ("b", &[b.address])]).manifest("route", &route(TO_A)).start().await;
     let caller = Caller::new(gateway.address()).await;
     assert_eq!(caller.ask("x").await, "ax");
-    gateway.edit("route", &route("{name: b, port: 80}")).await;
+    let edited = route("{name: a, port: 80, weight: 0}, {name: b, port: 80}");
+    gateway.edit("route", &edited).await;
     assert_eq!(caller.ask("x").await, "ax");
     assert_eq!(Caller::new(gateway.address()).await.ask("x").await, "bx");
-    gateway.edit("route", &route("{name: b, port: 80}").replace("name: r,", "name: other,")).await;
+    gateway.edit("route", &edited.replace("name: r,", "name: other,")).await;
     eventually("it goes with the other route", async || caller.insist("x").await == "bx").await;
+}
+
+#[tokio::test]
+async fn a_session_ends_when_no_route_leads_to_its_service_any_more() {
+    let (a, b) = (Echo::new("a").await, Echo::new("b").await);
+    let gateway =
+        world(&[("a", &[a.address]), ("b", &[b.address])]).manifest("route", &route(TO_A)).start().await;
+    let caller = Caller::new(gateway.address()).await;
+    assert_eq!(caller.ask("x").await, "ax");
+    // Nobody sees from then on whether the endpoint is still one of the Service.
+    gateway.edit("route", &route("{name: b, port: 80}")).await;
+    eventually("it goes with the other Service", async || caller.insist("x").await == "bx").await;
 }
 
 #[tokio::test]
@@ -209,4 +222,16 @@ async fn a_policy_of_tls_is_not_about_datagrams() {
     let config = gateway.config().await;
     let of_service = &config["conditions"]["BackendTLSPolicy demo/a"]["ancestors"][0];
     assert_eq!(of_service["ancestorRef"]["name"], "demo", "the Gateway that the Service is reached through");
+}
+
+#[tokio::test]
+async fn what_the_service_says_of_its_protocol_is_not_about_datagrams() {
+    let echo = Echo::new("a:").await;
+    let service = stream_service("a", "UDP", &[echo.address]).replace("whatever", "https");
+    let gateway = world(&[]).manifest("service-a", &service).manifest("route", &route(TO_A)).start().await;
+    assert_eq!(
+        Caller::new(gateway.address()).await.ask("x").await,
+        "a:x",
+        "it is QUIC, as the client has it"
+    );
 }

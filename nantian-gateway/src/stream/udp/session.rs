@@ -5,7 +5,7 @@ use std::{
     fmt, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use nantian_lb::{Balancer, InFlight, Outcome};
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     ir::Address,
     metrics::StreamShard,
-    stream::{StreamRoute, buffers::Buffers},
+    stream::{StreamBackend, StreamRoute, buffers::Buffers},
     tenancy::Tenancy,
     upstream::Destination,
 };
@@ -35,7 +35,8 @@ const WAITING: usize = 8;
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) route: Arc<StreamRoute>,
-    pub(super) balancer: Balancer<Destination>,
+    balancer: Balancer<Destination>,
+    registration: Weak<()>,
     pub(super) begun: Instant,
     pub(super) received: Cell<u64>,
     pub(super) sent: Cell<u64>,
@@ -62,7 +63,7 @@ impl Session {
     pub(super) fn new(
         client: Client,
         route: Arc<StreamRoute>,
-        balancer: Balancer<Destination>,
+        backend: &StreamBackend,
         picked: (Destination, InFlight),
         worker: usize,
         place: OwnedSemaphorePermit,
@@ -80,7 +81,8 @@ impl Session {
         Ok(Self {
             client,
             route,
-            balancer,
+            balancer: backend.balancer.clone(),
+            registration: backend.registration.clone(),
             begun: now,
             received: Cell::new(0),
             sent: Cell::new(0),
@@ -114,9 +116,9 @@ impl Session {
         self.broken.borrow().is_some()
     }
 
-    /// Whether its endpoint is still one of its backend.
+    /// Whether its endpoint is still one of its backend, as far as anybody still looks.
     pub(super) fn has_endpoint(&self) -> bool {
-        self.balancer.has(self.in_flight.borrow().endpoint())
+        self.registration.strong_count() > 0 && self.balancer.has(self.in_flight.borrow().endpoint())
     }
 
     /// Sends a datagram of the client to the endpoint, without waiting for room.

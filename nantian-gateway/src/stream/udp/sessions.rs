@@ -126,11 +126,11 @@ impl Sessions {
         if self.worker.shortages.sessions.end_at(Instant::now()) {
             tracing::info!(port = %self.key, "new clients are heard again");
         }
-        let balancer = route.choose()?.balancer.clone();
+        let backend = route.choose()?;
         let caller = Caller { address: client.address.ip(), server_name: None };
-        let picked = balancer.pick(&PickContext::new().with_keys(&caller)).ok()?.into_parts();
+        let picked = backend.balancer.pick(&PickContext::new().with_keys(&caller)).ok()?.into_parts();
         let (index, tenancy) = (self.worker.index(), self.worker.config.client.tenancy);
-        let session = Session::new(client, route, balancer, picked, index, place, tenancy);
+        let session = Session::new(client, Arc::clone(&route), backend, picked, index, place, tenancy);
         let session = session.inspect_err(|error| self.worker.shortages.no_socket(error, self.key)).ok()?;
         self.worker.shortages.socket(self.key);
         Some(session)

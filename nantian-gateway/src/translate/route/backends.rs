@@ -109,9 +109,14 @@ pub(super) fn resolve(
     let needs_tls = route.kind.is_http() && port.needs_tls();
     let id = BackendId { service: name, port: port.number, transport };
     if needs_tls && policies.transport(&id).is_plain() {
-        let message =
-            format!("port {} of Service {}: its appProtocol needs a BackendTLSPolicy", id.port, id.service);
-        return Err(fault(Reason::UnsupportedProtocol, message).absent());
+        return Err(needs_policy(&id, path));
     }
     Ok(Target::Backend(id))
+}
+
+/// What is wrong with a reference to a port that speaks TLS, where nothing says how its certificate is verified.
+pub(super) fn needs_policy(id: &BackendId, path: &Path<'_>) -> Fault {
+    let BackendId { service, port, .. } = id;
+    let message = format_args!("port {port} of Service {service}: its appProtocol needs a BackendTLSPolicy");
+    Fault::at(Reason::UnsupportedProtocol, path, message).absent()
 }

@@ -209,17 +209,22 @@ impl RouteState<'_> {
                     }
                 };
             let taken = listeners.and_then(|taken| self.rules.refused.summary().map_or(Ok(taken), Err));
+            let ends_tls = taken.iter().flatten().any(|taken| {
+                let listener = gateways.get(&gateway).and_then(|it| it.listeners.get(taken.listener));
+                listener.is_some_and(|listener| listener.protocol == Some(ListenerProtocol::Tls))
+            });
             verdict.statuses.push(ParentStatus {
                 parent_ref: attach::verbatim(parent),
                 controller_name: CONTROLLER_NAME,
-                conditions: self.conditions(&taken),
+                conditions: self.conditions(&taken, ends_tls),
             });
             verdict.accepted.extend(taken.ok().map(|taken| (gateway, taken)));
         }
         verdict
     }
 
-    fn conditions(&self, taken: &Result<Vec<Taken>, Fault>) -> Conditions {
+    /// The conditions of a parent, of whose listeners some may end the TLS of clients.
+    fn conditions(&self, taken: &Result<Vec<Taken>, Fault>, ends_tls: bool) -> Conditions {
         let mut conditions = Conditions::new(self.route.metadata.generation);
         conditions.set(match taken {
             Ok(taken) => {
@@ -231,7 +236,11 @@ impl RouteState<'_> {
             }
             Err(fault) => fault.condition(ConditionType::Accepted),
         });
-        conditions.set(self.rules.unresolved.condition(
+        let mut unresolved = self.rules.unresolved.clone();
+        if ends_tls {
+            unresolved.extend(self.rules.unsecured.clone());
+        }
+        conditions.set(unresolved.condition(
             ConditionType::ResolvedRefs,
             Reason::ResolvedRefs,
             "all references resolve",

@@ -15,11 +15,12 @@ use super::{
 use crate::{
     gates::Feature,
     ir::{
-        BackendId, Filter, Mirror, ObjectName, PathMatch, Policies, PolicyId, RouteId, RouteMatch, Rule,
-        SessionPersistence, Target, WeightedBackend,
+        BackendId, BackendTransport, Filter, Mirror, ObjectName, PathMatch, Policies, PolicyId, RouteId,
+        RouteKind, RouteMatch, Rule, SessionPersistence, Target, WeightedBackend,
     },
     translate::{
         conditions::Reason,
+        connected,
         fault::{Fault, Faults, Path},
         grants::GroupKind,
         policy::{AiServices, PolicySet, TargetKey},
@@ -38,6 +39,8 @@ pub(super) struct Rules {
     pub(super) refused: Faults,
     /// References that do not resolve; their share is answered with 500.
     pub(super) unresolved: Faults,
+    /// References that resolve only where TLS is passed through.
+    pub(super) unsecured: Faults,
 }
 
 /// What filters do, their references resolved.
@@ -224,6 +227,11 @@ impl RuleReader<'_, '_> {
             let target =
                 backends::resolve(self.world, self.policies, self.ai_services, self.route, &reference, &path);
             let target = rules.unresolved.keep(target).unwrap_or_else(|| backends::invalid(&reference));
+            if let (RouteKind::Tls, Target::Backend(id)) = (self.route.kind, &target)
+                && connected(self.world, self.policies, id).transport == BackendTransport::Passthrough
+            {
+                rules.unsecured.push(backends::needs_policy(id, &path));
+            }
             let filter_specs = spec.filters.as_deref().unwrap_or_default();
             let Attached { filters, mirrors, plugins } =
                 self.filters(filter_specs, place, &path.field("filters"), rules);
