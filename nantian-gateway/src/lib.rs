@@ -21,6 +21,7 @@ pub mod gates;
 mod grpc;
 pub mod hops;
 pub mod ir;
+mod kept;
 pub mod listen;
 pub mod metrics;
 pub mod observe;

@@ -11,7 +11,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 
-use crate::body::{Body, BoxError};
+use crate::{
+    body::{Body, BoxError},
+    kept::KeptBytes,
+};
 
 /// A body that is kept while it is sent, so that it can be sent again.
 pub(crate) struct Replay(Rc<RefCell<Kept>>);
@@ -20,8 +23,11 @@ struct Kept {
     source: Body,
     /// What was read of the source so far.
     parts: Vec<Part>,
-    /// How many bytes may still be kept, counting what it takes to keep them.
-    room: usize,
+    /// How many bytes may be kept, counting what it takes to keep them.
+    limit: usize,
+    /// How many are.
+    size: usize,
+    kept: KeptBytes,
     /// Whether `parts` is all that was read.
     is_whole: bool,
     /// The number of the attempt that may read.
@@ -46,10 +52,11 @@ struct Attempt {
 // === impl Replay ===
 
 impl Replay {
-    /// Keeps up to `room` bytes of `source`, in which each part counts for what it takes to keep it, lest clients make a lot
+    /// Keeps up to `limit` bytes of `source`, in which each part counts for what it takes to keep it, lest clients make a lot
     /// of small ones; there is nothing to keep if it is empty.
-    pub(crate) fn of(source: Body, room: usize) -> Option<Self> {
-        let kept = Kept { source, parts: Vec::new(), room, is_whole: true, attempt: 0 };
+    pub(crate) fn of(source: Body, limit: usize) -> Option<Self> {
+        let (parts, kept) = (Vec::new(), KeptBytes::default());
+        let kept = Kept { source, parts, limit, size: 0, kept, is_whole: true, attempt: 0 };
         (!kept.source.is_end_stream()).then(|| Self(Rc::new(RefCell::new(kept))))
     }
 
@@ -73,12 +80,11 @@ impl Kept {
         if !self.is_whole {
             return;
         }
-        let size = frame.data_ref().map_or(0, Bytes::len) + size_of::<Part>();
-        if size > self.room {
+        self.size += frame.data_ref().map_or(0, Bytes::len) + size_of::<Part>();
+        if self.size > self.limit || !self.kept.set(self.size) {
             self.forget();
             return;
         }
-        self.room -= size;
         if let Some(data) = frame.data_ref() {
             self.parts.push(Part::Data(data.clone()));
         } else if let Some(trailers) = frame.trailers_ref() {
@@ -89,6 +95,7 @@ impl Kept {
     fn forget(&mut self) {
         self.is_whole = false;
         self.parts = Vec::new();
+        self.kept = KeptBytes::default();
     }
 }
 
@@ -159,6 +166,7 @@ mod tests {
     use http_body_util::{BodyExt as _, StreamBody};
 
     use super::*;
+    use crate::kept::tests::all_but;
 
     const KEPT: usize = 1000;
 
@@ -178,6 +186,20 @@ mod tests {
         assert_eq!(second.collect().await.unwrap().to_bytes(), "abc");
         assert!(replay.is_whole());
         assert_eq!(replay.next().collect().await.unwrap().to_bytes(), "abc");
+    }
+
+    #[tokio::test]
+    async fn bodies_have_a_limit_together_and_pass_without_being_kept_over_it() {
+        let _others = all_but(150);
+        let replay = Replay::of(Body::full(vec![b'a'; 100]), KEPT).unwrap();
+        assert_eq!(replay.next().collect().await.unwrap().to_bytes().len(), 100);
+        let second = Replay::of(Body::full(vec![b'b'; 100]), KEPT).unwrap();
+        assert_eq!(second.next().collect().await.unwrap().to_bytes().len(), 100, "it is sent all the same");
+        assert!(replay.is_whole() && !second.is_whole());
+        drop(replay);
+        let third = Replay::of(Body::full(vec![b'c'; 100]), KEPT).unwrap();
+        third.next().collect().await.unwrap();
+        assert!(third.is_whole());
     }
 
     #[tokio::test]

@@ -8,40 +8,58 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 
-use crate::body::{Body, BoxError};
+use crate::{
+    body::{Body, BoxError},
+    kept::KeptBytes,
+};
 
 /// The most bytes of a body that are copied.
 const COPIED: usize = 1 << 20;
 
-/// Copies the data of a body, and gives the copy to `then` when the body is over; `None` if it was too long. A body that
+/// A copy, and the memory that it takes of what there is for all.
+#[derive(Default)]
+struct BodyCopy {
+    data: BytesMut,
+    kept: KeptBytes,
+}
+
+/// Copies the data of a body, and gives the copy to `then` when the body is over; `None` if it was too long, or all were. A body that
 /// breaks off is not copied.
 pub(super) struct Tee<F> {
     body: Body,
-    data: BytesMut,
+    copy: BodyCopy,
     is_too_long: bool,
     then: Option<F>,
 }
 
 impl<F: FnOnce(Option<Bytes>) + Unpin> Tee<F> {
     pub(super) fn new(body: Body, then: F) -> Self {
-        Self { body, data: BytesMut::new(), is_too_long: false, then: Some(then) }
+        Self { body, copy: BodyCopy::default(), is_too_long: false, then: Some(then) }
     }
 
     fn see(&mut self, frame: &Frame<Bytes>) {
         let Some(data) = frame.data_ref() else { return };
-        self.is_too_long |= self.data.len() + data.len() > COPIED;
+        self.is_too_long |= self.copy.data.len() + data.len() > COPIED;
+        if !self.is_too_long {
+            self.copy.data.extend_from_slice(data);
+            self.is_too_long = !self.copy.kept.set(self.copy.data.capacity());
+        }
         if self.is_too_long {
-            self.data = BytesMut::new();
-        } else {
-            self.data.extend_from_slice(data);
+            self.copy = BodyCopy::default();
         }
     }
 
     fn end(&mut self) {
         if let Some(then) = self.then.take() {
-            let data = std::mem::take(&mut self.data).freeze();
-            then((!self.is_too_long).then_some(data));
+            let copy = Bytes::from_owner(std::mem::take(&mut self.copy));
+            then((!self.is_too_long).then_some(copy));
         }
+    }
+}
+
+impl AsRef<[u8]> for BodyCopy {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
     }
 }
 
@@ -85,6 +103,7 @@ mod tests {
     use http_body_util::{BodyExt as _, StreamBody};
 
     use super::*;
+    use crate::kept::tests::all_but;
 
     /// What is given on when `frames` are read.
     async fn copied(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> Option<Option<Bytes>> {
@@ -105,6 +124,16 @@ mod tests {
         assert_eq!(copied(vec![data("a"), data("bc")]).await, Some(Some("abc".into())));
         let trailers = Ok(Frame::trailers(http::HeaderMap::new()));
         assert_eq!(copied(vec![data("a"), trailers]).await, Some(Some("a".into())));
+    }
+
+    #[tokio::test]
+    async fn copies_have_a_limit_together_until_nobody_has_them_any_more() {
+        let _others = all_but(1000);
+        let copy = copied(vec![data(vec![0; 900])]).await;
+        assert!(matches!(&copy, Some(Some(copy)) if copy.len() == 900));
+        assert_eq!(copied(vec![data(vec![0; 900])]).await, Some(None), "the first is still on its way");
+        drop(copy);
+        assert!(copied(vec![data(vec![0; 900])]).await.unwrap().is_some());
     }
 
     #[tokio::test]
