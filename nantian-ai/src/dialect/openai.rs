@@ -9,6 +9,7 @@ mod read_reply;
 mod read_request;
 mod read_stream;
 mod thinkers;
+mod turns;
 mod write_reply;
 mod write_request;
 mod write_stream;
@@ -19,8 +20,9 @@ pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{decode as decode_request, read_stop, read_tools};
 pub(crate) use self::read_stream::StreamReader;
 pub(crate) use self::thinkers::Thinker;
+pub(crate) use self::turns::{FAILED, OF_SCHEMA, result_text};
 pub(crate) use self::write_reply::encode as encode_reply;
-pub(crate) use self::write_request::{FAILED, OF_SCHEMA, encode as encode_request, result_text, write_tools};
+pub(crate) use self::write_request::{encode as encode_request, write_tools};
 pub(crate) use self::write_stream::StreamWriter;
 
 use serde::Deserialize;

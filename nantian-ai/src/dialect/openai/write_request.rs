@@ -1,19 +1,12 @@
 //! The common form into a Chat Completions request.
 
 use super::profile::{Profile, ThinkingBy, Wish};
-use crate::codec::{Invalid, List, Object, joined_text, object, said_by_user, titled_text_of};
-use crate::ir::{
-    Block, Losses, Message, Output, Request, Role, Source, Tool, ToolChoice, ToolResult, safe_id, short_id,
-};
+use super::turns::Turns;
+use crate::codec::{Invalid, Object, object};
+use crate::ir::{Losses, Output, Request, Role, Tool, ToolChoice};
 
 /// The most stop sequences that OpenAI takes.
 const MOST_STOPS: usize = 4;
-
-/// How a message says that its tool failed: there is no field for it.
-pub(crate) const FAILED: &str = "[tool error] ";
-
-/// Stands for the schema of an answer where a provider takes none; DeepSeek wants to read the word JSON, too.
-pub(crate) const OF_SCHEMA: &str = "Answer with one JSON object that fits this JSON Schema: ";
 
 pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Losses), Invalid> {
     let mut profile = Profile::of(provider, &request.model);
@@ -25,7 +18,7 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
     let messages = Turns::of(request, profile, &mut losses)?;
     let body = object(|body| {
         body.text("model", &request.model);
-        body.list("messages", |list| messages.0.iter().for_each(|turn| turn.write(list, profile)));
+        body.list("messages", |list| messages.write(list, profile));
         write_tools(body, &request.tools);
         if !request.tools.is_empty() {
             write_choice(body, request, profile);
@@ -156,223 +149,6 @@ fn write_output(body: &mut Object<'_>, output: Option<&Output>, profile: Profile
                 });
             });
         }
-    }
-}
-
-/// The messages as OpenAI has them: the results of tools are messages of their own.
-struct Turns<'r>(Vec<Turn<'r>>);
-
-enum Turn<'r> {
-    System(String),
-    User(Vec<UserPart<'r>>),
-    Assistant(&'r Message),
-    Result { id: &'r str, content: String },
-}
-
-enum UserPart<'r> {
-    Text(std::borrow::Cow<'r, str>),
-    Image(&'r Source),
-    File { name: Option<&'r str>, data: String },
-}
-
-// === impl Turns ===
-
-impl<'r> Turns<'r> {
-    fn of(request: &'r Request, profile: Profile, losses: &mut Losses) -> Result<Self, Invalid> {
-        let mut turns = Vec::with_capacity(request.messages.len() + 1);
-        if let (Some(Output::Schema { schema, .. }), false) = (&request.output, profile.takes_schema) {
-            turns.push(Turn::System(format!("{OF_SCHEMA}{schema}")));
-        }
-        // What the system has said since the model has, where a user has to say it.
-        let mut later = Vec::new();
-        for message in &request.messages {
-            match message.role {
-                Role::System => {
-                    let text = joined_text(&message.content, "\n\n");
-                    match turns.last_mut() {
-                        Some(Turn::System(before)) if !profile.takes_later_system => {
-                            before.push_str("\n\n");
-                            before.push_str(&text);
-                        }
-                        Some(_) if !profile.takes_later_system && text.trim().is_empty() => {}
-                        Some(_) if !profile.takes_later_system => {
-                            losses.add("messages.system");
-                            later.push(UserPart::Text(said_by_user(&text).into()));
-                        }
-                        _ => turns.push(Turn::System(text)),
-                    }
-                }
-                Role::User => Self::user(message, &mut turns)?,
-                Role::Assistant => {
-                    Self::end_turn(&mut later, &mut turns);
-                    let echoes_reasoning = profile.echoes_reasoning;
-                    let lost = message.content.iter().any(|block| match block {
-                        Block::Reasoning(reasoning) => !echoes_reasoning && !reasoning.text.is_empty(),
-                        block => matches!(block, Block::RedactedReasoning(_)),
-                    });
-                    if lost {
-                        losses.add("messages.reasoning");
-                    }
-                    let says = |block: &Block| {
-                        let is_reasoning = matches!(block, Block::Reasoning(_) | Block::RedactedReasoning(_));
-                        !block.is_blank() && (!is_reasoning || echoes_reasoning)
-                    };
-                    if message.content.iter().any(says) {
-                        turns.push(Turn::Assistant(message));
-                    }
-                }
-            }
-        }
-        Self::end_turn(&mut later, &mut turns);
-        Ok(Self(turns))
-    }
-
-    /// Lets the user say more before the model speaks.
-    fn end_turn(later: &mut Vec<UserPart<'r>>, turns: &mut Vec<Turn<'r>>) {
-        match turns.last_mut() {
-            _ if later.is_empty() => {}
-            Some(Turn::User(parts)) => parts.append(later),
-            _ => turns.push(Turn::User(std::mem::take(later))),
-        }
-    }
-
-    /// Results come first, as the calls before them want it.
-    fn user(message: &'r Message, turns: &mut Vec<Turn<'r>>) -> Result<(), Invalid> {
-        let mut parts = Vec::new();
-        for block in &message.content {
-            if let Block::ToolResult(result) = block {
-                turns.push(Turn::Result { id: &result.id, content: result_text(result) });
-                for attached in result.content.iter().filter(|block| !matches!(block, Block::Text(_))) {
-                    parts.push(UserPart::Text(format!("Attached to the result of {}:", result.id).into()));
-                    parts.push(UserPart::of(attached)?);
-                }
-            }
-        }
-        for block in &message.content {
-            if !matches!(block, Block::ToolResult(_)) {
-                parts.push(UserPart::of(block)?);
-            }
-        }
-        if !parts.is_empty() {
-            turns.push(Turn::User(parts));
-        }
-        Ok(())
-    }
-}
-
-/// What a tool says, as the one text that there is room for.
-pub(crate) fn result_text(result: &ToolResult) -> String {
-    let mut text = if result.is_error { FAILED.to_owned() } else { String::new() };
-    text.push_str(&joined_text(&result.content, "\n"));
-    if result.content.iter().any(|block| !matches!(block, Block::Text(_))) {
-        text.push_str(if text.is_empty() { "(see the attachment)" } else { "\n(see the attachment)" });
-    }
-    text
-}
-
-// === impl UserPart ===
-
-impl<'r> UserPart<'r> {
-    fn of(block: &'r Block) -> Result<Self, Invalid> {
-        Ok(match block {
-            Block::Text(text) | Block::Refusal(text) => Self::Text(text.as_str().into()),
-            Block::Image(source) => Self::Image(source),
-            Block::Document(document) => match (titled_text_of(document), &document.source) {
-                (Some(text), _) => Self::Text(text.into()),
-                (None, Source::Inline(_)) => {
-                    Self::File { name: document.title.as_deref(), data: document.source.to_url() }
-                }
-                (None, Source::Url(_)) => {
-                    let problem = "is at a URL, from which this provider reads no documents";
-                    return Err(Invalid::new("messages.content.document", problem));
-                }
-            },
-            _ => return Err(Invalid::new("messages.content", "holds what a user cannot say")),
-        })
-    }
-}
-
-// === impl Turn ===
-
-impl Turn<'_> {
-    fn write(&self, list: &mut List<'_>, profile: Profile) {
-        let id_of = if profile.short_ids { short_id } else { safe_id };
-        list.object(|message| match self {
-            Self::System(text) => {
-                message.text("role", "system");
-                message.text("content", text);
-            }
-            Self::Result { id, content } => {
-                message.text("role", "tool");
-                message.text("tool_call_id", &id_of(id));
-                message.text("content", content);
-            }
-            Self::User(parts) => {
-                message.text("role", "user");
-                match parts.as_slice() {
-                    [UserPart::Text(text)] => message.text("content", text),
-                    parts => message.list("content", |list| parts.iter().for_each(|part| part.write(list))),
-                }
-            }
-            Self::Assistant(said) => {
-                message.text("role", "assistant");
-                write_assistant(message, &said.content, profile);
-                super::write_reply::write_calls(message, &said.content, id_of);
-            }
-        });
-    }
-}
-
-impl UserPart<'_> {
-    fn write(&self, list: &mut List<'_>) {
-        list.object(|part| match self {
-            Self::Text(text) => {
-                part.text("type", "text");
-                part.text("text", text);
-            }
-            Self::Image(source) => {
-                part.text("type", "image_url");
-                part.object("image_url", |image| image.text("url", &source.to_url()));
-            }
-            Self::File { name, data } => {
-                part.text("type", "file");
-                part.object("file", |file| {
-                    file.text("filename", name.unwrap_or("document.pdf"));
-                    file.text("file_data", data);
-                });
-            }
-        });
-    }
-}
-
-/// What the model said, in the fields of its message.
-fn write_assistant(message: &mut Object<'_>, content: &[Block], profile: Profile) {
-    let of = |pick: fn(&Block) -> Option<&str>| content.iter().filter_map(pick).collect::<Vec<_>>();
-    let reasoning = of(|block| match block {
-        Block::Reasoning(reasoning) => Some(&reasoning.text),
-        _ => None,
-    });
-    let text = of(|block| match block {
-        Block::Text(text) => Some(text),
-        _ => None,
-    });
-    let refusal = of(|block| match block {
-        Block::Refusal(text) => Some(text),
-        _ => None,
-    });
-    if profile.echoes_reasoning && (profile.wants_reasoning || !reasoning.is_empty()) {
-        message.text("reasoning_content", &reasoning.concat());
-        if profile.echoes_by_newer_name {
-            message.text("reasoning", &reasoning.concat());
-        }
-    }
-    if text.is_empty() {
-        message.null("content");
-    } else {
-        message.text("content", &text.concat());
-    }
-    if !refusal.is_empty() {
-        message.text("refusal", &refusal.concat());
     }
 }
 

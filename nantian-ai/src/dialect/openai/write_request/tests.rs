@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::ir::{Json, ToolCall};
+use crate::ir::{Block, Json, Message, ToolCall, ToolResult};
 
 #[test]
 fn mistral_is_told_what_it_knows_under_its_names() {
