@@ -58,10 +58,24 @@ pub(crate) fn is_refused_credential(fault: &Fault) -> bool {
     *fault == refused_credential()
 }
 
+/// Names by which providers refuse a credential, or what is left on its account.
+const OF_CREDENTIAL: [&str; 7] = [
+    "authentication_error",
+    "billing_error",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "insufficient_quota",
+    "invalid_api_key",
+    "UNAUTHENTICATED",
+];
+
+/// Anthropic's words for the same, which it has no name for.
+const NO_CREDIT: &str = "Your credit balance is too low";
+
 fn is_of_credential(error: &Value) -> bool {
     let mut names = ["type", "code", "status"].into_iter().filter_map(|name| error.get(name)?.as_str());
-    let named =
-        names.any(|name| matches!(name, "authentication_error" | "invalid_api_key" | "UNAUTHENTICATED"));
+    let named = names.any(|name| OF_CREDENTIAL.contains(&name))
+        || error.get("message").and_then(Value::as_str).is_some_and(|said| said.starts_with(NO_CREDIT));
     let reason = |detail: &Value| detail.get("reason").and_then(Value::as_str) == Some("API_KEY_INVALID");
     named
         || error.get("code").and_then(|code| code.as_number()?.as_u64()) == Some(401)
@@ -90,9 +104,7 @@ fn kind_of(name: &str) -> Option<FaultKind> {
     Some(match name.to_ascii_lowercase().as_str() {
         "context_length_exceeded" | "exceed_context_size_error" => FaultKind::ContextLength,
         "invalid_request_error" | "invalid_argument" | "invalid_prompt" => FaultKind::Invalid,
-        "permission_error" | "permission_denied" | "billing_error" | "insufficient_quota" => {
-            FaultKind::Permission
-        }
+        "permission_error" | "permission_denied" => FaultKind::Permission,
         "not_found_error" | "not_found" | "model_not_found" => FaultKind::NotFound,
         "request_too_large" => FaultKind::TooLarge,
         "rate_limit_error" | "rate_limit_exceeded" | "resource_exhausted" => FaultKind::RateLimit,
@@ -246,6 +258,10 @@ mod tests {
             r#"{"type":"authentication_error","message":"Incorrect key sk-ou***rs"}"#,
             r#"{"message":"Incorrect key sk-ou***rs","code":"invalid_api_key"}"#,
             r#"{"message":"Incorrect key sk-ou***rs","code":401}"#,
+            r#"{"type":"invalid_request_error","message":"Your credit balance is too low to access the Anthropic API: sk-ou"}"#,
+            r#"{"type":"billing_error","message":"sk-ou"}"#,
+            r#"{"message":"sk-ou","type":"invalid_request_error","code":"billing_hard_limit_reached"}"#,
+            r#"{"message":"sk-ou","type":"insufficient_quota","code":"insufficient_quota"}"#,
             r#"{"code":400,"message":"API key sk-ou not valid","status":"INVALID_ARGUMENT","details":[{"reason":"API_KEY_INVALID"}]}"#,
         ] {
             let fault = of_error(serde_json::from_str(error).unwrap());

@@ -11,11 +11,13 @@ pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_stream::StreamReader;
 pub(crate) use self::write_request::encode as encode_request;
 
+use http::StatusCode;
 use serde::Deserialize;
 
 use super::lenient::{Count, Fold, Join, Present, Text};
 use super::signal::{Reported, Signal};
-use crate::codec::Value;
+use crate::codec::{Value, fault};
+use crate::ir::Fault;
 
 /// What signatures of Gemini begin with in the common form. No other family trusts them.
 pub(super) const OF_GEMINI: &str = "google.";
@@ -94,6 +96,15 @@ pub(crate) fn event(data: &[u8]) -> Signal {
         ended: 0,
         failed: chunk.error.0,
         reasoning: None,
+    }
+}
+
+/// Reads what Google says with a status that is no success.
+pub(crate) fn fault(status: StatusCode, body: &[u8]) -> Fault {
+    match status {
+        // Always about what the configured credential may do, and with the number of its project.
+        StatusCode::FORBIDDEN => fault::refused_credential(),
+        _ => fault::read(status, body),
     }
 }
 

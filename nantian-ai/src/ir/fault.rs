@@ -128,10 +128,12 @@ impl FaultKind {
     pub(crate) fn is_of_the_provider(self) -> bool {
         match self {
             // Others read more.
-            Self::ContextLength => true,
+            Self::ContextLength | Self::TooLarge => true,
+            // The operator has named the model, and the key may not use it.
+            Self::NotFound | Self::Permission => true,
             Self::RateLimit | Self::Overloaded | Self::Timeout => true,
             Self::Truncated | Self::Unreadable | Self::Upstream => true,
-            Self::Invalid | Self::Permission | Self::NotFound | Self::TooLarge => false,
+            Self::Invalid => false,
         }
     }
 

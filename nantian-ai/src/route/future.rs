@@ -19,7 +19,6 @@ use crate::body::RequestBody;
 use crate::dialect::{Dialect, Operation, Surface};
 use crate::edit::model_of;
 use crate::error::{BoxError, Error};
-use crate::ir::FaultKind;
 use crate::packed::unpack;
 use crate::read::ReadBody;
 use crate::respond::{DialectResponder, Respond as _};
@@ -249,7 +248,7 @@ impl Judged {
         Self {
             failed: is_elsewhere || error.is_some_and(|error| error.may_fail_over()),
             is_unheard,
-            counts: is_elsewhere || !is_refusal(response) || is_too_long(response),
+            counts: is_elsewhere || !is_refusal(response) || is_of_the_provider(response),
             binds: operation == Some(Operation::Embeddings) && !is_unheard,
         }
     }
@@ -266,10 +265,11 @@ fn is_refusal<B>(response: &Response<B>) -> bool {
     status.is_client_error() && !matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
 }
 
-/// Whether the model cannot read all of the conversation: clients act on that, and not on what a model says that stands in.
-fn is_too_long<B>(response: &Response<B>) -> bool {
+/// Whether a provider has refused for what it is itself: clients act on that (they shorten a conversation, say), and not on what a model
+/// says that stands in.
+fn is_of_the_provider<B>(response: &Response<B>) -> bool {
     let error = response.extensions().get::<Arc<Error>>().map(Arc::as_ref);
-    matches!(error, Some(Error::Provider { fault, .. }) if fault.kind == FaultKind::ContextLength)
+    matches!(error, Some(Error::Provider { fault, .. }) if fault.kind.is_of_the_provider())
 }
 
 /// An earlier answer in the place of the last one: what one model refuses that only stands in says nothing of the one that

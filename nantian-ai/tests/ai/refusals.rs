@@ -127,13 +127,28 @@ async fn a_credential_that_the_provider_refuses_is_not_blamed_on_the_client() {
 }
 
 #[tokio::test]
+async fn an_account_without_credit_is_not_told_to_the_client() {
+    let error = r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade or purchase credits."}}"#;
+    let claude = || TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
+    for request in [chat(), post("/v1/messages", r#"{"model":"any","max_tokens":9,"messages":[]}"#)] {
+        let upstream = Upstream::new().replies(reply(400, error));
+        let (head, body) = send(layer(claude()), &upstream, request).await;
+        assert_eq!((head.status.as_u16(), upstream.requests()), (502, 1));
+        assert!(!body.contains("illing") && !body.contains("credit "), "{body}");
+        assert!(head.extensions.get::<Arc<Error>>().unwrap().may_fail_over());
+    }
+}
+
+#[tokio::test]
 async fn the_providers_own_errors_pass_as_they_are() {
-    let error = r#"{"error":{"message":"no such model","type":"invalid_request_error"}}"#;
-    let upstream = Upstream::new().replies(reply(404, error));
-    let (head, body) = send(layer(openai()), &upstream, chat()).await;
-    assert_eq!(head.status, 404);
-    assert_eq!(body, error);
-    assert!(head.extensions.get::<Arc<Error>>().is_none());
+    let error = r#"{"error":{"message":"no such thing","type":"invalid_request_error"}}"#;
+    for (status, is_of_the_provider) in [(404, true), (400, false)] {
+        let upstream = Upstream::new().replies(reply(status, error));
+        let (head, body) = send(layer(openai()), &upstream, chat()).await;
+        assert_eq!((head.status.as_u16(), body.as_str()), (status, error));
+        let error = head.extensions.get::<Arc<Error>>();
+        assert_eq!(error.is_some_and(|error| error.may_fail_over()), is_of_the_provider);
+    }
 }
 
 #[tokio::test]

@@ -91,12 +91,25 @@ async fn what_the_model_that_stands_in_refuses_does_not_hide_that_the_other_one_
 
 #[tokio::test(start_paused = true)]
 async fn where_one_fails_the_other_is_asked_in_its_own_dialect_and_reported_once() {
-    let failures: [fn() -> Upstream; 7] = [
+    let failures: [fn() -> Upstream; 12] = [
         || Upstream::new().refuses_connection(),
         || Upstream::new().replies(reply(429, "{}")),
         || Upstream::new().replies(reply(529, "{}")),
         || Upstream::new().replies(reply(401, "{}")),
         || Upstream::new().replies(reply(402, "{}")),
+        // It has no such model, or not for this key, or not for so much.
+        || Upstream::new().replies(reply(403, "{}")),
+        || Upstream::new().replies(reply(404, "{}")),
+        || Upstream::new().replies(reply(413, "{}")),
+        || {
+            Upstream::new()
+                .replies(reply(400, r#"{"error":{"code":"billing_hard_limit_reached","message":"m"}}"#))
+        },
+        || {
+            let gives_up =
+                "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"insufficient_system_resource\"}]}\n\n";
+            Upstream::new().replies(events("text/event-stream", [(Duration::ZERO, Some(gives_up))]))
+        },
         || Upstream::new().hangs(),
         || {
             let error = "data: {\"error\":{\"message\":\"later\"}}\n\n";
@@ -111,6 +124,17 @@ async fn where_one_fails_the_other_is_asked_in_its_own_dialect_and_reported_once
         let report = reports.only();
         assert_eq!((report.outcome, report.usage.total), (Outcome::Completed, 12));
     }
+}
+
+#[tokio::test]
+async fn a_model_that_is_gone_is_told_of_as_it_was_where_no_other_one_serves() {
+    let gone = r#"{"error":{"message":"The model does not exist","code":"model_not_found"}}"#;
+    let refusal = r#"{"type":"error","error":{"type":"invalid_request_error","message":"bad"}}"#;
+    let openai = Upstream::new().replies(reply(404, gone));
+    let claude = Upstream::new().replies(reply(400, refusal));
+    let (status, body, reports) = ask(&openai, &claude, chat("gpt")).await;
+    assert_eq!((status, &body["error"]["code"]), (404, &json!("model_not_found")));
+    assert_eq!(reports.only().outcome, Outcome::NotServed);
 }
 
 #[tokio::test]
