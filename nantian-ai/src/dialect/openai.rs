@@ -14,18 +14,19 @@ mod write_reply;
 mod write_request;
 mod write_stream;
 
-pub(crate) use self::names::older_names;
-pub(crate) use self::profile::{refused_reasoning, wants_reasoning};
+pub(crate) use self::names::{known_names, said_by};
+pub(crate) use self::profile::{is_mistral, refused_reasoning, wants_reasoning};
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{decode as decode_request, read_stop, read_tools};
 pub(crate) use self::read_stream::StreamReader;
 pub(crate) use self::thinkers::Thinker;
-pub(crate) use self::turns::{FAILED, OF_SCHEMA, result_text};
+pub(crate) use self::turns::{ACKNOWLEDGED, FAILED, OF_SCHEMA, result_text};
 pub(crate) use self::write_reply::encode as encode_reply;
 pub(crate) use self::write_request::{encode as encode_request, write_tools};
 pub(crate) use self::write_stream::StreamWriter;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use self::delta::Delta;
@@ -35,19 +36,25 @@ use super::signal::{Reported, Signal};
 /// One event of a stream.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Event {
-    choices: Fold<Choice>,
+struct Event<'a> {
+    #[serde(borrow)]
+    choices: Fold<Choice<'a>>,
     usage: Option<Usage>,
     error: Present,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Choice {
+struct Choice<'a> {
     index: Count,
     delta: Option<Delta>,
     text: Text,
-    finish_reason: Present,
+    #[serde(borrow)]
+    finish_reason: Option<&'a RawValue>,
+    error: Present,
+    /// One of the choices has failed.
+    #[serde(skip)]
+    failed: bool,
     /// The choices that end, a bit each.
     #[serde(skip)]
     ended: u128,
@@ -85,7 +92,7 @@ pub(crate) fn event(data: &[u8]) -> Signal {
     if data.trim_ascii() == b"[DONE]" {
         return Signal { settled: true, complete: true, ..Signal::default() };
     }
-    let Ok(event) = serde_json::from_slice::<Event>(data) else {
+    let Ok(event) = serde_json::from_slice::<Event<'_>>(data) else {
         return Signal::unreadable();
     };
     let Fold(choices) = &event.choices;
@@ -96,7 +103,7 @@ pub(crate) fn event(data: &[u8]) -> Signal {
         settled: false,
         complete: false,
         ended: choices.ended,
-        failed: event.error.0,
+        failed: event.error.0 || choices.failed,
         reasoning: None,
     }
 }
@@ -152,14 +159,16 @@ impl Usage {
 
 // === impl Choice ===
 
-impl Join for Choice {
+impl Join for Choice<'_> {
     /// Keeps the text of all choices in `text`.
     fn join(&mut self, other: Self) {
         let delta = other.delta.unwrap_or_default();
         self.text.0 += other.text.0;
         self.text.0 += delta.text.0;
         self.speaks |= delta.other || !delta.text.is_empty() || !other.text.is_empty();
-        if other.finish_reason.0 {
+        self.failed |= other.error.0;
+        if let Some(reason) = other.finish_reason {
+            self.failed |= read_reply::failure(reason.get().trim_matches('"')).is_some();
             let index = other.index.0.unwrap_or(0).min(u128::BITS as u64 - 1);
             self.ended |= 1 << index;
         }
@@ -259,7 +268,14 @@ mod tests {
 
     #[test]
     fn errors_inside_a_stream_are_seen() {
-        assert!(event(br#"{"error":{"message":"overloaded"}}"#).failed);
+        for failed in [
+            r#"{"error":{"message":"overloaded"}}"#,
+            r#"{"choices":[{"delta":{},"finish_reason":"insufficient_system_resource"}]}"#,
+            r#"{"choices":[{"delta":{},"finish_reason":"error","error":{"code":502,"message":"m"}}]}"#,
+        ] {
+            assert!(event(failed.as_bytes()).failed, "{failed}");
+        }
+        assert!(!event(br#"{"choices":[{"delta":{},"finish_reason":"errors"}]}"#).failed);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use super::all_output;
 use super::read_request::read_reasoning;
 use crate::codec::{Fields, Value, fault};
-use crate::ir::{Block, Fault, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds, arguments};
+use crate::ir::{
+    Block, Fault, FaultKind, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds, arguments,
+};
 
 /// What a choice says that changes nothing about the answer.
 pub(super) const ABOUT_ITSELF: [&str; 3] = ["index", "native_finish_reason", "stop_reason"];
@@ -39,7 +41,7 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     let calls = message.any_list("tool_calls");
     let has_calls = !calls.is_empty();
     content.extend(calls.into_iter().map(|call| read_call(call, ids, &mut losses)));
-    let stop = read_stop(choice.any_text("finish_reason").as_deref()).with_calls(has_calls);
+    let stop = read_end(&mut choice)?.unwrap_or_default().with_calls(has_calls);
     message.ignore(&["role"]);
     message.rest(&mut losses);
     choice.ignore(&ABOUT_ITSELF);
@@ -106,12 +108,30 @@ pub(super) fn rest_of_call(mut call: Fields, function: Fields, losses: &mut Loss
     function.rest_below("tool_calls.function", losses);
 }
 
-pub(super) fn read_stop(reason: Option<&str>) -> Stop {
-    match reason {
-        Some("length" | "max_tokens" | "model_length") => Stop::Length,
-        Some("tool_calls" | "function_call" | "tool_use") => Stop::ToolCalls,
-        Some("content_filter" | "refusal") => Stop::Refused,
+/// How a choice ends, if it does; some providers say that it has failed where others say why it is complete.
+pub(super) fn read_end(choice: &mut Fields) -> Result<Option<Stop>, Fault> {
+    let reason = choice.any_text("finish_reason");
+    if let Some(error) = choice.take("error") {
+        return Err(fault::of_error(error));
+    }
+    let Some(reason) = reason else { return Ok(None) };
+    if let Some(kind) = failure(&reason) {
+        return Err(Fault::new(kind, format!("the provider gave up its answer: {reason}")));
+    }
+    Ok(Some(match reason.as_str() {
+        "length" | "max_tokens" | "model_length" => Stop::Length,
+        "tool_calls" | "function_call" | "tool_use" => Stop::ToolCalls,
+        "content_filter" | "refusal" => Stop::Refused,
         _ => Stop::End,
+    }))
+}
+
+/// What has gone wrong if an answer ends for this reason: words of DeepSeek, Mistral, OpenRouter and vLLM.
+pub(super) fn failure(reason: &str) -> Option<FaultKind> {
+    match reason {
+        "insufficient_system_resource" => Some(FaultKind::Overloaded),
+        "abort" | "aborted" | "error" => Some(FaultKind::Upstream),
+        _ => None,
     }
 }
 

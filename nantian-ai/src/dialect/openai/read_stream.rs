@@ -4,7 +4,7 @@
 //! that is not open yet is kept until its turn.
 
 use super::read_reply::{
-    ABOUT_ITSELF, ABOUT_THE_PROVIDER, read_content, read_stop, read_tokens, rest_of_call,
+    ABOUT_ITSELF, ABOUT_THE_PROVIDER, read_content, read_end, read_tokens, rest_of_call,
 };
 use crate::codec::{Fields, Value, fault};
 use crate::dialect::anthropic;
@@ -86,8 +86,8 @@ impl StreamReader {
             if choice.any_count("index").unwrap_or(0) > 0 {
                 continue;
             }
-            if !self.choice(&mut choice, sink) {
-                return sink(Event::Failed(Fault::unreadable()));
+            if let Err(fault) = self.choice(&mut choice, sink) {
+                return sink(Event::Failed(fault));
             }
             choice.ignore(&ABOUT_ITSELF);
             choice.rest(&mut self.losses);
@@ -120,12 +120,12 @@ impl StreamReader {
         if !std::mem::replace(&mut self.started, true) {
             sink(Event::Start { id: None, model: None });
         }
-        self.stop(None, sink);
+        self.stop(Stop::End, sink);
         sink(Event::End);
     }
 
-    /// False if what comes cannot be put in order.
-    fn choice(&mut self, choice: &mut Fields, sink: &mut impl FnMut(Event)) -> bool {
+    /// Reads a piece of the answer, or how it has failed: what comes cannot be put in order, or the provider says so.
+    fn choice(&mut self, choice: &mut Fields, sink: &mut impl FnMut(Event)) -> Result<(), Fault> {
         let mut delta = choice.any_object("delta");
         let plain = delta.some_text("reasoning_content");
         let other = delta.some_text("reasoning");
@@ -149,15 +149,15 @@ impl StreamReader {
         }
         for call in delta.any_list("tool_calls") {
             if !self.call(call, sink) {
-                return false;
+                return Err(Fault::unreadable());
             }
         }
-        if let Some(reason) = choice.any_text("finish_reason") {
-            self.stop(Some(&reason), sink);
+        if let Some(stop) = read_end(choice)? {
+            self.stop(stop, sink);
         }
         delta.ignore(&["role", "reasoning", "reasoning_content", "refusal"]);
         delta.rest(&mut self.losses);
-        true
+        Ok(())
     }
 
     /// Reasoning as Anthropic has it. Its text is told in plain words too, with it or before its signature comes.
@@ -322,11 +322,10 @@ impl StreamReader {
         sink(Event::Close);
     }
 
-    fn stop(&mut self, reason: Option<&str>, sink: &mut impl FnMut(Event)) {
+    fn stop(&mut self, stop: Stop, sink: &mut impl FnMut(Event)) {
         self.flush_calls(sink);
         self.close(sink);
         if !std::mem::replace(&mut self.stopped, true) {
-            let stop: Stop = read_stop(reason);
             sink(Event::Stop(stop.with_calls(!self.calls.is_empty())));
         }
     }
