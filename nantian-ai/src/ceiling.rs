@@ -1,10 +1,50 @@
 //! The most tokens of an answer, as providers name it that refuse to be asked for more: coding agents name one limit, and models
 //! have many.
 
+use bytes::Bytes;
 use http::StatusCode;
 
-/// Where a body names the most tokens of its answer.
-pub(crate) const LIMITS: [&str; 2] = ["max_completion_tokens", "max_tokens"];
+use crate::edit::Object;
+
+/// Where a body names the most tokens of its answer, and in which of its members.
+const LIMITS: [(Option<&str>, &str); 6] = [
+    (None, "max_completion_tokens"),
+    (None, "max_tokens"),
+    (None, "max_output_tokens"),
+    (Some("generationConfig"), "maxOutputTokens"),
+    (Some("inferenceConfig"), "maxTokens"),
+    (Some("options"), "num_predict"),
+];
+
+/// Words without which a refusal is of something else, beside the names of limits.
+const OF_A_LIMIT: [&str; 2] = ["in the completion", "maximum tokens you requested"];
+
+/// Words before the most that a model ever writes: of OpenAI and Azure in Chat Completions and in Responses, Groq, DeepSeek, Ollama's
+/// cloud, and Bedrock.
+const BEFORE_THE_MOST: [&str; 6] = [
+    "supports at most ",
+    "Expected a value <= ",
+    "must be less than or equal to ",
+    "the valid range of max_tokens is [1, ",
+    "maximum output tokens (",
+    "exceeds the model limit of ",
+];
+
+/// A body that asks for no more tokens than this; `None` if none does ask for more.
+pub(crate) fn lowered(body: &Bytes, most: u64) -> Option<Bytes> {
+    let object = Object::parse(body).ok()?;
+    let limit = most.to_string();
+    let lower = |object: &Object<'_>, body: &Bytes, name: &str| {
+        let asks_more = object.number(name).is_some_and(|asked| asked > most);
+        asks_more.then(|| Bytes::from(object.set(body, &[(name, &limit)]).concat()))
+    };
+    LIMITS.into_iter().find_map(|(outer, name)| {
+        let Some(outer) = outer else { return lower(&object, body, name) };
+        let inner = Bytes::copy_from_slice(object.value(outer)?);
+        let inner = lower(&Object::parse(&inner).ok()?, &inner, name)?;
+        Some(Bytes::from(object.set(body, &[(outer, std::str::from_utf8(&inner).ok()?)]).concat()))
+    })
+}
 
 /// What a refusal allows, if it is one of a limit, says so and leaves room for an answer. It may quote the client, and counts for its
 /// request alone.
@@ -13,18 +53,25 @@ pub(crate) fn most_allowed(status: StatusCode, said: &[u8]) -> Option<u64> {
         return None;
     }
     let said = std::str::from_utf8(said).ok()?;
-    if !LIMITS.iter().any(|limit| said.contains(limit)) && !said.contains("in the completion") {
+    let mut words = LIMITS.iter().map(|(_, name)| name).chain(&OF_A_LIMIT);
+    if !words.any(|words| said.contains(words)) {
         return None;
     }
     of_model(said).or_else(|| of_request(said)).filter(|most| *most > 0)
 }
 
-/// The most that a model ever writes, in the words of OpenAI and Azure, and of Anthropic.
+/// The most that a model ever writes.
 fn of_model(said: &str) -> Option<u64> {
-    number_after(said, "supports at most ").or_else(|| {
+    let of_anthropic = || {
         let (before, _) = said.split_once(", which is the maximum allowed number of output tokens")?;
         before.rsplit_once("> ")?.1.parse().ok()
-    })
+    };
+    let of_google = || {
+        let (range, _) = said.split_once(" (exclusive)")?;
+        range.rsplit_once("(inclusive) to ")?.1.parse::<u64>().ok()?.checked_sub(1)
+    };
+    let named = BEFORE_THE_MOST.into_iter().find_map(|words| number_after(said, words));
+    named.or_else(of_anthropic).or_else(of_google)
 }
 
 /// The room that a conversation leaves, in the words of vLLM and of older models of OpenAI.
@@ -39,6 +86,7 @@ fn of_request(said: &str) -> Option<u64> {
 
 fn number_after(text: &str, words: &str) -> Option<u64> {
     let (_, after) = text.split_once(words)?;
+    let after = after.trim_start_matches('`');
     let end = after.find(|it: char| !it.is_ascii_digit()).unwrap_or(after.len());
     after.get(..end)?.parse().ok()
 }
@@ -66,6 +114,32 @@ mod tests {
                 "This model's maximum context length is 16385 tokens. However, you requested 20000 tokens (5000 in the messages, 15000 in the completion). Please reduce the length of the messages or completion.",
                 Some(11_385),
             ),
+            (
+                "`max_tokens` must be less than or equal to `8192`, the maximum value for `max_tokens` is less than the `context_window` for this model",
+                Some(8192),
+            ),
+            ("max_tokens for `llama` must be less than or equal to 8000", Some(8000)),
+            ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", Some(8192)),
+            (
+                "max_tokens (1048576) exceeds model's maximum output tokens (65536) for model deepseek",
+                Some(65_536),
+            ),
+            (
+                "The maximum tokens you requested exceeds the model limit of 10000. Try again with a maximum tokens value that is lower than 10000.",
+                Some(10_000),
+            ),
+            (
+                "Unable to submit request because it has a maxOutputTokens value of 32000 but the supported range is from 1 (inclusive) to 8193 (exclusive). Update the value and try again.",
+                Some(8192),
+            ),
+            (
+                "Invalid 'max_output_tokens': integer above maximum value. Expected a value <= 16384, but got 32000 instead.",
+                Some(16_384),
+            ),
+            (
+                "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 1 instead.",
+                None,
+            ),
             // The conversation itself is too long, or leaves nothing.
             (
                 "max_tokens is too large: 9. This model's maximum context length is 4096 tokens and your request has 4096 input tokens.",
@@ -90,6 +164,31 @@ mod tests {
         ] {
             assert_eq!(most_allowed(StatusCode::BAD_REQUEST, said.as_bytes()), most, "{said}");
             assert_eq!(most_allowed(StatusCode::OK, said.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn a_limit_is_lowered_where_each_dialect_has_it_and_nothing_else_changes() {
+        for (body, expected) in [
+            (r#"{"max_tokens": 9,"a":1}"#, Some(r#"{"max_tokens": 5,"a":1}"#)),
+            (
+                r#"{"a":{"max_tokens":9},"max_output_tokens":9}"#,
+                Some(r#"{"a":{"max_tokens":9},"max_output_tokens":5}"#),
+            ),
+            (
+                r#"{"inferenceConfig":{"temperature":1.0,"maxTokens":9},"a":1}"#,
+                Some(r#"{"inferenceConfig":{"temperature":1.0,"maxTokens":5},"a":1}"#),
+            ),
+            (
+                r#"{"generationConfig":{"maxOutputTokens":9}}"#,
+                Some(r#"{"generationConfig":{"maxOutputTokens":5}}"#),
+            ),
+            (r#"{"options":{"num_predict":9}}"#, Some(r#"{"options":{"num_predict":5}}"#)),
+            (r#"{"max_tokens":5,"options":{"num_predict":4}}"#, None),
+            (r#"{"messages":[]}"#, None),
+        ] {
+            let lowered = lowered(&Bytes::from_static(body.as_bytes()), 5);
+            assert_eq!(lowered.as_deref(), expected.map(str::as_bytes), "{body}");
         }
     }
 }

@@ -5,7 +5,7 @@
 
 mod chats;
 
-pub(crate) use self::chats::{filled, without};
+pub(crate) use self::chats::{filled, for_mistral, without};
 
 use std::borrow::Cow;
 use std::ops::Range;

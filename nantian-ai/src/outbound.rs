@@ -15,7 +15,7 @@ pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
 use self::headers::{is_of_a_dialect, names_features_of, upstream_headers, upstream_query};
 use crate::azure;
 use crate::body::RequestBody;
-use crate::ceiling::LIMITS;
+use crate::ceiling::lowered;
 use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai};
 use crate::edit::Object;
 use crate::error::Error;
@@ -104,22 +104,32 @@ impl Target {
             (RequestFacts::without_body(surface.operation()), RequestBody::default())
         } else {
             let object = Object::parse(&body)?;
+            let is_chat = (surface.dialect(), surface.operation()) == (Dialect::Anthropic, Operation::Chat);
+            let is_strict = self.is_strict(&head.headers);
+            if is_chat && !is_strict && anthropic::is_for_another(&object, self.model()) {
+                return self.translate(surface, head, &body);
+            }
             let facts = self.facts(surface, &object, &body);
             let model = ("model", self.model_json());
             let options = self.usage_wish(surface, &facts, &object);
+            let mut adapted = Vec::new();
             let mut edits = match (surface.dialect(), surface.operation()) {
                 (Dialect::OpenAi, Operation::Chat) => {
-                    let mut edits = openai::older_names(&self.config().provider, &object);
+                    let mut edits = openai::known_names(&self.config().provider, self.model(), &object);
                     edits.extend(foreign::without(&object, self.refused_reasoning(), &mut lost));
                     if openai::wants_reasoning(&self.config().provider, self.model()) {
                         edits.extend(foreign::filled(&object));
+                    }
+                    if openai::is_mistral(&self.config().provider) {
+                        adapted = foreign::for_mistral(&object);
                     }
                     edits
                 }
                 _ => foreign::edits(surface, &object, self.model(), &mut lost),
             };
             edits.extend(lookalike::edits(&object, &mut lost)?);
-            if !lost.is_empty() && self.is_strict(&head.headers) {
+            edits.extend(adapted.iter().map(|(place, instead)| (place.clone(), instead.as_str())));
+            if !lost.is_empty() && is_strict {
                 return Err(Error::Lossy { losses: lost });
             }
             let pieces = match &options {
@@ -318,11 +328,8 @@ impl Prepared {
     pub(crate) fn lower(&mut self, most: u64) -> bool {
         const LOST: &str = "max_tokens";
         let (true, Way::Translated(translation)) = (self.may_lower, &mut self.way) else { return false };
-        let body = self.body.joined();
-        let Ok(object) = Object::parse(&body) else { return false };
-        let asks_more = |name: &&str| object.number(name).is_some_and(|asked| asked > most);
-        let Some(name) = LIMITS.into_iter().find(asks_more) else { return false };
-        self.body = RequestBody::from(object.set(&body, &[(name, &most.to_string())]));
+        let Some(body) = lowered(&self.body.joined(), most) else { return false };
+        self.body = RequestBody::from(vec![body]);
         self.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         Arc::make_mut(translation).lose(LOST);
         self.lost.add(LOST);

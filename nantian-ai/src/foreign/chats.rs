@@ -1,11 +1,14 @@
 //! Reasoning that comes back in a chat.
 
+use std::ops::Range;
+
 use memchr::memmem;
 
 use super::items;
 use crate::cut::{Edit, cut_out};
+use crate::dialect::openai::ACKNOWLEDGED;
 use crate::edit::Object;
-use crate::ir::Losses;
+use crate::ir::{Losses, short_id};
 
 /// A message that the model has said begins so, where it says nothing of what it thought.
 const NO_REASONING: &str = r#""reasoning_content":"","#;
@@ -39,6 +42,39 @@ pub(crate) fn filled(object: &Object<'_>) -> Vec<Edit> {
         }
     });
     edits
+}
+
+/// What Mistral refuses of a conversation with tools: ids that another provider, or the client, has made, and a user who speaks right
+/// after a tool.
+pub(crate) fn for_mistral(object: &Object<'_>) -> Vec<(Range<usize>, String)> {
+    let mut edits = Vec::new();
+    let is_there = |json: &[u8]| memmem::find(json, b"\"tool_call").is_some();
+    let mut is_after_tool = false;
+    each_message(object, is_there, |at, message| {
+        let role = message.text("role").unwrap_or_default();
+        if is_after_tool && role == "user" {
+            let said = format!(r#"{{"role":"assistant","content":"{ACKNOWLEDGED}"}},"#);
+            edits.push((at..at, said));
+        }
+        is_after_tool = role == "tool";
+        shorten("tool_call_id", at, message, &mut edits);
+        let Some((within, json)) = message.place("tool_calls") else { return };
+        let calls = std::str::from_utf8(json).ok().and_then(|list| items(json, list)).unwrap_or_default();
+        for call in calls {
+            if let Ok(said) = Object::parse(call.json.as_bytes()) {
+                shorten("id", at + within + call.range.start, &said, &mut edits);
+            }
+        }
+    });
+    edits
+}
+
+fn shorten(name: &str, at: usize, object: &Object<'_>, edits: &mut Vec<(Range<usize>, String)>) {
+    let (Some((start, json)), Some(id)) = (object.place(name), object.text(name)) else { return };
+    let short = short_id(&id);
+    if short != id {
+        edits.push((at + start..at + start + json.len(), format!("\"{short}\"")));
+    }
 }
 
 /// Looks at each message, and where it is, of a conversation in which something is.
@@ -107,6 +143,39 @@ mod tests {
             [("groq", r#"{"reasoning":"b"}"#), ("OpenAI", "{}"), ("azure-openai", "{}"), ("vllm", message)]
         {
             assert_eq!(sent(provider, message).0, kept, "{provider}");
+        }
+    }
+
+    fn as_mistral_gets_it(body: &Bytes) -> String {
+        let object = Object::parse(body).unwrap();
+        let adapted = for_mistral(&object);
+        let edits = adapted.iter().map(|(place, instead)| (place.clone(), instead.as_str())).collect();
+        String::from_utf8(object.set_and(body, &[], edits).concat()).unwrap()
+    }
+
+    #[test]
+    fn ids_of_calls_are_shortened_where_they_stand_alike_in_calls_and_in_results() {
+        let said = |one: &str, other: &str| {
+            format!(
+                r#"{{"messages":[{{"role":"assistant", "tool_calls":[ {{"id" : "{one}","type":"function","function":{{"name":"f","arguments":"{{\"id\":1}}"}}}},{{"id":"{other}"}}]}},{{"role":"tool","tool_call_id":"{one}","content":"\"tool_call_id\":\"call_1\""}},{{"role":"tool","tool_call_id": "{other}"}}],"id":"call_1"}}"#
+            )
+        };
+        let body = Bytes::from(said("call_PTLP8xhu3uwZk4l3nlnrrJha", "abcdefgh9"));
+        assert_eq!(as_mistral_gets_it(&body), said(&short_id("call_PTLP8xhu3uwZk4l3nlnrrJha"), "abcdefgh9"));
+    }
+
+    #[test]
+    fn nobody_speaks_right_after_a_tool_at_mistral() {
+        const TOOL: &str = r#"{"role":"tool","tool_call_id":"abcdefgh9","content":"1"}"#;
+        const USER: &str = r#"{"role":"user","content":"And?"}"#;
+        const MODEL: &str = r#"{"role":"assistant","content":"Understood."}"#;
+        let body = |messages: &[&str]| format!(r#"{{"messages":[{}]}}"#, messages.join(","));
+        for (messages, expected) in [
+            (&[USER, TOOL, TOOL, USER, USER][..], &[USER, TOOL, TOOL, MODEL, USER, USER][..]),
+            (&[USER, TOOL, MODEL, USER], &[USER, TOOL, MODEL, USER]),
+            (&[USER, USER, TOOL], &[USER, USER, TOOL]),
+        ] {
+            assert_eq!(as_mistral_gets_it(&Bytes::from(body(messages))), body(expected));
         }
     }
 

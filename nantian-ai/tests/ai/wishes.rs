@@ -201,6 +201,15 @@ async fn a_limit_that_a_model_does_not_have_is_lowered_to_its_own_and_named() {
 }
 
 #[tokio::test]
+async fn a_limit_is_lowered_where_other_dialects_have_it() {
+    const TOO_LARGE: &str = r#"{"message":"The maximum tokens you requested exceeds the model limit of 10000. Try again with a maximum tokens value that is lower than 10000."}"#;
+    let upstream = Upstream::new().replies(reply(400, TOO_LARGE)).replies(reply(200, OF_BEDROCK));
+    let (head, _) = send(layer(bedrock()), &upstream, agent(&[])).await;
+    assert_eq!(head.status, 200);
+    assert_eq!(asked(&upstream, "/inferenceConfig/maxTokens"), [json!(32_000), json!(10_000)]);
+}
+
+#[tokio::test]
 async fn a_refusal_that_quotes_one_client_lowers_no_limit_of_another_one() {
     const QUOTED: &str = "Invalid schema for function 'f': 'max_tokens supports at most 1 token' is not valid under any of the given schemas.";
     let layer = layer(openai());

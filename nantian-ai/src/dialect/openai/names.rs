@@ -1,35 +1,50 @@
-//! The newer names of a conversation under the older ones, for providers that know only those: in place, every other byte stays.
+//! The names of a conversation as a provider knows them, the newer ones or the older ones: in place, every other byte stays.
 
 use std::ops::Range;
 
-use super::profile::knows_newer_names;
+use super::profile::{knows_newer_names, wants_newer_limit};
 use crate::edit::Object;
 
-/// What has to change in the body of a chat for a provider.
-pub(crate) fn older_names(provider: &str, object: &Object<'_>) -> Vec<(Range<usize>, &'static str)> {
-    if knows_newer_names(provider) {
-        return Vec::new();
-    }
+/// What has to change in the body of a chat for a provider and its model.
+pub(crate) fn known_names(
+    provider: &str,
+    model: &str,
+    object: &Object<'_>,
+) -> Vec<(Range<usize>, &'static str)> {
+    const OLDER: &str = "max_tokens";
+    const NEWER: &str = "max_completion_tokens";
     let mut edits = Vec::new();
-    if object.value("max_tokens").is_none() {
-        edits.extend(object.keys("max_completion_tokens").map(|key| (key, "max_tokens")));
+    let mut rename = |from, to| {
+        if object.value(to).is_none() {
+            edits.extend(object.keys(from).map(|key| (key, to)));
+        }
+    };
+    if wants_newer_limit(provider, model) {
+        rename(OLDER, NEWER);
     }
+    if knows_newer_names(provider) {
+        return edits;
+    }
+    rename(NEWER, OLDER);
     if let Some((at, messages)) = object.place("messages") {
-        edits.extend(developers(messages).map(|role| (at + role.start..at + role.end, "\"system\"")));
+        let developers = said_by(messages, "\"developer\"");
+        edits.extend(developers.map(|role| (at + role.start..at + role.end, "\"system\"")));
     }
     edits
 }
 
-/// Where a message is a developer's. In a text quotes are escaped, so that `"role"` can be found there only after a backslash.
-fn developers(messages: &[u8]) -> impl Iterator<Item = Range<usize>> {
+/// Where a message is of a role, in its quotes. In a text quotes are escaped, so that `"role"` can be found there only after a backslash.
+pub(crate) fn said_by<'m>(
+    messages: &'m [u8],
+    role: &'static str,
+) -> impl Iterator<Item = Range<usize>> + use<'m> {
     const NAME: &[u8] = b"\"role\"";
-    const DEVELOPER: &[u8] = b"\"developer\"";
     let is_escaped = |at: usize| at.checked_sub(1).and_then(|at| messages.get(at)) == Some(&b'\\');
     memchr::memmem::find_iter(messages, NAME).filter(move |at| !is_escaped(*at)).filter_map(|at| {
         let after = messages.get(at + NAME.len()..)?;
         let value = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
         let start = messages.len() - value.len();
-        value.starts_with(DEVELOPER).then_some(start..start + DEVELOPER.len())
+        value.starts_with(role.as_bytes()).then_some(start..start + role.len())
     })
 }
 
@@ -40,9 +55,13 @@ mod tests {
     use super::*;
 
     fn adapted(provider: &str, body: &'static str) -> String {
+        adapted_to(provider, "any", body)
+    }
+
+    fn adapted_to(provider: &str, model: &str, body: &'static str) -> String {
         let body = Bytes::from_static(body.as_bytes());
         let object = Object::parse(&body).unwrap();
-        let edits = older_names(provider, &object);
+        let edits = known_names(provider, model, &object);
         String::from_utf8(object.set_and(&body, &[("model", "\"m\"")], edits).concat()).unwrap()
     }
 
@@ -53,6 +72,21 @@ mod tests {
         assert_eq!(adapted("DeepSeek", body), older);
         assert_eq!(adapted("mistral", body), older);
         assert_eq!(adapted("openai", body), body.replace(r#""model":"x""#, r#""model":"m""#));
+    }
+
+    #[test]
+    fn models_of_openai_that_think_get_their_limit_under_the_newer_name() {
+        let body = r#"{"model":"m","max_tokens" :9,"a":{"max_tokens":1}}"#;
+        let newer = r#"{"model":"m","max_completion_tokens" :9,"a":{"max_tokens":1}}"#;
+        assert_eq!(adapted_to("OpenAI", "gpt-5.2", body), newer);
+        assert_eq!(adapted_to("azure-openai", "o3", body), newer);
+        for (provider, model) in
+            [("openai", "gpt-4o"), ("openrouter", "openai/gpt-5.2"), ("deepseek", "gpt-5")]
+        {
+            assert_eq!(adapted_to(provider, model, body), body, "{provider} {model}");
+        }
+        let both = r#"{"max_completion_tokens":9,"max_tokens":8,"model":"m"}"#;
+        assert_eq!(adapted_to("openai", "gpt-5.2", both), both);
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub(super) struct Profile {
     pub(super) takes_penalties: bool,
     /// Wants ids of tool calls of nine letters and digits.
     pub(super) short_ids: bool,
+    /// Lets a user speak only before the model does and after it, not after its tools, and last.
+    pub(super) takes_turns: bool,
     /// The model, if it is one of OpenAI that thinks.
     thinker: Option<Thinker>,
     /// Runs OpenAI's models as OpenAI does.
@@ -69,6 +71,10 @@ pub(super) struct Wish {
     pub(super) is_lost: bool,
 }
 
+/// Models of Mistral, wherever they run.
+const MISTRALS: [&str; 7] =
+    ["codestral", "devstral", "magistral", "ministral", "mistral", "open-mistral", "pixtral"];
+
 /// Models of xAI that think, whether or not they can be told how much, and those that can.
 const GROK_THINKS: [&str; 4] = ["grok-3-mini", "grok-4", "grok-code", "grok-build"];
 const GROK_LEVELS: [&str; 4] = ["grok-4.3", "grok-4.5", "grok-4.7", "grok-5"];
@@ -76,6 +82,11 @@ const GROK_LEVELS: [&str; 4] = ["grok-4.3", "grok-4.5", "grok-4.7", "grok-5"];
 /// Whether a provider knows a conversation's newer names: `max_completion_tokens`, and the role `developer`.
 pub(crate) fn knows_newer_names(provider: &str) -> bool {
     !is_one(provider, &["deepseek", "mistral"])
+}
+
+/// Whether a model refuses its limit under the older name. Elsewhere than at OpenAI and Azure its name says little.
+pub(crate) fn wants_newer_limit(provider: &str, model: &str) -> bool {
+    is_one(provider, &["openai", azure::NAME]) && Thinker::of(model).is_some()
 }
 
 /// The members of messages in which a provider refuses the reasoning of earlier turns, that of others or its own.
@@ -94,6 +105,11 @@ pub(crate) fn wants_reasoning(provider: &str, model: &str) -> bool {
     is_one(provider, &["deepseek"]) && !begins(model, &["deepseek-chat"])
 }
 
+/// Whether a provider is Mistral, which is strict about whose turn it is, and about the ids of tool calls.
+pub(crate) fn is_mistral(provider: &str) -> bool {
+    is_one(provider, &["mistral"])
+}
+
 fn begins(model: &str, starts: &[&str]) -> bool {
     let bare = model.rsplit('/').next().unwrap_or(model);
     starts.iter().any(|start| bare.starts_with(start))
@@ -109,7 +125,8 @@ impl Profile {
     pub(super) fn of(provider: &str, model: &str) -> Self {
         let is = |names: &[&str]| is_one(provider, names);
         let thinker = Thinker::of(model);
-        let (deepseek, mistral) = (is(&["deepseek"]), is(&["mistral"]));
+        let (deepseek, mistral) = (is(&["deepseek"]), is_mistral(provider));
+        let takes_turns = mistral || begins(&model.to_ascii_lowercase(), &MISTRALS);
         // A deployment of Azure may be named anything.
         let newer_limit = thinker.is_some() || is(&[azure::NAME]);
         let grok_thinks = is(&["xai"]) && begins(model, &GROK_THINKS) && !model.contains("non-reasoning");
@@ -117,7 +134,7 @@ impl Profile {
             echoes_reasoning: is(&["deepseek", "llamacpp", "lmstudio", "moonshot", "vllm"]),
             echoes_by_newer_name: is(&["vllm"]),
             wants_reasoning: wants_reasoning(provider, model),
-            takes_later_system: !is(&["llamacpp", "lmstudio", "vllm"]),
+            takes_later_system: !takes_turns && !is(&["llamacpp", "lmstudio", "vllm"]),
             thinking: ThinkingBy::of(provider, model, thinker),
             asks_for_reasoning: is(&["groq"]) && begins(model, &["qwen", "deepseek"]),
             limit: if newer_limit { "max_completion_tokens" } else { "max_tokens" },
@@ -133,6 +150,7 @@ impl Profile {
             takes_schema: !deepseek,
             takes_penalties: !grok_thinks && thinker.is_none(),
             short_ids: mistral,
+            takes_turns,
             thinker,
             is_openai: is(&["openai", azure::NAME]),
         }

@@ -8,6 +8,9 @@ use crate::ir::{Block, Losses, Message, Output, Request, Role, Source, ToolResul
 /// How a message says that its tool failed: there is no field for it.
 pub(crate) const FAILED: &str = "[tool error] ";
 
+/// What the model says before a user does after its tools, where nobody may speak in between.
+pub(crate) const ACKNOWLEDGED: &str = "Understood.";
+
 /// Stands for the schema of an answer where a provider takes none; DeepSeek wants to read the word JSON, too.
 pub(crate) const OF_SCHEMA: &str = "Answer with one JSON object that fits this JSON Schema: ";
 
@@ -18,7 +21,12 @@ enum Turn<'r> {
     System(String),
     User(Vec<UserPart<'r>>),
     Assistant(&'r Message),
-    Result { id: &'r str, content: String },
+    /// Stands for what the model has not said.
+    Acknowledged,
+    Result {
+        id: &'r str,
+        content: String,
+    },
 }
 
 enum UserPart<'r> {
@@ -76,7 +84,22 @@ impl<'r> Turns<'r> {
             }
         }
         Self::end_turn(&mut later, &mut turns);
+        if profile.takes_turns {
+            Self::take_turns(&mut turns);
+        }
         Ok(Self(turns))
+    }
+
+    /// Lets the model speak before a user does after its tools, and a user last.
+    fn take_turns(turns: &mut Vec<Turn<'r>>) {
+        for at in (1..turns.len()).rev() {
+            if let Some([Turn::Result { .. }, Turn::User(_)]) = turns.get(at - 1..=at) {
+                turns.insert(at, Turn::Acknowledged);
+            }
+        }
+        if let Some(Turn::Assistant(_)) = turns.last() {
+            turns.push(Turn::User(vec![UserPart::Text("Continue.".into())]));
+        }
     }
 
     pub(super) fn write(&self, list: &mut List<'_>, profile: Profile) {
@@ -169,6 +192,10 @@ impl Turn<'_> {
                     [UserPart::Text(text)] => message.text("content", text),
                     parts => message.list("content", |list| parts.iter().for_each(|part| part.write(list))),
                 }
+            }
+            Self::Acknowledged => {
+                message.text("role", "assistant");
+                message.text("content", ACKNOWLEDGED);
             }
             Self::Assistant(said) => {
                 message.text("role", "assistant");

@@ -26,6 +26,43 @@ fn mistral_is_told_what_it_knows_under_its_names() {
     assert_eq!(body["stream_options"], Value::Null);
     assert_eq!(losses.to_string(), "user");
 }
+
+#[test]
+fn whose_turn_it_is_at_mistral() {
+    let said = |role, text: &str| Message::new(role, vec![Block::Text(text.to_owned())]);
+    let call = ToolCall { id: "c".to_owned(), name: "f".to_owned(), arguments: Json::empty_object() };
+    let result = ToolResult { id: "c".to_owned(), content: Vec::new(), is_error: false };
+    let heard = vec![Block::ToolResult(result), Block::Text("Hurry.".to_owned())];
+    let request = |model: &str| Request {
+        model: model.to_owned(),
+        messages: vec![
+            said(Role::System, "Be brief."),
+            said(Role::Assistant, "Hello."),
+            said(Role::User, "Hi."),
+            Message::new(Role::Assistant, vec![Block::ToolCall(call.clone())]),
+            Message::new(Role::User, heard.clone()),
+            said(Role::System, "One minute left."),
+            said(Role::Assistant, "{"),
+        ],
+        ..Request::default()
+    };
+    let roles = |provider, model| {
+        let (body, _) = encode(&request(model), provider).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let messages = body["messages"].as_array().unwrap().iter();
+        messages.map(|message| message["role"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let in_turns =
+        ["system", "assistant", "user", "assistant", "tool", "assistant", "user", "assistant", "user"];
+    for (provider, model) in
+        [("mistral", "any"), ("openrouter", "mistralai/devstral-medium"), ("vllm", "mistralai/Mistral-Small")]
+    {
+        assert_eq!(roles(provider, model), in_turns, "{provider} {model}");
+    }
+    let as_said = ["system", "assistant", "user", "assistant", "tool", "user", "system", "assistant"];
+    assert_eq!(roles("openai", "gpt-4o"), as_said);
+}
+
 #[test]
 fn deepseek_is_told_the_schema_that_it_cannot_be_given() {
     let schema = Json::parse(r#"{"type":"object"}"#).unwrap();
