@@ -1,6 +1,7 @@
 //! Anthropic: Messages.
 
 mod enforcement;
+mod generation;
 mod plan;
 mod read_reply;
 mod read_request;
@@ -13,6 +14,7 @@ mod write_request;
 mod write_stream;
 
 pub(crate) use self::enforcement::Enforcement;
+pub(crate) use self::generation::is_for_another;
 pub(crate) use self::plan::Plan;
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{

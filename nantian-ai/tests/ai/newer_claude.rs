@@ -1,7 +1,9 @@
 //! What Claude's newer models refuse is not sent to them.
 
-use nantian_ai::Dialect;
+use nantian_ai::{Dialect, TargetConfig};
 use serde_json::{Value, json};
+
+use crate::support::{Upstream, json as reply, layer, post, send};
 
 /// What a model is sent of a chat, and what is lost.
 fn sent(to: Dialect, model: &str, more: Value) -> (Value, String) {
@@ -87,4 +89,39 @@ fn a_schema_that_cannot_be_enforced_is_said_by_the_system() {
         assert_eq!(body.get("outputConfig").is_some(), is_enforced, "{model}");
         assert_eq!((body.get("system").is_none(), losses.is_empty()), (is_enforced, is_enforced), "{model}");
     }
+}
+
+#[tokio::test]
+async fn what_an_anthropic_client_says_to_a_newer_model_is_said_to_an_older_one_as_it_takes_it() {
+    const ANSWER: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"claude-sonnet-4-5-20250929","content":[{"type":"thinking","thinking":"hm","signature":"EqoB"},{"type":"text","text":"Hi"}],"stop_reason":"end_turn","usage":{"input_tokens":9,"output_tokens":3}}"#;
+    let body = json!({
+        "model": "claude-opus-4-8", "max_tokens": 32_000,
+        "thinking": {"type": "adaptive"}, "output_config": {"effort": "high"},
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}]},
+            {"role": "system", "content": "Be brief."},
+        ],
+    });
+    let body = body.to_string();
+    let ask = async |model: &str| {
+        let upstream = Upstream::new().replies(reply(200, ANSWER));
+        let config = TargetConfig::new("demo/claude", "anthropic", model);
+        let (head, answer) = send(layer(config), &upstream, post("/v1/messages?beta=true", &body)).await;
+        let (sent, asked) = upstream.request();
+        assert_eq!((head.status.as_u16(), sent.uri.path()), (200, "/v1/messages"));
+        (asked, serde_json::from_str::<Value>(&answer).unwrap())
+    };
+    let (asked, answer) = ask("claude-sonnet-4-5").await;
+    let asked: Value = serde_json::from_slice(&asked).unwrap();
+    assert_eq!(asked["thinking"], json!({"type": "enabled", "budget_tokens": 16_384}));
+    assert_eq!(asked["output_config"], Value::Null);
+    let messages = asked["messages"].as_array().unwrap();
+    assert!(messages.iter().all(|message| message["role"] == "user"), "{asked}");
+    assert_eq!(messages[0]["content"][0]["cache_control"], json!({"type": "ephemeral"}));
+    assert_eq!(answer["model"], "claude-opus-4-8");
+    assert_eq!(answer["content"][0], json!({"type": "thinking", "thinking": "hm", "signature": "EqoB"}));
+    // One of the same generation gets the bytes.
+    let (asked, answer) = ask("claude-opus-4-9").await;
+    assert_eq!(asked, body.replace("claude-opus-4-8", "claude-opus-4-9"));
+    assert_eq!(answer["model"], "claude-sonnet-4-5-20250929");
 }

@@ -131,15 +131,17 @@ fn must_call(request: &Request) -> bool {
 /// Whether the model's turn goes on, after results of its calls, that has begun without reasoning which it trusts. A model that
 /// wants a budget cannot think in it then.
 fn has_begun_without(messages: &[Message], trusts: impl Fn(&Block) -> bool) -> bool {
-    let goes_on = |message: &&Message| {
-        message.role == Role::Assistant
-            || message.content.iter().any(|block| matches!(block, Block::ToolResult(_)))
-    };
-    let said = messages.iter().rev().filter(|message| message.role != Role::System);
-    let turn = said.take_while(goes_on).filter(|message| message.role == Role::Assistant);
+    let said: Vec<_> = messages.iter().filter(|message| message.role != Role::System).collect();
+    // Neighbours of one role are one turn there.
+    let turns = said.chunk_by(|one, next| one.role == next.role);
+    let turns = turns.map(|turn| (turn, turn.iter().flat_map(|message| &message.content)));
+    let is_of_the_model = |turn: &[&Message]| turn.first().is_some_and(|one| one.role == Role::Assistant);
+    let goes_on = turns.rev().take_while(|(turn, content)| {
+        is_of_the_model(turn) || content.clone().any(|block| matches!(block, Block::ToolResult(_)))
+    });
     let is_reasoning = |block: &Block| matches!(block, Block::Reasoning(_) | Block::RedactedReasoning(_));
-    turn.last().is_some_and(|begin| {
-        let mut told = begin.content.iter().filter(|block| !block.is_blank());
+    goes_on.filter(|(turn, _)| is_of_the_model(turn)).last().is_some_and(|(_, content)| {
+        let mut told = content.filter(|block| !block.is_blank());
         told.find(|block| !is_reasoning(block) || trusts(block)).is_none_or(|block| !is_reasoning(block))
     })
 }
@@ -189,6 +191,8 @@ mod tests {
             // Only the beginning of the turn counts,
             (&["x", "sc", "r", "c", "r"], true),
             (&["x", "c", "r", "sc", "rx"], false),
+            (&["x", "c", "r", "x"], false),
+            (&["x", "sc", "r", "x"], true),
             // and a new turn is a new beginning.
             (&["x", "c", "r", "a", "x"], true),
         ] {

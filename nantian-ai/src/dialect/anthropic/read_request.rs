@@ -4,12 +4,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::SIGNED_HERE;
-use crate::codec::{Fields, Invalid, Value};
+use crate::codec::{Fields, Invalid, Value, joined_text};
 use crate::dialect::GUARDRAIL;
 use crate::dialect::openai::read_stop;
 use crate::ir::{
-    Block, CacheLife, CachePoint, Document, Effort, Json, Losses, Media, Message, Output, Reasoning, Request,
-    Role, Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult,
+    Block, CacheLife, CachePoint, Document, Effort, Json, Losses, Message, Output, Reasoning, Request, Role,
+    Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult,
 };
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
@@ -159,6 +159,12 @@ pub(crate) fn read_block(
         "text" => Block::Text(fields.required_text("text")?),
         "image" => Block::Image(image(fields, losses)?),
         "document" => document(fields, losses)?,
+        "search_result" => search_result(fields, losses)?,
+        // What stands for all that was said before.
+        "compaction" => match fields.text("content")? {
+            Some(summary) => Block::Text(format!("{summary}\n\n")),
+            None => return Ok(None),
+        },
         "thinking" => Block::Reasoning(Reasoning {
             text: fields.text("thinking")?.unwrap_or_default(),
             signature: fields.text("signature")?.and_then(own_signature),
@@ -187,24 +193,21 @@ pub(crate) fn read_block(
 }
 
 fn image(fields: &mut Fields, losses: &mut Losses) -> Result<Source, Invalid> {
-    read_source(fields, losses, |_, _| Err(stored()))
+    read_source(fields, losses, |_, _, _| Err(stored()))
 }
 
 /// Where an image or a document is; `other` reads the kinds that only one of them has.
 fn read_source(
     fields: &mut Fields,
     losses: &mut Losses,
-    other: impl FnOnce(&str, &mut Fields) -> Result<Source, Invalid>,
+    other: impl FnOnce(&str, &mut Fields, &mut Losses) -> Result<Source, Invalid>,
 ) -> Result<Source, Invalid> {
     const AT: &str = "messages.content.source";
     let mut source = fields.object("source", AT)?.ok_or_else(|| Invalid::new(AT, "is missing"))?;
     let read = match source.required_text("type")?.as_str() {
-        "base64" => Source::Inline(Media {
-            media_type: source.required_text("media_type")?,
-            base64: source.required_text("data")?,
-        }),
+        "base64" => Source::inline(&source.required_text("media_type")?, source.required_text("data")?),
         "url" => Source::Url(source.required_text("url")?),
-        kind => other(kind, &mut source)?,
+        kind => other(kind, &mut source, losses)?,
     };
     source.rest(losses);
     Ok(read)
@@ -212,15 +215,34 @@ fn read_source(
 
 fn document(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {
     let title = fields.text("title")?;
-    let source = read_source(fields, losses, |kind, source| match kind {
-        "text" => {
-            source.ignore(&["media_type"]);
-            let base64 = STANDARD.encode(source.required_text("data")?);
-            Ok(Source::Inline(Media { media_type: "text/plain".to_owned(), base64 }))
-        }
-        _ => Err(stored()),
+    let source = read_source(fields, losses, |kind, source, losses| {
+        let text = match kind {
+            "text" => {
+                source.ignore(&["media_type"]);
+                source.required_text("data")?
+            }
+            "content" => texts(source, "messages.content.source", losses)?,
+            _ => return Err(stored()),
+        };
+        Ok(Source::inline("text/plain", STANDARD.encode(text)))
     })?;
     Ok(Block::Document(Document { title, source }))
+}
+
+/// What was found by a search, with where it was found.
+fn search_result(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {
+    let (title, source) = (fields.required_text("title")?, fields.required_text("source")?);
+    let found = texts(fields, "messages.content.search_result", losses)?;
+    Ok(Block::Text(format!("{title}\n{source}\n\n{found}")))
+}
+
+/// The texts of a `content` that holds little else.
+fn texts(fields: &mut Fields, at: &'static str, losses: &mut Losses) -> Result<String, Invalid> {
+    let said = content(Role::User, fields.take("content"), losses)?.content;
+    if said.iter().any(|block| !matches!(block, Block::Text(_))) {
+        losses.add(at);
+    }
+    Ok(joined_text(&said, "\n\n"))
 }
 
 fn stored() -> Invalid {

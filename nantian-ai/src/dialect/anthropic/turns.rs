@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::Traits;
 use super::write_request::{ONLY_JSON, write_cache_control, write_members};
-use crate::codec::{Invalid, List, said_by_user, text_of};
+use crate::codec::{BEGINNING, Invalid, List, said_by_user, text_of};
 use crate::dialect::{bedrock, gemini, responses};
 use crate::ir::{Block, CacheLife, Document, Losses, Message, Output, Request, Role, Source};
 
@@ -68,6 +68,10 @@ impl<'r> Turns<'r> {
             }
         }
         turns.place_later(losses);
+        // A system prompt alone is no conversation there.
+        if turns.turns.is_empty() {
+            turns.add(Role::User, vec![Said::new(Block::Text(BEGINNING.to_owned()), None)]);
+        }
         let only_json = matches!(request.output, Some(Output::Json)).then_some(ONLY_JSON);
         let of_the_answer = schema.or(only_json).map(|text| Said::new(Block::Text(text.to_owned()), None));
         turns.system.extend(of_the_answer);

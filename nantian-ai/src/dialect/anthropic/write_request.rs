@@ -3,7 +3,7 @@
 use super::turns::{Turns, is_trusted};
 use super::{Enforcement, Plan, Traits};
 use crate::codec::{Invalid, List, Object, object, text_of};
-use crate::ir::{Block, CacheLife, Json, Losses, Output, Request, Source, ToolChoice, safe_id};
+use crate::ir::{Block, CacheLife, Json, Losses, Output, Request, Source, ToolChoice, safe_id, safe_user};
 
 /// Stands for `response_format: json_object`, which has no counterpart without a schema.
 pub(crate) const ONLY_JSON: &str = "Answer with one JSON object and nothing else.";
@@ -38,7 +38,7 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
             body.list("stop_sequences", |list| stops.iter().for_each(|stop| list.text(stop)));
         }
         if let Some(user) = &request.user {
-            body.object("metadata", |metadata| metadata.text("user_id", user));
+            body.object("metadata", |metadata| metadata.text("user_id", &safe_user(user)));
         }
         if request.stream {
             body.flag("stream", true);
@@ -97,18 +97,12 @@ fn write_tools(
     if request.tools.is_empty() {
         return;
     }
-    let any_object = Json::parse(r#"{"type":"object","properties":{}}"#);
     body.list("tools", |list| {
         for (tool, strict) in enforcement.tools(request) {
             list.object(|item| {
                 item.text("name", &tool.name);
                 item.some_text("description", tool.description.as_deref());
-                match (&any_object, strict.unwrap_or(&tool.schema)) {
-                    (Some(any_object), schema) if schema.as_str() == "{}" => {
-                        item.json("input_schema", any_object);
-                    }
-                    (_, schema) => item.json("input_schema", schema),
-                }
+                item.schema("input_schema", strict.unwrap_or(&tool.schema));
                 item.some_flag("strict", strict.map(|_| true).or(tool.strict.filter(|strict| !strict)));
                 write_cache_control(item, tool.cached);
             });
