@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 
-use crate::codec::{StreamDecoder, fault};
+use crate::codec::{StreamDecoder, fault, object};
 use crate::dialect::{Dialect, anthropic, ollama, openai, responses};
 use crate::error::Error;
 use crate::ir::{Event, Fault};
@@ -69,6 +69,9 @@ pub fn refusal(status: StatusCode, message: &str, dialect: Dialect) -> Response<
 
 /// The JSON of an error in a dialect, for responders that only add to it.
 pub fn error_body(error: &Error, dialect: Dialect) -> Bytes {
+    if let Error::Provider { fault, .. } = error {
+        return Bytes::from(object(|body| fault::write(body, fault, dialect)));
+    }
     let label = error.label();
     worded(dialect, (label.openai, label.code), label.anthropic, &error.to_string())
 }

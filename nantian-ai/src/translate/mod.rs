@@ -36,6 +36,7 @@
 
 mod translator;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
@@ -47,7 +48,7 @@ use http::response::Parts;
 use crate::DROPPED;
 use crate::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
 use crate::dialect::{ClientDialect, Dialect, Operation, Surface, bedrock};
-use crate::edit::Object;
+use crate::edit::{Object, model_of};
 use crate::error::Error;
 use crate::estimate::estimate_tokens;
 use crate::facts::RequestFacts;
@@ -66,6 +67,8 @@ pub struct Translation {
     asked: Asked,
     losses: Losses,
     model: String,
+    /// The model as the client has named it, where the answer must name it so.
+    named: Option<String>,
     input_estimate: u64,
     echo: Echo,
 }
@@ -147,6 +150,11 @@ impl Translation {
             asked,
             losses,
             model: target.model().to_owned(),
+            // Claude Code gives reasoning back only to the model that it is told has thought it.
+            named: match spoken {
+                ClientDialect::Anthropic => model_of(request).map(Cow::into_owned),
+                _ => None,
+            },
             input_estimate: facts.input_estimate,
         };
         Ok((translation, body))
@@ -228,6 +236,7 @@ impl Translation {
         };
         let (mut reply, mut losses) =
             if events { self.collect(body)? } else { self.upstream.decode_reply(body, fastrand::u64(..))? };
+        reply.model = self.named.clone().or(reply.model);
         let (body, more) = if stream {
             let mut encoder = StreamEncoder::new(self.client, defaults, names.clone());
             let mut out = Vec::new();
@@ -250,6 +259,7 @@ impl Translation {
         Translator::new(
             StreamDecoder::new(self.upstream, fastrand::u64(..)),
             StreamEncoder::new(self.client, self.defaults(), names),
+            self.named.clone(),
         )
     }
 

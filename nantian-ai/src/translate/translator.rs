@@ -12,6 +12,8 @@ use crate::ir::{Event, Fault, Losses};
 pub struct Translator {
     decoder: StreamDecoder,
     encoder: StreamEncoder,
+    /// How the answer names its model, whatever the provider calls it.
+    named: Option<String>,
     events: VecDeque<Event>,
     /// Something of the answer itself has been said.
     spoken: bool,
@@ -22,8 +24,8 @@ pub struct Translator {
 // === impl Translator ===
 
 impl Translator {
-    pub(super) fn new(decoder: StreamDecoder, encoder: StreamEncoder) -> Self {
-        Self { decoder, encoder, events: VecDeque::new(), spoken: false, ended: false, failed: None }
+    pub(super) fn new(decoder: StreamDecoder, encoder: StreamEncoder, named: Option<String>) -> Self {
+        Self { decoder, encoder, named, events: VecDeque::new(), spoken: false, ended: false, failed: None }
     }
 
     /// The next chunk, said anew; may be empty.
@@ -70,10 +72,11 @@ impl Translator {
 
     fn write(&mut self) -> Bytes {
         let mut out = Vec::new();
-        while let Some(event) = self.events.pop_front() {
+        while let Some(mut event) = self.events.pop_front() {
             self.ended |= event.is_last();
-            match &event {
+            match &mut event {
                 Event::Failed(fault) => self.failed = Some(fault.clone()),
+                Event::Start { model, .. } if self.named.is_some() => *model = self.named.take(),
                 Event::Start { .. } | Event::Ping | Event::Tokens(_) => {}
                 _ => self.spoken = true,
             }

@@ -98,6 +98,20 @@ async fn another_model_reads_it_and_the_first_is_not_asked_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_no_model_reads_it_each_client_hears_the_words_that_it_acts_on() {
+    for (client, config, refusal, words) in [
+        ("anthropic", openai(), OPENAI, "\"message\":\"prompt is too long: Your input exceeds"),
+        ("anthropic", short("gemini"), GEMINI, "\"message\":\"prompt is too long: The input token count"),
+        ("openai", short("anthropic"), ANTHROPIC, "\"code\":\"context_length_exceeded\""),
+        ("responses", short("bedrock"), BEDROCK, "\"code\":\"context_length_exceeded\""),
+    ] {
+        let upstream = Upstream::new().replies(json(400, refusal));
+        let (head, body) = send(layer(config), &upstream, bare(client)).await;
+        assert!(head.status == 400 && body.contains(words), "{client}: {} {body}", head.status);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_in_the_first_frame_of_a_stream_counts_too() {
     let error = format!("data: {OPENAI}\n\n");
     let little = Upstream::new().replies(events("text/event-stream", [(Duration::ZERO, Some(error))]));

@@ -4,7 +4,7 @@ use nantian_ai::usage::Outcome;
 use nantian_ai::{Credential, TargetConfig};
 use serde_json::{Value, json};
 
-use crate::support::{Reports, Upstream, json as reply, layer, openai, post, send, stream_chat};
+use crate::support::{Reports, Upstream, chat, json as reply, layer, openai, post, send, stream_chat};
 
 fn claude() -> TargetConfig {
     TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
@@ -64,6 +64,26 @@ async fn an_openai_client_talks_to_anthropic() {
     let report = reports.only();
     assert_eq!((report.outcome, report.usage.input, report.usage.output), (Outcome::Completed, 9, 3));
     assert!(!report.usage.estimated);
+}
+
+#[tokio::test]
+async fn an_anthropic_client_is_told_the_model_that_it_has_asked_for() {
+    const CHUNKS: &str = "data: {\"model\":\"gpt-4o-2024-08-06\",\"choices\":[{\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\n\
+                          data: [DONE]\n\n";
+    const WHOLE: &str =
+        r#"{"model":"gpt-4o-2024-08-06","choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}"#;
+    let ask = |more: &str| {
+        let body = format!(r#"{{"model":"claude-opus-4-6","max_tokens":9,"messages":[]{more}}}"#);
+        post("/v1/messages", &body)
+    };
+    let (_, body) = send(layer(openai()), &Upstream::new().replies(reply(200, WHOLE)), ask("")).await;
+    assert_eq!(parsed(&body)["model"], "claude-opus-4-6");
+    let request = ask(r#","stream":true"#);
+    let (_, body) = send(layer(openai()), &Upstream::new().replies(stream(CHUNKS)), request).await;
+    assert!(body.contains(r#""model":"claude-opus-4-6""#) && !body.contains("gpt-4o"), "{body}");
+    // Others are told what has answered.
+    let (_, body) = send(layer(claude()), &Upstream::new().replies(reply(200, MESSAGE)), chat()).await;
+    assert_ne!(parsed(&body)["model"], "any");
 }
 
 #[tokio::test]
@@ -127,7 +147,7 @@ async fn a_provider_that_streams_unasked_or_does_not_when_asked_is_understood() 
          data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":3}}\n\n\
          data: {\"type\":\"message_stop\"}\n\n",
     ));
-    let (head, body) = send(layer(claude()), &upstream, crate::support::chat()).await;
+    let (head, body) = send(layer(claude()), &upstream, chat()).await;
     assert_eq!(head.headers["content-type"], "application/json");
     assert_eq!(parsed(&body)["choices"][0]["message"]["content"], "Hi");
 }

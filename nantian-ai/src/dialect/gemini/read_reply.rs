@@ -43,11 +43,18 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     let mut candidate = Fields::lenient(candidate);
     let mut content = Vec::new();
     let mut said = candidate.any_object("content");
+    // A signature on a part that says nothing is for the next one.
+    let mut held = None;
     for part in said.any_list("parts") {
         let mut part = Fields::lenient(part);
-        let signature = part.some_text("thoughtSignature").map(|signature| tagged(&signature));
+        let signature =
+            part.some_text("thoughtSignature").map(|signature| tagged(&signature)).or(held.take());
         let said = read_part(&mut part, &mut losses);
         part.rest_below("content.parts", &mut losses);
+        if matches!(said, Said::Nothing) && !matches!(content.last(), Some(Block::Reasoning(_))) {
+            held = signature;
+            continue;
+        }
         if let (Some(signature), false) = (&signature, matches!(said, Said::Thought(_))) {
             sign(&mut content, signature.clone());
         }
@@ -62,6 +69,7 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
             Said::Nothing => {}
         }
     }
+    name_held(held.as_deref(), &mut losses);
     let reason = candidate.any_text("finishReason");
     if content.is_empty() && is_malformed(reason.as_deref()) {
         return Err(malformed());
@@ -71,6 +79,13 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     let has_calls = content.iter().any(|block| matches!(block, Block::ToolCall(_)));
     let stop = read_stop(reason.as_deref()).with_calls(has_calls);
     Ok((Reply { id, model, content, stop, tokens }, losses))
+}
+
+/// Names a signature for which no part has come: reasoning that stands last is taken for the answer by clients, and Gemini does without.
+pub(super) fn name_held(signature: Option<&str>, losses: &mut Losses) {
+    if signature.is_some() {
+        losses.add_below("content.parts", "thoughtSignature");
+    }
 }
 
 /// Names what else is said of an answer.

@@ -1,7 +1,9 @@
 //! The events of a `streamGenerateContent` stream into the common form. None of them says that it is the last one: the answer
 //! is complete if one has said why it ends.
 
-use super::read_reply::{Said, error_of, malformed, read_part, read_tokens, rest_of_answer, rest_of_reply};
+use super::read_reply::{
+    Said, error_of, malformed, name_held, read_part, read_tokens, rest_of_answer, rest_of_reply,
+};
 use super::{is_malformed, read_stop, tagged};
 use crate::codec::{Fields, Value, fault};
 use crate::ir::{Event, Fault, Losses, Part, Stop, Tokens, ToolIds};
@@ -12,6 +14,8 @@ pub(crate) struct StreamReader {
     ids: ToolIds,
     started: bool,
     open: Option<Open>,
+    /// A signature on a part that says nothing, which is for the next one.
+    held: Option<String>,
     said: bool,
     calls: bool,
     reason: Option<String>,
@@ -34,6 +38,7 @@ impl StreamReader {
             ids,
             started: false,
             open: None,
+            held: None,
             said: false,
             calls: false,
             reason: None,
@@ -81,6 +86,7 @@ impl StreamReader {
         if !self.said && is_malformed(self.reason.as_deref()) {
             return sink(Event::Failed(malformed()));
         }
+        name_held(self.held.as_deref(), &mut self.losses);
         self.close(sink);
         sink(Event::Tokens(self.tokens));
         let stop = if self.refused { Stop::Refused } else { read_stop(self.reason.as_deref()) };
@@ -94,9 +100,13 @@ impl StreamReader {
     }
 
     fn part(&mut self, mut part: Fields, sink: &mut impl FnMut(Event)) {
-        let signature = part.some_text("thoughtSignature");
+        let signature = part.some_text("thoughtSignature").or(self.held.take());
         let said = read_part(&mut part, &mut self.losses);
         part.rest_below("content.parts", &mut self.losses);
+        if matches!(said, Said::Nothing) && self.open != Some(Open::Reasoning) {
+            self.held = signature;
+            return;
+        }
         if let (Some(signature), false) = (&signature, matches!(said, Said::Thought(_))) {
             self.open(Open::Reasoning, sink);
             sink(Event::Signature(tagged(signature)));

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use super::own;
 use super::thoughts::Thoughts;
 use super::traits::Traits;
-use crate::codec::{Invalid, List, Object, joined_text, object, said_by_user, text_of, titled_text_of};
+use crate::codec::{
+    BEGINNING, Invalid, List, Object, joined_text, object, said_by_user, text_of, titled_text_of,
+};
 use crate::ir::{
     Block, Json, Losses, Message, Output, Request, Role, Source, ToolCall, ToolChoice, ToolResult,
 };
@@ -108,8 +110,8 @@ fn contents<'r>(
             }
         }
     }
-    if contents.is_empty() {
-        contents.push(Content { role: "user", parts: vec![Part::Text(" ".into())] });
+    if contents.first().is_none_or(|first| first.role != "user") {
+        contents.insert(0, Content { role: "user", parts: vec![Part::Text(BEGINNING.into())] });
     }
     Ok((system, contents))
 }

@@ -15,7 +15,8 @@ fn told(model: &str, after: &[&[(&str, &str)]]) -> Vec<Vec<String>> {
             id => Block::ToolResult(ToolResult { id: id.to_owned(), content: vec![text], is_error: false }),
         }
     };
-    let mut messages = vec![Message::new(Role::Assistant, vec![call("paris"), call("london")])];
+    let asked = Message::new(Role::User, vec![Block::Text("How is the weather?".to_owned())]);
+    let mut messages = vec![asked, Message::new(Role::Assistant, vec![call("paris"), call("london")])];
     let users = after.iter().map(|said| said.iter().map(block).collect());
     messages.extend(users.map(|content| Message::new(Role::User, content)));
     let (body, _) = encode(&Request { model: model.to_owned(), messages, ..Request::default() }).unwrap();
@@ -27,7 +28,7 @@ fn told(model: &str, after: &[&[(&str, &str)]]) -> Vec<Vec<String>> {
             format!("{id}:{}", response["response"]["output"].as_str().unwrap())
         }
     };
-    let contents = body["contents"].as_array().unwrap()[1..].iter();
+    let contents = body["contents"].as_array().unwrap()[2..].iter();
     contents.map(|content| content["parts"].as_array().unwrap().iter().map(said).collect()).collect()
 }
 
