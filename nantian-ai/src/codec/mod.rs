@@ -45,7 +45,7 @@ pub(crate) use self::embeddings::read_input;
 pub(crate) use self::fields::Fields;
 pub(crate) use self::out::{List, Object, append, object};
 pub(crate) use self::stream::lost_of_stop;
-pub(crate) use self::text::{joined_text, said_by_user, text_of, titled_text_of};
+pub(crate) use self::text::{BEGINNING, joined_text, said_by_user, text_of, titled_text_of};
 pub(crate) use self::value::Value;
 
 use bytes::Bytes;
@@ -54,7 +54,7 @@ use http::StatusCode;
 use crate::dialect::{
     ClientDialect, Dialect, GUARDRAIL, anthropic, bedrock, gemini, ollama, openai, responses,
 };
-use crate::ir::{Fault, Losses, Reply, Request, ToolIds};
+use crate::ir::{Fault, Losses, Reply, Request, ToolChoice, ToolIds};
 use crate::outbound::ANTHROPIC_BETA;
 
 // === impl Dialect ===
@@ -86,6 +86,13 @@ impl Dialect {
     /// # Errors
     /// [`Invalid`] names content that the dialect cannot carry at all.
     pub fn encode_request(self, request: &Request, provider: &str) -> Result<(Bytes, Losses), Invalid> {
+        if let Some(ToolChoice::Tool(name)) = &request.tool_choice
+            && !request.tools.iter().any(|tool| tool.name == *name)
+        {
+            // An answer without it would pretend that it was called.
+            let problem = format!("names `{name}`, which is no tool that the client runs");
+            return Err(Invalid::new("tool_choice", problem));
+        }
         let (body, mut losses) = match self {
             Self::Anthropic => anthropic::encode_request(request),
             Self::Bedrock => bedrock::encode_request(request),
@@ -127,6 +134,7 @@ impl Dialect {
     pub fn decode_fault(self, status: StatusCode, body: &[u8]) -> Fault {
         match self {
             Self::Bedrock => bedrock::fault(status, body),
+            Self::Gemini => gemini::fault(status, body),
             _ => fault::read(status, body),
         }
     }

@@ -84,6 +84,15 @@ impl Object<'_> {
         self.name(name).extend_from_slice(json.as_str().as_bytes());
     }
 
+    /// The schema of a tool's arguments. One that says nothing is refused by many: there are none then.
+    pub(crate) fn schema(&mut self, name: &'static str, schema: &Json) {
+        let says_nothing = *schema == Json::empty_object();
+        self.raw(
+            name,
+            if says_nothing { br#"{"type":"object","properties":{}}"# } else { schema.as_str().as_bytes() },
+        );
+    }
+
     pub(crate) fn object(&mut self, name: &'static str, write: impl FnOnce(&mut Object<'_>)) {
         append(self.name(name), write);
     }

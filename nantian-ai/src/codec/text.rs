@@ -25,6 +25,9 @@ pub(crate) fn said_by_user(text: &str) -> String {
     format!("<system>\n{text}\n</system>")
 }
 
+/// What a user says first where nobody does, and a provider wants somebody to.
+pub(crate) const BEGINNING: &str = "Begin.";
+
 /// The text of a document that is text.
 pub(crate) fn text_of(document: &Document) -> Option<String> {
     let Source::Inline(media) = &document.source else { return None };

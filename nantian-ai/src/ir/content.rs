@@ -100,10 +100,18 @@ impl Source {
         }
         let (head, base64) = rest.split_once(',')?;
         let mut parameters = head.split(';');
-        let media_type = parameters.next().unwrap_or_default().trim().to_ascii_lowercase();
+        let media_type = parameters.next().unwrap_or_default().trim();
         let encoded = parameters.any(|parameter| parameter.trim().eq_ignore_ascii_case("base64"));
-        (encoded && !media_type.is_empty())
-            .then(|| Self::Inline(Media { media_type, base64: base64.to_owned() }))
+        (encoded && !media_type.is_empty()).then(|| Self::inline(media_type, base64.to_owned()))
+    }
+
+    /// Bytes in base64 and what they are, by the name that providers know.
+    pub(crate) fn inline(media_type: &str, base64: String) -> Self {
+        let mut media_type = media_type.to_ascii_lowercase();
+        if matches!(media_type.as_str(), "image/jpg" | "image/pjpeg") {
+            "image/jpeg".clone_into(&mut media_type);
+        }
+        Self::Inline(Media { media_type, base64 })
     }
 
     /// As a URL, inline ones as `data:`.
@@ -134,6 +142,8 @@ mod tests {
             let expected = Media { media_type: "image/png".to_owned(), base64: "AAAA".to_owned() };
             assert_eq!(Source::of_url(url), Some(Source::Inline(expected)), "{url}");
         }
+        let expected = Media { media_type: "image/jpeg".to_owned(), base64: "AAAA".to_owned() };
+        assert_eq!(Source::of_url("data:image/JPG;base64,AAAA"), Some(Source::Inline(expected)));
         assert_eq!(Source::of_url("https://a/b.png"), Some(Source::Url("https://a/b.png".to_owned())));
         for odd in ["data:image/png,AAAA", "file:///etc/passwd", "picture", "data:;base64,AAAA"] {
             assert_eq!(Source::of_url(odd), None, "{odd}");

@@ -10,7 +10,7 @@ const LONGEST: usize = 64;
 
 /// The names of tools that had to be changed for a provider, and what they were before.
 ///
-/// OpenAI and Anthropic take 64 letters, digits, `_` and `-`; others take more.
+/// OpenAI and Anthropic take 64 letters, digits, `_` and `-`, Gemini no digit and no `-` at the beginning.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ToolNames {
     /// As the provider has it, by what the client has.
@@ -64,18 +64,18 @@ impl ToolNames {
     }
 
     fn replace(&mut self, name: &mut String, taken: &HashSet<String>) {
-        if is_safe(name) {
+        if is_safe_name(name) {
             return;
         }
         if let Some(after) = self.sent.get(name) {
             name.clone_from(after);
             return;
         }
-        let mut after = safe(name);
+        let mut after = safe_name(name);
         // With a number of its own none meets the names again that others with the same digest have met.
         let number = self.sent.len();
         while taken.contains(&after) || self.told.contains_key(&after) {
-            after = safe(&format!("{after}+{number}"));
+            after = safe_name(&format!("{after}+{number}"));
         }
         let before = std::mem::replace(name, after.clone());
         self.told.insert(after.clone(), before.clone());
@@ -95,15 +95,40 @@ pub(crate) fn short_id(id: &str) -> Cow<'_, str> {
     if id.len() == LENGTH && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return Cow::Borrowed(id);
     }
-    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let digits = (0..LENGTH).scan(hash, |rest, _| {
+    let digits = (0..LENGTH).scan(digest(id), |rest, _| {
         let digit = usize::try_from(*rest % 36).ok().and_then(|at| DIGITS.get(at))?;
         *rest /= 36;
         Some(char::from(*digit))
     });
     Cow::Owned(digits.collect())
+}
+
+/// Who asks, as every provider takes it: the same for the same. OpenAI takes 64 letters, and Anthropic nobody's address or number.
+pub(crate) fn safe_user(user: &str) -> Cow<'_, str> {
+    let is_opaque = user.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'@')
+        && user.bytes().any(|byte| byte.is_ascii_alphabetic());
+    if is_opaque && user.len() <= LONGEST {
+        return Cow::Borrowed(user);
+    }
+    Cow::Owned(format!("user_{:016x}", digest(user)))
+}
+
+/// FNV-1a.
+fn digest(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn is_safe_name(name: &str) -> bool {
+    is_safe(name) && begins_safely(name)
+}
+
+fn begins_safely(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+}
+
+fn safe_name(name: &str) -> String {
+    if begins_safely(name) { safe(name) } else { safe(&format!("_{name}")) }
 }
 
 fn is_safe(name: &str) -> bool {
@@ -166,13 +191,13 @@ mod tests {
     #[test]
     fn a_changed_name_comes_back_and_two_names_stay_two() {
         let long = "x".repeat(90);
-        let mut request =
-            Request { tools: vec![tool("fs.read"), tool("fs:read"), tool(&long)], ..Request::default() };
+        let before = ["fs.read", "fs:read", &long, "21st_builder", "-x", "時"];
+        let mut request = Request { tools: before.map(tool).to_vec(), ..Request::default() };
         let names = ToolNames::adapt(&mut request);
         let sent: Vec<_> = request.tools.iter().map(|tool| tool.name.clone()).collect();
-        assert!(sent.iter().all(|name| is_safe(name)), "{sent:?}");
+        assert!(sent.iter().all(|name| is_safe_name(name)), "{sent:?}");
         assert_ne!(sent[0], sent[1]);
-        for (mut name, before) in sent.into_iter().zip(["fs.read", "fs:read", &long]) {
+        for (mut name, before) in sent.into_iter().zip(before) {
             names.restore(&mut name);
             assert_eq!(name, before);
         }
@@ -204,5 +229,21 @@ mod tests {
         assert_ne!(short_id("call_1"), short_id("call_2"));
         let mut ids = ToolIds::new(7);
         assert_ne!(ids.next(), ids.next());
+    }
+
+    #[test]
+    fn who_asks_is_told_so_that_every_provider_takes_it() {
+        let long = "u".repeat(65);
+        for kept in ["u-1", "a:b/c.d", &long[..64]] {
+            assert_eq!(safe_user(kept), kept);
+        }
+        for odd in
+            [&*long, "jo@example.org", "+49 170 1234567", "Jo Doe", r#"{"device_id":"0", "a":"b"}"#, "é"]
+        {
+            let user = safe_user(odd);
+            assert_eq!(safe_user(&user), user, "{odd}");
+            assert_eq!(user, safe_user(odd), "{odd}");
+            assert!(user.starts_with("user_") && user != safe_user("other@example.org"), "{user}");
+        }
     }
 }

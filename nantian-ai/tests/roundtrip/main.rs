@@ -222,7 +222,8 @@ fn request(dialect: Dialect) -> impl Strategy<Value = Request> {
         schema,
         strict: None,
     }));
-    let numbers = (1..99_u64, option::of(0..10_u8), vec("[a-z]{1,3}", 0..4), any::<bool>());
+    // Responses takes no lower limit.
+    let numbers = (16..99_u64, option::of(0..10_u8), vec("[a-z]{1,3}", 0..4), any::<bool>());
     (messages, vec(tool, 0..3), choice, output, numbers).prop_map(
         move |(messages, tools, choice, output, (limit, temperature, stop, stream))| Request {
             model: "m".to_owned(),

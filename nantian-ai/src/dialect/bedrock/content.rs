@@ -161,7 +161,7 @@ fn image(source: &Source) -> Result<Piece<'_>, Invalid> {
     };
     let format = match media_type.as_str() {
         "image/png" => "png",
-        "image/jpeg" | "image/jpg" => "jpeg",
+        "image/jpeg" => "jpeg",
         "image/gif" => "gif",
         "image/webp" => "webp",
         _ => return Err(refuse("is neither PNG, JPEG, GIF nor WebP")),

@@ -6,7 +6,7 @@ use super::content::{Names, Piece, write_cache_point};
 use super::extra::{Wishes, features};
 use super::family::Family;
 use super::is_of_bedrock;
-use crate::codec::{Invalid, List, Object, object, said_by_user};
+use crate::codec::{BEGINNING, Invalid, List, Object, object, said_by_user};
 use crate::dialect::anthropic::{Enforcement, ONLY_JSON};
 use crate::dialect::{GUARDRAIL, gemini, responses};
 use crate::ir::{Block, CacheLife, Json, Losses, Output, Reasoning, Request, Role, ToolChoice};
@@ -117,6 +117,10 @@ fn turns<'r>(
         }
         !turn.pieces.is_empty()
     });
+    // Bots greet, and a window may slide to what the model has said.
+    if turns.first().is_none_or(|first| first.role != Role::User) {
+        turns.insert(0, Turn { role: Role::User, pieces: vec![Piece::Text(BEGINNING.into())] });
+    }
     Ok((system, turns))
 }
 
@@ -254,13 +258,7 @@ fn write_tool(list: &mut List<'_>, name: &str, description: Option<&str>, schema
         item.object("toolSpec", |tool| {
             tool.text("name", name);
             tool.some_text("description", description.filter(|text| !text.trim().is_empty()));
-            tool.object("inputSchema", |input| match schema.as_str() {
-                "{}" => input.object("json", |any| {
-                    any.text("type", "object");
-                    any.object("properties", |_| {});
-                }),
-                _ => input.json("json", schema),
-            });
+            tool.object("inputSchema", |input| input.schema("json", schema));
             if strict {
                 tool.flag("strict", true);
             }

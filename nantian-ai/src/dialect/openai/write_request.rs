@@ -3,7 +3,7 @@
 use super::profile::{Profile, ThinkingBy, Wish};
 use super::turns::Turns;
 use crate::codec::{Invalid, Object, object};
-use crate::ir::{Losses, Output, Request, Role, Tool, ToolChoice};
+use crate::ir::{Losses, Output, Request, Role, Tool, ToolChoice, safe_user};
 
 /// The most stop sequences that OpenAI takes.
 const MOST_STOPS: usize = 4;
@@ -39,7 +39,8 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
         if !request.stop.is_empty() && profile.takes_penalties {
             body.list("stop", |list| request.stop.iter().take(MOST_STOPS).for_each(|stop| list.text(stop)));
         }
-        body.some_text("user", request.user.as_deref().filter(|_| profile.takes_user));
+        let user = request.user.as_deref().filter(|_| profile.takes_user);
+        body.some_text("user", user.map(safe_user).as_deref());
         if request.stream {
             body.flag("stream", true);
             if profile.asks_for_usage {
@@ -109,7 +110,7 @@ pub(crate) fn write_tools(body: &mut Object<'_>, tools: &[Tool]) {
                 item.object("function", |function| {
                     function.text("name", &tool.name);
                     function.some_text("description", tool.description.as_deref());
-                    function.json("parameters", &tool.schema);
+                    function.schema("parameters", &tool.schema);
                     function.some_flag("strict", tool.strict);
                 });
             });

@@ -49,11 +49,21 @@ pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item
             is_error: false,
         }),
         Some("reasoning") => read_reasoning(fields, &id, losses).map_or(Item::Nothing, Item::Said),
+        // Clients may leave out what its provider could have kept; answers go on without.
+        Some("item_reference") if is_reasoning_of_here(&id) => {
+            losses.add("input.item_reference");
+            Item::Nothing
+        }
         Some("item_reference") => {
             return Err(Invalid::new(
                 "input.item_reference",
                 "names what only its own provider has stored; clients that are told `store: false` send items whole",
             ));
+        }
+        // It stands for all that was said before: an answer without it would be one to another question.
+        Some(kind @ ("compaction" | "compaction_summary" | "context_compaction")) => {
+            let problem = "holds a conversation that only its own provider can read";
+            return Err(Invalid::new(format!("input.{kind}"), problem));
         }
         // Tools that the provider runs itself, and whatever is added.
         Some(kind) => {
@@ -61,6 +71,12 @@ pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item
             Item::Nothing
         }
     })
+}
+
+/// Whether an id is of reasoning in an answer that was translated here: a number follows the kind.
+fn is_reasoning_of_here(id: &str) -> bool {
+    let number = id.strip_prefix("rs_").and_then(|rest| rest.split_once('_'));
+    number.is_some_and(|(number, _)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn read_message(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invalid> {

@@ -5,7 +5,11 @@ use crate::codec::{Invalid, List, Object, joined_text, object, titled_text_of};
 use crate::dialect::openai::{FAILED, Thinker, result_text};
 use crate::ir::{
     Block, Effort, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice, ToolResult, safe_id,
+    safe_user,
 };
+
+/// The lowest limit of an answer that is taken.
+const LEAST_OUTPUT: u64 = 16;
 
 pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     let mut losses = Losses::default();
@@ -29,10 +33,10 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
         write_tools(body, request);
         write_output(body, request.output.as_ref());
         reasoning.write(body);
-        body.some_count("max_output_tokens", request.max_output);
+        body.some_count("max_output_tokens", request.max_output.map(|most| most.max(LEAST_OUTPUT)));
         body.some_number("temperature", request.temperature.filter(|_| sampled));
         body.some_number("top_p", request.top_p.filter(|_| sampled));
-        body.some_text("user", request.user.as_deref());
+        body.some_text("user", request.user.as_deref().map(safe_user).as_deref());
         // The client has the conversation; it asks nobody to keep it.
         body.flag("store", false);
         if thinker.is_some() {
@@ -52,6 +56,7 @@ fn name_the_unknown(request: &Request, sampled: bool, losses: &mut Losses) {
         (draws(request.temperature), "temperature"),
         (draws(request.top_p), "top_p"),
         (request.top_k.is_some(), "top_k"),
+        (request.max_output.is_some_and(|most| most < LEAST_OUTPUT), "max_tokens"),
         (request.frequency_penalty.is_some_and(|penalty| penalty != 0.0), "frequency_penalty"),
         (request.presence_penalty.is_some_and(|penalty| penalty != 0.0), "presence_penalty"),
         (request.seed.is_some(), "seed"),
@@ -137,7 +142,7 @@ fn write_tools(body: &mut Object<'_>, request: &Request) {
                 item.text("type", "function");
                 item.text("name", &tool.name);
                 item.some_text("description", tool.description.as_deref());
-                item.json("parameters", &tool.schema);
+                item.schema("parameters", &tool.schema);
                 // Unlike elsewhere, schemas are strict here unless told otherwise.
                 item.flag("strict", tool.strict.unwrap_or(false));
             });
