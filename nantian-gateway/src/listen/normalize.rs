@@ -54,7 +54,7 @@ pub(super) fn host<'a>(
     // Brackets stand around an IPv6 address alone: HTTP/2 to a backend has no words for others.
     let literal = host.strip_prefix('[').and_then(|literal| literal.strip_suffix(']'));
     let named = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte);
-    if !literal.is_some_and(|literal| literal.parse::<Ipv6Addr>().is_ok()) && !host.bytes().all(named) {
+    if literal.is_none_or(|literal| literal.parse::<Ipv6Addr>().is_err()) && !host.bytes().all(named) {
         return Err(InvalidTarget::Host);
     }
     Ok(Cow::Owned(host.to_ascii_lowercase()))
