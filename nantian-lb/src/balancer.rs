@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use thread_local::ThreadLocal;
 
 use crate::clock::{Clock, MonotonicClock, Timestamp};
+use crate::cluster::Cluster;
 use crate::config::BalanceConfig;
 use crate::context::PickContext;
-use crate::desk::{Desk, Published};
 use crate::endpoint::{Endpoint, EndpointId, Readiness};
 use crate::error::PickError;
-use crate::group::Group;
-use crate::in_flight::{Departed, InFlight, Seat};
+use crate::in_flight::{EndpointHandle, InFlight, WeakHandle};
 use crate::members::Members;
 use crate::observe::EndpointStatus;
 use crate::set::{Reason, Set};
+use crate::thread_cache::{ThreadCache, VersionedSet};
 
 /// Picks endpoints out of a set that can be replaced at any time.
 ///
@@ -33,7 +33,7 @@ pub struct Balancer<T: Send + Sync> {
 /// A pick always uses the newest set.
 pub struct Picker<T: Send + Sync> {
     shared: Arc<Shared<T>>,
-    desk: Desk<T>,
+    cache: ThreadCache<T>,
 }
 
 /// The endpoint that a request is to be sent to, counted as a request in flight until this, or its [`InFlight`] guard, is dropped.
@@ -46,14 +46,14 @@ pub struct Picked<T> {
 }
 
 struct Shared<T: Send + Sync> {
-    set: Published<T>,
-    /// What each thread that picks has at hand, which spares it from being counted as a reader of the set.
-    desks: ThreadLocal<RefCell<Desk<T>>>,
+    set: VersionedSet<T>,
+    /// What each thread that picks keeps, which spares it from being counted as a reader of the set.
+    caches: ThreadLocal<RefCell<ThreadCache<T>>>,
     /// The position in the round, shared by all sets so that it survives their change.
     cursor: Cursor,
-    group: Arc<Group>,
+    cluster: Arc<Cluster>,
     /// Endpoints that left while requests were in flight. Whoever replaces the set holds the lock; picks never wait for it.
-    departed: Mutex<HashMap<EndpointId, Departed>>,
+    departed: Mutex<HashMap<EndpointId, WeakHandle>>,
 }
 
 /// The alignment keeps picks, which write it, off the cache lines of the set, which they read.
@@ -77,15 +77,15 @@ impl<T: Send + Sync> Balancer<T> {
         config: &BalanceConfig,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let group = Arc::new(Group::new(config.clone(), clock));
-        let members = Members::new(endpoints, |id| Seat::new(id, &group, Timestamp::ORIGIN));
-        let set = Set::new(group.config.load_full(), Arc::new(members), group.now(), None);
+        let cluster = Arc::new(Cluster::new(config.clone(), clock));
+        let members = Members::new(endpoints, |id| EndpointHandle::new(id, &cluster, Timestamp::ORIGIN));
+        let set = Set::new(cluster.config.load_full(), Arc::new(members), cluster.now(), None);
         Self {
             shared: Arc::new(Shared {
-                set: Published::new(set),
-                desks: ThreadLocal::new(),
+                set: VersionedSet::new(set),
+                caches: ThreadLocal::new(),
                 cursor: Cursor(AtomicU64::new(u64::from(fastrand::u32(..)))),
-                group,
+                cluster,
                 departed: Mutex::default(),
             }),
         }
@@ -102,28 +102,28 @@ impl<T: Send + Sync> Balancer<T> {
         let shared = &*self.shared;
         let mut departed = shared.departed.lock().unwrap_or_else(PoisonError::into_inner);
         let old = shared.set.load();
-        let now = shared.group.now();
+        let now = shared.cluster.now();
         // A set that is new altogether has nobody to spare its members.
         let has_past = !old.members.all().is_empty();
         let starts = config.slow_start.as_ref().is_some_and(|start| start.new_endpoints) && has_past;
         let since = if starts { now } else { Timestamp::ORIGIN };
         let members = Members::new(endpoints, |id| {
-            let seat = old.members.seat(&id).cloned();
-            let seat = seat.or_else(|| departed.get(&id)?.revive());
-            seat.unwrap_or_else(|| Seat::new(id, &shared.group, since))
+            let handle = old.members.handle(&id).cloned();
+            let handle = handle.or_else(|| departed.get(&id)?.upgrade());
+            handle.unwrap_or_else(|| EndpointHandle::new(id, &shared.cluster, since))
         });
         if config.decay().is_some() {
             members.introduce_newcomers(now);
         }
-        shared.group.config.store(Arc::new(config.clone()));
-        shared.group.begin_look();
-        let new = Set::new(shared.group.config.load_full(), Arc::new(members), now, Some(&old));
-        shared.group.look_at(new.next());
+        shared.cluster.config.store(Arc::new(config.clone()));
+        shared.cluster.begin_replan();
+        let new = Set::new(shared.cluster.config.load_full(), Arc::new(members), now, Some(&old));
+        shared.cluster.replan_at(new.next());
 
-        let is_listed = |id: &EndpointId| new.members.seat(id).is_some();
+        let is_listed = |id: &EndpointId| new.members.handle(id).is_some();
         departed.retain(|id, endpoint| !endpoint.is_over() && !is_listed(id));
-        for member in old.members.all().iter().filter(|member| !is_listed(member.seat.id())) {
-            departed.insert(member.seat.id().clone(), Departed::new(&member.seat));
+        for member in old.members.all().iter().filter(|member| !is_listed(member.handle.id())) {
+            departed.insert(member.handle.id().clone(), WeakHandle::new(&member.handle));
         }
         shared.set.store(new);
     }
@@ -133,17 +133,17 @@ impl<T: Send + Sync> Balancer<T> {
     /// [`Checks`](crate::health::Checks) decides how many checks in a row it takes.
     pub fn set_check(&self, id: &EndpointId, passes: bool) {
         let set = self.shared.set.load();
-        if let Some(seat) = set.members.seat(id)
-            && seat.standing().note_check(!passes)
+        if let Some(handle) = set.members.handle(id)
+            && handle.health().note_check(!passes)
         {
-            self.shared.group.ask_for_a_look();
+            self.shared.cluster.request_replan();
         }
     }
 
     /// Whether it has an endpoint of this id, whatever is to be said of it.
     #[must_use]
     pub fn has(&self, id: &EndpointId) -> bool {
-        self.shared.set.load().members.seat(id).is_some()
+        self.shared.set.load().members.handle(id).is_some()
     }
 
     /// Whether it has no endpoint that takes requests, be it those of sessions alone.
@@ -156,7 +156,7 @@ impl<T: Send + Sync> Balancer<T> {
     /// The time of its clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.shared.group.now()
+        self.shared.cluster.now()
     }
 
     /// The configuration in force.
@@ -168,7 +168,7 @@ impl<T: Send + Sync> Balancer<T> {
     /// A handle for one worker that picks faster.
     #[must_use]
     pub fn picker(&self) -> Picker<T> {
-        Picker { shared: Arc::clone(&self.shared), desk: Desk::new(&self.shared.set) }
+        Picker { shared: Arc::clone(&self.shared), cache: ThreadCache::new(&self.shared.set) }
     }
 }
 
@@ -182,10 +182,10 @@ impl<T: Clone + Send + Sync> Balancer<T> {
     /// that is not to be ignored.
     pub fn pick(&self, context: &PickContext<'_>) -> Result<Picked<T>, PickError> {
         let shared = &*self.shared;
-        match shared.desks.get_or(|| RefCell::new(Desk::new(&shared.set))).try_borrow_mut() {
-            Ok(mut desk) => shared.pick(&mut desk, context),
+        match shared.caches.get_or(|| RefCell::new(ThreadCache::new(&shared.set))).try_borrow_mut() {
+            Ok(mut cache) => shared.pick(&mut cache, context),
             // A pick inside of a pick: the target's clone, or the source of a key, asks the same balancer.
-            Err(_) => shared.pick(&mut Desk::new(&shared.set), context),
+            Err(_) => shared.pick(&mut ThreadCache::new(&shared.set), context),
         }
     }
 }
@@ -194,9 +194,9 @@ impl<T: Clone + Send + Sync> Balancer<T> {
     /// The endpoints as they stand, in the order of the ids.
     #[must_use]
     pub fn status(&self) -> Vec<EndpointStatus<T>> {
-        self.shared.look_if_due();
+        self.shared.replan_if_due();
         let set = self.shared.set.load();
-        let now = self.shared.group.now();
+        let now = self.shared.cluster.now();
         set.members.all().iter().map(|member| EndpointStatus::of(member, now, set.config())).collect()
     }
 }
@@ -226,13 +226,13 @@ impl<T: Clone + Send + Sync> Picker<T> {
     ///
     /// Those of [`Balancer::pick`].
     pub fn pick(&mut self, context: &PickContext<'_>) -> Result<Picked<T>, PickError> {
-        self.shared.pick(&mut self.desk, context)
+        self.shared.pick(&mut self.cache, context)
     }
 }
 
 impl<T: Send + Sync> Clone for Picker<T> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), desk: self.desk.clone() }
+        Self { shared: Arc::clone(&self.shared), cache: self.cache.clone() }
     }
 }
 
@@ -246,34 +246,34 @@ impl<T: Send + Sync> fmt::Debug for Picker<T> {
 
 impl<T: Clone + Send + Sync> Shared<T> {
     #[inline]
-    fn pick(&self, desk: &mut Desk<T>, context: &PickContext<'_>) -> Result<Picked<T>, PickError> {
-        self.look_if_due();
-        let (set, dice) = desk.lay(&self.set);
-        set.pick(context, dice, &self.cursor.0, &self.group)
+    fn pick(&self, cache: &mut ThreadCache<T>, context: &PickContext<'_>) -> Result<Picked<T>, PickError> {
+        self.replan_if_due();
+        let (set, rng) = cache.current(&self.set);
+        set.pick(context, rng, &self.cursor.0, &self.cluster)
     }
 }
 
 impl<T: Send + Sync> Shared<T> {
     /// Plans anew if the health of some endpoint has changed, or its time has come.
-    fn look_if_due(&self) {
-        if self.group.is_due() {
-            self.look();
+    fn replan_if_due(&self) {
+        if self.cluster.is_due() {
+            self.replan();
         }
     }
 
     #[cold]
-    fn look(&self) {
+    fn replan(&self) {
         // Who finds it locked goes on with the old plan: somebody is at it.
         let _lock = match self.departed.try_lock() {
             Ok(lock) => lock,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        self.group.begin_look();
+        self.cluster.begin_replan();
         let old = self.set.load();
         let (config, members) = (Arc::clone(old.config()), Arc::clone(&old.members));
-        let new = Set::new(config, members, self.group.now(), Some(&old));
-        self.group.look_at(new.next());
+        let new = Set::new(config, members, self.cluster.now(), Some(&old));
+        self.cluster.replan_at(new.next());
         self.set.store(new);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use crate::desk::Dice;
 use crate::endpoint::EndpointId;
 use crate::key::KeySource;
 use crate::session::Session;
+use crate::thread_cache::Rng;
 
 /// What one pick depends on besides the set: a random number, the request for strategies that hash a part of it, the session
 /// that the request belongs to, and the endpoints that were tried before.
@@ -57,10 +57,10 @@ impl<'a> PickContext<'a> {
 
     /// The random number of the pick.
     #[inline]
-    pub(crate) fn random(&self, dice: &mut Dice) -> u64 {
+    pub(crate) fn random(&self, rng: &mut Rng) -> u64 {
         match self.random {
             Some(random) => random,
-            None => dice.roll(),
+            None => rng.next_u64(),
         }
     }
 

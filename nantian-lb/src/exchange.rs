@@ -6,25 +6,25 @@ use std::time::SystemTime;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 
+use crate::attempt_timeout::AttemptTimeout;
 use crate::body::ResponseBody;
 use crate::in_flight::{InFlight, UpgradeGuard};
 use crate::outcome::Outcome;
-use crate::patience::Patience;
 use crate::service::Blame;
 use crate::session::{Session, Sessions};
 
 /// A request on its way, and what is to be done at the head of its response.
 pub(crate) struct Exchange {
     pub(crate) in_flight: InFlight,
-    pub(crate) patience: Option<Patience>,
-    pub(crate) keeper: Option<Keeper>,
+    pub(crate) timeout: Option<AttemptTimeout>,
+    pub(crate) affinity: Option<SessionAffinity>,
     pub(crate) blame: Option<Blame>,
     pub(crate) is_connect: bool,
 }
 
 /// Keeps a client with its endpoint.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct SessionAffinity {
     sessions: Sessions,
     session: Option<Session>,
 }
@@ -37,7 +37,7 @@ impl Exchange {
         self,
         response: Result<Response<B>, E>,
     ) -> Result<Response<ResponseBody<B>>, E> {
-        let Self { mut in_flight, keeper, blame, is_connect, .. } = self;
+        let Self { mut in_flight, affinity, blame, is_connect, .. } = self;
         let mut response = match response {
             Ok(response) => response,
             Err(error) => {
@@ -48,8 +48,8 @@ impl Exchange {
             }
         };
         in_flight.record(Outcome::of(&response));
-        if let Some(keeper) = keeper {
-            keeper.write(response.headers_mut(), &in_flight);
+        if let Some(affinity) = affinity {
+            affinity.write(response.headers_mut(), &in_flight);
         }
         let status = response.status();
         let upgrades = status == StatusCode::SWITCHING_PROTOCOLS || (is_connect && status.is_success());
@@ -60,9 +60,9 @@ impl Exchange {
         Ok(response.map(|body| ResponseBody::new(body, Some(in_flight))))
     }
 
-    /// Nobody waits for the response any more: if there was no patience left, there was no answer.
+    /// Nobody waits for the response any more: if its time was over, there was no answer.
     pub(crate) fn give_up(&mut self) {
-        if self.patience.as_ref().is_some_and(Patience::is_over) {
+        if self.timeout.as_ref().is_some_and(AttemptTimeout::is_expired) {
             self.in_flight.record(Outcome::Unreachable);
         }
     }
@@ -72,14 +72,14 @@ impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange")
             .field("in_flight", &self.in_flight)
-            .field("keeper", &self.keeper)
+            .field("affinity", &self.affinity)
             .finish_non_exhaustive()
     }
 }
 
-// === impl Keeper ===
+// === impl SessionAffinity ===
 
-impl Keeper {
+impl SessionAffinity {
     /// Finds the session of a request.
     pub(crate) fn new<B>(sessions: &Sessions, request: &Request<B>) -> Self {
         let known = request.extensions().get::<Session>().copied();

@@ -23,7 +23,7 @@ pub(crate) struct EndpointHash(pub(crate) u64);
 
 /// The hashes that place an endpoint in the table.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct Permutation {
     /// Where its preference list begins.
     pub(crate) offset: u64,
     /// The step of its preference list.
@@ -48,9 +48,9 @@ impl EndpointHash {
     }
 }
 
-// === impl Place ===
+// === impl Permutation ===
 
-impl Place {
+impl Permutation {
     pub(crate) fn of(id: &str) -> Self {
         Self {
             offset: xxh3_64_with_seed(id.as_bytes(), OFFSET_SEED),

@@ -24,7 +24,7 @@ struct Reading {
 }
 
 /// The word of whom no answer can be expected from: an infinite average.
-const DESPAIR: u64 = (f32::INFINITY.to_bits() as u64) << 32;
+const INFINITE: u64 = (f32::INFINITY.to_bits() as u64) << 32;
 
 /// How far a sample moves the middle of samples.
 const STEP: f32 = 1.125;
@@ -89,14 +89,14 @@ impl Latency {
     }
 
     /// Takes in that no answer can be expected: the middle of samples is infinite until the next one.
-    pub(crate) fn despair(&self) {
-        self.0.store(DESPAIR, Relaxed);
+    pub(crate) fn set_infinite(&self) {
+        self.0.store(INFINITE, Relaxed);
     }
 
-    /// Ends despair: nothing is known.
-    pub(crate) fn hope(&self) {
+    /// Undoes [`set_infinite`](Self::set_infinite): nothing is known.
+    pub(crate) fn clear_infinite(&self) {
         // Unless somebody has observed something meanwhile.
-        let _ = self.0.compare_exchange(DESPAIR, 0, Relaxed, Relaxed);
+        let _ = self.0.compare_exchange(INFINITE, 0, Relaxed, Relaxed);
     }
 
     /// The average in microseconds as it was made last, 0 if there is none.
@@ -108,7 +108,7 @@ impl Latency {
     /// Begins with an average of others, if there is none yet.
     pub(crate) fn begin_with(&self, now: Timestamp, micros: f32) {
         let word = self.0.load(Relaxed);
-        if matches!(word, 0 | DESPAIR) {
+        if matches!(word, 0 | INFINITE) {
             // Somebody may have observed something better meanwhile.
             let _ = self.0.compare_exchange(word, pack(now, micros, 0), Relaxed, Relaxed);
         }
@@ -274,7 +274,7 @@ mod tests {
     fn after_despair_the_next_sample_is_the_middle() {
         let latency = Latency::default();
         latency.sample(at(1), Duration::from_millis(3));
-        latency.despair();
+        latency.set_infinite();
         assert_eq!((latency.latest(), latency.average()), (f32::INFINITY, None));
         assert!(latency.is_wanted(127), "the next one is timed, whichever it is");
         latency.sample(at(2), Duration::from_millis(5));
@@ -288,7 +288,7 @@ mod tests {
         latency.begin_with(at(5), 2_000.0);
         latency.begin_with(at(5), 9_000.0);
         assert_eq!(latency.average(), Some(Duration::from_millis(2)));
-        latency.despair();
+        latency.set_infinite();
         latency.begin_with(at(6), 3_000.0);
         assert!((2_999.0..3_001.0).contains(&latency.latest()), "{}", latency.latest());
     }

@@ -78,15 +78,15 @@
 //! A request is in flight from the pick until its [`InFlight`] guard is dropped, whatever the reason: end of the body, error,
 //! cancellation or panic. The count cannot leak or become negative, because it *is* the number of guards.
 
+mod attempt_timeout;
 mod balancer;
 mod clock;
+mod cluster;
 mod config;
 mod context;
-mod desk;
 mod endpoint;
 mod error;
 mod exchange;
-mod group;
 mod hash;
 mod in_flight;
 mod key;
@@ -94,11 +94,11 @@ mod latency;
 mod members;
 mod observe;
 mod outcome;
-mod patience;
 mod plan;
 mod set;
 mod strategy;
 mod sync;
+mod thread_cache;
 mod tried;
 
 pub mod body;
@@ -109,6 +109,7 @@ mod respond;
 mod service;
 pub mod session;
 
+pub use attempt_timeout::AttemptTimeout;
 pub use balancer::{Balancer, Picked, Picker};
 pub use clock::{Clock, ManualClock, MonotonicClock, Timestamp};
 pub use config::{BalanceConfig, Strategy, TierPreference};
@@ -121,7 +122,6 @@ pub use key::{ClientAddr, ClientIp, HashKey, KeySource};
 pub use layer::BalanceLayer;
 pub use observe::EndpointStatus;
 pub use outcome::Outcome;
-pub use patience::Patience;
 pub use respond::{DefaultResponder, Responder};
 pub use service::{Balance, Routed};
 pub use tried::Tried;

@@ -6,8 +6,8 @@ use crate::endpoint::{Endpoint, EndpointId, Readiness};
 use crate::hash::EndpointHash;
 use crate::health::Health;
 use crate::health::select::Candidate;
-use crate::health::standing::Settlement;
-use crate::in_flight::Seat;
+use crate::health::state::Evaluation;
+use crate::in_flight::EndpointHandle;
 use crate::plan::{Plan, Planned};
 
 /// The endpoints in the order of their ids, so that no choice depends on the order of the input.
@@ -18,7 +18,7 @@ pub(crate) struct Members<T> {
 }
 
 pub(crate) struct Member<T> {
-    pub(crate) seat: Seat,
+    pub(crate) handle: EndpointHandle,
     pub(crate) target: T,
     pub(crate) weight: u32,
     pub(crate) readiness: Readiness,
@@ -27,8 +27,8 @@ pub(crate) struct Member<T> {
 
 /// A member, as far as choices are concerned.
 #[derive(Debug, Clone)]
-pub(crate) struct Chair {
-    pub(crate) seat: Seat,
+pub(crate) struct MemberRef {
+    pub(crate) handle: EndpointHandle,
     /// Its number among all.
     at: u32,
 }
@@ -36,10 +36,10 @@ pub(crate) struct Chair {
 // === impl Members ===
 
 impl<T> Members<T> {
-    /// Takes the endpoints in; of equal ids the first counts. `seat` gives the seat of an id.
+    /// Takes the endpoints in; of equal ids the first counts. `handle` gives the handle of an id.
     pub(crate) fn new(
         endpoints: impl IntoIterator<Item = Endpoint<T>>,
-        seat: impl Fn(EndpointId) -> Seat,
+        handle: impl Fn(EndpointId) -> EndpointHandle,
     ) -> Self {
         let mut endpoints: Vec<_> = endpoints.into_iter().collect();
         endpoints.sort_by(|a, b| a.id.cmp(&b.id));
@@ -47,14 +47,14 @@ impl<T> Members<T> {
         let all: Box<[_]> = endpoints
             .into_iter()
             .map(|Endpoint { id, target, weight, readiness, tier }| Member {
-                seat: seat(id),
+                handle: handle(id),
                 target,
                 weight,
                 readiness,
                 tier,
             })
             .collect();
-        let mut by_hash: Box<[_]> = (0..).zip(&all).map(|(at, member)| (member.seat.hash(), at)).collect();
+        let mut by_hash: Box<[_]> = (0..).zip(&all).map(|(at, member)| (member.handle.hash(), at)).collect();
         by_hash.sort_unstable();
         Self { all, by_hash }
     }
@@ -67,9 +67,9 @@ impl<T> Members<T> {
         self.all.get(at)
     }
 
-    pub(crate) fn seat(&self, id: &EndpointId) -> Option<&Seat> {
-        let at = self.all.binary_search_by(|member| member.seat.id().cmp(id));
-        Some(&self.all.get(at.ok()?)?.seat)
+    pub(crate) fn handle(&self, id: &EndpointId) -> Option<&EndpointHandle> {
+        let at = self.all.binary_search_by(|member| member.handle.id().cmp(id));
+        Some(&self.all.get(at.ok()?)?.handle)
     }
 
     /// The number of the endpoint with this hash.
@@ -80,12 +80,12 @@ impl<T> Members<T> {
 
     /// Gives endpoints without a response time that of the middle one of the others, lest they be flooded or starved.
     pub(crate) fn introduce_newcomers(&self, now: Timestamp) {
-        let latency = |member: &Member<T>| member.seat.standing().latency.average();
+        let latency = |member: &Member<T>| member.handle.health().latency.average();
         let mut known: Vec<_> = self.all.iter().filter_map(latency).collect();
         known.sort_unstable();
         let Some(middle) = known.get(known.len() / 2) else { return };
         for member in self.all.iter().filter(|member| latency(member).is_none()) {
-            member.seat.standing().latency.begin_with(now, middle.as_secs_f32() * 1e6);
+            member.handle.health().latency.begin_with(now, middle.as_secs_f32() * 1e6);
         }
     }
 
@@ -96,29 +96,29 @@ impl<T> Members<T> {
         now: Timestamp,
         old: Option<(&Plan, &BalanceConfig)>,
     ) -> Plan {
-        let standings = || self.all.iter().map(|member| member.seat.standing());
+        let health_states = || self.all.iter().map(|member| member.handle.health());
         let most = config.outlier.as_ref().map_or(0, |outlier| outlier.max_ejected(self.all.len()));
-        let ejected = standings().filter(|standing| standing.is_ejected()).count();
+        let ejected = health_states().filter(|health| health.is_ejected()).count();
         let ejections_left = most.saturating_sub(ejected);
-        let mut settlement = Settlement {
+        let mut evaluation = Evaluation {
             now,
             outlier: config.outlier.as_ref(),
             ejections_left,
             spares: config.samples_times(),
         };
-        standings().for_each(|standing| standing.settle(&mut settlement));
+        health_states().for_each(|health| health.evaluate(&mut evaluation));
 
         let mut next = Timestamp::NEVER;
         let planned: Vec<_> = self
             .all
             .iter()
             .map(|member| {
-                let condition = member.seat.standing().condition(now, config.slow_start.as_ref());
-                next = next.min(condition.next);
+                let snapshot = member.handle.health().snapshot(now, config.slow_start.as_ref());
+                next = next.min(snapshot.next);
                 Planned {
-                    seat: &member.seat,
-                    candidate: member.candidate(condition.health),
-                    percent: condition.percent,
+                    handle: &member.handle,
+                    candidate: member.candidate(snapshot.health),
+                    percent: snapshot.percent,
                 }
             })
             .collect();
@@ -134,11 +134,11 @@ impl<T> Member<T> {
     }
 }
 
-// === impl Chair ===
+// === impl MemberRef ===
 
-impl Chair {
-    pub(crate) fn new(seat: Seat, at: usize) -> Self {
-        Self { seat, at: u32::try_from(at).unwrap_or(u32::MAX) }
+impl MemberRef {
+    pub(crate) fn new(handle: EndpointHandle, at: usize) -> Self {
+        Self { handle, at: u32::try_from(at).unwrap_or(u32::MAX) }
     }
 
     #[inline]

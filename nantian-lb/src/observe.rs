@@ -38,19 +38,19 @@ pub struct EndpointStatus<T> {
 
 impl<T: Clone> EndpointStatus<T> {
     pub(crate) fn of(member: &Member<T>, now: Timestamp, config: &BalanceConfig) -> Self {
-        let standing = member.seat.standing();
-        let condition = standing.condition(now, config.slow_start.as_ref());
+        let health = member.handle.health();
+        let snapshot = health.snapshot(now, config.slow_start.as_ref());
         Self {
-            id: member.seat.id().clone(),
+            id: member.handle.id().clone(),
             target: member.target.clone(),
             weight: member.weight,
-            weight_percent: condition.percent,
+            weight_percent: snapshot.percent,
             readiness: member.readiness,
             tier: member.tier,
-            health: condition.health,
-            in_flight: member.seat.in_flight(),
-            ejections: standing.ejections(),
-            latency: standing.latency.average(),
+            health: snapshot.health,
+            in_flight: member.handle.in_flight(),
+            ejections: health.ejections(),
+            latency: health.latency.average(),
         }
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::clock::Timestamp;
+use crate::cluster::Cluster;
 use crate::config::{BalanceConfig, Strategy};
-use crate::group::Group;
 use crate::hash::KeyHash;
-use crate::health::select::{Candidate, Use, select};
-use crate::in_flight::Seat;
-use crate::members::Chair;
+use crate::health::select::{Candidate, Eligibility, select};
+use crate::in_flight::EndpointHandle;
+use crate::members::MemberRef;
 use crate::strategy::{Chooser, scale};
 
 /// The tables to choose by, for one state of the endpoints' health.
@@ -18,7 +18,7 @@ pub(crate) struct Plan {
     /// The nearest first; only those that get requests.
     pub(crate) tiers: Box<[Tier]>,
     /// What is to be made of each member.
-    pub(crate) uses: Box<[Use]>,
+    pub(crate) uses: Box<[Eligibility]>,
     /// Every choice may be taken as it is.
     pub(crate) is_free: bool,
     /// When the state is out of date.
@@ -37,7 +37,7 @@ pub(crate) struct Tier {
 #[derive(Debug, Clone)]
 pub(crate) struct Choice {
     chooser: Chooser,
-    chairs: Arc<[Chair]>,
+    members: Arc<[MemberRef]>,
     /// Their weights, and what makes their placement: equal shares need no new table.
     shares: Arc<[(Arc<str>, u32)]>,
     pub(crate) weight_sum: u64,
@@ -45,7 +45,7 @@ pub(crate) struct Choice {
 
 /// One endpoint, as far as the plan depends on it.
 pub(crate) struct Planned<'a> {
-    pub(crate) seat: &'a Seat,
+    pub(crate) handle: &'a EndpointHandle,
     pub(crate) candidate: Candidate,
     /// The share of its weight that it has, in percent.
     pub(crate) percent: u32,
@@ -73,7 +73,7 @@ impl Plan {
         for share in shares {
             end += share.percent;
             // A placement stays as it is whatever becomes of single endpoints; other tables leave out who is left out.
-            let is_used = |at: &usize| hashes || uses.get(*at) != Some(&Use::Not);
+            let is_used = |at: &usize| hashes || uses.get(*at) != Some(&Eligibility::Not);
             let members: Vec<usize> = share.members.into_iter().filter(is_used).collect();
             if members.is_empty() {
                 continue;
@@ -82,8 +82,8 @@ impl Plan {
             tiers.push(Tier { end, choice });
         }
         let is_free = tiers.iter().all(|tier| {
-            let mut uses = tier.choice.chairs.iter().map(|chair| uses.get(chair.at()));
-            uses.all(|used| used == Some(&Use::Free))
+            let mut uses = tier.choice.members.iter().map(|member| uses.get(member.at()));
+            uses.all(|used| used == Some(&Eligibility::Free))
         });
         Self { tiers: tiers.into(), uses: uses.into(), is_free, next }
     }
@@ -106,8 +106,9 @@ impl Plan {
 impl Choice {
     fn new(endpoints: &[Planned<'_>], members: &[usize], config: &BalanceConfig, old: Option<&Plan>) -> Self {
         let shares = shares(endpoints, members, matches!(config.strategy, Strategy::ConsistentHash(_)));
-        let chairs = members.iter().filter_map(|&at| Some(Chair::new(endpoints.get(at)?.seat.clone(), at)));
-        let chairs: Arc<[_]> = chairs.collect();
+        let members =
+            members.iter().filter_map(|&at| Some(MemberRef::new(endpoints.get(at)?.handle.clone(), at)));
+        let members: Arc<[_]> = members.collect();
         let same = old.and_then(|old| {
             old.tiers.iter().map(|tier| &tier.choice).find(|choice| *choice.shares == *shares)
         });
@@ -116,7 +117,7 @@ impl Choice {
             None => Chooser::new(&config.strategy, &shares),
         };
         let weight_sum = shares.iter().map(|&(_, weight)| u64::from(weight)).sum();
-        Self { chooser, chairs, shares: shares.into(), weight_sum }
+        Self { chooser, members, shares: shares.into(), weight_sum }
     }
 
     /// Whether the place depends on a random number.
@@ -132,17 +133,17 @@ impl Choice {
         random: u64,
         key: Option<KeyHash>,
         cursor: &AtomicU64,
-        group: &Group,
+        cluster: &Cluster,
     ) -> usize {
-        self.chooser.choose(random, key, cursor, &self.chairs, group)
+        self.chooser.choose(random, key, cursor, &self.members, cluster)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.chairs.len()
+        self.members.len()
     }
 
-    pub(crate) fn chair(&self, place: usize) -> Option<&Chair> {
-        self.chairs.get(place)
+    pub(crate) fn member(&self, place: usize) -> Option<&MemberRef> {
+        self.members.get(place)
     }
 
     /// The weight of the endpoint at this place.
@@ -158,7 +159,7 @@ fn shares(endpoints: &[Planned<'_>], members: &[usize], hashes: bool) -> Vec<(Ar
     if hashes || !members.iter().any(starts) {
         return members
             .iter()
-            .map(|endpoint| (Arc::clone(endpoint.seat.id().text()), endpoint.candidate.weight))
+            .map(|endpoint| (Arc::clone(endpoint.handle.id().text()), endpoint.candidate.weight))
             .collect();
     }
     let parts: Vec<_> = members
@@ -172,6 +173,6 @@ fn shares(endpoints: &[Planned<'_>], members: &[usize], hashes: bool) -> Vec<(Ar
     members
         .iter()
         .zip(parts)
-        .map(|(endpoint, weight)| (Arc::clone(endpoint.seat.id().text()), part(weight)))
+        .map(|(endpoint, weight)| (Arc::clone(endpoint.handle.id().text()), part(weight)))
         .collect()
 }

@@ -14,7 +14,7 @@ use crate::balancer::{Balancer, Picked};
 use crate::body::ResponseBody;
 use crate::context::PickContext;
 use crate::error::PickError;
-use crate::exchange::{Exchange, Keeper};
+use crate::exchange::{Exchange, SessionAffinity};
 use crate::future::ResponseFuture;
 use crate::key::{ClientIp, KeySource};
 use crate::respond::Responder;
@@ -25,7 +25,7 @@ use crate::tried::Tried;
 ///
 /// The endpoint counts the request from the pick until the response body has ended, or until the response, its body or the
 /// future is dropped. What comes of it is [recorded](crate::InFlight::record): a response, an error, or that a
-/// [`Patience`](crate::Patience) in the extensions of the request came to its end. If the response upgrades the connection, the count goes on with the
+/// [`AttemptTimeout`](crate::AttemptTimeout) in the extensions of the request expired. If the response upgrades the connection, the count goes on with the
 /// [`UpgradeGuard`](crate::UpgradeGuard) in its extensions.
 ///
 /// The pick happens in `call`; `poll_ready` is that of the inner service.
@@ -114,21 +114,22 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let mut keeper = self.options.sessions.as_ref().map(|sessions| Keeper::new(sessions, &request));
-        let session = keeper.as_ref().and_then(Keeper::session);
+        let mut affinity =
+            self.options.sessions.as_ref().map(|sessions| SessionAffinity::new(sessions, &request));
+        let session = affinity.as_ref().and_then(SessionAffinity::session);
         match self.pick(&request, session) {
             Ok(picked) => {
                 // A session that waits for its endpoint to have a place again is left as it is.
-                keeper = keeper.filter(|_| !picked.is_detour());
+                affinity = affinity.filter(|_| !picked.is_detour());
                 if let Some(sessions) = &self.options.sessions {
                     sessions.strip(request.headers_mut());
                 }
                 let (target, in_flight) = picked.into_parts();
-                let patience = request.extensions().get().cloned();
+                let timeout = request.extensions().get().cloned();
                 let is_connect = request.method() == Method::CONNECT;
                 let response = self.inner.call(Routed { target, request });
                 let blame = self.options.blame.clone();
-                let exchange = Exchange { in_flight, patience, keeper, blame, is_connect };
+                let exchange = Exchange { in_flight, timeout, affinity, blame, is_connect };
                 ResponseFuture::new(response, exchange)
             }
             Err(error) => ResponseFuture::refused(self.responder.respond(&error)),

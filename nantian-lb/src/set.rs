@@ -6,26 +6,26 @@ use std::sync::atomic::AtomicU64;
 
 use crate::balancer::Picked;
 use crate::clock::Timestamp;
+use crate::cluster::Cluster;
 use crate::config::{BalanceConfig, Strategy};
 use crate::context::PickContext;
-use crate::desk::Dice;
 use crate::endpoint::Readiness;
 use crate::error::PickError;
-use crate::group::Group;
 use crate::hash::{KeyHash, remix};
-use crate::health::select::Use;
-use crate::in_flight::{InFlight, Seat, Watch};
+use crate::health::select::Eligibility;
+use crate::in_flight::{EndpointHandle, InFlight, Interest};
 use crate::key::HashKey;
-use crate::members::{Chair, Member, Members};
+use crate::members::{Member, MemberRef, Members};
 use crate::plan::{Choice, Plan};
 use crate::strategy::scale;
+use crate::thread_cache::Rng;
 
 /// An immutable set of endpoints with the tables to choose from it.
 pub(crate) struct Set<T> {
     /// What nearly all picks go by: the only choice, if whatever it gives may be taken as it is.
     free: Option<Choice>,
     pub(crate) members: Arc<Members<T>>,
-    watch: Watch,
+    interest: Interest,
     /// Whether response times matter.
     times: bool,
     /// What places are hashed by.
@@ -70,7 +70,7 @@ impl<T> Set<T> {
             Strategy::ConsistentHash(key) => Some(key.clone()),
             _ => None,
         };
-        Self { free, members, watch: Watch::of(&config), times, key, config, plan }
+        Self { free, members, interest: Interest::of(&config), times, key, config, plan }
     }
 
     pub(crate) fn config(&self) -> &Arc<BalanceConfig> {
@@ -93,29 +93,29 @@ impl<T: Clone> Set<T> {
     pub(crate) fn pick(
         &self,
         context: &PickContext<'_>,
-        dice: &mut Dice,
+        rng: &mut Rng,
         cursor: &AtomicU64,
-        group: &Group,
+        cluster: &Cluster,
     ) -> Result<Picked<T>, PickError> {
         if let Some(choice) = self.free.as_ref().filter(|_| context.is_plain()) {
             let key = self.key(context);
-            let random = if choice.is_by_chance(key) { context.random(dice) } else { 0 };
-            let chosen = self.choose(choice, random, key, cursor, group);
-            if let Some((target, in_flight)) = chosen.and_then(|(_, chair)| self.enter(chair, random)) {
+            let random = if choice.is_by_chance(key) { context.random(rng) } else { 0 };
+            let chosen = self.choose(choice, random, key, cursor, cluster);
+            if let Some((target, in_flight)) = chosen.and_then(|(_, member)| self.enter(member, random)) {
                 return Ok(Picked { target, in_flight, reason: Reason::Chosen });
             }
         }
-        self.pick_with_care(context, context.random(dice), cursor, group)
+        self.pick_slow_path(context, context.random(rng), cursor, cluster)
     }
 
     /// A pick of a session, of a request that was tried before, or from a set of which not all can be taken.
     #[inline(never)]
-    fn pick_with_care(
+    fn pick_slow_path(
         &self,
         context: &PickContext<'_>,
         random: u64,
         cursor: &AtomicU64,
-        group: &Group,
+        cluster: &Cluster,
     ) -> Result<Picked<T>, PickError> {
         let reason = match self.resume(context, random) {
             Ok(found) => return Ok(found),
@@ -127,10 +127,10 @@ impl<T: Clone> Set<T> {
         let tier = if self.plan.tiers.len() > 1 { remix(!spread) } else { 0 };
         let choice = &self.plan.tier(tier).ok_or_else(|| self.refusal())?.choice;
         let found = if self.is_free(context) {
-            let chosen = self.choose(choice, random, key, cursor, group);
-            chosen.and_then(|(_, chair)| self.enter(chair, random))
+            let chosen = self.choose(choice, random, key, cursor, cluster);
+            chosen.and_then(|(_, member)| self.enter(member, random))
         } else {
-            self.search(choice, context, random, key, cursor, group)
+            self.search(choice, context, random, key, cursor, cluster)
         };
         let (target, in_flight) = found.ok_or_else(|| self.refusal())?;
         Ok(Picked { target, in_flight, reason })
@@ -152,14 +152,14 @@ impl<T: Clone> Set<T> {
         };
         let is_lost = match member.readiness {
             Readiness::NotReady => true,
-            Readiness::Ready if member.weight > 0 => self.plan.uses.get(at) != Some(&Use::Free),
+            Readiness::Ready if member.weight > 0 => self.plan.uses.get(at) != Some(&Eligibility::Free),
             // The plan says nothing of those that get no new requests, and keep their sessions.
-            _ => member.seat.standing().is_ejected(),
+            _ => member.handle.health().is_ejected(),
         };
-        if is_lost || context.tried.contains(member.seat.id()) {
+        if is_lost || context.tried.contains(member.handle.id()) {
             return Err(Reason::Chosen);
         }
-        let entered = self.enter_below(&member.seat, self.watch(&member.seat, random));
+        let entered = self.enter_below(&member.handle, self.interest(&member.handle, random));
         match entered.map(|in_flight| (member.target.clone(), in_flight)) {
             Some((target, in_flight)) => Ok(Picked { target, in_flight, reason: Reason::Session }),
             None => Err(Reason::Detour),
@@ -173,10 +173,10 @@ impl<T: Clone> Set<T> {
         random: u64,
         key: Option<KeyHash>,
         cursor: &AtomicU64,
-        group: &Group,
-    ) -> Option<(usize, &'c Chair)> {
-        let place = choice.place(random, key, cursor, group);
-        Some((place, choice.chair(place)?))
+        cluster: &Cluster,
+    ) -> Option<(usize, &'c MemberRef)> {
+        let place = choice.place(random, key, cursor, cluster);
+        Some((place, choice.member(place)?))
     }
 
     /// Chooses until a choice can be taken; then takes the first that can, from a place that differs from pick to pick, or
@@ -189,15 +189,15 @@ impl<T: Clone> Set<T> {
         random: u64,
         key: Option<KeyHash>,
         cursor: &AtomicU64,
-        group: &Group,
+        cluster: &Cluster,
     ) -> Option<(T, InFlight)> {
-        let is_tried = |chair: &Chair| context.tried.contains(chair.seat.id());
+        let is_tried = |member: &MemberRef| context.tried.contains(member.handle.id());
         let bound = self.config.load_bound();
         let (mut random, mut key) = (random, key);
         for _ in 0..REDRAWS {
-            let (place, chair) = self.choose(choice, random, key, cursor, group)?;
-            if !is_tried(chair)
-                && let Some(found) = self.admit(choice, place, random, group, bound)
+            let (place, member) = self.choose(choice, random, key, cursor, cluster)?;
+            if !is_tried(member)
+                && let Some(found) = self.admit(choice, place, random, cluster, bound)
             {
                 return Some(found);
             }
@@ -209,27 +209,31 @@ impl<T: Clone> Set<T> {
             let others = self.plan.tiers.iter().map(|tier| &tier.choice);
             let others = others.filter(|other| !std::ptr::eq(*other, choice));
             let mut choices = [choice].into_iter().chain(others);
-            choices.find_map(|choice| self.scan(choice, seed, group, bound, |chair| !is_tried(chair)))
+            choices.find_map(|choice| self.scan(choice, seed, cluster, bound, |member| !is_tried(member)))
         };
         // The bound steers and never refuses.
-        pass(bound)
-            .or_else(|| bound.and_then(|_| pass(None)))
-            .or_else(|| self.scan(choice, seed, group, None, |chair| context.may_return && is_tried(chair)))
+        pass(bound).or_else(|| bound.and_then(|_| pass(None))).or_else(|| {
+            self.scan(choice, seed, cluster, None, |member| context.may_return && is_tried(member))
+        })
     }
 
     fn scan(
         &self,
         choice: &Choice,
         seed: u64,
-        group: &Group,
+        cluster: &Cluster,
         bound: Option<NonZeroU32>,
-        is_wanted: impl Fn(&Chair) -> bool,
+        is_wanted: impl Fn(&MemberRef) -> bool,
     ) -> Option<(T, InFlight)> {
         let n = choice.len();
         let first = scale(remix(seed), n);
         let mut places = (first..n).chain(0..first);
         places.find_map(|place| {
-            if is_wanted(choice.chair(place)?) { self.admit(choice, place, seed, group, bound) } else { None }
+            if is_wanted(choice.member(place)?) {
+                self.admit(choice, place, seed, cluster, bound)
+            } else {
+                None
+            }
         })
     }
 
@@ -239,44 +243,44 @@ impl<T: Clone> Set<T> {
         choice: &Choice,
         place: usize,
         random: u64,
-        group: &Group,
+        cluster: &Cluster,
         bound: Option<NonZeroU32>,
     ) -> Option<(T, InFlight)> {
-        let chair = choice.chair(place)?;
-        let is_probe = match self.plan.uses.get(chair.at())? {
-            Use::Free => false,
-            Use::OneAtATime => true,
-            Use::Not => return None,
+        let member = choice.member(place)?;
+        let is_probe = match self.plan.uses.get(member.at())? {
+            Eligibility::Free => false,
+            Eligibility::OneAtATime => true,
+            Eligibility::Not => return None,
         };
         if let Some(percent) = bound
-            && chair.seat.in_flight() >= fair_load(choice, place, group.counted(), percent)
+            && member.handle.in_flight() >= fair_load(choice, place, cluster.counted(), percent)
         {
             return None;
         }
-        let watch = self.watch(&chair.seat, random);
-        let enter = |watch| self.enter_below(&chair.seat, watch);
-        let in_flight = if is_probe { chair.seat.probe(watch, enter) } else { enter(watch) }?;
-        Some((self.members.get(chair.at())?.target.clone(), in_flight))
+        let interest = self.interest(&member.handle, random);
+        let enter = |interest| self.enter_below(&member.handle, interest);
+        let in_flight = if is_probe { member.handle.probe(interest, enter) } else { enter(interest) }?;
+        Some((self.members.get(member.at())?.target.clone(), in_flight))
     }
 
     #[inline]
-    fn enter(&self, chair: &Chair, random: u64) -> Option<(T, InFlight)> {
-        let target = self.members.get(chair.at())?.target.clone();
-        Some((target, chair.seat.enter(self.watch(&chair.seat, random))))
+    fn enter(&self, member: &MemberRef, random: u64) -> Option<(T, InFlight)> {
+        let target = self.members.get(member.at())?.target.clone();
+        Some((target, member.handle.enter(self.interest(&member.handle, random))))
     }
 
-    fn enter_below(&self, seat: &Seat, watch: Watch) -> Option<InFlight> {
+    fn enter_below(&self, handle: &EndpointHandle, interest: Interest) -> Option<InFlight> {
         match self.config.max_inflight_requests {
-            None => Some(seat.enter(watch)),
-            Some(max) => seat.try_enter(max, watch),
+            None => Some(handle.enter(interest)),
+            Some(max) => handle.try_enter(max, interest),
         }
     }
 
     /// What is of interest about a request there.
     #[inline]
-    fn watch(&self, seat: &Seat, random: u64) -> Watch {
-        let is_timed = self.times && seat.latency().is_wanted(random);
-        self.watch.timed(is_timed)
+    fn interest(&self, handle: &EndpointHandle, random: u64) -> Interest {
+        let is_timed = self.times && handle.latency().is_wanted(random);
+        self.interest.timed(is_timed)
     }
 
     #[cold]

@@ -16,8 +16,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use nantian_lb::health::{Health, OutlierConfig};
 use nantian_lb::{
-    BalanceConfig, BalanceLayer, Balancer, ClientAddr, Endpoint, HashKey, Patience, PickContext, PickError,
-    Routed, Strategy, UpgradeGuard,
+    AttemptTimeout, BalanceConfig, BalanceLayer, Balancer, ClientAddr, Endpoint, HashKey, PickContext,
+    PickError, Routed, Strategy, UpgradeGuard,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
@@ -126,11 +126,11 @@ fn who_answers_nobody_in_time_is_left_out_and_who_is_left_by_its_clients_is_not(
         let silent = service_fn(|_: Asked| pending::<Result<Response<String>, Infallible>>());
         let mut client = BalanceLayer::new(balancer.clone()).layer(silent);
         for _ in 0..5 {
-            let (patience, mut request) = (Patience::new(), Request::new(()));
-            request.extensions_mut().insert(patience.clone());
+            let (timeout, mut request) = (AttemptTimeout::new(), Request::new(()));
+            request.extensions_mut().insert(timeout.clone());
             let response = client.call(request);
             if is_late {
-                patience.run_out();
+                timeout.expire();
             }
             drop(response);
         }

@@ -155,7 +155,7 @@ fn a_killed_server_is_ejected_without_a_failed_request_and_starts_slowly_when_it
             .with_outlier(OutlierConfig::new())
             .with_slow_start(SlowStartConfig::new(Duration::from_secs(100)));
         let balancer = balancer(&[&a, &b, &c, &killed], &config, &clock);
-        let standing = |server: &Server| {
+        let health = |server: &Server| {
             let status = balancer.status().into_iter();
             status.into_iter().find(|status| status.target == server.address).unwrap()
         };
@@ -173,13 +173,13 @@ fn a_killed_server_is_ejected_without_a_failed_request_and_starts_slowly_when_it
             clients.join_all().await;
         };
         let murder = async {
-            while killed.answered.get() < 50 || standing(&killed).in_flight < 2 {
+            while killed.answered.get() < 50 || health(&killed).in_flight < 2 {
                 sleep(Duration::from_millis(1)).await;
             }
             killed.kill().await;
         };
         tokio::join!(load(1200), murder);
-        assert_eq!((standing(&killed).health, standing(&killed).ejections), (Health::Ejected, 1));
+        assert_eq!((health(&killed).health, health(&killed).ejections), (Health::Ejected, 1));
         assert_eq!(in_flight(&balancer), 0);
 
         killed = Server::start_at(killed.address, work).await;
@@ -187,7 +187,7 @@ fn a_killed_server_is_ejected_without_a_failed_request_and_starts_slowly_when_it
         assert_eq!(killed.answered.get(), 0, "it is left alone while its time is not over");
         clock.advance(Duration::from_secs(34));
         load(120).await;
-        assert_eq!(standing(&killed).health, Health::Healthy);
+        assert_eq!(health(&killed).health, Health::Healthy);
         for percent in [10, 25, 50, 75] {
             let age = if percent == 10 { Duration::ZERO } else { Duration::from_secs(25) };
             clock.advance(age);
@@ -202,7 +202,7 @@ fn a_killed_server_is_ejected_without_a_failed_request_and_starts_slowly_when_it
         }
         clock.advance(Duration::from_secs(26));
         load(120).await;
-        assert_eq!(standing(&killed).weight_percent, 100);
+        assert_eq!(health(&killed).weight_percent, 100);
     });
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use nantian_ai::Deadline;
-use nantian_lb::Patience;
+use nantian_lb::AttemptTimeout;
 use nantian_ratelimit::MaxWait;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -266,7 +266,7 @@ impl http_body::Body for TimeoutBody {
 /// Tells the balancer of an endpoint that does not answer in time, unless it has yet to be sent the whole request.
 #[derive(Debug)]
 struct Blame {
-    patience: Patience,
+    attempt_timeout: AttemptTimeout,
     is_sent: Rc<Cell<bool>>,
 }
 
@@ -280,19 +280,19 @@ struct Upload {
 
 impl Blame {
     fn of(request: &mut Request<Body>) -> Self {
-        let patience = Patience::new();
+        let attempt_timeout = AttemptTimeout::new();
         let is_sent = Rc::new(Cell::new(request.body().is_end_stream()));
         if !is_sent.get() {
             let body = mem::take(request.body_mut());
             *request.body_mut() = Body::boxed(Upload { body, is_sent: Rc::clone(&is_sent) });
         }
-        request.extensions_mut().insert(patience.clone());
-        Self { patience, is_sent }
+        request.extensions_mut().insert(attempt_timeout.clone());
+        Self { attempt_timeout, is_sent }
     }
 
     fn tell(&self) {
         if self.is_sent.get() {
-            self.patience.run_out();
+            self.attempt_timeout.expire();
         }
     }
 }

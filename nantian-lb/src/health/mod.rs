@@ -1,7 +1,7 @@
 //! What is known about the well-being of an endpoint, and what follows from it.
 
 pub(crate) mod select;
-pub(crate) mod standing;
+pub(crate) mod state;
 
 mod check;
 mod outlier;
@@ -14,4 +14,4 @@ pub use self::outlier::OutlierConfig;
 pub use self::probe::{GrpcCheck, HttpCheck};
 pub use self::run::run;
 pub use self::slow_start::SlowStartConfig;
-pub use self::standing::Health;
+pub use self::state::Health;

@@ -11,7 +11,7 @@ use super::{CheckConfig, Checks, Verdict};
 use crate::balancer::Balancer;
 
 /// How often the endpoints are looked at, when no check is due earlier: new ones are checked soon.
-const LOOK: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// Checks the endpoints of `balancer` for as long as it is polled, and lets those that fail be passed over.
 ///
@@ -51,7 +51,10 @@ pub async fn run<T, P, S>(
             });
         }
         let now = balancer.now();
-        let pause = checks.next().map_or(LOOK, |next| next.since(now)).clamp(Duration::from_millis(1), LOOK);
+        let pause = checks
+            .next()
+            .map_or(MAX_PAUSE, |next| next.since(now))
+            .clamp(Duration::from_millis(1), MAX_PAUSE);
         let next = async {
             match running.next().await {
                 Some(found) => found,

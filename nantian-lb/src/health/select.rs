@@ -17,7 +17,7 @@ pub(crate) struct Candidate {
 
 /// What is to be made of one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Use {
+pub(crate) enum Eligibility {
     /// It may be picked.
     Free,
     /// It may have one request in flight.
@@ -43,7 +43,7 @@ pub(crate) fn select(
     candidates: &[Candidate],
     preference: TierPreference,
     panic_threshold_percent: u8,
-) -> (Vec<Use>, Vec<TierShare>) {
+) -> (Vec<Eligibility>, Vec<TierShare>) {
     let is_open = |readiness| {
         move |&(_, candidate): &(usize, &Candidate)| candidate.weight > 0 && candidate.readiness == readiness
     };
@@ -59,16 +59,16 @@ pub(crate) fn select(
     let mut tiers: Vec<_> = tiers.into_values().collect();
     share_out(&mut tiers, preference, usize::from(panic_threshold_percent));
 
-    let mut uses = vec![Use::Not; candidates.len()];
+    let mut uses = vec![Eligibility::Not; candidates.len()];
     for tier in &tiers {
         for &at in &tier.members {
             let health = candidates.get(at).map(|candidate| candidate.health);
             if let Some(slot) = uses.get_mut(at) {
                 *slot = match health {
-                    Some(Health::Healthy) => Use::Free,
-                    _ if tier.panics => Use::Free,
-                    Some(Health::Probation) => Use::OneAtATime,
-                    _ => Use::Not,
+                    Some(Health::Healthy) => Eligibility::Free,
+                    _ if tier.panics => Eligibility::Free,
+                    Some(Health::Probation) => Eligibility::OneAtATime,
+                    _ => Eligibility::Not,
                 };
             }
         }
@@ -151,7 +151,8 @@ mod tests {
     /// The percent of each tier, and how many of it may be picked.
     fn shares(tiers: &[(usize, usize)], preference: TierPreference) -> Vec<(u32, usize)> {
         let (uses, shares) = select(&candidates(tiers), preference, 50);
-        let free = |share: &TierShare| share.members.iter().filter(|&&at| uses[at] == Use::Free).count();
+        let free =
+            |share: &TierShare| share.members.iter().filter(|&&at| uses[at] == Eligibility::Free).count();
         shares.iter().map(|share| (share.percent, free(share))).collect()
     }
 
@@ -203,17 +204,17 @@ mod tests {
         some[0].readiness = Readiness::Draining;
         some[1].readiness = Readiness::NotReady;
         let uses = |some: &[Candidate]| select(some, TierPreference::Spill, 50).0;
-        assert_eq!(uses(&some), [Use::Not, Use::Not, Use::Free]);
+        assert_eq!(uses(&some), [Eligibility::Not, Eligibility::Not, Eligibility::Free]);
         some[2].weight = 0;
-        assert_eq!(uses(&some), [Use::Free, Use::Not, Use::Not]);
+        assert_eq!(uses(&some), [Eligibility::Free, Eligibility::Not, Eligibility::Not]);
         some[0].readiness = Readiness::NotReady;
-        assert_eq!(uses(&some), [Use::Not; 3]);
+        assert_eq!(uses(&some), [Eligibility::Not; 3]);
     }
 
     #[test]
     fn an_endpoint_in_probation_is_tried_with_one_request() {
         let mut some = candidates(&[(3, 4)]);
         some[3].health = Health::Probation;
-        assert_eq!(select(&some, TierPreference::Spill, 50).0[3], Use::OneAtATime);
+        assert_eq!(select(&some, TierPreference::Spill, 50).0[3], Eligibility::OneAtATime);
     }
 }

@@ -1,4 +1,4 @@
-//! Every interleaving of a few picks that race for the last places while seats go, explored by loom.
+//! Every interleaving of a few picks that race for the last places while handles go, explored by loom.
 //!
 //! `cargo rustc -p nantian-lb --lib --profile test -- --cfg loom`, then run what it built with `races`.
 
@@ -6,23 +6,23 @@ use loom::model::Builder;
 use loom::sync::Arc;
 use loom::thread;
 
-use super::{enter_below, without_seats};
+use super::{enter_below, without_handles};
 use crate::sync::{AtomicUsize, Ordering};
 
-/// The seats of an endpoint. Its other references are the requests in flight.
+/// The handles of an endpoint. Its other references are the requests in flight.
 type State = AtomicUsize;
 
 fn try_enter(state: &Arc<State>, max: usize) -> Option<Arc<State>> {
-    enter_below(max, || without_seats(state, || Arc::strong_count(state)), || Arc::clone(state))
+    enter_below(max, || without_handles(state, || Arc::strong_count(state)), || Arc::clone(state))
 }
 
-/// As a seat is dropped.
+/// As a handle is dropped.
 fn leave(state: Arc<State>) {
     state.fetch_sub(1, Ordering::AcqRel);
     drop(state);
 }
 
-/// Three threads with a seat each, of which `leaving` give theirs up when their request is over.
+/// Three threads with a handle each, of which `leaving` give theirs up when their request is over.
 fn explore(max: usize, leaving: usize) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(3);
@@ -44,7 +44,7 @@ fn explore(max: usize, leaving: usize) {
                     leave(state);
                     return None;
                 }
-                // Not before all are through, so that the number of seats stays what it is.
+                // Not before all are through, so that the number of handles stays what it is.
                 Some(state)
             }
         };
@@ -54,7 +54,7 @@ fn explore(max: usize, leaving: usize) {
         });
         let state = visit(state, false).unwrap();
         let others = racing.map(|thread| thread.join().unwrap());
-        assert_eq!(without_seats(&state, || Arc::strong_count(&state)), 0, "no guard is lost");
+        assert_eq!(without_handles(&state, || Arc::strong_count(&state)), 0, "no guard is lost");
         drop(others);
     });
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::lottery::Lottery;
+use super::alias_table::AliasTable;
 use super::{Load, index};
 use crate::hash::remix;
 
@@ -25,16 +25,16 @@ pub(crate) enum LeastRequest {
     /// Equal weights: any two of n.
     Even(usize),
     /// Unequal weights.
-    Weighted { lottery: Lottery, weights: Arc<[u32]> },
+    Weighted { alias_table: AliasTable, weights: Arc<[u32]> },
 }
 
 // === impl LeastRequest ===
 
 impl LeastRequest {
     pub(crate) fn new(weights: &[u32]) -> Self {
-        match Lottery::new(weights) {
-            Lottery::Even(n) => Self::Even(n),
-            lottery @ Lottery::Weighted(_) => Self::Weighted { lottery, weights: weights.into() },
+        match AliasTable::new(weights) {
+            AliasTable::Even(n) => Self::Even(n),
+            alias_table @ AliasTable::Weighted(_) => Self::Weighted { alias_table, weights: weights.into() },
         }
     }
 
@@ -81,7 +81,7 @@ impl LeastRequest {
     fn pair(&self, random: u64) -> (usize, usize) {
         match self {
             Self::Even(n) => distinct_pair(random, *n),
-            Self::Weighted { lottery, weights } => weighted_pair(random, lottery, weights.len()),
+            Self::Weighted { alias_table, weights } => weighted_pair(random, alias_table, weights.len()),
         }
     }
 
@@ -162,12 +162,12 @@ fn distinct_pair(random: u64, n: usize) -> (usize, usize) {
     (index(first), index(second))
 }
 
-fn weighted_pair(random: u64, lottery: &Lottery, n: usize) -> (usize, usize) {
-    let first = lottery.draw(random);
+fn weighted_pair(random: u64, alias_table: &AliasTable, n: usize) -> (usize, usize) {
+    let first = alias_table.draw(random);
     let mut random = random;
     for _ in 0..=REDRAWS {
         random = remix(random);
-        let second = lottery.draw(random);
+        let second = alias_table.draw(random);
         if second != first {
             return (first, second);
         }
@@ -259,7 +259,7 @@ mod tests {
             prop_assert!(first < n && second < n && first != second);
             let mut weights = vec![1; n];
             weights[0] = heavy;
-            let (first, second) = weighted_pair(random, &Lottery::new(&weights), n);
+            let (first, second) = weighted_pair(random, &AliasTable::new(&weights), n);
             prop_assert!(first < n && second < n && first != second);
         }
     }

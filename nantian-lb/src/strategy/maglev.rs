@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::index;
-use crate::hash::Place;
+use crate::hash::Permutation;
 
 /// Slots of the usual table, a prime: an even share to within 1 % for up to 655 endpoints.
 const SLOTS: u32 = 65_537;
@@ -78,7 +78,7 @@ impl Maglev {
 
 impl Filler {
     fn new((owner, (id, weight)): (u32, &(&str, u32)), sum: u64, slots: u32) -> Self {
-        let place = Place::of(id);
+        let place = Permutation::of(id);
         let share = u128::from(*weight) * u128::from(slots);
         let sum = u128::from(sum);
         Self {

@@ -2,9 +2,9 @@
 //!
 //! Weights are above 0, and nothing here is asked to choose out of none.
 
+mod alias_table;
 mod even_round;
 mod least_request;
-mod lottery;
 mod maglev;
 mod round_robin;
 
@@ -12,15 +12,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use self::alias_table::AliasTable;
 use self::least_request::LeastRequest;
-use self::lottery::Lottery;
 use self::maglev::Maglev;
 use self::round_robin::RoundRobin;
+use crate::cluster::Cluster;
 use crate::config::Strategy;
-use crate::group::Group;
 use crate::hash::KeyHash;
 use crate::latency::Latency;
-use crate::members::Chair;
+use crate::members::MemberRef;
 
 /// Of requests that are chosen by the response times of samples, one in so many is chosen as if none were known: who was slow
 /// once could never show that it is well.
@@ -30,7 +30,7 @@ const BLIND: u64 = 64;
 #[derive(Debug, Clone)]
 pub(crate) enum Chooser {
     RoundRobin(RoundRobin),
-    Random(Lottery),
+    Random(AliasTable),
     LeastRequest(LeastRequest),
     /// With the decay of response times.
     PeakEwma(LeastRequest, Duration),
@@ -61,7 +61,7 @@ impl Chooser {
         let weights: Vec<_> = shares.iter().map(|&(_, weight)| weight).collect();
         match strategy {
             Strategy::RoundRobin => Self::RoundRobin(RoundRobin::new(&weights)),
-            Strategy::Random => Self::Random(Lottery::new(&weights)),
+            Strategy::Random => Self::Random(AliasTable::new(&weights)),
             Strategy::LeastRequest => Self::LeastRequest(LeastRequest::new(&weights)),
             Strategy::PeakEwma { .. } => {
                 Self::PeakEwma(LeastRequest::new(&weights), strategy.decay().unwrap_or_default())
@@ -90,32 +90,34 @@ impl Chooser {
         random: u64,
         key: Option<KeyHash>,
         cursor: &AtomicU64,
-        chairs: &[Chair],
-        group: &Group,
+        members: &[MemberRef],
+        cluster: &Cluster,
     ) -> usize {
         match (self, key) {
             (Self::RoundRobin(round), _) => round.at(cursor.fetch_add(1, Ordering::Relaxed)),
-            (Self::Random(lottery), _) => lottery.draw(random),
+            (Self::Random(alias_table), _) => alias_table.draw(random),
             // By bits that choices hardly depend on.
             (Self::LeastRequest(least), _) if !random.is_multiple_of(BLIND) => {
-                least.choose(random, loads(chairs, Latency::latest))
+                least.choose(random, loads(members, Latency::latest))
             }
             (Self::PeakEwma(least, decay), _) => {
-                let now = group.recent();
-                least.choose_by_wait(random, loads(chairs, |latency| latency.at(now, *decay)))
+                let now = cluster.recent();
+                least.choose_by_wait(random, loads(members, |latency| latency.at(now, *decay)))
             }
             (Self::ConsistentHash(table, _), Some(key)) => table.at(key.0),
             (Self::LeastRequest(least) | Self::ConsistentHash(_, least), _) => {
-                least.choose(random, loads(chairs, |_| 0.0))
+                least.choose(random, loads(members, |_| 0.0))
             }
         }
     }
 }
 
 /// Looks the loads up; `latency` tells which response time matters.
-fn loads(chairs: &[Chair], latency: impl Fn(&Latency) -> f32) -> impl Fn(usize) -> Load {
-    move |place| match chairs.get(place) {
-        Some(Chair { seat, .. }) => Load { in_flight: seat.load(), latency: latency(seat.latency()) },
+fn loads(members: &[MemberRef], latency: impl Fn(&Latency) -> f32) -> impl Fn(usize) -> Load {
+    move |place| match members.get(place) {
+        Some(MemberRef { handle, .. }) => {
+            Load { in_flight: handle.load(), latency: latency(handle.latency()) }
+        }
         None => Load::HEAVIEST,
     }
 }

@@ -8,16 +8,16 @@ use super::{are_equal, index, scale};
 ///
 /// Clones share the table.
 #[derive(Debug, Clone)]
-pub(crate) enum Lottery {
+pub(crate) enum AliasTable {
     /// Equal weights: any of n.
     Even(usize),
-    /// One ticket a weight.
-    Weighted(Arc<[Ticket]>),
+    /// One slot a weight.
+    Weighted(Arc<[AliasSlot]>),
 }
 
 /// One of n equal parts of the probability: the index of its own place up to the threshold, another index beyond.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ticket {
+pub(crate) struct AliasSlot {
     /// Share of the part, in 1/2^32.
     threshold: u64,
     other: u32,
@@ -25,20 +25,20 @@ pub(crate) struct Ticket {
 
 const WHOLE: u64 = 1 << 32;
 
-// === impl Lottery ===
+// === impl AliasTable ===
 
-impl Lottery {
+impl AliasTable {
     pub(crate) fn new(weights: &[u32]) -> Self {
-        if are_equal(weights) { Self::Even(weights.len()) } else { Self::Weighted(tickets(weights)) }
+        if are_equal(weights) { Self::Even(weights.len()) } else { Self::Weighted(slots(weights)) }
     }
 
     pub(crate) fn draw(&self, random: u64) -> usize {
         match self {
             Self::Even(n) => scale(random, *n),
-            Self::Weighted(tickets) => {
-                let own = scale(random, tickets.len());
-                match tickets.get(own) {
-                    Some(ticket) if random % WHOLE >= ticket.threshold => index(u64::from(ticket.other)),
+            Self::Weighted(slots) => {
+                let own = scale(random, slots.len());
+                match slots.get(own) {
+                    Some(slot) if random % WHOLE >= slot.threshold => index(u64::from(slot.other)),
                     _ => own,
                 }
             }
@@ -47,10 +47,10 @@ impl Lottery {
 }
 
 /// Pairs each weight below the mean with one above it, which fills up the part (Vose's construction, in integers).
-fn tickets(weights: &[u32]) -> Arc<[Ticket]> {
+fn slots(weights: &[u32]) -> Arc<[AliasSlot]> {
     let n = weights.len() as u128;
     let mean = weights.iter().copied().map(u128::from).sum::<u128>();
-    let mut tickets = vec![Ticket { threshold: WHOLE, other: 0 }; weights.len()];
+    let mut slots = vec![AliasSlot { threshold: WHOLE, other: 0 }; weights.len()];
     // Weights are scaled by n so that their mean is their sum, exactly.
     let (mut small, mut large): (Vec<_>, Vec<_>) = (0u32..)
         .zip(weights.iter().map(|&weight| u128::from(weight) * n))
@@ -59,9 +59,9 @@ fn tickets(weights: &[u32]) -> Arc<[Ticket]> {
         let Some((high, wealth)) = large.pop() else {
             break;
         };
-        if let Some(ticket) = tickets.get_mut(index(u64::from(low))) {
+        if let Some(slot) = slots.get_mut(index(u64::from(low))) {
             let threshold = need * u128::from(WHOLE) / mean;
-            *ticket = Ticket { threshold: u64::try_from(threshold).unwrap_or(WHOLE), other: high };
+            *slot = AliasSlot { threshold: u64::try_from(threshold).unwrap_or(WHOLE), other: high };
         }
         let rest = wealth - (mean - need);
         if rest < mean {
@@ -70,7 +70,7 @@ fn tickets(weights: &[u32]) -> Arc<[Ticket]> {
             large.push((high, rest));
         }
     }
-    tickets.into()
+    slots.into()
 }
 
 #[cfg(test)]
@@ -82,9 +82,9 @@ mod tests {
     /// The exact probability of each index, in 1/(n * 2^32).
     fn odds(weights: &[u32]) -> Vec<u64> {
         let mut odds = vec![0; weights.len()];
-        for (own, ticket) in tickets(weights).iter().enumerate() {
-            odds[own] += ticket.threshold;
-            odds[ticket.other as usize] += WHOLE - ticket.threshold;
+        for (own, slot) in slots(weights).iter().enumerate() {
+            odds[own] += slot.threshold;
+            odds[slot.other as usize] += WHOLE - slot.threshold;
         }
         odds
     }
@@ -103,11 +103,11 @@ mod tests {
 
     #[test]
     fn equal_weights_are_drawn_evenly() {
-        let lottery = Lottery::new(&[7; 5]);
+        let alias_table = AliasTable::new(&[7; 5]);
         let mut drawn = [0u32; 5];
         let mut rng = fastrand::Rng::with_seed(1);
         for _ in 0..100_000 {
-            drawn[lottery.draw(rng.u64(..))] += 1;
+            drawn[alias_table.draw(rng.u64(..))] += 1;
         }
         assert!(drawn.iter().all(|count| count.abs_diff(20_000) < 620), "{drawn:?}");
     }

@@ -11,13 +11,13 @@ use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// What the endpoints of one balancer share, and their requests in flight with them.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct Cluster {
     /// The configuration in force, for what is recorded of requests.
     pub(crate) config: ArcSwap<BalanceConfig>,
     clock: Arc<dyn Clock>,
     /// The time when somebody asked last, to a millisecond.
     recent: AtomicU64,
-    /// When the health of the endpoints is to be looked at; it is far more often read than written.
+    /// When the next plan is due; it is far more often read than written.
     due: AtomicU64,
     /// Requests in flight that are counted together.
     counted: Counted,
@@ -28,9 +28,9 @@ pub(crate) struct Group {
 #[repr(align(128))]
 struct Counted(AtomicUsize);
 
-// === impl Group ===
+// === impl Cluster ===
 
-impl Group {
+impl Cluster {
     pub(crate) fn new(config: BalanceConfig, clock: Arc<dyn Clock>) -> Self {
         Self {
             config: ArcSwap::from_pointee(config),
@@ -56,17 +56,17 @@ impl Group {
         Timestamp::from_nanos(self.recent.load(Ordering::Relaxed))
     }
 
-    /// Asks for a look at the health of the endpoints as soon as possible.
-    pub(crate) fn ask_for_a_look(&self) {
+    /// Asks for a new plan, by the health of the endpoints, as soon as possible.
+    pub(crate) fn request_replan(&self) {
         self.due.swap(0, Ordering::AcqRel);
     }
 
-    /// Asks for a look at that time.
-    pub(crate) fn look_at(&self, at: Timestamp) {
+    /// Asks for a new plan at that time.
+    pub(crate) fn replan_at(&self, at: Timestamp) {
         self.due.fetch_min(at.as_nanos(), Ordering::AcqRel);
     }
 
-    /// Whether it is time for a look.
+    /// Whether it is time for a new plan.
     pub(crate) fn is_due(&self) -> bool {
         match self.due.load(Ordering::Relaxed) {
             u64::MAX => false,
@@ -74,8 +74,8 @@ impl Group {
         }
     }
 
-    /// A look begins: what is noted from now on asks for another one.
-    pub(crate) fn begin_look(&self) {
+    /// A new plan is begun: what is noted from now on asks for another one.
+    pub(crate) fn begin_replan(&self) {
         self.due.swap(u64::MAX, Ordering::AcqRel);
     }
 

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::config::BalanceConfig;
-use crate::health::standing::Term;
+use crate::health::state::Term;
 
 /// What is of interest about a request besides that it is in flight: a set of the constants; above them the term of the
 /// endpoint in which the request began, if its outcome is of interest, and when it began, in nanoseconds, if its time is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Watch(u64);
+pub(crate) struct Interest(u64);
 
-// === impl Watch ===
+// === impl Interest ===
 
-impl Watch {
+impl Interest {
     pub(super) const NOTHING: Self = Self(0);
     /// How long the response takes.
     pub(super) const TIME: Self = Self(1);

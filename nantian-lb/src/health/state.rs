@@ -1,7 +1,7 @@
 //! The well-being of one endpoint, shared by all who have requests there.
 //!
 //! Requests note what they saw in atomics; what follows from it is decided by one thread at a time, under the lock of updates
-//! ([`Standing::settle`]), so that bounds over the whole set hold exactly.
+//! ([`HealthState::evaluate`]), so that bounds over the whole set hold exactly.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub enum Health {
 /// What is noted about one endpoint; first what picks read.
 #[derive(Debug, Default)]
 #[repr(C)]
-pub(crate) struct Standing {
+pub(crate) struct HealthState {
     pub(crate) latency: Latency,
     errors: AtomicU32,
     gateway_errors: AtomicU32,
@@ -40,9 +40,9 @@ pub(crate) struct Standing {
     /// How often its probation has begun, up to [`Term::COUNT`]; written under the lock of updates.
     term: AtomicU8,
     /// Too many failures in a row, or one in probation.
-    suspected: AtomicBool,
+    should_eject: AtomicBool,
     /// An answer in probation.
-    acquitted: AtomicBool,
+    should_recover: AtomicBool,
     /// Whether the one request that probation allows is on its way.
     is_probed: AtomicBool,
     /// The end of the time for which it is spared.
@@ -65,8 +65,8 @@ const FAILING: u8 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Term(u8);
 
-/// What a settlement may spend, and what it works with.
-pub(crate) struct Settlement<'a> {
+/// What an evaluation may spend, and what it works with.
+pub(crate) struct Evaluation<'a> {
     pub(crate) now: Timestamp,
     pub(crate) outlier: Option<&'a OutlierConfig>,
     /// How many more endpoints may be ejected.
@@ -77,11 +77,11 @@ pub(crate) struct Settlement<'a> {
 
 /// What is true of an endpoint at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Condition {
+pub(crate) struct HealthSnapshot {
     pub(crate) health: Health,
     /// The share of its weight that it has, in percent.
     pub(crate) percent: u32,
-    /// When to look again.
+    /// When to plan anew.
     pub(crate) next: Timestamp,
 }
 
@@ -107,15 +107,15 @@ impl Term {
     }
 }
 
-// === impl Standing ===
+// === impl HealthState ===
 
-impl Standing {
+impl HealthState {
     /// An endpoint that is well since `since`.
     pub(crate) fn new(since: Timestamp) -> Self {
         Self { well_since: AtomicU64::new(since.as_nanos()), ..Self::default() }
     }
 
-    /// Notes an outcome; whether it is worth a look at the endpoint.
+    /// Notes an outcome; whether that calls for a new plan.
     pub(crate) fn note(&self, outcome: Outcome, now: impl Fn() -> Timestamp, config: &OutlierConfig) -> bool {
         match outcome {
             Outcome::Success => self.note_answer(),
@@ -143,7 +143,7 @@ impl Standing {
         }
     }
 
-    /// Notes an answer; whether it is worth a look at the endpoint.
+    /// Notes an answer; whether that calls for a new plan.
     pub(crate) fn note_answer(&self) -> bool {
         // Read first: in good times the word is shared by all readers and written by none.
         if self.errors.load(Ordering::Relaxed) > 0 {
@@ -151,7 +151,7 @@ impl Standing {
             self.gateway_errors.store(0, Ordering::Relaxed);
         }
         if self.verdict.load(Ordering::Relaxed) == PROBATION {
-            self.acquitted.swap(true, Ordering::Relaxed);
+            self.should_recover.swap(true, Ordering::Relaxed);
             return true;
         }
         false
@@ -159,11 +159,11 @@ impl Standing {
 
     fn note_failure(&self, too_many: bool) -> bool {
         let verdict = self.verdict.load(Ordering::Relaxed);
-        let is_suspected = verdict == PROBATION || (too_many && verdict != EJECTED);
-        if is_suspected {
-            self.suspected.swap(true, Ordering::Relaxed);
+        let should_eject = verdict == PROBATION || (too_many && verdict != EJECTED);
+        if should_eject {
+            self.should_eject.swap(true, Ordering::Relaxed);
         }
-        is_suspected
+        should_eject
     }
 
     /// The present term.
@@ -203,40 +203,40 @@ impl Standing {
     }
 
     /// Draws the conclusions from what was noted. Under the lock of updates.
-    pub(crate) fn settle(&self, settlement: &mut Settlement<'_>) {
-        let now = settlement.now;
-        let Some(config) = settlement.outlier else {
-            self.pardon(now);
-            return self.settle_check(now);
+    pub(crate) fn evaluate(&self, evaluation: &mut Evaluation<'_>) {
+        let now = evaluation.now;
+        let Some(config) = evaluation.outlier else {
+            self.uneject(now);
+            return self.evaluate_check(now);
         };
-        let suspected = self.suspected.swap(false, Ordering::Relaxed);
-        let acquitted = self.acquitted.swap(false, Ordering::Relaxed);
+        let should_eject = self.should_eject.swap(false, Ordering::Relaxed);
+        let should_recover = self.should_recover.swap(false, Ordering::Relaxed);
         match self.verdict.load(Ordering::Relaxed) {
             EJECTED if now.as_nanos() >= self.ejected_until.load(Ordering::Relaxed) => {
                 self.forget_errors();
-                self.latency.hope();
+                self.latency.clear_infinite();
                 self.end_probe();
                 self.term.store(self.term().next().0, Ordering::Relaxed);
                 self.verdict.store(PROBATION, Ordering::Relaxed);
             }
-            PROBATION if suspected => self.eject(now, config),
-            PROBATION if acquitted => self.recover(now),
-            HEALTHY | FAILING if suspected && settlement.ejections_left > 0 => {
-                settlement.ejections_left -= 1;
+            PROBATION if should_eject => self.eject(now, config),
+            PROBATION if should_recover => self.recover(now),
+            HEALTHY | FAILING if should_eject && evaluation.ejections_left > 0 => {
+                evaluation.ejections_left -= 1;
                 self.eject(now, config);
             }
-            HEALTHY | FAILING if suspected => {
+            HEALTHY | FAILING if should_eject => {
                 self.forget_errors();
-                if settlement.spares {
-                    self.latency.despair();
+                if evaluation.spares {
+                    self.latency.set_infinite();
                 }
             }
             _ => {}
         }
-        self.settle_check(now);
+        self.evaluate_check(now);
     }
 
-    fn settle_check(&self, now: Timestamp) {
+    fn evaluate_check(&self, now: Timestamp) {
         let fails = self.check_fails.load(Ordering::Relaxed);
         match (self.verdict.load(Ordering::Relaxed), fails) {
             (HEALTHY, true) => self.verdict.store(FAILING, Ordering::Relaxed),
@@ -246,7 +246,7 @@ impl Standing {
     }
 
     /// Lets an ejected endpoint back in when failures are of interest no more.
-    fn pardon(&self, now: Timestamp) {
+    fn uneject(&self, now: Timestamp) {
         if self.is_ejected() {
             self.recover(now);
         }
@@ -270,7 +270,7 @@ impl Standing {
         self.well_since.store(now.as_nanos(), Ordering::Relaxed);
         self.verdict.store(HEALTHY, Ordering::Relaxed);
         self.forget_errors();
-        self.latency.hope();
+        self.latency.clear_infinite();
     }
 
     fn forget_errors(&self) {
@@ -279,7 +279,7 @@ impl Standing {
     }
 
     /// What is true of it now.
-    pub(crate) fn condition(&self, now: Timestamp, slow_start: Option<&SlowStartConfig>) -> Condition {
+    pub(crate) fn snapshot(&self, now: Timestamp, slow_start: Option<&SlowStartConfig>) -> HealthSnapshot {
         let spared_until = Timestamp::from_nanos(self.spared_until.load(Ordering::Relaxed));
         let (health, next) = match self.verdict.load(Ordering::Relaxed) {
             EJECTED => (Health::Ejected, Timestamp::from_nanos(self.ejected_until.load(Ordering::Relaxed))),
@@ -293,8 +293,10 @@ impl Standing {
             .filter(|_| well_since > Timestamp::ORIGIN)
             .and_then(|config| Some((config.percent(now.since(well_since))?, config.step())));
         match starting {
-            Some((percent, step)) => Condition { health, percent, next: next.min(now.saturating_add(step)) },
-            None => Condition { health, percent: 100, next },
+            Some((percent, step)) => {
+                HealthSnapshot { health, percent, next: next.min(now.saturating_add(step)) }
+            }
+            None => HealthSnapshot { health, percent: 100, next },
         }
     }
 }
