@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::handle::Ticket;
+use crate::handle::SettleGuard;
 
 pin_project! {
     /// The inner service's body, or that of a refusal.
@@ -15,10 +15,10 @@ pin_project! {
     /// An admitted request's reservation is settled when the body ends or is dropped, unless it was settled before.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
-        // Before the ticket, so that a usage observer inside may settle when both are dropped.
+        // Before the guard, so that a usage observer inside may settle when both are dropped.
         #[pin]
         inner: Inner<B>,
-        ticket: Option<Ticket>,
+        guard: Option<SettleGuard>,
     }
 }
 
@@ -39,13 +39,13 @@ pin_project! {
 // === impl ResponseBody ===
 
 impl<B> ResponseBody<B> {
-    pub(crate) fn passed(body: B, ticket: Option<Ticket>) -> Self {
-        Self { inner: Inner::Passed { body }, ticket }
+    pub(crate) fn passed(body: B, guard: Option<SettleGuard>) -> Self {
+        Self { inner: Inner::Passed { body }, guard }
     }
 
     pub(crate) fn refused(body: Bytes) -> Self {
         let body = Some(body).filter(|body| !body.is_empty());
-        Self { inner: Inner::Refused { body }, ticket: None }
+        Self { inner: Inner::Refused { body }, guard: None }
     }
 }
 
@@ -66,7 +66,7 @@ where
             InnerProj::Passed { body } => {
                 let frame = ready!(body.poll_frame(cx));
                 if !matches!(frame, Some(Ok(_))) {
-                    drop(this.ticket.take());
+                    drop(this.guard.take());
                 }
                 Poll::Ready(frame)
             }

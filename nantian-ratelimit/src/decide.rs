@@ -10,11 +10,11 @@ use crate::error::Denied;
 use crate::key::{Key, KeyHasher};
 use crate::levels::Levels;
 use crate::limiter::Limiter;
-use crate::line::{Line, Lines, MaxWait};
 use crate::policy::{OnLimit, Policy, Queue};
 #[cfg(feature = "redis")]
 use crate::redis::{SharedKey, SharedLimiter, SharedReservation, Verdict};
 use crate::reservation::{Reservation, Settled, Settlement};
+use crate::wait_queue::{MaxWait, QueueKey, WaitQueues};
 
 /// Who decides.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub(crate) enum Decider {
 
 /// Whose levels a request uses.
 #[derive(Debug, Clone)]
-pub(crate) enum Claim {
+pub(crate) enum BucketKey {
     Process(Key),
     #[cfg(feature = "redis")]
     Shared(SharedKey),
@@ -34,8 +34,8 @@ pub(crate) enum Claim {
 
 /// What is asked for a request.
 #[derive(Debug, Clone)]
-pub(crate) struct Asking {
-    pub(crate) claim: Claim,
+pub(crate) struct DecisionRequest {
+    pub(crate) key: BucketKey,
     pub(crate) cost: Cost,
     /// How much of the cost it is.
     pub(crate) part: Part,
@@ -85,7 +85,7 @@ pub(crate) enum Decided {
 
 /// A decision that takes time.
 ///
-/// Dropping it leaves the line it may wait in.
+/// Dropping it leaves the queue it may wait in.
 pub(crate) type Decision = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 // === impl Decider ===
@@ -99,41 +99,42 @@ impl Decider {
         self.limiter().typical_tokens()
     }
 
-    /// The claim whose values `write` adds.
-    pub(crate) fn claim(&self, write: impl Fn(&mut KeyHasher)) -> Claim {
+    /// The key whose values `write` adds.
+    pub(crate) fn key(&self, write: impl Fn(&mut KeyHasher)) -> BucketKey {
         match self {
             Self::Process(limiter) => {
                 let mut hasher = limiter.hasher();
                 write(&mut hasher);
-                Claim::Process(hasher.finish())
+                BucketKey::Process(hasher.finish())
             }
             #[cfg(feature = "redis")]
-            Self::Shared(limiter) => Claim::Shared(limiter.key_of(write)),
+            Self::Shared(limiter) => BucketKey::Shared(limiter.key_of(write)),
         }
     }
 
     /// Decides, at once if that is possible.
-    pub(crate) fn decide(&self, asking: Asking) -> Decided {
+    pub(crate) fn decide(&self, request: DecisionRequest) -> Decided {
         let queue = match self.policy().on_limit() {
             OnLimit::Queue(queue) => Some(queue),
             _ => None,
         };
-        let is_behind = queue.is_some() && self.wants(&asking) && self.lines().is_waiting(asking.line());
-        if !is_behind && let Some(outcome) = self.decide_at_once(&asking) {
+        let is_behind =
+            queue.is_some() && self.wants(&request) && self.queues().is_waiting(request.queue_key());
+        if !is_behind && let Some(outcome) = self.decide_at_once(&request) {
             match (outcome, queue) {
                 (Outcome::Denied(denied), Some(queue)) if denied.retry_after().is_some() => {
-                    return self.clone().line_up(asking, queue, Some(denied));
+                    return self.clone().enqueue(request, queue, Some(denied));
                 }
                 (outcome, _) => return Decided::Now(outcome),
             }
         }
         let decider = self.clone();
         match queue {
-            Some(queue) if is_behind => decider.line_up(asking, queue, None),
+            Some(queue) if is_behind => decider.enqueue(request, queue, None),
             Some(queue) => Decided::Later(Box::pin(async move {
-                match decider.decide_later(&asking).await {
+                match decider.decide_later(&request).await {
                     Outcome::Denied(denied) if denied.retry_after().is_some() => {
-                        match decider.line_up(asking, queue, Some(denied)) {
+                        match decider.enqueue(request, queue, Some(denied)) {
                             Decided::Now(outcome) => outcome,
                             Decided::Later(decision) => decision.await,
                         }
@@ -141,24 +142,26 @@ impl Decider {
                     outcome => outcome,
                 }
             })),
-            None => Decided::Later(Box::pin(async move { decider.decide_later(&asking).await })),
+            None => Decided::Later(Box::pin(async move { decider.decide_later(&request).await })),
         }
     }
 
     /// Waits for room behind all that wait already; `denied` is what was decided a moment ago, if anything was.
-    fn line_up(self, asking: Asking, queue: Queue, denied: Option<Denied>) -> Decided {
-        let longest = queue.max_wait.saturating_sub(asking.waited).min(asking.patience());
-        let denied = denied.or_else(|| self.known_denial(&asking));
-        if let Some(late) = denied.as_ref().and_then(|denied| self.comes_later(&asking, denied, longest)) {
+    fn enqueue(self, request: DecisionRequest, queue: Queue, denied: Option<Denied>) -> Decided {
+        let longest = queue.max_wait.saturating_sub(request.waited).min(request.time_left());
+        let denied = denied.or_else(|| self.known_denial(&request));
+        if let Some(late) = denied.as_ref().and_then(|denied| self.comes_later(&request, denied, longest)) {
             return Decided::Now(Outcome::Denied(late));
         }
-        let Some(place) = self.lines().join(asking.line(), asking.cost.requests, asking.held, &queue) else {
-            let denied = denied.unwrap_or_else(|| self.denial(&asking));
+        let Some(place) =
+            self.queues().join(request.queue_key(), request.cost.requests, request.held, &queue)
+        else {
+            let denied = denied.unwrap_or_else(|| self.denial(&request));
             return Decided::Now(Outcome::Denied(denied));
         };
         Decided::Later(Box::pin(async move {
             let decide = || async {
-                match self.decide_later(&asking).await {
+                match self.decide_later(&request).await {
                     Outcome::Denied(denied) => Err(denied),
                     outcome => Ok(outcome),
                 }
@@ -166,71 +169,73 @@ impl Decider {
             match place.wait(longest, self.longest_sleep(), decide).await {
                 Some(Ok(outcome)) => outcome,
                 Some(Err(denied)) => Outcome::Denied(denied),
-                None => Outcome::Denied(self.denial(&asking)),
+                None => Outcome::Denied(self.denial(&request)),
             }
         }))
     }
 
     /// The denial of a request whose turn comes in more than `longest`, since others are before it: each takes requests, and those do not
     /// come back. What they will leave of their tokens nobody knows.
-    fn comes_later(&self, asking: &Asking, denied: &Denied, longest: Duration) -> Option<Denied> {
-        let requests = self.lines().requests(asking.line()).saturating_add(asking.cost.requests);
+    fn comes_later(&self, request: &DecisionRequest, denied: &Denied, longest: Duration) -> Option<Denied> {
+        let requests = self.queues().requests(request.queue_key()).saturating_add(request.cost.requests);
         let (column, wait) = denied.levels().requests_in(requests)?;
         let is_longer = denied.retry_after().is_some_and(|known| known < wait);
         (wait > longest && is_longer).then(|| Denied::new(denied.levels().clone(), column, Some(wait)))
     }
 
     /// Decides, if nobody else must be asked.
-    fn decide_at_once(&self, asking: &Asking) -> Option<Outcome> {
-        if let Some(denied) = self.used_up(asking) {
+    fn decide_at_once(&self, request: &DecisionRequest) -> Option<Outcome> {
+        if let Some(denied) = self.used_up(request) {
             return Some(Outcome::Denied(denied));
         }
-        match (self, &asking.claim) {
-            (Self::Process(limiter), Claim::Process(key)) => Some(match limiter.admit(*key, asking.cost) {
-                Ok(admitted) => Outcome::Admitted(Charge::Process(limiter.clone(), admitted.reserve())),
-                Err(denied) => Outcome::Denied(denied),
-            }),
+        match (self, &request.key) {
+            (Self::Process(limiter), BucketKey::Process(key)) => {
+                Some(match limiter.admit(*key, request.cost) {
+                    Ok(admitted) => Outcome::Admitted(Charge::Process(limiter.clone(), admitted.reserve())),
+                    Err(denied) => Outcome::Denied(denied),
+                })
+            }
             #[cfg(feature = "redis")]
             // What takes nothing need not be asked for.
-            _ if asking.part != Part::Rest && !self.charges(asking.cost) => Some(Outcome::Unchecked),
+            _ if request.part != Part::Rest && !self.charges(request.cost) => Some(Outcome::Unchecked),
             #[cfg(feature = "redis")]
             _ => None,
         }
     }
 
-    async fn decide_later(&self, asking: &Asking) -> Outcome {
-        match (self, &asking.claim) {
+    async fn decide_later(&self, request: &DecisionRequest) -> Outcome {
+        match (self, &request.key) {
             #[cfg(feature = "redis")]
-            (Self::Shared(limiter), Claim::Shared(key)) => {
-                if let Some(outcome) = self.decide_at_once(asking) {
+            (Self::Shared(limiter), BucketKey::Shared(key)) => {
+                if let Some(outcome) = self.decide_at_once(request) {
                     return outcome;
                 }
-                match limiter.admit(key.clone(), asking.cost).await {
+                match limiter.admit(key.clone(), request.cost).await {
                     Verdict::Admitted(reservation) => Outcome::Admitted(Charge::Shared(reservation)),
                     Verdict::Denied(denied) => Outcome::Denied(denied),
                     Verdict::Unchecked => Outcome::Unchecked,
                     Verdict::Unavailable => Outcome::Unavailable,
                 }
             }
-            _ => self.decide_at_once(asking).unwrap_or_else(|| {
-                // A claim of another limiter: nobody makes one.
-                Outcome::Denied(self.denial(asking))
+            _ => self.decide_at_once(request).unwrap_or_else(|| {
+                // A key of another limiter: nobody makes one.
+                Outcome::Denied(self.denial(request))
             }),
         }
     }
 
     /// The denial of a request that will use tokens, of which none are left as far as this process knows.
-    fn used_up(&self, asking: &Asking) -> Option<Denied> {
+    fn used_up(&self, request: &DecisionRequest) -> Option<Denied> {
         const ONE: Cost = Cost { requests: 0, tokens: 1 };
-        if asking.part != (Part::Opening { spends: true }) {
+        if request.part != (Part::Opening { spends: true }) {
             return None;
         }
-        match (self, &asking.claim) {
+        match (self, &request.key) {
             #[cfg(feature = "redis")]
-            (Self::Shared(limiter), Claim::Shared(key)) => limiter.known_shortage(key, ONE),
+            (Self::Shared(limiter), BucketKey::Shared(key)) => limiter.known_shortage(key, ONE),
             _ => {
                 let limiter = self.limiter();
-                let levels = limiter.levels_at(limiter.now(), asking.claim.key());
+                let levels = limiter.levels_at(limiter.now(), request.key.key());
                 let (column, wait) = levels.shortage(ONE)?;
                 Some(Denied::new(levels, column, wait))
             }
@@ -238,8 +243,8 @@ impl Decider {
     }
 
     /// Whether it takes something of a limit, or looks whether something is left: all else passes those that wait.
-    fn wants(&self, asking: &Asking) -> bool {
-        asking.part == (Part::Opening { spends: true }) || self.charges(asking.cost)
+    fn wants(&self, request: &DecisionRequest) -> bool {
+        request.part == (Part::Opening { spends: true }) || self.charges(request.cost)
     }
 
     /// Whether some limit counts what is asked for.
@@ -247,8 +252,8 @@ impl Decider {
         self.policy().limits().iter().any(|limit| cost.of(limit.unit()) > 0)
     }
 
-    fn lines(&self) -> &Arc<Lines> {
-        self.limiter().lines()
+    fn queues(&self) -> &Arc<WaitQueues> {
+        self.limiter().queues()
     }
 
     /// The policy and what this process keeps for it.
@@ -261,9 +266,9 @@ impl Decider {
     }
 
     /// The denial of a request whose turn does not come, by what is known without asking.
-    fn denial(&self, asking: &Asking) -> Denied {
-        self.known_denial(asking).unwrap_or_else(|| {
-            let (key, cost) = (asking.claim.key(), asking.cost);
+    fn denial(&self, request: &DecisionRequest) -> Denied {
+        self.known_denial(request).unwrap_or_else(|| {
+            let (key, cost) = (request.key.key(), request.cost);
             match self {
                 Self::Process(limiter) => limiter.denial(key, cost),
                 #[cfg(feature = "redis")]
@@ -273,18 +278,18 @@ impl Decider {
     }
 
     /// The same, if whoever has the levels is known to deny it.
-    fn known_denial(&self, asking: &Asking) -> Option<Denied> {
-        match (self, &asking.claim) {
-            (Self::Process(limiter), Claim::Process(key)) => Some(limiter.denial(*key, asking.cost)),
+    fn known_denial(&self, request: &DecisionRequest) -> Option<Denied> {
+        match (self, &request.key) {
+            (Self::Process(limiter), BucketKey::Process(key)) => Some(limiter.denial(*key, request.cost)),
             #[cfg(feature = "redis")]
-            (Self::Shared(limiter), Claim::Shared(key)) => limiter.known_denial(key, asking.cost),
-            // A claim of another limiter: nobody makes one.
+            (Self::Shared(limiter), BucketKey::Shared(key)) => limiter.known_denial(key, request.cost),
+            // A key of another limiter: nobody makes one.
             #[cfg(feature = "redis")]
             _ => None,
         }
     }
 
-    /// How long the first in line sleeps at most: nobody wakes it when another process gives something back.
+    /// How long the first in the queue sleeps at most: nobody wakes it when another process gives something back.
     fn longest_sleep(&self) -> Duration {
         match self {
             Self::Process(_) => Duration::MAX,
@@ -294,27 +299,27 @@ impl Decider {
     }
 }
 
-// === impl Asking ===
+// === impl DecisionRequest ===
 
-impl Asking {
+impl DecisionRequest {
     /// How long it is worth waiting.
-    fn patience(&self) -> Duration {
+    fn time_left(&self) -> Duration {
         self.max_wait.map_or(Duration::MAX, |wait| wait.left())
     }
 
     /// Where it waits: those whose bodies are still to be read stand in nobody's way, nor do those who wait for tokens in that of others.
-    fn line(&self) -> Line {
+    fn queue_key(&self) -> QueueKey {
         let (is_opening, needs_tokens) = match self.part {
             Part::Rest => (false, self.cost.tokens > 0),
             Part::Opening { spends } => (true, spends),
         };
-        Line { key: self.claim.key(), is_opening, needs_tokens }
+        QueueKey { key: self.key.key(), is_opening, needs_tokens }
     }
 }
 
-// === impl Claim ===
+// === impl BucketKey ===
 
-impl Claim {
+impl BucketKey {
     fn key(&self) -> Key {
         match self {
             Self::Process(key) => *key,
@@ -360,7 +365,7 @@ impl Charge {
             Self::Process(limiter, reservation) => {
                 let settled = reservation.settle_once_at(limiter.now(), settlement);
                 if settled.used < settled.reserved {
-                    limiter.lines().nudge(reservation.key());
+                    limiter.queues().notify(reservation.key());
                 }
                 settled
             }
@@ -374,7 +379,7 @@ impl Charge {
         match self {
             Self::Process(limiter, reservation) => {
                 reservation.cancel_once_at(limiter.now());
-                limiter.lines().nudge(reservation.key());
+                limiter.queues().notify(reservation.key());
             }
             #[cfg(feature = "redis")]
             Self::Shared(reservation) => reservation.cancel_once(),

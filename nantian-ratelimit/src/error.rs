@@ -104,7 +104,7 @@ pub struct Unavailable;
 
 /// In the extensions of a response to a request that lacks a part of the scope: limiters around take their charge back.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Lacking;
+pub(crate) struct LacksScopePart;
 
 struct Wait(Option<Duration>);
 

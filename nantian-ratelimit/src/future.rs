@@ -14,8 +14,8 @@ use tower_service::Service;
 
 use crate::body::ResponseBody;
 use crate::decide::Decision;
-use crate::error::{Denied, Lacking, Unavailable};
-use crate::handle::{Attempted, ReservationHandle, Ticket};
+use crate::error::{Denied, LacksScopePart, Unavailable};
+use crate::handle::{Attempted, ReservationHandle, SettleGuard};
 use crate::headers;
 use crate::layer::Settings;
 use crate::service::Verdict;
@@ -44,18 +44,18 @@ pin_project! {
     enum State<S, F, B> {
         Deciding {
             decision: Decision,
-            waiting: Option<Waiting<S, B>>,
+            pending: Option<PendingRequest<S, B>>,
         },
         Admitted {
             service: S,
             request: Option<Request<B>>,
-            ticket: Option<Ticket>,
+            guard: Option<SettleGuard>,
         },
         Passed {
-            // Before the ticket, so that a usage observer inside may settle when both are dropped.
+            // Before the guard, so that a usage observer inside may settle when both are dropped.
             #[pin]
             inner: F,
-            ticket: Option<Ticket>,
+            guard: Option<SettleGuard>,
         },
         Refused {
             response: Option<Response<Bytes>>,
@@ -64,7 +64,7 @@ pin_project! {
 }
 
 /// A request that was not decided on yet, and the service that is to be made ready for it.
-pub(crate) struct Waiting<S, B> {
+pub(crate) struct PendingRequest<S, B> {
     pub(crate) settings: Arc<Settings>,
     pub(crate) service: S,
     /// What was taken before its body was read.
@@ -79,8 +79,8 @@ impl<S, B> ResponseFuture<S, B>
 where
     S: Service<Request<B>>,
 {
-    pub(crate) fn passed(inner: S::Future, ticket: Option<Ticket>) -> Self {
-        Self { state: State::Passed { inner, ticket } }
+    pub(crate) fn passed(inner: S::Future, guard: Option<SettleGuard>) -> Self {
+        Self { state: State::Passed { inner, guard } }
     }
 
     pub(crate) fn refused(response: Response<Bytes>) -> Self {
@@ -88,8 +88,8 @@ where
         Self { state: State::Refused { response } }
     }
 
-    pub(crate) fn deciding(decision: Decision, waiting: Waiting<S, B>) -> Self {
-        Self { state: State::Deciding { decision, waiting: Some(waiting) } }
+    pub(crate) fn deciding(decision: Decision, pending: PendingRequest<S, B>) -> Self {
+        Self { state: State::Deciding { decision, pending: Some(pending) } }
     }
 }
 
@@ -109,28 +109,29 @@ where
                         None => Poll::Pending,
                     };
                 }
-                StateProj::Passed { inner, ticket } => {
+                StateProj::Passed { inner, guard } => {
                     let result = ready!(inner.poll(cx));
-                    return Poll::Ready(finish(result, ticket.take()));
+                    return Poll::Ready(finish(result, guard.take()));
                 }
-                StateProj::Admitted { service, request, ticket } => {
+                StateProj::Admitted { service, request, guard } => {
                     if let Err(error) = ready!(service.poll_ready(cx)) {
-                        if let Some(ticket) = ticket.take() {
-                            ticket.cancel();
+                        if let Some(guard) = guard.take() {
+                            guard.cancel();
                         }
                         return Poll::Ready(Err(error));
                     }
                     let Some(request) = request.take() else { return Poll::Pending };
-                    State::Passed { inner: service.call(request), ticket: ticket.take() }
+                    State::Passed { inner: service.call(request), guard: guard.take() }
                 }
-                StateProj::Deciding { decision, waiting } => {
+                StateProj::Deciding { decision, pending } => {
                     let outcome = ready!(decision.as_mut().poll(cx));
-                    let Some(Waiting { settings, service, begun, parts, body }) = waiting.take() else {
+                    let Some(PendingRequest { settings, service, begun, parts, body }) = pending.take()
+                    else {
                         return Poll::Pending;
                     };
                     match settings.act(outcome, begun, parts, body) {
-                        Verdict::Pass(request, ticket) => {
-                            State::Admitted { service, request: Some(request), ticket }
+                        Verdict::Pass(request, guard) => {
+                            State::Admitted { service, request: Some(request), guard }
                         }
                         Verdict::Refuse(response) => State::Refused { response: Some(response) },
                     }
@@ -150,28 +151,28 @@ where
     }
 }
 
-/// Hands the ticket on to the body of the response; an error ends it here. [`ReservationHandle`] says what is refunded.
+/// Hands the guard on to the body of the response; an error ends it here. [`ReservationHandle`] says what is refunded.
 ///
 /// [`ReservationHandle`]: crate::ReservationHandle
 fn finish<B, E>(
     result: Result<Response<B>, E>,
-    mut ticket: Option<Ticket>,
+    mut guard: Option<SettleGuard>,
 ) -> Result<Response<ResponseBody<B>>, E> {
     let mut response = result?;
     let extensions = response.extensions();
     let is_refused = extensions.get::<Denied>().is_some()
         || extensions.get::<Unavailable>().is_some()
-        || extensions.get::<Lacking>().is_some();
+        || extensions.get::<LacksScopePart>().is_some();
     if is_refused {
         let is_attempted = extensions.get::<Attempted>().is_some();
-        if let Some(ticket) = ticket.take_if(|_| !is_attempted) {
-            ticket.cancel();
+        if let Some(guard) = guard.take_if(|_| !is_attempted) {
+            guard.cancel();
         }
-    } else if let Some(ticket) = &mut ticket {
-        headers::admitted(&mut response, ticket.levels());
+    } else if let Some(guard) = &mut guard {
+        headers::admitted(&mut response, guard.levels());
         if response.status().is_server_error() && response.status() != StatusCode::GATEWAY_TIMEOUT {
-            ticket.fail();
+            guard.fail();
         }
     }
-    Ok(response.map(|body| ResponseBody::passed(body, ticket)))
+    Ok(response.map(|body| ResponseBody::passed(body, guard)))
 }

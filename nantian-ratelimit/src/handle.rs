@@ -35,7 +35,7 @@ pub struct Attempted;
 
 /// Settles a reservation when the response ends, however it ends.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct SettleGuard {
     handle: ReservationHandle,
     /// What was taken before the body was read.
     begun: Option<ReservationHandle>,
@@ -131,9 +131,9 @@ impl ReservationHandle {
     }
 }
 
-// === impl Ticket ===
+// === impl SettleGuard ===
 
-impl Ticket {
+impl SettleGuard {
     pub(crate) fn new(handle: ReservationHandle, begun: Option<ReservationHandle>) -> Self {
         let end = handle.0.settings.if_unsettled;
         Self { handle, begun, end }
@@ -157,7 +157,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for SettleGuard {
     fn drop(&mut self) {
         let is_used = self.handle.0.is_used.load(Ordering::Acquire);
         self.handle.settle_own(if is_used { Settlement::AsReserved } else { self.end });

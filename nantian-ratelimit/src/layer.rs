@@ -7,7 +7,7 @@ use http::request::Parts;
 use tower_layer::Layer;
 
 use crate::cost::{Cost, CostEstimator, TypicalCost};
-use crate::decide::{Claim, Decider};
+use crate::decide::{BucketKey, Decider};
 use crate::extract::{KeyExtractor, ScopeValues};
 use crate::limiter::Limiter;
 use crate::observe::Observe;
@@ -41,8 +41,8 @@ pub(crate) struct Settings {
 }
 
 /// Who a request is counted for.
-pub(crate) enum Claimed {
-    By(Claim),
+pub(crate) enum KeyLookup {
+    By(BucketKey),
     /// Nobody: it passes uncounted.
     Nobody,
     /// It lacks this part and is refused.
@@ -153,15 +153,15 @@ impl<S> Layer<S> for RateLimitLayer {
 
 impl Settings {
     /// Who is asked for, by the values of the policy's scope.
-    pub(crate) fn claim(&self, request: &Parts) -> Claimed {
+    pub(crate) fn key(&self, request: &Parts) -> KeyLookup {
         let policy = self.decider.policy();
         if let Some(part) = policy.missing_part(&*self.keys, request) {
             return match policy.missing_key() {
-                MissingKey::Reject => Claimed::Lacks(part.clone()),
-                _ => Claimed::Nobody,
+                MissingKey::Reject => KeyLookup::Lacks(part.clone()),
+                _ => KeyLookup::Nobody,
             };
         }
-        Claimed::By(self.decider.claim(|hasher| {
+        KeyLookup::By(self.decider.key(|hasher| {
             for part in policy.scope().parts() {
                 let value = self.keys.value(part, request);
                 hasher.part(part, value.as_deref());

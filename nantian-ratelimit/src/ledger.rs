@@ -1,38 +1,38 @@
 //! The levels of one set of limits: all-or-nothing charges, and corrections, on a table of cells.
 
 mod charge;
-mod succession;
+mod handover;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
 
 use crate::clock::Timestamp;
-use crate::column::{Column, Correction};
 use crate::cost::Cost;
 use crate::key::Key;
-use crate::limiter::Lineage;
+use crate::limit_column::{Correction, LimitColumn};
+use crate::limiter::LedgerHistory;
 use crate::policy::{Limit, MAX_LIMITS};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::table::{Exclusive, SEALED, Slot, Table};
 
 use self::charge::Charge;
-use self::succession::Custody;
+use self::handover::ShardOwner;
 
 /// The TATs of a slot, in the order of the columns; the rest is unused.
 pub(crate) type Tats = [u64; MAX_LIMITS];
 
 /// The levels of all keys for one set of limits.
 pub(crate) struct Ledger {
-    columns: Box<[Column]>,
+    columns: Box<[LimitColumn]>,
     /// Some limit denies all.
     is_closed: bool,
     retired: AtomicBool,
-    table: Table<Custody>,
+    table: Table<ShardOwner>,
     /// What recent requests used, in tokens; outlives the ledger.
     typical: Arc<AtomicU64>,
     /// Decisions about keys that share a bucket because there is no room for one more; outlives the ledger.
     overflows: Arc<AtomicU64>,
-    lineage: Weak<Lineage>,
+    history: Weak<LedgerHistory>,
 }
 
 /// What a ledger decided.
@@ -60,7 +60,7 @@ enum Corrected {
 // === impl Ledger ===
 
 impl Ledger {
-    pub(crate) fn columns(&self) -> &[Column] {
+    pub(crate) fn columns(&self) -> &[LimitColumn] {
         &self.columns
     }
 
@@ -104,12 +104,12 @@ impl Ledger {
             return Some(tats);
         }
         let _shard = self.lock(self.table.position(key), now)?;
-        Some(self.glance(now, key))
+        Some(self.read_key(now, key))
     }
 
     /// Corrects the level of the limit that `limit` is, whatever its amount, if there is one.
     fn correct(&self, now: Timestamp, key: Key, limit: &Limit, correction: Correction) -> Corrected {
-        let is_meant = |column: &Column| column.limit().is_same_as(limit);
+        let is_meant = |column: &LimitColumn| column.limit().is_same_as(limit);
         let Some(position) = self.columns.iter().position(is_meant) else {
             return Corrected::Done { forgiven: 0 };
         };
@@ -157,7 +157,7 @@ impl Ledger {
     }
 
     /// The TATs of `key`, or of a full bucket if it has no slot at this moment.
-    fn glance(&self, now: Timestamp, key: Key) -> Tats {
+    fn read_key(&self, now: Timestamp, key: Key) -> Tats {
         let found = self.table.find(key);
         found.and_then(|slot| self.read(slot, key.tag)).unwrap_or_else(|| self.full(now))
     }
@@ -198,7 +198,7 @@ impl Ledger {
             match self.charge(columns, slot, key.tag, now, cost, tats) {
                 Charge::Done => return Verdict::Admitted,
                 Charge::Full => return Verdict::Denied,
-                Charge::Lost(astray) => self.give_back(now, key, astray, cost),
+                Charge::Lost(moved) => self.give_back(now, key, moved, cost),
             }
         }
         self.admit_elsewhere(now, key, cost, tats)
@@ -227,14 +227,14 @@ impl Ledger {
             return Verdict::Retired;
         }
         if self.is_closed && self.closed_to(cost).is_some() {
-            *tats = self.glance(now, key);
+            *tats = self.read_key(now, key);
             return Verdict::Denied;
         }
         if let Some(slot) = self.table.find(key) {
             match self.charge(&self.columns, slot, key.tag, now, cost, tats) {
                 Charge::Done => return Verdict::Admitted,
                 Charge::Full => return Verdict::Denied,
-                Charge::Lost(astray) => self.give_back(now, key, astray, cost),
+                Charge::Lost(moved) => self.give_back(now, key, moved, cost),
             }
         }
         self.admit_exclusively(now, key, cost, tats)
@@ -305,7 +305,7 @@ impl Ledger {
     /// Gives `key` a slot with these TATs; `None` if none is free.
     fn insert<'t>(
         &self,
-        shard: &Exclusive<'t, Custody>,
+        shard: &Exclusive<'t, ShardOwner>,
         key: Key,
         tats: &Tats,
         now: Timestamp,

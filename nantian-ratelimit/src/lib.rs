@@ -85,13 +85,12 @@
 //! fields of OpenAI; refusals also `Retry-After`. Limiters may be stacked: all must admit, what an inner one denies costs
 //! nothing on the outer ones, and usage settles them all.
 
-mod begin;
 mod body;
 mod client;
 mod clock;
-mod column;
 mod cost;
 mod decide;
+mod early_charge;
 mod error;
 mod extract;
 mod future;
@@ -101,8 +100,8 @@ mod key;
 mod layer;
 mod ledger;
 mod levels;
+mod limit_column;
 mod limiter;
-mod line;
 mod observe;
 mod output;
 mod policy;
@@ -118,6 +117,7 @@ mod service;
 mod sip;
 mod sync;
 mod table;
+mod wait_queue;
 
 pub use body::ResponseBody;
 pub use client::client_address;
@@ -131,7 +131,6 @@ pub use key::{Key, KeyHasher};
 pub use layer::RateLimitLayer;
 pub use levels::{Level, Levels};
 pub use limiter::{Admitted, Limiter, LimiterBuilder};
-pub use line::{HeldBytes, MaxWait};
 pub use observe::{Decision, Observe};
 pub use output::OutputEstimate;
 pub use policy::{Limit, LimitName, MAX_LIMITS, MissingKey, OnLimit, Policy, PolicyBuilder, Queue, Unit};
@@ -139,3 +138,4 @@ pub use reservation::{Reservation, Settled, Settlement};
 pub use respond::{ByDialect, ProblemJson, Responder};
 pub use scope::{Scope, ScopePart};
 pub use service::RateLimit;
+pub use wait_queue::{HeldBytes, MaxWait};

@@ -13,14 +13,14 @@ use crate::error::Denied;
 use crate::key::{Key, KeyHasher, Secret};
 use crate::ledger::{Ledger, Tats, Verdict};
 use crate::levels::Levels;
-use crate::line::Lines;
 use crate::policy::{MAX_LIMITS, Policy};
 use crate::reservation::Reservation;
 #[cfg(feature = "redis")]
 use crate::sync::AtomicU64;
 use crate::sync::{Mutex, Ordering, lock};
+use crate::wait_queue::WaitQueues;
 #[cfg(feature = "redis")]
-use crate::{column::Correction, policy::Limit};
+use crate::{limit_column::Correction, policy::Limit};
 
 /// Decides all limits of a policy at once, for any number of keys, without a lock for keys that it knows.
 ///
@@ -44,7 +44,7 @@ use crate::{column::Correction, policy::Limit};
 /// # Ok::<_, nantian_ratelimit::InvalidPolicy>(())
 /// ```
 #[derive(Clone)]
-pub struct Limiter(Arc<Bound>);
+pub struct Limiter(Arc<BoundPolicy>);
 
 /// Makes a [`Limiter`] with other than default settings.
 #[derive(Debug)]
@@ -66,21 +66,21 @@ pub struct Admitted<'a> {
 }
 
 /// A policy and the ledger that was the latest when it was bound.
-struct Bound {
+struct BoundPolicy {
     policy: Policy,
     ledger: Arc<Ledger>,
-    lineage: Arc<Lineage>,
+    history: Arc<LedgerHistory>,
 }
 
 /// What all ledgers of one limiter's history have in common.
-pub(crate) struct Lineage {
+pub(crate) struct LedgerHistory {
     latest: ArcSwap<Ledger>,
     /// Held while a ledger is replaced.
-    succession: Mutex<()>,
+    handover: Mutex<()>,
     max_keys: usize,
     clock: Arc<dyn Clock>,
     secret: Secret,
-    lines: Arc<Lines>,
+    queues: Arc<WaitQueues>,
 }
 
 // === impl Limiter ===
@@ -108,13 +108,13 @@ impl Limiter {
 
     /// The time on this limiter's clock.
     pub fn now(&self) -> Timestamp {
-        self.0.lineage.clock.now()
+        self.0.history.clock.now()
     }
 
     /// Starts the digest of a scope's values.
     #[inline]
     pub fn hasher(&self) -> KeyHasher {
-        self.0.lineage.secret.hasher()
+        self.0.history.secret.hasher()
     }
 
     /// The digest of a single value.
@@ -154,7 +154,7 @@ impl Limiter {
     #[cold]
     fn admit_by_latest(&self, now: Timestamp, key: Key, cost: Cost) -> Result<Admitted<'_>, Denied> {
         loop {
-            let ledger = self.0.lineage.latest();
+            let ledger = self.0.history.latest();
             let mut tats = [0; MAX_LIMITS];
             match ledger.admit(now, key, cost, &mut tats) {
                 Verdict::Admitted => {
@@ -182,11 +182,11 @@ impl Limiter {
             if let Some(tats) = ledger.peek(now, key) {
                 return Levels::new(ledger.into_owned(), now, tats);
             }
-            ledger = Cow::Owned(self.0.lineage.latest());
+            ledger = Cow::Owned(self.0.history.latest());
         }
     }
 
-    /// The denial of a request that comes too late in its line: with the time until there is room, if there ever is, or a second if
+    /// The denial of a request that comes too late in its queue: with the time until there is room, if there ever is, or a second if
     /// there is now.
     pub(crate) fn denial(&self, key: Key, cost: Cost) -> Denied {
         const NEXT_TURN: Duration = Duration::from_secs(1);
@@ -197,8 +197,8 @@ impl Limiter {
     }
 
     /// Where requests wait.
-    pub(crate) fn lines(&self) -> &Arc<Lines> {
-        &self.0.lineage.lines
+    pub(crate) fn queues(&self) -> &Arc<WaitQueues> {
+        &self.0.history.queues
     }
 
     /// A limiter for `policy` over the same state.
@@ -212,15 +212,15 @@ impl Limiter {
     /// [`Limiter::with_policy`] at a given time.
     pub fn with_policy_at(&self, now: Timestamp, policy: Policy) -> Self {
         let next = self.succeeded_by(now, policy);
-        next.lines().nudge_all();
+        next.queues().notify_all();
         next
     }
 
     /// [`Limiter::with_policy_at`], for whoever wakes those that wait.
     pub(crate) fn succeeded_by(&self, now: Timestamp, policy: Policy) -> Self {
-        let lineage = &self.0.lineage;
-        let ledger = lineage.succeed(now, &policy);
-        Self(Arc::new(Bound { policy, ledger, lineage: Arc::clone(lineage) }))
+        let history = &self.0.history;
+        let ledger = history.succeed(now, &policy);
+        Self(Arc::new(BoundPolicy { policy, ledger, history: Arc::clone(history) }))
     }
 
     /// Levels at which these items of each limit are in use.
@@ -271,7 +271,7 @@ impl Limiter {
 
     fn ledger(&self) -> Cow<'_, Arc<Ledger>> {
         if self.0.ledger.is_retired() {
-            Cow::Owned(self.0.lineage.latest())
+            Cow::Owned(self.0.history.latest())
         } else {
             Cow::Borrowed(&self.0.ledger)
         }
@@ -340,24 +340,24 @@ impl LimiterBuilder {
 
     /// The limiter; nobody has used anything yet.
     pub fn build(self) -> Limiter {
-        let lineage = Arc::new_cyclic(|lineage: &Weak<Lineage>| {
-            let ledger = Ledger::new(self.policy.limits(), self.max_keys, Weak::clone(lineage));
-            Lineage {
+        let history = Arc::new_cyclic(|history: &Weak<LedgerHistory>| {
+            let ledger = Ledger::new(self.policy.limits(), self.max_keys, Weak::clone(history));
+            LedgerHistory {
                 latest: ArcSwap::from_pointee(ledger),
-                succession: Mutex::new(()),
+                handover: Mutex::new(()),
                 max_keys: self.max_keys,
                 clock: self.clock,
                 secret: self.secret,
-                lines: Arc::default(),
+                queues: Arc::default(),
             }
         });
-        Limiter(Arc::new(Bound { policy: self.policy, ledger: lineage.latest(), lineage }))
+        Limiter(Arc::new(BoundPolicy { policy: self.policy, ledger: history.latest(), history }))
     }
 }
 
-// === impl Lineage ===
+// === impl LedgerHistory ===
 
-impl Lineage {
+impl LedgerHistory {
     /// The ledger that answers now.
     pub(crate) fn latest(&self) -> Arc<Ledger> {
         self.latest.load_full()
@@ -365,7 +365,7 @@ impl Lineage {
 
     /// The ledger for the limits of `policy`, with the levels of the latest.
     fn succeed(&self, now: Timestamp, policy: &Policy) -> Arc<Ledger> {
-        let _succession = lock(&self.succession);
+        let _succession = lock(&self.handover);
         let latest = self.latest();
         let limits = latest.columns().iter().map(|column| column.limit());
         if limits.eq(policy.limits()) {

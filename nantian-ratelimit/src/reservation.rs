@@ -1,10 +1,10 @@
 //! Tokens that are taken before they are used, and what follows when the real usage is known.
 
 use crate::clock::Timestamp;
-use crate::column::{Column, Correction};
 use crate::cost::Cost;
 use crate::key::Key;
 use crate::levels::Levels;
+use crate::limit_column::{Correction, LimitColumn};
 use crate::policy::Unit;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -106,7 +106,7 @@ impl Reservation {
     }
 
     /// Makes up for the difference between what a limit was charged and what was used; returns what was forgiven.
-    fn correct(&self, now: Timestamp, column: &Column, reserved: u64, used: u64) -> u64 {
+    fn correct(&self, now: Timestamp, column: &LimitColumn, reserved: u64, used: u64) -> u64 {
         let correction = if used > reserved {
             Correction::Debit(used - reserved)
         } else if used < reserved {

@@ -9,19 +9,19 @@ use http::request::Parts;
 use http::{Request, Response};
 use tower_service::Service;
 
-use crate::begin::{self, Beginning, Begun};
 use crate::body::ResponseBody;
 use crate::cost::{Cost, is_preflight};
-use crate::decide::{Asking, Decided, Outcome, Part};
-use crate::error::{Denied, Lacking};
-use crate::future::{ResponseFuture, Waiting};
-use crate::handle::{ReservationHandle, Ticket};
+use crate::decide::{Decided, DecisionRequest, Outcome, Part};
+use crate::early_charge::{self, EarlyCharge, EarlyCharges};
+use crate::error::{Denied, LacksScopePart};
+use crate::future::{PendingRequest, ResponseFuture};
+use crate::handle::{ReservationHandle, SettleGuard};
 use crate::headers;
-use crate::layer::{Claimed, Settings};
-use crate::line::HeldBytes;
+use crate::layer::{KeyLookup, Settings};
 use crate::observe::Decision;
 use crate::policy::OnLimit;
 use crate::scope::ScopePart;
+use crate::wait_queue::HeldBytes;
 
 /// Passes on the requests that a limiter admits and answers the others.
 ///
@@ -35,7 +35,7 @@ pub struct RateLimit<S> {
 
 /// A request that passes, or the answer to one that does not.
 pub(crate) enum Verdict<B> {
-    Pass(Request<B>, Option<Ticket>),
+    Pass(Request<B>, Option<SettleGuard>),
     Refuse(Response<Bytes>),
 }
 
@@ -64,46 +64,46 @@ where
             return ResponseFuture::passed(self.inner.call(request), None);
         }
         let (mut parts, body) = request.into_parts();
-        let claim = match settings.claim(&parts) {
-            Claimed::By(claim) => claim,
-            Claimed::Nobody => {
+        let key = match settings.key(&parts) {
+            KeyLookup::By(key) => key,
+            KeyLookup::Nobody => {
                 settings.observe.decided(&Decision::Exempt);
                 return ResponseFuture::passed(self.inner.call(Request::from_parts(parts, body)), None);
             }
-            Claimed::Lacks(part) if settings.decider.policy().on_limit() == OnLimit::Warn => {
+            KeyLookup::Lacks(part) if settings.decider.policy().on_limit() == OnLimit::Warn => {
                 settings.observe.decided(&Decision::Unknown(&part));
                 return ResponseFuture::passed(self.inner.call(Request::from_parts(parts, body)), None);
             }
-            Claimed::Lacks(part) => {
-                begin::cancel(&mut parts.extensions);
+            KeyLookup::Lacks(part) => {
+                early_charge::cancel(&mut parts.extensions);
                 return ResponseFuture::refused(settings.unknown(&part, &parts));
             }
         };
-        let begun = Begun::take(&mut parts.extensions, settings);
+        let begun = EarlyCharges::take(&mut parts.extensions, settings);
         let cost = settings.cost(&parts);
         let (cost, begun, waited) = match begun {
-            Some(Beginning { taken, .. }) if cost.tokens == 0 => {
+            Some(EarlyCharge { taken, .. }) if cost.tokens == 0 => {
                 let mut request = Request::from_parts(parts, body);
-                let ticket = settings.admitted(taken, None, &mut request);
-                return ResponseFuture::passed(self.inner.call(request), Some(ticket));
+                let guard = settings.admitted(taken, None, &mut request);
+                return ResponseFuture::passed(self.inner.call(request), Some(guard));
             }
-            Some(Beginning { taken, waited, .. }) => (Cost { requests: 0, ..cost }, Some(taken), waited),
+            Some(EarlyCharge { taken, waited, .. }) => (Cost { requests: 0, ..cost }, Some(taken), waited),
             None => (cost, None, Duration::ZERO),
         };
         let held = parts.extensions.get().map_or(0, |HeldBytes(bytes)| *bytes);
         let max_wait = parts.extensions.get().copied();
-        let asking = Asking { claim, cost, part: Part::Rest, held, waited, max_wait };
-        match settings.decider.decide(asking) {
+        let request = DecisionRequest { key, cost, part: Part::Rest, held, waited, max_wait };
+        match settings.decider.decide(request) {
             Decided::Now(outcome) => match settings.act(outcome, begun, parts, body) {
-                Verdict::Pass(request, ticket) => ResponseFuture::passed(self.inner.call(request), ticket),
+                Verdict::Pass(request, guard) => ResponseFuture::passed(self.inner.call(request), guard),
                 Verdict::Refuse(response) => ResponseFuture::refused(response),
             },
             Decided::Later(decision) => {
                 let service = self.inner.clone();
                 // The one that is ready may have what others wait for.
                 self.inner = service.clone();
-                let waiting = Waiting { settings: Arc::clone(settings), service, begun, parts, body };
-                ResponseFuture::deciding(decision, waiting)
+                let pending = PendingRequest { settings: Arc::clone(settings), service, begun, parts, body };
+                ResponseFuture::deciding(decision, pending)
             }
         }
     }
@@ -124,15 +124,15 @@ impl Settings {
             (Outcome::Admitted(charge), _) => {
                 let mut request = Request::from_parts(parts, body);
                 let handle = ReservationHandle::new(charge, Arc::clone(self));
-                let ticket = self.admitted(handle, begun, &mut request);
-                Verdict::Pass(request, Some(ticket))
+                let guard = self.admitted(handle, begun, &mut request);
+                Verdict::Pass(request, Some(guard))
             }
             (Outcome::Denied(denied), OnLimit::Warn) => {
                 self.observe.decided(&Decision::Warned(&denied));
                 Verdict::Pass(Request::from_parts(parts, body), None)
             }
             (Outcome::Denied(denied), _) => {
-                begin::cancel(&mut parts.extensions);
+                early_charge::cancel(&mut parts.extensions);
                 let denied = match begun {
                     Some(begun) => begun.cancel_beside(denied),
                     None => denied,
@@ -141,7 +141,7 @@ impl Settings {
             }
             #[cfg(feature = "redis")]
             (Outcome::Unavailable, OnLimit::Reject | OnLimit::Queue(_)) => {
-                begin::cancel(&mut parts.extensions);
+                early_charge::cancel(&mut parts.extensions);
                 if let Some(begun) = begun {
                     begun.cancel_own();
                 }
@@ -168,7 +168,7 @@ impl Settings {
     pub(crate) fn unknown(&self, part: &ScopePart, request: &Parts) -> Response<Bytes> {
         self.observe.decided(&Decision::Unknown(part));
         let mut response = self.responder.unknown(part, request);
-        response.extensions_mut().insert(Lacking);
+        response.extensions_mut().insert(LacksScopePart);
         response
     }
 
@@ -182,17 +182,17 @@ impl Settings {
         response
     }
 
-    /// The ticket of an admitted request, whose handle is left in its extensions if there are tokens to settle.
+    /// The guard of an admitted request, whose handle is left in its extensions if there are tokens to settle.
     fn admitted<B>(
         &self,
         handle: ReservationHandle,
         begun: Option<ReservationHandle>,
         request: &mut Request<B>,
-    ) -> Ticket {
+    ) -> SettleGuard {
         self.observe.decided(&Decision::Admitted(handle.levels()));
         if self.counts_tokens() {
             handle.enter(request.extensions_mut());
         }
-        Ticket::new(handle, begun)
+        SettleGuard::new(handle, begun)
     }
 }

@@ -65,14 +65,14 @@ struct Shard<T> {
 
 struct Segment {
     /// Those of the first shard first.
-    lines: Box<[Line]>,
+    lines: Box<[CacheLine]>,
     /// Buckets of a shard.
     share: usize,
 }
 
 /// What the processor fetches at once.
 #[repr(align(64))]
-struct Line([AtomicU64; LINE]);
+struct CacheLine([AtomicU64; LINE]);
 
 // === impl Table ===
 
@@ -240,7 +240,7 @@ impl<'t, T> Exclusive<'t, T> {
 
 impl Segment {
     fn new(share: usize, shards: usize, width: usize) -> Self {
-        let lines = (0..share * shards * lines(width)).map(|_| Line(vacant(width)));
+        let lines = (0..share * shards * lines(width)).map(|_| CacheLine(vacant(width)));
         Self { lines: lines.collect(), share }
     }
 
@@ -271,7 +271,7 @@ impl Segment {
     }
 
     /// The lines of the shard at `position`.
-    fn part(&self, position: usize, width: usize) -> &[Line] {
+    fn part(&self, position: usize, width: usize) -> &[CacheLine] {
         self.lines.chunks_exact(self.share * lines(width)).nth(position).unwrap_or_default()
     }
 }
@@ -279,7 +279,7 @@ impl Segment {
 /// The slot of `tag` in a bucket, or another one if it is not there. Compares all tags before it branches: which slot it is cannot
 /// be foreseen, that it is here can.
 #[inline]
-fn find_in<const LINES: usize>(bucket: &[Line; LINES], tag: u64) -> Option<Slot<'_>> {
+fn find_in<const LINES: usize>(bucket: &[CacheLine; LINES], tag: u64) -> Option<Slot<'_>> {
     let width = LINES * LINE / SLOTS_IN_BUCKET;
     let slot = |position: usize| {
         let (line, word) = (position * width / LINE, position * width % LINE);
@@ -308,7 +308,7 @@ const fn lines(width: usize) -> usize {
     width * SLOTS_IN_BUCKET / LINE
 }
 
-fn slots<'t>(lines: impl Iterator<Item = &'t Line>, width: usize) -> impl Iterator<Item = Slot<'t>> {
+fn slots<'t>(lines: impl Iterator<Item = &'t CacheLine>, width: usize) -> impl Iterator<Item = Slot<'t>> {
     lines.flat_map(move |line| line.0.chunks_exact(width)).map(Slot)
 }
 

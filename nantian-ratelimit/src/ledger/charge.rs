@@ -4,9 +4,9 @@
 //! the charge along, and it is given back where the key is now.
 
 use crate::clock::Timestamp;
-use crate::column::{Column, Correction, Uncharged};
 use crate::cost::Cost;
 use crate::key::Key;
+use crate::limit_column::{Correction, LimitColumn, Uncharged};
 use crate::policy::MAX_LIMITS;
 use crate::sync::Ordering;
 use crate::table::{SEALED, Slot};
@@ -20,12 +20,12 @@ pub(super) enum Charge {
     /// Nothing was charged: some limit has no room.
     Full,
     /// The slot is not the key's, or changes hands: nothing is charged once what went astray is given back.
-    Lost(Astray),
+    Lost(MovedCharges),
 }
 
 /// The limits whose charges moved away with the key: a bit for each.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Astray(u8);
+pub(super) struct MovedCharges(u8);
 
 // === impl Ledger ===
 
@@ -38,7 +38,7 @@ impl Ledger {
     #[inline(always)]
     pub(super) fn charge(
         &self,
-        columns: &[Column],
+        columns: &[LimitColumn],
         slot: Slot<'_>,
         tag: u64,
         now: Timestamp,
@@ -52,7 +52,7 @@ impl Ledger {
         for ((column, cell), (tat, after)) in cells.zip(before.iter_mut().zip(&mut after)) {
             *tat = cell.load(Ordering::Acquire);
             if *tat == SEALED {
-                return Charge::Lost(Astray::default());
+                return Charge::Lost(MovedCharges::default());
             }
             match column.charged(*tat, now, cost) {
                 Some(charged) => *after = charged,
@@ -60,7 +60,7 @@ impl Ledger {
             }
         }
         if !slot.belongs_to(tag) {
-            return Charge::Lost(Astray::default());
+            return Charge::Lost(MovedCharges::default());
         }
         if !fits {
             tats.iter_mut().zip(before).take(columns.len()).for_each(|(tat, before)| *tat = before);
@@ -84,7 +84,7 @@ impl Ledger {
         let owner = slot.tag();
         // Nobody's: the key was moved when the table grew, and its charge with it. Another's: if its cells have the same values
         // since, the new owner was charged, on the safe side.
-        if owner == tag || owner == Key::EMPTY { Charge::Done } else { Charge::Lost(Astray::default()) }
+        if owner == tag || owner == Key::EMPTY { Charge::Done } else { Charge::Lost(MovedCharges::default()) }
     }
 
     /// Ends a charge that another request overtook in the column at `position`.
@@ -97,49 +97,49 @@ impl Ledger {
         cost: Cost,
         tats: &mut Tats,
     ) -> Charge {
-        let astray = self.roll_back(slot, tag, position, cost);
+        let moved = self.roll_back(slot, tag, position, cost);
         match (uncharged, self.read(slot, tag)) {
-            (Uncharged::Full(full), Some(read)) if astray.is_none() => {
+            (Uncharged::Full(full), Some(read)) if moved.is_none() => {
                 *tats = read;
                 tats.iter_mut().skip(position).take(1).for_each(|tat| *tat = full);
                 Charge::Full
             }
-            _ => Charge::Lost(astray),
+            _ => Charge::Lost(moved),
         }
     }
 
     /// Takes the charges of the first `count` columns back, and tells which of them are not there any more.
-    fn roll_back(&self, slot: Slot<'_>, tag: u64, count: usize, cost: Cost) -> Astray {
-        let mut astray = Astray::default();
+    fn roll_back(&self, slot: Slot<'_>, tag: u64, count: usize, cost: Cost) -> MovedCharges {
+        let mut moved = MovedCharges::default();
         for (position, (column, cell)) in self.columns.iter().zip(slot.cells()).take(count).enumerate() {
             if !column.roll_back(slot, tag, cell, cost) {
-                astray.0 |= 1 << position;
+                moved.0 |= 1 << position;
             }
         }
-        astray
+        moved
     }
 
     /// Gives back what moved away with the key.
     #[inline]
-    pub(super) fn give_back(&self, now: Timestamp, key: Key, astray: Astray, cost: Cost) {
-        if !astray.is_none() {
-            self.follow(now, key, astray, cost);
+    pub(super) fn give_back(&self, now: Timestamp, key: Key, moved: MovedCharges, cost: Cost) {
+        if !moved.is_none() {
+            self.follow(now, key, moved, cost);
         }
     }
 
     #[cold]
-    fn follow(&self, now: Timestamp, key: Key, Astray(astray): Astray, cost: Cost) {
+    fn follow(&self, now: Timestamp, key: Key, MovedCharges(moved): MovedCharges, cost: Cost) {
         let columns = self.columns.iter().enumerate();
-        for (_, column) in columns.filter(|(position, _)| astray & 1 << position != 0) {
+        for (_, column) in columns.filter(|(position, _)| moved & 1 << position != 0) {
             let refund = Correction::Refund(column.reserved(cost));
             self.correct_lastingly(now, key, column.limit(), refund);
         }
     }
 }
 
-// === impl Astray ===
+// === impl MovedCharges ===
 
-impl Astray {
+impl MovedCharges {
     fn is_none(self) -> bool {
         self.0 == 0
     }

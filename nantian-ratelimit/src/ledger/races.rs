@@ -8,9 +8,9 @@ use loom::model::Builder;
 use loom::thread;
 
 use crate::clock::{ManualClock, Timestamp};
-use crate::column::Correction;
 use crate::cost::Cost;
 use crate::key::{Key, Secret};
+use crate::limit_column::Correction;
 use crate::limiter::Limiter;
 use crate::policy::{Limit, MAX_LIMITS, Policy};
 

@@ -19,11 +19,11 @@ const SWEEPS: Duration = Duration::from_millis(10);
 #[derive(Debug, Default)]
 pub(super) struct Denials {
     count: AtomicUsize,
-    known: Mutex<Known>,
+    known: Mutex<KnownDenials>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownDenials {
     by_key: HashMap<u128, Denial>,
     /// When to look for those that are over.
     next_sweep: Option<Timestamp>,
@@ -60,7 +60,7 @@ impl Denials {
     /// Remembers a denial, if there is room.
     pub(super) fn insert(&self, key: u128, denial: Denial) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let Known { by_key, next_sweep } = &mut *known;
+        let KnownDenials { by_key, next_sweep } = &mut *known;
         if by_key.len() >= MOST && next_sweep.is_none_or(|next| next <= denial.at) {
             *next_sweep = Some(denial.at.saturating_add(SWEEPS));
             by_key.retain(|_, known| known.holds(denial.at));

@@ -14,28 +14,28 @@ use redis::{AsyncConnectionConfig, ErrorKind, Pipeline, RedisError, ServerErrorK
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::agreed::Agreed;
-use super::census::Census;
+use super::agreed_secret::AgreedSecret;
 use super::fault::StoreFault;
+use super::replica_count::ReplicaCount;
 use super::script::{GREET, Order};
 use super::settle::Correction;
 use super::shared::name_of;
-use super::store::{Errand, Inner, Link, bytes, carry_out};
+use super::store::{DriverTask, Inner, Link, bytes, carry_out};
 use crate::cost::Cost;
 use crate::key::SharedSecret;
 use crate::policy::Limit;
 
 /// How often the server is greeted.
-const GREETINGS: Duration = Duration::from_secs(3);
+const GREETING_INTERVAL: Duration = Duration::from_secs(3);
 /// How often a server that does not answer is.
-const PROBES: Duration = Duration::from_millis(100);
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 /// This many vain greetings end a connection.
-const PATIENCE: u32 = 3;
+const MAX_FAILED_GREETINGS: u32 = 3;
 /// Seconds after which a replica that has not greeted is gone.
 const REPLICA_GONE: u32 = 10;
 /// The shortest and the longest pause between two attempts to connect.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// Errands that are run together.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Tasks that are run together.
 const BATCH: usize = 256;
 
 const SECRET_KEY: &str = "nrl:{store}:secret";
@@ -49,19 +49,19 @@ type Io = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Spawn [`RedisDriver::run`]; this crate does not.
 pub struct RedisDriver {
     store: Arc<Inner>,
-    errands: mpsc::Receiver<Errand>,
+    tasks: mpsc::Receiver<DriverTask>,
     /// What this process is called.
     name: u128,
-    census: Census,
+    replica_count: ReplicaCount,
 }
 
 impl RedisDriver {
-    pub(super) fn new(store: Arc<Inner>, errands: mpsc::Receiver<Errand>) -> Self {
+    pub(super) fn new(store: Arc<Inner>, tasks: mpsc::Receiver<DriverTask>) -> Self {
         Self {
             store,
-            errands,
+            tasks,
             name: u128::from_le_bytes(SharedSecret::random_bytes()),
-            census: Census::default(),
+            replica_count: ReplicaCount::default(),
         }
     }
 
@@ -71,7 +71,7 @@ impl RedisDriver {
     ///
     /// Dropping it closes the connection: the store is unreachable from then on.
     pub async fn run(mut self) {
-        let mut pause = PAUSES.0;
+        let mut pause = BACKOFF.0;
         loop {
             let connected = timeout(self.store.connect_timeout, self.connect()).await;
             match connected.unwrap_or(Err(StoreFault::Timeout)) {
@@ -82,16 +82,16 @@ impl RedisDriver {
                         () = self.serve(connection) => {}
                     }
                     self.store.link.store(None);
-                    self.census.interrupted();
+                    self.replica_count.interrupted();
                     // One that held was no failure.
-                    if begun.elapsed() > PAUSES.1 {
-                        pause = PAUSES.0;
+                    if begun.elapsed() > BACKOFF.1 {
+                        pause = BACKOFF.0;
                     }
                 }
                 Err(fault) => self.note(fault),
             }
             self.wait(pause).await;
-            pause = (pause * 2).min(PAUSES.1);
+            pause = (pause * 2).min(BACKOFF.1);
         }
     }
 
@@ -106,7 +106,7 @@ impl RedisDriver {
         loop {
             tokio::select! {
                 () = &mut over => return,
-                Some(errand) = self.errands.recv() => drop(errand),
+                Some(task) = self.tasks.recv() => drop(task),
             }
         }
     }
@@ -129,8 +129,8 @@ impl RedisDriver {
             tokio::select! {
                 () = sleep_until(next) => {}
                 () = store.tripped.notified() => {}
-                _ = self.errands.recv_many(&mut batch, BATCH) => {
-                    self.run_errands(mem::take(&mut batch)).await;
+                _ = self.tasks.recv_many(&mut batch, BATCH) => {
+                    self.run_tasks(mem::take(&mut batch)).await;
                     continue;
                 }
             }
@@ -138,13 +138,13 @@ impl RedisDriver {
                 Ok(()) => {
                     store.breaker.close();
                     store.fault.store(None);
-                    (next, silent) = (Instant::now() + GREETINGS, 0);
+                    (next, silent) = (Instant::now() + GREETING_INTERVAL, 0);
                     self.report().await;
                 }
                 Err(error) => {
                     self.note(StoreFault::from(&error));
-                    (next, silent) = (Instant::now() + PROBES, silent + 1);
-                    if silent == PATIENCE {
+                    (next, silent) = (Instant::now() + PROBE_INTERVAL, silent + 1);
+                    if silent == MAX_FAILED_GREETINGS {
                         return;
                     }
                 }
@@ -162,20 +162,20 @@ impl RedisDriver {
         greeting.arg(&store.agreed.load().bytes).arg(&self.name.to_le_bytes()[..]).arg(REPLICA_GONE);
         self.rehearse(&mut commands);
         let answers = self.answers(connection, &commands, 3).await?;
-        let [greeted, made, rewritten] = <[Value; 3]>::try_from(answers).map_err(|_| strange())?;
-        let Value::Array(greeted) = greeted.extract_error()? else { return Err(strange()) };
+        let [greeted, made, rewritten] = <[Value; 3]>::try_from(answers).map_err(|_| unexpected_answer())?;
+        let Value::Array(greeted) = greeted.extract_error()? else { return Err(unexpected_answer()) };
         for rehearsed in [made, rewritten] {
             bytes(Ok(rehearsed))?;
         }
-        let [secret, replicas] = <[Value; 2]>::try_from(greeted).map_err(|_| strange())?;
+        let [secret, replicas] = <[Value; 2]>::try_from(greeted).map_err(|_| unexpected_answer())?;
         let secret = bytes(Ok(secret))?;
         if let Value::Int(replicas) = replicas {
             let told = u32::try_from(replicas).unwrap_or(1).max(1);
-            store.replicas.store(self.census.told(Instant::now(), told), Ordering::Relaxed);
+            store.replicas.store(self.replica_count.told(Instant::now(), told), Ordering::Relaxed);
         }
         let mut agreed = store.agreed.load_full();
         if agreed.bytes != secret {
-            agreed = Arc::new(Agreed::from_bytes(secret).ok_or_else(strange)?);
+            agreed = Arc::new(AgreedSecret::from_bytes(secret).ok_or_else(unexpected_answer)?);
             store.agreed.store(Arc::clone(&agreed));
         }
         let known = store.link.load();
@@ -223,8 +223,9 @@ impl RedisDriver {
             commands.cmd("SCRIPT").arg("LOAD").arg(script);
         }
         let answers = self.answers(connection, &commands, self.store.scripts.len()).await?;
-        let names =
-            answers.into_iter().map(|name| String::from_utf8(bytes(Ok(name))?).map_err(|_| strange()));
+        let names = answers
+            .into_iter()
+            .map(|name| String::from_utf8(bytes(Ok(name))?).map_err(|_| unexpected_answer()));
         names.collect()
     }
 
@@ -238,16 +239,16 @@ impl RedisDriver {
         let mut connection = connection.clone();
         let answers =
             timeout(self.store.command_timeout, connection.send_packed_commands(commands, 0, count));
-        answers.await.map_err(|_| silence())?
+        answers.await.map_err(|_| timed_out())?
     }
 
-    async fn run_errands(&self, errands: Vec<Errand>) {
+    async fn run_tasks(&self, tasks: Vec<DriverTask>) {
         let mut corrections = Vec::new();
-        for errand in errands {
-            match errand {
-                Errand::Correct(correction) => corrections.push(correction),
+        for task in tasks {
+            match task {
+                DriverTask::Correct(correction) => corrections.push(correction),
                 // Those of one batch were sent at about the same time: they take one timeout together at most.
-                Errand::SeeThrough(orphan) => corrections.extend(orphan.landed().await),
+                DriverTask::Finish(abandoned) => corrections.extend(abandoned.finish().await),
             }
         }
         if !corrections.is_empty() {
@@ -257,15 +258,15 @@ impl RedisDriver {
 
     /// Tells the server what was used without it.
     pub(super) async fn report(&self) {
-        let mut corrections = self.store.owed.take().filter_map(|(family, key)| {
-            let family = family.upgrade()?;
+        let mut corrections = self.store.unreported.drain().filter_map(|(group, key)| {
+            let group = group.upgrade()?;
             // What is sent in vain may arrive all the same: not while answers fail to come.
             if !self.store.breaker.is_clean() {
-                self.store.owed.note(&family, &key);
+                self.store.unreported.note(&group, &key);
                 return None;
             }
-            let items = family.report(family.now(), &key)?.into_items();
-            Some(Correction::new(family, key, items))
+            let items = group.report(group.now(), &key)?.into_items();
+            Some(Correction::new(group, key, items))
         });
         loop {
             let batch: Vec<_> = corrections.by_ref().take(BATCH).collect();
@@ -276,7 +277,7 @@ impl RedisDriver {
         }
     }
 
-    /// Sends corrections in one go; what the server does not take is owed.
+    /// Sends corrections in one go; what the server does not take is reported later.
     async fn send(&self, batch: Vec<Correction>) {
         let Some(link) = self.store.link() else { return };
         let batch: Vec<_> = batch.into_iter().filter(|correction| correction.is_known_by(&link)).collect();
@@ -320,10 +321,10 @@ fn field<'a>(text: &'a [u8], name: &str) -> Option<&'a str> {
     lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }
 
-fn silence() -> RedisError {
+fn timed_out() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
-fn strange() -> RedisError {
+fn unexpected_answer() -> RedisError {
     (ErrorKind::UnexpectedReturnType, "an answer of another form").into()
 }

@@ -64,20 +64,20 @@
 //!   most.
 //! - A request whose answer was lost may have been charged on the server all the same: on the safe side.
 
-mod agreed;
+mod agreed_secret;
 mod breaker;
-mod census;
 mod denials;
 mod driver;
-mod family;
 mod fault;
-mod flight;
-mod owed;
+mod pending_decision;
+mod policy_group;
+mod replica_count;
 mod script;
 mod settle;
 mod shared;
 mod store;
 mod transport;
+mod unreported;
 mod url;
 
 pub use self::{

@@ -4,10 +4,10 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use super::family::{Family, Items};
+use super::policy_group::{Items, PolicyGroup};
 use super::script::{self, Order};
 use super::shared::{SharedKey, SharedLimiter};
-use super::store::{Errand, Link};
+use super::store::{DriverTask, Link};
 use crate::cost::Cost;
 use crate::levels::Levels;
 use crate::policy::{Limit, Unit};
@@ -17,10 +17,10 @@ use crate::reservation::{Reservation, Settled, Settlement};
 ///
 /// Dropping it leaves the charge as it is.
 #[derive(Debug)]
-pub struct SharedReservation(Box<Held>);
+pub struct SharedReservation(Box<RemoteCharge>);
 
 #[derive(Debug)]
-struct Held {
+struct RemoteCharge {
     limiter: SharedLimiter,
     key: SharedKey,
     cost: Cost,
@@ -41,7 +41,7 @@ pub(super) enum Charged {
 ///
 /// Dropped before it is done, what the server is owed is reported later; what it owes refills by itself.
 pub(super) struct Correction {
-    family: Arc<Family>,
+    group: Arc<PolicyGroup>,
     key: SharedKey,
     /// What each limit is to take more, or less.
     items: Items,
@@ -57,7 +57,7 @@ impl SharedReservation {
         levels: Levels,
         charged: Charged,
     ) -> Self {
-        Self(Box::new(Held { limiter: limiter.clone(), key, cost, levels, charged }))
+        Self(Box::new(RemoteCharge { limiter: limiter.clone(), key, cost, levels, charged }))
     }
 
     /// The cost that was estimated.
@@ -82,7 +82,7 @@ impl SharedReservation {
 
     /// [`SharedReservation::settle`] for whoever sees to it that the reservation is not settled again.
     pub(crate) fn settle_once(&self, settlement: Settlement) -> Settled {
-        let now = self.0.limiter.family().now();
+        let now = self.0.limiter.group().now();
         match &self.0.charged {
             Charged::Locally { local, unreported } => {
                 if let Some(unreported) = unreported {
@@ -90,12 +90,12 @@ impl SharedReservation {
                         unreported.settle_once_at(now, settlement);
                     });
                     // It may have taken longer than what was charged at first takes to refill.
-                    self.0.limiter.family().remember_unreported(now, &self.0.key);
+                    self.0.limiter.group().remember_unreported(now, &self.0.key);
                 }
                 settlement.teach(self.0.limiter.whole().typical());
                 let settled = local.settle_once_at(now, settlement);
                 if settled.used < settled.reserved {
-                    self.nudge();
+                    self.notify();
                 }
                 settled
             }
@@ -121,14 +121,14 @@ impl SharedReservation {
 
     /// [`SharedReservation::cancel`] for whoever sees to it that the reservation is not settled again.
     pub(crate) fn cancel_once(&self) {
-        let now = self.0.limiter.family().now();
+        let now = self.0.limiter.group().now();
         match &self.0.charged {
             Charged::Locally { local, unreported } => {
                 local.cancel_once_at(now);
                 if let Some(unreported) = unreported {
                     self.make_up(unreported, |_, _| 0, || unreported.cancel_once_at(now));
                 }
-                self.nudge();
+                self.notify();
             }
             Charged::Remotely(local) => {
                 if let Some(local) = local {
@@ -148,7 +148,7 @@ impl SharedReservation {
     /// what it has.
     fn make_up(&self, unreported: &Reservation, used: impl FnMut(&Limit, u64) -> u64, settle: impl FnOnce()) {
         let items = self.items(unreported.levels(), used);
-        self.hand_over(self.0.limiter.family().take_back(&self.0.key, &items, settle));
+        self.hand_over(self.0.limiter.group().take_back(&self.0.key, &items, settle));
     }
 
     /// What `used` says beyond what the limits of `levels` were charged.
@@ -163,26 +163,26 @@ impl SharedReservation {
         if items.is_empty() {
             return;
         }
-        let Held { limiter, key, .. } = &*self.0;
-        // What the driver does not take is owed.
-        let _ = limiter.store().0.hand_over(Errand::Correct(Correction::new(
-            Arc::clone(limiter.family()),
+        let RemoteCharge { limiter, key, .. } = &*self.0;
+        // What the driver does not take is reported later.
+        let _ = limiter.store().0.hand_over(DriverTask::Correct(Correction::new(
+            Arc::clone(limiter.group()),
             key.clone(),
             items,
         )));
     }
 
     /// Whoever waits may find room now.
-    fn nudge(&self) {
-        self.0.limiter.whole().lines().nudge(self.0.key.own());
+    fn notify(&self) {
+        self.0.limiter.whole().queues().notify(self.0.key.own());
     }
 }
 
 // === impl Correction ===
 
 impl Correction {
-    pub(super) fn new(family: Arc<Family>, key: SharedKey, items: Items) -> Self {
-        Self { family, key, items }
+    pub(super) fn new(group: Arc<PolicyGroup>, key: SharedKey, items: Items) -> Self {
+        Self { group, key, items }
     }
 
     /// Whether the levels are on this server.
@@ -198,16 +198,16 @@ impl Correction {
     /// What the server is told, in the terms of the newest policy: it forgets limits that it is not asked about.
     pub(super) fn order(&self) -> Order {
         let cost = Cost { requests: 0, tokens: 0 };
-        Order::new(self.family.current().limits(), cost, |limit| self.items.of(limit))
+        Order::new(self.group.current().limits(), cost, |limit| self.items.of(limit))
     }
 
     /// The server has carried it out: whoever waits may find room now.
     pub(super) fn done(mut self) {
         let items = mem::take(&mut self.items);
         if items.give_back() {
-            let current = self.family.current();
+            let current = self.group.current();
             current.give_back(self.key.remote(), &items);
-            current.whole.lines().nudge(self.key.own());
+            current.whole.queues().notify(self.key.own());
         }
     }
 }
@@ -215,7 +215,7 @@ impl Correction {
 impl Drop for Correction {
     fn drop(&mut self) {
         if !self.items.is_empty() {
-            self.family.owe(&self.key, &self.items);
+            self.group.add_unreported(&self.key, &self.items);
         }
     }
 }
@@ -255,12 +255,12 @@ mod tests {
         let policy = Policy::builder().limit(requests.clone()).limit(tokens.clone()).build().unwrap();
         let limiter = store.limiter("quota", policy);
         let key = limiter.key(b"alice");
-        let (current, at) = (limiter.family().current(), limiter.family().now());
+        let (current, at) = (limiter.group().current(), limiter.group().now());
         let until = at.saturating_add(std::time::Duration::from_secs(60));
         let is_denied_after = |cost: Cost, used: [f64; 2], limit: &Limit| {
             current.denials.insert(key.remote(), Denial { cost, at, until, used: used.to_vec() });
             let items = Items::new([(limit, -1)].into_iter());
-            Correction::new(Arc::clone(limiter.family()), key.clone(), items).done();
+            Correction::new(Arc::clone(limiter.group()), key.clone(), items).done();
             current.denials.last(key.remote(), at).is_some()
         };
         let of_tokens = Cost { requests: 0, tokens: 1 };

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::agreed::Agreed;
+use super::agreed_secret::AgreedSecret;
 use super::denials::Denial;
-use super::family::Family;
-use super::flight::Flight;
+use super::pending_decision::PendingDecision;
+use super::policy_group::PolicyGroup;
 use super::script::{self, Answer, Order};
 use super::settle::{Charged, SharedReservation};
 use super::store::{Link, RedisStore};
@@ -20,7 +20,7 @@ use crate::policy::{Limit, Policy};
 /// Decides all limits of a policy at once, with the levels that all replicas have in common.
 ///
 /// Clones share everything. [`SharedLimiter::with_policy`] gives a limiter with other amounts over the same levels. Whichever
-/// limiter of such a family is asked, the amounts of the newest policy hold; scope and reaction are those of its own policy.
+/// limiter of such a group is asked, the amounts of the newest policy hold; scope and reaction are those of its own policy.
 #[derive(Clone)]
 pub struct SharedLimiter(Arc<Shared>);
 
@@ -45,7 +45,7 @@ pub struct SharedKey {
     own: Key,
     /// The name of the levels on the server, and what it was hashed under.
     remote: u128,
-    agreed: Arc<Agreed>,
+    agreed: Arc<AgreedSecret>,
 }
 
 /// What was decided.
@@ -65,15 +65,15 @@ pub enum Verdict {
 struct Shared {
     /// The policy of this limiter; its buckets stay empty.
     whole: Limiter,
-    family: Arc<Family>,
+    group: Arc<PolicyGroup>,
 }
 
 // === impl SharedLimiter ===
 
 impl SharedLimiter {
     pub(super) fn new(store: RedisStore, id: &str, policy: Policy) -> Self {
-        let family = Arc::new(Family::new(store, id, policy));
-        Self(Arc::new(Shared { whole: family.current().whole.clone(), family }))
+        let group = Arc::new(PolicyGroup::new(store, id, policy));
+        Self(Arc::new(Shared { whole: group.current().whole.clone(), group }))
     }
 
     /// The policy.
@@ -83,13 +83,13 @@ impl SharedLimiter {
 
     /// The connection.
     pub fn store(&self) -> &RedisStore {
-        &self.0.family.store
+        &self.0.group.store
     }
 
     /// A limiter for `policy` over the same levels: see [`Limiter::with_policy`].
     pub fn with_policy(&self, policy: Policy) -> Self {
-        let family = Arc::clone(&self.0.family);
-        Self(Arc::new(Shared { whole: family.change(policy), family }))
+        let group = Arc::clone(&self.0.group);
+        Self(Arc::new(Shared { whole: group.change(policy), group }))
     }
 
     /// What four of five recent requests used at most, in tokens; 0 as long as nothing was settled.
@@ -99,12 +99,12 @@ impl SharedLimiter {
 
     /// Keys whose buckets are not all full as far as this process knows. Takes time in proportion to the table.
     pub fn live_keys(&self) -> usize {
-        self.0.family.current().local.live_keys_at(self.0.whole.now())
+        self.0.group.current().local.live_keys_at(self.0.whole.now())
     }
 
     /// Decisions so far about keys of which this process cannot keep apart what it knows: see [`Limiter::overflows`].
     pub fn overflows(&self) -> u64 {
-        self.0.family.current().local.overflows()
+        self.0.group.current().local.overflows()
     }
 
     /// The key of a single value.
@@ -118,7 +118,7 @@ impl SharedLimiter {
         write(&mut own);
         let agreed = self.store().0.agreed.load_full();
         let mut remote = agreed.secret.hasher();
-        remote.value(Some(self.0.family.id.as_bytes()));
+        remote.value(Some(self.0.group.id.as_bytes()));
         write(&mut remote);
         SharedKey { own: own.finish(), remote: remote.finish_for_server(), agreed }
     }
@@ -128,32 +128,33 @@ impl SharedLimiter {
     /// # Cancellation
     ///
     /// Dropping it costs nothing: the [`RedisDriver`](super::RedisDriver) waits for the server's answer and gives back what it
-    /// charged. Only if the connection breaks before that answer, or the driver is gone or has thousands of errands, the charge
+    /// charged. Only if the connection breaks before that answer, or the driver is gone or has thousands of tasks, the charge
     /// stays and refills with time.
     pub async fn admit(&self, key: SharedKey, cost: Cost) -> Verdict {
-        let family = &self.0.family;
-        let (current, now) = (family.current(), family.now());
+        let group = &self.0.group;
+        let (current, now) = (group.current(), group.now());
         let denies_all = |limit: &Limit| limit.max() == 0 && cost.of(limit.unit()) > 0;
         if current.limits().any(denies_all)
             && let Err(denied) = current.whole.admit_at(now, key.own, cost)
         {
             return Verdict::Denied(denied);
         }
-        let Some(link) = family.store.0.link().filter(|link| key.is_known_by(link)) else {
-            family.store.0.count_unasked();
+        let Some(link) = group.store.0.link().filter(|link| key.is_known_by(link)) else {
+            group.store.0.count_unasked();
             return self.decide_alone(now, &key, cost);
         };
         if let Some(denial) = current.denials.find(key.remote, cost, now) {
-            family.store.0.count_remembered();
+            group.store.0.count_remembered();
             return Verdict::Denied(current.denied(now, &denial, cost));
         }
         // What is sent in vain may arrive all the same: not while answers fail to come.
-        let is_clean = family.store.0.breaker.is_clean();
-        let report = if is_clean { family.report(now, &key) } else { None };
+        let is_clean = group.store.0.breaker.is_clean();
+        let report = if is_clean { group.report(now, &key) } else { None };
         let unreported = |limit: &Limit| report.as_ref().map_or(0, |report| report.items().of(limit));
         let order = Order::new(current.limits(), cost, unreported);
-        let Ok(Answer { fits, used }) = Flight::new(self, link, &key, cost, order, report).await else {
-            return self.decide_alone(family.now(), &key, cost);
+        let Ok(Answer { fits, used }) = PendingDecision::new(self, link, &key, cost, order, report).await
+        else {
+            return self.decide_alone(group.now(), &key, cost);
         };
         if fits {
             let local = current.local.admit_at(now, key.own, cost).ok().map(|local| local.reserve());
@@ -170,19 +171,19 @@ impl SharedLimiter {
 
     /// Decides without the server.
     fn decide_alone(&self, now: Timestamp, key: &SharedKey, cost: Cost) -> Verdict {
-        let family = &self.0.family;
-        match family.store.0.on_outage {
+        let group = &self.0.group;
+        match group.store.0.on_outage {
             OnOutage::Open => return Verdict::Unchecked,
             OnOutage::Closed => return Verdict::Unavailable,
             OnOutage::Local => {}
         }
-        let current = family.current();
+        let current = group.current();
         match current.local.admit_at(now, key.own, cost) {
             Ok(local) => {
                 let local = local.reserve();
                 let unreported = current.unreported.admit_at(now, key.own, cost);
                 let unreported = unreported.ok().map(|unreported| unreported.reserve());
-                family.remember_unreported(now, key);
+                group.remember_unreported(now, key);
                 let levels = local.levels().clone();
                 let charged = Charged::Locally { local, unreported };
                 Verdict::Admitted(SharedReservation::new(self, key.clone(), cost, levels, charged))
@@ -193,14 +194,14 @@ impl SharedLimiter {
 
     /// What the server has denied to `key` lately, if it still holds.
     pub(crate) fn known_denial(&self, key: &SharedKey, cost: Cost) -> Option<Denied> {
-        let (current, now) = (self.0.family.current(), self.0.family.now());
+        let (current, now) = (self.0.group.current(), self.0.group.now());
         let denial = current.denials.find(key.remote, cost, now)?;
         Some(current.denied(now, &denial, cost))
     }
 
     /// That `cost` does not fit either, by the levels at which the server has denied something to `key` lately.
     pub(crate) fn known_shortage(&self, key: &SharedKey, cost: Cost) -> Option<Denied> {
-        let (current, now) = (self.0.family.current(), self.0.family.now());
+        let (current, now) = (self.0.group.current(), self.0.group.now());
         let denial = current.denials.last(key.remote, now)?;
         let levels = current.whole.levels_of(denial.at, &denial.used);
         match levels.shortage(cost)? {
@@ -218,11 +219,11 @@ impl SharedLimiter {
 
     /// What this process knows of the levels.
     pub(crate) fn local(&self) -> Limiter {
-        self.0.family.current().local.clone()
+        self.0.group.current().local.clone()
     }
 
-    pub(super) fn family(&self) -> &Arc<Family> {
-        &self.0.family
+    pub(super) fn group(&self) -> &Arc<PolicyGroup> {
+        &self.0.group
     }
 }
 

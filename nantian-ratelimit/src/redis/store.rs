@@ -11,21 +11,21 @@ use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 
-use super::agreed::Agreed;
+use super::agreed_secret::AgreedSecret;
 use super::breaker::Breaker;
 use super::driver::RedisDriver;
 use super::fault::StoreFault;
-use super::flight::Orphan;
-use super::owed::Owed;
+use super::pending_decision::AbandonedDecision;
 use super::script::{self, Answer, Order};
 use super::settle::Correction;
 use super::shared::{OnOutage, SharedLimiter};
 use super::transport::Transport;
+use super::unreported::UnreportedKeys;
 use super::url::RedisUrl;
 use crate::policy::{MAX_LIMITS, Policy};
 
-/// Errands that may wait for the driver; more corrections are counted as if the server were away.
-const MOST_ERRANDS: usize = 1 << 14;
+/// Tasks that may wait for the driver; more corrections are counted as if the server were away.
+const MAX_TASKS: usize = 1 << 14;
 
 /// The resolution of the runtime's timers.
 const TIMER_STEP: Duration = Duration::from_millis(1);
@@ -98,7 +98,7 @@ pub(super) struct Inner {
     /// The text of the script for each number of limits, from 1.
     pub(super) scripts: Box<[String]>,
     /// What keys are hashed under; what this process proposes until it hears from the server.
-    pub(super) agreed: ArcSwap<Agreed>,
+    pub(super) agreed: ArcSwap<AgreedSecret>,
     /// What the driver has connected.
     pub(super) link: ArcSwapOption<Link>,
     /// Why the driver has not.
@@ -107,27 +107,27 @@ pub(super) struct Inner {
     pub(super) breaker: Breaker,
     /// Wakes the driver when the breaker has opened.
     pub(super) tripped: Notify,
-    errands: mpsc::Sender<Errand>,
+    tasks: mpsc::Sender<DriverTask>,
     /// Keys whose use the server has not been told of.
-    pub(super) owed: Owed,
+    pub(super) unreported: UnreportedKeys,
     counts: Counts,
 }
 
 /// A connection that has been greeted.
 pub(super) struct Link {
     pub(super) connection: MultiplexedConnection,
-    pub(super) agreed: Arc<Agreed>,
+    pub(super) agreed: Arc<AgreedSecret>,
     /// The names of [`Inner::scripts`] on the server.
     pub(super) scripts: Box<[String]>,
 }
 
 /// What the driver does for a limiter.
 #[derive(Debug)]
-pub(super) enum Errand {
+pub(super) enum DriverTask {
     /// Tells the server of a correction.
     Correct(Correction),
     /// Waits for an answer that nobody else waits for.
-    SeeThrough(Orphan),
+    Finish(AbandonedDecision),
 }
 
 #[derive(Default)]
@@ -141,7 +141,7 @@ struct Counts {
 
 /// The server did not decide.
 #[derive(Debug)]
-pub(super) struct Silence;
+pub(super) struct NoAnswer;
 
 // === impl RedisStore ===
 
@@ -240,7 +240,7 @@ impl RedisStoreBuilder {
 
     /// The store, and the future that connects it.
     pub fn build(self) -> (RedisStore, RedisDriver) {
-        let (sender, errands) = mpsc::channel(MOST_ERRANDS);
+        let (sender, tasks) = mpsc::channel(MAX_TASKS);
         let store = RedisStore(Arc::new(Inner {
             url: self.url,
             transport: self.transport,
@@ -250,17 +250,17 @@ impl RedisStoreBuilder {
             fixed_replicas: self.replicas,
             replicas: AtomicU32::new(0),
             scripts: (1..=MAX_LIMITS).map(script::decide).collect(),
-            agreed: ArcSwap::from_pointee(Agreed::proposed()),
+            agreed: ArcSwap::from_pointee(AgreedSecret::proposed()),
             link: ArcSwapOption::empty(),
             fault: ArcSwapOption::empty(),
             may_evict: AtomicBool::new(false),
             breaker: Breaker::default(),
             tripped: Notify::new(),
-            errands: sender,
-            owed: Owed::default(),
+            tasks: sender,
+            unreported: UnreportedKeys::default(),
             counts: Counts::default(),
         }));
-        (store.clone(), RedisDriver::new(store.0, errands))
+        (store.clone(), RedisDriver::new(store.0, tasks))
     }
 }
 
@@ -294,11 +294,11 @@ impl Inner {
     /// # Cancellation
     ///
     /// Dropping it leaves open whether the order is carried out.
-    pub(super) async fn ask(&self, link: &Arc<Link>, key: &str, order: &Order) -> Result<Answer, Silence> {
+    pub(super) async fn ask(&self, link: &Arc<Link>, key: &str, order: &Order) -> Result<Answer, NoAnswer> {
         let begun = Instant::now();
         // Timers end up to two of their steps late.
-        let patience = self.command_timeout.saturating_sub(TIMER_STEP).max(TIMER_STEP);
-        let answer = timeout(patience, self.decide(link, key, order)).await;
+        let limit = self.command_timeout.saturating_sub(TIMER_STEP).max(TIMER_STEP);
+        let answer = timeout(limit, self.decide(link, key, order)).await;
         let answer = answer.ok().and_then(Result::ok).and_then(|bytes| Answer::read(&bytes, order.limits));
         match answer {
             Some(answer) => {
@@ -313,17 +313,17 @@ impl Inner {
                 if is_current && self.breaker.failed() {
                     self.tripped.notify_one();
                 }
-                Err(Silence)
+                Err(NoAnswer)
             }
         }
     }
 
-    /// Hands an errand to the driver; it comes back if the server is away, or there is no room.
-    pub(super) fn hand_over(&self, errand: Errand) -> Result<(), Errand> {
+    /// Hands a task to the driver; it comes back if the server is away, or there is no room.
+    pub(super) fn hand_over(&self, task: DriverTask) -> Result<(), DriverTask> {
         if self.link().is_none() {
-            return Err(errand);
+            return Err(task);
         }
-        self.errands.try_send(errand).map_err(mpsc::error::TrySendError::into_inner)
+        self.tasks.try_send(task).map_err(mpsc::error::TrySendError::into_inner)
     }
 
     pub(super) fn count_unasked(&self) {

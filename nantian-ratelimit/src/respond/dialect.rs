@@ -33,7 +33,7 @@ enum Dialect {
 }
 
 /// What went wrong, in the terms of each dialect.
-struct Trouble<'a> {
+struct ErrorText<'a> {
     status: StatusCode,
     grpc: u16,
     anthropic: &'a str,
@@ -61,8 +61,8 @@ impl Responder for ByDialect {
         let code = r#""rate_limit_exceeded""#;
         let anthropic = "rate_limit_error";
         let status = StatusCode::TOO_MANY_REQUESTS;
-        let trouble = Trouble { status, grpc: 8, anthropic, openai, code, message: &message };
-        let mut response = dialect.tell(&trouble);
+        let text = ErrorText { status, grpc: 8, anthropic, openai, code, message: &message };
+        let mut response = dialect.tell(&text);
         if dialect == Dialect::Grpc {
             // A negative pushback says that trying again is of no use.
             let pushback = denied
@@ -79,7 +79,7 @@ impl Responder for ByDialect {
         let Some(dialect) = Dialect::of(request) else { return ProblemJson::about_outage(request) };
         let (anthropic, openai) = ("api_error", "server_error");
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        dialect.tell(&Trouble { status, grpc: 14, anthropic, openai, code: "null", message: OUTAGE })
+        dialect.tell(&ErrorText { status, grpc: 14, anthropic, openai, code: "null", message: OUTAGE })
     }
 
     fn unknown(&self, part: &ScopePart, request: &Parts) -> Response<Bytes> {
@@ -89,7 +89,7 @@ impl Responder for ByDialect {
         let (grpc, anthropic) =
             if is_credential { (16, "authentication_error") } else { (3, "invalid_request_error") };
         let openai = "invalid_request_error";
-        dialect.tell(&Trouble { status, grpc, anthropic, openai, code: "null", message: &message })
+        dialect.tell(&ErrorText { status, grpc, anthropic, openai, code: "null", message: &message })
     }
 }
 
@@ -124,18 +124,18 @@ impl Dialect {
     }
 
     /// Nothing in a message needs escaping: names of limits and headers, and numbers.
-    fn tell(self, trouble: &Trouble<'_>) -> Response<Bytes> {
-        let Trouble { status, message, .. } = *trouble;
+    fn tell(self, text: &ErrorText<'_>) -> Response<Bytes> {
+        let ErrorText { status, message, .. } = *text;
         match self {
-            Self::Grpc => grpc(trouble),
+            Self::Grpc => grpc(text),
             Self::Anthropic => {
-                let kind = trouble.anthropic;
+                let kind = text.anthropic;
                 let body = format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"{message}"}}}}"#);
                 response(status, JSON, body)
             }
             Self::Ollama => response(status, JSON, format!(r#"{{"error":"{message}"}}"#)),
             Self::OpenAi => {
-                let (kind, code) = (trouble.openai, trouble.code);
+                let (kind, code) = (text.openai, text.code);
                 let body = format!(
                     r#"{{"error":{{"message":"{message}","type":"{kind}","param":null,"code":{code}}}}}"#
                 );
@@ -146,13 +146,12 @@ impl Dialect {
 }
 
 /// A response of trailers only: its fields are the head's.
-fn grpc(trouble: &Trouble<'_>) -> Response<Bytes> {
+fn grpc(text: &ErrorText<'_>) -> Response<Bytes> {
     let mut response = response(StatusCode::OK, "application/grpc", String::new());
     let headers = response.headers_mut();
-    headers.insert(GRPC_STATUS, HeaderValue::from(trouble.grpc));
-    headers.extend(
-        HeaderValue::try_from(percent_encoded(trouble.message)).ok().map(|value| (GRPC_MESSAGE, value)),
-    );
+    headers.insert(GRPC_STATUS, HeaderValue::from(text.grpc));
+    headers
+        .extend(HeaderValue::try_from(percent_encoded(text.message)).ok().map(|value| (GRPC_MESSAGE, value)));
     response
 }
 

@@ -105,6 +105,6 @@ fn most_keys_of_a_full_table_are_near() {
 
 #[test]
 fn a_slot_stays_within_a_cache_line() {
-    assert_eq!((size_of::<Line>(), align_of::<Line>()), (64, 64));
+    assert_eq!((size_of::<CacheLine>(), align_of::<CacheLine>()), (64, 64));
     assert!([2, 4, LINE].iter().all(|width| LINE.is_multiple_of(*width)));
 }

@@ -162,7 +162,7 @@ async fn what_no_limit_counts_waits_behind_nobody() {
         assert_eq!(ask(&service, asking(0)).await, 200, "a page waits for no tokens");
     }
     assert_eq!(begun.elapsed(), Duration::ZERO);
-    assert_eq!(ask(&service, asking(1)).await, 429, "the line is full");
+    assert_eq!(ask(&service, asking(1)).await, 429, "the queue is full");
     assert_eq!(chat.await, 200);
 }
 
@@ -267,7 +267,7 @@ async fn what_those_that_wait_hold_is_bounded() {
 }
 
 /// Dropped at every await there is. Loom cannot do this: places wait on tokio's `Notify` and timers, which under `cfg(loom)` run only
-/// in tokio's own tests. The state of the lines is behind one mutex, so what threads can interleave are whole steps of it.
+/// in tokio's own tests. The state of the queues is behind one mutex, so what threads can interleave are whole steps of it.
 #[tokio::test(start_paused = true)]
 async fn leaving_the_line_at_any_point_costs_nothing_and_lets_the_next_one_in() {
     for polls in 0..6 {

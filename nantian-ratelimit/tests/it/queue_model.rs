@@ -1,4 +1,4 @@
-//! Any interleaving of arrivals, polls, departures and refills, against a model of a line that is a list.
+//! Any interleaving of arrivals, polls, departures and refills, against a model of a queue that is a list.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -71,7 +71,7 @@ async fn check(steps: Vec<Step>) {
     };
     let mut context = Context::from_waker(Waker::noop());
     // Those that were polled and wait are in the order of their first polls.
-    let mut line: Vec<Asking> = Vec::new();
+    let mut queue: Vec<Asking> = Vec::new();
     let mut fresh: Vec<Asking> = Vec::new();
     let mut room = CAPACITY;
     for step in steps {
@@ -82,23 +82,23 @@ async fn check(steps: Vec<Step>) {
                 room = CAPACITY.min(room + count);
             }
             Step::Leave(which) => {
-                let count = line.len() + fresh.len();
+                let count = queue.len() + fresh.len();
                 match which.checked_rem(count) {
-                    Some(which) if which < line.len() => drop(line.remove(which)),
-                    Some(which) => drop(fresh.remove(which - line.len())),
+                    Some(which) if which < queue.len() => drop(queue.remove(which)),
+                    Some(which) => drop(fresh.remove(which - queue.len())),
                     None => {}
                 }
             }
             Step::Poll(which) => {
-                let Some(which) = which.checked_rem(line.len() + fresh.len()) else { continue };
-                let (mut asking, place) = if which < line.len() {
-                    (line.remove(which), which)
+                let Some(which) = which.checked_rem(queue.len() + fresh.len()) else { continue };
+                let (mut asking, place) = if which < queue.len() {
+                    (queue.remove(which), which)
                 } else {
-                    (fresh.remove(which - line.len()), line.len())
+                    (fresh.remove(which - queue.len()), queue.len())
                 };
-                let held: u64 = line.iter().map(|other| other.held).sum::<u64>() + asking.held;
-                let fits = line.len() < PLACES && (asking.held == 0 || held <= BYTES);
-                let expected = if place == 0 && room > 0 && (asking.is_waiting || line.is_empty()) {
+                let held: u64 = queue.iter().map(|other| other.held).sum::<u64>() + asking.held;
+                let fits = queue.len() < PLACES && (asking.held == 0 || held <= BYTES);
+                let expected = if place == 0 && room > 0 && (asking.is_waiting || queue.is_empty()) {
                     room -= 1;
                     Poll::Ready(200)
                 } else if asking.is_waiting || fits {
@@ -109,12 +109,12 @@ async fn check(steps: Vec<Step>) {
                 assert_eq!(asking.answer.as_mut().poll(&mut context), expected, "place {place}, room {room}");
                 if expected.is_pending() {
                     asking.is_waiting = true;
-                    line.insert(place, asking);
+                    queue.insert(place, asking);
                 }
             }
         }
     }
-    drop((line, fresh));
+    drop((queue, fresh));
     let mut hasher = limiter.hasher();
     hasher.part(&ScopePart::Route, None);
     let levels = limiter.levels_at(limiter.now(), hasher.finish());

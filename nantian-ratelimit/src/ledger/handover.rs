@@ -7,9 +7,9 @@
 use std::sync::{Arc, Weak};
 
 use crate::clock::Timestamp;
-use crate::column::Column;
 use crate::key::Key;
-use crate::limiter::Lineage;
+use crate::limit_column::LimitColumn;
+use crate::limiter::LedgerHistory;
 use crate::policy::Limit;
 use crate::sync::{AtomicBool, Ordering};
 use crate::table::{Exclusive, SEALED, Slot, Table};
@@ -18,7 +18,7 @@ use super::{Ledger, Tats};
 
 /// Who answers for the keys of a shard.
 #[derive(Default)]
-pub(super) struct Custody {
+pub(super) struct ShardOwner {
     /// The ledger from which the shard was not yet taken over.
     source: Option<Arc<Ledger>>,
     /// The shard was handed to the successor.
@@ -29,22 +29,22 @@ pub(super) struct Custody {
 
 impl Ledger {
     /// A ledger in which nobody has used anything.
-    pub(crate) fn new(limits: &[Limit], keys: usize, lineage: Weak<Lineage>) -> Self {
-        let columns: Box<[Column]> = limits.iter().map(Column::new).collect();
+    pub(crate) fn new(limits: &[Limit], keys: usize, history: Weak<LedgerHistory>) -> Self {
+        let columns: Box<[LimitColumn]> = limits.iter().map(LimitColumn::new).collect();
         Self {
-            is_closed: columns.iter().any(Column::is_closed),
-            table: Table::new(keys, columns.len(), Custody::default),
+            is_closed: columns.iter().any(LimitColumn::is_closed),
+            table: Table::new(keys, columns.len(), ShardOwner::default),
             columns,
             retired: AtomicBool::new(false),
             typical: Arc::default(),
             overflows: Arc::default(),
-            lineage,
+            history,
         }
     }
 
     /// A ledger for other limits, which takes over the levels of `predecessor` shard by shard, as it is asked for them.
     pub(crate) fn succeeding(predecessor: &Arc<Self>, limits: &[Limit], keys: usize) -> Self {
-        let mut ledger = Self::new(limits, keys, Weak::clone(&predecessor.lineage));
+        let mut ledger = Self::new(limits, keys, Weak::clone(&predecessor.history));
         ledger.typical = Arc::clone(&predecessor.typical);
         ledger.overflows = Arc::clone(&predecessor.overflows);
         for position in 0..ledger.table.shards() {
@@ -72,11 +72,11 @@ impl Ledger {
 
     /// The ledger that answers now; `None` if the limiter is gone.
     pub(crate) fn successor(&self) -> Option<Arc<Self>> {
-        self.lineage.upgrade().map(|lineage| lineage.latest())
+        self.history.upgrade().map(|history| history.latest())
     }
 
     /// The right to add keys to a shard, after taking it over if need be; `None` if it was handed on.
-    pub(super) fn lock(&self, position: usize, now: Timestamp) -> Option<Exclusive<'_, Custody>> {
+    pub(super) fn lock(&self, position: usize, now: Timestamp) -> Option<Exclusive<'_, ShardOwner>> {
         let mut shard = self.table.lock(position);
         if shard.state.is_retired {
             return None;
@@ -91,7 +91,7 @@ impl Ledger {
         Some(shard)
     }
 
-    fn take_shard(&self, shard: &Exclusive<'_, Custody>, source: &Self, position: usize, now: Timestamp) {
+    fn take_shard(&self, shard: &Exclusive<'_, ShardOwner>, source: &Self, position: usize, now: Timestamp) {
         let mut old = source.table.lock(position);
         old.state.is_retired = true;
         let tats = self.taken(source, old.shared(), now);

@@ -17,7 +17,7 @@ use crate::limiter::Limiter;
 use crate::policy::{Limit, Policy};
 
 /// The levels of one policy through all its edits.
-pub(super) struct Family {
+pub(super) struct PolicyGroup {
     pub(super) store: RedisStore,
     /// What the levels are called on the server.
     pub(super) id: Box<str>,
@@ -46,16 +46,16 @@ pub(super) struct Current {
 #[derive(Debug, Default)]
 pub(super) struct Items(Vec<(Limit, i64)>);
 
-/// Use that the server is being told of. Dropped before it was delivered, it is owed again.
+/// Use that the server is being told of. Dropped before it was delivered, it is unreported again.
 pub(super) struct Report {
-    family: Arc<Family>,
+    group: Arc<PolicyGroup>,
     key: SharedKey,
     items: Items,
 }
 
-// === impl Family ===
+// === impl PolicyGroup ===
 
-impl Family {
+impl PolicyGroup {
     pub(super) fn new(store: RedisStore, id: &str, policy: Policy) -> Self {
         let replicas = store.0.replicas();
         let of_one = share_of(&policy, replicas);
@@ -106,7 +106,7 @@ impl Family {
             Current { whole: whole.clone(), ..current.shared_among(self.store.0.replicas(), whole.policy()) };
         self.current.store(Arc::new(next));
         // Whoever wakes asks by what is current.
-        whole.lines().nudge_all();
+        whole.queues().notify_all();
         whole
     }
 
@@ -125,7 +125,7 @@ impl Family {
         });
         let until = now.saturating_add(longest.max().unwrap_or_default());
         self.unreported_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
-        self.store.0.owed.note(self, key);
+        self.store.0.unreported.note(self, key);
     }
 
     /// Takes the use of `key` that the server was not told of.
@@ -142,7 +142,7 @@ impl Family {
             return None;
         }
         current.unreported.correct_at(now, key.own(), |limit| -items.of(limit));
-        Some(Report { family: Arc::clone(self), key: key.clone(), items })
+        Some(Report { group: Arc::clone(self), key: key.clone(), items })
     }
 
     /// Gives back what `items` say, by `settle`, of the use of `key` that the server was not told of; returns what is still to be given
@@ -157,8 +157,8 @@ impl Family {
         told
     }
 
-    /// Owes the server what `items` takes; what they give back refills by itself.
-    pub(super) fn owe(self: &Arc<Self>, key: &SharedKey, items: &Items) {
+    /// Adds what `items` take to what the server has yet to be told; what they give back refills by itself.
+    pub(super) fn add_unreported(self: &Arc<Self>, key: &SharedKey, items: &Items) {
         let now = self.now();
         self.current().unreported.correct_at(now, key.own(), |limit| items.of(limit).max(0));
         self.remember_unreported(now, key);
@@ -249,7 +249,7 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         if !self.items.is_empty() {
-            self.family.owe(&self.key, &self.items);
+            self.group.add_unreported(&self.key, &self.items);
         }
     }
 }
@@ -267,9 +267,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::line::Line;
     use crate::policy::Queue;
     use crate::redis::{RedisStore, Verdict};
+    use crate::wait_queue::QueueKey;
     use crate::{Cost, Settlement};
 
     #[tokio::test]
@@ -282,31 +282,31 @@ mod tests {
             panic!("this process decides alone")
         };
         // The charge itself has refilled meanwhile.
-        limiter.family().unreported_until.store(0, Ordering::Relaxed);
+        limiter.group().unreported_until.store(0, Ordering::Relaxed);
         reservation.settle(Settlement::Used(1500));
         assert_eq!(limiter.typical_tokens(), 1500);
-        let family = limiter.family();
-        assert!(family.unreported_until.load(Ordering::Relaxed) > family.now().as_nanos());
-        let levels = family.current().unreported.levels_at(family.now(), key.own());
+        let group = limiter.group();
+        assert!(group.unreported_until.load(Ordering::Relaxed) > group.now().as_nanos());
+        let levels = group.current().unreported.levels_at(group.now(), key.own());
         assert_eq!(levels.used().map(|(_, used)| used).max(), Some(1500));
     }
 
     #[tokio::test]
-    async fn a_report_that_is_not_delivered_is_owed_again() {
+    async fn a_report_that_is_not_delivered_is_unreported_again() {
         let (store, driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
         let policy = Policy::builder().limit(Limit::tokens_per_hour(10)).build().unwrap();
         let limiter = store.limiter("quota", policy);
-        let (key, family) = (limiter.key(b"alice"), limiter.family());
+        let (key, group) = (limiter.key(b"alice"), limiter.group());
         drop(limiter.admit(key.clone(), Cost::tokens(10)).await);
-        assert_eq!(store.0.owed.take().count(), 1);
-        let report = family.report(family.now(), &key).expect("the server knows nothing of it");
-        assert_eq!(store.0.owed.take().count(), 0);
+        assert_eq!(store.0.unreported.drain().count(), 1);
+        let report = group.report(group.now(), &key).expect("the server knows nothing of it");
+        assert_eq!(store.0.unreported.drain().count(), 0);
         drop(report);
         // While answers fail to come it is not told, and remembered all the same.
         let _ = store.0.breaker.failed();
         driver.report().await;
-        assert_eq!(store.0.owed.take().count(), 1);
-        let levels = family.current().unreported.levels_at(family.now(), key.own());
+        assert_eq!(store.0.unreported.drain().count(), 1);
+        let levels = group.current().unreported.levels_at(group.now(), key.own());
         assert_eq!(levels.used().map(|(_, used)| used).max(), Some(10));
     }
 
@@ -315,22 +315,22 @@ mod tests {
         let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
         let policy = Policy::builder().limit(Limit::tokens_per_minute(100)).build().unwrap();
         let limiter = store.limiter("quota", policy);
-        let (key, family) = (limiter.key(b"alice"), limiter.family());
+        let (key, group) = (limiter.key(b"alice"), limiter.group());
         let Verdict::Admitted(reservation) = limiter.admit(key.clone(), Cost::tokens(50)).await else {
             panic!("this process decides alone")
         };
         store.0.replicas.store(2, Ordering::Relaxed);
-        let change = family.change.lock().unwrap();
-        assert_eq!(family.current().replicas, 1);
+        let change = group.change.lock().unwrap();
+        assert_eq!(group.current().replicas, 1);
         reservation.settle(Settlement::Used(20));
-        let report = family.report(family.now(), &key);
+        let report = group.report(group.now(), &key);
         assert_eq!(report.map(|report| report.items().is_empty()), Some(false), "nor does a settlement");
         drop(change);
-        assert_eq!(family.current().replicas, 2);
+        assert_eq!(group.current().replicas, 2);
     }
 
     /// Notes the amount of the limit that was current when it was woken.
-    struct Waiter(Arc<Family>, Mutex<Vec<u64>>);
+    struct Waiter(Arc<PolicyGroup>, Mutex<Vec<u64>>);
 
     impl Wake for Waiter {
         fn wake(self: Arc<Self>) {
@@ -345,11 +345,11 @@ mod tests {
         let policy = |max| Policy::builder().limit(Limit::requests_per_minute(max)).build().unwrap();
         let limiter = store.limiter("quota", policy(2));
         let (key, whole) = (limiter.key(b"alice").own(), limiter.whole().clone());
-        let line = Line { key, is_opening: false, needs_tokens: false };
-        let place = whole.lines().join(line, 1, 0, &Queue::default()).unwrap();
+        let queue_key = QueueKey { key, is_opening: false, needs_tokens: false };
+        let place = whole.queues().join(queue_key, 1, 0, &Queue::default()).unwrap();
         let denies = || std::future::ready(Err::<(), _>(whole.denial(key, Cost::REQUEST)));
         let mut waiting = pin!(place.wait(Duration::from_secs(60), Duration::from_secs(60), denies));
-        let waiter = Arc::new(Waiter(Arc::clone(limiter.family()), Mutex::default()));
+        let waiter = Arc::new(Waiter(Arc::clone(limiter.group()), Mutex::default()));
         let waker = Arc::clone(&waiter).into();
         assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         limiter.with_policy(policy(6000));

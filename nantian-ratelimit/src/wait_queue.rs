@@ -32,19 +32,19 @@ pub struct MaxWait {
     until: Option<Instant>,
 }
 
-/// The lines before one limiter: for each key that somebody waits for one for those who need tokens and one for those who do not, and as
+/// The queues before one limiter: for each key that somebody waits for one for those who need tokens and one for those who do not, and as
 /// many for those whose bodies are still to be read.
 ///
-/// Whoever waits has been charged nothing: leaving the line costs nothing.
+/// Whoever waits has been charged nothing: leaving the queue costs nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Lines {
+pub(crate) struct WaitQueues {
     waiting: AtomicUsize,
-    lines: Mutex<ByLine>,
+    queues: Mutex<Queues>,
 }
 
-/// Whom a line is for.
+/// Whom a queue is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Line {
+pub(crate) struct QueueKey {
     pub(crate) key: Key,
     /// Its bodies are still to be read.
     pub(crate) is_opening: bool,
@@ -53,25 +53,25 @@ pub(crate) struct Line {
 }
 
 #[derive(Debug, Default)]
-struct ByLine {
-    by_line: HashMap<Line, VecDeque<Waiting>>,
+struct Queues {
+    by_key: HashMap<QueueKey, VecDeque<Waiter>>,
     /// What those that wait hold together.
     held: u64,
 }
 
 /// One that waits.
 #[derive(Debug)]
-struct Waiting {
+struct Waiter {
     turn: Arc<Notify>,
     /// What it takes of limits of requests.
     requests: u64,
 }
 
-/// A place in a line; dropping it lets the next one in.
+/// A place in a queue; dropping it lets the next one in.
 #[derive(Debug)]
-pub(crate) struct Place {
-    lines: Arc<Lines>,
-    line: Line,
+pub(crate) struct QueueTicket {
+    queues: Arc<WaitQueues>,
+    key: QueueKey,
     /// Bytes that whoever has it holds.
     held: u64,
     /// Told when the place is the first, and when its turn may have come.
@@ -90,80 +90,80 @@ impl MaxWait {
     }
 }
 
-impl Lines {
-    /// Whether somebody waits in `line`.
-    pub(crate) fn is_waiting(&self, line: Line) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0 && self.lock().by_line.contains_key(&line)
+impl WaitQueues {
+    /// Whether somebody waits in `key`.
+    pub(crate) fn is_waiting(&self, key: QueueKey) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0 && self.lock().by_key.contains_key(&key)
     }
 
-    /// What those that wait in `line` take of limits of requests.
-    pub(crate) fn requests(&self, line: Line) -> u64 {
-        let lines = self.lock();
-        let waiting = lines.by_line.get(&line).into_iter().flatten();
+    /// What those that wait in `key` take of limits of requests.
+    pub(crate) fn requests(&self, key: QueueKey) -> u64 {
+        let queues = self.lock();
+        let waiting = queues.by_key.get(&key).into_iter().flatten();
         waiting.fold(0, |sum, waiting| sum.saturating_add(waiting.requests))
     }
 
-    /// A place at the end of a line, for a request that takes so many requests and holds so many bytes; `None` if the line,
-    /// or all lines together, are full.
+    /// A place at the end of a queue, for a request that takes so many requests and holds so many bytes; `None` if the queue,
+    /// or all queues together, are full.
     pub(crate) fn join(
         self: &Arc<Self>,
-        line: Line,
+        key: QueueKey,
         requests: u64,
         held: u64,
         queue: &Queue,
-    ) -> Option<Place> {
-        let mut lines = self.lock();
-        let held_with_it = lines.held.saturating_add(held);
+    ) -> Option<QueueTicket> {
+        let mut queues = self.lock();
+        let held_with_it = queues.held.saturating_add(held);
         if self.waiting.load(Ordering::Acquire) >= queue.max_waiting
             || (held > 0 && held_with_it > queue.max_held_bytes)
         {
             return None;
         }
-        let places = lines.by_line.entry(line).or_default();
-        if places.len() >= queue.max_waiting_for_key.max(1) {
+        let queue_of_key = queues.by_key.entry(key).or_default();
+        if queue_of_key.len() >= queue.max_waiting_for_key.max(1) {
             return None;
         }
         let turn = Arc::new(Notify::new());
-        if places.is_empty() {
+        if queue_of_key.is_empty() {
             turn.notify_one();
         }
-        places.push_back(Waiting { turn: Arc::clone(&turn), requests });
-        lines.held = held_with_it;
+        queue_of_key.push_back(Waiter { turn: Arc::clone(&turn), requests });
+        queues.held = held_with_it;
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        Some(Place { lines: Arc::clone(self), line, held, turn })
+        Some(QueueTicket { queues: Arc::clone(self), key, held, turn })
     }
 
     /// Tells those that are the first to wait for `key` that something was given back.
-    pub(crate) fn nudge(&self, key: Key) {
+    pub(crate) fn notify(&self, key: Key) {
         if self.waiting.load(Ordering::Acquire) == 0 {
             return;
         }
-        let lines = self.lock();
+        let queues = self.lock();
         for (is_opening, needs_tokens) in [(false, false), (false, true), (true, false), (true, true)] {
-            let places = lines.by_line.get(&Line { key, is_opening, needs_tokens });
-            if let Some(first) = places.and_then(VecDeque::front) {
+            let queue_of_key = queues.by_key.get(&QueueKey { key, is_opening, needs_tokens });
+            if let Some(first) = queue_of_key.and_then(VecDeque::front) {
                 first.turn.notify_one();
             }
         }
     }
 
-    /// Tells the first of every line that the limits have changed.
-    pub(crate) fn nudge_all(&self) {
-        self.lock().by_line.values().filter_map(VecDeque::front).for_each(|first| first.turn.notify_one());
+    /// Tells the first of every queue that the limits have changed.
+    pub(crate) fn notify_all(&self) {
+        self.lock().by_key.values().filter_map(VecDeque::front).for_each(|first| first.turn.notify_one());
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, ByLine> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Place {
+impl QueueTicket {
     /// Waits for the turn of this place, then until `decide` denies no more. `None` if it did not come within `longest`;
     /// a denial that will outlast it is told at once. `decide` is asked again after `longest_sleep` if nothing happens.
     ///
     /// # Cancellation
     ///
-    /// Dropping it leaves the line.
+    /// Dropping it leaves the queue.
     pub(crate) async fn wait<T, F>(
         self,
         longest: Duration,
@@ -193,20 +193,20 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueueTicket {
     fn drop(&mut self) {
-        let mut lines = self.lines.lock();
-        let ByLine { by_line, held } = &mut *lines;
-        let Some(line) = by_line.get_mut(&self.line) else { return };
-        let Some(position) = line.iter().position(|it| Arc::ptr_eq(&it.turn, &self.turn)) else { return };
-        line.remove(position);
+        let mut queues = self.queues.lock();
+        let Queues { by_key, held } = &mut *queues;
+        let Some(queue) = by_key.get_mut(&self.key) else { return };
+        let Some(position) = queue.iter().position(|it| Arc::ptr_eq(&it.turn, &self.turn)) else { return };
+        queue.remove(position);
         *held = held.saturating_sub(self.held);
-        self.lines.waiting.fetch_sub(1, Ordering::AcqRel);
-        match line.front() {
+        self.queues.waiting.fetch_sub(1, Ordering::AcqRel);
+        match queue.front() {
             Some(next) if position == 0 => next.turn.notify_one(),
             Some(_) => {}
             None => {
-                by_line.remove(&self.line);
+                by_key.remove(&self.key);
             }
         }
     }

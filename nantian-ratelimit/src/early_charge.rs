@@ -9,18 +9,18 @@ use http::{Extensions, Response};
 use tokio::time::Instant;
 
 use crate::cost::{Cost, is_preflight};
-use crate::decide::{Asking, Decided, Outcome, Part};
+use crate::decide::{Decided, DecisionRequest, Outcome, Part};
 use crate::handle::ReservationHandle;
-use crate::layer::{Claimed, RateLimitLayer, Settings};
+use crate::layer::{KeyLookup, RateLimitLayer, Settings};
 use crate::policy::{OnLimit, Unit};
 
 /// In the extensions of a request: what layers took of their limits before its body was read.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Begun(Vec<Beginning>);
+pub(crate) struct EarlyCharges(Vec<EarlyCharge>);
 
 /// What one layer took.
 #[derive(Debug, Clone)]
-pub(crate) struct Beginning {
+pub(crate) struct EarlyCharge {
     settings: Arc<Settings>,
     pub(crate) taken: ReservationHandle,
     /// How long it took to get it.
@@ -53,24 +53,24 @@ impl RateLimitLayer {
         if is_exempt || settings.decider.policy().on_limit() == OnLimit::Warn {
             return Ok(());
         }
-        let claim = match settings.claim(request) {
-            Claimed::By(claim) => claim,
-            Claimed::Nobody => return Ok(()),
-            Claimed::Lacks(part) => {
+        let key = match settings.key(request) {
+            KeyLookup::By(key) => key,
+            KeyLookup::Nobody => return Ok(()),
+            KeyLookup::Lacks(part) => {
                 cancel(&mut request.extensions);
                 return Err(settings.unknown(&part, request));
             }
         };
         let cost = settings.cost(request);
-        let asking = Asking {
-            claim,
+        let asked = DecisionRequest {
+            key,
             cost: settings.opening(cost),
             part: Part::Opening { spends: cost.tokens > 0 },
             held: 0,
             waited: Duration::ZERO,
             max_wait: request.extensions.get().copied(),
         };
-        let (outcome, waited) = match settings.decider.decide(asking) {
+        let (outcome, waited) = match settings.decider.decide(asked) {
             Decided::Now(outcome) => (outcome, Duration::ZERO),
             Decided::Later(decision) => {
                 let begun = Instant::now();
@@ -80,8 +80,8 @@ impl RateLimitLayer {
         match outcome {
             Outcome::Admitted(charge) => {
                 let taken = ReservationHandle::new(charge, Arc::clone(settings));
-                let beginning = Beginning { settings: Arc::clone(settings), taken, waited };
-                request.extensions.get_or_insert_default::<Begun>().0.push(beginning);
+                let early_charge = EarlyCharge { settings: Arc::clone(settings), taken, waited };
+                request.extensions.get_or_insert_default::<EarlyCharges>().0.push(early_charge);
                 Ok(())
             }
             Outcome::Denied(denied) => {
@@ -110,20 +110,20 @@ impl Settings {
     }
 }
 
-// === impl Begun ===
+// === impl EarlyCharges ===
 
-impl Begun {
+impl EarlyCharges {
     /// What the layer with these settings took.
-    pub(crate) fn take(extensions: &mut Extensions, settings: &Arc<Settings>) -> Option<Beginning> {
-        let Self(begun) = extensions.get_mut()?;
-        let position = begun.iter().position(|beginning| Arc::ptr_eq(&beginning.settings, settings))?;
-        Some(begun.remove(position))
+    pub(crate) fn take(extensions: &mut Extensions, settings: &Arc<Settings>) -> Option<EarlyCharge> {
+        let Self(charges) = extensions.get_mut()?;
+        let position = charges.iter().position(|charge| Arc::ptr_eq(&charge.settings, settings))?;
+        Some(charges.remove(position))
     }
 }
 
 /// Gives back what was taken for a request that is refused.
 pub(crate) fn cancel(extensions: &mut Extensions) {
-    if let Some(Begun(begun)) = extensions.remove() {
-        begun.iter().for_each(|beginning| beginning.taken.cancel_own());
+    if let Some(EarlyCharges(charges)) = extensions.remove() {
+        charges.iter().for_each(|charge| charge.taken.cancel_own());
     }
 }

@@ -11,7 +11,7 @@ use crate::table::{SEALED, Slot};
 
 /// A limit and how it is counted.
 #[derive(Debug)]
-pub(crate) struct Column {
+pub(crate) struct LimitColumn {
     rate: Rate,
     unit: Unit,
     limit: Limit,
@@ -33,9 +33,9 @@ pub(crate) enum Uncharged {
     Full(u64),
 }
 
-// === impl Column ===
+// === impl LimitColumn ===
 
-impl Column {
+impl LimitColumn {
     pub(crate) fn new(limit: &Limit) -> Self {
         Self { rate: Rate::of(limit), unit: limit.unit(), limit: limit.clone() }
     }

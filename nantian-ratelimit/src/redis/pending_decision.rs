@@ -6,37 +6,37 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::family::{Items, Report};
+use super::policy_group::{Items, Report};
 use super::script::{self, Answer, Order};
 use super::settle::{Correction, difference};
 use super::shared::{SharedKey, SharedLimiter};
-use super::store::{Errand, Link, Silence};
+use super::store::{DriverTask, Link, NoAnswer};
 use crate::cost::Cost;
 
-type Asking = Pin<Box<dyn Future<Output = Result<Answer, Silence>> + Send>>;
+type AnswerFuture = Pin<Box<dyn Future<Output = Result<Answer, NoAnswer>> + Send>>;
 
 /// The server's answer to an order.
 ///
 /// Dropping it leaves the rest to the driver, which gives back what was charged to nobody's use. If the driver has more to do than
 /// fits, the charge stays and refills with time.
-pub(super) struct Flight {
-    asking: Option<Asking>,
+pub(super) struct PendingDecision {
+    future: Option<AnswerFuture>,
     limiter: SharedLimiter,
     key: SharedKey,
     cost: Cost,
 }
 
 /// An answer that nobody waits for.
-pub(super) struct Orphan {
-    asking: Asking,
+pub(super) struct AbandonedDecision {
+    future: AnswerFuture,
     limiter: SharedLimiter,
     key: SharedKey,
     cost: Cost,
 }
 
-// === impl Flight ===
+// === impl PendingDecision ===
 
-impl Flight {
+impl PendingDecision {
     /// Asks for `cost`, and reports what the server was not told.
     pub(super) fn new(
         limiter: &SharedLimiter,
@@ -47,7 +47,7 @@ impl Flight {
         report: Option<Report>,
     ) -> Self {
         let (store, name) = (limiter.store().clone(), key.name());
-        let asking = async move {
+        let future = async move {
             let answer = store.0.ask(&link, &name, &order).await;
             match report {
                 Some(report) if answer.is_ok() => report.delivered(),
@@ -55,49 +55,49 @@ impl Flight {
             }
             answer
         };
-        Self { asking: Some(Box::pin(asking)), limiter: limiter.clone(), key: key.clone(), cost }
+        Self { future: Some(Box::pin(future)), limiter: limiter.clone(), key: key.clone(), cost }
     }
 }
 
-impl Future for Flight {
-    type Output = Result<Answer, Silence>;
+impl Future for PendingDecision {
+    type Output = Result<Answer, NoAnswer>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(asking) = &mut self.asking else { return Poll::Pending };
-        let answer = asking.as_mut().poll(cx);
+        let Some(future) = &mut self.future else { return Poll::Pending };
+        let answer = future.as_mut().poll(cx);
         if answer.is_ready() {
-            self.asking = None;
+            self.future = None;
         }
         answer
     }
 }
 
-impl Drop for Flight {
+impl Drop for PendingDecision {
     fn drop(&mut self) {
-        let Some(asking) = self.asking.take() else { return };
+        let Some(future) = self.future.take() else { return };
         let (limiter, key) = (self.limiter.clone(), self.key.clone());
-        let orphan = Orphan { asking, limiter, key, cost: self.cost };
+        let abandoned = AbandonedDecision { future, limiter, key, cost: self.cost };
         // What does not fit stays charged.
-        let _ = self.limiter.store().0.hand_over(Errand::SeeThrough(orphan));
+        let _ = self.limiter.store().0.hand_over(DriverTask::Finish(abandoned));
     }
 }
 
-// === impl Orphan ===
+// === impl AbandonedDecision ===
 
-impl Orphan {
+impl AbandonedDecision {
     /// Waits for the answer, at most the time that a decision may take, and takes the charge back if there was one.
-    pub(super) async fn landed(self) -> Option<Correction> {
-        let Self { asking, limiter, key, cost } = self;
-        let Ok(Answer { fits: true, .. }) = asking.await else { return None };
-        let current = limiter.family().current();
+    pub(super) async fn finish(self) -> Option<Correction> {
+        let Self { future, limiter, key, cost } = self;
+        let Ok(Answer { fits: true, .. }) = future.await else { return None };
+        let current = limiter.group().current();
         let items =
             Items::new(current.limits().map(|limit| (limit, difference(0, script::charge(limit, cost)))));
-        (!items.is_empty()).then(|| Correction::new(Arc::clone(limiter.family()), key, items))
+        (!items.is_empty()).then(|| Correction::new(Arc::clone(limiter.group()), key, items))
     }
 }
 
-impl fmt::Debug for Orphan {
+impl fmt::Debug for AbandonedDecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Orphan").field("cost", &self.cost).finish_non_exhaustive()
+        f.debug_struct("AbandonedDecision").field("cost", &self.cost).finish_non_exhaustive()
     }
 }

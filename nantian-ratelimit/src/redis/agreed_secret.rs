@@ -3,14 +3,14 @@
 use crate::key::SharedSecret;
 
 /// The secret that replicas hash keys under.
-pub(super) struct Agreed {
+pub(super) struct AgreedSecret {
     pub(super) secret: SharedSecret,
     pub(super) bytes: Vec<u8>,
 }
 
-// === impl Agreed ===
+// === impl AgreedSecret ===
 
-impl Agreed {
+impl AgreedSecret {
     /// A secret that nobody has agreed on yet.
     pub(super) fn proposed() -> Self {
         let bytes = SharedSecret::random_bytes();

@@ -1,0 +1,96 @@
+//! Keys whose use the server has not been told of, so that it hears of them though nobody asks for them again.
+
+use std::collections::{HashMap, hash_map};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::policy_group::PolicyGroup;
+use super::shared::SharedKey;
+
+/// Most keys that are remembered; what the others owe is told with the next decision on them.
+const MOST: usize = 4096;
+
+/// The keys, and whose they are.
+#[derive(Default)]
+pub(super) struct UnreportedKeys(Mutex<HashMap<u128, UnreportedKey>>);
+
+/// A key, and the levels that it is of; these may be gone.
+pub(super) type UnreportedKey = (Weak<PolicyGroup>, SharedKey);
+
+/// What was taken to be told. Of what is left of it when it is dropped, nobody has been told.
+pub(super) struct Drain<'a> {
+    unreported: &'a UnreportedKeys,
+    keys: hash_map::IntoValues<u128, UnreportedKey>,
+}
+
+impl UnreportedKeys {
+    /// Remembers that the use of a key is to be told.
+    pub(super) fn note(&self, group: &Arc<PolicyGroup>, key: &SharedKey) {
+        self.remember((Arc::downgrade(group), key.clone()));
+    }
+
+    /// Takes all that is remembered.
+    pub(super) fn drain(&self) -> Drain<'_> {
+        Drain { unreported: self, keys: std::mem::take(&mut *self.lock()).into_values() }
+    }
+
+    fn remember(&self, unreported: UnreportedKey) {
+        let mut keys = self.lock();
+        let remote = unreported.1.remote();
+        if keys.len() < MOST || keys.contains_key(&remote) {
+            keys.insert(remote, unreported);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u128, UnreportedKey>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for UnreportedKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnreportedKeys").field("keys", &self.lock().len()).finish()
+    }
+}
+
+// === impl Drain ===
+
+impl Iterator for Drain<'_> {
+    type Item = UnreportedKey;
+
+    fn next(&mut self) -> Option<UnreportedKey> {
+        self.keys.next()
+    }
+}
+
+impl Drop for Drain<'_> {
+    fn drop(&mut self) {
+        self.keys.by_ref().for_each(|unreported| self.unreported.remember(unreported));
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use crate::policy::{Limit, Policy};
+    use crate::redis::RedisStore;
+
+    #[test]
+    fn what_was_taken_and_not_told_is_remembered_through_edits_of_the_policy() {
+        let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+        let policy = |max| Policy::builder().limit(Limit::requests_per_minute(max)).build().unwrap();
+        let limiter = store.limiter("quota", policy(10));
+        let keys = &store.0.unreported;
+        for name in 0..10u8 {
+            keys.note(limiter.group(), &limiter.key(&[name]));
+        }
+        let edited = limiter.with_policy(policy(20));
+        drop(limiter);
+        assert!(keys.drain().take(4).all(|(group, _)| group.upgrade().is_some()));
+        assert_eq!(keys.drain().count(), 6);
+        assert_eq!(keys.drain().count(), 0);
+        keys.note(edited.group(), &edited.key(b"alice"));
+        drop(edited);
+        assert!(keys.drain().all(|(group, _)| group.upgrade().is_none()));
+    }
+}
