@@ -3,9 +3,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    as_written::AsWritten,
     duration::Duration,
     schema::{Hint, Rule, enforcing, has, text},
-    spelled::Spelled,
     status::AiServiceStatus,
 };
 
@@ -98,7 +98,7 @@ pub struct AiServiceSpec {
     ///
     /// Unit: GEP-2257 duration, 0s for no bound. Default: 10m. Source: `spec.timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Spelled<Duration>>,
+    pub timeout: Option<AsWritten<Duration>>,
     /// Further attempts after a failure, before the first byte reached the client.
     ///
     /// Default: none. Source: `spec.retry`.

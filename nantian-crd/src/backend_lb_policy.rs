@@ -3,10 +3,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    as_written::AsWritten,
     duration::Duration,
     http_token,
     schema::{Hint, Rule, child, enforcing, has, text},
-    spelled::Spelled,
     status::PolicyStatus,
     target_ref::{MAX_TARGETS, ServiceRef},
 };
@@ -147,12 +147,12 @@ pub struct SessionPersistence {
     ///
     /// Unit: GEP-2257 duration. Default: never. Source: `spec.sessionPersistence.absoluteTimeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub absolute_timeout: Option<Spelled<Duration>>,
+    pub absolute_timeout: Option<AsWritten<Duration>>,
     /// Time without a request after which a session ends.
     ///
     /// Unit: GEP-2257 duration. Default: never. Source: `spec.sessionPersistence.idleTimeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idle_timeout: Option<Spelled<Duration>>,
+    pub idle_timeout: Option<AsWritten<Duration>>,
     /// Whether a cookie or a header carries the session.
     ///
     /// Default: Cookie. Source: `spec.sessionPersistence.type`.

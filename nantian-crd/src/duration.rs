@@ -8,7 +8,7 @@ use crate::schema::{Hint, Rule, enforcing};
 ///
 /// Numbers have one to five digits, units may come in any order and add up when repeated. There are no fractions, no
 /// signs, no days, and no bare `0`. `Display` is canonical: descending units, each once, `0s` for zero. To keep what a
-/// user wrote, hold a [`Spelled<Duration>`](crate::Spelled).
+/// user wrote, hold a [`AsWritten<Duration>`](crate::AsWritten).
 ///
 /// Unit: milliseconds. Range: `0s..=99999h59m59s999ms`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -49,6 +49,7 @@
 //! - [`status`] merges what a controller found into the status of an object.
 
 mod ai_service;
+mod as_written;
 mod backend_lb_policy;
 mod crds;
 mod duration;
@@ -56,7 +57,6 @@ mod fault;
 mod http_token;
 pub mod schema;
 mod secret_text;
-mod spelled;
 pub mod status;
 mod target_ref;
 mod token_policy;
@@ -68,6 +68,7 @@ pub use self::{
         AiService, AiServiceSpec, Auth, AuthType, Backoff, Format, InvalidAuthType, InvalidBackoff,
         KNOWN_PROVIDERS, Langfuse, Observability, Otel, Retry, SecretKeyRef,
     },
+    as_written::AsWritten,
     backend_lb_policy::{
         BackendLbPolicy, BackendLbPolicySpec, CircuitBreaker, ConsistentHash, CookieConfig, CookieLifetime,
         HashKeyType, LoadBalancing, LoadBalancingType, SessionCookie, SessionHeader, SessionPersistence,
@@ -77,7 +78,6 @@ pub use self::{
     duration::{Duration, InvalidDuration},
     fault::{Fault, FaultKind, Faults, FieldPath},
     secret_text::SecretText,
-    spelled::Spelled,
     target_ref::{GATEWAY_API_GROUP, NANTIAN_GROUP, ServiceRef, TargetKind, TargetRef},
     token_policy::{InvalidScope, OnLimit, Scope, ScopePart, TokenPolicy, TokenPolicySpec},
     validate::{NantianKind, NantianObject, validate},

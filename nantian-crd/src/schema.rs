@@ -20,22 +20,22 @@ use serde_json::Value;
 
 use crate::fault::{Fault, FieldPath};
 
-mod at;
 mod catalogue;
 mod compile;
+mod location;
 mod node;
 mod resource;
 mod rule;
 mod shown;
 mod suggest;
-mod visit;
-mod walker;
+mod validator;
+mod visitor;
 
 pub use self::{
     compile::Compiler,
     resource::resource,
     rule::{Hint, Rule},
-    walker::Walker,
+    validator::Validator,
 };
 pub(crate) use self::{
     node::whole_number,
@@ -44,7 +44,7 @@ pub(crate) use self::{
     suggest::suggest,
 };
 
-/// Checks `value` against `schema` once; a [`Walker`] does it many times.
+/// Checks `value` against `schema` once; a [`Validator`] does it many times.
 pub fn check(schema: &Value, value: &Value, root: &FieldPath) -> Vec<Fault> {
-    Walker::new(schema).walk(value, root)
+    Validator::new(schema).validate(value, root)
 }

@@ -3,8 +3,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    as_written::AsWritten,
     schema::{Rule, enforcing, has},
-    spelled::Spelled,
     status::PolicyStatus,
     target_ref::{LIST_RULES, MAX_TARGETS, TargetRef},
 };
@@ -75,7 +75,7 @@ pub struct TokenPolicySpec {
     ///
     /// Default: route. Source: `spec.scope`.
     #[serde(default = "route")]
-    pub scope: Spelled<Scope>,
+    pub scope: AsWritten<Scope>,
     /// How much of an idle window can be spent at once, as a multiple of the limit. The sustained rate stays the limit.
     ///
     /// Unit: multiple of each limit. Range: 1 to 1000. Default: 1. Source: `spec.burst`.
@@ -113,7 +113,7 @@ pub(crate) const RULES: &[Rule] = &[Rule {
     },
 }];
 
-fn route() -> Spelled<Scope> {
+fn route() -> AsWritten<Scope> {
     Scope::default().into()
 }
 

@@ -9,7 +9,7 @@ use crate::{
     backend_lb_policy::BackendLbPolicy,
     crds::crd,
     fault::{Fault, FaultKind, Faults, FieldPath},
-    schema::{Compiler, Walker, suggest, whole},
+    schema::{Compiler, Validator, suggest, whole},
     token_policy::TokenPolicy,
     wasm_plugin::WasmPlugin,
 };
@@ -52,13 +52,13 @@ pub enum NantianObject {
 /// All [`Faults`] of the object at once.
 pub fn validate(object: &Value) -> Result<NantianObject, Faults> {
     let kind = kind_of(object)?;
-    let walker = match kind {
+    let validator = match kind {
         NantianKind::AiService => &AI_SERVICE,
         NantianKind::TokenPolicy => &TOKEN_POLICY,
         NantianKind::WasmPlugin => &WASM_PLUGIN,
         NantianKind::BackendLbPolicy => &BACKEND_LB_POLICY,
     };
-    if let Some(faults) = Faults::new(walker.walk(object, &FieldPath::root())) {
+    if let Some(faults) = Faults::new(validator.validate(object, &FieldPath::root())) {
         return Err(faults);
     }
     match kind {
@@ -76,13 +76,13 @@ pub fn validate(object: &Value) -> Result<NantianObject, Faults> {
     }
 }
 
-static AI_SERVICE: LazyLock<Walker> = LazyLock::new(|| walker(NantianKind::AiService));
-static TOKEN_POLICY: LazyLock<Walker> = LazyLock::new(|| walker(NantianKind::TokenPolicy));
-static WASM_PLUGIN: LazyLock<Walker> = LazyLock::new(|| walker(NantianKind::WasmPlugin));
-static BACKEND_LB_POLICY: LazyLock<Walker> = LazyLock::new(|| walker(NantianKind::BackendLbPolicy));
+static AI_SERVICE: LazyLock<Validator> = LazyLock::new(|| validator(NantianKind::AiService));
+static TOKEN_POLICY: LazyLock<Validator> = LazyLock::new(|| validator(NantianKind::TokenPolicy));
+static WASM_PLUGIN: LazyLock<Validator> = LazyLock::new(|| validator(NantianKind::WasmPlugin));
+static BACKEND_LB_POLICY: LazyLock<Validator> = LazyLock::new(|| validator(NantianKind::BackendLbPolicy));
 
 /// Checks against the very schema that the CRD carries. People paste keys where the name of a Secret is asked for.
-fn walker(kind: NantianKind) -> Walker {
+fn validator(kind: NantianKind) -> Validator {
     let versions = crd(kind).spec.versions.into_iter();
     let schema = versions.filter_map(|version| version.schema?.open_api_v3_schema).next();
     let schema = serde_json::to_value(schema).unwrap_or_default();

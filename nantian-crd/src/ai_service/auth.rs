@@ -4,9 +4,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    as_written::AsWritten,
     http_token,
     schema::{Hint, Rule, enforcing, has, text},
-    spelled::Spelled,
 };
 
 /// How the gateway authenticates to a provider.
@@ -18,7 +18,7 @@ pub struct Auth {
     ///
     /// Default: the provider's own. Source: `spec.auth.type`.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
-    pub type_: Option<Spelled<AuthType>>,
+    pub type_: Option<AsWritten<AuthType>>,
     /// Name of the Secret in the namespace of the AIService; required unless type is none.
     ///
     /// Range: 1 to 253 characters. Default: with type aws, azure or gcp the gateway's own identity there, if it may be used in

@@ -3,7 +3,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::{duration::Duration, schema::Hint, spelled::Spelled};
+use crate::{as_written::AsWritten, duration::Duration, schema::Hint};
 
 /// Further attempts after a failure.
 ///
@@ -23,7 +23,7 @@ pub struct Retry {
     ///
     /// Unit: GEP-2257 duration, or a word. Default: 500ms. Source: `spec.retry.backoff`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backoff: Option<Spelled<Backoff>>,
+    pub backoff: Option<AsWritten<Backoff>>,
 }
 
 /// The pauses between attempts.

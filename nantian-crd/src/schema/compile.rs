@@ -5,12 +5,15 @@ use serde_json::{Map as Object, Number, Value};
 
 use super::{
     catalogue,
-    node::{Bound, Form, Identity, List, Map, Node, NodeId, Others, Range, Size, Type, whole_number},
+    node::{
+        AdditionalProperties, Bound, Format, Identity, List, Map, Node, NodeId, Range, Size, Type,
+        whole_number,
+    },
     rule::{Hint, Rule, items},
-    walker::Walker,
+    validator::Validator,
 };
 
-/// Reads a schema document into a [`Walker`].
+/// Reads a schema document into a [`Validator`].
 ///
 /// Understood are the keywords of OpenAPI and JSON Schema that Kubernetes, kube and schemars write, and of the Kubernetes
 /// extensions those that say something about values: `x-kubernetes-int-or-string`,
@@ -67,10 +70,10 @@ impl Compiler {
     }
 
     /// Reads `document`, whose references are relative to its root.
-    pub fn compile(&self, document: &Value) -> Walker {
+    pub fn compile(&self, document: &Value) -> Validator {
         let mut build = Build { compiler: self, document, nodes: Vec::new(), references: HashMap::new() };
         let root = build.schema(document);
-        Walker::from_nodes(build.nodes, root)
+        Validator::from_nodes(build.nodes, root)
     }
 }
 
@@ -127,7 +130,7 @@ impl<'a> Build<'a> {
             stated: stated(schema),
             implied: text("format").map(implied).unwrap_or_default(),
             length: size(schema, "minLength", "maxLength"),
-            forms: self.forms(schema),
+            formats: self.formats(schema),
             list: self.list(schema),
             map: self.map(schema),
             all_of: self.schemas(schema.get("allOf")),
@@ -168,18 +171,18 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn forms(&self, schema: &Object<String, Value>) -> Vec<Form> {
+    fn formats(&self, schema: &Object<String, Value>) -> Vec<Format> {
         let text = |key| schema.get(key).and_then(Value::as_str);
         let format = match text("format") {
-            Some("byte") => Some(Form::Base64),
-            Some("date-time") => Some(Form::DateTime),
+            Some("byte") => Some(Format::Base64),
+            Some("date-time") => Some(Format::DateTime),
             _ => None,
         };
         let pattern = text("pattern").and_then(|pattern| {
             let hint = self.compiler.hints.iter().find(|hint| hint.pattern == pattern);
             let meaning =
                 hint.map_or_else(|| format!("of the form {pattern}"), |hint| hint.meaning.to_owned());
-            Some(Form::Pattern { regex: Regex::new(pattern).ok()?, meaning })
+            Some(Format::Pattern { regex: Regex::new(pattern).ok()?, meaning })
         });
         format.into_iter().chain(pattern).collect()
     }
@@ -205,17 +208,17 @@ impl<'a> Build<'a> {
             fields.into_iter().flatten().map(|(name, field)| (name.clone(), self.field(name, field)));
         let fields = fields.collect();
         let required = schema.get("required").map_or(&[][..], items);
-        let others = match schema.get("additionalProperties") {
-            Some(Value::Bool(true)) => Others::Open,
-            Some(each @ Value::Object(_)) => Others::Each(self.schema(each)),
-            _ if flag(schema, "x-kubernetes-preserve-unknown-fields") => Others::Open,
-            _ if schema.contains_key("patternProperties") => Others::Open,
-            _ => Others::Unsaid,
+        let additional = match schema.get("additionalProperties") {
+            Some(Value::Bool(true)) => AdditionalProperties::Open,
+            Some(each @ Value::Object(_)) => AdditionalProperties::Each(self.schema(each)),
+            _ if flag(schema, "x-kubernetes-preserve-unknown-fields") => AdditionalProperties::Open,
+            _ if schema.contains_key("patternProperties") => AdditionalProperties::Open,
+            _ => AdditionalProperties::Unsaid,
         };
         Map {
             fields,
             required: required.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-            others,
+            additional,
             closed: schema.get("additionalProperties") == Some(&Value::Bool(false)),
             size: size(schema, "minProperties", "maxProperties"),
         }

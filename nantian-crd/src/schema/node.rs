@@ -5,7 +5,7 @@ use serde_json::{Number, Value};
 
 use super::rule::Rule;
 
-/// Position of a [`Node`] in its walker.
+/// Position of a [`Node`] in its validator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NodeId(pub(super) usize);
 
@@ -26,7 +26,7 @@ pub(super) struct Node {
     /// What the format of the number can hold.
     pub(super) implied: Range,
     pub(super) length: Size,
-    pub(super) forms: Vec<Form>,
+    pub(super) formats: Vec<Format>,
     pub(super) list: List,
     pub(super) map: Map,
     pub(super) all_of: Vec<NodeId>,
@@ -71,7 +71,7 @@ pub(super) struct Size {
 
 /// What text has to look like.
 #[derive(Clone, Debug)]
-pub(super) enum Form {
+pub(super) enum Format {
     Pattern { regex: Regex, meaning: String },
     Base64,
     DateTime,
@@ -102,7 +102,7 @@ pub(super) enum Identity {
 pub(super) struct Map {
     pub(super) fields: BTreeMap<String, NodeId>,
     pub(super) required: Vec<String>,
-    pub(super) others: Others,
+    pub(super) additional: AdditionalProperties,
     /// Whether fields that no part of the schema declares are faults.
     pub(super) closed: bool,
     pub(super) size: Size,
@@ -110,7 +110,7 @@ pub(super) struct Map {
 
 /// What fields beyond the declared ones have to be.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Others {
+pub(super) enum AdditionalProperties {
     /// Not said: such fields are unknown wherever fields are declared.
     #[default]
     Unsaid,

@@ -3,7 +3,7 @@ use kube::Resource;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::{compile::Compiler, walker::Walker};
+use super::{compile::Compiler, validator::Validator};
 use crate::target_ref::DNS_NAME;
 
 /// The schema of whole objects of kind `K`: the schema of the type, with `apiVersion`, `kind` and `metadata`.
@@ -18,7 +18,7 @@ where
     whole(root.to_value(), &K::api_version(&()), &K::kind(&()))
 }
 
-impl Walker {
+impl Validator {
     /// Checks whole objects of kind `K`, see [`resource`].
     pub fn of<K>() -> Self
     where

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 /// A rule across fields: once as CEL for the API server, once as Rust for offline validation, both with the same verdict.
 ///
-/// The CEL text stands in a schema as `x-kubernetes-validations`; the walker recognises it there and calls the Rust.
+/// The CEL text stands in a schema as `x-kubernetes-validations`; the validator recognises it there and calls the Rust.
 /// On values that the rest of the schema refuses, `holds` should say yes, so that one mistake gives one fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {

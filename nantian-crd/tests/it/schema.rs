@@ -1,10 +1,10 @@
-//! The walker on schemas that are not ours.
+//! The validator on schemas that are not ours.
 
 use gateway_api::apis::experimental::httproutes::HttpRoute;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use nantian_crd::{
     FieldPath,
-    schema::{Compiler, Hint, Rule, Walker, check, resource},
+    schema::{Compiler, Hint, Rule, Validator, check, resource},
 };
 use serde_json::{Value, json};
 
@@ -12,9 +12,9 @@ fn lines(schema: &Value, value: &Value) -> Vec<String> {
     check(schema, value, &FieldPath::root()).iter().map(ToString::to_string).collect()
 }
 
-fn walk(walker: &Walker, manifest: &str) -> Vec<String> {
+fn walk(validator: &Validator, manifest: &str) -> Vec<String> {
     let object: Value = serde_saphyr::from_str(manifest).expect("the manifest is YAML");
-    walker.walk(&object, &FieldPath::root()).iter().map(ToString::to_string).collect()
+    validator.validate(&object, &FieldPath::root()).iter().map(ToString::to_string).collect()
 }
 
 const NONE: [&str; 0] = [];
@@ -156,8 +156,8 @@ fn text_keeps_to_its_form() {
         ["has 4 characters; allowed: at most 2", "\"noon\" is not of the form ^[0-9]{2}$"]
     );
     let hints = [Hint { pattern: "^[0-9]{2}$", meaning: "an hour" }];
-    let walker = Compiler::new().hints(hints).compile(&hour);
-    assert_eq!(walk(&walker, "'1'"), ["\"1\" is not an hour"]);
+    let validator = Compiler::new().hints(hints).compile(&hour);
+    assert_eq!(walk(&validator, "'1'"), ["\"1\" is not an hour"]);
     assert_eq!(lines(&json!({ "format": "byte" }), &json!("YQ==")), NONE);
     assert_eq!(lines(&json!({ "format": "byte" }), &json!("a?")), ["\"a?\" is not base64"]);
     assert_eq!(lines(&json!({ "format": "date-time" }), &json!("2026-01-31T12:00:00Z")), NONE);
@@ -178,13 +178,13 @@ fn rules_of_others_can_be_added() {
     let schema = json!({ "x-kubernetes-validations": [{ "rule": ORDER.cel }] });
     let value = json!({ "from": 2, "to": 1 });
     assert_eq!(lines(&schema, &value), NONE);
-    let faults = Compiler::new().rules([ORDER]).compile(&schema).walk(&value, &FieldPath::from("spec"));
+    let faults = Compiler::new().rules([ORDER]).compile(&schema).validate(&value, &FieldPath::from("spec"));
     assert_eq!(faults.iter().map(ToString::to_string).collect::<Vec<_>>(), ["spec.from: 2 is more than to"]);
 }
 
 #[test]
 fn http_routes_are_checked() {
-    let walker = Walker::of::<HttpRoute>();
+    let validator = Validator::of::<HttpRoute>();
     let route = |rule: &str| {
         format!(
             "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: a, namespace: b }}\n\
@@ -194,9 +194,9 @@ fn http_routes_are_checked() {
     };
     let sound = "{ matches: [{ path: { type: PathPrefix, value: / } }], backendRefs: [{ name: echo, port: 80 }], \
                   filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: a, value: b }] } }] }";
-    assert_eq!(walk(&walker, &route(sound)), NONE);
+    assert_eq!(walk(&validator, &route(sound)), NONE);
     assert_eq!(
-        walk(&walker, &route("{ matches: [{ path: { typ: Exact, value: 1 } }], backendRef: [] }")),
+        walk(&validator, &route("{ matches: [{ path: { typ: Exact, value: 1 } }], backendRef: [] }")),
         [
             "spec.rules[0].matches[0].path.typ: unknown field; did you mean \"type\"?",
             "spec.rules[0].matches[0].path.value: 1 is not a string",
@@ -207,15 +207,15 @@ fn http_routes_are_checked() {
 
 #[test]
 fn services_are_checked() {
-    let walker = Walker::of::<Service>();
+    let validator = Validator::of::<Service>();
     let service = |port: &str| {
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{ name: echo }}\nspec: {{ ports: [{{ {port} }}] }}"
         )
     };
-    assert_eq!(walk(&walker, &service("port: 80, targetPort: http, protocol: TCP")), NONE);
+    assert_eq!(walk(&validator, &service("port: 80, targetPort: http, protocol: TCP")), NONE);
     assert_eq!(
-        walk(&walker, &service("port: '80', targetport: 1")),
+        walk(&validator, &service("port: '80', targetport: 1")),
         [
             "spec.ports[0].port: \"80\" is not an integer",
             "spec.ports[0].targetport: unknown field; did you mean \"targetPort\"?",
@@ -225,10 +225,10 @@ fn services_are_checked() {
 
 #[test]
 fn secrets_are_checked_without_being_shown() {
-    let walker = Compiler::new().redacting(["data", "stringData"]).compile(&resource::<Secret>());
+    let validator = Compiler::new().redacting(["data", "stringData"]).compile(&resource::<Secret>());
     let secret = "apiVersion: v1\nkind: Secret\nmetadata: { name: a }\ndata: { token: hunter2?, n: 7 }\nstringData: hunter2";
     assert_eq!(
-        walk(&walker, secret),
+        walk(&validator, secret),
         [
             "data.token: [redacted] is not base64",
             "data.n: [redacted] is not a string",

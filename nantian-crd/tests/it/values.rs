@@ -3,7 +3,8 @@
 use std::time;
 
 use nantian_crd::{
-    AuthType, Backoff, Duration, InvalidDuration, KNOWN_PROVIDERS, Langfuse, Scope, ScopePart, Spelled, crds,
+    AsWritten, AuthType, Backoff, Duration, InvalidDuration, KNOWN_PROVIDERS, Langfuse, Scope, ScopePart,
+    crds,
 };
 
 #[test]
@@ -87,13 +88,13 @@ fn durations_come_from_spans_of_whole_milliseconds() {
 
 #[test]
 fn what_a_user_wrote_is_kept() {
-    let timeout: Spelled<Duration> = serde_json::from_str("\"90m\"").expect("a duration");
+    let timeout: AsWritten<Duration> = serde_json::from_str("\"90m\"").expect("a duration");
     assert_eq!(serde_json::to_string(&timeout).expect("it is JSON"), "\"90m\"");
     assert_eq!(timeout.value().to_string(), "1h30m");
-    let scope: Spelled<Scope> = "user+header:X-Team".parse().expect("a scope");
-    assert_eq!((scope.spelling(), scope.to_string().as_str()), ("user+header:X-Team", "user+header:X-Team"));
-    let canonical: Spelled<Scope> = scope.value().clone().into();
-    assert_eq!(canonical.spelling(), "user+header:x-team");
+    let scope: AsWritten<Scope> = "user+header:X-Team".parse().expect("a scope");
+    assert_eq!((scope.text(), scope.to_string().as_str()), ("user+header:X-Team", "user+header:X-Team"));
+    let canonical: AsWritten<Scope> = scope.value().clone().into();
+    assert_eq!(canonical.text(), "user+header:x-team");
 }
 
 #[test]

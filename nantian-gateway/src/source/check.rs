@@ -2,7 +2,7 @@
 
 use std::{cell::OnceCell, fmt};
 
-use nantian_crd::{Fault, FaultKind, FieldPath, schema::Walker};
+use nantian_crd::{Fault, FaultKind, FieldPath, schema::Validator};
 use serde_json::{Map, Value};
 
 use super::{bytes, kind::Kind, object::Object, schema};
@@ -28,7 +28,7 @@ impl fmt::Display for Complaint {
 #[derive(Debug, Default)]
 pub(super) struct Checker {
     takes_unknown_fields: bool,
-    kinds: [OnceCell<Walker>; Kind::ALL.len()],
+    kinds: [OnceCell<Validator>; Kind::ALL.len()],
 }
 
 // === impl Checker ===
@@ -99,8 +99,9 @@ impl Checker {
             let faults = nantian_crd::validate(object).err();
             return faults.into_iter().flatten().filter(counts).map(complaint).collect();
         }
-        let walker = self.kinds.get(kind as usize).map(|cell| cell.get_or_init(|| schema::walker(kind)));
-        let faults = walker.map(|walker| walker.walk(object, &FieldPath::root()));
+        let validator =
+            self.kinds.get(kind as usize).map(|cell| cell.get_or_init(|| schema::validator(kind)));
+        let faults = validator.map(|validator| validator.validate(object, &FieldPath::root()));
         faults.into_iter().flatten().filter(counts).map(complaint).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! The schema of each kind that is not ours: the fields of the Rust type, and the bounds that the API server adds.
 
-use nantian_crd::schema::{Compiler, Hint, Walker};
+use nantian_crd::schema::{Compiler, Hint, Validator};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -9,7 +9,7 @@ use super::{
 };
 
 /// What checks objects of `kind`.
-pub(super) fn walker(kind: Kind) -> Walker {
+pub(super) fn validator(kind: Kind) -> Validator {
     let hints = form::MEANINGS.map(|(pattern, meaning)| Hint { pattern, meaning });
     let secrets = if kind == Kind::Secret { &["data", "stringData"][..] } else { &[] };
     let rules = BOUNDS.iter().filter_map(Bound::rule);

@@ -2,15 +2,15 @@ use crate::fault::FieldPath;
 
 /// Where a walk is; spelled out only when there is a fault to report.
 #[derive(Clone, Copy)]
-pub(super) enum At<'a> {
+pub(super) enum Location<'a> {
     Root(&'a FieldPath),
-    Field(&'a At<'a>, &'a str),
-    Item(&'a At<'a>, usize),
+    Field(&'a Location<'a>, &'a str),
+    Item(&'a Location<'a>, usize),
 }
 
 // === impl At ===
 
-impl At<'_> {
+impl Location<'_> {
     pub(super) fn path(&self) -> FieldPath {
         match self {
             Self::Root(path) => (*path).clone(),

@@ -9,26 +9,26 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// [`Deref`].
 ///
 /// ```
-/// use nantian_crd::{Duration, Spelled};
+/// use nantian_crd::{AsWritten, Duration};
 ///
-/// let timeout: Spelled<Duration> = "90m".parse()?;
-/// assert_eq!(timeout.spelling(), "90m");
+/// let timeout: AsWritten<Duration> = "90m".parse()?;
+/// assert_eq!(timeout.text(), "90m");
 /// assert_eq!(timeout.as_std().as_secs(), 5400);
 /// assert_eq!(timeout.value().to_string(), "1h30m");
 /// # Ok::<(), nantian_crd::InvalidDuration>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Spelled<T> {
-    spelling: String,
+pub struct AsWritten<T> {
+    text: String,
     value: T,
 }
 
-// === impl Spelled ===
+// === impl AsWritten ===
 
-impl<T> Spelled<T> {
+impl<T> AsWritten<T> {
     /// The text as its author wrote it.
-    pub fn spelling(&self) -> &str {
-        &self.spelling
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// What the text means.
@@ -37,14 +37,14 @@ impl<T> Spelled<T> {
     }
 }
 
-impl<T: fmt::Display> From<T> for Spelled<T> {
+impl<T: fmt::Display> From<T> for AsWritten<T> {
     /// Spells `value` canonically.
     fn from(value: T) -> Self {
-        Self { spelling: value.to_string(), value }
+        Self { text: value.to_string(), value }
     }
 }
 
-impl<T> Deref for Spelled<T> {
+impl<T> Deref for AsWritten<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -52,33 +52,33 @@ impl<T> Deref for Spelled<T> {
     }
 }
 
-impl<T: FromStr> FromStr for Spelled<T> {
+impl<T: FromStr> FromStr for AsWritten<T> {
     type Err = T::Err;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self { spelling: text.to_owned(), value: text.parse()? })
+        Ok(Self { text: text.to_owned(), value: text.parse()? })
     }
 }
 
-impl<T> fmt::Display for Spelled<T> {
+impl<T> fmt::Display for AsWritten<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.spelling)
+        f.write_str(&self.text)
     }
 }
 
-impl<T> fmt::Debug for Spelled<T> {
+impl<T> fmt::Debug for AsWritten<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.spelling, f)
+        fmt::Debug::fmt(&self.text, f)
     }
 }
 
-impl<T> Serialize for Spelled<T> {
+impl<T> Serialize for AsWritten<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.spelling)
+        serializer.serialize_str(&self.text)
     }
 }
 
-impl<'de, T> Deserialize<'de> for Spelled<T>
+impl<'de, T> Deserialize<'de> for AsWritten<T>
 where
     T: FromStr,
     T::Err: Error,
@@ -89,7 +89,7 @@ where
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Spelled<T> {
+impl<T: JsonSchema> JsonSchema for AsWritten<T> {
     fn inline_schema() -> bool {
         T::inline_schema()
     }

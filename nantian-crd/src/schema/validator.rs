@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::{
     compile::Compiler,
-    node::{Node, NodeId, Others},
-    visit::Visit,
+    node::{AdditionalProperties, Node, NodeId},
+    visitor::Visitor,
 };
 use crate::fault::{Fault, FieldPath};
 
@@ -14,32 +14,32 @@ use crate::fault::{Fault, FieldPath};
 /// Null in a field counts as an absent field unless the schema allows null, as it does for the API server. Values may be
 /// anyone's; the schema is trusted.
 #[derive(Clone, Debug)]
-pub struct Walker {
+pub struct Validator {
     nodes: Vec<Node>,
     root: NodeId,
 }
 
-// === impl Walker ===
+// === impl Validator ===
 
-impl Walker {
+impl Validator {
     /// Reads a schema with [`Compiler::new`].
     pub fn new(document: &Value) -> Self {
         Compiler::new().compile(document)
     }
 
     /// All faults of `value`, in the order of the value, with paths that start at `root`.
-    pub fn walk(&self, value: &Value, root: &FieldPath) -> Vec<Fault> {
-        Visit::start(self, self.root, value, root)
+    pub fn validate(&self, value: &Value, root: &FieldPath) -> Vec<Fault> {
+        Visitor::start(self, self.root, value, root)
     }
 
     /// Settles which nodes know all fields of their objects.
     pub(super) fn from_nodes(nodes: Vec<Node>, root: NodeId) -> Self {
-        let mut walker = Self { nodes, root };
-        let closed: Vec<_> = (0..walker.nodes.len()).map(|id| walker.is_closed(NodeId(id))).collect();
-        for (node, closed) in walker.nodes.iter_mut().zip(closed) {
+        let mut validator = Self { nodes, root };
+        let closed: Vec<_> = (0..validator.nodes.len()).map(|id| validator.is_closed(NodeId(id))).collect();
+        for (node, closed) in validator.nodes.iter_mut().zip(closed) {
             node.map.closed = closed;
         }
-        walker
+        validator
     }
 
     pub(super) fn get(&self, id: NodeId) -> Option<&Node> {
@@ -50,7 +50,7 @@ impl Walker {
         let parts = self.parts(id);
         let says = |wanted: fn(&Node) -> bool| parts.iter().any(|part| wanted(part));
         let closes = says(|node| node.map.closed || !node.map.fields.is_empty());
-        closes && !says(|node| !matches!(node.map.others, Others::Unsaid))
+        closes && !says(|node| !matches!(node.map.additional, AdditionalProperties::Unsaid))
     }
 
     /// The node and all nodes that describe the same value.
