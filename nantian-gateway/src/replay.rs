@@ -17,9 +17,9 @@ use crate::{
 };
 
 /// A body that is kept while it is sent, so that it can be sent again.
-pub(crate) struct Replay(Rc<RefCell<Kept>>);
+pub(crate) struct ReplayBuffer(Rc<RefCell<KeptBody>>);
 
-struct Kept {
+struct KeptBody {
     source: Body,
     /// What was read of the source so far.
     parts: Vec<Part>,
@@ -42,21 +42,21 @@ enum Part {
 }
 
 /// The body of one attempt.
-struct Attempt {
-    kept: Rc<RefCell<Kept>>,
+struct AttemptBody {
+    kept: Rc<RefCell<KeptBody>>,
     number: u32,
     /// The part that is sent next.
     next: usize,
 }
 
-// === impl Replay ===
+// === impl ReplayBuffer ===
 
-impl Replay {
+impl ReplayBuffer {
     /// Keeps up to `limit` bytes of `source`, in which each part counts for what it takes to keep it, lest clients make a lot
     /// of small ones; there is nothing to keep if it is empty.
     pub(crate) fn of(source: Body, limit: usize) -> Option<Self> {
         let (parts, kept) = (Vec::new(), KeptBytes::default());
-        let kept = Kept { source, parts, limit, size: 0, kept, is_whole: true, attempt: 0 };
+        let kept = KeptBody { source, parts, limit, size: 0, kept, is_whole: true, attempt: 0 };
         (!kept.source.is_end_stream()).then(|| Self(Rc::new(RefCell::new(kept))))
     }
 
@@ -69,13 +69,13 @@ impl Replay {
     pub(crate) fn next(&self) -> Body {
         let mut kept = self.0.borrow_mut();
         kept.attempt += 1;
-        Body::boxed(Attempt { kept: Rc::clone(&self.0), number: kept.attempt, next: 0 })
+        Body::boxed(AttemptBody { kept: Rc::clone(&self.0), number: kept.attempt, next: 0 })
     }
 }
 
-// === impl Kept ===
+// === impl KeptBody ===
 
-impl Kept {
+impl KeptBody {
     fn keep(&mut self, frame: &Frame<Bytes>) {
         if !self.is_whole {
             return;
@@ -101,7 +101,7 @@ impl Kept {
 
 // === impl Attempt ===
 
-impl http_body::Body for Attempt {
+impl http_body::Body for AttemptBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -178,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_attempt_sends_all_of_it() {
-        let replay = Replay::of(source(&["a", "b", "c"]), KEPT).unwrap();
+        let replay = ReplayBuffer::of(source(&["a", "b", "c"]), KEPT).unwrap();
         let mut first = replay.next();
         assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
         let second = replay.next();
@@ -191,20 +191,20 @@ mod tests {
     #[tokio::test]
     async fn bodies_have_a_limit_together_and_pass_without_being_kept_over_it() {
         let _others = all_but(150);
-        let replay = Replay::of(Body::full(vec![b'a'; 100]), KEPT).unwrap();
+        let replay = ReplayBuffer::of(Body::full(vec![b'a'; 100]), KEPT).unwrap();
         assert_eq!(replay.next().collect().await.unwrap().to_bytes().len(), 100);
-        let second = Replay::of(Body::full(vec![b'b'; 100]), KEPT).unwrap();
+        let second = ReplayBuffer::of(Body::full(vec![b'b'; 100]), KEPT).unwrap();
         assert_eq!(second.next().collect().await.unwrap().to_bytes().len(), 100, "it is sent all the same");
         assert!(replay.is_whole() && !second.is_whole());
         drop(replay);
-        let third = Replay::of(Body::full(vec![b'c'; 100]), KEPT).unwrap();
+        let third = ReplayBuffer::of(Body::full(vec![b'c'; 100]), KEPT).unwrap();
         third.next().collect().await.unwrap();
         assert!(third.is_whole());
     }
 
     #[tokio::test]
     async fn the_size_is_that_of_what_is_left() {
-        let replay = Replay::of(Body::full("abc"), KEPT).unwrap();
+        let replay = ReplayBuffer::of(Body::full("abc"), KEPT).unwrap();
         for _ in 0..2 {
             let mut attempt = replay.next();
             assert_eq!(attempt.size_hint().exact(), Some(3));
@@ -212,12 +212,12 @@ mod tests {
             assert_eq!(attempt.size_hint().exact(), Some(0));
             assert!(attempt.is_end_stream());
         }
-        assert!(Replay::of(Body::empty(), KEPT).is_none());
+        assert!(ReplayBuffer::of(Body::empty(), KEPT).is_none());
     }
 
     #[tokio::test]
     async fn nothing_is_kept_that_will_not_be_sent_again() {
-        let replay = Replay::of(source(&["a", "b"]), KEPT).unwrap();
+        let replay = ReplayBuffer::of(source(&["a", "b"]), KEPT).unwrap();
         let mut attempt = replay.next();
         attempt.frame().await.unwrap().unwrap();
         let kept = Rc::downgrade(&replay.0);
@@ -231,14 +231,14 @@ mod tests {
     async fn what_breaks_off_is_not_whole() {
         let parts = [Ok(Frame::data(Bytes::from("a"))), Err(BoxError::from("broken"))];
         let source = Body::boxed(StreamBody::new(stream::iter(parts)));
-        let replay = Replay::of(source, KEPT).unwrap();
+        let replay = ReplayBuffer::of(source, KEPT).unwrap();
         assert!(replay.next().collect().await.is_err());
         assert!(!replay.is_whole());
     }
 
     #[tokio::test]
     async fn small_parts_count_for_what_it_takes_to_keep_them() {
-        let replay = Replay::of(source(&["x"; KEPT / 2]), KEPT).unwrap();
+        let replay = ReplayBuffer::of(source(&["x"; KEPT / 2]), KEPT).unwrap();
         let mut attempt = replay.next();
         for _ in 0..KEPT / 2 {
             attempt.frame().await.unwrap().unwrap();
@@ -251,7 +251,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_too_long_is_sent_once() {
         let long: &'static str = "x".repeat(KEPT / 2).leak();
-        let replay = Replay::of(source(&[long, long, "y"]), KEPT).unwrap();
+        let replay = ReplayBuffer::of(source(&[long, long, "y"]), KEPT).unwrap();
         let sent = replay.next().collect().await.unwrap().to_bytes();
         assert_eq!(sent.len(), KEPT + 1);
         assert!(!replay.is_whole());

@@ -25,7 +25,7 @@ use crate::{
 /// In the extensions of a response of the gateway's own: its text, for whoever says it in the words of an API.
 #[derive(Debug, Clone)]
 #[expect(clippy::exhaustive_structs, reason = "it is one text")]
-pub struct OwnWords(pub Arc<str>);
+pub struct LocalReplyText(pub Arc<str>);
 
 /// In the extensions of a response of the gateway's own: why it is one, for the access log. Clients are not told.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub fn plain<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<B> {
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response.extensions_mut().insert(OwnWords(text.into()));
+    response.extensions_mut().insert(LocalReplyText(text.into()));
     response
 }
 
@@ -102,7 +102,7 @@ where
 /// The response to an error; the details go to the log, not to the client.
 fn respond(error: &(dyn Error + 'static)) -> Response<Body> {
     let (status, text) = status_of(error);
-    tracing::debug!(status = status.as_u16(), error = %Chain(error), "request failed");
+    tracing::debug!(status = status.as_u16(), error = %ErrorChain(error), "request failed");
     plain(status, text)
 }
 
@@ -153,9 +153,9 @@ pub(crate) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> 
 }
 
 /// An error and its causes, in one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
+pub(crate) struct ErrorChain<'a>(pub(crate) &'a (dyn Error + 'static));
 
-impl std::fmt::Display for Chain<'_> {
+impl std::fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)?;
         let mut next = self.0.source();

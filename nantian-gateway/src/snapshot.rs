@@ -6,7 +6,7 @@ use crate::{
     compile::CompiledRule,
     ir::RouteId,
     listen::{PortKey, TlsServer},
-    route::{Names, Router, RuleIndex},
+    route::{Router, RuleIndex, ServerNames},
     stream::StreamRoute,
 };
 
@@ -24,14 +24,14 @@ pub struct Port {
     /// The port that clients know.
     pub(crate) number: u16,
     pub(crate) router: Router,
-    pub(crate) spoken: Spoken,
+    pub(crate) spoken: PortProtocol,
     /// The routes of connections and datagrams that are attached to it.
     pub(crate) streams: Vec<RouteId>,
 }
 
 /// What is spoken on a socket.
 #[derive(Debug, Clone)]
-pub(crate) enum Spoken {
+pub(crate) enum PortProtocol {
     /// HTTP in clear text.
     Http,
     /// HTTP behind TLS.
@@ -49,12 +49,12 @@ pub(crate) enum Spoken {
 pub(crate) struct TlsNames {
     /// What the listeners with HTTP inside do.
     pub(crate) https: TlsServer,
-    pub(crate) names: Names<TlsUse, Arc<StreamRoute>>,
+    pub(crate) names: ServerNames<TlsMode, Arc<StreamRoute>>,
 }
 
 /// What a listener does with TLS.
 #[derive(Debug)]
-pub(crate) enum TlsUse {
+pub(crate) enum TlsMode {
     /// HTTP is inside.
     Https(TlsServer),
     /// It ends here.
@@ -65,7 +65,7 @@ pub(crate) enum TlsUse {
 
 /// Where a connection that is not looked into came in, and the route that it belongs to.
 #[derive(Debug)]
-pub(crate) struct StreamPlace {
+pub(crate) struct StreamBinding {
     pub(crate) key: PortKey,
     pub(crate) local: IpAddr,
     pub(crate) route: RouteId,
@@ -89,7 +89,7 @@ impl Snapshot {
     }
 
     /// Whether the route of a connection that came in at `place` is attached there.
-    pub(crate) fn carries(&self, place: &StreamPlace) -> bool {
+    pub(crate) fn carries(&self, place: &StreamBinding) -> bool {
         self.port_of(&place.key, place.local).is_some_and(|port| port.streams.contains(&place.route))
     }
 
@@ -104,21 +104,21 @@ impl Snapshot {
 }
 
 impl Port {
-    pub(crate) fn spoken(&self) -> &Spoken {
+    pub(crate) fn spoken(&self) -> &PortProtocol {
         &self.spoken
     }
 
     /// What TLS with HTTP inside does, if there is any.
     pub(crate) fn https(&self) -> Option<&TlsServer> {
         match &self.spoken {
-            Spoken::Https(server) => Some(server),
-            Spoken::Tls(names) => Some(&names.https),
-            Spoken::Http | Spoken::Stream(_) | Spoken::Unusable => None,
+            PortProtocol::Https(server) => Some(server),
+            PortProtocol::Tls(names) => Some(&names.https),
+            PortProtocol::Http | PortProtocol::Stream(_) | PortProtocol::Unusable => None,
         }
     }
 
     /// Whether its clients speak TLS.
     pub(crate) fn is_tls(&self) -> bool {
-        matches!(self.spoken, Spoken::Https(_) | Spoken::Tls(_))
+        matches!(self.spoken, PortProtocol::Https(_) | PortProtocol::Tls(_))
     }
 }

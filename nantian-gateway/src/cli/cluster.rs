@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{
     control::View,
-    controller::{FrontConfig, Fronts, Lease, Writer, supported},
+    controller::{GatewayServiceConfig, GatewayServices, Lease, Writer, supported},
     ir::ObjectName,
     source::{
         Objects,
-        kube::{Addressing, Cluster, Mirror, connect, follow},
+        kube::{Addressing, Cluster, ObjectCache, connect, follow},
     },
 };
 
@@ -32,15 +32,15 @@ pub(super) async fn serve_cluster(options: &ClusterOptions, common: &Common) -> 
     let config = config(options).await?;
     tracing::info!(server = %config.cluster_url, "serving the objects of a cluster");
     let client = connect(config).context("the API server")?;
-    let mirror = Arc::new(Mirror::default());
+    let cache = Arc::new(ObjectCache::default());
     let view = View::default();
     let (stop, stopped) = watch::channel(false);
-    let (addressing, fronts) = addressing(options, &client);
+    let (addressing, gateway_services) = addressing(options, &client);
     let features = supported(&addressing);
-    let reporting = report(client.clone(), Arc::clone(&mirror), &view, features, fronts, stopped);
-    let following = crate::runtime::spawn(follow(client, Arc::clone(&mirror)));
-    let cluster = Cluster::new(Arc::clone(&mirror), addressing);
-    let served = serve(cluster, mirror, common.feature_gates, common, &view, || {}).await;
+    let reporting = report(client.clone(), Arc::clone(&cache), &view, features, gateway_services, stopped);
+    let following = crate::runtime::spawn(follow(client, Arc::clone(&cache)));
+    let cluster = Cluster::new(Arc::clone(&cache), addressing);
+    let served = serve(cluster, cache, common.feature_gates, common, &view, || {}).await;
     following.abort();
     stop.send_replace(true);
     // The lease is given back before the process ends.
@@ -49,40 +49,41 @@ pub(super) async fn serve_cluster(options: &ClusterOptions, common: &Common) -> 
 }
 
 /// Who gives addresses to Gateways, and what takes care of that.
-fn addressing(options: &ClusterOptions, client: &Client) -> (Addressing, Option<ToFront>) {
+fn addressing(options: &ClusterOptions, client: &Client) -> (Addressing, Option<StartGatewayServices>) {
     if let Some(pool) = &options.gateway_address_pool {
         return (Addressing::Pool(pool.clone()), None);
     }
     let Some(kind) = options.gateway_service else { return (Addressing::Nobody, None) };
     let own_service = ObjectName::new(client.default_namespace(), options.own_service.as_str());
     let (show, objects) = watch::channel(Arc::new(Objects::default()));
-    (Addressing::Services(show), Some((FrontConfig { kind, own_service }, objects)))
+    (Addressing::Services(show), Some((GatewayServiceConfig { kind, own_service }, objects)))
 }
 
 /// How Services are made, and for which objects.
-type ToFront = (FrontConfig, watch::Receiver<Arc<Objects>>);
+type StartGatewayServices = (GatewayServiceConfig, watch::Receiver<Arc<Objects>>);
 
 /// Writes status, events and what stands in front of Gateways while this replica leads, until it drains.
 fn report(
     client: Client,
-    mirror: Arc<Mirror>,
+    cache: Arc<ObjectCache>,
     view: &View,
     features: Vec<&'static str>,
-    to_front: Option<ToFront>,
+    start_gateway_services: Option<StartGatewayServices>,
     mut stopped: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "nantian-gateway".to_owned());
     let identity = format!("{host}_{:08x}", fastrand::u32(..));
     let lease = Lease::new(client.clone(), identity.clone());
-    let fronts = to_front
-        .map(|(config, objects)| Fronts::new(client.clone(), config, objects, &lease, identity.clone()));
-    let fronts = async {
-        match fronts {
-            Some(fronts) => fronts.run().await,
+    let gateway_services = start_gateway_services.map(|(config, objects)| {
+        GatewayServices::new(client.clone(), config, objects, &lease, identity.clone())
+    });
+    let gateway_services = async {
+        match gateway_services {
+            Some(gateway_services) => gateway_services.run().await,
             None => std::future::pending().await,
         }
     };
-    let writer = Writer::new(client, mirror, view, &lease, identity, features);
+    let writer = Writer::new(client, cache, view, &lease, identity, features);
     let mut shown = view.watch();
     let end = async move {
         let drains = async {
@@ -99,7 +100,7 @@ fn report(
         tokio::select! {
             () = lease.run(end) => {}
             () = writer.run() => {}
-            () = fronts => {}
+            () = gateway_services => {}
         }
     })
 }
@@ -115,12 +116,12 @@ async fn config(options: &ClusterOptions) -> anyhow::Result<Config> {
     }
 }
 
-impl Changes for Arc<Mirror> {
+impl Changes for Arc<ObjectCache> {
     async fn complete(&mut self) {
-        Mirror::complete(self).await;
+        ObjectCache::complete(self).await;
     }
 
     async fn changed(&mut self) {
-        Mirror::changed(self).await;
+        ObjectCache::changed(self).await;
     }
 }

@@ -4,8 +4,8 @@ mod args;
 #[cfg(feature = "kubernetes")]
 mod cluster;
 mod demo;
-mod judge;
 mod log_filter;
+mod offline_check;
 mod run;
 mod validate;
 mod wasm;

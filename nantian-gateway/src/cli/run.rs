@@ -32,7 +32,7 @@ use crate::{
     metrics::Metrics,
     observe::{self, AccessLog},
     policy::{Outside, OwnIdentities, PluginNews, Tokens},
-    runtime::{Alone, WorkerConfig, Workers, raise_open_files},
+    runtime::{TaskThread, WorkerConfig, Workers, raise_open_files},
     source::{Files, Source, Watcher},
     stream::UdpConfig,
     telemetry::Telemetry,
@@ -195,7 +195,7 @@ pub(super) async fn serve(
     if is_complete {
         control.reload().await;
         ready();
-        let news = News { modules, plugins, store_changed };
+        let news = ExternalChanges { modules, plugins, store_changed };
         reload_until_the_end(&mut control, &mut changes, &news, &mut signals).await;
     }
     tracing::info!(timeout = ?common.drain_timeout, "draining");
@@ -221,7 +221,7 @@ fn start_store(
     tls: Arc<rustls::ClientConfig>,
     metrics: &Metrics,
     changed: &Arc<Notify>,
-) -> anyhow::Result<Option<(RedisStore, Alone)>> {
+) -> anyhow::Result<Option<(RedisStore, TaskThread)>> {
     let RateLimitStore::Redis(url) = &common.ratelimit_store else { return Ok(None) };
     let builder = RedisStore::builder(url.clone()).tls(tls);
     let builder = match common.ratelimit_replicas {
@@ -230,13 +230,13 @@ fn start_store(
     };
     let (store, driver) = builder.build();
     metrics.show_store(store.clone());
-    let driver = Alone::start("limits-store", driver.run())?;
+    let driver = TaskThread::start("limits-store", driver.run())?;
     crate::runtime::spawn(observe::store(store.clone(), Arc::clone(changed)));
     Ok(Some((store, driver)))
 }
 
 /// What changes besides the objects.
-struct News {
+struct ExternalChanges {
     modules: Modules,
     plugins: PluginNews,
     store_changed: Arc<Notify>,
@@ -245,7 +245,7 @@ struct News {
 async fn reload_until_the_end(
     control: &mut Control,
     changes: &mut impl Changes,
-    news: &News,
+    news: &ExternalChanges,
     signals: &mut Signals,
 ) {
     loop {
@@ -254,7 +254,7 @@ async fn reload_until_the_end(
             () = news.modules.changed() => { control.reload_and_retry().await; }
             () = news.plugins.changed() => { control.reload_and_retry().await; }
             () = control.retry_due() => control.retry().await,
-            () = news.store_changed.notified() => control.tell_again(),
+            () = news.store_changed.notified() => control.refresh_conditions(),
             _ = signals.hangup.recv() => {
                 tracing::info!("SIGHUP: reloading");
                 control.reload_and_retry().await;

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::judge::judge;
+use super::offline_check::check;
 use crate::source::{Cause, Fault, Files, Load, Refusal, Subject};
 
 /// Writes one line a fault to `out`, sorted by file and document, or one line that says how much is clean. Returns whether
@@ -23,7 +23,7 @@ pub fn validate(paths: &[PathBuf], out: &mut impl Write, warnings: &mut impl Wri
     let load = files.load();
     // What is wrong with an object that cannot be read was told when it was read.
     let is_readable = |refusal: &Refusal| !load.objects.unreadable.contains_key(&refusal.object);
-    let (dangling, refused): (Vec<_>, Vec<_>) = judge(&load.objects)
+    let (dangling, refused): (Vec<_>, Vec<_>) = check(&load.objects)
         .into_iter()
         .filter(is_readable)
         .partition(|refusal| refusal.cause == Cause::Absence);
@@ -40,12 +40,12 @@ pub fn validate(paths: &[PathBuf], out: &mut impl Write, warnings: &mut impl Wri
         writeln!(out, "{fault}")?;
     }
     if faults.is_empty() {
-        writeln!(out, "{}", praise(&load, dangling.len()))?;
+        writeln!(out, "{}", success_message(&load, dangling.len()))?;
     }
     Ok(faults.is_empty())
 }
 
-fn praise(load: &Load, dangling: usize) -> String {
+fn success_message(load: &Load, dangling: usize) -> String {
     let mut line = format!("clean: {} in {}", count(load.objects.len(), "object"), count(load.files, "file"));
     if load.skipped > 0 {
         line += &format!(", {} of other kinds skipped", count(load.skipped, "object"));

@@ -27,12 +27,12 @@ pub struct Share {
     /// Where they go.
     pub service: BackendService,
     /// Where its sessions are at home.
-    pub home: Option<Home>,
+    pub home: Option<SessionHome>,
 }
 
 /// Where sessions are at home.
 #[derive(Debug, Clone)]
-pub struct Home {
+pub struct SessionHome {
     /// The sessions.
     pub sessions: Sessions,
     /// The endpoints that they are with.
@@ -44,7 +44,7 @@ pub struct Home {
 pub struct Backends {
     choices: Weighted<BackendService>,
     /// The services with sessions, if there are several services.
-    homes: Vec<(Home, BackendService)>,
+    homes: Vec<(SessionHome, BackendService)>,
     nothing: BackendService,
 }
 

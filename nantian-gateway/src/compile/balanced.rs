@@ -94,7 +94,7 @@ fn security(transport: &BackendTransport, roots: &Roots) -> Security {
             Ok(tls) => Security::Tls(tls),
             // The translator accepts only what can be set up.
             Err(error) => {
-                tracing::error!(error = %crate::respond::Chain(&error), "a backend is not served");
+                tracing::error!(error = %crate::respond::ErrorChain(&error), "a backend is not served");
                 Security::Refused
             }
         },

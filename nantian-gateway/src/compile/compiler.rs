@@ -7,12 +7,12 @@ use std::{
 
 use nantian_lb::Balancer;
 
-use super::{CompiledBackend, CompiledMirror, CompiledRule, Place, Registry, Target};
+use super::{CompiledBackend, CompiledMirror, CompiledRule, Registry, RulePosition, Target};
 use crate::{
     filter::{FilterLayer, RedirectLayer},
     ir::{self, Ir, ListenerId, ObjectName, Policies, PolicyId, RouteId},
     listen::{InvalidCertificate, PortKey},
-    policy::{Ahead, Meter, PluginPlace, Plugins, RateLimits, SessionScope},
+    policy::{Downstream, Meter, PluginPlace, Plugins, RateLimits, SessionScope},
     route::{RouterBuilder, RuleIndex},
     snapshot::{Port, Snapshot},
     source::ObjectRef,
@@ -69,7 +69,7 @@ impl Problem {
         }
     }
 
-    fn of_route(place: &Place, message: String) -> Self {
+    fn of_route(place: &RulePosition, message: String) -> Self {
         let object = ObjectRef { kind: place.id.kind.as_str(), name: place.id.name.clone() };
         let (condition, reason) = (ConditionType::Accepted, Reason::UnsupportedValue);
         Self { object, listener: None, condition, reason, message }
@@ -144,7 +144,7 @@ impl<'a> Compiler<'a> {
 
     /// Plugins of a listener see what none of its routes is for, too.
     fn others(&mut self, listener: &ir::Listener, router: &mut RouterBuilder) {
-        let place = Place::of_others(&listener.id);
+        let place = RulePosition::of_others(&listener.id);
         let Some(plugins) = self.plugins(&[&listener.policies], &[], &place, None) else { return };
         let Ok(index) = u32::try_from(self.rules.len()) else { return };
         let metrics = self.registry.metrics.unmatched();
@@ -162,7 +162,7 @@ impl<'a> Compiler<'a> {
         let Some(route) = self.routes.get(&attachment.route).copied() else {
             return;
         };
-        let place = Place {
+        let place = RulePosition {
             gateway: listener.id.gateway.to_string().into(),
             route: route.id.to_string().into(),
             id: route.id.clone(),
@@ -184,8 +184,8 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn rule(&mut self, rule: &ir::Rule, place: &Place, around: &[&'a Policies]) -> CompiledRule {
-        let rate_limits = self.rate_limits(around, &[], place, &self.ahead_of_rule(rule));
+    fn rule(&mut self, rule: &ir::Rule, place: &RulePosition, around: &[&'a Policies]) -> CompiledRule {
+        let rate_limits = self.rate_limits(around, &[], place, &self.downstream_of_rule(rule));
         let only = match &*rule.backends {
             [only] => Some(&only.target),
             _ => None,
@@ -194,7 +194,7 @@ impl<'a> Compiler<'a> {
         let counts_tokens = rate_limits.as_ref().is_some_and(RateLimits::counts_tokens);
         let shares = rule.backends.iter().map(|share| self.share(share, rule, place, around, counts_tokens));
         let mut backends: Vec<_> = shares.collect();
-        let filters = self.filters(&rule.filters, place).unwrap_or_else(|Broken| {
+        let filters = self.filters(&rule.filters, place).unwrap_or_else(|Omitted| {
             backends.clear();
             None
         });
@@ -231,7 +231,7 @@ impl<'a> Compiler<'a> {
         &mut self,
         share: &ir::WeightedBackend,
         rule: &ir::Rule,
-        place: &Place,
+        place: &RulePosition,
         outer: &[&Policies],
         counts_tokens: bool,
     ) -> CompiledBackend {
@@ -257,9 +257,9 @@ impl<'a> Compiler<'a> {
             ir::Target::InvalidAiService | ir::Target::Invalid => (Target::Invalid, None),
         };
         let around: Vec<&Policies> = [&share.policies].into_iter().chain(policies).collect();
-        let rate_limits = self.rate_limits(&around, outer, place, &self.ahead_of_share(rule, share));
+        let rate_limits = self.rate_limits(&around, outer, place, &self.downstream_of_share(rule, share));
         let counts_tokens = counts_tokens || rate_limits.as_ref().is_some_and(RateLimits::counts_tokens);
-        let filters = self.filters(&share.filters, place).unwrap_or_else(|Broken| {
+        let filters = self.filters(&share.filters, place).unwrap_or_else(|Omitted| {
             target = Target::Invalid;
             None
         });
@@ -326,10 +326,14 @@ impl<'a> Compiler<'a> {
     }
 
     /// The translator accepts only what can be compiled; what cannot all the same is not served without its filters.
-    fn filters(&mut self, filters: &[ir::Filter], place: &Place) -> Result<Option<FilterLayer>, Broken> {
+    fn filters(
+        &mut self,
+        filters: &[ir::Filter],
+        place: &RulePosition,
+    ) -> Result<Option<FilterLayer>, Omitted> {
         FilterLayer::new(filters).map_err(|error| {
             self.problems.push(Problem::of_route(place, error.to_string()));
-            Broken
+            Omitted
         })
     }
 
@@ -337,8 +341,8 @@ impl<'a> Compiler<'a> {
         &mut self,
         around: &[&Policies],
         outer: &[&Policies],
-        place: &Place,
-        ahead: &Ahead,
+        place: &RulePosition,
+        downstream: &Downstream,
     ) -> Option<RateLimits> {
         let mut limiters = Vec::new();
         for id in distinct(around, outer, |policies| &policies.rate_limits) {
@@ -349,7 +353,7 @@ impl<'a> Compiler<'a> {
                 fault.map(|fault| Problem::new("TokenPolicy", limit.object.clone(), Reason::Invalid, fault));
             self.problems.extend(problem.filter(|problem| !self.problems.contains(problem)));
         }
-        RateLimits::new(limiters, place, ahead, &self.registry.metrics)
+        RateLimits::new(limiters, place, downstream, &self.registry.metrics)
     }
 
     /// The plugins at a place; `backend` is where every request goes on to.
@@ -357,7 +361,7 @@ impl<'a> Compiler<'a> {
         &self,
         around: &[&Policies],
         outer: &[&Policies],
-        place: &Place,
+        place: &RulePosition,
         backend: Option<&ir::Target>,
     ) -> Option<Plugins> {
         let backend = backend.and_then(|target| match target {
@@ -371,7 +375,7 @@ impl<'a> Compiler<'a> {
 }
 
 /// Something was left out and is in the problems.
-struct Broken;
+struct Omitted;
 
 /// The policies at `around`, each once: one that is attached at several places on a request's way, `outer` ones
 /// included, is asked at the first of them.

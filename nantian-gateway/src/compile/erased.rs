@@ -21,13 +21,13 @@ pub struct LocalFuture<R, E>(Pin<Box<dyn Future<Output = Result<R, E>>>>);
 ///
 /// Every service of the gateway is always ready (decisions are made in `call`), so `call` needs no turn at
 /// `poll_ready`.
-pub struct LocalService<R, E>(Rc<RefCell<dyn Call<R, E>>>);
+pub struct LocalService<R, E>(Rc<RefCell<dyn ErasedService<R, E>>>);
 
-trait Call<R, E> {
+trait ErasedService<R, E> {
     fn call(&mut self, request: Request<Body>) -> LocalFuture<R, E>;
 }
 
-impl<S> Call<S::Response, S::Error> for S
+impl<S> ErasedService<S::Response, S::Error> for S
 where
     S: Service<Request<Body>>,
     S::Future: 'static,

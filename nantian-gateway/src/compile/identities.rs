@@ -16,11 +16,11 @@ use crate::{
 /// The certificates for backends, by Secret.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
-    by_secret: BTreeMap<ObjectName, Known>,
+    by_secret: BTreeMap<ObjectName, CachedIdentity>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct CachedIdentity {
     certificate: Certificate,
     fault: Option<String>,
     /// The last good one.
@@ -45,7 +45,7 @@ impl Identities {
                 known
             }
             None => {
-                let new = Known {
+                let new = CachedIdentity {
                     certificate: certificate.clone(),
                     fault: None,
                     identity: None,
@@ -87,9 +87,9 @@ impl Identities {
     }
 }
 
-// === impl Known ===
+// === impl CachedIdentity ===
 
-impl Known {
+impl CachedIdentity {
     fn read(&mut self) {
         let Certificate { chain, key, .. } = &self.certificate;
         match certified_key(chain, &key.0, &aws_lc_rs::default_provider()) {

@@ -1,12 +1,12 @@
 //! From plain data to something that serves: the IR and the state that outlives it become a snapshot.
 
-mod ahead;
 mod backends;
 mod balanced;
 mod compiler;
+mod downstream;
 mod erased;
 mod identities;
-mod learnt;
+mod model_stats;
 mod registry;
 mod rule;
 pub mod stack;
@@ -17,6 +17,6 @@ pub use self::{
     compiler::{Compiled, Problem, compile},
     erased::{LocalFuture, LocalService},
     registry::Registry,
-    rule::{CompiledBackend, CompiledMirror, CompiledRule, Place, Target},
+    rule::{CompiledBackend, CompiledMirror, CompiledRule, RulePosition, Target},
     stack::{Context, RouteFuture, RouteService},
 };

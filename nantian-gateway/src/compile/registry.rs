@@ -11,18 +11,18 @@ use nantian_lb::{Balancer, session::SessionKeys};
 use nantian_ratelimit::redis::RedisStore;
 use nantian_wasm::{Engine, EngineError};
 
-use super::{Problem, balanced::BalancedBackend, identities::Identities, learnt::Learnt};
+use super::{Problem, balanced::BalancedBackend, identities::Identities, model_stats::ModelStats};
 use crate::{
     filter::RetryBudget,
     ir::{self, BackendId, Ir, ObjectName, PolicyId, RouteId},
-    listen::{Inside, InvalidCertificate, PortKey, TlsServer},
+    listen::{InvalidCertificate, PortKey, TlsPayload, TlsServer},
     metrics::Metrics,
     pattern::Patterns,
     policy::{
         AiObserver, Lengths, Limiters, NotRunning, Outside, OwnIdentities, PluginNews, PolicyLimiter, Tokens,
         WasmPlugins, ai_target, rate_limit_policy, service_info,
     },
-    respond::Chain,
+    respond::ErrorChain,
     telemetry::Telemetry,
     translate::conditions::Reason,
     upstream::{Destination, Roots, UpstreamTls},
@@ -41,14 +41,14 @@ pub struct Registry {
     pub(super) patterns: Patterns,
     balancers: BTreeMap<BackendId, BalancedBackend>,
     ai_services: BTreeMap<ObjectName, AiUpstream>,
-    learnt: Learnt,
+    model_stats: ModelStats,
     /// Tells collectors; without, they are told nothing.
     telemetry: Option<Telemetry>,
     /// Exchanges credentials; without, those that need it make no target.
     tokens: Option<Tokens>,
     limiters: Limiters,
     plugins: WasmPlugins,
-    tls: BTreeMap<(PortKey, Inside), TlsPort>,
+    tls: BTreeMap<(PortKey, TlsPayload), TlsPort>,
     roots: Roots,
     identities: Identities,
     retries: HashMap<(RouteId, BackendId), Arc<RetryBudget>>,
@@ -92,7 +92,7 @@ impl Registry {
             session_keys,
             balancers: BTreeMap::new(),
             ai_services: BTreeMap::new(),
-            learnt: Learnt::default(),
+            model_stats: ModelStats::default(),
             telemetry: None,
             tokens: None,
             plugins: WasmPlugins::default(),
@@ -300,7 +300,7 @@ impl Registry {
     ) -> (Option<PolicyLimiter>, Option<String>) {
         match rate_limit_policy(limit) {
             Ok(policy) => (Some(self.limiters.get(id, &limit.object, policy)), None),
-            Err(error) => (self.limiters.last(id), Some(Chain(&error).to_string())),
+            Err(error) => (self.limiters.last(id), Some(ErrorChain(&error).to_string())),
         }
     }
 
@@ -308,7 +308,7 @@ impl Registry {
     pub(super) fn tls(
         &mut self,
         key: PortKey,
-        inside: Inside,
+        inside: TlsPayload,
         listeners: &[&ir::Listener],
     ) -> Result<(TlsServer, Vec<InvalidCertificate>), rustls::Error> {
         let wanted: Vec<_> = listeners
@@ -349,7 +349,7 @@ impl Registry {
 
     fn update_ai_services(&mut self, ir: &Ir) -> Vec<Problem> {
         self.ai_services.retain(|name, _| ir.ai_services.contains_key(name));
-        self.learnt.retain(|name| ir.ai_services.contains_key(name));
+        self.model_stats.retain(|name| ir.ai_services.contains_key(name));
         self.metrics.retain_ai_services(|name| ir.ai_services.keys().any(|known| known.to_string() == name));
         for (name, config) in &ir.ai_services {
             if self.ai_services.get(name).is_some_and(|known| known.config == *config) {
@@ -358,9 +358,9 @@ impl Registry {
             let last_good = self.ai_services.remove(name).and_then(|known| known.target);
             let (target, fault) = match ai_target(name, config, self.tokens.as_mut()) {
                 Ok((target, destination)) => {
-                    let learnt = self.learnt.of(name, target.model());
-                    let target = target.with_calibration(learnt.calibration);
-                    let observer = self.observer(name, &target, &config.collectors, learnt.lengths);
+                    let stats = self.model_stats.of(name, target.model());
+                    let target = target.with_calibration(stats.calibration);
+                    let observer = self.observer(name, &target, &config.collectors, stats.lengths);
                     (Some((Arc::new(target), destination, observer)), None)
                 }
                 Err(error) => (last_good, Some(error.to_string())),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use nantian_lb::{Balancer, HashKey, Strategy, session::Sessions};
 
-use super::backends::Home;
+use super::backends::SessionHome;
 use crate::{
     filter::{FilterLayer, RedirectLayer, RetryBudget},
     ir,
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub struct CompiledRule {
     /// Where the rule stands in the configuration.
-    pub(crate) place: Place,
+    pub(crate) place: RulePosition,
     pub(crate) metrics: Arc<RouteMetrics>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) filters: Option<FilterLayer>,
@@ -36,7 +36,7 @@ pub struct CompiledRule {
 
 /// Where a rule stands in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct RulePosition {
     /// The Gateway, `namespace/name`.
     pub gateway: Arc<str>,
     /// The route as metrics and logs name it.
@@ -97,19 +97,19 @@ impl Target {
 
 impl CompiledBackend {
     /// Where its sessions are at home.
-    pub(super) fn home(&self) -> Option<Home> {
+    pub(super) fn home(&self) -> Option<SessionHome> {
         match (&self.sessions, &self.target) {
             (Some(sessions), Target::Service(balancer, _)) => {
-                Some(Home { sessions: sessions.clone(), balancer: balancer.clone() })
+                Some(SessionHome { sessions: sessions.clone(), balancer: balancer.clone() })
             }
             _ => None,
         }
     }
 }
 
-// === impl Place ===
+// === impl RulePosition ===
 
-impl Place {
+impl RulePosition {
     /// That of requests that none of the routes of a listener is for; in metrics and logs they have no route.
     pub(super) fn of_others(listener: &ir::ListenerId) -> Self {
         let id = ir::RouteId { kind: ir::RouteKind::Http, name: listener.gateway.clone() };
@@ -121,7 +121,7 @@ impl Place {
 
 impl CompiledRule {
     /// The rule of a listener for requests that none of its routes is for.
-    pub(super) fn of_others(place: Place, plugins: Plugins, metrics: Arc<RouteMetrics>) -> Self {
+    pub(super) fn of_others(place: RulePosition, plugins: Plugins, metrics: Arc<RouteMetrics>) -> Self {
         Self {
             place,
             metrics,

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use super::compiler::{Compiler, Problem};
 use crate::{
     ir::{self, ListenerProtocol, SocketProtocol},
-    listen::{Inside, PortKey, TlsServer},
-    route::NamesBuilder,
-    snapshot::{Spoken, TlsNames, TlsUse},
+    listen::{PortKey, TlsPayload, TlsServer},
+    route::ServerNamesBuilder,
+    snapshot::{PortProtocol, TlsMode, TlsNames},
     stream::{StreamBackend, StreamRoute, StreamSecurity},
     weighted::Weighted,
 };
 
 impl<'a> Compiler<'a> {
     /// What is spoken on a socket, and by which routes it is carried on.
-    pub(super) fn spoken(&mut self, port: &'a ir::Port) -> Spoken {
+    pub(super) fn spoken(&mut self, port: &'a ir::Port) -> PortProtocol {
         match port.protocol {
-            SocketProtocol::Http => Spoken::Http,
+            SocketProtocol::Http => PortProtocol::Http,
             SocketProtocol::Tls => self.tls(port),
             // Of several routes the oldest has the socket.
             SocketProtocol::Tcp | SocketProtocol::Udp => {
@@ -24,29 +24,33 @@ impl<'a> Compiler<'a> {
                     listener.routes.iter().map(move |attachment| (listener, attachment))
                 };
                 let mut attached = port.listeners.iter().flat_map(of_listener);
-                Spoken::Stream(
+                PortProtocol::Stream(
                     attached.next().and_then(|(listener, attachment)| self.stream(listener, attachment)),
                 )
             }
         }
     }
 
-    fn tls(&mut self, port: &'a ir::Port) -> Spoken {
+    fn tls(&mut self, port: &'a ir::Port) -> PortProtocol {
         let is_of = |protocol| move |listener: &&ir::Listener| listener.protocol == protocol;
         let of = |protocol| port.listeners.iter().filter(is_of(protocol)).collect::<Vec<_>>();
         let (https, streams) = (of(ListenerProtocol::Https), of(ListenerProtocol::Tls));
         let key = PortKey::from(port);
-        let Some(https_server) = self.server(key, Inside::Http, &https) else { return Spoken::Unusable };
+        let Some(https_server) = self.server(key, TlsPayload::Http, &https) else {
+            return PortProtocol::Unusable;
+        };
         if https.len() == port.listeners.len() {
-            return Spoken::Https(https_server);
+            return PortProtocol::Https(https_server);
         }
-        let Some(stream_server) = self.server(key, Inside::Stream, &streams) else { return Spoken::Unusable };
-        let mut names = NamesBuilder::new();
+        let Some(stream_server) = self.server(key, TlsPayload::Stream, &streams) else {
+            return PortProtocol::Unusable;
+        };
+        let mut names = ServerNamesBuilder::new();
         for listener in &port.listeners {
             let uses = match listener.protocol {
-                ListenerProtocol::Https => TlsUse::Https(https_server.clone()),
-                ListenerProtocol::Tls => TlsUse::Terminate(stream_server.clone()),
-                _ => TlsUse::PassThrough,
+                ListenerProtocol::Https => TlsMode::Https(https_server.clone()),
+                ListenerProtocol::Tls => TlsMode::Terminate(stream_server.clone()),
+                _ => TlsMode::PassThrough,
             };
             names.listener(&listener.hostname, uses);
             for attachment in listener.routes.iter().filter(|attached| !attached.route.kind.is_http()) {
@@ -55,10 +59,10 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        Spoken::Tls(Arc::new(TlsNames { https: https_server, names: names.build() }))
+        PortProtocol::Tls(Arc::new(TlsNames { https: https_server, names: names.build() }))
     }
 
-    fn server(&mut self, key: PortKey, inside: Inside, listeners: &[&ir::Listener]) -> Option<TlsServer> {
+    fn server(&mut self, key: PortKey, inside: TlsPayload, listeners: &[&ir::Listener]) -> Option<TlsServer> {
         match self.registry.tls(key, inside, listeners) {
             Ok((server, faults)) => {
                 for fault in &faults {

@@ -1,10 +1,10 @@
 //! From changed objects to a new generation of the data path, and the truth about it.
 
-mod awaited;
 mod backoff;
 mod engine_threads;
 mod reload;
 mod session_keys;
+mod startup_gate;
 mod view;
 
 pub(crate) use self::engine_threads::EngineThreads;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use nantian_lb::Locality;
 use tokio::time::Instant;
 
-use super::{ConfigView, EngineThreads, SessionKeySource, View, awaited::Awaited, backoff::Backoff};
+use super::{ConfigView, EngineThreads, SessionKeySource, View, backoff::Backoff, startup_gate::StartupGate};
 use crate::{
     compile::{Problem, Registry, compile},
     gates::{Feature, FeatureGates},
@@ -13,12 +13,12 @@ use crate::{
     listen::PortKey,
     metrics::Metrics,
     observe::store_remark,
-    respond::Chain,
+    respond::ErrorChain,
     runtime::Workers,
     snapshot::Snapshot,
     source::{Cause, ObjectRef, Reading, Source, refusals, verdict},
     translate::{
-        Surroundings, Translation, Warning,
+        Environment, Translation, Warning,
         conditions::{Condition, ConditionType, Reason},
         translate_at,
     },
@@ -50,7 +50,7 @@ pub struct Control {
     snapshot: Arc<Snapshot>,
     said: Vec<String>,
     engine_threads: Option<EngineThreads>,
-    awaited: Awaited,
+    gate: StartupGate,
 }
 
 /// An edit that was taken back.
@@ -106,7 +106,7 @@ impl Control {
             snapshot: Arc::default(),
             said: Vec::new(),
             engine_threads: None,
-            awaited: Awaited::default(),
+            gate: StartupGate::default(),
         }
     }
 
@@ -122,7 +122,7 @@ impl Control {
     /// # Cancellation
     /// Dropping the future may leave the view behind the data path; the next reload brings it up to date.
     pub async fn reload(&mut self) -> Reload {
-        self.bring_about(false).await
+        self.reconcile(false).await
     }
 
     /// As [`reload`](Self::reload), and tries again what could not be served.
@@ -130,15 +130,14 @@ impl Control {
     /// # Cancellation
     /// As that of [`reload`](Self::reload).
     pub async fn reload_and_retry(&mut self) -> Reload {
-        self.bring_about(!self.unbound.is_empty() || !self.problems.is_empty()).await
+        self.reconcile(!self.unbound.is_empty() || !self.problems.is_empty()).await
     }
 
-    async fn bring_about(&mut self, retry: bool) -> Reload {
+    async fn reconcile(&mut self, retry: bool) -> Reload {
         let begun = Instant::now();
         let Reading { changed, faults: mut source_faults, unserved, is_idle } = self.source.read();
-        source_faults.extend(
-            self.session_keys.reload().err().map(|error| format!("--session-key-file {}", Chain(&error))),
-        );
+        let invalid_keys = self.session_keys.reload().err();
+        source_faults.extend(invalid_keys.map(|error| format!("--session-key-file {}", ErrorChain(&error))));
         let has_new_keys = self.registry.set_session_keys(self.session_keys.keys().clone());
         let is_told = source_faults == self.source_faults && unserved == self.unserved;
         let nothing_new = is_idle && is_told && !has_new_keys;
@@ -156,7 +155,7 @@ impl Control {
         } else if installed {
             self.registry.update_balancers(&translation.ir);
         }
-        self.tell_truth(&mut translation);
+        self.correct_conditions(&mut translation);
         self.served.clone_from(&translation.ir);
         self.source_faults = source_faults;
         self.unserved = unserved;
@@ -191,13 +190,13 @@ impl Control {
         }
         self.backoff.reset(!unbound.is_empty());
         self.unbound = unbound;
-        self.tell_again();
+        self.refresh_conditions();
     }
 
     /// Brings conditions up to date with what changes without a reload.
-    pub fn tell_again(&mut self) {
+    pub fn refresh_conditions(&mut self) {
         let mut translation = self.translation();
-        self.tell_truth(&mut translation);
+        self.correct_conditions(&mut translation);
         self.show(&Arc::new(translation));
     }
 
@@ -222,7 +221,7 @@ impl Control {
             faults: self.faults(),
             unserved: self.unserved.clone(),
             listening: ports == 0 || self.unbound.len() < ports,
-            awaits_plugins_until: self.awaited.until(self.registry.awaits_plugins()),
+            awaits_plugins_until: self.gate.until(self.registry.awaits_plugins()),
             balancers,
         });
     }
@@ -260,7 +259,7 @@ impl Control {
     /// that serves.
     fn translation(&mut self) -> Translation {
         let (identities, tenancy) = (self.registry.identities(), self.source.tenancy());
-        let here = Surroundings { here: &self.here, identities, tenancy };
+        let here = Environment { here: &self.here, identities, tenancy };
         let mut translation = translate_at(self.source.objects(), self.gates, self.registry.patterns(), here);
         for (object, rejected) in &self.rejected {
             if let Some(verdict) = &rejected.verdict {
@@ -280,7 +279,7 @@ impl Control {
         if self.engine_threads.is_none() && !ir.plugins.is_empty() {
             match self.registry.engine() {
                 Ok(engine) => self.engine_threads = Some(EngineThreads::start(engine)),
-                Err(error) => tracing::error!(error = %Chain(&error), "plugins cannot run"),
+                Err(error) => tracing::error!(error = %ErrorChain(&error), "plugins cannot run"),
             }
         }
         self.registry.start_plugins(ir, self.generation == 1).await;
@@ -293,7 +292,7 @@ impl Control {
     }
 
     /// Corrects the conditions of what is valid and not served all the same.
-    fn tell_truth(&self, translation: &mut Translation) {
+    fn correct_conditions(&self, translation: &mut Translation) {
         for problem in &self.problems {
             let condition = Condition::fails(problem.condition, problem.reason, problem.message.clone());
             match &problem.listener {

@@ -8,7 +8,7 @@ use kube::Error;
 use super::recorder::Recorder;
 use crate::{
     control::ConfigView,
-    source::{ObjectRef, kube::Mirror, refusals},
+    source::{ObjectRef, kube::ObjectCache, refusals},
 };
 
 /// Events that are written in a row; status would wait for more of them.
@@ -36,12 +36,12 @@ impl Events {
     }
 
     /// Tells some of what was not told before. Returns whether nothing is left to tell.
-    pub(super) async fn tell(&mut self, config: &ConfigView, mirror: &Mirror) -> bool {
+    pub(super) async fn tell(&mut self, config: &ConfigView, cache: &ObjectCache) -> bool {
         let lines = lines(config);
         self.told.retain(|line| lines.contains(line));
         let new = lines.into_iter().filter(|line| !self.told.contains(line));
         let mut new =
-            new.filter_map(|line| Some((reference(&line.object, mirror)?, line))).collect::<Vec<_>>();
+            new.filter_map(|line| Some((reference(&line.object, cache)?, line))).collect::<Vec<_>>();
         let mut all = new.len() <= IN_A_ROW;
         new.truncate(IN_A_ROW);
         for (reference, line) in new {
@@ -87,8 +87,8 @@ fn lines(config: &ConfigView) -> BTreeSet<Line> {
     refused.chain(ignored).chain(problems).collect()
 }
 
-fn reference(object: &ObjectRef, mirror: &Mirror) -> Option<ObjectReference> {
-    let seen = mirror.get(object)?;
+fn reference(object: &ObjectRef, cache: &ObjectCache) -> Option<ObjectReference> {
+    let seen = cache.get(object)?;
     let namespace = &object.name.namespace;
     Some(ObjectReference {
         api_version: Some(seen.api_version),

@@ -6,7 +6,7 @@
 
 mod events;
 mod features;
-mod fronts;
+mod gateway_services;
 mod lease;
 mod recorder;
 mod status;
@@ -14,7 +14,7 @@ mod writer;
 
 pub use self::{
     features::supported,
-    fronts::{FrontConfig, Fronts, ServiceKind},
+    gateway_services::{GatewayServiceConfig, GatewayServices, ServiceKind},
     lease::Lease,
     writer::Writer,
 };

@@ -28,7 +28,7 @@ use crate::{
     control::{ConfigView, View},
     source::{
         ObjectRef,
-        kube::{Mirror, Seen},
+        kube::{ObjectCache, Seen},
     },
     translate::status::ObjectStatus,
 };
@@ -45,7 +45,7 @@ const AT_ONCE: usize = 16;
 /// Writes status and events while it is the leader.
 pub struct Writer {
     client: Client,
-    mirror: Arc<Mirror>,
+    cache: Arc<ObjectCache>,
     view: watch::Receiver<Option<Arc<ConfigView>>>,
     leads: watch::Receiver<bool>,
     events: Events,
@@ -89,11 +89,11 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// Writes what `view` shows into the objects of `mirror`, while the process holds `lease`. GatewayClasses claim
+    /// Writes what `view` shows into the objects of `cache`, while the process holds `lease`. GatewayClasses claim
     /// `features`.
     pub fn new(
         client: Client,
-        mirror: Arc<Mirror>,
+        cache: Arc<ObjectCache>,
         view: &View,
         lease: &Lease,
         identity: String,
@@ -103,7 +103,7 @@ impl Writer {
         let (view, leads) = (view.watch(), lease.holds());
         Self {
             client,
-            mirror,
+            cache,
             view,
             leads,
             events,
@@ -122,7 +122,7 @@ impl Writer {
     /// # Cancellation
     /// Dropping the future may leave a status unwritten; whoever leads next writes it.
     pub async fn run(mut self) {
-        let mut reports = self.mirror.reports();
+        let mut reports = self.cache.reports();
         let mut again: Option<Duration> = None;
         loop {
             tokio::select! {
@@ -145,7 +145,7 @@ impl Writer {
             }
             let Some(config) = config else { continue };
             again = self.write_all(&config).await;
-            if !self.events.tell(&config, &self.mirror).await {
+            if !self.events.tell(&config, &self.cache).await {
                 again = Some(again.map_or(RETRY, |again| again.min(RETRY)));
             }
         }
@@ -159,8 +159,8 @@ impl Writer {
             self.judged.retain(|object, _| before.get(object) == now.get(object));
         }
         let pending = self.pending(config);
-        let mirror = &self.mirror;
-        let written = stream::iter(pending).map(|pending| write(&self.client, mirror, pending));
+        let cache = &self.cache;
+        let written = stream::iter(pending).map(|pending| write(&self.client, cache, pending));
         let written: Vec<_> = written.buffer_unordered(AT_ONCE).collect().await;
         for outcome in written {
             match outcome {
@@ -193,7 +193,7 @@ impl Writer {
     fn pending(&mut self, config: &ConfigView) -> Vec<Pending> {
         let Self { judged, features, failures, full, ours, .. } = self;
         let (now, begun) = (Timestamp::now(), Instant::now());
-        self.mirror.with(|all| {
+        self.cache.with(|all| {
             judged.retain(|object, _| all.contains_key(object));
             full.retain(|object| all.contains_key(object));
             ours.retain(|object| all.contains_key(object));
@@ -269,7 +269,7 @@ fn given_up(
 /// Writes one status. Returns the version of the object that has it.
 async fn write(
     client: &Client,
-    mirror: &Mirror,
+    cache: &ObjectCache,
     pending: Pending,
 ) -> Result<(ObjectRef, Option<String>), Failure> {
     let Pending { object, seen, status } = pending;
@@ -295,7 +295,7 @@ async fn write(
     });
     match api.patch_status(&object.name.name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(written) => {
-            mirror.wrote(
+            cache.wrote(
                 &object,
                 &seen,
                 &written.metadata,

@@ -19,7 +19,7 @@ use tokio::{
 use super::{FetchError, SourceNetworks, WASM, client::Client, oci};
 use crate::{
     ir::{Secret, public},
-    respond::Chain,
+    respond::ErrorChain,
     runtime::blocking,
     tenancy::Tenancy,
 };
@@ -165,7 +165,7 @@ async fn fetch(modules: Arc<Inner>, module: ModuleKey) {
     loop {
         let state = match attempt(&modules, &module).await {
             Ok(bytes) => Fetched::Ready(bytes),
-            Err(error) => Fetched::Failed(Chain(&error).to_string()),
+            Err(error) => Fetched::Failed(ErrorChain(&error).to_string()),
         };
         let is_ready = matches!(state, Fetched::Ready(_));
         if modules.note(&module, state) {

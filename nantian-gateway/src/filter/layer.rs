@@ -35,7 +35,7 @@ struct Filters {
 
 /// A request that a CORS filter has seen, and its origin if that is allowed.
 #[derive(Debug)]
-struct Crossing {
+struct CorsRequest {
     origin: Option<HeaderValue>,
 }
 
@@ -77,14 +77,14 @@ impl Filters {
     fn on_request(
         &self,
         request: Request<Body>,
-        crossing: &mut Option<Crossing>,
+        crossing: &mut Option<CorsRequest>,
     ) -> ControlFlow<Response<Body>, Request<Body>> {
         let (mut parts, body) = request.into_parts();
         if let Some(cors) = &self.cors {
             if let Some(response) = cors.preflight(&parts) {
                 return ControlFlow::Break(response);
             }
-            *crossing = Some(Crossing { origin: cors.allowed_origin(&parts) });
+            *crossing = Some(CorsRequest { origin: cors.allowed_origin(&parts) });
         }
         for filter in &self.request {
             match filter {
@@ -100,8 +100,8 @@ impl Filters {
         ControlFlow::Continue(Request::from_parts(parts, body))
     }
 
-    fn on_response(&self, mut response: Response<Body>, crossing: Option<Crossing>) -> Response<Body> {
-        if let (Some(cors), Some(Crossing { origin })) = (&self.cors, crossing) {
+    fn on_response(&self, mut response: Response<Body>, crossing: Option<CorsRequest>) -> Response<Body> {
+        if let (Some(cors), Some(CorsRequest { origin })) = (&self.cors, crossing) {
             cors.on_response(origin, response.headers_mut());
         }
         for changes in &self.response {
@@ -158,7 +158,7 @@ pin_project! {
     pub struct FilterFuture<F> {
         #[pin]
         state: State<F>,
-        crossing: Option<Crossing>,
+        crossing: Option<CorsRequest>,
         filters: Arc<Filters>,
     }
 }

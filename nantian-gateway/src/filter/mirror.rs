@@ -198,7 +198,7 @@ impl Mirror {
             shard.mirrored(body.is_some());
         }
         let Some(body) = body else { return };
-        let place = Place::taken(self);
+        let place = MirrorPermit::taken(self);
         let request = head.with(body);
         spawn_local(async move {
             let exchange = async {
@@ -213,16 +213,16 @@ impl Mirror {
 }
 
 /// A copy on its way.
-struct Place(Rc<Mirror>);
+struct MirrorPermit(Rc<Mirror>);
 
-impl Place {
+impl MirrorPermit {
     fn taken(mirror: &Rc<Mirror>) -> Self {
         mirror.in_flight.set(mirror.in_flight.get() + 1);
         Self(Rc::clone(mirror))
     }
 }
 
-impl Drop for Place {
+impl Drop for MirrorPermit {
     fn drop(&mut self) {
         self.0.in_flight.set(self.0.in_flight.get() - 1);
     }

@@ -18,7 +18,7 @@ use crate::{
     compile::{LocalFuture, LocalService},
     ir,
     metrics::RouteMetrics,
-    replay::Replay,
+    replay::ReplayBuffer,
     respond::find,
     upstream::UpstreamError,
 };
@@ -92,13 +92,13 @@ impl Retry {
         let (mut parts, body) = request.into_parts();
         // Copies of the parts share it: no endpoint is tried twice while there is another.
         parts.extensions.insert(Tried::new());
-        let replay = Replay::of(body, KEPT);
-        let next = || replay.as_ref().map_or_else(Body::empty, Replay::next);
+        let replay = ReplayBuffer::of(body, KEPT);
+        let next = || replay.as_ref().map_or_else(Body::empty, ReplayBuffer::next);
         let mut wait = self.layer.retry.backoff;
         let mut body = next();
         for _ in 0..self.layer.retry.attempts {
             let result = self.inner.call(Request::from_parts(parts.clone(), body)).await;
-            let may_repeat = replay.as_ref().is_none_or(Replay::is_whole);
+            let may_repeat = replay.as_ref().is_none_or(ReplayBuffer::is_whole);
             if !may_repeat
                 || !self.has_failed(&parts, &result)
                 || !self.layer.budget.withdraw(self.layer.worker)

@@ -38,7 +38,7 @@ pub struct TimedOut(pub Duration);
 #[derive(Debug, Clone, Copy)]
 pub struct TimeoutLayer {
     limit: Option<Duration>,
-    place: Place,
+    place: TimeoutScope,
     /// Whether AIServices are told, which end in their clients' words.
     tells: bool,
     /// Whether limits are told, behind which nobody is to wait longer.
@@ -47,7 +47,7 @@ pub struct TimeoutLayer {
 
 /// Where on the way of an exchange a limit stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum TimeoutScope {
     /// Around all of it; whoever is further inside may ask when it is over.
     Outside { is_asked: bool },
     /// Further inside.
@@ -58,7 +58,7 @@ enum Place {
 
 /// When an exchange is over, and how long it may take.
 #[derive(Debug, Clone, Copy)]
-struct End {
+struct ExchangeEnd {
     at: Instant,
     limit: Duration,
 }
@@ -76,18 +76,18 @@ impl TimeoutLayer {
 
     /// Allows `limit` for each attempt at one endpoint, which has failed if it does not answer in time.
     pub const fn of_attempt(limit: Duration) -> Self {
-        Self { place: Place::Attempt, ..Self::new(limit) }
+        Self { place: TimeoutScope::Attempt, ..Self::new(limit) }
     }
 
     /// Allows each call of gRPC what its client does.
     pub const fn of_calls() -> Self {
-        let place = Place::Outside { is_asked: false };
+        let place = TimeoutScope::Outside { is_asked: false };
         Self { limit: None, place, tells: false, bounds_waits: false }
     }
 
     /// Lets a layer further [`inside`](Self::inside) end the exchange at the same time.
     pub const fn asked_inside(self, is_asked: bool) -> Self {
-        Self { place: Place::Outside { is_asked }, ..self }
+        Self { place: TimeoutScope::Outside { is_asked }, ..self }
     }
 
     /// Tells limits further inside how long a request may wait for its turn: who would come later is refused at once.
@@ -97,16 +97,16 @@ impl TimeoutLayer {
 
     /// Ends the exchange when a layer around it would: what is in between sees the answer.
     pub const fn inside() -> Self {
-        Self { place: Place::Inside, ..Self::of_calls() }
+        Self { place: TimeoutScope::Inside, ..Self::of_calls() }
     }
 
     /// When an exchange that begins now is over; tells who is inside.
-    fn end(&self, request: &mut Request<Body>) -> Option<End> {
+    fn end(&self, request: &mut Request<Body>) -> Option<ExchangeEnd> {
         let of_client = match self.place {
-            Place::Inside => return request.extensions().get().copied(),
+            TimeoutScope::Inside => return request.extensions().get().copied(),
             // How little time a client has is no fault of an endpoint.
-            Place::Attempt => None,
-            Place::Outside { .. } => grpc::timeout(request),
+            TimeoutScope::Attempt => None,
+            TimeoutScope::Outside { .. } => grpc::timeout(request),
         };
         let limit = match (self.limit, of_client) {
             (Some(limit), Some(of_client)) => limit.min(of_client),
@@ -119,8 +119,8 @@ impl TimeoutLayer {
         if self.bounds_waits {
             request.extensions_mut().insert(MaxWait::from_now(limit));
         }
-        let end = End { at: Instant::now().checked_add(limit)?, limit };
-        if self.place == (Place::Outside { is_asked: true }) {
+        let end = ExchangeEnd { at: Instant::now().checked_add(limit)?, limit };
+        if self.place == (TimeoutScope::Outside { is_asked: true }) {
             request.extensions_mut().insert(end);
         }
         Some(end)
@@ -160,7 +160,7 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let place = self.layer.place;
-        let blame = (place == Place::Attempt).then(|| Blame::of(&mut request));
+        let blame = (place == TimeoutScope::Attempt).then(|| TimeoutReporter::of(&mut request));
         let end = self.layer.end(&mut request);
         let sleep = end.map(|end| Box::pin(sleep_until(end.at)));
         let limit = end.map(|end| end.limit).unwrap_or_default();
@@ -176,8 +176,8 @@ pin_project! {
         inner: F,
         sleep: Option<Pin<Box<Sleep>>>,
         limit: Duration,
-        place: Place,
-        blame: Option<Blame>,
+        place: TimeoutScope,
+        blame: Option<TimeoutReporter>,
     }
 }
 
@@ -194,7 +194,7 @@ where
         if let Poll::Ready(result) = this.inner.poll(cx) {
             let (sleep, limit) = (this.sleep.take(), *this.limit);
             // What comes when the time is over is the answer of who is inside, and to be sent whole.
-            let is_asked = *this.place == Place::Outside { is_asked: true };
+            let is_asked = *this.place == TimeoutScope::Outside { is_asked: true };
             let sleep = sleep.filter(|sleep| !is_asked || Instant::now() < sleep.deadline());
             return Poll::Ready(result.map(|response| {
                 let ends_in_time = response.extensions().get::<Deadline>().is_some();
@@ -265,7 +265,7 @@ impl http_body::Body for TimeoutBody {
 
 /// Tells the balancer of an endpoint that does not answer in time, unless it has yet to be sent the whole request.
 #[derive(Debug)]
-struct Blame {
+struct TimeoutReporter {
     attempt_timeout: AttemptTimeout,
     is_sent: Rc<Cell<bool>>,
 }
@@ -276,9 +276,9 @@ struct Upload {
     is_sent: Rc<Cell<bool>>,
 }
 
-// === impl Blame ===
+// === impl TimeoutReporter ===
 
-impl Blame {
+impl TimeoutReporter {
     fn of(request: &mut Request<Body>) -> Self {
         let attempt_timeout = AttemptTimeout::new();
         let is_sent = Rc::new(Cell::new(request.body().is_end_stream()));

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     BindError,
-    bind::{bind, bind_udp, refuse_newcomers},
+    bind::{bind, bind_udp, refuse_new_connections},
     connection,
 };
 use crate::{
@@ -111,7 +111,7 @@ async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut clo
         match accepted {
             Ok((stream, peer)) => {
                 worker.shortages.socket(key);
-                tell_of_room(&worker, key);
+                log_shortage(&worker, key);
                 tokio::select! {
                     biased;
                     _ = closed.changed() => break,
@@ -131,7 +131,7 @@ async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut clo
         }
     }
     // The kernel resets who waits on a socket that closes, so those are served that are about to connect, too.
-    if let Err(error) = refuse_newcomers(&listener) {
+    if let Err(error) = refuse_new_connections(&listener) {
         tracing::debug!(%error, port = %key, "the socket cannot be closed to newcomers alone");
     }
     let end = Instant::now() + LAST_CALL;
@@ -142,13 +142,13 @@ async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut clo
 }
 
 /// Logs that a connection has to wait for a place, or that none has to any more, if it is time to.
-fn tell_of_room(worker: &Worker, key: PortKey) {
+fn log_shortage(worker: &Worker, key: PortKey) {
     let shortage = &worker.shortages.connections;
     if worker.room.available_permits() > 0 {
         if shortage.end_at(Instant::now()) {
             tracing::info!(port = %key, "new connections need not wait any more");
         }
-    } else if shortage.meet_at(Instant::now()) {
+    } else if shortage.note_at(Instant::now()) {
         let limit = worker.config.max_connections;
         tracing::warn!(limit, port = %key, "new connections wait until another one ends");
     }

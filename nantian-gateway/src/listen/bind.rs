@@ -66,7 +66,7 @@ fn bind_by<S>(
 ///
 /// What is new is not answered, so that its client asks again, after a second, and then meets another socket.
 #[cfg(target_os = "linux")]
-pub(super) fn refuse_newcomers(listener: &TcpListener) -> io::Result<()> {
+pub(super) fn refuse_new_connections(listener: &TcpListener) -> io::Result<()> {
     // The flags of the TCP header; dropped if SYN is among them, else passed.
     let program = [
         SockFilter::new(0x30, 0, 0, 13),
@@ -79,7 +79,7 @@ pub(super) fn refuse_newcomers(listener: &TcpListener) -> io::Result<()> {
 
 /// Where there is no filter, what is new is accepted until the socket closes.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn refuse_newcomers(_: &TcpListener) -> io::Result<()> {
+pub(super) fn refuse_new_connections(_: &TcpListener) -> io::Result<()> {
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{pace::Pace, unread::Unread};
+use super::{stall_timer::StallTimer, unread::UnreadBody};
 use crate::body::BoxError;
 
 /// A body that breaks off or breaks the rules of its framing. Maps to 400.
@@ -28,9 +28,9 @@ pub struct LateBody;
 pub struct ClientBody {
     /// There until it is dropped.
     incoming: Option<Incoming>,
-    pace: Rc<Pace>,
+    timer: Rc<StallTimer>,
     /// Who gets what is left when nobody wants more, while there may be more. `None` over HTTP/2.
-    unread: Option<Unread>,
+    unread: Option<UnreadBody>,
     /// The client waits for 100, which the first look at the body sends.
     waits_for_100: bool,
 }
@@ -40,11 +40,11 @@ pub struct ClientBody {
 impl ClientBody {
     pub(super) fn new(
         incoming: Incoming,
-        pace: Rc<Pace>,
-        unread: Option<Unread>,
+        timer: Rc<StallTimer>,
+        unread: Option<UnreadBody>,
         waits_for_100: bool,
     ) -> Self {
-        Self { incoming: Some(incoming), pace, unread, waits_for_100 }
+        Self { incoming: Some(incoming), timer, unread, waits_for_100 }
     }
 }
 
@@ -60,13 +60,13 @@ impl Body for ClientBody {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let polled = Pin::new(incoming).poll_frame(cx);
         match &polled {
-            Poll::Pending if self.pace.is_late() => {
+            Poll::Pending if self.timer.is_late() => {
                 self.unread = None;
                 return Poll::Ready(Some(Err(LateBody.into())));
             }
-            Poll::Pending => self.pace.upload_waits(cx),
+            Poll::Pending => self.timer.upload_waits(cx),
             Poll::Ready(frame) => {
-                self.pace.upload_goes_on();
+                self.timer.upload_goes_on();
                 if !matches!(frame, Some(Ok(_))) {
                     self.unread = None;
                 }
@@ -86,7 +86,7 @@ impl Body for ClientBody {
 
 impl Drop for ClientBody {
     fn drop(&mut self) {
-        self.pace.upload_goes_on();
+        self.timer.upload_goes_on();
         let incoming = self.incoming.take().filter(|incoming| !incoming.is_end_stream());
         if let (Some(unread), Some(incoming)) = (&self.unread, incoming) {
             unread.leave(incoming, self.waits_for_100);

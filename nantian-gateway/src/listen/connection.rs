@@ -23,10 +23,10 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    accept::PortKey, connections::Registration, forward::Peer, io::Watched, pace::Streams, service::Edge,
-    socket::ClientSocket, state::Order, unread::Unread,
+    accept::PortKey, connections::Registration, forward::Peer, io::HeadScanIo, service::ConnectionService,
+    socket::ClientSocket, stall_timer::StreamExecutor, state::ConnectionCommand, unread::UnreadBody,
 };
-use crate::{body::BoxError, runtime::Worker, snapshot::Spoken, stream::reset};
+use crate::{body::BoxError, runtime::Worker, snapshot::PortProtocol, stream::reset};
 
 /// Bits of the number of a connection that count those of one worker.
 const WORKER_SHIFT: u32 = 48;
@@ -60,22 +60,22 @@ pub(super) async fn serve(
     peer.connection = connection_id(worker.index(), worker.connections.number());
     let mut session = Session { key, worker: Rc::clone(&worker), registration, client, local, peer };
     let served = match spoken {
-        Spoken::Http => session.serve_plain(stream).await,
-        Spoken::Https(server) => match session.secure(&server, stream).await {
+        PortProtocol::Http => session.serve_plain(stream).await,
+        PortProtocol::Https(server) => match session.secure(&server, stream).await {
             Ok(Some(stream)) => session.serve_tls(stream).await,
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         },
-        Spoken::Tls(names) => session.serve_by_name(stream, &names).await,
-        Spoken::Stream(Some(route)) => session.pass_on(stream, &[], &route).await,
-        Spoken::Stream(None) => {
+        PortProtocol::Tls(names) => session.serve_by_name(stream, &names).await,
+        PortProtocol::Stream(Some(route)) => session.pass_on(stream, &[], &route).await,
+        PortProtocol::Stream(None) => {
             reset(&stream);
             Ok(())
         }
-        Spoken::Unusable => Ok(()),
+        PortProtocol::Unusable => Ok(()),
     };
     if let Err(error) = served {
-        tracing::debug!(error = %crate::respond::Chain(error.as_ref()), "a client connection ended");
+        tracing::debug!(error = %crate::respond::ErrorChain(error.as_ref()), "a client connection ended");
     }
 }
 
@@ -122,12 +122,12 @@ impl Session {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let io = Watched::http1(io, first, self.registration.state.clone());
+        let io = HeadScanIo::http1(io, first, self.registration.state.clone());
         let max_head = self.worker.config.max_request_head;
         let (worker, client) = (Rc::clone(&self.worker), self.peer.address.ip());
         let state = self.registration.state.clone();
-        let unread = Unread::new(state.clone());
-        let edge = Edge::http1(self.key, self.worker, self.peer, state, unread.clone());
+        let unread = UnreadBody::new(state.clone());
+        let edge = ConnectionService::http1(self.key, self.worker, self.peer, state, unread.clone());
         let connection = http1::Builder::new()
             .header_read_timeout(None)
             .max_headers(MAX_HEADERS)
@@ -135,10 +135,13 @@ impl Session {
             .max_buf_size(max_head.max(MIN_BUFFER))
             .serve_connection(TokioIo::new(io), edge)
             .with_upgrades();
-        let served =
-            supervise(Box::pin(connection), &self.registration, Some(&unread), Order::Finish, |it| {
-                it.graceful_shutdown()
-            });
+        let served = supervise(
+            Box::pin(connection),
+            &self.registration,
+            Some(&unread),
+            ConnectionCommand::Finish,
+            |it| it.graceful_shutdown(),
+        );
         let served = served.await;
         if let Some(status) = served.as_ref().err().and_then(|error| answer_of_hyper(error.as_ref())) {
             worker.refusals.note(None, client, status, 0);
@@ -151,11 +154,11 @@ impl Session {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         self.registration.state.expects_nothing();
-        let io = Watched::http2(io, first, self.registration.state.clone());
+        let io = HeadScanIo::http2(io, first, self.registration.state.clone());
         let max_head = u32::try_from(self.worker.config.max_request_head).unwrap_or(u32::MAX);
-        let streams = Streams::default();
+        let streams = StreamExecutor::default();
         let state = self.registration.state.clone();
-        let edge = Edge::http2(self.key, self.worker, self.peer, state, streams.clone());
+        let edge = ConnectionService::http2(self.key, self.worker, self.peer, state, streams.clone());
         let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .max_header_list_size(max_head)
@@ -165,7 +168,7 @@ impl Session {
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(Some(KEEP_ALIVE))
             .serve_connection(TokioIo::new(io), edge);
-        let last = Order::Drain;
+        let last = ConnectionCommand::Drain;
         supervise(Box::pin(connection), &self.registration, None, last, |it| it.graceful_shutdown()).await
     }
 }
@@ -202,8 +205,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 async fn supervise<C>(
     mut connection: Pin<Box<C>>,
     registration: &Registration,
-    unread: Option<&Unread>,
-    last: Order,
+    unread: Option<&UnreadBody>,
+    last: ConnectionCommand,
     finish: fn(Pin<&mut C>),
 ) -> Served
 where
@@ -225,7 +228,7 @@ where
                 continue;
             }
             match registration.order() {
-                Order::Abort => return Poll::Ready(Err("the client is too slow".into())),
+                ConnectionCommand::Abort => return Poll::Ready(Err("the client is too slow".into())),
                 order if order >= last && !finishing => {
                     finishing = true;
                     finish(connection.as_mut());

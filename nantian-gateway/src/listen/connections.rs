@@ -17,10 +17,10 @@ use slab::Slab;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    pace::{Pace, Paces},
-    state::{Order, State, Timeouts, TunnelGuard},
+    stall_timer::{StallTimer, StallTimers},
+    state::{ConnectionCommand, State, Timeouts, TunnelGuard},
 };
-use crate::snapshot::StreamPlace;
+use crate::snapshot::StreamBinding;
 
 /// The connections of one worker; its clones share them.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ struct Inner {
     entries: RefCell<Slab<Entry>>,
     /// Connections so far.
     count: Cell<u64>,
-    paces: Paces,
+    timers: StallTimers,
     /// Connections that have left HTTP.
     tunnels: Arc<AtomicUsize>,
 }
@@ -48,13 +48,13 @@ struct Entry {
 impl Default for Connections {
     fn default() -> Self {
         let clock = Arc::<AtomicU32>::default();
-        let paces = Paces::new(Arc::clone(&clock));
+        let timers = StallTimers::new(Arc::clone(&clock));
         Self {
             inner: Rc::new(Inner {
                 clock,
                 entries: RefCell::default(),
                 count: Cell::new(0),
-                paces,
+                timers,
                 tunnels: Arc::default(),
             }),
         }
@@ -78,8 +78,8 @@ impl Connections {
     }
 
     /// The pace of a request that has begun.
-    pub(super) fn pace(&self) -> Rc<Pace> {
-        self.inner.paces.begin()
+    pub(super) fn timer(&self) -> Rc<StallTimer> {
+        self.inner.timers.begin()
     }
 
     /// Counts one more for as long as the guard lives.
@@ -103,25 +103,25 @@ impl Connections {
         self.inner.clock.store(now, Relaxed);
         for (_, entry) in &*self.inner.entries.borrow() {
             match entry.state.verdict(now, timeouts) {
-                Order::Serve => {}
+                ConnectionCommand::Serve => {}
                 order => entry.give(order),
             }
         }
-        self.inner.paces.tick(now, timeouts.stall);
+        self.inner.timers.tick(now, timeouts.stall);
     }
 
     /// Lets every connection close after the next response that begins, over HTTP/1.1, or announce its end.
     pub fn drain(&self) {
         for (_, entry) in &*self.inner.entries.borrow() {
-            entry.give(Order::Drain);
+            entry.give(ConnectionCommand::Drain);
         }
     }
 
     /// Ends the connections that are passed on as they are and that `stays` does not know any more.
-    pub(crate) fn end_streams(&self, stays: impl Fn(&StreamPlace) -> bool) {
+    pub(crate) fn end_streams(&self, stays: impl Fn(&StreamBinding) -> bool) {
         for (_, entry) in &*self.inner.entries.borrow() {
             if entry.state.stream().is_some_and(|place| !stays(place)) {
-                entry.give(Order::Abort);
+                entry.give(ConnectionCommand::Abort);
             }
         }
     }
@@ -129,13 +129,13 @@ impl Connections {
     /// Lets every connection finish the requests that it has begun, then close.
     pub fn finish(&self) {
         for (_, entry) in &*self.inner.entries.borrow() {
-            entry.give(Order::Finish);
+            entry.give(ConnectionCommand::Finish);
         }
     }
 }
 
 impl Entry {
-    fn give(&self, order: Order) {
+    fn give(&self, order: ConnectionCommand) {
         self.state.give(order);
         self.waker.wake_by_ref();
     }
@@ -156,22 +156,22 @@ pub(super) struct Registration {
 
 impl Registration {
     /// What the connection is to do; the task is woken when that changes.
-    pub(super) fn order(&self) -> Order {
+    pub(super) fn order(&self) -> ConnectionCommand {
         self.state.order()
     }
 
     /// What `future` gives, or nothing if the connection is to end before: one that begins while the process drains is given
     /// the time in which others may still have a request on its way.
     pub(super) async fn unless_ended<F: Future>(&self, future: F) -> Option<F::Output> {
-        self.unless(Order::Finish, future).await
+        self.unless(ConnectionCommand::Finish, future).await
     }
 
     /// What `future` gives, or nothing if the connection is not to finish what it has begun.
     pub(super) async fn unless_aborted<F: Future>(&self, future: F) -> Option<F::Output> {
-        self.unless(Order::Abort, future).await
+        self.unless(ConnectionCommand::Abort, future).await
     }
 
-    async fn unless<F: Future>(&self, last: Order, future: F) -> Option<F::Output> {
+    async fn unless<F: Future>(&self, last: ConnectionCommand, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         let mut registered = false;
         poll_fn(|cx| {

@@ -7,11 +7,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::{Accept, StartHandshake, TlsAcceptor, server::TlsStream};
 
 use super::{
+    client_hello::{self, ClientHello},
     connection::Session,
     forward::TlsSession,
-    hello::{self, Hello},
     socket::ClientSocket,
-    tls::{Face, TlsServer},
+    tls::{TlsProfile, TlsServer},
 };
 use crate::body::BoxError;
 
@@ -20,30 +20,35 @@ type Secured = Result<Option<Box<TlsStream<ClientSocket>>>, BoxError>;
 impl Session {
     /// Shakes hands as the listener wants it that the client asks for; `None` if the connection is to end before.
     pub(super) async fn secure(&mut self, server: &TlsServer, mut stream: TcpStream) -> Secured {
-        if let Some(face) = server.only_face() {
-            let accept = TlsAcceptor::from(Arc::clone(&face.config)).accept(self.socket(stream));
-            return self.handshake(accept, face).await;
+        if let Some(profile) = server.only_profile() {
+            let accept = TlsAcceptor::from(Arc::clone(&profile.config)).accept(self.socket(stream));
+            return self.handshake(accept, profile).await;
         }
-        let hello = Box::pin(hello::read(&mut stream));
+        let hello = Box::pin(client_hello::read(&mut stream));
         let Some(hello) = self.registration.unless_ended(hello).await else { return Ok(None) };
         self.answer(server, hello?, stream).await
     }
 
     /// Goes on with a handshake whose first message was read.
-    pub(super) async fn answer(&mut self, server: &TlsServer, hello: Hello, stream: TcpStream) -> Secured {
+    pub(super) async fn answer(
+        &mut self,
+        server: &TlsServer,
+        hello: ClientHello,
+        stream: TcpStream,
+    ) -> Secured {
         if hello.has_more {
             return Err("the client speaks on before it was answered".into());
         }
         let name = hello.accepted.client_hello().server_name().map(str::to_ascii_lowercase);
-        let Some(face) = server.face(name.as_deref()) else {
+        let Some(profile) = server.profile(name.as_deref()) else {
             return Err("no listener takes the client".into());
         };
         let start = StartHandshake::from_parts(hello.accepted, self.socket(stream));
-        let accept = start.into_stream(Arc::clone(&face.config));
-        self.handshake(accept, face).await
+        let accept = start.into_stream(Arc::clone(&profile.config));
+        self.handshake(accept, profile).await
     }
 
-    async fn handshake(&mut self, accept: Accept<ClientSocket>, face: &Face) -> Secured {
+    async fn handshake(&mut self, accept: Accept<ClientSocket>, profile: &TlsProfile) -> Secured {
         let Some(stream) = self.registration.unless_ended(Box::pin(accept)).await else { return Ok(None) };
         let stream = stream?;
         let (_, connection) = stream.get_ref();
@@ -52,9 +57,9 @@ impl Session {
             server_name: self.peer.server_name.clone(),
             version: connection.protocol_version().and_then(version).map(Arc::from),
             is_mutual: connection.peer_certificates().is_some()
-                && face.clients.as_ref().is_some_and(|clients| !clients.insecure_fallback),
+                && profile.clients.as_ref().is_some_and(|clients| !clients.insecure_fallback),
         }));
-        self.peer.clients.clone_from(&face.clients);
+        self.peer.clients.clone_from(&profile.clients);
         Ok(Some(Box::new(stream)))
     }
 }

@@ -14,7 +14,7 @@ use super::{head_scanner::HeadScanner, state::State};
 
 /// A connection of which it is noted when a head begins, and which requests are ambiguous.
 #[derive(Debug)]
-pub(super) struct Watched<T> {
+pub(super) struct HeadScanIo<T> {
     io: T,
     /// Bytes that were read to tell the protocol.
     read_ahead: Bytes,
@@ -23,7 +23,7 @@ pub(super) struct Watched<T> {
     scanner: Option<HeadScanner>,
 }
 
-impl<T> Watched<T> {
+impl<T> HeadScanIo<T> {
     pub(super) fn http1(io: T, read_ahead: Bytes, state: Arc<State>) -> Self {
         Self { io, read_ahead, state, scanner: Some(HeadScanner::default()) }
     }
@@ -48,7 +48,7 @@ impl<T> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for HeadScanIo<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
@@ -69,7 +69,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for HeadScanIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }

@@ -3,24 +3,24 @@
 mod accept;
 mod bind;
 mod body;
-mod clients;
-mod clock;
+mod client_hello;
+mod client_verifier;
 mod connection;
 mod connections;
 mod forward;
 mod handshake;
 mod head_scanner;
-mod hello;
 mod hop_by_hop;
 mod io;
 mod normalize;
-mod pace;
 mod reply;
 mod service;
 mod shortage;
 mod socket;
+mod stall_timer;
 mod state;
 mod stream;
+mod tick;
 mod tls;
 mod unread;
 
@@ -31,8 +31,8 @@ pub use self::{
     connections::Connections,
     forward::{RequestInfo, TlsSession, TrustedProxies},
     state::{Timeouts, TunnelGuard},
-    tls::{Inside, InvalidCertificate, TlsServer},
+    tls::{InvalidCertificate, TlsPayload, TlsServer},
 };
 pub(crate) use self::{
-    clock::TICK, forward::client_address, shortage::Shortages, socket::ClientSocket, tls::certified_key,
+    forward::client_address, shortage::Shortages, socket::ClientSocket, tick::TICK, tls::certified_key,
 };

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::{pace::Pace, state::InFlight};
+use super::{stall_timer::StallTimer, state::InFlight};
 use crate::{
     body::{Body, BoxError},
     observe::ObservedBody,
@@ -27,7 +27,7 @@ pub(super) struct ReplyBody {
     /// Why the content broke off, until what came before is written.
     broken: Option<BoxError>,
     /// That of an HTTP/2 stream.
-    pace: Option<Rc<Pace>>,
+    timer: Option<Rc<StallTimer>>,
     guard: Option<InFlight>,
 }
 
@@ -61,8 +61,8 @@ impl Content {
 // === impl ReplyBody ===
 
 impl ReplyBody {
-    pub(super) fn new(body: Content, pace: Option<Rc<Pace>>, guard: Option<InFlight>) -> Self {
-        Self { body, rest: Bytes::new(), broken: None, pace, guard }
+    pub(super) fn new(body: Content, timer: Option<Rc<StallTimer>>, guard: Option<InFlight>) -> Self {
+        Self { body, rest: Bytes::new(), broken: None, timer, guard }
     }
 
     /// Whether it is that of a route.
@@ -74,7 +74,7 @@ impl ReplyBody {
     /// over HTTP/1.1 the time that its client takes to read.
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Some(error) = self.broken.take() {
-            if self.pace.is_none() && self.guard.as_ref().is_some_and(InFlight::is_writing) {
+            if self.timer.is_none() && self.guard.as_ref().is_some_and(InFlight::is_writing) {
                 // The connection polls this again when it can write.
                 self.broken = Some(error);
                 return Poll::Pending;
@@ -122,14 +122,14 @@ impl http_body::Body for ReplyBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.pace.is_none() {
+        if self.timer.is_none() {
             return self.poll_content(cx);
         }
         let polled = self.poll_piece(cx);
-        if let Some(pace) = &self.pace {
+        if let Some(timer) = &self.timer {
             match &polled {
-                Poll::Ready(Some(Ok(_))) => pace.response_waits(),
-                _ => pace.response_goes_on(),
+                Poll::Ready(Some(Ok(_))) => timer.response_waits(),
+                _ => timer.response_goes_on(),
             }
         }
         polled
@@ -158,8 +158,8 @@ impl http_body::Body for ReplyBody {
 
 impl Drop for ReplyBody {
     fn drop(&mut self) {
-        if let Some(pace) = &self.pace {
-            pace.response_goes_on();
+        if let Some(timer) = &self.timer {
+            timer.response_goes_on();
         }
     }
 }

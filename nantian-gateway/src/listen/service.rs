@@ -22,10 +22,10 @@ use super::{
     forward::{self, Peer, RequestInfo},
     hop_by_hop::{HopHeaders, remove_hop_by_hop},
     normalize,
-    pace::{Pace, Streams},
     reply::{Content, ReplyBody},
+    stall_timer::{StallTimer, StreamExecutor},
     state::{InFlight, State},
-    unread::Unread,
+    unread::UnreadBody,
 };
 use crate::{
     body::Body, compile::RouteFuture, grpc, policy, respond, route::RequestHead, runtime::Worker,
@@ -33,15 +33,15 @@ use crate::{
 };
 
 /// The service of one connection.
-pub(super) struct Edge {
+pub(super) struct ConnectionService {
     key: PortKey,
     worker: Rc<Worker>,
     peer: Peer,
     state: Arc<State>,
     /// Where the streams of an HTTP/2 connection run.
-    streams: Option<Streams>,
+    streams: Option<StreamExecutor>,
     /// What is left of the request of an HTTP/1.1 connection.
-    unread: Option<Unread>,
+    unread: Option<UnreadBody>,
 }
 
 /// A request that is refused before it has a route; the connection is closed after it.
@@ -60,13 +60,13 @@ impl Refusal {
 /// The methods of a 405 (RFC 9110, section 15.5.6): all but CONNECT may have a route.
 const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
 
-impl Edge {
+impl ConnectionService {
     pub(super) fn http1(
         key: PortKey,
         worker: Rc<Worker>,
         peer: Peer,
         state: Arc<State>,
-        unread: Unread,
+        unread: UnreadBody,
     ) -> Self {
         Self { key, worker, peer, state, streams: None, unread: Some(unread) }
     }
@@ -76,15 +76,19 @@ impl Edge {
         worker: Rc<Worker>,
         peer: Peer,
         state: Arc<State>,
-        streams: Streams,
+        streams: StreamExecutor,
     ) -> Self {
         Self { key, worker, peer, state, streams: Some(streams), unread: None }
     }
 
     /// Finds the route of a request and starts it; `pace` is that of its HTTP/2 stream, or of an upload.
-    fn route(&self, request: Request<Incoming>, pace: &mut Option<Rc<Pace>>) -> Result<RouteFuture, Refusal> {
+    fn route(
+        &self,
+        request: Request<Incoming>,
+        timer: &mut Option<Rc<StallTimer>>,
+    ) -> Result<RouteFuture, Refusal> {
         let (mut parts, incoming) = request.into_parts();
-        let body = self.body(incoming, &parts.headers, pace);
+        let body = self.body(incoming, &parts.headers, timer);
         let seen = self.check(&mut parts, &body).map_err(|refusal| self.note(refusal, &parts))?;
         // What is matched is what is forwarded; a rule may ask for the protocol of an upgrade besides.
         let upgrades = self.prepare(&mut parts, seen);
@@ -131,10 +135,10 @@ impl Edge {
         if upgrades {
             parts.headers.remove(header::UPGRADE);
         }
-        let body = match &pace {
-            Some(pace) if found.is_of_calls => {
+        let body = match &timer {
+            Some(timer) if found.is_of_calls => {
                 // Both sides of a call speak when they like and as long as they like, also before the head of its response.
-                pace.free();
+                timer.free();
                 body
             }
             _ => self.limited(body),
@@ -192,13 +196,13 @@ impl Edge {
     }
 
     /// The request's body.
-    fn body(&self, incoming: Incoming, headers: &HeaderMap, pace: &mut Option<Rc<Pace>>) -> Body {
+    fn body(&self, incoming: Incoming, headers: &HeaderMap, timer: &mut Option<Rc<StallTimer>>) -> Body {
         if incoming.is_end_stream() {
             return Body::empty();
         }
-        let pace = pace.get_or_insert_with(|| self.worker.connections.pace());
+        let timer = timer.get_or_insert_with(|| self.worker.connections.timer());
         let waits_for_100 = headers.contains_key(header::EXPECT);
-        ClientBody::new(incoming, Rc::clone(pace), self.unread.clone(), waits_for_100).into()
+        ClientBody::new(incoming, Rc::clone(timer), self.unread.clone(), waits_for_100).into()
     }
 
     /// A body that is not known to be too large; one of unknown size is cut at the limit.
@@ -264,39 +268,39 @@ fn check_message(parts: &http::request::Parts, seen: HopHeaders) -> Result<(), R
     Ok(())
 }
 
-// === impl Edge ===
+// === impl ConnectionService ===
 
-impl Service<Request<Incoming>> for Edge {
+impl Service<Request<Incoming>> for ConnectionService {
     type Response = Response<ReplyBody>;
     type Error = Infallible;
-    type Future = EdgeFuture;
+    type Future = RequestFuture;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let guard = Some(InFlight::begin(&self.state));
         let is_grpc = grpc::is_call(request.version(), request.headers());
         // Over HTTP/1.1 hyper sees to that.
         let is_head = self.streams.is_some() && *request.method() == Method::HEAD;
-        let mut pace = self.streams.as_ref().map(|streams| {
-            let pace = self.worker.connections.pace();
-            streams.announce(Rc::clone(&pace));
-            pace
+        let mut timer = self.streams.as_ref().map(|streams| {
+            let timer = self.worker.connections.timer();
+            streams.announce(Rc::clone(&timer));
+            timer
         });
-        let reply = match self.route(request, &mut pace) {
+        let reply = match self.route(request, &mut timer) {
             Ok(future) => Reply::Route { future },
             Err(refusal) => Reply::Refused { refusal: Some(refusal) },
         };
         let unread = self.unread.clone();
-        EdgeFuture { reply, pace, unread, is_http2: self.streams.is_some(), is_grpc, is_head, guard }
+        RequestFuture { reply, timer, unread, is_http2: self.streams.is_some(), is_grpc, is_head, guard }
     }
 }
 
 pin_project! {
-    /// The future of [`Edge`]; dropping it drops the route's future.
-    pub(super) struct EdgeFuture {
+    /// The future of [`ConnectionService`]; dropping it drops the route's future.
+    pub(super) struct RequestFuture {
         #[pin]
         reply: Reply,
-        pace: Option<Rc<Pace>>,
-        unread: Option<Unread>,
+        timer: Option<Rc<StallTimer>>,
+        unread: Option<UnreadBody>,
         is_http2: bool,
         is_grpc: bool,
         is_head: bool,
@@ -312,7 +316,7 @@ pin_project! {
     }
 }
 
-impl Future for EdgeFuture {
+impl Future for RequestFuture {
     type Output = Result<Response<ReplyBody>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -331,17 +335,17 @@ impl Future for EdgeFuture {
             response if *this.is_head => without_content(response),
             response => response,
         };
-        let (pace, mut guard) = (this.pace.take(), this.guard.take());
+        let (timer, mut guard) = (this.timer.take(), this.guard.take());
         if let Some(guard) = &mut guard {
             guard.answered();
         }
-        if let Some(pace) = &pace {
-            pace.free();
+        if let Some(timer) = &timer {
+            timer.free();
         }
-        let pace = pace.filter(|_| *this.is_http2);
+        let timer = timer.filter(|_| *this.is_http2);
         let is_last = !*this.is_http2 && guard.as_ref().is_some_and(InFlight::is_draining)
-            || this.unread.as_ref().is_some_and(Unread::is_long);
-        let response = response.map(|body| ReplyBody::new(body, pace, guard));
+            || this.unread.as_ref().is_some_and(UnreadBody::is_long);
+        let response = response.map(|body| ReplyBody::new(body, timer, guard));
         let mut response = without_hop_by_hop(response);
         if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

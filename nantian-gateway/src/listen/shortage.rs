@@ -54,7 +54,7 @@ const ENFILE: i32 = 23;
 impl Shortages {
     /// Logs that there is no socket for a client of `port`, if it is time to.
     pub(crate) fn no_socket(&self, error: &io::Error, port: PortKey) {
-        if !self.files.meet_at(Instant::now()) {
+        if !self.files.note_at(Instant::now()) {
             return;
         }
         let advice = match error.raw_os_error() {
@@ -79,7 +79,7 @@ impl Shortages {
 
 impl Shortage {
     /// Notes that it is met; whether that is to be told.
-    pub(crate) fn meet_at(&self, now: Instant) -> bool {
+    pub(crate) fn note_at(&self, now: Instant) -> bool {
         self.change(|times| {
             times.met = Some(now);
             let is_news = times.told.is_none_or(|told| now.saturating_duration_since(told) >= PAUSE);
@@ -119,7 +119,7 @@ mod tests {
         let (shortage, begun) = (Shortage::default(), Instant::now());
         let at = |millis| begun + Duration::from_millis(millis);
         assert!(!shortage.end_at(begun), "there was none");
-        let told: Vec<_> = (0..150_000).step_by(10).filter(|&millis| shortage.meet_at(at(millis))).collect();
+        let told: Vec<_> = (0..150_000).step_by(10).filter(|&millis| shortage.note_at(at(millis))).collect();
         assert_eq!(told, [0, 60_000, 120_000]);
         assert!(!shortage.end_at(at(150_500)), "it may be met again");
         assert!(shortage.end_at(at(151_000)));
@@ -133,7 +133,7 @@ mod tests {
         let (mut begins, mut ends) = (0, 0);
         // For ten minutes every two seconds, and in between there is enough.
         for millis in (0..600_000).step_by(10) {
-            begins += u32::from(millis % 2000 == 0 && shortage.meet_at(at(millis)));
+            begins += u32::from(millis % 2000 == 0 && shortage.note_at(at(millis)));
             ends += u32::from(millis % 2000 != 0 && shortage.end_at(at(millis)));
         }
         assert_eq!((begins, ends), (10, 10));

@@ -10,8 +10,8 @@ use std::{
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::clock::Wait;
-use crate::snapshot::StreamPlace;
+use super::tick::Wait;
+use crate::snapshot::StreamBinding;
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
@@ -57,9 +57,9 @@ pub(super) struct State {
     /// The number of the request that must be refused; 0 is none.
     refused: AtomicU32,
     /// When anything was last heard over a connection that is passed on as it is.
-    heard: AtomicU32,
+    last_activity: AtomicU32,
     /// Where such a connection is at home.
-    stream: OnceLock<StreamPlace>,
+    stream: OnceLock<StreamBinding>,
     /// When the client ended its side in the middle of an exchange, or took something since.
     ended_since: AtomicU32,
     /// Among the connections that all workers may have. A tunnel keeps it, because it keeps the socket.
@@ -68,7 +68,7 @@ pub(super) struct State {
 
 /// What the connection's task is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Order {
+pub(super) enum ConnectionCommand {
     Serve,
     /// Take what is on its way already.
     Drain,
@@ -93,11 +93,11 @@ impl State {
             idle_since: Wait::NONE.0.into(),
             write_since: Wait::NONE.0.into(),
             in_flight: 0.into(),
-            order: (Order::Serve as u8).into(),
+            order: (ConnectionCommand::Serve as u8).into(),
             requests: 0.into(),
             abandoned: 0.into(),
             refused: 0.into(),
-            heard: Wait::NONE.0.into(),
+            last_activity: Wait::NONE.0.into(),
             stream: OnceLock::new(),
             ended_since: Wait::NONE.0.into(),
             _place: place,
@@ -105,12 +105,12 @@ impl State {
     }
 
     /// What its task is told from now on; an order is never taken back by a milder one.
-    pub(super) fn give(&self, order: Order) {
+    pub(super) fn give(&self, order: ConnectionCommand) {
         self.order.fetch_max(order as u8, Relaxed);
     }
 
     /// Where it is at home, if it is passed on as it is.
-    pub(super) fn stream(&self) -> Option<&StreamPlace> {
+    pub(super) fn stream(&self) -> Option<&StreamBinding> {
         self.stream.get()
     }
 
@@ -118,35 +118,35 @@ impl State {
         self.clock.load(Relaxed)
     }
 
-    pub(super) fn order(&self) -> Order {
+    pub(super) fn order(&self) -> ConnectionCommand {
         match self.order.load(Relaxed) {
-            order if order == Order::Abort as u8 => Order::Abort,
-            order if order == Order::Finish as u8 => Order::Finish,
-            order if order == Order::Drain as u8 => Order::Drain,
-            _ => Order::Serve,
+            order if order == ConnectionCommand::Abort as u8 => ConnectionCommand::Abort,
+            order if order == ConnectionCommand::Finish as u8 => ConnectionCommand::Finish,
+            order if order == ConnectionCommand::Drain as u8 => ConnectionCommand::Drain,
+            _ => ConnectionCommand::Serve,
         }
     }
 
-    pub(super) fn verdict(&self, now: u32, timeouts: &Timeouts) -> Order {
+    pub(super) fn verdict(&self, now: u32, timeouts: &Timeouts) -> ConnectionCommand {
         let over = |since: &AtomicU32, limit| Wait(since.load(Relaxed)).is_over(now, limit);
         if over(&self.head_since, timeouts.header)
             || over(&self.write_since, timeouts.stall)
             || over(&self.ended_since, HALF_CLOSED)
-            || timeouts.silence.is_some_and(|limit| over(&self.heard, limit))
+            || timeouts.silence.is_some_and(|limit| over(&self.last_activity, limit))
             // One that was told to finish, and does not: it has not even said its preface.
             || over(&self.idle_since, timeouts.idle.saturating_add(timeouts.header))
-            || self.is_fickle()
+            || self.resets_most_requests()
         {
-            Order::Abort
+            ConnectionCommand::Abort
         } else if over(&self.idle_since, timeouts.idle) {
-            Order::Finish
+            ConnectionCommand::Finish
         } else {
-            Order::Serve
+            ConnectionCommand::Serve
         }
     }
 
     /// Whether most requests are abandoned, which costs the client nothing and backends much.
-    fn is_fickle(&self) -> bool {
+    fn resets_most_requests(&self) -> bool {
         let abandoned = self.abandoned.load(Relaxed);
         abandoned > MOST_ABANDONED && abandoned > self.requests.load(Relaxed) / 2
     }
@@ -158,18 +158,18 @@ impl State {
     }
 
     /// From now on bytes are passed on as they are, for the route of `place`.
-    pub(super) fn becomes_stream(&self, place: StreamPlace) {
+    pub(super) fn becomes_stream(&self, place: StreamBinding) {
         // A connection becomes one once.
         let _ = self.stream.set(place);
         for since in [&self.head_since, &self.idle_since, &self.write_since] {
             since.store(Wait::NONE.0, Relaxed);
         }
-        self.hears();
+        self.note_activity();
     }
 
     /// Something was said over a connection that is passed on as it is.
-    pub(super) fn hears(&self) {
-        self.heard.store(self.now(), Relaxed);
+    pub(super) fn note_activity(&self) {
+        self.last_activity.store(self.now(), Relaxed);
     }
 
     /// Counts a tunnel for as long as the guard lives.
@@ -278,7 +278,7 @@ impl InFlight {
 
     /// Whether the process is about to end.
     pub(super) fn is_draining(&self) -> bool {
-        self.state.order() != Order::Serve
+        self.state.order() != ConnectionCommand::Serve
     }
 }
 

@@ -3,35 +3,35 @@
 use tokio::net::TcpStream;
 
 use super::{
+    client_hello::{self, ClientHello},
     connection::{Served, Session},
-    hello::{self, Hello},
 };
 use crate::{
-    snapshot::{StreamPlace, TlsNames, TlsUse},
+    snapshot::{StreamBinding, TlsMode, TlsNames},
     stream::{Socket, StreamRoute, reset},
 };
 
 impl Session {
     /// Serves a connection as the listener of its server name does.
     pub(super) async fn serve_by_name(mut self, mut stream: TcpStream, names: &TlsNames) -> Served {
-        let hello = Box::pin(hello::read(&mut stream));
+        let hello = Box::pin(client_hello::read(&mut stream));
         let Some(hello) = self.registration.unless_ended(hello).await else { return Ok(()) };
-        let Hello { accepted, bytes, has_more } = hello?;
+        let ClientHello { accepted, bytes, has_more } = hello?;
         let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
         self.peer.server_name = name.as_deref().map(Into::into);
         let (server, route) = match names.names.find(name.as_deref()) {
-            Some((TlsUse::PassThrough, Some(route))) => {
+            Some((TlsMode::PassThrough, Some(route))) => {
                 drop(accepted);
                 return self.pass_on(stream, &bytes, route).await;
             }
-            Some((TlsUse::Https(server), _)) => (server, None),
-            Some((TlsUse::Terminate(server), Some(route))) => (server, Some(route)),
-            Some((TlsUse::Terminate(_) | TlsUse::PassThrough, None)) | None => {
+            Some((TlsMode::Https(server), _)) => (server, None),
+            Some((TlsMode::Terminate(server), Some(route))) => (server, Some(route)),
+            Some((TlsMode::Terminate(_) | TlsMode::PassThrough, None)) | None => {
                 reset(&stream);
                 return Ok(());
             }
         };
-        let hello = Hello { accepted, bytes, has_more };
+        let hello = ClientHello { accepted, bytes, has_more };
         let Some(stream) = self.answer(server, hello, stream).await? else { return Ok(()) };
         match route {
             Some(route) => self.pass_on(stream, &[], route).await,
@@ -44,9 +44,9 @@ impl Session {
         let Self { key, worker, registration, client, local, peer } = self;
         let state = &registration.state;
         let local = local.ip().to_canonical();
-        state.becomes_stream(StreamPlace { key, local, route: route.id.clone() });
-        let carried = worker.carrier().begin(route, client, peer.server_name.as_deref());
-        let carrying = Box::pin(carried.carry(stream, first, || state.hears()));
+        state.becomes_stream(StreamBinding { key, local, route: route.id.clone() });
+        let carried = worker.proxy().begin(route, client, peer.server_name.as_deref());
+        let carrying = Box::pin(carried.carry(stream, first, || state.note_activity()));
         let outcome = registration.unless_aborted(carrying).await;
         carried.end(outcome);
         Ok(())

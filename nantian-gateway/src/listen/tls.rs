@@ -11,10 +11,10 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use webpki::EndEntityCert;
 
-use super::clients::client_verifier;
+use super::client_verifier::client_verifier;
 use crate::{
     ir::{ClientValidation, HostPattern, Listener, ListenerId, ObjectName},
-    respond::Chain,
+    respond::ErrorChain,
 };
 
 /// A certificate that cannot be served.
@@ -35,7 +35,7 @@ pub struct InvalidCertificate {
 /// What is inside of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum Inside {
+pub enum TlsPayload {
     /// HTTP, whose version is negotiated.
     Http,
     /// Bytes for a backend; which protocol they are is not negotiated.
@@ -48,14 +48,14 @@ pub struct TlsServer {
     /// The hosts of the listeners, each with its place in `faces`.
     hosts: Arc<[(HostPattern, usize)]>,
     /// One for each validation of clients; at least one.
-    faces: Arc<[Face]>,
+    profiles: Arc<[TlsProfile]>,
     /// The certificates that are served, by Secret.
     good: Arc<BTreeMap<ObjectName, Arc<CertifiedKey>>>,
 }
 
 /// What listeners have in common that want the same of their clients.
 #[derive(Debug)]
-pub(super) struct Face {
+pub(super) struct TlsProfile {
     pub(super) config: Arc<ServerConfig>,
     /// What clients have to prove; `None` is nothing.
     pub(super) clients: Option<Arc<ClientValidation>>,
@@ -69,14 +69,14 @@ impl TlsServer {
     /// When the provider offers none of the default protocol versions.
     pub fn new(
         listeners: &[&Listener],
-        inside: Inside,
+        inside: TlsPayload,
         last: Option<&Self>,
     ) -> Result<(Self, Vec<InvalidCertificate>), rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut faults = Vec::new();
         let mut good = BTreeMap::new();
         let mut hosts = Vec::new();
-        let mut groups: Vec<(Option<&ClientValidation>, Vec<Served>)> = Vec::new();
+        let mut groups: Vec<(Option<&ClientValidation>, Vec<ServedCertificate>)> = Vec::new();
         for listener in listeners {
             let clients = listener.client_validation.as_ref();
             let known = groups.iter().position(|(known, _)| *known == clients);
@@ -105,27 +105,28 @@ impl TlsServer {
                 };
                 if let Some(key) = key {
                     good.insert(secret.clone(), Arc::clone(&key));
-                    served.push(Served { hostname: listener.hostname.clone(), key });
+                    served.push(ServedCertificate { hostname: listener.hostname.clone(), key });
                 }
             }
             let has_any = served.len() > first_served;
             faults.iter_mut().skip(first_fault).for_each(|fault| fault.has_stand_in = has_any);
         }
-        let faces = groups.into_iter().map(|(clients, served)| Face::new(clients, served, inside, &provider));
-        let faces = faces.collect::<Result<_, _>>()?;
-        Ok((Self { hosts: hosts.into(), faces, good: Arc::new(good) }, faults))
+        let profiles =
+            groups.into_iter().map(|(clients, served)| TlsProfile::new(clients, served, inside, &provider));
+        let profiles = profiles.collect::<Result<_, _>>()?;
+        Ok((Self { hosts: hosts.into(), profiles, good: Arc::new(good) }, faults))
     }
 
     /// The listener that a client meets who asks for `name`, or for none.
-    pub(super) fn face(&self, name: Option<&str>) -> Option<&Face> {
+    pub(super) fn profile(&self, name: Option<&str>) -> Option<&TlsProfile> {
         let covering = self.hosts.iter().filter(|(host, _)| name.is_some_and(|name| host.covers(name)));
         let best = covering.max_by_key(|(host, _)| specificity(host)).or_else(|| self.hosts.first());
-        self.faces.get(best?.1)
+        self.profiles.get(best?.1)
     }
 
     /// The only one, if all clients have to prove the same.
-    pub(super) fn only_face(&self) -> Option<&Face> {
-        match &*self.faces {
+    pub(super) fn only_profile(&self) -> Option<&TlsProfile> {
+        match &*self.profiles {
             [only] => Some(only),
             _ => None,
         }
@@ -133,21 +134,21 @@ impl TlsServer {
 
     /// Whether a client that had to prove `clients` has proved what the listener of `host` wants.
     pub(super) fn admits(&self, clients: Option<&Arc<ClientValidation>>, host: &str) -> bool {
-        if let [Face { clients: None, .. }] = &*self.faces {
+        if let [TlsProfile { clients: None, .. }] = &*self.profiles {
             return true;
         }
-        let face = self.face(Some(host));
-        face.is_some_and(|face| face.clients.is_none() || face.clients.as_ref() == clients)
+        let profile = self.profile(Some(host));
+        profile.is_some_and(|profile| profile.clients.is_none() || profile.clients.as_ref() == clients)
     }
 }
 
-// === impl Face ===
+// === impl TlsProfile ===
 
-impl Face {
+impl TlsProfile {
     fn new(
         clients: Option<&ClientValidation>,
-        served: Vec<Served>,
-        inside: Inside,
+        served: Vec<ServedCertificate>,
+        inside: TlsPayload,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, rustls::Error> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
@@ -156,8 +157,8 @@ impl Face {
             None => builder.with_no_client_auth(),
             Some(clients) => builder.with_client_cert_verifier(client_verifier(clients, provider)?),
         };
-        let mut config = builder.with_cert_resolver(Arc::new(BySni { served }));
-        if inside == Inside::Http {
+        let mut config = builder.with_cert_resolver(Arc::new(SniResolver { served }));
+        if inside == TlsPayload::Http {
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         }
         Ok(Self { config: Arc::new(config), clients: clients.cloned().map(Arc::new) })
@@ -179,20 +180,20 @@ pub(crate) fn certified_key(
         return Err("tls.crt holds no certificate".to_owned());
     }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "tls.key holds no private key".to_owned())?;
-    CertifiedKey::from_der(chain, key, provider).map_err(|error| Chain(&error).to_string())
+    CertifiedKey::from_der(chain, key, provider).map_err(|error| ErrorChain(&error).to_string())
 }
 
 /// A certificate and the host of its listener.
-struct Served {
+struct ServedCertificate {
     hostname: HostPattern,
     key: Arc<CertifiedKey>,
 }
 
-struct BySni {
-    served: Vec<Served>,
+struct SniResolver {
+    served: Vec<ServedCertificate>,
 }
 
-impl Served {
+impl ServedCertificate {
     /// Whether the certificate itself names `host`.
     fn certifies(&self, host: &str) -> bool {
         let (Some(leaf), Ok(name)) = (self.key.cert.first(), ServerName::try_from(host)) else {
@@ -211,10 +212,10 @@ fn specificity(pattern: &HostPattern) -> (u8, usize) {
     }
 }
 
-impl BySni {
+impl SniResolver {
     /// Of the most specific listener that covers the host, the certificate that names it, if possible one whose signatures the
     /// client can verify; else the first.
-    fn choose(&self, host: &str, schemes: &[SignatureScheme]) -> Option<&Served> {
+    fn choose(&self, host: &str, schemes: &[SignatureScheme]) -> Option<&ServedCertificate> {
         let covering = self.served.iter().filter(|served| served.hostname.covers(host));
         let best = covering.clone().map(|served| specificity(&served.hostname)).max()?;
         let of_listener = covering.filter(|served| specificity(&served.hostname) == best);
@@ -224,7 +225,7 @@ impl BySni {
     }
 }
 
-impl ResolvesServerCert for BySni {
+impl ResolvesServerCert for SniResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let chosen = match hello.server_name() {
             Some(host) => self.choose(&host.to_ascii_lowercase(), hello.signature_schemes()),
@@ -234,7 +235,7 @@ impl ResolvesServerCert for BySni {
     }
 }
 
-impl fmt::Debug for BySni {
+impl fmt::Debug for SniResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.served.iter().map(|served| &served.hostname)).finish()
     }

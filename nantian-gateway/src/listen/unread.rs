@@ -27,7 +27,7 @@ const LINGER: Duration = Duration::from_secs(30);
 /// A socket that closes with bytes unread is reset, and a client that is still sending loses the response that it should
 /// have read (RFC 9112, section 9.6). And who has sent the little that was left may go on with its next request.
 #[derive(Clone)]
-pub(super) struct Unread(Rc<Inner>);
+pub(super) struct UnreadBody(Rc<Inner>);
 
 struct Inner {
     state: Arc<State>,
@@ -46,7 +46,7 @@ struct Rest {
     _busy: InFlight,
 }
 
-impl Unread {
+impl UnreadBody {
     pub(super) fn new(state: Arc<State>) -> Self {
         Self(Rc::new(Inner {
             state,

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     body::{Body, BoxError},
     metrics::RouteMetrics,
-    respond::{Chain, LoggedError},
+    respond::{ErrorChain, LoggedError},
 };
 
 /// Counts the exchanges of a route, and logs them if there is an access log.
@@ -75,7 +75,7 @@ impl Exchange {
     /// The response has begun and cannot be sent whole.
     pub(super) fn broke_off(&mut self, error: &BoxError) {
         if let Some(request) = &mut self.request {
-            request.error = Some(Chain(error.as_ref()).to_string());
+            request.error = Some(ErrorChain(error.as_ref()).to_string());
         }
     }
 }

@@ -16,8 +16,8 @@ pub use self::{
     },
     load_balancing::{balance_config, balance_layer, endpoints},
     rate_limit::{
-        Ahead, BeforeBody, InvalidRateLimit, Lengths, Limiters, Models, PolicyLimiter, RateLimits, Upstream,
-        policy as rate_limit_policy,
+        BeforeBody, Downstream, InvalidRateLimit, Lengths, Limiters, Models, PolicyLimiter, RateLimits,
+        Upstream, policy as rate_limit_policy,
     },
     session::SessionScope,
     wasm::{NotRunning, Outside, PluginNews, PluginPlace, Plugins, WasmPlugins, is_closed_by_plugin},

@@ -6,7 +6,7 @@ use nantian_lb::session::{
 };
 
 use crate::{
-    compile::Place,
+    compile::RulePosition,
     ir::{self, PathMatch, RouteMatch},
 };
 
@@ -22,7 +22,7 @@ pub struct SessionScope {
 
 impl SessionScope {
     /// The rule with this number; one that has a name is known by that.
-    pub fn new(place: &Place, rule: &ir::Rule, number: usize, is_secure: bool) -> Self {
+    pub fn new(place: &RulePosition, rule: &ir::Rule, number: usize, is_secure: bool) -> Self {
         let name = rule.name.clone().unwrap_or_else(|| format!("[{number}]"));
         let text = format!("{} {} {name}", place.gateway, place.route);
         Self { text, path: common_path(&rule.matches), is_secure }

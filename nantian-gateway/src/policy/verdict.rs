@@ -24,12 +24,12 @@ pub(super) struct VerdictLayer {
     /// Whether it is about this request.
     concerns: fn(&Request<Body>) -> bool,
     /// What a request has used that ends like this; `None` leaves it to others to settle.
-    verdict: fn(End<'_>) -> Option<Settlement>,
+    verdict: fn(RequestEnd<'_>) -> Option<Settlement>,
 }
 
 /// How a request ends, as far as this can be told before its reply is read.
 #[derive(Debug, Clone, Copy)]
-enum End<'a> {
+enum RequestEnd<'a> {
     Answered(StatusCode, &'a Extensions),
     Failed(&'a (dyn Error + 'static)),
     /// Nobody waits for it any more.
@@ -43,9 +43,9 @@ pub(super) struct VerdictService<S> {
 }
 
 /// A reservation whose request has not ended yet.
-struct Open {
+struct OpenReservation {
     reservation: Option<ReservationHandle>,
-    verdict: fn(End<'_>) -> Option<Settlement>,
+    verdict: fn(RequestEnd<'_>) -> Option<Settlement>,
 }
 
 /// Refunds what was reserved for requests that reached nobody, and for those that are refused or answered before any provider.
@@ -53,9 +53,9 @@ pub(super) const UNSENT: VerdictLayer = VerdictLayer {
     concerns: |_| true,
     verdict: |end| {
         let is_unsent = match end {
-            End::Answered(_, extensions) => extensions.get::<Unasked>().is_some(),
-            End::Failed(error) => is_unsent(error),
-            End::GivenUp => false,
+            RequestEnd::Answered(_, extensions) => extensions.get::<Unasked>().is_some(),
+            RequestEnd::Failed(error) => is_unsent(error),
+            RequestEnd::GivenUp => false,
         };
         is_unsent.then_some(Settlement::NotServed)
     },
@@ -70,11 +70,11 @@ pub(super) const UNMETERED: VerdictLayer = VerdictLayer {
     verdict: |end| {
         let may_have_asked = match end {
             // Who redirects, refuses or fails has not asked a model; behind a timeout somebody may have.
-            End::Answered(status, _) => {
+            RequestEnd::Answered(status, _) => {
                 status.is_success()
                     || matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::GATEWAY_TIMEOUT)
             }
-            End::Failed(_) | End::GivenUp => true,
+            RequestEnd::Failed(_) | RequestEnd::GivenUp => true,
         };
         may_have_asked.then_some(Settlement::AsReserved)
     },
@@ -122,13 +122,13 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let VerdictLayer { concerns, verdict } = self.layer;
         let reservation = request.extensions().get::<ReservationHandle>().filter(|_| concerns(&request));
-        let mut open = Open { reservation: reservation.cloned(), verdict };
+        let mut open = OpenReservation { reservation: reservation.cloned(), verdict };
         let answer = self.inner.call(request);
         Box::pin(async move {
             let result = answer.await;
             open.end(match &result {
-                Ok(response) => End::Answered(response.status(), response.extensions()),
-                Err(error) => End::Failed(error.as_ref()),
+                Ok(response) => RequestEnd::Answered(response.status(), response.extensions()),
+                Err(error) => RequestEnd::Failed(error.as_ref()),
             });
             result
         })
@@ -137,8 +137,8 @@ where
 
 // === impl Open ===
 
-impl Open {
-    fn end(&mut self, end: End<'_>) {
+impl OpenReservation {
+    fn end(&mut self, end: RequestEnd<'_>) {
         if let Some(reservation) = self.reservation.take()
             && let Some(settlement) = (self.verdict)(end)
         {
@@ -147,8 +147,8 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenReservation {
     fn drop(&mut self) {
-        self.end(End::GivenUp);
+        self.end(RequestEnd::GivenUp);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     depths::{Depths, depth},
-    index::{Index, Space, narrow},
+    index::{Index, TableId, narrow},
 };
 use crate::ir::HostPattern;
 
@@ -25,8 +25,8 @@ struct Table<V> {
 }
 
 /// The names of a table and its suffixes are apart.
-fn spaces(table: u32) -> (Space, Space) {
-    (Space(table * 2), Space(table * 2 + 1))
+fn spaces(table: u32) -> (TableId, TableId) {
+    (TableId(table * 2), TableId(table * 2 + 1))
 }
 
 impl<V: Copy> Hosts<V> {

@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 
 /// One of the tables in an [`Index`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Space(pub(super) u32);
+pub(super) struct TableId(pub(super) u32);
 
 /// Values by table and text, made once and then only read.
 ///
@@ -26,7 +26,7 @@ pub(super) struct Index<V> {
 struct Slot<V> {
     /// Not zero, so that a free slot takes no more room than a taken one.
     hash: NonZeroU32,
-    space: Space,
+    space: TableId,
     start: u32,
     length: u32,
     value: V,
@@ -40,7 +40,7 @@ impl<V> Default for Index<V> {
 
 impl<V: Copy> Index<V> {
     /// Makes the table; no text may come twice in one space.
-    pub(super) fn new<'t>(entries: impl ExactSizeIterator<Item = (Space, &'t str, V)>) -> Self {
+    pub(super) fn new<'t>(entries: impl ExactSizeIterator<Item = (TableId, &'t str, V)>) -> Self {
         if entries.len() == 0 {
             return Self::default();
         }
@@ -60,7 +60,7 @@ impl<V: Copy> Index<V> {
     }
 
     /// The value of `key` in `space`.
-    pub(super) fn get(&self, space: Space, key: &str) -> Option<&V> {
+    pub(super) fn get(&self, space: TableId, key: &str) -> Option<&V> {
         let hash = hash(&self.hasher, space, key);
         for at in probes(hash, self.slots.len()) {
             let slot = self.slots.get(at)?.as_ref()?;
@@ -77,7 +77,7 @@ impl<V: Copy> Index<V> {
     }
 }
 
-fn hash(hasher: &RandomState, space: Space, key: &str) -> NonZeroU32 {
+fn hash(hasher: &RandomState, space: TableId, key: &str) -> NonZeroU32 {
     let hash = hasher.hash_one((space, key));
     #[expect(clippy::cast_possible_truncation, reason = "both halves are in it")]
     let folded = (hash >> 32) as u32 ^ hash as u32;
@@ -107,15 +107,15 @@ mod tests {
     #[test]
     fn texts_of_different_tables_are_apart() {
         let keys: Vec<String> = (0..1000).map(|number| format!("key-{number}")).collect();
-        let all = || (0..3).flat_map(|space| keys.iter().map(move |key| (Space(space), key.as_str())));
+        let all = || (0..3).flat_map(|space| keys.iter().map(move |key| (TableId(space), key.as_str())));
         let entries: Vec<_> =
             (0_usize..).zip(all()).map(|(value, (space, key))| (space, key, value)).collect();
         let index = Index::new(entries.into_iter());
         for (value, (space, key)) in (0..).zip(all()) {
             assert_eq!(index.get(space, key), Some(&value));
         }
-        assert_eq!(index.get(Space(3), "key-1"), None);
-        assert_eq!(index.get(Space(0), "key-1000"), None);
-        assert_eq!(Index::<u32>::default().get(Space(0), ""), None);
+        assert_eq!(index.get(TableId(3), "key-1"), None);
+        assert_eq!(index.get(TableId(0), "key-1000"), None);
+        assert_eq!(Index::<u32>::default().get(TableId(0), ""), None);
     }
 }

@@ -7,12 +7,12 @@ mod candidate;
 mod depths;
 mod host;
 mod index;
-mod names;
 mod path;
 mod query;
 mod router;
+mod server_names;
 
-pub(crate) use self::names::{Names, NamesBuilder};
+pub(crate) use self::server_names::{ServerNames, ServerNamesBuilder};
 pub use self::{
     candidate::InvalidMatch,
     router::{RequestHead, Router, RouterBuilder, RuleIndex},

@@ -7,7 +7,7 @@ use regex::Regex;
 use super::{
     candidate::{Candidate, Candidates, Conditions, InvalidMatch, Ranked, whole_match},
     depths::{Depths, depth},
-    index::{Index, Space, narrow},
+    index::{Index, TableId, narrow},
     query::Query,
     router::{RequestHead, RuleIndex},
 };
@@ -47,8 +47,8 @@ pub(super) struct PathKey {
 }
 
 /// The exact paths of a host and its prefixes are apart.
-fn spaces(host: u32) -> (Space, Space) {
-    (Space(host * 2), Space(host * 2 + 1))
+fn spaces(host: u32) -> (TableId, TableId) {
+    (TableId(host * 2), TableId(host * 2 + 1))
 }
 
 // === impl PathTable ===
@@ -131,7 +131,7 @@ impl Paths {
     fn find_prefix(
         &self,
         depths: Depths,
-        space: Space,
+        space: TableId,
         head: &RequestHead<'_>,
         query: &Query<'_>,
     ) -> Option<RuleIndex> {

@@ -1,21 +1,21 @@
 //! Threads and tasks: the only place that spawns.
 
-mod alone;
-mod background;
 mod calls;
+mod job_thread;
 mod local;
 mod open_files;
 mod spawn;
+mod task_thread;
 mod worker;
 mod workers;
 
 pub use self::{
-    alone::Alone,
-    background::Background,
     calls::CallThread,
+    job_thread::JobThread,
     local::LocalSnapshot,
     open_files::raise_open_files,
     spawn::{LocalExecutor, blocking, spawn, spawn_local},
+    task_thread::TaskThread,
     worker::{Worker, WorkerConfig},
     workers::{BindReport, Workers},
 };

@@ -11,7 +11,7 @@ use crate::{
     metrics::Metrics,
     observe::{AccessLog, Refusals},
     snapshot::Snapshot,
-    stream::{Carrier, UdpConfig},
+    stream::{StreamProxy, UdpConfig},
     upstream::{Client, ClientConfig},
 };
 
@@ -40,13 +40,13 @@ pub struct WorkerConfig {
 
 /// What all workers together have room for, and where there is not enough.
 #[derive(Debug, Clone)]
-pub(super) struct Rooms {
+pub(super) struct Capacity {
     connections: Arc<Semaphore>,
     sessions: Arc<Semaphore>,
     shortages: Arc<Shortages>,
 }
 
-impl Rooms {
+impl Capacity {
     pub(super) fn new(config: &WorkerConfig) -> Self {
         let room = |places: usize| Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
         Self {
@@ -70,7 +70,7 @@ pub struct Worker {
     pub(crate) shortages: Arc<Shortages>,
     pub(crate) refusals: Refusals,
     metrics: Arc<Metrics>,
-    carrier: Carrier,
+    proxy: StreamProxy,
     snapshot: RefCell<Rc<LocalSnapshot>>,
 }
 
@@ -78,7 +78,7 @@ impl Worker {
     pub(super) fn new(
         index: usize,
         config: WorkerConfig,
-        Rooms { connections: room, sessions: udp_room, shortages }: Rooms,
+        Capacity { connections: room, sessions: udp_room, shortages }: Capacity,
         metrics: Arc<Metrics>,
     ) -> Self {
         let context = Context {
@@ -88,7 +88,7 @@ impl Worker {
             unmatched: metrics.unmatched(),
         };
         let snapshot = LocalSnapshot::new(Arc::default(), context.clone());
-        let carrier = Carrier::new(index, &config.client, config.access_log.clone());
+        let proxy = StreamProxy::new(index, &config.client, config.access_log.clone());
         let refusals = Refusals::new(metrics.unmatched(), index, config.access_log.clone());
         Self {
             config,
@@ -98,7 +98,7 @@ impl Worker {
             shortages,
             refusals,
             metrics,
-            carrier,
+            proxy,
             snapshot: RefCell::new(Rc::new(snapshot)),
             context,
         }
@@ -110,8 +110,8 @@ impl Worker {
     }
 
     /// The connections that are passed on as they are.
-    pub(crate) fn carrier(&self) -> &Carrier {
-        &self.carrier
+    pub(crate) fn proxy(&self) -> &StreamProxy {
+        &self.proxy
     }
 
     /// The present snapshot: taken once for each request, without touching what another worker touches.

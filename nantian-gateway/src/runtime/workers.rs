@@ -15,11 +15,11 @@ use tokio::{
     time::{Instant, interval, sleep},
 };
 
-use super::{Worker, WorkerConfig, worker::Rooms};
+use super::{Worker, WorkerConfig, worker::Capacity};
 use crate::{
     listen::{Listeners, PortKey, TICK},
     metrics::Metrics,
-    respond::Chain,
+    respond::ErrorChain,
     snapshot::Snapshot,
 };
 
@@ -56,14 +56,14 @@ impl Workers {
         let (snapshots, snapshot) = watch::channel(Arc::default());
         let (drain, draining) = watch::channel(false);
         let (report, reports) = mpsc::unbounded_channel();
-        let rooms = Rooms::new(config);
+        let capacity = Capacity::new(config);
         let mut threads = Vec::new();
         for index in 0..count {
-            let (config, rooms, metrics) = (config.clone(), rooms.clone(), Arc::clone(metrics));
+            let (config, capacity, metrics) = (config.clone(), capacity.clone(), Arc::clone(metrics));
             let inbox =
                 Inbox { snapshot: snapshot.clone(), draining: draining.clone(), report: report.clone() };
             let thread = thread::Builder::new().name(format!("worker-{index}"));
-            let worker = move || Worker::new(index, config, rooms, metrics);
+            let worker = move || Worker::new(index, config, capacity, metrics);
             threads.push(thread.spawn(move || run(worker, inbox))?);
         }
         Ok(Self { snapshots, drain, reports, threads })
@@ -136,7 +136,7 @@ async fn serve(worker: Rc<Worker>, mut inbox: Inbox) {
                 let snapshot = Arc::clone(&inbox.snapshot.borrow_and_update());
                 worker.install(Arc::clone(&snapshot));
                 let failed = listeners.reconcile(&snapshot, &worker).into_iter();
-                let failed = failed.map(|(key, error)| (key, Chain(&error).to_string())).collect();
+                let failed = failed.map(|(key, error)| (key, ErrorChain(&error).to_string())).collect();
                 let report = BindReport { generation: snapshot.generation(), failed };
                 if inbox.report.send(report).is_err() {
                     break;

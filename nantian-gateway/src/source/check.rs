@@ -10,12 +10,12 @@ use crate::{ir::ObjectName, translate::certificate_fault};
 
 /// A field and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Complaint {
+pub(super) struct FieldProblem {
     pub(super) path: String,
     pub(super) reason: String,
 }
 
-impl fmt::Display for Complaint {
+impl fmt::Display for FieldProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.path.as_str() {
             "" => f.write_str(&self.reason),
@@ -54,7 +54,7 @@ impl Checker {
         kind: Kind,
         name: &ObjectName,
         mut object: Map<String, Value>,
-    ) -> Result<Object, Vec<Complaint>> {
+    ) -> Result<Object, Vec<FieldProblem>> {
         object.remove("status");
         object.insert("apiVersion".to_owned(), kind.info().api_version().into());
         if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
@@ -86,12 +86,12 @@ impl Checker {
         if let Object::Secret(secret) = &object
             && let Some(reason) = certificate_fault(secret)
         {
-            return Err(vec![Complaint { path: "data".to_owned(), reason }]);
+            return Err(vec![FieldProblem { path: "data".to_owned(), reason }]);
         }
         Ok(object)
     }
 
-    fn complaints(&self, kind: Kind, object: &Value) -> Vec<Complaint> {
+    fn complaints(&self, kind: Kind, object: &Value) -> Vec<FieldProblem> {
         let counts = |fault: &Fault| {
             !(self.takes_unknown_fields && matches!(fault.kind, FaultKind::UnknownField { .. }))
         };
@@ -106,13 +106,13 @@ impl Checker {
     }
 }
 
-fn complaint(mut fault: Fault) -> Complaint {
+fn complaint(mut fault: Fault) -> FieldProblem {
     let path = std::mem::take(&mut fault.path).to_string();
     let hint = match fault.kind {
         FaultKind::WrongType { found } if fault.allowed.as_deref() == Some("a string") => quoting(found),
         _ => "",
     };
-    Complaint { path, reason: format!("{fault}{hint}") }
+    FieldProblem { path, reason: format!("{fault}{hint}") }
 }
 
 /// What to do about a plain scalar that YAML takes for something else.
@@ -125,10 +125,10 @@ fn quoting(found: &str) -> &'static str {
 }
 
 /// The last resort. What a Secret holds is not shown.
-fn unreadable(kind: Kind, error: &serde_json::Error) -> Complaint {
+fn unreadable(kind: Kind, error: &serde_json::Error) -> FieldProblem {
     let reason = match kind {
         Kind::Secret => "cannot be read as a Secret".to_owned(),
         _ => error.to_string(),
     };
-    Complaint { path: String::new(), reason }
+    FieldProblem { path: String::new(), reason }
 }

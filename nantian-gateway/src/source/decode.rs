@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 use super::{
     check::Checker,
     envelope::{Envelope, list_items, reference},
-    fault::{Fault, Place, Subject},
+    fault::{Fault, SourceLocation, Subject},
     object::Object,
     objects::ObjectRef,
-    stand_in::stand_in,
+    placeholder::placeholder,
     yaml::documents,
 };
 
@@ -33,11 +33,11 @@ pub(super) struct Content {
 #[derive(Debug, Clone)]
 pub(super) struct Item {
     pub(super) name: ObjectRef,
-    pub(super) place: Place,
+    pub(super) place: SourceLocation,
     /// The object; `None` if something is wrong with it.
     pub(super) object: Option<Object>,
     /// What stands for an object that cannot be read, and why it cannot.
-    pub(super) stand_in: Option<(Object, String)>,
+    pub(super) placeholder: Option<(Object, String)>,
 }
 
 /// Reads `bytes`, the content of `file`.
@@ -48,12 +48,14 @@ pub(super) fn decode(file: &Arc<Path>, bytes: &[u8], checker: &Checker) -> Conte
         Err(error) => {
             let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
             let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
-            content.unreadable(Place::whole(file).fault(format_args!("line {line}: is not UTF-8 text")));
+            content.unreadable(
+                SourceLocation::whole(file).fault(format_args!("line {line}: is not UTF-8 text")),
+            );
             return content;
         }
     };
     for document in documents(text) {
-        let place = Place { file: Arc::clone(file), document: document.number, line: document.line };
+        let place = SourceLocation { file: Arc::clone(file), document: document.number, line: document.line };
         match document.read() {
             Ok(Some(value)) => content.document(&place, value, checker),
             Ok(None) => {}
@@ -71,7 +73,7 @@ impl Content {
         Self { faults: vec![fault], is_opaque: true, ..Self::default() }
     }
 
-    fn document(&mut self, place: &Place, value: Value, checker: &Checker) {
+    fn document(&mut self, place: &SourceLocation, value: Value, checker: &Checker) {
         let Value::Object(mut object) = value else {
             return self.unreadable(place.fault("is no object: expected apiVersion, kind and metadata"));
         };
@@ -89,7 +91,13 @@ impl Content {
     }
 
     /// Reads one object; `prefix` leads to it from the root of its document.
-    fn object(&mut self, place: &Place, prefix: &str, object: Map<String, Value>, checker: &Checker) {
+    fn object(
+        &mut self,
+        place: &SourceLocation,
+        prefix: &str,
+        object: Map<String, Value>,
+        checker: &Checker,
+    ) {
         let (kind, name) = match Envelope::open(&object) {
             Envelope::Object(kind, name) => (kind, name),
             Envelope::Skipped(subject) => {
@@ -103,11 +111,11 @@ impl Content {
                 return self.unreadable(Fault { place, object, path: format!("{prefix}{field}"), reason });
             }
         };
-        let stand_in = stand_in(kind, &name, &object);
+        let placeholder = placeholder(kind, &name, &object);
         let object = checker.read(kind, &name, object);
         let name = reference(kind, name);
         let subject = Subject { kind: name.kind.to_owned(), name: Some(name.name.clone()) };
-        let fault = |complaint: super::check::Complaint| Fault {
+        let fault = |complaint: super::check::FieldProblem| Fault {
             place: place.clone(),
             object: Some(subject.clone()),
             path: complaint.path,
@@ -122,8 +130,9 @@ impl Content {
                 None
             }
         };
-        let stand_in = stand_in.filter(|_| object.is_none()).map(|stand_in| (stand_in, reasons.join("; ")));
-        self.items.push(Item { name, place: place.clone(), object, stand_in });
+        let placeholder =
+            placeholder.filter(|_| object.is_none()).map(|placeholder| (placeholder, reasons.join("; ")));
+        self.items.push(Item { name, place: place.clone(), object, placeholder });
     }
 
     fn unreadable(&mut self, fault: Fault) {

@@ -6,7 +6,7 @@ use crate::ir::ObjectName;
 
 /// One document of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct SourceLocation {
     /// The file, as it was found below the path that the user gave.
     pub file: Arc<Path>,
     /// The number of the document in the file, counted from 1; 0 for the file as a whole.
@@ -30,7 +30,7 @@ pub struct Subject {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// Where.
-    pub place: Place,
+    pub place: SourceLocation,
     /// The object; `None` where the document does not even say its kind.
     pub object: Option<Subject>,
     /// The field, for instance `spec.rules[0].matches[1].path.value`; empty for the object as a whole.
@@ -39,9 +39,9 @@ pub struct Fault {
     pub reason: String,
 }
 
-// === impl Place ===
+// === impl SourceLocation ===
 
-impl Place {
+impl SourceLocation {
     /// A file as a whole.
     pub(super) fn whole(file: &Path) -> Self {
         Self { file: file.into(), document: 0, line: 0 }
@@ -53,7 +53,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SourceLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;
         match self.document {

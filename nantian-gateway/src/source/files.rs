@@ -13,10 +13,10 @@ use std::{
 use super::{
     check::Checker,
     decode::{Content, Item, decode},
-    fault::{Fault, Place, Subject},
+    fault::{Fault, SourceLocation, Subject},
     objects::{ObjectRef, Objects},
     reading::{Reading, Source},
-    scan::{Scan, Stamp},
+    scan::{FileStamp, Scan},
     versions::Versions,
 };
 use crate::tenancy::Tenancy;
@@ -52,8 +52,8 @@ use crate::tenancy::Tenancy;
 pub struct Files {
     paths: Vec<PathBuf>,
     checker: Checker,
-    known: BTreeMap<Arc<Path>, Known>,
-    versions: Versions<Place>,
+    known: BTreeMap<Arc<Path>, KnownFile>,
+    versions: Versions<SourceLocation>,
 }
 
 /// What [`Files::load`] found.
@@ -78,9 +78,9 @@ pub struct Load {
 
 /// A file as it was when it was last read.
 #[derive(Debug)]
-struct Known {
+struct KnownFile {
     /// `None` if the file may have changed since without it being visible.
-    stamp: Option<Stamp>,
+    stamp: Option<FileStamp>,
     digest: u64,
     content: Content,
 }
@@ -136,12 +136,12 @@ impl Files {
     }
 
     /// Where the version of `object` that was last handed out stands.
-    pub fn place(&self, object: &ObjectRef) -> Option<&Place> {
+    pub fn place(&self, object: &ObjectRef) -> Option<&SourceLocation> {
         self.versions.origin(object)
     }
 
     /// Reads `file` again unless nothing has happened to it. Returns whether it was read.
-    fn refresh(&mut self, file: &Arc<Path>, stamp: Stamp) -> bool {
+    fn refresh(&mut self, file: &Arc<Path>, stamp: FileStamp) -> bool {
         let digest_before = match self.known.get(file) {
             Some(known) if known.stamp == Some(stamp) => return false,
             known => known.map(|known| known.digest),
@@ -155,15 +155,15 @@ impl Files {
                     known.stamp = stamp;
                     return true;
                 }
-                Known { stamp, digest, content: decode(file, &bytes, &self.checker) }
+                KnownFile { stamp, digest, content: decode(file, &bytes, &self.checker) }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.known.remove(file);
                 return false;
             }
             Err(error) => {
-                let content = Content::of_unreadable(Place::whole(file).fault(error));
-                Known { stamp: None, digest: 0, content }
+                let content = Content::of_unreadable(SourceLocation::whole(file).fault(error));
+                KnownFile { stamp: None, digest: 0, content }
             }
         };
         self.known.insert(Arc::clone(file), known);
@@ -181,9 +181,9 @@ impl Files {
         for (name, items) in named {
             let Some(item) = elect(&items, versions.origin(name), faults) else { continue };
             let place = item.place.clone();
-            let has_changed = match (&item.object, &item.stand_in) {
+            let has_changed = match (&item.object, &item.placeholder) {
                 (Some(object), _) => versions.put(name, place, object),
-                (None, Some((stand_in, reason))) => versions.stand_in(name, place, stand_in, reason),
+                (None, Some((placeholder, reason))) => versions.placeholder(name, place, placeholder, reason),
                 (None, None) => false,
             };
             if has_changed {
@@ -218,7 +218,7 @@ impl Source for Files {
 }
 
 /// Every definition of every object, in the order of files and documents.
-fn named(known: &BTreeMap<Arc<Path>, Known>) -> HashMap<&ObjectRef, Vec<&Item>> {
+fn named(known: &BTreeMap<Arc<Path>, KnownFile>) -> HashMap<&ObjectRef, Vec<&Item>> {
     let mut named: HashMap<_, Vec<_>> = HashMap::new();
     for item in known.values().flat_map(|known| &known.content.items) {
         named.entry(&item.name).or_default().push(item);
@@ -227,7 +227,11 @@ fn named(known: &BTreeMap<Arc<Path>, Known>) -> HashMap<&ObjectRef, Vec<&Item>> 
 }
 
 /// Which of several definitions counts: the one in the file that held the object so far, else the first.
-fn elect<'a>(items: &[&'a Item], served: Option<&Place>, faults: &mut Vec<Fault>) -> Option<&'a Item> {
+fn elect<'a>(
+    items: &[&'a Item],
+    served: Option<&SourceLocation>,
+    faults: &mut Vec<Fault>,
+) -> Option<&'a Item> {
     let holds = |item: &&&Item| served.is_some_and(|place| place.file == item.place.file);
     let elected = *items.iter().find(holds).or(items.first())?;
     for item in items.iter().filter(|item| !std::ptr::eq(**item, elected)) {

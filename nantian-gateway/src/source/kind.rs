@@ -146,7 +146,7 @@ impl Meaning {
             Some(found) => Self::Slip("apiVersion", wrong_version(api_version, found.info())),
             None if group == GATEWAY_API || group == NANTIAN => unknown_kind(group, kind),
             None => match named.first() {
-                Some(named) if is_slip(group, named.info().group) => {
+                Some(named) if is_likely_typo(group, named.info().group) => {
                     Self::Slip("apiVersion", wrong_version(api_version, named.info()))
                 }
                 _ => Self::Skipped,
@@ -163,7 +163,7 @@ fn wrong_version(found: &str, info: KindInfo) -> String {
 /// Whether `group` was written where `meant` was meant: a typing error, or a group that belongs to Kubernetes.
 ///
 /// Other groups have kinds of the same names (a Service of Knative, a Gateway of Istio), which are none of our business.
-fn is_slip(group: &str, meant: &str) -> bool {
+fn is_likely_typo(group: &str, meant: &str) -> bool {
     ["", "apps", "discovery.k8s.io", "networking.k8s.io"].contains(&group)
         || closest(group, [meant]).is_some()
 }

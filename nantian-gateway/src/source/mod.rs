@@ -16,12 +16,12 @@ mod kind;
 pub mod kube;
 mod object;
 mod objects;
+mod placeholder;
 mod placement;
 mod reading;
 mod refusal;
 mod scan;
 mod schema;
-mod stand_in;
 mod suggest;
 mod versions;
 mod watch;
@@ -29,7 +29,7 @@ mod yaml;
 
 pub(crate) use self::placement::FRONT_PORTS;
 pub use self::{
-    fault::{Fault, Place, Subject},
+    fault::{Fault, SourceLocation, Subject},
     files::{Files, Load},
     objects::{ByName, ObjectRef, Objects},
     placement::{Placement, Placements, PublicAddress},

@@ -71,7 +71,7 @@ pub struct Objects {
 impl Objects {
     /// What has to be known to take care of what stands in front of Gateways.
     #[cfg(feature = "kubernetes")]
-    pub(crate) fn fronts(&self) -> Self {
+    pub(crate) fn for_gateway_services(&self) -> Self {
         Self {
             gateway_classes: self.gateway_classes.clone(),
             gateways: self.gateways.clone(),

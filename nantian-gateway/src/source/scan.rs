@@ -9,11 +9,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::fault::{Fault, Place};
+use super::fault::{Fault, SourceLocation};
 
 /// What tells one state of a file from the next without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -25,7 +25,7 @@ pub(super) struct Stamp {
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     /// Every manifest file, in the order of their paths.
-    pub(super) files: BTreeMap<Arc<Path>, Stamp>,
+    pub(super) files: BTreeMap<Arc<Path>, FileStamp>,
     /// Paths that could not be read.
     pub(super) faults: Vec<Fault>,
     /// Directories whose files are unknown for now; what was read from them before still holds.
@@ -33,9 +33,9 @@ pub(super) struct Scan {
     seen: HashSet<(u64, u64)>,
 }
 
-// === impl Stamp ===
+// === impl FileStamp ===
 
-impl Stamp {
+impl FileStamp {
     fn new(metadata: &fs::Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -103,12 +103,12 @@ impl Scan {
 
     fn file(&mut self, path: &Path, metadata: &fs::Metadata) {
         if self.seen.insert((metadata.dev(), metadata.ino())) {
-            self.files.insert(path.into(), Stamp::new(metadata));
+            self.files.insert(path.into(), FileStamp::new(metadata));
         }
     }
 
     fn fault(&mut self, path: &Path, error: &io::Error) {
-        self.faults.push(Place::whole(path).fault(error));
+        self.faults.push(SourceLocation::whole(path).fault(error));
         if error.kind() != io::ErrorKind::NotFound {
             self.unreadable.push(path.to_owned());
         }

@@ -26,7 +26,7 @@ struct Served<O> {
     /// A newer version that was rejected.
     rejected: Option<Object>,
     /// There was no good version yet: this one only keeps shut what the object is to guard.
-    is_stand_in: bool,
+    is_placeholder: bool,
 }
 
 impl<O> Default for Versions<O> {
@@ -59,9 +59,9 @@ impl<O> Versions<O> {
 
     /// Takes in a good version. Returns whether it is handed out in place of another one, or of none, or lifts a rejection.
     pub(super) fn put(&mut self, name: &ObjectRef, origin: O, object: &Object) -> bool {
-        let Some(served) = self.served.get_mut(name).filter(|served| !served.is_stand_in) else {
-            if let Some(stand_in) = self.served.remove(name) {
-                forget(&mut self.objects, name, &stand_in);
+        let Some(served) = self.served.get_mut(name).filter(|served| !served.is_placeholder) else {
+            if let Some(placeholder) = self.served.remove(name) {
+                forget(&mut self.objects, name, &placeholder);
             }
             self.insert(name, origin, object, false);
             return true;
@@ -80,10 +80,10 @@ impl<O> Versions<O> {
     }
 
     /// Takes in what stands for an object of which there is no good version, and why. Returns whether that changed.
-    pub(super) fn stand_in(&mut self, name: &ObjectRef, origin: O, object: &Object, reason: &str) -> bool {
+    pub(super) fn placeholder(&mut self, name: &ObjectRef, origin: O, object: &Object, reason: &str) -> bool {
         if let Some(served) = self.served.get(name) {
             let is_known = self.objects.unreadable.get(name).is_some_and(|known| known == reason);
-            if !served.is_stand_in || (is_known && served.object.equals(object)) {
+            if !served.is_placeholder || (is_known && served.object.equals(object)) {
                 return false;
             }
         }
@@ -92,9 +92,9 @@ impl<O> Versions<O> {
         true
     }
 
-    fn insert(&mut self, name: &ObjectRef, origin: O, object: &Object, is_stand_in: bool) {
+    fn insert(&mut self, name: &ObjectRef, origin: O, object: &Object, is_placeholder: bool) {
         self.objects.put(name.name.clone(), object.clone());
-        let served = Served { origin, object: object.clone(), before: None, rejected: None, is_stand_in };
+        let served = Served { origin, object: object.clone(), before: None, rejected: None, is_placeholder };
         self.served.insert(name.clone(), served);
     }
 
@@ -138,7 +138,7 @@ impl<O> Versions<O> {
 
 fn forget<O>(objects: &mut Objects, name: &ObjectRef, served: &Served<O>) {
     objects.remove(&served.object, &name.name);
-    if served.is_stand_in {
+    if served.is_placeholder {
         objects.unreadable.remove(name);
     }
 }

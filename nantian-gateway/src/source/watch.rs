@@ -26,7 +26,7 @@ use tokio::{
 /// a directory but lies outside of every given path is read, but not watched.
 pub struct Watcher {
     changes: mpsc::Receiver<()>,
-    burst: Option<Burst>,
+    burst: Option<Debounce>,
     roots: Arc<[Root]>,
     replaced: Arc<AtomicBool>,
     backend: RecommendedWatcher,
@@ -55,7 +55,7 @@ struct Root {
 
 /// A row of events that are reported as one change.
 #[derive(Debug, Clone, Copy)]
-struct Burst {
+struct Debounce {
     first: Instant,
     last: Instant,
 }
@@ -120,7 +120,7 @@ impl Watcher {
                 if self.changes.recv().await.is_none() {
                     std::future::pending::<()>().await;
                 }
-                Burst::start_at(Instant::now())
+                Debounce::start_at(Instant::now())
             }
         };
         loop {
@@ -156,9 +156,9 @@ impl std::fmt::Debug for Watcher {
     }
 }
 
-// === impl Burst ===
+// === impl Debounce ===
 
-impl Burst {
+impl Debounce {
     fn start_at(now: Instant) -> Self {
         Self { first: now, last: now }
     }

@@ -13,7 +13,7 @@ use super::buffers::Buffers;
 
 /// Whose bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum From {
+pub(super) enum Side {
     Client,
     Backend,
 }
@@ -28,7 +28,7 @@ pub(super) async fn both<C, B>(
     client: &mut C,
     backend: &mut B,
     buffers: &Buffers,
-    moved: impl Fn(From, usize),
+    moved: impl Fn(Side, usize),
 ) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -36,8 +36,8 @@ where
 {
     let (mut forth, mut back) = (Direction::new(buffers), Direction::new(buffers));
     poll_fn(|cx| {
-        let forth = forth.poll(cx, client, backend, |bytes| moved(From::Client, bytes))?;
-        let back = back.poll(cx, backend, client, |bytes| moved(From::Backend, bytes))?;
+        let forth = forth.poll(cx, client, backend, |bytes| moved(Side::Client, bytes))?;
+        let back = back.poll(cx, backend, client, |bytes| moved(Side::Backend, bytes))?;
         if forth.is_ready() && back.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
     .await
@@ -47,12 +47,12 @@ where
 struct Direction<'b> {
     buffers: &'b Buffers,
     /// Held from the moment that bytes are read until they are written.
-    held: Option<Held>,
+    held: Option<Buffered>,
     state: State,
 }
 
 /// Bytes on their way.
-struct Held {
+struct Buffered {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
@@ -127,7 +127,7 @@ impl<'b> Direction<'b> {
         let end = free.filled().len();
         match read {
             Poll::Ready(Ok(())) if end > 0 => {
-                self.held = Some(Held { buffer, start: 0, end });
+                self.held = Some(Buffered { buffer, start: 0, end });
                 Poll::Ready(Ok(end))
             }
             other => {

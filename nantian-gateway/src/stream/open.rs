@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use nantian_lb::{InFlight, Outcome, PickContext, PickError};
 
-use super::{Caller, StreamBackend, StreamRoute};
+use super::{StreamBackend, StreamClient, StreamRoute};
 use crate::{
-    respond::Chain,
+    respond::ErrorChain,
     tenancy::Tenancy,
     upstream::{Io, UpstreamError, connect_stream},
 };
@@ -16,14 +16,14 @@ const OTHERS: usize = 4;
 
 /// A connection to an endpoint, which counts it until the guard is dropped.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenedConnection {
     pub(super) stream: Io,
     pub(super) in_flight: InFlight,
 }
 
 /// Why there is no connection to an endpoint.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unopened {
+pub(crate) enum OpenError {
     /// The route, or its share that was drawn, has no backend.
     #[error("the route has no valid backend")]
     NoBackend,
@@ -39,17 +39,17 @@ pub(crate) enum Unopened {
 /// be reached, within `limit`, makes way for another one.
 ///
 /// # Errors
-/// [`Unopened`]
+/// [`OpenError`]
 ///
 /// # Cancellation
 /// Dropping the future closes what was opened.
 pub(super) async fn open(
     route: &StreamRoute,
-    caller: &Caller<'_>,
+    caller: &StreamClient<'_>,
     limit: Duration,
     tenancy: Tenancy,
-) -> Result<Opened, Unopened> {
-    let StreamBackend { balancer, security, .. } = route.choose().ok_or(Unopened::NoBackend)?;
+) -> Result<OpenedConnection, OpenError> {
+    let StreamBackend { balancer, security, .. } = route.choose().ok_or(OpenError::NoBackend)?;
     let mut tried = Vec::new();
     loop {
         let picked = balancer.pick(&PickContext::new().with_keys(caller).with_tried(&tried))?;
@@ -58,7 +58,7 @@ pub(super) async fn open(
         match connect_stream(&security.apply(endpoint), limit, tenancy).await {
             Ok(stream) => {
                 in_flight.record(Outcome::Success);
-                return Ok(Opened { stream, in_flight });
+                return Ok(OpenedConnection { stream, in_flight });
             }
             Err(error) if !error.is_worth_another() => return Err(error.into()),
             Err(error) => {
@@ -70,7 +70,7 @@ pub(super) async fn open(
                 if tried.len() > OTHERS || !is_new || balancer.status().len() <= tried.len() {
                     return Err(error.into());
                 }
-                tracing::debug!(error = %Chain(&error), "another endpoint is tried");
+                tracing::debug!(error = %ErrorChain(&error), "another endpoint is tried");
             }
         }
     }

@@ -48,7 +48,7 @@ pub(crate) enum StreamSecurity {
 
 /// Who connects, as far as a balancer asks.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Caller<'a> {
+pub(crate) struct StreamClient<'a> {
     /// The client.
     pub(crate) address: IpAddr,
     /// The server name of TLS that it asked for.
@@ -78,9 +78,9 @@ impl StreamRoute {
     }
 }
 
-// === impl Caller ===
+// === impl StreamClient ===
 
-impl KeySource for Caller<'_> {
+impl KeySource for StreamClient<'_> {
     fn header(&self, _: &HeaderName) -> Option<&[u8]> {
         None
     }

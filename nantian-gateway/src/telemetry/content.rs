@@ -17,7 +17,7 @@ pub(super) struct Redaction(Vec<Regex>);
 
 /// Contents that may be told.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Told {
+pub(super) struct RedactedContent {
     /// What the operator of the application said.
     pub(super) instructions: Option<Value>,
     /// What else was said.
@@ -35,8 +35,8 @@ impl Redaction {
     }
 
     /// What may be told of a call.
-    pub(super) fn tell(&self, content: &Content) -> Told {
-        let mut told = Told::default();
+    pub(super) fn tell(&self, content: &Content) -> RedactedContent {
+        let mut told = RedactedContent::default();
         if let Some(request) = content.asked() {
             let (system, others): (Vec<_>, Vec<_>) =
                 request.messages.iter().partition(|message| message.role == Role::System);

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::Place;
+use super::CollectorEndpoint;
 use crate::{
     body::{Body, BoxError},
     ir,
@@ -43,21 +43,21 @@ const LANGFUSE_VERSION: (HeaderName, HeaderValue) =
 /// How a collector is reached.
 #[derive(Debug)]
 pub(super) struct Delivery {
-    pub(super) place: Place,
+    pub(super) place: CollectorEndpoint,
     pub(super) kind: ir::CollectorKind,
     pub(super) authorization: Option<ir::Secret>,
 }
 
 /// A collector has taken what it was told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(super) struct Accepted {
     /// The spans that it refuses for good.
     pub(super) rejected: u64,
 }
 
 /// Why a collector has not taken something.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NotTaken {
+pub(super) enum DeliveryError {
     #[error("the collector did not answer within {PATIENCE:?}")]
     Late,
     #[error("the collector cannot be reached")]
@@ -95,7 +95,12 @@ impl Delivery {
     }
 
     /// Tells the body of a signal: `traces` or `metrics`.
-    pub(super) async fn post(&self, client: &Client, signal: &str, body: Bytes) -> Result<Taken, NotTaken> {
+    pub(super) async fn post(
+        &self,
+        client: &Client,
+        signal: &str,
+        body: Bytes,
+    ) -> Result<Accepted, DeliveryError> {
         let mut request = Request::new(Body::full(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.place.path(signal).parse().map_err(unreachable)?;
@@ -105,7 +110,7 @@ impl Delivery {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(secret) = &self.authorization {
-            let mut value = HeaderValue::from_bytes(&secret.0).map_err(|_| NotTaken::Authorization)?;
+            let mut value = HeaderValue::from_bytes(&secret.0).map_err(|_| DeliveryError::Authorization)?;
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
@@ -120,17 +125,17 @@ impl Delivery {
             let said = Limited::new(body, MOST_SAID).collect().await;
             if !head.status.is_success() {
                 let retry_after = retry_after(&head.headers, SystemTime::now());
-                return Err(NotTaken::Refused { status: head.status, retry_after });
+                return Err(DeliveryError::Refused { status: head.status, retry_after });
             }
-            Ok(said.map_or_else(|_| Taken::default(), |said| Taken::read(&said.to_bytes())))
+            Ok(said.map_or_else(|_| Accepted::default(), |said| Accepted::read(&said.to_bytes())))
         };
-        timeout(PATIENCE, exchange).await.unwrap_or(Err(NotTaken::Late))
+        timeout(PATIENCE, exchange).await.unwrap_or(Err(DeliveryError::Late))
     }
 }
 
-// === impl NotTaken ===
+// === impl DeliveryError ===
 
-impl NotTaken {
+impl DeliveryError {
     /// How long to wait before another attempt; `None` if there is to be none. `attempts` have been made; `chance` is evenly
     /// drawn from `0.0..1.0`.
     pub(super) fn again_after(&self, attempts: u32, chance: f64) -> Option<Duration> {
@@ -149,7 +154,7 @@ impl NotTaken {
 
 // === impl Taken ===
 
-impl Taken {
+impl Accepted {
     fn read(said: &[u8]) -> Self {
         let answer: Answer = serde_json::from_slice(said).unwrap_or_default();
         let rejected = answer.partial_success.map(|partial| partial.rejected_spans).unwrap_or_default();
@@ -158,8 +163,8 @@ impl Taken {
     }
 }
 
-fn unreachable(cause: impl Into<BoxError>) -> NotTaken {
-    NotTaken::Unreachable(cause.into())
+fn unreachable(cause: impl Into<BoxError>) -> DeliveryError {
+    DeliveryError::Unreachable(cause.into())
 }
 
 /// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3).
@@ -174,9 +179,9 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn refused(status: u16, retry_after: Option<u64>) -> NotTaken {
+    fn refused(status: u16, retry_after: Option<u64>) -> DeliveryError {
         let retry_after = retry_after.map(Duration::from_secs);
-        NotTaken::Refused { status: StatusCode::from_u16(status).unwrap(), retry_after }
+        DeliveryError::Refused { status: StatusCode::from_u16(status).unwrap(), retry_after }
     }
 
     #[test]
@@ -188,12 +193,12 @@ mod tests {
             assert!(refused(status, None).again_after(1, 0.5).is_none(), "{status}");
         }
         assert!(unreachable("refused").again_after(1, 0.5).is_some());
-        assert!(NotTaken::Authorization.again_after(1, 0.5).is_none());
+        assert!(DeliveryError::Authorization.again_after(1, 0.5).is_none());
     }
 
     #[test]
     fn pauses_double_up_to_the_last_attempt_and_are_no_shorter_than_asked() {
-        let waits: Vec<_> = (1..=5).map(|attempts| NotTaken::Late.again_after(attempts, 1.0)).collect();
+        let waits: Vec<_> = (1..=5).map(|attempts| DeliveryError::Late.again_after(attempts, 1.0)).collect();
         let expected = [500, 1_000, 2_000, 4_000].map(|wait| Some(Duration::from_millis(wait)));
         assert_eq!(waits[..4], expected);
         assert_eq!(waits[4], None);
@@ -210,7 +215,7 @@ mod tests {
             (r#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too old"}}"#, 3),
             (r#"{"partialSuccess":{"rejectedSpans":2}}"#, 2),
         ] {
-            assert_eq!(Taken::read(said.as_bytes()), Taken { rejected }, "{said}");
+            assert_eq!(Accepted::read(said.as_bytes()), Accepted { rejected }, "{said}");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
     CallRecord, ExportCounts, ServiceInfo, content::Redaction, delivery::Delivery, measures::SharedMeasures,
     otlp,
 };
-use crate::{ir, respond::Chain, upstream::Client};
+use crate::{ir, respond::ErrorChain, upstream::Client};
 
 /// How many records are told at once at most.
 const BATCH: usize = 512;
@@ -96,7 +96,7 @@ impl Exporter {
         let (service, collector) = (&self.service.name, self.delivery.collector());
         match told {
             Err(error) => {
-                let error = Chain(&error);
+                let error = ErrorChain(&error);
                 tracing::warn!(%service, %collector, spans, attempts, %error, "traces are lost");
             }
             Ok(_) if rejected > 0 => tracing::warn!(%service, %collector, rejected, "traces are refused"),
@@ -111,7 +111,7 @@ impl Exporter {
         // They hold all since the start, so the next ones make up for those that are lost.
         if let Err(error) = self.delivery.post(client, "metrics", Bytes::from(body.to_string())).await {
             let (service, collector) = (&self.service.name, self.delivery.collector());
-            tracing::warn!(%service, %collector, error = %Chain(&error), "metrics are told later");
+            tracing::warn!(%service, %collector, error = %ErrorChain(&error), "metrics are told later");
         }
     }
 }

@@ -65,7 +65,7 @@ pub struct ExportCounts {
 }
 
 /// The end of all tasks.
-pub struct Exported(mpsc::Receiver<()>);
+pub struct ExportersDone(mpsc::Receiver<()>);
 
 /// A collector that cannot be told anything.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -87,12 +87,12 @@ pub enum InvalidCollector {
 /// # Errors
 /// [`InvalidCollector::Endpoint`] if it is no `http` or `https` URL.
 pub fn check(endpoint: &str) -> Result<(), InvalidCollector> {
-    Place::of(endpoint).map(drop)
+    CollectorEndpoint::of(endpoint).map(drop)
 }
 
 /// Where a collector takes spans or metrics.
 #[derive(Debug, Clone)]
-struct Place {
+struct CollectorEndpoint {
     destination: Destination,
     authority: String,
     /// The path that the signals' own are below.
@@ -103,9 +103,9 @@ struct Place {
 
 impl Telemetry {
     /// No tasks yet; the client of their thread is made of `client`.
-    pub fn new(client: ClientConfig) -> (Self, Exported) {
+    pub fn new(client: ClientConfig) -> (Self, ExportersDone) {
         let (running, ended) = mpsc::channel(1);
-        (Self { client, thread: None, running }, Exported(ended))
+        (Self { client, thread: None, running }, ExportersDone(ended))
     }
 
     /// Starts to tell a collector, which ends when the last clone of the handle is gone.
@@ -118,7 +118,7 @@ impl Telemetry {
         collector: &ir::Collector,
         counts: &Arc<ExportCounts>,
     ) -> Result<Export, InvalidCollector> {
-        let place = Place::of(&collector.endpoint)?;
+        let place = CollectorEndpoint::of(&collector.endpoint)?;
         let tells_contents = collector.redact.is_some();
         let (queue, inbox) = mpsc::channel(if tells_contents { FULL_QUEUE } else { QUEUE });
         let measures = (collector.kind == ir::CollectorKind::Otlp).then(SharedMeasures::default);
@@ -195,7 +195,7 @@ impl ExportCounts {
 
 // === impl Exported ===
 
-impl Exported {
+impl ExportersDone {
     /// Waits until all tasks have told what they had, once nothing more can come.
     pub async fn wait(&mut self) {
         // Nothing is ever sent.
@@ -203,15 +203,15 @@ impl Exported {
     }
 }
 
-impl fmt::Debug for Exported {
+impl fmt::Debug for ExportersDone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exported").finish_non_exhaustive()
+        f.debug_struct("ExportersDone").finish_non_exhaustive()
     }
 }
 
-// === impl Place ===
+// === impl CollectorEndpoint ===
 
-impl Place {
+impl CollectorEndpoint {
     fn of(endpoint: &str) -> Result<Self, InvalidCollector> {
         Self::parse(endpoint).ok_or_else(|| InvalidCollector::Endpoint { endpoint: endpoint.to_owned() })
     }
@@ -250,12 +250,12 @@ mod tests {
                 "/api/public/otel/v1/traces",
             ),
         ] {
-            let place = Place::of(endpoint).unwrap();
+            let place = CollectorEndpoint::of(endpoint).unwrap();
             assert_eq!((place.authority.as_str(), place.path("traces").as_str()), (authority, path));
             assert_eq!(place.destination.security.tls().is_some(), endpoint.starts_with("https"));
         }
         for endpoint in ["", "collector:4318", "ftp://collector", "/v1/traces"] {
-            assert!(Place::of(endpoint).is_err(), "{endpoint}");
+            assert!(CollectorEndpoint::of(endpoint).is_err(), "{endpoint}");
         }
     }
 }

@@ -10,7 +10,7 @@ use nantian_ai::usage::Outcome;
 use serde_json::{Value, json};
 
 use super::{
-    content::{Redaction, Told},
+    content::{RedactedContent, Redaction},
     record::CallRecord,
 };
 use crate::ir;
@@ -138,7 +138,7 @@ fn attributes(record: &CallRecord) -> Vec<Value> {
 }
 
 /// Contents, under the names by which the collector knows them.
-fn contents(told: Told, kind: ir::CollectorKind) -> impl Iterator<Item = Value> {
+fn contents(told: RedactedContent, kind: ir::CollectorKind) -> impl Iterator<Item = Value> {
     let [input, output] = match kind {
         ir::CollectorKind::Langfuse => ["langfuse.observation.input", "langfuse.observation.output"],
         ir::CollectorKind::Otlp => ["gen_ai.input.messages", "gen_ai.output.messages"],

@@ -3,9 +3,9 @@
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use super::{
+    cluster_state::ClusterState,
     conditions::Reason,
     fault::{Fault, Path},
-    world::World,
 };
 use crate::ir::{Authorities, ObjectName};
 
@@ -14,7 +14,7 @@ const ENTRY: &str = "ca.crt";
 
 /// Adds the authorities in a ConfigMap.
 pub(super) fn add(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     name: ObjectName,
     path: &Path<'_>,
     authorities: &mut Authorities,
@@ -22,7 +22,7 @@ pub(super) fn add(
     let invalid = |problem: String| {
         Fault::at(Reason::InvalidCACertificateRef, path, format_args!("ConfigMap {name}{problem}"))
     };
-    let config_map = world.objects.config_maps.get(&name);
+    let config_map = cluster.objects.config_maps.get(&name);
     let config_map = config_map.ok_or_else(|| invalid(" does not exist".to_owned()).absent())?;
     let binary = config_map.binary_data.as_ref().and_then(|data| data.get(ENTRY));
     let text = config_map.data.as_ref().and_then(|data| data.get(ENTRY));

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use super::{
+    cluster_state::{ClusterState, Report},
     conditions::{Condition, ConditionType, Conditions, Reason},
     fault::{Fault, Path},
     status::{CONTROLLER_NAME, ObjectStatus, PlainStatus},
-    world::{Report, World},
 };
 use crate::source::ObjectRef;
 
@@ -22,9 +22,9 @@ impl Classes<'_> {
 }
 
 /// Judges the classes whose controller is this gateway.
-pub(super) fn translate<'a>(world: &World<'a>, report: &mut Report) -> Classes<'a> {
+pub(super) fn translate<'a>(cluster: &ClusterState<'a>, report: &mut Report) -> Classes<'a> {
     let mut classes = Classes::default();
-    for (name, class) in &world.objects.gateway_classes {
+    for (name, class) in &cluster.objects.gateway_classes {
         if class.spec.controller_name != CONTROLLER_NAME {
             continue;
         }

@@ -12,7 +12,7 @@ use super::service::is_ready;
 
 /// What decides about the nearness of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Nearness<'a> {
+pub(super) enum TopologyPreference<'a> {
     /// Nothing: all are the same.
     Same,
     /// Their zone: `trafficDistribution: PreferSameZone`, or `PreferClose` as it was called.
@@ -42,9 +42,9 @@ pub(super) fn locate<'a>(
     }
 }
 
-// === impl Nearness ===
+// === impl TopologyPreference ===
 
-impl<'a> Nearness<'a> {
+impl<'a> TopologyPreference<'a> {
     /// What decides about the endpoints of a Service, as seen from `here`.
     pub(super) fn of(service: &Service, slices: &[&EndpointSlice], here: &'a Locality) -> Self {
         let zone = here.zone.as_str();

@@ -4,6 +4,7 @@
 //! wrong with an object becomes a condition of that object, and never stops another one.
 
 mod authorities;
+mod cluster_state;
 pub mod conditions;
 mod fault;
 mod gateway;
@@ -16,7 +17,6 @@ mod route;
 mod service;
 mod session;
 pub mod status;
-mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,17 +24,17 @@ use nantian_lb::Locality;
 use serde::Serialize;
 
 #[cfg(feature = "kubernetes")]
+pub(crate) use self::cluster_state::oldest_first;
+pub use self::cluster_state::{Ignored, Warning};
+#[cfg(feature = "kubernetes")]
 pub(crate) use self::gateway::added_listeners;
 pub(crate) use self::gateway::certificate_fault;
-#[cfg(feature = "kubernetes")]
-pub(crate) use self::world::oldest_first;
-pub use self::world::{Ignored, Warning};
 use self::{
+    cluster_state::{ClusterState, Report},
     gateway::{Gateways, ListenerSets},
-    locality::Nearness,
-    policy::{AiServices, PolicySet, Reach, TargetKey},
+    locality::TopologyPreference,
+    policy::{AiServices, AttachedGateways, PolicySet, TargetKey},
     status::Statuses,
-    world::{Report, World},
 };
 use crate::{
     gates::FeatureGates,
@@ -60,7 +60,7 @@ pub struct Translation {
 
 /// What is known of the place where the gateway runs.
 #[derive(Debug, Clone, Copy)]
-pub struct Surroundings<'a> {
+pub struct Environment<'a> {
     /// Its zone and its node.
     pub here: &'a Locality,
     /// Who it is at the clouds; `None` where nobody knows, as when manifests are only checked.
@@ -71,46 +71,53 @@ pub struct Surroundings<'a> {
 
 /// Translates the objects, with the kinds whose gate is open.
 pub fn translate(objects: &Objects, gates: FeatureGates) -> Translation {
-    let nowhere = Surroundings { here: &Locality::default(), identities: None, tenancy: Tenancy::Single };
+    let nowhere = Environment { here: &Locality::default(), identities: None, tenancy: Tenancy::Single };
     translate_at(objects, gates, &Patterns::default(), nowhere)
 }
 
-/// The same for a gateway in these `surroundings`, which takes regular expressions from `patterns`, so that none is compiled that was
+/// The same for a gateway in this `environment`, which takes regular expressions from `patterns`, so that none is compiled that was
 /// met before.
 pub fn translate_at(
     objects: &Objects,
     gates: FeatureGates,
     patterns: &Patterns,
-    surroundings: Surroundings<'_>,
+    environment: Environment<'_>,
 ) -> Translation {
-    let world = World::new(objects, gates, patterns, surroundings);
+    let cluster = ClusterState::new(objects, gates, patterns, environment);
     let mut report = Report::default();
-    let classes = gateway_class::translate(&world, &mut report);
-    let sets = ListenerSets::read(&world, &mut report);
-    let mut gateways = Gateways::read(&world, &classes, &sets, &mut report);
-    let mut reach = Reach::new(gateways.served());
-    let ai_services = AiServices::read(&world, &mut report);
-    let mut policies = PolicySet::read(&world, &gateways, &mut report);
-    let routes = route::translate(&world, &policies, &ai_services, &mut gateways, &mut reach, &mut report);
-    policies.stand_in_for_absent_plugins(&reach);
+    let classes = gateway_class::translate(&cluster, &mut report);
+    let sets = ListenerSets::read(&cluster, &mut report);
+    let mut gateways = Gateways::read(&cluster, &classes, &sets, &mut report);
+    let mut attached_gateways = AttachedGateways::new(gateways.served());
+    let ai_services = AiServices::read(&cluster, &mut report);
+    let mut policies = PolicySet::read(&cluster, &gateways, &mut report);
+    let routes = route::translate(
+        &cluster,
+        &policies,
+        &ai_services,
+        &mut gateways,
+        &mut attached_gateways,
+        &mut report,
+    );
+    policies.placeholder_for_absent_plugins(&attached_gateways);
     let mut ir = Ir { ports: gateway::ports(&gateways, &policies), routes, ..Ir::default() };
-    add_backends(&mut ir, &world, &policies, &ai_services);
+    add_backends(&mut ir, &cluster, &policies, &ai_services);
     add_policies(&mut ir, &policies);
-    add_upstreams(&mut ir, &world, &policies);
-    warn_of_unknown_place(&ir, &world, &mut report);
+    add_upstreams(&mut ir, &cluster, &policies);
+    warn_of_unknown_place(&ir, &cluster, &mut report);
     gateway::report(&gateways, &mut report);
-    policies.report(&reach, &mut report);
+    policies.report(&attached_gateways, &mut report);
     Translation { ir, statuses: report.statuses, ignored: report.ignored, warnings: report.warnings }
 }
 
 /// Adds the Services and AIServices that routes refer to.
-fn add_backends(ir: &mut Ir, world: &World<'_>, policies: &PolicySet, ai_services: &AiServices) {
+fn add_backends(ir: &mut Ir, cluster: &ClusterState<'_>, policies: &PolicySet, ai_services: &AiServices) {
     let Ir { routes, backends, endpoints, ai_services: services, .. } = ir;
     for rule in routes.iter().flat_map(|route| &route.rules) {
         for id in rule.backends() {
             if !backends.contains_key(id) {
-                backends.insert(id.clone(), backend(world, policies, id));
-                endpoints.insert(id.clone(), service::endpoints(world, id));
+                backends.insert(id.clone(), backend(cluster, policies, id));
+                endpoints.insert(id.clone(), service::endpoints(cluster, id));
             }
         }
         for name in rule.ai_services() {
@@ -125,17 +132,17 @@ fn add_backends(ir: &mut Ir, world: &World<'_>, policies: &PolicySet, ai_service
     }
 }
 
-fn backend(world: &World<'_>, policies: &PolicySet, id: &BackendId) -> Backend {
+fn backend(cluster: &ClusterState<'_>, policies: &PolicySet, id: &BackendId) -> Backend {
     Backend {
         load_balancing: policies.balancing(&id.service),
         policies: policies.attached(&TargetKey::Service(id.service.clone())),
-        ..connected(world, policies, id)
+        ..connected(cluster, policies, id)
     }
 }
 
 /// A backend as plugins call it: neither balanced nor limited.
-fn connected(world: &World<'_>, policies: &PolicySet, id: &BackendId) -> Backend {
-    let service = world.objects.services.get(&id.service);
+fn connected(cluster: &ClusterState<'_>, policies: &PolicySet, id: &BackendId) -> Backend {
+    let service = cluster.objects.services.get(&id.service);
     let port = service.and_then(|service| service::port(service, id.port, id.transport));
     let needs_tls = port.as_ref().is_some_and(service::Port::needs_tls);
     let transport = match policies.transport(id) {
@@ -150,22 +157,24 @@ fn connected(world: &World<'_>, policies: &PolicySet, id: &BackendId) -> Backend
 }
 
 /// Adds the Services that plugins may call.
-fn add_upstreams(ir: &mut Ir, world: &World<'_>, policies: &PolicySet) {
+fn add_upstreams(ir: &mut Ir, cluster: &ClusterState<'_>, policies: &PolicySet) {
     let Ir { plugins, backends, endpoints, .. } = ir;
     for id in plugins.values().flat_map(|plugin| &plugin.upstreams) {
         if !backends.contains_key(id) {
-            backends.insert(id.clone(), connected(world, policies, id));
-            endpoints.insert(id.clone(), service::endpoints(world, id));
+            backends.insert(id.clone(), connected(cluster, policies, id));
+            endpoints.insert(id.clone(), service::endpoints(cluster, id));
         }
     }
 }
 
 /// Says which Services ask for near endpoints in vain.
-fn warn_of_unknown_place(ir: &Ir, world: &World<'_>, report: &mut Report) {
+fn warn_of_unknown_place(ir: &Ir, cluster: &ClusterState<'_>, report: &mut Report) {
     let names: BTreeSet<_> = ir.backends.keys().map(|id| &id.service).collect();
     for name in names {
-        let service = world.objects.services.get(name);
-        if let Some(preference) = service.and_then(|service| Nearness::unknown(service, &world.here)) {
+        let service = cluster.objects.services.get(name);
+        if let Some(preference) =
+            service.and_then(|service| TopologyPreference::unknown(service, &cluster.here))
+        {
             let object = ObjectRef { kind: "Service", name: name.clone() };
             let option = if preference == "PreferSameNode" { "--node" } else { "--zone" };
             let message = format!("spec.trafficDistribution: {preference} has no effect without {option}");

@@ -10,7 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::{locality::Nearness, world::World};
+use super::{cluster_state::ClusterState, locality::TopologyPreference};
 use crate::{
     ir::{Address, BackendId, Endpoint, ObjectName, Protocol, Transport},
     tenancy::Tenancy,
@@ -58,23 +58,23 @@ fn app_protocol(port: &ServicePort) -> Result<Protocol, String> {
 }
 
 /// The endpoints of a backend: those that are ready, and those that still serve while they end.
-pub(super) fn endpoints(world: &World<'_>, id: &BackendId) -> Vec<Endpoint> {
-    let Some(service) = world.objects.services.get(&id.service) else { return Vec::new() };
+pub(super) fn endpoints(cluster: &ClusterState<'_>, id: &BackendId) -> Vec<Endpoint> {
+    let Some(service) = cluster.objects.services.get(&id.service) else { return Vec::new() };
     let Some(port) = port(service, id.port, id.transport) else { return Vec::new() };
     if let Some(name) = external_name(service) {
-        if !is_followed(service, world.tenancy) {
+        if !is_followed(service, cluster.tenancy) {
             return Vec::new();
         }
         let number = port.target_number().unwrap_or(id.port);
         return vec![named(name.to_owned(), number)];
     }
-    let slices = world.slices(&id.service);
-    let nearness = Nearness::of(service, slices, &world.here);
+    let slices = cluster.slices(&id.service);
+    let topology_preference = TopologyPreference::of(service, slices, &cluster.here);
     let mut seen = HashSet::new();
     let mut endpoints = Vec::new();
     for (is_wanted, draining) in [(is_ready as Wanted, false), (is_serving, true)] {
-        let wanted =
-            collect(slices, &port, nearness, is_wanted).map(|endpoint| Endpoint { draining, ..endpoint });
+        let wanted = collect(slices, &port, topology_preference, is_wanted)
+            .map(|endpoint| Endpoint { draining, ..endpoint });
         endpoints.extend(wanted.filter(|endpoint| seen.insert(endpoint.id.clone())));
     }
     endpoints
@@ -84,8 +84,8 @@ pub(super) fn endpoints(world: &World<'_>, id: &BackendId) -> Vec<Endpoint> {
 type Wanted = fn(&SliceEndpoint) -> bool;
 
 /// The session affinity that a Service has of itself, if it is not `None`.
-pub(super) fn affinity<'a>(world: &World<'a>, name: &ObjectName) -> Option<&'a str> {
-    let spec = world.objects.services.get(name)?.spec.as_ref()?;
+pub(super) fn affinity<'a>(cluster: &ClusterState<'a>, name: &ObjectName) -> Option<&'a str> {
+    let spec = cluster.objects.services.get(name)?.spec.as_ref()?;
     spec.session_affinity.as_deref().filter(|affinity| *affinity != "None")
 }
 
@@ -103,7 +103,7 @@ fn external_name(service: &Service) -> Option<&str> {
 fn collect(
     slices: &[&EndpointSlice],
     port: &Port<'_>,
-    nearness: Nearness<'_>,
+    topology_preference: TopologyPreference<'_>,
     is_wanted: Wanted,
 ) -> impl Iterator<Item = Endpoint> {
     slices.iter().filter_map(move |slice| Some((slice, port.in_slice(slice)?))).flat_map(
@@ -111,7 +111,7 @@ fn collect(
             let wanted = slice.endpoints.iter().filter(move |endpoint| is_wanted(endpoint));
             wanted.flat_map(move |endpoint| {
                 let pod = endpoint.target_ref.as_ref().and_then(|target| target.name.as_deref());
-                let tier = nearness.tier(endpoint);
+                let tier = topology_preference.tier(endpoint);
                 let addresses = endpoint.addresses.iter();
                 addresses.filter_map(move |address| {
                     let found = Endpoint { tier, ..at(address, number, &slice.address_type)? };

@@ -15,13 +15,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Destination, Unanswered, Upgrade, UpstreamBody, UpstreamError,
-    again::{Attempt, broken, repeatable, unsent},
     body::Lease,
     connect::connect,
-    form::{to_absolute_form, to_origin_form},
     http1::Http1,
     http2::Http2,
     pool::Pool,
+    request_target::{to_absolute_form, to_origin_form},
+    resend::{Attempt, broken, repeatable, unsent},
     tunnel,
 };
 use crate::{body::Body, grpc, hops::Hop, ir::Protocol, tenancy::Tenancy};
@@ -207,10 +207,10 @@ impl Client {
                 return Ok((known, true));
             }
             let end = *end.get_or_insert_with(|| Instant::now() + self.inner.config.connect_timeout);
-            let Some(place) = pool.place(destination).filter(|_| Instant::now() < end) else {
+            let Some(ticket) = pool.ticket(destination).filter(|_| Instant::now() < end) else {
                 return Ok((self.open_http2(destination).await?, false));
             };
-            if let Ok(Err(error)) = timeout_at(end, place.opened()).await
+            if let Ok(Err(error)) = timeout_at(end, ticket.opened()).await
                 && mem::replace(&mut has_failed, true)
             {
                 return Err(error);

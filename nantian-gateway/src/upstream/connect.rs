@@ -223,7 +223,7 @@ mod tests {
     use super::*;
     use crate::{
         hops::Hop,
-        respond::Chain,
+        respond::ErrorChain,
         upstream::{Roots, tls_client_config},
     };
 
@@ -252,7 +252,7 @@ mod tests {
                 connect(&destination, &config(Tenancy::Shared)).await.unwrap_err(),
                 connect_stream(&destination, limit, Tenancy::Shared).await.unwrap_err(),
             ] {
-                let told = Chain(&error).to_string();
+                let told = ErrorChain(&error).to_string();
                 let reason = "no reference in a cluster leads to the gateway's own machine";
                 assert!(told.starts_with(&format!("no connection to {host}:{port}: ")), "{told}");
                 assert!(told.ends_with(reason), "{told}");
@@ -268,7 +268,7 @@ mod tests {
         let destination = Destination { address, protocol: Protocol::Http1, security: Security::Plain };
         let error = connect(&destination, &config(Tenancy::Shared)).await.unwrap_err();
         assert_eq!(
-            Chain(&error).to_string(),
+            ErrorChain(&error).to_string(),
             "no connection to 169.254.169.254:80: 169.254.169.254 is not dialled: link-local, metadata and multicast \
              addresses are never asked"
         );

@@ -108,7 +108,7 @@ where
             let is_worth_it = *this.others > 0 && error.is_worth_another();
             let again = unsent.filter(|_| is_worth_it).and_then(|unsent| this.shared.again(*unsent));
             let Some(request) = again else { return Poll::Ready(Err(error)) };
-            tracing::debug!(error = %crate::respond::Chain(&error), "another endpoint is tried");
+            tracing::debug!(error = %crate::respond::ErrorChain(&error), "another endpoint is tried");
             *this.others -= 1;
             this.attempt.set(this.shared.balanced.borrow_mut().call(request));
         }

@@ -22,7 +22,9 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{task::unconstrained, time::Instant};
 
-use super::{Destination, alarm::Alarm, connect::Io, read_out::ReadOut};
+use super::{
+    Destination, connect::Io, connection_waker::ConnectionWaker, ignore_write_errors::IgnoreWriteErrors,
+};
 use crate::body::Body;
 
 /// Fields of the head of a response, and of trailers; hyper limits their bytes. More are answered with 502.
@@ -40,8 +42,8 @@ pub(super) struct Http1 {
     sender: SendRequest<Body>,
     driver: Driver,
     pub(super) destination: Destination,
-    alarm: Arc<Alarm>,
-    /// The alarm as a waker.
+    connection_waker: Arc<ConnectionWaker>,
+    /// The same, as a [`Waker`].
     waker: Waker,
     /// The driver has ended and must not be polled again.
     ended: bool,
@@ -54,14 +56,14 @@ impl Http1 {
     pub(super) async fn handshake(io: Io, destination: Destination) -> hyper::Result<Self> {
         let mut builder = http1::Builder::new();
         builder.max_headers(MAX_HEADERS);
-        let (sender, driver) = builder.handshake(TokioIo::new(ReadOut::new(io))).await?;
-        let alarm = Arc::new(Alarm::default());
-        let waker = Waker::from(Arc::clone(&alarm));
+        let (sender, driver) = builder.handshake(TokioIo::new(IgnoreWriteErrors::new(io))).await?;
+        let connection_waker = Arc::new(ConnectionWaker::default());
+        let waker = Waker::from(Arc::clone(&connection_waker));
         Ok(Self {
             sender,
             driver: Box::pin(driver.with_upgrades()),
             destination,
-            alarm,
+            connection_waker,
             waker,
             ended: false,
             kept_for: None,
@@ -73,8 +75,8 @@ impl Http1 {
         &mut self,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> + use<> {
-        let (alarm, sender) = (&self.alarm, &mut self.sender);
-        alarm.muted(|| sender.try_send_request(request))
+        let (connection_waker, sender) = (&self.connection_waker, &mut self.sender);
+        connection_waker.muted(|| sender.try_send_request(request))
     }
 
     /// Polls the connection until `response`, which [`begin`](Self::begin) gave, has its head.
@@ -110,10 +112,10 @@ impl Http1 {
         body: &mut Incoming,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.alarm.muted(|| poll_muted(body)) {
+        match self.connection_waker.muted(|| poll_muted(body)) {
             Poll::Pending => {
                 self.drive(cx);
-                self.alarm.muted(|| poll_muted(body))
+                self.connection_waker.muted(|| poll_muted(body))
             }
             ready => ready,
         }
@@ -123,7 +125,7 @@ impl Http1 {
     pub(super) fn drive(&mut self, cx: &Context<'_>) {
         // An error of the driver reaches the exchange through the sender or the body.
         if !self.ended {
-            self.alarm.set(cx);
+            self.connection_waker.set(cx);
             self.ended = self.driver.as_mut().poll(&mut Context::from_waker(&self.waker)).is_ready();
         }
     }
@@ -133,13 +135,13 @@ impl Http1 {
         if !self.sender.is_ready() {
             self.drive(&Context::from_waker(Waker::noop()));
         }
-        self.alarm.unset();
+        self.connection_waker.unset();
         !self.ended && self.sender.is_ready()
     }
 
     /// Whether a connection at rest can still take a request.
     pub(super) fn is_ready(&mut self) -> bool {
-        if self.alarm.has_rung() {
+        if self.connection_waker.is_woken() {
             self.drive(&Context::from_waker(Waker::noop()));
         }
         !self.ended && self.sender.is_ready()

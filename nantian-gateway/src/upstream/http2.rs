@@ -20,7 +20,9 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::{Destination, UpstreamError, connect::Io, error::NOT_SPOKEN, opening::Opening};
+use super::{
+    Destination, UpstreamError, connect::Io, error::NOT_SPOKEN, pending_connection::PendingConnection,
+};
 use crate::{body::Body, runtime::spawn_local};
 
 /// Streams on one connection, if the backend allows them; what RFC 9113, section 6.5.2 recommends as the least that a peer
@@ -90,7 +92,7 @@ impl Http2 {
     pub(super) async fn handshake(
         io: Io,
         destination: &Destination,
-        opening: Rc<Opening>,
+        opening: Rc<PendingConnection>,
     ) -> hyper::Result<Self> {
         let tasks = Tasks::default();
         let (sender, driver) = http2::Builder::new(tasks.clone())

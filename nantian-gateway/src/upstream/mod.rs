@@ -4,20 +4,20 @@
 //! borrows a connection polls it, so an exchange costs no wake-up of another task. HTTP/2 connections are
 //! shared by many requests and are driven by one task each.
 
-mod again;
-mod alarm;
 mod body;
 mod client;
 mod connect;
+mod connection_waker;
 mod destination;
 mod error;
 mod failover;
-mod form;
 mod http1;
 mod http2;
-mod opening;
+mod ignore_write_errors;
+mod pending_connection;
 mod pool;
-mod read_out;
+mod request_target;
+mod resend;
 mod service;
 mod tls;
 mod tunnel;

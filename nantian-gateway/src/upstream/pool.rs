@@ -15,7 +15,7 @@ use super::{
     Destination,
     http1::Http1,
     http2::{Http2, MAX_STREAMS},
-    opening::{Opening, Place},
+    pending_connection::{ConnectionTicket, PendingConnection},
 };
 
 /// Idle connections kept for one destination.
@@ -32,7 +32,7 @@ struct Slot {
     /// The one used last is on top, so that the others can grow old.
     idle: Vec<Idle>,
     shared: Vec<Shared>,
-    opening: Vec<Weak<Opening>>,
+    opening: Vec<Weak<PendingConnection>>,
 }
 
 struct Shared {
@@ -82,18 +82,18 @@ impl Pool {
     }
 
     /// A place with an HTTP/2 connection that is being opened, if one is left.
-    pub(super) fn place(&self, destination: &Destination) -> Option<Place> {
+    pub(super) fn ticket(&self, destination: &Destination) -> Option<ConnectionTicket> {
         let slots = self.slots.borrow();
-        slots.get(destination)?.opening.iter().filter_map(Weak::upgrade).find_map(|opening| opening.place())
+        slots.get(destination)?.opening.iter().filter_map(Weak::upgrade).find_map(|opening| opening.ticket())
     }
 
     /// Lets further requests wait for an HTTP/2 connection that somebody begins to open: as many as the backend allows
     /// streams on others.
-    pub(super) fn open(&self, destination: &Destination) -> Rc<Opening> {
+    pub(super) fn open(&self, destination: &Destination) -> Rc<PendingConnection> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(destination.clone()).or_default();
         let allowed = slot.shared.iter().filter_map(|shared| shared.connection.allowed()).min();
-        let opening = Rc::new(Opening::new(allowed.unwrap_or(MAX_STREAMS).saturating_sub(1)));
+        let opening = Rc::new(PendingConnection::new(allowed.unwrap_or(MAX_STREAMS).saturating_sub(1)));
         slot.opening.retain(|known| known.strong_count() > 0);
         slot.opening.push(Rc::downgrade(&opening));
         opening

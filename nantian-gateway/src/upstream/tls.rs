@@ -14,7 +14,7 @@ use rustls::{
 };
 use rustls_pki_types::CertificateDer;
 
-use super::verifier::ByNames;
+use super::verifier::SubjectNameVerifier;
 use crate::ir::{Authorities, BackendTls};
 
 /// Sessions with one backend that can be resumed.
@@ -116,9 +116,9 @@ impl UpstreamTls {
                 ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
             let builder = match policy.subject_names.as_slice() {
                 [] => builder.with_root_certificates(roots),
-                names => builder
-                    .dangerous()
-                    .with_custom_certificate_verifier(Arc::new(ByNames::new(roots, algorithms, names))),
+                names => builder.dangerous().with_custom_certificate_verifier(Arc::new(
+                    SubjectNameVerifier::new(roots, algorithms, names),
+                )),
             };
             let mut config = builder.with_no_client_auth();
             config.resumption = Resumption::in_memory_sessions(SESSIONS);

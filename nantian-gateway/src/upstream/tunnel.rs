@@ -38,7 +38,7 @@ pub struct Upgrade {
 pub(super) struct Held(Arc<OnceLock<UpgradeGuard>>);
 
 /// The client's side of a tunnel; every byte passes it.
-struct Heard<'t> {
+struct ActivityIo<'t> {
     io: TokioIo<Upgraded>,
     last: &'t Cell<Instant>,
 }
@@ -87,7 +87,7 @@ pub(super) fn start(
             }
         };
         let last = Cell::new(Instant::now());
-        let mut client = Heard { io: TokioIo::new(client), last: &last };
+        let mut client = ActivityIo { io: TokioIo::new(client), last: &last };
         let mut upstream = TokioIo::new(upstream);
         tokio::select! {
             copied = copy_bidirectional(&mut client, &mut upstream) => {
@@ -109,10 +109,10 @@ async fn silence(last: &Cell<Instant>, limit: Option<Duration>) {
     }
 }
 
-// === impl Heard ===
+// === impl ActivityIo ===
 
-impl Heard<'_> {
-    fn heard<R>(&self, polled: Poll<R>) -> Poll<R> {
+impl ActivityIo<'_> {
+    fn note_activity<R>(&self, polled: Poll<R>) -> Poll<R> {
         if polled.is_ready() {
             self.last.set(Instant::now());
         }
@@ -120,21 +120,21 @@ impl Heard<'_> {
     }
 }
 
-impl AsyncRead for Heard<'_> {
+impl AsyncRead for ActivityIo<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.heard(polled)
+        self.note_activity(polled)
     }
 }
 
-impl AsyncWrite for Heard<'_> {
+impl AsyncWrite for ActivityIo<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.heard(polled)
+        self.note_activity(polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -19,7 +19,7 @@ use crate::body::{Body, BoxError};
 pub(super) struct Failure(Arc<Mutex<Option<BoxError>>>);
 
 /// A body whose failure is kept.
-struct Upload {
+struct UploadBody {
     body: Body,
     failure: Failure,
 }
@@ -38,7 +38,7 @@ impl Failure {
         let failure = Self::default();
         request.extensions_mut().insert(failure.clone());
         let body = std::mem::take(request.body_mut());
-        *request.body_mut() = Body::boxed(Upload { body, failure: failure.clone() });
+        *request.body_mut() = Body::boxed(UploadBody { body, failure: failure.clone() });
         Some(failure)
     }
 
@@ -51,9 +51,9 @@ impl Failure {
     }
 }
 
-// === impl Upload ===
+// === impl UploadBody ===
 
-impl http_body::Body for Upload {
+impl http_body::Body for UploadBody {
     type Data = Bytes;
     type Error = BoxError;
 

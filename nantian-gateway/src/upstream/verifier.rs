@@ -17,15 +17,15 @@ use webpki::EndEntityCert;
 use crate::ir::{HostPattern, SubjectName};
 
 /// Accepts what `roots` vouch for and one of `names` is in, whatever name was asked for.
-pub(super) struct ByNames {
+pub(super) struct SubjectNameVerifier {
     roots: Arc<RootCertStore>,
     algorithms: WebPkiSupportedAlgorithms,
     names: Vec<SubjectName>,
 }
 
-// === impl ByNames ===
+// === impl SubjectNameVerifier ===
 
-impl ByNames {
+impl SubjectNameVerifier {
     pub(super) fn new(
         roots: Arc<RootCertStore>,
         algorithms: WebPkiSupportedAlgorithms,
@@ -47,7 +47,7 @@ impl ByNames {
     }
 }
 
-impl ServerCertVerifier for ByNames {
+impl ServerCertVerifier for SubjectNameVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -90,8 +90,8 @@ impl ServerCertVerifier for ByNames {
     }
 }
 
-impl fmt::Debug for ByNames {
+impl fmt::Debug for SubjectNameVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ByNames").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("SubjectNameVerifier").field("names", &self.names).finish_non_exhaustive()
     }
 }

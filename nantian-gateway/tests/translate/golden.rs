@@ -8,7 +8,7 @@ use nantian_gateway::{
     gates::FeatureGates,
     pattern::Patterns,
     tenancy::Tenancy,
-    translate::{Surroundings, Translation, translate_at},
+    translate::{Environment, Translation, translate_at},
 };
 use nantian_lb::Locality;
 use serde_json::{Map, Value};
@@ -54,9 +54,9 @@ fn show(input: &str) -> String {
     };
     let here = input.lines().next().and_then(|line| line.strip_prefix(HERE)?.trim().split_once(' '));
     let here = here.map_or_else(Locality::default, |(zone, node)| Locality::new("", zone, node));
-    let surroundings = Surroundings { here: &here, identities: None, tenancy: Tenancy::Single };
+    let environment = Environment { here: &here, identities: None, tenancy: Tenancy::Single };
     let translation: Translation =
-        translate_at(&load::objects(input), gates, &Patterns::default(), surroundings);
+        translate_at(&load::objects(input), gates, &Patterns::default(), environment);
     let full = serde_json::to_value(&translation).unwrap();
     serde_saphyr::to_string(&shorten(full)).unwrap()
 }

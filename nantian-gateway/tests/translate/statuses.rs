@@ -7,7 +7,7 @@ use nantian_gateway::{
     source::ObjectRef,
     tenancy::Tenancy,
     translate::{
-        Surroundings,
+        Environment,
         conditions::{Condition, ConditionType, Reason},
         status::Statuses,
         translate, translate_at,
@@ -116,9 +116,9 @@ fn nobody_takes_clients_from_gateways_of_others_by_naming_an_address() {
         (Tenancy::Shared, [("b", bound), ("a", open)], ["True", "True"]),
         (Tenancy::Single, [("a", open), ("b", bound)], ["True", "True"]),
     ] {
-        let surroundings = Surroundings { here: &Locality::default(), identities: None, tenancy };
+        let environment = Environment { here: &Locality::default(), identities: None, tenancy };
         let objects = load::objects(&gateways(&of));
-        let world = translate_at(&objects, FeatureGates::all(), &Patterns::default(), surroundings);
+        let world = translate_at(&objects, FeatureGates::all(), &Patterns::default(), environment);
         let statuses = shown(&world.statuses);
         let seen = of.map(|(namespace, _)| {
             let conditions = &statuses[format!("Gateway {namespace}/g")]["listeners"][0]["conditions"];

@@ -15,7 +15,6 @@ mod policy_change;
 mod preflight;
 mod queue;
 mod queue_model;
-mod queue_model;
 mod races;
 mod responders;
 mod scope;

@@ -6,7 +6,7 @@ use nantian_wasm::{Inventory, Module, Plugin};
 use tokio::time::Instant;
 
 use super::{Bench, GuestLog, PluginOptions, show};
-use crate::respond::Chain;
+use crate::respond::ErrorChain;
 
 /// Writes what the module is made of and whether it starts; returns whether it does.
 ///
@@ -17,7 +17,7 @@ pub(super) fn check(options: &PluginOptions, log: &GuestLog, out: &mut impl Writ
     let inventory = match Inventory::of(&bytes) {
         Ok(inventory) => inventory,
         Err(error) => {
-            writeln!(out, "refused    {}", Chain(&error))?;
+            writeln!(out, "refused    {}", ErrorChain(&error))?;
             return Ok(false);
         }
     };
@@ -27,7 +27,7 @@ pub(super) fn check(options: &PluginOptions, log: &GuestLog, out: &mut impl Writ
     let module = match Module::compile(&bench.engine, &bytes, None) {
         Ok(module) => module,
         Err(error) => {
-            writeln!(out, "refused    {}", Chain(&error))?;
+            writeln!(out, "refused    {}", ErrorChain(&error))?;
             return Ok(false);
         }
     };
@@ -47,7 +47,7 @@ pub(super) fn check(options: &PluginOptions, log: &GuestLog, out: &mut impl Writ
             Ok(true)
         }
         Err(error) => {
-            writeln!(out, "refused    {}", Chain(&error))?;
+            writeln!(out, "refused    {}", ErrorChain(&error))?;
             Ok(false)
         }
     }

@@ -13,7 +13,7 @@ use super::{
     replay::{Pieces, Replay, Replies, replay},
     show,
 };
-use crate::respond::Chain;
+use crate::respond::ErrorChain;
 
 /// Takes one exchange through the plugin and writes what it did; returns whether it did not fail it.
 ///
@@ -26,7 +26,7 @@ pub(super) fn run(options: &RunOptions, log: &GuestLog, out: &mut impl Write) ->
     let module = match Module::compile(&bench.engine, &bytes, None) {
         Ok(module) => module,
         Err(error) => {
-            writeln!(out, "refused    {}", Chain(&error))?;
+            writeln!(out, "refused    {}", ErrorChain(&error))?;
             return Ok(false);
         }
     };
@@ -34,7 +34,7 @@ pub(super) fn run(options: &RunOptions, log: &GuestLog, out: &mut impl Write) ->
         Ok(plugin) => plugin,
         Err(error) => {
             show::log(&log.take(), out)?;
-            writeln!(out, "refused    {}", Chain(&error))?;
+            writeln!(out, "refused    {}", ErrorChain(&error))?;
             return Ok(false);
         }
     };
@@ -51,7 +51,7 @@ pub(super) fn run(options: &RunOptions, log: &GuestLog, out: &mut impl Write) ->
     writeln!(out, "           {:<30} {} of {limit}", "bytes of memory", status.memory)?;
     let failure = replayed.failure.as_ref().or(status.last_failure.as_ref());
     match (failure, &replayed.sent) {
-        (Some(failure), _) => writeln!(out, "outcome    failed: {}", Chain(failure))?,
+        (Some(failure), _) => writeln!(out, "outcome    failed: {}", ErrorChain(failure))?,
         (None, Some(_)) => writeln!(out, "outcome    passed")?,
         (None, None) => writeln!(out, "outcome    answered by the plugin")?,
     }

@@ -23,7 +23,7 @@ fn connection() -> (Arc<State>, Arc<AtomicU32>) {
 }
 
 /// What is said `seconds` later.
-fn after(seconds: u32, (state, clock): &(Arc<State>, Arc<AtomicU32>)) -> Order {
+fn after(seconds: u32, (state, clock): &(Arc<State>, Arc<AtomicU32>)) -> ConnectionCommand {
     let now = clock.load(Relaxed) + 10 * seconds;
     clock.store(now, Relaxed);
     state.verdict(now, &TIMEOUTS)
@@ -34,11 +34,11 @@ fn a_client_that_went_on_reading_has_not_stalled() {
     let connection = connection();
     let request = InFlight::begin(&connection.0);
     connection.0.write_waits();
-    assert_eq!(after(59, &connection), Order::Serve);
+    assert_eq!(after(59, &connection), ConnectionCommand::Serve);
     connection.0.write_goes_on();
-    assert_eq!(after(1000, &connection), Order::Serve, "it is the backend that takes its time");
+    assert_eq!(after(1000, &connection), ConnectionCommand::Serve, "it is the backend that takes its time");
     connection.0.write_waits();
-    assert_eq!(after(61, &connection), Order::Abort);
+    assert_eq!(after(61, &connection), ConnectionCommand::Abort);
     drop(request);
 }
 
@@ -48,7 +48,7 @@ fn a_client_that_leaves_most_of_what_it_asks_is_ended() {
     let waits: Vec<_> = (0..=MOST_ABANDONED).map(|_| InFlight::begin(&patient.0)).collect();
     after(2, &patient);
     drop(waits);
-    assert_eq!(after(0, &patient), Order::Serve);
+    assert_eq!(after(0, &patient), ConnectionCommand::Serve);
     for _ in 0..MOST_ABANDONED {
         drop(InFlight::begin(&fickle.0));
         drop(InFlight::begin(&busy.0));
@@ -56,10 +56,10 @@ fn a_client_that_leaves_most_of_what_it_asks_is_ended() {
             InFlight::begin(&busy.0).answered();
         }
     }
-    assert_eq!(after(0, &fickle), Order::Serve);
+    assert_eq!(after(0, &fickle), ConnectionCommand::Serve);
     drop(InFlight::begin(&fickle.0));
     drop(InFlight::begin(&busy.0));
-    assert_eq!((after(0, &fickle), after(0, &busy)), (Order::Abort, Order::Serve));
+    assert_eq!((after(0, &fickle), after(0, &busy)), (ConnectionCommand::Abort, ConnectionCommand::Serve));
 }
 
 #[test]
@@ -68,11 +68,11 @@ fn a_connection_is_idle_when_its_last_response_was_taken_whatever_is_written_fro
     let request = InFlight::begin(&connection.0);
     connection.0.write_waits();
     drop(request);
-    assert_eq!(after(50, &connection), Order::Serve);
+    assert_eq!(after(50, &connection), ConnectionCommand::Serve);
     connection.0.write_goes_on();
-    assert_eq!(after(50, &connection), Order::Serve, "its last bytes have left 50 seconds ago");
+    assert_eq!(after(50, &connection), ConnectionCommand::Serve, "its last bytes have left 50 seconds ago");
     connection.0.write_goes_on();
-    assert_eq!(after(26, &connection), Order::Finish, "that was a ping");
+    assert_eq!(after(26, &connection), ConnectionCommand::Finish, "that was a ping");
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn of_a_connection_that_is_passed_on_only_silence_counts() {
     let name = ObjectName::new("demo", "r");
     let route = RouteId { kind: RouteKind::Tcp, name };
     let key = PortKey { address: None, port: 1, transport: Transport::Tcp };
-    connection.0.becomes_stream(StreamPlace { key, local: Ipv4Addr::LOCALHOST.into(), route });
+    connection.0.becomes_stream(StreamBinding { key, local: Ipv4Addr::LOCALHOST.into(), route });
     connection.0.write_waits();
-    assert_eq!(after(100_000, &connection), Order::Serve);
+    assert_eq!(after(100_000, &connection), ConnectionCommand::Serve);
 }

@@ -31,7 +31,7 @@ pub struct AiObserver {
 
 /// The end of one call.
 #[derive(Debug)]
-pub struct Told {
+pub struct RedactedContent {
     settle: Settle,
     /// Absent where no model is asked for an answer.
     call: Option<Call>,
@@ -100,14 +100,14 @@ impl AiObserver {
 }
 
 impl UsageObserver for AiObserver {
-    type Sink = Told;
+    type Sink = RedactedContent;
 
     fn keeps(&self) -> usize {
         let captures = self.exports.iter().any(Export::tells_contents);
         if captures { CONTENT } else { 0 }
     }
 
-    fn begin(&self, extensions: &Extensions, facts: &RequestFacts) -> Told {
+    fn begin(&self, extensions: &Extensions, facts: &RequestFacts) -> RedactedContent {
         let answers = facts.operation.is_none_or(Operation::spends);
         let call = answers.then(|| Call {
             observer: self.clone(),
@@ -117,11 +117,11 @@ impl UsageObserver for AiObserver {
             noted: extensions.get::<AiCalls>().cloned(),
         });
         let lengths = answers.then(|| Arc::clone(&self.lengths));
-        Told { settle: Settle::new(extensions, facts, lengths), call }
+        RedactedContent { settle: Settle::new(extensions, facts, lengths), call }
     }
 }
 
-impl UsageSink for Told {
+impl UsageSink for RedactedContent {
     fn finish(self, report: UsageReport) {
         if let Some(call) = self.call {
             call.tell(&report, false);

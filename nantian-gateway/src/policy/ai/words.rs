@@ -16,7 +16,7 @@ use tower::{Layer, Service};
 
 use crate::{
     body::Body,
-    respond::{self, OwnWords, of_body},
+    respond::{self, LocalReplyText, of_body},
 };
 
 /// Says the gateway's own refusals in the dialect that a request's path tells: the library that has sent it reads no other text.
@@ -105,7 +105,7 @@ fn worded(response: Response<Body>, dialect: Dialect) -> Response<Body> {
 /// What the gateway itself says, if the response is its own.
 fn own(response: &Response<Body>) -> Option<(StatusCode, Arc<str>)> {
     let extensions = response.extensions();
-    if let Some(OwnWords(text)) = extensions.get() {
+    if let Some(LocalReplyText(text)) = extensions.get() {
         // What a plugin has made of it on the way is not.
         let written = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
         let is_own = written.is_some_and(|length| [0, text.len(), text.len() + 1].contains(&length));

@@ -12,14 +12,14 @@ use http_body::Body as _;
 use nantian_ratelimit::RateLimitLayer;
 use tower::{Layer, Service};
 
-use super::asked::AskedLayer;
+use super::body_facts::BodyFactsLayer;
 use crate::body::{Body, BoxError};
 
 /// Asks limits whatever they can say before a body is read: who is over them gets nothing read.
 #[derive(Debug, Clone)]
 pub struct BeforeBody {
     /// Tells whether it will be read.
-    reader: AskedLayer,
+    reader: BodyFactsLayer,
     /// The limits whose keys nothing in the body decides, the outermost first.
     limits: Arc<[RateLimitLayer]>,
 }
@@ -32,7 +32,7 @@ pub struct BeforeBodyService<S> {
 
 impl BeforeBody {
     /// `None` if there is nobody to ask.
-    pub(super) fn new(reader: AskedLayer, limits: Vec<RateLimitLayer>) -> Option<Self> {
+    pub(super) fn new(reader: BodyFactsLayer, limits: Vec<RateLimitLayer>) -> Option<Self> {
         (!limits.is_empty()).then(|| Self { reader, limits: limits.into() })
     }
 }

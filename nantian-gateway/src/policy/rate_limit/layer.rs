@@ -10,14 +10,14 @@ use tower::{Layer, Service, ServiceBuilder};
 
 use super::{
     PolicyLimiter,
-    asked::{Asked, AskedLayer},
     before::BeforeBody,
+    body_facts::{BodyFacts, BodyFactsLayer},
     costs::Costs,
     expected::{Expected, Upstream},
 };
 use crate::{
     body::{Body, BoxError},
-    compile::{LocalService, Place},
+    compile::{LocalService, RulePosition},
     listen::RequestInfo,
     metrics::{LimitMetrics, Limited, Metrics},
 };
@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct RateLimits {
     /// Reads the body for scopes that ask for it.
-    asked: Option<AskedLayer>,
+    facts: Option<BodyFactsLayer>,
     /// Asks what can be asked before a body is read.
     before_body: Option<BeforeBody>,
     is_read: bool,
@@ -37,7 +37,7 @@ pub struct RateLimits {
 /// What the limits at a place have to know of what follows them.
 #[derive(Debug, Clone)]
 #[expect(clippy::exhaustive_structs, reason = "the compiler makes it")]
-pub struct Ahead {
+pub struct Downstream {
     /// Which models there are.
     pub models: Models,
     /// It is one of several attempts at a request, of which another one may serve it.
@@ -69,8 +69,8 @@ impl RateLimits {
     /// The layer for `limiters`, or `None` if there are none.
     pub fn new(
         limiters: Vec<PolicyLimiter>,
-        place: &Place,
-        ahead: &Ahead,
+        place: &RulePosition,
+        downstream: &Downstream,
         metrics: &Arc<Metrics>,
     ) -> Option<Self> {
         if limiters.is_empty() {
@@ -80,16 +80,16 @@ impl RateLimits {
         let counts_by = |wanted: &ScopePart| {
             limiters.iter().any(|limiter| limiter.policy().scope().parts().contains(wanted))
         };
-        let models = &ahead.models;
+        let models = &downstream.models;
         let is_model_asked = !matches!(models, Models::Only(_));
-        let expected = expected(&limiters, ahead);
-        let asked = AskedLayer {
-            is_routed_by_model: ahead.is_routed_by_model || ahead.is_attempt,
+        let expected = expected(&limiters, downstream);
+        let facts = BodyFactsLayer {
+            is_routed_by_model: downstream.is_routed_by_model || downstream.is_attempt,
             tokens: expected.clone(),
             model: is_model_asked && counts_by(&ScopePart::Model),
             user: counts_by(&ScopePart::User),
         };
-        let asked = Some(asked).filter(|asked| asked.model || asked.user || asked.tokens.is_some());
+        let facts = Some(facts).filter(|facts| facts.model || facts.user || facts.tokens.is_some());
         let is_known = |limiter: &PolicyLimiter| {
             let mut parts = limiter.policy().scope().parts().iter();
             !parts
@@ -106,14 +106,14 @@ impl RateLimits {
             };
             let expected = expected.clone().filter(|_| limiter.policy().counts(Unit::Tokens));
             let costs =
-                expected.and_then(|expected| Costs::of(limiter.policy(), ahead.others_spend, expected));
+                expected.and_then(|expected| Costs::of(limiter.policy(), downstream.others_spend, expected));
             let layer = limiter
                 .layer()
                 // One that no CORS filter has answered reaches the backend, and costs what it costs.
                 .preflight_exempt(false)
                 // What is sent to a backend is settled there: a redirect has used nothing.
                 .if_unsettled(Settlement::NotServed)
-                .of_attempt(ahead.is_attempt)
+                .of_attempt(downstream.is_attempt)
                 .keys(Keys { values: values.clone(), models: models.clone() })
                 .observe(counted);
             match costs {
@@ -128,9 +128,9 @@ impl RateLimits {
             .filter(|(_, is_known)| *is_known)
             .map(|(layer, _)| layer.clone())
             .collect();
-        let reader = if ahead.is_attempt { Some(AskedLayer::ROUTED) } else { asked.clone() };
+        let reader = if downstream.is_attempt { Some(BodyFactsLayer::ROUTED) } else { facts.clone() };
         let before_body = reader.and_then(|reader| BeforeBody::new(reader, known));
-        Some(Self { asked, before_body, is_read: ahead.is_read, layers, counts_tokens })
+        Some(Self { facts, before_body, is_read: downstream.is_read, layers, counts_tokens })
     }
 
     /// What limits of an AIService say before its rule reads the body, for a rule that has no other one.
@@ -159,24 +159,24 @@ where
                 .service(inner);
             LocalService::new(limited)
         });
-        let asked = match &self.asked {
-            Some(asked) => LocalService::new(asked.layer(limited)),
+        let facts = match &self.facts {
+            Some(facts) => LocalService::new(facts.layer(limited)),
             None => limited,
         };
         match &self.before_body {
-            Some(before_body) if !self.is_read => LocalService::new(before_body.layer(asked)),
-            _ => asked,
+            Some(before_body) if !self.is_read => LocalService::new(before_body.layer(facts)),
+            _ => facts,
         }
     }
 }
 
 /// What requests are expected to use, if some limit counts tokens.
-fn expected(limiters: &[PolicyLimiter], ahead: &Ahead) -> Option<Arc<Expected>> {
+fn expected(limiters: &[PolicyLimiter], downstream: &Downstream) -> Option<Arc<Expected>> {
     let first = limiters.iter().find(|limiter| limiter.policy().counts(Unit::Tokens))?;
     let limits = limiters.iter().flat_map(|limiter| limiter.policy().limits());
     let buckets = limits.filter(|limit| limit.unit() == Unit::Tokens).map(Limit::capacity);
     let smallest = buckets.min().unwrap_or(u64::MAX);
-    Some(Arc::new(Expected::new(ahead.upstreams.clone(), first.lengths(), smallest)))
+    Some(Arc::new(Expected::new(downstream.upstreams.clone(), first.lengths(), smallest)))
 }
 
 /// What a scope's parts mean in the gateway.
@@ -187,7 +187,7 @@ struct Keys {
 
 impl KeyExtractor for Keys {
     fn value<'a>(&'a self, part: &ScopePart, request: &'a Parts) -> Option<Cow<'a, [u8]>> {
-        let asked = || request.extensions.get::<Asked>();
+        let facts = || request.extensions.get::<BodyFacts>();
         match part {
             ScopePart::Ip => {
                 let info = request.extensions.get::<RequestInfo>()?;
@@ -199,14 +199,14 @@ impl KeyExtractor for Keys {
                 let model = match &self.models {
                     Models::Only(model) => &**model,
                     // Of a Service nobody knows which of them it reads.
-                    Models::Asked if asked()?.is_model_shadowed => return None,
-                    Models::Asked => asked()?.model.as_deref()?,
-                    Models::Known(models) => models.get(asked()?.model.as_deref()?)?,
+                    Models::Asked if facts()?.is_model_shadowed => return None,
+                    Models::Asked => facts()?.model.as_deref()?,
+                    Models::Known(models) => models.get(facts()?.model.as_deref()?)?,
                 };
                 Some(Cow::Borrowed(model.as_bytes()))
             }
             ScopePart::User => {
-                let user = asked()?.user.as_deref()?;
+                let user = facts()?.user.as_deref()?;
                 Some(Cow::Borrowed(user.as_bytes()))
             }
             _ => self.values.value(part, request),

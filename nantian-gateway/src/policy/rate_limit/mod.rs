@@ -1,7 +1,7 @@
 //! TokenPolicy.
 
-mod asked;
 mod before;
+mod body_facts;
 mod costs;
 mod expected;
 mod layer;
@@ -18,7 +18,7 @@ pub(super) use self::expected::{Learns, unseen};
 pub use self::{
     before::BeforeBody,
     expected::Upstream,
-    layer::{Ahead, Models, RateLimits},
+    layer::{Downstream, Models, RateLimits},
     lengths::Lengths,
     limiters::{Limiters, PolicyLimiter},
 };

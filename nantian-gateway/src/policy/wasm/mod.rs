@@ -32,7 +32,7 @@ use crate::{
     fetch::{Fetched, ModuleKey, Modules},
     ir::{self, BackendId, PluginSource, PolicyId},
     listen::RequestInfo,
-    respond::{self, Chain, LoggedError, OwnWords},
+    respond::{self, ErrorChain, LocalReplyText, LoggedError},
     runtime::CallThread,
     translate::conditions::Reason,
     upstream::{ClientConfig, Destination},
@@ -347,9 +347,9 @@ fn refuse(failure: &Failure) -> Response<Bytes> {
         Ok("") | Err(_) => "a plugin of this route has failed",
         Ok(words) => words,
     };
-    let words = OwnWords(words.into());
+    let words = LocalReplyText(words.into());
     response.extensions_mut().insert(words);
-    response.extensions_mut().insert(LoggedError(Chain(failure).to_string().into()));
+    response.extensions_mut().insert(LoggedError(ErrorChain(failure).to_string().into()));
     response
 }
 

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{NotRunning, config, host::PluginHost, invalid};
-use crate::{fetch::ModuleKey, ir, respond::Chain, runtime::Background, translate::conditions::Reason};
+use crate::{fetch::ModuleKey, ir, respond::ErrorChain, runtime::JobThread, translate::conditions::Reason};
 
 /// The first wait until a plugin that did not start is tried again.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ pub(super) struct Compiled {
 #[derive(Debug, Default)]
 pub(super) struct Starter {
     /// Started with the first plugin.
-    thread: Option<Background>,
+    thread: Option<JobThread>,
     news: PluginNews,
 }
 
@@ -112,7 +112,7 @@ impl Starter {
     pub(super) fn begin(&mut self, wanted: Wanted) -> io::Result<Start> {
         let thread = match &mut self.thread {
             Some(thread) => thread,
-            none => none.insert(Background::start("wasm-start")?),
+            none => none.insert(JobThread::start("wasm-start")?),
         };
         let outcome = Arc::default();
         let (told, news) = (Arc::downgrade(&outcome), self.news.clone());
@@ -187,7 +187,7 @@ impl Wanted {
             Ok(module) => self.run(module),
             // What is somewhere else may be a module the next time.
             Err((_, error)) => Err(Failed {
-                why: invalid(format!("spec.wasm: {}", Chain(error))),
+                why: invalid(format!("spec.wasm: {}", ErrorChain(error))),
                 may_pass: self.key.is_some(),
             }),
         };
@@ -226,7 +226,7 @@ impl Wanted {
             },
             error => Failed {
                 may_pass: matches!(error, PluginError::Start { .. } | PluginError::Rejected { .. }),
-                why: invalid(format!("spec: {}", Chain(&error))),
+                why: invalid(format!("spec: {}", ErrorChain(&error))),
             },
         })
     }

@@ -1,14 +1,14 @@
 //! The objects of a cluster, kept up to date by watches.
 //!
-//! [`follow`] keeps a [`Mirror`] of every kind that the API server serves, and [`Cluster`] hands out what is in it, after
+//! [`follow`] keeps an [`ObjectCache`] of every kind that the API server serves, and [`Cluster`] hands out what is in it, after
 //! the same checks that manifests in files go through. An object that breaks keeps its last good version.
 
+mod api_error;
+mod cache;
 mod client;
 mod discovery;
 mod follow;
-mod mirror;
 mod pool;
-mod said;
 mod service;
 mod unaddressed;
 mod unreadable;
@@ -23,26 +23,26 @@ use std::{
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-pub(crate) use self::said::said;
+pub(crate) use self::api_error::said;
 pub(crate) use self::service::{belongs_to, digest, fronted, listener_ports, placements, service_name};
 pub(crate) use self::unaddressed::names_an_address;
+use self::{
+    cache::Change,
+    unreadable::{PartialObject, Unreadable},
+};
 pub use self::{
+    cache::{ObjectCache, Seen},
     client::connect,
     follow::follow,
-    mirror::{Mirror, Seen},
     pool::{AddressPool, InvalidPool},
-};
-use self::{
-    mirror::Change,
-    unreadable::{Outline, Unreadable},
 };
 use super::{
     check::Checker,
     kind::Kind,
     objects::{ObjectRef, Objects},
+    placeholder::placeholder,
     placement::{Placement, Placements},
     reading::{Reading, Source},
-    stand_in::stand_in,
     versions::Versions,
 };
 use crate::{ir::ObjectName, translate::status::ObjectStatus};
@@ -50,7 +50,7 @@ use crate::{ir::ObjectName, translate::status::ObjectStatus};
 /// A cluster as a source of objects.
 #[derive(Debug)]
 pub struct Cluster {
-    mirror: Arc<Mirror>,
+    cache: Arc<ObjectCache>,
     checker: Checker,
     versions: Versions<()>,
     unreadable: BTreeMap<ObjectRef, Unreadable>,
@@ -78,12 +78,12 @@ pub enum Addressing {
 }
 
 impl Cluster {
-    /// Hands out what is in `mirror`.
-    pub fn new(mirror: Arc<Mirror>, addressing: Addressing) -> Self {
+    /// Hands out what is in `cache`.
+    pub fn new(cache: Arc<ObjectCache>, addressing: Addressing) -> Self {
         let mut versions = Versions::default();
         versions.place(Placements::Nowhere);
         Self {
-            mirror,
+            cache,
             checker: Checker::lenient(),
             versions,
             unreadable: BTreeMap::new(),
@@ -97,14 +97,14 @@ impl Cluster {
 
     /// Checks an object that was seen. Returns whether it changes what is handed out.
     fn take_in(&mut self, kind: Kind, name: &ObjectRef, object: Map<String, Value>) -> bool {
-        let (outline, stand_in) = (Outline::of(&object), stand_in(kind, &name.name, &object));
+        let (outline, placeholder) = (PartialObject::of(&object), placeholder(kind, &name.name, &object));
         match self.checker.read(kind, &name.name, object) {
             Ok(object) => self.versions.put(name, (), &object),
             Err(complaints) => {
                 let lines: Vec<_> = complaints.into_iter().map(|complaint| complaint.to_string()).collect();
                 let reason = lines.join("; ");
                 self.unreadable.insert(name.clone(), Unreadable { outline, lines });
-                stand_in.is_some_and(|object| self.versions.stand_in(name, (), &object, &reason))
+                placeholder.is_some_and(|object| self.versions.placeholder(name, (), &object, &reason))
             }
         }
     }
@@ -112,7 +112,7 @@ impl Cluster {
     /// Finds out where the Gateways are reached that ask for no address. Returns those that have moved.
     fn locate(&mut self) -> Vec<ObjectRef> {
         let status = |kind, name: &ObjectName| {
-            let seen = self.mirror.get(&ObjectRef { kind, name: name.clone() });
+            let seen = self.cache.get(&ObjectRef { kind, name: name.clone() });
             seen.map(|seen| seen.status).unwrap_or_default()
         };
         match &self.addressing {
@@ -147,7 +147,7 @@ impl Source for Cluster {
     fn read(&mut self) -> Reading {
         self.versions.settle();
         let (mut changed, mut is_idle) = (BTreeSet::new(), true);
-        for (name, change) in self.mirror.take() {
+        for (name, change) in self.cache.take() {
             let before = self.unreadable.remove(&name);
             let has_changed = match change {
                 Change::Gone => self.versions.remove(&name),
@@ -167,7 +167,7 @@ impl Source for Cluster {
             unreadable.lines.iter().map(move |line| format!("{name}: {line}"))
         });
         let faults = lines.collect();
-        let absent = self.mirror.absent().into_iter().map(Kind::info);
+        let absent = self.cache.absent().into_iter().map(Kind::info);
         let unserved = absent.map(|kind| format!("{} {}", kind.api_version(), kind.name)).collect();
         Reading { changed: changed.into_iter().collect(), faults, unserved, is_idle }
     }
@@ -198,7 +198,7 @@ impl Source for Cluster {
             self.placed.clone_from(placed);
         }
         if mem::take(&mut self.is_unshown) {
-            show.send_replace(Arc::new(objects.fronts()));
+            show.send_replace(Arc::new(objects.for_gateway_services()));
         }
     }
 }

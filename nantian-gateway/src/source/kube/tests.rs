@@ -95,7 +95,7 @@ fn object(at: usize, variant: u8) -> Value {
 /// A cluster, and the manifests that were last written to it.
 #[derive(Default)]
 struct World {
-    mirror: Arc<Mirror>,
+    cache: Arc<ObjectCache>,
     written: BTreeMap<usize, Value>,
     version: u64,
 }
@@ -113,7 +113,7 @@ impl World {
     fn put(&mut self, at: usize) -> Option<ObjectRef> {
         let object = self.shown(at)?;
         let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
-        self.mirror.put(OBJECTS[at].0, &resource, object)
+        self.cache.put(OBJECTS[at].0, &resource, object)
     }
 
     fn edit(&mut self, edit: Edit, cluster: &mut Cluster) {
@@ -126,14 +126,14 @@ impl World {
             Edit::Delete(at) => {
                 if let Some(object) = self.shown(at) {
                     self.written.remove(&at);
-                    self.mirror.remove(OBJECTS[at].0, &object.metadata);
+                    self.cache.remove(OBJECTS[at].0, &object.metadata);
                 }
             }
             Edit::Relist(at) => {
                 let kind = OBJECTS[at].0;
                 let of_kind = (0..OBJECTS.len()).filter(|other| OBJECTS[*other].0 == kind);
                 let listed: BTreeSet<ObjectRef> = of_kind.filter_map(|at| self.put(at)).collect();
-                self.mirror.retain(kind, &listed);
+                self.cache.retain(kind, &listed);
             }
             Edit::Read => drop(cluster.read()),
         }
@@ -157,7 +157,7 @@ proptest! {
     #[test]
     fn any_edits_end_in_what_the_final_manifests_say(edits in vec(edit(), 0..60)) {
         let mut world = World::default();
-        let mut cluster = Cluster::new(Arc::clone(&world.mirror), Addressing::Nobody);
+        let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
         // Enough that most worlds serve something.
         for at in 0..OBJECTS.len() {
             world.edit(Edit::Put(at, 0), &mut cluster);
@@ -187,14 +187,14 @@ fn tell_address(world: &mut World, at: usize, address: &str) {
     let mut gateway = world.shown(at).unwrap();
     gateway.data["status"] = json!({ "addresses": [{ "type": "IPAddress", "value": address }] });
     let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
-    world.mirror.put(Kind::Gateway, &resource, gateway);
+    world.cache.put(Kind::Gateway, &resource, gateway);
 }
 
 #[test]
 fn a_replica_binds_the_addresses_that_another_one_has_told() {
     let mut world = World::default();
     let pool = "10.0.0.1-10.0.0.2".parse().unwrap();
-    let mut cluster = Cluster::new(Arc::clone(&world.mirror), Addressing::Pool(pool));
+    let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Pool(pool));
     for at in [0, 1, 2] {
         world.edit(Edit::Put(at, 0), &mut cluster);
     }

@@ -21,7 +21,7 @@ use crate::{
 
 /// What of an object can be read in any case.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Outline {
+pub(super) struct PartialObject {
     generation: Option<i64>,
     /// `spec.parentRefs`, `spec.targetRefs` or `spec.parentRef`.
     references: Vec<StatusRef>,
@@ -32,7 +32,7 @@ pub(super) struct Outline {
 /// An object that cannot be read, and why.
 #[derive(Debug, PartialEq)]
 pub(super) struct Unreadable {
-    pub(super) outline: Outline,
+    pub(super) outline: PartialObject,
     pub(super) lines: Vec<String>,
 }
 
@@ -48,9 +48,9 @@ struct Reference {
     port: Option<i32>,
 }
 
-// === impl Outline ===
+// === impl PartialObject ===
 
-impl Outline {
+impl PartialObject {
     /// That of an object as the API server has it.
     pub(super) fn of(object: &Map<String, Value>) -> Self {
         let at = |part: &str, field: &str| object.get(part).and_then(|part| part.get(field));
@@ -74,7 +74,7 @@ impl Outline {
 impl Unreadable {
     /// The status of the object; `None` where it is not ours to speak about.
     pub(super) fn status(&self, object: &ObjectRef, objects: &Objects) -> Option<ObjectStatus> {
-        let Outline { generation, references, class } = &self.outline;
+        let PartialObject { generation, references, class } = &self.outline;
         let says = |reason| {
             let mut conditions = Conditions::new(*generation);
             conditions.set(Condition::fails(ConditionType::Accepted, reason, self.lines.join("; ")));

@@ -1,6 +1,6 @@
 //! Datagrams: each client has a session, a socket of its own that is connected to one endpoint.
 
-mod front;
+mod downstream;
 mod session;
 mod sessions;
 
@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
-use self::{front::Front, sessions::Sessions};
+use self::{downstream::DownstreamSocket, sessions::Sessions};
 use crate::{listen::PortKey, runtime::Worker};
 
 /// Limits of sessions.
@@ -40,21 +40,21 @@ pub(crate) async fn serve(
     worker: Rc<Worker>,
     mut closed: watch::Receiver<()>,
 ) {
-    let front = match Front::new(socket, key.address.is_none()) {
-        Ok(front) => Rc::new(front),
+    let downstream = match DownstreamSocket::new(socket, key.address.is_none()) {
+        Ok(downstream) => Rc::new(downstream),
         Err(error) => {
             tracing::error!(%error, port = %key, "datagrams cannot be received");
             return;
         }
     };
-    let mut sessions = Sessions::new(Rc::clone(&front), key, Rc::clone(&worker));
+    let mut sessions = Sessions::new(Rc::clone(&downstream), key, Rc::clone(&worker));
     let mut sweep = interval(SWEEP);
     loop {
         tokio::select! {
             biased;
             _ = closed.changed() => break,
             now = sweep.tick() => sessions.sweep(now),
-            ready = front.readable() => receive(ready, &front, &mut sessions).await,
+            ready = downstream.readable() => receive(ready, &downstream, &mut sessions).await,
         }
     }
     let _held = worker.connections.hold();
@@ -64,16 +64,16 @@ pub(crate) async fn serve(
         tokio::select! {
             biased;
             () = sleep_until(end) => break,
-            ready = front.readable() => receive(ready, &front, &mut sessions).await,
+            ready = downstream.readable() => receive(ready, &downstream, &mut sessions).await,
         }
     }
     sessions.end();
 }
 
 /// Passes on what has come in.
-async fn receive(ready: io::Result<()>, front: &Front, sessions: &mut Sessions) {
+async fn receive(ready: io::Result<()>, downstream: &DownstreamSocket, sessions: &mut Sessions) {
     let mut buffer = sessions.buffers().take();
-    let mut received = ready.and_then(|()| front.receive(&mut buffer));
+    let mut received = ready.and_then(|()| downstream.receive(&mut buffer));
     let mut count = 0;
     while let Ok((length, client)) = received {
         sessions.pass_on(client, buffer.get(..length).unwrap_or_default());
@@ -81,7 +81,7 @@ async fn receive(ready: io::Result<()>, front: &Front, sessions: &mut Sessions) 
         if count == BATCH {
             break;
         }
-        received = front.receive(&mut buffer);
+        received = downstream.receive(&mut buffer);
     }
     sessions.buffers().give_back(buffer);
     match received {

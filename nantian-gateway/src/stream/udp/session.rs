@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     BATCH,
-    front::{Client, Front},
+    downstream::{Client, DownstreamSocket},
 };
 use crate::{
     ir::Address,
@@ -152,7 +152,7 @@ impl Session {
     ///
     /// # Cancellation
     /// Dropping the future ends the session.
-    pub(super) async fn answer(self: Rc<Self>, front: Rc<Front>, buffers: Buffers) {
+    pub(super) async fn answer(self: Rc<Self>, downstream: Rc<DownstreamSocket>, buffers: Buffers) {
         if let Err(error) = self.resolve().await {
             self.breaks(error);
         }
@@ -164,7 +164,7 @@ impl Session {
             let mut buffer = buffers.take();
             for _ in 0..BATCH {
                 match socket.try_recv(&mut buffer) {
-                    Ok(length) => self.answers(&front, buffer.get(..length).unwrap_or_default()),
+                    Ok(length) => self.answers(&downstream, buffer.get(..length).unwrap_or_default()),
                     Err(error) => {
                         self.fails(error);
                         break;
@@ -177,10 +177,10 @@ impl Session {
         }
     }
 
-    fn answers(&self, front: &Front, datagram: &[u8]) {
+    fn answers(&self, downstream: &DownstreamSocket, datagram: &[u8]) {
         self.last.set(Instant::now());
         self.in_flight.borrow_mut().record(Outcome::Success);
-        match front.send(datagram, &self.client) {
+        match downstream.send(datagram, &self.client) {
             Ok(()) => {
                 let bytes = u64::try_from(datagram.len()).unwrap_or(u64::MAX);
                 self.sent.set(self.sent.get().saturating_add(bytes));

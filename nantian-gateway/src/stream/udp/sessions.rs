@@ -6,20 +6,20 @@ use nantian_lb::PickContext;
 use tokio::{task::AbortHandle, time::Instant};
 
 use super::{
-    front::{Client, Front},
+    downstream::{Client, DownstreamSocket},
     session::Session,
 };
 use crate::{
     listen::PortKey,
     observe::StreamEntry,
     runtime::{Worker, spawn_local},
-    snapshot::Spoken,
-    stream::{Caller, StreamRoute, buffers::Buffers},
+    snapshot::PortProtocol,
+    stream::{StreamClient, StreamRoute, buffers::Buffers},
 };
 
 /// The sessions of one socket, by client.
 pub(super) struct Sessions {
-    front: Rc<Front>,
+    downstream: Rc<DownstreamSocket>,
     key: PortKey,
     worker: Rc<Worker>,
     open: HashMap<Client, Open>,
@@ -36,12 +36,12 @@ struct Open {
 // === impl Sessions ===
 
 impl Sessions {
-    pub(super) fn new(front: Rc<Front>, key: PortKey, worker: Rc<Worker>) -> Self {
-        Self { front, key, worker, open: HashMap::new(), is_closed: false }
+    pub(super) fn new(downstream: Rc<DownstreamSocket>, key: PortKey, worker: Rc<Worker>) -> Self {
+        Self { downstream, key, worker, open: HashMap::new(), is_closed: false }
     }
 
     pub(super) fn buffers(&self) -> Buffers {
-        self.worker.carrier().buffers().clone()
+        self.worker.proxy().buffers().clone()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -97,7 +97,7 @@ impl Sessions {
             return None;
         }
         let snapshot = self.worker.snapshot();
-        let Spoken::Stream(Some(route)) = snapshot.port(&self.key)?.spoken() else { return None };
+        let PortProtocol::Stream(Some(route)) = snapshot.port(&self.key)?.spoken() else { return None };
         let session = self.open(client, Arc::clone(route));
         let shard = route.metrics.shard(self.worker.index());
         let Some(session) = session else {
@@ -110,14 +110,14 @@ impl Sessions {
             shard.begin();
         }
         let session = Rc::new(session);
-        let answers = spawn_local(Rc::clone(&session).answer(Rc::clone(&self.front), self.buffers()));
+        let answers = spawn_local(Rc::clone(&session).answer(Rc::clone(&self.downstream), self.buffers()));
         self.open.insert(client, Open { session: Rc::clone(&session), answers });
         Some(session)
     }
 
     fn open(&mut self, client: Client, route: Arc<StreamRoute>) -> Option<Session> {
         let Ok(place) = Arc::clone(&self.worker.udp_room).try_acquire_owned() else {
-            if self.worker.shortages.sessions.meet_at(Instant::now()) {
+            if self.worker.shortages.sessions.note_at(Instant::now()) {
                 let limit = self.worker.config.udp.max_sessions;
                 tracing::warn!(limit, port = %self.key, "new clients are not heard until a session ends");
             }
@@ -127,7 +127,7 @@ impl Sessions {
             tracing::info!(port = %self.key, "new clients are heard again");
         }
         let backend = route.choose()?;
-        let caller = Caller { address: client.address.ip(), server_name: None };
+        let caller = StreamClient { address: client.address.ip(), server_name: None };
         let picked = backend.balancer.pick(&PickContext::new().with_keys(&caller)).ok()?.into_parts();
         let (index, tenancy) = (self.worker.index(), self.worker.config.client.tenancy);
         let session = Session::new(client, Arc::clone(&route), backend, picked, index, place, tenancy);

@@ -6,10 +6,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use crate::{
     ir::{self, Certificate, ObjectName},
     translate::{
+        cluster_state::{ClusterState, secret_entry},
         conditions::Reason,
         fault::{Fault, Path},
         grants::GroupKind,
-        world::{World, secret_entry},
     },
 };
 
@@ -40,7 +40,7 @@ pub(super) use reference;
 
 /// Resolves a reference of an object of this kind and namespace; `bad` is the reason if it leads to no certificate.
 pub(super) fn resolve(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     (owner, own): (GroupKind<'_>, &str),
     reference: &Reference<'_>,
     bad: Reason,
@@ -54,13 +54,13 @@ pub(super) fn resolve(
     }
     let namespace = reference.namespace.unwrap_or(own);
     let name = ObjectName::new(namespace, reference.name);
-    if !world.grants.permit((owner, own), (GroupKind::SECRET, namespace, &name.name)) {
+    if !cluster.grants.permit((owner, own), (GroupKind::SECRET, namespace, &name.name)) {
         let owner = owner.kind;
         let message =
             format!("no ReferenceGrant in {namespace} permits {owner}s of {own} to use Secret {name}");
         return Err(Fault::at(Reason::RefNotPermitted, path, message).absent());
     }
-    let secret = world
+    let secret = cluster
         .objects
         .secrets
         .get(&name)

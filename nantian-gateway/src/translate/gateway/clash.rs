@@ -10,7 +10,7 @@ use crate::{
     ir::{HostPattern, ListenerProtocol, ObjectName, SocketProtocol, Transport},
     source::{FRONT_PORTS, Placements},
     tenancy::Tenancy,
-    translate::{conditions::Reason, fault::Fault, world::World},
+    translate::{cluster_state::ClusterState, conditions::Reason, fault::Fault},
 };
 
 /// The listeners of a Gateway that share a port and what carries its bytes.
@@ -102,16 +102,16 @@ struct Socket<'a> {
 ///
 /// The kernel prefers the socket of an address to that of all interfaces, so that whoever names an address would get the
 /// clients of all others there. One operator may want that; teams that need not trust one another are kept from it.
-fn rightful(
-    world: &World<'_>,
+fn conflict_elsewhere(
+    cluster: &ClusterState<'_>,
     (name, addresses): (&ObjectName, &[Option<IpAddr>]),
     port: u16,
     everywhere: Option<&Socket<'_>>,
 ) -> Option<String> {
-    if world.tenancy == Tenancy::Single || addresses.contains(&None) {
+    if cluster.tenancy == Tenancy::Single || addresses.contains(&None) {
         return None;
     }
-    if matches!(world.objects.placements, Placements::InFront(_)) && FRONT_PORTS.contains(&port) {
+    if matches!(cluster.objects.placements, Placements::InFront(_)) && FRONT_PORTS.contains(&port) {
         return Some(format!("port {port} is for Services of Gateways, as are all of {FRONT_PORTS:?}"));
     }
     let others = everywhere?.hostnames.values();
@@ -120,7 +120,7 @@ fn rightful(
 }
 
 /// Marks listeners whose socket an older Gateway uses with a different protocol, or with the same hostname.
-pub(super) fn between_gateways(world: &World<'_>, gateways: &mut [GatewayState<'_>]) {
+pub(super) fn between_gateways(cluster: &ClusterState<'_>, gateways: &mut [GatewayState<'_>]) {
     let mut sockets: HashMap<(Option<IpAddr>, u16, Transport), Socket<'_>> = HashMap::new();
     for gateway in gateways.iter_mut().filter(|gateway| gateway.verdict.is_ok()) {
         for listener in gateway.listeners.iter_mut().filter(|listener| listener.is_servable()) {
@@ -134,8 +134,9 @@ pub(super) fn between_gateways(world: &World<'_>, gateways: &mut [GatewayState<'
             let other = present.iter().find(|socket| socket.protocol != protocol);
             let taken = present.iter().find_map(|socket| socket.hostnames.get(&listener.hostname));
             let everywhere = sockets.get(&(None, port, protocol.transport()));
-            let rightful = rightful(world, (gateway.name, &gateway.addresses), port, everywhere);
-            if let Some(message) = rightful {
+            let conflict_elsewhere =
+                conflict_elsewhere(cluster, (gateway.name, &gateway.addresses), port, everywhere);
+            if let Some(message) = conflict_elsewhere {
                 listener.refused.push(Fault::new(Reason::PortUnavailable, message));
             } else if let Some(Socket { protocol, holder, .. }) = other {
                 let message = format!("Gateway {holder} uses port {} for {protocol}", listener.port);

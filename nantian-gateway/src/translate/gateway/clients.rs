@@ -9,10 +9,10 @@ use crate::{
     ir::{Authorities, ClientValidation, ObjectName},
     translate::{
         authorities,
+        cluster_state::ClusterState,
         conditions::Reason,
         fault::{Fault, Faults, Path},
         grants::GroupKind,
-        world::World,
     },
 };
 
@@ -50,7 +50,12 @@ macro_rules! parts {
 
 impl Clients {
     /// What is asked of the clients of an HTTPS listener on `port`.
-    pub(super) fn of_port(world: &World<'_>, name: &ObjectName, gateway: &Gateway, port: i32) -> Self {
+    pub(super) fn of_port(
+        cluster: &ClusterState<'_>,
+        name: &ObjectName,
+        gateway: &Gateway,
+        port: i32,
+    ) -> Self {
         let frontend = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref());
         let Some(frontend) = frontend else { return Self::default() };
         let path = Path::SPEC.field("tls");
@@ -61,17 +66,17 @@ impl Clients {
                 let Some(spec) = &entry.tls.validation else { return Self::default() };
                 let path = path.field("perPort");
                 let path = path.index(index);
-                Self::read(world, name, parts!(spec, PortMode), &path.field("tls"))
+                Self::read(cluster, name, parts!(spec, PortMode), &path.field("tls"))
             }
             None => {
                 let Some(spec) = &frontend.default.validation else { return Self::default() };
-                Self::read(world, name, parts!(spec, DefaultMode), &path.field("default"))
+                Self::read(cluster, name, parts!(spec, DefaultMode), &path.field("default"))
             }
         }
     }
 
     fn read(
-        world: &World<'_>,
+        cluster: &ClusterState<'_>,
         gateway: &ObjectName,
         (references, insecure_fallback): (Vec<Reference<'_>>, bool),
         path: &Path<'_>,
@@ -82,7 +87,7 @@ impl Clients {
         let mut unresolved = Faults::default();
         for (index, reference) in references.iter().enumerate() {
             let path = path.index(index);
-            unresolved.keep(reference.resolve(world, gateway, &path, &mut authorities));
+            unresolved.keep(reference.resolve(cluster, gateway, &path, &mut authorities));
         }
         if authorities.certificates.is_empty() {
             let message = "none of them holds a certificate, so no client could be served";
@@ -99,7 +104,7 @@ impl Clients {
 impl Reference<'_> {
     fn resolve(
         &self,
-        world: &World<'_>,
+        cluster: &ClusterState<'_>,
         gateway: &ObjectName,
         path: &Path<'_>,
         authorities: &mut Authorities,
@@ -111,13 +116,13 @@ impl Reference<'_> {
         }
         let own = gateway.namespace.as_str();
         let namespace = self.namespace.unwrap_or(own);
-        if !world.grants.permit((GroupKind::GATEWAY, own), (kind, namespace, name)) {
+        if !cluster.grants.permit((GroupKind::GATEWAY, own), (kind, namespace, name)) {
             let message = format!(
                 "no ReferenceGrant in {namespace} permits Gateways of {own} to use ConfigMap {namespace}/{name}"
             );
             return Err(Fault::at(Reason::RefNotPermitted, path, message).absent());
         }
-        authorities::add(world, ObjectName::new(namespace, name), path, authorities)
+        authorities::add(cluster, ObjectName::new(namespace, name), path, authorities)
     }
 }
 

@@ -11,11 +11,11 @@ use crate::{
         RouteKind, SocketProtocol,
     },
     translate::{
+        cluster_state::ClusterState,
         conditions::Reason,
         fault::{Fault, Faults, Path},
         grants::GroupKind,
         hostname,
-        world::World,
     },
 };
 
@@ -44,7 +44,7 @@ pub(in crate::translate) struct ListenerState<'a> {
 
 // === impl Declarer ===
 
-impl Declarer<'_> {
+impl ListenerParent<'_> {
     fn kind(&self) -> GroupKind<'static> {
         if self.set.is_some() { GroupKind::LISTENER_SET } else { GroupKind::GATEWAY }
     }
@@ -72,7 +72,7 @@ impl ListenerState<'_> {
 }
 
 /// Who declares listeners, and where they are served.
-pub(super) struct Declarer<'a> {
+pub(super) struct ListenerParent<'a> {
     pub(super) gateway: &'a ObjectName,
     pub(super) spec: &'a Gateway,
     /// The ListenerSet, unless it is the Gateway itself.
@@ -81,21 +81,21 @@ pub(super) struct Declarer<'a> {
 
 /// Reads listeners, each by itself.
 pub(super) fn read<'a>(
-    world: &World<'_>,
-    declarer: &Declarer<'_>,
+    cluster: &ClusterState<'_>,
+    declarer: &ListenerParent<'_>,
     specs: &'a [GatewayListeners],
 ) -> Vec<ListenerState<'a>> {
     let root = Path::SPEC.field("listeners");
     let mut listeners: Vec<ListenerState<'a>> = Vec::new();
     for (index, spec) in specs.iter().enumerate() {
         let path = root.index(index);
-        let mut listener = read_one(world, declarer, spec, &path);
+        let mut listener = read_one(cluster, declarer, spec, &path);
         if listeners.iter().any(|earlier| earlier.id == listener.id) {
             let message = format!("{:?} is the name of an earlier listener", spec.name);
             listener.refused.push(Fault::unsupported(&path.field("name"), message));
         }
         if listener.protocol == Some(ListenerProtocol::Https) {
-            let clients = Clients::of_port(world, declarer.gateway, declarer.spec, spec.port);
+            let clients = Clients::of_port(cluster, declarer.gateway, declarer.spec, spec.port);
             listener.clients = clients.validation;
             listener.refused.extend(clients.refused);
             listener.unresolved.extend(clients.unresolved);
@@ -106,8 +106,8 @@ pub(super) fn read<'a>(
 }
 
 fn read_one<'a>(
-    world: &World<'_>,
-    declarer: &Declarer<'_>,
+    cluster: &ClusterState<'_>,
+    declarer: &ListenerParent<'_>,
     spec: &'a GatewayListeners,
     path: &Path<'_>,
 ) -> ListenerState<'a> {
@@ -123,7 +123,7 @@ fn read_one<'a>(
         refuse_the_misplaced(protocol, spec, path, &mut refused);
     }
     let certificates = match protocol {
-        Some(protocol) if protocol.ends_tls() => certificates(world, declarer, spec, path, &mut unresolved),
+        Some(protocol) if protocol.ends_tls() => certificates(cluster, declarer, spec, path, &mut unresolved),
         _ => Vec::new(),
     };
     ListenerState {
@@ -239,8 +239,8 @@ fn kinds(
 }
 
 fn certificates(
-    world: &World<'_>,
-    declarer: &Declarer<'_>,
+    cluster: &ClusterState<'_>,
+    declarer: &ListenerParent<'_>,
     spec: &GatewayListeners,
     path: &Path<'_>,
     unresolved: &mut Faults,
@@ -256,7 +256,7 @@ fn certificates(
     refs.filter_map(|(index, reference)| {
         let from = (declarer.kind(), declarer.namespace());
         let (reference, bad) = (certificate::reference!(reference), Reason::InvalidCertificateRef);
-        unresolved.keep(certificate::resolve(world, from, &reference, bad, &path.index(index)))
+        unresolved.keep(certificate::resolve(cluster, from, &reference, bad, &path.index(index)))
     })
     .collect()
 }

@@ -17,14 +17,14 @@ use gateway_api::experimental::gateways::Gateway;
 pub(crate) use self::certificate::fault as certificate_fault;
 #[cfg(feature = "kubernetes")]
 pub(crate) use self::set::added_listeners;
-use self::{listener::Declarer, placement::Placed, set::SetState};
+use self::{listener::ListenerParent, placement::Placed, set::SetState};
 pub(super) use self::{listener::ListenerState, ports::ports, report::report, set::ListenerSets};
 use super::{
+    cluster_state::{ClusterState, Report, oldest_first},
     conditions::Reason,
     fault::{Fault, Faults, Path},
     gateway_class::Classes,
     grants::GroupKind,
-    world::{Report, World, oldest_first},
 };
 use crate::{
     ir::{Certificate, ListenerId, ListenerProtocol, ObjectName, SocketProtocol, Transport},
@@ -65,23 +65,23 @@ pub(super) struct GatewayState<'a> {
 impl<'a> Gateways<'a> {
     /// Reads every Gateway whose class is ours.
     pub(super) fn read(
-        world: &World<'a>,
+        cluster: &ClusterState<'a>,
         classes: &Classes<'_>,
         sets: &'a ListenerSets<'a>,
         report: &mut Report,
     ) -> Self {
         let mut list = Vec::new();
-        for (name, gateway) in oldest_first(&world.objects.gateways) {
+        for (name, gateway) in oldest_first(&cluster.objects.gateways) {
             let object = ObjectRef { kind: "Gateway", name: name.clone() };
             match classes.get(&gateway.spec.gateway_class_name) {
                 Some(class) => {
                     warn_of_the_unserved(&object, gateway, report);
-                    list.push(GatewayState::read(world, name, gateway, class, sets));
+                    list.push(GatewayState::read(cluster, name, gateway, class, sets));
                 }
-                None => warn_of_an_absent_class(world, &object, gateway, report),
+                None => warn_of_an_absent_class(cluster, &object, gateway, report),
             }
         }
-        clash::between_gateways(world, &mut list);
+        clash::between_gateways(cluster, &mut list);
         let by_name = list.iter().enumerate().map(|(index, gateway)| (gateway.name, index)).collect();
         let sets = list.iter().enumerate().flat_map(|(index, gateway): (_, &GatewayState<'a>)| {
             gateway.sets.iter().enumerate().map(move |(place, set)| (set.name, (index, place)))
@@ -125,7 +125,7 @@ impl<'a> Gateways<'a> {
 
 impl<'a> GatewayState<'a> {
     fn read(
-        world: &World<'a>,
+        cluster: &ClusterState<'a>,
         name: &'a ObjectName,
         gateway: &'a Gateway,
         class: &Result<(), Fault>,
@@ -136,31 +136,31 @@ impl<'a> GatewayState<'a> {
             Err(fault) => (vec![None], Err(fault)),
         };
         let placed = match addresses.as_slice() {
-            [None] => Placed::find(&world.objects.placements, name),
-            _ => Placed::as_asked(&world.objects.placements, name),
+            [None] => Placed::find(&cluster.objects.placements, name),
+            _ => Placed::as_asked(&cluster.objects.placements, name),
         };
         let verdict = class_verdict(gateway, class).and_then(|()| parameters(gateway)).and(bindable);
-        let own = Declarer { gateway: name, spec: gateway, set: None };
-        let mut listeners = listener::read(world, &own, &gateway.spec.listeners);
+        let own = ListenerParent { gateway: name, spec: gateway, set: None };
+        let mut listeners = listener::read(cluster, &own, &gateway.spec.listeners);
         clash::within_gateway(&mut listeners);
         let first = listeners.len();
         let mut states = Vec::new();
         for set in sets.of(name) {
-            let admitted = set::admit(world.objects, (name, gateway), set.name);
+            let admitted = set::admit(cluster.objects, (name, gateway), set.name);
             let accepted = verdict.as_ref().map_err(|fault| {
                 let message = format!("Gateway {name} is not accepted: {}", fault.message());
                 Fault::at(Reason::ParentNotAccepted, Path::SPEC.field("parentRef"), message)
             });
             let verdict = admitted.and(accepted.map(|&()| ()));
             if verdict.is_ok() {
-                let declarer = Declarer { set: Some(set.name), ..own };
-                listeners.extend(listener::read(world, &declarer, &set.listeners));
+                let declarer = ListenerParent { set: Some(set.name), ..own };
+                listeners.extend(listener::read(cluster, &declarer, &set.listeners));
             }
             states.push(SetState { name: set.name, generation: set.generation, verdict });
         }
         clash::with_earlier(&mut listeners, first);
         let may_fall_back = clients::may_fall_back(gateway);
-        let (client_certificate, references) = client_certificate(world, name, gateway);
+        let (client_certificate, references) = client_certificate(cluster, name, gateway);
         let generation = gateway.metadata.generation;
         Self {
             name,
@@ -202,7 +202,7 @@ impl<'a> GatewayState<'a> {
 
 /// The certificate for backends, and what is wrong with it; neither if none is asked for.
 fn client_certificate(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     name: &ObjectName,
     gateway: &Gateway,
 ) -> (Option<Certificate>, Option<Faults>) {
@@ -216,7 +216,7 @@ fn client_certificate(
     let from = (GroupKind::GATEWAY, name.namespace.as_str());
     let (reference, bad) = (certificate::reference!(reference), Reason::InvalidClientCertificateRef);
     let mut faults = Faults::default();
-    let found = faults.keep(certificate::resolve(world, from, &reference, bad, &path));
+    let found = faults.keep(certificate::resolve(cluster, from, &reference, bad, &path));
     (found, Some(faults))
 }
 
@@ -282,9 +282,14 @@ fn warn_of_the_unserved(object: &ObjectRef, gateway: &Gateway, report: &mut Repo
     }
 }
 
-fn warn_of_an_absent_class(world: &World<'_>, object: &ObjectRef, gateway: &Gateway, report: &mut Report) {
+fn warn_of_an_absent_class(
+    cluster: &ClusterState<'_>,
+    object: &ObjectRef,
+    gateway: &Gateway,
+    report: &mut Report,
+) {
     let class = &gateway.spec.gateway_class_name;
-    if !world.objects.gateway_classes.contains_key(&ObjectName::new("", class.as_str())) {
+    if !cluster.objects.gateway_classes.contains_key(&ObjectName::new("", class.as_str())) {
         report.warn(object, format!("spec.gatewayClassName: GatewayClass {class} does not exist"));
     }
 }

@@ -9,8 +9,8 @@ use gateway_api::experimental::gateways::{
 use crate::{
     source::Objects,
     translate::{
+        cluster_state::namespace_label,
         fault::{Fault, Path},
-        world::namespace_label,
     },
 };
 

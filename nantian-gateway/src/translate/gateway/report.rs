@@ -4,10 +4,10 @@ use super::{GatewayState, Gateways, ListenerState, clash, set::SetState};
 use crate::{
     source::ObjectRef,
     translate::{
+        cluster_state::Report,
         conditions::{Condition, ConditionType, Conditions, Reason},
         grants::GroupKind,
         status::{GatewayAddress, GatewayStatus, ListenerSetStatus, ListenerStatus, ObjectStatus, RouteKind},
-        world::Report,
     },
 };
 

@@ -12,21 +12,21 @@ use crate::{
     ir::ObjectName,
     source::{ObjectRef, Objects},
     translate::{
+        cluster_state::{ClusterState, Report, oldest_first},
         conditions::Reason,
         fault::{Fault, Path},
         grants::GroupKind,
-        world::{Report, World, oldest_first},
     },
 };
 
 /// Every ListenerSet, its listeners written as those of a Gateway.
 pub(in crate::translate) struct ListenerSets<'a> {
     /// Those of each Gateway, oldest first.
-    by_gateway: HashMap<ObjectName, Vec<Written<'a>>>,
+    by_gateway: HashMap<ObjectName, Vec<DeclaredSet<'a>>>,
 }
 
 /// A ListenerSet.
-pub(super) struct Written<'a> {
+pub(super) struct DeclaredSet<'a> {
     pub(super) name: &'a ObjectName,
     pub(super) generation: Option<i64>,
     pub(super) listeners: Vec<GatewayListeners>,
@@ -43,16 +43,16 @@ pub(in crate::translate) struct SetState<'a> {
 // === impl ListenerSets ===
 
 impl<'a> ListenerSets<'a> {
-    pub(in crate::translate) fn read(world: &World<'a>, report: &mut Report) -> Self {
+    pub(in crate::translate) fn read(cluster: &ClusterState<'a>, report: &mut Report) -> Self {
         let mut by_gateway: HashMap<_, Vec<_>> = HashMap::new();
-        for (name, set) in oldest_first(&world.objects.listener_sets) {
+        for (name, set) in oldest_first(&cluster.objects.listener_sets) {
             let object = ObjectRef { kind: GroupKind::LISTENER_SET.kind, name: name.clone() };
             match parent(name, set) {
                 Some(gateway) => {
-                    if !world.objects.gateways.contains_key(&gateway) {
+                    if !cluster.objects.gateways.contains_key(&gateway) {
                         report.warn(&object, format!("spec.parentRef: Gateway {gateway} does not exist"));
                     }
-                    let written = Written {
+                    let written = DeclaredSet {
                         name,
                         generation: set.metadata.generation,
                         listeners: as_of_gateway(set).unwrap_or_else(|error| {
@@ -68,7 +68,7 @@ impl<'a> ListenerSets<'a> {
         Self { by_gateway }
     }
 
-    pub(super) fn of(&self, gateway: &ObjectName) -> &[Written<'a>] {
+    pub(super) fn of(&self, gateway: &ObjectName) -> &[DeclaredSet<'a>] {
         self.by_gateway.get(gateway).map(Vec::as_slice).unwrap_or_default()
     }
 }

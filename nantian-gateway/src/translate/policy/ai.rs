@@ -17,11 +17,11 @@ use crate::{
     policy::{InvalidAiService, check_ai_service, check_identity},
     source::ObjectRef,
     translate::{
+        cluster_state::{ClusterState, Report, secret_entry},
         conditions::{Condition, ConditionType, Conditions, Reason},
         fault::{Fault, Path},
         hostname,
         status::{ObjectStatus, PlainStatus},
-        world::{Report, World, secret_entry},
     },
 };
 
@@ -41,21 +41,21 @@ const DEFAULT_PAUSE: Duration = Duration::from_millis(500);
 
 impl AiServices {
     /// Reads every AIService and writes its status.
-    pub(in crate::translate) fn read(world: &World<'_>, report: &mut Report) -> Self {
+    pub(in crate::translate) fn read(cluster: &ClusterState<'_>, report: &mut Report) -> Self {
         let mut services = Self::default();
-        if !world.gates.is_open(Feature::AIService) {
-            report.ignore(Feature::AIService, &world.objects.ai_services);
+        if !cluster.gates.is_open(Feature::AIService) {
+            report.ignore(Feature::AIService, &cluster.objects.ai_services);
             return services;
         }
-        for (name, service) in &world.objects.ai_services {
+        for (name, service) in &cluster.objects.ai_services {
             let draft = to_ir(service);
             let accepted = attach::validate(&**service)
                 .and_then(|()| telemetry::check(service))
                 .and_then(|()| usable(name, &draft));
-            let resolved = resolve(world, name, service, draft);
+            let resolved = resolve(cluster, name, service, draft);
             let object = ObjectRef { kind: Feature::AIService.name(), name: name.clone() };
             let identified = resolved.as_ref().map_or(Ok(()), |ready| {
-                world.identities.map_or(Ok(()), |own| check_identity(name, ready, own))
+                cluster.identities.map_or(Ok(()), |own| check_identity(name, ready, own))
             });
             let conditions = conditions(service, &accepted, &resolved, identified);
             report.status(object, ObjectStatus::Plain(PlainStatus { conditions }));
@@ -96,7 +96,7 @@ fn refusal(error: &InvalidAiService) -> Fault {
             "spec.apiVersion"
         }
         InvalidAiService::Target(InvalidTarget::EmptyModel | InvalidTarget::Model { .. }) => "spec.model",
-        // The stand-in can be sent, so it is the header that cannot carry it.
+        // The placeholder can be sent, so it is the header that cannot carry it.
         InvalidAiService::Target(InvalidTarget::Credential(_)) | InvalidAiService::Credential => {
             "spec.auth.header"
         }
@@ -200,7 +200,7 @@ fn scheme(service: &AiService) -> AiAuth {
 
 /// Adds the credential, where the service has one.
 fn resolve(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     name: &ObjectName,
     service: &AiService,
     mut draft: ir::AiService,
@@ -209,12 +209,12 @@ fn resolve(
     // Without a secret it is the gateway itself; whether it may be is decided where its identity is known.
     let is_own = |spec: &Auth| spec.secret.is_none() && is_exchanged(kind);
     if let Some(spec) = service.spec.auth.as_ref().filter(|spec| kind != AiAuthType::None && !is_own(spec)) {
-        draft.auth.secret = Some(credential(world, name, spec, kind)?);
+        draft.auth.secret = Some(credential(cluster, name, spec, kind)?);
         if matches!(kind, AiAuthType::Azure | AiAuthType::Gcp) {
             check_ai_service(name, &draft).map_err(|error| unusable(&error))?;
         }
     }
-    draft.collectors = telemetry::collectors(world, name, service)?;
+    draft.collectors = telemetry::collectors(cluster, name, service)?;
     Ok(draft)
 }
 
@@ -241,7 +241,7 @@ fn providers_own(service: &AiService) -> AiAuthType {
 
 /// The credential, without the line break that files tend to end in.
 fn credential(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     service: &ObjectName,
     spec: &Auth,
     kind: AiAuthType,
@@ -250,7 +250,7 @@ fn credential(
     let Some(secret) = &spec.secret else { return Err(fault("secret is missing".to_owned())) };
     let name = ObjectName::new(service.namespace.as_str(), secret.as_str());
     let shown = shown(&name);
-    let Some(secret) = world.objects.secrets.get(&name) else {
+    let Some(secret) = cluster.objects.secrets.get(&name) else {
         return Err(fault(format!("{shown} does not exist")).absent());
     };
     let key = match &spec.key {

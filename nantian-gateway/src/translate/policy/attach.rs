@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::{TargetKey, record::Outcome, target::Target};
+use super::{TargetKey, outcome::TargetOutcome, target::Target};
 use crate::{
     ir::{ObjectName, PolicyId},
     source::ObjectRef,
@@ -24,7 +24,7 @@ pub(super) struct Claims {
 
 impl Claims {
     /// Gives the policy `object` the targets that no earlier one has.
-    pub(super) fn claim(&mut self, object: &ObjectRef, targets: Vec<Target>) -> Vec<Outcome> {
+    pub(super) fn claim(&mut self, object: &ObjectRef, targets: Vec<Target>) -> Vec<TargetOutcome> {
         let claimed = targets.into_iter().map(|target| {
             let (place, mut fault) = split(target.place);
             if let Some(place) = &place {
@@ -35,32 +35,32 @@ impl Claims {
                     fault = Some(Fault::new(Reason::Conflicted, message));
                 }
             }
-            Outcome { reference: target.reference, place, fault }
+            TargetOutcome { reference: target.reference, place, fault }
         });
         claimed.collect()
     }
 }
 
 /// The targets of a policy of a kind of which several may share a target.
-pub(super) fn share(targets: Vec<Target>) -> Vec<Outcome> {
+pub(super) fn share(targets: Vec<Target>) -> Vec<TargetOutcome> {
     let shared = targets.into_iter().map(|target| {
         let (place, fault) = split(target.place);
-        Outcome { reference: target.reference, place, fault }
+        TargetOutcome { reference: target.reference, place, fault }
     });
     shared.collect()
 }
 
 /// The targets of a policy that is in force nowhere: the fault of the policy itself is the one to report.
-pub(super) fn refuse(targets: Vec<Target>, fault: &Fault) -> Vec<Outcome> {
+pub(super) fn refuse(targets: Vec<Target>, fault: &Fault) -> Vec<TargetOutcome> {
     let refused = targets.into_iter().map(|target| {
         let (place, _) = split(target.place);
-        Outcome { reference: target.reference, place, fault: Some(fault.clone()) }
+        TargetOutcome { reference: target.reference, place, fault: Some(fault.clone()) }
     });
     refused.collect()
 }
 
 /// The places where a policy is in force.
-pub(super) fn won(outcomes: &[Outcome]) -> impl Iterator<Item = &TargetKey> {
+pub(super) fn won(outcomes: &[TargetOutcome]) -> impl Iterator<Item = &TargetKey> {
     outcomes.iter().filter(|outcome| outcome.fault.is_none()).filter_map(|outcome| outcome.place.as_ref())
 }
 

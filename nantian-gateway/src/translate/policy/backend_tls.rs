@@ -8,7 +8,7 @@ use gateway_api::backendtlspolicies::{
 use super::{
     PolicySet,
     attach::{self, Claims},
-    record::{Record, References},
+    outcome::{PolicyOutcome, References},
     target::Target,
 };
 use crate::{
@@ -16,11 +16,11 @@ use crate::{
     source::ObjectRef,
     translate::{
         authorities,
+        cluster_state::{ClusterState, oldest_first},
         conditions::Reason,
         fault::{Fault, Faults, Path},
         grants::GroupKind,
         hostname,
-        world::{World, oldest_first},
     },
 };
 
@@ -28,20 +28,20 @@ use crate::{
 ///
 /// One that is not valid has its targets all the same, and nothing is sent to them: what was to be encrypted and
 /// verified must not be sent in any other way.
-pub(super) fn read(world: &World<'_>, set: &mut PolicySet) {
+pub(super) fn read(cluster: &ClusterState<'_>, set: &mut PolicySet) {
     let mut claims = Claims::default();
-    for (name, policy) in oldest_first(&world.objects.backend_tls_policies) {
+    for (name, policy) in oldest_first(&cluster.objects.backend_tls_policies) {
         let object = ObjectRef { kind: GroupKind::BACKEND_TLS_POLICY.kind, name: name.clone() };
         let targets = policy.spec.target_refs.iter().map(|target| {
             let kind = GroupKind::new(&target.group, &target.kind);
             let target_name = ObjectName::new(name.namespace.as_str(), target.name.as_str());
-            Target::resolve_port(world, kind, target_name, target.section_name.clone())
+            Target::resolve_port(cluster, kind, target_name, target.section_name.clone())
         });
         let targets = targets.collect();
         let mut unresolved = Faults::default();
-        let tls = match world.objects.unreadable.get(&object) {
+        let tls = match cluster.objects.unreadable.get(&object) {
             Some(reason) => Err(Fault::new(Reason::Invalid, reason.clone())),
-            None => backend_tls(world, name, &policy.spec, &mut unresolved),
+            None => backend_tls(cluster, name, &policy.spec, &mut unresolved),
         };
         let (transport, refused) = match tls {
             Ok(tls) => (BackendTransport::Tls(tls), None),
@@ -54,12 +54,12 @@ pub(super) fn read(world: &World<'_>, set: &mut PolicySet) {
         let own = GroupKind::BACKEND_TLS_POLICY.refer(&name.namespace, &name.name);
         let generation = policy.metadata.generation;
         let references = References::Authorities(unresolved);
-        set.records.push(Record { object, own, generation, refused, outcomes, references });
+        set.records.push(PolicyOutcome { object, own, generation, refused, outcomes, references });
     }
 }
 
 fn backend_tls(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     policy: &ObjectName,
     spec: &BackendTlsPolicySpec,
     unresolved: &mut Faults,
@@ -70,7 +70,7 @@ fn backend_tls(
     }
     let validation = &spec.validation;
     let path = Path::SPEC.field("validation");
-    let authorities = trusted(world, policy, validation, &path, unresolved)?;
+    let authorities = trusted(cluster, policy, validation, &path, unresolved)?;
     if !hostname::is_name(&validation.hostname) {
         let message = format!("{:?} is not a host name", validation.hostname);
         return Err(Fault::at(Reason::Invalid, path.field("hostname"), message));
@@ -84,7 +84,7 @@ fn backend_tls(
 
 /// The authorities that a policy names; `None` is those of the operating system.
 fn trusted(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     policy: &ObjectName,
     validation: &BackendTlsPolicyValidation,
     path: &Path<'_>,
@@ -115,7 +115,7 @@ fn trusted(
         let kind = GroupKind::new(&reference.group, &reference.kind);
         let added = if kind == GroupKind::CONFIG_MAP {
             let name = ObjectName::new(policy.namespace.as_str(), reference.name.as_str());
-            authorities::add(world, name, &path, &mut authorities)
+            authorities::add(cluster, name, &path, &mut authorities)
         } else {
             let message = format!("{kind} is not supported, only ConfigMap is");
             Err(Fault::at(Reason::InvalidKind, path, message))

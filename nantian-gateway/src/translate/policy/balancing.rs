@@ -5,7 +5,7 @@ use nantian_crd::{BackendLbPolicy, HashKeyType, LoadBalancingType};
 use super::{
     PolicySet, TargetKey,
     attach::{self, Claims},
-    record::{Record, References},
+    outcome::{PolicyOutcome, References},
     target::Target,
 };
 use crate::{
@@ -13,22 +13,22 @@ use crate::{
     ir::{ConsistentHash, HashKey, LoadBalancing, Strategy},
     source::ObjectRef,
     translate::{
+        cluster_state::{ClusterState, oldest_first},
         conditions::Reason,
         fault::{Fault, Path},
         grants::GroupKind,
         session,
-        world::{World, oldest_first},
     },
 };
 
 /// Attaches every BackendLBPolicy to its Services, the oldest first.
-pub(super) fn read(world: &World<'_>, set: &mut PolicySet) {
+pub(super) fn read(cluster: &ClusterState<'_>, set: &mut PolicySet) {
     let mut claims = Claims::default();
-    for (name, policy) in oldest_first(&world.objects.backend_lb_policies) {
+    for (name, policy) in oldest_first(&cluster.objects.backend_lb_policies) {
         let object = ObjectRef { kind: Feature::BackendLBPolicy.name(), name: name.clone() };
         let targets = policy.spec.target_refs.iter();
         let targets: Vec<_> =
-            targets.map(|target| Target::resolve_service(world, &name.namespace, target)).collect();
+            targets.map(|target| Target::resolve_service(cluster, &name.namespace, target)).collect();
         let balancing = attach::validate(policy).and_then(|()| load_balancing(policy));
         let (outcomes, refused) = match balancing {
             Ok(balancing) => {
@@ -44,7 +44,14 @@ pub(super) fn read(world: &World<'_>, set: &mut PolicySet) {
         };
         let own = GroupKind::BACKEND_LB_POLICY.refer(&name.namespace, &name.name);
         let generation = policy.metadata.generation;
-        set.records.push(Record { object, own, generation, refused, outcomes, references: References::None });
+        set.records.push(PolicyOutcome {
+            object,
+            own,
+            generation,
+            refused,
+            outcomes,
+            references: References::None,
+        });
     }
 }
 

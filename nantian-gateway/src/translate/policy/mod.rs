@@ -2,11 +2,11 @@
 
 mod ai;
 mod attach;
+mod attached_gateways;
 mod backend_tls;
 mod balancing;
+mod outcome;
 mod pull_secret;
-mod reach;
-mod record;
 mod target;
 mod telemetry;
 mod token;
@@ -14,11 +14,11 @@ mod wasm;
 
 use std::collections::{BTreeMap, HashMap};
 
-use self::record::Record;
-pub(super) use self::{ai::AiServices, reach::Reach, target::TargetKey};
+use self::outcome::PolicyOutcome;
+pub(super) use self::{ai::AiServices, attached_gateways::AttachedGateways, target::TargetKey};
 use super::{
+    cluster_state::{ClusterState, Report},
     gateway::Gateways,
-    world::{Report, World},
 };
 use crate::{
     gates::Feature,
@@ -39,32 +39,32 @@ pub(super) struct PolicySet {
     plugins: BTreeMap<PolicyId, Plugin>,
     /// The identity of each plugin, and why a filter cannot use it.
     plugin_names: HashMap<ObjectName, (PolicyId, Option<String>)>,
-    records: Vec<Record>,
+    records: Vec<PolicyOutcome>,
 }
 
 // === impl PolicySet ===
 
 impl PolicySet {
     /// Reads the kinds whose gate is open.
-    pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, report: &mut Report) -> Self {
+    pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, report: &mut Report) -> Self {
         let mut set = Self::default();
-        let objects = world.objects;
-        if world.gates.is_open(Feature::TokenPolicy) {
-            token::read(world, gateways, &mut set);
+        let objects = cluster.objects;
+        if cluster.gates.is_open(Feature::TokenPolicy) {
+            token::read(cluster, gateways, &mut set);
         } else {
             report.ignore(Feature::TokenPolicy, &objects.token_policies);
         }
-        if world.gates.is_open(Feature::WasmPlugin) {
-            wasm::read(world, gateways, &mut set);
+        if cluster.gates.is_open(Feature::WasmPlugin) {
+            wasm::read(cluster, gateways, &mut set);
         } else {
             report.ignore(Feature::WasmPlugin, &objects.wasm_plugins);
         }
-        if world.gates.is_open(Feature::BackendLBPolicy) {
-            balancing::read(world, &mut set);
+        if cluster.gates.is_open(Feature::BackendLBPolicy) {
+            balancing::read(cluster, &mut set);
         } else {
             report.ignore(Feature::BackendLBPolicy, &objects.backend_lb_policies);
         }
-        backend_tls::read(world, &mut set);
+        backend_tls::read(cluster, &mut set);
         set
     }
 
@@ -98,9 +98,9 @@ impl PolicySet {
     }
 
     /// Adds what fails the requests of filters whose plugin does not exist.
-    pub(super) fn stand_in_for_absent_plugins(&mut self, reach: &Reach) {
-        for name in reach.plugins().filter(|name| !self.plugin_names.contains_key(name)) {
-            self.plugins.insert(attach::id(None, name), wasm::stand_in(name));
+    pub(super) fn placeholder_for_absent_plugins(&mut self, attached_gateways: &AttachedGateways) {
+        for name in attached_gateways.plugins().filter(|name| !self.plugin_names.contains_key(name)) {
+            self.plugins.insert(attach::id(None, name), wasm::placeholder(name));
         }
     }
 
@@ -113,9 +113,9 @@ impl PolicySet {
     }
 
     /// Writes the status of every policy, once it is known what reaches its targets.
-    pub(super) fn report(&self, reach: &Reach, report: &mut Report) {
+    pub(super) fn report(&self, attached_gateways: &AttachedGateways, report: &mut Report) {
         for record in &self.records {
-            record.report(reach, report);
+            record.report(attached_gateways, report);
         }
     }
 }

@@ -9,9 +9,9 @@ use super::ai::shown;
 use crate::{
     ir::{ObjectName, Secret},
     translate::{
+        cluster_state::{ClusterState, secret_entry},
         conditions::Reason,
         fault::{Fault, Path},
-        world::{World, secret_entry},
     },
 };
 
@@ -32,14 +32,14 @@ struct Login {
 
 /// What the registry of an OCI URL is to be told, as `user:password`.
 pub(super) fn credentials(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     name: &ObjectName,
     url: &str,
     path: &Path<'_>,
 ) -> Result<Secret, Fault> {
     let shown = shown(name);
     let fault = |problem: &str| Fault::at(Reason::SecretNotFound, path, format_args!("{shown} {problem}"));
-    let secret = world.objects.secrets.get(name).ok_or_else(|| fault("does not exist").absent())?;
+    let secret = cluster.objects.secrets.get(name).ok_or_else(|| fault("does not exist").absent())?;
     let logins = match secret_entry(secret, ".dockerconfigjson") {
         Some(json) => serde_json::from_slice::<DockerConfig>(json).map(|config| config.auths),
         None => {

@@ -6,8 +6,8 @@ use crate::{
     gates::Feature,
     ir::{BackendId, ObjectName, RouteId, RouteKind},
     translate::{
-        conditions::Reason, fault::Fault, gateway::Gateways, grants::GroupKind, service::transport_of,
-        status::StatusRef, world::World,
+        cluster_state::ClusterState, conditions::Reason, fault::Fault, gateway::Gateways, grants::GroupKind,
+        service::transport_of, status::StatusRef,
     },
 };
 
@@ -41,7 +41,7 @@ pub(super) struct Target {
 impl Target {
     /// Resolves a targetRef of a policy in `namespace`.
     pub(super) fn resolve(
-        world: &World<'_>,
+        cluster: &ClusterState<'_>,
         gateways: &Gateways<'_>,
         namespace: &str,
         target: &TargetRef,
@@ -49,14 +49,14 @@ impl Target {
         let name = ObjectName::new(namespace, target.name.as_str());
         let section = target.section_name.clone();
         let (kind, place) = match target.kind {
-            TargetKind::Gateway => (GroupKind::GATEWAY, gateway(world, gateways, name, section)),
+            TargetKind::Gateway => (GroupKind::GATEWAY, gateway(cluster, gateways, name, section)),
             TargetKind::ListenerSet => {
-                (GroupKind::LISTENER_SET, listener_set(world, gateways, name, section))
+                (GroupKind::LISTENER_SET, listener_set(cluster, gateways, name, section))
             }
-            TargetKind::HttpRoute => (GroupKind::HTTP_ROUTE, http_route(world, name, section)),
-            TargetKind::GrpcRoute => (GroupKind::GRPC_ROUTE, grpc_route(world, name, section)),
-            TargetKind::Service => (GroupKind::SERVICE, service(world, name)),
-            TargetKind::AiService => (GroupKind::AI_SERVICE, ai_service(world, name)),
+            TargetKind::HttpRoute => (GroupKind::HTTP_ROUTE, http_route(cluster, name, section)),
+            TargetKind::GrpcRoute => (GroupKind::GRPC_ROUTE, grpc_route(cluster, name, section)),
+            TargetKind::Service => (GroupKind::SERVICE, service(cluster, name)),
+            TargetKind::AiService => (GroupKind::AI_SERVICE, ai_service(cluster, name)),
         };
         let reference =
             StatusRef { section_name: target.section_name.clone(), ..kind.refer(namespace, &target.name) };
@@ -64,14 +64,14 @@ impl Target {
     }
 
     /// Resolves a reference to a Service of a policy in `namespace`.
-    pub(super) fn resolve_service(world: &World<'_>, namespace: &str, target: &ServiceRef) -> Self {
-        let place = service(world, ObjectName::new(namespace, target.name.as_str()));
+    pub(super) fn resolve_service(cluster: &ClusterState<'_>, namespace: &str, target: &ServiceRef) -> Self {
+        let place = service(cluster, ObjectName::new(namespace, target.name.as_str()));
         Self { reference: GroupKind::SERVICE.refer(namespace, &target.name), place }
     }
 
     /// Resolves a reference to a Service, or to the port of one that `section` names.
     pub(super) fn resolve_port(
-        world: &World<'_>,
+        cluster: &ClusterState<'_>,
         kind: GroupKind<'_>,
         name: ObjectName,
         section: Option<String>,
@@ -82,22 +82,22 @@ impl Target {
             _ if kind != GroupKind::SERVICE => {
                 Err(not_found(format!("{kind} is not supported, only Service is")))
             }
-            None => service(world, name),
-            Some(section) => port(world, name, &section),
+            None => service(cluster, name),
+            Some(section) => port(cluster, name, &section),
         };
         Self { reference, place }
     }
 }
 
 fn gateway(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     gateways: &Gateways<'_>,
     name: ObjectName,
     section: Option<String>,
 ) -> Result<TargetKey, Fault> {
     let gateway = gateways.get(&name).ok_or_else(|| {
         let fault = not_found(format!("this gateway serves no Gateway {name}"));
-        if world.objects.gateways.contains_key(&name) { fault } else { fault.absent() }
+        if cluster.objects.gateways.contains_key(&name) { fault } else { fault.absent() }
     })?;
     match section {
         Some(section) if !gateway.declared_by(None).any(|(_, listener)| listener.id.name == section) => {
@@ -108,14 +108,14 @@ fn gateway(
 }
 
 fn listener_set(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     gateways: &Gateways<'_>,
     name: ObjectName,
     section: Option<String>,
 ) -> Result<TargetKey, Fault> {
     let Some((gateway, _)) = gateways.of_set(&name) else {
         let fault = not_found(format!("this gateway serves no ListenerSet {name}"));
-        return Err(if world.objects.listener_sets.contains_key(&name) { fault } else { fault.absent() });
+        return Err(if cluster.objects.listener_sets.contains_key(&name) { fault } else { fault.absent() });
     };
     match section {
         Some(section)
@@ -127,16 +127,24 @@ fn listener_set(
     }
 }
 
-fn http_route(world: &World<'_>, name: ObjectName, section: Option<String>) -> Result<TargetKey, Fault> {
-    let rules = world.objects.http_routes.get(&name).map(|route| {
+fn http_route(
+    cluster: &ClusterState<'_>,
+    name: ObjectName,
+    section: Option<String>,
+) -> Result<TargetKey, Fault> {
+    let rules = cluster.objects.http_routes.get(&name).map(|route| {
         let rules = route.spec.rules.iter().flatten();
         rules.filter_map(|rule| rule.name.as_deref()).collect()
     });
     route(RouteId { kind: RouteKind::Http, name }, rules, section)
 }
 
-fn grpc_route(world: &World<'_>, name: ObjectName, section: Option<String>) -> Result<TargetKey, Fault> {
-    let rules = world.objects.grpc_routes.get(&name).map(|route| {
+fn grpc_route(
+    cluster: &ClusterState<'_>,
+    name: ObjectName,
+    section: Option<String>,
+) -> Result<TargetKey, Fault> {
+    let rules = cluster.objects.grpc_routes.get(&name).map(|route| {
         let rules = route.spec.rules.iter().flatten();
         rules.filter_map(|rule| rule.name.as_deref()).collect()
     });
@@ -155,16 +163,16 @@ fn route(id: RouteId, rules: Option<Vec<&str>>, section: Option<String>) -> Resu
     }
 }
 
-fn service(world: &World<'_>, name: ObjectName) -> Result<TargetKey, Fault> {
-    if world.objects.services.contains_key(&name) {
+fn service(cluster: &ClusterState<'_>, name: ObjectName) -> Result<TargetKey, Fault> {
+    if cluster.objects.services.contains_key(&name) {
         return Ok(TargetKey::Service(name));
     }
     Err(not_found(format!("Service {name} does not exist")).absent())
 }
 
-fn port(world: &World<'_>, name: ObjectName, section: &str) -> Result<TargetKey, Fault> {
+fn port(cluster: &ClusterState<'_>, name: ObjectName, section: &str) -> Result<TargetKey, Fault> {
     let missing = || not_found(format!("Service {name} has no port {section}"));
-    let service = world.objects.services.get(&name);
+    let service = cluster.objects.services.get(&name);
     let service = service.ok_or_else(|| not_found(format!("Service {name} does not exist")).absent())?;
     let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
     let found = ports.into_iter().flatten().find(|port| port.name.as_deref() == Some(section));
@@ -174,12 +182,12 @@ fn port(world: &World<'_>, name: ObjectName, section: &str) -> Result<TargetKey,
     Ok(TargetKey::Port(BackendId { service: name, port, transport }))
 }
 
-fn ai_service(world: &World<'_>, name: ObjectName) -> Result<TargetKey, Fault> {
-    if !world.gates.is_open(Feature::AIService) {
+fn ai_service(cluster: &ClusterState<'_>, name: ObjectName) -> Result<TargetKey, Fault> {
+    if !cluster.gates.is_open(Feature::AIService) {
         let message = "AIService is not served, --feature-gates AIService=true would";
         return Err(not_found(message.to_owned()));
     }
-    if world.objects.ai_services.contains_key(&name) {
+    if cluster.objects.ai_services.contains_key(&name) {
         return Ok(TargetKey::AiService(name));
     }
     Err(not_found(format!("AIService {name} does not exist")).absent())

@@ -8,9 +8,9 @@ use crate::{
     ir::{Collector, CollectorKind, ObjectName, Secret},
     telemetry,
     translate::{
+        cluster_state::{ClusterState, secret_entry},
         conditions::Reason,
         fault::{Fault, Path},
-        world::{World, secret_entry},
     },
 };
 
@@ -54,7 +54,7 @@ pub(super) fn check(service: &AiService) -> Result<(), Fault> {
 
 /// The collectors, with their credentials.
 pub(super) fn collectors(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     name: &ObjectName,
     service: &AiService,
 ) -> Result<Vec<Collector>, Fault> {
@@ -77,7 +77,7 @@ pub(super) fn collectors(
             endpoint: langfuse_url(langfuse),
             service_name: SERVICE.to_owned(),
             redact,
-            authorization: Some(authorization(world, name, langfuse)?),
+            authorization: Some(authorization(cluster, name, langfuse)?),
         });
     }
     Ok(collectors)
@@ -98,7 +98,11 @@ fn langfuse_url(langfuse: &Langfuse) -> String {
     format!("{host}/api/public/otel")
 }
 
-fn authorization(world: &World<'_>, service: &ObjectName, langfuse: &Langfuse) -> Result<Secret, Fault> {
+fn authorization(
+    cluster: &ClusterState<'_>,
+    service: &ObjectName,
+    langfuse: &Langfuse,
+) -> Result<Secret, Fault> {
     const AT: &str = "spec.observability.langfuse.secretKeyRef";
     let fault = |problem: String| Fault::at(Reason::SecretNotFound, AT, problem);
     let secret_key = match (&langfuse.secret_key, &langfuse.secret_key_ref) {
@@ -106,7 +110,7 @@ fn authorization(world: &World<'_>, service: &ObjectName, langfuse: &Langfuse) -
         (None, Some(reference)) => {
             let name = ObjectName::new(service.namespace.as_str(), reference.name.as_str());
             let shown = shown(&name);
-            let Some(secret) = world.objects.secrets.get(&name) else {
+            let Some(secret) = cluster.objects.secrets.get(&name) else {
                 return Err(fault(format!("{shown} does not exist")).absent());
             };
             let key = match &reference.key {

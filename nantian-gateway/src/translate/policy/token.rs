@@ -5,32 +5,32 @@ use nantian_crd::{OnLimit, TokenPolicy};
 use super::{
     PolicySet,
     attach::{self, Claims},
-    record::{Record, References},
+    outcome::{PolicyOutcome, References},
     target::Target,
 };
 use crate::{
     gates::Feature,
     ir::{self, ObjectName, RateLimit},
     policy::rate_limit_policy,
-    respond::Chain,
+    respond::ErrorChain,
     source::ObjectRef,
     translate::{
+        cluster_state::{ClusterState, oldest_first},
         conditions::Reason,
         fault::{Fault, Path},
         gateway::Gateways,
         grants::GroupKind,
-        world::{World, oldest_first},
     },
 };
 
 /// Attaches every TokenPolicy to its targets, the oldest first.
-pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicySet) {
+pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, set: &mut PolicySet) {
     let mut claims = Claims::default();
-    for (name, policy) in oldest_first(&world.objects.token_policies) {
+    for (name, policy) in oldest_first(&cluster.objects.token_policies) {
         let object = ObjectRef { kind: Feature::TokenPolicy.name(), name: name.clone() };
         let targets = policy.spec.target_refs.iter();
         let targets: Vec<_> =
-            targets.map(|target| Target::resolve(world, gateways, &name.namespace, target)).collect();
+            targets.map(|target| Target::resolve(cluster, gateways, &name.namespace, target)).collect();
         let limit = attach::validate(policy).and_then(|()| rate_limit(name, policy)).and_then(enforceable);
         let (outcomes, refused) = match limit {
             Ok(limit) => {
@@ -46,7 +46,14 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
         };
         let own = GroupKind::TOKEN_POLICY.refer(&name.namespace, &name.name);
         let generation = policy.metadata.generation;
-        set.records.push(Record { object, own, generation, refused, outcomes, references: References::None });
+        set.records.push(PolicyOutcome {
+            object,
+            own,
+            generation,
+            refused,
+            outcomes,
+            references: References::None,
+        });
     }
 }
 
@@ -74,7 +81,7 @@ fn rate_limit(name: &ObjectName, policy: &TokenPolicy) -> Result<RateLimit, Faul
 fn enforceable(limit: RateLimit) -> Result<RateLimit, Fault> {
     match rate_limit_policy(&limit) {
         Ok(_) => Ok(limit),
-        Err(error) => Err(Fault::of_policy(Reason::Invalid, &Chain(&error))),
+        Err(error) => Err(Fault::of_policy(Reason::Invalid, &ErrorChain(&error))),
     }
 }
 

@@ -6,8 +6,9 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use nantian_crd::{ConfigMapSource, FailurePolicy, Hook, StreamFraming, WasmPlugin};
 
 use super::{
-    PolicySet, attach, pull_secret,
-    record::{ModuleState, Record, References},
+    PolicySet, attach,
+    outcome::{ModuleState, PolicyOutcome, References},
+    pull_secret,
     target::Target,
 };
 use crate::{
@@ -15,30 +16,30 @@ use crate::{
     ir::{self, BackendId, ObjectName, Plugin, PluginSource, Sandbox, Transport},
     source::ObjectRef,
     translate::{
+        cluster_state::{ClusterState, oldest_first},
         conditions::Reason,
         fault::{Fault, Path},
         gateway::Gateways,
         grants::GroupKind,
         service,
-        world::{World, oldest_first},
     },
 };
 
 /// Attaches every WasmPlugin to its targets: they run oldest first.
-pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicySet) {
-    for (name, plugin) in oldest_first(&world.objects.wasm_plugins) {
+pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, set: &mut PolicySet) {
+    for (name, plugin) in oldest_first(&cluster.objects.wasm_plugins) {
         let object = ObjectRef { kind: Feature::WasmPlugin.name(), name: name.clone() };
         let targets = plugin.spec.target_refs.iter();
         let targets: Vec<_> =
-            targets.map(|target| Target::resolve(world, gateways, &name.namespace, target)).collect();
+            targets.map(|target| Target::resolve(cluster, gateways, &name.namespace, target)).collect();
         let id = attach::id(plugin.metadata.uid.as_ref(), name);
-        let refused = match world.objects.unreadable.get(&object) {
+        let refused = match cluster.objects.unreadable.get(&object) {
             Some(reason) => Some(Fault::new(Reason::Invalid, reason.clone())),
             None => attach::validate(plugin).and_then(|()| refuse_the_unserved(plugin)).err(),
         };
         let (state, module) = match &refused {
             Some(fault) => (ModuleState::Unread(failure_policy(plugin)), Module::missing(fault)),
-            None => module(world, name, plugin),
+            None => module(cluster, name, plugin),
         };
         let outcomes = match &refused {
             Some(fault) => attach::refuse(targets, fault),
@@ -50,12 +51,12 @@ pub(super) fn read(world: &World<'_>, gateways: &Gateways<'_>, set: &mut PolicyS
         }
         let problem =
             refused.as_ref().map(|fault| format!("WasmPlugin {name} is not accepted: {}", fault.message()));
-        set.plugins.insert(id.clone(), to_ir(world, name, plugin, module));
+        set.plugins.insert(id.clone(), to_ir(cluster, name, plugin, module));
         set.plugin_names.insert(name.clone(), (id, problem));
         let own = GroupKind::WASM_PLUGIN.refer(&name.namespace, &name.name);
         let generation = plugin.metadata.generation;
         let references = References::Module(state);
-        set.records.push(Record { object, own, generation, refused, outcomes, references });
+        set.records.push(PolicyOutcome { object, own, generation, refused, outcomes, references });
     }
 }
 
@@ -70,15 +71,15 @@ fn refuse_the_unserved(plugin: &WasmPlugin) -> Result<(), Fault> {
 
 /// The ports of every Service that a plugin may call: those of its namespace, and those that a ReferenceGrant lets it
 /// refer to.
-fn upstreams(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Vec<BackendId> {
+fn upstreams(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Vec<BackendId> {
     if !plugin.spec.sandbox.allow_network {
         return Vec::new();
     }
     let from = (GroupKind::WASM_PLUGIN, name.namespace.as_str());
     let may_call = |to: &ObjectName| {
-        world.grants.permit(from, (GroupKind::SERVICE, to.namespace.as_str(), to.name.as_str()))
+        cluster.grants.permit(from, (GroupKind::SERVICE, to.namespace.as_str(), to.name.as_str()))
     };
-    let services = world.objects.services.iter().filter(|(to, _)| may_call(to));
+    let services = cluster.objects.services.iter().filter(|(to, _)| may_call(to));
     let ports = services.flat_map(|(to, service)| {
         let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
         ports.iter().filter_map(|port| {
@@ -91,7 +92,7 @@ fn upstreams(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Vec<B
 }
 
 /// A plugin that a filter names and that does not exist: it fails every request.
-pub(super) fn stand_in(name: &ObjectName) -> Plugin {
+pub(super) fn placeholder(name: &ObjectName) -> Plugin {
     Plugin {
         object: name.clone(),
         source: PluginSource::Missing(absent(name)),
@@ -113,7 +114,7 @@ pub(super) fn absent(name: &ObjectName) -> String {
     format!("WasmPlugin {name} does not exist")
 }
 
-fn to_ir(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin, module: Module) -> Plugin {
+fn to_ir(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin, module: Module) -> Plugin {
     let spec = &plugin.spec;
     let environment = spec.vm_config.iter().flat_map(|vm| &vm.env);
     Plugin {
@@ -132,7 +133,7 @@ fn to_ir(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin, module: Modu
             StreamFraming::Events => ir::StreamFraming::Events,
         },
         sandbox: sandbox(&spec.sandbox),
-        upstreams: upstreams(world, name, plugin),
+        upstreams: upstreams(cluster, name, plugin),
         failure_policy: failure_policy(plugin),
     }
 }
@@ -176,8 +177,8 @@ impl Module {
     }
 }
 
-fn module(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> (ModuleState, Module) {
-    match find(world, name, plugin) {
+fn module(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin) -> (ModuleState, Module) {
+    match find(cluster, name, plugin) {
         Ok(module) => (ModuleState::Present, module),
         Err(fault) => {
             let module = Module::missing(&fault);
@@ -189,7 +190,7 @@ fn module(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> (ModuleS
     }
 }
 
-fn find(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Result<Module, Fault> {
+fn find(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Result<Module, Fault> {
     let wasm = &plugin.spec.wasm;
     let path = Path::SPEC.field("wasm");
     let of_bytes = |bytes| Module { source: PluginSource::Bytes(bytes), credentials: None };
@@ -197,12 +198,12 @@ fn find(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Result<Mod
         (Some(url), _) => {
             let credentials = wasm.image_pull_secret.as_deref().map(|secret| {
                 let secret = ObjectName::new(name.namespace.as_str(), secret);
-                pull_secret::credentials(world, &secret, url, &path.field("imagePullSecret"))
+                pull_secret::credentials(cluster, &secret, url, &path.field("imagePullSecret"))
             });
             Ok(Module { source: PluginSource::Url(url.clone()), credentials: credentials.transpose()? })
         }
         (None, Some(config_map)) => {
-            from_config_map(world, &name.namespace, config_map, &path.field("configMap")).map(of_bytes)
+            from_config_map(cluster, &name.namespace, config_map, &path.field("configMap")).map(of_bytes)
         }
         (None, None) => {
             let text = wasm.inline.as_deref().unwrap_or_default();
@@ -212,7 +213,7 @@ fn find(world: &World<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Result<Mod
 }
 
 fn from_config_map(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     namespace: &str,
     source: &ConfigMapSource,
     path: &Path<'_>,
@@ -221,7 +222,7 @@ fn from_config_map(
     let not_found = |problem: String| {
         Fault::at(Reason::ConfigMapNotFound, path, format_args!("ConfigMap {name} {problem}"))
     };
-    let config_map = world.objects.config_maps.get(&name);
+    let config_map = cluster.objects.config_maps.get(&name);
     let config_map = config_map.ok_or_else(|| not_found("does not exist".to_owned()).absent())?;
     let key = source.key.as_str();
     if let Some(bytes) = config_map.binary_data.as_ref().and_then(|data| data.get(key)) {

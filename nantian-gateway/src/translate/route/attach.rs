@@ -5,19 +5,19 @@ use gateway_api::experimental::httproutes::HttpRouteParentRefs;
 use crate::{
     ir::{HostPattern, ObjectName, RouteId},
     translate::{
+        cluster_state::ClusterState,
         conditions::Reason,
         fault::{Fault, Faults, Path},
         gateway::{GatewayState, Gateways, ListenerState},
         grants::GroupKind,
         status::StatusRef,
-        world::World,
     },
 };
 
 /// What a parentRef means to this gateway.
 pub(super) enum Parent {
     /// A Gateway of ours, or a ListenerSet of one, and the listeners that take the route or why none does.
-    Ours { gateway: ObjectName, listeners: Result<Vec<Taken>, Fault> },
+    Ours { gateway: ObjectName, listeners: Result<Vec<AcceptingListener>, Fault> },
     /// A Gateway of another controller.
     Foreign,
     /// No Gateway, with the reason.
@@ -25,7 +25,7 @@ pub(super) enum Parent {
 }
 
 /// A listener that takes the route.
-pub(super) struct Taken {
+pub(super) struct AcceptingListener {
     /// The position of the listener in its Gateway.
     pub(super) listener: usize,
     /// The hosts that both name.
@@ -34,7 +34,7 @@ pub(super) struct Taken {
 
 /// Resolves a parentRef of the route `id`, which serves `hostnames` (all if there are none).
 pub(super) fn resolve(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     gateways: &Gateways<'_>,
     id: &RouteId,
     hostnames: &[HostPattern],
@@ -47,7 +47,7 @@ pub(super) fn resolve(
         return match gateways.of_set(&name) {
             Some((gateway, set)) => {
                 let listeners = match &set.verdict {
-                    Ok(()) => matching(world, (gateway, Some(&name)), id, hostnames, parent),
+                    Ok(()) => matching(cluster, (gateway, Some(&name)), id, hostnames, parent),
                     Err(fault) => {
                         let message = format!("ListenerSet {name} is not accepted: {}", fault.message());
                         Err(Fault::new(Reason::NoMatchingParent, message))
@@ -55,7 +55,7 @@ pub(super) fn resolve(
                 };
                 Parent::Ours { gateway: gateway.name.clone(), listeners }
             }
-            None if world.objects.listener_sets.contains_key(&name) => Parent::Foreign,
+            None if cluster.objects.listener_sets.contains_key(&name) => Parent::Foreign,
             None => Parent::Nothing(format!("ListenerSet {name} does not exist")),
         };
     }
@@ -65,22 +65,22 @@ pub(super) fn resolve(
     }
     match gateways.get(&name) {
         Some(gateway) => {
-            let listeners = matching(world, (gateway, None), id, hostnames, parent);
+            let listeners = matching(cluster, (gateway, None), id, hostnames, parent);
             Parent::Ours { gateway: name, listeners }
         }
-        None if world.objects.gateways.contains_key(&name) => Parent::Foreign,
+        None if cluster.objects.gateways.contains_key(&name) => Parent::Foreign,
         None => Parent::Nothing(format!("Gateway {name} does not exist")),
     }
 }
 
 /// The listeners that take the route, narrowed down step by step so that the reason is that of the last step.
 fn matching(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     (gateway, set): (&GatewayState<'_>, Option<&ObjectName>),
     id: &RouteId,
     hostnames: &[HostPattern],
     parent: &HttpRouteParentRefs,
-) -> Result<Vec<Taken>, Fault> {
+) -> Result<Vec<AcceptingListener>, Fault> {
     let asked = |listener: &ListenerState<'_>| {
         parent.section_name.as_ref().is_none_or(|section| *section == listener.id.name)
             && parent.port.is_none_or(|port| port == i32::from(listener.port))
@@ -92,7 +92,7 @@ fn matching(
         return Err(Fault::new(Reason::NoMatchingParent, message));
     }
     let open = |listener: &ListenerState<'_>| {
-        listener.kinds.contains(&id.kind) && listener.namespaces.admits(world.objects, &id.name.namespace)
+        listener.kinds.contains(&id.kind) && listener.namespaces.admits(cluster.objects, &id.name.namespace)
     };
     let allowed: Vec<_> = candidates.into_iter().filter(|(_, listener)| open(listener)).collect();
     if allowed.is_empty() {
@@ -102,7 +102,10 @@ fn matching(
     }
     let taken: Vec<_> = allowed
         .into_iter()
-        .map(|(index, listener)| Taken { listener: index, hostnames: intersect(listener, hostnames) })
+        .map(|(index, listener)| AcceptingListener {
+            listener: index,
+            hostnames: intersect(listener, hostnames),
+        })
         .filter(|taken| !taken.hostnames.is_empty())
         .collect();
     if taken.is_empty() {
@@ -120,7 +123,7 @@ fn matching(
 }
 
 /// Whether an older route of another kind has some of the hosts: an HTTPRoute and a GRPCRoute may not share one.
-fn clashes(listener: &ListenerState<'_>, id: &RouteId, taken: &Taken) -> bool {
+fn clashes(listener: &ListenerState<'_>, id: &RouteId, taken: &AcceptingListener) -> bool {
     let others = listener.attachments.iter().filter(|attached| attached.route.kind != id.kind);
     let mut hosts = others.flat_map(|attached| &attached.hostnames);
     hosts.any(|host| taken.hostnames.iter().any(|own| own.intersection(host).is_some()))

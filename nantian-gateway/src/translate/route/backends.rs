@@ -5,12 +5,12 @@ use crate::{
     gates::Feature,
     ir::{BackendId, ObjectName, RouteId, Target},
     translate::{
+        cluster_state::ClusterState,
         conditions::Reason,
         fault::{Fault, Path},
         grants::GroupKind,
         policy::{AiServices, PolicySet},
         service,
-        world::World,
     },
 };
 
@@ -41,7 +41,7 @@ fn kind_of<'s>(spec: &RefSpec<'s>) -> GroupKind<'s> {
 
 /// Resolves a reference of a route.
 pub(super) fn resolve(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     policies: &PolicySet,
     ai_services: &AiServices,
     route: &RouteId,
@@ -53,7 +53,7 @@ pub(super) fn resolve(
     if !route.kind.is_http() && kind != GroupKind::SERVICE {
         return Err(fault(Reason::InvalidKind, format!("{kind} is not served, only Service is")));
     }
-    if kind == GroupKind::AI_SERVICE && !world.gates.is_open(Feature::AIService) {
+    if kind == GroupKind::AI_SERVICE && !cluster.gates.is_open(Feature::AIService) {
         let message = format!("{kind} is not served, --feature-gates AIService=true would");
         return Err(fault(Reason::InvalidKind, message));
     }
@@ -66,7 +66,7 @@ pub(super) fn resolve(
     let namespace = spec.namespace.unwrap_or(&route.name.namespace);
     let name = ObjectName::new(namespace, spec.name);
     let from = (GroupKind::of_route(route.kind), route.name.namespace.as_str());
-    if !world.grants.permit(from, (kind, namespace, &name.name)) {
+    if !cluster.grants.permit(from, (kind, namespace, &name.name)) {
         let (own, from) = (&route.name.namespace, route.kind.as_str());
         let message =
             format!("no ReferenceGrant in {namespace} permits {from}s of {own} to use {} {name}", kind.kind);
@@ -83,10 +83,10 @@ pub(super) fn resolve(
             None => Err(fault(Reason::BackendNotFound, format!("AIService {name} does not exist")).absent()),
         };
     }
-    let service = world.objects.services.get(&name);
+    let service = cluster.objects.services.get(&name);
     let service = service
         .ok_or_else(|| fault(Reason::BackendNotFound, format!("Service {name} does not exist")).absent())?;
-    if !service::is_followed(service, world.tenancy) {
+    if !service::is_followed(service, cluster.tenancy) {
         let message = format!("Service {name} is of type ExternalName, which is not served in a cluster");
         return Err(fault(Reason::InvalidKind, message).absent());
     }

@@ -32,7 +32,7 @@ const FRAMING: [&str; 9] = [
 
 /// Where filters stand.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place<'m> {
+pub(super) enum FilterPosition<'m> {
     Rule {
         /// The prefix of paths, without a `/` at its end, if the rule has exactly one match, of one.
         prefix: Option<&'m str>,
@@ -58,7 +58,7 @@ pub(super) struct Filters<'a> {
 /// Reads a list of filters.
 pub(super) fn read<'a, F>(
     filters: &'a [F],
-    place: Place<'_>,
+    place: FilterPosition<'_>,
     path: &Path<'_>,
     refused: &mut Faults,
 ) -> Filters<'a>
@@ -183,12 +183,12 @@ fn header_name(name: &str, path: &Path<'_>) -> Result<String, Fault> {
     Ok(valid.as_str().to_owned())
 }
 
-fn redirect(spec: &RedirectSpec<'_>, place: Place<'_>, path: &Path<'_>) -> Result<Redirect, Fault> {
+fn redirect(spec: &RedirectSpec<'_>, place: FilterPosition<'_>, path: &Path<'_>) -> Result<Redirect, Fault> {
     match place {
-        Place::Rule { has_backends: true, .. } => {
+        FilterPosition::Rule { has_backends: true, .. } => {
             return Err(Fault::unsupported(path, "a rule that redirects has no backendRefs"));
         }
-        Place::Rule { .. } | Place::Backend { .. } => {}
+        FilterPosition::Rule { .. } | FilterPosition::Backend { .. } => {}
     }
     let port = spec.port.map(|port| match u16::try_from(port) {
         Ok(port) if port > 0 => Ok(port),
@@ -212,7 +212,7 @@ fn redirect(spec: &RedirectSpec<'_>, place: Place<'_>, path: &Path<'_>) -> Resul
     })
 }
 
-fn rewrite(spec: &RewriteSpec<'_>, place: Place<'_>, path: &Path<'_>) -> Result<UrlRewrite, Fault> {
+fn rewrite(spec: &RewriteSpec<'_>, place: FilterPosition<'_>, path: &Path<'_>) -> Result<UrlRewrite, Fault> {
     Ok(UrlRewrite {
         hostname: host(spec.hostname, path)?,
         path: spec.path.map(|spec| path_rewrite(spec, place, &path.field("path"))).transpose()?,
@@ -228,7 +228,11 @@ fn host(hostname: Option<&str>, path: &Path<'_>) -> Result<Option<String>, Fault
     }
 }
 
-fn path_rewrite(spec: PathSpec<'_>, place: Place<'_>, path: &Path<'_>) -> Result<PathRewrite, Fault> {
+fn path_rewrite(
+    spec: PathSpec<'_>,
+    place: FilterPosition<'_>,
+    path: &Path<'_>,
+) -> Result<PathRewrite, Fault> {
     match spec {
         PathSpec::Full(full) if is_path(full) => Ok(PathRewrite::Full(full.to_owned())),
         PathSpec::Full(full) => {
@@ -241,13 +245,17 @@ fn path_rewrite(spec: PathSpec<'_>, place: Place<'_>, path: &Path<'_>) -> Result
     }
 }
 
-fn prefix_rewrite(replacement: &str, place: Place<'_>, path: &Path<'_>) -> Result<PathRewrite, Fault> {
+fn prefix_rewrite(
+    replacement: &str,
+    place: FilterPosition<'_>,
+    path: &Path<'_>,
+) -> Result<PathRewrite, Fault> {
     let matched = match place {
-        Place::Backend { is_rewritten: true, .. } => {
+        FilterPosition::Backend { is_rewritten: true, .. } => {
             let message = "the rule has rewritten the path already";
             return Err(Fault::at(Reason::IncompatibleFilters, path, message));
         }
-        Place::Rule { prefix, .. } | Place::Backend { prefix, .. } => prefix,
+        FilterPosition::Rule { prefix, .. } | FilterPosition::Backend { prefix, .. } => prefix,
     };
     let Some(matched) = matched else {
         return Err(Fault::unsupported(path, "needs a rule with exactly one match, of type PathPrefix"));

@@ -16,14 +16,14 @@ use crate::{
 const ANY: &str = "[^/]+";
 
 /// A match of a method without its service, which no path says.
-pub(super) struct Call {
+pub(super) struct MethodMatch {
     rule: usize,
     found: usize,
     method: String,
 }
 
 /// The HTTPRoute that `route` is on the wire but for some matches, and what is wrong with its methods.
-pub(super) fn as_http(route: &GrpcRoute, patterns: &Patterns) -> (HttpRoute, Vec<Call>, Faults) {
+pub(super) fn as_http(route: &GrpcRoute, patterns: &Patterns) -> (HttpRoute, Vec<MethodMatch>, Faults) {
     let mut faults = Faults::default();
     let mut calls = Vec::new();
     let spec = serde_json::to_value(&route.spec).and_then(|mut spec| {
@@ -40,8 +40,8 @@ pub(super) fn as_http(route: &GrpcRoute, patterns: &Patterns) -> (HttpRoute, Vec
 }
 
 /// Narrows down the matches of methods without a service: they come after those with one, before those of any call.
-pub(super) fn name_calls(rules: &mut [Rule], calls: Vec<Call>) {
-    for Call { rule, found, method } in calls {
+pub(super) fn name_calls(rules: &mut [Rule], calls: Vec<MethodMatch>) {
+    for MethodMatch { rule, found, method } in calls {
         if let Some(found) = rules.get_mut(rule).and_then(|rule| rule.matches.get_mut(found)) {
             found.call = Some(method);
         }
@@ -49,7 +49,7 @@ pub(super) fn name_calls(rules: &mut [Rule], calls: Vec<Call>) {
 }
 
 /// Puts paths in the place of methods; every other field is called the same in both kinds.
-fn paths(route: &GrpcRoute, spec: &mut Value, patterns: &Patterns, faults: &mut Faults) -> Vec<Call> {
+fn paths(route: &GrpcRoute, spec: &mut Value, patterns: &Patterns, faults: &mut Faults) -> Vec<MethodMatch> {
     let mut calls = Vec::new();
     let root = Path::SPEC.field("rules");
     for (index, rule) in route.spec.rules.iter().flatten().enumerate() {
@@ -60,7 +60,7 @@ fn paths(route: &GrpcRoute, spec: &mut Value, patterns: &Patterns, faults: &mut 
             let path = path.index(number);
             let read = faults.keep(path_of(method, patterns, &path.field("method")));
             if let Some(method) = only_method(method) {
-                calls.push(Call { rule: index, found: number, method: method.to_owned() });
+                calls.push(MethodMatch { rule: index, found: number, method: method.to_owned() });
             }
             let place = spec.pointer_mut(&format!("/rules/{index}/matches/{number}"));
             if let Some(Value::Object(place)) = place {

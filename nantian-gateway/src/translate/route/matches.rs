@@ -74,14 +74,14 @@ fn plain_path(value: &str, path: &Path<'_>) -> Result<String, Fault> {
     }
     let refused = |error| Fault::unsupported(path, format_args!("{value:?}: {error}"));
     let unescaped = spelling::unescaped(value).map_err(refused)?;
-    let stray = stray(value).or_else(|| stray(&unescaped));
-    if let Some(part) = stray {
+    let unnormalised_part = unnormalised_part(value).or_else(|| unnormalised_part(&unescaped));
+    if let Some(part) = unnormalised_part {
         return Err(Fault::unsupported(path, format_args!("{value:?} contains {part:?}")));
     }
     spelling::normal(&unescaped).map_err(refused)
 }
 
-fn stray(value: &str) -> Option<&'static str> {
+fn unnormalised_part(value: &str) -> Option<&'static str> {
     let inside = UNNORMALISED.into_iter().find(|part| value.contains(part));
     inside.or_else(|| ["/..", "/."].into_iter().find(|end| value.ends_with(end)))
 }

@@ -18,17 +18,17 @@ use std::borrow::Cow;
 use gateway_api::experimental::httproutes::HttpRoute;
 
 use self::{
-    attach::{Parent, Taken},
+    attach::{AcceptingListener, Parent},
     rules::{RuleReader, Rules},
 };
 use super::{
+    cluster_state::{ClusterState, Report, by_age},
     conditions::{Condition, ConditionType, Conditions, Reason},
     fault::{Fault, Faults, Path},
     gateway::Gateways,
     hostname,
-    policy::{AiServices, PolicySet, Reach, TargetKey},
+    policy::{AiServices, AttachedGateways, PolicySet, TargetKey},
     status::{CONTROLLER_NAME, ObjectStatus, ParentStatus, RouteStatus},
-    world::{Report, World, by_age},
 };
 use crate::{
     ir::{Attachment, HostPattern, ListenerProtocol, ObjectName, Route, RouteId, RouteKind},
@@ -36,11 +36,11 @@ use crate::{
 };
 
 /// A route of any kind, as an HTTPRoute.
-struct Written<'a> {
+struct AnyRoute<'a> {
     id: RouteId,
     route: Cow<'a, HttpRoute>,
     /// What its matches say besides.
-    calls: Vec<grpc::Call>,
+    calls: Vec<grpc::MethodMatch>,
     /// What is wrong with it as a route of its kind.
     refused: Faults,
 }
@@ -59,29 +59,29 @@ struct RouteState<'a> {
 struct Verdict {
     statuses: Vec<ParentStatus>,
     /// The Gateways that accept it, and their listeners.
-    accepted: Vec<(ObjectName, Vec<Taken>)>,
+    accepted: Vec<(ObjectName, Vec<AcceptingListener>)>,
 }
 
 /// Translates every route: attaches it to listeners and writes its status.
 ///
 /// Returns the routes that a served listener takes, in the order that breaks ties.
 pub(super) fn translate(
-    world: &World<'_>,
+    cluster: &ClusterState<'_>,
     policies: &PolicySet,
     ai_services: &AiServices,
     gateways: &mut Gateways<'_>,
-    reach: &mut Reach,
+    attached_gateways: &mut AttachedGateways,
     report: &mut Report,
 ) -> Vec<Route> {
     let mut routes = Vec::new();
-    for Written { id, route, calls, refused } in written(world) {
-        let reader = RuleReader { world, policies, ai_services, route: &id };
+    for AnyRoute { id, route, calls, refused } in written(cluster) {
+        let reader = RuleReader { cluster, policies, ai_services, route: &id };
         let mut rules = reader.read(&route, refused);
         grpc::name_calls(&mut rules.list, calls);
         attach::distinct(route.spec.parent_refs.as_deref().unwrap_or_default(), &mut rules.refused);
         let hostnames = hostnames(&route, &mut rules);
         let state = RouteState { id: &id, route: &route, hostnames, rules };
-        let verdict = state.judge(world, gateways, report);
+        let verdict = state.judge(cluster, gateways, report);
         let object = ObjectRef { kind: id.kind.as_str(), name: id.name.clone() };
         report.status(object, ObjectStatus::Route(RouteStatus { parents: verdict.statuses }));
         let rules = state.rules;
@@ -89,7 +89,7 @@ pub(super) fn translate(
         for (gateway, taken) in verdict.accepted {
             let listeners = attach_to(gateways, &gateway, &id, taken);
             if !listeners.is_empty() {
-                reach.route(&id, &gateway, &listeners, &rules.list, &rules.plugins);
+                attached_gateways.route(&id, &gateway, &listeners, &rules.list, &rules.plugins);
                 served = true;
             }
         }
@@ -102,35 +102,35 @@ pub(super) fn translate(
 }
 
 /// The routes of every kind in the order that breaks ties.
-fn written<'a>(world: &World<'a>) -> Vec<Written<'a>> {
+fn written<'a>(cluster: &ClusterState<'a>) -> Vec<AnyRoute<'a>> {
     let id = |kind, name: &ObjectName| RouteId { kind, name: name.clone() };
-    let http = world.objects.http_routes.iter().map(|(name, route)| Written {
+    let http = cluster.objects.http_routes.iter().map(|(name, route)| AnyRoute {
         id: id(RouteKind::Http, name),
         route: Cow::Borrowed(&**route),
         calls: Vec::new(),
         refused: Faults::default(),
     });
-    let grpc = world.objects.grpc_routes.iter().map(|(name, route)| {
-        let (route, calls, refused) = grpc::as_http(route, world.patterns);
-        Written { id: id(RouteKind::Grpc, name), route: Cow::Owned(route), calls, refused }
+    let grpc = cluster.objects.grpc_routes.iter().map(|(name, route)| {
+        let (route, calls, refused) = grpc::as_http(route, cluster.patterns);
+        AnyRoute { id: id(RouteKind::Grpc, name), route: Cow::Owned(route), calls, refused }
     });
     let mut written: Vec<_> = http.chain(grpc).collect();
     written.extend(
-        world
+        cluster
             .objects
             .tls_routes
             .iter()
             .map(|(name, route)| stream::written(id(RouteKind::Tls, name), &route.metadata, &route.spec)),
     );
     written.extend(
-        world
+        cluster
             .objects
             .tcp_routes
             .iter()
             .map(|(name, route)| stream::written(id(RouteKind::Tcp, name), &route.metadata, &route.spec)),
     );
     written.extend(
-        world
+        cluster
             .objects
             .udp_routes
             .iter()
@@ -169,11 +169,11 @@ fn attach_to(
     gateways: &mut Gateways<'_>,
     gateway: &ObjectName,
     id: &RouteId,
-    taken: Vec<Taken>,
+    taken: Vec<AcceptingListener>,
 ) -> Vec<ListenerProtocol> {
     let Some(gateway) = gateways.get_mut(gateway) else { return Vec::new() };
     let mut served = Vec::new();
-    for Taken { listener, hostnames } in taken {
+    for AcceptingListener { listener, hostnames } in taken {
         let accepted = gateway.verdict.is_ok();
         let Some(listener) = gateway.listeners.get_mut(listener) else { continue };
         if accepted && listener.is_servable() {
@@ -193,14 +193,14 @@ fn attach_to(
 
 impl RouteState<'_> {
     /// Asks each parent of the route.
-    fn judge(&self, world: &World<'_>, gateways: &Gateways<'_>, report: &mut Report) -> Verdict {
+    fn judge(&self, cluster: &ClusterState<'_>, gateways: &Gateways<'_>, report: &mut Report) -> Verdict {
         let object = ObjectRef { kind: self.id.kind.as_str(), name: self.id.name.clone() };
         warn_of_the_unserved(&object, self.route, report);
         let path = Path::SPEC.field("parentRefs");
         let mut verdict = Verdict::default();
         for (index, parent) in self.route.spec.parent_refs.iter().flatten().enumerate() {
             let (gateway, listeners) =
-                match attach::resolve(world, gateways, self.id, &self.hostnames, parent) {
+                match attach::resolve(cluster, gateways, self.id, &self.hostnames, parent) {
                     Parent::Ours { gateway, listeners } => (gateway, listeners),
                     Parent::Foreign => continue,
                     Parent::Nothing(problem) => {
@@ -224,7 +224,7 @@ impl RouteState<'_> {
     }
 
     /// The conditions of a parent, of whose listeners some may end the TLS of clients.
-    fn conditions(&self, taken: &Result<Vec<Taken>, Fault>, ends_tls: bool) -> Conditions {
+    fn conditions(&self, taken: &Result<Vec<AcceptingListener>, Fault>, ends_tls: bool) -> Conditions {
         let mut conditions = Conditions::new(self.route.metadata.generation);
         conditions.set(match taken {
             Ok(taken) => {

@@ -9,7 +9,7 @@ use gateway_api::experimental::httproutes::{
 use super::{
     backends,
     filter_spec::{ExtensionSpec, FilterSpec, MirrorSpec, RefSpec, ref_spec},
-    filters::{self, Place},
+    filters::{self, FilterPosition},
     matches, mirror, retry, timeouts,
 };
 use crate::{
@@ -19,13 +19,13 @@ use crate::{
         RouteKind, RouteMatch, Rule, SessionPersistence, Target, WeightedBackend,
     },
     translate::{
+        cluster_state::ClusterState,
         conditions::Reason,
         connected,
         fault::{Fault, Faults, Path},
         grants::GroupKind,
         policy::{AiServices, PolicySet, TargetKey},
         service, session,
-        world::World,
     },
 };
 
@@ -52,7 +52,7 @@ struct Attached {
 
 /// Reads the rules of one route.
 pub(super) struct RuleReader<'r, 'a> {
-    pub(super) world: &'r World<'a>,
+    pub(super) cluster: &'r ClusterState<'a>,
     pub(super) policies: &'r PolicySet,
     pub(super) ai_services: &'r AiServices,
     pub(super) route: &'r RouteId,
@@ -87,13 +87,13 @@ impl RuleReader<'_, '_> {
         let timeouts = timeouts.and_then(|timeouts| rules.refused.keep(timeouts)).unwrap_or_default();
         let match_specs = spec.matches.as_deref().unwrap_or_default();
         let mut matches =
-            matches::read(match_specs, &path.field("matches"), self.world.patterns, &mut rules.refused);
+            matches::read(match_specs, &path.field("matches"), self.cluster.patterns, &mut rules.refused);
         if !self.route.kind.is_http() {
             matches.clear();
         }
         let prefix = one_prefix(match_specs, &matches);
         let backend_specs = spec.backend_refs.as_deref().unwrap_or_default();
-        let place = Place::Rule { prefix, has_backends: !backend_specs.is_empty() };
+        let place = FilterPosition::Rule { prefix, has_backends: !backend_specs.is_empty() };
         let path_of_filters = path.field("filters");
         let filter_specs = spec.filters.as_deref().unwrap_or_default();
         let Attached { filters, mirrors, plugins } =
@@ -107,7 +107,7 @@ impl RuleReader<'_, '_> {
         let is_rewritten = filters
             .iter()
             .any(|filter| matches!(filter, Filter::UrlRewrite(rewrite) if rewrite.path.is_some()));
-        let place = Place::Backend { prefix, is_rewritten };
+        let place = FilterPosition::Backend { prefix, is_rewritten };
         let backends = self.backends(backend_specs, place, &path.field("backendRefs"), rules);
         let retry = spec.retry.as_ref().map(|spec| retry::read(spec, &path.field("retry")));
         let retry = retry.and_then(|retry| rules.refused.keep(retry)).flatten();
@@ -121,7 +121,13 @@ impl RuleReader<'_, '_> {
     }
 
     /// Reads filters, and resolves what they refer to.
-    fn filters<'s, F>(&self, specs: &'s [F], place: Place<'_>, path: &Path<'_>, rules: &mut Rules) -> Attached
+    fn filters<'s, F>(
+        &self,
+        specs: &'s [F],
+        place: FilterPosition<'_>,
+        path: &Path<'_>,
+        rules: &mut Rules,
+    ) -> Attached
     where
         FilterSpec<'s>: From<&'s F>,
     {
@@ -147,8 +153,14 @@ impl RuleReader<'_, '_> {
 
     /// The Service that is to be sent copies.
     fn mirrored(&self, spec: &MirrorSpec<'_>, path: &Path<'_>) -> Result<BackendId, Fault> {
-        match backends::resolve(self.world, self.policies, self.ai_services, self.route, &spec.backend, path)?
-        {
+        match backends::resolve(
+            self.cluster,
+            self.policies,
+            self.ai_services,
+            self.route,
+            &spec.backend,
+            path,
+        )? {
             Target::Backend(id) => Ok(id),
             Target::AiService(_) | Target::InvalidAiService | Target::Invalid => {
                 Err(Fault::at(Reason::InvalidKind, path, "only a Service can be a mirror"))
@@ -176,7 +188,7 @@ impl RuleReader<'_, '_> {
         for backend in backends {
             let problem = match &backend.target {
                 Target::AiService(name) => Some(format!("AIService {name} keeps no sessions")),
-                Target::Backend(id) => service::affinity(self.world, &id.service)
+                Target::Backend(id) => service::affinity(self.cluster, &id.service)
                     .map(|affinity| format!("Service {} has sessionAffinity {affinity}", id.service)),
                 Target::InvalidAiService | Target::Invalid => None,
             };
@@ -198,7 +210,7 @@ impl RuleReader<'_, '_> {
         if kind != GroupKind::WASM_PLUGIN {
             return Err(Fault::unsupported(path, format_args!("{kind} is not served, only WasmPlugin is")));
         }
-        if !self.world.gates.is_open(Feature::WasmPlugin) {
+        if !self.cluster.gates.is_open(Feature::WasmPlugin) {
             let message = "WasmPlugin is not served, --feature-gates WasmPlugin=true would";
             return Err(Fault::unsupported(path, message));
         }
@@ -206,7 +218,7 @@ impl RuleReader<'_, '_> {
         let (id, problem) = self.policies.plugin_by_name(&name);
         if let Some(problem) = problem {
             let fault = Fault::at(Reason::InvalidExtensionRef, path, problem);
-            let exists = self.world.objects.wasm_plugins.contains_key(&name);
+            let exists = self.cluster.objects.wasm_plugins.contains_key(&name);
             rules.unresolved.push(if exists { fault } else { fault.absent() });
         }
         rules.plugins.push(name);
@@ -216,7 +228,7 @@ impl RuleReader<'_, '_> {
     fn backends(
         &self,
         specs: &[HttpRouteRulesBackendRefs],
-        place: Place<'_>,
+        place: FilterPosition<'_>,
         path: &Path<'_>,
         rules: &mut Rules,
     ) -> Vec<WeightedBackend> {
@@ -224,11 +236,17 @@ impl RuleReader<'_, '_> {
         for (index, spec) in specs.iter().enumerate() {
             let path = path.index(index);
             let reference = ref_spec!(spec);
-            let target =
-                backends::resolve(self.world, self.policies, self.ai_services, self.route, &reference, &path);
+            let target = backends::resolve(
+                self.cluster,
+                self.policies,
+                self.ai_services,
+                self.route,
+                &reference,
+                &path,
+            );
             let target = rules.unresolved.keep(target).unwrap_or_else(|| backends::invalid(&reference));
             if let (RouteKind::Tls, Target::Backend(id)) = (self.route.kind, &target)
-                && connected(self.world, self.policies, id).transport == BackendTransport::Passthrough
+                && connected(self.cluster, self.policies, id).transport == BackendTransport::Passthrough
             {
                 rules.unsecured.push(backends::needs_policy(id, &path));
             }

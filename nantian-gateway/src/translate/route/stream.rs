@@ -4,14 +4,14 @@ use gateway_api::experimental::httproutes::{HttpRoute, HttpRouteSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
-use super::Written;
+use super::AnyRoute;
 use crate::{
     ir::RouteId,
     translate::fault::{Fault, Faults, Path},
 };
 
 /// A route of connections or datagrams, read as an HTTPRoute.
-pub(super) fn written<'a>(id: RouteId, metadata: &ObjectMeta, spec: &impl Serialize) -> Written<'a> {
+pub(super) fn written<'a>(id: RouteId, metadata: &ObjectMeta, spec: &impl Serialize) -> AnyRoute<'a> {
     let mut refused = Faults::default();
     let spec = serde_json::to_value(spec).and_then(serde_json::from_value::<HttpRouteSpec>);
     let spec = spec.unwrap_or_else(|error| {
@@ -21,7 +21,7 @@ pub(super) fn written<'a>(id: RouteId, metadata: &ObjectMeta, spec: &impl Serial
     refuse_further_rules(&spec, &mut refused);
     let mut route = HttpRoute::new("", spec);
     route.metadata = metadata.clone();
-    Written { id, route: std::borrow::Cow::Owned(route), calls: Vec::new(), refused }
+    AnyRoute { id, route: std::borrow::Cow::Owned(route), calls: Vec::new(), refused }
 }
 
 /// Nothing could tell the connections of one rule from those of another.

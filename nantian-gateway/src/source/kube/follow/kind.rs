@@ -1,4 +1,4 @@
-//! Keeps one kind in the mirror.
+//! Keeps one kind in the cache.
 
 use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::{sync::watch, time::Instant};
 use super::server::{Pause, Server, is_ready};
 use crate::source::{
     kind::Kind,
-    kube::{discovery::served, mirror::Mirror},
+    kube::{cache::ObjectCache, discovery::served},
 };
 
 /// How long a kind has to be missing before its objects are forgotten. A CRD that is deleted takes them along one by one;
@@ -29,12 +29,12 @@ pub(super) async fn follow_kind(
     client: Client,
     kind: Kind,
     mut resource: ApiResource,
-    mirror: Arc<Mirror>,
+    cache: Arc<ObjectCache>,
     server: Arc<Server>,
     done: watch::Sender<bool>,
 ) -> Kind {
     // What was listed in one version is there in the next one, too.
-    while let Some(next) = follow_version(&client, kind, &resource, &mirror, &server, &done).await {
+    while let Some(next) = follow_version(&client, kind, &resource, &cache, &server, &done).await {
         resource = next;
     }
     kind
@@ -45,7 +45,7 @@ async fn follow_version(
     client: &Client,
     kind: Kind,
     resource: &ApiResource,
-    mirror: &Mirror,
+    cache: &ObjectCache,
     server: &Server,
     done: &watch::Sender<bool>,
 ) -> Option<ApiResource> {
@@ -63,17 +63,17 @@ async fn follow_version(
                 }
                 match event {
                     Event::Init => listed.clear(),
-                    Event::InitApply(object) => listed.extend(mirror.put(kind, resource, object)),
+                    Event::InitApply(object) => listed.extend(cache.put(kind, resource, object)),
                     Event::InitDone => {
-                        mirror.retain(kind, &listed);
+                        cache.retain(kind, &listed);
                         done.send_replace(true);
                         pause.over(&resource.kind);
                     }
                     Event::Apply(object) => {
-                        mirror.put(kind, resource, object);
+                        cache.put(kind, resource, object);
                         pause.over(&resource.kind);
                     }
-                    Event::Delete(object) => mirror.remove(kind, &object.metadata),
+                    Event::Delete(object) => cache.remove(kind, &object.metadata),
                 }
                 continue;
             }
@@ -99,13 +99,13 @@ async fn follow_version(
             Answer::Missing => {
                 if missing.get_or_insert_with(Instant::now).elapsed() >= GONE_AFTER {
                     tracing::info!(kind = resource.kind, "kind is not served any more");
-                    mirror.retain(kind, &BTreeSet::new());
+                    cache.retain(kind, &BTreeSet::new());
                     break;
                 }
             }
             Answer::Nothing => {
                 missing = None;
-                server.lose(&pause, &error);
+                server.lost(&pause, &error);
             }
             Answer::Something => {
                 missing = None;
@@ -196,16 +196,16 @@ mod tests {
 
     /// Follows Services, of which one is known, for `time`. Returns whether it is still known then.
     async fn is_known_after(time: Duration, readyz: u16) -> bool {
-        let mirror = Arc::new(Mirror::default());
+        let cache = Arc::new(ObjectCache::default());
         let service: Value = json!({ "metadata": { "name": "a", "namespace": "demo" } });
         let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
-        mirror.put(Kind::Service, &resource, serde_json::from_value(service).unwrap());
+        cache.put(Kind::Service, &resource, serde_json::from_value(service).unwrap());
         let (done, _) = watch::channel(false);
         let following =
-            follow_kind(client(readyz), Kind::Service, resource, Arc::clone(&mirror), Arc::default(), done);
+            follow_kind(client(readyz), Kind::Service, resource, Arc::clone(&cache), Arc::default(), done);
         // It ends only when the kind is gone.
         let _ = timeout(time, following).await;
-        !mirror.is_empty()
+        !cache.is_empty()
     }
 
     #[tokio::test(start_paused = true)]

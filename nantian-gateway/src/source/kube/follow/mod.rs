@@ -1,4 +1,4 @@
-//! Keeps a mirror of the cluster, for as long as the process runs.
+//! Keeps a cache of the cluster, for as long as the process runs.
 
 mod kind;
 mod server;
@@ -19,37 +19,37 @@ use self::{
     kind::follow_kind,
     server::{Pause, Server, is_ready},
 };
-use super::{discovery::served, mirror::Mirror};
+use super::{cache::ObjectCache, discovery::served};
 use crate::source::kind::Kind;
 
 /// How often kinds that are not served are looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
 /// Follows every kind that the API server serves, also those whose CRDs appear later, and forgets the objects of those
-/// whose CRDs are deleted. As long as the server cannot be reached, the mirror stays as it is.
+/// whose CRDs are deleted. As long as the server cannot be reached, the cache stays as it is.
 ///
 /// # Cancellation
-/// Dropping the future ends the watches; the mirror stays as it is.
-pub async fn follow(client: Client, mirror: Arc<Mirror>) {
-    let mut following = Following::new(client.clone(), Arc::clone(&mirror));
+/// Dropping the future ends the watches; the cache stays as it is.
+pub async fn follow(client: Client, cache: Arc<ObjectCache>) {
+    let mut following = FollowedKinds::new(client.clone(), Arc::clone(&cache));
     let server = Arc::clone(&following.server);
     let mut pause = Pause::default();
     loop {
         let wanted = following.wanted();
         // A server that is starting may not know the kinds of its CRDs yet.
-        let needs_to_know = !mirror.is_complete() || server.is_lost();
-        let wait = match following.until(look(&client, &wanted, needs_to_know)).await {
-            Look::Starting => pause.next(),
-            Look::Found(found) => {
+        let needs_to_know = !cache.is_complete() || server.is_lost();
+        let wait = match following.until(discover(&client, &wanted, needs_to_know)).await {
+            Discovered::Starting => pause.next(),
+            Discovered::Found(found) => {
                 server.find();
                 following.add(&wanted, found);
                 pause = Pause::default();
                 LOOK_AGAIN
             }
-            Look::Failed(error, is_there) => {
+            Discovered::Failed(error, is_there) => {
                 match is_there {
                     true => server.tell(&mut pause, "all", &error),
-                    false => server.lose(&pause, &error),
+                    false => server.lost(&pause, &error),
                 }
                 pause.next()
             }
@@ -59,7 +59,7 @@ pub async fn follow(client: Client, mirror: Arc<Mirror>) {
 }
 
 /// What a look for kinds has shown.
-enum Look {
+enum Discovered {
     /// The server may not know its kinds yet.
     Starting,
     /// These are served.
@@ -68,19 +68,19 @@ enum Look {
     Failed(Error, bool),
 }
 
-async fn look(client: &Client, wanted: &[Kind], needs_to_know: bool) -> Look {
+async fn discover(client: &Client, wanted: &[Kind], needs_to_know: bool) -> Discovered {
     let has_started = !needs_to_know || is_ready(client).await;
     match served(client, wanted).await {
-        Ok(_) if !has_started => Look::Starting,
-        Ok(found) => Look::Found(found),
-        Err(error) => Look::Failed(error, has_started && is_ready(client).await),
+        Ok(_) if !has_started => Discovered::Starting,
+        Ok(found) => Discovered::Found(found),
+        Err(error) => Discovered::Failed(error, has_started && is_ready(client).await),
     }
 }
 
 /// The kinds that are followed.
-struct Following {
+struct FollowedKinds {
     client: Client,
-    mirror: Arc<Mirror>,
+    cache: Arc<ObjectCache>,
     server: Arc<Server>,
     /// Each ends with its kind.
     kinds: FuturesUnordered<Pin<Box<dyn Future<Output = Kind> + Send>>>,
@@ -89,10 +89,10 @@ struct Following {
     is_discovered: bool,
 }
 
-impl Following {
-    fn new(client: Client, mirror: Arc<Mirror>) -> Self {
+impl FollowedKinds {
+    fn new(client: Client, cache: Arc<ObjectCache>) -> Self {
         let (server, kinds, listed) = Default::default();
-        Self { client, mirror, server, kinds, listed, is_discovered: false }
+        Self { client, cache, server, kinds, listed, is_discovered: false }
     }
 
     /// The kinds that are not followed.
@@ -103,13 +103,13 @@ impl Following {
     /// Follows those that were found among the wanted ones, too.
     fn add(&mut self, wanted: &[Kind], found: Vec<(Kind, ApiResource)>) {
         let is_found = |kind: &Kind| found.iter().any(|(known, _)| known == kind);
-        self.mirror.set_absent(wanted.iter().copied().filter(|kind| !is_found(kind)).collect());
+        self.cache.set_absent(wanted.iter().copied().filter(|kind| !is_found(kind)).collect());
         for (kind, resource) in found {
             tracing::debug!(kind = resource.kind, version = resource.version, "kind is served");
             let (done, is_listed) = watch::channel(false);
             self.listed.insert(kind, is_listed);
-            let (mirror, server) = (Arc::clone(&self.mirror), Arc::clone(&self.server));
-            self.kinds.push(Box::pin(follow_kind(self.client.clone(), kind, resource, mirror, server, done)));
+            let (cache, server) = (Arc::clone(&self.cache), Arc::clone(&self.server));
+            self.kinds.push(Box::pin(follow_kind(self.client.clone(), kind, resource, cache, server, done)));
         }
         self.is_discovered = true;
     }
@@ -122,10 +122,10 @@ impl Following {
             tokio::select! {
                 done = &mut done => return done,
                 Some(gone) = self.kinds.next(), if !self.kinds.is_empty() => drop(self.listed.remove(&gone)),
-                () = &mut all_listed, if self.is_discovered && !self.mirror.is_complete() => {
-                    let (kinds, objects) = (self.listed.len(), self.mirror.len());
+                () = &mut all_listed, if self.is_discovered && !self.cache.is_complete() => {
+                    let (kinds, objects) = (self.listed.len(), self.cache.len());
                     tracing::info!(kinds, objects, "the cluster is read");
-                    self.mirror.set_complete();
+                    self.cache.set_complete();
                 }
             }
         }

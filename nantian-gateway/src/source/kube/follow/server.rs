@@ -56,7 +56,7 @@ impl Server {
     }
 
     /// Says once that the server is away; what fails while it comes back is no news.
-    pub(super) fn lose(&self, pause: &Pause, error: &(dyn std::error::Error + 'static)) {
+    pub(super) fn lost(&self, pause: &Pause, error: &(dyn std::error::Error + 'static)) {
         let mut seen = self.seen();
         if pause.is_repeated() && !seen.is_coming_back() && !seen.is_lost {
             seen.is_lost = true;

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use crate::respond::Chain;
+use crate::respond::ErrorChain;
 
 /// What the server says of a request that it refuses, or why it has not answered one.
 pub(crate) fn said(error: &(dyn Error + 'static)) -> String {
@@ -14,7 +14,7 @@ pub(crate) fn said(error: &(dyn Error + 'static)) -> String {
         }
         next = cause.source();
     }
-    Chain(error).to_string()
+    ErrorChain(error).to_string()
 }
 
 #[cfg(test)]

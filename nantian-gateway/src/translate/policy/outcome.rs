@@ -6,23 +6,23 @@ use nantian_crd::status::MAX_ANCESTORS;
 
 use super::{
     TargetKey,
-    reach::{Concern, Reach},
+    attached_gateways::{AttachedGateways, Concern},
 };
 use crate::{
     gates::Feature,
     ir::{FailurePolicy, ObjectName},
     source::ObjectRef,
     translate::{
+        cluster_state::Report,
         conditions::{Condition, ConditionStatus, ConditionType, Conditions, Reason},
         fault::{Fault, Faults},
         grants::GroupKind,
         status::{AncestorStatus, CONTROLLER_NAME, ObjectStatus, PolicyStatus, StatusRef},
-        world::Report,
     },
 };
 
 /// What became of one policy.
-pub(super) struct Record {
+pub(super) struct PolicyOutcome {
     pub(super) object: ObjectRef,
     /// The policy as an ancestor of itself, where it has no other.
     pub(super) own: StatusRef,
@@ -30,7 +30,7 @@ pub(super) struct Record {
     /// Why the policy is in force nowhere.
     pub(super) refused: Option<Fault>,
     /// What became of it on each of its targets.
-    pub(super) outcomes: Vec<Outcome>,
+    pub(super) outcomes: Vec<TargetOutcome>,
     pub(super) references: References,
 }
 
@@ -45,7 +45,7 @@ pub(super) enum References {
 }
 
 /// What became of a policy on one target.
-pub(super) struct Outcome {
+pub(super) struct TargetOutcome {
     pub(super) reference: StatusRef,
     /// The target, if it exists.
     pub(super) place: Option<TargetKey>,
@@ -67,7 +67,7 @@ pub(super) enum ModuleState {
 
 /// What there is to say of a policy under one ancestor.
 #[derive(Default)]
-struct Verdicts {
+struct AncestorSummary {
     faults: Faults,
     in_force: Vec<String>,
     /// Targets that only get what the policy is not about.
@@ -75,12 +75,12 @@ struct Verdicts {
     unreached: Vec<String>,
 }
 
-// === impl Record ===
+// === impl PolicyOutcome ===
 
-impl Record {
+impl PolicyOutcome {
     /// Writes the status of the policy, with the Gateways that reach its targets as ancestors.
-    pub(super) fn report(&self, reach: &Reach, report: &mut Report) {
-        let verdicts = self.verdicts(reach);
+    pub(super) fn report(&self, attached_gateways: &AttachedGateways, report: &mut Report) {
+        let verdicts = self.verdicts(attached_gateways);
         let count = verdicts.len();
         if count > MAX_ANCESTORS {
             let message = format!("status: {count} ancestors, of which {MAX_ANCESTORS} are shown");
@@ -95,11 +95,12 @@ impl Record {
         report.status(self.object.clone(), ObjectStatus::Policy(PolicyStatus { ancestors }));
     }
 
-    fn verdicts(&self, reach: &Reach) -> BTreeMap<StatusRef, Verdicts> {
-        let mut verdicts: BTreeMap<StatusRef, Verdicts> = BTreeMap::new();
+    fn verdicts(&self, attached_gateways: &AttachedGateways) -> BTreeMap<StatusRef, AncestorSummary> {
+        let mut verdicts: BTreeMap<StatusRef, AncestorSummary> = BTreeMap::new();
         for outcome in &self.outcomes {
             let place = outcome.place.as_ref();
-            let gateways = place.map(|place| reach.gateways(place, self.concern())).unwrap_or_default();
+            let gateways =
+                place.map(|place| attached_gateways.gateways(place, self.concern())).unwrap_or_default();
             let fallback = gateways.is_empty() && self.may_stand_alone();
             let fallback = fallback.then(|| (outcome.reference.clone(), false));
             let refer = |name: &ObjectName| GroupKind::GATEWAY.refer(&name.namespace, &name.name);
@@ -117,18 +118,18 @@ impl Record {
             }
         }
         if matches!(self.references, References::Module(_)) {
-            for name in reach.gateways_of_plugin(&self.object.name) {
+            for name in attached_gateways.gateways_of_plugin(&self.object.name) {
                 let ancestor = GroupKind::GATEWAY.refer(&name.namespace, &name.name);
                 verdicts.entry(ancestor).or_default().in_force.push("filters that name it".to_owned());
             }
         }
         if verdicts.is_empty() && self.may_stand_alone() {
-            verdicts.insert(self.own.clone(), Verdicts::default());
+            verdicts.insert(self.own.clone(), AncestorSummary::default());
         }
         verdicts
     }
 
-    fn conditions(&self, verdicts: &Verdicts) -> Conditions {
+    fn conditions(&self, verdicts: &AncestorSummary) -> Conditions {
         let mut conditions = Conditions::new(self.generation);
         let accepted = match &self.refused {
             Some(fault) => fault.condition(ConditionType::Accepted),
@@ -167,9 +168,9 @@ impl Record {
     }
 }
 
-// === impl Verdicts ===
+// === impl AncestorSummary ===
 
-impl Verdicts {
+impl AncestorSummary {
     fn accepted(&self) -> Condition {
         let in_force = || format!("in force on {}", self.in_force.join(", "));
         if let Some(fault) = self.faults.summary() {

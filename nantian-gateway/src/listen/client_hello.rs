@@ -13,7 +13,7 @@ use tokio::{
 const LONGEST: usize = 16 * 1024;
 
 /// The first message, and all bytes that were read for it.
-pub(super) struct Hello {
+pub(super) struct ClientHello {
     pub(super) accepted: Accepted,
     pub(super) bytes: BytesMut,
     /// Whether some of the bytes come after the message: whoever answers it has not seen them.
@@ -22,7 +22,7 @@ pub(super) struct Hello {
 
 /// Why a connection does not begin as TLS does.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoHello {
+pub(super) enum ClientHelloError {
     /// The connection broke, or ended.
     #[error("the connection ended before its ClientHello")]
     Ended(#[source] io::Error),
@@ -34,7 +34,7 @@ pub(super) enum NoHello {
     TooLong,
 }
 
-impl From<io::Error> for NoHello {
+impl From<io::Error> for ClientHelloError {
     fn from(error: io::Error) -> Self {
         Self::Ended(error)
     }
@@ -43,17 +43,17 @@ impl From<io::Error> for NoHello {
 /// Reads the first message of TLS, in as many records and pieces as it comes.
 ///
 /// # Errors
-/// [`NoHello`]
+/// [`ClientHelloError`]
 ///
 /// # Cancellation
 /// Dropping the future loses what was read.
-pub(super) async fn read(stream: &mut TcpStream) -> Result<Hello, NoHello> {
+pub(super) async fn read(stream: &mut TcpStream) -> Result<ClientHello, ClientHelloError> {
     let mut acceptor = Acceptor::default();
     let mut bytes = BytesMut::with_capacity(2048);
     loop {
         let known = bytes.len();
         if known >= LONGEST {
-            return Err(NoHello::TooLong);
+            return Err(ClientHelloError::TooLong);
         }
         if stream.read_buf(&mut bytes).await? == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
@@ -65,13 +65,13 @@ pub(super) async fn read(stream: &mut TcpStream) -> Result<Hello, NoHello> {
                 Ok(None) => {}
                 Ok(Some(accepted)) => {
                     let has_more = !new.is_empty();
-                    return Ok(Hello { accepted, bytes, has_more });
+                    return Ok(ClientHello { accepted, bytes, has_more });
                 }
                 Err((error, mut alert)) => {
                     let mut said = Vec::new();
                     alert.write_all(&mut said)?;
                     stream.write_all(&said).await?;
-                    return Err(NoHello::Malformed(error));
+                    return Err(ClientHelloError::Malformed(error));
                 }
             }
         }

@@ -17,7 +17,7 @@ use crate::ir::ObjectName;
 ///
 /// `None` for kinds that guard nothing, and for TokenPolicies: as long as one cannot be read and has no good version, its
 /// targets are served without the limit, as they are while the gateway has not seen the policy yet.
-pub(super) fn stand_in(kind: Kind, name: &ObjectName, object: &Map<String, Value>) -> Option<Object> {
+pub(super) fn placeholder(kind: Kind, name: &ObjectName, object: &Map<String, Value>) -> Option<Object> {
     match kind {
         Kind::WasmPlugin => Some(Object::WasmPlugin(Arc::new(plugin(name, object)))),
         Kind::BackendTlsPolicy => Some(Object::BackendTlsPolicy(Arc::new(tls(name, object)))),
@@ -95,8 +95,8 @@ mod tests {
             },
         }));
         let name = ObjectName::new("demo", "p");
-        assert!(stand_in(Kind::Service, &name, &object).is_none());
-        let Some(Object::WasmPlugin(plugin)) = stand_in(Kind::WasmPlugin, &name, &object) else {
+        assert!(placeholder(Kind::Service, &name, &object).is_none());
+        let Some(Object::WasmPlugin(plugin)) = placeholder(Kind::WasmPlugin, &name, &object) else {
             panic!("no plugin")
         };
         let targets: Vec<_> = plugin.spec.target_refs.iter().map(|target| target.name.as_str()).collect();
@@ -116,7 +116,8 @@ mod tests {
             },
         }));
         let name = ObjectName::new("demo", "p");
-        let Some(Object::BackendTlsPolicy(policy)) = stand_in(Kind::BackendTlsPolicy, &name, &object) else {
+        let Some(Object::BackendTlsPolicy(policy)) = placeholder(Kind::BackendTlsPolicy, &name, &object)
+        else {
             panic!("no policy")
         };
         let targets: Vec<_> = policy.spec.target_refs.iter().map(|target| target.name.as_str()).collect();

@@ -28,11 +28,11 @@ use crate::{
 };
 
 /// What the translator refuses of `objects`, with stand-ins for the Gateways and classes that are not among them.
-pub(super) fn judge(objects: &Objects) -> Vec<Refusal> {
+pub(super) fn check(objects: &Objects) -> Vec<Refusal> {
     let objects = with_classes(objects.clone());
     let translation = translate(&objects, FeatureGates::all());
     let mut found = refusals(&translation);
-    let is_unjudged = |object: &ObjectRef| match translation.statuses.get(object) {
+    let is_unchecked = |object: &ObjectRef| match translation.statuses.get(object) {
         Some(ObjectStatus::Route(status)) => status.parents.is_empty(),
         _ => true,
     };
@@ -42,12 +42,12 @@ pub(super) fn judge(objects: &Objects) -> Vec<Refusal> {
     let tcp = objects.tcp_routes.keys().map(|name| object(RouteKind::Tcp, name));
     let udp = objects.udp_routes.keys().map(|name| object(RouteKind::Udp, name));
     let all = http.chain(grpc).chain(tls).chain(tcp).chain(udp);
-    let unjudged: BTreeSet<_> = all.filter(is_unjudged).collect();
-    if !unjudged.is_empty() {
-        let attached = translate(&with_stand_in(objects.clone(), &unjudged), FeatureGates::all());
-        found.extend(refusals(&attached).into_iter().filter(|refusal| unjudged.contains(&refusal.object)));
+    let unchecked: BTreeSet<_> = all.filter(is_unchecked).collect();
+    if !unchecked.is_empty() {
+        let attached = translate(&with_placeholder(objects.clone(), &unchecked), FeatureGates::all());
+        found.extend(refusals(&attached).into_iter().filter(|refusal| unchecked.contains(&refusal.object)));
     }
-    found.iter_mut().for_each(|refusal| excuse(refusal, &objects));
+    found.iter_mut().for_each(|refusal| mark_unverifiable(refusal, &objects));
     found
 }
 
@@ -56,7 +56,7 @@ fn object(kind: RouteKind, name: &ObjectName) -> ObjectRef {
 }
 
 /// A listener may select namespaces by labels that are in no file.
-fn excuse(refusal: &mut Refusal, objects: &Objects) {
+fn mark_unverifiable(refusal: &mut Refusal, objects: &Objects) {
     let namespace = ObjectName::new("", refusal.object.name.namespace.as_str());
     if refusal.code == Reason::NotAllowedByListeners && !objects.namespaces.contains_key(&namespace) {
         refusal.cause = Cause::Absence;
@@ -77,8 +77,8 @@ fn with_classes(mut objects: Objects) -> Objects {
 }
 
 /// Attaches `routes`, whose Gateways are elsewhere, to a Gateway that takes every route.
-fn with_stand_in(mut objects: Objects, routes: &BTreeSet<ObjectRef>) -> Objects {
-    let name = ObjectName::new("default", "stand-in");
+fn with_placeholder(mut objects: Objects, routes: &BTreeSet<ObjectRef>) -> Objects {
+    let name = ObjectName::new("default", "placeholder");
     let gateway = Gateway::new(
         &name.name,
         GatewaySpec {

@@ -18,19 +18,19 @@ use std::{
 use slab::Slab;
 use tokio::task::AbortHandle;
 
-use super::clock::Wait;
+use super::tick::Wait;
 use crate::runtime::spawn_local;
 
 /// The requests of one worker whose clients can hold them up; its clones share them.
 #[derive(Clone)]
-pub(super) struct Paces {
+pub(super) struct StallTimers {
     clock: Arc<AtomicU32>,
-    entries: Rc<RefCell<Slab<Weak<Pace>>>>,
+    entries: Rc<RefCell<Slab<Weak<StallTimer>>>>,
 }
 
 /// How the client of one request keeps up.
-pub(super) struct Pace {
-    paces: Paces,
+pub(super) struct StallTimer {
+    timers: StallTimers,
     key: Cell<Option<usize>>,
     /// For the next bytes of the upload.
     upload: Cell<Wait>,
@@ -49,21 +49,21 @@ pub(super) struct Pace {
 /// hyper calls the service and hands the stream's task over right after, so the last pace that was announced is that of
 /// the task.
 #[derive(Clone, Default)]
-pub(super) struct Streams {
-    announced: Rc<RefCell<Option<Rc<Pace>>>>,
+pub(super) struct StreamExecutor {
+    announced: Rc<RefCell<Option<Rc<StallTimer>>>>,
 }
 
-// === impl Paces ===
+// === impl StallTimers ===
 
-impl Paces {
+impl StallTimers {
     pub(super) fn new(clock: Arc<AtomicU32>) -> Self {
         Self { clock, entries: Rc::default() }
     }
 
     /// The pace of a request that has begun.
-    pub(super) fn begin(&self) -> Rc<Pace> {
-        let pace = Rc::new(Pace {
-            paces: self.clone(),
+    pub(super) fn begin(&self) -> Rc<StallTimer> {
+        let timer = Rc::new(StallTimer {
+            timers: self.clone(),
             key: Cell::new(None),
             upload: Cell::default(),
             response: Cell::default(),
@@ -72,15 +72,15 @@ impl Paces {
             reader: RefCell::new(Waker::noop().clone()),
             task: OnceCell::new(),
         });
-        pace.key.set(Some(self.entries.borrow_mut().insert(Rc::downgrade(&pace))));
-        pace
+        timer.key.set(Some(self.entries.borrow_mut().insert(Rc::downgrade(&timer))));
+        timer
     }
 
     /// Ends what has waited for its client longer than `limit`.
     pub(super) fn tick(&self, now: u32, limit: Duration) {
         for (_, entry) in &*self.entries.borrow() {
-            if let Some(pace) = entry.upgrade() {
-                pace.look(now, limit);
+            if let Some(timer) = entry.upgrade() {
+                timer.check(now, limit);
             }
         }
     }
@@ -90,13 +90,13 @@ impl Paces {
     }
 }
 
-// === impl Pace ===
+// === impl StallTimer ===
 
-impl Pace {
+impl StallTimer {
     /// The next bytes of the upload are waited for by the task of `cx`.
     pub(super) fn upload_waits(&self, cx: &Context<'_>) {
         if !self.is_free.get() {
-            self.upload.set(self.upload.get().or_from(self.paces.now()));
+            self.upload.set(self.upload.get().or_from(self.timers.now()));
         }
         self.reader.borrow_mut().clone_from(cx.waker());
     }
@@ -114,7 +114,7 @@ impl Pace {
 
     /// A frame of the response was handed over; the next one is asked for when the stream has room.
     pub(super) fn response_waits(&self) {
-        self.response.set(Wait(self.paces.now()));
+        self.response.set(Wait(self.timers.now()));
     }
 
     /// The stream has room; it is the backend that is waited for.
@@ -127,7 +127,7 @@ impl Pace {
         self.is_late.get()
     }
 
-    fn look(&self, now: u32, limit: Duration) {
+    fn check(&self, now: u32, limit: Duration) {
         let is_stuck = self.response.get().is_over(now, limit);
         if is_stuck || self.upload.get().is_over(now, limit) {
             self.is_late.set(true);
@@ -140,45 +140,45 @@ impl Pace {
     }
 }
 
-impl Drop for Pace {
+impl Drop for StallTimer {
     fn drop(&mut self) {
         if let Some(key) = self.key.get() {
-            self.paces.entries.borrow_mut().try_remove(key);
+            self.timers.entries.borrow_mut().try_remove(key);
         }
     }
 }
 
-impl fmt::Debug for Pace {
+impl fmt::Debug for StallTimer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pace").field("is_late", &self.is_late).finish_non_exhaustive()
+        f.debug_struct("StallTimer").field("is_late", &self.is_late).finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Paces {
+impl fmt::Debug for StallTimers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Paces").finish_non_exhaustive()
+        f.debug_struct("StallTimers").finish_non_exhaustive()
     }
 }
 
-// === impl Streams ===
+// === impl StreamExecutor ===
 
-impl Streams {
+impl StreamExecutor {
     /// The next task is that of this request.
-    pub(super) fn announce(&self, pace: Rc<Pace>) {
-        *self.announced.borrow_mut() = Some(pace);
+    pub(super) fn announce(&self, timer: Rc<StallTimer>) {
+        *self.announced.borrow_mut() = Some(timer);
     }
 }
 
-impl<F> hyper::rt::Executor<F> for Streams
+impl<F> hyper::rt::Executor<F> for StreamExecutor
 where
     F: Future<Output = ()> + 'static,
 {
     fn execute(&self, stream: F) {
-        let pace = self.announced.borrow_mut().take();
+        let timer = self.announced.borrow_mut().take();
         let task = spawn_local(stream);
-        if let Some(pace) = pace {
+        if let Some(timer) = timer {
             // It has one task.
-            let _ = pace.task.set(task);
+            let _ = timer.task.set(task);
         }
     }
 }

@@ -8,13 +8,13 @@ use std::{
 use super::compiler::Compiler;
 use crate::{
     ir,
-    policy::{Ahead, Models, Upstream},
+    policy::{Downstream, Models, Upstream},
 };
 
 impl Compiler<'_> {
     /// What follows the limits of a rule.
-    pub(super) fn ahead_of_rule(&self, rule: &ir::Rule) -> Ahead {
-        Ahead {
+    pub(super) fn downstream_of_rule(&self, rule: &ir::Rule) -> Downstream {
+        Downstream {
             models: self.models(rule),
             is_attempt: false,
             is_read: false,
@@ -25,7 +25,7 @@ impl Compiler<'_> {
     }
 
     /// What follows the limits of a share of `rule`, and of what it leads to.
-    pub(super) fn ahead_of_share(&self, rule: &ir::Rule, share: &ir::WeightedBackend) -> Ahead {
+    pub(super) fn downstream_of_share(&self, rule: &ir::Rule, share: &ir::WeightedBackend) -> Downstream {
         let service = match &share.target {
             ir::Target::AiService(name) => self.ir.ai_services.get(name),
             _ => None,
@@ -34,7 +34,7 @@ impl Compiler<'_> {
         let upstreams = self.upstream(&share.target).into_iter().collect();
         // The rule may have another AIService to ask.
         let is_attempt = service.is_some();
-        Ahead {
+        Downstream {
             models,
             is_attempt,
             is_read: is_attempt && rule.is_routed_by_model(),

@@ -13,13 +13,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// A backend may answer a request that it has not read to its end, and close. A write that fails then would end the
 /// exchange before the answer is read. So what cannot be written is dropped, and reading tells what the backend has
 /// said, or that it has said nothing.
-pub(super) struct ReadOut<T> {
+pub(super) struct IgnoreWriteErrors<T> {
     io: T,
     /// Writing has failed.
     severed: bool,
 }
 
-impl<T> ReadOut<T> {
+impl<T> IgnoreWriteErrors<T> {
     pub(super) fn new(io: T) -> Self {
         Self { io, severed: false }
     }
@@ -33,7 +33,7 @@ impl<T> ReadOut<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for ReadOut<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for IgnoreWriteErrors<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -43,7 +43,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for ReadOut<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for ReadOut<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for IgnoreWriteErrors<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.severed {
             return Poll::Ready(Ok(buf.len()));

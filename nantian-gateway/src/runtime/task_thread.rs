@@ -5,11 +5,11 @@ use std::{fmt, future::Future, io, thread};
 use tokio::{runtime::Builder, sync::oneshot};
 
 /// A thread that does nothing but one task, and ends with it or with this handle.
-pub struct Alone {
+pub struct TaskThread {
     _stop: oneshot::Sender<()>,
 }
 
-impl Alone {
+impl TaskThread {
     /// Starts `task` on a thread of this name.
     ///
     /// # Errors
@@ -29,9 +29,9 @@ impl Alone {
     }
 }
 
-impl fmt::Debug for Alone {
+impl fmt::Debug for TaskThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Alone").finish_non_exhaustive()
+        f.debug_struct("TaskThread").finish_non_exhaustive()
     }
 }
 
@@ -54,12 +54,12 @@ mod tests {
     fn task_ends_with_its_handle() {
         let (ended, end) = mpsc::channel();
         let held = Held(ended);
-        let alone = Alone::start("alone", async move {
+        let thread = TaskThread::start("task", async move {
             let _held = held;
             pending::<()>().await;
         });
         assert_eq!(end.try_recv(), Err(mpsc::TryRecvError::Empty));
-        drop(alone.unwrap());
+        drop(thread.unwrap());
         end.recv_timeout(Duration::from_secs(10)).unwrap();
     }
 }

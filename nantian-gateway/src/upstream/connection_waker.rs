@@ -17,29 +17,29 @@ use futures_util::task::AtomicWaker;
 /// connection that nothing has woken since it was last polled is as it was then, so an idle one need not be
 /// polled to learn that it is still open.
 #[derive(Debug, Default)]
-pub(super) struct Alarm {
+pub(super) struct ConnectionWaker {
     task: AtomicWaker,
     muted: AtomicBool,
-    rung: AtomicBool,
+    woken: AtomicBool,
 }
 
-impl Wake for Alarm {
+impl Wake for ConnectionWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.muted.load(Relaxed) {
-            self.rung.store(true, Relaxed);
+            self.woken.store(true, Relaxed);
             self.task.wake();
         }
     }
 }
 
-impl Alarm {
-    /// Wakes the task of `cx` from now on; forgets that there was an alarm.
+impl ConnectionWaker {
+    /// Wakes the task of `cx` from now on; forgets that it was woken.
     pub(super) fn set(&self, cx: &Context<'_>) {
-        self.rung.store(false, Relaxed);
+        self.woken.store(false, Relaxed);
         self.task.register(cx.waker());
     }
 
@@ -48,12 +48,12 @@ impl Alarm {
         self.task.register(Waker::noop());
     }
 
-    /// Whether there was an alarm since the driver was last polled.
-    pub(super) fn has_rung(&self) -> bool {
-        self.rung.load(Relaxed)
+    /// Whether it was woken since the driver was last polled.
+    pub(super) fn is_woken(&self) -> bool {
+        self.woken.load(Relaxed)
     }
 
-    /// Touches a half of the connection; what that has to tell the driver is no alarm.
+    /// Touches a half of the connection; what that has to tell the driver does not wake it.
     pub(super) fn muted<R>(&self, touch: impl FnOnce() -> R) -> R {
         self.muted.store(true, Relaxed);
         let result = touch();

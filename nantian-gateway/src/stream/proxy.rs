@@ -11,23 +11,23 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    Caller, StreamRoute,
+    StreamClient, StreamRoute,
     buffers::Buffers,
-    copy::{self, From},
-    open::{Opened, Unopened, open},
+    copy::{self, Side},
+    open::{OpenError, OpenedConnection, open},
 };
 use crate::{
     listen::ClientSocket,
     metrics::StreamShard,
     observe::{AccessLog, StreamEntry},
-    respond::Chain,
+    respond::ErrorChain,
     tenancy::Tenancy,
     upstream::ClientConfig,
 };
 
 /// What the connections of one worker share.
 #[derive(Debug, Clone)]
-pub(crate) struct Carrier {
+pub(crate) struct StreamProxy {
     worker: usize,
     connect_timeout: Duration,
     tenancy: Tenancy,
@@ -36,8 +36,8 @@ pub(crate) struct Carrier {
 }
 
 /// One connection on its way.
-pub(crate) struct Carried<'a> {
-    carrier: &'a Carrier,
+pub(crate) struct ProxiedStream<'a> {
+    proxy: &'a StreamProxy,
     route: &'a StreamRoute,
     shard: Option<&'a StreamShard>,
     client: SocketAddr,
@@ -50,10 +50,10 @@ pub(crate) struct Carried<'a> {
 
 /// What went wrong with a connection.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Broken {
+pub(crate) enum StreamError {
     /// It never had an endpoint.
     #[error(transparent)]
-    Unopened(#[from] Unopened),
+    Unopened(#[from] OpenError),
     /// One of its sides broke.
     #[error("the connection broke off")]
     Copy(#[source] io::Error),
@@ -72,9 +72,9 @@ pub(crate) fn reset(socket: &TcpStream) {
     }
 }
 
-// === impl Carrier ===
+// === impl StreamProxy ===
 
-impl Carrier {
+impl StreamProxy {
     /// For the connections of `worker`; endpoints are reached as `config` wants it.
     pub(crate) fn new(worker: usize, config: &ClientConfig, access_log: Option<AccessLog>) -> Self {
         let ClientConfig { connect_timeout, tenancy, .. } = *config;
@@ -92,13 +92,13 @@ impl Carrier {
         route: &'a StreamRoute,
         client: SocketAddr,
         server_name: Option<&'a str>,
-    ) -> Carried<'a> {
+    ) -> ProxiedStream<'a> {
         let shard = route.metrics.shard(self.worker);
         if let Some(shard) = shard {
             shard.begin();
         }
-        Carried {
-            carrier: self,
+        ProxiedStream {
+            proxy: self,
             route,
             shard,
             client,
@@ -111,14 +111,14 @@ impl Carrier {
     }
 }
 
-// === impl Carried ===
+// === impl ProxiedStream ===
 
-impl Carried<'_> {
+impl ProxiedStream<'_> {
     /// Passes `first`, which was read from the client, and then all bytes on to an endpoint and back, until both sides
     /// have ended; `heard` is told whenever one says something.
     ///
     /// # Errors
-    /// [`Broken`]; both connections are reset, so that neither side takes what it has for the whole.
+    /// [`StreamError`]; both connections are reset, so that neither side takes what it has for the whole.
     ///
     /// # Cancellation
     /// Dropping the future closes both connections.
@@ -126,18 +126,19 @@ impl Carried<'_> {
         &self,
         mut client: impl Socket,
         first: &[u8],
-        heard: impl Fn(),
-    ) -> Result<(), Broken> {
-        let caller = Caller { address: self.client.ip(), server_name: self.server_name };
-        let opened = open(self.route, &caller, self.carrier.connect_timeout, self.carrier.tenancy).await;
-        let Opened { stream: mut backend, in_flight } = opened.inspect_err(|_| reset(client.socket()))?;
+        on_activity: impl Fn(),
+    ) -> Result<(), StreamError> {
+        let caller = StreamClient { address: self.client.ip(), server_name: self.server_name };
+        let opened = open(self.route, &caller, self.proxy.connect_timeout, self.proxy.tenancy).await;
+        let OpenedConnection { stream: mut backend, in_flight } =
+            opened.inspect_err(|_| reset(client.socket()))?;
         self.has_backend.set(true);
-        heard();
-        self.moved(From::Client, first.len());
+        on_activity();
+        self.moved(Side::Client, first.len());
         let copied = async {
             backend.write_all(first).await?;
-            copy::both(&mut client, &mut backend, &self.carrier.buffers, |from, bytes| {
-                heard();
+            copy::both(&mut client, &mut backend, &self.proxy.buffers, |from, bytes| {
+                on_activity();
                 self.moved(from, bytes);
             })
             .await
@@ -148,37 +149,37 @@ impl Carried<'_> {
             reset(backend.socket());
         }
         drop(in_flight);
-        copied.map_err(Broken::Copy)
+        copied.map_err(StreamError::Copy)
     }
 
-    fn moved(&self, from: From, bytes: usize) {
+    fn moved(&self, from: Side, bytes: usize) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let total = match from {
-            From::Client => &self.received,
-            From::Backend => &self.sent,
+            Side::Client => &self.received,
+            Side::Backend => &self.sent,
         };
         total.set(total.get().saturating_add(bytes));
         let Some(shard) = self.shard else { return };
         match from {
-            From::Client => shard.received(bytes),
-            From::Backend => shard.sent(bytes),
+            Side::Client => shard.received(bytes),
+            Side::Backend => shard.sent(bytes),
         }
     }
 
     /// Counts and logs the end; `None` is a connection that was told to end.
-    pub(crate) fn end(self, outcome: Option<Result<(), Broken>>) {
+    pub(crate) fn end(self, outcome: Option<Result<(), StreamError>>) {
         if let Some(shard) = self.shard {
             shard.end(self.has_backend.get());
         }
         let error = match outcome {
             Some(Ok(())) => None,
-            Some(Err(error)) => Some(Chain(&error).to_string()),
+            Some(Err(error)) => Some(ErrorChain(&error).to_string()),
             None => Some("it was idle for too long, or its route is gone".to_owned()),
         };
         if let Some(error) = &error {
             tracing::debug!(%error, client = %self.client, route = %self.route.name, "a connection ended");
         }
-        let Some(log) = &self.carrier.access_log else { return };
+        let Some(log) = &self.proxy.access_log else { return };
         log.write_stream(&StreamEntry {
             route: &self.route.name,
             protocol: self.route.id.kind.protocol(),
@@ -192,9 +193,9 @@ impl Carried<'_> {
     }
 }
 
-impl fmt::Debug for Carried<'_> {
+impl fmt::Debug for ProxiedStream<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Carried")
+        f.debug_struct("ProxiedStream")
             .field("route", &self.route.name)
             .field("client", &self.client)
             .finish_non_exhaustive()

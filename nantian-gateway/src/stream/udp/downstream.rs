@@ -21,15 +21,15 @@ pub(super) struct Client {
 
 /// The socket that clients send to.
 #[derive(Debug)]
-pub(super) struct Front {
+pub(super) struct DownstreamSocket {
     socket: UdpSocket,
     /// It takes what is sent to any address of the machine.
     is_open: bool,
 }
 
-// === impl Front ===
+// === impl DownstreamSocket ===
 
-impl Front {
+impl DownstreamSocket {
     /// `is_open`: the socket is bound on all interfaces.
     pub(super) fn new(socket: UdpSocket, is_open: bool) -> io::Result<Self> {
         // Elsewhere the system chooses the address that answers come from.

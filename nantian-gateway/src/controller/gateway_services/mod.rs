@@ -1,7 +1,7 @@
 //! The Services in front of Gateways, and the endpoints behind them.
 
+mod desired;
 mod plan;
-mod wanted;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ const FIELD_MANAGER: &str = "nantian-gateway";
 
 /// How Gateways are reached that ask for no address.
 #[derive(Debug, Clone)]
-pub struct FrontConfig {
+pub struct GatewayServiceConfig {
     /// What their Services are.
     pub kind: ServiceKind,
     /// The Service whose endpoints are the replicas of this gateway.
@@ -52,27 +52,27 @@ pub enum ServiceKind {
 }
 
 /// Takes care of them: of the Services while this replica leads, of the EndpointSlices in any case.
-pub struct Fronts {
+pub struct GatewayServices {
     client: Client,
-    config: FrontConfig,
+    config: GatewayServiceConfig,
     objects: watch::Receiver<Arc<Objects>>,
     leads: watch::Receiver<bool>,
     recorder: Recorder,
     told: Vec<Obstacle>,
 }
 
-impl std::fmt::Debug for Fronts {
+impl std::fmt::Debug for GatewayServices {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fronts").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("GatewayServices").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
-impl Fronts {
+impl GatewayServices {
     /// Keeps the Services of the Gateways among `objects` as `config` has them while the process holds `lease`, and their
     /// endpoints always. Events are in the name of `identity`.
     pub fn new(
         client: Client,
-        config: FrontConfig,
+        config: GatewayServiceConfig,
         objects: watch::Receiver<Arc<Objects>>,
         lease: &Lease,
         identity: String,
@@ -97,12 +97,12 @@ impl Fronts {
                 sleep(AHEAD).await;
             }
             let leads = *self.leads.borrow_and_update();
-            again = self.bring_about(leads).await;
+            again = self.reconcile(leads).await;
         }
     }
 
     /// Writes what is not as it should be. Returns after what time that has to be tried again.
-    async fn bring_about(&mut self, leads: bool) -> Option<Duration> {
+    async fn reconcile(&mut self, leads: bool) -> Option<Duration> {
         let objects = Arc::clone(&self.objects.borrow_and_update());
         let plan = plan(&objects, &self.config);
         let Plan { services, slices, delete, mut obstacles } = if leads { plan } else { plan.of_slices() };

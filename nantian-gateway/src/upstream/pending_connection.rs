@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::UpstreamError;
 
 /// A connection that is being opened. When this is dropped it can be shared, or there will be none.
-pub(super) struct Opening {
+pub(super) struct PendingConnection {
     failure: watch::Sender<Option<UpstreamError>>,
     /// The requests that may wait for it.
     places: usize,
@@ -15,19 +15,19 @@ pub(super) struct Opening {
 
 /// The place of a request that waits for one.
 #[derive(Debug)]
-pub(super) struct Place(watch::Receiver<Option<UpstreamError>>);
+pub(super) struct ConnectionTicket(watch::Receiver<Option<UpstreamError>>);
 
-// === impl Opening ===
+// === impl PendingConnection ===
 
-impl Opening {
+impl PendingConnection {
     /// A connection for one request, and as many more as there are `places`.
     pub(super) fn new(places: usize) -> Self {
         Self { failure: watch::Sender::new(None), places }
     }
 
     /// A place, unless all are taken.
-    pub(super) fn place(&self) -> Option<Place> {
-        (self.failure.receiver_count() < self.places).then(|| Place(self.failure.subscribe()))
+    pub(super) fn ticket(&self) -> Option<ConnectionTicket> {
+        (self.failure.receiver_count() < self.places).then(|| ConnectionTicket(self.failure.subscribe()))
     }
 
     /// Tells those who wait that there will be none, and why.
@@ -36,15 +36,15 @@ impl Opening {
     }
 }
 
-impl fmt::Debug for Opening {
+impl fmt::Debug for PendingConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Opening").field("places", &self.places).finish_non_exhaustive()
+        f.debug_struct("PendingConnection").field("places", &self.places).finish_non_exhaustive()
     }
 }
 
-// === impl Place ===
+// === impl ConnectionTicket ===
 
-impl Place {
+impl ConnectionTicket {
     /// Waits until it is known how many requests share the connection, or whoever opens it has given up.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use crate::{
 
 /// Every object of the cluster that the gateway reads, as it was last seen, and what of it was not taken yet.
 #[derive(Debug, Default)]
-pub struct Mirror {
+pub struct ObjectCache {
     state: Mutex<State>,
     changed: Notify,
     reported: watch::Sender<()>,
@@ -69,7 +69,7 @@ const QUIET: Duration = Duration::from_millis(20);
 /// or when the first one of the row is this old.
 const AT_MOST: Duration = Duration::from_millis(250);
 
-impl Mirror {
+impl ObjectCache {
     /// Waits until every kind that is served was read once.
     pub async fn complete(&self) {
         // The sender is in `self`.

@@ -7,7 +7,7 @@ use crate::ir::HostPattern;
 
 /// The listeners of a socket with TLS, and the values of their routes, by server name.
 #[derive(Debug)]
-pub(crate) struct Names<L, R> {
+pub(crate) struct ServerNames<L, R> {
     listeners: Hosts<u32>,
     /// One table for each listener.
     hosts: Hosts<u32>,
@@ -15,18 +15,18 @@ pub(crate) struct Names<L, R> {
     routes: Vec<R>,
 }
 
-/// Builds [`Names`]; routes are added in the order that breaks ties.
+/// Builds [`ServerNames`]; routes are added in the order that breaks ties.
 #[derive(Debug)]
-pub(crate) struct NamesBuilder<L, R> {
+pub(crate) struct ServerNamesBuilder<L, R> {
     listeners: BTreeMap<HostPattern, u32>,
     hosts: Vec<BTreeMap<HostPattern, u32>>,
     uses: Vec<L>,
     routes: Vec<R>,
 }
 
-// === impl Names ===
+// === impl ServerNames ===
 
-impl<L, R> Names<L, R> {
+impl<L, R> ServerNames<L, R> {
     /// The listener with the most specific host, which alone decides, and its most specific route.
     ///
     /// A client that tells no name is one of a listener that takes every host, and of no route.
@@ -39,9 +39,9 @@ impl<L, R> Names<L, R> {
     }
 }
 
-// === impl NamesBuilder ===
+// === impl ServerNamesBuilder ===
 
-impl<L, R> NamesBuilder<L, R> {
+impl<L, R> ServerNamesBuilder<L, R> {
     /// No listener.
     pub(crate) const fn new() -> Self {
         Self { listeners: BTreeMap::new(), hosts: Vec::new(), uses: Vec::new(), routes: Vec::new() }
@@ -65,8 +65,8 @@ impl<L, R> NamesBuilder<L, R> {
     }
 
     /// The finished tables.
-    pub(crate) fn build(self) -> Names<L, R> {
-        Names {
+    pub(crate) fn build(self) -> ServerNames<L, R> {
+        ServerNames {
             listeners: Hosts::new(&[self.listeners]),
             hosts: Hosts::new(&self.hosts),
             uses: self.uses,
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_most_specific_listener_decides_and_then_its_most_specific_and_oldest_route() {
-        let mut names = NamesBuilder::new();
+        let mut names = ServerNamesBuilder::new();
         names.listener(&HostPattern::Any, "any");
         names.route(&hosts(&["*.example.com"]), 1);
         names.route(&hosts(&["*.example.com", "a.example.com"]), 2);
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn no_name_is_no_wildcard() {
-        let mut names: NamesBuilder<_, ()> = NamesBuilder::new();
+        let mut names: ServerNamesBuilder<_, ()> = ServerNamesBuilder::new();
         names.listener(&HostPattern::parse("*.example.com"), ());
         assert_eq!(names.build().find(None), None);
     }

@@ -29,15 +29,15 @@ pub(super) fn client_verifier(
     }
     let strict = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
     let strict = strict.map_err(|error| Error::General(error.to_string()))?;
-    Ok(if clients.insecure_fallback { Arc::new(Anyone(strict)) } else { strict })
+    Ok(if clients.insecure_fallback { Arc::new(AcceptAnyClient(strict)) } else { strict })
 }
 
 /// Asks for what another verifier asks for, and takes whoever comes.
-struct Anyone(Arc<dyn ClientCertVerifier>);
+struct AcceptAnyClient(Arc<dyn ClientCertVerifier>);
 
-// === impl Anyone ===
+// === impl AcceptAnyClient ===
 
-impl ClientCertVerifier for Anyone {
+impl ClientCertVerifier for AcceptAnyClient {
     fn client_auth_mandatory(&self) -> bool {
         false
     }
@@ -78,8 +78,8 @@ impl ClientCertVerifier for Anyone {
     }
 }
 
-impl fmt::Debug for Anyone {
+impl fmt::Debug for AcceptAnyClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Anyone")
+        f.write_str("AcceptAnyClient")
     }
 }

@@ -7,11 +7,11 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// Does work apart from reloads and requests, one piece after the other. The thread ends with the last handle.
 #[derive(Clone)]
-pub struct Background {
+pub struct JobThread {
     work: mpsc::Sender<Work>,
 }
 
-impl Background {
+impl JobThread {
     /// Starts a thread of this name.
     ///
     /// # Errors
@@ -31,8 +31,8 @@ impl Background {
     }
 }
 
-impl fmt::Debug for Background {
+impl fmt::Debug for JobThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Background").finish_non_exhaustive()
+        f.debug_struct("JobThread").finish_non_exhaustive()
     }
 }

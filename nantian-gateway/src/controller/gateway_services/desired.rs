@@ -7,7 +7,7 @@ use k8s_openapi::{api::discovery::v1::Endpoint, apimachinery::pkg::apis::meta::v
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{FrontConfig, ServiceKind};
+use super::{GatewayServiceConfig, ServiceKind};
 use crate::{
     ir::{ObjectName, Transport},
     source::kube::digest,
@@ -42,7 +42,7 @@ pub(super) fn service(
     gateway_name: &ObjectName,
     gateway: &Gateway,
     name: &ObjectName,
-    config: &FrontConfig,
+    config: &GatewayServiceConfig,
     ports: &BTreeMap<(Transport, u16), u16>,
 ) -> Value {
     let infrastructure = gateway.spec.infrastructure.as_ref();
@@ -138,16 +138,16 @@ pub(super) fn is_as(present: &impl Serialize, body: &Value) -> bool {
 }
 
 /// Others may add to an object, also to its lists.
-fn has(present: &Value, wanted: &Value) -> bool {
-    match (present, wanted) {
-        (Value::Object(present), Value::Object(wanted)) => wanted
+fn has(present: &Value, desired: &Value) -> bool {
+    match (present, desired) {
+        (Value::Object(present), Value::Object(desired)) => desired
             .iter()
             .filter(|(name, _)| !["apiVersion", "kind"].contains(&name.as_str()))
-            .all(|(name, wanted)| present.get(name).is_some_and(|present| has(present, wanted))),
-        (Value::Array(present), Value::Array(wanted)) => {
-            wanted.iter().all(|wanted| present.iter().any(|present| has(present, wanted)))
+            .all(|(name, desired)| present.get(name).is_some_and(|present| has(present, desired))),
+        (Value::Array(present), Value::Array(desired)) => {
+            desired.iter().all(|desired| present.iter().any(|present| has(present, desired)))
         }
-        (present, wanted) => present == wanted,
+        (present, desired) => present == desired,
     }
 }
 

@@ -9,7 +9,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How far they have come.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) enum Awaited {
+pub(super) enum StartupGate {
     #[default]
     Unknown,
     Until(Instant),
@@ -17,7 +17,7 @@ pub(super) enum Awaited {
     Settled,
 }
 
-impl Awaited {
+impl StartupGate {
     /// Until when the gateway is not ready, where one `is_to_come` yet.
     pub(super) fn until(&mut self, is_to_come: bool) -> Option<Instant> {
         *self = match *self {
@@ -38,12 +38,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_after_the_first_configuration_is_not_waited_for() {
-        let mut awaited = Awaited::default();
-        let until = awaited.until(true);
+        let mut gate = StartupGate::default();
+        let until = gate.until(true);
         assert_eq!(until, Some(Instant::now() + PATIENCE));
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(awaited.until(true), until, "another reload does not prolong it");
-        assert_eq!(awaited.until(false), None);
-        assert_eq!(awaited.until(true), None);
+        assert_eq!(gate.until(true), until, "another reload does not prolong it");
+        assert_eq!(gate.until(false), None);
+        assert_eq!(gate.until(true), None);
     }
 }

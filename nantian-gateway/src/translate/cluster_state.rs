@@ -7,7 +7,7 @@ use kube::Resource;
 use nantian_lb::Locality;
 
 use super::{
-    Surroundings,
+    Environment,
     grants::Grants,
     locality::locate,
     status::{ObjectStatus, Statuses},
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The objects, and indexes over them.
-pub(super) struct World<'a> {
+pub(super) struct ClusterState<'a> {
     pub(super) objects: &'a Objects,
     pub(super) gates: FeatureGates,
     pub(super) grants: Grants<'a>,
@@ -67,16 +67,16 @@ const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// The label that ties an EndpointSlice to its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
-// === impl World ===
+// === impl ClusterState ===
 
-impl<'a> World<'a> {
+impl<'a> ClusterState<'a> {
     pub(super) fn new(
         objects: &'a Objects,
         gates: FeatureGates,
         patterns: &'a Patterns,
-        surroundings: Surroundings<'a>,
+        environment: Environment<'a>,
     ) -> Self {
-        let Surroundings { here, identities, tenancy } = surroundings;
+        let Environment { here, identities, tenancy } = environment;
         let mut slices: HashMap<_, Vec<_>> = HashMap::new();
         for (name, slice) in &objects.endpoint_slices {
             let labels = slice.metadata.labels.as_ref();

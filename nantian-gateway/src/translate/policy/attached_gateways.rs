@@ -7,7 +7,7 @@ use crate::ir::{BackendId, ListenerId, ListenerProtocol, ObjectName, RouteId, Ru
 
 /// The Gateways through which requests reach routes, backends and plugins.
 #[derive(Default)]
-pub(in crate::translate) struct Reach {
+pub(in crate::translate) struct AttachedGateways {
     /// The listeners of each Gateway itself that serve requests; an entry for each Gateway of which any listener does.
     listeners: BTreeMap<ObjectName, BTreeSet<String>>,
     /// The Gateway of each ListenerSet, and its listeners that serve requests.
@@ -43,24 +43,24 @@ pub(super) enum Concern {
     Tls,
 }
 
-// === impl Reach ===
+// === impl AttachedGateways ===
 
-impl Reach {
+impl AttachedGateways {
     /// What is reached through `served` listeners before there is any route.
     pub(in crate::translate) fn new<'l>(served: impl Iterator<Item = &'l ListenerId>) -> Self {
-        let mut reach = Self::default();
+        let mut attached_gateways = Self::default();
         for id in served {
-            let own = reach.listeners.entry(id.gateway.clone()).or_default();
+            let own = attached_gateways.listeners.entry(id.gateway.clone()).or_default();
             match &id.set {
                 None => drop(own.insert(id.name.clone())),
                 Some(set) => {
-                    let of_set = reach.sets.entry(set.clone());
+                    let of_set = attached_gateways.sets.entry(set.clone());
                     let (_, listeners) = of_set.or_insert_with(|| (id.gateway.clone(), BTreeSet::new()));
                     listeners.insert(id.name.clone());
                 }
             }
         }
-        reach
+        attached_gateways
     }
 
     /// Notes that `gateway` serves `route` on listeners of these protocols, and with it all that its rules and its filters

@@ -11,23 +11,24 @@ use super::*;
 const LONG: usize = 1 << 20;
 
 fn asked(body: &str) -> (Option<String>, Option<String>) {
-    let asked = Asked::of(Authorized::default(), body.as_bytes());
+    let asked = BodyFacts::of(Authorized::default(), body.as_bytes());
     (asked.model.map(|model| model.to_string()), asked.user.map(|user| user.to_string()))
 }
 
 /// What the inner service sees of a request with these chunks.
-async fn seen(layer: AskedLayer, content_type: &str, chunks: Vec<Bytes>) -> (Asked, Bytes) {
+async fn seen(layer: BodyFactsLayer, content_type: &str, chunks: Vec<Bytes>) -> (BodyFacts, Bytes) {
     let frames = chunks.into_iter().map(|chunk| Ok::<_, Infallible>(Frame::data(chunk)));
     let body = Body::boxed(StreamBody::new(futures_util::stream::iter(frames)));
     let request = Request::builder().header(CONTENT_TYPE, content_type).body(body).unwrap();
     let inner = service_fn(async |request: Request<Body>| {
-        let asked = request.extensions().get::<Asked>().unwrap().clone();
+        let asked = request.extensions().get::<BodyFacts>().unwrap().clone();
         Ok::<_, BoxError>((asked, request.into_body().collect().await?.to_bytes()))
     });
     layer.layer(inner).oneshot(request).await.unwrap()
 }
 
-const BOTH: AskedLayer = AskedLayer { model: true, user: true, is_routed_by_model: false, tokens: None };
+const BOTH: BodyFactsLayer =
+    BodyFactsLayer { model: true, user: true, is_routed_by_model: false, tokens: None };
 
 #[test]
 fn a_body_says_model_and_user_in_every_dialect() {
@@ -51,7 +52,7 @@ fn basic_credentials_name_the_user() {
     let mut headers = HeaderMap::new();
     let encoded = format!("Basic {}", BASE64_STANDARD.encode("alice:secret:more"));
     headers.insert(AUTHORIZATION, HeaderValue::try_from(encoded).unwrap());
-    let asked = |headers: &HeaderMap| Asked::of(Authorized::by(headers), br#"{"user":"somebody else"}"#);
+    let asked = |headers: &HeaderMap| BodyFacts::of(Authorized::by(headers), br#"{"user":"somebody else"}"#);
     assert_eq!(asked(&headers).user.as_deref(), Some("alice"));
     // The password is Latin-1: alice:geheimnisvöll.
     headers.insert(AUTHORIZATION, HeaderValue::from_static("basic  YWxpY2U6Z2VoZWltbmlzdvZsbA=="));
@@ -80,7 +81,7 @@ async fn a_json_body_is_read_however_it_comes_and_passes_on_whole() {
 #[tokio::test]
 async fn the_type_may_be_missing_where_the_length_is_known() {
     let inner = service_fn(async |request: Request<Body>| {
-        Ok::<_, BoxError>(request.extensions().get::<Asked>().unwrap().clone())
+        Ok::<_, BoxError>(request.extensions().get::<BodyFacts>().unwrap().clone())
     });
     let ask = async |content_type| {
         let request = Request::builder().header(CONTENT_TYPE, content_type);
@@ -97,7 +98,7 @@ async fn a_body_beyond_the_most_says_nothing_and_passes_on_whole() {
     text.push_str(&" ".repeat(LONG));
     let chunks = text.as_bytes().chunks(50_000).map(Bytes::copy_from_slice).collect();
     let (asked, body) = seen(BOTH, "application/json", chunks).await;
-    assert_eq!(asked, Asked::default());
+    assert_eq!(asked, BodyFacts::default());
     assert!(body == text);
 }
 
@@ -110,13 +111,13 @@ fn gzip(plain: &[u8]) -> Bytes {
 /// What is asked where an AIService is chosen by the body.
 async fn routed(request: http::request::Builder, body: Body) -> (Option<String>, Bytes) {
     let inner = service_fn(async |request: Request<Body>| {
-        let model = request.extensions().get::<Asked>().unwrap().model.as_deref().map(str::to_owned);
+        let model = request.extensions().get::<BodyFacts>().unwrap().model.as_deref().map(str::to_owned);
         let held = request.extensions().get::<HeldBytes>().map(|HeldBytes(bytes)| *bytes);
         let body = request.into_body().collect().await?.to_bytes();
         assert!(held.is_none_or(|held| held == body.len() as u64));
         Ok::<_, BoxError>((model, body))
     });
-    let layer = AskedLayer { is_routed_by_model: true, ..BOTH };
+    let layer = BodyFactsLayer { is_routed_by_model: true, ..BOTH };
     layer.layer(inner).oneshot(request.body(body).unwrap()).await.unwrap()
 }
 
@@ -153,18 +154,18 @@ async fn what_is_no_json_or_need_not_be_read_is_decided_on_before_it_ends() {
         Body::boxed(StreamBody::new(futures_util::StreamExt::chain(first, futures_util::stream::pending())))
     };
     let decided = service_fn(async |request: Request<Body>| {
-        Ok::<_, BoxError>(request.extensions().get::<Asked>().unwrap().clone())
+        Ok::<_, BoxError>(request.extensions().get::<BodyFacts>().unwrap().clone())
     });
     for content_type in ["application/grpc", "application/grpc+json", "text/plain", "application/ndjson"] {
         let request = Request::builder().header(CONTENT_TYPE, content_type).body(endless()).unwrap();
-        assert_eq!(BOTH.layer(decided).oneshot(request).await.unwrap(), Asked::default());
+        assert_eq!(BOTH.layer(decided).oneshot(request).await.unwrap(), BodyFacts::default());
     }
     let request = Request::builder()
         .header(CONTENT_TYPE, "application/json")
         .header(AUTHORIZATION, format!("Basic {}", BASE64_STANDARD.encode("alice:secret")))
         .body(endless())
         .unwrap();
-    let by_user = AskedLayer { model: false, ..BOTH };
+    let by_user = BodyFactsLayer { model: false, ..BOTH };
     let asked = by_user.layer(decided).oneshot(request).await.unwrap();
     assert_eq!(asked.user.as_deref(), Some("alice"));
 }
@@ -172,10 +173,10 @@ async fn what_is_no_json_or_need_not_be_read_is_decided_on_before_it_ends() {
 #[tokio::test]
 async fn a_compressed_body_says_as_much_as_a_plain_one_and_passes_on_as_it_came() {
     let expected = Expected::new(Vec::new(), Arc::default(), 100_000);
-    let layer = AskedLayer { tokens: Some(Arc::new(expected)), ..BOTH };
+    let layer = BodyFactsLayer { tokens: Some(Arc::new(expected)), ..BOTH };
     let inner = service_fn(async |request: Request<Body>| {
         let (parts, body) = request.into_parts();
-        let asked = parts.extensions.get::<Asked>().unwrap().clone();
+        let asked = parts.extensions.get::<BodyFacts>().unwrap().clone();
         let tokens = parts.extensions.get::<EstimatedTokens>().map(|EstimatedTokens(tokens)| *tokens);
         Ok::<_, BoxError>((asked, tokens, body.collect().await?.to_bytes()))
     });
@@ -205,6 +206,6 @@ async fn a_compressed_body_says_as_much_as_a_plain_one_and_passes_on_as_it_came(
     assert_eq!(tokens, plain, "that is no compression");
     assert_eq!(ask(Some("zstd"), Body::full(packed)).await.1, None);
     let (asked, tokens, passed) = ask(Some("gzip"), Body::full(bomb.clone())).await;
-    assert_eq!((asked, tokens), (Asked::default(), None));
+    assert_eq!((asked, tokens), (BodyFacts::default(), None));
     assert!(passed == bomb);
 }

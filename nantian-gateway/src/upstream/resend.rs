@@ -7,7 +7,7 @@ use http_body::Body as _;
 use hyper::client::conn::TrySendError;
 
 use super::{Destination, Unanswered, UpstreamError, http2::Http2, upload::Failure};
-use crate::{body::Body, replay::Replay};
+use crate::{body::Body, replay::ReplayBuffer};
 
 /// The most bytes of a body that are kept until it is known that the backend has accepted an HTTP/2 stream.
 const KEPT: usize = 65_536;
@@ -17,7 +17,7 @@ const RETURNS: u32 = 16;
 
 /// The attempts to send a request over HTTP/2: one, another one if that is safe, and any that nothing is written in.
 pub(super) struct Attempt {
-    replay: Option<Replay>,
+    replay: Option<ReplayBuffer>,
     /// The head of the request; there is none once something was written twice.
     copy: Option<Request<Body>>,
     failure: Option<Failure>,
@@ -30,7 +30,7 @@ pub(super) struct Attempt {
 impl Attempt {
     /// Keeps what `request` sends.
     pub(super) fn first(request: &mut Request<Body>) -> Self {
-        let replay = Replay::of(std::mem::take(request.body_mut()), KEPT);
+        let replay = ReplayBuffer::of(std::mem::take(request.body_mut()), KEPT);
         let copy = Some(head_of(request));
         if let Some(replay) = &replay {
             *request.body_mut() = replay.next();

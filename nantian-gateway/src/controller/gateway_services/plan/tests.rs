@@ -11,8 +11,11 @@ use crate::{
     translate::status::CONTROLLER_NAME,
 };
 
-fn config() -> FrontConfig {
-    FrontConfig { kind: ServiceKind::LoadBalancer, own_service: ObjectName::new("system", "nantian-gateway") }
+fn config() -> GatewayServiceConfig {
+    GatewayServiceConfig {
+        kind: ServiceKind::LoadBalancer,
+        own_service: ObjectName::new("system", "nantian-gateway"),
+    }
 }
 
 fn put<T: DeserializeOwned + Resource>(objects: &mut ByName<T>, value: Value) {
@@ -65,8 +68,8 @@ fn gateway(objects: &mut Objects, name: &str, listeners: &[(&str, u16)], infrast
 /// Writes what is planned, as the API server would.
 fn carry_out(objects: &mut Objects) -> Plan {
     // No more is known of the world.
-    let plan = plan(&objects.fronts(), &config());
-    for Wanted { resource, name, body, .. } in plan.services.iter().chain(&plan.slices) {
+    let plan = plan(&objects.for_gateway_services(), &config());
+    for Desired { resource, name, body, .. } in plan.services.iter().chain(&plan.slices) {
         let mut body = body.clone();
         body["metadata"]["uid"] = format!("uid-of-{}", name.name).into();
         match resource.kind.as_str() {
@@ -279,7 +282,8 @@ fn two_installations_do_not_take_a_service_from_each_other() {
         |namespace: &str| json!({ "metadata": { "name": "nantian-gateway", "namespace": namespace } });
     put(&mut objects.services, replicas("system"));
     carry_out(&mut objects);
-    let second = FrontConfig { own_service: ObjectName::new("second", "nantian-gateway"), ..config() };
+    let second =
+        GatewayServiceConfig { own_service: ObjectName::new("second", "nantian-gateway"), ..config() };
     let refused = plan(&objects, &second);
     assert!(
         refused.is_empty() && refused.obstacles[0].text.contains("system/nantian-gateway"),
@@ -384,7 +388,7 @@ fn a_family_of_addresses_that_no_replica_has_any_more_leads_nowhere() {
 fn who_does_not_lead_sees_to_the_slices_alone() {
     let mut objects = world();
     carry_out(&mut objects);
-    let slices = |objects: &Objects| plan(&objects.fronts(), &config()).of_slices();
+    let slices = |objects: &Objects| plan(&objects.for_gateway_services(), &config()).of_slices();
     assert_eq!(slices(&objects).slices.len(), 1);
     carry_out(&mut objects);
     replace_replicas(&mut objects, "IPv4", &["10.0.0.2"]);

@@ -10,7 +10,7 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::Endpoint};
 use kube::api::ApiResource;
 use serde_json::Value;
 
-use super::{FrontConfig, wanted};
+use super::{GatewayServiceConfig, desired};
 use crate::{
     ir::{ObjectName, Transport},
     source::{
@@ -30,9 +30,9 @@ const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     /// Services to create or to change.
-    pub(super) services: Vec<Wanted>,
+    pub(super) services: Vec<Desired>,
     /// EndpointSlices to create or to change.
-    pub(super) slices: Vec<Wanted>,
+    pub(super) slices: Vec<Desired>,
     /// Services to delete, whose Gateways want none any more.
     pub(super) delete: Vec<ObjectName>,
     /// What keeps Gateways from being reached.
@@ -49,7 +49,7 @@ pub(super) struct Obstacle {
 
 /// The fields of an object that have to be as they are here.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct Desired {
     /// The Gateway that it is for.
     pub(super) gateway: ObjectName,
     pub(super) resource: ApiResource,
@@ -58,7 +58,7 @@ pub(super) struct Wanted {
 }
 
 /// Compares what there is with what there should be.
-pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
+pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
     let mut plan = Plan::default();
     let bound = |name: &ObjectName| match &objects.placements {
         Placements::InFront(placed) => placed.get(name).map(|placement| &placement.ports),
@@ -99,8 +99,8 @@ pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
             continue;
         }
         kept.insert(service_name.clone());
-        let body = wanted::service(name, gateway, &service_name, config, &ports);
-        plan.services.extend(wanted(name, &service_name, body, present.map(|service| &**service)));
+        let body = desired::service(name, gateway, &service_name, config, &ports);
+        plan.services.extend(desired(name, &service_name, body, present.map(|service| &**service)));
         if let Some(uid) = present.and_then(|service| service.metadata.uid.as_deref()) {
             if replicas.is_empty() {
                 let own = &config.own_service;
@@ -111,7 +111,7 @@ pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
             }
             for family in FAMILIES {
                 let slice =
-                    ObjectName::new(&*service_name.namespace, wanted::slice_name(&service_name, family));
+                    ObjectName::new(&*service_name.namespace, desired::slice_name(&service_name, family));
                 let present = objects.endpoint_slices.get(&slice).map(|slice| &**slice);
                 let endpoints = match (replicas.get(family), present) {
                     (Some(endpoints), _) => endpoints.as_slice(),
@@ -119,13 +119,13 @@ pub(super) fn plan(objects: &Objects, config: &FrontConfig) -> Plan {
                     (None, Some(_)) if !replicas.is_empty() => &[],
                     (None, _) => continue,
                 };
-                let body = wanted::slice(&service_name, uid, &slice, family, endpoints, &ports);
-                plan.slices.extend(wanted(name, &slice, body, present));
+                let body = desired::slice(&service_name, uid, &slice, family, endpoints, &ports);
+                plan.slices.extend(desired(name, &slice, body, present));
             }
         }
     }
     let left_over = objects.services.iter().filter(|(name, service)| {
-        !kept.contains(*name) && wanted::is_ours(&service.metadata) && is_obsolete(objects, name, service)
+        !kept.contains(*name) && desired::is_ours(&service.metadata) && is_obsolete(objects, name, service)
     });
     plan.delete = left_over.map(|(name, _)| name.clone()).collect();
     plan
@@ -153,19 +153,19 @@ impl fmt::Display for Obstacle {
 }
 
 /// `body` as something to write, unless `present` is as it says.
-fn wanted<T>(gateway: &ObjectName, name: &ObjectName, body: Value, present: Option<&T>) -> Option<Wanted>
+fn desired<T>(gateway: &ObjectName, name: &ObjectName, body: Value, present: Option<&T>) -> Option<Desired>
 where
     T: kube::Resource<DynamicType = ()> + serde::Serialize,
 {
-    let is_there = present.is_some_and(|present| wanted::is_as(present, &body));
+    let is_there = present.is_some_and(|present| desired::is_as(present, &body));
     let (gateway, name) = (gateway.clone(), name.clone());
-    (!is_there).then(|| Wanted { gateway, resource: ApiResource::erase::<T>(&()), name, body })
+    (!is_there).then(|| Desired { gateway, resource: ApiResource::erase::<T>(&()), name, body })
 }
 
 /// The Service of another installation to whose replicas a Service leads, as long as that is there: the two would take it from
 /// each other for ever.
 fn other_replicas(objects: &Objects, service: &Service, own: &ObjectName) -> Option<ObjectName> {
-    let (namespace, name) = service.metadata.annotations.as_ref()?.get(wanted::REPLICAS)?.split_once('/')?;
+    let (namespace, name) = service.metadata.annotations.as_ref()?.get(desired::REPLICAS)?.split_once('/')?;
     let other = ObjectName::new(namespace, name);
     (other != *own && objects.services.contains_key(&other)).then_some(other)
 }

@@ -30,7 +30,7 @@ const MOST_ROUTED: u64 = TargetConfig::DEFAULT_MAX_BODY;
 
 /// What a request says of itself; whoever can send it can say anything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct BodyFacts {
     /// The model.
     pub(super) model: Option<Arc<str>>,
     /// Some readers find another one in the body.
@@ -39,7 +39,7 @@ pub(super) struct Asked {
     pub(super) user: Option<Arc<str>>,
 }
 
-/// Leaves an [`Asked`] in the extensions of every request.
+/// Leaves a [`BodyFacts`] in the extensions of every request.
 ///
 /// It waits for the end of a body of at most [`MOST`] bytes that is JSON by its type, or whose length is known from the
 /// beginning: clients forget the type, and some providers do not mind. Every other body passes on at once, and says nothing.
@@ -50,7 +50,7 @@ pub(super) struct Asked {
 /// Where tokens are counted, an operation that spends some gets an estimate, by the beginning of its body where that is long: of any
 /// type, since whoever serves it takes it for JSON.
 #[derive(Debug, Clone)]
-pub(super) struct AskedLayer {
+pub(super) struct BodyFactsLayer {
     /// Somebody counts by the model that the body names.
     pub(super) model: bool,
     /// Somebody counts by the user.
@@ -62,9 +62,9 @@ pub(super) struct AskedLayer {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct AskedService<S> {
+pub(super) struct BodyFactsService<S> {
     inner: S,
-    layer: AskedLayer,
+    layer: BodyFactsLayer,
 }
 
 /// Whom the credentials of a request name.
@@ -80,7 +80,7 @@ enum Authorized {
 }
 
 /// What was read of a body, then the rest of it.
-struct Replay {
+struct ReplayedBody {
     data: Bytes,
     is_whole: bool,
     /// Trailers, or what broke it off.
@@ -88,15 +88,15 @@ struct Replay {
     rest: Option<Body>,
 }
 
-impl<S> Layer<S> for AskedLayer {
-    type Service = AskedService<S>;
+impl<S> Layer<S> for BodyFactsLayer {
+    type Service = BodyFactsService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AskedService { inner, layer: self.clone() }
+        BodyFactsService { inner, layer: self.clone() }
     }
 }
 
-impl<S> Service<Request<Body>> for AskedService<S>
+impl<S> Service<Request<Body>> for BodyFactsService<S>
 where
     S: Service<Request<Body>, Error = BoxError> + Clone + 'static,
 {
@@ -117,9 +117,9 @@ where
             let authorized = Authorized::by(&parts.headers);
             let asks = layer.asks(&authorized);
             let spends = layer.spends(&parts);
-            let asked = match layer.most(&parts, &body.size_hint(), asks, spends.is_some()) {
+            let facts = match layer.most(&parts, &body.size_hint(), asks, spends.is_some()) {
                 Some(most) => {
-                    let mut replay = Replay::read(&mut body, most).await;
+                    let mut replay = ReplayedBody::read(&mut body, most).await;
                     if layer.is_routed_by_model {
                         replay.unpack(&mut parts.headers);
                     }
@@ -129,19 +129,19 @@ where
                         expected.note(&surface, plain, &mut parts.extensions);
                     }
                     let whole = plain.as_deref().filter(|_| asks && replay.is_whole);
-                    let asked = Asked::of(authorized, whole.unwrap_or_default());
+                    let facts = BodyFacts::of(authorized, whole.unwrap_or_default());
                     body = replay.then(body);
-                    asked
+                    facts
                 }
-                None => Asked::of(authorized, &[]),
+                None => BodyFacts::of(authorized, &[]),
             };
-            parts.extensions.insert(asked);
+            parts.extensions.insert(facts);
             inner.call(Request::from_parts(parts, body)).await
         })
     }
 }
 
-impl AskedLayer {
+impl BodyFactsLayer {
     /// One that stands for the body's being read to choose an AIService.
     pub(super) const ROUTED: Self = Self { model: true, user: false, is_routed_by_model: true, tokens: None };
 
@@ -180,7 +180,7 @@ impl AskedLayer {
     }
 }
 
-impl Asked {
+impl BodyFacts {
     /// What `body` says, unless the credentials have named the user. Of several members with one name the last counts, as
     /// it does where an AIService is chosen.
     fn of(authorized: Authorized, body: &[u8]) -> Self {
@@ -232,9 +232,9 @@ fn may_be_json(headers: &HeaderMap, size: &SizeHint) -> bool {
     !media_type.starts_with("application/grpc") && (is_json || size.exact().is_some())
 }
 
-// === impl Replay ===
+// === impl ReplayedBody ===
 
-impl Replay {
+impl ReplayedBody {
     /// Reads `body` to its end, or as far as anybody looks.
     async fn read(body: &mut Body, most: u64) -> Self {
         let (mut first, mut more) = (Bytes::new(), BytesMut::new());
@@ -288,7 +288,7 @@ impl Replay {
     }
 }
 
-impl http_body::Body for Replay {
+impl http_body::Body for ReplayedBody {
     type Data = Bytes;
     type Error = BoxError;
 

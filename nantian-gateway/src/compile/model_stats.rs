@@ -11,11 +11,11 @@ const MOST: usize = 8;
 
 /// What was learned, by AIService and model.
 #[derive(Debug, Default)]
-pub(super) struct Learnt(BTreeMap<ObjectName, Vec<OfModel>>);
+pub(super) struct ModelStats(BTreeMap<ObjectName, Vec<StatsOfModel>>);
 
 /// What was learned of one model.
 #[derive(Debug, Clone)]
-pub(super) struct OfModel {
+pub(super) struct StatsOfModel {
     model: String,
     /// How far estimates of prompts are from what the provider counts.
     pub(super) calibration: Arc<Calibration>,
@@ -23,21 +23,21 @@ pub(super) struct OfModel {
     pub(super) lengths: Arc<Lengths>,
 }
 
-impl Learnt {
+impl ModelStats {
     /// What an AIService has learned of a model, and goes on learning.
-    pub(super) fn of(&mut self, name: &ObjectName, model: &str) -> OfModel {
+    pub(super) fn of(&mut self, name: &ObjectName, model: &str) -> StatsOfModel {
         let models = self.0.entry(name.clone()).or_default();
         let known = models.iter().position(|known| known.model == model).map(|at| models.remove(at));
         if models.len() >= MOST {
             models.remove(0);
         }
-        let learnt = known.unwrap_or_else(|| OfModel {
+        let stats = known.unwrap_or_else(|| StatsOfModel {
             model: model.to_owned(),
             calibration: Arc::default(),
             lengths: Arc::default(),
         });
-        models.push(learnt.clone());
-        learnt
+        models.push(stats.clone());
+        stats
     }
 
     /// Forgets the AIServices that `keep` does not know.
@@ -53,19 +53,19 @@ mod tests {
     #[test]
     fn a_few_models_of_an_ai_service_are_remembered() {
         let name = ObjectName::new("demo", "llm");
-        let mut learnt = Learnt::default();
-        let first = learnt.of(&name, "0").lengths;
+        let mut stats = ModelStats::default();
+        let first = stats.of(&name, "0").lengths;
         for model in 1..MOST {
-            assert!(!Arc::ptr_eq(&first, &learnt.of(&name, &model.to_string()).lengths));
+            assert!(!Arc::ptr_eq(&first, &stats.of(&name, &model.to_string()).lengths));
         }
-        assert!(Arc::ptr_eq(&first, &learnt.of(&name, "0").lengths), "it is asked again");
-        let second = learnt.of(&name, "1").lengths;
+        assert!(Arc::ptr_eq(&first, &stats.of(&name, "0").lengths), "it is asked again");
+        let second = stats.of(&name, "1").lengths;
         for model in 0..2 * MOST {
-            learnt.of(&name, &format!("other-{model}"));
+            stats.of(&name, &format!("other-{model}"));
         }
-        assert!(!Arc::ptr_eq(&second, &learnt.of(&name, "1").lengths), "there were too many others");
-        assert_eq!(learnt.0[&name].len(), MOST);
-        learnt.retain(|_| false);
-        assert!(learnt.0.is_empty());
+        assert!(!Arc::ptr_eq(&second, &stats.of(&name, "1").lengths), "there were too many others");
+        assert_eq!(stats.0[&name].len(), MOST);
+        stats.retain(|_| false);
+        assert!(stats.0.is_empty());
     }
 }
