@@ -125,7 +125,7 @@ async fn a_tunnel_to_a_service_is_reserved_like_an_operation_that_nobody_knows()
     let gateway = World::new()
         .service("a", &[&backend])
         .route("r", &[rule("/", &to("a"))])
-        .manifest("limits", &limits("limits", "kind: HTTPRoute, name: r", "tokensPerHour: 2"))
+        .manifest("limits", &limits("limits", "kind: HTTPRoute, name: r", "tokensPerHour: 4"))
         .start()
         .await;
     let _open = [tunnel(&gateway).await, tunnel(&gateway).await];
