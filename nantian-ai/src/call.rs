@@ -5,6 +5,7 @@ mod end;
 mod identify;
 mod refusal;
 
+use std::collections::VecDeque;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +14,7 @@ use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{Request, Response};
 use http_body::Body;
 
-use crate::attempt::{Answer, Failed, Step, is_encoded};
+use crate::attempt::{Answer, Failed, Step, is_encoded, is_json};
 use crate::body::RequestBody;
 use crate::budget::BudgetedCall;
 use crate::config::ConnectTimeout;
@@ -23,6 +24,7 @@ use crate::error::{Awaited, BoxError, Error, Unsent};
 use crate::ir::{Fault, FaultKind};
 use crate::outbound::{Prepared, Way};
 use crate::receive::{Aim, Received, Receiving};
+use crate::renamed;
 use crate::respond::fault_in;
 use crate::retry::Failure;
 use crate::route::Onward;
@@ -39,6 +41,8 @@ pub(crate) struct Call<K: UsageSink> {
     way: Way,
     /// What is told of a request that passes without all that it says.
     lost: Option<HeaderValue>,
+    /// The answer names another model than is asked.
+    is_renamed: bool,
     /// Gone once the last attempt is under way.
     prepared: Option<Prepared>,
     streaming: bool,
@@ -147,12 +151,15 @@ impl<K: UsageSink> Call<K> {
         }
         let wants_stream = match &self.way {
             Way::Translated(translation) => translation.is_stream(),
-            Way::Same | Way::HidingUsage => true,
+            Way::Same | Way::HidingUsage | Way::Renamed(_) => true,
         };
-        let aim = match (events, translated) {
-            (true, _) if wants_stream => Aim::FirstToken,
-            (_, true) => Aim::Whole,
-            (_, false) => return Step::Pass(response),
+        let is_edited = matches!(self.way, Way::Renamed(_))
+            && is_json(response.headers())
+            && !is_encoded(response.headers());
+        let aim = match events && wants_stream {
+            true => Aim::FirstToken,
+            false if translated || is_edited => Aim::Whole,
+            false => return Step::Pass(response),
         };
         let (head, body) = response.into_parts();
         Step::Receive(Receiving::new(head, body, aim))
@@ -209,9 +216,15 @@ impl<K: UsageSink> Call<K> {
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
+        if let Way::Renamed(name) = &self.way {
+            let begun = renamed::beginning(receiving.joined(), name);
+            let (mut head, _, rest) = receiving.into_parts();
+            head.headers.remove(CONTENT_LENGTH);
+            return Answer { head, held: VecDeque::from([begun]), rest: Some((rest, Via::Pass)) };
+        }
         let (mut head, held, rest) = receiving.into_parts();
         let mut via = match &self.way {
-            Way::Same => Via::Pass,
+            Way::Same | Way::Renamed(_) => Via::Pass,
             Way::HidingUsage => Via::Hide(Box::default()),
             Way::Translated(translation) => {
                 translation.write_stream_head(&mut head);
@@ -234,8 +247,13 @@ impl<K: UsageSink> Call<K> {
         let events = self.metering.meter().reads_events();
         let headers = receiving.head.headers.clone();
         let (mut head, ..) = receiving.into_parts();
-        let Way::Translated(translation) = &self.way else {
-            return Step::Answer(Box::new(Answer::whole(head, body)));
+        let translation = match &self.way {
+            Way::Translated(translation) => translation,
+            Way::Renamed(name) => {
+                head.headers.remove(CONTENT_LENGTH);
+                return Step::Answer(Box::new(Answer::whole(head, renamed::whole(body, name))));
+            }
+            Way::Same | Way::HidingUsage => return Step::Answer(Box::new(Answer::whole(head, body))),
         };
         match translation.reply_with(&body, events, self.metering.meter().told_input()) {
             Ok((body, losses)) => {

@@ -10,6 +10,7 @@ pub(crate) use self::chats::{filled, for_mistral, without};
 use std::borrow::Cow;
 use std::ops::Range;
 
+use bytes::Bytes;
 use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -26,6 +27,13 @@ struct Message<'a> {
     role: Cow<'a, str>,
     #[serde(borrow)]
     content: Option<&'a RawValue>,
+}
+
+/// Which reasoning is cut out.
+#[derive(Clone, Copy)]
+enum Cut {
+    All,
+    Foreign,
 }
 
 /// One of a list.
@@ -55,7 +63,7 @@ pub(crate) fn edits(surface: &Surface, object: &Object<'_>, model: &str, losses:
         return Vec::new();
     }
     let edits = match surface.dialect() {
-        Dialect::Anthropic => of_messages(object, model, losses),
+        Dialect::Anthropic => of_messages(object, model, Cut::Foreign, losses),
         Dialect::Responses => of_input(object),
         _ => None,
     };
@@ -66,9 +74,26 @@ pub(crate) fn edits(surface: &Surface, object: &Object<'_>, model: &str, losses:
     edits
 }
 
-/// The blocks of a conversation with Anthropic. A model that wants a budget does not think in a turn that has lost some, and Claude
+/// Whether the model gets reasoning back that it may not take: signatures of its own family tell nothing else of who has made them.
+pub(crate) fn has_thoughts(surface: &Surface, object: &Object<'_>) -> bool {
+    (surface.dialect(), surface.operation()) == (Dialect::Anthropic, Operation::Chat)
+        && object.value("messages").is_some_and(|json| {
+            ["\"thinking\"", "\"redacted_thinking\""]
+                .iter()
+                .any(|kind| memmem::find(json, kind.as_bytes()).is_some())
+        })
+}
+
+/// A body for Anthropic without any reasoning; `None` if there is none in it.
+pub(crate) fn without_thoughts(body: &Bytes) -> Option<Bytes> {
+    let object = Object::parse(body).ok()?;
+    let edits = of_messages(&object, &object.text("model")?, Cut::All, &mut Losses::default())?;
+    (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat().into())
+}
+
+/// The blocks of a conversation with Anthropic, without some. A model that wants a budget does not think in a turn that has lost some, and Claude
 /// refuses to in one that has begun without: another provider may have begun it that tells nothing of its reasoning.
-fn of_messages(object: &Object<'_>, model: &str, losses: &mut Losses) -> Option<Vec<Edit>> {
+fn of_messages(object: &Object<'_>, model: &str, cut: Cut, losses: &mut Losses) -> Option<Vec<Edit>> {
     let (at, json) = object.place("messages")?;
     let traits = anthropic::Traits::of(model);
     let thinking = object
@@ -76,7 +101,7 @@ fn of_messages(object: &Object<'_>, model: &str, losses: &mut Losses) -> Option<
         .filter(|(_, config)| traits.takes_budget && Block::read(config).kind == "enabled");
     let must_begin = thinking.is_some() && traits.is_claude;
     let may_have_begun = must_begin && memmem::find(json, b"tool_result").is_some();
-    if !may_have_begun && !anthropic::FOREIGN.iter().any(|mark| begins_a_text(json, mark)) {
+    if !may_have_begun && !cut.may_be_in(json) {
         return None;
     }
     let mut cuts = Vec::new();
@@ -91,7 +116,7 @@ fn of_messages(object: &Object<'_>, model: &str, losses: &mut Losses) -> Option<
             (has_lost, has_begun) = (has_lost && goes_on, has_begun && goes_on);
             continue;
         }
-        blocks.iter_mut().for_each(|block| block.is_cut = Block::of(block.json).is_foreign_block());
+        blocks.iter_mut().for_each(|block| block.is_cut = cut.takes(&Block::of(block.json)));
         has_lost |= blocks.iter().any(|block| block.is_cut);
         let begins_thinking = blocks.first().is_some_and(|block| Block::of(block.json).is_thought());
         has_lost |= must_begin && !has_begun && !begins_thinking;
@@ -138,6 +163,24 @@ fn items<'a>(whole: &[u8], list: &'a str) -> Option<Vec<Item<'a>>> {
         Some(Item { range: start..start + json.len(), json, is_cut: false })
     };
     items.into_iter().map(place).collect()
+}
+
+// === impl Cut ===
+
+impl Cut {
+    fn may_be_in(self, json: &[u8]) -> bool {
+        match self {
+            Self::All => true,
+            Self::Foreign => anthropic::FOREIGN.iter().any(|mark| begins_a_text(json, mark)),
+        }
+    }
+
+    fn takes(self, block: &Block<'_>) -> bool {
+        match self {
+            Self::All => block.is_thought(),
+            Self::Foreign => block.is_foreign_block(),
+        }
+    }
 }
 
 // === impl Item ===

@@ -96,6 +96,7 @@ mod outbound;
 mod packed;
 mod provider;
 mod receive;
+mod renamed;
 mod retry;
 mod secret;
 mod service;
@@ -123,6 +124,10 @@ pub mod wire;
 ///
 /// What is lost of an answer that is streamed is named by a trailer of this name, where the client's connection takes trailers.
 pub const DROPPED: http::HeaderName = http::HeaderName::from_static(DROPPED_NAME);
+
+/// The header of an answer to a client of Anthropic's that names the model which has been asked, where the answer itself has the name by
+/// which the client has asked for one.
+pub const MODEL: http::HeaderName = http::HeaderName::from_static("x-nantian-model");
 
 /// In the extensions of a response for which no provider has been sent anything: the request was refused or answered here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -25,6 +25,7 @@ use crate::ir::Losses;
 use crate::lookalike;
 use crate::packed::{is_packed, unpack};
 use crate::provider::Provider;
+use crate::renamed;
 use crate::target::Target;
 use crate::translate::Translation;
 use crate::wish::Wish;
@@ -53,6 +54,8 @@ pub(crate) enum Way {
     Same,
     /// As it is, without the usage that only this side has asked for.
     HidingUsage,
+    /// As it is, with this JSON for the name of its model.
+    Renamed(Arc<str>),
     /// In another dialect.
     Translated(Arc<Translation>),
 }
@@ -110,6 +113,7 @@ impl Target {
                 return self.translate(surface, head, &body);
             }
             let facts = self.facts(surface, &object, &body);
+            way = renamed::name(surface, &facts, self.model()).map_or(Way::Same, Way::Renamed);
             let model = ("model", self.model_json());
             let options = self.usage_wish(surface, &facts, &object);
             let mut adapted = Vec::new();
@@ -132,6 +136,7 @@ impl Target {
             if !lost.is_empty() && is_strict {
                 return Err(Error::Lossy { losses: lost });
             }
+            wish = (!is_strict && foreign::has_thoughts(surface, &object)).then_some(Wish::Reasoning);
             let pieces = match &options {
                 None => object.set_and(&body, &[model], edits),
                 Some(options) => {
@@ -203,7 +208,7 @@ impl Target {
         let wish = translation.wish().filter(|wish| match wish {
             Wish::Usage => asks_usage,
             // What would be lost is refused.
-            Wish::Betas | Wish::Thinking => !strict,
+            Wish::Betas | Wish::Reasoning | Wish::Thinking => !strict,
         });
         let prepared = Prepared {
             method: head.method,
@@ -287,7 +292,7 @@ impl Prepared {
     pub fn translation(&self) -> Option<&Translation> {
         match &self.way {
             Way::Translated(translation) => Some(translation),
-            Way::Same | Way::HidingUsage => None,
+            Way::Same | Way::HidingUsage | Way::Renamed(_) => None,
         }
     }
 
@@ -313,7 +318,7 @@ impl Prepared {
             self.lost.add(loss);
         }
         match &mut self.way {
-            Way::Same => {}
+            Way::Same | Way::Renamed(_) => {}
             Way::HidingUsage => self.way = Way::Same,
             Way::Translated(translation) => {
                 if let Some(loss) = wish.loss() {

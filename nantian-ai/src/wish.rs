@@ -6,12 +6,16 @@ use http::StatusCode;
 use memchr::memmem;
 
 use crate::edit::Object;
+use crate::foreign;
 
 /// What may be refused. Each dialect has one at most.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Wish {
     /// Bedrock: features of Claude by their names, of which each model knows others.
     Betas,
+    /// Anthropic: that the model takes reasoning back. Who else speaks this dialect may have signed it, or the
+    /// conversation may have begun otherwise than the model has seen it.
+    Reasoning,
     /// Ollama: that a model thinks, which not every model can.
     Thinking,
     /// OpenAI: the usage of a stream.
@@ -26,19 +30,21 @@ const OWN: &str = "additionalModelRequestFields";
 impl Wish {
     /// Whether a refusal is one of this wish.
     pub(crate) fn is_refused(self, status: StatusCode, said: &[u8]) -> bool {
-        let words = match self {
-            Self::Betas => "invalid beta flag",
-            Self::Thinking => "does not support thinking",
-            Self::Usage => "stream_options",
+        let words: &[&str] = match self {
+            Self::Betas => &["invalid beta flag"],
+            Self::Reasoning => &["in `thinking` block", "in `redacted_thinking` block"],
+            Self::Thinking => &["does not support thinking"],
+            Self::Usage => &["stream_options"],
         };
-        matches!(status.as_u16(), 400 | 422) && memmem::find(said, words.as_bytes()).is_some()
+        let is_said = |words: &&str| memmem::find(said, words.as_bytes()).is_some();
+        matches!(status.as_u16(), 400 | 422) && words.iter().any(is_said)
     }
 
     /// Whether an answer to the same request without it says that it is always refused; `streams` is whether that is a stream. The
-    /// names of features are the client's, so that nothing is learnt of them.
+    /// names of features and the signatures are the client's, so that nothing is learnt of them.
     pub(crate) fn is_given_up(self, streams: bool) -> bool {
         match self {
-            Self::Betas => false,
+            Self::Betas | Self::Reasoning => false,
             Self::Thinking => true,
             // An answer in one piece says nothing of streams: the provider may have read another request than was read here.
             Self::Usage => streams,
@@ -49,6 +55,7 @@ impl Wish {
     pub(crate) fn loss(self) -> Option<&'static str> {
         match self {
             Self::Betas => Some("anthropic-beta"),
+            Self::Reasoning => Some("messages.reasoning"),
             Self::Thinking => Some("thinking"),
             Self::Usage => None,
         }
@@ -58,6 +65,7 @@ impl Wish {
     pub(crate) fn farewell(self) -> &'static str {
         match self {
             Self::Betas => "the provider refuses `anthropic_beta`: features are left out",
+            Self::Reasoning => "the provider refuses reasoning of another one: it is left out",
             Self::Thinking => "the model does not think: `think` is left out",
             Self::Usage => "the provider refuses `stream_options`: usage of streams is estimated",
         }
@@ -71,6 +79,7 @@ impl Wish {
                 let own = Object::parse(object.value(OWN)?).ok()?.without("anthropic_beta").concat();
                 object.set(body, &[(OWN, std::str::from_utf8(&own).ok()?)]).concat()
             }
+            Self::Reasoning => return foreign::without_thoughts(body),
             Self::Thinking => object.without("think").concat(),
             Self::Usage => object.without("stream_options").concat(),
         };
@@ -88,6 +97,11 @@ mod tests {
             (Wish::Usage, r#"{"model":"m","stream_options":{"include_usage":true}}"#, r#"{"model":"m"}"#),
             (Wish::Thinking, r#"{"model":"m","think":true,"stream":true}"#, r#"{"model":"m","stream":true}"#),
             (
+                Wish::Reasoning,
+                r#"{"model":"claude-sonnet-4-5","messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"thinking","signature":"EqoB"},{"type":"text","text":"b"}]}]}"#,
+                r#"{"model":"claude-sonnet-4-5","messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"text","text":"b"}]}]}"#,
+            ),
+            (
                 Wish::Betas,
                 r#"{"messages":[],"additionalModelRequestFields":{"anthropic_beta":["a"],"top_k":1}}"#,
                 r#"{"messages":[],"additionalModelRequestFields":{"top_k":1}}"#,
@@ -95,6 +109,8 @@ mod tests {
         ] {
             assert_eq!(wish.taken_out(&Bytes::from_static(body.as_bytes())).unwrap(), left);
         }
-        assert_eq!(Wish::Betas.taken_out(&Bytes::from_static(b"{}")), None);
+        for wish in [Wish::Betas, Wish::Reasoning] {
+            assert_eq!(wish.taken_out(&Bytes::from_static(b"{}")), None);
+        }
     }
 }

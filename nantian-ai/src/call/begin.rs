@@ -8,6 +8,7 @@ use crate::deadline::Deadline;
 use crate::dialect::{Operation, Surface};
 use crate::error::Error;
 use crate::outbound::Way;
+use crate::renamed;
 use crate::route::Onward;
 use crate::shared::Shared;
 use crate::timeout::Watch;
@@ -30,7 +31,7 @@ impl<O: UsageObserver> Shared<O> {
         let asking = prepared.wish().map_or(Asking::Plainly, Asking::For);
         // What is metered is what the upstream says.
         let upstream = match &way {
-            Way::Same | Way::HidingUsage => surface.clone(),
+            Way::Same | Way::HidingUsage | Way::Renamed(_) => surface.clone(),
             Way::Translated(translation) => translation.upstream_surface(),
         };
         let spoken = upstream.dialect();
@@ -48,8 +49,9 @@ impl<O: UsageObserver> Shared<O> {
         let lost = match &way {
             // It is named where the answer is written.
             Way::Translated(_) => None,
-            Way::Same | Way::HidingUsage => prepared.losses().header_value(),
+            Way::Same | Way::HidingUsage | Way::Renamed(_) => prepared.losses().header_value(),
         };
+        let renamed = renamed::name(&surface, facts, self.target.model());
         if let Some(request) = kept {
             metering.keep(surface.dialect(), &request, spoken, keeps);
         }
@@ -61,6 +63,7 @@ impl<O: UsageObserver> Shared<O> {
             deadline,
             prepared: Some(prepared),
             lost,
+            is_renamed: renamed.is_some(),
             way,
             surface,
             turn: fastrand::usize(..self.target.secrets().max(1)),

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Response;
+use http::header::HeaderValue;
 use http_body::Body;
 
 use super::Call;
-use crate::DROPPED;
 use crate::attempt::{Answer, Failed};
 use crate::body::ResponseBody;
 use crate::deadline::Deadline;
@@ -22,6 +22,7 @@ use crate::shared::Shared;
 use crate::translate::kept_headers;
 use crate::usage::{End, MeteredBody, UsageSink};
 use crate::via::Via;
+use crate::{DROPPED, MODEL};
 
 // === impl Call ===
 
@@ -82,6 +83,12 @@ impl<K: UsageSink> Call<K> {
         clean_response(&mut head.headers);
         if let Some(lost) = self.lost.take() {
             head.headers.insert(DROPPED, lost);
+        }
+        if self.is_renamed
+            && head.status.is_success()
+            && let Ok(model) = HeaderValue::from_str(shared.target.model())
+        {
+            head.headers.insert(MODEL, model);
         }
         let held = answer.held;
         let body = match answer.rest {

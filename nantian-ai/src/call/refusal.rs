@@ -112,6 +112,9 @@ impl<K: UsageSink> Call<K> {
         if let Some(prepared) = &self.prepared {
             self.way = prepared.way().clone();
             self.metering.note_losses(prepared.losses());
+            if !matches!(self.way, Way::Translated(_)) {
+                self.lost = prepared.losses().header_value();
+            }
         }
     }
 }

@@ -253,6 +253,12 @@ impl Request {
         self.messages.iter_mut().flat_map(|message| message.content.iter_mut())
     }
 
+    /// Whether the model is given reasoning back.
+    pub(crate) fn has_reasoning(&self) -> bool {
+        let is_reasoning = |block: &Block| matches!(block, Block::Reasoning(_) | Block::RedactedReasoning(_));
+        self.messages.iter().any(|message| message.content.iter().any(is_reasoning))
+    }
+
     /// Whether a beginning of the conversation is to be kept.
     pub(crate) fn is_to_be_cached(&self) -> bool {
         self.tools.iter().any(|tool| tool.cached.is_some())

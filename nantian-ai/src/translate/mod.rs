@@ -332,7 +332,8 @@ fn say_chat(
         Dialect::Bedrock => bedrock::names_features(&request).then_some(Wish::Betas),
         Dialect::Ollama => request.thinking.is_some_and(|it| it != Thinking::Off).then_some(Wish::Thinking),
         Dialect::OpenAi => Some(Wish::Usage),
-        Dialect::Anthropic | Dialect::Gemini | Dialect::Responses => None,
+        Dialect::Anthropic => request.has_reasoning().then_some(Wish::Reasoning),
+        Dialect::Gemini | Dialect::Responses => None,
     };
     let asked = Asked::Chat { stream: request.stream, stream_usage: request.stream_usage, names, wish };
     Ok((asked, body, losses))

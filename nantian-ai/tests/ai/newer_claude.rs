@@ -123,5 +123,5 @@ async fn what_an_anthropic_client_says_to_a_newer_model_is_said_to_an_older_one_
     // One of the same generation gets the bytes.
     let (asked, answer) = ask("claude-opus-4-9").await;
     assert_eq!(asked, body.replace("claude-opus-4-8", "claude-opus-4-9"));
-    assert_eq!(answer["model"], "claude-sonnet-4-5-20250929");
+    assert_eq!(answer["model"], "claude-opus-4-8");
 }

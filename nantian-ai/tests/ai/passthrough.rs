@@ -268,3 +268,29 @@ async fn no_spelling_of_a_name_gets_past_what_an_operator_decides() {
     let (head, body) = send(layer(config.strict()), &upstream, post("/api/chat", asked)).await;
     assert!(head.status == 400 && body.contains("options"), "{body}");
 }
+
+#[tokio::test]
+async fn an_answer_of_anthropic_names_the_model_that_the_client_has_asked_for() {
+    const WHOLE: &str = "{ \"model\":\"claude-opus-4-8\",\"content\":[]}";
+    let event = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"claude-opus-4-8\"}}\n\n";
+    let stream = [
+        event,
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"\\\"model\\\"\"}}\n\n",
+        "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+    ];
+    let claude = || TargetConfig::new("demo/claude", "anthropic", "claude-opus-4-8");
+    let ask =
+        |model: &str| post("/v1/messages", &format!(r#"{{"model":"{model}","max_tokens":9,"messages":[]}}"#));
+    for (asked, told) in [("claude-x", Some("claude-opus-4-8")), ("claude-opus-4-8", None), ("", None)] {
+        let name = if told.is_some() { asked } else { "claude-opus-4-8" };
+        let chunks = stream.map(|event| (Duration::ZERO, Some(event)));
+        for (reply, said) in
+            [(json(200, WHOLE), WHOLE.to_owned()), (events("text/event-stream", chunks), stream.concat())]
+        {
+            let upstream = Upstream::new().replies(reply);
+            let (head, body) = send(layer(claude()), &upstream, ask(asked)).await;
+            assert_eq!(body, said.replacen("claude-opus-4-8", name, 1));
+            assert_eq!(head.headers.get("x-nantian-model").map(|model| model.to_str().unwrap()), told);
+        }
+    }
+}

@@ -258,3 +258,23 @@ async fn a_limit_is_not_lowered_where_nothing_may_be_lost_nor_twice() {
     let same = post("/v1/chat/completions", r#"{"model":"any","max_tokens":32000,"messages":[]}"#);
     assert_eq!(send(layer(openai()), &upstream, same).await.0.status, 400);
 }
+
+#[tokio::test]
+async fn reasoning_that_a_provider_refuses_is_left_out_and_named() {
+    const REFUSED: &str = r#"{"type":"error","error":{"type":"invalid_request_error","message":"messages.1.content.0: Invalid `signature` in `thinking` block"}}"#;
+    const BODY: &str = r#"{"model":"any","max_tokens":9,"thinking":{"type":"enabled","budget_tokens":1024},"messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"thinking","thinking":"hm","signature":"of-another"},{"type":"tool_use","id":"c","name":"f","input":{}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"c"}]}]}"#;
+    let claude = || TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
+    let upstream = Upstream::new().replies(reply(400, REFUSED)).replies(reply(200, OF_ANTHROPIC));
+    let (head, body) = send(layer(claude()), &upstream, post("/v1/messages", BODY)).await;
+    assert_eq!((head.status.as_u16(), head.extensions.get()), (200, Some(&Attempts(2))), "{body}");
+    assert_eq!(head.headers["x-nantian-dropped"], "messages.reasoning");
+    assert_eq!(asked(&upstream, "/messages/1/content/0/type"), ["thinking", "tool_use"]);
+    // It does not think in a turn of which the beginning is gone.
+    assert_eq!(asked(&upstream, "/thinking/type"), ["enabled", "disabled"]);
+
+    let mut strict = post("/v1/messages", BODY);
+    strict.headers_mut().insert("x-nantian-strict", HeaderValue::from_static("true"));
+    let upstream = Upstream::new().replies(reply(400, REFUSED));
+    let (head, body) = send(layer(claude()), &upstream, strict).await;
+    assert_eq!((head.status.as_u16(), &*body), (400, REFUSED));
+}
