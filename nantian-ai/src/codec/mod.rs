@@ -105,6 +105,9 @@ impl Dialect {
         if !matches!(self, Self::Anthropic | Self::Bedrock) && request.is_to_be_cached() {
             losses.add("cache_control");
         }
+        if matches!(self, Self::Gemini | Self::Ollama) && request.cache_key.is_some() {
+            losses.add("prompt_cache_key");
+        }
         if !matches!(self, Self::Anthropic | Self::Bedrock) && !request.betas.is_empty() {
             losses.add(ANTHROPIC_BETA);
         }

@@ -69,12 +69,12 @@ pub(crate) fn is_of_gemini(signature: &str) -> bool {
 }
 
 /// The signature as Gemini knows it; `None` for one of another family.
-fn own(signature: &str) -> Option<&str> {
+pub(crate) fn own(signature: &str) -> Option<&str> {
     signature.strip_prefix(OF_GEMINI)
 }
 
 /// A signature of Gemini, as the common form has it.
-fn tagged(signature: &str) -> String {
+pub(crate) fn tagged(signature: &str) -> String {
     format!("{OF_GEMINI}{signature}")
 }
 

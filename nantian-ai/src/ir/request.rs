@@ -41,6 +41,8 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Who asks, as an opaque id.
     pub user: Option<String>,
+    /// What beginnings of conversations are kept under, in the words of OpenAI (`prompt_cache_key`): that they shall be.
+    pub cache_key: Option<String>,
     /// What the provider checks of what is said, in the words of Bedrock's `guardrailConfig`: only it has them.
     pub guardrail: Option<Json>,
     /// Features of Claude that are asked for by their names, beside the body where Anthropic is asked (`anthropic-beta`).
@@ -257,6 +259,11 @@ impl Request {
     pub(crate) fn has_reasoning(&self) -> bool {
         let is_reasoning = |block: &Block| matches!(block, Block::Reasoning(_) | Block::RedactedReasoning(_));
         self.messages.iter().any(|message| message.content.iter().any(is_reasoning))
+    }
+
+    /// Whether what is said so far is to be kept, and the client has not said up to where.
+    pub(crate) fn keeps_all(&self) -> bool {
+        self.cache_key.is_some() && !self.is_to_be_cached()
     }
 
     /// Whether a beginning of the conversation is to be kept.

@@ -66,6 +66,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         seed: None,
         stop: read_stop(&mut fields, "stop_sequences")?,
         user,
+        cache_key: None,
         guardrail: fields.json(GUARDRAIL),
         stream,
         betas: Vec::new(),
@@ -160,6 +161,8 @@ pub(crate) fn read_block(
         "image" => Block::Image(image(fields, losses)?),
         "document" => document(fields, losses)?,
         "search_result" => search_result(fields, losses)?,
+        // All tools are told, whether they are loaded or not.
+        "tool_reference" => Block::Text(format!("Tool {} is loaded", fields.required_text("tool_name")?)),
         // What stands for all that was said before.
         "compaction" => match fields.text("content")? {
             Some(summary) => Block::Text(format!("{summary}\n\n")),

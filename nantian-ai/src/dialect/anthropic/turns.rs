@@ -78,6 +78,12 @@ impl<'r> Turns<'r> {
         for turn in &mut turns.turns {
             turn.said.sort_by_key(|said| !matches!(*said.block, Block::ToolResult(_)));
         }
+        if request.keeps_all() {
+            // The system prompt on its own, for conversations that go on otherwise.
+            let last = turns.turns.last_mut().and_then(|turn| turn.said.last_mut());
+            let ends = [turns.system.last_mut(), last].into_iter().flatten();
+            ends.for_each(|said| said.cached = Some(CacheLife::Usual));
+        }
         Ok(turns)
     }
 

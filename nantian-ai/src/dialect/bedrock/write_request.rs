@@ -117,6 +117,14 @@ fn turns<'r>(
         }
         !turn.pieces.is_empty()
     });
+    if request.keeps_all() && !family.keeps_conversations() {
+        losses.add("prompt_cache_key");
+    } else if request.keeps_all() {
+        keep(&mut system, Some(CacheLife::Usual), family, losses);
+        if let Some(last) = turns.last_mut() {
+            keep(&mut last.pieces, Some(CacheLife::Usual), family, losses);
+        }
+    }
     // Bots greet, and a window may slide to what the model has said.
     if turns.first().is_none_or(|first| first.role != Role::User) {
         turns.insert(0, Turn { role: Role::User, pieces: vec![Piece::Text(BEGINNING.into())] });

@@ -44,7 +44,7 @@ pub(super) struct Profile {
     /// The model, if it is one of OpenAI that thinks.
     thinker: Option<Thinker>,
     /// Runs OpenAI's models as OpenAI does.
-    is_openai: bool,
+    pub(super) is_openai: bool,
 }
 
 /// How a model is told to think.

@@ -1,7 +1,7 @@
 //! A Chat Completions request into the common form.
 
 use crate::codec::{Fields, Invalid, Value};
-use crate::dialect::{GUARDRAIL, anthropic};
+use crate::dialect::{GUARDRAIL, anthropic, gemini};
 use crate::ir::{
     Block, CacheLife, Document, Effort, Json, Losses, Message, Output, Reasoning, Request, Role, Source,
     Thinking, Tool, ToolCall, ToolChoice, ToolResult, arguments,
@@ -39,6 +39,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         seed: fields.integer("seed")?,
         stop: read_stop(&mut fields, "stop")?,
         user: fields.text("user")?.or(newer_user),
+        cache_key: fields.text("prompt_cache_key")?,
         guardrail: fields.json(GUARDRAIL),
         stream: fields.flag("stream")?.unwrap_or(false),
         betas: Vec::new(),
@@ -202,8 +203,8 @@ fn plain(role: Role, fields: &mut Fields, losses: &mut Losses) -> Result<Message
 fn assistant(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invalid> {
     let mut message = Message::new(Role::Assistant, read_reasoning(fields, losses));
     read_content(fields.take("content"), &mut message, losses)?;
-    let blocks = &mut message.content;
-    blocks.extend(fields.text("refusal")?.filter(|text| !text.is_empty()).map(Block::Refusal));
+    let refusal = fields.text("refusal")?.filter(|text| !text.is_empty());
+    message.content.extend(refusal.map(Block::Refusal));
     for call in fields.list("tool_calls")?.unwrap_or_default() {
         let mut call = Fields::of(call, "messages.tool_calls")?;
         let id = call.required_text("id")?;
@@ -215,7 +216,10 @@ fn assistant(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invali
             .ok_or_else(|| Invalid::new("messages.tool_calls.function", "is missing"))?;
         let name = function.required_text("name")?;
         let arguments = arguments(&function.text("arguments")?.unwrap_or_default());
-        blocks.push(Block::ToolCall(ToolCall { id, name, arguments }));
+        if let Some(signature) = take_signature(&mut call, losses) {
+            sign_next(&mut message, gemini::tagged(&signature));
+        }
+        message.content.push(Block::ToolCall(ToolCall { id, name, arguments }));
         function.rest(losses);
         // Of an answer that was streamed.
         call.ignore(&["index"]);
@@ -223,6 +227,28 @@ fn assistant(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invali
     }
     fields.ignore(&["annotations"]);
     Ok(message)
+}
+
+/// The signature of a call, where Google's own Chat Completions have it.
+fn take_signature(call: &mut Fields, losses: &mut Losses) -> Option<String> {
+    let mut extra = call.any_object("extra_content");
+    let mut google = extra.any_object("google");
+    let signature = google.some_text("thought_signature");
+    google.rest_below("messages.tool_calls.extra_content", losses);
+    extra.rest_below("messages.tool_calls.extra_content", losses);
+    signature
+}
+
+/// Signs what comes next. The client may have given the signature back among the thoughts of the message, too.
+fn sign_next(message: &mut Message, signature: String) {
+    let signature = Some(signature);
+    let has_it = |block: &Block| matches!(block, Block::Reasoning(it) if it.signature == signature);
+    let told = message.content.iter().position(has_it).map(|at| {
+        message.cache_points.iter_mut().filter(|point| point.block > at).for_each(|point| point.block -= 1);
+        message.content.remove(at)
+    });
+    let empty = || Block::Reasoning(Reasoning { text: String::new(), signature: signature.clone() });
+    message.content.push(told.unwrap_or_else(empty));
 }
 
 /// Reasoning beside a message: with its signatures in `thinking_blocks`, else as plain text.

@@ -200,7 +200,7 @@ impl Turn<'_> {
             Self::Assistant(said) => {
                 message.text("role", "assistant");
                 write_assistant(message, &said.content, profile);
-                write_calls(message, &said.content, id_of);
+                write_calls(message, &said.content, id_of, |_| None);
             }
         });
     }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::codec::{Defaults, Object, object};
+use crate::dialect::gemini;
 use crate::ir::{Block, Reply, Stop, Tokens, safe_id};
 
 pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
@@ -74,7 +75,7 @@ fn write_message(message: &mut Object<'_>, content: &[Block]) {
             }
         });
     }
-    write_calls(message, content, safe_id);
+    write_calls(message, content, safe_id, |at| signature_before(content, at));
 }
 
 /// A block of reasoning as Anthropic has it, so that a client can give it back with its signature.
@@ -93,12 +94,35 @@ pub(super) fn write_thinking_block(item: &mut Object<'_>, block: &Block) {
     }
 }
 
-/// The tool calls of a message, if it has any, by ids that the reader takes.
-pub(super) fn write_calls(message: &mut Object<'_>, content: &[Block], id_of: fn(&str) -> Cow<'_, str>) {
+/// What Gemini has signed a call with, as it knows it.
+fn signature_before(content: &[Block], call: usize) -> Option<&str> {
+    match content.get(call.checked_sub(1)?)? {
+        Block::Reasoning(reasoning) => gemini::own(reasoning.signature.as_deref()?),
+        _ => None,
+    }
+}
+
+/// The signature of a call, where Google's own Chat Completions have it: some clients give that back, and no `thinking_blocks`.
+pub(super) fn write_signature(call: &mut Object<'_>, signature: Option<&str>) {
+    if let Some(signature) = signature {
+        call.object("extra_content", |extra| {
+            extra.object("google", |google| google.text("thought_signature", signature));
+        });
+    }
+}
+
+/// The tool calls of a message, if it has any, by ids that the reader takes, and with the signatures of those at a place.
+pub(super) fn write_calls<'c>(
+    message: &mut Object<'_>,
+    content: &'c [Block],
+    id_of: fn(&str) -> Cow<'_, str>,
+    signature_of: impl Fn(usize) -> Option<&'c str>,
+) {
     let calls: Vec<_> = content
         .iter()
-        .filter_map(|block| match block {
-            Block::ToolCall(call) => Some(call),
+        .enumerate()
+        .filter_map(|(at, block)| match block {
+            Block::ToolCall(call) => Some((call, signature_of(at))),
             _ => None,
         })
         .collect();
@@ -106,7 +130,7 @@ pub(super) fn write_calls(message: &mut Object<'_>, content: &[Block], id_of: fn
         return;
     }
     message.list("tool_calls", |list| {
-        for call in calls {
+        for (call, signature) in calls {
             list.object(|item| {
                 item.text("id", &id_of(&call.id));
                 item.text("type", "function");
@@ -114,6 +138,7 @@ pub(super) fn write_calls(message: &mut Object<'_>, content: &[Block], id_of: fn
                     function.text("name", &call.name);
                     function.text("arguments", call.arguments.as_str());
                 });
+                write_signature(item, signature);
             });
         }
     });

@@ -41,6 +41,7 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
         }
         let user = request.user.as_deref().filter(|_| profile.takes_user);
         body.some_text("user", user.map(safe_user).as_deref());
+        body.some_text("prompt_cache_key", request.cache_key.as_deref().filter(|_| profile.is_openai));
         if request.stream {
             body.flag("stream", true);
             if profile.asks_for_usage {
@@ -63,6 +64,7 @@ fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mu
         (draws(request.top_p), "top_p"),
         (request.top_k.is_some() && !profile.takes_top_k, "top_k"),
         (request.user.is_some() && !profile.takes_user, "user"),
+        (request.cache_key.is_some() && !profile.is_openai, "prompt_cache_key"),
         (request.seed.is_some() && profile.seed.is_none(), "seed"),
         (penalises(request.frequency_penalty) && restrained, "frequency_penalty"),
         (penalises(request.presence_penalty) && restrained, "presence_penalty"),

@@ -1,7 +1,8 @@
 //! The events of the common form into a Chat Completions stream.
 
-use super::write_reply::{head, stop_name, write_thinking_block, write_tokens};
+use super::write_reply::{head, stop_name, write_signature, write_thinking_block, write_tokens};
 use crate::codec::{Defaults, Object, append, fault};
+use crate::dialect::gemini;
 use crate::ir::{Block, Event, Part, Reasoning, Stop, Tokens, safe_id};
 use crate::wire::sse::PING;
 
@@ -15,6 +16,8 @@ pub(crate) struct StreamWriter {
     /// What the open reasoning says, to be repeated with its signature.
     thought: String,
     signature: Option<String>,
+    /// What the next part is signed with, if it is a call of Gemini's.
+    of_call: Option<String>,
     /// Whether the open part has said anything.
     said: bool,
     calls: u64,
@@ -33,6 +36,7 @@ impl StreamWriter {
             open: None,
             thought: String::new(),
             signature: None,
+            of_call: None,
             said: false,
             calls: 0,
             stop: Stop::End,
@@ -68,6 +72,7 @@ impl StreamWriter {
 
     fn begin(&mut self, part: Part, out: &mut Vec<u8>) {
         self.said = false;
+        let signature = self.of_call.take();
         match &part {
             Part::ToolCall { id, name } => {
                 let at = self.calls;
@@ -81,6 +86,7 @@ impl StreamWriter {
                                 function.text("name", name);
                                 function.text("arguments", "");
                             });
+                            write_signature(call, signature.as_deref());
                         });
                     });
                 });
@@ -117,6 +123,7 @@ impl StreamWriter {
                 self.calls += 1;
             }
             Some(Part::Reasoning) if signature.is_some() => {
+                self.of_call = signature.as_deref().and_then(gemini::own).map(str::to_owned);
                 self.thinking(Block::Reasoning(Reasoning { text, signature }), out);
             }
             _ => {}

@@ -37,6 +37,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         temperature: fields.number("temperature")?,
         top_p: fields.number("top_p")?,
         user: fields.text("user")?.or(newer_user),
+        cache_key: fields.text("prompt_cache_key")?,
         guardrail: fields.json(GUARDRAIL),
         stream: fields.flag("stream")?.unwrap_or(false),
         betas: Vec::new(),

@@ -37,6 +37,7 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
         body.some_number("temperature", request.temperature.filter(|_| sampled));
         body.some_number("top_p", request.top_p.filter(|_| sampled));
         body.some_text("user", request.user.as_deref().map(safe_user).as_deref());
+        body.some_text("prompt_cache_key", request.cache_key.as_deref());
         // The client has the conversation; it asks nobody to keep it.
         body.flag("store", false);
         if thinker.is_some() {
