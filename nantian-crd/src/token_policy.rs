@@ -82,6 +82,13 @@ pub struct TokenPolicySpec {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub burst: f64,
+    /// How much a token counts that the provider has read from its cache of prompts. Most providers do not count them against
+    /// their own limits, and agents send a long prompt again with each turn.
+    ///
+    /// Unit: share of a token. Range: 0 to 1. Default: 1. Source: `spec.cachedTokenWeight`.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 1))]
+    pub cached_token_weight: f64,
     /// What becomes of a request over a limit.
     ///
     /// Default: reject. Source: `spec.onLimit`.

@@ -44,6 +44,9 @@ pub enum InvalidPolicy {
         /// The burst given.
         burst: f64,
     },
+    /// The weight of cached tokens is out of range or no number.
+    #[error("weight {0} of cached tokens is not within 0 and 1")]
+    CachedTokenWeight(f64),
     /// Two limits count the same thing over the same window.
     #[error("{limit} has the unit and window of {twin}")]
     SameWindow {

@@ -8,7 +8,7 @@ use crate::decide::Charge;
 use crate::error::Denied;
 use crate::layer::Settings;
 use crate::levels::Levels;
-use crate::reservation::Settlement;
+use crate::reservation::{CachedSettlement, Settlement};
 use crate::sync::{AtomicBool, Ordering};
 
 /// Settles the tokens of the request in whose extensions it is found.
@@ -70,7 +70,8 @@ impl ReservationHandle {
     }
 
     /// Settles the request's tokens now, unless they are settled.
-    pub fn settle(&self, settlement: Settlement) {
+    pub fn settle(&self, settlement: impl Into<CachedSettlement>) {
+        let settlement = settlement.into();
         self.outwards().for_each(|handle| handle.settle_own(settlement));
     }
 
@@ -78,13 +79,14 @@ impl ReservationHandle {
     /// [`of_attempt`](crate::RateLimitLayer::of_attempt), up to the first that is not: for an attempt that failed where
     /// another one follows. The reservations around it are settled by that one; if nobody does, they count as used unless all
     /// attempts were settled as [`Settlement::NotServed`].
-    pub fn settle_attempt(&self, settlement: Settlement) {
+    pub fn settle_attempt(&self, settlement: impl Into<CachedSettlement>) {
+        let settlement = settlement.into();
         let mut is_of_attempt = true;
         for handle in self.outwards() {
             is_of_attempt &= handle.0.settings.of_attempt;
             if is_of_attempt {
                 handle.settle_own(settlement);
-            } else if settlement != Settlement::NotServed {
+            } else if !settlement.is_not_served() {
                 handle.0.is_used.store(true, Ordering::Release);
             }
         }
@@ -104,10 +106,10 @@ impl ReservationHandle {
         std::iter::successors(Some(self), |handle| handle.0.outer.get())
     }
 
-    fn settle_own(&self, settlement: Settlement) {
+    fn settle_own(&self, settlement: CachedSettlement) {
         let settings = &self.0.settings;
         if self.take() && settings.counts_tokens() {
-            let settled = self.0.charge.settle_once(settlement);
+            let settled = self.0.charge.settle_once(settlement.under(settings.decider.policy()));
             settings.observe.settled(&settled);
         }
     }
@@ -160,6 +162,6 @@ impl SettleGuard {
 impl Drop for SettleGuard {
     fn drop(&mut self) {
         let is_used = self.handle.0.is_used.load(Ordering::Acquire);
-        self.handle.settle_own(if is_used { Settlement::AsReserved } else { self.end });
+        self.handle.settle_own(if is_used { Settlement::AsReserved } else { self.end }.into());
     }
 }

@@ -134,7 +134,7 @@ pub use limiter::{Admitted, Limiter, LimiterBuilder};
 pub use observe::{Decision, Observe};
 pub use output::OutputEstimate;
 pub use policy::{Limit, LimitName, MAX_LIMITS, MissingKey, OnLimit, Policy, PolicyBuilder, Queue, Unit};
-pub use reservation::{Reservation, Settled, Settlement};
+pub use reservation::{CachedSettlement, Reservation, Settled, Settlement};
 pub use respond::{ByDialect, ProblemJson, Responder};
 pub use scope::{Scope, ScopePart};
 pub use service::RateLimit;

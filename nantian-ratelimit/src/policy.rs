@@ -96,6 +96,7 @@ pub struct Policy {
     scope: Scope,
     on_limit: OnLimit,
     missing_key: MissingKey,
+    cached_token_weight: f64,
 }
 
 /// Collects the parts of a [`Policy`].
@@ -106,6 +107,7 @@ pub struct PolicyBuilder {
     scope: Scope,
     on_limit: OnLimit,
     missing_key: MissingKey,
+    cached_token_weight: Option<f64>,
 }
 
 // === impl Queue ===
@@ -319,6 +321,12 @@ impl Policy {
         self.missing_key
     }
 
+    /// Tokens that do not count, of so many that a provider has read from its cache.
+    #[expect(clippy::cast_possible_truncation, reason = "a share of an integer, and float casts saturate")]
+    pub fn discount(&self, cached: u64) -> u64 {
+        (cached as f64 * (1.0 - self.cached_token_weight)) as u64
+    }
+
     /// Whether some limit counts `unit`.
     pub fn counts(&self, unit: Unit) -> bool {
         self.limits.iter().any(|limit| limit.unit == unit)
@@ -354,6 +362,15 @@ impl PolicyBuilder {
         self
     }
 
+    /// Sets how much a token counts that a provider has read from its cache of prompts.
+    ///
+    /// See [`Settlement::with_cached`](crate::Settlement::with_cached). Most providers do not count these tokens themselves.
+    /// Unit: share of a token. Range: 0 to 1. Default: 1.
+    pub fn cached_token_weight(mut self, weight: f64) -> Self {
+        self.cached_token_weight = Some(weight);
+        self
+    }
+
     /// Checks the parts together.
     ///
     /// # Errors
@@ -373,7 +390,11 @@ impl PolicyBuilder {
                 return Err(InvalidPolicy::SameWindow { limit: limit.name.clone(), twin: twin.name.clone() });
             }
         }
-        let Self { limits, scope, on_limit, missing_key } = self;
-        Ok(Policy { limits, scope, on_limit, missing_key })
+        let cached_token_weight = self.cached_token_weight.unwrap_or(1.0);
+        if !(0.0..=1.0).contains(&cached_token_weight) {
+            return Err(InvalidPolicy::CachedTokenWeight(cached_token_weight));
+        }
+        let Self { limits, scope, on_limit, missing_key, .. } = self;
+        Ok(Policy { limits, scope, on_limit, missing_key, cached_token_weight })
     }
 }

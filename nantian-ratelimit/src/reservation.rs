@@ -5,7 +5,7 @@ use crate::cost::Cost;
 use crate::key::Key;
 use crate::levels::Levels;
 use crate::limit_column::{Correction, LimitColumn};
-use crate::policy::Unit;
+use crate::policy::{Policy, Unit};
 use crate::sync::{AtomicU64, Ordering};
 
 /// An admitted request's charge, to be settled once with the real usage.
@@ -34,6 +34,13 @@ pub enum Settlement {
     AsReserved,
     /// It was not served: its tokens are refunded, its request is not.
     NotServed,
+}
+
+/// A settlement some of whose tokens a provider has read from its cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CachedSettlement {
+    settlement: Settlement,
+    cached: u64,
 }
 
 /// What a settlement did.
@@ -121,6 +128,12 @@ impl Reservation {
 // === impl Settlement ===
 
 impl Settlement {
+    /// The same, `cached` of whose tokens a provider has read from its cache: each limiter counts these by the
+    /// [`cached_token_weight`](crate::PolicyBuilder::cached_token_weight) of its policy.
+    pub fn with_cached(self, cached: u64) -> CachedSettlement {
+        CachedSettlement { settlement: self, cached }
+    }
+
     /// What a limit counts in the end that was charged `reserved`: the estimate, or a whole bucket if that is less.
     pub(crate) fn used(self, reserved: u64) -> u64 {
         match self {
@@ -136,6 +149,32 @@ impl Settlement {
         if let Self::Used(tokens @ 1..) = self {
             learn(typical, tokens);
         }
+    }
+}
+
+// === impl CachedSettlement ===
+
+impl CachedSettlement {
+    /// Whether nothing was served.
+    pub(crate) fn is_not_served(self) -> bool {
+        self.settlement == Settlement::NotServed
+    }
+
+    /// What counts under `policy`.
+    pub(crate) fn under(self, policy: &Policy) -> Settlement {
+        match self.settlement {
+            Settlement::Used(tokens) => Settlement::Used(tokens.saturating_sub(policy.discount(self.cached))),
+            Settlement::AtLeast(tokens) => {
+                Settlement::AtLeast(tokens.saturating_sub(policy.discount(self.cached)))
+            }
+            other => other,
+        }
+    }
+}
+
+impl From<Settlement> for CachedSettlement {
+    fn from(settlement: Settlement) -> Self {
+        settlement.with_cached(0)
     }
 }
 

@@ -158,6 +158,8 @@ pub struct RateLimit {
     pub scope: String,
     /// `spec.burst`, at least 1.
     pub burst: f64,
+    /// `spec.cachedTokenWeight`, 0 to 1.
+    pub cached_token_weight: f64,
     /// `spec.onLimit`.
     pub on_limit: OnLimit,
 }

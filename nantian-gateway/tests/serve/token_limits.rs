@@ -314,6 +314,29 @@ async fn a_stream_is_settled_with_what_the_provider_says() {
 }
 
 #[tokio::test]
+async fn what_the_provider_reads_from_its_cache_counts_by_its_weight() {
+    const ANSWER: &str = r#"{"id":"x","object":"chat.completion","model":"m",
+        "choices":[{"index":0,"message":{"role":"assistant","content":"hello"},"finish_reason":"stop"}],
+        "usage":{"prompt_tokens":1000,"completion_tokens":100,"total_tokens":1100,"prompt_tokens_details":{"cached_tokens":900}}}"#;
+    let length = ANSWER.len();
+    let provider = Backend::answering(move |_| {
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{ANSWER}"
+        )
+    })
+    .await;
+    for (weight, counted) in
+        [("", 1100.0), (", cachedTokenWeight: 0.1", 290.0), (", cachedTokenWeight: 0", 200.0)]
+    {
+        let gateway = both_kinds(&provider, &format!("tokensPerMinute: 100000{weight}")).await;
+        for (policy, path) in BOTH {
+            assert_eq!(gateway.ask(chat(path, "hi", "")).await.status(), 200);
+            assert_eq!(used(&gateway, policy).await, counted, "{policy}{weight}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_picture_is_reserved_by_what_it_costs_and_not_by_its_bytes() {
     let provider = telling().await;
     let gateway = both_kinds(&provider, "tokensPerMinute: 5000").await;

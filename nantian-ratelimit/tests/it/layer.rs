@@ -11,8 +11,8 @@ use axum::body::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use nantian_ratelimit::{
-    Cost, Decision, Denied, EstimatedTokens, Limit, Limiter, MissingKey, Observe, OnLimit, Policy,
-    RateLimitLayer, ReservationHandle, ScopePart, ScopeValues, Settled, Settlement,
+    Cost, Decision, Denied, EstimatedTokens, InvalidPolicy, Limit, Limiter, MissingKey, Observe, OnLimit,
+    Policy, RateLimitLayer, ReservationHandle, ScopePart, ScopeValues, Settled, Settlement,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
@@ -307,6 +307,31 @@ async fn usage_settles_the_reservations_of_all_limiters_around() {
     let response = service.oneshot(estimated(600)).await.unwrap();
     response.into_body().collect().await.unwrap();
     assert_eq!([remaining(&outer), remaining(&inner)], [990, 1990]);
+}
+
+#[tokio::test]
+async fn each_policy_counts_what_was_cached_by_its_own_weight() {
+    let policy = |weight| {
+        let policy = Policy::builder().limit(Limit::tokens_per_minute(1000)).cached_token_weight(weight);
+        policy.build().unwrap()
+    };
+    let limiters = [1.0, 0.25, 0.0].map(|weight| Limiter::new(policy(weight)));
+    let inner = service_fn(|request: Request<()>| {
+        let handle: &ReservationHandle = request.extensions().get().unwrap();
+        handle.settle(Settlement::Used(500).with_cached(400));
+        echo(request)
+    });
+    let [whole, quarter, free] = limiters.each_ref().map(|limiter| RateLimitLayer::new(limiter.clone()));
+    whole.layer(quarter.layer(free.layer(inner))).oneshot(estimated(600)).await.unwrap();
+    assert_eq!(limiters.each_ref().map(remaining), [500, 800, 900]);
+}
+
+#[test]
+fn a_weight_beyond_one_is_refused() {
+    for weight in [-0.1, 1.1, f64::NAN] {
+        let policy = Policy::builder().limit(Limit::tokens_per_minute(1)).cached_token_weight(weight);
+        assert!(matches!(policy.build(), Err(InvalidPolicy::CachedTokenWeight(_))), "{weight}");
+    }
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ impl Settle {
     pub(super) fn attempt(self, report: &UsageReport) {
         let settlement = self.learn(report);
         if let Some(reservation) = self.reservation {
-            reservation.settle_attempt(settlement);
+            reservation.settle_attempt(settlement.with_cached(report.usage.cached));
         }
     }
 
@@ -79,7 +79,7 @@ impl UsageSink for Settle {
     fn finish(self, report: UsageReport) {
         let settlement = self.learn(&report);
         if let Some(reservation) = self.reservation {
-            reservation.settle(settlement);
+            reservation.settle(settlement.with_cached(report.usage.cached));
         }
     }
 }
@@ -111,7 +111,8 @@ impl Answers {
     /// Learns from whole answers whose provider has counted them, how long each was, and whether all of it could be seen.
     fn teach(self, lengths: &Lengths, report: &UsageReport) {
         if report.outcome == Outcome::Completed && !report.usage.estimated {
-            let Lengths { outputs, inputs } = lengths;
+            let Lengths { outputs, inputs, cached } = lengths;
+            cached.learn(report.usage.cached, report.usage.input);
             if self.refers {
                 inputs.learn(report.usage.input, None);
             }

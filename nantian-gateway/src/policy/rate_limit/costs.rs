@@ -6,7 +6,7 @@ use http::{Method, request::Parts};
 use nantian_ai::Surface;
 use nantian_ratelimit::{Cost, CostEstimator, EstimatedTokens, Policy, TypicalCost, Unit};
 
-use super::expected::Expected;
+use super::expected::{Expected, ExpectedCached};
 use crate::upstream::Upgrade;
 
 /// Reserves tokens for the operations of models, and for what may be one; all else that passes the same limits uses none.
@@ -15,13 +15,16 @@ pub(super) struct Costs {
     others_spend: bool,
     /// What is expected of an answer.
     expected: Arc<Expected>,
+    /// What counts how much.
+    policy: Policy,
 }
 
 impl Costs {
     /// The costs for `policy`, unless it denies everything by a limit of 0.
     pub(super) fn of(policy: &Policy, others_spend: bool, expected: Arc<Expected>) -> Option<Self> {
         let mut limits = policy.limits().iter().filter(|limit| limit.unit() == Unit::Tokens);
-        limits.all(|limit| limit.max() > 0).then_some(Self { others_spend, expected })
+        let is_open = limits.all(|limit| limit.max() > 0);
+        is_open.then(|| Self { others_spend, expected, policy: policy.clone() })
     }
 }
 
@@ -31,7 +34,9 @@ impl CostEstimator for Costs {
             Ok(surface) if !surface.operation().spends() => Cost::REQUEST,
             Err(_) if !self.others_spend || !may_ask(request) => Cost::REQUEST,
             Ok(_) if request.extensions.get::<EstimatedTokens>().is_some() => {
-                TypicalCost.estimate(request, typical)
+                let tokens = TypicalCost.estimate(request, typical).tokens;
+                let cached = request.extensions.get().map_or(0, |ExpectedCached(cached)| *cached);
+                Cost::tokens(tokens.saturating_sub(self.policy.discount(cached)).max(1))
             }
             // Its body says nothing: it is packed in a way that nobody knows here, or broken, or of an unknown operation.
             Ok(_) | Err(_) => {
@@ -84,6 +89,21 @@ mod tests {
         assert_eq!(estimate(None, 0), 2024);
         assert_eq!(estimate(None, 3000), 3000);
         assert_eq!(estimate(Some(EstimatedTokens(7)), 3000), 7);
+    }
+
+    #[test]
+    fn what_is_expected_from_a_cache_is_reserved_by_its_weight() {
+        let reserved = |weight: f64, cached: u64| {
+            let policy =
+                Policy::builder().limit(Limit::tokens_per_minute(10_000)).cached_token_weight(weight);
+            let expected = Arc::new(Expected::new(Vec::new(), Arc::default(), 10_000));
+            let costs = Costs::of(&policy.build().unwrap(), false, expected).unwrap();
+            let request = Request::post("/v1/messages").extension(EstimatedTokens(5000));
+            let (request, ()) = request.extension(ExpectedCached(cached)).body(()).unwrap().into_parts();
+            costs.estimate(&request, 0).tokens
+        };
+        assert_eq!((reserved(1.0, 4000), reserved(0.5, 4000), reserved(0.0, 4000)), (5000, 3000, 1000));
+        assert_eq!(reserved(0.0, 5000), 1, "a call costs something");
     }
 
     #[test]

@@ -35,6 +35,18 @@ pub struct Upstream {
 #[derive(Debug, Clone)]
 pub(crate) struct Learns(pub(crate) Arc<Lengths>);
 
+/// In the extensions of a request: tokens of its prompt that the provider is expected to read from its cache.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ExpectedCached(pub(super) u64);
+
+/// Tokens that a request is expected to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Tokens {
+    all: u64,
+    /// The part that comes from the provider's cache.
+    cached: u64,
+}
+
 /// What an answer may have of which nobody will see the end here: one in the background.
 pub(crate) fn unseen(facts: &RequestFacts) -> Option<u64> {
     facts.background.then(|| facts.max_tokens.unwrap_or(LONGEST))
@@ -58,7 +70,11 @@ impl Expected {
             facts.input_estimate = estimate_tokens(body);
             facts
         });
-        extensions.insert(EstimatedTokens(self.tokens(&facts).max(1)));
+        let tokens = self.tokens(&facts);
+        extensions.insert(EstimatedTokens(tokens.all.max(1)));
+        if tokens.cached > 0 {
+            extensions.insert(ExpectedCached(tokens.cached));
+        }
         if self.models.is_empty() {
             extensions.insert(Learns(Arc::clone(&self.others)));
             extensions.insert(facts);
@@ -66,7 +82,7 @@ impl Expected {
     }
 
     /// Prompt and answer together: of the model that is named, else of the dearest.
-    fn tokens(&self, facts: &RequestFacts) -> u64 {
+    fn tokens(&self, facts: &RequestFacts) -> Tokens {
         let of = |upstream: &Upstream| {
             let input = upstream.target.calibration().apply(facts.input_estimate);
             self.both(&upstream.lengths, input, facts)
@@ -88,8 +104,10 @@ impl Expected {
         longest.unwrap_or_else(|| of(&self.others))
     }
 
-    fn both(&self, lengths: &Lengths, input: u64, facts: &RequestFacts) -> u64 {
-        lengths.input(facts, input, self.bucket).saturating_add(self.output(lengths, facts))
+    fn both(&self, lengths: &Lengths, input: u64, facts: &RequestFacts) -> Tokens {
+        let input = lengths.input(facts, input, self.bucket);
+        let all = input.saturating_add(self.output(lengths, facts));
+        Tokens { all, cached: lengths.cached.expect(input) }
     }
 
     fn output(&self, lengths: &Lengths, facts: &RequestFacts) -> u64 {
@@ -146,6 +164,26 @@ mod tests {
             assert_eq!(tokens, Some(estimate_tokens(body.as_bytes()) + output), "{body}");
             assert!(learns);
         }
+    }
+
+    #[test]
+    fn as_much_of_a_prompt_is_expected_from_a_cache_as_of_those_before() {
+        let lengths = Arc::new(Lengths::default());
+        let expected = Expected::new(Vec::new(), Arc::clone(&lengths), BUCKET);
+        let body = format!(r#"{{"input":"{}","max_output_tokens":7}}"#, "word ".repeat(2000));
+        let cached = || {
+            let surface = Surface::detect(&Method::POST, "/v1/responses", &HeaderMap::new()).unwrap();
+            let mut extensions = Extensions::new();
+            expected.note(&surface, body.as_bytes(), &mut extensions);
+            extensions.get().map(|ExpectedCached(cached)| *cached)
+        };
+        assert_eq!(cached(), None, "nothing is known yet");
+        (0..200).for_each(|_| lengths.cached.learn(9000, 10_000));
+        let prompt = estimate_tokens(body.as_bytes());
+        let share = cached().unwrap() as f64 / prompt as f64;
+        assert!((0.89..=0.9).contains(&share), "{share}");
+        (0..200).for_each(|_| lengths.cached.learn(0, 10_000));
+        assert!(cached().is_none_or(|cached| cached < prompt / 100), "{cached:?}", cached = cached());
     }
 
     #[test]

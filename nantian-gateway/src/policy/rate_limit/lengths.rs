@@ -1,5 +1,7 @@
 //! How long prompts and answers are.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use nantian_ai::RequestFacts;
 use nantian_ratelimit::OutputEstimate;
 
@@ -11,7 +13,15 @@ pub struct Lengths {
     pub outputs: OutputEstimate,
     /// Of prompts that refer to what is stored elsewhere.
     pub inputs: OutputEstimate,
+    /// Of prompts what the provider reads from its cache.
+    pub cached: CachedShare,
 }
+
+/// The share of prompts that a provider reads from its cache: a mean that moves by a sixteenth with each of them.
+#[derive(Debug, Default)]
+pub struct CachedShare(AtomicU64);
+
+const WHOLE: u64 = 1 << 16;
 
 // === impl Lengths ===
 
@@ -19,5 +29,23 @@ impl Lengths {
     /// Tokens to expect of a prompt of which the body has `estimate`.
     pub(super) fn input(&self, facts: &RequestFacts, estimate: u64, bucket: u64) -> u64 {
         if facts.refers { estimate.max(self.inputs.expect(None, bucket)) } else { estimate }
+    }
+}
+
+// === impl CachedShare ===
+
+impl CachedShare {
+    /// Takes note of a prompt of `input` tokens. Racing reports may lose one another, which an estimate bears.
+    pub(crate) fn learn(&self, cached: u64, input: u64) {
+        let share = cached.min(input).saturating_mul(WHOLE).checked_div(input);
+        if let Some(share) = share {
+            let known = self.0.load(Ordering::Relaxed);
+            self.0.store(known - known / 16 + share / 16, Ordering::Relaxed);
+        }
+    }
+
+    /// Tokens to expect from the cache, of a prompt of `input` tokens.
+    pub(super) fn expect(&self, input: u64) -> u64 {
+        input.saturating_mul(self.0.load(Ordering::Relaxed)) / WHOLE
     }
 }

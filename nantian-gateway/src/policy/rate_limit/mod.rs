@@ -52,7 +52,8 @@ pub fn policy(limit: &ir::RateLimit) -> Result<Policy, InvalidRateLimit> {
         limit.tokens_per_minute.map(Limit::tokens_per_minute),
         limit.tokens_per_hour.map(Limit::tokens_per_hour),
     ];
-    let builder = Policy::builder().scope(scope).on_limit(on_limit);
+    let weight = limit.cached_token_weight;
+    let builder = Policy::builder().scope(scope).on_limit(on_limit).cached_token_weight(weight);
     let ObjectName { namespace, name } = &limit.object;
     let builder = limits.into_iter().flatten().try_fold(builder, |builder, max| {
         let name = LimitName::new(format!("{namespace}.{name}.{}", max.name()))?;

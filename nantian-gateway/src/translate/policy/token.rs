@@ -69,6 +69,7 @@ fn rate_limit(name: &ObjectName, policy: &TokenPolicy) -> Result<RateLimit, Faul
         requests_per_minute: amount(spec.requests_per_minute, "requestsPerMinute")?,
         scope: spec.scope.value().to_string(),
         burst: spec.burst,
+        cached_token_weight: spec.cached_token_weight,
         on_limit: match spec.on_limit {
             OnLimit::Reject => ir::OnLimit::Reject,
             OnLimit::Queue => ir::OnLimit::Queue,
