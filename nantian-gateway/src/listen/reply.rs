@@ -10,18 +10,14 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::{stall_timer::StallTimer, state::InFlight};
-use crate::{
-    body::{Body, BoxError},
-    observe::ObservedBody,
-    policy,
-};
+use crate::{body::BoxError, observe::ObservedBody, policy};
 
 /// The most bytes that are handed to an HTTP/2 stream at once: its client must take so many in the stall timeout.
 const PIECE: usize = 16_384;
 
 /// The body of a response on its way to the client.
 pub(super) struct ReplyBody {
-    body: Content,
+    body: ObservedBody,
     /// What is left of a frame that is handed over in pieces.
     rest: Bytes,
     /// Why the content broke off, until what came before is written.
@@ -31,43 +27,11 @@ pub(super) struct ReplyBody {
     guard: Option<InFlight>,
 }
 
-/// Whose the content is.
-pub(super) enum Content {
-    /// That of a route.
-    Observed(ObservedBody),
-    /// A refusal.
-    Plain(Body),
-}
-
-// === impl Content ===
-
-impl Content {
-    /// Without its bytes.
-    pub(super) fn emptied(self) -> Self {
-        match self {
-            Self::Observed(body) => Self::Observed(body.emptied()),
-            Self::Plain(_) => Self::Plain(Body::empty()),
-        }
-    }
-
-    pub(super) fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Observed(body) => body.size_hint(),
-            Self::Plain(body) => body.size_hint(),
-        }
-    }
-}
-
 // === impl ReplyBody ===
 
 impl ReplyBody {
-    pub(super) fn new(body: Content, timer: Option<Rc<StallTimer>>, guard: Option<InFlight>) -> Self {
+    pub(super) fn new(body: ObservedBody, timer: Option<Rc<StallTimer>>, guard: Option<InFlight>) -> Self {
         Self { body, rest: Bytes::new(), broken: None, timer, guard }
-    }
-
-    /// Whether it is that of a route.
-    pub(super) fn is_observed(&self) -> bool {
-        matches!(self.body, Content::Observed(_))
     }
 
     /// The content. hyper drops what it has not written when a body breaks off, so it is given a turn to write first, and
@@ -81,11 +45,7 @@ impl ReplyBody {
             }
             return Poll::Ready(Some(Err(error)));
         }
-        let polled = match &mut self.body {
-            Content::Observed(body) => Pin::new(body).poll_frame(cx),
-            Content::Plain(body) => Pin::new(body).poll_frame(cx),
-        };
-        match polled {
+        match Pin::new(&mut self.body).poll_frame(cx) {
             // Nothing more is to be sent, not even the head if it has not left.
             Poll::Ready(Some(Err(error))) if policy::is_closed_by_plugin(error.as_ref()) => {
                 Poll::Ready(Some(Err(error)))
@@ -136,12 +96,7 @@ impl http_body::Body for ReplyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
-            && self.broken.is_none()
-            && match &self.body {
-                Content::Observed(body) => body.is_end_stream(),
-                Content::Plain(body) => body.is_end_stream(),
-            }
+        self.rest.is_empty() && self.broken.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -22,14 +22,14 @@ use super::{
     forward::{self, Peer, RequestInfo},
     hop_by_hop::{HopHeaders, remove_hop_by_hop},
     normalize,
-    reply::{Content, ReplyBody},
+    reply::ReplyBody,
     stall_timer::{StallTimer, StreamExecutor},
     state::{InFlight, State},
     unread::UnreadBody,
 };
 use crate::{
-    body::Body, compile::RouteFuture, grpc, policy, respond, route::RequestHead, runtime::Worker,
-    snapshot::Port, upstream::Upgrade,
+    body::Body, compile::RouteFuture, grpc, observe::ObservedBody, policy, respond, route::RequestHead,
+    runtime::Worker, snapshot::Port, upstream::Upgrade,
 };
 
 /// The service of one connection.
@@ -324,13 +324,13 @@ impl Future for RequestFuture {
         let response = match this.reply.project() {
             ReplyProjection::Route { future } => {
                 let Ok(response) = ready!(future.poll(cx));
-                response.map(Content::Observed)
+                without_hop_by_hop(response)
             }
-            ReplyProjection::Refused { refusal } => refuse(refusal.take()).map(Content::Plain),
+            ReplyProjection::Refused { refusal } => refuse(refusal.take()).map(ObservedBody::unobserved),
         };
         let response = match response {
             foreign if *this.is_grpc && grpc::is_foreign(&foreign) => {
-                grpc::translated(foreign, Content::Plain(Body::empty()))
+                grpc::translated(foreign, ObservedBody::unobserved(Body::empty()))
             }
             response if *this.is_head => without_content(response),
             response => response,
@@ -345,8 +345,9 @@ impl Future for RequestFuture {
         let timer = timer.filter(|_| *this.is_http2);
         let is_last = !*this.is_http2 && guard.as_ref().is_some_and(InFlight::is_draining)
             || this.unread.as_ref().is_some_and(UnreadBody::is_long);
-        let response = response.map(|body| ReplyBody::new(body, timer, guard));
-        let mut response = without_hop_by_hop(response);
+        let mut response = response.map(|body| ReplyBody::new(body, timer, guard));
+        // A gateway speaks its own version, whatever the backend speaks (RFC 9110, section 2.5).
+        *response.version_mut() = Version::HTTP_11;
         if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -370,22 +371,17 @@ fn refuse(refusal: Option<Refusal>) -> Response<Body> {
 /// A response to HEAD, which has no content and says how long it would be (RFC 9110, section 9.3.2).
 ///
 /// Content of unknown length is not made here: a backend has sent none, and what breaks off is to break off.
-fn without_content(response: Response<Content>) -> Response<Content> {
+fn without_content(response: Response<ObservedBody>) -> Response<ObservedBody> {
     let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) else {
         return response;
     };
-    let mut response = response.map(Content::emptied);
+    let mut response = response.map(ObservedBody::emptied);
     response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
     response
 }
 
 /// Removes what the backend meant for the gateway; a change of protocol is announced again.
-fn without_hop_by_hop(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
-    // A gateway speaks its own version, whatever the backend speaks (RFC 9110, section 2.5).
-    *response.version_mut() = Version::HTTP_11;
-    if !response.body().is_observed() {
-        return response;
-    }
+fn without_hop_by_hop(mut response: Response<ObservedBody>) -> Response<ObservedBody> {
     let seen = HopHeaders::of(response.headers());
     if seen.transfer_encoding() {
         // The length is not that of the body (RFC 9112, section 6.3).

@@ -23,6 +23,11 @@ impl ObservedBody {
         Self { body, exchange }
     }
 
+    /// The body of a response that no exchange ends with.
+    pub(crate) fn unobserved(body: Body) -> Self {
+        Self::new(body, None)
+    }
+
     /// Without its bytes: they are not sent.
     pub(crate) fn emptied(self) -> Self {
         Self { body: Body::empty(), ..self }
