@@ -1,14 +1,10 @@
 //! The body of a request over HTTP/2.
 
-use std::{
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use http::Request;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
 
 use crate::body::{Body, BoxError};
 
@@ -17,12 +13,6 @@ use crate::body::{Body, BoxError};
 /// It stays with the request, as one of its extensions.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Failure(Arc<Mutex<Option<BoxError>>>);
-
-/// A body whose failure is kept.
-struct UploadBody {
-    body: Body,
-    failure: Failure,
-}
 
 // === impl Failure ===
 
@@ -37,8 +27,11 @@ impl Failure {
         }
         let failure = Self::default();
         request.extensions_mut().insert(failure.clone());
-        let body = std::mem::take(request.body_mut());
-        *request.body_mut() = Body::boxed(UploadBody { body, failure: failure.clone() });
+        let (body, kept) = (std::mem::take(request.body_mut()), failure.clone());
+        *request.body_mut() = Body::boxed(body.map_err(move |error| {
+            kept.keep(error);
+            "the body of the request broke off"
+        }));
         Some(failure)
     }
 
@@ -48,31 +41,5 @@ impl Failure {
 
     fn keep(&self, error: BoxError) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-    }
-}
-
-// === impl UploadBody ===
-
-impl http_body::Body for UploadBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        polled.map_err(|error| {
-            self.failure.keep(error);
-            "the body of the request broke off".into()
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
