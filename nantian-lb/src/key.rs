@@ -44,14 +44,6 @@ pub trait KeySource {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddr(pub IpAddr);
 
-/// Finds the client's address in the headers and extensions of a request, for [`HashKey::SourceIp`].
-///
-/// Implemented for closures; asked only if the strategy needs it.
-pub trait ClientIp: Send + Sync {
-    /// The address, or nothing if it is unknown.
-    fn client_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Option<IpAddr>;
-}
-
 // === impl HashKey ===
 
 impl HashKey {
@@ -128,15 +120,4 @@ fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
 
 fn client_ip(extensions: &Extensions) -> Option<IpAddr> {
     extensions.get::<ClientAddr>().map(|&ClientAddr(ip)| ip)
-}
-
-// === impl ClientIp ===
-
-impl<F> ClientIp for F
-where
-    F: Fn(&HeaderMap, &Extensions) -> Option<IpAddr> + Send + Sync,
-{
-    fn client_ip(&self, headers: &HeaderMap, extensions: &Extensions) -> Option<IpAddr> {
-        self(headers, extensions)
-    }
 }

@@ -2,12 +2,13 @@
 
 use std::any::Any;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::{Extensions, HeaderMap};
 use tower_layer::Layer;
 
 use crate::balancer::Balancer;
-use crate::key::ClientIp;
 use crate::respond::DefaultResponder;
 use crate::service::{Balance, Options};
 use crate::session::Sessions;
@@ -31,9 +32,13 @@ impl<T: Send + Sync> BalanceLayer<T> {
 }
 
 impl<T: Send + Sync, R> BalanceLayer<T, R> {
-    /// Finds the client's address in another place than the extension [`ClientAddr`](crate::ClientAddr).
+    /// Finds the client's address by the headers and extensions of the request, and not in the extension
+    /// [`ClientAddr`](crate::ClientAddr). It is asked only if the strategy needs it; `None` is an address that is unknown.
     #[must_use]
-    pub fn client_ip(mut self, client_ip: impl ClientIp + 'static) -> Self {
+    pub fn client_ip(
+        mut self,
+        client_ip: impl Fn(&HeaderMap, &Extensions) -> Option<IpAddr> + Send + Sync + 'static,
+    ) -> Self {
         self.options.client_ip = Some(Arc::new(client_ip));
         self
     }

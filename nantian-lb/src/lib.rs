@@ -118,7 +118,7 @@ pub use endpoint::{Endpoint, EndpointId, Locality, Readiness};
 pub use error::PickError;
 pub use hash::PLACEMENT_VERSION;
 pub use in_flight::{InFlight, UpgradeGuard};
-pub use key::{ClientAddr, ClientIp, HashKey, KeySource};
+pub use key::{ClientAddr, HashKey, KeySource};
 pub use layer::BalanceLayer;
 pub use observe::EndpointStatus;
 pub use outcome::Outcome;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{HeaderName, Method, Request, Response};
+use http::{Extensions, HeaderMap, HeaderName, Method, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
@@ -16,7 +16,7 @@ use crate::context::PickContext;
 use crate::error::PickError;
 use crate::exchange::{Exchange, SessionAffinity};
 use crate::future::ResponseFuture;
-use crate::key::{ClientIp, KeySource};
+use crate::key::KeySource;
 use crate::respond::Responder;
 use crate::session::{Session, Sessions};
 use crate::tried::Tried;
@@ -40,10 +40,13 @@ pub struct Balance<T: Send + Sync, S, R> {
 /// What a balanced client may do besides.
 #[derive(Clone, Default)]
 pub(crate) struct Options {
-    pub(crate) client_ip: Option<Arc<dyn ClientIp>>,
+    pub(crate) client_ip: Option<ClientIp>,
     pub(crate) sessions: Option<Sessions>,
     pub(crate) blame: Option<Blame>,
 }
+
+/// Finds the client's address.
+pub(crate) type ClientIp = Arc<dyn Fn(&HeaderMap, &Extensions) -> Option<IpAddr> + Send + Sync>;
 
 /// Whether an error speaks against the endpoint.
 pub(crate) type Blame = Arc<dyn Fn(&dyn Any) -> bool + Send + Sync>;
@@ -60,7 +63,7 @@ pub struct Routed<T, R> {
 /// A request whose client is found by the embedder's rule.
 struct WithClientIp<'a, B> {
     request: &'a Request<B>,
-    client_ip: &'a dyn ClientIp,
+    client_ip: &'a ClientIp,
 }
 
 // === impl Balance ===
@@ -83,7 +86,7 @@ impl<T: Clone + Send + Sync, S, R> Balance<T, S, R> {
         if !tried.is_none_or(Tried::may_return) {
             context = context.without_return();
         }
-        let picked = match self.options.client_ip.as_deref() {
+        let picked = match &self.options.client_ip {
             None => self.balancer.pick(&context.with_keys(request)),
             Some(client_ip) => {
                 let keys = WithClientIp { request, client_ip };
@@ -172,6 +175,6 @@ impl<B> KeySource for WithClientIp<'_, B> {
     }
 
     fn client_ip(&self) -> Option<IpAddr> {
-        self.client_ip.client_ip(self.request.headers(), self.request.extensions())
+        (self.client_ip)(self.request.headers(), self.request.extensions())
     }
 }
