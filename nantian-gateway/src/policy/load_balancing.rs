@@ -45,8 +45,7 @@ pub fn balance_config(balancing: &ir::LoadBalancing) -> BalanceConfig {
         }
     };
     // Not for an ordinary 500 nor for 429: one client would decide for all.
-    let outlier =
-        OutlierConfig::new().with_consecutive_errors(None).with_busy(Duration::ZERO, Duration::ZERO);
+    let outlier = OutlierConfig::new().with_consecutive_errors(None).with_busy_max(Duration::ZERO);
     // A Service that grows has its new endpoints at once: requests are to be spread as they were before.
     let slow_start = SlowStartConfig::new(SLOW_START).with_new_endpoints(false);
     let config = BalanceConfig::new(strategy).with_outlier(outlier).with_slow_start(slow_start);

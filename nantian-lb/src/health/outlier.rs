@@ -31,10 +31,14 @@ pub struct OutlierConfig {
     ///
     /// Unit: percent of all endpoints, rounded down. Range: 0..=100. Default: 10.
     pub max_ejected_percent: u8,
-    /// How long an endpoint is spared after 429 without `Retry-After`, and how long at most with it; 0 s never.
+    /// How long an endpoint is spared after 429 without `Retry-After`; 0 s never.
     ///
-    /// Default: 0 s and 300 s.
-    pub busy: (Duration, Duration),
+    /// Range: up to [`busy_max`](Self::busy_max). Default: 0 s.
+    pub busy_default: Duration,
+    /// How long an endpoint is spared at most after 429; 0 s never.
+    ///
+    /// Default: 300 s.
+    pub busy_max: Duration,
 }
 
 // === impl OutlierConfig ===
@@ -50,7 +54,8 @@ impl OutlierConfig {
             base_ejection: Duration::from_secs(30),
             max_ejection: Duration::from_secs(300),
             max_ejected_percent: 10,
-            busy: (Duration::ZERO, Duration::from_secs(300)),
+            busy_default: Duration::ZERO,
+            busy_max: Duration::from_secs(300),
         }
     }
 
@@ -82,10 +87,17 @@ impl OutlierConfig {
         self
     }
 
-    /// Sets [`busy`](Self::busy).
+    /// Sets [`busy_default`](Self::busy_default).
     #[must_use]
-    pub fn with_busy(mut self, usual: Duration, most: Duration) -> Self {
-        self.busy = (usual, most);
+    pub fn with_busy_default(mut self, spared: Duration) -> Self {
+        self.busy_default = spared;
+        self
+    }
+
+    /// Sets [`busy_max`](Self::busy_max).
+    #[must_use]
+    pub fn with_busy_max(mut self, spared: Duration) -> Self {
+        self.busy_max = spared;
         self
     }
 
@@ -113,8 +125,7 @@ impl OutlierConfig {
 
     /// How long an endpoint is spared that said it is busy.
     pub(crate) fn spared(&self, retry_after: Option<Duration>) -> Duration {
-        let (usual, most) = self.busy;
-        retry_after.unwrap_or(usual).min(most)
+        retry_after.unwrap_or(self.busy_default).min(self.busy_max)
     }
 }
 
