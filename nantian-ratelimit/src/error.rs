@@ -70,9 +70,6 @@ pub enum InvalidScope {
     /// What follows `header:` is no header name.
     #[error("scope part {0:?} names no HTTP header")]
     Header(String),
-    /// The same part twice.
-    #[error("scope part {0:?} is given twice")]
-    Repeated(String),
 }
 
 /// The caller exhausted a limit. Maps to 429.

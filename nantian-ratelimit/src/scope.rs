@@ -9,7 +9,8 @@ use crate::error::InvalidScope;
 
 /// The parts of a request that share one bucket.
 ///
-/// Requests that agree in every part share it. Parts have no order: `model+apiKey` is `apiKey+model`.
+/// Requests that agree in every part share it. Parts have no order, and a repeated one counts once: `model+apiKey+model` is
+/// `apiKey+model`.
 ///
 /// ```
 /// use nantian_ratelimit::Scope;
@@ -78,16 +79,13 @@ impl FromStr for Scope {
             if word.is_empty() {
                 return Err(InvalidScope::Empty(text.to_owned()));
             }
-            let part = word.parse::<ScopePart>()?;
-            if parts.contains(&part) {
-                return Err(InvalidScope::Repeated(word.to_owned()));
-            }
-            parts.push(part);
+            parts.push(word.parse::<ScopePart>()?);
         }
         parts.sort_by(|a, b| {
             (a.code(), a.header().map(HeaderName::as_str))
                 .cmp(&(b.code(), b.header().map(HeaderName::as_str)))
         });
+        parts.dedup();
         Ok(Self(parts))
     }
 }
