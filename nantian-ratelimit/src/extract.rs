@@ -158,7 +158,7 @@ impl KeyExtractor for ScopeValues {
             ScopePart::ApiKey => api_key(&request.headers).or_else(|| query_key(request.uri.query()?)),
             ScopePart::Ip => {
                 let client = own.and_then(|values| values.client).or(self.client)?;
-                Some(Cow::Owned(network(client)))
+                Some(Cow::Owned(client_network(client)))
             }
             ScopePart::Header(name) => header(&request.headers, name),
         }
@@ -250,8 +250,9 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>
     Some(Cow::Owned(joined))
 }
 
-/// The network that counts as one client.
-fn network(client: IpAddr) -> Vec<u8> {
+/// The network that counts as one client, for a [`KeyExtractor`] that finds addresses itself: the whole address, or the first
+/// 64 bits of one of IPv6.
+pub fn client_network(client: IpAddr) -> Vec<u8> {
     match client.to_canonical() {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => {

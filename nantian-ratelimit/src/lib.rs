@@ -124,7 +124,7 @@ pub use client::client_address;
 pub use clock::{Clock, ManualClock, MonotonicClock, Timestamp};
 pub use cost::{Cost, CostEstimator, EstimatedTokens, TypicalCost};
 pub use error::{Denied, InvalidPolicy, InvalidScope, MissingPart, Unavailable};
-pub use extract::{KeyExtractor, ScopeValues};
+pub use extract::{KeyExtractor, ScopeValues, client_network};
 pub use future::ResponseFuture;
 pub use handle::{Attempted, ReservationHandle};
 pub use key::{Key, KeyHasher};

@@ -4,7 +4,8 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use http::{Request, Response, request::Parts};
 use nantian_ratelimit::{
-    Decision, KeyExtractor, Limit, Observe, RateLimitLayer, ScopePart, ScopeValues, Settled, Settlement, Unit,
+    Decision, KeyExtractor, Limit, Observe, RateLimitLayer, ScopePart, ScopeValues, Settled, Settlement,
+    Unit, client_network,
 };
 use tower::{Layer, Service, ServiceBuilder};
 
@@ -191,9 +192,7 @@ impl KeyExtractor for Keys {
         match part {
             ScopePart::Ip => {
                 let info = request.extensions.get::<RequestInfo>()?;
-                let client = ScopeValues::new().with_client(info.client);
-                let network = client.value(part, request)?.into_owned();
-                Some(Cow::Owned(network))
+                Some(Cow::Owned(client_network(info.client)))
             }
             ScopePart::Model => {
                 let model = match &self.models {
