@@ -30,7 +30,7 @@ pub struct Endpoint<T> {
     pub readiness: Readiness,
     /// How near it is: endpoints of a lower tier are preferred, as [`BalanceConfig::tiers`](crate::BalanceConfig::tiers) says.
     ///
-    /// [`Locality::tier_of`] derives it from zones. Default: 0.
+    /// Default: 0.
     pub tier: u8,
 }
 
@@ -45,18 +45,6 @@ pub enum Readiness {
     Draining,
     /// It does not.
     NotReady,
-}
-
-/// Where something runs; an empty part is unknown.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Locality {
-    /// The region, such as `eu-west-1`.
-    pub region: String,
-    /// The zone, such as `eu-west-1a`.
-    pub zone: String,
-    /// The machine.
-    pub node: String,
 }
 
 // === impl EndpointId ===
@@ -128,29 +116,5 @@ impl<T> Endpoint<T> {
     pub fn with_tier(mut self, tier: u8) -> Self {
         self.tier = tier;
         self
-    }
-}
-
-// === impl Locality ===
-
-impl Locality {
-    /// A place.
-    pub fn new(region: impl Into<String>, zone: impl Into<String>, node: impl Into<String>) -> Self {
-        Self { region: region.into(), zone: zone.into(), node: node.into() }
-    }
-
-    /// How near `other` is from here: 0 on the same machine or in the same zone, 1 in the same region, else 2.
-    ///
-    /// A part that is unknown on either side is not the same.
-    #[must_use]
-    pub fn tier_of(&self, other: &Self) -> u8 {
-        let same = |here: &str, there: &str| !here.is_empty() && here == there;
-        if same(&self.node, &other.node) || same(&self.zone, &other.zone) {
-            0
-        } else if same(&self.region, &other.region) {
-            1
-        } else {
-            2
-        }
     }
 }

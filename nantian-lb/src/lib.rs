@@ -114,7 +114,7 @@ pub use balancer::{Balancer, Picked, Picker};
 pub use clock::{Clock, ManualClock, MonotonicClock, Timestamp};
 pub use config::{BalanceConfig, Strategy, TierPreference};
 pub use context::PickContext;
-pub use endpoint::{Endpoint, EndpointId, Locality, Readiness};
+pub use endpoint::{Endpoint, EndpointId, Readiness};
 pub use error::PickError;
 pub use hash::PLACEMENT_VERSION;
 pub use in_flight::{InFlight, UpgradeGuard};

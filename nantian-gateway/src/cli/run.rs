@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use nantian_lb::Locality;
 use nantian_ratelimit::redis::RedisStore;
 use tokio::{
     net::TcpListener,
@@ -37,6 +36,7 @@ use crate::{
     stream::UdpConfig,
     telemetry::Telemetry,
     tenancy::Tenancy,
+    translate::Locality,
     upstream::{ClientConfig, Roots, tls_client_config},
 };
 
@@ -185,7 +185,7 @@ pub(super) async fn serve(
         .telling(telemetry)
         .exchanging(tokens);
     let plugins = registry.plugin_news().clone();
-    let here = Locality::new("", common.zone.as_str(), common.node.as_str());
+    let here = Locality { zone: common.zone.clone(), node: common.node.clone() };
     let mut control =
         Control::new(source, gates, session_keys, workers, metrics, view.clone(), registry).located(here);
     let is_complete = tokio::select! {

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use nantian_lb::Locality;
 use tokio::time::Instant;
 
 use super::{ConfigView, EngineThreads, SessionKeySource, View, backoff::Backoff, startup_gate::StartupGate};
@@ -18,7 +17,7 @@ use crate::{
     snapshot::Snapshot,
     source::{Cause, ObjectRef, Reading, Source, refusals, verdict},
     translate::{
-        Environment, Translation, Warning,
+        Environment, Locality, Translation, Warning,
         conditions::{Condition, ConditionType, Reason},
         translate_at,
     },

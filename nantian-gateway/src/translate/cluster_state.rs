@@ -4,12 +4,11 @@ use std::{borrow::Cow, cmp::Ordering, collections::HashMap};
 
 use k8s_openapi::api::{core::v1::Secret, discovery::v1::EndpointSlice};
 use kube::Resource;
-use nantian_lb::Locality;
 
 use super::{
     Environment,
     grants::Grants,
-    locality::locate,
+    locality::{Locality, locate},
     status::{ObjectStatus, Statuses},
 };
 use crate::{

@@ -6,9 +6,18 @@ use k8s_openapi::api::{
     core::v1::Service,
     discovery::v1::{Endpoint, EndpointSlice},
 };
-use nantian_lb::Locality;
 
 use super::service::is_ready;
+
+/// Where something runs; an empty part is unknown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct Locality {
+    /// The zone, such as `eu-west-1a`.
+    pub zone: String,
+    /// The node.
+    pub node: String,
+}
 
 /// What decides about the nearness of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +46,7 @@ pub(super) fn locate<'a>(
         endpoint.zone.as_deref().filter(|zone| is_here && !zone.is_empty())
     });
     match zone {
-        Some(zone) => Cow::Owned(Locality::new(here.region.as_str(), zone, here.node.as_str())),
+        Some(zone) => Cow::Owned(Locality { zone: zone.to_owned(), node: here.node.clone() }),
         None => Cow::Borrowed(here),
     }
 }
@@ -111,12 +120,10 @@ mod tests {
             endpoints: vec![endpoint("node-2", "b"), endpoint("node-1", ""), endpoint("node-1", "a")],
             ..EndpointSlice::default()
         };
-        for (told, expected) in [
-            (Locality::new("", "", "node-1"), "a"),
-            (Locality::new("", "c", "node-1"), "c"),
-            (Locality::new("", "", "node-3"), ""),
-            (Locality::default(), ""),
-        ] {
+        for (zone, node, expected) in
+            [("", "node-1", "a"), ("c", "node-1", "c"), ("", "node-3", ""), ("", "", "")]
+        {
+            let told = Locality { zone: zone.to_owned(), node: node.to_owned() };
             assert_eq!(locate(&told, [&slice]).zone, expected, "{told:?}");
         }
     }

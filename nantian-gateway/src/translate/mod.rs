@@ -20,12 +20,10 @@ pub mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nantian_lb::Locality;
 use serde::Serialize;
 
 #[cfg(feature = "kubernetes")]
 pub(crate) use self::cluster_state::oldest_first;
-pub use self::cluster_state::{Ignored, Warning};
 #[cfg(feature = "kubernetes")]
 pub(crate) use self::gateway::added_listeners;
 pub(crate) use self::gateway::certificate_fault;
@@ -35,6 +33,10 @@ use self::{
     locality::TopologyPreference,
     policy::{AiServices, AttachedGateways, PolicySet, TargetKey},
     status::Statuses,
+};
+pub use self::{
+    cluster_state::{Ignored, Warning},
+    locality::Locality,
 };
 use crate::{
     gates::FeatureGates,

@@ -8,9 +8,8 @@ use nantian_gateway::{
     gates::FeatureGates,
     pattern::Patterns,
     tenancy::Tenancy,
-    translate::{Environment, Translation, translate_at},
+    translate::{Environment, Locality, Translation, translate_at},
 };
-use nantian_lb::Locality;
 use serde_json::{Map, Value};
 
 use crate::load;
@@ -53,7 +52,10 @@ fn show(input: &str) -> String {
         None => FeatureGates::all(),
     };
     let here = input.lines().next().and_then(|line| line.strip_prefix(HERE)?.trim().split_once(' '));
-    let here = here.map_or_else(Locality::default, |(zone, node)| Locality::new("", zone, node));
+    let here = here.map_or_else(Locality::default, |(zone, node)| Locality {
+        zone: zone.to_owned(),
+        node: node.to_owned(),
+    });
     let environment = Environment { here: &here, identities: None, tenancy: Tenancy::Single };
     let translation: Translation =
         translate_at(&load::objects(input), gates, &Patterns::default(), environment);

@@ -7,13 +7,12 @@ use nantian_gateway::{
     source::ObjectRef,
     tenancy::Tenancy,
     translate::{
-        Environment,
+        Environment, Locality,
         conditions::{Condition, ConditionType, Reason},
         status::Statuses,
         translate, translate_at,
     },
 };
-use nantian_lb::Locality;
 use serde_json::{Value, json};
 
 use crate::load;
