@@ -1,5 +1,7 @@
 //! What a controller writes back: conditions, and the policy status of the Gateway API.
 
+use std::fmt;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -28,7 +30,7 @@ pub struct PolicyStatus {
 #[serde(rename_all = "camelCase")]
 pub struct PolicyAncestorStatus {
     /// The object the entry is about: a Gateway, or the target where no Gateway reaches it.
-    pub ancestor_ref: AncestorRef,
+    pub ancestor_ref: ParentReference,
     /// The controller that wrote the entry.
     #[schemars(length(min = 1, max = 253))]
     pub controller_name: String,
@@ -40,7 +42,7 @@ pub struct PolicyAncestorStatus {
 /// Names an object that a policy has an effect on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct AncestorRef {
+pub struct ParentReference {
     /// API group; the Gateway API when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
@@ -84,7 +86,26 @@ pub struct Applied {
     /// Ancestors for which there was no room.
     ///
     /// The Gateway API wants a policy that is left out somewhere to be treated as not implementable there.
-    pub left_out: Vec<AncestorRef>,
+    pub left_out: Vec<ParentReference>,
+}
+
+// === impl ParentReference ===
+
+impl fmt::Display for ParentReference {
+    /// `Kind namespace/name`, then the section.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(kind) = &self.kind {
+            write!(f, "{kind} ")?;
+        }
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}/")?;
+        }
+        f.write_str(&self.name)?;
+        match &self.section_name {
+            Some(section) => write!(f, " section {section}"),
+            None => Ok(()),
+        }
+    }
 }
 
 // === impl PolicyStatus ===
@@ -97,7 +118,7 @@ impl PolicyStatus {
     pub fn apply(
         &mut self,
         controller: &str,
-        entries: impl IntoIterator<Item = (AncestorRef, Vec<Condition>)>,
+        entries: impl IntoIterator<Item = (ParentReference, Vec<Condition>)>,
     ) -> Applied {
         let entries: Vec<_> = entries.into_iter().collect();
         let before = self.ancestors.len();
@@ -120,7 +141,7 @@ impl PolicyStatus {
     }
 
     /// The entry of `controller` for `ancestor`, added if there is room.
-    fn entry(&mut self, controller: &str, ancestor: &AncestorRef) -> Option<&mut PolicyAncestorStatus> {
+    fn entry(&mut self, controller: &str, ancestor: &ParentReference) -> Option<&mut PolicyAncestorStatus> {
         let is_ours = |entry: &PolicyAncestorStatus| {
             entry.controller_name == controller && entry.ancestor_ref == *ancestor
         };
@@ -138,9 +159,9 @@ impl PolicyStatus {
     }
 }
 
-// === impl AncestorRef ===
+// === impl ParentReference ===
 
-impl AncestorRef {
+impl ParentReference {
     /// A Gateway.
     pub fn gateway(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self {

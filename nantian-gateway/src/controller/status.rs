@@ -4,7 +4,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use nantian_crd::status::{AncestorRef, PolicyStatus, merge};
+use nantian_crd::status::{PolicyStatus, merge};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -14,7 +14,7 @@ use crate::{
         conditions::{self, ConditionStatus, ConditionType, Conditions, Reason},
         status::{
             AncestorStatus, CONTROLLER_NAME, GatewayStatus, ListenerSetStatus, ListenerStatus, ObjectStatus,
-            ParentStatus, StatusRef,
+            ParentStatus,
         },
     },
 };
@@ -150,7 +150,7 @@ impl Merging {
         let mut status: PolicyStatus = serde_json::from_value(present.clone()).unwrap_or_default();
         let entries = ancestors.iter().map(|ancestor| {
             let conditions = ancestor.conditions.iter().map(|condition| self.condition(condition));
-            (ancestor_ref(&ancestor.ancestor_ref), conditions.collect())
+            (ancestor.ancestor_ref.clone(), conditions.collect())
         });
         let applied = status.apply(CONTROLLER_NAME, entries);
         Merged { status: applied.changed.then(|| json(&status)), left_out: applied.left_out.len() }
@@ -180,11 +180,6 @@ impl Merging {
             type_: condition.kind.as_str().to_owned(),
         }
     }
-}
-
-fn ancestor_ref(reference: &StatusRef) -> AncestorRef {
-    let StatusRef { group, kind, namespace, name, section_name, port } = reference.clone();
-    AncestorRef { group, kind, namespace, name, section_name, port }
 }
 
 fn fields(present: &Value) -> Map<String, Value> {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt};
 
 use gateway_api::experimental::referencegrants::ReferenceGrant;
 
-use super::status::StatusRef;
+use super::status::ParentReference;
 use crate::{ir::RouteKind, source::ByName};
 
 /// A group and a kind.
@@ -60,13 +60,13 @@ impl<'a> GroupKind<'a> {
     }
 
     /// A reference in a status to an object of the kind.
-    pub(super) fn refer(self, namespace: &str, name: &str) -> StatusRef {
-        StatusRef {
+    pub(super) fn refer(self, namespace: &str, name: &str) -> ParentReference {
+        ParentReference {
             group: Some(self.group.to_owned()),
             kind: Some(self.kind.to_owned()),
             namespace: Some(namespace.to_owned()),
             name: name.to_owned(),
-            ..StatusRef::default()
+            ..ParentReference::default()
         }
     }
 }

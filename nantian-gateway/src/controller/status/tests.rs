@@ -3,7 +3,7 @@ use crate::{
     ir::ObjectName,
     translate::{
         conditions::{Condition, ConditionType, Reason},
-        status::{PlainStatus, RouteStatus},
+        status::{ParentReference, PlainStatus, RouteStatus},
     },
 };
 
@@ -36,7 +36,7 @@ fn accepted(generation: i64, holds: bool) -> Conditions {
 
 fn route(parents: &[(&str, Conditions)]) -> ObjectStatus {
     let parents = parents.iter().map(|(name, conditions)| ParentStatus {
-        parent_ref: StatusRef { name: (*name).to_owned(), ..StatusRef::default() },
+        parent_ref: ParentReference { name: (*name).to_owned(), ..ParentReference::default() },
         controller_name: CONTROLLER_NAME,
         conditions: conditions.clone(),
     });
@@ -162,7 +162,7 @@ fn ancestors_for_which_others_leave_no_room_are_counted() {
     let ancestor = |name: String, controller: &str| json!({ "ancestorRef": { "name": name }, "controllerName": controller, "conditions": [] });
     let others: Vec<_> = (0..15).map(|index| ancestor(format!("g{index}"), "example.com/other")).collect();
     let ours = |name: &str| AncestorStatus {
-        ancestor_ref: StatusRef {
+        ancestor_ref: ParentReference {
             group: None,
             kind: None,
             namespace: None,

@@ -13,8 +13,8 @@ use crate::{
     translate::{
         conditions::{Condition, ConditionType, Conditions, Reason},
         status::{
-            AncestorStatus, CONTROLLER_NAME, ObjectStatus, ParentStatus, PlainStatus, PolicyStatus,
-            RouteStatus, StatusRef,
+            AncestorStatus, CONTROLLER_NAME, ObjectStatus, ParentReference, ParentStatus, PlainStatus,
+            PolicyStatus, RouteStatus,
         },
     },
 };
@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct PartialObject {
     generation: Option<i64>,
     /// `spec.parentRefs`, `spec.targetRefs` or `spec.parentRef`.
-    references: Vec<StatusRef>,
+    references: Vec<ParentReference>,
     /// `spec.gatewayClassName` or `spec.controllerName`.
     class: Option<String>,
 }
@@ -62,7 +62,7 @@ impl PartialObject {
             generation: at("metadata", "generation").and_then(Value::as_i64),
             references: references
                 .filter_map(|reference| Reference::deserialize(reference).ok())
-                .map(StatusRef::from)
+                .map(ParentReference::from)
                 .collect(),
             class: text("gatewayClassName").or_else(|| text("controllerName")),
         }
@@ -81,7 +81,7 @@ impl Unreadable {
             conditions
         };
         let gateways: Vec<&ObjectName> = ours(objects).into_iter().map(|(name, _)| name).collect();
-        let is_ours = |reference: &&StatusRef| {
+        let is_ours = |reference: &&ParentReference| {
             let namespace = reference.namespace.as_deref().unwrap_or(&object.name.namespace);
             reference.kind.as_deref().is_none_or(|kind| kind == Kind::Gateway.info().name)
                 && gateways.contains(&&ObjectName::new(namespace, reference.name.as_str()))
@@ -125,7 +125,7 @@ impl Unreadable {
     }
 }
 
-impl From<Reference> for StatusRef {
+impl From<Reference> for ParentReference {
     fn from(Reference { group, kind, namespace, name, section_name, port }: Reference) -> Self {
         Self { group, kind, namespace, name, section_name, port }
     }

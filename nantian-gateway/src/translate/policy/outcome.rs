@@ -17,7 +17,7 @@ use crate::{
         conditions::{Condition, ConditionStatus, ConditionType, Conditions, Reason},
         fault::{Fault, Faults},
         grants::GroupKind,
-        status::{AncestorStatus, CONTROLLER_NAME, ObjectStatus, PolicyStatus, StatusRef},
+        status::{AncestorStatus, CONTROLLER_NAME, ObjectStatus, ParentReference, PolicyStatus},
     },
 };
 
@@ -25,7 +25,7 @@ use crate::{
 pub(super) struct PolicyOutcome {
     pub(super) object: ObjectRef,
     /// The policy as an ancestor of itself, where it has no other.
-    pub(super) own: StatusRef,
+    pub(super) own: ParentReference,
     pub(super) generation: Option<i64>,
     /// Why the policy is in force nowhere.
     pub(super) refused: Option<Fault>,
@@ -46,7 +46,7 @@ pub(super) enum References {
 
 /// What became of a policy on one target.
 pub(super) struct TargetOutcome {
-    pub(super) reference: StatusRef,
+    pub(super) reference: ParentReference,
     /// The target, if it exists.
     pub(super) place: Option<TargetKey>,
     /// Why the policy is not in force there.
@@ -95,8 +95,8 @@ impl PolicyOutcome {
         report.status(self.object.clone(), ObjectStatus::Policy(PolicyStatus { ancestors }));
     }
 
-    fn verdicts(&self, attached_gateways: &AttachedGateways) -> BTreeMap<StatusRef, AncestorSummary> {
-        let mut verdicts: BTreeMap<StatusRef, AncestorSummary> = BTreeMap::new();
+    fn verdicts(&self, attached_gateways: &AttachedGateways) -> BTreeMap<ParentReference, AncestorSummary> {
+        let mut verdicts: BTreeMap<ParentReference, AncestorSummary> = BTreeMap::new();
         for outcome in &self.outcomes {
             let place = outcome.place.as_ref();
             let gateways =

@@ -7,7 +7,7 @@ use crate::{
     ir::{BackendId, ObjectName, RouteId, RouteKind},
     translate::{
         cluster_state::ClusterState, conditions::Reason, fault::Fault, gateway::Gateways, grants::GroupKind,
-        service::transport_of, status::StatusRef,
+        service::transport_of, status::ParentReference,
     },
 };
 
@@ -31,7 +31,7 @@ pub(in crate::translate) enum TargetKey {
 /// A targetRef, resolved.
 pub(super) struct Target {
     /// How the status refers to it.
-    pub(super) reference: StatusRef,
+    pub(super) reference: ParentReference,
     /// The place, or why there is none.
     pub(super) place: Result<TargetKey, Fault>,
 }
@@ -58,8 +58,10 @@ impl Target {
             TargetKind::Service => (GroupKind::SERVICE, service(cluster, name)),
             TargetKind::AiService => (GroupKind::AI_SERVICE, ai_service(cluster, name)),
         };
-        let reference =
-            StatusRef { section_name: target.section_name.clone(), ..kind.refer(namespace, &target.name) };
+        let reference = ParentReference {
+            section_name: target.section_name.clone(),
+            ..kind.refer(namespace, &target.name)
+        };
         Self { reference, place }
     }
 
@@ -77,7 +79,7 @@ impl Target {
         section: Option<String>,
     ) -> Self {
         let reference =
-            StatusRef { section_name: section.clone(), ..kind.refer(&name.namespace, &name.name) };
+            ParentReference { section_name: section.clone(), ..kind.refer(&name.namespace, &name.name) };
         let place = match section {
             _ if kind != GroupKind::SERVICE => {
                 Err(not_found(format!("{kind} is not supported, only Service is")))

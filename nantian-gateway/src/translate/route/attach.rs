@@ -10,7 +10,7 @@ use crate::{
         fault::{Fault, Faults, Path},
         gateway::{GatewayState, Gateways, ListenerState},
         grants::GroupKind,
-        status::StatusRef,
+        status::ParentReference,
     },
 };
 
@@ -177,8 +177,8 @@ fn intersect(listener: &ListenerState<'_>, hostnames: &[HostPattern]) -> Vec<Hos
 }
 
 /// The parentRef as it is written.
-pub(super) fn verbatim(parent: &HttpRouteParentRefs) -> StatusRef {
-    StatusRef {
+pub(super) fn verbatim(parent: &HttpRouteParentRefs) -> ParentReference {
+    ParentReference {
         group: parent.group.clone(),
         kind: parent.kind.clone(),
         namespace: parent.namespace.clone(),

@@ -4,11 +4,12 @@ mod shape;
 
 use std::collections::BTreeMap;
 
+pub use nantian_crd::status::ParentReference;
 use serde::{Serialize, Serializer};
 
 pub use self::shape::{
     AncestorStatus, GatewayAddress, GatewayStatus, ListenerSetStatus, ListenerStatus, ObjectStatus,
-    ParentStatus, PlainStatus, PolicyStatus, RouteKind, RouteStatus, StatusRef,
+    ParentStatus, PlainStatus, PolicyStatus, RouteKind, RouteStatus,
 };
 use super::{
     conditions::{Condition, ConditionType},

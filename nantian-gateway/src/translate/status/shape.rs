@@ -1,7 +1,8 @@
 //! The shape that the status of each kind has in Kubernetes.
 
-use std::{fmt, net::IpAddr};
+use std::net::IpAddr;
 
+use nantian_crd::status::ParentReference;
 use serde::Serialize;
 
 use crate::translate::conditions::{Condition, ConditionType, Conditions, Reason};
@@ -106,7 +107,7 @@ pub struct RouteStatus {
 #[serde(rename_all = "camelCase")]
 pub struct ParentStatus {
     /// The parentRef as the route spells it.
-    pub parent_ref: StatusRef,
+    pub parent_ref: ParentReference,
     /// Always [`CONTROLLER_NAME`](super::CONTROLLER_NAME).
     pub controller_name: &'static str,
     /// The conditions.
@@ -125,34 +126,11 @@ pub struct PolicyStatus {
 #[serde(rename_all = "camelCase")]
 pub struct AncestorStatus {
     /// The ancestor.
-    pub ancestor_ref: StatusRef,
+    pub ancestor_ref: ParentReference,
     /// Always [`CONTROLLER_NAME`](super::CONTROLLER_NAME).
     pub controller_name: &'static str,
     /// The conditions.
     pub conditions: Conditions,
-}
-
-/// A reference to a parent or an ancestor.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StatusRef {
-    /// The API group.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    /// The kind.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    /// The namespace.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
-    /// The name.
-    pub name: String,
-    /// A listener or a rule.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub section_name: Option<String>,
-    /// A port of the Gateway.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<i32>,
 }
 
 // === impl ObjectStatus ===
@@ -277,24 +255,5 @@ impl GatewayAddress {
     /// An address that is a name.
     pub fn host(name: String) -> Self {
         Self { kind: "Hostname", value: name }
-    }
-}
-
-// === impl StatusRef ===
-
-impl fmt::Display for StatusRef {
-    /// `Kind namespace/name`, then the section.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(kind) = &self.kind {
-            write!(f, "{kind} ")?;
-        }
-        if let Some(namespace) = &self.namespace {
-            write!(f, "{namespace}/")?;
-        }
-        f.write_str(&self.name)?;
-        match &self.section_name {
-            Some(section) => write!(f, " section {section}"),
-            None => Ok(()),
-        }
     }
 }
