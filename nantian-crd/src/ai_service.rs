@@ -1,3 +1,5 @@
+//! AIService: one model at one provider, as a backend of routes.
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+//! Values that keep the text they were written as.
+
 use std::{borrow::Cow, error::Error, fmt, ops::Deref, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};

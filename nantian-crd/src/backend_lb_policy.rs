@@ -1,3 +1,5 @@
+//! BackendLBPolicy: how requests are spread over the endpoints of a Service.
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+//! The CustomResourceDefinitions of the four kinds.
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{

@@ -1,3 +1,5 @@
+//! Durations of the Gateway API (GEP-2257).
+
 use std::{borrow::Cow, fmt, str::FromStr, time};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

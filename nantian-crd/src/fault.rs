@@ -1,3 +1,5 @@
+//! What is wrong with an object, and where in it.
+
 use std::{error::Error, fmt, vec};
 
 /// Where in an object a fault is, for example `spec.targetRefs[0].kind`.

@@ -1,3 +1,5 @@
+//! Text that is never shown.
+
 use std::{borrow::Cow, fmt};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

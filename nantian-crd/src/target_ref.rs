@@ -1,3 +1,5 @@
+//! What policies attach to.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

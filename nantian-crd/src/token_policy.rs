@@ -1,3 +1,5 @@
+//! TokenPolicy: limits on requests and LLM tokens.
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+//! Checks objects of the four kinds, as the API server would.
+
 use std::sync::LazyLock;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -1,3 +1,5 @@
+//! WasmPlugin: a WebAssembly module on the traffic of what it is attached to.
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+//! How an AIService authenticates to its provider.
+
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

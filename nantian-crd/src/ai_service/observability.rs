@@ -1,3 +1,5 @@
+//! Which collectors are told of the calls to an AIService.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

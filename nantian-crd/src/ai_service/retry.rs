@@ -1,3 +1,5 @@
+//! Retries of calls to a provider.
+
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

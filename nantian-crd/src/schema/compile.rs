@@ -1,3 +1,5 @@
+//! From a schema document to a validator.
+
 use std::collections::HashMap;
 
 use regex::Regex;

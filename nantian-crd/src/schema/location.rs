@@ -1,3 +1,5 @@
+//! The path to the value that is being checked.
+
 use crate::fault::FieldPath;
 
 /// Where a walk is; spelled out only when there is a fault to report.

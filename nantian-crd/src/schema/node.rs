@@ -1,3 +1,5 @@
+//! What a validator knows of each schema in its document.
+
 use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 use regex::Regex;

@@ -1,3 +1,5 @@
+//! Schemas of whole objects, metadata included.
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use schemars::{JsonSchema, generate::SchemaSettings};

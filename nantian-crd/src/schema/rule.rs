@@ -1,3 +1,5 @@
+//! Rules across fields (`x-kubernetes-validations`), and what patterns mean in words.
+
 use schemars::Schema;
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! The entry: a compiled schema that checks values.
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;

@@ -1,3 +1,5 @@
+//! Checks one value, node by node.
+
 use std::collections::{BTreeSet, HashMap};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};

@@ -1,3 +1,5 @@
+//! Merging conditions into those of a status.
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 /// The API conventions allow no longer message.

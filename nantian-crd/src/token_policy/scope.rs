@@ -1,3 +1,5 @@
+//! The grammar of `scope`: who shares a limit.
+
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
