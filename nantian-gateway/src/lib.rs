@@ -36,6 +36,7 @@ mod socket;
 pub mod source;
 mod spelling;
 pub mod stream;
+mod sync;
 pub mod telemetry;
 pub mod tenancy;
 pub mod translate;

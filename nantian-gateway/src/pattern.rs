@@ -3,11 +3,13 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use foldhash::quality::RandomState;
 use regex::{Error, Regex, RegexBuilder};
+
+use crate::sync::lock;
 
 /// Most memory that one compiled expression may take, in bytes.
 const SIZE_LIMIT: usize = 1 << 20;
@@ -50,7 +52,7 @@ impl Patterns {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Entry, RandomState>> {
-        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.compiled)
     }
 }
 

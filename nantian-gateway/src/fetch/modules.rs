@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use crate::{
     ir::{Secret, public},
     respond::ErrorChain,
     runtime::blocking,
+    sync::lock,
     tenancy::Tenancy,
 };
 
@@ -109,7 +110,7 @@ impl Modules {
     ///
     /// To be called on the control runtime.
     pub fn get(&self, module: &ModuleKey) -> Fetched {
-        let mut entries = self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = lock(&self.inner.entries);
         if let Some(entry) = entries.get(module) {
             return entry.state.clone();
         }
@@ -120,7 +121,7 @@ impl Modules {
 
     /// Forgets all but these modules: their bytes too, and whoever asks for one again has it fetched anew.
     pub fn retain(&self, modules: &[ModuleKey]) {
-        let mut entries = self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = lock(&self.inner.entries);
         entries.retain(|module, entry| {
             let is_wanted = modules.contains(module);
             if !is_wanted {
@@ -152,7 +153,7 @@ impl fmt::Debug for ModuleKey {
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = lock(&self.entries);
         f.debug_struct("Modules")
             .field("modules", &entries.keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
@@ -222,7 +223,7 @@ impl AsRef<[u8]> for Placed {
 impl Inner {
     /// Returns whether that is news.
     fn note(&self, module: &ModuleKey, state: Fetched) -> bool {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = lock(&self.entries);
         let Some(entry) = entries.get_mut(module).filter(|entry| entry.state != state) else { return false };
         entry.state = state;
         true

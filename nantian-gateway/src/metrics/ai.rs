@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -16,7 +16,7 @@ use prometheus_client::{
 };
 
 use super::{Metrics, family::counters};
-use crate::telemetry::ExportCounts;
+use crate::{sync::lock, telemetry::ExportCounts};
 
 /// How calls end.
 const OUTCOMES: [&str; 4] = ["completed", "aborted", "truncated", "not_served"];
@@ -107,7 +107,7 @@ impl Times {
 impl Metrics {
     pub(super) fn encode_ai(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let services: Vec<(String, Arc<AiMetrics>)> = {
-            let services = self.ai_services.lock().unwrap_or_else(PoisonError::into_inner);
+            let services = lock(&self.ai_services);
             services.iter().map(|(name, metrics)| (name.clone(), Arc::clone(metrics))).collect()
         };
         let services = services.as_slice();

@@ -1,10 +1,6 @@
 //! The bridge to Prometheus.
 
-use std::{
-    fmt,
-    sync::{PoisonError, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{fmt, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
@@ -17,6 +13,7 @@ use super::{
     family::{counters, gauge, gauges},
     route::{BOUNDS, CLASSES, Totals},
 };
+use crate::sync::lock;
 
 /// The route label of requests that no route answered.
 const UNMATCHED: &str = "";
@@ -36,7 +33,7 @@ impl Collector for Metrics {
 impl Metrics {
     fn encode_routes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let routes: Vec<(String, Totals)> = {
-            let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+            let routes = lock(&self.routes);
             let named = routes.iter().map(|(name, metrics)| (name.clone(), metrics.totals()));
             named.chain([(UNMATCHED.to_owned(), self.unmatched.totals())]).collect()
         };
@@ -123,7 +120,7 @@ impl Metrics {
             [("refused", &self.limited), ("warned", &self.warned)]
                 .map(|(decision, count)| ([("decision", decision)], count.load(Relaxed))),
         )?;
-        let ignored = self.ignored.lock().unwrap_or_else(PoisonError::into_inner);
+        let ignored = lock(&self.ignored);
         gauges(
             encoder,
             "nantian_config_gated_objects",

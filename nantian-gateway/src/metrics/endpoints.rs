@@ -1,6 +1,6 @@
 //! The endpoints of backends, as Prometheus reads them.
 
-use std::{fmt, sync::PoisonError};
+use std::fmt;
 
 use nantian_lb::{EndpointStatus, health::Health};
 use prometheus_client::encoding::DescriptorEncoder;
@@ -9,14 +9,14 @@ use super::{
     Metrics,
     family::{counters, gauges},
 };
-use crate::upstream::Destination;
+use crate::{sync::lock, upstream::Destination};
 
 /// An endpoint with the name of its backend.
 type Endpoint = (String, EndpointStatus<Destination>);
 
 impl Metrics {
     pub(super) fn encode_endpoints(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let balancers = self.balancers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let balancers = lock(&self.balancers).clone();
         let endpoints = balancers.iter().flat_map(|(id, balancer)| {
             let name = id.to_string();
             balancer.status().into_iter().map(move |endpoint| (name.clone(), endpoint))

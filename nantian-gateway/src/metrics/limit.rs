@@ -3,10 +3,12 @@
 use std::{
     fmt,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
+
+use crate::sync::lock;
 
 /// What a TokenPolicy decided about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +68,7 @@ impl LimitMetrics {
 
     /// Sets who counts the keys.
     pub fn count_keys(&self, keys: impl Fn() -> Keys + Send + 'static) {
-        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(keys));
+        *lock(&self.keys) = Some(Box::new(keys));
     }
 
     pub(super) fn decisions(&self) -> impl Iterator<Item = (&'static str, u64)> {
@@ -78,11 +80,7 @@ impl LimitMetrics {
     }
 
     pub(super) fn keys(&self) -> Keys {
-        self.keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .map_or_else(Keys::default, |count| count())
+        lock(&self.keys).as_ref().map_or_else(Keys::default, |count| count())
     }
 }
 

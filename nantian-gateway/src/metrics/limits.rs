@@ -1,10 +1,6 @@
 //! The bridge to Prometheus for limits and the store that they are in.
 
-use std::{
-    fmt,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use prometheus_client::{
     encoding::{DescriptorEncoder, NoLabelSet},
@@ -15,11 +11,12 @@ use super::{
     LimitMetrics, Metrics,
     family::{counters, gauge, gauges},
 };
+use crate::sync::lock;
 
 impl Metrics {
     pub(super) fn encode_limits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let limits: Vec<(String, Arc<LimitMetrics>)> = {
-            let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+            let limits = lock(&self.limits);
             limits.iter().map(|(name, metrics)| (name.clone(), Arc::clone(metrics))).collect()
         };
         let decisions = limits.iter().flat_map(|(policy, metrics)| {

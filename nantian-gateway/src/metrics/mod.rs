@@ -18,7 +18,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -35,7 +35,7 @@ pub use self::{
     route::{RouteMetrics, Shard},
     stream::{StreamMetrics, StreamShard},
 };
-use crate::{gates::Feature, ir::BackendId, upstream::Destination};
+use crate::{gates::Feature, ir::BackendId, sync::lock, upstream::Destination};
 
 /// Every metric of the process.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl Metrics {
 
     /// The metrics of a route, the same for as long as there is one of this name.
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = lock(&self.routes);
         match routes.get(name) {
             Some(metrics) => Arc::clone(metrics),
             None => {
@@ -110,37 +110,37 @@ impl Metrics {
 
     /// The metrics of a route of connections or datagrams, the same for as long as there is one of this name.
     pub fn stream(&self, name: &str) -> Arc<StreamMetrics> {
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut streams = lock(&self.streams);
         let metrics = streams.entry(name.to_owned());
         Arc::clone(metrics.or_insert_with(|| Arc::new(StreamMetrics::new(self.workers))))
     }
 
     /// Forgets the routes that `keep` does not know.
     pub fn retain_routes(&self, keep: impl Fn(&str) -> bool) {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| keep(name));
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| keep(name));
+        lock(&self.streams).retain(|name, _| keep(name));
+        lock(&self.routes).retain(|name, _| keep(name));
     }
 
     /// The metrics of a TokenPolicy, the same for as long as there is one of this name.
     pub fn limits(&self, name: &str) -> Arc<LimitMetrics> {
-        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limits = lock(&self.limits);
         Arc::clone(limits.entry(name.to_owned()).or_default())
     }
 
     /// Forgets the TokenPolicies that `keep` does not know.
     pub fn retain_limits(&self, keep: impl Fn(&str) -> bool) {
-        self.limits.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| keep(name));
+        lock(&self.limits).retain(|name, _| keep(name));
     }
 
     /// The metrics of an AIService, the same for as long as there is one of this name.
     pub fn ai_service(&self, name: &str) -> Arc<AiMetrics> {
-        let mut services = self.ai_services.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut services = lock(&self.ai_services);
         Arc::clone(services.entry(name.to_owned()).or_default())
     }
 
     /// Forgets the AIServices that `keep` does not know.
     pub fn retain_ai_services(&self, keep: impl Fn(&str) -> bool) {
-        self.ai_services.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| keep(name));
+        lock(&self.ai_services).retain(|name, _| keep(name));
     }
 
     /// Sets the store whose state is shown, once.
@@ -182,12 +182,12 @@ impl Metrics {
 
     /// Notes how many objects each closed gate hides.
     pub fn set_ignored(&self, ignored: BTreeMap<Feature, u64>) {
-        *self.ignored.lock().unwrap_or_else(PoisonError::into_inner) = ignored;
+        *lock(&self.ignored) = ignored;
     }
 
     /// Tells of these endpoints from now on.
     pub fn set_balancers(&self, balancers: Vec<(BackendId, Balancer<Destination>)>) {
-        *self.balancers.lock().unwrap_or_else(PoisonError::into_inner) = balancers;
+        *lock(&self.balancers) = balancers;
     }
 
     /// Everything in the OpenMetrics text format.

@@ -1,6 +1,6 @@
 //! What plugins do, by the plugin's name.
 
-use std::{fmt, sync::PoisonError};
+use std::fmt;
 
 use nantian_wasm::{MetricKind, Plugin, PluginStatus};
 use prometheus_client::{
@@ -12,6 +12,7 @@ use super::{
     Metrics,
     family::{counters, gauges},
 };
+use crate::sync::lock;
 
 /// A number of a plugin's status.
 type Number = fn(&PluginStatus) -> u64;
@@ -40,12 +41,12 @@ const GAUGES: [(&str, &str, Number); 3] = [
 impl Metrics {
     /// Shows these plugins from now on.
     pub fn set_plugins(&self, plugins: Vec<Plugin>) {
-        *self.plugins.lock().unwrap_or_else(PoisonError::into_inner) = plugins;
+        *lock(&self.plugins) = plugins;
     }
 
     pub(super) fn encode_plugins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let plugins: Vec<(String, PluginStatus)> = {
-            let plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+            let plugins = lock(&self.plugins);
             plugins.iter().map(|plugin| (plugin.name().to_owned(), plugin.status())).collect()
         };
         if plugins.is_empty() {

@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
 };
 
 use prometheus_client::encoding::DescriptorEncoder;
@@ -14,6 +11,7 @@ use super::{
     Metrics,
     family::{counters, gauges},
 };
+use crate::sync::lock;
 
 /// Counters of one route, one shard a worker.
 #[derive(Debug)]
@@ -104,7 +102,7 @@ impl StreamShard {
 impl Metrics {
     pub(super) fn encode_streams(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let routes: Vec<(String, Totals)> = {
-            let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            let streams = lock(&self.streams);
             streams.iter().map(|(name, metrics)| (name.clone(), metrics.totals())).collect()
         };
         let ended = routes.iter().flat_map(|(route, totals)| {

@@ -2,14 +2,17 @@
 
 use std::{
     mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use nantian_ai::usage::UsageReport;
 use serde::Serialize;
 
-use crate::telemetry::{ServiceInfo, outcome_name};
+use crate::{
+    sync::lock,
+    telemetry::{ServiceInfo, outcome_name},
+};
 
 /// Where the calls of AIServices for one request are noted: in its extensions if there is an access log.
 #[derive(Debug, Clone, Default)]
@@ -61,11 +64,11 @@ impl AiCalls {
             time_to_first_token_ms: call.first_token.map(milliseconds),
             dropped: call.dropped.to_string(),
         };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(noted);
+        lock(&self.0).push(noted);
     }
 
     /// Those that have been noted.
     pub(super) fn take(&self) -> Vec<AiCall> {
-        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        mem::take(&mut *lock(&self.0))
     }
 }

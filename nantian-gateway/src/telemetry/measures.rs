@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::SystemTime,
 };
 
@@ -13,7 +13,7 @@ use super::{
     CallRecord, ServiceInfo,
     otlp::{count, nanos, resource, scope, text},
 };
-use crate::ir;
+use crate::{ir, sync::lock};
 
 /// Upper bounds for durations, in seconds; those of the semantic conventions.
 const SECONDS: [f64; 14] =
@@ -88,7 +88,7 @@ impl SharedMeasures {
     }
 
     fn lock(&self) -> MutexGuard<'_, Measures> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

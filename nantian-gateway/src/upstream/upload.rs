@@ -1,12 +1,15 @@
 //! The body of a request over HTTP/2.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use http::Request;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
-use crate::body::{Body, BoxError};
+use crate::{
+    body::{Body, BoxError},
+    sync::lock,
+};
 
 /// What went wrong with the body of a request, if anything did: hyper only resets the stream.
 ///
@@ -36,10 +39,10 @@ impl Failure {
     }
 
     pub(super) fn take(&self) -> Option<BoxError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 
     fn keep(&self, error: BoxError) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        *lock(&self.0) = Some(error);
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt::{self, Write as _},
     mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use tracing::{Event, Subscriber, field, level_filters::LevelFilter};
@@ -13,6 +13,8 @@ use tracing_subscriber::{
     registry::Registry,
     util::SubscriberInitExt as _,
 };
+
+use crate::sync::lock;
 
 /// Lines of guests, and what the sandbox says about them.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +39,7 @@ impl GuestLog {
 
     /// The lines since the last time.
     pub(super) fn take(&self) -> Vec<String> {
-        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        mem::take(&mut *lock(&self.0))
     }
 }
 
@@ -46,7 +48,7 @@ impl<S: Subscriber> Layer<S> for GuestLog {
         let mut text = Text::default();
         event.record(&mut text);
         let line = format!("{:<5} {}", event.metadata().level(), text.0);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        lock(&self.0).push(line);
     }
 }
 

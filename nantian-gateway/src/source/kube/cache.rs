@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     ir::ObjectName,
     source::{kind::Kind, objects::ObjectRef},
+    sync::lock,
 };
 
 /// Every object of the cluster that the gateway reads, as it was last seen, and what of it was not taken yet.
@@ -209,7 +210,7 @@ impl ObjectCache {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

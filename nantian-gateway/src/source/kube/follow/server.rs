@@ -1,7 +1,7 @@
 //! Whether the API server is there, and what is said about it.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::source::kube::said;
+use crate::{source::kube::said, sync::lock};
 
 /// How long a server that is there again may take until it answers for every kind.
 const COMING_BACK: Duration = Duration::from_secs(10);
@@ -86,7 +86,7 @@ impl Server {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.seen)
     }
 
     /// Waits for this long, or until the server is back. Returns whether it came back.
