@@ -8,9 +8,8 @@ mod ai;
 mod collector;
 mod endpoints;
 mod family;
-mod limit;
-mod limits;
 mod plugins;
+mod rate_limits;
 mod route;
 mod stream;
 
@@ -31,7 +30,7 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 
 pub use self::{
     ai::AiMetrics,
-    limit::{Keys, LimitMetrics, Limited},
+    rate_limits::{Keys, LimitMetrics, Limited},
     route::{RouteMetrics, Shard},
     stream::{StreamMetrics, StreamShard},
 };
