@@ -75,6 +75,8 @@ pub struct TokenPolicySpec {
     pub requests_per_minute: Option<i64>,
     /// Who shares a limit: one or more of route, global, gateway, model, apiKey, user, ip and header:NAME, joined with +.
     ///
+    /// A gateway keeps 131072 callers of a policy apart at once; what comes beyond them shares a few buckets.
+    ///
     /// Default: route. Source: `spec.scope`.
     #[serde(default = "route")]
     pub scope: AsWritten<Scope>,
