@@ -119,6 +119,19 @@ async fn a_server_that_does_not_answer_costs_requests_nothing_for_long() {
 }
 
 #[tokio::test]
+async fn a_server_that_may_forget_limits_is_said_to() {
+    let redis = Redis::start("s3cret").await;
+    redis.configure("s3cret", "maxmemory 100mb").await;
+    redis.configure("s3cret", "maxmemory-policy volatile-lru").await;
+    let backend = Backend::echo("a").await;
+    let gateway = sharing(&redis.store("s3cret"), &backend, "requestsPerMinute: 2").await;
+    is_shared(&gateway, 1.0).await;
+    eventually("its status says so", async || status(&gateway).await.contains("should be noeviction")).await;
+    eventually("it is logged", async || gateway.log.count("should be noeviction") == 1).await;
+    assert_eq!(statuses(&gateway, "/", 3).await, [200, 200, 429], "limits hold all the same");
+}
+
+#[tokio::test]
 async fn a_gateway_starts_without_its_server() {
     let backend = Backend::echo("a").await;
     let nobody = Port::reserve();

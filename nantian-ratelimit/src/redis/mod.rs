@@ -8,7 +8,7 @@
 //!
 //! # What the server has to permit
 //!
-//! Its user (`ACL SETUSER`) needs these keys and commands, and `+info +cluster|info` for its settings to be looked at:
+//! Its user (`ACL SETUSER`) needs these keys and commands, and `+info` for its settings to be looked at (`+select` for another database than 0):
 //!
 //! ```text
 //! ~nrl:* ~nrl2:* +eval +evalsha +script|load +time +get +set +setrange +zadd +zremrangebyscore +zcard +expire

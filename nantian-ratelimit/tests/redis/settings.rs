@@ -25,7 +25,7 @@ async fn permitted(server: &Server, permissions: &str) -> Replica {
 #[tokio::test]
 async fn a_user_needs_no_more_than_the_documented_permissions() {
     let server = Server::start().await;
-    for more in ["", " +info +cluster|info"] {
+    for more in ["", " +info"] {
         let replica = permitted(&server, &format!("{PERMITTED}{more}")).await;
         replica.is_reachable(true).await;
         let limiter = replica.store.limiter("quota", policy([Limit::requests_per_minute(100)]));

@@ -44,6 +44,16 @@ impl Redis {
         stream.read_u8().await.ok().map(drop)
     }
 
+    /// Has it keep to a setting from now on.
+    pub(crate) async fn configure(&self, password: &str, setting: &str) {
+        let mut stream = TcpStream::connect(self.address()).await.unwrap();
+        let commands = format!("AUTH {password}\r\nCONFIG SET {setting}\r\nQUIT\r\n");
+        stream.write_all(commands.as_bytes()).await.unwrap();
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).await.unwrap();
+        assert_eq!(answers, "+OK\r\n".repeat(3));
+    }
+
     fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port.address().port()).into()
     }
