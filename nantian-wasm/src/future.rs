@@ -1,7 +1,6 @@
 //! The future of an exchange.
 
 use std::fmt;
-use std::ops::DerefMut;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -13,10 +12,12 @@ use tower_service::Service;
 
 use crate::body::{RequestBody, ResponseBody, Source};
 use crate::error::BoxError;
-use crate::handle::{Shared, StreamHandle};
+use crate::handle::StreamHandle;
 use crate::held::Held;
 use crate::respond::Responder;
-use crate::show::{Shown, Watching, local, made_here, replied, replied_locally, show_request, show_response};
+use crate::show::{
+    Shown, Watching, local, made_here, replied_here, replied_locally, show_request, show_response,
+};
 use crate::stream::{Direction, StreamContext};
 use crate::waiting::{Released, Waiting};
 
@@ -105,14 +106,14 @@ where
         let end = body.is_end_stream();
         let mut waiting = Waiting::new(parts, body, end);
         let shown = show_request(&mut context, &mut waiting.parts, end, &responder);
-        let stream = StreamHandle::new(context);
+        let mut stream = StreamHandle::new(context);
         // The clone is not ready; the service that was polled ready goes with the request.
         let mut ready = || {
             let clone = inner.clone();
             Some(std::mem::replace(inner, clone))
         };
         let state = match shown {
-            Shown::Forward(watching) => match waiting.released(watching, &stream) {
+            Shown::Forward(watching) => match waiting.released(watching, &mut stream) {
                 Released::Now(request) => State::Inner { future: inner.call(request) },
                 Released::Later(held) => State::HeldRequest { service: ready(), held: Some(held) },
             },
@@ -120,7 +121,7 @@ where
             Shown::Pending => State::Request { service: ready(), request: Some(Box::new(waiting)) },
             Shown::Hold => State::HeldRequest {
                 service: ready(),
-                held: Some(Box::new(waiting.into_held(Direction::Request, false, &stream))),
+                held: Some(Box::new(waiting.into_held(Direction::Request, false, &mut stream))),
             },
         };
         Self { state, stream: Some(stream), is_bodiless, is_head, may_interrupt, responder }
@@ -173,10 +174,9 @@ where
                     answer(*result, *this.is_bodiless, stream, this.responder, cx)
                 }
                 StateProjection::Reply { reply, is_local } => {
-                    let shared = ready!(stream.poll_lock(cx));
                     let Some(mut reply) = reply.take() else { return Poll::Pending };
                     reply.end |= *this.is_bodiless;
-                    show(*reply, *is_local, shared, stream, this.responder, cx)
+                    show(*reply, *is_local, stream, this.responder, cx)
                 }
                 StateProjection::HeldReply { held, is_local } => {
                     Next::Over(Ok(ready!(poll_held_reply(held, *is_local, stream, this.responder, cx))))
@@ -234,7 +234,7 @@ where
     T::Error: Into<BoxError>,
 {
     let mut shared = ready!(stream.poll_lock(cx));
-    loop {
+    let (waiting, shown) = loop {
         let is_free = shared.context.poll_wait(Direction::Request, cx).is_ready();
         let Some(mut waiting) = request.take() else { return Poll::Pending };
         if !is_free {
@@ -245,24 +245,25 @@ where
             return Poll::Pending;
         }
         let end = waiting.end;
-        let held = match show_request(&mut shared.context, &mut waiting.parts, end, responder) {
-            Shown::Pending => {
-                *request = Some(waiting);
-                continue;
+        match show_request(&mut shared.context, &mut waiting.parts, end, responder) {
+            Shown::Pending => *request = Some(waiting),
+            shown => break (waiting, shown),
+        }
+    };
+    drop(shared);
+    let held = match shown {
+        Shown::Local(response) => return Poll::Ready(reply_locally(response)),
+        Shown::Forward(watching) => match waiting.released(watching, stream) {
+            Released::Now(request) => {
+                let Some(mut ready) = service.take() else { return Poll::Pending };
+                return Poll::Ready(State::Inner { future: ready.call(request) });
             }
-            Shown::Local(response) => return Poll::Ready(reply_locally(response)),
-            Shown::Forward(watching) => match waiting.released(watching, stream) {
-                Released::Now(request) => {
-                    drop(shared);
-                    let Some(mut ready) = service.take() else { return Poll::Pending };
-                    return Poll::Ready(State::Inner { future: ready.call(request) });
-                }
-                Released::Later(held) => held,
-            },
-            Shown::Hold => Box::new(waiting.into_held(Direction::Request, false, stream)),
-        };
-        return Poll::Ready(State::HeldRequest { service: service.take(), held: Some(held) });
-    }
+            Released::Later(held) => held,
+        },
+        // What is pending has been shown again.
+        Shown::Hold | Shown::Pending => Box::new(waiting.into_held(Direction::Request, false, stream)),
+    };
+    Poll::Ready(State::HeldRequest { service: service.take(), held: Some(held) })
 }
 
 /// Shows the body of a request whose headers wait for it.
@@ -315,15 +316,15 @@ where
     };
     let (parts, source): (_, Source<T>) = reply;
     let end = is_bodiless || source.is_end_stream();
-    show(Waiting::new(parts, source, end), is_local, shared, stream, responder, cx)
+    drop(shared);
+    show(Waiting::new(parts, source, end), is_local, stream, responder, cx)
 }
 
 /// Shows a response's headers.
 fn show<S, B, F, T, E, R>(
     mut waiting: Waiting<response::Parts, Source<T>>,
     is_local: bool,
-    mut shared: impl DerefMut<Target = Shared>,
-    stream: &StreamHandle,
+    stream: &mut StreamHandle,
     responder: &R,
     cx: &mut Context<'_>,
 ) -> Next<S, B, F, T, E>
@@ -333,12 +334,14 @@ where
     R: Responder,
 {
     let end = waiting.end;
-    loop {
+    let Poll::Ready(mut shared) = stream.poll_lock(cx) else {
+        return Next::Wait(State::Reply { reply: Some(Box::new(waiting)), is_local });
+    };
+    let shown = loop {
         // The request may have been answered or failed while its response was waiting.
         let refusal = shared.refusal.take().and_then(|refusal| local(*refusal, &shared.context, responder));
         if let Some(response) = refusal {
-            let (parts, source) = made_here(response);
-            return Next::Over(Ok(replied(parts, source, Watching::No, stream)));
+            break Shown::Local(response);
         }
         if shared.context.poll_wait(Direction::Response, cx).is_pending() {
             if let Some(limit) = shared.context.gathers(Direction::Response).filter(|_| !is_local) {
@@ -346,28 +349,28 @@ where
             }
             return Next::Wait(State::Reply { reply: Some(Box::new(waiting)), is_local });
         }
-        let response = match show_response(&mut shared.context, &mut waiting.parts, end, responder) {
-            Shown::Pending => continue,
-            Shown::Hold => {
-                let held = waiting.into_held(Direction::Response, is_local, stream);
-                return Next::Go(State::HeldReply { held: Some(Box::new(held)), is_local });
-            }
-            Shown::Forward(Watching::Parts | Watching::Length) if is_local => {
-                drop(shared);
-                let (parts, source, relay) = waiting.open(Direction::Response, true, stream);
-                replied_locally(parts, source, relay, stream, cx)
-            }
-            Shown::Forward(watching) => match waiting.released(watching, stream) {
-                Released::Now(response) => response,
-                Released::Later(held) => return Next::Go(State::HeldReply { held: Some(held), is_local }),
-            },
-            Shown::Local(response) => {
-                let (parts, source) = made_here(response);
-                replied(parts, source, Watching::No, stream)
-            }
-        };
-        return Next::Over(Ok(response));
-    }
+        match show_response(&mut shared.context, &mut waiting.parts, end, responder) {
+            Shown::Pending => {}
+            shown => break shown,
+        }
+    };
+    drop(shared);
+    Next::Over(Ok(match shown {
+        Shown::Forward(Watching::Parts | Watching::Length) if is_local => {
+            let (parts, source, relay) = waiting.open(Direction::Response, true, stream);
+            replied_locally(parts, source, relay, stream, cx)
+        }
+        Shown::Forward(watching) => match waiting.released(watching, stream) {
+            Released::Now(response) => response,
+            Released::Later(held) => return Next::Go(State::HeldReply { held: Some(held), is_local }),
+        },
+        Shown::Local(response) => replied_here(response, stream),
+        // What is pending has been shown again.
+        Shown::Hold | Shown::Pending => {
+            let held = Box::new(waiting.into_held(Direction::Response, is_local, stream));
+            return Next::Go(State::HeldReply { held: Some(held), is_local });
+        }
+    }))
 }
 
 /// Shows the body of a response whose headers wait for it.
@@ -385,8 +388,7 @@ where
 {
     let Some(waiting) = held.as_mut() else { return Poll::Pending };
     if let Some(response) = ready!(waiting.poll_response(stream, responder, cx)) {
-        let (parts, source) = made_here(response);
-        return Poll::Ready(replied(parts, source, Watching::No, stream));
+        return Poll::Ready(replied_here(response, stream));
     }
     held.take().map_or(Poll::Pending, |held| Poll::Ready(held.into_response(is_local, stream)))
 }

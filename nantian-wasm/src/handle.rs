@@ -1,5 +1,6 @@
-//! A stream shared by the future and the two bodies of its exchange.
+//! A stream in the hands of the future and the two bodies of its exchange.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -8,10 +9,18 @@ use futures_util::lock::{Mutex, OwnedMutexGuard, OwnedMutexLockFuture};
 
 use crate::stream::{Action, Direction, StreamContext};
 
-/// One owner's way to a shared stream. The lock is held for one step of a poll, never across a pending one.
-pub(crate) struct StreamHandle {
-    shared: Arc<Mutex<Shared>>,
-    waiting: Option<OwnedMutexLockFuture<Shared>>,
+/// One owner's way to a stream. Most streams have one owner at a time, who needs no lock.
+pub(crate) struct StreamHandle(Owner);
+
+enum Owner {
+    Alone(Box<Shared>),
+    /// The lock is held for one step of a poll, never across a pending one.
+    OneOfSome {
+        shared: Arc<Mutex<Shared>>,
+        waiting: Option<OwnedMutexLockFuture<Shared>>,
+    },
+    /// Somebody else has it.
+    Gone,
 }
 
 /// A stream, and what a body led to while the headers of its response had not left.
@@ -21,38 +30,98 @@ pub(crate) struct Shared {
     pub(crate) refusal: Option<Box<Action>>,
 }
 
+/// A stream that an owner takes a step with.
+pub(crate) enum Grip<'a> {
+    Alone(&'a mut Shared),
+    Locked(OwnedMutexGuard<Shared>),
+}
+
 // === impl StreamHandle ===
 
 impl StreamHandle {
     pub(crate) fn new(context: StreamContext) -> Self {
-        Self { shared: Arc::new(Mutex::new(Shared { context, refusal: None })), waiting: None }
+        Self(Owner::Alone(Box::new(Shared { context, refusal: None })))
     }
 
-    /// Locks the stream for an owner that is borrowed meanwhile; pending only while another task takes a step with it.
-    pub(crate) fn poll_lock(&mut self, cx: &mut Context<'_>) -> Poll<OwnedMutexGuard<Shared>> {
-        if self.waiting.is_none()
-            && let Some(shared) = self.shared.try_lock_owned()
+    /// Another owner's way to the same stream.
+    pub(crate) fn share(&mut self) -> Self {
+        let shared = match std::mem::replace(&mut self.0, Owner::Gone) {
+            Owner::Alone(alone) => Arc::new(Mutex::new(*alone)),
+            Owner::OneOfSome { shared, .. } => shared,
+            Owner::Gone => return Self(Owner::Gone),
+        };
+        self.0 = Owner::OneOfSome { shared: Arc::clone(&shared), waiting: None };
+        Self(Owner::OneOfSome { shared, waiting: None })
+    }
+
+    /// Gives the stream to another owner, which leaves nothing here.
+    pub(crate) fn take(&mut self) -> Self {
+        Self(std::mem::replace(&mut self.0, Owner::Gone))
+    }
+
+    /// Takes hold of the stream; pending only while another task takes a step with it, and for ever if it is gone.
+    pub(crate) fn poll_lock(&mut self, cx: &mut Context<'_>) -> Poll<Grip<'_>> {
+        let (shared, waiting) = match &mut self.0 {
+            Owner::Alone(alone) => return Poll::Ready(Grip::Alone(alone)),
+            Owner::OneOfSome { shared, waiting } => (shared, waiting),
+            Owner::Gone => return Poll::Pending,
+        };
+        if waiting.is_none()
+            && let Some(locked) = shared.try_lock_owned()
         {
-            return Poll::Ready(shared);
+            return Poll::Ready(Grip::Locked(locked));
         }
-        let waiting = self.waiting.get_or_insert_with(|| Arc::clone(&self.shared).lock_owned());
-        let shared = ready!(waiting.poll_unpin(cx));
-        self.waiting = None;
-        Poll::Ready(shared)
+        let locked = ready!(waiting.get_or_insert_with(|| Arc::clone(shared).lock_owned()).poll_unpin(cx));
+        *waiting = None;
+        Poll::Ready(Grip::Locked(locked))
     }
 
     /// Counts bytes of a body that no plugin was shown.
-    pub(crate) fn count(&self, direction: Direction, bytes: usize) {
-        if bytes > 0
-            && let Some(mut shared) = self.shared.try_lock()
-        {
-            shared.context.count_unseen(direction, bytes);
+    pub(crate) fn count(&mut self, direction: Direction, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        match &mut self.0 {
+            Owner::Alone(alone) => alone.context.count_unseen(direction, bytes),
+            Owner::OneOfSome { shared, .. } => {
+                if let Some(mut shared) = shared.try_lock() {
+                    shared.context.count_unseen(direction, bytes);
+                }
+            }
+            Owner::Gone => {}
         }
     }
 }
 
-impl Clone for StreamHandle {
-    fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), waiting: None }
+// === impl Grip ===
+
+impl Deref for Grip<'_> {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        match self {
+            Self::Alone(shared) => shared,
+            Self::Locked(shared) => shared,
+        }
+    }
+}
+
+impl DerefMut for Grip<'_> {
+    fn deref_mut(&mut self) -> &mut Shared {
+        match self {
+            Self::Alone(shared) => shared,
+            Self::Locked(shared) => shared,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_that_have_a_stream_go_from_thread_to_thread_as_others_do() {
+        fn is_free<T: Send + Sync>() {}
+        is_free::<StreamHandle>();
     }
 }

@@ -146,12 +146,12 @@ impl<T> Held<http::response::Parts, Source<T>> {
     pub(crate) fn into_response(
         mut self,
         is_local: bool,
-        stream: &StreamHandle,
+        stream: &mut StreamHandle,
     ) -> Response<ResponseBody<T>> {
         let status = self.parts.status;
         if !has_content(&mut self.parts, status) {
             let reset = reset(&mut self.parts);
-            let body = ResponseBody::whole(Bytes::new(), stream.clone());
+            let body = ResponseBody::whole(Bytes::new(), stream.take());
             return Response::from_parts(self.parts, body.broken_by(reset));
         }
         let mut headers = std::mem::take(&mut self.parts.headers);
@@ -162,7 +162,7 @@ impl<T> Held<http::response::Parts, Source<T>> {
         self.parts.headers = headers;
         let reset = reset(&mut self.parts);
         let relay = self.relay.declare(&self.parts.headers);
-        let body = ResponseBody::begun(self.body, stream.clone(), relay, self.front);
+        let body = ResponseBody::begun(self.body, stream.take(), relay, self.front);
         Response::from_parts(self.parts, body.broken_by(reset))
     }
 }

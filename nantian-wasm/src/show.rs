@@ -65,12 +65,12 @@ pub(crate) fn forwarded<B>(
     parts: request::Parts,
     body: B,
     watching: Watching,
-    stream: &StreamHandle,
+    stream: &mut StreamHandle,
 ) -> Request<RequestBody<B>> {
     let body = match watching {
         Watching::No => RequestBody::unwatched(body),
-        Watching::Counted => RequestBody::counted(body, stream.clone()),
-        _ => RequestBody::watched(body, Relay::new(stream.clone(), Direction::Request, false)),
+        Watching::Counted => RequestBody::counted(body, stream.share()),
+        _ => RequestBody::watched(body, Relay::new(stream.share(), Direction::Request, false)),
     };
     Request::from_parts(parts, body)
 }
@@ -141,7 +141,7 @@ pub(crate) fn replied_locally<T>(
     mut parts: response::Parts,
     mut source: Pin<Box<Source<T>>>,
     mut relay: Relay,
-    stream: &StreamHandle,
+    stream: &mut StreamHandle,
     cx: &mut Context<'_>,
 ) -> Response<ResponseBody<T>>
 where
@@ -160,10 +160,10 @@ where
         if parts.headers.contains_key(CONTENT_LENGTH) {
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         }
-        return Response::from_parts(parts, ResponseBody::whole(bytes, stream.clone()));
+        return Response::from_parts(parts, ResponseBody::whole(bytes, stream.take()));
     }
     parts.headers.remove(CONTENT_LENGTH);
-    Response::from_parts(parts, ResponseBody::begun(source, stream.clone(), relay, front))
+    Response::from_parts(parts, ResponseBody::begun(source, stream.take(), relay, front))
 }
 
 /// A response as the client gets it.
@@ -171,16 +171,27 @@ pub(crate) fn replied<T>(
     mut parts: response::Parts,
     source: Source<T>,
     watching: Watching,
-    stream: &StreamHandle,
+    stream: &mut StreamHandle,
 ) -> Response<ResponseBody<T>> {
     let reset = reset(&mut parts);
-    let relay = || Relay::new(stream.clone(), Direction::Response, false);
     let body = match watching {
-        Watching::No | Watching::Counted => ResponseBody::new(source, stream.clone(), None),
-        Watching::Parts | Watching::Length => ResponseBody::new(source, stream.clone(), Some(relay())),
-        Watching::Emptied => ResponseBody::whole(Bytes::new(), stream.clone()),
+        Watching::No | Watching::Counted => ResponseBody::new(source, stream.take(), None),
+        Watching::Parts | Watching::Length => {
+            let relay = Relay::new(stream.share(), Direction::Response, false);
+            ResponseBody::new(source, stream.take(), Some(relay))
+        }
+        Watching::Emptied => ResponseBody::whole(Bytes::new(), stream.take()),
     };
     Response::from_parts(parts, body.broken_by(reset))
+}
+
+/// A response that was made here and that no plugin looks at any more.
+pub(crate) fn replied_here<T>(
+    response: Response<Bytes>,
+    stream: &mut StreamHandle,
+) -> Response<ResponseBody<T>> {
+    let (parts, source) = made_here(response);
+    replied(parts, source, Watching::No, stream)
 }
 
 /// Why the response is to break off before its first byte, if it is.

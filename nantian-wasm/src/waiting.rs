@@ -58,7 +58,12 @@ impl<P, B> Waiting<P, B> {
     }
 
     /// As a message that its plugins hold until they have seen more of it.
-    pub(crate) fn into_held(self, direction: Direction, is_local: bool, stream: &StreamHandle) -> Held<P, B> {
+    pub(crate) fn into_held(
+        self,
+        direction: Direction,
+        is_local: bool,
+        stream: &mut StreamHandle,
+    ) -> Held<P, B> {
         let (parts, body, relay) = self.open(direction, is_local, stream);
         Held::new(parts, body, relay)
     }
@@ -68,9 +73,9 @@ impl<P, B> Waiting<P, B> {
         self,
         direction: Direction,
         is_local: bool,
-        stream: &StreamHandle,
+        stream: &mut StreamHandle,
     ) -> (P, Pin<Box<B>>, Relay) {
-        let relay = Relay::new(stream.clone(), direction, is_local);
+        let relay = Relay::new(stream.share(), direction, is_local);
         match self.body {
             Incoming::Untouched(body) => (self.parts, Box::pin(body), relay),
             Incoming::Gathered(body, gathered) => (self.parts, body, relay.having(gathered)),
@@ -116,7 +121,7 @@ impl<B> Waiting<request::Parts, B> {
     pub(crate) fn released(
         self,
         watching: Watching,
-        stream: &StreamHandle,
+        stream: &mut StreamHandle,
     ) -> Released<Request<RequestBody<B>>, Held<request::Parts, B>> {
         match self.body {
             Incoming::Untouched(body) if watching != Watching::Length => {
@@ -137,7 +142,7 @@ impl<T> Waiting<response::Parts, Source<T>> {
     pub(crate) fn released(
         self,
         watching: Watching,
-        stream: &StreamHandle,
+        stream: &mut StreamHandle,
     ) -> Released<Response<ResponseBody<T>>, Held<response::Parts, Source<T>>> {
         match self.body {
             Incoming::Untouched(source) if watching != Watching::Length => {

@@ -1,7 +1,7 @@
 //! Header fields of a message that later callbacks may look at.
 
-use std::cell::OnceCell;
 use std::ops::Deref;
+use std::sync::OnceLock;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -9,42 +9,53 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 ///
 /// Few guests look at what has left. So a copy is bytes in one piece, and a map only when somebody looks at it: that of a
 /// map costs several times as much, and as much again when it is dropped.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct HeaderFields {
-    map: OnceCell<HeaderMap>,
-    /// What the map is made of, if it is not there: of each field the lengths of its name and its value, and both.
-    packed: Vec<u8>,
+#[derive(Debug, Clone)]
+pub(crate) enum HeaderFields {
+    Here(HeaderMap),
+    Copied {
+        map: OnceLock<HeaderMap>,
+        /// What the map is made of: of each field the lengths of its name and its value, and both.
+        packed: Vec<u8>,
+    },
 }
 
 // === impl HeaderFields ===
 
 impl HeaderFields {
     pub(crate) fn copy_of(map: &HeaderMap) -> Self {
-        Self { map: OnceCell::new(), packed: pack(map.iter(), map.len()) }
+        Self::Copied { map: OnceLock::new(), packed: pack(map.iter(), map.len()) }
     }
 
     /// A copy without one that says how the message came.
     pub(crate) fn copy_without(map: &HeaderMap, left_out: &HeaderName) -> Self {
         let fields = map.iter().filter(|(name, _)| *name != left_out);
-        Self { map: OnceCell::new(), packed: pack(fields, map.len()) }
+        Self::Copied { map: OnceLock::new(), packed: pack(fields, map.len()) }
     }
 
     /// Takes the map out, which leaves an empty one.
     pub(crate) fn take(&mut self) -> HeaderMap {
-        let _: &HeaderMap = self;
-        std::mem::take(self).map.into_inner().unwrap_or_default()
+        self.map_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The map, to be changed; it is always there.
     pub(crate) fn map_mut(&mut self) -> Option<&mut HeaderMap> {
         let _: &HeaderMap = self;
-        self.map.get_mut()
+        match self {
+            Self::Here(map) => Some(map),
+            Self::Copied { map, .. } => map.get_mut(),
+        }
+    }
+}
+
+impl Default for HeaderFields {
+    fn default() -> Self {
+        Self::Here(HeaderMap::new())
     }
 }
 
 impl From<HeaderMap> for HeaderFields {
     fn from(map: HeaderMap) -> Self {
-        Self { map: OnceCell::from(map), packed: Vec::new() }
+        Self::Here(map)
     }
 }
 
@@ -52,7 +63,10 @@ impl Deref for HeaderFields {
     type Target = HeaderMap;
 
     fn deref(&self) -> &HeaderMap {
-        self.map.get_or_init(|| unpack(&self.packed))
+        match self {
+            Self::Here(map) => map,
+            Self::Copied { map, packed } => map.get_or_init(|| unpack(packed)),
+        }
     }
 }
 
